@@ -1,0 +1,39 @@
+//! relink keeps Belvo links alive.
+//!
+//! A tour, from the centre outwards; imports only ever point towards the centre:
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`link`] | **the core**, pure: one state machine for one link. Start at [`link::machine`]. |
+//! | [`contract`] | the messages others see: every JSON body on a subject, as a type |
+//! | [`belvo`] | the bank side: what Belvo sends, what it means, how to call it |
+//! | [`store`] | the disk: what it promises, and sled keeping the promise |
+//! | [`engine`] | the durable step: a slice of deliveries in, one commit out; synchronous |
+//! | [`nats`] | the bus: streams, lanes, the atomic commit, catch-up |
+//! | [`http`] | the front door |
+//! | [`jobs`] | verify and refresh: call Belvo, publish what was seen |
+//! | [`sandbox`] | Belvo in a box, for demos and tests; it shares no code with the rooms it tests |
+//! | [`service`], [`cli`], [`config`] | wiring |
+
+pub mod link;
+
+pub mod contract;
+
+pub mod belvo;
+pub mod store;
+
+pub mod engine;
+
+pub mod nats;
+
+pub mod http;
+pub mod jobs;
+
+pub mod sandbox;
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod service;
+pub mod telemetry;

@@ -1,0 +1,3 @@
+//! The binary: nothing but the hand-over to [`relink::cli`].
+
+fn main() {}
