@@ -1,3 +1,32 @@
-//! (being written)
+//! THE CORE: one link, one state machine. Pure: no clock, no randomness, no serde, no I/O, no async; it imports nothing of the crate.
+//!
+//! Start at [`machine`] ★: the drawing and the whole decision. Then:
+//!
+//! - [`event`](Event): what can happen to a link; [`state`](State): what is known of one
+//! - [`effect`](Effect): what the machine asks for; [`episode`](Episode): one outage
+//! - [`policy`](Policy): how patient it is; [`table`]: the legal moves as data
+
+pub mod machine;
+pub mod table;
+
+mod effect;
+mod episode;
+mod event;
+mod id;
+mod moves;
+mod policy;
+mod state;
 mod time;
-pub use time::Timestamp;
+mod upkeep;
+
+pub use effect::{EFFECTS_MAX, Effect, Gap, Job, Notice, Proof, RefreshBy, Refusal, Removal, Step};
+pub use episode::{Episode, Prompt};
+pub use event::{
+    AccessMode, Breakage, Cause, Command, Consent, Data, DataKind, Event, EventName, Input, Observation, Profile,
+    Session, Status,
+};
+pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
+pub use machine::step;
+pub use policy::{BadSetting, Policy, Settings};
+pub use state::{Attempt, Fallback, Link, Phase, Quiet, RECENT_KEYS_MAX, Refresh, Seen, State, StateName, Suspicion};
+pub use time::{NotATime, Timestamp};

@@ -1,0 +1,60 @@
+//! An episode: one outage, from leaving `Valid` until the return. One episode, one prompt.
+
+use super::{Cause, EpisodeNumber, Policy, Timestamp};
+
+/// One outage of one link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Episode {
+    /// Which one.
+    pub number: EpisodeNumber,
+    /// What has to be mended. Later evidence may change it; it never prompts again.
+    pub cause: Cause,
+    /// When it began.
+    pub opened_at: Timestamp,
+    /// What became of its one prompt.
+    pub prompt: Prompt,
+    /// How many reminders have followed.
+    pub reminders_count: u32,
+    /// When the next one is due. `None`: the ladder has no more steps.
+    pub next_reminder_at: Option<Timestamp>,
+    /// How many times the user has tried to repair it.
+    pub attempts_count: u32,
+}
+
+/// What became of an episode's prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// It went out.
+    Sent,
+    /// The link was muted; it goes out when an operator unmutes it.
+    Held,
+}
+
+impl Episode {
+    /// Opens an episode; the caller emits the prompt if `muted` is false.
+    pub(super) fn open(number: u32, cause: Cause, now: Timestamp, muted: bool, policy: &Policy) -> Self {
+        let prompt = if muted { Prompt::Held } else { Prompt::Sent };
+        let next_reminder_at = policy.reminders().first().map(|&step| now.after(step));
+        let number = EpisodeNumber(number);
+        Self { number, cause, opened_at: now, prompt, reminders_count: 0, next_reminder_at, attempts_count: 0 }
+    }
+
+    /// Counts a reminder and climbs the ladder. Steps count from the opening; one already past is not sent in a burst.
+    pub(super) fn climb(&mut self, now: Timestamp, policy: &Policy) {
+        self.reminders_count += 1;
+        self.next_reminder_at = policy
+            .reminders()
+            .get(self.reminders_count as usize)
+            .map(|&step| self.opened_at.after(step).max(now.after(policy.reminder_pause())));
+    }
+
+    /// After a failed attempt, or an unmute, the user is left alone for a while: a reminder at once would feel like a second prompt.
+    pub(super) fn pause_reminders(&mut self, now: Timestamp, policy: &Policy) {
+        self.next_reminder_at = self.next_reminder_at.map(|at| at.max(now.after(policy.reminder_pause())));
+    }
+
+    /// How often the user has been told, reminders included.
+    pub fn prompts_count(&self) -> u32 {
+        u32::from(self.prompt == Prompt::Sent) + self.reminders_count
+    }
+}

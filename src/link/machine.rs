@@ -1,0 +1,134 @@
+//! The machine: which event moves a link where.
+//!
+//! ```text
+//!                        ┌─────────────────────── recovered: Belvo said so, or data came ───────────────────┐
+//!                        ▼                                                                                  │
+//!  ┌─────────────┐   ┌───────┐  credentials, account, consent   ┌─────────┐                                 │
+//!  │ Unconfirmed │──▶│ Valid │─────────────────────────────────▶│ Invalid │──┐ update started,   ┌──────────┴┐
+//!  └─────────────┘   └───────┘        (one prompt)              └─────────┘  │ update claimed    │ Updating  │
+//!   creation was         │                                        ▲    │     ├──────────────────▶│           │
+//!   never seen           │      token requested                   │    ▼     │                   │ always    │
+//!   to finish            │        (one prompt)            ┌───────────────┐ │                   │ has a     │
+//!                        └───────────────────────────────▶│ TokenRequired │─┘                   │ deadline  │
+//!                                                         └───────────────┘                     └───────────┘
+//!                                                           ▲         ▲ abandoned, timed out,         │
+//!   any state ── deleted, missing, forgotten ──▶ Removed    │         │ not confirmed (no prompt)     │
+//!                                                        Invalid ◀────┴───────────────────────────────┘
+//! ```
+//!
+//! [`step`] is the whole decision, and a pure one: no clock, no randomness, no I/O. The match in `next` has an arm for
+//! every state and event; what each arm does is in `moves`. [`super::table`] is the same thing as data; tests hold the two together.
+//!
+//! An event that cannot move the link is a [`Refusal`], never a silent nothing.
+
+use super::moves::Draft;
+use super::{Event, Input, Link, Policy, Refusal, State, Step, Timestamp};
+
+/// Takes one event in.
+///
+/// `now` is when the event was heard; a `now` before the link's last step counts as that step's time.
+///
+/// # Errors
+/// A [`Refusal`] says why the event changes nothing. The link is then exactly as it was.
+pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Result<Step, Refusal> {
+    let mut draft = Draft::of(link, now, policy);
+    if let Some(key) = input.key {
+        draft.refuse_repeat(key)?;
+    }
+    draft.learn(&input.profile);
+    match next(&mut draft, &input.event) {
+        Ok(state) => Ok(draft.accept(link, state, input.key)),
+        // The message says nothing new of the state, but something of the link.
+        Err(Refusal::AlreadyKnown) if draft.has_learnt(link) => Ok(draft.accept(link, link.state.clone(), input.key)),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// The state after `event`, with effects and memory noted in the draft.
+fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
+    use Event as E;
+    use State as S;
+    match (draft.state(), event) {
+        // Nothing has been heard but that the link exists, or that its creation was never finished.
+        (S::Unconfirmed, E::Broken(breakage)) => draft.break_unconfirmed(breakage),
+        (S::Unconfirmed, E::CreationUnfinished) => draft.first_word(),
+        (S::Unconfirmed, E::SessionExpired) => Err(Refusal::CreationOnly),
+        (S::Unconfirmed, E::ConsentEnding(consent)) => draft.note_consent(consent, S::Valid { suspicion: None }),
+        (S::Unconfirmed, E::UpdateStarted { .. }) => draft.ask(S::Unconfirmed),
+        (S::Unconfirmed, E::UpdateClaimed) => draft.claim_creation(),
+        (S::Unconfirmed, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
+        (S::Unconfirmed, E::Observed(seen)) => draft.observe_unconfirmed(seen),
+        (S::Unconfirmed, E::DataArrived(data)) => draft.confirm_by_data(data),
+        (S::Unconfirmed, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
+        (S::Unconfirmed, E::DeadlinePassed) => Err(Refusal::NotDue),
+
+        // It works.
+        (S::Valid { suspicion }, E::Broken(breakage)) => draft.break_or_suspect(suspicion, breakage),
+        (S::Valid { .. }, E::CreationUnfinished) => Err(Refusal::CreationOnly),
+        (S::Valid { .. }, E::SessionExpired) => Err(Refusal::NotUpdating),
+        (state @ S::Valid { .. }, E::ConsentEnding(consent)) => draft.note_consent(consent, state),
+        (state @ S::Valid { .. }, E::UpdateStarted { .. }) => draft.ask_or(state, Refusal::NotBroken),
+        (S::Valid { .. }, E::UpdateClaimed) => Err(Refusal::NotBroken),
+        (S::Valid { .. }, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
+        (S::Valid { suspicion }, E::Observed(seen)) => draft.observe_valid(suspicion, seen),
+        (S::Valid { .. }, E::DataArrived(data)) => draft.take_data(data),
+        (state @ S::Valid { .. }, E::RefreshAccepted) => draft.note_refresh_accepted(state),
+        (S::Valid { suspicion }, E::DeadlinePassed) => draft.pass_valid_deadline(suspicion),
+
+        // It is broken, and its user has been told.
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::Broken(breakage)) => draft.restate(state, breakage),
+        (S::Invalid { .. } | S::TokenRequired { .. }, E::CreationUnfinished) => Err(Refusal::CreationOnly),
+        (S::Invalid { .. }, E::SessionExpired) => Err(Refusal::AlreadyKnown),
+        (S::TokenRequired { episode, session }, E::SessionExpired) => draft.drop_session(episode, session),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::ConsentEnding(consent)) => {
+            draft.note_consent(consent, state)
+        }
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::UpdateStarted { until }) => {
+            draft.start_update(state, *until)
+        }
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::UpdateClaimed) => draft.claim_repair(state),
+        (S::Invalid { .. } | S::TokenRequired { .. }, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::Observed(seen)) => draft.observe_broken(state, seen),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DataArrived(data)) => {
+            draft.take_data_while_broken(state, data)
+        }
+        (S::Invalid { .. } | S::TokenRequired { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DeadlinePassed) => draft.remind(state),
+
+        // Its user is at it, or says it is done.
+        (S::Updating { episode, fallback, phase }, E::Broken(breakage)) => {
+            draft.restate_update(episode, fallback, phase, breakage)
+        }
+        (S::Updating { .. }, E::CreationUnfinished) => Err(Refusal::CreationOnly),
+        (S::Updating { episode, fallback, phase }, E::SessionExpired) => {
+            draft.end_attempt_by_session(episode, fallback, phase)
+        }
+        (state @ S::Updating { .. }, E::ConsentEnding(consent)) => draft.note_consent(consent, state),
+        (S::Updating { episode, fallback, phase }, E::UpdateStarted { until }) => {
+            draft.restart_update(episode, fallback, phase, *until)
+        }
+        (S::Updating { episode, fallback, phase }, E::UpdateClaimed) => draft.claim_update(episode, fallback, phase),
+        (S::Updating { episode, fallback, phase }, E::UpdateAbandoned) => draft.abandon(episode, fallback, phase),
+        (S::Updating { episode, fallback, phase }, E::Observed(seen)) => {
+            draft.observe_update(episode, fallback, phase, seen)
+        }
+        (S::Updating { episode, .. }, E::DataArrived(data)) => draft.recover_by_data(episode, data),
+        (S::Updating { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
+        (S::Updating { episode, fallback, phase }, E::DeadlinePassed) => {
+            draft.pass_update_deadline(episode, fallback, phase)
+        }
+
+        // The ends, and the operator, are the same from every living state.
+        (
+            state @ (S::Unconfirmed
+            | S::Valid { .. }
+            | S::Invalid { .. }
+            | S::TokenRequired { .. }
+            | S::Updating { .. }),
+            event @ (E::ObservedMissing | E::LinkDeleted | E::MissingReported | E::Command(_)),
+        ) => draft.end_or_obey(state, event),
+
+        // A tombstone refuses whatever comes, whatever it will be: late messages never revive a link.
+        (S::Removed, _event) => Err(Refusal::Removed),
+    }
+}

@@ -1,0 +1,150 @@
+//! How patient the machine is: every duration it uses, validated once.
+
+use std::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The longest any wait may be set to: more is a mistyped unit.
+const WAIT_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// The settings of the machine, as an operator writes them. [`Policy::new`] checks them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Whether Belvo can be asked (API keys are configured). Without, a success callback is believed.
+    pub can_verify: bool,
+    /// The longest an update may be with the user, whatever the token or session allows.
+    pub update_wait_max: Duration,
+    /// How long one verify may go unanswered, and the pause before a claimed repair is looked at again.
+    pub verify_wait: Duration,
+    /// How often a claimed repair is looked at before it is called failed: Belvo's status lags.
+    pub verify_attempts_max: u32,
+    /// For how long after a recovery broken-link evidence is verified instead of believed.
+    pub settle_window: Duration,
+    /// For how long a fact is recognised as a repeat.
+    pub repeat_window: Duration,
+    /// The reminder ladder: spans from the opening of the episode.
+    pub reminders: Vec<Duration>,
+    /// The least time between two words to the user in one episode.
+    pub reminder_pause: Duration,
+    /// How long a recurrent link's own refresh may take after a repair before we ask, and then how long ours may take.
+    pub refresh_wait: Duration,
+    /// How many of its own refresh intervals a recurrent link may be quiet.
+    pub silence_intervals: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            can_verify: false,
+            // A token lives 10 minutes; an MFA session inside the widget can be longer (`expiry`, up to 9600 s seen).
+            update_wait_max: Duration::from_secs(30 * 60),
+            verify_wait: 2 * MINUTE,
+            verify_attempts_max: 3,
+            // Belvo retries a webhook five times with linear back-off of unpublished step; half an hour covers steps of two minutes.
+            settle_window: Duration::from_secs(30 * 60),
+            // Below the shortest refresh cadence (6 h), so that the next refresh's message is never taken for a repeat.
+            repeat_window: 4 * HOUR,
+            reminders: vec![DAY, 3 * DAY, 7 * DAY],
+            reminder_pause: DAY,
+            refresh_wait: 6 * HOUR,
+            silence_intervals: 2,
+        }
+    }
+}
+
+/// Validated [`Settings`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policy(Settings);
+
+/// A setting is out of its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {problem}")]
+pub struct BadSetting {
+    /// Which one.
+    pub setting: &'static str,
+    /// What is wrong with it, and what would be right.
+    pub problem: &'static str,
+}
+
+impl Policy {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range.
+    pub fn new(settings: Settings) -> Result<Self, BadSetting> {
+        let bad = |setting, problem| Err(BadSetting { setting, problem });
+        let waits = [
+            ("update_wait_max", settings.update_wait_max),
+            ("verify_wait", settings.verify_wait),
+            ("settle_window", settings.settle_window),
+            ("repeat_window", settings.repeat_window),
+            ("reminder_pause", settings.reminder_pause),
+            ("refresh_wait", settings.refresh_wait),
+        ];
+        for (setting, wait) in waits {
+            if wait < Duration::from_millis(1) || wait > WAIT_MAX {
+                return bad(setting, "must be from 1 ms to 366 days");
+            }
+        }
+        if settings.verify_attempts_max == 0 || settings.verify_attempts_max > 100 {
+            return bad("verify_attempts_max", "must be from 1 to 100");
+        }
+        if settings.silence_intervals == 0 || settings.silence_intervals > 100 {
+            return bad("silence_intervals", "must be from 1 to 100");
+        }
+        if settings.reminders.len() > 20 {
+            return bad("reminders", "must have at most 20 steps");
+        }
+        if settings.reminders.iter().any(|&step| step < Duration::from_millis(1) || step > WAIT_MAX) {
+            return bad("reminders", "every step must be from 1 ms to 366 days");
+        }
+        if !settings.reminders.is_sorted_by(|a, b| a < b) {
+            return bad("reminders", "every step must be later than the one before it");
+        }
+        Ok(Self(settings))
+    }
+
+    /// The settings behind it.
+    pub const fn settings(&self) -> &Settings {
+        &self.0
+    }
+
+    pub(super) const fn can_verify(&self) -> bool {
+        self.0.can_verify
+    }
+
+    pub(super) fn reminders(&self) -> &[Duration] {
+        &self.0.reminders
+    }
+
+    pub(super) const fn reminder_pause(&self) -> Duration {
+        self.0.reminder_pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_in_range() {
+        assert!(Policy::new(Settings::default()).is_ok());
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named() {
+        let check = |change: fn(&mut Settings), setting: &str| {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            assert_eq!(Policy::new(settings).unwrap_err().setting, setting);
+        };
+        check(|s| s.settle_window = Duration::ZERO, "settle_window");
+        check(|s| s.refresh_wait = Duration::MAX, "refresh_wait");
+        check(|s| s.verify_attempts_max = 0, "verify_attempts_max");
+        check(|s| s.reminders = vec![DAY, DAY], "reminders");
+        check(|s| s.reminders = vec![Duration::ZERO], "reminders");
+        check(|s| s.silence_intervals = 0, "silence_intervals");
+    }
+}

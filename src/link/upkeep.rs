@@ -1,0 +1,199 @@
+//! What follows a recovery, and what keeps a working link honest: the historical refresh, arriving data, silence, deadlines.
+
+use super::moves::{Draft, refuse_errors};
+use super::{
+    AccessMode, Data, DataKind, Effect, Episode, Gap, Job, Link, Notice, Observation, Phase, Policy, Prompt, Proof,
+    Quiet, Refresh, RefreshBy, Refusal, State, Suspicion, Timestamp,
+};
+
+type Next = Result<State, Refusal>;
+
+impl Draft<'_> {
+    /// Closes the episode: `recovered` once, and once a historical refresh of what was missed.
+    pub(super) fn recover(&mut self, episode: &Episode, proof: Proof, seen: Option<&Observation>) -> State {
+        let settings = self.policy.settings();
+        // A refresh still owed from an earlier outage is owed from that outage on.
+        let owed_from = self.link.refresh.take().and_then(|refresh| refresh.gap_from);
+        let gap = Gap { from: owed_from.or(self.link.data_at), to: self.now };
+        let by = match self.link.profile.access_mode {
+            Some(AccessMode::Recurrent) | None => RefreshBy::Belvo,
+            Some(AccessMode::Single) if settings.can_verify => RefreshBy::Relink,
+            Some(AccessMode::Single) => RefreshBy::Subscriber,
+        };
+        self.tell(Notice::Recovered { proof }, Some(episode));
+        self.tell(Notice::RefreshDue { gap, by }, Some(episode));
+        if by == RefreshBy::Relink {
+            self.effects.push(Effect::Job(Job::Refresh));
+        }
+        self.link.refresh = Some(Refresh {
+            gap_from: gap.from,
+            gap_to: gap.to,
+            asked: by == RefreshBy::Relink,
+            until: self.now.after(settings.refresh_wait),
+            arrived: Vec::new(),
+        });
+        self.link.recovered_at = Some(self.now);
+        self.link.verify_asked_at = None;
+        self.link.snoozed_until = None;
+        self.link.quiet = Quiet::Listening;
+        if let Some(seen) = seen {
+            self.note_access(seen);
+        }
+        State::Valid { suspicion: None }
+    }
+
+    /// Data that arrived after the update began proves the repair.
+    pub(super) fn recover_by_data(&mut self, episode: Episode, data: &Data) -> Next {
+        refuse_errors(data)?;
+        self.recover(&episode, Proof::Data, None);
+        self.take_data(data)
+    }
+
+    /// Data flows: whatever was doubted is refuted, and a refresh that is owed comes nearer.
+    pub(super) fn take_data(&mut self, data: &Data) -> Next {
+        refuse_errors(data)?;
+        self.link.data_at = Some(self.now);
+        self.link.quiet = Quiet::Listening;
+        self.tell(Notice::DataAvailable(data.clone()), None);
+        self.count_arrival(data);
+        Ok(State::Valid { suspicion: None })
+    }
+
+    fn count_arrival(&mut self, data: &Data) {
+        match data.kind {
+            DataKind::Historical | DataKind::New => {}
+            DataKind::Changed => return,
+        }
+        let Some(refresh) = &mut self.link.refresh else { return };
+        if let Err(place) = refresh.arrived.binary_search(&data.resource) {
+            refresh.arrived.insert(place, data.resource.clone());
+        }
+        // Where the fetched resources are not known, the first to come is all there is to go by.
+        if self.missing_resources().is_empty() {
+            self.close_refresh();
+        }
+    }
+
+    fn missing_resources(&self) -> Vec<String> {
+        let arrived = self.link.refresh.as_ref().map_or(&[][..], |refresh| &refresh.arrived);
+        let fetched = self.link.profile.fetch_resources.iter();
+        fetched.filter(|resource| !arrived.contains(resource)).cloned().collect()
+    }
+
+    fn close_refresh(&mut self) {
+        let missing = self.missing_resources();
+        if let Some(Refresh { gap_from, gap_to, arrived, .. }) = self.link.refresh.take() {
+            let gap = Gap { from: gap_from, to: gap_to };
+            self.tell(Notice::Refreshed { gap, arrived, missing }, None);
+        }
+    }
+
+    pub(super) fn note_refresh_accepted(&mut self, state: State) -> Next {
+        let until = self.now.after(self.policy.settings().refresh_wait);
+        match &mut self.link.refresh {
+            Some(refresh) if refresh.until < until => {
+                refresh.asked = true;
+                refresh.until = until;
+                Ok(state)
+            }
+            Some(_) | None => Err(Refusal::AlreadyKnown),
+        }
+    }
+
+    /// Takes over Belvo's `last_accessed_at`: its last successful access is a sign of life.
+    pub(super) fn note_access(&mut self, seen: &Observation) -> bool {
+        let newer = seen.last_accessed_at.filter(|&at| self.link.data_at.is_none_or(|known| at > known));
+        let Some(at) = newer else { return false };
+        // Belvo's clock may run ahead of ours; a proof is never from the future.
+        self.link.data_at = Some(at.min(self.now));
+        self.link.quiet = Quiet::Listening;
+        true
+    }
+
+    pub(super) fn pass_valid_deadline(&mut self, suspicion: Option<Suspicion>) -> Next {
+        if let Some(held) = suspicion.as_ref().filter(|held| held.until <= self.now) {
+            return Ok(self.believe(held));
+        }
+        let state = State::Valid { suspicion };
+        if self.link.refresh.as_ref().is_some_and(|refresh| refresh.until <= self.now) {
+            self.pass_refresh_deadline();
+            return Ok(state);
+        }
+        if self.link.quiet_deadline(self.policy).is_some_and(|at| at <= self.now) {
+            self.pass_quiet_deadline();
+            return Ok(state);
+        }
+        Err(Refusal::NotDue)
+    }
+
+    /// The refresh did not come in time: ask for it, once; after that report what came, or that nothing did.
+    fn pass_refresh_deadline(&mut self) {
+        let can_verify = self.policy.can_verify();
+        let until = self.now.after(self.policy.settings().refresh_wait);
+        let Some(refresh) = &mut self.link.refresh else { return };
+        if !refresh.arrived.is_empty() {
+            self.close_refresh();
+        } else if !refresh.asked && can_verify {
+            refresh.asked = true;
+            refresh.until = until;
+            self.effects.push(Effect::Job(Job::Refresh));
+        } else {
+            // Nothing after a repair is legal if Belvo found nothing new, so only a refresh we asked for is missed.
+            let missed = refresh.asked;
+            let since = refresh.gap_from;
+            self.link.refresh = None;
+            if missed {
+                self.tell(Notice::Silent { since }, None);
+            }
+        }
+    }
+
+    fn pass_quiet_deadline(&mut self) {
+        match self.link.quiet {
+            Quiet::Listening if self.policy.can_verify() => {
+                let settings = self.policy.settings();
+                let until = self.now.after(settings.verify_wait * settings.verify_attempts_max);
+                self.link.quiet = Quiet::Probed { until };
+                self.ask_belvo();
+            }
+            Quiet::Listening | Quiet::Probed { .. } => {
+                self.link.quiet = Quiet::Reported;
+                self.tell(Notice::Silent { since: self.link.data_at }, None);
+            }
+            Quiet::Reported => {}
+        }
+    }
+}
+
+impl Link {
+    /// When the link next wants an [`super::Event::DeadlinePassed`].
+    ///
+    /// Derived from the record and the policy alone, so that a rebuilt store has the same timers.
+    pub fn deadline(&self, policy: &Policy) -> Option<Timestamp> {
+        match &self.state {
+            State::Unconfirmed | State::Removed => None,
+            State::Valid { suspicion } => {
+                let doubt = suspicion.as_ref().map(|held| held.until);
+                let refresh = self.refresh.as_ref().map(|refresh| refresh.until);
+                [doubt, refresh, self.quiet_deadline(policy)].into_iter().flatten().min()
+            }
+            State::Invalid { episode } | State::TokenRequired { episode, .. } => {
+                let silenced = self.muted || episode.prompt == Prompt::Held;
+                let due_at = episode.next_reminder_at.filter(|_| !silenced)?;
+                Some(self.snoozed_until.map_or(due_at, |until| due_at.max(until)))
+            }
+            State::Updating { phase: Phase::WithUser { until } | Phase::Verifying { until, .. }, .. } => Some(*until),
+        }
+    }
+
+    fn quiet_deadline(&self, policy: &Policy) -> Option<Timestamp> {
+        match self.quiet {
+            Quiet::Listening if self.profile.access_mode == Some(AccessMode::Recurrent) => {
+                let every = self.profile.refresh_every?;
+                Some(self.data_at?.after(every.saturating_mul(policy.settings().silence_intervals)))
+            }
+            Quiet::Probed { until } => Some(until),
+            Quiet::Listening | Quiet::Reported => None,
+        }
+    }
+}
