@@ -1,1 +1,28 @@
-//! (being written)
+//! THE PUBLIC CONTRACT: every JSON body on a subject, as a type. `schemas/` is generated from here.
+//!
+//! The core's types derive no serde, because a derive is a promise to the outside; the promises are made here and kept here:
+//! converting is an exhaustive `match`, so a new state or notice does not compile until it has been given its words.
+//!
+//! - `input`: what may be published to relink
+//! - `record`: a link's whole state: the body of `link.state.<link>`, and what the store keeps
+//! - `output`: notices, jobs, refusals, marks and fences
+//! - `words`: the vocabulary they share
+//!
+//! A body only ever gains optional fields. Anything else is a new schema version, and readers refuse versions they do not know.
+
+mod output;
+mod record;
+mod words;
+
+pub use output::{
+    Address, Because, Fence, GapSpan, JobBody, JobName, Mark, News, NoticeBody, NoticeName, Origin, OriginKind,
+    RefusedBody,
+};
+pub use record::{BadRecord, Record};
+pub use words::{
+    AccessModeWord, Action, At, AttemptWord, CauseWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord,
+    RemovalWord, StateWord,
+};
+
+/// The version of every schema here. It is the last part of a message's `ce-dataschema`.
+pub const SCHEMA_VERSION: u16 = 1;

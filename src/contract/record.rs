@@ -1,0 +1,502 @@
+//! A link's whole state as JSON: the body of `link.state.<link>` and, byte for byte, what the store keeps.
+//!
+//! One form for both, so that a rebuild of the store is a copy of the stream and "what does the disk say" has one answer. It must be lossless:
+//! `Record::link` of `Record::of` is the same link, and a test holds that.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::output::Because;
+use super::words::{AccessModeWord, At, AttemptWord, CauseWord, StateWord};
+use crate::link::{
+    Breakage, Consent, DedupKey, Episode, EpisodeNumber, Fallback, Link, LinkId, Phase, Profile, Prompt, Quiet,
+    Refresh, Seen, Session, State, Suspicion,
+};
+
+/// Body of `link.state.<link>`: everything relink knows of one link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Link state")]
+pub struct Record {
+    /// The schema version of this body.
+    pub schema_version: u16,
+    /// Belvo's link id.
+    pub link_id: String,
+    /// The partition of the input stream that the link belongs to.
+    pub lane: u16,
+    /// How many events have changed the link; the first part of every message id after the link id.
+    pub version: u64,
+    /// relink's word on the link.
+    pub state: StateWord,
+    /// When it entered that state.
+    pub since: At,
+    /// When its last event was taken in.
+    pub updated_at: At,
+    /// The customer's own id for it.
+    pub external_id: Option<String>,
+    /// Belvo's name of the institution.
+    pub institution: Option<String>,
+    /// Whether Belvo refreshes it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_mode: Option<AccessModeWord>,
+    /// How often Belvo refreshes it, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_every_secs: Option<u64>,
+    /// The resources Belvo fetches for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetch_resources: Vec<String>,
+    /// The outage, while there is one.
+    pub episode: Option<EpisodeRecord>,
+    /// How many outages it has had.
+    pub episodes_count: u32,
+    /// When the institution's MFA session ends, if one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_expires_at: Option<At>,
+    /// The attempt to repair it, while it is `updating`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateRecord>,
+    /// Evidence against it that is being checked, while it is `valid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspicion: Option<SuspicionRecord>,
+    /// The last time data was proven to flow.
+    pub data_at: Option<At>,
+    /// When it last recovered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered_at: Option<At>,
+    /// The historical refresh that is owed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<RefreshRecord>,
+    /// A recurrent link's missing refresh is being looked for until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence_probed_until: Option<At>,
+    /// Its silence has been reported.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub silence_reported: bool,
+    /// The open-finance consent behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<ConsentRecord>,
+    /// An operator wants no prompts for it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub muted: bool,
+    /// An operator wants no reminders before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snoozed_until: Option<At>,
+    /// Belvo was asked then and has not answered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_asked_at: Option<At>,
+    /// Facts taken in lately, by which a repeat is recognised. For relink's own use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<SeenRecord>,
+    /// The transition that led here.
+    pub because: Because,
+    /// The ids of the messages that were sent with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sent: Vec<String>,
+}
+
+/// An outage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EpisodeRecord {
+    /// `<link id>-e<number>`.
+    pub id: String,
+    /// Which outage of the link, from 1.
+    pub number: u32,
+    /// What has to be mended.
+    pub cause: CauseWord,
+    /// When it began.
+    pub opened_at: At,
+    /// Whether its one prompt has been sent; if not, the link was muted.
+    pub prompt_sent: bool,
+    /// How many reminders have followed.
+    pub reminders_count: u32,
+    /// When the next is due.
+    pub next_reminder_at: Option<At>,
+    /// How often the user has tried to repair it.
+    pub attempts_count: u32,
+}
+
+/// An attempt to repair a link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UpdateRecord {
+    /// How far it has got.
+    pub phase: PhaseWord,
+    /// The state it goes back to if the attempt fails.
+    pub fallback: StateWord,
+    /// When the phase ends by itself.
+    pub until: At,
+    /// `verifying`: how the user's part ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<AttemptWord>,
+    /// `verifying`: how often Belvo has been asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_count: Option<u32>,
+}
+
+/// How far an attempt to repair a link has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseWord {
+    /// The user holds a widget token.
+    WithUser,
+    /// Belvo is being asked whether it worked.
+    Verifying,
+}
+
+/// Evidence against a working link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SuspicionRecord {
+    /// What it says has to be mended.
+    pub cause: CauseWord,
+    /// When the MFA session it names ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_expires_at: Option<At>,
+    /// Whether it answered an attempt to update the link.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub during_update: bool,
+    /// When it came.
+    pub at: At,
+    /// When it is believed if nothing refuted it.
+    pub until: At,
+}
+
+/// A historical refresh that is owed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RefreshRecord {
+    /// The last proven data before the outage.
+    pub gap_from: Option<At>,
+    /// The recovery.
+    pub gap_to: At,
+    /// Whether relink has asked Belvo for it.
+    pub asked: bool,
+    /// When relink asks, or gives up.
+    pub until: At,
+    /// The resources that have come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arrived: Vec<String>,
+}
+
+/// A consent, and what a renewal link needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConsentRecord {
+    /// Belvo's id of it.
+    pub id: Option<String>,
+    /// When it ends.
+    pub due_at: Option<At>,
+    /// The institution's name for people.
+    pub institution_display_name: Option<String>,
+    /// Address of the institution's logo.
+    pub institution_icon_logo: Option<String>,
+}
+
+/// A fact taken in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SeenRecord {
+    /// Its key, 16 hexadecimal digits.
+    pub key: String,
+    /// When.
+    pub at: At,
+}
+
+/// A record that cannot be turned back into a link: written by a newer relink, or damaged.
+#[derive(Debug, thiserror::Error)]
+pub enum BadRecord {
+    /// Not the JSON of a record.
+    #[error("not a link record: {0}")]
+    NotARecord(#[from] serde_json::Error),
+    /// A newer relink wrote it.
+    #[error(
+        "schema version {found} of a link record was written by a newer relink (this one reads up to {known}); upgrade this node"
+    )]
+    FutureVersion {
+        /// The record's version.
+        found: u16,
+        /// The newest version this program reads.
+        known: u16,
+    },
+    /// A field contradicts another.
+    #[error("link record with impossible field `{0}`")]
+    Impossible(&'static str),
+}
+
+impl Record {
+    /// The record of a link.
+    pub fn of(link: &Link, lane: u16, because: Because, sent: Vec<String>) -> Self {
+        let (mut session_expires_at, mut update, mut suspicion) = (None, None, None);
+        match &link.state {
+            State::Unconfirmed | State::Invalid { .. } | State::Removed => {}
+            State::Valid { suspicion: held } => suspicion = held.as_ref().map(SuspicionRecord::of),
+            State::TokenRequired { session, .. } => session_expires_at = session.map(|session| At(session.expires_at)),
+            State::Updating { fallback, phase, .. } => update = Some(UpdateRecord::of(*fallback, *phase)),
+        }
+        let (silence_probed_until, silence_reported) = match link.quiet {
+            Quiet::Listening => (None, false),
+            Quiet::Probed { until } => (Some(At(until)), false),
+            Quiet::Reported => (None, true),
+        };
+        let profile = &link.profile;
+        Self {
+            schema_version: super::SCHEMA_VERSION,
+            link_id: link.id.to_string(),
+            lane,
+            version: link.version,
+            state: link.state.name().into(),
+            since: At(link.since),
+            updated_at: At(link.updated_at),
+            external_id: profile.external_id.clone(),
+            institution: profile.institution.clone(),
+            access_mode: profile.access_mode.map(AccessModeWord::from),
+            refresh_every_secs: profile.refresh_every.map(|every| every.as_secs()),
+            fetch_resources: profile.fetch_resources.clone(),
+            episode: link.state.episode().map(|episode| EpisodeRecord::of(&link.id, episode)),
+            episodes_count: link.episodes_count,
+            session_expires_at,
+            update,
+            suspicion,
+            data_at: link.data_at.map(At),
+            recovered_at: link.recovered_at.map(At),
+            refresh: link.refresh.as_ref().map(RefreshRecord::of),
+            silence_probed_until,
+            silence_reported,
+            consent: link.consent.as_ref().map(ConsentRecord::of),
+            muted: link.muted,
+            snoozed_until: link.snoozed_until.map(At),
+            verify_asked_at: link.verify_asked_at.map(At),
+            recent: link.recent.iter().map(SeenRecord::of).collect(),
+            because,
+            sent,
+        }
+    }
+
+    /// Reads a record's JSON.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if it is none, or of a newer schema version.
+    pub fn parse(json: &[u8]) -> Result<Self, BadRecord> {
+        let record: Self = match serde_json::from_slice(json) {
+            Ok(record) => record,
+            Err(error) => {
+                // A newer version may well have another shape: say the more useful thing.
+                #[derive(Deserialize)]
+                struct Version {
+                    schema_version: u16,
+                }
+                let known = super::SCHEMA_VERSION;
+                return match serde_json::from_slice::<Version>(json) {
+                    Ok(Version { schema_version: found }) if found > known => {
+                        Err(BadRecord::FutureVersion { found, known })
+                    }
+                    Ok(_) | Err(_) => Err(error.into()),
+                };
+            }
+        };
+        if record.schema_version > super::SCHEMA_VERSION {
+            return Err(BadRecord::FutureVersion { found: record.schema_version, known: super::SCHEMA_VERSION });
+        }
+        Ok(record)
+    }
+
+    /// The link it describes.
+    ///
+    /// # Errors
+    /// [`BadRecord::Impossible`] if its fields contradict each other.
+    pub fn link(&self) -> Result<Link, BadRecord> {
+        let id: LinkId = self.link_id.parse().map_err(|_| BadRecord::Impossible("link_id"))?;
+        let quiet = match (self.silence_probed_until, self.silence_reported) {
+            (None, false) => Quiet::Listening,
+            (Some(At(until)), _) => Quiet::Probed { until },
+            (None, true) => Quiet::Reported,
+        };
+        Ok(Link {
+            id,
+            version: self.version,
+            profile: Profile {
+                external_id: self.external_id.clone(),
+                institution: self.institution.clone(),
+                access_mode: self.access_mode.map(Into::into),
+                refresh_every: self.refresh_every_secs.map(Duration::from_secs),
+                fetch_resources: self.fetch_resources.clone(),
+            },
+            state: self.parse_state()?,
+            since: self.since.0,
+            updated_at: self.updated_at.0,
+            episodes_count: self.episodes_count,
+            data_at: self.data_at.map(|at| at.0),
+            recovered_at: self.recovered_at.map(|at| at.0),
+            refresh: self.refresh.as_ref().map(RefreshRecord::parse),
+            quiet,
+            consent: self.consent.as_ref().map(ConsentRecord::parse),
+            muted: self.muted,
+            snoozed_until: self.snoozed_until.map(|at| at.0),
+            verify_asked_at: self.verify_asked_at.map(|at| at.0),
+            recent: self.recent.iter().map(SeenRecord::parse).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn parse_state(&self) -> Result<State, BadRecord> {
+        let episode = || self.episode.as_ref().map(EpisodeRecord::parse).ok_or(BadRecord::Impossible("episode"));
+        Ok(match self.state {
+            StateWord::Unconfirmed => State::Unconfirmed,
+            StateWord::Valid => State::Valid { suspicion: self.suspicion.as_ref().map(SuspicionRecord::parse) },
+            StateWord::Invalid => State::Invalid { episode: episode()? },
+            StateWord::TokenRequired => State::TokenRequired {
+                episode: episode()?,
+                session: self.session_expires_at.map(|At(expires_at)| Session { expires_at }),
+            },
+            StateWord::Updating => {
+                let update = self.update.as_ref().ok_or(BadRecord::Impossible("update"))?;
+                State::Updating {
+                    episode: episode()?,
+                    fallback: update.parse_fallback()?,
+                    phase: update.parse_phase()?,
+                }
+            }
+            StateWord::Removed => State::Removed,
+        })
+    }
+}
+
+impl EpisodeRecord {
+    fn of(link: &LinkId, episode: &Episode) -> Self {
+        Self {
+            id: format!("{link}-e{}", episode.number.0),
+            number: episode.number.0,
+            cause: episode.cause.into(),
+            opened_at: At(episode.opened_at),
+            prompt_sent: episode.prompt == Prompt::Sent,
+            reminders_count: episode.reminders_count,
+            next_reminder_at: episode.next_reminder_at.map(At),
+            attempts_count: episode.attempts_count,
+        }
+    }
+
+    fn parse(&self) -> Episode {
+        Episode {
+            number: EpisodeNumber(self.number),
+            cause: self.cause.into(),
+            opened_at: self.opened_at.0,
+            prompt: if self.prompt_sent { Prompt::Sent } else { Prompt::Held },
+            reminders_count: self.reminders_count,
+            next_reminder_at: self.next_reminder_at.map(|at| at.0),
+            attempts_count: self.attempts_count,
+        }
+    }
+}
+
+impl UpdateRecord {
+    fn of(fallback: Fallback, phase: Phase) -> Self {
+        let fallback = match fallback {
+            Fallback::Invalid => StateWord::Invalid,
+            Fallback::TokenRequired => StateWord::TokenRequired,
+        };
+        match phase {
+            Phase::WithUser { until } => {
+                Self { phase: PhaseWord::WithUser, fallback, until: At(until), after: None, asked_count: None }
+            }
+            Phase::Verifying { after, asked_count, until } => Self {
+                phase: PhaseWord::Verifying,
+                fallback,
+                until: At(until),
+                after: Some(after.into()),
+                asked_count: Some(asked_count),
+            },
+        }
+    }
+
+    fn parse_fallback(&self) -> Result<Fallback, BadRecord> {
+        match self.fallback {
+            StateWord::Invalid => Ok(Fallback::Invalid),
+            StateWord::TokenRequired => Ok(Fallback::TokenRequired),
+            StateWord::Unconfirmed | StateWord::Valid | StateWord::Updating | StateWord::Removed => {
+                Err(BadRecord::Impossible("update.fallback"))
+            }
+        }
+    }
+
+    fn parse_phase(&self) -> Result<Phase, BadRecord> {
+        let At(until) = self.until;
+        match (self.phase, self.after, self.asked_count) {
+            (PhaseWord::WithUser, _, _) => Ok(Phase::WithUser { until }),
+            (PhaseWord::Verifying, Some(after), Some(asked_count)) => {
+                Ok(Phase::Verifying { after: after.into(), asked_count, until })
+            }
+            (PhaseWord::Verifying, _, _) => Err(BadRecord::Impossible("update.after")),
+        }
+    }
+}
+
+impl SuspicionRecord {
+    fn of(held: &Suspicion) -> Self {
+        Self {
+            cause: held.breakage.cause.into(),
+            session_expires_at: held.breakage.session.map(|session| At(session.expires_at)),
+            during_update: held.breakage.during_update,
+            at: At(held.at),
+            until: At(held.until),
+        }
+    }
+
+    fn parse(&self) -> Suspicion {
+        let session = self.session_expires_at.map(|At(expires_at)| Session { expires_at });
+        let breakage = Breakage { cause: self.cause.into(), session, during_update: self.during_update };
+        Suspicion { breakage, at: self.at.0, until: self.until.0 }
+    }
+}
+
+impl RefreshRecord {
+    fn of(refresh: &Refresh) -> Self {
+        Self {
+            gap_from: refresh.gap_from.map(At),
+            gap_to: At(refresh.gap_to),
+            asked: refresh.asked,
+            until: At(refresh.until),
+            arrived: refresh.arrived.clone(),
+        }
+    }
+
+    fn parse(&self) -> Refresh {
+        Refresh {
+            gap_from: self.gap_from.map(|at| at.0),
+            gap_to: self.gap_to.0,
+            asked: self.asked,
+            until: self.until.0,
+            arrived: self.arrived.clone(),
+        }
+    }
+}
+
+impl ConsentRecord {
+    fn of(consent: &Consent) -> Self {
+        Self {
+            id: consent.id.clone(),
+            due_at: consent.due_at.map(At),
+            institution_display_name: consent.institution_display_name.clone(),
+            institution_icon_logo: consent.institution_icon_logo.clone(),
+        }
+    }
+
+    fn parse(&self) -> Consent {
+        Consent {
+            id: self.id.clone(),
+            due_at: self.due_at.map(|at| at.0),
+            institution_display_name: self.institution_display_name.clone(),
+            institution_icon_logo: self.institution_icon_logo.clone(),
+        }
+    }
+}
+
+impl SeenRecord {
+    fn of(seen: &Seen) -> Self {
+        Self { key: format!("{:016x}", seen.key.0), at: At(seen.at) }
+    }
+
+    fn parse(&self) -> Result<Seen, BadRecord> {
+        let key = u64::from_str_radix(&self.key, 16).map_err(|_| BadRecord::Impossible("recent.key"))?;
+        Ok(Seen { key: DedupKey(key), at: self.at.0 })
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
