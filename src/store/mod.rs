@@ -1,1 +1,164 @@
-//! (being written)
+//! THE DISK: every link's record, the timers derived from them, and how far the stream has been read.
+//!
+//! The store is the *materialised* state: the commit point is the stream `LINKS`, and a store that is lost, behind or corrupt is
+//! brought up to date from there. So what [`Store`] has to promise is small, and written at the trait.
+//!
+//! - `format`: keys and versioned values, drawn
+//! - `sled`: the promise kept on disk; the only file that imports sled
+//! - `memory`: the promise kept in memory, for tests and benches of everything above
+//! - `tree`: what the two do alike
+
+mod format;
+mod memory;
+mod sled;
+mod tree;
+
+use std::collections::BTreeMap;
+
+pub use self::format::{Head, StoredLink};
+pub use self::memory::MemoryStore;
+pub use self::sled::{Opened, SledStore};
+use crate::contract::{BadRecord, Mark};
+use crate::link::{LinkId, StateName, Timestamp};
+
+/// A place to keep what has been committed.
+///
+/// One writer at a time; any number of readers beside it.
+pub trait Store: Send + Sync {
+    /// The stored form of a link, if the store has it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails or what it holds is not ours.
+    fn get(&self, id: &LinkId) -> Result<Option<StoredLink>, StoreError>;
+
+    /// Applies a commit: **all of it or none**, also across a crash. After it returns, every reader sees it. It is on stable storage only
+    /// after the next [`Store::checkpoint`]; losing it before then loses nothing that the stream does not still have.
+    ///
+    /// A put whose version is not above the stored one changes nothing, so a commit may be applied again.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing was applied.
+    fn apply(&self, changes: &Changes) -> Result<(), StoreError>;
+
+    /// Puts everything applied so far on stable storage, also against a crash of the host.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing is promised of what was applied since the last checkpoint.
+    fn checkpoint(&self) -> Result<(), StoreError>;
+
+    /// How far the stream has been applied. `None`: never, the store is empty.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn position(&self) -> Result<Option<Position>, StoreError>;
+
+    /// How far each lane has handled its input.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn marks(&self) -> Result<BTreeMap<u16, Mark>, StoreError>;
+
+    /// The links whose deadline is at or before `now`, earliest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<LinkId>, StoreError>;
+
+    /// The earliest deadline of all.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// One page of links in the order of their ids.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn page(&self, query: &Query) -> Result<Page, StoreError>;
+
+    /// How many links are in each state.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError>;
+}
+
+/// One commit, as the store takes it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// Links as they are now.
+    pub puts: Vec<Put>,
+    /// How far lanes have got.
+    pub marks: Vec<(u16, Mark)>,
+    /// Where in the stream that leaves us. `None`: unchanged.
+    pub position: Option<Position>,
+}
+
+/// A link as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Put {
+    /// Which.
+    pub id: LinkId,
+    /// What can be told without reading the record.
+    pub head: Head,
+    /// The JSON of its [`crate::contract::Record`].
+    pub record: Vec<u8>,
+}
+
+/// How far the stream `LINKS` has been applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// When the stream was created, in nanoseconds since the Unix epoch: its identity.
+    pub stream_created_ns: i64,
+    /// Everything up to this sequence has been applied.
+    pub sequence: u64,
+}
+
+/// Which links to list.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Only in this state.
+    pub state: Option<StateName>,
+    /// Only of this institution.
+    pub institution: Option<String>,
+    /// Only behind this id.
+    pub after: Option<LinkId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Some of the links asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Them.
+    pub links: Vec<StoredLink>,
+    /// Where to go on, if there may be more.
+    pub next: Option<LinkId>,
+}
+
+/// The store cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk, or sled.
+    #[error("the store failed: {0}")]
+    Disk(String),
+    /// A value is not what we wrote.
+    #[error("the store holds something unreadable at {key}: {problem}")]
+    Corrupt {
+        /// Where, printable.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A record is damaged, or of a newer relink.
+    #[error(transparent)]
+    Record(#[from] BadRecord),
+    /// The whole store is of a newer relink.
+    #[error("the store has format {found}, written by a newer relink (this one reads {known}); upgrade this node")]
+    FutureFormat {
+        /// The format on disk.
+        found: u16,
+        /// The format of this program.
+        known: u16,
+    },
+}

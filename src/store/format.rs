@@ -1,0 +1,207 @@
+//! Keys and versioned values: one tree, a prefix for each kind.
+//!
+//! ```text
+//! key                                     value
+//! "f"                                     format version, u16
+//! "p"                                     position in LINKS: stream created i64, sequence u64
+//! "m" lane:u16                            mark: JSON
+//! "l" link id                             head (21 bytes) + JSON of the record
+//! "s" state:u8 link id                    -        who is in this state
+//! "d" deadline:i64 ^ sign  link id        -        who is due, in order of time
+//!
+//! head:  version:u8 = 1 │ state:u8 │ lane:u16 │ link version:u64 │ deadline:i64, or i64::MAX for none │ reserved:u8
+//! ```
+//!
+//! All numbers are big-endian, so that the order of keys is the order of values. `s` and `d` are derived from the heads; the
+//! head is what lets a commit be applied, and a list be filtered, without parsing any JSON.
+
+use super::{Position, StoreError};
+use crate::contract::Record;
+use crate::link::{LinkId, StateName, Timestamp};
+
+/// The format of the whole store. A change of anything in the drawing above is a new one.
+pub(super) const FORMAT: u16 = 1;
+
+const HEAD_VERSION: u8 = 1;
+const HEAD_LENGTH: usize = 21;
+const NO_DEADLINE: i64 = i64::MAX;
+
+pub(super) const FORMAT_KEY: &[u8] = b"f";
+pub(super) const POSITION_KEY: &[u8] = b"p";
+pub(super) const MARK_PREFIX: &[u8] = b"m";
+pub(super) const LINK_PREFIX: &[u8] = b"l";
+pub(super) const STATE_PREFIX: &[u8] = b"s";
+pub(super) const DEADLINE_PREFIX: &[u8] = b"d";
+
+/// What can be told of a stored link without reading its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its state.
+    pub state: StateName,
+    /// Its partition of the input stream.
+    pub lane: u16,
+    /// Its version: a put with one that is not higher is stale.
+    pub version: u64,
+    /// When it is due.
+    pub deadline: Option<Timestamp>,
+}
+
+/// A link as stored: the head, and the record unparsed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredLink {
+    /// What can be told without parsing.
+    pub head: Head,
+    /// The JSON of its record.
+    pub record: Vec<u8>,
+}
+
+impl StoredLink {
+    /// Parses the record.
+    ///
+    /// # Errors
+    /// [`StoreError::Record`] if it is damaged or of a newer relink.
+    pub fn parse(&self) -> Result<Record, StoreError> {
+        Ok(Record::parse(&self.record)?)
+    }
+}
+
+pub(super) fn link_key(id: &LinkId) -> Vec<u8> {
+    [LINK_PREFIX, id.as_str().as_bytes()].concat()
+}
+
+pub(super) fn mark_key(lane: u16) -> Vec<u8> {
+    [MARK_PREFIX, &lane.to_be_bytes()].concat()
+}
+
+pub(super) fn state_key(state: StateName, id: &LinkId) -> Vec<u8> {
+    [STATE_PREFIX, &[state_byte(state)], id.as_str().as_bytes()].concat()
+}
+
+pub(super) fn state_prefix(state: StateName) -> Vec<u8> {
+    [STATE_PREFIX, &[state_byte(state)]].concat()
+}
+
+pub(super) fn deadline_key(at: Timestamp, id: &LinkId) -> Vec<u8> {
+    [DEADLINE_PREFIX, &ordered(at).to_be_bytes(), id.as_str().as_bytes()].concat()
+}
+
+/// The first deadline key after every key due at `now`.
+pub(super) fn deadline_end(now: Timestamp) -> Vec<u8> {
+    [DEADLINE_PREFIX, &ordered(now).saturating_add(1).to_be_bytes()].concat()
+}
+
+pub(super) fn parse_deadline_key(key: &[u8]) -> Result<(Timestamp, LinkId), StoreError> {
+    let corrupt = || corrupt(key, "not a deadline key");
+    let rest = key.strip_prefix(DEADLINE_PREFIX).ok_or_else(corrupt)?;
+    let (at, id) = rest.split_first_chunk::<8>().ok_or_else(corrupt)?;
+    let at = Timestamp::from_millis((u64::from_be_bytes(*at) ^ SIGN) as i64);
+    Ok((at, parse_link_id(id).ok_or_else(corrupt)?))
+}
+
+pub(super) fn parse_link_id(bytes: &[u8]) -> Option<LinkId> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+const SIGN: u64 = 1 << 63;
+
+/// Maps signed time to an unsigned number of the same order.
+const fn ordered(at: Timestamp) -> u64 {
+    (at.as_millis() as u64) ^ SIGN
+}
+
+pub(super) fn encode_link(head: &Head, record: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(HEAD_LENGTH + record.len());
+    value.push(HEAD_VERSION);
+    value.push(state_byte(head.state));
+    value.extend_from_slice(&head.lane.to_be_bytes());
+    value.extend_from_slice(&head.version.to_be_bytes());
+    value.extend_from_slice(&head.deadline.map_or(NO_DEADLINE, Timestamp::as_millis).to_be_bytes());
+    value.push(0);
+    value.extend_from_slice(record);
+    value
+}
+
+pub(super) fn decode_head(key: &[u8], value: &[u8]) -> Result<Head, StoreError> {
+    let Some((head, _)) = value.split_first_chunk::<HEAD_LENGTH>() else {
+        return Err(corrupt(key, "shorter than a head"));
+    };
+    let [version, state, l0, l1, v0, v1, v2, v3, v4, v5, v6, v7, d0, d1, d2, d3, d4, d5, d6, d7, _] = *head;
+    if version != HEAD_VERSION {
+        return Err(corrupt(key, "a head of another version"));
+    }
+    let state = parse_state_byte(state).ok_or_else(|| corrupt(key, "an unknown state"))?;
+    let deadline = i64::from_be_bytes([d0, d1, d2, d3, d4, d5, d6, d7]);
+    Ok(Head {
+        state,
+        lane: u16::from_be_bytes([l0, l1]),
+        version: u64::from_be_bytes([v0, v1, v2, v3, v4, v5, v6, v7]),
+        deadline: (deadline != NO_DEADLINE).then(|| Timestamp::from_millis(deadline)),
+    })
+}
+
+pub(super) fn decode_link(key: &[u8], value: &[u8]) -> Result<StoredLink, StoreError> {
+    let head = decode_head(key, value)?;
+    Ok(StoredLink { head, record: value[HEAD_LENGTH..].to_vec() })
+}
+
+pub(super) fn encode_position(position: &Position) -> [u8; 16] {
+    let mut value = [0; 16];
+    value[..8].copy_from_slice(&position.stream_created_ns.to_be_bytes());
+    value[8..].copy_from_slice(&position.sequence.to_be_bytes());
+    value
+}
+
+pub(super) fn decode_position(value: &[u8]) -> Result<Position, StoreError> {
+    let (created, sequence) = value
+        .split_first_chunk::<8>()
+        .and_then(|(created, rest)| Some((*created, <[u8; 8]>::try_from(rest).ok()?)))
+        .ok_or_else(|| corrupt(POSITION_KEY, "not a position"))?;
+    Ok(Position { stream_created_ns: i64::from_be_bytes(created), sequence: u64::from_be_bytes(sequence) })
+}
+
+pub(super) fn corrupt(key: &[u8], problem: impl Into<String>) -> StoreError {
+    StoreError::Corrupt { key: key.escape_ascii().to_string(), problem: problem.into() }
+}
+
+const fn state_byte(state: StateName) -> u8 {
+    match state {
+        StateName::Unconfirmed => 0,
+        StateName::Valid => 1,
+        StateName::Invalid => 2,
+        StateName::TokenRequired => 3,
+        StateName::Updating => 4,
+        StateName::Removed => 5,
+    }
+}
+
+fn parse_state_byte(byte: u8) -> Option<StateName> {
+    StateName::ALL.into_iter().find(|&state| state_byte(state) == byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_value_reads_back() {
+        for deadline in [None, Some(Timestamp::from_millis(-5)), Some(Timestamp::from_millis(1_700_000_000_000))] {
+            let head = Head { state: StateName::Updating, lane: 515, version: u64::MAX - 1, deadline };
+            let value = encode_link(&head, b"{}");
+            assert_eq!(decode_link(b"l", &value).unwrap(), StoredLink { head, record: b"{}".to_vec() });
+        }
+        assert!(decode_link(b"l", b"short").is_err());
+    }
+
+    #[test]
+    fn deadlines_sort_by_time_and_then_by_link() {
+        let id = |text: &str| text.parse::<LinkId>().unwrap();
+        let keys: Vec<_> = [-1, 0, 1, i64::MAX - 1]
+            .into_iter()
+            .flat_map(|at| ["a", "b"].map(|link| deadline_key(Timestamp::from_millis(at), &id(link))))
+            .collect();
+        assert!(keys.is_sorted());
+        let (at, link) = parse_deadline_key(&keys[1]).unwrap();
+        assert_eq!((at, link), (Timestamp::from_millis(-1), id("b")));
+        assert!(keys[3] < deadline_end(Timestamp::default()) && deadline_end(Timestamp::default()) <= keys[4]);
+    }
+}

@@ -1,0 +1,105 @@
+//! The store's promise in memory: an ordered map where sled has an ordered tree, and the same keys and values.
+//!
+//! It exists for tests and benches of what stands above the store. A crash is a parameter there: [`MemoryStore::durable`] is what
+//! a host crash would leave.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::format::{self, DEADLINE_PREFIX, MARK_PREFIX, POSITION_KEY, StoredLink};
+use super::tree::{collect_page, decode_mark, edits_of, page_start};
+use super::{Changes, Page, Position, Query, Store, StoreError};
+use crate::contract::Mark;
+use crate::link::{LinkId, StateName, Timestamp};
+
+type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A store in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    trees: Mutex<Trees>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Trees {
+    applied: Tree,
+    checkpointed: Tree,
+}
+
+impl MemoryStore {
+    /// What a crash of the host would leave: the last checkpoint.
+    pub fn durable(&self) -> Self {
+        let checkpointed = self.lock().checkpointed.clone();
+        Self { trees: Mutex::new(Trees { applied: checkpointed.clone(), checkpointed }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Trees> {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn get(&self, id: &LinkId) -> Result<Option<StoredLink>, StoreError> {
+        let key = format::link_key(id);
+        self.lock().applied.get(&key).map(|value| format::decode_link(&key, value)).transpose()
+    }
+
+    fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
+        let mut trees = self.lock();
+        let tree = &mut trees.applied;
+        let edits = edits_of(changes, |key| Ok(tree.get(key).cloned()))?;
+        for (key, value) in edits {
+            match value {
+                Some(value) => tree.insert(key, value),
+                None => tree.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        let mut trees = self.lock();
+        trees.checkpointed = trees.applied.clone();
+        Ok(())
+    }
+
+    fn position(&self) -> Result<Option<Position>, StoreError> {
+        self.lock().applied.get(POSITION_KEY).map(|value| format::decode_position(value)).transpose()
+    }
+
+    fn marks(&self) -> Result<BTreeMap<u16, Mark>, StoreError> {
+        let trees = self.lock();
+        let entries = trees.applied.range(MARK_PREFIX.to_vec()..).take_while(|(key, _)| key.starts_with(MARK_PREFIX));
+        entries.map(|(key, value)| decode_mark(key, value)).collect()
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<LinkId>, StoreError> {
+        let trees = self.lock();
+        let entries = trees.applied.range(DEADLINE_PREFIX.to_vec()..format::deadline_end(now)).take(limit);
+        entries.map(|(key, _)| Ok(format::parse_deadline_key(key)?.1)).collect()
+    }
+
+    fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
+        let trees = self.lock();
+        let first = trees.applied.range(DEADLINE_PREFIX.to_vec()..).next();
+        let first = first.filter(|(key, _)| key.starts_with(DEADLINE_PREFIX));
+        first.map(|(key, _)| Ok(format::parse_deadline_key(key)?.0)).transpose()
+    }
+
+    fn page(&self, query: &Query) -> Result<Page, StoreError> {
+        let trees = self.lock();
+        let start = page_start(query);
+        let ids = trees.applied.range(start..).map(|(key, _)| Ok::<_, StoreError>(key.clone()));
+        collect_page(query, ids, |key| Ok(trees.applied.get(key).cloned()))
+    }
+
+    fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {
+        let trees = self.lock();
+        let count = |state| {
+            let prefix = format::state_prefix(state);
+            let entries = trees.applied.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+            (state, entries.count() as u64)
+        };
+        Ok(StateName::ALL.into_iter().map(count).collect())
+    }
+}

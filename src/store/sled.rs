@@ -1,0 +1,190 @@
+//! The store on disk: sled 0.34, one writer, one tree, prefixed keys. The only file that imports sled.
+//!
+//! What is known of sled 0.34 and how this file lives with it:
+//! - `apply_batch` on one tree is atomic and costs a third of a transaction over two trees: hence one tree.
+//! - `flush()` ends in `sync_file_range`, which neither commits the file system's metadata nor empties the disk's cache; after a host
+//!   crash the database did not open. A checkpoint therefore flushes **and** fsyncs the database file.
+//! - `flush_async` deadlocks when several run at once (sled #1308): never used, and banned in `clippy.toml`.
+//! - Some damaged images panic on open: caught. A directory that cannot be opened is set aside, never deleted.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use super::format::{self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, MARK_PREFIX, POSITION_KEY, StoredLink};
+use super::tree::{collect_page, decode_mark, edits_of, page_start};
+use super::{Changes, Page, Position, Query, Store, StoreError};
+use crate::contract::Mark;
+use crate::link::{LinkId, StateName, Timestamp};
+
+/// A store in a directory.
+#[derive(Clone, Debug)]
+pub struct SledStore {
+    db: sled::Db,
+    directory: PathBuf,
+}
+
+/// What opening a directory came to.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: SledStore,
+    /// Where the old directory was put, and why, if it could not be opened.
+    pub quarantined: Option<(PathBuf, String)>,
+}
+
+impl SledStore {
+    /// Opens the store in `directory`, creating it if there is none. A store that cannot be opened is set aside as
+    /// `<directory>.quarantine-<n>` and an empty one is created: everything in it can be read again from the stream.
+    ///
+    /// # Errors
+    /// [`StoreError::FutureFormat`] if a newer relink wrote it (that is never set aside), [`StoreError::Disk`] if not even an empty store can be
+    /// created, or another process has this one open.
+    pub fn open(directory: &Path, cache_bytes: u64) -> Result<Opened, StoreError> {
+        let problem = match Self::try_open(directory, cache_bytes) {
+            Ok(store) => return Ok(Opened { store, quarantined: None }),
+            Err(error @ StoreError::FutureFormat { .. }) => return Err(error),
+            Err(error) if is_locked(&error) => {
+                let directory = directory.display();
+                return Err(StoreError::Disk(format!(
+                    "{directory} is in use by another relink; stop it, or set another data directory"
+                )));
+            }
+            Err(error) => error.to_string(),
+        };
+        let aside = Self::set_aside(directory)?;
+        let store = Self::try_open(directory, cache_bytes)?;
+        Ok(Opened { store, quarantined: Some((aside, problem)) })
+    }
+
+    /// Moves a store's directory out of the way. The store must not be open.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`] if the file system refuses.
+    pub fn set_aside(directory: &Path) -> Result<PathBuf, StoreError> {
+        let free = (1_u32..).map(|n| directory.with_extension(format!("quarantine-{n}"))).find(|path| !path.exists());
+        let aside = free.ok_or_else(|| StoreError::Disk("no free name for a quarantine".to_owned()))?;
+        std::fs::rename(directory, &aside).map_err(|error| {
+            StoreError::Disk(format!("cannot move {} to {}: {error}", directory.display(), aside.display()))
+        })?;
+        Ok(aside)
+    }
+
+    fn try_open(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let was_there = directory.join("db").exists();
+        // Checkpoints are ours to time, so sled's own flushing thread is off.
+        let config = sled::Config::new().path(directory).cache_capacity(cache_bytes).flush_every_ms(None);
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        let db =
+            opened.map_err(|panic| StoreError::Disk(format!("sled panicked on open: {}", panic_text(&*panic))))??;
+        let store = Self { db, directory: directory.to_owned() };
+        match store.read(FORMAT_KEY)? {
+            // sled opens some damaged logs without a word, as if they were empty.
+            None if was_there => {
+                return Err(format::corrupt(FORMAT_KEY, "missing from a store that was there before"));
+            }
+            None => {
+                store.db.insert(FORMAT_KEY, &FORMAT.to_be_bytes())?;
+                store.checkpoint()?;
+            }
+            Some(value) => {
+                let found = <[u8; 2]>::try_from(&value[..]).map(u16::from_be_bytes);
+                let found = found.map_err(|_| format::corrupt(FORMAT_KEY, "not a format version"))?;
+                if found > FORMAT {
+                    return Err(StoreError::FutureFormat { found, known: FORMAT });
+                }
+            }
+        }
+        Ok(store)
+    }
+
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.db.get(key)?.map(|value| value.to_vec()))
+    }
+}
+
+impl Store for SledStore {
+    fn get(&self, id: &LinkId) -> Result<Option<StoredLink>, StoreError> {
+        let key = format::link_key(id);
+        self.db.get(&key)?.map(|value| format::decode_link(&key, &value)).transpose()
+    }
+
+    fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in edits_of(changes, |key| self.read(key))? {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        Ok(self.db.apply_batch(batch)?)
+    }
+
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        self.db.flush()?;
+        // The log and the snapshot lie in these two; a file that is not there yet has nothing to lose.
+        for name in ["db", "conf"] {
+            match File::open(self.directory.join(name)).and_then(|file| file.sync_all()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::Disk(format!("fsync of {name}: {error}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn position(&self) -> Result<Option<Position>, StoreError> {
+        self.db.get(POSITION_KEY)?.map(|value| format::decode_position(&value)).transpose()
+    }
+
+    fn marks(&self) -> Result<BTreeMap<u16, Mark>, StoreError> {
+        let entry = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (key, value) = entry?;
+            decode_mark(&key, &value)
+        };
+        self.db.scan_prefix(MARK_PREFIX).map(entry).collect()
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<LinkId>, StoreError> {
+        let entries = self.db.range(DEADLINE_PREFIX.to_vec()..format::deadline_end(now)).keys().take(limit);
+        entries.map(|key| Ok(format::parse_deadline_key(&key?)?.1)).collect()
+    }
+
+    fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
+        let first = self.db.scan_prefix(DEADLINE_PREFIX).keys().next();
+        first.map(|key| Ok(format::parse_deadline_key(&key?)?.0)).transpose()
+    }
+
+    fn page(&self, query: &Query) -> Result<Page, StoreError> {
+        let keys = self.db.range(page_start(query)..).keys().map(|key| Ok(key?.to_vec()));
+        collect_page(query, keys, |key| self.read(key))
+    }
+
+    fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {
+        let count = |state| {
+            let mut count = 0;
+            for key in self.db.scan_prefix(format::state_prefix(state)).keys() {
+                key?;
+                count += 1;
+            }
+            Ok((state, count))
+        };
+        StateName::ALL.into_iter().map(count).collect()
+    }
+}
+
+impl From<sled::Error> for StoreError {
+    fn from(error: sled::Error) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
+
+/// Whether another process has the database open: sled then reports that it could not take the lock on the file.
+fn is_locked(error: &StoreError) -> bool {
+    matches!(error, StoreError::Disk(text) if text.contains("could not acquire lock"))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?")
+}

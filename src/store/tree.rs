@@ -1,0 +1,105 @@
+//! What every ordered tree does alike, memory's and sled's: the edits of a commit, and a page of links.
+
+use std::collections::BTreeMap;
+
+use super::format::{self, MARK_PREFIX, POSITION_KEY};
+use super::{Changes, Page, Put, Query, StoreError};
+use crate::contract::Mark;
+use crate::link::LinkId;
+
+/// A value to put at a key, or `None` to remove the key.
+pub(super) type Edit = (Vec<u8>, Option<Vec<u8>>);
+
+/// The edits of a commit, in order, given a way to read what is there.
+pub(super) fn edits_of(
+    changes: &Changes,
+    read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
+) -> Result<Vec<Edit>, StoreError> {
+    let mut edits = Vec::with_capacity(changes.puts.len() * 3 + changes.marks.len() + 1);
+    // Several puts of one link in one commit: only the last counts, and the indexes must follow what is on disk.
+    let mut last: BTreeMap<&LinkId, &Put> = BTreeMap::new();
+    for put in &changes.puts {
+        let newest = last.entry(&put.id).or_insert(put);
+        if put.head.version > newest.head.version {
+            *newest = put;
+        }
+    }
+    for (id, put) in last {
+        let key = format::link_key(id);
+        let before = read(&key)?.map(|value| format::decode_head(&key, &value)).transpose()?;
+        if before.is_some_and(|before| before.version >= put.head.version) {
+            continue;
+        }
+        if before.map(|before| before.state) != Some(put.head.state) {
+            edits.extend(before.map(|before| (format::state_key(before.state, id), None)));
+            edits.push((format::state_key(put.head.state, id), Some(Vec::new())));
+        }
+        let deadline_before = before.and_then(|before| before.deadline);
+        if deadline_before != put.head.deadline {
+            edits.extend(deadline_before.map(|at| (format::deadline_key(at, id), None)));
+            edits.extend(put.head.deadline.map(|at| (format::deadline_key(at, id), Some(Vec::new()))));
+        }
+        edits.push((key, Some(format::encode_link(&put.head, &put.record))));
+    }
+    for (lane, mark) in &changes.marks {
+        let json = serde_json::to_vec(mark).map_err(|error| StoreError::Disk(error.to_string()))?;
+        edits.push((format::mark_key(*lane), Some(json)));
+    }
+    if let Some(position) = &changes.position {
+        edits.push((POSITION_KEY.to_vec(), Some(format::encode_position(position).to_vec())));
+    }
+    Ok(edits)
+}
+
+pub(super) fn decode_mark(key: &[u8], value: &[u8]) -> Result<(u16, Mark), StoreError> {
+    let lane = key.strip_prefix(MARK_PREFIX).and_then(|lane| <[u8; 2]>::try_from(lane).ok());
+    let lane = lane.ok_or_else(|| format::corrupt(key, "not a mark key"))?;
+    let mark = serde_json::from_slice(value).map_err(|error| format::corrupt(key, error.to_string()))?;
+    Ok((u16::from_be_bytes(lane), mark))
+}
+
+/// Where the keys of a page start: in the index of a state, or among all links.
+pub(super) fn page_start(query: &Query) -> Vec<u8> {
+    let mut start = page_prefix(query);
+    if let Some(after) = &query.after {
+        start.extend_from_slice(after.as_str().as_bytes());
+        // The first key behind it.
+        start.push(0);
+    }
+    start
+}
+
+fn page_prefix(query: &Query) -> Vec<u8> {
+    query.state.map_or_else(|| format::LINK_PREFIX.to_vec(), format::state_prefix)
+}
+
+/// Collects a page from keys in order, starting at [`page_start`].
+pub(super) fn collect_page(
+    query: &Query,
+    keys: impl Iterator<Item = Result<Vec<u8>, StoreError>>,
+    read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
+) -> Result<Page, StoreError> {
+    let prefix = page_prefix(query);
+    let mut page = Page::default();
+    let mut last = None;
+    for key in keys {
+        let key = key?;
+        let Some(id) = key.strip_prefix(&prefix[..]) else { break };
+        if page.links.len() == query.limit {
+            page.next = last;
+            break;
+        }
+        let link_key = [format::LINK_PREFIX, id].concat();
+        let Some(value) = read(&link_key)? else { continue };
+        let stored = format::decode_link(&link_key, &value)?;
+        let wanted = match &query.institution {
+            None => true,
+            Some(institution) => stored.parse()?.institution.as_ref() == Some(institution),
+        };
+        if wanted {
+            page.links.push(stored);
+            last = Some(format::parse_link_id(id).ok_or_else(|| format::corrupt(&key, "not a link id"))?);
+        }
+    }
+    Ok(page)
+}

@@ -1,0 +1,194 @@
+//! The store's promise, held against both stores, and what only a disk can do: crash, be damaged, be in use.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use relink::contract::Mark;
+use relink::link::{LinkId, StateName, Timestamp};
+use relink::store::{Changes, Head, MemoryStore, Position, Put, Query, SledStore, Store, StoreError};
+
+const CACHE: u64 = 16 << 20;
+
+fn id(n: u8) -> LinkId {
+    format!("link-{n}").parse().expect("a safe token")
+}
+
+fn put(n: u8, version: u64, state: StateName, deadline: Option<i64>) -> Put {
+    let head = Head { state, lane: 3, version, deadline: deadline.map(Timestamp::from_millis) };
+    Put { id: id(n), head, record: format!("{{\"v\":{version}}}").into_bytes() }
+}
+
+fn changes(puts: Vec<Put>) -> Changes {
+    Changes { puts, ..Changes::default() }
+}
+
+fn each_store(check: impl Fn(&dyn Store)) {
+    check(&MemoryStore::default());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    check(&SledStore::open(&directory.path().join("s"), CACHE).expect("a new store opens").store);
+}
+
+#[test]
+fn what_is_applied_is_seen_whole() {
+    each_store(|store| {
+        assert_eq!(store.position().unwrap(), None);
+        let mark = Mark { stream_created_ns: 7, sequence: 9, stored_at_ns: 11 };
+        let position = Position { stream_created_ns: 5, sequence: 12 };
+        let changes = Changes {
+            puts: vec![put(1, 1, StateName::Valid, Some(100)), put(2, 1, StateName::Invalid, None)],
+            marks: vec![(3, mark.clone())],
+            position: Some(position),
+        };
+        store.apply(&changes).unwrap();
+        assert_eq!(store.get(&id(1)).unwrap().unwrap().head.state, StateName::Valid);
+        assert_eq!(store.get(&id(9)).unwrap(), None);
+        assert_eq!(store.marks().unwrap(), BTreeMap::from([(3, mark)]));
+        assert_eq!(store.position().unwrap(), Some(position));
+        assert_eq!(store.next_deadline().unwrap(), Some(Timestamp::from_millis(100)));
+        assert_eq!(store.count().unwrap()[&StateName::Invalid], 1);
+    });
+}
+
+#[test]
+fn a_put_that_is_not_newer_changes_nothing() {
+    each_store(|store| {
+        store.apply(&changes(vec![put(1, 5, StateName::Invalid, Some(50))])).unwrap();
+        for version in [4, 5] {
+            store.apply(&changes(vec![put(1, version, StateName::Valid, Some(10))])).unwrap();
+        }
+        assert_eq!(store.get(&id(1)).unwrap().unwrap().head.version, 5);
+        assert_eq!(store.due(Timestamp::from_millis(49), 10).unwrap(), []);
+        assert_eq!(store.count().unwrap()[&StateName::Valid], 0);
+    });
+}
+
+#[test]
+fn pages_follow_each_other_without_gap_or_repeat() {
+    each_store(|store| {
+        let state = |n: u8| if n.is_multiple_of(3) { StateName::Invalid } else { StateName::Valid };
+        store.apply(&changes((0..50).map(|n| put(n, 1, state(n), None)).collect())).unwrap();
+        for (filter, expected) in [(None, 50), (Some(StateName::Invalid), 17), (Some(StateName::Removed), 0)] {
+            let mut seen = Vec::new();
+            let mut query = Query { state: filter, limit: 7, ..Query::default() };
+            loop {
+                let page = store.page(&query).unwrap();
+                seen.extend(page.links.iter().map(|link| link.record.clone()));
+                match page.next {
+                    Some(next) => query.after = Some(next),
+                    None => break,
+                }
+            }
+            assert_eq!(seen.len(), expected, "{filter:?}");
+        }
+    });
+}
+
+/// The indexes are derived; whatever is applied, they agree with a plain reading of the heads.
+#[derive(Clone, Debug)]
+struct Model {
+    heads: BTreeMap<LinkId, Head>,
+}
+
+impl Model {
+    fn apply(&mut self, put: &Put) {
+        let newer = self.heads.get(&put.id).is_none_or(|head| put.head.version > head.version);
+        if newer {
+            self.heads.insert(put.id.clone(), put.head);
+        }
+    }
+
+    fn due(&self, now: Timestamp) -> Vec<LinkId> {
+        let mut due: Vec<_> = self.heads.iter().filter_map(|(id, head)| Some((head.deadline?, id.clone()))).collect();
+        due.retain(|(at, _)| *at <= now);
+        due.sort();
+        due.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+fn any_put() -> impl Strategy<Value = Put> {
+    let state = prop::sample::select(StateName::ALL.to_vec());
+    (0..6_u8, 1..20_u64, state, prop::option::of(-3..20_i64))
+        .prop_map(|(n, version, state, at)| put(n, version, state, at))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn indexes_agree_with_heads(commits in prop::collection::vec(prop::collection::vec(any_put(), 0..8), 0..12)) {
+        let directory = tempfile::tempdir().unwrap();
+        let sled = SledStore::open(&directory.path().join("s"), CACHE).unwrap().store;
+        let memory = MemoryStore::default();
+        let mut model = Model { heads: BTreeMap::new() };
+        for commit in commits {
+            // Within one commit only the newest put of a link counts, which is what applying them in order comes to.
+            commit.iter().for_each(|put| model.apply(put));
+            for store in [&sled as &dyn Store, &memory] {
+                store.apply(&changes(commit.clone())).unwrap();
+            }
+        }
+        for store in [&sled as &dyn Store, &memory] {
+            for now in [-3, 0, 7, 19] {
+                let now = Timestamp::from_millis(now);
+                prop_assert_eq!(store.due(now, 100).unwrap(), model.due(now));
+            }
+            for (state, count) in store.count().unwrap() {
+                prop_assert_eq!(count, model.heads.values().filter(|head| head.state == state).count() as u64);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_outlives_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    {
+        let store = SledStore::open(&path, CACHE).unwrap().store;
+        store.apply(&changes(vec![put(1, 1, StateName::Valid, None)])).unwrap();
+        store.checkpoint().unwrap();
+    }
+    let opened = SledStore::open(&path, CACHE).unwrap();
+    assert!(opened.quarantined.is_none());
+    assert!(opened.store.get(&id(1)).unwrap().is_some());
+}
+
+#[test]
+fn damage_is_noticed_and_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    {
+        let store = SledStore::open(&path, CACHE).unwrap().store;
+        store.apply(&changes((0..200).map(|n| put(n, 1, StateName::Valid, None)).collect())).unwrap();
+        store.checkpoint().unwrap();
+    }
+    // Every kind of damage: nonsense where the settings are, and a log cut and overwritten in many places.
+    let log = std::fs::read(path.join("db")).unwrap();
+    let mut damaged = log.clone();
+    damaged.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(path.join("db"), &damaged).unwrap();
+    std::fs::write(path.join("conf"), b"nonsense").unwrap();
+    let opened = SledStore::open(&path, CACHE).unwrap();
+    let (aside, why) = opened.quarantined.expect("the damage is noticed");
+    assert!(aside.join("db").exists());
+    assert!(!why.is_empty());
+    assert_eq!(opened.store.position().unwrap(), None);
+}
+
+#[test]
+fn a_store_in_use_is_an_error_and_not_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let _open = SledStore::open(&path, CACHE).unwrap();
+    let error = SledStore::open(&path, CACHE).unwrap_err();
+    assert!(matches!(&error, StoreError::Disk(text) if text.contains("in use by another relink")), "{error}");
+}
+
+#[test]
+fn a_host_crash_leaves_the_last_checkpoint() {
+    let store = MemoryStore::default();
+    store.apply(&changes(vec![put(1, 1, StateName::Valid, None)])).unwrap();
+    store.checkpoint().unwrap();
+    store.apply(&changes(vec![put(1, 2, StateName::Invalid, None)])).unwrap();
+    assert_eq!(store.durable().get(&id(1)).unwrap().unwrap().head.version, 1);
+}
