@@ -3,7 +3,7 @@
 //! | call | body | answer, or what happens |
 //! |---|---|---|
 //! | `GET /sandbox/links` | | all links, as Belvo shows them |
-//! | `POST /sandbox/links` | `{institution, access_mode?, external_id?, silent?}` | `{link}`; webhooks unless `silent` |
+//! | `POST /sandbox/links` | `{institution, access_mode?, external_id?, silent?}` | `{link}`; webhooks, or `silent` |
 //! | `POST /sandbox/links/{id}/scheduled-refresh` | `{outcome}`, a [`RefreshOutcome`] | `{request_id}` |
 //! | `POST /sandbox/links/{id}/status` | `{status}` | set without a webhook |
 //! | `POST /sandbox/links/{id}/login` | `{login}`, see [`Login::from_name`] | what the bank says next |

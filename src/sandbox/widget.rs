@@ -1,7 +1,7 @@
 //! A stand-in for Belvo's widget in update mode: a page with three buttons, and the JSON call behind them.
 //!
-//! It answers with what the documented callbacks give the app (widget callbacks guide). A callback comes from the user's
-//! device and proves nothing; what became true is in the link. Outcomes of `POST /widget/complete`:
+//! It answers with what the documented callbacks give the app (widget callbacks guide). A callback comes from the
+//! user's device and proves nothing; what became true is in the link. Outcomes of `POST /widget/complete`:
 //!
 //! | outcome | what happens | answer |
 //! |---|---|---|

@@ -159,7 +159,8 @@ pub(super) async fn patch(State(shared): Context, Path(id): Path<String>, body: 
 pub(super) async fn put(State(shared): Context, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
     let (id, body) = (path_id(&id)?, object(&body)?);
     shared.change(|world, now| {
-        if world.links.contains_key(&id) {
+        let access = world.links.get(&id).map(|link| link.institution.access);
+        if matches!(access, Some(Access::Password | Access::Token)) {
             required(&body, "password")?;
         }
         world.update(now, id, text(&body, "password"), text(&body, "token"))?;
