@@ -77,3 +77,37 @@ Break a link:
 "
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: SandboxArgs,
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_the_defaults_are_the_documented_ones() {
+        Program::command().debug_assert();
+        let args = Program::parse_from(["sandbox"]).args;
+        assert_eq!(args.listen.to_string(), "127.0.0.1:8490");
+        assert_eq!((args.secret_id.as_str(), args.secret_password.expose_secret()), ("sandbox", "sandbox"));
+        let orphan = Program::try_parse_from(["sandbox", "--webhook-authorization", "Bearer abc"]);
+        assert!(orphan.is_err(), "an Authorization for webhooks that go nowhere");
+    }
+
+    #[tokio::test]
+    async fn it_runs_until_it_is_told_to_stop() {
+        let args = Program::parse_from(["sandbox", "--listen", "127.0.0.1:0"]).args;
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        assert!(run(args, shutdown).await.is_ok());
+        let args = Program::parse_from(["sandbox", "--listen", "192.0.2.1:1"]).args;
+        assert!(run(args, CancellationToken::new()).await.is_err(), "an address that is not ours");
+    }
+}

@@ -116,7 +116,7 @@ impl Control {
 
     /// Belvo's status of a link now.
     pub fn status(&self, link: Uuid) -> Result<LinkStatus, ControlError> {
-        self.with_link(link, |link| link.status)
+        self.read_link(link, |link| link.status)
     }
 
     /// Sets what the bank will say at the next login. The status changes when a login is attempted.
@@ -140,7 +140,7 @@ impl Control {
 
     /// A link as `GET /api/links/{id}/` shows it.
     pub fn link(&self, link: Uuid) -> Result<Value, ControlError> {
-        self.with_link(link, |link| link.to_json())
+        self.read_link(link, Link::to_json)
     }
 
     /// All links, the oldest first.
@@ -234,7 +234,7 @@ impl Control {
 
     /// Every attempt to deliver a webhook after the `after`th, the first first.
     pub fn deliveries(&self, after: u64) -> Vec<Delivery> {
-        self.shared.world().deliveries.iter().filter(|delivery| delivery.seq > after).cloned().collect()
+        self.shared.world().deliveries_after(after).cloned().collect()
     }
 
     /// Waits for the first attempt after the `after`th that this is true of.
@@ -243,7 +243,7 @@ impl Control {
         after: u64,
         wanted: impl Fn(&Delivery) -> bool,
     ) -> Result<Delivery, ControlError> {
-        self.wait(|world| world.deliveries.iter().find(|found| found.seq > after && wanted(found)).cloned()).await
+        self.wait(|world| world.deliveries_after(after).find(|found| wanted(found)).cloned()).await
     }
 
     /// Waits until no webhook is on its way or waiting, retries included.
@@ -274,6 +274,10 @@ impl Control {
                 () = self.shared.stop.cancelled() => return Err(ControlError::Stopped),
             }
         }
+    }
+
+    fn read_link<T>(&self, id: Uuid, read: impl FnOnce(&Link) -> T) -> Result<T, ControlError> {
+        self.shared.world().links.get(&id).map(read).ok_or(ControlError::NoSuchLink(id))
     }
 
     fn with_link<T>(&self, id: Uuid, change: impl FnOnce(&mut Link) -> T) -> Result<T, ControlError> {

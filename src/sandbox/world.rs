@@ -250,6 +250,12 @@ impl World {
         self.held.clear();
     }
 
+    /// The attempts after the `after`th, which are numbered in order.
+    pub(crate) fn deliveries_after(&self, after: u64) -> impl Iterator<Item = &Delivery> {
+        let start = self.deliveries.partition_point(|delivery| delivery.seq <= after);
+        self.deliveries.range(start..)
+    }
+
     /// Writes down what came of an attempt.
     pub(crate) fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome) {
         self.delivered += 1;

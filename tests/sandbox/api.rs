@@ -154,7 +154,11 @@ async fn token_requests_are_checked() {
     let bench = Bench::new().await;
     let (status, errors) = bench.post("/api/token/", json!({})).await;
     assert_eq!((status, errors.as_array().unwrap().len()), (400, 3));
-    let body = |password: &str, scopes: &str, link: &str| json!({"id": "sandbox", "password": password, "scopes": scopes, "link_id": link});
+    let body = |password: &str, scopes: &str, link: &str| {
+        json!({
+            "id": "sandbox", "password": password, "scopes": scopes, "link_id": link,
+        })
+    };
     let nil = Uuid::nil().to_string();
     let scopes = "read_institutions,write_links";
     for (request, status, code) in [

@@ -1,4 +1,6 @@
-//! The sandbox, from outside: real HTTP in, real webhooks out. Nothing sleeps; what has to be waited for announces itself.
+//! The sandbox, from outside: real HTTP in, real webhooks out.
+//!
+//! Nothing sleeps: time is driven, and what has to be waited for announces itself.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod bench;
