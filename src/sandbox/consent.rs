@@ -1,0 +1,81 @@
+//! Open-finance consents (Brazil): the permission behind a link of `ofmockbank_br_retail`.
+//!
+//! One consent belongs to one link. A consent ends by its date; the user renews it in Belvo's portal, for which the
+//! CONSENT webhook carries every parameter. Next: [`super::schedule`], which sends those webhooks.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::clock::belvo_time;
+use super::link::Link;
+use super::webhook::Webhook;
+
+/// One consent (data dictionary, consents).
+#[derive(Clone, Debug)]
+pub(crate) struct Consent {
+    pub(crate) id: Uuid,
+    pub(crate) link_id: Uuid,
+    pub(crate) status: &'static str,
+    pub(crate) created_at: i64,
+    pub(crate) expires_at: i64,
+}
+
+impl Consent {
+    /// As `GET /api/consents/` lists it.
+    pub(crate) fn to_json(&self, link: Option<&Link>) -> Value {
+        json!({
+            "id": self.id,
+            "link_id": self.link_id,
+            "institution": link.map(|link| link.institution.name),
+            "institution_display_name": link.map(|link| link.institution.display_name),
+            "status": self.status,
+            "created_at": belvo_time(self.created_at),
+            "expired_at": belvo_time(self.expires_at),
+            "undefined_consent_expiration": false,
+            "consent_duration": "366",
+            "permissions": ["REGISTER", "ACCOUNTS", "CREDIT_CARDS", "CREDIT_OPERATIONS"],
+            "created_by": super::link::CREATED_BY,
+        })
+    }
+
+    /// CONSENT family, opt-in: at a refresh, when the consent ends within seven days of it (webhook docs, Consents).
+    pub(crate) fn about_to_expire(&self, link: &Link) -> Webhook {
+        let mut data = self.renewal(link);
+        data["consent_due_date"] = json!(belvo_time(self.expires_at));
+        self.webhook(link, "openfinance_consent_about_to_expire", data)
+    }
+
+    /// CONSENT family: it has ended (webhook docs, Consents).
+    pub(crate) fn expired(&self, link: &Link) -> Webhook {
+        self.webhook(link, "openfinance_consent_expired", self.renewal(link))
+    }
+
+    /// CONSENT family: its end has moved. Only the name is documented.
+    pub(crate) fn expiration_changed(&self, link: &Link) -> Webhook {
+        let data = json!({"consent_id": self.id, "consent_due_date": belvo_time(self.expires_at)});
+        self.webhook(link, "openfinance_consent_expiration_changed", data)
+    }
+
+    fn renewal(&self, link: &Link) -> Value {
+        json!({
+            "consent_id": self.id,
+            "action": "renew",
+            "institution": link.institution.name,
+            "institution_display_name": link.institution.display_name,
+            "institution_icon_logo": "https://statics.belvo.io/widget/images/institutions/ofmockbank.svg",
+        })
+    }
+
+    fn webhook(&self, link: &Link, code: &str, data: Value) -> Webhook {
+        Webhook {
+            webhook_type: "CONSENT".into(),
+            process_type: Some("recurrent_update".into()),
+            webhook_code: code.into(),
+            link_id: link.id,
+            // The examples of this family have none.
+            request_id: None,
+            external_id: link.external_id.clone(),
+            data,
+        }
+    }
+}

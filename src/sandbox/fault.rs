@@ -1,0 +1,133 @@
+//! What can be made to go wrong on purpose, for the next N webhooks or the next N calls of the API.
+//!
+//! Faults are used up in the order they were asked for. They change what is sent and answered, never what a link *is*:
+//! for that see [`super::control::Control::set_login`] and [`super::control::Control::set_status`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A fault in the delivery of webhooks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebhookFault {
+    /// It is lost: recorded, never sent.
+    Drop,
+    /// It is sent twice, byte for byte.
+    Duplicate,
+    /// It comes later.
+    Delay(Duration),
+    /// As many as were asked for are held back, then sent last first.
+    Reorder,
+    /// Its `external_id` is null.
+    NullExternalId,
+    /// Its code is one that nobody has heard of.
+    UnknownCode,
+}
+
+/// A fault in the answers of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiFault {
+    /// Any error of Belvo's error reference, by its code; `login_error:locked` and its like choose the message, and
+    /// `forbidden_html` is the proxy's 403.
+    Error(String),
+    /// 429 with `Retry-After`.
+    RateLimited(Duration),
+    /// No answer for so long, then 408.
+    Timeout(Duration),
+}
+
+impl ApiFault {
+    /// HTTP 500, `unexpected_error`.
+    pub fn server_error() -> Self {
+        Self::Error("unexpected_error".into())
+    }
+
+    /// HTTP 400, `institution_down`.
+    pub fn institution_down() -> Self {
+        Self::Error("institution_down".into())
+    }
+
+    /// HTTP 400, `too_many_sessions`.
+    pub fn too_many_sessions() -> Self {
+        Self::Error("too_many_sessions".into())
+    }
+}
+
+/// An API fault waiting for the calls it is meant for.
+#[derive(Clone, Debug)]
+pub(crate) struct ArmedApiFault {
+    pub(crate) fault: ApiFault,
+    pub(crate) left: usize,
+    /// Only calls whose `METHOD /path` contains this; empty for any.
+    pub(crate) on: String,
+}
+
+/// All faults that are waiting.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    webhooks: VecDeque<(WebhookFault, usize)>,
+    api: Vec<ArmedApiFault>,
+}
+
+impl Faults {
+    pub(crate) fn arm_webhook(&mut self, fault: WebhookFault, count: usize) {
+        if count > 0 {
+            self.webhooks.push_back((fault, count));
+        }
+    }
+
+    pub(crate) fn arm_api(&mut self, fault: ArmedApiFault) {
+        if fault.left > 0 {
+            self.api.push(fault);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The fault of the next webhook, and how many of the same kind are still to come.
+    pub(crate) fn next_webhook(&mut self) -> Option<(WebhookFault, usize)> {
+        let (fault, left) = self.webhooks.front_mut()?;
+        *left -= 1;
+        let taken = (fault.clone(), *left);
+        if *left == 0 {
+            self.webhooks.pop_front();
+        }
+        Some(taken)
+    }
+
+    /// The fault of this call, if one is meant for it. `call` is `METHOD /path`.
+    pub(crate) fn next_api(&mut self, call: &str) -> Option<ApiFault> {
+        let index = self.api.iter().position(|armed| call.contains(armed.on.as_str()))?;
+        let armed = &mut self.api[index];
+        armed.left -= 1;
+        let fault = armed.fault.clone();
+        if armed.left == 0 {
+            self.api.remove(index);
+        }
+        Some(fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_used_up_in_order() {
+        let mut faults = Faults::default();
+        faults.arm_webhook(WebhookFault::Drop, 2);
+        faults.arm_webhook(WebhookFault::Duplicate, 1);
+        let taken: Vec<_> = std::iter::from_fn(|| faults.next_webhook()).collect();
+        assert_eq!(taken, [(WebhookFault::Drop, 1), (WebhookFault::Drop, 0), (WebhookFault::Duplicate, 0)]);
+    }
+
+    #[test]
+    fn an_api_fault_waits_for_its_call() {
+        let mut faults = Faults::default();
+        faults.arm_api(ArmedApiFault { fault: ApiFault::server_error(), left: 1, on: "POST /api/token/".into() });
+        assert_eq!(faults.next_api("GET /api/links/"), None);
+        assert_eq!(faults.next_api("POST /api/token/"), Some(ApiFault::server_error()));
+        assert_eq!(faults.next_api("POST /api/token/"), None);
+    }
+}

@@ -1,0 +1,235 @@
+//! A link as Belvo keeps it, and what the bank behind it will say at the next login.
+//!
+//! Belvo's `status` has four words and no reason; [`Login`] is the hidden truth that a test sets and the API only
+//! shows through its answers. Next: [`super::bank`], where the two meet.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::clock::{belvo_time, millis};
+use super::institution::Institution;
+
+/// Belvo's word on a link (API reference, Links).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkStatus {
+    /// Belvo can log in.
+    Valid,
+    /// Belvo could not log in several times; only the user can repair it.
+    Invalid,
+    /// The creation was never completed.
+    Unconfirmed,
+    /// The bank wants a one-time token.
+    TokenRequired,
+}
+
+impl LinkStatus {
+    /// The word itself.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+            Self::Unconfirmed => "unconfirmed",
+            Self::TokenRequired => "token_required",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Valid, Self::Invalid, Self::Unconfirmed, Self::TokenRequired]
+            .into_iter()
+            .find(|status| status.as_str() == name)
+    }
+}
+
+/// Whether Belvo refreshes a link by itself (API reference, Links).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessMode {
+    /// Only when asked.
+    Single,
+    /// On a schedule, `refresh_rate`.
+    Recurrent,
+}
+
+impl AccessMode {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Recurrent => "recurrent",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Single, Self::Recurrent].into_iter().find(|mode| mode.as_str() == name)
+    }
+}
+
+/// Why a login fails: the seven messages of `login_error` (error reference).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginFailure {
+    /// The password is wrong.
+    InvalidCredentials,
+    /// Belvo did not even try, the password having been wrong before.
+    NotAttempted,
+    /// There are no credentials to try.
+    MissingCredentials,
+    /// The bank locked the account; a new password will not help.
+    Locked,
+    /// The bank forbids the access; a new password will not help.
+    Forbidden,
+    /// Something unexpected, to be tried later.
+    Unexpected,
+    /// The bank wants a kind of token that Belvo cannot handle.
+    MfaUnsupported,
+}
+
+impl LoginFailure {
+    const ALL: [(Self, &'static str, &'static str); 7] = [
+        (Self::InvalidCredentials, "invalid_credentials", "Invalid credentials provided to login to the institution"),
+        (Self::NotAttempted, "not_attempted", "Login not attempted due to invalid credentials"),
+        (Self::MissingCredentials, "missing_credentials", "Missing credentials to login to the institution"),
+        (Self::Locked, "locked", "The user account is locked, user needs to contact the institution to unlock it"),
+        (Self::Forbidden, "forbidden", "The user account access was forbidden by the institution"),
+        (
+            Self::Unexpected,
+            "unexpected",
+            "Impossible to login, something unexpected happened while logging into the institution. Try again later.",
+        ),
+        (
+            Self::MfaUnsupported,
+            "mfa_unsupported",
+            "A MFA token is required by the institution, but it’s not supported yet by Belvo.",
+        ),
+    ];
+
+    /// Belvo's message for it.
+    pub fn message(self) -> &'static str {
+        Self::ALL.iter().find(|row| row.0 == self).map_or("", |row| row.2)
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|row| row.1 == name).map(|row| row.0)
+    }
+}
+
+/// What the bank will say to the next login with the stored credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Login {
+    /// It lets Belvo in.
+    #[default]
+    Works,
+    /// It asks for a one-time token: 428.
+    TokenRequired,
+    /// It refuses: `login_error`.
+    Fails(LoginFailure),
+    /// Anything else from Belvo's error reference, such as `institution_down` or `too_many_sessions`.
+    Answers(String),
+}
+
+impl Login {
+    /// From its name in the control API: `works`, `token_required`, a login failure, or an error code.
+    pub fn from_name(name: &str) -> Self {
+        match name {
+            "works" => Self::Works,
+            "token_required" => Self::TokenRequired,
+            name => LoginFailure::from_name(name).map_or_else(|| Self::Answers(name.to_owned()), Self::Fails),
+        }
+    }
+}
+
+/// How long Belvo keeps the credentials (`credentials_storage`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Storage {
+    Store,
+    NoStore,
+    Days(u16),
+}
+
+impl Storage {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "store" => Some(Self::Store),
+            "nostore" => Some(Self::NoStore),
+            text => text.strip_suffix('d')?.parse().ok().filter(|days| (1..=365).contains(days)).map(Self::Days),
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Store => "store".into(),
+            Self::NoStore => "nostore".into(),
+            Self::Days(days) => format!("{days}d"),
+        }
+    }
+
+    /// How long after they were typed the credentials are gone.
+    fn life_ms(self) -> Option<i64> {
+        let minutes = |count: u64| Some(millis(std::time::Duration::from_secs(count * 60)));
+        match self {
+            Self::Store => None,
+            Self::NoStore => minutes(15),
+            Self::Days(days) => minutes(u64::from(days) * 24 * 60),
+        }
+    }
+}
+
+/// One link.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) id: Uuid,
+    /// Order of creation; the list shows the newest first.
+    pub(crate) seq: u64,
+    pub(crate) institution: &'static Institution,
+    pub(crate) access_mode: AccessMode,
+    pub(crate) status: LinkStatus,
+    pub(crate) refresh_rate: Option<String>,
+    pub(crate) created_at: i64,
+    pub(crate) last_accessed_at: Option<i64>,
+    pub(crate) external_id: Option<String>,
+    pub(crate) institution_user_id: String,
+    pub(crate) storage: Storage,
+    pub(crate) stored_at: i64,
+    pub(crate) stale_in: String,
+    pub(crate) fetch_resources: Vec<String>,
+    /// What the bank will say next.
+    pub(crate) login: Login,
+    /// Whether a refresh finds anything new: after a repair, none is a legal outcome.
+    pub(crate) fresh_data: bool,
+    pub(crate) failed_logins: u32,
+    pub(crate) refreshed_at: Option<i64>,
+    /// Resources that have been collected, and can be listed.
+    pub(crate) collected: BTreeSet<String>,
+}
+
+impl Link {
+    /// Whether the stored credentials are still there.
+    pub(crate) fn has_credentials(&self, now: i64) -> bool {
+        self.storage.life_ms().is_none_or(|life| now < self.stored_at.saturating_add(life))
+    }
+
+    /// As Belvo shows it: no reason for the status, and not when it changed.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "institution": self.institution.name,
+            "access_mode": self.access_mode.as_str(),
+            "status": self.status.as_str(),
+            "refresh_rate": self.refresh_rate,
+            "created_by": CREATED_BY,
+            "last_accessed_at": self.last_accessed_at.map(belvo_time),
+            "external_id": self.external_id,
+            "created_at": belvo_time(self.created_at),
+            "institution_user_id": self.institution_user_id,
+            "credentials_storage": self.storage.text(),
+            "stale_in": self.stale_in,
+            "fetch_resources": self.fetch_resources,
+        })
+    }
+}
+
+/// The one API user of this sandbox.
+pub(crate) const CREATED_BY: &str = "6e9b0d6d-2b1d-4f62-8f4a-6a0d5c1f7e21";
