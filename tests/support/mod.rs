@@ -1,0 +1,112 @@
+//! What the tests against a real nats-server share: each test gets a server and a directory of its own.
+//!
+//! The server comes from `$RELINK_NATS_SERVER`, from `PATH`, or is installed once into the user's cache directory.
+//! Next: `nats_batch.rs` for the shortest use.
+
+#![expect(dead_code, reason = "every test binary compiles this file and uses a part of it")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, HeaderMap};
+use relink::nats::batch::{BATCH_TIMEOUT, BatchMessage, Batches};
+use relink::nats::server::{NatsServer, ServerOptions};
+use relink::nats::server_binary::{ServerSource, locate};
+use relink::nats::stream::{StreamSettings, ensure_all};
+use relink::nats::subject::Subjects;
+
+/// A nats-server for one test, which ends with it.
+#[derive(Debug)]
+pub(crate) struct TestNats {
+    pub(crate) server: NatsServer,
+    pub(crate) client: Client,
+    pub(crate) context: Context,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl TestNats {
+    /// An empty server.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// An empty server with other options.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut ServerOptions)) -> Self {
+        let binary = locate(server_source()).await.expect("the tests need a nats-server");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut options = ServerOptions::new(binary, dir.path().join("nats"));
+        change(&mut options);
+        let server = NatsServer::start(options).await.expect("nats-server starts");
+        let client = async_nats::connect(server.url()).await.expect("nats-server takes connections");
+        Self { context: jetstream::new(client.clone()), server, client, dir }
+    }
+
+    /// A server with the streams of the default configuration and this many lanes.
+    pub(crate) async fn start_with_streams(partitions: u16) -> Self {
+        let nats = Self::start().await;
+        nats.ensure(partitions).await;
+        nats
+    }
+
+    /// Declares the streams of the default configuration.
+    pub(crate) async fn ensure(&self, partitions: u16) {
+        let settings = StreamSettings { partitions, ..StreamSettings::default() };
+        ensure_all(&self.context, &Subjects::default(), &settings).await.expect("the streams are declared");
+    }
+
+    pub(crate) fn batches(&self) -> Batches {
+        Batches::new(self.client.clone(), BATCH_TIMEOUT)
+    }
+
+    /// Another connection, as another node would have.
+    pub(crate) async fn connect(&self) -> Client {
+        async_nats::connect(self.server.url()).await.expect("nats-server takes connections")
+    }
+
+    /// Subject, headers and body of every message of a stream, with its sequence, oldest first.
+    pub(crate) async fn read(&self, stream: &str) -> Vec<(u64, String, HeaderMap, bytes::Bytes)> {
+        let stream = self.context.get_stream(stream).await.expect("the stream exists");
+        let state = &stream.cached_info().state;
+        let mut all = Vec::new();
+        for sequence in state.first_sequence..=state.last_sequence {
+            if let Ok(message) = stream.get_raw_message(sequence).await {
+                all.push((sequence, message.subject.to_string(), message.headers, message.payload));
+            }
+        }
+        all
+    }
+}
+
+/// Where the tests look for nats-server.
+pub(crate) fn server_source() -> ServerSource {
+    let cache_dir = variable("XDG_CACHE_HOME")
+        .or_else(|| variable("LOCALAPPDATA"))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("relink");
+    ServerSource {
+        explicit: variable("RELINK_NATS_SERVER"),
+        path_var: variable("PATH").map(PathBuf::into_os_string),
+        cache_dir,
+        may_install: true,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests are their own configuration")]
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// A message without headers.
+pub(crate) fn message(subject: impl Into<String>, body: impl Into<String>) -> BatchMessage {
+    BatchMessage::new(subject, body.into().into_bytes())
+}
+
+/// Bounds what a test waits for, so that a hang is a failure with a name.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(30), future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} took longer than 30 s"),
+    }
+}
