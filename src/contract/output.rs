@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::words::{
     Action, At, AttemptWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
 };
-use crate::link::{Effect, Episode, EventName, Gap, Job, Link, LinkId, Notice, Refusal, Step};
+use crate::link::{Episode, EventName, Gap, Job, Link, LinkId, Notice, Refusal, Step};
 
 /// Where on the output stream a message belongs. `nats::subject` has the spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -417,24 +417,6 @@ impl RefusedBody {
             detail: refusal.to_string(),
             state: (link.version > 0).then(|| link.state.name().into()),
             origin,
-        }
-    }
-}
-
-/// Where an effect goes, with its body as JSON.
-pub(crate) fn effect_message(
-    step: &Step,
-    effect: &Effect,
-    because: &Because,
-) -> (Address, serde_json::Result<Vec<u8>>) {
-    match effect {
-        Effect::Notice { notice, episode } => {
-            let body = NoticeBody::of(step, notice, episode.as_ref(), because.clone());
-            (Address::Notice(body.news.name(), step.link.id.clone()), serde_json::to_vec(&body))
-        }
-        Effect::Job(job) => {
-            let body = JobBody::of(step, *job, because.clone());
-            (Address::Job(body.name, step.link.id.clone()), serde_json::to_vec(&body))
         }
     }
 }

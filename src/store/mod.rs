@@ -34,7 +34,8 @@ pub trait Store: Send + Sync {
     /// Applies a commit: **all of it or none**, also across a crash. After it returns, every reader sees it. It is on stable storage only
     /// after the next [`Store::checkpoint`]; losing it before then loses nothing that the stream does not still have.
     ///
-    /// A put whose version is not above the stored one changes nothing, so a commit may be applied again.
+    /// A put whose version is below the stored one changes nothing, and one of the same version only the deadline, so a commit may be
+    /// applied again.
     ///
     /// # Errors
     /// [`StoreError`]; then nothing was applied.

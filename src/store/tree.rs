@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::format::{self, MARK_PREFIX, POSITION_KEY};
+use super::format::{self, Head, MARK_PREFIX, POSITION_KEY};
 use super::{Changes, Page, Put, Query, StoreError};
 use crate::contract::Mark;
 use crate::link::LinkId;
@@ -27,7 +27,10 @@ pub(super) fn edits_of(
     for (id, put) in last {
         let key = format::link_key(id);
         let before = read(&key)?.map(|value| format::decode_head(&key, &value)).transpose()?;
-        if before.is_some_and(|before| before.version >= put.head.version) {
+        // The same version with another deadline is the same link under another policy.
+        let newer = |before: Head| before.version < put.head.version;
+        let retimed = |before: Head| before.version == put.head.version && before.deadline != put.head.deadline;
+        if before.is_some_and(|before| !newer(before) && !retimed(before)) {
             continue;
         }
         if before.map(|before| before.state) != Some(put.head.state) {

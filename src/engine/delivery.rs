@@ -1,0 +1,101 @@
+//! What comes in: one attempt to hand us a message, and the checks of its envelope.
+
+use bytes::Bytes;
+
+use crate::contract::{InputKind, SCHEMA_VERSION};
+use crate::link::{LinkId, Timestamp};
+
+/// One delivery of a message from the input stream.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The partition it came from.
+    pub lane: u16,
+    /// Its sequence on the input stream.
+    pub sequence: u64,
+    /// When the stream stored it, in nanoseconds since the Unix epoch.
+    pub stored_at_ns: i64,
+    /// The subject it was published on.
+    pub subject: String,
+    /// The kind token of the subject.
+    pub kind: String,
+    /// The link token of the subject.
+    pub link: String,
+    /// Its headers, in order.
+    pub headers: Vec<(String, String)>,
+    /// Its body.
+    pub payload: Bytes,
+}
+
+/// A delivery that is set aside.
+#[derive(Clone, Debug)]
+pub struct Dead {
+    /// What was delivered, whole.
+    pub delivery: Delivery,
+    /// Why, for programs.
+    pub reason: DeadReason,
+    /// Why, for people; without the body's content.
+    pub detail: String,
+}
+
+/// Why a delivery is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeadReason {
+    /// The subject names no kind of input or no link.
+    BadSubject,
+    /// It follows a newer version of a schema, or of CloudEvents.
+    FutureVersion,
+    /// The body cannot be read as what the subject says it is.
+    Undecodable,
+    /// It was read, and is in no table: a code Belvo did not have when this was written.
+    Unknown,
+    /// Handling it panicked: a bug of ours.
+    Panicked,
+}
+
+impl DeadReason {
+    /// The token in the dead letter's subject and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadSubject => "bad_subject",
+            Self::FutureVersion => "future_version",
+            Self::Undecodable => "undecodable",
+            Self::Unknown => "unknown",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
+impl Delivery {
+    /// When the stream stored it.
+    pub const fn stored_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.stored_at_ns.div_euclid(1_000_000))
+    }
+
+    /// A header by its name, whatever its case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The kind for metrics: never an outsider's text.
+    pub(super) fn kind_word(&self) -> &'static str {
+        self.kind.parse::<InputKind>().map_or("other", InputKind::as_str)
+    }
+
+    /// Checks subject and envelope. A plain publish without any header is fine: the subject says what it is.
+    pub(super) fn open(&self) -> Result<(InputKind, LinkId), (DeadReason, String)> {
+        let bad_subject = |problem: String| (DeadReason::BadSubject, problem);
+        let kind: InputKind = self.kind.parse().map_err(|_| bad_subject(format!("no kind of input `{}`", self.kind)))?;
+        let link: LinkId = self.link.parse().map_err(|error| bad_subject(format!("{error}")))?;
+        let future = |problem: String| Err((DeadReason::FutureVersion, problem));
+        if let Some(version) = self.header("ce-specversion").filter(|version| *version != "1.0") {
+            return future(format!("CloudEvents {}; this relink reads 1.0", version.escape_debug()));
+        }
+        if let Some(schema) = self.header("ce-dataschema") {
+            let version = schema.rsplit([':', '/']).next().and_then(|version| version.trim_start_matches('v').parse::<u16>().ok());
+            if version.is_some_and(|version| version > SCHEMA_VERSION) {
+                return future(format!("schema {}; this relink reads version {SCHEMA_VERSION}", schema.escape_debug()));
+            }
+        }
+        Ok((kind, link))
+    }
+}

@@ -1,0 +1,140 @@
+//! What goes out: everything that a slice of deliveries comes to, before any of it is durable.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::delivery::Dead;
+use crate::contract::{Address, Because, JobBody, Mark, NoticeBody, RefusedBody};
+use crate::link::{Effect, Link, Step, Timestamp};
+use crate::store::{Changes, Position, Put};
+
+/// One commit, planned.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The messages of the atomic batch, in order; every lane's mark is among them.
+    pub messages: Vec<Outgoing>,
+    /// The links as they are afterwards.
+    pub puts: Vec<Put>,
+    /// How far each lane has got.
+    pub marks: BTreeMap<u16, Mark>,
+    /// What is set aside. To be made durable **before** the batch: the marks say that it has been handled.
+    pub dead: Vec<Dead>,
+    /// What happened, for metrics.
+    pub tally: Tally,
+}
+
+/// A message of the batch, and the lane whose fence guards it.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The lane.
+    pub lane: u16,
+    /// The message.
+    pub message: Message,
+}
+
+/// A message for the output stream.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where it goes.
+    pub address: Address,
+    /// Its id, the same whenever the same input is planned: `<link>.<version>.<n>`.
+    pub id: String,
+    /// When the transition was taken.
+    pub at: Timestamp,
+    /// Its body, JSON.
+    pub body: Vec<u8>,
+}
+
+/// How many deliveries came to what.
+#[derive(Debug, Default)]
+pub struct Tally(BTreeMap<TallyKey, u64>);
+
+/// The kind of input, and what it came to.
+pub type TallyKey = (&'static str, &'static str);
+
+impl Tally {
+    pub(super) fn add(&mut self, kind: &'static str, outcome: &'static str) {
+        *self.0.entry((kind, outcome)).or_default() += 1;
+    }
+
+    /// The counts.
+    pub fn counts(&self) -> impl Iterator<Item = (TallyKey, u64)> {
+        self.0.iter().map(|(key, count)| (*key, *count))
+    }
+}
+
+impl Plan {
+    /// Whether there is nothing to make durable: every delivery was one we had handled before.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.dead.is_empty() && self.puts.is_empty()
+    }
+
+    /// The store's share, once the batch is known to end at `position`.
+    pub fn changes(&self, position: Option<Position>) -> Changes {
+        let marks = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
+        Changes { puts: self.puts.clone(), marks, position }
+    }
+
+    /// Adds the messages for a step's effects; gives their ids.
+    pub(super) fn effects(&mut self, lane: u16, step: &Step, because: &Because) -> Vec<String> {
+        let link = &step.link;
+        let mut ids = Vec::with_capacity(step.effects.len());
+        for (n, effect) in (1..).zip(&step.effects) {
+            let (address, body) = match effect {
+                Effect::Notice { notice, episode } => {
+                    let body = NoticeBody::of(step, notice, episode.as_ref(), because.clone());
+                    (Address::Notice(body.news.name(), link.id.clone()), encode(&body))
+                }
+                Effect::Job(job) => {
+                    let body = JobBody::of(step, *job, because.clone());
+                    (Address::Job(body.name, link.id.clone()), encode(&body))
+                }
+            };
+            let id = message_id(link, n);
+            ids.push(id.clone());
+            self.push(lane, Message { address, id, at: step.at, body });
+        }
+        ids
+    }
+
+    pub(super) fn state(&mut self, lane: u16, step: &Step, record: &[u8]) {
+        let link = &step.link;
+        let address = Address::State(link.id.clone());
+        self.push(lane, Message { address, id: message_id(link, 0), at: step.at, body: record.to_vec() });
+    }
+
+    pub(super) fn refuse(&mut self, lane: u16, sequence: u64, link: &Link, body: RefusedBody) {
+        let id = format!("{}.{}.refused-{lane}-{sequence}", link.id, link.version);
+        let at = body.origin.heard_at.0;
+        self.push(lane, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
+    }
+
+    /// A change of the timers' index alone, which the stream need not know of.
+    pub(super) fn retime(&mut self, put: Option<Put>) {
+        self.puts.extend(put);
+    }
+
+    /// Adds the marks.
+    pub(super) fn close(&mut self) {
+        let marks: Vec<_> = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
+        for (lane, mark) in marks {
+            let at = Timestamp::from_millis(mark.stored_at_ns.div_euclid(1_000_000));
+            let id = format!("mark.{lane}.{}", mark.sequence);
+            self.push(lane, Message { address: Address::Mark(lane), id, at, body: encode(&mark) });
+        }
+    }
+
+    fn push(&mut self, lane: u16, message: Message) {
+        self.messages.push(Outgoing { lane, message });
+    }
+}
+
+fn message_id(link: &Link, n: usize) -> String {
+    format!("{}.{}.{n}", link.id, link.version)
+}
+
+/// The JSON of a body of ours.
+pub(super) fn encode<T: Serialize>(body: &T) -> Vec<u8> {
+    serde_json::to_vec(body).expect("our bodies have string keys and no failing serializers")
+}
