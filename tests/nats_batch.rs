@@ -92,6 +92,30 @@ async fn one_batch_is_staged_while_another_commits() {
 }
 
 #[tokio::test]
+async fn an_abandoned_batch_gives_its_place_back() {
+    let nats = TestNats::start_with_streams(2).await;
+    let batches = nats.batches();
+    let two = || vec![message("link.state.a", "x"), message("link.state.b", "x")];
+    for _ in 0..60 {
+        batches.stage(two()).await.expect("staged").abandon().await;
+    }
+    batches.publish_atomic(two()).await.expect("there is room");
+    let mut open = Vec::new();
+    for _ in 0..50 {
+        open.push(batches.stage(two()).await.expect("staged"));
+    }
+    let error = batches.publish_atomic(two()).await.expect_err("fifty are open");
+    assert!(matches!(error, BatchError::TooManyOpen), "{error}");
+    let abandoned = open.pop().expect("one of fifty");
+    abandoned.abandon().await;
+    batches.publish_atomic(two()).await.expect("one place is free");
+    for staged in open {
+        assert_eq!(staged.commit().await.expect("staged batches stay open beside it").count, 2);
+    }
+    assert_eq!(nats.read("LINKS").await.len(), 2 * (2 + 49));
+}
+
+#[tokio::test]
 async fn several_lanes_share_a_batch_and_one_stale_fence_refuses_it() {
     let nats = TestNats::start_with_streams(2).await;
     let batches = nats.batches();

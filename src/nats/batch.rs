@@ -19,12 +19,13 @@ use std::time::Duration;
 use async_nats::header::{
     NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
 };
-use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture};
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, HeaderMap, Request, RequestErrorKind, client};
+use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
+use tokio::time::timeout;
 
 /// The most messages one batch may hold: `jetstream.limits.batch.max_msgs` of nats-server, whose default this is.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;
@@ -32,6 +33,9 @@ pub const BATCH_MESSAGES_MAX: usize = 1_000;
 /// How long to wait for an answer unless told otherwise. The server drops an idle open batch after ten seconds
 /// (`jetstream.limits.batch.timeout`), so waiting longer for one learns nothing.
 pub const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a refused commit waits for the answer to the first message, which tells the reason.
+const OPENING_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Names the subject that [`NATS_EXPECTED_LAST_SUBJECT_SEQUENCE`] speaks of; async-nats 0.51 has no constant for it.
 const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
@@ -78,7 +82,7 @@ impl BatchMessage {
         self
     }
 
-    fn into_parts(self, batch_id: &str, sequence: usize) -> (String, HeaderMap, Bytes) {
+    fn into_parts(self, batch_id: &str, sequence: usize) -> Parts {
         let mut headers = self.headers;
         headers.insert(NATS_BATCH_ID, batch_id);
         headers.insert(NATS_BATCH_SEQUENCE, sequence.to_string());
@@ -216,37 +220,44 @@ impl Batches {
 
     /// Sends all messages but the last, without waiting for an answer.
     ///
-    /// A staged batch that is dropped is never stored; the server forgets it after ten seconds, and until then it
-    /// counts among the fifty that a stream may have open.
+    /// A staged batch that is dropped is never stored, but the server keeps it open for ten seconds;
+    /// [`StagedBatch::abandon`] is kinder.
     ///
     /// # Errors
-    /// Before anything is sent: [`BatchError::Empty`], [`BatchError::TooLarge`]. While sending:
-    /// [`BatchError::MessageTooLarge`], or [`BatchError::Incomplete`] when the connection is gone for good.
+    /// Before anything is sent: [`BatchError::Empty`], [`BatchError::TooLarge`], [`BatchError::MessageTooLarge`]. While
+    /// sending: [`BatchError::Incomplete`] when the connection is gone for good.
     pub async fn stage(&self, messages: Vec<BatchMessage>) -> Result<StagedBatch, BatchError> {
         let count = messages.len();
         if count > BATCH_MESSAGES_MAX {
             return Err(BatchError::TooLarge { count });
         }
-        let mut messages = messages;
-        let Some(last) = messages.pop() else { return Err(BatchError::Empty) };
         let id = uuid::Uuid::new_v4().simple().to_string();
+        let numbered = messages.into_iter().zip(1..);
+        let mut parts: Vec<Parts> = numbered.map(|(message, number)| message.into_parts(&id, number)).collect();
+        let Some((_, headers, _)) = parts.last_mut() else { return Err(BatchError::Empty) };
+        headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+        // Looked at before anything is sent, since half a batch would stay open at the server.
+        let max = self.client.max_payload();
+        if let Some(index) = parts.iter().position(|(_, headers, payload)| wire_size(headers) + payload.len() > max) {
+            return Err(BatchError::MessageTooLarge { index });
+        }
+        let Some(last) = parts.pop() else { return Err(BatchError::Empty) };
         let mut opening = None;
-        for (index, message) in messages.into_iter().enumerate() {
-            let (subject, headers, payload) = message.into_parts(&id, index + 1);
-            if index == 0 {
+        for (subject, headers, payload) in parts {
+            if opening.is_none() {
                 let sent = self.context.publish_with_headers(subject, headers, payload).await;
-                opening = Some(sent.map_err(|error| staging_error(error.kind(), index))?);
+                opening = Some(sent.map_err(|_| BatchError::Incomplete)?);
             } else {
                 let sent = self.client.publish_with_headers(subject, headers, payload).await;
-                sent.map_err(|error| match error.kind() {
-                    client::PublishErrorKind::MaxPayloadExceeded => BatchError::MessageTooLarge { index },
-                    _ => BatchError::Incomplete,
-                })?;
+                sent.map_err(|_| BatchError::Incomplete)?;
             }
         }
         Ok(StagedBatch { batches: self.clone(), id, last, count, opening })
     }
 }
+
+/// A message ready to be sent: subject, headers, body.
+type Parts = (String, HeaderMap, Bytes);
 
 /// A batch whose messages are with the server, all but the last; [`StagedBatch::commit`] makes it real.
 #[must_use = "a batch that is not committed is never stored"]
@@ -254,7 +265,7 @@ impl Batches {
 pub struct StagedBatch {
     batches: Batches,
     id: String,
-    last: BatchMessage,
+    last: Parts,
     count: usize,
     /// The answer to the first message, awaited beside the commit: empty, or why the batch was refused at once.
     opening: Option<PublishAckFuture>,
@@ -271,9 +282,7 @@ impl StagedBatch {
     /// # Errors
     /// [`BatchError`]; only [`BatchError::Unknown`] leaves open whether the batch was stored.
     pub async fn commit(self) -> Result<BatchAck, BatchError> {
-        let Self { batches, id, last, count, opening } = self;
-        let (subject, mut headers, payload) = last.into_parts(&id, count);
-        headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+        let Self { batches, id: _, last: (subject, headers, payload), count, opening } = self;
         let request = Request::new().headers(headers).payload(payload).timeout(Some(batches.timeout));
         let answer = match batches.client.send_request(subject.clone(), request).await {
             Ok(answer) => answer,
@@ -306,19 +315,33 @@ impl StagedBatch {
             Err(error) => Err(BatchError::Unknown { cause: format!("unreadable answer: {error}") }),
         }
     }
-}
 
-/// The early answer is already here when the commit's is: both come over one connection, in order.
-async fn refusal_of_opening(opening: Option<PublishAckFuture>, count: usize) -> Option<BatchError> {
-    let error = opening?.into_future().await.err()?;
-    let source = std::error::Error::source(&error)?;
-    let refusal = source.downcast_ref::<jetstream::Error>()?;
-    Some(BatchError::from_server(refusal, count))
-}
-
-fn staging_error(kind: PublishErrorKind, index: usize) -> BatchError {
-    match kind {
-        PublishErrorKind::MaxPayloadExceeded => BatchError::MessageTooLarge { index },
-        _ => BatchError::Incomplete,
+    /// Gives the batch up, and its place among the fifty that a stream may have open. Without this the server waits ten
+    /// seconds for the rest of it.
+    pub async fn abandon(self) {
+        if self.count == 1 {
+            return; // Nothing has been sent.
+        }
+        // A gap in the sequence ends a batch (ADR-50). It is a courtesy: if it does not arrive, time ends the batch.
+        let gap = BatchMessage::new(self.last.0, Bytes::new()).into_parts(&self.id, self.count + 1);
+        let _ = self.batches.client.publish_with_headers(gap.0, gap.1, gap.2).await;
     }
+}
+
+/// What headers take on the wire, in bytes: a status line, `name: value` lines, an empty line.
+pub(crate) fn wire_size(headers: &HeaderMap) -> usize {
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name: &[u8] = name.as_ref();
+        values.iter().map(move |value| name.len() + value.as_str().len() + 4)
+    });
+    "NATS/1.0\r\n\r\n".len() + lines.sum::<usize>()
+}
+
+/// The early answer comes over the same connection before the commit's, so a moment's patience is plenty.
+async fn refusal_of_opening(opening: Option<PublishAckFuture>, count: usize) -> Option<BatchError> {
+    let answer = timeout(OPENING_PATIENCE, opening?.into_future()).await.ok()?;
+    let error = answer.err()?;
+    // An accepted opening is answered with nothing at all, which is an error too, but not one of the server's.
+    let refusal = std::error::Error::source(&error)?.downcast_ref::<jetstream::Error>()?;
+    Some(BatchError::from_server(refusal, count))
 }

@@ -8,8 +8,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, HeaderMap};
+use futures::StreamExt;
 use relink::nats::batch::{BATCH_TIMEOUT, BatchMessage, Batches};
 use relink::nats::server::{NatsServer, ServerOptions};
 use relink::nats::server_binary::{ServerSource, locate};
@@ -64,17 +66,22 @@ impl TestNats {
         async_nats::connect(self.server.url()).await.expect("nats-server takes connections")
     }
 
-    /// Subject, headers and body of every message of a stream, with its sequence, oldest first.
+    /// Sequence, subject, headers and body of every message of a stream, oldest first.
+    ///
+    /// Through a consumer, as a lane would see them: reading by sequence (`STREAM.MSG.GET`) keeps only the last of
+    /// several headers with one name in async-nats 0.51.
     pub(crate) async fn read(&self, stream: &str) -> Vec<(u64, String, HeaderMap, bytes::Bytes)> {
         let stream = self.context.get_stream(stream).await.expect("the stream exists");
-        let state = &stream.cached_info().state;
-        let mut all = Vec::new();
-        for sequence in state.first_sequence..=state.last_sequence {
-            if let Ok(message) = stream.get_raw_message(sequence).await {
-                all.push((sequence, message.subject.to_string(), message.headers, message.payload));
-            }
-        }
-        all
+        let count = usize::try_from(stream.cached_info().state.messages).expect("a count");
+        let config = pull::Config { ack_policy: AckPolicy::None, ..pull::Config::default() };
+        let consumer = stream.create_consumer(config).await.expect("a consumer");
+        let messages = consumer.stream().messages().await.expect("a pull").take(count).map(|message| {
+            let message = message.expect("a message");
+            let sequence = message.info().expect("a JetStream message").stream_sequence;
+            let message = message.message;
+            (sequence, message.subject.to_string(), message.headers.unwrap_or_default(), message.payload)
+        });
+        within("reading a stream", messages.collect()).await
     }
 }
 

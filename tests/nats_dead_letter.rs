@@ -1,0 +1,105 @@
+//! Dead letters against a real nats-server: set aside whole, listed, replayed, and never twice.
+
+mod support;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use relink::nats::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, DeadReason, InputPosition};
+use relink::nats::stream::extent;
+use relink::nats::subject::Subjects;
+use support::{TestNats, message};
+
+fn letter(subject: &str, body: &'static [u8]) -> DeadLetter {
+    DeadLetter {
+        subject: subject.to_owned(),
+        headers: HeaderMap::new(),
+        payload: Bytes::from_static(body),
+        reason: DeadReason::Malformed,
+        detail: "not JSON:\r\nexpected value".to_owned(),
+        input: None,
+    }
+}
+
+#[tokio::test]
+async fn a_message_comes_back_with_its_bytes_and_headers_and_can_be_replayed() {
+    let nats = TestNats::start_with_streams(2).await;
+    let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
+    let mut headers = HeaderMap::new();
+    headers.insert("Ce-Id", "42");
+    headers.append("X-Twice", "1");
+    headers.append("X-Twice", "2");
+    // As a lane would see it: through a batch, under the stored subject.
+    let input = message("belvo.webhook.abc", "\u{0}{broken").with_headers(headers);
+    nats.batches().publish_atomic(vec![message("belvo.webhook.x", "{}"), input]).await.expect("stored");
+    let (sequence, subject, headers, payload) = nats.read("BELVO").await.remove(1);
+    let stream = extent(&nats.context, "BELVO").await.expect("there").identity;
+    let input = Some(InputPosition { stream: stream.clone(), sequence });
+    let dead = DeadLetter { input, subject: subject.clone(), headers, payload: payload.clone(), ..letter("", b"") };
+
+    let number = letters.publish(&dead).await.expect("set aside");
+    assert_eq!(letters.publish(&dead).await.expect("set aside"), number, "one letter, however often a lane stops");
+    let stored = letters.get(number).await.expect("there");
+    assert_eq!((stored.subject.as_str(), &stored.payload), (subject.as_str(), &payload));
+    assert_eq!((stored.input_stream.as_deref(), stored.input_sequence), (Some(stream.to_string().as_str()), Some(2)));
+    assert_eq!((stored.reason.as_str(), stored.detail.as_str()), ("malformed", "not JSON:  expected value"));
+    assert_eq!(stored.headers.get("Ce-Id").map(|value| value.as_str()), Some("42"));
+    assert_eq!(stored.headers.get_all("X-Twice").count(), 2);
+    assert!(stored.headers.get("Nats-Batch-Id").is_some(), "even what JetStream would obey is kept");
+    assert!(stored.at_ns > 0 && stored.truncated_from.is_none());
+
+    let again = letters.replay(number).await.expect("replayed");
+    let (sequence, replayed, headers, body) = nats.read("BELVO").await.remove(2);
+    assert_eq!((sequence, replayed, body), (again, subject, payload));
+    assert_eq!(headers.get("Ce-Id").map(|value| value.as_str()), Some("42"));
+    assert!(headers.get("Nats-Batch-Id").is_none() && headers.get("Relink-Dead-Reason").is_none());
+}
+
+#[tokio::test]
+async fn letters_are_listed_page_by_page() {
+    let nats = TestNats::start_with_streams(2).await;
+    let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
+    assert!(letters.list(0, 10).await.expect("read").is_empty());
+    for body in [&b"1"[..], b"2", b"3"] {
+        letters.publish(&letter("belvo.webhook.a", body)).await.expect("set aside");
+    }
+    letters.publish(&letter("belvo.webhook.a", b"1")).await.expect("the same body again is the same letter");
+    let bodies = async |after, limit| {
+        let page = letters.list(after, limit).await.expect("read");
+        page.into_iter().map(|letter| (letter.sequence, letter.payload)).collect::<Vec<_>>()
+    };
+    let all: Vec<_> = (1..=3).zip(["1", "2", "3"].map(Bytes::from)).collect();
+    assert_eq!(bodies(0, 10).await, all);
+    assert_eq!(bodies(0, 2).await, all[..2]);
+    assert_eq!(bodies(2, 10).await, all[2..]);
+    assert_eq!(bodies(3, 10).await, []);
+    assert!(matches!(letters.get(4).await, Err(DeadLetterError::NotFound { sequence: 4 })));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_shrinks_and_says_so() {
+    let nats = TestNats::start_with_streams(2).await;
+    let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
+    let body = Bytes::from(vec![b'x'; nats.client.max_payload()]);
+    let large = DeadLetter { payload: body.clone(), reason: DeadReason::TooLarge, ..letter("belvo.webhook.a", b"") };
+    let number = letters.publish(&large).await.expect("set aside");
+    let stored = letters.get(number).await.expect("there");
+    assert_eq!(stored.truncated_from, Some(body.len() as u64));
+    assert_eq!(stored.payload, body[..stored.payload.len()]);
+    assert!(stored.payload.len() > body.len() - 8 * 1024);
+    assert!(matches!(letters.replay(number).await, Err(DeadLetterError::NotReplayable { .. })));
+}
+
+#[tokio::test]
+async fn only_inputs_are_replayed() {
+    let nats = TestNats::start_with_streams(2).await;
+    let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
+    for subject in
+        ["link.state.a", "belvo.webhook.a.b", "/webhooks\r\nX: y", "belvo.other.a", "$JS.API.STREAM.DELETE.LINKS"]
+    {
+        let number = letters.publish(&letter(subject, b"x")).await.expect("set aside");
+        let error = letters.replay(number).await.expect_err("not an input");
+        assert!(matches!(error, DeadLetterError::NotReplayable { .. }), "{error}");
+    }
+    let number = letters.publish(&letter("belvo.webhook.a", b"y")).await.expect("set aside");
+    assert_eq!(letters.replay(number).await.expect("an HTTP input never had a lane"), 1);
+}

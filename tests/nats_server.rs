@@ -1,0 +1,93 @@
+//! Our own nats-server: it continues its store, survives a crash of ours, and is found once for everybody.
+
+mod support;
+
+use relink::nats::server::{NatsServer, ServerError, min_version_check};
+use relink::nats::server_binary::{MINIMUM, ServerSource, locate};
+use support::{TestNats, message, server_source, within};
+
+#[tokio::test]
+async fn a_restart_continues_the_store_on_the_same_port() {
+    let nats = TestNats::start_with(|options| options.monitor = true).await;
+    nats.ensure(2).await;
+    assert!(min_version_check(&nats.client).expect("new enough") >= MINIMUM);
+    assert!(nats.server.monitor_url().is_some_and(|url| url.starts_with("http://127.0.0.1:")));
+    nats.batches().publish_atomic(vec![message("link.state.a", "1")]).await.expect("stored");
+    let mut options = nats.server.options().clone();
+    options.port = nats.server.port();
+    let url = nats.server.url().to_owned();
+    nats.server.stop().await.expect("stopped");
+    for _ in 0..2 {
+        let server = NatsServer::start(options.clone()).await.expect("it starts again");
+        assert_eq!(server.url(), url);
+        let client = async_nats::connect(&url).await.expect("connects");
+        let stream = async_nats::jetstream::new(client).get_stream("LINKS").await.expect("the stream is there");
+        assert_eq!(stream.get_raw_message(1).await.expect("and the message").payload, "1");
+        server.kill().await.expect("a crash loses nothing acknowledged either");
+    }
+}
+
+#[tokio::test]
+async fn one_store_has_one_owner() {
+    let nats = TestNats::start().await;
+    let error = NatsServer::start(nats.server.options().clone()).await.expect_err("it is in use");
+    assert!(matches!(error, ServerError::InUse { .. }), "{error}");
+}
+
+/// What is left when relink is killed with -9: the server runs and holds its lock, the owner's lock is free.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_left_behind_is_stopped_first() {
+    let nats = TestNats::start_with_streams(2).await;
+    nats.batches().publish_atomic(vec![message("link.state.a", "1")]).await.expect("stored");
+    let options = nats.server.options().clone();
+    nats.server.stop().await.expect("stopped");
+    let lock = std::fs::File::create(options.store_dir.join("server.lock")).expect("the lock file");
+    lock.try_lock().expect("free");
+    let mut orphan = std::process::Command::new(&options.binary)
+        .arg("--config")
+        .arg(options.store_dir.join("nats-server.conf"))
+        .stdin(lock)
+        .spawn()
+        .expect("an orphan");
+    // It is up once it has written its pid.
+    let pid_file = options.store_dir.join("nats-server.pid");
+    within("the orphan's start", async {
+        while !std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.trim() == orphan.id().to_string()) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let reaper = tokio::task::spawn_blocking(move || orphan.wait());
+    let server = NatsServer::start(options).await.expect("it starts where the orphan was");
+    assert!(reaper.await.expect("no panic").is_ok(), "the orphan has ended");
+    let client = async_nats::connect(server.url()).await.expect("connects");
+    assert!(async_nats::jetstream::new(client).get_stream("LINKS").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_start_says_why() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port();
+    let binary = locate(server_source()).await.expect("a nats-server");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut options = relink::nats::server::ServerOptions::new(binary, dir.path());
+    options.port = Some(port);
+    let error = NatsServer::start(options).await.expect_err("the port is taken");
+    assert!(
+        matches!(&error, ServerError::Exited { log_tail, .. } if log_tail.contains("address already in use")),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_looks_for_a_server_finds_the_same() {
+    // On a fresh machine this installs one: one of the four, while the others wait.
+    let source = server_source();
+    let all = futures::future::join_all((0..4).map(|_| locate(source.clone()))).await;
+    let first = all[0].as_ref().expect("there is one, or it can be installed").clone();
+    assert!(all.iter().all(|found| found.as_ref().is_ok_and(|path| *path == first)));
+    // What was installed is used later without leave to install.
+    let found = locate(ServerSource { may_install: false, ..source }).await;
+    assert_eq!(found.expect("it is still there"), first);
+}

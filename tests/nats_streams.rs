@@ -1,0 +1,152 @@
+//! Streams and consumers against a real nats-server: created once, compared for ever, never edited.
+
+mod support;
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::stream::Config;
+use bytes::Bytes;
+use futures::StreamExt;
+use relink::nats::declaration::{Ensured, StreamError};
+use relink::nats::stream::{StreamSettings, declarations, ensure_all, extent, lane_consumer};
+use relink::nats::subject::{InputKind, Subjects};
+use support::{TestNats, message, within};
+
+fn settings(partitions: u16) -> StreamSettings {
+    StreamSettings { partitions, ..StreamSettings::default() }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_created_and_what_exists_is_left_alone() {
+    let nats = TestNats::start().await;
+    for pinned in [None, Some(Duration::from_secs(45))] {
+        let prefix = if pinned.is_some() { "b" } else { "a" };
+        let subjects = Subjects::new(&format!("{prefix}.belvo"), &format!("{prefix}.link")).expect("prefixes");
+        let settings = StreamSettings { lane_takeover: pinned, ..settings(3) };
+        for expected in [Ensured::Created, Ensured::Matching, Ensured::Matching] {
+            for declaration in declarations(&subjects, &settings) {
+                let ensured = declaration.ensure(&nats.context).await;
+                assert_eq!(ensured.expect("declared"), expected, "{}", declaration.name());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nodes_that_start_together_agree() {
+    let nats = TestNats::start().await;
+    let (subjects, settings) = (Subjects::default(), settings(4));
+    let starts = (0..4).map(|_| ensure_all(&nats.context, &subjects, &settings));
+    for outcome in futures::future::join_all(starts).await {
+        outcome.expect("whoever comes second finds what it wants");
+    }
+}
+
+#[tokio::test]
+async fn a_difference_is_an_error_that_says_what_to_do() {
+    let nats = TestNats::start_with_streams(2).await;
+    let change = async |stream: &str, change: fn(&mut Config)| {
+        let found = nats.context.get_stream(stream).await.expect("the stream exists");
+        let mut config = found.cached_info().config.clone();
+        change(&mut config);
+        nats.context.update_stream(&config).await.expect("the operator may edit");
+    };
+    // What relink does not depend on is the operator's own.
+    change("LINKS", |config| config.description = Some("ours".to_owned())).await;
+    change("LINKS", |config| config.max_bytes = 1 << 20).await;
+    ensure_all(&nats.context, &Subjects::default(), &settings(2)).await.expect("nothing of ours has changed");
+
+    change("LINKS", |config| config.max_messages_per_subject = 3).await;
+    let error = ensure_all(&nats.context, &Subjects::default(), &settings(2)).await.expect_err("it differs");
+    let text = error.to_string();
+    assert!(
+        matches!(&error, StreamError::Differs { kind: "stream", name, differences } if name == "LINKS" && differences.len() == 1)
+    );
+    assert!(text.contains("max_msgs_per_subject is 3, wanted 64"), "{text}");
+    assert!(text.contains("nats stream edit LINKS --max-msgs-per-subject=64"), "{text}");
+    let unchanged = nats.context.get_stream("LINKS").await.expect("there").cached_info().config.clone();
+    assert_eq!(unchanged.max_messages_per_subject, 3, "relink edits nothing");
+    change("LINKS", |config| config.max_messages_per_subject = 64).await;
+
+    let told = async |wanted: StreamSettings| {
+        ensure_all(&nats.context, &Subjects::default(), &wanted).await.expect_err("it differs").to_string()
+    };
+    let text = told(StreamSettings { input_age_max: Duration::from_secs(3600), ..settings(2) }).await;
+    assert!(text.contains("nats stream edit BELVO --max-age=3600s"), "{text}");
+    let text = told(StreamSettings { lane_ack_wait: Duration::from_secs(20), ..settings(2) }).await;
+    assert!(text.contains("the consumer BELVO/relink-0 "), "{text}");
+    assert!(text.contains("nats consumer edit BELVO relink-0 --wait=20s"), "{text}");
+}
+
+#[tokio::test]
+async fn the_number_of_partitions_is_fixed_at_creation() {
+    let nats = TestNats::start_with_streams(2).await;
+    let error = ensure_all(&nats.context, &Subjects::default(), &settings(3)).await.expect_err("it is fixed");
+    assert!(matches!(&error, StreamError::Partitions { found: 2, wanted: 3, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn all_that_is_said_of_a_link_goes_to_one_lane_in_order() {
+    let nats = TestNats::start_with_streams(4).await;
+    let subjects = Subjects::default();
+    let links: Vec<String> = (0..40).map(|_| uuid::Uuid::new_v4().to_string()).collect();
+    let mut messages = Vec::new();
+    for kind in InputKind::ALL {
+        messages.extend(links.iter().map(|link| message(subjects.input(kind, link), kind.token())));
+    }
+    nats.batches().publish_atomic(messages).await.expect("a batch is transformed like a single message");
+
+    let stream = nats.context.get_stream("BELVO").await.expect("there");
+    let (mut seen, mut lanes_used) = (0, 0);
+    for partition in 0..4 {
+        let consumer: PullConsumer = stream.get_consumer(&lane_consumer(partition)).await.expect("declared");
+        let mut messages = consumer.fetch().max_messages(500).messages().await.expect("a pull");
+        let mut kinds = std::collections::HashMap::<String, Vec<InputKind>>::new();
+        while let Some(message) = within("a message", messages.next()).await {
+            let message = message.expect("a message");
+            let input = subjects.parse_input(&message.subject).expect("an input subject");
+            assert_eq!(input.partition, partition);
+            kinds.entry(input.link_id.to_owned()).or_default().push(input.kind);
+            seen += 1;
+        }
+        lanes_used += usize::from(!kinds.is_empty());
+        assert!(kinds.values().all(|kinds| kinds[..] == InputKind::ALL), "{kinds:?}");
+    }
+    assert_eq!((seen, lanes_used), (200, 4));
+}
+
+#[tokio::test]
+async fn a_stream_that_was_created_again_has_another_identity() {
+    let nats = TestNats::start_with_streams(2).await;
+    nats.batches().publish_atomic(vec![message("belvo.webhook.a", "x")]).await.expect("stored");
+    let before = extent(&nats.context, "BELVO").await.expect("there");
+    assert_eq!((before.first_sequence, before.last_sequence), (1, 1));
+    assert_eq!(extent(&nats.context, "BELVO").await.expect("there"), before);
+    nats.context.delete_stream("BELVO").await.expect("deleted");
+    assert!(matches!(extent(&nats.context, "BELVO").await, Err(StreamError::Api { .. })));
+    nats.ensure(2).await;
+    let after = extent(&nats.context, "BELVO").await.expect("there");
+    assert_ne!(after.identity, before.identity);
+    assert_eq!(after.last_sequence, 0);
+}
+
+#[tokio::test]
+async fn every_state_is_in_the_bucket() {
+    let nats = TestNats::start_with_streams(2).await;
+    // The view follows on its own; a subscription tells when, so that nothing here waits by the clock.
+    let stream = nats.context.get_stream("KV_links").await.expect("declared");
+    let config = async_nats::jetstream::consumer::pull::Config::default();
+    let consumer = stream.create_consumer(config).await.expect("a consumer");
+    let mut view = consumer.messages().await.expect("a pull");
+    let all = vec![message("link.state.a", "1"), message("link.notice.recovered.a", "n"), message("link.state.a", "2")];
+    nats.batches().publish_atomic(all).await.expect("stored");
+    let mut last = (String::new(), Bytes::new());
+    while last.1 != "2" {
+        let message = within("the view", view.next()).await.expect("open").expect("a message");
+        last = (message.subject.to_string(), message.payload.clone());
+    }
+    assert_eq!(last.0, "$KV.links.a");
+    let state = stream.get_last_raw_message_by_subject("$KV.links.a").await.expect("there");
+    assert_eq!((&state.payload[..], nats.read("KV_links").await.len()), (&b"2"[..], 1));
+}
