@@ -17,11 +17,12 @@
 //! ```
 //!
 //! [`step`] is the whole decision, and a pure one: no clock, no randomness, no I/O. The match in `next` has an arm for
-//! every state and event; what each arm does is in `moves`. [`super::table`] is the same thing as data; tests hold the two together.
+//! every state and event; what each arm does is in `breaking`, `repair`, `upkeep` and `orders`.
+//! [`super::table`] is the same thing as data; tests hold the two together.
 //!
 //! An event that cannot move the link is a [`Refusal`], never a silent nothing.
 
-use super::moves::Draft;
+use super::draft::Draft;
 use super::{Event, Input, Link, Policy, Refusal, State, Step, Timestamp};
 
 /// Takes one event in.

@@ -1,12 +1,10 @@
 //! What follows a recovery, and what keeps a working link honest: the historical refresh, arriving data, silence, deadlines.
 
-use super::moves::{Draft, refuse_errors};
+use super::draft::{Draft, Next};
 use super::{
-    AccessMode, Data, DataKind, Effect, Episode, Gap, Job, Link, Notice, Observation, Phase, Policy, Prompt, Proof,
-    Quiet, Refresh, RefreshBy, Refusal, State, Suspicion, Timestamp,
+    AccessMode, Consent, Data, DataKind, Effect, Episode, Gap, Job, Link, Notice, Observation, Phase, Policy, Prompt,
+    Proof, Quiet, Refresh, RefreshBy, Refusal, State, Suspicion, Timestamp,
 };
-
-type Next = Result<State, Refusal>;
 
 impl Draft<'_> {
     /// Closes the episode: `recovered` once, and once a historical refresh of what was missed.
@@ -110,6 +108,20 @@ impl Draft<'_> {
         true
     }
 
+    pub(super) fn note_consent(&mut self, consent: &Consent, state: State) -> Next {
+        if self.link.consent.as_ref() == Some(consent) {
+            return Err(Refusal::AlreadyKnown);
+        }
+        let due_at = consent.due_at;
+        let announced = self.link.consent.as_ref().is_some_and(|known| known.due_at == due_at);
+        self.link.consent = Some(consent.clone());
+        let works = matches!(state, State::Valid { .. });
+        if works && !announced && !self.link.muted {
+            self.tell(Notice::ConsentExpiring { due_at }, None);
+        }
+        Ok(state)
+    }
+
     pub(super) fn pass_valid_deadline(&mut self, suspicion: Option<Suspicion>) -> Next {
         if let Some(held) = suspicion.as_ref().filter(|held| held.until <= self.now) {
             return Ok(self.believe(held));
@@ -196,4 +208,8 @@ impl Link {
             Quiet::Listening | Quiet::Reported => None,
         }
     }
+}
+
+pub(super) const fn refuse_errors(data: &Data) -> Result<(), Refusal> {
+    if data.has_errors { Err(Refusal::DataWithErrors) } else { Ok(()) }
 }
