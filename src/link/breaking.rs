@@ -121,17 +121,15 @@ impl Draft<'_> {
 
     /// More evidence in an open episode refines the cause; it never prompts again.
     pub(super) fn restate(&mut self, state: State, breakage: &Breakage) -> Next {
-        let next = match &state {
-            State::Invalid { episode } | State::TokenRequired { episode, .. } => {
-                let episode = Episode { cause: breakage.cause, ..episode.clone() };
-                let session = breakage.session.or(match &state {
-                    State::TokenRequired { session, .. } => *session,
-                    _ => None,
-                });
-                broken(episode, breakage.cause, session)
+        let (episode, session) = match &state {
+            State::Invalid { episode } => (episode, None),
+            State::TokenRequired { episode, session } => (episode, *session),
+            State::Unconfirmed | State::Valid { .. } | State::Updating { .. } | State::Removed => {
+                return Err(Refusal::NotBroken);
             }
-            State::Unconfirmed | State::Valid { .. } | State::Updating { .. } | State::Removed => state.clone(),
         };
+        let episode = Episode { cause: breakage.cause, ..episode.clone() };
+        let next = broken(episode, breakage.cause, breakage.session.or(session));
         if next == state { Err(Refusal::AlreadyKnown) } else { Ok(next) }
     }
 
