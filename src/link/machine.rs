@@ -110,9 +110,7 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         }
         (S::Updating { episode, fallback, phase }, E::UpdateClaimed) => draft.claim_update(episode, fallback, phase),
         (S::Updating { episode, fallback, phase }, E::UpdateAbandoned) => draft.abandon(episode, fallback, phase),
-        (S::Updating { episode, fallback, phase }, E::Observed(seen)) => {
-            draft.observe_update(episode, fallback, phase, seen)
-        }
+        (S::Updating { episode, phase, .. }, E::Observed(seen)) => draft.observe_update(episode, phase, seen),
         (S::Updating { episode, .. }, E::DataArrived(data)) => draft.recover_by_data(episode, data),
         (S::Updating { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
         (S::Updating { episode, fallback, phase }, E::DeadlinePassed) => {

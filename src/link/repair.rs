@@ -3,8 +3,8 @@
 use super::breaking::{fallback_of, shows};
 use super::draft::{Draft, Next};
 use super::{
-    Attempt, Breakage, Effect, Episode, Fallback, Job, Notice, Observation, Phase, Proof, Refusal, State, Status,
-    Timestamp,
+    Attempt, Breakage, Cause, Effect, Episode, Fallback, Job, Notice, Observation, Phase, Proof, Refusal, State,
+    Status, Timestamp,
 };
 
 impl Draft<'_> {
@@ -116,30 +116,27 @@ impl Draft<'_> {
         Ok(State::Updating { episode, fallback: next_fallback, phase: next_phase })
     }
 
-    pub(super) fn observe_update(
-        &mut self,
-        episode: Episode,
-        fallback: Fallback,
-        phase: Phase,
-        seen: &Observation,
-    ) -> Next {
+    pub(super) fn observe_update(&mut self, episode: Episode, phase: Phase, seen: &Observation) -> Next {
         let claimed = matches!(phase, Phase::Verifying { after: Attempt::Claimed, .. });
-        let observed_fallback = match seen.status {
+        let observed = match seen.status {
             Status::Unconfirmed => return Err(Refusal::CreationOnly),
             Status::Valid if seen.observed_at < episode.opened_at => return Err(Refusal::Stale),
             Status::Valid if claimed || shows(episode.cause, seen, episode.opened_at) => {
                 return Ok(self.recover(&episode, Proof::Observed, Some(seen)));
             }
-            Status::Valid => fallback,
-            Status::Invalid => Fallback::Invalid,
-            Status::TokenRequired => Fallback::TokenRequired,
+            Status::Valid => episode.cause,
+            Status::Invalid => Cause::Credentials,
+            Status::TokenRequired => Cause::Token,
         };
         match phase {
             Phase::Verifying { after: after @ (Attempt::Abandoned | Attempt::TimedOut), .. } => {
                 if self.link.verify_asked_at.is_some_and(|asked_at| seen.observed_at < asked_at) {
                     return Err(Refusal::Stale);
                 }
-                Ok(self.fall_back(after, observed_fallback, episode))
+                // Belvo's status is coarser than what we know of the cause: it only overrules what it contradicts.
+                let agrees = fallback_of(observed) == fallback_of(episode.cause);
+                let cause = if agrees { episode.cause } else { observed };
+                Ok(self.fall_back(after, fallback_of(cause), Episode { cause, ..episode }))
             }
             // The user is still at it, or Belvo's status lags behind the claim: the deadline decides.
             Phase::WithUser { .. } | Phase::Verifying { after: Attempt::Claimed, .. } => Err(Refusal::AlreadyKnown),
