@@ -27,12 +27,9 @@ impl Draft<'_> {
         if breakage.during_update { Err(Refusal::CreationOnly) } else { Ok(self.open(breakage)) }
     }
 
-    /// Evidence right after a recovery may be a late retry of the old outage, and an answer to a PUT on a working link says
-    /// nothing of the stored credentials: both are held and asked about.
+    /// Evidence right after a recovery may be a late retry of the old outage, and an answer to a PUT on a working link
+    /// says nothing of the stored credentials: both are held and asked about.
     pub(super) fn break_or_suspect(&mut self, suspicion: Option<Suspicion>, breakage: &Breakage) -> Next {
-        if suspicion.is_some() {
-            return Err(Refusal::AlreadyKnown);
-        }
         let settings = self.policy.settings();
         let settled_at = self.link.recovered_at.map(|at| at.after(settings.settle_window));
         let unsettled = settled_at.filter(|&at| self.now < at);
@@ -44,8 +41,14 @@ impl Draft<'_> {
             Some(settled_at) if !settings.can_verify => settled_at,
             _ => self.now.after(answer_wait),
         };
+        // What Belvo's status cannot show outlives what it can: one bare `valid` must not refute both.
+        let doubted = match suspicion {
+            Some(held) if is_hidden(held.breakage.cause) && !is_hidden(breakage.cause) => held.breakage,
+            Some(_) | None => breakage.clone(),
+        };
         self.ask_belvo();
-        Ok(State::Valid { suspicion: Some(Suspicion { breakage: breakage.clone(), at: self.now, until }) })
+        // The doubt is as new as its newest evidence: a read from before that refutes nothing.
+        Ok(State::Valid { suspicion: Some(Suspicion { breakage: doubted, at: self.now, until }) })
     }
 
     /// Evidence that stood unanswered is believed: it is never lost.
@@ -108,7 +111,9 @@ impl Draft<'_> {
             seen.observed_at >= held.at && shows(held.breakage.cause, seen, held.at)
         });
         let accessed = self.note_access(seen);
-        let answered = self.link.verify_asked_at.take().is_some();
+        // A read from before the doubt is not the answer we wait for.
+        let answers = suspicion.as_ref().is_none_or(|held| seen.observed_at >= held.at);
+        let answered = answers && self.link.verify_asked_at.take().is_some();
         match suspicion {
             Some(held) if !refuted && (accessed || answered) => Ok(State::Valid { suspicion: Some(held) }),
             Some(_) if !refuted => Err(Refusal::AlreadyKnown),
@@ -214,13 +219,15 @@ pub(super) const fn fallback_of(cause: Cause) -> Fallback {
     }
 }
 
-/// Whether an observed `valid` says anything about this cause. Belvo's status does not show a locked account, an ended consent or
-/// an unsupported MFA: for those only an access after `since` does.
+/// Whether an observed `valid` says anything about this cause: of a hidden one, only an access after `since` does.
 pub(super) fn shows(cause: Cause, seen: &Observation, since: Timestamp) -> bool {
+    !is_hidden(cause) || seen.last_accessed_at.is_some_and(|at| at > since)
+}
+
+/// Whether Belvo's status shows nothing of the cause: it knows no locked account, no ended consent, no unsupported MFA.
+const fn is_hidden(cause: Cause) -> bool {
     match cause {
-        Cause::Credentials | Cause::Token => true,
-        Cause::AccountBlocked | Cause::ConsentEnded | Cause::Unsupported => {
-            seen.last_accessed_at.is_some_and(|at| at > since)
-        }
+        Cause::AccountBlocked | Cause::ConsentEnded | Cause::Unsupported => true,
+        Cause::Credentials | Cause::Token => false,
     }
 }

@@ -126,7 +126,13 @@ impl Draft<'_> {
         if let Some(held) = suspicion.as_ref().filter(|held| held.until <= self.now) {
             return Ok(self.believe(held));
         }
+        let wants_answer =
+            suspicion.is_some() && self.link.answer_deadline(self.policy).is_some_and(|at| at <= self.now);
         let state = State::Valid { suspicion };
+        if wants_answer {
+            self.ask_belvo();
+            return Ok(state);
+        }
         if self.link.refresh.as_ref().is_some_and(|refresh| refresh.until <= self.now) {
             self.pass_refresh_deadline();
             return Ok(state);
@@ -186,8 +192,9 @@ impl Link {
             State::Unconfirmed | State::Removed => None,
             State::Valid { suspicion } => {
                 let doubt = suspicion.as_ref().map(|held| held.until);
+                let answer = suspicion.as_ref().and_then(|_| self.answer_deadline(policy));
                 let refresh = self.refresh.as_ref().map(|refresh| refresh.until);
-                [doubt, refresh, self.quiet_deadline(policy)].into_iter().flatten().min()
+                [doubt, answer, refresh, self.quiet_deadline(policy)].into_iter().flatten().min()
             }
             State::Invalid { episode } | State::TokenRequired { episode, .. } => {
                 let silenced = self.muted || episode.prompt == Prompt::Held;
@@ -196,6 +203,12 @@ impl Link {
             }
             State::Updating { phase: Phase::WithUser { until } | Phase::Verifying { until, .. }, .. } => Some(*until),
         }
+    }
+
+    /// When a verify that was asked for and not answered is asked for again.
+    fn answer_deadline(&self, policy: &Policy) -> Option<Timestamp> {
+        let asked_at = self.verify_asked_at.filter(|_| policy.can_verify())?;
+        Some(asked_at.after(policy.settings().verify_wait))
     }
 
     fn quiet_deadline(&self, policy: &Policy) -> Option<Timestamp> {

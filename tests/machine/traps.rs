@@ -123,6 +123,10 @@ fn a_late_duplicate_that_was_no_duplicate_prompts_once_it_is_confirmed() {
 fn a_doubt_that_nobody_answers_is_believed() {
     let mut scene = Scene::repaired();
     scene.hears(rejected());
+    for _ in 1..scene.story.policy.settings().verify_attempts_max {
+        scene.wait_for_deadline();
+        assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(Job::Verify)]);
+    }
     scene.wait_for_deadline();
     assert_eq!(prompts(&scene.hears(Event::DeadlinePassed)), 1);
     assert_eq!(scene.state(), StateName::Invalid);
@@ -333,4 +337,44 @@ fn what_belvo_says_after_a_failed_attempt_is_the_cause_from_then_on() {
     let observed = scene.observed(Status::TokenRequired, None);
     scene.hears(observed);
     assert_eq!((scene.state(), scene.cause()), (StateName::TokenRequired, Some(Cause::Token)));
+}
+
+#[test]
+fn evidence_after_a_read_is_not_refuted_by_it() {
+    let mut scene = Scene::repaired();
+    scene.wait(MINUTE);
+    scene.hears(rejected());
+    let read = scene.observed(Status::Valid, None);
+    scene.wait(SECOND);
+    scene.hears(rejected());
+    assert_eq!(scene.tries(read), Err(Refusal::AlreadyKnown));
+    assert_eq!(scene.state(), StateName::Valid);
+    // The verify is asked for again, and its answer counts.
+    scene.wait_for_deadline();
+    assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(Job::Verify)]);
+    let observed = scene.observed(Status::Invalid, None);
+    assert_eq!(prompts(&scene.hears(observed)), 1);
+}
+
+#[test]
+fn an_ended_consent_is_not_lost_behind_an_older_doubt() {
+    let mut scene = Scene::repaired();
+    scene.hears(rejected());
+    scene.wait(SECOND);
+    scene.hears(Event::Broken(Breakage::of(Cause::ConsentEnded)));
+    scene.hears(rejected());
+    scene.wait(SECOND);
+    let observed = scene.observed(Status::Valid, None);
+    scene.hears(observed);
+    scene.wait_for_deadline();
+    assert_eq!(prompts(&scene.hears(Event::DeadlinePassed)), 1);
+    assert_eq!(scene.cause(), Some(Cause::ConsentEnded));
+}
+
+#[test]
+fn evidence_long_after_a_repair_is_believed_even_while_another_is_doubted() {
+    let mut scene = Scene::valid(true);
+    scene.hears(Event::Broken(Breakage { during_update: true, ..Breakage::of(Cause::Credentials) }));
+    assert_eq!(scene.state(), StateName::Valid);
+    assert_eq!(prompts(&scene.hears(rejected())), 1);
 }
