@@ -215,7 +215,9 @@ impl Link {
         match self.quiet {
             Quiet::Listening if self.profile.access_mode == Some(AccessMode::Recurrent) => {
                 let every = self.profile.refresh_every?;
-                Some(self.data_at?.after(every.saturating_mul(policy.settings().silence_intervals)))
+                // An outage is not silence: after a repair the link has all its time again.
+                let listening_since = self.data_at.max(self.recovered_at)?;
+                Some(listening_since.after(every.saturating_mul(policy.settings().silence_intervals)))
             }
             Quiet::Probed { until } => Some(until),
             Quiet::Listening | Quiet::Reported => None,

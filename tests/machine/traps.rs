@@ -378,3 +378,22 @@ fn evidence_long_after_a_repair_is_believed_even_while_another_is_doubted() {
     assert_eq!(scene.state(), StateName::Valid);
     assert_eq!(prompts(&scene.hears(rejected())), 1);
 }
+
+#[test]
+fn a_recurrent_link_is_not_called_silent_for_its_outage() {
+    for can_verify in [false, true] {
+        let mut scene = Scene::broken(can_verify, Cause::Credentials);
+        let every = std::time::Duration::from_secs(6 * 3600);
+        let access_mode = Some(AccessMode::Recurrent);
+        let profile = Profile { access_mode, refresh_every: Some(every), ..Profile::default() };
+        scene.wait(5 * DAY);
+        scene.hears(Input { event: Event::UpdateClaimed, key: None, profile });
+        if can_verify {
+            let observed = scene.observed(Status::Valid, None);
+            scene.hears(observed);
+        }
+        assert_eq!(scene.state(), StateName::Valid);
+        scene.wait(MINUTE);
+        assert_eq!(scene.tries(Event::DeadlinePassed), Err(Refusal::NotDue));
+    }
+}
