@@ -9,12 +9,15 @@
 pub mod machine;
 pub mod table;
 
+mod breaking;
+mod draft;
 mod effect;
 mod episode;
 mod event;
 mod id;
-mod moves;
+mod orders;
 mod policy;
+mod repair;
 mod state;
 mod time;
 mod upkeep;
