@@ -9,10 +9,12 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::rfc3339;
 use crate::link::Timestamp;
+
+mod examples;
 
 /// The newest `schema_version` of the bodies in this file.
 pub const INPUT_SCHEMA_VERSION: u64 = 1;
@@ -108,26 +110,6 @@ pub struct Webhook {
     pub data: Option<Value>,
 }
 
-impl Webhook {
-    /// The refresh of a recurrent link could not log in.
-    pub fn example() -> Value {
-        json!({
-            "webhook_id": "aadf41a1fc8e4f79a49f7f04027ac999",
-            "webhook_type": "LINK",
-            "process_type": "recurrent_update",
-            "webhook_code": "invalid_credentials",
-            "link_id": "16f68516-bcbc-4cf7-b815-c500d4204e28",
-            "request_id": "4363b08b-51eb-4350-9c74-5df5ac92a7f6",
-            "external_id": "your_external_id",
-            "data": {
-                "error_code": "login_error",
-                "error_message": "Invalid credentials provided to login to the institution",
-                "status": 400
-            }
-        })
-    }
-}
-
 /// An error that a caller of Belvo's API got back. Publish each one: the table in relink knows which concern the link.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(example = ApiError::example())]
@@ -163,27 +145,8 @@ impl fmt::Debug for ApiError {
     }
 }
 
-impl ApiError {
-    /// A request for transactions was answered 428.
-    pub fn example() -> Value {
-        json!({
-            "http_status": 428,
-            "method": "POST",
-            "path": "/api/transactions/",
-            "link_id": "30cb4806-6e00-48a4-91c9-ca55968576c8",
-            "body": [{
-                "code": "token_required",
-                "message": "A MFA token is required by the institution to login",
-                "request_id": "8c7b283c6efa449c9c028a16b5c249fa",
-                "session": "2675b703b9d4451f8d4861a3eee54449",
-                "expiry": 9600,
-                "link": "30cb4806-6e00-48a4-91c9-ca55968576c8"
-            }]
-        })
-    }
-}
-
-/// What happened in the Connect Widget in update mode: the fields are those of Belvo's callbacks, as they come.
+/// What happened in the Connect Widget in update mode. The fields are those of Belvo's callbacks, as they come; only `event` is
+/// yours to add. An integer `schema_version` may be added too; 1 if absent.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[schemars(example = Widget::example())]
@@ -267,17 +230,6 @@ const fn widget_token_seconds() -> u64 {
     WIDGET_TOKEN_SECONDS
 }
 
-impl Widget {
-    /// The user repaired the link.
-    pub fn example() -> Value {
-        json!({
-            "event": "success",
-            "link": "16f68516-bcbc-4cf7-b815-c500d4204e28",
-            "institution": "erebor_mx_retail"
-        })
-    }
-}
-
 /// What was read from Belvo about a link, and when.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(example = Observation::example())]
@@ -338,27 +290,6 @@ pub enum Outcome {
     },
 }
 
-impl Observation {
-    /// A link was read, and works.
-    pub fn example() -> Value {
-        json!({
-            "observed_at": "2026-11-22T10:15:00Z",
-            "source": "verify",
-            "outcome": "found",
-            "link": {
-                "id": "16f68516-bcbc-4cf7-b815-c500d4204e28",
-                "institution": "erebor_mx_retail",
-                "access_mode": "recurrent",
-                "status": "valid",
-                "refresh_rate": "6h",
-                "last_accessed_at": "2026-11-22T10:14:58.593032Z",
-                "external_id": "your_external_id",
-                "fetch_resources": ["ACCOUNTS", "OWNERS", "TRANSACTIONS"]
-            }
-        })
-    }
-}
-
 /// What an operator decided about a link.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(example = Command::example())]
@@ -396,14 +327,5 @@ pub enum CommandName {
     Forget,
 }
 
-impl Command {
-    /// The user is travelling.
-    pub fn example() -> Value {
-        json!({
-            "command": "snooze",
-            "until": "2026-12-01T09:00:00Z",
-            "by": "support@example.com",
-            "reason": "The user is travelling until then"
-        })
-    }
-}
+#[cfg(test)]
+mod tests;
