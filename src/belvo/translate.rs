@@ -1,6 +1,6 @@
 //! What a message means: from Belvo's codes to an event of the machine. **The two tables are the whole classification.**
 //!
-//! [`WEBHOOKS`] has a row per (type, code), [`ERRORS`] per (HTTP status, code, message); a new code is a new row. Sources:
+//! `WEBHOOKS` has a row per (type, code), `ERRORS` per (HTTP status, code, message); a new code is a new row. Sources:
 //! "Webhooks: LINK family", "Webhooks: CONSENT family", the webhook page of each resource, "API reference: errors", and the guide
 //! "Belvo API errors".
 //!
