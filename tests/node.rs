@@ -134,7 +134,7 @@ async fn a_crash_loses_nothing_and_says_nothing_twice() {
     let nats = TestNats::start_with_streams(LANES).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
-    read_output(&nats, &format!("link.mark.*"), 1).await;
+    read_output(&nats, "link.mark.*", 1).await;
     let store = node.abort().await;
     publish(&nats, "belvo.webhook.other", webhook("token_required", 2).replace(LINK, "other")).await;
     // A host crash on top: the store is what it was at its last checkpoint, or gone.
