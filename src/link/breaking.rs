@@ -1,4 +1,5 @@
-//! Losing trust in a link, and the outage while nobody mends it: the one prompt, doubts, reminders, news about the cause.
+//! Losing trust in a link, and the outage while nobody mends it: the one prompt, doubts, reminders, news about the
+//! cause.
 
 use super::draft::{Draft, Next};
 use super::upkeep::refuse_errors;
@@ -22,7 +23,8 @@ impl Draft<'_> {
         broken(episode, breakage.cause, breakage.session)
     }
 
-    /// LINK webhooks and errors of data calls come only for links that were once confirmed; errors of the creation itself do not.
+    /// LINK webhooks and errors of data calls come only for links that were once confirmed; errors of the creation
+    /// itself do not.
     pub(super) fn break_unconfirmed(&mut self, breakage: &Breakage) -> Next {
         if breakage.during_update { Err(Refusal::CreationOnly) } else { Ok(self.open(breakage)) }
     }

@@ -1,7 +1,7 @@
 //! A link while one event changes it.
 //!
-//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `upkeep`, `orders`. Each notes effects and memory here
-//! and answers with the next state; which arm applies is decided in `machine`, never here.
+//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `upkeep`, `orders`. Each notes
+//! effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{
     DedupKey, Effect, Episode, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step, Timestamp,

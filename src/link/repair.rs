@@ -94,7 +94,8 @@ impl Draft<'_> {
         state
     }
 
-    /// More evidence while the user is at it: it may change what we fall back to, and a new MFA session buys the user time.
+    /// More evidence while the user is at it: it may change what we fall back to, and a new MFA session buys the user
+    /// time.
     pub(super) fn restate_update(
         &mut self,
         episode: Episode,

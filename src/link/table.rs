@@ -1,7 +1,8 @@
 //! The legal moves as data.
 //!
-//! [`MOVES`] lists every pair of state and event that the machine accepts, with every state it can lead to; what is not listed is
-//! refused. Drawings are made from it (`relink machine`), and a test walks the machine itself to hold the two together.
+//! [`MOVES`] lists every pair of state and event that the machine accepts, with every state it can lead to; what is not
+//! listed is refused. Drawings are made from it (`relink machine`), and a test walks the machine itself to hold the two
+//! together.
 
 use super::{EventName, StateName};
 
@@ -21,8 +22,8 @@ use StateName as S;
 
 /// Every legal move, in the order of [`StateName::ALL`] and [`EventName::ALL`].
 ///
-/// A move that stays where it is was accepted all the same: it changed what is remembered of the link (if only its profile), or asked
-/// or told somebody something. Nothing leads out of `Removed`.
+/// A move that stays where it is was accepted all the same: it changed what is remembered of the link (if only its
+/// profile), or asked or told somebody something. Nothing leads out of `Removed`.
 pub const MOVES: &[Move] = &[
     // Nothing has been heard but that the link exists, or that its creation was never finished.
     row(S::Unconfirmed, E::CredentialsRejected, &[S::Invalid]),

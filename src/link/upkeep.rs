@@ -1,4 +1,5 @@
-//! What follows a recovery, and what keeps a working link honest: the historical refresh, arriving data, silence, deadlines.
+//! What follows a recovery, and what keeps a working link honest: the historical refresh, arriving data, silence,
+//! deadlines.
 
 use super::draft::{Draft, Next};
 use super::{

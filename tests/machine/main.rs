@@ -1,4 +1,5 @@
-//! The tests of the machine in `src/link`: that it is its table and the drawings, that it keeps its rules, and that it knows Belvo's traps.
+//! The tests of the machine in `src/link`: that it is its table and the drawings, that it keeps its rules, and that it
+//! knows Belvo's traps.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -2,7 +2,7 @@
 
 use relink::link::{
     AccessMode, Attempt, Breakage, Cause, Command, Data, DataKind, DedupKey, Effect, Event, Input, Job, Notice,
-    Observation, Phase, Profile, Proof, Refusal, Session, State, StateName, Status, Timestamp,
+    Observation, Phase, Profile, Proof, RECENT_KEYS_MAX, Refusal, Session, State, StateName, Status, Timestamp,
 };
 
 use crate::world::{DAY, HOUR, MINUTE, START, Story, shift};
@@ -396,4 +396,16 @@ fn a_recurrent_link_is_not_called_silent_for_its_outage() {
         scene.wait(MINUTE);
         assert_eq!(scene.tries(Event::DeadlinePassed), Err(Refusal::NotDue));
     }
+}
+
+#[test]
+fn only_the_newest_facts_are_remembered() {
+    let mut scene = Scene::valid(true);
+    let fact = |key| Input { event: data(), key: Some(DedupKey(key)), profile: Profile::default() };
+    for key in 0..=RECENT_KEYS_MAX as u64 {
+        scene.hears(fact(key));
+    }
+    assert_eq!(scene.story.link.recent.len(), RECENT_KEYS_MAX);
+    assert_eq!(scene.tries(fact(1)), Err(Refusal::Repeated));
+    scene.hears(fact(0));
 }

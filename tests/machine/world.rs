@@ -1,4 +1,5 @@
-//! What the tests of the machine have in common: the policies, the events that can happen to a link, and a link's story so far.
+//! What the tests of the machine have in common: the policies, the events that can happen to a link, and a link's story
+//! so far.
 //!
 //! Events are made for a moment: the times in them lie around it, before and after, near and far.
 
