@@ -5,6 +5,7 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`link`] | **the core**, pure: one state machine for one link. Start at [`link::machine`]. |
+//! | [`drawing`] | the machine's table as a picture, JSON or text |
 //! | [`contract`] | the messages others see: every JSON body on a subject, as a type |
 //! | [`belvo`] | the bank side: what Belvo sends, what it means, how to call it |
 //! | [`store`] | the disk: what it promises, and sled keeping the promise |
@@ -16,6 +17,8 @@
 //! | [`service`], [`cli`], [`config`] | wiring |
 
 pub mod link;
+
+pub mod drawing;
 
 pub mod contract;
 

@@ -4,7 +4,8 @@ mod support;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use relink::nats::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, DeadReason, InputPosition};
+use relink::contract::DeadReason;
+use relink::nats::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
 use relink::nats::stream::extent;
 use relink::nats::subject::Subjects;
 use support::{TestNats, message};

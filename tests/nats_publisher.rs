@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures::future::join_all;
+use relink::contract::InputKind;
 use relink::nats::publisher::{PublishError, Publisher, PublisherOptions};
-use relink::nats::subject::{InputKind, Subjects};
+use relink::nats::subject::Subjects;
 use support::{TestNats, within};
 
 fn publisher(nats: &TestNats, options: PublisherOptions) -> Publisher {

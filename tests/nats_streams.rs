@@ -8,9 +8,10 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::Config;
 use bytes::Bytes;
 use futures::StreamExt;
+use relink::contract::InputKind;
 use relink::nats::declaration::{Ensured, StreamError};
 use relink::nats::stream::{StreamSettings, declarations, ensure_all, extent, lane_consumer};
-use relink::nats::subject::{InputKind, Subjects};
+use relink::nats::subject::Subjects;
 use support::{TestNats, message, within};
 
 fn settings(partitions: u16) -> StreamSettings {
@@ -93,7 +94,7 @@ async fn all_that_is_said_of_a_link_goes_to_one_lane_in_order() {
     let links: Vec<String> = (0..40).map(|_| uuid::Uuid::new_v4().to_string()).collect();
     let mut messages = Vec::new();
     for kind in InputKind::ALL {
-        messages.extend(links.iter().map(|link| message(subjects.input(kind, link), kind.token())));
+        messages.extend(links.iter().map(|link| message(subjects.input(kind, link), kind.as_str())));
     }
     nats.batches().publish_atomic(messages).await.expect("a batch is transformed like a single message");
 

@@ -107,8 +107,13 @@ impl Model {
 }
 
 fn any_put() -> impl Strategy<Value = Put> {
-    (0..6_u8, 1..20_u64, state, prop::option::of(-3..20_i64))
-        .prop_map(|(n, version, state, at)| put(n, version, state, at))
+    // A version is one state and, under one policy, one deadline.
+    (0..6_u8, 1..20_u64).prop_map(|(n, version)| {
+        let mixed = version * 31 + u64::from(n);
+        let deadline = i64::try_from(mixed % 23).expect("below 23") - 3;
+        let state = StateName::ALL[usize::try_from(mixed % 6).expect("below 6")];
+        put(n, version, state, (mixed % 3 > 0).then_some(deadline))
+    })
 }
 
 proptest! {

@@ -10,18 +10,23 @@
 //!
 //! A body only ever gains optional fields. Anything else is a new schema version, and readers refuse versions they do not know.
 
+pub mod input;
 mod output;
 mod record;
+mod rfc3339;
 mod words;
 
+pub use input::{
+    ApiError, Command, CommandName, InputKind, LastError, NotAnInputKind, Observation, Outcome, Source, Webhook, Widget,
+};
 pub use output::{
     Address, Because, Fence, GapSpan, JobBody, JobName, Mark, News, NoticeBody, NoticeName, Origin, OriginKind,
     RefusedBody,
 };
 pub use record::{BadRecord, Record};
 pub use words::{
-    AccessModeWord, Action, At, AttemptWord, CauseWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord,
-    RemovalWord, StateWord,
+    AccessModeWord, Action, At, AttemptWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
+    RefreshByWord, RemovalWord, StateWord,
 };
 
 /// The version of every schema here. It is the last part of a message's `ce-dataschema`.

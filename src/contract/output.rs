@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::input::InputKind;
 use super::words::{
     Action, At, AttemptWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
 };
@@ -142,6 +143,18 @@ pub enum OriginKind {
     Command,
     /// A deadline of relink's own.
     Timer,
+}
+
+impl From<InputKind> for OriginKind {
+    fn from(kind: InputKind) -> Self {
+        match kind {
+            InputKind::Webhook => Self::Webhook,
+            InputKind::ApiError => Self::ApiError,
+            InputKind::Widget => Self::Widget,
+            InputKind::Observation => Self::Observation,
+            InputKind::Command => Self::Command,
+        }
+    }
 }
 
 /// Why a message was sent: the answer to "why did this user get this?".

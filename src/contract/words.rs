@@ -341,3 +341,38 @@ impl EpisodeSummary {
         }
     }
 }
+
+/// Why a message was set aside: the last token of a dead letter's subject, and its header `Relink-Dead-Reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadReason {
+    /// The body cannot be read as what its subject says it is.
+    Malformed,
+    /// It does not say which link it is about.
+    NoLink,
+    /// The subject names no kind of input, or no link.
+    UnknownSubject,
+    /// It follows a newer version of a schema, or of CloudEvents.
+    FutureVersion,
+    /// It was read, and is in no table: a code Belvo did not have when this was written.
+    UnknownCode,
+    /// It is larger than anything relink accepts.
+    TooLarge,
+    /// Handling it panicked: a bug of ours.
+    Panicked,
+}
+
+impl DeadReason {
+    /// Its token.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NoLink => "no_link",
+            Self::UnknownSubject => "unknown_subject",
+            Self::FutureVersion => "future_version",
+            Self::UnknownCode => "unknown_code",
+            Self::TooLarge => "too_large",
+            Self::Panicked => "panicked",
+        }
+    }
+}

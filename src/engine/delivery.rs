@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::contract::{InputKind, SCHEMA_VERSION};
+use crate::contract::{DeadReason, InputKind, SCHEMA_VERSION};
 use crate::link::{LinkId, Timestamp};
 
 /// One delivery of a message from the input stream.
@@ -24,6 +24,8 @@ pub struct Delivery {
     pub headers: Vec<(String, String)>,
     /// Its body.
     pub payload: Bytes,
+    /// What to acknowledge it with. Opaque here.
+    pub receipt: String,
 }
 
 /// A delivery that is set aside.
@@ -35,34 +37,6 @@ pub struct Dead {
     pub reason: DeadReason,
     /// Why, for people; without the body's content.
     pub detail: String,
-}
-
-/// Why a delivery is set aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DeadReason {
-    /// The subject names no kind of input or no link.
-    BadSubject,
-    /// It follows a newer version of a schema, or of CloudEvents.
-    FutureVersion,
-    /// The body cannot be read as what the subject says it is.
-    Undecodable,
-    /// It was read, and is in no table: a code Belvo did not have when this was written.
-    Unknown,
-    /// Handling it panicked: a bug of ours.
-    Panicked,
-}
-
-impl DeadReason {
-    /// The token in the dead letter's subject and in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadSubject => "bad_subject",
-            Self::FutureVersion => "future_version",
-            Self::Undecodable => "undecodable",
-            Self::Unknown => "unknown",
-            Self::Panicked => "panicked",
-        }
-    }
 }
 
 impl Delivery {
@@ -83,15 +57,20 @@ impl Delivery {
 
     /// Checks subject and envelope. A plain publish without any header is fine: the subject says what it is.
     pub(super) fn open(&self) -> Result<(InputKind, LinkId), (DeadReason, String)> {
-        let bad_subject = |problem: String| (DeadReason::BadSubject, problem);
-        let kind: InputKind = self.kind.parse().map_err(|_| bad_subject(format!("no kind of input `{}`", self.kind)))?;
-        let link: LinkId = self.link.parse().map_err(|error| bad_subject(format!("{error}")))?;
+        let unknown_subject = |problem: &dyn std::fmt::Display| {
+            (DeadReason::UnknownSubject, format!("subject `{}`: {problem}", self.subject.escape_debug()))
+        };
+        let kind: InputKind = self.kind.parse().map_err(|error| unknown_subject(&error))?;
+        let link: LinkId = self.link.parse().map_err(|error| unknown_subject(&error))?;
         let future = |problem: String| Err((DeadReason::FutureVersion, problem));
         if let Some(version) = self.header("ce-specversion").filter(|version| *version != "1.0") {
             return future(format!("CloudEvents {}; this relink reads 1.0", version.escape_debug()));
         }
         if let Some(schema) = self.header("ce-dataschema") {
-            let version = schema.rsplit([':', '/']).next().and_then(|version| version.trim_start_matches('v').parse::<u16>().ok());
+            let version = schema
+                .rsplit([':', '/'])
+                .next()
+                .and_then(|version| version.trim_start_matches('v').parse::<u16>().ok());
             if version.is_some_and(|version| version > SCHEMA_VERSION) {
                 return future(format!("schema {}; this relink reads version {SCHEMA_VERSION}", schema.escape_debug()));
             }

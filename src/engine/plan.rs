@@ -18,6 +18,8 @@ pub struct Plan {
     pub puts: Vec<Put>,
     /// How far each lane has got.
     pub marks: BTreeMap<u16, Mark>,
+    /// What to acknowledge, the last delivery of each lane, once all of this is durable.
+    pub receipts: BTreeMap<u16, String>,
     /// What is set aside. To be made durable **before** the batch: the marks say that it has been handled.
     pub dead: Vec<Dead>,
     /// What happened, for metrics.

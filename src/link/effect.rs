@@ -2,7 +2,8 @@
 
 use super::{Attempt, Data, Episode, Link, StateName, Timestamp};
 
-/// The most effects one step may have. The durable step counts on it to keep a commit below JetStream's limit of 1000 messages.
+/// The most effects one step may have. The durable step counts on it to keep a commit below JetStream's limit of 1000
+/// messages.
 pub const EFFECTS_MAX: usize = 5;
 
 /// An accepted event: the link as it is now, and what is to be done about it.

@@ -48,7 +48,8 @@ impl Episode {
             .map(|&step| self.opened_at.after(step).max(now.after(policy.reminder_pause())));
     }
 
-    /// After a failed attempt, or an unmute, the user is left alone for a while: a reminder at once would feel like a second prompt.
+    /// After a failed attempt, or an unmute, the user is left alone for a while: a reminder at once would feel like a
+    /// second prompt.
     pub(super) fn pause_reminders(&mut self, now: Timestamp, policy: &Policy) {
         self.next_reminder_at = self.next_reminder_at.map(|at| at.max(now.after(policy.reminder_pause())));
     }

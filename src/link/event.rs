@@ -29,7 +29,8 @@ impl From<Event> for Input {
 pub enum Event {
     /// The link cannot be used until its user acts: the institution, or Belvo on its behalf, said no.
     Broken(Breakage),
-    /// Registration of the link wants an MFA token or was never finished (428 to `POST /api/links/`, 400 `unconfirmed_link`).
+    /// Registration of the link wants an MFA token or was never finished (428 to `POST /api/links/`, 400
+    /// `unconfirmed_link`).
     CreationUnfinished,
     /// The link's MFA session is over (400 `session_expired`).
     SessionExpired,
@@ -70,8 +71,8 @@ pub struct Breakage {
     pub cause: Cause,
     /// The MFA session the institution holds open, if the message named one: only ever with [`Cause::Token`].
     pub session: Option<Session>,
-    /// Whether the message answers the user's own attempt to repair (PUT or PATCH on the link), so that it is news about the
-    /// attempt and not about the outage.
+    /// Whether the message answers the user's own attempt to repair (PUT or PATCH on the link), so that it is news
+    /// about the attempt and not about the outage.
     pub during_update: bool,
 }
 
@@ -104,7 +105,8 @@ pub struct Session {
     pub expires_at: Timestamp,
 }
 
-/// The open-finance consent behind a Brazilian link, and what a renewal link needs (every parameter of it comes from the webhook).
+/// The open-finance consent behind a Brazilian link, and what a renewal link needs (every parameter of it comes from
+/// the webhook).
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Consent {
     /// Belvo's id of the consent.
@@ -128,7 +130,8 @@ pub struct Observation {
     pub last_accessed_at: Option<Timestamp>,
 }
 
-/// Belvo's word on a link. An unknown word is no observation: the enum is open on Belvo's side, and guessing helps nobody.
+/// Belvo's word on a link. An unknown word is no observation: the enum is open on Belvo's side, and guessing helps
+/// nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// `valid`

@@ -9,8 +9,8 @@ pub const LINK_ID_LENGTH_MAX: usize = 64;
 
 /// Belvo's identifier of a link: one user's connection to one institution.
 ///
-/// Belvo sends UUIDs. Accepted is any text of 1 to 64 of `A–Z a–z 0–9 _ -`: exactly what is safe as one NATS subject token
-/// and as a store key. A UUID is lower-cased, so that one link is one subject whatever the sender's spelling.
+/// Belvo sends UUIDs. Accepted is any text of 1 to 64 of `A–Z a–z 0–9 _ -`: exactly what is safe as one NATS subject
+/// token and as a store key. A UUID is lower-cased, so that one link is one subject whatever the sender's spelling.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(Arc<str>);
 
@@ -57,9 +57,9 @@ pub struct EpisodeNumber(pub u32);
 
 /// What identifies a *fact*, so that a second delivery of it is recognised.
 ///
-/// The rim computes it over everything that names the fact (for a webhook: `webhook_id`, type, code, link, `request_id` and
-/// a hash of `data` together, because Belvo nowhere promises that `webhook_id` alone is unique). 64 bits are enough: keys are only
-/// compared within one link's last [`super::RECENT_KEYS_MAX`].
+/// The rim computes it over everything that names the fact (for a webhook: `webhook_id`, type, code, link, `request_id`
+/// and a hash of `data` together, because Belvo nowhere promises that `webhook_id` alone is unique). 64 bits are
+/// enough: keys are only compared within one link's last [`super::RECENT_KEYS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DedupKey(pub u64);
 

@@ -17,11 +17,12 @@
 //! ```
 //!
 //! [`step`] is the whole decision, and a pure one: no clock, no randomness, no I/O. The match in `next` has an arm for
-//! every state and event; what each arm does is in `moves`. [`super::table`] is the same thing as data; tests hold the two together.
+//! every state and event; what each arm does is in `breaking`, `repair`, `upkeep` and `orders`.
+//! [`super::table`] is the same thing as data; tests hold the two together.
 //!
 //! An event that cannot move the link is a [`Refusal`], never a silent nothing.
 
-use super::moves::Draft;
+use super::draft::Draft;
 use super::{Event, Input, Link, Policy, Refusal, State, Step, Timestamp};
 
 /// Takes one event in.
@@ -109,9 +110,7 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         }
         (S::Updating { episode, fallback, phase }, E::UpdateClaimed) => draft.claim_update(episode, fallback, phase),
         (S::Updating { episode, fallback, phase }, E::UpdateAbandoned) => draft.abandon(episode, fallback, phase),
-        (S::Updating { episode, fallback, phase }, E::Observed(seen)) => {
-            draft.observe_update(episode, fallback, phase, seen)
-        }
+        (S::Updating { episode, phase, .. }, E::Observed(seen)) => draft.observe_update(episode, phase, seen),
         (S::Updating { episode, .. }, E::DataArrived(data)) => draft.recover_by_data(episode, data),
         (S::Updating { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
         (S::Updating { episode, fallback, phase }, E::DeadlinePassed) => {

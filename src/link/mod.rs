@@ -1,20 +1,25 @@
-//! THE CORE: one link, one state machine. Pure: no clock, no randomness, no serde, no I/O, no async; it imports nothing of the crate.
+//! THE CORE: one link, one state machine. Pure: no clock, no randomness, no serde, no I/O, no async; it imports nothing
+//! of the crate.
 //!
 //! Start at [`machine`] ★: the drawing and the whole decision. Then:
 //!
 //! - [`event`](Event): what can happen to a link; [`state`](State): what is known of one
 //! - [`effect`](Effect): what the machine asks for; [`episode`](Episode): one outage
+//! - `breaking`, `repair`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of the link
 //! - [`policy`](Policy): how patient it is; [`table`]: the legal moves as data
 
 pub mod machine;
 pub mod table;
 
+mod breaking;
+mod draft;
 mod effect;
 mod episode;
 mod event;
 mod id;
-mod moves;
+mod orders;
 mod policy;
+mod repair;
 mod state;
 mod time;
 mod upkeep;

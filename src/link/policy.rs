@@ -42,7 +42,8 @@ impl Default for Settings {
             update_wait_max: Duration::from_secs(30 * 60),
             verify_wait: 2 * MINUTE,
             verify_attempts_max: 3,
-            // Belvo retries a webhook five times with linear back-off of unpublished step; half an hour covers steps of two minutes.
+            // Belvo retries a webhook five times with linear back-off of unpublished step; half an hour covers steps of
+            // two minutes.
             settle_window: Duration::from_secs(30 * 60),
             // Below the shortest refresh cadence (6 h), so that the next refresh's message is never taken for a repeat.
             repeat_window: 4 * HOUR,

@@ -86,7 +86,7 @@ pub enum State {
 pub struct Suspicion {
     /// What the evidence says.
     pub breakage: super::Breakage,
-    /// When it came.
+    /// When the newest of it came: an older read refutes nothing.
     pub at: Timestamp,
     /// When it is believed if nothing refuted it.
     pub until: Timestamp,

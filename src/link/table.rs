@@ -1,7 +1,8 @@
 //! The legal moves as data.
 //!
-//! [`MOVES`] lists every pair of state and event that the machine accepts, with every state it can lead to; what is not listed is
-//! refused. Drawings are made from it (`relink machine`), and a test walks the machine itself to hold the two together.
+//! [`MOVES`] lists every pair of state and event that the machine accepts, with every state it can lead to; what is not
+//! listed is refused. Drawings are made from it (`relink machine`), and a test walks the machine itself to hold the two
+//! together.
 
 use super::{EventName, StateName};
 
@@ -16,5 +17,135 @@ pub struct Move {
     pub to: &'static [StateName],
 }
 
-/// Every legal move.
-pub const MOVES: &[Move] = &[];
+use EventName as E;
+use StateName as S;
+
+/// Every legal move, in the order of [`StateName::ALL`] and [`EventName::ALL`].
+///
+/// A move that stays where it is was accepted all the same: it changed what is remembered of the link (if only its
+/// profile), or asked or told somebody something. Nothing leads out of `Removed`.
+pub const MOVES: &[Move] = &[
+    // Nothing has been heard but that the link exists, or that its creation was never finished.
+    row(S::Unconfirmed, E::CredentialsRejected, &[S::Invalid]),
+    row(S::Unconfirmed, E::TokenRequested, &[S::TokenRequired]),
+    row(S::Unconfirmed, E::AccountBlocked, &[S::Invalid]),
+    row(S::Unconfirmed, E::ConsentEnded, &[S::Invalid]),
+    row(S::Unconfirmed, E::UnsupportedLogin, &[S::Invalid]),
+    row(S::Unconfirmed, E::CreationUnfinished, &[S::Unconfirmed]),
+    row(S::Unconfirmed, E::ConsentEnding, &[S::Valid]),
+    row(S::Unconfirmed, E::UpdateStarted, &[S::Unconfirmed]),
+    row(S::Unconfirmed, E::UpdateClaimed, &[S::Unconfirmed, S::Valid]),
+    row(S::Unconfirmed, E::ObservedValid, &[S::Valid]),
+    row(S::Unconfirmed, E::ObservedInvalid, &[S::Invalid]),
+    row(S::Unconfirmed, E::ObservedTokenRequired, &[S::TokenRequired]),
+    row(S::Unconfirmed, E::ObservedUnconfirmed, &[S::Unconfirmed]),
+    row(S::Unconfirmed, E::ObservedMissing, &[S::Removed]),
+    row(S::Unconfirmed, E::MissingReported, &[S::Unconfirmed]),
+    row(S::Unconfirmed, E::DataArrived, &[S::Valid]),
+    row(S::Unconfirmed, E::RefreshAccepted, &[S::Unconfirmed]),
+    row(S::Unconfirmed, E::LinkDeleted, &[S::Removed]),
+    row(S::Unconfirmed, E::Mute, &[S::Unconfirmed]),
+    row(S::Unconfirmed, E::Unmute, &[S::Unconfirmed]),
+    row(S::Unconfirmed, E::Snooze, &[S::Unconfirmed]),
+    row(S::Unconfirmed, E::Verify, &[S::Unconfirmed]),
+    row(S::Unconfirmed, E::Forget, &[S::Removed]),
+    // It works; staying means doubt, news, or a question to Belvo.
+    row(S::Valid, E::CredentialsRejected, &[S::Valid, S::Invalid]),
+    row(S::Valid, E::TokenRequested, &[S::Valid, S::TokenRequired]),
+    row(S::Valid, E::AccountBlocked, &[S::Valid, S::Invalid]),
+    row(S::Valid, E::ConsentEnded, &[S::Valid, S::Invalid]),
+    row(S::Valid, E::UnsupportedLogin, &[S::Valid, S::Invalid]),
+    row(S::Valid, E::ConsentEnding, &[S::Valid]),
+    row(S::Valid, E::UpdateStarted, &[S::Valid]),
+    row(S::Valid, E::ObservedValid, &[S::Valid]),
+    row(S::Valid, E::ObservedInvalid, &[S::Invalid]),
+    row(S::Valid, E::ObservedTokenRequired, &[S::TokenRequired]),
+    row(S::Valid, E::ObservedMissing, &[S::Removed]),
+    row(S::Valid, E::MissingReported, &[S::Valid]),
+    row(S::Valid, E::DataArrived, &[S::Valid]),
+    row(S::Valid, E::RefreshAccepted, &[S::Valid]),
+    row(S::Valid, E::LinkDeleted, &[S::Removed]),
+    row(S::Valid, E::DeadlinePassed, &[S::Valid, S::Invalid, S::TokenRequired]),
+    row(S::Valid, E::Mute, &[S::Valid]),
+    row(S::Valid, E::Unmute, &[S::Valid]),
+    row(S::Valid, E::Snooze, &[S::Valid]),
+    row(S::Valid, E::Verify, &[S::Valid]),
+    row(S::Valid, E::Forget, &[S::Removed]),
+    // It is broken until its user acts.
+    row(S::Invalid, E::CredentialsRejected, &[S::Invalid]),
+    row(S::Invalid, E::TokenRequested, &[S::TokenRequired]),
+    row(S::Invalid, E::AccountBlocked, &[S::Invalid]),
+    row(S::Invalid, E::ConsentEnded, &[S::Invalid]),
+    row(S::Invalid, E::UnsupportedLogin, &[S::Invalid]),
+    row(S::Invalid, E::SessionExpired, &[S::Invalid]),
+    row(S::Invalid, E::ConsentEnding, &[S::Invalid]),
+    row(S::Invalid, E::UpdateStarted, &[S::Updating]),
+    row(S::Invalid, E::UpdateClaimed, &[S::Valid, S::Updating]),
+    row(S::Invalid, E::ObservedValid, &[S::Valid, S::Invalid]),
+    row(S::Invalid, E::ObservedInvalid, &[S::Invalid]),
+    row(S::Invalid, E::ObservedTokenRequired, &[S::TokenRequired]),
+    row(S::Invalid, E::ObservedMissing, &[S::Removed]),
+    row(S::Invalid, E::MissingReported, &[S::Invalid]),
+    row(S::Invalid, E::DataArrived, &[S::Valid, S::Invalid]),
+    row(S::Invalid, E::RefreshAccepted, &[S::Invalid]),
+    row(S::Invalid, E::LinkDeleted, &[S::Removed]),
+    row(S::Invalid, E::DeadlinePassed, &[S::Invalid]),
+    row(S::Invalid, E::Mute, &[S::Invalid]),
+    row(S::Invalid, E::Unmute, &[S::Invalid]),
+    row(S::Invalid, E::Snooze, &[S::Invalid]),
+    row(S::Invalid, E::Verify, &[S::Invalid]),
+    row(S::Invalid, E::Forget, &[S::Removed]),
+    // It is broken until its user gives a new MFA token.
+    row(S::TokenRequired, E::CredentialsRejected, &[S::Invalid]),
+    row(S::TokenRequired, E::TokenRequested, &[S::TokenRequired]),
+    row(S::TokenRequired, E::AccountBlocked, &[S::Invalid]),
+    row(S::TokenRequired, E::ConsentEnded, &[S::Invalid]),
+    row(S::TokenRequired, E::UnsupportedLogin, &[S::Invalid]),
+    row(S::TokenRequired, E::SessionExpired, &[S::TokenRequired]),
+    row(S::TokenRequired, E::ConsentEnding, &[S::TokenRequired]),
+    row(S::TokenRequired, E::UpdateStarted, &[S::Updating]),
+    row(S::TokenRequired, E::UpdateClaimed, &[S::Valid, S::Updating]),
+    row(S::TokenRequired, E::ObservedValid, &[S::Valid]),
+    row(S::TokenRequired, E::ObservedInvalid, &[S::Invalid]),
+    row(S::TokenRequired, E::ObservedTokenRequired, &[S::TokenRequired]),
+    row(S::TokenRequired, E::ObservedMissing, &[S::Removed]),
+    row(S::TokenRequired, E::MissingReported, &[S::TokenRequired]),
+    row(S::TokenRequired, E::DataArrived, &[S::Valid, S::TokenRequired]),
+    row(S::TokenRequired, E::RefreshAccepted, &[S::TokenRequired]),
+    row(S::TokenRequired, E::LinkDeleted, &[S::Removed]),
+    row(S::TokenRequired, E::DeadlinePassed, &[S::TokenRequired]),
+    row(S::TokenRequired, E::Mute, &[S::TokenRequired]),
+    row(S::TokenRequired, E::Unmute, &[S::TokenRequired]),
+    row(S::TokenRequired, E::Snooze, &[S::TokenRequired]),
+    row(S::TokenRequired, E::Verify, &[S::TokenRequired]),
+    row(S::TokenRequired, E::Forget, &[S::Removed]),
+    // Its user is at it, or says it is done.
+    row(S::Updating, E::CredentialsRejected, &[S::Updating]),
+    row(S::Updating, E::TokenRequested, &[S::Updating]),
+    row(S::Updating, E::AccountBlocked, &[S::Updating]),
+    row(S::Updating, E::ConsentEnded, &[S::Updating]),
+    row(S::Updating, E::UnsupportedLogin, &[S::Updating]),
+    row(S::Updating, E::SessionExpired, &[S::Invalid, S::TokenRequired, S::Updating]),
+    row(S::Updating, E::ConsentEnding, &[S::Updating]),
+    row(S::Updating, E::UpdateStarted, &[S::Updating]),
+    row(S::Updating, E::UpdateClaimed, &[S::Valid, S::Updating]),
+    row(S::Updating, E::UpdateAbandoned, &[S::Invalid, S::TokenRequired, S::Updating]),
+    row(S::Updating, E::ObservedValid, &[S::Valid, S::Invalid, S::Updating]),
+    row(S::Updating, E::ObservedInvalid, &[S::Invalid, S::Updating]),
+    row(S::Updating, E::ObservedTokenRequired, &[S::TokenRequired, S::Updating]),
+    row(S::Updating, E::ObservedMissing, &[S::Removed]),
+    row(S::Updating, E::MissingReported, &[S::Updating]),
+    row(S::Updating, E::DataArrived, &[S::Valid]),
+    row(S::Updating, E::RefreshAccepted, &[S::Updating]),
+    row(S::Updating, E::LinkDeleted, &[S::Removed]),
+    row(S::Updating, E::DeadlinePassed, &[S::Invalid, S::TokenRequired, S::Updating]),
+    row(S::Updating, E::Mute, &[S::Updating]),
+    row(S::Updating, E::Unmute, &[S::Updating]),
+    row(S::Updating, E::Snooze, &[S::Updating]),
+    row(S::Updating, E::Verify, &[S::Updating]),
+    row(S::Updating, E::Forget, &[S::Removed]),
+];
+
+const fn row(from: StateName, on: EventName, to: &'static [StateName]) -> Move {
+    Move { from, on, to }
+}

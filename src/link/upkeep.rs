@@ -1,12 +1,11 @@
-//! What follows a recovery, and what keeps a working link honest: the historical refresh, arriving data, silence, deadlines.
+//! What follows a recovery, and what keeps a working link honest: the historical refresh, arriving data, silence,
+//! deadlines.
 
-use super::moves::{Draft, refuse_errors};
+use super::draft::{Draft, Next};
 use super::{
-    AccessMode, Data, DataKind, Effect, Episode, Gap, Job, Link, Notice, Observation, Phase, Policy, Prompt, Proof,
-    Quiet, Refresh, RefreshBy, Refusal, State, Suspicion, Timestamp,
+    AccessMode, Consent, Data, DataKind, Effect, Episode, Gap, Job, Link, Notice, Observation, Phase, Policy, Prompt,
+    Proof, Quiet, Refresh, RefreshBy, Refusal, State, Suspicion, Timestamp,
 };
-
-type Next = Result<State, Refusal>;
 
 impl Draft<'_> {
     /// Closes the episode: `recovered` once, and once a historical refresh of what was missed.
@@ -110,11 +109,31 @@ impl Draft<'_> {
         true
     }
 
+    pub(super) fn note_consent(&mut self, consent: &Consent, state: State) -> Next {
+        if self.link.consent.as_ref() == Some(consent) {
+            return Err(Refusal::AlreadyKnown);
+        }
+        let due_at = consent.due_at;
+        let announced = self.link.consent.as_ref().is_some_and(|known| known.due_at == due_at);
+        self.link.consent = Some(consent.clone());
+        let works = matches!(state, State::Valid { .. });
+        if works && !announced && !self.link.muted {
+            self.tell(Notice::ConsentExpiring { due_at }, None);
+        }
+        Ok(state)
+    }
+
     pub(super) fn pass_valid_deadline(&mut self, suspicion: Option<Suspicion>) -> Next {
         if let Some(held) = suspicion.as_ref().filter(|held| held.until <= self.now) {
             return Ok(self.believe(held));
         }
+        let wants_answer =
+            suspicion.is_some() && self.link.answer_deadline(self.policy).is_some_and(|at| at <= self.now);
         let state = State::Valid { suspicion };
+        if wants_answer {
+            self.ask_belvo();
+            return Ok(state);
+        }
         if self.link.refresh.as_ref().is_some_and(|refresh| refresh.until <= self.now) {
             self.pass_refresh_deadline();
             return Ok(state);
@@ -174,8 +193,9 @@ impl Link {
             State::Unconfirmed | State::Removed => None,
             State::Valid { suspicion } => {
                 let doubt = suspicion.as_ref().map(|held| held.until);
+                let answer = suspicion.as_ref().and_then(|_| self.answer_deadline(policy));
                 let refresh = self.refresh.as_ref().map(|refresh| refresh.until);
-                [doubt, refresh, self.quiet_deadline(policy)].into_iter().flatten().min()
+                [doubt, answer, refresh, self.quiet_deadline(policy)].into_iter().flatten().min()
             }
             State::Invalid { episode } | State::TokenRequired { episode, .. } => {
                 let silenced = self.muted || episode.prompt == Prompt::Held;
@@ -186,14 +206,26 @@ impl Link {
         }
     }
 
+    /// When a verify that was asked for and not answered is asked for again.
+    fn answer_deadline(&self, policy: &Policy) -> Option<Timestamp> {
+        let asked_at = self.verify_asked_at.filter(|_| policy.can_verify())?;
+        Some(asked_at.after(policy.settings().verify_wait))
+    }
+
     fn quiet_deadline(&self, policy: &Policy) -> Option<Timestamp> {
         match self.quiet {
             Quiet::Listening if self.profile.access_mode == Some(AccessMode::Recurrent) => {
                 let every = self.profile.refresh_every?;
-                Some(self.data_at?.after(every.saturating_mul(policy.settings().silence_intervals)))
+                // An outage is not silence: after a repair the link has all its time again.
+                let listening_since = self.data_at.max(self.recovered_at)?;
+                Some(listening_since.after(every.saturating_mul(policy.settings().silence_intervals)))
             }
             Quiet::Probed { until } => Some(until),
             Quiet::Listening | Quiet::Reported => None,
         }
     }
+}
+
+pub(super) const fn refuse_errors(data: &Data) -> Result<(), Refusal> {
+    if data.has_errors { Err(Refusal::DataWithErrors) } else { Ok(()) }
 }

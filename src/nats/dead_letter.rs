@@ -21,6 +21,7 @@ use async_nats::jetstream::stream::DirectGetErrorKind;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::contract::DeadReason;
 use crate::nats::stream::StreamIdentity;
 use crate::nats::subject::Subjects;
 
@@ -38,37 +39,6 @@ const OBEYED: &str = "Nats-";
 const DETAIL_LENGTH_MAX: usize = 512;
 /// What the headers of a letter take at most once the original ones are left out.
 const OWN_HEADERS_BYTES: usize = 4 * 1024;
-
-/// Why a message was set aside; the last token of its subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DeadReason {
-    /// The body is not what its kind of message should be.
-    Malformed,
-    /// The subject is none of ours.
-    UnknownSubject,
-    /// It does not say which link it is about.
-    NoLink,
-    /// A version or type this relink does not know.
-    Unsupported,
-    /// Larger than anything we accept.
-    TooLarge,
-    /// It was read, and could not be handled: a bug of ours.
-    Unprocessable,
-}
-
-impl DeadReason {
-    /// Its token in the subject, and the value of `Relink-Dead-Reason`.
-    pub fn token(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::UnknownSubject => "unknown_subject",
-            Self::NoLink => "no_link",
-            Self::Unsupported => "unsupported",
-            Self::TooLarge => "too_large",
-            Self::Unprocessable => "unprocessable",
-        }
-    }
-}
 
 /// Where in a stream a message lay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,11 +148,11 @@ impl DeadLetters {
             if body.len() < letter.payload.len() {
                 headers.insert(TRUNCATED, letter.payload.len().to_string());
             }
-            match self.send(self.subjects.dead(letter.reason.token()), headers, body).await {
+            match self.send(self.subjects.dead(letter.reason.as_str()), headers, body).await {
                 Ok(sequence) => {
                     tracing::warn!(
                         dead_letter.sequence = sequence,
-                        dead_letter.reason = letter.reason.token(),
+                        dead_letter.reason = letter.reason.as_str(),
                         input.sequence = letter.input.as_ref().map(|input| input.sequence),
                         "a message was set aside as a dead letter"
                     );
@@ -268,7 +238,7 @@ impl DeadLetters {
 
 fn own_headers(letter: &DeadLetter) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(REASON, letter.reason.token());
+    headers.insert(REASON, letter.reason.as_str());
     headers.insert(DETAIL, header_value(&letter.detail));
     headers.insert(SUBJECT, header_value(&letter.subject));
     if let Some(input) = &letter.input {

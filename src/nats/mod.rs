@@ -7,9 +7,13 @@
 //! | [`batch`] | atomic batch publish: all of it or nothing, and a fence that refuses a replaced writer |
 //! | [`publisher`] | the way in: many callers, few small batches, an answer to each |
 //! | [`dead_letter`] | what could not be read: set aside with its bytes, listed, replayed |
+//! | [`node`] | **all lanes of this process**: queue, plan, commit, store, acknowledge; starting over from the fences |
+//! | [`lane`], [`resume`] | one partition's deliveries, in order; where it goes on |
+//! | [`commit`], [`envelope`] | one atomic batch for a plan, guarded by fences; what each message says of itself |
+//! | [`replica`] | brings a store up to the stream: start, take-over and rebuild |
 //! | [`server`], [`server_binary`] | a nats-server of our own: started and stopped; found or installed |
 //!
-//! This room moves bytes. It never looks into a link, decides about one, or reads a clock.
+//! This room moves bytes. It never looks into a link or decides about one. [`node`] alone asks the clock, for timers.
 
 pub mod subject;
 
@@ -20,6 +24,13 @@ pub mod batch;
 pub mod publisher;
 
 pub mod dead_letter;
+
+pub mod commit;
+pub mod envelope;
+pub mod lane;
+pub mod node;
+pub mod replica;
+pub mod resume;
 
 pub mod server;
 pub mod server_binary;

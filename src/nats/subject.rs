@@ -15,7 +15,7 @@
 //! write to another link's subject.
 //! Next: `stream.rs` declares the streams over these subjects.
 
-use std::fmt;
+use crate::contract::InputKind;
 
 /// The longest token, in characters. A Belvo link id is a UUID of 36.
 pub const TOKEN_LENGTH_MAX: usize = 64;
@@ -24,48 +24,6 @@ pub const TOKEN_LENGTH_MAX: usize = 64;
 pub fn is_token_safe(token: &str) -> bool {
     (1..=TOKEN_LENGTH_MAX).contains(&token.len())
         && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-}
-
-/// What kind of thing was said about a link: the second token of an input subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum InputKind {
-    /// Belvo posted a webhook.
-    Webhook,
-    /// A Belvo API call failed, here or in another team's service.
-    ApiError,
-    /// The widget or the repair page reported something.
-    Widget,
-    /// Somebody looked at the link: the reconciler, a verify job.
-    Observation,
-    /// An operator or a timer wants something.
-    Command,
-}
-
-impl InputKind {
-    /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Webhook, Self::ApiError, Self::Widget, Self::Observation, Self::Command];
-
-    /// Its token in a subject.
-    pub fn token(self) -> &'static str {
-        match self {
-            Self::Webhook => "webhook",
-            Self::ApiError => "api_error",
-            Self::Widget => "widget",
-            Self::Observation => "observation",
-            Self::Command => "command",
-        }
-    }
-
-    /// The kind of a token.
-    pub fn from_token(token: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.token() == token)
-    }
-}
-
-impl fmt::Display for InputKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.token())
-    }
 }
 
 /// A subject of the input stream as it is stored, taken apart.
@@ -201,7 +159,17 @@ impl Subjects {
         format!("{}.state.*", self.output_prefix)
     }
 
-    /// All jobs: `link.job.>`.
+    /// The marks of all lanes.
+    pub fn mark_wildcard(&self) -> String {
+        format!("{}.mark.*", self.output_prefix)
+    }
+
+    /// The fences of all lanes.
+    pub fn fence_wildcard(&self) -> String {
+        format!("{}.fence.*", self.output_prefix)
+    }
+
+    /// All jobs.
     pub fn job_wildcard(&self) -> String {
         format!("{}.job.>", self.output_prefix)
     }
@@ -259,14 +227,14 @@ impl Subjects {
     /// Takes a published input subject apart: `belvo.<kind>.<link>`.
     pub fn parse_published<'a>(&self, subject: &'a str) -> Option<(InputKind, &'a str)> {
         let (kind, link_id) = after(subject, &self.input_prefix)?.split_once('.')?;
-        is_token_safe(link_id).then_some((InputKind::from_token(kind)?, link_id))
+        is_token_safe(link_id).then_some((kind.parse().ok()?, link_id))
     }
 
     /// Takes a stored input subject apart: `belvo.<lane>.<kind>.<link>`.
     pub fn parse_input<'a>(&self, subject: &'a str) -> Option<StoredInput<'a>> {
         let (partition, rest) = after(subject, &self.input_prefix)?.split_once('.')?;
         let (kind, link_id) = rest.split_once('.')?;
-        let (partition, kind) = (parse_partition(partition)?, InputKind::from_token(kind)?);
+        let (partition, kind) = (parse_partition(partition)?, kind.parse().ok()?);
         is_token_safe(link_id).then_some(StoredInput { partition, kind, link_id })
     }
 

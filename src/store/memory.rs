@@ -4,7 +4,8 @@
 //! a host crash would leave.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::{self, DEADLINE_PREFIX, MARK_PREFIX, POSITION_KEY, StoredLink};
 use super::tree::{collect_page, decode_mark, edits_of, page_start};
@@ -14,10 +15,10 @@ use crate::link::{LinkId, StateName, Timestamp};
 
 type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// A store in memory.
-#[derive(Debug, Default)]
+/// A store in memory; clones share it.
+#[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    trees: Mutex<Trees>,
+    trees: Arc<Mutex<Trees>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -30,7 +31,7 @@ impl MemoryStore {
     /// What a crash of the host would leave: the last checkpoint.
     pub fn durable(&self) -> Self {
         let checkpointed = self.lock().checkpointed.clone();
-        Self { trees: Mutex::new(Trees { applied: checkpointed.clone(), checkpointed }) }
+        Self { trees: Arc::new(Mutex::new(Trees { applied: checkpointed.clone(), checkpointed })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Trees> {
@@ -61,6 +62,11 @@ impl Store for MemoryStore {
         let mut trees = self.lock();
         trees.checkpointed = trees.applied.clone();
         Ok(())
+    }
+
+    fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {
+        *self.lock() = Trees::default();
+        Ok(None)
     }
 
     fn position(&self) -> Result<Option<Position>, StoreError> {

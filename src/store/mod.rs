@@ -14,6 +14,7 @@ mod sled;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 pub use self::format::{Head, StoredLink};
 pub use self::memory::MemoryStore;
@@ -46,6 +47,13 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`]; then nothing is promised of what was applied since the last checkpoint.
     fn checkpoint(&self) -> Result<(), StoreError>;
+
+    /// Empties the store, which knows more than the stream or belongs to another one. What it held is kept aside where it can be, and
+    /// the place is returned.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError>;
 
     /// How far the stream has been applied. `None`: never, the store is empty.
     ///

@@ -63,12 +63,16 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::Disk`] if the file system refuses.
     pub fn set_aside(directory: &Path) -> Result<PathBuf, StoreError> {
-        let free = (1_u32..).map(|n| directory.with_extension(format!("quarantine-{n}"))).find(|path| !path.exists());
-        let aside = free.ok_or_else(|| StoreError::Disk("no free name for a quarantine".to_owned()))?;
+        let aside = Self::free_name(directory)?;
         std::fs::rename(directory, &aside).map_err(|error| {
             StoreError::Disk(format!("cannot move {} to {}: {error}", directory.display(), aside.display()))
         })?;
         Ok(aside)
+    }
+
+    fn free_name(directory: &Path) -> Result<PathBuf, StoreError> {
+        let free = (1_u32..).map(|n| directory.with_extension(format!("quarantine-{n}"))).find(|path| !path.exists());
+        free.ok_or_else(|| StoreError::Disk("no free name for a quarantine".to_owned()))
     }
 
     fn try_open(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
@@ -134,6 +138,18 @@ impl Store for SledStore {
         Ok(())
     }
 
+    fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {
+        // The stream has lost what is only here now: a person may want to look.
+        self.checkpoint()?;
+        let aside = Self::free_name(&self.directory)?;
+        copy_files(&self.directory, &aside)
+            .map_err(|error| StoreError::Disk(format!("cannot copy the store to {}: {error}", aside.display())))?;
+        self.db.clear()?;
+        self.db.insert(FORMAT_KEY, &FORMAT.to_be_bytes())?;
+        self.checkpoint()?;
+        Ok(Some(aside))
+    }
+
     fn position(&self) -> Result<Option<Position>, StoreError> {
         self.db.get(POSITION_KEY)?.map(|value| format::decode_position(&value)).transpose()
     }
@@ -187,4 +203,18 @@ fn is_locked(error: &StoreError) -> bool {
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?")
+}
+
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let copy = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_files(&entry.path(), &copy)?;
+        } else {
+            std::fs::copy(entry.path(), copy)?;
+        }
+    }
+    Ok(())
 }

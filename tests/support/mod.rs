@@ -35,6 +35,7 @@ impl TestNats {
 
     /// An empty server with other options.
     pub(crate) async fn start_with(change: impl FnOnce(&mut ServerOptions)) -> Self {
+        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
         let binary = locate(server_source()).await.expect("the tests need a nats-server");
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut options = ServerOptions::new(binary, dir.path().join("nats"));
@@ -42,6 +43,17 @@ impl TestNats {
         let server = NatsServer::start(options).await.expect("nats-server starts");
         let client = async_nats::connect(server.url()).await.expect("nats-server takes connections");
         Self { context: jetstream::new(client.clone()), server, client, dir }
+    }
+
+    /// Ends the server without a goodbye and starts it again, on the same port and directory.
+    pub(crate) async fn restart(&mut self) {
+        let mut options = self.server.options().clone();
+        options.port = self.server.port();
+        let replaced = NatsServer::start(ServerOptions::new(&options.binary, self.dir.path().join("other")));
+        let running = std::mem::replace(&mut self.server, replaced.await.expect("nats-server starts"));
+        running.kill().await.expect("killed");
+        let other = std::mem::replace(&mut self.server, NatsServer::start(options).await.expect("nats-server starts"));
+        other.stop().await.expect("stopped");
     }
 
     /// A server with the streams of the default configuration and this many lanes.

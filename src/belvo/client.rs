@@ -1,0 +1,282 @@
+//! The few calls relink makes to Belvo: read a link, ask for a historical refresh, mint a widget token for update mode.
+//!
+//! It never retries, never decides what follows, and never shows a secret: keys and tokens are `secrecy` types, and no error
+//! quotes a body. Whether a failure may pass is decided by the same table as everything else, in `translate`.
+//! Sources: "API reference" (links, token), guide "Connect Widget update mode", guide "Belvo API errors".
+
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value, json};
+
+use self::answer::{Answer, REFRESH_PAUSE, Refused, wait_named};
+use super::meaning::{Meaning, Unrelated};
+use crate::contract::ApiError;
+use crate::link::{Event, LinkId};
+
+mod answer;
+
+/// How long a widget token is good for: "10 minutes" in the guide, though the token itself may say more.
+const TOKEN_LIFE: Duration = Duration::from_secs(600);
+
+/// What update mode needs. Creation needs less, so a token without `read_links` fails only once the user is at it.
+const TOKEN_SCOPES: &str = "read_institutions,write_links,read_links";
+
+/// Belvo's `secretId`.
+#[derive(Clone, Debug)]
+pub struct SecretId(pub SecretString);
+
+/// Belvo's `secretPassword`.
+#[derive(Clone, Debug)]
+pub struct SecretPassword(pub SecretString);
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until the connection stands.
+    pub connect: Duration,
+    /// Until the whole answer is there.
+    pub whole: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), whole: Duration::from_secs(30) }
+    }
+}
+
+/// A client of Belvo's API, with one pair of keys.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Without a slash at the end.
+    base: String,
+    id: SecretId,
+    password: SecretPassword,
+    http: reqwest::Client,
+}
+
+/// No client can be made of these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum BadClient {
+    /// The address is not `http://…` or `https://…`.
+    #[error("Belvo's address must look like https://api.belvo.com, without user, query or fragment")]
+    Address,
+    /// The HTTP client cannot be built.
+    #[error("the HTTP client cannot be built")]
+    Http(#[source] reqwest::Error),
+}
+
+/// What `GET /api/links/{id}/` gave.
+#[derive(Clone, PartialEq)]
+pub enum LinkRead {
+    /// The link resource, as it came.
+    Found(Map<String, Value>),
+    /// Belvo does not know the link.
+    Missing,
+}
+
+impl fmt::Debug for LinkRead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Found(_resource) => "Found",
+            Self::Missing => "Missing",
+        })
+    }
+}
+
+/// What `POST /api/links/{id}/refresh/` gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefreshAnswer {
+    /// 202: webhooks will follow, and carry this id.
+    Accepted {
+        /// Belvo's `request_id`.
+        request_id: Option<String>,
+    },
+    /// 409 `link_refreshed`: it was refreshed a moment ago.
+    CoolingDown {
+        /// How long to wait.
+        wait: Duration,
+    },
+}
+
+/// A widget token for update mode. Mint it when the user clicks; never store or send it.
+#[derive(Clone, Debug)]
+pub struct WidgetToken {
+    /// What the widget is opened with. Dies as soon as the user has connected.
+    pub access: SecretString,
+    /// What renews it, if Belvo gave one.
+    pub refresh: Option<SecretString>,
+    /// How long `access` is good for.
+    pub expires_in: Duration,
+}
+
+/// A call did not give what it is for.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// Belvo's answer says something of the link, or something that is in no table: publish it as an `api_error`.
+    #[error("Belvo answered {} to {} {}", .0.http_status, .0.method, .0.path)]
+    Api(Box<ApiError>),
+    /// The same call may well succeed later: 50x, `too_many_sessions`, an outage, a rate limit, a network failure.
+    #[error("{why}; it may pass")]
+    Transient {
+        /// What happened.
+        why: String,
+        /// When to try again, if that is known; else back off (Belvo's advice: 3, 6, 12, 24, 48 seconds).
+        retry_after: Option<Duration>,
+    },
+    /// The same call will fail again: our keys, our permissions, our request, or a quota.
+    #[error("{why}")]
+    Permanent {
+        /// What happened.
+        why: String,
+        /// Which matter it is, if the table knows.
+        class: Option<Unrelated>,
+    },
+}
+
+/// One request, as far as errors have to name it.
+struct Call<'a> {
+    method: Method,
+    path: String,
+    link: &'a LinkId,
+}
+
+impl Client {
+    /// Makes a client. `base` is one of Belvo's addresses, such as `https://sandbox.belvo.com`.
+    ///
+    /// # Errors
+    /// [`BadClient`] if the address is none, or the HTTP client cannot be built.
+    pub fn new(base: &str, id: SecretId, password: SecretPassword, timeouts: Timeouts) -> Result<Self, BadClient> {
+        let url = Url::parse(base.trim()).map_err(|_| BadClient::Address)?;
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        let has_tail = url.query().is_some() || url.fragment().is_some();
+        if has_user || has_tail || !["http", "https"].contains(&url.scheme()) {
+            return Err(BadClient::Address);
+        }
+        // reqwest is built without a provider of its own; whoever comes second finds one installed, which is as good.
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("relink/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(timeouts.connect)
+            .timeout(timeouts.whole)
+            // The token call carries the keys in its body: they go to the configured address and nowhere else.
+            .redirect(reqwest::redirect::Policy::none());
+        if url.host_str().is_some_and(is_loopback) {
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(BadClient::Http)?;
+        Ok(Self { base: url.as_str().trim_end_matches('/').to_owned(), id, password, http })
+    }
+
+    /// `GET /api/links/{id}/`.
+    ///
+    /// # Errors
+    /// [`CallError`]; that Belvo does not know the link is no error.
+    pub async fn get_link(&self, link: &LinkId) -> Result<LinkRead, CallError> {
+        let call = Call { method: Method::GET, path: format!("/api/links/{link}/"), link };
+        let answer = self.ask(&call, |request| self.with_keys(request)).await?;
+        if answer.status.is_success() {
+            return match answer.body {
+                Value::Object(resource) => Ok(LinkRead::Found(resource)),
+                _other => Err(call.failed("the answer is no link resource")),
+            };
+        }
+        let refused = Refused::of(&call, answer)?;
+        match &refused.meaning {
+            Meaning::Event(input) if input.event == Event::MissingReported => Ok(LinkRead::Missing),
+            Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::Unknown { .. } => Err(refused.into()),
+        }
+    }
+
+    /// `POST /api/links/{id}/refresh/`, for every resource of the link.
+    ///
+    /// # Errors
+    /// [`CallError`]; that the link cools down from the last refresh is no error.
+    pub async fn refresh_link(&self, link: &LinkId) -> Result<RefreshAnswer, CallError> {
+        let call = Call { method: Method::POST, path: format!("/api/links/{link}/refresh/"), link };
+        let answer = self.ask(&call, |request| self.with_keys(request).json(&json!({}))).await?;
+        if answer.status.is_success() {
+            let request_id = answer.body.get("request_id").and_then(Value::as_str).map(str::to_owned);
+            return Ok(RefreshAnswer::Accepted { request_id });
+        }
+        let refused = Refused::of(&call, answer)?;
+        match &refused.meaning {
+            Meaning::NotAboutTheLink { class: Unrelated::Delay, .. } => {
+                let wait = refused.retry_after.or_else(|| wait_named(&refused.error.body)).unwrap_or(REFRESH_PAUSE);
+                Ok(RefreshAnswer::CoolingDown { wait })
+            }
+            Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::Unknown { .. } => Err(refused.into()),
+        }
+    }
+
+    /// `POST /api/token/`, for update mode of this link. The keys go into the body; the guide says so.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn update_token(&self, link: &LinkId) -> Result<WidgetToken, CallError> {
+        let call = Call { method: Method::POST, path: "/api/token/".to_owned(), link };
+        let body = json!({
+            "id": self.id.0.expose_secret(),
+            "password": self.password.0.expose_secret(),
+            "link_id": link.as_str(),
+            "scopes": TOKEN_SCOPES,
+        });
+        let answer = self.ask(&call, |request| request.json(&body)).await?;
+        if !answer.status.is_success() {
+            return Err(Refused::of(&call, answer)?.into());
+        }
+        let token = |name| answer.body.get(name).and_then(Value::as_str).map(SecretString::from);
+        let access = token("access").ok_or_else(|| call.failed("the answer has no `access` token"))?;
+        Ok(WidgetToken { access, refresh: token("refresh"), expires_in: TOKEN_LIFE })
+    }
+
+    fn with_keys(&self, request: RequestBuilder) -> RequestBuilder {
+        request.basic_auth(self.id.0.expose_secret(), Some(self.password.0.expose_secret()))
+    }
+
+    async fn ask(
+        &self,
+        call: &Call<'_>,
+        fill: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Answer, CallError> {
+        let request = self.http.request(call.method.clone(), format!("{}{}", self.base, call.path));
+        let response = fill(request).send().await.map_err(|error| call.broke_off(error))?;
+        Answer::read(response).await.map_err(|error| call.broke_off(error))
+    }
+}
+
+impl Call<'_> {
+    fn failed(&self, problem: &str) -> CallError {
+        CallError::Permanent { why: format!("{} {}: {problem}", self.method, self.path), class: None }
+    }
+
+    /// The network failed: nothing is known of what Belvo did.
+    fn broke_off(&self, error: reqwest::Error) -> CallError {
+        let what = match () {
+            () if error.is_timeout() => "timed out",
+            () if error.is_connect() => "cannot connect",
+            () => "broke off",
+        };
+        let error = error.without_url();
+        let mut why = format!("{} {} {what}", self.method, self.path);
+        let mut source = error.source();
+        while let Some(cause) = source {
+            why.push_str(": ");
+            why.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        CallError::Transient { why, retry_after: None }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests;

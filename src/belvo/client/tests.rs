@@ -1,0 +1,198 @@
+//! The client against a small server, over real HTTP.
+
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response as HttpResponse};
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+
+use reqwest::StatusCode;
+
+use super::*;
+use crate::link::Timestamp;
+
+const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
+const SESSION: &str = "2675b703b9d4451f8d4861a3eee54449";
+
+/// What was asked: the request line, its headers, its body.
+type Asked = Arc<Mutex<Vec<(String, HeaderMap, Value)>>>;
+type Answers = Arc<dyn Fn() -> HttpResponse + Send + Sync>;
+
+/// A server that answers everything alike, and remembers what it was asked.
+async fn server(answer: impl Fn() -> HttpResponse + Send + Sync + 'static) -> (Client, Asked) {
+    async fn handle(State((asked, answer)): State<(Asked, Answers)>, request: Request) -> HttpResponse {
+        let line = format!("{} {}", request.method(), request.uri());
+        let headers = request.headers().clone();
+        let bytes = axum::body::to_bytes(request.into_body(), 1 << 16).await.unwrap();
+        asked.lock().unwrap().push((line, headers, serde_json::from_slice(&bytes).unwrap_or_default()));
+        answer()
+    }
+    let asked = Asked::default();
+    let answer: Answers = Arc::new(answer);
+    let app = Router::new().fallback(handle).with_state((Arc::clone(&asked), answer));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (client(&format!("http://{address}/")), asked)
+}
+
+fn client(base: &str) -> Client {
+    let timeouts = Timeouts { connect: Duration::from_secs(2), whole: Duration::from_millis(2000) };
+    Client::new(base, SecretId("key-id".into()), SecretPassword("hunter2".into()), timeouts).unwrap()
+}
+
+fn link() -> LinkId {
+    LINK.parse().unwrap()
+}
+
+fn json_answer(status: u16, body: Value) -> impl Fn() -> HttpResponse + Send + Sync + 'static {
+    move || (StatusCode::from_u16(status).unwrap(), Json(body.clone())).into_response()
+}
+
+fn errors(code: &str, message: &str) -> Value {
+    json!([{"code": code, "message": message, "request_id": "3e7b283c6efa449c9c028a16b5c249fd"}])
+}
+
+#[tokio::test]
+async fn reads_a_link() {
+    let (client, asked) = server(json_answer(200, json!({"id": LINK, "status": "valid"}))).await;
+    let Ok(LinkRead::Found(resource)) = client.get_link(&link()).await else { panic!("not found") };
+    assert_eq!(resource["status"], "valid");
+    let (line, headers, _) = asked.lock().unwrap().pop().unwrap();
+    assert_eq!(line, format!("GET /api/links/{LINK}/"));
+    assert_eq!(headers["authorization"], "Basic a2V5LWlkOmh1bnRlcjI=");
+    assert_eq!(headers["user-agent"], concat!("relink/", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn a_link_is_missing_only_if_belvo_says_so() {
+    let (belvo, _) = server(json_answer(404, errors("not_found", "Not found."))).await;
+    assert!(matches!(belvo.get_link(&link()).await, Ok(LinkRead::Missing)));
+    let (stranger, _) = server(|| (StatusCode::NOT_FOUND, "<html>no such page</html>").into_response()).await;
+    assert!(matches!(stranger.get_link(&link()).await, Err(CallError::Api(error)) if error.http_status == 404));
+}
+
+#[tokio::test]
+async fn asks_for_a_refresh() {
+    let (client, asked) = server(json_answer(202, json!({"request_id": "r1"}))).await;
+    let accepted = RefreshAnswer::Accepted { request_id: Some("r1".into()) };
+    assert_eq!(client.refresh_link(&link()).await.unwrap(), accepted);
+    let (line, _, body) = asked.lock().unwrap().pop().unwrap();
+    assert_eq!((line, body), (format!("POST /api/links/{LINK}/refresh/"), json!({})));
+
+    for (message, wait) in
+        [("Please wait 7 minutes", 420), ("Please wait", 600), ("Please wait 9999999999 minutes", 3600)]
+    {
+        let (client, _) = server(json_answer(409, errors("link_refreshed", message))).await;
+        let cooling = RefreshAnswer::CoolingDown { wait: Duration::from_secs(wait) };
+        assert_eq!(client.refresh_link(&link()).await.unwrap(), cooling, "{message}");
+    }
+}
+
+#[tokio::test]
+async fn mints_a_token() {
+    let (client, asked) = server(json_answer(200, json!({"access": "jwt-a", "refresh": "jwt-r"}))).await;
+    let token = client.update_token(&link()).await.unwrap();
+    assert_eq!((token.access.expose_secret(), token.expires_in), ("jwt-a", Duration::from_secs(600)));
+    assert_eq!(token.refresh.as_ref().map(ExposeSecret::expose_secret), Some("jwt-r"));
+    let (line, headers, body) = asked.lock().unwrap().pop().unwrap();
+    assert_eq!((line.as_str(), headers.get("authorization")), ("POST /api/token/", None));
+    let scopes = "read_institutions,write_links,read_links";
+    assert_eq!(body, json!({"id": "key-id", "password": "hunter2", "link_id": LINK, "scopes": scopes}));
+    assert!(!format!("{token:?} {client:?}").contains("jwt-"));
+}
+
+#[tokio::test]
+async fn what_a_failure_means() {
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    for (status, code, retry_after) in [
+        (500, "unexpected_error", None),
+        (400, "institution_down", None),
+        (400, "too_many_sessions", seconds(120)),
+        (429, "throttled", seconds(30)),
+    ] {
+        let (client, _) = server(json_answer(status, errors(code, "x"))).await;
+        match client.refresh_link(&link()).await {
+            Err(CallError::Transient { why, retry_after: after }) => {
+                assert_eq!(after, retry_after, "{code}");
+                assert!(why.contains(code) && why.contains(LINK), "{why}");
+            }
+            other => panic!("{code}: {other:?}"),
+        }
+    }
+    for (status, code, expected) in [
+        (401, "authentication_failed", Unrelated::Keys),
+        (400, "operational_limits_reached", Unrelated::RefreshQuota),
+        (400, "unsupported_operation", Unrelated::Request),
+    ] {
+        let (client, _) = server(json_answer(status, errors(code, "x"))).await;
+        let error = client.refresh_link(&link()).await;
+        assert!(matches!(error, Err(CallError::Permanent { class, .. }) if class == Some(expected)), "{code}");
+    }
+    let (client, _) = server(|| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "7")], "slow").into_response()).await;
+    assert!(
+        matches!(client.get_link(&link()).await, Err(CallError::Transient { retry_after, .. }) if retry_after == seconds(7))
+    );
+}
+
+#[tokio::test]
+async fn an_error_about_the_link_is_handed_on_without_its_session() {
+    let body = json!([{"code": "token_required", "session": SESSION, "expiry": 9600, "link": LINK,
+        "token_generation_data": {"value": "12345"}}]);
+    let (client, _) = server(json_answer(428, body)).await;
+    let Err(CallError::Api(error)) = client.refresh_link(&link()).await else { panic!("not handed on") };
+    assert_eq!(error.link_id.as_deref(), Some(LINK));
+    let text = serde_json::to_string(&*error).unwrap();
+    assert!(!text.contains(SESSION) && !text.contains("12345"), "{text}");
+    // Published, it still says that a session is open and for how long.
+    let at = Timestamp::default();
+    let meaning = super::super::translate(crate::contract::InputKind::ApiError, &link(), text.as_bytes(), at);
+    let Ok(Meaning::Event(input)) = meaning else { panic!("{meaning:?}") };
+    let Event::Broken(breakage) = input.event else { panic!("{input:?}") };
+    assert_eq!(breakage.session.unwrap().expires_at, at.after(Duration::from_secs(9600)));
+}
+
+#[tokio::test]
+async fn answers_that_belvo_would_not_give() {
+    let redirect = || (StatusCode::FOUND, [("location", "http://127.0.0.1:1/")]).into_response();
+    let (client, asked) = server(redirect).await;
+    assert!(matches!(client.update_token(&link()).await, Err(CallError::Permanent { class: None, .. })));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    let (client, _) = server(|| "hello".into_response()).await;
+    assert!(matches!(client.get_link(&link()).await, Err(CallError::Permanent { .. })));
+    assert!(matches!(client.update_token(&link()).await, Err(CallError::Permanent { .. })));
+    assert!(matches!(client.refresh_link(&link()).await, Ok(RefreshAnswer::Accepted { request_id: None })));
+    let (client, _) = server(|| "x".repeat(answer::BODY_BYTES_MAX + 1).into_response()).await;
+    assert!(matches!(client.get_link(&link()).await, Err(CallError::Permanent { .. })));
+}
+
+#[tokio::test]
+async fn a_network_failure_may_pass_and_shows_no_secret() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = gone.local_addr().unwrap();
+    drop(gone);
+    let error = client(&format!("http://{address}")).update_token(&link()).await.unwrap_err();
+    assert!(matches!(error, CallError::Transient { .. }), "{error:?}");
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("cannot connect") && !text.contains("hunter2") && !text.contains("key-id"), "{text}");
+
+    // One that takes the connection and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let timeouts = Timeouts { connect: Duration::from_secs(2), whole: Duration::from_millis(50) };
+    let base = format!("http://{address}");
+    let client = Client::new(&base, SecretId("a".into()), SecretPassword("b".into()), timeouts).unwrap();
+    let error = client.get_link(&link()).await.unwrap_err();
+    assert!(error.to_string().contains("timed out"), "{error}");
+}
+
+#[test]
+fn what_is_no_address() {
+    for base in ["", "api.belvo.com", "ftp://api.belvo.com", "https://user:hunter2@api.belvo.com", "https://x/?a=1"] {
+        let client = Client::new(base, SecretId("a".into()), SecretPassword("b".into()), Timeouts::default());
+        assert!(matches!(client, Err(BadClient::Address)), "{base}");
+    }
+    assert!(!format!("{:?}", client("https://api.belvo.com")).contains("hunter2"));
+}

@@ -1,0 +1,221 @@
+//! One case per row of the tables, on bodies as Belvo documents them, old shapes included.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::link::{AccessMode, Breakage, Command, Consent, Data, Event, Input, Observation, Profile, Session, Status};
+
+mod api_errors;
+mod documented;
+mod fuzz;
+
+pub(super) const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
+pub(super) const REQUEST: &str = "4363b08b-51eb-4350-9c74-5df5ac92a7f6";
+
+pub(super) fn link() -> LinkId {
+    LINK.parse().unwrap()
+}
+
+pub(super) fn now() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().unwrap()
+}
+
+/// Translates; `None` stands for any key and any profile, which have cases of their own.
+pub(super) fn check(kind: InputKind, payload: &Value, expected: Result<Said, Undecodable>) {
+    let meaning = translate(kind, &link(), payload.to_string().as_bytes(), now());
+    assert_eq!(meaning.map(Said::from), expected, "{kind} {payload}");
+}
+
+/// A meaning without the key and the profile.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Said {
+    Event(Event),
+    Not(Unrelated),
+    Unknown(String),
+}
+
+impl From<Meaning> for Said {
+    fn from(meaning: Meaning) -> Self {
+        match meaning {
+            Meaning::Event(input) => Self::Event(input.event),
+            Meaning::NotAboutTheLink { class, code: _ } => Self::Not(class),
+            Meaning::Unknown { what } => Self::Unknown(what),
+        }
+    }
+}
+
+pub(super) fn input(kind: InputKind, payload: &Value) -> Input {
+    match translate(kind, &link(), payload.to_string().as_bytes(), now()) {
+        Ok(Meaning::Event(input)) => input,
+        other => panic!("{payload}: {other:?}"),
+    }
+}
+
+pub(super) fn broken(cause: Cause) -> Said {
+    Said::Event(Event::Broken(Breakage::of(cause)))
+}
+
+#[test]
+fn every_row_of_the_webhook_table() {
+    for &(family, code, says) in WEBHOOKS {
+        let body = json!({"webhook_type": family, "webhook_code": code, "link_id": LINK});
+        let data = |kind| {
+            let resource = family.to_owned();
+            Said::Event(Event::DataArrived(Data { resource, kind, items_count: None, has_errors: false }))
+        };
+        let expected = match says {
+            W::Breaks(cause) => broken(cause),
+            W::ConsentEnds => Said::Event(Event::ConsentEnding(Consent::default())),
+            W::Deleted => Said::Event(Event::LinkDeleted),
+            W::Data(kind) => data(kind),
+            W::Unrelated(class) => Said::Not(class),
+        };
+        check(InputKind::Webhook, &body, Ok(expected));
+    }
+}
+
+#[test]
+fn the_tables_have_no_row_twice_and_no_row_unreachable() {
+    for (at, (family, code, _)) in WEBHOOKS.iter().enumerate() {
+        assert!(!WEBHOOKS[..at].iter().any(|row| (row.0, row.1) == (family, code)), "{family} {code}");
+        assert!(!code.starts_with("openfinance_") && *family != "LINKS", "{family} {code}: spelt as it is looked up");
+    }
+    for (http, code, words, rank, says) in ERRORS {
+        let status = match http {
+            Is(status) => *status,
+            Server => 503,
+        };
+        let code = (*code != NONE).then(|| code.to_string());
+        let item = ErrorItem { code, message: Some(words.to_uppercase()), ..ErrorItem::default() };
+        assert_eq!(row_of(status, &item), Some((*rank, *says)), "{status} {:?} {words:?}", item.code);
+        assert_ne!(*rank, UNKNOWN_RANK);
+    }
+}
+
+#[test]
+fn widget_callbacks() {
+    let started = |seconds| Said::Event(Event::UpdateStarted { until: now().after(Duration::from_secs(seconds)) });
+    let claimed = Said::Event(Event::UpdateClaimed);
+    let abandoned = Said::Event(Event::UpdateAbandoned);
+    for (body, expected) in [
+        (json!({"event": "started"}), started(600)),
+        (json!({"event": "started", "expires_in_seconds": 60}), started(60)),
+        (json!({"event": "started", "expires_in_seconds": u64::MAX}), started(24 * 3600)),
+        (json!({"event": "success", "link": LINK, "institution": "erebor_mx_retail"}), claimed.clone()),
+        (json!({"event": "success"}), claimed.clone()),
+        (json!({"event": "updated", "link": "ignored"}), claimed),
+        (json!({"event": "exit"}), abandoned.clone()),
+        (
+            json!({"event": "exit", "last_encountered_error": {"code": "login_error", "message": "x"},
+                "meta_data": {"institution_name": "x", "step": "abandon-survey"}}),
+            abandoned.clone(),
+        ),
+        (json!({"event": "exit", "last_encountered_error": null, "metadata": {}}), abandoned.clone()),
+        (
+            json!({"event": "exit", "last_encountered_error_code": "institution_down", "meta_data_step": "x"}),
+            abandoned.clone(),
+        ),
+        (json!({"event": "error", "error": "ACCESS_TOKEN_NOT_VALID", "error_message": "x"}), abandoned.clone()),
+        (
+            json!({"event": "error", "eventName": "ERROR", "request_id": "x", "meta_data": {"error_code": "login_error"}}),
+            abandoned,
+        ),
+        (json!({"event": "warning", "warning": "institution_disabled"}), Said::Not(Unrelated::InstitutionOff)),
+    ] {
+        check(InputKind::Widget, &body, Ok(expected));
+    }
+    let success = input(InputKind::Widget, &json!({"event": "success", "institution": "erebor_mx_retail"}));
+    assert_eq!((success.key, success.profile.institution.as_deref()), (None, Some("erebor_mx_retail")));
+    let other: LinkId = "another".parse().unwrap();
+    let mismatch = Undecodable::LinkMismatch { expected: link(), found: other };
+    check(InputKind::Widget, &json!({"event": "success", "link": "another"}), Err(mismatch));
+}
+
+#[test]
+fn observations() {
+    let seen = |status: &str, at: &str| {
+        json!({"observed_at": at, "source": "sweep", "outcome": "found", "link": {"id": LINK, "status": status,
+            "institution": "tatooine_mx_fiscal", "access_mode": "recurrent", "refresh_rate": "12h", "external_id": null,
+            "last_accessed_at": "2024-02-02T13:11:42.593032+00:00", "fetch_resources": ["TAX_STATUS", "invoices", "INVOICES"]}})
+    };
+    for (word, status) in [
+        ("valid", Status::Valid),
+        ("invalid", Status::Invalid),
+        ("token_required", Status::TokenRequired),
+        ("unconfirmed", Status::Unconfirmed),
+    ] {
+        let found = input(InputKind::Observation, &seen(word, "2026-11-22T11:59:59.5Z"));
+        let observation = Observation {
+            observed_at: "2026-11-22T11:59:59.5Z".parse().unwrap(),
+            status,
+            last_accessed_at: Some("2024-02-02T13:11:42.593Z".parse().unwrap()),
+        };
+        assert_eq!(found.event, Event::Observed(observation));
+        assert!(found.key.is_some());
+        let profile = Profile {
+            external_id: None,
+            institution: Some("tatooine_mx_fiscal".into()),
+            access_mode: Some(AccessMode::Recurrent),
+            refresh_every: Some(Duration::from_secs(12 * 3600)),
+            fetch_resources: vec!["INVOICES".into(), "TAX_STATUS".into()],
+        };
+        assert_eq!(found.profile, profile);
+    }
+    let ahead = input(InputKind::Observation, &seen("valid", "2126-01-01T00:00:00Z"));
+    assert!(matches!(ahead.event, Event::Observed(Observation { observed_at, .. }) if observed_at == now()));
+
+    let at = "2026-11-22T11:00:00Z";
+    let base = |outcome: &str| json!({"observed_at": at, "source": "verify", "outcome": outcome});
+    let cases = [
+        (seen("updating", at), Ok(Said::Unknown("observation status updating".into()))),
+        (base("missing"), Ok(Said::Event(Event::ObservedMissing))),
+        (base("refresh_accepted"), Ok(Said::Event(Event::RefreshAccepted))),
+        (base("found"), Err(Undecodable::shape("$", "missing field `link`"))),
+        (
+            json!({"observed_at": at, "source": "app", "outcome": "found", "link": {"id": LINK}}),
+            Err(Undecodable::shape("$.link.status", "missing")),
+        ),
+    ];
+    cases.into_iter().for_each(|(body, expected)| check(InputKind::Observation, &body, expected));
+}
+
+#[test]
+fn commands() {
+    let until = "2026-12-01T09:00:00Z";
+    let said = |command| Ok(Said::Event(Event::Command(command)));
+    for (body, expected) in [
+        (json!({"command": "mute", "by": "ana", "reason": "x"}), said(Command::Mute)),
+        (json!({"command": "unmute"}), said(Command::Unmute)),
+        (json!({"command": "snooze", "until": until}), said(Command::Snooze(until.parse().unwrap()))),
+        (json!({"command": "verify", "until": null}), said(Command::Verify)),
+        (json!({"command": "forget"}), said(Command::Forget)),
+        (json!({"command": "snooze"}), Err(Undecodable::shape("$.until", "missing: `snooze` needs it"))),
+        (
+            json!({"command": "verify", "schema_version": 2}),
+            Err(Undecodable::FutureVersion { found: 2, known: INPUT_SCHEMA_VERSION }),
+        ),
+    ] {
+        check(InputKind::Command, &body, expected);
+    }
+}
+
+#[test]
+fn the_examples_of_the_schemas_mean_something() {
+    for kind in InputKind::ALL {
+        let example = kind.example();
+        let id = match kind {
+            InputKind::ApiError => "30cb4806-6e00-48a4-91c9-ca55968576c8",
+            InputKind::Webhook | InputKind::Widget | InputKind::Observation | InputKind::Command => LINK,
+        };
+        let meaning = translate(kind, &id.parse().unwrap(), example.to_string().as_bytes(), now());
+        assert!(matches!(meaning, Ok(Meaning::Event(_))), "{kind}: {meaning:?}");
+        assert_eq!(kind.as_str().parse(), Ok(kind));
+    }
+}
+
+/// A session that Belvo holds open for this long.
+pub(super) fn session(seconds: u64) -> Option<Session> {
+    Some(Session { expires_at: now().after(Duration::from_secs(seconds)) })
+}

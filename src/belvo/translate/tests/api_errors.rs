@@ -1,0 +1,174 @@
+//! API errors as the documentation shows them, and what the call they answer makes of them.
+
+use super::*;
+
+const USE: (&str, &str) = ("POST", "/api/transactions/");
+const CREATE: (&str, &str) = ("POST", "/api/links/");
+const RESUME: (&str, &str) = ("PATCH", "/api/links/");
+const REPAIR: (&str, &str) = ("PUT", "/api/links/16f68516-bcbc-4cf7-b815-c500d4204e28/");
+
+fn error(status: u16, (method, path): (&str, &str), body: Value) -> Value {
+    json!({"http_status": status, "method": method, "path": path, "link_id": LINK, "body": body})
+}
+
+fn one(status: u16, call: (&str, &str), code: &str, message: &str) -> Value {
+    error(status, call, json!([{"code": code, "message": message, "request_id": "3e7b283c6efa449c9c028a16b5c249fd"}]))
+}
+
+fn during_update(cause: Cause, session: Option<Session>) -> Said {
+    Said::Event(Event::Broken(Breakage { cause, session, during_update: true }))
+}
+
+#[test]
+fn every_row_of_the_error_table() {
+    for &(http, row_code, words, _, says) in ERRORS {
+        let (status, code) = match (http, row_code) {
+            (Is(status), ANY) => (status, "whatever"),
+            (Is(status), code) => (status, code),
+            (Server, _) => (502, "unexpected_error"),
+        };
+        let expected = match says {
+            Breaks(cause) | Refuses(cause) => broken(cause),
+            WantsToken => broken(Cause::Token),
+            Unfinished => Said::Event(Event::CreationUnfinished),
+            SessionOver => Said::Event(Event::SessionExpired),
+            Missing => Said::Event(Event::MissingReported),
+            ErrorSays::Unrelated(class) => Said::Not(class),
+        };
+        check(InputKind::ApiError, &one(status, USE, code, words), Ok(expected));
+    }
+}
+
+#[test]
+fn login_error_is_decided_by_its_message() {
+    for (message, expected) in [
+        ("Invalid credentials provided to login to the institution", broken(Cause::Credentials)),
+        ("Login not attempted due to invalid credentials", broken(Cause::Credentials)),
+        ("Missing credentials to login to the institution", broken(Cause::Credentials)),
+        (
+            "The user account is locked, user needs to contact the institution to unlock it",
+            broken(Cause::AccountBlocked),
+        ),
+        ("The user account access was forbidden by the institution", broken(Cause::AccountBlocked)),
+        (
+            "A MFA token is required by the institution, but it’s not supported yet by Belvo.",
+            broken(Cause::Unsupported),
+        ),
+        (
+            "Impossible to login, something unexpected happened while logging into the institution. Try again later.",
+            Said::Not(Unrelated::Outage),
+        ),
+        ("The stars are not right", Said::Unknown("api_error 400 login_error".into())),
+    ] {
+        check(InputKind::ApiError, &one(400, USE, "login_error", message), Ok(expected));
+    }
+}
+
+#[test]
+fn a_refused_login_depends_on_the_call() {
+    let refused = |call| one(400, call, "login_error", "Invalid credentials provided to login to the institution");
+    check(InputKind::ApiError, &refused(CREATE), Ok(Said::Not(Unrelated::Creation)));
+    check(InputKind::ApiError, &refused(RESUME), Ok(during_update(Cause::Credentials, None)));
+    check(InputKind::ApiError, &refused(REPAIR), Ok(during_update(Cause::Credentials, None)));
+    check(InputKind::ApiError, &refused(USE), Ok(broken(Cause::Credentials)));
+}
+
+/// The institution Heimdall of the sandbox asks for an MFA token at every turn.
+#[test]
+fn heimdall() {
+    let wants = |call, expiry: Value| {
+        let body = json!([{"code": "token_required", "message": "A MFA token is required by the institution to login",
+            "request_id": "8c7b283c6efa449c9c028a16b5c249fa", "session": "2675b703b9d4451f8d4861a3eee54449", "expiry": expiry,
+            "link": LINK, "token_generation_data": {"instructions": "x", "type": "numeric", "value": "12345"}}]);
+        error(428, call, body)
+    };
+    let in_use = |session| Said::Event(Event::Broken(Breakage { cause: Cause::Token, session, during_update: false }));
+    check(InputKind::ApiError, &wants(CREATE, json!(9600)), Ok(Said::Event(Event::CreationUnfinished)));
+    check(InputKind::ApiError, &wants(RESUME, json!(9600)), Ok(during_update(Cause::Token, session(9600))));
+    check(InputKind::ApiError, &wants(REPAIR, json!(9600)), Ok(during_update(Cause::Token, session(9600))));
+    for (expiry, session) in [
+        (json!(9600), session(9600)),
+        (json!("60"), session(60)),
+        (json!(u64::MAX), session(24 * 3600)),
+        (json!(0), None),
+        (json!(-5), None),
+        (Value::Null, None),
+    ] {
+        check(InputKind::ApiError, &wants(USE, expiry), Ok(in_use(session)));
+    }
+    // The bare object of the old support page, and no body at all.
+    let old = json!({"detail": "Token Required", "session": "2675b703b9d4451f8d4861a3eee54449", "expiry": 9600, "link": LINK});
+    check(InputKind::ApiError, &error(428, USE, old), Ok(in_use(session(9600))));
+    check(InputKind::ApiError, &error(428, USE, Value::Null), Ok(in_use(None)));
+    // Not every 428 wants a token.
+    check(InputKind::ApiError, &one(428, USE, "activation_required", ""), Ok(broken(Cause::AccountBlocked)));
+    check(InputKind::ApiError, &one(428, CREATE, "activation_required", ""), Ok(Said::Not(Unrelated::Creation)));
+}
+
+#[test]
+fn of_several_errors_the_most_final_counts() {
+    let several = |codes: &[&str]| {
+        let item = |code: &&str| json!({"code": code, "message": "This field is required."});
+        error(400, USE, codes.iter().map(item).collect())
+    };
+    let unknown = Said::Unknown("api_error 400 brand_new".into());
+    for (codes, expected) in [
+        (&["required", "invalid_link"][..], broken(Cause::Credentials)),
+        (&["invalid_link", "required", "brand_new"], broken(Cause::Credentials)),
+        (&["invalid_link", "unconfirmed_link"], Said::Event(Event::CreationUnfinished)),
+        (&["required", "institution_down"], Said::Not(Unrelated::Outage)),
+        (&["required", "brand_new"], unknown),
+    ] {
+        check(InputKind::ApiError, &several(codes), Ok(expected));
+    }
+}
+
+#[test]
+fn bodies_that_are_no_belvo_errors() {
+    let without_code = |status: u16| Said::Unknown(format!("api_error {status} without_code"));
+    for (status, body, expected) in [
+        (403, json!("<html><head><title>403 Forbidden</title></head></html>"), Said::Not(Unrelated::RateLimit)),
+        (401, json!({"detail": "Invalid Secret Keys"}), Said::Not(Unrelated::Keys)),
+        (404, json!({"detail": "Not found."}), Said::Event(Event::MissingReported)),
+        (404, json!("<html>"), without_code(404)),
+        (400, json!([]), without_code(400)),
+        (400, json!([{"field": "x", "terminal_id": [{"code": "invalid"}]}]), without_code(400)),
+        (418, Value::Null, without_code(418)),
+        (504, Value::Null, Said::Not(Unrelated::Outage)),
+        (429, json!("slow down"), Said::Not(Unrelated::RateLimit)),
+    ] {
+        check(InputKind::ApiError, &error(status, USE, body), Ok(expected));
+    }
+}
+
+#[test]
+fn what_identifies_an_api_error() {
+    let key = |body: &Value| input(InputKind::ApiError, body).key;
+    let first = one(400, USE, "invalid_link", "");
+    assert!(key(&first).is_some());
+    assert_eq!(key(&first), key(&one(400, REPAIR, "invalid_link", "again")));
+    assert_ne!(key(&first), key(&one(404, USE, "not_found", "")));
+    let mut outside = error(400, USE, json!([{"code": "invalid_link"}]));
+    assert_eq!(key(&outside), None);
+    outside["request_id"] = json!("3e7b283c-6efa-449c-9c02-8a16b5c249fd");
+    assert_eq!(key(&outside), key(&first));
+}
+
+#[test]
+fn errors_about_another_link_or_of_another_shape() {
+    let other: LinkId = "30cb4806-6e00-48a4-91c9-ca55968576c8".parse().unwrap();
+    let mismatch = Err(Undecodable::LinkMismatch { expected: link(), found: other.clone() });
+    let named = json!([{"code": "token_required", "link": other.as_str()}]);
+    check(InputKind::ApiError, &error(428, USE, named), mismatch.clone());
+    let path = format!("/api/links/{other}/refresh/");
+    check(InputKind::ApiError, &one(400, ("POST", &path), "invalid_link", ""), mismatch);
+
+    let status = Err(Undecodable::shape("$.http_status", "expected the status of an error, 400 to 599"));
+    for wrong in [200, 0, 600] {
+        check(InputKind::ApiError, &error(wrong, USE, Value::Null), status.clone());
+    }
+    let aliased = json!({"status": 400, "method": "GET", "path": "/x", "body": [{"code": "invalid_link"}], "new": 1});
+    check(InputKind::ApiError, &aliased, Ok(broken(Cause::Credentials)));
+    let bare = json!({"status": 400, "path": "/x"});
+    check(InputKind::ApiError, &bare, Err(Undecodable::shape("$", "missing field `method`")));
+}

@@ -1,0 +1,134 @@
+//! Webhooks as the documentation shows them, from 2021 until now.
+
+use super::*;
+
+fn arrived(resource: &str, kind: DataKind, items_count: Option<u64>) -> Said {
+    Said::Event(Event::DataArrived(Data { resource: resource.into(), kind, items_count, has_errors: false }))
+}
+
+fn webhook(family: &str, code: &str, data: Value) -> Value {
+    json!({"webhook_id": "aadf41a1fc8e4f79a49f7f04027ac999", "webhook_type": family, "process_type": "recurrent_update",
+        "webhook_code": code, "link_id": LINK, "request_id": REQUEST, "external_id": "your_external_id", "data": data})
+}
+
+#[test]
+fn link_family_in_every_version() {
+    let data = json!({"error_code": "login_error",
+        "error_message": "Invalid credentials provided to login to the institution", "status": 400});
+    let newest = webhook("LINK", "invalid_credentials", data.clone());
+    let without = |names: &[&str]| {
+        let mut older = newest.clone();
+        names.iter().for_each(|name| drop(older.as_object_mut().unwrap().remove(*name)));
+        older
+    };
+    for body in [
+        newest.clone(),
+        without(&["process_type"]),
+        without(&["process_type", "request_id", "external_id"]),
+        without(&["webhook_id", "process_type", "request_id", "external_id", "data"]),
+        webhook("LINKS", "invalid_credentials", Value::Null),
+        webhook("link", "INVALID_CREDENTIALS", json!([])),
+    ] {
+        check(InputKind::Webhook, &body, Ok(broken(Cause::Credentials)));
+    }
+    let input = input(InputKind::Webhook, &newest);
+    assert_eq!(input.profile.external_id.as_deref(), Some("your_external_id"));
+    assert!(input.key.is_some());
+    check(InputKind::Webhook, &webhook("LINK", "token_required", json!({"status": 428})), Ok(broken(Cause::Token)));
+    check(InputKind::Webhook, &webhook("LINK", "link_deleted", Value::Null), Ok(Said::Event(Event::LinkDeleted)));
+}
+
+#[test]
+fn consent_family_in_both_spellings() {
+    let data = json!({"consent_id": "c1", "consent_due_date": "2026-12-01T10:00:00.123456+00:00", "action": "renew",
+        "institution": "ofmockbank_br_retail", "institution_display_name": "Mock Bank", "institution_icon_logo": "https://x/y.svg"});
+    let consent = |due: &str| Consent {
+        id: Some("c1".into()),
+        due_at: Some(due.parse().unwrap()),
+        institution_display_name: Some("Mock Bank".into()),
+        institution_icon_logo: Some("https://x/y.svg".into()),
+    };
+    for prefix in ["openfinance_", ""] {
+        let mut ending = webhook("CONSENT", &format!("{prefix}consent_about_to_expire"), data.clone());
+        ending["external_id"] = Value::Null;
+        ending.as_object_mut().unwrap().remove("request_id");
+        let said = Said::Event(Event::ConsentEnding(consent("2026-12-01T10:00:00.123Z")));
+        check(InputKind::Webhook, &ending, Ok(said));
+        let profile = input(InputKind::Webhook, &ending).profile;
+        assert_eq!((profile.external_id, profile.institution.as_deref()), (None, Some("ofmockbank_br_retail")));
+
+        let expired = webhook("CONSENT", &format!("{prefix}consent_expired"), data.clone());
+        check(InputKind::Webhook, &expired, Ok(broken(Cause::ConsentEnded)));
+    }
+    let mut dated = data;
+    for (text, due) in [("2026-12-01", "2026-12-01T00:00:00Z"), ("2026-12-01T10:00:00", "2026-12-01T10:00:00Z")] {
+        dated["consent_due_date"] = json!(text);
+        let ending = webhook("CONSENT", "consent_about_to_expire", dated.clone());
+        check(InputKind::Webhook, &ending, Ok(Said::Event(Event::ConsentEnding(consent(due)))));
+    }
+}
+
+#[test]
+fn resource_families_and_their_counts() {
+    let history = json!({"total_transactions": 2456, "total_inflow_transactions": 1000, "total_outflow_transactions": 1456,
+        "first_transaction_date": "2022-02-09", "last_transaction_date": "2023-02-08"});
+    let records = json!({"total_employment_record_profiles": 1});
+    for (family, code, data, kind, count) in [
+        ("TRANSACTIONS", "historical_update", history, Historical, Some(2456)),
+        ("TRANSACTIONS", "new_transactions_available", json!({"new_transactions": 5}), New, Some(5)),
+        ("TRANSACTIONS", "transactions_updated", json!({"count": 5}), Changed, None),
+        ("ACCOUNTS", "new_accounts_available", json!({"new_accounts": 0}), New, Some(0)),
+        ("INVOICES", "initial_inflow_update", json!({"total_invoices": "9"}), Historical, None),
+        ("EMPLOYMENT_RECORDS", "historical_update", records, Historical, Some(1)),
+        ("OWNERS", "historical_update", json!([1]), Historical, None),
+        ("BILLS", "historical_update", json!({"errors": [], "total_bills": -1}), Historical, None),
+    ] {
+        check(InputKind::Webhook, &webhook(family, code, data), Ok(arrived(family, kind, count)));
+    }
+    for errors in [json!([{"code": "x", "message": "y"}]), json!({"a": 1}), json!("x"), json!(true)] {
+        let body = webhook("ACCOUNTS", "historical_update", json!({"errors": errors}));
+        let Event::DataArrived(data) = input(InputKind::Webhook, &body).event else { panic!("{body}") };
+        assert!(data.has_errors, "{body}");
+    }
+}
+
+#[test]
+fn what_is_no_webhook_about_this_link() {
+    let unknown = |what: &str| Ok(Said::Unknown(what.into()));
+    let shape = |at: &str, problem: &str| Err(Undecodable::shape(at, problem));
+    let other: LinkId = "30cb4806-6e00-48a4-91c9-ca55968576c8".parse().unwrap();
+    for (body, expected) in [
+        (webhook("LINK", "link_healed", Value::Null), unknown("webhook LINK link_healed")),
+        (webhook("LINK", "consent_expired", Value::Null), unknown("webhook LINK consent_expired")),
+        (webhook("DREAMS", "historical_update", Value::Null), unknown("webhook DREAMS historical_update")),
+        (webhook("A B", &"x".repeat(99), Value::Null), unknown(&format!("webhook A?B {}", "x".repeat(64)))),
+        (
+            json!({"webhook_id": "x", "webhook_type": "PAYMENT_INTENT", "webhook_code": "STATUS_UPDATE", "object_id": "y"}),
+            Err(Undecodable::Payments),
+        ),
+        (json!({"eventType": "PAYMENT", "eventCode": "x"}), Err(Undecodable::Payments)),
+        (json!({"webhook_type": "LINK", "webhook_code": "x"}), shape("$.link_id", "missing")),
+        (json!({"link_id": 7}), shape("$.link_id", "expected a string")),
+        (json!({"link_id": LINK, "webhook_code": "x"}), shape("$.webhook_type", "missing")),
+        (
+            json!({"link_id": LINK, "webhook_type": "LINK", "webhook_code": {}}),
+            shape("$.webhook_code", "expected a text"),
+        ),
+        (json!([]), shape("$", "expected an object")),
+        (
+            json!({"link_id": other.as_str(), "webhook_type": "LINK", "webhook_code": "x"}),
+            Err(Undecodable::LinkMismatch { expected: link(), found: other }),
+        ),
+    ] {
+        check(InputKind::Webhook, &body, expected);
+    }
+}
+
+#[test]
+fn the_link_of_a_webhook() {
+    let upper = webhook("LINK", "x", Value::Null).to_string().replace(LINK, &LINK.to_uppercase());
+    assert_eq!(link_of_webhook(upper.as_bytes()), Ok(link()));
+    assert_eq!(link_of_webhook(b""), Err(Undecodable::Empty));
+    assert_eq!(link_of_webhook(b"7"), Err(Undecodable::shape("$", "expected an object")));
+    assert!(matches!(link_of_webhook(br#"{"link_id": "a.b"}"#), Err(Undecodable::WrongShape { .. })));
+}

@@ -1,0 +1,235 @@
+//! Losing trust in a link, and the outage while nobody mends it: the one prompt, doubts, reminders, news about the
+//! cause.
+
+use super::draft::{Draft, Next};
+use super::upkeep::refuse_errors;
+use super::{
+    Breakage, Cause, Data, Episode, Fallback, Notice, Observation, Prompt, Proof, Quiet, Refusal, Session, State,
+    Status, Suspicion, Timestamp,
+};
+
+impl Draft<'_> {
+    // --- leaving Valid ---
+
+    /// Opens the one episode of an outage, with its one prompt.
+    fn open(&mut self, breakage: &Breakage) -> State {
+        self.link.episodes_count += 1;
+        let number = self.link.episodes_count;
+        let episode = Episode::open(number, breakage.cause, self.now, self.link.muted, self.policy);
+        if episode.prompt == Prompt::Sent {
+            self.tell(Notice::UpdateRequired, Some(&episode));
+        }
+        self.link.quiet = Quiet::Listening;
+        broken(episode, breakage.cause, breakage.session)
+    }
+
+    /// LINK webhooks and errors of data calls come only for links that were once confirmed; errors of the creation
+    /// itself do not.
+    pub(super) fn break_unconfirmed(&mut self, breakage: &Breakage) -> Next {
+        if breakage.during_update { Err(Refusal::CreationOnly) } else { Ok(self.open(breakage)) }
+    }
+
+    /// Evidence right after a recovery may be a late retry of the old outage, and an answer to a PUT on a working link
+    /// says nothing of the stored credentials: both are held and asked about.
+    pub(super) fn break_or_suspect(&mut self, suspicion: Option<Suspicion>, breakage: &Breakage) -> Next {
+        let settings = self.policy.settings();
+        let settled_at = self.link.recovered_at.map(|at| at.after(settings.settle_window));
+        let unsettled = settled_at.filter(|&at| self.now < at);
+        if unsettled.is_none() && !breakage.during_update {
+            return Ok(self.open(breakage));
+        }
+        let answer_wait = settings.verify_wait * settings.verify_attempts_max;
+        let until = match unsettled {
+            Some(settled_at) if !settings.can_verify => settled_at,
+            _ => self.now.after(answer_wait),
+        };
+        // What Belvo's status cannot show outlives what it can: one bare `valid` must not refute both.
+        let doubted = match suspicion {
+            Some(held) if is_hidden(held.breakage.cause) && !is_hidden(breakage.cause) => held.breakage,
+            Some(_) | None => breakage.clone(),
+        };
+        self.ask_belvo();
+        // The doubt is as new as its newest evidence: a read from before that refutes nothing.
+        Ok(State::Valid { suspicion: Some(Suspicion { breakage: doubted, at: self.now, until }) })
+    }
+
+    /// Evidence that stood unanswered is believed: it is never lost.
+    pub(super) fn believe(&mut self, suspicion: &Suspicion) -> State {
+        self.open(&suspicion.breakage)
+    }
+
+    // --- the first words about a link ---
+
+    pub(super) fn first_word(&self) -> Next {
+        if self.link.version == 0 { Ok(State::Unconfirmed) } else { Err(Refusal::AlreadyKnown) }
+    }
+
+    pub(super) fn claim_creation(&mut self) -> Next {
+        if self.policy.can_verify() { self.ask(State::Unconfirmed) } else { Ok(State::Valid { suspicion: None }) }
+    }
+
+    pub(super) fn observe_unconfirmed(&mut self, seen: &Observation) -> Next {
+        self.link.verify_asked_at = None;
+        match seen.status {
+            Status::Unconfirmed => self.first_word(),
+            Status::Valid => {
+                self.note_access(seen);
+                Ok(State::Valid { suspicion: None })
+            }
+            Status::Invalid => Ok(self.open(&Breakage::of(Cause::Credentials))),
+            Status::TokenRequired => Ok(self.open(&Breakage::of(Cause::Token))),
+        }
+    }
+
+    pub(super) fn confirm_by_data(&mut self, data: &Data) -> Next {
+        refuse_errors(data)?;
+        self.take_data(data)
+    }
+
+    // --- while Valid ---
+
+    pub(super) fn observe_valid(&mut self, suspicion: Option<Suspicion>, seen: &Observation) -> Next {
+        let breakage = match seen.status {
+            Status::Unconfirmed => return Err(Refusal::CreationOnly),
+            Status::Valid => return self.reassure(suspicion, seen),
+            Status::Invalid => Breakage::of(Cause::Credentials),
+            Status::TokenRequired => Breakage::of(Cause::Token),
+        };
+        if self.link.recovered_at.is_some_and(|at| seen.observed_at < at) {
+            return Err(Refusal::Stale);
+        }
+        self.link.verify_asked_at = None;
+        // Belvo's status is coarser than the evidence that made us ask: keep what the evidence knew.
+        let breakage = match suspicion {
+            Some(held) if fallback_of(held.breakage.cause) == fallback_of(breakage.cause) => held.breakage,
+            Some(_) | None => breakage,
+        };
+        Ok(self.open(&breakage))
+    }
+
+    fn reassure(&mut self, suspicion: Option<Suspicion>, seen: &Observation) -> Next {
+        let refuted = suspicion.as_ref().is_some_and(|held| {
+            // For these causes Belvo's `valid` means nothing unless it has had access since.
+            seen.observed_at >= held.at && shows(held.breakage.cause, seen, held.at)
+        });
+        let accessed = self.note_access(seen);
+        // A read from before the doubt is not the answer we wait for.
+        let answers = suspicion.as_ref().is_none_or(|held| seen.observed_at >= held.at);
+        let answered = answers && self.link.verify_asked_at.take().is_some();
+        match suspicion {
+            Some(held) if !refuted && (accessed || answered) => Ok(State::Valid { suspicion: Some(held) }),
+            Some(_) if !refuted => Err(Refusal::AlreadyKnown),
+            None if !accessed && !answered => Err(Refusal::AlreadyKnown),
+            Some(_) | None => Ok(State::Valid { suspicion: None }),
+        }
+    }
+
+    // --- while broken ---
+
+    /// More evidence in an open episode refines the cause; it never prompts again.
+    pub(super) fn restate(&mut self, state: State, breakage: &Breakage) -> Next {
+        let (episode, session) = match &state {
+            State::Invalid { episode } => (episode, None),
+            State::TokenRequired { episode, session } => (episode, *session),
+            State::Unconfirmed | State::Valid { .. } | State::Updating { .. } | State::Removed => {
+                return Err(Refusal::NotBroken);
+            }
+        };
+        let episode = Episode { cause: breakage.cause, ..episode.clone() };
+        let next = broken(episode, breakage.cause, breakage.session.or(session));
+        if next == state { Err(Refusal::AlreadyKnown) } else { Ok(next) }
+    }
+
+    pub(super) fn drop_session(&mut self, episode: Episode, session: Option<Session>) -> Next {
+        match session {
+            Some(_) => Ok(State::TokenRequired { episode, session: None }),
+            None => Err(Refusal::AlreadyKnown),
+        }
+    }
+
+    pub(super) fn observe_broken(&mut self, state: State, seen: &Observation) -> Next {
+        let Some(episode) = state.episode().cloned() else { return Err(Refusal::NotBroken) };
+        let as_before = |observed: Cause| fallback_of(observed) == fallback_of(episode.cause);
+        match seen.status {
+            Status::Unconfirmed => Err(Refusal::CreationOnly),
+            Status::Valid if seen.observed_at < episode.opened_at => Err(Refusal::Stale),
+            Status::Valid if !shows(episode.cause, seen, episode.opened_at) => Err(Refusal::AlreadyKnown),
+            Status::Valid => Ok(self.recover(&episode, Proof::Observed, Some(seen))),
+            Status::Invalid | Status::TokenRequired if seen.observed_at < self.link.since => Err(Refusal::Stale),
+            Status::Invalid if as_before(Cause::Credentials) => Err(Refusal::AlreadyKnown),
+            Status::TokenRequired if as_before(Cause::Token) => Err(Refusal::AlreadyKnown),
+            Status::Invalid => self.restate(state, &Breakage::of(Cause::Credentials)),
+            Status::TokenRequired => self.restate(state, &Breakage::of(Cause::Token)),
+        }
+    }
+
+    /// Data on a broken link is a hint: it may be late, or the link may work again.
+    pub(super) fn take_data_while_broken(&mut self, state: State, data: &Data) -> Next {
+        refuse_errors(data)?;
+        let Some(episode) = state.episode().cloned() else { return Err(Refusal::NotBroken) };
+        let late_until = episode.opened_at.after(self.policy.settings().settle_window);
+        if !self.policy.can_verify() && self.now >= late_until {
+            return self.recover_by_data(episode, data);
+        }
+        self.tell(Notice::DataAvailable(data.clone()), Some(&episode));
+        self.ask_belvo();
+        Ok(state)
+    }
+
+    pub(super) fn remind(&mut self, state: State) -> Next {
+        if self.link.deadline(self.policy).is_none_or(|at| self.now < at) {
+            return Err(Refusal::NotDue);
+        }
+        let mut state = state;
+        let (State::Invalid { episode } | State::TokenRequired { episode, .. }) = &mut state else {
+            return Err(Refusal::NotBroken);
+        };
+        episode.climb(self.now, self.policy);
+        let reminder = Notice::Reminder { number: episode.reminders_count };
+        let episode = episode.clone();
+        self.tell(reminder, Some(&episode));
+        Ok(state)
+    }
+
+    /// Sends the episode's one prompt if it was held back and nothing holds it any more.
+    pub(super) fn release_prompt(&mut self, state: &mut State) {
+        if self.link.muted {
+            return;
+        }
+        if let State::Invalid { episode } | State::TokenRequired { episode, .. } = state
+            && episode.prompt == Prompt::Held
+        {
+            episode.prompt = Prompt::Sent;
+            let episode = episode.clone();
+            self.tell(Notice::UpdateRequired, Some(&episode));
+        }
+    }
+}
+
+/// The broken state that fits a cause.
+fn broken(episode: Episode, cause: Cause, session: Option<Session>) -> State {
+    match fallback_of(cause) {
+        Fallback::Invalid => State::Invalid { episode },
+        Fallback::TokenRequired => State::TokenRequired { episode, session },
+    }
+}
+
+pub(super) const fn fallback_of(cause: Cause) -> Fallback {
+    match cause {
+        Cause::Token => Fallback::TokenRequired,
+        Cause::Credentials | Cause::AccountBlocked | Cause::ConsentEnded | Cause::Unsupported => Fallback::Invalid,
+    }
+}
+
+/// Whether an observed `valid` says anything about this cause: of a hidden one, only an access after `since` does.
+pub(super) fn shows(cause: Cause, seen: &Observation, since: Timestamp) -> bool {
+    !is_hidden(cause) || seen.last_accessed_at.is_some_and(|at| at > since)
+}
+
+/// Whether Belvo's status shows nothing of the cause: it knows no locked account, no ended consent, no unsupported MFA.
+const fn is_hidden(cause: Cause) -> bool {
+    match cause {
+        Cause::AccountBlocked | Cause::ConsentEnded | Cause::Unsupported => true,
+        Cause::Credentials | Cause::Token => false,
+    }
+}

@@ -1,0 +1,68 @@
+//! A link while one event changes it.
+//!
+//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `upkeep`, `orders`. Each notes
+//! effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
+
+use super::{
+    DedupKey, Effect, Episode, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step, Timestamp,
+};
+
+/// A link being changed by one event. Thrown away whole if the event is refused.
+pub(super) struct Draft<'a> {
+    pub(super) link: Link,
+    pub(super) effects: Vec<Effect>,
+    pub(super) now: Timestamp,
+    pub(super) policy: &'a Policy,
+}
+
+/// What an arm answers: the state to go to.
+pub(super) type Next = Result<State, Refusal>;
+
+impl<'a> Draft<'a> {
+    pub(super) fn of(link: &Link, now: Timestamp, policy: &'a Policy) -> Self {
+        Self { link: link.clone(), effects: Vec::new(), now: now.max(link.updated_at), policy }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.link.state.clone()
+    }
+
+    pub(super) fn refuse_repeat(&self, key: DedupKey) -> Result<(), Refusal> {
+        let window = self.policy.settings().repeat_window;
+        let repeated = self.link.recent.iter().any(|seen| seen.key == key && self.now.since(seen.at) <= window);
+        if repeated { Err(Refusal::Repeated) } else { Ok(()) }
+    }
+
+    pub(super) fn learn(&mut self, profile: &Profile) {
+        self.link.profile.learn(profile);
+    }
+
+    pub(super) fn has_learnt(&self, before: &Link) -> bool {
+        self.link.profile != before.profile
+    }
+
+    /// Closes the draft: the step is taken.
+    pub(super) fn accept(mut self, before: &Link, state: State, key: Option<DedupKey>) -> Step {
+        let window = self.policy.settings().repeat_window;
+        let now = self.now;
+        self.link.recent.retain(|seen| now.since(seen.at) <= window);
+        if let Some(key) = key {
+            if self.link.recent.len() == RECENT_KEYS_MAX {
+                self.link.recent.remove(0);
+            }
+            self.link.recent.push(Seen { key, at: now });
+        }
+        let from = before.state.name();
+        if state.name() != from {
+            self.link.since = now;
+        }
+        self.link.state = state;
+        self.link.version += 1;
+        self.link.updated_at = now;
+        Step { link: self.link, from, at: now, effects: self.effects }
+    }
+
+    pub(super) fn tell(&mut self, notice: Notice, episode: Option<&Episode>) {
+        self.effects.push(Effect::Notice { notice, episode: episode.cloned() });
+    }
+}

@@ -1,0 +1,10 @@
+//! The tests of the machine in `src/link`: that it is its table and the drawings, that it keeps its rules, and that it
+//! knows Belvo's traps.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod drawings;
+mod properties;
+mod table;
+mod traps;
+mod world;

@@ -1,0 +1,88 @@
+//! The table and the machine are the same thing: every state, every event, both ways.
+//!
+//! The machine is explored from links that random walks reach; the walks are the same in every run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::world::{ENDINGS, HOUR, MINUTE, START, Story, events, profiles, shift};
+use relink::link::table::MOVES;
+use relink::link::{Event, EventName, Input, Link, Policy, Profile, Refusal, StateName, Timestamp, step};
+
+const WALKS: u64 = 60;
+const WALK_LENGTH: usize = 40;
+
+/// What the machine was seen to do with each state and event; no targets: it refused whatever was tried.
+type Seen = BTreeMap<(StateName, EventName), BTreeSet<StateName>>;
+
+fn explore() -> Seen {
+    let mut seen = Seen::new();
+    for walk in 0..WALKS {
+        let mut rng = fastrand::Rng::with_seed(walk);
+        let mut story = Story::new(walk % 2 == 0);
+        let mut now = START;
+        for _ in 0..WALK_LENGTH {
+            try_everything(&story.link, now, &story.policy, &mut seen);
+            let choice = events(now);
+            let event = choice[rng.usize(..choice.len())].clone();
+            let profile = profiles()[rng.usize(..profiles().len())].clone();
+            now = shift(now, rng.i64(-MINUTE..8 * HOUR) / rng.i64(1..60));
+            if event == Event::DeadlinePassed {
+                now = story.link.deadline(&story.policy).unwrap_or(now).max(now);
+            }
+            // A refusal is as good a step as any: the walk goes on from the same link.
+            let _refused = story.hear(Input { event, key: None, profile }, now);
+        }
+        for ending in ENDINGS {
+            let mut ended = story.clone();
+            ended.hear(ending, now).unwrap();
+            try_everything(&ended.link, now, &ended.policy, &mut seen);
+        }
+    }
+    seen
+}
+
+fn try_everything(link: &Link, now: Timestamp, policy: &Policy, seen: &mut Seen) {
+    let news = Profile { external_id: Some("user-7".into()), ..Profile::default() };
+    for at in [Some(now), link.deadline(policy)].into_iter().flatten() {
+        for event in events(at).into_iter().chain(ENDINGS) {
+            let targets = seen.entry((link.state.name(), event.name())).or_default();
+            let mut input = Input::from(event);
+            let mut answer = step(link, &input, at, policy);
+            if answer == Err(Refusal::AlreadyKnown) {
+                input.profile = news.clone();
+                answer = step(link, &input, at, policy);
+            }
+            targets.extend(answer.ok().map(|step| step.link.state.name()));
+        }
+    }
+}
+
+fn listed() -> Seen {
+    MOVES.iter().map(|row| ((row.from, row.on), row.to.iter().copied().collect())).collect()
+}
+
+#[test]
+fn the_machine_does_what_the_table_lists_and_nothing_else() {
+    let listed = listed();
+    let explored = explore();
+    for from in StateName::ALL {
+        for on in EventName::ALL {
+            let done = explored.get(&(from, on)).unwrap_or_else(|| panic!("{from} × {on} was never tried"));
+            let none = BTreeSet::new();
+            assert_eq!(done, listed.get(&(from, on)).unwrap_or(&none), "{from} × {on}: machine, then table");
+        }
+    }
+}
+
+#[test]
+fn the_table_is_in_order_and_has_no_row_twice() {
+    assert!(MOVES.is_sorted_by(|a, b| (a.from, a.on) < (b.from, b.on)));
+    for row in MOVES {
+        assert!(!row.to.is_empty() && row.to.is_sorted_by(|a, b| a < b), "{row:?}");
+    }
+}
+
+#[test]
+fn nothing_leads_out_of_removed() {
+    assert!(MOVES.iter().all(|row| row.from != StateName::Removed));
+}

@@ -1,0 +1,140 @@
+//! What the tests of the machine have in common: the policies, the events that can happen to a link, and a link's story
+//! so far.
+//!
+//! Events are made for a moment: the times in them lie around it, before and after, near and far.
+
+use std::time::Duration;
+
+use relink::link::{
+    AccessMode, Breakage, Cause, Command, Consent, Data, DataKind, Event, Input, Link, Observation, Policy, Profile,
+    Refusal, Session, Settings, Status, Step, Timestamp, step,
+};
+
+/// When every story begins.
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+pub(crate) const MINUTE: i64 = 60_000;
+pub(crate) const HOUR: i64 = 60 * MINUTE;
+pub(crate) const DAY: i64 = 24 * HOUR;
+
+/// A moment so many milliseconds away, before or after.
+pub(crate) fn shift(at: Timestamp, millis: i64) -> Timestamp {
+    Timestamp::from_millis(at.as_millis() + millis)
+}
+
+/// The default policy, with or without API keys.
+pub(crate) fn policy(can_verify: bool) -> Policy {
+    Policy::new(Settings { can_verify, ..Settings::default() }).unwrap()
+}
+
+/// A link nothing has been heard of.
+pub(crate) fn unheard_of() -> Link {
+    Link::unheard_of("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().unwrap(), START)
+}
+
+/// Everything that can happen to a link at `now`, except its end.
+pub(crate) fn events(now: Timestamp) -> Vec<Event> {
+    let mut events = vec![
+        Event::CreationUnfinished,
+        Event::SessionExpired,
+        Event::UpdateClaimed,
+        Event::UpdateAbandoned,
+        Event::MissingReported,
+        Event::RefreshAccepted,
+        Event::DeadlinePassed,
+    ];
+    for due_at in [None, Some(shift(now, 7 * DAY))] {
+        events.push(Event::ConsentEnding(Consent { due_at, ..Consent::default() }));
+    }
+    for until in [-MINUTE, 10 * MINUTE, 3 * HOUR] {
+        events.push(Event::UpdateStarted { until: shift(now, until) });
+    }
+    let commands = [Command::Mute, Command::Unmute, Command::Snooze(shift(now, 2 * DAY)), Command::Verify];
+    events.extend(commands.map(Event::Command));
+    for cause in CAUSES {
+        for during_update in [false, true] {
+            events.push(Event::Broken(Breakage { during_update, ..Breakage::of(cause) }));
+        }
+    }
+    for during_update in [false, true] {
+        let session = Some(Session { expires_at: shift(now, 20 * MINUTE) });
+        events.push(Event::Broken(Breakage { cause: Cause::Token, session, during_update }));
+    }
+    for status in [Status::Valid, Status::Invalid, Status::TokenRequired, Status::Unconfirmed] {
+        for read in [0, -MINUTE, -2 * DAY] {
+            for accessed in [None, Some(0), Some(-HOUR)] {
+                let observed_at = shift(now, read);
+                let last_accessed_at = accessed.map(|before| shift(observed_at, before));
+                events.push(Event::Observed(Observation { observed_at, status, last_accessed_at }));
+            }
+        }
+    }
+    for (resource, kind) in [
+        ("TRANSACTIONS", DataKind::Historical),
+        ("OWNERS", DataKind::Historical),
+        ("TRANSACTIONS", DataKind::New),
+        ("TRANSACTIONS", DataKind::Changed),
+    ] {
+        for has_errors in [false, true] {
+            events.push(Event::DataArrived(Data { resource: resource.into(), kind, items_count: None, has_errors }));
+        }
+    }
+    events
+}
+
+/// What ends a link.
+pub(crate) const ENDINGS: [Event; 3] = [Event::LinkDeleted, Event::ObservedMissing, Event::Command(Command::Forget)];
+
+pub(crate) const CAUSES: [Cause; 5] =
+    [Cause::Credentials, Cause::Token, Cause::AccountBlocked, Cause::ConsentEnded, Cause::Unsupported];
+
+/// What messages may say of a link beside the fact.
+pub(crate) fn profiles() -> [Profile; 4] {
+    let of = |access_mode, hours: Option<u64>, resources: &[&str]| Profile {
+        access_mode,
+        refresh_every: hours.map(|hours| Duration::from_secs(hours * 3600)),
+        fetch_resources: resources.iter().map(|&resource| resource.to_owned()).collect(),
+        ..Profile::default()
+    };
+    [
+        of(None, None, &[]),
+        of(Some(AccessMode::Recurrent), Some(6), &["OWNERS", "TRANSACTIONS"]),
+        of(Some(AccessMode::Recurrent), Some(24), &[]),
+        of(Some(AccessMode::Single), None, &["TRANSACTIONS"]),
+    ]
+}
+
+/// One thing that was put to the machine, and what it said.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) before: Link,
+    pub(crate) input: Input,
+    pub(crate) now: Timestamp,
+    pub(crate) answer: Result<Step, Refusal>,
+}
+
+/// A link and everything that happened to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Story {
+    pub(crate) policy: Policy,
+    pub(crate) link: Link,
+    pub(crate) heard: Vec<Heard>,
+}
+
+impl Story {
+    pub(crate) fn new(can_verify: bool) -> Self {
+        Self { policy: policy(can_verify), link: unheard_of(), heard: Vec::new() }
+    }
+
+    /// Puts one input to the machine.
+    pub(crate) fn hear(&mut self, input: impl Into<Input>, now: Timestamp) -> Result<Step, Refusal> {
+        let input = input.into();
+        let before = self.link.clone();
+        let answer = step(&before, &input, now, &self.policy);
+        if let Ok(step) = &answer {
+            self.link = step.link.clone();
+        }
+        self.heard.push(Heard { before, input, now, answer: answer.clone() });
+        answer
+    }
+}

@@ -1,0 +1,226 @@
+//! The node on a real nats-server: from a publish on an input subject to the state and notices on `LINKS`, and what survives.
+
+mod support;
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull;
+use futures::StreamExt;
+use relink::contract::{NoticeBody, Record};
+use relink::link::{Policy, Settings, Timestamp};
+use relink::nats::commit::Fences;
+use relink::nats::node::{Node, NodeError, NodeOptions};
+use relink::nats::subject::Subjects;
+use relink::store::{MemoryStore, Store};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use support::{TestNats, within};
+
+const LANES: u16 = 4;
+const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
+
+struct RunningNode {
+    store: MemoryStore,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), NodeError>>,
+}
+
+impl RunningNode {
+    async fn start(nats: &TestNats, store: MemoryStore) -> Self {
+        let options = NodeOptions {
+            subjects: Subjects::default(),
+            partitions: LANES,
+            owner: "test".to_owned(),
+            policy: Policy::new(Settings { can_verify: true, ..Settings::default() })
+                .expect("the defaults are in range"),
+        };
+        let node = Node::new(nats.connect().await, options, store.clone());
+        let mut phase = node.phase();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(node.run(shutdown.clone()));
+        let running = within("starting the lanes", async {
+            phase.wait_for(|phase| *phase == relink::nats::node::Phase::Running).await.map(|_| ())
+        });
+        running.await.expect("the node runs");
+        Self { store, shutdown, task }
+    }
+
+    async fn stop(self) -> MemoryStore {
+        self.shutdown.cancel();
+        within("stopping", self.task).await.expect("no panic").expect("a clean end");
+        self.store
+    }
+
+    /// Ends it without any goodbye, as `kill -9` would.
+    async fn abort(self) -> MemoryStore {
+        self.task.abort();
+        let _ = self.task.await;
+        self.store
+    }
+}
+
+fn webhook(code: &str, request: u32) -> String {
+    format!(
+        r#"{{"webhook_id":"aadf41a1fc8e4f79a49f7f04027ac999","webhook_type":"LINK","process_type":"recurrent_update",
+            "webhook_code":"{code}","link_id":"{LINK}","request_id":"{request:08}-51eb-4350-9c74-5df5ac92a7f6",
+            "external_id":"user-7","data":{{}}}}"#
+    )
+}
+
+async fn publish(nats: &TestNats, subject: &str, body: impl Into<String>) {
+    let ack = nats.context.publish(subject.to_owned(), body.into().into()).await.expect("a publish");
+    ack.await.expect("stored");
+}
+
+/// Everything on `LINKS` of these subjects, until `count` have come.
+async fn read_output(nats: &TestNats, filter: &str, count: usize) -> Vec<(String, bytes::Bytes)> {
+    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+    let config = pull::OrderedConfig { filter_subject: filter.to_owned(), ..pull::OrderedConfig::default() };
+    let consumer = stream.create_consumer(config).await.expect("a consumer");
+    let messages = consumer.messages().await.expect("messages");
+    let collect = messages.take(count).map(|message| {
+        let message = message.expect("a message");
+        (message.subject.to_string(), message.payload.clone())
+    });
+    within(filter, collect.collect()).await
+}
+
+async fn last_sequence(nats: &TestNats) -> u64 {
+    nats.context.get_stream("LINKS").await.expect("the stream").cached_info().state.last_sequence
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_becomes_one_prompt() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("invalid_credentials", 1)).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("invalid_credentials", 1)).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("invalid_credentials", 2)).await;
+    let refused = read_output(&nats, &format!("link.refused.{LINK}"), 2).await;
+    assert!(refused[0].1.windows(8).any(|w| w == b"repeated"), "{refused:?}");
+    assert!(refused[1].1.windows(13).any(|w| w == b"already_known"), "{refused:?}");
+    let notices = read_output(&nats, "link.notice.>", 1).await;
+    assert_eq!(notices[0].0, format!("link.notice.update_required.{LINK}"));
+    let notice: NoticeBody = serde_json::from_slice(&notices[0].1).expect("a notice");
+    assert_eq!(notice.external_id.as_deref(), Some("user-7"));
+    let store = node.stop().await;
+    let stored = store.get(&LINK.parse().expect("an id")).expect("a store").expect("the link");
+    assert_eq!(stored.parse().expect("a record").version, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_read_is_set_aside_and_the_lane_goes_on() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), "not json").await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), "").await;
+    publish(&nats, &format!("belvo.telepathy.{LINK}"), "{}").await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("link_healed", 1)).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 2)).await;
+    read_output(&nats, "link.notice.update_required.*", 1).await;
+    let dead = nats.read("RELINK_DEAD").await;
+    let subjects: Vec<_> = dead.iter().map(|(_, subject, ..)| subject.as_str()).collect();
+    assert_eq!(
+        subjects,
+        ["relink.dead.malformed", "relink.dead.malformed", "relink.dead.unknown_subject", "relink.dead.unknown_code"]
+    );
+    assert_eq!(&dead[0].3[..], b"not json");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loses_nothing_and_says_nothing_twice() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
+    read_output(&nats, "link.mark.*", 1).await;
+    let store = node.abort().await;
+    publish(&nats, "belvo.webhook.other", webhook("token_required", 2).replace(LINK, "other")).await;
+    // A host crash on top: the store is what it was at its last checkpoint, or gone.
+    for store in [store.durable(), MemoryStore::default()] {
+        let node = RunningNode::start(&nats, store).await;
+        let notices = read_output(&nats, "link.notice.>", 2).await;
+        assert_eq!(notices[0].0, format!("link.notice.update_required.{LINK}"));
+        assert_eq!(notices[1].0, "link.notice.update_required.other");
+        let before = last_sequence(&nats).await;
+        let store = node.stop().await;
+        assert_eq!(store.count().expect("a store").values().sum::<u64>(), 2);
+        assert_eq!(last_sequence(&nats).await, before);
+    }
+    assert_eq!(read_output(&nats, "link.notice.>", 2).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_node_is_refused_and_its_deliveries_are_not_lost() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let first = RunningNode::start(&nats, MemoryStore::default()).await;
+    // Somebody else takes the lanes; the first node does not know yet.
+    let now = Timestamp::from_millis(1);
+    Fences::take(&nats.batches(), &Subjects::default(), LANES, "another", now).await.expect("the fences");
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
+    let ended = within("the end of a replaced node", first.task).await.expect("no panic");
+    assert!(matches!(ended, Err(NodeError::Fenced)), "{ended:?}");
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    let states = read_output(&nats, "link.state.>", 1).await;
+    assert_eq!(Record::parse(&states[0].1).expect("a record").version, 1);
+    assert_eq!(node.stop().await.count().expect("a store").values().sum::<u64>(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_stream_made_anew_is_read_from_its_beginning() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    for request in 0..5 {
+        publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", request)).await;
+    }
+    read_output(&nats, &format!("link.refused.{LINK}"), 4).await;
+    let store = node.stop().await;
+    nats.context.delete_stream("BELVO").await.expect("deleted");
+    nats.ensure(LANES).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("link_deleted", 9)).await;
+    let node = RunningNode::start(&nats, store).await;
+    read_output(&nats, "link.notice.removed.*", 1).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_knows_more_than_the_stream_is_rebuilt() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
+    read_output(&nats, "link.notice.>", 1).await;
+    let store = node.stop().await;
+    nats.context.delete_stream("LINKS").await.expect("deleted");
+    nats.context.delete_stream("KV_links").await.expect("deleted");
+    nats.ensure(LANES).await;
+    let node = RunningNode::start(&nats, store).await;
+    // Nothing is left of the states, but all of the input is: the story is told again from it.
+    read_output(&nats, "link.notice.>", 1).await;
+    let store = node.stop().await;
+    assert_eq!(store.count().expect("a store").values().sum::<u64>(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timers_fire_without_any_input() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
+    publish(&nats, &format!("belvo.widget.{LINK}"), r#"{"event":"started","expires_in_seconds":1}"#).await;
+    // The token dies after a second, and Belvo is asked.
+    let jobs = read_output(&nats, "link.job.verify.*", 1).await;
+    assert!(String::from_utf8_lossy(&jobs[0].1).contains("\"timer\""), "{jobs:?}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_may_go_and_come_back() {
+    let mut nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
+    read_output(&nats, "link.notice.>", 1).await;
+    nats.restart().await;
+    publish(&nats, "belvo.webhook.x", webhook("token_required", 2).replace(LINK, "x")).await;
+    tokio::time::timeout(Duration::from_secs(30), read_output(&nats, "link.notice.>", 2)).await.expect("it goes on");
+    node.stop().await;
+}
