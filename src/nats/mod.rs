@@ -11,6 +11,7 @@
 //! | [`lane`], [`resume`] | one partition's deliveries, in order; where it goes on |
 //! | [`commit`], [`envelope`] | one atomic batch for a plan, guarded by fences; what each message says of itself |
 //! | [`replica`] | brings a store up to the stream: start, take-over and rebuild |
+//! | [`history`] | everything decided about one link, for whoever asks why |
 //! | [`server`], [`server_binary`] | a nats-server of our own: started and stopped; found or installed |
 //!
 //! This room moves bytes. It never looks into a link or decides about one. [`node`] alone asks the clock, for timers.
@@ -24,6 +25,7 @@ pub mod batch;
 pub mod publisher;
 
 pub mod dead_letter;
+pub mod history;
 
 pub mod commit;
 pub mod envelope;
