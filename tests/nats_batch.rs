@@ -145,6 +145,8 @@ async fn a_known_message_id_refuses_the_batch() {
     };
     nats.batches().publish_atomic(named()).await.expect("the id is new");
     assert!(matches!(nats.batches().publish_atomic(named()).await, Err(BatchError::Duplicate)));
+    let alone = named().remove(0);
+    assert!(matches!(nats.batches().publish_atomic(vec![alone]).await, Err(BatchError::Duplicate)));
     assert_eq!(nats.read("LINKS").await.len(), 2);
 }
 

@@ -7,6 +7,9 @@
 //!   …                       mn  Sequence n, Commit 1 ──reply─▶ ack {last sequence, count} or the refusal of all of them
 //! ```
 //!
+//! A batch costs the server a temporary store, some 3 ms whatever its size (2.15.1, file storage), where a plain publish
+//! is synced in 0.6 ms. So a batch of one message is sent as what it is: a plain publish with the same guarantees.
+//!
 //! Until the commit the server holds the batch in memory, so batch *k+1* may be staged while *k* commits. Expectations
 //! (the fence) are checked at the commit: a batch that was staged before its owner was replaced is refused after.
 //!
@@ -82,10 +85,8 @@ impl BatchMessage {
         self
     }
 
-    fn into_parts(self, batch_id: &str, sequence: usize) -> Parts {
+    fn into_parts(self) -> Parts {
         let mut headers = self.headers;
-        headers.insert(NATS_BATCH_ID, batch_id);
-        headers.insert(NATS_BATCH_SEQUENCE, sequence.to_string());
         if let Some(expect) = self.expect {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expect.last_sequence.to_string());
             headers.insert(EXPECTED_SUBJECT, expect.subject);
@@ -232,10 +233,16 @@ impl Batches {
             return Err(BatchError::TooLarge { count });
         }
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let numbered = messages.into_iter().zip(1..);
-        let mut parts: Vec<Parts> = numbered.map(|(message, number)| message.into_parts(&id, number)).collect();
-        let Some((_, headers, _)) = parts.last_mut() else { return Err(BatchError::Empty) };
-        headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+        let mut parts: Vec<Parts> = messages.into_iter().map(BatchMessage::into_parts).collect();
+        // One message is whole by itself, and a plain publish is checked against the same expectation.
+        if count > 1 {
+            for ((_, headers, _), number) in parts.iter_mut().zip(1..) {
+                number_in(headers, &id, number);
+            }
+            if let Some((_, headers, _)) = parts.last_mut() {
+                headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+            }
+        }
         // Looked at before anything is sent, since half a batch would stay open at the server.
         let max = self.client.max_payload();
         if let Some(index) = parts.iter().position(|(_, headers, payload)| wire_size(headers) + payload.len() > max) {
@@ -300,6 +307,8 @@ impl StagedBatch {
             }
         };
         match serde_json::from_slice::<Response<PublishAck>>(&answer.payload) {
+            // A batch is refused for a known id (10201); a plain publish is acknowledged, and not stored.
+            Ok(Response::Ok(ack)) if ack.duplicate => Err(BatchError::Duplicate),
             Ok(Response::Ok(ack)) => Ok(BatchAck {
                 stream: ack.stream,
                 last_sequence: ack.sequence,
@@ -323,9 +332,15 @@ impl StagedBatch {
             return; // Nothing has been sent.
         }
         // A gap in the sequence ends a batch (ADR-50). It is a courtesy: if it does not arrive, time ends the batch.
-        let gap = BatchMessage::new(self.last.0, Bytes::new()).into_parts(&self.id, self.count + 1);
-        let _ = self.batches.client.publish_with_headers(gap.0, gap.1, gap.2).await;
+        let mut headers = HeaderMap::new();
+        number_in(&mut headers, &self.id, self.count + 1);
+        let _ = self.batches.client.publish_with_headers(self.last.0, headers, Bytes::new()).await;
     }
+}
+
+fn number_in(headers: &mut HeaderMap, batch_id: &str, number: usize) {
+    headers.insert(NATS_BATCH_ID, batch_id);
+    headers.insert(NATS_BATCH_SEQUENCE, number.to_string());
 }
 
 /// What headers take on the wire, in bytes: a status line, `name: value` lines, an empty line.

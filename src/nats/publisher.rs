@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
+use futures::future::join_all;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -32,6 +33,13 @@ use crate::nats::subject::Subjects;
 
 /// Room for what a batch adds to a message's headers: id, sequence, commit mark, and their names.
 const BATCH_HEADERS_BYTES: usize = 256;
+
+/// Up to so many messages are published singly: a sync for each is cheaper than the 3 ms or so that any batch costs the
+/// server. Measured on a disk that syncs in 0.2 ms, where the two are even at about a dozen; a slower one moves it down.
+const SINGLE_MESSAGES_MAX: usize = 4;
+
+/// Where a caller waits, and its share of what is held.
+type Answer = (oneshot::Sender<Result<u64, PublishError>>, OwnedSemaphorePermit);
 
 /// How much to gather, and how much to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,17 +248,16 @@ impl Gatherer {
 async fn publish_batch(batches: &Batches, entries: Vec<Entry>) {
     let (messages, answers): (Vec<_>, Vec<_>) =
         entries.into_iter().map(|entry| (entry.message, (entry.answer, entry.held))).unzip();
+    if messages.len() <= SINGLE_MESSAGES_MAX {
+        return publish_singly(batches, messages, answers).await;
+    }
     // Cheap: subject and headers are copied, bodies are shared.
     let outcome = batches.publish_atomic(messages.clone()).await;
     if let (Err(error), true) = (&outcome, messages.len() > 1)
         && may_be_one_messages_fault(error)
     {
         tracing::warn!(batch.count = messages.len(), %error, "a batch was refused and is published message by message");
-        for (message, (answer, _held)) in messages.into_iter().zip(answers) {
-            let outcome = batches.publish_atomic(vec![message]).await;
-            let _ = answer.send(answer_at(&outcome, 0)); // A caller that has gone is no fault.
-        }
-        return;
+        return publish_singly(batches, messages, answers).await;
     }
     if let Err(error) = &outcome {
         tracing::warn!(batch.count = messages.len(), %error, "a batch was not stored");
@@ -258,6 +265,15 @@ async fn publish_batch(batches: &Batches, entries: Vec<Entry>) {
     for (index, (answer, _held)) in answers.into_iter().enumerate() {
         let _ = answer.send(answer_at(&outcome, index));
     }
+}
+
+/// Publishes each message by itself, all in flight together and sent in order.
+async fn publish_singly(batches: &Batches, messages: Vec<BatchMessage>, answers: Vec<Answer>) {
+    let all = messages.into_iter().zip(answers).map(|(message, (answer, _held))| async move {
+        let outcome = batches.publish_atomic(vec![message]).await;
+        let _ = answer.send(answer_at(&outcome, 0)); // A caller that has gone is no fault.
+    });
+    join_all(all).await;
 }
 
 fn may_be_one_messages_fault(error: &BatchError) -> bool {
