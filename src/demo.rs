@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::nats::server_binary::ServerSource;
+
 /// What `relink demo` may be told.
 #[derive(clap::Args, Debug)]
 pub struct DemoArgs {
@@ -16,6 +18,10 @@ pub struct DemoArgs {
 ///
 /// # Errors
 /// Always, for now.
-pub async fn run(_args: DemoArgs, _shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    _args: DemoArgs,
+    _server_source: ServerSource,
+    _shutdown: CancellationToken,
+) -> anyhow::Result<ExitCode> {
     anyhow::bail!("not built yet")
 }

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Loaded, Sources};
+use crate::config::{self, Config, Loaded, LogConfig, LogFormat, Sources};
 use crate::demo::DemoArgs;
 use crate::drawing::{self, Format};
 use crate::sandbox::SandboxArgs;
@@ -202,13 +202,23 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 async fn run_until_told(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => {
-            let Loaded { config, .. } = Config::load(&args.sources())?;
+            let sources = args.sources();
+            let Loaded { config, .. } = Config::load(&sources)?;
             config.check_for_serving()?;
             telemetry::start_log(&config.log)?;
-            service::run(config, signals::shutdown()?).await?;
+            // The service runs what is there; it never installs.
+            let server = sources.server_source(config.nats.server.clone(), false);
+            service::run(config, server, signals::shutdown()?).await?;
         }
-        Command::Demo(args) => return demo::run(args, signals::shutdown()?).await,
-        Command::Sandbox(args) => sandbox::run(args, signals::shutdown()?).await?,
+        Command::Demo(args) => {
+            telemetry::start_log(&quiet())?;
+            let server = Sources::of_process(None, Vec::new()).server_source(None, true);
+            return demo::run(args, server, signals::shutdown()?).await;
+        }
+        Command::Sandbox(args) => {
+            telemetry::start_log(&quiet())?;
+            sandbox::run(args, signals::shutdown()?).await?;
+        }
         Command::Why(WhyArgs { subject, relink }) => {
             // A message id is `<link>.<version>.<n>`, and no link id has a dot.
             let (link, message) = match subject.split_once('.') {
@@ -235,6 +245,11 @@ async fn run_until_told(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The log of programs that tell people themselves what they do.
+fn quiet() -> LogConfig {
+    LogConfig { filter: "warn,relink::nats::server_binary=info".to_owned(), format: LogFormat::Text }
 }
 
 /// Prints to standard output, with colours only where they are wanted. A reader that has seen enough (`| head`) is no

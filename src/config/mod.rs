@@ -199,7 +199,8 @@ impl Config {
 }
 
 impl Sources {
-    /// Where a nats-server may come from: the named one, `PATH`, or the user's cache directory.
+    /// Where a nats-server may come from: the named one (else `RELINK_NATS_SERVER`), `PATH`, or the user's cache
+    /// directory.
     pub fn server_source(&self, named: Option<PathBuf>, may_install: bool) -> ServerSource {
         let directory = |name: &str| self.variable(name).map(PathBuf::from);
         let cache_dir = directory("XDG_CACHE_HOME")
@@ -207,7 +208,8 @@ impl Sources {
             .or_else(|| directory("HOME").map(|home| home.join(".cache")))
             .unwrap_or_else(std::env::temp_dir)
             .join("relink");
-        ServerSource { explicit: named, path_var: self.variable("PATH").cloned(), cache_dir, may_install }
+        let explicit = named.or_else(|| directory("RELINK_NATS_SERVER"));
+        ServerSource { explicit, path_var: self.variable("PATH").cloned(), cache_dir, may_install }
     }
 }
 
