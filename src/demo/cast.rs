@@ -64,7 +64,8 @@ impl Cast {
         let webhook_url = format!("http://{}/webhooks/belvo", service.http_address());
         sandbox.control().set_webhook(Some(webhook_url), Some(webhook_secret.into()));
         let watch = Watch::start(async_nats::connect(service.nats_url()).await?).await?;
-        let application = reqwest::Client::builder().build()?;
+        crate::tls::install();
+        let application = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self { sandbox, service, application, api_token, watch, people: Mutex::new(Vec::new()) })
     }
 

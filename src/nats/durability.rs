@@ -51,6 +51,7 @@ pub async fn warn_where_promises_cannot_be_kept(monitor_url: Option<&str>, repli
 }
 
 async fn sync_always(monitor_url: &str) -> Result<bool, String> {
+    crate::tls::install();
     let client = reqwest::Client::builder().timeout(MONITOR_TIMEOUT).build().map_err(|error| error.to_string())?;
     // Without the address, which may hold a password.
     let failed = |error: reqwest::Error| error.without_url().to_string();
