@@ -239,8 +239,7 @@ impl<S: Store> Engine<S> {
         let link = &step.link;
         let sent = plan.effects(lane, step, &because);
         let record = plan::encode(&Record::of(link, lane, because, sent));
-        let head =
-            Head { state: link.state.name(), lane, version: link.version, deadline: link.deadline(&self.policy) };
+        let head = Head::of(link, lane, &self.policy);
         plan.state(lane, step, &record);
         plan.puts.push(Put { id: link.id.clone(), head, record });
         self.overlay.insert(link.id.clone(), Held { link: link.clone(), lane });
