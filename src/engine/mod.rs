@@ -72,9 +72,8 @@ impl<S: Store> Engine<S> {
     pub fn plan(&mut self, queue: &mut VecDeque<Delivery>, now: Timestamp) -> Result<Plan, StoreError> {
         let mut plan = Plan::default();
         self.plan_timers(now, &mut plan)?;
-        // Every lane touched adds its mark at the end.
-        let room = MESSAGES_MAX - self.planned.len().min(MESSAGES_MAX / 2) - MESSAGES_PER_DELIVERY_MAX;
-        while plan.messages.len() < room {
+        // Every lane touched adds its mark at the end; a delivery may touch one more.
+        while plan.messages.len() + plan.marks.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX {
             let Some(delivery) = queue.pop_front() else { break };
             plan.receipts.insert(delivery.lane, delivery.receipt.clone());
             if self.planned.get(&delivery.lane).is_some_and(|&planned| delivery.sequence <= planned) {
