@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use delivery::{Dead, Delivery};
 pub use plan::{Message, Outgoing, Plan, Tally, TallyKey};
 
-use crate::belvo::{Meaning, translate};
+use crate::belvo::{Meaning, Undecodable, translate};
 use crate::contract::{At, Because, DeadReason, Mark, Origin, OriginKind, Record, RefusedBody};
 use crate::link::{EFFECTS_MAX, Event, Input, Link, LinkId, Policy, Step, Timestamp, step};
 use crate::store::{Head, Put, Store, StoreError};
@@ -115,7 +115,7 @@ impl<S: Store> Engine<S> {
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             let (kind, link) = delivery.open()?;
             let meaning = translate(kind, &link, &delivery.payload, received_at)
-                .map_err(|undecodable| (DeadReason::Malformed, undecodable.to_string()))?;
+                .map_err(|undecodable| (reason_of(&undecodable), undecodable.to_string()))?;
             Ok((kind, link, meaning))
         }));
         let (kind, link, meaning) = match decoded {
@@ -251,5 +251,16 @@ impl<S: Store> Engine<S> {
         let Some(stored) = self.store.get(id)? else { return Ok(None) };
         let link = stored.parse()?.link()?;
         Ok(Some(Held { link, lane: stored.head.lane }))
+    }
+}
+
+fn reason_of(undecodable: &Undecodable) -> DeadReason {
+    match undecodable {
+        Undecodable::FutureVersion { .. } => DeadReason::FutureVersion,
+        Undecodable::Payments => DeadReason::NoLink,
+        Undecodable::Empty
+        | Undecodable::NotJson { .. }
+        | Undecodable::WrongShape { .. }
+        | Undecodable::LinkMismatch { .. } => DeadReason::Malformed,
     }
 }
