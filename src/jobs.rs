@@ -1,1 +1,202 @@
-//! (being written)
+//! Jobs: the calls to Belvo that the machine asked for, and what was seen published as input like anybody else's.
+//!
+//! A job is a message on `link.job.<type>.<link>`, taken from a durable consumer, so it is done **at least once**: verify reads, and a
+//! refresh that was already asked for answers 409. A job never touches a link's state itself. What Belvo says of the link goes in as an
+//! observation or an API error and is decided where everything is decided.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::{self, AckKind};
+use futures::{StreamExt, TryStreamExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::belvo::{CallError, Client, LinkRead, RefreshAnswer};
+use crate::clock;
+use crate::contract::{InputKind, JobBody, JobName, Observation, Outcome, Source};
+use crate::link::{LinkId, Timestamp};
+use crate::nats::envelope;
+use crate::nats::publisher::{PublishError, Publisher};
+use crate::nats::stream::JOBS_CONSUMER;
+use crate::nats::subject::Subjects;
+
+/// How many calls to Belvo may be under way at once. Belvo asks for restraint: 80 requests in 30 seconds.
+const CALLS_MAX: usize = 4;
+
+/// Belvo's advice for what may pass: 3 seconds, doubled each time (guide: API errors, retry policy). Ours goes on to a ceiling, because
+/// an outage can last longer than five tries and the question stays.
+const RETRY_MIN: Duration = Duration::from_secs(3);
+const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// After so many tries a job is given up, loudly: with the pauses above, most of a day.
+const TRIES_MAX: i64 = 200;
+
+/// The pause before the consumer is opened again after a failure.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Does the jobs of one environment.
+#[derive(Clone)]
+pub struct Worker {
+    context: jetstream::Context,
+    subjects: Subjects,
+    publisher: Publisher,
+    belvo: Client,
+}
+
+/// How a job ended.
+enum Done {
+    /// What was seen is on the input stream.
+    Reported,
+    /// To be tried again, after a while.
+    Later(Duration, String),
+    /// It will never succeed.
+    GivenUp(String),
+}
+
+impl Worker {
+    /// A worker that asks `belvo` and publishes through `publisher`.
+    pub fn new(context: jetstream::Context, subjects: Subjects, publisher: Publisher, belvo: Client) -> Self {
+        Self { context, subjects, publisher, belvo }
+    }
+
+    /// Works until `shutdown`, then finishes the calls that are under way.
+    pub async fn run(self, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            if let Err(problem) = self.work(&shutdown).await {
+                tracing::warn!(%problem, "the jobs stopped and will go on");
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = tokio::time::sleep(REOPEN_PAUSE) => {}
+                }
+            }
+        }
+    }
+
+    async fn work(&self, shutdown: &CancellationToken) -> Result<(), String> {
+        let output = self.subjects.output_stream();
+        let consumer: PullConsumer =
+            self.context.get_consumer_from_stream(JOBS_CONSUMER, output).await.map_err(|error| error.to_string())?;
+        // Pulled no further ahead than what can be worked on: a job that waits here would count as slow and come again.
+        let messages = consumer.stream().max_messages_per_batch(CALLS_MAX).messages().await;
+        let messages = messages.map_err(|error| error.to_string())?;
+        let work = messages.take_until(shutdown.cancelled()).map_err(|error| error.to_string());
+        work.try_for_each_concurrent(CALLS_MAX, |message| async {
+            self.handle(message).await;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn handle(&self, message: jetstream::Message) {
+        let (tries, stored_at) = message.info().map_or((1, Timestamp::default()), |info| {
+            let millis = info.published.unix_timestamp_nanos() / 1_000_000;
+            (info.delivered, Timestamp::from_millis(i64::try_from(millis).unwrap_or_default()))
+        });
+        let (link, ack) = match parse(&message.payload) {
+            Ok((job, link)) => {
+                let done = self.perform(job, &link, stored_at).await;
+                (Some(link), settle(done, job, tries))
+            }
+            Err(problem) => {
+                tracing::error!(%problem, "a message on a job subject is not ours and is dropped");
+                (None, AckKind::Term)
+            }
+        };
+        if let Err(error) = message.ack_with(ack).await {
+            // It comes again after the acknowledgement wait, and doing it twice is harmless.
+            tracing::warn!(%error, link.id = link.map(|link| link.to_string()), "a job could not be acknowledged");
+        }
+    }
+
+    async fn perform(&self, job: JobName, link: &LinkId, stored_at: Timestamp) -> Done {
+        // The question was asked by the clock of the NATS server, the answer is read by ours. An answer is never older than its question,
+        // whatever the two clocks think of each other.
+        let observed_at = clock::now().max(stored_at);
+        let outcome = match job {
+            JobName::Verify => self.belvo.get_link(link).await.map(|read| match read {
+                LinkRead::Found(link) => Ok(Outcome::Found { link }),
+                LinkRead::Missing => Ok(Outcome::Missing),
+            }),
+            JobName::Refresh => self.belvo.refresh_link(link).await.map(|answer| match answer {
+                RefreshAnswer::Accepted { request_id } => Ok(Outcome::RefreshAccepted { request_id }),
+                RefreshAnswer::CoolingDown { wait } => Err(wait),
+            }),
+        };
+        let published = match outcome {
+            Ok(Ok(outcome)) => {
+                let observation = Observation { schema_version: None, observed_at, source: Source::Verify, outcome };
+                self.publish(InputKind::Observation, link, serde_json::to_vec(&observation)).await
+            }
+            Ok(Err(wait)) => return Done::Later(wait, "it was refreshed a moment ago".to_owned()),
+            Err(CallError::Api(error)) => self.publish(InputKind::ApiError, link, serde_json::to_vec(&*error)).await,
+            Err(CallError::Transient { why, retry_after }) => return Done::Later(retry_after.unwrap_or_default(), why),
+            Err(CallError::Permanent { why, .. }) => return Done::GivenUp(why),
+        };
+        match published {
+            Ok(()) => Done::Reported,
+            Err(error) => Done::Later(Duration::ZERO, error.to_string()),
+        }
+    }
+
+    async fn publish(
+        &self,
+        kind: InputKind,
+        link: &LinkId,
+        body: serde_json::Result<Vec<u8>>,
+    ) -> Result<(), PublishError> {
+        let body = body.expect("our bodies have string keys and no failing serializers");
+        let headers = envelope::input_headers(kind, link, "/relink/jobs", clock::now());
+        self.publisher.publish(self.subjects.input(kind, link.as_str()), headers, body.into()).await.map(drop)
+    }
+}
+
+fn parse(payload: &[u8]) -> Result<(JobName, LinkId), String> {
+    let job: JobBody = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+    let link = job.link_id.parse::<LinkId>().map_err(|error| error.to_string())?;
+    Ok((job.name, link))
+}
+
+fn settle(done: Done, job: JobName, tries: i64) -> AckKind {
+    let count = |outcome: &'static str| {
+        metrics::counter!("relink_jobs_total", "job" => job.as_str(), "outcome" => outcome).increment(1);
+    };
+    match done {
+        Done::Reported => {
+            count("reported");
+            AckKind::Ack
+        }
+        Done::Later(_, why) if tries >= TRIES_MAX => {
+            count("given_up");
+            tracing::error!(job = job.as_str(), tries, why, "a job is given up after too many tries");
+            AckKind::Term
+        }
+        Done::Later(wait, why) => {
+            count("later");
+            let pause = wait.max(backoff(tries));
+            let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(job = job.as_str(), tries, why, pause_ms, "a job will be tried again");
+            AckKind::Nak(Some(pause))
+        }
+        Done::GivenUp(why) => {
+            count("given_up");
+            tracing::error!(job = job.as_str(), tries, why, "a job is given up: the same call would fail again");
+            AckKind::Term
+        }
+    }
+}
+
+fn backoff(tries: i64) -> Duration {
+    let doublings = u32::try_from(tries.saturating_sub(1)).unwrap_or(0).min(16);
+    RETRY_MIN.saturating_mul(1 << doublings).min(RETRY_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_follow_belvos_advice_up_to_a_ceiling() {
+        let pauses: Vec<u64> = [1, 2, 3, 4, 5, 99].map(|tries| backoff(tries).as_secs()).to_vec();
+        assert_eq!(pauses, [3, 6, 12, 24, 48, 300]);
+    }
+}

@@ -38,5 +38,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod schemas;
 pub mod service;
 pub mod telemetry;
+pub mod tls;

@@ -1,3 +1,7 @@
 //! The binary: nothing but the hand-over to [`relink::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    relink::cli::main()
+}

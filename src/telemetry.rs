@@ -1,1 +1,101 @@
-//! (being written)
+//! What relink says about itself: the log on standard error, and metrics for Prometheus at `GET /metrics`.
+//!
+//! | metric | labels | what it counts |
+//! |---|---|---|
+//! | `relink_http_requests_total` | `route`, `method`, `status` | answers; `route` is the pattern, never the path |
+//! | `relink_http_request_seconds` | `route` | how long they took (summary) |
+//! | `relink_http_panics_total` | | requests whose handling panicked: each is a bug |
+//! | `relink_http_inputs_total` | `kind`, `outcome` | what was handed in: `stored`, `unreadable`, `refused`, `unavailable` |
+//! | `relink_http_inputs_unknown_total` | `kind` | stored inputs whose code is in no table of ours |
+//! | `relink_unauthorized_total` | `door` | requests without valid credentials: `webhooks` or `v1` |
+//!
+//! The log never holds a body, a secret or a token: messages read alone, ids are dotted fields (`link.id`,
+//! `request.id`).
+
+use std::io;
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// `relink_http_requests_total`
+pub const HTTP_REQUESTS: &str = "relink_http_requests_total";
+/// `relink_http_request_seconds`
+pub const HTTP_REQUEST_SECONDS: &str = "relink_http_request_seconds";
+/// `relink_http_panics_total`
+pub const HTTP_PANICS: &str = "relink_http_panics_total";
+/// `relink_http_inputs_total`
+pub const INPUTS: &str = "relink_http_inputs_total";
+/// `relink_http_inputs_unknown_total`
+pub const INPUTS_UNKNOWN: &str = "relink_http_inputs_unknown_total";
+/// `relink_unauthorized_total`
+pub const UNAUTHORIZED: &str = "relink_unauthorized_total";
+
+/// The log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter is not one.
+    #[error("the log filter cannot be used: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Something else already takes this process's log.
+    #[error("the log has already been set up in this process")]
+    Log(#[from] TryInitError),
+}
+
+/// Starts the log of this process, on standard error: colours only for people who want them.
+///
+/// # Errors
+/// [`TelemetryError`] if the filter is malformed or a log has been started before.
+pub fn start_log(config: &LogConfig) -> Result<(), TelemetryError> {
+    let filter: EnvFilter = config.filter.parse()?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let format = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    match config.format {
+        LogFormat::Json => registry.with(format.json().flatten_event(true)).try_init()?,
+        LogFormat::Text => {
+            // Asks the terminal and honours NO_COLOR, as everything else relink prints does.
+            let colours = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+            registry.with(format.with_ansi(colours)).try_init()?;
+        }
+    }
+    Ok(())
+}
+
+/// What renders the metrics of this process. The recorder is installed at the first call; later calls share it.
+pub fn metrics() -> PrometheusHandle {
+    static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+    let handle = METRICS.get_or_init(|| {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("another metrics recorder was installed before relink's; GET /metrics will stay empty");
+        }
+        describe();
+        handle
+    });
+    handle.clone()
+}
+
+fn describe() {
+    metrics::describe_counter!(HTTP_REQUESTS, "Answers of the HTTP door.");
+    metrics::describe_histogram!(HTTP_REQUEST_SECONDS, metrics::Unit::Seconds, "How long the answers took.");
+    metrics::describe_counter!(HTTP_PANICS, "Requests whose handling panicked.");
+    metrics::describe_counter!(INPUTS, "Inputs handed in at the HTTP door, by kind and outcome.");
+    metrics::describe_counter!(INPUTS_UNKNOWN, "Stored inputs whose code is in no table of relink's.");
+    metrics::describe_counter!(UNAUTHORIZED, "Requests without valid credentials.");
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn metrics_may_be_asked_for_twice() {
+        let first = super::metrics();
+        metrics::counter!(super::UNAUTHORIZED, "door" => "test").increment(1);
+        assert!(super::metrics().render().contains("relink_unauthorized_total{door=\"test\"} 1"));
+        assert!(first.render().contains("# HELP relink_unauthorized_total"));
+    }
+}

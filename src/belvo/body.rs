@@ -233,3 +233,55 @@ fn needed(body: &Map<String, Value>, key: &str) -> Result<String, Undecodable> {
     let problem = if body.contains_key(key) { "expected a text" } else { "missing" };
     text(body, key).ok_or_else(|| Undecodable::shape(format!("$.{key}"), problem))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_link_as_belvo_gives_it() {
+        let body = json!({"id": "5fbae30b-1ccc-4a91-b30d-7a4e4f5d3a91", "institution": "tatooine_mx_fiscal",
+            "access_mode": "single", "status": "valid", "refresh_rate": null, "created_by": "x",
+            "last_accessed_at": "2024-02-02T13:11:42.593032Z", "external_id": "", "created_at": "2024-02-02T13:11:42.586099Z",
+            "institution_user_id": "x", "credentials_storage": "5d", "stale_in": "30d", "fetch_resources": ["TAX_STATUS", {}, null]});
+        let link = LinkResource::parse(body.as_object().unwrap());
+        assert_eq!(link.status.as_deref(), Some("valid"));
+        assert_eq!((link.access_mode, link.refresh_every, link.external_id), (Some(AccessMode::Single), None, None));
+        assert_eq!(link.last_accessed_at.map(|at| at.to_string()).as_deref(), Some("2024-02-02T13:11:42.593Z"));
+        assert_eq!(link.fetch_resources, ["TAX_STATUS"]);
+
+        let empty = LinkResource::parse(&Map::new());
+        assert!(empty.id.is_none() && empty.status.is_none() && empty.fetch_resources.is_empty());
+    }
+
+    #[test]
+    fn refresh_rates() {
+        const HOUR: u64 = 3600;
+        for (rate, hours) in [("6h", 6), ("12h", 12), ("24h", 24), ("7d", 168), ("30d", 720)] {
+            assert_eq!(parse_rate(rate), Some(Duration::from_secs(hours * HOUR)), "{rate}");
+        }
+        for odd in ["", "h", "d", "7", "7w", "-7d", "0h", "é", "7é", "99999999999999999999d", "18446744073709551615d"]
+        {
+            assert_eq!(parse_rate(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        let same = ["2024-02-02T13:11:42.593Z", "2024-02-02T13:11:42.593032+00:00", "2024-02-02T13:11:42.5930"];
+        same.iter().for_each(|text| assert_eq!(parse_time(text), parse_time(same[0]), "{text}"));
+        assert_eq!(parse_time("2024-02-02").map(|at| at.to_string()).as_deref(), Some("2024-02-02T00:00:00.000Z"));
+        assert_eq!(parse_time("soon"), None);
+    }
+
+    #[test]
+    fn one_spelling_of_a_request_id() {
+        let plain = "4363b08b51eb43509c745df5ac92a7f6";
+        for id in [plain, "4363b08b-51eb-4350-9c74-5df5ac92a7f6", "4363B08B-51EB-4350-9C74-5DF5AC92A7F6"] {
+            assert_eq!(normalise_request_id(id), plain);
+        }
+        assert_eq!(normalise_request_id("something else"), "something else");
+    }
+}

@@ -55,7 +55,7 @@ pub(super) enum ErrorSays {
 use DataKind::{Changed, Historical, New};
 use WebhookSays as W;
 
-/// A webhook's type (`LINKS` is read as `LINK`), code (of CONSENT: without `openfinance_`), and what it says.
+/// A webhook's type, its code, and what it says; spelt as [`as_the_table_spells`] has them.
 #[rustfmt::skip]
 const WEBHOOKS: &[(&str, &str, WebhookSays)] = &[
     // A scheduled refresh of a recurrent link could not log in.
@@ -79,19 +79,24 @@ const WEBHOOKS: &[(&str, &str, WebhookSays)] = &[
     ("TRANSACTIONS",            "new_transactions_available",   W::Data(New)),
     ("TRANSACTIONS",            "transactions_updated",         W::Data(Changed)),
     ("TRANSACTIONS",            "transactions_deleted",         W::Data(Changed)),
+    // No copy of its page was found; every other resource that can be fetched sends this.
     ("BALANCES",                "historical_update",            W::Data(Historical)),
-    ("BALANCES",                "new_balances_available",       W::Data(New)),
     ("BILLS",                   "historical_update",            W::Data(Historical)),
     ("BILLS",                   "new_bills_available",          W::Data(New)),
     ("INVESTMENTS",             "historical_update",            W::Data(Historical)),
     ("INVESTMENTS",             "new_investments_available",    W::Data(New)),
     ("INVESTMENT_TRANSACTIONS", "historical_update",            W::Data(Historical)),
     ("INVESTMENT_TRANSACTIONS", "new_investment_transactions_available", W::Data(New)),
+    ("INVESTMENTS_PORTFOLIOS",  "historical_update",            W::Data(Historical)),
+    ("INVESTMENTS_PORTFOLIOS",  "new_investments_portfolios_available", W::Data(New)),
+    ("RECEIVABLES_TRANSACTIONS", "historical_update",           W::Data(Historical)),
+    ("RECEIVABLES_TRANSACTIONS", "new_receivables_transactions_available", W::Data(New)),
     ("RECURRING_EXPENSES",      "historical_update",            W::Data(Historical)),
     ("RISK_INSIGHTS",           "historical_update",            W::Data(Historical)),
     ("INCOMES",                 "historical_update",            W::Data(Historical)),
     ("INVOICES",                "initial_inflow_update",        W::Data(Historical)),
     ("INVOICES",                "initial_outflow_update",       W::Data(Historical)),
+    // These two are inferred from the rest of their page.
     ("INVOICES",                "historical_update",            W::Data(Historical)),
     ("INVOICES",                "new_invoices_available",       W::Data(New)),
     // Sent twice, for the yearly and the monthly returns.
@@ -100,10 +105,10 @@ const WEBHOOKS: &[(&str, &str, WebhookSays)] = &[
     ("TAX_STATUS",              "historical_update",            W::Data(Historical)),
     ("TAX_COMPLIANCE_STATUS",   "historical_update",            W::Data(Historical)),
     ("TAX_RETENTIONS",          "historical_update",            W::Data(Historical)),
-    ("TAX_DECLARATIONS",        "historical_update",            W::Data(Historical)),
     ("FINANCIAL_STATEMENTS",    "historical_update",            W::Data(Historical)),
+    ("FINANCIAL_STATEMENTS",    "new_financial_statements_available", W::Data(New)),
     ("EMPLOYMENT_RECORDS",      "historical_update",            W::Data(Historical)),
-    ("EMPLOYMENT_RECORDS",      "new_employment_records_available", W::Data(New)),
+    ("EMPLOYMENT_RECORDS",      "employment_changes",           W::Data(Changed)),
     ("EMPLOYMENTS",             "historical_update",            W::Data(Historical)),
     ("EMPLOYMENTS",             "new_employments_available",    W::Data(New)),
 ];
@@ -249,16 +254,23 @@ pub fn link_of_webhook(payload: &[u8]) -> Result<LinkId, Undecodable> {
 fn translate_webhook(link: &LinkId, value: &Value) -> Result<Meaning, Undecodable> {
     let body = WebhookBody::parse(value)?;
     same_link(link, Some(body.link.clone()))?;
-    let family = if body.family == "LINKS" { "LINK" } else { body.family.as_str() };
-    let code = match family {
-        "CONSENT" => body.code.strip_prefix("openfinance_").unwrap_or(&body.code),
-        _other => body.code.as_str(),
-    };
+    let (family, code) = as_the_table_spells(&body.family, &body.code);
     let row = WEBHOOKS.iter().find(|(row_family, row_code, _)| *row_family == family && *row_code == code);
     Ok(match row {
         Some((family, code, says)) => meaning::of_webhook(*says, family, code, &body),
         None => Meaning::unknown(&["webhook", family, code]),
     })
+}
+
+/// The spellings that differ between copies of the documentation, brought to one.
+fn as_the_table_spells<'a>(family: &'a str, code: &'a str) -> (&'a str, &'a str) {
+    match (family, code) {
+        ("LINKS", code) => ("LINK", code),
+        ("CONSENT", code) => ("CONSENT", code.strip_prefix("openfinance_").unwrap_or(code)),
+        // So the page of INVESTMENTS shows it.
+        ("ACCOUNTS", "new_investments_available") => ("INVESTMENTS", code),
+        (family, code) => (family, code),
+    }
 }
 
 /// What an API error means to `link`; the client asks the same of the answers it gets.
@@ -276,7 +288,7 @@ pub(super) fn translate_api_error(
         Some((rank, says)) => (rank, Some(says), item),
         None => (UNKNOWN_RANK, None, item),
     });
-    // Of equals the first counts, as in Belvo's own widget.
+    // Of equals the first counts.
     let Some((_, says, item)) = ranked.reduce(|first, next| if next.0 > first.0 { next } else { first }) else {
         return Ok(Meaning::unknown(&["api_error", &error.http_status.to_string()]));
     };

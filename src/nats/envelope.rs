@@ -4,9 +4,11 @@
 //! dump can still tell.
 
 use async_nats::HeaderMap;
+use uuid::Uuid;
 
-use crate::contract::{Address, SCHEMA_VERSION};
+use crate::contract::{Address, InputKind, SCHEMA_VERSION};
 use crate::engine::Message;
+use crate::link::{LinkId, Timestamp};
 use crate::nats::subject::Subjects;
 
 /// Who publishes what leaves relink.
@@ -44,6 +46,21 @@ pub fn headers(message: &Message) -> HeaderMap {
     }
     headers.insert("ce-time", message.at.to_string());
     headers.insert("ce-dataschema", dataschema(&message.address));
+    headers.insert("content-type", "application/json");
+    headers
+}
+
+/// The headers of an input about `link` that `source` heard at `at`; its body stays byte for byte what the sender wrote.
+///
+/// Each publish has an id of its own: whether it repeats a fact is decided by the link's record, not by ids.
+pub fn input_headers(kind: InputKind, link: &LinkId, source: &str, at: Timestamp) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("ce-specversion", "1.0");
+    headers.insert("ce-id", Uuid::new_v4().to_string());
+    headers.insert("ce-source", source);
+    headers.insert("ce-type", format!("belvo.{kind}"));
+    headers.insert("ce-subject", link.as_str());
+    headers.insert("ce-time", at.to_string());
     headers.insert("content-type", "application/json");
     headers
 }

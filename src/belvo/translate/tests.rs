@@ -80,7 +80,7 @@ fn every_row_of_the_webhook_table() {
 fn the_tables_have_no_row_twice_and_no_row_unreachable() {
     for (at, (family, code, _)) in WEBHOOKS.iter().enumerate() {
         assert!(!WEBHOOKS[..at].iter().any(|row| (row.0, row.1) == (family, code)), "{family} {code}");
-        assert!(!code.starts_with("openfinance_") && *family != "LINKS", "{family} {code}: spelt as it is looked up");
+        assert_eq!(as_the_table_spells(family, code), (*family, *code), "spelt as it is looked up");
     }
     for (http, code, words, rank, says) in ERRORS {
         let status = match http {

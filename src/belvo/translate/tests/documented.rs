@@ -80,11 +80,22 @@ fn resource_families_and_their_counts() {
         ("ACCOUNTS", "new_accounts_available", json!({"new_accounts": 0}), New, Some(0)),
         ("INVOICES", "initial_inflow_update", json!({"total_invoices": "9"}), Historical, None),
         ("EMPLOYMENT_RECORDS", "historical_update", records, Historical, Some(1)),
+        ("FINANCIAL_STATEMENTS", "historical_update", json!({"new_financial_statements": 3}), Historical, Some(3)),
+        (
+            "INCOMES",
+            "historical_update",
+            json!({"total_incomes": 1, "number_of_income_streams": 5}),
+            Historical,
+            Some(1),
+        ),
+        ("EMPLOYMENT_RECORDS", "employment_changes", json!({"employment_changes": ["EMPLOYED"]}), Changed, None),
         ("OWNERS", "historical_update", json!([1]), Historical, None),
         ("BILLS", "historical_update", json!({"errors": [], "total_bills": -1}), Historical, None),
     ] {
         check(InputKind::Webhook, &webhook(family, code, data), Ok(arrived(family, kind, count)));
     }
+    let misspelt = webhook("ACCOUNTS", "new_investments_available", json!({"new_investments": 2}));
+    check(InputKind::Webhook, &misspelt, Ok(arrived("INVESTMENTS", New, Some(2))));
     for errors in [json!([{"code": "x", "message": "y"}]), json!({"a": 1}), json!("x"), json!(true)] {
         let body = webhook("ACCOUNTS", "historical_update", json!({"errors": errors}));
         let Event::DataArrived(data) = input(InputKind::Webhook, &body).event else { panic!("{body}") };

@@ -1,0 +1,61 @@
+//! SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once.
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+/// What a shell reports of a program that was interrupted.
+const INTERRUPTED: i32 = 130;
+
+/// A token that the first signal cancels.
+pub(super) fn shutdown() -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut signals = Signals::listen().context("listening for signals")?;
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        signals.next().await;
+        tracing::info!("stopping; a second signal ends at once");
+        cancelled.cancel();
+        signals.next().await;
+        anstream::eprintln!("relink: ended at once, on a second signal");
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(token)
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    #[expect(clippy::unnecessary_wraps, reason = "the Unix side can fail")]
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

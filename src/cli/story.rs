@@ -1,0 +1,201 @@
+//! Tells what a running relink said, for people: the story of a link, and dead letters. Colours are stripped where
+//! unwanted.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::bail;
+use serde_json::Value;
+
+use super::ask::History;
+use crate::contract::{Because, Origin, OriginKind};
+use crate::nats::history::{HistoryEntry, HistoryKind};
+
+const DIM: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+
+/// The story of a link, with one message of it pointed at.
+pub(super) fn tell(history: &History, message: Option<&str>) -> anyhow::Result<String> {
+    if let Some(id) = message
+        && !history.entries.iter().any(|entry| mentions(entry, id))
+    {
+        bail!(
+            "relink knows the link {} and has no message {id} of it any more; leave out what is behind the first dot",
+            history.link_id
+        );
+    }
+    let mut story = String::new();
+    let newest = history.entries.iter().rev().find(|entry| entry.kind == HistoryKind::State);
+    headline(&mut story, history, newest);
+    if history.truncated {
+        line(&mut story, format_args!("{DIM}(only the oldest part of it fits here){DIM:#}"));
+    }
+    let begins_late = history
+        .entries
+        .iter()
+        .find(|entry| entry.kind == HistoryKind::State)
+        .is_some_and(|first| first.body["version"].as_u64() > Some(1));
+    if begins_late {
+        line(&mut story, format_args!("{DIM}(what was before is no longer kept){DIM:#}"));
+    }
+    for entry in &history.entries {
+        let pointed_at = message.is_some_and(|id| entry.message_id.as_deref() == Some(id));
+        tell_entry(&mut story, entry, pointed_at);
+    }
+    Ok(story)
+}
+
+fn mentions(entry: &HistoryEntry, id: &str) -> bool {
+    entry.message_id.as_deref() == Some(id)
+        || because(entry).is_some_and(|because| because.origin.message_id.as_deref() == Some(id))
+}
+
+fn headline(story: &mut String, history: &History, newest: Option<&HistoryEntry>) {
+    let Some(newest) = newest else {
+        line(
+            story,
+            format_args!("{BOLD}{}{BOLD:#}: relink has heard of it, and nothing has changed it", history.link_id),
+        );
+        return;
+    };
+    let state = newest.body["state"].as_str().unwrap_or("?");
+    let colour = colour_of(state);
+    let mut of = Vec::new();
+    for (word, key) in [("at", "institution"), ("of", "external_id")] {
+        of.extend(newest.body[key].as_str().map(|value| format!(" {word} {value}")));
+    }
+    let since = newest.body["since"].as_str().unwrap_or("?");
+    line(
+        story,
+        format_args!("{BOLD}{}{BOLD:#}{} is {colour}{state}{colour:#} since {since}", history.link_id, of.concat()),
+    );
+    if let Some(cause) = newest.body["episode"]["cause"].as_str() {
+        let (opened, id) = (&newest.body["episode"]["opened_at"], &newest.body["episode"]["id"]);
+        let (opened, id) = (opened.as_str().unwrap_or("?"), id.as_str().unwrap_or("?"));
+        line(story, format_args!("  broken by {cause} since {opened}, episode {id}"));
+    }
+    story.push('\n');
+}
+
+fn tell_entry(story: &mut String, entry: &HistoryEntry, pointed_at: bool) {
+    let mark = if pointed_at { "▶" } else { " " };
+    let id = entry.message_id.as_deref().map(|id| format!("  {DIM}{id}{DIM:#}")).unwrap_or_default();
+    match entry.kind {
+        HistoryKind::State => match because(entry) {
+            Some(because) => tell_transition(story, mark, &because),
+            None => line(
+                story,
+                format_args!("{mark} {}  {BOLD}a state this relink cannot read{BOLD:#}{id}", entry.stored_at.0),
+            ),
+        },
+        HistoryKind::Notice => {
+            let style = AnsiColor::Yellow.on_default();
+            let name = entry.name.as_deref().unwrap_or("?");
+            line(story, format_args!("{mark}       told everyone: {style}{name}{style:#}{}{id}", news_of(&entry.body)));
+        }
+        HistoryKind::Job => {
+            let style = AnsiColor::Cyan.on_default();
+            let name = entry.name.as_deref().unwrap_or("?");
+            line(story, format_args!("{mark}       asks Belvo: {style}{name}{style:#}{id}"));
+        }
+        HistoryKind::Refused => {
+            let what = entry.body["event"].as_str().unwrap_or("a message");
+            let detail = entry.body["detail"].as_str().unwrap_or("?");
+            line(story, format_args!("{mark} {}  {DIM}ignored {what}: {detail}{DIM:#}{id}", entry.stored_at.0));
+            if let Ok(origin) = serde_json::from_value::<Origin>(entry.body["origin"].clone()) {
+                tell_origin(story, &origin);
+            }
+        }
+    }
+}
+
+fn tell_transition(story: &mut String, mark: &str, because: &Because) {
+    let word =
+        |state| serde_json::to_value(state).ok().and_then(|word| Some(word.as_str()?.to_owned())).unwrap_or_default();
+    let (from, to) = (word(because.from), word(because.to));
+    let colour = colour_of(&to);
+    let arrow =
+        if from == to { format!("stays {colour}{to}{colour:#}") } else { format!("{from} → {colour}{to}{colour:#}") };
+    line(story, format_args!("{mark} {}  {BOLD}{}{BOLD:#}  {arrow}", because.at.0, because.event));
+    tell_origin(story, &because.origin);
+}
+
+fn tell_origin(story: &mut String, origin: &Origin) {
+    let door = match origin.kind {
+        OriginKind::Webhook => "a webhook of Belvo's",
+        OriginKind::ApiError => "an error of Belvo's API",
+        OriginKind::Widget => "the widget",
+        OriginKind::Observation => "a read of the link",
+        OriginKind::Command => "an operator",
+        OriginKind::Timer => "a deadline of relink's own",
+    };
+    let input = origin.input_sequence.map(|sequence| format!(", input {sequence}")).unwrap_or_default();
+    let id = origin.message_id.as_deref().map(|id| format!(", message {id}")).unwrap_or_default();
+    line(story, format_args!("        {DIM}because of {door}, heard {}{input}{id}{DIM:#}", origin.heard_at.0));
+}
+
+fn because(entry: &HistoryEntry) -> Option<Because> {
+    serde_json::from_value(entry.body["because"].clone()).ok()
+}
+
+/// What a notice says beside its name, in a word or two.
+fn news_of(body: &Value) -> String {
+    let words = ["action", "number", "attempt", "proof", "by", "resource", "kind", "why"];
+    let said = words.into_iter().filter_map(|word| {
+        let value = &body[word];
+        let text = value.as_str().map(str::to_owned).or_else(|| value.as_u64().map(|number| number.to_string()));
+        text.map(|text| format!("{word} {text}"))
+    });
+    let said: Vec<_> = said.collect();
+    if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) }
+}
+
+fn colour_of(state: &str) -> Style {
+    match state {
+        "valid" => AnsiColor::Green.on_default(),
+        "invalid" | "token_required" => AnsiColor::Red.on_default(),
+        "updating" => AnsiColor::Yellow.on_default(),
+        _ => Style::new(),
+    }
+}
+
+/// Dead letters, a line each.
+pub(super) fn letters(letters: &[Value]) -> String {
+    if letters.is_empty() {
+        return "there are no dead letters\n".to_owned();
+    }
+    let mut text = String::new();
+    for letter in letters {
+        let field = |name: &str| letter[name].as_str().unwrap_or("?").to_owned();
+        let (at, reason, subject, detail) = (field("at"), field("reason"), field("subject"), field("detail"));
+        let sequence = &letter["sequence"];
+        line(
+            &mut text,
+            format_args!("{BOLD}{sequence:>6}{BOLD:#}  {at}  {reason:<15} {subject}  {DIM}{detail}{DIM:#}"),
+        );
+    }
+    text
+}
+
+/// One dead letter, with its bytes.
+pub(super) fn letter(letter: &Value) -> String {
+    let mut text = String::new();
+    let Value::Object(fields) = letter else { return text };
+    for (name, value) in fields.iter().filter(|(name, value)| !name.starts_with("payload") && !value.is_null()) {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        line(&mut text, format_args!("{DIM}{name:<15}{DIM:#} {}", value.escape_debug()));
+    }
+    if let Some(payload) = letter["payload"].as_str() {
+        // A terminal must not be told what to do by what a stranger sent.
+        let shown: String =
+            payload.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect();
+        line(&mut text, format_args!("\n{shown}"));
+    } else if let Some(payload) = letter["payload_base64"].as_str() {
+        line(&mut text, format_args!("\n{DIM}not text; in base64:{DIM:#}\n{payload}"));
+    }
+    text
+}
+
+fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
+    let _infallible = writeln!(text, "{content}");
+}

@@ -1,0 +1,201 @@
+//! Collects the values of the settings from four layers, and remembers where each came from.
+//!
+//! Unknown names are refused here, with a guess at what was meant: a mistyped setting that is ignored is found out in
+//! an incident. Values are only collected; `mod.rs` reads them. This is the only file that reads the environment.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::catalogue::{SETTINGS, Setting};
+
+/// What the configuration is read from.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// The TOML file, if one was named.
+    pub file: Option<PathBuf>,
+    /// The environment, of which only `RELINK_*` is looked at.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Flags that were given, such as `("--listen", "0.0.0.0:8480")`.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+impl Sources {
+    /// This process's environment, beside a file and flags.
+    #[expect(clippy::disallowed_methods, reason = "this is the file the ban points to")]
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<(&'static str, String)>) -> Self {
+        Self { file, environment: std::env::vars_os().collect(), flags }
+    }
+
+    /// A variable of another program's, such as `PATH`. Empty counts as not set.
+    pub(super) fn variable(&self, name: &str) -> Option<&OsString> {
+        let found = self.environment.iter().find(|(variable, _)| variable == name);
+        found.map(|(_, value)| value).filter(|value| !value.is_empty())
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The catalogue.
+    Default,
+    /// The file.
+    File(PathBuf),
+    /// The environment.
+    Variable(&'static str),
+    /// The command line.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Variable(name) => write!(f, "environment {name}"),
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+/// A value nobody has looked into. Not `Debug`: it may be a secret.
+#[derive(Clone)]
+pub(super) enum Raw {
+    /// From the environment, a flag or the catalogue.
+    Text(String),
+    /// From the file.
+    Toml(Value),
+}
+
+/// A value and where it came from.
+#[derive(Clone)]
+pub(super) struct Found {
+    pub(super) raw: Raw,
+    pub(super) origin: Origin,
+}
+
+/// The values by key, and what was wrong with the layers.
+#[derive(Default)]
+pub(super) struct Layers {
+    pub(super) found: BTreeMap<&'static str, Found>,
+    pub(super) problems: Vec<String>,
+}
+
+impl Layers {
+    /// Collects; a later layer wins.
+    pub(super) fn collect(sources: &Sources) -> Self {
+        let mut layers = Self::default();
+        for setting in SETTINGS {
+            if let Some(default) = setting.default {
+                layers.put(setting, Raw::Text(default.to_owned()), Origin::Default);
+            }
+        }
+        if let Some(path) = &sources.file {
+            layers.add_file(path);
+        }
+        layers.add_environment(&sources.environment);
+        for (flag, value) in &sources.flags {
+            match SETTINGS.iter().find(|setting| setting.flag == Some(*flag)) {
+                Some(setting) => layers.put(setting, Raw::Text(value.clone()), Origin::Flag(flag)),
+                None => layers.problems.push(format!("flag {flag}: there is no such setting")),
+            }
+        }
+        layers
+    }
+
+    fn put(&mut self, setting: &Setting, raw: Raw, origin: Origin) {
+        self.found.insert(setting.key, Found { raw, origin });
+    }
+
+    fn add_file(&mut self, path: &Path) {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                self.problems.push(format!("file {}: cannot be read: {error}", path.display()));
+                return;
+            }
+        };
+        match text.parse::<Table>() {
+            Ok(table) => self.add_table(path, "", table),
+            Err(error) => {
+                // Its own words would quote the line, which may hold a secret.
+                let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+                self.problems.push(format!("file {}, line {line}: not TOML: {}", path.display(), error.message()));
+            }
+        }
+    }
+
+    fn add_table(&mut self, path: &Path, prefix: &str, table: Table) {
+        for (name, value) in table {
+            let key = format!("{prefix}{name}");
+            if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+                self.put(setting, Raw::Toml(value), Origin::File(path.to_owned()));
+                continue;
+            }
+            let inside = format!("{key}.");
+            match value {
+                Value::Table(table) if SETTINGS.iter().any(|setting| setting.key.starts_with(&inside)) => {
+                    self.add_table(path, &inside, table);
+                }
+                _ => {
+                    let guess = guess_key(&key);
+                    self.problems.push(format!("file {}: unknown key `{}`{guess}", path.display(), key.escape_debug()));
+                }
+            }
+        }
+    }
+
+    fn add_environment(&mut self, environment: &[(OsString, OsString)]) {
+        for (name, value) in environment {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("RELINK_")) else { continue };
+            if value.is_empty() || is_kubernetes(name) {
+                continue;
+            }
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) else {
+                let guess = guess(name, SETTINGS.iter().map(|setting| setting.variable));
+                let problem = format!("environment {}: unknown variable{guess}", name.escape_debug());
+                self.problems.push(problem);
+                continue;
+            };
+            match value.to_str() {
+                Some(text) => self.put(setting, Raw::Text(text.to_owned()), Origin::Variable(setting.variable)),
+                None => self.problems.push(format!("environment {name}: the value is not UTF-8; set it again as text")),
+            }
+        }
+    }
+}
+
+/// Kubernetes describes every service of a namespace in variables: for one named `relink` or `relink-…` they begin
+/// like ours.
+fn is_kubernetes(name: &str) -> bool {
+    let words: Vec<&str> = name.split('_').collect();
+    let ends_in = |end: &[&str]| words.ends_with(end);
+    let port = words.iter().rposition(|word| *word == "PORT");
+    let port_of =
+        port.and_then(|at| words.get(at + 1)).is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    ends_in(&["SERVICE", "HOST"])
+        || words.windows(2).any(|pair| pair == ["SERVICE", "PORT"])
+        || ends_in(&["PORT"])
+        || port_of
+}
+
+/// What an unknown key may have meant: the same word in another table, or the nearest spelling.
+fn guess_key(key: &str) -> String {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    match SETTINGS.iter().find(|setting| setting.key.rsplit('.').next() == Some(last)) {
+        Some(setting) => format!("; did you mean `{}`?", setting.key),
+        None => guess(key, SETTINGS.iter().map(|setting| setting.key)),
+    }
+}
+
+/// Names are long and share their beginnings, so only the nearest one is worth a guess, and only if few letters differ.
+fn guess<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let nearest = known.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+    match nearest {
+        Some((distance, known)) if distance <= 3 || distance * 4 <= name.len() => format!("; did you mean `{known}`?"),
+        _ => "; `relink serve --help` lists all settings".to_owned(),
+    }
+}

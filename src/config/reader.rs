@@ -1,0 +1,187 @@
+//! Reads single values: text into types, with the range in words. Every problem names where the value came from.
+//!
+//! A problem is noted and reading goes on with a placeholder, so that an operator sees all problems at once. It never
+//! quotes the value of a secret. Next: `mod.rs` puts the values together.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use toml::Value;
+
+use super::catalogue::{Setting, setting};
+use super::layers::{Found, Layers, Raw};
+
+/// What `check-config` prints in place of a secret; as a value it is a mistake.
+pub(super) const SET: &str = "[set]";
+
+/// The values, while they are being read.
+pub(super) struct Reader {
+    pub(super) layers: Layers,
+}
+
+impl Reader {
+    /// Reads one value; `None` if nobody gave it or it was wrong, which has then been noted.
+    pub(super) fn read<T>(&mut self, key: &'static str, parse: impl FnOnce(&Raw) -> Result<T, String>) -> Option<T> {
+        let Found { raw, origin } = self.layers.found.get(key)?;
+        match parse(raw) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                let problem = format!("{origin}: {key} {problem}");
+                self.layers.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    /// Notes that a value which was well-formed cannot be used.
+    pub(super) fn reject(&mut self, key: &'static str, problem: impl Display) {
+        let origin = self.layers.found.get(key).map(|found| format!("{}: ", found.origin)).unwrap_or_default();
+        self.layers.problems.push(format!("{origin}{key} {problem}"));
+    }
+
+    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
+        self.read(key, |raw| text(raw).map(ToOwned::to_owned))
+    }
+
+    pub(super) fn parsed<T: FromStr>(&mut self, key: &'static str, wanted: &str) -> Option<T> {
+        self.read(key, |raw| {
+            let text = text(raw)?;
+            text.parse().map_err(|_| format!("must be {wanted}, is `{}`", text.escape_debug()))
+        })
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<i64>) -> i64 {
+        let read = self.read(key, |raw| {
+            let number = match raw {
+                Raw::Text(text) => text.trim().parse().ok(),
+                Raw::Toml(Value::Integer(number)) => Some(*number),
+                Raw::Toml(_) => None,
+            };
+            let (least, most) = (range.start(), range.end());
+            number.filter(|number| range.contains(number)).ok_or_else(|| {
+                format!("must be a whole number from {least} to {most}, is {}", shown(raw, setting(key)))
+            })
+        });
+        read.unwrap_or(*range.start())
+    }
+
+    pub(super) fn switch(&mut self, key: &'static str) -> bool {
+        let read = self.read(key, |raw| match raw {
+            Raw::Toml(Value::Boolean(switch)) => Ok(*switch),
+            Raw::Text(text) if text.trim() == "true" => Ok(true),
+            Raw::Text(text) if text.trim() == "false" => Ok(false),
+            Raw::Text(_) | Raw::Toml(_) => Err(format!("must be true or false, is {}", shown(raw, setting(key)))),
+        });
+        read.unwrap_or_default()
+    }
+
+    pub(super) fn bytes(&mut self, key: &'static str, range: RangeInclusive<u64>) -> u64 {
+        let read = self.read(key, |raw| {
+            let bytes = match raw {
+                Raw::Text(text) | Raw::Toml(Value::String(text)) => parse_bytes(text),
+                Raw::Toml(Value::Integer(bytes)) => u64::try_from(*bytes).ok(),
+                Raw::Toml(_) => None,
+            };
+            bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+                let (least, most) = (range.start() >> 20, range.end() >> 20);
+                format!("must be from {least}MiB to {most}MiB in bytes, MiB or GiB, is {}", shown(raw, setting(key)))
+            })
+        });
+        read.unwrap_or_default()
+    }
+
+    pub(super) fn span(&mut self, key: &'static str) -> Duration {
+        self.read(key, |raw| parse_span(text(raw)?)).unwrap_or_default()
+    }
+
+    pub(super) fn span_within(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Duration {
+        let read = self.read(key, |raw| {
+            let span = parse_span(text(raw)?)?;
+            let [least, most] = [range.start(), range.end()].map(|end| humantime::format_duration(*end).to_string());
+            if range.contains(&span) { Ok(span) } else { Err(format!("must be from {least} to {most}")) }
+        });
+        read.unwrap_or_default()
+    }
+
+    pub(super) fn spans(&mut self, key: &'static str) -> Vec<Duration> {
+        self.read(key, |raw| list(raw)?.into_iter().map(parse_span).collect()).unwrap_or_default()
+    }
+
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<SecretString> {
+        self.read(key, |raw| hide(text(raw)?))
+    }
+
+    pub(super) fn secrets(&mut self, key: &'static str) -> Vec<SecretString> {
+        self.read(key, |raw| list(raw)?.into_iter().map(hide).collect()).unwrap_or_default()
+    }
+}
+
+/// The value as a text.
+pub(super) fn text(raw: &Raw) -> Result<&str, String> {
+    match raw {
+        Raw::Text(text) | Raw::Toml(Value::String(text)) if !text.trim().is_empty() => Ok(text.trim()),
+        Raw::Text(_) | Raw::Toml(Value::String(_)) => Err("is empty; leave it out, or give it a value".to_owned()),
+        Raw::Toml(other) => Err(format!("must be a text in quotes, is {}", with_article(other))),
+    }
+}
+
+/// The value as texts.
+pub(super) fn list(raw: &Raw) -> Result<Vec<&str>, String> {
+    let wrong = |other: &Value| format!("must be an array of texts, is {}", with_article(other));
+    match raw {
+        Raw::Text(text) => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()),
+        Raw::Toml(Value::Array(items)) => items
+            .iter()
+            .map(|item| match item {
+                Value::String(text) if !text.trim().is_empty() => Ok(text.trim()),
+                Value::String(_) => Err("has an empty item; leave it out".to_owned()),
+                other => Err(format!("must be an array of texts, has {} in it", with_article(other))),
+            })
+            .collect(),
+        Raw::Toml(other) => Err(wrong(other)),
+    }
+}
+
+fn with_article(value: &Value) -> String {
+    let kind = value.type_str();
+    let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
+    format!("{article} {kind}")
+}
+
+/// A wrong value as a problem quotes it.
+fn shown(raw: &Raw, setting: &Setting) -> String {
+    match raw {
+        _ if setting.secret => SET.to_owned(),
+        Raw::Text(text) => format!("`{}`", text.escape_debug()),
+        Raw::Toml(Value::Integer(number)) => format!("{number}"),
+        Raw::Toml(other) => with_article(other),
+    }
+}
+
+fn hide(text: &str) -> Result<SecretString, String> {
+    if text.starts_with(SET) || text.contains(['\r', '\n']) {
+        return Err(format!("must be the secret itself on one line; `{SET}` only stands for it in check-config"));
+    }
+    Ok(SecretString::from(text))
+}
+
+fn parse_span(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("must be a span such as 30m, 6h or 1d, is `{}`", text.escape_debug()))
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic() || letter == ' ');
+    let factor = match text[digits.len()..].trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}

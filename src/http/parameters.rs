@@ -1,0 +1,97 @@
+//! Parameters of paths and queries. Unknown ones are refused: a filter that is silently ignored answers another
+//! question.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+
+use super::problem::{Kind, Problem};
+use crate::link::LinkId;
+
+/// The `{id}` of a path.
+pub(super) struct LinkInPath(pub(super) LinkId);
+
+/// The `{sequence}` of a path.
+pub(super) struct SequenceInPath(pub(super) u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for LinkInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_parameter(parts, state, "id").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SequenceInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_parameter(parts, state, "sequence").await.map(Self)
+    }
+}
+
+async fn path_parameter<T, S>(parts: &mut Parts, state: &S, name: &str) -> Result<T, Problem>
+where
+    T: FromStr<Err: Display>,
+    S: Send + Sync,
+{
+    let all = RawPathParams::from_request_parts(parts, state).await.map_err(|_| bad(name, "must be UTF-8"))?;
+    let (_, text) = all.iter().find(|(found, _)| *found == name).unwrap_or((name, ""));
+    text.parse().map_err(|error| bad(name, &format!("{error}")))
+}
+
+/// The query of a request.
+pub(super) struct Query(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+        pairs.map(|pairs| Self(pairs.0)).map_err(|_| bad("query", "must be `name=value` pairs joined by `&`"))
+    }
+}
+
+impl Query {
+    /// Fails if there is a parameter besides these, or one twice.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), Problem> {
+        for (at, (name, _)) in self.0.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let known = known.join("`, `");
+                return Err(bad(name, &format!("there is no such parameter; there are `{known}`")));
+            }
+            if self.0[..at].iter().any(|(earlier, _)| earlier == name) {
+                return Err(bad(name, "may be given once"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A parameter as it is; empty counts as not given.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.0.iter().find(|(found, _)| found == name)?;
+        Some(value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A parameter as a type.
+    pub(super) fn parse<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
+        self.text(name).map(|text| text.parse().map_err(|error| bad(name, &format!("{error}")))).transpose()
+    }
+
+    /// `limit`: how many items a page has.
+    pub(super) fn limit(&self, default: usize, max: usize) -> Result<usize, Problem> {
+        match self.parse::<usize>("limit") {
+            Ok(None) => Ok(default),
+            Ok(Some(limit)) if (1..=max).contains(&limit) => Ok(limit),
+            Ok(Some(_)) | Err(_) => Err(bad("limit", &format!("must be a whole number from 1 to {max}"))),
+        }
+    }
+}
+
+/// A problem with a parameter.
+pub(super) fn bad(name: &str, what: &str) -> Problem {
+    let name: String = name.chars().take(40).collect();
+    Problem::new(Kind::BadParameter, format!("`{}`: {what}.", name.escape_debug())).with("parameter", name)
+}

@@ -1,0 +1,206 @@
+//! What goes wrong, as `application/problem+json` (RFC 9457).
+//!
+//! A problem has two messages: the outside one is for the caller and names nothing of ours; the inside one is logged by
+//! `observe.rs`, once, beside the same `instance`, so that a caller's report finds its line.
+//! Neither ever quotes a body or a secret.
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::belvo::Undecodable;
+use crate::nats::publisher::PublishError;
+use crate::store::StoreError;
+
+/// The kinds of problem. Callers may decide on the `type`, so a kind is never renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    NotJson,
+    BadParameter,
+    Unauthorized,
+    NotFound,
+    MethodNotAllowed,
+    Timeout,
+    NotReplayable,
+    TooLarge,
+    NotJsonContent,
+    WrongShape,
+    LinkNotFound,
+    Internal,
+    BelvoRefused,
+    Unavailable,
+    NoBelvoKeys,
+    NotReady,
+}
+
+impl Kind {
+    /// Status, the end of `type`, and title.
+    const fn row(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::NotJson => (StatusCode::BAD_REQUEST, "not-json", "The body is not JSON"),
+            Self::BadParameter => (StatusCode::BAD_REQUEST, "bad-parameter", "A parameter cannot be used"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Valid credentials are needed"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is no such thing here"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),
+            Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long to arrive"),
+            Self::NotReplayable => (StatusCode::CONFLICT, "not-replayable", "The dead letter cannot be replayed"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+            Self::NotJsonContent => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json-content", "JSON is needed"),
+            Self::WrongShape => (StatusCode::UNPROCESSABLE_ENTITY, "wrong-shape", "The body has the wrong shape"),
+            Self::LinkNotFound => (StatusCode::UNPROCESSABLE_ENTITY, "no-link", "The body does not say which link"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "relink failed"),
+            Self::BelvoRefused => (StatusCode::BAD_GATEWAY, "belvo-refused", "Belvo did not do it"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not stored; try again"),
+            Self::NoBelvoKeys => (StatusCode::SERVICE_UNAVAILABLE, "no-belvo-keys", "relink has no keys for Belvo"),
+            Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "relink is not ready"),
+        }
+    }
+}
+
+/// A problem, to be answered with.
+#[derive(Debug)]
+pub(super) struct Problem {
+    kind: Kind,
+    detail: String,
+    at: Option<String>,
+    inside: Option<String>,
+    retry_after_secs: Option<u32>,
+    members: Map<String, Value>,
+}
+
+/// What `observe.rs` logs of a problem; it travels with the response.
+#[derive(Clone, Debug)]
+pub(super) struct Incident {
+    pub(super) id: Uuid,
+    pub(super) slug: &'static str,
+    pub(super) inside: String,
+}
+
+impl Problem {
+    /// A problem; `detail` is for the caller.
+    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        let members = Map::new();
+        Self { kind, detail: detail.into(), at: None, inside: None, retry_after_secs: None, members }
+    }
+
+    /// Where in the body, as a JSON pointer; or which parameter.
+    pub(super) fn at(mut self, at: impl Into<String>) -> Self {
+        self.at = Some(at.into());
+        self
+    }
+
+    /// What the caller need not know, for the log.
+    pub(super) fn inside(mut self, inside: impl ToString) -> Self {
+        self.inside = Some(inside.to_string());
+        self
+    }
+
+    /// When to try again.
+    pub(super) fn retry_after_secs(mut self, secs: u32) -> Self {
+        self.retry_after_secs = Some(secs);
+        self
+    }
+
+    /// Another member of the answer.
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// What the caller is told.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// relink's own failure.
+    pub(super) fn internal(inside: impl ToString) -> Self {
+        Self::new(Kind::Internal, "This is a fault of relink's, not of the request; its log has more.").inside(inside)
+    }
+}
+
+impl From<Undecodable> for Problem {
+    fn from(error: Undecodable) -> Self {
+        let detail = error.to_string();
+        match error {
+            Undecodable::Empty | Undecodable::NotJson { .. } => Self::new(Kind::NotJson, detail),
+            Undecodable::WrongShape { at, .. } => Self::new(Kind::WrongShape, detail).at(pointer(&at)),
+            Undecodable::FutureVersion { .. } => Self::new(Kind::WrongShape, detail).at("/schema_version"),
+            Undecodable::LinkMismatch { .. } | Undecodable::Payments => Self::new(Kind::WrongShape, detail),
+        }
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        match &error {
+            PublishError::TooLarge { max, .. } => {
+                Self::new(Kind::TooLarge, format!("The bus takes messages up to {max} bytes.")).inside(error)
+            }
+            PublishError::Busy => Self::new(Kind::Unavailable, "Too many messages are waiting to be stored.")
+                .retry_after_secs(1)
+                .inside(error),
+            PublishError::Unavailable { .. } | PublishError::Closed => {
+                Self::new(Kind::Unavailable, "The message is not known to be stored; send it again.")
+                    .retry_after_secs(5)
+                    .inside(error)
+            }
+            PublishError::Subject { .. } | PublishError::Refused { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, slug, title) = self.kind.row();
+        let id = Uuid::new_v4();
+        let mut body = json!({
+            "type": format!("urn:relink:problem:{slug}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": self.detail,
+            "instance": format!("urn:uuid:{id}"),
+        });
+        if let Value::Object(body) = &mut body {
+            body.extend(self.at.map(|at| ("at".to_owned(), Value::String(at))));
+            body.extend(self.members);
+        }
+        let mut response = (status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.kind == Kind::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"relink\""));
+        }
+        if let Some(secs) = self.retry_after_secs {
+            headers.insert(RETRY_AFTER, HeaderValue::from(secs));
+        }
+        response.extensions_mut().insert(Incident { id, slug, inside: self.inside.unwrap_or(self.detail) });
+        response
+    }
+}
+
+/// A JSON path such as `$.body[0].code` as a JSON pointer (RFC 6901): `/body/0/code`.
+fn pointer(path: &str) -> String {
+    let path = path.trim_start_matches('$');
+    let steps = path.split(['.', '[', ']']).filter(|step| !step.is_empty());
+    steps.map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pointer;
+
+    #[test]
+    fn paths_become_pointers() {
+        for (path, expected) in [("$", ""), ("$.http_status", "/http_status"), ("$.body[0].code", "/body/0/code")] {
+            assert_eq!(pointer(path), expected);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What your application reports: errors of Belvo's API, what the widget said, what an operator decided.
+//!
+//! Each is checked by the same reader that the engine uses, so what is answered 202 is understood later. A body that
+//! cannot be read is only refused: its sender is here to hear it. The same bodies may be published on NATS instead.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::json;
+
+use super::body;
+use super::parameters::LinkInPath;
+use super::problem::{Kind, Problem};
+use super::{Door, SharedDoor};
+use crate::belvo::{Meaning, Undecodable, find_link};
+use crate::contract::{ApiError, InputKind};
+use crate::link::LinkId;
+use crate::telemetry::INPUTS;
+
+/// Stands in where an error names no link, to ask the table what it would mean.
+const NO_LINK: &str = "no-link";
+
+pub(super) async fn api_error(State(door): State<SharedDoor>, request: Request) -> Result<Response, Problem> {
+    let body = body::read_json(request).await?;
+    let stand_in: LinkId = NO_LINK.parse().map_err(Problem::internal)?;
+    let link = link_of_api_error(&body);
+    let meaning = understand(&door, InputKind::ApiError, link.as_ref().unwrap_or(&stand_in), &body)?;
+    let Some(link) = link else {
+        return match meaning {
+            Meaning::NotAboutTheLink { class, code } => {
+                let meaning = json!({"class": class.as_str(), "code": code});
+                Ok((StatusCode::OK, Json(json!({"link_id": null, "meaning": meaning}))).into_response())
+            }
+            Meaning::Event(_) | Meaning::Unknown { .. } => Err(no_link()),
+        };
+    };
+    store(&door, InputKind::ApiError, &link, body).await
+}
+
+/// The link an error is about, if the body can be read that far; whatever is wrong with it is said by [`understand`].
+fn link_of_api_error(body: &[u8]) -> Option<LinkId> {
+    serde_json::from_slice::<ApiError>(body).ok().as_ref().and_then(find_link)
+}
+
+fn no_link() -> Problem {
+    count(InputKind::ApiError, "refused");
+    Problem::new(
+        Kind::LinkNotFound,
+        "The error is about a link and does not say which. It was looked for in `link_id`, in `body` (`link`, which \
+         Belvo sends \
+         with status 428 only), in `path` (`/api/links/{id}/…`) and in its query (`link=…`); set `link_id`.",
+    )
+    .at("/link_id")
+}
+
+pub(super) async fn widget(
+    State(door): State<SharedDoor>,
+    LinkInPath(link): LinkInPath,
+    request: Request,
+) -> Result<Response, Problem> {
+    let body = body::read_json(request).await?;
+    understand(&door, InputKind::Widget, &link, &body)?;
+    store(&door, InputKind::Widget, &link, body).await
+}
+
+pub(super) async fn command(
+    State(door): State<SharedDoor>,
+    LinkInPath(link): LinkInPath,
+    request: Request,
+) -> Result<Response, Problem> {
+    let body = body::read_json(request).await?;
+    understand(&door, InputKind::Command, &link, &body)?;
+    store(&door, InputKind::Command, &link, body).await
+}
+
+fn understand(door: &Door, kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
+    door.understand(kind, link, body).inspect_err(|_| count(kind, "refused"))
+}
+
+async fn store(door: &Door, kind: InputKind, link: &LinkId, body: Bytes) -> Result<Response, Problem> {
+    let sequence = door.store_input(kind, link, body).await?;
+    let answer = json!({"link_id": link.as_str(), "sequence": sequence});
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+fn count(kind: InputKind, outcome: &'static str) {
+    metrics::counter!(INPUTS, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
+}
