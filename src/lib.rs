@@ -41,3 +41,4 @@ pub mod demo;
 pub mod schemas;
 pub mod service;
 pub mod telemetry;
+pub mod tls;

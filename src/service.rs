@@ -1,15 +1,267 @@
-//! (being written)
+//! The service: everything wired together, started in order, stopped in the reverse.
+//!
+//! ```text
+//!   start:  store ─▶ NATS (given, or our own) ─▶ streams ─▶ publisher ─▶ lanes ─▶ jobs ─▶ HTTP
+//!   stop:   HTTP (answers what is open) ─▶ jobs ─▶ publisher (drains) ─▶ lanes (finish the batch, fsync) ─▶ our own NATS
+//! ```
+//!
+//! Nothing is decided here. If one part ends by itself the rest is stopped in order and the process ends with that part's error.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use async_nats::jetstream;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::nats::server_binary::ServerSource;
+use crate::belvo::{self, SecretId, SecretPassword, Timeouts};
+use crate::config::{Config, NatsConfig};
+use crate::http::{self, Door, Parts};
+use crate::jobs::Worker;
+use crate::nats::dead_letter::DeadLetters;
+use crate::nats::history::Histories;
+use crate::nats::node::{Node, NodeError, NodeOptions, Phase};
+use crate::nats::publisher::{Publisher, PublisherOptions};
+use crate::nats::server::{NatsServer, ServerOptions, min_version_check};
+use crate::nats::server_binary::{ServerSource, locate};
+use crate::nats::{durability, stream};
+use crate::store::SledStore;
 
-use crate::config::Config;
+/// How long a part may take to stop before it is left behind. The parts bound themselves; this only catches a bug.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running relink.
+pub struct Service {
+    http_address: SocketAddr,
+    nats_url: String,
+    stop: CancellationToken,
+    http: Task<std::io::Result<()>>,
+    node: Task<Result<(), NodeError>>,
+    node_stop: CancellationToken,
+    jobs: Option<Task<()>>,
+    publisher: Publisher,
+    phase: watch::Receiver<Phase>,
+    client: async_nats::Client,
+    own_server: Option<NatsServer>,
+}
+
+type Task<T> = JoinHandle<T>;
 
 /// Runs the service until `shutdown`.
 ///
 /// # Errors
-/// Always, for now.
-pub async fn run(_config: Config, _server_source: ServerSource, _shutdown: CancellationToken) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+/// What stopped it from starting, or ended it.
+pub async fn run(config: Config, server_source: ServerSource, shutdown: CancellationToken) -> anyhow::Result<()> {
+    config.check_for_serving()?;
+    let mut service = Service::start(&config, server_source).await?;
+    tracing::info!(http.address = %service.http_address, nats.url = %service.nats_url, "relink is listening");
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        ended = service.ended() => ended,
+    };
+    tracing::info!("relink is stopping");
+    let stopped = service.stop().await;
+    ended.and(stopped)
+}
+
+impl Service {
+    /// Starts everything. On return the HTTP door is open and the lanes are starting.
+    ///
+    /// # Errors
+    /// What is missing or wrong, and what to do about it.
+    pub async fn start(config: &Config, server_source: ServerSource) -> anyhow::Result<Self> {
+        let store = open_store(config)?;
+        let own_server = own_server(config, server_source).await?;
+        let client = connect(&config.nats, own_server.as_ref()).await?;
+        min_version_check(&client)?;
+        let context = jetstream::new(client.clone());
+        let subjects = config.nats.subjects.clone();
+        stream::ensure_all(&context, &subjects, &config.nats.streams).await?;
+        if own_server.is_none() {
+            let monitor = config.nats.monitor_url.as_ref().and_then(|url| url.expose().next());
+            durability::warn_where_promises_cannot_be_kept(monitor, config.nats.streams.replicas).await;
+        }
+
+        // Bound before the lanes run, so that a port in use is an error before anything has been taken over.
+        let listener = TcpListener::bind(config.http.listen).await.with_context(|| {
+            format!("cannot listen on {}: choose another address with RELINK_LISTEN", config.http.listen)
+        })?;
+        let http_address = listener.local_addr()?;
+
+        let publisher = Publisher::start(client.clone(), subjects.clone(), PublisherOptions::default());
+        let belvo = belvo_client(config)?;
+        let options = NodeOptions {
+            subjects: subjects.clone(),
+            partitions: config.nats.streams.partitions,
+            owner: format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()),
+            policy: config.policy.clone(),
+        };
+        let node = Node::new(client.clone(), options, store.clone());
+        let phase = node.phase();
+        let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
+        let node = tokio::spawn(node.run(node_stop.clone()));
+        let jobs = belvo.clone().map(|belvo| {
+            let worker = Worker::new(context.clone(), subjects.clone(), publisher.clone(), belvo);
+            tokio::spawn(worker.run(stop.clone()))
+        });
+        if jobs.is_none() {
+            tracing::warn!(
+                "no Belvo keys are configured: repairs are believed, not verified, and missed history is not asked for. \
+                 Set RELINK_BELVO_URL, RELINK_BELVO_SECRET_ID and RELINK_BELVO_SECRET_PASSWORD"
+            );
+        }
+        let parts = Parts {
+            publisher: publisher.clone(),
+            dead_letters: DeadLetters::new(context.clone(), subjects.clone()),
+            histories: Histories::new(context, subjects),
+            store: Arc::new(store),
+            belvo,
+            ready: ready(phase.clone()),
+        };
+        let router = http::router(Door::new(config, parts));
+        let http = tokio::spawn(http::serve(listener, router, stop.clone()));
+        let nats_url = match (&own_server, &config.nats.url) {
+            (Some(server), _) => server.url().to_owned(),
+            (None, Some(url)) => url.to_string(),
+            (None, None) => String::new(),
+        };
+        Ok(Self { http_address, nats_url, stop, http, node, node_stop, jobs, publisher, phase, client, own_server })
+    }
+
+    /// Where the HTTP door is.
+    pub const fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Where NATS is, without any secret.
+    pub fn nats_url(&self) -> &str {
+        &self.nats_url
+    }
+
+    /// Waits until every lane runs, or a part has ended.
+    ///
+    /// # Errors
+    /// If the lanes ended before they ran.
+    pub async fn running(&mut self) -> anyhow::Result<()> {
+        let phase = *self.phase.wait_for(|phase| *phase != Phase::Starting).await?;
+        if phase == Phase::Running { Ok(()) } else { self.ended().await }
+    }
+
+    /// Waits until a part ends by itself, which none should.
+    async fn ended(&mut self) -> anyhow::Result<()> {
+        let own_server = async {
+            match &mut self.own_server {
+                Some(server) => server.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = &mut self.http => ended?.context("the HTTP door closed"),
+            ended = &mut self.node => ended?.context("the lanes ended"),
+            ended = own_server => Err(anyhow!(
+                "relink's own nats-server ended ({}); its log is nats-server.log in the data directory", ended?
+            )),
+        }
+    }
+
+    /// Stops everything in order: open requests are answered, the batch under way is finished, the store is on the disk.
+    ///
+    /// # Errors
+    /// The first thing that went wrong on the way; the rest is stopped all the same.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        let mut first_problem = None;
+        let mut note = |problem: Option<anyhow::Error>| first_problem = first_problem.take().or(problem);
+        if !self.http.is_finished() {
+            note(finish("the HTTP door", self.http).await.map_or_else(Some, |ended| ended.err().map(Into::into)));
+        }
+        if let Some(jobs) = self.jobs {
+            note(finish("the jobs", jobs).await.err());
+        }
+        self.publisher.shutdown().await;
+        self.node_stop.cancel();
+        if !self.node.is_finished() {
+            note(finish("the lanes", self.node).await.map_or_else(Some, |ended| ended.err().map(Into::into)));
+        }
+        // What was acknowledged last may still be on its way out.
+        if let Err(error) = self.client.flush().await {
+            note(Some(error.into()));
+        }
+        if let Some(server) = self.own_server {
+            note(server.stop().await.err().map(Into::into));
+        }
+        first_problem.map_or(Ok(()), Err)
+    }
+}
+
+async fn finish<T>(part: &str, task: Task<T>) -> anyhow::Result<T> {
+    let ended = tokio::time::timeout(STOP_PATIENCE, task).await;
+    ended.map_err(|_| anyhow!("{part} did not stop within {} s", STOP_PATIENCE.as_secs()))?.map_err(Into::into)
+}
+
+fn open_store(config: &Config) -> anyhow::Result<SledStore> {
+    let directory = &config.store.data_dir;
+    std::fs::create_dir_all(directory).with_context(|| {
+        format!("cannot create the data directory {}: choose another with RELINK_DATA_DIR", directory.display())
+    })?;
+    let opened = SledStore::open(&directory.join("store"), config.store.cache_bytes)?;
+    if let Some((aside, why)) = opened.quarantined {
+        tracing::error!(store.kept_at = %aside.display(), why, "the store could not be opened and was set aside; it is rebuilt from the stream");
+    }
+    Ok(opened.store)
+}
+
+async fn own_server(config: &Config, source: ServerSource) -> anyhow::Result<Option<NatsServer>> {
+    if config.nats.url.is_some() {
+        return Ok(None);
+    }
+    let binary = locate(source).await.context(
+        "no NATS is configured and none could be started: set RELINK_NATS_URL to yours, or install nats-server and set RELINK_NATS_SERVER to it",
+    )?;
+    let options = ServerOptions::new(binary, config.store.data_dir.join("nats"));
+    let server = NatsServer::start(options).await?;
+    tracing::info!(nats.url = server.url(), "started a nats-server of our own, on loopback, durable");
+    Ok(Some(server))
+}
+
+async fn connect(config: &NatsConfig, own_server: Option<&NatsServer>) -> anyhow::Result<async_nats::Client> {
+    let mut options = async_nats::ConnectOptions::new().name("relink");
+    if let Some(path) = &config.credentials {
+        options = options.credentials_file(path).await.with_context(|| format!("cannot read {}", path.display()))?;
+    }
+    let addresses: Vec<async_nats::ServerAddr> = match (own_server, &config.url) {
+        (Some(server), _) => vec![server.url().parse()?],
+        (None, Some(url)) => url.expose().map(str::parse).collect::<Result<_, _>>()?,
+        (None, None) => Vec::new(),
+    };
+    let url = config.url.as_ref().map(ToString::to_string).unwrap_or_default();
+    options
+        .connect(addresses)
+        .await
+        .with_context(|| format!("cannot connect to NATS at {url}: is it running, and RELINK_NATS_URL right?"))
+}
+
+fn belvo_client(config: &Config) -> anyhow::Result<Option<belvo::Client>> {
+    let Some(keys) = &config.belvo.keys else { return Ok(None) };
+    let (id, password) = (SecretId(keys.secret_id.clone()), SecretPassword(keys.secret_password.clone()));
+    Ok(Some(belvo::Client::new(&keys.url, id, password, Timeouts::default())?))
+}
+
+/// Ready is: every lane is running.
+fn ready(mut phase: watch::Receiver<Phase>) -> watch::Receiver<bool> {
+    let (sender, ready) = watch::channel(false);
+    tokio::spawn(async move {
+        loop {
+            sender.send_replace(*phase.borrow_and_update() == Phase::Running);
+            if phase.changed().await.is_err() {
+                sender.send_replace(false);
+                return;
+            }
+        }
+    });
+    ready
 }

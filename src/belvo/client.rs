@@ -157,8 +157,7 @@ impl Client {
         if has_user || has_tail || !["http", "https"].contains(&url.scheme()) {
             return Err(BadClient::Address);
         }
-        // reqwest is built without a provider of its own; whoever comes second finds one installed, which is as good.
-        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::install();
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("relink/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(timeouts.connect)

@@ -56,8 +56,7 @@ impl Relink {
                 (url.unwrap_or_else(|| format!("http://{}", config.http.listen)), token)
             }
         };
-        // reqwest is built without a TLS provider of its own. A second installation is refused, which is fine.
-        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::install();
         let client = Client::builder().timeout(Duration::from_secs(30)).build().context("building the HTTP client")?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), token })
     }

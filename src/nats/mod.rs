@@ -12,6 +12,7 @@
 //! | [`commit`], [`envelope`] | one atomic batch for a plan, guarded by fences; what each message says of itself |
 //! | [`replica`] | brings a store up to the stream: start, take-over and rebuild |
 //! | [`history`] | everything decided about one link, for whoever asks why |
+//! | [`durability`] | whether a server that was given to us syncs its writes |
 //! | [`server`], [`server_binary`] | a nats-server of our own: started and stopped; found or installed |
 //!
 //! This room moves bytes. It never looks into a link or decides about one. [`node`] alone asks the clock, for timers.
@@ -34,5 +35,6 @@ pub mod node;
 pub mod replica;
 pub mod resume;
 
+pub mod durability;
 pub mod server;
 pub mod server_binary;

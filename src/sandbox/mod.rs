@@ -127,8 +127,7 @@ impl Sandbox {
         let failed = |source| SandboxError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        // reqwest is built without a TLS provider of its own. A second installation is refused, which is fine.
-        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::install();
         let client = reqwest::Client::builder().no_proxy().build().map_err(SandboxError::Client)?;
 
         let shared = Arc::new(Shared::new(config));

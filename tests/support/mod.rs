@@ -5,6 +5,8 @@
 
 #![expect(dead_code, reason = "every test binary compiles this file and uses a part of it")]
 
+pub(crate) mod binary;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

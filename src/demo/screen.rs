@@ -1,0 +1,70 @@
+//! What the demo looks like. Colours only where somebody can see them, and never against NO_COLOR.
+
+use anstyle::{AnsiColor, Style};
+
+use crate::contract::StateWord;
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GREEN: Style = AnsiColor::Green.on_default();
+const RED: Style = AnsiColor::Red.on_default();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+const CYAN: Style = AnsiColor::Cyan.on_default();
+
+/// Where the story is told.
+pub(super) struct Screen;
+
+impl Screen {
+    pub(super) const fn new() -> Self {
+        Self
+    }
+
+    pub(super) fn title(&self, text: &str) {
+        anstream::println!("\n{BOLD}{text}{BOLD:#}\n");
+    }
+
+    pub(super) fn scene(&self, number: &str, text: &str) {
+        anstream::println!("\n{BOLD}{number}. {text}{BOLD:#}");
+    }
+
+    /// Something the demo does, as a person or a bank would.
+    pub(super) fn act(&self, who: &str, text: &str) {
+        anstream::println!("   {CYAN}{who:>8}{CYAN:#}  {text}");
+    }
+
+    /// Something that arrived on the stream.
+    pub(super) fn hear(&self, subject: &str, text: &str) {
+        anstream::println!("   {GREEN}{:>8}{GREEN:#}  {subject}  {DIM}{text}{DIM:#}", "relink");
+    }
+
+    pub(super) fn aside(&self, text: &str) {
+        anstream::println!("{DIM}{text}{DIM:#}");
+    }
+
+    pub(super) fn problem(&self, text: &str) {
+        anstream::println!("\n{RED}{text}{RED:#}");
+    }
+
+    pub(super) fn heading(&self, columns: [&str; 5]) {
+        let [link, user, institution, state, prompts] = columns;
+        anstream::println!("\n   {BOLD}{link:<36}  {user:<6}  {institution:<20}  {state:<15}  {prompts}{BOLD:#}");
+    }
+
+    pub(super) fn row(&self, columns: [&str; 4], state: StateWord, as_it_should: bool) {
+        let [link, user, institution, prompts] = columns;
+        let style = match state {
+            StateWord::Valid => GREEN,
+            StateWord::Invalid | StateWord::TokenRequired => RED,
+            StateWord::Updating | StateWord::Unconfirmed | StateWord::Removed => YELLOW,
+        };
+        let name = crate::link::StateName::from(state).as_str();
+        let verdict = if as_it_should { "" } else { "  <- not where it should be" };
+        anstream::println!(
+            "   {link:<36}  {user:<6}  {institution:<20}  {style}{name:<15}{style:#}  {prompts}{RED}{verdict}{RED:#}"
+        );
+    }
+
+    pub(super) fn command(&self, what: &str, command: &str) {
+        anstream::println!("   {DIM}# {what}{DIM:#}\n   {command}\n");
+    }
+}

@@ -1,0 +1,98 @@
+//! The built binary, run as an operator runs it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+
+use super::within;
+
+pub(crate) const WEBHOOK_SECRET: &str = "Bearer of-the-dashboard";
+pub(crate) const API_TOKEN: &str = "of-the-application";
+
+/// An HTTP client for loopback.
+pub(crate) fn client() -> reqwest::Client {
+    relink::tls::install();
+    reqwest::Client::builder().no_proxy().build().expect("a client")
+}
+
+/// A running `relink serve`.
+pub(crate) struct Relink {
+    pub(crate) child: Child,
+    pub(crate) url: String,
+    log: Lines<BufReader<ChildStderr>>,
+}
+
+impl Relink {
+    /// Starts the service over a NATS and a data directory, and waits until its lanes run.
+    pub(crate) async fn serve(nats_url: &str, data_dir: &std::path::Path, more: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
+        command
+            .arg("serve")
+            .env("RELINK_NATS_URL", nats_url)
+            .env("RELINK_DATA_DIR", data_dir)
+            .env("RELINK_LISTEN", "127.0.0.1:0")
+            .env("RELINK_WEBHOOK_SECRETS", WEBHOOK_SECRET)
+            .env("RELINK_API_TOKENS", API_TOKEN)
+            .env("RELINK_PARTITIONS", "4")
+            .env("RELINK_LOG_FORMAT", "json")
+            .envs(more.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn().expect("the binary starts");
+        let stderr = child.stderr.take().expect("a pipe");
+        let mut relink = Self { child, url: String::new(), log: BufReader::new(stderr).lines() };
+        let line = relink.wait_for_log("relink is listening").await;
+        let address = line["http.address"].as_str().expect("an address");
+        relink.url = format!("http://{address}");
+        relink.wait_until_ready().await;
+        relink
+    }
+
+    /// Reads the log up to a message.
+    pub(crate) async fn wait_for_log(&mut self, message: &str) -> serde_json::Value {
+        let mut before = Vec::new();
+        let search = async {
+            while let Some(line) = self.log.next_line().await.expect("a log") {
+                let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+                if parsed["message"] == message {
+                    return parsed;
+                }
+                before.push(line);
+            }
+            panic!("relink ended before it said `{message}`:\n{}", before.join("\n"));
+        };
+        within(message, search).await
+    }
+
+    async fn wait_until_ready(&self) {
+        let client = client();
+        let ready = async {
+            while !client
+                .get(format!("{}/readyz", self.url))
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        within("the lanes to run", ready).await;
+    }
+
+    /// Sends it a signal by name, as an operator or an orchestrator does.
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().await.expect("a kill command");
+        assert!(sent.success());
+    }
+
+    /// Posts a webhook and gives the status.
+    pub(crate) async fn webhook(&self, client: &reqwest::Client, body: String) -> Option<u16> {
+        let request = client.post(format!("{}/webhooks/belvo", self.url)).header("authorization", WEBHOOK_SECRET);
+        let answer = request.header("content-type", "application/json").body(body).send().await.ok()?;
+        Some(answer.status().as_u16())
+    }
+}
