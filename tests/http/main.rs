@@ -14,4 +14,5 @@ mod reads;
 mod repairs;
 mod reports;
 mod secrets;
+mod stories;
 mod webhooks;
