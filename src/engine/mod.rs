@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use delivery::{Dead, Delivery};
 pub use plan::{Message, Outgoing, Plan, Tally, TallyKey};
 
-use crate::belvo::{Meaning, translate};
+use crate::belvo::{Meaning, Undecodable, translate};
 use crate::contract::{At, Because, DeadReason, Mark, Origin, OriginKind, Record, RefusedBody};
 use crate::link::{EFFECTS_MAX, Event, Input, Link, LinkId, Policy, Step, Timestamp, step};
 use crate::store::{Head, Put, Store, StoreError};
@@ -72,9 +72,8 @@ impl<S: Store> Engine<S> {
     pub fn plan(&mut self, queue: &mut VecDeque<Delivery>, now: Timestamp) -> Result<Plan, StoreError> {
         let mut plan = Plan::default();
         self.plan_timers(now, &mut plan)?;
-        // Every lane touched adds its mark at the end.
-        let room = MESSAGES_MAX - self.planned.len().min(MESSAGES_MAX / 2) - MESSAGES_PER_DELIVERY_MAX;
-        while plan.messages.len() < room {
+        // Every lane touched adds its mark at the end; a delivery may touch one more.
+        while plan.messages.len() + plan.marks.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX {
             let Some(delivery) = queue.pop_front() else { break };
             plan.receipts.insert(delivery.lane, delivery.receipt.clone());
             if self.planned.get(&delivery.lane).is_some_and(|&planned| delivery.sequence <= planned) {
@@ -116,7 +115,7 @@ impl<S: Store> Engine<S> {
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             let (kind, link) = delivery.open()?;
             let meaning = translate(kind, &link, &delivery.payload, received_at)
-                .map_err(|undecodable| (DeadReason::Malformed, undecodable.to_string()))?;
+                .map_err(|undecodable| (reason_of(&undecodable), undecodable.to_string()))?;
             Ok((kind, link, meaning))
         }));
         let (kind, link, meaning) = match decoded {
@@ -239,8 +238,7 @@ impl<S: Store> Engine<S> {
         let link = &step.link;
         let sent = plan.effects(lane, step, &because);
         let record = plan::encode(&Record::of(link, lane, because, sent));
-        let head =
-            Head { state: link.state.name(), lane, version: link.version, deadline: link.deadline(&self.policy) };
+        let head = Head::of(link, lane, &self.policy);
         plan.state(lane, step, &record);
         plan.puts.push(Put { id: link.id.clone(), head, record });
         self.overlay.insert(link.id.clone(), Held { link: link.clone(), lane });
@@ -253,5 +251,16 @@ impl<S: Store> Engine<S> {
         let Some(stored) = self.store.get(id)? else { return Ok(None) };
         let link = stored.parse()?.link()?;
         Ok(Some(Held { link, lane: stored.head.lane }))
+    }
+}
+
+fn reason_of(undecodable: &Undecodable) -> DeadReason {
+    match undecodable {
+        Undecodable::FutureVersion { .. } => DeadReason::FutureVersion,
+        Undecodable::Payments => DeadReason::NoLink,
+        Undecodable::Empty
+        | Undecodable::NotJson { .. }
+        | Undecodable::WrongShape { .. }
+        | Undecodable::LinkMismatch { .. } => DeadReason::Malformed,
     }
 }

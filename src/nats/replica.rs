@@ -9,9 +9,9 @@ use async_nats::jetstream::stream::Stream;
 use futures::StreamExt;
 
 use super::subject::{OutputSubject, Subjects};
-use crate::contract::{BadRecord, Mark, Record};
+use crate::contract::{BadRecord, Mark};
 use crate::link::Policy;
-use crate::store::{Changes, Head, Position, Put, Store, StoreError};
+use crate::store::{Changes, Position, Put, Store, StoreError};
 
 /// How many states are applied at once.
 const CHUNK: usize = 1_000;
@@ -95,15 +95,12 @@ pub async fn catch_up<S: Store>(
 
 /// The put for a state message. Nobody but relink publishes states; one that is not ours is no reason never to start again.
 fn put(payload: &[u8], policy: &Policy) -> Result<Option<Put>, BadRecord> {
-    let parsed = Record::parse(payload).and_then(|record| Ok((record.lane, record.link()?)));
-    let (lane, link) = match parsed {
-        Ok(parsed) => parsed,
-        Err(error @ BadRecord::FutureVersion { .. }) => return Err(error),
+    match Put::of_state_message(payload, policy) {
+        Ok(put) => Ok(Some(put)),
+        Err(error @ BadRecord::FutureVersion { .. }) => Err(error),
         Err(error) => {
             tracing::error!(%error, "skipped a state that is not ours");
-            return Ok(None);
+            Ok(None)
         }
-    };
-    let head = Head { state: link.state.name(), lane, version: link.version, deadline: link.deadline(policy) };
-    Ok(Some(Put { id: link.id, head, record: payload.to_vec() }))
+    }
 }

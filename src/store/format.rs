@@ -17,7 +17,7 @@
 
 use super::{Position, StoreError};
 use crate::contract::Record;
-use crate::link::{LinkId, StateName, Timestamp};
+use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 
 /// The format of the whole store. A change of anything in the drawing above is a new one.
 pub(super) const FORMAT: u16 = 1;
@@ -44,6 +44,13 @@ pub struct Head {
     pub version: u64,
     /// When it is due.
     pub deadline: Option<Timestamp>,
+}
+
+impl Head {
+    /// The head of a link of this lane. Its deadline is the one that today's policy gives it.
+    pub fn of(link: &Link, lane: u16, policy: &Policy) -> Self {
+        Self { state: link.state.name(), lane, version: link.version, deadline: link.deadline(policy) }
+    }
 }
 
 /// A link as stored: the head, and the record unparsed.

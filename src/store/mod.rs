@@ -19,8 +19,8 @@ use std::path::PathBuf;
 pub use self::format::{Head, StoredLink};
 pub use self::memory::MemoryStore;
 pub use self::sled::{Opened, SledStore};
-use crate::contract::{BadRecord, Mark};
-use crate::link::{LinkId, StateName, Timestamp};
+use crate::contract::{BadRecord, Mark, Record};
+use crate::link::{LinkId, Policy, StateName, Timestamp};
 
 /// A place to keep what has been committed.
 ///
@@ -112,6 +112,19 @@ pub struct Put {
     pub head: Head,
     /// The JSON of its [`crate::contract::Record`].
     pub record: Vec<u8>,
+}
+
+impl Put {
+    /// The put that a state message comes to: what catching up applies, and the same as the commit applied when it was made.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if it is not a record of ours, or of a newer relink.
+    pub fn of_state_message(payload: &[u8], policy: &Policy) -> Result<Self, BadRecord> {
+        let record = Record::parse(payload)?;
+        let link = record.link()?;
+        let head = Head::of(&link, record.lane, policy);
+        Ok(Self { id: link.id, head, record: payload.to_vec() })
+    }
 }
 
 /// How far the stream `LINKS` has been applied.

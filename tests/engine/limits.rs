@@ -1,0 +1,117 @@
+//! A plan fits one atomic batch, whatever it is made of, and the same input makes the same plan.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use relink::contract::Address;
+use relink::engine::{Delivery, Engine, MESSAGES_MAX, Plan};
+use relink::link::{LinkId, Timestamp};
+use relink::store::{MemoryStore, Position, Store};
+
+use crate::bus::INPUT_CREATED_NS;
+use crate::inputs::{START, Said, policy};
+
+fn engine() -> Engine<MemoryStore> {
+    Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new())
+}
+
+/// One message per lane and round, numbered as a stream would.
+fn deliveries(lanes: u16, rounds: u32, said: Said) -> VecDeque<Delivery> {
+    let all = (0..rounds).flat_map(|round| (0..lanes).map(move |lane| (round, lane)));
+    let delivery = |(sequence, (round, lane)): (u64, (u32, u16))| {
+        let mut delivery = said.about(0, round, START);
+        delivery.lane = lane;
+        if said != Said::NoLink {
+            delivery.link = format!("link-{lane}");
+            let body = String::from_utf8_lossy(&delivery.payload).replace("link-0", &delivery.link);
+            delivery.payload = body.into_bytes().into();
+        }
+        delivery.sequence = sequence;
+        delivery
+    };
+    (1..).zip(all).map(delivery).collect()
+}
+
+/// Plans until the queue is empty; every plan fits a batch, and their marks come to the end of every lane.
+fn check_fits(lanes: u16, rounds: u32, said: Said) -> Vec<Plan> {
+    let mut engine = engine();
+    let mut queue = deliveries(lanes, rounds, said);
+    let last: BTreeMap<u16, u64> = queue.iter().map(|delivery| (delivery.lane, delivery.sequence)).collect();
+    let mut plans = Vec::new();
+    while !queue.is_empty() {
+        let before = queue.len();
+        let plan = engine.plan(&mut queue, START).unwrap();
+        assert!(plan.messages.len() <= MESSAGES_MAX, "{said:?} on {lanes} lanes: {}", plan.messages.len());
+        assert!(queue.len() < before, "{said:?} on {lanes} lanes: no progress");
+        plans.push(plan);
+    }
+    let mut reached = BTreeMap::new();
+    plans.iter().for_each(|plan| reached.extend(plan.marks.iter().map(|(lane, mark)| (*lane, mark.sequence))));
+    assert_eq!(reached, last);
+    plans
+}
+
+#[test]
+fn every_plan_fits_one_batch_on_few_lanes_and_on_as_many_as_there_can_be() {
+    for lanes in [1, 16, 500, 1_024] {
+        for said in [Said::Credentials, Said::Data, Said::Outage, Said::UnknownCode, Said::NoLink, Said::SeenValid] {
+            check_fits(lanes, 4_096 / u32::from(lanes), said);
+        }
+    }
+}
+
+#[test]
+fn a_plan_is_not_smaller_than_it_need_be() {
+    // 16 marks and two messages for each link: a state and its prompt, then refusals of what is known already.
+    let plans = check_fits(16, 256, Said::Credentials);
+    assert!(plans[0].messages.len() > MESSAGES_MAX - 10, "{}", plans[0].messages.len());
+}
+
+#[test]
+fn the_same_input_makes_the_same_messages_under_the_same_ids() {
+    for said in Said::ALL {
+        let message = said.about(1, 1, START);
+        let mut engine = engine();
+        let plan = |engine: &mut Engine<MemoryStore>| engine.plan(&mut VecDeque::from([message.clone()]), START);
+        let first = plan(&mut engine).unwrap();
+        engine.reset(INPUT_CREATED_NS, &BTreeMap::new());
+        let again = plan(&mut engine).unwrap();
+        let told = |plan: &Plan| -> Vec<(Address, String, Timestamp, Vec<u8>)> {
+            let message = plan.messages.iter().map(|outgoing| outgoing.message.clone());
+            message.map(|message| (message.address, message.id, message.at, message.body)).collect()
+        };
+        assert_eq!(told(&first), told(&again), "{said:?}");
+        assert!(!told(&first).is_empty(), "{said:?} leaves no mark");
+    }
+}
+
+#[test]
+fn a_morning_of_reminders_does_not_hold_up_what_arrives() {
+    let mut engine = engine();
+    let mut queue = deliveries(400, 1, Said::Credentials);
+    while !queue.is_empty() {
+        let plan = engine.plan(&mut queue, START).unwrap();
+        engine.store().apply(&plan.changes(None)).unwrap();
+        engine.settle(&plan);
+    }
+    let tomorrow = START.after(std::time::Duration::from_secs(25 * 3600));
+    assert_eq!(engine.store().due(tomorrow, 1_000).unwrap().len(), 400);
+    let mut arrived = Said::TokenRequired.about(7, 1, tomorrow);
+    arrived.sequence = 1_000;
+    let plan = engine.plan(&mut VecDeque::from([arrived]), tomorrow).unwrap();
+    let new: LinkId = "link-7".parse().unwrap();
+    assert!(plan.messages.iter().any(|outgoing| outgoing.message.address == Address::State(new.clone())));
+    let reminded = |plan: &Plan| plan.puts.iter().filter(|put| put.id != new).count();
+    assert!((1..400).contains(&reminded(&plan)));
+    // The rest are reminded by the next plans, each once, while nothing is settled.
+    let mut total = reminded(&plan);
+    engine.store().apply(&plan.changes(Some(Position { stream_created_ns: 1, sequence: 1 }))).unwrap();
+    engine.settle(&plan);
+    while !engine.store().due(tomorrow, 1).unwrap().is_empty() {
+        let plan = engine.plan(&mut VecDeque::new(), tomorrow).unwrap();
+        assert!(!plan.puts.is_empty());
+        engine.store().apply(&plan.changes(None)).unwrap();
+        engine.settle(&plan);
+        total += plan.puts.len();
+    }
+    assert_eq!(total, 400);
+}
