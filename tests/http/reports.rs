@@ -60,6 +60,21 @@ async fn the_session_of_a_428_is_not_kept() {
 }
 
 #[tokio::test]
+async fn an_open_session_is_not_kept() {
+    let bench = Bench::new().await;
+    let mut token_required = codes("token_required", "A MFA token is required by the institution to login");
+    token_required[0]["session"] = "2675b703b9d4451f8d4861a3eee54449".into();
+    token_required[0]["expiry"] = 9600.into();
+    token_required[0]["link"] = LINK.into();
+    token_required[0]["token_generation_data"] = json!({"type": "numeric", "value": "51248120"});
+    let answer = bench.post("/v1/api-errors", error(428, "POST", "/api/accounts/", token_required)).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    let stored = String::from_utf8_lossy(&bench.inputs().await[0].2).into_owned();
+    assert!(!stored.contains("2675b703") && !stored.contains("51248120"), "{stored}");
+    assert!(stored.contains("9600"), "{stored}");
+}
+
+#[tokio::test]
 async fn an_error_about_our_keys_needs_no_link() {
     let bench = Bench::new().await;
     let body = error(401, "GET", "/api/accounts/", codes("authentication_failed", "Invalid Secret Keys"));
