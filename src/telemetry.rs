@@ -7,6 +7,9 @@
 //! | `relink_http_panics_total` | | requests whose handling panicked: each is a bug |
 //! | `relink_http_inputs_total` | `kind`, `outcome` | inputs, `stored`, `unreadable`, `refused`, `unavailable` |
 //! | `relink_http_inputs_unknown_total` | `kind` | stored inputs whose code is in no table of ours |
+//! | `relink_inputs_total` | `kind`, `outcome` | what the lanes made of each input: `accepted`, a refusal, a dead letter's reason |
+//! | `relink_commit_messages` | | messages in each commit (summary) |
+//! | `relink_jobs_total` | `job`, `outcome` | calls to Belvo: `reported`, `later`, `given_up` |
 //! | `relink_unauthorized_total` | `door` | requests without valid credentials: `webhooks` or `v1` |
 //!
 //! The log never holds a body, a secret or a token: messages read alone, ids are dotted fields (`link.id`,
