@@ -11,7 +11,7 @@ use async_nats::jetstream::{self, AckKind};
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::belvo::{CallError, Client, LinkRead, RefreshAnswer};
+use crate::belvo::{CallError, Client, LinkRead, RefreshAnswer, Unrelated};
 use crate::clock;
 use crate::contract::{InputKind, JobBody, JobName, Observation, Outcome, Source};
 use crate::link::{LinkId, Timestamp};
@@ -130,6 +130,10 @@ impl Worker {
             Ok(Err(wait)) => return Done::Later(wait, "it was refreshed a moment ago".to_owned()),
             Err(CallError::Api(error)) => self.publish(InputKind::ApiError, link, serde_json::to_vec(&*error)).await,
             Err(CallError::Transient { why, retry_after }) => return Done::Later(retry_after.unwrap_or_default(), why),
+            // Somebody will mend the keys, and the question stays.
+            Err(CallError::Permanent { why, class: Some(Unrelated::Keys | Unrelated::Permission) }) => {
+                return Done::Later(RETRY_MAX, why);
+            }
             Err(CallError::Permanent { why, .. }) => return Done::GivenUp(why),
         };
         match published {

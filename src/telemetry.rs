@@ -16,9 +16,11 @@ use std::io;
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -51,18 +53,25 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`] if the filter is malformed or a log has been started before.
 pub fn start_log(config: &LogConfig) -> Result<(), TelemetryError> {
-    let filter: EnvFilter = config.filter.parse()?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let filter = config.filter.parse::<EnvFilter>()?.and(filter_fn(shows_no_body));
+    let registry = tracing_subscriber::registry();
     let format = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match config.format {
-        LogFormat::Json => registry.with(format.json().flatten_event(true)).try_init()?,
+        LogFormat::Json => registry.with(format.json().flatten_event(true).with_filter(filter)).try_init()?,
         LogFormat::Text => {
             // Asks the terminal and honours NO_COLOR, as everything else relink prints does.
             let colours = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
-            registry.with(format.with_ansi(colours)).try_init()?;
+            registry.with(format.with_ansi(colours).with_filter(filter)).try_init()?;
         }
     }
     Ok(())
+}
+
+/// Whether a line with this metadata is free of bodies, whatever the filter asks for: at `TRACE` the crates below us log what
+/// they send and receive, async-nats whole messages.
+pub fn shows_no_body(metadata: &Metadata<'_>) -> bool {
+    let ours = metadata.target().split("::").next() == Some("relink");
+    ours || *metadata.level() <= Level::DEBUG
 }
 
 /// What renders the metrics of this process. The recorder is installed at the first call; later calls share it.

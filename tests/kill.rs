@@ -29,7 +29,7 @@ fn webhook(link: &str, code: &str, request: usize) -> String {
 fn seed() -> u64 {
     let given = std::env::var("RELINK_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
-    println!("seed: RELINK_TEST_SEED={seed}");
+    eprintln!("seed: RELINK_TEST_SEED={seed}");
     seed
 }
 

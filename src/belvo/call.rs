@@ -1,5 +1,7 @@
 //! Which call an API error answers, and which link it is about: the error itself rarely says.
 
+use serde_json::Value;
+
 use crate::contract::ApiError;
 use crate::link::LinkId;
 
@@ -71,9 +73,26 @@ fn split(path: &str) -> (Vec<&str>, &str) {
     (path.split('/').filter(|segment| !segment.is_empty()).collect(), query)
 }
 
+/// An error's body without what a 428 holds beside its meaning: the MFA session, which is as good as a credential until it expires, and the
+/// data to make its token with. relink resumes no session, so neither needs to lie in a stream.
+pub fn without_session(mut body: Value) -> Value {
+    let clean = |item: &mut Value| {
+        let Some(fields) = item.as_object_mut() else { return };
+        if let Some(session) = fields.get_mut("session") {
+            *session = "removed".into();
+        }
+        fields.remove("token_generation_data");
+    };
+    match &mut body {
+        Value::Array(items) => items.iter_mut().for_each(clean),
+        other => clean(other),
+    }
+    body
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

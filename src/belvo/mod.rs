@@ -17,7 +17,7 @@ mod key;
 mod meaning;
 mod undecodable;
 
-pub use call::find_link;
+pub use call::{find_link, without_session};
 pub use client::{
     BadClient, CallError, Client, LinkRead, RefreshAnswer, SecretId, SecretPassword, Timeouts, WidgetToken,
 };

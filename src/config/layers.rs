@@ -193,7 +193,12 @@ fn guess_key(key: &str) -> String {
 
 /// Names are long and share their beginnings, so only the nearest one is worth a guess, and only if few letters differ.
 fn guess<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let nearest = known.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+    let known: Vec<_> = known.collect();
+    if let Some(longer) = known.iter().find(|known| known.strip_prefix(name).is_some_and(|rest| rest.starts_with('_')))
+    {
+        return format!("; did you mean `{longer}`?");
+    }
+    let nearest = known.into_iter().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
     match nearest {
         Some((distance, known)) if distance <= 3 || distance * 4 <= name.len() => format!("; did you mean `{known}`?"),
         _ => "; `relink serve --help` lists all settings".to_owned(),

@@ -67,9 +67,9 @@ impl Tally {
 }
 
 impl Plan {
-    /// Whether there is nothing to make durable: every delivery was one we had handled before.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.dead.is_empty() && self.puts.is_empty()
+    /// Whether there is nothing at all to do about it.
+    pub fn is_idle(&self) -> bool {
+        self.messages.is_empty() && self.dead.is_empty() && self.puts.is_empty() && self.receipts.is_empty()
     }
 
     /// The store's share, once the batch is known to end at `position`.

@@ -8,13 +8,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
 use super::{Door, SharedDoor};
-use crate::belvo::{Meaning, Undecodable, find_link};
+use crate::belvo::{Meaning, Undecodable, find_link, without_session};
 use crate::contract::{ApiError, InputKind};
 use crate::link::LinkId;
 use crate::telemetry::INPUTS;
@@ -36,7 +36,16 @@ pub(super) async fn api_error(State(door): State<SharedDoor>, request: Request) 
             Meaning::Event(_) | Meaning::Unknown { .. } => Err(no_link()),
         };
     };
-    store(&door, InputKind::ApiError, &link, body).await
+    store(&door, InputKind::ApiError, &link, at_rest(&body)?).await
+}
+
+/// The error as it is kept: a sender reports what Belvo answered as it came, an open MFA session included.
+fn at_rest(body: &[u8]) -> Result<Bytes, Problem> {
+    let mut error: Value = serde_json::from_slice(body).map_err(Problem::internal)?;
+    if let Some(answer) = error.get_mut("body") {
+        *answer = without_session(answer.take());
+    }
+    serde_json::to_vec(&error).map(Bytes::from).map_err(Problem::internal)
 }
 
 /// The link an error is about, if the body can be read that far; whatever is wrong with it is said by [`understand`].

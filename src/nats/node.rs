@@ -12,7 +12,6 @@
 //! nothing with it that was built on top.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::stream::Stream;
@@ -370,7 +369,8 @@ impl<S: Store + Clone + 'static> Run<'_, S> {
             self.node.dead_letters.publish(&self.letter(dead)).await?;
         }
         if plan.messages.is_empty() {
-            return self.finish(&plan, None).await;
+            // Nothing for the stream: redeliveries to acknowledge again, timers to move, or nothing at all.
+            return if plan.is_idle() { Ok(()) } else { self.finish(&plan, None).await };
         }
         let staged = self.fences.stage(&self.node.batches, &self.node.options.subjects, &mut plan).await?;
         self.staged = Some((plan, staged));
@@ -430,6 +430,3 @@ async fn answer(in_flight: &mut Option<InFlight>) -> Result<Result<BatchAck, Bat
 fn created_ns(extent: &StreamExtent) -> Result<i64, Fault> {
     i64::try_from(extent.identity.created_ns).map_err(|_| Fault::Other("a stream from outside this age".to_owned()))
 }
-
-/// Shares one store between the node and its readers.
-pub type SharedStore = Arc<dyn Store>;

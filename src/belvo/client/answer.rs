@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{Call, CallError};
 use crate::belvo::body::ErrorBody;
+use crate::belvo::call::without_session;
 use crate::belvo::meaning::{Meaning, Unrelated};
 use crate::belvo::translate::translate_api_error;
 use crate::contract::ApiError;
@@ -131,20 +132,4 @@ pub(super) fn wait_named(body: &Value) -> Option<Duration> {
     let number = message[start..].split(|letter: char| !letter.is_ascii_digit()).next()?;
     let unit = if message[start..].contains("second") { 1 } else { 60 };
     number.parse::<u64>().ok().map(|count| Duration::from_secs(count.saturating_mul(unit)).min(WAIT_MAX))
-}
-
-/// A 428 holds a session and the data to make its token with. relink resumes none, so nobody needs them at rest.
-fn without_session(mut body: Value) -> Value {
-    let clean = |item: &mut Value| {
-        let Some(fields) = item.as_object_mut() else { return };
-        if let Some(session) = fields.get_mut("session") {
-            *session = "removed".into();
-        }
-        fields.remove("token_generation_data");
-    };
-    match &mut body {
-        Value::Array(items) => items.iter_mut().for_each(clean),
-        other => clean(other),
-    }
-    body
 }

@@ -1,0 +1,81 @@
+//! The command line, by the binary itself: what it prints, and how it ends.
+
+use std::process::{Command, Output};
+
+/// Runs relink with an environment of its own.
+fn relink(args: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
+    command.args(args).env_clear().envs(environment.iter().copied());
+    command.output().expect("relink runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+#[test]
+fn help_names_every_subcommand_and_shows_examples() {
+    let output = relink(&["--help"], &[]);
+    let text = stdout(&output);
+    for word in ["serve", "demo", "sandbox", "check-config", "why", "dead-letters", "machine", "schemas", "Examples:"] {
+        assert!(text.contains(word), "{word}\n{text}");
+    }
+    assert!(output.status.success());
+}
+
+#[test]
+fn help_of_serve_documents_every_setting() {
+    let text = stdout(&relink(&["serve", "--help"], &[]));
+    for setting in relink::config::SETTINGS {
+        assert!(text.contains(setting.variable) && text.contains(setting.key), "{}", setting.key);
+    }
+    assert!(text.contains("A flag wins over the environment, the environment over the file"));
+}
+
+#[test]
+fn check_config_prints_the_whole_and_fails_as_serve_would() {
+    let output = relink(&["check-config", "--listen", "127.0.0.1:9"], &[("RELINK_WEBHOOK_SECRETS", "Bearer hunter2")]);
+    let text = stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(text.contains("listen = \"127.0.0.1:9\"") && text.contains("# flag --listen"), "{text}");
+    assert!(text.contains("webhook_secrets = [\"[set]\"]") && !text.contains("hunter2"), "{text}");
+
+    let output = relink(&["check-config"], &[]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).starts_with("relink: the configuration cannot be used"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("[policy]"), "the whole is shown even so");
+}
+
+#[test]
+fn serve_refuses_to_start_with_open_webhooks_or_a_wrong_value() {
+    let output = relink(&["serve"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("RELINK_WEBHOOK_SECRETS"), "{}", stderr(&output));
+    let output = relink(&["serve", "--listen", "nonsense"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("flag --listen: http.listen must be"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_machine_is_drawn_in_every_format() {
+    for (format, start) in [("mermaid", "stateDiagram-v2"), ("dot", "digraph"), ("json", "{"), ("text", "state ")] {
+        let output = relink(&["machine", "--format", format], &[]);
+        assert!(stdout(&output).starts_with(start), "{format}");
+    }
+}
+
+#[test]
+fn asking_without_a_token_or_without_a_relink_says_so() {
+    let output = relink(&["why", "some-link"], &[]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("RELINK_API_TOKENS"), "{}", stderr(&output));
+    // The port is reserved and closed everywhere these tests run.
+    let output = relink(&["dead-letters", "list", "--url", "http://127.0.0.1:1"], &[("RELINK_API_TOKENS", "hunter2")]);
+    assert!(!output.status.success());
+    let text = stderr(&output);
+    assert!(text.contains("is `relink serve` running there?") && !text.contains("hunter2"), "{text}");
+}

@@ -1,0 +1,283 @@
+//! The configuration, from outside: layers, origins, refusals, and what is never shown.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use relink::config::{Config, ConfigError, Loaded, LogFormat, SETTINGS, Sources};
+use relink::link::Settings;
+use relink::nats::stream::StreamSettings;
+use secrecy::ExposeSecret;
+
+#[derive(Default)]
+struct Given {
+    sources: Sources,
+    dir: Option<tempfile::TempDir>,
+}
+
+impl Given {
+    fn file(mut self, text: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relink.toml");
+        std::fs::write(&path, text).unwrap();
+        self.sources.file = Some(path);
+        self.dir = Some(dir);
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.sources.environment.push((OsString::from(name), OsString::from(value)));
+        self
+    }
+
+    fn flag(mut self, flag: &'static str, value: &str) -> Self {
+        self.sources.flags.push((flag, value.to_owned()));
+        self
+    }
+
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        Config::load(&self.sources)
+    }
+
+    fn config(&self) -> Config {
+        self.load().unwrap().config
+    }
+
+    /// The one problem there is.
+    fn problem(&self) -> String {
+        let ConfigError { problems } = self.load().unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        problems[0].clone()
+    }
+}
+
+fn given() -> Given {
+    Given::default()
+}
+
+#[test]
+fn the_defaults_are_the_documented_ones_and_those_of_the_rooms() {
+    let config = Config::defaults();
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8480");
+    assert_eq!(config.store.data_dir, PathBuf::from("./relink-data"));
+    assert_eq!(config.policy.settings(), &Settings::default());
+    assert_eq!(config.nats.streams, StreamSettings::default());
+    assert_eq!((config.log.filter.as_str(), config.log.format), ("info", LogFormat::Text));
+    assert!(config.belvo.keys.is_none());
+}
+
+#[test]
+fn flags_win_over_the_environment_over_the_file_over_the_defaults() {
+    let file = || given().file("[http]\nlisten = \"127.0.0.1:1\"\n[nats]\npartitions = 4\n");
+    assert_eq!(file().config().http.listen.port(), 1);
+    let env = || file().env("RELINK_LISTEN", "127.0.0.1:2");
+    assert_eq!(env().config().http.listen.port(), 2);
+    let flag = env().flag("--listen", "127.0.0.1:3");
+    assert_eq!((flag.config().http.listen.port(), flag.config().nats.streams.partitions), (3, 4));
+    let report = flag.load().unwrap().report;
+    let line = report.lines().find(|line| line.starts_with("listen = \"127.0.0.1:3\"")).unwrap();
+    assert!(line.ends_with(" # flag --listen"), "{line}");
+    assert!(report.contains("partitions = 4") && report.contains("# file "), "{report}");
+}
+
+#[test]
+fn an_empty_variable_is_not_set() {
+    assert!(given().env("RELINK_NATS_URL", "").config().nats.url.is_none());
+}
+
+#[test]
+fn every_kind_of_value_is_read() {
+    let toml = r#"
+        [http]
+        webhook_secrets = ["Basic dTpw", "Bearer next"]
+        api_tokens = ["one"]
+        allow_open_webhooks = true
+        [nats]
+        url = "nats://user:hunter2@nats-1:4222,nats-2"
+        prefix_input = "staging.belvo"
+        prefix_output = "staging-link"
+        input_max_age = "7d"
+        replicas = 3
+        [store]
+        cache_bytes = 1073741824
+        [belvo]
+        url = "https://sandbox.belvo.com/"
+        secret_id = "id"
+        secret_password = "12345"
+        [log]
+        format = "json"
+        [policy]
+        settle_window = "1h 30m"
+        reminders = ["12h", "2d"]
+        verify_attempts_max = 5
+    "#;
+    let config = given().file(toml).config();
+    let secrets: Vec<_> = config.http.webhook_secrets.iter().map(ExposeSecret::expose_secret).collect();
+    assert_eq!(secrets, ["Basic dTpw", "Bearer next"]);
+    let url = config.nats.url.unwrap();
+    assert_eq!(url.expose().collect::<Vec<_>>(), ["nats://user:hunter2@nats-1:4222", "nats-2"]);
+    assert_eq!(url.to_string(), "nats://[set]@nats-1:4222,nats-2");
+    assert_eq!(config.nats.subjects.input_stream(), "STAGING_BELVO");
+    assert_eq!((config.nats.streams.replicas, config.nats.streams.input_age_max.as_secs()), (3, 7 * 86_400));
+    assert_eq!(config.store.cache_bytes, 1 << 30);
+    let keys = config.belvo.keys.unwrap();
+    assert_eq!((keys.url.as_str(), keys.secret_password.expose_secret()), ("https://sandbox.belvo.com", "12345"));
+    assert_eq!(config.log.format, LogFormat::Json);
+    let settings = config.policy.settings();
+    assert!(settings.can_verify, "with all three parts relink can ask Belvo");
+    assert_eq!(settings.settle_window, Duration::from_secs(90 * 60));
+    assert_eq!(settings.reminders, [12, 48].map(|hours| Duration::from_secs(hours * 3600)));
+    assert_eq!(settings.verify_attempts_max, 5);
+}
+
+#[test]
+fn the_environment_spells_lists_with_commas_and_numbers_as_text() {
+    let config = given()
+        .env("RELINK_WEBHOOK_SECRETS", " Bearer a , Basic b ")
+        .env("RELINK_POLICY_REMINDERS", "1d,3d")
+        .env("RELINK_CACHE_BYTES", "64MiB")
+        .env("RELINK_ALLOW_OPEN_WEBHOOKS", "true")
+        .config();
+    let secrets: Vec<_> = config.http.webhook_secrets.iter().map(ExposeSecret::expose_secret).collect();
+    assert_eq!(secrets, ["Bearer a", "Basic b"]);
+    assert_eq!(config.policy.settings().reminders.len(), 2);
+    assert_eq!((config.store.cache_bytes, config.http.allow_open_webhooks), (64 << 20, true));
+}
+
+#[test]
+fn every_setting_can_be_read_from_each_layer_it_is_promised_in() {
+    for setting in SETTINGS.iter().filter(|setting| setting.default.is_some()) {
+        let default = setting.default.unwrap();
+        assert!(given().env(setting.variable, default).load().is_ok(), "{}", setting.variable);
+        if let Some(flag) = setting.flag {
+            assert!(given().flag(flag, default).load().is_ok(), "{flag}");
+        }
+    }
+    let help = relink::config::help();
+    assert!(SETTINGS.iter().all(|setting| help.contains(setting.variable) && help.contains(setting.key)));
+}
+
+#[test]
+fn unknown_names_are_refused_with_a_guess() {
+    let check = |given: Given, expected: &str| {
+        let problem = given.problem();
+        assert!(problem.ends_with(expected), "{problem}");
+    };
+    check(
+        given().env("RELINK_LISTN", "x"),
+        "environment RELINK_LISTN: unknown variable; did you mean `RELINK_LISTEN`?",
+    );
+    check(given().env("RELINK_NATS", "x"), "unknown variable; did you mean `RELINK_NATS_URL`?");
+    check(given().env("RELINK_XYZZY_PLUGH", "x"), "unknown variable; `relink serve --help` lists all settings");
+    check(given().file("[http]\nlisen = \"x\""), "unknown key `http.lisen`; did you mean `http.listen`?");
+    check(given().file("listen = \"x\""), "unknown key `listen`; did you mean `http.listen`?");
+    check(
+        given().file("[polcy]\nsettle_window = \"1h\""),
+        "unknown key `polcy`; `relink serve --help` lists all settings",
+    );
+    check(given().file("[policy]\nsetle_window = \"1h\""), "did you mean `policy.settle_window`?");
+}
+
+#[test]
+fn what_kubernetes_makes_up_is_not_ours() {
+    let made_up = [
+        "RELINK_SERVICE_HOST",
+        "RELINK_SERVICE_PORT",
+        "RELINK_SERVICE_PORT_HTTP",
+        "RELINK_PORT",
+        "RELINK_PORT_8480_TCP",
+        "RELINK_PORT_8480_TCP_ADDR",
+        "RELINK_NATS_SERVICE_HOST",
+        "RELINK_NATS_PORT",
+        "RELINK_NATS_PORT_4222_TCP_PROTO",
+    ];
+    let given = made_up.iter().fold(given(), |given, name| given.env(name, "tcp://10.0.0.1:8480"));
+    assert!(given.load().is_ok());
+}
+
+#[test]
+fn values_out_of_range_are_refused_with_their_origin_and_what_would_be_right() {
+    let check = |given: Given, parts: &[&str]| {
+        let problem = given.problem();
+        assert!(parts.iter().all(|part| problem.contains(part)), "{problem}");
+    };
+    check(
+        given().env("RELINK_PARTITIONS", "0"),
+        &["environment RELINK_PARTITIONS: nats.partitions must be a whole number from 1 to 1024, is `0`"],
+    );
+    check(given().file("[nats]\npartitions = \"4\""), &["file ", "nats.partitions must be a whole number", "a string"]);
+    check(given().flag("--listen", "localhost"), &["flag --listen: http.listen must be an address and a port"]);
+    check(given().env("RELINK_HISTORY", "lots"), &["from 1 to 10000, is `lots`"]);
+    check(given().env("RELINK_REPLICAS", "6"), &["from 1 to 5"]);
+    check(given().env("RELINK_INPUT_MAX_AGE", "5"), &["must be a span such as 30m, 6h or 1d, is `5`"]);
+    check(given().env("RELINK_INPUT_MAX_AGE", "1s"), &["must be from 1h to"]);
+    check(given().env("RELINK_CACHE_BYTES", "1"), &["must be from 1MiB to"]);
+    check(given().env("RELINK_LOG_FORMAT", "xml"), &["log.format must be text or json"]);
+    check(given().env("RELINK_LOG", "relink=loud"), &["log.filter must be a filter such as"]);
+    check(given().env("RELINK_ALLOW_OPEN_WEBHOOKS", "yes"), &["must be true or false, is `yes`"]);
+    check(given().env("RELINK_PREFIX_OUTPUT", "belvo"), &["nats.prefix_output: ", "overlap"]);
+    check(given().env("RELINK_NATS_URL", "nats://:::"), &["nats.url must be addresses such as nats://127.0.0.1:4222"]);
+    check(given().env("RELINK_NATS_CREDENTIALS", "/nowhere.creds"), &["nats.credentials names no file"]);
+    check(given().env("RELINK_NATS_SERVER", "/nowhere/nats-server"), &["nats.server names no file"]);
+    check(
+        given().file("[policy]\nreminders = [\"3d\", \"1d\"]"),
+        &["file ", "policy.reminders every step must be later"],
+    );
+    check(given().file("[policy]\nverify_wait = \"0s\""), &["policy.verify_wait must be from 1 ms to 366 days"]);
+    check(given().file("[http]\napi_tokens = \"one\""), &["http.api_tokens must be an array of texts, is a string"]);
+    check(given().file("[http\n"), &["line 1: not TOML"]);
+    let mut missing = given();
+    missing.sources.file = Some(PathBuf::from("/nowhere/relink.toml"));
+    check(missing, &["file /nowhere/relink.toml: cannot be read"]);
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let given = given().env("RELINK_PARTITIONS", "0").env("RELINK_LISTEN", "x").env("RELINK_OOPS", "x");
+    let error = given.load().unwrap_err();
+    assert_eq!(error.problems.len(), 3, "{error}");
+}
+
+#[test]
+fn keys_for_belvo_come_whole_or_not_at_all() {
+    let one = given().env("RELINK_BELVO_URL", "https://sandbox.belvo.com").problem();
+    assert!(one.contains("needs belvo.secret_id (RELINK_BELVO_SECRET_ID) and belvo.secret_password"), "{one}");
+    let two = given().env("RELINK_BELVO_SECRET_ID", "id").env("RELINK_BELVO_SECRET_PASSWORD", "p").problem();
+    assert!(two.contains("needs belvo.url (RELINK_BELVO_URL) beside it"), "{two}");
+}
+
+#[test]
+fn serving_without_a_webhook_secret_has_to_be_said() {
+    let error = Config::defaults().check_for_serving().unwrap_err().to_string();
+    assert!(error.contains("RELINK_WEBHOOK_SECRETS") && error.contains("RELINK_ALLOW_OPEN_WEBHOOKS=true"), "{error}");
+    assert!(given().env("RELINK_WEBHOOK_SECRETS", "Bearer a").config().check_for_serving().is_ok());
+    assert!(given().env("RELINK_ALLOW_OPEN_WEBHOOKS", "true").config().check_for_serving().is_ok());
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let loaded = given()
+        .env("RELINK_WEBHOOK_SECRETS", "Bearer hunter2,Basic hunter2")
+        .env("RELINK_API_TOKENS", "hunter2")
+        .env("RELINK_BELVO_URL", "https://sandbox.belvo.com")
+        .env("RELINK_BELVO_SECRET_ID", "hunter2")
+        .env("RELINK_BELVO_SECRET_PASSWORD", "hunter2")
+        .env("RELINK_NATS_URL", "nats://user:hunter2@127.0.0.1:4222")
+        .load()
+        .unwrap();
+    let shown = format!("{}\n{:?}\n{}", loaded.report, loaded.config, loaded.config.nats.url.as_ref().unwrap());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(loaded.report.contains("webhook_secrets = [\"[set]\", \"[set]\"]"), "{}", loaded.report);
+    assert!(loaded.report.contains("url = \"nats://[set]@127.0.0.1:4222\""), "{}", loaded.report);
+    assert!(loaded.report.parse::<toml::Table>().is_ok(), "the report is TOML");
+    for wrong in ["[http]\napi_tokens = hunter2\n", "[belvo]\nsecret_id = \"hunter2\n\"", "[nats]\nurl = [\"hunter2\"]"]
+    {
+        let error = given().file(wrong).load().unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let error = given().env("RELINK_NATS_URL", "nats://hunter2@[:1").load().unwrap_err().to_string();
+    assert!(!error.contains("hunter2"), "{error}");
+    assert!(given().env("RELINK_API_TOKENS", "[set]").problem().contains("only stands for it in check-config"));
+}

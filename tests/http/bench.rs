@@ -1,0 +1,180 @@
+//! What every test stands on: a nats-server, a door over it, a store to fill, and a client.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+use bytes::Bytes;
+use relink::config::{Config, Sources};
+use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
+use relink::http::{Door, Parts, router, serve};
+use relink::link::{DedupKey, Link, LinkId, Seen, State, Timestamp};
+use relink::nats::dead_letter::{DeadLetters, StoredLetter};
+use relink::nats::history::Histories;
+use relink::nats::publisher::{Publisher, PublisherOptions};
+use relink::nats::subject::Subjects;
+use relink::store::{Changes, Head, MemoryStore, Put, Store};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::capture;
+use crate::support::{TestNats, within};
+
+pub(crate) const WEBHOOK_SECRET: &str = "Basic dXNlcjpwYXNz";
+pub(crate) const API_TOKEN: &str = "token-of-the-app";
+pub(crate) const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
+
+/// A door that is open.
+pub(crate) struct Bench {
+    pub(crate) nats: TestNats,
+    pub(crate) store: MemoryStore,
+    pub(crate) url: String,
+    pub(crate) client: Client,
+    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) served: JoinHandle<std::io::Result<()>>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+/// The configuration of these variables.
+pub(crate) fn config(environment: &[(&str, &str)]) -> Config {
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Config::load(&Sources { environment: environment.collect(), ..Sources::default() }).unwrap().config
+}
+
+impl Bench {
+    /// With one webhook secret and one token.
+    pub(crate) async fn new() -> Self {
+        Self::with(&[("RELINK_WEBHOOK_SECRETS", WEBHOOK_SECRET), ("RELINK_API_TOKENS", API_TOKEN)]).await
+    }
+
+    pub(crate) async fn with(environment: &[(&str, &str)]) -> Self {
+        let store = MemoryStore::default();
+        Self::over(environment, store.clone(), store).await
+    }
+
+    /// Over a store of the test's own.
+    pub(crate) async fn over(environment: &[(&str, &str)], asked: impl Store + 'static, store: MemoryStore) -> Self {
+        capture::start();
+        let config = config(environment);
+        let nats = TestNats::start_with_streams(2).await;
+        let subjects = Subjects::default();
+        // What is tried with the server gone should not take the ten seconds of production.
+        let options = PublisherOptions { timeout: Duration::from_millis(300), ..PublisherOptions::default() };
+        let (ready, is_ready) = watch::channel(true);
+        let belvo = config.belvo.keys.clone().map(|keys| {
+            use relink::belvo::{Client, SecretId, SecretPassword, Timeouts};
+            let (id, password) = (SecretId(keys.secret_id), SecretPassword(keys.secret_password));
+            Client::new(&keys.url, id, password, Timeouts::default()).unwrap()
+        });
+        let mut context = jetstream::new(nats.client.clone());
+        context.set_timeout(Duration::from_millis(500));
+        let parts = Parts {
+            publisher: Publisher::start(nats.client.clone(), subjects.clone(), options),
+            dead_letters: DeadLetters::new(context.clone(), subjects.clone()),
+            histories: Histories::new(context, subjects),
+            store: Arc::new(asked),
+            belvo,
+            ready: is_ready,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(serve(listener, router(Door::new(&config, parts)), shutdown.clone()));
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { nats, store, url, client, ready, shutdown, served }
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    /// A webhook with the right secret.
+    pub(crate) fn webhook(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        self.request(Method::POST, "/webhooks/belvo").header("authorization", WEBHOOK_SECRET).body(body)
+    }
+
+    /// `GET /v1/…` with the right token.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        answer(self.request(Method::GET, path).bearer_auth(API_TOKEN)).await
+    }
+
+    /// `POST /v1/…` with the right token.
+    pub(crate) async fn post(&self, path: &str, body: impl ToString) -> Answer {
+        answer(self.request(Method::POST, path).bearer_auth(API_TOKEN).body(body.to_string())).await
+    }
+
+    /// What is on the input stream: subject without its lane, headers, body.
+    pub(crate) async fn inputs(&self) -> Vec<(String, HeaderMap, Bytes)> {
+        let subjects = Subjects::default();
+        let without_lane = |subject: String| {
+            let stored = subjects.parse_input(&subject).unwrap();
+            subjects.input(stored.kind, stored.link_id)
+        };
+        let stored = self.nats.read("BELVO").await;
+        stored.into_iter().map(|(_, subject, headers, body)| (without_lane(subject), headers, body)).collect()
+    }
+
+    pub(crate) async fn dead_letters(&self) -> Vec<StoredLetter> {
+        DeadLetters::new(self.nats.context.clone(), Subjects::default()).list(0, 100).await.unwrap()
+    }
+
+    /// Puts a link into the store.
+    pub(crate) fn put(&self, id: &str, institution: &str, state: State) {
+        let id: LinkId = id.parse().unwrap();
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let mut link = Link::unheard_of(id.clone(), now);
+        link.version = 1;
+        link.profile.institution = Some(institution.to_owned());
+        link.recent = vec![Seen { key: DedupKey(7), at: now }];
+        let name = state.name();
+        link.state = state;
+        let record = serde_json::to_vec(&Record::of(&link, 0, because(), Vec::new())).unwrap();
+        let head = Head { state: name, lane: 0, version: 1, deadline: None };
+        self.store.apply(&Changes { puts: vec![Put { id, head, record }], ..Changes::default() }).unwrap();
+    }
+}
+
+/// A transition from unconfirmed to valid, caused by a webhook.
+pub(crate) fn because() -> Because {
+    let at = At(Timestamp::from_millis(1_700_000_000_000));
+    let origin =
+        Origin { kind: OriginKind::Webhook, input_sequence: Some(1), message_id: Some("w-1".into()), heard_at: at };
+    Because { event: "data_arrived".into(), from: StateWord::Unconfirmed, to: StateWord::Valid, at, origin }
+}
+
+pub(crate) async fn answer(request: RequestBuilder) -> Answer {
+    let response = within("an answer", request.send()).await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = within("an answer's body", response.text()).await.unwrap();
+    Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text }
+}
+
+impl Answer {
+    /// Checks that it is a problem of this kind, in the form of RFC 9457.
+    pub(crate) fn problem(&self, status: u16, slug: &str) -> &Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(self.body["type"], format!("urn:relink:problem:{slug}"), "{}", self.text);
+        assert_eq!(self.body["status"], status);
+        for member in ["title", "detail", "instance"] {
+            assert!(self.body[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {}", self.text);
+        }
+        &self.body
+    }
+}

@@ -1,0 +1,42 @@
+//! Keeps everything that this process can be made to log, for a test that looks for secrets in it.
+
+use std::io::{self, Write};
+use std::sync::{Mutex, Once, PoisonError};
+
+use relink::telemetry::shows_no_body;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+static CAPTURED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Capture;
+
+impl Write for Capture {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        CAPTURED.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts to keep the log, and shows what people would see of it beside a test that fails.
+pub(crate) fn start() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        let kept = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(|| Capture)
+            .with_filter(filter_fn(shows_no_body));
+        let shown = tracing_subscriber::fmt::layer().with_test_writer().with_filter(LevelFilter::INFO);
+        tracing_subscriber::registry().with(kept).with(shown).init();
+    });
+}
+
+/// What has been logged so far.
+pub(crate) fn log() -> String {
+    String::from_utf8_lossy(&CAPTURED.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+}

@@ -1,0 +1,165 @@
+//! What can be read: links, histories, counts, dead letters.
+
+use async_nats::HeaderMap;
+use relink::contract::{Record, RefusedBody};
+use relink::link::{Link, State, Timestamp};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, LINK, answer, because};
+
+fn valid() -> State {
+    State::Valid { suspicion: None }
+}
+
+fn ids(body: &Value) -> Vec<&str> {
+    body["links"].as_array().unwrap().iter().map(|link| link["link_id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn links_are_listed_filtered_and_paged() {
+    let bench = Bench::new().await;
+    bench.put("a", "erebor", valid());
+    bench.put("b", "gringotts", valid());
+    bench.put("c", "erebor", State::Unconfirmed);
+    bench.put("d", "erebor", valid());
+    for (query, expected) in [
+        ("", vec!["a", "b", "c", "d"]),
+        ("?state=valid", vec!["a", "b", "d"]),
+        ("?institution=erebor", vec!["a", "c", "d"]),
+        ("?state=valid&institution=erebor", vec!["a", "d"]),
+        ("?after=b", vec!["c", "d"]),
+        ("?state=removed", vec![]),
+        ("?state=", vec!["a", "b", "c", "d"]),
+    ] {
+        let answer = bench.get(&format!("/v1/links{query}")).await;
+        assert_eq!((answer.status, ids(&answer.body)), (200, expected), "{query}");
+    }
+    let mut seen = Vec::new();
+    let mut path = "/v1/links?limit=3".to_owned();
+    loop {
+        let page = bench.get(&path).await;
+        seen.extend(ids(&page.body).into_iter().map(str::to_owned));
+        let Some(next) = page.body["next"].as_str() else { break };
+        path = format!("/v1/links?limit=3&after={next}");
+    }
+    assert_eq!(seen, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn unknown_parameters_and_values_are_refused() {
+    let bench = Bench::new().await;
+    for (query, parameter) in [
+        ("status=valid", "status"),
+        ("state=broken", "state"),
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("limit=many", "limit"),
+        ("after=a.b", "after"),
+        ("limit=1&limit=2", "limit"),
+    ] {
+        let answer = bench.get(&format!("/v1/links?{query}")).await;
+        assert_eq!(answer.problem(400, "bad-parameter")["parameter"], parameter, "{query}");
+    }
+    let answer = bench.get("/v1/links?state=broken").await;
+    assert!(answer.body["detail"].as_str().unwrap().contains("`token_required`"), "{}", answer.text);
+    bench.get("/v1/dead-letters?after=x").await.problem(400, "bad-parameter");
+    bench.get("/v1/dead-letters/x").await.problem(400, "bad-parameter");
+}
+
+#[tokio::test]
+async fn one_link_is_shown_without_what_is_for_our_own_use() {
+    let bench = Bench::new().await;
+    bench.put(LINK, "erebor", valid());
+    let answer = bench.get(&format!("/v1/links/{LINK}")).await;
+    assert_eq!((answer.status, &answer.body["state"]), (200, &json!("valid")), "{}", answer.text);
+    assert_eq!(answer.body["because"]["origin"]["message_id"], "w-1");
+    assert!(answer.body.get("recent").is_none());
+    let upper = bench.get(&format!("/v1/links/{}", LINK.to_uppercase())).await;
+    assert_eq!(upper.status, 200, "one link, whatever the spelling");
+    bench.get("/v1/links/unheard-of").await.problem(404, "not-found");
+    bench.get("/v1/links/a.b").await.problem(400, "bad-parameter");
+}
+
+#[tokio::test]
+async fn the_summary_counts_every_state() {
+    let bench = Bench::new().await;
+    bench.put("a", "erebor", valid());
+    bench.put("b", "erebor", valid());
+    bench.put("c", "erebor", State::Removed);
+    let answer = bench.get("/v1/summary").await;
+    let by_state =
+        json!({"invalid": 0, "removed": 1, "token_required": 0, "unconfirmed": 0, "updating": 0, "valid": 2});
+    assert_eq!(answer.body, json!({"links_count": 3, "by_state": by_state}));
+}
+
+#[tokio::test]
+async fn a_history_has_everything_of_its_link_in_order_and_nothing_else() {
+    let bench = Bench::new().await;
+    let mut link = Link::unheard_of(LINK.parse().unwrap(), Timestamp::from_millis(0));
+    link.version = 1;
+    link.state = valid();
+    let record = serde_json::to_value(Record::of(&link, 0, because(), vec![format!("{LINK}.1.1")])).unwrap();
+    let refused = RefusedBody {
+        link_id: LINK.into(),
+        event: Some("token_requested".into()),
+        reason: "repeat".into(),
+        detail: "heard before".into(),
+        state: None,
+        origin: because().origin,
+    };
+    let messages = [
+        (format!("link.state.{LINK}"), record),
+        (format!("link.notice.data_available.{LINK}"), json!({"type": "data_available"})),
+        ("link.state.other".to_owned(), json!({})),
+        (format!("link.job.verify.{LINK}"), json!({"type": "verify"})),
+        ("link.mark.0".to_owned(), json!({})),
+        (format!("link.refused.{LINK}"), serde_json::to_value(&refused).unwrap()),
+    ];
+    for (at, (subject, body)) in messages.into_iter().enumerate() {
+        let mut headers = HeaderMap::new();
+        headers.insert("ce-id", format!("{LINK}.1.{at}"));
+        let publish = bench.nats.context.publish_with_headers(subject, headers, body.to_string().into());
+        publish.await.unwrap().await.unwrap();
+    }
+    let answer = bench.get(&format!("/v1/links/{LINK}/history")).await;
+    assert_eq!((answer.status, &answer.body["truncated"]), (200, &json!(false)), "{}", answer.text);
+    let entries = answer.body["entries"].as_array().unwrap();
+    let told: Vec<_> = entries.iter().map(|entry| (entry["kind"].as_str().unwrap(), entry["type"].as_str())).collect();
+    let expected = [("state", None), ("notice", Some("data_available")), ("job", Some("verify")), ("refused", None)];
+    assert_eq!(told, expected);
+    assert_eq!(entries[0]["message_id"], format!("{LINK}.1.0"));
+    assert_eq!(entries[0]["body"]["because"]["event"], "data_arrived");
+    assert!(entries[0]["stored_at"].as_str().unwrap().ends_with('Z'));
+    bench.get("/v1/links/unheard-of/history").await.problem(404, "not-found");
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_and_replayed() {
+    let bench = Bench::new().await;
+    answer(bench.webhook("hello")).await.problem(400, "not-json");
+    let no_code = json!({"webhook_type": "LINK", "link_id": LINK}).to_string();
+    answer(bench.webhook(no_code.clone())).await.problem(422, "wrong-shape");
+    answer(bench.webhook(vec![0xff, 0xfe])).await.problem(400, "not-json");
+
+    let list = bench.get("/v1/dead-letters").await;
+    let letters = list.body["dead_letters"].as_array().unwrap();
+    assert_eq!(letters.len(), 3);
+    assert_eq!((&letters[0]["reason"], &letters[0]["bytes"]), (&json!("malformed"), &json!(5)));
+    assert!(letters[0].get("payload").is_none(), "a list shows no bodies");
+    let page = bench.get("/v1/dead-letters?limit=2").await;
+    assert_eq!(page.body["next"], 2);
+    assert_eq!(bench.get("/v1/dead-letters?after=2").await.body["dead_letters"].as_array().unwrap().len(), 1);
+
+    assert_eq!(bench.get("/v1/dead-letters/1").await.body["payload"], "hello");
+    assert_eq!(bench.get("/v1/dead-letters/3").await.body["payload_base64"], "//4=");
+    bench.get("/v1/dead-letters/99").await.problem(404, "not-found");
+
+    bench.post("/v1/dead-letters/1/replay", "").await.problem(409, "not-replayable");
+    let replayed = bench.post("/v1/dead-letters/2/replay", "").await;
+    assert_eq!(replayed.body, json!({"dead_letter": 2, "sequence": 1}));
+    let stored = bench.inputs().await;
+    assert_eq!(
+        (stored[0].0.as_str(), &stored[0].2[..]),
+        (format!("belvo.webhook.{LINK}").as_str(), no_code.as_bytes())
+    );
+}

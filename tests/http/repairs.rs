@@ -1,0 +1,95 @@
+//! `POST /v1/links/{id}/update`, against a Belvo in a box.
+
+use relink::sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::bench::{API_TOKEN, Bench, LINK};
+
+/// A door with keys for a Belvo, that Belvo, and a link it knows.
+async fn bench(password: &str) -> (Bench, Sandbox, Uuid) {
+    let sandbox = Sandbox::start(SandboxConfig::default()).await.unwrap();
+    let link = sandbox.control().add_link("erebor_mx_retail", AccessMode::Recurrent, None).unwrap();
+    let (url, widget) = (sandbox.url(), format!("{}/widget/", sandbox.url()));
+    let bench = Bench::with(&[
+        ("RELINK_API_TOKENS", API_TOKEN),
+        ("RELINK_BELVO_URL", &url),
+        ("RELINK_BELVO_SECRET_ID", "sandbox"),
+        ("RELINK_BELVO_SECRET_PASSWORD", password),
+        ("RELINK_BELVO_WIDGET_URL", &widget),
+    ])
+    .await;
+    (bench, sandbox, link)
+}
+
+#[tokio::test]
+async fn a_token_is_minted_and_stays_in_the_answer() {
+    let (bench, sandbox, link) = bench("sandbox").await;
+    let answer = bench.post(&format!("/v1/links/{link}/update"), json!({"locale": "pt"})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    let access = answer.body["access"].as_str().unwrap();
+    let widget_url = answer.body["widget_url"].as_str().unwrap();
+    assert_eq!(widget_url, format!("{}/widget/?access_token={access}&locale=pt", sandbox.url()));
+    assert_eq!((&answer.body["expires_in"], &answer.body["link_id"]), (&json!(600), &json!(link)));
+    assert!(answer.body["refresh"].is_string());
+
+    let stored = bench.inputs().await;
+    assert_eq!((stored.len(), stored[0].0.as_str()), (1, format!("belvo.widget.{link}").as_str()));
+    let body: Value = serde_json::from_slice(&stored[0].2).unwrap();
+    assert_eq!(body, json!({"event": "started", "expires_in_seconds": 600}), "and no token");
+    let page = reqwest::get(widget_url).await.unwrap();
+    assert!(page.status().is_success(), "the address opens the widget");
+}
+
+#[tokio::test]
+async fn an_empty_body_is_fine_and_an_unknown_language_is_not() {
+    let (bench, _sandbox, link) = bench("sandbox").await;
+    let path = format!("/v1/links/{link}/update");
+    let answer = bench.post(&path, "").await;
+    assert!(answer.status == 200 && !answer.body["widget_url"].as_str().unwrap().contains("locale"));
+    assert_eq!(bench.post(&path, json!({"locale": "de"})).await.problem(422, "wrong-shape")["at"], "/locale");
+    bench.post(&path, json!({"colour": "red"})).await.problem(422, "wrong-shape");
+    bench.post(&path, "{").await.problem(400, "not-json");
+    assert_eq!(bench.inputs().await.len(), 1);
+}
+
+#[tokio::test]
+async fn without_keys_the_answer_says_which_are_missing() {
+    let bench = Bench::new().await;
+    let answer = bench.post(&format!("/v1/links/{LINK}/update"), "").await;
+    let detail = answer.problem(503, "no-belvo-keys")["detail"].as_str().unwrap();
+    assert!(detail.contains("RELINK_BELVO_SECRET_PASSWORD"), "{detail}");
+}
+
+#[tokio::test]
+async fn wrong_keys_are_a_bad_gateway_and_no_news_of_the_link() {
+    let (bench, _sandbox, link) = bench("wrong-password").await;
+    let answer = bench.post(&format!("/v1/links/{link}/update"), "").await;
+    let problem = answer.problem(502, "belvo-refused");
+    assert_eq!(problem["class"], "keys", "{}", answer.text);
+    assert!(!answer.text.contains("wrong-password"));
+    assert!(bench.inputs().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_outage_says_when_to_come_back() {
+    let (bench, sandbox, link) = bench("sandbox").await;
+    sandbox.control().fail_api(ApiFault::server_error(), 1, "/api/token/");
+    let answer = bench.post(&format!("/v1/links/{link}/update"), "").await;
+    answer.problem(502, "belvo-refused");
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(bench.inputs().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_belvo_says_of_the_link_is_passed_on() {
+    let (bench, sandbox, link) = bench("sandbox").await;
+    sandbox.control().fail_api(ApiFault::Error("invalid_link".into()), 1, "/api/token/");
+    let answer = bench.post(&format!("/v1/links/{link}/update"), "").await;
+    let problem = answer.problem(502, "belvo-refused");
+    assert_eq!((&problem["belvo_status"], &problem["belvo_code"]), (&json!(400), &json!("invalid_link")));
+    let stored = bench.inputs().await;
+    assert_eq!((stored.len(), stored[0].0.as_str()), (1, format!("belvo.api_error.{link}").as_str()));
+    assert_eq!(problem["sequence"], 1);
+}

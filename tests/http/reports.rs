@@ -1,0 +1,167 @@
+//! What an application reports: API errors, widget callbacks, commands.
+
+use relink::contract::{ApiError, Command, Widget};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, LINK};
+
+fn error(http_status: u16, method: &str, path: &str, body: Value) -> Value {
+    json!({"http_status": http_status, "method": method, "path": path, "body": body})
+}
+
+fn codes(code: &str, message: &str) -> Value {
+    json!([{"code": code, "message": message, "request_id": "3e7b283c6efa449c9c028a16b5c249fd"}])
+}
+
+#[tokio::test]
+async fn an_api_error_finds_its_link() {
+    let bench = Bench::new().await;
+    let invalid = || codes("invalid_link", "The link has been invalidated");
+    let mut said = error(400, "POST", "/api/transactions/", invalid());
+    said["link_id"] = LINK.into();
+    let mut in_body = invalid();
+    in_body[0]["link"] = LINK.into();
+    let bodies = [
+        said,
+        error(428, "POST", "/api/accounts/", in_body),
+        error(400, "POST", &format!("/api/links/{LINK}/refresh/"), invalid()),
+        error(400, "GET", &format!("https://sandbox.belvo.com/api/accounts/?link={LINK}"), invalid()),
+    ];
+    for (at, body) in bodies.iter().enumerate() {
+        let answer = bench.post("/v1/api-errors", body).await;
+        assert_eq!((answer.status, &answer.body), (202, &json!({"link_id": LINK, "sequence": at + 1})), "{body}");
+    }
+    let stored = bench.inputs().await;
+    for ((subject, headers, stored), sent) in stored.iter().zip(&bodies) {
+        assert_eq!(subject, &format!("belvo.api_error.{LINK}"));
+        assert_eq!(&serde_json::from_slice::<Value>(stored).unwrap(), sent);
+        assert_eq!(headers.get("ce-type").unwrap().as_str(), "belvo.api_error");
+    }
+    assert_eq!(stored.len(), bodies.len());
+}
+
+#[tokio::test]
+async fn the_session_of_a_428_is_not_kept() {
+    let bench = Bench::new().await;
+    let mut body = codes("token_required", "A MFA token is required by the institution to login");
+    body[0]["session"] = "2675b703b9d4451f8d4861a3eee54449".into();
+    body[0]["expiry"] = 9600.into();
+    body[0]["link"] = LINK.into();
+    body[0]["token_generation_data"] = json!({"instructions": "x", "value": "12345"});
+    assert_eq!(bench.post("/v1/api-errors", error(428, "POST", "/api/accounts/", body)).await.status, 202);
+    let stored: Value = serde_json::from_slice(&bench.inputs().await[0].2).unwrap();
+    let kept = &stored["body"][0];
+    assert_eq!(
+        (&kept["session"], &kept["expiry"]),
+        (&json!("removed"), &json!(9600)),
+        "how long it lives still matters"
+    );
+    assert!(kept.get("token_generation_data").is_none());
+}
+
+#[tokio::test]
+async fn an_open_session_is_not_kept() {
+    let bench = Bench::new().await;
+    let mut token_required = codes("token_required", "A MFA token is required by the institution to login");
+    token_required[0]["session"] = "2675b703b9d4451f8d4861a3eee54449".into();
+    token_required[0]["expiry"] = 9600.into();
+    token_required[0]["link"] = LINK.into();
+    token_required[0]["token_generation_data"] = json!({"type": "numeric", "value": "51248120"});
+    let answer = bench.post("/v1/api-errors", error(428, "POST", "/api/accounts/", token_required)).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    let stored = String::from_utf8_lossy(&bench.inputs().await[0].2).into_owned();
+    assert!(!stored.contains("2675b703") && !stored.contains("51248120"), "{stored}");
+    assert!(stored.contains("9600"), "{stored}");
+}
+
+#[tokio::test]
+async fn an_error_about_our_keys_needs_no_link() {
+    let bench = Bench::new().await;
+    let body = error(401, "GET", "/api/accounts/", codes("authentication_failed", "Invalid Secret Keys"));
+    let answer = bench.post("/v1/api-errors", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.body["link_id"], Value::Null);
+    assert_eq!(answer.body["meaning"], json!({"class": "keys", "code": "authentication_failed"}));
+    assert!(bench.inputs().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_error_about_a_link_nobody_names_is_refused_with_where_it_was_looked_for() {
+    let bench = Bench::new().await;
+    for body in [
+        error(400, "POST", "/api/accounts/", codes("invalid_link", "The link has been invalidated")),
+        error(418, "POST", "/api/accounts/", codes("teapot", "nobody knows")),
+    ] {
+        let answer = bench.post("/v1/api-errors", body).await;
+        let problem = answer.problem(422, "no-link");
+        assert_eq!(problem["at"], "/link_id");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(["`link_id`", "`body`", "`path`", "query"].iter().all(|place| detail.contains(place)), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn the_examples_of_the_schemas_are_taken() {
+    let bench = Bench::new().await;
+    assert_eq!(bench.post("/v1/api-errors", ApiError::example()).await.status, 202);
+    assert_eq!(bench.post(&format!("/v1/links/{LINK}/widget"), Widget::example()).await.status, 202);
+    let commands = format!("/v1/links/{LINK}/commands");
+    assert_eq!(bench.post(&commands, Command::example()).await.status, 202);
+    for command in ["mute", "unmute", "verify", "forget"] {
+        let answer = bench.post(&commands, json!({"command": command})).await;
+        assert_eq!(answer.status, 202, "{}", answer.text);
+    }
+    let subjects: Vec<_> = bench.inputs().await.into_iter().map(|(subject, ..)| subject).collect();
+    assert_eq!(subjects[1..3], [format!("belvo.widget.{LINK}"), format!("belvo.command.{LINK}")]);
+}
+
+#[tokio::test]
+async fn every_callback_of_the_widget_is_taken() {
+    let bench = Bench::new().await;
+    let path = format!("/v1/links/{LINK}/widget");
+    for body in [
+        json!({"event": "started"}),
+        json!({"event": "started", "expires_in_seconds": 600}),
+        json!({"event": "success", "link": LINK, "institution": "erebor_mx_retail"}),
+        json!({"event": "exit", "last_encountered_error": {"code": "login_error", "message": "x"},
+            "meta_data": {"step": "abandon-survey"}}),
+        json!({"event": "exit", "last_encountered_error_code": "institution_down", "meta_data_step": "x"}),
+        json!({"event": "error", "error": "ACCESS_TOKEN_NOT_VALID", "error_message": "x"}),
+        json!({"event": "updated"}),
+        json!({"event": "warning", "warning": "institution_disabled"}),
+    ] {
+        let answer = bench.post(&path, &body).await;
+        assert_eq!(answer.status, 202, "{body}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn bodies_of_the_wrong_shape_are_refused_with_what_and_where() {
+    let bench = Bench::new().await;
+    let (errors, widget, commands) =
+        ("/v1/api-errors".to_owned(), format!("/v1/links/{LINK}/widget"), format!("/v1/links/{LINK}/commands"));
+    let other = "30cb4806-6e00-48a4-91c9-ca55968576c8";
+    let mismatch = json!({"event": "success", "link": other}).to_string();
+    let future = json!({"schema_version": 99, "command": "mute"}).to_string();
+    let cases: [(&str, &str, u16, &str, Option<&str>); 11] = [
+        (&errors, "", 400, "not-json", None),
+        (&errors, "{", 400, "not-json", None),
+        (&errors, "[]", 422, "wrong-shape", Some("")),
+        (&errors, r#"{"method": "GET", "path": "/"}"#, 422, "wrong-shape", Some("")),
+        (&errors, r#"{"http_status": "x", "method": "GET", "path": "/"}"#, 422, "wrong-shape", Some("/http_status")),
+        (&errors, r#"{"http_status": 200, "method": "GET", "path": "/"}"#, 422, "wrong-shape", Some("/http_status")),
+        (&widget, r#"{"event": "danced"}"#, 422, "wrong-shape", Some("/event")),
+        (&widget, &mismatch, 422, "wrong-shape", None),
+        (&commands, r#"{"command": "explode"}"#, 422, "wrong-shape", Some("/command")),
+        (&commands, r#"{"command": "snooze"}"#, 422, "wrong-shape", Some("/until")),
+        (&commands, &future, 422, "wrong-shape", Some("/schema_version")),
+    ];
+    for (path, body, status, slug, at) in cases {
+        let answer = bench.post(path, body).await;
+        let problem = answer.problem(status, slug);
+        assert_eq!(problem.get("at").and_then(Value::as_str), at, "{body}: {}", answer.text);
+    }
+    bench.post("/v1/links/a.b/widget", r#"{"event": "started"}"#).await.problem(400, "bad-parameter");
+    bench.post("/v1/links/%2A/commands", r#"{"command": "mute"}"#).await.problem(400, "bad-parameter");
+    assert!(bench.inputs().await.is_empty() && bench.dead_letters().await.is_empty());
+}
