@@ -36,7 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// An outside crate, and the only places that may use it.
 const OWNERS: &[(&str, &[&str])] = &[
     ("sled", &["store/sled.rs"]),
-    ("async_nats", &["nats/", "jobs.rs", "http/ingest.rs", "http/envelope.rs", "service.rs", "demo/", "config/mod.rs"]),
+    ("async_nats", &["nats/", "jobs.rs", "http/ingest.rs", "service.rs", "demo/", "config/mod.rs"]),
     ("axum", &["http/", "sandbox/"]),
     ("reqwest", &["belvo/client", "sandbox/", "demo/", "cli/", "config/", "http/repair.rs", "nats/durability.rs"]),
     ("clap", &["cli/", "demo.rs", "drawing.rs", "sandbox/cli.rs"]),
