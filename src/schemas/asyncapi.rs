@@ -216,7 +216,6 @@ fn dead_reasons() -> String {
         DeadReason::UnknownSubject,
         DeadReason::FutureVersion,
         DeadReason::UnknownCode,
-        DeadReason::TooLarge,
         DeadReason::Panicked,
     ];
     reasons.map(|reason| format!("`{}`", reason.as_str())).join(", ")
