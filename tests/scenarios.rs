@@ -14,17 +14,15 @@ use relink::config::{Config, Sources};
 use relink::sandbox::scenario::{RelinkUnderTest, Scenario, play};
 use relink::sandbox::{Sandbox, SandboxConfig};
 use relink::service::Service;
+use support::binary::{API_TOKEN, WEBHOOK_SECRET};
 
 /// How many are played at the same time: each waits most of its time, and has a nats-server that syncs to disk.
 const AT_ONCE: usize = 4;
 
-const WEBHOOK_SECRET: &str = "Bearer of-the-dashboard";
-const API_TOKEN: &str = "of-the-application";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_scenario_ends_as_it_should() {
     let files = gallery();
-    assert!(!files.is_empty(), "no file fits");
+    assert!(files.len() >= 15 || wanted().is_some_and(|_| !files.is_empty()), "there are {} scenarios", files.len());
     let played = files.into_iter().map(|file| async move {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let began = tokio::time::Instant::now();
@@ -40,6 +38,88 @@ async fn every_scenario_ends_as_it_should() {
     let failures: Vec<String> =
         futures::stream::iter(played).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
     assert!(failures.is_empty(), "\n\n{}\n", failures.join("\n\n"));
+}
+
+/// As an operator rehearses: the binary, a relink that was there before, NATS of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_plays_one_against_a_relink_that_runs() {
+    let nats = support::TestNats::start().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let listen = free.expect("a free port").to_string();
+    let belvo = format!("http://{listen}");
+    let environment = [
+        ("RELINK_BELVO_URL", belvo.as_str()),
+        ("RELINK_BELVO_SECRET_ID", "sandbox"),
+        ("RELINK_BELVO_SECRET_PASSWORD", "sandbox"),
+    ];
+    let data = nats.dir.path().join("relink");
+    let relink = support::binary::Relink::serve(nats.server.url(), &data, &environment).await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let well = folder.join("widget-abandoned.toml");
+    let text = std::fs::read_to_string(&well).expect("it is in the gallery");
+    let badly = nats.dir.path().join("badly.toml");
+    std::fs::write(&badly, text.replace("recovered = 1", "recovered = 2")).expect("written");
+    for (file, ends_well) in [(&well, true), (&badly, false)] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_relink"));
+        command
+            .args(["sandbox", "--listen", &listen, "--webhook-authorization", WEBHOOK_SECRET, "--scenario"])
+            .arg(file);
+        command.args(["--relink-url", &relink.url, "--api-token", API_TOKEN, "--nats-url", nats.server.url()]);
+        let output = support::within("a rehearsal", command.kill_on_drop(true).output()).await.expect("it runs");
+        let told = String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(i32::from(!ends_well)), "{told}\n{complaint}");
+        assert_eq!(told.ends_with("PASSED\n"), ends_well, "{told}");
+        assert_eq!(
+            complaint.contains("the end of `maria`: notices `recovered`: 1, and not 2"),
+            !ends_well,
+            "{complaint}"
+        );
+    }
+}
+
+#[test]
+fn a_mistake_in_a_file_is_named_with_its_line() {
+    let file = |step: &str, end: &str| {
+        format!(
+            "title = 't'\nwhy = 'w'\n[links]\nmaria = {{ institution = 'erebor_mx_retail' }}\n[story]\nsteps = [\n\
+             {{ hear = 'recovered', link = 'maria' }},\n{step}\n]\n[end]\n{end}\n"
+        )
+    };
+    let end = "maria = { state = 'valid' }";
+    let parse = |text: &str| Scenario::parse("a.toml", text).map(drop).map_err(|error| error.to_string());
+    assert_eq!(parse(&file("", end)), Ok(()));
+    for (step, end, line, problem) in [
+        ("{ hear = 'recoverd', link = 'maria' },", end, 8, "`hear` must be one of"),
+        ("{ hear = 'recovered', link = 'mario' },", end, 8, "`mario` is not in [links]"),
+        ("{ hear = 'recovered', link = 'maria', wiht = {} },", end, 8, "this step has no `wiht`"),
+        ("{ user = 'succeeds' },", end, 8, "this step needs `link`"),
+        ("{ user = 'succeeds', app = 'calls', link = 'maria' },", end, 8, "exactly one of"),
+        ("{ bank = 'lockd', link = 'maria' },", end, 8, "Belvo documents no error `lockd`"),
+        ("{ hear = 'silent', link = 'maria', within = 'soon' },", end, 8, "must be a span such as"),
+        ("{ hear = ", end, 8, ""),
+        ("", "maria = { state = 'fine' }", 11, "`state` must be one of"),
+        ("", "maria = { notices = { recoverd = 1 } }", 11, "there is no notice `recoverd`"),
+        ("", "mario = {}", 11, "[end] speaks of `mario`"),
+        ("", "", 12, "[end] does not say what becomes of `maria`"),
+    ] {
+        let error = parse(&file(step, end)).expect_err(problem);
+        let fits = error.starts_with(&format!("a.toml:{line}: ")) && error.contains(problem);
+        assert!(fits, "{error}, and not line {line}: {problem}");
+    }
+    let unknown = file("", end).replace("why", "whi");
+    assert!(parse(&unknown).is_err_and(|error| error.starts_with("a.toml:2: unknown field `whi`")));
+}
+
+/// The gallery's list is complete.
+#[test]
+fn the_gallery_lists_every_file() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/README.md"));
+    let readme = readme.expect("the gallery says what it is");
+    for file in gallery() {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        assert!(readme.contains(&format!("({name})")), "{name} is not in scenarios/README.md");
+    }
 }
 
 /// The files, in the order of their names.

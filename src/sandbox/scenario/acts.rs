@@ -180,7 +180,7 @@ impl Player<'_> {
         answer: &Answer,
         answered: Answered,
     ) -> Result<bool, PlayError> {
-        let status_fits = answer.status.map_or(true, |status| status == answered.status);
+        let status_fits = answer.status.is_none_or(|status| status == answered.status);
         let code_fits = answer.code.is_none() || answer.code.as_deref() == answered.code();
         if !status_fits || !code_fits {
             let problem = format!("Belvo answered {}: {}", answered.status, answered.body);

@@ -158,7 +158,7 @@ impl<'a> Player<'a> {
     async fn wait(&mut self, wait: &Wait) -> Result<(), PlayError> {
         match &wait.until {
             Until::Notice { link, notice, with } => {
-                let nth = self.count_wait(link, notice);
+                let nth = self.count_wait(link, &format!("notice {notice}"));
                 let heard =
                     self.nth(link, notice, wait.within, nth, |heard| heard.kind == Kind::Notice(notice.clone()));
                 let heard = heard.await?;
@@ -172,8 +172,8 @@ impl<'a> Player<'a> {
                 Ok(())
             }
             Until::Refused { link, reason } => {
-                let nth = self.count_wait(link, reason);
                 let what = format!("a refusal `{reason}`");
+                let nth = self.count_wait(link, &what);
                 let fits = |heard: &Heard| heard.kind == Kind::Refused && heard.body["reason"] == reason.as_str();
                 self.nth(link, &what, wait.within, nth, fits).await.map(drop)
             }
