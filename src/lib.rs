@@ -11,6 +11,7 @@
 //! | [`store`] | the disk: what it promises, and sled keeping the promise |
 //! | [`engine`] | the durable step: a slice of deliveries in, one commit out; synchronous |
 //! | [`nats`] | the bus: streams, lanes, the atomic commit, catch-up |
+//! | [`schemas`] | the contract for those who do not read Rust: JSON Schemas, examples, AsyncAPI |
 //! | [`http`] | the front door |
 //! | [`jobs`] | verify and refresh: call Belvo, publish what was seen |
 //! | [`sandbox`] | Belvo in a box, for demos and tests; it shares no code with the rooms it tests |
@@ -29,6 +30,8 @@ pub mod engine;
 
 pub mod nats;
 
+pub mod schemas;
+
 pub mod http;
 pub mod jobs;
 
@@ -38,7 +41,6 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
-pub mod schemas;
 pub mod service;
 pub mod telemetry;
 pub mod tls;

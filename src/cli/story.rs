@@ -38,11 +38,30 @@ pub(super) fn tell(history: &History, message: Option<&str>) -> anyhow::Result<S
     if begins_late {
         line(&mut story, format_args!("{DIM}(what was before is no longer kept){DIM:#}"));
     }
-    for entry in &history.entries {
+    for entry in in_telling_order(&history.entries) {
         let pointed_at = message.is_some_and(|id| entry.message_id.as_deref() == Some(id));
         tell_entry(&mut story, entry, pointed_at);
     }
     Ok(story)
+}
+
+/// A commit holds what it says before the state that says it; people want to hear of the move first.
+fn in_telling_order(entries: &[HistoryEntry]) -> Vec<&HistoryEntry> {
+    let (mut told, mut held) = (Vec::new(), Vec::new());
+    for entry in entries {
+        if entry.kind != HistoryKind::State {
+            held.push(entry);
+            continue;
+        }
+        let sent = entry.body["sent"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let of_this_move = |held: &&HistoryEntry| sent.iter().any(|id| id.as_str() == held.message_id.as_deref());
+        let (of_this_move, earlier): (Vec<_>, Vec<_>) = std::mem::take(&mut held).into_iter().partition(of_this_move);
+        told.extend(earlier);
+        told.push(entry);
+        told.extend(of_this_move);
+    }
+    told.extend(held);
+    told
 }
 
 fn mentions(entry: &HistoryEntry, id: &str) -> bool {

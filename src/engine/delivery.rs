@@ -68,7 +68,7 @@ impl Delivery {
 
     /// Checks subject and envelope. A plain publish without any header is fine: the subject says what it is.
     pub(super) fn open(&self) -> Result<(InputKind, LinkId), (DeadReason, String)> {
-        let unknown_subject = |problem: &dyn std::fmt::Display| {
+        let unknown_subject = |problem: &dyn fmt::Display| {
             (DeadReason::UnknownSubject, format!("subject `{}`: {problem}", self.subject.escape_debug()))
         };
         let kind: InputKind = self.kind.parse().map_err(|error| unknown_subject(&error))?;

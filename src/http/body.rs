@@ -61,5 +61,9 @@ pub(super) fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
     if essence == b"application/json" || (essence.starts_with(b"application/") && essence.ends_with(b"+json")) {
         return Ok(());
     }
-    Err(Problem::new(Kind::NotJsonContent, "The Content-Type must be application/json, or absent."))
+    let hint = match essence.as_slice() {
+        b"application/x-www-form-urlencoded" => " It is a form's; with curl, add -H 'Content-Type: application/json'.",
+        _ => "",
+    };
+    Err(Problem::new(Kind::NotJsonContent, format!("The Content-Type must be application/json, or absent.{hint}")))
 }

@@ -181,7 +181,10 @@ impl IntoResponse for Problem {
         if let Some(secs) = self.retry_after_secs {
             headers.insert(RETRY_AFTER, HeaderValue::from(secs));
         }
-        response.extensions_mut().insert(Incident { id, slug, inside: self.inside.unwrap_or(self.detail) });
+        // A probe that asks every second whether we are ready is answered, not logged.
+        if self.kind != Kind::NotReady {
+            response.extensions_mut().insert(Incident { id, slug, inside: self.inside.unwrap_or(self.detail) });
+        }
         response
     }
 }

@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::body;
 use super::parameters::LinkInPath;
@@ -41,8 +41,10 @@ pub(super) async fn api_error(State(door): State<SharedDoor>, request: Request) 
 
 /// The error as it is kept: a sender reports what Belvo answered as it came, an open MFA session included.
 fn at_rest(body: &[u8]) -> Result<Bytes, Problem> {
-    let mut error: ApiError = serde_json::from_slice(body).map_err(Problem::internal)?;
-    error.body = without_session(error.body);
+    let mut error: Value = serde_json::from_slice(body).map_err(Problem::internal)?;
+    if let Some(answer) = error.get_mut("body") {
+        *answer = without_session(answer.take());
+    }
     serde_json::to_vec(&error).map(Bytes::from).map_err(Problem::internal)
 }
 

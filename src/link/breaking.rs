@@ -41,7 +41,7 @@ impl Draft<'_> {
         let answer_wait = settings.verify_wait * settings.verify_attempts_max;
         let until = match unsettled {
             Some(settled_at) if !settings.can_verify => settled_at,
-            _ => self.now.after(answer_wait),
+            Some(_) | None => self.now.after(answer_wait),
         };
         // What Belvo's status cannot show outlives what it can: one bare `valid` must not refute both.
         let doubted = match suspicion {

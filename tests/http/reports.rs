@@ -34,10 +34,44 @@ async fn an_api_error_finds_its_link() {
     let stored = bench.inputs().await;
     for ((subject, headers, stored), sent) in stored.iter().zip(&bodies) {
         assert_eq!(subject, &format!("belvo.api_error.{LINK}"));
-        assert_eq!(&stored[..], sent.to_string().as_bytes());
+        assert_eq!(&serde_json::from_slice::<Value>(stored).unwrap(), sent);
         assert_eq!(headers.get("ce-type").unwrap().as_str(), "belvo.api_error");
     }
     assert_eq!(stored.len(), bodies.len());
+}
+
+#[tokio::test]
+async fn the_session_of_a_428_is_not_kept() {
+    let bench = Bench::new().await;
+    let mut body = codes("token_required", "A MFA token is required by the institution to login");
+    body[0]["session"] = "2675b703b9d4451f8d4861a3eee54449".into();
+    body[0]["expiry"] = 9600.into();
+    body[0]["link"] = LINK.into();
+    body[0]["token_generation_data"] = json!({"instructions": "x", "value": "12345"});
+    assert_eq!(bench.post("/v1/api-errors", error(428, "POST", "/api/accounts/", body)).await.status, 202);
+    let stored: Value = serde_json::from_slice(&bench.inputs().await[0].2).unwrap();
+    let kept = &stored["body"][0];
+    assert_eq!(
+        (&kept["session"], &kept["expiry"]),
+        (&json!("removed"), &json!(9600)),
+        "how long it lives still matters"
+    );
+    assert!(kept.get("token_generation_data").is_none());
+}
+
+#[tokio::test]
+async fn an_open_session_is_not_kept() {
+    let bench = Bench::new().await;
+    let mut token_required = codes("token_required", "A MFA token is required by the institution to login");
+    token_required[0]["session"] = "2675b703b9d4451f8d4861a3eee54449".into();
+    token_required[0]["expiry"] = 9600.into();
+    token_required[0]["link"] = LINK.into();
+    token_required[0]["token_generation_data"] = json!({"type": "numeric", "value": "51248120"});
+    let answer = bench.post("/v1/api-errors", error(428, "POST", "/api/accounts/", token_required)).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    let stored = String::from_utf8_lossy(&bench.inputs().await[0].2).into_owned();
+    assert!(!stored.contains("2675b703") && !stored.contains("51248120"), "{stored}");
+    assert!(stored.contains("9600"), "{stored}");
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ async fn live(bench: &Bench) {
     link.version = 1;
     link.profile.institution = Some("erebor_mx_retail".into());
     link.state = State::Valid { suspicion: None };
-    let record = Record::of(&link, 0, because(), vec![format!("{LINK}.1.1")]);
+    let record = Record::of(&link, 0, because(), vec![format!("{LINK}.1.1"), format!("{LINK}.1.2")]);
     let refused = RefusedBody {
         link_id: LINK.into(),
         event: Some("token_requested".into()),
@@ -46,9 +46,9 @@ async fn live(bench: &Bench) {
         origin: because().origin,
     };
     let news = json!({"type": "data_available", "resource": "TRANSACTIONS", "kind": "new"});
-    publish(bench, format!("link.state.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
     publish(bench, format!("link.notice.data_available.{LINK}"), "1.1", &news).await;
     publish(bench, format!("link.job.verify.{LINK}"), "1.2", &json!({"type": "verify"})).await;
+    publish(bench, format!("link.state.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
     publish(bench, format!("link.refused.{LINK}"), "r", &serde_json::to_value(&refused).unwrap()).await;
 }
 

@@ -1,0 +1,223 @@
+//! The AsyncAPI 3.0 document: which message is on which subject, who sends it, and what is promised about it.
+//!
+//! It is written from relink's side, as AsyncAPI wants it: relink *receives* what others publish and *sends*
+//! what others subscribe to.
+
+use serde_json::{Map, Value, json};
+
+use super::MessageSchema;
+use super::story::Example;
+use crate::contract::DeadReason;
+
+/// What is promised of every message that relink sends. README.md says the same.
+const GUARANTEE: &str = "The effects of an input land in the stream `LINKS` exactly once; subscribers receive them \
+    at least once, with a stable id (`ce-id`). A subscriber that drops repeated ids sees each effect once.";
+
+/// What is asked of everybody who publishes.
+const PUBLISHING: &str = "Publish through JetStream and wait for its acknowledgement: only then is the message stored. \
+    It may be published again; the link's own record recognises a repeated fact. The subject says what a message is; \
+    the CloudEvents headers may be left out. What cannot be read is never lost: it is set aside on `relink.dead.<reason>`.";
+
+/// A channel: the message on it, its subject, and what stands for the tokens in braces.
+struct Channel {
+    message: &'static str,
+    address: &'static str,
+    is_input: bool,
+    about: &'static str,
+}
+
+const CHANNELS: [Channel; 11] = [
+    input("belvo.webhook", "belvo.webhook.{link_id}", "Webhooks of Belvo."),
+    input("belvo.api_error", "belvo.api_error.{link_id}", "Errors that a caller of Belvo's API got back."),
+    input("belvo.widget", "belvo.widget.{link_id}", "What happens in the Connect Widget in update mode."),
+    input("belvo.observation", "belvo.observation.{link_id}", "What was read from Belvo about a link."),
+    input("belvo.command", "belvo.command.{link_id}", "What an operator decided about a link."),
+    output("link.notice", "link.notice.{type}.{link_id}", "What the company is told about a link. Subscribe here."),
+    output(
+        "link.state",
+        "link.state.{link_id}",
+        "The state of a link. The last messages are its history; the key-value bucket `links` has the newest.",
+    ),
+    output("link.job", "link.job.{type}.{link_id}", "A call to Belvo that is to be made. relink makes it itself."),
+    output("link.refused", "link.refused.{link_id}", "What was heard of a link and changed nothing, and why."),
+    output("link.mark", "link.mark.{lane}", "How far a lane has come. For relink itself."),
+    output("link.fence", "link.fence.{lane}", "Who owns a lane. For relink itself."),
+];
+
+const fn input(message: &'static str, address: &'static str, about: &'static str) -> Channel {
+    Channel { message, address, is_input: true, about }
+}
+
+const fn output(message: &'static str, address: &'static str, about: &'static str) -> Channel {
+    Channel { message, address, is_input: false, about }
+}
+
+/// The document.
+pub(super) fn document(schemas: &[MessageSchema], examples: &[Example]) -> Value {
+    let mut channels = Map::new();
+    let mut operations = Map::new();
+    let mut messages = Map::new();
+    for channel in &CHANNELS {
+        let name = channel.message;
+        let schema = schemas.iter().find(|schema| schema.name == name).expect("every channel's message has a schema");
+        let of_name: Vec<&Example> = examples.iter().filter(|example| example.name == name).collect();
+        channels.insert(name.to_owned(), self::channel(channel, &of_name));
+        let (id, operation) = operation(channel);
+        operations.insert(id, operation);
+        messages.insert(name.to_owned(), message(schema, channel.is_input, &of_name));
+    }
+    json!({
+        "asyncapi": "3.0.0",
+        "id": "urn:relink:asyncapi:1",
+        "info": {
+            "title": "relink",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": format!(
+                "{}\n\n{GUARANTEE}\n\n{PUBLISHING}\n\nThe reasons for setting a message aside: {}. The prefixes \
+                 `belvo` and `link` can be configured.",
+                env!("CARGO_PKG_DESCRIPTION"),
+                dead_reasons(),
+            ),
+            "license": {"name": env!("CARGO_PKG_LICENSE")},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "nats": {
+                "host": "127.0.0.1:4222",
+                "protocol": "nats",
+                "description": "NATS with JetStream. Inputs are the stream `BELVO`, outputs the stream `LINKS`.",
+            },
+        },
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            "messages": messages,
+            "schemas": {"SentHeaders": sent_headers(), "ReceivedHeaders": received_headers()},
+        },
+    })
+}
+
+fn channel(channel: &Channel, examples: &[&Example]) -> Value {
+    let mut parameters = Map::new();
+    for token in channel.address.split('.').filter_map(|token| token.strip_prefix('{')?.strip_suffix('}')) {
+        parameters.insert(token.to_owned(), parameter(token, channel.message, examples));
+    }
+    json!({
+        "address": channel.address,
+        "description": channel.about,
+        "parameters": parameters,
+        "messages": {(short(channel)): {"$ref": format!("#/components/messages/{}", channel.message)}},
+    })
+}
+
+fn parameter(token: &str, message: &str, examples: &[&Example]) -> Value {
+    match token {
+        "type" => {
+            let words: Vec<&str> = examples.iter().filter_map(|example| example.variant.as_deref()).collect();
+            json!({"description": format!("The `type` of the {}.", message.trim_start_matches("link.")), "enum": words})
+        }
+        "lane" => json!({"description": "The partition of the input stream, from 0."}),
+        _link_id => json!({
+            "description": "Belvo's id of the link, in small letters: 1 to 64 of `A-Z a-z 0-9 _ -`.",
+            "examples": ["16f68516-bcbc-4cf7-b815-c500d4204e28"],
+        }),
+    }
+}
+
+fn operation(channel: &Channel) -> (String, Value) {
+    let (action, promise) = if channel.is_input { ("receive", PUBLISHING) } else { ("send", GUARANTEE) };
+    let operation = json!({
+        "action": action,
+        "channel": {"$ref": format!("#/channels/{}", channel.message)},
+        "messages": [{"$ref": format!("#/channels/{}/messages/{}", channel.message, short(channel))}],
+        "summary": channel.about,
+        "description": promise,
+    });
+    (format!("{action}_{}", short(channel)), operation)
+}
+
+/// The last word of a message's name.
+fn short(channel: &Channel) -> &'static str {
+    channel.message.rsplit('.').next().unwrap_or(channel.message)
+}
+
+fn message(schema: &MessageSchema, is_input: bool, examples: &[&Example]) -> Value {
+    let headers = if is_input { "ReceivedHeaders" } else { "SentHeaders" };
+    let examples: Vec<Value> = examples
+        .iter()
+        .map(|example| {
+            let headers: Map<String, Value> =
+                example.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+            let name = example.variant.as_deref().unwrap_or(&example.name);
+            json!({"name": name, "headers": headers, "payload": example.body})
+        })
+        .collect();
+    json!({
+        "name": schema.name,
+        "title": schema.schema["title"],
+        "summary": schema.description(),
+        "contentType": "application/json",
+        "headers": {
+            "allOf": [
+                {"$ref": format!("#/components/schemas/{headers}")},
+                {"type": "object", "properties": {"ce-dataschema": {"type": "string", "const": schema.urn()}}},
+            ],
+        },
+        "payload": {"$ref": format!("./{}", schema.file())},
+        "examples": examples,
+    })
+}
+
+/// CloudEvents 1.0 in the NATS binding, binary mode, as relink writes it.
+fn sent_headers() -> Value {
+    json!({
+        "type": "object",
+        "description": "CloudEvents 1.0 in the NATS binding, binary mode.",
+        "required": [
+            "ce-specversion", "ce-id", "ce-source", "ce-type", "ce-time", "ce-dataschema", "content-type",
+        ],
+        "properties": {
+            "ce-specversion": {"type": "string", "const": "1.0"},
+            "ce-id": {
+                "type": "string",
+                "description": "`<link>.<version>.<n>`: the same at every delivery. Drop what you have seen.",
+            },
+            "ce-source": {"type": "string", "const": "/relink"},
+            "ce-type": {"type": "string", "description": "`relink.` and the subject without its last token."},
+            "ce-subject": {"type": "string", "description": "The link id; absent from marks and fences."},
+            "ce-time": {"type": "string", "format": "date-time", "description": "When the link made the transition."},
+            "ce-dataschema": {"type": "string", "description": "The `$id` of the schema of the body."},
+            "content-type": {"type": "string", "const": "application/json"},
+        },
+    })
+}
+
+/// The same for what others publish: all of it may be left out.
+fn received_headers() -> Value {
+    json!({
+        "type": "object",
+        "description": "CloudEvents 1.0 in the NATS binding, binary mode; optional. An unknown version is set aside.",
+        "properties": {
+            "ce-specversion": {"type": "string", "const": "1.0"},
+            "ce-id": {"type": "string", "description": "What follows from the message names it in `because.origin`."},
+            "ce-source": {"type": "string"},
+            "ce-type": {"type": "string"},
+            "ce-time": {"type": "string", "format": "date-time"},
+            "ce-dataschema": {"type": "string"},
+            "content-type": {"type": "string"},
+        },
+    })
+}
+
+fn dead_reasons() -> String {
+    let reasons = [
+        DeadReason::Malformed,
+        DeadReason::NoLink,
+        DeadReason::UnknownSubject,
+        DeadReason::FutureVersion,
+        DeadReason::UnknownCode,
+        DeadReason::TooLarge,
+        DeadReason::Panicked,
+    ];
+    reasons.map(|reason| format!("`{}`", reason.as_str())).join(", ")
+}

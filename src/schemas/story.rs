@@ -1,0 +1,340 @@
+//! A small story, told to the real engine: the examples in `schemas/` are what was said in it.
+//!
+//! Four links, a fortnight, every kind of notice, job and state. Nothing in it is real, and nothing in it is chance.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde_json::{Value, json};
+
+use crate::contract::{At, Fence, InputKind};
+use crate::engine::{Delivery, Engine, Message};
+use crate::link::{Policy, Settings, Timestamp};
+use crate::nats::envelope;
+use crate::nats::subject::Subjects;
+use crate::store::{MemoryStore, Store};
+
+/// A message of the story.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    /// Its schema, such as `link.notice`.
+    pub name: String,
+    /// Which of several examples of that schema.
+    pub variant: Option<String>,
+    /// Where it was published.
+    pub subject: String,
+    /// Its headers, in order of their names.
+    pub headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: Value,
+}
+
+/// Recurrent, loses its credentials, is repaired at the second attempt, later falls silent.
+const ANA: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
+/// Single, wants a token, reported by the customer's own application.
+const BRUNO: &str = "30cb4806-6e00-48a4-91c9-ca55968576c8";
+/// In Brazil: a consent that ends. Deleted in the end.
+const CARLA: &str = "8848bd0c-9c7e-4f53-a732-ec896b11d4c4";
+/// Never finished its registration.
+const DIEGO: &str = "bd15a6f6-9abd-4cf7-a1b3-cd1bea62e0f1";
+
+/// When the story begins: 2026-11-02T09:00:00Z.
+const BEGINNING: Timestamp = Timestamp::from_millis(1_793_610_000_000);
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+
+/// What is said to relink in the story. `variant` names the example file; a body that shows nothing new has none.
+struct Said {
+    /// Seconds from the beginning.
+    at: i64,
+    link: &'static str,
+    kind: InputKind,
+    variant: &'static str,
+    body: Value,
+}
+
+/// The whole story, in order; a row of `None` is a moment at which only timers are due.
+fn script() -> Vec<(i64, Option<Said>)> {
+    use InputKind::{ApiError, Command, Observation, Webhook, Widget};
+    let said = |at, link, kind, variant, body| (at, Some(Said { at, link, kind, variant, body }));
+    let silence = |at| (at, None);
+    vec![
+        said(0, ANA, Observation, "found", found(ANA, 0, "valid", "recurrent")),
+        said(5, ANA, Webhook, "historical_update", webhook(ANA, "ACCOUNTS", "historical_update", 1, json!({}))),
+        said(20, DIEGO, ApiError, "unconfirmed_link", api_error(400, DIEGO, unconfirmed())),
+        said(25, BRUNO, Observation, "", found(BRUNO, 25, "valid", "single")),
+        said(30, CARLA, Observation, "", found(CARLA, 30, "valid", "recurrent")),
+        // Ana's bank refuses the stored password; nobody reacts for a day.
+        said(6 * HOUR, ANA, Webhook, "invalid_credentials", login_failed(ANA)),
+        said(6 * HOUR + 10, ANA, Webhook, "", login_failed(ANA)),
+        silence(DAY + 6 * HOUR),
+        // She opens the widget, closes it, and comes back.
+        said(DAY + 7 * HOUR, ANA, Widget, "started", json!({"event": "started", "expires_in_seconds": 600})),
+        said(DAY + 7 * HOUR + 40, ANA, Widget, "exit", left()),
+        said(DAY + 7 * HOUR + 45, ANA, Observation, "", found(ANA, DAY + 7 * HOUR + 44, "invalid", "recurrent")),
+        said(DAY + 9 * HOUR, ANA, Widget, "", json!({"event": "started", "expires_in_seconds": 600})),
+        said(DAY + 9 * HOUR + 90, ANA, Widget, "success", succeeded(ANA)),
+        said(DAY + 9 * HOUR + 92, ANA, Observation, "", found(ANA, DAY + 9 * HOUR + 92, "valid", "recurrent")),
+        said(
+            DAY + 9 * HOUR + 5 * MINUTE,
+            ANA,
+            Webhook,
+            "new_transactions_available",
+            webhook(ANA, "TRANSACTIONS", "new_transactions_available", 2, json!({"new_transactions": 17})),
+        ),
+        // Bruno's bank wants a token: his own application was told so and says it here.
+        said(2 * DAY, BRUNO, ApiError, "token_required", api_error(428, BRUNO, token_required(BRUNO))),
+        said(2 * DAY + HOUR, BRUNO, ApiError, "institution_down", api_error(400, BRUNO, institution_down())),
+        said(2 * DAY + HOUR + MINUTE, BRUNO, Webhook, "", webhook(BRUNO, "LINK", "link_healed", 3, json!({}))),
+        said(
+            2 * DAY + 2 * HOUR,
+            BRUNO,
+            Command,
+            "snooze",
+            json!({
+                "command": "snooze", "until": at(9 * DAY).to_string(), "by": "support@example.com",
+                "reason": "The user is travelling until then",
+            }),
+        ),
+        said(2 * DAY + 3 * HOUR, BRUNO, Widget, "updated", json!({"event": "updated"})),
+        said(2 * DAY + 3 * HOUR + 3, BRUNO, Observation, "", found(BRUNO, 2 * DAY + 3 * HOUR + 2, "valid", "single")),
+        said(
+            2 * DAY + 3 * HOUR + 6,
+            BRUNO,
+            Observation,
+            "refresh_accepted",
+            json!({
+                "observed_at": at(2 * DAY + 3 * HOUR + 5).to_string(), "source": "verify",
+                "outcome": "refresh_accepted",
+                "request_id": "0a9c5bd1d6d84a2a9c7c1c5b6f9d2e41",
+            }),
+        ),
+        said(
+            2 * DAY + 3 * HOUR + 4 * MINUTE,
+            BRUNO,
+            Webhook,
+            "",
+            webhook(BRUNO, "TRANSACTIONS", "historical_update", 4, json!({"total_transactions": 240})),
+        ),
+        // Carla's consent ends in a month; she leaves instead.
+        said(3 * DAY, CARLA, Webhook, "consent_about_to_expire", consent_ends(CARLA)),
+        said(4 * DAY, CARLA, Command, "verify", json!({"command": "verify", "by": "support@example.com"})),
+        said(5 * DAY, CARLA, Webhook, "link_deleted", webhook(CARLA, "LINK", "link_deleted", 5, json!({}))),
+        // Ana's refreshes stop coming. Belvo is asked, and does not answer.
+        silence(6 * DAY),
+        silence(6 * DAY + HOUR),
+    ]
+}
+
+/// Everything that was said in the story, once each: first what was said to relink, then what relink said.
+pub fn examples() -> Vec<Example> {
+    let subjects = Subjects::default();
+    let settings = Settings { can_verify: true, ..Settings::default() };
+    let policy = Policy::new(settings).expect("the defaults are in range");
+    let created_ns = BEGINNING.as_millis() * 1_000_000;
+    let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into());
+    let (mut inputs, mut outputs) = (Vec::new(), vec![to_example(&subjects, &fence())]);
+    for (sequence, (seconds, said)) in (1..).zip(script()) {
+        let mut queue = VecDeque::new();
+        if let Some(said) = said {
+            let subject = subjects.input(said.kind, said.link);
+            queue.push_back(deliver(&said, sequence, &subject));
+            if !said.variant.is_empty() {
+                inputs.push(input_example(&said, sequence, subject));
+            }
+        }
+        let plan = engine.plan(&mut queue, at(seconds)).expect("a store in memory can be read");
+        engine.store().apply(&plan.changes(None)).expect("a store in memory can be written");
+        engine.settle(&plan);
+        outputs.extend(plan.messages.iter().map(|outgoing| to_example(&subjects, &outgoing.message)));
+    }
+    let mut known = BTreeSet::new();
+    let all = inputs.into_iter().chain(outputs);
+    all.filter(|example| known.insert((example.name.clone(), example.variant.clone()))).collect()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(BEGINNING.as_millis() + seconds * 1_000)
+}
+
+fn deliver(said: &Said, sequence: u64, subject: &str) -> Delivery {
+    Delivery {
+        lane: 0,
+        sequence,
+        stored_at_ns: at(said.at).as_millis() * 1_000_000,
+        subject: subject.to_owned(),
+        kind: said.kind.as_str().to_owned(),
+        link: said.link.to_owned(),
+        headers: vec![("ce-id".to_owned(), input_id(sequence))],
+        payload: said.body.to_string().into(),
+        receipt: String::new(),
+    }
+}
+
+fn input_id(sequence: u64) -> String {
+    format!("b7d6b3c2-0000-4000-8000-{sequence:012}")
+}
+
+fn input_example(said: &Said, sequence: u64, subject: String) -> Example {
+    let name = format!("belvo.{}", said.kind);
+    let header = |name: &str, value: String| (name.to_owned(), value);
+    let headers = vec![
+        header("ce-dataschema", format!("urn:relink:schema:{name}:{}", crate::contract::SCHEMA_VERSION)),
+        header("ce-id", input_id(sequence)),
+        header("ce-source", "/your-application".to_owned()),
+        header("ce-specversion", "1.0".to_owned()),
+        header("ce-time", at(said.at).to_string()),
+        header("ce-type", name.clone()),
+        header("content-type", "application/json".to_owned()),
+    ];
+    Example { name, variant: Some(said.variant.to_owned()), subject, headers, body: said.body.clone() }
+}
+
+fn to_example(subjects: &Subjects, message: &Message) -> Example {
+    let headers = envelope::headers(message);
+    let mut headers: Vec<(String, String)> = headers
+        .iter()
+        .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.as_str().to_owned())))
+        .collect();
+    headers.sort();
+    let header = |name: &str| headers.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
+    let name = header("ce-dataschema").split(':').nth(3).unwrap_or_default().to_owned();
+    let body: Value = serde_json::from_slice(&message.body).expect("our bodies are JSON");
+    let field = match name.as_str() {
+        "link.state" => "state",
+        "link.refused" => "reason",
+        _ => "type",
+    };
+    let variant = body[field].as_str().map(str::to_owned);
+    Example { name, variant, subject: envelope::subject(subjects, &message.address), headers, body }
+}
+
+fn fence() -> Message {
+    let fence = Fence { owner: "relink-7d4b9c".to_owned(), taken_at: At(BEGINNING) };
+    Message {
+        address: crate::contract::Address::Fence(0),
+        id: format!("fence.0.{}.{}", fence.owner, BEGINNING.as_millis()),
+        at: BEGINNING,
+        body: serde_json::to_vec(&fence).expect("a fence is a plain struct"),
+    }
+}
+
+fn webhook(link: &str, family: &str, code: &str, request: u32, data: Value) -> Value {
+    json!({
+        "webhook_id": format!("{request:08x}fc8e4f79a49f7f04027ac999"),
+        "webhook_type": family,
+        "process_type": "recurrent_update",
+        "webhook_code": code,
+        "link_id": link,
+        "request_id": format!("{request:08x}-51eb-4350-9c74-5df5ac92a7f6"),
+        "external_id": external_id(link),
+        "data": data,
+    })
+}
+
+fn external_id(link: &str) -> &'static str {
+    match link {
+        ANA => "user-ana",
+        BRUNO => "user-bruno",
+        CARLA => "user-carla",
+        _ => "user-diego",
+    }
+}
+
+fn login_failed(link: &str) -> Value {
+    let data = json!({
+        "error_code": "login_error",
+        "error_message": "Invalid credentials provided to login to the institution",
+        "status": 400,
+    });
+    webhook(link, "LINK", "invalid_credentials", 7, data)
+}
+
+fn consent_ends(link: &str) -> Value {
+    let data = json!({
+        "consent_id": "b2c17cb6-1f9d-4f9c-8d0f-1f5e7d0c0f5a",
+        "consent_due_date": "2026-12-05",
+        "institution_display_name": "Gringotts (Brasil)",
+        "institution_icon_logo": "https://example.com/gringotts.svg",
+    });
+    webhook(link, "CONSENT", "openfinance_consent_about_to_expire", 8, data)
+}
+
+fn found(link: &str, seconds: i64, status: &str, access_mode: &str) -> Value {
+    let institution = match link {
+        BRUNO => "heimdall_mx_retail",
+        CARLA => "ofgringotts_br_retail",
+        _ => "erebor_mx_retail",
+    };
+    let recurrent = access_mode == "recurrent";
+    let refresh_rate = match link {
+        ANA => json!("24h"),
+        CARLA => json!("7d"),
+        _ => Value::Null,
+    };
+    json!({
+        "observed_at": at(seconds).to_string(),
+        "source": "verify",
+        "outcome": "found",
+        "link": {
+            "id": link,
+            "institution": institution,
+            "access_mode": access_mode,
+            "status": status,
+            "refresh_rate": refresh_rate,
+            "last_accessed_at": at(if status == "valid" { seconds - 2 } else { 0 }).to_string(),
+            "external_id": external_id(link),
+            "fetch_resources": if recurrent { json!(["ACCOUNTS", "TRANSACTIONS"]) } else { json!(["TRANSACTIONS"]) },
+        },
+    })
+}
+
+fn api_error(status: u16, link: &str, item: Value) -> Value {
+    json!({
+        "http_status": status,
+        "method": "POST",
+        "path": "/api/transactions/",
+        "link_id": link,
+        "body": [item],
+    })
+}
+
+fn token_required(link: &str) -> Value {
+    json!({
+        "code": "token_required",
+        "message": "A MFA token is required by the institution to login",
+        "request_id": "8c7b283c6efa449c9c028a16b5c249fa",
+        "session": "2675b703b9d4451f8d4861a3eee54449",
+        "expiry": 9600,
+        "link": link,
+    })
+}
+
+fn institution_down() -> Value {
+    json!({
+        "code": "institution_down",
+        "message": "The financial institution is down, try again later",
+        "request_id": "5fc8ea3d4c4e4d1b8a3c3f6a2b0e7d19",
+    })
+}
+
+fn unconfirmed() -> Value {
+    json!({
+        "code": "unconfirmed_link",
+        "message": "Can't perform this action on an unconfirmed link",
+        "request_id": "c3a2f1f0f6a14c0e9a2f8f0d2b7e6a55",
+    })
+}
+
+fn succeeded(link: &str) -> Value {
+    json!({"event": "success", "link": link, "institution": "erebor_mx_retail"})
+}
+
+fn left() -> Value {
+    json!({
+        "event": "exit",
+        "last_encountered_error": {"code": "login_error", "message": "Invalid credentials"},
+        "meta_data": {"institution_name": "erebor_mx_retail", "step": "credentials"},
+    })
+}

@@ -1,0 +1,260 @@
+//! The rules of the house that a compiler does not know: who may import whom, who owns which crate, how a file looks.
+//!
+//! The two tables are the whole of it. A new room is a new row; a new arrow is a decision, to be made here and in ARCHITECTURE.md.
+//! Only what ships is looked at: unit tests may reach further.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+/// A room of `src/`, and the rooms it may import. From the centre to the rim: an arrow only ever points up this table.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("tls", &[]),
+    ("link", &[]),
+    ("clock", &["link"]),
+    ("drawing", &["link"]),
+    ("contract", &["link"]),
+    ("belvo", &["tls", "link", "contract"]),
+    ("store", &["link", "contract"]),
+    ("engine", &["link", "contract", "belvo", "store"]),
+    ("nats", &["tls", "link", "clock", "contract", "store", "engine"]),
+    ("schemas", &["link", "contract", "store", "engine", "nats"]),
+    ("config", &["link", "nats"]),
+    ("telemetry", &["config"]),
+    ("jobs", &["link", "clock", "contract", "belvo", "nats"]),
+    ("reconciler", &["link", "clock", "contract", "belvo", "store", "nats"]),
+    ("http", &["link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
+    // Belvo in a box shares no word of Belvo's with what it tests.
+    ("sandbox", &["tls", "clock"]),
+    ("service", &["belvo", "store", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
+    ("demo", &["link", "clock", "contract", "nats", "tls", "config", "sandbox", "service"]),
+    ("cli", &["contract", "drawing", "nats", "schemas", "tls", "config", "telemetry", "sandbox", "service", "demo"]),
+    ("main", &["cli"]),
+];
+
+/// An outside crate, and the only places that may use it.
+const OWNERS: &[(&str, &[&str])] = &[
+    ("sled", &["store/sled.rs"]),
+    ("async_nats", &["nats/", "jobs.rs", "http/ingest.rs", "service.rs", "demo/", "config/mod.rs"]),
+    ("axum", &["http/", "sandbox/"]),
+    ("reqwest", &["belvo/client", "sandbox/", "demo/", "cli/", "config/", "http/repair.rs", "nats/durability.rs"]),
+    ("clap", &["cli/", "demo.rs", "drawing.rs", "sandbox/cli.rs"]),
+    ("anyhow", &["cli/", "service.rs", "demo.rs", "demo/", "schemas.rs", "sandbox/cli.rs"]),
+    ("schemars", &["contract/", "schemas.rs", "schemas/"]),
+    ("toml", &["config/"]),
+    ("rustls", &["tls.rs"]),
+    ("subtle", &["http/auth.rs"]),
+    ("fastrand", &["sandbox/"]),
+    ("metrics_exporter_prometheus", &["telemetry.rs", "http/mod.rs"]),
+];
+
+/// Crates that the inner rooms do without: the core has no serde, no I/O and no log; what decides is synchronous.
+const NOT_IN: &[(&str, &[&str])] = &[
+    ("link/", &["serde", "serde_json", "schemars", "tokio", "futures", "tracing", "metrics", "fastrand", "bytes"]),
+    ("contract/", &["tokio", "futures", "tracing", "metrics"]),
+    ("store/", &["tokio", "futures"]),
+    ("engine/", &["tokio", "futures", "metrics"]),
+];
+
+const LINES_MAX: usize = 500;
+
+/// A source file: its path below the root, its lines as written, and what ships of it without comments and texts.
+struct Source {
+    path: String,
+    text: String,
+    code: String,
+}
+
+impl Source {
+    /// The room of a file of `src/`.
+    fn room(&self) -> Option<&str> {
+        let inside = self.path.strip_prefix("src/")?;
+        inside.split('/').next().map(|first| first.trim_end_matches(".rs"))
+    }
+
+    fn is_test(&self) -> bool {
+        !self.path.starts_with("src/") || self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut sources, mut directories) = (Vec::new(), vec![root.join("src"), root.join("tests"), root.join("benches")]);
+    while let Some(directory) = directories.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        for path in entries.map(|entry| entry.expect("a readable directory").path()) {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a readable source");
+                let path = path.strip_prefix(root).expect("below the root").to_string_lossy().replace('\\', "/");
+                let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+                sources.push(Source { path, code: without_comments_and_texts(shipped), text });
+            }
+        }
+    }
+    assert!(sources.len() > 100, "these are not the sources: {}", sources.len());
+    sources
+}
+
+fn shipped() -> Vec<Source> {
+    sources().into_iter().filter(|source| !source.is_test()).collect()
+}
+
+/// Crude, and enough for sources that rustfmt has seen: raw texts with quotes inside would confuse it.
+fn without_comments_and_texts(text: &str) -> String {
+    let mut code = String::new();
+    for line in text.lines() {
+        let mut rest = line.split(" //").next().unwrap_or_default();
+        if rest.trim_start().starts_with("//") {
+            rest = "";
+        }
+        for (index, part) in rest.replace("\\\"", "").replace("'\"'", "").split('"').enumerate() {
+            code.push_str(if index % 2 == 0 { part } else { " " });
+        }
+        code.push('\n');
+    }
+    code
+}
+
+/// The names behind every `prefix` that is a path of its own: `crate::a` and `crate::{a, b::c}` give `a` and `b`.
+fn names_behind<'a>(code: &'a str, prefix: &str) -> BTreeSet<&'a str> {
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        if code[..at].ends_with(|before: char| before == ':' || is_name(before)) {
+            continue;
+        }
+        let rest = &code[at + prefix.len()..];
+        let group = rest.strip_prefix('{').and_then(|group| group.split('}').next());
+        for path in group.unwrap_or(rest).split(if group.is_some() { ',' } else { '\0' }) {
+            let path = path.trim_start();
+            names.insert(&path[..path.find(|c| !is_name(c)).unwrap_or(path.len())]);
+        }
+    }
+    names.remove("");
+    names
+}
+
+fn is_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Fails with every offence at once.
+fn assert_none(rule: &str, offences: impl IntoIterator<Item = String>) {
+    let list = offences.into_iter().fold(String::new(), |mut list, offence| {
+        writeln!(list, "  {offence}").expect("a text grows");
+        list
+    });
+    assert!(list.is_empty(), "{rule}:\n{list}");
+}
+
+#[test]
+fn imports_run_along_the_arrows() {
+    let mut offences = Vec::new();
+    for source in shipped() {
+        let room = source.room().expect("below src");
+        if room == "lib" {
+            continue;
+        }
+        let Some((_, may)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+            offences.push(format!("{}: the room `{room}` has no row in ROOMS", source.path));
+            continue;
+        };
+        let mut imported = names_behind(&source.code, "crate::");
+        imported.extend(names_behind(&source.code, "relink::"));
+        for name in imported.into_iter().filter(|name| *name != room && !may.contains(name)) {
+            offences.push(format!("{} imports {name}", source.path));
+        }
+        let is_top = source.path == format!("src/{room}.rs") || source.path == format!("src/{room}/mod.rs");
+        if is_top && source.code.contains("super::") {
+            offences.push(format!("{} leaves its room by `super::`; say `crate::`", source.path));
+        }
+    }
+    assert_none("imports against the arrows of ROOMS", offences);
+}
+
+#[test]
+fn no_arrow_points_back() {
+    for (index, (room, may)) in ROOMS.iter().enumerate() {
+        let above: BTreeSet<_> = ROOMS[..index].iter().map(|(name, _)| *name).collect();
+        assert!(may.iter().all(|name| above.contains(name)), "{room} imports a room that is not above it: {may:?}");
+    }
+}
+
+#[test]
+fn every_outside_crate_stays_with_its_owner() {
+    let mut offences = Vec::new();
+    for source in shipped() {
+        let inside = source.path.trim_start_matches("src/");
+        let uses = |name: &str| !names_behind(&source.code, &format!("{name}::")).is_empty();
+        for (name, owners) in OWNERS {
+            if uses(name) && !owners.iter().any(|owner| inside.starts_with(owner)) {
+                offences.push(format!("{} uses {name}, which belongs to {owners:?}", source.path));
+            }
+        }
+        for (place, names) in NOT_IN.iter().filter(|(place, _)| inside.starts_with(place)) {
+            offences.extend(names.iter().filter(|name| uses(name)).map(|name| format!("{place} does without {name}")));
+        }
+    }
+    assert_none("crates outside their rooms", offences);
+}
+
+#[test]
+fn files_are_short_and_begin_with_what_they_are() {
+    let offences = sources().into_iter().filter_map(|source| {
+        let lines = source.text.lines().count();
+        let problem = match lines {
+            _ if !source.text.starts_with("//! ") => "does not begin with `//!`".to_owned(),
+            lines if lines > LINES_MAX => format!("has {lines} lines"),
+            _ => return None,
+        };
+        Some(format!("{} {problem}", source.path))
+    });
+    assert_none(&format!("at most {LINES_MAX} lines, and a head that says what this is"), offences);
+}
+
+#[test]
+fn no_file_is_named_for_nothing() {
+    let nothing = ["util", "utils", "common", "helper", "helpers", "misc"];
+    let named = |source: &Source| source.path.split(['/', '.']).any(|part| nothing.contains(&part));
+    assert_none("a file has a subject", sources().into_iter().filter(named).map(|source| source.path));
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let later = ["to".to_owned() + "do!", "unimplemented!".to_owned(), "TO".to_owned() + "DO", "FIX".to_owned() + "ME"];
+    let is_left = |source: &Source| later.iter().any(|word| source.text.contains(word.as_str()));
+    let offences = sources().into_iter().filter(|source| source.path != "tests/architecture.rs").filter(is_left);
+    assert_none("what is not done is an issue", offences.map(|source| source.path));
+}
+
+#[test]
+fn names_are_handed_on_by_tables_of_contents_only() {
+    let is_contents = |source: &Source| {
+        // A file with a directory of its own is the contents of that directory.
+        let directory = source.path.trim_end_matches(".rs");
+        source.path.ends_with("/mod.rs") || source.path == "src/lib.rs" || Path::new(directory).is_dir()
+    };
+    let hands_on = |source: &Source| source.code.lines().any(|line| line.trim_start().starts_with("pub use "));
+    let offences = shipped().into_iter().filter(|source| !is_contents(source) && hands_on(source));
+    assert_none("`pub use` outside mod.rs", offences.map(|source| source.path));
+}
+
+#[test]
+fn the_machine_has_no_arm_for_everything_else() {
+    let in_link = shipped().into_iter().filter(|source| source.room() == Some("link"));
+    let offences = in_link.flat_map(|Source { path, code, .. }| {
+        let arms = code.lines().filter(|line| line.trim_start().starts_with("_ =>")).map(str::to_owned);
+        arms.map(|arm| format!("{path}:{arm}")).collect::<Vec<_>>()
+    });
+    assert_none("a new state or event must not compile until it has its arm", offences);
+}
+
+#[test]
+fn the_reader_of_sources_reads() {
+    let code = "use crate::link::{A, B};\nuse crate::{nats::x, store};\nself::sled::y(); // crate::no\n\"crate::no\"\nsled::z()";
+    let code = without_comments_and_texts(code);
+    assert_eq!(names_behind(&code, "crate::"), BTreeSet::from(["link", "nats", "store"]));
+    assert_eq!(names_behind(&code, "sled::"), BTreeSet::from(["z"]));
+}

@@ -1,0 +1,334 @@
+//! `schemas/` says what the program does: the files are the current ones, the examples are valid, and whatever the
+//! machine comes to fits the schemas.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use jsonschema::Validator;
+use proptest::prelude::*;
+use relink::contract::{
+    At, Because, InputKind, JobBody, JobName, NoticeBody, NoticeName, Origin, OriginKind, Record, RefusedBody,
+};
+use relink::link::{
+    AccessMode, Breakage, Cause, Command, Consent, Data, DataKind, DedupKey, Effect, Event, Input, Link, Observation,
+    Policy, Profile, Session, Settings, StateName, Status, Timestamp, step,
+};
+use relink::schemas::{documents, schemas, story, write};
+use serde_json::Value;
+
+const HOW: &str = "run `cargo run -- schemas --write schemas` and look at the difference";
+
+fn directory() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas"))
+}
+
+fn files_below(directory: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("schemas/ is there") {
+        let entry = entry.expect("it can be read");
+        let name = entry.file_name().into_string().expect("a plain name");
+        if entry.path().is_dir() {
+            names.extend(files_below(&entry.path()).into_iter().map(|below| format!("{name}/{below}")));
+        } else {
+            names.push(name);
+        }
+    }
+    names.sort();
+    names
+}
+
+fn validators() -> BTreeMap<String, Validator> {
+    let compile = |schema: &Value| {
+        jsonschema::options().should_validate_formats(true).build(schema).expect("the schema is a schema")
+    };
+    schemas().into_iter().map(|schema| (schema.name.clone(), compile(&schema.schema))).collect()
+}
+
+fn check(validator: &Validator, body: &Value) {
+    let errors: Vec<String> =
+        validator.iter_errors(body).map(|error| format!("{}: {error}", error.instance_path)).collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{body:#}");
+}
+
+#[test]
+fn the_files_are_the_current_ones() {
+    let documents = documents();
+    for (name, contents) in &documents {
+        let file = std::fs::read_to_string(directory().join(name)).unwrap_or_default();
+        assert_eq!(&file, contents, "schemas/{name} is not what the types say: {HOW}");
+    }
+    let mut expected: Vec<String> = documents.into_iter().map(|(name, _)| name).collect();
+    expected.push("README.md".to_owned());
+    expected.sort();
+    assert_eq!(files_below(directory()), expected, "a file too many or too few in schemas/: {HOW}");
+}
+
+#[test]
+fn writing_writes_all_of_them() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let written = write(&dir.path().join("deep/er")).expect("it can be written");
+    assert_eq!(written.len(), documents().len());
+    for (path, (name, contents)) in written.iter().zip(documents()) {
+        assert!(path.ends_with(&name), "{path:?} {name}");
+        assert_eq!(std::fs::read_to_string(path).expect("a file"), contents);
+    }
+}
+
+#[test]
+fn every_example_follows_its_schema_and_says_so() {
+    let validators = validators();
+    for example in story::examples() {
+        check(&validators[&example.name], &example.body);
+        let header = |name: &str| example.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let schema = schemas().into_iter().find(|schema| schema.name == example.name).expect("a schema");
+        assert_eq!(header("ce-dataschema"), Some(schema.urn().as_str()));
+        assert_eq!(schema.schema["$id"], schema.urn());
+        assert!(example.subject.starts_with(&format!("{}.", example.name)), "{}", example.subject);
+    }
+    for kind in InputKind::ALL {
+        check(&validators[&format!("belvo.{kind}")], &kind.example());
+    }
+}
+
+#[test]
+fn there_is_an_example_of_everything() {
+    let examples = story::examples();
+    let has = |name: &str, variant: Option<&str>| {
+        let found = examples.iter().any(|example| example.name == name && example.variant.as_deref() == variant);
+        assert!(found, "no example of {name} {variant:?}");
+    };
+    for name in NoticeName::ALL {
+        has("link.notice", Some(name.as_str()));
+    }
+    for name in JobName::ALL {
+        has("link.job", Some(name.as_str()));
+    }
+    for name in StateName::ALL {
+        has("link.state", Some(name.as_str()));
+    }
+    for reason in ["repeated", "not_about_the_link", "unknown"] {
+        has("link.refused", Some(reason));
+    }
+    has("link.mark", None);
+    has("link.fence", None);
+    for kind in InputKind::ALL {
+        assert!(examples.iter().any(|example| example.name == format!("belvo.{kind}")), "no example of {kind}");
+    }
+    // What is in the examples is nobody's secret: an MFA session comes in, and never goes out.
+    for example in examples.iter().filter(|example| example.name.starts_with("link.")) {
+        assert!(!example.body.to_string().contains("2675b703b9d4451f8d4861a3eee54449"), "{example:?}");
+    }
+}
+
+#[test]
+fn the_schemas_say_no_to_what_is_no_message() {
+    for (name, validator) in validators() {
+        for wrong in [Value::Null, serde_json::json!([]), serde_json::json!({}), serde_json::json!({"type": "healed"})]
+        {
+            assert!(!validator.is_valid(&wrong), "{name} accepts {wrong}");
+        }
+    }
+}
+
+/// Every `$ref` below `value`.
+fn refs(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(map) => {
+            let here = map.get("$ref").and_then(Value::as_str).map(str::to_owned);
+            here.into_iter().chain(map.values().flat_map(refs)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(refs).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    let documents: BTreeMap<String, Value> = documents()
+        .into_iter()
+        .map(|(name, contents)| (name, serde_json::from_str(&contents).expect("a document is JSON")))
+        .collect();
+    for (name, document) in &documents {
+        for reference in refs(document) {
+            let (file, pointer) = reference.split_once('#').unwrap_or((&reference, ""));
+            let file = if file.is_empty() { name } else { file.trim_start_matches("./") };
+            let target = documents.get(file).and_then(|document| document.pointer(pointer));
+            assert!(target.is_some(), "{name} refers to {reference}, which is not there");
+        }
+    }
+}
+
+#[test]
+fn the_asyncapi_document_has_what_asyncapi_asks_for() {
+    let (_, text) = documents().into_iter().find(|(name, _)| name == "asyncapi.json").expect("it is written");
+    let document: Value = serde_json::from_str(&text).expect("it is JSON");
+    assert_eq!(document["asyncapi"], "3.0.0");
+    for needed in ["/info/title", "/info/version", "/servers/nats/host", "/servers/nats/protocol"] {
+        assert!(document.pointer(needed).is_some_and(Value::is_string), "{needed}");
+    }
+    let channels = document["channels"].as_object().expect("channels");
+    let operations = document["operations"].as_object().expect("operations");
+    assert_eq!((channels.len(), operations.len()), (schemas().len(), schemas().len()));
+    for (name, channel) in channels {
+        let address = channel["address"].as_str().expect("an address");
+        let tokens: Vec<&str> =
+            address.split('.').filter_map(|token| token.strip_prefix('{')?.strip_suffix('}')).collect();
+        let parameters: Vec<&String> = channel["parameters"].as_object().expect("parameters").keys().collect();
+        assert_eq!(tokens.len(), parameters.len(), "{name}");
+        assert!(tokens.iter().all(|token| parameters.iter().any(|parameter| parameter == token)), "{name}");
+        assert!(channel["messages"].as_object().is_some_and(|messages| messages.len() == 1), "{name}");
+    }
+    for (id, operation) in operations {
+        let input =
+            operation["channel"]["$ref"].as_str().is_some_and(|channel| channel.starts_with("#/channels/belvo."));
+        assert_eq!(operation["action"], if input { "receive" } else { "send" }, "{id}");
+        let promise = operation["description"].as_str().expect("a promise");
+        assert!(input || promise.contains("exactly once") && promise.contains("at least once"), "{id}: {promise}");
+    }
+    for (name, message) in document["components"]["messages"].as_object().expect("messages") {
+        assert_eq!(message["contentType"], "application/json", "{name}");
+        assert!(message["examples"].as_array().is_some_and(|examples| !examples.is_empty()), "{name}");
+    }
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+fn some_time() -> impl Strategy<Value = Timestamp> {
+    (0..40 * DAY_MS).prop_map(|ms| Timestamp::from_millis(1_790_000_000_000 + ms))
+}
+
+fn some_event() -> impl Strategy<Value = Event> {
+    let cause = prop::sample::select(vec![
+        Cause::Credentials,
+        Cause::Token,
+        Cause::AccountBlocked,
+        Cause::ConsentEnded,
+        Cause::Unsupported,
+    ]);
+    let session = prop::option::of(some_time().prop_map(|expires_at| Session { expires_at }));
+    let broken = (cause, session, any::<bool>()).prop_map(|(cause, session, during_update)| {
+        let session = session.filter(|_| cause == Cause::Token);
+        Event::Broken(Breakage { cause, session, during_update })
+    });
+    let status = prop::sample::select(vec![Status::Valid, Status::Invalid, Status::TokenRequired, Status::Unconfirmed]);
+    let observed =
+        (some_time(), status, prop::option::of(some_time())).prop_map(|(observed_at, status, last_accessed_at)| {
+            Event::Observed(Observation { observed_at, status, last_accessed_at })
+        });
+    let kind = prop::sample::select(vec![DataKind::Historical, DataKind::New, DataKind::Changed]);
+    let data = ("[A-Z_]{1,12}", kind, prop::option::of(any::<u64>()), any::<bool>()).prop_map(
+        |(resource, kind, items_count, has_errors)| {
+            Event::DataArrived(Data { resource, kind, items_count, has_errors })
+        },
+    );
+    let consent = (prop::option::of(".{0,8}"), prop::option::of(some_time())).prop_map(|(text, due_at)| {
+        let institution_display_name = text.clone();
+        Event::ConsentEnding(Consent {
+            id: text.clone(),
+            due_at,
+            institution_display_name,
+            institution_icon_logo: text,
+        })
+    });
+    let command = prop_oneof![
+        Just(Command::Mute),
+        Just(Command::Unmute),
+        some_time().prop_map(Command::Snooze),
+        Just(Command::Verify),
+    ];
+    prop_oneof![
+        5 => broken,
+        5 => observed,
+        3 => data,
+        1 => consent,
+        1 => command.prop_map(Event::Command),
+        3 => some_time().prop_map(|until| Event::UpdateStarted { until }),
+        2 => Just(Event::UpdateClaimed),
+        1 => Just(Event::UpdateAbandoned),
+        5 => Just(Event::DeadlinePassed),
+        1 => prop::sample::select(vec![
+            Event::CreationUnfinished, Event::SessionExpired, Event::MissingReported, Event::RefreshAccepted,
+        ]),
+    ]
+}
+
+fn some_input() -> impl Strategy<Value = Input> {
+    let mode = prop::option::of(prop::sample::select(vec![AccessMode::Single, AccessMode::Recurrent]));
+    let profile =
+        (prop::option::of(".{0,8}"), mode, prop::option::of(0_u64..1_000_000)).prop_map(|(text, mode, every)| {
+            Profile {
+                external_id: text.clone(),
+                institution: text,
+                access_mode: mode,
+                refresh_every: every.map(Duration::from_secs),
+                fetch_resources: if every.is_some() {
+                    vec!["ACCOUNTS".to_owned(), "OWNERS".to_owned()]
+                } else {
+                    Vec::new()
+                },
+            }
+        });
+    (some_event(), prop::option::of(any::<u64>()), profile).prop_map(|(event, key, profile)| Input {
+        event,
+        key: key.map(DedupKey),
+        profile,
+    })
+}
+
+fn origin(kind: OriginKind, now: Timestamp) -> Origin {
+    Origin { kind, input_sequence: Some(u64::MAX), message_id: None, heard_at: At(now) }
+}
+
+/// The last step of a walk is an ending, so that tombstones are seen too.
+fn walk(inputs: Vec<(Input, u32)>, can_verify: bool) {
+    let validators = validators();
+    let policy = Policy::new(Settings { can_verify, ..Settings::default() }).expect("the defaults are in range");
+    let mut now = Timestamp::from_millis(1_790_000_000_000);
+    let mut link = Link::unheard_of("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().expect("an id"), now);
+    let ending = (Input::from(Event::LinkDeleted), 1);
+    for (input, seconds) in inputs.into_iter().chain([ending]) {
+        now = now.after(Duration::from_secs(seconds.into()));
+        let event = input.event.name();
+        match step(&link, &input, now, &policy) {
+            Ok(step) => {
+                let because = Because::of(&step, event, origin(OriginKind::Timer, now));
+                for effect in &step.effects {
+                    let (name, body) = match effect {
+                        Effect::Notice { notice, episode } => {
+                            let body = NoticeBody::of(&step, notice, episode.as_ref(), because.clone());
+                            ("link.notice", serde_json::to_value(body))
+                        }
+                        Effect::Job(job) => {
+                            ("link.job", serde_json::to_value(JobBody::of(&step, *job, because.clone())))
+                        }
+                    };
+                    check(&validators[name], &body.expect("a body is JSON"));
+                }
+                link = step.link;
+                let record = Record::of(&link, 7, because, vec!["a.1.1".to_owned()]);
+                let json = serde_json::to_vec(&record).expect("a record is JSON");
+                check(&validators["link.state"], &serde_json::from_slice(&json).expect("it is JSON"));
+                let read = Record::parse(&json).expect("it can be read");
+                assert_eq!(read, record);
+                assert_eq!(read.link().expect("it is a link"), link);
+            }
+            Err(refusal) => {
+                let body = RefusedBody::refusal(&link, event, refusal, origin(OriginKind::Webhook, now));
+                check(&validators["link.refused"], &serde_json::to_value(body).expect("a body is JSON"));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_the_machine_comes_to_fits_the_schemas(
+        inputs in prop::collection::vec((some_input(), prop_oneof![0_u32..600, 0_u32..10 * 86_400]), 1..24),
+        can_verify: bool,
+    ) {
+        walk(inputs, can_verify);
+    }
+}
