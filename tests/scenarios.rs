@@ -28,7 +28,7 @@ async fn every_scenario_ends_as_it_should() {
         let began = tokio::time::Instant::now();
         let ended = tokio::time::timeout(Duration::from_secs(120), play_file(&name, &file)).await;
         let ended = ended.unwrap_or_else(|_| Err("it took longer than 120 s".to_owned()));
-        println!(
+        eprintln!(
             "{name}: {} after {:.1} s",
             if ended.is_ok() { "ok" } else { "FAILED" },
             began.elapsed().as_secs_f64()
