@@ -1,7 +1,7 @@
 //! Prompts the user of a link that needs repair: `cargo run --example subscribe_notices [NATS_URL] [COUNT]`
 //!
-//! One durable pull consumer on the stream `LINKS`. It remembers where it was, so this program may be stopped and started at
-//! any time, and several copies of it share the work. Ends after COUNT notices; without it, never.
+//! One durable pull consumer on the stream `LINKS`. It remembers where it was, so this program may be stopped and
+//! started at any time, and several copies of it share the work. Ends after COUNT notices; without it, never.
 //!
 //! It uses nothing of relink: copy it into your own program.
 
@@ -67,8 +67,8 @@ fn prompt(id: &str, notice: &Value, state: Option<&str>) {
     println!("{shown}");
 }
 
-/// The state of a link at this moment: the last message of its state subject. With the `kv` feature of async-nats the bucket
-/// `links` says the same.
+/// The state of a link at this moment: the last message of its state subject. With the `kv` feature of async-nats the
+/// bucket `links` says the same.
 async fn state_now(stream: &Stream, link_id: &str) -> Result<Option<String>, async_nats::Error> {
     let last = match stream.get_last_raw_message_by_subject(&format!("link.state.{link_id}")).await {
         Ok(last) => last,

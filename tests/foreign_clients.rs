@@ -1,7 +1,9 @@
-//! What others would write against relink, run for real: the programs in `examples/`, each with the client library of its language.
+//! What others would write against relink, run for real: the programs in `examples/`, each with the client library of
+//! its language.
 //!
-//! A Python program reports an API error; a node makes a notice of it; subscribers in Python, JavaScript and Rust receive it and see the
-//! link's state. Where a library cannot be installed the test fails and says so; it is never skipped.
+//! A Python program reports an API error; a node makes a notice of it; subscribers in Python, JavaScript and Rust
+//! receive it and see the link's state. Where a library cannot be installed the test fails and says so; it is never
+//! skipped.
 
 mod foreign;
 mod support;
@@ -43,7 +45,8 @@ async fn python() -> PathBuf {
     folder.await.join("venv/bin/python")
 }
 
-/// A folder with what `examples/node/package.json` asks for, and the example in it: modules are looked for beside a program.
+/// A folder with what `examples/node/package.json` asks for, and the example in it: modules are looked for beside a
+/// program.
 async fn node_folder() -> PathBuf {
     let package = example("node/package.json");
     let asked: Value = serde_json::from_str(&text(&package)).expect("package.json is JSON");
@@ -102,7 +105,8 @@ async fn any_language_reports_and_subscribes() {
     within("the key-value view", nats_has(&nats, "KV_links", &format!("$KV.links.{LINK}"))).await;
 
     let expected = json!({
-        "id": format!("{LINK}.1.1"), "type": "update_required", "link_id": LINK, "external_id": null, "institution": null,
+        "id": format!("{LINK}.1.1"), "type": "update_required", "link_id": LINK,
+        "external_id": null, "institution": null,
         "action": "provide_token", "state_now": "token_required",
     });
     let mut in_python = Command::new(&python);
