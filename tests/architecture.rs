@@ -38,7 +38,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sled", &["store/sled.rs"]),
     (
         "async_nats",
-        &["nats/", "jobs.rs", "http/ingest.rs", "service.rs", "demo/", "config/mod.rs", "sandbox/scenario/"],
+        &["nats/", "jobs.rs", "http/ingest.rs", "service.rs", "demo/", "config/mod.rs", "sandbox/scenario/ear.rs"],
     ),
     ("axum", &["http/", "sandbox/"]),
     ("reqwest", &["belvo/client", "sandbox/", "demo/", "cli/", "config/", "http/repair.rs", "nats/durability.rs"]),

@@ -1,7 +1,7 @@
 //! The gallery: every file in `scenarios/` is played against a relink of its own, on a nats-server of its own.
 //!
-//! `RELINK_SCENARIO=<part of a file's name>` plays only those. A failure names the file, the step with its line, and everything
-//! relink had said until then. Next: `scenarios/README.md` for the words of the files.
+//! `RELINK_SCENARIO=<part of a file's name>` plays only those. A failure names the file, the step with its line, and
+//! everything relink had said until then. Next: `scenarios/README.md` for the words of the files.
 
 mod support;
 

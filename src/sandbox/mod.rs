@@ -7,8 +7,8 @@
 //!
 //! A tour: `link` and `world` are the state; `bank` is a login and `schedule` what Belvo does by itself;
 //! `webhook` is what is said and `courier` how it is delivered; `api` is Belvo's HTTP, `widget` the page a user
-//! would see, `control` the strings to pull, in process and over HTTP. [`scenario`] plays
-//! whole stories.
+//! would see, `control` the strings to pull, in process and over HTTP. [`scenario`] plays whole
+//! stories.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
