@@ -3,6 +3,7 @@
 
 use super::draft::{Draft, Next};
 use super::upkeep::refuse_errors;
+use super::upkeep::{counts_as_arrival, with_arrival};
 use super::{
     Breakage, Cause, Data, Episode, Fallback, Notice, Observation, Prompt, Proof, Quiet, Refusal, Session, State,
     Status, Suspicion, Timestamp,
@@ -152,16 +153,21 @@ impl Draft<'_> {
         let as_before = |observed: Cause| fallback_of(observed) == fallback_of(episode.cause);
         let answers = self.take_answer(seen);
         let nothing_new = |state| if answers { Ok(state) } else { Err(Refusal::AlreadyKnown) };
+        // What came before Belvo was read, and the link still broken, was late.
+        let still_broken = |state: State| {
+            let cleared = with_arrivals(state.clone(), Vec::new());
+            if answers || cleared != state { Ok(cleared) } else { Err(Refusal::AlreadyKnown) }
+        };
         match seen.status {
             Status::Unconfirmed => Err(Refusal::CreationOnly),
             Status::Valid if seen.observed_at < episode.opened_at => Err(Refusal::Stale),
             Status::Valid if !shows(episode.cause, seen, episode.opened_at) => nothing_new(state),
             Status::Valid => Ok(self.recover(&episode, Proof::Observed, Some(seen))),
             Status::Invalid | Status::TokenRequired if seen.observed_at < self.link.since => Err(Refusal::Stale),
-            Status::Invalid if as_before(Cause::Credentials) => nothing_new(state),
-            Status::TokenRequired if as_before(Cause::Token) => nothing_new(state),
-            Status::Invalid => self.restate(state, &Breakage::of(Cause::Credentials)),
-            Status::TokenRequired => self.restate(state, &Breakage::of(Cause::Token)),
+            Status::Invalid if as_before(Cause::Credentials) => still_broken(state),
+            Status::TokenRequired if as_before(Cause::Token) => still_broken(state),
+            Status::Invalid => self.restate(with_arrivals(state, Vec::new()), &Breakage::of(Cause::Credentials)),
+            Status::TokenRequired => self.restate(with_arrivals(state, Vec::new()), &Breakage::of(Cause::Token)),
         }
     }
 
@@ -184,7 +190,10 @@ impl Draft<'_> {
         }
         self.tell(Notice::DataAvailable(data.clone()), Some(&episode));
         self.ask_belvo();
-        Ok(state)
+        // Only Belvo's answer tells whether it was late; without one it counts for nothing.
+        let counts = self.policy.can_verify() && counts_as_arrival(data);
+        let arrived = if counts { with_arrival(episode.arrived, data) } else { episode.arrived };
+        Ok(with_arrivals(state, arrived))
     }
 
     pub(super) fn remind(&mut self, state: State) -> Next {
@@ -243,4 +252,12 @@ const fn is_hidden(cause: Cause) -> bool {
         Cause::AccountBlocked | Cause::ConsentEnded | Cause::Unsupported => true,
         Cause::Credentials | Cause::Token => false,
     }
+}
+
+/// The same broken state, with these arrivals.
+fn with_arrivals(mut state: State, arrived: Vec<String>) -> State {
+    if let State::Invalid { episode } | State::TokenRequired { episode, .. } = &mut state {
+        episode.arrived = arrived;
+    }
+    state
 }

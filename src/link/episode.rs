@@ -19,6 +19,9 @@ pub struct Episode {
     pub next_reminder_at: Option<Timestamp>,
     /// How many times the user has tried to repair it.
     pub attempts_count: u32,
+    /// The resources whose data has come since Belvo last said that the link is broken, sorted: if it turns out to work, they have come
+    /// after the repair.
+    pub arrived: Vec<String>,
 }
 
 /// What became of an episode's prompt.
@@ -36,7 +39,16 @@ impl Episode {
         let prompt = if muted { Prompt::Held } else { Prompt::Sent };
         let next_reminder_at = policy.reminders().first().map(|&step| now.after(step));
         let number = EpisodeNumber(number);
-        Self { number, cause, opened_at: now, prompt, reminders_count: 0, next_reminder_at, attempts_count: 0 }
+        Self {
+            number,
+            cause,
+            opened_at: now,
+            prompt,
+            reminders_count: 0,
+            next_reminder_at,
+            attempts_count: 0,
+            arrived: Vec::new(),
+        }
     }
 
     /// Counts a reminder and climbs the ladder. Steps count from the opening; one already past is not sent in a burst.

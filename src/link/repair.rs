@@ -84,6 +84,7 @@ impl Draft<'_> {
     /// Back to what was broken: the same episode, and no new prompt.
     fn fall_back(&mut self, after: Attempt, fallback: Fallback, mut episode: Episode) -> State {
         episode.pause_reminders(self.now, self.policy);
+        episode.arrived.clear();
         self.link.verify_asked_at = None;
         self.tell(Notice::UpdateFailed { after }, Some(&episode));
         let mut state = match fallback {

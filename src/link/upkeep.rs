@@ -21,16 +21,19 @@ impl Draft<'_> {
         };
         self.tell(Notice::Recovered { proof }, Some(episode));
         self.tell(Notice::RefreshDue { gap, by }, Some(episode));
-        if by == RefreshBy::Relink {
-            self.effects.push(Effect::Job(Job::Refresh));
-        }
         self.link.refresh = Some(Refresh {
             gap_from: gap.from,
             gap_to: gap.to,
             asked: by == RefreshBy::Relink,
             until: self.now.after(settings.refresh_wait),
-            arrived: Vec::new(),
+            arrived: episode.arrived.clone(),
         });
+        if !episode.arrived.is_empty() && self.missing_resources().is_empty() {
+            // All of it came before the proof did.
+            self.close_refresh();
+        } else if by == RefreshBy::Relink {
+            self.effects.push(Effect::Job(Job::Refresh));
+        }
         self.link.recovered_at = Some(self.now);
         self.link.verify_asked_at = None;
         self.link.snoozed_until = None;
@@ -59,14 +62,8 @@ impl Draft<'_> {
     }
 
     fn count_arrival(&mut self, data: &Data) {
-        match data.kind {
-            DataKind::Historical | DataKind::New => {}
-            DataKind::Changed => return,
-        }
-        let Some(refresh) = &mut self.link.refresh else { return };
-        if let Err(place) = refresh.arrived.binary_search(&data.resource) {
-            refresh.arrived.insert(place, data.resource.clone());
-        }
+        let Some(refresh) = self.link.refresh.as_mut().filter(|_| counts_as_arrival(data)) else { return };
+        refresh.arrived = with_arrival(std::mem::take(&mut refresh.arrived), data);
         // Where the fetched resources are not known, the first to come is all there is to go by.
         if self.missing_resources().is_empty() {
             self.close_refresh();
@@ -182,6 +179,22 @@ impl Draft<'_> {
             Quiet::Reported => {}
         }
     }
+}
+
+/// Whether data is part of a history that was missed. A correction is not.
+pub(super) const fn counts_as_arrival(data: &Data) -> bool {
+    match data.kind {
+        DataKind::Historical | DataKind::New => true,
+        DataKind::Changed => false,
+    }
+}
+
+/// The arrivals, sorted, with one more.
+pub(super) fn with_arrival(mut arrived: Vec<String>, data: &Data) -> Vec<String> {
+    if let Err(place) = arrived.binary_search(&data.resource) {
+        arrived.insert(place, data.resource.clone());
+    }
+    arrived
 }
 
 impl Link {

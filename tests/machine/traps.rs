@@ -418,6 +418,27 @@ fn data_right_after_an_answer_is_asked_about_again() {
     }
 }
 
+/// The data that made us ask came after the repair: it counts, unless Belvo says that nothing has been repaired yet.
+#[test]
+fn data_that_came_before_the_proof_closes_the_gap() {
+    for late in [false, true] {
+        let mut scene = Scene::broken(true, Cause::Credentials);
+        scene.wait(MINUTE);
+        scene.hears(data());
+        scene.wait(SECOND);
+        if late {
+            let still_broken = scene.observed(Status::Invalid, None);
+            scene.hears(still_broken);
+            scene.wait(SECOND);
+        }
+        let works = scene.observed(Status::Valid, None);
+        let effects = scene.hears(works);
+        let is_refreshed = |effect: &Effect| matches!(effect, Effect::Notice { notice: Notice::Refreshed { missing, .. }, .. } if missing.is_empty());
+        assert_eq!(effects.iter().any(is_refreshed), !late, "{effects:?}");
+        assert_eq!(scene.story.link.refresh.is_some(), late);
+    }
+}
+
 #[test]
 fn only_the_newest_facts_are_remembered() {
     let mut scene = Scene::valid(true);

@@ -31,6 +31,9 @@ pub struct EpisodeRecord {
     pub next_reminder_at: Option<At>,
     /// How often the user has tried to repair it.
     pub attempts_count: u32,
+    /// The resources whose data has come since Belvo last said that the link is broken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arrived: Vec<String>,
 }
 
 /// An attempt to repair a link.
@@ -126,6 +129,7 @@ impl EpisodeRecord {
             reminders_count: episode.reminders_count,
             next_reminder_at: episode.next_reminder_at.map(At),
             attempts_count: episode.attempts_count,
+            arrived: episode.arrived.clone(),
         }
     }
 
@@ -138,6 +142,7 @@ impl EpisodeRecord {
             reminders_count: self.reminders_count,
             next_reminder_at: self.next_reminder_at.map(|at| at.0),
             attempts_count: self.attempts_count,
+            arrived: self.arrived.clone(),
         }
     }
 }
