@@ -45,7 +45,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("toml", &["config/"]),
     ("rustls", &["tls.rs"]),
     ("subtle", &["http/auth.rs"]),
-    ("fastrand", &["sandbox/"]),
+    ("fastrand", &["sandbox/", "reconciler/pace.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs", "http/mod.rs"]),
 ];
 
