@@ -1,7 +1,7 @@
 //! What the webhooks missed, on real parts: relink in process, a real nats-server, Belvo in a box.
 //!
-//! No webhook ever reaches relink here, so whatever it knows it learnt by sweeping. Sweeps are driven one at a time; the
-//! run loop's first one comes long after these tests have ended.
+//! No webhook ever reaches relink here, so whatever it knows it learnt by sweeping. Sweeps are driven one at a time;
+//! the run loop's first one comes long after these tests have ended.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
@@ -121,13 +121,14 @@ impl Bench {
         let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
         let search = async {
             let mut messages = consumer.messages().await.unwrap();
-            let mut said = Said::default();
+            let (mut said, mut last) = (Said::default(), None);
             loop {
                 let message = messages.next().await.unwrap().unwrap();
                 let mut words = message.subject.split('.').skip(1);
                 match (words.next().unwrap(), words.next().unwrap()) {
                     ("state", link) => {
-                        let record = serde_json::from_slice(&message.payload).unwrap();
+                        let record: Value = serde_json::from_slice(&message.payload).unwrap();
+                        last = Some((link.to_owned(), record["version"].clone()));
                         said.records.insert(link.to_owned(), record);
                     }
                     ("notice", name) => *said.notices.entry(name.to_owned()).or_default() += 1,
@@ -135,11 +136,19 @@ impl Bench {
                 }
                 // To the end of what is there: a step's notices come with its state, in one batch.
                 if message.info().unwrap().pending == 0 && fits(&said) {
-                    return said;
+                    return (said, last.unwrap());
                 }
             }
         };
-        within(what, search).await
+        let (said, (link, version)) = within(what, search).await;
+        // A commit is in the store a moment after it is in the stream, and sweeps look there.
+        let url = format!("http://{}/v1/links/{link}", self.service.http_address());
+        let in_store = async || {
+            let answer = self.http.get(&url).bearer_auth(TOKEN).send().await.unwrap();
+            answer.json::<Value>().await.unwrap()["version"].as_u64() >= version.as_u64()
+        };
+        within("the store", async { while !in_store().await {} }).await;
+        said
     }
 
     async fn wait_for(&self, state: &str, count: usize) -> Said {
@@ -274,10 +283,11 @@ async fn a_fleet_with_broken_links_is_adopted_without_a_storm() {
     for _ in 0..3 {
         assert!(bench.reconciler().release_adopted().await.unwrap());
     }
-    bench.wait("three prompts", |said| said.notices("update_required") == 3).await;
+    let told = bench.wait("three prompts", |said| said.notices("update_required") == 3).await;
+    let waiting = links[..20].iter().copied().find(|link| told.is_muted(*link)).unwrap();
 
     // One is repaired before its turn: it is unmuted, and its user hears of no outage that is over.
-    bench.control.repair(links[19]).unwrap();
+    bench.control.repair(waiting).unwrap();
     assert_eq!(bench.reconciler().sweep_held().await.unwrap().drifted_count, 1);
     bench.wait_for("invalid", 19).await;
 

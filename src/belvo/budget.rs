@@ -4,11 +4,13 @@
 //!   the last 30 seconds   ├──────────── for sweeps: three quarters ───────────┤── kept for users ──┤  80 requests
 //! ```
 //!
-//! Belvo counts "80 requests in 30 seconds" and may block an address that goes beyond. That is a bound on **every** window of 30
-//! seconds, which a token bucket does not keep (a full bucket and its refill fit into one window), so this remembers when each of
-//! the last requests left. What waits for a person (a widget token, a verify) finds a quarter that sweeps may not use.
+//! Belvo counts "80 requests in 30 seconds" and may block an address that goes beyond. That is a bound on **every**
+//! window of 30 seconds, which a token bucket does not keep (a full bucket and its refill fit into one window), so this
+//! remembers when each of the last requests left. What waits for a person (a widget token, a verify) finds a quarter
+//! that sweeps may not use.
 //!
-//! It must never let a caller wait for long without saying so: beyond its patience the caller is told how long it would be.
+//! It must never let a caller wait for long without saying so: beyond its patience the caller is told how long it would
+//! be.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,8 @@
 //! When a 404 is believed: one missing link is a deletion, many at once are an incident.
 //!
-//! Belvo empties its sandbox on the first of each month, and a wrong address or another customer's keys look the same: every
-//! link is a 404. A tombstone is for ever, so whoever sees links missing asks here before saying so, and everybody shares the answer.
-//! It must never be asked about links that Belvo was not asked for by their own ids.
+//! Belvo empties its sandbox on the first of each month, and a wrong address or another customer's keys look the same:
+//! every link is a 404. A tombstone is for ever, so whoever sees links missing asks here before saying so, and
+//! everybody shares the answer. It must never be asked about links that Belvo was not asked for by their own ids.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -4,9 +4,10 @@
 //!   unheard of, broken ──▶ mute, then the observation ──▶ broken, its prompt held ──▶ unmute, 60 an hour ──▶ the one prompt
 //! ```
 //!
-//! A fleet that relink is put in front of may have thousands of broken links; their users are not all prompted in one minute.
-//! Which links are adopted is kept where everything is: the `mute` of an adoption has an id that begins with [`MUTE_ID`], and
-//! the link's history names it. So a restart, or a lost store, loses nothing; and what an operator muted is never unmuted here.
+//! A fleet that relink is put in front of may have thousands of broken links; their users are not all prompted in one
+//! minute. Which links are adopted is kept where everything is: the `mute` of an adoption has an id that begins with
+//! [`MUTE_ID`], and the link's history names it. So a restart, or a lost store, loses nothing; and what an operator
+//! muted is never unmuted here.
 
 use std::collections::VecDeque;
 
@@ -62,7 +63,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Releases one adopted link: unmutes it, so that its user is prompted if it is still broken. Whether there was one.
+    /// Releases one adopted link: unmutes it, so that its user is prompted if it is still broken. Whether there was
+    /// one.
     ///
     /// Adopted links that have been repaired meanwhile are unmuted on the way, for nobody hears of that.
     ///

@@ -1,7 +1,7 @@
 //! What a read of a link would change: the machine is asked, and answers without doing it.
 //!
-//! Pure. That the same machine decides once more, when the observation arrives, is what makes this safe: a wrong guess here costs a
-//! refusal or one pass, never a wrong state.
+//! Pure. That the same machine decides once more, when the observation arrives, is what makes this safe: a wrong guess
+//! here costs a refusal or one pass, never a wrong state.
 
 use crate::belvo::{self, Meaning};
 use crate::contract::{InputKind, Observation, Outcome, Source};
@@ -65,8 +65,8 @@ impl Known {
 /// What `read` would do to the link; `None` if it says what is known, or nothing that the machine would act upon.
 pub(super) fn moves(known: &Known, read: Read, policy: &Policy) -> Option<Move> {
     let link = &known.link;
-    // The link's times are the NATS server's, the read's are ours. What was asked after the link was looked up is newer than
-    // all that had happened to it by then, whatever the two clocks think of each other.
+    // The link's times are the NATS server's, the read's are ours. What was asked after the link was looked up is newer
+    // than all that had happened to it by then, whatever the two clocks think of each other.
     let observed_at = if known.at <= read.read_at { read.read_at.max(link.updated_at) } else { read.read_at };
     let observation = Observation { schema_version: None, observed_at, source: Source::Sweep, outcome: read.outcome };
     let body = serde_json::to_vec(&observation).expect("our bodies have string keys and no failing serializers");

@@ -7,9 +7,10 @@
 //!   rotate   fifty of all links at a time, the whole fleet once a day                     ─┘      adopted: adoption.rs)
 //! ```
 //!
-//! It decides nothing about a link. It asks the machine, which is pure, whether a read would move the link, and publishes only
-//! what would: agreement is silent, and the input stream gets no message that would be refused. What it publishes is an
-//! observation like anybody else's, and counts for one transition learnt only by sweeping: the drift meter.
+//! It decides nothing about a link. It asks the machine, which is pure, whether a read would move the link, and
+//! publishes only what would: agreement is silent, and the input stream gets no message that would be refused. What it
+//! publishes is an observation like anybody else's, and counts for one transition learnt only by sweeping: the drift
+//! meter.
 //!
 //! - [`Reconciler`]: the steps, each to be awaited by itself; `pace` only times them
 //! - `compare`: what a read of a link would change; `vanished`: links that Belvo does not know
@@ -230,7 +231,8 @@ impl Reconciler {
             swept.adopted_count += unheard_of.len();
             self.adopt(unheard_of, &mut progress.adopted).await?;
         }
-        // A list takes long, and its webhook may have come meanwhile: those that disagree are asked for once more, by id.
+        // A list takes long, and its webhook may have come meanwhile: those that disagree are asked for once more, by
+        // id.
         let examined = self.examine(suspects).await?;
         Ok(Swept { read_count: swept.read_count + examined.read_count, adopted_count: swept.adopted_count, ..examined })
     }
@@ -239,7 +241,7 @@ impl Reconciler {
     async fn examine(&self, ids: Vec<LinkId>) -> Result<Swept, SweepError> {
         let (mut swept, mut missing) = (Swept::default(), Vec::new());
         // Belvo refuses a whole request for one id that is none of its own.
-        let ids: Vec<LinkId> = ids.into_iter().filter(|id| Uuid::try_parse(id.as_str()).is_ok()).collect();
+        let ids: Vec<LinkId> = ids.into_iter().filter(is_belvos).collect();
         for chunk in ids.chunks(IDS_MAX) {
             // Read before the question leaves, so that the answer is newer, whatever clocks say.
             let known = self.known(chunk.to_vec()).await?;
@@ -337,6 +339,11 @@ impl Reconciler {
         }
         result
     }
+}
+
+/// Whether Belvo could have given the id: anybody may publish about a link, and call it what they like.
+fn is_belvos(id: &LinkId) -> bool {
+    id.as_str().len() == 36 && Uuid::try_parse(id.as_str()).is_ok()
 }
 
 /// A link resource that names its link.

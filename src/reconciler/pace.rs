@@ -1,7 +1,7 @@
 //! When the reconciler does what. It adds nothing to the steps but the time.
 //!
-//! Nothing begins before the lanes run, nor at once after: what relink missed while it was down may still be in the input stream, or
-//! be sent again by Belvo, and would look like drift.
+//! Nothing begins before the lanes run, nor at once after: what relink missed while it was down may still be in the
+//! input stream, or be sent again by Belvo, and would look like drift.
 
 use std::time::Duration;
 
@@ -57,7 +57,9 @@ impl Reconciler {
             let result = match wake {
                 Wake::Sweep => self.sweep(&mut surveyed).await.map(|()| jittered(self.settings.sweep_every)),
                 Wake::Rotate => self.rotate_and_pause().await,
-                Wake::Release => self.release_adopted().await.map(|_released| self.release_pause()),
+                Wake::Release => {
+                    self.release_adopted().await.map(|_released| release_pause(self.settings.adoption_per_hour))
+                }
             };
             let pause = result.unwrap_or_else(|error| {
                 tracing::warn!(%error, step = ?wake, "a sweep broke off and will be tried again");
@@ -93,13 +95,34 @@ impl Reconciler {
         let steps = u32::try_from(links.div_ceil(IDS_MAX as u64)).unwrap_or(u32::MAX).max(1);
         Ok(jittered(self.settings.rotation / steps))
     }
+}
 
-    fn release_pause(&self) -> Duration {
-        Duration::from_secs(3600) / self.settings.adoption_per_hour.max(1)
-    }
+/// One at a time rather than an hour's at once: the people who answer the users' questions are not a batch either.
+fn release_pause(per_hour: u32) -> Duration {
+    Duration::from_secs(3600) / per_hour.max(1)
 }
 
 /// A tenth more or less, so that many relinks do not call Belvo in one second.
 fn jittered(span: Duration) -> Duration {
     span.mul_f64(fastrand::f64().mul_add(0.2, 0.9))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_pause() {
+        let pauses = [1, 60, 3600].map(|per_hour| release_pause(per_hour).as_secs());
+        assert_eq!(pauses, [3600, 60, 1]);
+    }
+
+    #[test]
+    fn jitter_is_a_tenth_at_most() {
+        let hour = Duration::from_secs(3600);
+        for _ in 0..1_000 {
+            let pause = jittered(hour);
+            assert!(pause >= hour.mul_f64(0.899) && pause <= hour.mul_f64(1.101), "{pause:?}");
+        }
+    }
 }

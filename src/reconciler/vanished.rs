@@ -1,7 +1,8 @@
 //! Links that were asked for by id and did not come: a deletion each, or an incident at large.
 //!
-//! A tombstone is for ever. So many at once are not believed (`belvo::MissingGuard`), nor is any while Belvo knows no link at
-//! all, and of the rest each is asked for once more by itself. What is not believed is left as it is, and asked again next time.
+//! A tombstone is for ever. So many at once are not believed (`belvo::MissingGuard`), nor is any while Belvo knows no
+//! link at all, and of the rest each is asked for once more by itself. What is not believed is left as it is, and asked
+//! again next time.
 
 use super::compare::{self, Known, Read};
 use super::{Reconciler, SweepError, Swept};
@@ -33,9 +34,10 @@ impl Reconciler {
                 tracing::error!(
                     links.asked_count = asked,
                     links.missing_count = missing.len(),
-                    "Belvo does not know many links that relink knows. That is an incident (its sandbox is emptied on the first of \
-                     each month; or are RELINK_BELVO_URL and the keys of another environment?), so none of them counts as \
-                     deleted. If they were deleted, send `forget` for each (POST /v1/links/{{id}}/commands)"
+                    "Belvo does not know many links that relink knows. That is an incident, so none of them counts as \
+                     deleted: its sandbox is emptied on the first of each month; or are RELINK_BELVO_URL and the keys \
+                     of another environment? If they were deleted, send `forget` for each (POST \
+                     /v1/links/{{id}}/commands)"
                 );
             }
             return Ok(());

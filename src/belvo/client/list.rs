@@ -1,8 +1,8 @@
 //! `GET /api/links/`: lists of links, page by page.
 //!
-//! Belvo has no sort and no "changed since", so a list is asked for by status or by id. It must never send the keys elsewhere: of
-//! Belvo's absolute `next` only the query is used, and only if it names the host that was asked.
-//! Sources: "API reference: links" (filters, `fields`), "Sandbox" (pages of 10 unless `page_size` is given).
+//! Belvo has no sort and no "changed since", so a list is asked for by status or by id. It must never send the keys
+//! elsewhere: of Belvo's absolute `next` only the query is used, and only if it names the host that was asked. Sources:
+//! "API reference: links" (filters, `fields`), "Sandbox" (pages of 10 unless `page_size` is given).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
