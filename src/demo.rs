@@ -7,6 +7,7 @@ mod cast;
 mod screen;
 mod watch;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -31,7 +32,8 @@ pub struct DemoArgs {
 /// # Errors
 /// If a part cannot be started, or the story did not go as it should.
 pub async fn run(args: DemoArgs, server_source: ServerSource, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
-    let screen = Screen::new();
+    // Somebody who watches wants to read along; a pipe does not.
+    let screen = Screen::new(!args.once && std::io::stdout().is_terminal());
     let began = clock::instant();
     let directory = tempfile::Builder::new().prefix("relink-demo-").tempdir().context("cannot create a directory")?;
     screen.title("relink demo: four links break, four ways back");
@@ -64,14 +66,14 @@ async fn tell(screen: &Screen, cast: &Cast) -> anyhow::Result<()> {
     screen.scene("1", "A bank wants a new token. Belvo says so once, in a webhook.");
     let maria = cast.link("maria", "erebor_mx_retail")?;
     cast.data_arrives(&maria).await?;
-    cast.bank_wants_a_token(&maria)?;
+    cast.bank_wants_a_token(screen, &maria).await?;
     cast.expect(screen, &maria, "update_required").await?;
     cast.user_repairs(screen, &maria).await?;
 
     screen.scene("2", "A password was changed. The next refresh cannot log in.");
     let joao = cast.link("joao", "gringotts_co_retail")?;
     cast.data_arrives(&joao).await?;
-    cast.password_was_changed(&joao)?;
+    cast.password_was_changed(screen, &joao).await?;
     cast.expect(screen, &joao, "update_required").await?;
     cast.user_repairs(screen, &joao).await?;
 
@@ -85,7 +87,7 @@ async fn tell(screen: &Screen, cast: &Cast) -> anyhow::Result<()> {
     screen.scene("4", "The user closes the widget. The link is as broken as before, and nobody is asked twice.");
     let pedro = cast.link("pedro", "erebor_mx_retail")?;
     cast.data_arrives(&pedro).await?;
-    cast.password_was_changed(&pedro)?;
+    cast.password_was_changed(screen, &pedro).await?;
     cast.expect(screen, &pedro, "update_required").await?;
     cast.user_gives_up(screen, &pedro).await
 }

@@ -199,7 +199,7 @@ impl Service {
             ended = &mut self.http => ended?.context("the HTTP door closed"),
             ended = &mut self.node => ended?.context("the lanes ended"),
             ended = own_server => Err(anyhow!(
-                "relink's own nats-server ended ({}); its log is nats-server.log in the data directory", ended?
+                "relink's own nats-server ended ({}); its log is nats/nats-server.log in the data directory", ended?
             )),
         }
     }

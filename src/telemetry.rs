@@ -5,8 +5,11 @@
 //! | `relink_http_requests_total` | `route`, `method`, `status` | answers; `route` is the pattern, never the path |
 //! | `relink_http_request_seconds` | `route` | how long they took (summary) |
 //! | `relink_http_panics_total` | | requests whose handling panicked: each is a bug |
-//! | `relink_http_inputs_total` | `kind`, `outcome` | what was handed in: `stored`, `unreadable`, `refused`, `unavailable` |
+//! | `relink_http_inputs_total` | `kind`, `outcome` | inputs, `stored`, `unreadable`, `refused`, `unavailable` |
 //! | `relink_http_inputs_unknown_total` | `kind` | stored inputs whose code is in no table of ours |
+//! | `relink_inputs_total` | `kind`, `outcome` | what the lanes made of each input: `accepted`, a refusal, a dead letter's reason |
+//! | `relink_commit_messages` | | messages in each commit (summary) |
+//! | `relink_jobs_total` | `job`, `outcome` | calls to Belvo: `reported`, `later`, `given_up` |
 //! | `relink_unauthorized_total` | `door` | requests without valid credentials: `webhooks` or `v1` |
 //!
 //! The log never holds a body, a secret or a token: messages read alone, ids are dotted fields (`link.id`,
@@ -67,8 +70,8 @@ pub fn start_log(config: &LogConfig) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// Whether a line with this metadata is free of bodies, whatever the filter asks for: at `TRACE` the crates below us log what
-/// they send and receive, async-nats whole messages.
+/// Whether a line with this metadata is free of bodies, whatever the filter asks for: at `TRACE` the crates below us
+/// log what they send and receive, async-nats whole messages.
 pub fn shows_no_body(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target().split("::").next() == Some("relink");
     ours || *metadata.level() <= Level::DEBUG

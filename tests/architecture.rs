@@ -36,13 +36,16 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// An outside crate, and the only places that may use it.
 const OWNERS: &[(&str, &[&str])] = &[
     ("sled", &["store/sled.rs"]),
-    ("async_nats", &["nats/", "jobs.rs", "http/ingest.rs", "http/envelope.rs", "service.rs", "demo/", "config/mod.rs"]),
+    (
+        "async_nats",
+        &["nats/", "jobs.rs", "http/ingest.rs", "service.rs", "demo/", "config/mod.rs", "sandbox/scenario/ear.rs"],
+    ),
     ("axum", &["http/", "sandbox/"]),
     ("reqwest", &["belvo/client", "sandbox/", "demo/", "cli/", "config/", "http/repair.rs", "nats/durability.rs"]),
     ("clap", &["cli/", "demo.rs", "drawing.rs", "sandbox/cli.rs"]),
     ("anyhow", &["cli/", "service.rs", "demo.rs", "demo/", "schemas.rs", "sandbox/cli.rs"]),
     ("schemars", &["contract/", "schemas.rs", "schemas/"]),
-    ("toml", &["config/"]),
+    ("toml", &["config/", "sandbox/scenario/"]),
     ("rustls", &["tls.rs"]),
     ("subtle", &["http/auth.rs"]),
     ("fastrand", &["sandbox/", "reconciler/pace.rs"]),

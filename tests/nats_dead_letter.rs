@@ -81,7 +81,7 @@ async fn what_does_not_fit_shrinks_and_says_so() {
     let nats = TestNats::start_with_streams(2).await;
     let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
     let body = Bytes::from(vec![b'x'; nats.client.max_payload()]);
-    let large = DeadLetter { payload: body.clone(), reason: DeadReason::TooLarge, ..letter("belvo.webhook.a", b"") };
+    let large = DeadLetter { payload: body.clone(), reason: DeadReason::Malformed, ..letter("belvo.webhook.a", b"") };
     let number = letters.publish(&large).await.expect("set aside");
     let stored = letters.get(number).await.expect("there");
     assert_eq!(stored.truncated_from, Some(body.len() as u64));

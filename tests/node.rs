@@ -224,3 +224,20 @@ async fn the_server_may_go_and_come_back() {
     tokio::time::timeout(Duration::from_secs(30), read_output(&nats, "link.notice.>", 2)).await.expect("it goes on");
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_at_once_lose_nothing() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let first = RunningNode::start(&nats, MemoryStore::default()).await;
+    // The first still has its pulls waiting at every lane when the second takes them.
+    let second = RunningNode::start(&nats, MemoryStore::default()).await;
+    const LINKS: u64 = 200;
+    for link in 0..LINKS {
+        let id = format!("link-{link}");
+        publish(&nats, &format!("belvo.webhook.{id}"), webhook("token_required", 1).replace(LINK, &id)).await;
+    }
+    let ended = within("the end of a replaced node", first.task).await.expect("no panic");
+    assert!(matches!(ended, Err(NodeError::Fenced)), "{ended:?}");
+    assert_eq!(read_output(&nats, "link.state.>", LINKS as usize).await.len() as u64, LINKS);
+    assert_eq!(second.stop().await.count().expect("a store").values().sum::<u64>(), LINKS);
+}

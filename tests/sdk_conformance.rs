@@ -4,11 +4,14 @@
 //! fails and says so; it is never skipped. The stories are in `sdk/python.py` and `sdk/node.mjs`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod foreign;
+
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use relink::sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use tokio::process::Command;
+
+use foreign::{installed, run};
 
 const PYTHON_SDK: &str = "belvo-python==0.39.1";
 const NODE_SDK: &str = "belvo@0.28.0";
@@ -29,33 +32,6 @@ async fn populated() -> Sandbox {
     sandbox
 }
 
-/// Runs a program; what it said, if it failed.
-async fn run(command: &mut Command) -> Result<(), String> {
-    let shown = format!("{:?}", command.as_std());
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
-    let output = output.map_err(|error| format!("{shown}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    Err(format!("{shown}: {}\n{}", output.status, String::from_utf8_lossy(&said)))
-}
-
-/// A folder that `fill` has filled, now or in an earlier run.
-async fn installed(package: &str, fill: impl AsyncFnOnce(&Path) -> Result<(), String>) -> PathBuf {
-    let name: String = package.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let done = folder.join("installed");
-    if !done.exists() {
-        std::fs::create_dir_all(&folder).unwrap();
-        if let Err(error) = fill(&folder).await {
-            panic!("{package} cannot be installed, so nothing is known about it. This test needs it.\n{error}");
-        }
-        std::fs::write(done, package).unwrap();
-    }
-    folder
-}
-
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(name)
 }
@@ -65,7 +41,7 @@ async fn the_python_sdk_takes_it_for_belvo() {
     let folder = installed(PYTHON_SDK, async |folder| {
         run(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await?;
         let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYTHON_SDK];
-        run(Command::new(folder.join("venv/bin/python")).args(pip)).await
+        run(Command::new(folder.join("venv/bin/python")).args(pip)).await.map(drop)
     })
     .await;
     let sandbox = populated().await;
@@ -82,7 +58,7 @@ async fn the_node_sdk_takes_it_for_belvo() {
     let folder = installed(NODE_SDK, async |folder| {
         std::fs::write(folder.join("package.json"), "{\"private\": true}\n").unwrap();
         let npm = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", NODE_SDK];
-        run(Command::new("npm").args(npm).current_dir(folder)).await
+        run(Command::new("npm").args(npm).current_dir(folder)).await.map(drop)
     })
     .await;
     let sandbox = populated().await;

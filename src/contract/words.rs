@@ -356,8 +356,6 @@ pub enum DeadReason {
     FutureVersion,
     /// It was read, and is in no table: a code Belvo did not have when this was written.
     UnknownCode,
-    /// It is larger than anything relink accepts.
-    TooLarge,
     /// Handling it panicked: a bug of ours.
     Panicked,
 }
@@ -371,7 +369,6 @@ impl DeadReason {
             Self::UnknownSubject => "unknown_subject",
             Self::FutureVersion => "future_version",
             Self::UnknownCode => "unknown_code",
-            Self::TooLarge => "too_large",
             Self::Panicked => "panicked",
         }
     }

@@ -15,7 +15,7 @@ use crate::config::{BelvoKeys, Config};
 use crate::contract::{Record, StateWord};
 use crate::link::{Policy, Settings};
 use crate::nats::server_binary::ServerSource;
-use crate::sandbox::{AccessMode, RefreshOutcome, Sandbox, SandboxConfig};
+use crate::sandbox::{AccessMode, Delivery, DeliveryOutcome, RefreshOutcome, Sandbox, SandboxConfig};
 use crate::service::Service;
 
 /// Somebody's link.
@@ -90,13 +90,28 @@ impl Cast {
         self.watch.wait("the first word of the link", 0, valid).await.map(drop)
     }
 
-    pub(super) fn bank_wants_a_token(&self, person: &Person) -> anyhow::Result<()> {
-        self.sandbox.control().scheduled_refresh(person.link, RefreshOutcome::TokenRequired)?;
-        Ok(())
+    /// The bank asks for a new token when Belvo refreshes the link.
+    pub(super) async fn bank_wants_a_token(&self, screen: &Screen, person: &Person) -> anyhow::Result<()> {
+        self.refresh_fails(screen, person, RefreshOutcome::TokenRequired).await
     }
 
-    pub(super) fn password_was_changed(&self, person: &Person) -> anyhow::Result<()> {
-        self.sandbox.control().scheduled_refresh(person.link, RefreshOutcome::LoginError)?;
+    /// The user has changed the password at the bank, and Belvo's next refresh cannot log in.
+    pub(super) async fn password_was_changed(&self, screen: &Screen, person: &Person) -> anyhow::Result<()> {
+        self.refresh_fails(screen, person, RefreshOutcome::LoginError).await
+    }
+
+    async fn refresh_fails(&self, screen: &Screen, person: &Person, outcome: RefreshOutcome) -> anyhow::Result<()> {
+        let belvo = self.sandbox.control();
+        belvo.scheduled_refresh(person.link, outcome)?;
+        let is_it = |sent: &Delivery| sent.link_id == person.link && sent.webhook_type == "LINK";
+        let sent = belvo.wait_for_delivery(0, is_it).await?;
+        let DeliveryOutcome::Answered(status) = sent.outcome else { bail!("relink did not answer Belvo's webhook") };
+        let what = format!(
+            "{}'s refresh fails; POST /webhooks/belvo LINK/{} is answered {status}",
+            person.name, sent.webhook_code
+        );
+        screen.act("belvo", &what);
+        screen.pause().await;
         Ok(())
     }
 
@@ -184,6 +199,7 @@ impl Cast {
             }
         }
         screen.hear(&subject.replace(&person.link.to_string(), &format!("<{}>", person.name)), &text);
+        screen.pause().await;
         Ok(())
     }
 

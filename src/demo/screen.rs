@@ -1,5 +1,7 @@
 //! What the demo looks like. Colours only where somebody can see them, and never against NO_COLOR.
 
+use std::time::Duration;
+
 use anstyle::{AnsiColor, Style};
 
 use crate::contract::StateWord;
@@ -11,12 +13,25 @@ const RED: Style = AnsiColor::Red.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 
+/// How long a line stays alone for somebody who reads along.
+const PACE: Duration = Duration::from_millis(500);
+
 /// Where the story is told.
-pub(super) struct Screen;
+pub(super) struct Screen {
+    /// Whether somebody reads along.
+    paced: bool,
+}
 
 impl Screen {
-    pub(super) const fn new() -> Self {
-        Self
+    pub(super) const fn new(paced: bool) -> Self {
+        Self { paced }
+    }
+
+    /// Lets a reader catch up. Nothing waits for it: the parts run on.
+    pub(super) async fn pause(&self) {
+        if self.paced {
+            tokio::time::sleep(PACE).await;
+        }
     }
 
     pub(super) fn title(&self, text: &str) {

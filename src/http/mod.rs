@@ -13,7 +13,7 @@
 //!   GET  /healthz /readyz /metrics       health.rs        for machines, without credentials
 //! ```
 //!
-//! - `auth`: who may come in; `body`: bounded reading; `envelope`: what an input says of itself
+//! - `auth`: who may come in; `body`: bounded reading
 //! - `problem`: every error, as `application/problem+json`; `observe`: counts, logs once, catches panics
 //!
 //! Everything that comes in goes to the input stream and is answered 2xx only when it is on the disk; nothing here
@@ -22,7 +22,6 @@
 mod auth;
 mod body;
 mod dead_letters;
-mod envelope;
 mod health;
 mod ingest;
 mod links;
@@ -57,6 +56,7 @@ use crate::config::Config;
 use crate::contract::InputKind;
 use crate::link::LinkId;
 use crate::nats::dead_letter::DeadLetters;
+use crate::nats::envelope;
 use crate::nats::history::Histories;
 use crate::nats::publisher::Publisher;
 use crate::nats::subject::Subjects;
@@ -140,7 +140,7 @@ impl Door {
             InputKind::Webhook => "/relink/webhooks/belvo",
             InputKind::ApiError | InputKind::Widget | InputKind::Observation | InputKind::Command => "/relink/v1",
         };
-        let headers = envelope::headers(kind, link, source, clock::now());
+        let headers = envelope::input_headers(kind, link, source, clock::now());
         let stored = self.publisher.publish(self.subject_of(kind, link), headers, body).await;
         let outcome = if stored.is_ok() { "stored" } else { "unavailable" };
         metrics::counter!(INPUTS, "kind" => kind.as_str(), "outcome" => outcome).increment(1);

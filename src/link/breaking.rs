@@ -150,17 +150,28 @@ impl Draft<'_> {
     pub(super) fn observe_broken(&mut self, state: State, seen: &Observation) -> Next {
         let Some(episode) = state.episode().cloned() else { return Err(Refusal::NotBroken) };
         let as_before = |observed: Cause| fallback_of(observed) == fallback_of(episode.cause);
+        let answers = self.take_answer(seen);
+        let nothing_new = |state| if answers { Ok(state) } else { Err(Refusal::AlreadyKnown) };
         match seen.status {
             Status::Unconfirmed => Err(Refusal::CreationOnly),
             Status::Valid if seen.observed_at < episode.opened_at => Err(Refusal::Stale),
-            Status::Valid if !shows(episode.cause, seen, episode.opened_at) => Err(Refusal::AlreadyKnown),
+            Status::Valid if !shows(episode.cause, seen, episode.opened_at) => nothing_new(state),
             Status::Valid => Ok(self.recover(&episode, Proof::Observed, Some(seen))),
             Status::Invalid | Status::TokenRequired if seen.observed_at < self.link.since => Err(Refusal::Stale),
-            Status::Invalid if as_before(Cause::Credentials) => Err(Refusal::AlreadyKnown),
-            Status::TokenRequired if as_before(Cause::Token) => Err(Refusal::AlreadyKnown),
+            Status::Invalid if as_before(Cause::Credentials) => nothing_new(state),
+            Status::TokenRequired if as_before(Cause::Token) => nothing_new(state),
             Status::Invalid => self.restate(state, &Breakage::of(Cause::Credentials)),
             Status::TokenRequired => self.restate(state, &Breakage::of(Cause::Token)),
         }
+    }
+
+    /// A read from after the question answers it, whatever it says: the next hint may ask again.
+    fn take_answer(&mut self, seen: &Observation) -> bool {
+        let answers = self.link.verify_asked_at.is_some_and(|asked_at| seen.observed_at >= asked_at);
+        if answers {
+            self.link.verify_asked_at = None;
+        }
+        answers
     }
 
     /// Data on a broken link is a hint: it may be late, or the link may work again.

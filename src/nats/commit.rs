@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use bytes::Bytes;
 
 use super::batch::{BATCH_MESSAGES_MAX, BatchError, BatchMessage, Batches, StagedBatch};
@@ -74,6 +75,31 @@ impl Fences {
         });
         batches.stage(messages.collect()).await
     }
+}
+
+/// Whether somebody other than `owner` holds any of the lanes `0..partitions`. A lane without a fence is nobody's.
+///
+/// # Errors
+/// What the server said, if it could not be asked.
+pub async fn are_held_by_another(
+    output: &Stream,
+    subjects: &Subjects,
+    partitions: u16,
+    owner: &str,
+) -> Result<bool, String> {
+    for lane in 0..partitions {
+        let subject = subjects.fence(lane);
+        let failed = |error: &dyn std::fmt::Display| format!("cannot read {subject}: {error}");
+        let fence = match output.get_last_raw_message_by_subject(&subject).await {
+            Ok(last) => serde_json::from_slice::<Fence>(&last.payload).map_err(|error| failed(&error))?,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => continue,
+            Err(error) => return Err(failed(&error)),
+        };
+        if fence.owner != owner {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn to_batch_message(subjects: &Subjects, message: Message) -> BatchMessage {

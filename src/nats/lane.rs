@@ -2,6 +2,10 @@
 //!
 //! A lane is *reset to its own mark* whenever it starts: what JetStream remembers of acknowledgements is a hint for operators, the mark
 //! on `LINKS` is the truth. So nothing here is ever nak'd, redelivery order does not matter, and acknowledging is fire and forget.
+//!
+//! A consumer hands each message to one reader. A process that has been replaced and does not know it yet still has pulls waiting, and
+//! what goes to it would be a hole here that later messages step over. The consumer counts its deliveries, so a hole shows: the
+//! lane fails, and starts again behind its mark.
 
 use std::time::Duration;
 
@@ -44,9 +48,15 @@ pub async fn rewind(input: &Stream, lane: u16, handled: u64) -> Result<(), LaneE
     reset.map(drop).map_err(|error| LaneError { lane, problem: format!("cannot reset consumer {name}: {error}") })
 }
 
-/// Reads a lane until the queue is closed or the lane fails; a failure is the last thing it sends.
-pub async fn read(input: Stream, lane: u16, subjects: Subjects, queue: mpsc::Sender<Result<Delivery, LaneError>>) {
-    if let Err(error) = forward(input, lane, &subjects, &queue).await {
+/// Reads a lane behind `handled` until the queue is closed or the lane fails; a failure is the last thing it sends.
+pub async fn read(
+    input: Stream,
+    lane: u16,
+    handled: u64,
+    subjects: Subjects,
+    queue: mpsc::Sender<Result<Delivery, LaneError>>,
+) {
+    if let Err(error) = forward(input, lane, handled, &subjects, &queue).await {
         // A closed queue means that the node is already starting over.
         let _ = queue.send(Err(error)).await;
     }
@@ -55,12 +65,18 @@ pub async fn read(input: Stream, lane: u16, subjects: Subjects, queue: mpsc::Sen
 async fn forward(
     input: Stream,
     lane: u16,
+    handled: u64,
     subjects: &Subjects,
     queue: &mpsc::Sender<Result<Delivery, LaneError>>,
 ) -> Result<(), LaneError> {
     let failed = |problem: String| LaneError { lane, problem };
     let name = lane_consumer(lane);
     let consumer: PullConsumer = input.get_consumer(&name).await.map_err(|error| failed(error.to_string()))?;
+    let delivered = consumer.cached_info().delivered;
+    if delivered.stream_sequence > handled {
+        return Err(failed(format!("another process reads {name}: it got message {}", delivered.stream_sequence)));
+    }
+    let mut delivered_count = delivered.consumer_sequence;
     let pull: pull::StreamBuilder<'_> = consumer.stream();
     let messages = pull
         .max_messages_per_batch(PULL_MESSAGES_MAX)
@@ -72,6 +88,14 @@ async fn forward(
     let mut messages = std::pin::pin!(messages);
     while let Some(message) = messages.next().await {
         let message = message.map_err(|error| failed(error.to_string()))?;
+        delivered_count += 1;
+        let count = message.info().map_err(|error| failed(error.to_string()))?.consumer_sequence;
+        if count != delivered_count {
+            return Err(failed(format!(
+                "another process reads {name}: delivery {count} came after {}",
+                delivered_count - 1
+            )));
+        }
         let delivery = delivery(lane, subjects, message).map_err(failed)?;
         if queue.send(Ok(delivery)).await.is_err() {
             return Ok(());

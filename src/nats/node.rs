@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{BATCH_TIMEOUT, BatchAck, BatchError, Batches, StagedBatch};
-use super::commit::Fences;
+use super::commit::{Fences, are_held_by_another};
 use super::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
 use super::declaration::StreamError;
 use super::lane::{self, LaneError};
@@ -106,6 +106,8 @@ enum Fault {
     Replica(#[from] ReplicaError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("another process has taken these lanes")]
+    Replaced,
     #[error("the commit's task ended: {0}")]
     Task(#[from] tokio::task::JoinError),
     #[error("{0}")]
@@ -119,6 +121,8 @@ pub struct Node<S> {
     batches: Batches,
     dead_letters: DeadLetters,
     options: NodeOptions,
+    /// Who holds the fences: this node and no other, also of the same process.
+    owner: String,
     store: S,
     phase: watch::Sender<Phase>,
 }
@@ -135,8 +139,9 @@ impl<S: Store + Clone + 'static> Node<S> {
         let context = jetstream::new(client.clone());
         let dead_letters = DeadLetters::new(context.clone(), options.subjects.clone());
         let batches = Batches::new(client.clone(), BATCH_TIMEOUT);
+        let owner = format!("{} {}", options.owner, uuid::Uuid::new_v4());
         let (phase, _) = watch::channel(Phase::Starting);
-        Self { client, context, batches, dead_letters, options, store, phase }
+        Self { client, context, batches, dead_letters, options, owner, store, phase }
     }
 
     /// Where the node stands, from now on.
@@ -150,8 +155,9 @@ impl<S: Store + Clone + 'static> Node<S> {
     /// [`NodeError`]: what does not pass by waiting.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
         let mut pause = PAUSE_MIN;
+        let mut held = false;
         let ended = loop {
-            let started = self.acquire().await;
+            let started = self.acquire(&mut held).await;
             let fault = match started {
                 Ok(mut run) => {
                     pause = PAUSE_MIN;
@@ -165,7 +171,7 @@ impl<S: Store + Clone + 'static> Node<S> {
             };
             self.phase.send_replace(Phase::Starting);
             match fault {
-                Fault::Batch(BatchError::Refused { .. }) => break Err(NodeError::Fenced),
+                Fault::Batch(BatchError::Refused { .. }) | Fault::Replaced => break Err(NodeError::Fenced),
                 Fault::Store(error) | Fault::Replica(ReplicaError::Store(error)) => break Err(error.into()),
                 Fault::Replica(error @ ReplicaError::Record(_)) => break Err(NodeError::Replica(error)),
                 passing => {
@@ -183,15 +189,21 @@ impl<S: Store + Clone + 'static> Node<S> {
         ended
     }
 
-    /// Takes every lane: fences, catch-up, marks, consumers.
-    async fn acquire(&self) -> Result<Run<'_, S>, Fault> {
-        let NodeOptions { subjects, partitions, owner, policy } = &self.options;
+    /// Takes every lane: fences, catch-up, marks, consumers. Lanes that it `held` before it takes again, but never back from another.
+    async fn acquire(&self, held: &mut bool) -> Result<Run<'_, S>, Fault> {
+        let NodeOptions { subjects, partitions, policy, .. } = &self.options;
         let output = extent(&self.context, &subjects.output_stream()).await?;
+        let stream = self.stream(&subjects.output_stream()).await?;
+        let lost =
+            *held && are_held_by_another(&stream, subjects, *partitions, &self.owner).await.map_err(Fault::Other)?;
+        if lost {
+            return Err(Fault::Replaced);
+        }
         let output_created_ns = created_ns(&output)?;
         self.restart_store_if_ahead(&output, output_created_ns)?;
-        let fences = Fences::take(&self.batches, subjects, *partitions, owner, clock::now()).await?;
+        let fences = Fences::take(&self.batches, subjects, *partitions, &self.owner, clock::now()).await?;
+        *held = true;
         let target = fences.last_sequence();
-        let stream = self.stream(&subjects.output_stream()).await?;
         let began = clock::instant();
         let caught_up = replica::catch_up(&stream, output_created_ns, target, subjects, policy, &self.store).await?;
         block_in_place(|| self.store.checkpoint())?;
@@ -217,8 +229,8 @@ impl<S: Store + Clone + 'static> Node<S> {
         let engine = Engine::new(self.store.clone(), policy.clone(), input_created_ns, &handled);
         let (queue, deliveries) = mpsc::channel(QUEUE_DELIVERIES_MAX);
         let mut lanes = JoinSet::new();
-        for lane in 0..*partitions {
-            lanes.spawn(lane::read(input.clone(), lane, subjects.clone(), queue.clone()));
+        for (&lane, &handled) in &handled {
+            lanes.spawn(lane::read(input.clone(), lane, handled, subjects.clone(), queue.clone()));
         }
         Ok(Run {
             node: self,

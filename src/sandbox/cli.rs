@@ -1,27 +1,31 @@
-//! `relink sandbox`: a Belvo in a box on a port of its own, until it is told to stop.
+//! `relink sandbox`: a Belvo in a box on a port of its own, until it is told to stop; or until a scenario is over.
 //!
 //! It reads no environment; flags are all there is.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
+use super::scenario::{RelinkUnderTest, Scenario, play};
 use super::{Sandbox, SandboxConfig};
 
 /// Belvo in a box: its API, its widget and its webhooks, on this machine.
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("receiver").args(["webhook_url", "scenario"]).multiple(true))]
 pub struct SandboxArgs {
     /// Where to listen.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8490")]
     pub listen: SocketAddr,
-    /// Where to send webhooks, such as http://127.0.0.1:8480/webhooks/belvo.
+    /// Where to send webhooks, such as http://127.0.0.1:8480/webhooks/belvo; for a scenario, relink's own address for
+    /// them is the default.
     #[arg(long, value_name = "URL")]
     pub webhook_url: Option<String>,
     /// The whole Authorization value to send with each webhook, such as "Bearer abc".
-    #[arg(long, value_name = "VALUE", requires = "webhook_url")]
+    #[arg(long, value_name = "VALUE", requires = "receiver")]
     pub webhook_authorization: Option<SecretString>,
     /// The secret id of Basic auth.
     #[arg(long, value_name = "ID", default_value = "sandbox")]
@@ -29,9 +33,24 @@ pub struct SandboxArgs {
     /// The secret password of Basic auth.
     #[arg(long, value_name = "PASSWORD", default_value = "sandbox")]
     pub secret_password: SecretString,
-    /// The seed that all ids come from.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    /// The seed that all ids come from: 1, or another one for each scenario.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Play this scenario against a relink whose Belvo this sandbox is, and end with its verdict.
+    #[arg(long, value_name = "FILE", requires = "api_token")]
+    pub scenario: Option<PathBuf>,
+    /// For a scenario: where relink's HTTP door is.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8480", requires = "scenario")]
+    pub relink_url: String,
+    /// For a scenario: a bearer token of relink's API.
+    #[arg(long, value_name = "TOKEN", requires = "scenario")]
+    pub api_token: Option<SecretString>,
+    /// For a scenario: the NATS that relink publishes on.
+    #[arg(long, value_name = "URL", default_value = "nats://127.0.0.1:4222", requires = "scenario")]
+    pub nats_url: String,
+    /// For a scenario: relink's output stream.
+    #[arg(long, value_name = "NAME", default_value = "LINKS", requires = "scenario")]
+    pub stream: String,
 }
 
 impl From<SandboxArgs> for SandboxConfig {
@@ -42,20 +61,61 @@ impl From<SandboxArgs> for SandboxConfig {
             webhook_authorization: args.webhook_authorization,
             secret_id: args.secret_id,
             secret_password: args.secret_password,
-            seed: args.seed,
+            seed: args.seed.unwrap_or(Self::default().seed),
             ..Self::default()
         }
     }
 }
 
-/// Runs a sandbox until `shutdown`.
-pub async fn run(args: SandboxArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Runs a sandbox until `shutdown`, or until the scenario is over.
+///
+/// # Errors
+/// If it cannot listen, or the scenario did not end as it should.
+pub async fn run(mut args: SandboxArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if let Some(file) = args.scenario.take() {
+        return tokio::select! {
+            ended = rehearse(&file, args) => ended,
+            () = shutdown.cancelled() => Err(anyhow::anyhow!("stopped before the end of the scenario")),
+        };
+    }
     let webhooks = args.webhook_url.clone().unwrap_or_else(|| "nowhere (give --webhook-url)".into());
     let secret_id = args.secret_id.clone();
     let sandbox = Sandbox::start(args.into()).await.context("starting the sandbox")?;
     introduce(&sandbox.url(), &secret_id, &webhooks);
     shutdown.cancelled().await;
     sandbox.shutdown().await;
+    Ok(())
+}
+
+/// Plays a scenario, and tells it.
+async fn rehearse(file: &Path, mut args: SandboxArgs) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let scenario = Scenario::parse(&file.display().to_string(), &text)?;
+    let relink = RelinkUnderTest {
+        url: args.relink_url.trim_end_matches('/').to_owned(),
+        api_token: args.api_token.take().context("a scenario needs --api-token")?,
+        nats_url: args.nats_url.clone(),
+        stream: args.stream.clone(),
+    };
+    args.webhook_url.get_or_insert_with(|| format!("{}/webhooks/belvo", relink.url));
+    // A relink remembers its links, so each rehearsal has others.
+    let seed = *args.seed.get_or_insert_with(|| fastrand::u64(..));
+    let secret_id = args.secret_id.clone();
+    let sandbox = Sandbox::start(scenario.sandbox(args.into())).await.context("starting the sandbox")?;
+    anstream::println!("{}\n\n{}\n", scenario.title(), scenario.why());
+    anstream::println!("Belvo is {}, seed {seed}. relink has to be started with", sandbox.url());
+    anstream::println!("  RELINK_BELVO_URL={} RELINK_BELVO_SECRET_ID={secret_id} and its password", sandbox.url());
+    for (setting, value) in scenario.policy() {
+        let value = value.as_array().map_or_else(
+            || value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+            |steps| steps.iter().filter_map(|step| step.as_str()).collect::<Vec<_>>().join(","),
+        );
+        anstream::println!("  RELINK_POLICY_{}={value}", setting.to_uppercase());
+    }
+    let ended = play(&scenario, &sandbox, &relink, &|line| anstream::println!("{line}")).await;
+    sandbox.shutdown().await;
+    ended.context("the scenario did not end as it should")?;
+    anstream::println!("PASSED");
     Ok(())
 }
 
@@ -99,6 +159,10 @@ mod tests {
         assert_eq!((args.secret_id.as_str(), args.secret_password.expose_secret()), ("sandbox", "sandbox"));
         let orphan = Program::try_parse_from(["sandbox", "--webhook-authorization", "Bearer abc"]);
         assert!(orphan.is_err(), "an Authorization for webhooks that go nowhere");
+        let parse = |flags: &[&str]| Program::try_parse_from([&["sandbox"], flags].concat()).is_ok();
+        assert!(parse(&["--scenario", "a.toml", "--api-token", "t", "--webhook-authorization", "Bearer abc"]));
+        assert!(!parse(&["--scenario", "a.toml"]), "relink's API has no door without a token");
+        assert!(!parse(&["--relink-url", "http://127.0.0.1:1"]), "only a scenario knows of relink");
     }
 
     #[tokio::test]

@@ -5,9 +5,10 @@
 //! and faults in all of them. It shares no code with the rooms it tests (only the clock), so a mistake of ours about
 //! Belvo would have to be made twice to go unnoticed.
 //!
-//! A tour: [`link`] and [`world`] are the state; [`bank`] is a login and [`schedule`] what Belvo does by itself;
-//! [`webhook`] is what is said and [`courier`] how it is delivered; [`api`] is Belvo's HTTP, [`widget`] the page a user
-//! would see, [`control`] the strings to pull, in process and over HTTP.
+//! A tour: `link` and `world` are the state; `bank` is a login and `schedule` what Belvo does by itself;
+//! `webhook` is what is said and `courier` how it is delivered; `api` is Belvo's HTTP, `widget` the page a user
+//! would see, `control` the strings to pull, in process and over HTTP. [`scenario`] plays whole
+//! stories.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +40,8 @@ mod widget;
 mod cli;
 mod control;
 mod control_http;
+
+pub mod scenario;
 
 pub use cli::{SandboxArgs, run};
 pub use control::{Control, ControlError, NewWebhook};

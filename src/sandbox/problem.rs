@@ -81,6 +81,8 @@ impl Problem {
             return Some(Self::login_error(failure));
         }
         match code {
+            // The last minute of the cool-down, rounded down.
+            "link_refreshed" => return Some(Self::link_refreshed(0)),
             "login_error" => return Some(Self::login_error(LoginFailure::InvalidCredentials)),
             // Too many requests in a row are refused by the proxy in front of the API, in HTML.
             "forbidden_html" => {

@@ -16,7 +16,7 @@ const GUARANTEE: &str = "The effects of an input land in the stream `LINKS` exac
 /// What is asked of everybody who publishes.
 const PUBLISHING: &str = "Publish through JetStream and wait for its acknowledgement: only then is the message stored. \
     It may be published again; the link's own record recognises a repeated fact. The subject says what a message is; \
-    the CloudEvents headers may be left out. What cannot be read is never lost: it is set aside on `relink.dead.<reason>`.";
+    the CloudEvents headers may be left out. What cannot be read is not lost: it is set aside on `relink.dead.<reason>`.";
 
 /// A channel: the message on it, its subject, and what stands for the tokens in braces.
 struct Channel {
@@ -216,7 +216,6 @@ fn dead_reasons() -> String {
         DeadReason::UnknownSubject,
         DeadReason::FutureVersion,
         DeadReason::UnknownCode,
-        DeadReason::TooLarge,
         DeadReason::Panicked,
     ];
     reasons.map(|reason| format!("`{}`", reason.as_str())).join(", ")

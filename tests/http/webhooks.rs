@@ -175,7 +175,8 @@ async fn a_body_beyond_a_mebibyte_is_refused_announced_or_not() {
     let address = bench.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "POST /webhooks/belvo HTTP/1.1\r\nhost: x\r\nauthorization: {WEBHOOK_SECRET}\r\ntransfer-encoding: chunked\r\n\r\n"
+        "POST /webhooks/belvo HTTP/1.1\r\nhost: x\r\nauthorization: {WEBHOOK_SECRET}\r\n\
+         transfer-encoding: chunked\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));

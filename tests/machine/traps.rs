@@ -398,6 +398,26 @@ fn a_recurrent_link_is_not_called_silent_for_its_outage() {
     }
 }
 
+/// An answer that changes nothing is an answer all the same: news right after it may be the end of the outage.
+#[test]
+fn data_right_after_an_answer_is_asked_about_again() {
+    for (cause, status) in [
+        (Cause::Credentials, Status::Invalid),
+        (Cause::Token, Status::TokenRequired),
+        (Cause::AccountBlocked, Status::Valid),
+    ] {
+        let mut scene = Scene::broken(true, cause);
+        scene.wait(MINUTE);
+        assert!(asks(&scene.hears(data()), Job::Verify), "{cause:?}: a late webhook, perhaps");
+        scene.wait(SECOND);
+        let as_before = scene.observed(status, None);
+        scene.hears(as_before.clone());
+        assert_eq!(scene.tries(as_before), Err(Refusal::AlreadyKnown));
+        scene.wait(SECOND);
+        assert!(asks(&scene.hears(data()), Job::Verify), "{cause:?}: the user was quick");
+    }
+}
+
 #[test]
 fn only_the_newest_facts_are_remembered() {
     let mut scene = Scene::valid(true);

@@ -11,6 +11,12 @@ use super::within;
 pub(crate) const WEBHOOK_SECRET: &str = "Bearer of-the-dashboard";
 pub(crate) const API_TOKEN: &str = "of-the-application";
 
+/// What a program needs of its surroundings, and nothing that would configure it.
+#[expect(clippy::disallowed_methods, reason = "the tests are their own configuration")]
+fn inherited() -> impl Iterator<Item = (String, String)> {
+    std::env::vars().filter(|(name, _)| !name.starts_with("RELINK_"))
+}
+
 /// An HTTP client for loopback.
 pub(crate) fn client() -> reqwest::Client {
     relink::tls::install();
@@ -30,6 +36,8 @@ impl Relink {
         let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
         command
             .arg("serve")
+            .env_clear()
+            .envs(inherited())
             .env("RELINK_NATS_URL", nats_url)
             .env("RELINK_DATA_DIR", data_dir)
             .env("RELINK_LISTEN", "127.0.0.1:0")

@@ -61,6 +61,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
+/// How much of a body is read although it will not be looked at.
+const UNREAD_BODY_BYTES_MAX: usize = 1 << 20;
+
 /// `GET /api/`: what the SDKs ask to see whether the secrets are right.
 async fn root() -> axum::Json<Value> {
     axum::Json(json!({"name": "Belvo API", "environment": "sandbox"}))
@@ -71,8 +74,15 @@ async fn authenticate(State(shared): Context, request: Request, next: Next) -> R
     if basic(request.headers()).is_some_and(|(id, password)| secrets_match(&shared.config, &id, &password)) {
         next.run(request).await
     } else {
+        read_off(request).await;
         Problem::of("authentication_failed").into_response()
     }
+}
+
+/// Reads a request's body that nobody will look at. An answer before its end would make the server close the connection, and a client
+/// that keeps it for its next call would find it gone.
+async fn read_off(request: Request) {
+    let _too_large_or_broken = axum::body::to_bytes(request.into_body(), UNREAD_BODY_BYTES_MAX).await;
 }
 
 fn basic(headers: &HeaderMap) -> Option<(String, String)> {
@@ -90,14 +100,14 @@ pub(crate) fn secrets_match(config: &SandboxConfig, id: &str, password: &str) ->
 /// Answers with the fault that was armed for this call, if there is one.
 async fn inject_faults(State(shared): Context, request: Request, next: Next) -> Response {
     let call = format!("{} {}", request.method(), request.uri().path());
-    let fault = shared.world().faults.next_api(&call);
+    let Some(fault) = shared.world().faults.next_api(&call) else { return next.run(request).await };
+    read_off(request).await;
     match fault {
-        None => next.run(request).await,
-        Some(ApiFault::Error(code)) => {
+        ApiFault::Error(code) => {
             Problem::find(&code).unwrap_or_else(|| Problem::of("unexpected_error")).into_response()
         }
-        Some(ApiFault::RateLimited(after)) => Problem::throttled(after.as_secs()).into_response(),
-        Some(ApiFault::Timeout(span)) => {
+        ApiFault::RateLimited(after) => Problem::throttled(after.as_secs()).into_response(),
+        ApiFault::Timeout(span) => {
             hang(&shared, span).await;
             Problem::of("request_timeout").into_response()
         }

@@ -1,0 +1,107 @@
+//! The load of every bench: links that live through one outage each, as Belvo, the widget and relink's own reads
+//! would tell it.
+//!
+//! Eight inputs a link: it is read; its refresh fails; Belvo says so again; somebody's request gets the same error;
+//! the user opens the widget and succeeds; Belvo is asked; data comes. Two of the eight change nothing, as in life.
+
+#![expect(dead_code, reason = "every bench compiles this file and uses a part of it")]
+
+use relink::contract::InputKind;
+use relink::engine::Delivery;
+
+/// How many inputs a link's story has.
+pub(crate) const STORY_LENGTH: usize = 8;
+
+/// How many links live through their outage at the same time: neither all in one commit nor all in different ones.
+const LINKS_AT_ONCE: usize = 500;
+
+/// What is published.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) link: String,
+    pub(crate) kind: InputKind,
+    pub(crate) body: String,
+}
+
+/// The stories of `links` links, some hundred at a time, `round` times over.
+pub(crate) fn stories(links: usize, round: usize) -> Vec<Said> {
+    let all: Vec<usize> = (0..links).collect();
+    let together = all.chunks(LINKS_AT_ONCE);
+    together
+        .flat_map(|links| (0..STORY_LENGTH).flat_map(|n| links.iter().map(move |&link| said(link, round, n))))
+        .collect()
+}
+
+/// The id of a link.
+pub(crate) fn link_id(link: usize) -> String {
+    format!("16f68516-bcbc-4cf7-b815-{link:012x}")
+}
+
+/// A webhook that breaks a link.
+pub(crate) fn breakage(link: usize) -> Said {
+    said(link, 0, 1)
+}
+
+fn said(link: usize, round: usize, n: usize) -> Said {
+    let id = link_id(link);
+    let (kind, body) = match n {
+        0 => (InputKind::Observation, observation(&id)),
+        // The second is a repeat of the first.
+        1 | 2 => (InputKind::Webhook, webhook(&id, round, "LINK", "invalid_credentials", LOGIN_ERROR)),
+        3 => (InputKind::ApiError, api_error(&id, round)),
+        4 => (InputKind::Widget, r#"{"event":"started","expires_in_seconds":600}"#.to_owned()),
+        5 => {
+            let body = format!(r#"{{"event":"success","link":"{id}","institution":"erebor_mx_retail"}}"#);
+            (InputKind::Widget, body)
+        }
+        6 => (InputKind::Observation, observation(&id)),
+        _ => (
+            InputKind::Webhook,
+            webhook(&id, round, "TRANSACTIONS", "new_transactions_available", r#"{"new_transactions":17}"#),
+        ),
+    };
+    Said { link: id, kind, body }
+}
+
+const LOGIN_ERROR: &str = r#"{"error_code":"login_error","status":400,
+    "error_message":"Invalid credentials provided to login to the institution"}"#;
+
+fn webhook(id: &str, round: usize, family: &str, code: &str, data: &str) -> String {
+    format!(
+        r#"{{"webhook_id":"aadf41a1fc8e4f79a49f7f04027ac999","webhook_type":"{family}",
+            "process_type":"recurrent_update","webhook_code":"{code}","link_id":"{id}","request_id":"{round:08x}-51eb-4350-9c74-5df5ac92a7f6",
+            "external_id":"user-{id}","data":{data}}}"#
+    )
+}
+
+fn api_error(id: &str, round: usize) -> String {
+    format!(
+        r#"{{"http_status":400,"method":"POST","path":"/api/transactions/","link_id":"{id}",
+            "body":[{{"code":"invalid_link","message":"Invalid link","request_id":"{round:08x}c04e4d1b8a3c3f6a2b0e7d19"}}]}}"#
+    )
+}
+
+/// From the future, which counts as now: so it is never older than what it follows.
+fn observation(id: &str) -> String {
+    format!(
+        r#"{{"observed_at":"2099-01-01T00:00:00Z","source":"verify","outcome":"found","link":{{"id":"{id}",
+            "institution":"erebor_mx_retail","access_mode":"recurrent","status":"valid","refresh_rate":"24h",
+            "last_accessed_at":"2026-11-22T10:14:58.593032Z","external_id":"user-{id}",
+            "fetch_resources":["ACCOUNTS","OWNERS","TRANSACTIONS"]}}}}"#
+    )
+}
+
+/// As the lane would deliver it, at a second and sequence of one's choice.
+pub(crate) fn delivery(said: &Said, sequence: u64, seconds: i64) -> Delivery {
+    Delivery {
+        lane: 0,
+        sequence,
+        stored_at_ns: (1_790_000_000 + seconds) * 1_000_000_000,
+        subject: format!("belvo.0.{}.{}", said.kind, said.link),
+        kind: said.kind.as_str().to_owned(),
+        link: said.link.clone(),
+        headers: Vec::new(),
+        payload: said.body.clone().into(),
+        receipt: String::new(),
+    }
+}

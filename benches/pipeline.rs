@@ -1,0 +1,81 @@
+//! The whole node against its limit, on a real nats-server that syncs every acknowledged write.
+//!
+//! The limit does all that the guarantees ask of NATS and nothing else: it pulls the same deliveries through the same
+//! lanes and commits *the very batches that the node committed*, read back from the stream: same number, sizes,
+//! subjects and headers. No decoding, no state, no disk of its own. What the node is slower than that is what relink
+//! itself costs.
+//!
+//! Both are measured in turn, several times in one run, each on a fresh server; nothing is asserted about absolute
+//! times. Also: how long one webhook takes at low load, and how fast a lost store is rebuilt. Next: `load/` for what
+//! is said.
+
+#![expect(clippy::print_stdout, reason = "a bench reports on the standard output")]
+
+#[path = "load/mod.rs"]
+mod load;
+#[path = "pipeline/measure.rs"]
+mod measure;
+#[path = "pipeline/runs.rs"]
+mod runs;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use measure::{Machine, Run, best, median, percentile};
+
+/// How much is measured.
+struct Size {
+    links: usize,
+    rounds: usize,
+    latencies: usize,
+    rebuilt_links: usize,
+}
+
+const WHOLE: Size = Size { links: 5_000, rounds: 3, latencies: 300, rebuilt_links: 50_000 };
+
+/// Without `--bench` (as `cargo test --all-targets` runs it) only that it works is shown.
+const GLIMPSE: Size = Size { links: 50, rounds: 1, latencies: 5, rebuilt_links: 500 };
+
+#[tokio::main]
+async fn main() {
+    let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).try_init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let size = if arguments.iter().any(|argument| argument == "--bench") { WHOLE } else { GLIMPSE };
+    // `cargo bench --bench pipeline -- node` runs the node alone, which is what one wants to look at with a profiler.
+    if arguments.iter().any(|argument| argument == "node") {
+        let (node, _) = runs::node(&load::stories(size.links * 4, 0)).await;
+        println!("{node}");
+        return;
+    }
+    println!("\npipeline on {}", Machine::look().await);
+    against_limit(&size).await;
+    let mut latencies = runs::latency(size.latencies).await;
+    let (p50, p99) = (percentile(&mut latencies, 0.50), percentile(&mut latencies, 0.99));
+    println!("| webhook published → notice received, low load | p50 {p50:.1} ms, p99 {p99:.1} ms |");
+    let (count, took) = runs::rebuild(size.rebuilt_links).await;
+    let (rate, seconds) = (count as f64 / took.as_secs_f64(), took.as_secs_f64());
+    println!("| store rebuilt from `LINKS` | {rate:.0} links/s ({count} links in {seconds:.2} s) |");
+}
+
+/// The node and its limit in turn, so that whatever else the machine does falls on both.
+async fn against_limit(size: &Size) {
+    let said = load::stories(size.links, 0);
+    println!("{} inputs about {} links, {} lanes", said.len(), size.links, runs::LANES);
+    let (mut nodes, mut limits) = (Vec::new(), Vec::new());
+    for round in 1..=size.rounds {
+        let (node, batches) = runs::node(&said).await;
+        let limit = runs::limit(&said, &batches).await;
+        println!("  round {round}  node  {node}\n           limit {limit}");
+        nodes.push(node);
+        limits.push(limit);
+    }
+    let (mut node, mut limit) = (Run::rates(&nodes), Run::rates(&limits));
+    println!("\n| what | median of {} | best |\n|---|---|---|", size.rounds);
+    let (node, limit) = ((median(&mut node), best(&node)), (median(&mut limit), best(&limit)));
+    println!("| the node | {:.0} inputs/s | {:.0} inputs/s |", node.0, node.1);
+    println!("| its limit: same deliveries, same batches | {:.0} inputs/s | {:.0} inputs/s |", limit.0, limit.1);
+    println!("| node / limit | {:.2} | {:.2} |", node.0 / limit.0, node.1 / limit.1);
+    if let (Some(node), Some(limit)) = (Run::cpu_micros(&nodes), Run::cpu_micros(&limits)) {
+        println!("| CPU of an input: node | {:.1} µs here, {:.1} µs nats-server | |", node.0, node.1);
+        println!("| CPU of an input: limit | {:.1} µs here, {:.1} µs nats-server | |", limit.0, limit.1);
+    }
+}

@@ -1,0 +1,268 @@
+//! The runs: the node, its limit, one webhook at a time, a rebuild.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::pull;
+use futures::StreamExt;
+use relink::clock;
+use relink::contract::{Because, Origin, OriginKind, Record};
+use relink::link::{EventName, Input, Link, Policy, Settings, step};
+use relink::nats::batch::{BatchMessage, StagedBatch};
+use relink::nats::commit::Fences;
+use relink::nats::node::{Node, NodeError, NodeOptions, Phase};
+use relink::nats::stream::{StreamIdentity, extent};
+use relink::nats::subject::Subjects;
+use relink::nats::{lane, replica};
+use relink::store::{SledStore, Store};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::load::{self, Said};
+use crate::measure::{Run, cpu, cpu_between};
+use crate::support::{TestNats, within};
+
+pub(crate) const LANES: u16 = 16;
+
+const STORE_CACHE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// The batches that a node committed, as they can be committed again.
+pub(crate) type Batches = Vec<Vec<BatchMessage>>;
+
+struct Running {
+    store: SledStore,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), NodeError>>,
+}
+
+impl Running {
+    async fn start(nats: &TestNats) -> Self {
+        let store = open(nats, "store");
+        let options = NodeOptions {
+            subjects: Subjects::default(),
+            partitions: LANES,
+            owner: "bench".to_owned(),
+            policy: policy(),
+        };
+        let node = Node::new(nats.connect().await, options, store.clone());
+        let mut phase = node.phase();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(node.run(shutdown.clone()));
+        let running = phase.wait_for(|phase| *phase == Phase::Running);
+        within("starting the lanes", running).await.map(drop).expect("the node runs");
+        Self { store, shutdown, task }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        within("stopping", self.task).await.expect("no panic").expect("a clean end");
+    }
+}
+
+fn open(nats: &TestNats, name: &str) -> SledStore {
+    SledStore::open(&nats.dir.path().join(name), STORE_CACHE_BYTES).expect("a store in a temporary directory").store
+}
+
+fn policy() -> Policy {
+    Policy::new(Settings { can_verify: true, ..Settings::default() }).expect("the defaults are in range")
+}
+
+/// A fresh server that has been told everything.
+async fn told(said: &[Said]) -> TestNats {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let subjects = Subjects::default();
+    let batches = nats.batches();
+    for slice in said.chunks(1_000) {
+        let message =
+            |said: &Said| BatchMessage::new(subjects.input(said.kind, &said.link), said.body.clone().into_bytes());
+        batches.publish_atomic(slice.iter().map(message).collect()).await.expect("the input is stored");
+    }
+    nats
+}
+
+/// The last input of each lane.
+async fn ends(nats: &TestNats) -> BTreeMap<u16, u64> {
+    let input = nats.context.get_stream("BELVO").await.expect("the stream");
+    let mut ends = BTreeMap::new();
+    for lane in 0..LANES {
+        if let Ok(last) = input.get_last_raw_message_by_subject(&Subjects::default().lane(lane)).await {
+            ends.insert(lane, last.sequence);
+        }
+    }
+    ends
+}
+
+/// The node, until it has handled everything; and what it committed.
+pub(crate) async fn node(said: &[Said]) -> (Run, Batches) {
+    let nats = told(said).await;
+    let ends = ends(&nats).await;
+    // Taking the lanes is a start's cost, not an input's.
+    let running = Running::start(&nats).await;
+    let (before, began) = (cpu(&nats), clock::instant());
+    let handled = |store: &SledStore| {
+        let marks = store.marks().expect("the store can be read");
+        ends.iter().all(|(lane, end)| marks.get(lane).is_some_and(|mark| mark.sequence >= *end))
+    };
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    while !handled(&running.store) {
+        look.tick().await;
+    }
+    let (took, cpu) = (began.elapsed(), cpu_between(before, cpu(&nats)));
+    running.stop().await;
+    let batches = committed(&nats).await;
+    let messages = batches.iter().map(Vec::len).sum();
+    (Run { inputs: said.len(), messages, batches: batches.len(), took, cpu }, batches)
+}
+
+/// Reads the node's commits back, batch by batch.
+async fn committed(nats: &TestNats) -> Batches {
+    let mut batches: Batches = Vec::new();
+    let mut last = None;
+    for (_, subject, headers, payload) in nats.read("LINKS").await {
+        if subject.starts_with("link.fence.") {
+            continue;
+        }
+        let batch = headers.get("Nats-Batch-Id").map(|id| id.as_str().to_owned());
+        let mut plain = HeaderMap::new();
+        for (name, values) in headers.iter().filter(|(name, _)| !name.to_string().starts_with("Nats-")) {
+            values.iter().for_each(|value| plain.append(name.clone(), value.clone()));
+        }
+        // A commit of one message is a plain publish and has no batch.
+        if batch.is_none() || batch != last {
+            batches.push(Vec::new());
+        }
+        last = batch;
+        batches.last_mut().expect("one was pushed").push(BatchMessage::new(subject, payload).with_headers(plain));
+    }
+    batches
+}
+
+/// The same deliveries pulled, the same batches committed, one while the next is staged, and nothing else.
+pub(crate) async fn limit(said: &[Said], batches: &Batches) -> Run {
+    let nats = told(said).await;
+    let client = nats.connect().await;
+    let messages: usize = batches.iter().map(Vec::len).sum();
+    let context = async_nats::jetstream::new(client.clone());
+    let input = context.get_stream("BELVO").await.expect("the stream");
+    let (queue, mut deliveries) = mpsc::channel(2_048);
+    let mut lanes = JoinSet::new();
+    for lane in 0..LANES {
+        lanes.spawn(lane::read(input.clone(), lane, 0, Subjects::default(), queue.clone()));
+    }
+    let (before, began) = (cpu(&nats), clock::instant());
+    let publisher = relink::nats::batch::Batches::new(client.clone(), relink::nats::batch::BATCH_TIMEOUT);
+    let (mut pulled, mut committed) = (0, 0);
+    let mut arrived = Vec::new();
+    let mut receipts: VecDeque<BTreeMap<u16, String>> = VecDeque::new();
+    let mut in_flight: Option<JoinHandle<_>> = None;
+    for batch in batches {
+        // A batch is due when its share of the deliveries is here.
+        let count = batch.len();
+        let due = (said.len() * (committed + count)).div_ceil(messages);
+        let mut slice = BTreeMap::new();
+        while pulled < due {
+            pulled += deliveries.recv_many(&mut arrived, due - pulled).await;
+            for delivery in arrived.drain(..) {
+                let delivery = delivery.expect("the lane reads");
+                slice.insert(delivery.lane, delivery.receipt);
+            }
+        }
+        let staged: StagedBatch = publisher.stage(batch.clone()).await.expect("staged");
+        if let Some(answer) = in_flight.take() {
+            finish(&client, answer, &mut receipts).await;
+        }
+        in_flight = Some(tokio::spawn(staged.commit()));
+        receipts.push_back(slice);
+        committed += count;
+    }
+    if let Some(answer) = in_flight.take() {
+        finish(&client, answer, &mut receipts).await;
+    }
+    let (took, cpu) = (began.elapsed(), cpu_between(before, cpu(&nats)));
+    Run { inputs: said.len(), messages, batches: batches.len(), took, cpu }
+}
+
+async fn finish<A, E: std::fmt::Debug>(
+    client: &async_nats::Client,
+    answer: JoinHandle<Result<A, E>>,
+    receipts: &mut VecDeque<BTreeMap<u16, String>>,
+) {
+    answer.await.expect("no panic").expect("committed");
+    for receipt in receipts.pop_front().into_iter().flat_map(BTreeMap::into_values) {
+        client.publish(receipt, "+ACK".into()).await.expect("acknowledged");
+    }
+}
+
+/// One webhook at a time: milliseconds from before its publish until a subscriber has the notice.
+pub(crate) async fn latency(count: usize) -> Vec<f64> {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let running = Running::start(&nats).await;
+    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+    let config = pull::OrderedConfig { filter_subject: "link.notice.>".to_owned(), ..pull::OrderedConfig::default() };
+    let consumer = stream.create_consumer(config).await.expect("a consumer");
+    let mut notices = consumer.messages().await.expect("messages");
+    let mut took_ms = Vec::with_capacity(count);
+    for link in 0..count {
+        let said = load::breakage(link);
+        let subject = Subjects::default().input(said.kind, &said.link);
+        let began = clock::instant();
+        let ack = nats.context.publish(subject, said.body.into()).await.expect("published");
+        let stored = async { ack.await.expect("stored") };
+        let (_, notice) = tokio::join!(stored, within("a notice", notices.next()));
+        took_ms.push(began.elapsed().as_secs_f64() * 1e3);
+        let subject = notice.expect("a notice").expect("a message").subject.to_string();
+        assert_eq!(subject, format!("link.notice.update_required.{}", said.link));
+    }
+    running.stop().await;
+    took_ms
+}
+
+/// Rebuilds an empty store from a stream with the states of so many links.
+pub(crate) async fn rebuild(links: usize) -> (u64, Duration) {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let subjects = Subjects::default();
+    let batches = nats.batches();
+    let all: Vec<usize> = (0..links).collect();
+    for slice in all.chunks(1_000) {
+        let messages = slice.iter().map(|&link| {
+            let record = serde_json::to_vec(&record(link)).expect("a record is JSON");
+            BatchMessage::new(subjects.state(&load::link_id(link)), record)
+        });
+        batches.publish_atomic(messages.collect()).await.expect("the states are stored");
+    }
+    let fences = Fences::take(&batches, &subjects, LANES, "bench", clock::now()).await.expect("the fences");
+    let output = extent(&nats.context, "LINKS").await.expect("the stream answers");
+    let StreamIdentity { created_ns, .. } = output.identity;
+    let created_ns = i64::try_from(created_ns).expect("a time of this age");
+    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+    let store = open(&nats, "rebuilt");
+    let began = clock::instant();
+    let caught_up = replica::catch_up(&stream, created_ns, fences.last_sequence(), &subjects, &policy(), &store).await;
+    let caught_up = caught_up.expect("the store catches up");
+    store.checkpoint().expect("the store can be synced");
+    (caught_up.states_count, began.elapsed())
+}
+
+/// A link in the middle of its outage.
+fn record(link: usize) -> Record {
+    let said = load::breakage(link);
+    let now = clock::now();
+    let id = said.link.parse().expect("an id");
+    let input = match relink::belvo::translate(said.kind, &id, said.body.as_bytes(), now).expect("a webhook") {
+        relink::belvo::Meaning::Event(input) => input,
+        other => panic!("{other:?} breaks nothing"),
+    };
+    let Input { event, .. } = &input;
+    let name: EventName = event.name();
+    let step = step(&Link::unheard_of(id, now), &input, now, &policy()).expect("a step");
+    let origin = Origin {
+        kind: OriginKind::Webhook,
+        input_sequence: Some(1),
+        message_id: None,
+        heard_at: relink::contract::At(now),
+    };
+    let because = Because::of(&step, name, origin);
+    Record::of(&step.link, 0, because, Vec::new())
+}

@@ -1,0 +1,90 @@
+//! The core alone: one step of the machine, and a link's record written and read, over the mixed story of `load/`.
+
+#[path = "load/mod.rs"]
+mod load;
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use relink::belvo::{Meaning, translate};
+use relink::contract::{At, Because, Origin, OriginKind, Record};
+use relink::link::{Input, Link, Policy, Settings, Timestamp, step};
+
+/// Every step of one link's story: the link before, the event, and when.
+fn steps(policy: &Policy) -> Vec<(Link, Input, Timestamp)> {
+    let id = load::link_id(7).parse().expect("an id");
+    let mut now = Timestamp::from_millis(1_790_000_000_000);
+    let mut link = Link::unheard_of(id, now);
+    let mut steps = Vec::new();
+    for said in load::stories(8, 0).iter().filter(|said| said.link == link.id.as_str()).cloned().collect::<Vec<_>>() {
+        now = now.after(std::time::Duration::from_secs(60));
+        let meaning = translate(said.kind, &link.id, said.body.as_bytes(), now).expect("the load can be read");
+        let Meaning::Event(input) = meaning else { panic!("{meaning:?} is no event") };
+        steps.push((link.clone(), input.clone(), now));
+        if let Ok(taken) = step(&link, &input, now, policy) {
+            link = taken.link;
+        }
+    }
+    steps
+}
+
+fn core(criterion: &mut Criterion) {
+    let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).expect("the defaults are in range");
+    let steps = steps(&policy);
+    let mut group = criterion.benchmark_group("step");
+    group.throughput(Throughput::Elements(steps.len() as u64));
+    group.bench_function("decode", |bencher| {
+        let said = load::stories(1, 0);
+        let id = load::link_id(0).parse().expect("an id");
+        bencher.iter(|| {
+            for said in &said {
+                let _ = black_box(translate(said.kind, &id, said.body.as_bytes(), Timestamp::default()));
+            }
+        });
+    });
+    group.bench_function("step", |bencher| {
+        bencher.iter(|| {
+            for (link, input, now) in &steps {
+                let _ = black_box(step(link, input, *now, &policy));
+            }
+        });
+    });
+    group.finish();
+
+    let taken: Vec<_> = steps
+        .iter()
+        .filter_map(|(link, input, now)| Some((step(link, input, *now, &policy).ok()?, input.event.name())))
+        .collect();
+    let record = |taken: &(relink::link::Step, relink::link::EventName)| {
+        let heard_at = At(taken.0.at);
+        let origin = Origin { kind: OriginKind::Webhook, input_sequence: Some(7), message_id: None, heard_at };
+        Record::of(&taken.0.link, 3, Because::of(&taken.0, taken.1, origin), Vec::new())
+    };
+    let json: Vec<Vec<u8>> =
+        taken.iter().map(|taken| serde_json::to_vec(&record(taken)).expect("a record is JSON")).collect();
+    let mut group = criterion.benchmark_group("record");
+    group.throughput(Throughput::Elements(taken.len() as u64));
+    group.bench_function("encode", |bencher| {
+        bencher.iter(|| {
+            for taken in &taken {
+                let _ = black_box(serde_json::to_vec(&record(taken)));
+            }
+        });
+    });
+    group.bench_function("decode", |bencher| {
+        bencher.iter(|| {
+            for json in &json {
+                let _ = black_box(Record::parse(json).and_then(|record| record.link()));
+            }
+        });
+    });
+    group.finish();
+}
+
+fn short() -> Criterion {
+    let (warm_up, measured) = (std::time::Duration::from_millis(500), std::time::Duration::from_secs(2));
+    Criterion::default().warm_up_time(warm_up).measurement_time(measured).sample_size(50).without_plots()
+}
+
+criterion_group!(name = benches; config = short(); targets = core);
+criterion_main!(benches);

@@ -1,0 +1,37 @@
+"""Tells relink about an error that Belvo's API gave you: report_api_error.py LINK_ID [NATS_URL]
+
+Report every error, whatever it is: relink's table knows which of them concern the link. The schema of the body is
+schemas/belvo.api_error.v1.schema.json.
+"""
+
+import asyncio
+import json
+import sys
+
+import nats
+
+
+async def report(jetstream, link_id, method, path, http_status, body):
+    """Stores the report. Returns once it is on the server's disk; raises if it is not: then report it again."""
+    report = {"http_status": http_status, "method": method, "path": path, "link_id": link_id, "body": body}
+    ack = await jetstream.publish(f"belvo.api_error.{link_id}", json.dumps(report).encode())
+    return ack.seq
+
+
+async def main(link_id, url="nats://127.0.0.1:4222"):
+    connection = await nats.connect(url)
+    # What POST /api/transactions/ answered. Leave the body as it came: an array of errors.
+    body = [
+        {
+            "code": "token_required",
+            "message": "A MFA token is required by the institution to login",
+            "request_id": "8c7b283c6efa449c9c028a16b5c249fa",
+            "link": link_id,
+        }
+    ]
+    sequence = await report(connection.jetstream(), link_id, "POST", "/api/transactions/", 428, body)
+    print(f"stored as message {sequence}")
+    await connection.close()
+
+
+asyncio.run(main(*sys.argv[1:]))

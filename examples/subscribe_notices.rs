@@ -1,0 +1,80 @@
+//! Prompts the user of a link that needs repair: `cargo run --example subscribe_notices [NATS_URL] [COUNT]`
+//!
+//! One durable pull consumer on the stream `LINKS`. It remembers where it was, so this program may be stopped and
+//! started at any time, and several copies of it share the work. Ends after COUNT notices; without it, never.
+//!
+//! It uses nothing of relink: copy it into your own program.
+
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::collections::HashSet;
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use futures::StreamExt;
+use serde_json::Value;
+
+const SUBJECT: &str = "link.notice.update_required.*";
+const DURABLE: &str = "prompts-rust";
+
+#[tokio::main]
+async fn main() -> Result<(), async_nats::Error> {
+    let mut arguments = std::env::args().skip(1);
+    let url = arguments.next().unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned());
+    let count = arguments.next().map_or(Ok(usize::MAX), |count| count.parse())?;
+
+    let context = jetstream::new(async_nats::connect(url).await?);
+    let stream = context.get_stream("LINKS").await?;
+    let config = pull::Config {
+        durable_name: Some(DURABLE.to_owned()),
+        filter_subject: SUBJECT.to_owned(),
+        ack_policy: AckPolicy::Explicit,
+        ..pull::Config::default()
+    };
+    let consumer = stream.get_or_create_consumer(DURABLE, config).await?;
+
+    // Each notice arrives at least once, with a stable id. Keep the ids where you keep what you did about them, in the
+    // same transaction; a set in memory only shows the idea.
+    let mut seen = HashSet::new();
+    let mut messages = consumer.messages().await?;
+    while seen.len() < count {
+        let Some(message) = messages.next().await else { break };
+        let message = message?;
+        let id = message.headers.as_ref().and_then(|headers| headers.get("ce-id")).map(|id| id.as_str().to_owned());
+        if seen.insert(id.clone().unwrap_or_default()) {
+            let notice: Value = serde_json::from_slice(&message.payload)?;
+            let state = state_now(&stream, notice["link_id"].as_str().unwrap_or_default()).await?;
+            prompt(&id.unwrap_or_default(), &notice, state.as_deref());
+        }
+        // Only now: what is not acknowledged comes again.
+        message.double_ack().await?;
+    }
+    Ok(())
+}
+
+/// Your part: an e-mail, a push message, a banner. `action` says what the user has to do.
+fn prompt(id: &str, notice: &Value, state: Option<&str>) {
+    let shown = serde_json::json!({
+        "id": id,
+        "type": notice["type"],
+        "link_id": notice["link_id"],
+        "external_id": notice["external_id"],
+        "institution": notice["institution"],
+        "action": notice["action"],
+        "state_now": state,
+    });
+    println!("{shown}");
+}
+
+/// The state of a link at this moment: the last message of its state subject. With the `kv` feature of async-nats the
+/// bucket `links` says the same.
+async fn state_now(stream: &Stream, link_id: &str) -> Result<Option<String>, async_nats::Error> {
+    let last = match stream.get_last_raw_message_by_subject(&format!("link.state.{link_id}")).await {
+        Ok(last) => last,
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let record: Value = serde_json::from_slice(&last.payload)?;
+    Ok(record["state"].as_str().map(str::to_owned))
+}

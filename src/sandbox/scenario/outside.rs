@@ -1,0 +1,98 @@
+//! The calls of the customer's side: to relink, as the customer's application makes them, and to Belvo.
+
+use reqwest::{Method, RequestBuilder};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use super::PlayError;
+
+/// An HTTP answer.
+#[derive(Clone, Debug)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    pub(super) body: Value,
+}
+
+impl Answered {
+    pub(super) fn is_ok(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Belvo's code of the first error.
+    pub(super) fn code(&self) -> Option<&str> {
+        self.body[0]["code"].as_str()
+    }
+}
+
+/// relink, from outside.
+pub(super) struct RelinkHttp {
+    pub(super) client: reqwest::Client,
+    pub(super) url: String,
+    pub(super) api_token: SecretString,
+}
+
+impl RelinkHttp {
+    /// Posts to the API; anything but 2xx is an error.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, PlayError> {
+        let request = self.client.post(format!("{}{path}", self.url)).json(body);
+        self.send(path, request).await
+    }
+
+    /// Asks the API.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, PlayError> {
+        self.send(path, self.client.get(format!("{}{path}", self.url))).await
+    }
+
+    async fn send(&self, path: &str, request: RequestBuilder) -> Result<Value, PlayError> {
+        let answered = send(request.bearer_auth(self.api_token.expose_secret())).await?;
+        if answered.is_ok() {
+            return Ok(answered.body);
+        }
+        Err(PlayError::Unexpected(format!("relink answered {path} with {}: {}", answered.status, answered.body)))
+    }
+}
+
+/// Belvo, as the customer's application sees it.
+pub(super) struct BelvoHttp {
+    pub(super) client: reqwest::Client,
+    pub(super) url: String,
+    pub(super) secret_id: String,
+    pub(super) secret_password: SecretString,
+}
+
+impl BelvoHttp {
+    /// Calls the API with Basic auth and gives whatever is answered.
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answered, PlayError> {
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        let request = request.basic_auth(&self.secret_id, Some(self.secret_password.expose_secret()));
+        send(match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+    }
+
+    /// Deletes by URL, at once or with a webhook when it is done.
+    pub(super) async fn delete(&self, url: &str, later: bool) -> Result<Answered, PlayError> {
+        let request = self.client.delete(url).basic_auth(&self.secret_id, Some(self.secret_password.expose_secret()));
+        send(if later { request.header("X-Belvo-Request-Mode", "async") } else { request }).await
+    }
+
+    /// What the user does in the widget.
+    pub(super) async fn complete_widget(&self, access_token: &str, outcome: &str) -> Result<Value, PlayError> {
+        let body = json!({ "access_token": access_token, "outcome": outcome });
+        let answered = send(self.client.post(format!("{}/widget/complete", self.url)).json(&body)).await?;
+        if answered.is_ok() {
+            return Ok(answered.body);
+        }
+        Err(PlayError::Unexpected(format!("the widget refused `{outcome}`: {}", answered.body)))
+    }
+}
+
+async fn send(request: RequestBuilder) -> Result<Answered, PlayError> {
+    let answer = request.send().await?;
+    let status = answer.status().as_u16();
+    let text = answer.text().await?;
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok(Answered { status, body })
+}
