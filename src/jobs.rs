@@ -167,7 +167,7 @@ impl Worker {
         }
         if verdict == (Verdict::Incident { begins: true }) {
             tracing::error!(
-                "Belvo does not know many links that relink knows; until that has passed, none of them counts as deleted"
+                "Belvo does not know many links that relink knows; as long as that lasts, none counts as deleted"
             );
         }
         Ok(verdict == Verdict::Believable)

@@ -2,8 +2,8 @@
 //! update mode.
 //!
 //! Every request takes from one [`Budget`], and a 429 stops them all. It never retries, never decides what follows,
-//! and never shows a secret: keys and tokens are `secrecy` types, and no error
-//! quotes a body. Whether a failure may pass is decided by the same table as everything else, in `translate`.
+//! and never shows a secret: keys and tokens are `secrecy` types, and no error quotes a body. Whether a failure may
+//! pass is decided by the same table as everything else, in `translate`.
 //! Sources: "API reference" (links, token), guide "Connect Widget update mode", guide "Belvo API errors".
 
 use std::error::Error;

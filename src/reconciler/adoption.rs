@@ -1,7 +1,7 @@
 //! Links that were broken before relink came: adopted muted, and released a few at a time.
 //!
 //! ```text
-//!   unheard of, broken ──▶ mute, then the observation ──▶ broken, its prompt held ──▶ unmute, 60 an hour ──▶ the one prompt
+//!   unheard of, broken ─▶ mute, then the observation ─▶ broken, its prompt held ─▶ unmute, 60 an hour ─▶ the one prompt
 //! ```
 //!
 //! A fleet that relink is put in front of may have thousands of broken links; their users are not all prompted in one

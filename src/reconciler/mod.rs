@@ -1,10 +1,10 @@
 //! THE RECONCILER: what the webhooks missed.
 //!
 //! ```text
-//!   survey   every link there is, once after the start: what relink has never heard of    ─┐
-//!   broken   Belvo's lists of broken links, each hour: what should have been told         ─┼─▶ belvo.observation.<link>
-//!   held     those relink holds to be broken, each hour, by id: what was repaired unseen  ─┤     (and mute, for what is
-//!   rotate   fifty of all links at a time, the whole fleet once a day                     ─┘      adopted: adoption.rs)
+//!   survey   every link there is, once after the start: what relink never heard of       ─┐
+//!   broken   Belvo's lists of broken links, each hour: what should have been told        ─┼─▶ belvo.observation.<link>
+//!   held     those relink holds to be broken, each hour: what was repaired unseen        ─┤    (and mute, for what is
+//!   rotate   fifty of all links at a time, the whole fleet once a day                    ─┘    adopted: adoption.rs)
 //! ```
 //!
 //! It decides nothing about a link. It asks the machine, which is pure, whether a read would move the link, and
