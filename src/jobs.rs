@@ -128,9 +128,10 @@ impl Worker {
                     self.guard.note_found(clock::now());
                     Ok(Ok(Outcome::Found { link }))
                 }
-                Ok(LinkRead::Missing) => self.believe_missing(link).await.map(|believed| match believed {
-                    true => Ok(Outcome::Missing),
-                    false => Err((MISSING_PAUSE, "many links are missing at Belvo: an incident, not deletions")),
+                Ok(LinkRead::Missing) => Ok(if self.believes_missing(link) {
+                    Ok(Outcome::Missing)
+                } else {
+                    Err((MISSING_PAUSE, "many links are missing at Belvo: an incident, not deletions"))
                 }),
                 Err(error) => Err(error),
             },
@@ -159,18 +160,15 @@ impl Worker {
         }
     }
 
-    /// Whether a 404 is a deletion. A tombstone is for ever, so it is not while many links are missing, or all.
-    async fn believe_missing(&self, link: &LinkId) -> Result<bool, CallError> {
-        let mut verdict = self.guard.judge_one(link, clock::now());
-        if verdict == Verdict::Believable && !self.belvo.knows_any_link().await? {
-            verdict = self.guard.judge_emptiness(clock::now());
-        }
+    /// Whether a 404 is a deletion. A tombstone is for ever, so it is not while many links are missing.
+    fn believes_missing(&self, link: &LinkId) -> bool {
+        let verdict = self.guard.judge_one(link, clock::now());
         if verdict == (Verdict::Incident { begins: true }) {
             tracing::error!(
                 "Belvo does not know many links that relink knows; as long as that lasts, none counts as deleted"
             );
         }
-        Ok(verdict == Verdict::Believable)
+        verdict == Verdict::Believable
     }
 
     async fn publish(
