@@ -11,7 +11,7 @@ use async_nats::jetstream::{self, AckKind};
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::belvo::{CallError, Client, LinkRead, RefreshAnswer, Unrelated};
+use crate::belvo::{CallError, Client, LinkRead, MissingGuard, RefreshAnswer, Unrelated, Verdict};
 use crate::clock;
 use crate::contract::{InputKind, JobBody, JobName, Observation, Outcome, Source};
 use crate::link::{LinkId, Timestamp};
@@ -31,6 +31,9 @@ const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 /// After so many tries a job is given up, loudly: with the pauses above, most of a day.
 const TRIES_MAX: i64 = 200;
 
+/// How long a missing link waits while many are: the incident has to end first, or somebody has to say `forget`.
+const MISSING_PAUSE: Duration = Duration::from_secs(15 * 60);
+
 /// The pause before the consumer is opened again after a failure.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,7 @@ pub struct Worker {
     subjects: Subjects,
     publisher: Publisher,
     belvo: Client,
+    guard: MissingGuard,
 }
 
 /// How a job ended.
@@ -54,9 +58,15 @@ enum Done {
 }
 
 impl Worker {
-    /// A worker that asks `belvo` and publishes through `publisher`.
-    pub fn new(context: jetstream::Context, subjects: Subjects, publisher: Publisher, belvo: Client) -> Self {
-        Self { context, subjects, publisher, belvo }
+    /// A worker that asks `belvo` and publishes through `publisher`; `guard` says when a 404 is believed.
+    pub fn new(
+        context: jetstream::Context,
+        subjects: Subjects,
+        publisher: Publisher,
+        belvo: Client,
+        guard: MissingGuard,
+    ) -> Self {
+        Self { context, subjects, publisher, belvo, guard }
     }
 
     /// Works until `shutdown`, then finishes the calls that are under way.
@@ -113,13 +123,21 @@ impl Worker {
         // whatever the two clocks think of each other.
         let observed_at = clock::now().max(stored_at);
         let outcome = match job {
-            JobName::Verify => self.belvo.get_link(link).await.map(|read| match read {
-                LinkRead::Found(link) => Ok(Outcome::Found { link }),
-                LinkRead::Missing => Ok(Outcome::Missing),
-            }),
+            JobName::Verify => match self.belvo.get_link(link).await {
+                Ok(LinkRead::Found(link)) => {
+                    self.guard.note_found(clock::now());
+                    Ok(Ok(Outcome::Found { link }))
+                }
+                Ok(LinkRead::Missing) => Ok(if self.believes_missing(link) {
+                    Ok(Outcome::Missing)
+                } else {
+                    Err((MISSING_PAUSE, "many links are missing at Belvo: an incident, not deletions"))
+                }),
+                Err(error) => Err(error),
+            },
             JobName::Refresh => self.belvo.refresh_link(link).await.map(|answer| match answer {
                 RefreshAnswer::Accepted { request_id } => Ok(Outcome::RefreshAccepted { request_id }),
-                RefreshAnswer::CoolingDown { wait } => Err(wait),
+                RefreshAnswer::CoolingDown { wait } => Err((wait, "it was refreshed a moment ago")),
             }),
         };
         let published = match outcome {
@@ -127,7 +145,7 @@ impl Worker {
                 let observation = Observation { schema_version: None, observed_at, source: Source::Verify, outcome };
                 self.publish(InputKind::Observation, link, serde_json::to_vec(&observation)).await
             }
-            Ok(Err(wait)) => return Done::Later(wait, "it was refreshed a moment ago".to_owned()),
+            Ok(Err((wait, why))) => return Done::Later(wait, why.to_owned()),
             Err(CallError::Api(error)) => self.publish(InputKind::ApiError, link, serde_json::to_vec(&*error)).await,
             Err(CallError::Transient { why, retry_after }) => return Done::Later(retry_after.unwrap_or_default(), why),
             // Somebody will mend the keys, and the question stays.
@@ -140,6 +158,17 @@ impl Worker {
             Ok(()) => Done::Reported,
             Err(error) => Done::Later(Duration::ZERO, error.to_string()),
         }
+    }
+
+    /// Whether a 404 is a deletion. A tombstone is for ever, so it is not while many links are missing.
+    fn believes_missing(&self, link: &LinkId) -> bool {
+        let verdict = self.guard.judge_one(link, clock::now());
+        if verdict == (Verdict::Incident { begins: true }) {
+            tracing::error!(
+                "Belvo does not know many links that relink knows; as long as that lasts, none counts as deleted"
+            );
+        }
+        verdict == Verdict::Believable
     }
 
     async fn publish(

@@ -14,6 +14,7 @@
 //! | [`schemas`] | the contract for those who do not read Rust: JSON Schemas, examples, AsyncAPI |
 //! | [`http`] | the front door |
 //! | [`jobs`] | verify and refresh: call Belvo, publish what was seen |
+//! | [`reconciler`] | what the webhooks missed: sweeps, adoption, the drift meter |
 //! | [`sandbox`] | Belvo in a box, for demos and tests; it shares no code with the rooms it tests |
 //! | [`service`], [`cli`], [`config`] | wiring |
 
@@ -34,6 +35,7 @@ pub mod schemas;
 
 pub mod http;
 pub mod jobs;
+pub mod reconciler;
 
 pub mod sandbox;
 

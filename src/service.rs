@@ -1,8 +1,8 @@
 //! The service: everything wired together, started in order, stopped in the reverse.
 //!
 //! ```text
-//!   start:  store ─▶ NATS (given, or our own) ─▶ streams ─▶ publisher ─▶ lanes ─▶ jobs ─▶ HTTP
-//!   stop:   HTTP (answers what is open) ─▶ jobs ─▶ publisher (drains) ─▶ lanes (finish the batch, fsync) ─▶ our own NATS
+//!   start:  store ─▶ NATS (given, or our own) ─▶ streams ─▶ publisher ─▶ lanes ─▶ jobs, reconciler ─▶ HTTP
+//!   stop:   HTTP (answers what is open) ─▶ jobs, reconciler ─▶ publisher (drains) ─▶ lanes (finish the batch, fsync) ─▶ our own NATS
 //! ```
 //!
 //! Nothing is decided here. If one part ends by itself the rest is stopped in order and the process ends with that part's error.
@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::belvo::{self, SecretId, SecretPassword, Timeouts};
-use crate::config::{Config, NatsConfig};
+use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
+use crate::config::{Config, NatsConfig, ReconcilerConfig};
 use crate::http::{self, Door, Parts};
 use crate::jobs::Worker;
 use crate::nats::dead_letter::DeadLetters;
@@ -29,6 +29,7 @@ use crate::nats::publisher::{Publisher, PublisherOptions};
 use crate::nats::server::{NatsServer, ServerOptions, min_version_check};
 use crate::nats::server_binary::{ServerSource, locate};
 use crate::nats::{durability, stream};
+use crate::reconciler::{self, Reconciler};
 use crate::store::SledStore;
 
 /// How long a part may take to stop before it is left behind. The parts bound themselves; this only catches a bug.
@@ -43,6 +44,7 @@ pub struct Service {
     node: Task<Result<(), NodeError>>,
     node_stop: CancellationToken,
     jobs: Option<Task<()>>,
+    reconciler: Option<(Reconciler, Task<()>)>,
     publisher: Publisher,
     phase: watch::Receiver<Phase>,
     client: async_nats::Client,
@@ -104,9 +106,25 @@ impl Service {
         let phase = node.phase();
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let node = tokio::spawn(node.run(node_stop.clone()));
+        let guard = MissingGuard::default();
         let jobs = belvo.clone().map(|belvo| {
-            let worker = Worker::new(context.clone(), subjects.clone(), publisher.clone(), belvo);
+            let worker = Worker::new(context.clone(), subjects.clone(), publisher.clone(), belvo, guard.clone());
             tokio::spawn(worker.run(stop.clone()))
+        });
+        let histories = Histories::new(context.clone(), subjects.clone());
+        let reconciler = belvo.clone().map(|belvo| {
+            let parts = reconciler::Parts {
+                belvo,
+                guard,
+                store: Arc::new(store.clone()),
+                publisher: publisher.clone(),
+                subjects: subjects.clone(),
+                histories: histories.clone(),
+                policy: config.policy.clone(),
+            };
+            let reconciler = Reconciler::new(reconciler_settings(config), parts);
+            let task = tokio::spawn(reconciler.clone().run(ready(phase.clone()), stop.clone()));
+            (reconciler, task)
         });
         if jobs.is_none() {
             tracing::warn!(
@@ -116,8 +134,8 @@ impl Service {
         }
         let parts = Parts {
             publisher: publisher.clone(),
-            dead_letters: DeadLetters::new(context.clone(), subjects.clone()),
-            histories: Histories::new(context, subjects),
+            dead_letters: DeadLetters::new(context, subjects),
+            histories,
             store: Arc::new(store),
             belvo,
             ready: ready(phase.clone()),
@@ -129,7 +147,20 @@ impl Service {
             (None, Some(url)) => url.to_string(),
             (None, None) => String::new(),
         };
-        Ok(Self { http_address, nats_url, stop, http, node, node_stop, jobs, publisher, phase, client, own_server })
+        Ok(Self {
+            http_address,
+            nats_url,
+            stop,
+            http,
+            node,
+            node_stop,
+            jobs,
+            reconciler,
+            publisher,
+            phase,
+            client,
+            own_server,
+        })
     }
 
     /// Where the HTTP door is.
@@ -140,6 +171,11 @@ impl Service {
     /// Where NATS is, without any secret.
     pub fn nats_url(&self) -> &str {
         &self.nats_url
+    }
+
+    /// What finds out what the webhooks missed, if Belvo can be asked: for whoever wants a sweep now.
+    pub fn reconciler(&self) -> Option<&Reconciler> {
+        self.reconciler.as_ref().map(|(reconciler, _)| reconciler)
     }
 
     /// Waits until every lane runs, or a part has ended.
@@ -181,6 +217,9 @@ impl Service {
         }
         if let Some(jobs) = self.jobs {
             note(finish("the jobs", jobs).await.err());
+        }
+        if let Some((_, task)) = self.reconciler {
+            note(finish("the reconciler", task).await.err());
         }
         self.publisher.shutdown().await;
         self.node_stop.cancel();
@@ -248,7 +287,15 @@ async fn connect(config: &NatsConfig, own_server: Option<&NatsServer>) -> anyhow
 fn belvo_client(config: &Config) -> anyhow::Result<Option<belvo::Client>> {
     let Some(keys) = &config.belvo.keys else { return Ok(None) };
     let (id, password) = (SecretId(keys.secret_id.clone()), SecretPassword(keys.secret_password.clone()));
-    Ok(Some(belvo::Client::new(&keys.url, id, password, Timeouts::default())?))
+    Ok(Some(
+        belvo::Client::new(&keys.url, id, password, Timeouts::default())?
+            .with_budget(Budget::new(config.belvo.requests_per_30s)),
+    ))
+}
+
+fn reconciler_settings(config: &Config) -> reconciler::Settings {
+    let ReconcilerConfig { sweep_every, rotation, adoption_per_hour } = config.reconciler;
+    reconciler::Settings { sweep_every, rotation, adoption_per_hour }
 }
 
 /// Ready is: every lane is running.

@@ -48,7 +48,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("toml", &["config/", "sandbox/scenario/"]),
     ("rustls", &["tls.rs"]),
     ("subtle", &["http/auth.rs"]),
-    ("fastrand", &["sandbox/"]),
+    ("fastrand", &["sandbox/", "reconciler/pace.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs", "http/mod.rs"]),
 ];
 

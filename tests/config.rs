@@ -66,6 +66,10 @@ fn the_defaults_are_the_documented_ones_and_those_of_the_rooms() {
     assert_eq!(config.nats.streams, StreamSettings::default());
     assert_eq!((config.log.filter.as_str(), config.log.format), ("info", LogFormat::Text));
     assert!(config.belvo.keys.is_none());
+    assert_eq!(config.belvo.requests_per_30s, 80);
+    let reconciler = &config.reconciler;
+    assert_eq!((reconciler.sweep_every.as_secs(), reconciler.rotation.as_secs()), (3_600, 86_400));
+    assert_eq!(reconciler.adoption_per_hour, 60);
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! The few calls relink makes to Belvo: read a link, ask for a historical refresh, mint a widget token for update mode.
+//! The few calls relink makes to Belvo: read a link or many, ask for a historical refresh, mint a widget token for
+//! update mode.
 //!
-//! It never retries, never decides what follows, and never shows a secret: keys and tokens are `secrecy` types, and no error
-//! quotes a body. Whether a failure may pass is decided by the same table as everything else, in `translate`.
+//! Every request takes from one [`Budget`], and a 429 stops them all. It never retries, never decides what follows,
+//! and never shows a secret: keys and tokens are `secrecy` types, and no error quotes a body. Whether a failure may
+//! pass is decided by the same table as everything else, in `translate`.
 //! Sources: "API reference" (links, token), guide "Connect Widget update mode", guide "Belvo API errors".
 
 use std::error::Error;
@@ -9,16 +11,20 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, Url};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
-use self::answer::{Answer, REFRESH_PAUSE, Refused, wait_named};
+use self::answer::{Answer, BODY_BYTES_MAX, REFRESH_PAUSE, Refused, THROTTLED_PAUSE, wait_named};
+use super::budget::{Budget, Urgency};
 use super::meaning::{Meaning, Unrelated};
 use crate::contract::ApiError;
 use crate::link::{Event, LinkId};
 
 mod answer;
+mod list;
+
+pub use list::{IDS_MAX, LinkFilter, LinkPage, LinkPages};
 
 /// How long a widget token is good for: "10 minutes" in the guide, though the token itself may say more.
 const TOKEN_LIFE: Duration = Duration::from_secs(600);
@@ -57,6 +63,7 @@ pub struct Client {
     id: SecretId,
     password: SecretPassword,
     http: reqwest::Client,
+    budget: Budget,
 }
 
 /// No client can be made of these settings.
@@ -142,7 +149,8 @@ pub enum CallError {
 struct Call<'a> {
     method: Method,
     path: String,
-    link: &'a LinkId,
+    /// A list is about none.
+    link: Option<&'a LinkId>,
 }
 
 impl Client {
@@ -168,7 +176,14 @@ impl Client {
             http = http.no_proxy();
         }
         let http = http.build().map_err(BadClient::Http)?;
-        Ok(Self { base: url.as_str().trim_end_matches('/').to_owned(), id, password, http })
+        let base = url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { base, id, password, http, budget: Budget::default() })
+    }
+
+    /// With a budget of its own; clones share it.
+    #[must_use]
+    pub fn with_budget(self, budget: Budget) -> Self {
+        Self { budget, ..self }
     }
 
     /// `GET /api/links/{id}/`.
@@ -176,7 +191,7 @@ impl Client {
     /// # Errors
     /// [`CallError`]; that Belvo does not know the link is no error.
     pub async fn get_link(&self, link: &LinkId) -> Result<LinkRead, CallError> {
-        let call = Call { method: Method::GET, path: format!("/api/links/{link}/"), link };
+        let call = Call { method: Method::GET, path: format!("/api/links/{link}/"), link: Some(link) };
         let answer = self.ask(&call, |request| self.with_keys(request)).await?;
         if answer.status.is_success() {
             return match answer.body {
@@ -196,7 +211,7 @@ impl Client {
     /// # Errors
     /// [`CallError`]; that the link cools down from the last refresh is no error.
     pub async fn refresh_link(&self, link: &LinkId) -> Result<RefreshAnswer, CallError> {
-        let call = Call { method: Method::POST, path: format!("/api/links/{link}/refresh/"), link };
+        let call = Call { method: Method::POST, path: format!("/api/links/{link}/refresh/"), link: Some(link) };
         let answer = self.ask(&call, |request| self.with_keys(request).json(&json!({}))).await?;
         if answer.status.is_success() {
             let request_id = answer.body.get("request_id").and_then(Value::as_str).map(str::to_owned);
@@ -217,7 +232,7 @@ impl Client {
     /// # Errors
     /// [`CallError`].
     pub async fn update_token(&self, link: &LinkId) -> Result<WidgetToken, CallError> {
-        let call = Call { method: Method::POST, path: "/api/token/".to_owned(), link };
+        let call = Call { method: Method::POST, path: "/api/token/".to_owned(), link: Some(link) };
         let body = json!({
             "id": self.id.0.expose_secret(),
             "password": self.password.0.expose_secret(),
@@ -242,15 +257,40 @@ impl Client {
         call: &Call<'_>,
         fill: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<Answer, CallError> {
-        let request = self.http.request(call.method.clone(), format!("{}{}", self.base, call.path));
-        let response = fill(request).send().await.map_err(|error| call.broke_off(error))?;
-        Answer::read(response).await.map_err(|error| call.broke_off(error))
+        let url = format!("{}{}", self.base, call.path);
+        let (answer, _took) = self.ask_at(call, &url, Urgency::Now, BODY_BYTES_MAX, fill).await?;
+        Ok(answer)
+    }
+
+    /// The answer, and how long it took from when the request left.
+    async fn ask_at(
+        &self,
+        call: &Call<'_>,
+        url: &str,
+        urgency: Urgency,
+        bytes_max: usize,
+        fill: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<(Answer, Duration), CallError> {
+        self.budget.take(urgency).await.map_err(|wait| call.held_back(wait))?;
+        let request = fill(self.http.request(call.method.clone(), url));
+        let sent_at = tokio::time::Instant::now();
+        let response = request.send().await.map_err(|error| call.broke_off(error))?;
+        let answer = Answer::read(response, bytes_max).await.map_err(|error| call.broke_off(error))?;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            self.budget.pause(answer.retry_after.unwrap_or(THROTTLED_PAUSE));
+        }
+        Ok((answer, sent_at.elapsed()))
     }
 }
 
 impl Call<'_> {
     fn failed(&self, problem: &str) -> CallError {
         CallError::Permanent { why: format!("{} {}: {problem}", self.method, self.path), class: None }
+    }
+
+    fn held_back(&self, wait: Duration) -> CallError {
+        let why = format!("{} {} was not sent: the budget of Belvo calls is used up", self.method, self.path);
+        CallError::Transient { why, retry_after: Some(wait) }
     }
 
     /// The network failed: nothing is known of what Belvo did.

@@ -4,7 +4,8 @@
 //! - `meaning`: how a row and a body become an event; `key`: the identity of a fact
 //! - [`body`]: Belvo's bodies as they are sent, read leniently; `call`: which request an API error answers, and its link
 //! - `undecodable`: why a message has no meaning
-//! - [`client`]: the three calls relink makes itself; a failure is judged by the same tables
+//! - [`client`]: the calls relink makes itself; a failure is judged by the same tables
+//! - `budget`: how often all of them together may be made; `missing`: when a 404 is believed
 //!
 //! Imports `link` and `contract` only. It decides what a message *means*, never what follows from it: that is the machine.
 
@@ -12,15 +13,20 @@ pub mod body;
 pub mod client;
 pub mod translate;
 
+mod budget;
 mod call;
 mod key;
 mod meaning;
+mod missing;
 mod undecodable;
 
+pub use budget::{Budget, Urgency};
 pub use call::{find_link, without_session};
 pub use client::{
-    BadClient, CallError, Client, LinkRead, RefreshAnswer, SecretId, SecretPassword, Timeouts, WidgetToken,
+    BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkPage, LinkPages, LinkRead, RefreshAnswer, SecretId,
+    SecretPassword, Timeouts, WidgetToken,
 };
 pub use meaning::{Meaning, Unrelated};
+pub use missing::{MissingGuard, Verdict};
 pub use translate::{link_of_webhook, translate};
 pub use undecodable::Undecodable;

@@ -153,6 +153,28 @@ pub static SETTINGS: &[Setting] = &[
         Some("https://widget.belvo.io/"),
         "where Belvo's hosted widget lives",
     ),
+    row(
+        "belvo.requests_per_30s",
+        "RELINK_BELVO_REQUESTS_PER_30S",
+        Number,
+        Some("80"),
+        "requests to Belvo in any 30 seconds, of all of relink",
+    ),
+    row("reconciler.sweep_every", "RELINK_SWEEP_EVERY", Span, Some("1h"), "how often Belvo is asked for broken links"),
+    row(
+        "reconciler.rotation",
+        "RELINK_ROTATION",
+        Span,
+        Some("1d"),
+        "how long it takes to compare every link with Belvo",
+    ),
+    row(
+        "reconciler.adoption_per_hour",
+        "RELINK_ADOPTION_PER_HOUR",
+        Number,
+        Some("60"),
+        "adopted broken links released an hour; 0: none by itself",
+    ),
     row("log.filter", "RELINK_LOG", Text, Some("info"), "what is logged, such as info or relink=debug,info")
         .flag("--log"),
     row("log.format", "RELINK_LOG_FORMAT", Text, Some("text"), "text or json").flag("--log-format"),

@@ -44,6 +44,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The bank side.
     pub belvo: BelvoConfig,
+    /// What the webhooks missed.
+    pub reconciler: ReconcilerConfig,
     /// The log.
     pub log: LogConfig,
     /// How patient the machine is: `[policy]`, `RELINK_POLICY_*`. `can_verify` is derived from `belvo`.
@@ -114,6 +116,19 @@ pub struct BelvoConfig {
     pub keys: Option<BelvoKeys>,
     /// `RELINK_BELVO_WIDGET_URL`: where the hosted widget lives.
     pub widget_url: String,
+    /// `RELINK_BELVO_REQUESTS_PER_30S`: how many requests may leave in any 30 seconds.
+    pub requests_per_30s: usize,
+}
+
+/// What the webhooks missed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReconcilerConfig {
+    /// `RELINK_SWEEP_EVERY`: from one sweep of the broken links to the next.
+    pub sweep_every: Duration,
+    /// `RELINK_ROTATION`: how long it takes to look at every link.
+    pub rotation: Duration,
+    /// `RELINK_ADOPTION_PER_HOUR`: how many adopted links are released an hour; 0: none by itself.
+    pub adoption_per_hour: u32,
 }
 
 /// What it takes to ask Belvo: all of it or nothing.
@@ -229,9 +244,14 @@ fn read(reader: &mut Reader) -> Option<Config> {
         cache_bytes: reader.bytes("store.cache_bytes", 1 << 20..=1 << 40),
     };
     let belvo = read_belvo(reader);
+    let reconciler = ReconcilerConfig {
+        sweep_every: reader.span_within("reconciler.sweep_every", Duration::from_secs(60)..=7 * 24 * HOUR),
+        rotation: reader.span_within("reconciler.rotation", HOUR..=365 * 24 * HOUR),
+        adoption_per_hour: u32::try_from(reader.number("reconciler.adoption_per_hour", 0..=36_000)).unwrap_or(0),
+    };
     let log = read_log(reader);
     let policy = read_policy(reader, belvo.keys.is_some());
-    Some(Config { http, nats: nats?, store, belvo, log, policy: policy? })
+    Some(Config { http, nats: nats?, store, belvo, reconciler, log, policy: policy? })
 }
 
 fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
@@ -294,7 +314,8 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
     if !is_http(&widget_url) {
         reader.reject("belvo.widget_url", "must be an address such as https://widget.belvo.io/");
     }
-    BelvoConfig { keys, widget_url }
+    let requests_per_30s = usize::try_from(reader.number("belvo.requests_per_30s", 1..=100_000)).unwrap_or(1);
+    BelvoConfig { keys, widget_url, requests_per_30s }
 }
 
 fn is_http(address: &str) -> bool {

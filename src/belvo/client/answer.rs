@@ -23,8 +23,14 @@ pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 /// The most kept of an answer that is not JSON, such as a proxy's HTML page.
 const PAGE_CHARS_MAX: usize = 500;
 
+/// 80 requests in 30 seconds are too many.
+pub(super) const THROTTLED_PAUSE: Duration = Duration::from_secs(30);
+
 /// One link may be refreshed this often ("API reference: links", `link_refreshed`), where the answer does not say.
 pub(super) const REFRESH_PAUSE: Duration = Duration::from_secs(600);
+
+/// Stands where the table wants a link and there is none.
+const NOBODY: &str = "nobody";
 
 /// The longest wait believed of an answer.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -44,7 +50,7 @@ pub(super) struct Refused {
 }
 
 impl Answer {
-    pub(super) async fn read(mut response: Response) -> Result<Self, reqwest::Error> {
+    pub(super) async fn read(mut response: Response, bytes_max: usize) -> Result<Self, reqwest::Error> {
         let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         // The other form, a date, would need a clock.
         let seconds: Option<u64> = header.and_then(|text| text.trim().parse().ok());
@@ -52,7 +58,7 @@ impl Answer {
         let status = response.status();
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await? {
-            let room = BODY_BYTES_MAX - bytes.len();
+            let room = bytes_max - bytes.len();
             bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
             if chunk.len() > room {
                 break;
@@ -73,15 +79,18 @@ impl Refused {
             http_status: answer.status.as_u16(),
             method: call.method.to_string(),
             path: call.path.clone(),
-            link_id: Some(call.link.to_string()),
+            link_id: call.link.map(ToString::to_string),
             request_id: None,
             body: without_session(answer.body),
         };
         if !(answer.status.is_client_error() || answer.status.is_server_error()) {
             return Err(call.failed(&format!("status {} is no answer of Belvo's", error.http_status)));
         }
+        // A list is asked for no link: what its error would say of one is dropped below.
+        let nobody = || NOBODY.parse().expect("a word is a link id");
+        let link = call.link.cloned().unwrap_or_else(nobody);
         // The time would only date a session, which is not used here.
-        let meaning = translate_api_error(call.link, &error, Timestamp::default())
+        let meaning = translate_api_error(&link, &error, Timestamp::default())
             .map_err(|problem| call.failed(&format!("status {}: {problem}", error.http_status)))?;
         Ok(Self { error, meaning, retry_after: answer.retry_after })
     }
@@ -90,6 +99,10 @@ impl Refused {
 impl From<Refused> for CallError {
     fn from(refused: Refused) -> Self {
         match refused.meaning {
+            Meaning::Event(_) | Meaning::Unknown { .. } if refused.error.link_id.is_none() => {
+                let ApiError { http_status, method, path, .. } = refused.error;
+                Self::Permanent { why: format!("Belvo answered {http_status} to {method} {path}"), class: None }
+            }
             Meaning::Event(_) | Meaning::Unknown { .. } => Self::Api(Box::new(refused.error)),
             Meaning::NotAboutTheLink { class, code } => {
                 let ApiError { http_status, method, path, .. } = refused.error;
@@ -109,8 +122,7 @@ const fn pause_after(class: Unrelated) -> Option<Duration> {
     match class {
         // "Wait 120 seconds": the longest that Belvo itself stays logged in.
         Unrelated::Busy => Some(Duration::from_secs(120)),
-        // 80 requests in 30 seconds are too many.
-        Unrelated::RateLimit => Some(Duration::from_secs(30)),
+        Unrelated::RateLimit => Some(THROTTLED_PAUSE),
         Unrelated::Delay => Some(REFRESH_PAUSE),
         Unrelated::Outage
         | Unrelated::Keys

@@ -164,7 +164,7 @@ async fn answers_that_belvo_would_not_give() {
     assert!(matches!(client.get_link(&link()).await, Err(CallError::Permanent { .. })));
     assert!(matches!(client.update_token(&link()).await, Err(CallError::Permanent { .. })));
     assert!(matches!(client.refresh_link(&link()).await, Ok(RefreshAnswer::Accepted { request_id: None })));
-    let (client, _) = server(|| "x".repeat(answer::BODY_BYTES_MAX + 1).into_response()).await;
+    let (client, _) = server(|| "x".repeat(BODY_BYTES_MAX + 1).into_response()).await;
     assert!(matches!(client.get_link(&link()).await, Err(CallError::Permanent { .. })));
 }
 
@@ -195,4 +195,86 @@ fn what_is_no_address() {
         assert!(matches!(client, Err(BadClient::Address)), "{base}");
     }
     assert!(!format!("{:?}", client("https://api.belvo.com")).contains("hunter2"));
+}
+
+fn page(next: &Value, ids: &[&str]) -> Value {
+    let results: Vec<Value> = ids.iter().map(|id| json!({"id": id, "status": "valid"})).collect();
+    json!({"count": 2, "next": next, "previous": null, "results": results})
+}
+
+#[tokio::test]
+async fn lists_are_asked_for_in_large_pages_of_what_is_needed() {
+    let (client, asked) = server(json_answer(200, page(&Value::Null, &[LINK]))).await;
+    let mut pages = client.links(&LinkFilter::Ids(vec![link(), "b".parse().unwrap()]));
+    let first = pages.next().await.unwrap().unwrap();
+    assert_eq!(first.links[0]["id"], LINK);
+    assert!(pages.next().await.unwrap().is_none());
+    let (line, headers, _) = asked.lock().unwrap().pop().unwrap();
+    let fields =
+        "id,institution,access_mode,status,refresh_rate,last_accessed_at,created_at,external_id,fetch_resources";
+    assert_eq!(line, format!("GET /api/links/?id__in={LINK},b&page_size=1000&fields={fields}"));
+    assert_eq!(headers["authorization"], "Basic a2V5LWlkOmh1bnRlcjI=");
+    assert!(asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn next_is_followed_at_home_only_and_never_in_a_circle() {
+    for (next, problem) in [
+        ("http://attacker.example/api/links/?page=2", "away"),
+        ("http://127.0.0.1/other/?page=2", "away"),
+        ("http://127.0.0.1/api/links/", "away"),
+    ] {
+        let (client, asked) = server(json_answer(200, page(&json!(next), &[LINK]))).await;
+        let Err(error) = client.links(&LinkFilter::All).next().await else { panic!("{next} was followed") };
+        assert!(error.to_string().contains(problem), "{error}");
+        assert_eq!(asked.lock().unwrap().len(), 1);
+    }
+    // Another scheme or port, as proxies make of it: only the query is used.
+    let (client, asked) =
+        server(json_answer(200, page(&json!("https://127.0.0.1:1/api/links/?page=2"), &[LINK]))).await;
+    let mut pages = client.links(&LinkFilter::Broken);
+    assert!(pages.next().await.unwrap().is_some());
+    let Err(error) = pages.next().await else { panic!("a circle") };
+    assert!(error.to_string().contains("circle"), "{error}");
+    assert_eq!(asked.lock().unwrap()[1].0, "GET /api/links/?page=2");
+}
+
+#[tokio::test]
+async fn a_refused_list_is_about_no_link() {
+    for (status, code, transient) in [(401, "authentication_failed", false), (500, "unexpected_error", true)] {
+        let (client, _) = server(json_answer(status, errors(code, "x"))).await;
+        let Err(error) = client.knows_any_link().await else { panic!("{status}") };
+        assert_eq!(matches!(error, CallError::Transient { .. }), transient, "{error}");
+        assert!(!matches!(error, CallError::Api(_)), "{error}");
+    }
+    let (client, _) = server(json_answer(404, errors("not_found", "Not found."))).await;
+    assert!(matches!(client.knows_any_link().await, Err(CallError::Permanent { .. })));
+}
+
+#[tokio::test]
+async fn no_more_requests_leave_than_the_budget_has() {
+    let (client, asked) = server(json_answer(200, json!({"id": LINK}))).await;
+    let client = client.with_budget(Budget::within(5, Duration::from_secs(3600)));
+    let id = link();
+    let calls = futures::future::join_all((0..12).map(|_| client.get_link(&id))).await;
+    assert_eq!(calls.iter().filter(|call| call.is_ok()).count(), 5);
+    let held = |call: &Result<LinkRead, CallError>| matches!(call, Err(CallError::Transient { retry_after: Some(wait), .. }) if *wait > Duration::from_secs(3000));
+    assert_eq!(calls.iter().filter(|call| held(call)).count(), 7);
+    assert_eq!(asked.lock().unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn a_429_stops_every_clone_for_as_long_as_it_says() {
+    let throttled = || {
+        let body = Json(errors("throttled", "Request was throttled."));
+        (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "40")], body).into_response()
+    };
+    let (client, asked) = server(throttled).await;
+    let other = client.clone();
+    assert!(client.get_link(&link()).await.is_err());
+    let Err(CallError::Transient { retry_after: Some(wait), .. }) = other.get_link(&link()).await else {
+        panic!("it was sent")
+    };
+    assert!(wait > Duration::from_secs(30) && wait <= Duration::from_secs(40), "{wait:?}");
+    assert_eq!(asked.lock().unwrap().len(), 1);
 }

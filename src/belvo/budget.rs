@@ -1,0 +1,198 @@
+//! How often Belvo may be called: one budget for everything in this process that calls it.
+//!
+//! ```text
+//!   the last 30 seconds   ├──────────── for sweeps: three quarters ───────────┤── kept for users ──┤  80 requests
+//! ```
+//!
+//! Belvo counts "80 requests in 30 seconds" and may block an address that goes beyond. That is a bound on **every**
+//! window of 30 seconds, which a token bucket does not keep (a full bucket and its refill fit into one window), so this
+//! remembers when each of the last requests left. What waits for a person (a widget token, a verify) finds a quarter
+//! that sweeps may not use.
+//!
+//! It must never let a caller wait for long without saying so: beyond its patience the caller is told how long it would
+//! be.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// Belvo's old text: 80 requests in 30 seconds, or the address may be blocked. Newer limits are a matter of contract.
+const REQUESTS_MAX: usize = 80;
+const SPAN: Duration = Duration::from_secs(30);
+
+/// The longest a call waits for its turn: a person waits behind one, and a job has to be acknowledged in time.
+const PATIENCE_NOW: Duration = Duration::from_secs(10);
+
+/// A sweep waits out a whole window, and the next one.
+const PATIENCE_BACKGROUND: Duration = Duration::from_secs(90);
+
+/// Who is asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody waits for the answer.
+    Now,
+    /// Nobody does: a sweep.
+    Background,
+}
+
+/// The shared count. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    requests_max: usize,
+    window: Mutex<Window>,
+    /// First come, first served, among those of one urgency.
+    turn_now: tokio::sync::Mutex<()>,
+    turn_background: tokio::sync::Mutex<()>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(REQUESTS_MAX)
+    }
+}
+
+impl Budget {
+    /// So many requests in any 30 seconds; at least one.
+    pub fn new(requests_max: usize) -> Self {
+        Self::within(requests_max, SPAN)
+    }
+
+    /// So many requests in any `span`; at least one.
+    pub fn within(requests_max: usize, span: Duration) -> Self {
+        let window = Mutex::new(Window { span, sent: VecDeque::new(), paused_until: None });
+        let (turn_now, turn_background) = Default::default();
+        Self { shared: Arc::new(Shared { requests_max: requests_max.max(1), window, turn_now, turn_background }) }
+    }
+
+    /// Waits until one more request may leave, and counts it.
+    ///
+    /// # Errors
+    /// How long it would still take, if that is longer than such a caller should wait.
+    pub async fn take(&self, urgency: Urgency) -> Result<(), Duration> {
+        let Shared { requests_max, turn_now, turn_background, .. } = &*self.shared;
+        let (turn, requests_max, patience) = match urgency {
+            Urgency::Now => (turn_now, *requests_max, PATIENCE_NOW),
+            Urgency::Background => (turn_background, requests_max.div_ceil(4) * 3, PATIENCE_BACKGROUND),
+        };
+        let until = Instant::now() + patience;
+        let _turn = turn.lock().await;
+        loop {
+            let now = Instant::now();
+            let admitted = self.window().admit(now, requests_max.min(self.shared.requests_max));
+            match admitted {
+                Ok(()) => return Ok(()),
+                Err(wait) if now + wait > until => return Err(wait),
+                Err(wait) => sleep(wait).await,
+            }
+        }
+    }
+
+    /// Belvo said to wait (429, `Retry-After`): nothing leaves for so long.
+    pub fn pause(&self, span: Duration) {
+        self.window().pause(Instant::now(), span);
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.shared.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When the last requests left.
+#[derive(Debug)]
+struct Window {
+    span: Duration,
+    sent: VecDeque<Instant>,
+    paused_until: Option<Instant>,
+}
+
+impl Window {
+    /// Counts one request at `now`, or says how long it has to wait.
+    fn admit(&mut self, now: Instant, requests_max: usize) -> Result<(), Duration> {
+        if let Some(until) = self.paused_until.filter(|&until| until > now) {
+            return Err(until - now);
+        }
+        while self.sent.front().is_some_and(|&sent| now.saturating_duration_since(sent) >= self.span) {
+            self.sent.pop_front();
+        }
+        // The request that has to leave the window first.
+        let Some(excess) = self.sent.len().checked_sub(requests_max) else {
+            self.sent.push_back(now);
+            return Ok(());
+        };
+        let blocking = self.sent.get(excess).copied().unwrap_or(now);
+        Err((blocking + self.span).saturating_duration_since(now))
+    }
+
+    fn pause(&mut self, now: Instant, span: Duration) {
+        self.paused_until = self.paused_until.max(Some(now + span));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Takes whatever it is given for `seconds`, waiting exactly as long as it is told; gives when each request left.
+    fn greedy(window: &mut Window, start: Instant, seconds: u64, requests_max: usize) -> Vec<Instant> {
+        let (mut now, mut sent) = (start, Vec::new());
+        while now < start + SECOND * u32::try_from(seconds).unwrap() {
+            match window.admit(now, requests_max) {
+                Ok(()) => sent.push(now),
+                Err(wait) => now += wait.max(Duration::from_nanos(1)),
+            }
+            now += Duration::from_millis(7);
+        }
+        sent
+    }
+
+    fn empty() -> Window {
+        Window { span: SPAN, sent: VecDeque::new(), paused_until: None }
+    }
+
+    #[test]
+    fn no_window_of_thirty_seconds_ever_has_more() {
+        let start = Instant::now();
+        let sent = greedy(&mut empty(), start, 300, 80);
+        assert_eq!(sent.len(), 800, "and no less than that, either");
+        for (index, first) in sent.iter().enumerate() {
+            let within = sent[index..].iter().take_while(|&&at| at < *first + SPAN).count();
+            assert!(within <= 80, "{within} requests from the {index}th on");
+        }
+    }
+
+    #[test]
+    fn sweeps_leave_a_quarter() {
+        let (mut window, start) = (empty(), Instant::now());
+        assert_eq!(greedy(&mut window, start, 20, 60).len(), 60);
+        assert_eq!(greedy(&mut window, start + SECOND * 20, 5, 80).len(), 20);
+    }
+
+    #[test]
+    fn a_pause_holds_everything() {
+        let (mut window, start) = (empty(), Instant::now());
+        window.pause(start, SECOND * 40);
+        window.pause(start, SECOND * 5);
+        assert_eq!(window.admit(start + SECOND, 80), Err(SECOND * 39));
+        assert_eq!(window.admit(start + SECOND * 40, 80), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_long_unasked() {
+        let budget = Budget::new(4);
+        for _ in 0..3 {
+            budget.take(Urgency::Background).await.unwrap();
+        }
+        budget.take(Urgency::Now).await.unwrap();
+        let wait = budget.take(Urgency::Now).await.unwrap_err();
+        assert!(wait > PATIENCE_NOW && wait <= SPAN, "{wait:?}");
+    }
+}
