@@ -75,7 +75,9 @@ pub(super) fn moves(known: &Known, read: Read, policy: &Policy) -> Option<Move> 
     let Ok(Meaning::Event(input)) = belvo::translate(InputKind::Observation, &link.id, &body, now) else { return None };
     let step = step(link, &input, now, policy).ok()?;
     let to = step.link.state.name();
-    if known.is_known() && to == step.from {
+    // A link that was first heard of in a webhook is one whose institution nobody has said: prompts name it.
+    let introduces = link.profile.institution.is_none() && step.link.profile.institution.is_some();
+    if known.is_known() && to == step.from && !introduces {
         return None;
     }
     let institution = step.link.profile.institution.unwrap_or_else(|| "unknown".to_owned());
