@@ -89,7 +89,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::link::{Breakage, Cause, Event, Settings};
+    use crate::link::{Breakage, Cause, Event, Input, Profile, Settings};
 
     const ID: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
@@ -109,7 +109,9 @@ mod tests {
     fn known(events: &[(Event, i64)], looked_at: i64) -> Known {
         let mut link = Link::unheard_of(ID.parse().unwrap(), at(0));
         for (event, seconds) in events {
-            link = step(&link, &event.clone().into(), at(*seconds), &policy()).unwrap().link;
+            let profile = Profile { institution: Some("erebor_mx_retail".to_owned()), ..Profile::default() };
+            let input = Input { event: event.clone(), key: None, profile };
+            link = step(&link, &input, at(*seconds), &policy()).unwrap().link;
         }
         Known { link, at: at(looked_at) }
     }
@@ -143,6 +145,14 @@ mod tests {
         }
         let missing = Read { outcome: Outcome::Missing, read_at: at(11) };
         assert_eq!(moved(&valid, missing), Some(("valid", "removed")));
+    }
+
+    #[test]
+    fn a_link_whose_institution_nobody_said_is_introduced_once() {
+        let mut valid = known(&[(seen(crate::link::Status::Valid, 1), 1)], 10);
+        assert_eq!(moved(&valid, read("valid", 11)), None);
+        valid.link.profile.institution = None;
+        assert_eq!(moved(&valid, read("valid", 11)), Some(("valid", "valid")));
     }
 
     #[test]
