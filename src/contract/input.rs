@@ -17,7 +17,7 @@ use crate::link::Timestamp;
 mod examples;
 
 /// The newest `schema_version` of the bodies in this file.
-pub const INPUT_SCHEMA_VERSION: u64 = 1;
+pub const INPUT_SCHEMA_VERSION: u64 = super::SCHEMA_VERSION as u64;
 
 /// How long a widget token lives when a publisher does not say: Belvo's "10 minutes" (guide: Connect Widget update mode).
 pub const WIDGET_TOKEN_SECONDS: u64 = 600;

@@ -16,9 +16,10 @@
 //! Next: `stream.rs` declares the streams over these subjects.
 
 use crate::contract::InputKind;
+use crate::link::LINK_ID_LENGTH_MAX;
 
 /// The longest token, in characters. A Belvo link id is a UUID of 36.
-pub const TOKEN_LENGTH_MAX: usize = 64;
+pub const TOKEN_LENGTH_MAX: usize = LINK_ID_LENGTH_MAX;
 
 /// Whether `token` may stand between two dots of a subject: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
 pub fn is_token_safe(token: &str) -> bool {
