@@ -1,8 +1,9 @@
 //! THE DURABLE STEP: a slice of deliveries in, one commit out. Synchronous, no I/O but reading the store.
 //!
 //! [`Engine::plan`] decodes each delivery, steps its link, and gathers what all of it comes to: the messages of one atomic batch, the
-//! changes of the store, the dead letters. Whoever called it makes that durable (`nats`), then says [`Engine::settle`], or
-//! [`Engine::reset`] if it could not be made durable. Between the two, later slices are planned over an overlay of what is still under way.
+//! changes of the store, the dead letters. Whoever called it makes that durable (`nats`), then says [`Engine::settle`]; if it could not be
+//! made durable, the engine is dropped and a new one starts at the marks. Until then, later slices are planned over an overlay of what is
+//! still under way.
 //!
 //! It must never: publish, acknowledge, read a clock, or let one bad message stop the good ones behind it.
 //!
@@ -68,7 +69,7 @@ impl<S: Store> Engine<S> {
     /// Plans as much of `queue` as fits one commit, after the timers that are due at `now`. What does not fit stays in the queue.
     ///
     /// # Errors
-    /// [`StoreError`]: the store cannot be read. Nothing has been planned then; [`Engine::reset`] before going on.
+    /// [`StoreError`]: the store cannot be read. The engine is of no use then; a new one starts at the marks.
     pub fn plan(&mut self, queue: &mut VecDeque<Delivery>, now: Timestamp) -> Result<Plan, StoreError> {
         let mut plan = Plan::default();
         self.plan_timers(now, &mut plan)?;
@@ -100,13 +101,6 @@ impl<S: Store> Engine<S> {
                 self.overlay.remove(&put.id);
             }
         }
-    }
-
-    /// Throws away everything that is not settled and starts again at `marks`.
-    pub fn reset(&mut self, input_created_ns: i64, marks: &BTreeMap<u16, u64>) {
-        self.overlay.clear();
-        self.planned.clone_from(marks);
-        self.input_created_ns = input_created_ns;
     }
 
     fn plan_delivery(&mut self, delivery: &Delivery, plan: &mut Plan) -> Result<(), StoreError> {

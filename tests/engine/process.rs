@@ -72,7 +72,7 @@ impl Process {
         self.fences = bus.take_fences(self.owner, now);
         bus.catch_up(&self.store, self.engine.policy(), usize::MAX);
         let handled = handled(&self.store);
-        self.engine.reset(INPUT_CREATED_NS, &handled);
+        self.engine = Engine::new(self.store.clone(), self.engine.policy().clone(), INPUT_CREATED_NS, &handled);
         self.pulled = handled;
     }
 
