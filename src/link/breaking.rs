@@ -2,8 +2,8 @@
 //! cause.
 
 use super::draft::{Draft, Next};
+use super::refresh::{counts_as_arrival, with_arrival};
 use super::upkeep::refuse_errors;
-use super::upkeep::{counts_as_arrival, with_arrival};
 use super::{
     Breakage, Cause, Data, Episode, Fallback, Notice, Observation, Prompt, Proof, Quiet, Refusal, Session, State,
     Status, Suspicion, Timestamp,

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! [`step`] is the whole decision, and a pure one: no clock, no randomness, no I/O. The match in `next` has an arm for
-//! every state and event; what each arm does is in `breaking`, `repair`, `upkeep` and `orders`.
+//! every state and event; what each arm does is in `breaking`, `repair`, `refresh`, `upkeep` and `orders`.
 //! [`super::table`] is the same thing as data; tests hold the two together.
 //!
 //! An event that cannot move the link is a [`Refusal`], never a silent nothing.

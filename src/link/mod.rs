@@ -5,7 +5,7 @@
 //!
 //! - [`event`](Event): what can happen to a link; [`state`](State): what is known of one
 //! - [`effect`](Effect): what the machine asks for; [`episode`](Episode): one outage
-//! - `breaking`, `repair`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of the link
+//! - `breaking`, `repair`, `refresh`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of the link
 //! - [`policy`](Policy): how patient it is; [`table`]: the legal moves as data
 
 pub mod machine;
@@ -19,6 +19,7 @@ mod event;
 mod id;
 mod orders;
 mod policy;
+mod refresh;
 mod repair;
 mod state;
 mod time;

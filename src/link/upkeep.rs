@@ -1,10 +1,9 @@
-//! What follows a recovery, and what keeps a working link honest: the historical refresh, arriving data, silence,
-//! deadlines.
+//! What follows a recovery, and what keeps a working link honest: arriving data, consents, silence, deadlines.
 
 use super::draft::{Draft, Next};
 use super::{
-    AccessMode, Consent, Data, DataKind, Effect, Episode, Gap, Job, Link, Notice, Observation, Phase, Policy, Prompt,
-    Proof, Quiet, Refresh, RefreshBy, Refusal, State, Suspicion, Timestamp,
+    AccessMode, Consent, Data, Effect, Episode, Gap, Job, Link, Notice, Observation, Phase, Policy, Prompt, Proof,
+    Quiet, Refresh, RefreshBy, Refusal, State, Suspicion, Timestamp,
 };
 
 impl Draft<'_> {
@@ -61,41 +60,6 @@ impl Draft<'_> {
         Ok(State::Valid { suspicion: None })
     }
 
-    fn count_arrival(&mut self, data: &Data) {
-        let Some(refresh) = self.link.refresh.as_mut().filter(|_| counts_as_arrival(data)) else { return };
-        refresh.arrived = with_arrival(std::mem::take(&mut refresh.arrived), data);
-        // Where the fetched resources are not known, the first to come is all there is to go by.
-        if self.missing_resources().is_empty() {
-            self.close_refresh();
-        }
-    }
-
-    fn missing_resources(&self) -> Vec<String> {
-        let arrived = self.link.refresh.as_ref().map_or(&[][..], |refresh| &refresh.arrived);
-        let fetched = self.link.profile.fetch_resources.iter();
-        fetched.filter(|resource| !arrived.contains(resource)).cloned().collect()
-    }
-
-    fn close_refresh(&mut self) {
-        let missing = self.missing_resources();
-        if let Some(Refresh { gap_from, gap_to, arrived, .. }) = self.link.refresh.take() {
-            let gap = Gap { from: gap_from, to: gap_to };
-            self.tell(Notice::Refreshed { gap, arrived, missing }, None);
-        }
-    }
-
-    pub(super) fn note_refresh_accepted(&mut self, state: State) -> Next {
-        let until = self.now.after(self.policy.settings().refresh_wait);
-        match &mut self.link.refresh {
-            Some(refresh) if refresh.until < until => {
-                refresh.asked = true;
-                refresh.until = until;
-                Ok(state)
-            }
-            Some(_) | None => Err(Refusal::AlreadyKnown),
-        }
-    }
-
     /// Takes over Belvo's `last_accessed_at`: its last successful access is a sign of life.
     pub(super) fn note_access(&mut self, seen: &Observation) -> bool {
         let newer = seen.last_accessed_at.filter(|&at| self.link.data_at.is_none_or(|known| at > known));
@@ -142,28 +106,6 @@ impl Draft<'_> {
         Err(Refusal::NotDue)
     }
 
-    /// The refresh did not come in time: ask for it, once; after that report what came, or that nothing did.
-    fn pass_refresh_deadline(&mut self) {
-        let can_verify = self.policy.can_verify();
-        let until = self.now.after(self.policy.settings().refresh_wait);
-        let Some(refresh) = &mut self.link.refresh else { return };
-        if !refresh.arrived.is_empty() {
-            self.close_refresh();
-        } else if !refresh.asked && can_verify {
-            refresh.asked = true;
-            refresh.until = until;
-            self.effects.push(Effect::Job(Job::Refresh));
-        } else {
-            // Nothing after a repair is legal if Belvo found nothing new, so only a refresh we asked for is missed.
-            let missed = refresh.asked;
-            let since = refresh.gap_from;
-            self.link.refresh = None;
-            if missed {
-                self.tell(Notice::Silent { since }, None);
-            }
-        }
-    }
-
     fn pass_quiet_deadline(&mut self) {
         match self.link.quiet {
             Quiet::Listening if self.policy.can_verify() => {
@@ -179,22 +121,6 @@ impl Draft<'_> {
             Quiet::Reported => {}
         }
     }
-}
-
-/// Whether data is part of a history that was missed. A correction is not.
-pub(super) const fn counts_as_arrival(data: &Data) -> bool {
-    match data.kind {
-        DataKind::Historical | DataKind::New => true,
-        DataKind::Changed => false,
-    }
-}
-
-/// The arrivals, sorted, with one more.
-pub(super) fn with_arrival(mut arrived: Vec<String>, data: &Data) -> Vec<String> {
-    if let Err(place) = arrived.binary_search(&data.resource) {
-        arrived.insert(place, data.resource.clone());
-    }
-    arrived
 }
 
 impl Link {
