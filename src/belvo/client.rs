@@ -14,6 +14,7 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use self::answer::{Answer, BODY_BYTES_MAX, REFRESH_PAUSE, Refused, THROTTLED_PAUSE, wait_named};
 use super::budget::{Budget, Urgency};
@@ -24,7 +25,8 @@ use crate::link::{Event, LinkId};
 mod answer;
 mod list;
 
-pub use list::{IDS_MAX, LinkFilter, LinkPage, LinkPages};
+use list::{CONSENT_FIELDS, CONSENTS};
+pub use list::{IDS_MAX, LinkFilter, ListPage, ListPages};
 
 /// How long a widget token is good for: "10 minutes" in the guide, though the token itself may say more.
 const TOKEN_LIFE: Duration = Duration::from_secs(600);
@@ -206,13 +208,38 @@ impl Client {
         }
     }
 
-    /// `POST /api/links/{id}/refresh/`, for every resource of the link.
+    /// `GET /api/consents/{id}/`: the consent behind `link`, without the fields that name a person; `None` if Belvo does
+    /// not know it, or `id` is none of Belvo's.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn get_consent(&self, link: &LinkId, id: &str) -> Result<Option<Map<String, Value>>, CallError> {
+        let Ok(id) = Uuid::try_parse(id) else { return Ok(None) };
+        let call = Call { method: Method::GET, path: format!("{CONSENTS}{id}/"), link: Some(link) };
+        let answer = self.ask(&call, |request| self.with_keys(request)).await?;
+        if answer.status.is_success() {
+            let Value::Object(mut consent) = answer.body else {
+                return Err(call.failed("the answer is no consent"));
+            };
+            // This call has no `fields`: it gives the name and the document number of the user too.
+            consent.retain(|field, _| CONSENT_FIELDS.split(',').any(|wanted| wanted == field));
+            return Ok(Some(consent));
+        }
+        let refused = Refused::of(&call, answer)?;
+        match &refused.meaning {
+            Meaning::Event(input) if input.event == Event::MissingReported => Ok(None),
+            Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::Unknown { .. } => Err(refused.into()),
+        }
+    }
+
+    /// `POST /api/links/{id}/refresh/`, for these resources; for none: for every resource of the link.
     ///
     /// # Errors
     /// [`CallError`]; that the link cools down from the last refresh is no error.
-    pub async fn refresh_link(&self, link: &LinkId) -> Result<RefreshAnswer, CallError> {
+    pub async fn refresh_link(&self, link: &LinkId, resources: &[String]) -> Result<RefreshAnswer, CallError> {
         let call = Call { method: Method::POST, path: format!("/api/links/{link}/refresh/"), link: Some(link) };
-        let answer = self.ask(&call, |request| self.with_keys(request).json(&json!({}))).await?;
+        let body = if resources.is_empty() { json!({}) } else { json!({ "fetch_resources": resources }) };
+        let answer = self.ask(&call, |request| self.with_keys(request).json(&body)).await?;
         if answer.status.is_success() {
             let request_id = answer.body.get("request_id").and_then(Value::as_str).map(str::to_owned);
             return Ok(RefreshAnswer::Accepted { request_id });

@@ -235,6 +235,27 @@ pub static SETTINGS: &[Setting] = &[
         "how long Belvo's own refresh may take after a repair",
     ),
     row(
+        "policy.refresh_attempts_max",
+        "RELINK_POLICY_REFRESH_ATTEMPTS_MAX",
+        Number,
+        Some("2"),
+        "how many refreshes a repair is given, Belvo's own included",
+    ),
+    row(
+        "policy.consent_refreshes_max",
+        "RELINK_POLICY_CONSENT_REFRESHES_MAX",
+        Number,
+        Some("4"),
+        "refreshes asked for in a month for a link with a consent, which has a quota of 8",
+    ),
+    row(
+        "policy.consent_notice",
+        "RELINK_POLICY_CONSENT_NOTICE",
+        Span,
+        Some("7d"),
+        "how long before a consent ends its user is told",
+    ),
+    row(
         "policy.silence_intervals",
         "RELINK_POLICY_SILENCE_INTERVALS",
         Number,

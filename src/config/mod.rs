@@ -351,6 +351,9 @@ fn read_policy(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         reminders: reader.spans("policy.reminders"),
         reminder_pause: reader.span("policy.reminder_pause"),
         refresh_wait: reader.span("policy.refresh_wait"),
+        refresh_attempts_max: count(reader.number("policy.refresh_attempts_max", 1..=100)),
+        consent_refreshes_max: count(reader.number("policy.consent_refreshes_max", 0..=100)),
+        consent_notice: reader.span("policy.consent_notice"),
         silence_intervals: count(reader.number("policy.silence_intervals", 1..=100)),
     };
     let had_problems = !reader.layers.problems.is_empty();

@@ -1,9 +1,9 @@
-//! What follows a recovery, and what keeps a working link honest: arriving data, consents, silence, deadlines.
+//! What follows a recovery, and what keeps a working link honest: arriving data, silence, deadlines.
 
 use super::draft::{Draft, Next};
 use super::{
-    AccessMode, Consent, Data, Effect, Episode, Gap, Job, Link, Notice, Observation, Phase, Policy, Prompt, Proof,
-    Quiet, Refresh, RefreshBy, Refusal, State, Suspicion, Timestamp,
+    AccessMode, Data, Episode, Gap, Link, Notice, Observation, Phase, Policy, Prompt, Proof, Quiet, Refresh, RefreshBy,
+    Refusal, State, Suspicion, Timestamp,
 };
 
 impl Draft<'_> {
@@ -23,7 +23,8 @@ impl Draft<'_> {
         self.link.refresh = Some(Refresh {
             gap_from: gap.from,
             gap_to: gap.to,
-            asked: by == RefreshBy::Relink,
+            asked: false,
+            rounds_count: u32::from(by == RefreshBy::Belvo),
             until: self.now.after(settings.refresh_wait),
             arrived: episode.arrived.clone(),
         });
@@ -31,7 +32,7 @@ impl Draft<'_> {
             // All of it came before the proof did.
             self.close_refresh();
         } else if by == RefreshBy::Relink {
-            self.effects.push(Effect::Job(Job::Refresh));
+            self.ask_for_refresh(Vec::new());
         }
         self.link.recovered_at = Some(self.now);
         self.link.verify_asked_at = None;
@@ -70,20 +71,6 @@ impl Draft<'_> {
         true
     }
 
-    pub(super) fn note_consent(&mut self, consent: &Consent, state: State) -> Next {
-        if self.link.consent.as_ref() == Some(consent) {
-            return Err(Refusal::AlreadyKnown);
-        }
-        let due_at = consent.due_at;
-        let announced = self.link.consent.as_ref().is_some_and(|known| known.due_at == due_at);
-        self.link.consent = Some(consent.clone());
-        let works = matches!(state, State::Valid { .. });
-        if works && !announced && !self.link.muted {
-            self.tell(Notice::ConsentExpiring { due_at }, None);
-        }
-        Ok(state)
-    }
-
     pub(super) fn pass_valid_deadline(&mut self, suspicion: Option<Suspicion>) -> Next {
         if let Some(held) = suspicion.as_ref().filter(|held| held.until <= self.now) {
             return Ok(self.believe(held));
@@ -98,6 +85,10 @@ impl Draft<'_> {
         if self.link.refresh.as_ref().is_some_and(|refresh| refresh.until <= self.now) {
             self.pass_refresh_deadline();
             return Ok(state);
+        }
+        if self.link.consent_deadline(self.policy).is_some_and(|at| at <= self.now) {
+            let State::Valid { suspicion } = state else { return Err(Refusal::NotDue) };
+            return self.pass_consent_deadline(suspicion);
         }
         if self.link.quiet_deadline(self.policy).is_some_and(|at| at <= self.now) {
             self.pass_quiet_deadline();
@@ -134,7 +125,8 @@ impl Link {
                 let doubt = suspicion.as_ref().map(|held| held.until);
                 let answer = suspicion.as_ref().and_then(|_| self.answer_deadline(policy));
                 let refresh = self.refresh.as_ref().map(|refresh| refresh.until);
-                [doubt, answer, refresh, self.quiet_deadline(policy)].into_iter().flatten().min()
+                let consent = self.consent_deadline(policy);
+                [doubt, answer, refresh, consent, self.quiet_deadline(policy)].into_iter().flatten().min()
             }
             State::Invalid { episode } | State::TokenRequired { episode, .. } => {
                 let silenced = self.muted || episode.prompt == Prompt::Held;

@@ -215,8 +215,8 @@ impl Reconciler {
         let mut pages = self.parts.belvo.links(filter);
         while let Some(page) = pages.next().await? {
             let read_at = clock::now().before(page.took);
-            swept.read_count += page.links.len();
-            let links: Vec<_> = page.links.into_iter().filter_map(with_id).collect();
+            swept.read_count += page.items.len();
+            let links: Vec<_> = page.items.into_iter().filter_map(with_id).collect();
             let known = self.known(links.iter().map(|(id, _)| id.clone()).collect()).await?;
             let mut unheard_of = Vec::new();
             for ((id, resource), known) in links.into_iter().zip(known) {
@@ -249,7 +249,7 @@ impl Reconciler {
             let mut pages = self.parts.belvo.links(&LinkFilter::Ids(chunk.to_vec()));
             while let Some(page) = pages.next().await? {
                 let read_at = clock::now().before(page.took);
-                found.extend(page.links.into_iter().filter_map(with_id).map(|(id, link)| (id, link, read_at)));
+                found.extend(page.items.into_iter().filter_map(with_id).map(|(id, link)| (id, link, read_at)));
             }
             swept.read_count += found.len();
             let mut moves = Vec::new();
