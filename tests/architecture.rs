@@ -15,7 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("clock", &["link"]),
     ("drawing", &["link"]),
     ("contract", &["link"]),
-    ("belvo", &["tls", "link", "contract"]),
+    ("belvo", &["tls", "link", "clock", "contract"]),
     ("store", &["link", "contract"]),
     ("engine", &["link", "contract", "belvo", "store"]),
     ("nats", &["tls", "link", "clock", "contract", "store", "engine"]),
