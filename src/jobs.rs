@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::belvo::{CallError, Client, LinkRead, MissingGuard, RefreshAnswer, Unrelated, Verdict};
-use crate::clock;
+use crate::clock::Clock;
 use crate::contract::{InputKind, JobBody, JobName, Observation, Outcome, Source};
 use crate::link::{LinkId, Timestamp};
 use crate::nats::envelope;
@@ -45,6 +45,7 @@ pub struct Worker {
     publisher: Publisher,
     belvo: Client,
     guard: MissingGuard,
+    clock: Clock,
 }
 
 /// How a job ended.
@@ -58,15 +59,17 @@ enum Done {
 }
 
 impl Worker {
-    /// A worker that asks `belvo` and publishes through `publisher`; `guard` says when a 404 is believed.
+    /// A worker that asks `belvo` and publishes through `publisher`; `guard` says when a 404 is believed. What it saw is
+    /// dated by `clock`.
     pub fn new(
         context: jetstream::Context,
         subjects: Subjects,
         publisher: Publisher,
         belvo: Client,
         guard: MissingGuard,
+        clock: Clock,
     ) -> Self {
-        Self { context, subjects, publisher, belvo, guard }
+        Self { context, subjects, publisher, belvo, guard, clock }
     }
 
     /// Works until `shutdown`, then finishes the calls that are under way.
@@ -121,11 +124,11 @@ impl Worker {
     async fn perform(&self, job: JobName, link: &LinkId, stored_at: Timestamp) -> Done {
         // The question was asked by the clock of the NATS server, the answer is read by ours. An answer is never older than its question,
         // whatever the two clocks think of each other.
-        let observed_at = clock::now().max(stored_at);
+        let observed_at = self.clock.now().max(stored_at);
         let outcome = match job {
             JobName::Verify => match self.belvo.get_link(link).await {
                 Ok(LinkRead::Found(link)) => {
-                    self.guard.note_found(clock::now());
+                    self.guard.note_found(self.clock.now());
                     Ok(Ok(Outcome::Found { link }))
                 }
                 Ok(LinkRead::Missing) => Ok(if self.believes_missing(link) {
@@ -162,7 +165,7 @@ impl Worker {
 
     /// Whether a 404 is a deletion. A tombstone is for ever, so it is not while many links are missing.
     fn believes_missing(&self, link: &LinkId) -> bool {
-        let verdict = self.guard.judge_one(link, clock::now());
+        let verdict = self.guard.judge_one(link, self.clock.now());
         if verdict == (Verdict::Incident { begins: true }) {
             tracing::error!(
                 "Belvo does not know many links that relink knows; as long as that lasts, none counts as deleted"
@@ -178,7 +181,7 @@ impl Worker {
         body: serde_json::Result<Vec<u8>>,
     ) -> Result<(), PublishError> {
         let body = body.expect("our bodies have string keys and no failing serializers");
-        let headers = envelope::input_headers(kind, link, "/relink/jobs", clock::now());
+        let headers = envelope::input_headers(kind, link, "/relink/jobs", self.clock.now());
         self.publisher.publish(self.subjects.input(kind, link.as_str()), headers, body.into()).await.map(drop)
     }
 }

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
+use crate::clock::Clock;
 use crate::config::{Config, NatsConfig, ReconcilerConfig};
 use crate::http::{self, Door, Parts};
 use crate::jobs::Worker;
@@ -106,9 +107,10 @@ impl Service {
         let phase = node.phase();
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let node = tokio::spawn(node.run(node_stop.clone()));
-        let guard = MissingGuard::default();
+        let (guard, clock) = (MissingGuard::default(), Clock::wall());
         let jobs = belvo.clone().map(|belvo| {
-            let worker = Worker::new(context.clone(), subjects.clone(), publisher.clone(), belvo, guard.clone());
+            let worker =
+                Worker::new(context.clone(), subjects.clone(), publisher.clone(), belvo, guard.clone(), clock.clone());
             tokio::spawn(worker.run(stop.clone()))
         });
         let histories = Histories::new(context.clone(), subjects.clone());
@@ -121,6 +123,7 @@ impl Service {
                 subjects: subjects.clone(),
                 histories: histories.clone(),
                 policy: config.policy.clone(),
+                clock,
             };
             let reconciler = Reconciler::new(reconciler_settings(config), parts);
             let task = tokio::spawn(reconciler.clone().run(ready(phase.clone()), stop.clone()));

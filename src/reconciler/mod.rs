@@ -40,7 +40,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::belvo::{CallError, Client, IDS_MAX, LinkFilter, MissingGuard};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::contract::{InputKind, Outcome};
 use crate::link::{LinkId, Policy, StateName};
 use crate::nats::envelope;
@@ -86,6 +86,8 @@ pub struct Parts {
     pub histories: Histories,
     /// The policy of the machine that is asked.
     pub policy: Policy,
+    /// What reads are dated by.
+    pub clock: Clock,
 }
 
 /// Finds what the webhooks missed. Clones are the same reconciler: one step runs at a time.
@@ -214,7 +216,7 @@ impl Reconciler {
         let (mut swept, mut suspects) = (Swept::default(), Vec::new());
         let mut pages = self.parts.belvo.links(filter);
         while let Some(page) = pages.next().await? {
-            let read_at = clock::now().before(page.took);
+            let read_at = self.parts.clock.now().before(page.took);
             swept.read_count += page.links.len();
             let links: Vec<_> = page.links.into_iter().filter_map(with_id).collect();
             let known = self.known(links.iter().map(|(id, _)| id.clone()).collect()).await?;
@@ -248,7 +250,7 @@ impl Reconciler {
             let mut found = Vec::new();
             let mut pages = self.parts.belvo.links(&LinkFilter::Ids(chunk.to_vec()));
             while let Some(page) = pages.next().await? {
-                let read_at = clock::now().before(page.took);
+                let read_at = self.parts.clock.now().before(page.took);
                 found.extend(page.links.into_iter().filter_map(with_id).map(|(id, link)| (id, link, read_at)));
             }
             swept.read_count += found.len();
@@ -299,7 +301,7 @@ impl Reconciler {
         body: Vec<u8>,
         id: Option<String>,
     ) -> Result<(), PublishError> {
-        let mut headers = envelope::input_headers(kind, link, "/relink/reconciler", clock::now());
+        let mut headers = envelope::input_headers(kind, link, "/relink/reconciler", self.parts.clock.now());
         if let Some(id) = id {
             headers.insert("ce-id", id);
         }
@@ -309,7 +311,7 @@ impl Reconciler {
 
     /// What relink knows of these links, in their order.
     async fn known(&self, ids: Vec<LinkId>) -> Result<Vec<Known>, SweepError> {
-        let now = clock::now();
+        let now = self.parts.clock.now();
         self.ask_store(move |store| ids.into_iter().map(|id| Known::read(store, id, now)).collect()).await
     }
 
@@ -336,7 +338,7 @@ impl Reconciler {
         let result = step.await;
         if result.is_ok() {
             metrics::gauge!("relink_sweep_seconds", "step" => name).set(started.elapsed().as_secs_f64());
-            let ended_at = Duration::from_millis(u64::try_from(clock::now().as_millis()).unwrap_or_default());
+            let ended_at = Duration::from_millis(u64::try_from(self.parts.clock.now().as_millis()).unwrap_or_default());
             metrics::gauge!("relink_sweep_ended_at_seconds", "step" => name).set(ended_at.as_secs_f64());
         } else {
             metrics::counter!("relink_sweep_failures_total", "step" => name).increment(1);
