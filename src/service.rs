@@ -109,9 +109,8 @@ impl Service {
         let node = tokio::spawn(node.run(node_stop.clone()));
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
         let jobs = belvo.clone().map(|belvo| {
-            let worker =
-                Worker::new(context.clone(), subjects.clone(), publisher.clone(), belvo, guard.clone(), clock.clone());
-            tokio::spawn(worker.run(stop.clone()))
+            let worker = Worker::new(Arc::new(publisher.clone()), belvo, guard.clone(), clock.clone());
+            tokio::spawn(worker.run(context.clone(), subjects.clone(), stop.clone()))
         });
         let histories = Histories::new(context.clone(), subjects.clone());
         let reconciler = belvo.clone().map(|belvo| {
@@ -119,9 +118,8 @@ impl Service {
                 belvo,
                 guard,
                 store: Arc::new(store.clone()),
-                publisher: publisher.clone(),
-                subjects: subjects.clone(),
-                histories: histories.clone(),
+                inputs: Arc::new(publisher.clone()),
+                histories: Arc::new(histories.clone()),
                 policy: config.policy.clone(),
                 clock,
             };

@@ -43,10 +43,9 @@ use crate::belvo::{CallError, Client, IDS_MAX, LinkFilter, MissingGuard};
 use crate::clock::{self, Clock};
 use crate::contract::{InputKind, Outcome};
 use crate::link::{LinkId, Policy, StateName};
-use crate::nats::envelope;
-use crate::nats::history::{Histories, HistoryError};
-use crate::nats::publisher::{PublishError, Publisher};
-use crate::nats::subject::Subjects;
+use crate::nats::history::{HistoryError, ReadHistory};
+use crate::nats::inputs::{Inputs, NewInput};
+use crate::nats::publisher::PublishError;
 use crate::store::{Page, Query, Store, StoreError};
 
 use self::adoption::Adopted;
@@ -79,11 +78,9 @@ pub struct Parts {
     /// What is known of each link.
     pub store: Arc<dyn Store>,
     /// The way into the input stream.
-    pub publisher: Publisher,
-    /// The subjects of this environment.
-    pub subjects: Subjects,
+    pub inputs: Arc<dyn Inputs>,
     /// What has been decided about each link.
-    pub histories: Histories,
+    pub histories: Arc<dyn ReadHistory>,
     /// The policy of the machine that is asked.
     pub policy: Policy,
     /// What reads are dated by.
@@ -146,7 +143,12 @@ impl Reconciler {
     pub fn new(settings: Settings, parts: Parts) -> Self {
         // A restart every day must not leave the links at the end of the order out for ever.
         let anywhere = Uuid::new_v4().to_string().parse().ok();
-        let progress = Progress { rotated_to: anywhere, adopted: Adopted::default() };
+        Self::rotating_from(anywhere, settings, parts)
+    }
+
+    /// A reconciler whose rotation goes on behind `link`, or begins at the beginning.
+    pub fn rotating_from(link: Option<LinkId>, settings: Settings, parts: Parts) -> Self {
+        let progress = Progress { rotated_to: link, adopted: Adopted::default() };
         Self { settings, parts, progress: Arc::new(Mutex::new(progress)) }
     }
 
@@ -301,12 +303,8 @@ impl Reconciler {
         body: Vec<u8>,
         id: Option<String>,
     ) -> Result<(), PublishError> {
-        let mut headers = envelope::input_headers(kind, link, "/relink/reconciler", self.parts.clock.now());
-        if let Some(id) = id {
-            headers.insert("ce-id", id);
-        }
-        let subject = self.parts.subjects.input(kind, link.as_str());
-        self.parts.publisher.publish(subject, headers, body.into()).await.map(drop)
+        let (link, at) = (link.clone(), self.parts.clock.now());
+        self.parts.inputs.put(NewInput { kind, link, source: "/relink/reconciler", at, id, body }).await
     }
 
     /// What relink knows of these links, in their order.
