@@ -37,6 +37,15 @@ pub enum Urgency {
     Background,
 }
 
+/// What has left so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// How many requests.
+    pub requests: u64,
+    /// The most of them in any one span.
+    pub most_in_span: usize,
+}
+
 /// The shared count. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -76,7 +85,7 @@ impl Budget {
     }
 
     fn timed(requests_max: usize, span: Duration, clock: Clock) -> Self {
-        let window = Mutex::new(Window { span, sent: VecDeque::new(), paused_until: None });
+        let window = Mutex::new(Window { span, sent: VecDeque::new(), paused_until: None, usage: Usage::default() });
         let (turn_now, turn_background) = Default::default();
         let requests_max = requests_max.max(1);
         Self { shared: Arc::new(Shared { requests_max, clock, window, turn_now, turn_background }) }
@@ -105,6 +114,11 @@ impl Budget {
         }
     }
 
+    /// What has left so far.
+    pub fn usage(&self) -> Usage {
+        self.window().usage
+    }
+
     /// What it measures by.
     pub(super) fn clock(&self) -> &Clock {
         &self.shared.clock
@@ -126,6 +140,7 @@ struct Window {
     span: Duration,
     sent: VecDeque<Duration>,
     paused_until: Option<Duration>,
+    usage: Usage,
 }
 
 impl Window {
@@ -140,6 +155,8 @@ impl Window {
         // The request that has to leave the window first.
         let Some(excess) = self.sent.len().checked_sub(requests_max) else {
             self.sent.push_back(now);
+            self.usage.requests += 1;
+            self.usage.most_in_span = self.usage.most_in_span.max(self.sent.len());
             return Ok(());
         };
         let blocking = self.sent.get(excess).copied().unwrap_or(now);
@@ -171,7 +188,7 @@ mod tests {
     }
 
     fn empty() -> Window {
-        Window { span: SPAN, sent: VecDeque::new(), paused_until: None }
+        Window { span: SPAN, sent: VecDeque::new(), paused_until: None, usage: Usage::default() }
     }
 
     #[test]
@@ -209,6 +226,7 @@ mod tests {
             budget.take(Urgency::Background).await.unwrap();
         }
         assert_eq!(clock.elapsed(), SPAN * 2);
+        assert_eq!(budget.usage(), Usage { requests: 7, most_in_span: 3 });
     }
 
     #[tokio::test]

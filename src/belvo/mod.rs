@@ -20,7 +20,7 @@ mod meaning;
 mod missing;
 mod undecodable;
 
-pub use budget::{Budget, Urgency};
+pub use budget::{Budget, Urgency, Usage};
 pub use call::{find_link, without_session};
 pub use client::{
     BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkPage, LinkPages, LinkRead, RefreshAnswer, SecretId,
