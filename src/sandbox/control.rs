@@ -14,9 +14,10 @@ use super::bank::NewLink;
 use super::fault::{ApiFault, ArmedApiFault, WebhookFault};
 use super::institution::Institution;
 use super::link::{AccessMode, Link, LinkStatus, Login};
+use super::post_box::{Delivery, Parcel};
 use super::schedule::RefreshOutcome;
 use super::webhook::{PayloadShape, Webhook};
-use super::world::{Delivery, Parcel, Target, World};
+use super::world::{Target, World};
 
 /// Why a string could not be pulled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -217,7 +218,7 @@ impl Control {
     /// Sends the body of an earlier delivery again, byte for byte, after `delay`.
     pub fn replay(&self, delivery: u64, delay: Duration) -> Result<(), ControlError> {
         self.shared.change(|world, now| {
-            let found = world.deliveries.iter().find(|found| found.seq == delivery);
+            let found = world.post_box.deliveries.iter().find(|found| found.seq == delivery);
             let found = found.cloned().ok_or(ControlError::NoSuchDelivery(delivery))?;
             let parcel = Parcel {
                 webhook_id: found.webhook_id,
@@ -234,7 +235,7 @@ impl Control {
 
     /// Every attempt to deliver a webhook after the `after`th, the first first.
     pub fn deliveries(&self, after: u64) -> Vec<Delivery> {
-        self.shared.world().deliveries_after(after).cloned().collect()
+        self.shared.world().post_box.deliveries_after(after).cloned().collect()
     }
 
     /// Waits for the first attempt after the `after`th that this is true of.
@@ -243,12 +244,12 @@ impl Control {
         after: u64,
         wanted: impl Fn(&Delivery) -> bool,
     ) -> Result<Delivery, ControlError> {
-        self.wait(|world| world.deliveries_after(after).find(|found| wanted(found)).cloned()).await
+        self.wait(|world| world.post_box.deliveries_after(after).find(|found| wanted(found)).cloned()).await
     }
 
     /// Waits until no webhook is on its way or waiting, retries included.
     pub async fn settled(&self) -> Result<(), ControlError> {
-        self.wait(|world| world.is_settled().then_some(())).await
+        self.wait(|world| world.post_box.is_settled().then_some(())).await
     }
 
     /// Moves the sandbox's time forward: tokens age, cool-downs end, webhooks and retries come due.
@@ -259,7 +260,7 @@ impl Control {
 
     /// Forgets every webhook that is still on its way.
     pub fn clear_webhooks(&self) {
-        self.shared.change(|world, _| world.clear_queue());
+        self.shared.change(|world, _| world.post_box.clear());
     }
 
     async fn wait<T>(&self, found: impl Fn(&World) -> Option<T>) -> Result<T, ControlError> {

@@ -2,7 +2,7 @@
 //!
 //! One parcel at a time, so the order on the wire is the order in the queue and a test that wants disorder asks for it.
 //! A refused parcel comes back one step later than the time before (linear back-off), five times; then it is lost, and
-//! nothing can read it back. Next: [`super::world::World::post`], where parcels come from.
+//! nothing can read it back. Next: [`super::post_box`], where parcels come from.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use secrecy::ExposeSecret;
 
 use super::Shared;
 use super::clock::millis;
-use super::world::{DeliveryOutcome, Parcel, Target};
+use super::post_box::{DeliveryOutcome, Parcel};
+use super::world::Target;
 
 /// The first attempt and five retries (webhook docs, oldest copy).
 pub(crate) const ATTEMPTS_MAX: u32 = 6;
@@ -22,9 +23,9 @@ pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
         let wait = {
             let mut world = shared.world();
             let now = shared.clock.now_ms();
-            match world.take_due(now) {
+            match world.post_box.take_due(now) {
                 Some(parcel) => Next::Deliver(parcel, world.target.clone()),
-                None => Next::Sleep(world.next_due().map(|due| due - now)),
+                None => Next::Sleep(world.post_box.next_due().map(|due| due - now)),
             }
         };
         match wait {
@@ -76,14 +77,14 @@ fn settle(shared: &Shared, mut parcel: Parcel, outcome: DeliveryOutcome) {
         let mut world = shared.world();
         let now = shared.clock.now_ms();
         let lost = outcome.is_ok() || matches!(outcome, DeliveryOutcome::NoUrl) || parcel.attempt >= ATTEMPTS_MAX;
-        world.record(now, &parcel, outcome);
+        world.post_box.record(now, &parcel, outcome);
         if !lost {
             let step = millis(shared.config.webhook_retry_step);
             let due_at = now.saturating_add(step.saturating_mul(i64::from(parcel.attempt)));
             parcel.attempt += 1;
             world.enqueue(due_at, parcel);
         }
-        world.in_flight = false;
+        world.post_box.in_flight = false;
     }
     shared.announce();
 }

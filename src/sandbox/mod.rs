@@ -6,7 +6,7 @@
 //! Belvo would have to be made twice to go unnoticed.
 //!
 //! A tour: `link` and `world` are the state; `bank` is a login and `schedule` what Belvo does by itself;
-//! `webhook` is what is said and `courier` how it is delivered; `api` is Belvo's HTTP, `widget` the page a user
+//! `webhook` is what is said, `post_box` where it waits and `courier` how it is delivered; `api` is Belvo's HTTP, `widget` the page a user
 //! would see, `control` the strings to pull, in process and over HTTP. [`scenario`] plays whole
 //! stories.
 
@@ -28,6 +28,7 @@ mod webhook;
 
 mod consent;
 mod fault;
+mod post_box;
 mod world;
 
 mod bank;
@@ -47,9 +48,9 @@ pub use cli::{SandboxArgs, run};
 pub use control::{Control, ControlError, NewWebhook};
 pub use fault::{ApiFault, WebhookFault};
 pub use link::{AccessMode, LinkStatus, Login, LoginFailure};
+pub use post_box::{Delivery, DeliveryOutcome};
 pub use schedule::RefreshOutcome;
 pub use webhook::PayloadShape;
-pub use world::{Delivery, DeliveryOutcome};
 
 use clock::Clock;
 use world::{Rules, Target, World};
