@@ -14,8 +14,8 @@ use super::fault::WebhookFault;
 use super::webhook::Webhook;
 use super::world::World;
 
-/// How many delivery records are kept; the oldest go first.
-const DELIVERIES_MAX: usize = 200_000;
+/// The first attempt and five retries (webhook docs, oldest copy).
+const ATTEMPTS_MAX: u32 = 6;
 
 /// A webhook on its way.
 #[derive(Clone, Debug)]
@@ -81,8 +81,8 @@ pub struct Delivery {
 pub(crate) struct PostBox {
     /// The records of the latest attempts, numbered in order.
     pub(crate) deliveries: VecDeque<Delivery>,
-    /// Whether the courier is out with a parcel.
-    pub(crate) in_flight: bool,
+    /// How many parcels have been taken out, and nobody has said yet what came of them.
+    in_flight: usize,
     queue: BTreeMap<(i64, u64), Parcel>,
     held: Vec<(i64, Parcel)>,
     delivered: u64,
@@ -107,7 +107,7 @@ impl World {
             attempt: 1,
         };
         match fault {
-            Some((WebhookFault::Drop, _)) => self.post_box.record(now, &parcel, DeliveryOutcome::Dropped),
+            Some((WebhookFault::Drop, _)) => self.record(now, &parcel, DeliveryOutcome::Dropped),
             Some((WebhookFault::Duplicate, _)) => {
                 self.enqueue(due_at, parcel.clone());
                 self.enqueue(due_at, parcel);
@@ -131,6 +131,24 @@ impl World {
         let seq = self.seq();
         self.post_box.queue.insert((due_at, seq), parcel);
     }
+
+    /// Writes down what came of a parcel that was taken out. A refused one comes back one step later than the time
+    /// before (linear back-off), five times; then it is lost, and nothing can read it back.
+    pub(crate) fn settle(&mut self, now: i64, mut parcel: Parcel, outcome: DeliveryOutcome) {
+        self.post_box.in_flight = self.post_box.in_flight.saturating_sub(1);
+        let is_over = outcome.is_ok() || outcome == DeliveryOutcome::NoUrl || parcel.attempt >= ATTEMPTS_MAX;
+        self.record(now, &parcel, outcome);
+        if !is_over {
+            let wait_ms = self.rules.retry_step_ms.saturating_mul(i64::from(parcel.attempt));
+            parcel.attempt += 1;
+            self.enqueue(now.saturating_add(wait_ms), parcel);
+        }
+    }
+
+    fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome) {
+        let kept = self.rules.deliveries_kept;
+        self.post_box.record(now, parcel, outcome, kept);
+    }
 }
 
 impl PostBox {
@@ -139,16 +157,17 @@ impl PostBox {
         self.queue.first_key_value().map(|(key, _)| key.0)
     }
 
-    /// Takes the next parcel out if it is due, and marks the courier as being out with it.
-    pub(crate) fn take_due(&mut self, now: i64) -> Option<Parcel> {
+    /// Takes the next parcel out if it is due, with the time it was due at. [`World::settle`] has to follow.
+    pub(crate) fn take_due(&mut self, now: i64) -> Option<(i64, Parcel)> {
         let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= now)?;
-        self.in_flight = true;
-        Some(entry.remove())
+        self.in_flight += 1;
+        let ((due_at, _), parcel) = entry.remove_entry();
+        Some((due_at, parcel))
     }
 
     /// Whether nothing is on its way or waiting.
     pub(crate) fn is_settled(&self) -> bool {
-        self.queue.is_empty() && self.held.is_empty() && !self.in_flight
+        self.queue.is_empty() && self.held.is_empty() && self.in_flight == 0
     }
 
     /// Forgets every webhook that is on its way.
@@ -163,10 +182,9 @@ impl PostBox {
         self.deliveries.range(start..)
     }
 
-    /// Writes down what came of an attempt.
-    pub(crate) fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome) {
+    fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome, kept: usize) {
         self.delivered += 1;
-        if self.deliveries.len() == DELIVERIES_MAX {
+        if self.deliveries.len() >= kept.max(1) {
             self.deliveries.pop_front();
         }
         self.deliveries.push_back(Delivery {

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::agenda::Agenda;
 use super::consent::Consent;
 use super::fault::Faults;
 use super::link::Link;
@@ -48,11 +49,25 @@ pub(crate) struct Rules {
     pub(crate) data_delay_ms: i64,
     /// How many failed logins make a link `invalid`.
     pub(crate) logins_until_invalid: u32,
+    /// How much longer each retry of a webhook waits than the one before.
+    pub(crate) retry_step_ms: i64,
+    /// How many delivery records are kept.
+    pub(crate) deliveries_kept: usize,
+    /// Whether things happen by themselves.
+    pub(crate) schedule: bool,
+    /// Whether a refresh says that a consent is about to end: at Belvo, opt-in by its support.
+    pub(crate) consent_warnings: bool,
+    /// Whether all links are gone on the first of the month.
+    pub(crate) monthly_wipe: bool,
 }
 
 impl Rules {
     /// `expiry` of the 428's example.
     pub(crate) const SESSION_LIFE_MS: i64 = 9_600 * 1_000;
+    /// A refresh gives word of a consent's end when it is this near (webhook docs, Consents).
+    pub(crate) const CONSENT_WARNING_MS: i64 = 7 * 24 * 3_600 * 1_000;
+    /// A single link that becomes recurrent gets its history on the next day (API reference, Links).
+    pub(crate) const FIRST_HISTORY_MS: i64 = 24 * 3_600 * 1_000;
     /// Widget access tokens live ten minutes.
     pub(crate) const TOKEN_LIFE_MS: i64 = 600 * 1_000;
     /// One `refresh/` per link in ten minutes.
@@ -71,7 +86,9 @@ pub(crate) struct World {
     pub(crate) links: BTreeMap<Uuid, Link>,
     pub(crate) sessions: HashMap<String, Session>,
     pub(crate) tokens: HashMap<String, Token>,
+    /// By the link each belongs to.
     pub(crate) consents: BTreeMap<Uuid, Consent>,
+    pub(crate) agenda: Agenda,
     /// When the latest links were deleted, for the limit of five a minute.
     pub(crate) deletions: VecDeque<i64>,
     pub(crate) faults: Faults,
@@ -90,6 +107,7 @@ impl World {
             sessions: HashMap::new(),
             tokens: HashMap::new(),
             consents: BTreeMap::new(),
+            agenda: Agenda::default(),
             deletions: VecDeque::new(),
             faults: Faults::default(),
             target,
