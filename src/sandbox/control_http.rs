@@ -79,6 +79,7 @@ impl From<ControlError> for Refusal {
             ControlError::NoSuchLink(_) | ControlError::NoSuchDelivery(_) => StatusCode::NOT_FOUND,
             ControlError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
             ControlError::NoSuchInstitution(_)
+            | ControlError::NoSuchResource(_)
             | ControlError::NotRecurrent(_)
             | ControlError::NotValid(_)
             | ControlError::NoConsent(_) => StatusCode::BAD_REQUEST,

@@ -1,8 +1,7 @@
 //! The one task that delivers webhooks: in order of their time, with Belvo's timeout and retries.
 //!
 //! One parcel at a time, so the order on the wire is the order in the queue and a test that wants disorder asks for it.
-//! A refused parcel comes back one step later than the time before (linear back-off), five times; then it is lost, and
-//! nothing can read it back. Next: [`super::world::World::post`], where parcels come from.
+//! Next: [`super::post_box`], where parcels come from, and what follows a delivery.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +9,8 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::Shared;
-use super::clock::millis;
-use super::world::{DeliveryOutcome, Parcel, Target};
-
-/// The first attempt and five retries (webhook docs, oldest copy).
-pub(crate) const ATTEMPTS_MAX: u32 = 6;
+use super::post_box::{DeliveryOutcome, Parcel};
+use super::world::Target;
 
 /// The task's loop; ends when the sandbox stops.
 pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
@@ -22,9 +18,9 @@ pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
         let wait = {
             let mut world = shared.world();
             let now = shared.clock.now_ms();
-            match world.take_due(now) {
-                Some(parcel) => Next::Deliver(parcel, world.target.clone()),
-                None => Next::Sleep(world.next_due().map(|due| due - now)),
+            match world.post_box.take_due(now) {
+                Some((_, parcel)) => Next::Deliver(parcel, world.target.clone()),
+                None => Next::Sleep(world.post_box.next_due().and_then(|due_at| shared.clock.until(due_at))),
             }
         };
         match wait {
@@ -33,13 +29,12 @@ pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
                     outcome = deliver(&client, &parcel, target.as_ref(), shared.config.webhook_timeout) => outcome,
                     () = shared.stop.cancelled() => return,
                 };
-                settle(&shared, parcel, outcome);
+                shared.change(|world, now| world.settle(now, parcel, outcome));
             }
-            Next::Sleep(ms) => {
-                let nap = Duration::from_millis(ms.map_or(u64::MAX / 4, |ms| u64::try_from(ms).unwrap_or(0)));
+            Next::Sleep(nap) => {
                 tokio::select! {
                     () = shared.wake.notified() => {}
-                    () = tokio::time::sleep(nap) => {}
+                    () = super::sleep(nap) => {}
                     () = shared.stop.cancelled() => return,
                 }
             }
@@ -50,7 +45,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
 /// What the loop does next.
 enum Next {
     Deliver(Parcel, Option<Target>),
-    Sleep(Option<i64>),
+    Sleep(Option<Duration>),
 }
 
 async fn deliver(
@@ -69,21 +64,4 @@ async fn deliver(
         Err(error) if error.is_timeout() => DeliveryOutcome::TimedOut,
         Err(error) => DeliveryOutcome::Failed(error.without_url().to_string()),
     }
-}
-
-fn settle(shared: &Shared, mut parcel: Parcel, outcome: DeliveryOutcome) {
-    {
-        let mut world = shared.world();
-        let now = shared.clock.now_ms();
-        let lost = outcome.is_ok() || matches!(outcome, DeliveryOutcome::NoUrl) || parcel.attempt >= ATTEMPTS_MAX;
-        world.record(now, &parcel, outcome);
-        if !lost {
-            let step = millis(shared.config.webhook_retry_step);
-            let due_at = now.saturating_add(step.saturating_mul(i64::from(parcel.attempt)));
-            parcel.attempt += 1;
-            world.enqueue(due_at, parcel);
-        }
-        world.in_flight = false;
-    }
-    shared.announce();
 }

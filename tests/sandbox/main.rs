@@ -7,4 +7,5 @@ mod bench;
 
 mod api;
 mod roads;
+mod time;
 mod webhooks;

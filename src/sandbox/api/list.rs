@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-use crate::sandbox::link::{AccessMode, CREATED_BY, Link, LinkStatus};
+use crate::sandbox::link::{AccessMode, CREATED_BY, Link, LinkStatus, RefreshRate};
 use crate::sandbox::problem::Problem;
 
 /// The query of a list call.
@@ -119,7 +119,7 @@ impl<'a> LinkFilter<'a> {
     pub(crate) fn matches(&self, link: &Link) -> bool {
         let id = link.id.to_string();
         let external_id = link.external_id.as_deref().unwrap_or_default();
-        let refresh_rate = link.refresh_rate.as_deref().unwrap_or_default();
+        let refresh_rate = link.refresh_rate.map(RefreshRate::as_str).unwrap_or_default();
         let one_of = [
             ("id", id.as_str()),
             ("institution", link.institution.name),
