@@ -86,6 +86,8 @@ pub(crate) struct World {
     pub(crate) links: BTreeMap<Uuid, Link>,
     pub(crate) sessions: HashMap<String, Session>,
     pub(crate) tokens: HashMap<String, Token>,
+    /// When each token was minted, the oldest first.
+    pub(crate) minted: VecDeque<(i64, String)>,
     /// By the link each belongs to.
     pub(crate) consents: BTreeMap<Uuid, Consent>,
     pub(crate) agenda: Agenda,
@@ -106,6 +108,7 @@ impl World {
             links: BTreeMap::new(),
             sessions: HashMap::new(),
             tokens: HashMap::new(),
+            minted: VecDeque::new(),
             consents: BTreeMap::new(),
             agenda: Agenda::default(),
             deletions: VecDeque::new(),

@@ -2,6 +2,8 @@
 //!
 //! The numbers are made up from the link's id, the same each time. Next: [`super::super::bank`] for the login.
 
+use std::collections::BTreeMap;
+
 use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -45,13 +47,18 @@ pub(super) async fn consents(
 ) -> Result<Response, Problem> {
     let world = shared.world();
     let wanted = params.get("link_id").or_else(|| params.get("link"));
-    let all: Vec<_> = world
-        .consents
-        .values()
-        .filter(|consent| wanted.is_none_or(|id| *id == consent.link_id.to_string()))
+    let all: Vec<_> = of_link(&world.consents, wanted)
         .filter(|consent| params.get("status").is_none_or(|status| status == consent.status))
         .collect();
     page(&all, &params, &uri, &headers, |consent| consent.to_json(world.links.get(&consent.link_id)))
+}
+
+/// What belongs to the wanted link, or to all.
+fn of_link<'w, T>(all: &'w BTreeMap<Uuid, T>, wanted: Option<&String>) -> Box<dyn Iterator<Item = &'w T> + 'w> {
+    match wanted {
+        None => Box::new(all.values()),
+        Some(text) => Box::new(text.parse().ok().and_then(|id: Uuid| all.get(&id)).into_iter()),
+    }
 }
 
 /// `GET /api/<resource>/`: what has been collected, which is nothing before the webhook said so.
@@ -63,11 +70,7 @@ pub(super) async fn list(
     Query(params): Query<Params>,
 ) -> Result<Response, Problem> {
     let world = shared.world();
-    let wanted = params.get("link");
-    let items: Vec<Value> = world
-        .links
-        .values()
-        .filter(|link| wanted.is_none_or(|id| *id == link.id.to_string()))
+    let items: Vec<Value> = of_link(&world.links, params.get("link"))
         .filter(|link| link.collected.contains(&resource.to_uppercase()))
         .flat_map(|link| items(resource, link))
         .collect();
