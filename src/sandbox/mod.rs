@@ -87,6 +87,9 @@ pub struct SandboxConfig {
     pub secret_password: SecretString,
     /// How long a receiver may take. Belvo's integration checklists say five seconds.
     pub webhook_timeout: Duration,
+    /// How many webhooks are under way at the same time. Belvo sends one for each resource in parallel; one at a time
+    /// keeps them in order.
+    pub deliveries_at_once: usize,
     /// The first retry comes after one step, the second after two more, and so on. Belvo does not say how long it is.
     pub webhook_retry_step: Duration,
     /// How soon the `historical_update` webhooks follow a creation, a repair or a refresh.
@@ -121,6 +124,7 @@ impl Default for SandboxConfig {
             secret_id: "sandbox".into(),
             secret_password: SecretString::from("sandbox"),
             webhook_timeout: Duration::from_secs(5),
+            deliveries_at_once: 1,
             webhook_retry_step: Duration::from_secs(10),
             data_delay: Duration::from_millis(300),
             logins_until_invalid: 6,
