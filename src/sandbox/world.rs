@@ -14,6 +14,7 @@ use super::consent::Consent;
 use super::fault::Faults;
 use super::link::Link;
 use super::post_box::PostBox;
+use super::rate_limit::RateLimit;
 use super::webhook::PayloadShape;
 
 /// An MFA session that waits for its token (428).
@@ -94,6 +95,7 @@ pub(crate) struct World {
     /// When the latest links were deleted, for the limit of five a minute.
     pub(crate) deletions: VecDeque<i64>,
     pub(crate) faults: Faults,
+    pub(crate) rate_limit: RateLimit,
     pub(crate) target: Option<Target>,
     pub(crate) shape: PayloadShape,
     pub(crate) post_box: PostBox,
@@ -113,6 +115,7 @@ impl World {
             agenda: Agenda::default(),
             deletions: VecDeque::new(),
             faults: Faults::default(),
+            rate_limit: RateLimit::new(None),
             target,
             shape,
             post_box: PostBox::default(),

@@ -103,7 +103,7 @@ pub(super) async fn retrieve(
         if !link.institution.resources.contains(&name.as_str()) {
             return Err(Problem::of("unsupported_operation"));
         }
-        world.log_in(now, id)?;
+        world.log_in_for(now, id, std::slice::from_ref(&name))?;
         if wants_async(&headers) {
             let request_id = world.uuid();
             world.post_historical(now, id, vec![name], request_id);
