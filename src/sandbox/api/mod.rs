@@ -4,6 +4,7 @@
 //! to a link is in [`super::bank`].
 
 mod data;
+mod items;
 mod links;
 mod list;
 mod token;
