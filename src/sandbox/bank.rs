@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::institution::{Access, Institution};
 use super::link::{AccessMode, Link, LinkStatus, Login, LoginFailure, RefreshRate, Storage};
 use super::problem::Problem;
+use super::quota::Quota;
 use super::webhook::Webhook;
 use super::world::{Rules, Session, World};
 
@@ -83,6 +84,7 @@ impl World {
             failed_logins: 0,
             refreshed_at: None,
             collected: BTreeSet::new(),
+            quota: Quota::default(),
             session: None,
             planned_refresh: None,
             planned_history: None,
@@ -178,8 +180,21 @@ impl World {
         Ok(())
     }
 
+    /// One login to read these resources, within the limits of a consent.
+    pub(crate) fn log_in_for(&mut self, now: i64, id: Uuid, resources: &[String]) -> Result<(), Problem> {
+        let limited = |link: &&Link| link.institution.access == Access::Consent && link.status == LinkStatus::Valid;
+        if self.links.get(&id).filter(limited).is_some_and(|link| !link.quota.allows(now, resources)) {
+            return Err(Problem::of("operational_limits_reached"));
+        }
+        self.log_in(now, id)?;
+        if let Some(link) = self.links.get_mut(&id) {
+            link.quota.spend(now, resources);
+        }
+        Ok(())
+    }
+
     /// One login with the stored credentials, for reading data. This is where links break.
-    pub(crate) fn log_in(&mut self, now: i64, id: Uuid) -> Result<(), Problem> {
+    fn log_in(&mut self, now: i64, id: Uuid) -> Result<(), Problem> {
         let limit = self.rules.logins_until_invalid;
         let link = self.links.get_mut(&id).ok_or_else(|| Problem::of("not_found"))?;
         match link.status {
@@ -224,7 +239,7 @@ impl World {
             let minutes = (Rules::REFRESH_EVERY_MS - since + 59_999) / 60_000;
             return Err(Problem::link_refreshed(minutes));
         }
-        self.log_in(now, id)?;
+        self.log_in_for(now, id, &resources)?;
         let request_id = self.uuid();
         if let Some(link) = self.links.get_mut(&id) {
             link.refreshed_at = Some(now);

@@ -13,9 +13,10 @@ use uuid::Uuid;
 use super::Shared;
 use super::bank::NewLink;
 use super::fault::{ApiFault, ArmedApiFault, WebhookFault};
-use super::institution::Institution;
+use super::institution::{Access, Institution};
 use super::link::{AccessMode, Link, LinkStatus, Login};
 use super::post_box::{Delivery, Parcel};
+use super::quota::QuotaUse;
 use super::schedule::RefreshOutcome;
 use super::webhook::{PayloadShape, Webhook};
 use super::world::{Target, World};
@@ -132,6 +133,15 @@ impl Control {
     /// Sets whether refreshes find anything. Without new data a repair is followed by no webhook at all.
     pub fn set_fresh_data(&self, link: Uuid, fresh: bool) -> Result<(), ControlError> {
         self.with_link(link, |link| link.fresh_data = fresh)
+    }
+
+    /// What a link that hangs on a consent has used up of its month; of any other, nothing counts.
+    pub fn quotas(&self, link: Uuid) -> Result<Vec<QuotaUse>, ControlError> {
+        let now = self.now_ms();
+        self.read_link(link, |link| {
+            let is_limited = link.institution.access == Access::Consent;
+            if is_limited { link.quota.uses(now) } else { Vec::new() }
+        })
     }
 
     /// Repairs a link as the widget's success does, but without the widget.

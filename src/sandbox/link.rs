@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::agenda::Slot;
 use super::clock::{belvo_time, millis};
 use super::institution::Institution;
+use super::quota::Quota;
 
 /// Belvo's word on a link (API reference, Links).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -251,6 +252,8 @@ pub(crate) struct Link {
     pub(crate) refreshed_at: Option<i64>,
     /// Resources that have been collected, and can be listed.
     pub(crate) collected: BTreeSet<String>,
+    /// What it has used up of its month, if it hangs on a consent.
+    pub(crate) quota: Quota,
     /// The MFA session that waits for its token: at most one, for a new one voids it.
     pub(crate) session: Option<String>,
     /// Where its next scheduled refresh is in the agenda.

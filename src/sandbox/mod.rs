@@ -31,6 +31,8 @@ mod webhook;
 mod consent;
 mod fault;
 mod post_box;
+mod quota;
+mod rate_limit;
 mod world;
 
 mod bank;
@@ -56,10 +58,12 @@ pub use fault::{ApiFault, WebhookFault};
 pub use fleet::NewFleetLink;
 pub use link::{AccessMode, LinkStatus, Login, LoginFailure, RefreshRate};
 pub use post_box::{Delivery, DeliveryOutcome};
+pub use quota::QuotaUse;
 pub use schedule::RefreshOutcome;
 pub use webhook::PayloadShape;
 
 use clock::Clock;
+use rate_limit::RateLimit;
 use world::{Rules, Target, World};
 
 /// Who takes webhooks out of the post box.
@@ -87,6 +91,9 @@ pub struct SandboxConfig {
     pub secret_password: SecretString,
     /// How long a receiver may take. Belvo's integration checklists say five seconds.
     pub webhook_timeout: Duration,
+    /// How many webhooks are under way at the same time. Belvo sends one for each resource in parallel; one at a time
+    /// keeps them in order.
+    pub deliveries_at_once: usize,
     /// The first retry comes after one step, the second after two more, and so on. Belvo does not say how long it is.
     pub webhook_retry_step: Duration,
     /// How soon the `historical_update` webhooks follow a creation, a repair or a refresh.
@@ -95,6 +102,8 @@ pub struct SandboxConfig {
     pub logins_until_invalid: u32,
     /// Which generation of Belvo's webhook body to send.
     pub payload_shape: PayloadShape,
+    /// How many calls of the API are let through in 30 seconds; without a number, any. Belvo's reference says 80.
+    pub requests_per_30s: Option<u32>,
     /// What its clock goes by.
     pub time: SandboxTime,
     /// Whether Belvo does by itself what it does by itself: refreshes recurrent links by their rate, ends consents on
@@ -121,10 +130,12 @@ impl Default for SandboxConfig {
             secret_id: "sandbox".into(),
             secret_password: SecretString::from("sandbox"),
             webhook_timeout: Duration::from_secs(5),
+            deliveries_at_once: 1,
             webhook_retry_step: Duration::from_secs(10),
             data_delay: Duration::from_millis(300),
             logins_until_invalid: 6,
             payload_shape: PayloadShape::Current,
+            requests_per_30s: None,
             time: SandboxTime::Wall,
             schedule: false,
             consent_warnings: true,
@@ -241,6 +252,7 @@ impl Shared {
         let authorization = config.webhook_authorization.clone();
         let target = config.webhook_url.clone().map(|url| Target { url, authorization });
         let mut world = World::new(rules, config.seed, target, config.payload_shape);
+        world.rate_limit = RateLimit::new(config.requests_per_30s);
         world.plan_wipe(clock.now_ms());
         Self {
             world: Mutex::new(world),

@@ -14,6 +14,7 @@ use super::consent::Consent;
 use super::fault::Faults;
 use super::link::Link;
 use super::post_box::PostBox;
+use super::rate_limit::RateLimit;
 use super::webhook::PayloadShape;
 
 /// An MFA session that waits for its token (428).
@@ -86,12 +87,15 @@ pub(crate) struct World {
     pub(crate) links: BTreeMap<Uuid, Link>,
     pub(crate) sessions: HashMap<String, Session>,
     pub(crate) tokens: HashMap<String, Token>,
+    /// When each token was minted, the oldest first.
+    pub(crate) minted: VecDeque<(i64, String)>,
     /// By the link each belongs to.
     pub(crate) consents: BTreeMap<Uuid, Consent>,
     pub(crate) agenda: Agenda,
     /// When the latest links were deleted, for the limit of five a minute.
     pub(crate) deletions: VecDeque<i64>,
     pub(crate) faults: Faults,
+    pub(crate) rate_limit: RateLimit,
     pub(crate) target: Option<Target>,
     pub(crate) shape: PayloadShape,
     pub(crate) post_box: PostBox,
@@ -106,10 +110,12 @@ impl World {
             links: BTreeMap::new(),
             sessions: HashMap::new(),
             tokens: HashMap::new(),
+            minted: VecDeque::new(),
             consents: BTreeMap::new(),
             agenda: Agenda::default(),
             deletions: VecDeque::new(),
             faults: Faults::default(),
+            rate_limit: RateLimit::new(None),
             target,
             shape,
             post_box: PostBox::default(),

@@ -26,7 +26,7 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let filter = LinkFilter::new(&params)?;
     let world = shared.world();
-    let mut links: Vec<&Link> = world.links.values().filter(|link| filter.matches(link)).collect();
+    let mut links = filter.select(&world.links);
     links.sort_unstable_by_key(|link| std::cmp::Reverse(link.seq));
     page(&links, &params, &uri, &headers, |link| link.to_json())
 }
