@@ -15,7 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("clock", &["link"]),
     ("drawing", &["link"]),
     ("contract", &["link"]),
-    ("belvo", &["tls", "link", "contract"]),
+    ("belvo", &["tls", "link", "clock", "contract"]),
     ("store", &["link", "contract"]),
     ("engine", &["link", "contract", "belvo", "store"]),
     ("nats", &["tls", "link", "clock", "contract", "store", "engine"]),
@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("http", &["link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
     // Belvo in a box shares no word of Belvo's with what it tests.
     ("sandbox", &["tls", "clock"]),
-    ("service", &["belvo", "store", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
+    ("service", &["clock", "belvo", "store", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
     ("demo", &["link", "clock", "contract", "nats", "tls", "config", "sandbox", "service"]),
     ("cli", &["contract", "drawing", "nats", "schemas", "tls", "config", "telemetry", "sandbox", "service", "demo"]),
     ("main", &["cli"]),

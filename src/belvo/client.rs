@@ -182,7 +182,7 @@ impl Client {
         Ok(Self { base, id, password, http, budget: Budget::default() })
     }
 
-    /// With a budget of its own; clones share it.
+    /// With a budget of its own, whose clock it goes by; clones share it.
     #[must_use]
     pub fn with_budget(self, budget: Budget) -> Self {
         Self { budget, ..self }
@@ -300,13 +300,13 @@ impl Client {
     ) -> Result<(Answer, Duration), CallError> {
         self.budget.take(urgency).await.map_err(|wait| call.held_back(wait))?;
         let request = fill(self.http.request(call.method.clone(), url));
-        let sent_at = tokio::time::Instant::now();
+        let sent_at = self.budget.clock().elapsed();
         let response = request.send().await.map_err(|error| call.broke_off(error))?;
         let answer = Answer::read(response, bytes_max).await.map_err(|error| call.broke_off(error))?;
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             self.budget.pause(answer.retry_after.unwrap_or(THROTTLED_PAUSE));
         }
-        Ok((answer, sent_at.elapsed()))
+        Ok((answer, self.budget.clock().elapsed().saturating_sub(sent_at)))
     }
 }
 

@@ -246,7 +246,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_CONSENT_REFRESHES_MAX",
         Number,
         Some("4"),
-        "refreshes asked for in a month for a link with a consent, which has a quota of 8",
+        "monthly refreshes for a link with a consent (quota: 8)",
     ),
     row(
         "policy.consent_notice",

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::agenda::Slot;
 use super::clock::belvo_time;
 use super::link::Link;
 use super::webhook::Webhook;
@@ -18,6 +19,8 @@ pub(crate) struct Consent {
     pub(crate) status: &'static str,
     pub(crate) created_at: i64,
     pub(crate) expires_at: i64,
+    /// Where its end is in the agenda.
+    pub(crate) planned_end: Option<Slot>,
 }
 
 impl Consent {

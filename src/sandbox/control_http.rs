@@ -8,6 +8,7 @@
 //! | `POST /sandbox/links/{id}/status` | `{status}` | set without a webhook |
 //! | `POST /sandbox/links/{id}/login` | `{login}`, see [`Login::from_name`] | what the bank says next |
 //! | `POST /sandbox/links/{id}/fresh-data` | `{fresh}` | whether refreshes find anything |
+//! | `GET /sandbox/links/{id}/quotas` | | `[{resource, limit, used}]` of this month, for a link with a consent |
 //! | `POST /sandbox/links/{id}/repair` | | as the widget's success |
 //! | `POST /sandbox/links/{id}/consent` | `{event, within_secs?}` | `about_to_expire`, `expire`, `renew` |
 //! | `POST /sandbox/wipe` | | `{links}`: how many are gone |
@@ -56,6 +57,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/sandbox/links/{id}/status", post(status))
         .route("/sandbox/links/{id}/login", post(login))
         .route("/sandbox/links/{id}/fresh-data", post(fresh_data))
+        .route("/sandbox/links/{id}/quotas", get(quotas))
         .route("/sandbox/links/{id}/repair", post(repair))
         .route("/sandbox/links/{id}/consent", post(consent))
         .route("/sandbox/wipe", post(wipe))
@@ -79,6 +81,7 @@ impl From<ControlError> for Refusal {
             ControlError::NoSuchLink(_) | ControlError::NoSuchDelivery(_) => StatusCode::NOT_FOUND,
             ControlError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
             ControlError::NoSuchInstitution(_)
+            | ControlError::NoSuchResource(_)
             | ControlError::NotRecurrent(_)
             | ControlError::NotValid(_)
             | ControlError::NoConsent(_) => StatusCode::BAD_REQUEST,
@@ -174,6 +177,10 @@ struct FreshBody {
 async fn fresh_data(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<FreshBody>) -> Answer {
     Control::new(shared).set_fresh_data(id, body.fresh)?;
     done()
+}
+
+async fn quotas(State(shared): Handle, Path(id): Path<Uuid>) -> Answer {
+    Ok(Json(json!(Control::new(shared).quotas(id)?)))
 }
 
 async fn repair(State(shared): Handle, Path(id): Path<Uuid>) -> Answer {

@@ -57,6 +57,14 @@ async fn lists_have_pages_and_filters() {
     assert_eq!(count("created_at__lt=2020-01-01").await, 0);
     assert_eq!(count("created_at__range=2020-01-01,2999-01-01").await, 25);
     assert_eq!(count(&format!("id__in={},{}", seen[0].as_str().unwrap(), Uuid::nil())).await, 1);
+    let (one, other) = (seen[0].as_str().unwrap(), seen[1].as_str().unwrap());
+    assert_eq!(count(&format!("id__in={one},{other}&id={one}")).await, 1);
+    assert_eq!(count(&format!("id__in={one}&id={other}")).await, 0);
+    assert_eq!(count("id=no-id").await, 0);
+    let (_, two) = bench.get(&format!("/api/links/?id__in={other},{one}")).await;
+    assert_eq!((&two["results"][0]["id"], &two["results"][1]["id"]), (&json!(one), &json!(other)), "the newest first");
+    let by = two["results"][0]["created_by"].as_str().unwrap();
+    assert_eq!((count(&format!("created_by__not_in={by}")).await, count("created_by__not_in=else").await), (0, 25));
     assert_eq!(count("page_size=5000&no_such_filter=1").await, 25);
     assert_eq!(bench.refused(Method::GET, "/api/links/?status=sad", Value::Null).await.1["code"], "invalid_choice");
     assert_eq!(bench.refused(Method::GET, "/api/links/?page=9", Value::Null).await.0, 404);

@@ -36,6 +36,22 @@ async fn a_refused_webhook_comes_back_five_times() {
 }
 
 #[tokio::test]
+async fn a_slow_answer_holds_up_nobody_else() {
+    let mut bench = Bench::with(|config| {
+        config.deliveries_at_once = 2;
+        config.webhook_timeout = Duration::from_secs(3_600);
+    })
+    .await;
+    let link = bench.control.add_link("tatooine_mx_fiscal", RECURRENT, None).unwrap();
+    bench.answers.send(Answer::Never).unwrap();
+    bench.control.repair(link).unwrap();
+    assert_eq!(bench.webhooks(4).await.len(), 4, "one of them is never answered");
+    let told = bench.control.wait_for_delivery(2, |_| true).await.unwrap();
+    assert_eq!((told.seq, told.outcome), (3, DeliveryOutcome::Answered(200)));
+    assert_eq!(bench.control.deliveries(0).len(), 3, "and one slot is still taken by it");
+}
+
+#[tokio::test]
 async fn webhooks_go_wrong_on_demand() {
     let mut bench = Bench::new().await;
     let control = bench.control.clone();

@@ -275,7 +275,7 @@ impl<'a> Player<'a> {
         }
         let id = self.id(&expected.link)?;
         if let Some(wanted) = &expected.belvo {
-            let status = self.control.status(id);
+            let status = self.control.status_of(id);
             compare("Belvo's status", status.map_or("gone", |status| status.as_str()).to_owned(), wanted.clone());
         }
         let heard = self.ear.about(id, self.began);
