@@ -76,7 +76,9 @@ pub(super) fn moves(known: &Known, read: Read, policy: &Policy) -> Option<Move> 
     let step = step(link, &input, now, policy).ok()?;
     let to = step.link.state.name();
     // A link that was first heard of in a webhook is one whose institution nobody has said: prompts name it.
-    let introduces = link.profile.institution.is_none() && step.link.profile.institution.is_some();
+    // The date of a consent is what its timer runs to.
+    let introduces = (link.profile.institution.is_none() && step.link.profile.institution.is_some())
+        || link.profile.consent != step.link.profile.consent;
     if known.is_known() && to == step.from && !introduces {
         return None;
     }

@@ -4,7 +4,8 @@
 //!   survey   every link there is, once after the start: what relink never heard of       ─┐
 //!   broken   Belvo's lists of broken links, each hour: what should have been told        ─┼─▶ belvo.observation.<link>
 //!   held     those relink holds to be broken, each hour: what was repaired unseen        ─┤    (and mute, for what is
-//!   rotate   fifty of all links at a time, the whole fleet once a day                    ─┘    adopted: adoption.rs)
+//!   rotate   fifty of all links at a time, the whole fleet once a day                    ─┤    adopted: adoption.rs)
+//!   consents all consents, once a day: due dates, and what ended without a word          ─┘
 //! ```
 //!
 //! It decides nothing about a link. It asks the machine, which is pure, whether a read would move the link, and
@@ -28,6 +29,7 @@
 
 mod adoption;
 mod compare;
+mod consents;
 mod pace;
 mod vanished;
 

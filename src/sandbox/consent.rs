@@ -11,7 +11,7 @@ use super::clock::belvo_time;
 use super::link::Link;
 use super::webhook::Webhook;
 
-/// One consent (data dictionary, consents).
+/// One consent (API reference, consents).
 #[derive(Clone, Debug)]
 pub(crate) struct Consent {
     pub(crate) id: Uuid,
@@ -23,21 +23,28 @@ pub(crate) struct Consent {
     pub(crate) planned_end: Option<Slot>,
 }
 
+/// The logo of the only institution that has consents here.
+const LOGO: &str = "https://statics.belvo.io/widget/images/institutions/ofmockbank.svg";
+
 impl Consent {
     /// As `GET /api/consents/` lists it.
     pub(crate) fn to_json(&self, link: Option<&Link>) -> Value {
         json!({
             "id": self.id,
             "link_id": self.link_id,
-            "institution": link.map(|link| link.institution.name),
+            "display_name": "Ralph Bragg",
+            "document_number": "76109277673",
+            "user_name": "Ralph Bragg",
+            "belvo_organization_name": "ACME Corporation",
+            "belvo_institution_name": link.map(|link| link.institution.name),
             "institution_display_name": link.map(|link| link.institution.display_name),
+            "institution_icon_logo": LOGO,
             "status": self.status,
             "created_at": belvo_time(self.created_at),
             "expired_at": belvo_time(self.expires_at),
             "undefined_consent_expiration": false,
-            "consent_duration": "366",
-            "permissions": ["REGISTER", "ACCOUNTS", "CREDIT_CARDS", "CREDIT_OPERATIONS"],
-            "created_by": super::link::CREATED_BY,
+            "consent_duration": 366,
+            "permissions": {"REGISTER": ["CUSTOMERS_PERSONAL_IDENTIFICATIONS_READ"], "ACCOUNTS": ["ACCOUNTS_READ"]},
         })
     }
 
@@ -65,7 +72,7 @@ impl Consent {
             "action": "renew",
             "institution": link.institution.name,
             "institution_display_name": link.institution.display_name,
-            "institution_icon_logo": "https://statics.belvo.io/widget/images/institutions/ofmockbank.svg",
+            "institution_icon_logo": LOGO,
         })
     }
 

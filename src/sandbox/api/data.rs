@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
@@ -35,6 +36,14 @@ pub(super) async fn institutions(
         .filter(|institution| params.get("type").is_none_or(|kind| kind == institution.kind))
         .collect();
     page(&all, &params, &uri, &headers, |institution| institution.to_json())
+}
+
+/// `GET /api/consents/{id}/`.
+pub(super) async fn consent(State(shared): Context, Path(id): Path<Uuid>) -> Result<Json<Value>, Problem> {
+    let world = shared.world();
+    let consent = world.consents.values().find(|consent| consent.id == id);
+    let consent = consent.ok_or_else(|| Problem::of("not_found"))?;
+    Ok(Json(consent.to_json(world.links.get(&consent.link_id))))
 }
 
 /// `GET /api/consents/`.
@@ -108,7 +117,7 @@ pub(super) async fn retrieve(
             world.post_historical(now, id, vec![name], request_id);
             return Ok(receipt(request_id));
         }
-        Ok((StatusCode::CREATED, axum::Json(collect(world, id, resource))).into_response())
+        Ok((StatusCode::CREATED, Json(collect(world, id, resource))).into_response())
     })
 }
 
@@ -117,7 +126,7 @@ pub(super) async fn resume(resource: &'static str, State(shared): Context, body:
     let body = object(&body)?;
     shared.change(|world, now| {
         let id = resume_session(world, now, &body)?;
-        Ok(axum::Json(collect(world, id, resource)).into_response())
+        Ok(Json(collect(world, id, resource)).into_response())
     })
 }
 
