@@ -34,6 +34,9 @@ const TOKEN_LIFE: Duration = Duration::from_secs(600);
 /// What update mode needs. Creation needs less, so a token without `read_links` fails only once the user is at it.
 const TOKEN_SCOPES: &str = "read_institutions,write_links,read_links";
 
+/// What a renewal in Belvo's portal needs (guide: My Belvo Portal).
+const RENEWAL_SCOPES: &str = "read_consents,write_consents,write_consent_callback";
+
 /// Belvo's `secretId`.
 #[derive(Clone, Debug)]
 pub struct SecretId(pub SecretString);
@@ -254,18 +257,29 @@ impl Client {
         }
     }
 
-    /// `POST /api/token/`, for update mode of this link. The keys go into the body; the guide says so.
+    /// `POST /api/token/`, for update mode of this link.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn update_token(&self, link: &LinkId) -> Result<WidgetToken, CallError> {
+        self.mint(link, json!({ "link_id": link.as_str(), "scopes": TOKEN_SCOPES })).await
+    }
+
+    /// `POST /api/token/`, for the renewal of the consent behind this link. `widget` is the caller's, and names the user.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn renewal_token(&self, link: &LinkId, widget: Map<String, Value>) -> Result<WidgetToken, CallError> {
+        let mut widget = widget;
+        widget.insert("openfinance_feature".to_owned(), "consent_management".into());
+        self.mint(link, json!({ "widget": widget, "scopes": RENEWAL_SCOPES })).await
+    }
+
+    /// The keys go into the body.
+    async fn mint(&self, link: &LinkId, mut body: Value) -> Result<WidgetToken, CallError> {
         let call = Call { method: Method::POST, path: "/api/token/".to_owned(), link: Some(link) };
-        let body = json!({
-            "id": self.id.0.expose_secret(),
-            "password": self.password.0.expose_secret(),
-            "link_id": link.as_str(),
-            "scopes": TOKEN_SCOPES,
-        });
+        body["id"] = self.id.0.expose_secret().into();
+        body["password"] = self.password.0.expose_secret().into();
         let answer = self.ask(&call, |request| request.json(&body)).await?;
         if !answer.status.is_success() {
             return Err(Refused::of(&call, answer)?.into());

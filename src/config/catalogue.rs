@@ -154,6 +154,13 @@ pub static SETTINGS: &[Setting] = &[
         "where Belvo's hosted widget lives",
     ),
     row(
+        "belvo.portal_url",
+        "RELINK_BELVO_PORTAL_URL",
+        Text,
+        Some("https://meuportal.belvo.com/"),
+        "where users renew open-finance consents",
+    ),
+    row(
         "belvo.requests_per_30s",
         "RELINK_BELVO_REQUESTS_PER_30S",
         Number,
