@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::compare::{self, Read};
+use super::compare::Read;
 use super::{Reconciler, SweepError, Swept};
 use crate::belvo::CallError;
 use crate::contract::Outcome;
@@ -41,7 +41,7 @@ impl Reconciler {
             // The survey introduces links; a consent without a link that relink knows is nobody's yet.
             let pairs = consents.into_iter().zip(known).filter(|(_, known)| known.is_known());
             let moves = pairs.filter_map(|((_, consent), known)| {
-                compare::moves(&known, Read { outcome: Outcome::Consent { consent }, read_at }, &self.parts.policy)
+                self.compare(&known, Read { outcome: Outcome::Consent { consent }, read_at })
             });
             swept.drifted_count += self.report(moves.collect()).await?;
         }

@@ -228,7 +228,7 @@ impl Reconciler {
             for ((id, resource), known) in links.into_iter().zip(known) {
                 let is_known = known.is_known();
                 let read = Read { outcome: Outcome::Found { link: resource }, read_at };
-                match compare::moves(&known, read, &self.parts.policy) {
+                match self.compare(&known, read) {
                     Some(_) if is_known => suspects.push(id),
                     Some(found) => unheard_of.push(found),
                     None => {}
@@ -264,7 +264,7 @@ impl Reconciler {
                 match place.map(|place| found.swap_remove(place)) {
                     Some((_, link, read_at)) => {
                         let read = Read { outcome: Outcome::Found { link }, read_at };
-                        moves.extend(compare::moves(&known, read, &self.parts.policy));
+                        moves.extend(self.compare(&known, read));
                     }
                     None => missing.push(known),
                 }
@@ -307,6 +307,10 @@ impl Reconciler {
     ) -> Result<(), PublishError> {
         let (link, at) = (link.clone(), self.parts.clock.now());
         self.parts.inputs.put(NewInput { kind, link, source: "/relink/reconciler", at, id, body }).await
+    }
+
+    fn compare(&self, known: &Known, read: Read) -> Option<Move> {
+        compare::moves(known, read, &self.parts.policy, self.settings.rotation)
     }
 
     /// What relink knows of these links, in their order.
