@@ -25,7 +25,7 @@ pub enum SandboxTime {
 }
 
 /// The end of the year 9999: time is not written beyond it, and sums with spans cannot overflow.
-const LATEST_MS: i64 = 253_402_300_799_999;
+pub(crate) const LATEST_MS: i64 = 253_402_300_799_999;
 
 /// The clock behind [`SandboxTime`].
 #[derive(Debug)]

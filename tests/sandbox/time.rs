@@ -358,6 +358,32 @@ async fn by_the_wall_clock_the_schedule_runs_by_itself() {
 }
 
 #[tokio::test]
+async fn a_consent_has_no_password_that_could_be_wrong() {
+    let bench = driven(|_| {}).await;
+    let new = NewFleetLink { institution: "ofmockbank_br_retail".into(), ..link(RefreshRate::SixHours) };
+    let id = bench.control.add_fleet_link(new).unwrap();
+    bench.control.set_login(id, Login::Fails(LoginFailure::InvalidCredentials)).unwrap();
+    assert_eq!(live(&bench.control, START_MS + 2 * DAY_MS), []);
+    assert_eq!(bench.control.status_of(id), Ok(LinkStatus::Valid));
+}
+
+#[tokio::test]
+async fn no_time_is_too_far_away() {
+    let bench = driven(|_| {}).await;
+    for at_ms in [i64::MIN, i64::MAX] {
+        bench.control.advance_to(at_ms);
+        let id = bench.control.add_fleet_link(NewFleetLink {
+            institution: "ofmockbank_br_retail".into(),
+            created_at_ms: Some(at_ms),
+            consent_ends_at_ms: Some(at_ms),
+            ..link(RefreshRate::ThirtyDays)
+        });
+        bench.control.advance(Duration::from_secs(60));
+        assert!(bench.control.status_of(id.unwrap()).is_ok());
+    }
+}
+
+#[tokio::test]
 async fn a_fleet_link_has_to_be_possible() {
     let bench = driven(|_| {}).await;
     let nowhere = NewFleetLink { institution: "nowhere".into(), ..NewFleetLink::default() };
