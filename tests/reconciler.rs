@@ -370,8 +370,11 @@ async fn consents_are_followed_without_a_webhook() {
     bench.control.expire_consent(links[1]).unwrap();
     let swept = bench.reconciler().sweep_consents().await.unwrap();
     assert_eq!((swept.read_count, swept.drifted_count), (2, 1));
-    let told = bench
-        .wait("both are told", |said| said.notices("consent_expiring") == 1 && said.notices("update_required") == 1);
+    let told = bench.wait("both are told", |said| {
+        let told = said.notices("consent_expiring") == 1 && said.notices("update_required") == 1;
+        // The notices of a step come before its state.
+        told && said.in_state("invalid") == 1 && said.records[&links[0].to_string()]["consent"]["end"] == "announced"
+    });
     let told = told.await;
     assert_eq!(told.records[&links[1].to_string()]["episode"]["cause"], "consent_ended");
     let consent = &told.records[&links[0].to_string()]["consent"];
