@@ -11,8 +11,8 @@ use relink::contract::{
     At, Because, InputKind, JobBody, JobName, NoticeBody, NoticeName, Origin, OriginKind, Record, RefusedBody,
 };
 use relink::link::{
-    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Effect,
-    Event, Input, Link, Observation, Policy, Profile, Session, Settings, StateName, Status, Timestamp, step,
+    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Due,
+    Effect, Event, Input, Link, Observation, Policy, Profile, Session, Settings, StateName, Status, Timestamp, step,
 };
 use relink::schemas::{documents, schemas, story, write};
 use serde_json::Value;
@@ -243,17 +243,19 @@ fn some_event() -> impl Strategy<Value = Event> {
         5 => Just(Event::DeadlinePassed),
         1 => prop::sample::select(vec![
             Event::CreationUnfinished, Event::SessionExpired, Event::MissingReported, Event::RefreshAccepted,
-            Event::ConsentEnding, Event::ConsentChanged, Event::QuotaReached,
+            Event::ConsentEnding, Event::ConsentChanged, Event::QuotaReached { of_refresh: true },
         ]),
     ]
 }
 
 fn some_consent() -> impl Strategy<Value = Consent> {
-    (prop::option::of(".{0,8}"), prop::option::of(some_time())).prop_map(|(text, due_at)| Consent {
+    let due = prop_oneof![Just(Due::Unknown), Just(Due::Never), some_time().prop_map(Due::At)];
+    (prop::option::of(".{0,8}"), due).prop_map(|(text, due)| Consent {
         id: text.clone(),
-        due_at,
+        due,
         institution_display_name: text.clone(),
         institution_icon_logo: text,
+        ..Consent::default()
     })
 }
 

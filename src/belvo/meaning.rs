@@ -11,7 +11,7 @@ use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};
 use crate::contract::{self, ApiError, CommandName, Outcome, Widget};
 use crate::link::{
-    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Event, Input, LinkId, Observation,
+    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, LinkId, Observation,
     Profile, Session, Status, Timestamp,
 };
 
@@ -159,9 +159,10 @@ pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &Web
         consent: (family == "CONSENT").then(|| {
             Box::new(Consent {
                 id: body.data_text("consent_id"),
-                due_at: body.data_text("consent_due_date").and_then(|at| parse_time(&at)),
+                due: body.data_text("consent_due_date").and_then(|at| parse_time(&at)).map_or(Due::Unknown, Due::At),
                 institution_display_name: body.data_text("institution_display_name"),
                 institution_icon_logo: body.data_text("institution_icon_logo"),
+                ..Consent::default()
             })
         }),
         ..Profile::default()
@@ -182,20 +183,20 @@ pub(super) fn of_api_error(
     let during_update = call.is_repair();
     let event = match (says, call) {
         (ErrorSays::Refuses(_), Call::Creation) => return Meaning::unrelated(Unrelated::Creation, code),
-        (ErrorSays::Breaks(cause), Call::Creation | Call::Resumption | Call::Repair | Call::Use)
-        | (ErrorSays::Refuses(cause), Call::Resumption | Call::Repair | Call::Use) => {
+        (ErrorSays::Breaks(cause), Call::Creation | Call::Resumption | Call::Repair | Call::Refresh | Call::Use)
+        | (ErrorSays::Refuses(cause), Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
             Event::Broken(Breakage { cause, session: None, during_update })
         }
         // The link exists from here on, but has never worked: it must not look like an outage of a customer.
         (ErrorSays::WantsToken, Call::Creation) => Event::CreationUnfinished,
-        (ErrorSays::WantsToken, Call::Resumption | Call::Repair | Call::Use) => {
+        (ErrorSays::WantsToken, Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
             let session = item.session_lives.map(|life| Session { expires_at: received_at.after(life.min(LIFE_MAX)) });
             Event::Broken(Breakage { cause: Cause::Token, session, during_update })
         }
         (ErrorSays::Unfinished, _any) => Event::CreationUnfinished,
         (ErrorSays::SessionOver, _any) => Event::SessionExpired,
         (ErrorSays::Missing, _any) => Event::MissingReported,
-        (ErrorSays::QuotaUsedUp, _any) => Event::QuotaReached,
+        (ErrorSays::QuotaUsedUp, call) => Event::QuotaReached { of_refresh: call == Call::Refresh },
         (ErrorSays::Unrelated(class), _any) => return Meaning::unrelated(class, code),
     };
     let request_id = item.request_id.as_deref().or(error.request_id.as_deref());

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Because;
 use super::words::{AccessModeWord, At, StateWord};
-use crate::link::{ConsentEnd, Link, LinkId, Profile, Quiet, Session, State};
+use crate::link::{Link, LinkId, Profile, Quiet, Session, State};
 
 mod parts;
 
@@ -159,7 +159,7 @@ impl Record {
             refresh: link.refresh.as_ref().map(RefreshRecord::of),
             silence_probed_until,
             silence_reported,
-            consent: profile.consent.as_ref().map(|consent| ConsentRecord::of(consent, link.consent_end)),
+            consent: profile.consent.as_deref().map(ConsentRecord::of),
             asks: AsksRecord::of(link.asks),
             muted: link.muted,
             snoozed_until: link.snoozed_until.map(At),
@@ -228,7 +228,6 @@ impl Record {
             recovered_at: self.recovered_at.map(|at| at.0),
             refresh: self.refresh.as_ref().map(RefreshRecord::parse),
             quiet,
-            consent_end: self.consent.as_ref().map_or(ConsentEnd::Ahead, ConsentRecord::parse_end),
             asks: self.asks.as_ref().map(AsksRecord::parse).transpose()?.unwrap_or_default(),
             muted: self.muted,
             snoozed_until: self.snoozed_until.map(|at| at.0),

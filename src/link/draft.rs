@@ -1,11 +1,10 @@
 //! A link while one event changes it.
 //!
-//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `refresh`, `consent`, `upkeep`, `orders`.
+//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `refresh`, `renewal`, `upkeep`, `orders`.
 //! Each notes effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{
-    ConsentEnd, DedupKey, Effect, Episode, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step,
-    Timestamp,
+    DedupKey, Effect, Episode, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step, Timestamp,
 };
 
 /// A link being changed by one event. Thrown away whole if the event is refused.
@@ -38,12 +37,9 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn learn(&mut self, profile: &Profile) {
-        let due_at = self.link.consent_due_at();
+        let due = self.link.consent_due();
         self.link.profile.learn(profile);
-        if self.link.consent_due_at() != due_at {
-            self.link.consent_end = ConsentEnd::Ahead;
-            self.consent_moved = true;
-        }
+        self.consent_moved = self.link.consent_due() != due;
     }
 
     pub(super) fn has_learnt(&self, before: &Link) -> bool {

@@ -254,6 +254,10 @@ proptest! {
                     let refused = matches!(answer, Err(Refusal::Stale | Refusal::Repeated));
                     prop_assert!(!doubts || refused, "{:?}", answer);
                 }
+                (Event::ConsentObserved(seen), answer) if heard.before.recovered_at > Some(seen.observed_at) => {
+                    let refused = matches!(answer, Err(Refusal::Stale | Refusal::Repeated));
+                    prop_assert!(seen.status == ConsentStatus::Authorised || refused, "{:?}", answer);
+                }
                 _ => {}
             }
         }

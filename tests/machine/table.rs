@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::world::{ENDINGS, HOUR, MINUTE, START, Story, events, profiles, shift};
+use crate::world::{DAY, ENDINGS, HOUR, MINUTE, START, Story, events, profiles, shift};
 use relink::link::table::MOVES;
-use relink::link::{Event, EventName, Input, Link, Policy, Profile, Refusal, StateName, Timestamp, step};
+use relink::link::{Consent, Due, Event, EventName, Input, Link, Policy, Profile, Refusal, StateName, Timestamp, step};
 
 const WALKS: u64 = 60;
 const WALK_LENGTH: usize = 40;
@@ -43,7 +43,10 @@ fn explore() -> Seen {
 }
 
 fn try_everything(link: &Link, now: Timestamp, policy: &Policy, seen: &mut Seen) {
-    let news = Profile { external_id: Some("user-7".into()), ..Profile::default() };
+    // A consent that was renewed is news that some events go by.
+    let due = Due::At(shift(now, 400 * DAY));
+    let consent = Some(Box::new(Consent { due, ..Consent::default() }));
+    let news = Profile { external_id: Some("user-7".into()), consent, ..Profile::default() };
     for at in [Some(now), link.deadline(policy)].into_iter().flatten() {
         for event in events(at).into_iter().chain(ENDINGS) {
             let targets = seen.entry((link.state.name(), event.name())).or_default();

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::super::words::{At, AttemptWord, CauseWord, StateWord};
 use super::{BadRecord, is_false};
 use crate::link::{
-    Asks, Breakage, Consent, ConsentEnd, DedupKey, Episode, EpisodeNumber, Fallback, LinkId, Month, Phase, Prompt,
-    Refresh, Seen, Session, Suspicion,
+    Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, Fallback, LinkId, Month, Phase, Prompt, Refresh,
+    Seen, Session, Suspicion,
 };
 
 /// An outage.
@@ -104,28 +104,24 @@ pub struct RefreshRecord {
 pub struct ConsentRecord {
     /// Belvo's id of it.
     pub id: Option<String>,
-    /// When it ends.
+    /// When it ends, if that is known.
     pub due_at: Option<At>,
+    /// It has no end.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub endless: bool,
     /// The institution's name for people.
     pub institution_display_name: Option<String>,
     /// Address of the institution's logo.
     pub institution_icon_logo: Option<String>,
-    /// How far its end has been dealt with.
-    #[serde(default)]
-    pub end: ConsentEndWord,
-}
-
-/// How far the end of a consent has been dealt with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ConsentEndWord {
-    /// Nothing has been said of it.
-    #[default]
-    Ahead,
-    /// It has been announced.
-    Announced,
-    /// It has passed, or its date is no longer right.
-    Passed,
+    /// The user has been told that it ends.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub announced: bool,
+    /// The end that was announced, if it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced_for: Option<At>,
+    /// The end that has passed, and was taken for the end until Belvo said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed: Option<At>,
 }
 
 /// How often relink asked Belvo for a refresh of the link in one calendar month (Brazil's time).
@@ -263,34 +259,28 @@ impl RefreshRecord {
 }
 
 impl ConsentRecord {
-    pub(super) fn of(consent: &Consent, end: ConsentEnd) -> Self {
+    pub(super) fn of(consent: &Consent) -> Self {
         Self {
-            end: match end {
-                ConsentEnd::Ahead => ConsentEndWord::Ahead,
-                ConsentEnd::Announced => ConsentEndWord::Announced,
-                ConsentEnd::Passed => ConsentEndWord::Passed,
-            },
             id: consent.id.clone(),
-            due_at: consent.due_at.map(At),
+            due_at: consent.due.at().map(At),
+            endless: consent.due == Due::Never,
             institution_display_name: consent.institution_display_name.clone(),
             institution_icon_logo: consent.institution_icon_logo.clone(),
+            announced: consent.announced.is_some(),
+            announced_for: consent.announced.and_then(Due::at).map(At),
+            passed: consent.passed.map(At),
         }
     }
 
     pub(super) fn parse(&self) -> Consent {
+        let due = |at: Option<At>| at.map_or(Due::Unknown, |At(at)| Due::At(at));
         Consent {
             id: self.id.clone(),
-            due_at: self.due_at.map(|at| at.0),
+            due: if self.endless { Due::Never } else { due(self.due_at) },
             institution_display_name: self.institution_display_name.clone(),
             institution_icon_logo: self.institution_icon_logo.clone(),
-        }
-    }
-
-    pub(super) const fn parse_end(&self) -> ConsentEnd {
-        match self.end {
-            ConsentEndWord::Ahead => ConsentEnd::Ahead,
-            ConsentEndWord::Announced => ConsentEnd::Announced,
-            ConsentEndWord::Passed => ConsentEnd::Passed,
+            announced: self.announced.then(|| due(self.announced_for)),
+            passed: self.passed.map(|at| at.0),
         }
     }
 }
