@@ -140,7 +140,7 @@ impl<S: Store> Engine<S> {
                 match stepped {
                     Ok(Ok(step)) => {
                         plan.tally.add(word, "accepted");
-                        let because = Because::of(&step, event, origin);
+                        let because = Because::of(&step, &input, origin);
                         self.take(&step, lane, because, plan);
                     }
                     Ok(Err(refusal)) => {
@@ -204,13 +204,12 @@ impl<S: Store> Engine<S> {
             let under_way = self.overlay.contains_key(&id);
             let Some(Held { link, lane }) = self.load(&id)? else { continue };
             let input = Input::from(Event::DeadlinePassed);
-            let event = input.event.name();
             match step(&link, &input, now, &self.policy) {
                 Ok(step) => {
                     plan.tally.add("timer", "accepted");
                     let origin =
                         Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: At(now) };
-                    let because = Because::of(&step, event, origin);
+                    let because = Because::of(&step, &input, origin);
                     self.take(&step, lane, because, plan);
                 }
                 // The index is of before a change that is under way, or of before the policy was changed.

@@ -4,7 +4,8 @@
 //! effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{
-    DedupKey, Effect, Episode, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step, Timestamp,
+    DedupKey, Effect, Episode, Input, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step,
+    Timestamp,
 };
 
 /// A link being changed by one event. Thrown away whole if the event is refused.
@@ -13,14 +14,17 @@ pub(super) struct Draft<'a> {
     pub(super) effects: Vec<Effect>,
     pub(super) now: Timestamp,
     pub(super) policy: &'a Policy,
+    /// [`Input::incident`]
+    pub(super) incident: bool,
 }
 
 /// What an arm answers: the state to go to.
 pub(super) type Next = Result<State, Refusal>;
 
 impl<'a> Draft<'a> {
-    pub(super) fn of(link: &Link, now: Timestamp, policy: &'a Policy) -> Self {
-        Self { link: link.clone(), effects: Vec::new(), now: now.max(link.updated_at), policy }
+    pub(super) fn of(link: &Link, input: &Input, now: Timestamp, policy: &'a Policy) -> Self {
+        let now = now.max(link.updated_at);
+        Self { link: link.clone(), effects: Vec::new(), now, policy, incident: input.incident }
     }
 
     pub(super) fn state(&self) -> State {

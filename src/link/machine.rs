@@ -16,8 +16,10 @@
 //!                                                        Invalid ◀────┴───────────────────────────────┘
 //! ```
 //!
+//! The one prompt waits while the link is muted, or its institution has an incident (`incident`).
+//!
 //! [`step`] is the whole decision, and a pure one: no clock, no randomness, no I/O. The match in `next` has an arm for
-//! every state and event; what each arm does is in `breaking`, `repair`, `upkeep` and `orders`.
+//! every state and event; what each arm does is in `breaking`, `repair`, `upkeep`, `orders`.
 //! [`super::table`] is the same thing as data; tests hold the two together.
 //!
 //! An event that cannot move the link is a [`Refusal`], never a silent nothing.
@@ -32,7 +34,7 @@ use super::{Event, Input, Link, Policy, Refusal, State, Step, Timestamp};
 /// # Errors
 /// A [`Refusal`] says why the event changes nothing. The link is then exactly as it was.
 pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Result<Step, Refusal> {
-    let mut draft = Draft::of(link, now, policy);
+    let mut draft = Draft::of(link, input, now, policy);
     if let Some(key) = input.key {
         draft.refuse_repeat(key)?;
     }
@@ -89,12 +91,14 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         }
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::UpdateClaimed) => draft.claim_repair(state),
         (S::Invalid { .. } | S::TokenRequired { .. }, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::Observed(seen)) => draft.observe_broken(state, seen),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::Observed(seen)) => {
+            draft.observe_broken_or_waiting(state, seen)
+        }
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DataArrived(data)) => {
             draft.take_data_while_broken(state, data)
         }
         (S::Invalid { .. } | S::TokenRequired { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DeadlinePassed) => draft.remind(state),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DeadlinePassed) => draft.pass_broken_deadline(state),
 
         // Its user is at it, or says it is done.
         (S::Updating { episode, fallback, phase }, E::Broken(breakage)) => {

@@ -110,7 +110,7 @@ mod tests {
         let mut link = Link::unheard_of(ID.parse().unwrap(), at(0));
         for (event, seconds) in events {
             let profile = Profile { institution: Some("erebor_mx_retail".to_owned()), ..Profile::default() };
-            let input = Input { event: event.clone(), key: None, profile };
+            let input = Input { profile, ..event.clone().into() };
             link = step(&link, &input, at(*seconds), &policy()).unwrap().link;
         }
         Known { link, at: at(looked_at) }

@@ -12,7 +12,7 @@ use crate::bus::{Bus, LANES, Stored, mark};
 /// What one input must come to.
 enum Due {
     /// A state, or the machine's refusal.
-    Event(Input),
+    Event(Box<Input>),
     /// A remark that it changed nothing; kept in the dead letters as well if nobody knows what it is.
     Remark { and_dead: bool },
     /// The dead letters only.
@@ -142,7 +142,7 @@ fn input(bus: &Bus, sequence: u64) -> &Delivery {
 
 fn event(delivery: &Delivery) -> Input {
     match due(delivery) {
-        Due::Event(input) => input,
+        Due::Event(input) => *input,
         Due::Remark { .. } | Due::Dead => panic!("no event, but it moved a link: {delivery:?}"),
     }
 }
@@ -151,7 +151,7 @@ fn due(delivery: &Delivery) -> Due {
     let kind = delivery.kind.parse::<InputKind>();
     let (Ok(kind), Ok(link), []) = (kind, delivery.link.parse(), &delivery.headers[..]) else { return Due::Dead };
     match translate(kind, &link, &delivery.payload, delivery.stored_at()) {
-        Ok(Meaning::Event(input)) => Due::Event(input),
+        Ok(Meaning::Event(input)) => Due::Event(Box::new(input)),
         Ok(Meaning::NotAboutTheLink { .. }) => Due::Remark { and_dead: false },
         Ok(Meaning::Unknown { .. }) => Due::Remark { and_dead: true },
         Err(_) => Due::Dead,

@@ -155,7 +155,14 @@ pub(crate) fn because() -> Because {
     let at = At(Timestamp::from_millis(1_700_000_000_000));
     let origin =
         Origin { kind: OriginKind::Webhook, input_sequence: Some(1), message_id: Some("w-1".into()), heard_at: at };
-    Because { event: "data_arrived".into(), from: StateWord::Unconfirmed, to: StateWord::Valid, at, origin }
+    Because {
+        event: "data_arrived".into(),
+        from: StateWord::Unconfirmed,
+        to: StateWord::Valid,
+        at,
+        incident: false,
+        origin,
+    }
 }
 
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod drawings;
+mod incident;
 mod properties;
 mod table;
 mod traps;
