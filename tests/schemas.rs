@@ -110,6 +110,9 @@ fn there_is_an_example_of_everything() {
     for reason in ["repeated", "not_about_the_link", "unknown"] {
         has("link.refused", Some(reason));
     }
+    for news in ["began", "ended"] {
+        has("link.incident", Some(news));
+    }
     has("link.mark", None);
     has("link.fence", None);
     for kind in InputKind::ALL {

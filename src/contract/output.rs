@@ -26,6 +26,8 @@ pub enum Address {
     Mark(u16),
     /// `link.fence.<lane>`
     Fence(u16),
+    /// `link.incident.<institution>`, with the institution as [`super::institution_token`] spells it.
+    Incident(String),
 }
 
 /// The kinds of notice.
