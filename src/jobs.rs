@@ -4,6 +4,7 @@
 //! refresh that was already asked for answers 409. A job never touches a link's state itself. What Belvo says of the link goes in as an
 //! observation or an API error and is decided where everything is decided.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
@@ -12,11 +13,11 @@ use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::belvo::{CallError, Client, LinkRead, MissingGuard, RefreshAnswer, Unrelated, Verdict};
-use crate::clock;
+use crate::clock::Clock;
 use crate::contract::{InputKind, JobBody, JobName, Observation, Outcome, Source};
 use crate::link::{LinkId, Timestamp};
-use crate::nats::envelope;
-use crate::nats::publisher::{PublishError, Publisher};
+use crate::nats::inputs::{Inputs, NewInput};
+use crate::nats::publisher::PublishError;
 use crate::nats::stream::JOBS_CONSUMER;
 use crate::nats::subject::Subjects;
 
@@ -40,15 +41,23 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Does the jobs of one environment.
 #[derive(Clone)]
 pub struct Worker {
-    context: jetstream::Context,
-    subjects: Subjects,
-    publisher: Publisher,
+    inputs: Arc<dyn Inputs>,
     belvo: Client,
     guard: MissingGuard,
+    clock: Clock,
+}
+
+/// What Belvo said.
+enum Answer {
+    /// It is to be published.
+    Seen(Outcome),
+    /// Too early: to be asked again, after a while.
+    NotYet(Duration, String),
 }
 
 /// How a job ended.
-enum Done {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
     /// What was seen is on the input stream.
     Reported,
     /// To be tried again, after a while.
@@ -57,22 +66,28 @@ enum Done {
     GivenUp(String),
 }
 
+/// What follows a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    Ended,
+    /// Another, after so long.
+    Again(Duration),
+    /// None; somebody has to look at it.
+    GivenUp,
+}
+
 impl Worker {
-    /// A worker that asks `belvo` and publishes through `publisher`; `guard` says when a 404 is believed.
-    pub fn new(
-        context: jetstream::Context,
-        subjects: Subjects,
-        publisher: Publisher,
-        belvo: Client,
-        guard: MissingGuard,
-    ) -> Self {
-        Self { context, subjects, publisher, belvo, guard }
+    /// A worker that asks `belvo` and publishes into `inputs`; `guard` says when a 404 is believed. What it saw is
+    /// dated by `clock`.
+    pub fn new(inputs: Arc<dyn Inputs>, belvo: Client, guard: MissingGuard, clock: Clock) -> Self {
+        Self { inputs, belvo, guard, clock }
     }
 
-    /// Works until `shutdown`, then finishes the calls that are under way.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Works on what the jobs' consumer hands out until `shutdown`, then finishes the calls that are under way.
+    pub async fn run(self, context: jetstream::Context, subjects: Subjects, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            if let Err(problem) = self.work(&shutdown).await {
+            if let Err(problem) = self.work(&context, &subjects, &shutdown).await {
                 tracing::warn!(%problem, "the jobs stopped and will go on");
                 tokio::select! {
                     () = shutdown.cancelled() => {}
@@ -82,10 +97,15 @@ impl Worker {
         }
     }
 
-    async fn work(&self, shutdown: &CancellationToken) -> Result<(), String> {
-        let output = self.subjects.output_stream();
+    async fn work(
+        &self,
+        context: &jetstream::Context,
+        subjects: &Subjects,
+        shutdown: &CancellationToken,
+    ) -> Result<(), String> {
+        let output = subjects.output_stream();
         let consumer: PullConsumer =
-            self.context.get_consumer_from_stream(JOBS_CONSUMER, output).await.map_err(|error| error.to_string())?;
+            context.get_consumer_from_stream(JOBS_CONSUMER, output).await.map_err(|error| error.to_string())?;
         // Pulled no further ahead than what can be worked on: a job that waits here would count as slow and come again.
         let messages = consumer.stream().max_messages_per_batch(CALLS_MAX).messages().await;
         let messages = messages.map_err(|error| error.to_string())?;
@@ -104,8 +124,8 @@ impl Worker {
         });
         let (link, ack) = match parse(&message.payload) {
             Ok((job, link)) => {
-                let done = self.perform(job, &link, stored_at).await;
-                (Some(link), settle(done, job, tries))
+                let done = self.perform(&job, &link, stored_at).await;
+                (Some(link), acknowledge(&done, job.name, tries))
             }
             Err(problem) => {
                 tracing::error!(%problem, "a message on a job subject is not ours and is dropped");
@@ -118,34 +138,60 @@ impl Worker {
         }
     }
 
-    async fn perform(&self, job: JobName, link: &LinkId, stored_at: Timestamp) -> Done {
+    /// Does a job that was asked for at `stored_at`, and publishes what was seen.
+    pub async fn perform(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Done {
         // The question was asked by the clock of the NATS server, the answer is read by ours. An answer is never older than its question,
         // whatever the two clocks think of each other.
-        let observed_at = clock::now().max(stored_at);
-        let outcome = match job {
-            JobName::Verify => match self.belvo.get_link(link).await {
-                Ok(LinkRead::Found(link)) => {
-                    self.guard.note_found(clock::now());
-                    Ok(Ok(Outcome::Found { link }))
+        let observed_at = self.clock.now().max(stored_at);
+        let answer = match job.name {
+            JobName::Verify => {
+                // The consent before the link: what it says is what the link's status leaves open.
+                if let Some(read) = self.read_consent(job, link).await
+                    && let done @ Done::Later(..) = self.report(read.map(Answer::Seen), link, observed_at).await
+                {
+                    return done;
                 }
-                Ok(LinkRead::Missing) => Ok(if self.believes_missing(link) {
-                    Ok(Outcome::Missing)
-                } else {
-                    Err((MISSING_PAUSE, "many links are missing at Belvo: an incident, not deletions"))
-                }),
-                Err(error) => Err(error),
-            },
-            JobName::Refresh => self.belvo.refresh_link(link).await.map(|answer| match answer {
-                RefreshAnswer::Accepted { request_id } => Ok(Outcome::RefreshAccepted { request_id }),
-                RefreshAnswer::CoolingDown { wait } => Err((wait, "it was refreshed a moment ago")),
+                self.belvo.get_link(link).await.map(|read| match read {
+                    LinkRead::Found(link) => {
+                        self.guard.note_found(self.clock.now());
+                        Answer::Seen(Outcome::Found { link })
+                    }
+                    LinkRead::Missing if self.believes_missing(link) => Answer::Seen(Outcome::Missing),
+                    LinkRead::Missing => Answer::NotYet(
+                        MISSING_PAUSE,
+                        "many links are missing at Belvo: an incident, not deletions".to_owned(),
+                    ),
+                })
+            }
+            JobName::Refresh => self.belvo.refresh_link(link, &job.resources).await.map(|answer| match answer {
+                RefreshAnswer::Accepted { request_id } => Answer::Seen(Outcome::RefreshAccepted { request_id }),
+                RefreshAnswer::CoolingDown { wait } => Answer::NotYet(wait, "it was refreshed a moment ago".to_owned()),
             }),
         };
-        let published = match outcome {
-            Ok(Ok(outcome)) => {
+        self.report(answer, link, observed_at).await
+    }
+
+    /// Reads the consent that the job names. None where there is nothing to say of it: not every account may read
+    /// consents, and the link itself still tells something.
+    async fn read_consent(&self, job: &JobBody, link: &LinkId) -> Option<Result<Outcome, CallError>> {
+        match self.belvo.get_consent(link, job.consent_id.as_deref()?).await {
+            Ok(consent) => consent.map(|consent| Ok(Outcome::Consent { consent })),
+            Err(CallError::Permanent { why, .. }) => {
+                tracing::warn!(why, "a consent cannot be read");
+                None
+            }
+            Err(error @ (CallError::Api(_) | CallError::Transient { .. })) => Some(Err(error)),
+        }
+    }
+
+    /// Publishes what Belvo answered.
+    async fn report(&self, answer: Result<Answer, CallError>, link: &LinkId, observed_at: Timestamp) -> Done {
+        let published = match answer {
+            Ok(Answer::Seen(outcome)) => {
                 let observation = Observation { schema_version: None, observed_at, source: Source::Verify, outcome };
                 self.publish(InputKind::Observation, link, serde_json::to_vec(&observation)).await
             }
-            Ok(Err((wait, why))) => return Done::Later(wait, why.to_owned()),
+            Ok(Answer::NotYet(wait, why)) => return Done::Later(wait, why),
             Err(CallError::Api(error)) => self.publish(InputKind::ApiError, link, serde_json::to_vec(&*error)).await,
             Err(CallError::Transient { why, retry_after }) => return Done::Later(retry_after.unwrap_or_default(), why),
             // Somebody will mend the keys, and the question stays.
@@ -162,7 +208,7 @@ impl Worker {
 
     /// Whether a 404 is a deletion. A tombstone is for ever, so it is not while many links are missing.
     fn believes_missing(&self, link: &LinkId) -> bool {
-        let verdict = self.guard.judge_one(link, clock::now());
+        let verdict = self.guard.judge_one(link, self.clock.now());
         if verdict == (Verdict::Incident { begins: true }) {
             tracing::error!(
                 "Belvo does not know many links that relink knows; as long as that lasts, none counts as deleted"
@@ -178,41 +224,55 @@ impl Worker {
         body: serde_json::Result<Vec<u8>>,
     ) -> Result<(), PublishError> {
         let body = body.expect("our bodies have string keys and no failing serializers");
-        let headers = envelope::input_headers(kind, link, "/relink/jobs", clock::now());
-        self.publisher.publish(self.subjects.input(kind, link.as_str()), headers, body.into()).await.map(drop)
+        let (link, at) = (link.clone(), self.clock.now());
+        self.inputs.put(NewInput { kind, link, source: "/relink/jobs", at, id: None, body }).await
     }
 }
 
-fn parse(payload: &[u8]) -> Result<(JobName, LinkId), String> {
+fn parse(payload: &[u8]) -> Result<(JobBody, LinkId), String> {
     let job: JobBody = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     let link = job.link_id.parse::<LinkId>().map_err(|error| error.to_string())?;
-    Ok((job.name, link))
+    Ok((job, link))
 }
 
-fn settle(done: Done, job: JobName, tries: i64) -> AckKind {
+/// What follows after the `tries`th try.
+pub fn settle(done: &Done, tries: i64) -> Next {
+    match done {
+        Done::Reported => Next::Ended,
+        Done::GivenUp(_) => Next::GivenUp,
+        Done::Later(..) if tries >= TRIES_MAX => Next::GivenUp,
+        Done::Later(wait, _) => Next::Again((*wait).max(backoff(tries))),
+    }
+}
+
+/// Says what follows: to the log, to the metrics, and to the consumer.
+fn acknowledge(done: &Done, job: JobName, tries: i64) -> AckKind {
     let count = |outcome: &'static str| {
         metrics::counter!("relink_jobs_total", "job" => job.as_str(), "outcome" => outcome).increment(1);
     };
-    match done {
-        Done::Reported => {
+    let why = match done {
+        Done::Reported => "",
+        Done::Later(_, why) | Done::GivenUp(why) => why,
+    };
+    match settle(done, tries) {
+        Next::Ended => {
             count("reported");
             AckKind::Ack
         }
-        Done::Later(_, why) if tries >= TRIES_MAX => {
-            count("given_up");
-            tracing::error!(job = job.as_str(), tries, why, "a job is given up after too many tries");
-            AckKind::Term
-        }
-        Done::Later(wait, why) => {
+        Next::Again(pause) => {
             count("later");
-            let pause = wait.max(backoff(tries));
             let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(job = job.as_str(), tries, why, pause_ms, "a job will be tried again");
             AckKind::Nak(Some(pause))
         }
-        Done::GivenUp(why) => {
+        Next::GivenUp => {
             count("given_up");
-            tracing::error!(job = job.as_str(), tries, why, "a job is given up: the same call would fail again");
+            tracing::error!(
+                job = job.as_str(),
+                tries,
+                why,
+                "a job is given up: it was tried often, or would fail again"
+            );
             AckKind::Term
         }
     }

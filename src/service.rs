@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
+use crate::clock::Clock;
 use crate::config::{Config, NatsConfig, ReconcilerConfig};
 use crate::http::{self, Door, Parts};
 use crate::jobs::Worker;
@@ -106,10 +107,10 @@ impl Service {
         let phase = node.phase();
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let node = tokio::spawn(node.run(node_stop.clone()));
-        let guard = MissingGuard::default();
+        let (guard, clock) = (MissingGuard::default(), Clock::wall());
         let jobs = belvo.clone().map(|belvo| {
-            let worker = Worker::new(context.clone(), subjects.clone(), publisher.clone(), belvo, guard.clone());
-            tokio::spawn(worker.run(stop.clone()))
+            let worker = Worker::new(Arc::new(publisher.clone()), belvo, guard.clone(), clock.clone());
+            tokio::spawn(worker.run(context.clone(), subjects.clone(), stop.clone()))
         });
         let histories = Histories::new(context.clone(), subjects.clone());
         let reconciler = belvo.clone().map(|belvo| {
@@ -117,10 +118,10 @@ impl Service {
                 belvo,
                 guard,
                 store: Arc::new(store.clone()),
-                publisher: publisher.clone(),
-                subjects: subjects.clone(),
-                histories: histories.clone(),
+                inputs: Arc::new(publisher.clone()),
+                histories: Arc::new(histories.clone()),
                 policy: config.policy.clone(),
+                clock,
             };
             let reconciler = Reconciler::new(reconciler_settings(config), parts);
             let task = tokio::spawn(reconciler.clone().run(ready(phase.clone()), stop.clone()));

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use crate::clock::Clock;
 
 /// Belvo's old text: 80 requests in 30 seconds, or the address may be blocked. Newer limits are a matter of contract.
 const REQUESTS_MAX: usize = 80;
@@ -37,6 +37,15 @@ pub enum Urgency {
     Background,
 }
 
+/// What has left so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// How many requests.
+    pub requests: u64,
+    /// The most of them in any one span.
+    pub most_in_span: usize,
+}
+
 /// The shared count. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -46,6 +55,7 @@ pub struct Budget {
 #[derive(Debug)]
 struct Shared {
     requests_max: usize,
+    clock: Clock,
     window: Mutex<Window>,
     /// First come, first served, among those of one urgency.
     turn_now: tokio::sync::Mutex<()>,
@@ -66,9 +76,19 @@ impl Budget {
 
     /// So many requests in any `span`; at least one.
     pub fn within(requests_max: usize, span: Duration) -> Self {
-        let window = Mutex::new(Window { span, sent: VecDeque::new(), paused_until: None });
+        Self::timed(requests_max, span, Clock::wall())
+    }
+
+    /// So many requests in any 30 seconds of this clock; at least one.
+    pub fn by(clock: Clock, requests_max: usize) -> Self {
+        Self::timed(requests_max, SPAN, clock)
+    }
+
+    fn timed(requests_max: usize, span: Duration, clock: Clock) -> Self {
+        let window = Mutex::new(Window { span, sent: VecDeque::new(), paused_until: None, usage: Usage::default() });
         let (turn_now, turn_background) = Default::default();
-        Self { shared: Arc::new(Shared { requests_max: requests_max.max(1), window, turn_now, turn_background }) }
+        let requests_max = requests_max.max(1);
+        Self { shared: Arc::new(Shared { requests_max, clock, window, turn_now, turn_background }) }
     }
 
     /// Waits until one more request may leave, and counts it.
@@ -76,27 +96,37 @@ impl Budget {
     /// # Errors
     /// How long it would still take, if that is longer than such a caller should wait.
     pub async fn take(&self, urgency: Urgency) -> Result<(), Duration> {
-        let Shared { requests_max, turn_now, turn_background, .. } = &*self.shared;
+        let Shared { requests_max, clock, turn_now, turn_background, .. } = &*self.shared;
         let (turn, requests_max, patience) = match urgency {
             Urgency::Now => (turn_now, *requests_max, PATIENCE_NOW),
             Urgency::Background => (turn_background, requests_max.div_ceil(4) * 3, PATIENCE_BACKGROUND),
         };
-        let until = Instant::now() + patience;
+        let until = clock.elapsed() + patience;
         let _turn = turn.lock().await;
         loop {
-            let now = Instant::now();
+            let now = clock.elapsed();
             let admitted = self.window().admit(now, requests_max.min(self.shared.requests_max));
             match admitted {
                 Ok(()) => return Ok(()),
                 Err(wait) if now + wait > until => return Err(wait),
-                Err(wait) => sleep(wait).await,
+                Err(wait) => clock.sleep(wait).await,
             }
         }
     }
 
+    /// What has left so far.
+    pub fn usage(&self) -> Usage {
+        self.window().usage
+    }
+
+    /// What it measures by.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
     /// Belvo said to wait (429, `Retry-After`): nothing leaves for so long.
     pub fn pause(&self, span: Duration) {
-        self.window().pause(Instant::now(), span);
+        self.window().pause(self.clock().elapsed(), span);
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
@@ -104,33 +134,36 @@ impl Budget {
     }
 }
 
-/// When the last requests left.
+/// When the last requests left, as the clock's [`Clock::elapsed`].
 #[derive(Debug)]
 struct Window {
     span: Duration,
-    sent: VecDeque<Instant>,
-    paused_until: Option<Instant>,
+    sent: VecDeque<Duration>,
+    paused_until: Option<Duration>,
+    usage: Usage,
 }
 
 impl Window {
     /// Counts one request at `now`, or says how long it has to wait.
-    fn admit(&mut self, now: Instant, requests_max: usize) -> Result<(), Duration> {
+    fn admit(&mut self, now: Duration, requests_max: usize) -> Result<(), Duration> {
         if let Some(until) = self.paused_until.filter(|&until| until > now) {
             return Err(until - now);
         }
-        while self.sent.front().is_some_and(|&sent| now.saturating_duration_since(sent) >= self.span) {
+        while self.sent.front().is_some_and(|&sent| now.saturating_sub(sent) >= self.span) {
             self.sent.pop_front();
         }
         // The request that has to leave the window first.
         let Some(excess) = self.sent.len().checked_sub(requests_max) else {
             self.sent.push_back(now);
+            self.usage.requests += 1;
+            self.usage.most_in_span = self.usage.most_in_span.max(self.sent.len());
             return Ok(());
         };
         let blocking = self.sent.get(excess).copied().unwrap_or(now);
-        Err((blocking + self.span).saturating_duration_since(now))
+        Err((blocking + self.span).saturating_sub(now))
     }
 
-    fn pause(&mut self, now: Instant, span: Duration) {
+    fn pause(&mut self, now: Duration, span: Duration) {
         self.paused_until = self.paused_until.max(Some(now + span));
     }
 }
@@ -142,7 +175,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Takes whatever it is given for `seconds`, waiting exactly as long as it is told; gives when each request left.
-    fn greedy(window: &mut Window, start: Instant, seconds: u64, requests_max: usize) -> Vec<Instant> {
+    fn greedy(window: &mut Window, start: Duration, seconds: u64, requests_max: usize) -> Vec<Duration> {
         let (mut now, mut sent) = (start, Vec::new());
         while now < start + SECOND * u32::try_from(seconds).unwrap() {
             match window.admit(now, requests_max) {
@@ -155,12 +188,12 @@ mod tests {
     }
 
     fn empty() -> Window {
-        Window { span: SPAN, sent: VecDeque::new(), paused_until: None }
+        Window { span: SPAN, sent: VecDeque::new(), paused_until: None, usage: Usage::default() }
     }
 
     #[test]
     fn no_window_of_thirty_seconds_ever_has_more() {
-        let start = Instant::now();
+        let start = SECOND;
         let sent = greedy(&mut empty(), start, 300, 80);
         assert_eq!(sent.len(), 800, "and no less than that, either");
         for (index, first) in sent.iter().enumerate() {
@@ -171,18 +204,29 @@ mod tests {
 
     #[test]
     fn sweeps_leave_a_quarter() {
-        let (mut window, start) = (empty(), Instant::now());
+        let (mut window, start) = (empty(), SECOND);
         assert_eq!(greedy(&mut window, start, 20, 60).len(), 60);
         assert_eq!(greedy(&mut window, start + SECOND * 20, 5, 80).len(), 20);
     }
 
     #[test]
     fn a_pause_holds_everything() {
-        let (mut window, start) = (empty(), Instant::now());
+        let (mut window, start) = (empty(), SECOND);
         window.pause(start, SECOND * 40);
         window.pause(start, SECOND * 5);
         assert_eq!(window.admit(start + SECOND, 80), Err(SECOND * 39));
         assert_eq!(window.admit(start + SECOND * 40, 80), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_driven_clock_waits_in_its_own_time() {
+        let (clock, _hands) = Clock::driven(crate::link::Timestamp::from_millis(0));
+        let budget = Budget::by(clock.clone(), 4);
+        for _ in 0..7 {
+            budget.take(Urgency::Background).await.unwrap();
+        }
+        assert_eq!(clock.elapsed(), SPAN * 2);
+        assert_eq!(budget.usage(), Usage { requests: 7, most_in_span: 3 });
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@
 //! - [`client`]: the calls relink makes itself; a failure is judged by the same tables
 //! - `budget`: how often all of them together may be made; `missing`: when a 404 is believed
 //!
-//! Imports `link` and `contract` only. It decides what a message *means*, never what follows from it: that is the machine.
+//! It decides what a message *means*, never what follows from it: that is the machine.
 
 pub mod body;
 pub mod client;
@@ -20,10 +20,10 @@ mod meaning;
 mod missing;
 mod undecodable;
 
-pub use budget::{Budget, Urgency};
+pub use budget::{Budget, Urgency, Usage};
 pub use call::{find_link, without_session};
 pub use client::{
-    BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkPage, LinkPages, LinkRead, RefreshAnswer, SecretId,
+    BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, RefreshAnswer, SecretId,
     SecretPassword, Timeouts, WidgetToken,
 };
 pub use meaning::{Meaning, Unrelated};

@@ -11,7 +11,7 @@
 //! A link that breaks while no incident is known is prompted at once: no prompt is ever delayed for a suspicion.
 
 use super::draft::{Draft, Next};
-use super::{Cause, Effect, Episode, Job, Notice, Observation, Policy, Prompt, Refusal, State, Status, Timestamp};
+use super::{Cause, Episode, Notice, Observation, Policy, Prompt, Refusal, State, Status, Timestamp};
 
 impl Cause {
     /// Whether an institution that is in trouble makes Belvo say this of links whose users did nothing wrong. A consent
@@ -53,7 +53,7 @@ impl Draft<'_> {
         } else if self.policy.can_verify() && may_pass && asked_at.is_none() {
             // A question that is under way was asked while the incident was: its answer would say what is known.
             self.link.verify_asked_at = Some(self.now);
-            self.effects.push(Effect::Job(Job::Verify));
+            self.push_verify();
             episode.prompt =
                 Prompt::Waiting { until: self.now.after(answer_wait(self.policy)), asked_at: Some(self.now) };
         } else {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::{Context, Message};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -86,6 +87,21 @@ impl HistoryError {
 pub struct Histories {
     context: Context,
     subjects: Subjects,
+}
+
+/// Something that knows the histories of links.
+pub trait ReadHistory: Send + Sync {
+    /// What has been decided about a link, oldest first.
+    ///
+    /// # Errors
+    /// [`HistoryError`].
+    fn history<'a>(&'a self, link: &'a LinkId) -> BoxFuture<'a, Result<LinkHistory, HistoryError>>;
+}
+
+impl ReadHistory for Histories {
+    fn history<'a>(&'a self, link: &'a LinkId) -> BoxFuture<'a, Result<LinkHistory, HistoryError>> {
+        Box::pin(self.read(link))
+    }
 }
 
 impl Histories {

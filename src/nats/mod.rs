@@ -6,6 +6,7 @@
 //! | [`stream`], [`declaration`] | the one place where streams and consumers are declared; the comparison with what exists |
 //! | [`batch`] | atomic batch publish: all of it or nothing, and a fence that refuses a replaced writer |
 //! | [`publisher`] | the way in: many callers, few small batches, an answer to each |
+//! | [`inputs`] | the same, as far as the jobs and the reconciler need it |
 //! | [`dead_letter`] | what could not be read: set aside with its bytes, listed, replayed |
 //! | [`node`] | **all lanes of this process**: queue, plan, commit, store, acknowledge; starting over from the fences |
 //! | [`lane`], [`resume`] | one partition's deliveries, in order; where it goes on |
@@ -23,6 +24,7 @@ pub mod declaration;
 pub mod stream;
 
 pub mod batch;
+pub mod inputs;
 pub mod publisher;
 
 pub mod dead_letter;

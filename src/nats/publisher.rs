@@ -152,6 +152,11 @@ impl Publisher {
         Self { client, subjects, queue, bytes: Arc::new(Semaphore::new(bytes_max)), bytes_max, closing, tasks }
     }
 
+    /// The subjects it publishes on.
+    pub(super) const fn subjects(&self) -> &Subjects {
+        &self.subjects
+    }
+
     /// Stores one message and gives its sequence in the stream, once it is on the disk.
     ///
     /// Dropping the future does not take the message back.

@@ -112,7 +112,7 @@ impl Reconciler {
 
     /// Whether the link's last word on muting is ours.
     async fn muted_by_adoption(&self, link: &LinkId) -> Result<bool, SweepError> {
-        let history = self.parts.histories.read(link).await?;
+        let history = self.parts.histories.history(link).await?;
         let states = history.entries.into_iter().rev().filter(|entry| entry.kind == HistoryKind::State);
         let because = |mut body: Value| serde_json::from_value::<Because>(body["because"].take()).ok();
         let mute = states.filter_map(|entry| because(entry.body)).find(|because| {

@@ -4,7 +4,8 @@
 //!   survey   every link there is, once after the start: what relink never heard of       ─┐
 //!   broken   Belvo's lists of broken links, each hour: what should have been told        ─┼─▶ belvo.observation.<link>
 //!   held     those relink holds to be broken, each hour: what was repaired unseen        ─┤    (and mute, for what is
-//!   rotate   fifty of all links at a time, the whole fleet once a day                    ─┘    adopted: adoption.rs)
+//!   rotate   fifty of all links at a time, the whole fleet once a day                    ─┤    adopted: adoption.rs)
+//!   consents all consents, once a day: due dates, and what ended without a word          ─┘
 //! ```
 //!
 //! It decides nothing about a link. It asks the machine, which is pure, whether a read would move the link, and
@@ -28,6 +29,7 @@
 
 mod adoption;
 mod compare;
+mod consents;
 mod pace;
 mod vanished;
 
@@ -41,13 +43,12 @@ use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 use crate::belvo::{CallError, Client, IDS_MAX, LinkFilter, MissingGuard};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::contract::{InputKind, Outcome};
 use crate::link::{LinkId, Policy, StateName};
-use crate::nats::envelope;
-use crate::nats::history::{Histories, HistoryError};
-use crate::nats::publisher::{PublishError, Publisher};
-use crate::nats::subject::Subjects;
+use crate::nats::history::{HistoryError, ReadHistory};
+use crate::nats::inputs::{Inputs, NewInput};
+use crate::nats::publisher::PublishError;
 use crate::store::{Page, Query, Store, StoreError};
 
 use self::adoption::Adopted;
@@ -80,13 +81,13 @@ pub struct Parts {
     /// What is known of each link.
     pub store: Arc<dyn Store>,
     /// The way into the input stream.
-    pub publisher: Publisher,
-    /// The subjects of this environment.
-    pub subjects: Subjects,
+    pub inputs: Arc<dyn Inputs>,
     /// What has been decided about each link.
-    pub histories: Histories,
+    pub histories: Arc<dyn ReadHistory>,
     /// The policy of the machine that is asked.
     pub policy: Policy,
+    /// What reads are dated by.
+    pub clock: Clock,
 }
 
 /// Finds what the webhooks missed. Clones are the same reconciler: one step runs at a time.
@@ -146,7 +147,12 @@ impl Reconciler {
     pub fn new(settings: Settings, parts: Parts) -> Self {
         // A restart every day must not leave the links at the end of the order out for ever.
         let anywhere = Uuid::new_v4().to_string().parse().ok();
-        let progress = Progress { rotated_to: anywhere, adopted: Adopted::default() };
+        Self::rotating_from(anywhere, settings, parts)
+    }
+
+    /// A reconciler whose rotation goes on behind `link`, or begins at the beginning.
+    pub fn rotating_from(link: Option<LinkId>, settings: Settings, parts: Parts) -> Self {
+        let progress = Progress { rotated_to: link, adopted: Adopted::default() };
         Self { settings, parts, progress: Arc::new(Mutex::new(progress)), drift: watch::Sender::default() }
     }
 
@@ -221,15 +227,15 @@ impl Reconciler {
         let (mut swept, mut suspects) = (Swept::default(), Vec::new());
         let mut pages = self.parts.belvo.links(filter);
         while let Some(page) = pages.next().await? {
-            let read_at = clock::now().before(page.took);
-            swept.read_count += page.links.len();
-            let links: Vec<_> = page.links.into_iter().filter_map(with_id).collect();
+            let read_at = self.parts.clock.now().before(page.took);
+            swept.read_count += page.items.len();
+            let links: Vec<_> = page.items.into_iter().filter_map(with_id).collect();
             let known = self.known(links.iter().map(|(id, _)| id.clone()).collect()).await?;
             let mut unheard_of = Vec::new();
             for ((id, resource), known) in links.into_iter().zip(known) {
                 let is_known = known.is_known();
                 let read = Read { outcome: Outcome::Found { link: resource }, read_at };
-                match compare::moves(&known, read, &self.parts.policy) {
+                match self.compare(&known, read) {
                     Some(_) if is_known => suspects.push(id),
                     Some(found) => unheard_of.push(found),
                     None => {}
@@ -255,8 +261,8 @@ impl Reconciler {
             let mut found = Vec::new();
             let mut pages = self.parts.belvo.links(&LinkFilter::Ids(chunk.to_vec()));
             while let Some(page) = pages.next().await? {
-                let read_at = clock::now().before(page.took);
-                found.extend(page.links.into_iter().filter_map(with_id).map(|(id, link)| (id, link, read_at)));
+                let read_at = self.parts.clock.now().before(page.took);
+                found.extend(page.items.into_iter().filter_map(with_id).map(|(id, link)| (id, link, read_at)));
             }
             swept.read_count += found.len();
             let mut moves = Vec::new();
@@ -265,7 +271,7 @@ impl Reconciler {
                 match place.map(|place| found.swap_remove(place)) {
                     Some((_, link, read_at)) => {
                         let read = Read { outcome: Outcome::Found { link }, read_at };
-                        moves.extend(compare::moves(&known, read, &self.parts.policy));
+                        moves.extend(self.compare(&known, read));
                     }
                     None => missing.push(known),
                 }
@@ -307,17 +313,17 @@ impl Reconciler {
         body: Vec<u8>,
         id: Option<String>,
     ) -> Result<(), PublishError> {
-        let mut headers = envelope::input_headers(kind, link, "/relink/reconciler", clock::now());
-        if let Some(id) = id {
-            headers.insert("ce-id", id);
-        }
-        let subject = self.parts.subjects.input(kind, link.as_str());
-        self.parts.publisher.publish(subject, headers, body.into()).await.map(drop)
+        let (link, at) = (link.clone(), self.parts.clock.now());
+        self.parts.inputs.put(NewInput { kind, link, source: "/relink/reconciler", at, id, body }).await
+    }
+
+    fn compare(&self, known: &Known, read: Read) -> Option<Move> {
+        compare::moves(known, read, &self.parts.policy, self.settings.rotation)
     }
 
     /// What relink knows of these links, in their order.
     async fn known(&self, ids: Vec<LinkId>) -> Result<Vec<Known>, SweepError> {
-        let now = clock::now();
+        let now = self.parts.clock.now();
         self.ask_store(move |store| ids.into_iter().map(|id| Known::read(store, id, now)).collect()).await
     }
 
@@ -344,7 +350,7 @@ impl Reconciler {
         let result = step.await;
         if result.is_ok() {
             metrics::gauge!("relink_sweep_seconds", "step" => name).set(started.elapsed().as_secs_f64());
-            let ended_at = Duration::from_millis(u64::try_from(clock::now().as_millis()).unwrap_or_default());
+            let ended_at = Duration::from_millis(u64::try_from(self.parts.clock.now().as_millis()).unwrap_or_default());
             metrics::gauge!("relink_sweep_ended_at_seconds", "step" => name).set(ended_at.as_secs_f64());
         } else {
             metrics::counter!("relink_sweep_failures_total", "step" => name).increment(1);

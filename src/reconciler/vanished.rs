@@ -4,10 +4,9 @@
 //! link at all, and of the rest each is asked for once more by itself. What is not believed is left as it is, and asked
 //! again next time.
 
-use super::compare::{self, Known, Read};
+use super::compare::{Known, Read};
 use super::{Reconciler, SweepError, Swept};
 use crate::belvo::{LinkRead, Verdict};
-use crate::clock;
 use crate::contract::Outcome;
 
 impl Reconciler {
@@ -23,9 +22,9 @@ impl Reconciler {
             }
             return Ok(());
         }
-        let mut verdict = self.parts.guard.judge_pass(asked, missing.len(), clock::now());
+        let mut verdict = self.parts.guard.judge_pass(asked, missing.len(), self.parts.clock.now());
         if verdict == Verdict::Believable && !self.parts.belvo.knows_any_link().await? {
-            verdict = self.parts.guard.judge_emptiness(clock::now());
+            verdict = self.parts.guard.judge_emptiness(self.parts.clock.now());
         }
         if let Verdict::Incident { begins } = verdict {
             swept.held_count = missing.len();
@@ -45,12 +44,12 @@ impl Reconciler {
         metrics::gauge!("relink_missing_held").set(0.0);
         let mut moves = Vec::new();
         for known in &missing {
-            let asked_at = clock::now();
+            let asked_at = self.parts.clock.now();
             let outcome = match self.parts.belvo.get_link(known.id()).await? {
                 LinkRead::Found(link) => Outcome::Found { link },
                 LinkRead::Missing => Outcome::Missing,
             };
-            moves.extend(compare::moves(known, Read { outcome, read_at: asked_at }, &self.parts.policy));
+            moves.extend(self.compare(known, Read { outcome, read_at: asked_at }));
         }
         swept.drifted_count += self.report(moves).await?;
         Ok(())

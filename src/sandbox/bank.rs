@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::institution::{Access, Institution};
-use super::link::{AccessMode, Link, LinkStatus, Login, LoginFailure, Storage};
+use super::link::{AccessMode, Link, LinkStatus, Login, LoginFailure, RefreshRate, Storage};
 use super::problem::Problem;
+use super::quota::Quota;
 use super::webhook::Webhook;
 use super::world::{Rules, Session, World};
 
@@ -26,7 +27,11 @@ pub(crate) struct NewLink {
     pub(crate) storage: Option<Storage>,
     pub(crate) stale_in: Option<String>,
     pub(crate) fetch_resources: Option<Vec<String>>,
-    pub(crate) refresh_rate: Option<String>,
+    pub(crate) refresh_rate: Option<RefreshRate>,
+    /// When it was connected; now, if nothing is said.
+    pub(crate) created_at: Option<i64>,
+    /// When its consent ends; after its usual life, if nothing is said.
+    pub(crate) consent_ends_at: Option<i64>,
 }
 
 impl NewLink {
@@ -43,6 +48,8 @@ impl NewLink {
             stale_in: None,
             fetch_resources: None,
             refresh_rate: None,
+            created_at: None,
+            consent_ends_at: None,
         }
     }
 }
@@ -52,6 +59,7 @@ impl World {
     pub(crate) fn add_link(&mut self, now: i64, new: NewLink) -> Uuid {
         let id = self.uuid();
         let recurrent = new.access_mode == AccessMode::Recurrent;
+        let created_at = new.created_at.unwrap_or(now);
         let mut user = [0_u8; 32];
         self.rng.fill(&mut user);
         let link = Link {
@@ -60,13 +68,13 @@ impl World {
             institution: new.institution,
             access_mode: new.access_mode,
             status: LinkStatus::Valid,
-            refresh_rate: recurrent.then(|| new.refresh_rate.unwrap_or_else(|| "7d".into())),
-            created_at: now,
-            last_accessed_at: Some(now),
+            refresh_rate: recurrent.then(|| new.refresh_rate.unwrap_or_default()),
+            created_at,
+            last_accessed_at: Some(created_at),
             external_id: new.external_id,
             institution_user_id: base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, user),
             storage: if recurrent { Storage::Store } else { new.storage.unwrap_or(Storage::Days(365)) },
-            stored_at: now,
+            stored_at: created_at,
             stale_in: new.stale_in.unwrap_or_else(|| "365d".into()),
             fetch_resources: new
                 .fetch_resources
@@ -76,11 +84,16 @@ impl World {
             failed_logins: 0,
             refreshed_at: None,
             collected: BTreeSet::new(),
+            quota: Quota::default(),
+            session: None,
+            planned_refresh: None,
+            planned_history: None,
         };
         self.links.insert(id, link);
         if new.institution.access == Access::Consent {
-            self.give_consent(now, id);
+            self.give_consent(created_at, id, new.consent_ends_at);
         }
+        self.plan_refresh(now, id, created_at);
         id
     }
 
@@ -167,8 +180,21 @@ impl World {
         Ok(())
     }
 
+    /// One login to read these resources, within the limits of a consent.
+    pub(crate) fn log_in_for(&mut self, now: i64, id: Uuid, resources: &[String]) -> Result<(), Problem> {
+        let limited = |link: &&Link| link.institution.access == Access::Consent && link.status == LinkStatus::Valid;
+        if self.links.get(&id).filter(limited).is_some_and(|link| !link.quota.allows(now, resources)) {
+            return Err(Problem::of("operational_limits_reached"));
+        }
+        self.log_in(now, id)?;
+        if let Some(link) = self.links.get_mut(&id) {
+            link.quota.spend(now, resources);
+        }
+        Ok(())
+    }
+
     /// One login with the stored credentials, for reading data. This is where links break.
-    pub(crate) fn log_in(&mut self, now: i64, id: Uuid) -> Result<(), Problem> {
+    fn log_in(&mut self, now: i64, id: Uuid) -> Result<(), Problem> {
         let limit = self.rules.logins_until_invalid;
         let link = self.links.get_mut(&id).ok_or_else(|| Problem::of("not_found"))?;
         match link.status {
@@ -213,7 +239,7 @@ impl World {
             let minutes = (Rules::REFRESH_EVERY_MS - since + 59_999) / 60_000;
             return Err(Problem::link_refreshed(minutes));
         }
-        self.log_in(now, id)?;
+        self.log_in_for(now, id, &resources)?;
         let request_id = self.uuid();
         if let Some(link) = self.links.get_mut(&id) {
             link.refreshed_at = Some(now);
@@ -224,7 +250,7 @@ impl World {
 
     /// The link works again: whatever was wrong with it is over, and open sessions are void.
     pub(crate) fn heal(&mut self, now: i64, id: Uuid) {
-        self.sessions.retain(|_, session| session.link != id);
+        self.close_session(id);
         let Some(link) = self.links.get_mut(&id) else { return };
         link.status = LinkStatus::Valid;
         link.login = Login::Works;
@@ -232,7 +258,7 @@ impl World {
         link.last_accessed_at = Some(now);
         link.stored_at = now;
         if link.institution.access == Access::Consent {
-            self.give_consent(now, id);
+            self.give_consent(now, id, None);
         }
     }
 
@@ -277,10 +303,21 @@ impl World {
 
     /// The 428: opens an MFA session, which voids the link's earlier ones.
     fn ask_for_token(&mut self, now: i64, id: Uuid) -> Problem {
-        self.sessions.retain(|_, session| session.link != id);
+        self.close_session(id);
         let session = self.uuid().simple().to_string();
         let expires_at = now + Rules::SESSION_LIFE_MS;
+        if let Some(link) = self.links.get_mut(&id) {
+            link.session = Some(session.clone());
+        }
         self.sessions.insert(session.clone(), Session { link: id, expires_at });
         Problem::token_required(id, &session, Rules::SESSION_LIFE_MS / 1_000)
+    }
+
+    /// Voids the MFA session of a link, if one is open.
+    fn close_session(&mut self, id: Uuid) {
+        let session = self.links.get_mut(&id).and_then(|link| link.session.take());
+        if let Some(session) = session {
+            self.sessions.remove(&session);
+        }
     }
 }

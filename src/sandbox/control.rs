@@ -1,6 +1,7 @@
 //! The strings to pull, in process: everything a test or a demo can make happen that no API of Belvo's would do.
 //!
-//! A handle is cheap to clone and acts at once. Over HTTP the same is in [`super::control_http`].
+//! A handle is cheap to clone and acts at once. Over HTTP the same is in [`super::control_http`]; time and deliveries by
+//! hand are in [`super::drive`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +13,13 @@ use uuid::Uuid;
 use super::Shared;
 use super::bank::NewLink;
 use super::fault::{ApiFault, ArmedApiFault, WebhookFault};
-use super::institution::Institution;
+use super::institution::{Access, Institution};
 use super::link::{AccessMode, Link, LinkStatus, Login};
+use super::post_box::{Delivery, Parcel};
+use super::quota::QuotaUse;
 use super::schedule::RefreshOutcome;
 use super::webhook::{PayloadShape, Webhook};
-use super::world::{Delivery, Parcel, Target, World};
+use super::world::{Target, World};
 
 /// Why a string could not be pulled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +33,9 @@ pub enum ControlError {
     /// Belvo's scheduler passes single links over.
     #[error("link {0} is single: Belvo refreshes recurrent links only")]
     NotRecurrent(Uuid),
+    /// The institution has no such resource.
+    #[error("the institution has no {0}; GET /api/institutions/ lists what it has")]
+    NoSuchResource(String),
     /// A refresh of a broken link cannot succeed.
     #[error("link {0} is not valid: only a repair can make its refresh succeed")]
     NotValid(Uuid),
@@ -64,7 +70,7 @@ pub struct NewWebhook {
 /// A handle on a sandbox.
 #[derive(Clone, Debug)]
 pub struct Control {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Control {
@@ -115,7 +121,7 @@ impl Control {
     }
 
     /// Belvo's status of a link now.
-    pub fn status(&self, link: Uuid) -> Result<LinkStatus, ControlError> {
+    pub fn status_of(&self, link: Uuid) -> Result<LinkStatus, ControlError> {
         self.read_link(link, |link| link.status)
     }
 
@@ -127,6 +133,15 @@ impl Control {
     /// Sets whether refreshes find anything. Without new data a repair is followed by no webhook at all.
     pub fn set_fresh_data(&self, link: Uuid, fresh: bool) -> Result<(), ControlError> {
         self.with_link(link, |link| link.fresh_data = fresh)
+    }
+
+    /// What a link that hangs on a consent has used up of its month; of any other, nothing counts.
+    pub fn quotas(&self, link: Uuid) -> Result<Vec<QuotaUse>, ControlError> {
+        let now = self.now_ms();
+        self.read_link(link, |link| {
+            let is_limited = link.institution.access == Access::Consent;
+            if is_limited { link.quota.uses(now) } else { Vec::new() }
+        })
     }
 
     /// Repairs a link as the widget's success does, but without the widget.
@@ -168,7 +183,11 @@ impl Control {
 
     /// The monthly wipe: every link is gone, silently. Answers how many there were.
     pub fn wipe(&self) -> usize {
-        self.shared.change(|world, _| world.wipe())
+        self.shared.change(|world, now| {
+            let count = world.wipe();
+            world.plan_wipe(now);
+            count
+        })
     }
 
     /// The next `count` webhooks suffer this.
@@ -217,8 +236,9 @@ impl Control {
     /// Sends the body of an earlier delivery again, byte for byte, after `delay`.
     pub fn replay(&self, delivery: u64, delay: Duration) -> Result<(), ControlError> {
         self.shared.change(|world, now| {
-            let found = world.deliveries.iter().find(|found| found.seq == delivery);
-            let found = found.cloned().ok_or(ControlError::NoSuchDelivery(delivery))?;
+            let found = world.post_box.deliveries_after(delivery.saturating_sub(1)).next();
+            let found =
+                found.filter(|found| found.seq == delivery).cloned().ok_or(ControlError::NoSuchDelivery(delivery))?;
             let parcel = Parcel {
                 webhook_id: found.webhook_id,
                 link_id: found.link_id,
@@ -234,7 +254,7 @@ impl Control {
 
     /// Every attempt to deliver a webhook after the `after`th, the first first.
     pub fn deliveries(&self, after: u64) -> Vec<Delivery> {
-        self.shared.world().deliveries_after(after).cloned().collect()
+        self.shared.world().post_box.deliveries_after(after).cloned().collect()
     }
 
     /// Waits for the first attempt after the `after`th that this is true of.
@@ -243,23 +263,17 @@ impl Control {
         after: u64,
         wanted: impl Fn(&Delivery) -> bool,
     ) -> Result<Delivery, ControlError> {
-        self.wait(|world| world.deliveries_after(after).find(|found| wanted(found)).cloned()).await
+        self.wait(|world| world.post_box.deliveries_after(after).find(|found| wanted(found)).cloned()).await
     }
 
     /// Waits until no webhook is on its way or waiting, retries included.
     pub async fn settled(&self) -> Result<(), ControlError> {
-        self.wait(|world| world.is_settled().then_some(())).await
-    }
-
-    /// Moves the sandbox's time forward: tokens age, cool-downs end, webhooks and retries come due.
-    pub fn advance(&self, span: Duration) {
-        self.shared.clock.advance(span);
-        self.shared.announce();
+        self.wait(|world| world.post_box.is_settled().then_some(())).await
     }
 
     /// Forgets every webhook that is still on its way.
     pub fn clear_webhooks(&self) {
-        self.shared.change(|world, _| world.clear_queue());
+        self.shared.change(|world, _| world.post_box.clear());
     }
 
     async fn wait<T>(&self, found: impl Fn(&World) -> Option<T>) -> Result<T, ControlError> {

@@ -1,56 +1,44 @@
 //! The one task that delivers webhooks: in order of their time, with Belvo's timeout and retries.
 //!
-//! One parcel at a time, so the order on the wire is the order in the queue and a test that wants disorder asks for it.
-//! A refused parcel comes back one step later than the time before (linear back-off), five times; then it is lost, and
-//! nothing can read it back. Next: [`super::world::World::post`], where parcels come from.
+//! One parcel at a time, the order on the wire is the order in the queue, and a test that wants disorder asks for it.
+//! With several at a time it is as with Belvo: nothing is promised, and a slow answer holds up nobody else. Next: [`super::post_box`], where parcels come from, and what follows a delivery.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use tokio::task::JoinSet;
 
 use super::Shared;
-use super::clock::millis;
-use super::world::{DeliveryOutcome, Parcel, Target};
+use super::post_box::{DeliveryOutcome, Parcel};
+use super::world::Target;
 
-/// The first attempt and five retries (webhook docs, oldest copy).
-pub(crate) const ATTEMPTS_MAX: u32 = 6;
-
-/// The task's loop; ends when the sandbox stops.
+/// The task's loop; ends when the sandbox stops, and leaves those who are out where they are.
 pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
+    let at_once = shared.config.deliveries_at_once.max(1);
+    let mut out = JoinSet::new();
     loop {
-        let wait = {
+        let nap = {
             let mut world = shared.world();
-            let now = shared.clock.now_ms();
-            match world.take_due(now) {
-                Some(parcel) => Next::Deliver(parcel, world.target.clone()),
-                None => Next::Sleep(world.next_due().map(|due| due - now)),
+            while out.len() < at_once
+                && let Some((_, parcel)) = world.post_box.take_due(shared.clock.now_ms())
+            {
+                out.spawn(errand(Arc::clone(&shared), client.clone(), parcel, world.target.clone()));
             }
+            world.post_box.next_due().filter(|_| out.len() < at_once).and_then(|due_at| shared.clock.until(due_at))
         };
-        match wait {
-            Next::Deliver(parcel, target) => {
-                let outcome = tokio::select! {
-                    outcome = deliver(&client, &parcel, target.as_ref(), shared.config.webhook_timeout) => outcome,
-                    () = shared.stop.cancelled() => return,
-                };
-                settle(&shared, parcel, outcome);
-            }
-            Next::Sleep(ms) => {
-                let nap = Duration::from_millis(ms.map_or(u64::MAX / 4, |ms| u64::try_from(ms).unwrap_or(0)));
-                tokio::select! {
-                    () = shared.wake.notified() => {}
-                    () = tokio::time::sleep(nap) => {}
-                    () = shared.stop.cancelled() => return,
-                }
-            }
+        tokio::select! {
+            Some(_done) = out.join_next() => {}
+            () = shared.wake.notified() => {}
+            () = super::sleep(nap) => {}
+            () = shared.stop.cancelled() => return,
         }
     }
 }
 
-/// What the loop does next.
-enum Next {
-    Deliver(Parcel, Option<Target>),
-    Sleep(Option<i64>),
+async fn errand(shared: Arc<Shared>, client: reqwest::Client, parcel: Parcel, target: Option<Target>) {
+    let outcome = deliver(&client, &parcel, target.as_ref(), shared.config.webhook_timeout).await;
+    shared.change(|world, now| world.settle(now, parcel, outcome));
 }
 
 async fn deliver(
@@ -69,21 +57,4 @@ async fn deliver(
         Err(error) if error.is_timeout() => DeliveryOutcome::TimedOut,
         Err(error) => DeliveryOutcome::Failed(error.without_url().to_string()),
     }
-}
-
-fn settle(shared: &Shared, mut parcel: Parcel, outcome: DeliveryOutcome) {
-    {
-        let mut world = shared.world();
-        let now = shared.clock.now_ms();
-        let lost = outcome.is_ok() || matches!(outcome, DeliveryOutcome::NoUrl) || parcel.attempt >= ATTEMPTS_MAX;
-        world.record(now, &parcel, outcome);
-        if !lost {
-            let step = millis(shared.config.webhook_retry_step);
-            let due_at = now.saturating_add(step.saturating_mul(i64::from(parcel.attempt)));
-            parcel.attempt += 1;
-            world.enqueue(due_at, parcel);
-        }
-        world.in_flight = false;
-    }
-    shared.announce();
 }

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::agenda::Slot;
 use super::clock::{belvo_time, millis};
 use super::institution::Institution;
+use super::quota::Quota;
 
 /// Belvo's word on a link (API reference, Links).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,6 +66,52 @@ impl AccessMode {
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::Single, Self::Recurrent].into_iter().find(|mode| mode.as_str() == name)
+    }
+}
+
+/// How often Belvo refreshes a recurrent link (API reference, Links).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RefreshRate {
+    /// `6h`
+    #[serde(rename = "6h")]
+    SixHours,
+    /// `12h`
+    #[serde(rename = "12h")]
+    TwelveHours,
+    /// `24h`
+    #[serde(rename = "24h")]
+    Day,
+    /// `7d`, unless another is asked for.
+    #[default]
+    #[serde(rename = "7d")]
+    Week,
+    /// `30d`
+    #[serde(rename = "30d")]
+    ThirtyDays,
+}
+
+impl RefreshRate {
+    const ALL: [(Self, &'static str, u64); 5] = [
+        (Self::SixHours, "6h", 6),
+        (Self::TwelveHours, "12h", 12),
+        (Self::Day, "24h", 24),
+        (Self::Week, "7d", 7 * 24),
+        (Self::ThirtyDays, "30d", 30 * 24),
+    ];
+
+    /// The word itself.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|row| row.0 == self).map_or("", |row| row.1)
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|row| row.1 == name).map(|row| row.0)
+    }
+
+    /// The time from one scheduled refresh to the next, in milliseconds.
+    pub(crate) fn span_ms(self) -> i64 {
+        let hours = Self::ALL.iter().find(|row| row.0 == self).map_or(0, |row| row.2);
+        millis(std::time::Duration::from_secs(hours * 3_600))
     }
 }
 
@@ -186,7 +234,8 @@ pub(crate) struct Link {
     pub(crate) institution: &'static Institution,
     pub(crate) access_mode: AccessMode,
     pub(crate) status: LinkStatus,
-    pub(crate) refresh_rate: Option<String>,
+    /// Only a recurrent link has one.
+    pub(crate) refresh_rate: Option<RefreshRate>,
     pub(crate) created_at: i64,
     pub(crate) last_accessed_at: Option<i64>,
     pub(crate) external_id: Option<String>,
@@ -203,6 +252,14 @@ pub(crate) struct Link {
     pub(crate) refreshed_at: Option<i64>,
     /// Resources that have been collected, and can be listed.
     pub(crate) collected: BTreeSet<String>,
+    /// What it has used up of its month, if it hangs on a consent.
+    pub(crate) quota: Quota,
+    /// The MFA session that waits for its token: at most one, for a new one voids it.
+    pub(crate) session: Option<String>,
+    /// Where its next scheduled refresh is in the agenda.
+    pub(crate) planned_refresh: Option<Slot>,
+    /// Where its first history is in the agenda, if it has just become recurrent.
+    pub(crate) planned_history: Option<Slot>,
 }
 
 impl Link {
@@ -218,7 +275,7 @@ impl Link {
             "institution": self.institution.name,
             "access_mode": self.access_mode.as_str(),
             "status": self.status.as_str(),
-            "refresh_rate": self.refresh_rate,
+            "refresh_rate": self.refresh_rate.map(RefreshRate::as_str),
             "created_by": CREATED_BY,
             "last_accessed_at": self.last_accessed_at.map(belvo_time),
             "external_id": self.external_id,

@@ -5,10 +5,11 @@
 //! and faults in all of them. It shares no code with the rooms it tests (only the clock), so a mistake of ours about
 //! Belvo would have to be made twice to go unnoticed.
 //!
-//! A tour: `link` and `world` are the state; `bank` is a login and `schedule` what Belvo does by itself;
-//! `webhook` is what is said and `courier` how it is delivered; `api` is Belvo's HTTP, `widget` the page a user
-//! would see, `control` the strings to pull, in process and over HTTP. [`scenario`] plays whole
-//! stories.
+//! A tour: `link` and `world` are the state; `bank` is a login, within the limits of `quota`; `agenda` is when Belvo does
+//! something by itself, `schedule` and `consent` what that is; `webhook` is what is said, `post_box` where it waits and
+//! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`, and `widget` the page a user would see.
+//! `control` has the strings to pull, in process and over HTTP; `drive` moves time, and `fleet` makes many links.
+//! [`scenario`] plays whole stories.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod agenda;
 mod clock;
 mod institution;
 mod link;
@@ -28,6 +30,9 @@ mod webhook;
 
 mod consent;
 mod fault;
+mod post_box;
+mod quota;
+mod rate_limit;
 mod world;
 
 mod bank;
@@ -40,19 +45,36 @@ mod widget;
 mod cli;
 mod control;
 mod control_http;
+mod drive;
+mod fleet;
 
 pub mod scenario;
 
 pub use cli::{SandboxArgs, run};
+pub use clock::SandboxTime;
 pub use control::{Control, ControlError, NewWebhook};
+pub use drive::TakenWebhook;
 pub use fault::{ApiFault, WebhookFault};
-pub use link::{AccessMode, LinkStatus, Login, LoginFailure};
+pub use fleet::NewFleetLink;
+pub use link::{AccessMode, LinkStatus, Login, LoginFailure, RefreshRate};
+pub use post_box::{Delivery, DeliveryOutcome};
+pub use quota::QuotaUse;
 pub use schedule::RefreshOutcome;
 pub use webhook::PayloadShape;
-pub use world::{Delivery, DeliveryOutcome};
 
 use clock::Clock;
+use rate_limit::RateLimit;
 use world::{Rules, Target, World};
+
+/// Who takes webhooks out of the post box.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebhookDelivery {
+    /// The sandbox sends them itself, over HTTP.
+    #[default]
+    Send,
+    /// Whoever holds the [`Control`], by [`Control::take_webhooks`] and [`Control::settle_webhook`].
+    ByHand,
+}
 
 /// How a sandbox is set up.
 #[derive(Clone, Debug)]
@@ -69,6 +91,9 @@ pub struct SandboxConfig {
     pub secret_password: SecretString,
     /// How long a receiver may take. Belvo's integration checklists say five seconds.
     pub webhook_timeout: Duration,
+    /// How many webhooks are under way at the same time. Belvo sends one for each resource in parallel; one at a time
+    /// keeps them in order.
+    pub deliveries_at_once: usize,
     /// The first retry comes after one step, the second after two more, and so on. Belvo does not say how long it is.
     pub webhook_retry_step: Duration,
     /// How soon the `historical_update` webhooks follow a creation, a repair or a refresh.
@@ -77,6 +102,21 @@ pub struct SandboxConfig {
     pub logins_until_invalid: u32,
     /// Which generation of Belvo's webhook body to send.
     pub payload_shape: PayloadShape,
+    /// How many calls of the API are let through in 30 seconds; without a number, any. Belvo's reference says 80.
+    pub requests_per_30s: Option<u32>,
+    /// What its clock goes by.
+    pub time: SandboxTime,
+    /// Whether Belvo does by itself what it does by itself: refreshes recurrent links by their rate, ends consents on
+    /// their day. Without it such things happen only when [`Control`] says so.
+    pub schedule: bool,
+    /// Whether a scheduled refresh gives word of a consent that is about to end. At Belvo it is opt-in.
+    pub consent_warnings: bool,
+    /// Whether the schedule has all links gone on the first of each month, as in Belvo's own sandbox.
+    pub monthly_wipe: bool,
+    /// Who delivers webhooks.
+    pub delivery: WebhookDelivery,
+    /// How many records of deliveries are kept; the oldest go first.
+    pub deliveries_kept: usize,
     /// All ids come from it.
     pub seed: u64,
 }
@@ -90,10 +130,18 @@ impl Default for SandboxConfig {
             secret_id: "sandbox".into(),
             secret_password: SecretString::from("sandbox"),
             webhook_timeout: Duration::from_secs(5),
+            deliveries_at_once: 1,
             webhook_retry_step: Duration::from_secs(10),
             data_delay: Duration::from_millis(300),
             logins_until_invalid: 6,
             payload_shape: PayloadShape::Current,
+            requests_per_30s: None,
+            time: SandboxTime::Wall,
+            schedule: false,
+            consent_warnings: true,
+            monthly_wipe: false,
+            delivery: WebhookDelivery::Send,
+            deliveries_kept: 200_000,
             seed: 1,
         }
     }
@@ -124,7 +172,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Listens, and starts delivering webhooks.
+    /// Listens, and starts delivering webhooks and doing what is planned.
     pub async fn start(config: SandboxConfig) -> Result<Self, SandboxError> {
         let address = config.listen;
         let failed = |source| SandboxError::Listen { address, source };
@@ -135,7 +183,12 @@ impl Sandbox {
 
         let shared = Arc::new(Shared::new(config));
         let tasks = TaskTracker::new();
-        tasks.spawn(courier::run(Arc::clone(&shared), client));
+        if shared.config.delivery == WebhookDelivery::Send {
+            tasks.spawn(courier::run(Arc::clone(&shared), client));
+        }
+        if shared.config.schedule && shared.config.time == SandboxTime::Wall {
+            tasks.spawn(agenda::run(Arc::clone(&shared)));
+        }
         let router = api::router(Arc::clone(&shared));
         let stop = shared.stop.clone();
         tasks.spawn(async move {
@@ -189,12 +242,21 @@ impl Shared {
         let rules = Rules {
             data_delay_ms: clock::millis(config.data_delay),
             logins_until_invalid: config.logins_until_invalid.max(1),
+            retry_step_ms: clock::millis(config.webhook_retry_step),
+            deliveries_kept: config.deliveries_kept,
+            schedule: config.schedule,
+            consent_warnings: config.consent_warnings,
+            monthly_wipe: config.monthly_wipe,
         };
+        let clock = Clock::new(config.time);
         let authorization = config.webhook_authorization.clone();
         let target = config.webhook_url.clone().map(|url| Target { url, authorization });
+        let mut world = World::new(rules, config.seed, target, config.payload_shape);
+        world.rate_limit = RateLimit::new(config.requests_per_30s);
+        world.plan_wipe(clock.now_ms());
         Self {
-            world: Mutex::new(World::new(rules, config.seed, target, config.payload_shape)),
-            clock: Clock::default(),
+            world: Mutex::new(world),
+            clock,
             stop: CancellationToken::new(),
             wake: Notify::new(),
             changed: watch::Sender::new(0),
@@ -207,16 +269,40 @@ impl Shared {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, then wakes the courier and whoever watches.
+    /// Changes the state, which everything that was due before has changed by then; wakes the courier and whoever
+    /// watches.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World, i64) -> T) -> T {
-        let answer = change(&mut self.world(), self.clock.now_ms());
+        let answer = {
+            let mut world = self.world();
+            let now = self.clock.now_ms();
+            world.do_what_is_due(now);
+            change(&mut world, now)
+        };
         self.announce();
         answer
     }
 
+    /// Moves time forward; what is due until then happens on the way, each at its own time.
+    pub(crate) fn advance(&self, span_ms: impl FnOnce(i64) -> i64) {
+        {
+            let mut world = self.world();
+            let span_ms = span_ms(self.clock.now_ms());
+            world.do_what_is_due(self.clock.advance(span_ms));
+        }
+        self.announce();
+    }
+
     /// Tells the courier and the watchers that something happened.
-    pub(crate) fn announce(&self) {
+    fn announce(&self) {
         self.wake.notify_one();
         self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Sleeps so long; without an end, for ever.
+async fn sleep(nap: Option<Duration>) {
+    match nap {
+        Some(nap) => tokio::time::sleep(nap).await,
+        None => std::future::pending().await,
     }
 }

@@ -1,19 +1,18 @@
-//! What Belvo does without being asked: scheduled refreshes, consents that end, the monthly wipe.
+//! What Belvo does without being asked: scheduled refreshes, the monthly wipe; and the end of a consent, which is in
+//! [`super::consent`].
 //!
-//! Nothing here runs by a timer: the control handle says when, so that a test decides. These are the only places the
-//! LINK and CONSENT webhooks come from.
-
-use std::time::Duration;
+//! It happens when the agenda says so, if the sandbox has a schedule, and when the control handle says so, in a test that
+//! decides itself. No LINK webhook comes from anywhere else, but for `link_deleted`.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::clock::millis;
-use super::consent::Consent;
+use super::agenda::Planned;
 use super::control::ControlError;
-use super::link::{AccessMode, LinkStatus, Login, LoginFailure};
+use super::institution::Access;
+use super::link::{AccessMode, Link, LinkStatus, Login, LoginFailure};
 use super::webhook::Webhook;
-use super::world::World;
+use super::world::{Rules, World};
 
 /// How the next scheduled refresh of a recurrent link ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +28,67 @@ pub enum RefreshOutcome {
     InstitutionDown,
 }
 
-/// How long a consent runs when it is given or renewed.
-const CONSENT_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
+/// What happens by itself.
+impl World {
+    /// Does everything that is planned until then, each thing at its own time.
+    pub(crate) fn do_what_is_due(&mut self, until: i64) {
+        while let Some((now, planned)) = self.agenda.take_due(until) {
+            match planned {
+                Planned::Refresh(id) => {
+                    self.plan_next_refresh(now, id);
+                    self.refresh_by_itself(now, id);
+                }
+                Planned::FirstHistory(id) => self.first_history(now, id),
+                // The one error there could be is that the consent is gone, and its entry goes with it.
+                Planned::ConsentEnd(id) => drop(self.expire_consent(now, id)),
+                Planned::Wipe => {
+                    self.wipe();
+                    self.plan_wipe(now);
+                }
+            }
+        }
+    }
 
+    /// A scheduled refresh whose outcome the bank decides. A link that is not valid is passed over.
+    fn refresh_by_itself(&mut self, now: i64, id: Uuid) {
+        let Some(link) = self.links.get(&id).filter(|link| link.status == LinkStatus::Valid) else { return };
+        let outcome = link.scheduled_outcome();
+        let consent = self.consents.get(&id).filter(|_| self.rules.consent_warnings);
+        if let Some(consent) = consent.filter(|consent| consent.expires_at - now <= Rules::CONSENT_WARNING_MS) {
+            let webhook = consent.about_to_expire(link);
+            self.post(now, now, webhook);
+        }
+        let refreshed = self.scheduled_refresh(now, id, outcome);
+        debug_assert!(refreshed.is_ok(), "the link is there, recurrent and valid: {refreshed:?}");
+    }
+
+    fn first_history(&mut self, now: i64, id: Uuid) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.planned_history = None;
+        if link.status == LinkStatus::Valid && link.scheduled_outcome() == RefreshOutcome::Ok {
+            link.last_accessed_at = Some(now);
+            self.collect(now, id);
+        }
+    }
+}
+
+impl Link {
+    /// What the bank has to say to a scheduled refresh.
+    fn scheduled_outcome(&self) -> RefreshOutcome {
+        match (&self.login, self.institution.access) {
+            (Login::Works, Access::Token) | (Login::TokenRequired, _) => RefreshOutcome::TokenRequired,
+            (Login::Works, _) => RefreshOutcome::Ok,
+            // A consent has no credentials that could be wrong; "try again later" is no verdict on them.
+            (Login::Fails(_), Access::Consent) | (Login::Fails(LoginFailure::Unexpected), _) => {
+                RefreshOutcome::InstitutionDown
+            }
+            (Login::Fails(_), _) => RefreshOutcome::LoginError,
+            (Login::Answers(_), _) => RefreshOutcome::InstitutionDown,
+        }
+    }
+}
+
+/// What it is that happens.
 impl World {
     /// One scheduled refresh; the request id its webhooks carry.
     pub(crate) fn scheduled_refresh(
@@ -65,6 +122,8 @@ impl World {
                     _ => LoginFailure::InvalidCredentials,
                 };
                 link.login = Login::Fails(failure);
+                // One refresh is several logins, one for each resource.
+                link.failed_logins = link.failed_logins.max(self.rules.logins_until_invalid);
                 link.status = LinkStatus::Invalid;
                 let webhook = Webhook::invalid_credentials(link, request_id, failure.message());
                 self.post(now, now, webhook);
@@ -80,50 +139,6 @@ impl World {
         Ok(request_id)
     }
 
-    /// Gives a link its consent, or renews the one it has.
-    pub(crate) fn give_consent(&mut self, now: i64, link_id: Uuid) {
-        let expires_at = now + millis(CONSENT_LIFE);
-        if let Some(consent) = self.consents.values_mut().find(|consent| consent.link_id == link_id) {
-            consent.status = "AUTHORISED";
-            consent.expires_at = expires_at;
-            return;
-        }
-        let id = self.uuid();
-        self.consents.insert(id, Consent { id, link_id, status: "AUTHORISED", created_at: now, expires_at });
-    }
-
-    /// The consent will end in so long: CONSENT/`openfinance_consent_about_to_expire`.
-    pub(crate) fn consent_about_to_expire(&mut self, now: i64, id: Uuid, within: Duration) -> Result<(), ControlError> {
-        let (link, consent) = self.consent_of(id)?;
-        consent.expires_at = now + millis(within);
-        let webhook = consent.about_to_expire(link);
-        self.post(now, now, webhook);
-        Ok(())
-    }
-
-    /// The consent has ended: CONSENT/`openfinance_consent_expired`. That its link then reads `invalid` is inferred.
-    pub(crate) fn expire_consent(&mut self, now: i64, id: Uuid) -> Result<(), ControlError> {
-        let (link, consent) = self.consent_of(id)?;
-        consent.status = "EXPIRED";
-        consent.expires_at = now;
-        link.status = LinkStatus::Invalid;
-        link.login = Login::Fails(LoginFailure::MissingCredentials);
-        let webhook = consent.expired(link);
-        self.post(now, now, webhook);
-        Ok(())
-    }
-
-    /// The user renewed it in Belvo's portal: CONSENT/`openfinance_consent_expiration_changed`, and a refresh.
-    pub(crate) fn renew_consent(&mut self, now: i64, id: Uuid) -> Result<(), ControlError> {
-        self.consent_of(id)?;
-        self.heal(now, id);
-        let (link, consent) = self.consent_of(id)?;
-        let webhook = consent.expiration_changed(link);
-        self.post(now, now, webhook);
-        self.refresh_if_recurrent(now, id);
-        Ok(())
-    }
-
     /// The first of the month: every link is gone, without a word (sandbox docs).
     pub(crate) fn wipe(&mut self) -> usize {
         let count = self.links.len();
@@ -131,12 +146,7 @@ impl World {
         self.consents.clear();
         self.sessions.clear();
         self.tokens.clear();
+        self.agenda.clear();
         count
-    }
-
-    fn consent_of(&mut self, id: Uuid) -> Result<(&mut super::link::Link, &mut Consent), ControlError> {
-        let link = self.links.get_mut(&id).ok_or(ControlError::NoSuchLink(id))?;
-        let consent = self.consents.values_mut().find(|consent| consent.link_id == id);
-        consent.map(|consent| (link, consent)).ok_or(ControlError::NoConsent(id))
     }
 }

@@ -1,23 +1,21 @@
-//! Everything the sandbox remembers, behind one lock, and the post box every webhook goes through.
+//! Everything the sandbox remembers, behind one lock.
 //!
-//! It does no I/O and reads no clock: callers pass `now`, the courier takes parcels out. What happens at a login is in
-//! [`super::bank`], what happens by itself in [`super::schedule`].
+//! It does no I/O and reads no clock: callers pass `now`. What happens at a login is in [`super::bank`], what happens by
+//! itself in [`super::schedule`], and webhooks leave through [`super::post_box`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use secrecy::SecretString;
-use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::clock::belvo_time;
+use super::agenda::Agenda;
 use super::consent::Consent;
-use super::fault::{Faults, WebhookFault};
+use super::fault::Faults;
 use super::link::Link;
-use super::webhook::{PayloadShape, Webhook};
-
-/// How many delivery records are kept; the oldest go first.
-const DELIVERIES_MAX: usize = 200_000;
+use super::post_box::PostBox;
+use super::rate_limit::RateLimit;
+use super::webhook::PayloadShape;
 
 /// An MFA session that waits for its token (428).
 #[derive(Clone, Debug)]
@@ -45,65 +43,6 @@ pub(crate) struct Target {
     pub(crate) authorization: Option<SecretString>,
 }
 
-/// A webhook on its way.
-#[derive(Clone, Debug)]
-pub(crate) struct Parcel {
-    pub(crate) webhook_id: String,
-    pub(crate) link_id: Uuid,
-    pub(crate) webhook_type: String,
-    pub(crate) webhook_code: String,
-    pub(crate) body: Value,
-    /// 1 for the first attempt.
-    pub(crate) attempt: u32,
-}
-
-/// What came of one attempt to deliver a webhook.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
-pub enum DeliveryOutcome {
-    /// The receiver answered with this HTTP status.
-    Answered(u16),
-    /// No answer within the timeout.
-    TimedOut,
-    /// No connection, or it broke.
-    Failed(String),
-    /// Lost on purpose: [`WebhookFault::Drop`].
-    Dropped,
-    /// There is no webhook URL.
-    NoUrl,
-}
-
-impl DeliveryOutcome {
-    /// Whether Belvo would take it as delivered.
-    pub fn is_ok(&self) -> bool {
-        matches!(self, Self::Answered(status) if (200..300).contains(status))
-    }
-}
-
-/// The record of one attempt.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Delivery {
-    /// 1, 2, 3, … in the order of the attempts.
-    pub seq: u64,
-    /// When, by the sandbox's clock.
-    pub at: String,
-    /// 1 for the first, up to 6.
-    pub attempt: u32,
-    /// The webhook's id.
-    pub webhook_id: String,
-    /// The link it is about.
-    pub link_id: Uuid,
-    /// Its family.
-    pub webhook_type: String,
-    /// Its code.
-    pub webhook_code: String,
-    /// What came of it.
-    #[serde(flatten)]
-    pub outcome: DeliveryOutcome,
-    /// The body, as sent.
-    pub body: Value,
-}
-
 /// The numbers Belvo's behaviour depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
@@ -111,11 +50,25 @@ pub(crate) struct Rules {
     pub(crate) data_delay_ms: i64,
     /// How many failed logins make a link `invalid`.
     pub(crate) logins_until_invalid: u32,
+    /// How much longer each retry of a webhook waits than the one before.
+    pub(crate) retry_step_ms: i64,
+    /// How many delivery records are kept.
+    pub(crate) deliveries_kept: usize,
+    /// Whether things happen by themselves.
+    pub(crate) schedule: bool,
+    /// Whether a refresh says that a consent is about to end: at Belvo, opt-in by its support.
+    pub(crate) consent_warnings: bool,
+    /// Whether all links are gone on the first of the month.
+    pub(crate) monthly_wipe: bool,
 }
 
 impl Rules {
     /// `expiry` of the 428's example.
     pub(crate) const SESSION_LIFE_MS: i64 = 9_600 * 1_000;
+    /// A refresh gives word of a consent's end when it is this near (webhook docs, Consents).
+    pub(crate) const CONSENT_WARNING_MS: i64 = 7 * 24 * 3_600 * 1_000;
+    /// A single link that becomes recurrent gets its history on the next day (API reference, Links).
+    pub(crate) const FIRST_HISTORY_MS: i64 = 24 * 3_600 * 1_000;
     /// Widget access tokens live ten minutes.
     pub(crate) const TOKEN_LIFE_MS: i64 = 600 * 1_000;
     /// One `refresh/` per link in ten minutes.
@@ -134,19 +87,19 @@ pub(crate) struct World {
     pub(crate) links: BTreeMap<Uuid, Link>,
     pub(crate) sessions: HashMap<String, Session>,
     pub(crate) tokens: HashMap<String, Token>,
+    /// When each token was minted, the oldest first.
+    pub(crate) minted: VecDeque<(i64, String)>,
+    /// By the link each belongs to.
     pub(crate) consents: BTreeMap<Uuid, Consent>,
+    pub(crate) agenda: Agenda,
     /// When the latest links were deleted, for the limit of five a minute.
     pub(crate) deletions: VecDeque<i64>,
     pub(crate) faults: Faults,
+    pub(crate) rate_limit: RateLimit,
     pub(crate) target: Option<Target>,
     pub(crate) shape: PayloadShape,
-    pub(crate) deliveries: VecDeque<Delivery>,
-    /// Whether the courier is out with a parcel.
-    pub(crate) in_flight: bool,
-    queue: BTreeMap<(i64, u64), Parcel>,
-    held: Vec<(i64, Parcel)>,
+    pub(crate) post_box: PostBox,
     next_seq: u64,
-    delivered: u64,
 }
 
 impl World {
@@ -157,17 +110,16 @@ impl World {
             links: BTreeMap::new(),
             sessions: HashMap::new(),
             tokens: HashMap::new(),
+            minted: VecDeque::new(),
             consents: BTreeMap::new(),
+            agenda: Agenda::default(),
             deletions: VecDeque::new(),
             faults: Faults::default(),
+            rate_limit: RateLimit::new(None),
             target,
             shape,
-            deliveries: VecDeque::new(),
-            in_flight: false,
-            queue: BTreeMap::new(),
-            held: Vec::new(),
+            post_box: PostBox::default(),
             next_seq: 0,
-            delivered: 0,
         }
     }
 
@@ -182,96 +134,5 @@ impl World {
     pub(crate) fn seq(&mut self) -> u64 {
         self.next_seq += 1;
         self.next_seq
-    }
-
-    /// Puts a webhook in the post box, with the next fault applied.
-    pub(crate) fn post(&mut self, due_at: i64, now: i64, mut webhook: Webhook) {
-        let fault = self.faults.next_webhook();
-        match fault {
-            Some((WebhookFault::NullExternalId, _)) => webhook.external_id = None,
-            Some((WebhookFault::UnknownCode, _)) => webhook.webhook_code = "code_from_the_future".into(),
-            _ => {}
-        }
-        let webhook_id = self.uuid().simple().to_string();
-        let parcel = Parcel {
-            body: webhook.to_body(&webhook_id, self.shape),
-            webhook_id,
-            link_id: webhook.link_id,
-            webhook_type: webhook.webhook_type,
-            webhook_code: webhook.webhook_code,
-            attempt: 1,
-        };
-        match fault {
-            Some((WebhookFault::Drop, _)) => self.record(now, &parcel, DeliveryOutcome::Dropped),
-            Some((WebhookFault::Duplicate, _)) => {
-                self.enqueue(due_at, parcel.clone());
-                self.enqueue(due_at, parcel);
-            }
-            Some((WebhookFault::Delay(span), _)) => self.enqueue(due_at + super::clock::millis(span), parcel),
-            Some((WebhookFault::Reorder, left)) => {
-                self.held.push((due_at, parcel));
-                if left == 0 {
-                    let latest = self.held.iter().map(|held| held.0).max().unwrap_or(due_at);
-                    for (_, parcel) in std::mem::take(&mut self.held).into_iter().rev() {
-                        self.enqueue(latest, parcel);
-                    }
-                }
-            }
-            _ => self.enqueue(due_at, parcel),
-        }
-    }
-
-    /// Puts a parcel in the queue as it is: for retries and replays.
-    pub(crate) fn enqueue(&mut self, due_at: i64, parcel: Parcel) {
-        let seq = self.seq();
-        self.queue.insert((due_at, seq), parcel);
-    }
-
-    /// When the next parcel is due.
-    pub(crate) fn next_due(&self) -> Option<i64> {
-        self.queue.first_key_value().map(|(key, _)| key.0)
-    }
-
-    /// Takes the next parcel out if it is due, and marks the courier as being out with it.
-    pub(crate) fn take_due(&mut self, now: i64) -> Option<Parcel> {
-        let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= now)?;
-        self.in_flight = true;
-        Some(entry.remove())
-    }
-
-    /// Whether nothing is on its way or waiting.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.queue.is_empty() && self.held.is_empty() && !self.in_flight
-    }
-
-    /// Forgets every webhook that is on its way.
-    pub(crate) fn clear_queue(&mut self) {
-        self.queue.clear();
-        self.held.clear();
-    }
-
-    /// The attempts after the `after`th, which are numbered in order.
-    pub(crate) fn deliveries_after(&self, after: u64) -> impl Iterator<Item = &Delivery> {
-        let start = self.deliveries.partition_point(|delivery| delivery.seq <= after);
-        self.deliveries.range(start..)
-    }
-
-    /// Writes down what came of an attempt.
-    pub(crate) fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome) {
-        self.delivered += 1;
-        if self.deliveries.len() == DELIVERIES_MAX {
-            self.deliveries.pop_front();
-        }
-        self.deliveries.push_back(Delivery {
-            seq: self.delivered,
-            at: belvo_time(now),
-            attempt: parcel.attempt,
-            webhook_id: parcel.webhook_id.clone(),
-            link_id: parcel.link_id,
-            webhook_type: parcel.webhook_type.clone(),
-            webhook_code: parcel.webhook_code.clone(),
-            outcome,
-            body: parcel.body.clone(),
-        });
     }
 }

@@ -26,7 +26,7 @@ impl Scene {
     fn asked() -> Self {
         let mut scene = Self::broken(true, Cause::Credentials);
         scene.incident = false;
-        assert_eq!(scene.is_due(), [Effect::Job(Job::Verify)]);
+        assert_eq!(scene.is_due(), [Effect::Job(Job::Verify { consent: None })]);
         scene
     }
 
@@ -172,7 +172,10 @@ fn a_doubt_that_is_believed_during_an_incident_waits_as_well() {
     let mut scene = Scene::asked();
     scene.is_read(Status::Valid);
     scene.incident = true;
-    assert_eq!(scene.hears(Event::Broken(Breakage::of(Cause::Credentials))), [Effect::Job(Job::Verify)]);
+    assert_eq!(
+        scene.hears(Event::Broken(Breakage::of(Cause::Credentials))),
+        [Effect::Job(Job::Verify { consent: None })]
+    );
     while scene.story.link.state.name() == StateName::Valid {
         assert_eq!(prompts(&scene.is_due()), 0);
     }

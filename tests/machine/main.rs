@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod consents;
 mod drawings;
 mod incident;
 mod properties;
+mod refreshes;
+mod scene;
 mod table;
 mod traps;
 mod world;

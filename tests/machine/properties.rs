@@ -12,8 +12,8 @@ use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
-    Cause, Command, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, Notice, Observation, Phase, Prompt, Proof,
-    RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, step,
+    Cause, Command, ConsentStatus, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, Notice, Observation, Phase,
+    Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, step,
 };
 
 use crate::world::{DAY, ENDINGS, HOUR, Heard, MINUTE, START, Story, events, profiles, shift};
@@ -71,7 +71,7 @@ fn story() -> impl Strategy<Value = Story> {
                 Turn::Happens { event, millis, key, profile } => {
                     now = shift(now, millis);
                     let event = event.get(&events(now)).clone();
-                    Input { event, key: key.map(DedupKey), profile: profile.get(&profiles()).clone(), incident }
+                    Input { event, key: key.map(DedupKey), profile: profile.get(&profiles(now)).clone(), incident }
                 }
                 Turn::DeadlinePasses { late } => {
                     now = story.link.deadline(&story.policy).map_or(now, |at| shift(at, late));
@@ -207,7 +207,7 @@ proptest! {
                 let at = link.deadline(&story.policy).expect("what waits has a deadline");
                 let input = Input { incident, ..Event::DeadlinePassed.into() };
                 let step = step(&link, &input, at, &story.policy).unwrap();
-                let is_asked = step.from != StateName::Updating && step.effects.contains(&Effect::Job(Job::Verify));
+                let is_asked = step.from != StateName::Updating && step.effects.iter().any(|effect| matches!(effect, Effect::Job(Job::Verify { .. })));
                 asked += usize::from(is_asked);
                 let prompted = prompts(&step);
                 link = step.link;
@@ -252,7 +252,11 @@ proptest! {
                     prop_assert!(!data.has_errors);
                     prop_assert!(step.from == StateName::Updating || !can_verify);
                 }
-                (Event::UpdateClaimed, Proof::Claimed) => prop_assert!(!can_verify),
+                (Event::ConsentObserved(seen), Proof::Observed) => {
+                    prop_assert_eq!(seen.status, ConsentStatus::Authorised);
+                    prop_assert!(seen.observed_at >= opened_at);
+                }
+                (Event::UpdateClaimed | Event::ConsentChanged, Proof::Claimed) => prop_assert!(!can_verify),
                 other => prop_assert!(false, "no proof: {:?}", other),
             }
         }
@@ -385,12 +389,12 @@ proptest! {
                 let answer = step(&link, &Event::DeadlinePassed.into(), early, &story.policy);
                 prop_assert_eq!(answer, Err(Refusal::NotDue));
             }
-            // Several may be due at once: a doubt, a refresh, a silence.
+            // Several may be due at once: a doubt, a refresh, a consent's notice and its end, a silence.
             let mut due = 0;
             while link.deadline(&story.policy).is_some_and(|at| at <= taken_at(&link, deadline)) {
                 link = step(&link, &Event::DeadlinePassed.into(), deadline, &story.policy).unwrap().link;
                 due += 1;
-                prop_assert!(due <= 3, "{:?}", link);
+                prop_assert!(due <= 5, "{:?}", link);
             }
         }
     }

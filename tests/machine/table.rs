@@ -24,13 +24,14 @@ fn explore() -> Seen {
             try_everything(&story.link, now, &story.policy, &mut seen);
             let choice = events(now);
             let event = choice[rng.usize(..choice.len())].clone();
-            let profile = profiles()[rng.usize(..profiles().len())].clone();
+            let choice = profiles(now);
+            let profile = choice[rng.usize(..choice.len())].clone();
             now = shift(now, rng.i64(-MINUTE..8 * HOUR) / rng.i64(1..60));
             if event == Event::DeadlinePassed {
                 now = story.link.deadline(&story.policy).unwrap_or(now).max(now);
             }
             // A refusal is as good a step as any: the walk goes on from the same link.
-            let _refused = story.hear(Input { event, key: None, profile, incident: rng.bool() }, now);
+            let _refused = story.hear(Input { event, key: None, profile, incident: walk % 3 == 0 }, now);
         }
         for ending in ENDINGS {
             let mut ended = story.clone();

@@ -57,6 +57,14 @@ async fn lists_have_pages_and_filters() {
     assert_eq!(count("created_at__lt=2020-01-01").await, 0);
     assert_eq!(count("created_at__range=2020-01-01,2999-01-01").await, 25);
     assert_eq!(count(&format!("id__in={},{}", seen[0].as_str().unwrap(), Uuid::nil())).await, 1);
+    let (one, other) = (seen[0].as_str().unwrap(), seen[1].as_str().unwrap());
+    assert_eq!(count(&format!("id__in={one},{other}&id={one}")).await, 1);
+    assert_eq!(count(&format!("id__in={one}&id={other}")).await, 0);
+    assert_eq!(count("id=no-id").await, 0);
+    let (_, two) = bench.get(&format!("/api/links/?id__in={other},{one}")).await;
+    assert_eq!((&two["results"][0]["id"], &two["results"][1]["id"]), (&json!(one), &json!(other)), "the newest first");
+    let by = two["results"][0]["created_by"].as_str().unwrap();
+    assert_eq!((count(&format!("created_by__not_in={by}")).await, count("created_by__not_in=else").await), (0, 25));
     assert_eq!(count("page_size=5000&no_such_filter=1").await, 25);
     assert_eq!(bench.refused(Method::GET, "/api/links/?status=sad", Value::Null).await.1["code"], "invalid_choice");
     assert_eq!(bench.refused(Method::GET, "/api/links/?page=9", Value::Null).await.0, 404);
@@ -126,6 +134,35 @@ async fn data_comes_with_a_login_and_is_listed_after() {
     let fiscal = bench.control.add_link("tatooine_mx_fiscal", AccessMode::Single, None).unwrap();
     assert_eq!(bench.log_in(fiscal).await.1, "unsupported_operation");
     assert_eq!(bench.log_in(Uuid::nil()).await.1, "does_not_exist");
+}
+
+#[tokio::test]
+async fn every_resource_of_an_institution_has_its_calls() {
+    let bench = Bench::new().await;
+    let (_, institutions) = bench.get("/api/institutions/").await;
+    for institution in institutions["results"].as_array().unwrap() {
+        let name = institution["name"].as_str().unwrap();
+        if name == "heimdall_mx_retail" {
+            continue;
+        }
+        let link = bench.control.add_link(name, AccessMode::Single, None).unwrap();
+        for resource in institution["resources"].as_array().unwrap() {
+            let path = format!("/api/{}/", resource.as_str().unwrap().to_lowercase().replace('_', "-"));
+            let list = format!("{path}?link={link}");
+            assert_eq!(bench.get(&list).await.1["count"], 0, "{path}");
+            let (status, items) = bench.post(&path, json!({"link": link, "date_from": "2024-01-01"})).await;
+            let count = items.as_array().unwrap().len();
+            assert!(status == 201 && count > 0, "{path}: {status} {items}");
+            let (_, listed) = bench.get(&list).await;
+            assert_eq!(listed["count"], count, "{path}");
+            assert_eq!(listed["results"], items, "{path}");
+            let ids: std::collections::BTreeSet<_> =
+                listed["results"].as_array().unwrap().iter().map(|item| item["id"].as_str()).collect();
+            assert_eq!(ids.len(), count, "{path}");
+        }
+        assert_eq!(bench.post("/api/investments/", json!({"link": link})).await.1[0]["code"], "unsupported_operation");
+        assert_eq!(bench.get(&format!("/api/investments/?link={link}")).await.1["count"], 0);
+    }
 }
 
 #[tokio::test]

@@ -6,5 +6,7 @@
 mod bench;
 
 mod api;
+mod limits;
 mod roads;
+mod time;
 mod webhooks;

@@ -12,7 +12,7 @@ use super::{Context, object, path_id, receipt, required, resources, text, wants_
 use crate::sandbox::Shared;
 use crate::sandbox::bank::NewLink;
 use crate::sandbox::institution::{Access, Institution};
-use crate::sandbox::link::{AccessMode, Link, Storage};
+use crate::sandbox::link::{AccessMode, Link, RefreshRate, Storage};
 use crate::sandbox::problem::Problem;
 use crate::sandbox::webhook::Webhook;
 use crate::sandbox::world::{Rules, World};
@@ -26,7 +26,7 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let filter = LinkFilter::new(&params)?;
     let world = shared.world();
-    let mut links: Vec<&Link> = world.links.values().filter(|link| filter.matches(link)).collect();
+    let mut links = filter.select(&world.links);
     links.sort_unstable_by_key(|link| std::cmp::Reverse(link.seq));
     page(&links, &params, &uri, &headers, |link| link.to_json())
 }
@@ -73,6 +73,11 @@ fn new_link(body: &Map<String, Value>) -> Result<NewLink, Problem> {
     if let Some((_, None)) = storage {
         problems.push(Problem::field("credentials_storage", "invalid", "Enter a valid value."));
     }
+    let refresh_rate = text(body, "refresh_rate").map(|word| (word, RefreshRate::from_name(word)));
+    if let Some((word, None)) = refresh_rate {
+        let message = format!("\"{word}\" is not a valid choice.");
+        problems.push(Problem::field("refresh_rate", "invalid_choice", &message));
+    }
     if let Some(problem) = Problem::all(problems) {
         return Err(problem);
     }
@@ -95,7 +100,9 @@ fn new_link(body: &Map<String, Value>) -> Result<NewLink, Problem> {
         storage,
         stale_in: text(body, "stale_in").map(str::to_owned),
         fetch_resources,
-        refresh_rate: text(body, "refresh_rate").map(str::to_owned),
+        refresh_rate: refresh_rate.and_then(|(_, rate)| rate),
+        created_at: None,
+        consent_ends_at: None,
     })
 }
 
@@ -130,17 +137,19 @@ pub(super) async fn detail(State(shared): Context, Path(id): Path<String>) -> Re
     show(&shared.world(), path_id(&id)?)
 }
 
-/// `PATCH /api/links/{id}/`: access mode, stale_in, fetch_resources. It triggers nothing by itself.
+/// `PATCH /api/links/{id}/`: access mode, stale_in, fetch_resources. It triggers nothing at once.
 pub(super) async fn patch(State(shared): Context, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
     let (id, body) = (path_id(&id)?, object(&body)?);
-    shared.change(|world, _| {
+    shared.change(|world, now| {
         let link = world.links.get_mut(&id).ok_or_else(|| Problem::of("not_found"))?;
+        let before = link.access_mode;
         let names = supported(link.institution, resources(&body)?)?;
         if let Some(word) = text(&body, "access_mode") {
             let message = format!("\"{word}\" is not a valid choice.");
             link.access_mode =
                 AccessMode::from_name(word).ok_or_else(|| Problem::field("access_mode", "invalid_choice", &message))?;
-            link.refresh_rate = (link.access_mode == AccessMode::Recurrent).then(|| "7d".into());
+            let rate = link.refresh_rate.unwrap_or_default();
+            link.refresh_rate = (link.access_mode == AccessMode::Recurrent).then_some(rate);
             if link.access_mode == AccessMode::Recurrent {
                 link.storage = Storage::Store;
             }
@@ -150,6 +159,9 @@ pub(super) async fn patch(State(shared): Context, Path(id): Path<String>, body: 
         }
         if let Some(names) = names {
             link.fetch_resources = names;
+        }
+        if link.access_mode != before {
+            world.plan_for_access_mode(now, id);
         }
         show(world, id)
     })
@@ -206,9 +218,11 @@ fn delete_later(shared: &Shared, id: Uuid) -> Result<Response, Problem> {
 /// A link and all that hangs on it; a consent ends with its link.
 fn forget(world: &mut World, id: Uuid) -> Result<Link, Problem> {
     let link = world.links.remove(&id).ok_or_else(|| Problem::of("not_found"))?;
-    world.sessions.retain(|_, session| session.link != id);
-    world.tokens.retain(|_, token| token.link != Some(id));
-    world.consents.retain(|_, consent| consent.link_id != id);
+    world.take_back_plans(&link);
+    if let Some(session) = &link.session {
+        world.sessions.remove(session);
+    }
+    world.consents.remove(&id);
     Ok(link)
 }
 

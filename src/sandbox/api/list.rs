@@ -2,7 +2,7 @@
 //!
 //! There is no filter on when a link last changed, because Belvo has none. Unknown filters are ignored, as Belvo's are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use axum::http::header::HOST;
 use axum::http::{HeaderMap, Uri};
@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
+use uuid::Uuid;
 
-use crate::sandbox::link::{AccessMode, CREATED_BY, Link, LinkStatus};
+use crate::sandbox::link::{AccessMode, CREATED_BY, Link, LinkStatus, RefreshRate};
 use crate::sandbox::problem::Problem;
 
 /// The query of a list call.
@@ -81,9 +82,24 @@ fn select(mut item: Value, params: &Params) -> Value {
 
 /// The documented filters of `GET /api/links/`, parsed.
 pub(crate) struct LinkFilter<'a> {
-    params: &'a Params,
+    ids: Option<BTreeSet<Uuid>>,
+    /// A field, and the words it may have.
+    words: Vec<(Field, HashSet<&'a str>)>,
     created: Vec<(&'static str, i64)>,
 }
+
+/// How to read a field of a link.
+type Field = fn(&Link) -> &str;
+
+/// The fields that can be filtered by, each as `name` and as `name__in`.
+const FIELDS: [(&str, Field); 6] = [
+    ("institution", |link| link.institution.name),
+    ("access_mode", |link| link.access_mode.as_str()),
+    ("status", |link| link.status.as_str()),
+    ("external_id", |link| link.external_id.as_deref().unwrap_or_default()),
+    ("institution_user_id", |link| link.institution_user_id.as_str()),
+    ("refresh_rate", |link| link.refresh_rate.map_or("", RefreshRate::as_str)),
+];
 
 impl<'a> LinkFilter<'a> {
     /// Refuses words that are no status or access mode, and times that are none.
@@ -112,25 +128,34 @@ impl<'a> LinkFilter<'a> {
             created.push(("gte", moment("created_at__range", from)?));
             created.push(("lte", moment("created_at__range", to)?));
         }
-        Ok(Self { params, created })
+        let given = |name: &str| {
+            let one = params.get(name).map(|word| HashSet::from([word.as_str()]));
+            one.into_iter().chain(params.get(&format!("{name}__in")).map(|list| list.split(',').collect()))
+        };
+        let mut words: Vec<(Field, HashSet<&str>)> = Vec::new();
+        for (name, field) in FIELDS {
+            words.extend(given(name).map(|words| (field, words)));
+        }
+        let is_ours = |list: &String| list.split(',').any(|by| by == CREATED_BY);
+        if params.get("created_by__not_in").is_some_and(is_ours) {
+            // All links of this sandbox were made by its one user.
+            words.push((|_| "", HashSet::new()));
+        }
+        let ids = given("id").map(|ids| ids.into_iter().filter_map(|id| id.parse().ok()).collect::<BTreeSet<Uuid>>());
+        let ids = ids.reduce(|one, other| &one & &other);
+        Ok(Self { ids, words, created })
     }
 
-    /// Whether this link is in the list.
-    pub(crate) fn matches(&self, link: &Link) -> bool {
-        let id = link.id.to_string();
-        let external_id = link.external_id.as_deref().unwrap_or_default();
-        let refresh_rate = link.refresh_rate.as_deref().unwrap_or_default();
-        let one_of = [
-            ("id", id.as_str()),
-            ("institution", link.institution.name),
-            ("access_mode", link.access_mode.as_str()),
-            ("status", link.status.as_str()),
-            ("external_id", external_id),
-            ("institution_user_id", link.institution_user_id.as_str()),
-            ("refresh_rate", refresh_rate),
-        ];
-        one_of.iter().all(|(name, value)| self.allows(name, value))
-            && self.params.get("created_by__not_in").is_none_or(|list| !list.split(',').any(|by| by == CREATED_BY))
+    /// The links that are in the list. Where ids are given, no others are looked at.
+    pub(crate) fn select<'w>(&self, links: &'w BTreeMap<Uuid, Link>) -> Vec<&'w Link> {
+        match &self.ids {
+            Some(ids) => ids.iter().filter_map(|id| links.get(id)).filter(|link| self.matches(link)).collect(),
+            None => links.values().filter(|link| self.matches(link)).collect(),
+        }
+    }
+
+    fn matches(&self, link: &Link) -> bool {
+        self.words.iter().all(|(field, words)| words.contains(field(link)))
             && self.created.iter().all(|&(kind, at)| match kind {
                 "gt" => link.created_at > at,
                 "gte" => link.created_at >= at,
@@ -138,11 +163,6 @@ impl<'a> LinkFilter<'a> {
                 "lte" => link.created_at <= at,
                 _ => link.created_at.div_euclid(DAY_MS) == at.div_euclid(DAY_MS),
             })
-    }
-
-    fn allows(&self, name: &str, value: &str) -> bool {
-        self.params.get(name).is_none_or(|wanted| wanted == value)
-            && self.params.get(&format!("{name}__in")).is_none_or(|list| list.split(',').any(|wanted| wanted == value))
     }
 }
 

@@ -1,9 +1,10 @@
-//! Belvo's HTTP API, as far as links go: the routes, the door (Basic auth), and the faults.
+//! Belvo's HTTP API, as far as links go: the routes, the rate limit, the door (Basic auth), and the faults.
 //!
 //! Trailing slashes are required and there is no version in the path, as with Belvo. Handlers translate; what happens
 //! to a link is in [`super::bank`].
 
 mod data;
+mod items;
 mod links;
 mod list;
 mod token;
@@ -39,7 +40,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/links/", get(links::list).post(links::create).patch(links::resume))
         .route("/api/links/{id}/", get(links::detail).patch(links::patch).put(links::put).delete(links::delete))
         .route("/api/links/{id}/refresh/", post(links::refresh))
-        .route("/api/consents/", get(data::consents));
+        .route("/api/consents/", get(data::consents))
+        .route("/api/consents/{id}/", get(data::consent));
     for resource in data::READABLE {
         let path = format!("/api/{resource}/");
         let routes = get(move |context, uri, headers, query| data::list(resource, context, uri, headers, query))
@@ -51,7 +53,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route_layer(from_fn_with_state(Arc::clone(&shared), authenticate))
         // The token call carries its secrets in the body.
         .route("/api/token/", post(token::create))
-        .route_layer(from_fn_with_state(Arc::clone(&shared), inject_faults));
+        .route_layer(from_fn_with_state(Arc::clone(&shared), inject_faults))
+        .route_layer(from_fn_with_state(Arc::clone(&shared), limit_rate));
     api.merge(widget::routes())
         .merge(control_http::routes())
         .method_not_allowed_fallback(|method: Method| async move {
@@ -95,6 +98,19 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
 /// Whether these are the secrets of this sandbox.
 pub(crate) fn secrets_match(config: &SandboxConfig, id: &str, password: &str) -> bool {
     id == config.secret_id && password == config.secret_password.expose_secret()
+}
+
+/// What the proxy before the API lets through.
+async fn limit_rate(State(shared): Context, request: Request, next: Next) -> Response {
+    let is_admitted = {
+        let mut world = shared.world();
+        world.rate_limit.admits(shared.clock.now_ms())
+    };
+    if is_admitted {
+        return next.run(request).await;
+    }
+    read_off(request).await;
+    Problem::of("forbidden_html").into_response()
 }
 
 /// Answers with the fault that was armed for this call, if there is one.

@@ -57,7 +57,10 @@ pub(super) async fn create(State(shared): Context, body: Bytes) -> Result<axum::
         let expires_at = now + Rules::TOKEN_LIFE_MS;
         let access = jwt(world, "access", now, expires_at, &scopes, link);
         let refresh = jwt(world, "refresh", now, expires_at, &scopes, link);
-        world.tokens.retain(|_, token| token.expires_at + Rules::TOKEN_LIFE_MS > now);
+        while let Some((_, old)) = world.minted.pop_front_if(|(at, _)| *at + 2 * Rules::TOKEN_LIFE_MS <= now) {
+            world.tokens.remove(&old);
+        }
+        world.minted.push_back((now, access.clone()));
         world.tokens.insert(access.clone(), Token { link, expires_at, alive: true, last_error: None, callback_urls });
         Ok(axum::Json(json!({"access": access, "refresh": refresh})))
     })

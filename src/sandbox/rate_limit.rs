@@ -1,0 +1,49 @@
+//! How many calls of the API are let through: 80 in 30 seconds, beyond which the caller's address may be blocked (older
+//! API reference; newer copies leave it to the contract).
+//!
+//! What stands before the API at Belvo is a proxy, so the refusal is the proxy's page and no error of the API's.
+
+use std::collections::VecDeque;
+
+/// The span the calls are counted in.
+const SPAN_MS: i64 = 30 * 1_000;
+
+/// A window that slides over the latest calls.
+#[derive(Debug)]
+pub(crate) struct RateLimit {
+    calls_max: Option<usize>,
+    /// When each call of the latest 30 seconds came, the oldest first. Refused ones are not in it.
+    calls: VecDeque<i64>,
+}
+
+impl RateLimit {
+    /// So many calls; without a number, any.
+    pub(crate) fn new(calls_max: Option<u32>) -> Self {
+        Self { calls_max: calls_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)), calls: VecDeque::new() }
+    }
+
+    /// Whether a call that comes now is let through; if so, it counts.
+    pub(crate) fn admits(&mut self, now: i64) -> bool {
+        let Some(max) = self.calls_max else { return true };
+        while self.calls.pop_front_if(|at| *at + SPAN_MS <= now).is_some() {}
+        let is_admitted = self.calls.len() < max;
+        if is_admitted {
+            self.calls.push_back(now);
+        }
+        is_admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_slides() {
+        let mut limit = RateLimit::new(Some(2));
+        let admitted = [0, 10_000, 29_999, 30_000, 39_999, 40_000].map(|now| limit.admits(now));
+        assert_eq!(admitted, [true, true, false, true, false, true]);
+        assert!((0..1_000).all(|now| RateLimit::new(None).admits(now)));
+        assert!(!RateLimit::new(Some(0)).admits(0));
+    }
+}
