@@ -167,6 +167,11 @@ impl Bench {
         request.send().await.unwrap().text().await.unwrap()
     }
 
+    async fn summary(&self) -> Value {
+        let request = self.http.get(format!("http://{}/v1/summary", self.service.http_address())).bearer_auth(TOKEN);
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
     async fn delete_at_belvo(&self, link: Uuid) {
         let request = self.http.delete(format!("{}/api/links/{link}/", self.sandbox.url()));
         let answer = request.basic_auth("sandbox", Some("sandbox")).send().await.unwrap();
@@ -216,6 +221,10 @@ async fn a_lost_webhook_is_found_and_so_is_a_repair_elsewhere() {
         assert!(metrics.contains(&line), "{line}");
     }
     assert!(metrics.contains("relink_sweep_ended_at_seconds{step=\"held\"}"));
+    for described in ["relink_drift_total", "relink_sweep_seconds", "relink_incidents", "relink_inputs_total"] {
+        assert!(metrics.contains(&format!("# HELP {described} ")), "{described} says what it is");
+    }
+    assert_eq!(bench.summary().await["drift_by_institution"], json!({"erebor_mx_retail": 3}));
     bench.end().await;
 }
 

@@ -167,7 +167,7 @@ pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &Web
         }),
         ..Profile::default()
     };
-    Meaning::Event(Input { event, key: key::of_webhook(family, code, body), profile })
+    Meaning::Event(Input { key: key::of_webhook(family, code, body), profile, ..event.into() })
 }
 
 /// The meaning of an API error whose row is known.
@@ -201,7 +201,7 @@ pub(super) fn of_api_error(
     };
     let request_id = item.request_id.as_deref().or(error.request_id.as_deref());
     let key = request_id.map(|id| key::of_api_error(link, code, id));
-    Meaning::Event(Input { event, key, profile: Profile::default() })
+    Meaning::Event(Input { key, ..event.into() })
 }
 
 /// The meaning of a widget callback. Callbacks run on the user's device: hints, never proofs.
@@ -214,7 +214,7 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
         Widget::Success { link: named, institution } => {
             same_link(link, named.as_deref().and_then(|id| id.trim().parse().ok()))?;
             let profile = Profile { institution: institution.clone(), ..Profile::default() };
-            let input = Input { event: Event::UpdateClaimed, key: None, profile };
+            let input = Input { profile, ..Event::UpdateClaimed.into() };
             return Ok(Meaning::Event(input));
         }
         Widget::Updated {} => Event::UpdateClaimed,
@@ -274,7 +274,7 @@ pub(super) fn of_observation(
         Outcome::Missing => (Event::ObservedMissing, Profile::default()),
         Outcome::RefreshAccepted { .. } => (Event::RefreshAccepted, Profile::default()),
     };
-    Ok(Meaning::Event(Input { event, key: Some(key::of_observation(link, seen)), profile }))
+    Ok(Meaning::Event(Input { key: Some(key::of_observation(link, seen)), profile, ..event.into() }))
 }
 
 /// Belvo's word on a link ("API reference: links", `status`). The enum is open; a word that is not known is no observation.

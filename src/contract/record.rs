@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::output::Because;
-use super::words::{AccessModeWord, At, StateWord};
+use super::words::{AccessModeWord, At, StateWord, is_false};
 use crate::link::{Link, LinkId, Profile, Quiet, Session, State};
 
 mod parts;
@@ -237,7 +237,7 @@ impl Record {
     }
 
     fn parse_state(&self) -> Result<State, BadRecord> {
-        let episode = || self.episode.as_ref().map(EpisodeRecord::parse).ok_or(BadRecord::Impossible("episode"));
+        let episode = || self.episode.as_ref().ok_or(BadRecord::Impossible("episode"))?.parse();
         Ok(match self.state {
             StateWord::Unconfirmed => State::Unconfirmed,
             StateWord::Valid => State::Valid { suspicion: self.suspicion.as_ref().map(SuspicionRecord::parse) },
@@ -257,9 +257,4 @@ impl Record {
             StateWord::Removed => State::Removed,
         })
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }

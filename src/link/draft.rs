@@ -4,7 +4,8 @@
 //! Each notes effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{
-    DedupKey, Effect, Episode, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step, Timestamp,
+    DedupKey, Effect, Episode, Input, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step,
+    Timestamp,
 };
 
 /// A link being changed by one event. Thrown away whole if the event is refused.
@@ -13,6 +14,8 @@ pub(super) struct Draft<'a> {
     pub(super) effects: Vec<Effect>,
     pub(super) now: Timestamp,
     pub(super) policy: &'a Policy,
+    /// [`Input::incident`]
+    pub(super) incident: bool,
     /// The message names another end of the consent than was known.
     pub(super) consent_moved: bool,
 }
@@ -21,9 +24,10 @@ pub(super) struct Draft<'a> {
 pub(super) type Next = Result<State, Refusal>;
 
 impl<'a> Draft<'a> {
-    pub(super) fn of(link: &Link, now: Timestamp, policy: &'a Policy) -> Self {
+    pub(super) fn of(link: &Link, input: &Input, now: Timestamp, policy: &'a Policy) -> Self {
         let now = now.max(link.updated_at);
-        Self { link: link.clone(), effects: Vec::new(), now, policy, consent_moved: false }
+        let incident = input.incident;
+        Self { link: link.clone(), effects: Vec::new(), now, policy, incident, consent_moved: false }
     }
 
     pub(super) fn state(&self) -> State {

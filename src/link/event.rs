@@ -17,11 +17,14 @@ pub struct Input {
     pub key: Option<DedupKey>,
     /// What the message says of the link beside the fact, such as its `external_id`.
     pub profile: Profile,
+    /// A circumstance, and no word of the message's: many links of the link's institution are failing together. Whoever
+    /// sees many links decides it; a message says nothing of it.
+    pub incident: bool,
 }
 
 impl From<Event> for Input {
     fn from(event: Event) -> Self {
-        Self { event, key: None, profile: Profile::default() }
+        Self { event, key: None, profile: Profile::default(), incident: false }
     }
 }
 

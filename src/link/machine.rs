@@ -16,6 +16,8 @@
 //!                                                        Invalid ◀────┴───────────────────────────────┘
 //! ```
 //!
+//! The one prompt waits while the link is muted, or its institution has an incident (`incident`).
+//!
 //! [`step`] is the whole decision, and a pure one: no clock, no randomness, no I/O. The match in `next` has an arm for
 //! every state and event; what each arm does is in `breaking`, `repair`, `refresh`, `renewal`, `upkeep` and `orders`.
 //! [`super::table`] is the same thing as data; tests hold the two together.
@@ -32,7 +34,7 @@ use super::{Event, Input, Link, Policy, Refusal, State, Step, Timestamp};
 /// # Errors
 /// A [`Refusal`] says why the event changes nothing. The link is then exactly as it was.
 pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Result<Step, Refusal> {
-    let mut draft = Draft::of(link, now, policy);
+    let mut draft = Draft::of(link, input, now, policy);
     if let Some(key) = input.key {
         draft.refuse_repeat(key)?;
     }
@@ -97,7 +99,9 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         }
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::UpdateClaimed) => draft.claim_repair(state),
         (S::Invalid { .. } | S::TokenRequired { .. }, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::Observed(seen)) => draft.observe_broken(state, seen),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::Observed(seen)) => {
+            draft.observe_broken_or_waiting(state, seen)
+        }
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DataArrived(data)) => {
             draft.take_data_while_broken(state, data)
         }
@@ -105,7 +109,7 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::QuotaReached { of_refresh }) => {
             draft.note_quota(state, *of_refresh)
         }
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DeadlinePassed) => draft.remind(state),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DeadlinePassed) => draft.pass_broken_deadline(state),
 
         // Its user is at it, or says it is done.
         (S::Updating { episode, fallback, phase }, E::Broken(breakage)) => {

@@ -5,7 +5,8 @@
 //!
 //! - [`event`](Event): what can happen to a link; [`state`](State): what is known of one; [`consent`](Consent) behind it
 //! - [`effect`](Effect): what the machine asks for; [`episode`](Episode): one outage
-//! - `breaking`, `repair`, `refresh`, `renewal`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of the link
+//! - `breaking`, `repair`, `refresh`, `renewal`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of
+//!   the link; `incident`: prompts that wait while an institution's links fail together
 //! - [`policy`](Policy): how patient it is; [`table`]: the legal moves as data
 
 pub mod machine;
@@ -18,6 +19,7 @@ mod effect;
 mod episode;
 mod event;
 mod id;
+mod incident;
 mod orders;
 mod policy;
 mod refresh;

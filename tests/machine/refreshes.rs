@@ -15,7 +15,7 @@ fn repair(access_mode: AccessMode) -> (Scene, Vec<Effect>) {
 
 fn repair_of(profile: Profile) -> (Scene, Vec<Effect>) {
     let mut scene = Scene::broken(true, Cause::Credentials);
-    scene.hears(Input { event: Event::UpdateClaimed, key: None, profile });
+    scene.hears(Input { profile, ..Event::UpdateClaimed.into() });
     scene.wait(SECOND);
     let observed = scene.observed(Status::Valid, None);
     let effects = scene.hears(observed);

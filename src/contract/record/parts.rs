@@ -5,8 +5,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::words::{At, AttemptWord, CauseWord, StateWord};
-use super::{BadRecord, is_false};
+use super::super::words::{At, AttemptWord, CauseWord, StateWord, is_false};
+use super::BadRecord;
 use crate::link::{
     Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, Fallback, LinkId, Month, Phase, Prompt, Refresh,
     Seen, Session, Suspicion,
@@ -23,8 +23,17 @@ pub struct EpisodeRecord {
     pub cause: CauseWord,
     /// When it began.
     pub opened_at: At,
-    /// Whether its one prompt has been sent; if not, the link was muted.
+    /// Whether its one prompt has been sent; if not, `prompt` says why.
     pub prompt_sent: bool,
+    /// What became of its one prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<PromptWord>,
+    /// `waiting`: when it is looked at again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_waits_until: Option<At>,
+    /// `waiting`: when Belvo was asked whether the prompt is still needed, the incident being over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_asked_at: Option<At>,
     /// How many reminders have followed.
     pub reminders_count: u32,
     /// When the next is due.
@@ -34,6 +43,18 @@ pub struct EpisodeRecord {
     /// The resources whose data has come since Belvo last said that the link is broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arrived: Vec<String>,
+}
+
+/// What became of an outage's one prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptWord {
+    /// It went out.
+    Sent,
+    /// The link is muted; it goes out when that is undone.
+    Held,
+    /// Many links of the institution failed together; it goes out if the link is still broken when that is over.
+    Waiting,
 }
 
 /// An attempt to repair a link.
@@ -147,12 +168,20 @@ pub struct SeenRecord {
 
 impl EpisodeRecord {
     pub(super) fn of(link: &LinkId, episode: &Episode) -> Self {
+        let (prompt, waits_until, asked_at) = match episode.prompt {
+            Prompt::Sent => (PromptWord::Sent, None, None),
+            Prompt::Held => (PromptWord::Held, None, None),
+            Prompt::Waiting { until, asked_at } => (PromptWord::Waiting, Some(At(until)), asked_at.map(At)),
+        };
         Self {
             id: format!("{link}-e{}", episode.number.0),
             number: episode.number.0,
             cause: episode.cause.into(),
             opened_at: At(episode.opened_at),
             prompt_sent: episode.prompt == Prompt::Sent,
+            prompt: Some(prompt),
+            prompt_waits_until: waits_until,
+            prompt_asked_at: asked_at,
             reminders_count: episode.reminders_count,
             next_reminder_at: episode.next_reminder_at.map(At),
             attempts_count: episode.attempts_count,
@@ -160,16 +189,29 @@ impl EpisodeRecord {
         }
     }
 
-    pub(super) fn parse(&self) -> Episode {
-        Episode {
+    pub(super) fn parse(&self) -> Result<Episode, BadRecord> {
+        Ok(Episode {
             number: EpisodeNumber(self.number),
             cause: self.cause.into(),
             opened_at: self.opened_at.0,
-            prompt: if self.prompt_sent { Prompt::Sent } else { Prompt::Held },
+            prompt: self.parse_prompt()?,
             reminders_count: self.reminders_count,
             next_reminder_at: self.next_reminder_at.map(|at| at.0),
             attempts_count: self.attempts_count,
             arrived: self.arrived.clone(),
+        })
+    }
+
+    fn parse_prompt(&self) -> Result<Prompt, BadRecord> {
+        match (self.prompt, self.prompt_waits_until) {
+            (Some(PromptWord::Waiting), Some(At(until))) => {
+                Ok(Prompt::Waiting { until, asked_at: self.prompt_asked_at.map(|at| at.0) })
+            }
+            (Some(PromptWord::Waiting), None) => Err(BadRecord::Impossible("episode.prompt_waits_until")),
+            // A record from before there was the word.
+            (None, _) if !self.prompt_sent => Ok(Prompt::Held),
+            (Some(PromptWord::Held), _) => Ok(Prompt::Held),
+            (Some(PromptWord::Sent) | None, _) => Ok(Prompt::Sent),
         }
     }
 }
