@@ -130,8 +130,7 @@ impl Incidents {
         institution.recent.retain(|_, (_, planned_at)| now < planned_at.after(window));
         institution.note(opening, now, bucket);
         let threshold = links.max(institution.unusual(bucket, windows_a_day));
-        let together = |at: &Timestamp| *at <= opening.at && opening.at < at.after(window);
-        let count = institution.recent.values().filter(|(at, _)| together(at)).count() as u64;
+        let count = institution.most_together(opening.at, window);
         if count < threshold {
             return None;
         }
@@ -184,6 +183,23 @@ impl Institution {
     fn note(&mut self, opening: &Opening<'_>, planned_at: Timestamp, bucket: i64) {
         self.recent.insert(opening.link.clone(), (opening.at, planned_at));
         *self.usual.entry(bucket).or_default() += 1;
+    }
+
+    /// How many opened in the fullest window that has `at` in it. Lanes are not read in the order of time, so it may be any
+    /// place in the window.
+    fn most_together(&self, at: Timestamp, window: Duration) -> u64 {
+        let near = |other: &Timestamp| *other < at.after(window) && at < other.after(window);
+        let mut times: Vec<_> = self.recent.values().map(|(opened_at, _)| *opened_at).filter(near).collect();
+        times.sort_unstable();
+        let mut first = 0;
+        let mut most = 0;
+        for (last, &end) in times.iter().enumerate().filter(|(_, end)| **end >= at) {
+            while times[first].after(window) <= end {
+                first += 1;
+            }
+            most = most.max(last + 1 - first);
+        }
+        most as u64
     }
 
     /// What is unusual for the window that ends in `bucket`: it and the one before are no part of what is usual.

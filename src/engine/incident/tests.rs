@@ -57,6 +57,15 @@ fn enough_links_within_the_window_are_an_incident() {
 }
 
 #[test]
+fn lanes_are_not_read_in_the_order_of_time() {
+    let mut incidents = incidents(20);
+    let newest_first = (0..20).rev().map(|n| open_late(&mut incidents, "erebor", n, 1_000 * n as i64, 30_000));
+    let told: Vec<_> = newest_first.collect();
+    assert_eq!(told.iter().filter(|told| told.is_some()).count(), 1);
+    assert_eq!(told[19].as_ref().unwrap().links_count, 20);
+}
+
+#[test]
 fn one_link_many_times_and_many_institutions_are_none() {
     let mut incidents = incidents(20);
     assert!((0..100).all(|n| open(&mut incidents, "erebor", 7, n * 1_000).is_none()));
