@@ -43,6 +43,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod fleet;
 pub mod service;
 pub mod telemetry;
 pub mod tls;
