@@ -47,6 +47,14 @@ pub struct Worker {
     clock: Clock,
 }
 
+/// What Belvo said.
+enum Answer {
+    /// It is to be published.
+    Seen(Outcome),
+    /// Too early: to be asked again, after a while.
+    NotYet(Duration, String),
+}
+
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
@@ -116,8 +124,8 @@ impl Worker {
         });
         let (link, ack) = match parse(&message.payload) {
             Ok((job, link)) => {
-                let done = self.perform(job, &link, stored_at).await;
-                (Some(link), acknowledge(&done, job, tries))
+                let done = self.perform(&job, &link, stored_at).await;
+                (Some(link), acknowledge(&done, job.name, tries))
             }
             Err(problem) => {
                 tracing::error!(%problem, "a message on a job subject is not ours and is dropped");
@@ -131,34 +139,59 @@ impl Worker {
     }
 
     /// Does a job that was asked for at `stored_at`, and publishes what was seen.
-    pub async fn perform(&self, job: JobName, link: &LinkId, stored_at: Timestamp) -> Done {
+    pub async fn perform(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Done {
         // The question was asked by the clock of the NATS server, the answer is read by ours. An answer is never older than its question,
         // whatever the two clocks think of each other.
         let observed_at = self.clock.now().max(stored_at);
-        let outcome = match job {
-            JobName::Verify => match self.belvo.get_link(link).await {
-                Ok(LinkRead::Found(link)) => {
-                    self.guard.note_found(self.clock.now());
-                    Ok(Ok(Outcome::Found { link }))
+        let answer = match job.name {
+            JobName::Verify => {
+                // The consent before the link: what it says is what the link's status leaves open.
+                if let Some(read) = self.read_consent(job, link).await
+                    && let done @ Done::Later(..) = self.report(read.map(Answer::Seen), link, observed_at).await
+                {
+                    return done;
                 }
-                Ok(LinkRead::Missing) => Ok(if self.believes_missing(link) {
-                    Ok(Outcome::Missing)
-                } else {
-                    Err((MISSING_PAUSE, "many links are missing at Belvo: an incident, not deletions"))
-                }),
-                Err(error) => Err(error),
-            },
-            JobName::Refresh => self.belvo.refresh_link(link).await.map(|answer| match answer {
-                RefreshAnswer::Accepted { request_id } => Ok(Outcome::RefreshAccepted { request_id }),
-                RefreshAnswer::CoolingDown { wait } => Err((wait, "it was refreshed a moment ago")),
+                self.belvo.get_link(link).await.map(|read| match read {
+                    LinkRead::Found(link) => {
+                        self.guard.note_found(self.clock.now());
+                        Answer::Seen(Outcome::Found { link })
+                    }
+                    LinkRead::Missing if self.believes_missing(link) => Answer::Seen(Outcome::Missing),
+                    LinkRead::Missing => Answer::NotYet(
+                        MISSING_PAUSE,
+                        "many links are missing at Belvo: an incident, not deletions".to_owned(),
+                    ),
+                })
+            }
+            JobName::Refresh => self.belvo.refresh_link(link, &job.resources).await.map(|answer| match answer {
+                RefreshAnswer::Accepted { request_id } => Answer::Seen(Outcome::RefreshAccepted { request_id }),
+                RefreshAnswer::CoolingDown { wait } => Answer::NotYet(wait, "it was refreshed a moment ago".to_owned()),
             }),
         };
-        let published = match outcome {
-            Ok(Ok(outcome)) => {
+        self.report(answer, link, observed_at).await
+    }
+
+    /// Reads the consent that the job names. None where there is nothing to say of it: not every account may read
+    /// consents, and the link itself still tells something.
+    async fn read_consent(&self, job: &JobBody, link: &LinkId) -> Option<Result<Outcome, CallError>> {
+        match self.belvo.get_consent(link, job.consent_id.as_deref()?).await {
+            Ok(consent) => consent.map(|consent| Ok(Outcome::Consent { consent })),
+            Err(CallError::Permanent { why, .. }) => {
+                tracing::warn!(why, "a consent cannot be read");
+                None
+            }
+            Err(error @ (CallError::Api(_) | CallError::Transient { .. })) => Some(Err(error)),
+        }
+    }
+
+    /// Publishes what Belvo answered.
+    async fn report(&self, answer: Result<Answer, CallError>, link: &LinkId, observed_at: Timestamp) -> Done {
+        let published = match answer {
+            Ok(Answer::Seen(outcome)) => {
                 let observation = Observation { schema_version: None, observed_at, source: Source::Verify, outcome };
                 self.publish(InputKind::Observation, link, serde_json::to_vec(&observation)).await
             }
-            Ok(Err((wait, why))) => return Done::Later(wait, why.to_owned()),
+            Ok(Answer::NotYet(wait, why)) => return Done::Later(wait, why),
             Err(CallError::Api(error)) => self.publish(InputKind::ApiError, link, serde_json::to_vec(&*error)).await,
             Err(CallError::Transient { why, retry_after }) => return Done::Later(retry_after.unwrap_or_default(), why),
             // Somebody will mend the keys, and the question stays.
@@ -196,10 +229,10 @@ impl Worker {
     }
 }
 
-fn parse(payload: &[u8]) -> Result<(JobName, LinkId), String> {
+fn parse(payload: &[u8]) -> Result<(JobBody, LinkId), String> {
     let job: JobBody = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     let link = job.link_id.parse::<LinkId>().map_err(|error| error.to_string())?;
-    Ok((job.name, link))
+    Ok((job, link))
 }
 
 /// What follows after the `tries`th try.

@@ -71,6 +71,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "cli/",
             "config/",
             "http/repair.rs",
+            "http/renewal.rs",
             "nats/durability.rs",
         ],
     ),

@@ -8,6 +8,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::pull};
 use futures::StreamExt;
@@ -353,5 +354,40 @@ async fn sweeps_leave_a_part_of_the_budget_to_users() {
     assert_eq!(status, StatusCode::OK);
     let (status, problem) = bench.post(&path, &json!({})).await;
     assert!(status.is_server_error() && problem.to_string().contains("budget"), "{status}");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consents_are_followed_without_a_webhook() {
+    let bench = Bench::start().await;
+    let add = |_| bench.control.add_link("ofmockbank_br_retail", AccessMode::Recurrent, None).unwrap();
+    let links: Vec<Uuid> = (0..2).map(add).collect();
+    bench.reconciler().survey().await.unwrap();
+    bench.wait_for("valid", 2).await;
+
+    // One ends in three days, which is nearer than the notice; the other has ended.
+    bench.control.consent_about_to_expire(links[0], Duration::from_secs(3 * 86_400)).unwrap();
+    bench.control.expire_consent(links[1]).unwrap();
+    let swept = bench.reconciler().sweep_consents().await.unwrap();
+    assert_eq!((swept.read_count, swept.drifted_count), (2, 1));
+    let told = bench.wait("both are told", |said| {
+        let told = said.notices("consent_expiring") == 1 && said.notices("update_required") == 1;
+        // The notices of a step come before its state.
+        told && said.in_state("invalid") == 1 && said.records[&links[0].to_string()]["consent"]["end"] == "announced"
+    });
+    let told = told.await;
+    assert_eq!(told.records[&links[1].to_string()]["episode"]["cause"], "consent_ended");
+    let consent = &told.records[&links[0].to_string()]["consent"];
+    assert_eq!((&consent["end"], &consent["institution_display_name"]), (&json!("announced"), &json!("OF Mock Bank")));
+
+    let again = bench.reconciler().sweep_consents().await.unwrap();
+    assert_eq!((again.read_count, again.drifted_count), (2, 0));
+
+    // Renewed in Belvo's portal, where no app is told.
+    bench.control.renew_consent(links[1]).unwrap();
+    let swept = bench.reconciler().sweep_consents().await.unwrap();
+    assert_eq!(swept.drifted_count, 1);
+    let healed = bench.wait_for("valid", 2).await;
+    assert_eq!((healed.notices("recovered"), healed.notices("update_required")), (1, 1));
     bench.end().await;
 }

@@ -11,8 +11,8 @@ use relink::contract::{
     At, Because, InputKind, JobBody, JobName, NoticeBody, NoticeName, Origin, OriginKind, Record, RefusedBody,
 };
 use relink::link::{
-    AccessMode, Breakage, Cause, Command, Consent, Data, DataKind, DedupKey, Effect, Event, Input, Link, Observation,
-    Policy, Profile, Session, Settings, StateName, Status, Timestamp, step,
+    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Effect,
+    Event, Input, Link, Observation, Policy, Profile, Session, Settings, StateName, Status, Timestamp, step,
 };
 use relink::schemas::{documents, schemas, story, write};
 use serde_json::Value;
@@ -222,15 +222,9 @@ fn some_event() -> impl Strategy<Value = Event> {
             Event::DataArrived(Data { resource, kind, items_count, has_errors })
         },
     );
-    let consent = (prop::option::of(".{0,8}"), prop::option::of(some_time())).prop_map(|(text, due_at)| {
-        let institution_display_name = text.clone();
-        Event::ConsentEnding(Consent {
-            id: text.clone(),
-            due_at,
-            institution_display_name,
-            institution_icon_logo: text,
-        })
-    });
+    let status = prop::sample::select(vec![ConsentStatus::Authorised, ConsentStatus::Ended]);
+    let consent = (some_time(), status)
+        .prop_map(|(observed_at, status)| Event::ConsentObserved(ConsentObservation { observed_at, status }));
     let command = prop_oneof![
         Just(Command::Mute),
         Just(Command::Unmute),
@@ -249,26 +243,32 @@ fn some_event() -> impl Strategy<Value = Event> {
         5 => Just(Event::DeadlinePassed),
         1 => prop::sample::select(vec![
             Event::CreationUnfinished, Event::SessionExpired, Event::MissingReported, Event::RefreshAccepted,
+            Event::ConsentEnding, Event::ConsentChanged, Event::QuotaReached,
         ]),
     ]
+}
+
+fn some_consent() -> impl Strategy<Value = Consent> {
+    (prop::option::of(".{0,8}"), prop::option::of(some_time())).prop_map(|(text, due_at)| Consent {
+        id: text.clone(),
+        due_at,
+        institution_display_name: text.clone(),
+        institution_icon_logo: text,
+    })
 }
 
 fn some_input() -> impl Strategy<Value = Input> {
     let mode = prop::option::of(prop::sample::select(vec![AccessMode::Single, AccessMode::Recurrent]));
     let profile =
-        (prop::option::of(".{0,8}"), mode, prop::option::of(0_u64..1_000_000)).prop_map(|(text, mode, every)| {
-            Profile {
-                external_id: text.clone(),
-                institution: text,
-                access_mode: mode,
-                refresh_every: every.map(Duration::from_secs),
-                fetch_resources: if every.is_some() {
-                    vec!["ACCOUNTS".to_owned(), "OWNERS".to_owned()]
-                } else {
-                    Vec::new()
-                },
-            }
-        });
+        (prop::option::of(".{0,8}"), mode, prop::option::of(0_u64..1_000_000), prop::option::of(some_consent()));
+    let profile = profile.prop_map(|(text, mode, every, consent)| Profile {
+        external_id: text.clone(),
+        institution: text,
+        access_mode: mode,
+        refresh_every: every.map(Duration::from_secs),
+        fetch_resources: if every.is_some() { vec!["ACCOUNTS".to_owned(), "OWNERS".to_owned()] } else { Vec::new() },
+        consent: consent.map(Box::new),
+    });
     (some_event(), prop::option::of(any::<u64>()), profile).prop_map(|(event, key, profile)| Input {
         event,
         key: key.map(DedupKey),
@@ -300,7 +300,7 @@ fn walk(inputs: Vec<(Input, u32)>, can_verify: bool) {
                             ("link.notice", serde_json::to_value(body))
                         }
                         Effect::Job(job) => {
-                            ("link.job", serde_json::to_value(JobBody::of(&step, *job, because.clone())))
+                            ("link.job", serde_json::to_value(JobBody::of(&step, job, because.clone())))
                         }
                     };
                     check(&validators[name], &body.expect("a body is JSON"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::undecodable::Undecodable;
-use crate::link::{AccessMode, LinkId, Timestamp};
+use crate::link::{AccessMode, Consent, LinkId, Timestamp};
 
 /// The longest text taken over into the record of a link, in bytes. Belvo's own are far below; a longer one is not believed.
 const TEXT_LENGTH_MAX: usize = 512;
@@ -184,6 +184,36 @@ impl LinkResource {
             last_accessed_at: text(body, "last_accessed_at").and_then(|at| parse_time(&at)),
             external_id: text(body, "external_id"),
             fetch_resources,
+        }
+    }
+}
+
+/// The fields of a consent that relink knows (API reference: consents). Its others name a person, and are not looked at.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConsentResource {
+    /// `link_id`.
+    pub link_id: Option<LinkId>,
+    /// `status`: an open enum on Belvo's side, so a text here; null before there is one.
+    pub status: Option<String>,
+    /// `belvo_institution_name`.
+    pub institution: Option<String>,
+    /// The rest, as far as a renewal needs it. Its end, `expired_at`, is null for a consent without one.
+    pub consent: Consent,
+}
+
+impl ConsentResource {
+    /// Reads a consent.
+    pub fn parse(body: &Map<String, Value>) -> Self {
+        Self {
+            link_id: text(body, "link_id").and_then(|id| id.parse().ok()),
+            status: text(body, "status"),
+            institution: text(body, "belvo_institution_name"),
+            consent: Consent {
+                id: text(body, "id"),
+                due_at: text(body, "expired_at").and_then(|at| parse_time(&at)),
+                institution_display_name: text(body, "institution_display_name"),
+                institution_icon_logo: text(body, "institution_icon_logo"),
+            },
         }
     }
 }

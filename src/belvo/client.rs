@@ -14,6 +14,7 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use self::answer::{Answer, BODY_BYTES_MAX, REFRESH_PAUSE, Refused, THROTTLED_PAUSE, wait_named};
 use super::budget::{Budget, Urgency};
@@ -24,13 +25,17 @@ use crate::link::{Event, LinkId};
 mod answer;
 mod list;
 
-pub use list::{IDS_MAX, LinkFilter, LinkPage, LinkPages};
+use list::{CONSENT_FIELDS, CONSENTS};
+pub use list::{IDS_MAX, LinkFilter, ListPage, ListPages};
 
 /// How long a widget token is good for: "10 minutes" in the guide, though the token itself may say more.
 const TOKEN_LIFE: Duration = Duration::from_secs(600);
 
 /// What update mode needs. Creation needs less, so a token without `read_links` fails only once the user is at it.
 const TOKEN_SCOPES: &str = "read_institutions,write_links,read_links";
+
+/// What a renewal in Belvo's portal needs (guide: My Belvo Portal).
+const RENEWAL_SCOPES: &str = "read_consents,write_consents,write_consent_callback";
 
 /// Belvo's `secretId`.
 #[derive(Clone, Debug)]
@@ -206,13 +211,38 @@ impl Client {
         }
     }
 
-    /// `POST /api/links/{id}/refresh/`, for every resource of the link.
+    /// `GET /api/consents/{id}/`: the consent behind `link`, without the fields that name a person; `None` if Belvo does
+    /// not know it, or `id` is none of Belvo's.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn get_consent(&self, link: &LinkId, id: &str) -> Result<Option<Map<String, Value>>, CallError> {
+        let Ok(id) = Uuid::try_parse(id) else { return Ok(None) };
+        let call = Call { method: Method::GET, path: format!("{CONSENTS}{id}/"), link: Some(link) };
+        let answer = self.ask(&call, |request| self.with_keys(request)).await?;
+        if answer.status.is_success() {
+            let Value::Object(mut consent) = answer.body else {
+                return Err(call.failed("the answer is no consent"));
+            };
+            // This call has no `fields`: it gives the name and the document number of the user too.
+            consent.retain(|field, _| CONSENT_FIELDS.split(',').any(|wanted| wanted == field));
+            return Ok(Some(consent));
+        }
+        let refused = Refused::of(&call, answer)?;
+        match &refused.meaning {
+            Meaning::Event(input) if input.event == Event::MissingReported => Ok(None),
+            Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::Unknown { .. } => Err(refused.into()),
+        }
+    }
+
+    /// `POST /api/links/{id}/refresh/`, for these resources; for none: for every resource of the link.
     ///
     /// # Errors
     /// [`CallError`]; that the link cools down from the last refresh is no error.
-    pub async fn refresh_link(&self, link: &LinkId) -> Result<RefreshAnswer, CallError> {
+    pub async fn refresh_link(&self, link: &LinkId, resources: &[String]) -> Result<RefreshAnswer, CallError> {
         let call = Call { method: Method::POST, path: format!("/api/links/{link}/refresh/"), link: Some(link) };
-        let answer = self.ask(&call, |request| self.with_keys(request).json(&json!({}))).await?;
+        let body = if resources.is_empty() { json!({}) } else { json!({ "fetch_resources": resources }) };
+        let answer = self.ask(&call, |request| self.with_keys(request).json(&body)).await?;
         if answer.status.is_success() {
             let request_id = answer.body.get("request_id").and_then(Value::as_str).map(str::to_owned);
             return Ok(RefreshAnswer::Accepted { request_id });
@@ -227,18 +257,29 @@ impl Client {
         }
     }
 
-    /// `POST /api/token/`, for update mode of this link. The keys go into the body; the guide says so.
+    /// `POST /api/token/`, for update mode of this link.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn update_token(&self, link: &LinkId) -> Result<WidgetToken, CallError> {
+        self.mint(link, json!({ "link_id": link.as_str(), "scopes": TOKEN_SCOPES })).await
+    }
+
+    /// `POST /api/token/`, for the renewal of the consent behind this link. `widget` is the caller's, and names the user.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn renewal_token(&self, link: &LinkId, widget: Map<String, Value>) -> Result<WidgetToken, CallError> {
+        let mut widget = widget;
+        widget.insert("openfinance_feature".to_owned(), "consent_management".into());
+        self.mint(link, json!({ "widget": widget, "scopes": RENEWAL_SCOPES })).await
+    }
+
+    /// The keys go into the body.
+    async fn mint(&self, link: &LinkId, mut body: Value) -> Result<WidgetToken, CallError> {
         let call = Call { method: Method::POST, path: "/api/token/".to_owned(), link: Some(link) };
-        let body = json!({
-            "id": self.id.0.expose_secret(),
-            "password": self.password.0.expose_secret(),
-            "link_id": link.as_str(),
-            "scopes": TOKEN_SCOPES,
-        });
+        body["id"] = self.id.0.expose_secret().into();
+        body["password"] = self.password.0.expose_secret().into();
         let answer = self.ask(&call, |request| request.json(&body)).await?;
         if !answer.status.is_success() {
             return Err(Refused::of(&call, answer)?.into());

@@ -87,6 +87,7 @@ pub(super) fn of_api_error(link: &LinkId, code: &str, request_id: &str) -> Dedup
 pub(super) fn of_observation(link: &LinkId, seen: &Observation) -> DedupKey {
     let outcome = match seen.outcome {
         Outcome::Found { .. } => "found",
+        Outcome::Consent { .. } => "consent",
         Outcome::Missing => "missing",
         Outcome::RefreshAccepted { .. } => "refresh_accepted",
     };

@@ -4,14 +4,15 @@
 
 use std::time::Duration;
 
-use super::body::{ErrorItem, LinkResource, WebhookBody, parse_time};
+use super::body::{ConsentResource, ErrorItem, LinkResource, WebhookBody, parse_time};
 use super::call::Call;
 use super::key;
 use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};
 use crate::contract::{self, ApiError, CommandName, Outcome, Widget};
 use crate::link::{
-    Breakage, Cause, Command, Consent, Data, Event, Input, LinkId, Observation, Profile, Session, Status, Timestamp,
+    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Event, Input, LinkId, Observation,
+    Profile, Session, Status, Timestamp,
 };
 
 /// The longest life believed of a token or a session. Belvo's live ten minutes and a few hours; more is a mistake somewhere.
@@ -51,16 +52,14 @@ pub enum Unrelated {
     Busy,
     /// Too many requests; try again later.
     RateLimit,
-    /// The month's quota of this person's data is used up.
-    RefreshQuota,
     /// The link was refreshed a moment ago; wait.
     Delay,
     /// Belvo switched the institution off.
     InstitutionOff,
     /// Some of the data is not to be had.
     PartialData,
-    /// The consent's date moved.
-    ConsentChange,
+    /// The consent waits for its user, who has to authorise it.
+    ConsentPending,
     /// The registration of a new link failed; no link came of it.
     Creation,
     /// The user mistyped the MFA token; the attempt goes on.
@@ -69,18 +68,17 @@ pub enum Unrelated {
 
 impl Unrelated {
     /// Every class there is.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::Keys,
         Self::Permission,
         Self::Request,
         Self::Outage,
         Self::Busy,
         Self::RateLimit,
-        Self::RefreshQuota,
         Self::Delay,
         Self::InstitutionOff,
         Self::PartialData,
-        Self::ConsentChange,
+        Self::ConsentPending,
         Self::Creation,
         Self::WrongToken,
     ];
@@ -94,11 +92,10 @@ impl Unrelated {
             Self::Outage => "outage",
             Self::Busy => "busy",
             Self::RateLimit => "rate_limit",
-            Self::RefreshQuota => "refresh_quota",
             Self::Delay => "delay",
             Self::InstitutionOff => "institution_off",
             Self::PartialData => "partial_data",
-            Self::ConsentChange => "consent_change",
+            Self::ConsentPending => "consent_pending",
             Self::Creation => "creation",
             Self::WrongToken => "wrong_token",
         }
@@ -111,10 +108,9 @@ impl Unrelated {
             Self::Keys
             | Self::Permission
             | Self::Request
-            | Self::RefreshQuota
             | Self::InstitutionOff
             | Self::PartialData
-            | Self::ConsentChange
+            | Self::ConsentPending
             | Self::Creation
             | Self::WrongToken => false,
         }
@@ -146,12 +142,8 @@ fn plain(code: &str) -> String {
 pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &WebhookBody) -> Meaning {
     let event = match says {
         WebhookSays::Breaks(cause) => Event::Broken(Breakage::of(cause)),
-        WebhookSays::ConsentEnds => Event::ConsentEnding(Consent {
-            id: body.data_text("consent_id"),
-            due_at: body.data_text("consent_due_date").and_then(|at| parse_time(&at)),
-            institution_display_name: body.data_text("institution_display_name"),
-            institution_icon_logo: body.data_text("institution_icon_logo"),
-        }),
+        WebhookSays::ConsentEnds => Event::ConsentEnding,
+        WebhookSays::ConsentMoves => Event::ConsentChanged,
         WebhookSays::Deleted => Event::LinkDeleted,
         WebhookSays::Data(kind) => Event::DataArrived(Data {
             resource: family.to_owned(),
@@ -164,6 +156,14 @@ pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &Web
     let profile = Profile {
         external_id: body.external_id.clone(),
         institution: body.data_text("institution"),
+        consent: (family == "CONSENT").then(|| {
+            Box::new(Consent {
+                id: body.data_text("consent_id"),
+                due_at: body.data_text("consent_due_date").and_then(|at| parse_time(&at)),
+                institution_display_name: body.data_text("institution_display_name"),
+                institution_icon_logo: body.data_text("institution_icon_logo"),
+            })
+        }),
         ..Profile::default()
     };
     Meaning::Event(Input { event, key: key::of_webhook(family, code, body), profile })
@@ -195,6 +195,7 @@ pub(super) fn of_api_error(
         (ErrorSays::Unfinished, _any) => Event::CreationUnfinished,
         (ErrorSays::SessionOver, _any) => Event::SessionExpired,
         (ErrorSays::Missing, _any) => Event::MissingReported,
+        (ErrorSays::QuotaUsedUp, _any) => Event::QuotaReached,
         (ErrorSays::Unrelated(class), _any) => return Meaning::unrelated(class, code),
     };
     let request_id = item.request_id.as_deref().or(error.request_id.as_deref());
@@ -244,9 +245,30 @@ pub(super) fn of_observation(
                 access_mode: resource.access_mode,
                 refresh_every: resource.refresh_every,
                 fetch_resources: resource.fetch_resources,
+                consent: None,
             };
             let observation = Observation { observed_at, status, last_accessed_at: resource.last_accessed_at };
             (Event::Observed(observation), profile)
+        }
+        Outcome::Consent { consent: resource } => {
+            let resource = ConsentResource::parse(resource);
+            same_link(link, resource.link_id)?;
+            let word = resource.status.as_deref().unwrap_or_default();
+            let status = match word {
+                "AUTHORISED" => ConsentStatus::Authorised,
+                "EXPIRED" | "REJECTED" => ConsentStatus::Ended,
+                // Null where nothing is known of it yet.
+                "AWAITING_AUTHORISATION" | "AWAITING_AUTHORISATION_CONFIRMATION" | "" => {
+                    return Ok(Meaning::unrelated(Unrelated::ConsentPending, word));
+                }
+                _unknown => return Ok(Meaning::unknown(&["observation", "consent", word])),
+            };
+            let profile = Profile {
+                institution: resource.institution,
+                consent: Some(Box::new(resource.consent)),
+                ..Profile::default()
+            };
+            (Event::ConsentObserved(ConsentObservation { observed_at, status }), profile)
         }
         Outcome::Missing => (Event::ObservedMissing, Profile::default()),
         Outcome::RefreshAccepted { .. } => (Event::RefreshAccepted, Profile::default()),

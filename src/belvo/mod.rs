@@ -23,7 +23,7 @@ mod undecodable;
 pub use budget::{Budget, Urgency, Usage};
 pub use call::{find_link, without_session};
 pub use client::{
-    BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkPage, LinkPages, LinkRead, RefreshAnswer, SecretId,
+    BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, RefreshAnswer, SecretId,
     SecretPassword, Timeouts, WidgetToken,
 };
 pub use meaning::{Meaning, Unrelated};

@@ -25,6 +25,8 @@ pub(super) enum WebhookSays {
     Breaks(Cause),
     /// The consent will end.
     ConsentEnds,
+    /// The end of the consent has moved.
+    ConsentMoves,
     /// Belvo deleted the link.
     Deleted,
     /// Data arrived.
@@ -48,6 +50,8 @@ pub(super) enum ErrorSays {
     SessionOver,
     /// Perhaps the link is gone.
     Missing,
+    /// The month's quota of this person's data is used up.
+    QuotaUsedUp,
     /// Nothing of whether the link works.
     Unrelated(Unrelated),
 }
@@ -68,8 +72,8 @@ const WEBHOOKS: &[(&str, &str, WebhookSays)] = &[
     ("CONSENT", "consent_expired",                              W::Breaks(Cause::ConsentEnded)),
     ("CONSENT", "consent_with_unrecoverable_resources",         W::Unrelated(Unrelated::PartialData)),
     ("CONSENT", "consent_with_temporarily_unavailable_resources", W::Unrelated(Unrelated::PartialData)),
-    // Its body is nowhere documented, so the new date cannot be read from it.
-    ("CONSENT", "consent_expiration_changed",                   W::Unrelated(Unrelated::ConsentChange)),
+    // Its body is nowhere documented: the new date is read from it if it is where the other two have it.
+    ("CONSENT", "consent_expiration_changed",                   W::ConsentMoves),
 
     ("ACCOUNTS",                "historical_update",            W::Data(Historical)),
     ("ACCOUNTS",                "new_accounts_available",       W::Data(New)),
@@ -121,7 +125,7 @@ enum Http {
     Server,
 }
 
-use ErrorSays::{Breaks, Missing, Refuses, SessionOver, Unfinished, WantsToken};
+use ErrorSays::{Breaks, Missing, QuotaUsedUp, Refuses, SessionOver, Unfinished, WantsToken};
 use Http::{Is, Server};
 
 /// Of a row: any code, and also none.
@@ -161,7 +165,7 @@ const ERRORS: &[(Http, &str, &str, u8, ErrorSays)] = &[
     (Is(400), "institution_unavailable",    "",                                30, not(Unrelated::Outage)),
     (Is(400), "institution_inactive",       "",                                30, not(Unrelated::InstitutionOff)),
     // Open Finance Brazil, per person and month.
-    (Is(400), "operational_limits_reached", "",                                30, not(Unrelated::RefreshQuota)),
+    (Is(400), "operational_limits_reached", "",                                30, QuotaUsedUp),
     (Is(400), "unavailable_data",           "",                                20, not(Unrelated::PartialData)),
     (Is(400), "unsupported_operation",      "",                                10, not(Unrelated::Request)),
     (Is(400), "invalid_period",             "",                                10, not(Unrelated::Request)),

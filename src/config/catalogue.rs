@@ -154,6 +154,13 @@ pub static SETTINGS: &[Setting] = &[
         "where Belvo's hosted widget lives",
     ),
     row(
+        "belvo.portal_url",
+        "RELINK_BELVO_PORTAL_URL",
+        Text,
+        Some("https://meuportal.belvo.com/"),
+        "where users renew open-finance consents",
+    ),
+    row(
         "belvo.requests_per_30s",
         "RELINK_BELVO_REQUESTS_PER_30S",
         Number,
@@ -233,6 +240,27 @@ pub static SETTINGS: &[Setting] = &[
         Span,
         Some("6h"),
         "how long Belvo's own refresh may take after a repair",
+    ),
+    row(
+        "policy.refresh_attempts_max",
+        "RELINK_POLICY_REFRESH_ATTEMPTS_MAX",
+        Number,
+        Some("2"),
+        "how many refreshes a repair is given, Belvo's own included",
+    ),
+    row(
+        "policy.consent_refreshes_max",
+        "RELINK_POLICY_CONSENT_REFRESHES_MAX",
+        Number,
+        Some("4"),
+        "monthly refreshes for a link with a consent (quota: 8)",
+    ),
+    row(
+        "policy.consent_notice",
+        "RELINK_POLICY_CONSENT_NOTICE",
+        Span,
+        Some("7d"),
+        "how long before a consent ends its user is told",
     ),
     row(
         "policy.silence_intervals",

@@ -116,6 +116,8 @@ pub struct BelvoConfig {
     pub keys: Option<BelvoKeys>,
     /// `RELINK_BELVO_WIDGET_URL`: where the hosted widget lives.
     pub widget_url: String,
+    /// `RELINK_BELVO_PORTAL_URL`: where consents are renewed.
+    pub portal_url: String,
     /// `RELINK_BELVO_REQUESTS_PER_30S`: how many requests may leave in any 30 seconds.
     pub requests_per_30s: usize,
 }
@@ -310,12 +312,17 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
     if keys.as_ref().is_some_and(|keys| !is_http(&keys.url)) {
         reader.reject("belvo.url", "must be an address without user or path, such as https://sandbox.belvo.com");
     }
-    let widget_url = reader.text("belvo.widget_url").unwrap_or_default();
-    if !is_http(&widget_url) {
-        reader.reject("belvo.widget_url", "must be an address such as https://widget.belvo.io/");
-    }
+    let page = |reader: &mut Reader, key, problem| {
+        let url = reader.text(key).unwrap_or_default();
+        if !is_http(&url) {
+            reader.reject(key, problem);
+        }
+        url
+    };
+    let widget_url = page(reader, "belvo.widget_url", "must be an address such as https://widget.belvo.io/");
+    let portal_url = page(reader, "belvo.portal_url", "must be an address such as https://meuportal.belvo.com/");
     let requests_per_30s = usize::try_from(reader.number("belvo.requests_per_30s", 1..=100_000)).unwrap_or(1);
-    BelvoConfig { keys, widget_url, requests_per_30s }
+    BelvoConfig { keys, widget_url, portal_url, requests_per_30s }
 }
 
 fn is_http(address: &str) -> bool {
@@ -351,6 +358,9 @@ fn read_policy(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         reminders: reader.spans("policy.reminders"),
         reminder_pause: reader.span("policy.reminder_pause"),
         refresh_wait: reader.span("policy.refresh_wait"),
+        refresh_attempts_max: count(reader.number("policy.refresh_attempts_max", 1..=100)),
+        consent_refreshes_max: count(reader.number("policy.consent_refreshes_max", 0..=100)),
+        consent_notice: reader.span("policy.consent_notice"),
         silence_intervals: count(reader.number("policy.silence_intervals", 1..=100)),
     };
     let had_problems = !reader.layers.problems.is_empty();

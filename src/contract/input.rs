@@ -282,6 +282,11 @@ pub enum Outcome {
     },
     /// `GET /api/links/{id}/` answered 404.
     Missing,
+    /// `GET /api/consents/` listed the link's consent (Open Finance Brazil).
+    Consent {
+        /// The consent as Belvo gave it.
+        consent: Map<String, Value>,
+    },
     /// `POST /api/links/{id}/refresh/` answered 202.
     RefreshAccepted {
         /// Belvo's `request_id`; the webhooks of the refresh carry it.

@@ -9,7 +9,7 @@ use super::input::InputKind;
 use super::words::{
     Action, At, AttemptWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
 };
-use crate::link::{Episode, EventName, Gap, Job, Link, LinkId, Notice, Refusal, Step};
+use crate::link::{Cause, Episode, EventName, Gap, Job, Link, LinkId, Notice, Refusal, Step};
 
 /// Where on the output stream a message belongs. `nats::subject` has the spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -217,8 +217,23 @@ pub struct NoticeBody {
     pub state: StateWord,
     /// The outage it belongs to, if it belongs to one.
     pub episode: Option<EpisodeSummary>,
+    /// What a renewal link is made of, where the user has to renew the consent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<Renewal>,
     /// Why this was sent.
     pub because: Because,
+}
+
+/// What, beside link and institution, the address of Belvo's portal is made of when a consent is to be renewed (guide:
+/// My Belvo Portal; `action=renew`). Belvo says it once, in the webhook; here it is whenever it is needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Renewal {
+    /// Belvo's id of the consent.
+    pub consent_id: Option<String>,
+    /// The institution's name for people.
+    pub institution_display_name: Option<String>,
+    /// Address of the institution's logo.
+    pub institution_icon_logo: Option<String>,
 }
 
 /// What a notice tells, by its `type`.
@@ -306,6 +321,12 @@ pub struct JobBody {
     pub link_id: String,
     /// When the machine asked for it.
     pub asked_at: At,
+    /// `verify`: Belvo's id of the consent, which is to be read too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent_id: Option<String>,
+    /// `refresh`: only these resources; none named: all that are fetched for the link.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<String>,
     /// Why.
     pub because: Because,
 }
@@ -360,8 +381,33 @@ impl NoticeBody {
             institution: link.profile.institution.clone(),
             state: link.state.name().into(),
             episode: episode.map(|episode| EpisodeSummary::of(&link.id, episode)),
+            renewal: Renewal::of(link, notice, episode),
             because,
         }
+    }
+}
+
+impl Renewal {
+    fn of(link: &Link, notice: &Notice, episode: Option<&Episode>) -> Option<Self> {
+        let asks_for_it = match notice {
+            Notice::ConsentExpiring { .. } => true,
+            Notice::UpdateRequired | Notice::Reminder { .. } | Notice::UpdateFailed { .. } => {
+                episode.is_some_and(|episode| episode.cause == Cause::ConsentEnded)
+            }
+            Notice::UpdateStarted
+            | Notice::Recovered { .. }
+            | Notice::RefreshDue { .. }
+            | Notice::DataAvailable(_)
+            | Notice::Refreshed { .. }
+            | Notice::Silent { .. }
+            | Notice::Removed { .. } => false,
+        };
+        let consent = link.profile.consent.as_ref().filter(|_| asks_for_it)?;
+        Some(Self {
+            consent_id: consent.id.clone(),
+            institution_display_name: consent.institution_display_name.clone(),
+            institution_icon_logo: consent.institution_icon_logo.clone(),
+        })
     }
 }
 
@@ -411,12 +457,12 @@ impl News {
 
 impl JobBody {
     /// The body of a job that `step` asked for.
-    pub fn of(step: &Step, job: Job, because: Because) -> Self {
-        let name = match job {
-            Job::Verify => JobName::Verify,
-            Job::Refresh => JobName::Refresh,
+    pub fn of(step: &Step, job: &Job, because: Because) -> Self {
+        let (name, consent_id, resources) = match job {
+            Job::Verify { consent } => (JobName::Verify, consent.clone(), Vec::new()),
+            Job::Refresh { resources } => (JobName::Refresh, None, resources.clone()),
         };
-        Self { name, link_id: step.link.id.to_string(), asked_at: At(step.at), because }
+        Self { name, link_id: step.link.id.to_string(), asked_at: At(step.at), consent_id, resources, because }
     }
 }
 

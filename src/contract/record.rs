@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Because;
 use super::words::{AccessModeWord, At, StateWord};
-use crate::link::{Link, LinkId, Profile, Quiet, Session, State};
+use crate::link::{ConsentEnd, Link, LinkId, Profile, Quiet, Session, State};
 
 mod parts;
 
-use parts::{ConsentRecord, EpisodeRecord, RefreshRecord, SeenRecord, SuspicionRecord, UpdateRecord};
+use parts::{AsksRecord, ConsentRecord, EpisodeRecord, RefreshRecord, SeenRecord, SuspicionRecord, UpdateRecord};
 
 /// Body of `link.state.<link>`: everything relink knows of one link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,6 +77,9 @@ pub struct Record {
     /// The open-finance consent behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent: Option<ConsentRecord>,
+    /// How often relink asked for a refresh lately, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<AsksRecord>,
     /// An operator wants no prompts for it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub muted: bool,
@@ -156,7 +159,8 @@ impl Record {
             refresh: link.refresh.as_ref().map(RefreshRecord::of),
             silence_probed_until,
             silence_reported,
-            consent: link.consent.as_ref().map(ConsentRecord::of),
+            consent: profile.consent.as_ref().map(|consent| ConsentRecord::of(consent, link.consent_end)),
+            asks: AsksRecord::of(link.asks),
             muted: link.muted,
             snoozed_until: link.snoozed_until.map(At),
             verify_asked_at: link.verify_asked_at.map(At),
@@ -214,6 +218,7 @@ impl Record {
                 access_mode: self.access_mode.map(Into::into),
                 refresh_every: self.refresh_every_secs.map(Duration::from_secs),
                 fetch_resources: self.fetch_resources.clone(),
+                consent: self.consent.as_ref().map(|consent| Box::new(consent.parse())),
             },
             state: self.parse_state()?,
             since: self.since.0,
@@ -223,7 +228,8 @@ impl Record {
             recovered_at: self.recovered_at.map(|at| at.0),
             refresh: self.refresh.as_ref().map(RefreshRecord::parse),
             quiet,
-            consent: self.consent.as_ref().map(ConsentRecord::parse),
+            consent_end: self.consent.as_ref().map_or(ConsentEnd::Ahead, ConsentRecord::parse_end),
+            asks: self.asks.as_ref().map(AsksRecord::parse).transpose()?.unwrap_or_default(),
             muted: self.muted,
             snoozed_until: self.snoozed_until.map(|at| at.0),
             verify_asked_at: self.verify_asked_at.map(|at| at.0),

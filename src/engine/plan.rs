@@ -89,7 +89,7 @@ impl Plan {
                     (Address::Notice(body.news.name(), link.id.clone()), encode(&body))
                 }
                 Effect::Job(job) => {
-                    let body = JobBody::of(step, *job, because.clone());
+                    let body = JobBody::of(step, job, because.clone());
                     (Address::Job(body.name, link.id.clone()), encode(&body))
                 }
             };

@@ -1,14 +1,20 @@
 //! The judge: it knows when each link really broke and worked again, hears what relink says, and compares.
 //!
-//! What is true of a link is Belvo's word on it: its status, or its answer to a call. An **outage** begins when that word
-//! says that only the user can help, and ends when it no longer does. relink ought to prompt once in each.
+//! What is true of a link is Belvo's word on it, its status. An **outage** begins when that says that only the user can
+//! help, and ends when it no longer does. relink ought to prompt once in each.
 //!
 //! - **repeated**: a second prompt in one outage
 //! - **lost**: two whole sweeps came and went in the outage, and nobody was prompted
 //! - **false**: a prompt while the link worked
 //!
 //! An outage that nobody could have heard of (it ended before the second sweep) is neither. Of links that were broken
-//! before relink came, the prompts are held back on purpose: they may take as long as the adoption does.
+//! before relink came, the prompts are held back on purpose: they may take as long as the adoption does. A link that was
+//! repaired and broke again before anybody heard of the repair has its prompt already: the one before still stands, and
+//! reminders follow it. These are counted as **carried over**.
+//!
+//! Belvo contradicts itself, too: it refuses a login, or has no credentials left, and its status goes on saying `valid`
+//! (six refusals make a link invalid). Whoever asks gets one answer, and whoever calls another. Such outages count, but
+//! what becomes of their prompts is counted apart, and no word on such a link is wrong.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +25,8 @@ use crate::link::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Truth {
     Works,
+    /// Belvo's status is `valid`, and its last answer to a call was that only the user can help.
+    Refused,
     Broken,
     Gone,
 }
@@ -31,6 +39,10 @@ pub(super) struct Outage {
     began_after_sweeps: u64,
     /// Whether it is older than relink.
     adopted: bool,
+    /// Whether the prompt of the one before still stands.
+    carried_over: bool,
+    /// Whether Belvo's status and its answers ever differed in it.
+    contradicted: bool,
     pub(super) prompts: u32,
     /// The same, of a handler without relink.
     naive_prompts: u32,
@@ -57,6 +69,9 @@ pub(super) struct Tally {
     pub(super) prompts: u64,
     pub(super) repeated: u64,
     pub(super) lost: u64,
+    /// Of outages in which Belvo contradicted itself: how many, their prompts beyond the first, and how many were never
+    /// prompted.
+    pub(super) contradicted: [u64; 3],
     pub(super) falsely: u64,
     pub(super) stuck: u64,
 }
@@ -66,6 +81,7 @@ pub(super) struct Judge {
     cases: Vec<Case>,
     pub(super) outages: u64,
     pub(super) adopted: u64,
+    pub(super) carried_over: u64,
     pub(super) relink: Tally,
     pub(super) naive: Tally,
     /// From the truth to the prompt, in milliseconds.
@@ -89,6 +105,7 @@ impl Judge {
             cases: vec![case; links],
             outages: 0,
             adopted: 0,
+            carried_over: 0,
             relink: Tally::default(),
             naive: Tally::default(),
             to_detect: Vec::new(),
@@ -124,27 +141,52 @@ impl Judge {
             return;
         }
         case.truth = truth;
+        if let (Some(outage), Truth::Broken | Truth::Refused) = (&mut case.outage, truth) {
+            outage.contradicted = true;
+            return;
+        }
+        let before = case.repaired_at.take();
         if let Some(outage) = case.outage.take() {
             // relink has something to take back only if it had heard of it.
             case.repaired_at = (truth == Truth::Works && outage.prompts > 0).then_some(now);
             self.close(link, &outage, now);
         }
-        if truth == Truth::Broken {
+        if matches!(truth, Truth::Broken | Truth::Refused) {
             self.outages += 1;
+            self.carried_over += u64::from(before.is_some());
             let began_after_sweeps = self.sweeps;
-            let outage = Outage { began_at: now, began_after_sweeps, adopted: false, prompts: 0, naive_prompts: 0 };
+            let outage = Outage {
+                began_at: now,
+                began_after_sweeps,
+                adopted: false,
+                carried_over: before.is_some(),
+                contradicted: truth == Truth::Refused,
+                prompts: 0,
+                naive_prompts: 0,
+            };
             self.cases[link].outage = Some(outage);
-            self.cases[link].repaired_at = None;
         }
     }
 
     fn close(&mut self, link: usize, outage: &Outage, now: Timestamp) {
         let patience = if outage.adopted { 2 + self.adoption_sweeps } else { 2 };
-        let could_be_heard_of = self.sweeps.saturating_sub(outage.began_after_sweeps) >= patience;
+        let could_be_heard_of =
+            !outage.carried_over && self.sweeps.saturating_sub(outage.began_after_sweeps) >= patience;
         for (tally, prompts) in [(&mut self.relink, outage.prompts), (&mut self.naive, outage.naive_prompts)] {
             *tally.prompts_per_outage.entry(prompts).or_default() += 1;
-            tally.repeated += u64::from(prompts.saturating_sub(1));
-            tally.lost += u64::from(prompts == 0 && could_be_heard_of);
+            let [repeated, lost] =
+                [prompts.saturating_sub(1), u32::from(prompts == 0 && could_be_heard_of)].map(u64::from);
+            if outage.contradicted {
+                tally.contradicted[0] += 1;
+                tally.contradicted[1] += repeated;
+                tally.contradicted[2] += lost;
+            } else {
+                tally.repeated += repeated;
+                tally.lost += lost;
+            }
+        }
+        if outage.contradicted {
+            return;
         }
         if outage.prompts == 0 && could_be_heard_of {
             self.stories.push((link, format!("lost: broken from {} to {now}, never prompted", outage.began_at)));
@@ -217,12 +259,16 @@ impl Judge {
                 self.close(link, &outage, now);
             }
             let truth = self.cases[link].truth;
-            if *word != Some(truth) {
+            if *word != Some(truth) && truth != Truth::Refused {
                 self.relink.stuck += 1;
                 self.stories.push((link, format!("stuck: relink says {word:?}, and Belvo {truth:?}")));
             }
             let naive_says_broken = self.cases[link].naive_broken;
-            self.naive.stuck += u64::from(truth != Truth::Gone && naive_says_broken != (truth == Truth::Broken));
+            self.naive.stuck += match truth {
+                Truth::Works => u64::from(naive_says_broken),
+                Truth::Broken => u64::from(!naive_says_broken),
+                Truth::Refused | Truth::Gone => 0,
+            };
         }
         self.to_detect.sort_unstable();
         self.to_recover.sort_unstable();

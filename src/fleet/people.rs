@@ -67,7 +67,7 @@ impl Simulation {
     pub(super) async fn visit(&mut self, number: usize, visit: Visit) -> anyhow::Result<()> {
         self.members[number].is_awaited = false;
         // Who has left the widget open overnight is as good as gone.
-        if self.is_quiet() || self.judge.truth(number) != Truth::Broken {
+        if self.is_quiet() || matches!(self.judge.truth(number), Truth::Works | Truth::Gone) {
             return Ok(());
         }
         match visit {

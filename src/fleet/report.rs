@@ -25,6 +25,8 @@ pub struct Report {
     pub outages: u64,
     /// Of these, how many are older than relink.
     pub outages_adopted: u64,
+    /// Of these, how many began before anybody had heard that the one before had ended: its prompt still stands.
+    pub outages_carried_over: u64,
     /// What relink made of it.
     pub relink: Score,
     /// What a webhook handler without relink would have made of the same webhooks and errors.
@@ -63,10 +65,24 @@ pub struct Score {
     pub repeated: u64,
     /// Outages that went on through two sweeps and more, and were never prompted.
     pub lost: u64,
+    /// Outages in which Belvo contradicted itself: it refused the login, and its status said `valid`. What became of
+    /// them is not in the counts above.
+    pub contradicted: Contradicted,
     /// Prompts while the link worked.
     pub falsely: u64,
     /// Links whose last word was wrong, after a quiet day.
     pub stuck: u64,
+}
+
+/// Outages in which Belvo contradicted itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Contradicted {
+    /// How many there were.
+    pub outages: u64,
+    /// Prompts beyond the first of one.
+    pub repeated: u64,
+    /// How many went on through two sweeps and more, and were never prompted.
+    pub lost: u64,
 }
 
 /// How long something took, in milliseconds.
@@ -118,6 +134,7 @@ impl Report {
             seed,
             outages: judge.outages,
             outages_adopted: judge.adopted,
+            outages_carried_over: judge.carried_over,
             relink: Score::of(&judge.relink),
             without_relink: Score::of(&judge.naive),
             time_to_detect: Spread::of(&judge.to_detect),
@@ -156,8 +173,8 @@ impl Report {
         };
         line(format!("{links} links, {days} days, seed {}", self.seed));
         line(String::new());
-        line(format!("{:<28}{:>10}{:>16}", "", "relink", "without relink"));
-        line(format!("{:<28}{:>10}{:>16}", "outages", grouped(self.outages), grouped(self.outages)));
+        line(format!("{:<30}{:>10}{:>16}", "", "relink", "without relink"));
+        line(format!("{:<30}{:>10}{:>16}", "outages", grouped(self.outages), grouped(self.outages)));
         for (name, value) in [
             ("prompts", (|score: &Score| score.prompts) as fn(&Score) -> u64),
             ("  outages prompted never", |score| score.prompted(0..1)),
@@ -166,22 +183,26 @@ impl Report {
             ("  outages prompted more", |score| score.prompted(3..u32::MAX)),
             ("lost", |score| score.lost),
             ("repeated", |score| score.repeated),
-            ("while the link worked", |score| score.falsely),
             ("links stuck at the end", |score| score.stuck),
+            ("while the link worked", |score| score.falsely),
+            ("Belvo says valid and refuses", |score| score.contradicted.outages),
+            ("  repeated", |score| score.contradicted.repeated),
+            ("  lost", |score| score.contradicted.lost),
         ] {
             let (relink, naive) = (grouped(value(&self.relink)), grouped(value(&self.without_relink)));
-            line(format!("{name:<28}{relink:>10}{naive:>16}"));
+            line(format!("{name:<30}{relink:>10}{naive:>16}"));
         }
         line(String::new());
-        line(format!("{:<28}{:>10}{:>10}{:>10}{:>10}", "", "p50", "p95", "p99", "max"));
+        line(format!("{:<30}{:>10}{:>10}{:>10}{:>10}", "", "p50", "p95", "p99", "max"));
         for (name, spread) in [("time to detect", self.time_to_detect), ("time to recover", self.time_to_recover)] {
             let [p50, p95, p99, max] = [spread.p50, spread.p95, spread.p99, spread.max].map(span);
-            line(format!("{name:<28}{p50:>10}{p95:>10}{p99:>10}{max:>10}"));
+            line(format!("{name:<30}{p50:>10}{p95:>10}{p99:>10}{max:>10}"));
         }
         line(String::new());
         for (name, count) in [
             ("learnt only by sweeping", self.learnt_by_sweep),
             ("broken before relink came", self.outages_adopted),
+            ("carried over from the last", self.outages_carried_over),
             ("spans of missed history", self.gaps.opened),
             ("  filled", self.gaps.closed),
             ("refreshes asked", self.gaps.refreshes_asked),
@@ -191,11 +212,11 @@ impl Report {
             ("webhooks sent", self.webhooks_sent),
             ("inputs", self.inputs),
         ] {
-            line(format!("{name:<28}{:>10}", grouped(count)));
+            line(format!("{name:<30}{:>10}", grouped(count)));
         }
         line("notices".to_owned());
         for (name, count) in &self.notices {
-            line(format!("  {name:<26}{:>10}", grouped(*count)));
+            line(format!("  {name:<28}{:>10}", grouped(*count)));
         }
         for story in &self.stories {
             line(format!("\n{story}"));
@@ -209,8 +230,10 @@ impl Report {
 
 impl Score {
     fn of(tally: &Tally) -> Self {
-        let Tally { prompts_per_outage, prompts, repeated, lost, falsely, stuck } = tally.clone();
-        Self { prompts, outages_by_prompts: prompts_per_outage, repeated, lost, falsely, stuck }
+        let Tally { prompts_per_outage, prompts, repeated, lost, contradicted, falsely, stuck } = tally.clone();
+        let [outages, again, never] = contradicted;
+        let contradicted = Contradicted { outages, repeated: again, lost: never };
+        Self { prompts, outages_by_prompts: prompts_per_outage, repeated, lost, contradicted, falsely, stuck }
     }
 
     fn prompted(&self, times: std::ops::Range<u32>) -> u64 {

@@ -24,7 +24,7 @@ use super::people::Visit;
 use super::relink::{Relink, SETTINGS};
 use super::story::Story;
 use crate::belvo::{IDS_MAX, SecretId, SecretPassword};
-use crate::contract::{Address, JobName, NoticeName};
+use crate::contract::{Address, JobBody, JobName, NoticeName};
 use crate::jobs::{self, Next};
 use crate::link::{LinkId, StateName, Timestamp};
 use crate::sandbox::{
@@ -59,14 +59,15 @@ pub(super) enum Happening {
     Arrival(Box<TakenWebhook>),
     /// A job is due.
     Job {
-        job: JobName,
+        job: Box<JobBody>,
         link: LinkId,
         stored_at: Timestamp,
         tries: i64,
     },
-    /// relink sweeps, rotates, releases.
+    /// relink sweeps, rotates, reads consents, releases.
     Sweep,
     Rotate,
+    Consents,
     Release,
     /// A bank goes down, or confuses its passwords; and is over it.
     BankDown(usize),
@@ -164,6 +165,7 @@ impl Simulation {
         simulation.calendar.plan(start, Happening::Sweep);
         simulation.calendar.plan(start.after(SWEEP_START), Happening::Rotate);
         simulation.calendar.plan(start.after(SWEEP_START), Happening::Release);
+        simulation.calendar.plan(start.after(SWEEP_START * 2), Happening::Consents);
         simulation.plan_disturbances();
         Ok(simulation)
     }
@@ -275,6 +277,11 @@ impl Simulation {
             Happening::Job { job, link, stored_at, tries } => self.work(job, link, stored_at, tries).await,
             Happening::Sweep => self.sweep().await,
             Happening::Rotate => self.rotate().await,
+            Happening::Consents => {
+                let swept = self.relink.reconciler.sweep_consents().await;
+                let pause = jittered(SETTINGS.rotation, &mut self.rng);
+                self.plan_in(if swept.is_ok() { pause } else { SWEEP_RETRY }, Happening::Consents);
+            }
             Happening::Release => {
                 let released = self.relink.reconciler.release_adopted().await;
                 let pause = Duration::from_secs(3600) / SETTINGS.adoption_per_hour;
@@ -292,10 +299,10 @@ impl Simulation {
         Ok(())
     }
 
-    async fn work(&mut self, job: JobName, link: LinkId, stored_at: Timestamp, tries: i64) {
-        let done = self.relink.worker.perform(job, &link, stored_at).await;
+    async fn work(&mut self, job: Box<JobBody>, link: LinkId, stored_at: Timestamp, tries: i64) {
+        let done = self.relink.worker.perform(&job, &link, stored_at).await;
         match jobs::settle(&done, tries) {
-            Next::Ended => self.refreshes_asked += u64::from(job == JobName::Refresh),
+            Next::Ended => self.refreshes_asked += u64::from(job.name == JobName::Refresh),
             Next::Again(pause) => {
                 self.plan_in(pause, Happening::Job { job, link: link.clone(), stored_at, tries: tries + 1 })
             }
@@ -348,8 +355,8 @@ impl Simulation {
                     let Some(number) = self.numbered(&link) else { continue };
                     self.notice(number, name, &message.body)?;
                 }
-                Address::Job(job, link) => {
-                    let stored_at = self.now();
+                Address::Job(_, link) => {
+                    let (job, stored_at) = (serde_json::from_slice(&message.body)?, self.now());
                     self.plan_in(JOB_LATENCY, Happening::Job { job, link, stored_at, tries: 1 });
                 }
                 Address::State(_) | Address::Refused(_) | Address::Mark(_) | Address::Fence(_) => {}
@@ -391,7 +398,8 @@ impl Simulation {
         let member = &mut self.members[number];
         let truth = match self.control.status_of(member.id) {
             Err(_gone) => Truth::Gone,
-            Ok(LinkStatus::Valid) if !member.refused => Truth::Works,
+            Ok(LinkStatus::Valid) if member.refused => Truth::Refused,
+            Ok(LinkStatus::Valid) => Truth::Works,
             Ok(_) => Truth::Broken,
         };
         let before = self.judge.truth(number);
@@ -400,7 +408,7 @@ impl Simulation {
         if before != truth {
             self.story.tell(&member.link, now, || format!("truth    {before:?} -> {truth:?}"));
         }
-        if before == Truth::Works && truth == Truth::Broken {
+        if before == Truth::Works && truth != Truth::Gone {
             self.broke(number);
         }
     }

@@ -28,6 +28,7 @@ mod links;
 mod observe;
 mod parameters;
 mod problem;
+mod renewal;
 mod repair;
 mod report;
 
@@ -98,6 +99,7 @@ pub struct Door {
     open_webhooks: bool,
     api_tokens: Keys,
     widget_url: String,
+    portal_url: String,
     metrics: PrometheusHandle,
 }
 
@@ -119,6 +121,7 @@ impl Door {
             open_webhooks: config.http.allow_open_webhooks,
             api_tokens: Keys::of(&config.http.api_tokens),
             widget_url: config.belvo.widget_url.clone(),
+            portal_url: config.belvo.portal_url.clone(),
             metrics: telemetry::metrics(),
         }
     }

@@ -2,8 +2,8 @@
 //! cause.
 
 use super::draft::{Draft, Next};
+use super::refresh::{counts_as_arrival, with_arrival};
 use super::upkeep::refuse_errors;
-use super::upkeep::{counts_as_arrival, with_arrival};
 use super::{
     Breakage, Cause, Data, Episode, Fallback, Notice, Observation, Prompt, Proof, Quiet, Refusal, Session, State,
     Status, Suspicion, Timestamp,
@@ -13,7 +13,7 @@ impl Draft<'_> {
     // --- leaving Valid ---
 
     /// Opens the one episode of an outage, with its one prompt.
-    fn open(&mut self, breakage: &Breakage) -> State {
+    pub(super) fn open(&mut self, breakage: &Breakage) -> State {
         self.link.episodes_count += 1;
         let number = self.link.episodes_count;
         let episode = Episode::open(number, breakage.cause, self.now, self.link.muted, self.policy);
@@ -44,6 +44,11 @@ impl Draft<'_> {
             Some(settled_at) if !settings.can_verify => settled_at,
             Some(_) | None => self.now.after(answer_wait),
         };
+        Ok(self.doubt(suspicion, breakage, until))
+    }
+
+    /// Holds the evidence and asks Belvo; `until` then, it is believed.
+    pub(super) fn doubt(&mut self, suspicion: Option<Suspicion>, breakage: &Breakage, until: Timestamp) -> State {
         // What Belvo's status cannot show outlives what it can: one bare `valid` must not refute both.
         let doubted = match suspicion {
             Some(held) if is_hidden(held.breakage.cause) && !is_hidden(breakage.cause) => held.breakage,
@@ -51,7 +56,7 @@ impl Draft<'_> {
         };
         self.ask_belvo();
         // The doubt is as new as its newest evidence: a read from before that refutes nothing.
-        Ok(State::Valid { suspicion: Some(Suspicion { breakage: doubted, at: self.now, until }) })
+        State::Valid { suspicion: Some(Suspicion { breakage: doubted, at: self.now, until }) }
     }
 
     /// Evidence that stood unanswered is believed: it is never lost.
@@ -77,7 +82,7 @@ impl Draft<'_> {
                 self.note_access(seen);
                 Ok(State::Valid { suspicion: None })
             }
-            Status::Invalid => Ok(self.open(&Breakage::of(Cause::Credentials))),
+            Status::Invalid => Ok(self.open(&Breakage::of(self.cause_of_invalid()))),
             Status::TokenRequired => Ok(self.open(&Breakage::of(Cause::Token))),
         }
     }
@@ -93,7 +98,7 @@ impl Draft<'_> {
         let breakage = match seen.status {
             Status::Unconfirmed => return Err(Refusal::CreationOnly),
             Status::Valid => return self.reassure(suspicion, seen),
-            Status::Invalid => Breakage::of(Cause::Credentials),
+            Status::Invalid => Breakage::of(self.cause_of_invalid()),
             Status::TokenRequired => Breakage::of(Cause::Token),
         };
         if self.link.recovered_at.is_some_and(|at| seen.observed_at < at) {
@@ -166,7 +171,7 @@ impl Draft<'_> {
             Status::Invalid | Status::TokenRequired if seen.observed_at < self.link.since => Err(Refusal::Stale),
             Status::Invalid if as_before(Cause::Credentials) => still_broken(state),
             Status::TokenRequired if as_before(Cause::Token) => still_broken(state),
-            Status::Invalid => self.restate(with_arrivals(state, Vec::new()), &Breakage::of(Cause::Credentials)),
+            Status::Invalid => self.restate(with_arrivals(state, Vec::new()), &Breakage::of(self.cause_of_invalid())),
             Status::TokenRequired => self.restate(with_arrivals(state, Vec::new()), &Breakage::of(Cause::Token)),
         }
     }

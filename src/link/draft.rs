@@ -1,10 +1,11 @@
 //! A link while one event changes it.
 //!
-//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `upkeep`, `orders`. Each notes
-//! effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
+//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `refresh`, `consent`, `upkeep`, `orders`.
+//! Each notes effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{
-    DedupKey, Effect, Episode, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step, Timestamp,
+    ConsentEnd, DedupKey, Effect, Episode, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step,
+    Timestamp,
 };
 
 /// A link being changed by one event. Thrown away whole if the event is refused.
@@ -13,6 +14,8 @@ pub(super) struct Draft<'a> {
     pub(super) effects: Vec<Effect>,
     pub(super) now: Timestamp,
     pub(super) policy: &'a Policy,
+    /// The message names another end of the consent than was known.
+    pub(super) consent_moved: bool,
 }
 
 /// What an arm answers: the state to go to.
@@ -20,7 +23,8 @@ pub(super) type Next = Result<State, Refusal>;
 
 impl<'a> Draft<'a> {
     pub(super) fn of(link: &Link, now: Timestamp, policy: &'a Policy) -> Self {
-        Self { link: link.clone(), effects: Vec::new(), now: now.max(link.updated_at), policy }
+        let now = now.max(link.updated_at);
+        Self { link: link.clone(), effects: Vec::new(), now, policy, consent_moved: false }
     }
 
     pub(super) fn state(&self) -> State {
@@ -34,7 +38,12 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn learn(&mut self, profile: &Profile) {
+        let due_at = self.link.consent_due_at();
         self.link.profile.learn(profile);
+        if self.link.consent_due_at() != due_at {
+            self.link.consent_end = ConsentEnd::Ahead;
+            self.consent_moved = true;
+        }
     }
 
     pub(super) fn has_learnt(&self, before: &Link) -> bool {

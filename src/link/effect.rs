@@ -133,12 +133,19 @@ pub enum Removal {
 }
 
 /// A call to Belvo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     /// `GET /api/links/{id}/`, to be answered by an observation.
-    Verify,
+    Verify {
+        /// Belvo's id of the link's consent, to be read too (`GET /api/consents/{id}/`): the link's status shows nothing
+        /// of it.
+        consent: Option<String>,
+    },
     /// `POST /api/links/{id}/refresh/`.
-    Refresh,
+    Refresh {
+        /// Only these resources; empty: all that are fetched for the link.
+        resources: Vec<String>,
+    },
 }
 
 /// The machine says no. Nothing changed; nobody is at fault.

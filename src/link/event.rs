@@ -34,8 +34,14 @@ pub enum Event {
     CreationUnfinished,
     /// The link's MFA session is over (400 `session_expired`).
     SessionExpired,
-    /// The consent behind the link will end (webhook CONSENT / `openfinance_consent_about_to_expire`).
-    ConsentEnding(Consent),
+    /// The consent behind the link will end (webhook CONSENT / `openfinance_consent_about_to_expire`). When, and what a
+    /// renewal needs, is in the [`Profile`].
+    ConsentEnding,
+    /// The end of the consent has moved (webhook CONSENT / `openfinance_consent_expiration_changed`): most likely it was
+    /// renewed.
+    ConsentChanged,
+    /// The consent was read from Belvo (`GET /api/consents/`).
+    ConsentObserved(ConsentObservation),
     /// An update-mode widget token was minted: the user is about to repair the link.
     UpdateStarted {
         /// When the token dies. Belvo's live 10 minutes.
@@ -56,6 +62,9 @@ pub enum Event {
     DataArrived(Data),
     /// Belvo accepted our request for a historical refresh (202).
     RefreshAccepted,
+    /// The month's quota of this person's data is used up (400 `operational_limits_reached`, Open Finance Brazil): no
+    /// refresh before the next month. Says nothing of the link.
+    QuotaReached,
     /// Belvo deleted the link (webhook `link_deleted`).
     LinkDeleted,
     /// The link's [`super::Link::deadline`] has passed.
@@ -106,8 +115,8 @@ pub struct Session {
 }
 
 /// The open-finance consent behind a Brazilian link, and what a renewal link needs (every parameter of it comes from
-/// the webhook).
-#[derive(Clone, Debug, PartialEq, Default)]
+/// the webhook; guide: My Belvo Portal).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Consent {
     /// Belvo's id of the consent.
     pub id: Option<String>,
@@ -117,6 +126,37 @@ pub struct Consent {
     pub institution_display_name: Option<String>,
     /// Address of the institution's logo.
     pub institution_icon_logo: Option<String>,
+}
+
+impl Consent {
+    /// Takes over everything `newer` says; what it leaves open stays, unless it is about another consent.
+    fn learn(&mut self, newer: &Self) {
+        if self.id.is_some() && newer.id.is_some() && self.id != newer.id {
+            *self = Self::default();
+        }
+        take(&mut self.id, &newer.id);
+        take(&mut self.due_at, &newer.due_at);
+        take(&mut self.institution_display_name, &newer.institution_display_name);
+        take(&mut self.institution_icon_logo, &newer.institution_icon_logo);
+    }
+}
+
+/// What a read of the consent (`GET /api/consents/`) said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsentObservation {
+    /// When it was read, by the reader's clock.
+    pub observed_at: Timestamp,
+    /// Belvo's word.
+    pub status: ConsentStatus,
+}
+
+/// Belvo's word on a consent, as far as it says whether the link can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConsentStatus {
+    /// `AUTHORISED`
+    Authorised,
+    /// `EXPIRED`, or `REJECTED`: revoked, for which there is no webhook.
+    Ended,
 }
 
 /// What a read of the link (`GET /api/links/{id}/`) said.
@@ -157,16 +197,13 @@ pub struct Profile {
     pub refresh_every: Option<std::time::Duration>,
     /// The resources Belvo fetches for it, such as `TRANSACTIONS`; sorted, without repeats.
     pub fetch_resources: Vec<String>,
+    /// The consent behind it. A link that has one has no credentials. Few do, so it is kept aside.
+    pub consent: Option<Box<Consent>>,
 }
 
 impl Profile {
     /// Takes over everything `newer` says; what it leaves open stays.
     pub(super) fn learn(&mut self, newer: &Self) {
-        fn take<T: Clone>(known: &mut Option<T>, newer: &Option<T>) {
-            if newer.is_some() {
-                known.clone_from(newer);
-            }
-        }
         take(&mut self.external_id, &newer.external_id);
         take(&mut self.institution, &newer.institution);
         take(&mut self.access_mode, &newer.access_mode);
@@ -174,6 +211,15 @@ impl Profile {
         if !newer.fetch_resources.is_empty() {
             self.fetch_resources.clone_from(&newer.fetch_resources);
         }
+        if let Some(newer) = &newer.consent {
+            self.consent.get_or_insert_default().learn(newer);
+        }
+    }
+}
+
+fn take<T: Clone>(known: &mut Option<T>, newer: &Option<T>) {
+    if newer.is_some() {
+        known.clone_from(newer);
     }
 }
 
@@ -244,6 +290,8 @@ pub enum EventName {
     SessionExpired,
     /// [`Event::ConsentEnding`]
     ConsentEnding,
+    /// [`Event::ConsentChanged`]
+    ConsentChanged,
     /// [`Event::UpdateStarted`]
     UpdateStarted,
     /// [`Event::UpdateClaimed`]
@@ -260,12 +308,18 @@ pub enum EventName {
     ObservedUnconfirmed,
     /// [`Event::ObservedMissing`]
     ObservedMissing,
+    /// [`Event::ConsentObserved`] with [`ConsentStatus::Authorised`]
+    ObservedConsentAuthorised,
+    /// [`Event::ConsentObserved`] with [`ConsentStatus::Ended`]
+    ObservedConsentEnded,
     /// [`Event::MissingReported`]
     MissingReported,
     /// [`Event::DataArrived`]
     DataArrived,
     /// [`Event::RefreshAccepted`]
     RefreshAccepted,
+    /// [`Event::QuotaReached`]
+    QuotaReached,
     /// [`Event::LinkDeleted`]
     LinkDeleted,
     /// [`Event::DeadlinePassed`]
@@ -284,7 +338,7 @@ pub enum EventName {
 
 impl EventName {
     /// Every event there is, in the order of the table.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 30] = [
         Self::CredentialsRejected,
         Self::TokenRequested,
         Self::AccountBlocked,
@@ -293,6 +347,7 @@ impl EventName {
         Self::CreationUnfinished,
         Self::SessionExpired,
         Self::ConsentEnding,
+        Self::ConsentChanged,
         Self::UpdateStarted,
         Self::UpdateClaimed,
         Self::UpdateAbandoned,
@@ -301,9 +356,12 @@ impl EventName {
         Self::ObservedTokenRequired,
         Self::ObservedUnconfirmed,
         Self::ObservedMissing,
+        Self::ObservedConsentAuthorised,
+        Self::ObservedConsentEnded,
         Self::MissingReported,
         Self::DataArrived,
         Self::RefreshAccepted,
+        Self::QuotaReached,
         Self::LinkDeleted,
         Self::DeadlinePassed,
         Self::Mute,
@@ -324,6 +382,7 @@ impl EventName {
             Self::CreationUnfinished => "creation_unfinished",
             Self::SessionExpired => "session_expired",
             Self::ConsentEnding => "consent_ending",
+            Self::ConsentChanged => "consent_changed",
             Self::UpdateStarted => "update_started",
             Self::UpdateClaimed => "update_claimed",
             Self::UpdateAbandoned => "update_abandoned",
@@ -332,9 +391,12 @@ impl EventName {
             Self::ObservedTokenRequired => "observed_token_required",
             Self::ObservedUnconfirmed => "observed_unconfirmed",
             Self::ObservedMissing => "observed_missing",
+            Self::ObservedConsentAuthorised => "observed_consent_authorised",
+            Self::ObservedConsentEnded => "observed_consent_ended",
             Self::MissingReported => "missing_reported",
             Self::DataArrived => "data_arrived",
             Self::RefreshAccepted => "refresh_accepted",
+            Self::QuotaReached => "quota_reached",
             Self::LinkDeleted => "link_deleted",
             Self::DeadlinePassed => "deadline_passed",
             Self::Mute => "mute",
@@ -365,7 +427,8 @@ impl Event {
             },
             Self::CreationUnfinished => EventName::CreationUnfinished,
             Self::SessionExpired => EventName::SessionExpired,
-            Self::ConsentEnding(_) => EventName::ConsentEnding,
+            Self::ConsentEnding => EventName::ConsentEnding,
+            Self::ConsentChanged => EventName::ConsentChanged,
             Self::UpdateStarted { .. } => EventName::UpdateStarted,
             Self::UpdateClaimed => EventName::UpdateClaimed,
             Self::UpdateAbandoned => EventName::UpdateAbandoned,
@@ -376,9 +439,14 @@ impl Event {
                 Status::Unconfirmed => EventName::ObservedUnconfirmed,
             },
             Self::ObservedMissing => EventName::ObservedMissing,
+            Self::ConsentObserved(seen) => match seen.status {
+                ConsentStatus::Authorised => EventName::ObservedConsentAuthorised,
+                ConsentStatus::Ended => EventName::ObservedConsentEnded,
+            },
             Self::MissingReported => EventName::MissingReported,
             Self::DataArrived(_) => EventName::DataArrived,
             Self::RefreshAccepted => EventName::RefreshAccepted,
+            Self::QuotaReached => EventName::QuotaReached,
             Self::LinkDeleted => EventName::LinkDeleted,
             Self::DeadlinePassed => EventName::DeadlinePassed,
             Self::Command(command) => match command {

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! [`step`] is the whole decision, and a pure one: no clock, no randomness, no I/O. The match in `next` has an arm for
-//! every state and event; what each arm does is in `breaking`, `repair`, `upkeep` and `orders`.
+//! every state and event; what each arm does is in `breaking`, `repair`, `refresh`, `consent`, `upkeep` and `orders`.
 //! [`super::table`] is the same thing as data; tests hold the two together.
 //!
 //! An event that cannot move the link is a [`Refusal`], never a silent nothing.
@@ -54,26 +54,32 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (S::Unconfirmed, E::Broken(breakage)) => draft.break_unconfirmed(breakage),
         (S::Unconfirmed, E::CreationUnfinished) => draft.first_word(),
         (S::Unconfirmed, E::SessionExpired) => Err(Refusal::CreationOnly),
-        (S::Unconfirmed, E::ConsentEnding(consent)) => draft.note_consent(consent, S::Valid { suspicion: None }),
+        (S::Unconfirmed, E::ConsentEnding) => draft.confirm_by_consent(),
+        (S::Unconfirmed, E::ConsentChanged) => draft.ask(S::Unconfirmed),
+        (S::Unconfirmed, E::ConsentObserved(seen)) => draft.hear_of_consent(*seen),
         (S::Unconfirmed, E::UpdateStarted { .. }) => draft.ask(S::Unconfirmed),
         (S::Unconfirmed, E::UpdateClaimed) => draft.claim_creation(),
         (S::Unconfirmed, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
         (S::Unconfirmed, E::Observed(seen)) => draft.observe_unconfirmed(seen),
         (S::Unconfirmed, E::DataArrived(data)) => draft.confirm_by_data(data),
         (S::Unconfirmed, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
+        (state @ S::Unconfirmed, E::QuotaReached) => draft.note_quota(state),
         (S::Unconfirmed, E::DeadlinePassed) => Err(Refusal::NotDue),
 
         // It works.
         (S::Valid { suspicion }, E::Broken(breakage)) => draft.break_or_suspect(suspicion, breakage),
         (S::Valid { .. }, E::CreationUnfinished) => Err(Refusal::CreationOnly),
         (S::Valid { .. }, E::SessionExpired) => Err(Refusal::NotUpdating),
-        (state @ S::Valid { .. }, E::ConsentEnding(consent)) => draft.note_consent(consent, state),
+        (state @ S::Valid { .. }, E::ConsentEnding) => draft.announce_consent_end(state),
+        (state @ S::Valid { .. }, E::ConsentChanged) => draft.move_consent_end(state),
+        (S::Valid { suspicion }, E::ConsentObserved(seen)) => draft.observe_consent_while_valid(suspicion, *seen),
         (state @ S::Valid { .. }, E::UpdateStarted { .. }) => draft.ask_or(state, Refusal::NotBroken),
         (S::Valid { .. }, E::UpdateClaimed) => Err(Refusal::NotBroken),
         (S::Valid { .. }, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
         (S::Valid { suspicion }, E::Observed(seen)) => draft.observe_valid(suspicion, seen),
         (S::Valid { .. }, E::DataArrived(data)) => draft.take_data(data),
         (state @ S::Valid { .. }, E::RefreshAccepted) => draft.note_refresh_accepted(state),
+        (state @ S::Valid { .. }, E::QuotaReached) => draft.note_quota(state),
         (S::Valid { suspicion }, E::DeadlinePassed) => draft.pass_valid_deadline(suspicion),
 
         // It is broken, and its user has been told.
@@ -81,8 +87,10 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (S::Invalid { .. } | S::TokenRequired { .. }, E::CreationUnfinished) => Err(Refusal::CreationOnly),
         (S::Invalid { .. }, E::SessionExpired) => Err(Refusal::AlreadyKnown),
         (S::TokenRequired { episode, session }, E::SessionExpired) => draft.drop_session(episode, session),
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::ConsentEnding(consent)) => {
-            draft.note_consent(consent, state)
+        (S::Invalid { .. } | S::TokenRequired { .. }, E::ConsentEnding) => Err(Refusal::AlreadyKnown),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::ConsentChanged) => draft.claim_renewal(state),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::ConsentObserved(seen)) => {
+            draft.observe_consent_while_broken(state, *seen)
         }
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::UpdateStarted { until }) => {
             draft.start_update(state, *until)
@@ -94,6 +102,7 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
             draft.take_data_while_broken(state, data)
         }
         (S::Invalid { .. } | S::TokenRequired { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::QuotaReached) => draft.note_quota(state),
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DeadlinePassed) => draft.remind(state),
 
         // Its user is at it, or says it is done.
@@ -104,7 +113,11 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (S::Updating { episode, fallback, phase }, E::SessionExpired) => {
             draft.end_attempt_by_session(episode, fallback, phase)
         }
-        (state @ S::Updating { .. }, E::ConsentEnding(consent)) => draft.note_consent(consent, state),
+        (S::Updating { .. }, E::ConsentEnding) => Err(Refusal::AlreadyKnown),
+        (state @ S::Updating { .. }, E::ConsentChanged) => draft.claim_renewal(state),
+        (S::Updating { episode, phase, .. }, E::ConsentObserved(seen)) => {
+            draft.observe_consent_while_updating(episode, phase, *seen)
+        }
         (S::Updating { episode, fallback, phase }, E::UpdateStarted { until }) => {
             draft.restart_update(episode, fallback, phase, *until)
         }
@@ -113,6 +126,7 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (S::Updating { episode, phase, .. }, E::Observed(seen)) => draft.observe_update(episode, phase, seen),
         (S::Updating { episode, .. }, E::DataArrived(data)) => draft.recover_by_data(episode, data),
         (S::Updating { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
+        (state @ S::Updating { .. }, E::QuotaReached) => draft.note_quota(state),
         (S::Updating { episode, fallback, phase }, E::DeadlinePassed) => {
             draft.pass_update_deadline(episode, fallback, phase)
         }

@@ -5,13 +5,14 @@
 //!
 //! - [`event`](Event): what can happen to a link; [`state`](State): what is known of one
 //! - [`effect`](Effect): what the machine asks for; [`episode`](Episode): one outage
-//! - `breaking`, `repair`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of the link
+//! - `breaking`, `repair`, `refresh`, `consent`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of the link
 //! - [`policy`](Policy): how patient it is; [`table`]: the legal moves as data
 
 pub mod machine;
 pub mod table;
 
 mod breaking;
+mod consent;
 mod draft;
 mod effect;
 mod episode;
@@ -19,6 +20,7 @@ mod event;
 mod id;
 mod orders;
 mod policy;
+mod refresh;
 mod repair;
 mod state;
 mod time;
@@ -27,11 +29,14 @@ mod upkeep;
 pub use effect::{EFFECTS_MAX, Effect, Gap, Job, Notice, Proof, RefreshBy, Refusal, Removal, Step};
 pub use episode::{Episode, Prompt};
 pub use event::{
-    AccessMode, Breakage, Cause, Command, Consent, Data, DataKind, Event, EventName, Input, Observation, Profile,
-    Session, Status,
+    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Event, EventName,
+    Input, Observation, Profile, Session, Status,
 };
 pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
 pub use machine::step;
 pub use policy::{BadSetting, Policy, Settings};
-pub use state::{Attempt, Fallback, Link, Phase, Quiet, RECENT_KEYS_MAX, Refresh, Seen, State, StateName, Suspicion};
-pub use time::{NotATime, Timestamp};
+pub use state::{
+    Asks, Attempt, ConsentEnd, Fallback, Link, Phase, Quiet, RECENT_KEYS_MAX, Refresh, Seen, State, StateName,
+    Suspicion,
+};
+pub use time::{Month, NotATime, Timestamp};

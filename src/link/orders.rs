@@ -22,9 +22,14 @@ impl Draft<'_> {
         let asks = self.policy.can_verify() && !under_way;
         if asks {
             self.link.verify_asked_at = Some(self.now);
-            self.effects.push(Effect::Job(Job::Verify));
+            self.push_verify();
         }
         asks
+    }
+
+    pub(super) fn push_verify(&mut self) {
+        let consent = self.link.profile.consent.as_ref().and_then(|consent| consent.id.clone());
+        self.effects.push(Effect::Job(Job::Verify { consent }));
     }
 
     pub(super) fn end_or_obey(&mut self, state: State, event: &Event) -> Next {
@@ -36,13 +41,16 @@ impl Draft<'_> {
             Event::Broken(_)
             | Event::CreationUnfinished
             | Event::SessionExpired
-            | Event::ConsentEnding(_)
+            | Event::ConsentEnding
+            | Event::ConsentChanged
+            | Event::ConsentObserved(_)
             | Event::UpdateStarted { .. }
             | Event::UpdateClaimed
             | Event::UpdateAbandoned
             | Event::Observed(_)
             | Event::DataArrived(_)
             | Event::RefreshAccepted
+            | Event::QuotaReached
             | Event::DeadlinePassed => Err(Refusal::AlreadyKnown),
         }
     }
@@ -73,7 +81,7 @@ impl Draft<'_> {
             Command::Verify if !self.policy.can_verify() => return Err(Refusal::CannotVerify),
             Command::Verify => {
                 self.link.verify_asked_at = Some(self.now);
-                self.effects.push(Effect::Job(Job::Verify));
+                self.push_verify();
             }
             Command::Forget => return Ok(self.remove(&state, Removal::Forgotten)),
         }

@@ -30,6 +30,13 @@ pub struct Settings {
     pub reminder_pause: Duration,
     /// How long a recurrent link's own refresh may take after a repair before we ask, and then how long ours may take.
     pub refresh_wait: Duration,
+    /// How many refreshes a repair is given, Belvo's own included, before what has not come is given up.
+    pub refresh_attempts_max: u32,
+    /// How many refreshes we ask for in a calendar month for a link with a consent: each counts against the quota of its
+    /// person (8 for most resources), which the customer's own calls need too.
+    pub consent_refreshes_max: u32,
+    /// How long before a consent ends its user is told.
+    pub consent_notice: Duration,
     /// How many of its own refresh intervals a recurrent link may be quiet.
     pub silence_intervals: u32,
 }
@@ -50,6 +57,10 @@ impl Default for Settings {
             reminders: vec![DAY, 3 * DAY, 7 * DAY],
             reminder_pause: DAY,
             refresh_wait: 6 * HOUR,
+            refresh_attempts_max: 2,
+            consent_refreshes_max: 4,
+            // As early as Belvo's own word, which is sent only to customers who asked its support for it.
+            consent_notice: 7 * DAY,
             silence_intervals: 2,
         }
     }
@@ -83,17 +94,25 @@ impl Policy {
             ("repeat_window", settings.repeat_window),
             ("reminder_pause", settings.reminder_pause),
             ("refresh_wait", settings.refresh_wait),
+            ("consent_notice", settings.consent_notice),
         ];
         for (setting, wait) in waits {
             if wait < Duration::from_millis(1) || wait > WAIT_MAX {
                 return bad(setting, "must be from 1 ms to 366 days");
             }
         }
-        if settings.verify_attempts_max == 0 || settings.verify_attempts_max > 100 {
-            return bad("verify_attempts_max", "must be from 1 to 100");
+        let counts = [
+            ("verify_attempts_max", settings.verify_attempts_max),
+            ("refresh_attempts_max", settings.refresh_attempts_max),
+            ("silence_intervals", settings.silence_intervals),
+        ];
+        for (setting, count) in counts {
+            if count == 0 || count > 100 {
+                return bad(setting, "must be from 1 to 100");
+            }
         }
-        if settings.silence_intervals == 0 || settings.silence_intervals > 100 {
-            return bad("silence_intervals", "must be from 1 to 100");
+        if settings.consent_refreshes_max > 100 {
+            return bad("consent_refreshes_max", "must be from 0 to 100");
         }
         if settings.reminders.len() > 20 {
             return bad("reminders", "must have at most 20 steps");

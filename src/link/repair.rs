@@ -3,8 +3,7 @@
 use super::breaking::{fallback_of, shows};
 use super::draft::{Draft, Next};
 use super::{
-    Attempt, Breakage, Cause, Effect, Episode, Fallback, Job, Notice, Observation, Phase, Proof, Refusal, State,
-    Status, Timestamp,
+    Attempt, Breakage, Cause, Episode, Fallback, Notice, Observation, Phase, Proof, Refusal, State, Status, Timestamp,
 };
 
 impl Draft<'_> {
@@ -76,7 +75,7 @@ impl Draft<'_> {
 
     fn verify(&mut self, after: Attempt, asked_count: u32, fallback: Fallback, episode: Episode) -> State {
         self.link.verify_asked_at = Some(self.now);
-        self.effects.push(Effect::Job(Job::Verify));
+        self.push_verify();
         let until = self.now.after(self.policy.settings().verify_wait);
         State::Updating { episode, fallback, phase: Phase::Verifying { after, asked_count, until } }
     }
@@ -127,12 +126,23 @@ impl Draft<'_> {
                 return Ok(self.recover(&episode, Proof::Observed, Some(seen)));
             }
             Status::Valid => episode.cause,
-            Status::Invalid => Cause::Credentials,
+            Status::Invalid => self.cause_of_invalid(),
             Status::TokenRequired => Cause::Token,
         };
+        self.find_unrepaired(episode, phase, seen.observed_at, observed)
+    }
+
+    /// Belvo was read while the user was at it, or has been, and the link is as broken as `observed` says.
+    pub(super) fn find_unrepaired(
+        &mut self,
+        episode: Episode,
+        phase: Phase,
+        observed_at: Timestamp,
+        observed: Cause,
+    ) -> Next {
         match phase {
             Phase::Verifying { after: after @ (Attempt::Abandoned | Attempt::TimedOut), .. } => {
-                if self.link.verify_asked_at.is_some_and(|asked_at| seen.observed_at < asked_at) {
+                if self.link.verify_asked_at.is_some_and(|asked_at| observed_at < asked_at) {
                     return Err(Refusal::Stale);
                 }
                 // Belvo's status is coarser than what we know of the cause: it only overrules what it contradicts.

@@ -1,6 +1,6 @@
 //! What is known of a link: its state, and what it remembers.
 
-use super::{Consent, DedupKey, Episode, LinkId, Profile, Session, Timestamp};
+use super::{DedupKey, Episode, LinkId, Month, Profile, Session, Timestamp};
 
 /// How many dedup keys a link remembers.
 ///
@@ -32,8 +32,10 @@ pub struct Link {
     pub refresh: Option<Refresh>,
     /// How far the search for a recurrent link's missing refresh has got.
     pub quiet: Quiet,
-    /// The consent behind it, if it has one.
-    pub consent: Option<Consent>,
+    /// How far the end of its consent has been dealt with.
+    pub consent_end: ConsentEnd,
+    /// How often we asked for a refresh lately; counted for links with a consent, whose refreshes have a quota.
+    pub asks: Asks,
     /// An operator wants no prompts for it.
     pub muted: bool,
     /// An operator wants no reminders before this.
@@ -140,6 +142,8 @@ pub struct Refresh {
     pub gap_to: Timestamp,
     /// Whether we have asked Belvo for it ourselves.
     pub asked: bool,
+    /// How many refreshes it has had, Belvo's own and those we asked for.
+    pub rounds_count: u32,
     /// When to ask, or to give up.
     pub until: Timestamp,
     /// The resources that have come since, sorted.
@@ -158,6 +162,28 @@ pub enum Quiet {
     },
     /// It has been reported.
     Reported,
+}
+
+/// How far the end of a consent has been dealt with. A new date starts it anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsentEnd {
+    /// Nothing has been said of it.
+    Ahead,
+    /// It has been announced.
+    Announced,
+    /// It has passed, and was taken for the end until Belvo says otherwise.
+    Passed,
+}
+
+/// How often we asked Belvo for a refresh of a link, against its monthly quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Asks {
+    /// The month that `count` is about.
+    pub month: Month,
+    /// How often.
+    pub count: u32,
+    /// Belvo refused one for its quota: none before this.
+    pub refused_until: Option<Timestamp>,
 }
 
 /// A fact taken in.
@@ -249,7 +275,8 @@ impl Link {
             recovered_at: None,
             refresh: None,
             quiet: Quiet::Listening,
-            consent: None,
+            consent_end: ConsentEnd::Ahead,
+            asks: Asks::default(),
             muted: false,
             snoozed_until: None,
             verify_asked_at: None,

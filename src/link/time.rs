@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
+use time::macros::offset;
+use time::{Date, OffsetDateTime, UtcOffset};
 
 /// A point in time, in whole milliseconds since the Unix epoch (UTC).
 ///
@@ -36,9 +37,50 @@ impl Timestamp {
         Self(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    fn point(self) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+
+    fn of(point: OffsetDateTime) -> Self {
+        Self(i64::try_from(point.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
+    }
+
     /// How long ago `earlier` was; zero if it lies in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// A calendar month of Brazil, where quotas are counted by it. Its offset is fixed: the country has no daylight saving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Month(i32);
+
+const BRAZIL: UtcOffset = offset!(-3);
+
+impl Month {
+    /// The month of a point in time.
+    pub fn of(at: Timestamp) -> Self {
+        let date = at.point().to_offset(BRAZIL).date();
+        Self(date.year() * 12 + i32::from(u8::from(date.month())) - 1)
+    }
+
+    /// A month from 1 to 12 of a year from 0 to 9999; none if it is not.
+    pub fn new(year: i32, month: i32) -> Option<Self> {
+        let is_one = (0..=9999).contains(&year) && (1..=12).contains(&month);
+        is_one.then(|| Self(year * 12 + month - 1))
+    }
+
+    /// The year, and the month from 1 to 12.
+    pub const fn year_and_month(self) -> (i32, i32) {
+        (self.0.div_euclid(12), self.0.rem_euclid(12) + 1)
+    }
+
+    /// When the next month begins.
+    pub fn end(self) -> Timestamp {
+        let next = self.0.saturating_add(1);
+        let month = u8::try_from(next.rem_euclid(12) + 1).ok().and_then(|month| time::Month::try_from(month).ok());
+        let first = month.and_then(|month| Date::from_calendar_date(next.div_euclid(12), month, 1).ok());
+        first.map_or(Timestamp(i64::MAX), |date| Timestamp::of(date.midnight().assume_offset(BRAZIL)))
     }
 }
 
@@ -47,9 +89,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const FORM: &[time::format_description::BorrowedFormatItem<'_>] =
             format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-        let point = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        f.write_str(&point.format(FORM).map_err(|_| fmt::Error)?)
+        f.write_str(&self.point().format(FORM).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -64,7 +104,7 @@ impl FromStr for Timestamp {
     /// Accepts what Belvo sends: RFC 3339 with any number of fractional digits, `Z` or an offset.
     fn from_str(text: &str) -> Result<Self, NotATime> {
         let point = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NotATime)?;
-        i64::try_from(point.unix_timestamp_nanos() / 1_000_000).map(Self).map_err(|_| NotATime)
+        Ok(Self::of(point))
     }
 }
 
@@ -78,6 +118,16 @@ mod tests {
         assert_eq!(at.to_string(), "2024-02-02T13:11:42.593Z");
         assert_eq!("2024-02-02T10:11:42.593-03:00".parse(), Ok(at));
         assert_eq!("yesterday".parse::<Timestamp>(), Err(NotATime));
+    }
+
+    #[test]
+    fn a_month_ends_at_midnight_in_brazil() {
+        let last = Timestamp::from_str("2026-12-31T23:30:00-03:00").unwrap();
+        let end = Month::of(last).end();
+        assert_eq!(end.to_string(), "2027-01-01T03:00:00.000Z");
+        assert_eq!((Month::of(last), Month::of(end)), (Month::new(2026, 12).unwrap(), Month::new(2027, 1).unwrap()));
+        assert_eq!(Month::new(9999, 12).unwrap().end(), Timestamp::from_millis(i64::MAX));
+        assert_eq!((Month::new(2026, 13), Month::new(-1, 1)), (None, None));
     }
 
     #[test]

@@ -1,10 +1,9 @@
-//! What follows a recovery, and what keeps a working link honest: the historical refresh, arriving data, silence,
-//! deadlines.
+//! What follows a recovery, and what keeps a working link honest: arriving data, silence, deadlines.
 
 use super::draft::{Draft, Next};
 use super::{
-    AccessMode, Consent, Data, DataKind, Effect, Episode, Gap, Job, Link, Notice, Observation, Phase, Policy, Prompt,
-    Proof, Quiet, Refresh, RefreshBy, Refusal, State, Suspicion, Timestamp,
+    AccessMode, Data, Episode, Gap, Link, Notice, Observation, Phase, Policy, Prompt, Proof, Quiet, Refresh, RefreshBy,
+    Refusal, State, Suspicion, Timestamp,
 };
 
 impl Draft<'_> {
@@ -24,7 +23,8 @@ impl Draft<'_> {
         self.link.refresh = Some(Refresh {
             gap_from: gap.from,
             gap_to: gap.to,
-            asked: by == RefreshBy::Relink,
+            asked: false,
+            rounds_count: u32::from(by == RefreshBy::Belvo),
             until: self.now.after(settings.refresh_wait),
             arrived: episode.arrived.clone(),
         });
@@ -32,7 +32,7 @@ impl Draft<'_> {
             // All of it came before the proof did.
             self.close_refresh();
         } else if by == RefreshBy::Relink {
-            self.effects.push(Effect::Job(Job::Refresh));
+            self.ask_for_refresh(Vec::new());
         }
         self.link.recovered_at = Some(self.now);
         self.link.verify_asked_at = None;
@@ -61,41 +61,6 @@ impl Draft<'_> {
         Ok(State::Valid { suspicion: None })
     }
 
-    fn count_arrival(&mut self, data: &Data) {
-        let Some(refresh) = self.link.refresh.as_mut().filter(|_| counts_as_arrival(data)) else { return };
-        refresh.arrived = with_arrival(std::mem::take(&mut refresh.arrived), data);
-        // Where the fetched resources are not known, the first to come is all there is to go by.
-        if self.missing_resources().is_empty() {
-            self.close_refresh();
-        }
-    }
-
-    fn missing_resources(&self) -> Vec<String> {
-        let arrived = self.link.refresh.as_ref().map_or(&[][..], |refresh| &refresh.arrived);
-        let fetched = self.link.profile.fetch_resources.iter();
-        fetched.filter(|resource| !arrived.contains(resource)).cloned().collect()
-    }
-
-    fn close_refresh(&mut self) {
-        let missing = self.missing_resources();
-        if let Some(Refresh { gap_from, gap_to, arrived, .. }) = self.link.refresh.take() {
-            let gap = Gap { from: gap_from, to: gap_to };
-            self.tell(Notice::Refreshed { gap, arrived, missing }, None);
-        }
-    }
-
-    pub(super) fn note_refresh_accepted(&mut self, state: State) -> Next {
-        let until = self.now.after(self.policy.settings().refresh_wait);
-        match &mut self.link.refresh {
-            Some(refresh) if refresh.until < until => {
-                refresh.asked = true;
-                refresh.until = until;
-                Ok(state)
-            }
-            Some(_) | None => Err(Refusal::AlreadyKnown),
-        }
-    }
-
     /// Takes over Belvo's `last_accessed_at`: its last successful access is a sign of life.
     pub(super) fn note_access(&mut self, seen: &Observation) -> bool {
         let newer = seen.last_accessed_at.filter(|&at| self.link.data_at.is_none_or(|known| at > known));
@@ -104,20 +69,6 @@ impl Draft<'_> {
         self.link.data_at = Some(at.min(self.now));
         self.link.quiet = Quiet::Listening;
         true
-    }
-
-    pub(super) fn note_consent(&mut self, consent: &Consent, state: State) -> Next {
-        if self.link.consent.as_ref() == Some(consent) {
-            return Err(Refusal::AlreadyKnown);
-        }
-        let due_at = consent.due_at;
-        let announced = self.link.consent.as_ref().is_some_and(|known| known.due_at == due_at);
-        self.link.consent = Some(consent.clone());
-        let works = matches!(state, State::Valid { .. });
-        if works && !announced && !self.link.muted {
-            self.tell(Notice::ConsentExpiring { due_at }, None);
-        }
-        Ok(state)
     }
 
     pub(super) fn pass_valid_deadline(&mut self, suspicion: Option<Suspicion>) -> Next {
@@ -135,33 +86,15 @@ impl Draft<'_> {
             self.pass_refresh_deadline();
             return Ok(state);
         }
+        if self.link.consent_deadline(self.policy).is_some_and(|at| at <= self.now) {
+            let State::Valid { suspicion } = state else { return Err(Refusal::NotDue) };
+            return self.pass_consent_deadline(suspicion);
+        }
         if self.link.quiet_deadline(self.policy).is_some_and(|at| at <= self.now) {
             self.pass_quiet_deadline();
             return Ok(state);
         }
         Err(Refusal::NotDue)
-    }
-
-    /// The refresh did not come in time: ask for it, once; after that report what came, or that nothing did.
-    fn pass_refresh_deadline(&mut self) {
-        let can_verify = self.policy.can_verify();
-        let until = self.now.after(self.policy.settings().refresh_wait);
-        let Some(refresh) = &mut self.link.refresh else { return };
-        if !refresh.arrived.is_empty() {
-            self.close_refresh();
-        } else if !refresh.asked && can_verify {
-            refresh.asked = true;
-            refresh.until = until;
-            self.effects.push(Effect::Job(Job::Refresh));
-        } else {
-            // Nothing after a repair is legal if Belvo found nothing new, so only a refresh we asked for is missed.
-            let missed = refresh.asked;
-            let since = refresh.gap_from;
-            self.link.refresh = None;
-            if missed {
-                self.tell(Notice::Silent { since }, None);
-            }
-        }
     }
 
     fn pass_quiet_deadline(&mut self) {
@@ -181,22 +114,6 @@ impl Draft<'_> {
     }
 }
 
-/// Whether data is part of a history that was missed. A correction is not.
-pub(super) const fn counts_as_arrival(data: &Data) -> bool {
-    match data.kind {
-        DataKind::Historical | DataKind::New => true,
-        DataKind::Changed => false,
-    }
-}
-
-/// The arrivals, sorted, with one more.
-pub(super) fn with_arrival(mut arrived: Vec<String>, data: &Data) -> Vec<String> {
-    if let Err(place) = arrived.binary_search(&data.resource) {
-        arrived.insert(place, data.resource.clone());
-    }
-    arrived
-}
-
 impl Link {
     /// When the link next wants an [`super::Event::DeadlinePassed`].
     ///
@@ -208,7 +125,8 @@ impl Link {
                 let doubt = suspicion.as_ref().map(|held| held.until);
                 let answer = suspicion.as_ref().and_then(|_| self.answer_deadline(policy));
                 let refresh = self.refresh.as_ref().map(|refresh| refresh.until);
-                [doubt, answer, refresh, self.quiet_deadline(policy)].into_iter().flatten().min()
+                let consent = self.consent_deadline(policy);
+                [doubt, answer, refresh, consent, self.quiet_deadline(policy)].into_iter().flatten().min()
             }
             State::Invalid { episode } | State::TokenRequired { episode, .. } => {
                 let silenced = self.muted || episode.prompt == Prompt::Held;

@@ -3,6 +3,8 @@
 //! Pure. That the same machine decides once more, when the observation arrives, is what makes this safe: a wrong guess
 //! here costs a refusal or one pass, never a wrong state.
 
+use std::time::Duration;
+
 use crate::belvo::{self, Meaning};
 use crate::contract::{InputKind, Observation, Outcome, Source};
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp, step};
@@ -62,8 +64,9 @@ impl Known {
     }
 }
 
-/// What `read` would do to the link; `None` if it says what is known, or nothing that the machine would act upon.
-pub(super) fn moves(known: &Known, read: Read, policy: &Policy) -> Option<Move> {
+/// What `read` would do to the link; `None` if it says what is known, or nothing that the machine would act upon before
+/// the link is looked at again, at the latest after `look_again`.
+pub(super) fn moves(known: &Known, read: Read, policy: &Policy, look_again: Duration) -> Option<Move> {
     let link = &known.link;
     // The link's times are the NATS server's, the read's are ours. What was asked after the link was looked up is newer
     // than all that had happened to it by then, whatever the two clocks think of each other.
@@ -76,8 +79,13 @@ pub(super) fn moves(known: &Known, read: Read, policy: &Policy) -> Option<Move> 
     let step = step(link, &input, now, policy).ok()?;
     let to = step.link.state.name();
     // A link that was first heard of in a webhook is one whose institution nobody has said: prompts name it.
-    let introduces = link.profile.institution.is_none() && step.link.profile.institution.is_some();
-    if known.is_known() && to == step.from && !introduces {
+    // The date of a consent is what its timer runs to.
+    let introduces = (link.profile.institution.is_none() && step.link.profile.institution.is_some())
+        || link.profile.consent != step.link.profile.consent;
+    // Belvo had access, so the link need not be asked about one by one when its silence becomes suspicious.
+    let deadline = link.deadline(policy).filter(|&at| at <= now.after(look_again));
+    let spares_a_question = deadline.is_some() && step.link.deadline(policy).is_none_or(|at| Some(at) > deadline);
+    if known.is_known() && to == step.from && !introduces && !spares_a_question {
         return None;
     }
     let institution = step.link.profile.institution.unwrap_or_else(|| "unknown".to_owned());
@@ -89,7 +97,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::link::{Breakage, Cause, Event, Input, Profile, Settings};
+    use crate::link::{AccessMode, Breakage, Cause, Event, Input, Observation, Profile, Settings, Status};
+
+    const DAY: Duration = Duration::from_secs(86_400);
 
     const ID: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
@@ -116,17 +126,17 @@ mod tests {
         Known { link, at: at(looked_at) }
     }
 
-    fn seen(status: crate::link::Status, seconds: i64) -> Event {
-        Event::Observed(crate::link::Observation { observed_at: at(seconds), status, last_accessed_at: None })
+    fn seen(status: Status, seconds: i64) -> Event {
+        Event::Observed(Observation { observed_at: at(seconds), status, last_accessed_at: None })
     }
 
     fn moved(known: &Known, read: Read) -> Option<(&'static str, &'static str)> {
-        moves(known, read, &policy()).map(|found| (found.from.as_str(), found.to.as_str()))
+        moves(known, read, &policy(), DAY).map(|found| (found.from.as_str(), found.to.as_str()))
     }
 
     #[test]
     fn agreement_is_silent_and_disagreement_moves() {
-        let valid = known(&[(seen(crate::link::Status::Valid, 1), 1)], 10);
+        let valid = known(&[(seen(Status::Valid, 1), 1)], 10);
         let invalid = known(&[(Event::Broken(Breakage::of(Cause::Credentials)), 1)], 10);
         let unheard_of = known(&[], 10);
         for (known, status, expected) in [
@@ -149,10 +159,35 @@ mod tests {
 
     #[test]
     fn a_link_whose_institution_nobody_said_is_introduced_once() {
-        let mut valid = known(&[(seen(crate::link::Status::Valid, 1), 1)], 10);
+        let mut valid = known(&[(seen(Status::Valid, 1), 1)], 10);
         assert_eq!(moved(&valid, read("valid", 11)), None);
         valid.link.profile.institution = None;
         assert_eq!(moved(&valid, read("valid", 11)), Some(("valid", "valid")));
+    }
+
+    #[test]
+    fn an_access_is_told_in_time_to_spare_a_question() {
+        const HOURS: i64 = 3600;
+        let profile = Profile {
+            institution: Some("erebor_mx_retail".to_owned()),
+            access_mode: Some(AccessMode::Recurrent),
+            refresh_every: Some(DAY),
+            ..Profile::default()
+        };
+        let accessed = |hours| Some(at(hours * HOURS));
+        let first = Observation { observed_at: at(0), status: Status::Valid, last_accessed_at: accessed(0) };
+        let input = Input { event: Event::Observed(first), key: None, profile };
+        let link = step(&Link::unheard_of(ID.parse().unwrap(), at(0)), &input, at(0), &policy()).unwrap().link;
+        let known = Known { link, at: at(0) };
+        let read = |hours: i64, accessed: Option<Timestamp>| {
+            let link = json!({"id": ID, "status": "valid", "institution": "erebor_mx_retail",
+                "last_accessed_at": accessed.map(|at| at.to_string())});
+            Read { outcome: Outcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(hours * HOURS) }
+        };
+        // It is missed after two days, and looked at once a day.
+        assert_eq!(moved(&known, read(20, accessed(19))), None);
+        assert_eq!(moved(&known, read(25, accessed(24))), Some(("valid", "valid")));
+        assert_eq!(moved(&known, read(25, accessed(0))), None, "nothing new");
     }
 
     #[test]
@@ -163,8 +198,7 @@ mod tests {
 
     #[test]
     fn a_read_from_before_the_look_undoes_no_proof() {
-        let recovered =
-            [(Event::Broken(Breakage::of(Cause::Credentials)), 1), (seen(crate::link::Status::Valid, 100), 100)];
+        let recovered = [(Event::Broken(Breakage::of(Cause::Credentials)), 1), (seen(Status::Valid, 100), 100)];
         assert_eq!(moved(&known(&recovered, 101), read("invalid", 99)), None, "the list was slow");
         assert_eq!(moved(&known(&recovered, 90), read("invalid", 95)), Some(("valid", "invalid")), "our clock is slow");
     }

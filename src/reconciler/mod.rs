@@ -4,7 +4,8 @@
 //!   survey   every link there is, once after the start: what relink never heard of       ─┐
 //!   broken   Belvo's lists of broken links, each hour: what should have been told        ─┼─▶ belvo.observation.<link>
 //!   held     those relink holds to be broken, each hour: what was repaired unseen        ─┤    (and mute, for what is
-//!   rotate   fifty of all links at a time, the whole fleet once a day                    ─┘    adopted: adoption.rs)
+//!   rotate   fifty of all links at a time, the whole fleet once a day                    ─┤    adopted: adoption.rs)
+//!   consents all consents, once a day: due dates, and what ended without a word          ─┘
 //! ```
 //!
 //! It decides nothing about a link. It asks the machine, which is pure, whether a read would move the link, and
@@ -28,6 +29,7 @@
 
 mod adoption;
 mod compare;
+mod consents;
 mod pace;
 mod vanished;
 
@@ -219,14 +221,14 @@ impl Reconciler {
         let mut pages = self.parts.belvo.links(filter);
         while let Some(page) = pages.next().await? {
             let read_at = self.parts.clock.now().before(page.took);
-            swept.read_count += page.links.len();
-            let links: Vec<_> = page.links.into_iter().filter_map(with_id).collect();
+            swept.read_count += page.items.len();
+            let links: Vec<_> = page.items.into_iter().filter_map(with_id).collect();
             let known = self.known(links.iter().map(|(id, _)| id.clone()).collect()).await?;
             let mut unheard_of = Vec::new();
             for ((id, resource), known) in links.into_iter().zip(known) {
                 let is_known = known.is_known();
                 let read = Read { outcome: Outcome::Found { link: resource }, read_at };
-                match compare::moves(&known, read, &self.parts.policy) {
+                match self.compare(&known, read) {
                     Some(_) if is_known => suspects.push(id),
                     Some(found) => unheard_of.push(found),
                     None => {}
@@ -253,7 +255,7 @@ impl Reconciler {
             let mut pages = self.parts.belvo.links(&LinkFilter::Ids(chunk.to_vec()));
             while let Some(page) = pages.next().await? {
                 let read_at = self.parts.clock.now().before(page.took);
-                found.extend(page.links.into_iter().filter_map(with_id).map(|(id, link)| (id, link, read_at)));
+                found.extend(page.items.into_iter().filter_map(with_id).map(|(id, link)| (id, link, read_at)));
             }
             swept.read_count += found.len();
             let mut moves = Vec::new();
@@ -262,7 +264,7 @@ impl Reconciler {
                 match place.map(|place| found.swap_remove(place)) {
                     Some((_, link, read_at)) => {
                         let read = Read { outcome: Outcome::Found { link }, read_at };
-                        moves.extend(compare::moves(&known, read, &self.parts.policy));
+                        moves.extend(self.compare(&known, read));
                     }
                     None => missing.push(known),
                 }
@@ -305,6 +307,10 @@ impl Reconciler {
     ) -> Result<(), PublishError> {
         let (link, at) = (link.clone(), self.parts.clock.now());
         self.parts.inputs.put(NewInput { kind, link, source: "/relink/reconciler", at, id, body }).await
+    }
+
+    fn compare(&self, known: &Known, read: Read) -> Option<Move> {
+        compare::moves(known, read, &self.parts.policy, self.settings.rotation)
     }
 
     /// What relink knows of these links, in their order.

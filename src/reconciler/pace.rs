@@ -26,6 +26,7 @@ const STEP_PAUSE_MIN: Duration = Duration::from_millis(100);
 enum Wake {
     Sweep,
     Rotate,
+    Consents,
     Release,
 }
 
@@ -42,10 +43,13 @@ impl Reconciler {
         let mut surveyed = false;
         let start = Instant::now() + START_PAUSE;
         let (mut sweep_at, mut rotate_at, mut release_at) = (start, start + START_PAUSE, start + START_PAUSE);
+        // After the survey, which introduces the links that consents are about.
+        let mut consents_at = start + 2 * START_PAUSE;
         loop {
             let wake = tokio::select! {
                 () = sleep_until(sweep_at) => Wake::Sweep,
                 () = sleep_until(rotate_at) => Wake::Rotate,
+                () = sleep_until(consents_at) => Wake::Consents,
                 () = sleep_until(release_at), if self.settings.adoption_per_hour > 0 => Wake::Release,
             };
             if !*ready.borrow() {
@@ -57,6 +61,7 @@ impl Reconciler {
             let result = match wake {
                 Wake::Sweep => self.sweep(&mut surveyed).await.map(|()| jittered(self.settings.sweep_every)),
                 Wake::Rotate => self.rotate_and_pause().await,
+                Wake::Consents => self.sweep_consents().await.map(|_swept| jittered(self.settings.rotation)),
                 Wake::Release => {
                     self.release_adopted().await.map(|_released| release_pause(self.settings.adoption_per_hour))
                 }
@@ -69,6 +74,7 @@ impl Reconciler {
             match wake {
                 Wake::Sweep => sweep_at = next,
                 Wake::Rotate => rotate_at = next,
+                Wake::Consents => consents_at = next,
                 Wake::Release => release_at = next,
             }
         }

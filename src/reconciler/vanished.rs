@@ -4,7 +4,7 @@
 //! link at all, and of the rest each is asked for once more by itself. What is not believed is left as it is, and asked
 //! again next time.
 
-use super::compare::{self, Known, Read};
+use super::compare::{Known, Read};
 use super::{Reconciler, SweepError, Swept};
 use crate::belvo::{LinkRead, Verdict};
 use crate::contract::Outcome;
@@ -49,7 +49,7 @@ impl Reconciler {
                 LinkRead::Found(link) => Outcome::Found { link },
                 LinkRead::Missing => Outcome::Missing,
             };
-            moves.extend(compare::moves(known, Read { outcome, read_at: asked_at }, &self.parts.policy));
+            moves.extend(self.compare(known, Read { outcome, read_at: asked_at }));
         }
         swept.drifted_count += self.report(moves).await?;
         Ok(())

@@ -33,6 +33,19 @@ pub struct SandboxArgs {
     /// The secret password of Basic auth.
     #[arg(long, value_name = "PASSWORD", default_value = "sandbox")]
     pub secret_password: SecretString,
+    /// Let nothing happen by itself: no refreshes by rate, no consents that end by their date. In a scenario its file
+    /// decides.
+    #[arg(long, conflicts_with = "scenario")]
+    pub no_schedule: bool,
+    /// Have all links gone on the first of each month, as in Belvo's own sandbox.
+    #[arg(long, conflicts_with_all = ["scenario", "no_schedule"])]
+    pub monthly_wipe: bool,
+    /// How many calls of the API are let through in 30 seconds; 0 for any number.
+    #[arg(long, value_name = "CALLS", default_value_t = 80)]
+    pub requests_per_30s: u32,
+    /// How many webhooks are under way at the same time: 4, or one after the other in a scenario.
+    #[arg(long, value_name = "WEBHOOKS")]
+    pub deliveries_at_once: Option<usize>,
     /// The seed that all ids come from: 1, or another one for each scenario.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -55,7 +68,13 @@ pub struct SandboxArgs {
 
 impl From<SandboxArgs> for SandboxConfig {
     fn from(args: SandboxArgs) -> Self {
+        // A story is told by its file, so nothing happens in it that the file does not ask for.
+        let is_story = args.scenario.is_some();
         Self {
+            schedule: !is_story && !args.no_schedule,
+            monthly_wipe: args.monthly_wipe,
+            requests_per_30s: (args.requests_per_30s > 0).then_some(args.requests_per_30s),
+            deliveries_at_once: args.deliveries_at_once.unwrap_or(if is_story { 1 } else { 4 }),
             listen: args.listen,
             webhook_url: args.webhook_url,
             webhook_authorization: args.webhook_authorization,
@@ -71,8 +90,8 @@ impl From<SandboxArgs> for SandboxConfig {
 ///
 /// # Errors
 /// If it cannot listen, or the scenario did not end as it should.
-pub async fn run(mut args: SandboxArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
-    if let Some(file) = args.scenario.take() {
+pub async fn run(args: SandboxArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if let Some(file) = args.scenario.clone() {
         return tokio::select! {
             ended = rehearse(&file, args) => ended,
             () = shutdown.cancelled() => Err(anyhow::anyhow!("stopped before the end of the scenario")),
@@ -81,7 +100,7 @@ pub async fn run(mut args: SandboxArgs, shutdown: CancellationToken) -> anyhow::
     let webhooks = args.webhook_url.clone().unwrap_or_else(|| "nowhere (give --webhook-url)".into());
     let secret_id = args.secret_id.clone();
     let sandbox = Sandbox::start(args.into()).await.context("starting the sandbox")?;
-    introduce(&sandbox.url(), &secret_id, &webhooks);
+    introduce(&sandbox, &secret_id, &webhooks);
     shutdown.cancelled().await;
     sandbox.shutdown().await;
     Ok(())
@@ -119,7 +138,13 @@ async fn rehearse(file: &Path, mut args: SandboxArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn introduce(url: &str, secret_id: &str, webhooks: &str) {
+fn introduce(sandbox: &Sandbox, secret_id: &str, webhooks: &str) {
+    let url = sandbox.url();
+    let by_itself = if sandbox.shared.config.schedule {
+        "links are refreshed by their rate, consents end by their date"
+    } else {
+        "nothing"
+    };
     anstream::println!(
         "Belvo in a box listens on {url}
 
@@ -127,6 +152,7 @@ fn introduce(url: &str, secret_id: &str, webhooks: &str) {
   widget    {url}/widget/?access_token=…
   control   {url}/sandbox/       no auth
   webhooks  go to {webhooks}
+  by itself {by_itself}
 
 Break a link:
   curl -s {url}/sandbox/links -H 'content-type: application/json' \\
@@ -134,6 +160,9 @@ Break a link:
   curl -s {url}/sandbox/links/LINK/scheduled-refresh -H 'content-type: application/json' \\
        -d '{{\"outcome\":\"login_error\"}}'
   curl -s {url}/sandbox/deliveries
+
+Let a week pass:
+  curl -s {url}/sandbox/advance -H 'content-type: application/json' -d '{{\"secs\":604800}}'
 "
     );
 }
@@ -157,6 +186,13 @@ mod tests {
         let args = Program::parse_from(["sandbox"]).args;
         assert_eq!(args.listen.to_string(), "127.0.0.1:8490");
         assert_eq!((args.secret_id.as_str(), args.secret_password.expose_secret()), ("sandbox", "sandbox"));
+        let config = |flags: &[&str]| SandboxConfig::from(Program::parse_from([&["sandbox"], flags].concat()).args);
+        let usual = config(&[]);
+        assert_eq!((usual.schedule, usual.requests_per_30s, usual.deliveries_at_once), (true, Some(80), 4));
+        let story = config(&["--scenario", "a.toml", "--api-token", "t"]);
+        assert_eq!((story.schedule, story.requests_per_30s, story.deliveries_at_once), (false, Some(80), 1));
+        let quiet = config(&["--no-schedule", "--requests-per-30s", "0", "--deliveries-at-once", "2"]);
+        assert_eq!((quiet.schedule, quiet.requests_per_30s, quiet.deliveries_at_once), (false, None, 2));
         let orphan = Program::try_parse_from(["sandbox", "--webhook-authorization", "Bearer abc"]);
         assert!(orphan.is_err(), "an Authorization for webhooks that go nowhere");
         let parse = |flags: &[&str]| Program::try_parse_from([&["sandbox"], flags].concat()).is_ok();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 /// What the sandbox goes by.
@@ -24,7 +25,7 @@ pub enum SandboxTime {
 }
 
 /// The end of the year 9999: time is not written beyond it, and sums with spans cannot overflow.
-const LATEST_MS: i64 = 253_402_300_799_999;
+pub(crate) const LATEST_MS: i64 = 253_402_300_799_999;
 
 /// The clock behind [`SandboxTime`].
 #[derive(Debug)]
@@ -81,6 +82,12 @@ pub(crate) fn belvo_date(at_ms: i64) -> String {
     instant(at_ms).date().to_string()
 }
 
+/// A time as people write it in RFC 3339, from 1970 on.
+pub(crate) fn parse_time(text: &str) -> Option<i64> {
+    let at = OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?;
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().filter(|at_ms| *at_ms >= 0)
+}
+
 /// The next first of a month, 00:00 UTC, after this moment.
 pub(crate) fn next_month(at_ms: i64) -> i64 {
     let date = instant(at_ms).date();
@@ -101,6 +108,13 @@ mod tests {
     fn times_look_like_belvos() {
         assert_eq!(belvo_time(1_706_879_502_593), "2024-02-02T13:11:42.593000Z");
         assert_eq!(belvo_date(1_706_879_502_593), "2024-02-02");
+    }
+
+    #[test]
+    fn times_are_read_back() {
+        assert_eq!(parse_time("2024-02-02T13:11:42.593000Z"), Some(1_706_879_502_593));
+        assert_eq!(parse_time("2024-02-02T10:11:42.593-03:00"), Some(1_706_879_502_593));
+        assert_eq!((parse_time("1969-12-31T23:59:59Z"), parse_time("tomorrow")), (None, None));
     }
 
     #[test]

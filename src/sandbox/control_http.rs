@@ -3,7 +3,7 @@
 //! | call | body | answer, or what happens |
 //! |---|---|---|
 //! | `GET /sandbox/links` | | all links, as Belvo shows them |
-//! | `POST /sandbox/links` | `{institution, access_mode?, external_id?, silent?}` | `{link}`; webhooks, or `silent` |
+//! | `POST /sandbox/links` | `{institution, access_mode?, …}`, see below | `{link}`; webhooks, or `silent` |
 //! | `POST /sandbox/links/{id}/scheduled-refresh` | `{outcome}`, a [`RefreshOutcome`] | `{request_id}` |
 //! | `POST /sandbox/links/{id}/status` | `{status}` | set without a webhook |
 //! | `POST /sandbox/links/{id}/login` | `{login}`, see [`Login::from_name`] | what the bank says next |
@@ -20,7 +20,11 @@
 //! | `POST /sandbox/webhooks` | `{link, webhook_type, webhook_code, …}`, see [`NewWebhook`] | sent by hand |
 //! | `GET /sandbox/deliveries?after=N&wait_ms=M` | | attempts after the Nth; waits M ms for one |
 //! | `POST /sandbox/deliveries/{seq}/replay` | `{delay_ms?}` | the same body again |
-//! | `POST /sandbox/advance` | `{secs}` | time goes forward |
+//! | `GET /sandbox/time` | | `{now, next_event}`: when the next thing happens, or the next webhook is due |
+//! | `POST /sandbox/advance` | `{secs}` or `{until}` | time goes forward, and what is planned happens; the same answer |
+//!
+//! A new link may also have `external_id`, `refresh_rate`, `fetch_resources`, `created_at`, `consent_ends_at` and
+//! `silent`. Times are RFC 3339.
 //!
 //! An API fault's `kind` is `rate_limited`, `timeout` (both last `secs`), or a code of Belvo's error reference; `on` is
 //! a part of `METHOD /path`. Names are in snake case.
@@ -39,9 +43,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Shared;
+use super::clock::{belvo_time, millis, parse_time};
 use super::control::{Control, ControlError, NewWebhook};
 use super::fault::{ApiFault, WebhookFault};
-use super::link::{AccessMode, LinkStatus, Login};
+use super::fleet::NewFleetLink;
+use super::link::{AccessMode, LinkStatus, Login, RefreshRate};
 use super::problem::Problem;
 use super::schedule::RefreshOutcome;
 use super::webhook::PayloadShape;
@@ -69,6 +75,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/sandbox/webhooks", post(send_webhook))
         .route("/sandbox/deliveries", get(deliveries))
         .route("/sandbox/deliveries/{seq}/replay", post(replay))
+        .route("/sandbox/time", get(time))
         .route("/sandbox/advance", post(advance))
 }
 
@@ -110,20 +117,26 @@ struct CreateBody {
     institution: String,
     access_mode: Option<AccessMode>,
     external_id: Option<String>,
+    refresh_rate: Option<RefreshRate>,
+    fetch_resources: Option<Vec<String>>,
+    created_at: Option<String>,
+    consent_ends_at: Option<String>,
     #[serde(default)]
     silent: bool,
 }
 
 async fn create(State(shared): Handle, Json(body): Json<CreateBody>) -> Answer {
-    let control = Control::new(shared);
-    let mode = body.access_mode.unwrap_or(AccessMode::Recurrent);
-    let external_id = body.external_id.as_deref();
-    let link = if body.silent {
-        control.add_link(&body.institution, mode, external_id)?
-    } else {
-        control.create_link(&body.institution, mode, external_id)?
+    let new = NewFleetLink {
+        institution: body.institution,
+        access_mode: body.access_mode.unwrap_or(AccessMode::Recurrent),
+        external_id: body.external_id,
+        refresh_rate: body.refresh_rate,
+        fetch_resources: body.fetch_resources,
+        created_at_ms: body.created_at.as_deref().map(moment).transpose()?,
+        consent_ends_at_ms: body.consent_ends_at.as_deref().map(moment).transpose()?,
+        is_announced: !body.silent,
     };
-    Ok(Json(json!({"link": link})))
+    Ok(Json(json!({"link": Control::new(shared).add_fleet_link(new)?})))
 }
 
 #[derive(Deserialize)]
@@ -357,10 +370,37 @@ async fn replay(State(shared): Handle, Path(seq): Path<u64>, body: Option<Json<R
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AdvanceBody {
-    secs: u64,
+    secs: Option<u64>,
+    until: Option<String>,
 }
 
+/// How far time can be moved at once: what is planned happens on the way, and nobody else is answered meanwhile.
+const ADVANCE_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
+
 async fn advance(State(shared): Handle, Json(body): Json<AdvanceBody>) -> Answer {
-    Control::new(shared).advance(Duration::from_secs(body.secs));
-    done()
+    let control = Control::new(shared);
+    let now_ms = control.now_ms();
+    let at_ms = match (body.secs, body.until) {
+        (Some(secs), None) => now_ms.saturating_add(millis(Duration::from_secs(secs))),
+        (None, Some(until)) => moment(&until)?,
+        _ => return Err(Refusal(StatusCode::BAD_REQUEST, "give either secs or until".to_owned())),
+    };
+    if at_ms.saturating_sub(now_ms) > millis(ADVANCE_MAX) {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "time goes forward by a year at most".to_owned()));
+    }
+    control.advance_to(at_ms);
+    Ok(Json(told_time(&control)))
+}
+
+async fn time(State(shared): Handle) -> Answer {
+    Ok(Json(told_time(&Control::new(shared))))
+}
+
+fn told_time(control: &Control) -> Value {
+    json!({"now": belvo_time(control.now_ms()), "next_event": control.next_event_at().map(belvo_time)})
+}
+
+/// A time in a body.
+fn moment(text: &str) -> Result<i64, Refusal> {
+    parse_time(text).ok_or_else(|| Refusal(StatusCode::BAD_REQUEST, format!("{text} is no RFC 3339 time")))
 }

@@ -5,6 +5,7 @@
 use uuid::Uuid;
 
 use super::bank::NewLink;
+use super::clock::LATEST_MS;
 use super::control::{Control, ControlError};
 use super::institution::Institution;
 use super::link::{AccessMode, RefreshRate};
@@ -47,6 +48,11 @@ impl Default for NewFleetLink {
     }
 }
 
+/// The nearest time that can be written.
+fn written(at_ms: i64) -> i64 {
+    at_ms.clamp(0, LATEST_MS)
+}
+
 impl Control {
     /// Puts a link into the world, valid.
     ///
@@ -62,8 +68,8 @@ impl Control {
         let link = NewLink {
             refresh_rate: new.refresh_rate,
             fetch_resources: new.fetch_resources,
-            created_at: new.created_at_ms,
-            consent_ends_at: new.consent_ends_at_ms,
+            created_at: new.created_at_ms.map(written),
+            consent_ends_at: new.consent_ends_at_ms.map(written),
             ..NewLink::plain(institution, new.access_mode, new.external_id)
         };
         Ok(self.shared.change(|world, now| {

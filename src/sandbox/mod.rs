@@ -5,11 +5,11 @@
 //! and faults in all of them. It shares no code with the rooms it tests (only the clock), so a mistake of ours about
 //! Belvo would have to be made twice to go unnoticed.
 //!
-//! A tour: `link` and `world` are the state; `bank` is a login; `agenda` is when Belvo does something by itself, and
-//! `schedule` what that is;
-//! `webhook` is what is said, `post_box` where it waits and `courier` how it is delivered; `api` is Belvo's HTTP, `widget` the page a user
-//! would see, `control` the strings to pull, in process and over HTTP. [`scenario`] plays whole
-//! stories.
+//! A tour: `link` and `world` are the state; `bank` is a login, within the limits of `quota`; `agenda` is when Belvo does
+//! something by itself, `schedule` and `consent` what that is; `webhook` is what is said, `post_box` where it waits and
+//! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`, and `widget` the page a user would see.
+//! `control` has the strings to pull, in process and over HTTP; `drive` moves time, and `fleet` makes many links.
+//! [`scenario`] plays whole stories.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use relink::config::{Config, Sources};
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
 use relink::http::{Door, Parts, router, serve};
-use relink::link::{DedupKey, Link, LinkId, Seen, State, Timestamp};
+use relink::link::{Consent, DedupKey, Link, LinkId, Seen, State, Timestamp};
 use relink::nats::dead_letter::{DeadLetters, StoredLetter};
 use relink::nats::history::Histories;
 use relink::nats::publisher::{Publisher, PublisherOptions};
@@ -136,11 +136,16 @@ impl Bench {
 
     /// Puts a link into the store.
     pub(crate) fn put(&self, id: &str, institution: &str, state: State) {
+        self.put_with_consent(id, institution, state, None);
+    }
+
+    pub(crate) fn put_with_consent(&self, id: &str, institution: &str, state: State, consent: Option<Consent>) {
         let id: LinkId = id.parse().unwrap();
         let now = Timestamp::from_millis(1_700_000_000_000);
         let mut link = Link::unheard_of(id.clone(), now);
         link.version = 1;
         link.profile.institution = Some(institution.to_owned());
+        link.profile.consent = consent.map(Box::new);
         link.recent = vec![Seen { key: DedupKey(7), at: now }];
         let name = state.name();
         link.state = state;

@@ -1,5 +1,6 @@
 //! `POST /v1/links/{id}/update`, against a Belvo in a box.
 
+use relink::link::{Consent, State};
 use relink::sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -51,6 +52,40 @@ async fn an_empty_body_is_fine_and_an_unknown_language_is_not() {
     assert_eq!(bench.post(&path, json!({"locale": "de"})).await.problem(422, "wrong-shape")["at"], "/locale");
     bench.post(&path, json!({"colour": "red"})).await.problem(422, "wrong-shape");
     bench.post(&path, "{").await.problem(400, "not-json");
+    assert_eq!(bench.inputs().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_link_with_a_consent_is_renewed_in_the_portal() {
+    let (bench, sandbox, link) = bench("sandbox").await;
+    let consent = Consent {
+        id: Some("b2c17cb6".into()),
+        institution_display_name: Some("Mock Bank & Sons".into()),
+        ..Consent::default()
+    };
+    bench.put_with_consent(&link.to_string(), "ofmockbank_br_retail", State::Valid { suspicion: None }, Some(consent));
+    let path = format!("/v1/links/{link}/update");
+    let detail = bench.post(&path, "").await;
+    assert_eq!(detail.problem(422, "wrong-shape")["at"], "/widget");
+
+    let person = json!({"type": "CPF", "number": "76109277673", "name": "Ralph Bragg"});
+    let widget = json!({"branding": {}, "consent": {"identification_info": [person]}});
+    let answer = bench.post(&path, json!({"widget": widget})).await;
+    assert_eq!((answer.status, answer.headers["cache-control"].as_bytes()), (200, &b"no-store"[..]), "{}", answer.text);
+    let access = answer.body["access"].as_str().unwrap();
+    let expected = format!(
+        "https://meuportal.belvo.com/?access_token={access}&link_id={link}&consent_id=b2c17cb6\
+         &institution=ofmockbank_br_retail&institution_display_name=Mock+Bank+%26+Sons&action=renew"
+    );
+    assert_eq!(answer.body["widget_url"], expected);
+    let stored = bench.inputs().await;
+    let body: Value = serde_json::from_slice(&stored[0].2).unwrap();
+    assert_eq!((stored.len(), body), (1, json!({"event": "started", "expires_in_seconds": 600})), "and no person");
+
+    // What Belvo refuses may name the person too: it is answered, and not published.
+    sandbox.control().fail_api(ApiFault::Error("invalid_link".into()), 1, "/api/token/");
+    let refused = bench.post(&path, json!({"widget": widget})).await;
+    assert_eq!(refused.problem(502, "belvo-refused")["belvo_code"], "invalid_link");
     assert_eq!(bench.inputs().await.len(), 1);
 }
 

@@ -1,6 +1,7 @@
 //! Nothing that is secret, and nothing of a body, is ever logged, on any road and at any level.
 
-use relink::sandbox::{AccessMode, Sandbox, SandboxConfig};
+use relink::link::{Consent, State};
+use relink::sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::json;
@@ -59,6 +60,14 @@ async fn a_planted_secret_never_appears_in_the_log() {
 
     let minted = v1(TOKEN, format!("/v1/links/{link}/update"), String::new()).await;
     assert_eq!(minted.status, 200, "{}", minted.text);
+    // A renewal's request names its user.
+    let consent = Some(Consent { id: Some("c1".into()), ..Consent::default() });
+    bench.put_with_consent(&link.to_string(), "ofmockbank_br_retail", State::Valid { suspicion: None }, consent);
+    let person = json!({"number": "planted-document", "name": "planted-name"});
+    let renewal = json!({"widget": {"consent": {"identification_info": [person]}}}).to_string();
+    assert_eq!(v1(TOKEN, format!("/v1/links/{link}/update"), renewal.clone()).await.status, 200);
+    sandbox.control().fail_api(ApiFault::server_error(), 1, "/api/token/");
+    assert_eq!(v1(TOKEN, format!("/v1/links/{link}/update"), renewal).await.status, 502);
     let access = minted.body["access"].as_str().unwrap();
     let unknown = v1(TOKEN, format!("/v1/links/{LINK}/update"), String::new()).await;
     assert_eq!(unknown.status, 502);

@@ -3,8 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod consents;
 mod drawings;
 mod properties;
+mod refreshes;
+mod scene;
 mod table;
 mod traps;
 mod world;

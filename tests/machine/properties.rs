@@ -12,8 +12,8 @@ use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
-    Cause, Command, DedupKey, EFFECTS_MAX, Effect, Event, Input, Link, Notice, Observation, Phase, Prompt, Proof,
-    RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, step,
+    Cause, Command, ConsentStatus, DedupKey, EFFECTS_MAX, Effect, Event, Input, Link, Notice, Observation, Phase,
+    Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, step,
 };
 
 use crate::world::{DAY, ENDINGS, HOUR, Heard, MINUTE, START, Story, events, profiles, shift};
@@ -67,7 +67,7 @@ fn story() -> impl Strategy<Value = Story> {
                 Turn::Happens { event, millis, key, profile } => {
                     now = shift(now, millis);
                     let event = event.get(&events(now)).clone();
-                    Input { event, key: key.map(DedupKey), profile: profile.get(&profiles()).clone() }
+                    Input { event, key: key.map(DedupKey), profile: profile.get(&profiles(now)).clone() }
                 }
                 Turn::DeadlinePasses { late } => {
                     now = story.link.deadline(&story.policy).map_or(now, |at| shift(at, late));
@@ -205,7 +205,11 @@ proptest! {
                     prop_assert!(!data.has_errors);
                     prop_assert!(step.from == StateName::Updating || !can_verify);
                 }
-                (Event::UpdateClaimed, Proof::Claimed) => prop_assert!(!can_verify),
+                (Event::ConsentObserved(seen), Proof::Observed) => {
+                    prop_assert_eq!(seen.status, ConsentStatus::Authorised);
+                    prop_assert!(seen.observed_at >= opened_at);
+                }
+                (Event::UpdateClaimed | Event::ConsentChanged, Proof::Claimed) => prop_assert!(!can_verify),
                 other => prop_assert!(false, "no proof: {:?}", other),
             }
         }
@@ -338,12 +342,12 @@ proptest! {
                 let answer = step(&link, &Event::DeadlinePassed.into(), early, &story.policy);
                 prop_assert_eq!(answer, Err(Refusal::NotDue));
             }
-            // Several may be due at once: a doubt, a refresh, a silence.
+            // Several may be due at once: a doubt, a refresh, a consent's notice and its end, a silence.
             let mut due = 0;
             while link.deadline(&story.policy).is_some_and(|at| at <= taken_at(&link, deadline)) {
                 link = step(&link, &Event::DeadlinePassed.into(), deadline, &story.policy).unwrap().link;
                 due += 1;
-                prop_assert!(due <= 3, "{:?}", link);
+                prop_assert!(due <= 5, "{:?}", link);
             }
         }
     }

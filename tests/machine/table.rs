@@ -24,7 +24,8 @@ fn explore() -> Seen {
             try_everything(&story.link, now, &story.policy, &mut seen);
             let choice = events(now);
             let event = choice[rng.usize(..choice.len())].clone();
-            let profile = profiles()[rng.usize(..profiles().len())].clone();
+            let choice = profiles(now);
+            let profile = choice[rng.usize(..choice.len())].clone();
             now = shift(now, rng.i64(-MINUTE..8 * HOUR) / rng.i64(1..60));
             if event == Event::DeadlinePassed {
                 now = story.link.deadline(&story.policy).unwrap_or(now).max(now);

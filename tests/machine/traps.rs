@@ -1,100 +1,12 @@
 //! What naive designs get wrong about Belvo, one example each.
 
 use relink::link::{
-    AccessMode, Attempt, Breakage, Cause, Command, Data, DataKind, DedupKey, Effect, Event, Input, Job, Notice,
-    Observation, Phase, Profile, Proof, RECENT_KEYS_MAX, Refusal, Session, State, StateName, Status, Timestamp,
+    AccessMode, Attempt, Breakage, Cause, Command, DedupKey, Effect, Event, Input, Notice, Observation, Phase, Profile,
+    Proof, RECENT_KEYS_MAX, Refusal, Session, State, StateName, Status,
 };
 
+use crate::scene::{SECOND, Scene, asks, data, prompts, rejected, verify};
 use crate::world::{DAY, HOUR, MINUTE, START, Story, shift};
-
-const SECOND: i64 = 1000;
-
-/// A link that works, `millis` after the start of its story, with what came of it so far.
-struct Scene {
-    story: Story,
-    now: Timestamp,
-}
-
-impl Scene {
-    /// A working link.
-    fn valid(can_verify: bool) -> Self {
-        let mut scene = Self { story: Story::new(can_verify), now: START };
-        scene.hears(data());
-        scene
-    }
-
-    /// A link with an open episode.
-    fn broken(can_verify: bool, cause: Cause) -> Self {
-        let mut scene = Self::valid(can_verify);
-        scene.wait(HOUR);
-        scene.hears(Event::Broken(Breakage::of(cause)));
-        scene
-    }
-
-    /// A link whose repair is proven, a minute after it broke.
-    fn repaired() -> Self {
-        let mut scene = Self::broken(true, Cause::Credentials);
-        scene.wait(MINUTE);
-        scene.hears(Event::UpdateClaimed);
-        scene.wait(MINUTE);
-        let observed = scene.observed(Status::Valid, None);
-        scene.hears(observed);
-        assert_eq!(scene.state(), StateName::Valid);
-        scene
-    }
-
-    fn wait(&mut self, millis: i64) {
-        self.now = shift(self.now, millis);
-    }
-
-    fn wait_for_deadline(&mut self) {
-        self.now = self.story.link.deadline(&self.story.policy).expect("the link waits for something");
-    }
-
-    fn tries(&mut self, input: impl Into<Input>) -> Result<Vec<Effect>, Refusal> {
-        self.story.hear(input, self.now).map(|step| step.effects)
-    }
-
-    fn hears(&mut self, input: impl Into<Input>) -> Vec<Effect> {
-        self.tries(input).expect("the machine accepts it")
-    }
-
-    fn state(&self) -> StateName {
-        self.story.link.state.name()
-    }
-
-    fn cause(&self) -> Option<Cause> {
-        self.story.link.state.episode().map(|episode| episode.cause)
-    }
-
-    /// A read of the link at this moment.
-    fn observed(&self, status: Status, last_accessed_at: Option<Timestamp>) -> Event {
-        Event::Observed(Observation { observed_at: self.now, status, last_accessed_at })
-    }
-
-    fn update_starts(&mut self) {
-        let until = shift(self.now, 10 * MINUTE);
-        self.hears(Event::UpdateStarted { until });
-    }
-}
-
-fn data() -> Event {
-    let resource = "TRANSACTIONS".into();
-    Event::DataArrived(Data { resource, kind: DataKind::New, items_count: Some(7), has_errors: false })
-}
-
-fn rejected() -> Event {
-    Event::Broken(Breakage::of(Cause::Credentials))
-}
-
-fn prompts(effects: &[Effect]) -> usize {
-    let is_prompt = |effect: &&Effect| matches!(effect, Effect::Notice { notice: Notice::UpdateRequired, .. });
-    effects.iter().filter(is_prompt).count()
-}
-
-fn asks(effects: &[Effect], job: Job) -> bool {
-    effects.contains(&Effect::Job(job))
-}
 
 #[test]
 fn a_late_duplicate_after_a_repair_is_asked_about_and_refuted() {
@@ -102,7 +14,7 @@ fn a_late_duplicate_after_a_repair_is_asked_about_and_refuted() {
     scene.wait(MINUTE);
     let effects = scene.hears(rejected());
     assert_eq!((scene.state(), prompts(&effects)), (StateName::Valid, 0));
-    assert!(asks(&effects, Job::Verify));
+    assert!(asks(&effects, verify()));
     scene.wait(SECOND);
     let observed = scene.observed(Status::Valid, None);
     assert_eq!(scene.hears(observed), []);
@@ -125,7 +37,7 @@ fn a_doubt_that_nobody_answers_is_believed() {
     scene.hears(rejected());
     for _ in 1..scene.story.policy.settings().verify_attempts_max {
         scene.wait_for_deadline();
-        assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(Job::Verify)]);
+        assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(verify())]);
     }
     scene.wait_for_deadline();
     assert_eq!(prompts(&scene.hears(Event::DeadlinePassed)), 1);
@@ -181,7 +93,7 @@ fn a_new_password_may_be_followed_by_a_token() {
     assert_eq!(scene.story.link.deadline(&scene.story.policy), Some(expires_at));
     scene.wait(MINUTE);
     let effects = scene.hears(Event::SessionExpired);
-    assert!(asks(&effects, Job::Verify));
+    assert!(asks(&effects, verify()));
     let observed = scene.observed(Status::TokenRequired, None);
     assert_eq!(prompts(&scene.hears(observed)), 0);
     assert_eq!((scene.state(), scene.story.link.episodes_count), (StateName::TokenRequired, 1));
@@ -208,36 +120,6 @@ fn a_read_older_than_the_outage_does_not_end_it() {
     let mut scene = Scene::broken(true, Cause::Credentials);
     let read = Observation { observed_at: shift(scene.now, -1), status: Status::Valid, last_accessed_at: None };
     assert_eq!(scene.tries(Event::Observed(read)), Err(Refusal::Stale));
-}
-
-/// Repairs a link of this access mode and answers with what the recovery asks for.
-fn repair(access_mode: AccessMode) -> (Scene, Vec<Effect>) {
-    let mut scene = Scene::broken(true, Cause::Credentials);
-    let profile = Profile { access_mode: Some(access_mode), ..Profile::default() };
-    scene.hears(Input { event: Event::UpdateClaimed, key: None, profile });
-    scene.wait(SECOND);
-    let observed = scene.observed(Status::Valid, None);
-    let effects = scene.hears(observed);
-    (scene, effects)
-}
-
-#[test]
-fn a_repaired_single_link_gets_a_refresh() {
-    let (_, effects) = repair(AccessMode::Single);
-    assert!(asks(&effects, Job::Refresh));
-}
-
-#[test]
-fn a_repaired_recurrent_link_waits_for_belvo_and_then_asks() {
-    let (mut scene, effects) = repair(AccessMode::Recurrent);
-    assert!(!asks(&effects, Job::Refresh));
-    scene.wait_for_deadline();
-    assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(Job::Refresh)]);
-    scene.wait(HOUR);
-    let effects = scene.hears(data());
-    let closed = |effect: &Effect| matches!(effect, Effect::Notice { notice: Notice::Refreshed { .. }, .. });
-    assert!(effects.iter().any(closed));
-    assert_eq!(scene.story.link.refresh, None);
 }
 
 #[test]
@@ -287,7 +169,7 @@ fn a_claim_that_belvo_does_not_confirm_is_asked_about_and_then_fails() {
     assert_eq!(scene.tries(observed), Err(Refusal::AlreadyKnown), "Belvo's status lags behind a repair");
     for _ in 1..scene.story.policy.settings().verify_attempts_max {
         scene.wait_for_deadline();
-        assert!(asks(&scene.hears(Event::DeadlinePassed), Job::Verify));
+        assert!(asks(&scene.hears(Event::DeadlinePassed), verify()));
         assert!(matches!(scene.story.link.state, State::Updating { phase: Phase::Verifying { .. }, .. }));
     }
     scene.wait_for_deadline();
@@ -322,7 +204,7 @@ fn a_late_message_never_revives_a_removed_link() {
 #[test]
 fn a_404_for_some_call_is_verified_before_it_is_believed() {
     let mut scene = Scene::valid(true);
-    assert_eq!(scene.hears(Event::MissingReported), [Effect::Job(Job::Verify)]);
+    assert_eq!(scene.hears(Event::MissingReported), [Effect::Job(verify())]);
     assert_eq!(scene.state(), StateName::Valid);
 }
 
@@ -351,7 +233,7 @@ fn evidence_after_a_read_is_not_refuted_by_it() {
     assert_eq!(scene.state(), StateName::Valid);
     // The verify is asked for again, and its answer counts.
     scene.wait_for_deadline();
-    assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(Job::Verify)]);
+    assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(verify())]);
     let observed = scene.observed(Status::Invalid, None);
     assert_eq!(prompts(&scene.hears(observed)), 1);
 }
@@ -408,13 +290,13 @@ fn data_right_after_an_answer_is_asked_about_again() {
     ] {
         let mut scene = Scene::broken(true, cause);
         scene.wait(MINUTE);
-        assert!(asks(&scene.hears(data()), Job::Verify), "{cause:?}: a late webhook, perhaps");
+        assert!(asks(&scene.hears(data()), verify()), "{cause:?}: a late webhook, perhaps");
         scene.wait(SECOND);
         let as_before = scene.observed(status, None);
         scene.hears(as_before.clone());
         assert_eq!(scene.tries(as_before), Err(Refusal::AlreadyKnown));
         scene.wait(SECOND);
-        assert!(asks(&scene.hears(data()), Job::Verify), "{cause:?}: the user was quick");
+        assert!(asks(&scene.hears(data()), verify()), "{cause:?}: the user was quick");
     }
 }
 

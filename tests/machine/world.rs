@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use relink::link::{
-    AccessMode, Breakage, Cause, Command, Consent, Data, DataKind, Event, Input, Link, Observation, Policy, Profile,
-    Refusal, Session, Settings, Status, Step, Timestamp, step,
+    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Event, Input,
+    Link, Observation, Policy, Profile, Refusal, Session, Settings, Status, Step, Timestamp, step,
 };
 
 /// When every story begins.
@@ -41,10 +41,16 @@ pub(crate) fn events(now: Timestamp) -> Vec<Event> {
         Event::UpdateAbandoned,
         Event::MissingReported,
         Event::RefreshAccepted,
+        Event::QuotaReached,
+        Event::ConsentEnding,
+        Event::ConsentChanged,
         Event::DeadlinePassed,
     ];
-    for due_at in [None, Some(shift(now, 7 * DAY))] {
-        events.push(Event::ConsentEnding(Consent { due_at, ..Consent::default() }));
+    for status in [ConsentStatus::Authorised, ConsentStatus::Ended] {
+        for read in [0, -MINUTE, -2 * DAY] {
+            let observed_at = shift(now, read);
+            events.push(Event::ConsentObserved(ConsentObservation { observed_at, status }));
+        }
     }
     for until in [-MINUTE, 10 * MINUTE, 3 * HOUR] {
         events.push(Event::UpdateStarted { until: shift(now, until) });
@@ -88,8 +94,12 @@ pub(crate) const ENDINGS: [Event; 3] = [Event::LinkDeleted, Event::ObservedMissi
 pub(crate) const CAUSES: [Cause; 5] =
     [Cause::Credentials, Cause::Token, Cause::AccountBlocked, Cause::ConsentEnded, Cause::Unsupported];
 
-/// What messages may say of a link beside the fact.
-pub(crate) fn profiles() -> [Profile; 4] {
+/// What messages may say of a link at `now` beside the fact.
+pub(crate) fn profiles(now: Timestamp) -> [Profile; 7] {
+    let consent = |due_at| Profile {
+        consent: Some(Box::new(Consent { id: Some("c1".into()), due_at, ..Consent::default() })),
+        ..Profile::default()
+    };
     let of = |access_mode, hours: Option<u64>, resources: &[&str]| Profile {
         access_mode,
         refresh_every: hours.map(|hours| Duration::from_secs(hours * 3600)),
@@ -101,6 +111,9 @@ pub(crate) fn profiles() -> [Profile; 4] {
         of(Some(AccessMode::Recurrent), Some(6), &["OWNERS", "TRANSACTIONS"]),
         of(Some(AccessMode::Recurrent), Some(24), &[]),
         of(Some(AccessMode::Single), None, &["TRANSACTIONS"]),
+        consent(None),
+        consent(Some(shift(now, HOUR))),
+        consent(Some(shift(now, 20 * DAY))),
     ]
 }
 

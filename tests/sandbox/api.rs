@@ -137,6 +137,35 @@ async fn data_comes_with_a_login_and_is_listed_after() {
 }
 
 #[tokio::test]
+async fn every_resource_of_an_institution_has_its_calls() {
+    let bench = Bench::new().await;
+    let (_, institutions) = bench.get("/api/institutions/").await;
+    for institution in institutions["results"].as_array().unwrap() {
+        let name = institution["name"].as_str().unwrap();
+        if name == "heimdall_mx_retail" {
+            continue;
+        }
+        let link = bench.control.add_link(name, AccessMode::Single, None).unwrap();
+        for resource in institution["resources"].as_array().unwrap() {
+            let path = format!("/api/{}/", resource.as_str().unwrap().to_lowercase().replace('_', "-"));
+            let list = format!("{path}?link={link}");
+            assert_eq!(bench.get(&list).await.1["count"], 0, "{path}");
+            let (status, items) = bench.post(&path, json!({"link": link, "date_from": "2024-01-01"})).await;
+            let count = items.as_array().unwrap().len();
+            assert!(status == 201 && count > 0, "{path}: {status} {items}");
+            let (_, listed) = bench.get(&list).await;
+            assert_eq!(listed["count"], count, "{path}");
+            assert_eq!(listed["results"], items, "{path}");
+            let ids: std::collections::BTreeSet<_> =
+                listed["results"].as_array().unwrap().iter().map(|item| item["id"].as_str()).collect();
+            assert_eq!(ids.len(), count, "{path}");
+        }
+        assert_eq!(bench.post("/api/investments/", json!({"link": link})).await.1[0]["code"], "unsupported_operation");
+        assert_eq!(bench.get(&format!("/api/investments/?link={link}")).await.1["count"], 0);
+    }
+}
+
+#[tokio::test]
 async fn deletion_is_limited_or_announced() {
     let mut bench = Bench::new().await;
     let links: Vec<Uuid> =

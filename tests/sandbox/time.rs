@@ -305,6 +305,39 @@ async fn without_a_schedule_nothing_happens_by_itself() {
 }
 
 #[tokio::test]
+async fn time_passes_over_http() {
+    let mut bench = Bench::with(|config| {
+        config.time = SandboxTime::Driven { from_ms: START_MS };
+        config.schedule = true;
+    })
+    .await;
+    let body = json!({
+        "institution": "ofmockbank_br_retail", "refresh_rate": "24h", "fetch_resources": ["BILLS"], "silent": true,
+        "external_id": "user-1", "created_at": "2026-01-08T12:00:00Z", "consent_ends_at": "2026-01-31T12:00:00Z",
+    });
+    let (status, answer) = bench.post("/sandbox/links", body.clone()).await;
+    assert_eq!(status, 200, "{answer}");
+    let (_, links) = bench.get("/sandbox/links").await;
+    assert_eq!(
+        (&links[0]["created_at"], &links[0]["refresh_rate"]),
+        (&json!("2026-01-08T12:00:00.000000Z"), &json!("24h"))
+    );
+    let (_, time) = bench.get("/sandbox/time").await;
+    assert_eq!(time["now"], "2026-01-10T00:00:00.000000Z");
+    let next = time["next_event"].as_str().unwrap();
+    assert!(next.starts_with("2026-01-10T1"), "{next}");
+    let (_, time) = bench.post("/sandbox/advance", json!({"until": next})).await;
+    assert_eq!(time["now"], next);
+    assert_eq!(codes(&bench.webhooks(1).await), ["BILLS/new_bills_available"]);
+    for (field, value) in [("created_at", "1871-01-01"), ("refresh_rate", "5h"), ("institution", "narnia")] {
+        let mut wrong = body.clone();
+        wrong[field] = json!(value);
+        let (status, _) = bench.post("/sandbox/links", wrong).await;
+        assert!((400..500).contains(&status), "{field}: {status}");
+    }
+}
+
+#[tokio::test]
 async fn by_the_wall_clock_the_schedule_runs_when_time_is_advanced() {
     let mut bench = Bench::with(|config| config.schedule = true).await;
     let id = bench.control.add_fleet_link(link(RefreshRate::SixHours)).unwrap();
@@ -322,6 +355,32 @@ async fn by_the_wall_clock_the_schedule_runs_by_itself() {
         NewFleetLink { institution: "ofmockbank_br_retail".into(), consent_ends_at_ms, ..link(RefreshRate::Week) };
     bench.control.add_fleet_link(new).unwrap();
     assert_eq!(codes(&bench.webhooks(1).await), ["CONSENT/openfinance_consent_expired"]);
+}
+
+#[tokio::test]
+async fn a_consent_has_no_password_that_could_be_wrong() {
+    let bench = driven(|_| {}).await;
+    let new = NewFleetLink { institution: "ofmockbank_br_retail".into(), ..link(RefreshRate::SixHours) };
+    let id = bench.control.add_fleet_link(new).unwrap();
+    bench.control.set_login(id, Login::Fails(LoginFailure::InvalidCredentials)).unwrap();
+    assert_eq!(live(&bench.control, START_MS + 2 * DAY_MS), []);
+    assert_eq!(bench.control.status_of(id), Ok(LinkStatus::Valid));
+}
+
+#[tokio::test]
+async fn no_time_is_too_far_away() {
+    let bench = driven(|_| {}).await;
+    for at_ms in [i64::MIN, i64::MAX] {
+        bench.control.advance_to(at_ms);
+        let id = bench.control.add_fleet_link(NewFleetLink {
+            institution: "ofmockbank_br_retail".into(),
+            created_at_ms: Some(at_ms),
+            consent_ends_at_ms: Some(at_ms),
+            ..link(RefreshRate::ThirtyDays)
+        });
+        bench.control.advance(Duration::from_secs(60));
+        assert!(bench.control.status_of(id.unwrap()).is_ok());
+    }
 }
 
 #[tokio::test]

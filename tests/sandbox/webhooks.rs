@@ -125,7 +125,14 @@ async fn the_strings_can_be_pulled_over_http() {
     assert_eq!(bench.get("/api/links/").await.0, 400);
     assert_eq!(bench.call(Method::DELETE, "/sandbox/faults", Value::Null).await.0, 200);
     assert_eq!(bench.post("/sandbox/payload-shape", json!({"shape": "oldest"})).await.0, 200);
-    assert_eq!(bench.post("/sandbox/advance", json!({"secs": 60})).await.0, 200);
+    let before = bench.get("/sandbox/time").await.1["now"].as_str().unwrap().to_owned();
+    let (status, time) = bench.post("/sandbox/advance", json!({"secs": 60})).await;
+    assert!(status == 200 && time["now"].as_str().unwrap() > before.as_str(), "{time}");
+    for wrong in
+        [json!({}), json!({"secs": u64::MAX}), json!({"until": "tomorrow"}), json!({"secs": 1, "until": before})]
+    {
+        assert_eq!(bench.post("/sandbox/advance", wrong.clone()).await.0, 400, "{wrong}");
+    }
     let sent = json!({"link": link, "webhook_type": "LINK", "webhook_code": "token_required"});
     assert_eq!(bench.post("/sandbox/webhooks", sent).await.0, 200);
     let last = bench.control.wait_for_delivery(5, |found| found.webhook_code == "token_required").await.unwrap();

@@ -128,10 +128,9 @@ const fn pause_after(class: Unrelated) -> Option<Duration> {
         | Unrelated::Keys
         | Unrelated::Permission
         | Unrelated::Request
-        | Unrelated::RefreshQuota
         | Unrelated::InstitutionOff
         | Unrelated::PartialData
-        | Unrelated::ConsentChange
+        | Unrelated::ConsentPending
         | Unrelated::Creation
         | Unrelated::WrongToken => None,
     }

@@ -1,8 +1,9 @@
-//! `GET /api/links/`: lists of links, page by page.
+//! `GET /api/links/`, `GET /api/consents/`: lists, page by page.
 //!
 //! Belvo has no sort and no "changed since", so a list is asked for by status or by id. It must never send the keys
 //! elsewhere: of Belvo's absolute `next` only the query is used, and only if it names the host that was asked. Sources:
-//! "API reference: links" (filters, `fields`), "Sandbox" (pages of 10 unless `page_size` is given).
+//! "API reference: links" (filters, `fields`), "API
+//! reference: consents", "Sandbox" (pages of 10 unless `page_size` is given).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,6 +25,13 @@ const PAGE_BYTES_MAX: usize = 8 << 20;
 /// What relink needs of a link. The rest, such as who owns the account, need not travel.
 const FIELDS: &str =
     "id,institution,access_mode,status,refresh_rate,last_accessed_at,created_at,external_id,fetch_resources";
+
+/// What relink needs of a consent. The rest names a person, and must not travel.
+pub(super) const CONSENT_FIELDS: &str =
+    "id,link_id,status,expired_at,belvo_institution_name,institution_display_name,institution_icon_logo";
+
+const LINKS: &str = "/api/links/";
+pub(super) const CONSENTS: &str = "/api/consents/";
 
 /// How many links are asked for by id in one request: the address of the request stays below 2 000 characters.
 pub const IDS_MAX: usize = 50;
@@ -53,28 +61,38 @@ impl LinkFilter {
     }
 }
 
-/// One page of links.
+/// One page of a list.
 #[derive(Clone)]
-pub struct LinkPage {
-    /// The link resources, as they came.
-    pub links: Vec<Map<String, Value>>,
+pub struct ListPage {
+    /// The resources, as they came.
+    pub items: Vec<Map<String, Value>>,
     /// From when the request left until the answer was there: what they say may be so old.
     pub took: Duration,
 }
 
 /// The pages of a list, asked for one after the other.
 #[derive(Debug)]
-pub struct LinkPages<'a> {
+pub struct ListPages<'a> {
     client: &'a Client,
+    path: &'static str,
     urgency: Urgency,
     next: Option<String>,
     asked: BTreeSet<String>,
 }
 
 impl Client {
-    /// The links that fit, in pages. Nothing is asked before the first [`LinkPages::next`].
-    pub fn links(&self, filter: &LinkFilter) -> LinkPages<'_> {
-        LinkPages { client: self, urgency: Urgency::Background, next: Some(filter.query()), asked: BTreeSet::new() }
+    /// The links that fit, in pages. Nothing is asked before the first [`ListPages::next`].
+    pub fn links(&self, filter: &LinkFilter) -> ListPages<'_> {
+        self.list(LINKS, Urgency::Background, filter.query())
+    }
+
+    /// All consents, in pages (Open Finance Brazil).
+    pub fn consents(&self) -> ListPages<'_> {
+        self.list(CONSENTS, Urgency::Background, format!("page_size={PAGE_SIZE}&fields={CONSENT_FIELDS}"))
+    }
+
+    fn list(&self, path: &'static str, urgency: Urgency, query: String) -> ListPages<'_> {
+        ListPages { client: self, path, urgency, next: Some(query), asked: BTreeSet::new() }
     }
 
     /// Whether Belvo knows any link under these keys.
@@ -82,16 +100,15 @@ impl Client {
     /// # Errors
     /// [`CallError`].
     pub async fn knows_any_link(&self) -> Result<bool, CallError> {
-        let next = Some("page_size=1&fields=id".to_owned());
-        let mut pages = LinkPages { client: self, urgency: Urgency::Now, next, asked: BTreeSet::new() };
-        Ok(pages.next().await?.is_some_and(|page| !page.links.is_empty()))
+        let mut pages = self.list(LINKS, Urgency::Now, "page_size=1&fields=id".to_owned());
+        Ok(pages.next().await?.is_some_and(|page| !page.items.is_empty()))
     }
 
     fn next_query(&self, call: &Call<'_>, next: &str) -> Result<String, CallError> {
         let base = Url::parse(&self.base).map_err(|_| call.failed("the address of Belvo is none"))?;
         // By itself relative to the list, should Belvo ever do without the origin.
         let url = base.join(next).map_err(|_| call.failed("`next` is no address"))?;
-        let same_place = url.host_str() == base.host_str() && url.path().ends_with("/api/links/");
+        let same_place = url.host_str() == base.host_str() && url.path().ends_with(&call.path);
         match url.query() {
             Some(query) if same_place => Ok(query.to_owned()),
             Some(_) | None => Err(call.failed("`next` leads away from Belvo")),
@@ -99,14 +116,14 @@ impl Client {
     }
 }
 
-impl LinkPages<'_> {
+impl ListPages<'_> {
     /// The next page; `None` after the last.
     ///
     /// # Errors
     /// [`CallError`]; asking again then asks for the same page.
-    pub async fn next(&mut self) -> Result<Option<LinkPage>, CallError> {
+    pub async fn next(&mut self) -> Result<Option<ListPage>, CallError> {
         let Some(query) = self.next.clone() else { return Ok(None) };
-        let call = Call { method: Method::GET, path: "/api/links/".to_owned(), link: None };
+        let call = Call { method: Method::GET, path: self.path.to_owned(), link: None };
         let url = format!("{}{}?{query}", self.client.base, call.path);
         let (answer, took) =
             self.client.ask_at(&call, &url, self.urgency, PAGE_BYTES_MAX, |it| self.client.with_keys(it)).await?;
@@ -119,9 +136,9 @@ impl LinkPages<'_> {
             return Err(Refused::of(&call, answer)?.into());
         }
         let Some(results) = answer.body.get("results").and_then(Value::as_array) else {
-            return Err(call.failed("the answer is no list of links"));
+            return Err(call.failed("the answer is no list"));
         };
-        let links = results.iter().filter_map(Value::as_object).cloned().collect();
+        let items = results.iter().filter_map(Value::as_object).cloned().collect();
         let next = answer.body.get("next").and_then(Value::as_str);
         let next = next.map(|next| self.client.next_query(&call, next)).transpose()?;
         self.asked.insert(query);
@@ -129,6 +146,6 @@ impl LinkPages<'_> {
             return Err(call.failed("`next` leads in a circle"));
         }
         self.next = next;
-        Ok(Some(LinkPage { links, took }))
+        Ok(Some(ListPage { items, took }))
     }
 }

@@ -75,19 +75,38 @@ async fn a_link_is_missing_only_if_belvo_says_so() {
 }
 
 #[tokio::test]
+async fn a_consent_is_read_without_its_person() {
+    let body = json!({"id": "c1", "link_id": LINK, "status": "AUTHORISED", "expired_at": "2027-01-01T00:00:00Z",
+        "display_name": "Jack Oswald White", "document_number": "76109277673", "user_name": "Jack White"});
+    let (client, asked) = server(json_answer(200, body)).await;
+    let id = "b2c17cb6-1f9d-4f9c-8d0f-1f5e7d0c0f5a";
+    let consent = client.get_consent(&link(), id).await.unwrap().unwrap();
+    assert_eq!(consent.keys().collect::<Vec<_>>(), ["expired_at", "id", "link_id", "status"]);
+    assert_eq!(asked.lock().unwrap().pop().unwrap().0, format!("GET /api/consents/{id}/"));
+    // What a webhook called a consent id is not put into an address unseen.
+    assert_eq!(client.get_consent(&link(), "../links").await.unwrap(), None);
+    assert!(asked.lock().unwrap().is_empty());
+
+    let (client, _) = server(json_answer(404, errors("not_found", "Not found."))).await;
+    assert_eq!(client.get_consent(&link(), id).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn asks_for_a_refresh() {
     let (client, asked) = server(json_answer(202, json!({"request_id": "r1"}))).await;
     let accepted = RefreshAnswer::Accepted { request_id: Some("r1".into()) };
-    assert_eq!(client.refresh_link(&link()).await.unwrap(), accepted);
+    assert_eq!(client.refresh_link(&link(), &[]).await.unwrap(), accepted);
     let (line, _, body) = asked.lock().unwrap().pop().unwrap();
     assert_eq!((line, body), (format!("POST /api/links/{LINK}/refresh/"), json!({})));
+    client.refresh_link(&link(), &["BILLS".to_owned()]).await.unwrap();
+    assert_eq!(asked.lock().unwrap().pop().unwrap().2, json!({"fetch_resources": ["BILLS"]}));
 
     for (message, wait) in
         [("Please wait 7 minutes", 420), ("Please wait", 600), ("Please wait 9999999999 minutes", 3600)]
     {
         let (client, _) = server(json_answer(409, errors("link_refreshed", message))).await;
         let cooling = RefreshAnswer::CoolingDown { wait: Duration::from_secs(wait) };
-        assert_eq!(client.refresh_link(&link()).await.unwrap(), cooling, "{message}");
+        assert_eq!(client.refresh_link(&link(), &[]).await.unwrap(), cooling, "{message}");
     }
 }
 
@@ -114,7 +133,7 @@ async fn what_a_failure_means() {
         (429, "throttled", seconds(30)),
     ] {
         let (client, _) = server(json_answer(status, errors(code, "x"))).await;
-        match client.refresh_link(&link()).await {
+        match client.refresh_link(&link(), &[]).await {
             Err(CallError::Transient { why, retry_after: after }) => {
                 assert_eq!(after, retry_after, "{code}");
                 assert!(why.contains(code) && why.contains(LINK), "{why}");
@@ -122,13 +141,11 @@ async fn what_a_failure_means() {
             other => panic!("{code}: {other:?}"),
         }
     }
-    for (status, code, expected) in [
-        (401, "authentication_failed", Unrelated::Keys),
-        (400, "operational_limits_reached", Unrelated::RefreshQuota),
-        (400, "unsupported_operation", Unrelated::Request),
-    ] {
+    for (status, code, expected) in
+        [(401, "authentication_failed", Unrelated::Keys), (400, "unsupported_operation", Unrelated::Request)]
+    {
         let (client, _) = server(json_answer(status, errors(code, "x"))).await;
-        let error = client.refresh_link(&link()).await;
+        let error = client.refresh_link(&link(), &[]).await;
         assert!(matches!(error, Err(CallError::Permanent { class, .. }) if class == Some(expected)), "{code}");
     }
     let (client, _) = server(|| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "7")], "slow").into_response()).await;
@@ -142,7 +159,7 @@ async fn an_error_about_the_link_is_handed_on_without_its_session() {
     let body = json!([{"code": "token_required", "session": SESSION, "expiry": 9600, "link": LINK,
         "token_generation_data": {"value": "12345"}}]);
     let (client, _) = server(json_answer(428, body)).await;
-    let Err(CallError::Api(error)) = client.refresh_link(&link()).await else { panic!("not handed on") };
+    let Err(CallError::Api(error)) = client.refresh_link(&link(), &[]).await else { panic!("not handed on") };
     assert_eq!(error.link_id.as_deref(), Some(LINK));
     let text = serde_json::to_string(&*error).unwrap();
     assert!(!text.contains(SESSION) && !text.contains("12345"), "{text}");
@@ -163,7 +180,7 @@ async fn answers_that_belvo_would_not_give() {
     let (client, _) = server(|| "hello".into_response()).await;
     assert!(matches!(client.get_link(&link()).await, Err(CallError::Permanent { .. })));
     assert!(matches!(client.update_token(&link()).await, Err(CallError::Permanent { .. })));
-    assert!(matches!(client.refresh_link(&link()).await, Ok(RefreshAnswer::Accepted { request_id: None })));
+    assert!(matches!(client.refresh_link(&link(), &[]).await, Ok(RefreshAnswer::Accepted { request_id: None })));
     let (client, _) = server(|| "x".repeat(BODY_BYTES_MAX + 1).into_response()).await;
     assert!(matches!(client.get_link(&link()).await, Err(CallError::Permanent { .. })));
 }
@@ -207,7 +224,7 @@ async fn lists_are_asked_for_in_large_pages_of_what_is_needed() {
     let (client, asked) = server(json_answer(200, page(&Value::Null, &[LINK]))).await;
     let mut pages = client.links(&LinkFilter::Ids(vec![link(), "b".parse().unwrap()]));
     let first = pages.next().await.unwrap().unwrap();
-    assert_eq!(first.links[0]["id"], LINK);
+    assert_eq!(first.items[0]["id"], LINK);
     assert!(pages.next().await.unwrap().is_none());
     let (line, headers, _) = asked.lock().unwrap().pop().unwrap();
     let fields =

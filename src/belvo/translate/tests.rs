@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::link::{AccessMode, Breakage, Command, Consent, Data, Event, Input, Observation, Profile, Session, Status};
+use crate::link::{
+    AccessMode, Breakage, Command, Consent, ConsentObservation, ConsentStatus, Data, Event, Input, Observation,
+    Profile, Session, Status,
+};
 
 mod api_errors;
 mod documented;
@@ -67,7 +70,8 @@ fn every_row_of_the_webhook_table() {
         };
         let expected = match says {
             W::Breaks(cause) => broken(cause),
-            W::ConsentEnds => Said::Event(Event::ConsentEnding(Consent::default())),
+            W::ConsentEnds => Said::Event(Event::ConsentEnding),
+            W::ConsentMoves => Said::Event(Event::ConsentChanged),
             W::Deleted => Said::Event(Event::LinkDeleted),
             W::Data(kind) => data(kind),
             W::Unrelated(class) => Said::Not(class),
@@ -160,6 +164,7 @@ fn observations() {
             access_mode: Some(AccessMode::Recurrent),
             refresh_every: Some(Duration::from_secs(12 * 3600)),
             fetch_resources: vec!["INVOICES".into(), "TAX_STATUS".into()],
+            consent: None,
         };
         assert_eq!(found.profile, profile);
     }
@@ -179,6 +184,37 @@ fn observations() {
         ),
     ];
     cases.into_iter().for_each(|(body, expected)| check(InputKind::Observation, &body, expected));
+}
+
+#[test]
+fn observed_consents() {
+    let seen = |status: Value| {
+        json!({"observed_at": "2026-11-22T11:59:59.5Z", "source": "sweep", "outcome": "consent", "consent": {"id": "c1",
+            "link_id": LINK, "status": status, "expired_at": "2027-01-01T10:00:00.5Z", "belvo_institution_name": "mock",
+            "institution_display_name": "Mock Bank", "institution_icon_logo": null}})
+    };
+    for (word, status) in [
+        ("AUTHORISED", ConsentStatus::Authorised),
+        ("EXPIRED", ConsentStatus::Ended),
+        ("REJECTED", ConsentStatus::Ended),
+    ] {
+        let found = input(InputKind::Observation, &seen(json!(word)));
+        let observed_at = "2026-11-22T11:59:59.5Z".parse().unwrap();
+        assert_eq!(found.event, Event::ConsentObserved(ConsentObservation { observed_at, status }));
+        let consent = Consent {
+            id: Some("c1".into()),
+            due_at: Some("2027-01-01T10:00:00.5Z".parse().unwrap()),
+            institution_display_name: Some("Mock Bank".into()),
+            institution_icon_logo: None,
+        };
+        let profile =
+            Profile { institution: Some("mock".into()), consent: Some(Box::new(consent)), ..Profile::default() };
+        assert_eq!((found.profile, found.key.is_some()), (profile, true));
+    }
+    for pending in [json!("AWAITING_AUTHORISATION"), json!("AWAITING_AUTHORISATION_CONFIRMATION"), Value::Null] {
+        check(InputKind::Observation, &seen(pending), Ok(Said::Not(Unrelated::ConsentPending)));
+    }
+    check(InputKind::Observation, &seen(json!("MOVED")), Ok(Said::Unknown("observation consent MOVED".into())));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::super::words::{At, AttemptWord, CauseWord, StateWord};
 use super::{BadRecord, is_false};
 use crate::link::{
-    Breakage, Consent, DedupKey, Episode, EpisodeNumber, Fallback, LinkId, Phase, Prompt, Refresh, Seen, Session,
-    Suspicion,
+    Asks, Breakage, Consent, ConsentEnd, DedupKey, Episode, EpisodeNumber, Fallback, LinkId, Month, Phase, Prompt,
+    Refresh, Seen, Session, Suspicion,
 };
 
 /// An outage.
@@ -89,6 +89,9 @@ pub struct RefreshRecord {
     pub gap_to: At,
     /// Whether relink has asked Belvo for it.
     pub asked: bool,
+    /// How many refreshes there have been, Belvo's own and those that relink asked for.
+    #[serde(default)]
+    pub rounds_count: u32,
     /// When relink asks, or gives up.
     pub until: At,
     /// The resources that have come.
@@ -107,6 +110,34 @@ pub struct ConsentRecord {
     pub institution_display_name: Option<String>,
     /// Address of the institution's logo.
     pub institution_icon_logo: Option<String>,
+    /// How far its end has been dealt with.
+    #[serde(default)]
+    pub end: ConsentEndWord,
+}
+
+/// How far the end of a consent has been dealt with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsentEndWord {
+    /// Nothing has been said of it.
+    #[default]
+    Ahead,
+    /// It has been announced.
+    Announced,
+    /// It has passed, or its date is no longer right.
+    Passed,
+}
+
+/// How often relink asked Belvo for a refresh of the link in one calendar month (Brazil's time).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AsksRecord {
+    /// The month, such as `2026-11`.
+    pub month: String,
+    /// How often.
+    pub count: u32,
+    /// Belvo refused one because the month's quota was used up: none before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_until: Option<At>,
 }
 
 /// A fact taken in.
@@ -213,6 +244,7 @@ impl RefreshRecord {
             gap_from: refresh.gap_from.map(At),
             gap_to: At(refresh.gap_to),
             asked: refresh.asked,
+            rounds_count: refresh.rounds_count,
             until: At(refresh.until),
             arrived: refresh.arrived.clone(),
         }
@@ -223,6 +255,7 @@ impl RefreshRecord {
             gap_from: self.gap_from.map(|at| at.0),
             gap_to: self.gap_to.0,
             asked: self.asked,
+            rounds_count: self.rounds_count,
             until: self.until.0,
             arrived: self.arrived.clone(),
         }
@@ -230,8 +263,13 @@ impl RefreshRecord {
 }
 
 impl ConsentRecord {
-    pub(super) fn of(consent: &Consent) -> Self {
+    pub(super) fn of(consent: &Consent, end: ConsentEnd) -> Self {
         Self {
+            end: match end {
+                ConsentEnd::Ahead => ConsentEndWord::Ahead,
+                ConsentEnd::Announced => ConsentEndWord::Announced,
+                ConsentEnd::Passed => ConsentEndWord::Passed,
+            },
             id: consent.id.clone(),
             due_at: consent.due_at.map(At),
             institution_display_name: consent.institution_display_name.clone(),
@@ -246,6 +284,34 @@ impl ConsentRecord {
             institution_display_name: self.institution_display_name.clone(),
             institution_icon_logo: self.institution_icon_logo.clone(),
         }
+    }
+
+    pub(super) const fn parse_end(&self) -> ConsentEnd {
+        match self.end {
+            ConsentEndWord::Ahead => ConsentEnd::Ahead,
+            ConsentEndWord::Announced => ConsentEnd::Announced,
+            ConsentEndWord::Passed => ConsentEnd::Passed,
+        }
+    }
+}
+
+impl AsksRecord {
+    /// None where there is nothing to remember.
+    pub(super) fn of(asks: Asks) -> Option<Self> {
+        let (year, month) = asks.month.year_and_month();
+        (asks != Asks::default()).then(|| Self {
+            month: format!("{year:04}-{month:02}"),
+            count: asks.count,
+            refused_until: asks.refused_until.map(At),
+        })
+    }
+
+    pub(super) fn parse(&self) -> Result<Asks, BadRecord> {
+        let month =
+            self.month.rsplit_once('-').and_then(|(year, month)| Some((year.parse().ok()?, month.parse().ok()?)));
+        let month =
+            month.and_then(|(year, month)| Month::new(year, month)).ok_or(BadRecord::Impossible("asks.month"))?;
+        Ok(Asks { month, count: self.count, refused_until: self.refused_until.map(|at| at.0) })
     }
 }
 

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
@@ -19,8 +20,28 @@ use crate::sandbox::institution::INSTITUTIONS;
 use crate::sandbox::problem::Problem;
 use crate::sandbox::world::World;
 
-/// The resources that have an endpoint here.
-pub(super) const READABLE: [&str; 3] = ["accounts", "owners", "transactions"];
+/// The resources that have an endpoint here, by its path: all that links name in `fetch_resources` (API reference). An
+/// institution that lacks one answers `unsupported_operation`.
+pub(super) const READABLE: [&str; 13] = [
+    "accounts",
+    "bills",
+    "employment-records",
+    "employments",
+    "investment-transactions",
+    "investments",
+    "invoices",
+    "owners",
+    "recurring-expenses",
+    "risk-insights",
+    "tax-returns",
+    "tax-status",
+    "transactions",
+];
+
+/// The name of a resource in `fetch_resources` and webhooks.
+fn name_of(path: &str) -> String {
+    path.replace('-', "_").to_uppercase()
+}
 
 /// `GET /api/institutions/`.
 pub(super) async fn institutions(
@@ -35,6 +56,14 @@ pub(super) async fn institutions(
         .filter(|institution| params.get("type").is_none_or(|kind| kind == institution.kind))
         .collect();
     page(&all, &params, &uri, &headers, |institution| institution.to_json())
+}
+
+/// `GET /api/consents/{id}/`.
+pub(super) async fn consent(State(shared): Context, Path(id): Path<Uuid>) -> Result<Json<Value>, Problem> {
+    let world = shared.world();
+    let consent = world.consents.values().find(|consent| consent.id == id);
+    let consent = consent.ok_or_else(|| Problem::of("not_found"))?;
+    Ok(Json(consent.to_json(world.links.get(&consent.link_id))))
 }
 
 /// `GET /api/consents/`.
@@ -70,7 +99,7 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let world = shared.world();
     let items: Vec<Value> = of_link(&world.links, params.get("link"))
-        .filter(|link| link.collected.contains(&resource.to_uppercase()))
+        .filter(|link| link.collected.contains(&name_of(resource)))
         .flat_map(|link| items(resource, link))
         .collect();
     page(&items, &params, &uri, &headers, Value::clone)
@@ -93,7 +122,7 @@ pub(super) async fn retrieve(
         return Err(problem);
     }
     let id = id.unwrap_or_default();
-    let name = resource.to_uppercase();
+    let name = name_of(resource);
     shared.change(|world, now| {
         let Some(link) = world.links.get(&id) else {
             let message = format!("Object with id={id} does not exist.");
@@ -108,7 +137,7 @@ pub(super) async fn retrieve(
             world.post_historical(now, id, vec![name], request_id);
             return Ok(receipt(request_id));
         }
-        Ok((StatusCode::CREATED, axum::Json(collect(world, id, resource))).into_response())
+        Ok((StatusCode::CREATED, Json(collect(world, id, resource))).into_response())
     })
 }
 
@@ -117,12 +146,12 @@ pub(super) async fn resume(resource: &'static str, State(shared): Context, body:
     let body = object(&body)?;
     shared.change(|world, now| {
         let id = resume_session(world, now, &body)?;
-        Ok(axum::Json(collect(world, id, resource)).into_response())
+        Ok(Json(collect(world, id, resource)).into_response())
     })
 }
 
 fn collect(world: &mut World, id: Uuid, resource: &str) -> Vec<Value> {
     let Some(link) = world.links.get_mut(&id) else { return Vec::new() };
-    link.collected.insert(resource.to_uppercase());
+    link.collected.insert(name_of(resource));
     items(resource, link)
 }

@@ -1,4 +1,5 @@
-//! What a bank has, as Belvo would list it. The numbers are made up from the link's id, the same each time.
+//! What an institution has, as Belvo would list it: a few of each, with the fields a reader looks at first. The numbers
+//! are made up from the link's id, the same each time.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -6,7 +7,7 @@ use uuid::Uuid;
 use crate::sandbox::clock::{belvo_date, belvo_time};
 use crate::sandbox::link::Link;
 
-/// What the bank has: one owner, two accounts, a dozen transactions on each.
+/// The list behind `GET /api/<resource>/`; of a resource that no institution here has, an empty one.
 pub(super) fn items(resource: &str, link: &Link) -> Vec<Value> {
     match resource {
         "accounts" => (0..2).map(|index| account(link, index)).collect(),
@@ -19,8 +20,72 @@ pub(super) fn items(resource: &str, link: &Link) -> Vec<Value> {
             "phone_number": "+52-000-000-0000",
             "document_id": {"document_type": "NAT_ID", "document_number": "EJEM000000"},
         })],
-        _ => (0..2).flat_map(|index| (0..12).map(move |number| transaction(link, index, number))).collect(),
+        "bills" => (0..12).map(|number| bill(link, number)).collect(),
+        "invoices" => (0..30).map(|number| invoice(link, number)).collect(),
+        "tax-returns" => {
+            let kinds = ["yearly", "monthly"].into_iter().zip([0, 3]);
+            kinds.flat_map(|(kind, from)| (from..from + 3).map(move |number| tax_return(link, kind, number))).collect()
+        }
+        "tax-status" => vec![json!({
+            "id": derived(link, 6, 0),
+            "link": link.id,
+            "collected_at": belvo_time(link.created_at),
+            "rfc": "EJEM000000XX0",
+            "official_name": "Carmen Ejemplo",
+            "tax_payer_information": {"name": "Carmen Ejemplo", "status": "ACTIVO"},
+        })],
+        "employment-records" => vec![json!({
+            "id": derived(link, 7, 0),
+            "link": link.id,
+            "collected_at": belvo_time(link.created_at),
+            "personal_data": {"official_name": "Carmen Ejemplo"},
+            "employment_records": [{"employer": "Ejemplo SA de CV", "start_date": "2019-03-01", "end_date": null}],
+        })],
+        "transactions" => {
+            (0..2).flat_map(|index| (0..12).map(move |number| transaction(link, index, number))).collect()
+        }
+        _ => Vec::new(),
     }
+}
+
+fn bill(link: &Link, number: u32) -> Value {
+    const MONTH_MS: i64 = 30 * 24 * 3600 * 1000;
+    json!({
+        "id": derived(link, 4, number),
+        // The second account is a credit card.
+        "account": {"id": derived(link, 2, 1), "link": link.id},
+        "collected_at": belvo_time(link.created_at),
+        "due_date": belvo_date(link.created_at - MONTH_MS * i64::from(number)),
+        "total_amount": 100.0 + f64::from((seed(link) / 11 + number * 97) % 700),
+        "currency": currency(link),
+    })
+}
+
+fn invoice(link: &Link, number: u32) -> Value {
+    const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
+    json!({
+        "id": derived(link, 5, number),
+        "link": link.id,
+        "collected_at": belvo_time(link.created_at),
+        "type": if number.is_multiple_of(3) { "INFLOW" } else { "OUTFLOW" },
+        "invoice_date": belvo_date(link.created_at - WEEK_MS * i64::from(number)),
+        "total_amount": 500.0 + f64::from((seed(link) / 13 + number * 211) % 9_000),
+        "currency": currency(link),
+        "status": "Vigente",
+    })
+}
+
+fn tax_return(link: &Link, kind: &str, number: u32) -> Value {
+    const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+    let filed_on = belvo_date(link.created_at - YEAR_MS * i64::from(number % 3 + 1));
+    json!({
+        "id": derived(link, 8, number),
+        "link": link.id,
+        "collected_at": belvo_time(link.created_at),
+        "type": kind,
+        "ejercicio": &filed_on[..4],
+        "fecha_presentacion": filed_on,
+    })
 }
 
 fn account(link: &Link, index: u32) -> Value {
@@ -34,7 +99,7 @@ fn account(link: &Link, index: u32) -> Value {
         "category": category,
         "name": name,
         "number": format!("{:010}", seed(link) % 1_000_000 + index),
-        "currency": if link.institution.country == "BR" { "BRL" } else { "MXN" },
+        "currency": currency(link),
         "balance": {"current": balance, "available": balance},
     })
 }
@@ -49,11 +114,19 @@ fn transaction(link: &Link, index: u32, number: u32) -> Value {
         "value_date": belvo_date(link.created_at - WEEK_MS * i64::from(number)),
         "accounting_date": belvo_time(link.created_at - WEEK_MS * i64::from(number)),
         "amount": 50.0 + f64::from((seed(link) / 7 + number * 131) % 900),
-        "currency": if link.institution.country == "BR" { "BRL" } else { "MXN" },
+        "currency": currency(link),
         "description": if inflow { "ABONO NOMINA" } else { "COMPRA" },
         "type": if inflow { "INFLOW" } else { "OUTFLOW" },
         "status": "PROCESSED",
     })
+}
+
+fn currency(link: &Link) -> &'static str {
+    match link.institution.country {
+        "BR" => "BRL",
+        "CO" => "COP",
+        _ => "MXN",
+    }
 }
 
 /// A number that belongs to the link.

@@ -40,7 +40,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/links/", get(links::list).post(links::create).patch(links::resume))
         .route("/api/links/{id}/", get(links::detail).patch(links::patch).put(links::put).delete(links::delete))
         .route("/api/links/{id}/refresh/", post(links::refresh))
-        .route("/api/consents/", get(data::consents));
+        .route("/api/consents/", get(data::consents))
+        .route("/api/consents/{id}/", get(data::consent));
     for resource in data::READABLE {
         let path = format!("/api/{resource}/");
         let routes = get(move |context, uri, headers, query| data::list(resource, context, uri, headers, query))

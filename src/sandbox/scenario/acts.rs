@@ -154,6 +154,7 @@ impl Player<'_> {
             "password": password,
             "access_mode": part.access_mode,
             "external_id": part.external_id,
+            "refresh_rate": part.refresh_rate,
         });
         let answered = self.belvo.call(Method::POST, "/api/links/", Some(&body)).await?;
         let named = if answered.is_ok() { &answered.body["id"] } else { &answered.body[0]["link"] };

@@ -14,7 +14,7 @@ use super::ear::{Ear, Heard, Kind};
 use super::outside::{BelvoHttp, RelinkHttp};
 use super::script::{Before, Deed, Expectation, NOTICES, Name, UNCOUNTED, Until, Wait};
 use super::{Failure, PlayError, RelinkUnderTest, Scenario, Tell};
-use crate::sandbox::{Control, Sandbox};
+use crate::sandbox::{Control, NewFleetLink, Sandbox};
 
 /// How long the story may take to come to rest.
 const REST_WITHIN: Duration = Duration::from_secs(60);
@@ -107,10 +107,18 @@ impl<'a> Player<'a> {
 
     async fn set_the_stage(&mut self, scenario: &Scenario) -> Result<(), PlayError> {
         for part in &scenario.links {
-            let external_id = part.external_id.as_deref();
+            let ends_in_ms = part.consent_ends_in.map(crate::sandbox::clock::millis);
+            let new = NewFleetLink {
+                institution: part.institution.clone(),
+                access_mode: part.access_mode,
+                external_id: part.external_id.clone(),
+                refresh_rate: part.refresh_rate,
+                consent_ends_at_ms: ends_in_ms.map(|ms| self.control.now_ms().saturating_add(ms)),
+                is_announced: part.before == Before::Known,
+                ..NewFleetLink::default()
+            };
             let id = match part.before {
-                Before::Known => Some(self.control.create_link(&part.institution, part.access_mode, external_id)?),
-                Before::Unheard => Some(self.control.add_link(&part.institution, part.access_mode, external_id)?),
+                Before::Known | Before::Unheard => Some(self.control.add_fleet_link(new)?),
                 Before::Absent => None,
             };
             self.ids.extend(id.map(|id| (part.name.clone(), id)));

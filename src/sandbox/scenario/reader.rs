@@ -112,6 +112,8 @@ pub(super) struct Setup {
     webhook_retry_step: Option<Duration>,
     logins_until_invalid: Option<u32>,
     payload_shape: Option<PayloadShape>,
+    /// Whether things happen by themselves while `lets_pass` lets time pass.
+    schedule: bool,
 }
 
 impl Setup {
@@ -121,6 +123,7 @@ impl Setup {
             webhook_retry_step: fields.span("webhook_retry_step")?,
             logins_until_invalid: u32::try_from(fields.count("logins_until_invalid", 0)?).ok().filter(|&n| n > 0),
             payload_shape: fields.word("payload_shape")?,
+            schedule: fields.switch("schedule", false)?,
         };
         fields.finish()?;
         Ok(setup)
@@ -132,6 +135,7 @@ impl Setup {
             webhook_retry_step: self.webhook_retry_step.unwrap_or(config.webhook_retry_step),
             logins_until_invalid: self.logins_until_invalid.unwrap_or(config.logins_until_invalid),
             payload_shape: self.payload_shape.unwrap_or(config.payload_shape),
+            schedule: self.schedule,
             ..config
         }
     }
@@ -147,6 +151,8 @@ fn read_part(name: String, mut fields: Fields<'_>) -> Result<Part, ScenarioError
         institution: fields.required("institution")?,
         access_mode: fields.word("access_mode")?.unwrap_or(AccessMode::Recurrent),
         external_id: Some(fields.text("external_id")?.unwrap_or_else(|| name.clone())),
+        refresh_rate: fields.word("refresh_rate")?,
+        consent_ends_in: fields.span("consent_ends_in")?,
         before,
         name,
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::sandbox::{AccessMode, LinkStatus, Login, PayloadShape, RefreshOutcome, WebhookFault};
+use crate::sandbox::{AccessMode, LinkStatus, Login, PayloadShape, RefreshOutcome, RefreshRate, WebhookFault};
 
 /// The body of a 404 means the same for every link of a story, so links have names in it.
 pub(super) type Name = String;
@@ -16,6 +16,9 @@ pub(super) struct Part {
     pub(super) institution: String,
     pub(super) access_mode: AccessMode,
     pub(super) external_id: Option<String>,
+    pub(super) refresh_rate: Option<RefreshRate>,
+    /// When its consent ends, counted from the beginning.
+    pub(super) consent_ends_in: Option<Duration>,
     pub(super) before: Before,
 }
 

@@ -42,29 +42,39 @@ fn link_family_in_every_version() {
 fn consent_family_in_both_spellings() {
     let data = json!({"consent_id": "c1", "consent_due_date": "2026-12-01T10:00:00.123456+00:00", "action": "renew",
         "institution": "ofmockbank_br_retail", "institution_display_name": "Mock Bank", "institution_icon_logo": "https://x/y.svg"});
-    let consent = |due: &str| Consent {
-        id: Some("c1".into()),
-        due_at: Some(due.parse().unwrap()),
-        institution_display_name: Some("Mock Bank".into()),
-        institution_icon_logo: Some("https://x/y.svg".into()),
+    let consent = |due: Option<&str>| {
+        Box::new(Consent {
+            id: Some("c1".into()),
+            due_at: due.map(|due| due.parse().unwrap()),
+            institution_display_name: Some("Mock Bank".into()),
+            institution_icon_logo: Some("https://x/y.svg".into()),
+        })
     };
     for prefix in ["openfinance_", ""] {
         let mut ending = webhook("CONSENT", &format!("{prefix}consent_about_to_expire"), data.clone());
         ending["external_id"] = Value::Null;
         ending.as_object_mut().unwrap().remove("request_id");
-        let said = Said::Event(Event::ConsentEnding(consent("2026-12-01T10:00:00.123Z")));
-        check(InputKind::Webhook, &ending, Ok(said));
+        check(InputKind::Webhook, &ending, Ok(Said::Event(Event::ConsentEnding)));
         let profile = input(InputKind::Webhook, &ending).profile;
         assert_eq!((profile.external_id, profile.institution.as_deref()), (None, Some("ofmockbank_br_retail")));
+        assert_eq!(profile.consent, Some(consent(Some("2026-12-01T10:00:00.123Z"))));
 
         let expired = webhook("CONSENT", &format!("{prefix}consent_expired"), data.clone());
         check(InputKind::Webhook, &expired, Ok(broken(Cause::ConsentEnded)));
+        // It has no due date, and all that a renewal needs.
+        let mut expired = expired;
+        expired["data"].as_object_mut().unwrap().remove("consent_due_date");
+        assert_eq!(input(InputKind::Webhook, &expired).profile.consent, Some(consent(None)));
+
+        let moved = webhook("CONSENT", &format!("{prefix}consent_expiration_changed"), json!({}));
+        check(InputKind::Webhook, &moved, Ok(Said::Event(Event::ConsentChanged)));
+        assert_eq!(input(InputKind::Webhook, &moved).profile.consent, Some(Box::new(Consent::default())));
     }
     let mut dated = data;
     for (text, due) in [("2026-12-01", "2026-12-01T00:00:00Z"), ("2026-12-01T10:00:00", "2026-12-01T10:00:00Z")] {
         dated["consent_due_date"] = json!(text);
         let ending = webhook("CONSENT", "consent_about_to_expire", dated.clone());
-        check(InputKind::Webhook, &ending, Ok(Said::Event(Event::ConsentEnding(consent(due)))));
+        assert_eq!(input(InputKind::Webhook, &ending).profile.consent, Some(consent(Some(due))));
     }
 }
 
