@@ -5,16 +5,14 @@
 
 use relink::fleet::{FleetOptions, Report, simulate};
 
-async fn ten_days(seed: u64) -> Report {
-    let options = FleetOptions { links: 300, days: 10, seed, story: None };
-    let report = simulate(options, |_day| {}).await.unwrap();
-    println!("{}", report.table());
-    report
+async fn fleet(links: usize, days: u32, seed: u64) -> Report {
+    let options = FleetOptions { links, days, seed, story: None };
+    simulate(options, |_day| {}).await.unwrap()
 }
 
 fn assert_good(report: &Report) {
     let seed = report.seed;
-    assert!(report.is_good(), "seed {seed}: {:#?}", report.stories);
+    assert!(report.is_good(), "{:#?}\n{}", report.stories, report.table());
     assert_eq!(report.belvo.jobs_given_up, 0, "seed {seed}");
     assert!(report.belvo.most_in_30s <= 80, "seed {seed}: {:?}", report.belvo);
     // The judge has seen something: days in which nothing happens prove nothing.
@@ -27,14 +25,14 @@ fn assert_good(report: &Report) {
 #[tokio::test]
 async fn nobody_is_lost_and_nobody_is_asked_twice() {
     for seed in [1, 7, 8] {
-        assert_good(&ten_days(seed).await);
+        assert_good(&fleet(300, 10, seed).await);
     }
 }
 
 #[tokio::test]
 async fn one_seed_has_one_report() {
-    let (first, second) = (ten_days(9).await, ten_days(9).await);
-    assert_good(&first);
+    let (first, second) = (fleet(100, 6, 9).await, fleet(100, 6, 9).await);
+    assert!(first.outages > 5, "{first:?}");
     assert_eq!(serde_json::to_string(&first).unwrap(), serde_json::to_string(&second).unwrap());
     assert_eq!(first.table(), second.table());
 }

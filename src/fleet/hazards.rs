@@ -68,15 +68,6 @@ pub(super) mod percent {
     /// Deletions that Belvo confirms by a webhook; the others it does in silence.
     pub(in crate::fleet) const DELETED_ALOUD: u32 = 50;
 
-    /// Webhooks that are lost on their way.
-    pub(in crate::fleet) const DROPPED: u32 = 1;
-    /// Webhooks that come twice: the second up to an hour later.
-    pub(in crate::fleet) const DUPLICATED: u32 = 2;
-    /// Webhooks that come late, by up to three hours.
-    pub(in crate::fleet) const DELAYED: u32 = 1;
-    /// Webhooks that are overtaken by those of the next half minute.
-    pub(in crate::fleet) const REORDERED: u32 = 3;
-
     /// Prompts and reminders that the user never acts upon.
     pub(in crate::fleet) const IGNORED: u32 = 12;
     /// Attempts that succeed at once.
@@ -104,12 +95,12 @@ pub(super) const REACTIONS: &[(u32, Duration, Duration)] = &[
 ];
 
 /// How long a bank takes to unlock an account once its user has asked.
-pub(super) const UNLOCKING: (Duration, Duration) = (HOUR, Duration::from_secs(3 * 24 * 3600));
+pub(super) const UNLOCKING: Span = (HOUR, Duration::from_secs(3 * 24 * 3600));
 
 /// Something that happens to many at once: from one to the next on average, and how long it lasts.
 pub(super) struct Disturbance {
     pub(super) every: Duration,
-    pub(super) lasts: (Duration, Duration),
+    pub(super) lasts: Span,
 }
 
 /// Of each bank: it answers `institution_down`.
@@ -121,7 +112,7 @@ pub(super) const BANK_CONFUSED: Disturbance =
     Disturbance { every: Duration::from_secs(20 * 24 * 3600), lasts: (HOUR, HOUR) };
 
 /// How long Belvo takes after that to call valid again, in silence, what it called invalid for no fault of the user's.
-pub(super) const AMENDS: (Duration, Duration) = (Duration::from_secs(2 * 3600), Duration::from_secs(8 * 3600));
+pub(super) const AMENDS: Span = (Duration::from_secs(2 * 3600), Duration::from_secs(8 * 3600));
 
 /// Nobody takes the webhooks.
 pub(super) const RECEIVER_DOWN: Disturbance = Disturbance {
@@ -133,8 +124,24 @@ pub(super) const RECEIVER_DOWN: Disturbance = Disturbance {
 pub(super) const API_DOWN: Disturbance =
     Disturbance { every: Duration::from_secs(4 * 24 * 3600), lasts: (Duration::from_secs(5 * 60), HOUR) };
 
+/// From this to that.
+pub(super) type Span = (Duration, Duration);
+
 /// How long a webhook takes from Belvo to the customer, if nothing is the matter.
-pub(super) const IN_TRANSIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+pub(super) const IN_TRANSIT: Span = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// What becomes of webhooks, of 100, and when each copy of one arrives.
+pub(super) const FATES: &[(u32, &[Span])] = &[
+    (93, &[IN_TRANSIT]),
+    // Lost on its way.
+    (1, &[]),
+    // Late.
+    (1, &[(MINUTE, Duration::from_secs(3 * 3600))]),
+    // Overtaken by others.
+    (3, &[(IN_TRANSIT.0, Duration::from_secs(30))]),
+    // Twice.
+    (2, &[IN_TRANSIT, (MINUTE, HOUR)]),
+];
 
 /// The first retry of a webhook comes after this, the second after twice as much more. Belvo does not say how long it is.
 pub(super) const WEBHOOK_RETRY_STEP: Duration = Duration::from_secs(2 * 60);
@@ -144,9 +151,11 @@ pub(super) trait Draw {
     /// Whether it is so, for something that is so `percent` times in a hundred.
     fn happens(&mut self, percent: u32) -> bool;
     /// Something between the two.
-    fn between(&mut self, span: (Duration, Duration)) -> Duration;
+    fn between(&mut self, span: Span) -> Duration;
     /// The time to the next of what comes at random, and `every` so often on average.
     fn wait_for(&mut self, every: Duration) -> Duration;
+    /// Which of these parts of a hundred.
+    fn pick(&mut self, parts: impl Iterator<Item = u32>) -> usize;
     /// How long a user takes to react.
     fn reaction(&mut self) -> Duration;
 }
@@ -156,7 +165,7 @@ impl Draw for fastrand::Rng {
         self.u32(0..100) < percent
     }
 
-    fn between(&mut self, (least, most): (Duration, Duration)) -> Duration {
+    fn between(&mut self, (least, most): Span) -> Duration {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Duration::from_millis(self.u64(millis(least)..=millis(most)))
     }
@@ -166,15 +175,20 @@ impl Draw for fastrand::Rng {
         every.mul_f64(-(1.0 - self.f64()).ln()).max(MINUTE)
     }
 
-    fn reaction(&mut self) -> Duration {
+    fn pick(&mut self, parts: impl Iterator<Item = u32>) -> usize {
         let mut drawn = self.u32(0..100);
-        for (part, least, most) in REACTIONS {
-            match drawn.checked_sub(*part) {
+        for (index, part) in parts.enumerate() {
+            match drawn.checked_sub(part) {
                 Some(rest) => drawn = rest,
-                None => return self.between((*least, *most)),
+                None => return index,
             }
         }
-        DAY
+        0
+    }
+
+    fn reaction(&mut self) -> Duration {
+        let (_, least, most) = REACTIONS[self.pick(REACTIONS.iter().map(|reaction| reaction.0))];
+        self.between((least, most))
     }
 }
 
@@ -186,6 +200,7 @@ mod tests {
     fn parts_are_parts_of_a_hundred() {
         assert_eq!(BANKS.iter().map(|bank| bank.share).sum::<u32>(), 100);
         assert_eq!(RHYTHMS.iter().map(|rhythm| rhythm.0).sum::<u32>(), 100);
+        assert_eq!(FATES.iter().map(|fate| fate.0).sum::<u32>(), 100);
         assert_eq!(REACTIONS.iter().map(|reaction| reaction.0).sum::<u32>(), 100);
     }
 

@@ -96,6 +96,8 @@ pub(super) struct Judge {
     adoption_sweeps: u64,
     /// What went wrong, in words: the number of the link, and what. For whoever has to find out why.
     pub(super) stories: Vec<(usize, String)>,
+    /// The same of outages in which Belvo contradicted itself.
+    pub(super) contradictions: Vec<(usize, String)>,
 }
 
 impl Judge {
@@ -116,6 +118,7 @@ impl Judge {
             sweeps: 0,
             adoption_sweeps: 0,
             stories: Vec::new(),
+            contradictions: Vec::new(),
         }
     }
 
@@ -186,6 +189,11 @@ impl Judge {
             }
         }
         if outage.contradicted {
+            if outage.prompts != 1 {
+                let (since, times) = (outage.began_at, outage.prompts);
+                let what = format!("contradicted: broken from {since} to {now}, prompted {times} times");
+                self.contradictions.push((link, what));
+            }
             return;
         }
         if outage.prompts == 0 && could_be_heard_of {

@@ -12,7 +12,7 @@ use super::simulation::{Happening, Simulation};
 use crate::belvo::{CallError, WidgetToken};
 use crate::contract::{InputKind, Widget};
 use crate::link::LinkId;
-use crate::sandbox::{Login, LoginFailure, TakenWebhook};
+use crate::sandbox::{Login, LoginFailure};
 
 /// What a user does next.
 #[derive(Debug)]
@@ -197,10 +197,6 @@ impl Simulation {
         }
         self.look(number);
         Ok(())
-    }
-
-    pub(super) fn number_of(&self, webhook: &TakenWebhook) -> Option<usize> {
-        self.index.get(&webhook.link_id).copied()
     }
 }
 

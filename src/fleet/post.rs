@@ -2,62 +2,55 @@
 //!
 //! What arrives, arrives at relink and at a handler without relink alike.
 
-use std::time::Duration;
+use uuid::Uuid;
 
-use super::hazards::{Draw, HOUR, IN_TRANSIT, percent};
+use super::hazards::{Draw, FATES, IN_TRANSIT};
 use super::simulation::{Happening, Simulation};
 use crate::belvo::link_of_webhook;
 use crate::contract::{ApiError, InputKind};
 use crate::sandbox::{DeliveryOutcome, TakenWebhook};
 
+/// A webhook on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Letter {
+    link: Uuid,
+    family: String,
+    code: String,
+    body: Vec<u8>,
+}
+
 impl Simulation {
     /// Belvo sends a webhook.
     pub(super) fn post(&mut self, webhook: TakenWebhook) -> anyhow::Result<()> {
-        if let Some(number) = self.number_of(&webhook) {
+        let letter = Letter {
+            link: webhook.link_id,
+            family: webhook.webhook_type.clone(),
+            code: webhook.webhook_code.clone(),
+            body: serde_json::to_vec(&webhook.body)?,
+        };
+        if let Some(&number) = self.index.get(&letter.link) {
             self.look(number);
         }
         self.webhooks_sent += 1;
         let outcome = DeliveryOutcome::Answered(if self.receiver_is_down { 503 } else { 200 });
-        self.control.settle_webhook(webhook.clone(), outcome);
+        self.control.settle_webhook(webhook, outcome);
         if self.receiver_is_down {
             return Ok(());
         }
-        let second = Duration::from_secs(1);
-        let mut drawn = self.rng.u32(0..100);
-        let mut is = |part: u32| match drawn.checked_sub(part) {
-            Some(rest) => {
-                drawn = rest;
-                false
-            }
-            None => {
-                drawn = u32::MAX;
-                true
-            }
-        };
-        let (now, trouble) = (IN_TRANSIT, !self.is_quiet());
-        let (dropped, delayed) = (is(percent::DROPPED), is(percent::DELAYED));
-        let (reordered, duplicated) = (is(percent::REORDERED), is(percent::DUPLICATED));
-        let arrivals: &[(Duration, Duration)] = match () {
-            () if !trouble => &[now],
-            () if dropped => &[],
-            () if delayed => &[(second, HOUR * 3)],
-            () if reordered => &[(second, second * 30)],
-            () if duplicated => &[now, (second, HOUR)],
-            () => &[now],
-        };
+        let fate = self.rng.pick(FATES.iter().map(|fate| fate.0));
+        let arrivals = if self.is_quiet() { &[IN_TRANSIT] } else { FATES[fate].1 };
         for span in arrivals {
             let span = self.rng.between(*span);
-            self.plan_in(span, Happening::Arrival(Box::new(webhook.clone())));
+            self.plan_in(span, Happening::Arrival(Box::new(letter.clone())));
         }
         Ok(())
     }
 
     /// A webhook arrives.
-    pub(super) fn arrive(&mut self, webhook: &TakenWebhook) -> anyhow::Result<()> {
-        let body = serde_json::to_vec(&webhook.body)?;
-        let link = link_of_webhook(&body)?;
-        if let Some(number) = self.number_of(webhook) {
-            match (webhook.webhook_type.as_str(), webhook.webhook_code.as_str()) {
+    pub(super) fn arrive(&mut self, letter: Letter) -> anyhow::Result<()> {
+        let Letter { link, family, code, body } = letter;
+        if let Some(&number) = self.index.get(&link) {
+            match (family.as_str(), code.as_str()) {
                 ("LINK", "invalid_credentials" | "token_required") | ("CONSENT", "openfinance_consent_expired") => {
                     self.judge.naively_broken(number);
                 }
@@ -66,7 +59,7 @@ impl Simulation {
             }
         }
         let now = self.now();
-        let (family, code) = (&webhook.webhook_type, &webhook.webhook_code);
+        let link = link_of_webhook(&body)?;
         self.story.tell(&link, now, || format!("webhook  {family} {code}"));
         self.relink.hear(InputKind::Webhook, link, body);
         Ok(())

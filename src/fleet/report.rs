@@ -49,6 +49,8 @@ pub struct Report {
     pub notices: BTreeMap<String, u64>,
     /// What went wrong, in words; the first few.
     pub stories: Vec<String>,
+    /// The first few of what became of outages in which Belvo contradicted itself, if that was not one prompt.
+    pub contradictions: Vec<String>,
     /// All that happened to the link whose story was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub story: Vec<String>,
@@ -154,6 +156,7 @@ impl Report {
             inputs: simulation.relink.inputs_count(),
             notices: simulation.notices.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
             stories: judge.stories.iter().take(STORIES_MAX).map(told).collect(),
+            contradictions: judge.contradictions.iter().take(STORIES_MAX).map(told).collect(),
             story: simulation.story.lines.clone(),
         }
     }

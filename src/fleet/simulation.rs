@@ -21,6 +21,7 @@ use super::customer::Customer;
 use super::hazards::{BANKS, DAY, Draw, HOUR, RHYTHMS, WEBHOOK_RETRY_STEP, percent};
 use super::judge::{Judge, Truth};
 use super::people::Visit;
+use super::post::Letter;
 use super::relink::{Relink, SETTINGS};
 use super::story::Story;
 use crate::belvo::{IDS_MAX, SecretId, SecretPassword};
@@ -29,7 +30,7 @@ use crate::jobs::{self, Next};
 use crate::link::{LinkId, StateName, Timestamp};
 use crate::sandbox::{
     AccessMode, Control, LinkStatus, Login, LoginFailure, NewFleetLink, Sandbox, SandboxConfig, SandboxTime,
-    TakenWebhook, WebhookDelivery,
+    WebhookDelivery,
 };
 
 /// When the month begins: 2026-03-02T00:00:00Z, a Monday. Any would do.
@@ -56,7 +57,7 @@ pub(super) enum Happening {
     /// A user does something.
     Visit(usize, Visit),
     /// A webhook arrives that was late.
-    Arrival(Box<TakenWebhook>),
+    Arrival(Box<Letter>),
     /// A job is due.
     Job {
         job: Box<JobBody>,
@@ -173,8 +174,8 @@ impl Simulation {
     fn add_member(&mut self) -> anyhow::Result<()> {
         let number = self.members.len();
         let mut rng = self.rng.fork();
-        let bank = pick(&mut rng, BANKS.iter().map(|bank| bank.share));
-        let (_, mut mode, mut rate) = RHYTHMS[pick(&mut rng, RHYTHMS.iter().map(|rhythm| rhythm.0))];
+        let bank = rng.pick(BANKS.iter().map(|bank| bank.share));
+        let (_, mut mode, mut rate) = RHYTHMS[rng.pick(RHYTHMS.iter().map(|rhythm| rhythm.0))];
         if mode == AccessMode::Single && !(BANKS[bank].has_owners && BANKS[bank].has_password) {
             (mode, rate) = (AccessMode::Recurrent, Some(crate::sandbox::RefreshRate::Week));
         }
@@ -273,7 +274,7 @@ impl Simulation {
 
     async fn happen(&mut self, happening: Happening) -> anyhow::Result<()> {
         match happening {
-            Happening::Arrival(webhook) => self.arrive(&webhook)?,
+            Happening::Arrival(letter) => self.arrive(*letter)?,
             Happening::Job { job, link, stored_at, tries } => self.work(job, link, stored_at, tries).await,
             Happening::Sweep => self.sweep().await,
             Happening::Rotate => self.rotate().await,
@@ -431,18 +432,6 @@ fn truth_of(word: StateName) -> Truth {
         StateName::Invalid | StateName::TokenRequired | StateName::Updating | StateName::Unconfirmed => Truth::Broken,
         StateName::Removed => Truth::Gone,
     }
-}
-
-/// Which of these parts of a hundred.
-fn pick(rng: &mut fastrand::Rng, parts: impl Iterator<Item = u32>) -> usize {
-    let mut drawn = rng.u32(0..100);
-    for (index, part) in parts.enumerate() {
-        match drawn.checked_sub(part) {
-            Some(rest) => drawn = rest,
-            None => return index,
-        }
-    }
-    0
 }
 
 /// A tenth more or less, as the reconciler's own pace is.
