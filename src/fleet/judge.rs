@@ -14,7 +14,8 @@
 //!
 //! Belvo contradicts itself, too: it refuses a login, or has no credentials left, and its status goes on saying `valid`
 //! (six refusals make a link invalid). Whoever asks gets one answer, and whoever calls another. Such outages count, but
-//! what becomes of their prompts is counted apart, and no word on such a link is wrong.
+//! what becomes of their prompts is counted apart, for all to see, and no word on such a link is wrong: it is a known
+//! limit of relink's that it believes the status, and prompts again.
 
 use std::collections::BTreeMap;
 
@@ -43,6 +44,8 @@ pub(super) struct Outage {
     carried_over: bool,
     /// Whether Belvo's status and its answers ever differed in it.
     contradicted: bool,
+    /// Whether it began at a call of relink's own: a handler without relink never made that call.
+    by_relink: bool,
     pub(super) prompts: u32,
     /// The same, of a handler without relink.
     naive_prompts: u32,
@@ -82,6 +85,10 @@ pub(super) struct Judge {
     pub(super) outages: u64,
     pub(super) adopted: u64,
     pub(super) carried_over: u64,
+    /// Outages that began at a call of relink's own.
+    pub(super) by_relink: u64,
+    /// Whether relink is calling Belvo just now.
+    pub(super) relink_calls: bool,
     pub(super) relink: Tally,
     pub(super) naive: Tally,
     /// From the truth to the prompt, in milliseconds.
@@ -108,6 +115,8 @@ impl Judge {
             outages: 0,
             adopted: 0,
             carried_over: 0,
+            by_relink: 0,
+            relink_calls: false,
             relink: Tally::default(),
             naive: Tally::default(),
             to_detect: Vec::new(),
@@ -157,6 +166,7 @@ impl Judge {
         if matches!(truth, Truth::Broken | Truth::Refused) {
             self.outages += 1;
             self.carried_over += u64::from(before.is_some());
+            self.by_relink += u64::from(self.relink_calls);
             let began_after_sweeps = self.sweeps;
             let outage = Outage {
                 began_at: now,
@@ -164,6 +174,7 @@ impl Judge {
                 adopted: false,
                 carried_over: before.is_some(),
                 contradicted: truth == Truth::Refused,
+                by_relink: self.relink_calls,
                 prompts: 0,
                 naive_prompts: 0,
             };
@@ -175,7 +186,8 @@ impl Judge {
         let patience = if outage.adopted { 2 + self.adoption_sweeps } else { 2 };
         let could_be_heard_of =
             !outage.carried_over && self.sweeps.saturating_sub(outage.began_after_sweeps) >= patience;
-        for (tally, prompts) in [(&mut self.relink, outage.prompts), (&mut self.naive, outage.naive_prompts)] {
+        let naive = (&mut self.naive, outage.naive_prompts, could_be_heard_of && !outage.by_relink);
+        for (tally, prompts, could_be_heard_of) in [(&mut self.relink, outage.prompts, could_be_heard_of), naive] {
             *tally.prompts_per_outage.entry(prompts).or_default() += 1;
             let [repeated, lost] =
                 [prompts.saturating_sub(1), u32::from(prompts == 0 && could_be_heard_of)].map(u64::from);

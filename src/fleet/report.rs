@@ -27,6 +27,9 @@ pub struct Report {
     pub outages_adopted: u64,
     /// Of these, how many began before anybody had heard that the one before had ended: its prompt still stands.
     pub outages_carried_over: u64,
+    /// Of these, how many began at a call of relink's own, such as the refresh after a repair. Without relink they would
+    /// not have begun then.
+    pub outages_at_relinks_call: u64,
     /// What relink made of it.
     pub relink: Score,
     /// What a webhook handler without relink would have made of the same webhooks and errors.
@@ -137,6 +140,7 @@ impl Report {
             outages: judge.outages,
             outages_adopted: judge.adopted,
             outages_carried_over: judge.carried_over,
+            outages_at_relinks_call: judge.by_relink,
             relink: Score::of(&judge.relink),
             without_relink: Score::of(&judge.naive),
             time_to_detect: Spread::of(&judge.to_detect),
@@ -206,6 +210,7 @@ impl Report {
             ("learnt only by sweeping", self.learnt_by_sweep),
             ("broken before relink came", self.outages_adopted),
             ("carried over from the last", self.outages_carried_over),
+            ("begun at relink's own call", self.outages_at_relinks_call),
             ("spans of missed history", self.gaps.opened),
             ("  filled", self.gaps.closed),
             ("refreshes asked", self.gaps.refreshes_asked),

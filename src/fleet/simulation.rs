@@ -227,6 +227,7 @@ impl Simulation {
                 self.happen(happening).await?;
             }
             self.follow()?;
+            self.judge.relink_calls = false;
             let passed = u32::try_from(now.since(BEGIN).as_secs() / DAY.as_secs()).unwrap_or(u32::MAX);
             if passed > day {
                 day = passed;
@@ -301,6 +302,7 @@ impl Simulation {
     }
 
     async fn work(&mut self, job: Box<JobBody>, link: LinkId, stored_at: Timestamp, tries: i64) {
+        self.judge.relink_calls = true;
         let done = self.relink.worker.perform(&job, &link, stored_at).await;
         match jobs::settle(&done, tries) {
             Next::Ended => self.refreshes_asked += u64::from(job.name == JobName::Refresh),
