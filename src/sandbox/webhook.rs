@@ -84,6 +84,11 @@ impl Webhook {
             .iter()
             .filter(|resource| *resource != "TAX_STATUS")
             .map(|resource| {
+                if resource == "EMPLOYMENT_RECORDS" {
+                    // The one that is no `new_*_available` (webhook docs, Employment records).
+                    let data = json!({"employment_changes": ["EMPLOYED"]});
+                    return Self::recurrent(link, resource, "employment_changes", request_id, data);
+                }
                 let name = resource.to_lowercase();
                 let mut data = Map::new();
                 data.insert(format!("new_{name}"), json!(3));
