@@ -10,7 +10,8 @@
 //! An outage that nobody could have heard of (it ended before the second sweep) is neither. Of links that were broken
 //! before relink came, the prompts are held back on purpose: they may take as long as the adoption does. A link that was
 //! repaired and broke again before anybody heard of the repair has its prompt already: the one before still stands, and
-//! reminders follow it. These are counted as **carried over**.
+//! reminders follow it. These are counted as **carried over**. Where a bank refuses everybody, relink holds the prompts
+//! back until that is over; who works again by then is **spared**.
 //!
 //! Belvo contradicts itself, too: it refuses a login, or has no credentials left, and its status goes on saying `valid`
 //! (six refusals make a link invalid). Whoever asks gets one answer, and whoever calls another. Such outages count, but
@@ -44,6 +45,8 @@ pub(super) struct Outage {
     carried_over: bool,
     /// Whether Belvo's status and its answers ever differed in it.
     contradicted: bool,
+    /// Whether its prompt was held back, because the links of its bank failed together.
+    held: bool,
     /// Whether it began at a call of relink's own: a handler without relink never made that call.
     by_relink: bool,
     pub(super) prompts: u32,
@@ -85,6 +88,8 @@ pub(super) struct Judge {
     pub(super) outages: u64,
     pub(super) adopted: u64,
     pub(super) carried_over: u64,
+    /// Outages whose prompt was held back in an incident, and that were over before it had to go out.
+    pub(super) spared: u64,
     /// Outages that began at a call of relink's own.
     pub(super) by_relink: u64,
     /// Whether relink is calling Belvo just now.
@@ -115,6 +120,7 @@ impl Judge {
             outages: 0,
             adopted: 0,
             carried_over: 0,
+            spared: 0,
             by_relink: 0,
             relink_calls: false,
             relink: Tally::default(),
@@ -174,6 +180,7 @@ impl Judge {
                 adopted: false,
                 carried_over: before.is_some(),
                 contradicted: truth == Truth::Refused,
+                held: false,
                 by_relink: self.relink_calls,
                 prompts: 0,
                 naive_prompts: 0,
@@ -184,8 +191,10 @@ impl Judge {
 
     fn close(&mut self, link: usize, outage: &Outage, now: Timestamp) {
         let patience = if outage.adopted { 2 + self.adoption_sweeps } else { 2 };
-        let could_be_heard_of =
-            !outage.carried_over && self.sweeps.saturating_sub(outage.began_after_sweeps) >= patience;
+        let is_spared = outage.held && outage.prompts == 0;
+        self.spared += u64::from(is_spared);
+        let excused = outage.carried_over || is_spared;
+        let could_be_heard_of = !excused && self.sweeps.saturating_sub(outage.began_after_sweeps) >= patience;
         let naive = (&mut self.naive, outage.naive_prompts, could_be_heard_of && !outage.by_relink);
         for (tally, prompts, could_be_heard_of) in [(&mut self.relink, outage.prompts, could_be_heard_of), naive] {
             *tally.prompts_per_outage.entry(prompts).or_default() += 1;
@@ -234,6 +243,13 @@ impl Judge {
         outage.prompts += 1;
         if outage.prompts == 1 && !outage.adopted {
             self.to_detect.push(millis(now, outage.began_at));
+        }
+    }
+
+    /// relink holds the prompt back until the incident of the link's bank is over.
+    pub(super) fn held(&mut self, link: usize) {
+        if let Some(outage) = &mut self.cases[link].outage {
+            outage.held = true;
         }
     }
 

@@ -118,7 +118,7 @@ impl Relink {
             clock: clock.clone(),
         };
         let reconciler = Reconciler::rotating_from(None, SETTINGS, parts);
-        let engine = Engine::new(store.clone(), policy, STREAM_CREATED_NS, &BTreeMap::new());
+        let engine = Engine::new(store.clone(), policy, STREAM_CREATED_NS, &BTreeMap::new())?;
         let (queue, heard) = (VecDeque::new(), Vec::new());
         Ok(Self { belvo, worker, reconciler, clock, budget, hands, engine, store, bus, queue, heard, said: 0 })
     }

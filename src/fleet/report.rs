@@ -30,6 +30,10 @@ pub struct Report {
     /// Of these, how many began at a call of relink's own, such as the refresh after a repair. Without relink they would
     /// not have begun then.
     pub outages_at_relinks_call: u64,
+    /// Of these, how many were never prompted because their bank refused everybody, and then took them again.
+    pub outages_spared: u64,
+    /// How often relink said that a bank's incident began.
+    pub incidents: u64,
     /// What relink made of it.
     pub relink: Score,
     /// What a webhook handler without relink would have made of the same webhooks and errors.
@@ -140,6 +144,8 @@ impl Report {
             outages: judge.outages,
             outages_adopted: judge.adopted,
             outages_carried_over: judge.carried_over,
+            outages_spared: judge.spared,
+            incidents: simulation.incidents,
             outages_at_relinks_call: judge.by_relink,
             relink: Score::of(&judge.relink),
             without_relink: Score::of(&judge.naive),
@@ -210,6 +216,8 @@ impl Report {
             ("learnt only by sweeping", self.learnt_by_sweep),
             ("broken before relink came", self.outages_adopted),
             ("carried over from the last", self.outages_carried_over),
+            ("incidents of a bank", self.incidents),
+            ("  links spared a prompt", self.outages_spared),
             ("begun at relink's own call", self.outages_at_relinks_call),
             ("spans of missed history", self.gaps.opened),
             ("  filled", self.gaps.closed),

@@ -47,6 +47,9 @@ const SWEEP_RETRY: Duration = Duration::from_secs(5 * 60);
 /// How long a job lies on the bus before a worker has it.
 const JOB_LATENCY: Duration = Duration::from_millis(150);
 
+/// How a link's state says that its prompt waits for the end of an incident.
+const WAITS: &[u8] = br#""prompt":"waiting""#;
+
 /// Something that is going to happen.
 #[derive(Debug)]
 pub(super) enum Happening {
@@ -116,6 +119,8 @@ pub(super) struct Simulation {
     pub(super) receiver_is_down: bool,
     pub(super) rng: fastrand::Rng,
     pub(super) notices: BTreeMap<&'static str, u64>,
+    /// How often relink said that an institution's incident began.
+    pub(super) incidents: u64,
     pub(super) webhooks_sent: u64,
     pub(super) jobs_given_up: u64,
     pub(super) refreshes_asked: u64,
@@ -150,6 +155,7 @@ impl Simulation {
             receiver_is_down: false,
             rng: fastrand::Rng::with_seed(options.seed),
             notices: BTreeMap::new(),
+            incidents: 0,
             webhooks_sent: 0,
             jobs_given_up: 0,
             refreshes_asked: 0,
@@ -362,7 +368,19 @@ impl Simulation {
                     let (job, stored_at) = (serde_json::from_slice(&message.body)?, self.now());
                     self.plan_in(JOB_LATENCY, Happening::Job { job, link, stored_at, tries: 1 });
                 }
-                Address::State(_) | Address::Refused(_) | Address::Mark(_) | Address::Fence(_) => {}
+                Address::State(link) => {
+                    // Read as text: of half a million states a few say so.
+                    if message.body.windows(WAITS.len()).any(|words| words == WAITS)
+                        && let Some(number) = self.numbered(&link)
+                    {
+                        self.judge.held(number);
+                    }
+                }
+                Address::Incident(_) => {
+                    let body: Value = serde_json::from_slice(&message.body)?;
+                    self.incidents += u64::from(body["type"] == "began");
+                }
+                Address::Refused(_) | Address::Mark(_) | Address::Fence(_) => {}
             }
         }
         Ok(())
