@@ -213,7 +213,7 @@ fn some_event() -> impl Strategy<Value = Event> {
     let session = prop::option::of(some_time().prop_map(|expires_at| Session { expires_at }));
     let broken = (cause, session, any::<bool>()).prop_map(|(cause, session, during_update)| {
         let session = session.filter(|_| cause == Cause::Token);
-        Event::Broken(Breakage { cause, session, during_update })
+        Event::Broken(Breakage { session, during_update, refused_login: !during_update, ..Breakage::of(cause) })
     });
     let status = prop::sample::select(vec![Status::Valid, Status::Invalid, Status::TokenRequired, Status::Unconfirmed]);
     let observed =

@@ -185,13 +185,14 @@ pub(super) fn of_api_error(
         (ErrorSays::Refuses(_), Call::Creation) => return Meaning::unrelated(Unrelated::Creation, code),
         (ErrorSays::Breaks(cause), Call::Creation | Call::Resumption | Call::Repair | Call::Refresh | Call::Use)
         | (ErrorSays::Refuses(cause), Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
-            Event::Broken(Breakage { cause, session: None, during_update })
+            let refused_login = matches!(says, ErrorSays::Refuses(_)) && !during_update;
+            Event::Broken(Breakage { cause, session: None, during_update, refused_login })
         }
         // The link exists from here on, but has never worked: it must not look like an outage of a customer.
         (ErrorSays::WantsToken, Call::Creation) => Event::CreationUnfinished,
         (ErrorSays::WantsToken, Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
             let session = item.session_lives.map(|life| Session { expires_at: received_at.after(life.min(LIFE_MAX)) });
-            Event::Broken(Breakage { cause: Cause::Token, session, during_update })
+            Event::Broken(Breakage { session, during_update, ..Breakage::of(Cause::Token) })
         }
         (ErrorSays::Unfinished, _any) => Event::CreationUnfinished,
         (ErrorSays::SessionOver, _any) => Event::SessionExpired,

@@ -201,7 +201,7 @@ const ERRORS: &[(Http, &str, &str, u8, ErrorSays)] = &[
     (Is(403), NONE,                         "",                                10, not(Unrelated::RateLimit)),
 
     // `credentials_storage` ran out, so Belvo has nothing left to log in with. A 404 that is not about existence.
-    (Is(404), "expired_credentials",        "",                                80, Breaks(Cause::Credentials)),
+    (Is(404), "expired_credentials",        "",                                80, Refuses(Cause::Credentials)),
     (Is(404), "not_found",                  "",                                70, Missing),
     (Is(404), NONE,                         "not found.",                      70, Missing),
 

@@ -77,7 +77,10 @@ pub struct Record {
     /// The open-finance consent behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent: Option<ConsentRecord>,
-    /// How often relink asked for a refresh lately, if it did.
+    /// A refresh that relink asked for was answered with a request for an MFA token: it asks for none any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub refresh_needs_token: bool,
+    /// How often relink asked for a refresh lately, if it did and the link has a consent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asks: Option<AsksRecord>,
     /// An operator wants no prompts for it.
@@ -160,6 +163,7 @@ impl Record {
             silence_probed_until,
             silence_reported,
             consent: profile.consent.as_deref().map(ConsentRecord::of),
+            refresh_needs_token: link.refresh_needs_token,
             asks: AsksRecord::of(link.asks),
             muted: link.muted,
             snoozed_until: link.snoozed_until.map(At),
@@ -228,6 +232,7 @@ impl Record {
             recovered_at: self.recovered_at.map(|at| at.0),
             refresh: self.refresh.as_ref().map(RefreshRecord::parse),
             quiet,
+            refresh_needs_token: self.refresh_needs_token,
             asks: self.asks.as_ref().map(AsksRecord::parse).transpose()?.unwrap_or_default(),
             muted: self.muted,
             snoozed_until: self.snoozed_until.map(|at| at.0),

@@ -147,7 +147,7 @@ impl Simulation {
                 let amends = self.rng.between(AMENDS);
                 self.plan_in(amends, Happening::Amends(bank));
                 for number in self.with_bank(bank) {
-                    if self.members[number].refused && self.members[number].login == Login::Works {
+                    if self.members[number].refused && self.members[number].wronged {
                         self.members[number].refused = false;
                         self.look(number);
                     }

@@ -14,9 +14,8 @@
 //! back until that is over; who works again by then is **spared**.
 //!
 //! Belvo contradicts itself, too: it refuses a login, or has no credentials left, and its status goes on saying `valid`
-//! (six refusals make a link invalid). Whoever asks gets one answer, and whoever calls another. Such outages count, but
-//! what becomes of their prompts is counted apart, for all to see, and no word on such a link is wrong: it is a known
-//! limit of relink's that it believes the status, and prompts again.
+//! (six refusals make a link invalid). Whoever asks gets one answer, and whoever calls another. Such an outage begins
+//! with the refusal and is judged like any other.
 
 use std::collections::BTreeMap;
 
@@ -75,9 +74,6 @@ pub(super) struct Tally {
     pub(super) prompts: u64,
     pub(super) repeated: u64,
     pub(super) lost: u64,
-    /// Of outages in which Belvo contradicted itself: how many, their prompts beyond the first, and how many were never
-    /// prompted.
-    pub(super) contradicted: [u64; 3],
     pub(super) falsely: u64,
     pub(super) stuck: u64,
 }
@@ -88,6 +84,8 @@ pub(super) struct Judge {
     pub(super) outages: u64,
     pub(super) adopted: u64,
     pub(super) carried_over: u64,
+    /// Outages in which Belvo contradicted itself.
+    pub(super) contradicted: u64,
     /// Outages whose prompt was held back in an incident, and that were over before it had to go out.
     pub(super) spared: u64,
     /// Outages that began at a call of relink's own.
@@ -108,8 +106,6 @@ pub(super) struct Judge {
     adoption_sweeps: u64,
     /// What went wrong, in words: the number of the link, and what. For whoever has to find out why.
     pub(super) stories: Vec<(usize, String)>,
-    /// The same of outages in which Belvo contradicted itself.
-    pub(super) contradictions: Vec<(usize, String)>,
 }
 
 impl Judge {
@@ -120,6 +116,7 @@ impl Judge {
             outages: 0,
             adopted: 0,
             carried_over: 0,
+            contradicted: 0,
             spared: 0,
             by_relink: 0,
             relink_calls: false,
@@ -133,7 +130,6 @@ impl Judge {
             sweeps: 0,
             adoption_sweeps: 0,
             stories: Vec::new(),
-            contradictions: Vec::new(),
         }
     }
 
@@ -200,23 +196,10 @@ impl Judge {
             *tally.prompts_per_outage.entry(prompts).or_default() += 1;
             let [repeated, lost] =
                 [prompts.saturating_sub(1), u32::from(prompts == 0 && could_be_heard_of)].map(u64::from);
-            if outage.contradicted {
-                tally.contradicted[0] += 1;
-                tally.contradicted[1] += repeated;
-                tally.contradicted[2] += lost;
-            } else {
-                tally.repeated += repeated;
-                tally.lost += lost;
-            }
+            tally.repeated += repeated;
+            tally.lost += lost;
         }
-        if outage.contradicted {
-            if outage.prompts != 1 {
-                let (since, times) = (outage.began_at, outage.prompts);
-                let what = format!("contradicted: broken from {since} to {now}, prompted {times} times");
-                self.contradictions.push((link, what));
-            }
-            return;
-        }
+        self.contradicted += u64::from(outage.contradicted);
         if outage.prompts == 0 && could_be_heard_of {
             self.stories.push((link, format!("lost: broken from {} to {now}, never prompted", outage.began_at)));
         }
@@ -295,15 +278,16 @@ impl Judge {
                 self.close(link, &outage, now);
             }
             let truth = self.cases[link].truth;
-            if *word != Some(truth) && truth != Truth::Refused {
+            let word_wanted = if truth == Truth::Refused { Truth::Broken } else { truth };
+            if *word != Some(word_wanted) {
                 self.relink.stuck += 1;
                 self.stories.push((link, format!("stuck: relink says {word:?}, and Belvo {truth:?}")));
             }
             let naive_says_broken = self.cases[link].naive_broken;
             self.naive.stuck += match truth {
                 Truth::Works => u64::from(naive_says_broken),
-                Truth::Broken => u64::from(!naive_says_broken),
-                Truth::Refused | Truth::Gone => 0,
+                Truth::Broken | Truth::Refused => u64::from(!naive_says_broken),
+                Truth::Gone => 0,
             };
         }
         self.to_detect.sort_unstable();

@@ -67,7 +67,10 @@ impl Simulation {
     pub(super) async fn visit(&mut self, number: usize, visit: Visit) -> anyhow::Result<()> {
         self.members[number].is_awaited = false;
         // Who has left the widget open overnight is as good as gone.
-        if self.is_quiet() || matches!(self.judge.truth(number), Truth::Works | Truth::Gone) {
+        // Who was asked for a password gives it, whether the bank still wants it or not.
+        let asked = self.members[number].told_broken && !matches!(visit, Visit::MendsElsewhere);
+        let (works, gone) = (self.judge.truth(number) == Truth::Works, self.judge.truth(number) == Truth::Gone);
+        if self.is_quiet() || gone || (works && !asked) {
             return Ok(());
         }
         match visit {

@@ -30,6 +30,8 @@ pub struct Report {
     /// Of these, how many began at a call of relink's own, such as the refresh after a repair. Without relink they would
     /// not have begun then.
     pub outages_at_relinks_call: u64,
+    /// Of these, in how many Belvo contradicted itself: it refused the login, and its status said `valid`.
+    pub outages_contradicted: u64,
     /// Of these, how many were never prompted because their bank refused everybody, and then took them again.
     pub outages_spared: u64,
     /// How often relink said that a bank's incident began.
@@ -56,8 +58,6 @@ pub struct Report {
     pub notices: BTreeMap<String, u64>,
     /// What went wrong, in words; the first few.
     pub stories: Vec<String>,
-    /// The first few of what became of outages in which Belvo contradicted itself, if that was not one prompt.
-    pub contradictions: Vec<String>,
     /// All that happened to the link whose story was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub story: Vec<String>,
@@ -74,24 +74,10 @@ pub struct Score {
     pub repeated: u64,
     /// Outages that went on through two sweeps and more, and were never prompted.
     pub lost: u64,
-    /// Outages in which Belvo contradicted itself: it refused the login, and its status said `valid`. What became of
-    /// them is not in the counts above.
-    pub contradicted: Contradicted,
     /// Prompts while the link worked.
     pub falsely: u64,
     /// Links whose last word was wrong, after a quiet day.
     pub stuck: u64,
-}
-
-/// Outages in which Belvo contradicted itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Contradicted {
-    /// How many there were.
-    pub outages: u64,
-    /// Prompts beyond the first of one.
-    pub repeated: u64,
-    /// How many went on through two sweeps and more, and were never prompted.
-    pub lost: u64,
 }
 
 /// How long something took, in milliseconds.
@@ -144,6 +130,7 @@ impl Report {
             outages: judge.outages,
             outages_adopted: judge.adopted,
             outages_carried_over: judge.carried_over,
+            outages_contradicted: judge.contradicted,
             outages_spared: judge.spared,
             incidents: simulation.incidents,
             outages_at_relinks_call: judge.by_relink,
@@ -166,7 +153,6 @@ impl Report {
             inputs: simulation.relink.inputs_count(),
             notices: simulation.notices.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
             stories: judge.stories.iter().take(STORIES_MAX).map(told).collect(),
-            contradictions: judge.contradictions.iter().take(STORIES_MAX).map(told).collect(),
             story: simulation.story.lines.clone(),
         }
     }
@@ -198,9 +184,6 @@ impl Report {
             ("repeated", |score| score.repeated),
             ("links stuck at the end", |score| score.stuck),
             ("while the link worked", |score| score.falsely),
-            ("Belvo says valid and refuses", |score| score.contradicted.outages),
-            ("  repeated", |score| score.contradicted.repeated),
-            ("  lost", |score| score.contradicted.lost),
         ] {
             let (relink, naive) = (grouped(value(&self.relink)), grouped(value(&self.without_relink)));
             line(format!("{name:<30}{relink:>10}{naive:>16}"));
@@ -216,6 +199,7 @@ impl Report {
             ("learnt only by sweeping", self.learnt_by_sweep),
             ("broken before relink came", self.outages_adopted),
             ("carried over from the last", self.outages_carried_over),
+            ("refused, and called valid", self.outages_contradicted),
             ("incidents of a bank", self.incidents),
             ("  links spared a prompt", self.outages_spared),
             ("begun at relink's own call", self.outages_at_relinks_call),
@@ -246,10 +230,8 @@ impl Report {
 
 impl Score {
     fn of(tally: &Tally) -> Self {
-        let Tally { prompts_per_outage, prompts, repeated, lost, contradicted, falsely, stuck } = tally.clone();
-        let [outages, again, never] = contradicted;
-        let contradicted = Contradicted { outages, repeated: again, lost: never };
-        Self { prompts, outages_by_prompts: prompts_per_outage, repeated, lost, contradicted, falsely, stuck }
+        let Tally { prompts_per_outage, prompts, repeated, lost, falsely, stuck } = tally.clone();
+        Self { prompts, outages_by_prompts: prompts_per_outage, repeated, lost, falsely, stuck }
     }
 
     fn prompted(&self, times: std::ops::Range<u32>) -> u64 {

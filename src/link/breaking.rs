@@ -1,5 +1,4 @@
-//! Losing trust in a link, and the outage while nobody mends it: the one prompt, doubts, reminders, news about the
-//! cause.
+//! Losing trust in a link, and the outage while nobody mends it: the one prompt, doubts, news about the cause.
 
 use super::draft::{Draft, Next};
 use super::refresh::{counts_as_arrival, with_arrival};
@@ -17,11 +16,16 @@ impl Draft<'_> {
         self.link.episodes_count += 1;
         let number = self.link.episodes_count;
         let prompt = self.prompt_for(breakage.cause);
-        let episode = Episode::open(number, breakage.cause, self.now, prompt, self.policy);
+        let mut episode = Episode::open(number, breakage.cause, self.now, prompt, self.policy);
+        episode.take_in(breakage, self.now);
         if episode.prompt == Prompt::Sent {
             self.tell(Notice::UpdateRequired, Some(&episode));
         }
         self.link.quiet = Quiet::Listening;
+        // A refresh of ours that is answered with a request for a token breaks the link for nothing.
+        let by_our_refresh =
+            breakage.cause == Cause::Token && self.link.refresh.as_ref().is_some_and(|owed| owed.asked);
+        self.link.refresh_needs_token |= by_our_refresh;
         broken(episode, breakage.cause, breakage.session)
     }
 
@@ -52,7 +56,7 @@ impl Draft<'_> {
     pub(super) fn doubt(&mut self, suspicion: Option<Suspicion>, breakage: &Breakage, until: Timestamp) -> State {
         // What Belvo's status cannot show outlives what it can: one bare `valid` must not refute both.
         let doubted = match suspicion {
-            Some(held) if is_hidden(held.breakage.cause) && !is_hidden(breakage.cause) => held.breakage,
+            Some(held) if held.breakage.is_hidden() && !breakage.is_hidden() => held.breakage,
             Some(_) | None => breakage.clone(),
         };
         self.ask_belvo();
@@ -108,7 +112,9 @@ impl Draft<'_> {
         self.link.verify_asked_at = None;
         // Belvo's status is coarser than the evidence that made us ask: keep what the evidence knew.
         let breakage = match suspicion {
-            Some(held) if fallback_of(held.breakage.cause) == fallback_of(breakage.cause) => held.breakage,
+            Some(held) if fallback_of(held.breakage.cause) == fallback_of(breakage.cause) => {
+                Breakage { refused_login: false, ..held.breakage }
+            }
             Some(_) | None => breakage,
         };
         Ok(self.open(&breakage))
@@ -117,7 +123,7 @@ impl Draft<'_> {
     fn reassure(&mut self, suspicion: Option<Suspicion>, seen: &Observation) -> Next {
         let refuted = suspicion.as_ref().is_some_and(|held| {
             // For these causes Belvo's `valid` means nothing unless it has had access since.
-            seen.observed_at >= held.at && shows(held.breakage.cause, seen, held.at)
+            seen.observed_at >= held.at && (!held.breakage.is_hidden() || accessed_since(seen, held.at))
         });
         let accessed = self.note_access(seen);
         // A read from before the doubt is not the answer we wait for.
@@ -142,7 +148,8 @@ impl Draft<'_> {
                 return Err(Refusal::NotBroken);
             }
         };
-        let episode = Episode { cause: breakage.cause, ..episode.clone() };
+        let mut episode = episode.clone();
+        episode.take_in(breakage, self.now);
         let next = broken(episode, breakage.cause, breakage.session.or(session));
         if next == state { Err(Refusal::AlreadyKnown) } else { Ok(next) }
     }
@@ -161,19 +168,19 @@ impl Draft<'_> {
         let nothing_new = |state| if answers { Ok(state) } else { Err(Refusal::AlreadyKnown) };
         // What came before Belvo was read, and the link still broken, was late.
         let still_broken = |state: State| {
-            let cleared = with_arrivals(state.clone(), Vec::new());
+            let cleared = confirmed(state.clone());
             if answers || cleared != state { Ok(cleared) } else { Err(Refusal::AlreadyKnown) }
         };
         match seen.status {
             Status::Unconfirmed => Err(Refusal::CreationOnly),
             Status::Valid if seen.observed_at < episode.opened_at => Err(Refusal::Stale),
-            Status::Valid if !shows(episode.cause, seen, episode.opened_at) => nothing_new(state),
+            Status::Valid if !episode.is_ended_by(seen) => nothing_new(state),
             Status::Valid => Ok(self.recover(&episode, Proof::Observed, Some(seen))),
             Status::Invalid | Status::TokenRequired if seen.observed_at < self.link.since => Err(Refusal::Stale),
             Status::Invalid if as_before(Cause::Credentials) => still_broken(state),
             Status::TokenRequired if as_before(Cause::Token) => still_broken(state),
-            Status::Invalid => self.restate(with_arrivals(state, Vec::new()), &Breakage::of(self.cause_of_invalid())),
-            Status::TokenRequired => self.restate(with_arrivals(state, Vec::new()), &Breakage::of(Cause::Token)),
+            Status::Invalid => self.restate(confirmed(state), &Breakage::of(self.cause_of_invalid())),
+            Status::TokenRequired => self.restate(confirmed(state), &Breakage::of(Cause::Token)),
         }
     }
 
@@ -200,21 +207,6 @@ impl Draft<'_> {
         let counts = self.policy.can_verify() && counts_as_arrival(data);
         let arrived = if counts { with_arrival(episode.arrived, data) } else { episode.arrived };
         Ok(with_arrivals(state, arrived))
-    }
-
-    pub(super) fn remind(&mut self, state: State) -> Next {
-        if self.link.deadline(self.policy).is_none_or(|at| self.now < at) {
-            return Err(Refusal::NotDue);
-        }
-        let mut state = state;
-        let (State::Invalid { episode } | State::TokenRequired { episode, .. }) = &mut state else {
-            return Err(Refusal::NotBroken);
-        };
-        episode.climb(self.now, self.policy);
-        let reminder = Notice::Reminder { number: episode.reminders_count };
-        let episode = episode.clone();
-        self.tell(reminder, Some(&episode));
-        Ok(state)
     }
 
     /// Sends the episode's one prompt if it was held back and nothing holds it any more.
@@ -246,9 +238,40 @@ pub(super) const fn fallback_of(cause: Cause) -> Fallback {
     }
 }
 
-/// Whether an observed `valid` says anything about this cause: of a hidden one, only an access after `since` does.
-pub(super) fn shows(cause: Cause, seen: &Observation, since: Timestamp) -> bool {
-    !is_hidden(cause) || seen.last_accessed_at.is_some_and(|at| at > since)
+impl Breakage {
+    /// Whether Belvo's status may show nothing of it.
+    fn is_hidden(&self) -> bool {
+        is_hidden(self.cause) || self.refused_login
+    }
+}
+
+impl Episode {
+    /// Takes in what evidence says of the outage.
+    pub(super) fn take_in(&mut self, breakage: &Breakage, now: Timestamp) {
+        self.cause = breakage.cause;
+        if breakage.cause == Cause::Token {
+            // That a token is wanted Belvo's status says at once.
+            self.refused_at = None;
+        } else if !breakage.during_update {
+            self.refused_at = breakage.refused_login.then_some(now);
+        }
+    }
+
+    /// Whether an observed `valid` ends this outage. What Belvo's status does not show, only an access since then ends:
+    /// a hidden cause, or a refused login. A link whose user has not been asked yet has the benefit of the doubt: the
+    /// next login tells.
+    pub(super) fn is_ended_by(&self, seen: &Observation) -> bool {
+        let refused_at = match self.prompt {
+            Prompt::Sent | Prompt::Held => self.refused_at,
+            Prompt::Waiting { .. } => None,
+        };
+        let hidden_since = refused_at.or_else(|| is_hidden(self.cause).then_some(self.opened_at));
+        hidden_since.is_none_or(|since| accessed_since(seen, since))
+    }
+}
+
+fn accessed_since(seen: &Observation, since: Timestamp) -> bool {
+    seen.last_accessed_at.is_some_and(|at| at > since)
 }
 
 /// Whether Belvo's status shows nothing of the cause: it knows no locked account, no ended consent, no unsupported MFA.
@@ -257,6 +280,15 @@ const fn is_hidden(cause: Cause) -> bool {
         Cause::AccountBlocked | Cause::ConsentEnded | Cause::Unsupported => true,
         Cause::Credentials | Cause::Token => false,
     }
+}
+
+/// The same broken state, now that Belvo's status says so, too: what came before was late.
+fn confirmed(state: State) -> State {
+    let mut state = with_arrivals(state, Vec::new());
+    if let State::Invalid { episode } | State::TokenRequired { episode, .. } = &mut state {
+        episode.refused_at = None;
+    }
+    state
 }
 
 /// The same broken state, with these arrivals.

@@ -1,6 +1,6 @@
 //! A link while one event changes it.
 //!
-//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `refresh`, `renewal`, `upkeep`, `orders`.
+//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `orders`.
 //! Each notes effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{

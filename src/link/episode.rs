@@ -11,12 +11,16 @@ pub struct Episode {
     pub cause: Cause,
     /// When it began.
     pub opened_at: Timestamp,
+    /// When a login was last refused, as long as Belvo's status is not known to say so too.
+    pub refused_at: Option<Timestamp>,
     /// What became of its one prompt.
     pub prompt: Prompt,
     /// How many reminders have followed.
     pub reminders_count: u32,
     /// When the next one is due. `None`: the ladder has no more steps.
     pub next_reminder_at: Option<Timestamp>,
+    /// When we last tried a login of our own before a reminder.
+    pub tried_at: Option<Timestamp>,
     /// How many times the user has tried to repair it.
     pub attempts_count: u32,
     /// The resources whose data has come since Belvo last said that the link is broken, sorted: if it turns out to work, they have come
@@ -49,9 +53,11 @@ impl Episode {
             number,
             cause,
             opened_at: now,
+            refused_at: None,
             prompt,
             reminders_count: 0,
             next_reminder_at,
+            tried_at: None,
             attempts_count: 0,
             arrived: Vec::new(),
         }

@@ -90,12 +90,15 @@ pub struct Breakage {
     /// Whether the message answers the user's own attempt to repair (PUT or PATCH on the link), so that it is news
     /// about the attempt and not about the outage.
     pub during_update: bool,
+    /// Whether all that is known is one refused login (`login_error`, `expired_credentials`): Belvo's status goes on
+    /// saying `valid` until several were refused.
+    pub refused_login: bool,
 }
 
 impl Breakage {
     /// A breakage seen outside any repair, without a session.
     pub const fn of(cause: Cause) -> Self {
-        Self { cause, session: None, during_update: false }
+        Self { cause, session: None, during_update: false, refused_login: false }
     }
 }
 

@@ -19,7 +19,7 @@
 //! The one prompt waits while the link is muted, or its institution has an incident (`incident`).
 //!
 //! [`step`] is the whole decision, and a pure one: no clock, no randomness, no I/O. The match in `next` has an arm for
-//! every state and event; what each arm does is in `breaking`, `repair`, `refresh`, `renewal`, `upkeep` and `orders`.
+//! every state and event; what each arm does is in `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep` and `orders`.
 //! [`super::table`] is the same thing as data; tests hold the two together.
 //!
 //! An event that cannot move the link is a [`Refusal`], never a silent nothing.
@@ -105,7 +105,9 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DataArrived(data)) => {
             draft.take_data_while_broken(state, data)
         }
-        (S::Invalid { .. } | S::TokenRequired { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::RefreshAccepted) => {
+            draft.ask_or(state, Refusal::AlreadyKnown)
+        }
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::QuotaReached { of_refresh }) => {
             draft.note_quota(state, *of_refresh)
         }

@@ -5,7 +5,7 @@
 //!
 //! - [`event`](Event): what can happen to a link; [`state`](State): what is known of one; [`consent`](Consent) behind it
 //! - [`effect`](Effect): what the machine asks for; [`episode`](Episode): one outage
-//! - `breaking`, `repair`, `refresh`, `renewal`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of
+//! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of
 //!   the link; `incident`: prompts that wait while an institution's links fail together
 //! - [`policy`](Policy): how patient it is; [`table`]: the legal moves as data
 
@@ -23,6 +23,7 @@ mod incident;
 mod orders;
 mod policy;
 mod refresh;
+mod reminder;
 mod renewal;
 mod repair;
 mod state;

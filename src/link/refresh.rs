@@ -48,7 +48,8 @@ impl Draft<'_> {
         // Where something came, the rest most likely has nothing new, which is not worth a consent's quota.
         let is_worth_it = nothing_came || self.link.profile.consent.is_none();
         let settings = self.policy.settings();
-        let never_asks = self.link.profile.consent.is_some() && settings.consent_refreshes_max == 0;
+        let has_no_share = self.link.profile.consent.is_some() && settings.consent_refreshes_max == 0;
+        let never_asks = has_no_share || self.link.refresh_needs_token;
         let has_rounds = refresh.rounds_count < settings.refresh_attempts_max && !never_asks;
         if has_rounds && is_worth_it && self.policy.can_verify() {
             let missing = if nothing_came { Vec::new() } else { self.missing_resources() };

@@ -1,6 +1,6 @@
 //! An attempt to repair: with the user, then with Belvo, and always to an end.
 
-use super::breaking::{fallback_of, shows};
+use super::breaking::fallback_of;
 use super::draft::{Draft, Next};
 use super::{
     Attempt, Breakage, Cause, Episode, Fallback, Notice, Observation, Phase, Proof, Refusal, State, Status, Timestamp,
@@ -110,10 +110,12 @@ impl Draft<'_> {
             (phase, _) => phase,
         };
         let next_fallback = fallback_of(breakage.cause);
-        if (next_fallback, next_phase, breakage.cause) == (fallback, phase, episode.cause) {
+        let before = episode.clone();
+        let mut episode = episode;
+        episode.take_in(breakage, self.now);
+        if (next_fallback, next_phase, &episode) == (fallback, phase, &before) {
             return Err(Refusal::AlreadyKnown);
         }
-        let episode = Episode { cause: breakage.cause, ..episode };
         Ok(State::Updating { episode, fallback: next_fallback, phase: next_phase })
     }
 
@@ -123,13 +125,15 @@ impl Draft<'_> {
         let observed = match seen.status {
             Status::Unconfirmed => return Err(Refusal::CreationOnly),
             Status::Valid if seen.observed_at < episode.opened_at => return Err(Refusal::Stale),
-            Status::Valid if claimed || shows(episode.cause, seen, episode.opened_at) => {
+            Status::Valid if claimed || episode.is_ended_by(seen) => {
                 return Ok(self.recover(&episode, Proof::Observed, Some(seen)));
             }
-            Status::Valid => episode.cause,
+            Status::Valid => return self.find_unrepaired(episode.clone(), phase, seen.observed_at, episode.cause),
             Status::Invalid => self.cause_of_invalid(),
             Status::TokenRequired => Cause::Token,
         };
+        // Now Belvo's status says so, too.
+        let episode = Episode { refused_at: None, ..episode };
         self.find_unrepaired(episode, phase, seen.observed_at, observed)
     }
 

@@ -32,6 +32,9 @@ pub struct Link {
     pub refresh: Option<Refresh>,
     /// How far the search for a recurrent link's missing refresh has got.
     pub quiet: Quiet,
+    /// A refresh that we asked for was answered with a request for an MFA token: asking again would only break the link
+    /// again.
+    pub refresh_needs_token: bool,
     /// How often we asked for a refresh lately, if it has a consent: its refreshes have a quota.
     pub asks: Asks,
     /// An operator wants no prompts for it.
@@ -269,6 +272,7 @@ impl Link {
             recovered_at: None,
             refresh: None,
             quiet: Quiet::Listening,
+            refresh_needs_token: false,
             asks: Asks::default(),
             muted: false,
             snoozed_until: None,

@@ -15,7 +15,7 @@ impl Draft<'_> {
         let gap = Gap { from: owed_from.or(self.link.data_at), to: self.now };
         let by = match self.link.profile.access_mode {
             Some(AccessMode::Recurrent) | None => RefreshBy::Belvo,
-            Some(AccessMode::Single) if settings.can_verify => RefreshBy::Relink,
+            Some(AccessMode::Single) if settings.can_verify && !self.link.refresh_needs_token => RefreshBy::Relink,
             Some(AccessMode::Single) => RefreshBy::Subscriber,
         };
         self.tell(Notice::Recovered { proof }, Some(episode));
@@ -132,9 +132,7 @@ impl Link {
                 if let Prompt::Waiting { until, .. } = episode.prompt {
                     return Some(until);
                 }
-                let silenced = self.muted || episode.prompt == Prompt::Held;
-                let due_at = episode.next_reminder_at.filter(|_| !silenced)?;
-                Some(self.snoozed_until.map_or(due_at, |until| due_at.max(until)))
+                self.reminder_deadline(episode, policy)
             }
             State::Updating { phase: Phase::WithUser { until } | Phase::Verifying { until, .. }, .. } => Some(*until),
         }

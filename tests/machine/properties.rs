@@ -327,7 +327,8 @@ proptest! {
             }
             for _ in 0..10 {
                 let State::Valid { suspicion: Some(held) } = &link.state else { break };
-                prop_assert!(held.breakage.cause == breakage.cause || is_hidden(held.breakage.cause));
+                let hidden = is_hidden(held.breakage.cause) || held.breakage.refused_login;
+                prop_assert!(held.breakage.cause == breakage.cause || hidden);
                 let at = link.deadline(&story.policy).expect("a doubt has a deadline");
                 link = step(&link, &Event::DeadlinePassed.into(), at, &story.policy).unwrap().link;
             }

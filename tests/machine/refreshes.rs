@@ -1,8 +1,8 @@
 //! The history that was missed: who asks for it, how often, and when it counts as fetched or as lost.
 
 use relink::link::{
-    AccessMode, Cause, Consent, Data, DataKind, Effect, Event, Input, Job, Notice, Policy, Profile, Refusal, Settings,
-    Status,
+    AccessMode, Breakage, Cause, Consent, Data, DataKind, Effect, Event, Input, Job, Notice, Policy, Profile,
+    RefreshBy, Refusal, Settings, Status,
 };
 
 use crate::scene::{SECOND, Scene, asks, data, refresh};
@@ -124,7 +124,7 @@ fn a_consents_refreshes_stay_within_our_share_of_the_month() {
             break;
         }
         scene.wait(HOUR);
-        scene.hears(Event::Broken(relink::link::Breakage::of(Cause::Credentials)));
+        scene.hears(Event::Broken(Breakage::of(Cause::Credentials)));
         scene.wait(HOUR);
         scene.hears(Event::UpdateClaimed);
         let observed = scene.observed(Status::Valid, None);
@@ -179,4 +179,24 @@ fn with_no_share_of_the_month_nothing_is_owed_for_ever() {
     scene.wait_for_deadline();
     assert_eq!(scene.hears(Event::DeadlinePassed), []);
     assert_eq!(scene.story.link.refresh, None);
+}
+
+#[test]
+fn a_refresh_that_asks_the_user_for_a_token_is_not_asked_for_twice() {
+    let (mut scene, effects) = repair(AccessMode::Single);
+    assert!(asks(&effects, refresh()));
+    // The bank wants a token at every login, ours included.
+    scene.wait(HOUR);
+    scene.hears(Event::Broken(Breakage::of(Cause::Token)));
+    scene.hears(Event::UpdateClaimed);
+    let observed = scene.observed(Status::Valid, None);
+    let effects = scene.hears(observed);
+    assert!(!asks(&effects, refresh()));
+    let by = |effect: &Effect| match effect {
+        Effect::Notice { notice: Notice::RefreshDue { by, .. }, .. } => Some(*by),
+        Effect::Notice { .. } | Effect::Job(_) => None,
+    };
+    assert_eq!(effects.iter().find_map(by), Some(RefreshBy::Subscriber));
+    scene.wait_for_deadline();
+    assert_eq!(scene.hears(Event::DeadlinePassed), []);
 }

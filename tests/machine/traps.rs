@@ -1,8 +1,8 @@
 //! What naive designs get wrong about Belvo, one example each.
 
 use relink::link::{
-    AccessMode, Attempt, Breakage, Cause, Command, DedupKey, Effect, Event, Input, Notice, Observation, Phase, Profile,
-    Proof, RECENT_KEYS_MAX, Refusal, Session, State, StateName, Status,
+    AccessMode, Attempt, Breakage, Cause, Command, DedupKey, Effect, Event, Input, Job, Notice, Observation, Phase,
+    Profile, Proof, RECENT_KEYS_MAX, Refusal, Session, State, StateName, Status,
 };
 
 use crate::scene::{SECOND, Scene, asks, data, prompts, rejected, verify};
@@ -68,7 +68,7 @@ fn mfa_during_creation_never_prompts() {
     let mut scene = Scene { story: Story::new(true), now: START };
     assert_eq!(scene.hears(Event::CreationUnfinished), []);
     let session = Some(Session { expires_at: shift(START, 10 * MINUTE) });
-    let answer = Breakage { cause: Cause::Token, session, during_update: true };
+    let answer = Breakage { session, during_update: true, ..Breakage::of(Cause::Token) };
     assert_eq!(scene.tries(Event::Broken(answer)), Err(Refusal::CreationOnly));
     assert_eq!(scene.state(), StateName::Unconfirmed);
     assert_eq!(scene.story.link.deadline(&scene.story.policy), None);
@@ -87,7 +87,7 @@ fn a_new_password_may_be_followed_by_a_token() {
     scene.wait(MINUTE);
     let expires_at = shift(scene.now, 20 * MINUTE);
     let session = Some(Session { expires_at });
-    let effects = scene.hears(Event::Broken(Breakage { cause: Cause::Token, session, during_update: true }));
+    let effects = scene.hears(Event::Broken(Breakage { session, during_update: true, ..Breakage::of(Cause::Token) }));
     assert_eq!((scene.state(), prompts(&effects)), (StateName::Updating, 0));
     // The session buys the user time beyond the widget token.
     assert_eq!(scene.story.link.deadline(&scene.story.policy), Some(expires_at));
@@ -331,4 +331,88 @@ fn only_the_newest_facts_are_remembered() {
     assert_eq!(scene.story.link.recent.len(), RECENT_KEYS_MAX);
     assert_eq!(scene.tries(fact(1)), Err(Refusal::Repeated));
     scene.hears(fact(0));
+}
+
+fn refused_login() -> Event {
+    Event::Broken(Breakage { refused_login: true, ..Breakage::of(Cause::Credentials) })
+}
+
+#[test]
+fn a_refused_login_is_not_healed_by_a_status_that_lags() {
+    // Belvo calls a link invalid only after several refused logins: until then it says both.
+    let mut scene = Scene::valid(true);
+    scene.wait(HOUR);
+    assert_eq!(prompts(&scene.hears(refused_login())), 1);
+    let refused_at = scene.now;
+    for accessed in [None, Some(shift(refused_at, -HOUR))] {
+        scene.wait(HOUR);
+        let observed = scene.observed(Status::Valid, accessed);
+        assert_eq!(scene.tries(observed), Err(Refusal::AlreadyKnown));
+    }
+    // An access before the latest refusal is none, either.
+    let accessed = Some(scene.now);
+    scene.wait(MINUTE);
+    scene.hears(refused_login());
+    scene.wait(MINUTE);
+    let observed = scene.observed(Status::Valid, accessed);
+    assert_eq!(scene.tries(observed), Err(Refusal::AlreadyKnown));
+    let observed = scene.observed(Status::Valid, Some(scene.now));
+    scene.hears(observed);
+    assert_eq!((scene.state(), scene.story.link.episodes_count), (StateName::Valid, 1));
+}
+
+#[test]
+fn once_belvos_status_says_so_it_is_believed_again() {
+    let mut scene = Scene::valid(true);
+    scene.wait(HOUR);
+    scene.hears(refused_login());
+    scene.wait(HOUR);
+    let observed = scene.observed(Status::Invalid, None);
+    assert_eq!(scene.hears(observed), []);
+    scene.wait(HOUR);
+    let observed = scene.observed(Status::Valid, None);
+    scene.hears(observed);
+    assert_eq!(scene.state(), StateName::Valid);
+}
+
+#[test]
+fn a_claim_after_a_refused_login_is_proven_by_the_status() {
+    let mut scene = Scene::valid(true);
+    scene.wait(HOUR);
+    scene.hears(refused_login());
+    scene.update_starts();
+    let observed = scene.observed(Status::Valid, None);
+    assert_eq!(scene.tries(observed), Err(Refusal::AlreadyKnown), "the user is still at it");
+    scene.hears(Event::UpdateClaimed);
+    let observed = scene.observed(Status::Valid, None);
+    scene.hears(observed);
+    assert_eq!(scene.state(), StateName::Valid);
+}
+
+#[test]
+fn before_a_reminder_of_a_refused_login_a_login_is_tried() {
+    let mut scene = Scene::valid(true);
+    scene.wait(HOUR);
+    scene.hears(refused_login());
+    for number in 1..=2 {
+        scene.wait_for_deadline();
+        let login = Job::Refresh { resources: Vec::new() };
+        assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(login)]);
+        // Refused again, and then the user hears.
+        scene.wait(SECOND);
+        assert_eq!(scene.hears(refused_login()), []);
+        scene.wait_for_deadline();
+        let effects = scene.hears(Event::DeadlinePassed);
+        assert!(
+            matches!(&effects[..], [Effect::Notice { notice: Notice::Reminder { number: told }, .. }] if *told == number)
+        );
+    }
+    // The third is let in: nobody is reminded of what is over.
+    scene.wait_for_deadline();
+    scene.hears(Event::DeadlinePassed);
+    scene.wait(SECOND);
+    assert!(asks(&scene.hears(Event::RefreshAccepted), verify()));
+    let observed = scene.observed(Status::Valid, Some(scene.now));
+    scene.hears(observed);
+    assert_eq!((scene.state(), scene.story.link.episodes_count), (StateName::Valid, 1));
 }

@@ -61,11 +61,12 @@ pub(crate) fn events(now: Timestamp) -> Vec<Event> {
     for cause in CAUSES {
         for during_update in [false, true] {
             events.push(Event::Broken(Breakage { during_update, ..Breakage::of(cause) }));
+            events.push(Event::Broken(Breakage { refused_login: true, ..Breakage::of(cause) }));
         }
     }
     for during_update in [false, true] {
         let session = Some(Session { expires_at: shift(now, 20 * MINUTE) });
-        events.push(Event::Broken(Breakage { cause: Cause::Token, session, during_update }));
+        events.push(Event::Broken(Breakage { session, during_update, ..Breakage::of(Cause::Token) }));
     }
     for status in [Status::Valid, Status::Invalid, Status::TokenRequired, Status::Unconfirmed] {
         for read in [0, -MINUTE, -2 * DAY] {

@@ -23,6 +23,9 @@ pub struct EpisodeRecord {
     pub cause: CauseWord,
     /// When it began.
     pub opened_at: At,
+    /// When a login was last refused, as long as Belvo's status is not known to say so too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<At>,
     /// Whether its one prompt has been sent; if not, `prompt` says why.
     pub prompt_sent: bool,
     /// What became of its one prompt.
@@ -38,6 +41,9 @@ pub struct EpisodeRecord {
     pub reminders_count: u32,
     /// When the next is due.
     pub next_reminder_at: Option<At>,
+    /// When relink last tried a login before a reminder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_at: Option<At>,
     /// How often the user has tried to repair it.
     pub attempts_count: u32,
     /// The resources whose data has come since Belvo last said that the link is broken.
@@ -95,6 +101,9 @@ pub struct SuspicionRecord {
     /// Whether it answered an attempt to update the link.
     #[serde(default, skip_serializing_if = "is_false")]
     pub during_update: bool,
+    /// Whether it is one refused login, of which Belvo's status may show nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub refused_login: bool,
     /// When it came.
     pub at: At,
     /// When it is believed if nothing refuted it.
@@ -178,12 +187,14 @@ impl EpisodeRecord {
             number: episode.number.0,
             cause: episode.cause.into(),
             opened_at: At(episode.opened_at),
+            refused_at: episode.refused_at.map(At),
             prompt_sent: episode.prompt == Prompt::Sent,
             prompt: Some(prompt),
             prompt_waits_until: waits_until,
             prompt_asked_at: asked_at,
             reminders_count: episode.reminders_count,
             next_reminder_at: episode.next_reminder_at.map(At),
+            tried_at: episode.tried_at.map(At),
             attempts_count: episode.attempts_count,
             arrived: episode.arrived.clone(),
         }
@@ -194,9 +205,11 @@ impl EpisodeRecord {
             number: EpisodeNumber(self.number),
             cause: self.cause.into(),
             opened_at: self.opened_at.0,
+            refused_at: self.refused_at.map(|at| at.0),
             prompt: self.parse_prompt()?,
             reminders_count: self.reminders_count,
             next_reminder_at: self.next_reminder_at.map(|at| at.0),
+            tried_at: self.tried_at.map(|at| at.0),
             attempts_count: self.attempts_count,
             arrived: self.arrived.clone(),
         })
@@ -264,6 +277,7 @@ impl SuspicionRecord {
             cause: held.breakage.cause.into(),
             session_expires_at: held.breakage.session.map(|session| At(session.expires_at)),
             during_update: held.breakage.during_update,
+            refused_login: held.breakage.refused_login,
             at: At(held.at),
             until: At(held.until),
         }
@@ -271,7 +285,8 @@ impl SuspicionRecord {
 
     pub(super) fn parse(&self) -> Suspicion {
         let session = self.session_expires_at.map(|At(expires_at)| Session { expires_at });
-        let breakage = Breakage { cause: self.cause.into(), session, during_update: self.during_update };
+        let (during_update, refused_login) = (self.during_update, self.refused_login);
+        let breakage = Breakage { cause: self.cause.into(), session, during_update, refused_login };
         Suspicion { breakage, at: self.at.0, until: self.until.0 }
     }
 }

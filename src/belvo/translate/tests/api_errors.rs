@@ -16,7 +16,12 @@ fn one(status: u16, call: (&str, &str), code: &str, message: &str) -> Value {
 }
 
 fn during_update(cause: Cause, session: Option<Session>) -> Said {
-    Said::Event(Event::Broken(Breakage { cause, session, during_update: true }))
+    Said::Event(Event::Broken(Breakage { session, during_update: true, ..Breakage::of(cause) }))
+}
+
+/// One refused login, of which Belvo's status may show nothing.
+fn refused_login(cause: Cause) -> Said {
+    Said::Event(Event::Broken(Breakage { refused_login: true, ..Breakage::of(cause) }))
 }
 
 #[test]
@@ -28,7 +33,8 @@ fn every_row_of_the_error_table() {
             (Server, _) => (502, "unexpected_error"),
         };
         let expected = match says {
-            Breaks(cause) | Refuses(cause) => broken(cause),
+            Breaks(cause) => broken(cause),
+            Refuses(cause) => refused_login(cause),
             WantsToken => broken(Cause::Token),
             Unfinished => Said::Event(Event::CreationUnfinished),
             SessionOver => Said::Event(Event::SessionExpired),
@@ -43,17 +49,17 @@ fn every_row_of_the_error_table() {
 #[test]
 fn login_error_is_decided_by_its_message() {
     for (message, expected) in [
-        ("Invalid credentials provided to login to the institution", broken(Cause::Credentials)),
-        ("Login not attempted due to invalid credentials", broken(Cause::Credentials)),
-        ("Missing credentials to login to the institution", broken(Cause::Credentials)),
+        ("Invalid credentials provided to login to the institution", refused_login(Cause::Credentials)),
+        ("Login not attempted due to invalid credentials", refused_login(Cause::Credentials)),
+        ("Missing credentials to login to the institution", refused_login(Cause::Credentials)),
         (
             "The user account is locked, user needs to contact the institution to unlock it",
-            broken(Cause::AccountBlocked),
+            refused_login(Cause::AccountBlocked),
         ),
-        ("The user account access was forbidden by the institution", broken(Cause::AccountBlocked)),
+        ("The user account access was forbidden by the institution", refused_login(Cause::AccountBlocked)),
         (
             "A MFA token is required by the institution, but it’s not supported yet by Belvo.",
-            broken(Cause::Unsupported),
+            refused_login(Cause::Unsupported),
         ),
         (
             "Impossible to login, something unexpected happened while logging into the institution. Try again later.",
@@ -71,7 +77,7 @@ fn a_refused_login_depends_on_the_call() {
     check(InputKind::ApiError, &refused(CREATE), Ok(Said::Not(Unrelated::Creation)));
     check(InputKind::ApiError, &refused(RESUME), Ok(during_update(Cause::Credentials, None)));
     check(InputKind::ApiError, &refused(REPAIR), Ok(during_update(Cause::Credentials, None)));
-    check(InputKind::ApiError, &refused(USE), Ok(broken(Cause::Credentials)));
+    check(InputKind::ApiError, &refused(USE), Ok(refused_login(Cause::Credentials)));
 }
 
 /// The institution Heimdall of the sandbox asks for an MFA token at every turn.
@@ -83,7 +89,7 @@ fn heimdall() {
             "link": LINK, "token_generation_data": {"instructions": "x", "type": "numeric", "value": "12345"}}]);
         error(428, call, body)
     };
-    let in_use = |session| Said::Event(Event::Broken(Breakage { cause: Cause::Token, session, during_update: false }));
+    let in_use = |session| Said::Event(Event::Broken(Breakage { session, ..Breakage::of(Cause::Token) }));
     check(InputKind::ApiError, &wants(CREATE, json!(9600)), Ok(Said::Event(Event::CreationUnfinished)));
     check(InputKind::ApiError, &wants(RESUME, json!(9600)), Ok(during_update(Cause::Token, session(9600))));
     check(InputKind::ApiError, &wants(REPAIR, json!(9600)), Ok(during_update(Cause::Token, session(9600))));
@@ -102,7 +108,7 @@ fn heimdall() {
     check(InputKind::ApiError, &error(428, USE, old), Ok(in_use(session(9600))));
     check(InputKind::ApiError, &error(428, USE, Value::Null), Ok(in_use(None)));
     // Not every 428 wants a token.
-    check(InputKind::ApiError, &one(428, USE, "activation_required", ""), Ok(broken(Cause::AccountBlocked)));
+    check(InputKind::ApiError, &one(428, USE, "activation_required", ""), Ok(refused_login(Cause::AccountBlocked)));
     check(InputKind::ApiError, &one(428, CREATE, "activation_required", ""), Ok(Said::Not(Unrelated::Creation)));
 }
 

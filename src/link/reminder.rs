@@ -1,0 +1,53 @@
+//! The ladder of reminders, and the login that comes before each where Belvo's status may be wrong.
+//!
+//! One refused login is all that is known of some outages: the bank may have had a bad hour, and a link that nobody
+//! calls would be called broken for ever. So before its user is reminded, relink asks for a refresh, which is a login.
+//! What comes of it ends the outage, or is one more refusal; the ladder bounds how many there are.
+
+use super::draft::{Draft, Next};
+use super::{Effect, Episode, Job, Link, Notice, Policy, Prompt, Refusal, State, Timestamp};
+
+impl Draft<'_> {
+    /// A reminder is due: first the login, where one could tell.
+    pub(super) fn remind(&mut self, mut state: State) -> Next {
+        let (State::Invalid { episode } | State::TokenRequired { episode, .. }) = &mut state else {
+            return Err(Refusal::NotBroken);
+        };
+        if self.link.reminder_deadline(episode, self.policy).is_none_or(|at| self.now < at) {
+            return Err(Refusal::NotDue);
+        }
+        if self.link.tries_a_login(episode, self.policy) {
+            episode.tried_at = Some(self.now);
+            self.effects.push(Effect::Job(Job::Refresh { resources: Vec::new() }));
+            return Ok(state);
+        }
+        episode.climb(self.now, self.policy);
+        let reminder = Notice::Reminder { number: episode.reminders_count };
+        let episode = episode.clone();
+        self.tell(reminder, Some(&episode));
+        Ok(state)
+    }
+}
+
+impl Link {
+    /// When a reminder, or the login before it, is due.
+    pub(super) fn reminder_deadline(&self, episode: &Episode, policy: &Policy) -> Option<Timestamp> {
+        let due_at = self.reminder_due_at(episode)?;
+        let settings = policy.settings();
+        let answered_by = |tried_at: Timestamp| tried_at.after(settings.verify_wait * settings.verify_attempts_max);
+        let tried_at = episode.tried_at.filter(|_| !self.tries_a_login(episode, policy));
+        Some(tried_at.map_or(due_at, |tried_at| due_at.max(answered_by(tried_at))))
+    }
+
+    fn reminder_due_at(&self, episode: &Episode) -> Option<Timestamp> {
+        let silenced = self.muted || episode.prompt == Prompt::Held;
+        let due_at = episode.next_reminder_at.filter(|_| !silenced)?;
+        Some(self.snoozed_until.map_or(due_at, |until| due_at.max(until)))
+    }
+
+    /// Whether a login has still to be tried before the next reminder.
+    fn tries_a_login(&self, episode: &Episode, policy: &Policy) -> bool {
+        let could_tell = policy.settings().can_verify && episode.refused_at.is_some() && !self.refresh_needs_token;
+        could_tell && self.reminder_due_at(episode).is_some_and(|due_at| episode.tried_at.is_none_or(|at| at < due_at))
+    }
+}
