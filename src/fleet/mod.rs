@@ -28,7 +28,7 @@ mod simulation;
 mod story;
 
 pub use args::{FleetArgs, run};
-pub use report::{Belvo, Contradicted, Gaps, Report, Score, Spread};
+pub use report::{Belvo, Gaps, Report, Score, Spread};
 
 use simulation::Simulation;
 
