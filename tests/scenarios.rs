@@ -181,6 +181,7 @@ fn config(scenario: &Scenario, sandbox: &Sandbox, directory: &Path) -> Result<Co
         ("RELINK_DATA_DIR", directory.join("data").display().to_string()),
         ("RELINK_PARTITIONS", "2".to_owned()),
         ("RELINK_BELVO_URL", sandbox.url()),
+        ("RELINK_BELVO_PORTAL_URL", format!("{}/portal/", sandbox.url())),
         ("RELINK_BELVO_SECRET_ID", "sandbox".to_owned()),
         ("RELINK_BELVO_SECRET_PASSWORD", "sandbox".to_owned()),
     ];

@@ -137,6 +137,7 @@ impl World {
         if now >= found.expires_at {
             return Err(Problem::of("session_expired"));
         }
+        self.has_update_mode(found.link)?;
         if token.is_some_and(|token| token.starts_with(WRONG)) {
             // What Belvo says to a wrong token is not documented; asking again is what its widget does.
             return Err(self.ask_for_token(now, found.link));
@@ -153,6 +154,7 @@ impl World {
         password: Option<&str>,
         token: Option<&str>,
     ) -> Result<(), Problem> {
+        self.has_update_mode(id)?;
         let link = self.links.get_mut(&id).ok_or_else(|| Problem::of("not_found"))?;
         let login = link.login.clone();
         if password.is_some_and(|password| password.starts_with(WRONG)) {
@@ -178,6 +180,12 @@ impl World {
         }
         self.repair(now, id);
         Ok(())
+    }
+
+    /// A consent has no credentials: no new ones can be given, and its user renews it in the portal.
+    pub(crate) fn has_update_mode(&self, id: Uuid) -> Result<(), Problem> {
+        let is_consent = self.links.get(&id).is_some_and(|link| link.institution.access == Access::Consent);
+        if is_consent { Err(Problem::of("unsupported_operation")) } else { Ok(()) }
     }
 
     /// One login to read these resources, within the limits of a consent.
@@ -257,9 +265,6 @@ impl World {
         link.failed_logins = 0;
         link.last_accessed_at = Some(now);
         link.stored_at = now;
-        if link.institution.access == Access::Consent {
-            self.give_consent(now, id, None);
-        }
     }
 
     /// The user got through the widget: the link works, and what follows a creation or a repair follows.

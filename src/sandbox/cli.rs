@@ -124,6 +124,7 @@ async fn rehearse(file: &Path, mut args: SandboxArgs) -> anyhow::Result<()> {
     anstream::println!("{}\n\n{}\n", scenario.title(), scenario.why());
     anstream::println!("Belvo is {}, seed {seed}. relink has to be started with", sandbox.url());
     anstream::println!("  RELINK_BELVO_URL={} RELINK_BELVO_SECRET_ID={secret_id} and its password", sandbox.url());
+    anstream::println!("  RELINK_BELVO_PORTAL_URL={}/portal/", sandbox.url());
     for (setting, value) in scenario.policy() {
         let value = value.as_array().map_or_else(
             || value.as_str().map_or_else(|| value.to_string(), str::to_owned),
@@ -150,6 +151,7 @@ fn introduce(sandbox: &Sandbox, secret_id: &str, webhooks: &str) {
 
   API       {url}/api/           Basic auth, secret id {secret_id:?}
   widget    {url}/widget/?access_token=…
+  portal    {url}/portal/?access_token=…&link_id=…&consent_id=…&action=renew
   control   {url}/sandbox/       no auth
   webhooks  go to {webhooks}
   by itself {by_itself}

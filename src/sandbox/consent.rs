@@ -143,6 +143,7 @@ impl World {
     pub(crate) fn renew_consent(&mut self, now: i64, id: Uuid) -> Result<(), ControlError> {
         self.consent_of(id)?;
         self.heal(now, id);
+        self.give_consent(now, id, None);
         let (link, consent) = self.consent_of(id)?;
         let webhook = consent.expiration_changed(link);
         self.post(now, now, webhook);

@@ -144,10 +144,14 @@ impl Control {
         })
     }
 
-    /// Repairs a link as the widget's success does, but without the widget.
+    /// Repairs a link as its user's success does, but without the widget: by new credentials, or, if it hangs on a
+    /// consent, by [`Self::renew_consent`].
     pub fn repair(&self, link: Uuid) -> Result<(), ControlError> {
         self.shared.change(|world, now| {
-            known(world, link)?;
+            let access = world.links.get(&link).ok_or(ControlError::NoSuchLink(link))?.institution.access;
+            if access == Access::Consent {
+                return world.renew_consent(now, link);
+            }
             world.repair(now, link);
             Ok(())
         })
@@ -302,8 +306,4 @@ impl Control {
 fn new_link(name: &str, access_mode: AccessMode, external_id: Option<&str>) -> Result<NewLink, ControlError> {
     let institution = Institution::find(name).ok_or_else(|| ControlError::NoSuchInstitution(name.to_owned()))?;
     Ok(NewLink::plain(institution, access_mode, external_id.map(str::to_owned)))
-}
-
-fn known(world: &World, id: Uuid) -> Result<(), ControlError> {
-    world.links.contains_key(&id).then_some(()).ok_or(ControlError::NoSuchLink(id))
 }

@@ -7,7 +7,8 @@
 //!
 //! A tour: `link` and `world` are the state; `bank` is a login, within the limits of `quota`; `agenda` is when Belvo does
 //! something by itself, `schedule` and `consent` what that is; `webhook` is what is said, `post_box` where it waits and
-//! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`, and `widget` the page a user would see.
+//! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`; `widget` and `portal` are the pages
+//! a user would see.
 //! `control` has the strings to pull, in process and over HTTP; `drive` moves time, and `fleet` makes many links.
 //! [`scenario`] plays whole stories.
 
@@ -40,6 +41,7 @@ mod schedule;
 
 mod api;
 mod courier;
+mod portal;
 mod widget;
 
 mod cli;

@@ -65,14 +65,12 @@ async fn complete(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 }
 
 fn callback(world: &mut World, now: i64, access_token: &str, outcome: Outcome) -> Response {
-    let token = world.tokens.get(access_token).filter(|token| token.alive && now < token.expires_at).cloned();
+    let token = world.live_token(now, access_token).cloned();
     let Some((token, id)) = token.and_then(|token| token.link.map(|id| (token, id))) else { return refused() };
     let Some(link) = world.links.get(&id).cloned() else { return refused() };
     match outcome {
         Outcome::Success => {
-            if let Some(token) = world.tokens.get_mut(access_token) {
-                token.alive = false;
-            }
+            world.spend_token(access_token);
             world.repair(now, id);
             let parameters = format!("link={id}&institution={}", link.institution.name);
             let callback = json!({"link": id, "institution": link.institution.name});
@@ -125,12 +123,13 @@ fn not_valid() -> Value {
     json!({"error": "ACCESS_TOKEN_NOT_VALID", "error_message": "The access token is not valid or has expired."})
 }
 
-fn refused() -> Response {
+/// What the widget says instead of opening.
+pub(crate) fn refused() -> Response {
     (StatusCode::UNAUTHORIZED, Json(not_valid())).into_response()
 }
 
 /// The deep link the hosted widget would go to, for the page to follow.
-fn callback_url(urls: &Value, name: &str, parameters: &str) -> HeaderMap {
+pub(crate) fn callback_url(urls: &Value, name: &str, parameters: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if let Some(url) = urls.get(name).and_then(Value::as_str).filter(|url| !url.is_empty()) {
         let mark = if url.contains('?') { '&' } else { '?' };

@@ -32,6 +32,8 @@ pub(crate) struct Token {
     pub(crate) alive: bool,
     /// What went wrong in the widget so far, for its exit callback.
     pub(crate) last_error: Option<(String, String)>,
+    /// `widget.openfinance_feature` of the request: what a user may do with it in the portal.
+    pub(crate) feature: Option<String>,
     /// `widget.callback_urls` of the request, for the stand-in page.
     pub(crate) callback_urls: Value,
 }
@@ -120,6 +122,18 @@ impl World {
             shape,
             post_box: PostBox::default(),
             next_seq: 0,
+        }
+    }
+
+    /// A widget access token that can still be used.
+    pub(crate) fn live_token(&self, now: i64, access: &str) -> Option<&Token> {
+        self.tokens.get(access).filter(|token| token.alive && now < token.expires_at)
+    }
+
+    /// A token dies when its user succeeds.
+    pub(crate) fn spend_token(&mut self, access: &str) {
+        if let Some(token) = self.tokens.get_mut(access) {
+            token.alive = false;
         }
     }
 

@@ -6,6 +6,7 @@
 mod bench;
 
 mod api;
+mod consents;
 mod limits;
 mod roads;
 mod time;

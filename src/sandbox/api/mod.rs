@@ -27,12 +27,12 @@ use uuid::Uuid;
 
 use super::fault::ApiFault;
 use super::problem::Problem;
-use super::{SandboxConfig, Shared, control_http, widget};
+use super::{SandboxConfig, Shared, control_http, portal, widget};
 
 /// What every handler is given.
 pub(crate) type Context = State<Arc<Shared>>;
 
-/// The whole server: Belvo's API behind its door, the widget and the control API beside it.
+/// The whole server: Belvo's API behind its door; the widget, the portal and the control API beside it.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let mut api = Router::new()
         .route("/api/", get(root))
@@ -56,6 +56,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route_layer(from_fn_with_state(Arc::clone(&shared), inject_faults))
         .route_layer(from_fn_with_state(Arc::clone(&shared), limit_rate));
     api.merge(widget::routes())
+        .merge(portal::routes())
         .merge(control_http::routes())
         .method_not_allowed_fallback(|method: Method| async move {
             Problem::new(405, "method_not_allowed", &format!("Method \"{method}\" not allowed."))

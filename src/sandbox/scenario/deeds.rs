@@ -159,7 +159,7 @@ fn read_user(fields: &mut Fields<'_>, names: &[Name]) -> Result<UserDeed, Scenar
         "succeeds" => UserDeed::Succeeds { link, unheard: fields.switch("unheard", false)? },
         "mistypes" => UserDeed::Mistypes { link },
         "closes_widget" => UserDeed::ClosesWidget { link, unheard: fields.switch("unheard", false)? },
-        _ => UserDeed::RenewsConsent { link },
+        _ => UserDeed::RenewsConsent { link, unheard: fields.switch("unheard", false)? },
     })
 }
 

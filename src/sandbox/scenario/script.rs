@@ -124,7 +124,7 @@ pub(super) enum UserDeed {
     Succeeds { link: Name, unheard: bool },
     Mistypes { link: Name },
     ClosesWidget { link: Name, unheard: bool },
-    RenewsConsent { link: Name },
+    RenewsConsent { link: Name, unheard: bool },
 }
 
 #[derive(Clone, Debug)]
