@@ -5,7 +5,7 @@
 //!
 //! | what is wrong | answer |
 //! |---|---|
-//! | the token is unknown, spent, too old, or not for `consent_management` | 401, the widget's `error` |
+//! | the token is unknown, spent, too old, lacks a scope, or is not for `consent_management` | 401, the widget's `error` |
 //! | `action` is not `renew` | 400, `invalid` |
 //! | there is no such link, or the consent is not its own | 404, `not_found` |
 //!
@@ -29,6 +29,9 @@ use super::world::World;
 
 /// `widget.openfinance_feature` of a token for the portal.
 const FEATURE: &str = "consent_management";
+
+/// The scopes of a token for the portal.
+const SCOPES: [&str; 3] = ["read_consents", "write_consents", "write_consent_callback"];
 
 /// The parameters of the page's address that matter; the others are for the eye.
 #[derive(Deserialize)]
@@ -56,7 +59,7 @@ async fn renew(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 }
 
 fn renewed(world: &mut World, now: i64, renewal: &Renewal) -> Response {
-    let token = world.live_token(now, &renewal.access_token);
+    let token = world.live_token(now, &renewal.access_token, &SCOPES);
     let Some(token) = token.filter(|token| token.feature.as_deref() == Some(FEATURE)).cloned() else {
         return refused();
     };

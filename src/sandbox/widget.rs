@@ -10,7 +10,7 @@
 //! | `exit` | the user closes it; nothing else | `{last_encountered_error?, meta_data}` |
 //! | `error` | the widget gives up on its token | `{error, error_message}` |
 //!
-//! A token that is unknown, spent, or too old gets the `error` answer, with HTTP 401.
+//! A token that is unknown, spent, too old, or lacks a scope of update mode gets the `error` answer, with HTTP 401.
 
 use std::sync::Arc;
 
@@ -29,6 +29,9 @@ use super::clock::belvo_time;
 use super::link::{Link, LoginFailure};
 use super::problem::Problem;
 use super::world::World;
+
+/// The scopes that update mode takes: to create a link, `write_links` would do (update mode guide).
+const SCOPES: [&str; 2] = ["write_links", "read_links"];
 
 /// What the user does in the widget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -65,7 +68,7 @@ async fn complete(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 }
 
 fn callback(world: &mut World, now: i64, access_token: &str, outcome: Outcome) -> Response {
-    let token = world.live_token(now, access_token).cloned();
+    let token = world.live_token(now, access_token, &SCOPES).cloned();
     let Some((token, id)) = token.and_then(|token| token.link.map(|id| (token, id))) else { return refused() };
     let Some(link) = world.links.get(&id).cloned() else { return refused() };
     match outcome {

@@ -28,6 +28,7 @@ pub(crate) struct Session {
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) link: Option<Uuid>,
+    pub(crate) scopes: Vec<String>,
     pub(crate) expires_at: i64,
     pub(crate) alive: bool,
     /// What went wrong in the widget so far, for its exit callback.
@@ -125,9 +126,10 @@ impl World {
         }
     }
 
-    /// A widget access token that can still be used.
-    pub(crate) fn live_token(&self, now: i64, access: &str) -> Option<&Token> {
-        self.tokens.get(access).filter(|token| token.alive && now < token.expires_at)
+    /// A widget access token that can still be used, for what takes these scopes.
+    pub(crate) fn live_token(&self, now: i64, access: &str, scopes: &[&str]) -> Option<&Token> {
+        let token = self.tokens.get(access).filter(|token| token.alive && now < token.expires_at)?;
+        scopes.iter().all(|&scope| token.scopes.iter().any(|given| given == scope)).then_some(token)
     }
 
     /// A token dies when its user succeeds.

@@ -133,10 +133,11 @@ impl Bench {
     }
 
     pub(crate) async fn token(&self, link: Uuid) -> String {
-        let body = json!({
-            "id": "sandbox", "password": "sandbox", "link_id": link,
-            "scopes": "read_institutions,write_links,read_links",
-        });
+        self.token_of(link, "read_institutions,write_links,read_links").await
+    }
+
+    pub(crate) async fn token_of(&self, link: Uuid, scopes: &str) -> String {
+        let body = json!({"id": "sandbox", "password": "sandbox", "link_id": link, "scopes": scopes});
         let (status, body) = self.post("/api/token/", body).await;
         assert_eq!(status, 200, "{body}");
         body["access"].as_str().unwrap().to_owned()

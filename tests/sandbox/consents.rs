@@ -65,6 +65,10 @@ async fn a_consent_is_renewed_in_the_portal() {
     for (wrong, status) in [
         (renewal("made.up.token", link, &consent), 401),
         (renewal(&portal_token(&bench, SCOPES, "consent_link_creation").await, link, &consent), 401),
+        (
+            renewal(&portal_token(&bench, "read_consents,write_consents", "consent_management").await, link, &consent),
+            401,
+        ),
         (renewal(&token, other, &consent), 404),
         (renewal(&token, link, &json!(Uuid::nil())), 404),
         (renewal(&token, link, &json!("b2c17cb6")), 400),

@@ -157,6 +157,10 @@ async fn update_mode_repairs_under_the_same_id() {
     assert_eq!(bench.webhooks(3).await[0]["process_type"], "historical_update");
     assert_eq!(bench.widget(&token, "success").await.0, 401, "a token dies on success");
 
+    for scopes in ["read_institutions,write_links", "read_links", "read_consents,write_consents"] {
+        let token = bench.token_of(link, scopes).await;
+        assert_eq!(bench.widget(&token, "success").await.0, 401, "{scopes} is not enough for update mode");
+    }
     let late = bench.token(link).await;
     bench.control.advance(Duration::from_secs(600));
     assert_eq!(bench.widget(&late, "success").await.0, 401, "a token lives ten minutes");

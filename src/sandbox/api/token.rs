@@ -65,7 +65,8 @@ pub(super) async fn create(State(shared): Context, body: Bytes) -> Result<axum::
             world.tokens.remove(&old);
         }
         world.minted.push_back((now, access.clone()));
-        let token = Token { link, expires_at, alive: true, last_error: None, feature, callback_urls };
+        let scopes = scopes.into_iter().map(str::to_owned).collect();
+        let token = Token { link, scopes, expires_at, alive: true, last_error: None, feature, callback_urls };
         world.tokens.insert(access.clone(), token);
         Ok(axum::Json(json!({"access": access, "refresh": refresh})))
     })
