@@ -1,4 +1,4 @@
-//! The institutions of the sandbox: Belvo's own fictional ones, as one table.
+//! The institutions of the sandbox: Belvo's own fictional ones and one more, as one table.
 //!
 //! What differs between them is only how one gets in (password, one-time token, consent) and which resources there are.
 //! Next: [`super::bank`], where a login is attempted.
@@ -68,7 +68,17 @@ pub(crate) const INSTITUTIONS: &[Institution] = &[
         country: "BR",
         kind: "bank",
         access: Access::Consent,
-        resources: &["ACCOUNTS", "OWNERS", "TRANSACTIONS", "BILLS"],
+        resources: &[
+            "ACCOUNTS",
+            "OWNERS",
+            "TRANSACTIONS",
+            "BILLS",
+            "INVESTMENTS",
+            "INVESTMENT_TRANSACTIONS",
+            "INCOMES",
+            "RECURRING_EXPENSES",
+            "RISK_INSIGHTS",
+        ],
     },
     Institution {
         id: 5,
@@ -87,6 +97,16 @@ pub(crate) const INSTITUTIONS: &[Institution] = &[
         kind: "fiscal",
         access: Access::Password,
         resources: &["INVOICES", "TAX_RETURNS", "TAX_STATUS"],
+    },
+    // Made up after its Mexican sister: Belvo has the product in Brazil, and no institution of its sandbox for it.
+    Institution {
+        id: 7,
+        name: "planet_br_employment",
+        display_name: "Planet Employment Brazil",
+        country: "BR",
+        kind: "employment",
+        access: Access::Username,
+        resources: &["EMPLOYMENTS"],
     },
 ];
 

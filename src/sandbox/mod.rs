@@ -6,7 +6,7 @@
 //! Belvo would have to be made twice to go unnoticed.
 //!
 //! A tour: `link` and `world` are the state; `bank` is a login, within the limits of `quota`; `agenda` is when Belvo does
-//! something by itself, `schedule` and `consent` what that is; `webhook` is what is said, `post_box` where it waits and
+//! something by itself, `schedule` and `consent` what that is; `webhook` and `family` are what is said, `post_box` where it waits and
 //! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`; `widget` and `portal` are the pages
 //! a user would see.
 //! `control` has the strings to pull, in process and over HTTP; `drive` moves time, and `fleet` makes many links.
@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 mod agenda;
 mod clock;
+mod family;
 mod institution;
 mod link;
 mod problem;

@@ -7,6 +7,7 @@ mod bench;
 
 mod api;
 mod consents;
+mod families;
 mod limits;
 mod roads;
 mod time;

@@ -45,10 +45,10 @@ async fn a_slow_answer_holds_up_nobody_else() {
     let link = bench.control.add_link("tatooine_mx_fiscal", RECURRENT, None).unwrap();
     bench.answers.send(Answer::Never).unwrap();
     bench.control.repair(link).unwrap();
-    assert_eq!(bench.webhooks(4).await.len(), 4, "one of them is never answered");
-    let told = bench.control.wait_for_delivery(2, |_| true).await.unwrap();
-    assert_eq!((told.seq, told.outcome), (3, DeliveryOutcome::Answered(200)));
-    assert_eq!(bench.control.deliveries(0).len(), 3, "and one slot is still taken by it");
+    assert_eq!(bench.webhooks(5).await.len(), 5, "one of them is never answered");
+    let told = bench.control.wait_for_delivery(3, |_| true).await.unwrap();
+    assert_eq!((told.seq, told.outcome), (4, DeliveryOutcome::Answered(200)));
+    assert_eq!(bench.control.deliveries(0).len(), 4, "and one slot is still taken by it");
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn the_strings_can_be_pulled_over_http() {
     let mut bench = Bench::new().await;
     let created = bench.post("/sandbox/links", json!({"institution": "tatooine_mx_fiscal"})).await;
     let link: Uuid = created.1["link"].as_str().unwrap().parse().unwrap();
-    let families = codes(&bench.webhooks(4).await);
+    let families = codes(&bench.webhooks(5).await);
     assert_eq!(families.iter().filter(|code| code.starts_with("TAX_RETURNS/")).count(), 2, "yearly and monthly");
     let path = |what: &str| format!("/sandbox/links/{link}/{what}");
     assert_eq!(bench.post(&path("scheduled-refresh"), json!({"outcome": "institution_down"})).await.0, 200);
@@ -135,7 +135,7 @@ async fn the_strings_can_be_pulled_over_http() {
     }
     let sent = json!({"link": link, "webhook_type": "LINK", "webhook_code": "token_required"});
     assert_eq!(bench.post("/sandbox/webhooks", sent).await.0, 200);
-    let last = bench.control.wait_for_delivery(5, |found| found.webhook_code == "token_required").await.unwrap();
+    let last = bench.control.wait_for_delivery(6, |found| found.webhook_code == "token_required").await.unwrap();
     let (status, list) = bench.get(&format!("/sandbox/deliveries?after={}&wait_ms=5000", last.seq - 1)).await;
     assert_eq!((status, &list[0]["outcome"], &list[0]["detail"]), (200, &json!("answered"), &json!(200)));
     assert_eq!(bench.post(&format!("/sandbox/deliveries/{}/replay", last.seq), json!({})).await.0, 200);

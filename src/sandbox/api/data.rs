@@ -22,11 +22,12 @@ use crate::sandbox::world::World;
 
 /// The resources that have an endpoint here, by its path: all that links name in `fetch_resources` (API reference). An
 /// institution that lacks one answers `unsupported_operation`.
-pub(super) const READABLE: [&str; 13] = [
+pub(super) const READABLE: [&str; 14] = [
     "accounts",
     "bills",
     "employment-records",
     "employments",
+    "incomes",
     "investment-transactions",
     "investments",
     "invoices",
