@@ -30,6 +30,24 @@ pub(crate) struct Consent {
     pub(crate) planned_end: Option<Slot>,
 }
 
+/// How a consent cannot be used in full, although it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsentLack {
+    /// Some resources are gone for good.
+    Unrecoverable,
+    /// Some resources cannot be had for now.
+    TemporarilyUnavailable,
+}
+
+impl ConsentLack {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Unrecoverable => "openfinance_consent_with_unrecoverable_resources",
+            Self::TemporarilyUnavailable => "openfinance_consent_with_temporarily_unavailable_resources",
+        }
+    }
+}
+
 /// The logo of the only institution that has consents here.
 const LOGO: &str = "https://statics.belvo.io/widget/images/institutions/ofmockbank.svg";
 
@@ -71,6 +89,11 @@ impl Consent {
     pub(crate) fn expiration_changed(&self, link: &Link) -> Webhook {
         let data = json!({"consent_id": self.id, "consent_due_date": belvo_time(self.expires_at)});
         self.webhook(link, "openfinance_consent_expiration_changed", data)
+    }
+
+    /// CONSENT family: some of its resources cannot be had, for now or for good. Only the names are documented.
+    pub(crate) fn lacks_resources(&self, link: &Link, lack: ConsentLack) -> Webhook {
+        self.webhook(link, lack.code(), json!({"consent_id": self.id}))
     }
 
     fn renewal(&self, link: &Link) -> Value {
@@ -136,6 +159,14 @@ impl World {
         if let Some(webhook) = webhook {
             self.post(now, now, webhook);
         }
+        Ok(())
+    }
+
+    /// Some of its resources cannot be had: the link is as it was.
+    pub(crate) fn lose_resources(&mut self, now: i64, id: Uuid, lack: ConsentLack) -> Result<(), ControlError> {
+        let (link, consent) = self.consent_of(id)?;
+        let webhook = consent.lacks_resources(link, lack);
+        self.post(now, now, webhook);
         Ok(())
     }
 

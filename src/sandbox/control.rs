@@ -12,13 +12,14 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::bank::NewLink;
+use super::consent::ConsentLack;
 use super::fault::{ApiFault, ArmedApiFault, WebhookFault};
 use super::institution::{Access, Institution};
 use super::link::{AccessMode, Link, LinkStatus, Login};
 use super::post_box::{Delivery, Parcel};
 use super::quota::QuotaUse;
 use super::schedule::RefreshOutcome;
-use super::webhook::{PayloadShape, Webhook};
+use super::webhook::{Correction, PayloadShape, Webhook};
 use super::world::{Target, World};
 
 /// Why a string could not be pulled.
@@ -178,6 +179,22 @@ impl Control {
     /// The consent has ended: CONSENT/`openfinance_consent_expired`.
     pub fn expire_consent(&self, link: Uuid) -> Result<(), ControlError> {
         self.shared.change(|world, now| world.expire_consent(now, link))
+    }
+
+    /// Some resources of the consent cannot be had: CONSENT/`openfinance_consent_with_*_resources`.
+    pub fn lose_consent_resources(&self, link: Uuid, lack: ConsentLack) -> Result<(), ControlError> {
+        self.shared.change(|world, now| world.lose_resources(now, link, lack))
+    }
+
+    /// The bank corrected transactions: TRANSACTIONS/`transactions_updated` or `transactions_deleted`.
+    pub fn correct_transactions(&self, link: Uuid, correction: Correction) -> Result<(), ControlError> {
+        self.shared.change(|world, now| {
+            let request_id = world.uuid();
+            let link = world.links.get(&link).ok_or(ControlError::NoSuchLink(link))?;
+            let webhook = Webhook::corrected(link, correction, request_id);
+            world.post(now, now, webhook);
+            Ok(())
+        })
     }
 
     /// The user renewed it in Belvo's portal.

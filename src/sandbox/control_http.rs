@@ -10,7 +10,8 @@
 //! | `POST /sandbox/links/{id}/fresh-data` | `{fresh}` | whether refreshes find anything |
 //! | `GET /sandbox/links/{id}/quotas` | | `[{resource, limit, used}]` of this month, for a link with a consent |
 //! | `POST /sandbox/links/{id}/repair` | | as the widget's success |
-//! | `POST /sandbox/links/{id}/consent` | `{event, within_secs?}` | `about_to_expire`, `expire`, `renew` |
+//! | `POST /sandbox/links/{id}/corrections` | `{correction}`, a [`Correction`] | `transactions_updated` and the like |
+//! | `POST /sandbox/links/{id}/consent` | `{event, within_secs?}` | `about_to_expire`, `expire`, `renew`, or resources that cannot be had: `unrecoverable`, `temporarily_unavailable` |
 //! | `POST /sandbox/wipe` | | `{links}`: how many are gone |
 //! | `POST /sandbox/faults/webhooks` | `{kind, count?, delay_ms?}`, a [`WebhookFault`] | for the next `count` |
 //! | `POST /sandbox/faults/api` | `{kind, count?, on?, secs?}`, see below | for the next `count` |
@@ -44,13 +45,14 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::clock::{belvo_time, millis, parse_time};
+use super::consent::ConsentLack;
 use super::control::{Control, ControlError, NewWebhook};
 use super::fault::{ApiFault, WebhookFault};
 use super::fleet::NewFleetLink;
 use super::link::{AccessMode, LinkStatus, Login, RefreshRate};
 use super::problem::Problem;
 use super::schedule::RefreshOutcome;
-use super::webhook::PayloadShape;
+use super::webhook::{Correction, PayloadShape};
 
 type Handle = State<Arc<Shared>>;
 type Answer = Result<Json<Value>, Refusal>;
@@ -65,6 +67,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/sandbox/links/{id}/fresh-data", post(fresh_data))
         .route("/sandbox/links/{id}/quotas", get(quotas))
         .route("/sandbox/links/{id}/repair", post(repair))
+        .route("/sandbox/links/{id}/corrections", post(correction))
         .route("/sandbox/links/{id}/consent", post(consent))
         .route("/sandbox/wipe", post(wipe))
         .route("/sandbox/faults", delete(clear_faults))
@@ -202,10 +205,23 @@ async fn repair(State(shared): Handle, Path(id): Path<Uuid>) -> Answer {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CorrectionBody {
+    correction: Correction,
+}
+
+async fn correction(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<CorrectionBody>) -> Answer {
+    Control::new(shared).correct_transactions(id, body.correction)?;
+    done()
+}
+
+#[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum ConsentBody {
     AboutToExpire { within_secs: Option<u64> },
     Expire,
+    Unrecoverable,
+    TemporarilyUnavailable,
     Renew,
 }
 
@@ -217,6 +233,10 @@ async fn consent(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<C
             control.consent_about_to_expire(id, Duration::from_secs(within_secs.unwrap_or(SEVEN_DAYS_SECS)))?;
         }
         ConsentBody::Expire => control.expire_consent(id)?,
+        ConsentBody::Unrecoverable => control.lose_consent_resources(id, ConsentLack::Unrecoverable)?,
+        ConsentBody::TemporarilyUnavailable => {
+            control.lose_consent_resources(id, ConsentLack::TemporarilyUnavailable)?;
+        }
         ConsentBody::Renew => control.renew_consent(id)?,
     }
     done()
@@ -240,6 +260,8 @@ enum WebhookFaultKind {
     Reorder,
     NullExternalId,
     UnknownCode,
+    DataErrors,
+    ShortCode,
 }
 
 #[derive(Deserialize)]
@@ -258,6 +280,8 @@ async fn webhook_fault(State(shared): Handle, Json(body): Json<WebhookFaultBody>
         WebhookFaultKind::Reorder => WebhookFault::Reorder,
         WebhookFaultKind::NullExternalId => WebhookFault::NullExternalId,
         WebhookFaultKind::UnknownCode => WebhookFault::UnknownCode,
+        WebhookFaultKind::DataErrors => WebhookFault::DataErrors,
+        WebhookFaultKind::ShortCode => WebhookFault::ShortCode,
     };
     Control::new(shared).fail_webhooks(fault, body.count.unwrap_or(1));
     done()

@@ -21,6 +21,10 @@ pub enum WebhookFault {
     NullExternalId,
     /// Its code is one that nobody has heard of.
     UnknownCode,
+    /// Its data has `errors`: what it tells of came in part.
+    DataErrors,
+    /// Its code lacks `openfinance_`, as the guide "My Belvo Portal" spells it: `consent_expired`.
+    ShortCode,
 }
 
 /// A fault in the answers of the API.

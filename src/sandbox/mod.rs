@@ -55,6 +55,7 @@ pub mod scenario;
 
 pub use cli::{SandboxArgs, run};
 pub use clock::SandboxTime;
+pub use consent::ConsentLack;
 pub use control::{Control, ControlError, NewWebhook};
 pub use drive::TakenWebhook;
 pub use fault::{ApiFault, WebhookFault};
@@ -63,7 +64,7 @@ pub use link::{AccessMode, LinkStatus, Login, LoginFailure, RefreshRate};
 pub use post_box::{Delivery, DeliveryOutcome};
 pub use quota::QuotaUse;
 pub use schedule::RefreshOutcome;
-pub use webhook::PayloadShape;
+pub use webhook::{Correction, PayloadShape};
 
 use clock::Clock;
 use rate_limit::RateLimit;

@@ -23,6 +23,25 @@ pub enum PayloadShape {
     Oldest,
 }
 
+/// What a bank does to transactions that it has shown before (webhook docs, Transactions).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Correction {
+    /// They read differently now.
+    Updated,
+    /// They are gone.
+    Deleted,
+}
+
+impl Correction {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Updated => "transactions_updated",
+            Self::Deleted => "transactions_deleted",
+        }
+    }
+}
+
 /// A webhook before it is put in its envelope.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Webhook {
@@ -82,6 +101,11 @@ impl Webhook {
     pub(crate) fn new_data(link: &Link, resources: &[String], request_id: Uuid) -> Vec<Self> {
         let news = resources.iter().filter_map(|resource| Some((resource, family::news(resource)?)));
         news.map(|(resource, (code, data))| Self::recurrent(link, resource, code, request_id, data)).collect()
+    }
+
+    /// TRANSACTIONS family: the bank corrected some of them. Single links hear of it too.
+    pub(crate) fn corrected(link: &Link, correction: Correction, request_id: Uuid) -> Self {
+        Self::recurrent(link, "TRANSACTIONS", correction.code(), request_id, json!({"count": 2}))
     }
 
     fn recurrent(link: &Link, webhook_type: &str, code: &str, request_id: Uuid, data: Value) -> Self {

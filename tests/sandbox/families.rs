@@ -1,9 +1,9 @@
 //! What Belvo says of each kind of data, walked down its documented families.
 
-use relink::sandbox::RefreshOutcome;
+use relink::sandbox::{AccessMode, ConsentLack, Correction, RefreshOutcome, WebhookFault};
 use serde_json::json;
 
-use crate::bench::{Bench, codes};
+use crate::bench::{Bench, RECURRENT, codes};
 
 /// An institution that has it, its type, the codes of its first history, and the code of news.
 const FAMILIES: &[(&str, &str, &[&str], Option<&str>)] = &[
@@ -65,4 +65,40 @@ async fn every_family_has_its_codes() {
         assert_eq!(told[0]["process_type"], "recurrent_update");
         bench.control.settled().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_no_refresh_brings_can_be_asked_for() {
+    let mut bench = Bench::new().await;
+    let single = bench.control.add_link("erebor_mx_retail", AccessMode::Single, None).unwrap();
+    bench.control.correct_transactions(single, Correction::Updated).unwrap();
+    let path = format!("/sandbox/links/{single}/corrections");
+    assert_eq!(bench.post(&path, json!({"correction": "deleted"})).await.0, 200);
+    let told = codes(&bench.webhooks(2).await);
+    assert_eq!(told, ["TRANSACTIONS/transactions_updated", "TRANSACTIONS/transactions_deleted"]);
+    assert_eq!(bench.post(&path, json!({"correction": "forgotten"})).await.0, 422);
+
+    let consent = bench.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
+    bench.control.lose_consent_resources(consent, ConsentLack::Unrecoverable).unwrap();
+    let path = format!("/sandbox/links/{consent}/consent");
+    assert_eq!(bench.post(&path, json!({"event": "temporarily_unavailable"})).await.0, 200);
+    let told = codes(&bench.webhooks(2).await);
+    assert_eq!(told[0], "CONSENT/openfinance_consent_with_unrecoverable_resources");
+    assert_eq!(told[1], "CONSENT/openfinance_consent_with_temporarily_unavailable_resources");
+    assert_eq!(bench.status(consent).await, "valid");
+    assert!(bench.control.lose_consent_resources(single, ConsentLack::Unrecoverable).is_err());
+
+    bench.control.fail_webhooks(WebhookFault::ShortCode, 1);
+    bench.control.expire_consent(consent).unwrap();
+    assert_eq!(codes(&bench.webhooks(1).await), ["CONSENT/consent_expired"]);
+
+    let refresh = format!("/api/links/{single}/refresh/");
+    assert_eq!(bench.post("/sandbox/faults/webhooks", json!({"kind": "data_errors"})).await.0, 200);
+    assert_eq!(bench.post(&refresh, json!({"fetch_resources": ["OWNERS", "ACCOUNTS"]})).await.0, 202);
+    let told = bench.webhooks(2).await;
+    assert_eq!(
+        (&told[0]["data"]["total_owners"], &told[0]["data"]["errors"][0]["code"]),
+        (&json!(1), &json!("unexpected_error"))
+    );
+    assert_eq!(told[1]["data"], json!({"total_accounts": 2}));
 }

@@ -16,8 +16,16 @@ use crate::sandbox::{Login, WebhookFault};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a webhook can be mishandled, as a file spells it.
-const MISHANDLED: [&str; 6] =
-    ["dropped", "duplicated", "delayed", "reordered", "without_external_id", "of_unknown_code"];
+const MISHANDLED: [&str; 8] = [
+    "dropped",
+    "duplicated",
+    "delayed",
+    "reordered",
+    "without_external_id",
+    "of_unknown_code",
+    "with_errors",
+    "of_short_code",
+];
 
 /// Reads a step; `names` are the links there are.
 pub(super) fn read(mut fields: Fields<'_>, names: &[Name]) -> Result<Deed, ScenarioError> {
@@ -104,6 +112,8 @@ fn read_belvo(fields: &mut Fields<'_>, names: &[Name]) -> Result<BelvoDeed, Scen
                 Some("reordered") => WebhookFault::Reorder,
                 Some("without_external_id") => WebhookFault::NullExternalId,
                 Some("of_unknown_code") => WebhookFault::UnknownCode,
+                Some("with_errors") => WebhookFault::DataErrors,
+                Some("of_short_code") => WebhookFault::ShortCode,
                 Some(_) | None => return Err(fields.error("`mishandles` needs `webhook`, such as dropped")),
             };
             BelvoDeed::Mishandles { fault, times: fields.count("times", 1)? }
