@@ -113,6 +113,9 @@ pub struct SandboxConfig {
     /// Whether Belvo does by itself what it does by itself: refreshes recurrent links by their rate, ends consents on
     /// their day. Without it such things happen only when [`Control`] says so.
     pub schedule: bool,
+    /// Whether the schedule goes on refreshing a link that it could not log in to, and says so each time anew. A link
+    /// with a consent has no login: when its consent is over, nothing more is said.
+    pub repeats_while_broken: bool,
     /// Whether a scheduled refresh gives word of a consent that is about to end. At Belvo it is opt-in.
     pub consent_warnings: bool,
     /// Whether the schedule has all links gone on the first of each month, as in Belvo's own sandbox.
@@ -142,6 +145,7 @@ impl Default for SandboxConfig {
             requests_per_30s: None,
             time: SandboxTime::Wall,
             schedule: false,
+            repeats_while_broken: true,
             consent_warnings: true,
             monthly_wipe: false,
             delivery: WebhookDelivery::Send,
@@ -249,6 +253,7 @@ impl Shared {
             retry_step_ms: clock::millis(config.webhook_retry_step),
             deliveries_kept: config.deliveries_kept,
             schedule: config.schedule,
+            repeats_while_broken: config.repeats_while_broken,
             consent_warnings: config.consent_warnings,
             monthly_wipe: config.monthly_wipe,
         };

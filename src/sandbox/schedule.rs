@@ -49,17 +49,28 @@ impl World {
         }
     }
 
-    /// A scheduled refresh whose outcome the bank decides. A link that is not valid is passed over.
+    /// A scheduled refresh whose outcome the bank decides, or the status of the link if that is broken: the same word
+    /// again, with another request id.
     fn refresh_by_itself(&mut self, now: i64, id: Uuid) {
-        let Some(link) = self.links.get(&id).filter(|link| link.status == LinkStatus::Valid) else { return };
-        let outcome = link.scheduled_outcome();
+        let repeats = self.rules.repeats_while_broken;
+        let Some(link) = self.links.get(&id) else { return };
+        let is_broken = link.status != LinkStatus::Valid;
+        if is_broken && (!repeats || link.institution.access == Access::Consent) {
+            return;
+        }
+        let outcome = match link.status {
+            LinkStatus::Valid => link.scheduled_outcome(),
+            LinkStatus::Invalid => RefreshOutcome::LoginError,
+            LinkStatus::TokenRequired => RefreshOutcome::TokenRequired,
+            LinkStatus::Unconfirmed => return,
+        };
         let consent = self.consents.get(&id).filter(|_| self.rules.consent_warnings);
         if let Some(consent) = consent.filter(|consent| consent.expires_at - now <= Rules::CONSENT_WARNING_MS) {
             let webhook = consent.about_to_expire(link);
             self.post(now, now, webhook);
         }
         let refreshed = self.scheduled_refresh(now, id, outcome);
-        debug_assert!(refreshed.is_ok(), "the link is there, recurrent and valid: {refreshed:?}");
+        debug_assert!(refreshed.is_ok(), "the link is there, recurrent, and its outcome possible: {refreshed:?}");
     }
 
     fn first_history(&mut self, now: i64, id: Uuid) {
@@ -121,7 +132,10 @@ impl World {
                     Login::Fails(failure) => *failure,
                     _ => LoginFailure::InvalidCredentials,
                 };
-                link.login = Login::Fails(failure);
+                // What the bank would say to a link that Belvo holds for broken is not found out by saying so again.
+                if link.status != LinkStatus::Invalid {
+                    link.login = Login::Fails(failure);
+                }
                 // One refresh is several logins, one for each resource.
                 link.failed_logins = link.failed_logins.max(self.rules.logins_until_invalid);
                 link.status = LinkStatus::Invalid;
@@ -129,7 +143,9 @@ impl World {
                 self.post(now, now, webhook);
             }
             RefreshOutcome::TokenRequired => {
-                link.login = Login::TokenRequired;
+                if link.status != LinkStatus::TokenRequired {
+                    link.login = Login::TokenRequired;
+                }
                 link.status = LinkStatus::TokenRequired;
                 let webhook = Webhook::token_required(link, request_id);
                 self.post(now, now, webhook);

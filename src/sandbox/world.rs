@@ -59,6 +59,8 @@ pub(crate) struct Rules {
     pub(crate) deliveries_kept: usize,
     /// Whether things happen by themselves.
     pub(crate) schedule: bool,
+    /// Whether a link that is broken is refreshed all the same.
+    pub(crate) repeats_while_broken: bool,
     /// Whether a refresh says that a consent is about to end: at Belvo, opt-in by its support.
     pub(crate) consent_warnings: bool,
     /// Whether all links are gone on the first of the month.
