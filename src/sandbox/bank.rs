@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::institution::{Access, Institution};
-use super::link::{AccessMode, Link, LinkStatus, Login, LoginFailure, RefreshRate, Storage};
+use super::link::{AccessMode, Link, LinkStatus, LoginFailure, RefreshRate, Storage};
 use super::problem::Problem;
 use super::quota::Quota;
+use super::verdict::Verdict;
 use super::webhook::Webhook;
 use super::world::{Rules, Session, World};
 
@@ -79,7 +80,7 @@ impl World {
             fetch_resources: new
                 .fetch_resources
                 .unwrap_or_else(|| new.institution.resources.iter().map(|&name| name.to_owned()).collect()),
-            login: Login::Works,
+            login: Verdict::Works,
             fresh_data: true,
             failed_logins: 0,
             refreshed_at: None,
@@ -161,18 +162,18 @@ impl World {
             link.failed_logins += 1;
             return Err(Problem::login_error(LoginFailure::InvalidCredentials));
         }
-        match login {
+        match &login {
             // A new password is no cure for these.
-            Login::Fails(failure @ (LoginFailure::Locked | LoginFailure::Forbidden))
-            | Login::Fails(failure @ (LoginFailure::Unexpected | LoginFailure::MfaUnsupported)) => {
-                return Err(Problem::login_error(failure));
+            Verdict::Fails(failure @ (LoginFailure::Locked | LoginFailure::Forbidden))
+            | Verdict::Fails(failure @ (LoginFailure::Unexpected | LoginFailure::MfaUnsupported)) => {
+                return Err(Problem::login_error(*failure));
             }
-            Login::Answers(code) => return Err(Problem::find(&code).unwrap_or_else(|| Problem::of("unexpected_error"))),
-            Login::Works | Login::TokenRequired | Login::Fails(_) => {}
+            Verdict::Answers(problem) => return Err(problem.clone()),
+            Verdict::Works | Verdict::TokenRequired | Verdict::Fails(_) => {}
         }
-        let asks = link.institution.access == Access::Token || login == Login::TokenRequired;
+        let asks = link.institution.access == Access::Token || matches!(login, Verdict::TokenRequired);
         if asks && token.is_none_or(|token| token.starts_with(WRONG)) {
-            link.login = Login::TokenRequired;
+            link.login = Verdict::TokenRequired;
             if link.status != LinkStatus::Unconfirmed {
                 link.status = LinkStatus::TokenRequired;
             }
@@ -215,16 +216,16 @@ impl World {
             return Err(Problem::of("expired_credentials"));
         }
         match link.login.clone() {
-            Login::Works if link.institution.access != Access::Token => {
+            Verdict::Works if link.institution.access != Access::Token => {
                 link.failed_logins = 0;
                 link.last_accessed_at = Some(now);
                 Ok(())
             }
-            Login::Works | Login::TokenRequired => {
+            Verdict::Works | Verdict::TokenRequired => {
                 link.status = LinkStatus::TokenRequired;
                 Err(self.ask_for_token(now, id))
             }
-            Login::Fails(failure) => {
+            Verdict::Fails(failure) => {
                 // One failed login is not yet an invalid link: Belvo's error reference says six.
                 link.failed_logins += u32::from(failure != LoginFailure::Unexpected);
                 if link.failed_logins >= limit {
@@ -232,7 +233,7 @@ impl World {
                 }
                 Err(Problem::login_error(failure))
             }
-            Login::Answers(code) => Err(Problem::find(&code).unwrap_or_else(|| Problem::of("unexpected_error"))),
+            Verdict::Answers(problem) => Err(problem),
         }
     }
 
@@ -261,7 +262,7 @@ impl World {
         self.close_session(id);
         let Some(link) = self.links.get_mut(&id) else { return };
         link.status = LinkStatus::Valid;
-        link.login = Login::Works;
+        link.login = Verdict::Works;
         link.failed_logins = 0;
         link.last_accessed_at = Some(now);
         link.stored_at = now;
@@ -307,7 +308,7 @@ impl World {
     }
 
     /// The 428: opens an MFA session, which voids the link's earlier ones.
-    fn ask_for_token(&mut self, now: i64, id: Uuid) -> Problem {
+    pub(crate) fn ask_for_token(&mut self, now: i64, id: Uuid) -> Problem {
         self.close_session(id);
         let session = self.uuid().simple().to_string();
         let expires_at = now + Rules::SESSION_LIFE_MS;

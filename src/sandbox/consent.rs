@@ -11,7 +11,8 @@ use uuid::Uuid;
 use super::agenda::Slot;
 use super::clock::{belvo_time, millis};
 use super::control::ControlError;
-use super::link::{AccessMode, Link, LinkStatus, Login, LoginFailure};
+use super::link::{AccessMode, Link, LinkStatus, LoginFailure};
+use super::verdict::Verdict;
 use super::webhook::Webhook;
 use super::world::World;
 
@@ -152,7 +153,7 @@ impl World {
         consent.status = "EXPIRED";
         consent.expires_at = now;
         link.status = LinkStatus::Invalid;
-        link.login = Login::Fails(LoginFailure::MissingCredentials);
+        link.login = Verdict::Fails(LoginFailure::MissingCredentials);
         let planned_end = consent.planned_end.take();
         let webhook = (link.access_mode == AccessMode::Recurrent).then(|| consent.expired(link));
         self.agenda.take_back(planned_end);

@@ -19,6 +19,7 @@ use super::link::{AccessMode, Link, LinkStatus, Login};
 use super::post_box::{Delivery, Parcel};
 use super::quota::QuotaUse;
 use super::schedule::RefreshOutcome;
+use super::verdict::{ApiAnswer, Verdict};
 use super::webhook::{Correction, PayloadShape, Webhook};
 use super::world::{Target, World};
 
@@ -40,6 +41,9 @@ pub enum ControlError {
     /// A refresh of a broken link cannot succeed.
     #[error("link {0} is not valid: only a repair can make its refresh succeed")]
     NotValid(Uuid),
+    /// Belvo's error reference has no such code.
+    #[error("Belvo documents no error `{0}`; scenarios/README.md and GET /sandbox/codes list those it does")]
+    NoSuchCode(String),
     /// The link hangs on no consent.
     #[error("link {0} has no consent")]
     NoConsent(Uuid),
@@ -115,7 +119,7 @@ impl Control {
         self.with_link(link, |link| {
             link.status = status;
             if status == LinkStatus::Valid {
-                link.login = Login::Works;
+                link.login = Verdict::Works;
                 link.failed_logins = 0;
             }
         })
@@ -128,7 +132,8 @@ impl Control {
 
     /// Sets what the bank will say at the next login. The status changes when a login is attempted.
     pub fn set_login(&self, link: Uuid, login: Login) -> Result<(), ControlError> {
-        self.with_link(link, |link| link.login = login)
+        let verdict = Verdict::of(login)?;
+        self.with_link(link, |link| link.login = verdict)
     }
 
     /// Sets whether refreshes find anything. Without new data a repair is followed by no webhook at all.
@@ -217,8 +222,10 @@ impl Control {
     }
 
     /// The next `count` calls whose `METHOD /path` contains `on` (empty: any) suffer this.
-    pub fn fail_api(&self, fault: ApiFault, count: usize, on: &str) {
-        self.shared.world().faults.arm_api(ArmedApiFault { fault, left: count, on: on.to_owned() });
+    pub fn fail_api(&self, fault: ApiFault, count: usize, on: &str) -> Result<(), ControlError> {
+        let answer = ApiAnswer::of(fault)?;
+        self.shared.world().faults.arm_api(ArmedApiFault { answer, left: count, on: on.to_owned() });
+        Ok(())
     }
 
     /// Calls off all faults that have not happened yet. Webhooks that wait to be reordered are lost.

@@ -15,6 +15,7 @@
 //! | `POST /sandbox/wipe` | | `{links}`: how many are gone |
 //! | `POST /sandbox/faults/webhooks` | `{kind, count?, delay_ms?}`, a [`WebhookFault`] | for the next `count` |
 //! | `POST /sandbox/faults/api` | `{kind, count?, on?, secs?}`, see below | for the next `count` |
+//! | `GET /sandbox/codes` | | the codes of errors that can be asked for |
 //! | `DELETE /sandbox/faults` | | none any more |
 //! | `POST /sandbox/webhook` | `{url, authorization?}` | where webhooks go |
 //! | `POST /sandbox/payload-shape` | `{shape}`, a [`PayloadShape`] | |
@@ -27,8 +28,9 @@
 //! A new link may also have `external_id`, `refresh_rate`, `fetch_resources`, `created_at`, `consent_ends_at` and
 //! `silent`. Times are RFC 3339.
 //!
-//! An API fault's `kind` is `rate_limited`, `timeout` (both last `secs`), or a code of Belvo's error reference; `on` is
-//! a part of `METHOD /path`. Names are in snake case.
+//! An API fault's `kind` is `rate_limited`, `timeout` (both last `secs`), or a code that `GET /sandbox/codes` lists: of
+//! Belvo's error reference, with `login_error:locked` and its like for the message, `token_required` for the link that the
+//! call names, and `forbidden_html` for the proxy's 403. `on` is a part of `METHOD /path`. Names are in snake case.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +72,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/sandbox/links/{id}/corrections", post(correction))
         .route("/sandbox/links/{id}/consent", post(consent))
         .route("/sandbox/wipe", post(wipe))
+        .route("/sandbox/codes", get(codes))
         .route("/sandbox/faults", delete(clear_faults))
         .route("/sandbox/faults/webhooks", post(webhook_fault))
         .route("/sandbox/faults/api", post(api_fault))
@@ -94,6 +97,7 @@ impl From<ControlError> for Refusal {
             | ControlError::NoSuchResource(_)
             | ControlError::NotRecurrent(_)
             | ControlError::NotValid(_)
+            | ControlError::NoSuchCode(_)
             | ControlError::NoConsent(_) => StatusCode::BAD_REQUEST,
         };
         Self(status, error.to_string())
@@ -171,17 +175,8 @@ struct LoginBody {
 }
 
 async fn login(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<LoginBody>) -> Answer {
-    let login = Login::from_name(&body.login);
-    if let Login::Answers(code) = &login {
-        known_code(code)?;
-    }
-    Control::new(shared).set_login(id, login)?;
+    Control::new(shared).set_login(id, Login::from_name(&body.login))?;
     done()
-}
-
-fn known_code(code: &str) -> Result<(), Refusal> {
-    let unknown = || Refusal(StatusCode::BAD_REQUEST, format!("Belvo documents no error {code}"));
-    Problem::find(code).map(|_| ()).ok_or_else(unknown)
 }
 
 #[derive(Deserialize)]
@@ -246,6 +241,10 @@ async fn wipe(State(shared): Handle) -> Answer {
     Ok(Json(json!({"links": Control::new(shared).wipe()})))
 }
 
+async fn codes() -> Answer {
+    Ok(Json(json!(Problem::codes())))
+}
+
 async fn clear_faults(State(shared): Handle) -> Answer {
     Control::new(shared).clear_faults();
     done()
@@ -302,12 +301,9 @@ async fn api_fault(State(shared): Handle, Json(body): Json<ApiFaultBody>) -> Ans
     let fault = match body.kind.as_str() {
         "rate_limited" => ApiFault::RateLimited(span),
         "timeout" => ApiFault::Timeout(span),
-        code => {
-            known_code(code)?;
-            ApiFault::Error(code.to_owned())
-        }
+        code => ApiFault::Error(code.to_owned()),
     };
-    Control::new(shared).fail_api(fault, body.count.unwrap_or(1), &body.on);
+    Control::new(shared).fail_api(fault, body.count.unwrap_or(1), &body.on)?;
     done()
 }
 

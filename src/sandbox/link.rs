@@ -13,6 +13,7 @@ use super::agenda::Slot;
 use super::clock::{belvo_time, millis};
 use super::institution::Institution;
 use super::quota::Quota;
+use super::verdict::Verdict;
 
 /// Belvo's word on a link (API reference, Links).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -162,6 +163,10 @@ impl LoginFailure {
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|row| row.1 == name).map(|row| row.0)
     }
+
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().map(|row| row.1)
+    }
 }
 
 /// What the bank will say to the next login with the stored credentials.
@@ -174,7 +179,7 @@ pub enum Login {
     TokenRequired,
     /// It refuses: `login_error`.
     Fails(LoginFailure),
-    /// Anything else from Belvo's error reference, such as `institution_down` or `too_many_sessions`.
+    /// Anything else from Belvo's error reference, such as `institution_down` or `too_many_sessions`, by its code.
     Answers(String),
 }
 
@@ -245,7 +250,7 @@ pub(crate) struct Link {
     pub(crate) stale_in: String,
     pub(crate) fetch_resources: Vec<String>,
     /// What the bank will say next.
-    pub(crate) login: Login,
+    pub(crate) login: Verdict,
     /// Whether a refresh finds anything new: after a repair, none is a legal outcome.
     pub(crate) fresh_data: bool,
     pub(crate) failed_logins: u32,

@@ -5,7 +5,8 @@
 //! and faults in all of them. It shares no code with the rooms it tests (only the clock), so a mistake of ours about
 //! Belvo would have to be made twice to go unnoticed.
 //!
-//! A tour: `link` and `world` are the state; `bank` is a login, within the limits of `quota`; `agenda` is when Belvo does
+//! A tour: `link` and `world` are the state; `bank` is a login, within the limits of `quota`, with
+//! what a `verdict` or a `fault` has made of it; `agenda` is when Belvo does
 //! something by itself, `schedule` and `consent` what that is; `webhook` and `family` are what is said, `post_box` where it waits and
 //! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`; `widget` and `portal` are the pages
 //! a user would see.
@@ -35,6 +36,7 @@ mod fault;
 mod post_box;
 mod quota;
 mod rate_limit;
+mod verdict;
 mod world;
 
 mod bank;

@@ -93,6 +93,14 @@ impl Problem {
         KNOWN.iter().find(|row| row.0 == code).map(|&(code, status, message)| Self::new(status, code, message))
     }
 
+    /// Every code that can be asked for, spelt as [`Self::find`] and the faults understand it.
+    pub(crate) fn codes() -> Vec<String> {
+        let known = KNOWN.iter().map(|row| row.0);
+        let others = ["forbidden_html", "link_refreshed", "login_error", "token_required"];
+        let messages = LoginFailure::names().map(|name| format!("login_error:{name}"));
+        known.chain(others).map(str::to_owned).chain(messages).collect()
+    }
+
     /// [`Self::find`] for the codes this program itself spells.
     pub(crate) fn of(code: &'static str) -> Self {
         Self::find(code).expect("every code spelt in the sandbox is in the table")

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::agenda::Planned;
 use super::control::ControlError;
 use super::institution::Access;
-use super::link::{AccessMode, Link, LinkStatus, Login, LoginFailure};
+use super::link::{AccessMode, Link, LinkStatus, LoginFailure};
+use super::verdict::Verdict;
 use super::webhook::Webhook;
 use super::world::{Rules, World};
 
@@ -87,14 +88,14 @@ impl Link {
     /// What the bank has to say to a scheduled refresh.
     fn scheduled_outcome(&self) -> RefreshOutcome {
         match (&self.login, self.institution.access) {
-            (Login::Works, Access::Token) | (Login::TokenRequired, _) => RefreshOutcome::TokenRequired,
-            (Login::Works, _) => RefreshOutcome::Ok,
+            (Verdict::Works, Access::Token) | (Verdict::TokenRequired, _) => RefreshOutcome::TokenRequired,
+            (Verdict::Works, _) => RefreshOutcome::Ok,
             // A consent has no credentials that could be wrong; "try again later" is no verdict on them.
-            (Login::Fails(_), Access::Consent) | (Login::Fails(LoginFailure::Unexpected), _) => {
+            (Verdict::Fails(_), Access::Consent) | (Verdict::Fails(LoginFailure::Unexpected), _) => {
                 RefreshOutcome::InstitutionDown
             }
-            (Login::Fails(_), _) => RefreshOutcome::LoginError,
-            (Login::Answers(_), _) => RefreshOutcome::InstitutionDown,
+            (Verdict::Fails(_), _) => RefreshOutcome::LoginError,
+            (Verdict::Answers(_), _) => RefreshOutcome::InstitutionDown,
         }
     }
 }
@@ -129,12 +130,12 @@ impl World {
             }
             RefreshOutcome::LoginError => {
                 let failure = match &link.login {
-                    Login::Fails(failure) => *failure,
+                    Verdict::Fails(failure) => *failure,
                     _ => LoginFailure::InvalidCredentials,
                 };
                 // What the bank would say to a link that Belvo holds for broken is not found out by saying so again.
                 if link.status != LinkStatus::Invalid {
-                    link.login = Login::Fails(failure);
+                    link.login = Verdict::Fails(failure);
                 }
                 // One refresh is several logins, one for each resource.
                 link.failed_logins = link.failed_logins.max(self.rules.logins_until_invalid);
@@ -144,7 +145,7 @@ impl World {
             }
             RefreshOutcome::TokenRequired => {
                 if link.status != LinkStatus::TokenRequired {
-                    link.login = Login::TokenRequired;
+                    link.login = Verdict::TokenRequired;
                 }
                 link.status = LinkStatus::TokenRequired;
                 let webhook = Webhook::token_required(link, request_id);

@@ -225,20 +225,51 @@ async fn the_api_goes_wrong_on_demand() {
         ("access_to_resource_denied", 403),
         ("operational_limits_reached", 400),
     ] {
-        bench.control.fail_api(ApiFault::Error(code.into()), 1, "POST /api/accounts/");
+        bench.control.fail_api(ApiFault::Error(code.into()), 1, "POST /api/accounts/").unwrap();
         assert_eq!(bench.get("/api/links/").await.0, 200, "the fault is not meant for this call");
         assert_eq!(bench.log_in(link).await, (status, code.to_owned()));
         assert_eq!(bench.log_in(link).await.0, 201);
     }
-    bench.control.fail_api(ApiFault::Timeout(Duration::from_millis(1)), 1, "");
+    bench.control.fail_api(ApiFault::Timeout(Duration::from_millis(1)), 1, "").unwrap();
     assert_eq!(bench.log_in(link).await, (408, "request_timeout".into()));
-    bench.control.fail_api(ApiFault::RateLimited(Duration::from_secs(7)), 1, "");
+    bench.control.fail_api(ApiFault::RateLimited(Duration::from_secs(7)), 1, "").unwrap();
     let url = format!("{}/api/links/", bench.sandbox.url());
     let response = bench.client.get(url).basic_auth("sandbox", Some("sandbox")).send().await.unwrap();
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "7"));
-    bench.control.fail_api(ApiFault::Error("forbidden_html".into()), 1, "");
+    bench.control.fail_api(ApiFault::Error("forbidden_html".into()), 1, "").unwrap();
     assert_eq!(bench.get("/api/links/").await, (403, Value::Null));
+    let unknown = bench.control.fail_api(ApiFault::Error("no_such_code".into()), 1, "").unwrap_err().to_string();
+    assert!(unknown.contains("`no_such_code`") && unknown.contains("/sandbox/codes"), "{unknown}");
+    assert!(bench.control.set_login(link, Login::Answers("no_such_code".into())).is_err());
     bench.control.set_login(link, Login::Answers("too_many_sessions".into())).unwrap();
     assert_eq!(bench.log_in(link).await.1, "too_many_sessions");
     assert_eq!(bench.status(link).await, "valid");
+}
+
+#[tokio::test]
+async fn a_token_can_be_wanted_by_any_call_that_names_a_link() {
+    let bench = Bench::new().await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    let refresh = format!("/api/links/{link}/refresh/");
+    for (path, body) in [("/api/owners/", json!({"link": link})), (refresh.as_str(), Value::Null)] {
+        let fault = json!({"kind": "token_required"});
+        assert_eq!(bench.post("/sandbox/faults/api", fault).await.0, 200);
+        assert_eq!(bench.get("/api/links/").await.0, 200, "a call that names no link is not meant");
+        let (status, error) = bench.refused(Method::POST, path, body).await;
+        assert_eq!((status, &error["code"], &error["link"]), (428, &json!("token_required"), &json!(link)));
+        let resumed = json!({"session": error["session"], "link": link, "token": "123456"});
+        assert_eq!(bench.call(Method::PATCH, "/api/links/", resumed).await.0, 200);
+    }
+}
+
+/// Whoever is refused is pointed to two lists; they are the same.
+#[tokio::test]
+async fn every_code_that_can_be_asked_for_is_listed() {
+    let bench = Bench::new().await;
+    let readme = include_str!("../../scenarios/README.md");
+    for code in bench.get("/sandbox/codes").await.1.as_array().unwrap() {
+        let code = code.as_str().unwrap();
+        assert!(readme.contains(&format!("`{code}`")), "scenarios/README.md does not list {code}");
+        assert_eq!(bench.post("/sandbox/faults/api", json!({"kind": code})).await.0, 200, "{code}");
+    }
 }

@@ -150,7 +150,7 @@ async fn the_strings_can_be_pulled_over_http() {
 async fn stopping_does_not_wait_for_the_future() {
     let bench = Bench::with(|config| config.data_delay = Duration::from_secs(3_600)).await;
     bench.control.create_link("erebor_mx_retail", RECURRENT, None).unwrap();
-    bench.control.fail_api(ApiFault::Timeout(Duration::from_secs(3_600)), 1, "");
+    bench.control.fail_api(ApiFault::Timeout(Duration::from_secs(3_600)), 1, "").unwrap();
     let url = format!("{}/api/links/", bench.sandbox.url());
     let request = bench.client.get(url).basic_auth("sandbox", Some("sandbox"));
     let hanging = tokio::spawn(request.send());

@@ -43,7 +43,7 @@ impl Player<'_> {
             }
             BelvoDeed::SetsStatus { link, status } => self.control.set_status(self.id(link)?, *status)?,
             BelvoDeed::Fails { on, error, times } => {
-                self.control.fail_api(ApiFault::Error(error.clone()), *times, on);
+                self.control.fail_api(ApiFault::Error(error.clone()), *times, on)?;
             }
             BelvoDeed::Mishandles { fault, times } => self.control.fail_webhooks(fault.clone(), *times),
             BelvoDeed::HasNothingNew { link } => self.control.set_fresh_data(self.id(link)?, false)?,

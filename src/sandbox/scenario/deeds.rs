@@ -9,8 +9,8 @@ use super::reader::{ScenarioError, read_expectation};
 use super::script::{
     Answer, AppDeed, BelvoDeed, Call, Deed, NOTICES, Name, STATES, SentWebhook, Until, UserDeed, Wait,
 };
-use crate::sandbox::problem::Problem;
-use crate::sandbox::{Login, WebhookFault};
+use crate::sandbox::verdict::{ApiAnswer, Verdict};
+use crate::sandbox::{ApiFault, Login, WebhookFault};
 
 /// How long a wait lasts unless the step says otherwise.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -100,7 +100,7 @@ fn read_belvo(fields: &mut Fields<'_>, names: &[Name]) -> Result<BelvoDeed, Scen
         }
         "fails" => {
             let error = fields.required("error")?;
-            check_code(fields, &error)?;
+            ApiAnswer::of(ApiFault::Error(error.clone())).map_err(|wrong| fields.error(wrong.to_string()))?;
             BelvoDeed::Fails { on: fields.text("call")?.unwrap_or_default(), error, times: fields.count("times", 1)? }
         }
         "mishandles" => {
@@ -149,15 +149,8 @@ fn read_webhook(fields: &mut Fields<'_>) -> Result<SentWebhook, ScenarioError> {
 
 fn read_login(fields: &mut Fields<'_>) -> Result<Login, ScenarioError> {
     let login = Login::from_name(&fields.required("bank")?);
-    if let Login::Answers(code) = &login {
-        check_code(fields, code)?;
-    }
+    Verdict::of(login.clone()).map_err(|wrong| fields.error(wrong.to_string()))?;
     Ok(login)
-}
-
-fn check_code(fields: &Fields<'_>, code: &str) -> Result<(), ScenarioError> {
-    let unknown = || fields.error(format!("Belvo documents no error `{code}`"));
-    Problem::find(code).map(|_| ()).ok_or_else(unknown)
 }
 
 fn read_user(fields: &mut Fields<'_>, names: &[Name]) -> Result<UserDeed, ScenarioError> {
