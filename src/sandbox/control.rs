@@ -230,7 +230,10 @@ impl Control {
 
     /// Calls off all faults that have not happened yet. Webhooks that wait to be reordered are lost.
     pub fn clear_faults(&self) {
-        self.shared.world().faults.clear();
+        self.shared.change(|world, _| {
+            world.faults.clear();
+            world.post_box.let_go();
+        });
     }
 
     /// Where webhooks go from now on; none: they are recorded and not sent.

@@ -187,6 +187,11 @@ impl PostBox {
         self.held.clear();
     }
 
+    /// Forgets the webhooks that were held back for others, which will not come.
+    pub(crate) fn let_go(&mut self) {
+        self.held.clear();
+    }
+
     /// The attempts after the `after`th, which are numbered in order.
     pub(crate) fn deliveries_after(&self, after: u64) -> impl Iterator<Item = &Delivery> {
         let start = self.deliveries.partition_point(|delivery| delivery.seq <= after);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use relink::sandbox::{ApiFault, DeliveryOutcome, LinkStatus, NewWebhook, PayloadShape, RefreshOutcome, WebhookFault};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -88,6 +89,17 @@ async fn webhooks_go_wrong_on_demand() {
     control.send_webhook(Uuid::nil(), new);
     control.advance(Duration::from_secs(5));
     assert_eq!(bench.webhook().await["link_id"], json!(Uuid::nil()));
+}
+
+#[tokio::test]
+async fn a_fault_that_is_called_off_holds_nothing_back() {
+    let bench = Bench::new().await;
+    bench.control.fail_webhooks(WebhookFault::Reorder, 3);
+    let sent = json!({"link": Uuid::nil(), "webhook_type": "LINK", "webhook_code": "token_required"});
+    assert_eq!(bench.post("/sandbox/webhooks", sent).await.0, 200);
+    assert!(bench.control.settled().now_or_never().is_none(), "it waits for two more");
+    assert_eq!(bench.call(Method::DELETE, "/sandbox/faults", Value::Null).await.0, 200);
+    assert!(bench.control.settled().now_or_never().is_some_and(|settled| settled.is_ok()));
 }
 
 #[tokio::test]
