@@ -122,7 +122,7 @@ impl World {
         Ok(id)
     }
 
-    /// `PATCH /api/links/` and its like: the user typed the token of a 428.
+    /// `PATCH /api/links/` and its like: the user typed the token of a 428, or confirmed without one if none is expected.
     pub(crate) fn resume(
         &mut self,
         now: i64,
@@ -134,12 +134,15 @@ impl World {
         let Some(found) = found.filter(|found| self.links.contains_key(&found.link)) else {
             return Err(Problem::of("not_found"));
         };
+        if found.expects_token && token.is_none() {
+            return Err(Problem::field("token", "required", "This field is required."));
+        }
         self.sessions.remove(session);
         if now >= found.expires_at {
             return Err(Problem::of("session_expired"));
         }
         self.has_update_mode(found.link)?;
-        if token.is_some_and(|token| token.starts_with(WRONG)) {
+        if found.expects_token && token.is_none_or(|token| token.starts_with(WRONG)) {
             // What Belvo says to a wrong token is not documented; asking again is what its widget does.
             return Err(self.ask_for_token(now, found.link));
         }
@@ -169,11 +172,14 @@ impl World {
                 return Err(Problem::login_error(*failure));
             }
             Verdict::Answers(problem) => return Err(problem.clone()),
-            Verdict::Works | Verdict::TokenRequired | Verdict::Fails(_) => {}
+            Verdict::Works | Verdict::TokenRequired | Verdict::QrRequired | Verdict::Fails(_) => {}
         }
         let asks = link.institution.access == Access::Token || matches!(login, Verdict::TokenRequired);
-        if asks && token.is_none_or(|token| token.starts_with(WRONG)) {
-            link.login = Verdict::TokenRequired;
+        let shows_qr = matches!(login, Verdict::QrRequired);
+        if shows_qr || asks && token.is_none_or(|token| token.starts_with(WRONG)) {
+            if !shows_qr {
+                link.login = Verdict::TokenRequired;
+            }
             if link.status != LinkStatus::Unconfirmed {
                 link.status = LinkStatus::TokenRequired;
             }
@@ -221,7 +227,7 @@ impl World {
                 link.last_accessed_at = Some(now);
                 Ok(())
             }
-            Verdict::Works | Verdict::TokenRequired => {
+            Verdict::Works | Verdict::TokenRequired | Verdict::QrRequired => {
                 link.status = LinkStatus::TokenRequired;
                 Err(self.ask_for_token(now, id))
             }
@@ -312,11 +318,13 @@ impl World {
         self.close_session(id);
         let session = self.uuid().simple().to_string();
         let expires_at = now + Rules::SESSION_LIFE_MS;
+        let mut expects_token = true;
         if let Some(link) = self.links.get_mut(&id) {
             link.session = Some(session.clone());
+            expects_token = !matches!(link.login, Verdict::QrRequired);
         }
-        self.sessions.insert(session.clone(), Session { link: id, expires_at });
-        Problem::token_required(id, &session, Rules::SESSION_LIFE_MS / 1_000)
+        self.sessions.insert(session.clone(), Session { link: id, expires_at, expects_token });
+        Problem::token_required(id, &session, Rules::SESSION_LIFE_MS / 1_000, expects_token)
     }
 
     /// Voids the MFA session of a link, if one is open.

@@ -177,6 +177,8 @@ pub enum Login {
     Works,
     /// It asks for a one-time token: 428.
     TokenRequired,
+    /// It shows a QR code to confirm with: 428, whose session is resumed without a token (`expects_user_input` false).
+    QrRequired,
     /// It refuses: `login_error`.
     Fails(LoginFailure),
     /// Anything else from Belvo's error reference, such as `institution_down` or `too_many_sessions`, by its code.
@@ -184,11 +186,13 @@ pub enum Login {
 }
 
 impl Login {
-    /// From its name in the control API: `works`, `token_required`, a login failure, or an error code.
+    /// From its name in the control API: `works`, `token_required`, `qr_required`, a login failure, or an
+    /// error code.
     pub fn from_name(name: &str) -> Self {
         match name {
             "works" => Self::Works,
             "token_required" => Self::TokenRequired,
+            "qr_required" => Self::QrRequired,
             name => LoginFailure::from_name(name).map_or_else(|| Self::Answers(name.to_owned()), Self::Fails),
         }
     }

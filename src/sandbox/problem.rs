@@ -139,8 +139,14 @@ impl Problem {
         problem
     }
 
-    /// The 428: the one error that names the link, and carries the session to resume.
-    pub(crate) fn token_required(link: Uuid, session: &str, expiry_secs: i64) -> Self {
+    /// The 428: the one error that names the link, and carries the session to resume. A QR code is confirmed elsewhere,
+    /// and no token is expected for it.
+    pub(crate) fn token_required(link: Uuid, session: &str, expiry_secs: i64, expects_token: bool) -> Self {
+        let (kind, instructions) = if expects_token {
+            ("numeric", "Use this code to generate the token")
+        } else {
+            ("QR", "Scan this code with the application of your bank")
+        };
         Self::new(428, "token_required", "A MFA token is required by the institution to login")
             .with("session", json!(session))
             .with("expiry", json!(expiry_secs))
@@ -148,10 +154,10 @@ impl Problem {
             .with(
                 "token_generation_data",
                 json!({
-                    "instructions": "Use this code to generate the token",
-                    "type": "numeric",
+                    "instructions": instructions,
+                    "type": kind,
                     "value": "12345",
-                    "expects_user_input": true,
+                    "expects_user_input": expects_token,
                 }),
             )
     }

@@ -88,7 +88,9 @@ impl Link {
     /// What the bank has to say to a scheduled refresh.
     fn scheduled_outcome(&self) -> RefreshOutcome {
         match (&self.login, self.institution.access) {
-            (Verdict::Works, Access::Token) | (Verdict::TokenRequired, _) => RefreshOutcome::TokenRequired,
+            (Verdict::Works, Access::Token) | (Verdict::TokenRequired | Verdict::QrRequired, _) => {
+                RefreshOutcome::TokenRequired
+            }
             (Verdict::Works, _) => RefreshOutcome::Ok,
             // A consent has no credentials that could be wrong; "try again later" is no verdict on them.
             (Verdict::Fails(_), Access::Consent) | (Verdict::Fails(LoginFailure::Unexpected), _) => {
@@ -144,7 +146,7 @@ impl World {
                 self.post(now, now, webhook);
             }
             RefreshOutcome::TokenRequired => {
-                if link.status != LinkStatus::TokenRequired {
+                if link.status != LinkStatus::TokenRequired && !matches!(link.login, Verdict::QrRequired) {
                     link.login = Verdict::TokenRequired;
                 }
                 link.status = LinkStatus::TokenRequired;

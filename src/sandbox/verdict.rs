@@ -15,6 +15,7 @@ use super::problem::Problem;
 pub(crate) enum Verdict {
     Works,
     TokenRequired,
+    QrRequired,
     Fails(LoginFailure),
     Answers(Problem),
 }
@@ -24,6 +25,7 @@ impl Verdict {
         let code = match login {
             Login::Works => return Ok(Self::Works),
             Login::TokenRequired => return Ok(Self::TokenRequired),
+            Login::QrRequired => return Ok(Self::QrRequired),
             Login::Fails(failure) => return Ok(Self::Fails(failure)),
             Login::Answers(code) => code,
         };

@@ -22,6 +22,8 @@ use super::webhook::PayloadShape;
 pub(crate) struct Session {
     pub(crate) link: Uuid,
     pub(crate) expires_at: i64,
+    /// `expects_user_input` of the 428.
+    pub(crate) expects_token: bool,
 }
 
 /// A widget access token.

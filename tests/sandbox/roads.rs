@@ -46,6 +46,44 @@ async fn heimdall_asks_for_a_token_every_time() {
 }
 
 #[tokio::test]
+async fn a_session_is_resumed_with_its_token_unless_it_expects_none() {
+    let bench = Bench::new().await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    let path = format!("/sandbox/links/{link}/login");
+    let asked = async |login: &str| {
+        assert_eq!(bench.post(&path, json!({"login": login})).await.0, 200);
+        let (status, error) = bench.refused(Method::POST, "/api/owners/", json!({"link": link})).await;
+        assert_eq!((status, bench.status(link).await.as_str()), (428, "token_required"));
+        let data = &error["token_generation_data"];
+        (error["session"].clone(), data["type"].clone(), data["expects_user_input"].clone())
+    };
+    let (session, kind, expects_input) = asked("token_required").await;
+    assert_eq!((kind, expects_input), (json!("numeric"), json!(true)));
+    let body = json!({"session": session, "link": link});
+    for resource in ["/api/links/", "/api/owners/"] {
+        let (status, error) = bench.refused(Method::PATCH, resource, body.clone()).await;
+        assert_eq!((status, &error["code"], &error["field"]), (400, &json!("required"), &json!("token")));
+    }
+    let mut with_token = body;
+    with_token["token"] = json!("123456");
+    let (status, error) = bench.refused(Method::PATCH, "/api/invoices/", with_token.clone()).await;
+    assert_eq!((status, &error["code"]), (400, &json!("unsupported_operation")));
+    assert_eq!(bench.status(link).await, "token_required", "none of these spent the session");
+    let (status, owners) = bench.call(Method::PATCH, "/api/owners/", with_token).await;
+    assert_eq!((status, owners.as_array().map(Vec::len)), (200, Some(1)));
+
+    let (session, kind, expects_input) = asked("qr_required").await;
+    assert_eq!((kind, expects_input), (json!("QR"), json!(false)));
+    let body = json!({"session": session, "link": link});
+    assert_eq!(bench.call(Method::PATCH, "/api/links/", body).await.0, 200);
+    assert_eq!(bench.status(link).await, "valid");
+    assert_eq!(bench.post(&path, json!({"login": "qr_required"})).await.0, 200);
+    let put = json!({"password": "new", "token": "123456"});
+    let (status, error) = bench.refused(Method::PUT, &format!("/api/links/{link}/"), put).await;
+    assert_eq!((status, &error["token_generation_data"]["type"]), (428, &json!("QR")));
+}
+
+#[tokio::test]
 async fn six_failed_logins_make_a_link_invalid() {
     let bench = Bench::new().await;
     let link = bench.control.add_link("erebor_mx_retail", AccessMode::Single, None).unwrap();

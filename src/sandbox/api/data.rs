@@ -146,6 +146,11 @@ pub(super) async fn retrieve(
 pub(super) async fn resume(resource: &'static str, State(shared): Context, body: Bytes) -> Result<Response, Problem> {
     let body = object(&body)?;
     shared.change(|world, now| {
+        let session = world.sessions.get(required(&body, "session")?);
+        let link = session.and_then(|session| world.links.get(&session.link));
+        if link.is_some_and(|link| !link.institution.resources.contains(&name_of(resource).as_str())) {
+            return Err(Problem::of("unsupported_operation"));
+        }
         let id = resume_session(world, now, &body)?;
         Ok(Json(collect(world, id, resource)).into_response())
     })
