@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use reqwest::redirect::Policy;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -189,7 +190,9 @@ impl Sandbox {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         crate::tls::install();
-        let client = reqwest::Client::builder().no_proxy().build().map_err(SandboxError::Client)?;
+        // Belvo takes any answer but 2xx for a failure; nothing says that it goes where a redirect points.
+        let client = reqwest::Client::builder().no_proxy().redirect(Policy::none());
+        let client = client.build().map_err(SandboxError::Client)?;
 
         let shared = Arc::new(Shared::new(config));
         let tasks = TaskTracker::new();

@@ -37,6 +37,16 @@ async fn a_refused_webhook_comes_back_five_times() {
 }
 
 #[tokio::test]
+async fn a_redirect_is_a_failure_and_no_address() {
+    let bench = Bench::new().await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    bench.answers.send(Answer::Redirect).unwrap();
+    bench.control.scheduled_refresh(link, RefreshOutcome::LoginError).unwrap();
+    let delivery = bench.control.wait_for_delivery(0, |_| true).await.unwrap();
+    assert_eq!(delivery.outcome, DeliveryOutcome::Answered(307));
+}
+
+#[tokio::test]
 async fn a_slow_answer_holds_up_nobody_else() {
     let mut bench = Bench::with(|config| {
         config.deliveries_at_once = 2;
