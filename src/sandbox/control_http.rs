@@ -17,7 +17,7 @@
 //! | `POST /sandbox/faults/api` | `{kind, count?, on?, secs?}`, see below | for the next `count` |
 //! | `GET /sandbox/codes` | | the codes of errors that can be asked for |
 //! | `DELETE /sandbox/faults` | | none any more |
-//! | `POST /sandbox/webhook` | `{url, authorization?}` | where webhooks go |
+//! | `POST /sandbox/webhook` | `{url, authorization?}` | where webhooks go; nowhere, if `url` is null |
 //! | `POST /sandbox/payload-shape` | `{shape}`, a [`PayloadShape`] | |
 //! | `POST /sandbox/webhooks` | `{link, webhook_type, webhook_code, …}`, see [`NewWebhook`] | sent by hand |
 //! | `GET /sandbox/deliveries?after=N&wait_ms=M` | | attempts after the Nth; waits M ms for one |
@@ -40,7 +40,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -55,6 +55,7 @@ use super::link::{AccessMode, LinkStatus, Login, RefreshRate};
 use super::problem::Problem;
 use super::schedule::RefreshOutcome;
 use super::webhook::{Correction, PayloadShape};
+use super::world::{is_header_value, is_webhook_url};
 
 type Handle = State<Arc<Shared>>;
 type Answer = Result<Json<Value>, Refusal>;
@@ -211,28 +212,38 @@ async fn correction(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Jso
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum ConsentBody {
-    AboutToExpire { within_secs: Option<u64> },
+#[serde(rename_all = "snake_case")]
+enum ConsentEvent {
+    AboutToExpire,
     Expire,
     Unrecoverable,
     TemporarilyUnavailable,
     Renew,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsentBody {
+    event: ConsentEvent,
+    within_secs: Option<u64>,
+}
+
 async fn consent(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<ConsentBody>) -> Answer {
     const SEVEN_DAYS_SECS: u64 = 7 * 24 * 3600;
     let control = Control::new(shared);
-    match body {
-        ConsentBody::AboutToExpire { within_secs } => {
+    match (body.event, body.within_secs) {
+        (ConsentEvent::AboutToExpire, within_secs) => {
             control.consent_about_to_expire(id, Duration::from_secs(within_secs.unwrap_or(SEVEN_DAYS_SECS)))?;
         }
-        ConsentBody::Expire => control.expire_consent(id)?,
-        ConsentBody::Unrecoverable => control.lose_consent_resources(id, ConsentLack::Unrecoverable)?,
-        ConsentBody::TemporarilyUnavailable => {
+        (_, Some(_)) => {
+            return Err(Refusal(StatusCode::BAD_REQUEST, "within_secs is for about_to_expire".to_owned()));
+        }
+        (ConsentEvent::Expire, None) => control.expire_consent(id)?,
+        (ConsentEvent::Unrecoverable, None) => control.lose_consent_resources(id, ConsentLack::Unrecoverable)?,
+        (ConsentEvent::TemporarilyUnavailable, None) => {
             control.lose_consent_resources(id, ConsentLack::TemporarilyUnavailable)?;
         }
-        ConsentBody::Renew => control.renew_consent(id)?,
+        (ConsentEvent::Renew, None) => control.renew_consent(id)?,
     }
     done()
 }
@@ -310,11 +321,19 @@ async fn api_fault(State(shared): Handle, Json(body): Json<ApiFaultBody>) -> Ans
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TargetBody {
+    /// Null for nowhere; it has to be said.
+    #[serde(deserialize_with = "Option::deserialize")]
     url: Option<String>,
     authorization: Option<SecretString>,
 }
 
 async fn webhook_target(State(shared): Handle, Json(body): Json<TargetBody>) -> Answer {
+    if body.url.as_deref().is_some_and(|url| !is_webhook_url(url)) {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "url must be an http or https address, or null".to_owned()));
+    }
+    if body.authorization.as_ref().is_some_and(|value| !is_header_value(value.expose_secret())) {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "authorization cannot be sent in a header".to_owned()));
+    }
     Control::new(shared).set_webhook(body.url, body.authorization);
     done()
 }

@@ -53,6 +53,16 @@ impl DeliveryOutcome {
     pub fn is_ok(&self) -> bool {
         matches!(self, Self::Answered(status) if (200..300).contains(status))
     }
+
+    /// What went wrong on the way, in words; nothing if it arrived, or was never sent.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match self {
+            Self::Answered(status) if !self.is_ok() => Some(format!("answered {status}")),
+            Self::TimedOut => Some("no answer in time".to_owned()),
+            Self::Failed(reason) => Some(reason.clone()),
+            Self::Answered(_) | Self::Dropped | Self::NoUrl => None,
+        }
+    }
 }
 
 /// The record of one attempt.

@@ -48,6 +48,16 @@ pub(crate) struct Target {
     pub(crate) authorization: Option<SecretString>,
 }
 
+/// Whether webhooks can be sent there.
+pub(crate) fn is_webhook_url(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+/// Whether this can be an `Authorization` value.
+pub(crate) fn is_header_value(value: &str) -> bool {
+    axum::http::HeaderValue::from_str(value).is_ok()
+}
+
 /// The numbers Belvo's behaviour depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {

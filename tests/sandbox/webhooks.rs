@@ -1,5 +1,7 @@
 //! Delivery: retries, faults, old shapes; the control API; and an orderly stop.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -34,6 +36,34 @@ async fn a_refused_webhook_comes_back_five_times() {
     }
     bench.control.settled().await.unwrap();
     assert_eq!(bench.control.deliveries(0).len(), 6, "after the fifth retry it is lost");
+}
+
+#[tokio::test]
+async fn a_webhook_that_does_not_arrive_is_in_the_log_without_its_body() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&log);
+    let subscriber = tracing_subscriber::fmt().with_writer(move || Log(Arc::clone(&writer))).finish();
+    let _for_this_thread = tracing::subscriber::set_default(subscriber);
+    let bench = Bench::new().await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, Some("user-1")).unwrap();
+    bench.answers.send(Answer::Status(503)).unwrap();
+    bench.control.scheduled_refresh(link, RefreshOutcome::LoginError).unwrap();
+    bench.control.wait_for_delivery(0, |_| true).await.unwrap();
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("WARN") && log.contains("answered 503") && log.contains(&link.to_string()), "{log}");
+    assert!(!log.contains("user-1") && !log.contains("typed-into"), "{log}");
+}
+
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test]
@@ -142,6 +172,12 @@ async fn the_strings_can_be_pulled_over_http() {
     assert_eq!(bench.post(&path("login"), json!({"login": "locked"})).await.0, 200);
     assert_eq!(bench.post(&path("fresh-data"), json!({"fresh": false})).await.0, 200);
     assert_eq!(bench.post(&path("consent"), json!({"event": "expire"})).await.0, 400);
+    let brazil = bench.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
+    let path_of = |what: &str| format!("/sandbox/links/{brazil}/{what}");
+    for wrong in [json!({"event": "expire", "within_secs": 1}), json!({"event": "renew", "at": 1})] {
+        let (status, _) = bench.post(&path_of("consent"), wrong.clone()).await;
+        assert!((400..500).contains(&status), "{wrong}: {status}");
+    }
     assert_eq!(bench.post("/sandbox/faults/webhooks", json!({"kind": "drop"})).await.0, 200);
     assert_eq!(bench.post("/sandbox/faults/api", json!({"kind": "institution_down", "on": "/api/"})).await.0, 200);
     assert_eq!(bench.get("/api/links/").await.0, 400);
@@ -162,10 +198,14 @@ async fn the_strings_can_be_pulled_over_http() {
     assert_eq!((status, &list[0]["outcome"], &list[0]["detail"]), (200, &json!("answered"), &json!(200)));
     assert_eq!(bench.post(&format!("/sandbox/deliveries/{}/replay", last.seq), json!({})).await.0, 200);
     bench.control.wait_for_delivery(last.seq, |found| found.body == last.body).await.unwrap();
-    assert_eq!(bench.post("/sandbox/wipe", Value::Null).await.1["links"], 1);
+    assert_eq!(bench.post("/sandbox/wipe", Value::Null).await.1["links"], 2);
     assert_eq!(bench.post(&path("repair"), Value::Null).await.0, 404);
-    let nowhere = json!({"url": null});
-    assert_eq!(bench.post("/sandbox/webhook", nowhere).await.0, 200);
+    assert_eq!(bench.post("/sandbox/webhook", json!({"url": null})).await.0, 200);
+    let line = json!({"url": "http://127.0.0.1:1/", "authorization": "Bearer a\nb"});
+    for wrong in [json!({}), json!({"url": "127.0.0.1:1"}), line] {
+        let (status, _) = bench.post("/sandbox/webhook", wrong.clone()).await;
+        assert!((400..500).contains(&status), "{wrong}: {status}");
+    }
 }
 
 #[tokio::test]
