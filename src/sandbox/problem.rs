@@ -50,7 +50,6 @@ const KNOWN: &[(&str, u16, &str)] = &[
         408,
         "The request timed out, you can retry asking for less data by changing your query parameters",
     ),
-    ("throttled", 429, "Request was throttled."),
     (
         "service_unavailable",
         500,
@@ -83,6 +82,7 @@ impl Problem {
         match code {
             // The last minute of the cool-down, rounded down.
             "link_refreshed" => return Some(Self::link_refreshed(0)),
+            "throttled" => return Some(Self::throttled(1)),
             "login_error" => return Some(Self::login_error(LoginFailure::InvalidCredentials)),
             // Too many requests in a row are refused by the proxy in front of the API, in HTML.
             "forbidden_html" => {
@@ -96,7 +96,7 @@ impl Problem {
     /// Every code that can be asked for, spelt as [`Self::find`] and the faults understand it.
     pub(crate) fn codes() -> Vec<String> {
         let known = KNOWN.iter().map(|row| row.0);
-        let others = ["forbidden_html", "link_refreshed", "login_error", "token_required"];
+        let others = ["forbidden_html", "link_refreshed", "login_error", "throttled", "token_required"];
         let messages = LoginFailure::names().map(|name| format!("login_error:{name}"));
         known.chain(others).map(str::to_owned).chain(messages).collect()
     }
