@@ -288,6 +288,11 @@ impl Control {
         self.shared.world().post_box.deliveries_after(after).cloned().collect()
     }
 
+    /// The same, but so many at most.
+    pub fn deliveries_page(&self, after: u64, limit: usize) -> Vec<Delivery> {
+        self.shared.world().post_box.deliveries_after(after).take(limit).cloned().collect()
+    }
+
     /// Waits for the first attempt after the `after`th that this is true of.
     pub async fn wait_for_delivery(
         &self,

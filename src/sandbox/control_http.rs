@@ -20,7 +20,7 @@
 //! | `POST /sandbox/webhook` | `{url, authorization?}` | where webhooks go; nowhere, if `url` is null |
 //! | `POST /sandbox/payload-shape` | `{shape}`, a [`PayloadShape`] | |
 //! | `POST /sandbox/webhooks` | `{link, webhook_type, webhook_code, …}`, see [`NewWebhook`] | sent by hand |
-//! | `GET /sandbox/deliveries?after=N&wait_ms=M` | | attempts after the Nth; waits M ms for one |
+//! | `GET /sandbox/deliveries?after=N&limit=L&wait_ms=M` | | the L (100) attempts after the Nth; waits M ms for one |
 //! | `POST /sandbox/deliveries/{seq}/replay` | `{delay_ms?}` | the same body again |
 //! | `GET /sandbox/time` | | `{now, next_event}`: when the next thing happens, or the next webhook is due |
 //! | `POST /sandbox/advance` | `{secs}` or `{until}` | time goes forward, and what is planned happens; the same answer |
@@ -376,12 +376,18 @@ async fn send_webhook(State(shared): Handle, Json(body): Json<SendBody>) -> Answ
     done()
 }
 
+/// How many deliveries are answered at once, unless another `limit` is given.
+const DELIVERIES_DEFAULT: usize = 100;
+const DELIVERIES_MAX: usize = 1_000;
+
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DeliveriesQuery {
     #[serde(default)]
     after: u64,
     #[serde(default)]
     wait_ms: u64,
+    limit: Option<usize>,
 }
 
 async fn deliveries(State(shared): Handle, Query(query): Query<DeliveriesQuery>) -> Answer {
@@ -391,7 +397,8 @@ async fn deliveries(State(shared): Handle, Query(query): Query<DeliveriesQuery>)
         // Nothing in time is an empty list, not an error.
         let _in_time = tokio::time::timeout(wait, control.wait_for_delivery(query.after, |_| true)).await;
     }
-    Ok(Json(json!(control.deliveries(query.after))))
+    let limit = query.limit.unwrap_or(DELIVERIES_DEFAULT).min(DELIVERIES_MAX);
+    Ok(Json(json!(control.deliveries_page(query.after, limit))))
 }
 
 #[derive(Deserialize, Default)]
@@ -413,8 +420,10 @@ struct AdvanceBody {
     until: Option<String>,
 }
 
-/// How far time can be moved at once: what is planned happens on the way, and nobody else is answered meanwhile.
+/// How far time can be moved at once.
 const ADVANCE_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
+/// How far it moves before others get their turn: what is planned happens on the way, and nobody is answered meanwhile.
+const ADVANCE_STEP: Duration = Duration::from_secs(24 * 3_600);
 
 async fn advance(State(shared): Handle, Json(body): Json<AdvanceBody>) -> Answer {
     let control = Control::new(shared);
@@ -427,7 +436,12 @@ async fn advance(State(shared): Handle, Json(body): Json<AdvanceBody>) -> Answer
     if at_ms.saturating_sub(now_ms) > millis(ADVANCE_MAX) {
         return Err(Refusal(StatusCode::BAD_REQUEST, "time goes forward by a year at most".to_owned()));
     }
-    control.advance_to(at_ms);
+    let mut step_ms = now_ms;
+    while step_ms < at_ms {
+        step_ms = at_ms.min(step_ms.saturating_add(millis(ADVANCE_STEP)));
+        control.advance_to(step_ms);
+        tokio::task::yield_now().await;
+    }
     Ok(Json(told_time(&control)))
 }
 

@@ -168,6 +168,25 @@ async fn every_resource_of_an_institution_has_its_calls() {
 }
 
 #[tokio::test]
+async fn a_page_of_all_links_data_has_what_belongs_on_it() {
+    let bench = Bench::new().await;
+    for _ in 0..5 {
+        bench.control.create_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    }
+    let ids = async |path: &str| {
+        let (_, body) = bench.get(path).await;
+        assert_eq!(body["count"], 120);
+        body["results"].as_array().unwrap().iter().map(|item| item["id"].clone()).collect::<Vec<_>>()
+    };
+    let all = ids("/api/transactions/?page_size=1000").await;
+    assert_eq!(all.len(), 120);
+    for page in 1..=4 {
+        let some = ids(&format!("/api/transactions/?page_size=35&page={page}")).await;
+        assert_eq!(some, all[(page - 1) * 35..(page * 35).min(120)], "page {page}");
+    }
+}
+
+#[tokio::test]
 async fn deletion_is_limited_or_announced() {
     let mut bench = Bench::new().await;
     let links: Vec<Uuid> =

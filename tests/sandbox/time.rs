@@ -364,6 +364,26 @@ async fn time_passes_over_http() {
 }
 
 #[tokio::test]
+async fn others_have_their_turn_while_a_year_passes() {
+    let bench = Bench::with(|config| {
+        config.time = SandboxTime::Driven { from_ms: START_MS };
+        config.schedule = true;
+        config.webhook_url = None;
+    })
+    .await;
+    bench.control.add_fleet_link(link(RefreshRate::ThirtyDays)).unwrap();
+    assert_eq!(bench.post("/sandbox/advance", json!({"secs": 360 * 24 * 3_600})).await.0, 200);
+    bench.control.settled().await.unwrap();
+    let deliveries = bench.control.deliveries(0);
+    assert_eq!(deliveries.len(), 11);
+    assert!(
+        deliveries[0].at.as_str() < "2026-03-01",
+        "the first left when time was still on its way: {}",
+        deliveries[0].at
+    );
+}
+
+#[tokio::test]
 async fn by_the_wall_clock_the_schedule_runs_when_time_is_advanced() {
     let mut bench = Bench::with(|config| config.schedule = true).await;
     let id = bench.control.add_fleet_link(link(RefreshRate::SixHours)).unwrap();

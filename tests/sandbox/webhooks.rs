@@ -229,6 +229,23 @@ async fn the_strings_can_be_pulled_over_http() {
 }
 
 #[tokio::test]
+async fn deliveries_are_read_in_pieces() {
+    let bench = Bench::new().await;
+    for _ in 0..150 {
+        bench.control.send_webhook(Uuid::nil(), NewWebhook { webhook_type: "LINK".into(), ..NewWebhook::default() });
+    }
+    bench.control.settled().await.unwrap();
+    let seqs = async |query: &str| {
+        let (status, list) = bench.get(&format!("/sandbox/deliveries?{query}")).await;
+        assert_eq!(status, 200);
+        list.as_array().unwrap().iter().map(|found| found["seq"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(seqs("").await, (1..=100).collect::<Vec<_>>());
+    assert_eq!(seqs("after=100").await, (101..=150).collect::<Vec<_>>());
+    assert_eq!(seqs("after=5&limit=2").await, [6, 7]);
+}
+
+#[tokio::test]
 async fn stopping_does_not_wait_for_the_future() {
     let bench = Bench::with(|config| config.data_delay = Duration::from_secs(3_600)).await;
     bench.control.create_link("erebor_mx_retail", RECURRENT, None).unwrap();

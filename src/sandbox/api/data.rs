@@ -12,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::items::items;
+use super::items::{count, items};
 use super::links::resume_session;
-use super::list::{Params, page};
+use super::list::{Params, page, page_of};
 use super::{Context, object, receipt, required, required_id, wants_async};
 use crate::sandbox::institution::INSTITUTIONS;
 use crate::sandbox::problem::Problem;
@@ -99,11 +99,15 @@ pub(super) async fn list(
     Query(params): Query<Params>,
 ) -> Result<Response, Problem> {
     let world = shared.world();
-    let items: Vec<Value> = of_link(&world.links, params.get("link"))
-        .filter(|link| link.collected.contains(&name_of(resource)))
-        .flat_map(|link| items(resource, link))
-        .collect();
-    page(&items, &params, &uri, &headers, Value::clone)
+    let name = name_of(resource);
+    let links: Vec<_> =
+        of_link(&world.links, params.get("link")).filter(|link| link.collected.contains(&name)).collect();
+    // Each link has as many, so it is known which links are on a page.
+    let each = count(resource);
+    page_of(links.len() * each, &params, &uri, &headers, |range| {
+        let on_page = links.iter().skip(range.start / each.max(1)).flat_map(|link| items(resource, link));
+        on_page.skip(range.start % each.max(1)).take(range.len()).collect()
+    })
 }
 
 /// `POST /api/<resource>/`: one login at the bank, and the data of it.

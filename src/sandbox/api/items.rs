@@ -7,6 +7,19 @@ use uuid::Uuid;
 use crate::sandbox::clock::{belvo_date, belvo_time};
 use crate::sandbox::link::Link;
 
+/// How many of a resource a link has: the length of [`items`].
+pub(super) fn count(resource: &str) -> usize {
+    match resource {
+        "accounts" | "investments" => 2,
+        "bills" => 12,
+        "investment-transactions" | "tax-returns" => 6,
+        "invoices" => 30,
+        "recurring-expenses" => 4,
+        "transactions" => 24,
+        _ => 1,
+    }
+}
+
 /// The list behind `GET /api/<resource>/`.
 pub(super) fn items(resource: &str, link: &Link) -> Vec<Value> {
     match resource {
