@@ -35,9 +35,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::body::Bytes;
+use axum::extract::State;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use secrecy::{ExposeSecret, SecretString};
@@ -48,7 +47,8 @@ use uuid::Uuid;
 use super::Shared;
 use super::clock::{belvo_time, millis, parse_time};
 use super::consent::ConsentLack;
-use super::control::{Control, ControlError, NewWebhook};
+use super::control::{Control, NewWebhook};
+use super::control_json::{Asked, Body, InPath, Refusal};
 use super::fault::{ApiFault, WebhookFault};
 use super::fleet::NewFleetLink;
 use super::link::{AccessMode, LinkStatus, Login, RefreshRate};
@@ -86,31 +86,6 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/sandbox/advance", post(advance))
 }
 
-/// What could not be done, in words.
-struct Refusal(StatusCode, String);
-
-impl From<ControlError> for Refusal {
-    fn from(error: ControlError) -> Self {
-        let status = match &error {
-            ControlError::NoSuchLink(_) | ControlError::NoSuchDelivery(_) => StatusCode::NOT_FOUND,
-            ControlError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
-            ControlError::NoSuchInstitution(_)
-            | ControlError::NoSuchResource(_)
-            | ControlError::NotRecurrent(_)
-            | ControlError::NotValid(_)
-            | ControlError::NoSuchCode(_)
-            | ControlError::NoConsent(_) => StatusCode::BAD_REQUEST,
-        };
-        Self(status, error.to_string())
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        (self.0, Json(json!({"error": self.1}))).into_response()
-    }
-}
-
 fn done() -> Answer {
     Ok(Json(json!({})))
 }
@@ -133,7 +108,7 @@ struct CreateBody {
     silent: bool,
 }
 
-async fn create(State(shared): Handle, Json(body): Json<CreateBody>) -> Answer {
+async fn create(State(shared): Handle, Body(body): Body<CreateBody>) -> Answer {
     let new = NewFleetLink {
         institution: body.institution,
         access_mode: body.access_mode.unwrap_or(AccessMode::Recurrent),
@@ -153,7 +128,7 @@ struct RefreshBody {
     outcome: RefreshOutcome,
 }
 
-async fn scheduled_refresh(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<RefreshBody>) -> Answer {
+async fn scheduled_refresh(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<RefreshBody>) -> Answer {
     let request_id = Control::new(shared).scheduled_refresh(id, body.outcome)?;
     Ok(Json(json!({"request_id": request_id})))
 }
@@ -164,7 +139,7 @@ struct StatusBody {
     status: LinkStatus,
 }
 
-async fn status(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<StatusBody>) -> Answer {
+async fn status(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<StatusBody>) -> Answer {
     Control::new(shared).set_status(id, body.status)?;
     done()
 }
@@ -175,7 +150,7 @@ struct LoginBody {
     login: String,
 }
 
-async fn login(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<LoginBody>) -> Answer {
+async fn login(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<LoginBody>) -> Answer {
     Control::new(shared).set_login(id, Login::from_name(&body.login))?;
     done()
 }
@@ -186,16 +161,16 @@ struct FreshBody {
     fresh: bool,
 }
 
-async fn fresh_data(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<FreshBody>) -> Answer {
+async fn fresh_data(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<FreshBody>) -> Answer {
     Control::new(shared).set_fresh_data(id, body.fresh)?;
     done()
 }
 
-async fn quotas(State(shared): Handle, Path(id): Path<Uuid>) -> Answer {
+async fn quotas(State(shared): Handle, InPath(id): InPath<Uuid>) -> Answer {
     Ok(Json(json!(Control::new(shared).quotas(id)?)))
 }
 
-async fn repair(State(shared): Handle, Path(id): Path<Uuid>) -> Answer {
+async fn repair(State(shared): Handle, InPath(id): InPath<Uuid>) -> Answer {
     Control::new(shared).repair(id)?;
     done()
 }
@@ -206,7 +181,7 @@ struct CorrectionBody {
     correction: Correction,
 }
 
-async fn correction(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<CorrectionBody>) -> Answer {
+async fn correction(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<CorrectionBody>) -> Answer {
     Control::new(shared).correct_transactions(id, body.correction)?;
     done()
 }
@@ -228,7 +203,7 @@ struct ConsentBody {
     within_secs: Option<u64>,
 }
 
-async fn consent(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<ConsentBody>) -> Answer {
+async fn consent(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<ConsentBody>) -> Answer {
     const SEVEN_DAYS_SECS: u64 = 7 * 24 * 3600;
     let control = Control::new(shared);
     match (body.event, body.within_secs) {
@@ -236,7 +211,7 @@ async fn consent(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<C
             control.consent_about_to_expire(id, Duration::from_secs(within_secs.unwrap_or(SEVEN_DAYS_SECS)))?;
         }
         (_, Some(_)) => {
-            return Err(Refusal(StatusCode::BAD_REQUEST, "within_secs is for about_to_expire".to_owned()));
+            return Err(Refusal::bad("within_secs is for about_to_expire"));
         }
         (ConsentEvent::Expire, None) => control.expire_consent(id)?,
         (ConsentEvent::Unrecoverable, None) => control.lose_consent_resources(id, ConsentLack::Unrecoverable)?,
@@ -282,7 +257,7 @@ struct WebhookFaultBody {
     delay_ms: Option<u64>,
 }
 
-async fn webhook_fault(State(shared): Handle, Json(body): Json<WebhookFaultBody>) -> Answer {
+async fn webhook_fault(State(shared): Handle, Body(body): Body<WebhookFaultBody>) -> Answer {
     let fault = match body.kind {
         WebhookFaultKind::Drop => WebhookFault::Drop,
         WebhookFaultKind::Duplicate => WebhookFault::Duplicate,
@@ -307,7 +282,7 @@ struct ApiFaultBody {
     secs: Option<u64>,
 }
 
-async fn api_fault(State(shared): Handle, Json(body): Json<ApiFaultBody>) -> Answer {
+async fn api_fault(State(shared): Handle, Body(body): Body<ApiFaultBody>) -> Answer {
     let span = Duration::from_secs(body.secs.unwrap_or(30));
     let fault = match body.kind.as_str() {
         "rate_limited" => ApiFault::RateLimited(span),
@@ -327,12 +302,12 @@ struct TargetBody {
     authorization: Option<SecretString>,
 }
 
-async fn webhook_target(State(shared): Handle, Json(body): Json<TargetBody>) -> Answer {
+async fn webhook_target(State(shared): Handle, Body(body): Body<TargetBody>) -> Answer {
     if body.url.as_deref().is_some_and(|url| !is_webhook_url(url)) {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "url must be an http or https address, or null".to_owned()));
+        return Err(Refusal::bad("url must be an http or https address, or null"));
     }
     if body.authorization.as_ref().is_some_and(|value| !is_header_value(value.expose_secret())) {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "authorization cannot be sent in a header".to_owned()));
+        return Err(Refusal::bad("authorization cannot be sent in a header"));
     }
     Control::new(shared).set_webhook(body.url, body.authorization);
     done()
@@ -344,7 +319,7 @@ struct ShapeBody {
     shape: PayloadShape,
 }
 
-async fn payload_shape(State(shared): Handle, Json(body): Json<ShapeBody>) -> Answer {
+async fn payload_shape(State(shared): Handle, Body(body): Body<ShapeBody>) -> Answer {
     Control::new(shared).set_payload_shape(body.shape);
     done()
 }
@@ -363,7 +338,7 @@ struct SendBody {
     delay_ms: u64,
 }
 
-async fn send_webhook(State(shared): Handle, Json(body): Json<SendBody>) -> Answer {
+async fn send_webhook(State(shared): Handle, Body(body): Body<SendBody>) -> Answer {
     let new = NewWebhook {
         webhook_type: body.webhook_type,
         webhook_code: body.webhook_code,
@@ -390,7 +365,7 @@ struct DeliveriesQuery {
     limit: Option<usize>,
 }
 
-async fn deliveries(State(shared): Handle, Query(query): Query<DeliveriesQuery>) -> Answer {
+async fn deliveries(State(shared): Handle, Asked(query): Asked<DeliveriesQuery>) -> Answer {
     let control = Control::new(shared);
     if query.wait_ms > 0 {
         let wait = Duration::from_millis(query.wait_ms.min(60_000));
@@ -407,9 +382,11 @@ struct ReplayBody {
     delay_ms: u64,
 }
 
-async fn replay(State(shared): Handle, Path(seq): Path<u64>, body: Option<Json<ReplayBody>>) -> Answer {
-    let delay = body.map(|Json(body)| body.delay_ms).unwrap_or_default();
-    Control::new(shared).replay(seq, Duration::from_millis(delay))?;
+async fn replay(State(shared): Handle, InPath(seq): InPath<u64>, body: Bytes) -> Answer {
+    // No body at all is as good as an empty one.
+    let body = if body.is_empty() { Ok(ReplayBody::default()) } else { serde_json::from_slice::<ReplayBody>(&body) };
+    let body = body.map_err(|wrong| Refusal::bad(wrong.to_string()))?;
+    Control::new(shared).replay(seq, Duration::from_millis(body.delay_ms))?;
     done()
 }
 
@@ -425,16 +402,16 @@ const ADVANCE_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
 /// How far it moves before others get their turn: what is planned happens on the way, and nobody is answered meanwhile.
 const ADVANCE_STEP: Duration = Duration::from_secs(24 * 3_600);
 
-async fn advance(State(shared): Handle, Json(body): Json<AdvanceBody>) -> Answer {
+async fn advance(State(shared): Handle, Body(body): Body<AdvanceBody>) -> Answer {
     let control = Control::new(shared);
     let now_ms = control.now_ms();
     let at_ms = match (body.secs, body.until) {
         (Some(secs), None) => now_ms.saturating_add(millis(Duration::from_secs(secs))),
         (None, Some(until)) => moment(&until)?,
-        _ => return Err(Refusal(StatusCode::BAD_REQUEST, "give either secs or until".to_owned())),
+        _ => return Err(Refusal::bad("give either secs or until")),
     };
     if at_ms.saturating_sub(now_ms) > millis(ADVANCE_MAX) {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "time goes forward by a year at most".to_owned()));
+        return Err(Refusal::bad("time goes forward by a year at most"));
     }
     let mut step_ms = now_ms;
     while step_ms < at_ms {
@@ -455,5 +432,5 @@ fn told_time(control: &Control) -> Value {
 
 /// A time in a body.
 fn moment(text: &str) -> Result<i64, Refusal> {
-    parse_time(text).ok_or_else(|| Refusal(StatusCode::BAD_REQUEST, format!("{text} is no RFC 3339 time")))
+    parse_time(text).ok_or_else(|| Refusal::bad(format!("{text} is no RFC 3339 time")))
 }

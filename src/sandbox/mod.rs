@@ -51,6 +51,7 @@ mod widget;
 mod cli;
 mod control;
 mod control_http;
+mod control_json;
 mod drive;
 mod fleet;
 

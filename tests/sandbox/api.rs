@@ -292,3 +292,31 @@ async fn every_code_that_can_be_asked_for_is_listed() {
         assert_eq!(bench.post("/sandbox/faults/api", json!({"kind": code})).await.0, 200, "{code}");
     }
 }
+
+#[tokio::test]
+async fn whatever_is_refused_is_refused_in_json() {
+    let bench = Bench::new().await;
+    let (status, error) = bench.refused(Method::GET, "/api/consents/abc/", Value::Null).await;
+    assert_eq!((status, &error["code"]), (404, &json!("not_found")));
+    let url = |path: &str| format!("{}{path}", bench.sandbox.url());
+    let id = Uuid::nil();
+    for (request, status) in [
+        (bench.client.get(url("/sandbox/links/abc/quotas")), 400),
+        (bench.client.post(url("/sandbox/deliveries/one/replay")), 400),
+        (bench.client.post(url("/sandbox/deliveries/1/replay")).body("{"), 400),
+        (bench.client.get(url("/sandbox/deliveries?after=x")), 400),
+        (bench.client.get(url("/sandbox/deliveries?limit=5&since=1")), 400),
+        (bench.client.post(url("/sandbox/links")).body("{}"), 415),
+        (bench.client.post(url("/sandbox/links")).header("content-type", "application/json").body("{"), 400),
+        (bench.client.post(url("/sandbox/links")).json(&json!({"institution": 1})), 422),
+        (bench.client.post(url(&format!("/sandbox/links/{id}/status"))).json(&json!({"status": "valid"})), 404),
+    ] {
+        let response = request.send().await.unwrap();
+        let (path, found) = (response.url().path().to_owned(), response.status());
+        let body: Value = response.json().await.unwrap_or_default();
+        assert!(
+            found == status && body["error"].as_str().is_some_and(|text| !text.is_empty()),
+            "{path}: {found} {body}"
+        );
+    }
+}

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::items::{count, items};
 use super::links::resume_session;
 use super::list::{Params, page, page_of};
-use super::{Context, object, receipt, required, required_id, wants_async};
+use super::{Context, object, path_id, receipt, required, required_id, wants_async};
 use crate::sandbox::institution::INSTITUTIONS;
 use crate::sandbox::problem::Problem;
 use crate::sandbox::world::World;
@@ -60,7 +60,8 @@ pub(super) async fn institutions(
 }
 
 /// `GET /api/consents/{id}/`.
-pub(super) async fn consent(State(shared): Context, Path(id): Path<Uuid>) -> Result<Json<Value>, Problem> {
+pub(super) async fn consent(State(shared): Context, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let id = path_id(&id)?;
     let world = shared.world();
     let consent = world.consents.values().find(|consent| consent.id == id);
     let consent = consent.ok_or_else(|| Problem::of("not_found"))?;
