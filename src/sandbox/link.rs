@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::agenda::Slot;
 use super::clock::{belvo_time, millis};
-use super::institution::Institution;
+use super::institution::{Access, Institution};
 use super::quota::Quota;
 use super::verdict::Verdict;
 
@@ -234,6 +234,12 @@ impl Storage {
     }
 }
 
+/// Whether `stale_in` can be read: a number of days, such as `365d` (API reference, Links: `^\d{1,3}d$`).
+pub(crate) fn is_stale_in(text: &str) -> bool {
+    let days = text.strip_suffix('d').unwrap_or_default();
+    (1..=3).contains(&days.len()) && days.bytes().all(|digit| digit.is_ascii_digit())
+}
+
 /// One link.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
@@ -272,9 +278,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Whether the stored credentials are still there.
+    /// Whether the stored credentials are still there. A consent needs none.
     pub(crate) fn has_credentials(&self, now: i64) -> bool {
-        self.storage.life_ms().is_none_or(|life| now < self.stored_at.saturating_add(life))
+        let is_consent = self.institution.access == Access::Consent;
+        is_consent || self.storage.life_ms().is_none_or(|life| now < self.stored_at.saturating_add(life))
     }
 
     /// As Belvo shows it: no reason for the status, and not when it changed.

@@ -18,6 +18,8 @@ const KNOWN: &[(&str, u16, &str)] = &[
     ("institution_down", 400, "The financial institution is down, try again later"),
     ("institution_inactive", 400, "The institution has been temporarily deactivated"),
     ("institution_unavailable", 400, "The financial institution is unavailable"),
+    // Only an older copy names it, without its message.
+    ("invalid_access_mode_switch", 400, "The access mode cannot be changed: the credentials are not stored any more"),
     ("invalid_credentials_storage", 400, "Recurrent links must store the credentials"),
     ("invalid_fetch_resources", 400, "Single links without stored credentials must fetch resources"),
     ("invalid_link", 400, "The link has been invalidated. You may need to update link credentials"),

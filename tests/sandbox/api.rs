@@ -102,6 +102,7 @@ async fn a_registration_is_checked_field_by_field() {
         bench.refused(Method::POST, "/api/links/", register(extra)).await.1["code"].as_str().unwrap().to_owned()
     };
     assert_eq!(refused(json!({"password": "wrong"})).await, "login_error");
+    assert_eq!(refused(json!({"stale_in": "a year"})).await, "invalid");
     assert_eq!(refused(json!({"username": ""})).await, "blank");
     assert_eq!(refused(json!({"username": null})).await, "null");
     assert_eq!(

@@ -126,6 +126,21 @@ async fn credentials_are_kept_no_longer_than_asked() {
     bench.control.advance(Duration::from_secs(24 * 3600));
     assert_eq!(bench.log_in(link).await, (404, "expired_credentials".into()));
     assert_eq!(bench.status(link).await, "valid", "a 404 that is not about the link's existence");
+    let path = format!("/api/links/{link}/");
+    let recurrent = json!({"access_mode": "recurrent", "stale_in": "30d"});
+    let (status, error) = bench.refused(Method::PATCH, &path, recurrent.clone()).await;
+    assert_eq!((status, &error["code"]), (400, &json!("invalid_access_mode_switch")));
+    let (_, unchanged) = bench.get(&path).await;
+    assert_eq!((&unchanged["access_mode"], &unchanged["stale_in"]), (&json!("single"), &json!("365d")));
+    assert_eq!(bench.call(Method::PUT, &path, json!({"password": "typed again"})).await.0, 200);
+    assert_eq!(bench.call(Method::PATCH, &path, recurrent).await.1["access_mode"], "recurrent");
+    for wrong in ["30", "d", "1000d", "-1d", "30 d"] {
+        let (status, error) = bench.refused(Method::PATCH, &path, json!({"stale_in": wrong})).await;
+        assert_eq!((status, &error["field"]), (400, &json!("stale_in")), "{wrong}");
+    }
+    let consent = bench.control.add_link("ofmockbank_br_retail", AccessMode::Single, None).unwrap();
+    bench.control.advance(Duration::from_secs(365 * 24 * 3600));
+    assert_eq!(bench.log_in(consent).await.0, 201, "there are no credentials that could be gone");
 }
 
 #[tokio::test]
