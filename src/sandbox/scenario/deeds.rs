@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
+use super::player::REST_WITHIN;
 use super::reader::{ScenarioError, read_expectation};
 use super::script::{
     Answer, AppDeed, BelvoDeed, Call, Deed, NOTICES, Name, STATES, SentWebhook, Until, UserDeed, Wait,
@@ -12,7 +13,7 @@ use super::script::{
 use crate::sandbox::verdict::{ApiAnswer, Verdict};
 use crate::sandbox::{ApiFault, Login, WebhookFault};
 
-/// How long a wait lasts unless the step says otherwise.
+/// How long a wait for one thing lasts unless the step says otherwise.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a webhook can be mishandled, as a file spells it.
@@ -247,5 +248,9 @@ fn read_wait(what: &str, fields: &mut Fields<'_>, names: &[Name]) -> Result<Wait
         _ if fields.switch(what, true)? => Until::Settled,
         _ => return Err(fields.error("`settled` can only be true")),
     };
-    Ok(Wait { until, within: fields.span("within")?.unwrap_or(PATIENCE) })
+    let usual = match until {
+        Until::Settled | Until::DeadLetter { .. } => REST_WITHIN,
+        Until::Notice { .. } | Until::State { .. } | Until::Refused { .. } => PATIENCE,
+    };
+    Ok(Wait { until, within: fields.span("within")?.unwrap_or(usual) })
 }
