@@ -71,7 +71,7 @@ fn renewed(world: &mut World, now: i64, renewal: &Renewal) -> Response {
         return Problem::of("not_found").into_response();
     }
     world.spend_token(&renewal.access_token);
-    let parameters = format!("link={}&consent={}", renewal.link_id, renewal.consent_id);
+    let parameters = [("link", renewal.link_id.to_string()), ("consent", renewal.consent_id.to_string())];
     let answer = json!({"link": renewal.link_id, "consent": renewal.consent_id});
     (callback_url(&token.callback_urls, "success", &parameters), Json(answer)).into_response()
 }

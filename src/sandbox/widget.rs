@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -75,7 +76,7 @@ fn callback(world: &mut World, now: i64, access_token: &str, outcome: Outcome) -
         Outcome::Success => {
             world.spend_token(access_token);
             world.repair(now, id);
-            let parameters = format!("link={id}&institution={}", link.institution.name);
+            let parameters = [("link", id.to_string()), ("institution", link.institution.name.to_owned())];
             let callback = json!({"link": id, "institution": link.institution.name});
             (callback_url(&token.callback_urls, "success", &parameters), Json(callback)).into_response()
         }
@@ -84,7 +85,7 @@ fn callback(world: &mut World, now: i64, access_token: &str, outcome: Outcome) -
             if let Some(token) = world.tokens.get_mut(access_token) {
                 token.last_error = Some(("login_error".into(), failure.message().into()));
             }
-            Json(error_event(&link, now, failure)).into_response()
+            Json(error_event(&link, now, failure, world.uuid())).into_response()
         }
         Outcome::Exit => {
             let (callback, parameters) = exit(&link, token.last_error);
@@ -94,25 +95,30 @@ fn callback(world: &mut World, now: i64, access_token: &str, outcome: Outcome) -
     }
 }
 
+/// Where in the widget its user left.
+const ABANDONED: &str = "abandon-survey";
+
 /// The exit callback: an error only if there was one, the institution because one was chosen.
-fn exit(link: &Link, last_error: Option<(String, String)>) -> (Value, String) {
+fn exit(link: &Link, last_error: Option<(String, String)>) -> (Value, Vec<(&'static str, String)>) {
     let mut callback = Map::new();
-    let mut parameters = format!("meta_data_institution_name={}", link.institution.name);
+    let mut parameters = Vec::new();
     if let Some((code, message)) = last_error {
-        parameters.push_str("&last_encountered_error_code=");
-        parameters.push_str(&code);
+        parameters.push(("last_encountered_error_code", code.clone()));
+        parameters.push(("last_encountered_error_message", message.clone()));
         callback.insert("last_encountered_error".into(), json!({"code": code, "message": message}));
     }
-    let meta_data = json!({"institution_name": link.institution.name, "step": "abandon-survey"});
+    parameters.push(("meta_data_institution_name", link.institution.name.to_owned()));
+    parameters.push(("meta_data_step", ABANDONED.to_owned()));
+    let meta_data = json!({"institution_name": link.institution.name, "step": ABANDONED});
     callback.insert("meta_data".into(), meta_data);
     (Value::Object(callback), parameters)
 }
 
 /// What the widget tells the app while it stays open.
-fn error_event(link: &Link, now: i64, failure: LoginFailure) -> Value {
+fn error_event(link: &Link, now: i64, failure: LoginFailure, request_id: Uuid) -> Value {
     json!({
         "eventName": "ERROR",
-        "request_id": Uuid::new_v4().simple().to_string(),
+        "request_id": request_id.simple().to_string(),
         "meta_data": {
             "error_code": "login_error",
             "error_message": failure.message(),
@@ -132,11 +138,12 @@ pub(crate) fn refused() -> Response {
 }
 
 /// The deep link the hosted widget would go to, for the page to follow.
-pub(crate) fn callback_url(urls: &Value, name: &str, parameters: &str) -> HeaderMap {
+pub(crate) fn callback_url(urls: &Value, name: &str, parameters: &[(&str, String)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    if let Some(url) = urls.get(name).and_then(Value::as_str).filter(|url| !url.is_empty()) {
-        let mark = if url.contains('?') { '&' } else { '?' };
-        if let Ok(value) = HeaderValue::from_str(&format!("{url}{mark}{parameters}")) {
+    let url = urls.get(name).and_then(Value::as_str).and_then(|url| Url::parse(url).ok());
+    if let Some(mut url) = url {
+        url.query_pairs_mut().extend_pairs(parameters);
+        if let Ok(value) = HeaderValue::from_str(url.as_str()) {
             headers.insert("X-Sandbox-Callback-Url", value);
         }
     }

@@ -220,6 +220,31 @@ async fn update_mode_repairs_under_the_same_id() {
 }
 
 #[tokio::test]
+async fn the_widget_leaves_by_its_deep_links() {
+    let bench = Bench::new().await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    let callback_urls = json!({"success": "shop://done", "exit": "shop://left?from=widget"});
+    let body = json!({
+        "id": "sandbox", "password": "sandbox", "link_id": link, "scopes": "write_links,read_links",
+        "widget": {"callback_urls": callback_urls},
+    });
+    let (_, token) = bench.post("/api/token/", body).await;
+    let go = async |outcome: &str| {
+        let url = format!("{}/widget/complete", bench.sandbox.url());
+        let body = json!({"access_token": token["access"], "outcome": outcome});
+        let response = bench.client.post(url).json(&body).send().await.unwrap();
+        response.headers().get("x-sandbox-callback-url").map(|url| url.to_str().unwrap().to_owned())
+    };
+    let left = "meta_data_institution_name=erebor_mx_retail&meta_data_step=abandon-survey";
+    assert_eq!(go("exit").await, Some(format!("shop://left?from=widget&{left}")));
+    assert_eq!(go("wrong_password").await, None);
+    let error = "last_encountered_error_code=login_error&last_encountered_error_message=\
+                 Invalid+credentials+provided+to+login+to+the+institution";
+    assert_eq!(go("exit").await, Some(format!("shop://left?from=widget&{error}&{left}")));
+    assert_eq!(go("success").await, Some(format!("shop://done?link={link}&institution=erebor_mx_retail")));
+}
+
+#[tokio::test]
 async fn a_repair_that_finds_nothing_is_silent() {
     let bench = Bench::new().await;
     let link = bench.control.add_link("gringotts_co_retail", RECURRENT, None).unwrap();

@@ -66,7 +66,7 @@ pub(super) struct Player<'a> {
     pub(super) belvo: BelvoHttp,
     pub(super) ear: Ear,
     pub(super) tell: Tell<'a>,
-    /// The links of the story that exist, in the order of the file.
+    /// The links of the story that exist, in the order of their names; then those that the story has registered.
     pub(super) ids: Vec<(Name, Uuid)>,
     pub(super) cast: HashMap<Name, super::script::Part>,
     /// The widget token each user holds.
