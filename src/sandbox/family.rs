@@ -97,11 +97,11 @@ fn counts(resource: &str, now: i64) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::institution::INSTITUTIONS;
+    use crate::sandbox::institution::{INSTITUTIONS, UNLISTED};
 
     #[test]
     fn every_resource_of_an_institution_has_its_row() {
-        for institution in INSTITUTIONS {
+        for institution in INSTITUTIONS.iter().chain(UNLISTED) {
             for resource in institution.resources {
                 assert!(find(resource).is_some(), "{resource} of {}", institution.name);
             }

@@ -22,7 +22,7 @@ async fn the_door_knows_the_secrets() {
     }
     assert_eq!(bench.refused(Method::GET, "/api/nothing/", Value::Null).await.1["code"], "not_found");
     assert_eq!(bench.refused(Method::DELETE, "/api/links/", Value::Null).await.0, 405);
-    assert_eq!(bench.get("/api/institutions/").await.1["count"], 7);
+    assert_eq!(bench.get("/api/institutions/").await.1["count"], 6);
 }
 
 #[tokio::test]

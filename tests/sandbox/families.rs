@@ -56,6 +56,10 @@ async fn every_family_has_its_codes() {
         assert_eq!(codes(&again), spelt(family, &["historical_update", "historical_update"][..times]));
         assert_eq!(again[0]["process_type"], "historical_update");
 
+        let path = format!("/api/{}/", family.to_lowercase().replace('_', "-"));
+        let (status, items) = bench.post(&path, json!({"link": link, "date_from": "2024-01-01"})).await;
+        assert!(status == 201 && items.as_array().is_some_and(|items| !items.is_empty()), "{path}: {status} {items}");
+
         bench.control.scheduled_refresh(link, RefreshOutcome::Ok).unwrap();
         bench.control.scheduled_refresh(link, RefreshOutcome::LoginError).unwrap();
         let news: Vec<_> = news.into_iter().collect();
