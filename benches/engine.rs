@@ -31,7 +31,7 @@ impl<S: Store> Bench<S> {
     fn new(store: S) -> Self {
         let policy =
             Policy::new(Settings { can_verify: true, ..Settings::default() }).expect("the defaults are in range");
-        let engine = Engine::new(store, policy, 0, &[(0, 0)].into());
+        let engine = Engine::new(store, policy, 0, &[(0, 0)].into()).expect("it is in memory");
         Self { engine, sequence: 0, round: 0, coming: VecDeque::new() }
     }
 

@@ -53,12 +53,12 @@ fn core(criterion: &mut Criterion) {
 
     let taken: Vec<_> = steps
         .iter()
-        .filter_map(|(link, input, now)| Some((step(link, input, *now, &policy).ok()?, input.event.name())))
+        .filter_map(|(link, input, now)| Some((step(link, input, *now, &policy).ok()?, input.clone())))
         .collect();
-    let record = |taken: &(relink::link::Step, relink::link::EventName)| {
+    let record = |taken: &(relink::link::Step, Input)| {
         let heard_at = At(taken.0.at);
         let origin = Origin { kind: OriginKind::Webhook, input_sequence: Some(7), message_id: None, heard_at };
-        Record::of(&taken.0.link, 3, Because::of(&taken.0, taken.1, origin), Vec::new())
+        Record::of(&taken.0.link, 3, Because::of(&taken.0, &taken.1, origin), Vec::new())
     };
     let json: Vec<Vec<u8>> =
         taken.iter().map(|taken| serde_json::to_vec(&record(taken)).expect("a record is JSON")).collect();

@@ -143,32 +143,33 @@ impl Worker {
         // The question was asked by the clock of the NATS server, the answer is read by ours. An answer is never older than its question,
         // whatever the two clocks think of each other.
         let observed_at = self.clock.now().max(stored_at);
+        // The consent before the link: what it says is what the link's status leaves open.
+        let consent = match self.read_consent(job, link).await {
+            Some(read) => self.report(read.map(Answer::Seen), link, observed_at).await,
+            None => Done::Reported,
+        };
         let answer = match job.name {
-            JobName::Verify => {
-                // The consent before the link: what it says is what the link's status leaves open.
-                if let Some(read) = self.read_consent(job, link).await
-                    && let done @ Done::Later(..) = self.report(read.map(Answer::Seen), link, observed_at).await
-                {
-                    return done;
+            JobName::Verify => self.belvo.get_link(link).await.map(|read| match read {
+                LinkRead::Found(link) => {
+                    self.guard.note_found(self.clock.now());
+                    Answer::Seen(Outcome::Found { link })
                 }
-                self.belvo.get_link(link).await.map(|read| match read {
-                    LinkRead::Found(link) => {
-                        self.guard.note_found(self.clock.now());
-                        Answer::Seen(Outcome::Found { link })
-                    }
-                    LinkRead::Missing if self.believes_missing(link) => Answer::Seen(Outcome::Missing),
-                    LinkRead::Missing => Answer::NotYet(
-                        MISSING_PAUSE,
-                        "many links are missing at Belvo: an incident, not deletions".to_owned(),
-                    ),
-                })
-            }
+                LinkRead::Missing if self.believes_missing(link) => Answer::Seen(Outcome::Missing),
+                LinkRead::Missing => Answer::NotYet(
+                    MISSING_PAUSE,
+                    "many links are missing at Belvo: an incident, not deletions".to_owned(),
+                ),
+            }),
             JobName::Refresh => self.belvo.refresh_link(link, &job.resources).await.map(|answer| match answer {
                 RefreshAnswer::Accepted { request_id } => Answer::Seen(Outcome::RefreshAccepted { request_id }),
                 RefreshAnswer::CoolingDown { wait } => Answer::NotYet(wait, "it was refreshed a moment ago".to_owned()),
             }),
         };
-        self.report(answer, link, observed_at).await
+        match (self.report(answer, link, observed_at).await, consent) {
+            // The link has been told of all the same; the consent is asked for again, and the link with it.
+            (Done::Reported, unread @ Done::Later(..)) => unread,
+            (done, _) => done,
+        }
     }
 
     /// Reads the consent that the job names. None where there is nothing to say of it: not every account may read

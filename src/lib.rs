@@ -16,6 +16,7 @@
 //! | [`jobs`] | verify and refresh: call Belvo, publish what was seen |
 //! | [`reconciler`] | what the webhooks missed: sweeps, adoption, the drift meter |
 //! | [`sandbox`] | Belvo in a box, for demos and tests; it shares no code with the rooms it tests |
+//! | [`fleet`] | a fleet, simulated: a month of trouble in seconds, and a judge |
 //! | [`service`], [`cli`], [`config`] | wiring |
 
 pub mod link;
@@ -43,6 +44,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod fleet;
 pub mod service;
 pub mod telemetry;
 pub mod tls;

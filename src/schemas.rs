@@ -16,8 +16,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use crate::contract::{
-    ApiError, Command, Fence, InputKind, JobBody, Mark, NoticeBody, Observation, Record, RefusedBody, SCHEMA_VERSION,
-    Webhook, Widget,
+    ApiError, Command, Fence, IncidentBody, InputKind, JobBody, Mark, NoticeBody, Observation, Record, RefusedBody,
+    SCHEMA_VERSION, Webhook, Widget,
 };
 
 mod asyncapi;
@@ -68,6 +68,7 @@ pub fn schemas() -> Vec<MessageSchema> {
         ("link.notice", written::<NoticeBody>()),
         ("link.job", written::<JobBody>()),
         ("link.refused", written::<RefusedBody>()),
+        ("link.incident", written::<IncidentBody>()),
         ("link.mark", written::<Mark>()),
         ("link.fence", written::<Fence>()),
     ];

@@ -139,6 +139,7 @@ impl Service {
             histories,
             store: Arc::new(store),
             belvo,
+            drift: reconciler.as_ref().map(|(reconciler, _)| reconciler.drift()),
             ready: ready(phase.clone()),
         };
         let router = http::router(Door::new(config, parts));

@@ -9,8 +9,12 @@
 //! | `relink_http_inputs_unknown_total` | `kind` | stored inputs whose code is in no table of ours |
 //! | `relink_inputs_total` | `kind`, `outcome` | what the lanes made of each input: `accepted`, a refusal, a dead letter's reason |
 //! | `relink_commit_messages` | | messages in each commit (summary) |
+//! | `relink_incidents` | | institutions whose links fail together now |
+//! | `relink_prompts_held_total` | | prompts that had to wait for the end of an incident |
 //! | `relink_jobs_total` | `job`, `outcome` | calls to Belvo: `reported`, `later`, `given_up` |
 //! | `relink_unauthorized_total` | `door` | requests without valid credentials: `webhooks` or `v1` |
+//!
+//! The reconciler's are in `reconciler/mod.rs`, with their labels.
 //!
 //! The log never holds a body, a secret or a token: messages read alone, ids are dotted fields (`link.id`,
 //! `request.id`).
@@ -99,6 +103,22 @@ fn describe() {
     metrics::describe_counter!(INPUTS, "Inputs handed in at the HTTP door, by kind and outcome.");
     metrics::describe_counter!(INPUTS_UNKNOWN, "Stored inputs whose code is in no table of relink's.");
     metrics::describe_counter!(UNAUTHORIZED, "Requests without valid credentials.");
+    metrics::describe_counter!("relink_inputs_total", "What the lanes made of each input, by kind and outcome.");
+    metrics::describe_histogram!("relink_commit_messages", "Messages in each commit.");
+    metrics::describe_counter!("relink_jobs_total", "Calls to Belvo that the machine asked for, by job and outcome.");
+    metrics::describe_gauge!("relink_incidents", "Institutions whose links fail together now.");
+    metrics::describe_counter!("relink_prompts_held_total", "Prompts that had to wait for the end of an incident.");
+    metrics::describe_counter!("relink_drift_total", "Transitions learnt only by sweeping.");
+    metrics::describe_counter!("relink_adopted_total", "Links first heard of by sweeping.");
+    metrics::describe_gauge!("relink_adopted_waiting", "Adopted links that are still muted.");
+    metrics::describe_gauge!("relink_missing_held", "Links that Belvo does not know, taken for an incident; 0: none.");
+    metrics::describe_gauge!("relink_sweep_seconds", metrics::Unit::Seconds, "How long each step's last sweep took.");
+    metrics::describe_gauge!(
+        "relink_sweep_ended_at_seconds",
+        metrics::Unit::Seconds,
+        "When each step's last sweep ended well, since the Unix epoch."
+    );
+    metrics::describe_counter!("relink_sweep_failures_total", "Sweeps that broke off, by step.");
 }
 
 #[cfg(test)]

@@ -29,7 +29,27 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sandbox", &["tls", "clock"]),
     ("service", &["clock", "belvo", "store", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
     ("demo", &["link", "clock", "contract", "nats", "tls", "config", "sandbox", "service"]),
-    ("cli", &["contract", "drawing", "nats", "schemas", "tls", "config", "telemetry", "sandbox", "service", "demo"]),
+    // Everything that decides, without what only moves bytes and time.
+    (
+        "fleet",
+        &["link", "clock", "contract", "belvo", "store", "engine", "nats", "jobs", "reconciler", "sandbox", "tls"],
+    ),
+    (
+        "cli",
+        &[
+            "contract",
+            "drawing",
+            "nats",
+            "schemas",
+            "tls",
+            "config",
+            "telemetry",
+            "sandbox",
+            "service",
+            "demo",
+            "fleet",
+        ],
+    ),
     ("main", &["cli"]),
 ];
 
@@ -46,6 +66,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "belvo/client",
             "sandbox/",
+            "fleet/customer.rs",
             "demo/",
             "cli/",
             "config/",
@@ -54,13 +75,13 @@ const OWNERS: &[(&str, &[&str])] = &[
             "nats/durability.rs",
         ],
     ),
-    ("clap", &["cli/", "demo.rs", "drawing.rs", "sandbox/cli.rs"]),
-    ("anyhow", &["cli/", "service.rs", "demo.rs", "demo/", "schemas.rs", "sandbox/cli.rs"]),
+    ("clap", &["cli/", "demo.rs", "drawing.rs", "sandbox/cli.rs", "fleet/args.rs"]),
+    ("anyhow", &["cli/", "service.rs", "demo.rs", "demo/", "schemas.rs", "sandbox/cli.rs", "fleet/"]),
     ("schemars", &["contract/", "schemas.rs", "schemas/"]),
     ("toml", &["config/", "sandbox/scenario/"]),
     ("rustls", &["tls.rs"]),
     ("subtle", &["http/auth.rs"]),
-    ("fastrand", &["sandbox/", "reconciler/pace.rs"]),
+    ("fastrand", &["sandbox/", "fleet/", "reconciler/pace.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs", "http/mod.rs"]),
 ];
 

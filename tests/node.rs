@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
-use relink::contract::{NoticeBody, Record};
+use relink::contract::{IncidentBody, IncidentNews, NoticeBody, Record};
 use relink::link::{Policy, Settings, Timestamp};
 use relink::nats::commit::Fences;
 use relink::nats::node::{Node, NodeError, NodeOptions};
@@ -240,4 +240,44 @@ async fn two_nodes_at_once_lose_nothing() {
     assert!(matches!(ended, Err(NodeError::Fenced)), "{ended:?}");
     assert_eq!(read_output(&nats, "link.state.>", LINKS as usize).await.len() as u64, LINKS);
     assert_eq!(second.stop().await.count().expect("a store").values().sum::<u64>(), LINKS);
+}
+
+fn found(link: &str) -> String {
+    format!(
+        r#"{{"observed_at":"2026-01-01T00:00:00Z","source":"verify","outcome":"found",
+            "link":{{"id":"{link}","institution":"erebor_mx_retail","status":"valid"}}}}"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incident_is_told_once_and_outlives_the_store() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let mut node = RunningNode::start(&nats, MemoryStore::default()).await;
+    const LINKS: usize = 20;
+    for link in (0..=LINKS).map(|link| format!("link-{link}")) {
+        publish(&nats, &format!("belvo.observation.{link}"), found(&link)).await;
+    }
+    let fails = async |link: usize| {
+        let id = format!("link-{link}");
+        publish(&nats, &format!("belvo.webhook.{id}"), webhook("invalid_credentials", 1).replace(LINK, &id)).await;
+    };
+    for link in 0..LINKS {
+        fails(link).await;
+    }
+    let told = read_output(&nats, "link.incident.>", 1).await;
+    assert_eq!(told[0].0, "link.incident.erebor_mx_retail");
+    let began: IncidentBody = serde_json::from_slice(&told[0].1).expect("an incident");
+    assert_eq!((began.news, began.links_count), (IncidentNews::Began, 20));
+    // The host crashes and takes the store with it.
+    node.abort().await;
+    node = RunningNode::start(&nats, MemoryStore::default()).await;
+    fails(LINKS).await;
+    let mut states = read_output(&nats, &format!("link.state.link-{LINKS}"), 2).await;
+    let held = states.pop().expect("two states");
+    let held = Record::parse(&held.1).expect("a record");
+    assert!(held.because.incident && held.sent.is_empty(), "{held:?}");
+    assert_eq!(node.stop().await.incidents().expect("a store"), [began]);
+    let said = nats.read("LINKS").await;
+    let count = |prefix: &str| said.iter().filter(|(_, subject, ..)| subject.starts_with(prefix)).count();
+    assert_eq!((count("link.incident."), count("link.notice.update_required.")), (1, LINKS));
 }

@@ -167,6 +167,11 @@ impl Bench {
         request.send().await.unwrap().text().await.unwrap()
     }
 
+    async fn summary(&self) -> Value {
+        let request = self.http.get(format!("http://{}/v1/summary", self.service.http_address())).bearer_auth(TOKEN);
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
     async fn delete_at_belvo(&self, link: Uuid) {
         let request = self.http.delete(format!("{}/api/links/{link}/", self.sandbox.url()));
         let answer = request.basic_auth("sandbox", Some("sandbox")).send().await.unwrap();
@@ -216,6 +221,10 @@ async fn a_lost_webhook_is_found_and_so_is_a_repair_elsewhere() {
         assert!(metrics.contains(&line), "{line}");
     }
     assert!(metrics.contains("relink_sweep_ended_at_seconds{step=\"held\"}"));
+    for described in ["relink_drift_total", "relink_sweep_seconds", "relink_incidents", "relink_inputs_total"] {
+        assert!(metrics.contains(&format!("# HELP {described} ")), "{described} says what it is");
+    }
+    assert_eq!(bench.summary().await["drift_by_institution"], json!({"erebor_mx_retail": 3}));
     bench.end().await;
 }
 
@@ -373,12 +382,12 @@ async fn consents_are_followed_without_a_webhook() {
     let told = bench.wait("both are told", |said| {
         let told = said.notices("consent_expiring") == 1 && said.notices("update_required") == 1;
         // The notices of a step come before its state.
-        told && said.in_state("invalid") == 1 && said.records[&links[0].to_string()]["consent"]["end"] == "announced"
+        told && said.in_state("invalid") == 1 && said.records[&links[0].to_string()]["consent"]["announced"] == true
     });
     let told = told.await;
     assert_eq!(told.records[&links[1].to_string()]["episode"]["cause"], "consent_ended");
     let consent = &told.records[&links[0].to_string()]["consent"];
-    assert_eq!((&consent["end"], &consent["institution_display_name"]), (&json!("announced"), &json!("OF Mock Bank")));
+    assert_eq!(consent["institution_display_name"], "OF Mock Bank");
 
     let again = bench.reconciler().sweep_consents().await.unwrap();
     assert_eq!((again.read_count, again.drifted_count), (2, 0));
@@ -389,5 +398,33 @@ async fn consents_are_followed_without_a_webhook() {
     assert_eq!(swept.drifted_count, 1);
     let healed = bench.wait_for("valid", 2).await;
     assert_eq!((healed.notices("recovered"), healed.notices("update_required")), (1, 1));
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verify_reads_the_consent_beside_the_link() {
+    let bench = Bench::start().await;
+    let link = bench.control.add_link("ofmockbank_br_retail", AccessMode::Recurrent, None).unwrap();
+    bench.reconciler().survey().await.unwrap();
+    bench.wait_for("valid", 1).await;
+    // It learns that there is a consent, and its id.
+    bench.reconciler().sweep_consents().await.unwrap();
+    let told = bench.wait("the consent", |said| said.records.values().all(|record| !record["consent"].is_null())).await;
+    assert!(told.records[&link.to_string()]["consent"]["id"].is_string());
+
+    // The consent has ended, and the link's own status shows nothing of it.
+    bench.control.expire_consent(link).unwrap();
+    bench.control.set_status(link, LinkStatus::Valid).unwrap();
+    let commands = format!("/v1/links/{link}/commands");
+    assert!(bench.post(&commands, &json!({"command": "verify"})).await.0.is_success());
+    let told = bench.wait_for("invalid", 1).await;
+    assert_eq!(told.records[&link.to_string()]["episode"]["cause"], "consent_ended");
+
+    // A claim of a renewal is proven by the consent.
+    bench.control.renew_consent(link).unwrap();
+    let widget = format!("/v1/links/{link}/widget");
+    assert!(bench.post(&widget, &json!({"event": "success"})).await.0.is_success());
+    let told = bench.wait_for("valid", 1).await;
+    assert_eq!((told.notices("update_required"), told.notices("recovered")), (1, 1));
     bench.end().await;
 }

@@ -11,8 +11,9 @@ use relink::contract::{
     At, Because, InputKind, JobBody, JobName, NoticeBody, NoticeName, Origin, OriginKind, Record, RefusedBody,
 };
 use relink::link::{
-    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Effect,
-    Event, Input, Link, Observation, Policy, Profile, Session, Settings, StateName, Status, Timestamp, step,
+    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Due,
+    Effect, Event, Input, Link, Observation, Policy, Profile, Prompt, Session, Settings, StateName, Status, Timestamp,
+    step,
 };
 use relink::schemas::{documents, schemas, story, write};
 use serde_json::Value;
@@ -109,6 +110,9 @@ fn there_is_an_example_of_everything() {
     }
     for reason in ["repeated", "not_about_the_link", "unknown"] {
         has("link.refused", Some(reason));
+    }
+    for news in ["began", "ended"] {
+        has("link.incident", Some(news));
     }
     has("link.mark", None);
     has("link.fence", None);
@@ -243,17 +247,19 @@ fn some_event() -> impl Strategy<Value = Event> {
         5 => Just(Event::DeadlinePassed),
         1 => prop::sample::select(vec![
             Event::CreationUnfinished, Event::SessionExpired, Event::MissingReported, Event::RefreshAccepted,
-            Event::ConsentEnding, Event::ConsentChanged, Event::QuotaReached,
+            Event::ConsentEnding, Event::ConsentChanged, Event::QuotaReached { of_refresh: true },
         ]),
     ]
 }
 
 fn some_consent() -> impl Strategy<Value = Consent> {
-    (prop::option::of(".{0,8}"), prop::option::of(some_time())).prop_map(|(text, due_at)| Consent {
+    let due = prop_oneof![Just(Due::Unknown), Just(Due::Never), some_time().prop_map(Due::At)];
+    (prop::option::of(".{0,8}"), due).prop_map(|(text, due)| Consent {
         id: text.clone(),
-        due_at,
+        due,
         institution_display_name: text.clone(),
         institution_icon_logo: text,
+        ..Consent::default()
     })
 }
 
@@ -269,11 +275,8 @@ fn some_input() -> impl Strategy<Value = Input> {
         fetch_resources: if every.is_some() { vec!["ACCOUNTS".to_owned(), "OWNERS".to_owned()] } else { Vec::new() },
         consent: consent.map(Box::new),
     });
-    (some_event(), prop::option::of(any::<u64>()), profile).prop_map(|(event, key, profile)| Input {
-        event,
-        key: key.map(DedupKey),
-        profile,
-    })
+    (some_event(), prop::option::of(any::<u64>()), profile, any::<bool>())
+        .prop_map(|(event, key, profile, incident)| Input { event, key: key.map(DedupKey), profile, incident })
 }
 
 fn origin(kind: OriginKind, now: Timestamp) -> Origin {
@@ -292,7 +295,7 @@ fn walk(inputs: Vec<(Input, u32)>, can_verify: bool) {
         let event = input.event.name();
         match step(&link, &input, now, &policy) {
             Ok(step) => {
-                let because = Because::of(&step, event, origin(OriginKind::Timer, now));
+                let because = Because::of(&step, &input, origin(OriginKind::Timer, now));
                 for effect in &step.effects {
                     let (name, body) = match effect {
                         Effect::Notice { notice, episode } => {
@@ -319,6 +322,27 @@ fn walk(inputs: Vec<(Input, u32)>, can_verify: bool) {
             }
         }
     }
+}
+
+#[test]
+fn a_record_from_before_there_was_a_word_for_the_prompt_is_read() {
+    let examples = story::examples();
+    let invalid =
+        |example: &&story::Example| example.name == "link.state" && example.variant.as_deref() == Some("invalid");
+    let record = &examples.iter().find(invalid).expect("an example of a broken link").body;
+    let prompt = |sent: bool, prompt: Option<&str>| {
+        let mut record = record.clone();
+        record["episode"]["prompt_sent"] = sent.into();
+        let episode = record["episode"].as_object_mut().expect("an episode");
+        episode.remove("prompt");
+        episode.extend(prompt.map(|prompt| ("prompt".to_owned(), prompt.into())));
+        let link = Record::parse(record.to_string().as_bytes()).expect("a record").link();
+        link.map(|link| link.state.episode().expect("an episode").prompt).map_err(|error| error.to_string())
+    };
+    assert_eq!((prompt(true, None), prompt(false, None)), (Ok(Prompt::Sent), Ok(Prompt::Held)));
+    assert_eq!(prompt(false, Some("held")), Ok(Prompt::Held));
+    let impossible = "link record with impossible field `episode.prompt_waits_until`";
+    assert_eq!(prompt(false, Some("waiting")), Err(impossible.to_owned()));
 }
 
 proptest! {

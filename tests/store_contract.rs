@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use relink::contract::Mark;
+use relink::contract::{At, IncidentBecause, IncidentBody, IncidentNews, Mark, Origin, OriginKind};
 use relink::link::{LinkId, StateName, Timestamp};
 use relink::store::{Changes, Head, MemoryStore, Position, Put, Query, SledStore, Store, StoreError};
 
@@ -38,6 +38,7 @@ fn what_is_applied_is_seen_whole() {
             puts: vec![put(1, 1, StateName::Valid, Some(100)), put(2, 1, StateName::Invalid, None)],
             marks: vec![(3, mark.clone())],
             position: Some(position),
+            ..Changes::default()
         };
         store.apply(&changes).unwrap();
         assert_eq!(store.get(&id(1)).unwrap().unwrap().head.state, StateName::Valid);
@@ -46,6 +47,41 @@ fn what_is_applied_is_seen_whole() {
         assert_eq!(store.position().unwrap(), Some(position));
         assert_eq!(store.next_deadline().unwrap(), Some(Timestamp::from_millis(100)));
         assert_eq!(store.count().unwrap()[&StateName::Invalid], 1);
+    });
+}
+
+fn incident(institution: &str, news: IncidentNews, millis: i64) -> IncidentBody {
+    let at = At(Timestamp::from_millis(millis));
+    let origin = Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: at };
+    IncidentBody {
+        news,
+        institution: institution.to_owned(),
+        at,
+        began_at: At(Timestamp::from_millis(0)),
+        links_count: 20,
+        held_count: 0,
+        threshold: 20,
+        window_seconds: 600,
+        because: IncidentBecause { link_id: None, origin },
+    }
+}
+
+#[test]
+fn of_each_institution_the_latest_incident_is_kept() {
+    each_store(|store| {
+        assert_eq!(store.incidents().unwrap(), []);
+        let apply = |incidents| store.apply(&Changes { incidents, ..Changes::default() }).unwrap();
+        // A name may be any text, and the beginning of another.
+        let (bank, longer) = ("banco.ão \u{0}", "banco.ão \u{0} 2");
+        apply(vec![incident(bank, IncidentNews::Began, 0), incident(longer, IncidentNews::Began, 0)]);
+        apply(vec![incident(bank, IncidentNews::Ended, 1), incident(bank, IncidentNews::Began, 2)]);
+        let expected = [incident(bank, IncidentNews::Began, 2), incident(longer, IncidentNews::Began, 0)];
+        assert_eq!(store.incidents().unwrap(), expected);
+        apply(vec![incident(longer, IncidentNews::Ended, 3)]);
+        assert_eq!(store.incidents().unwrap()[1].news, IncidentNews::Ended);
+        assert_eq!(store.count().unwrap().values().sum::<u64>(), 0, "an incident is no link");
+        store.restart_empty().unwrap();
+        assert_eq!(store.incidents().unwrap(), []);
     });
 }
 

@@ -8,7 +8,7 @@ use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
 use relink::clock;
 use relink::contract::{Because, Origin, OriginKind, Record};
-use relink::link::{EventName, Input, Link, Policy, Settings, step};
+use relink::link::{Link, Policy, Settings, step};
 use relink::nats::batch::{BatchMessage, StagedBatch};
 use relink::nats::commit::Fences;
 use relink::nats::node::{Node, NodeError, NodeOptions, Phase};
@@ -254,8 +254,6 @@ fn record(link: usize) -> Record {
         relink::belvo::Meaning::Event(input) => input,
         other => panic!("{other:?} breaks nothing"),
     };
-    let Input { event, .. } = &input;
-    let name: EventName = event.name();
     let step = step(&Link::unheard_of(id, now), &input, now, &policy()).expect("a step");
     let origin = Origin {
         kind: OriginKind::Webhook,
@@ -263,6 +261,6 @@ fn record(link: usize) -> Record {
         message_id: None,
         heard_at: relink::contract::At(now),
     };
-    let because = Because::of(&step, name, origin);
+    let because = Because::of(&step, &input, origin);
     Record::of(&step.link, 0, because, Vec::new())
 }

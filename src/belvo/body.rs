@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::undecodable::Undecodable;
-use crate::link::{AccessMode, Consent, LinkId, Timestamp};
+use crate::link::{AccessMode, Consent, Due, LinkId, Timestamp};
 
 /// The longest text taken over into the record of a link, in bytes. Belvo's own are far below; a longer one is not believed.
 const TEXT_LENGTH_MAX: usize = 512;
@@ -197,22 +197,29 @@ pub struct ConsentResource {
     pub status: Option<String>,
     /// `belvo_institution_name`.
     pub institution: Option<String>,
-    /// The rest, as far as a renewal needs it. Its end, `expired_at`, is null for a consent without one.
+    /// The rest, as far as a renewal needs it. `expired_at` is null if `undefined_consent_expiration` is true.
     pub consent: Consent,
 }
 
 impl ConsentResource {
     /// Reads a consent.
     pub fn parse(body: &Map<String, Value>) -> Self {
+        let is_endless = body.get("undefined_consent_expiration").and_then(Value::as_bool).unwrap_or_default();
+        let due = match text(body, "expired_at").and_then(|at| parse_time(&at)) {
+            _any if is_endless => Due::Never,
+            Some(at) => Due::At(at),
+            None => Due::Unknown,
+        };
         Self {
             link_id: text(body, "link_id").and_then(|id| id.parse().ok()),
             status: text(body, "status"),
             institution: text(body, "belvo_institution_name"),
             consent: Consent {
                 id: text(body, "id"),
-                due_at: text(body, "expired_at").and_then(|at| parse_time(&at)),
+                due,
                 institution_display_name: text(body, "institution_display_name"),
                 institution_icon_logo: text(body, "institution_icon_logo"),
+                ..Consent::default()
             },
         }
     }

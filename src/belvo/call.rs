@@ -16,6 +16,8 @@ pub(super) enum Call {
     Resumption,
     /// `PUT` or `PATCH /api/links/{id}/`: the user's own attempt to repair the link.
     Repair,
+    /// `POST /api/links/{id}/refresh/`: a historical refresh is asked for.
+    Refresh,
     /// Anything else uses the link as it is.
     Use,
 }
@@ -29,6 +31,7 @@ impl Call {
             ("POST", ["api", "links"]) => Self::Creation,
             ("PATCH", ["api", "links"]) => Self::Resumption,
             ("PUT" | "PATCH", ["api", "links", _id]) => Self::Repair,
+            ("POST", ["api", "links", _id, "refresh"]) => Self::Refresh,
             (_method, _segments) => Self::Use,
         }
     }
@@ -37,7 +40,7 @@ impl Call {
     pub(super) const fn is_repair(self) -> bool {
         match self {
             Self::Resumption | Self::Repair => true,
-            Self::Creation | Self::Use => false,
+            Self::Creation | Self::Refresh | Self::Use => false,
         }
     }
 }
@@ -120,7 +123,7 @@ mod tests {
             ("PATCH", "/api/links/", Call::Resumption),
             ("PUT", "/api/links/16f68516/", Call::Repair),
             ("PATCH", "api/links/16f68516?x=/y", Call::Repair),
-            ("POST", "/api/links/16f68516/refresh/", Call::Use),
+            ("POST", "/api/links/16f68516/refresh/", Call::Refresh),
             ("GET", "/api/links/", Call::Use),
             ("POST", "/api/transactions/", Call::Use),
             ("", "", Call::Use),

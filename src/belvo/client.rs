@@ -25,7 +25,7 @@ use crate::link::{Event, LinkId};
 mod answer;
 mod list;
 
-use list::{CONSENT_FIELDS, CONSENTS};
+use list::{CONSENT_FIELDS, CONSENTS, keep};
 pub use list::{IDS_MAX, LinkFilter, ListPage, ListPages};
 
 /// How long a widget token is good for: "10 minutes" in the guide, though the token itself may say more.
@@ -225,7 +225,7 @@ impl Client {
                 return Err(call.failed("the answer is no consent"));
             };
             // This call has no `fields`: it gives the name and the document number of the user too.
-            consent.retain(|field, _| CONSENT_FIELDS.split(',').any(|wanted| wanted == field));
+            keep(CONSENT_FIELDS, &mut consent);
             return Ok(Some(consent));
         }
         let refused = Refused::of(&call, answer)?;

@@ -11,7 +11,7 @@ use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};
 use crate::contract::{self, ApiError, CommandName, Outcome, Widget};
 use crate::link::{
-    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Event, Input, LinkId, Observation,
+    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, LinkId, Observation,
     Profile, Session, Status, Timestamp,
 };
 
@@ -159,14 +159,15 @@ pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &Web
         consent: (family == "CONSENT").then(|| {
             Box::new(Consent {
                 id: body.data_text("consent_id"),
-                due_at: body.data_text("consent_due_date").and_then(|at| parse_time(&at)),
+                due: body.data_text("consent_due_date").and_then(|at| parse_time(&at)).map_or(Due::Unknown, Due::At),
                 institution_display_name: body.data_text("institution_display_name"),
                 institution_icon_logo: body.data_text("institution_icon_logo"),
+                ..Consent::default()
             })
         }),
         ..Profile::default()
     };
-    Meaning::Event(Input { event, key: key::of_webhook(family, code, body), profile })
+    Meaning::Event(Input { key: key::of_webhook(family, code, body), profile, ..event.into() })
 }
 
 /// The meaning of an API error whose row is known.
@@ -182,25 +183,25 @@ pub(super) fn of_api_error(
     let during_update = call.is_repair();
     let event = match (says, call) {
         (ErrorSays::Refuses(_), Call::Creation) => return Meaning::unrelated(Unrelated::Creation, code),
-        (ErrorSays::Breaks(cause), Call::Creation | Call::Resumption | Call::Repair | Call::Use)
-        | (ErrorSays::Refuses(cause), Call::Resumption | Call::Repair | Call::Use) => {
+        (ErrorSays::Breaks(cause), Call::Creation | Call::Resumption | Call::Repair | Call::Refresh | Call::Use)
+        | (ErrorSays::Refuses(cause), Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
             Event::Broken(Breakage { cause, session: None, during_update })
         }
         // The link exists from here on, but has never worked: it must not look like an outage of a customer.
         (ErrorSays::WantsToken, Call::Creation) => Event::CreationUnfinished,
-        (ErrorSays::WantsToken, Call::Resumption | Call::Repair | Call::Use) => {
+        (ErrorSays::WantsToken, Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
             let session = item.session_lives.map(|life| Session { expires_at: received_at.after(life.min(LIFE_MAX)) });
             Event::Broken(Breakage { cause: Cause::Token, session, during_update })
         }
         (ErrorSays::Unfinished, _any) => Event::CreationUnfinished,
         (ErrorSays::SessionOver, _any) => Event::SessionExpired,
         (ErrorSays::Missing, _any) => Event::MissingReported,
-        (ErrorSays::QuotaUsedUp, _any) => Event::QuotaReached,
+        (ErrorSays::QuotaUsedUp, call) => Event::QuotaReached { of_refresh: call == Call::Refresh },
         (ErrorSays::Unrelated(class), _any) => return Meaning::unrelated(class, code),
     };
     let request_id = item.request_id.as_deref().or(error.request_id.as_deref());
     let key = request_id.map(|id| key::of_api_error(link, code, id));
-    Meaning::Event(Input { event, key, profile: Profile::default() })
+    Meaning::Event(Input { key, ..event.into() })
 }
 
 /// The meaning of a widget callback. Callbacks run on the user's device: hints, never proofs.
@@ -213,7 +214,7 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
         Widget::Success { link: named, institution } => {
             same_link(link, named.as_deref().and_then(|id| id.trim().parse().ok()))?;
             let profile = Profile { institution: institution.clone(), ..Profile::default() };
-            let input = Input { event: Event::UpdateClaimed, key: None, profile };
+            let input = Input { profile, ..Event::UpdateClaimed.into() };
             return Ok(Meaning::Event(input));
         }
         Widget::Updated {} => Event::UpdateClaimed,
@@ -273,7 +274,7 @@ pub(super) fn of_observation(
         Outcome::Missing => (Event::ObservedMissing, Profile::default()),
         Outcome::RefreshAccepted { .. } => (Event::RefreshAccepted, Profile::default()),
     };
-    Ok(Meaning::Event(Input { event, key: Some(key::of_observation(link, seen)), profile }))
+    Ok(Meaning::Event(Input { key: Some(key::of_observation(link, seen)), profile, ..event.into() }))
 }
 
 /// Belvo's word on a link ("API reference: links", `status`). The enum is open; a word that is not known is no observation.

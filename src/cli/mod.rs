@@ -20,8 +20,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config, Loaded, LogConfig, LogFormat, Sources};
 use crate::demo::DemoArgs;
 use crate::drawing::{self, Format};
+use crate::fleet::FleetArgs;
 use crate::sandbox::SandboxArgs;
-use crate::{demo, sandbox, schemas, service, telemetry};
+use crate::{demo, fleet, sandbox, schemas, service, telemetry};
 
 /// Keeps Belvo links alive: every webhook and API error drives one state machine per link, and NATS tells the rest of
 /// the company once what to do.
@@ -49,7 +50,8 @@ enum Command {
     /// See it work: a broken link from its webhook to its recovery, on this machine
     Demo(DemoArgs),
     /// Run a Belvo of your own, in which links can be broken
-    Sandbox(SandboxArgs),
+    #[command(after_help = SANDBOX_EXAMPLES)]
+    Sandbox(SandboxCommand),
     /// Print the resolved configuration, secrets hidden, with the origin of every value
     CheckConfig(ServeArgs),
     /// Tell the story of a link: every transition, what caused it, what was sent
@@ -76,6 +78,15 @@ Examples:
   RELINK_WEBHOOK_SECRETS='Bearer s3cret' relink serve
   relink serve --config relink.toml --listen 0.0.0.0:8480
 `relink serve --help` lists all settings.";
+
+const SANDBOX_EXAMPLES: &str = "\
+Examples:
+  relink sandbox --webhook-url http://127.0.0.1:8480/webhooks/belvo
+                                       a Belvo to break links in, by its control API
+  relink sandbox --scenario scenarios/account-locked.toml --api-token TOKEN
+                                       a rehearsal against a running relink
+  relink sandbox --links 10000 --days 30 --seed 7
+                                       a month of a fleet, in well under two minutes";
 
 const WHY_EXAMPLES: &str = "\
 Examples:
@@ -130,6 +141,15 @@ impl ServeArgs {
         let given = flags.into_iter().filter_map(|(flag, value)| value.map(|value| (flag, value)));
         Sources::of_process(self.config, given.collect())
     }
+}
+
+/// A Belvo to talk to, or a fleet that is simulated.
+#[derive(Args, Debug)]
+struct SandboxCommand {
+    #[command(flatten)]
+    sandbox: SandboxArgs,
+    #[command(flatten)]
+    fleet: FleetArgs,
 }
 
 #[derive(Args, Debug)]
@@ -215,9 +235,12 @@ async fn run_until_told(command: Command) -> anyhow::Result<ExitCode> {
             let server = Sources::of_process(None, Vec::new()).server_source(None, true);
             return demo::run(args, server, signals::shutdown()?).await;
         }
-        Command::Sandbox(args) => {
-            telemetry::start_log(&quiet())?;
-            sandbox::run(args, signals::shutdown()?).await?;
+        Command::Sandbox(SandboxCommand { sandbox, fleet }) => {
+            telemetry::start_log(&if fleet.is_wanted() { silent() } else { quiet() })?;
+            if fleet.is_wanted() {
+                return fleet::run(fleet, sandbox.seed, signals::shutdown()?).await;
+            }
+            sandbox::run(sandbox, signals::shutdown()?).await?;
         }
         Command::Why(WhyArgs { subject, relink }) => {
             // A message id is `<link>.<version>.<n>`, and no link id has a dot.
@@ -250,6 +273,11 @@ async fn run_until_told(command: Command) -> anyhow::Result<ExitCode> {
 /// The log of programs that tell people themselves what they do.
 fn quiet() -> LogConfig {
     LogConfig { filter: "warn,relink::nats::server_binary=info".to_owned(), format: LogFormat::Text }
+}
+
+/// The log of a simulation: in a month of troubles every warning comes true many times over.
+fn silent() -> LogConfig {
+    LogConfig { filter: "off".to_owned(), format: LogFormat::Text }
 }
 
 /// Prints to standard output, with colours only where they are wanted. A reader that has seen enough (`| head`) is no

@@ -92,8 +92,29 @@ fn headline(story: &mut String, history: &History, newest: Option<&HistoryEntry>
         let (opened, id) = (&newest.body["episode"]["opened_at"], &newest.body["episode"]["id"]);
         let (opened, id) = (opened.as_str().unwrap_or("?"), id.as_str().unwrap_or("?"));
         line(story, format_args!("  broken by {cause} since {opened}, episode {id}"));
+        if let Some(why) = why_nobody_was_asked(&newest.body["episode"]) {
+            line(story, format_args!("  {why}"));
+        }
     }
     story.push('\n');
+}
+
+/// Why the user of a broken link has had no message, if that is so.
+fn why_nobody_was_asked(episode: &Value) -> Option<String> {
+    let time = |key: &str| episode[key].as_str().unwrap_or("?");
+    match (episode["prompt"].as_str()?, &episode["prompt_asked_at"]) {
+        ("held", _) => Some("its user has not been asked: the link is muted".to_owned()),
+        ("waiting", Value::Null) => Some(format!(
+            "its user has not been asked: many links of the institution failed together; looked at again {}",
+            time("prompt_waits_until")
+        )),
+        ("waiting", _) => Some(format!(
+            "its user has not been asked: Belvo was asked {} whether it works again, and has until {}",
+            time("prompt_asked_at"),
+            time("prompt_waits_until")
+        )),
+        _ => None,
+    }
 }
 
 fn tell_entry(story: &mut String, entry: &HistoryEntry, pointed_at: bool) {
@@ -135,7 +156,8 @@ fn tell_transition(story: &mut String, mark: &str, because: &Because) {
     let colour = colour_of(&to);
     let arrow =
         if from == to { format!("stays {colour}{to}{colour:#}") } else { format!("{from} → {colour}{to}{colour:#}") };
-    line(story, format_args!("{mark} {}  {BOLD}{}{BOLD:#}  {arrow}", because.at.0, because.event));
+    let during = if because.incident { "  (many links of its institution were failing)" } else { "" };
+    line(story, format_args!("{mark} {}  {BOLD}{}{BOLD:#}  {arrow}{DIM}{during}{DIM:#}", because.at.0, because.event));
     tell_origin(story, &because.origin);
 }
 

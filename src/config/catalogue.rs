@@ -269,6 +269,27 @@ pub static SETTINGS: &[Setting] = &[
         Some("2"),
         "how many refresh intervals a link may be quiet",
     ),
+    row(
+        "policy.incident_links",
+        "RELINK_POLICY_INCIDENT_LINKS",
+        Number,
+        Some("20"),
+        "so many links of one institution are an incident; 0: never",
+    ),
+    row(
+        "policy.incident_window",
+        "RELINK_POLICY_INCIDENT_WINDOW",
+        Span,
+        Some("10m"),
+        "within how long they have to fail, and how long a calm ends it",
+    ),
+    row(
+        "policy.incident_wait",
+        "RELINK_POLICY_INCIDENT_WAIT",
+        Span,
+        Some("10m"),
+        "how often a prompt held in an incident is looked at",
+    ),
 ];
 
 /// The setting with this key.

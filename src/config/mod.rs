@@ -362,6 +362,9 @@ fn read_policy(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         consent_refreshes_max: count(reader.number("policy.consent_refreshes_max", 0..=100)),
         consent_notice: reader.span("policy.consent_notice"),
         silence_intervals: count(reader.number("policy.silence_intervals", 1..=100)),
+        incident_wait: reader.span("policy.incident_wait"),
+        incident_links: count(reader.number("policy.incident_links", 0..=1_000_000)),
+        incident_window: reader.span("policy.incident_window"),
     };
     let had_problems = !reader.layers.problems.is_empty();
     match Policy::new(settings) {

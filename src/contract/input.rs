@@ -282,9 +282,10 @@ pub enum Outcome {
     },
     /// `GET /api/links/{id}/` answered 404.
     Missing,
-    /// `GET /api/consents/` listed the link's consent (Open Finance Brazil).
+    /// `GET /api/consents/`, or `/api/consents/{id}/`, gave the link's consent (Open Finance Brazil).
     Consent {
-        /// The consent as Belvo gave it.
+        /// The consent as Belvo gave it. Leave out the fields that name a person: `display_name`, `document_number`,
+        /// `user_name`.
         consent: Map<String, Value>,
     },
     /// `POST /api/links/{id}/refresh/` answered 202.

@@ -6,16 +6,19 @@
 //! - `input`: what may be published to relink
 //! - `record`: a link's whole state: the body of `link.state.<link>`, and what the store keeps
 //! - `output`: notices, jobs, refusals, marks and fences
+//! - `incident`: what operations is told of an institution
 //! - `words`: the vocabulary they share
 //!
 //! A body only ever gains optional fields. Anything else is a new schema version, and readers refuse versions they do not know.
 
+mod incident;
 pub mod input;
 mod output;
 mod record;
 mod rfc3339;
 mod words;
 
+pub use incident::{IncidentBecause, IncidentBody, IncidentNews, institution_token};
 pub use input::{
     ApiError, Command, CommandName, InputKind, LastError, NotAnInputKind, Observation, Outcome, Source, Webhook, Widget,
 };

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::input::InputKind;
 use super::words::{
-    Action, At, AttemptWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
+    Action, At, AttemptWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord, is_false,
 };
-use crate::link::{Cause, Episode, EventName, Gap, Job, Link, LinkId, Notice, Refusal, Step};
+use crate::link::{Cause, Episode, EventName, Gap, Input, Job, Link, LinkId, Notice, Refusal, Step};
 
 /// Where on the output stream a message belongs. `nats::subject` has the spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +26,8 @@ pub enum Address {
     Mark(u16),
     /// `link.fence.<lane>`
     Fence(u16),
+    /// `link.incident.<institution>`, with the institution as [`super::institution_token`] spells it.
+    Incident(String),
 }
 
 /// The kinds of notice.
@@ -113,7 +115,7 @@ impl JobName {
 }
 
 /// Where the news came from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Origin {
     /// Which door.
     pub kind: OriginKind,
@@ -168,15 +170,19 @@ pub struct Because {
     pub to: StateWord,
     /// When.
     pub at: At,
+    /// Whether many links of the institution were failing together then, which holds prompts back.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub incident: bool,
     /// Where the news came from.
     pub origin: Origin,
 }
 
 impl Because {
-    /// The transition that `step` took.
-    pub fn of(step: &Step, event: EventName, origin: Origin) -> Self {
+    /// The transition that `step` took on `input`.
+    pub fn of(step: &Step, input: &Input, origin: Origin) -> Self {
         Self {
-            event: event.as_str().to_owned(),
+            event: input.event.name().as_str().to_owned(),
+            incident: input.incident,
             from: step.from.into(),
             to: step.link.state.name().into(),
             at: At(step.at),

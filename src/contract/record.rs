@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::output::Because;
-use super::words::{AccessModeWord, At, StateWord};
-use crate::link::{ConsentEnd, Link, LinkId, Profile, Quiet, Session, State};
+use super::words::{AccessModeWord, At, StateWord, is_false};
+use crate::link::{Link, LinkId, Profile, Quiet, Session, State};
 
 mod parts;
 
@@ -159,7 +159,7 @@ impl Record {
             refresh: link.refresh.as_ref().map(RefreshRecord::of),
             silence_probed_until,
             silence_reported,
-            consent: profile.consent.as_ref().map(|consent| ConsentRecord::of(consent, link.consent_end)),
+            consent: profile.consent.as_deref().map(ConsentRecord::of),
             asks: AsksRecord::of(link.asks),
             muted: link.muted,
             snoozed_until: link.snoozed_until.map(At),
@@ -228,7 +228,6 @@ impl Record {
             recovered_at: self.recovered_at.map(|at| at.0),
             refresh: self.refresh.as_ref().map(RefreshRecord::parse),
             quiet,
-            consent_end: self.consent.as_ref().map_or(ConsentEnd::Ahead, ConsentRecord::parse_end),
             asks: self.asks.as_ref().map(AsksRecord::parse).transpose()?.unwrap_or_default(),
             muted: self.muted,
             snoozed_until: self.snoozed_until.map(|at| at.0),
@@ -238,7 +237,7 @@ impl Record {
     }
 
     fn parse_state(&self) -> Result<State, BadRecord> {
-        let episode = || self.episode.as_ref().map(EpisodeRecord::parse).ok_or(BadRecord::Impossible("episode"));
+        let episode = || self.episode.as_ref().ok_or(BadRecord::Impossible("episode"))?.parse();
         Ok(match self.state {
             StateWord::Unconfirmed => State::Unconfirmed,
             StateWord::Valid => State::Valid { suspicion: self.suspicion.as_ref().map(SuspicionRecord::parse) },
@@ -258,9 +257,4 @@ impl Record {
             StateWord::Removed => State::Removed,
         })
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }

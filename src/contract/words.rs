@@ -373,3 +373,9 @@ impl DeadReason {
         }
     }
 }
+
+/// Whether a flag need not be written.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+pub(super) fn is_false(flag: &bool) -> bool {
+    !flag
+}

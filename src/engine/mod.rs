@@ -9,8 +9,10 @@
 //!
 //! - `delivery`: what comes in, and the checks of its envelope
 //! - `plan`: what goes out
+//! - `incident`: which institutions' links fail together
 
 mod delivery;
+mod incident;
 mod plan;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -19,19 +21,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use delivery::{Dead, Delivery};
 pub use plan::{Message, Outgoing, Plan, Tally, TallyKey};
 
+use self::incident::{Incidents, Opening};
 use crate::belvo::{Meaning, Undecodable, translate};
 use crate::contract::{At, Because, DeadReason, Mark, Origin, OriginKind, Record, RefusedBody};
-use crate::link::{EFFECTS_MAX, Event, Input, Link, LinkId, Policy, Step, Timestamp, step};
-use crate::store::{Head, Put, Store, StoreError};
+use crate::link::{EFFECTS_MAX, Event, Input, Link, LinkId, Policy, Prompt, StateName, Step, Timestamp, step};
+use crate::store::{Head, Put, Query, Store, StoreError};
 
 /// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12).
 pub const MESSAGES_MAX: usize = 1000;
 
-/// The most messages one delivery can make: the state, its effects, or a refusal.
-const MESSAGES_PER_DELIVERY_MAX: usize = 1 + EFFECTS_MAX;
+/// The most messages one delivery can make: the state, its effects, and that its institution's incident begins; or a refusal.
+const MESSAGES_PER_DELIVERY_MAX: usize = 2 + EFFECTS_MAX;
 
 /// How many timers one plan takes at most, so that a morning of reminders does not hold up what is arriving.
 const TIMERS_MAX: usize = 64;
+
+/// The lane whose fence guards what is of no link: every owner has it.
+const FIRST_LANE: u16 = 0;
+
+/// How many links are read from the store at once.
+const STORE_PAGE: usize = 1_000;
 
 /// Plans commits for the lanes of this node.
 pub struct Engine<S> {
@@ -42,6 +51,8 @@ pub struct Engine<S> {
     overlay: HashMap<LinkId, Held>,
     /// Per lane, the last delivery that has been planned.
     planned: BTreeMap<u16, u64>,
+    /// As of the last plan, settled or not.
+    incidents: Incidents,
 }
 
 #[derive(Clone)]
@@ -52,13 +63,34 @@ struct Held {
 
 impl<S: Store> Engine<S> {
     /// An engine over `store`, with every lane at its mark. `input_created_ns` is the identity of the input stream, which new marks name.
-    pub fn new(store: S, policy: Policy, input_created_ns: i64, marks: &BTreeMap<u16, u64>) -> Self {
-        Self { store, policy, input_created_ns, overlay: HashMap::new(), planned: marks.clone() }
+    ///
+    /// Reads every broken link, to know which institutions' links fail together.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store cannot be read.
+    pub fn new(
+        store: S,
+        policy: Policy,
+        input_created_ns: i64,
+        marks: &BTreeMap<u16, u64>,
+    ) -> Result<Self, StoreError> {
+        let incidents = incidents_of(&store, &policy)?;
+        Ok(Self { store, policy, input_created_ns, overlay: HashMap::new(), planned: marks.clone(), incidents })
     }
 
     /// The store below.
     pub const fn store(&self) -> &S {
         &self.store
+    }
+
+    /// How many institutions have an incident.
+    pub fn incidents_count(&self) -> usize {
+        self.incidents.count()
+    }
+
+    /// When something is due that the store does not know of: an incident's end.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.incidents.next_end()
     }
 
     /// The policy of the machine.
@@ -72,6 +104,10 @@ impl<S: Store> Engine<S> {
     /// [`StoreError`]: the store cannot be read. The engine is of no use then; a new one starts at the marks.
     pub fn plan(&mut self, queue: &mut VecDeque<Delivery>, now: Timestamp) -> Result<Plan, StoreError> {
         let mut plan = Plan::default();
+        // Ended before the timers, so that prompts that waited for it need not wait once more.
+        for body in self.incidents.end(now, TIMERS_MAX) {
+            plan.incident(FIRST_LANE, body);
+        }
         self.plan_timers(now, &mut plan)?;
         // Every lane touched adds its mark at the end; a delivery may touch one more.
         while plan.messages.len() + plan.marks.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX {
@@ -81,7 +117,7 @@ impl<S: Store> Engine<S> {
                 plan.tally.add(delivery.kind_word(), "redelivered");
                 continue;
             }
-            self.plan_delivery(&delivery, &mut plan)?;
+            self.plan_delivery(&delivery, now, &mut plan)?;
             self.planned.insert(delivery.lane, delivery.sequence);
             let mark = Mark {
                 stream_created_ns: self.input_created_ns,
@@ -103,7 +139,7 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn plan_delivery(&mut self, delivery: &Delivery, plan: &mut Plan) -> Result<(), StoreError> {
+    fn plan_delivery(&mut self, delivery: &Delivery, now: Timestamp, plan: &mut Plan) -> Result<(), StoreError> {
         let received_at = delivery.stored_at();
         // A bug that panics on one message must not stop the lane for ever: the message is set aside and the lane goes on.
         let decoded = catch_unwind(AssertUnwindSafe(|| {
@@ -131,17 +167,19 @@ impl<S: Store> Engine<S> {
         };
         let word = delivery.kind_word();
         match meaning {
-            Meaning::Event(input) => {
+            Meaning::Event(mut input) => {
                 let Held { link, lane } = self
                     .load(&link)?
                     .unwrap_or_else(|| Held { link: Link::unheard_of(link, received_at), lane: delivery.lane });
+                let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
+                input.incident = self.incidents.is_on(institution.map(String::as_str));
                 let event = input.event.name();
                 let stepped = catch_unwind(AssertUnwindSafe(|| step(&link, &input, received_at, &self.policy)));
                 match stepped {
                     Ok(Ok(step)) => {
                         plan.tally.add(word, "accepted");
-                        let because = Because::of(&step, event, origin);
-                        self.take(&step, lane, because, plan);
+                        let because = Because::of(&step, &input, origin);
+                        self.take(&step, lane, because, now, plan);
                     }
                     Ok(Err(refusal)) => {
                         plan.tally.add(word, refusal.as_str());
@@ -203,15 +241,15 @@ impl<S: Store> Engine<S> {
         for id in self.store.due(now, TIMERS_MAX)? {
             let under_way = self.overlay.contains_key(&id);
             let Some(Held { link, lane }) = self.load(&id)? else { continue };
-            let input = Input::from(Event::DeadlinePassed);
-            let event = input.event.name();
+            let incident = self.incidents.is_on(link.profile.institution.as_deref());
+            let input = Input { incident, ..Event::DeadlinePassed.into() };
             match step(&link, &input, now, &self.policy) {
                 Ok(step) => {
                     plan.tally.add("timer", "accepted");
                     let origin =
                         Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: At(now) };
-                    let because = Because::of(&step, event, origin);
-                    self.take(&step, lane, because, plan);
+                    let because = Because::of(&step, &input, origin);
+                    self.take(&step, lane, because, now, plan);
                 }
                 // The index is of before a change that is under way, or of before the policy was changed.
                 Err(_) if under_way => {}
@@ -228,14 +266,23 @@ impl<S: Store> Engine<S> {
         Ok((head != stored.head).then(|| Put { id: link.id.clone(), head, record: stored.record }))
     }
 
-    fn take(&mut self, step: &Step, lane: u16, because: Because, plan: &mut Plan) {
+    fn take(&mut self, step: &Step, lane: u16, because: Because, now: Timestamp, plan: &mut Plan) {
         let link = &step.link;
+        let is_new = matches!(step.from, StateName::Unconfirmed | StateName::Valid);
+        let opening = opening_of(link).filter(|_| is_new);
+        let began = opening.and_then(|opening| {
+            plan.prompts_held_count += u64::from(opening.held);
+            self.incidents.opened(&opening, &because.origin, now)
+        });
         let sent = plan.effects(lane, step, &because);
         let record = plan::encode(&Record::of(link, lane, because, sent));
         let head = Head::of(link, lane, &self.policy);
         plan.state(lane, step, &record);
         plan.puts.push(Put { id: link.id.clone(), head, record });
         self.overlay.insert(link.id.clone(), Held { link: link.clone(), lane });
+        if let Some(body) = began {
+            plan.incident(lane, body);
+        }
     }
 
     fn load(&self, id: &LinkId) -> Result<Option<Held>, StoreError> {
@@ -246,6 +293,38 @@ impl<S: Store> Engine<S> {
         let link = stored.parse()?.link()?;
         Ok(Some(Held { link, lane: stored.head.lane }))
     }
+}
+
+/// The link's open episode, if its like make an incident: with a prompt, and a cause that the institution can have. A muted link has
+/// no prompt to hold; and links that were broken before relink came are adopted muted.
+fn opening_of(link: &Link) -> Option<Opening<'_>> {
+    let institution = link.profile.institution.as_deref()?;
+    let episode = link.state.episode().filter(|episode| episode.cause.may_be_the_institutions())?;
+    let held = match episode.prompt {
+        Prompt::Sent => false,
+        Prompt::Waiting { .. } => true,
+        Prompt::Held => return None,
+    };
+    Some(Opening { institution, link: &link.id, at: episode.opened_at, held })
+}
+
+/// What the store still tells of incidents; see `incident` for what it does not.
+fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, StoreError> {
+    let mut incidents = Incidents::of(policy, store.incidents()?);
+    for state in [StateName::Invalid, StateName::TokenRequired, StateName::Updating] {
+        let mut query = Query { state: Some(state), limit: STORE_PAGE, ..Query::default() };
+        loop {
+            let page = store.page(&query)?;
+            for stored in &page.links {
+                opening_of(&stored.parse()?.link()?).iter().for_each(|opening| incidents.remember(opening));
+            }
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+    }
+    Ok(incidents)
 }
 
 fn reason_of(undecodable: &Undecodable) -> DeadReason {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::delivery::Dead;
-use crate::contract::{Address, Because, JobBody, Mark, NoticeBody, RefusedBody};
+use crate::contract::{Address, Because, IncidentBody, JobBody, Mark, NoticeBody, RefusedBody, institution_token};
 use crate::link::{Effect, Link, Step, Timestamp};
 use crate::store::{Changes, Position, Put};
 
@@ -20,6 +20,10 @@ pub struct Plan {
     pub marks: BTreeMap<u16, Mark>,
     /// What to acknowledge, the last delivery of each lane, once all of this is durable.
     pub receipts: BTreeMap<u16, String>,
+    /// The incidents that begin or end with it, in order; each is among the messages.
+    pub incidents: Vec<IncidentBody>,
+    /// How many prompts begin to wait for the end of an incident.
+    pub prompts_held_count: u64,
     /// What is set aside. To be made durable **before** the batch: the marks say that it has been handled.
     pub dead: Vec<Dead>,
     /// What happened, for metrics.
@@ -40,7 +44,7 @@ pub struct Outgoing {
 pub struct Message {
     /// Where it goes.
     pub address: Address,
-    /// Its id, the same whenever the same input is planned: `<link>.<version>.<n>`.
+    /// Its id, the same whenever the same input is planned: of a link's messages `<link>.<version>.<n>`.
     pub id: String,
     /// When the transition was taken.
     pub at: Timestamp,
@@ -75,7 +79,7 @@ impl Plan {
     /// The store's share, once the batch is known to end at `position`.
     pub fn changes(&self, position: Option<Position>) -> Changes {
         let marks = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
-        Changes { puts: self.puts.clone(), marks, position }
+        Changes { puts: self.puts.clone(), incidents: self.incidents.clone(), marks, position }
     }
 
     /// Adds the messages for a step's effects; gives their ids.
@@ -110,6 +114,13 @@ impl Plan {
         let id = format!("{}.{}.refused-{lane}-{sequence}", link.id, link.version);
         let at = body.origin.heard_at.0;
         self.push(lane, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
+    }
+
+    /// An incident begins or ends.
+    pub(super) fn incident(&mut self, lane: u16, body: IncidentBody) {
+        let address = Address::Incident(institution_token(&body.institution));
+        self.push(lane, Message { address, id: body.message_id(), at: body.at.0, body: encode(&body) });
+        self.incidents.push(body);
     }
 
     /// A change of the timers' index alone, which the stream need not know of.

@@ -1,4 +1,4 @@
-//! What is known of links: lists, one link, its history, how many are in each state.
+//! What is known of links: lists, one link, its history, and of all of them the summary.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::SharedDoor;
 use super::parameters::{LinkInPath, Query, bad};
 use super::problem::{Kind, Problem};
-use crate::contract::Record;
+use crate::contract::{At, IncidentBody, IncidentNews, Record};
 use crate::link::{LinkId, StateName};
 use crate::nats::history::HistoryEntry;
 use crate::store::{self, StoredLink};
@@ -39,6 +39,21 @@ pub(super) struct History {
 pub(super) struct Summary {
     links_count: u64,
     by_state: BTreeMap<&'static str, u64>,
+    /// The institutions whose links fail together now.
+    incidents: Vec<IncidentSummary>,
+    /// How many transitions were learnt only by sweeping since the start, by institution; absent where nothing is swept,
+    /// which is without Belvo keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drift_by_institution: Option<BTreeMap<String, u64>>,
+}
+
+/// An incident under way. How many prompts it has held is told when it ends.
+#[derive(Serialize)]
+struct IncidentSummary {
+    institution: String,
+    began_at: At,
+    /// How many links had failed when it began.
+    links_count: u64,
 }
 
 pub(super) async fn list(State(door): State<SharedDoor>, query: Query) -> Result<Json<Links>, Problem> {
@@ -79,10 +94,22 @@ pub(super) async fn history(
 }
 
 pub(super) async fn summary(State(door): State<SharedDoor>) -> Result<Json<Summary>, Problem> {
-    let counts = door.ask_store(|store| store.count()).await?;
+    let (counts, incidents) = door.ask_store(|store| Ok((store.count()?, store.incidents()?))).await?;
     let by_state: BTreeMap<_, _> =
         StateName::ALL.into_iter().map(|state| (state.as_str(), counts.get(&state).copied().unwrap_or(0))).collect();
-    Ok(Json(Summary { links_count: by_state.values().sum(), by_state }))
+    let incidents = incidents.into_iter().filter(|incident| incident.news == IncidentNews::Began);
+    let incidents = incidents.map(|IncidentBody { institution, began_at, links_count, .. }| IncidentSummary {
+        institution,
+        began_at,
+        links_count,
+    });
+    let drift_by_institution = door.drift.as_ref().map(|drift| drift.borrow().clone());
+    Ok(Json(Summary {
+        links_count: by_state.values().sum(),
+        by_state,
+        incidents: incidents.collect(),
+        drift_by_institution,
+    }))
 }
 
 /// A record without what is for relink's own use.

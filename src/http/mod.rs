@@ -7,7 +7,7 @@
 //!   POST /v1/links/{id}/commands         report.rs        ... what an operator decided
 //!   POST /v1/links/{id}/update           repair.rs        mints a widget token; the link is being repaired
 //!   GET  /v1/links[/{id}[/history]]      links.rs         what is known of links, and why
-//!   GET  /v1/summary                     links.rs         how many links are in each state
+//!   GET  /v1/summary                     links.rs         links by state, incidents, drift
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  what could not be read
 //!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  ... once more
 //!   GET  /healthz /readyz /metrics       health.rs        for machines, without credentials
@@ -32,6 +32,7 @@ mod renewal;
 mod repair;
 mod report;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Belvo, if there are keys for it.
     pub belvo: Option<belvo::Client>,
+    /// How many transitions the sweeps alone have found since the start, by institution; `None` if nothing is swept.
+    pub drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
     /// Whether all lanes are running.
     pub ready: watch::Receiver<bool>,
 }
@@ -93,6 +96,7 @@ pub struct Door {
     histories: Histories,
     store: Arc<dyn Store>,
     belvo: Option<belvo::Client>,
+    drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
     ready: watch::Receiver<bool>,
     subjects: Subjects,
     webhook_keys: Keys,
@@ -108,13 +112,14 @@ type SharedDoor = Arc<Door>;
 impl Door {
     /// The door of a configuration.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { publisher, dead_letters, histories, store, belvo, ready } = parts;
+        let Parts { publisher, dead_letters, histories, store, belvo, drift, ready } = parts;
         Self {
             publisher,
             dead_letters,
             histories,
             store,
             belvo,
+            drift,
             ready,
             subjects: config.nats.subjects.clone(),
             webhook_keys: Keys::of(&config.http.webhook_secrets),

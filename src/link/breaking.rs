@@ -16,7 +16,8 @@ impl Draft<'_> {
     pub(super) fn open(&mut self, breakage: &Breakage) -> State {
         self.link.episodes_count += 1;
         let number = self.link.episodes_count;
-        let episode = Episode::open(number, breakage.cause, self.now, self.link.muted, self.policy);
+        let prompt = self.prompt_for(breakage.cause);
+        let episode = Episode::open(number, breakage.cause, self.now, prompt, self.policy);
         if episode.prompt == Prompt::Sent {
             self.tell(Notice::UpdateRequired, Some(&episode));
         }
@@ -218,15 +219,14 @@ impl Draft<'_> {
 
     /// Sends the episode's one prompt if it was held back and nothing holds it any more.
     pub(super) fn release_prompt(&mut self, state: &mut State) {
-        if self.link.muted {
-            return;
-        }
         if let State::Invalid { episode } | State::TokenRequired { episode, .. } = state
             && episode.prompt == Prompt::Held
         {
-            episode.prompt = Prompt::Sent;
+            episode.prompt = self.prompt_for(episode.cause);
             let episode = episode.clone();
-            self.tell(Notice::UpdateRequired, Some(&episode));
+            if episode.prompt == Prompt::Sent {
+                self.tell(Notice::UpdateRequired, Some(&episode));
+            }
         }
     }
 }

@@ -1,10 +1,10 @@
 //! A link while one event changes it.
 //!
-//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `refresh`, `consent`, `upkeep`, `orders`.
+//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `refresh`, `renewal`, `upkeep`, `orders`.
 //! Each notes effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{
-    ConsentEnd, DedupKey, Effect, Episode, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step,
+    DedupKey, Effect, Episode, Input, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step,
     Timestamp,
 };
 
@@ -14,6 +14,8 @@ pub(super) struct Draft<'a> {
     pub(super) effects: Vec<Effect>,
     pub(super) now: Timestamp,
     pub(super) policy: &'a Policy,
+    /// [`Input::incident`]
+    pub(super) incident: bool,
     /// The message names another end of the consent than was known.
     pub(super) consent_moved: bool,
 }
@@ -22,9 +24,10 @@ pub(super) struct Draft<'a> {
 pub(super) type Next = Result<State, Refusal>;
 
 impl<'a> Draft<'a> {
-    pub(super) fn of(link: &Link, now: Timestamp, policy: &'a Policy) -> Self {
+    pub(super) fn of(link: &Link, input: &Input, now: Timestamp, policy: &'a Policy) -> Self {
         let now = now.max(link.updated_at);
-        Self { link: link.clone(), effects: Vec::new(), now, policy, consent_moved: false }
+        let incident = input.incident;
+        Self { link: link.clone(), effects: Vec::new(), now, policy, incident, consent_moved: false }
     }
 
     pub(super) fn state(&self) -> State {
@@ -38,12 +41,9 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn learn(&mut self, profile: &Profile) {
-        let due_at = self.link.consent_due_at();
+        let due = self.link.consent_due();
         self.link.profile.learn(profile);
-        if self.link.consent_due_at() != due_at {
-            self.link.consent_end = ConsentEnd::Ahead;
-            self.consent_moved = true;
-        }
+        self.consent_moved = self.link.consent_due() != due;
     }
 
     pub(super) fn has_learnt(&self, before: &Link) -> bool {

@@ -31,12 +31,18 @@ pub enum Prompt {
     Sent,
     /// The link was muted; it goes out when an operator unmutes it.
     Held,
+    /// The institution has an incident; it goes out if the link is still broken when that is over.
+    Waiting {
+        /// When to look again.
+        until: Timestamp,
+        /// When Belvo was asked whether the link works again, the incident being over. `None`: it was not over yet.
+        asked_at: Option<Timestamp>,
+    },
 }
 
 impl Episode {
-    /// Opens an episode; the caller emits the prompt if `muted` is false.
-    pub(super) fn open(number: u32, cause: Cause, now: Timestamp, muted: bool, policy: &Policy) -> Self {
-        let prompt = if muted { Prompt::Held } else { Prompt::Sent };
+    /// Opens an episode; the caller emits the prompt if it is [`Prompt::Sent`].
+    pub(super) fn open(number: u32, cause: Cause, now: Timestamp, prompt: Prompt, policy: &Policy) -> Self {
         let next_reminder_at = policy.reminders().first().map(|&step| now.after(step));
         let number = EpisodeNumber(number);
         Self {

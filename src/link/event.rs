@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::consent::{Consent, ConsentObservation, ConsentStatus};
 use super::{DedupKey, Timestamp};
 
 /// One fact with its identity: what [`super::step`] consumes.
@@ -16,11 +17,14 @@ pub struct Input {
     pub key: Option<DedupKey>,
     /// What the message says of the link beside the fact, such as its `external_id`.
     pub profile: Profile,
+    /// A circumstance, and no word of the message's: many links of the link's institution are failing together. Whoever
+    /// sees many links decides it; a message says nothing of it.
+    pub incident: bool,
 }
 
 impl From<Event> for Input {
     fn from(event: Event) -> Self {
-        Self { event, key: None, profile: Profile::default() }
+        Self { event, key: None, profile: Profile::default(), incident: false }
     }
 }
 
@@ -64,7 +68,10 @@ pub enum Event {
     RefreshAccepted,
     /// The month's quota of this person's data is used up (400 `operational_limits_reached`, Open Finance Brazil): no
     /// refresh before the next month. Says nothing of the link.
-    QuotaReached,
+    QuotaReached {
+        /// Whether it is the answer to a refresh that was asked for. Quotas are counted by resource.
+        of_refresh: bool,
+    },
     /// Belvo deleted the link (webhook `link_deleted`).
     LinkDeleted,
     /// The link's [`super::Link::deadline`] has passed.
@@ -112,51 +119,6 @@ pub enum Cause {
 pub struct Session {
     /// After this a PATCH answers `session_expired`.
     pub expires_at: Timestamp,
-}
-
-/// The open-finance consent behind a Brazilian link, and what a renewal link needs (every parameter of it comes from
-/// the webhook; guide: My Belvo Portal).
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Consent {
-    /// Belvo's id of the consent.
-    pub id: Option<String>,
-    /// When it ends.
-    pub due_at: Option<Timestamp>,
-    /// The institution's name for people.
-    pub institution_display_name: Option<String>,
-    /// Address of the institution's logo.
-    pub institution_icon_logo: Option<String>,
-}
-
-impl Consent {
-    /// Takes over everything `newer` says; what it leaves open stays, unless it is about another consent.
-    fn learn(&mut self, newer: &Self) {
-        if self.id.is_some() && newer.id.is_some() && self.id != newer.id {
-            *self = Self::default();
-        }
-        take(&mut self.id, &newer.id);
-        take(&mut self.due_at, &newer.due_at);
-        take(&mut self.institution_display_name, &newer.institution_display_name);
-        take(&mut self.institution_icon_logo, &newer.institution_icon_logo);
-    }
-}
-
-/// What a read of the consent (`GET /api/consents/`) said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConsentObservation {
-    /// When it was read, by the reader's clock.
-    pub observed_at: Timestamp,
-    /// Belvo's word.
-    pub status: ConsentStatus,
-}
-
-/// Belvo's word on a consent, as far as it says whether the link can be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ConsentStatus {
-    /// `AUTHORISED`
-    Authorised,
-    /// `EXPIRED`, or `REJECTED`: revoked, for which there is no webhook.
-    Ended,
 }
 
 /// What a read of the link (`GET /api/links/{id}/`) said.
@@ -217,7 +179,7 @@ impl Profile {
     }
 }
 
-fn take<T: Clone>(known: &mut Option<T>, newer: &Option<T>) {
+pub(super) fn take<T: Clone>(known: &mut Option<T>, newer: &Option<T>) {
     if newer.is_some() {
         known.clone_from(newer);
     }
@@ -446,7 +408,7 @@ impl Event {
             Self::MissingReported => EventName::MissingReported,
             Self::DataArrived(_) => EventName::DataArrived,
             Self::RefreshAccepted => EventName::RefreshAccepted,
-            Self::QuotaReached => EventName::QuotaReached,
+            Self::QuotaReached { .. } => EventName::QuotaReached,
             Self::LinkDeleted => EventName::LinkDeleted,
             Self::DeadlinePassed => EventName::DeadlinePassed,
             Self::Command(command) => match command {

@@ -16,8 +16,10 @@
 //!                                                        Invalid ◀────┴───────────────────────────────┘
 //! ```
 //!
+//! The one prompt waits while the link is muted, or its institution has an incident (`incident`).
+//!
 //! [`step`] is the whole decision, and a pure one: no clock, no randomness, no I/O. The match in `next` has an arm for
-//! every state and event; what each arm does is in `breaking`, `repair`, `refresh`, `consent`, `upkeep` and `orders`.
+//! every state and event; what each arm does is in `breaking`, `repair`, `refresh`, `renewal`, `upkeep` and `orders`.
 //! [`super::table`] is the same thing as data; tests hold the two together.
 //!
 //! An event that cannot move the link is a [`Refusal`], never a silent nothing.
@@ -32,7 +34,7 @@ use super::{Event, Input, Link, Policy, Refusal, State, Step, Timestamp};
 /// # Errors
 /// A [`Refusal`] says why the event changes nothing. The link is then exactly as it was.
 pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Result<Step, Refusal> {
-    let mut draft = Draft::of(link, now, policy);
+    let mut draft = Draft::of(link, input, now, policy);
     if let Some(key) = input.key {
         draft.refuse_repeat(key)?;
     }
@@ -63,7 +65,7 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (S::Unconfirmed, E::Observed(seen)) => draft.observe_unconfirmed(seen),
         (S::Unconfirmed, E::DataArrived(data)) => draft.confirm_by_data(data),
         (S::Unconfirmed, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
-        (state @ S::Unconfirmed, E::QuotaReached) => draft.note_quota(state),
+        (state @ S::Unconfirmed, E::QuotaReached { of_refresh }) => draft.note_quota(state, *of_refresh),
         (S::Unconfirmed, E::DeadlinePassed) => Err(Refusal::NotDue),
 
         // It works.
@@ -79,7 +81,7 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (S::Valid { suspicion }, E::Observed(seen)) => draft.observe_valid(suspicion, seen),
         (S::Valid { .. }, E::DataArrived(data)) => draft.take_data(data),
         (state @ S::Valid { .. }, E::RefreshAccepted) => draft.note_refresh_accepted(state),
-        (state @ S::Valid { .. }, E::QuotaReached) => draft.note_quota(state),
+        (state @ S::Valid { .. }, E::QuotaReached { of_refresh }) => draft.note_quota(state, *of_refresh),
         (S::Valid { suspicion }, E::DeadlinePassed) => draft.pass_valid_deadline(suspicion),
 
         // It is broken, and its user has been told.
@@ -97,13 +99,17 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         }
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::UpdateClaimed) => draft.claim_repair(state),
         (S::Invalid { .. } | S::TokenRequired { .. }, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::Observed(seen)) => draft.observe_broken(state, seen),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::Observed(seen)) => {
+            draft.observe_broken_or_waiting(state, seen)
+        }
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DataArrived(data)) => {
             draft.take_data_while_broken(state, data)
         }
         (S::Invalid { .. } | S::TokenRequired { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::QuotaReached) => draft.note_quota(state),
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DeadlinePassed) => draft.remind(state),
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::QuotaReached { of_refresh }) => {
+            draft.note_quota(state, *of_refresh)
+        }
+        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DeadlinePassed) => draft.pass_broken_deadline(state),
 
         // Its user is at it, or says it is done.
         (S::Updating { episode, fallback, phase }, E::Broken(breakage)) => {
@@ -126,7 +132,7 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (S::Updating { episode, phase, .. }, E::Observed(seen)) => draft.observe_update(episode, phase, seen),
         (S::Updating { episode, .. }, E::DataArrived(data)) => draft.recover_by_data(episode, data),
         (S::Updating { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
-        (state @ S::Updating { .. }, E::QuotaReached) => draft.note_quota(state),
+        (state @ S::Updating { .. }, E::QuotaReached { of_refresh }) => draft.note_quota(state, *of_refresh),
         (S::Updating { episode, fallback, phase }, E::DeadlinePassed) => {
             draft.pass_update_deadline(episode, fallback, phase)
         }

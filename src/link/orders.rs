@@ -50,7 +50,7 @@ impl Draft<'_> {
             | Event::Observed(_)
             | Event::DataArrived(_)
             | Event::RefreshAccepted
-            | Event::QuotaReached
+            | Event::QuotaReached { .. }
             | Event::DeadlinePassed => Err(Refusal::AlreadyKnown),
         }
     }

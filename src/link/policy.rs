@@ -39,6 +39,12 @@ pub struct Settings {
     pub consent_notice: Duration,
     /// How many of its own refresh intervals a recurrent link may be quiet.
     pub silence_intervals: u32,
+    /// How long a prompt waits between two looks at whether its institution's incident is over.
+    pub incident_wait: Duration,
+    /// How many links of one institution have to fail within [`Settings::incident_window`] to be an incident. 0: never.
+    pub incident_links: u32,
+    /// Within how long they have to fail; and how long an institution has to be calm again for it to be over.
+    pub incident_window: Duration,
 }
 
 impl Default for Settings {
@@ -62,6 +68,9 @@ impl Default for Settings {
             // As early as Belvo's own word, which is sent only to customers who asked its support for it.
             consent_notice: 7 * DAY,
             silence_intervals: 2,
+            incident_wait: 10 * MINUTE,
+            incident_links: 20,
+            incident_window: 10 * MINUTE,
         }
     }
 }
@@ -95,6 +104,8 @@ impl Policy {
             ("reminder_pause", settings.reminder_pause),
             ("refresh_wait", settings.refresh_wait),
             ("consent_notice", settings.consent_notice),
+            ("incident_wait", settings.incident_wait),
+            ("incident_window", settings.incident_window),
         ];
         for (setting, wait) in waits {
             if wait < Duration::from_millis(1) || wait > WAIT_MAX {

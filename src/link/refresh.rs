@@ -47,7 +47,9 @@ impl Draft<'_> {
         let nothing_came = refresh.arrived.is_empty();
         // Where something came, the rest most likely has nothing new, which is not worth a consent's quota.
         let is_worth_it = nothing_came || self.link.profile.consent.is_none();
-        let has_rounds = refresh.rounds_count < self.policy.settings().refresh_attempts_max;
+        let settings = self.policy.settings();
+        let never_asks = self.link.profile.consent.is_some() && settings.consent_refreshes_max == 0;
+        let has_rounds = refresh.rounds_count < settings.refresh_attempts_max && !never_asks;
         if has_rounds && is_worth_it && self.policy.can_verify() {
             let missing = if nothing_came { Vec::new() } else { self.missing_resources() };
             self.ask_for_refresh(missing);
@@ -66,11 +68,11 @@ impl Draft<'_> {
     pub(super) fn ask_for_refresh(&mut self, resources: Vec<String>) {
         let month = Month::of(self.now);
         let settings = self.policy.settings();
+        let has_quota = self.link.profile.consent.is_some();
         let asks = &mut self.link.asks;
-        if asks.month != month {
+        if has_quota && asks.month != month {
             *asks = Asks { month, count: 0, ..*asks };
         }
-        let has_quota = self.link.profile.consent.is_some();
         let own_limit = (has_quota && asks.count >= settings.consent_refreshes_max).then(|| month.end());
         let belvos_limit = asks.refused_until.filter(|&until| self.now < until);
         let Some(refresh) = &mut self.link.refresh else { return };
@@ -78,24 +80,24 @@ impl Draft<'_> {
             refresh.until = until;
             return;
         }
-        asks.count += 1;
+        asks.count += u32::from(has_quota);
         refresh.asked = true;
         refresh.rounds_count += 1;
         refresh.until = self.now.after(settings.refresh_wait);
         self.effects.push(Effect::Job(Job::Refresh { resources }));
     }
 
-    /// Belvo refuses for the month's quota: what was asked for is asked for again when the month is over.
-    pub(super) fn note_quota(&mut self, state: State) -> Next {
+    /// Belvo refuses for the month's quota: a refresh that it did not take is asked for again when the month is over.
+    pub(super) fn note_quota(&mut self, state: State, of_refresh: bool) -> Next {
         let until = Month::of(self.now).end();
-        if self.link.asks.refused_until == Some(until) {
-            return Err(Refusal::AlreadyKnown);
-        }
-        self.link.asks.refused_until = Some(until);
-        if let Some(refresh) = self.link.refresh.as_mut().filter(|refresh| refresh.asked && refresh.arrived.is_empty())
-        {
-            refresh.rounds_count = refresh.rounds_count.saturating_sub(1);
-            refresh.until = until;
+        let known = self.link.asks.refused_until.replace(until) == Some(until);
+        match &mut self.link.refresh {
+            Some(refresh) if of_refresh && refresh.asked && refresh.until < until => {
+                refresh.rounds_count = refresh.rounds_count.saturating_sub(1);
+                refresh.until = until;
+            }
+            Some(_) | None if known => return Err(Refusal::AlreadyKnown),
+            Some(_) | None => {}
         }
         Ok(state)
     }

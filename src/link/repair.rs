@@ -118,7 +118,8 @@ impl Draft<'_> {
     }
 
     pub(super) fn observe_update(&mut self, episode: Episode, phase: Phase, seen: &Observation) -> Next {
-        let claimed = matches!(phase, Phase::Verifying { after: Attempt::Claimed, .. });
+        // Of a consent the link's status shows nothing, whatever the user says.
+        let claimed = phase.is_claimed() && episode.cause != Cause::ConsentEnded;
         let observed = match seen.status {
             Status::Unconfirmed => return Err(Refusal::CreationOnly),
             Status::Valid if seen.observed_at < episode.opened_at => return Err(Refusal::Stale),

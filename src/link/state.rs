@@ -32,9 +32,7 @@ pub struct Link {
     pub refresh: Option<Refresh>,
     /// How far the search for a recurrent link's missing refresh has got.
     pub quiet: Quiet,
-    /// How far the end of its consent has been dealt with.
-    pub consent_end: ConsentEnd,
-    /// How often we asked for a refresh lately; counted for links with a consent, whose refreshes have a quota.
+    /// How often we asked for a refresh lately, if it has a consent: its refreshes have a quota.
     pub asks: Asks,
     /// An operator wants no prompts for it.
     pub muted: bool,
@@ -122,6 +120,13 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// Whether somebody says that the repair succeeded.
+    pub(super) const fn is_claimed(self) -> bool {
+        matches!(self, Self::Verifying { after: Attempt::Claimed, .. })
+    }
+}
+
 /// How an attempt to repair ended, as far as the user's side tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Attempt {
@@ -162,17 +167,6 @@ pub enum Quiet {
     },
     /// It has been reported.
     Reported,
-}
-
-/// How far the end of a consent has been dealt with. A new date starts it anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConsentEnd {
-    /// Nothing has been said of it.
-    Ahead,
-    /// It has been announced.
-    Announced,
-    /// It has passed, and was taken for the end until Belvo says otherwise.
-    Passed,
 }
 
 /// How often we asked Belvo for a refresh of a link, against its monthly quota.
@@ -275,7 +269,6 @@ impl Link {
             recovered_at: None,
             refresh: None,
             quiet: Quiet::Listening,
-            consent_end: ConsentEnd::Ahead,
             asks: Asks::default(),
             muted: false,
             snoozed_until: None,

@@ -129,6 +129,9 @@ impl Link {
                 [doubt, answer, refresh, consent, self.quiet_deadline(policy)].into_iter().flatten().min()
             }
             State::Invalid { episode } | State::TokenRequired { episode, .. } => {
+                if let Prompt::Waiting { until, .. } = episode.prompt {
+                    return Some(until);
+                }
                 let silenced = self.muted || episode.prompt == Prompt::Held;
                 let due_at = episode.next_reminder_at.filter(|_| !silenced)?;
                 Some(self.snoozed_until.map_or(due_at, |until| due_at.max(until)))

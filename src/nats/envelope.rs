@@ -23,6 +23,7 @@ pub fn subject(subjects: &Subjects, address: &Address) -> String {
         Address::Refused(link) => subjects.refused(link.as_str()),
         Address::Mark(lane) => subjects.mark(*lane),
         Address::Fence(lane) => subjects.fence(*lane),
+        Address::Incident(institution) => subjects.incident(institution),
     }
 }
 
@@ -35,6 +36,7 @@ pub fn headers(message: &Message) -> HeaderMap {
         Address::Refused(link) => ("link.refused".to_owned(), Some(link)),
         Address::Mark(_) => ("link.mark".to_owned(), None),
         Address::Fence(_) => ("link.fence".to_owned(), None),
+        Address::Incident(_) => ("link.incident".to_owned(), None),
     };
     let mut headers = HeaderMap::new();
     headers.insert("ce-specversion", "1.0");
@@ -74,6 +76,7 @@ fn dataschema(address: &Address) -> String {
         Address::Refused(_) => "link.refused",
         Address::Mark(_) => "link.mark",
         Address::Fence(_) => "link.fence",
+        Address::Incident(_) => "link.incident",
     };
     format!("urn:relink:schema:{schema}:{SCHEMA_VERSION}")
 }

@@ -163,7 +163,9 @@ impl Histories {
             Some(OutputSubject::Notice { notice, .. }) => (HistoryKind::Notice, Some(notice.to_owned())),
             Some(OutputSubject::Job { job, .. }) => (HistoryKind::Job, Some(job.to_owned())),
             Some(OutputSubject::Refused { .. }) => (HistoryKind::Refused, None),
-            Some(OutputSubject::Fence { .. } | OutputSubject::Mark { .. }) | None => return Ok(None),
+            Some(OutputSubject::Fence { .. } | OutputSubject::Mark { .. } | OutputSubject::Incident { .. }) | None => {
+                return Ok(None);
+            }
         };
         let message_id = message.headers.as_ref().and_then(|headers| headers.get("ce-id"));
         let stored_ms = i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);

@@ -31,6 +31,7 @@ use super::resume;
 use super::stream::{StreamExtent, extent};
 use super::subject::Subjects;
 use crate::clock;
+use crate::contract::{IncidentBody, IncidentNews};
 use crate::engine::{Dead, Delivery, Engine, MESSAGES_MAX, Plan};
 use crate::link::Policy;
 use crate::store::{Position, Store, StoreError};
@@ -226,7 +227,8 @@ impl<S: Store + Clone + 'static> Node<S> {
             lane::rewind(&input, lane, behind).await?;
             handled.insert(lane, behind);
         }
-        let engine = Engine::new(self.store.clone(), policy.clone(), input_created_ns, &handled);
+        let engine = block_in_place(|| Engine::new(self.store.clone(), policy.clone(), input_created_ns, &handled))?;
+        metrics::gauge!("relink_incidents").set(engine.incidents_count() as f64);
         let (queue, deliveries) = mpsc::channel(QUEUE_DELIVERIES_MAX);
         let mut lanes = JoinSet::new();
         for (&lane, &handled) in &handled {
@@ -394,6 +396,7 @@ impl<S: Store + Clone + 'static> Run<'_, S> {
         let position = ack.map(|ack| Position { stream_created_ns, sequence: ack.last_sequence });
         block_in_place(|| self.node.store.apply(&plan.changes(position)))?;
         self.engine.settle(plan);
+        tell_incidents(plan, self.engine.incidents_count());
         for receipt in plan.receipts.values() {
             // The mark is the truth; an acknowledgement that is lost costs a redelivery, which the mark refuses.
             let acknowledged = self.node.client.publish(receipt.clone(), "+ACK".into()).await;
@@ -413,10 +416,32 @@ impl<S: Store + Clone + 'static> Run<'_, S> {
     }
 
     fn until_next_timer(&self) -> Result<Duration, StoreError> {
-        let next = self.node.store.next_deadline()?;
+        let next = self.node.store.next_deadline()?.into_iter().chain(self.engine.next_deadline()).min();
         let wait = next.map_or(TIMERS_EVERY, |at| at.since(clock::now()));
         // A deadline that is already past belongs to a commit that is under way; its end wakes us.
         Ok(wait.clamp(Duration::from_millis(1), TIMERS_EVERY))
+    }
+}
+
+/// Says of incidents what operations should see without subscribing.
+fn tell_incidents(plan: &Plan, count: usize) {
+    metrics::gauge!("relink_incidents").set(count as f64);
+    metrics::counter!("relink_prompts_held_total").increment(plan.prompts_held_count);
+    for incident in &plan.incidents {
+        let IncidentBody { institution, links_count, held_count, .. } = incident;
+        match incident.news {
+            IncidentNews::Began => tracing::warn!(
+                institution,
+                links_count,
+                "many links of one institution failed together: its links' prompts wait until that is over"
+            ),
+            IncidentNews::Ended => tracing::info!(
+                institution,
+                links_count,
+                held_count,
+                "the institution's links fail no more than usual; Belvo is asked about those whose prompts waited"
+            ),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The replica: brings a store up to the stream `LINKS`.
 //!
-//! Start, stand-by, take-over and rebuild are this one thing: read the states and marks behind the store's position, or, for an empty store,
+//! Start, stand-by, take-over and rebuild are this one thing: read the states, marks and incidents behind the store's position, or, for an empty store,
 //! the last of each subject, and apply them as commits. It only ever reads the stream, and it may be repeated or
 //! interrupted anywhere: a put that is not newer changes nothing.
 
@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::Stream;
 use futures::StreamExt;
 
 use super::subject::{OutputSubject, Subjects};
-use crate::contract::{BadRecord, Mark};
+use crate::contract::{BadRecord, IncidentBody, Mark};
 use crate::link::Policy;
 use crate::store::{Changes, Position, Put, Store, StoreError};
 
@@ -61,7 +61,12 @@ pub async fn catch_up<S: Store>(
     let failed = |error: &dyn std::fmt::Display| ReplicaError::Stream(error.to_string());
     // Fences are among the subjects so that the target itself arrives and ends the reading.
     let config = pull::OrderedConfig {
-        filter_subjects: vec![subjects.state_wildcard(), subjects.mark_wildcard(), subjects.fence_wildcard()],
+        filter_subjects: vec![
+            subjects.state_wildcard(),
+            subjects.incident_wildcard(),
+            subjects.mark_wildcard(),
+            subjects.fence_wildcard(),
+        ],
         deliver_policy,
         ..pull::OrderedConfig::default()
     };
@@ -81,6 +86,10 @@ pub async fn catch_up<S: Store>(
             Some(OutputSubject::Mark { partition }) => match serde_json::from_slice::<Mark>(&message.payload) {
                 Ok(mark) => changes.marks.push((partition, mark)),
                 Err(error) => tracing::error!(nats.sequence = reached, %error, "skipped a mark that is not ours"),
+            },
+            Some(OutputSubject::Incident { .. }) => match serde_json::from_slice::<IncidentBody>(&message.payload) {
+                Ok(incident) => changes.incidents.push(incident),
+                Err(error) => tracing::error!(nats.sequence = reached, %error, "skipped an incident that is not ours"),
             },
             _ => {}
         }

@@ -3,7 +3,7 @@
 //! | stream | holds | consumers |
 //! |---|---|---|
 //! | `BELVO` | what was said, by lane (subject transform with a hash of the link id) | `relink-<p>`: lane *p*, in order, acknowledged up to a message |
-//! | `LINKS` | what was decided: states, notices, jobs, fences, marks; the commit point | `relink-jobs`: calls to Belvo, one by one |
+//! | `LINKS` | what was decided: states, notices, jobs, incidents, fences, marks; the commit point | `relink-jobs`: calls to Belvo, one by one |
 //! | `RELINK_DEAD` | what could not be read | |
 //! | `KV_links` | a view for others: the last state of every link as a key-value bucket, filled by the server itself | |
 //!

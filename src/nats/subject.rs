@@ -4,6 +4,7 @@
 //!   published   belvo.<kind>.<link>            kind: webhook api_error widget observation command
 //!   stored      belvo.<lane>.<kind>.<link>     the stream's subject transform adds the lane
 //!   decided     link.state.<link>   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
+//!   of a bank   link.incident.<institution>
 //!   kept        link.fence.<lane>   link.mark.<lane>
 //!   set aside   relink.dead.<reason>
 //! ```
@@ -54,6 +55,8 @@ pub enum OutputSubject<'a> {
     Fence { partition: u16 },
     /// How far the lane has come.
     Mark { partition: u16 },
+    /// Whether many links of an institution fail together.
+    Incident { institution: &'a str },
 }
 
 /// Why a pair of prefixes cannot be used.
@@ -170,6 +173,11 @@ impl Subjects {
         format!("{}.fence.*", self.output_prefix)
     }
 
+    /// The incidents of all institutions.
+    pub fn incident_wildcard(&self) -> String {
+        format!("{}.incident.*", self.output_prefix)
+    }
+
     /// All jobs.
     pub fn job_wildcard(&self) -> String {
         format!("{}.job.>", self.output_prefix)
@@ -220,6 +228,11 @@ impl Subjects {
         format!("{}.mark.{partition}", self.output_prefix)
     }
 
+    /// `link.incident.<institution>`, with the institution as `contract::institution_token` spells it.
+    pub fn incident(&self, institution: &str) -> String {
+        format!("{}.incident.{}", self.output_prefix, checked(institution))
+    }
+
     /// `relink.dead.<reason>`.
     pub fn dead(&self, reason: &str) -> String {
         format!("{}.{}", self.dead_prefix, checked(reason))
@@ -250,6 +263,7 @@ impl Subjects {
             ["notice", notice, link_id] => Some(OutputSubject::Notice { notice, link_id }),
             ["job", job, link_id] => Some(OutputSubject::Job { job, link_id }),
             ["refused", link_id] => Some(OutputSubject::Refused { link_id }),
+            ["incident", institution] => Some(OutputSubject::Incident { institution }),
             ["fence", partition] => Some(OutputSubject::Fence { partition: parse_partition(partition)? }),
             ["mark", partition] => Some(OutputSubject::Mark { partition: parse_partition(partition)? }),
             _ => None,
@@ -359,6 +373,7 @@ mod tests {
                 (subjects.notice(&word, &id), OutputSubject::Notice { notice: &word, link_id: &id }),
                 (subjects.job(&word, &id), OutputSubject::Job { job: &word, link_id: &id }),
                 (subjects.refused(&id), OutputSubject::Refused { link_id: &id }),
+                (subjects.incident(&id), OutputSubject::Incident { institution: &id }),
                 (subjects.fence(partition), OutputSubject::Fence { partition }),
                 (subjects.mark(partition), OutputSubject::Mark { partition }),
             ] {

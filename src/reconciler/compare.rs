@@ -120,7 +120,7 @@ mod tests {
         let mut link = Link::unheard_of(ID.parse().unwrap(), at(0));
         for (event, seconds) in events {
             let profile = Profile { institution: Some("erebor_mx_retail".to_owned()), ..Profile::default() };
-            let input = Input { event: event.clone(), key: None, profile };
+            let input = Input { profile, ..event.clone().into() };
             link = step(&link, &input, at(*seconds), &policy()).unwrap().link;
         }
         Known { link, at: at(looked_at) }
@@ -176,7 +176,7 @@ mod tests {
         };
         let accessed = |hours| Some(at(hours * HOURS));
         let first = Observation { observed_at: at(0), status: Status::Valid, last_accessed_at: accessed(0) };
-        let input = Input { event: Event::Observed(first), key: None, profile };
+        let input = Input { profile, ..Event::Observed(first).into() };
         let link = step(&Link::unheard_of(ID.parse().unwrap(), at(0)), &input, at(0), &policy()).unwrap().link;
         let known = Known { link, at: at(0) };
         let read = |hours: i64, accessed: Option<Timestamp>| {

@@ -5,9 +5,9 @@
 
 use serde_json::{Map, Value};
 
-use super::compare::Read;
+use super::compare::{Move, Read};
 use super::{Reconciler, SweepError, Swept};
-use crate::belvo::CallError;
+use crate::belvo::{CallError, Unrelated};
 use crate::contract::Outcome;
 use crate::link::LinkId;
 
@@ -20,8 +20,8 @@ impl Reconciler {
         let _progress = self.progress.lock().await;
         let step = async {
             match self.list_consents().await {
-                Err(SweepError::Belvo(error @ (CallError::Permanent { .. } | CallError::Api(_)))) => {
-                    tracing::info!(%error, "consents are not listed for these keys, so none is followed");
+                Err(SweepError::Belvo(CallError::Permanent { why, class: Some(Unrelated::Permission) })) => {
+                    tracing::info!(why, "consents are not listed for these keys, so none is followed");
                     Ok(Swept::default())
                 }
                 listed => listed,
@@ -40,12 +40,32 @@ impl Reconciler {
             let known = self.known(consents.iter().map(|(link, _)| link.clone()).collect()).await?;
             // The survey introduces links; a consent without a link that relink knows is nobody's yet.
             let pairs = consents.into_iter().zip(known).filter(|(_, known)| known.is_known());
-            let moves = pairs.filter_map(|((_, consent), known)| {
-                self.compare(&known, Read { outcome: Outcome::Consent { consent }, read_at })
-            });
-            swept.drifted_count += self.report(moves.collect()).await?;
+            let (mut moves, mut suspects) = (Vec::new(), Vec::new());
+            for ((_, consent), known) in pairs {
+                let is_introduced = known.link().profile.consent.is_some();
+                let id = consent.get("id").and_then(Value::as_str).map(str::to_owned);
+                let found = self.compare(&known, Read { outcome: Outcome::Consent { consent }, read_at });
+                match (found, id) {
+                    (Some(_), Some(id)) if is_introduced => suspects.push((known, id)),
+                    (found, _) => moves.extend(found),
+                }
+            }
+            // A list takes long, and the renewal may have come meanwhile: those that disagree are asked for once more.
+            for (known, id) in suspects {
+                moves.extend(self.read_again(known.id(), &id).await?);
+            }
+            swept.drifted_count += self.report(moves).await?;
         }
         Ok(swept)
+    }
+
+    async fn read_again(&self, link: &LinkId, id: &str) -> Result<Option<Move>, SweepError> {
+        // Looked up before the question leaves, so that the answer is newer, whatever clocks say.
+        let known = self.known(vec![link.clone()]).await?;
+        let read_at = self.parts.clock.now();
+        let read = self.parts.belvo.get_consent(link, id).await?;
+        let consent = read.map(|consent| Read { outcome: Outcome::Consent { consent }, read_at });
+        Ok(known.first().zip(consent).and_then(|(known, read)| self.compare(known, read)))
     }
 }
 

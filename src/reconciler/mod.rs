@@ -33,12 +33,13 @@ mod consents;
 mod pace;
 mod vanished;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 use crate::belvo::{CallError, Client, IDS_MAX, LinkFilter, MissingGuard};
@@ -95,6 +96,7 @@ pub struct Reconciler {
     settings: Settings,
     parts: Parts,
     progress: Arc<Mutex<Progress>>,
+    drift: watch::Sender<BTreeMap<String, u64>>,
 }
 
 /// What is remembered from one step to the next. Nothing is lost with it but time.
@@ -151,7 +153,12 @@ impl Reconciler {
     /// A reconciler whose rotation goes on behind `link`, or begins at the beginning.
     pub fn rotating_from(link: Option<LinkId>, settings: Settings, parts: Parts) -> Self {
         let progress = Progress { rotated_to: link, adopted: Adopted::default() };
-        Self { settings, parts, progress: Arc::new(Mutex::new(progress)) }
+        Self { settings, parts, progress: Arc::new(Mutex::new(progress)), drift: watch::Sender::default() }
+    }
+
+    /// The drift meter: how many transitions the sweeps alone have found since the start, by institution.
+    pub fn drift(&self) -> watch::Receiver<BTreeMap<String, u64>> {
+        self.drift.subscribe()
     }
 
     /// Lists every link of Belvo's, to hear of those that relink has never heard of.
@@ -289,6 +296,7 @@ impl Reconciler {
                     return Ok::<_, SweepError>(0);
                 }
                 tracing::info!(link.id = %found.link, from, to, "a sweep found what no webhook told");
+                self.drift.send_modify(|drift| *drift.entry(found.institution.clone()).or_default() += 1);
                 metrics::counter!("relink_drift_total", "institution" => found.institution, "from" => from, "to" => to)
                     .increment(1);
                 Ok(1)

@@ -40,17 +40,19 @@ impl Reconciler {
     }
 
     async fn sweep_for_ever(&self, mut ready: watch::Receiver<bool>) {
-        let mut surveyed = false;
+        // The survey introduces the links that consents are about; consents tell what an adopted link's user has to do.
+        let (mut surveyed, mut asked_for_consents) = (false, false);
         let start = Instant::now() + START_PAUSE;
-        let (mut sweep_at, mut rotate_at, mut release_at) = (start, start + START_PAUSE, start + START_PAUSE);
-        // After the survey, which introduces the links that consents are about.
-        let mut consents_at = start + 2 * START_PAUSE;
+        let (mut sweep_at, mut consents_at) = (start, start);
+        let (mut rotate_at, mut release_at) = (start + START_PAUSE, start + START_PAUSE);
         loop {
+            let releases = self.settings.adoption_per_hour > 0 && asked_for_consents;
             let wake = tokio::select! {
+                biased;
                 () = sleep_until(sweep_at) => Wake::Sweep,
+                () = sleep_until(consents_at), if surveyed => Wake::Consents,
                 () = sleep_until(rotate_at) => Wake::Rotate,
-                () = sleep_until(consents_at) => Wake::Consents,
-                () = sleep_until(release_at), if self.settings.adoption_per_hour > 0 => Wake::Release,
+                () = sleep_until(release_at), if releases => Wake::Release,
             };
             if !*ready.borrow() {
                 if ready.wait_for(|ready| *ready).await.is_err() {
@@ -61,7 +63,10 @@ impl Reconciler {
             let result = match wake {
                 Wake::Sweep => self.sweep(&mut surveyed).await.map(|()| jittered(self.settings.sweep_every)),
                 Wake::Rotate => self.rotate_and_pause().await,
-                Wake::Consents => self.sweep_consents().await.map(|_swept| jittered(self.settings.rotation)),
+                Wake::Consents => {
+                    asked_for_consents = true;
+                    self.sweep_consents().await.map(|_swept| jittered(self.settings.rotation))
+                }
                 Wake::Release => {
                     self.release_adopted().await.map(|_released| release_pause(self.settings.adoption_per_hour))
                 }

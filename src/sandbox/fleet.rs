@@ -9,6 +9,7 @@ use super::clock::LATEST_MS;
 use super::control::{Control, ControlError};
 use super::institution::Institution;
 use super::link::{AccessMode, RefreshRate};
+use super::world::World;
 
 /// A link of a fleet. What is `None` is as Belvo has it by default.
 #[derive(Clone, Debug)]
@@ -73,10 +74,20 @@ impl Control {
         };
         Ok(self.shared.change(|world, now| {
             let id = world.add_link(now, link);
+            world.has_been_refreshed(id);
             if new.is_announced {
                 world.collect(now, id);
             }
             id
         }))
+    }
+}
+
+impl World {
+    /// A link that was connected long ago has been refreshed since: one interval before its next refresh.
+    fn has_been_refreshed(&mut self, id: Uuid) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let last = link.planned_refresh.zip(link.refresh_rate).map(|((next, _), rate)| next - rate.span_ms());
+        link.last_accessed_at = link.last_accessed_at.max(last.filter(|&last| last > link.created_at));
     }
 }

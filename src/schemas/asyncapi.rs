@@ -26,7 +26,7 @@ struct Channel {
     about: &'static str,
 }
 
-const CHANNELS: [Channel; 11] = [
+const CHANNELS: [Channel; 12] = [
     input("belvo.webhook", "belvo.webhook.{link_id}", "Webhooks of Belvo."),
     input("belvo.api_error", "belvo.api_error.{link_id}", "Errors that a caller of Belvo's API got back."),
     input("belvo.widget", "belvo.widget.{link_id}", "What happens in the Connect Widget in update mode."),
@@ -40,6 +40,11 @@ const CHANNELS: [Channel; 11] = [
     ),
     output("link.job", "link.job.{type}.{link_id}", "A call to Belvo that is to be made. relink makes it itself."),
     output("link.refused", "link.refused.{link_id}", "What was heard of a link and changed nothing, and why."),
+    output(
+        "link.incident",
+        "link.incident.{institution}",
+        "Many links of one institution fail together, or no longer do. For operations: one message each.",
+    ),
     output("link.mark", "link.mark.{lane}", "How far a lane has come. For relink itself."),
     output("link.fence", "link.fence.{lane}", "Who owns a lane. For relink itself."),
 ];
@@ -116,6 +121,10 @@ fn parameter(token: &str, message: &str, examples: &[&Example]) -> Value {
             let words: Vec<&str> = examples.iter().filter_map(|example| example.variant.as_deref()).collect();
             json!({"description": format!("The `type` of the {}.", message.trim_start_matches("link.")), "enum": words})
         }
+        "institution" => json!({
+            "description": "Belvo's name of the institution; one that cannot be a token is spelled with a hash.",
+            "examples": ["erebor_mx_retail"],
+        }),
         "lane" => json!({"description": "The partition of the input stream, from 0."}),
         _link_id => json!({
             "description": "Belvo's id of the link, in small letters: 1 to 64 of `A-Z a-z 0-9 _ -`.",
@@ -180,11 +189,11 @@ fn sent_headers() -> Value {
             "ce-specversion": {"type": "string", "const": "1.0"},
             "ce-id": {
                 "type": "string",
-                "description": "`<link>.<version>.<n>`: the same at every delivery. Drop what you have seen.",
+                "description": "The same at every delivery: drop what you have seen. Of a link's messages, `<link>.<version>.<n>`.",
             },
             "ce-source": {"type": "string", "const": "/relink"},
             "ce-type": {"type": "string", "description": "`relink.` and the subject without its last token."},
-            "ce-subject": {"type": "string", "description": "The link id; absent from marks and fences."},
+            "ce-subject": {"type": "string", "description": "The link id; absent from what is of no link."},
             "ce-time": {"type": "string", "format": "date-time", "description": "When the link made the transition."},
             "ce-dataschema": {"type": "string", "description": "The `$id` of the schema of the body."},
             "content-type": {"type": "string", "const": "application/json"},

@@ -1,12 +1,13 @@
 //! A small story, told to the real engine: the examples in `schemas/` are what was said in it.
 //!
-//! Four links, a fortnight, every kind of notice, job and state. Nothing in it is real, and nothing in it is chance.
+//! Four links, a fortnight, every kind of notice, job and state; and a bank that refuses everybody. Nothing in it is real, and nothing
+//! in it is chance.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
 
-use crate::contract::{At, Fence, InputKind};
+use crate::contract::{Address, At, Fence, InputKind};
 use crate::engine::{Delivery, Engine, Message};
 use crate::link::{Policy, Settings, Timestamp};
 use crate::nats::envelope;
@@ -133,7 +134,8 @@ pub fn examples() -> Vec<Example> {
     let settings = Settings { can_verify: true, ..Settings::default() };
     let policy = Policy::new(settings).expect("the defaults are in range");
     let created_ns = BEGINNING.as_millis() * 1_000_000;
-    let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into());
+    let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
+        .expect("an empty store in memory can be read");
     let (mut inputs, mut outputs) = (Vec::new(), vec![to_example(&subjects, &fence())]);
     for (sequence, (seconds, said)) in (1..).zip(script()) {
         let mut queue = VecDeque::new();
@@ -149,9 +151,37 @@ pub fn examples() -> Vec<Example> {
         engine.settle(&plan);
         outputs.extend(plan.messages.iter().map(|outgoing| to_example(&subjects, &outgoing.message)));
     }
+    outputs.extend(incident().iter().map(|message| to_example(&subjects, message)));
     let mut known = BTreeSet::new();
     let all = inputs.into_iter().chain(outputs);
     all.filter(|example| known.insert((example.name.clone(), example.variant.clone()))).collect()
+}
+
+/// What relink says when a bank refuses everybody, and when it has calmed down.
+fn incident() -> Vec<Message> {
+    let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).expect("the defaults are in range");
+    let links = i64::from(policy.settings().incident_links) + 5;
+    let created_ns = BEGINNING.as_millis() * 1_000_000;
+    let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
+        .expect("an empty store in memory can be read");
+    let mut messages = Vec::new();
+    for link in 0..links {
+        let id = format!("c0ffee00-0000-4000-8000-{link:012}");
+        let seen = (InputKind::Observation, found(&id, 7 * DAY + link, "valid", "recurrent"));
+        let failed = (InputKind::Webhook, login_failed(&id));
+        let delivery = |(index, (kind, body)): (i64, (InputKind, Value))| {
+            let said = Said { at: 7 * DAY + link, link: ANA, kind, variant: "", body };
+            let sequence = u64::try_from(2 * link + index).expect("neither is negative");
+            Delivery { link: id.clone(), ..deliver(&said, sequence, "") }
+        };
+        let mut queue: VecDeque<Delivery> = (1..).zip([seen, failed]).map(delivery).collect();
+        let plan = engine.plan(&mut queue, at(7 * DAY + link)).expect("a store in memory can be read");
+        messages.extend(plan.messages.into_iter().map(|outgoing| outgoing.message));
+    }
+    let plan = engine.plan(&mut VecDeque::new(), at(7 * DAY + HOUR)).expect("a store in memory can be read");
+    messages.extend(plan.messages.into_iter().map(|outgoing| outgoing.message));
+    messages.retain(|message| matches!(message.address, Address::Incident(_)));
+    messages
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -213,7 +243,7 @@ fn to_example(subjects: &Subjects, message: &Message) -> Example {
 fn fence() -> Message {
     let fence = Fence { owner: "relink-7d4b9c".to_owned(), taken_at: At(BEGINNING) };
     Message {
-        address: crate::contract::Address::Fence(0),
+        address: Address::Fence(0),
         id: format!("fence.0.{}.{}", fence.owner, BEGINNING.as_millis()),
         at: BEGINNING,
         body: serde_json::to_vec(&fence).expect("a fence is a plain struct"),

@@ -5,6 +5,7 @@
 //! "f"                                     format version, u16
 //! "p"                                     position in LINKS: stream created i64, sequence u64
 //! "m" lane:u16                            mark: JSON
+//! "i" institution                         its latest incident: JSON
 //! "l" link id                             head (21 bytes) + JSON of the record
 //! "s" state:u8 link id                    -        who is in this state
 //! "d" deadline:i64 ^ sign  link id        -        who is due, in order of time
@@ -29,6 +30,7 @@ const NO_DEADLINE: i64 = i64::MAX;
 pub(super) const FORMAT_KEY: &[u8] = b"f";
 pub(super) const POSITION_KEY: &[u8] = b"p";
 pub(super) const MARK_PREFIX: &[u8] = b"m";
+pub(super) const INCIDENT_PREFIX: &[u8] = b"i";
 pub(super) const LINK_PREFIX: &[u8] = b"l";
 pub(super) const STATE_PREFIX: &[u8] = b"s";
 pub(super) const DEADLINE_PREFIX: &[u8] = b"d";
@@ -78,6 +80,10 @@ pub(super) fn link_key(id: &LinkId) -> Vec<u8> {
 
 pub(super) fn mark_key(lane: u16) -> Vec<u8> {
     [MARK_PREFIX, &lane.to_be_bytes()].concat()
+}
+
+pub(super) fn incident_key(institution: &str) -> Vec<u8> {
+    [INCIDENT_PREFIX, institution.as_bytes()].concat()
 }
 
 pub(super) fn state_key(state: StateName, id: &LinkId) -> Vec<u8> {

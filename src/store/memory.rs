@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::format::{self, DEADLINE_PREFIX, MARK_PREFIX, POSITION_KEY, StoredLink};
-use super::tree::{collect_page, decode_mark, edits_of, page_start};
+use super::format::{self, DEADLINE_PREFIX, INCIDENT_PREFIX, MARK_PREFIX, POSITION_KEY, StoredLink};
+use super::tree::{collect_page, decode_incident, decode_mark, edits_of, page_start};
 use super::{Changes, Page, Position, Query, Store, StoreError};
-use crate::contract::Mark;
+use crate::contract::{IncidentBody, Mark};
 use crate::link::{LinkId, StateName, Timestamp};
 
 type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -37,6 +37,11 @@ impl MemoryStore {
     fn lock(&self) -> MutexGuard<'_, Trees> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The entries whose keys begin with `prefix`, in order.
+fn below<'a>(tree: &'a Tree, prefix: &'a [u8]) -> impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)> {
+    tree.range(prefix.to_vec()..).take_while(move |(key, _)| key.starts_with(prefix))
 }
 
 impl Store for MemoryStore {
@@ -75,8 +80,12 @@ impl Store for MemoryStore {
 
     fn marks(&self) -> Result<BTreeMap<u16, Mark>, StoreError> {
         let trees = self.lock();
-        let entries = trees.applied.range(MARK_PREFIX.to_vec()..).take_while(|(key, _)| key.starts_with(MARK_PREFIX));
-        entries.map(|(key, value)| decode_mark(key, value)).collect()
+        below(&trees.applied, MARK_PREFIX).map(|(key, value)| decode_mark(key, value)).collect()
+    }
+
+    fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError> {
+        let trees = self.lock();
+        below(&trees.applied, INCIDENT_PREFIX).map(|(key, value)| decode_incident(key, value)).collect()
     }
 
     fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<LinkId>, StoreError> {

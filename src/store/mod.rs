@@ -1,4 +1,4 @@
-//! THE DISK: every link's record, the timers derived from them, and how far the stream has been read.
+//! THE DISK: every link's record, the timers derived from them, institutions' incidents, and how far the stream has been read.
 //!
 //! The store is the *materialised* state: the commit point is the stream `LINKS`, and a store that is lost, behind or corrupt is
 //! brought up to date from there. So what [`Store`] has to promise is small, and written at the trait.
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 pub use self::format::{Head, StoredLink};
 pub use self::memory::MemoryStore;
 pub use self::sled::{Opened, SledStore};
-use crate::contract::{BadRecord, Mark, Record};
+use crate::contract::{BadRecord, IncidentBody, Mark, Record};
 use crate::link::{LinkId, Policy, StateName, Timestamp};
 
 /// A place to keep what has been committed.
@@ -67,6 +67,12 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] if the disk fails.
     fn marks(&self) -> Result<BTreeMap<u16, Mark>, StoreError>;
 
+    /// The latest incident of each institution that had one, in the order of their names; whether it is on is in its body.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError>;
+
     /// The links whose deadline is at or before `now`, earliest first, at most `limit`.
     ///
     /// # Errors
@@ -97,6 +103,8 @@ pub trait Store: Send + Sync {
 pub struct Changes {
     /// Links as they are now.
     pub puts: Vec<Put>,
+    /// Institutions' incidents, in the order of the stream: of one institution the last stays.
+    pub incidents: Vec<IncidentBody>,
     /// How far lanes have got.
     pub marks: Vec<(u16, Mark)>,
     /// Where in the stream that leaves us. `None`: unchanged.

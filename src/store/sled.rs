@@ -12,10 +12,12 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use super::format::{self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, MARK_PREFIX, POSITION_KEY, StoredLink};
-use super::tree::{collect_page, decode_mark, edits_of, page_start};
+use super::format::{
+    self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, INCIDENT_PREFIX, MARK_PREFIX, POSITION_KEY, StoredLink,
+};
+use super::tree::{collect_page, decode_incident, decode_mark, edits_of, page_start};
 use super::{Changes, Page, Position, Query, Store, StoreError};
-use crate::contract::Mark;
+use crate::contract::{IncidentBody, Mark};
 use crate::link::{LinkId, StateName, Timestamp};
 
 /// A store in a directory.
@@ -160,6 +162,14 @@ impl Store for SledStore {
             decode_mark(&key, &value)
         };
         self.db.scan_prefix(MARK_PREFIX).map(entry).collect()
+    }
+
+    fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError> {
+        let entry = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (key, value) = entry?;
+            decode_incident(&key, &value)
+        };
+        self.db.scan_prefix(INCIDENT_PREFIX).map(entry).collect()
     }
 
     fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<LinkId>, StoreError> {

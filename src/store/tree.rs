@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::format::{self, Head, MARK_PREFIX, POSITION_KEY};
 use super::{Changes, Page, Put, Query, StoreError};
-use crate::contract::Mark;
+use crate::contract::{IncidentBody, Mark};
 use crate::link::LinkId;
 
 /// A value to put at a key, or `None` to remove the key.
@@ -15,7 +15,7 @@ pub(super) fn edits_of(
     changes: &Changes,
     read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<Vec<Edit>, StoreError> {
-    let mut edits = Vec::with_capacity(changes.puts.len() * 3 + changes.marks.len() + 1);
+    let mut edits = Vec::with_capacity(changes.puts.len() * 3 + changes.incidents.len() + changes.marks.len() + 1);
     // Several puts of one link in one commit: only the last counts, and the indexes must follow what is on disk.
     let mut last: BTreeMap<&LinkId, &Put> = BTreeMap::new();
     for put in &changes.puts {
@@ -44,14 +44,24 @@ pub(super) fn edits_of(
         }
         edits.push((key, Some(format::encode_link(&put.head, &put.record))));
     }
+    for incident in &changes.incidents {
+        edits.push((format::incident_key(&incident.institution), Some(encode(incident)?)));
+    }
     for (lane, mark) in &changes.marks {
-        let json = serde_json::to_vec(mark).map_err(|error| StoreError::Disk(error.to_string()))?;
-        edits.push((format::mark_key(*lane), Some(json)));
+        edits.push((format::mark_key(*lane), Some(encode(mark)?)));
     }
     if let Some(position) = &changes.position {
         edits.push((POSITION_KEY.to_vec(), Some(format::encode_position(position).to_vec())));
     }
     Ok(edits)
+}
+
+fn encode<T: serde::Serialize>(body: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(body).map_err(|error| StoreError::Disk(error.to_string()))
+}
+
+pub(super) fn decode_incident(key: &[u8], value: &[u8]) -> Result<IncidentBody, StoreError> {
+    serde_json::from_slice(value).map_err(|error| format::corrupt(key, error.to_string()))
 }
 
 pub(super) fn decode_mark(key: &[u8], value: &[u8]) -> Result<(u16, Mark), StoreError> {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use relink::contract::{Address, Mark};
+use relink::contract::{Address, IncidentBody, Mark};
 use relink::engine::{Dead, Delivery, Message};
 use relink::link::{Policy, Timestamp};
 use relink::store::{Changes, MemoryStore, Position, Put, Store};
@@ -121,6 +121,7 @@ impl Bus {
                         changes.puts.push(Put::of_state_message(&stored.message.body, policy).unwrap());
                     }
                     Address::Mark(lane) => changes.marks.push((lane, mark(stored))),
+                    Address::Incident(_) => changes.incidents.push(incident(stored)),
                     Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Fence(_) => {}
                 }
                 changes.position = Some(Position { stream_created_ns: OUTPUT_CREATED_NS, sequence: *sequence });
@@ -128,6 +129,11 @@ impl Bus {
             store.apply(&changes).unwrap();
         }
     }
+}
+
+/// The incident a message tells of.
+pub(crate) fn incident(stored: &Stored) -> IncidentBody {
+    serde_json::from_slice(&stored.message.body).unwrap()
 }
 
 /// The mark a message is.

@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
-use relink::contract::Mark;
-use relink::link::{LinkId, Policy, Timestamp};
+use relink::contract::{IncidentBody, IncidentNews, Mark};
+use relink::link::{LinkId, Policy, Prompt, Settings, Timestamp};
 use relink::store::{MemoryStore, Query, Store, StoredLink};
 
 use crate::bus::{Bus, INPUT_CREATED_NS, LANES};
@@ -20,6 +20,8 @@ use crate::reference;
 const CASES_MIN: u32 = 512;
 const TURNS_MAX: usize = 150;
 const LINKS: u8 = 5;
+/// So many have been read from Belvo when a story begins, so that their institution is known.
+const LINKS_KNOWN: u8 = 3;
 
 /// One thing that happens. `who` is the owner of the lanes, or the one it replaced if that still runs.
 #[derive(Clone, Debug)]
@@ -140,7 +142,14 @@ struct World {
 
 impl World {
     fn new(can_verify: bool) -> Self {
-        let (policy, mut bus) = (policy(can_verify), Bus::default());
+        // Here one link that fails is an incident, and one calm minute its end, so that stories have many.
+        let minute = std::time::Duration::from_secs(60);
+        let defaults = policy(can_verify).settings().clone();
+        let settings = Settings { incident_links: 1, incident_window: minute, incident_wait: minute, ..defaults };
+        let (policy, mut bus) = (Policy::new(settings).unwrap(), Bus::default());
+        for link in 0..LINKS_KNOWN {
+            bus.publish(Said::SeenValid.about(link, 0, START), START);
+        }
         let owner = Process::start(&mut bus, 1, MemoryStore::default(), &policy, START, 0);
         Self { policy, now: START, bus, owners_count: 1, owner, replaced: None }
     }
@@ -226,24 +235,36 @@ impl World {
     /// Lets everything come to an end and looks at it.
     fn check(mut self) {
         self.owner.run_dry(&mut self.bus, self.now);
-        let links = reference::check(&self.bus, &self.policy);
+        // What is doubted is believed, what waits is looked at, and no institution is in trouble for ever.
+        for _ in 0..12 {
+            self.now = self.now.after(std::time::Duration::from_secs(3600));
+            self.owner.plan(&mut self.bus, self.now);
+            self.owner.run_dry(&mut self.bus, self.now);
+        }
+        let (links, incidents) = reference::check(&self.bus, &self.policy);
         let stored = everything(&self.owner.store);
         let told: Vec<_> = stored.0.iter().map(|stored| stored.parse().unwrap().link().unwrap()).collect();
         assert_eq!(told, links.into_values().collect::<Vec<_>>());
         for mark in stored.2.iter().map(|(_, mark)| mark) {
             assert_eq!(mark.stream_created_ns, INPUT_CREATED_NS);
         }
+        assert!(incidents.values().all(|latest| latest.news == IncidentNews::Ended), "{incidents:?}");
+        let prompts = told.iter().filter_map(|link| Some(link.state.episode()?.prompt));
+        assert!(prompts.into_iter().all(|prompt| matches!(prompt, Prompt::Sent | Prompt::Held)), "{told:?}");
+        assert_eq!(stored.3, incidents.into_values().collect::<Vec<_>>());
         let rebuilt = MemoryStore::default();
         self.bus.catch_up(&rebuilt, &self.policy, usize::MAX);
         assert_eq!(everything(&rebuilt), stored, "a store rebuilt from the stream is another one");
     }
 }
 
-/// What is to be told of a store: its links, its timers, its marks.
-fn everything(store: &MemoryStore) -> (Vec<StoredLink>, Vec<LinkId>, Vec<(u16, Mark)>) {
+type Everything = (Vec<StoredLink>, Vec<LinkId>, Vec<(u16, Mark)>, Vec<IncidentBody>);
+
+/// What is to be told of a store: its links, its timers, its marks, its incidents.
+fn everything(store: &MemoryStore) -> Everything {
     let page = store.page(&Query { limit: usize::MAX, ..Query::default() }).unwrap();
     let due = store.due(Timestamp::from_millis(i64::MAX - 1), usize::MAX).unwrap();
-    (page.links, due, store.marks().unwrap().into_iter().collect())
+    (page.links, due, store.marks().unwrap().into_iter().collect(), store.incidents().unwrap())
 }
 
 proptest! {

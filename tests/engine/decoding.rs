@@ -17,7 +17,7 @@ use crate::inputs::{START, Said, delivery, policy, reasons};
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
 fn plan(delivery: Delivery) -> Plan {
-    let mut engine = Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new());
+    let mut engine = Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap();
     // Twice in one plan: the second meets the link that the first made.
     let mut second = delivery.clone();
     second.sequence += 1;

@@ -11,7 +11,7 @@ use crate::bus::INPUT_CREATED_NS;
 use crate::inputs::{START, Said, policy};
 
 fn engine() -> Engine<MemoryStore> {
-    Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new())
+    Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap()
 }
 
 /// One message per lane and round, numbered as a stream would.
@@ -73,7 +73,8 @@ fn the_same_input_makes_the_same_messages_under_the_same_ids() {
         let mut engine = engine();
         let plan = |engine: &mut Engine<MemoryStore>| engine.plan(&mut VecDeque::from([message.clone()]), START);
         let first = plan(&mut engine).unwrap();
-        engine = Engine::new(engine.store().clone(), engine.policy().clone(), INPUT_CREATED_NS, &BTreeMap::new());
+        engine =
+            Engine::new(engine.store().clone(), engine.policy().clone(), INPUT_CREATED_NS, &BTreeMap::new()).unwrap();
         let again = plan(&mut engine).unwrap();
         let told = |plan: &Plan| -> Vec<(Address, String, Timestamp, Vec<u8>)> {
             let message = plan.messages.iter().map(|outgoing| outgoing.message.clone());

@@ -51,7 +51,7 @@ impl Process {
         let fences = bus.take_fences(owner, now);
         bus.catch_up(&store, policy, usize::MAX);
         let handled = handled(&store);
-        let engine = Engine::new(store.clone(), policy.clone(), INPUT_CREATED_NS, &handled);
+        let engine = Engine::new(store.clone(), policy.clone(), INPUT_CREATED_NS, &handled).unwrap();
         let pulled = handled.into_iter().map(|(lane, handled)| (lane, handled.saturating_sub(back))).collect();
         Self {
             owner,
@@ -72,7 +72,8 @@ impl Process {
         self.fences = bus.take_fences(self.owner, now);
         bus.catch_up(&self.store, self.engine.policy(), usize::MAX);
         let handled = handled(&self.store);
-        self.engine = Engine::new(self.store.clone(), self.engine.policy().clone(), INPUT_CREATED_NS, &handled);
+        self.engine =
+            Engine::new(self.store.clone(), self.engine.policy().clone(), INPUT_CREATED_NS, &handled).unwrap();
         self.pulled = handled;
     }
 
@@ -181,7 +182,8 @@ impl Process {
             (0..2).for_each(|_| self.finish());
             (0..LANES).for_each(|lane| self.pull(bus, lane, usize::MAX));
             let idle = self.in_flight.is_none() && self.queue.is_empty();
-            if idle && self.store.due(now, 1).unwrap().is_empty() {
+            let is_due = self.engine.next_deadline().is_some_and(|at| at <= now);
+            if idle && !is_due && self.store.due(now, 1).unwrap().is_empty() {
                 return;
             }
             self.plan(bus, now);

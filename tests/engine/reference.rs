@@ -3,27 +3,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use relink::belvo::{Meaning, translate};
-use relink::contract::{Address, InputKind, Origin, OriginKind, Record, RefusedBody};
+use relink::contract::{
+    Address, IncidentBody, IncidentNews, InputKind, Origin, OriginKind, Record, RefusedBody, institution_token,
+};
 use relink::engine::Delivery;
 use relink::link::{Effect, Event, Input, Link, LinkId, Policy, step};
 
-use crate::bus::{Bus, LANES, Stored, mark};
+use crate::bus::{Bus, LANES, Stored, incident, mark};
 
 /// What one input must come to.
 enum Due {
     /// A state, or the machine's refusal.
-    Event(Input),
+    Event(Box<Input>),
     /// A remark that it changed nothing; kept in the dead letters as well if nobody knows what it is.
     Remark { and_dead: bool },
     /// The dead letters only.
     Dead,
 }
 
-/// Reads the whole output stream and holds it against the whole input stream. Returns the links as they must be now.
-pub(crate) fn check(bus: &Bus, policy: &Policy) -> BTreeMap<LinkId, Link> {
+/// The last word on each institution that had an incident.
+pub(crate) type Incidents = BTreeMap<String, IncidentBody>;
+
+/// Reads the whole output stream and holds it against the whole input stream. Returns the links and incidents as they must be now.
+pub(crate) fn check(bus: &Bus, policy: &Policy) -> (BTreeMap<LinkId, Link>, Incidents) {
     check_owners(bus);
     check_marks(bus);
     let mut links: BTreeMap<LinkId, Link> = BTreeMap::new();
+    let mut incidents = Incidents::new();
+    let mut opened_last: Option<LinkId> = None;
     let mut sent: BTreeMap<&str, &Stored> = BTreeMap::new();
     for stored in &bus.output {
         let again = sent.insert(&stored.message.id, stored);
@@ -41,17 +48,23 @@ pub(crate) fn check(bus: &Bus, policy: &Policy) -> BTreeMap<LinkId, Link> {
                 let origin = record.because.origin.clone();
                 let before = links.get(id).cloned();
                 let before = before.unwrap_or_else(|| Link::unheard_of(id.clone(), origin.heard_at.0));
-                let input = match origin.input_sequence {
+                let mut input = match origin.input_sequence {
                     Some(sequence) => event(input(bus, sequence)),
                     None => Event::DeadlinePassed.into(),
                 };
                 assert_eq!(origin.kind == OriginKind::Timer, origin.input_sequence.is_none());
+                // The circumstance is what the stream itself has said of the institution before.
+                let institution = input.profile.institution.as_ref().or(before.profile.institution.as_ref());
+                let latest = institution.and_then(|institution| incidents.get(institution));
+                input.incident = latest.is_some_and(|latest| latest.news == IncidentNews::Began);
+                assert_eq!(record.because.incident, input.incident, "{}", stored.message.id);
                 let step = step(&before, &input, origin.heard_at.0, policy);
                 let step = step.unwrap_or_else(|refusal| panic!("{refusal}, but {} was sent", stored.message.id));
                 assert_eq!(record.link().unwrap(), step.link, "{}", stored.message.id);
                 assert_eq!(record.version, before.version + 1);
                 check_effects(&record, &step.effects, &sent);
                 effects_expected += step.effects.len();
+                opened_last = (step.link.episodes_count > before.episodes_count).then(|| id.clone());
                 links.insert(id.clone(), step.link);
                 (id, origin)
             }
@@ -59,6 +72,13 @@ pub(crate) fn check(bus: &Bus, policy: &Policy) -> BTreeMap<LinkId, Link> {
                 let body: RefusedBody = serde_json::from_slice(&stored.message.body).unwrap();
                 check_refusal(bus, links.get(id), id, &body, policy);
                 (id, body.origin)
+            }
+            Address::Incident(token) => {
+                let body = incident(stored);
+                assert_eq!(*token, institution_token(&body.institution));
+                check_incident(&body, incidents.get(&body.institution), opened_last.as_ref());
+                incidents.insert(body.institution.clone(), body);
+                continue;
             }
             Address::Notice(..) | Address::Job(..) | Address::Mark(_) | Address::Fence(_) => continue,
         };
@@ -70,7 +90,25 @@ pub(crate) fn check(bus: &Bus, policy: &Policy) -> BTreeMap<LinkId, Link> {
     let is_effect = |stored: &&Stored| matches!(stored.message.address, Address::Notice(..) | Address::Job(..));
     assert_eq!(bus.output.iter().filter(is_effect).count(), effects_expected);
     check_every_input(bus, &told);
-    links
+    (links, incidents)
+}
+
+/// One beginning, right behind the opening that made it one; one end; and so on.
+fn check_incident(body: &IncidentBody, before: Option<&IncidentBody>, opened_last: Option<&LinkId>) {
+    let was_on = before.is_some_and(|before| before.news == IncidentNews::Began);
+    assert_eq!(was_on, body.news == IncidentNews::Ended, "{body:?} after {before:?}");
+    match (body.news, before) {
+        (IncidentNews::Began, before) => {
+            assert_eq!(body.because.link_id.as_deref(), opened_last.map(LinkId::as_str));
+            assert!(body.links_count >= body.threshold && body.at == body.began_at);
+            assert!(before.is_none_or(|before| before.at < body.at));
+        }
+        (IncidentNews::Ended, Some(began)) => {
+            assert!(body.began_at == began.began_at && body.links_count >= began.links_count);
+            assert_eq!((body.because.link_id.as_deref(), body.because.origin.kind), (None, OriginKind::Timer));
+        }
+        (IncidentNews::Ended, None) => unreachable!("it was on"),
+    }
 }
 
 /// From a fence on, nothing of an earlier owner's is in the lane.
@@ -142,7 +180,7 @@ fn input(bus: &Bus, sequence: u64) -> &Delivery {
 
 fn event(delivery: &Delivery) -> Input {
     match due(delivery) {
-        Due::Event(input) => input,
+        Due::Event(input) => *input,
         Due::Remark { .. } | Due::Dead => panic!("no event, but it moved a link: {delivery:?}"),
     }
 }
@@ -151,7 +189,7 @@ fn due(delivery: &Delivery) -> Due {
     let kind = delivery.kind.parse::<InputKind>();
     let (Ok(kind), Ok(link), []) = (kind, delivery.link.parse(), &delivery.headers[..]) else { return Due::Dead };
     match translate(kind, &link, &delivery.payload, delivery.stored_at()) {
-        Ok(Meaning::Event(input)) => Due::Event(input),
+        Ok(Meaning::Event(input)) => Due::Event(Box::new(input)),
         Ok(Meaning::NotAboutTheLink { .. }) => Due::Remark { and_dead: false },
         Ok(Meaning::Unknown { .. }) => Due::Remark { and_dead: true },
         Err(_) => Due::Dead,

@@ -1,5 +1,6 @@
 //! What every test stands on: a nats-server, a door over it, a store to fill, and a client.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub(crate) struct Bench {
     pub(crate) url: String,
     pub(crate) client: Client,
     pub(crate) ready: watch::Sender<bool>,
+    pub(crate) drift: watch::Sender<BTreeMap<String, u64>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) served: JoinHandle<std::io::Result<()>>,
 }
@@ -76,6 +78,7 @@ impl Bench {
         // What is tried with the server gone should not take the ten seconds of production.
         let options = PublisherOptions { timeout: Duration::from_millis(300), ..PublisherOptions::default() };
         let (ready, is_ready) = watch::channel(true);
+        let drift = watch::Sender::<BTreeMap<String, u64>>::default();
         let belvo = config.belvo.keys.clone().map(|keys| {
             use relink::belvo::{Client, SecretId, SecretPassword, Timeouts};
             let (id, password) = (SecretId(keys.secret_id), SecretPassword(keys.secret_password));
@@ -89,6 +92,7 @@ impl Bench {
             histories: Histories::new(context, subjects),
             store: Arc::new(asked),
             belvo,
+            drift: Some(drift.subscribe()),
             ready: is_ready,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -97,7 +101,7 @@ impl Bench {
         let served = tokio::spawn(serve(listener, router(Door::new(&config, parts)), shutdown.clone()));
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { nats, store, url, client, ready, shutdown, served }
+        Self { nats, store, url, client, ready, drift, shutdown, served }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -160,7 +164,14 @@ pub(crate) fn because() -> Because {
     let at = At(Timestamp::from_millis(1_700_000_000_000));
     let origin =
         Origin { kind: OriginKind::Webhook, input_sequence: Some(1), message_id: Some("w-1".into()), heard_at: at };
-    Because { event: "data_arrived".into(), from: StateWord::Unconfirmed, to: StateWord::Valid, at, origin }
+    Because {
+        event: "data_arrived".into(),
+        from: StateWord::Unconfirmed,
+        to: StateWord::Valid,
+        at,
+        incident: false,
+        origin,
+    }
 }
 
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {

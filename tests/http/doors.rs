@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use relink::contract::Mark;
+use relink::contract::{IncidentBody, Mark};
 use relink::link::{LinkId, StateName, Timestamp};
 use relink::store::{Changes, MemoryStore, Page, Position, Query, Store, StoreError, StoredLink};
 use reqwest::Method;
@@ -109,6 +109,10 @@ impl Store for Panicking {
 
     fn marks(&self) -> Result<BTreeMap<u16, Mark>, StoreError> {
         Ok(BTreeMap::new())
+    }
+
+    fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError> {
+        Ok(Vec::new())
     }
 
     fn due(&self, _now: Timestamp, _limit: usize) -> Result<Vec<LinkId>, StoreError> {

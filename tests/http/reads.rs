@@ -1,8 +1,11 @@
 //! What can be read: links, histories, counts, dead letters.
 
+use std::collections::BTreeMap;
+
 use async_nats::HeaderMap;
-use relink::contract::{Record, RefusedBody};
+use relink::contract::{IncidentBecause, IncidentBody, IncidentNews, Record, RefusedBody};
 use relink::link::{Link, State, Timestamp};
+use relink::store::{Changes, Store};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, LINK, answer, because};
@@ -89,7 +92,31 @@ async fn the_summary_counts_every_state() {
     let answer = bench.get("/v1/summary").await;
     let by_state =
         json!({"invalid": 0, "removed": 1, "token_required": 0, "unconfirmed": 0, "updating": 0, "valid": 2});
-    assert_eq!(answer.body, json!({"links_count": 3, "by_state": by_state}));
+    let nothing_odd = json!({"links_count": 3, "by_state": by_state, "incidents": [], "drift_by_institution": {}});
+    assert_eq!(answer.body, nothing_odd);
+}
+
+#[tokio::test]
+async fn the_summary_names_banks_in_trouble_and_what_only_sweeps_found() {
+    let bench = Bench::new().await;
+    let at = because().at;
+    let told = |institution: &str, news| IncidentBody {
+        news,
+        institution: institution.to_owned(),
+        at,
+        began_at: at,
+        links_count: 21,
+        held_count: 3,
+        threshold: 20,
+        window_seconds: 600,
+        because: IncidentBecause { link_id: None, origin: because().origin },
+    };
+    let incidents = vec![told("erebor", IncidentNews::Began), told("gringotts", IncidentNews::Ended)];
+    bench.store.apply(&Changes { incidents, ..Changes::default() }).unwrap();
+    bench.drift.send_replace(BTreeMap::from([("erebor".to_owned(), 4)]));
+    let summary = bench.get("/v1/summary").await.body;
+    assert_eq!(summary["incidents"], json!([{"institution": "erebor", "began_at": at, "links_count": 21}]));
+    assert_eq!(summary["drift_by_institution"], json!({"erebor": 4}));
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::process::Output;
 
 use async_nats::HeaderMap;
-use relink::contract::{Record, RefusedBody};
-use relink::link::{Link, State, Timestamp};
+use relink::contract::{Because, Record, RefusedBody};
+use relink::link::{Breakage, Cause, Event, Input, Link, Policy, Settings, State, Timestamp};
 use serde_json::{Value, json};
 
 use crate::bench::{API_TOKEN, Bench, LINK, answer, because};
@@ -73,6 +73,32 @@ async fn the_story_of_a_link_names_every_move_and_what_it_caused() {
     let pointed = told(&bench, &["why", &format!("{LINK}.1.1")]).await;
     let marked: Vec<_> = pointed.lines().filter(|line| line.starts_with('▶')).collect();
     assert!(marked.len() == 1 && marked[0].contains("data_available"), "{pointed}");
+}
+
+#[tokio::test]
+async fn the_story_says_why_a_user_got_no_message() {
+    let bench = Bench::new().await;
+    let now = Timestamp::from_millis(1_700_000_000_000);
+    let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap();
+    let mut link = Link::unheard_of(LINK.parse().unwrap(), now);
+    let mut step = |event: Event, incident, now| {
+        let input = Input { incident, ..event.into() };
+        let step = relink::link::step(&link, &input, now, &policy).unwrap();
+        link = step.link.clone();
+        Record::of(&link, 0, Because::of(&step, &input, because().origin), Vec::new())
+    };
+    let broken = step(Event::Broken(Breakage::of(Cause::Credentials)), true, now);
+    let later = now.after(policy.settings().incident_wait);
+    let asked = step(Event::DeadlinePassed, false, later);
+    for (record, why) in [
+        (broken, "many links of the institution failed together; looked at again 2023-11-14T22:23:20.000Z\n"),
+        (asked, "Belvo was asked 2023-11-14T22:23:20.000Z whether it works again, and has until 2023-11-14T22:53:20"),
+    ] {
+        publish(&bench, format!("link.state.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
+        let story = told(&bench, &["why", LINK]).await;
+        assert!(story.contains(&format!("its user has not been asked: {why}")), "{story}");
+        assert!(story.contains("unconfirmed → invalid  (many links of its institution were failing)"), "{story}");
+    }
 }
 
 #[tokio::test]

@@ -1,16 +1,20 @@
 //! The open-finance consent of a link: announced once, believed when it is over, healed when it is renewed.
 
 use relink::link::{
-    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Effect, Event, Input, Job, Notice, Profile,
-    Proof, Refusal, State, StateName, Status, Timestamp,
+    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Due, Effect, Event, Input, Job, Notice,
+    Profile, Proof, Refusal, State, StateName, Status, Timestamp,
 };
 
-use crate::scene::{Scene, asks, data, prompts};
+use crate::scene::{SECOND, Scene, asks, data, prompts};
 use crate::world::{DAY, HOUR, MINUTE, shift};
 
-/// `event`, from a message that names the consent, and its end if it has one.
+/// `event`, from a message that names the consent, and its end if it says so.
 fn with_consent(event: Event, due_at: Option<Timestamp>) -> Input {
-    let consent = Box::new(Consent { id: Some("c1".into()), due_at, ..Consent::default() });
+    with_due(event, due_at.map_or(Due::Unknown, Due::At))
+}
+
+fn with_due(event: Event, due: Due) -> Input {
+    let consent = Box::new(Consent { id: Some("c1".into()), due, ..Consent::default() });
     Input { profile: Profile { consent: Some(consent), ..Profile::default() }, ..event.into() }
 }
 
@@ -68,16 +72,34 @@ fn a_renewal_ahead_of_time_begins_it_anew() {
 }
 
 #[test]
-fn a_change_without_a_date_stops_the_timer_and_asks_belvo() {
+fn a_change_without_a_date_is_asked_about_and_keeps_the_timer() {
     let (mut scene, due_at) = Scene::with_consent(true);
     assert!(asks(&scene.hears(with_consent(Event::ConsentChanged, None)), verify()));
+    // It was read before already, with the date it moved to.
+    let seen = scene.reads_consent(ConsentStatus::Authorised);
+    assert_eq!(scene.tries(with_consent(seen, Some(due_at))), Err(Refusal::AlreadyKnown));
+    scene.wait_for_deadline();
+    assert_eq!(announcements(&scene.hears(Event::DeadlinePassed)), [Some(due_at)]);
+}
+
+#[test]
+fn without_keys_a_change_without_a_date_stops_the_timer() {
+    let (mut scene, due_at) = Scene::with_consent(false);
+    assert_eq!(scene.hears(with_consent(Event::ConsentChanged, None)), []);
     scene.now = shift(due_at, DAY);
     assert_eq!(scene.tries(Event::DeadlinePassed), Err(Refusal::NotDue));
+    // Belvo's next word names the new one.
     let renewed = shift(due_at, 366 * DAY);
+    assert_eq!(announcements(&scene.hears(with_consent(Event::ConsentEnding, Some(renewed)))), [Some(renewed)]);
+}
+
+#[test]
+fn a_consent_without_an_end_is_not_announced() {
+    let (mut scene, due_at) = Scene::with_consent(true);
     let seen = scene.reads_consent(ConsentStatus::Authorised);
-    scene.hears(with_consent(seen, Some(renewed)));
-    scene.wait_for_deadline();
-    assert_eq!(scene.now, shift(renewed, -7 * DAY));
+    assert_eq!(scene.hears(with_due(seen, Due::Never)), []);
+    scene.now = shift(due_at, DAY);
+    assert_eq!(scene.tries(Event::DeadlinePassed), Err(Refusal::NotDue));
 }
 
 #[test]
@@ -104,15 +126,19 @@ fn the_end_itself_is_asked_about_and_believed_without_an_answer() {
 }
 
 #[test]
-fn a_consent_that_is_authorised_after_its_date_is_not_over() {
+fn a_consent_that_is_authorised_beyond_its_date_is_not_over() {
     let (mut scene, due_at) = Scene::with_consent(true);
     scene.wait_for_deadline();
     scene.hears(Event::DeadlinePassed);
     scene.wait_for_deadline();
     scene.hears(Event::DeadlinePassed);
-    let renewed = shift(due_at, 366 * DAY);
+    // Belvo's word lags behind its own date.
+    scene.wait(MINUTE);
     let seen = scene.reads_consent(ConsentStatus::Authorised);
-    assert_eq!(scene.hears(with_consent(seen, Some(renewed))), []);
+    assert_eq!(scene.tries(with_consent(seen.clone(), Some(due_at))), Err(Refusal::AlreadyKnown));
+    assert!(matches!(scene.story.link.state, State::Valid { suspicion: Some(_) }));
+    // A date that is ahead is its word, too.
+    assert_eq!(scene.hears(with_consent(seen, Some(shift(due_at, 366 * DAY)))), []);
     assert_eq!(scene.story.link.state, State::Valid { suspicion: None });
 }
 
@@ -157,39 +183,108 @@ fn an_invalid_link_with_a_consent_needs_no_password() {
     assert_eq!(scene.cause(), Some(Cause::ConsentEnded));
 }
 
+/// Whether a step recovered the link.
+fn recovers(effects: &[Effect], by: Proof) -> bool {
+    let is_it =
+        |effect: &Effect| matches!(effect, Effect::Notice { notice: Notice::Recovered { proof }, .. } if *proof == by);
+    effects.iter().any(is_it)
+}
+
 #[test]
 fn a_renewal_heals() {
     // Belvo says so and is asked; its list of consents is proof.
     let (mut scene, _) = Scene::with_consent(true);
     scene.hears(Event::Broken(Breakage::of(Cause::ConsentEnded)));
     scene.wait(HOUR);
-    let early = scene.reads_consent(ConsentStatus::Authorised);
-    scene.wait(HOUR);
     let renewed = shift(scene.now, 366 * DAY);
     assert!(asks(&scene.hears(with_consent(Event::ConsentChanged, Some(renewed))), verify()));
     assert_eq!(scene.state(), StateName::Updating);
+    scene.wait(MINUTE);
     let ended = scene.reads_consent(ConsentStatus::Ended);
     assert_eq!(scene.tries(ended), Err(Refusal::AlreadyKnown), "its status may lag");
-    scene.hears(early);
-    assert_eq!(scene.state(), StateName::Valid);
+    let authorised = scene.reads_consent(ConsentStatus::Authorised);
+    assert!(recovers(&scene.hears(authorised), Proof::Observed));
 
     // Without keys the webhook is all there is.
     let (mut scene, _) = Scene::with_consent(false);
     scene.hears(Event::Broken(Breakage::of(Cause::ConsentEnded)));
     scene.wait(HOUR);
-    let effects = scene.hears(with_consent(Event::ConsentChanged, Some(shift(scene.now, 366 * DAY))));
-    let recovered = |effect: &Effect| matches!(effect, Effect::Notice { notice: Notice::Recovered { proof }, .. } if *proof == Proof::Claimed);
-    assert!(effects.iter().any(recovered));
+    let renewed = with_consent(Event::ConsentChanged, Some(shift(scene.now, 366 * DAY)));
+    assert!(recovers(&scene.hears(renewed), Proof::Claimed));
+}
+
+#[test]
+fn a_renewal_that_nobody_told_is_seen_by_its_date() {
+    let (mut scene, due_at) = Scene::with_consent(true);
+    scene.hears(Event::Broken(Breakage::of(Cause::ConsentEnded)));
+    scene.wait(HOUR);
+    let seen = scene.reads_consent(ConsentStatus::Authorised);
+    assert!(recovers(&scene.hears(with_consent(seen, Some(shift(due_at, 366 * DAY)))), Proof::Observed));
+}
+
+#[test]
+fn an_authorised_consent_without_accounts_heals_nothing() {
+    // 401 `consent_without_accounts`: the consent stays as it was.
+    let (mut scene, due_at) = Scene::with_consent(true);
+    scene.hears(Event::Broken(Breakage::of(Cause::ConsentEnded)));
+    for _ in 0..3 {
+        scene.wait(DAY);
+        let seen = scene.reads_consent(ConsentStatus::Authorised);
+        assert_eq!(scene.tries(with_consent(seen, Some(due_at))), Err(Refusal::AlreadyKnown));
+    }
+    assert_eq!((scene.state(), scene.story.link.episodes_count), (StateName::Invalid, 1));
+}
+
+#[test]
+fn a_claim_of_a_renewal_is_not_proven_by_the_links_status() {
+    let (mut scene, _) = Scene::with_consent(true);
+    scene.hears(Event::Broken(Breakage::of(Cause::ConsentEnded)));
+    let opened_at = scene.now;
+    scene.wait(MINUTE);
+    scene.hears(Event::UpdateClaimed);
+    let ended = scene.reads_consent(ConsentStatus::Ended);
+    assert_eq!(scene.tries(ended), Err(Refusal::AlreadyKnown));
+    let observed = scene.observed(Status::Valid, Some(shift(opened_at, -HOUR)));
+    assert_eq!(scene.tries(observed), Err(Refusal::AlreadyKnown));
+    let observed = scene.observed(Status::Valid, Some(shift(opened_at, SECOND)));
+    assert!(recovers(&scene.hears(observed), Proof::Observed), "Belvo has had access since");
 }
 
 #[test]
 fn a_read_from_before_the_end_heals_nothing() {
-    let (mut scene, _) = Scene::with_consent(true);
+    let (mut scene, due_at) = Scene::with_consent(true);
     scene.wait(DAY);
     let before = scene.reads_consent(ConsentStatus::Authorised);
     scene.wait(MINUTE);
     scene.hears(Event::Broken(Breakage::of(Cause::ConsentEnded)));
+    scene.hears(with_consent(before, Some(shift(due_at, DAY))));
+    assert_eq!(scene.state(), StateName::Invalid);
+}
+
+#[test]
+fn a_read_from_before_the_renewal_breaks_nothing() {
+    let (mut scene, due_at) = Scene::with_consent(true);
+    scene.hears(Event::Broken(Breakage::of(Cause::ConsentEnded)));
+    scene.wait(HOUR);
+    let before = scene.reads_consent(ConsentStatus::Ended);
+    scene.wait(MINUTE);
+    let seen = scene.reads_consent(ConsentStatus::Authorised);
+    scene.hears(with_consent(seen, Some(shift(due_at, 366 * DAY))));
+    assert_eq!((scene.state(), scene.tries(before)), (StateName::Valid, Err(Refusal::Stale)));
+}
+
+#[test]
+fn a_read_from_before_the_outage_does_not_change_its_cause() {
+    let (mut scene, _) = Scene::with_consent(true);
+    scene.wait(DAY);
+    let before = scene.reads_consent(ConsentStatus::Ended);
+    scene.wait(MINUTE);
+    scene.hears(Event::Broken(Breakage::of(Cause::AccountBlocked)));
     assert_eq!(scene.tries(before), Err(Refusal::Stale));
+    scene.wait(MINUTE);
+    let after = scene.reads_consent(ConsentStatus::Ended);
+    scene.hears(after);
+    assert_eq!((scene.cause(), scene.story.link.episodes_count), (Some(Cause::ConsentEnded), 1));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod consents;
 mod drawings;
+mod incident;
 mod properties;
 mod refreshes;
 mod scene;

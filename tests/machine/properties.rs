@@ -12,7 +12,7 @@ use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
-    Cause, Command, ConsentStatus, DedupKey, EFFECTS_MAX, Effect, Event, Input, Link, Notice, Observation, Phase,
+    Cause, Command, ConsentStatus, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, Notice, Observation, Phase,
     Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, step,
 };
 
@@ -28,6 +28,8 @@ enum Turn {
     Happens { event: Index, millis: i64, key: Option<u64>, profile: Index },
     /// The link's deadline passes, so many milliseconds late.
     DeadlinePasses { late: i64 },
+    /// From here on the institution has an incident, or none any more.
+    Incident { is_on: bool },
     /// Something that was put to the machine before comes again.
     ComesAgain { which: Index, millis: i64 },
     /// The link ends.
@@ -49,6 +51,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         60 => (any::<Index>(), millis(), key, any::<Index>())
             .prop_map(|(event, millis, key, profile)| Turn::Happens { event, millis, key, profile }),
         15 => prop_oneof![Just(0), 0..DAY].prop_map(|late| Turn::DeadlinePasses { late }),
+        4 => any::<bool>().prop_map(|is_on| Turn::Incident { is_on }),
         10 => (any::<Index>(), millis()).prop_map(|(which, millis)| Turn::ComesAgain { which, millis }),
         1 => any::<Index>().prop_map(|how| Turn::Ends { how }),
     ]
@@ -59,6 +62,7 @@ fn story() -> impl Strategy<Value = Story> {
     (any::<bool>(), any::<bool>(), vec(turn(), 1..LENGTH_MAX)).prop_map(|(can_verify, muted, turns)| {
         let mut story = Story::new(can_verify);
         let mut now = START;
+        let mut incident = false;
         if muted {
             story.hear(Event::Command(Command::Mute), now).unwrap();
         }
@@ -67,16 +71,20 @@ fn story() -> impl Strategy<Value = Story> {
                 Turn::Happens { event, millis, key, profile } => {
                     now = shift(now, millis);
                     let event = event.get(&events(now)).clone();
-                    Input { event, key: key.map(DedupKey), profile: profile.get(&profiles(now)).clone() }
+                    Input { event, key: key.map(DedupKey), profile: profile.get(&profiles(now)).clone(), incident }
                 }
                 Turn::DeadlinePasses { late } => {
                     now = story.link.deadline(&story.policy).map_or(now, |at| shift(at, late));
-                    Event::DeadlinePassed.into()
+                    Input { incident, ..Event::DeadlinePassed.into() }
+                }
+                Turn::Incident { is_on } => {
+                    incident = is_on;
+                    continue;
                 }
                 Turn::ComesAgain { which, millis } => {
                     now = shift(now, millis);
                     let Some(last) = story.heard.len().checked_sub(1) else { continue };
-                    story.heard[which.index(last + 1)].input.clone()
+                    Input { incident, ..story.heard[which.index(last + 1)].input.clone() }
                 }
                 Turn::Ends { how } => how.get(&ENDINGS).clone().into(),
             };
@@ -140,12 +148,18 @@ proptest! {
             if opens {
                 let episode = step.link.state.episode().unwrap();
                 prop_assert_eq!((episode.number.0, episode.attempts_count), (step.link.episodes_count, 0));
-                prop_assert_eq!(prompts(step), usize::from(!heard.before.muted));
+                let waits = heard.input.incident && episode.cause.may_be_the_institutions();
+                prop_assert_eq!(prompts(step), usize::from(!heard.before.muted && !waits));
+                let is_waiting = matches!(episode.prompt, Prompt::Waiting { .. });
+                prop_assert_eq!(is_waiting, waits && !heard.before.muted);
                 prop_assert!(to != StateName::Updating);
             } else if prompts(step) > 0 {
-                // A muted link's one prompt, held back until now.
+                // A muted link's one prompt, or one of an incident, held back until now.
                 let held = heard.before.state.episode().unwrap();
-                prop_assert_eq!((held.prompt, step.link.muted, prompts(step)), (Prompt::Held, false, 1));
+                prop_assert!(held.prompt != Prompt::Sent && !step.link.muted);
+                let cause = step.link.state.episode().unwrap().cause;
+                prop_assert!(!heard.input.incident || !cause.may_be_the_institutions());
+                prop_assert_eq!((prompts(step), step.link.state.episode().unwrap().prompt), (1, Prompt::Sent));
             }
         }
     }
@@ -178,6 +192,39 @@ proptest! {
                     _ => {}
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_waiting_prompt_is_sent_or_its_episode_ends(story in story(), ends_after in 0..4usize) {
+        let settings = story.policy.settings();
+        for (_, taken) in steps(&story) {
+            let (Some(episode), false) = (taken.link.state.episode(), taken.link.muted) else { continue };
+            let Prompt::Waiting { .. } = episode.prompt else { continue };
+            let (mut link, mut asked, mut attempts) = (taken.link.clone(), 0, settings.verify_attempts_max + 5);
+            for turn in 0.. {
+                let incident = turn < ends_after;
+                let at = link.deadline(&story.policy).expect("what waits has a deadline");
+                let input = Input { incident, ..Event::DeadlinePassed.into() };
+                let step = step(&link, &input, at, &story.policy).unwrap();
+                let is_asked = step.from != StateName::Updating && step.effects.iter().any(|effect| matches!(effect, Effect::Job(Job::Verify { .. })));
+                asked += usize::from(is_asked);
+                let prompted = prompts(&step);
+                link = step.link;
+                if prompted == 1 {
+                    prop_assert!(!incident || !link.state.episode().unwrap().cause.may_be_the_institutions());
+                    prop_assert_eq!(link.state.episode().unwrap().prompt, Prompt::Sent);
+                    break;
+                }
+                prop_assert!(link.state.episode().unwrap().prompt != Prompt::Sent);
+                attempts -= u32::from(!incident);
+                prop_assert!(attempts > 0, "{:?}", link);
+            }
+            prop_assert!(asked <= 1);
+            // Belvo said meanwhile that it works: nobody is asked for anything.
+            let now = shift(taken.link.updated_at, MINUTE);
+            let works = step(&taken.link, &read(now, Status::Valid).into(), now, &story.policy).unwrap();
+            prop_assert_eq!((works.link.state.name(), prompts(&works)), (StateName::Valid, 0));
         }
     }
 
@@ -253,6 +300,10 @@ proptest! {
                     let doubts = matches!(seen.status, Status::Invalid | Status::TokenRequired);
                     let refused = matches!(answer, Err(Refusal::Stale | Refusal::Repeated));
                     prop_assert!(!doubts || refused, "{:?}", answer);
+                }
+                (Event::ConsentObserved(seen), answer) if heard.before.recovered_at > Some(seen.observed_at) => {
+                    let refused = matches!(answer, Err(Refusal::Stale | Refusal::Repeated));
+                    prop_assert!(seen.status == ConsentStatus::Authorised || refused, "{:?}", answer);
                 }
                 _ => {}
             }

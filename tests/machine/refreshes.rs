@@ -1,7 +1,8 @@
 //! The history that was missed: who asks for it, how often, and when it counts as fetched or as lost.
 
 use relink::link::{
-    AccessMode, Cause, Consent, Data, DataKind, Effect, Event, Input, Job, Notice, Profile, Refusal, Status,
+    AccessMode, Cause, Consent, Data, DataKind, Effect, Event, Input, Job, Notice, Policy, Profile, Refusal, Settings,
+    Status,
 };
 
 use crate::scene::{SECOND, Scene, asks, data, refresh};
@@ -14,7 +15,7 @@ fn repair(access_mode: AccessMode) -> (Scene, Vec<Effect>) {
 
 fn repair_of(profile: Profile) -> (Scene, Vec<Effect>) {
     let mut scene = Scene::broken(true, Cause::Credentials);
-    scene.hears(Input { event: Event::UpdateClaimed, key: None, profile });
+    scene.hears(Input { profile, ..Event::UpdateClaimed.into() });
     scene.wait(SECOND);
     let observed = scene.observed(Status::Valid, None);
     let effects = scene.hears(observed);
@@ -141,8 +142,8 @@ fn a_quota_that_belvo_says_is_used_up_is_waited_for() {
     let (mut scene, effects) = repair(AccessMode::Single);
     assert!(asks(&effects, refresh()));
     scene.wait(MINUTE);
-    assert_eq!(scene.hears(Event::QuotaReached), []);
-    assert_eq!(scene.tries(Event::QuotaReached), Err(Refusal::AlreadyKnown));
+    assert_eq!(scene.hears(Event::QuotaReached { of_refresh: true }), []);
+    assert_eq!(scene.tries(Event::QuotaReached { of_refresh: true }), Err(Refusal::AlreadyKnown));
     scene.wait_for_deadline();
     assert_eq!(scene.now.to_string(), "2026-10-01T03:00:00.000Z");
     assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(refresh())]);
@@ -154,7 +155,28 @@ fn a_quota_that_belvo_says_is_used_up_is_waited_for() {
 #[test]
 fn a_used_up_quota_says_nothing_of_a_working_link() {
     let mut scene = Scene::valid(true);
-    assert_eq!(scene.hears(Event::QuotaReached), []);
+    assert_eq!(scene.hears(Event::QuotaReached { of_refresh: true }), []);
     assert_eq!(scene.story.link.deadline(&scene.story.policy), None);
     assert!(scene.now < shift(START, DAY));
+}
+
+#[test]
+fn the_quota_of_another_call_does_not_put_off_a_refresh_that_belvo_took() {
+    let (mut scene, _) = repair(AccessMode::Single);
+    scene.wait(SECOND);
+    scene.hears(Event::RefreshAccepted);
+    let deadline = scene.story.link.deadline(&scene.story.policy);
+    scene.wait(MINUTE);
+    assert_eq!(scene.hears(Event::QuotaReached { of_refresh: false }), []);
+    assert_eq!(scene.story.link.deadline(&scene.story.policy), deadline);
+}
+
+#[test]
+fn with_no_share_of_the_month_nothing_is_owed_for_ever() {
+    let mut scene = repaired_consent_link();
+    let settings = scene.story.policy.settings().clone();
+    scene.story.policy = Policy::new(Settings { consent_refreshes_max: 0, ..settings }).unwrap();
+    scene.wait_for_deadline();
+    assert_eq!(scene.hears(Event::DeadlinePassed), []);
+    assert_eq!(scene.story.link.refresh, None);
 }

@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::world::{ENDINGS, HOUR, MINUTE, START, Story, events, profiles, shift};
+use crate::world::{DAY, ENDINGS, HOUR, MINUTE, START, Story, events, profiles, shift};
 use relink::link::table::MOVES;
-use relink::link::{Event, EventName, Input, Link, Policy, Profile, Refusal, StateName, Timestamp, step};
+use relink::link::{Consent, Due, Event, EventName, Input, Link, Policy, Profile, Refusal, StateName, Timestamp, step};
 
 const WALKS: u64 = 60;
 const WALK_LENGTH: usize = 40;
@@ -31,7 +31,7 @@ fn explore() -> Seen {
                 now = story.link.deadline(&story.policy).unwrap_or(now).max(now);
             }
             // A refusal is as good a step as any: the walk goes on from the same link.
-            let _refused = story.hear(Input { event, key: None, profile }, now);
+            let _refused = story.hear(Input { event, key: None, profile, incident: walk % 3 == 0 }, now);
         }
         for ending in ENDINGS {
             let mut ended = story.clone();
@@ -43,17 +43,22 @@ fn explore() -> Seen {
 }
 
 fn try_everything(link: &Link, now: Timestamp, policy: &Policy, seen: &mut Seen) {
-    let news = Profile { external_id: Some("user-7".into()), ..Profile::default() };
+    // A consent that was renewed is news that some events go by.
+    let due = Due::At(shift(now, 400 * DAY));
+    let consent = Some(Box::new(Consent { due, ..Consent::default() }));
+    let news = Profile { external_id: Some("user-7".into()), consent, ..Profile::default() };
     for at in [Some(now), link.deadline(policy)].into_iter().flatten() {
         for event in events(at).into_iter().chain(ENDINGS) {
             let targets = seen.entry((link.state.name(), event.name())).or_default();
-            let mut input = Input::from(event);
-            let mut answer = step(link, &input, at, policy);
-            if answer == Err(Refusal::AlreadyKnown) {
-                input.profile = news.clone();
-                answer = step(link, &input, at, policy);
+            for incident in [false, true] {
+                let mut input = Input { incident, ..event.clone().into() };
+                let mut answer = step(link, &input, at, policy);
+                if answer == Err(Refusal::AlreadyKnown) {
+                    input.profile = news.clone();
+                    answer = step(link, &input, at, policy);
+                }
+                targets.extend(answer.ok().map(|step| step.link.state.name()));
             }
-            targets.extend(answer.ok().map(|step| step.link.state.name()));
         }
     }
 }

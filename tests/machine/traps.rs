@@ -47,7 +47,7 @@ fn a_doubt_that_nobody_answers_is_believed() {
 #[test]
 fn the_same_webhook_twice_is_one_fact() {
     let mut scene = Scene::valid(true);
-    let webhook = Input { event: rejected(), key: Some(DedupKey(1)), profile: Profile::default() };
+    let webhook = Input { key: Some(DedupKey(1)), ..rejected().into() };
     assert_eq!(prompts(&scene.hears(webhook.clone())), 1);
     scene.wait(HOUR);
     assert_eq!(scene.tries(webhook), Err(Refusal::Repeated));
@@ -269,7 +269,7 @@ fn a_recurrent_link_is_not_called_silent_for_its_outage() {
         let access_mode = Some(AccessMode::Recurrent);
         let profile = Profile { access_mode, refresh_every: Some(every), ..Profile::default() };
         scene.wait(5 * DAY);
-        scene.hears(Input { event: Event::UpdateClaimed, key: None, profile });
+        scene.hears(Input { profile, ..Event::UpdateClaimed.into() });
         if can_verify {
             let observed = scene.observed(Status::Valid, None);
             scene.hears(observed);
@@ -324,7 +324,7 @@ fn data_that_came_before_the_proof_closes_the_gap() {
 #[test]
 fn only_the_newest_facts_are_remembered() {
     let mut scene = Scene::valid(true);
-    let fact = |key| Input { event: data(), key: Some(DedupKey(key)), profile: Profile::default() };
+    let fact = |key| Input { key: Some(DedupKey(key)), ..data().into() };
     for key in 0..=RECENT_KEYS_MAX as u64 {
         scene.hears(fact(key));
     }

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use relink::link::{
-    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Event, Input,
-    Link, Observation, Policy, Profile, Refusal, Session, Settings, Status, Step, Timestamp, step,
+    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Due, Event,
+    Input, Link, Observation, Policy, Profile, Refusal, Session, Settings, Status, Step, Timestamp, step,
 };
 
 /// When every story begins.
@@ -41,7 +41,8 @@ pub(crate) fn events(now: Timestamp) -> Vec<Event> {
         Event::UpdateAbandoned,
         Event::MissingReported,
         Event::RefreshAccepted,
-        Event::QuotaReached,
+        Event::QuotaReached { of_refresh: false },
+        Event::QuotaReached { of_refresh: true },
         Event::ConsentEnding,
         Event::ConsentChanged,
         Event::DeadlinePassed,
@@ -95,9 +96,9 @@ pub(crate) const CAUSES: [Cause; 5] =
     [Cause::Credentials, Cause::Token, Cause::AccountBlocked, Cause::ConsentEnded, Cause::Unsupported];
 
 /// What messages may say of a link at `now` beside the fact.
-pub(crate) fn profiles(now: Timestamp) -> [Profile; 7] {
-    let consent = |due_at| Profile {
-        consent: Some(Box::new(Consent { id: Some("c1".into()), due_at, ..Consent::default() })),
+pub(crate) fn profiles(now: Timestamp) -> [Profile; 9] {
+    let consent = |due| Profile {
+        consent: Some(Box::new(Consent { id: Some("c1".into()), due, ..Consent::default() })),
         ..Profile::default()
     };
     let of = |access_mode, hours: Option<u64>, resources: &[&str]| Profile {
@@ -111,9 +112,11 @@ pub(crate) fn profiles(now: Timestamp) -> [Profile; 7] {
         of(Some(AccessMode::Recurrent), Some(6), &["OWNERS", "TRANSACTIONS"]),
         of(Some(AccessMode::Recurrent), Some(24), &[]),
         of(Some(AccessMode::Single), None, &["TRANSACTIONS"]),
-        consent(None),
-        consent(Some(shift(now, HOUR))),
-        consent(Some(shift(now, 20 * DAY))),
+        consent(Due::Unknown),
+        consent(Due::Never),
+        consent(Due::At(shift(now, -MINUTE))),
+        consent(Due::At(shift(now, HOUR))),
+        consent(Due::At(shift(now, 20 * DAY))),
     ]
 }
 

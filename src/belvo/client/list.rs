@@ -27,8 +27,13 @@ const FIELDS: &str =
     "id,institution,access_mode,status,refresh_rate,last_accessed_at,created_at,external_id,fetch_resources";
 
 /// What relink needs of a consent. The rest names a person, and must not travel.
-pub(super) const CONSENT_FIELDS: &str =
-    "id,link_id,status,expired_at,belvo_institution_name,institution_display_name,institution_icon_logo";
+pub(super) const CONSENT_FIELDS: &str = "id,link_id,status,expired_at,undefined_consent_expiration,belvo_institution_name,institution_display_name,\
+     institution_icon_logo";
+
+/// Drops what was not asked for: `fields` may be lost on the way from page to page, or not be known to a call.
+pub(super) fn keep(fields: &str, item: &mut Map<String, Value>) {
+    item.retain(|field, _| fields.split(',').any(|wanted| wanted == field));
+}
 
 const LINKS: &str = "/api/links/";
 pub(super) const CONSENTS: &str = "/api/consents/";
@@ -75,6 +80,7 @@ pub struct ListPage {
 pub struct ListPages<'a> {
     client: &'a Client,
     path: &'static str,
+    fields: &'static str,
     urgency: Urgency,
     next: Option<String>,
     asked: BTreeSet<String>,
@@ -83,16 +89,17 @@ pub struct ListPages<'a> {
 impl Client {
     /// The links that fit, in pages. Nothing is asked before the first [`ListPages::next`].
     pub fn links(&self, filter: &LinkFilter) -> ListPages<'_> {
-        self.list(LINKS, Urgency::Background, filter.query())
+        self.list(LINKS, FIELDS, Urgency::Background, filter.query())
     }
 
     /// All consents, in pages (Open Finance Brazil).
     pub fn consents(&self) -> ListPages<'_> {
-        self.list(CONSENTS, Urgency::Background, format!("page_size={PAGE_SIZE}&fields={CONSENT_FIELDS}"))
+        let query = format!("page_size={PAGE_SIZE}&fields={CONSENT_FIELDS}");
+        self.list(CONSENTS, CONSENT_FIELDS, Urgency::Background, query)
     }
 
-    fn list(&self, path: &'static str, urgency: Urgency, query: String) -> ListPages<'_> {
-        ListPages { client: self, path, urgency, next: Some(query), asked: BTreeSet::new() }
+    fn list(&self, path: &'static str, fields: &'static str, urgency: Urgency, query: String) -> ListPages<'_> {
+        ListPages { client: self, path, fields, urgency, next: Some(query), asked: BTreeSet::new() }
     }
 
     /// Whether Belvo knows any link under these keys.
@@ -100,7 +107,7 @@ impl Client {
     /// # Errors
     /// [`CallError`].
     pub async fn knows_any_link(&self) -> Result<bool, CallError> {
-        let mut pages = self.list(LINKS, Urgency::Now, "page_size=1&fields=id".to_owned());
+        let mut pages = self.list(LINKS, FIELDS, Urgency::Now, "page_size=1&fields=id".to_owned());
         Ok(pages.next().await?.is_some_and(|page| !page.items.is_empty()))
     }
 
@@ -138,7 +145,8 @@ impl ListPages<'_> {
         let Some(results) = answer.body.get("results").and_then(Value::as_array) else {
             return Err(call.failed("the answer is no list"));
         };
-        let items = results.iter().filter_map(Value::as_object).cloned().collect();
+        let mut items: Vec<_> = results.iter().filter_map(Value::as_object).cloned().collect();
+        items.iter_mut().for_each(|item| keep(self.fields, item));
         let next = answer.body.get("next").and_then(Value::as_str);
         let next = next.map(|next| self.client.next_query(&call, next)).transpose()?;
         self.asked.insert(query);

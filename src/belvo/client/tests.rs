@@ -235,6 +235,19 @@ async fn lists_are_asked_for_in_large_pages_of_what_is_needed() {
 }
 
 #[tokio::test]
+async fn a_list_keeps_only_what_it_asked_for() {
+    // `fields` may be lost on the way from page to page.
+    let person = json!({"id": "c1", "link_id": LINK, "status": "AUTHORISED", "display_name": "Jack Oswald White",
+        "document_number": "76109277673", "user_name": "Jack White"});
+    let list = json!({"count": 1, "next": null, "previous": null, "results": [person]});
+    let (client, asked) = server(json_answer(200, list)).await;
+    let consents = client.consents().next().await.unwrap().unwrap();
+    assert_eq!(consents.items[0].keys().collect::<Vec<_>>(), ["id", "link_id", "status"]);
+    let (line, _, _) = asked.lock().unwrap().pop().unwrap();
+    assert!(line.starts_with("GET /api/consents/?page_size=1000&fields=id,link_id,status,"), "{line}");
+}
+
+#[tokio::test]
 async fn next_is_followed_at_home_only_and_never_in_a_circle() {
     for (next, problem) in [
         ("http://attacker.example/api/links/?page=2", "away"),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::link::{
-    AccessMode, Breakage, Command, Consent, ConsentObservation, ConsentStatus, Data, Event, Input, Observation,
+    AccessMode, Breakage, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, Observation,
     Profile, Session, Status,
 };
 
@@ -203,9 +203,10 @@ fn observed_consents() {
         assert_eq!(found.event, Event::ConsentObserved(ConsentObservation { observed_at, status }));
         let consent = Consent {
             id: Some("c1".into()),
-            due_at: Some("2027-01-01T10:00:00.5Z".parse().unwrap()),
+            due: Due::At("2027-01-01T10:00:00.5Z".parse().unwrap()),
             institution_display_name: Some("Mock Bank".into()),
             institution_icon_logo: None,
+            ..Consent::default()
         };
         let profile =
             Profile { institution: Some("mock".into()), consent: Some(Box::new(consent)), ..Profile::default() };

@@ -5,11 +5,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::words::{At, AttemptWord, CauseWord, StateWord};
-use super::{BadRecord, is_false};
+use super::super::words::{At, AttemptWord, CauseWord, StateWord, is_false};
+use super::BadRecord;
 use crate::link::{
-    Asks, Breakage, Consent, ConsentEnd, DedupKey, Episode, EpisodeNumber, Fallback, LinkId, Month, Phase, Prompt,
-    Refresh, Seen, Session, Suspicion,
+    Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, Fallback, LinkId, Month, Phase, Prompt, Refresh,
+    Seen, Session, Suspicion,
 };
 
 /// An outage.
@@ -23,8 +23,17 @@ pub struct EpisodeRecord {
     pub cause: CauseWord,
     /// When it began.
     pub opened_at: At,
-    /// Whether its one prompt has been sent; if not, the link was muted.
+    /// Whether its one prompt has been sent; if not, `prompt` says why.
     pub prompt_sent: bool,
+    /// What became of its one prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<PromptWord>,
+    /// `waiting`: when it is looked at again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_waits_until: Option<At>,
+    /// `waiting`: when Belvo was asked whether the prompt is still needed, the incident being over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_asked_at: Option<At>,
     /// How many reminders have followed.
     pub reminders_count: u32,
     /// When the next is due.
@@ -34,6 +43,18 @@ pub struct EpisodeRecord {
     /// The resources whose data has come since Belvo last said that the link is broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arrived: Vec<String>,
+}
+
+/// What became of an outage's one prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptWord {
+    /// It went out.
+    Sent,
+    /// The link is muted; it goes out when that is undone.
+    Held,
+    /// Many links of the institution failed together; it goes out if the link is still broken when that is over.
+    Waiting,
 }
 
 /// An attempt to repair a link.
@@ -104,28 +125,24 @@ pub struct RefreshRecord {
 pub struct ConsentRecord {
     /// Belvo's id of it.
     pub id: Option<String>,
-    /// When it ends.
+    /// When it ends, if that is known.
     pub due_at: Option<At>,
+    /// It has no end.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub endless: bool,
     /// The institution's name for people.
     pub institution_display_name: Option<String>,
     /// Address of the institution's logo.
     pub institution_icon_logo: Option<String>,
-    /// How far its end has been dealt with.
-    #[serde(default)]
-    pub end: ConsentEndWord,
-}
-
-/// How far the end of a consent has been dealt with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ConsentEndWord {
-    /// Nothing has been said of it.
-    #[default]
-    Ahead,
-    /// It has been announced.
-    Announced,
-    /// It has passed, or its date is no longer right.
-    Passed,
+    /// The user has been told that it ends.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub announced: bool,
+    /// The end that was announced, if it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced_for: Option<At>,
+    /// The end that has passed, and was taken for the end until Belvo said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed: Option<At>,
 }
 
 /// How often relink asked Belvo for a refresh of the link in one calendar month (Brazil's time).
@@ -151,12 +168,20 @@ pub struct SeenRecord {
 
 impl EpisodeRecord {
     pub(super) fn of(link: &LinkId, episode: &Episode) -> Self {
+        let (prompt, waits_until, asked_at) = match episode.prompt {
+            Prompt::Sent => (PromptWord::Sent, None, None),
+            Prompt::Held => (PromptWord::Held, None, None),
+            Prompt::Waiting { until, asked_at } => (PromptWord::Waiting, Some(At(until)), asked_at.map(At)),
+        };
         Self {
             id: format!("{link}-e{}", episode.number.0),
             number: episode.number.0,
             cause: episode.cause.into(),
             opened_at: At(episode.opened_at),
             prompt_sent: episode.prompt == Prompt::Sent,
+            prompt: Some(prompt),
+            prompt_waits_until: waits_until,
+            prompt_asked_at: asked_at,
             reminders_count: episode.reminders_count,
             next_reminder_at: episode.next_reminder_at.map(At),
             attempts_count: episode.attempts_count,
@@ -164,16 +189,29 @@ impl EpisodeRecord {
         }
     }
 
-    pub(super) fn parse(&self) -> Episode {
-        Episode {
+    pub(super) fn parse(&self) -> Result<Episode, BadRecord> {
+        Ok(Episode {
             number: EpisodeNumber(self.number),
             cause: self.cause.into(),
             opened_at: self.opened_at.0,
-            prompt: if self.prompt_sent { Prompt::Sent } else { Prompt::Held },
+            prompt: self.parse_prompt()?,
             reminders_count: self.reminders_count,
             next_reminder_at: self.next_reminder_at.map(|at| at.0),
             attempts_count: self.attempts_count,
             arrived: self.arrived.clone(),
+        })
+    }
+
+    fn parse_prompt(&self) -> Result<Prompt, BadRecord> {
+        match (self.prompt, self.prompt_waits_until) {
+            (Some(PromptWord::Waiting), Some(At(until))) => {
+                Ok(Prompt::Waiting { until, asked_at: self.prompt_asked_at.map(|at| at.0) })
+            }
+            (Some(PromptWord::Waiting), None) => Err(BadRecord::Impossible("episode.prompt_waits_until")),
+            // A record from before there was the word.
+            (None, _) if !self.prompt_sent => Ok(Prompt::Held),
+            (Some(PromptWord::Held), _) => Ok(Prompt::Held),
+            (Some(PromptWord::Sent) | None, _) => Ok(Prompt::Sent),
         }
     }
 }
@@ -263,34 +301,28 @@ impl RefreshRecord {
 }
 
 impl ConsentRecord {
-    pub(super) fn of(consent: &Consent, end: ConsentEnd) -> Self {
+    pub(super) fn of(consent: &Consent) -> Self {
         Self {
-            end: match end {
-                ConsentEnd::Ahead => ConsentEndWord::Ahead,
-                ConsentEnd::Announced => ConsentEndWord::Announced,
-                ConsentEnd::Passed => ConsentEndWord::Passed,
-            },
             id: consent.id.clone(),
-            due_at: consent.due_at.map(At),
+            due_at: consent.due.at().map(At),
+            endless: consent.due == Due::Never,
             institution_display_name: consent.institution_display_name.clone(),
             institution_icon_logo: consent.institution_icon_logo.clone(),
+            announced: consent.announced.is_some(),
+            announced_for: consent.announced.and_then(Due::at).map(At),
+            passed: consent.passed.map(At),
         }
     }
 
     pub(super) fn parse(&self) -> Consent {
+        let due = |at: Option<At>| at.map_or(Due::Unknown, |At(at)| Due::At(at));
         Consent {
             id: self.id.clone(),
-            due_at: self.due_at.map(|at| at.0),
+            due: if self.endless { Due::Never } else { due(self.due_at) },
             institution_display_name: self.institution_display_name.clone(),
             institution_icon_logo: self.institution_icon_logo.clone(),
-        }
-    }
-
-    pub(super) const fn parse_end(&self) -> ConsentEnd {
-        match self.end {
-            ConsentEndWord::Ahead => ConsentEnd::Ahead,
-            ConsentEndWord::Announced => ConsentEnd::Announced,
-            ConsentEndWord::Passed => ConsentEnd::Passed,
+            announced: self.announced.then(|| due(self.announced_for)),
+            passed: self.passed.map(|at| at.0),
         }
     }
 }

@@ -30,8 +30,8 @@ const MISHANDLED: [&str; 8] = [
 
 /// Reads a step; `names` are the links there are.
 pub(super) fn read(mut fields: Fields<'_>, names: &[Name]) -> Result<Deed, ScenarioError> {
-    const ACTORS: [&str; 10] =
-        ["belvo", "bank", "user", "app", "hear", "state", "refused", "dead_letter", "settled", "expect"];
+    const ACTORS: [&str; 11] =
+        ["belvo", "bank", "user", "app", "hear", "state", "refused", "dead_letter", "incident", "settled", "expect"];
     let expects = fields.has("expect");
     let mut actors = ACTORS.into_iter().filter(|actor| fields.has(actor) && (!expects || *actor == "expect"));
     let (Some(actor), None) = (actors.next(), actors.next()) else {
@@ -244,13 +244,17 @@ fn read_wait(what: &str, fields: &mut Fields<'_>, names: &[Name]) -> Result<Wait
             let reason = fields.one_of(what, &REFUSALS)?.unwrap_or_default();
             Until::Refused { link: link(fields, names)?, reason }
         }
+        "incident" => Until::Incident {
+            news: fields.one_of(what, &["began", "ended"])?.unwrap_or_default(),
+            institution: fields.required("institution")?,
+        },
         "dead_letter" => Until::DeadLetter { reason: fields.required(what)?, link: link(fields, names)? },
         _ if fields.switch(what, true)? => Until::Settled,
         _ => return Err(fields.error("`settled` can only be true")),
     };
     let usual = match until {
         Until::Settled | Until::DeadLetter { .. } => REST_WITHIN,
-        Until::Notice { .. } | Until::State { .. } | Until::Refused { .. } => PATIENCE,
+        Until::Notice { .. } | Until::State { .. } | Until::Refused { .. } | Until::Incident { .. } => PATIENCE,
     };
     Ok(Wait { until, within: fields.span("within")?.unwrap_or(usual) })
 }

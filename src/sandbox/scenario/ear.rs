@@ -26,6 +26,8 @@ pub(super) enum Kind {
     Notice(String),
     State,
     Refused,
+    /// Of an institution, which stands where a link's id would.
+    Incident,
     /// Jobs, marks, fences: not the business of a subscriber.
     Other,
 }
@@ -45,6 +47,7 @@ impl Heard {
             [.., "notice", notice, _link] => Kind::Notice((*notice).to_owned()),
             [.., "state", _link] => Kind::State,
             [.., "refused", _link] => Kind::Refused,
+            [.., "incident", _institution] => Kind::Incident,
             _ => Kind::Other,
         };
         Self { kind, link: words.last().copied().unwrap_or_default().to_owned(), body }
@@ -104,6 +107,12 @@ impl Ear {
             heard.link == link && heard.kind != Kind::Other && !is_ignored
         };
         self.all().iter().skip(after).filter(ours).cloned().collect()
+    }
+
+    /// What was heard about an institution since the `after`th message.
+    pub(super) fn of_institution(&self, institution: &str, after: usize) -> Vec<Heard> {
+        let of_it = |heard: &&Heard| heard.kind == Kind::Incident && heard.body["institution"] == institution;
+        self.all().iter().skip(after).filter(of_it).cloned().collect()
     }
 
     /// Whether relink has said what came of an input.

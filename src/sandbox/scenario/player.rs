@@ -4,7 +4,7 @@
 //! and every link has answered a question of ours, which relink handles after everything that was sent before it.
 //! Next: [`super::acts`] for what the people in it do.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -22,6 +22,9 @@ pub(super) const REST_WITHIN: Duration = Duration::from_secs(60);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How many dead letters are read at once.
 const LETTERS: usize = 1_000;
+
+/// What is counted of an institution.
+const INCIDENT: &str = "incident";
 
 /// Plays a scenario in a sandbox that is `relink`'s Belvo and sends it its webhooks.
 ///
@@ -55,6 +58,9 @@ pub async fn play(
             return Err(fail(&player, &place, problem));
         }
         tell(&format!("  {place} is as it should be"));
+    }
+    if let Err(problem) = player.judge_incidents() {
+        return Err(fail(&player, "the end of the institutions", problem));
     }
     Ok(())
 }
@@ -194,6 +200,16 @@ impl<'a> Player<'a> {
                 let is_there = |ear: &Ear| (latest_state(&ear.about(id, 0)).as_ref() == Some(state)).then_some(());
                 self.ear.wait(&format!("the state {state} of `{link}`"), wait.within, is_there).await
             }
+            Until::Incident { institution, news } => {
+                let (nth, began) = (self.count_wait(institution, INCIDENT), self.began);
+                let what = format!("the {} word on an incident of {institution}", nth + 1);
+                let heard = |ear: &Ear| ear.of_institution(institution, began).into_iter().nth(nth);
+                let heard = self.ear.wait(&what, wait.within, heard).await?;
+                if heard.body["type"] == news.as_str() {
+                    return Ok(());
+                }
+                Err(PlayError::Unexpected(format!("{what} is {}", heard.body["type"])))
+            }
             Until::DeadLetter { link, reason } => self.expect_dead_letter(link, reason, wait.within).await,
             Until::Settled => self.settle(wait.within).await,
         }
@@ -311,6 +327,20 @@ impl<'a> Player<'a> {
         if wrong.is_empty() { Ok(()) } else { Err(PlayError::Unexpected(wrong.join("; "))) }
     }
 
+    /// Whatever was said of an institution has been waited for: one beginning too many is a mistake nobody asked about.
+    fn judge_incidents(&self) -> Result<(), PlayError> {
+        let institutions: BTreeSet<&String> = self.cast.values().map(|part| &part.institution).collect();
+        for institution in institutions {
+            let told = self.ear.of_institution(institution, self.began).len();
+            let waited = self.waited.get(&(institution.clone(), INCIDENT.to_owned())).copied().unwrap_or_default();
+            if told != waited {
+                let problem = format!("{told} words on incidents of {institution}, and {waited} were waited for");
+                return Err(PlayError::Unexpected(problem));
+            }
+        }
+        Ok(())
+    }
+
     /// Everything relink has said, for people.
     fn story(&self) -> String {
         let mut lines = Vec::new();
@@ -320,7 +350,7 @@ impl<'a> Player<'a> {
                 let said = match &heard.kind {
                     Kind::Notice(notice) => format!("notice {notice}"),
                     Kind::Refused => format!("refused {}: {}", heard.body["reason"], heard.body["detail"]),
-                    Kind::State | Kind::Other => format!("state {}", heard.body["state"]),
+                    Kind::State | Kind::Incident | Kind::Other => format!("state {}", heard.body["state"]),
                 };
                 let (event, origin) = (&because["event"], &because["origin"]["kind"]);
                 lines.push(format!("    {name}: {said} (event {event}, from {origin})"));

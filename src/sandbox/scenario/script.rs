@@ -170,6 +170,8 @@ pub(super) enum Until {
     Refused { link: Name, reason: String },
     /// relink set something of this link aside, for this reason.
     DeadLetter { link: Name, reason: String },
+    /// The next word on the institution's incident, and it is this one: `began` or `ended`.
+    Incident { institution: String, news: String },
     /// Everything that was sent has arrived, has been handled, and has caused whatever it causes.
     Settled,
 }

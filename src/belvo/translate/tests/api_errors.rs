@@ -33,7 +33,7 @@ fn every_row_of_the_error_table() {
             Unfinished => Said::Event(Event::CreationUnfinished),
             SessionOver => Said::Event(Event::SessionExpired),
             Missing => Said::Event(Event::MissingReported),
-            QuotaUsedUp => Said::Event(Event::QuotaReached),
+            QuotaUsedUp => Said::Event(Event::QuotaReached { of_refresh: false }),
             ErrorSays::Unrelated(class) => Said::Not(class),
         };
         check(InputKind::ApiError, &one(status, USE, code, words), Ok(expected));

@@ -45,9 +45,10 @@ fn consent_family_in_both_spellings() {
     let consent = |due: Option<&str>| {
         Box::new(Consent {
             id: Some("c1".into()),
-            due_at: due.map(|due| due.parse().unwrap()),
+            due: due.map_or(Due::Unknown, |due| Due::At(due.parse().unwrap())),
             institution_display_name: Some("Mock Bank".into()),
             institution_icon_logo: Some("https://x/y.svg".into()),
+            ..Consent::default()
         })
     };
     for prefix in ["openfinance_", ""] {

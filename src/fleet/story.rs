@@ -1,0 +1,53 @@
+//! The story of one link, for whoever has to find out why it was lost, prompted twice, or left with the wrong word.
+
+use serde_json::Value;
+
+use crate::contract::Address;
+use crate::engine::Message;
+use crate::link::{LinkId, Timestamp};
+
+/// Lines about one link; nothing about the others.
+#[derive(Debug, Default)]
+pub(super) struct Story {
+    link: Option<LinkId>,
+    pub(super) lines: Vec<String>,
+}
+
+impl Story {
+    pub(super) fn of(link: Option<LinkId>) -> Self {
+        Self { link, lines: Vec::new() }
+    }
+
+    /// Something happened to a link.
+    pub(super) fn tell(&mut self, link: &LinkId, at: Timestamp, what: impl FnOnce() -> String) {
+        if self.link.as_ref() == Some(link) {
+            self.lines.push(format!("{at}  {}", what()));
+        }
+    }
+
+    /// relink said something.
+    pub(super) fn tell_message(&mut self, message: &Message) {
+        let (Address::State(link) | Address::Notice(_, link) | Address::Job(_, link) | Address::Refused(link)) =
+            &message.address
+        else {
+            return;
+        };
+        if self.link.as_ref() != Some(link) {
+            return;
+        }
+        let body: Value = serde_json::from_slice(&message.body).unwrap_or_default();
+        let because = &body["because"];
+        let line = match &message.address {
+            Address::Notice(name, _) => format!("relink   notice {}", name.as_str()),
+            Address::Job(name, _) => format!("relink   job {}", name.as_str()),
+            Address::Refused(_) => format!("relink   refuses {}: {}", body["event"], body["reason"]),
+            _state => {
+                format!(
+                    "relink   {} -> {} by {} ({})",
+                    because["from"], because["to"], because["event"], because["origin"]["kind"]
+                )
+            }
+        };
+        self.lines.push(format!("{}  {}", message.at, line.replace('"', "")));
+    }
+}
