@@ -107,6 +107,8 @@ fn a_mistake_in_a_file_is_named_with_its_line() {
         let fits = error.starts_with(&format!("a.toml:{line}: ")) && error.contains(problem);
         assert!(fits, "{error}, and not line {line}: {problem}");
     }
+    let never = file("", end).replace("[links]", "[belvo]\nlogins_until_invalid = 0\n[links]");
+    assert!(parse(&never).is_err_and(|error| error.contains("`logins_until_invalid` must be a number, 1 or more")));
     let unknown = file("", end).replace("why", "whi");
     assert!(parse(&unknown).is_err_and(|error| error.starts_with("a.toml:2: unknown field `whi`")));
 }
@@ -181,6 +183,7 @@ fn config(scenario: &Scenario, sandbox: &Sandbox, directory: &Path) -> Result<Co
         ("RELINK_DATA_DIR", directory.join("data").display().to_string()),
         ("RELINK_PARTITIONS", "2".to_owned()),
         ("RELINK_BELVO_URL", sandbox.url()),
+        ("RELINK_BELVO_PORTAL_URL", format!("{}/portal/", sandbox.url())),
         ("RELINK_BELVO_SECRET_ID", "sandbox".to_owned()),
         ("RELINK_BELVO_SECRET_PASSWORD", "sandbox".to_owned()),
     ];

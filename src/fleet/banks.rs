@@ -163,7 +163,7 @@ impl Simulation {
                 self.plan_next(&RECEIVER_DOWN, Happening::ReceiverDown);
             }
             Happening::ApiDown => {
-                self.control.fail_api(ApiFault::server_error(), usize::MAX, "/api/");
+                self.control.fail_api(ApiFault::server_error(), usize::MAX, "/api/")?;
                 self.plan_end(&API_DOWN, Happening::ApiUp);
             }
             Happening::ApiUp => {

@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::institution::{Access, Institution};
-use super::link::{AccessMode, Link, LinkStatus, Login, LoginFailure, RefreshRate, Storage};
+use super::link::{AccessMode, Link, LinkStatus, LoginFailure, RefreshRate, Storage};
 use super::problem::Problem;
 use super::quota::Quota;
+use super::verdict::Verdict;
 use super::webhook::Webhook;
 use super::world::{Rules, Session, World};
 
@@ -79,7 +80,7 @@ impl World {
             fetch_resources: new
                 .fetch_resources
                 .unwrap_or_else(|| new.institution.resources.iter().map(|&name| name.to_owned()).collect()),
-            login: Login::Works,
+            login: Verdict::Works,
             fresh_data: true,
             failed_logins: 0,
             refreshed_at: None,
@@ -121,7 +122,7 @@ impl World {
         Ok(id)
     }
 
-    /// `PATCH /api/links/` and its like: the user typed the token of a 428.
+    /// `PATCH /api/links/` and its like: the user typed the token of a 428, or confirmed without one if none is expected.
     pub(crate) fn resume(
         &mut self,
         now: i64,
@@ -133,11 +134,15 @@ impl World {
         let Some(found) = found.filter(|found| self.links.contains_key(&found.link)) else {
             return Err(Problem::of("not_found"));
         };
+        if found.expects_token && token.is_none() {
+            return Err(Problem::field("token", "required", "This field is required."));
+        }
         self.sessions.remove(session);
         if now >= found.expires_at {
             return Err(Problem::of("session_expired"));
         }
-        if token.is_some_and(|token| token.starts_with(WRONG)) {
+        self.has_update_mode(found.link)?;
+        if found.expects_token && token.is_none_or(|token| token.starts_with(WRONG)) {
             // What Belvo says to a wrong token is not documented; asking again is what its widget does.
             return Err(self.ask_for_token(now, found.link));
         }
@@ -153,24 +158,28 @@ impl World {
         password: Option<&str>,
         token: Option<&str>,
     ) -> Result<(), Problem> {
+        self.has_update_mode(id)?;
         let link = self.links.get_mut(&id).ok_or_else(|| Problem::of("not_found"))?;
         let login = link.login.clone();
         if password.is_some_and(|password| password.starts_with(WRONG)) {
             link.failed_logins += 1;
             return Err(Problem::login_error(LoginFailure::InvalidCredentials));
         }
-        match login {
+        match &login {
             // A new password is no cure for these.
-            Login::Fails(failure @ (LoginFailure::Locked | LoginFailure::Forbidden))
-            | Login::Fails(failure @ (LoginFailure::Unexpected | LoginFailure::MfaUnsupported)) => {
-                return Err(Problem::login_error(failure));
+            Verdict::Fails(failure @ (LoginFailure::Locked | LoginFailure::Forbidden))
+            | Verdict::Fails(failure @ (LoginFailure::Unexpected | LoginFailure::MfaUnsupported)) => {
+                return Err(Problem::login_error(*failure));
             }
-            Login::Answers(code) => return Err(Problem::find(&code).unwrap_or_else(|| Problem::of("unexpected_error"))),
-            Login::Works | Login::TokenRequired | Login::Fails(_) => {}
+            Verdict::Answers(problem) => return Err(problem.clone()),
+            Verdict::Works | Verdict::TokenRequired | Verdict::QrRequired | Verdict::Fails(_) => {}
         }
-        let asks = link.institution.access == Access::Token || login == Login::TokenRequired;
-        if asks && token.is_none_or(|token| token.starts_with(WRONG)) {
-            link.login = Login::TokenRequired;
+        let asks = link.institution.access == Access::Token || matches!(login, Verdict::TokenRequired);
+        let shows_qr = matches!(login, Verdict::QrRequired);
+        if shows_qr || asks && token.is_none_or(|token| token.starts_with(WRONG)) {
+            if !shows_qr {
+                link.login = Verdict::TokenRequired;
+            }
             if link.status != LinkStatus::Unconfirmed {
                 link.status = LinkStatus::TokenRequired;
             }
@@ -178,6 +187,12 @@ impl World {
         }
         self.repair(now, id);
         Ok(())
+    }
+
+    /// A consent has no credentials: no new ones can be given, and its user renews it in the portal.
+    pub(crate) fn has_update_mode(&self, id: Uuid) -> Result<(), Problem> {
+        let is_consent = self.links.get(&id).is_some_and(|link| link.institution.access == Access::Consent);
+        if is_consent { Err(Problem::of("unsupported_operation")) } else { Ok(()) }
     }
 
     /// One login to read these resources, within the limits of a consent.
@@ -207,16 +222,16 @@ impl World {
             return Err(Problem::of("expired_credentials"));
         }
         match link.login.clone() {
-            Login::Works if link.institution.access != Access::Token => {
+            Verdict::Works if link.institution.access != Access::Token => {
                 link.failed_logins = 0;
                 link.last_accessed_at = Some(now);
                 Ok(())
             }
-            Login::Works | Login::TokenRequired => {
+            Verdict::Works | Verdict::TokenRequired | Verdict::QrRequired => {
                 link.status = LinkStatus::TokenRequired;
                 Err(self.ask_for_token(now, id))
             }
-            Login::Fails(failure) => {
+            Verdict::Fails(failure) => {
                 // One failed login is not yet an invalid link: Belvo's error reference says six.
                 link.failed_logins += u32::from(failure != LoginFailure::Unexpected);
                 if link.failed_logins >= limit {
@@ -224,7 +239,7 @@ impl World {
                 }
                 Err(Problem::login_error(failure))
             }
-            Login::Answers(code) => Err(Problem::find(&code).unwrap_or_else(|| Problem::of("unexpected_error"))),
+            Verdict::Answers(problem) => Err(problem),
         }
     }
 
@@ -253,13 +268,10 @@ impl World {
         self.close_session(id);
         let Some(link) = self.links.get_mut(&id) else { return };
         link.status = LinkStatus::Valid;
-        link.login = Login::Works;
+        link.login = Verdict::Works;
         link.failed_logins = 0;
         link.last_accessed_at = Some(now);
         link.stored_at = now;
-        if link.institution.access == Access::Consent {
-            self.give_consent(now, id, None);
-        }
     }
 
     /// The user got through the widget: the link works, and what follows a creation or a repair follows.
@@ -302,15 +314,17 @@ impl World {
     }
 
     /// The 428: opens an MFA session, which voids the link's earlier ones.
-    fn ask_for_token(&mut self, now: i64, id: Uuid) -> Problem {
+    pub(crate) fn ask_for_token(&mut self, now: i64, id: Uuid) -> Problem {
         self.close_session(id);
         let session = self.uuid().simple().to_string();
         let expires_at = now + Rules::SESSION_LIFE_MS;
+        let mut expects_token = true;
         if let Some(link) = self.links.get_mut(&id) {
             link.session = Some(session.clone());
+            expects_token = !matches!(link.login, Verdict::QrRequired);
         }
-        self.sessions.insert(session.clone(), Session { link: id, expires_at });
-        Problem::token_required(id, &session, Rules::SESSION_LIFE_MS / 1_000)
+        self.sessions.insert(session.clone(), Session { link: id, expires_at, expects_token });
+        Problem::token_required(id, &session, Rules::SESSION_LIFE_MS / 1_000, expects_token)
     }
 
     /// Voids the MFA session of a link, if one is open.

@@ -2,15 +2,19 @@
 //!
 //! It reads no environment; flags are all there is.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::{ArgGroup, Args};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgGroup, Args, Command};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::scenario::{RelinkUnderTest, Scenario, play};
+use super::world::{is_header_value, is_webhook_url};
 use super::{Sandbox, SandboxConfig};
 
 /// Belvo in a box: its API, its widget and its webhooks, on this machine.
@@ -22,10 +26,10 @@ pub struct SandboxArgs {
     pub listen: SocketAddr,
     /// Where to send webhooks, such as http://127.0.0.1:8480/webhooks/belvo; for a scenario, relink's own address for
     /// them is the default.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = webhook_url)]
     pub webhook_url: Option<String>,
     /// The whole Authorization value to send with each webhook, such as "Bearer abc".
-    #[arg(long, value_name = "VALUE", requires = "receiver")]
+    #[arg(long, value_name = "VALUE", value_parser = Authorization, requires = "receiver")]
     pub webhook_authorization: Option<SecretString>,
     /// The secret id of Basic auth.
     #[arg(long, value_name = "ID", default_value = "sandbox")]
@@ -64,6 +68,27 @@ pub struct SandboxArgs {
     /// For a scenario: relink's output stream.
     #[arg(long, value_name = "NAME", default_value = "LINKS", requires = "scenario")]
     pub stream: String,
+}
+
+fn webhook_url(text: &str) -> Result<String, &'static str> {
+    if is_webhook_url(text) { Ok(text.to_owned()) } else { Err("must be an http or https address") }
+}
+
+/// Reads a secret: what is wrong with it is said without saying it.
+#[derive(Clone)]
+struct Authorization;
+
+impl TypedValueParser for Authorization {
+    type Value = SecretString;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<SecretString, clap::Error> {
+        let refused = || {
+            let flag = arg.map(ToString::to_string).unwrap_or_default();
+            clap::Error::raw(ErrorKind::ValueValidation, format!("the value of {flag} cannot be sent in a header\n"))
+                .with_cmd(command)
+        };
+        value.to_str().filter(|value| is_header_value(value)).map(SecretString::from).ok_or_else(refused)
+    }
 }
 
 impl From<SandboxArgs> for SandboxConfig {
@@ -124,6 +149,7 @@ async fn rehearse(file: &Path, mut args: SandboxArgs) -> anyhow::Result<()> {
     anstream::println!("{}\n\n{}\n", scenario.title(), scenario.why());
     anstream::println!("Belvo is {}, seed {seed}. relink has to be started with", sandbox.url());
     anstream::println!("  RELINK_BELVO_URL={} RELINK_BELVO_SECRET_ID={secret_id} and its password", sandbox.url());
+    anstream::println!("  RELINK_BELVO_PORTAL_URL={}/portal/", sandbox.url());
     for (setting, value) in scenario.policy() {
         let value = value.as_array().map_or_else(
             || value.as_str().map_or_else(|| value.to_string(), str::to_owned),
@@ -150,6 +176,7 @@ fn introduce(sandbox: &Sandbox, secret_id: &str, webhooks: &str) {
 
   API       {url}/api/           Basic auth, secret id {secret_id:?}
   widget    {url}/widget/?access_token=…
+  portal    {url}/portal/?access_token=…&link_id=…&consent_id=…&action=renew
   control   {url}/sandbox/       no auth
   webhooks  go to {webhooks}
   by itself {by_itself}
@@ -174,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Parser)]
+    #[derive(Debug, Parser)]
     struct Program {
         #[command(flatten)]
         args: SandboxArgs,
@@ -195,6 +222,14 @@ mod tests {
         assert_eq!((quiet.schedule, quiet.requests_per_30s, quiet.deliveries_at_once), (false, None, 2));
         let orphan = Program::try_parse_from(["sandbox", "--webhook-authorization", "Bearer abc"]);
         assert!(orphan.is_err(), "an Authorization for webhooks that go nowhere");
+        for wrong in ["127.0.0.1:8480/webhooks/belvo", "ftp://127.0.0.1/", "http://", "webhooks"] {
+            assert!(Program::try_parse_from(["sandbox", "--webhook-url", wrong]).is_err(), "{wrong}");
+        }
+        let to = ["sandbox", "--webhook-url", "http://127.0.0.1:1/", "--webhook-authorization"];
+        assert!(Program::try_parse_from([&to[..], &["Bearer abc"]].concat()).is_ok());
+        let refused = Program::try_parse_from([&to[..], &["Bearer hunter2\n"]].concat());
+        let message = refused.expect_err("no header has a line in it").to_string();
+        assert!(message.contains("--webhook-authorization") && !message.contains("hunter2"), "{message}");
         let parse = |flags: &[&str]| Program::try_parse_from([&["sandbox"], flags].concat()).is_ok();
         assert!(parse(&["--scenario", "a.toml", "--api-token", "t", "--webhook-authorization", "Bearer abc"]));
         assert!(!parse(&["--scenario", "a.toml"]), "relink's API has no door without a token");

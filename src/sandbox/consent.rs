@@ -11,7 +11,8 @@ use uuid::Uuid;
 use super::agenda::Slot;
 use super::clock::{belvo_time, millis};
 use super::control::ControlError;
-use super::link::{AccessMode, Link, LinkStatus, Login, LoginFailure};
+use super::link::{AccessMode, Link, LinkStatus, LoginFailure};
+use super::verdict::Verdict;
 use super::webhook::Webhook;
 use super::world::World;
 
@@ -28,6 +29,24 @@ pub(crate) struct Consent {
     pub(crate) expires_at: i64,
     /// Where its end is in the agenda.
     pub(crate) planned_end: Option<Slot>,
+}
+
+/// How a consent cannot be used in full, although it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsentLack {
+    /// Some resources are gone for good.
+    Unrecoverable,
+    /// Some resources cannot be had for now.
+    TemporarilyUnavailable,
+}
+
+impl ConsentLack {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Unrecoverable => "openfinance_consent_with_unrecoverable_resources",
+            Self::TemporarilyUnavailable => "openfinance_consent_with_temporarily_unavailable_resources",
+        }
+    }
 }
 
 /// The logo of the only institution that has consents here.
@@ -71,6 +90,11 @@ impl Consent {
     pub(crate) fn expiration_changed(&self, link: &Link) -> Webhook {
         let data = json!({"consent_id": self.id, "consent_due_date": belvo_time(self.expires_at)});
         self.webhook(link, "openfinance_consent_expiration_changed", data)
+    }
+
+    /// CONSENT family: some of its resources cannot be had, for now or for good. Only the names are documented.
+    pub(crate) fn lacks_resources(&self, link: &Link, lack: ConsentLack) -> Webhook {
+        self.webhook(link, lack.code(), json!({"consent_id": self.id}))
     }
 
     fn renewal(&self, link: &Link) -> Value {
@@ -129,7 +153,7 @@ impl World {
         consent.status = "EXPIRED";
         consent.expires_at = now;
         link.status = LinkStatus::Invalid;
-        link.login = Login::Fails(LoginFailure::MissingCredentials);
+        link.login = Verdict::Fails(LoginFailure::MissingCredentials);
         let planned_end = consent.planned_end.take();
         let webhook = (link.access_mode == AccessMode::Recurrent).then(|| consent.expired(link));
         self.agenda.take_back(planned_end);
@@ -139,10 +163,19 @@ impl World {
         Ok(())
     }
 
+    /// Some of its resources cannot be had: the link is as it was.
+    pub(crate) fn lose_resources(&mut self, now: i64, id: Uuid, lack: ConsentLack) -> Result<(), ControlError> {
+        let (link, consent) = self.consent_of(id)?;
+        let webhook = consent.lacks_resources(link, lack);
+        self.post(now, now, webhook);
+        Ok(())
+    }
+
     /// The user renewed it in Belvo's portal: CONSENT/`openfinance_consent_expiration_changed`, and a refresh.
     pub(crate) fn renew_consent(&mut self, now: i64, id: Uuid) -> Result<(), ControlError> {
         self.consent_of(id)?;
         self.heal(now, id);
+        self.give_consent(now, id, None);
         let (link, consent) = self.consent_of(id)?;
         let webhook = consent.expiration_changed(link);
         self.post(now, now, webhook);

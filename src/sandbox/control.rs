@@ -12,13 +12,15 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::bank::NewLink;
+use super::consent::ConsentLack;
 use super::fault::{ApiFault, ArmedApiFault, WebhookFault};
 use super::institution::{Access, Institution};
 use super::link::{AccessMode, Link, LinkStatus, Login};
 use super::post_box::{Delivery, Parcel};
 use super::quota::QuotaUse;
 use super::schedule::RefreshOutcome;
-use super::webhook::{PayloadShape, Webhook};
+use super::verdict::{ApiAnswer, Verdict};
+use super::webhook::{Correction, PayloadShape, Webhook};
 use super::world::{Target, World};
 
 /// Why a string could not be pulled.
@@ -39,6 +41,9 @@ pub enum ControlError {
     /// A refresh of a broken link cannot succeed.
     #[error("link {0} is not valid: only a repair can make its refresh succeed")]
     NotValid(Uuid),
+    /// Belvo's error reference has no such code.
+    #[error("Belvo documents no error `{0}`; scenarios/README.md and GET /sandbox/codes list those it does")]
+    NoSuchCode(String),
     /// The link hangs on no consent.
     #[error("link {0} has no consent")]
     NoConsent(Uuid),
@@ -114,7 +119,7 @@ impl Control {
         self.with_link(link, |link| {
             link.status = status;
             if status == LinkStatus::Valid {
-                link.login = Login::Works;
+                link.login = Verdict::Works;
                 link.failed_logins = 0;
             }
         })
@@ -127,7 +132,8 @@ impl Control {
 
     /// Sets what the bank will say at the next login. The status changes when a login is attempted.
     pub fn set_login(&self, link: Uuid, login: Login) -> Result<(), ControlError> {
-        self.with_link(link, |link| link.login = login)
+        let verdict = Verdict::of(login)?;
+        self.with_link(link, |link| link.login = verdict)
     }
 
     /// Sets whether refreshes find anything. Without new data a repair is followed by no webhook at all.
@@ -144,10 +150,14 @@ impl Control {
         })
     }
 
-    /// Repairs a link as the widget's success does, but without the widget.
+    /// Repairs a link as its user's success does, but without the widget: by new credentials, or, if it hangs on a
+    /// consent, by [`Self::renew_consent`].
     pub fn repair(&self, link: Uuid) -> Result<(), ControlError> {
         self.shared.change(|world, now| {
-            known(world, link)?;
+            let access = world.links.get(&link).ok_or(ControlError::NoSuchLink(link))?.institution.access;
+            if access == Access::Consent {
+                return world.renew_consent(now, link);
+            }
             world.repair(now, link);
             Ok(())
         })
@@ -176,6 +186,22 @@ impl Control {
         self.shared.change(|world, now| world.expire_consent(now, link))
     }
 
+    /// Some resources of the consent cannot be had: CONSENT/`openfinance_consent_with_*_resources`.
+    pub fn lose_consent_resources(&self, link: Uuid, lack: ConsentLack) -> Result<(), ControlError> {
+        self.shared.change(|world, now| world.lose_resources(now, link, lack))
+    }
+
+    /// The bank corrected transactions: TRANSACTIONS/`transactions_updated` or `transactions_deleted`.
+    pub fn correct_transactions(&self, link: Uuid, correction: Correction) -> Result<(), ControlError> {
+        self.shared.change(|world, now| {
+            let request_id = world.uuid();
+            let link = world.links.get(&link).ok_or(ControlError::NoSuchLink(link))?;
+            let webhook = Webhook::corrected(link, correction, request_id);
+            world.post(now, now, webhook);
+            Ok(())
+        })
+    }
+
     /// The user renewed it in Belvo's portal.
     pub fn renew_consent(&self, link: Uuid) -> Result<(), ControlError> {
         self.shared.change(|world, now| world.renew_consent(now, link))
@@ -196,13 +222,18 @@ impl Control {
     }
 
     /// The next `count` calls whose `METHOD /path` contains `on` (empty: any) suffer this.
-    pub fn fail_api(&self, fault: ApiFault, count: usize, on: &str) {
-        self.shared.world().faults.arm_api(ArmedApiFault { fault, left: count, on: on.to_owned() });
+    pub fn fail_api(&self, fault: ApiFault, count: usize, on: &str) -> Result<(), ControlError> {
+        let answer = ApiAnswer::of(fault)?;
+        self.shared.world().faults.arm_api(ArmedApiFault { answer, left: count, on: on.to_owned() });
+        Ok(())
     }
 
     /// Calls off all faults that have not happened yet. Webhooks that wait to be reordered are lost.
     pub fn clear_faults(&self) {
-        self.shared.world().faults.clear();
+        self.shared.change(|world, _| {
+            world.faults.clear();
+            world.post_box.let_go();
+        });
     }
 
     /// Where webhooks go from now on; none: they are recorded and not sent.
@@ -257,6 +288,11 @@ impl Control {
         self.shared.world().post_box.deliveries_after(after).cloned().collect()
     }
 
+    /// The same, but so many at most.
+    pub fn deliveries_page(&self, after: u64, limit: usize) -> Vec<Delivery> {
+        self.shared.world().post_box.deliveries_after(after).take(limit).cloned().collect()
+    }
+
     /// Waits for the first attempt after the `after`th that this is true of.
     pub async fn wait_for_delivery(
         &self,
@@ -302,8 +338,4 @@ impl Control {
 fn new_link(name: &str, access_mode: AccessMode, external_id: Option<&str>) -> Result<NewLink, ControlError> {
     let institution = Institution::find(name).ok_or_else(|| ControlError::NoSuchInstitution(name.to_owned()))?;
     Ok(NewLink::plain(institution, access_mode, external_id.map(str::to_owned)))
-}
-
-fn known(world: &World, id: Uuid) -> Result<(), ControlError> {
-    world.links.contains_key(&id).then_some(()).ok_or(ControlError::NoSuchLink(id))
 }

@@ -10,15 +10,17 @@
 //! | `POST /sandbox/links/{id}/fresh-data` | `{fresh}` | whether refreshes find anything |
 //! | `GET /sandbox/links/{id}/quotas` | | `[{resource, limit, used}]` of this month, for a link with a consent |
 //! | `POST /sandbox/links/{id}/repair` | | as the widget's success |
-//! | `POST /sandbox/links/{id}/consent` | `{event, within_secs?}` | `about_to_expire`, `expire`, `renew` |
+//! | `POST /sandbox/links/{id}/corrections` | `{correction}`, a [`Correction`] | `transactions_updated` and the like |
+//! | `POST /sandbox/links/{id}/consent` | `{event, within_secs?}` | `about_to_expire`, `expire`, `renew`, or resources that cannot be had: `unrecoverable`, `temporarily_unavailable` |
 //! | `POST /sandbox/wipe` | | `{links}`: how many are gone |
 //! | `POST /sandbox/faults/webhooks` | `{kind, count?, delay_ms?}`, a [`WebhookFault`] | for the next `count` |
 //! | `POST /sandbox/faults/api` | `{kind, count?, on?, secs?}`, see below | for the next `count` |
+//! | `GET /sandbox/codes` | | the codes of errors that can be asked for |
 //! | `DELETE /sandbox/faults` | | none any more |
-//! | `POST /sandbox/webhook` | `{url, authorization?}` | where webhooks go |
+//! | `POST /sandbox/webhook` | `{url, authorization?}` | where webhooks go; nowhere, if `url` is null |
 //! | `POST /sandbox/payload-shape` | `{shape}`, a [`PayloadShape`] | |
 //! | `POST /sandbox/webhooks` | `{link, webhook_type, webhook_code, …}`, see [`NewWebhook`] | sent by hand |
-//! | `GET /sandbox/deliveries?after=N&wait_ms=M` | | attempts after the Nth; waits M ms for one |
+//! | `GET /sandbox/deliveries?after=N&limit=L&wait_ms=M` | | the L (100) attempts after the Nth; waits M ms for one |
 //! | `POST /sandbox/deliveries/{seq}/replay` | `{delay_ms?}` | the same body again |
 //! | `GET /sandbox/time` | | `{now, next_event}`: when the next thing happens, or the next webhook is due |
 //! | `POST /sandbox/advance` | `{secs}` or `{until}` | time goes forward, and what is planned happens; the same answer |
@@ -26,31 +28,34 @@
 //! A new link may also have `external_id`, `refresh_rate`, `fetch_resources`, `created_at`, `consent_ends_at` and
 //! `silent`. Times are RFC 3339.
 //!
-//! An API fault's `kind` is `rate_limited`, `timeout` (both last `secs`), or a code of Belvo's error reference; `on` is
-//! a part of `METHOD /path`. Names are in snake case.
+//! An API fault's `kind` is `rate_limited`, `timeout` (both last `secs`), or a code that `GET /sandbox/codes` lists: of
+//! Belvo's error reference, with `login_error:locked` and its like for the message, `token_required` for the link that the
+//! call names, and `forbidden_html` for the proxy's 403. `on` is a part of `METHOD /path`. Names are in snake case.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::body::Bytes;
+use axum::extract::State;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Shared;
 use super::clock::{belvo_time, millis, parse_time};
-use super::control::{Control, ControlError, NewWebhook};
+use super::consent::ConsentLack;
+use super::control::{Control, NewWebhook};
+use super::control_json::{Asked, Body, InPath, Refusal};
 use super::fault::{ApiFault, WebhookFault};
 use super::fleet::NewFleetLink;
 use super::link::{AccessMode, LinkStatus, Login, RefreshRate};
 use super::problem::Problem;
 use super::schedule::RefreshOutcome;
-use super::webhook::PayloadShape;
+use super::webhook::{Correction, PayloadShape};
+use super::world::{is_header_value, is_webhook_url};
 
 type Handle = State<Arc<Shared>>;
 type Answer = Result<Json<Value>, Refusal>;
@@ -65,8 +70,10 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/sandbox/links/{id}/fresh-data", post(fresh_data))
         .route("/sandbox/links/{id}/quotas", get(quotas))
         .route("/sandbox/links/{id}/repair", post(repair))
+        .route("/sandbox/links/{id}/corrections", post(correction))
         .route("/sandbox/links/{id}/consent", post(consent))
         .route("/sandbox/wipe", post(wipe))
+        .route("/sandbox/codes", get(codes))
         .route("/sandbox/faults", delete(clear_faults))
         .route("/sandbox/faults/webhooks", post(webhook_fault))
         .route("/sandbox/faults/api", post(api_fault))
@@ -77,30 +84,6 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/sandbox/deliveries/{seq}/replay", post(replay))
         .route("/sandbox/time", get(time))
         .route("/sandbox/advance", post(advance))
-}
-
-/// What could not be done, in words.
-struct Refusal(StatusCode, String);
-
-impl From<ControlError> for Refusal {
-    fn from(error: ControlError) -> Self {
-        let status = match &error {
-            ControlError::NoSuchLink(_) | ControlError::NoSuchDelivery(_) => StatusCode::NOT_FOUND,
-            ControlError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
-            ControlError::NoSuchInstitution(_)
-            | ControlError::NoSuchResource(_)
-            | ControlError::NotRecurrent(_)
-            | ControlError::NotValid(_)
-            | ControlError::NoConsent(_) => StatusCode::BAD_REQUEST,
-        };
-        Self(status, error.to_string())
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        (self.0, Json(json!({"error": self.1}))).into_response()
-    }
 }
 
 fn done() -> Answer {
@@ -125,7 +108,7 @@ struct CreateBody {
     silent: bool,
 }
 
-async fn create(State(shared): Handle, Json(body): Json<CreateBody>) -> Answer {
+async fn create(State(shared): Handle, Body(body): Body<CreateBody>) -> Answer {
     let new = NewFleetLink {
         institution: body.institution,
         access_mode: body.access_mode.unwrap_or(AccessMode::Recurrent),
@@ -145,7 +128,7 @@ struct RefreshBody {
     outcome: RefreshOutcome,
 }
 
-async fn scheduled_refresh(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<RefreshBody>) -> Answer {
+async fn scheduled_refresh(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<RefreshBody>) -> Answer {
     let request_id = Control::new(shared).scheduled_refresh(id, body.outcome)?;
     Ok(Json(json!({"request_id": request_id})))
 }
@@ -156,7 +139,7 @@ struct StatusBody {
     status: LinkStatus,
 }
 
-async fn status(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<StatusBody>) -> Answer {
+async fn status(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<StatusBody>) -> Answer {
     Control::new(shared).set_status(id, body.status)?;
     done()
 }
@@ -167,18 +150,9 @@ struct LoginBody {
     login: String,
 }
 
-async fn login(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<LoginBody>) -> Answer {
-    let login = Login::from_name(&body.login);
-    if let Login::Answers(code) = &login {
-        known_code(code)?;
-    }
-    Control::new(shared).set_login(id, login)?;
+async fn login(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<LoginBody>) -> Answer {
+    Control::new(shared).set_login(id, Login::from_name(&body.login))?;
     done()
-}
-
-fn known_code(code: &str) -> Result<(), Refusal> {
-    let unknown = || Refusal(StatusCode::BAD_REQUEST, format!("Belvo documents no error {code}"));
-    Problem::find(code).map(|_| ()).ok_or_else(unknown)
 }
 
 #[derive(Deserialize)]
@@ -187,43 +161,74 @@ struct FreshBody {
     fresh: bool,
 }
 
-async fn fresh_data(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<FreshBody>) -> Answer {
+async fn fresh_data(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<FreshBody>) -> Answer {
     Control::new(shared).set_fresh_data(id, body.fresh)?;
     done()
 }
 
-async fn quotas(State(shared): Handle, Path(id): Path<Uuid>) -> Answer {
+async fn quotas(State(shared): Handle, InPath(id): InPath<Uuid>) -> Answer {
     Ok(Json(json!(Control::new(shared).quotas(id)?)))
 }
 
-async fn repair(State(shared): Handle, Path(id): Path<Uuid>) -> Answer {
+async fn repair(State(shared): Handle, InPath(id): InPath<Uuid>) -> Answer {
     Control::new(shared).repair(id)?;
     done()
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum ConsentBody {
-    AboutToExpire { within_secs: Option<u64> },
+#[serde(deny_unknown_fields)]
+struct CorrectionBody {
+    correction: Correction,
+}
+
+async fn correction(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<CorrectionBody>) -> Answer {
+    Control::new(shared).correct_transactions(id, body.correction)?;
+    done()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ConsentEvent {
+    AboutToExpire,
     Expire,
+    Unrecoverable,
+    TemporarilyUnavailable,
     Renew,
 }
 
-async fn consent(State(shared): Handle, Path(id): Path<Uuid>, Json(body): Json<ConsentBody>) -> Answer {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsentBody {
+    event: ConsentEvent,
+    within_secs: Option<u64>,
+}
+
+async fn consent(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<ConsentBody>) -> Answer {
     const SEVEN_DAYS_SECS: u64 = 7 * 24 * 3600;
     let control = Control::new(shared);
-    match body {
-        ConsentBody::AboutToExpire { within_secs } => {
+    match (body.event, body.within_secs) {
+        (ConsentEvent::AboutToExpire, within_secs) => {
             control.consent_about_to_expire(id, Duration::from_secs(within_secs.unwrap_or(SEVEN_DAYS_SECS)))?;
         }
-        ConsentBody::Expire => control.expire_consent(id)?,
-        ConsentBody::Renew => control.renew_consent(id)?,
+        (_, Some(_)) => {
+            return Err(Refusal::bad("within_secs is for about_to_expire"));
+        }
+        (ConsentEvent::Expire, None) => control.expire_consent(id)?,
+        (ConsentEvent::Unrecoverable, None) => control.lose_consent_resources(id, ConsentLack::Unrecoverable)?,
+        (ConsentEvent::TemporarilyUnavailable, None) => {
+            control.lose_consent_resources(id, ConsentLack::TemporarilyUnavailable)?;
+        }
+        (ConsentEvent::Renew, None) => control.renew_consent(id)?,
     }
     done()
 }
 
 async fn wipe(State(shared): Handle) -> Answer {
     Ok(Json(json!({"links": Control::new(shared).wipe()})))
+}
+
+async fn codes() -> Answer {
+    Ok(Json(json!(Problem::codes())))
 }
 
 async fn clear_faults(State(shared): Handle) -> Answer {
@@ -240,6 +245,8 @@ enum WebhookFaultKind {
     Reorder,
     NullExternalId,
     UnknownCode,
+    DataErrors,
+    ShortCode,
 }
 
 #[derive(Deserialize)]
@@ -250,7 +257,7 @@ struct WebhookFaultBody {
     delay_ms: Option<u64>,
 }
 
-async fn webhook_fault(State(shared): Handle, Json(body): Json<WebhookFaultBody>) -> Answer {
+async fn webhook_fault(State(shared): Handle, Body(body): Body<WebhookFaultBody>) -> Answer {
     let fault = match body.kind {
         WebhookFaultKind::Drop => WebhookFault::Drop,
         WebhookFaultKind::Duplicate => WebhookFault::Duplicate,
@@ -258,6 +265,8 @@ async fn webhook_fault(State(shared): Handle, Json(body): Json<WebhookFaultBody>
         WebhookFaultKind::Reorder => WebhookFault::Reorder,
         WebhookFaultKind::NullExternalId => WebhookFault::NullExternalId,
         WebhookFaultKind::UnknownCode => WebhookFault::UnknownCode,
+        WebhookFaultKind::DataErrors => WebhookFault::DataErrors,
+        WebhookFaultKind::ShortCode => WebhookFault::ShortCode,
     };
     Control::new(shared).fail_webhooks(fault, body.count.unwrap_or(1));
     done()
@@ -273,28 +282,33 @@ struct ApiFaultBody {
     secs: Option<u64>,
 }
 
-async fn api_fault(State(shared): Handle, Json(body): Json<ApiFaultBody>) -> Answer {
+async fn api_fault(State(shared): Handle, Body(body): Body<ApiFaultBody>) -> Answer {
     let span = Duration::from_secs(body.secs.unwrap_or(30));
     let fault = match body.kind.as_str() {
         "rate_limited" => ApiFault::RateLimited(span),
         "timeout" => ApiFault::Timeout(span),
-        code => {
-            known_code(code)?;
-            ApiFault::Error(code.to_owned())
-        }
+        code => ApiFault::Error(code.to_owned()),
     };
-    Control::new(shared).fail_api(fault, body.count.unwrap_or(1), &body.on);
+    Control::new(shared).fail_api(fault, body.count.unwrap_or(1), &body.on)?;
     done()
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TargetBody {
+    /// Null for nowhere; it has to be said.
+    #[serde(deserialize_with = "Option::deserialize")]
     url: Option<String>,
     authorization: Option<SecretString>,
 }
 
-async fn webhook_target(State(shared): Handle, Json(body): Json<TargetBody>) -> Answer {
+async fn webhook_target(State(shared): Handle, Body(body): Body<TargetBody>) -> Answer {
+    if body.url.as_deref().is_some_and(|url| !is_webhook_url(url)) {
+        return Err(Refusal::bad("url must be an http or https address, or null"));
+    }
+    if body.authorization.as_ref().is_some_and(|value| !is_header_value(value.expose_secret())) {
+        return Err(Refusal::bad("authorization cannot be sent in a header"));
+    }
     Control::new(shared).set_webhook(body.url, body.authorization);
     done()
 }
@@ -305,7 +319,7 @@ struct ShapeBody {
     shape: PayloadShape,
 }
 
-async fn payload_shape(State(shared): Handle, Json(body): Json<ShapeBody>) -> Answer {
+async fn payload_shape(State(shared): Handle, Body(body): Body<ShapeBody>) -> Answer {
     Control::new(shared).set_payload_shape(body.shape);
     done()
 }
@@ -324,7 +338,7 @@ struct SendBody {
     delay_ms: u64,
 }
 
-async fn send_webhook(State(shared): Handle, Json(body): Json<SendBody>) -> Answer {
+async fn send_webhook(State(shared): Handle, Body(body): Body<SendBody>) -> Answer {
     let new = NewWebhook {
         webhook_type: body.webhook_type,
         webhook_code: body.webhook_code,
@@ -337,22 +351,29 @@ async fn send_webhook(State(shared): Handle, Json(body): Json<SendBody>) -> Answ
     done()
 }
 
+/// How many deliveries are answered at once, unless another `limit` is given.
+const DELIVERIES_DEFAULT: usize = 100;
+const DELIVERIES_MAX: usize = 1_000;
+
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DeliveriesQuery {
     #[serde(default)]
     after: u64,
     #[serde(default)]
     wait_ms: u64,
+    limit: Option<usize>,
 }
 
-async fn deliveries(State(shared): Handle, Query(query): Query<DeliveriesQuery>) -> Answer {
+async fn deliveries(State(shared): Handle, Asked(query): Asked<DeliveriesQuery>) -> Answer {
     let control = Control::new(shared);
     if query.wait_ms > 0 {
         let wait = Duration::from_millis(query.wait_ms.min(60_000));
         // Nothing in time is an empty list, not an error.
         let _in_time = tokio::time::timeout(wait, control.wait_for_delivery(query.after, |_| true)).await;
     }
-    Ok(Json(json!(control.deliveries(query.after))))
+    let limit = query.limit.unwrap_or(DELIVERIES_DEFAULT).min(DELIVERIES_MAX);
+    Ok(Json(json!(control.deliveries_page(query.after, limit))))
 }
 
 #[derive(Deserialize, Default)]
@@ -361,9 +382,11 @@ struct ReplayBody {
     delay_ms: u64,
 }
 
-async fn replay(State(shared): Handle, Path(seq): Path<u64>, body: Option<Json<ReplayBody>>) -> Answer {
-    let delay = body.map(|Json(body)| body.delay_ms).unwrap_or_default();
-    Control::new(shared).replay(seq, Duration::from_millis(delay))?;
+async fn replay(State(shared): Handle, InPath(seq): InPath<u64>, body: Bytes) -> Answer {
+    // No body at all is as good as an empty one.
+    let body = if body.is_empty() { Ok(ReplayBody::default()) } else { serde_json::from_slice::<ReplayBody>(&body) };
+    let body = body.map_err(|wrong| Refusal::bad(wrong.to_string()))?;
+    Control::new(shared).replay(seq, Duration::from_millis(body.delay_ms))?;
     done()
 }
 
@@ -374,21 +397,28 @@ struct AdvanceBody {
     until: Option<String>,
 }
 
-/// How far time can be moved at once: what is planned happens on the way, and nobody else is answered meanwhile.
+/// How far time can be moved at once.
 const ADVANCE_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
+/// How far it moves before others get their turn: what is planned happens on the way, and nobody is answered meanwhile.
+const ADVANCE_STEP: Duration = Duration::from_secs(24 * 3_600);
 
-async fn advance(State(shared): Handle, Json(body): Json<AdvanceBody>) -> Answer {
+async fn advance(State(shared): Handle, Body(body): Body<AdvanceBody>) -> Answer {
     let control = Control::new(shared);
     let now_ms = control.now_ms();
     let at_ms = match (body.secs, body.until) {
         (Some(secs), None) => now_ms.saturating_add(millis(Duration::from_secs(secs))),
         (None, Some(until)) => moment(&until)?,
-        _ => return Err(Refusal(StatusCode::BAD_REQUEST, "give either secs or until".to_owned())),
+        _ => return Err(Refusal::bad("give either secs or until")),
     };
     if at_ms.saturating_sub(now_ms) > millis(ADVANCE_MAX) {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "time goes forward by a year at most".to_owned()));
+        return Err(Refusal::bad("time goes forward by a year at most"));
     }
-    control.advance_to(at_ms);
+    let mut step_ms = now_ms;
+    while step_ms < at_ms {
+        step_ms = at_ms.min(step_ms.saturating_add(millis(ADVANCE_STEP)));
+        control.advance_to(step_ms);
+        tokio::task::yield_now().await;
+    }
     Ok(Json(told_time(&control)))
 }
 
@@ -402,5 +432,5 @@ fn told_time(control: &Control) -> Value {
 
 /// A time in a body.
 fn moment(text: &str) -> Result<i64, Refusal> {
-    parse_time(text).ok_or_else(|| Refusal(StatusCode::BAD_REQUEST, format!("{text} is no RFC 3339 time")))
+    parse_time(text).ok_or_else(|| Refusal::bad(format!("{text} is no RFC 3339 time")))
 }

@@ -1,7 +1,8 @@
 //! The one task that delivers webhooks: in order of their time, with Belvo's timeout and retries.
 //!
 //! One parcel at a time, the order on the wire is the order in the queue, and a test that wants disorder asks for it.
-//! With several at a time it is as with Belvo: nothing is promised, and a slow answer holds up nobody else. Next: [`super::post_box`], where parcels come from, and what follows a delivery.
+//! With several at a time it is as with Belvo: nothing is promised, and a slow answer holds up nobody else. Next:
+//! [`super::post_box`], where parcels come from, and what follows a delivery.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,10 @@ pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
 
 async fn errand(shared: Arc<Shared>, client: reqwest::Client, parcel: Parcel, target: Option<Target>) {
     let outcome = deliver(&client, &parcel, target.as_ref(), shared.config.webhook_timeout).await;
+    if let Some(reason) = outcome.failure() {
+        let Parcel { webhook_type, webhook_code, link_id, attempt, .. } = &parcel;
+        tracing::warn!(%webhook_type, %webhook_code, link = %link_id, attempt, %reason, "webhook not delivered");
+    }
     shared.change(|world, now| world.settle(now, parcel, outcome));
 }
 

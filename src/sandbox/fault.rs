@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::verdict::ApiAnswer;
+
 /// A fault in the delivery of webhooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebhookFault {
@@ -21,13 +23,18 @@ pub enum WebhookFault {
     NullExternalId,
     /// Its code is one that nobody has heard of.
     UnknownCode,
+    /// Its data has `errors`: what it tells of came in part.
+    DataErrors,
+    /// Its code lacks `openfinance_`, as the guide "My Belvo Portal" spells it: `consent_expired`.
+    ShortCode,
 }
 
 /// A fault in the answers of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiFault {
     /// Any error of Belvo's error reference, by its code; `login_error:locked` and its like choose the message, and
-    /// `forbidden_html` is the proxy's 403.
+    /// `forbidden_html` is the proxy's 403. `token_required` opens a session for the link that the call names, in its
+    /// path or as `link` in its body, and waits for a call that names one.
     Error(String),
     /// 429 with `Retry-After`.
     RateLimited(Duration),
@@ -55,7 +62,7 @@ impl ApiFault {
 /// An API fault waiting for the calls it is meant for.
 #[derive(Clone, Debug)]
 pub(crate) struct ArmedApiFault {
-    pub(crate) fault: ApiFault,
+    pub(crate) answer: ApiAnswer,
     pub(crate) left: usize,
     /// Only calls whose `METHOD /path` contains this; empty for any.
     pub(crate) on: String,
@@ -96,16 +103,26 @@ impl Faults {
         Some(taken)
     }
 
-    /// The fault of this call, if one is meant for it. `call` is `METHOD /path`.
-    pub(crate) fn next_api(&mut self, call: &str) -> Option<ApiFault> {
-        let index = self.api.iter().position(|armed| call.contains(armed.on.as_str()))?;
+    /// Whether the fault of this call may depend on the link it names.
+    pub(crate) fn asks_for_link(&self, call: &str) -> bool {
+        self.api
+            .iter()
+            .any(|armed| call.contains(armed.on.as_str()) && matches!(armed.answer, ApiAnswer::TokenRequired))
+    }
+
+    /// The answer to this call, if one is meant for it. `call` is `METHOD /path`.
+    pub(crate) fn next_api(&mut self, call: &str, names_link: bool) -> Option<ApiAnswer> {
+        let is_meant = |armed: &ArmedApiFault| {
+            call.contains(armed.on.as_str()) && (names_link || !matches!(armed.answer, ApiAnswer::TokenRequired))
+        };
+        let index = self.api.iter().position(is_meant)?;
         let armed = &mut self.api[index];
         armed.left -= 1;
-        let fault = armed.fault.clone();
+        let answer = armed.answer.clone();
         if armed.left == 0 {
             self.api.remove(index);
         }
-        Some(fault)
+        Some(answer)
     }
 }
 
@@ -125,9 +142,13 @@ mod tests {
     #[test]
     fn an_api_fault_waits_for_its_call() {
         let mut faults = Faults::default();
-        faults.arm_api(ArmedApiFault { fault: ApiFault::server_error(), left: 1, on: "POST /api/token/".into() });
-        assert_eq!(faults.next_api("GET /api/links/"), None);
-        assert_eq!(faults.next_api("POST /api/token/"), Some(ApiFault::server_error()));
-        assert_eq!(faults.next_api("POST /api/token/"), None);
+        let arm = |answer| ArmedApiFault { answer, left: 1, on: "POST /api/".into() };
+        faults.arm_api(arm(ApiAnswer::TokenRequired));
+        faults.arm_api(arm(ApiAnswer::Timeout(Duration::ZERO)));
+        assert!(faults.next_api("GET /api/links/", true).is_none());
+        assert!(matches!(faults.next_api("POST /api/token/", false), Some(ApiAnswer::Timeout(_))));
+        assert!(faults.next_api("POST /api/token/", false).is_none());
+        assert!(matches!(faults.next_api("POST /api/accounts/", true), Some(ApiAnswer::TokenRequired)));
+        assert!(faults.next_api("POST /api/accounts/", true).is_none());
     }
 }

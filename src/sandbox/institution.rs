@@ -1,4 +1,4 @@
-//! The institutions of the sandbox: Belvo's own fictional ones, as one table.
+//! The institutions of the sandbox: Belvo's own fictional ones, as one table, and one more.
 //!
 //! What differs between them is only how one gets in (password, one-time token, consent) and which resources there are.
 //! Next: [`super::bank`], where a login is attempted.
@@ -32,7 +32,7 @@ pub(crate) struct Institution {
 
 const RETAIL: &[&str] = &["ACCOUNTS", "OWNERS", "TRANSACTIONS"];
 
-/// All of them. The resource lists are also the default `fetch_resources` of a link.
+/// All that Belvo lists. The resource lists are also the default `fetch_resources` of a link.
 pub(crate) const INSTITUTIONS: &[Institution] = &[
     Institution {
         id: 1,
@@ -68,7 +68,17 @@ pub(crate) const INSTITUTIONS: &[Institution] = &[
         country: "BR",
         kind: "bank",
         access: Access::Consent,
-        resources: &["ACCOUNTS", "OWNERS", "TRANSACTIONS", "BILLS"],
+        resources: &[
+            "ACCOUNTS",
+            "OWNERS",
+            "TRANSACTIONS",
+            "BILLS",
+            "INVESTMENTS",
+            "INVESTMENT_TRANSACTIONS",
+            "INCOMES",
+            "RECURRING_EXPENSES",
+            "RISK_INSIGHTS",
+        ],
     },
     Institution {
         id: 5,
@@ -90,10 +100,22 @@ pub(crate) const INSTITUTIONS: &[Institution] = &[
     },
 ];
 
+/// Made up after its Mexican sister: Belvo has the product in Brazil, and no institution of its sandbox for it. So it can
+/// be had by its name, and is in no list.
+pub(crate) const UNLISTED: &[Institution] = &[Institution {
+    id: 7,
+    name: "planet_br_employment",
+    display_name: "Planet Employment Brazil",
+    country: "BR",
+    kind: "employment",
+    access: Access::Username,
+    resources: &["EMPLOYMENTS"],
+}];
+
 impl Institution {
     /// The institution of this name.
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
-        INSTITUTIONS.iter().find(|institution| institution.name == name)
+        INSTITUTIONS.iter().chain(UNLISTED).find(|institution| institution.name == name)
     }
 
     /// As `GET /api/institutions/` lists it.

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::agenda::Slot;
 use super::clock::{belvo_time, millis};
-use super::institution::Institution;
+use super::institution::{Access, Institution};
 use super::quota::Quota;
+use super::verdict::Verdict;
 
 /// Belvo's word on a link (API reference, Links).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -162,6 +163,10 @@ impl LoginFailure {
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|row| row.1 == name).map(|row| row.0)
     }
+
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().map(|row| row.1)
+    }
 }
 
 /// What the bank will say to the next login with the stored credentials.
@@ -172,18 +177,22 @@ pub enum Login {
     Works,
     /// It asks for a one-time token: 428.
     TokenRequired,
+    /// It shows a QR code to confirm with: 428, whose session is resumed without a token (`expects_user_input` false).
+    QrRequired,
     /// It refuses: `login_error`.
     Fails(LoginFailure),
-    /// Anything else from Belvo's error reference, such as `institution_down` or `too_many_sessions`.
+    /// Anything else from Belvo's error reference, such as `institution_down` or `too_many_sessions`, by its code.
     Answers(String),
 }
 
 impl Login {
-    /// From its name in the control API: `works`, `token_required`, a login failure, or an error code.
+    /// From its name in the control API: `works`, `token_required`, `qr_required`, a login failure, or an
+    /// error code.
     pub fn from_name(name: &str) -> Self {
         match name {
             "works" => Self::Works,
             "token_required" => Self::TokenRequired,
+            "qr_required" => Self::QrRequired,
             name => LoginFailure::from_name(name).map_or_else(|| Self::Answers(name.to_owned()), Self::Fails),
         }
     }
@@ -225,6 +234,12 @@ impl Storage {
     }
 }
 
+/// Whether `stale_in` can be read: a number of days, such as `365d` (API reference, Links: `^\d{1,3}d$`).
+pub(crate) fn is_stale_in(text: &str) -> bool {
+    let days = text.strip_suffix('d').unwrap_or_default();
+    (1..=3).contains(&days.len()) && days.bytes().all(|digit| digit.is_ascii_digit())
+}
+
 /// One link.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
@@ -245,7 +260,7 @@ pub(crate) struct Link {
     pub(crate) stale_in: String,
     pub(crate) fetch_resources: Vec<String>,
     /// What the bank will say next.
-    pub(crate) login: Login,
+    pub(crate) login: Verdict,
     /// Whether a refresh finds anything new: after a repair, none is a legal outcome.
     pub(crate) fresh_data: bool,
     pub(crate) failed_logins: u32,
@@ -263,9 +278,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Whether the stored credentials are still there.
+    /// Whether the stored credentials are still there. A consent needs none.
     pub(crate) fn has_credentials(&self, now: i64) -> bool {
-        self.storage.life_ms().is_none_or(|life| now < self.stored_at.saturating_add(life))
+        let is_consent = self.institution.access == Access::Consent;
+        is_consent || self.storage.life_ms().is_none_or(|life| now < self.stored_at.saturating_add(life))
     }
 
     /// As Belvo shows it: no reason for the status, and not when it changed.

@@ -5,9 +5,11 @@
 //! and faults in all of them. It shares no code with the rooms it tests (only the clock), so a mistake of ours about
 //! Belvo would have to be made twice to go unnoticed.
 //!
-//! A tour: `link` and `world` are the state; `bank` is a login, within the limits of `quota`; `agenda` is when Belvo does
-//! something by itself, `schedule` and `consent` what that is; `webhook` is what is said, `post_box` where it waits and
-//! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`, and `widget` the page a user would see.
+//! A tour: `link` and `world` are the state; `bank` is a login, within the limits of `quota`, with
+//! what a `verdict` or a `fault` has made of it; `agenda` is when Belvo does
+//! something by itself, `schedule` and `consent` what that is; `webhook` and `family` are what is said, `post_box` where it waits and
+//! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`; `widget` and `portal` are the pages
+//! a user would see.
 //! `control` has the strings to pull, in process and over HTTP; `drive` moves time, and `fleet` makes many links.
 //! [`scenario`] plays whole stories.
 
@@ -15,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use reqwest::redirect::Policy;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -23,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 mod agenda;
 mod clock;
+mod family;
 mod institution;
 mod link;
 mod problem;
@@ -33,6 +37,7 @@ mod fault;
 mod post_box;
 mod quota;
 mod rate_limit;
+mod verdict;
 mod world;
 
 mod bank;
@@ -40,11 +45,13 @@ mod schedule;
 
 mod api;
 mod courier;
+mod portal;
 mod widget;
 
 mod cli;
 mod control;
 mod control_http;
+mod control_json;
 mod drive;
 mod fleet;
 
@@ -52,6 +59,7 @@ pub mod scenario;
 
 pub use cli::{SandboxArgs, run};
 pub use clock::SandboxTime;
+pub use consent::ConsentLack;
 pub use control::{Control, ControlError, NewWebhook};
 pub use drive::TakenWebhook;
 pub use fault::{ApiFault, WebhookFault};
@@ -60,7 +68,7 @@ pub use link::{AccessMode, LinkStatus, Login, LoginFailure, RefreshRate};
 pub use post_box::{Delivery, DeliveryOutcome};
 pub use quota::QuotaUse;
 pub use schedule::RefreshOutcome;
-pub use webhook::PayloadShape;
+pub use webhook::{Correction, PayloadShape};
 
 use clock::Clock;
 use rate_limit::RateLimit;
@@ -109,6 +117,9 @@ pub struct SandboxConfig {
     /// Whether Belvo does by itself what it does by itself: refreshes recurrent links by their rate, ends consents on
     /// their day. Without it such things happen only when [`Control`] says so.
     pub schedule: bool,
+    /// Whether the schedule goes on refreshing a link that it could not log in to, and says so each time anew. A link
+    /// with a consent has no login: when its consent is over, nothing more is said.
+    pub repeats_while_broken: bool,
     /// Whether a scheduled refresh gives word of a consent that is about to end. At Belvo it is opt-in.
     pub consent_warnings: bool,
     /// Whether the schedule has all links gone on the first of each month, as in Belvo's own sandbox.
@@ -138,6 +149,7 @@ impl Default for SandboxConfig {
             requests_per_30s: None,
             time: SandboxTime::Wall,
             schedule: false,
+            repeats_while_broken: true,
             consent_warnings: true,
             monthly_wipe: false,
             delivery: WebhookDelivery::Send,
@@ -179,7 +191,9 @@ impl Sandbox {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         crate::tls::install();
-        let client = reqwest::Client::builder().no_proxy().build().map_err(SandboxError::Client)?;
+        // Belvo takes any answer but 2xx for a failure; nothing says that it goes where a redirect points.
+        let client = reqwest::Client::builder().no_proxy().redirect(Policy::none());
+        let client = client.build().map_err(SandboxError::Client)?;
 
         let shared = Arc::new(Shared::new(config));
         let tasks = TaskTracker::new();
@@ -245,6 +259,7 @@ impl Shared {
             retry_step_ms: clock::millis(config.webhook_retry_step),
             deliveries_kept: config.deliveries_kept,
             schedule: config.schedule,
+            repeats_while_broken: config.repeats_while_broken,
             consent_warnings: config.consent_warnings,
             monthly_wipe: config.monthly_wipe,
         };

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::clock::belvo_time;
@@ -16,6 +16,9 @@ use super::world::World;
 
 /// The first attempt and five retries (webhook docs, oldest copy).
 const ATTEMPTS_MAX: u32 = 6;
+
+/// What an error in a webhook's data says. It is in no copy of the docs; a customer's code reads a code and a message.
+const PARTIAL: &str = "Belvo is unable to process the request due to an internal system issue";
 
 /// A webhook on its way.
 #[derive(Clone, Debug)]
@@ -49,6 +52,16 @@ impl DeliveryOutcome {
     /// Whether Belvo would take it as delivered.
     pub fn is_ok(&self) -> bool {
         matches!(self, Self::Answered(status) if (200..300).contains(status))
+    }
+
+    /// What went wrong on the way, in words; nothing if it arrived, or was never sent.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match self {
+            Self::Answered(status) if !self.is_ok() => Some(format!("answered {status}")),
+            Self::TimedOut => Some("no answer in time".to_owned()),
+            Self::Failed(reason) => Some(reason.clone()),
+            Self::Answered(_) | Self::Dropped | Self::NoUrl => None,
+        }
     }
 }
 
@@ -95,6 +108,14 @@ impl World {
         match fault {
             Some((WebhookFault::NullExternalId, _)) => webhook.external_id = None,
             Some((WebhookFault::UnknownCode, _)) => webhook.webhook_code = "code_from_the_future".into(),
+            Some((WebhookFault::DataErrors, _)) => {
+                if let Value::Object(data) = &mut webhook.data {
+                    data.insert("errors".into(), json!([{"code": "unexpected_error", "message": PARTIAL}]));
+                }
+            }
+            Some((WebhookFault::ShortCode, _)) => {
+                webhook.webhook_code = webhook.webhook_code.replace("openfinance_", "");
+            }
             _ => {}
         }
         let webhook_id = self.uuid().simple().to_string();
@@ -173,6 +194,11 @@ impl PostBox {
     /// Forgets every webhook that is on its way.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
+        self.held.clear();
+    }
+
+    /// Forgets the webhooks that were held back for others, which will not come.
+    pub(crate) fn let_go(&mut self) {
         self.held.clear();
     }
 

@@ -18,6 +18,8 @@ const KNOWN: &[(&str, u16, &str)] = &[
     ("institution_down", 400, "The financial institution is down, try again later"),
     ("institution_inactive", 400, "The institution has been temporarily deactivated"),
     ("institution_unavailable", 400, "The financial institution is unavailable"),
+    // Only an older copy names it, without its message.
+    ("invalid_access_mode_switch", 400, "The access mode cannot be changed: the credentials are not stored any more"),
     ("invalid_credentials_storage", 400, "Recurrent links must store the credentials"),
     ("invalid_fetch_resources", 400, "Single links without stored credentials must fetch resources"),
     ("invalid_link", 400, "The link has been invalidated. You may need to update link credentials"),
@@ -50,7 +52,6 @@ const KNOWN: &[(&str, u16, &str)] = &[
         408,
         "The request timed out, you can retry asking for less data by changing your query parameters",
     ),
-    ("throttled", 429, "Request was throttled."),
     (
         "service_unavailable",
         500,
@@ -83,6 +84,7 @@ impl Problem {
         match code {
             // The last minute of the cool-down, rounded down.
             "link_refreshed" => return Some(Self::link_refreshed(0)),
+            "throttled" => return Some(Self::throttled(1)),
             "login_error" => return Some(Self::login_error(LoginFailure::InvalidCredentials)),
             // Too many requests in a row are refused by the proxy in front of the API, in HTML.
             "forbidden_html" => {
@@ -91,6 +93,14 @@ impl Problem {
             _ => {}
         }
         KNOWN.iter().find(|row| row.0 == code).map(|&(code, status, message)| Self::new(status, code, message))
+    }
+
+    /// Every code that can be asked for, spelt as [`Self::find`] and the faults understand it.
+    pub(crate) fn codes() -> Vec<String> {
+        let known = KNOWN.iter().map(|row| row.0);
+        let others = ["forbidden_html", "link_refreshed", "login_error", "throttled", "token_required"];
+        let messages = LoginFailure::names().map(|name| format!("login_error:{name}"));
+        known.chain(others).map(str::to_owned).chain(messages).collect()
     }
 
     /// [`Self::find`] for the codes this program itself spells.
@@ -131,8 +141,14 @@ impl Problem {
         problem
     }
 
-    /// The 428: the one error that names the link, and carries the session to resume.
-    pub(crate) fn token_required(link: Uuid, session: &str, expiry_secs: i64) -> Self {
+    /// The 428: the one error that names the link, and carries the session to resume. A QR code is confirmed elsewhere,
+    /// and no token is expected for it.
+    pub(crate) fn token_required(link: Uuid, session: &str, expiry_secs: i64, expects_token: bool) -> Self {
+        let (kind, instructions) = if expects_token {
+            ("numeric", "Use this code to generate the token")
+        } else {
+            ("QR", "Scan this code with the application of your bank")
+        };
         Self::new(428, "token_required", "A MFA token is required by the institution to login")
             .with("session", json!(session))
             .with("expiry", json!(expiry_secs))
@@ -140,10 +156,10 @@ impl Problem {
             .with(
                 "token_generation_data",
                 json!({
-                    "instructions": "Use this code to generate the token",
-                    "type": "numeric",
+                    "instructions": instructions,
+                    "type": kind,
                     "value": "12345",
-                    "expects_user_input": true,
+                    "expects_user_input": expects_token,
                 }),
             )
     }

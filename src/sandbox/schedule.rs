@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::agenda::Planned;
 use super::control::ControlError;
 use super::institution::Access;
-use super::link::{AccessMode, Link, LinkStatus, Login, LoginFailure};
+use super::link::{AccessMode, Link, LinkStatus, LoginFailure};
+use super::verdict::Verdict;
 use super::webhook::Webhook;
 use super::world::{Rules, World};
 
@@ -49,17 +50,28 @@ impl World {
         }
     }
 
-    /// A scheduled refresh whose outcome the bank decides. A link that is not valid is passed over.
+    /// A scheduled refresh whose outcome the bank decides, or the status of the link if that is broken: the same word
+    /// again, with another request id.
     fn refresh_by_itself(&mut self, now: i64, id: Uuid) {
-        let Some(link) = self.links.get(&id).filter(|link| link.status == LinkStatus::Valid) else { return };
-        let outcome = link.scheduled_outcome();
+        let repeats = self.rules.repeats_while_broken;
+        let Some(link) = self.links.get(&id) else { return };
+        let is_broken = link.status != LinkStatus::Valid;
+        if is_broken && (!repeats || link.institution.access == Access::Consent) {
+            return;
+        }
+        let outcome = match link.status {
+            LinkStatus::Valid => link.scheduled_outcome(),
+            LinkStatus::Invalid => RefreshOutcome::LoginError,
+            LinkStatus::TokenRequired => RefreshOutcome::TokenRequired,
+            LinkStatus::Unconfirmed => return,
+        };
         let consent = self.consents.get(&id).filter(|_| self.rules.consent_warnings);
         if let Some(consent) = consent.filter(|consent| consent.expires_at - now <= Rules::CONSENT_WARNING_MS) {
             let webhook = consent.about_to_expire(link);
             self.post(now, now, webhook);
         }
         let refreshed = self.scheduled_refresh(now, id, outcome);
-        debug_assert!(refreshed.is_ok(), "the link is there, recurrent and valid: {refreshed:?}");
+        debug_assert!(refreshed.is_ok(), "the link is there, recurrent, and its outcome possible: {refreshed:?}");
     }
 
     fn first_history(&mut self, now: i64, id: Uuid) {
@@ -76,14 +88,16 @@ impl Link {
     /// What the bank has to say to a scheduled refresh.
     fn scheduled_outcome(&self) -> RefreshOutcome {
         match (&self.login, self.institution.access) {
-            (Login::Works, Access::Token) | (Login::TokenRequired, _) => RefreshOutcome::TokenRequired,
-            (Login::Works, _) => RefreshOutcome::Ok,
+            (Verdict::Works, Access::Token) | (Verdict::TokenRequired | Verdict::QrRequired, _) => {
+                RefreshOutcome::TokenRequired
+            }
+            (Verdict::Works, _) => RefreshOutcome::Ok,
             // A consent has no credentials that could be wrong; "try again later" is no verdict on them.
-            (Login::Fails(_), Access::Consent) | (Login::Fails(LoginFailure::Unexpected), _) => {
+            (Verdict::Fails(_), Access::Consent) | (Verdict::Fails(LoginFailure::Unexpected), _) => {
                 RefreshOutcome::InstitutionDown
             }
-            (Login::Fails(_), _) => RefreshOutcome::LoginError,
-            (Login::Answers(_), _) => RefreshOutcome::InstitutionDown,
+            (Verdict::Fails(_), _) => RefreshOutcome::LoginError,
+            (Verdict::Answers(_), _) => RefreshOutcome::InstitutionDown,
         }
     }
 }
@@ -118,10 +132,13 @@ impl World {
             }
             RefreshOutcome::LoginError => {
                 let failure = match &link.login {
-                    Login::Fails(failure) => *failure,
+                    Verdict::Fails(failure) => *failure,
                     _ => LoginFailure::InvalidCredentials,
                 };
-                link.login = Login::Fails(failure);
+                // What the bank would say to a link that Belvo holds for broken is not found out by saying so again.
+                if link.status != LinkStatus::Invalid {
+                    link.login = Verdict::Fails(failure);
+                }
                 // One refresh is several logins, one for each resource.
                 link.failed_logins = link.failed_logins.max(self.rules.logins_until_invalid);
                 link.status = LinkStatus::Invalid;
@@ -129,7 +146,9 @@ impl World {
                 self.post(now, now, webhook);
             }
             RefreshOutcome::TokenRequired => {
-                link.login = Login::TokenRequired;
+                if link.status != LinkStatus::TokenRequired && !matches!(link.login, Verdict::QrRequired) {
+                    link.login = Verdict::TokenRequired;
+                }
                 link.status = LinkStatus::TokenRequired;
                 let webhook = Webhook::token_required(link, request_id);
                 self.post(now, now, webhook);

@@ -1,13 +1,13 @@
 //! What a webhook says, in the shapes Belvo has used over the years.
 //!
 //! Bodies carry no time, no sequence and no attempt counter, because Belvo's carry none. Delivery is not here: see
-//! [`super::courier`].
+//! [`super::courier`]. Next: [`super::family`] for what each resource says.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::clock::belvo_date;
+use super::family;
 use super::link::Link;
 
 /// Which generation of Belvo's envelope to send (webhook docs, several versions).
@@ -21,6 +21,25 @@ pub enum PayloadShape {
     Mid,
     /// 2021–22: no `process_type`, `request_id` or `external_id`.
     Oldest,
+}
+
+/// What a bank does to transactions that it has shown before (webhook docs, Transactions).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Correction {
+    /// They read differently now.
+    Updated,
+    /// They are gone.
+    Deleted,
+}
+
+impl Correction {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Updated => "transactions_updated",
+            Self::Deleted => "transactions_deleted",
+        }
+    }
 }
 
 /// A webhook before it is put in its envelope.
@@ -64,14 +83,14 @@ impl Webhook {
         Self { process_type: None, ..Self::recurrent(link, "LINK", "link_deleted", request_id, json!({})) }
     }
 
-    /// Resource families after a creation, a repair, or `refresh/`: one webhook per resource, two for tax returns.
+    /// Resource families after a creation, a repair, or `refresh/`: what has never been collected has its first history.
     pub(crate) fn historical(link: &Link, resources: &[String], request_id: Uuid, now: i64) -> Vec<Self> {
         let mut webhooks = Vec::new();
         for resource in resources {
-            for data in historical_data(resource, now) {
+            for (code, data) in family::history(resource, !link.collected.contains(resource), now) {
                 webhooks.push(Self {
                     process_type: Some("historical_update".into()),
-                    ..Self::recurrent(link, resource, "historical_update", request_id, data)
+                    ..Self::recurrent(link, resource, code, request_id, data)
                 });
             }
         }
@@ -80,22 +99,13 @@ impl Webhook {
 
     /// Resource families after a scheduled refresh that found something.
     pub(crate) fn new_data(link: &Link, resources: &[String], request_id: Uuid) -> Vec<Self> {
-        resources
-            .iter()
-            .filter(|resource| *resource != "TAX_STATUS")
-            .map(|resource| {
-                if resource == "EMPLOYMENT_RECORDS" {
-                    // The one that is no `new_*_available` (webhook docs, Employment records).
-                    let data = json!({"employment_changes": ["EMPLOYED"]});
-                    return Self::recurrent(link, resource, "employment_changes", request_id, data);
-                }
-                let name = resource.to_lowercase();
-                let mut data = Map::new();
-                data.insert(format!("new_{name}"), json!(3));
-                let code = format!("new_{name}_available");
-                Self::recurrent(link, resource, &code, request_id, Value::Object(data))
-            })
-            .collect()
+        let news = resources.iter().filter_map(|resource| Some((resource, family::news(resource)?)));
+        news.map(|(resource, (code, data))| Self::recurrent(link, resource, code, request_id, data)).collect()
+    }
+
+    /// TRANSACTIONS family: the bank corrected some of them. Single links hear of it too.
+    pub(crate) fn corrected(link: &Link, correction: Correction, request_id: Uuid) -> Self {
+        Self::recurrent(link, "TRANSACTIONS", correction.code(), request_id, json!({"count": 2}))
     }
 
     fn recurrent(link: &Link, webhook_type: &str, code: &str, request_id: Uuid, data: Value) -> Self {
@@ -128,35 +138,5 @@ impl Webhook {
         }
         body.insert("data".into(), self.data.clone());
         Value::Object(body)
-    }
-}
-
-/// The counts of the `historical_update` of one resource, once per webhook of it.
-fn historical_data(resource: &str, now: i64) -> Vec<Value> {
-    const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
-    let (first, last) = (belvo_date(now - YEAR_MS), belvo_date(now));
-    let one = |data: Value| vec![data];
-    match resource {
-        "ACCOUNTS" => one(json!({"total_accounts": 2})),
-        "OWNERS" => one(json!({"total_owners": 1})),
-        "TRANSACTIONS" => one(json!({
-            "total_transactions": 24, "total_inflow_transactions": 8, "total_outflow_transactions": 16,
-            "first_transaction_date": first, "last_transaction_date": last,
-        })),
-        "BILLS" => one(json!({"total_bills": 12})),
-        "RECURRING_EXPENSES" => one(json!({"total_recurring_expenses": 4})),
-        "RISK_INSIGHTS" => one(json!({"total_risk_insights": 1})),
-        "INVOICES" => one(json!({"total_invoices": 30, "first_invoice_date": first, "last_invoice_date": last})),
-        "TAX_RETURNS" => ["yearly", "monthly"]
-            .map(|kind| {
-                json!({
-                    "type": kind, "total_tax_returns": 3,
-                    "first_tax_return_year": &first[..4], "last_tax_return_year": &last[..4],
-                })
-            })
-            .to_vec(),
-        "EMPLOYMENT_RECORDS" => one(json!({"total_employment_record_profiles": 1})),
-        "EMPLOYMENTS" => one(json!({"total_employments": 1})),
-        _ => one(json!({})),
     }
 }

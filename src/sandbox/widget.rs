@@ -10,7 +10,7 @@
 //! | `exit` | the user closes it; nothing else | `{last_encountered_error?, meta_data}` |
 //! | `error` | the widget gives up on its token | `{error, error_message}` |
 //!
-//! A token that is unknown, spent, or too old gets the `error` answer, with HTTP 401.
+//! A token that is unknown, spent, too old, or lacks a scope of update mode gets the `error` answer, with HTTP 401.
 
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -29,6 +30,9 @@ use super::clock::belvo_time;
 use super::link::{Link, LoginFailure};
 use super::problem::Problem;
 use super::world::World;
+
+/// The scopes that update mode takes: to create a link, `write_links` would do (update mode guide).
+const SCOPES: [&str; 2] = ["write_links", "read_links"];
 
 /// What the user does in the widget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -65,16 +69,14 @@ async fn complete(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 }
 
 fn callback(world: &mut World, now: i64, access_token: &str, outcome: Outcome) -> Response {
-    let token = world.tokens.get(access_token).filter(|token| token.alive && now < token.expires_at).cloned();
+    let token = world.live_token(now, access_token, &SCOPES).cloned();
     let Some((token, id)) = token.and_then(|token| token.link.map(|id| (token, id))) else { return refused() };
     let Some(link) = world.links.get(&id).cloned() else { return refused() };
     match outcome {
         Outcome::Success => {
-            if let Some(token) = world.tokens.get_mut(access_token) {
-                token.alive = false;
-            }
+            world.spend_token(access_token);
             world.repair(now, id);
-            let parameters = format!("link={id}&institution={}", link.institution.name);
+            let parameters = [("link", id.to_string()), ("institution", link.institution.name.to_owned())];
             let callback = json!({"link": id, "institution": link.institution.name});
             (callback_url(&token.callback_urls, "success", &parameters), Json(callback)).into_response()
         }
@@ -83,7 +85,7 @@ fn callback(world: &mut World, now: i64, access_token: &str, outcome: Outcome) -
             if let Some(token) = world.tokens.get_mut(access_token) {
                 token.last_error = Some(("login_error".into(), failure.message().into()));
             }
-            Json(error_event(&link, now, failure)).into_response()
+            Json(error_event(&link, now, failure, world.uuid())).into_response()
         }
         Outcome::Exit => {
             let (callback, parameters) = exit(&link, token.last_error);
@@ -93,25 +95,30 @@ fn callback(world: &mut World, now: i64, access_token: &str, outcome: Outcome) -
     }
 }
 
+/// Where in the widget its user left.
+const ABANDONED: &str = "abandon-survey";
+
 /// The exit callback: an error only if there was one, the institution because one was chosen.
-fn exit(link: &Link, last_error: Option<(String, String)>) -> (Value, String) {
+fn exit(link: &Link, last_error: Option<(String, String)>) -> (Value, Vec<(&'static str, String)>) {
     let mut callback = Map::new();
-    let mut parameters = format!("meta_data_institution_name={}", link.institution.name);
+    let mut parameters = Vec::new();
     if let Some((code, message)) = last_error {
-        parameters.push_str("&last_encountered_error_code=");
-        parameters.push_str(&code);
+        parameters.push(("last_encountered_error_code", code.clone()));
+        parameters.push(("last_encountered_error_message", message.clone()));
         callback.insert("last_encountered_error".into(), json!({"code": code, "message": message}));
     }
-    let meta_data = json!({"institution_name": link.institution.name, "step": "abandon-survey"});
+    parameters.push(("meta_data_institution_name", link.institution.name.to_owned()));
+    parameters.push(("meta_data_step", ABANDONED.to_owned()));
+    let meta_data = json!({"institution_name": link.institution.name, "step": ABANDONED});
     callback.insert("meta_data".into(), meta_data);
     (Value::Object(callback), parameters)
 }
 
 /// What the widget tells the app while it stays open.
-fn error_event(link: &Link, now: i64, failure: LoginFailure) -> Value {
+fn error_event(link: &Link, now: i64, failure: LoginFailure, request_id: Uuid) -> Value {
     json!({
         "eventName": "ERROR",
-        "request_id": Uuid::new_v4().simple().to_string(),
+        "request_id": request_id.simple().to_string(),
         "meta_data": {
             "error_code": "login_error",
             "error_message": failure.message(),
@@ -125,16 +132,18 @@ fn not_valid() -> Value {
     json!({"error": "ACCESS_TOKEN_NOT_VALID", "error_message": "The access token is not valid or has expired."})
 }
 
-fn refused() -> Response {
+/// What the widget says instead of opening.
+pub(crate) fn refused() -> Response {
     (StatusCode::UNAUTHORIZED, Json(not_valid())).into_response()
 }
 
 /// The deep link the hosted widget would go to, for the page to follow.
-fn callback_url(urls: &Value, name: &str, parameters: &str) -> HeaderMap {
+pub(crate) fn callback_url(urls: &Value, name: &str, parameters: &[(&str, String)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    if let Some(url) = urls.get(name).and_then(Value::as_str).filter(|url| !url.is_empty()) {
-        let mark = if url.contains('?') { '&' } else { '?' };
-        if let Ok(value) = HeaderValue::from_str(&format!("{url}{mark}{parameters}")) {
+    let url = urls.get(name).and_then(Value::as_str).and_then(|url| Url::parse(url).ok());
+    if let Some(mut url) = url {
+        url.query_pairs_mut().extend_pairs(parameters);
+        if let Ok(value) = HeaderValue::from_str(url.as_str()) {
             headers.insert("X-Sandbox-Callback-Url", value);
         }
     }

@@ -22,16 +22,21 @@ use super::webhook::PayloadShape;
 pub(crate) struct Session {
     pub(crate) link: Uuid,
     pub(crate) expires_at: i64,
+    /// `expects_user_input` of the 428.
+    pub(crate) expects_token: bool,
 }
 
 /// A widget access token.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) link: Option<Uuid>,
+    pub(crate) scopes: Vec<String>,
     pub(crate) expires_at: i64,
     pub(crate) alive: bool,
     /// What went wrong in the widget so far, for its exit callback.
     pub(crate) last_error: Option<(String, String)>,
+    /// `widget.openfinance_feature` of the request: what a user may do with it in the portal.
+    pub(crate) feature: Option<String>,
     /// `widget.callback_urls` of the request, for the stand-in page.
     pub(crate) callback_urls: Value,
 }
@@ -41,6 +46,16 @@ pub(crate) struct Token {
 pub(crate) struct Target {
     pub(crate) url: String,
     pub(crate) authorization: Option<SecretString>,
+}
+
+/// Whether webhooks can be sent there.
+pub(crate) fn is_webhook_url(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+/// Whether this can be an `Authorization` value.
+pub(crate) fn is_header_value(value: &str) -> bool {
+    axum::http::HeaderValue::from_str(value).is_ok()
 }
 
 /// The numbers Belvo's behaviour depends on.
@@ -56,6 +71,8 @@ pub(crate) struct Rules {
     pub(crate) deliveries_kept: usize,
     /// Whether things happen by themselves.
     pub(crate) schedule: bool,
+    /// Whether a link that is broken is refreshed all the same.
+    pub(crate) repeats_while_broken: bool,
     /// Whether a refresh says that a consent is about to end: at Belvo, opt-in by its support.
     pub(crate) consent_warnings: bool,
     /// Whether all links are gone on the first of the month.
@@ -120,6 +137,19 @@ impl World {
             shape,
             post_box: PostBox::default(),
             next_seq: 0,
+        }
+    }
+
+    /// A widget access token that can still be used, for what takes these scopes.
+    pub(crate) fn live_token(&self, now: i64, access: &str, scopes: &[&str]) -> Option<&Token> {
+        let token = self.tokens.get(access).filter(|token| token.alive && now < token.expires_at)?;
+        scopes.iter().all(|&scope| token.scopes.iter().any(|given| given == scope)).then_some(token)
+    }
+
+    /// A token dies when its user succeeds.
+    pub(crate) fn spend_token(&mut self, access: &str) {
+        if let Some(token) = self.tokens.get_mut(access) {
+            token.alive = false;
         }
     }
 

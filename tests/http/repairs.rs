@@ -83,7 +83,7 @@ async fn a_link_with_a_consent_is_renewed_in_the_portal() {
     assert_eq!((stored.len(), body), (1, json!({"event": "started", "expires_in_seconds": 600})), "and no person");
 
     // What Belvo refuses may name the person too: it is answered, and not published.
-    sandbox.control().fail_api(ApiFault::Error("invalid_link".into()), 1, "/api/token/");
+    sandbox.control().fail_api(ApiFault::Error("invalid_link".into()), 1, "/api/token/").unwrap();
     let refused = bench.post(&path, json!({"widget": widget})).await;
     assert_eq!(refused.problem(502, "belvo-refused")["belvo_code"], "invalid_link");
     assert_eq!(bench.inputs().await.len(), 1);
@@ -110,7 +110,7 @@ async fn wrong_keys_are_a_bad_gateway_and_no_news_of_the_link() {
 #[tokio::test]
 async fn an_outage_says_when_to_come_back() {
     let (bench, sandbox, link) = bench("sandbox").await;
-    sandbox.control().fail_api(ApiFault::server_error(), 1, "/api/token/");
+    sandbox.control().fail_api(ApiFault::server_error(), 1, "/api/token/").unwrap();
     let answer = bench.post(&format!("/v1/links/{link}/update"), "").await;
     answer.problem(502, "belvo-refused");
     assert!(answer.headers.contains_key("retry-after"));
@@ -120,7 +120,7 @@ async fn an_outage_says_when_to_come_back() {
 #[tokio::test]
 async fn what_belvo_says_of_the_link_is_passed_on() {
     let (bench, sandbox, link) = bench("sandbox").await;
-    sandbox.control().fail_api(ApiFault::Error("invalid_link".into()), 1, "/api/token/");
+    sandbox.control().fail_api(ApiFault::Error("invalid_link".into()), 1, "/api/token/").unwrap();
     let answer = bench.post(&format!("/v1/links/{link}/update"), "").await;
     let problem = answer.problem(502, "belvo-refused");
     assert_eq!((&problem["belvo_status"], &problem["belvo_code"]), (&json!(400), &json!("invalid_link")));

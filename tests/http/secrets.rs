@@ -66,7 +66,7 @@ async fn a_planted_secret_never_appears_in_the_log() {
     let person = json!({"number": "planted-document", "name": "planted-name"});
     let renewal = json!({"widget": {"consent": {"identification_info": [person]}}}).to_string();
     assert_eq!(v1(TOKEN, format!("/v1/links/{link}/update"), renewal.clone()).await.status, 200);
-    sandbox.control().fail_api(ApiFault::server_error(), 1, "/api/token/");
+    sandbox.control().fail_api(ApiFault::server_error(), 1, "/api/token/").unwrap();
     assert_eq!(v1(TOKEN, format!("/v1/links/{link}/update"), renewal).await.status, 502);
     let access = minted.body["access"].as_str().unwrap();
     let unknown = v1(TOKEN, format!("/v1/links/{LINK}/update"), String::new()).await;

@@ -102,6 +102,7 @@ async fn a_registration_is_checked_field_by_field() {
         bench.refused(Method::POST, "/api/links/", register(extra)).await.1["code"].as_str().unwrap().to_owned()
     };
     assert_eq!(refused(json!({"password": "wrong"})).await, "login_error");
+    assert_eq!(refused(json!({"stale_in": "a year"})).await, "invalid");
     assert_eq!(refused(json!({"username": ""})).await, "blank");
     assert_eq!(refused(json!({"username": null})).await, "null");
     assert_eq!(
@@ -160,8 +161,29 @@ async fn every_resource_of_an_institution_has_its_calls() {
                 listed["results"].as_array().unwrap().iter().map(|item| item["id"].as_str()).collect();
             assert_eq!(ids.len(), count, "{path}");
         }
-        assert_eq!(bench.post("/api/investments/", json!({"link": link})).await.1[0]["code"], "unsupported_operation");
-        assert_eq!(bench.get(&format!("/api/investments/?link={link}")).await.1["count"], 0);
+        let lacking = if name == "tatooine_mx_fiscal" { "owners" } else { "invoices" };
+        let (_, refused) = bench.post(&format!("/api/{lacking}/"), json!({"link": link})).await;
+        assert_eq!(refused[0]["code"], "unsupported_operation");
+        assert_eq!(bench.get(&format!("/api/{lacking}/?link={link}")).await.1["count"], 0);
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_all_links_data_has_what_belongs_on_it() {
+    let bench = Bench::new().await;
+    for _ in 0..5 {
+        bench.control.create_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    }
+    let ids = async |path: &str| {
+        let (_, body) = bench.get(path).await;
+        assert_eq!(body["count"], 120);
+        body["results"].as_array().unwrap().iter().map(|item| item["id"].clone()).collect::<Vec<_>>()
+    };
+    let all = ids("/api/transactions/?page_size=1000").await;
+    assert_eq!(all.len(), 120);
+    for page in 1..=4 {
+        let some = ids(&format!("/api/transactions/?page_size=35&page={page}")).await;
+        assert_eq!(some, all[(page - 1) * 35..(page * 35).min(120)], "page {page}");
     }
 }
 
@@ -223,20 +245,79 @@ async fn the_api_goes_wrong_on_demand() {
         ("access_to_resource_denied", 403),
         ("operational_limits_reached", 400),
     ] {
-        bench.control.fail_api(ApiFault::Error(code.into()), 1, "POST /api/accounts/");
+        bench.control.fail_api(ApiFault::Error(code.into()), 1, "POST /api/accounts/").unwrap();
         assert_eq!(bench.get("/api/links/").await.0, 200, "the fault is not meant for this call");
         assert_eq!(bench.log_in(link).await, (status, code.to_owned()));
         assert_eq!(bench.log_in(link).await.0, 201);
     }
-    bench.control.fail_api(ApiFault::Timeout(Duration::from_millis(1)), 1, "");
+    bench.control.fail_api(ApiFault::Timeout(Duration::from_millis(1)), 1, "").unwrap();
     assert_eq!(bench.log_in(link).await, (408, "request_timeout".into()));
-    bench.control.fail_api(ApiFault::RateLimited(Duration::from_secs(7)), 1, "");
+    bench.control.fail_api(ApiFault::RateLimited(Duration::from_secs(7)), 1, "").unwrap();
     let url = format!("{}/api/links/", bench.sandbox.url());
     let response = bench.client.get(url).basic_auth("sandbox", Some("sandbox")).send().await.unwrap();
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "7"));
-    bench.control.fail_api(ApiFault::Error("forbidden_html".into()), 1, "");
+    bench.control.fail_api(ApiFault::Error("forbidden_html".into()), 1, "").unwrap();
     assert_eq!(bench.get("/api/links/").await, (403, Value::Null));
+    let unknown = bench.control.fail_api(ApiFault::Error("no_such_code".into()), 1, "").unwrap_err().to_string();
+    assert!(unknown.contains("`no_such_code`") && unknown.contains("/sandbox/codes"), "{unknown}");
+    assert!(bench.control.set_login(link, Login::Answers("no_such_code".into())).is_err());
     bench.control.set_login(link, Login::Answers("too_many_sessions".into())).unwrap();
     assert_eq!(bench.log_in(link).await.1, "too_many_sessions");
     assert_eq!(bench.status(link).await, "valid");
+}
+
+#[tokio::test]
+async fn a_token_can_be_wanted_by_any_call_that_names_a_link() {
+    let bench = Bench::new().await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    let refresh = format!("/api/links/{link}/refresh/");
+    for (path, body) in [("/api/owners/", json!({"link": link})), (refresh.as_str(), Value::Null)] {
+        let fault = json!({"kind": "token_required"});
+        assert_eq!(bench.post("/sandbox/faults/api", fault).await.0, 200);
+        assert_eq!(bench.get("/api/links/").await.0, 200, "a call that names no link is not meant");
+        let (status, error) = bench.refused(Method::POST, path, body).await;
+        assert_eq!((status, &error["code"], &error["link"]), (428, &json!("token_required"), &json!(link)));
+        let resumed = json!({"session": error["session"], "link": link, "token": "123456"});
+        assert_eq!(bench.call(Method::PATCH, "/api/links/", resumed).await.0, 200);
+    }
+}
+
+/// Whoever is refused is pointed to two lists; they are the same.
+#[tokio::test]
+async fn every_code_that_can_be_asked_for_is_listed() {
+    let bench = Bench::new().await;
+    let readme = include_str!("../../scenarios/README.md");
+    for code in bench.get("/sandbox/codes").await.1.as_array().unwrap() {
+        let code = code.as_str().unwrap();
+        assert!(readme.contains(&format!("`{code}`")), "scenarios/README.md does not list {code}");
+        assert_eq!(bench.post("/sandbox/faults/api", json!({"kind": code})).await.0, 200, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_refused_is_refused_in_json() {
+    let bench = Bench::new().await;
+    let (status, error) = bench.refused(Method::GET, "/api/consents/abc/", Value::Null).await;
+    assert_eq!((status, &error["code"]), (404, &json!("not_found")));
+    let url = |path: &str| format!("{}{path}", bench.sandbox.url());
+    let id = Uuid::nil();
+    for (request, status) in [
+        (bench.client.get(url("/sandbox/links/abc/quotas")), 400),
+        (bench.client.post(url("/sandbox/deliveries/one/replay")), 400),
+        (bench.client.post(url("/sandbox/deliveries/1/replay")).body("{"), 400),
+        (bench.client.get(url("/sandbox/deliveries?after=x")), 400),
+        (bench.client.get(url("/sandbox/deliveries?limit=5&since=1")), 400),
+        (bench.client.post(url("/sandbox/links")).body("{}"), 415),
+        (bench.client.post(url("/sandbox/links")).header("content-type", "application/json").body("{"), 400),
+        (bench.client.post(url("/sandbox/links")).json(&json!({"institution": 1})), 422),
+        (bench.client.post(url(&format!("/sandbox/links/{id}/status"))).json(&json!({"status": "valid"})), 404),
+    ] {
+        let response = request.send().await.unwrap();
+        let (path, found) = (response.url().path().to_owned(), response.status());
+        let body: Value = response.json().await.unwrap_or_default();
+        assert!(
+            found == status && body["error"].as_str().is_some_and(|text| !text.is_empty()),
+            "{path}: {found} {body}"
+        );
+    }
 }

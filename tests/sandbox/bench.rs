@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
 use relink::sandbox::{AccessMode, Control, Sandbox, SandboxConfig};
 use reqwest::Method;
 use secrecy::SecretString;
@@ -26,6 +27,8 @@ pub(crate) struct Bench {
 /// What the receiver does with the next webhook; without one it answers 200.
 pub(crate) enum Answer {
     Status(u16),
+    /// 307, to itself.
+    Redirect,
     Never,
 }
 
@@ -39,13 +42,14 @@ async fn receive(
     State(receiver): State<Receiver>,
     headers: HeaderMap,
     axum::Json(body): axum::Json<Value>,
-) -> StatusCode {
+) -> Response {
     let answer = receiver.answers.lock().await.try_recv();
     let _closed = receiver.seen.send((headers, body));
     match answer {
-        Ok(Answer::Status(status)) => StatusCode::from_u16(status).unwrap(),
+        Ok(Answer::Status(status)) => StatusCode::from_u16(status).unwrap().into_response(),
+        Ok(Answer::Redirect) => Redirect::temporary("/webhooks/belvo").into_response(),
         Ok(Answer::Never) => std::future::pending().await,
-        Err(_) => StatusCode::OK,
+        Err(_) => StatusCode::OK.into_response(),
     }
 }
 
@@ -133,10 +137,11 @@ impl Bench {
     }
 
     pub(crate) async fn token(&self, link: Uuid) -> String {
-        let body = json!({
-            "id": "sandbox", "password": "sandbox", "link_id": link,
-            "scopes": "read_institutions,write_links,read_links",
-        });
+        self.token_of(link, "read_institutions,write_links,read_links").await
+    }
+
+    pub(crate) async fn token_of(&self, link: Uuid, scopes: &str) -> String {
+        let body = json!({"id": "sandbox", "password": "sandbox", "link_id": link, "scopes": scopes});
         let (status, body) = self.post("/api/token/", body).await;
         assert_eq!(status, 200, "{body}");
         body["access"].as_str().unwrap().to_owned()

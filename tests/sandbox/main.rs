@@ -6,6 +6,8 @@
 mod bench;
 
 mod api;
+mod consents;
+mod families;
 mod limits;
 mod roads;
 mod time;

@@ -46,6 +46,44 @@ async fn heimdall_asks_for_a_token_every_time() {
 }
 
 #[tokio::test]
+async fn a_session_is_resumed_with_its_token_unless_it_expects_none() {
+    let bench = Bench::new().await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    let path = format!("/sandbox/links/{link}/login");
+    let asked = async |login: &str| {
+        assert_eq!(bench.post(&path, json!({"login": login})).await.0, 200);
+        let (status, error) = bench.refused(Method::POST, "/api/owners/", json!({"link": link})).await;
+        assert_eq!((status, bench.status(link).await.as_str()), (428, "token_required"));
+        let data = &error["token_generation_data"];
+        (error["session"].clone(), data["type"].clone(), data["expects_user_input"].clone())
+    };
+    let (session, kind, expects_input) = asked("token_required").await;
+    assert_eq!((kind, expects_input), (json!("numeric"), json!(true)));
+    let body = json!({"session": session, "link": link});
+    for resource in ["/api/links/", "/api/owners/"] {
+        let (status, error) = bench.refused(Method::PATCH, resource, body.clone()).await;
+        assert_eq!((status, &error["code"], &error["field"]), (400, &json!("required"), &json!("token")));
+    }
+    let mut with_token = body;
+    with_token["token"] = json!("123456");
+    let (status, error) = bench.refused(Method::PATCH, "/api/invoices/", with_token.clone()).await;
+    assert_eq!((status, &error["code"]), (400, &json!("unsupported_operation")));
+    assert_eq!(bench.status(link).await, "token_required", "none of these spent the session");
+    let (status, owners) = bench.call(Method::PATCH, "/api/owners/", with_token).await;
+    assert_eq!((status, owners.as_array().map(Vec::len)), (200, Some(1)));
+
+    let (session, kind, expects_input) = asked("qr_required").await;
+    assert_eq!((kind, expects_input), (json!("QR"), json!(false)));
+    let body = json!({"session": session, "link": link});
+    assert_eq!(bench.call(Method::PATCH, "/api/links/", body).await.0, 200);
+    assert_eq!(bench.status(link).await, "valid");
+    assert_eq!(bench.post(&path, json!({"login": "qr_required"})).await.0, 200);
+    let put = json!({"password": "new", "token": "123456"});
+    let (status, error) = bench.refused(Method::PUT, &format!("/api/links/{link}/"), put).await;
+    assert_eq!((status, &error["token_generation_data"]["type"]), (428, &json!("QR")));
+}
+
+#[tokio::test]
 async fn six_failed_logins_make_a_link_invalid() {
     let bench = Bench::new().await;
     let link = bench.control.add_link("erebor_mx_retail", AccessMode::Single, None).unwrap();
@@ -88,6 +126,21 @@ async fn credentials_are_kept_no_longer_than_asked() {
     bench.control.advance(Duration::from_secs(24 * 3600));
     assert_eq!(bench.log_in(link).await, (404, "expired_credentials".into()));
     assert_eq!(bench.status(link).await, "valid", "a 404 that is not about the link's existence");
+    let path = format!("/api/links/{link}/");
+    let recurrent = json!({"access_mode": "recurrent", "stale_in": "30d"});
+    let (status, error) = bench.refused(Method::PATCH, &path, recurrent.clone()).await;
+    assert_eq!((status, &error["code"]), (400, &json!("invalid_access_mode_switch")));
+    let (_, unchanged) = bench.get(&path).await;
+    assert_eq!((&unchanged["access_mode"], &unchanged["stale_in"]), (&json!("single"), &json!("365d")));
+    assert_eq!(bench.call(Method::PUT, &path, json!({"password": "typed again"})).await.0, 200);
+    assert_eq!(bench.call(Method::PATCH, &path, recurrent).await.1["access_mode"], "recurrent");
+    for wrong in ["30", "d", "1000d", "-1d", "30 d"] {
+        let (status, error) = bench.refused(Method::PATCH, &path, json!({"stale_in": wrong})).await;
+        assert_eq!((status, &error["field"]), (400, &json!("stale_in")), "{wrong}");
+    }
+    let consent = bench.control.add_link("ofmockbank_br_retail", AccessMode::Single, None).unwrap();
+    bench.control.advance(Duration::from_secs(365 * 24 * 3600));
+    assert_eq!(bench.log_in(consent).await.0, 201, "there are no credentials that could be gone");
 }
 
 #[tokio::test]
@@ -157,9 +210,38 @@ async fn update_mode_repairs_under_the_same_id() {
     assert_eq!(bench.webhooks(3).await[0]["process_type"], "historical_update");
     assert_eq!(bench.widget(&token, "success").await.0, 401, "a token dies on success");
 
+    for scopes in ["read_institutions,write_links", "read_links", "read_consents,write_consents"] {
+        let token = bench.token_of(link, scopes).await;
+        assert_eq!(bench.widget(&token, "success").await.0, 401, "{scopes} is not enough for update mode");
+    }
     let late = bench.token(link).await;
     bench.control.advance(Duration::from_secs(600));
     assert_eq!(bench.widget(&late, "success").await.0, 401, "a token lives ten minutes");
+}
+
+#[tokio::test]
+async fn the_widget_leaves_by_its_deep_links() {
+    let bench = Bench::new().await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    let callback_urls = json!({"success": "shop://done", "exit": "shop://left?from=widget"});
+    let body = json!({
+        "id": "sandbox", "password": "sandbox", "link_id": link, "scopes": "write_links,read_links",
+        "widget": {"callback_urls": callback_urls},
+    });
+    let (_, token) = bench.post("/api/token/", body).await;
+    let go = async |outcome: &str| {
+        let url = format!("{}/widget/complete", bench.sandbox.url());
+        let body = json!({"access_token": token["access"], "outcome": outcome});
+        let response = bench.client.post(url).json(&body).send().await.unwrap();
+        response.headers().get("x-sandbox-callback-url").map(|url| url.to_str().unwrap().to_owned())
+    };
+    let left = "meta_data_institution_name=erebor_mx_retail&meta_data_step=abandon-survey";
+    assert_eq!(go("exit").await, Some(format!("shop://left?from=widget&{left}")));
+    assert_eq!(go("wrong_password").await, None);
+    let error = "last_encountered_error_code=login_error&last_encountered_error_message=\
+                 Invalid+credentials+provided+to+login+to+the+institution";
+    assert_eq!(go("exit").await, Some(format!("shop://left?from=widget&{error}&{left}")));
+    assert_eq!(go("success").await, Some(format!("shop://done?link={link}&institution=erebor_mx_retail")));
 }
 
 #[tokio::test]

@@ -120,20 +120,21 @@ async fn a_link_from_before_keeps_its_hours() {
 #[tokio::test]
 async fn the_bank_decides_what_a_refresh_comes_to() {
     let bench = driven(|_| {}).await;
+    // In a day of four refreshes: what each says, the first one's data, and what the link is then.
     let outcome = async |login: Login| {
         let id = bench.control.add_fleet_link(link(RefreshRate::SixHours)).unwrap();
         bench.control.set_login(id, login).unwrap();
-        let taken = live(&bench.control, bench.control.now_ms() + DAY_MS);
+        let taken = live(&bench.control, bench.control.now_ms() + DAY_MS + 5 * HOUR_MS);
         let status = bench.control.status_of(id).unwrap();
         let about = taken.into_iter().filter(|taken| taken.link_id == id).collect::<Vec<_>>();
         bench.control.set_login(id, Login::Answers("institution_down".into())).unwrap();
         (codes(&bodies(&about)), about.first().map(|taken| taken.body["data"].clone()), status)
     };
     let (told, data, status) = outcome(Login::Fails(LoginFailure::Locked)).await;
-    assert_eq!((told.as_slice(), status), (&["LINK/invalid_credentials".to_owned()][..], LinkStatus::Invalid));
+    assert_eq!((told.as_slice(), status), (&vec!["LINK/invalid_credentials".to_owned(); 4][..], LinkStatus::Invalid));
     assert_eq!(data.unwrap()["error_message"], LoginFailure::Locked.message());
     let (told, _, status) = outcome(Login::TokenRequired).await;
-    assert_eq!((told.as_slice(), status), (&["LINK/token_required".to_owned()][..], LinkStatus::TokenRequired));
+    assert_eq!((told.as_slice(), status), (&vec!["LINK/token_required".to_owned(); 4][..], LinkStatus::TokenRequired));
     for silent in [Login::Answers("too_many_sessions".into()), Login::Fails(LoginFailure::Unexpected)] {
         let (told, _, status) = outcome(silent).await;
         assert_eq!((told.len(), status), (0, LinkStatus::Valid));
@@ -150,7 +151,7 @@ async fn a_refresh_without_news_says_nothing_and_a_repaired_link_goes_on() {
     assert_ne!(bench.control.link(id).unwrap()["last_accessed_at"], before, "it was refreshed");
     bench.control.set_fresh_data(id, true).unwrap();
     bench.control.set_login(id, Login::Fails(LoginFailure::InvalidCredentials)).unwrap();
-    assert_eq!(codes(&bodies(&live(&bench.control, START_MS + 3 * DAY_MS))), ["LINK/invalid_credentials"]);
+    assert_eq!(codes(&bodies(&live(&bench.control, START_MS + 3 * DAY_MS))), ["LINK/invalid_credentials"; 8]);
     bench.control.repair(id).unwrap();
     let told = codes(&bodies(&live(&bench.control, START_MS + 4 * DAY_MS)));
     assert_eq!(told[0], "ACCOUNTS/historical_update");
@@ -162,7 +163,32 @@ async fn heimdall_cannot_be_refreshed_without_its_user() {
     let bench = driven(|_| {}).await;
     let heimdall = NewFleetLink { institution: "heimdall_mx_retail".into(), ..link(RefreshRate::SixHours) };
     bench.control.add_fleet_link(heimdall).unwrap();
-    assert_eq!(codes(&bodies(&live(&bench.control, START_MS + 2 * DAY_MS))), ["LINK/token_required"]);
+    assert_eq!(codes(&bodies(&live(&bench.control, START_MS + 2 * DAY_MS + 5 * HOUR_MS))), ["LINK/token_required"; 8]);
+}
+
+#[tokio::test]
+async fn a_broken_link_is_refreshed_on_and_says_so_each_time_unless_it_is_not() {
+    for (repeats_while_broken, times) in [(true, 4), (false, 1)] {
+        let bench = driven(|config| config.repeats_while_broken = repeats_while_broken).await;
+        let id = bench.control.add_fleet_link(link(RefreshRate::SixHours)).unwrap();
+        let consent = NewFleetLink {
+            institution: "ofmockbank_br_retail".into(),
+            consent_ends_at_ms: Some(START_MS + 1),
+            ..link(RefreshRate::SixHours)
+        };
+        bench.control.add_fleet_link(consent).unwrap();
+        assert_eq!(codes(&bodies(&live(&bench.control, START_MS + 1))), ["CONSENT/openfinance_consent_expired"]);
+        bench.control.set_login(id, Login::Fails(LoginFailure::InvalidCredentials)).unwrap();
+        let taken = bodies(&live(&bench.control, START_MS + DAY_MS + 5 * HOUR_MS));
+        assert_eq!(codes(&taken), vec!["LINK/invalid_credentials"; times], "a consent that is over is silent");
+        let refreshes: std::collections::BTreeSet<_> =
+            taken.iter().map(|body| body["request_id"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(refreshes.len(), times, "each is a refresh of its own");
+        assert_eq!(bench.control.status_of(id), Ok(LinkStatus::Invalid));
+        bench.control.set_login(id, Login::Works).unwrap();
+        live(&bench.control, START_MS + 3 * DAY_MS);
+        assert_eq!(bench.control.status_of(id), Ok(LinkStatus::Invalid), "only its user can repair it");
+    }
 }
 
 #[tokio::test]
@@ -335,6 +361,26 @@ async fn time_passes_over_http() {
         let (status, _) = bench.post("/sandbox/links", wrong).await;
         assert!((400..500).contains(&status), "{field}: {status}");
     }
+}
+
+#[tokio::test]
+async fn others_have_their_turn_while_a_year_passes() {
+    let bench = Bench::with(|config| {
+        config.time = SandboxTime::Driven { from_ms: START_MS };
+        config.schedule = true;
+        config.webhook_url = None;
+    })
+    .await;
+    bench.control.add_fleet_link(link(RefreshRate::ThirtyDays)).unwrap();
+    assert_eq!(bench.post("/sandbox/advance", json!({"secs": 360 * 24 * 3_600})).await.0, 200);
+    bench.control.settled().await.unwrap();
+    let deliveries = bench.control.deliveries(0);
+    assert_eq!(deliveries.len(), 11);
+    assert!(
+        deliveries[0].at.as_str() < "2026-03-01",
+        "the first left when time was still on its way: {}",
+        deliveries[0].at
+    );
 }
 
 #[tokio::test]

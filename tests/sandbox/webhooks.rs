@@ -1,8 +1,14 @@
 //! Delivery: retries, faults, old shapes; the control API; and an orderly stop.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use relink::sandbox::{ApiFault, DeliveryOutcome, LinkStatus, NewWebhook, PayloadShape, RefreshOutcome, WebhookFault};
+use futures::FutureExt;
+use relink::sandbox::{
+    ApiFault, DeliveryOutcome, LinkStatus, NewWebhook, PayloadShape, RefreshOutcome, SandboxTime, WebhookDelivery,
+    WebhookFault,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -36,6 +42,46 @@ async fn a_refused_webhook_comes_back_five_times() {
 }
 
 #[tokio::test]
+async fn a_webhook_that_does_not_arrive_is_in_the_log_without_its_body() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&log);
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Log(Arc::clone(&writer))).finish();
+    // For all threads: one that has no subscriber when it logs first would silence the line for everybody.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let bench = Bench::new().await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, Some("user-1")).unwrap();
+    bench.answers.send(Answer::Status(503)).unwrap();
+    bench.control.scheduled_refresh(link, RefreshOutcome::LoginError).unwrap();
+    bench.control.wait_for_delivery(0, |_| true).await.unwrap();
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let webhook = format!("link={link}");
+    let line = log.lines().find(|line| line.contains(&webhook) && line.contains("answered 503")).unwrap_or_default();
+    assert!(line.contains("WARN") && !line.contains("user-1") && !log.contains("typed-into"), "{log}");
+}
+
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_a_failure_and_no_address() {
+    let bench = Bench::new().await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    bench.answers.send(Answer::Redirect).unwrap();
+    bench.control.scheduled_refresh(link, RefreshOutcome::LoginError).unwrap();
+    let delivery = bench.control.wait_for_delivery(0, |_| true).await.unwrap();
+    assert_eq!(delivery.outcome, DeliveryOutcome::Answered(307));
+}
+
+#[tokio::test]
 async fn a_slow_answer_holds_up_nobody_else() {
     let mut bench = Bench::with(|config| {
         config.deliveries_at_once = 2;
@@ -45,10 +91,10 @@ async fn a_slow_answer_holds_up_nobody_else() {
     let link = bench.control.add_link("tatooine_mx_fiscal", RECURRENT, None).unwrap();
     bench.answers.send(Answer::Never).unwrap();
     bench.control.repair(link).unwrap();
-    assert_eq!(bench.webhooks(4).await.len(), 4, "one of them is never answered");
-    let told = bench.control.wait_for_delivery(2, |_| true).await.unwrap();
-    assert_eq!((told.seq, told.outcome), (3, DeliveryOutcome::Answered(200)));
-    assert_eq!(bench.control.deliveries(0).len(), 3, "and one slot is still taken by it");
+    assert_eq!(bench.webhooks(5).await.len(), 5, "one of them is never answered");
+    let told = bench.control.wait_for_delivery(3, |_| true).await.unwrap();
+    assert_eq!((told.seq, told.outcome), (4, DeliveryOutcome::Answered(200)));
+    assert_eq!(bench.control.deliveries(0).len(), 4, "and one slot is still taken by it");
 }
 
 #[tokio::test]
@@ -66,9 +112,6 @@ async fn webhooks_go_wrong_on_demand() {
     assert_eq!(twice[0], twice[1]);
     assert_eq!(broken(WebhookFault::NullExternalId, 1).await[0]["external_id"], Value::Null);
     assert_eq!(codes(&broken(WebhookFault::UnknownCode, 1).await), ["LINK/code_from_the_future"]);
-    assert_eq!(broken(WebhookFault::Delay(Duration::from_secs(60)), 0).await.len(), 0);
-    control.advance(Duration::from_secs(60));
-    assert_eq!(codes(&bench.webhooks(1).await), ["LINK/invalid_credentials"]);
 
     control.set_status(link, LinkStatus::Valid).unwrap();
     control.fail_webhooks(WebhookFault::Reorder, 3);
@@ -91,6 +134,35 @@ async fn webhooks_go_wrong_on_demand() {
 }
 
 #[tokio::test]
+async fn a_delayed_webhook_does_not_come_before_its_time() {
+    let bench = Bench::with(|config| {
+        config.time = SandboxTime::Driven { from_ms: 1_768_003_200_000 };
+        config.delivery = WebhookDelivery::ByHand;
+    })
+    .await;
+    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    bench.control.fail_webhooks(WebhookFault::Delay(Duration::from_secs(60)), 1);
+    bench.control.scheduled_refresh(link, RefreshOutcome::LoginError).unwrap();
+    assert_eq!(bench.control.take_webhooks(), []);
+    bench.control.advance(Duration::from_millis(59_999));
+    assert_eq!(bench.control.take_webhooks(), []);
+    bench.control.advance(Duration::from_millis(1));
+    let taken = bench.control.take_webhooks();
+    assert_eq!((taken.len(), taken[0].webhook_code.as_str()), (1, "invalid_credentials"));
+}
+
+#[tokio::test]
+async fn a_fault_that_is_called_off_holds_nothing_back() {
+    let bench = Bench::new().await;
+    bench.control.fail_webhooks(WebhookFault::Reorder, 3);
+    let sent = json!({"link": Uuid::nil(), "webhook_type": "LINK", "webhook_code": "token_required"});
+    assert_eq!(bench.post("/sandbox/webhooks", sent).await.0, 200);
+    assert!(bench.control.settled().now_or_never().is_none(), "it waits for two more");
+    assert_eq!(bench.call(Method::DELETE, "/sandbox/faults", Value::Null).await.0, 200);
+    assert!(bench.control.settled().now_or_never().is_some_and(|settled| settled.is_ok()));
+}
+
+#[tokio::test]
 async fn older_bodies_can_be_sent() {
     let mut bench = Bench::new().await;
     let link = bench.control.add_link("erebor_mx_retail", RECURRENT, Some("user-1")).unwrap();
@@ -106,7 +178,7 @@ async fn the_strings_can_be_pulled_over_http() {
     let mut bench = Bench::new().await;
     let created = bench.post("/sandbox/links", json!({"institution": "tatooine_mx_fiscal"})).await;
     let link: Uuid = created.1["link"].as_str().unwrap().parse().unwrap();
-    let families = codes(&bench.webhooks(4).await);
+    let families = codes(&bench.webhooks(5).await);
     assert_eq!(families.iter().filter(|code| code.starts_with("TAX_RETURNS/")).count(), 2, "yearly and monthly");
     let path = |what: &str| format!("/sandbox/links/{link}/{what}");
     assert_eq!(bench.post(&path("scheduled-refresh"), json!({"outcome": "institution_down"})).await.0, 200);
@@ -120,6 +192,12 @@ async fn the_strings_can_be_pulled_over_http() {
     assert_eq!(bench.post(&path("login"), json!({"login": "locked"})).await.0, 200);
     assert_eq!(bench.post(&path("fresh-data"), json!({"fresh": false})).await.0, 200);
     assert_eq!(bench.post(&path("consent"), json!({"event": "expire"})).await.0, 400);
+    let brazil = bench.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
+    let path_of = |what: &str| format!("/sandbox/links/{brazil}/{what}");
+    for wrong in [json!({"event": "expire", "within_secs": 1}), json!({"event": "renew", "at": 1})] {
+        let (status, _) = bench.post(&path_of("consent"), wrong.clone()).await;
+        assert!((400..500).contains(&status), "{wrong}: {status}");
+    }
     assert_eq!(bench.post("/sandbox/faults/webhooks", json!({"kind": "drop"})).await.0, 200);
     assert_eq!(bench.post("/sandbox/faults/api", json!({"kind": "institution_down", "on": "/api/"})).await.0, 200);
     assert_eq!(bench.get("/api/links/").await.0, 400);
@@ -135,22 +213,43 @@ async fn the_strings_can_be_pulled_over_http() {
     }
     let sent = json!({"link": link, "webhook_type": "LINK", "webhook_code": "token_required"});
     assert_eq!(bench.post("/sandbox/webhooks", sent).await.0, 200);
-    let last = bench.control.wait_for_delivery(5, |found| found.webhook_code == "token_required").await.unwrap();
+    let last = bench.control.wait_for_delivery(6, |found| found.webhook_code == "token_required").await.unwrap();
     let (status, list) = bench.get(&format!("/sandbox/deliveries?after={}&wait_ms=5000", last.seq - 1)).await;
     assert_eq!((status, &list[0]["outcome"], &list[0]["detail"]), (200, &json!("answered"), &json!(200)));
     assert_eq!(bench.post(&format!("/sandbox/deliveries/{}/replay", last.seq), json!({})).await.0, 200);
     bench.control.wait_for_delivery(last.seq, |found| found.body == last.body).await.unwrap();
-    assert_eq!(bench.post("/sandbox/wipe", Value::Null).await.1["links"], 1);
+    assert_eq!(bench.post("/sandbox/wipe", Value::Null).await.1["links"], 2);
     assert_eq!(bench.post(&path("repair"), Value::Null).await.0, 404);
-    let nowhere = json!({"url": null});
-    assert_eq!(bench.post("/sandbox/webhook", nowhere).await.0, 200);
+    assert_eq!(bench.post("/sandbox/webhook", json!({"url": null})).await.0, 200);
+    let line = json!({"url": "http://127.0.0.1:1/", "authorization": "Bearer a\nb"});
+    for wrong in [json!({}), json!({"url": "127.0.0.1:1"}), line] {
+        let (status, _) = bench.post("/sandbox/webhook", wrong.clone()).await;
+        assert!((400..500).contains(&status), "{wrong}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn deliveries_are_read_in_pieces() {
+    let bench = Bench::new().await;
+    for _ in 0..150 {
+        bench.control.send_webhook(Uuid::nil(), NewWebhook { webhook_type: "LINK".into(), ..NewWebhook::default() });
+    }
+    bench.control.settled().await.unwrap();
+    let seqs = async |query: &str| {
+        let (status, list) = bench.get(&format!("/sandbox/deliveries?{query}")).await;
+        assert_eq!(status, 200);
+        list.as_array().unwrap().iter().map(|found| found["seq"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(seqs("").await, (1..=100).collect::<Vec<_>>());
+    assert_eq!(seqs("after=100").await, (101..=150).collect::<Vec<_>>());
+    assert_eq!(seqs("after=5&limit=2").await, [6, 7]);
 }
 
 #[tokio::test]
 async fn stopping_does_not_wait_for_the_future() {
     let bench = Bench::with(|config| config.data_delay = Duration::from_secs(3_600)).await;
     bench.control.create_link("erebor_mx_retail", RECURRENT, None).unwrap();
-    bench.control.fail_api(ApiFault::Timeout(Duration::from_secs(3_600)), 1, "");
+    bench.control.fail_api(ApiFault::Timeout(Duration::from_secs(3_600)), 1, "").unwrap();
     let url = format!("{}/api/links/", bench.sandbox.url());
     let request = bench.client.get(url).basic_auth("sandbox", Some("sandbox"));
     let hanging = tokio::spawn(request.send());

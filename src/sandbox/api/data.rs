@@ -12,21 +12,22 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::items::items;
+use super::items::{count, items};
 use super::links::resume_session;
-use super::list::{Params, page};
-use super::{Context, object, receipt, required, required_id, wants_async};
+use super::list::{Params, page, page_of};
+use super::{Context, object, path_id, receipt, required, required_id, wants_async};
 use crate::sandbox::institution::INSTITUTIONS;
 use crate::sandbox::problem::Problem;
 use crate::sandbox::world::World;
 
 /// The resources that have an endpoint here, by its path: all that links name in `fetch_resources` (API reference). An
 /// institution that lacks one answers `unsupported_operation`.
-pub(super) const READABLE: [&str; 13] = [
+pub(super) const READABLE: [&str; 14] = [
     "accounts",
     "bills",
     "employment-records",
     "employments",
+    "incomes",
     "investment-transactions",
     "investments",
     "invoices",
@@ -59,7 +60,8 @@ pub(super) async fn institutions(
 }
 
 /// `GET /api/consents/{id}/`.
-pub(super) async fn consent(State(shared): Context, Path(id): Path<Uuid>) -> Result<Json<Value>, Problem> {
+pub(super) async fn consent(State(shared): Context, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let id = path_id(&id)?;
     let world = shared.world();
     let consent = world.consents.values().find(|consent| consent.id == id);
     let consent = consent.ok_or_else(|| Problem::of("not_found"))?;
@@ -98,11 +100,15 @@ pub(super) async fn list(
     Query(params): Query<Params>,
 ) -> Result<Response, Problem> {
     let world = shared.world();
-    let items: Vec<Value> = of_link(&world.links, params.get("link"))
-        .filter(|link| link.collected.contains(&name_of(resource)))
-        .flat_map(|link| items(resource, link))
-        .collect();
-    page(&items, &params, &uri, &headers, Value::clone)
+    let name = name_of(resource);
+    let links: Vec<_> =
+        of_link(&world.links, params.get("link")).filter(|link| link.collected.contains(&name)).collect();
+    // Each link has as many, so it is known which links are on a page.
+    let each = count(resource);
+    page_of(links.len() * each, &params, &uri, &headers, |range| {
+        let on_page = links.iter().skip(range.start / each.max(1)).flat_map(|link| items(resource, link));
+        on_page.skip(range.start % each.max(1)).take(range.len()).collect()
+    })
 }
 
 /// `POST /api/<resource>/`: one login at the bank, and the data of it.
@@ -145,6 +151,11 @@ pub(super) async fn retrieve(
 pub(super) async fn resume(resource: &'static str, State(shared): Context, body: Bytes) -> Result<Response, Problem> {
     let body = object(&body)?;
     shared.change(|world, now| {
+        let session = world.sessions.get(required(&body, "session")?);
+        let link = session.and_then(|session| world.links.get(&session.link));
+        if link.is_some_and(|link| !link.institution.resources.contains(&name_of(resource).as_str())) {
+            return Err(Problem::of("unsupported_operation"));
+        }
         let id = resume_session(world, now, &body)?;
         Ok(Json(collect(world, id, resource)).into_response())
     })

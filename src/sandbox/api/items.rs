@@ -7,7 +7,20 @@ use uuid::Uuid;
 use crate::sandbox::clock::{belvo_date, belvo_time};
 use crate::sandbox::link::Link;
 
-/// The list behind `GET /api/<resource>/`; of a resource that no institution here has, an empty one.
+/// How many of a resource a link has: the length of [`items`].
+pub(super) fn count(resource: &str) -> usize {
+    match resource {
+        "accounts" | "investments" => 2,
+        "bills" => 12,
+        "investment-transactions" | "tax-returns" => 6,
+        "invoices" => 30,
+        "recurring-expenses" => 4,
+        "transactions" => 24,
+        _ => 1,
+    }
+}
+
+/// The list behind `GET /api/<resource>/`.
 pub(super) fn items(resource: &str, link: &Link) -> Vec<Value> {
     match resource {
         "accounts" => (0..2).map(|index| account(link, index)).collect(),
@@ -41,6 +54,23 @@ pub(super) fn items(resource: &str, link: &Link) -> Vec<Value> {
             "personal_data": {"official_name": "Carmen Ejemplo"},
             "employment_records": [{"employer": "Ejemplo SA de CV", "start_date": "2019-03-01", "end_date": null}],
         })],
+        "employments" => vec![json!({
+            "id": derived(link, 9, 0),
+            "link": link.id,
+            "collected_at": belvo_time(link.created_at),
+            "personal_information": {"full_name": "Carmen Ejemplo"},
+            "summary": {"total_employments": 1},
+        })],
+        "investments" => (0..2).map(|number| holding(link, 10, number, "balance_gross")).collect(),
+        "investment-transactions" => (0..6).map(|number| holding(link, 11, number, "amount")).collect(),
+        "incomes" => vec![holding(link, 12, 0, "average_monthly_income")],
+        "recurring-expenses" => (0..4).map(|number| holding(link, 13, number, "average_transaction_amount")).collect(),
+        "risk-insights" => vec![json!({
+            "id": derived(link, 14, 0),
+            "link": link.id,
+            "accounts": [derived(link, 2, 0), derived(link, 2, 1)],
+            "collected_at": belvo_time(link.created_at),
+        })],
         "transactions" => {
             (0..2).flat_map(|index| (0..12).map(move |number| transaction(link, index, number))).collect()
         }
@@ -57,6 +87,17 @@ fn bill(link: &Link, number: u32) -> Value {
         "collected_at": belvo_time(link.created_at),
         "due_date": belvo_date(link.created_at - MONTH_MS * i64::from(number)),
         "total_amount": 100.0 + f64::from((seed(link) / 11 + number * 97) % 700),
+        "currency": currency(link),
+    })
+}
+
+/// Something with an account and an amount.
+fn holding(link: &Link, kind: u8, number: u32, amount: &str) -> Value {
+    json!({
+        "id": derived(link, kind, number),
+        "account": {"id": derived(link, 2, 0), "link": link.id},
+        "collected_at": belvo_time(link.created_at),
+        amount: 200.0 + f64::from((seed(link) / 17 + number * 61) % 5_000),
         "currency": currency(link),
     })
 }

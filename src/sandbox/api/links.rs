@@ -12,7 +12,7 @@ use super::{Context, object, path_id, receipt, required, resources, text, wants_
 use crate::sandbox::Shared;
 use crate::sandbox::bank::NewLink;
 use crate::sandbox::institution::{Access, Institution};
-use crate::sandbox::link::{AccessMode, Link, RefreshRate, Storage};
+use crate::sandbox::link::{AccessMode, Link, RefreshRate, Storage, is_stale_in};
 use crate::sandbox::problem::Problem;
 use crate::sandbox::webhook::Webhook;
 use crate::sandbox::world::{Rules, World};
@@ -61,14 +61,15 @@ fn new_link(body: &Map<String, Value>) -> Result<NewLink, Problem> {
         Access::Username | Access::Consent => &["username"],
     };
     problems.extend(fields.iter().filter_map(|field| required(body, field).err()));
-    let access_mode = match text(body, "access_mode") {
-        None => AccessMode::Single,
-        Some(word) => AccessMode::from_name(word).unwrap_or_else(|| {
-            let message = format!("\"{word}\" is not a valid choice.");
-            problems.push(Problem::field("access_mode", "invalid_choice", &message));
-            AccessMode::Single
-        }),
-    };
+    let access_mode = access_mode(body).unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
+    let access_mode = access_mode.unwrap_or(AccessMode::Single);
+    let stale_in = stale_in(body).unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
     let storage = text(body, "credentials_storage").map(|word| (word, Storage::parse(word)));
     if let Some((_, None)) = storage {
         problems.push(Problem::field("credentials_storage", "invalid", "Enter a valid value."));
@@ -98,12 +99,25 @@ fn new_link(body: &Map<String, Value>) -> Result<NewLink, Problem> {
         access_mode,
         external_id: text(body, "external_id").map(str::to_owned),
         storage,
-        stale_in: text(body, "stale_in").map(str::to_owned),
+        stale_in,
         fetch_resources,
         refresh_rate: refresh_rate.and_then(|(_, rate)| rate),
         created_at: None,
         consent_ends_at: None,
     })
+}
+
+fn access_mode(body: &Map<String, Value>) -> Result<Option<AccessMode>, Problem> {
+    let Some(word) = text(body, "access_mode") else { return Ok(None) };
+    let message = format!("\"{word}\" is not a valid choice.");
+    let wrong = || Problem::field("access_mode", "invalid_choice", &message);
+    AccessMode::from_name(word).map(Some).ok_or_else(wrong)
+}
+
+fn stale_in(body: &Map<String, Value>) -> Result<Option<String>, Problem> {
+    let Some(days) = text(body, "stale_in") else { return Ok(None) };
+    let wrong = || Problem::field("stale_in", "invalid", "Enter a valid value.");
+    is_stale_in(days).then(|| Some(days.to_owned())).ok_or_else(wrong)
 }
 
 fn supported(institution: &Institution, names: Option<Vec<String>>) -> Result<Option<Vec<String>>, Problem> {
@@ -144,18 +158,21 @@ pub(super) async fn patch(State(shared): Context, Path(id): Path<String>, body: 
         let link = world.links.get_mut(&id).ok_or_else(|| Problem::of("not_found"))?;
         let before = link.access_mode;
         let names = supported(link.institution, resources(&body)?)?;
-        if let Some(word) = text(&body, "access_mode") {
-            let message = format!("\"{word}\" is not a valid choice.");
-            link.access_mode =
-                AccessMode::from_name(word).ok_or_else(|| Problem::field("access_mode", "invalid_choice", &message))?;
+        let stale_in = stale_in(&body)?;
+        if let Some(mode) = access_mode(&body)? {
+            // Belvo would have nothing to log in with by itself.
+            if mode == AccessMode::Recurrent && !link.has_credentials(now) {
+                return Err(Problem::of("invalid_access_mode_switch"));
+            }
+            link.access_mode = mode;
             let rate = link.refresh_rate.unwrap_or_default();
-            link.refresh_rate = (link.access_mode == AccessMode::Recurrent).then_some(rate);
-            if link.access_mode == AccessMode::Recurrent {
+            link.refresh_rate = (mode == AccessMode::Recurrent).then_some(rate);
+            if mode == AccessMode::Recurrent {
                 link.storage = Storage::Store;
             }
         }
-        if let Some(stale_in) = text(&body, "stale_in") {
-            link.stale_in = stale_in.to_owned();
+        if let Some(stale_in) = stale_in {
+            link.stale_in = stale_in;
         }
         if let Some(names) = names {
             link.fetch_resources = names;

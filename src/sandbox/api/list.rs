@@ -3,6 +3,7 @@
 //! There is no filter on when a link last changed, because Belvo has none. Unknown filters are ignored, as Belvo's are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use axum::http::header::HOST;
 use axum::http::{HeaderMap, Uri};
@@ -30,6 +31,17 @@ pub(crate) fn page<T>(
     headers: &HeaderMap,
     show: impl Fn(&T) -> Value,
 ) -> Result<Response, Problem> {
+    page_of(items.len(), params, uri, headers, |range| items[range].iter().map(&show).collect())
+}
+
+/// One page of so many items, of which only those on it are made.
+pub(crate) fn page_of(
+    count: usize,
+    params: &Params,
+    uri: &Uri,
+    headers: &HeaderMap,
+    make: impl FnOnce(Range<usize>) -> Vec<Value>,
+) -> Result<Response, Problem> {
     let number = |name: &str| params.get(name).filter(|text| !text.is_empty()).map(|text| text.parse::<usize>());
     let size = match number("page_size") {
         Some(Ok(size)) if size > 0 => size.min(PAGE_SIZE_MAX),
@@ -41,14 +53,14 @@ pub(crate) fn page<T>(
         Some(_) => return Err(Problem::new(404, "not_found", "Invalid page.")),
     };
     let start = (page - 1).saturating_mul(size);
-    if page > 1 && start >= items.len() {
+    if page > 1 && start >= count {
         return Err(Problem::new(404, "not_found", "Invalid page."));
     }
-    let end = items.len().min(start.saturating_add(size));
-    let results: Vec<Value> = items[start..end].iter().map(|item| select(show(item), params)).collect();
-    let next = (end < items.len()).then(|| page_url(uri, headers, page + 1));
+    let end = count.min(start.saturating_add(size));
+    let results: Vec<Value> = make(start..end).into_iter().map(|item| select(item, params)).collect();
+    let next = (end < count).then(|| page_url(uri, headers, page + 1));
     let previous = (page > 1).then(|| page_url(uri, headers, page - 1));
-    let body = json!({"count": items.len(), "next": next, "previous": previous, "results": results});
+    let body = json!({"count": count, "next": next, "previous": previous, "results": results});
     Ok(axum::Json(body).into_response())
 }
 

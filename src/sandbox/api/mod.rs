@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Method};
@@ -25,14 +25,14 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::fault::ApiFault;
 use super::problem::Problem;
-use super::{SandboxConfig, Shared, control_http, widget};
+use super::verdict::ApiAnswer;
+use super::{SandboxConfig, Shared, control_http, portal, widget};
 
 /// What every handler is given.
 pub(crate) type Context = State<Arc<Shared>>;
 
-/// The whole server: Belvo's API behind its door, the widget and the control API beside it.
+/// The whole server: Belvo's API behind its door; the widget, the portal and the control API beside it.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let mut api = Router::new()
         .route("/api/", get(root))
@@ -56,6 +56,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route_layer(from_fn_with_state(Arc::clone(&shared), inject_faults))
         .route_layer(from_fn_with_state(Arc::clone(&shared), limit_rate));
     api.merge(widget::routes())
+        .merge(portal::routes())
         .merge(control_http::routes())
         .method_not_allowed_fallback(|method: Method| async move {
             Problem::new(405, "method_not_allowed", &format!("Method \"{method}\" not allowed."))
@@ -114,20 +115,39 @@ async fn limit_rate(State(shared): Context, request: Request, next: Next) -> Res
 }
 
 /// Answers with the fault that was armed for this call, if there is one.
-async fn inject_faults(State(shared): Context, request: Request, next: Next) -> Response {
+async fn inject_faults(State(shared): Context, mut request: Request, next: Next) -> Response {
     let call = format!("{} {}", request.method(), request.uri().path());
-    let Some(fault) = shared.world().faults.next_api(&call) else { return next.run(request).await };
+    let asks_for_link = shared.world().faults.asks_for_link(&call);
+    let mut named = None;
+    if asks_for_link {
+        let (parts, body) = request.into_parts();
+        let Ok(body) = axum::body::to_bytes(body, UNREAD_BODY_BYTES_MAX).await else {
+            return Problem::new(413, "request_too_large", "The body is too large.").into_response();
+        };
+        named = named_link(parts.uri.path(), &body).filter(|id| shared.world().links.contains_key(id));
+        request = Request::from_parts(parts, Body::from(body));
+    }
+    let answer = shared.world().faults.next_api(&call, named.is_some());
+    let Some(answer) = answer else { return next.run(request).await };
     read_off(request).await;
-    match fault {
-        ApiFault::Error(code) => {
-            Problem::find(&code).unwrap_or_else(|| Problem::of("unexpected_error")).into_response()
-        }
-        ApiFault::RateLimited(after) => Problem::throttled(after.as_secs()).into_response(),
-        ApiFault::Timeout(span) => {
+    match answer {
+        ApiAnswer::Error(problem) => problem.into_response(),
+        ApiAnswer::TokenRequired => match named {
+            Some(id) => shared.change(|world, now| world.ask_for_token(now, id)).into_response(),
+            None => Problem::of("not_found").into_response(),
+        },
+        ApiAnswer::RateLimited(after) => Problem::throttled(after.as_secs()).into_response(),
+        ApiAnswer::Timeout(span) => {
             hang(&shared, span).await;
             Problem::of("request_timeout").into_response()
         }
     }
+}
+
+/// The link a call is about: in its path, or as `link` in its body.
+fn named_link(path: &str, body: &[u8]) -> Option<Uuid> {
+    let in_path = path.split('/').find_map(|part| part.parse().ok());
+    in_path.or_else(|| serde_json::from_slice::<Value>(body).ok()?.get("link")?.as_str()?.parse().ok())
 }
 
 async fn hang(shared: &Shared, span: Duration) {

@@ -1,7 +1,8 @@
 //! `POST /api/token/`: the access token of the widget.
 //!
 //! The secrets are in the body, whatever the header says. With a `link_id` the token is for update mode and bound to
-//! that link; it lives ten minutes and dies when the user succeeds (update mode guide). The signature is made up.
+//! that link; it lives ten minutes and dies when the user succeeds (update mode guide). A link that hangs on a consent has
+//! no update mode: its token has no `link_id`, and is for the portal (guide "My Belvo Portal"). The signature is made up.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -48,12 +49,15 @@ pub(super) async fn create(State(shared): Context, body: Bytes) -> Result<axum::
             Some(text.parse().map_err(|_| Problem::field("link_id", "invalid", &message))?)
         }
     };
-    let callback_urls = body.get("widget").and_then(|widget| widget.get("callback_urls")).cloned().unwrap_or_default();
+    let widget = |name: &str| body.get("widget").and_then(|widget| widget.get(name));
+    let callback_urls = widget("callback_urls").cloned().unwrap_or_default();
+    let feature = widget("openfinance_feature").and_then(Value::as_str).map(str::to_owned);
     shared.change(|world, now| {
         if let Some(id) = link.filter(|id| !world.links.contains_key(id)) {
             let message = format!("Object with id={id} does not exist.");
             return Err(Problem::field("link_id", "does_not_exist", &message));
         }
+        link.map_or(Ok(()), |id| world.has_update_mode(id))?;
         let expires_at = now + Rules::TOKEN_LIFE_MS;
         let access = jwt(world, "access", now, expires_at, &scopes, link);
         let refresh = jwt(world, "refresh", now, expires_at, &scopes, link);
@@ -61,7 +65,9 @@ pub(super) async fn create(State(shared): Context, body: Bytes) -> Result<axum::
             world.tokens.remove(&old);
         }
         world.minted.push_back((now, access.clone()));
-        world.tokens.insert(access.clone(), Token { link, expires_at, alive: true, last_error: None, callback_urls });
+        let scopes = scopes.into_iter().map(str::to_owned).collect();
+        let token = Token { link, scopes, expires_at, alive: true, last_error: None, feature, callback_urls };
+        world.tokens.insert(access.clone(), token);
         Ok(axum::Json(json!({"access": access, "refresh": refresh})))
     })
 }

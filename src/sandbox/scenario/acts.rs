@@ -43,7 +43,7 @@ impl Player<'_> {
             }
             BelvoDeed::SetsStatus { link, status } => self.control.set_status(self.id(link)?, *status)?,
             BelvoDeed::Fails { on, error, times } => {
-                self.control.fail_api(ApiFault::Error(error.clone()), *times, on);
+                self.control.fail_api(ApiFault::Error(error.clone()), *times, on)?;
             }
             BelvoDeed::Mishandles { fault, times } => self.control.fail_webhooks(fault.clone(), *times),
             BelvoDeed::HasNothingNew { link } => self.control.set_fresh_data(self.id(link)?, false)?,
@@ -84,8 +84,18 @@ impl Player<'_> {
                 callback["event"] = json!("exit");
                 self.call_back(link, *unheard, &callback).await
             }
-            UserDeed::RenewsConsent { link } => Ok(self.control.renew_consent(self.id(link)?)?),
+            // Found by the user, with a token that relink did not mint.
+            UserDeed::RenewsConsent { link, unheard: true } => Ok(self.control.renew_consent(self.id(link)?)?),
+            UserDeed::RenewsConsent { link, unheard: false } => self.renew_consent(link).await,
         }
+    }
+
+    /// Goes to the portal by the address that relink hands out.
+    async fn renew_consent(&self, link: &str) -> Result<(), PlayError> {
+        let person = json!({"type": "CPF", "number": "76109277673", "name": "Ralph Bragg"});
+        let wishes = json!({"widget": {"consent": {"identification_info": [person]}}});
+        let minted = self.relink.post(&format!("/v1/links/{}/update", self.id(link)?), &wishes).await?;
+        self.belvo.renew_consent(minted["widget_url"].as_str().unwrap_or_default()).await
     }
 
     async fn in_widget(&self, link: &str, outcome: &str) -> Result<Value, PlayError> {

@@ -5,19 +5,28 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
+use super::player::REST_WITHIN;
 use super::reader::{ScenarioError, read_expectation};
 use super::script::{
     Answer, AppDeed, BelvoDeed, Call, Deed, NOTICES, Name, STATES, SentWebhook, Until, UserDeed, Wait,
 };
-use crate::sandbox::problem::Problem;
-use crate::sandbox::{Login, WebhookFault};
+use crate::sandbox::verdict::{ApiAnswer, Verdict};
+use crate::sandbox::{ApiFault, Login, WebhookFault};
 
-/// How long a wait lasts unless the step says otherwise.
+/// How long a wait for one thing lasts unless the step says otherwise.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a webhook can be mishandled, as a file spells it.
-const MISHANDLED: [&str; 6] =
-    ["dropped", "duplicated", "delayed", "reordered", "without_external_id", "of_unknown_code"];
+const MISHANDLED: [&str; 8] = [
+    "dropped",
+    "duplicated",
+    "delayed",
+    "reordered",
+    "without_external_id",
+    "of_unknown_code",
+    "with_errors",
+    "of_short_code",
+];
 
 /// Reads a step; `names` are the links there are.
 pub(super) fn read(mut fields: Fields<'_>, names: &[Name]) -> Result<Deed, ScenarioError> {
@@ -92,7 +101,7 @@ fn read_belvo(fields: &mut Fields<'_>, names: &[Name]) -> Result<BelvoDeed, Scen
         }
         "fails" => {
             let error = fields.required("error")?;
-            check_code(fields, &error)?;
+            ApiAnswer::of(ApiFault::Error(error.clone())).map_err(|wrong| fields.error(wrong.to_string()))?;
             BelvoDeed::Fails { on: fields.text("call")?.unwrap_or_default(), error, times: fields.count("times", 1)? }
         }
         "mishandles" => {
@@ -104,6 +113,8 @@ fn read_belvo(fields: &mut Fields<'_>, names: &[Name]) -> Result<BelvoDeed, Scen
                 Some("reordered") => WebhookFault::Reorder,
                 Some("without_external_id") => WebhookFault::NullExternalId,
                 Some("of_unknown_code") => WebhookFault::UnknownCode,
+                Some("with_errors") => WebhookFault::DataErrors,
+                Some("of_short_code") => WebhookFault::ShortCode,
                 Some(_) | None => return Err(fields.error("`mishandles` needs `webhook`, such as dropped")),
             };
             BelvoDeed::Mishandles { fault, times: fields.count("times", 1)? }
@@ -139,15 +150,8 @@ fn read_webhook(fields: &mut Fields<'_>) -> Result<SentWebhook, ScenarioError> {
 
 fn read_login(fields: &mut Fields<'_>) -> Result<Login, ScenarioError> {
     let login = Login::from_name(&fields.required("bank")?);
-    if let Login::Answers(code) = &login {
-        check_code(fields, code)?;
-    }
+    Verdict::of(login.clone()).map_err(|wrong| fields.error(wrong.to_string()))?;
     Ok(login)
-}
-
-fn check_code(fields: &Fields<'_>, code: &str) -> Result<(), ScenarioError> {
-    let unknown = || fields.error(format!("Belvo documents no error `{code}`"));
-    Problem::find(code).map(|_| ()).ok_or_else(unknown)
 }
 
 fn read_user(fields: &mut Fields<'_>, names: &[Name]) -> Result<UserDeed, ScenarioError> {
@@ -159,7 +163,7 @@ fn read_user(fields: &mut Fields<'_>, names: &[Name]) -> Result<UserDeed, Scenar
         "succeeds" => UserDeed::Succeeds { link, unheard: fields.switch("unheard", false)? },
         "mistypes" => UserDeed::Mistypes { link },
         "closes_widget" => UserDeed::ClosesWidget { link, unheard: fields.switch("unheard", false)? },
-        _ => UserDeed::RenewsConsent { link },
+        _ => UserDeed::RenewsConsent { link, unheard: fields.switch("unheard", false)? },
     })
 }
 
@@ -248,5 +252,9 @@ fn read_wait(what: &str, fields: &mut Fields<'_>, names: &[Name]) -> Result<Wait
         _ if fields.switch(what, true)? => Until::Settled,
         _ => return Err(fields.error("`settled` can only be true")),
     };
-    Ok(Wait { until, within: fields.span("within")?.unwrap_or(PATIENCE) })
+    let usual = match until {
+        Until::Settled | Until::DeadLetter { .. } => REST_WITHIN,
+        Until::Notice { .. } | Until::State { .. } | Until::Refused { .. } | Until::Incident { .. } => PATIENCE,
+    };
+    Ok(Wait { until, within: fields.span("within")?.unwrap_or(usual) })
 }

@@ -1,8 +1,8 @@
 //! The calls of the customer's side: to relink, as the customer's application makes them, and to Belvo.
 
-use reqwest::{Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder, Url};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::PlayError;
 
@@ -86,6 +86,27 @@ impl BelvoHttp {
             return Ok(answered.body);
         }
         Err(PlayError::Unexpected(format!("the widget refused `{outcome}`: {}", answered.body)))
+    }
+}
+
+impl BelvoHttp {
+    /// The user presses the button of the portal's page at this address, which carries a token.
+    pub(super) async fn renew_consent(&self, address: &str) -> Result<(), PlayError> {
+        let portal = format!("{}/portal/", self.url);
+        let page = Url::parse(address).ok().filter(|page| page.as_str().split('?').next() == Some(portal.as_str()));
+        let elsewhere = || {
+            let problem =
+                format!("relink sends its users to another portal; start it with RELINK_BELVO_PORTAL_URL={portal}");
+            PlayError::Unexpected(problem)
+        };
+        let page = page.ok_or_else(elsewhere)?;
+        let given: Map<String, Value> =
+            page.query_pairs().map(|(name, value)| (name.into_owned(), Value::from(value.into_owned()))).collect();
+        let answered = send(self.client.post(format!("{portal}renew")).json(&given)).await?;
+        if answered.is_ok() {
+            return Ok(());
+        }
+        Err(PlayError::Unexpected(format!("the portal answered {}: {}", answered.status, answered.body)))
     }
 }
 

@@ -16,8 +16,12 @@ use super::script::{Before, Deed, Expectation, NOTICES, Name, UNCOUNTED, Until, 
 use super::{Failure, PlayError, RelinkUnderTest, Scenario, Tell};
 use crate::sandbox::{Control, NewFleetLink, Sandbox};
 
-/// How long the story may take to come to rest.
-const REST_WITHIN: Duration = Duration::from_secs(60);
+/// How long the story may take to come to rest, unless a step says otherwise.
+pub(super) const REST_WITHIN: Duration = Duration::from_secs(60);
+/// How long relink or the sandbox may take for an answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How many dead letters are read at once.
+const LETTERS: usize = 1_000;
 
 /// What is counted of an institution.
 const INCIDENT: &str = "incident";
@@ -68,7 +72,7 @@ pub(super) struct Player<'a> {
     pub(super) belvo: BelvoHttp,
     pub(super) ear: Ear,
     pub(super) tell: Tell<'a>,
-    /// The links of the story that exist, in the order of the file.
+    /// The links of the story that exist, in the order of their names; then those that the story has registered.
     pub(super) ids: Vec<(Name, Uuid)>,
     pub(super) cast: HashMap<Name, super::script::Part>,
     /// The widget token each user holds.
@@ -86,7 +90,7 @@ pub(super) struct Player<'a> {
 impl<'a> Player<'a> {
     async fn new(sandbox: &Sandbox, relink: &RelinkUnderTest, tell: Tell<'a>) -> Result<Self, PlayError> {
         crate::tls::install();
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build()?;
         let config = &sandbox.shared.config;
         let belvo = BelvoHttp {
             client: client.clone(),
@@ -132,7 +136,7 @@ impl<'a> Player<'a> {
             let id = id.map_or_else(|| "to be registered".to_owned(), |id| id.to_string());
             (self.tell)(&format!("  {} is {id}, of {}", part.name, part.institution));
         }
-        self.settle().await?;
+        self.settle(REST_WITHIN).await?;
         for part in scenario.links.iter().filter(|part| part.before == Before::Known) {
             match self.state(&part.name)? {
                 Some(state) if state == "valid" => {}
@@ -206,8 +210,8 @@ impl<'a> Player<'a> {
                 }
                 Err(PlayError::Unexpected(format!("{what} is {}", heard.body["type"])))
             }
-            Until::DeadLetter { link, reason } => self.expect_dead_letter(link, reason).await,
-            Until::Settled => self.settle().await,
+            Until::DeadLetter { link, reason } => self.expect_dead_letter(link, reason, wait.within).await,
+            Until::Settled => self.settle(wait.within).await,
         }
     }
 
@@ -232,7 +236,7 @@ impl<'a> Player<'a> {
     }
 
     /// Waits until nothing is under way.
-    async fn settle(&self) -> Result<(), PlayError> {
+    async fn settle(&self, within: Duration) -> Result<(), PlayError> {
         let rest = async {
             loop {
                 let before = self.ear.len();
@@ -247,8 +251,8 @@ impl<'a> Player<'a> {
                 }
             }
         };
-        let late = |_| PlayError::Late { what: "the end of everything under way".to_owned(), within: REST_WITHIN };
-        tokio::time::timeout(REST_WITHIN, rest).await.map_err(late)?
+        let late = |_| PlayError::Late { what: "the end of everything under way".to_owned(), within };
+        tokio::time::timeout(within, rest).await.map_err(late)?
     }
 
     /// Says something about a link that changes nothing, and waits until relink has said so: everything that was sent
@@ -265,18 +269,27 @@ impl<'a> Player<'a> {
         self.ear.wait("relink's word on a question", REST_WITHIN, answered).await
     }
 
-    async fn expect_dead_letter(&self, link: &str, reason: &str) -> Result<(), PlayError> {
+    async fn expect_dead_letter(&self, link: &str, reason: &str, within: Duration) -> Result<(), PlayError> {
         let id = self.id(link)?.to_string();
-        self.settle().await?;
-        let listed = self.relink.get("/v1/dead-letters?limit=1000").await?;
-        let letters = listed["dead_letters"].as_array().cloned().unwrap_or_default();
-        let fits = |letter: &Value| {
-            letter["reason"] == reason && letter["subject"].as_str().is_some_and(|subject| subject.ends_with(&id))
-        };
-        if letters.iter().any(fits) {
-            return Ok(());
+        self.settle(within).await?;
+        let is_of_link = |letter: &Value| letter["subject"].as_str().is_some_and(|subject| subject.ends_with(&id));
+        let (mut after, mut others) = (0, Vec::new());
+        loop {
+            let listed = self.relink.get(&format!("/v1/dead-letters?limit={LETTERS}&after={after}")).await?;
+            let letters = listed["dead_letters"].as_array().cloned().unwrap_or_default();
+            for letter in letters.into_iter().filter(is_of_link) {
+                if letter["reason"] == reason {
+                    return Ok(());
+                }
+                others.push(letter["reason"].to_string());
+            }
+            match listed["next"].as_u64() {
+                Some(next) => after = next,
+                None => break,
+            }
         }
-        Err(PlayError::Unexpected(format!("there is no dead letter `{reason}` of `{link}`, only {}", listed)))
+        let problem = format!("there is no dead letter `{reason}` of `{link}`, only [{}]", others.join(", "));
+        Err(PlayError::Unexpected(problem))
     }
 
     // --- judging ---
@@ -286,7 +299,7 @@ impl<'a> Player<'a> {
     }
 
     async fn judge(&self, expected: &Expectation, at_the_end: bool) -> Result<(), PlayError> {
-        self.settle().await?;
+        self.settle(REST_WITHIN).await?;
         let mut wrong = Vec::new();
         let mut compare = |what: &str, found: String, wanted: String| {
             if found != wanted {

@@ -121,7 +121,7 @@ impl Setup {
         let setup = Self {
             data_delay: fields.span("data_delay")?,
             webhook_retry_step: fields.span("webhook_retry_step")?,
-            logins_until_invalid: u32::try_from(fields.count("logins_until_invalid", 0)?).ok().filter(|&n| n > 0),
+            logins_until_invalid: read_logins(&mut fields)?,
             payload_shape: fields.word("payload_shape")?,
             schedule: fields.switch("schedule", false)?,
         };
@@ -139,6 +139,14 @@ impl Setup {
             ..config
         }
     }
+}
+
+fn read_logins(fields: &mut Fields<'_>) -> Result<Option<u32>, ScenarioError> {
+    if !fields.has("logins_until_invalid") {
+        return Ok(None);
+    }
+    let count = u32::try_from(fields.count("logins_until_invalid", 0)?).ok().filter(|&count| count > 0);
+    count.map(Some).ok_or_else(|| fields.error("`logins_until_invalid` must be a number, 1 or more"))
 }
 
 fn read_part(name: String, mut fields: Fields<'_>) -> Result<Part, ScenarioError> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::sandbox::{AccessMode, LinkStatus, Login, PayloadShape, RefreshOutcome, RefreshRate, WebhookFault};
 
-/// The body of a 404 means the same for every link of a story, so links have names in it.
+/// What the file calls a link. Its id is not known before the stage is set, or before the story registers it.
 pub(super) type Name = String;
 
 /// A link of the story.
@@ -124,7 +124,7 @@ pub(super) enum UserDeed {
     Succeeds { link: Name, unheard: bool },
     Mistypes { link: Name },
     ClosesWidget { link: Name, unheard: bool },
-    RenewsConsent { link: Name },
+    RenewsConsent { link: Name, unheard: bool },
 }
 
 #[derive(Clone, Debug)]
