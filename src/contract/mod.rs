@@ -5,7 +5,7 @@
 //!
 //! - `input`: what may be published to relink
 //! - `record`: a link's whole state: the body of `link.state.<link>`, and what the store keeps
-//! - `output`: notices, jobs, refusals, marks and fences
+//! - `notice`: what subscribers are told; `output`: jobs, refusals, marks and fences
 //! - `incident`: what operations is told of an institution
 //! - `words`: the vocabulary they share
 //!
@@ -13,6 +13,7 @@
 
 mod incident;
 pub mod input;
+mod notice;
 mod output;
 mod record;
 mod rfc3339;
@@ -22,10 +23,8 @@ pub use incident::{IncidentBecause, IncidentBody, IncidentNews, institution_toke
 pub use input::{
     ApiError, Command, CommandName, InputKind, LastError, NotAnInputKind, Observation, Outcome, Source, Webhook, Widget,
 };
-pub use output::{
-    Address, Because, Fence, GapSpan, JobBody, JobName, Mark, News, NoticeBody, NoticeName, Origin, OriginKind,
-    RefusedBody,
-};
+pub use notice::{GapSpan, News, NoticeBody, NoticeName, Renewal};
+pub use output::{Address, Because, Fence, JobBody, JobName, Mark, Origin, OriginKind, RefusedBody};
 pub use record::{BadRecord, Record};
 pub use words::{
     AccessModeWord, Action, At, AttemptWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,

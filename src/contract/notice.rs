@@ -1,0 +1,283 @@
+//! What relink tells subscribers: the body of a notice, by its type.
+//!
+//! Never in here: a secret, a widget token, an MFA session, or anything Belvo read from the user's accounts.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::output::Because;
+use super::words::{
+    Action, At, AttemptWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
+};
+use crate::link::{Cause, Episode, Gap, Link, Notice, Step};
+
+/// The kinds of notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoticeName {
+    /// Prompt the user, once per episode.
+    UpdateRequired,
+    /// Remind the user.
+    Reminder,
+    /// The user is repairing the link.
+    UpdateStarted,
+    /// The attempt failed; the link is as broken as before. No new prompt follows.
+    UpdateFailed,
+    /// The link works again.
+    Recovered,
+    /// History was missed and is to be fetched.
+    RefreshDue,
+    /// Data is at Belvo and can be read.
+    DataAvailable,
+    /// The gap is closed.
+    Refreshed,
+    /// The consent ends soon.
+    ConsentExpiring,
+    /// Data should have come and did not.
+    Silent,
+    /// The link is gone.
+    Removed,
+}
+
+impl NoticeName {
+    /// Every kind of notice.
+    pub const ALL: [Self; 11] = [
+        Self::UpdateRequired,
+        Self::Reminder,
+        Self::UpdateStarted,
+        Self::UpdateFailed,
+        Self::Recovered,
+        Self::RefreshDue,
+        Self::DataAvailable,
+        Self::Refreshed,
+        Self::ConsentExpiring,
+        Self::Silent,
+        Self::Removed,
+    ];
+
+    /// The token in the subject.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UpdateRequired => "update_required",
+            Self::Reminder => "reminder",
+            Self::UpdateStarted => "update_started",
+            Self::UpdateFailed => "update_failed",
+            Self::Recovered => "recovered",
+            Self::RefreshDue => "refresh_due",
+            Self::DataAvailable => "data_available",
+            Self::Refreshed => "refreshed",
+            Self::ConsentExpiring => "consent_expiring",
+            Self::Silent => "silent",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// A span without data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GapSpan {
+    /// The last proven data before it; `null` if none was ever seen.
+    pub from: Option<At>,
+    /// The recovery.
+    pub to: At,
+}
+
+impl From<Gap> for GapSpan {
+    fn from(gap: Gap) -> Self {
+        Self { from: gap.from.map(At), to: At(gap.to) }
+    }
+}
+
+/// Body of `link.notice.<type>.<link>`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Notice")]
+pub struct NoticeBody {
+    /// What to tell.
+    #[serde(flatten)]
+    pub news: News,
+    /// Belvo's link id.
+    pub link_id: String,
+    /// The customer's own id for it.
+    pub external_id: Option<String>,
+    /// Belvo's name of the institution.
+    pub institution: Option<String>,
+    /// The link's state after the transition.
+    pub state: StateWord,
+    /// The outage it belongs to, if it belongs to one.
+    pub episode: Option<EpisodeSummary>,
+    /// What a renewal link is made of, where the user has to renew the consent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<Renewal>,
+    /// Why this was sent.
+    pub because: Because,
+}
+
+/// What, beside link and institution, the address of Belvo's portal is made of when a consent is to be renewed (guide:
+/// My Belvo Portal; `action=renew`). Belvo says it once, in the webhook; here it is whenever it is needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Renewal {
+    /// Belvo's id of the consent.
+    pub consent_id: Option<String>,
+    /// The institution's name for people.
+    pub institution_display_name: Option<String>,
+    /// Address of the institution's logo.
+    pub institution_icon_logo: Option<String>,
+}
+
+/// What a notice tells, by its `type`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum News {
+    /// Prompt the user, once per episode.
+    UpdateRequired {
+        /// What the user has to do.
+        action: Action,
+    },
+    /// Remind the user.
+    Reminder {
+        /// What the user has to do.
+        action: Action,
+        /// Which reminder of the episode, from 1.
+        number: u32,
+    },
+    /// The user is repairing the link.
+    UpdateStarted,
+    /// The attempt failed; the link is as broken as before. No new prompt follows.
+    UpdateFailed {
+        /// What the user still has to do.
+        action: Action,
+        /// How the attempt ended.
+        attempt: AttemptWord,
+    },
+    /// The link works again.
+    Recovered {
+        /// What makes us say so.
+        proof: ProofWord,
+    },
+    /// History was missed and is to be fetched.
+    RefreshDue {
+        /// What was missed.
+        gap: GapSpan,
+        /// Who fetches it into Belvo.
+        by: RefreshByWord,
+    },
+    /// Data is at Belvo and can be read.
+    DataAvailable {
+        /// The resource, such as `TRANSACTIONS`.
+        resource: String,
+        /// What kind of arrival.
+        kind: DataKindWord,
+        /// How many items Belvo counted, if it did.
+        items_count: Option<u64>,
+    },
+    /// The gap is closed.
+    Refreshed {
+        /// What had been missed.
+        gap: GapSpan,
+        /// The resources that came.
+        arrived: Vec<String>,
+        /// The resources that are fetched for this link and did not come: nothing new in them, or a failure.
+        missing: Vec<String>,
+    },
+    /// The consent ends soon.
+    ConsentExpiring {
+        /// What the user has to do.
+        action: Action,
+        /// When it ends, if Belvo said.
+        due_at: Option<At>,
+    },
+    /// Data should have come and did not.
+    Silent {
+        /// The last proven data.
+        since: Option<At>,
+    },
+    /// The link is gone.
+    Removed {
+        /// Why.
+        why: RemovalWord,
+    },
+}
+
+impl NoticeBody {
+    /// The body of a notice that `step` emitted.
+    pub fn of(step: &Step, notice: &Notice, episode: Option<&Episode>, because: Because) -> Self {
+        let link = &step.link;
+        Self {
+            news: News::of(notice, episode),
+            link_id: link.id.to_string(),
+            external_id: link.profile.external_id.clone(),
+            institution: link.profile.institution.clone(),
+            state: link.state.name().into(),
+            episode: episode.map(|episode| EpisodeSummary::of(&link.id, episode)),
+            renewal: Renewal::of(link, notice, episode),
+            because,
+        }
+    }
+}
+
+impl Renewal {
+    fn of(link: &Link, notice: &Notice, episode: Option<&Episode>) -> Option<Self> {
+        let asks_for_it = match notice {
+            Notice::ConsentExpiring { .. } => true,
+            Notice::UpdateRequired | Notice::Reminder { .. } | Notice::UpdateFailed { .. } => {
+                episode.is_some_and(|episode| episode.cause == Cause::ConsentEnded)
+            }
+            Notice::UpdateStarted
+            | Notice::Recovered { .. }
+            | Notice::RefreshDue { .. }
+            | Notice::DataAvailable(_)
+            | Notice::Refreshed { .. }
+            | Notice::Silent { .. }
+            | Notice::Removed { .. } => false,
+        };
+        let consent = link.profile.consent.as_ref().filter(|_| asks_for_it)?;
+        Some(Self {
+            consent_id: consent.id.clone(),
+            institution_display_name: consent.institution_display_name.clone(),
+            institution_icon_logo: consent.institution_icon_logo.clone(),
+        })
+    }
+}
+
+impl News {
+    fn of(notice: &Notice, episode: Option<&Episode>) -> Self {
+        let action = episode.map_or(Action::None, |episode| episode.cause.into());
+        match notice {
+            Notice::UpdateRequired => Self::UpdateRequired { action },
+            Notice::Reminder { number } => Self::Reminder { action, number: *number },
+            Notice::UpdateStarted => Self::UpdateStarted,
+            Notice::UpdateFailed { after } => Self::UpdateFailed { action, attempt: (*after).into() },
+            Notice::Recovered { proof } => Self::Recovered { proof: (*proof).into() },
+            Notice::RefreshDue { gap, by } => Self::RefreshDue { gap: (*gap).into(), by: (*by).into() },
+            Notice::DataAvailable(data) => Self::DataAvailable {
+                resource: data.resource.clone(),
+                kind: data.kind.into(),
+                items_count: data.items_count,
+            },
+            Notice::Refreshed { gap, arrived, missing } => {
+                Self::Refreshed { gap: (*gap).into(), arrived: arrived.clone(), missing: missing.clone() }
+            }
+            Notice::ConsentExpiring { due_at } => {
+                Self::ConsentExpiring { action: Action::RenewConsent, due_at: due_at.map(At) }
+            }
+            Notice::Silent { since } => Self::Silent { since: since.map(At) },
+            Notice::Removed { why } => Self::Removed { why: (*why).into() },
+        }
+    }
+
+    /// Its name.
+    pub const fn name(&self) -> NoticeName {
+        match self {
+            Self::UpdateRequired { .. } => NoticeName::UpdateRequired,
+            Self::Reminder { .. } => NoticeName::Reminder,
+            Self::UpdateStarted => NoticeName::UpdateStarted,
+            Self::UpdateFailed { .. } => NoticeName::UpdateFailed,
+            Self::Recovered { .. } => NoticeName::Recovered,
+            Self::RefreshDue { .. } => NoticeName::RefreshDue,
+            Self::DataAvailable { .. } => NoticeName::DataAvailable,
+            Self::Refreshed { .. } => NoticeName::Refreshed,
+            Self::ConsentExpiring { .. } => NoticeName::ConsentExpiring,
+            Self::Silent { .. } => NoticeName::Silent,
+            Self::Removed { .. } => NoticeName::Removed,
+        }
+    }
+}
