@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::format::{
     self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, INCIDENT_PREFIX, MARK_PREFIX, POSITION_KEY, StoredLink,
@@ -19,6 +20,10 @@ use super::tree::{collect_page, decode_incident, decode_mark, edits_of, page_sta
 use super::{Changes, Page, Position, Query, Store, StoreError};
 use crate::contract::{IncidentBody, Mark};
 use crate::link::{LinkId, StateName, Timestamp};
+
+/// How often, and how long, a directory that somebody holds is waited for: a second.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A store in a directory.
 #[derive(Clone, Debug)]
@@ -44,7 +49,7 @@ impl SledStore {
     /// [`StoreError::FutureFormat`] if a newer relink wrote it (that is never set aside), [`StoreError::Disk`] if not even an empty store can be
     /// created, or another process has this one open.
     pub fn open(directory: &Path, cache_bytes: u64) -> Result<Opened, StoreError> {
-        let problem = match Self::try_open(directory, cache_bytes) {
+        let problem = match Self::open_unlocked(directory, cache_bytes) {
             Ok(store) => return Ok(Opened { store, quarantined: None }),
             Err(error @ StoreError::FutureFormat { .. }) => return Err(error),
             Err(error) if is_locked(&error) => {
@@ -58,6 +63,17 @@ impl SledStore {
         let aside = Self::set_aside(directory)?;
         let store = Self::try_open(directory, cache_bytes)?;
         Ok(Opened { store, quarantined: Some((aside, problem)) })
+    }
+
+    /// Opens it once nobody holds it: sled's threads give a store that was dropped back some moments later.
+    fn open_unlocked(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        for _ in 0..LOCK_TRIES {
+            match Self::try_open(directory, cache_bytes) {
+                Err(error) if is_locked(&error) => std::thread::sleep(LOCK_PAUSE),
+                opened => return opened,
+            }
+        }
+        Self::try_open(directory, cache_bytes)
     }
 
     /// Moves a store's directory out of the way. The store must not be open.
