@@ -44,10 +44,9 @@ impl Draft<'_> {
         if unsettled.is_none() && !breakage.during_update {
             return Ok(self.open(breakage));
         }
-        let answer_wait = settings.verify_wait * settings.verify_attempts_max;
         let until = match unsettled {
             Some(settled_at) if !settings.can_verify => settled_at,
-            Some(_) | None => self.now.after(answer_wait),
+            Some(_) | None => self.now.after(self.policy.answer_wait()),
         };
         Ok(self.doubt(suspicion, breakage, until))
     }

@@ -146,6 +146,11 @@ impl Policy {
         self.0.can_verify
     }
 
+    /// How long a question to Belvo may go unanswered in all, asked again as often as it may be.
+    pub(super) fn answer_wait(&self) -> Duration {
+        self.0.verify_wait * self.0.verify_attempts_max
+    }
+
     pub(super) fn reminders(&self) -> &[Duration] {
         &self.0.reminders
     }

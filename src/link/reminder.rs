@@ -33,10 +33,8 @@ impl Link {
     /// When a reminder, or the login before it, is due.
     pub(super) fn reminder_deadline(&self, episode: &Episode, policy: &Policy) -> Option<Timestamp> {
         let due_at = self.reminder_due_at(episode)?;
-        let settings = policy.settings();
-        let answered_by = |tried_at: Timestamp| tried_at.after(settings.verify_wait * settings.verify_attempts_max);
         let tried_at = episode.tried_at.filter(|_| !self.tries_a_login(episode, policy));
-        Some(tried_at.map_or(due_at, |tried_at| due_at.max(answered_by(tried_at))))
+        Some(tried_at.map_or(due_at, |tried_at| due_at.max(tried_at.after(policy.answer_wait()))))
     }
 
     fn reminder_due_at(&self, episode: &Episode) -> Option<Timestamp> {

@@ -39,11 +39,14 @@ impl Draft<'_> {
     /// The end of a working link's consent has moved; where the message does not say to when, Belvo is asked, or the date
     /// that was known is no longer counted on.
     pub(super) fn move_consent_end(&mut self, state: State) -> Next {
-        if !self.consent_moved && !self.policy.can_verify() {
-            self.link.profile.consent.get_or_insert_default().due = Due::Unknown;
+        if self.consent_moved {
             return Ok(state);
         }
-        if self.consent_moved { Ok(state) } else { self.ask_or(state, Refusal::AlreadyKnown) }
+        if self.policy.can_verify() {
+            return self.ask_or(state, Refusal::AlreadyKnown);
+        }
+        self.link.profile.consent.get_or_insert_default().due = Due::Unknown;
+        Ok(state)
     }
 
     /// On a link whose consent has ended the same message says that it was renewed.
@@ -126,12 +129,8 @@ impl Draft<'_> {
             return self.announce_consent_end(State::Valid { suspicion });
         }
         self.link.profile.consent.get_or_insert_default().passed = Some(due_at);
-        let settings = self.policy.settings();
-        let wait = if settings.can_verify {
-            settings.verify_wait * settings.verify_attempts_max
-        } else {
-            settings.settle_window
-        };
+        let wait =
+            if self.policy.can_verify() { self.policy.answer_wait() } else { self.policy.settings().settle_window };
         Ok(self.doubt(suspicion, &Breakage::of(Cause::ConsentEnded), self.now.after(wait)))
     }
 

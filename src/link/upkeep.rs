@@ -100,8 +100,7 @@ impl Draft<'_> {
     fn pass_quiet_deadline(&mut self) {
         match self.link.quiet {
             Quiet::Listening if self.policy.can_verify() => {
-                let settings = self.policy.settings();
-                let until = self.now.after(settings.verify_wait * settings.verify_attempts_max);
+                let until = self.now.after(self.policy.answer_wait());
                 self.link.quiet = Quiet::Probed { until };
                 self.ask_belvo();
             }
