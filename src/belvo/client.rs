@@ -197,18 +197,7 @@ impl Client {
     /// [`CallError`]; that Belvo does not know the link is no error.
     pub async fn get_link(&self, link: &LinkId) -> Result<LinkRead, CallError> {
         let call = Call { method: Method::GET, path: format!("/api/links/{link}/"), link: Some(link) };
-        let answer = self.ask(&call, |request| self.with_keys(request)).await?;
-        if answer.status.is_success() {
-            return match answer.body {
-                Value::Object(resource) => Ok(LinkRead::Found(resource)),
-                _other => Err(call.failed("the answer is no link resource")),
-            };
-        }
-        let refused = Refused::of(&call, answer)?;
-        match &refused.meaning {
-            Meaning::Event(input) if input.event == Event::MissingReported => Ok(LinkRead::Missing),
-            Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::Unknown { .. } => Err(refused.into()),
-        }
+        Ok(self.read_one(&call).await?.map_or(LinkRead::Missing, LinkRead::Found))
     }
 
     /// `GET /api/consents/{id}/`: the consent behind `link`, without the fields that name a person; `None` if Belvo does
@@ -219,16 +208,24 @@ impl Client {
     pub async fn get_consent(&self, link: &LinkId, id: &str) -> Result<Option<Map<String, Value>>, CallError> {
         let Ok(id) = Uuid::try_parse(id) else { return Ok(None) };
         let call = Call { method: Method::GET, path: format!("{CONSENTS}{id}/"), link: Some(link) };
-        let answer = self.ask(&call, |request| self.with_keys(request)).await?;
-        if answer.status.is_success() {
-            let Value::Object(mut consent) = answer.body else {
-                return Err(call.failed("the answer is no consent"));
-            };
-            // This call has no `fields`: it gives the name and the document number of the user too.
-            keep(CONSENT_FIELDS, &mut consent);
-            return Ok(Some(consent));
+        let mut consent = self.read_one(&call).await?;
+        // This call has no `fields`: it gives the name and the document number of the user too.
+        if let Some(consent) = &mut consent {
+            keep(CONSENT_FIELDS, consent);
         }
-        let refused = Refused::of(&call, answer)?;
+        Ok(consent)
+    }
+
+    /// Reads one resource; `None` if Belvo does not know it.
+    async fn read_one(&self, call: &Call<'_>) -> Result<Option<Map<String, Value>>, CallError> {
+        let answer = self.ask(call, |request| self.with_keys(request)).await?;
+        if answer.status.is_success() {
+            return match answer.body {
+                Value::Object(resource) => Ok(Some(resource)),
+                _other => Err(call.failed("the answer is no resource")),
+            };
+        }
+        let refused = Refused::of(call, answer)?;
         match &refused.meaning {
             Meaning::Event(input) if input.event == Event::MissingReported => Ok(None),
             Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::Unknown { .. } => Err(refused.into()),

@@ -128,7 +128,10 @@ impl Draft<'_> {
             Status::Valid if claimed || episode.is_ended_by(seen) => {
                 return Ok(self.recover(&episode, Proof::Observed, Some(seen)));
             }
-            Status::Valid => return self.find_unrepaired(episode.clone(), phase, seen.observed_at, episode.cause),
+            Status::Valid => {
+                let cause = episode.cause;
+                return self.find_unrepaired(episode, phase, seen.observed_at, cause);
+            }
             Status::Invalid => self.cause_of_invalid(),
             Status::TokenRequired => Cause::Token,
         };
