@@ -92,6 +92,12 @@ pub struct Record {
     /// Belvo was asked then and has not answered yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_asked_at: Option<At>,
+    /// Somebody said then that it was repaired although no outage was known: a report of it may be late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_at: Option<At>,
+    /// Its user holds a widget token until then that no attempt in `update` accounts for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub widget_until: Option<At>,
     /// Facts taken in lately, by which a repeat is recognised. For relink's own use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<SeenRecord>,
@@ -168,6 +174,8 @@ impl Record {
             muted: link.muted,
             snoozed_until: link.snoozed_until.map(At),
             verify_asked_at: link.verify_asked_at.map(At),
+            claimed_at: link.claimed_at.map(At),
+            widget_until: link.widget_until.map(At),
             recent: link.recent.iter().map(SeenRecord::of).collect(),
             because,
             sent,
@@ -237,6 +245,8 @@ impl Record {
             muted: self.muted,
             snoozed_until: self.snoozed_until.map(|at| at.0),
             verify_asked_at: self.verify_asked_at.map(|at| at.0),
+            claimed_at: self.claimed_at.map(|at| at.0),
+            widget_until: self.widget_until.map(|at| at.0),
             recent: self.recent.iter().map(SeenRecord::parse).collect::<Result<_, _>>()?,
         })
     }
@@ -256,7 +266,7 @@ impl Record {
                 State::Updating {
                     episode: episode()?,
                     fallback: update.parse_fallback()?,
-                    phase: update.parse_phase()?,
+                    phase: update.parse_phase(self.since)?,
                 }
             }
             StateWord::Removed => State::Removed,

@@ -66,9 +66,22 @@ impl<'a> Draft<'a> {
             self.link.since = now;
         }
         self.link.state = state;
+        self.link.claimed_at = self.link.claimed_at.filter(|_| self.settles_at().is_some_and(|at| now < at));
+        self.link.widget_until = self.widget_until();
         self.link.version += 1;
         self.link.updated_at = now;
         Step { link: self.link, from, at: now, effects: self.effects }
+    }
+
+    /// Until when the user holds a widget token that no attempt accounts for; none if it has expired.
+    pub(super) fn widget_until(&self) -> Option<Timestamp> {
+        self.link.widget_until.filter(|&until| self.now < until)
+    }
+
+    /// When the settle window ends that began with the last recovery or claim, whether or not it has ended.
+    pub(super) fn settles_at(&self) -> Option<Timestamp> {
+        let window = self.policy.settings().settle_window;
+        self.link.recovered_at.max(self.link.claimed_at).map(|at| at.after(window))
     }
 
     pub(super) fn tell(&mut self, notice: Notice, episode: Option<&Episode>) {

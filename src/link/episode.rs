@@ -19,6 +19,8 @@ pub struct Episode {
     pub reminders_count: u32,
     /// When the next one is due. `None`: the ladder has no more steps.
     pub next_reminder_at: Option<Timestamp>,
+    /// Failed attempts put the next reminder off, but never beyond this. `None`: none has yet.
+    pub remind_by: Option<Timestamp>,
     /// When we last tried a login of our own before a reminder.
     pub tried_at: Option<Timestamp>,
     /// How many times the user has tried to repair it.
@@ -33,7 +35,8 @@ pub struct Episode {
 pub enum Prompt {
     /// It went out.
     Sent,
-    /// The link was muted; it goes out when an operator unmutes it.
+    /// The link was muted, or its user was in the widget already when the outage became known. It goes out when an operator
+    /// unmutes the link, or that attempt fails.
     Held,
     /// The institution has an incident; it goes out if the link is still broken when that is over.
     Waiting {
@@ -57,6 +60,7 @@ impl Episode {
             prompt,
             reminders_count: 0,
             next_reminder_at,
+            remind_by: None,
             tried_at: None,
             attempts_count: 0,
             arrived: Vec::new(),
@@ -66,16 +70,27 @@ impl Episode {
     /// Counts a reminder and climbs the ladder. Steps count from the opening; one already past is not sent in a burst.
     pub(super) fn climb(&mut self, now: Timestamp, policy: &Policy) {
         self.reminders_count += 1;
+        self.remind_by = None;
         self.next_reminder_at = policy
             .reminders()
             .get(self.reminders_count as usize)
             .map(|&step| self.opened_at.after(step).max(now.after(policy.reminder_pause())));
     }
 
-    /// After a failed attempt, or an unmute, the user is left alone for a while: a reminder at once would feel like a
-    /// second prompt.
+    /// The user has just been told, or an operator has unmuted the link: a reminder at once would feel like a second
+    /// prompt.
     pub(super) fn pause_reminders(&mut self, now: Timestamp, policy: &Policy) {
+        self.remind_by = None;
         self.next_reminder_at = self.next_reminder_at.map(|at| at.max(now.after(policy.reminder_pause())));
+    }
+
+    /// After a failed attempt the user is left alone for a while. Attempts that follow one another, such as tokens that a
+    /// mail scanner mints, put a reminder off by one pause in all: they must not silence it for ever.
+    pub(super) fn postpone_reminder(&mut self, now: Timestamp, policy: &Policy) {
+        let Some(next) = self.next_reminder_at else { return };
+        let pause = policy.reminder_pause();
+        let latest = *self.remind_by.get_or_insert(next.after(pause));
+        self.next_reminder_at = Some(next.max(now.after(pause)).min(latest));
     }
 
     /// How often the user has been told, reminders included.

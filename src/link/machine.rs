@@ -59,9 +59,9 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (S::Unconfirmed, E::ConsentEnding) => draft.confirm_by_consent(),
         (S::Unconfirmed, E::ConsentChanged) => draft.ask(S::Unconfirmed),
         (S::Unconfirmed, E::ConsentObserved(seen)) => draft.hear_of_consent(*seen),
-        (S::Unconfirmed, E::UpdateStarted { .. }) => draft.ask(S::Unconfirmed),
+        (state @ S::Unconfirmed, E::UpdateStarted { until }) => draft.enter_widget(state, *until),
         (S::Unconfirmed, E::UpdateClaimed) => draft.claim_creation(),
-        (S::Unconfirmed, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
+        (state @ S::Unconfirmed, E::UpdateAbandoned) => draft.leave_widget(state),
         (S::Unconfirmed, E::Observed(seen)) => draft.observe_unconfirmed(seen),
         (S::Unconfirmed, E::DataArrived(data)) => draft.confirm_by_data(data),
         (S::Unconfirmed, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
@@ -75,11 +75,11 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (state @ S::Valid { .. }, E::ConsentEnding) => draft.announce_consent_end(state),
         (state @ S::Valid { .. }, E::ConsentChanged) => draft.move_consent_end(state),
         (S::Valid { suspicion }, E::ConsentObserved(seen)) => draft.observe_consent_while_valid(suspicion, *seen),
-        (state @ S::Valid { .. }, E::UpdateStarted { .. }) => draft.ask_or(state, Refusal::NotBroken),
-        (S::Valid { .. }, E::UpdateClaimed) => Err(Refusal::NotBroken),
-        (S::Valid { .. }, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
+        (state @ S::Valid { .. }, E::UpdateStarted { until }) => draft.enter_widget(state, *until),
+        (S::Valid { suspicion }, E::UpdateClaimed) => draft.claim_while_valid(suspicion),
+        (state @ S::Valid { .. }, E::UpdateAbandoned) => draft.leave_widget(state),
         (S::Valid { suspicion }, E::Observed(seen)) => draft.observe_valid(suspicion, seen),
-        (S::Valid { .. }, E::DataArrived(data)) => draft.take_data(data),
+        (S::Valid { suspicion }, E::DataArrived(data)) => draft.take_data(suspicion, data),
         (state @ S::Valid { .. }, E::RefreshAccepted) => draft.note_refresh_accepted(state),
         (state @ S::Valid { .. }, E::QuotaReached { of_refresh }) => draft.note_quota(state, *of_refresh),
         (S::Valid { suspicion }, E::DeadlinePassed) => draft.pass_valid_deadline(suspicion),
@@ -123,16 +123,20 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         }
         (S::Updating { .. }, E::ConsentEnding) => Err(Refusal::AlreadyKnown),
         (state @ S::Updating { .. }, E::ConsentChanged) => draft.claim_renewal(state),
-        (S::Updating { episode, phase, .. }, E::ConsentObserved(seen)) => {
-            draft.observe_consent_while_updating(episode, phase, *seen)
+        (S::Updating { episode, fallback, phase }, E::ConsentObserved(seen)) => {
+            draft.observe_consent_while_updating(episode, fallback, phase, *seen)
         }
         (S::Updating { episode, fallback, phase }, E::UpdateStarted { until }) => {
             draft.restart_update(episode, fallback, phase, *until)
         }
         (S::Updating { episode, fallback, phase }, E::UpdateClaimed) => draft.claim_update(episode, fallback, phase),
         (S::Updating { episode, fallback, phase }, E::UpdateAbandoned) => draft.abandon(episode, fallback, phase),
-        (S::Updating { episode, phase, .. }, E::Observed(seen)) => draft.observe_update(episode, phase, seen),
-        (S::Updating { episode, .. }, E::DataArrived(data)) => draft.recover_by_data(episode, data),
+        (S::Updating { episode, fallback, phase }, E::Observed(seen)) => {
+            draft.observe_update(episode, fallback, phase, seen)
+        }
+        (S::Updating { episode, fallback, phase }, E::DataArrived(data)) => {
+            draft.take_data_while_updating(episode, fallback, phase, data)
+        }
         (S::Updating { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
         (state @ S::Updating { .. }, E::QuotaReached { of_refresh }) => draft.note_quota(state, *of_refresh),
         (S::Updating { episode, fallback, phase }, E::DeadlinePassed) => {

@@ -58,6 +58,8 @@ impl Draft<'_> {
     fn remove(&mut self, state: &State, why: Removal) -> State {
         self.link.refresh = None;
         self.link.verify_asked_at = None;
+        self.link.claimed_at = None;
+        self.link.widget_until = None;
         self.link.quiet = Quiet::Listening;
         self.tell(Notice::Removed { why }, state.episode());
         State::Removed

@@ -5,7 +5,8 @@
 
 use super::draft::{Draft, Next};
 use super::{
-    Breakage, Cause, ConsentObservation, ConsentStatus, Due, Episode, Notice, Phase, Proof, Refusal, State, Suspicion,
+    Breakage, Cause, ConsentObservation, ConsentStatus, Due, Episode, Fallback, Notice, Phase, Proof, Refusal, State,
+    Suspicion,
 };
 
 impl Draft<'_> {
@@ -69,7 +70,9 @@ impl Draft<'_> {
         seen: ConsentObservation,
     ) -> Next {
         match (seen.status, suspicion) {
-            (ConsentStatus::Ended, _) if self.link.recovered_at.is_some_and(|at| seen.observed_at < at) => {
+            (ConsentStatus::Ended, _)
+                if self.link.recovered_at.max(self.link.claimed_at).is_some_and(|at| seen.observed_at < at) =>
+            {
                 Err(Refusal::Stale)
             }
             (ConsentStatus::Ended, _) => Ok(self.open(&Breakage::of(Cause::ConsentEnded))),
@@ -101,6 +104,7 @@ impl Draft<'_> {
     pub(super) fn observe_consent_while_updating(
         &mut self,
         episode: Episode,
+        fallback: Fallback,
         phase: Phase,
         seen: ConsentObservation,
     ) -> Next {
@@ -109,7 +113,9 @@ impl Draft<'_> {
                 Ok(self.recover(&episode, Proof::Observed, None))
             }
             ConsentStatus::Authorised => Err(Refusal::AlreadyKnown),
-            ConsentStatus::Ended => self.find_unrepaired(episode, phase, seen.observed_at, Cause::ConsentEnded),
+            ConsentStatus::Ended => {
+                self.find_unrepaired(episode, fallback, phase, seen.observed_at, Cause::ConsentEnded)
+            }
         }
     }
 

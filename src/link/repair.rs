@@ -1,20 +1,38 @@
 //! An attempt to repair: with the user, then with Belvo, and always to an end.
 
-use super::breaking::fallback_of;
+use super::breaking::{broken, fallback_of};
 use super::draft::{Draft, Next};
+use super::refresh::with_arrival;
+use super::upkeep::shows_access;
 use super::{
-    Attempt, Breakage, Cause, Episode, Fallback, Notice, Observation, Phase, Proof, Refusal, State, Status, Timestamp,
+    Attempt, Breakage, Cause, Data, Episode, Fallback, Notice, Observation, Phase, Proof, Refusal, State, Status,
+    Timestamp,
 };
 
 impl Draft<'_> {
     pub(super) fn start_update(&mut self, state: State, until: Timestamp) -> Next {
         let Some(episode) = state.episode() else { return Err(Refusal::NotBroken) };
-        let episode = Episode { attempts_count: episode.attempts_count + 1, ..episode.clone() };
-        self.tell(Notice::UpdateStarted, Some(&episode));
-        let phase = Phase::WithUser { until: self.cap(until) };
-        Ok(State::Updating { fallback: fallback_of(episode.cause), episode, phase })
+        Ok(self.begin_attempt(episode.clone(), self.cap(until)))
     }
 
+    /// The user is in the widget until `until`.
+    pub(super) fn begin_attempt(&mut self, episode: Episode, until: Timestamp) -> State {
+        let episode = Episode { attempts_count: episode.attempts_count + 1, ..episode };
+        self.link.widget_until = None;
+        self.tell(Notice::UpdateStarted, Some(&episode));
+        let phase = Phase::WithUser { started_at: self.now, until };
+        State::Updating { fallback: fallback_of(episode.cause), episode, phase }
+    }
+
+    /// No outage is known, and the user is in the widget all the same: its report may be late. Belvo is asked, and the
+    /// user's presence is remembered for as long as the token lives.
+    pub(super) fn enter_widget(&mut self, state: State, until: Timestamp) -> Next {
+        let asked = self.ask_belvo();
+        if self.note_widget(until) || asked { Ok(state) } else { Err(Refusal::AlreadyKnown) }
+    }
+
+    /// One more token while an attempt is under way. It never takes back the user's word that the repair succeeded: a
+    /// page that mints a token each time it is drawn does so right after the success, too.
     pub(super) fn restart_update(
         &mut self,
         episode: Episode,
@@ -22,14 +40,40 @@ impl Draft<'_> {
         phase: Phase,
         until: Timestamp,
     ) -> Next {
-        let until = self.cap(until);
-        let (attempts, until) = match phase {
-            Phase::WithUser { until: earlier } if earlier >= until => return Err(Refusal::AlreadyKnown),
-            Phase::WithUser { .. } => (0, until),
-            Phase::Verifying { .. } => (1, until),
+        let phase = match phase {
+            Phase::WithUser { started_at, until: earlier } => {
+                let latest = started_at.after(self.policy.settings().update_wait_max);
+                let until = until.min(latest);
+                if earlier >= until {
+                    return Err(Refusal::AlreadyKnown);
+                }
+                Phase::WithUser { started_at, until }
+            }
+            Phase::Verifying { .. } if self.note_widget(until) => phase,
+            Phase::Verifying { .. } => return Err(Refusal::AlreadyKnown),
         };
-        let episode = Episode { attempts_count: episode.attempts_count + attempts, ..episode };
-        Ok(State::Updating { episode, fallback, phase: Phase::WithUser { until } })
+        Ok(State::Updating { episode, fallback, phase })
+    }
+
+    /// Remembers until when the user holds a token that no attempt accounts for; whether that is later than known.
+    pub(super) fn note_widget(&mut self, until: Timestamp) -> bool {
+        let until = self.cap(until);
+        let is_news = until > self.now && self.widget_until().is_none_or(|known| until > known);
+        if is_news {
+            self.link.widget_until = Some(until);
+        }
+        is_news
+    }
+
+    /// The user left the widget; there was no attempt that this could end.
+    pub(super) fn leave_widget(&mut self, state: State) -> Next {
+        match self.widget_until() {
+            Some(_) => {
+                self.link.widget_until = None;
+                Ok(state)
+            }
+            None => Err(Refusal::NotUpdating),
+        }
     }
 
     /// A repair that was never announced (a PUT by the customer, a hosted widget) is a claim all the same.
@@ -40,10 +84,13 @@ impl Draft<'_> {
     }
 
     pub(super) fn claim_update(&mut self, episode: Episode, fallback: Fallback, phase: Phase) -> Next {
+        let in_widget_again = self.widget_until().is_some();
+        let attempts_count = episode.attempts_count + u32::from(in_widget_again);
+        self.link.widget_until = None;
         match phase {
-            Phase::Verifying { after: Attempt::Claimed, .. } => Err(Refusal::AlreadyKnown),
-            Phase::WithUser { .. } | Phase::Verifying { after: Attempt::Abandoned | Attempt::TimedOut, .. } => {
-                Ok(self.verify_or(Attempt::Claimed, fallback, episode))
+            Phase::Verifying { after: Attempt::Claimed, .. } if !in_widget_again => Err(Refusal::AlreadyKnown),
+            Phase::WithUser { .. } | Phase::Verifying { .. } => {
+                Ok(self.verify_or(Attempt::Claimed, fallback, Episode { attempts_count, ..episode }))
             }
         }
     }
@@ -51,7 +98,10 @@ impl Draft<'_> {
     pub(super) fn abandon(&mut self, episode: Episode, fallback: Fallback, phase: Phase) -> Next {
         match phase {
             Phase::WithUser { .. } => Ok(self.verify_or(Attempt::Abandoned, fallback, episode)),
-            Phase::Verifying { .. } => Err(Refusal::AlreadyKnown),
+            Phase::Verifying { .. } => match self.leave_widget(State::Updating { episode, fallback, phase }) {
+                Err(_) => Err(Refusal::AlreadyKnown),
+                left => left,
+            },
         }
     }
 
@@ -69,7 +119,7 @@ impl Draft<'_> {
         }
         match after {
             Attempt::Claimed => self.recover(&episode, Proof::Claimed, None),
-            Attempt::Abandoned | Attempt::TimedOut => self.fall_back(after, fallback, episode),
+            Attempt::Abandoned | Attempt::TimedOut => self.fall_back(after, episode),
         }
     }
 
@@ -80,18 +130,23 @@ impl Draft<'_> {
         State::Updating { episode, fallback, phase: Phase::Verifying { after, asked_count, until } }
     }
 
-    /// Back to what was broken: the same episode, and no new prompt.
-    fn fall_back(&mut self, after: Attempt, fallback: Fallback, mut episode: Episode) -> State {
-        episode.pause_reminders(self.now, self.policy);
+    /// Back to the broken state: the same episode, and no new prompt, unless its one prompt was held back for the attempt.
+    /// A reminder that was put off for earlier attempts is not put off for ever. A user who has opened the widget again
+    /// meanwhile begins the next attempt.
+    fn fall_back(&mut self, after: Attempt, mut episode: Episode) -> State {
+        episode.postpone_reminder(self.now, self.policy);
         episode.arrived.clear();
         self.link.verify_asked_at = None;
         self.tell(Notice::UpdateFailed { after }, Some(&episode));
-        let mut state = match fallback {
-            Fallback::Invalid => State::Invalid { episode },
-            Fallback::TokenRequired => State::TokenRequired { episode, session: None },
-        };
+        let mut state = broken(episode, None);
         self.release_prompt(&mut state);
-        state
+        if let Ok(reminded) = self.remind(state.clone()) {
+            state = reminded;
+        }
+        match (self.widget_until(), state.episode()) {
+            (Some(until), Some(episode)) => self.begin_attempt(episode.clone(), until),
+            (_, _) => state,
+        }
     }
 
     /// More evidence while the user is at it: it may change what we fall back to, and a new MFA session buys the user
@@ -104,22 +159,28 @@ impl Draft<'_> {
         breakage: &Breakage,
     ) -> Next {
         let next_phase = match (phase, breakage.session) {
-            (Phase::WithUser { until }, Some(session)) if breakage.during_update => {
-                Phase::WithUser { until: self.cap(session.expires_at).max(until) }
+            (Phase::WithUser { started_at, until }, Some(session)) if breakage.during_update => {
+                Phase::WithUser { started_at, until: self.cap(session.expires_at).max(until) }
             }
             (phase, _) => phase,
         };
-        let next_fallback = fallback_of(breakage.cause);
         let before = episode.clone();
         let mut episode = episode;
         episode.take_in(breakage, self.now);
+        let next_fallback = fallback_of(episode.cause);
         if (next_fallback, next_phase, &episode) == (fallback, phase, &before) {
             return Err(Refusal::AlreadyKnown);
         }
         Ok(State::Updating { episode, fallback: next_fallback, phase: next_phase })
     }
 
-    pub(super) fn observe_update(&mut self, episode: Episode, phase: Phase, seen: &Observation) -> Next {
+    pub(super) fn observe_update(
+        &mut self,
+        episode: Episode,
+        fallback: Fallback,
+        phase: Phase,
+        seen: &Observation,
+    ) -> Next {
         // Of a consent the link's status shows nothing, whatever the user says.
         let claimed = phase.is_claimed() && episode.cause != Cause::ConsentEnded;
         let observed = match seen.status {
@@ -130,20 +191,21 @@ impl Draft<'_> {
             }
             Status::Valid => {
                 let cause = episode.cause;
-                return self.find_unrepaired(episode, phase, seen.observed_at, cause);
+                return self.find_unrepaired(episode, fallback, phase, seen.observed_at, cause);
             }
             Status::Invalid => self.cause_of_invalid(),
             Status::TokenRequired => Cause::Token,
         };
-        // Now Belvo's status says so, too.
-        let episode = Episode { refused_at: None, ..episode };
-        self.find_unrepaired(episode, phase, seen.observed_at, observed)
+        // Now Belvo's status says so, too; and data that came before it was late.
+        let episode = Episode { refused_at: None, arrived: Vec::new(), ..episode };
+        self.find_unrepaired(episode, fallback, phase, seen.observed_at, observed)
     }
 
     /// Belvo was read while the user was at it, or has been, and the link is as broken as `observed` says.
     pub(super) fn find_unrepaired(
         &mut self,
         episode: Episode,
+        fallback: Fallback,
         phase: Phase,
         observed_at: Timestamp,
         observed: Cause,
@@ -153,32 +215,59 @@ impl Draft<'_> {
                 if self.link.verify_asked_at.is_some_and(|asked_at| observed_at < asked_at) {
                     return Err(Refusal::Stale);
                 }
-                // Belvo's status is coarser than what we know of the cause: it only overrules what it contradicts.
+                // Belvo's status is coarser than the known cause: it only overrules a cause that it contradicts.
                 let agrees = fallback_of(observed) == fallback_of(episode.cause);
                 let cause = if agrees { episode.cause } else { observed };
-                Ok(self.fall_back(after, fallback_of(cause), Episode { cause, ..episode }))
+                Ok(self.fall_back(after, Episode { cause, ..episode }))
             }
-            // The user is still at it, or Belvo's status lags behind the claim: the deadline decides.
-            Phase::WithUser { .. } | Phase::Verifying { after: Attempt::Claimed, .. } => Err(Refusal::AlreadyKnown),
+            // The user is still at it, or Belvo's status lags behind the claim: the deadline decides. The question is
+            // answered all the same, so that the next hint asks again.
+            Phase::WithUser { .. } | Phase::Verifying { after: Attempt::Claimed, .. } => {
+                if !self.take_answer(observed_at) {
+                    return Err(Refusal::AlreadyKnown);
+                }
+                Ok(State::Updating { episode, fallback, phase })
+            }
         }
+    }
+
+    /// Data while the user is at it may have come before the outage: Belvo is asked. Nobody can be asked without keys; then
+    /// data that arrives during an attempt proves the repair.
+    pub(super) fn take_data_while_updating(
+        &mut self,
+        episode: Episode,
+        fallback: Fallback,
+        phase: Phase,
+        data: &Data,
+    ) -> Next {
+        if !shows_access(data) {
+            return self.ask_about_data(State::Updating { episode, fallback, phase }, data);
+        }
+        if !self.policy.can_verify() {
+            return Ok(self.recover_by_data(&episode, data));
+        }
+        self.tell(Notice::DataAvailable(data.clone()), Some(&episode));
+        self.ask_belvo();
+        let arrived = with_arrival(episode.arrived, data);
+        Ok(State::Updating { episode: Episode { arrived, ..episode }, fallback, phase })
     }
 
     pub(super) fn pass_update_deadline(&mut self, episode: Episode, fallback: Fallback, phase: Phase) -> Next {
         match phase {
-            Phase::WithUser { until } | Phase::Verifying { until, .. } if self.now < until => Err(Refusal::NotDue),
+            Phase::WithUser { until, .. } | Phase::Verifying { until, .. } if self.now < until => Err(Refusal::NotDue),
             Phase::WithUser { .. } => Ok(self.verify_or(Attempt::TimedOut, fallback, episode)),
             Phase::Verifying { after, asked_count, .. } => {
                 let may_ask = self.policy.can_verify() && asked_count < self.policy.settings().verify_attempts_max;
                 Ok(if may_ask {
                     self.verify(after, asked_count + 1, fallback, episode)
                 } else {
-                    self.fall_back(after, fallback, episode)
+                    self.fall_back(after, episode)
                 })
             }
         }
     }
 
-    fn cap(&self, until: Timestamp) -> Timestamp {
+    pub(super) fn cap(&self, until: Timestamp) -> Timestamp {
         until.min(self.now.after(self.policy.settings().update_wait_max))
     }
 }

@@ -43,6 +43,12 @@ pub struct Link {
     pub snoozed_until: Option<Timestamp>,
     /// When a verify was last asked for and has not been answered.
     pub verify_asked_at: Option<Timestamp>,
+    /// When somebody last said that the link was repaired although no outage was known: the report of the outage may
+    /// arrive later. Starts the settle window, like [`Link::recovered_at`]; forgotten when the window is over.
+    pub claimed_at: Option<Timestamp>,
+    /// Until when the user holds a widget token that no open attempt accounts for: the link is not known to be broken, or
+    /// an earlier attempt is still being verified. Forgotten when the token has expired.
+    pub widget_until: Option<Timestamp>,
     /// The facts it has taken in lately, oldest first; at most [`RECENT_KEYS_MAX`].
     pub recent: Vec<Seen>,
 }
@@ -109,6 +115,9 @@ pub enum Fallback {
 pub enum Phase {
     /// The user holds a widget token.
     WithUser {
+        /// When the attempt began. Tokens minted later, such as by a page that mints one each time it is drawn, extend the
+        /// attempt to [`super::Settings::update_wait_max`] from here and no further.
+        started_at: Timestamp,
         /// When the token, or the MFA session inside the attempt, dies.
         until: Timestamp,
     },
@@ -277,6 +286,8 @@ impl Link {
             muted: false,
             snoozed_until: None,
             verify_asked_at: None,
+            claimed_at: None,
+            widget_until: None,
             recent: Vec::new(),
         }
     }

@@ -41,6 +41,9 @@ pub struct EpisodeRecord {
     pub reminders_count: u32,
     /// When the next is due.
     pub next_reminder_at: Option<At>,
+    /// Failed attempts put the next reminder off, but never beyond this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remind_by: Option<At>,
     /// When relink last tried a login before a reminder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_at: Option<At>,
@@ -57,7 +60,8 @@ pub struct EpisodeRecord {
 pub enum PromptWord {
     /// It went out.
     Sent,
-    /// The link is muted; it goes out when that is undone.
+    /// The link is muted, or its user was in the widget already when the outage became known; it goes out when that is
+    /// undone, or the attempt has failed.
     Held,
     /// Many links of the institution failed together; it goes out if the link is still broken when that is over.
     Waiting,
@@ -72,6 +76,9 @@ pub struct UpdateRecord {
     pub fallback: StateWord,
     /// When the phase ends by itself.
     pub until: At,
+    /// `with_user`: when the attempt began, from which its longest span counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<At>,
     /// `verifying`: how the user's part ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<AttemptWord>,
@@ -194,6 +201,7 @@ impl EpisodeRecord {
             prompt_asked_at: asked_at,
             reminders_count: episode.reminders_count,
             next_reminder_at: episode.next_reminder_at.map(At),
+            remind_by: episode.remind_by.map(At),
             tried_at: episode.tried_at.map(At),
             attempts_count: episode.attempts_count,
             arrived: episode.arrived.clone(),
@@ -209,6 +217,7 @@ impl EpisodeRecord {
             prompt: self.parse_prompt()?,
             reminders_count: self.reminders_count,
             next_reminder_at: self.next_reminder_at.map(|at| at.0),
+            remind_by: self.remind_by.map(|at| at.0),
             tried_at: self.tried_at.map(|at| at.0),
             attempts_count: self.attempts_count,
             arrived: self.arrived.clone(),
@@ -236,13 +245,19 @@ impl UpdateRecord {
             Fallback::TokenRequired => StateWord::TokenRequired,
         };
         match phase {
-            Phase::WithUser { until } => {
-                Self { phase: PhaseWord::WithUser, fallback, until: At(until), after: None, asked_count: None }
-            }
+            Phase::WithUser { started_at, until } => Self {
+                phase: PhaseWord::WithUser,
+                fallback,
+                until: At(until),
+                started_at: Some(At(started_at)),
+                after: None,
+                asked_count: None,
+            },
             Phase::Verifying { after, asked_count, until } => Self {
                 phase: PhaseWord::Verifying,
                 fallback,
                 until: At(until),
+                started_at: None,
                 after: Some(after.into()),
                 asked_count: Some(asked_count),
             },
@@ -259,10 +274,12 @@ impl UpdateRecord {
         }
     }
 
-    pub(super) fn parse_phase(&self) -> Result<Phase, BadRecord> {
+    /// `since` is when the link entered `updating`: a record from before there was `started_at` has no better word.
+    pub(super) fn parse_phase(&self, since: At) -> Result<Phase, BadRecord> {
         let At(until) = self.until;
+        let At(started_at) = self.started_at.unwrap_or(since);
         match (self.phase, self.after, self.asked_count) {
-            (PhaseWord::WithUser, _, _) => Ok(Phase::WithUser { until }),
+            (PhaseWord::WithUser, _, _) => Ok(Phase::WithUser { started_at, until }),
             (PhaseWord::Verifying, Some(after), Some(asked_count)) => {
                 Ok(Phase::Verifying { after: after.into(), asked_count, until })
             }
