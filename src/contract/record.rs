@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Because;
 use super::words::{AccessModeWord, At, StateWord, is_false};
-use crate::link::{Link, LinkId, Profile, Quiet, Session, State};
+use crate::link::{Episode, Link, LinkId, Profile, Quiet, Session, State};
 
 mod parts;
 
@@ -136,8 +136,10 @@ impl Record {
         match &link.state {
             State::Unconfirmed | State::Invalid { .. } | State::Removed => {}
             State::Valid { suspicion: held } => suspicion = held.as_ref().map(SuspicionRecord::of),
-            State::TokenRequired { session, .. } => session_expires_at = session.map(|session| At(session.expires_at)),
-            State::Updating { fallback, phase, .. } => update = Some(UpdateRecord::of(*fallback, *phase)),
+            State::TokenRequired { episode } => {
+                session_expires_at = episode.session.map(|session| At(session.expires_at));
+            }
+            State::Updating { phase, .. } => update = Some(UpdateRecord::of(*phase)),
         }
         let (silence_probed_until, silence_reported) = match link.quiet {
             Quiet::Listening => (None, false),
@@ -257,17 +259,13 @@ impl Record {
             StateWord::Unconfirmed => State::Unconfirmed,
             StateWord::Valid => State::Valid { suspicion: self.suspicion.as_ref().map(SuspicionRecord::parse) },
             StateWord::Invalid => State::Invalid { episode: episode()? },
-            StateWord::TokenRequired => State::TokenRequired {
-                episode: episode()?,
-                session: self.session_expires_at.map(|At(expires_at)| Session { expires_at }),
-            },
+            StateWord::TokenRequired => {
+                let session = self.session_expires_at.map(|At(expires_at)| Session { expires_at });
+                State::TokenRequired { episode: Episode { session, ..episode()? } }
+            }
             StateWord::Updating => {
                 let update = self.update.as_ref().ok_or(BadRecord::Impossible("update"))?;
-                State::Updating {
-                    episode: episode()?,
-                    fallback: update.parse_fallback()?,
-                    phase: update.parse_phase(self.since)?,
-                }
+                State::Updating { episode: episode()?, phase: update.parse_phase(self.since)? }
             }
             StateWord::Removed => State::Removed,
         })

@@ -4,8 +4,7 @@ use super::draft::{Draft, Next};
 use super::refresh::with_arrival;
 use super::upkeep::shows_access;
 use super::{
-    Breakage, Cause, Data, Episode, Fallback, Notice, Observation, Prompt, Proof, Quiet, Refusal, Session, State,
-    Status, Suspicion, Timestamp,
+    Breakage, Cause, Data, Episode, Notice, Observation, Prompt, Proof, Quiet, Refusal, State, Status, Suspicion, Timestamp,
 };
 
 impl Draft<'_> {
@@ -30,7 +29,7 @@ impl Draft<'_> {
         self.link.refresh_needs_token |= by_our_refresh;
         match in_widget_until {
             Some(until) => self.begin_attempt(episode, until),
-            None => broken(episode, breakage.session),
+            None => State::broken(episode),
         }
     }
 
@@ -162,7 +161,7 @@ impl Draft<'_> {
         self.link.verify_asked_at = None;
         // Belvo's status is coarser than the evidence that made us ask: keep what the evidence knew.
         let breakage = match suspicion {
-            Some(held) if fallback_of(held.breakage.cause) == fallback_of(breakage.cause) => {
+            Some(held) if held.breakage.cause.wants_token() == breakage.cause.wants_token() => {
                 Breakage { refused_login: false, ..held.breakage }
             }
             Some(_) | None => breakage,
@@ -193,48 +192,55 @@ impl Draft<'_> {
     // --- while broken ---
 
     /// More evidence in an open episode refines the cause; it never prompts again.
-    pub(super) fn restate(&mut self, state: State, breakage: &Breakage) -> Next {
-        let (episode, session) = match &state {
-            State::Invalid { episode } => (episode, None),
-            State::TokenRequired { episode, session } => (episode, *session),
-            State::Unconfirmed | State::Valid { .. } | State::Updating { .. } | State::Removed => {
-                return Err(Refusal::NotBroken);
-            }
-        };
-        let mut episode = episode.clone();
+    pub(super) fn restate(&mut self, before: Episode, breakage: &Breakage) -> Next {
+        let mut episode = before.clone();
         episode.take_in(breakage, self.now);
-        let next = broken(episode, breakage.session.or(session));
-        if next == state { Err(Refusal::AlreadyKnown) } else { Ok(next) }
+        if episode == before { Err(Refusal::AlreadyKnown) } else { Ok(State::broken(episode)) }
     }
 
-    pub(super) fn drop_session(&mut self, episode: Episode, session: Option<Session>) -> Next {
-        match session {
-            Some(_) => Ok(State::TokenRequired { episode, session: None }),
+    pub(super) fn drop_session(&mut self, mut episode: Episode) -> Next {
+        match episode.session.take() {
+            Some(_) => Ok(State::broken(episode)),
             None => Err(Refusal::AlreadyKnown),
         }
     }
 
-    pub(super) fn observe_broken(&mut self, state: State, seen: &Observation) -> Next {
-        let Some(episode) = state.episode().cloned() else { return Err(Refusal::NotBroken) };
-        let as_before = |observed: Cause| fallback_of(observed) == fallback_of(episode.cause);
-        let answers = self.take_answer(seen.observed_at);
-        let nothing_new = |state| if answers { Ok(state) } else { Err(Refusal::AlreadyKnown) };
-        // What came before Belvo was read, and the link still broken, was late.
-        let still_broken = |state: State| {
-            let cleared = confirmed(state.clone());
-            if answers || cleared != state { Ok(cleared) } else { Err(Refusal::AlreadyKnown) }
-        };
+    pub(super) fn observe_broken(&mut self, episode: Episode, seen: &Observation) -> Next {
         match seen.status {
             Status::Unconfirmed => Err(Refusal::CreationOnly),
-            Status::Valid if seen.observed_at < episode.opened_at => Err(Refusal::Stale),
-            Status::Valid if !episode.is_ended_by(seen) => nothing_new(state),
-            Status::Valid => Ok(self.recover(&episode, Proof::Observed, Some(seen))),
-            Status::Invalid | Status::TokenRequired if seen.observed_at < self.link.since => Err(Refusal::Stale),
-            Status::Invalid if as_before(Cause::Credentials) => still_broken(state),
-            Status::TokenRequired if as_before(Cause::Token) => still_broken(state),
-            Status::Invalid => self.restate(confirmed(state), &Breakage::of(self.cause_of_invalid())),
-            Status::TokenRequired => self.restate(confirmed(state), &Breakage::of(Cause::Token)),
+            Status::Valid => self.observe_working(episode, seen),
+            Status::Invalid => self.observe_still_broken(episode, seen, self.cause_of_invalid()),
+            Status::TokenRequired => self.observe_still_broken(episode, seen, Cause::Token),
         }
+    }
+
+    /// Belvo's status says that the link works, which not every outage believes.
+    fn observe_working(&mut self, episode: Episode, seen: &Observation) -> Next {
+        if seen.observed_at < episode.opened_at {
+            Err(Refusal::Stale)
+        } else if episode.is_ended_by(seen) {
+            Ok(self.recover(&episode, Proof::Observed, Some(seen)))
+        } else if self.take_answer(seen.observed_at) {
+            Ok(State::broken(episode))
+        } else {
+            Err(Refusal::AlreadyKnown)
+        }
+    }
+
+    /// Belvo's status says that the link is broken: data that came before was late, and a prompt that waited for this
+    /// answer is due.
+    fn observe_still_broken(&mut self, before: Episode, seen: &Observation, observed: Cause) -> Next {
+        if seen.observed_at < self.link.since {
+            return Err(Refusal::Stale);
+        }
+        let answers = self.take_answer(seen.observed_at);
+        let mut episode = Episode { arrived: Vec::new(), refused_at: None, ..before.clone() };
+        // Belvo's status is coarser than the known cause: it only overrules a cause that it contradicts.
+        if observed.wants_token() != before.cause.wants_token() {
+            episode.take_in(&Breakage::of(observed), self.now);
+        }
+        self.end_waiting_by_answer(&mut episode, seen.observed_at);
+        if answers || episode != before { Ok(State::broken(episode)) } else { Err(Refusal::AlreadyKnown) }
     }
 
     /// An observation from after the question answers it, whatever it says: the next hint may ask again.
@@ -247,11 +253,10 @@ impl Draft<'_> {
     }
 
     /// Data on a broken link is a hint: it may be late, or the link may work again.
-    pub(super) fn take_data_while_broken(&mut self, state: State, data: &Data) -> Next {
+    pub(super) fn take_data_while_broken(&mut self, episode: Episode, data: &Data) -> Next {
         if !shows_access(data) {
-            return self.ask_about_data(state, data);
+            return self.ask_about_data(State::broken(episode), data);
         }
-        let Some(episode) = state.episode().cloned() else { return Err(Refusal::NotBroken) };
         let late_until = episode.opened_at.after(self.policy.settings().settle_window);
         if !self.policy.can_verify() && self.now >= late_until {
             return Ok(self.recover_by_data(&episode, data));
@@ -261,36 +266,19 @@ impl Draft<'_> {
         // Only Belvo's answer tells whether it was late; without one it counts for nothing.
         let counts = self.policy.can_verify();
         let arrived = if counts { with_arrival(episode.arrived, data) } else { episode.arrived };
-        Ok(with_arrivals(state, arrived))
+        Ok(State::broken(Episode { arrived, ..episode }))
     }
 
     /// Sends the episode's one prompt if it was held back and nothing holds it any more.
-    pub(super) fn release_prompt(&mut self, state: &mut State) {
-        if let State::Invalid { episode } | State::TokenRequired { episode, .. } = state
-            && episode.prompt == Prompt::Held
-        {
-            episode.prompt = self.prompt_for(episode.cause);
-            if episode.prompt == Prompt::Sent {
-                episode.pause_reminders(self.now, self.policy);
-                let episode = episode.clone();
-                self.tell(Notice::UpdateRequired, Some(&episode));
-            }
+    pub(super) fn release_prompt(&mut self, episode: &mut Episode) {
+        if episode.prompt != Prompt::Held {
+            return;
         }
-    }
-}
-
-/// The broken state that fits the episode's cause.
-pub(super) fn broken(episode: Episode, session: Option<Session>) -> State {
-    match fallback_of(episode.cause) {
-        Fallback::Invalid => State::Invalid { episode },
-        Fallback::TokenRequired => State::TokenRequired { episode, session },
-    }
-}
-
-pub(super) const fn fallback_of(cause: Cause) -> Fallback {
-    match cause {
-        Cause::Token => Fallback::TokenRequired,
-        Cause::Credentials | Cause::AccountBlocked | Cause::ConsentEnded | Cause::Unsupported => Fallback::Invalid,
+        episode.prompt = self.prompt_for(episode.cause);
+        if episode.prompt == Prompt::Sent {
+            episode.pause_reminders(self.now, self.policy);
+            self.tell(Notice::UpdateRequired, Some(episode));
+        }
     }
 }
 
@@ -317,7 +305,8 @@ impl Episode {
     pub(super) fn take_in(&mut self, breakage: &Breakage, now: Timestamp) {
         // The answer to the user's own attempt is news of a login that the institution has just judged.
         self.cause = if breakage.during_update { breakage.cause } else { self.cause.refined_by(breakage.cause) };
-        if self.cause == Cause::Token {
+        self.session = if self.cause.wants_token() { breakage.session.or(self.session) } else { None };
+        if self.cause.wants_token() {
             // That a token is wanted Belvo's status says at once.
             self.refused_at = None;
         } else if !breakage.during_update {
@@ -348,21 +337,4 @@ const fn is_hidden(cause: Cause) -> bool {
         Cause::AccountBlocked | Cause::ConsentEnded | Cause::Unsupported => true,
         Cause::Credentials | Cause::Token => false,
     }
-}
-
-/// The same broken state, now that Belvo's status says so, too: what came before was late.
-fn confirmed(state: State) -> State {
-    let mut state = with_arrivals(state, Vec::new());
-    if let State::Invalid { episode } | State::TokenRequired { episode, .. } = &mut state {
-        episode.refused_at = None;
-    }
-    state
-}
-
-/// The same broken state, with these arrivals.
-pub(super) fn with_arrivals(mut state: State, arrived: Vec<String>) -> State {
-    if let State::Invalid { episode } | State::TokenRequired { episode, .. } = &mut state {
-        episode.arrived = arrived;
-    }
-    state
 }

@@ -4,8 +4,8 @@
 //! Each notes effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{
-    DedupKey, Effect, Episode, Input, Link, Notice, Policy, Profile, RECENT_KEYS_MAX, Refusal, Seen, State, Step,
-    Timestamp,
+    DedupKey, EFFECTS_MAX, Effect, Episode, Input, Link, Notice, Policy, Profile, Prompt, RECENT_KEYS_MAX, Refusal, Seen,
+    State, Step, Timestamp,
 };
 
 /// A link being changed by one event. Thrown away whole if the event is refused.
@@ -61,6 +61,8 @@ impl<'a> Draft<'a> {
             }
             self.link.recent.push(Seen { key, at: now });
         }
+        assert_consistent(&self.link, &state);
+        assert!(self.effects.len() <= EFFECTS_MAX, "a step asks for more than a commit has room for");
         let from = before.state.name();
         if state.name() != from {
             self.link.since = now;
@@ -86,5 +88,28 @@ impl<'a> Draft<'a> {
 
     pub(super) fn tell(&mut self, notice: Notice, episode: Option<&Episode>) {
         self.effects.push(Effect::Notice { notice, episode: episode.cloned() });
+    }
+}
+
+/// What must hold of every link, however it got there: a step that breaks it is a bug of ours, and is set aside instead of
+/// told to anybody.
+fn assert_consistent(link: &Link, state: &State) {
+    assert!(link.recent.len() <= RECENT_KEYS_MAX, "a link remembers more facts than its record has room for");
+    match state {
+        State::Invalid { episode } | State::TokenRequired { episode } => {
+            let wants_token = matches!(state, State::TokenRequired { .. });
+            assert!(episode.cause.wants_token() == wants_token, "a broken state must fit its cause");
+            assert!(episode.session.is_none() || wants_token, "only a link that wants a token has a login session");
+            assert!(episode.prompt != Prompt::Held || link.muted, "only a mute holds the prompt of a link nobody repairs");
+        }
+        State::Updating { episode, .. } => {
+            assert!(episode.attempts_count > 0, "an attempt is counted");
+            assert!(episode.session.is_none(), "the session is the attempt's");
+        }
+        State::Unconfirmed | State::Valid { .. } | State::Removed => {}
+    }
+    if let Some(episode) = state.episode() {
+        assert!(episode.number.0 == link.episodes_count, "the open episode is the last one");
+        assert!(episode.reminders_count == 0 || episode.prompt == Prompt::Sent, "a reminder follows a prompt");
     }
 }

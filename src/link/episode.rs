@@ -1,6 +1,6 @@
 //! An episode: one outage, from leaving `Valid` until the return. One episode, one prompt.
 
-use super::{Cause, EpisodeNumber, Policy, Timestamp};
+use super::{Cause, EpisodeNumber, Policy, Session, Timestamp};
 
 /// One outage of one link.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,6 +9,8 @@ pub struct Episode {
     pub number: EpisodeNumber,
     /// What has to be mended. Later evidence may change it; it never prompts again.
     pub cause: Cause,
+    /// The login session that is still open, if one is known: only while a token is wanted and nobody is in the widget.
+    pub session: Option<Session>,
     /// When it began.
     pub opened_at: Timestamp,
     /// When a login was last refused, as long as Belvo's status is not known to say so too.
@@ -55,6 +57,7 @@ impl Episode {
         Self {
             number,
             cause,
+            session: None,
             opened_at: now,
             refused_at: None,
             prompt,

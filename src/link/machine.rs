@@ -25,7 +25,7 @@
 //! An event that cannot move the link is a [`Refusal`], never a silent nothing.
 
 use super::draft::Draft;
-use super::{Event, Input, Link, Policy, Refusal, State, Step, Timestamp};
+use super::{Event, Input, Link, Policy, Refusal, Removal, State, Step, Timestamp};
 
 /// Takes one event in.
 ///
@@ -52,6 +52,9 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
     use Event as E;
     use State as S;
     match (draft.state(), event) {
+        // A tombstone refuses whatever comes, whatever it will be: late messages never revive a link.
+        (S::Removed, _event) => Err(Refusal::Removed),
+
         // Nothing has been heard but that the link exists, or that its creation was never finished.
         (S::Unconfirmed, E::Broken(breakage)) => draft.break_unconfirmed(breakage),
         (S::Unconfirmed, E::CreationUnfinished) => draft.first_word(),
@@ -85,25 +88,22 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (S::Valid { suspicion }, E::DeadlinePassed) => draft.pass_valid_deadline(suspicion),
 
         // It is broken, and its user has been told.
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::Broken(breakage)) => draft.restate(state, breakage),
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::Broken(breakage)) => draft.restate(episode, breakage),
         (S::Invalid { .. } | S::TokenRequired { .. }, E::CreationUnfinished) => Err(Refusal::CreationOnly),
-        (S::Invalid { .. }, E::SessionExpired) => Err(Refusal::AlreadyKnown),
-        (S::TokenRequired { episode, session }, E::SessionExpired) => draft.drop_session(episode, session),
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::SessionExpired) => draft.drop_session(episode),
         (S::Invalid { .. } | S::TokenRequired { .. }, E::ConsentEnding) => Err(Refusal::AlreadyKnown),
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::ConsentChanged) => draft.claim_renewal(state),
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::ConsentObserved(seen)) => {
-            draft.observe_consent_while_broken(state, *seen)
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::ConsentChanged) => draft.claim_renewal(episode),
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::ConsentObserved(seen)) => {
+            draft.observe_consent_while_broken(episode, *seen)
         }
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::UpdateStarted { until }) => {
-            draft.start_update(state, *until)
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::UpdateStarted { until }) => {
+            draft.start_update(episode, *until)
         }
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::UpdateClaimed) => draft.claim_repair(state),
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::UpdateClaimed) => draft.claim_repair(episode),
         (S::Invalid { .. } | S::TokenRequired { .. }, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::Observed(seen)) => {
-            draft.observe_broken_or_waiting(state, seen)
-        }
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DataArrived(data)) => {
-            draft.take_data_while_broken(state, data)
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::Observed(seen)) => draft.observe_broken(episode, seen),
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::DataArrived(data)) => {
+            draft.take_data_while_broken(episode, data)
         }
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::RefreshAccepted) => {
             draft.ask_or(state, Refusal::AlreadyKnown)
@@ -111,49 +111,30 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::QuotaReached { of_refresh }) => {
             draft.note_quota(state, *of_refresh)
         }
-        (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::DeadlinePassed) => draft.pass_broken_deadline(state),
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::DeadlinePassed) => draft.pass_broken_deadline(episode),
 
         // Its user is at it, or says it is done.
-        (S::Updating { episode, fallback, phase }, E::Broken(breakage)) => {
-            draft.restate_update(episode, fallback, phase, breakage)
-        }
+        (S::Updating { episode, phase }, E::Broken(breakage)) => draft.restate_update(episode, phase, breakage),
         (S::Updating { .. }, E::CreationUnfinished) => Err(Refusal::CreationOnly),
-        (S::Updating { episode, fallback, phase }, E::SessionExpired) => {
-            draft.end_attempt_by_session(episode, fallback, phase)
-        }
+        (S::Updating { episode, phase }, E::SessionExpired) => draft.end_attempt_by_session(episode, phase),
         (S::Updating { .. }, E::ConsentEnding) => Err(Refusal::AlreadyKnown),
-        (state @ S::Updating { .. }, E::ConsentChanged) => draft.claim_renewal(state),
-        (S::Updating { episode, fallback, phase }, E::ConsentObserved(seen)) => {
-            draft.observe_consent_while_updating(episode, fallback, phase, *seen)
+        (S::Updating { episode, phase }, E::ConsentChanged) => draft.claim_renewal_while_updating(episode, phase),
+        (S::Updating { episode, phase }, E::ConsentObserved(seen)) => {
+            draft.observe_consent_while_updating(episode, phase, *seen)
         }
-        (S::Updating { episode, fallback, phase }, E::UpdateStarted { until }) => {
-            draft.restart_update(episode, fallback, phase, *until)
-        }
-        (S::Updating { episode, fallback, phase }, E::UpdateClaimed) => draft.claim_update(episode, fallback, phase),
-        (S::Updating { episode, fallback, phase }, E::UpdateAbandoned) => draft.abandon(episode, fallback, phase),
-        (S::Updating { episode, fallback, phase }, E::Observed(seen)) => {
-            draft.observe_update(episode, fallback, phase, seen)
-        }
-        (S::Updating { episode, fallback, phase }, E::DataArrived(data)) => {
-            draft.take_data_while_updating(episode, fallback, phase, data)
-        }
+        (S::Updating { episode, phase }, E::UpdateStarted { until }) => draft.restart_update(episode, phase, *until),
+        (S::Updating { episode, phase }, E::UpdateClaimed) => draft.claim_update(episode, phase),
+        (S::Updating { episode, phase }, E::UpdateAbandoned) => draft.abandon(episode, phase),
+        (S::Updating { episode, phase }, E::Observed(seen)) => draft.observe_update(episode, phase, seen),
+        (S::Updating { episode, phase }, E::DataArrived(data)) => draft.take_data_while_updating(episode, phase, data),
         (S::Updating { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
         (state @ S::Updating { .. }, E::QuotaReached { of_refresh }) => draft.note_quota(state, *of_refresh),
-        (S::Updating { episode, fallback, phase }, E::DeadlinePassed) => {
-            draft.pass_update_deadline(episode, fallback, phase)
-        }
+        (S::Updating { episode, phase }, E::DeadlinePassed) => draft.pass_update_deadline(episode, phase),
 
         // The ends, and the operator, are the same from every living state.
-        (
-            state @ (S::Unconfirmed
-            | S::Valid { .. }
-            | S::Invalid { .. }
-            | S::TokenRequired { .. }
-            | S::Updating { .. }),
-            event @ (E::ObservedMissing | E::LinkDeleted | E::MissingReported | E::Command(_)),
-        ) => draft.end_or_obey(state, event),
-
-        // A tombstone refuses whatever comes, whatever it will be: late messages never revive a link.
-        (S::Removed, _event) => Err(Refusal::Removed),
+        (state, E::LinkDeleted) => Ok(draft.remove(&state, Removal::Deleted)),
+        (state, E::ObservedMissing) => Ok(draft.remove(&state, Removal::Missing)),
+        (state, E::MissingReported) => draft.ask(state),
+        (state, E::Command(command)) => draft.obey(state, *command),
     }
 }

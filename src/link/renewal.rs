@@ -5,7 +5,7 @@
 
 use super::draft::{Draft, Next};
 use super::{
-    Breakage, Cause, ConsentObservation, ConsentStatus, Due, Episode, Fallback, Notice, Phase, Proof, Refusal, State,
+    Breakage, Cause, ConsentObservation, ConsentStatus, Due, Episode, Notice, Phase, Proof, Refusal, State,
     Suspicion,
 };
 
@@ -51,17 +51,26 @@ impl Draft<'_> {
     }
 
     /// On a link whose consent has ended the same message says that it was renewed.
-    pub(super) fn claim_renewal(&mut self, state: State) -> Next {
-        let is_over = self.consent_moved && self.link.consent_due().is_over(self.now);
-        match state {
-            State::Updating { episode, fallback, phase } if episode.cause == Cause::ConsentEnded && !is_over => {
-                self.claim_update(episode, fallback, phase)
-            }
-            State::Invalid { ref episode } if episode.cause == Cause::ConsentEnded && !is_over => {
-                self.claim_repair(state)
-            }
-            state => self.ask_or(state, Refusal::AlreadyKnown),
+    pub(super) fn claim_renewal(&mut self, episode: Episode) -> Next {
+        if self.may_be_renewed(&episode) {
+            self.claim_repair(episode)
+        } else {
+            self.ask_or(State::broken(episode), Refusal::AlreadyKnown)
         }
+    }
+
+    /// The same while the user is at it.
+    pub(super) fn claim_renewal_while_updating(&mut self, episode: Episode, phase: Phase) -> Next {
+        if self.may_be_renewed(&episode) {
+            self.claim_update(episode, phase)
+        } else {
+            self.ask_or(State::Updating { episode, phase }, Refusal::AlreadyKnown)
+        }
+    }
+
+    fn may_be_renewed(&self, episode: &Episode) -> bool {
+        let is_over = self.consent_moved && self.link.consent_due().is_over(self.now);
+        episode.cause == Cause::ConsentEnded && !is_over
     }
 
     pub(super) fn observe_consent_while_valid(
@@ -76,7 +85,8 @@ impl Draft<'_> {
                 Err(Refusal::Stale)
             }
             (ConsentStatus::Ended, _) => Ok(self.open(&Breakage::of(Cause::ConsentEnded))),
-            // Belvo's word may lag behind the date: until it has moved, it is not over only because it says so.
+            // An expired due date alone does not end the suspicion: Belvo's status may lag behind the date, so it must report
+            // a new one.
             (ConsentStatus::Authorised, Some(held))
                 if held.breakage.cause == Cause::ConsentEnded
                     && seen.observed_at >= held.at
@@ -88,8 +98,7 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn observe_consent_while_broken(&mut self, state: State, seen: ConsentObservation) -> Next {
-        let Some(episode) = state.episode().cloned() else { return Err(Refusal::NotBroken) };
+    pub(super) fn observe_consent_while_broken(&mut self, episode: Episode, seen: ConsentObservation) -> Next {
         match seen.status {
             ConsentStatus::Authorised if self.shows_renewal(&episode, seen, false) => {
                 Ok(self.recover(&episode, Proof::Observed, None))
@@ -97,14 +106,13 @@ impl Draft<'_> {
             ConsentStatus::Authorised => Err(Refusal::AlreadyKnown),
             ConsentStatus::Ended if episode.cause == Cause::ConsentEnded => Err(Refusal::AlreadyKnown),
             ConsentStatus::Ended if seen.observed_at < self.link.since => Err(Refusal::Stale),
-            ConsentStatus::Ended => self.restate(state, &Breakage::of(Cause::ConsentEnded)),
+            ConsentStatus::Ended => self.restate(episode, &Breakage::of(Cause::ConsentEnded)),
         }
     }
 
     pub(super) fn observe_consent_while_updating(
         &mut self,
         episode: Episode,
-        fallback: Fallback,
         phase: Phase,
         seen: ConsentObservation,
     ) -> Next {
@@ -113,9 +121,7 @@ impl Draft<'_> {
                 Ok(self.recover(&episode, Proof::Observed, None))
             }
             ConsentStatus::Authorised => Err(Refusal::AlreadyKnown),
-            ConsentStatus::Ended => {
-                self.find_unrepaired(episode, fallback, phase, seen.observed_at, Cause::ConsentEnded)
-            }
+            ConsentStatus::Ended => self.find_unrepaired(episode, phase, seen.observed_at, Cause::ConsentEnded)
         }
     }
 

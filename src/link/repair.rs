@@ -1,27 +1,25 @@
 //! An attempt to repair: with the user, then with Belvo, and always to an end.
 
-use super::breaking::{broken, fallback_of};
 use super::draft::{Draft, Next};
 use super::refresh::with_arrival;
 use super::upkeep::shows_access;
 use super::{
-    Attempt, Breakage, Cause, Data, Episode, Fallback, Notice, Observation, Phase, Proof, Refusal, State, Status,
+    Attempt, Breakage, Cause, Data, Episode, Notice, Observation, Phase, Proof, Refusal, State, Status,
     Timestamp,
 };
 
 impl Draft<'_> {
-    pub(super) fn start_update(&mut self, state: State, until: Timestamp) -> Next {
-        let Some(episode) = state.episode() else { return Err(Refusal::NotBroken) };
-        Ok(self.begin_attempt(episode.clone(), self.cap(until)))
+    pub(super) fn start_update(&mut self, episode: Episode, until: Timestamp) -> Next {
+        Ok(self.begin_attempt(episode, self.cap(until)))
     }
 
     /// The user is in the widget until `until`.
     pub(super) fn begin_attempt(&mut self, episode: Episode, until: Timestamp) -> State {
-        let episode = Episode { attempts_count: episode.attempts_count + 1, ..episode };
+        let attempts_count = episode.attempts_count + 1;
+        let episode = Episode { attempts_count, session: None, ..episode };
         self.link.widget_until = None;
         self.tell(Notice::UpdateStarted, Some(&episode));
-        let phase = Phase::WithUser { started_at: self.now, until };
-        State::Updating { fallback: fallback_of(episode.cause), episode, phase }
+        State::Updating { episode, phase: Phase::WithUser { started_at: self.now, until } }
     }
 
     /// No outage is known, and the user is in the widget all the same: its report may be late. Belvo is asked, and the
@@ -33,13 +31,7 @@ impl Draft<'_> {
 
     /// One more token while an attempt is under way. It never takes back the user's word that the repair succeeded: a
     /// page that mints a token each time it is drawn does so right after the success, too.
-    pub(super) fn restart_update(
-        &mut self,
-        episode: Episode,
-        fallback: Fallback,
-        phase: Phase,
-        until: Timestamp,
-    ) -> Next {
+    pub(super) fn restart_update(&mut self, episode: Episode, phase: Phase, until: Timestamp) -> Next {
         let phase = match phase {
             Phase::WithUser { started_at, until: earlier } => {
                 let latest = started_at.after(self.policy.settings().update_wait_max);
@@ -52,7 +44,7 @@ impl Draft<'_> {
             Phase::Verifying { .. } if self.note_widget(until) => phase,
             Phase::Verifying { .. } => return Err(Refusal::AlreadyKnown),
         };
-        Ok(State::Updating { episode, fallback, phase })
+        Ok(State::Updating { episode, phase })
     }
 
     /// Remembers until when the user holds a token that no attempt accounts for; whether that is later than known.
@@ -77,45 +69,44 @@ impl Draft<'_> {
     }
 
     /// A repair that was never announced (a PUT by the customer, a hosted widget) is a claim all the same.
-    pub(super) fn claim_repair(&mut self, state: State) -> Next {
-        let Some(episode) = state.episode() else { return Err(Refusal::NotBroken) };
-        let episode = Episode { attempts_count: episode.attempts_count + 1, ..episode.clone() };
-        Ok(self.verify_or(Attempt::Claimed, fallback_of(episode.cause), episode))
+    pub(super) fn claim_repair(&mut self, episode: Episode) -> Next {
+        let attempts_count = episode.attempts_count + 1;
+        Ok(self.verify_or(Attempt::Claimed, Episode { attempts_count, session: None, ..episode }))
     }
 
-    pub(super) fn claim_update(&mut self, episode: Episode, fallback: Fallback, phase: Phase) -> Next {
+    pub(super) fn claim_update(&mut self, episode: Episode, phase: Phase) -> Next {
         let in_widget_again = self.widget_until().is_some();
         let attempts_count = episode.attempts_count + u32::from(in_widget_again);
         self.link.widget_until = None;
         match phase {
             Phase::Verifying { after: Attempt::Claimed, .. } if !in_widget_again => Err(Refusal::AlreadyKnown),
             Phase::WithUser { .. } | Phase::Verifying { .. } => {
-                Ok(self.verify_or(Attempt::Claimed, fallback, Episode { attempts_count, ..episode }))
+                Ok(self.verify_or(Attempt::Claimed, Episode { attempts_count, ..episode }))
             }
         }
     }
 
-    pub(super) fn abandon(&mut self, episode: Episode, fallback: Fallback, phase: Phase) -> Next {
+    pub(super) fn abandon(&mut self, episode: Episode, phase: Phase) -> Next {
         match phase {
-            Phase::WithUser { .. } => Ok(self.verify_or(Attempt::Abandoned, fallback, episode)),
-            Phase::Verifying { .. } => match self.leave_widget(State::Updating { episode, fallback, phase }) {
+            Phase::WithUser { .. } => Ok(self.verify_or(Attempt::Abandoned, episode)),
+            Phase::Verifying { .. } => match self.leave_widget(State::Updating { episode, phase }) {
                 Err(_) => Err(Refusal::AlreadyKnown),
                 left => left,
             },
         }
     }
 
-    pub(super) fn end_attempt_by_session(&mut self, episode: Episode, fallback: Fallback, phase: Phase) -> Next {
+    pub(super) fn end_attempt_by_session(&mut self, episode: Episode, phase: Phase) -> Next {
         match phase {
-            Phase::WithUser { .. } => Ok(self.verify_or(Attempt::TimedOut, fallback, episode)),
+            Phase::WithUser { .. } => Ok(self.verify_or(Attempt::TimedOut, episode)),
             Phase::Verifying { .. } => Err(Refusal::AlreadyKnown),
         }
     }
 
     /// The attempt is over as far as the user goes: ask Belvo, or decide without when Belvo cannot be asked.
-    fn verify_or(&mut self, after: Attempt, fallback: Fallback, episode: Episode) -> State {
+    fn verify_or(&mut self, after: Attempt, episode: Episode) -> State {
         if self.policy.can_verify() {
-            return self.verify(after, 1, fallback, episode);
+            return self.verify(after, 1, episode);
         }
         match after {
             Attempt::Claimed => self.recover(&episode, Proof::Claimed, None),
@@ -123,11 +114,11 @@ impl Draft<'_> {
         }
     }
 
-    fn verify(&mut self, after: Attempt, asked_count: u32, fallback: Fallback, episode: Episode) -> State {
+    fn verify(&mut self, after: Attempt, asked_count: u32, episode: Episode) -> State {
         self.link.verify_asked_at = Some(self.now);
         self.push_verify();
         let until = self.now.after(self.policy.settings().verify_wait);
-        State::Updating { episode, fallback, phase: Phase::Verifying { after, asked_count, until } }
+        State::Updating { episode, phase: Phase::Verifying { after, asked_count, until } }
     }
 
     /// Back to the broken state: the same episode, and no new prompt, unless its one prompt was held back for the attempt.
@@ -138,46 +129,35 @@ impl Draft<'_> {
         episode.arrived.clear();
         self.link.verify_asked_at = None;
         self.tell(Notice::UpdateFailed { after }, Some(&episode));
-        let mut state = broken(episode, None);
-        self.release_prompt(&mut state);
-        if let Ok(reminded) = self.remind(state.clone()) {
-            state = reminded;
-        }
-        match (self.widget_until(), state.episode()) {
-            (Some(until), Some(episode)) => self.begin_attempt(episode.clone(), until),
-            (_, _) => state,
+        self.release_prompt(&mut episode);
+        let episode = self.remind(episode.clone()).unwrap_or(episode);
+        match self.widget_until() {
+            Some(until) => self.begin_attempt(episode, until),
+            None => State::broken(episode),
         }
     }
 
-    /// More evidence while the user is at it: it may change what we fall back to, and a new MFA session buys the user
-    /// time.
-    pub(super) fn restate_update(
-        &mut self,
-        episode: Episode,
-        fallback: Fallback,
-        phase: Phase,
-        breakage: &Breakage,
-    ) -> Next {
+    /// More evidence while the user is at it: it may change the cause, and with it the state that a failed attempt goes back
+    /// to; and a new MFA session buys the user time.
+    pub(super) fn restate_update(&mut self, before: Episode, phase: Phase, breakage: &Breakage) -> Next {
         let next_phase = match (phase, breakage.session) {
             (Phase::WithUser { started_at, until }, Some(session)) if breakage.during_update => {
                 Phase::WithUser { started_at, until: self.cap(session.expires_at).max(until) }
             }
             (phase, _) => phase,
         };
-        let before = episode.clone();
-        let mut episode = episode;
+        let mut episode = before.clone();
         episode.take_in(breakage, self.now);
-        let next_fallback = fallback_of(episode.cause);
-        if (next_fallback, next_phase, &episode) == (fallback, phase, &before) {
+        episode.session = None;
+        if (next_phase, &episode) == (phase, &before) {
             return Err(Refusal::AlreadyKnown);
         }
-        Ok(State::Updating { episode, fallback: next_fallback, phase: next_phase })
+        Ok(State::Updating { episode, phase: next_phase })
     }
 
     pub(super) fn observe_update(
         &mut self,
         episode: Episode,
-        fallback: Fallback,
         phase: Phase,
         seen: &Observation,
     ) -> Next {
@@ -191,21 +171,20 @@ impl Draft<'_> {
             }
             Status::Valid => {
                 let cause = episode.cause;
-                return self.find_unrepaired(episode, fallback, phase, seen.observed_at, cause);
+                return self.find_unrepaired(episode, phase, seen.observed_at, cause);
             }
             Status::Invalid => self.cause_of_invalid(),
             Status::TokenRequired => Cause::Token,
         };
         // Now Belvo's status says so, too; and data that came before it was late.
         let episode = Episode { refused_at: None, arrived: Vec::new(), ..episode };
-        self.find_unrepaired(episode, fallback, phase, seen.observed_at, observed)
+        self.find_unrepaired(episode, phase, seen.observed_at, observed)
     }
 
     /// Belvo was read while the user was at it, or has been, and the link is as broken as `observed` says.
     pub(super) fn find_unrepaired(
         &mut self,
         episode: Episode,
-        fallback: Fallback,
         phase: Phase,
         observed_at: Timestamp,
         observed: Cause,
@@ -216,7 +195,7 @@ impl Draft<'_> {
                     return Err(Refusal::Stale);
                 }
                 // Belvo's status is coarser than the known cause: it only overrules a cause that it contradicts.
-                let agrees = fallback_of(observed) == fallback_of(episode.cause);
+                let agrees = observed.wants_token() == episode.cause.wants_token();
                 let cause = if agrees { episode.cause } else { observed };
                 Ok(self.fall_back(after, Episode { cause, ..episode }))
             }
@@ -226,7 +205,7 @@ impl Draft<'_> {
                 if !self.take_answer(observed_at) {
                     return Err(Refusal::AlreadyKnown);
                 }
-                Ok(State::Updating { episode, fallback, phase })
+                Ok(State::Updating { episode, phase })
             }
         }
     }
@@ -236,12 +215,11 @@ impl Draft<'_> {
     pub(super) fn take_data_while_updating(
         &mut self,
         episode: Episode,
-        fallback: Fallback,
         phase: Phase,
         data: &Data,
     ) -> Next {
         if !shows_access(data) {
-            return self.ask_about_data(State::Updating { episode, fallback, phase }, data);
+            return self.ask_about_data(State::Updating { episode, phase }, data);
         }
         if !self.policy.can_verify() {
             return Ok(self.recover_by_data(&episode, data));
@@ -249,17 +227,17 @@ impl Draft<'_> {
         self.tell(Notice::DataAvailable(data.clone()), Some(&episode));
         self.ask_belvo();
         let arrived = with_arrival(episode.arrived, data);
-        Ok(State::Updating { episode: Episode { arrived, ..episode }, fallback, phase })
+        Ok(State::Updating { episode: Episode { arrived, ..episode }, phase })
     }
 
-    pub(super) fn pass_update_deadline(&mut self, episode: Episode, fallback: Fallback, phase: Phase) -> Next {
+    pub(super) fn pass_update_deadline(&mut self, episode: Episode, phase: Phase) -> Next {
         match phase {
             Phase::WithUser { until, .. } | Phase::Verifying { until, .. } if self.now < until => Err(Refusal::NotDue),
-            Phase::WithUser { .. } => Ok(self.verify_or(Attempt::TimedOut, fallback, episode)),
+            Phase::WithUser { .. } => Ok(self.verify_or(Attempt::TimedOut, episode)),
             Phase::Verifying { after, asked_count, .. } => {
                 let may_ask = self.policy.can_verify() && asked_count < self.policy.settings().verify_attempts_max;
                 Ok(if may_ask {
-                    self.verify(after, asked_count + 1, fallback, episode)
+                    self.verify(after, asked_count + 1, episode)
                 } else {
                     self.fall_back(after, episode)
                 })

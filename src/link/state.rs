@@ -1,6 +1,6 @@
 //! What is known of a link: its state, and what it remembers.
 
-use super::{DedupKey, Episode, LinkId, Month, Profile, Session, Timestamp};
+use super::{DedupKey, Episode, LinkId, Month, Profile, Timestamp};
 
 /// How many dedup keys a link remembers.
 ///
@@ -74,15 +74,12 @@ pub enum State {
     TokenRequired {
         /// The outage.
         episode: Episode,
-        /// The login session that is still open, if one is known.
-        session: Option<Session>,
     },
-    /// Its user is repairing it, or says it is repaired. Always ends: `phase` carries a deadline.
+    /// Its user is repairing it, or says it is repaired. Always ends: `phase` carries a deadline. If the attempt
+    /// fails, it goes back to the state that fits the episode's cause ([`State::broken`]).
     Updating {
         /// The outage.
         episode: Episode,
-        /// What it goes back to when the attempt fails.
-        fallback: Fallback,
         /// How far the attempt has got.
         phase: Phase,
     },
@@ -99,15 +96,6 @@ pub struct Suspicion {
     pub at: Timestamp,
     /// When it is believed if nothing refuted it.
     pub until: Timestamp,
-}
-
-/// What `Updating` goes back to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fallback {
-    /// [`State::Invalid`]
-    Invalid,
-    /// [`State::TokenRequired`]
-    TokenRequired,
 }
 
 /// How far an attempt to repair has got.
@@ -255,10 +243,15 @@ impl State {
         }
     }
 
+    /// The broken state that fits the cause of an episode.
+    pub const fn broken(episode: Episode) -> Self {
+        if episode.cause.wants_token() { Self::TokenRequired { episode } } else { Self::Invalid { episode } }
+    }
+
     /// The open episode, if there is one.
     pub const fn episode(&self) -> Option<&Episode> {
         match self {
-            Self::Invalid { episode } | Self::TokenRequired { episode, .. } | Self::Updating { episode, .. } => {
+            Self::Invalid { episode } | Self::TokenRequired { episode } | Self::Updating { episode, .. } => {
                 Some(episode)
             }
             Self::Unconfirmed | Self::Valid { .. } | Self::Removed => None,

@@ -153,7 +153,7 @@ impl Link {
                 let consent = self.consent_deadline(policy);
                 [doubt, answer, refresh, consent, self.quiet_deadline(policy)].into_iter().flatten().min()
             }
-            State::Invalid { episode } | State::TokenRequired { episode, .. } => {
+            State::Invalid { episode } | State::TokenRequired { episode } => {
                 if let Prompt::Waiting { until, .. } = episode.prompt {
                     return Some(until);
                 }

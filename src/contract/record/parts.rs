@@ -5,10 +5,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::words::{At, AttemptWord, CauseWord, StateWord, is_false};
+use super::super::words::{At, AttemptWord, CauseWord, is_false};
 use super::BadRecord;
 use crate::link::{
-    Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, Fallback, LinkId, Month, Phase, Prompt, Refresh,
+    Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, LinkId, Month, Phase, Prompt, Refresh,
     Seen, Session, Suspicion,
 };
 
@@ -72,8 +72,6 @@ pub enum PromptWord {
 pub struct UpdateRecord {
     /// How far it has got.
     pub phase: PhaseWord,
-    /// The state it goes back to if the attempt fails.
-    pub fallback: StateWord,
     /// When the phase ends by itself.
     pub until: At,
     /// `with_user`: when the attempt began, from which its longest span counts.
@@ -212,6 +210,7 @@ impl EpisodeRecord {
         Ok(Episode {
             number: EpisodeNumber(self.number),
             cause: self.cause.into(),
+            session: None,
             opened_at: self.opened_at.0,
             refused_at: self.refused_at.map(|at| at.0),
             prompt: self.parse_prompt()?,
@@ -239,15 +238,10 @@ impl EpisodeRecord {
 }
 
 impl UpdateRecord {
-    pub(super) fn of(fallback: Fallback, phase: Phase) -> Self {
-        let fallback = match fallback {
-            Fallback::Invalid => StateWord::Invalid,
-            Fallback::TokenRequired => StateWord::TokenRequired,
-        };
+    pub(super) fn of(phase: Phase) -> Self {
         match phase {
             Phase::WithUser { started_at, until } => Self {
                 phase: PhaseWord::WithUser,
-                fallback,
                 until: At(until),
                 started_at: Some(At(started_at)),
                 after: None,
@@ -255,22 +249,11 @@ impl UpdateRecord {
             },
             Phase::Verifying { after, asked_count, until } => Self {
                 phase: PhaseWord::Verifying,
-                fallback,
                 until: At(until),
                 started_at: None,
                 after: Some(after.into()),
                 asked_count: Some(asked_count),
             },
-        }
-    }
-
-    pub(super) fn parse_fallback(&self) -> Result<Fallback, BadRecord> {
-        match self.fallback {
-            StateWord::Invalid => Ok(Fallback::Invalid),
-            StateWord::TokenRequired => Ok(Fallback::TokenRequired),
-            StateWord::Unconfirmed | StateWord::Valid | StateWord::Updating | StateWord::Removed => {
-                Err(BadRecord::Impossible("update.fallback"))
-            }
         }
     }
 
