@@ -4,7 +4,8 @@ use super::draft::{Draft, Next};
 use super::refresh::with_arrival;
 use super::upkeep::shows_access;
 use super::{
-    Breakage, Cause, Data, Episode, Notice, Observation, Prompt, Proof, Quiet, Refusal, State, Status, Suspicion, Timestamp,
+    Breakage, Cause, Data, Episode, Notice, Observation, Prompt, Proof, Quiet, Refusal, State, Status, Suspicion,
+    Timestamp,
 };
 
 impl Draft<'_> {

@@ -4,8 +4,8 @@
 //! Each notes effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{
-    DedupKey, EFFECTS_MAX, Effect, Episode, Input, Link, Notice, Policy, Profile, Prompt, RECENT_KEYS_MAX, Refusal, Seen,
-    State, Step, Timestamp,
+    DedupKey, EFFECTS_MAX, Effect, Episode, Input, Link, Notice, Policy, Profile, Prompt, RECENT_KEYS_MAX, Refusal,
+    Seen, State, Step, Timestamp,
 };
 
 /// A link being changed by one event. Thrown away whole if the event is refused.
@@ -100,7 +100,10 @@ fn assert_consistent(link: &Link, state: &State) {
             let wants_token = matches!(state, State::TokenRequired { .. });
             assert!(episode.cause.wants_token() == wants_token, "a broken state must fit its cause");
             assert!(episode.session.is_none() || wants_token, "only a link that wants a token has a login session");
-            assert!(episode.prompt != Prompt::Held || link.muted, "only a mute holds the prompt of a link nobody repairs");
+            assert!(
+                episode.prompt != Prompt::Held || link.muted,
+                "only a mute holds the prompt of a link nobody repairs"
+            );
         }
         State::Updating { episode, .. } => {
             assert!(episode.attempts_count > 0, "an attempt is counted");

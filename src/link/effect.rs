@@ -166,9 +166,6 @@ pub enum Refusal {
     /// Nobody is updating the link.
     #[error("nobody is updating the link")]
     NotUpdating,
-    /// The link is not known to be broken, so there is nothing to update.
-    #[error("the link is not known to be broken, so there is nothing to update")]
-    NotBroken,
     /// The data came with errors and proves nothing.
     #[error("the data came with errors and proves nothing")]
     DataWithErrors,
@@ -192,7 +189,6 @@ impl Refusal {
             Self::Stale => "stale",
             Self::Removed => "removed",
             Self::NotUpdating => "not_updating",
-            Self::NotBroken => "not_broken",
             Self::DataWithErrors => "data_with_errors",
             Self::CreationOnly => "creation_only",
             Self::CannotVerify => "cannot_verify",

@@ -1,20 +1,17 @@
 //! The machine: which event moves a link where.
 //!
 //! ```text
-//!                        ┌─────────────────────── recovered: Belvo said so, or data came ───────────────────┐
-//!                        ▼                                                                                  │
-//!  ┌─────────────┐   ┌───────┐  credentials, account, consent   ┌─────────┐                                 │
-//!  │ Unconfirmed │──▶│ Valid │─────────────────────────────────▶│ Invalid │──┐ update started,   ┌──────────┴┐
-//!  └─────────────┘   └───────┘        (one prompt)              └─────────┘  │ update claimed    │ Updating  │
-//!   creation was         │                                        ▲    │     ├──────────────────▶│           │
-//!   never seen           │      token requested                   │    ▼     │                   │ always    │
-//!   to finish            │        (one prompt)            ┌───────────────┐ │                   │ has a     │
-//!                        └───────────────────────────────▶│ TokenRequired │─┘                   │ deadline  │
-//!                                                         └───────────────┘                     └───────────┘
-//!                                                           ▲         ▲ abandoned, timed out,         │
-//!   any state ── deleted, missing, forgotten ──▶ Removed    │         │ not confirmed (no prompt)     │
-//!                                                        Invalid ◀────┴───────────────────────────────┘
+//! unconfirmed    ──▶ valid, invalid, token_required, updating, removed
+//! valid          ──▶ invalid, token_required, updating, removed
+//! invalid        ──▶ valid, token_required, updating, removed
+//! token_required ──▶ valid, invalid, updating, removed
+//! updating       ──▶ valid, invalid, token_required, removed
+//! removed        ──▶ nothing leads out of it
 //! ```
+//!
+//! Leaving `valid` opens an episode: one outage, with one prompt. `updating` is an attempt to repair the link: its user is in
+//! the widget, or Belvo is asked whether it worked. It always ends, by proof in `valid`, or where the cause belongs: in
+//! `invalid` or `token_required`, the same episode, without a new prompt.
 //!
 //! The one prompt waits while the link is muted, or its institution has an incident (`incident`).
 //!
@@ -88,7 +85,9 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (S::Valid { suspicion }, E::DeadlinePassed) => draft.pass_valid_deadline(suspicion),
 
         // It is broken, and its user has been told.
-        (S::Invalid { episode } | S::TokenRequired { episode }, E::Broken(breakage)) => draft.restate(episode, breakage),
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::Broken(breakage)) => {
+            draft.restate(episode, breakage)
+        }
         (S::Invalid { .. } | S::TokenRequired { .. }, E::CreationUnfinished) => Err(Refusal::CreationOnly),
         (S::Invalid { episode } | S::TokenRequired { episode }, E::SessionExpired) => draft.drop_session(episode),
         (S::Invalid { .. } | S::TokenRequired { .. }, E::ConsentEnding) => Err(Refusal::AlreadyKnown),
@@ -101,7 +100,9 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         }
         (S::Invalid { episode } | S::TokenRequired { episode }, E::UpdateClaimed) => draft.claim_repair(episode),
         (S::Invalid { .. } | S::TokenRequired { .. }, E::UpdateAbandoned) => Err(Refusal::NotUpdating),
-        (S::Invalid { episode } | S::TokenRequired { episode }, E::Observed(seen)) => draft.observe_broken(episode, seen),
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::Observed(seen)) => {
+            draft.observe_broken(episode, seen)
+        }
         (S::Invalid { episode } | S::TokenRequired { episode }, E::DataArrived(data)) => {
             draft.take_data_while_broken(episode, data)
         }
@@ -111,7 +112,9 @@ fn next(draft: &mut Draft<'_>, event: &Event) -> Result<State, Refusal> {
         (state @ (S::Invalid { .. } | S::TokenRequired { .. }), E::QuotaReached { of_refresh }) => {
             draft.note_quota(state, *of_refresh)
         }
-        (S::Invalid { episode } | S::TokenRequired { episode }, E::DeadlinePassed) => draft.pass_broken_deadline(episode),
+        (S::Invalid { episode } | S::TokenRequired { episode }, E::DeadlinePassed) => {
+            draft.pass_broken_deadline(episode)
+        }
 
         // Its user is at it, or says it is done.
         (S::Updating { episode, phase }, E::Broken(breakage)) => draft.restate_update(episode, phase, breakage),

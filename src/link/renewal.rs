@@ -5,8 +5,7 @@
 
 use super::draft::{Draft, Next};
 use super::{
-    Breakage, Cause, ConsentObservation, ConsentStatus, Due, Episode, Notice, Phase, Proof, Refusal, State,
-    Suspicion,
+    Breakage, Cause, ConsentObservation, ConsentStatus, Due, Episode, Notice, Phase, Proof, Refusal, State, Suspicion,
 };
 
 impl Draft<'_> {
@@ -121,7 +120,7 @@ impl Draft<'_> {
                 Ok(self.recover(&episode, Proof::Observed, None))
             }
             ConsentStatus::Authorised => Err(Refusal::AlreadyKnown),
-            ConsentStatus::Ended => self.find_unrepaired(episode, phase, seen.observed_at, Cause::ConsentEnded)
+            ConsentStatus::Ended => self.find_unrepaired(episode, phase, seen.observed_at, Cause::ConsentEnded),
         }
     }
 

@@ -4,8 +4,7 @@ use super::draft::{Draft, Next};
 use super::refresh::with_arrival;
 use super::upkeep::shows_access;
 use super::{
-    Attempt, Breakage, Cause, Data, Episode, Notice, Observation, Phase, Proof, Refusal, State, Status,
-    Timestamp,
+    Attempt, Breakage, Cause, Data, Episode, Notice, Observation, Phase, Proof, Refusal, State, Status, Timestamp,
 };
 
 impl Draft<'_> {
@@ -155,12 +154,7 @@ impl Draft<'_> {
         Ok(State::Updating { episode, phase: next_phase })
     }
 
-    pub(super) fn observe_update(
-        &mut self,
-        episode: Episode,
-        phase: Phase,
-        seen: &Observation,
-    ) -> Next {
+    pub(super) fn observe_update(&mut self, episode: Episode, phase: Phase, seen: &Observation) -> Next {
         // Of a consent the link's status shows nothing, whatever the user says.
         let claimed = phase.is_claimed() && episode.cause != Cause::ConsentEnded;
         let observed = match seen.status {
@@ -212,12 +206,7 @@ impl Draft<'_> {
 
     /// Data while the user is at it may have come before the outage: Belvo is asked. Nobody can be asked without keys; then
     /// data that arrives during an attempt proves the repair.
-    pub(super) fn take_data_while_updating(
-        &mut self,
-        episode: Episode,
-        phase: Phase,
-        data: &Data,
-    ) -> Next {
+    pub(super) fn take_data_while_updating(&mut self, episode: Episode, phase: Phase, data: &Data) -> Next {
         if !shows_access(data) {
             return self.ask_about_data(State::Updating { episode, phase }, data);
         }
@@ -236,11 +225,7 @@ impl Draft<'_> {
             Phase::WithUser { .. } => Ok(self.verify_or(Attempt::TimedOut, episode)),
             Phase::Verifying { after, asked_count, .. } => {
                 let may_ask = self.policy.can_verify() && asked_count < self.policy.settings().verify_attempts_max;
-                Ok(if may_ask {
-                    self.verify(after, asked_count + 1, episode)
-                } else {
-                    self.fall_back(after, episode)
-                })
+                Ok(if may_ask { self.verify(after, asked_count + 1, episode) } else { self.fall_back(after, episode) })
             }
         }
     }

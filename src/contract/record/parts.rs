@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::super::words::{At, AttemptWord, CauseWord, is_false};
 use super::BadRecord;
 use crate::link::{
-    Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, LinkId, Month, Phase, Prompt, Refresh,
-    Seen, Session, Suspicion,
+    Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, LinkId, Month, Phase, Prompt, Refresh, Seen,
+    Session, Suspicion,
 };
 
 /// An outage.

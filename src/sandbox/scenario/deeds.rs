@@ -218,7 +218,6 @@ fn read_wait(what: &str, fields: &mut Fields<'_>, names: &[Name]) -> Result<Wait
         "stale",
         "removed",
         "not_updating",
-        "not_broken",
         "data_with_errors",
         "creation_only",
         "cannot_verify",
