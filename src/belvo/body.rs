@@ -1,7 +1,7 @@
-//! What Belvo sends, as it is sent: lenient readers of the webhook envelope, the error body and the link resource.
+//! What Belvo sends, as it is sent: lenient readers of the webhook envelope, the link resource and the consent.
 //!
 //! Belvo's bodies drifted over the years and its enums are open, so only what cannot be done without is demanded, and everything
-//! else may be missing, null or of another type. Nothing here decides what a body means: that is `translate`.
+//! else may be missing, null or of another type. Nothing here decides what a body means: that is `translate`. Errors: `error_body`.
 
 use std::time::Duration;
 
@@ -86,60 +86,6 @@ pub(super) fn webhook_link(body: &Map<String, Value>) -> Result<LinkId, Undecoda
         None => return Err(Undecodable::shape("$.link_id", "missing")),
     };
     id.trim().parse().map_err(|error: crate::link::NotALinkId| Undecodable::shape("$.link_id", error.to_string()))
-}
-
-/// The body of an error answer ("API reference: errors"): an array of objects, or one bare object as the old support page shows.
-#[derive(Clone)]
-pub struct ErrorBody {
-    /// One per problem; several fields of one request can be wrong at once. At least one: a body that is no JSON error (an HTML
-    /// page, say) counts as one without code or message.
-    pub items: Vec<ErrorItem>,
-}
-
-/// One error.
-#[derive(Clone, Default)]
-pub struct ErrorItem {
-    /// `code`, in small letters.
-    pub code: Option<String>,
-    /// `message`, or the old `detail`.
-    pub message: Option<String>,
-    /// `request_id`, normalised.
-    pub request_id: Option<String>,
-    /// `link`: only with status 428.
-    pub link: Option<LinkId>,
-    /// How long the MFA session named by the error lives. The session's id is not kept: it is a credential.
-    pub session_lives: Option<Duration>,
-}
-
-impl ErrorBody {
-    /// Reads an error body; whatever it is, it has at least one item.
-    pub fn parse(value: &Value) -> Self {
-        let items: Vec<ErrorItem> = match value {
-            Value::Array(items) => items.iter().filter_map(Value::as_object).map(ErrorItem::parse).collect(),
-            Value::Object(item) => vec![ErrorItem::parse(item)],
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
-        };
-        Self { items: if items.is_empty() { vec![ErrorItem::default()] } else { items } }
-    }
-}
-
-impl ErrorItem {
-    fn parse(item: &Map<String, Value>) -> Self {
-        let session_lives = text(item, "session").and_then(|_| seconds(item.get("expiry")?)).map(Duration::from_secs);
-        Self {
-            code: text(item, "code").map(|code| code.to_ascii_lowercase()),
-            message: text(item, "message").or_else(|| text(item, "detail")),
-            request_id: text(item, "request_id").map(|id| normalise_request_id(&id)),
-            link: text(item, "link").and_then(|id| id.parse().ok()),
-            session_lives,
-        }
-    }
-}
-
-/// A number of seconds, above zero; numbers have been seen as strings.
-fn seconds(value: &Value) -> Option<u64> {
-    let number = value.as_u64().or_else(|| value.as_str()?.trim().parse().ok());
-    number.filter(|&seconds| seconds > 0)
 }
 
 /// The link resource ("API reference: links").
@@ -253,7 +199,7 @@ pub fn normalise_request_id(id: &str) -> String {
 }
 
 /// A text field: trimmed, and `None` if it is missing, empty, too long or no text. A number is taken as its digits.
-fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
+pub(super) fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
     plain(body.get(key)?)
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::contract::ApiError;
 use crate::link::LinkId;
 
-use super::body::ErrorBody;
+use super::error_body::ErrorBody;
 
 /// What was asked of Belvo, as far as it changes what an error means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use super::body::{ConsentResource, ErrorItem, LinkResource, WebhookBody, parse_time};
+use super::body::{ConsentResource, LinkResource, WebhookBody, parse_time};
 use super::call::Call;
+use super::error_body::ErrorItem;
 use super::key;
 use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};

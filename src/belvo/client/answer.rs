@@ -10,8 +10,8 @@ use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
 use super::{Call, CallError};
-use crate::belvo::body::ErrorBody;
 use crate::belvo::call::without_session;
+use crate::belvo::error_body::ErrorBody;
 use crate::belvo::meaning::{Meaning, Unrelated};
 use crate::belvo::translate::translate_api_error;
 use crate::contract::ApiError;
