@@ -55,6 +55,8 @@ pub struct Engine<S> {
     incidents: Incidents,
 }
 
+/// A link, and the lane that guards its messages: the one on which it was first heard of. Whoever publishes the id in another spelling
+/// (a UUID without dashes) hashes to another lane, and means the same link.
 #[derive(Clone)]
 struct Held {
     link: Link,

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::contract::DeadReason;
+use crate::link::LinkId;
 use crate::nats::stream::StreamIdentity;
 use crate::nats::subject::Subjects;
 
@@ -203,11 +204,13 @@ impl DeadLetters {
         let Some((kind, link_id)) = stored.or_else(|| self.subjects.parse_published(&letter.subject)) else {
             return refuse(format!("`{}` is not an input subject", letter.subject.escape_debug()));
         };
+        // Under the link's own spelling, so that it comes to the link's own lane.
+        let link_id: LinkId = link_id.parse().expect("a link id has just been read there");
         let mut headers = HeaderMap::new();
         for (name, values) in letter.headers.iter().filter(|(name, _)| !has_prefix(name.as_ref(), OBEYED)) {
             values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
         }
-        let published = self.send(self.subjects.input(kind, link_id), headers, letter.payload).await;
+        let published = self.send(self.subjects.input(kind, link_id.as_str()), headers, letter.payload).await;
         published.map_err(DeadLetterError::Publish)
     }
 
