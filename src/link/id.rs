@@ -120,11 +120,16 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_a_uuid_is_as_it_is() {
-        for odd in ["16f68516bcbc4cf7b815c500d4204e2", "16f68516bcbc4cf7b815c500d4204e2g", "16f68516-bcbc4cf7-b815-c500-d4204e28"]
-        {
+        for odd in [
+            "16f68516bcbc4cf7b815c500d4204e2",
+            "16f68516bcbc4cf7b815c500d4204e2g",
+            "16f68516-bcbc4cf7-b815-c500-d4204e28",
+        ] {
             assert_eq!(odd.parse::<LinkId>().unwrap().as_str(), odd);
         }
-        for odd in ["{{16f68516-bcbc-4cf7-b815-c500d4204e28}}", "urn:uuid:link_1", "{16f68516-bcbc-4cf7-b815-c500d4204e28"] {
+        for odd in
+            ["{{16f68516-bcbc-4cf7-b815-c500d4204e28}}", "urn:uuid:link_1", "{16f68516-bcbc-4cf7-b815-c500d4204e28"]
+        {
             assert_eq!(odd.parse::<LinkId>(), Err(NotALinkId), "{odd}");
         }
     }

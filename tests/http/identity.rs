@@ -43,7 +43,8 @@ async fn what_is_said_of_a_link_goes_to_one_subject() {
         }
         let muted = bench.post(&format!("/v1/links/{in_path}/commands"), json!({"command": "mute"})).await;
         assert_eq!((muted.status, &muted.body["link_id"]), (202, &json!(LINK)), "{}", muted.text);
-        let kinds = ["webhook", "api_error", "api_error", "api_error", "api_error", "api_error", "widget", "widget", "command"];
+        let kinds =
+            ["webhook", "api_error", "api_error", "api_error", "api_error", "api_error", "widget", "widget", "command"];
         expected.extend(kinds.map(|kind| format!("belvo.{kind}.{LINK}")));
     }
     let subjects: Vec<_> = bench.inputs().await.into_iter().map(|(subject, ..)| subject).collect();
