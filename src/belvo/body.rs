@@ -13,6 +13,9 @@ use crate::link::{AccessMode, Consent, Due, LinkId, Timestamp};
 /// The longest text taken over into the record of a link, in bytes. Belvo's own are far below; a longer one is not believed.
 const TEXT_LENGTH_MAX: usize = 512;
 
+/// How many resources are believed of one link. Belvo has some twenty.
+const RESOURCES_MAX: usize = 64;
+
 /// The webhook envelope ("Webhooks: LINK family" and its siblings), all versions since 2021.
 #[derive(Clone)]
 pub struct WebhookBody {
@@ -117,7 +120,7 @@ impl LinkResource {
             "recurrent" => Some(AccessMode::Recurrent),
             _unknown => None,
         });
-        let listed = body.get("fetch_resources").and_then(Value::as_array).into_iter().flatten();
+        let listed = body.get("fetch_resources").and_then(Value::as_array).into_iter().flatten().take(RESOURCES_MAX);
         let mut fetch_resources: Vec<String> = listed.filter_map(plain).map(|name| name.to_ascii_uppercase()).collect();
         fetch_resources.sort_unstable();
         fetch_resources.dedup();
@@ -210,6 +213,11 @@ fn plain(value: &Value) -> Option<String> {
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
     (!text.is_empty() && text.len() <= TEXT_LENGTH_MAX).then_some(text)
+}
+
+/// A text as [`text`] takes one over.
+pub(super) fn believed(text: &str) -> Option<String> {
+    plain(&Value::from(text))
 }
 
 fn needed(body: &Map<String, Value>, key: &str) -> Result<String, Undecodable> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use relink::contract::{Address, NoticeName, Record};
 use relink::engine::Delivery;
-use relink::link::{StateName, Timestamp};
+use relink::link::StateName;
 use relink::store::{MemoryStore, Query, Store};
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ fn prompts(bus: &Bus) -> usize {
 
 #[test]
 fn a_link_published_under_every_spelling_is_one_record_with_one_prompt_and_one_lane() {
-    for first in 0..SPELLINGS.len() {
+    for (first, spelling) in SPELLINGS.iter().enumerate() {
         let mut bus = Bus::default();
         let mut process = Process::start(&mut bus, 1, MemoryStore::default(), &policy(false), START, 0);
         // Some in one plan, some in the next, some after a new start.
@@ -66,7 +66,7 @@ fn a_link_published_under_every_spelling_is_one_record_with_one_prompt_and_one_l
         }
         let records = records(&process.store);
         assert_eq!(records.iter().map(|record| record.link_id.as_str()).collect::<Vec<_>>(), [LINK]);
-        assert_eq!((prompts(&bus), bus.dead.len()), (1, 0), "first said as {}", SPELLINGS[first]);
+        assert_eq!((prompts(&bus), bus.dead.len()), (1, 0), "first said as {spelling}");
         let lanes: BTreeSet<u16> = bus
             .output
             .iter()
@@ -78,10 +78,32 @@ fn a_link_published_under_every_spelling_is_one_record_with_one_prompt_and_one_l
 }
 
 #[test]
+fn what_a_device_calls_the_institution_corrects_nothing_and_is_bounded() {
+    let mut bus = Bus::default();
+    let mut process = Process::start(&mut bus, 1, MemoryStore::default(), &policy(true), START, 0);
+    let claims = |institution: Value| json!({"event": "success", "institution": institution});
+    let mut institution_after = |kind: &str, body: &Value| {
+        bus.publish(said(kind, 0, body), START);
+        process.run_dry(&mut bus, START);
+        let record = records(&process.store).pop().unwrap();
+        assert!(serde_json::to_string(&record).unwrap().len() < 16 * 1024);
+        record.institution
+    };
+    institution_after("webhook", &invalid_credentials(LINK, 1));
+    assert_eq!(institution_after("widget", &claims(json!("x".repeat(900_000)))), None);
+    assert_eq!(institution_after("widget", &claims(json!("said_by_the_user"))).as_deref(), Some("said_by_the_user"));
+    let seen = json!({"observed_at": START.to_string(), "outcome": "found",
+        "link": {"id": LINK, "status": "invalid", "institution": "erebor_mx_retail"}});
+    assert_eq!(institution_after("observation", &seen).as_deref(), Some("erebor_mx_retail"));
+    institution_after("webhook", &invalid_credentials(LINK, 2));
+    assert_eq!(institution_after("widget", &claims(json!("evil"))).as_deref(), Some("erebor_mx_retail"));
+}
+
+#[test]
 fn a_repair_reported_under_another_spelling_mends_the_same_link() {
     let mut bus = Bus::default();
     let mut process = Process::start(&mut bus, 1, MemoryStore::default(), &policy(false), START, 0);
-    let observed = json!({"observed_at": Timestamp::from_millis(START.as_millis()).to_string(), "source": "app",
+    let observed = json!({"observed_at": START.to_string(), "source": "app",
         "outcome": "found", "link": {"id": SPELLINGS[1], "status": "valid"}});
     let error = json!({"http_status": 400, "method": "POST", "path": format!("/api/links/{}/refresh/", SPELLINGS[3]),
         "link_id": SPELLINGS[4], "body": [{"code": "invalid_link", "link": SPELLINGS[5]}]});
