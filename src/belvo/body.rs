@@ -1,7 +1,7 @@
-//! What Belvo sends, as it is sent: lenient readers of the webhook envelope, the error body and the link resource.
+//! What Belvo sends, as it is sent: lenient readers of the webhook envelope, the link resource and the consent.
 //!
 //! Belvo's bodies drifted over the years and its enums are open, so only what cannot be done without is demanded, and everything
-//! else may be missing, null or of another type. Nothing here decides what a body means: that is `translate`.
+//! else may be missing, null or of another type. Nothing here decides what a body means: that is `translate`. Errors: `error_body`.
 
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use crate::link::{AccessMode, Consent, Due, LinkId, Timestamp};
 
 /// The longest text taken over into the record of a link, in bytes. Belvo's own are far below; a longer one is not believed.
 const TEXT_LENGTH_MAX: usize = 512;
+
+/// How many resources are believed of one link. Belvo has some twenty.
+const RESOURCES_MAX: usize = 64;
 
 /// The webhook envelope ("Webhooks: LINK family" and its siblings), all versions since 2021.
 #[derive(Clone)]
@@ -88,60 +91,6 @@ pub(super) fn webhook_link(body: &Map<String, Value>) -> Result<LinkId, Undecoda
     id.trim().parse().map_err(|error: crate::link::NotALinkId| Undecodable::shape("$.link_id", error.to_string()))
 }
 
-/// The body of an error answer ("API reference: errors"): an array of objects, or one bare object as the old support page shows.
-#[derive(Clone)]
-pub struct ErrorBody {
-    /// One per problem; several fields of one request can be wrong at once. At least one: a body that is no JSON error (an HTML
-    /// page, say) counts as one without code or message.
-    pub items: Vec<ErrorItem>,
-}
-
-/// One error.
-#[derive(Clone, Default)]
-pub struct ErrorItem {
-    /// `code`, in small letters.
-    pub code: Option<String>,
-    /// `message`, or the old `detail`.
-    pub message: Option<String>,
-    /// `request_id`, normalised.
-    pub request_id: Option<String>,
-    /// `link`: only with status 428.
-    pub link: Option<LinkId>,
-    /// How long the MFA session named by the error lives. The session's id is not kept: it is a credential.
-    pub session_lives: Option<Duration>,
-}
-
-impl ErrorBody {
-    /// Reads an error body; whatever it is, it has at least one item.
-    pub fn parse(value: &Value) -> Self {
-        let items: Vec<ErrorItem> = match value {
-            Value::Array(items) => items.iter().filter_map(Value::as_object).map(ErrorItem::parse).collect(),
-            Value::Object(item) => vec![ErrorItem::parse(item)],
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
-        };
-        Self { items: if items.is_empty() { vec![ErrorItem::default()] } else { items } }
-    }
-}
-
-impl ErrorItem {
-    fn parse(item: &Map<String, Value>) -> Self {
-        let session_lives = text(item, "session").and_then(|_| seconds(item.get("expiry")?)).map(Duration::from_secs);
-        Self {
-            code: text(item, "code").map(|code| code.to_ascii_lowercase()),
-            message: text(item, "message").or_else(|| text(item, "detail")),
-            request_id: text(item, "request_id").map(|id| normalise_request_id(&id)),
-            link: text(item, "link").and_then(|id| id.parse().ok()),
-            session_lives,
-        }
-    }
-}
-
-/// A number of seconds, above zero; numbers have been seen as strings.
-fn seconds(value: &Value) -> Option<u64> {
-    let number = value.as_u64().or_else(|| value.as_str()?.trim().parse().ok());
-    number.filter(|&seconds| seconds > 0)
-}
-
 /// The link resource ("API reference: links").
 #[derive(Clone)]
 pub struct LinkResource {
@@ -171,7 +120,7 @@ impl LinkResource {
             "recurrent" => Some(AccessMode::Recurrent),
             _unknown => None,
         });
-        let listed = body.get("fetch_resources").and_then(Value::as_array).into_iter().flatten();
+        let listed = body.get("fetch_resources").and_then(Value::as_array).into_iter().flatten().take(RESOURCES_MAX);
         let mut fetch_resources: Vec<String> = listed.filter_map(plain).map(|name| name.to_ascii_uppercase()).collect();
         fetch_resources.sort_unstable();
         fetch_resources.dedup();
@@ -253,7 +202,7 @@ pub fn normalise_request_id(id: &str) -> String {
 }
 
 /// A text field: trimmed, and `None` if it is missing, empty, too long or no text. A number is taken as its digits.
-fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
+pub(super) fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
     plain(body.get(key)?)
 }
 
@@ -264,6 +213,11 @@ fn plain(value: &Value) -> Option<String> {
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
     (!text.is_empty() && text.len() <= TEXT_LENGTH_MAX).then_some(text)
+}
+
+/// A text as [`text`] takes one over.
+pub(super) fn believed(text: &str) -> Option<String> {
+    plain(&Value::from(text))
 }
 
 fn needed(body: &Map<String, Value>, key: &str) -> Result<String, Undecodable> {

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use super::body::{ConsentResource, ErrorItem, LinkResource, WebhookBody, parse_time};
+use super::body::{ConsentResource, LinkResource, WebhookBody, believed, parse_time};
 use super::call::Call;
+use super::error_body::ErrorItem;
 use super::key;
 use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};
@@ -64,11 +65,13 @@ pub enum Unrelated {
     Creation,
     /// The user mistyped the MFA token; the attempt goes on.
     WrongToken,
+    /// The user is in the widget; how that ends is not said yet.
+    InWidget,
 }
 
 impl Unrelated {
     /// Every class there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Keys,
         Self::Permission,
         Self::Request,
@@ -81,6 +84,7 @@ impl Unrelated {
         Self::ConsentPending,
         Self::Creation,
         Self::WrongToken,
+        Self::InWidget,
     ];
 
     /// The spelling in messages and metrics.
@@ -98,6 +102,7 @@ impl Unrelated {
             Self::ConsentPending => "consent_pending",
             Self::Creation => "creation",
             Self::WrongToken => "wrong_token",
+            Self::InWidget => "in_widget",
         }
     }
 
@@ -112,7 +117,8 @@ impl Unrelated {
             | Self::PartialData
             | Self::ConsentPending
             | Self::Creation
-            | Self::WrongToken => false,
+            | Self::WrongToken
+            | Self::InWidget => false,
         }
     }
 }
@@ -213,13 +219,16 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
             Event::UpdateStarted { until: received_at.after(life) }
         }
         Widget::Success { link: named, institution } => {
-            same_link(link, named.as_deref().and_then(|id| id.trim().parse().ok()))?;
-            let profile = Profile { institution: institution.clone(), ..Profile::default() };
+            same_link(link, named.as_deref().and_then(|id| id.parse().ok()))?;
+            // A hint like the rest of it, and a text from somebody's device: a long one is not believed.
+            let institution = institution.as_deref().and_then(believed);
+            let profile = Profile { institution, ..Profile::default() };
             let input = Input { profile, ..Event::UpdateClaimed.into() };
             return Ok(Meaning::Event(input));
         }
         Widget::Updated {} => Event::UpdateClaimed,
         Widget::Exit { .. } | Widget::Error { .. } => Event::UpdateAbandoned,
+        Widget::PageLoad {} => return Ok(Meaning::unrelated(Unrelated::InWidget, "page_load")),
         Widget::Warning { warning, .. } => {
             return Ok(Meaning::unrelated(Unrelated::InstitutionOff, warning.as_deref().unwrap_or("warning")));
         }

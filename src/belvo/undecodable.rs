@@ -79,7 +79,12 @@ pub(super) fn parse_as<T: DeserializeOwned>(value: Value) -> Result<T, Undecodab
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let at = if path == "." { "$".to_owned() } else { format!("$.{path}") };
-        Undecodable::shape(at, problem_of(&error.inner().to_string()))
+        let message = error.inner().to_string();
+        // Where something is missing is where it should be, and our own word.
+        match message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+            Some(field) => Undecodable::shape(format!("{at}.{field}"), "missing"),
+            None => Undecodable::shape(at, problem_of(&message)),
+        }
     })
 }
 
@@ -88,7 +93,7 @@ fn problem_of(message: &str) -> String {
     if let Some((_quoted, expected)) = message.rsplit_once(", expected ") {
         return format!("expected {expected}");
     }
-    let safe = ["missing field `", "not an RFC 3339 time"].iter().any(|start| message.starts_with(start));
+    let safe = message.starts_with("not an RFC 3339 time");
     if safe { message.to_owned() } else { "not what the schema describes".to_owned() }
 }
 
@@ -112,7 +117,7 @@ mod tests {
 
     #[test]
     fn says_where_and_what_but_quotes_nothing() {
-        check::<ApiError>(r#"{"method": "GET", "path": "/"}"#, "$", "missing field `http_status`");
+        check::<ApiError>(r#"{"method": "GET", "path": "/"}"#, "$.http_status", "missing");
         check::<ApiError>(
             r#"{"http_status": "hunter2", "method": "GET", "path": "/"}"#,
             "$.http_status",
@@ -132,8 +137,8 @@ mod tests {
         );
         check::<Observation>(
             r#"{"observed_at": "2026-11-22T10:15:00Z", "source": "app", "outcome": "found"}"#,
-            "$",
-            "missing field `link`",
+            "$.link",
+            "missing",
         );
     }
 

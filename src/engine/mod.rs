@@ -23,7 +23,7 @@ pub use plan::{Message, Outgoing, Plan, Tally, TallyKey};
 
 use self::incident::{Incidents, Opening};
 use crate::belvo::{Meaning, Undecodable, translate};
-use crate::contract::{At, Because, DeadReason, Mark, Origin, OriginKind, Record, RefusedBody};
+use crate::contract::{At, Because, DeadReason, InputKind, Mark, Origin, OriginKind, Record, RefusedBody};
 use crate::link::{EFFECTS_MAX, Event, Input, Link, LinkId, Policy, Prompt, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError};
 
@@ -55,6 +55,8 @@ pub struct Engine<S> {
     incidents: Incidents,
 }
 
+/// A link, and the lane that guards its messages: the one on which it was first heard of. Whoever publishes the id in another spelling
+/// (a UUID without dashes) hashes to another lane, and means the same link.
 #[derive(Clone)]
 struct Held {
     link: Link,
@@ -171,6 +173,10 @@ impl<S: Store> Engine<S> {
                 let Held { link, lane } = self
                     .load(&link)?
                     .unwrap_or_else(|| Held { link: Link::unheard_of(link, received_at), lane: delivery.lane });
+                if kind == InputKind::Widget && link.profile.institution.is_some() {
+                    // What a user's device calls the institution fills a gap and corrects nothing.
+                    input.profile.institution = None;
+                }
                 let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
                 input.incident = self.incidents.is_on(institution.map(String::as_str));
                 let event = input.event.name();

@@ -116,9 +116,26 @@ impl SledStore {
                 if found > FORMAT {
                     return Err(StoreError::FutureFormat { found, known: FORMAT });
                 }
+                catch_unwind(AssertUnwindSafe(|| store.check_ids()))
+                    .map_err(|panic| StoreError::Disk(format!("sled panicked: {}", panic_text(&*panic))))??;
             }
         }
         Ok(store)
+    }
+
+    /// Fails if a link is kept under another spelling of its id than relink has today. Once a UUID without dashes was a link of its own;
+    /// such a record would never be found again, and always be due. From the stream it comes back as the one link that it is.
+    fn check_ids(&self) -> Result<(), StoreError> {
+        for prefix in StateName::ALL.map(format::state_prefix) {
+            for key in self.db.scan_prefix(&prefix).keys() {
+                let key = key?;
+                let id = &key[prefix.len()..];
+                if format::parse_link_id(id).is_none_or(|parsed| parsed.as_str().as_bytes() != id) {
+                    return Err(format::corrupt(&key, "a link under another spelling of its id"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -243,4 +260,31 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_under_an_old_spelling_of_its_id_is_read_again_from_the_stream() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        for (id, is_kept) in [
+            ("link_1", true),
+            ("16f68516-bcbc-4cf7-b815-c500d4204e28", true),
+            ("16f68516bcbc4cf7b815c500d4204e28", false),
+        ] {
+            {
+                let store = SledStore::open(&path, 1 << 20).unwrap().store;
+                let key = [format::state_prefix(StateName::Valid), id.as_bytes().to_vec()].concat();
+                store.db.insert(key, Vec::new()).unwrap();
+                store.checkpoint().unwrap();
+            }
+            let opened = SledStore::open(&path, 1 << 20).unwrap();
+            assert_eq!(opened.quarantined.is_none(), is_kept, "{id}");
+        }
+        let empty = SledStore::open(&path, 1 << 20).unwrap().store;
+        assert_eq!(empty.count().unwrap()[&StateName::Valid], 0);
+    }
 }

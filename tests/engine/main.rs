@@ -8,6 +8,7 @@
 mod bus;
 mod crashes;
 mod decoding;
+mod identity;
 mod incidents;
 mod inputs;
 mod limits;

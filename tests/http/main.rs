@@ -10,6 +10,7 @@ mod bench;
 mod capture;
 
 mod doors;
+mod identity;
 mod reads;
 mod repairs;
 mod reports;

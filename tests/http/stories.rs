@@ -73,6 +73,15 @@ async fn the_story_of_a_link_names_every_move_and_what_it_caused() {
     let pointed = told(&bench, &["why", &format!("{LINK}.1.1")]).await;
     let marked: Vec<_> = pointed.lines().filter(|line| line.starts_with('▶')).collect();
     assert!(marked.len() == 1 && marked[0].contains("data_available"), "{pointed}");
+    // However the id is spelt: as a database has it, or pasted with a blank.
+    let plain = LINK.replace('-', "");
+    for link in [plain.clone(), format!(" {LINK} "), format!("{{{}}}", LINK.to_uppercase()), format!("urn:uuid:{LINK}")]
+    {
+        assert_eq!(told(&bench, &["why", &link]).await, story, "{link}");
+    }
+    for message in [format!("{plain}.1.1"), format!("{}.1.1 ", LINK.to_uppercase())] {
+        assert_eq!(told(&bench, &["why", &message]).await, pointed, "{message}");
+    }
 }
 
 #[tokio::test]

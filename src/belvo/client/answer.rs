@@ -10,11 +10,10 @@ use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
 use super::{Call, CallError};
-use crate::belvo::body::ErrorBody;
-use crate::belvo::call::without_session;
+use crate::belvo::error_body::ErrorBody;
 use crate::belvo::meaning::{Meaning, Unrelated};
 use crate::belvo::translate::translate_api_error;
-use crate::contract::ApiError;
+use crate::contract::{ApiError, without_session};
 use crate::link::Timestamp;
 
 /// The most of an answer that is read. A link resource has about a kilobyte.
@@ -90,8 +89,12 @@ impl Refused {
         let nobody = || NOBODY.parse().expect("a word is a link id");
         let link = call.link.cloned().unwrap_or_else(nobody);
         // The time would only date a session, which is not used here.
-        let meaning = translate_api_error(&link, &error, Timestamp::default())
-            .map_err(|problem| call.failed(&format!("status {}: {problem}", error.http_status)))?;
+        // What is no error of Belvo's was answered by something else, and may pass.
+        let meaning =
+            translate_api_error(&link, &error, Timestamp::default()).map_err(|problem| CallError::Transient {
+                why: format!("{} {} was answered {}: {problem}", call.method, call.path, error.http_status),
+                retry_after: answer.retry_after,
+            })?;
         Ok(Self { error, meaning, retry_after: answer.retry_after })
     }
 }
@@ -132,7 +135,8 @@ const fn pause_after(class: Unrelated) -> Option<Duration> {
         | Unrelated::PartialData
         | Unrelated::ConsentPending
         | Unrelated::Creation
-        | Unrelated::WrongToken => None,
+        | Unrelated::WrongToken
+        | Unrelated::InWidget => None,
     }
 }
 

@@ -71,7 +71,7 @@ async fn a_link_is_missing_only_if_belvo_says_so() {
     let (belvo, _) = server(json_answer(404, errors("not_found", "Not found."))).await;
     assert!(matches!(belvo.get_link(&link()).await, Ok(LinkRead::Missing)));
     let (stranger, _) = server(|| (StatusCode::NOT_FOUND, "<html>no such page</html>").into_response()).await;
-    assert!(matches!(stranger.get_link(&link()).await, Err(CallError::Api(error)) if error.http_status == 404));
+    assert!(matches!(stranger.get_link(&link()).await, Err(CallError::Transient { .. })));
 }
 
 #[tokio::test]
