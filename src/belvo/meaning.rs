@@ -227,13 +227,25 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
             return Ok(Meaning::Event(input));
         }
         Widget::Updated {} => Event::UpdateClaimed,
-        Widget::Exit { .. } | Widget::Error { .. } => Event::UpdateAbandoned,
+        Widget::Exit { .. } => Event::UpdateAbandoned,
+        Widget::Error { error: Some(error), .. } if ends_the_widget(error) => Event::UpdateAbandoned,
+        Widget::Error { error, meta_data, .. } => {
+            let code = error.as_deref().or_else(|| meta_data.as_ref()?.get("error_code")?.as_str());
+            return Ok(Meaning::unrelated(Unrelated::InWidget, code.unwrap_or("error")));
+        }
         Widget::PageLoad {} => return Ok(Meaning::unrelated(Unrelated::InWidget, "page_load")),
         Widget::Warning { warning, .. } => {
             return Ok(Meaning::unrelated(Unrelated::InstitutionOff, warning.as_deref().unwrap_or("warning")));
         }
     };
     Ok(Meaning::event(event))
+}
+
+/// Whether the widget cannot go on after this error. It shows every other one to the user, who may try again: the exit
+/// callback, a success or the token's end says how the attempt ended. (Guide: hosted widget, `error=ACCESS_TOKEN_NOT_VALID`.)
+fn ends_the_widget(error: &str) -> bool {
+    let error = error.to_ascii_uppercase();
+    error.contains("TOKEN") && ["NOT_VALID", "INVALID", "EXPIRED"].iter().any(|end| error.contains(end))
 }
 
 /// The meaning of what was read from Belvo.

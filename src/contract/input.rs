@@ -199,7 +199,8 @@ pub enum Widget {
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         meta_data_step: Option<String>,
     },
-    /// The error callback, or an event named `ERROR`.
+    /// The error callback, or an event named `ERROR`. Only an error of the access token ends the attempt; after any other one the
+    /// widget stays open, and the user may try again.
     Error {
         /// The error, such as `ACCESS_TOKEN_NOT_VALID`.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]

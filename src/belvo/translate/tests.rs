@@ -134,8 +134,10 @@ fn widget_callbacks() {
         (json!({"event": "error", "error": "ACCESS_TOKEN_NOT_VALID", "error_message": "x"}), abandoned.clone()),
         (
             json!({"event": "error", "eventName": "ERROR", "request_id": "x", "meta_data": {"error_code": "login_error"}}),
-            abandoned,
+            Said::Not(Unrelated::InWidget),
         ),
+        (json!({"event": "error"}), Said::Not(Unrelated::InWidget)),
+        (json!({"event": "error", "error": "access_token_expired"}), abandoned),
         (json!({"event": "warning", "warning": "institution_disabled"}), Said::Not(Unrelated::InstitutionOff)),
     ] {
         check(InputKind::Widget, &body, Ok(expected));

@@ -22,7 +22,7 @@ fn an_event_is_known_by_each_of_its_names() {
         // The widget's own messages, as it posts them.
         (
             json!({"eventName": "ERROR", "request_id": "x", "meta_data": {"error_code": "login_error", "timestamp": 7}}),
-            abandoned.clone(),
+            Said::Not(Unrelated::InWidget),
         ),
         (
             json!({"eventName": "PAGE_LOAD", "metadata": {"page": "/institution_list", "from": "/consent"}}),
@@ -32,7 +32,10 @@ fn an_event_is_known_by_each_of_its_names() {
         // Fields that only inform.
         (json!({"event": "exit", "last_encountered_error": "institution_down"}), abandoned.clone()),
         (json!({"event": "exit", "last_encountered_error": ["x"], "meta_data": 7}), abandoned.clone()),
-        (json!({"event": "error", "error": {"code": "x"}, "error_message": {}, "meta_data": "x"}), abandoned),
+        (
+            json!({"event": "error", "error": {"code": "x"}, "error_message": {}, "meta_data": "x"}),
+            Said::Not(Unrelated::InWidget),
+        ),
         (json!({"event": "success", "link": LINK, "institution": {"name": "x"}}), claimed.clone()),
         (json!({"event": "success", "link": {"id": 7}, "institution": []}), claimed),
     ] {
