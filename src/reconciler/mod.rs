@@ -14,6 +14,7 @@
 //! meter.
 //!
 //! - [`Reconciler`]: the steps, each to be awaited by itself; `pace` only times them
+//! - `by_id`: links that are asked for by their ids
 //! - `compare`: what a read of a link would change; `vanished`: links that Belvo does not know
 //! - `adoption`: links that were broken before relink came
 //!
@@ -28,6 +29,7 @@
 //! | `relink_adopted_waiting` | | adopted links still muted |
 
 mod adoption;
+mod by_id;
 mod compare;
 mod consents;
 mod pace;
@@ -250,38 +252,6 @@ impl Reconciler {
         Ok(Swept { read_count: swept.read_count + examined.read_count, adopted_count: swept.adopted_count, ..examined })
     }
 
-    /// Asks for these links by id, and publishes what would move them.
-    async fn examine(&self, ids: Vec<LinkId>) -> Result<Swept, SweepError> {
-        let (mut swept, mut missing) = (Swept::default(), Vec::new());
-        // Belvo refuses a whole request for one id that is none of its own.
-        let ids: Vec<LinkId> = ids.into_iter().filter(is_belvos).collect();
-        for chunk in ids.chunks(IDS_MAX) {
-            // Read before the question leaves, so that the answer is newer, whatever clocks say.
-            let known = self.known(chunk.to_vec()).await?;
-            let mut found = Vec::new();
-            let mut pages = self.parts.belvo.links(&LinkFilter::Ids(chunk.to_vec()));
-            while let Some(page) = pages.next().await? {
-                let read_at = self.parts.clock.now().before(page.took);
-                found.extend(page.items.into_iter().filter_map(with_id).map(|(id, link)| (id, link, read_at)));
-            }
-            swept.read_count += found.len();
-            let mut moves = Vec::new();
-            for known in known {
-                let place = found.iter().position(|(id, _, _)| id == known.id());
-                match place.map(|place| found.swap_remove(place)) {
-                    Some((_, link, read_at)) => {
-                        let read = Read { outcome: Outcome::Found { link }, read_at };
-                        moves.extend(self.compare(&known, read));
-                    }
-                    None => missing.push(known),
-                }
-            }
-            swept.drifted_count += self.report(moves).await?;
-        }
-        self.judge_missing(ids.len(), missing, &mut swept).await?;
-        Ok(swept)
-    }
-
     /// Publishes what moved and has not moved meanwhile; gives how many.
     async fn report(&self, moves: Vec<Move>) -> Result<usize, SweepError> {
         let known_now = self.known(moves.iter().map(|found| found.link.clone()).collect()).await?;
@@ -357,11 +327,6 @@ impl Reconciler {
         }
         result
     }
-}
-
-/// Whether Belvo could have given the id: anybody may publish about a link, and call it what they like.
-fn is_belvos(id: &LinkId) -> bool {
-    id.as_str().len() == 36 && Uuid::try_parse(id.as_str()).is_ok()
 }
 
 /// A link resource that names its link.
