@@ -218,7 +218,8 @@ impl Call<'_> {
 /// The query of an address, which is all of it that is used.
 fn query_of(next: &str) -> Option<&str> {
     let (_, query) = next.split('#').next()?.split_once('?')?;
-    let is_usable = !query.is_empty() && query.len() <= QUERY_LENGTH_MAX && query.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_usable =
+        !query.is_empty() && query.len() <= QUERY_LENGTH_MAX && query.bytes().all(|byte| byte.is_ascii_graphic());
     is_usable.then_some(query)
 }
 

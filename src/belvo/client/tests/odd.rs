@@ -67,9 +67,19 @@ async fn a_page_is_never_a_fact_whatever_its_status() {
 async fn json_of_another_shape_is_no_fact() {
     let stand = Stand::start().await;
     let bodies = [
-        "null", "[]", "{}", "true", "7", "\"valid\"", "[null]", "[[]]", r#"[{"code": "not_found"#,
+        "null",
+        "[]",
+        "{}",
+        "true",
+        "7",
+        "\"valid\"",
+        "[null]",
+        "[[]]",
+        r#"[{"code": "not_found"#,
         // Of gateways and frameworks.
-        r#"{"message": "Forbidden"}"#, r#"{"message": "no Route matched with those values"}"#, r#"{"error": "x"}"#,
+        r#"{"message": "Forbidden"}"#,
+        r#"{"message": "no Route matched with those values"}"#,
+        r#"{"error": "x"}"#,
         r#"{"fault": {"faultstring": "x"}}"#,
     ];
     for body in bodies {
