@@ -11,6 +11,7 @@ use std::path::Path;
 /// A room of `src/`, and the rooms it may import. From the centre to the rim: an arrow only ever points up this table.
 const ROOMS: &[(&str, &[&str])] = &[
     ("tls", &[]),
+    ("printable", &[]),
     ("link", &[]),
     ("clock", &["link"]),
     ("drawing", &["link"]),
@@ -20,23 +21,37 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("engine", &["link", "contract", "belvo", "store"]),
     ("nats", &["tls", "link", "clock", "contract", "store", "engine"]),
     ("schemas", &["link", "contract", "store", "engine", "nats"]),
-    ("config", &["link", "nats"]),
-    ("telemetry", &["config"]),
+    ("config", &["printable", "link", "nats"]),
+    ("telemetry", &["printable", "config"]),
     ("jobs", &["link", "clock", "contract", "belvo", "nats"]),
     ("reconciler", &["link", "clock", "contract", "belvo", "store", "nats"]),
     ("http", &["link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
     // Belvo in a box shares no word of Belvo's with what it tests.
-    ("sandbox", &["tls", "clock"]),
+    ("sandbox", &["tls", "printable", "clock"]),
     ("service", &["clock", "belvo", "store", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
-    ("demo", &["link", "clock", "contract", "nats", "tls", "config", "sandbox", "service"]),
+    ("demo", &["printable", "link", "clock", "contract", "nats", "tls", "config", "sandbox", "service"]),
     // Everything that decides, without what only moves bytes and time.
     (
         "fleet",
-        &["link", "clock", "contract", "belvo", "store", "engine", "nats", "jobs", "reconciler", "sandbox", "tls"],
+        &[
+            "printable",
+            "link",
+            "clock",
+            "contract",
+            "belvo",
+            "store",
+            "engine",
+            "nats",
+            "jobs",
+            "reconciler",
+            "sandbox",
+            "tls",
+        ],
     ),
     (
         "cli",
         &[
+            "printable",
             "contract",
             "drawing",
             "nats",

@@ -21,6 +21,7 @@ use crate::config::{self, Config, Loaded, LogConfig, LogFormat, Sources};
 use crate::demo::DemoArgs;
 use crate::drawing::{self, Format};
 use crate::fleet::FleetArgs;
+use crate::printable::printable_lines;
 use crate::sandbox::SandboxArgs;
 use crate::{demo, fleet, sandbox, schemas, service, telemetry};
 
@@ -192,7 +193,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let style = anstyle::AnsiColor::Red.on_default().bold();
-            anstream::eprintln!("{style}relink:{style:#} {error:#}");
+            anstream::eprintln!("{style}relink:{style:#} {}", printable_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -23,7 +23,7 @@ pub use plan::{Message, Outgoing, Plan, Tally, TallyKey};
 
 use self::incident::{Incidents, Opening};
 use crate::belvo::{Meaning, Undecodable, translate};
-use crate::contract::{At, Because, DeadReason, InputKind, Mark, Origin, OriginKind, Record, RefusedBody};
+use crate::contract::{At, BadRecord, Because, DeadReason, InputKind, Mark, Origin, OriginKind, Record, RefusedBody};
 use crate::link::{EFFECTS_MAX, Event, Input, Link, LinkId, Policy, Prompt, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError};
 
@@ -321,8 +321,13 @@ fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, Store
         let mut query = Query { state: Some(state), limit: STORE_PAGE, ..Query::default() };
         loop {
             let page = store.page(&query)?;
-            for stored in &page.links {
-                opening_of(&stored.parse()?.link()?).iter().for_each(|opening| incidents.remember(opening));
+            for (id, stored) in page.ids.iter().zip(&page.links) {
+                match stored.parse().and_then(|record| Ok(record.link()?)) {
+                    Ok(link) => opening_of(&link).iter().for_each(|opening| incidents.remember(opening)),
+                    Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
+                    // It is one less in a count. The engine stops when it has to decide about that link, and not before.
+                    Err(error) => tracing::error!(link.id = %id, %error, "a record cannot be read and is not counted"),
+                }
             }
             match page.next {
                 Some(next) => query.after = Some(next),

@@ -160,10 +160,23 @@ pub struct Query {
 /// Some of the links asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// Them.
+    /// Them. That a head can be read does not mean that its record can.
     pub links: Vec<StoredLink>,
+    /// Their ids, in the same order.
+    pub ids: Vec<LinkId>,
+    /// What lies among them and cannot be read: it hides none of the others.
+    pub unreadable: Vec<Unreadable>,
     /// Where to go on, if there may be more.
     pub next: Option<LinkId>,
+}
+
+/// An entry that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its key, printable.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: String,
 }
 
 /// The store cannot do what was asked.
