@@ -5,7 +5,8 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::body::{WebhookBody, normalise_request_id};
+use super::body::normalise_request_id;
+use super::body::webhook::WebhookBody;
 use crate::contract::{Observation, Outcome};
 use crate::link::{DedupKey, LinkId};
 

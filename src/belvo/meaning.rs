@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use super::body::{ConsentResource, ErrorItem, LinkResource, WebhookBody, parse_time};
+use super::body::webhook::WebhookBody;
+use super::body::{ConsentResource, ErrorItem, LinkResource, parse_time};
 use super::call::Call;
 use super::key;
 use super::translate::{ErrorSays, WebhookSays};

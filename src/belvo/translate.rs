@@ -9,7 +9,8 @@
 //!
 //! Next: `meaning` (how a row and a body become an event), `body` (what the bodies look like), `call` (which request an error answers).
 
-use super::body::{ErrorBody, ErrorItem, WebhookBody, webhook_link};
+use super::body::webhook::{WebhookBody, webhook_link};
+use super::body::{ErrorBody, ErrorItem};
 use super::call::{Call, links_named};
 use super::meaning::{self, Meaning, Unrelated};
 use super::undecodable::{Undecodable, parse_as, parse_json, same_link};
