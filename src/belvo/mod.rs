@@ -3,7 +3,7 @@
 //! - [`translate`](mod@translate) ★: the classification tables, from a message to its meaning. Start here; a new code of Belvo's is a new row.
 //! - `meaning`: how a row and a body become an event; `key`: the identity of a fact
 //! - [`body`]: Belvo's bodies as they are sent, read leniently; `call`: which request an API error answers, and its link
-//! - `undecodable`: why a message has no meaning
+//! - `payload`: from bytes to JSON, whatever encoding they have; `undecodable`: why a message has no meaning
 //! - [`client`]: the calls relink makes itself; a failure is judged by the same tables
 //! - `budget`: how often all of them together may be made; `missing`: when a 404 is believed
 //!
@@ -18,6 +18,7 @@ mod call;
 mod key;
 mod meaning;
 mod missing;
+mod payload;
 mod undecodable;
 
 pub use budget::{Budget, Urgency, Usage};
@@ -28,5 +29,6 @@ pub use client::{
 };
 pub use meaning::{Meaning, Unrelated};
 pub use missing::{MissingGuard, Verdict};
+pub use payload::{TEXT_BYTES_MAX, decompress, decompress_bare, read_json};
 pub use translate::{link_of_webhook, translate};
 pub use undecodable::Undecodable;

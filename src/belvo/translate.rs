@@ -13,7 +13,8 @@ use super::body::webhook::{WebhookBody, webhook_link};
 use super::body::{ErrorBody, ErrorItem};
 use super::call::{Call, links_named};
 use super::meaning::{self, Meaning, Unrelated};
-use super::undecodable::{Undecodable, parse_as, parse_json, same_link};
+use super::payload::read_json;
+use super::undecodable::{Undecodable, parse_as, same_link};
 use crate::contract::input::INPUT_SCHEMA_VERSION;
 use crate::contract::{ApiError, InputKind};
 use crate::link::{Cause, DataKind, LinkId, Timestamp};
@@ -233,7 +234,7 @@ pub fn translate(
     payload: &[u8],
     received_at: Timestamp,
 ) -> Result<Meaning, Undecodable> {
-    let value = parse_json(payload)?;
+    let value = read_json(payload)?;
     match kind {
         InputKind::Webhook => translate_webhook(link, &value),
         InputKind::ApiError => translate_api_error(link, &parse_own(value)?, received_at),
@@ -248,7 +249,7 @@ pub fn translate(
 /// # Errors
 /// [`Undecodable`] if the payload names none.
 pub fn link_of_webhook(payload: &[u8]) -> Result<LinkId, Undecodable> {
-    match parse_json(payload)? {
+    match read_json(payload)? {
         Value::Object(body) => webhook_link(&body),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             Err(Undecodable::shape("$", "expected an object"))

@@ -332,6 +332,8 @@ fn reason_of(undecodable: &Undecodable) -> DeadReason {
         Undecodable::FutureVersion { .. } => DeadReason::FutureVersion,
         Undecodable::Payments => DeadReason::NoLink,
         Undecodable::Empty
+        | Undecodable::Compressed
+        | Undecodable::TooLarge { .. }
         | Undecodable::NotJson { .. }
         | Undecodable::WrongShape { .. }
         | Undecodable::LinkMismatch { .. } => DeadReason::Malformed,

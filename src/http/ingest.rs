@@ -55,9 +55,11 @@ async fn take_in(door: &Door, headers: &HeaderMap, body: Bytes) -> Result<u64, P
         Ok(link) => link,
         Err(error) => {
             let reason = match &error {
-                Undecodable::Empty | Undecodable::NotJson { .. } | Undecodable::LinkMismatch { .. } => {
-                    DeadReason::Malformed
-                }
+                Undecodable::Empty
+                | Undecodable::Compressed
+                | Undecodable::TooLarge { .. }
+                | Undecodable::NotJson { .. }
+                | Undecodable::LinkMismatch { .. } => DeadReason::Malformed,
                 Undecodable::WrongShape { .. } | Undecodable::Payments => DeadReason::NoLink,
                 Undecodable::FutureVersion { .. } => DeadReason::FutureVersion,
             };

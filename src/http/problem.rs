@@ -124,7 +124,10 @@ impl From<Undecodable> for Problem {
     fn from(error: Undecodable) -> Self {
         let detail = error.to_string();
         match error {
-            Undecodable::Empty | Undecodable::NotJson { .. } => Self::new(Kind::NotJson, detail),
+            Undecodable::Empty | Undecodable::Compressed | Undecodable::NotJson { .. } => {
+                Self::new(Kind::NotJson, detail)
+            }
+            Undecodable::TooLarge { .. } => Self::new(Kind::TooLarge, detail),
             Undecodable::WrongShape { at, .. } => Self::new(Kind::WrongShape, detail).at(pointer(&at)),
             Undecodable::FutureVersion { .. } => Self::new(Kind::WrongShape, detail).at("/schema_version"),
             Undecodable::LinkMismatch { .. } | Undecodable::Payments => Self::new(Kind::WrongShape, detail),
