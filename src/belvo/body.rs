@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::informs::{self, Told};
 use crate::link::{AccessMode, Consent, Due, LinkId, Timestamp};
 
 pub mod webhook;
@@ -90,8 +91,8 @@ pub struct LinkResource {
 }
 
 impl LinkResource {
-    /// Reads a link resource.
-    pub fn parse(body: &Map<String, Value>) -> Self {
+    /// Reads a link resource that was received at `received_at`.
+    pub fn parse(body: &Map<String, Value>, received_at: Timestamp) -> Self {
         let access_mode = text(body, "access_mode").and_then(|mode| match mode.as_str() {
             "single" => Some(AccessMode::Single),
             "recurrent" => Some(AccessMode::Recurrent),
@@ -107,8 +108,8 @@ impl LinkResource {
             institution: text(body, "institution"),
             access_mode,
             refresh_every: text(body, "refresh_rate").and_then(|rate| parse_rate(&rate)),
-            last_accessed_at: text(body, "last_accessed_at").and_then(|at| parse_time(&at)),
-            external_id: text(body, "external_id"),
+            last_accessed_at: informs::access(body.get("last_accessed_at"), received_at).this(),
+            external_id: informs::external_id(body).this(),
             fetch_resources,
         }
     }
@@ -128,13 +129,12 @@ pub struct ConsentResource {
 }
 
 impl ConsentResource {
-    /// Reads a consent.
-    pub fn parse(body: &Map<String, Value>) -> Self {
-        let is_endless = body.get("undefined_consent_expiration").and_then(Value::as_bool).unwrap_or_default();
-        let due = match text(body, "expired_at").and_then(|at| parse_time(&at)) {
-            _any if is_endless => Due::Never,
-            Some(at) => Due::At(at),
-            None => Due::Unknown,
+    /// Reads a consent that was received at `received_at`.
+    pub fn parse(body: &Map<String, Value>, received_at: Timestamp) -> Self {
+        let due = match informs::due(body.get("expired_at"), received_at) {
+            _any if informs::is_endless(body) => Due::Never,
+            Told::This(at) => Due::At(at),
+            Told::Nothing | Told::Unread => Due::Unknown,
         };
         Self {
             link_id: text(body, "link_id").and_then(|id| id.parse().ok()),
@@ -163,13 +163,6 @@ fn parse_rate(rate: &str) -> Option<Duration> {
     count.checked_mul(unit).filter(|seconds| (1..=366 * 24 * 3600).contains(seconds)).map(Duration::from_secs)
 }
 
-/// Reads a time as Belvo writes them: RFC 3339 with three to six fractional digits and `Z` or an offset; without an offset, or a
-/// date alone, in UTC.
-pub fn parse_time(text: &str) -> Option<Timestamp> {
-    let forms = [text.to_owned(), format!("{text}Z"), format!("{text}T00:00:00Z")];
-    forms.iter().find_map(|form| form.parse().ok())
-}
-
 /// One spelling for a request id: webhooks write a UUID with dashes, API errors 32 hex digits.
 pub fn normalise_request_id(id: &str) -> String {
     match uuid::Uuid::try_parse(id) {
@@ -183,7 +176,7 @@ fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
     plain(body.get(key)?)
 }
 
-fn plain(value: &Value) -> Option<String> {
+pub(super) fn plain(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.trim().to_owned(),
         Value::Number(number) => number.to_string(),
@@ -204,13 +197,13 @@ mod tests {
             "access_mode": "single", "status": "valid", "refresh_rate": null, "created_by": "x",
             "last_accessed_at": "2024-02-02T13:11:42.593032Z", "external_id": "", "created_at": "2024-02-02T13:11:42.586099Z",
             "institution_user_id": "x", "credentials_storage": "5d", "stale_in": "30d", "fetch_resources": ["TAX_STATUS", {}, null]});
-        let link = LinkResource::parse(body.as_object().unwrap());
+        let link = LinkResource::parse(body.as_object().unwrap(), Timestamp::LATEST);
         assert_eq!(link.status.as_deref(), Some("valid"));
         assert_eq!((link.access_mode, link.refresh_every, link.external_id), (Some(AccessMode::Single), None, None));
         assert_eq!(link.last_accessed_at.map(|at| at.to_string()).as_deref(), Some("2024-02-02T13:11:42.593Z"));
         assert_eq!(link.fetch_resources, ["TAX_STATUS"]);
 
-        let empty = LinkResource::parse(&Map::new());
+        let empty = LinkResource::parse(&Map::new(), Timestamp::LATEST);
         assert!(empty.id.is_none() && empty.status.is_none() && empty.fetch_resources.is_empty());
     }
 
@@ -224,14 +217,6 @@ mod tests {
         {
             assert_eq!(parse_rate(odd), None, "{odd}");
         }
-    }
-
-    #[test]
-    fn times() {
-        let same = ["2024-02-02T13:11:42.593Z", "2024-02-02T13:11:42.593032+00:00", "2024-02-02T13:11:42.5930"];
-        same.iter().for_each(|text| assert_eq!(parse_time(text), parse_time(same[0]), "{text}"));
-        assert_eq!(parse_time("2024-02-02").map(|at| at.to_string()).as_deref(), Some("2024-02-02T00:00:00.000Z"));
-        assert_eq!(parse_time("soon"), None);
     }
 
     #[test]

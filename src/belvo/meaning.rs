@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use super::body::webhook::WebhookBody;
-use super::body::{ConsentResource, ErrorItem, LinkResource, parse_time};
+use super::body::{ConsentResource, ErrorItem, LinkResource};
 use super::call::Call;
+use super::informs;
 use super::key;
 use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};
@@ -140,7 +141,13 @@ fn plain(code: &str) -> String {
 }
 
 /// The meaning of a webhook whose row is known.
-pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &WebhookBody) -> Meaning {
+pub(super) fn of_webhook(
+    says: WebhookSays,
+    family: &str,
+    code: &str,
+    body: &WebhookBody,
+    received_at: Timestamp,
+) -> Meaning {
     let event = match says {
         WebhookSays::Breaks(cause) => Event::Broken(Breakage::of(cause)),
         WebhookSays::ConsentEnds => Event::ConsentEnding,
@@ -160,7 +167,7 @@ pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &Web
         consent: (family == "CONSENT").then(|| {
             Box::new(Consent {
                 id: body.data_text("consent_id"),
-                due: body.data_text("consent_due_date").and_then(|at| parse_time(&at)).map_or(Due::Unknown, Due::At),
+                due: informs::due(body.data.get("consent_due_date"), received_at).this().map_or(Due::Unknown, Due::At),
                 institution_display_name: body.data_text("institution_display_name"),
                 institution_icon_logo: body.data_text("institution_icon_logo"),
                 ..Consent::default()
@@ -238,7 +245,7 @@ pub(super) fn of_observation(
     let observed_at = seen.observed_at.min(received_at);
     let (event, profile) = match &seen.outcome {
         Outcome::Found { link: resource } => {
-            let resource = LinkResource::parse(resource);
+            let resource = LinkResource::parse(resource, received_at);
             same_link(link, resource.id.clone())?;
             let word = resource.status.ok_or_else(|| Undecodable::shape("$.link.status", "missing"))?;
             let Some(status) = status_of(&word) else { return Ok(Meaning::unknown(&["observation", "status", &word])) };
@@ -254,7 +261,7 @@ pub(super) fn of_observation(
             (Event::Observed(observation), profile)
         }
         Outcome::Consent { consent: resource } => {
-            let resource = ConsentResource::parse(resource);
+            let resource = ConsentResource::parse(resource, received_at);
             same_link(link, resource.link_id)?;
             let word = resource.status.as_deref().unwrap_or_default();
             let status = match word {

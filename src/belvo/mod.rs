@@ -2,7 +2,7 @@
 //!
 //! - [`translate`](mod@translate) ★: the classification tables, from a message to its meaning. Start here; a new code of Belvo's is a new row.
 //! - `meaning`: how a row and a body become an event; `key`: the identity of a fact
-//! - [`body`]: Belvo's bodies as they are sent, read leniently; `call`: which request an API error answers, and its link
+//! - [`body`]: Belvo's bodies as they are sent, read leniently; `informs`: their dates and ids; `call`: which request an API error answers, and its link
 //! - `payload`: from bytes to JSON, whatever encoding they have; `undecodable`: why a message has no meaning
 //! - [`client`]: the calls relink makes itself; a failure is judged by the same tables
 //! - `budget`: how often all of them together may be made; `missing`: when a 404 is believed
@@ -15,6 +15,7 @@ pub mod translate;
 
 mod budget;
 mod call;
+mod informs;
 mod key;
 mod meaning;
 mod missing;
@@ -30,5 +31,5 @@ pub use client::{
 pub use meaning::{Meaning, Unrelated};
 pub use missing::{MissingGuard, Verdict};
 pub use payload::{TEXT_BYTES_MAX, decompress, decompress_bare, read_json};
-pub use translate::{link_of_webhook, translate};
+pub use translate::{Reading, link_of_webhook, read, translate};
 pub use undecodable::Undecodable;

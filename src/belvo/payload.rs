@@ -63,7 +63,7 @@ pub fn decompress(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Undecodable> {
     match bytes {
         [0x1f, 0x8b, ..] => inflate(MultiGzDecoder::new(bytes)).map(Cow::Owned),
         // RFC 1950: compression method 8, and the two bytes are a multiple of 31.
-        [0x78, flags, ..] if u16::from_be_bytes([0x78, *flags]) % 31 == 0 => {
+        [0x78, flags, ..] if u16::from_be_bytes([0x78, *flags]).is_multiple_of(31) => {
             inflate(ZlibDecoder::new(bytes)).map(Cow::Owned)
         }
         _plain => Ok(Cow::Borrowed(bytes)),
