@@ -104,3 +104,30 @@ async fn only_inputs_are_replayed() {
     let number = letters.publish(&letter("belvo.webhook.a", b"y")).await.expect("set aside");
     assert_eq!(letters.replay(number).await.expect("an HTTP input never had a lane"), 1);
 }
+
+#[tokio::test]
+async fn a_letter_is_another_one_if_anything_of_it_is() {
+    let nats = TestNats::start_with_streams(2).await;
+    let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
+    let first = letter("/webhooks/belvo", b"1");
+    let with_header = |value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-encoding", value);
+        headers.insert("content-type", "text/plain");
+        DeadLetter { headers, ..first.clone() }
+    };
+    let others = [
+        first.clone(),
+        letter("/webhooks/belvo", b""),
+        letter("belvo.webhook.a", b"1"),
+        DeadLetter { reason: DeadReason::NoLink, ..first.clone() },
+        DeadLetter { detail: "another".to_owned(), ..first.clone() },
+        with_header("br"),
+        with_header("zstd"),
+    ];
+    for _twice in 0..2 {
+        for (number, other) in (1..).zip(&others) {
+            assert_eq!(letters.publish(other).await.expect("set aside"), number);
+        }
+    }
+}

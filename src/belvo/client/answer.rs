@@ -13,6 +13,7 @@ use super::{Call, CallError};
 use crate::belvo::body::ErrorBody;
 use crate::belvo::call::without_session;
 use crate::belvo::meaning::{Meaning, Unrelated};
+use crate::belvo::payload::read_json;
 use crate::belvo::translate::translate_api_error;
 use crate::contract::ApiError;
 use crate::link::Timestamp;
@@ -64,7 +65,7 @@ impl Answer {
                 break;
             }
         }
-        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_no_json| {
+        let body = read_json(&bytes).unwrap_or_else(|_no_json| {
             String::from_utf8_lossy(&bytes).chars().take(PAGE_CHARS_MAX).collect::<String>().into()
         });
         Ok(Self { status, retry_after, body })
