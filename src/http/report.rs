@@ -8,13 +8,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
 use super::{Door, SharedDoor};
-use crate::belvo::{Meaning, Undecodable, find_link, without_session};
+use crate::belvo::{Meaning, Undecodable, find_link, read_json, without_session};
 use crate::contract::{ApiError, InputKind};
 use crate::link::LinkId;
 use crate::telemetry::INPUTS;
@@ -41,7 +41,7 @@ pub(super) async fn api_error(State(door): State<SharedDoor>, request: Request) 
 
 /// The error as it is kept: a sender reports what Belvo answered as it came, an open MFA session included.
 fn at_rest(body: &[u8]) -> Result<Bytes, Problem> {
-    let mut error: Value = serde_json::from_slice(body).map_err(Problem::internal)?;
+    let mut error = read_json(body)?;
     if let Some(answer) = error.get_mut("body") {
         *answer = without_session(answer.take());
     }
@@ -50,7 +50,8 @@ fn at_rest(body: &[u8]) -> Result<Bytes, Problem> {
 
 /// The link an error is about, if the body can be read that far; whatever is wrong with it is said by [`understand`].
 fn link_of_api_error(body: &[u8]) -> Option<LinkId> {
-    serde_json::from_slice::<ApiError>(body).ok().as_ref().and_then(find_link)
+    let error = read_json(body).ok()?;
+    serde_json::from_value::<ApiError>(error).ok().as_ref().and_then(find_link)
 }
 
 fn no_link() -> Problem {

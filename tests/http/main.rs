@@ -10,6 +10,7 @@ mod bench;
 mod capture;
 
 mod doors;
+mod passed_on;
 mod reads;
 mod repairs;
 mod reports;
