@@ -148,6 +148,10 @@ fn describe() {
     metrics::describe_counter!(INPUTS, "Inputs handed in at the HTTP door, by kind and outcome.");
     metrics::describe_counter!(INPUTS_UNKNOWN, "Stored inputs whose code is in no table of relink's.");
     metrics::describe_counter!(UNAUTHORIZED, "Requests without valid credentials.");
+    metrics::describe_counter!(
+        "relink_fields_unread_total",
+        "Fields of inputs, such as dates, that could not be read, by field."
+    );
     metrics::describe_counter!("relink_inputs_total", "What the lanes made of each input, by kind and outcome.");
     metrics::describe_histogram!("relink_commit_messages", "Messages in each commit.");
     metrics::describe_counter!("relink_jobs_total", "Calls to Belvo that the machine asked for, by job and outcome.");

@@ -132,3 +132,30 @@ async fn only_inputs_are_replayed() {
     let (_, subject, ..) = nats.read("BELVO").await.pop().expect("an input");
     assert!(subject.ends_with(".webhook.16f68516-bcbc-4cf7-b815-c500d4204e28"), "{subject}");
 }
+
+#[tokio::test]
+async fn a_letter_is_another_one_if_anything_of_it_is() {
+    let nats = TestNats::start_with_streams(2).await;
+    let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
+    let first = letter("/webhooks/belvo", b"1");
+    let with_header = |value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-encoding", value);
+        headers.insert("content-type", "text/plain");
+        DeadLetter { headers, ..first.clone() }
+    };
+    let others = [
+        first.clone(),
+        letter("/webhooks/belvo", b""),
+        letter("belvo.webhook.a", b"1"),
+        DeadLetter { reason: DeadReason::NoLink, ..first.clone() },
+        DeadLetter { detail: "another".to_owned(), ..first.clone() },
+        with_header("br"),
+        with_header("zstd"),
+    ];
+    for _twice in 0..2 {
+        for (number, other) in (1..).zip(&others) {
+            assert_eq!(letters.publish(other).await.expect("set aside"), number);
+        }
+    }
+}

@@ -177,8 +177,13 @@ impl Bench {
         let mut state = Link::unheard_of(link.clone(), START);
         for input in events {
             let step = step(&state, &input, START, &policy()).unwrap();
-            let origin =
-                Origin { kind: OriginKind::Command, input_sequence: None, message_id: None, heard_at: At(START) };
+            let origin = Origin {
+                kind: OriginKind::Command,
+                input_sequence: None,
+                message_id: None,
+                heard_at: At(START),
+                unread: Vec::new(),
+            };
             record = Some(Record::of(&step.link, 0, Because::of(&step, &input, origin), Vec::new()));
             state = step.link;
         }
@@ -427,7 +432,13 @@ async fn strangers_that_are_missing_hide_no_deletion() {
     }
     // By a job: each stranger first, and then the one that is gone.
     let job = |number: usize, to: StateWord| {
-        let origin = Origin { kind: OriginKind::Command, input_sequence: None, message_id: None, heard_at: At(START) };
+        let origin = Origin {
+            kind: OriginKind::Command,
+            input_sequence: None,
+            message_id: None,
+            heard_at: At(START),
+            unread: Vec::new(),
+        };
         let because = Because { event: "verify".to_owned(), from: to, to, at: At(START), incident: false, origin };
         let (name, link_id) = (JobName::Verify, id(number).to_string());
         JobBody { name, link_id, asked_at: At(START), consent_id: None, resources: Vec::new(), because }
@@ -448,7 +459,13 @@ async fn strangers_that_are_missing_hide_no_deletion() {
 #[tokio::test]
 async fn a_job_that_is_answered_by_a_gateway_or_panics_is_put_off() {
     let bench = Bench::start(|_| page_of(200)).await;
-    let origin = Origin { kind: OriginKind::Command, input_sequence: None, message_id: None, heard_at: At(START) };
+    let origin = Origin {
+        kind: OriginKind::Command,
+        input_sequence: None,
+        message_id: None,
+        heard_at: At(START),
+        unread: Vec::new(),
+    };
     let word = StateWord::Valid;
     let because = Because { event: "verify".to_owned(), from: word, to: word, at: At(START), incident: false, origin };
     for name in [JobName::Verify, JobName::Refresh] {

@@ -64,7 +64,18 @@ impl Call {
         }
     }
 
-    /// Whether it is the user's own attempt to mend the link.
+    /// A word for it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Creation => "creation",
+            Self::Resumption => "resumption",
+            Self::Repair => "repair",
+            Self::Refresh => "refresh",
+            Self::Use => "use",
+        }
+    }
+
+    /// Whether the user is repairing the link with this call, so that an error is news of the attempt.
     pub(super) const fn is_repair(self) -> bool {
         match self {
             Self::Resumption | Self::Repair => true,

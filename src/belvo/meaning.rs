@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
-use super::body::{ConsentResource, LinkResource, WebhookBody, believed, parse_time};
+use super::body::webhook::WebhookBody;
+use super::body::{ConsentResource, LinkResource, believed};
 use super::call::Call;
 use super::error_body::ErrorItem;
+use super::informs;
 use super::key;
 use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};
@@ -145,7 +147,13 @@ fn plain(code: &str) -> String {
 }
 
 /// The meaning of a webhook whose row is known.
-pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &WebhookBody) -> Meaning {
+pub(super) fn of_webhook(
+    says: WebhookSays,
+    family: &str,
+    code: &str,
+    body: &WebhookBody,
+    received_at: Timestamp,
+) -> Meaning {
     let event = match says {
         WebhookSays::Breaks(cause) => Event::Broken(Breakage::of(cause)),
         WebhookSays::ConsentEnds => Event::ConsentEnding,
@@ -165,7 +173,7 @@ pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &Web
         consent: (family == "CONSENT").then(|| {
             Box::new(Consent {
                 id: body.data_text("consent_id"),
-                due: body.data_text("consent_due_date").and_then(|at| parse_time(&at)).map_or(Due::Unknown, Due::At),
+                due: informs::due(body.data.get("consent_due_date"), received_at).this().map_or(Due::Unknown, Due::At),
                 institution_display_name: body.data_text("institution_display_name"),
                 institution_icon_logo: body.data_text("institution_icon_logo"),
                 ..Consent::default()
@@ -207,7 +215,7 @@ pub(super) fn of_api_error(
         (ErrorSays::Unrelated(class), _any) => return Meaning::unrelated(class, code),
     };
     let request_id = item.request_id.as_deref().or(error.request_id.as_deref());
-    let key = request_id.map(|id| key::of_api_error(link, code, id));
+    let key = request_id.map(|id| key::of_api_error(link, error, call, id));
     Meaning::Event(Input { key, ..event.into() })
 }
 
@@ -258,7 +266,7 @@ pub(super) fn of_observation(
     let observed_at = seen.observed_at.min(received_at);
     let (event, profile) = match &seen.outcome {
         Outcome::Found { link: resource } => {
-            let resource = LinkResource::parse(resource);
+            let resource = LinkResource::parse(resource, received_at);
             same_link(link, resource.id.clone())?;
             let word = resource.status.ok_or_else(|| Undecodable::shape("$.link.status", "missing"))?;
             let Some(status) = status_of(&word) else { return Ok(Meaning::unknown(&["observation", "status", &word])) };
@@ -274,7 +282,7 @@ pub(super) fn of_observation(
             (Event::Observed(observation), profile)
         }
         Outcome::Consent { consent: resource } => {
-            let resource = ConsentResource::parse(resource);
+            let resource = ConsentResource::parse(resource, received_at);
             same_link(link, resource.link_id)?;
             let word = resource.status.as_deref().unwrap_or_default();
             let status = match word {

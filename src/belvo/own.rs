@@ -53,12 +53,12 @@ pub(super) fn parse_observation(value: Value) -> Result<Observation, Undecodable
     };
     let outcome = needed("outcome")?.as_str().filter(|outcome| OUTCOMES.contains(outcome));
     let outcome = outcome.ok_or_else(|| Undecodable::shape("$.outcome", one_of(OUTCOMES)))?;
-    let observed_at = needed("observed_at")?.as_str().map(str::parse::<Timestamp>);
-    match observed_at {
-        Some(Ok(_at)) => {}
-        Some(Err(error)) => return Err(Undecodable::shape("$.observed_at", error.to_string())),
-        None => return Err(Undecodable::shape("$.observed_at", "expected a text")),
-    }
+    let observed_at = match needed("observed_at")? {
+        Value::String(text) => text.parse::<Timestamp>(),
+        // Seconds or milliseconds since 1970.
+        other => other.to_string().parse(),
+    };
+    observed_at.map_err(|error| Undecodable::shape("$.observed_at", error.to_string()))?;
     let resource = match outcome {
         "found" => Some("link"),
         "consent" => Some("consent"),

@@ -10,11 +10,13 @@
 //! Next: `meaning` (how a row and a body become an event), `body` and `error_body` (what the bodies look like), `call` (which request
 //! an error answers), `own` (what relink's own callers may write).
 
-use super::body::{WebhookBody, webhook_link};
+use super::body::webhook::{WebhookBody, envelope, webhook_link};
 use super::call::{self, Call, find_link, links_named};
 use super::error_body::{ErrorBody, ErrorItem};
+use super::informs;
 use super::meaning::{self, Meaning, Unrelated};
-use super::undecodable::{Undecodable, parse_json, same_link};
+use super::payload::read_json;
+use super::undecodable::{Undecodable, same_link};
 use super::{own, report};
 use crate::contract::{ApiError, InputKind};
 use crate::link::{Cause, DataKind, LinkId, Timestamp};
@@ -244,6 +246,15 @@ const ERRORS: &[(Http, &str, &str, u8, ErrorSays)] = &[
     (Server,  ANY,                          "",                                30, not(Unrelated::Outage)),
 ];
 
+/// A message that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// What it means.
+    pub meaning: Meaning,
+    /// Its fields that could not be read, as paths into its body. It means what it means without them.
+    pub unread: Vec<&'static str>,
+}
+
 /// What a message on an input subject of `link` means.
 ///
 /// `received_at` is when the message was stored: bodies carry spans, and Belvo's carry no time at all.
@@ -256,22 +267,32 @@ pub fn translate(
     payload: &[u8],
     received_at: Timestamp,
 ) -> Result<Meaning, Undecodable> {
-    let value = parse_json(payload)?;
+    read(kind, link, payload, received_at).map(|reading| reading.meaning)
+}
+
+/// What a message means, and what of it could not be read.
+///
+/// # Errors
+/// Like [`translate`].
+pub fn read(kind: InputKind, link: &LinkId, payload: &[u8], received_at: Timestamp) -> Result<Reading, Undecodable> {
+    let value = read_json(payload)?;
     if kind != InputKind::Webhook {
         own::check_version(&value)?;
     }
-    match kind {
-        InputKind::Webhook => translate_webhook(link, &value),
+    let unread = informs::unread(kind, &value, received_at);
+    let meaning = match kind {
+        InputKind::Webhook => translate_webhook(link, &value, received_at),
         InputKind::ApiError => translate_report(link, &report::parse(value)?, received_at),
         InputKind::Widget => meaning::of_widget(link, &own::parse_widget(value)?, received_at),
         InputKind::Observation => meaning::of_observation(link, &own::parse_observation(value)?, received_at),
         InputKind::Command => meaning::of_command(&own::parse_command(value)?),
-    }
+    };
+    Ok(Reading { meaning: meaning?, unread })
 }
 
 /// The link a reported API error is about, for whoever has to find its subject; none if it names none, or cannot be read.
 pub fn link_of_api_error(payload: &[u8]) -> Option<LinkId> {
-    find_link(&report::parse(parse_json(payload).ok()?).ok()?)
+    find_link(&report::parse(read_json(payload).ok()?).ok()?)
 }
 
 /// The link a webhook is about, for whoever has to find its subject.
@@ -279,24 +300,20 @@ pub fn link_of_api_error(payload: &[u8]) -> Option<LinkId> {
 /// # Errors
 /// [`Undecodable`] if the payload names none.
 pub fn link_of_webhook(payload: &[u8]) -> Result<LinkId, Undecodable> {
-    match parse_json(payload)? {
-        Value::Object(body) => webhook_link(&body),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err(Undecodable::shape("$", "expected an object"))
-        }
-    }
+    let value = read_json(payload)?;
+    webhook_link(envelope(&value).ok_or_else(|| Undecodable::shape("$", "expected an object"))?)
 }
 
-fn translate_webhook(link: &LinkId, value: &Value) -> Result<Meaning, Undecodable> {
+fn translate_webhook(link: &LinkId, value: &Value, received_at: Timestamp) -> Result<Meaning, Undecodable> {
     let body = WebhookBody::parse(value)?;
     same_link(link, Some(body.link.clone()))?;
     let (family, code) = as_the_table_spells(&body.family, &body.code);
     let row = WEBHOOKS.iter().find(|(row_family, row_code, _)| *row_family == family && *row_code == code);
     Ok(match row {
         Some((family, code, W::Breaks(cause))) if *family == "LINK" => {
-            meaning::of_webhook(W::Breaks(most_telling(*cause, &body.data)), family, code, &body)
+            meaning::of_webhook(W::Breaks(most_telling(*cause, &body.data)), family, code, &body, received_at)
         }
-        Some((family, code, says)) => meaning::of_webhook(*says, family, code, &body),
+        Some((family, code, says)) => meaning::of_webhook(*says, family, code, &body, received_at),
         None => Meaning::unknown(&["webhook", family, code]),
     })
 }

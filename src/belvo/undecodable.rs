@@ -11,6 +11,15 @@ pub enum Undecodable {
     /// There is no body.
     #[error("the message has no body")]
     Empty,
+    /// The body is compressed, and damaged.
+    #[error("the body is compressed, and cannot be decompressed")]
+    Compressed,
+    /// The body is compressed, and holds more than is read.
+    #[error("the body is compressed, and holds more than {max} bytes")]
+    TooLarge {
+        /// The most that is read, in bytes.
+        max: usize,
+    },
     /// The body is not JSON.
     #[error("the body is not JSON (line {line}, column {column})")]
     NotJson {
@@ -53,6 +62,8 @@ impl Undecodable {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
+            Self::Compressed => "compressed",
+            Self::TooLarge { .. } => "too_large",
             Self::NotJson { .. } => "not_json",
             Self::WrongShape { .. } => "wrong_shape",
             Self::LinkMismatch { .. } => "link_mismatch",
@@ -64,14 +75,6 @@ impl Undecodable {
     pub(super) fn shape(at: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::WrongShape { at: at.into(), problem: problem.into() }
     }
-}
-
-/// Reads bytes as JSON of any shape.
-pub(super) fn parse_json(payload: &[u8]) -> Result<Value, Undecodable> {
-    if payload.iter().all(u8::is_ascii_whitespace) {
-        return Err(Undecodable::Empty);
-    }
-    serde_json::from_slice(payload).map_err(|error| Undecodable::NotJson { line: error.line(), column: error.column() })
 }
 
 /// Reads JSON as one of our own types.
@@ -107,11 +110,12 @@ pub(super) fn same_link(expected: &LinkId, found: Option<LinkId>) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use super::super::payload::read_json;
     use super::*;
     use crate::contract::{ApiError, Command, Observation};
 
     fn check<T: DeserializeOwned>(json: &str, at: &str, problem: &str) {
-        let error = parse_json(json.as_bytes()).and_then(parse_as::<T>).err();
+        let error = read_json(json.as_bytes()).and_then(parse_as::<T>).err();
         assert_eq!(error, Some(Undecodable::shape(at, problem)), "{json}");
     }
 
@@ -143,10 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_json() {
-        assert_eq!(parse_json(b" \n"), Err(Undecodable::Empty));
-        assert_eq!(parse_json(b"{\n\"a\": hunter2}"), Err(Undecodable::NotJson { line: 2, column: 6 }));
-        let deep = "[".repeat(100_000);
-        assert!(matches!(parse_json(deep.as_bytes()), Err(Undecodable::NotJson { .. })));
+    fn says_where_reading_stopped() {
+        assert_eq!(read_json(b"{\n\"a\": hunter2}"), Err(Undecodable::NotJson { line: 2, column: 6 }));
     }
 }

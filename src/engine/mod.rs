@@ -22,7 +22,7 @@ pub use delivery::{Dead, Delivery};
 pub use plan::{Message, Outgoing, Plan, Tally, TallyKey};
 
 use self::incident::{Incidents, Opening};
-use crate::belvo::{Meaning, Undecodable, translate};
+use crate::belvo::{self, Meaning, Reading, Undecodable};
 use crate::contract::{At, BadRecord, Because, DeadReason, InputKind, Mark, Origin, OriginKind, Record, RefusedBody};
 use crate::link::{EFFECTS_MAX, Event, Input, Link, LinkId, Policy, Prompt, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError};
@@ -146,11 +146,11 @@ impl<S: Store> Engine<S> {
         // A bug that panics on one message must not stop the lane for ever: the message is set aside and the lane goes on.
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             let (kind, link) = delivery.open()?;
-            let meaning = translate(kind, &link, &delivery.payload, received_at)
+            let reading = belvo::read(kind, &link, &delivery.payload, received_at)
                 .map_err(|undecodable| (reason_of(&undecodable), undecodable.to_string()))?;
-            Ok((kind, link, meaning))
+            Ok((kind, link, reading))
         }));
-        let (kind, link, meaning) = match decoded {
+        let (kind, link, Reading { meaning, unread }) = match decoded {
             Ok(Ok(decoded)) => decoded,
             Ok(Err((reason, detail))) => {
                 self.bury(delivery, reason, detail, plan);
@@ -166,7 +166,9 @@ impl<S: Store> Engine<S> {
             input_sequence: Some(delivery.sequence),
             message_id: delivery.header("ce-id").map(str::to_owned),
             heard_at: At(received_at),
+            unread: unread.iter().map(|&field| field.to_owned()).collect(),
         };
+        plan.unread.extend(unread.into_iter().map(|field| (link.clone(), field)));
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
@@ -252,9 +254,7 @@ impl<S: Store> Engine<S> {
             match step(&link, &input, now, &self.policy) {
                 Ok(step) => {
                     plan.tally.add("timer", "accepted");
-                    let origin =
-                        Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: At(now) };
-                    let because = Because::of(&step, &input, origin);
+                    let because = Because::of(&step, &input, Origin::timer(now));
                     self.take(&step, lane, because, now, plan);
                 }
                 // The index is of before a change that is under way, or of before the policy was changed.
@@ -343,6 +343,8 @@ fn reason_of(undecodable: &Undecodable) -> DeadReason {
         Undecodable::FutureVersion { .. } => DeadReason::FutureVersion,
         Undecodable::Payments => DeadReason::NoLink,
         Undecodable::Empty
+        | Undecodable::Compressed
+        | Undecodable::TooLarge { .. }
         | Undecodable::NotJson { .. }
         | Undecodable::WrongShape { .. }
         | Undecodable::LinkMismatch { .. } => DeadReason::Malformed,

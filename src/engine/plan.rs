@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::delivery::Dead;
 use crate::contract::{Address, Because, IncidentBody, JobBody, Mark, NoticeBody, RefusedBody, institution_token};
-use crate::link::{Effect, Link, Step, Timestamp};
+use crate::link::{Effect, Link, LinkId, Step, Timestamp};
 use crate::store::{Changes, Position, Put};
 
 /// One commit, planned.
@@ -26,6 +26,8 @@ pub struct Plan {
     pub prompts_held_count: u64,
     /// What is set aside. To be made durable **before** the batch: the marks say that it has been handled.
     pub dead: Vec<Dead>,
+    /// Fields of accepted or refused messages that could not be read, as paths; each with its link.
+    pub unread: Vec<(LinkId, &'static str)>,
     /// What happened, for metrics.
     pub tally: Tally,
 }
@@ -111,8 +113,9 @@ impl Plan {
     }
 
     pub(super) fn refuse(&mut self, lane: u16, sequence: u64, link: &Link, body: RefusedBody) {
-        let id = format!("{}.{}.refused-{lane}-{sequence}", link.id, link.version);
+        // A stream that was created anew, or lost its tail, gives sequences out again: the time tells them apart.
         let at = body.origin.heard_at.0;
+        let id = format!("{}.{}.refused-{lane}-{sequence}-{}", link.id, link.version, at.as_millis());
         self.push(lane, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
     }
 

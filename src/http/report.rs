@@ -8,13 +8,14 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
 use super::{Door, SharedDoor};
-use crate::belvo::{Meaning, Undecodable, link_of_api_error};
+use crate::belvo::{Meaning, Undecodable, link_of_api_error, read_json};
 use crate::contract::{InputKind, without_secrets};
 use crate::link::LinkId;
 use crate::telemetry::INPUTS;
@@ -40,7 +41,11 @@ pub(super) async fn api_error(State(door): State<SharedDoor>, request: Request) 
 }
 
 /// A report as it is kept: a sender reports what Belvo answered as it came, an open MFA session included.
+/// A body in an odd encoding is kept as plain JSON, in which a session is found at any depth.
 fn at_rest(body: Bytes) -> Bytes {
+    let is_plain = serde_json::from_slice::<IgnoredAny>(&body).is_ok();
+    let read = if is_plain { None } else { read_json(&body).ok() };
+    let body = read.map_or(body, |value| value.to_string().into());
     without_secrets(&body).map_or(body, Bytes::from)
 }
 

@@ -5,6 +5,8 @@
 //! headers are the original ones, beside ours in `Relink-Dead-*`; those that JetStream itself obeys (`Nats-*`) are kept
 //! under `Relink-Original-Nats-*`, else a message that came in a batch would open a batch here.
 //!
+//! What never lay in a stream is one letter if all of it is the same: bytes, headers, subject and reason.
+//!
 //! A lane that stops between setting aside and acknowledging sets aside again: the message id (stream identity and sequence) makes
 //! that one letter, within the stream's duplicate window of an hour.
 //!
@@ -256,10 +258,20 @@ fn own_headers(letter: &DeadLetter) -> HeaderMap {
     let id = match &letter.input {
         Some(input) => format!("{}:{}", input.stream, input.sequence),
         None => {
+            let words = [letter.subject.as_str(), letter.reason.as_str(), letter.detail.as_str()];
+            let mut parts: Vec<&[u8]> = words.map(str::as_bytes).to_vec();
+            let mut kept: Vec<(&str, &str)> = Vec::new();
+            for (name, values) in letter.headers.iter() {
+                kept.extend(values.iter().map(|value| (name.as_ref(), value.as_str())));
+            }
+            kept.sort_unstable();
+            parts.extend(kept.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]));
+            parts.push(&letter.payload);
             let mut hash = Sha256::new();
-            hash.update(letter.subject.as_bytes());
-            hash.update([0]);
-            hash.update(&letter.payload);
+            for part in parts {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part);
+            }
             hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
         }
     };

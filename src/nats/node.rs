@@ -397,6 +397,7 @@ impl<S: Store + Clone + 'static> Run<'_, S> {
         block_in_place(|| self.node.store.apply(&plan.changes(position)))?;
         self.engine.settle(plan);
         tell_incidents(plan, self.engine.incidents_count());
+        tell_unread(plan);
         for receipt in plan.receipts.values() {
             // The mark is the truth; an acknowledgement that is lost costs a redelivery, which the mark refuses.
             let acknowledged = self.node.client.publish(receipt.clone(), "+ACK".into()).await;
@@ -442,6 +443,14 @@ fn tell_incidents(plan: &Plan, count: usize) {
                 "the institution's links fail no more than usual; Belvo is asked about those whose prompts waited"
             ),
         }
+    }
+}
+
+/// Says which fields could not be read: their messages counted without them.
+fn tell_unread(plan: &Plan) {
+    for (link, field) in &plan.unread {
+        metrics::counter!("relink_fields_unread_total", "field" => *field).increment(1);
+        tracing::warn!(link.id = %link, input.field = field, "a field of an input cannot be what it says; it is taken for unknown");
     }
 }
 

@@ -231,7 +231,13 @@ impl Walk {
         let is_input = kind != OriginKind::Timer;
         let message_id =
             (is_input && self.number.is_multiple_of(2)).then(|| format!("b7d6b3c2-0000-4000-8000-{:012}", self.number));
-        Origin { kind, input_sequence: is_input.then_some(self.number), message_id, heard_at: At(self.now) }
+        Origin {
+            kind,
+            input_sequence: is_input.then_some(self.number),
+            message_id,
+            heard_at: At(self.now),
+            unread: Vec::new(),
+        }
     }
 }
 

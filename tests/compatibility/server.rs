@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use relink::clock;
+use relink::contract::without_secrets;
 use relink::nats::commit::Fences;
 use relink::nats::dead_letter::DeadLetters;
 use relink::nats::replica::catch_up;
@@ -58,7 +59,10 @@ pub(crate) async fn read_dead_letters(corpus: &Corpus, version: &Version) {
         let sequence = letter.sequence;
         let subject = letter.subject.clone();
         let kept = Line::of((input.sequence, letter.subject, letter.headers, letter.payload));
-        assert_eq!((&kept.subject, kept.payload()), (&input.subject, input.payload()), "{place}");
+        // What 0.1.0 set aside kept an open MFA session; from then on none is kept.
+        let unchanged = kept.payload() == input.payload();
+        let cleaned = without_secrets(&input.payload()).is_some_and(|cleaned| kept.payload() == cleaned);
+        assert!(kept.subject == input.subject && (unchanged || cleaned), "{place}");
         assert_eq!(kept.headers, input.headers, "{place}");
         let is_input = Subjects::default().parse_input(&subject).is_some();
         assert_eq!(dead_letters.replay(sequence).await.is_ok(), is_input, "{place}");

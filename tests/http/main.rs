@@ -11,6 +11,7 @@ mod capture;
 
 mod doors;
 mod identity;
+mod passed_on;
 mod reads;
 mod repairs;
 mod reports;

@@ -1,9 +1,10 @@
 //! What an application reports: API errors, widget callbacks, commands.
 
 use relink::contract::{ApiError, Command, Widget};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, LINK};
+use crate::bench::{API_TOKEN, Bench, LINK, answer};
 
 fn error(http_status: u16, method: &str, path: &str, body: Value) -> Value {
     json!({"http_status": http_status, "method": method, "path": path, "body": body})
@@ -97,8 +98,13 @@ async fn a_body_is_understood_however_it_is_passed_on_and_its_session_is_not_kep
         let answer = bench.post("/v1/api-errors", error(428, "POST", "/api/accounts/", body.clone())).await;
         assert_eq!((answer.status, &answer.body["link_id"]), (202, &json!(LINK)), "{body}: {}", answer.text);
     }
+    // In an encoding in which the name of a secret would not be found.
+    let report = error(428, "POST", "/api/accounts/", body.clone()).to_string();
+    let utf16: Vec<u8> = report.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let request = bench.request(Method::POST, "/v1/api-errors").bearer_auth(API_TOKEN);
+    assert_eq!(answer(request.header("content-type", "application/json").body(utf16)).await.status, 202);
     let stored = bench.inputs().await;
-    assert_eq!(stored.len(), passed_on.len());
+    assert_eq!(stored.len(), passed_on.len() + 1);
     for (_, _, stored) in stored {
         let stored = String::from_utf8(stored.to_vec()).unwrap();
         assert!(!stored.contains("2675b703") && !stored.contains("51248120"), "{stored}");

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use super::{Call, CallError};
 use crate::belvo::error_body::ErrorBody;
 use crate::belvo::meaning::{Meaning, Unrelated};
+use crate::belvo::payload::read_json;
 use crate::belvo::translate::translate_api_error;
 use crate::contract::{ApiError, without_session};
 use crate::link::Timestamp;
@@ -67,7 +68,7 @@ impl Answer {
                 break;
             }
         }
-        let body = serde_json::from_slice(&bytes).ok().filter(|_| is_whole);
+        let body = read_json(&bytes).ok().filter(|_| is_whole);
         Ok(Self { status, retry_after, body })
     }
 

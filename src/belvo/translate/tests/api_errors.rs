@@ -161,7 +161,9 @@ fn what_identifies_an_api_error() {
     let key = |body: &Value| input(InputKind::ApiError, body).key;
     let first = one(400, USE, "invalid_link", "");
     assert!(key(&first).is_some());
-    assert_eq!(key(&first), key(&one(400, REPAIR, "invalid_link", "again")));
+    assert_eq!(key(&first), key(&first.clone()));
+    assert_ne!(key(&first), key(&one(400, USE, "invalid_link", "again")));
+    assert_ne!(key(&first), key(&one(400, REPAIR, "invalid_link", "")));
     assert_ne!(key(&first), key(&one(404, USE, "not_found", "")));
     let mut outside = error(400, USE, json!([{"code": "invalid_link"}]));
     assert_eq!(key(&outside), None);
