@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use super::body::normalise_request_id;
 use super::body::webhook::WebhookBody;
 use super::call::Call;
-use super::error_body::ErrorBody;
-use crate::contract::{ApiError, Observation};
+use super::error_body::ErrorItem;
+use crate::contract::Observation;
 use crate::link::{DedupKey, LinkId};
 
 /// A hash over parts, each with its length, so that no two lists of parts run together.
@@ -82,21 +82,18 @@ pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody) -> Option
     Some(parts.and_json(&body.data).key())
 }
 
-/// The key of an API error, which is one answer to one request: the status, which call it was, and every error in the
-/// body as far as it is read. Not the body itself: the HTTP server takes the MFA session out, and clients wrap it.
-pub(super) fn of_api_error(link: &LinkId, error: &ApiError, call: Call, request_id: &str) -> DedupKey {
-    let items = ErrorBody::parse(&error.body).items;
-    let items = items.iter().map(|item| {
-        let link = item.link.as_ref().map(LinkId::as_str);
-        let session_secs = item.session_lives.map(|life| life.as_secs());
-        json!([item.code, item.message, link, session_secs])
-    });
+/// The key of an API error, which is one answer to one request: the status, which call it was, and the error that decides
+/// what the answer means. Not the body itself: the HTTP server takes the MFA session out, and clients wrap it in words of
+/// their own.
+pub(super) fn of_api_error(link: &LinkId, status: u16, call: Call, item: &ErrorItem, request_id: &str) -> DedupKey {
+    let named = item.link.as_ref().map(LinkId::as_str);
+    let session_secs = item.session_lives.map(|life| life.as_secs());
     Parts::of("api_error")
         .and(link.as_str())
         .and(&normalise_request_id(request_id.trim()))
-        .and(&error.http_status.to_string())
+        .and(&status.to_string())
         .and(call.as_str())
-        .and_json(&items.collect())
+        .and_json(&json!([item.code, item.message, named, session_secs]))
         .key()
 }
 
@@ -115,6 +112,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::belvo::error_body::ErrorBody;
+    use crate::contract::ApiError;
 
     fn key(webhook: &Value) -> Option<DedupKey> {
         let body = WebhookBody::parse(webhook).unwrap();
@@ -198,7 +197,8 @@ mod tests {
         let link = "l".parse().unwrap();
         let key = |error: &Value| {
             let error: ApiError = serde_json::from_value(error.clone()).unwrap();
-            of_api_error(&link, &error, Call::of(&error), "4363b08b51eb43509c745df5ac92a7f6")
+            let item = ErrorBody::parse(&error.body).items.remove(0);
+            of_api_error(&link, error.http_status, Call::of(&error), &item, "4363b08b51eb43509c745df5ac92a7f6")
         };
         let first = json!({"http_status": 400, "method": "POST", "path": "/api/transactions/", "body": [{"code": "login_error",
             "message": "Invalid credentials provided to login to the institution", "session": "secret", "expiry": 9600}]});
@@ -210,17 +210,14 @@ mod tests {
         assert_eq!(key(&first), key(&with("/body/0/session", json!("removed"))));
         assert_eq!(key(&first), key(&with("/body", first["body"][0].clone())));
         assert_eq!(key(&first), key(&with("/path", json!("https://api.belvo.com/api/transactions/"))));
-        let mut two = first.clone();
-        two["body"].as_array_mut().unwrap().push(json!({"code": "token_required"}));
         for other in [
             with("/http_status", json!(428)),
             with("/body/0/code", json!("token_required")),
             with("/body/0/message", json!("The user account is locked, please contact the institution")),
             with("/body/0/expiry", json!(600)),
-            with("/body", json!([])),
+            with("/body/0", json!({"code": "invalid_link"})),
             with("/path", json!("/api/links/l/refresh/")),
             with("/method", json!("PUT")),
-            two,
         ] {
             // A PUT on transactions is no call that means something else.
             let is_same = other["method"] == "PUT";

@@ -215,7 +215,7 @@ pub(super) fn of_api_error(
         (ErrorSays::Unrelated(class), _any) => return Meaning::unrelated(class, code),
     };
     let request_id = item.request_id.as_deref().or(error.request_id.as_deref());
-    let key = request_id.map(|id| key::of_api_error(link, error, call, id));
+    let key = request_id.map(|id| key::of_api_error(link, error.http_status, call, item, id));
     Meaning::Event(Input { key, ..event.into() })
 }
 
