@@ -18,7 +18,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("belvo", &["tls", "link", "clock", "contract"]),
     ("store", &["link", "contract"]),
     ("engine", &["link", "contract", "belvo", "store"]),
-    ("nats", &["tls", "link", "clock", "contract", "store", "engine"]),
+    ("node", &["link", "contract", "store", "engine"]),
+    ("nats", &["tls", "link", "clock", "contract", "store", "engine", "node"]),
     ("schemas", &["link", "contract", "store", "engine", "nats"]),
     ("config", &["link", "nats"]),
     ("telemetry", &["config"]),
@@ -32,7 +33,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Everything that decides, without what only moves bytes and time.
     (
         "fleet",
-        &["link", "clock", "contract", "belvo", "store", "engine", "nats", "jobs", "reconciler", "sandbox", "tls"],
+        &[
+            "link",
+            "clock",
+            "contract",
+            "belvo",
+            "store",
+            "engine",
+            "node",
+            "nats",
+            "jobs",
+            "reconciler",
+            "sandbox",
+            "tls",
+        ],
     ),
     (
         "cli",
@@ -91,6 +105,8 @@ const NOT_IN: &[(&str, &[&str])] = &[
     ("contract/", &["tokio", "futures", "tracing", "metrics"]),
     ("store/", &["tokio", "futures"]),
     ("engine/", &["tokio", "futures", "metrics"]),
+    // What the node does is a value, also what it has to say for log and metrics, so that a simulation sees it.
+    ("node/", &["tokio", "futures", "async_nats", "metrics", "tracing", "fastrand", "uuid", "time"]),
 ];
 
 const LINES_MAX: usize = 500;

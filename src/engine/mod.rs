@@ -18,7 +18,7 @@ mod plan;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use delivery::{Dead, Delivery};
+pub use delivery::{Dead, Delivery, payload};
 pub use plan::{Message, Outgoing, Plan, Tally, TallyKey};
 
 use self::incident::{Incidents, Opening};

@@ -35,6 +35,8 @@ pub struct Plan {
 pub struct Outgoing {
     /// The lane.
     pub lane: u16,
+    /// The sequence that the lane's fence must have; on one message of each lane, once the batch is guarded.
+    pub fence: Option<u64>,
     /// The message.
     pub message: Message,
 }
@@ -139,7 +141,7 @@ impl Plan {
     }
 
     fn push(&mut self, lane: u16, message: Message) {
-        self.messages.push(Outgoing { lane, message });
+        self.messages.push(Outgoing { lane, fence: None, message });
     }
 }
 
