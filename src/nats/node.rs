@@ -399,7 +399,7 @@ impl<S: Store + Clone + 'static> Run<'_, S> {
         tell_incidents(plan, self.engine.incidents_count());
         for receipt in plan.receipts.values() {
             // The mark is the truth; an acknowledgement that is lost costs a redelivery, which the mark refuses.
-            let acknowledged = self.node.client.publish(receipt.clone(), "+ACK".into()).await;
+            let acknowledged = self.node.client.publish(receipt.receipt.clone(), "+ACK".into()).await;
             acknowledged.map_err(|error| Fault::Other(error.to_string()))?;
         }
         Ok(())

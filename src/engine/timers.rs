@@ -1,0 +1,79 @@
+//! Timers: every link whose deadline has passed is stepped, in the same plan as what was delivered.
+//!
+//! The index of deadlines is the store's. It can be stale: a commit under way, or a changed policy, may have moved a deadline.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{Engine, Held, Item, Plan, TIMERS_MAX};
+use crate::contract::{At, Because, Origin, OriginKind};
+use crate::link::{Event, Input, Link, LinkId, Timestamp};
+use crate::store::{Head, Put, Store, StoreError};
+
+impl<S: Store> Engine<S> {
+    /// Steps at most `max` of the links that are due at `now`.
+    pub(super) fn plan_timers(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<(), StoreError> {
+        for (id, Held { link, lane }) in self.due(now, max)? {
+            let under_way = self.overlay.contains_key(&id);
+            let incident = self.incidents.is_on(link.profile.institution.as_deref());
+            let input = Input { incident, ..Event::DeadlinePassed.into() };
+            // A bug that panics on one deadline must not end the process, and be due again at every start.
+            match catch_unwind(AssertUnwindSafe(|| (self.step)(&link, &input, now, &self.policy))) {
+                Ok(Ok(step)) => {
+                    plan.tally.add("timer", "accepted");
+                    let origin =
+                        Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: At(now) };
+                    let because = Because::of(&step, &input, origin);
+                    plan.add_item(|| Item::Timer(id));
+                    self.take(&step, lane, because, now, plan);
+                }
+                Ok(Err(_)) if under_way => {}
+                Ok(Err(_)) => plan.retime(self.retimed(&link)?),
+                Err(_) => {
+                    plan.tally.add("timer", "panicked");
+                    plan.timers_panicked.push(id.clone());
+                    self.timers_skipped.insert(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first `max` links of our lanes that the store says are due, but those that are left alone.
+    fn due(&self, now: Timestamp, max: usize) -> Result<Vec<(LinkId, Held)>, StoreError> {
+        let mut limit = TIMERS_MAX + self.timers_skipped.len();
+        loop {
+            let all = self.store.due(now, limit)?;
+            let is_all = all.len() < limit;
+            let mut ours = Vec::new();
+            for id in all {
+                if ours.len() == max {
+                    return Ok(ours);
+                }
+                if self.timers_skipped.contains(&id) {
+                    continue;
+                }
+                let Some(held) = self.load(&id)? else { continue };
+                if let Some(lane) = self.home_of(held.lane) {
+                    ours.push((id, Held { lane, ..held }));
+                }
+            }
+            if is_all || ours.len() == max {
+                return Ok(ours);
+            }
+            limit *= 2;
+        }
+    }
+
+    /// The lane that takes care of a link recorded on `lane`, if it is held: another node has the others.
+    fn home_of(&self, lane: u16) -> Option<u16> {
+        let lane = if lane < self.partitions_count { lane } else { lane % self.partitions_count };
+        self.planned.contains_key(&lane).then_some(lane)
+    }
+
+    /// The stored link with the deadline it has under today's policy.
+    fn retimed(&self, link: &Link) -> Result<Option<Put>, StoreError> {
+        let Some(stored) = self.store.get(&link.id)? else { return Ok(None) };
+        let head = Head { deadline: link.deadline(&self.policy), ..stored.head };
+        Ok((head != stored.head).then(|| Put { id: link.id.clone(), head, record: stored.record }))
+    }
+}
