@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("http", &["link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
     // Belvo in a box shares no word of Belvo's with what it tests.
     ("sandbox", &["tls", "clock"]),
-    ("service", &["clock", "belvo", "store", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
+    ("service", &["clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
     ("demo", &["link", "clock", "contract", "nats", "tls", "config", "sandbox", "service"]),
     // Everything that decides, without what only moves bytes and time.
     (

@@ -15,17 +15,17 @@ use crate::engine::{Delivery, payload};
 /// Connects an answer with the output that asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct RequestId(pub(super) u64);
+pub struct RequestId(pub u64);
 
 /// One batch, from its dead letters to its commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct BatchId(pub(super) u64);
+pub struct BatchId(pub u64);
 
 /// One reader of one partition, from one [`super::Output::Rewind`] to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ReaderId(pub(super) u64);
+pub struct ReaderId(pub u64);
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -202,7 +202,7 @@ pub enum Note {
     /// A commit is on its way.
     Committing {
         /// How many messages it has.
-        messages_count: usize,
+        messages_count: u64,
     },
     /// A commit is stored and applied.
     Committed {
