@@ -8,9 +8,10 @@ use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
 use relink::contract::{IncidentBody, IncidentNews, NoticeBody, Record};
 use relink::link::{Policy, Settings, Timestamp};
-use relink::nats::commit::Fences;
+use relink::nats::commit::take_fences;
 use relink::nats::node::{Node, NodeError, NodeOptions};
 use relink::nats::subject::Subjects;
+use relink::node::{FenceToTake, Phase, fence_message};
 use relink::store::{MemoryStore, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -39,9 +40,8 @@ impl RunningNode {
         let mut phase = node.phase();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(node.run(shutdown.clone()));
-        let running = within("starting the lanes", async {
-            phase.wait_for(|phase| *phase == relink::nats::node::Phase::Running).await.map(|_| ())
-        });
+        let running =
+            within("starting the lanes", async { phase.wait_for(|phase| *phase == Phase::Running).await.map(|_| ()) });
         running.await.expect("the node runs");
         Self { store, shutdown, task }
     }
@@ -151,13 +151,22 @@ async fn a_crash_loses_nothing_and_says_nothing_twice() {
     assert_eq!(read_output(&nats, "link.notice.>", 2).await.len(), 2);
 }
 
+/// Another process takes these partitions, and no process that runs knows of it.
+async fn take_by_another(nats: &TestNats, partitions: std::ops::Range<u16>) {
+    let fence = |partition| {
+        let message = fence_message(partition, "another", Timestamp::from_millis(1));
+        FenceToTake { partition, expects: None, message }
+    };
+    let fences = partitions.map(fence).collect();
+    take_fences(&nats.batches(), &Subjects::default(), fences).await.expect("the fences");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_node_is_refused_and_its_deliveries_are_not_lost() {
     let nats = TestNats::start_with_streams(LANES).await;
     let first = RunningNode::start(&nats, MemoryStore::default()).await;
     // Somebody else takes the lanes; the first node does not know yet.
-    let now = Timestamp::from_millis(1);
-    Fences::take(&nats.batches(), &Subjects::default(), LANES, "another", now).await.expect("the fences");
+    take_by_another(&nats, 0..LANES).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     let ended = within("the end of a replaced node", first.task).await.expect("no panic");
     assert!(matches!(ended, Err(NodeError::Fenced)), "{ended:?}");
