@@ -77,3 +77,86 @@ impl<S: Store> Engine<S> {
         Ok((head != stored.head).then(|| Put { id: link.id.clone(), head, record: stored.record }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::Delivery;
+    use crate::link::{Policy, Refusal, Settings, Step, step};
+    use crate::store::MemoryStore;
+
+    const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+    fn broken(link: &str, sequence: u64) -> Delivery {
+        let body = format!(
+            r#"{{"webhook_id":"w","webhook_type":"LINK","webhook_code":"token_required","process_type":"recurrent_update",
+                "link_id":"{link}","request_id":"r","data":{{}}}}"#
+        );
+        Delivery {
+            lane: 0,
+            sequence,
+            stored_at_ns: START.as_millis() * 1_000_000,
+            subject: String::new(),
+            kind: "webhook".to_owned(),
+            link: link.to_owned(),
+            headers: Vec::new(),
+            payload: body.into(),
+            receipt: String::new(),
+        }
+    }
+
+    fn with_a_bug(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Result<Step, Refusal> {
+        assert!(link.id.as_str() != "bad" || input.event != Event::DeadlinePassed, "a bug, on purpose");
+        step(link, input, now, policy)
+    }
+
+    fn plan(engine: &mut Engine<MemoryStore>, queue: Vec<Delivery>, now: Timestamp) -> Plan {
+        let plan = engine.plan(&mut VecDeque::from(queue), now).unwrap();
+        engine.store().apply(&plan.changes(None)).unwrap();
+        engine.settle(&plan);
+        plan
+    }
+
+    fn engine() -> Engine<MemoryStore> {
+        let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap();
+        let mut engine = Engine::new(MemoryStore::default(), policy, 1, &[(0, 0)].into()).unwrap();
+        engine.step = with_a_bug;
+        plan(&mut engine, vec![broken("bad", 1), broken("good", 2)], START);
+        engine
+    }
+
+    #[test]
+    fn a_timer_that_panics_is_left_alone_and_told_once() {
+        let mut engine = engine();
+        let tomorrow = START.after(Duration::from_secs(25 * 3600));
+        assert_eq!(engine.store().due(tomorrow, 9).unwrap().len(), 2);
+        let first = plan(&mut engine, Vec::new(), tomorrow);
+        assert_eq!(first.timers_panicked, ["bad".parse().unwrap()]);
+        assert_eq!(first.puts.iter().map(|put| put.id.as_str()).collect::<Vec<_>>(), ["good"]);
+        let offsets = [(0, 2)].into();
+        for _ in 0..2 {
+            let again = plan(&mut engine, Vec::new(), tomorrow);
+            assert!(again.is_idle(), "{again:?}");
+            engine.restart(1, &offsets).unwrap();
+        }
+        // It is a timer only: what is delivered for the link is handled.
+        let answer = plan(&mut engine, vec![broken("bad", 3)], tomorrow);
+        assert_eq!(answer.dead.len(), 0);
+        assert!(!answer.messages.is_empty());
+    }
+
+    #[test]
+    fn timers_of_lanes_that_are_not_held_are_another_nodes() {
+        let mut engine = engine();
+        let tomorrow = START.after(Duration::from_secs(25 * 3600));
+        engine.restart(1, &[(1, 0)].into()).unwrap();
+        assert!(engine.plan(&mut VecDeque::new(), tomorrow).unwrap().is_idle());
+        // A lane that the stream no longer has is counted to one of those that it has.
+        let mut engine = engine.with_partitions(1);
+        engine.restart(1, &[(0, 0)].into()).unwrap();
+        assert!(!engine.plan(&mut VecDeque::new(), tomorrow).unwrap().is_idle());
+    }
+}

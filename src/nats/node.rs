@@ -81,7 +81,9 @@ impl<S: Store + Clone + 'static> Node<S> {
         let dead_letters = DeadLetters::new(context.clone(), subjects.clone());
         let batches = Batches::new(client.clone(), BATCH_TIMEOUT);
         let owner = format!("{owner} {}", uuid::Uuid::new_v4());
-        let node = node::Node::new(node::NodeOptions { owner, partitions_count: partitions, policy }, store);
+        let plan_ahead_min = node::PLAN_AHEAD_MIN;
+        let options = node::NodeOptions { owner, partitions_count: partitions, policy, plan_ahead_min };
+        let node = node::Node::new(options, store);
         let (phase, _) = watch::channel(Phase::Starting);
         let streams = Streams { context, subjects };
         Self { client, streams, batches, dead_letters, partitions, node, phase }

@@ -162,6 +162,11 @@ impl<S: Store + Clone> Node<S> {
                 message: fence_message(partition, owner, now),
             })
             .collect();
+        // All of them have been lost in the meantime.
+        if fences.is_empty() {
+            self.acquisition = None;
+            return;
+        }
         let partitions = fences.iter().map(|fence| fence.partition).collect();
         let step = Step::TakingFences { request, partitions, last_sequence: output.last_sequence };
         self.acquisition = Some(Acquisition { step, states_count: 0, rebuilt: false });

@@ -10,12 +10,9 @@ use super::Node;
 use super::input::{BatchId, Limit, RequestId};
 use super::output::{Note, Output};
 use super::partition::Stage;
-use crate::engine::{Item, MESSAGES_MAX, Plan};
+use crate::engine::{Item, Plan};
 use crate::link::Timestamp;
 use crate::store::{Store, StoreError};
-
-/// How many deliveries make it worth planning the next batch while one is under way: about as many as fill it.
-const STAGE_DELIVERIES_MIN: usize = MESSAGES_MAX / 3;
 
 /// The plan after the one that is under way.
 #[derive(Debug)]
@@ -71,7 +68,7 @@ impl<S: Store + Clone> Node<S> {
     /// Plans what is there, if it is time to.
     pub(super) fn plan(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let Some(engine) = self.engine.as_mut().filter(|_| !self.is_engine_stale) else { return Ok(()) };
-        let is_worth_it = self.in_flight.is_none() || self.queue.len() >= STAGE_DELIVERIES_MIN;
+        let is_worth_it = self.in_flight.is_none() || self.queue.len() >= self.options.plan_ahead_min;
         if self.next.is_some() || !self.applying.is_empty() || !is_worth_it {
             return Ok(());
         }

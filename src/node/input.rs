@@ -29,7 +29,7 @@ pub struct ReaderId(pub u64);
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "input", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Input {
     /// The node shall run these partitions: all of them at the start of a single node, one by one where several nodes share them.
     /// Whoever had them before is replaced.

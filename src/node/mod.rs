@@ -39,6 +39,7 @@
 //! - `commit`: the pipeline from the queue to the acknowledgement
 //! - `catch_up`: what messages of the output stream come to; how much of it the store has
 //! - `resume`: whether a committed offset still speaks of this input stream
+//! - `recording`: a log of inputs, and its replay
 //!
 //! It must never: read a clock, decide about a link (that is `engine`), or forget an answer that leaves an outcome open.
 
@@ -51,12 +52,14 @@ mod place;
 
 mod catch_up;
 mod partition;
+mod recording;
 mod resume;
 
 pub use self::input::{
     BatchId, Delivered, FenceFacts, Input, Limit, OutputKind, OutputMessage, ReaderId, RequestId, StreamFacts,
 };
 pub use self::output::{End, FenceToTake, Note, Output, PartitionEnd};
+pub use self::recording::{Recorded, ReplayError, replay};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -66,7 +69,7 @@ use self::commit::{Applying, InFlight, Next};
 use self::partition::{Partition, Stage};
 use self::place::Placing;
 use crate::contract::{Address, At, Fence};
-use crate::engine::{Delivery, Engine, Message};
+use crate::engine::{Delivery, Engine, MESSAGES_MAX, Message};
 use crate::link::{Policy, Timestamp};
 use crate::store::{Store, StoreError};
 
@@ -92,7 +95,13 @@ pub struct NodeOptions {
     pub partitions_count: u16,
     /// The policy of the machine.
     pub policy: Policy,
+    /// How many deliveries make it worth planning the next commit while one is under way: about as many as fill it
+    /// ([`PLAN_AHEAD_MIN`]), or 1 where every interleaving is to be seen.
+    pub plan_ahead_min: usize,
 }
+
+/// A third of the messages of a full commit: a delivery makes three, more or less.
+pub const PLAN_AHEAD_MIN: usize = MESSAGES_MAX / 3;
 
 /// Where a node stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -464,3 +473,6 @@ pub fn fence_message(partition: u16, owner: &str, now: Timestamp) -> Message {
     let id = format!("fence.{partition}.{owner}.{}", now.as_millis());
     Message { address: Address::Fence(partition), id, at: now, body }
 }
+
+#[cfg(test)]
+mod tests;
