@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
 use relink::contract::{IncidentBody, IncidentNews, NoticeBody, Record};
@@ -174,6 +176,74 @@ async fn a_replaced_node_is_refused_and_its_deliveries_are_not_lost() {
     let states = read_output(&nats, "link.state.>", 1).await;
     assert_eq!(Record::parse(&states[0].1).expect("a record").version, 1);
     assert_eq!(node.stop().await.count().expect("a store").values().sum::<u64>(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_loses_one_lane_goes_on_with_the_others() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    take_by_another(&nats, 1..2).await;
+    // Each link's commit is refused or stored; whoever is refused goes on without the lane that was lost.
+    let links = (0..40).map(|link| format!("link-{link}"));
+    for id in links.clone() {
+        publish(&nats, &format!("belvo.webhook.{id}"), webhook("token_required", 1).replace(LINK, &id)).await;
+    }
+    let mut of_others = Vec::new();
+    for (_, subject, ..) in nats.read("BELVO").await {
+        let words: Vec<&str> = subject.split('.').collect();
+        if words[1] != "1" {
+            of_others.push(words[3].to_owned());
+        }
+    }
+    assert!((1..40).contains(&of_others.len()), "{of_others:?}");
+    let states = read_output(&nats, "link.state.>", of_others.len()).await;
+    let told: BTreeSet<_> = states.iter().map(|(subject, _)| subject.trim_start_matches("link.state.")).collect();
+    assert_eq!(told, of_others.iter().map(String::as_str).collect());
+    node.stop().await;
+    // Nothing of the lost lane was written, and nothing of it is lost.
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    read_output(&nats, "link.state.>", 40).await;
+    assert_eq!(node.stop().await.count().expect("a store").values().sum::<u64>(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_whose_commit_is_too_large_is_set_aside_alone() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    let breaks = async |link: &str| {
+        publish(&nats, &format!("belvo.webhook.{link}"), webhook("token_required", 1).replace(LINK, link)).await;
+        publish(&nats, &format!("belvo.widget.{link}"), r#"{"event":"started"}"#).await;
+    };
+    breaks("link-a").await;
+    read_output(&nats, "link.notice.update_started.*", 1).await;
+    // A stream that takes what that came to, and not much more.
+    let size = |(_, _, headers, body): &(u64, String, HeaderMap, bytes::Bytes)| {
+        let values = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        values.map(|(name, value)| name.to_string().len() + value.as_str().len() + 4).sum::<usize>() + body.len()
+    };
+    let largest = nats.read("LINKS").await.iter().map(size).max().expect("messages");
+    let mut config = nats.context.get_stream("LINKS").await.expect("the stream").cached_info().config.clone();
+    config.max_message_size = i32::try_from(largest + 100).expect("a small number");
+    nats.context.update_stream(config).await.expect("a smaller limit");
+    breaks("link-b").await;
+    let institution = "x".repeat(240);
+    let large = format!(r#"{{"event":"success","link":"link-b","institution":"{institution}"}}"#);
+    publish(&nats, "belvo.widget.link-b", large.clone()).await;
+    breaks("link-c").await;
+    let dead = async {
+        loop {
+            let dead = nats.read("RELINK_DEAD").await;
+            if !dead.is_empty() {
+                return dead;
+            }
+        }
+    };
+    let dead = within("the dead letter", dead).await;
+    let letters: Vec<_> = dead.iter().map(|(_, subject, _, body)| (subject.as_str(), &body[..])).collect();
+    assert_eq!(letters, [("relink.dead.too_large", large.as_bytes())]);
+    // The lanes go on: of every link the prompt and the start of its repair.
+    read_output(&nats, "link.notice.update_started.*", 3).await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

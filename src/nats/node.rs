@@ -85,7 +85,7 @@ impl<S: Store + Clone + 'static> Node<S> {
         let options = node::NodeOptions { owner, partitions_count: partitions, policy, plan_ahead_min };
         let node = node::Node::new(options, store);
         let (phase, _) = watch::channel(Phase::Starting);
-        let streams = Streams { context, subjects };
+        let streams = Streams::new(context, subjects);
         Self { client, streams, batches, dead_letters, partitions, node, phase }
     }
 
@@ -299,8 +299,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
         let streams = self.streams.clone();
         match output {
             Output::ReadOutputFacts { request } => {
-                let stream = streams.subjects.output_stream();
-                let facts = async move { streams.facts(&stream).await };
+                let facts = async move { streams.output_facts().await };
                 self.ask(request, facts, move |stream| Input::OutputFacts { request, stream });
             }
             Output::ReadInputFacts { request } => {
@@ -371,7 +370,8 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 });
             }
             Output::StageBatch { batch, messages } => {
-                let (batches, subjects) = (batches.clone(), streams.subjects.clone());
+                let batches = batches.clone().with_message_bytes_max(streams.message_bytes_max());
+                let subjects = streams.subjects.clone();
                 self.tasks.spawn(async move {
                     match commit::stage(&batches, &subjects, messages).await {
                         Ok(staged) => Done::Staged(batch, staged),

@@ -3,6 +3,8 @@
 //! It only ever reads, and decides nothing: what the answers mean is the node's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -30,13 +32,34 @@ const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Streams {
     pub(super) context: jetstream::Context,
     pub(super) subjects: Subjects,
+    /// The output stream's `max_msg_size` as it was last read, in bytes.
+    message_bytes_max: Arc<AtomicUsize>,
 }
 
 impl Streams {
-    /// A stream's identity and how far it reaches.
+    pub(super) fn new(context: jetstream::Context, subjects: Subjects) -> Self {
+        Self { context, subjects, message_bytes_max: Arc::new(AtomicUsize::new(usize::MAX)) }
+    }
+
+    /// The most bytes that a message of the output stream may have, as far as that is known.
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// The output stream's identity and how far it reaches; its `max_msg_size` is remembered.
     ///
     /// # Errors
     /// What the server said, if it could not be asked; the same for all of these.
+    pub(super) async fn output_facts(&self) -> Result<StreamFacts, String> {
+        let name = self.subjects.output_stream();
+        let stream = self.stream(&name).await?;
+        // -1 is no limit, and 0 is what a server makes -1 of.
+        let max = usize::try_from(stream.cached_info().config.max_message_size).ok().filter(|max| *max > 0);
+        self.message_bytes_max.store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.facts(&name).await
+    }
+
+    /// A stream's identity and how far it reaches.
     pub(super) async fn facts(&self, stream: &str) -> Result<StreamFacts, String> {
         let extent = extent(&self.context, stream).await.map_err(|error| error.to_string())?;
         let created_ns = i64::try_from(extent.identity.created_ns)

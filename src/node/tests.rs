@@ -407,6 +407,19 @@ fn a_partition_that_is_given_up_ends_alone() {
 }
 
 #[test]
+fn partitions_that_are_given_up_before_they_were_taken_leave_nothing_behind() {
+    let mut rig = Rig::new(&[0]);
+    rig.node.handle(rig.now, Input::Gained { partitions: vec![1] });
+    let Some(Output::ReadOutputFacts { request }) = rig.node.poll_output() else { panic!("it begins") };
+    rig.drive(Input::Lost { partitions: vec![1] });
+    let stream = StreamFacts { created_ns: OUTPUT_NS, last_sequence: rig.said };
+    assert_eq!(rig.drive(Input::OutputFacts { request, stream }), Vec::<String>::new());
+    rig.drive(Input::Gained { partitions: vec![2] });
+    rig.deliver(&[(0, 1), (2, 2)]);
+    assert_eq!(rig.offsets(), [(0, 1), (2, 2)].into());
+}
+
+#[test]
 fn a_shutdown_finishes_what_is_under_way() {
     let mut rig = Rig::new(&[0]);
     rig.answers = false;

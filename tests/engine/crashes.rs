@@ -11,7 +11,7 @@ use crate::world::{World, turn, turn_of_shares};
 
 /// `PROPTEST_CASES` can only ask for more.
 const CASES_MIN: u32 = 512;
-const TURNS_MAX: usize = 200;
+const TURNS_MAX: usize = 150;
 
 proptest! {
     #![proptest_config(ProptestConfig {

@@ -41,6 +41,8 @@ struct Reader {
     id: ReaderId,
     pulled: u64,
     nth: u64,
+    /// The last message that went to another process. Nobody acknowledges it, so the server sends it again when `ack_wait` is over.
+    missed: Option<u64>,
 }
 
 impl Running {
@@ -91,7 +93,7 @@ impl Running {
                 }
                 Output::Rewind { reader, partition, behind } => {
                     let pulled = behind.saturating_sub(self.back);
-                    self.readers.insert(partition, Reader { id: reader, pulled, nth: 0 });
+                    self.readers.insert(partition, Reader { id: reader, pulled, nth: 0, missed: None });
                     self.answers.push_back(Input::Rewound { reader });
                 }
                 Output::StopReader { partition } => drop(self.readers.remove(&partition)),
@@ -138,7 +140,18 @@ impl Running {
     pub(crate) fn miss(&mut self, bus: &Bus, lane: u16) {
         let Some(reader) = self.readers.get_mut(&lane) else { return };
         if let Some(next) = bus.next_input(lane, reader.pulled) {
-            (reader.pulled, reader.nth) = (next.sequence, reader.nth + 1);
+            (reader.pulled, reader.nth, reader.missed) = (next.sequence, reader.nth + 1, Some(next.sequence));
+        }
+    }
+
+    /// `ack_wait` is over.
+    fn redeliver(&mut self, bus: &Bus, lane: u16, now: Timestamp) {
+        let Some(reader) = self.readers.get_mut(&lane) else { return };
+        if let Some(missed) = reader.missed.take() {
+            reader.nth += 1;
+            let delivery = bus.input[missed as usize - 1].clone();
+            let delivered = Delivered { reader: reader.id, nth: reader.nth, delivery };
+            self.handle(Input::Delivered { deliveries: vec![delivered] }, now);
         }
     }
 
@@ -294,7 +307,10 @@ impl Running {
             if self.ended.is_some() {
                 return now;
             }
-            (0..LANES).for_each(|lane| self.pull(bus, lane, usize::MAX, now));
+            for lane in 0..LANES {
+                self.redeliver(bus, lane, now);
+                self.pull(bus, lane, usize::MAX, now);
+            }
             self.handle(Input::Tick, now);
             if !(self.asked.is_empty() && self.answers.is_empty() && self.writes.is_empty()) {
                 continue;
