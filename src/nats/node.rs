@@ -157,7 +157,7 @@ struct Driver<S> {
     readers: JoinSet<()>,
     by_lane: HashMap<u16, AbortHandle>,
     reading: Option<AbortHandle>,
-    staged: HashMap<BatchId, StagedBatch>,
+    staged: HashMap<BatchId, Box<StagedBatch>>,
     to_lanes: mpsc::Sender<FromLane>,
     to_read: mpsc::Sender<Input>,
     wake_at: tokio::time::Instant,
@@ -166,7 +166,7 @@ struct Driver<S> {
 /// What a task came to.
 enum Done {
     Answer(Input),
-    Staged(BatchId, StagedBatch),
+    Staged(BatchId, Box<StagedBatch>),
     Nothing,
 }
 
@@ -374,7 +374,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 let subjects = streams.subjects.clone();
                 self.tasks.spawn(async move {
                     match commit::stage(&batches, &subjects, messages).await {
-                        Ok(staged) => Done::Staged(batch, staged),
+                        Ok(staged) => Done::Staged(batch, Box::new(staged)),
                         Err(error) => Done::Answer(commit::failure(batch, &error)),
                     }
                 });
