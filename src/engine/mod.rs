@@ -1,9 +1,8 @@
 //! THE DURABLE STEP: a slice of deliveries in, one commit out. Synchronous, no I/O but reading the store.
 //!
 //! [`Engine::plan`] decodes each delivery, steps its link, and gathers what all of it comes to: the messages of one atomic batch, the
-//! changes of the store, the dead letters. Whoever called it makes that durable (`nats`), then says [`Engine::settle`]; if it could not be
-//! made durable, the engine is dropped and a new one starts at the marks. Until then, later slices are planned over an overlay of what is
-//! still under way.
+//! changes of the store, the dead letters. The node (`node`) has that made durable, then calls [`Engine::settle`]; if it could not be made
+//! durable, [`Engine::restart`] begins anew at the marks. Until then, later slices are planned over an overlay of what is still under way.
 //!
 //! It must never: publish, acknowledge, read a clock, or let one bad message stop the good ones behind it.
 //!
