@@ -27,7 +27,8 @@ pub(super) struct Read {
 pub(super) fn read(messages: &[OutputMessage], known: &Coverage, policy: &Policy) -> Result<Read, BadRecord> {
     let mut read = Read::default();
     for OutputMessage { sequence, kind, body } in messages {
-        if known.has_island(*sequence) {
+        // A commit of ours may have become known while it was being read.
+        if known.has(*sequence) {
             continue;
         }
         let problem = match kind {
@@ -99,9 +100,10 @@ impl Coverage {
         self.islands.len()
     }
 
-    /// Whether the message is one of our commits beyond `reached`.
-    pub(super) fn has_island(&self, sequence: u64) -> bool {
-        self.islands.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
+    /// Whether the store has the message already, and perhaps newer ones: applying it would take a committed offset back.
+    pub(super) fn has(&self, sequence: u64) -> bool {
+        self.reached.is_some_and(|reached| sequence <= reached)
+            || self.islands.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
     }
 
     /// Everything up to `sequence` has been read.
@@ -161,8 +163,8 @@ mod tests {
         known.committed(15, 20);
         known.committed(30, 31);
         assert_eq!((known.reached(), known.last(), known.islands_count()), (Some(10), 31, 2));
-        assert!(known.has_island(13) && known.has_island(20) && known.has_island(30));
-        assert!(!known.has_island(12) && !known.has_island(21) && !known.has_island(32));
+        assert!(known.has(13) && known.has(20) && known.has(30));
+        assert!(!known.has(12) && !known.has(21) && !known.has(32));
         known.read_to(12);
         assert_eq!((known.reached(), known.islands_count()), (Some(20), 1));
         known.read_to(29);
@@ -176,6 +178,22 @@ mod tests {
         known.committed(12, 15);
         known.committed(19, 22);
         assert_eq!((known.reached(), known.last(), known.islands_count()), (Some(22), 22, 0));
+    }
+
+    #[test]
+    fn what_the_store_has_is_not_applied_again() {
+        let mark = |sequence: u64| OutputMessage {
+            sequence,
+            kind: OutputKind::Mark(0),
+            body: serde_json::to_vec(&Mark { stream_created_ns: 1, sequence, stored_at_ns: 1 }).unwrap().into(),
+        };
+        let policy = Policy::new(crate::link::Settings::default()).unwrap();
+        let mut known = coverage(Some(10));
+        known.committed(11, 12);
+        known.committed(15, 16);
+        let read = read(&[mark(11), mark(12), mark(13), mark(15), mark(17)], &known, &policy).unwrap();
+        let sequences: Vec<u64> = read.changes.marks.iter().map(|(_, mark)| mark.sequence).collect();
+        assert_eq!(sequences, [13, 17]);
     }
 
     #[test]
