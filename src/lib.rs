@@ -30,6 +30,7 @@ pub mod belvo;
 pub mod store;
 
 pub mod engine;
+pub mod node;
 
 pub mod nats;
 

@@ -25,11 +25,12 @@ use crate::http::{self, Door, Parts};
 use crate::jobs::Worker;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::history::Histories;
-use crate::nats::node::{Node, NodeError, NodeOptions, Phase};
+use crate::nats::node::{Node, NodeError, NodeOptions};
 use crate::nats::publisher::{Publisher, PublisherOptions};
 use crate::nats::server::{NatsServer, ServerOptions, min_version_check};
 use crate::nats::server_binary::{ServerSource, locate};
 use crate::nats::{durability, stream};
+use crate::node::Phase;
 use crate::reconciler::{self, Reconciler};
 use crate::store::SledStore;
 

@@ -11,6 +11,7 @@
 //! | `relink_commit_messages` | | messages in each commit (summary) |
 //! | `relink_incidents` | | institutions whose links fail together now |
 //! | `relink_prompts_held_total` | | prompts that had to wait for the end of an incident |
+//! | `relink_timers_set_aside_total` | | timers that cannot be handled and are left alone until the next start |
 //! | `relink_jobs_total` | `job`, `outcome` | calls to Belvo: `reported`, `later`, `given_up` |
 //! | `relink_belvo_odd_answers_total` | `status` | answers to calls of Belvo's API that are not in its words |
 //! | `relink_unauthorized_total` | `door` | requests without valid credentials: `webhooks` or `v1` |
@@ -157,6 +158,10 @@ fn describe() {
     metrics::describe_counter!("relink_jobs_total", "Calls to Belvo that the machine asked for, by job and outcome.");
     metrics::describe_gauge!("relink_incidents", "Institutions whose links fail together now.");
     metrics::describe_counter!("relink_prompts_held_total", "Prompts that had to wait for the end of an incident.");
+    metrics::describe_counter!(
+        "relink_timers_set_aside_total",
+        "Timers that cannot be handled and are left alone until the next start."
+    );
     metrics::describe_counter!("relink_drift_total", "Transitions learnt only by sweeping.");
     metrics::describe_counter!("relink_adopted_total", "Links first heard of by sweeping.");
     metrics::describe_gauge!("relink_adopted_waiting", "Adopted links that are still muted.");

@@ -19,7 +19,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("belvo", &["tls", "link", "clock", "contract"]),
     ("store", &["link", "contract"]),
     ("engine", &["link", "contract", "belvo", "store"]),
-    ("nats", &["tls", "link", "clock", "contract", "store", "engine"]),
+    ("node", &["link", "contract", "store", "engine"]),
+    ("nats", &["tls", "link", "clock", "contract", "store", "engine", "node"]),
     ("schemas", &["link", "contract", "store", "engine", "nats"]),
     ("config", &["printable", "link", "nats"]),
     ("telemetry", &["printable", "config"]),
@@ -28,7 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("http", &["link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
     // Belvo in a box shares no word of Belvo's with what it tests.
     ("sandbox", &["tls", "printable", "clock"]),
-    ("service", &["clock", "belvo", "store", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
+    ("service", &["clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
     ("demo", &["printable", "link", "clock", "contract", "nats", "tls", "config", "sandbox", "service"]),
     // Everything that decides, without what only moves bytes and time.
     (
@@ -41,6 +42,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "belvo",
             "store",
             "engine",
+            "node",
             "nats",
             "jobs",
             "reconciler",
@@ -106,6 +108,8 @@ const NOT_IN: &[(&str, &[&str])] = &[
     ("contract/", &["tokio", "futures", "tracing", "metrics"]),
     ("store/", &["tokio", "futures"]),
     ("engine/", &["tokio", "futures", "metrics"]),
+    // What the node does is a value, also what it has to say for log and metrics, so that a simulation sees it.
+    ("node/", &["tokio", "futures", "async_nats", "metrics", "tracing", "fastrand", "uuid", "time"]),
 ];
 
 const LINES_MAX: usize = 500;

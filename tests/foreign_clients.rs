@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use relink::link::{Policy, Settings};
-use relink::nats::node::{Node, NodeOptions, Phase};
+use relink::nats::node::{Node, NodeOptions};
 use relink::nats::subject::Subjects;
+use relink::node::Phase;
 use relink::store::MemoryStore;
 use serde_json::{Value, json};
 use tokio::process::Command;

@@ -2,15 +2,18 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
 use relink::contract::{IncidentBody, IncidentNews, NoticeBody, Record};
 use relink::link::{Policy, Settings, Timestamp};
-use relink::nats::commit::Fences;
+use relink::nats::commit::take_fences;
 use relink::nats::node::{Node, NodeError, NodeOptions};
 use relink::nats::subject::Subjects;
+use relink::node::{FenceToTake, Phase, fence_message};
 use relink::store::{MemoryStore, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -39,9 +42,8 @@ impl RunningNode {
         let mut phase = node.phase();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(node.run(shutdown.clone()));
-        let running = within("starting the lanes", async {
-            phase.wait_for(|phase| *phase == relink::nats::node::Phase::Running).await.map(|_| ())
-        });
+        let running =
+            within("starting the lanes", async { phase.wait_for(|phase| *phase == Phase::Running).await.map(|_| ()) });
         running.await.expect("the node runs");
         Self { store, shutdown, task }
     }
@@ -151,13 +153,22 @@ async fn a_crash_loses_nothing_and_says_nothing_twice() {
     assert_eq!(read_output(&nats, "link.notice.>", 2).await.len(), 2);
 }
 
+/// Another process takes these partitions, and no process that runs knows of it.
+async fn take_by_another(nats: &TestNats, partitions: std::ops::Range<u16>) {
+    let fence = |partition| {
+        let message = fence_message(partition, "another", Timestamp::from_millis(1));
+        FenceToTake { partition, expects: None, message }
+    };
+    let fences = partitions.map(fence).collect();
+    take_fences(&nats.batches(), &Subjects::default(), fences).await.expect("the fences");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_node_is_refused_and_its_deliveries_are_not_lost() {
     let nats = TestNats::start_with_streams(LANES).await;
     let first = RunningNode::start(&nats, MemoryStore::default()).await;
     // Somebody else takes the lanes; the first node does not know yet.
-    let now = Timestamp::from_millis(1);
-    Fences::take(&nats.batches(), &Subjects::default(), LANES, "another", now).await.expect("the fences");
+    take_by_another(&nats, 0..LANES).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     let ended = within("the end of a replaced node", first.task).await.expect("no panic");
     assert!(matches!(ended, Err(NodeError::Fenced)), "{ended:?}");
@@ -165,6 +176,74 @@ async fn a_replaced_node_is_refused_and_its_deliveries_are_not_lost() {
     let states = read_output(&nats, "link.state.>", 1).await;
     assert_eq!(Record::parse(&states[0].1).expect("a record").version, 1);
     assert_eq!(node.stop().await.count().expect("a store").values().sum::<u64>(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_loses_one_lane_goes_on_with_the_others() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    take_by_another(&nats, 1..2).await;
+    // Each link's commit is refused or stored; whoever is refused goes on without the lane that was lost.
+    let links = (0..40).map(|link| format!("link-{link}"));
+    for id in links.clone() {
+        publish(&nats, &format!("belvo.webhook.{id}"), webhook("token_required", 1).replace(LINK, &id)).await;
+    }
+    let mut of_others = Vec::new();
+    for (_, subject, ..) in nats.read("BELVO").await {
+        let words: Vec<&str> = subject.split('.').collect();
+        if words[1] != "1" {
+            of_others.push(words[3].to_owned());
+        }
+    }
+    assert!((1..40).contains(&of_others.len()), "{of_others:?}");
+    let states = read_output(&nats, "link.state.>", of_others.len()).await;
+    let told: BTreeSet<_> = states.iter().map(|(subject, _)| subject.trim_start_matches("link.state.")).collect();
+    assert_eq!(told, of_others.iter().map(String::as_str).collect());
+    node.stop().await;
+    // Nothing of the lost lane was written, and nothing of it is lost.
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    read_output(&nats, "link.state.>", 40).await;
+    assert_eq!(node.stop().await.count().expect("a store").values().sum::<u64>(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_whose_commit_is_too_large_is_set_aside_alone() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    let breaks = async |link: &str| {
+        publish(&nats, &format!("belvo.webhook.{link}"), webhook("token_required", 1).replace(LINK, link)).await;
+        publish(&nats, &format!("belvo.widget.{link}"), r#"{"event":"started"}"#).await;
+    };
+    breaks("link-a").await;
+    read_output(&nats, "link.notice.update_started.*", 1).await;
+    // A stream that takes what that came to, and not much more.
+    let size = |(_, _, headers, body): &(u64, String, HeaderMap, bytes::Bytes)| {
+        let values = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        values.map(|(name, value)| name.to_string().len() + value.as_str().len() + 4).sum::<usize>() + body.len()
+    };
+    let largest = nats.read("LINKS").await.iter().map(size).max().expect("messages");
+    let mut config = nats.context.get_stream("LINKS").await.expect("the stream").cached_info().config.clone();
+    config.max_message_size = i32::try_from(largest + 100).expect("a small number");
+    nats.context.update_stream(config).await.expect("a smaller limit");
+    breaks("link-b").await;
+    let institution = "x".repeat(240);
+    let large = format!(r#"{{"event":"success","link":"link-b","institution":"{institution}"}}"#);
+    publish(&nats, "belvo.widget.link-b", large.clone()).await;
+    breaks("link-c").await;
+    let dead = async {
+        loop {
+            let dead = nats.read("RELINK_DEAD").await;
+            if !dead.is_empty() {
+                return dead;
+            }
+        }
+    };
+    let dead = within("the dead letter", dead).await;
+    let letters: Vec<_> = dead.iter().map(|(_, subject, _, body)| (subject.as_str(), &body[..])).collect();
+    assert_eq!(letters, [("relink.dead.too_large", large.as_bytes())]);
+    // The lanes go on: of every link the prompt and the start of its repair.
+    read_output(&nats, "link.notice.update_started.*", 3).await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,11 +10,10 @@ use relink::clock;
 use relink::contract::{Because, Origin, OriginKind, Record};
 use relink::link::{Link, Policy, Settings, step};
 use relink::nats::batch::{BatchMessage, StagedBatch};
-use relink::nats::commit::Fences;
-use relink::nats::node::{Node, NodeError, NodeOptions, Phase};
-use relink::nats::stream::{StreamIdentity, extent};
+use relink::nats::lane::{self, FromLane};
+use relink::nats::node::{Node, NodeError, NodeOptions};
 use relink::nats::subject::Subjects;
-use relink::nats::{lane, replica};
+use relink::node::{Phase, ReaderId};
 use relink::store::{SledStore, Store};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -145,11 +144,11 @@ pub(crate) async fn limit(said: &[Said], batches: &Batches) -> Run {
     let client = nats.connect().await;
     let messages: usize = batches.iter().map(Vec::len).sum();
     let context = async_nats::jetstream::new(client.clone());
-    let input = context.get_stream("BELVO").await.expect("the stream");
     let (queue, mut deliveries) = mpsc::channel(2_048);
     let mut lanes = JoinSet::new();
     for lane in 0..LANES {
-        lanes.spawn(lane::read(input.clone(), lane, 0, Subjects::default(), queue.clone()));
+        let reader = ReaderId(u64::from(lane));
+        lanes.spawn(lane::read(context.clone(), reader, lane, 0, Subjects::default(), queue.clone()));
     }
     let (before, began) = (cpu(&nats), clock::instant());
     let publisher = relink::nats::batch::Batches::new(client.clone(), relink::nats::batch::BATCH_TIMEOUT);
@@ -163,10 +162,16 @@ pub(crate) async fn limit(said: &[Said], batches: &Batches) -> Run {
         let due = (said.len() * (committed + count)).div_ceil(messages);
         let mut slice = BTreeMap::new();
         while pulled < due {
-            pulled += deliveries.recv_many(&mut arrived, due - pulled).await;
-            for delivery in arrived.drain(..) {
-                let delivery = delivery.expect("the lane reads");
-                slice.insert(delivery.lane, delivery.receipt);
+            deliveries.recv_many(&mut arrived, due - pulled).await;
+            for from_lane in arrived.drain(..) {
+                match from_lane {
+                    FromLane::Delivered(delivered) => {
+                        pulled += 1;
+                        slice.insert(delivered.delivery.lane, delivered.delivery.receipt);
+                    }
+                    FromLane::Rewound(_) => {}
+                    FromLane::Failed(_, problem) => panic!("{problem}"),
+                }
             }
         }
         let staged: StagedBatch = publisher.stage(batch.clone()).await.expect("staged");
@@ -219,7 +224,7 @@ pub(crate) async fn latency(count: usize) -> Vec<f64> {
     took_ms
 }
 
-/// Rebuilds an empty store from a stream with the states of so many links.
+/// Starts a node with an empty store over a stream with the states of so many links, until every lane runs.
 pub(crate) async fn rebuild(links: usize) -> (u64, Duration) {
     let nats = TestNats::start_with_streams(LANES).await;
     let subjects = Subjects::default();
@@ -232,17 +237,12 @@ pub(crate) async fn rebuild(links: usize) -> (u64, Duration) {
         });
         batches.publish_atomic(messages.collect()).await.expect("the states are stored");
     }
-    let fences = Fences::take(&batches, &subjects, LANES, "bench", clock::now()).await.expect("the fences");
-    let output = extent(&nats.context, "LINKS").await.expect("the stream answers");
-    let StreamIdentity { created_ns, .. } = output.identity;
-    let created_ns = i64::try_from(created_ns).expect("a time of this age");
-    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
-    let store = open(&nats, "rebuilt");
     let began = clock::instant();
-    let caught_up = replica::catch_up(&stream, created_ns, fences.last_sequence(), &subjects, &policy(), &store).await;
-    let caught_up = caught_up.expect("the store catches up");
-    store.checkpoint().expect("the store can be synced");
-    (caught_up.states_count, began.elapsed())
+    let running = Running::start(&nats).await;
+    let took = began.elapsed();
+    let count = running.store.count().expect("the store can be read").values().sum();
+    running.stop().await;
+    (count, took)
 }
 
 /// A link in the middle of its outage.

@@ -358,6 +358,8 @@ pub enum DeadReason {
     UnknownCode,
     /// Handling it panicked: a bug of ours.
     Panicked,
+    /// What follows from it does not fit a message: NATS refuses the commit, also of this message alone.
+    TooLarge,
 }
 
 impl DeadReason {
@@ -370,6 +372,7 @@ impl DeadReason {
             Self::FutureVersion => "future_version",
             Self::UnknownCode => "unknown_code",
             Self::Panicked => "panicked",
+            Self::TooLarge => "too_large",
         }
     }
 }

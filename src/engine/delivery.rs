@@ -3,12 +3,13 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::contract::{DeadReason, InputKind, SCHEMA_VERSION};
 use crate::link::{LinkId, Timestamp};
 
 /// One delivery of a message from the input stream.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
     /// The partition it came from.
     pub lane: u16,
@@ -25,6 +26,7 @@ pub struct Delivery {
     /// Its headers, in order.
     pub headers: Vec<(String, String)>,
     /// Its body.
+    #[serde(with = "payload")]
     pub payload: Bytes,
     /// What to acknowledge it with. Opaque here.
     pub receipt: String,
@@ -87,5 +89,43 @@ impl Delivery {
             }
         }
         Ok((kind, link))
+    }
+}
+
+/// Bytes in a log of inputs: as text where they are text, else in base64.
+pub mod payload {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use bytes::Bytes;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Written {
+        Text(String),
+        Base64(String),
+    }
+
+    /// Writes them.
+    ///
+    /// # Errors
+    /// The serializer's own.
+    pub fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = std::str::from_utf8(bytes);
+        let written =
+            text.map_or_else(|_| Written::Base64(STANDARD.encode(bytes)), |text| Written::Text(text.to_owned()));
+        written.serialize(serializer)
+    }
+
+    /// Reads what [`serialize`] wrote.
+    ///
+    /// # Errors
+    /// If it is not that.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Text(text) => Ok(Bytes::from(text)),
+            Written::Base64(text) => STANDARD.decode(text).map(Bytes::from).map_err(D::Error::custom),
+        }
     }
 }

@@ -14,7 +14,7 @@
 //! for a day, and an incident that is just about to begin may begin later. One that is on begins its calm anew: it may
 //! last up to a window longer, and its counts are at least.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::contract::{At, IncidentBecause, IncidentBody, IncidentNews, Origin};
@@ -45,6 +45,8 @@ pub(super) struct Incidents {
     links: u64,
     window: Duration,
     institutions: BTreeMap<String, Institution>,
+    /// Institutions whose incident's end cannot be told.
+    ends_skipped: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -73,7 +75,7 @@ impl Incidents {
     /// Nothing but the incidents whose last message is known; to be completed by [`Incidents::remember`].
     pub(super) fn of(policy: &Policy, latest: Vec<IncidentBody>) -> Self {
         let (links, window) = (u64::from(policy.settings().incident_links), policy.settings().incident_window);
-        let mut incidents = Self { links, window, institutions: BTreeMap::new() };
+        let mut incidents = Self { links, window, institutions: BTreeMap::new(), ends_skipped: BTreeSet::new() };
         for body in latest {
             let institution: &mut Institution = incidents.institutions.entry(body.institution).or_default();
             if body.news == IncidentNews::Ended {
@@ -153,7 +155,7 @@ impl Incidents {
             let Some(ongoing) = &mut institution.ongoing else { continue };
             ongoing.since.get_or_insert(now);
             let is_over = is_off || ongoing.ends_at(window).is_some_and(|at| at <= now);
-            if told.len() < limit && is_over {
+            if told.len() < limit && is_over && !self.ends_skipped.contains(name) {
                 let because = IncidentBecause { link_id: None, origin: Origin::timer(now) };
                 told.push(ongoing.tell(IncidentNews::Ended, name, now, window, because));
                 (institution.ongoing, institution.ended_at) = (None, Some(now));
@@ -164,8 +166,19 @@ impl Incidents {
 
     /// When the next one ends if nothing more happens.
     pub(super) fn next_end(&self) -> Option<Timestamp> {
-        let ongoing = self.institutions.values().filter_map(|known| known.ongoing.as_ref());
+        let told = self.institutions.iter().filter(|(name, _)| !self.ends_skipped.contains(*name));
+        let ongoing = told.filter_map(|(_, known)| known.ongoing.as_ref());
         ongoing.filter_map(|ongoing| ongoing.ends_at(self.window)).min()
+    }
+
+    /// The ends of these are not told.
+    pub(super) fn skip_ends(&mut self, institutions: BTreeSet<String>) {
+        self.ends_skipped.extend(institutions);
+    }
+
+    /// The institutions whose end is not told.
+    pub(super) fn take_ends_skipped(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.ends_skipped)
     }
 
     fn bucket(&self, at: Timestamp) -> i64 {

@@ -1,30 +1,31 @@
 //! THE DURABLE STEP: a slice of deliveries in, one commit out. Synchronous, no I/O but reading the store.
 //!
 //! [`Engine::plan`] decodes each delivery, steps its link, and gathers what all of it comes to: the messages of one atomic batch, the
-//! changes of the store, the dead letters. Whoever called it makes that durable (`nats`), then says [`Engine::settle`]; if it could not be
-//! made durable, the engine is dropped and a new one starts at the marks. Until then, later slices are planned over an overlay of what is
-//! still under way.
+//! changes of the store, the dead letters. The node (`node`) has that made durable, then calls [`Engine::settle`]; if it could not be made
+//! durable, [`Engine::restart`] begins anew at the marks. Until then, later slices are planned over an overlay of what is still under way.
 //!
 //! It must never: publish, acknowledge, read a clock, or let one bad message stop the good ones behind it.
 //!
 //! - `delivery`: what comes in, and the checks of its envelope
 //! - `plan`: what goes out
+//! - `timers`: links whose deadline has passed
 //! - `incident`: which institutions' links fail together
 
 mod delivery;
 mod incident;
 mod plan;
+mod timers;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use delivery::{Dead, Delivery};
-pub use plan::{Message, Outgoing, Plan, Tally, TallyKey};
+pub use delivery::{Dead, Delivery, payload};
+pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 
 use self::incident::{Incidents, Opening};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
 use crate::contract::{At, BadRecord, Because, DeadReason, InputKind, Mark, Origin, OriginKind, Record, RefusedBody};
-use crate::link::{EFFECTS_MAX, Event, Input, Link, LinkId, Policy, Prompt, StateName, Step, Timestamp, step};
+use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError};
 
 /// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12).
@@ -36,9 +37,6 @@ const MESSAGES_PER_DELIVERY_MAX: usize = 2 + EFFECTS_MAX;
 /// How many timers one plan takes at most, so that a morning of reminders does not hold up what is arriving.
 const TIMERS_MAX: usize = 64;
 
-/// The lane whose fence guards what is of no link: every owner has it.
-const FIRST_LANE: u16 = 0;
-
 /// How many links are read from the store at once.
 const STORE_PAGE: usize = 1_000;
 
@@ -49,14 +47,23 @@ pub struct Engine<S> {
     input_created_ns: i64,
     /// Links changed by plans that are not settled yet.
     overlay: HashMap<LinkId, Held>,
-    /// Per lane, the last delivery that has been planned.
+    /// Per lane that is held, the last delivery that has been planned.
     planned: BTreeMap<u16, u64>,
+    /// How many lanes the input stream has.
+    partitions_count: u16,
     /// As of the last plan, settled or not.
     incidents: Incidents,
+    /// Deliveries whose commit cannot be stored, and why: dead-lettered when they are planned.
+    set_aside: BTreeMap<(u16, u64), String>,
+    /// Links whose timer cannot be handled: left alone until the next start of the process.
+    timers_skipped: BTreeSet<LinkId>,
+    /// The machine; a test puts a bug in its place.
+    step: StepFn,
 }
 
-/// A link, and the lane that guards its messages: the one on which it was first heard of. Whoever publishes the id in another spelling
-/// (a UUID without dashes) hashes to another lane, and means the same link.
+type StepFn = fn(&Link, &Input, Timestamp, &Policy) -> Result<Step, Refusal>;
+
+/// A link, and the lane of the input stream that last changed it.
 #[derive(Clone)]
 struct Held {
     link: Link,
@@ -77,7 +84,59 @@ impl<S: Store> Engine<S> {
         marks: &BTreeMap<u16, u64>,
     ) -> Result<Self, StoreError> {
         let incidents = incidents_of(&store, &policy)?;
-        Ok(Self { store, policy, input_created_ns, overlay: HashMap::new(), planned: marks.clone(), incidents })
+        Ok(Self {
+            store,
+            policy,
+            input_created_ns,
+            overlay: HashMap::new(),
+            planned: marks.clone(),
+            partitions_count: u16::MAX,
+            incidents,
+            set_aside: BTreeMap::new(),
+            timers_skipped: BTreeSet::new(),
+            step,
+        })
+    }
+
+    /// The same engine, told how many lanes the input stream has: a link that was recorded on a lane beyond them, when the stream had
+    /// more, is counted to one of these.
+    #[must_use]
+    pub const fn with_partitions(mut self, count: u16) -> Self {
+        self.partitions_count = count;
+        self
+    }
+
+    /// Forgets every plan that is not settled, and goes on behind these offsets of the lanes that are held now. What was set aside stays
+    /// set aside.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store cannot be read.
+    pub fn restart(&mut self, input_created_ns: i64, offsets: &BTreeMap<u16, u64>) -> Result<(), StoreError> {
+        let ends_skipped = self.incidents.take_ends_skipped();
+        self.incidents = incidents_of(&self.store, &self.policy)?;
+        self.incidents.skip_ends(ends_skipped);
+        if input_created_ns != self.input_created_ns {
+            self.set_aside.clear();
+        }
+        self.set_aside.retain(|(lane, sequence), _| offsets.get(lane).is_none_or(|offset| sequence > offset));
+        self.overlay.clear();
+        (self.input_created_ns, self.planned) = (input_created_ns, offsets.clone());
+        Ok(())
+    }
+
+    /// The lane is no longer held: nothing is planned for it any more.
+    pub fn release(&mut self, lane: u16) {
+        self.planned.remove(&lane);
+    }
+
+    /// The item cannot be stored, whatever it is planned with, for the reason in `detail`. A delivery becomes a dead letter when it is
+    /// planned again; a timer is left alone until the next start of the process. `detail` must not quote what was delivered.
+    pub fn set_aside(&mut self, item: Item, detail: String) {
+        match item {
+            Item::Delivery { lane, sequence } => drop(self.set_aside.insert((lane, sequence), detail)),
+            Item::Timer(link) => drop(self.timers_skipped.insert(link)),
+            Item::IncidentEnd(institution) => self.incidents.skip_ends([institution].into()),
+        }
     }
 
     /// The store below.
@@ -105,21 +164,46 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// [`StoreError`]: the store cannot be read. The engine is of no use then; a new one starts at the marks.
     pub fn plan(&mut self, queue: &mut VecDeque<Delivery>, now: Timestamp) -> Result<Plan, StoreError> {
+        self.plan_at_most(usize::MAX, queue, now)
+    }
+
+    /// The same, with at most so many items: ends of incidents, timers and deliveries. At least one.
+    ///
+    /// # Errors
+    /// As [`Engine::plan`].
+    pub fn plan_at_most(
+        &mut self,
+        items_max: usize,
+        queue: &mut VecDeque<Delivery>,
+        now: Timestamp,
+    ) -> Result<Plan, StoreError> {
+        let items_max = items_max.max(1);
         let mut plan = Plan::default();
-        // Ended before the timers, so that prompts that waited for it need not wait once more.
-        for body in self.incidents.end(now, TIMERS_MAX) {
-            plan.incident(FIRST_LANE, body);
+        // What is of no link is guarded by the fence of the first lane.
+        if let Some(&first_lane) = self.planned.keys().next() {
+            // Ended before the timers, so that prompts that waited for it need not wait once more.
+            for body in self.incidents.end(now, TIMERS_MAX.min(items_max)) {
+                plan.add_item(|| Item::IncidentEnd(body.institution.clone()));
+                plan.incident(first_lane, body);
+            }
         }
-        self.plan_timers(now, &mut plan)?;
+        self.plan_timers(now, TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
         // Every lane touched adds its mark at the end; a delivery may touch one more.
-        while plan.messages.len() + plan.marks.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX {
+        while plan.items_count < items_max
+            && plan.messages.len() + plan.marks.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX
+        {
             let Some(delivery) = queue.pop_front() else { break };
-            plan.receipts.insert(delivery.lane, delivery.receipt.clone());
-            if self.planned.get(&delivery.lane).is_some_and(|&planned| delivery.sequence <= planned) {
+            let Delivery { lane, sequence, .. } = delivery;
+            plan.receive(&delivery);
+            if self.planned.get(&lane).is_some_and(|&planned| sequence <= planned) {
                 plan.tally.add(delivery.kind_word(), "redelivered");
                 continue;
             }
-            self.plan_delivery(&delivery, now, &mut plan)?;
+            plan.add_item(|| Item::Delivery { lane, sequence });
+            match self.set_aside.get(&(lane, sequence)) {
+                Some(detail) => Self::bury(&delivery, DeadReason::TooLarge, detail.clone(), &mut plan),
+                None => self.plan_delivery(&delivery, now, &mut plan)?,
+            }
             self.planned.insert(delivery.lane, delivery.sequence);
             let mark = Mark {
                 stream_created_ns: self.input_created_ns,
@@ -134,9 +218,9 @@ impl<S: Store> Engine<S> {
 
     /// The plan is durable and the store has it: forget what was held for it.
     pub fn settle(&mut self, plan: &Plan) {
-        for put in &plan.puts {
-            if self.overlay.get(&put.id).is_some_and(|held| held.link.version <= put.head.version) {
-                self.overlay.remove(&put.id);
+        for (id, version) in plan.versions() {
+            if self.overlay.get(id).is_some_and(|held| held.link.version <= version) {
+                self.overlay.remove(id);
             }
         }
     }
@@ -153,11 +237,11 @@ impl<S: Store> Engine<S> {
         let (kind, link, Reading { meaning, unread }) = match decoded {
             Ok(Ok(decoded)) => decoded,
             Ok(Err((reason, detail))) => {
-                self.bury(delivery, reason, detail, plan);
+                Self::bury(delivery, reason, detail, plan);
                 return Ok(());
             }
             Err(_) => {
-                self.bury(delivery, DeadReason::Panicked, "decoding panicked".to_owned(), plan);
+                Self::bury(delivery, DeadReason::Panicked, "decoding panicked".to_owned(), plan);
                 return Ok(());
             }
         };
@@ -172,33 +256,32 @@ impl<S: Store> Engine<S> {
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
-                let Held { link, lane } = self
-                    .load(&link)?
-                    .unwrap_or_else(|| Held { link: Link::unheard_of(link, received_at), lane: delivery.lane });
+                let held = self.load(&link)?.map(|held| held.link);
+                let link = held.unwrap_or_else(|| Link::unheard_of(link, received_at));
                 if kind == InputKind::Widget && link.profile.institution.is_some() {
-                    // What a user's device calls the institution fills a gap and corrects nothing.
+                    // A widget's `institution` comes from the user's device: it fills a gap and corrects nothing.
                     input.profile.institution = None;
                 }
                 let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
                 input.incident = self.incidents.is_on(institution.map(String::as_str));
                 let event = input.event.name();
-                let stepped = catch_unwind(AssertUnwindSafe(|| step(&link, &input, received_at, &self.policy)));
+                let stepped = catch_unwind(AssertUnwindSafe(|| (self.step)(&link, &input, received_at, &self.policy)));
                 match stepped {
                     Ok(Ok(step)) => {
                         plan.tally.add(word, "accepted");
                         let because = Because::of(&step, &input, origin);
-                        self.take(&step, lane, because, now, plan);
+                        self.take(&step, delivery.lane, because, now, plan);
                     }
                     Ok(Err(refusal)) => {
                         plan.tally.add(word, refusal.as_str());
                         plan.refuse(
-                            lane,
+                            delivery.lane,
                             delivery.sequence,
                             &link,
                             RefusedBody::refusal(&link, event, refusal, origin),
                         );
                     }
-                    Err(_) => self.bury(delivery, DeadReason::Panicked, format!("{event} panicked"), plan),
+                    Err(_) => Self::bury(delivery, DeadReason::Panicked, format!("{event} panicked"), plan),
                 }
             }
             Meaning::NotAboutTheLink { class, code } => {
@@ -209,7 +292,7 @@ impl<S: Store> Engine<S> {
             Meaning::Unknown { what } => {
                 let detail = format!("{what}; kept whole in the dead letters");
                 self.plan_remark(&link, delivery, "unknown", detail, origin, plan)?;
-                self.bury(delivery, DeadReason::UnknownCode, what, plan);
+                Self::bury(delivery, DeadReason::UnknownCode, what, plan);
             }
         }
         Ok(())
@@ -225,9 +308,8 @@ impl<S: Store> Engine<S> {
         origin: Origin,
         plan: &mut Plan,
     ) -> Result<(), StoreError> {
-        let held = self.load(link)?;
-        let lane = held.as_ref().map_or(delivery.lane, |held| held.lane);
-        let link = held.map_or_else(|| Link::unheard_of(link.clone(), delivery.stored_at()), |held| held.link);
+        let link =
+            self.load(link)?.map_or_else(|| Link::unheard_of(link.clone(), delivery.stored_at()), |held| held.link);
         let body = RefusedBody {
             link_id: link.id.to_string(),
             event: None,
@@ -236,40 +318,13 @@ impl<S: Store> Engine<S> {
             state: (link.version > 0).then(|| link.state.name().into()),
             origin,
         };
-        plan.refuse(lane, delivery.sequence, &link, body);
+        plan.refuse(delivery.lane, delivery.sequence, &link, body);
         Ok(())
     }
 
-    fn bury(&self, delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {
+    fn bury(delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {
         plan.tally.add(delivery.kind_word(), reason.as_str());
         plan.dead.push(Dead { delivery: delivery.clone(), reason, detail });
-    }
-
-    fn plan_timers(&mut self, now: Timestamp, plan: &mut Plan) -> Result<(), StoreError> {
-        for id in self.store.due(now, TIMERS_MAX)? {
-            let under_way = self.overlay.contains_key(&id);
-            let Some(Held { link, lane }) = self.load(&id)? else { continue };
-            let incident = self.incidents.is_on(link.profile.institution.as_deref());
-            let input = Input { incident, ..Event::DeadlinePassed.into() };
-            match step(&link, &input, now, &self.policy) {
-                Ok(step) => {
-                    plan.tally.add("timer", "accepted");
-                    let because = Because::of(&step, &input, Origin::timer(now));
-                    self.take(&step, lane, because, now, plan);
-                }
-                // The index is of before a change that is under way, or of before the policy was changed.
-                Err(_) if under_way => {}
-                Err(_) => plan.retime(self.retimed(&link)?),
-            }
-        }
-        Ok(())
-    }
-
-    /// The stored link with the deadline it has under today's policy.
-    fn retimed(&self, link: &Link) -> Result<Option<Put>, StoreError> {
-        let Some(stored) = self.store.get(&link.id)? else { return Ok(None) };
-        let head = Head { deadline: link.deadline(&self.policy), ..stored.head };
-        Ok((head != stored.head).then(|| Put { id: link.id.clone(), head, record: stored.record }))
     }
 
     fn take(&mut self, step: &Step, lane: u16, because: Because, now: Timestamp, plan: &mut Plan) {

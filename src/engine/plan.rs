@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::delivery::Dead;
+use super::delivery::{Dead, Delivery};
 use crate::contract::{Address, Because, IncidentBody, JobBody, Mark, NoticeBody, RefusedBody, institution_token};
 use crate::link::{Effect, Link, LinkId, Step, Timestamp};
 use crate::store::{Changes, Position, Put};
@@ -18,8 +18,12 @@ pub struct Plan {
     pub puts: Vec<Put>,
     /// How far each lane has got.
     pub marks: BTreeMap<u16, Mark>,
-    /// What to acknowledge, the last delivery of each lane, once all of this is durable.
-    pub receipts: BTreeMap<u16, String>,
+    /// What to acknowledge, the last delivery of each lane, once all up to there is durable.
+    pub receipts: BTreeMap<u16, Receipt>,
+    /// How many ends of incidents, timers and deliveries it was made of, without repeats.
+    pub items_count: usize,
+    /// The first of them.
+    pub first_item: Option<Item>,
     /// The incidents that begin or end with it, in order; each is among the messages.
     pub incidents: Vec<IncidentBody>,
     /// How many prompts begin to wait for the end of an incident.
@@ -28,8 +32,37 @@ pub struct Plan {
     pub dead: Vec<Dead>,
     /// Fields of accepted or refused messages that could not be read, as paths; each with its link.
     pub unread: Vec<(LinkId, &'static str)>,
+    /// Links whose timer panicked: a bug of ours.
+    pub timers_panicked: Vec<LinkId>,
     /// What happened, for metrics.
     pub tally: Tally,
+    /// The links of the puts that [`Plan::take_changes`] took, and their versions.
+    taken: Vec<(LinkId, u64)>,
+}
+
+/// A delivery that can be acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its sequence on the input stream.
+    pub sequence: u64,
+    /// What to acknowledge it with.
+    pub receipt: String,
+}
+
+/// Something that a plan is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A delivery of this lane and sequence.
+    Delivery {
+        /// The lane.
+        lane: u16,
+        /// The sequence on the input stream.
+        sequence: u64,
+    },
+    /// The passed deadline of a link.
+    Timer(LinkId),
+    /// The end of the incident of this institution.
+    IncidentEnd(String),
 }
 
 /// A message of the batch, and the lane whose fence guards it.
@@ -37,6 +70,8 @@ pub struct Plan {
 pub struct Outgoing {
     /// The lane.
     pub lane: u16,
+    /// The sequence that the lane's fence must have; on one message of each lane, once the batch is guarded.
+    pub fence: Option<u64>,
     /// The message.
     pub message: Message,
 }
@@ -75,10 +110,43 @@ impl Tally {
 impl Plan {
     /// Whether there is nothing at all to do about it.
     pub fn is_idle(&self) -> bool {
-        self.messages.is_empty() && self.dead.is_empty() && self.puts.is_empty() && self.receipts.is_empty()
+        self.messages.is_empty()
+            && self.dead.is_empty()
+            && self.puts.is_empty()
+            && self.receipts.is_empty()
+            && self.timers_panicked.is_empty()
     }
 
-    /// The store's share, once the batch is known to end at `position`.
+    /// Takes the store's share out of the plan, once the batch is known to be stored.
+    pub fn take_changes(&mut self, position: Option<Position>) -> Changes {
+        let puts = std::mem::take(&mut self.puts);
+        self.taken.extend(puts.iter().map(|put| (put.id.clone(), put.head.version)));
+        let marks = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
+        Changes { puts, incidents: self.incidents.clone(), marks, position }
+    }
+
+    /// The links it changes, and their versions afterwards.
+    pub(super) fn versions(&self) -> impl Iterator<Item = (&LinkId, u64)> {
+        let puts = self.puts.iter().map(|put| (&put.id, put.head.version));
+        puts.chain(self.taken.iter().map(|(id, version)| (id, *version)))
+    }
+
+    pub(super) fn add_item(&mut self, item: impl FnOnce() -> Item) {
+        if self.items_count == 0 {
+            self.first_item = Some(item());
+        }
+        self.items_count += 1;
+    }
+
+    /// Notes the delivery's receipt, if it is the last one of its lane.
+    pub(super) fn receive(&mut self, delivery: &Delivery) {
+        if self.receipts.get(&delivery.lane).is_none_or(|receipt| receipt.sequence <= delivery.sequence) {
+            let receipt = Receipt { sequence: delivery.sequence, receipt: delivery.receipt.clone() };
+            self.receipts.insert(delivery.lane, receipt);
+        }
+    }
+
+    /// A copy of the store's share, once the batch is known to end at `position`.
     pub fn changes(&self, position: Option<Position>) -> Changes {
         let marks = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
         Changes { puts: self.puts.clone(), incidents: self.incidents.clone(), marks, position }
@@ -142,7 +210,7 @@ impl Plan {
     }
 
     fn push(&mut self, lane: u16, message: Message) {
-        self.messages.push(Outgoing { lane, message });
+        self.messages.push(Outgoing { lane, fence: None, message });
     }
 }
 

@@ -1,5 +1,5 @@
-//! relink under test: the engine, the jobs and the reconciler as they are, over a store in memory and a queue where the
-//! bus would be.
+//! relink under test: the node, the jobs and the reconciler as they are, over a store in memory and two streams to which nothing ever
+//! happens.
 //!
 //! Whoever runs it moves the clock, hands in what is heard, and gets back what relink says. Nothing here decides
 //! anything about a link.
@@ -17,14 +17,15 @@ use serde_json::Value;
 use crate::belvo::{Budget, Client, Meaning, MissingGuard, SecretId, SecretPassword, Timeouts, Usage, translate};
 use crate::clock::{Clock, Hands};
 use crate::contract::{Address, At, InputKind};
-use crate::engine::{Delivery, Engine, Message};
+use crate::engine::{Delivery, Message, Outgoing};
 use crate::jobs::Worker;
 use crate::link::{Event, EventName, LinkId, Policy, Settings, Timestamp};
 use crate::nats::history::{HistoryEntry, HistoryError, HistoryKind, LinkHistory, ReadHistory};
 use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::publisher::PublishError;
+use crate::node::{Delivered, Input, Node, NodeOptions, Note, Output, PLAN_AHEAD_MIN, Phase, ReaderId, StreamFacts};
 use crate::reconciler::{self, Reconciler};
-use crate::store::{MemoryStore, Position, Query, Store};
+use crate::store::{MemoryStore, Query, Store};
 
 /// The one lane: order between links is none of this simulation's subjects.
 const LANE: u16 = 0;
@@ -58,13 +59,22 @@ pub(super) struct Relink {
     pub(super) clock: Clock,
     budget: Budget,
     hands: Hands,
-    engine: Engine<MemoryStore>,
+    node: Node<MemoryStore>,
+    streams: Streams,
     store: MemoryStore,
     bus: Arc<Bus>,
-    queue: VecDeque<Delivery>,
     /// How each input was heard of, by its sequence.
     heard: Vec<Heard>,
+}
+
+/// The two streams, as the node sees them: what it asks for is done at once, and never fails.
+#[derive(Default)]
+struct Streams {
+    /// The last sequence of the output stream.
     said: u64,
+    staged: Vec<Outgoing>,
+    reader: Option<ReaderId>,
+    delivered: u64,
 }
 
 /// What relink said in one go.
@@ -118,9 +128,18 @@ impl Relink {
             clock: clock.clone(),
         };
         let reconciler = Reconciler::rotating_from(None, SETTINGS, parts);
-        let engine = Engine::new(store.clone(), policy, STREAM_CREATED_NS, &BTreeMap::new())?;
-        let (queue, heard) = (VecDeque::new(), Vec::new());
-        Ok(Self { belvo, worker, reconciler, clock, budget, hands, engine, store, bus, queue, heard, said: 0 })
+        let options = NodeOptions {
+            owner: "fleet".to_owned(),
+            partitions_count: LANE + 1,
+            policy,
+            plan_ahead_min: PLAN_AHEAD_MIN,
+        };
+        let node = Node::new(options, store.clone());
+        let (streams, heard) = (Streams::default(), Vec::new());
+        let mut relink = Self { belvo, worker, reconciler, clock, budget, hands, node, streams, store, bus, heard };
+        relink.drive(Input::Gained { partitions: vec![LANE] }, &mut Said::default())?;
+        anyhow::ensure!(relink.node.phase() == Phase::Running, "the node does not run");
+        Ok(relink)
     }
 
     /// Moves the clock, never back.
@@ -158,6 +177,7 @@ impl Relink {
     pub(super) fn digest(&mut self) -> anyhow::Result<Said> {
         let mut said = Said::default();
         let now = self.clock.now();
+        let mut deliveries = Vec::new();
         for input in take(&mut *lock(&self.bus.inbox)) {
             if says_broken(&input) {
                 said.refused.push(input.link.clone());
@@ -167,22 +187,86 @@ impl Relink {
                 "/relink/jobs" => Heard::Job,
                 _ => Heard::Door,
             });
-            self.queue.push_back(delivery(input, self.heard.len() as u64, now));
+            let reader = self.streams.reader.context("the node reads")?;
+            self.streams.delivered += 1;
+            let delivery = delivery(input, self.heard.len() as u64, now);
+            deliveries.push(Delivered { reader, nth: self.streams.delivered, delivery });
         }
-        while !self.queue.is_empty() || self.next_deadline()?.is_some_and(|at| at <= now) {
-            let mut plan = self.engine.plan(&mut self.queue, now)?;
-            anyhow::ensure!(!plan.is_idle(), "a timer is due at {now} and nothing follows from it");
-            self.said += plan.messages.len() as u64;
-            let position = Position { stream_created_ns: STREAM_CREATED_NS, sequence: self.said };
-            self.store.apply(&plan.changes(Some(position)))?;
-            self.engine.settle(&plan);
-            anyhow::ensure!(plan.dead.is_empty(), "relink could not read {:?}", plan.dead);
-            for outgoing in plan.messages.drain(..) {
-                self.remember_muting(&outgoing.message)?;
-                said.messages.push(outgoing.message);
-            }
+        if !deliveries.is_empty() {
+            self.drive(Input::Delivered { deliveries }, &mut said)?;
+        }
+        while self.next_deadline()?.is_some_and(|at| at <= now) {
+            let before = self.streams.said;
+            let retimed = self.drive(Input::Tick, &mut said)?;
+            anyhow::ensure!(
+                self.streams.said > before || retimed,
+                "a timer is due at {now} and nothing follows from it"
+            );
         }
         Ok(said)
+    }
+
+    /// Hands an input in and does all that follows from it; whether the store was written.
+    fn drive(&mut self, input: Input, said: &mut Said) -> anyhow::Result<bool> {
+        let now = self.clock.now();
+        let mut written = false;
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            self.node.handle(now, input);
+            while let Some(output) = self.node.poll_output() {
+                written |= matches!(output, Output::Apply { .. });
+                inputs.extend(self.perform(output, said)?);
+            }
+        }
+        Ok(written)
+    }
+
+    fn perform(&mut self, output: Output, said: &mut Said) -> anyhow::Result<Option<Input>> {
+        let last_sequence = self.streams.said;
+        let facts = |last_sequence| StreamFacts { created_ns: STREAM_CREATED_NS, last_sequence };
+        Ok(Some(match output {
+            Output::ReadOutputFacts { request } => Input::OutputFacts { request, stream: facts(last_sequence) },
+            Output::ReadInputFacts { request } => Input::InputFacts { request, stream: facts(self.heard.len() as u64) },
+            Output::TakeFences { request, fences } => {
+                let numbered = fences.iter().zip(last_sequence + 1..);
+                let fences: BTreeMap<_, _> = numbered.map(|(fence, sequence)| (fence.partition, sequence)).collect();
+                self.streams.said += fences.len() as u64;
+                Input::FencesTaken { request, fences }
+            }
+            // There is nothing on it but the fences.
+            Output::ReadOutput { request, up_to, .. } => {
+                Input::OutputRead { request, messages: Vec::new(), reached: up_to }
+            }
+            Output::Rewind { reader, .. } => {
+                self.streams.reader = Some(reader);
+                Input::Rewound { reader }
+            }
+            Output::StageBatch { batch, messages } => {
+                self.streams.staged = messages;
+                Input::BatchStaged { batch }
+            }
+            Output::CommitBatch { batch } => {
+                let messages = take(&mut self.streams.staged);
+                let messages_count = messages.len() as u64;
+                self.streams.said += messages_count;
+                for Outgoing { message, .. } in messages {
+                    self.remember_muting(&message)?;
+                    said.messages.push(message);
+                }
+                Input::BatchCommitted { batch, last_sequence: self.streams.said, messages_count }
+            }
+            Output::Apply { request, changes } => {
+                self.store.apply(&changes)?;
+                Input::Applied { request }
+            }
+            // The store is in memory, and nobody crashes here.
+            Output::Checkpoint { request } => Input::Checkpointed { request },
+            Output::StoreDeadLetters { letters, .. } => anyhow::bail!("relink could not read {letters:?}"),
+            Output::Note(Note::StartingOver { problem, .. }) => anyhow::bail!("the node starts over: {problem}"),
+            Output::Note(Note::TimerSetAside { of }) => anyhow::bail!("the timer of {of} cannot be handled"),
+            Output::Note(_) | Output::Acknowledge { .. } | Output::WakeAt { .. } => return Ok(None),
+            other => anyhow::bail!("nothing here leads to {other:?}"),
+        }))
     }
 
     /// Keeps a state message if it is one by which a link was muted or unmuted: only these are looked for again.
@@ -195,7 +279,7 @@ impl Relink {
         }
         let body: Value = serde_json::from_str(text).context("a record is JSON")?;
         let (kind, stored_at) = (HistoryKind::State, At(message.at));
-        let entry = HistoryEntry { kind, name: None, message_id: None, sequence: self.said, stored_at, body };
+        let entry = HistoryEntry { kind, name: None, message_id: None, sequence: self.streams.said, stored_at, body };
         lock(&self.bus.mutings).entry(link.clone()).or_default().push(entry);
         Ok(())
     }

@@ -125,8 +125,8 @@ pub enum BatchError {
         /// Messages in the batch.
         count: usize,
     },
-    /// One message exceeds the server's `max_payload`.
-    #[error("message {index} of the batch is larger than the server's max_payload")]
+    /// One message exceeds the server's `max_payload`, or the stream's `max_msg_size`.
+    #[error("message {index} of the batch is larger than the server's max_payload or the stream's max_msg_size")]
     MessageTooLarge {
         /// Its place in the batch, from 0.
         index: usize,
@@ -195,6 +195,8 @@ pub struct Batches {
     client: Client,
     context: jetstream::Context,
     timeout: Duration,
+    /// The stream's `max_msg_size`, in bytes, headers included.
+    message_bytes_max: usize,
 }
 
 impl Batches {
@@ -203,7 +205,15 @@ impl Batches {
     /// Must be called inside a tokio runtime (async-nats starts a task for each context).
     pub fn new(client: Client, timeout: Duration) -> Self {
         let context = ContextBuilder::new().timeout(timeout).ack_timeout(timeout).build(client.clone());
-        Self { client, context, timeout }
+        Self { client, context, timeout, message_bytes_max: usize::MAX }
+    }
+
+    /// Batches for a stream with this `max_msg_size`. The server drops a batch with a larger message, and says so only to that message,
+    /// which asks for no answer: the commit would find no batch, and the reason would be lost.
+    #[must_use]
+    pub fn with_message_bytes_max(mut self, bytes: usize) -> Self {
+        self.message_bytes_max = bytes;
+        self
     }
 
     /// The connection underneath.
@@ -244,7 +254,7 @@ impl Batches {
             }
         }
         // Looked at before anything is sent, since half a batch would stay open at the server.
-        let max = self.client.max_payload();
+        let max = self.client.max_payload().min(self.message_bytes_max);
         if let Some(index) = parts.iter().position(|(_, headers, payload)| wire_size(headers) + payload.len() > max) {
             return Err(BatchError::MessageTooLarge { index });
         }

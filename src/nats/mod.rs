@@ -8,15 +8,16 @@
 //! | [`publisher`] | the way in: many callers, few small batches, an answer to each |
 //! | [`inputs`] | the same, as far as the jobs and the reconciler need it |
 //! | [`dead_letter`] | what could not be read: set aside with its bytes, listed, replayed |
-//! | [`node`] | **all lanes of this process**: queue, plan, commit, store, acknowledge; starting over from the fences |
-//! | [`lane`], [`resume`] | one partition's deliveries, in order; where it goes on |
+//! | [`node`] | **the driver of the node**: does over NATS what `crate::node` asks for |
+//! | [`lane`] | one partition's deliveries, in order |
+//! | `streams_read` | what the node asks about the two streams, and reading the output stream |
 //! | [`commit`], [`envelope`] | one atomic batch for a plan, guarded by fences; what each message says of itself |
-//! | [`replica`] | brings a store up to the stream: start, take-over and rebuild |
+//! | `notes` | what the node has to say, as log lines and metrics |
 //! | [`history`] | everything decided about one link, for whoever asks why |
 //! | [`durability`] | whether a server that was given to us syncs its writes |
 //! | [`server`], [`server_binary`] | a nats-server of our own: started and stopped; found or installed |
 //!
-//! This room moves bytes. It never looks into a link or decides about one. [`node`] alone asks the clock, for timers.
+//! This room moves bytes. It never looks into a link or decides about one. [`node`] alone asks the clock.
 
 pub mod subject;
 
@@ -34,8 +35,8 @@ pub mod commit;
 pub mod envelope;
 pub mod lane;
 pub mod node;
-pub mod replica;
-pub mod resume;
+mod notes;
+mod streams_read;
 
 pub mod durability;
 pub mod server;

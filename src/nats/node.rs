@@ -1,56 +1,37 @@
-//! The node: all lanes of this process, from the input stream through the engine to the commit.
+//! The driver: does over NATS and the store's disk what the node (`crate::node`) asks for, and tells it what came of it.
 //!
 //! ```text
-//!   acquire: take every fence ─▶ catch the store up to them ─▶ rewind every lane to its mark
-//!      ▲                                                                  │
-//!      │ anything failed: nothing half-done is kept                       ▼
-//!      └────────────────── run: queue ─▶ plan ─▶ dead letters ─▶ stage ─▶ commit ─▶ store ─▶ acknowledge
+//!   tasks ──── answers ────┐            ┌──▶ store: at once, in order
+//!   lanes ── deliveries ───┼──▶ node ───┼──▶ requests and batches: a task each
+//!   timer, shutdown ───────┘            └──▶ lanes: a task for each partition
 //! ```
 //!
-//! While one commit is under way the next plan is computed over the engine's overlay, and its messages are staged with the server once a
-//! full batch has gathered; it is committed only after the one before it is known to be stored. So a refused commit takes
-//! nothing with it that was built on top.
+//! It decides nothing. If it dies anywhere, it is as if the process had.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::collections::HashMap;
 
-use async_nats::jetstream::stream::Stream;
-use async_nats::jetstream::{self};
+use async_nats::jetstream;
 use async_nats::{Client, HeaderMap};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet, block_in_place};
+use tokio::task::{AbortHandle, JoinSet, block_in_place};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{BATCH_TIMEOUT, BatchAck, BatchError, Batches, StagedBatch};
-use super::commit::{Fences, are_held_by_another};
+use super::commit::{self, take_fences};
 use super::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
-use super::declaration::StreamError;
-use super::lane::{self, LaneError};
-use super::replica::{self, ReplicaError};
-use super::resume;
-use super::stream::{StreamExtent, extent};
+use super::lane::{self, FromLane};
+use super::notes;
+use super::stream::StreamIdentity;
+use super::streams_read::Streams;
 use super::subject::Subjects;
 use crate::clock;
-use crate::contract::{IncidentBody, IncidentNews};
-use crate::engine::{Dead, Delivery, Engine, MESSAGES_MAX, Plan};
+use crate::engine::Dead;
 use crate::link::Policy;
-use crate::store::{Position, Store, StoreError};
+use crate::node::{self, BatchId, End, Input, Output, Phase, RequestId};
+use crate::store::Store;
 
-/// Deliveries waiting between the lanes and the engine: a few commits' worth.
-const QUEUE_DELIVERIES_MAX: usize = 2_048;
-
-/// How many deliveries make it worth staging the next batch while one is under way: about what fills it.
-const STAGE_DELIVERIES_MIN: usize = MESSAGES_MAX / 3;
-
-/// The longest time between two checkpoints of a store that changed. It bounds only how much is read again after a crash of the host.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-
-/// The longest sleep before timers are looked at again.
-const TIMERS_EVERY: Duration = Duration::from_secs(1);
-
-/// The first pause after a failure; doubled up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Deliveries that the node has no room for yet.
+const LANES_QUEUE_MAX: usize = 1_024;
 
 /// What a node needs.
 #[derive(Clone, Debug)]
@@ -65,84 +46,47 @@ pub struct NodeOptions {
     pub policy: Policy,
 }
 
-/// Where a node stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Taking fences and catching up.
-    Starting,
-    /// Every lane is running.
-    Running,
-    /// It ended.
-    Stopped,
-}
-
 /// Why a node ended.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// Somebody else took a lane.
+    /// Somebody else took the lanes.
     #[error(
         "another relink has taken over these lanes; only one may run against a set of streams. Stop the other, or give this one its own subject prefix"
     )]
     Fenced,
     /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A record is from a newer relink.
-    #[error(transparent)]
-    Replica(ReplicaError),
-}
-
-/// Something that passes: the node starts again from its fences.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error(transparent)]
-    Batch(#[from] BatchError),
-    #[error(transparent)]
-    Lane(#[from] LaneError),
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    #[error(transparent)]
-    DeadLetter(#[from] DeadLetterError),
-    #[error(transparent)]
-    Replica(#[from] ReplicaError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("another process has taken these lanes")]
-    Replaced,
-    #[error("the commit's task ended: {0}")]
-    Task(#[from] tokio::task::JoinError),
     #[error("{0}")]
-    Other(String),
+    Store(String),
+    /// A record is from a newer relink.
+    #[error("{0}")]
+    Record(String),
 }
 
 /// All lanes of this process.
 pub struct Node<S> {
     client: Client,
-    context: jetstream::Context,
+    streams: Streams,
     batches: Batches,
     dead_letters: DeadLetters,
-    options: NodeOptions,
-    /// Who holds the fences: this node and no other, also of the same process.
-    owner: String,
-    store: S,
+    partitions: u16,
+    node: node::Node<S>,
     phase: watch::Sender<Phase>,
-}
-
-/// A commit on its way to the server.
-struct InFlight {
-    plan: Plan,
-    answer: JoinHandle<Result<BatchAck, BatchError>>,
 }
 
 impl<S: Store + Clone + 'static> Node<S> {
     /// A node over this connection and store. Nothing happens before [`Node::run`].
     pub fn new(client: Client, options: NodeOptions, store: S) -> Self {
+        let NodeOptions { subjects, partitions, owner, policy } = options;
         let context = jetstream::new(client.clone());
-        let dead_letters = DeadLetters::new(context.clone(), options.subjects.clone());
+        let dead_letters = DeadLetters::new(context.clone(), subjects.clone());
         let batches = Batches::new(client.clone(), BATCH_TIMEOUT);
-        let owner = format!("{} {}", options.owner, uuid::Uuid::new_v4());
+        let owner = format!("{owner} {}", uuid::Uuid::new_v4());
+        let plan_ahead_min = node::PLAN_AHEAD_MIN;
+        let options = node::NodeOptions { owner, partitions_count: partitions, policy, plan_ahead_min };
+        let node = node::Node::new(options, store);
         let (phase, _) = watch::channel(Phase::Starting);
-        Self { client, context, batches, dead_letters, options, owner, store, phase }
+        let streams = Streams::new(context, subjects);
+        Self { client, streams, batches, dead_letters, partitions, node, phase }
     }
 
     /// Where the node stands, from now on.
@@ -155,312 +99,342 @@ impl<S: Store + Clone + 'static> Node<S> {
     /// # Errors
     /// [`NodeError`]: what does not pass by waiting.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
-        let mut pause = PAUSE_MIN;
-        let mut held = false;
-        let ended = loop {
-            let started = self.acquire(&mut held).await;
-            let fault = match started {
-                Ok(mut run) => {
-                    pause = PAUSE_MIN;
-                    self.phase.send_replace(Phase::Running);
-                    match run.until(&shutdown).await {
-                        Ok(()) => break Ok(()),
-                        Err(fault) => fault,
-                    }
-                }
-                Err(fault) => fault,
-            };
-            self.phase.send_replace(Phase::Starting);
-            match fault {
-                Fault::Batch(BatchError::Refused { .. }) | Fault::Replaced => break Err(NodeError::Fenced),
-                Fault::Store(error) | Fault::Replica(ReplicaError::Store(error)) => break Err(error.into()),
-                Fault::Replica(error @ ReplicaError::Record(_)) => break Err(NodeError::Replica(error)),
-                passing => {
-                    let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                    tracing::warn!(error = %passing, pause_ms, "the lanes stopped and will start again behind the last commit");
-                }
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => break Ok(()),
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-            }
-        };
-        self.phase.send_replace(Phase::Stopped);
-        block_in_place(|| self.store.checkpoint())?;
-        ended
-    }
-
-    /// Takes every lane: fences, catch-up, marks, consumers. Lanes that it `held` before it takes again, but never back from another.
-    async fn acquire(&self, held: &mut bool) -> Result<Run<'_, S>, Fault> {
-        let NodeOptions { subjects, partitions, policy, .. } = &self.options;
-        let output = extent(&self.context, &subjects.output_stream()).await?;
-        let stream = self.stream(&subjects.output_stream()).await?;
-        let lost =
-            *held && are_held_by_another(&stream, subjects, *partitions, &self.owner).await.map_err(Fault::Other)?;
-        if lost {
-            return Err(Fault::Replaced);
-        }
-        let output_created_ns = created_ns(&output)?;
-        self.restart_store_if_ahead(&output, output_created_ns)?;
-        let fences = Fences::take(&self.batches, subjects, *partitions, &self.owner, clock::now()).await?;
-        *held = true;
-        let target = fences.last_sequence();
-        let began = clock::instant();
-        let caught_up = replica::catch_up(&stream, output_created_ns, target, subjects, policy, &self.store).await?;
-        block_in_place(|| self.store.checkpoint())?;
-        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            states_count = caught_up.states_count,
-            rebuilt = caught_up.rebuilt,
-            took_ms,
-            "caught up with the stream of states"
-        );
-
-        let input = self.stream(&subjects.input_stream()).await?;
-        let input_extent = extent(&self.context, &subjects.input_stream()).await?;
-        let input_created_ns = created_ns(&input_extent)?;
-        let mut handled = BTreeMap::new();
-        let marks = self.store.marks()?;
-        for lane in 0..*partitions {
-            let behind = resume::after_mark(&input, &input_extent, lane, marks.get(&lane)).await;
-            let behind = behind.map_err(Fault::Other)?;
-            lane::rewind(&input, lane, behind).await?;
-            handled.insert(lane, behind);
-        }
-        let engine = block_in_place(|| Engine::new(self.store.clone(), policy.clone(), input_created_ns, &handled))?;
-        metrics::gauge!("relink_incidents").set(engine.incidents_count() as f64);
-        let (queue, deliveries) = mpsc::channel(QUEUE_DELIVERIES_MAX);
-        let mut lanes = JoinSet::new();
-        for (&lane, &handled) in &handled {
-            lanes.spawn(lane::read(input.clone(), lane, handled, subjects.clone(), queue.clone()));
-        }
-        Ok(Run {
-            node: self,
-            engine,
-            fences,
-            input: input_extent,
-            output_created_ns,
-            deliveries,
-            queue: VecDeque::new(),
-            in_flight: None,
-            staged: None,
-            _lanes: lanes,
-        })
-    }
-
-    async fn stream(&self, name: &str) -> Result<Stream, Fault> {
-        self.context.get_stream(name).await.map_err(|error| Fault::Other(format!("stream {name}: {error}")))
-    }
-
-    /// A store that knows more than the stream, or belongs to another: the server lost its tail, or somebody made the stream anew.
-    fn restart_store_if_ahead(&self, output: &StreamExtent, output_created_ns: i64) -> Result<(), StoreError> {
-        let Some(position) = self.store.position()? else { return Ok(()) };
-        let other = position.stream_created_ns != output_created_ns;
-        if !other && position.sequence <= output.last_sequence {
-            return Ok(());
-        }
-        let kept = block_in_place(|| self.store.restart_empty())?;
-        let kept = kept.map_or_else(|| "nowhere".to_owned(), |path| path.display().to_string());
-        tracing::error!(
-            store.sequence = position.sequence,
-            stream.last_sequence = output.last_sequence,
-            stream.is_another = other,
-            store.kept_at = kept,
-            "the store knew more than the stream of states, which lost its tail or was created anew; the store is rebuilt from the stream"
-        );
-        Ok(())
-    }
-}
-
-/// The lanes, running.
-struct Run<'a, S> {
-    node: &'a Node<S>,
-    engine: Engine<S>,
-    fences: Fences,
-    input: StreamExtent,
-    output_created_ns: i64,
-    deliveries: mpsc::Receiver<Result<Delivery, LaneError>>,
-    queue: VecDeque<Delivery>,
-    in_flight: Option<InFlight>,
-    staged: Option<(Plan, StagedBatch)>,
-    /// The readers; they end when this is dropped.
-    _lanes: JoinSet<()>,
-}
-
-/// What can wake a run.
-enum Wake {
-    Deliveries(usize),
-    Committed(Result<Result<BatchAck, BatchError>, tokio::task::JoinError>),
-    Timers,
-    Checkpoint,
-    Shutdown,
-}
-
-impl<S: Store + Clone + 'static> Run<'_, S> {
-    async fn until(&mut self, shutdown: &CancellationToken) -> Result<(), Fault> {
-        let mut checkpoint = tokio::time::interval(CHECKPOINT_EVERY);
-        checkpoint.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut checkpointing: Option<JoinHandle<Result<(), StoreError>>> = None;
+        let partitions = (0..self.partitions).collect();
+        let (mut driver, mut lanes, mut read) = Driver::new(self);
         let mut arrived = Vec::new();
-        let mut timers_at = tokio::time::Instant::now();
         let mut stopping = false;
+        let mut input = Some(Input::Gained { partitions });
         loop {
-            let room = QUEUE_DELIVERIES_MAX.saturating_sub(self.queue.len());
-            let wake = tokio::select! {
-                answer = answer(&mut self.in_flight), if self.in_flight.is_some() => Wake::Committed(answer),
-                count = self.deliveries.recv_many(&mut arrived, room), if room > 0 && !stopping => Wake::Deliveries(count),
-                () = tokio::time::sleep_until(timers_at), if self.in_flight.is_none() && !stopping => Wake::Timers,
-                _ = checkpoint.tick() => Wake::Checkpoint,
-                () = shutdown.cancelled(), if !stopping => Wake::Shutdown,
-            };
-            match wake {
-                Wake::Deliveries(0) => return Err(Fault::Other("every lane ended".to_owned())),
-                Wake::Deliveries(_) => {
-                    for delivery in arrived.drain(..) {
-                        self.queue.push_back(delivery?);
-                    }
+            if let Some(input) = input.take() {
+                if let Some(end) = block_in_place(|| driver.drive(input)) {
+                    return result(end);
                 }
-                Wake::Committed(answer) => {
-                    let Some(InFlight { plan, .. }) = self.in_flight.take() else { continue };
-                    let ack = answer??;
-                    // The next commit goes out before this one's bookkeeping, which is no longer in anybody's way.
-                    self.commit_staged();
-                    self.finish(&plan, Some(&ack)).await?;
+                driver.tell_phase();
+            }
+            let room = driver.node.room().min(LANES_QUEUE_MAX);
+            tokio::select! {
+                Some(done) = driver.tasks.join_next() => input = driver.done(done),
+                Some(piece) = read.recv() => input = Some(piece),
+                _ = lanes.recv_many(&mut arrived, room), if room > 0 => {}
+                () = tokio::time::sleep_until(driver.wake_at) => {
+                    driver.wake_at = far_off();
+                    input = Some(Input::Tick);
                 }
-                Wake::Timers => {}
-                Wake::Checkpoint => {
-                    if let Some(done) = checkpointing.take_if(|running| running.is_finished()) {
-                        done.await??;
-                    }
-                    if checkpointing.is_none() {
-                        let store = self.node.store.clone();
-                        checkpointing = Some(tokio::task::spawn_blocking(move || store.checkpoint()));
-                    }
+                () = shutdown.cancelled(), if !stopping => {
+                    stopping = true;
+                    input = Some(Input::Shutdown);
+                }
+            }
+            if !arrived.is_empty()
+                && let Some(end) = block_in_place(|| driver.arrive(&mut arrived))
+            {
+                return result(end);
+            }
+        }
+    }
+}
+
+fn result(end: End) -> Result<(), NodeError> {
+    match end {
+        End::Stopped => Ok(()),
+        End::Fenced => Err(NodeError::Fenced),
+        End::Store { problem } => Err(NodeError::Store(problem)),
+        End::Record { problem } => Err(NodeError::Record(problem)),
+    }
+}
+
+/// A node and everything that is under way for it. Dropping it stops all of it.
+struct Driver<S> {
+    client: Client,
+    streams: Streams,
+    batches: Batches,
+    dead_letters: DeadLetters,
+    node: node::Node<S>,
+    phase: watch::Sender<Phase>,
+    /// What was asked for and is not answered yet.
+    tasks: JoinSet<Done>,
+    /// Readers of lanes and of the output stream.
+    readers: JoinSet<()>,
+    by_lane: HashMap<u16, AbortHandle>,
+    reading: Option<AbortHandle>,
+    staged: HashMap<BatchId, Box<StagedBatch>>,
+    to_lanes: mpsc::Sender<FromLane>,
+    to_read: mpsc::Sender<Input>,
+    wake_at: tokio::time::Instant,
+}
+
+/// What a task came to.
+enum Done {
+    Answer(Input),
+    Staged(BatchId, Box<StagedBatch>),
+    Nothing,
+}
+
+impl<S: Store + Clone + 'static> Driver<S> {
+    fn new(node: Node<S>) -> (Self, mpsc::Receiver<FromLane>, mpsc::Receiver<Input>) {
+        let Node { client, streams, batches, dead_letters, partitions: _, node, phase } = node;
+        let (to_lanes, lanes) = mpsc::channel(LANES_QUEUE_MAX);
+        // One piece is read while the one before is applied.
+        let (to_read, read) = mpsc::channel(1);
+        let driver = Self {
+            client,
+            streams,
+            batches,
+            dead_letters,
+            node,
+            phase,
+            tasks: JoinSet::new(),
+            readers: JoinSet::new(),
+            by_lane: HashMap::new(),
+            reading: None,
+            staged: HashMap::new(),
+            to_lanes,
+            to_read,
+            wake_at: far_off(),
+        };
+        (driver, lanes, read)
+    }
+
+    fn tell_phase(&self) {
+        let phase = self.node.phase();
+        self.phase.send_if_modified(|told| std::mem::replace(told, phase) != phase);
+    }
+
+    /// The input that a finished task is.
+    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) -> Option<Input> {
+        match done {
+            Ok(Done::Answer(input)) => Some(input),
+            Ok(Done::Staged(batch, staged)) => {
+                self.staged.insert(batch, staged);
+                Some(Input::BatchStaged { batch })
+            }
+            Ok(Done::Nothing) => None,
+            // Its answer would be waited for in vain.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => None,
+        }
+    }
+
+    /// Hands over what the lanes brought.
+    fn arrive(&mut self, arrived: &mut Vec<FromLane>) -> Option<End> {
+        let mut deliveries = Vec::with_capacity(arrived.len());
+        for from_lane in arrived.drain(..) {
+            let input = match from_lane {
+                FromLane::Delivered(delivered) => {
+                    deliveries.push(delivered);
                     continue;
                 }
-                Wake::Shutdown => stopping = true,
+                FromLane::Rewound(reader) => Input::Rewound { reader },
+                FromLane::Failed(reader, problem) => Input::ReaderFailed { reader, problem },
+            };
+            if !deliveries.is_empty() {
+                self.node.handle(clock::now(), Input::Delivered { deliveries: std::mem::take(&mut deliveries) });
             }
-            if stopping {
-                // What is on its way is finished; what has only been pulled comes again at the next start.
-                self.commit_staged();
-                if self.in_flight.is_none() {
-                    if let Some(running) = checkpointing.take() {
-                        running.await??;
-                    }
-                    return Ok(());
+            self.node.handle(clock::now(), input);
+        }
+        let end = if deliveries.is_empty() { self.perform() } else { self.drive(Input::Delivered { deliveries }) };
+        self.tell_phase();
+        end
+    }
+
+    fn drive(&mut self, input: Input) -> Option<End> {
+        self.node.handle(clock::now(), input);
+        self.perform()
+    }
+
+    /// Begins everything that the node asks for; what is for the store is done at once.
+    fn perform(&mut self) -> Option<End> {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Apply { request, changes } => {
+                    let applied = self.node.store().apply(&changes);
+                    let answer = applied.map_or_else(failed_store, |()| Input::Applied { request });
+                    self.node.handle(clock::now(), answer);
                 }
-                continue;
+                Output::RestartStore { request } => {
+                    let answer = self.node.store().restart_empty().map_or_else(failed_store, |kept_at| {
+                        let kept_at = kept_at.map(|path| path.display().to_string());
+                        Input::StoreRestarted { request, kept_at }
+                    });
+                    self.node.handle(clock::now(), answer);
+                }
+                Output::Checkpoint { request } => {
+                    let store = self.node.store().clone();
+                    self.tasks.spawn_blocking(move || {
+                        let checkpointed = store.checkpoint();
+                        Done::Answer(checkpointed.map_or_else(failed_store, |()| Input::Checkpointed { request }))
+                    });
+                }
+                Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(clock::now()),
+                Output::Note(note) => notes::publish(note),
+                Output::PartitionEnded { partition, why } => {
+                    tracing::warn!(partition, ?why, "a partition has ended here");
+                }
+                Output::End { why } => {
+                    self.tell_phase();
+                    return Some(why);
+                }
+                Output::Rewind { .. } | Output::StopReader { .. } => self.perform_on_lane(output),
+                output => self.begin(output),
             }
-            self.advance().await?;
-            timers_at = tokio::time::Instant::now() + self.until_next_timer()?;
+        }
+        None
+    }
+
+    fn perform_on_lane(&mut self, output: Output) {
+        let (Output::Rewind { partition, .. } | Output::StopReader { partition }) = output else { return };
+        if let Some(reader) = self.by_lane.remove(&partition) {
+            reader.abort();
+        }
+        if let Output::Rewind { reader, partition, behind } = output {
+            let (context, subjects) = (self.streams.context.clone(), self.streams.subjects.clone());
+            let read = lane::read(context, reader, partition, behind, subjects, self.to_lanes.clone());
+            self.by_lane.insert(partition, self.readers.spawn(read));
+        }
+        while self.readers.try_join_next().is_some() {}
+    }
+
+    /// Begins what takes its time.
+    fn begin(&mut self, output: Output) {
+        let streams = self.streams.clone();
+        match output {
+            Output::ReadOutputFacts { request } => {
+                let facts = async move { streams.output_facts().await };
+                self.ask(request, facts, move |stream| Input::OutputFacts { request, stream });
+            }
+            Output::ReadInputFacts { request } => {
+                let stream = streams.subjects.input_stream();
+                let facts = async move { streams.facts(&stream).await };
+                self.ask(request, facts, move |stream| Input::InputFacts { request, stream });
+            }
+            Output::ReadFences { request, partitions } => {
+                let fences = async move { streams.fences(partitions).await };
+                self.ask(request, fences, move |fences| Input::FencesRead { request, fences });
+            }
+            Output::LookUpInput { request, sequence } => {
+                let stored = async move { streams.look_up_input(sequence).await };
+                self.ask(request, stored, move |stored_at_ns| Input::InputLookedUp { request, stored_at_ns });
+            }
+            Output::FindInput { request, after_ns } => {
+                let found = async move { streams.find_input(after_ns).await };
+                self.ask(request, found, move |sequence| Input::InputFound { request, sequence });
+            }
+            Output::TakeFences { request, fences } => {
+                let batches = self.batches.clone();
+                self.tasks.spawn(async move {
+                    Done::Answer(match take_fences(&batches, &streams.subjects, fences).await {
+                        Ok(fences) => Input::FencesTaken { request, fences },
+                        Err(BatchError::Refused { .. }) => Input::FencesRefused { request },
+                        Err(error) => Input::RequestFailed { request, problem: error.to_string() },
+                    })
+                });
+            }
+            Output::ReadOutput { request, after, up_to } => {
+                let to_read = self.to_read.clone();
+                let read = async move {
+                    if let Err(problem) = streams.read_output(request, after, up_to, &to_read).await {
+                        let _ = to_read.send(Input::RequestFailed { request, problem }).await;
+                    }
+                };
+                if let Some(before) = self.reading.replace(self.readers.spawn(read)) {
+                    before.abort();
+                }
+            }
+            output => self.begin_batch(output),
         }
     }
 
-    /// Plans and stages what is there, if it is time to.
-    async fn advance(&mut self) -> Result<(), Fault> {
-        let worth_it = self.in_flight.is_none() || self.queue.len() >= STAGE_DELIVERIES_MIN;
-        if self.staged.is_some() || !worth_it {
-            return Ok(());
-        }
-        let now = clock::now();
-        let mut plan = block_in_place(|| self.engine.plan(&mut self.queue, now))?;
-        for ((kind, outcome), count) in plan.tally.counts() {
-            metrics::counter!("relink_inputs_total", "kind" => kind, "outcome" => outcome).increment(count);
-        }
-        for dead in plan.dead.drain(..) {
-            self.node.dead_letters.publish(&self.letter(dead)).await?;
-        }
-        if plan.messages.is_empty() {
-            // Nothing for the stream: redeliveries to acknowledge again, timers to move, or nothing at all.
-            return if plan.is_idle() { Ok(()) } else { self.finish(&plan, None).await };
-        }
-        let staged = self.fences.stage(&self.node.batches, &self.node.options.subjects, &mut plan).await?;
-        self.staged = Some((plan, staged));
-        if self.in_flight.is_none() {
-            self.commit_staged();
-        }
-        Ok(())
+    fn ask<T: Send + 'static>(
+        &mut self,
+        request: RequestId,
+        asked: impl Future<Output = Result<T, String>> + Send + 'static,
+        answer: impl FnOnce(T) -> Input + Send + 'static,
+    ) {
+        self.tasks.spawn(async move {
+            let failed = |problem| Input::RequestFailed { request, problem };
+            Done::Answer(asked.await.map_or_else(failed, answer))
+        });
     }
 
-    fn commit_staged(&mut self) {
-        if let Some((plan, staged)) = self.staged.take() {
-            metrics::histogram!("relink_commit_messages").record(staged.count() as f64);
-            let answer = tokio::spawn(staged.commit());
-            self.in_flight = Some(InFlight { plan, answer });
+    fn begin_batch(&mut self, output: Output) {
+        let Self { batches, staged, streams, .. } = self;
+        match output {
+            Output::StoreDeadLetters { batch, input_created_ns, letters } => {
+                let (dead_letters, stream) = (self.dead_letters.clone(), streams.subjects.input_stream());
+                let identity = StreamIdentity { stream, created_ns: input_created_ns.into() };
+                self.tasks.spawn(async move {
+                    Done::Answer(match store_all(&dead_letters, &identity, letters).await {
+                        Ok(()) => Input::DeadLettersStored { batch },
+                        Err(error) => Input::BatchFailed { batch, problem: error.to_string() },
+                    })
+                });
+            }
+            Output::StageBatch { batch, messages } => {
+                let batches = batches.clone().with_message_bytes_max(streams.message_bytes_max());
+                let subjects = streams.subjects.clone();
+                self.tasks.spawn(async move {
+                    match commit::stage(&batches, &subjects, messages).await {
+                        Ok(staged) => Done::Staged(batch, Box::new(staged)),
+                        Err(error) => Done::Answer(commit::failure(batch, &error)),
+                    }
+                });
+            }
+            Output::CommitBatch { batch } => {
+                let Some(staged) = staged.remove(&batch) else { return };
+                self.tasks.spawn(async move {
+                    Done::Answer(match staged.commit().await {
+                        Ok(BatchAck { last_sequence, count, .. }) => {
+                            Input::BatchCommitted { batch, last_sequence, messages_count: count }
+                        }
+                        Err(error) => commit::failure(batch, &error),
+                    })
+                });
+            }
+            Output::DiscardBatch { batch } => {
+                if let Some(staged) = staged.remove(&batch) {
+                    self.tasks.spawn(async move {
+                        staged.abandon().await;
+                        Done::Nothing
+                    });
+                }
+            }
+            Output::Acknowledge { receipts } => {
+                let client = self.client.clone();
+                self.tasks.spawn(async move {
+                    for receipt in receipts {
+                        // The committed offset is the truth; a lost acknowledgement costs a redelivery.
+                        let _ = client.publish(receipt, "+ACK".into()).await;
+                    }
+                    Done::Nothing
+                });
+            }
+            other => unreachable!("{other:?} is done elsewhere"),
         }
     }
+}
 
-    /// The plan is on the stream: now the store, then the acknowledgements.
-    async fn finish(&mut self, plan: &Plan, ack: Option<&BatchAck>) -> Result<(), Fault> {
-        let stream_created_ns = self.output_created_ns;
-        let position = ack.map(|ack| Position { stream_created_ns, sequence: ack.last_sequence });
-        block_in_place(|| self.node.store.apply(&plan.changes(position)))?;
-        self.engine.settle(plan);
-        tell_incidents(plan, self.engine.incidents_count());
-        tell_unread(plan);
-        for receipt in plan.receipts.values() {
-            // The mark is the truth; an acknowledgement that is lost costs a redelivery, which the mark refuses.
-            let acknowledged = self.node.client.publish(receipt.clone(), "+ACK".into()).await;
-            acknowledged.map_err(|error| Fault::Other(error.to_string()))?;
-        }
-        Ok(())
-    }
-
-    fn letter(&self, dead: Dead) -> DeadLetter {
-        let Dead { delivery, reason, detail } = dead;
+async fn store_all(
+    dead_letters: &DeadLetters,
+    stream: &StreamIdentity,
+    letters: Vec<Dead>,
+) -> Result<(), DeadLetterError> {
+    for Dead { delivery, reason, detail } in letters {
         let mut headers = HeaderMap::new();
         for (name, value) in &delivery.headers {
             headers.append(name.as_str(), value.as_str());
         }
-        let input = InputPosition { stream: self.input.identity.clone(), sequence: delivery.sequence };
-        DeadLetter { subject: delivery.subject, headers, payload: delivery.payload, reason, detail, input: Some(input) }
+        let input = Some(InputPosition { stream: stream.clone(), sequence: delivery.sequence });
+        let (subject, payload) = (delivery.subject, delivery.payload);
+        dead_letters.publish(&DeadLetter { subject, headers, payload, reason, detail, input }).await?;
     }
-
-    fn until_next_timer(&self) -> Result<Duration, StoreError> {
-        let next = self.node.store.next_deadline()?.into_iter().chain(self.engine.next_deadline()).min();
-        let wait = next.map_or(TIMERS_EVERY, |at| at.since(clock::now()));
-        // A deadline that is already past belongs to a commit that is under way; its end wakes us.
-        Ok(wait.clamp(Duration::from_millis(1), TIMERS_EVERY))
-    }
+    Ok(())
 }
 
-/// Says of incidents what operations should see without subscribing.
-fn tell_incidents(plan: &Plan, count: usize) {
-    metrics::gauge!("relink_incidents").set(count as f64);
-    metrics::counter!("relink_prompts_held_total").increment(plan.prompts_held_count);
-    for incident in &plan.incidents {
-        let IncidentBody { institution, links_count, held_count, .. } = incident;
-        match incident.news {
-            IncidentNews::Began => tracing::warn!(
-                institution,
-                links_count,
-                "many links of one institution failed together: its links' prompts wait until that is over"
-            ),
-            IncidentNews::Ended => tracing::info!(
-                institution,
-                links_count,
-                held_count,
-                "the institution's links fail no more than usual; Belvo is asked about those whose prompts waited"
-            ),
-        }
-    }
+fn failed_store(error: crate::store::StoreError) -> Input {
+    Input::StoreFailed { problem: error.to_string() }
 }
 
-/// Says which fields could not be read: their messages counted without them.
-fn tell_unread(plan: &Plan) {
-    for (link, field) in &plan.unread {
-        metrics::counter!("relink_fields_unread_total", "field" => *field).increment(1);
-        tracing::warn!(link.id = %link, input.field = field, "a field of an input cannot be what it says; it is taken for unknown");
-    }
-}
-
-async fn answer(in_flight: &mut Option<InFlight>) -> Result<Result<BatchAck, BatchError>, tokio::task::JoinError> {
-    match in_flight {
-        Some(in_flight) => (&mut in_flight.answer).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn created_ns(extent: &StreamExtent) -> Result<i64, Fault> {
-    i64::try_from(extent.identity.created_ns).map_err(|_| Fault::Other("a stream from outside this age".to_owned()))
+/// No time that matters; the node says when to wake it.
+fn far_off() -> tokio::time::Instant {
+    tokio::time::Instant::now() + std::time::Duration::from_secs(3600)
 }

@@ -226,6 +226,7 @@ fn dead_reasons() -> String {
         DeadReason::FutureVersion,
         DeadReason::UnknownCode,
         DeadReason::Panicked,
+        DeadReason::TooLarge,
     ];
     reasons.map(|reason| format!("`{}`", reason.as_str())).join(", ")
 }

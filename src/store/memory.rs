@@ -34,6 +34,13 @@ impl MemoryStore {
         Self { trees: Arc::new(Mutex::new(Trees { applied: checkpointed.clone(), checkpointed })) }
     }
 
+    /// A store of its own with the same content, all of it checkpointed.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let applied = self.lock().applied.clone();
+        Self { trees: Arc::new(Mutex::new(Trees { applied: applied.clone(), checkpointed: applied })) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Trees> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }

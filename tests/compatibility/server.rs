@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use relink::clock;
 use relink::contract::without_secrets;
-use relink::nats::commit::Fences;
+use relink::link::Policy;
+use relink::nats::commit::take_fences;
 use relink::nats::dead_letter::DeadLetters;
-use relink::nats::replica::catch_up;
-use relink::nats::subject::Subjects;
-use relink::store::MemoryStore;
+use relink::nats::subject::{OutputSubject, Subjects};
+use relink::node::{End, Input, Node, NodeOptions, Output, OutputKind, OutputMessage, PLAN_AHEAD_MIN, StreamFacts};
+use relink::store::{MemoryStore, Store};
 
 use crate::check::{REBUILT_FROM, everything, policy, rebuild};
 use crate::corpus::{Corpus, DEAD_LETTERS, INPUTS, LINKS, Line};
@@ -24,19 +25,61 @@ async fn fill(nats: &TestNats, lines: &[Line]) {
 
 /// The partitions are taken over, and an empty store is rebuilt from LINKS.
 pub(crate) async fn take_over(corpus: &Corpus, version: &Version) {
-    let (nats, subjects, policy) = (TestNats::start_with_streams(PARTITIONS).await, Subjects::default(), policy(true));
+    let (nats, policy) = (TestNats::start_with_streams(PARTITIONS).await, policy(true));
     let lines = corpus.lines(LINKS);
     fill(&nats, &lines).await;
-    let fences = Fences::take(&nats.batches(), &subjects, PARTITIONS, "upgraded", clock::now()).await.unwrap();
-    let stream = nats.context.get_stream("LINKS").await.unwrap();
     let store = MemoryStore::default();
-    let caught_up = catch_up(&stream, REBUILT_FROM, fences.last_sequence(), &subjects, &policy, &store).await;
-    match (caught_up, version.messages) {
-        (Ok(_), Promise::Reads) => {}
-        (Err(error), Promise::Refuses(saying)) if error.to_string().contains(saying) => return,
+    match (catch_up(&nats, &policy, &store).await, version.messages) {
+        (Ok(()), Promise::Reads) => {}
+        (Err(why), Promise::Refuses(saying)) if format!("{why:?}").contains(saying) => return,
         (caught_up, promise) => panic!("{}: {promise:?}, and catching up came to {caught_up:?}", version.name),
     }
     assert_eq!(everything(&store), everything(&rebuild(&lines, &policy).unwrap()), "{}", version.name);
+}
+
+/// The shipped node, driven until it asks for the input stream: its store has then caught up with the output stream.
+async fn catch_up(nats: &TestNats, policy: &Policy, store: &MemoryStore) -> Result<(), End> {
+    let (subjects, now) = (Subjects::default(), clock::now());
+    let (owner, plan_ahead_min) = ("upgraded".to_owned(), PLAN_AHEAD_MIN);
+    let options = NodeOptions { owner, partitions_count: PARTITIONS, policy: policy.clone(), plan_ahead_min };
+    let mut node = Node::new(options, store.clone());
+    node.handle(now, Input::Gained { partitions: (0..PARTITIONS).collect() });
+    while let Some(output) = node.poll_output() {
+        let answer = match output {
+            Output::ReadOutputFacts { request } => {
+                let last_sequence = nats.read("LINKS").await.last().map_or(0, |(sequence, ..)| *sequence);
+                Input::OutputFacts { request, stream: StreamFacts { created_ns: REBUILT_FROM, last_sequence } }
+            }
+            Output::TakeFences { request, fences } => {
+                let fences = take_fences(&nats.batches(), &subjects, fences).await.unwrap();
+                Input::FencesTaken { request, fences }
+            }
+            Output::ReadOutput { request, after, up_to } => {
+                let behind = nats.read("LINKS").await.into_iter().filter(|(sequence, ..)| Some(*sequence) > after);
+                let messages = behind.map(|(sequence, subject, _, body)| {
+                    let kind = match subjects.parse_output(&subject) {
+                        Some(OutputSubject::State { .. }) => OutputKind::State,
+                        Some(OutputSubject::Mark { partition }) => OutputKind::Mark(partition),
+                        Some(OutputSubject::Incident { .. }) => OutputKind::Incident,
+                        _other => OutputKind::Other,
+                    };
+                    OutputMessage { sequence, kind, body }
+                });
+                Input::OutputRead { request, messages: messages.collect(), reached: up_to }
+            }
+            Output::Apply { request, changes } => {
+                store.apply(&changes).unwrap();
+                Input::Applied { request }
+            }
+            Output::Checkpoint { request } => Input::Checkpointed { request },
+            Output::ReadInputFacts { .. } => return Ok(()),
+            Output::End { why } => return Err(why),
+            Output::Note(_) | Output::WakeAt { .. } => continue,
+            other => panic!("catching up asks for {other:?}"),
+        };
+        node.handle(now, answer);
+    }
+    panic!("the node waits for nothing, and has not caught up")
 }
 
 /// Dead letters are listed with the message they were made of, and can be replayed if it was an input.

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use relink::contract::{At, DeadReason, JobName, NoticeName};
 use relink::engine::{Dead, Delivery, Engine};
 use relink::link::{Policy, Settings, StateName, Timestamp};
-use relink::nats::commit::Fences;
+use relink::nats::commit::{stage, take_fences};
 use relink::nats::dead_letter::{DeadLetter, DeadLetters, InputPosition};
 use relink::nats::envelope;
 use relink::nats::stream::{StreamIdentity, extent};
 use relink::nats::subject::Subjects;
+use relink::node::{FenceToTake, fence_message};
 use relink::store::{Changes, Position, SledStore, Store};
 use serde_json::Value;
 
@@ -56,7 +57,7 @@ struct Run {
     nats: TestNats,
     subjects: Subjects,
     letters: DeadLetters,
-    fences: Fences,
+    fences: BTreeMap<u16, u64>,
     input: StreamIdentity,
     output_created_ns: i64,
     engine: Engine<SledStore>,
@@ -69,7 +70,12 @@ impl Run {
     async fn start(store: SledStore, policy: Policy) -> Self {
         let (nats, subjects) = (TestNats::start_with_streams(PARTITIONS).await, Subjects::default());
         let began = moments()[0].at;
-        let fences = Fences::take(&nats.batches(), &subjects, PARTITIONS, "relink-7d4b9c", began).await.unwrap();
+        let fence = |partition| {
+            let message = fence_message(partition, "relink-7d4b9c", began);
+            FenceToTake { partition, expects: None, message }
+        };
+        let fences = (0..PARTITIONS).map(fence).collect();
+        let fences = take_fences(&nats.batches(), &subjects, fences).await.unwrap();
         let letters = DeadLetters::new(nats.context.clone(), subjects.clone());
         let input = extent(&nats.context, "BELVO").await.unwrap().identity;
         let output_created_ns = created_ns(&extent(&nats.context, "LINKS").await.unwrap().identity);
@@ -121,7 +127,12 @@ impl Run {
                     };
                     self.letters.publish(&letter).await.unwrap();
                 }
-                let batch = self.fences.stage(&self.nats.batches(), &self.subjects, &mut plan).await.unwrap();
+                let mut guarded = BTreeSet::new();
+                let mut messages = std::mem::take(&mut plan.messages);
+                for outgoing in &mut messages {
+                    outgoing.fence = guarded.insert(outgoing.lane).then(|| self.fences[&outgoing.lane]);
+                }
+                let batch = stage(&self.nats.batches(), &self.subjects, messages).await.unwrap();
                 let sequence = batch.commit().await.unwrap().last_sequence;
                 let position = Position { stream_created_ns: self.output_created_ns, sequence };
                 self.engine.store().apply(&plan.changes(Some(position))).unwrap();

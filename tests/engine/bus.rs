@@ -1,13 +1,13 @@
 //! JetStream, as far as the commit relies on it: an input log, and an output log that takes a batch whole or not at all.
 //!
-//! Nothing here knows what a message means.
+//! Nothing here knows what a message means, and no rule of the node is here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use relink::contract::{Address, IncidentBody, Mark};
-use relink::engine::{Dead, Delivery, Message};
-use relink::link::{Policy, Timestamp};
-use relink::store::{Changes, MemoryStore, Position, Put, Store};
+use relink::contract::{Address, Fence, IncidentBody, Mark};
+use relink::engine::{Dead, Delivery, Message, Outgoing};
+use relink::link::Timestamp;
+use relink::node::{FenceFacts, FenceToTake, OutputKind, OutputMessage, StreamFacts};
 
 /// How many lanes there are.
 pub(crate) const LANES: u16 = 3;
@@ -24,17 +24,16 @@ pub(crate) struct Stored {
     pub(crate) message: Message,
 }
 
-/// A batch on its way, with the fences its lanes are guarded by.
+/// Something on its way to the output stream.
 #[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) owner: u32,
-    pub(crate) fences: BTreeMap<u16, u64>,
-    pub(crate) messages: Vec<(u16, Message)>,
+pub(crate) enum Sent {
+    Batch { owner: u32, messages: Vec<Outgoing> },
+    Fences { owner: u32, fences: Vec<FenceToTake> },
 }
 
-/// The batch was refused: its writer has been replaced.
+/// It was refused: a fence is not where it was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fenced;
+pub(crate) struct Refused;
 
 /// The three streams.
 #[derive(Debug, Default)]
@@ -42,9 +41,8 @@ pub(crate) struct Bus {
     pub(crate) input: Vec<Delivery>,
     pub(crate) output: Vec<Stored>,
     pub(crate) dead: Vec<Dead>,
-    /// Batches of processes that are gone, still in the network.
-    pub(crate) ghosts: Vec<Batch>,
-    pub(crate) refused_batches: usize,
+    /// What processes sent that are gone, or have given it up; still in the network.
+    pub(crate) ghosts: Vec<Sent>,
 }
 
 impl Bus {
@@ -57,6 +55,14 @@ impl Bus {
         self.input.len() as u64
     }
 
+    pub(crate) fn input_facts(&self) -> StreamFacts {
+        StreamFacts { created_ns: INPUT_CREATED_NS, last_sequence: self.input.len() as u64 }
+    }
+
+    pub(crate) fn output_facts(&self) -> StreamFacts {
+        StreamFacts { created_ns: OUTPUT_CREATED_NS, last_sequence: self.last_sequence() }
+    }
+
     pub(crate) fn last_sequence(&self) -> u64 {
         self.output.len() as u64
     }
@@ -66,69 +72,84 @@ impl Bus {
         self.input.iter().find(|delivery| delivery.lane == lane && delivery.sequence > sequence)
     }
 
-    /// Writes a new fence on every lane.
-    pub(crate) fn take_fences(&mut self, owner: u32, now: Timestamp) -> BTreeMap<u16, u64> {
-        let take = |lane| {
-            let id = format!("fence.{lane}.{owner}");
-            let message = Message { address: Address::Fence(lane), id, at: now, body: Vec::new() };
-            self.output.push(Stored { owner, lane, message });
-            (lane, self.output.len() as u64)
-        };
-        (0..LANES).map(take).collect()
+    /// When an input was stored.
+    pub(crate) fn stored_at_ns(&self, sequence: u64) -> Option<i64> {
+        Some(self.input.get(usize::try_from(sequence).ok()?.checked_sub(1)?)?.stored_at_ns)
     }
 
-    /// Stores a batch if the fence of every lane in it is still its writer's: the last sequence, or a refusal.
-    pub(crate) fn commit(&mut self, batch: Batch) -> Result<u64, Fenced> {
-        let lanes: BTreeSet<u16> = batch.messages.iter().map(|(lane, _)| *lane).collect();
-        if lanes.iter().any(|lane| batch.fences.get(lane).copied() != self.fence(*lane)) {
-            self.refused_batches += 1;
-            return Err(Fenced);
+    /// Stores what arrives, whole or not at all: the last sequence, or a refusal.
+    pub(crate) fn store(&mut self, sent: Sent) -> Result<u64, Refused> {
+        let (owner, messages): (u32, Vec<(u16, Option<u64>, Message)>) = match sent {
+            Sent::Batch { owner, messages } => {
+                let lanes: BTreeSet<u16> = messages.iter().map(|outgoing| outgoing.lane).collect();
+                let guarded: BTreeSet<u16> =
+                    messages.iter().filter(|outgoing| outgoing.fence.is_some()).map(|outgoing| outgoing.lane).collect();
+                assert_eq!(lanes, guarded, "every lane of a batch is guarded");
+                (
+                    owner,
+                    messages.into_iter().map(|outgoing| (outgoing.lane, outgoing.fence, outgoing.message)).collect(),
+                )
+            }
+            Sent::Fences { owner, fences } => {
+                (owner, fences.into_iter().map(|fence| (fence.partition, fence.expects, fence.message)).collect())
+            }
+        };
+        let is_expected = |(lane, expects, _): &(u16, Option<u64>, Message)| {
+            expects.is_none_or(|expects| expects == self.fence(*lane))
+        };
+        if !messages.iter().all(is_expected) {
+            return Err(Refused);
         }
-        let owner = batch.owner;
-        self.output.extend(batch.messages.into_iter().map(|(lane, message)| Stored { owner, lane, message }));
+        self.output.extend(messages.into_iter().map(|(lane, _, message)| Stored { owner, lane, message }));
         Ok(self.last_sequence())
     }
 
-    fn fence(&self, lane: u16) -> Option<u64> {
-        let last = self.output.iter().rposition(|stored| stored.message.address == Address::Fence(lane))?;
-        Some(last as u64 + 1)
+    /// The sequence of a lane's last fence; 0 for none.
+    fn fence(&self, lane: u16) -> u64 {
+        let last = self.output.iter().rposition(|stored| stored.message.address == Address::Fence(lane));
+        last.map_or(0, |last| last as u64 + 1)
     }
 
-    /// What a reader of states and marks gets: everything behind the store's position or, for an empty store, the last of each
-    /// subject.
-    fn unread(&self, position: Option<Position>) -> Vec<(u64, &Stored)> {
-        let all = (1..).zip(&self.output);
-        match position {
-            Some(position) => all.filter(|(sequence, _)| *sequence > position.sequence).collect(),
+    /// The last fences of these lanes.
+    pub(crate) fn fences(&self, lanes: &[u16]) -> BTreeMap<u16, FenceFacts> {
+        let facts = |&lane: &u16| {
+            let sequence = self.fence(lane);
+            let stored = &self.output[sequence.checked_sub(1)? as usize];
+            let Fence { owner, .. } = serde_json::from_slice(&stored.message.body).unwrap();
+            Some((lane, FenceFacts { sequence, owner }))
+        };
+        lanes.iter().filter_map(facts).collect()
+    }
+
+    /// What a reader of the output stream gets first: behind `after`, or the last of each subject; and how far that reaches.
+    pub(crate) fn read(&self, after: Option<u64>, up_to: u64) -> (Vec<OutputMessage>, u64) {
+        let all = (1..).zip(&self.output).filter(|(_, stored)| is_read(&stored.message.address));
+        let mut unread: Vec<(u64, &Stored)> = match after {
+            Some(after) => all.filter(|(sequence, _)| *sequence > after).collect(),
             None => {
                 let last: BTreeMap<String, (u64, &Stored)> =
                     all.map(|next| (format!("{:?}", next.1.message.address), next)).collect();
-                let mut last: Vec<_> = last.into_values().collect();
-                last.sort_by_key(|(sequence, _)| *sequence);
-                last
+                last.into_values().collect()
             }
-        }
+        };
+        unread.sort_by_key(|(sequence, _)| *sequence);
+        let end = unread.iter().position(|(sequence, _)| *sequence >= up_to).expect("it can be reached");
+        unread.truncate(end + 1);
+        let message = |&(sequence, stored): &(u64, &Stored)| {
+            let kind = match stored.message.address {
+                Address::State(_) => OutputKind::State,
+                Address::Mark(lane) => OutputKind::Mark(lane),
+                Address::Incident(_) => OutputKind::Incident,
+                Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Fence(_) => OutputKind::Other,
+            };
+            OutputMessage { sequence, kind, body: stored.message.body.clone().into() }
+        };
+        (unread.iter().map(message).collect(), unread[end].0)
     }
+}
 
-    /// The rule of `nats::replica`, without NATS. Stops early after `chunks_max` chunks, as a crash would.
-    pub(crate) fn catch_up(&self, store: &MemoryStore, policy: &Policy, chunks_max: usize) {
-        let unread = self.unread(store.position().unwrap());
-        for chunk in unread.chunks(5).take(chunks_max) {
-            let mut changes = Changes::default();
-            for (sequence, stored) in chunk {
-                match stored.message.address {
-                    Address::State(_) => {
-                        changes.puts.push(Put::of_state_message(&stored.message.body, policy).unwrap());
-                    }
-                    Address::Mark(lane) => changes.marks.push((lane, mark(stored))),
-                    Address::Incident(_) => changes.incidents.push(incident(stored)),
-                    Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Fence(_) => {}
-                }
-                changes.position = Some(Position { stream_created_ns: OUTPUT_CREATED_NS, sequence: *sequence });
-            }
-            store.apply(&changes).unwrap();
-        }
-    }
+fn is_read(address: &Address) -> bool {
+    !matches!(address, Address::Notice(..) | Address::Job(..) | Address::Refused(_))
 }
 
 /// The incident a message tells of.

@@ -1,6 +1,6 @@
 //! A bank refuses everybody: one notice to operations, prompts that wait, and what a restart in the middle changes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use relink::contract::{Address, IncidentBody, IncidentNews, JobName, NoticeName, Record};
 use relink::engine::{Delivery, Engine, Plan};
@@ -88,7 +88,7 @@ impl Relink {
 }
 
 fn engine(store: MemoryStore, policy: &Policy) -> Engine<MemoryStore> {
-    Engine::new(store, policy.clone(), INPUT_CREATED_NS, &BTreeMap::new()).unwrap()
+    Engine::new(store, policy.clone(), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap()
 }
 
 fn at(millis: i64) -> Timestamp {

@@ -2,7 +2,7 @@
 //!
 //! The dead letters keep a message whole on purpose; what is said *about* it does not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
@@ -105,7 +105,7 @@ fn no_secret_gets_into_a_message_a_record_or_a_log() {
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
     let store = MemoryStore::default();
     tracing::subscriber::with_default(subscriber.finish(), || {
-        let mut engine = Engine::new(store.clone(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap();
+        let mut engine = Engine::new(store.clone(), policy(true), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
         for (sequence, (kind, body)) in (1..).zip(planted()) {
             let mut planted = delivery(kind, LINK, body.clone());
             planted.sequence = sequence;
@@ -136,7 +136,7 @@ fn no_secret_gets_into_a_message_a_record_or_a_log() {
 #[test]
 fn the_planted_bodies_move_the_link() {
     // Else the test above would prove nothing.
-    let mut engine = Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap();
+    let mut engine = Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
     let all = planted().into_iter().zip(1..).map(|((kind, body), sequence)| {
         let mut delivery = delivery(kind, LINK, body);
         delivery.sequence = sequence;

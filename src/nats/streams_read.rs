@@ -1,0 +1,177 @@
+//! What the node asks about the two streams, asked of the server: identities, fences, what is stored where, and the output stream itself.
+//!
+//! It only ever reads, and decides nothing: what the answers mean is the node's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use futures::stream::{StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
+
+use super::stream::extent;
+use super::subject::{OutputSubject, Subjects};
+use crate::contract::Fence;
+use crate::node::{FenceFacts, Input, OutputKind, OutputMessage, RequestId, StreamFacts};
+
+/// How many messages of the output stream are handed over at once.
+const CHUNK_MESSAGES: usize = 1_000;
+
+/// How many fences are asked for at once.
+const FENCES_AT_ONCE: usize = 16;
+
+/// How long to wait for the first message behind a time: the server knows it at once, or there is none.
+const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(2);
+
+/// The two streams of an environment.
+#[derive(Clone, Debug)]
+pub(super) struct Streams {
+    pub(super) context: jetstream::Context,
+    pub(super) subjects: Subjects,
+    /// The output stream's `max_msg_size` as it was last read, in bytes.
+    message_bytes_max: Arc<AtomicUsize>,
+}
+
+impl Streams {
+    pub(super) fn new(context: jetstream::Context, subjects: Subjects) -> Self {
+        Self { context, subjects, message_bytes_max: Arc::new(AtomicUsize::new(usize::MAX)) }
+    }
+
+    /// The most bytes that a message of the output stream may have, as far as that is known.
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// The output stream's identity and how far it reaches; its `max_msg_size` is remembered.
+    ///
+    /// # Errors
+    /// What the server said, if it could not be asked; the same for all of these.
+    pub(super) async fn output_facts(&self) -> Result<StreamFacts, String> {
+        let name = self.subjects.output_stream();
+        let stream = self.stream(&name).await?;
+        // -1 is no limit, and 0 is what a server makes -1 of.
+        let max = usize::try_from(stream.cached_info().config.max_message_size).ok().filter(|max| *max > 0);
+        self.message_bytes_max.store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.facts(&name).await
+    }
+
+    /// A stream's identity and how far it reaches.
+    pub(super) async fn facts(&self, stream: &str) -> Result<StreamFacts, String> {
+        let extent = extent(&self.context, stream).await.map_err(|error| error.to_string())?;
+        let created_ns = i64::try_from(extent.identity.created_ns)
+            .map_err(|_| format!("the creation time of stream {stream} is out of range"))?;
+        Ok(StreamFacts { created_ns, last_sequence: extent.last_sequence })
+    }
+
+    /// The last fence of each of these partitions.
+    pub(super) async fn fences(&self, partitions: Vec<u16>) -> Result<BTreeMap<u16, FenceFacts>, String> {
+        let output = self.stream(&self.subjects.output_stream()).await?;
+        let fence = async |partition: u16| {
+            let subject = self.subjects.fence(partition);
+            let failed = |error: &dyn std::fmt::Display| format!("cannot read {subject}: {error}");
+            match output.get_last_raw_message_by_subject(&subject).await {
+                Ok(last) => {
+                    let Fence { owner, .. } = serde_json::from_slice(&last.payload).map_err(|error| failed(&error))?;
+                    Ok(Some((partition, FenceFacts { sequence: last.sequence, owner })))
+                }
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(failed(&error)),
+            }
+        };
+        let fences = futures::stream::iter(partitions).map(fence).buffered(FENCES_AT_ONCE);
+        fences.try_filter_map(async |fence| Ok(fence)).try_collect().await
+    }
+
+    /// When a message of the input stream was stored; none if it is no longer there.
+    pub(super) async fn look_up_input(&self, sequence: u64) -> Result<Option<i64>, String> {
+        let failed =
+            |error: &dyn std::fmt::Display| format!("cannot read message {sequence} of the input stream: {error}");
+        let input = self.stream(&self.subjects.input_stream()).await?;
+        match input.get_raw_message(sequence).await {
+            Ok(message) => {
+                let at = i64::try_from(message.time.unix_timestamp_nanos());
+                at.map(Some).map_err(|_| failed(&"its time is out of range"))
+            }
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// The first message of the input stream that was stored after a time.
+    pub(super) async fn find_input(&self, after_ns: i64) -> Result<Option<u64>, String> {
+        let start_time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(after_ns) + 1)
+            .map_err(|error| error.to_string())?;
+        let config = pull::OrderedConfig {
+            deliver_policy: DeliverPolicy::ByStartTime { start_time },
+            headers_only: true,
+            ..pull::OrderedConfig::default()
+        };
+        let input = self.stream(&self.subjects.input_stream()).await?;
+        let consumer = input.create_consumer(config).await.map_err(|error| error.to_string())?;
+        let mut messages = consumer.messages().await.map_err(|error| error.to_string())?;
+        match tokio::time::timeout(FIRST_MESSAGE_WAIT, messages.next()).await {
+            Err(_) | Ok(None) => Ok(None),
+            Ok(Some(message)) => {
+                let message = message.map_err(|error| error.to_string())?;
+                Ok(Some(message.info().map_err(|error| error.to_string())?.stream_sequence))
+            }
+        }
+    }
+
+    /// Reads the output stream behind `after`, or the last message of each subject, and hands it over in pieces until it has come to
+    /// `up_to`.
+    pub(super) async fn read_output(
+        &self,
+        request: RequestId,
+        after: Option<u64>,
+        up_to: u64,
+        handed_over: &mpsc::Sender<Input>,
+    ) -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Display| format!("cannot read the output stream: {error}");
+        let subjects = &self.subjects;
+        let deliver_policy = match after {
+            Some(after) => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
+            None => DeliverPolicy::LastPerSubject,
+        };
+        // Fences are among the subjects so that the last one itself arrives and ends the reading.
+        let config = pull::OrderedConfig {
+            filter_subjects: vec![
+                subjects.state_wildcard(),
+                subjects.incident_wildcard(),
+                subjects.mark_wildcard(),
+                subjects.fence_wildcard(),
+            ],
+            deliver_policy,
+            ..pull::OrderedConfig::default()
+        };
+        let output = self.stream(&subjects.output_stream()).await?;
+        let consumer = output.create_consumer(config).await.map_err(|error| failed(&error))?;
+        let mut arriving = consumer.messages().await.map_err(|error| failed(&error))?;
+        let (mut messages, mut reached) = (Vec::new(), 0);
+        while reached < up_to {
+            let message = arriving.next().await.ok_or_else(|| failed(&"it ended"))?.map_err(|error| failed(&error))?;
+            reached = message.info().map_err(|error| failed(&error))?.stream_sequence;
+            let kind = match subjects.parse_output(&message.subject) {
+                Some(OutputSubject::State { .. }) => OutputKind::State,
+                Some(OutputSubject::Mark { partition }) => OutputKind::Mark(partition),
+                Some(OutputSubject::Incident { .. }) => OutputKind::Incident,
+                Some(_) | None => OutputKind::Other,
+            };
+            messages.push(OutputMessage { sequence: reached, kind, body: message.message.payload });
+            if messages.len() >= CHUNK_MESSAGES || reached >= up_to {
+                let input = Input::OutputRead { request, messages: std::mem::take(&mut messages), reached };
+                // A closed channel means that the node has ended.
+                let _ = handed_over.send(input).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn stream(&self, name: &str) -> Result<jetstream::stream::Stream, String> {
+        self.context.get_stream(name).await.map_err(|error| format!("stream {name}: {error}"))
+    }
+}
