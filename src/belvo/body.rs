@@ -8,15 +8,10 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::informs::{self, Told};
+use crate::contract::limits::{RESOURCE_BYTES_MAX, RESOURCES_MAX, TEXT_BYTES_MAX};
 use crate::link::{AccessMode, Consent, Due, LinkId, Timestamp};
 
 pub mod webhook;
-
-/// The longest text taken over into the record of a link, in bytes. Belvo's own are far below; a longer one is not believed.
-const TEXT_LENGTH_MAX: usize = 512;
-
-/// How many resources are believed of one link. Belvo has some twenty.
-const RESOURCES_MAX: usize = 64;
 
 /// The link resource ("API reference: links").
 #[derive(Clone)]
@@ -48,7 +43,8 @@ impl LinkResource {
             _unknown => None,
         });
         let listed = body.get("fetch_resources").and_then(Value::as_array).into_iter().flatten().take(RESOURCES_MAX);
-        let mut fetch_resources: Vec<String> = listed.filter_map(plain).map(|name| name.to_ascii_uppercase()).collect();
+        let names = listed.filter_map(plain).filter(|name| name.len() <= RESOURCE_BYTES_MAX);
+        let mut fetch_resources: Vec<String> = names.map(|name| name.to_ascii_uppercase()).collect();
         fetch_resources.sort_unstable();
         fetch_resources.dedup();
         Self {
@@ -131,7 +127,7 @@ pub(super) fn plain(value: &Value) -> Option<String> {
         Value::Number(number) => number.to_string(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
-    (!text.is_empty() && text.len() <= TEXT_LENGTH_MAX).then_some(text)
+    (!text.is_empty() && text.len() <= TEXT_BYTES_MAX).then_some(text)
 }
 
 /// A text as [`text`] takes one over.

@@ -12,10 +12,8 @@ use serde_json::{Map, Value};
 use super::body::plain;
 use super::body::webhook::{data_of, envelope};
 use crate::contract::InputKind;
+use crate::contract::limits::EXTERNAL_ID_BYTES_MAX;
 use crate::link::Timestamp;
-
-/// The longest `external_id` that is kept, in bytes. Belvo names no limit; it is in each message about the link.
-const EXTERNAL_ID_BYTES_MAX: usize = 4096;
 
 /// `2021-01-01T00:00:00Z`. The first consents of Open Finance Brazil were given in August of that year.
 const CONSENTS_BEGIN: Timestamp = Timestamp::from_millis(1_609_459_200_000);

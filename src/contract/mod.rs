@@ -13,6 +13,7 @@
 
 mod incident;
 pub mod input;
+pub mod limits;
 mod notice;
 mod output;
 mod record;

@@ -245,10 +245,13 @@ impl<S: Store> Engine<S> {
                 return Ok(());
             }
         };
+        let (message_id, too_long) = delivery.message_id();
+        let mut unread = unread;
+        unread.extend(too_long.then_some("ce-id"));
         let origin = Origin {
             kind: OriginKind::from(kind),
             input_sequence: Some(delivery.sequence),
-            message_id: delivery.header("ce-id").map(str::to_owned),
+            message_id,
             heard_at: At(received_at),
             unread: unread.iter().map(|&field| field.to_owned()).collect(),
         };

@@ -196,6 +196,12 @@ pub enum StoreError {
     /// A record is damaged, or of a newer relink.
     #[error(transparent)]
     Record(#[from] BadRecord),
+    /// Another process has the store open.
+    #[error("{} is in use by another relink; stop it, or set another data directory", directory.display())]
+    InUse {
+        /// The store's directory.
+        directory: PathBuf,
+    },
     /// The whole store is of a newer relink.
     #[error("the store has format {found}, written by a newer relink (this one reads {known}); upgrade this node")]
     FutureFormat {

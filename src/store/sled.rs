@@ -8,13 +8,14 @@
 //! - Some damaged images panic on open: caught. A directory that cannot be opened is set aside, never deleted.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::format::{
-    self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, INCIDENT_PREFIX, MARK_PREFIX, POSITION_KEY, StoredLink,
+    self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, FORMAT_WITH_IDS_AS_SENT, INCIDENT_PREFIX, MARK_PREFIX, POSITION_KEY,
+    StoredLink,
 };
 use super::tree::{collect_page, decode_incident, decode_mark, edits_of, page_start};
 use super::{Changes, Page, Position, Query, Store, StoreError};
@@ -51,13 +52,7 @@ impl SledStore {
     pub fn open(directory: &Path, cache_bytes: u64) -> Result<Opened, StoreError> {
         let problem = match Self::open_unlocked(directory, cache_bytes) {
             Ok(store) => return Ok(Opened { store, quarantined: None }),
-            Err(error @ StoreError::FutureFormat { .. }) => return Err(error),
-            Err(error) if is_locked(&error) => {
-                let directory = directory.display();
-                return Err(StoreError::Disk(format!(
-                    "{directory} is in use by another relink; stop it, or set another data directory"
-                )));
-            }
+            Err(error @ (StoreError::FutureFormat { .. } | StoreError::InUse { .. })) => return Err(error),
             Err(error) => error.to_string(),
         };
         let aside = Self::set_aside(directory)?;
@@ -67,13 +62,19 @@ impl SledStore {
 
     /// Opens it once nobody holds it: sled's threads give a store that was dropped back some moments later.
     fn open_unlocked(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let mut has_failed = false;
         for _ in 0..LOCK_TRIES {
-            match Self::try_open(directory, cache_bytes) {
-                Err(error) if is_locked(&error) => std::thread::sleep(LOCK_PAUSE),
-                opened => return opened,
+            if !is_held(directory) {
+                match Self::try_open(directory, cache_bytes) {
+                    Ok(store) => return Ok(store),
+                    // Whoever held it between the two looks may be gone again: damage is there the second time, too.
+                    Err(error) if has_failed && !is_held(directory) => return Err(error),
+                    Err(_first) => has_failed = true,
+                }
             }
+            std::thread::sleep(LOCK_PAUSE);
         }
-        Self::try_open(directory, cache_bytes)
+        Err(StoreError::InUse { directory: directory.to_owned() })
     }
 
     /// Moves a store's directory out of the way. The store must not be open.
@@ -113,11 +114,17 @@ impl SledStore {
             Some(value) => {
                 let found = <[u8; 2]>::try_from(&value[..]).map(u16::from_be_bytes);
                 let found = found.map_err(|_| format::corrupt(FORMAT_KEY, "not a format version"))?;
-                if found > FORMAT {
-                    return Err(StoreError::FutureFormat { found, known: FORMAT });
+                match found {
+                    FORMAT => {}
+                    FORMAT_WITH_IDS_AS_SENT => {
+                        catch_unwind(AssertUnwindSafe(|| store.check_ids()))
+                            .map_err(|panic| StoreError::Disk(format!("sled panicked: {}", panic_text(&*panic))))??;
+                        store.db.insert(FORMAT_KEY, &FORMAT.to_be_bytes())?;
+                        store.checkpoint()?;
+                    }
+                    newer if newer > FORMAT => return Err(StoreError::FutureFormat { found, known: FORMAT }),
+                    _unknown => return Err(format::corrupt(FORMAT_KEY, "a format version that never was")),
                 }
-                catch_unwind(AssertUnwindSafe(|| store.check_ids()))
-                    .map_err(|panic| StoreError::Disk(format!("sled panicked: {}", panic_text(&*panic))))??;
             }
         }
         Ok(store)
@@ -239,9 +246,12 @@ impl From<sled::Error> for StoreError {
     }
 }
 
-/// Whether another process has the database open: sled then reports that it could not take the lock on the file.
-fn is_locked(error: &StoreError) -> bool {
-    matches!(error, StoreError::Disk(text) if text.contains("could not acquire lock"))
+/// Whether somebody has the database open. sled holds the operating system's lock on its file as long as it is open (flock
+/// on Unix, LockFileEx on Windows), and reports a lock that it did not get as an error without a kind; so this asks the
+/// operating system itself.
+fn is_held(directory: &Path) -> bool {
+    let file = File::options().read(true).write(true).open(directory.join("db"));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
