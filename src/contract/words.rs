@@ -360,6 +360,8 @@ pub enum DeadReason {
     Panicked,
     /// What follows from it does not fit a message: NATS refuses the commit, also of this message alone.
     TooLarge,
+    /// relink's own record of the link cannot be read: it is damaged. To be replayed once the store has been rebuilt.
+    UnreadableRecord,
 }
 
 impl DeadReason {
@@ -373,6 +375,7 @@ impl DeadReason {
             Self::UnknownCode => "unknown_code",
             Self::Panicked => "panicked",
             Self::TooLarge => "too_large",
+            Self::UnreadableRecord => "unreadable_record",
         }
     }
 }

@@ -256,11 +256,21 @@ impl<S: Store> Engine<S> {
             unread: unread.iter().map(|&field| field.to_owned()).collect(),
         };
         plan.unread.extend(unread.into_iter().map(|field| (link.clone(), field)));
+        let held = match self.load(&link) {
+            Ok(held) => held,
+            Err(error) if error.is_of_one_record() => {
+                let detail = "what relink knows of the link cannot be read".to_owned();
+                Self::bury(delivery, DeadReason::UnreadableRecord, detail, plan);
+                plan.links_unreadable.push(link);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let known = held.map_or_else(|| Link::unheard_of(link, received_at), |held| held.link);
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
-                let held = self.load(&link)?.map(|held| held.link);
-                let link = held.unwrap_or_else(|| Link::unheard_of(link, received_at));
+                let link = known;
                 if kind == InputKind::Widget && link.profile.institution.is_some() {
                     // A widget's `institution` comes from the user's device: it fills a gap and corrects nothing.
                     input.profile.institution = None;
@@ -290,11 +300,11 @@ impl<S: Store> Engine<S> {
             Meaning::NotAboutTheLink { class, code } => {
                 plan.tally.add(word, "not_about_the_link");
                 let detail = format!("{code}: {}", class.as_str());
-                self.plan_remark(&link, delivery, "not_about_the_link", detail, origin, plan)?;
+                Self::plan_remark(&known, delivery, "not_about_the_link", detail, origin, plan);
             }
             Meaning::Unknown { what } => {
                 let detail = format!("{what}; kept whole in the dead letters");
-                self.plan_remark(&link, delivery, "unknown", detail, origin, plan)?;
+                Self::plan_remark(&known, delivery, "unknown", detail, origin, plan);
                 Self::bury(delivery, DeadReason::UnknownCode, what, plan);
             }
         }
@@ -302,17 +312,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// A message that is no event for the link is still part of its story.
-    fn plan_remark(
-        &self,
-        link: &LinkId,
-        delivery: &Delivery,
-        reason: &str,
-        detail: String,
-        origin: Origin,
-        plan: &mut Plan,
-    ) -> Result<(), StoreError> {
-        let link =
-            self.load(link)?.map_or_else(|| Link::unheard_of(link.clone(), delivery.stored_at()), |held| held.link);
+    fn plan_remark(link: &Link, delivery: &Delivery, reason: &str, detail: String, origin: Origin, plan: &mut Plan) {
         let body = RefusedBody {
             link_id: link.id.to_string(),
             event: None,
@@ -321,8 +321,7 @@ impl<S: Store> Engine<S> {
             state: (link.version > 0).then(|| link.state.name().into()),
             origin,
         };
-        plan.refuse(delivery.lane, delivery.sequence, &link, body);
-        Ok(())
+        plan.refuse(delivery.lane, delivery.sequence, link, body);
     }
 
     fn bury(delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {

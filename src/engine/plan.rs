@@ -32,6 +32,8 @@ pub struct Plan {
     pub dead: Vec<Dead>,
     /// Fields of accepted or refused messages that could not be read, as paths; each with its link.
     pub unread: Vec<(LinkId, &'static str)>,
+    /// Links of which relink's own record cannot be read.
+    pub links_unreadable: Vec<LinkId>,
     /// Links whose timer panicked: a bug of ours.
     pub timers_panicked: Vec<LinkId>,
     /// What happened, for metrics.
@@ -115,6 +117,7 @@ impl Plan {
             && self.puts.is_empty()
             && self.receipts.is_empty()
             && self.timers_panicked.is_empty()
+            && self.links_unreadable.is_empty()
     }
 
     /// Takes the store's share out of the plan, once the batch is known to be stored.

@@ -60,6 +60,14 @@ pub(super) fn publish(note: Note) {
             };
             tracing::warn!(items_count, limit, "NATS refused a commit that is too large; the next ones are smaller");
         }
+        Note::LinkUnreadable { link } => {
+            metrics::counter!("relink_links_unreadable_total").increment(1);
+            tracing::error!(
+                link.id = %link,
+                "the record of a link cannot be read, and its inputs are set aside: stop relink, move the store's directory away, \
+                 start it again, then replay the dead letters"
+            );
+        }
         Note::TimerSetAside { of } => {
             metrics::counter!("relink_timers_set_aside_total").increment(1);
             tracing::error!(of, "a timer cannot be handled; it is left alone until the next start");

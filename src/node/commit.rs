@@ -77,6 +77,9 @@ impl<S: Store + Clone> Node<S> {
         if !counts.is_empty() {
             self.note(Note::Planned { counts });
         }
+        for link in plan.links_unreadable.drain(..) {
+            self.note(Note::LinkUnreadable { link });
+        }
         for link in plan.timers_panicked.drain(..) {
             self.note(Note::TimerSetAside { of: link.to_string() });
         }

@@ -184,7 +184,7 @@ pub enum End {
         /// How, for people.
         problem: String,
     },
-    /// A record is from a newer relink, or one of the store's is unreadable.
+    /// A record is from a newer relink.
     Record {
         /// What is wrong, for people.
         problem: String,
@@ -269,6 +269,12 @@ pub enum Note {
         items_count: usize,
         /// What it was too large for.
         limit: super::Limit,
+    },
+    /// relink's own record of a link cannot be read: what is delivered for the link is set aside, its timers are left alone, and all
+    /// other links go on.
+    LinkUnreadable {
+        /// Which.
+        link: LinkId,
     },
     /// A timer cannot be stored, however small its batch; it is left alone until the next start.
     TimerSetAside {

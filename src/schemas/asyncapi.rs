@@ -227,6 +227,7 @@ fn dead_reasons() -> String {
         DeadReason::UnknownCode,
         DeadReason::Panicked,
         DeadReason::TooLarge,
+        DeadReason::UnreadableRecord,
     ];
     reasons.map(|reason| format!("`{}`", reason.as_str())).join(", ")
 }

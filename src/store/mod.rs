@@ -211,3 +211,17 @@ pub enum StoreError {
         known: u16,
     },
 }
+
+impl StoreError {
+    /// Whether one record cannot be read, and all others can: it is damaged, or a bug wrote it. Such a record stops nothing but its
+    /// link. A record of a newer relink is another matter: nothing can be decided beside it.
+    pub const fn is_of_one_record(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::Record(BadRecord::NotARecord(_) | BadRecord::Impossible(_)) => true,
+            Self::Disk(_)
+            | Self::InUse { .. }
+            | Self::FutureFormat { .. }
+            | Self::Record(BadRecord::FutureVersion { .. }) => false,
+        }
+    }
+}

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use relink::contract::{Address, InputKind, NoticeName};
 use relink::engine::{Delivery, Engine, Plan};
-use relink::store::{MemoryStore, Store};
+use relink::link::StateName;
+use relink::store::{Changes, Head, MemoryStore, Put, Store};
 use serde_json::{Value, json};
 
 use crate::bus::INPUT_CREATED_NS;
@@ -252,4 +253,27 @@ fn a_message_on_nats_is_read_like_one_over_http() {
         let states = bodies(&plan, |address| matches!(address, Address::State(_)));
         assert_eq!(states[0]["state"], "token_required");
     }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_stops_nothing_but_its_link() {
+    let store = MemoryStore::default();
+    let head = Head { state: StateName::Invalid, lane: 0, version: 3, deadline: Some(START) };
+    let damaged = Put { id: "link-1".parse().unwrap(), head, record: b"{\"schema_version\":1,".to_vec() };
+    store.apply(&Changes { puts: vec![damaged], ..Changes::default() }).unwrap();
+    let mut engine = Engine::new(store, policy(true), INPUT_CREATED_NS, &BTreeMap::from([(0, 0)])).unwrap();
+    // Its timer is due, and so is what is delivered for it; another link's webhook comes behind.
+    let mut queue = VecDeque::from([1, 2].map(|link| {
+        let mut delivery = Said::Credentials.about(link, 1, START);
+        (delivery.lane, delivery.sequence) = (0, u64::from(link));
+        delivery
+    }));
+    let plan = engine.plan(&mut queue, START).unwrap();
+    assert_eq!(reasons(&plan), ["unreadable_record"]);
+    assert_eq!(plan.links_unreadable, ["link-1".parse().unwrap(), "link-1".parse().unwrap()]);
+    let stored: Vec<&str> = plan.puts.iter().map(|put| put.id.as_str()).collect();
+    assert_eq!((stored, plan.marks[&0].sequence), (vec!["link-2"], 2));
+    assert!(!plan.dead[0].detail.contains("schema_version"), "a reason quotes no record");
+    engine.settle(&plan);
+    assert!(engine.plan(&mut VecDeque::new(), START).unwrap().is_idle(), "it is told once, and not again at once");
 }
