@@ -1,4 +1,4 @@
-//! Losing trust in a link, and the outage while nobody mends it: the one prompt, doubts, news about the cause.
+//! Losing trust in a link, and the outage while nobody repairs it: the one prompt, suspicions, news about the cause.
 
 use super::draft::{Draft, Next};
 use super::refresh::with_arrival;
@@ -121,6 +121,13 @@ impl Draft<'_> {
 
     /// The user says that a link was repaired of which no outage is known: most likely the report of the outage is late.
     pub(super) fn claim_while_valid(&mut self, suspicion: Option<Suspicion>) -> Next {
+        // The callback of one success may come twice: the second says nothing new.
+        let verify_wait = self.policy.settings().verify_wait;
+        let is_fresh =
+            self.link.recovered_at.max(self.link.claimed_at).is_some_and(|at| self.now < at.after(verify_wait));
+        if is_fresh && suspicion.is_none() && self.widget_until().is_none() {
+            return Err(Refusal::AlreadyKnown);
+        }
         self.note_claim();
         if self.policy.can_verify() {
             self.ask_belvo();

@@ -154,6 +154,23 @@ fn a_success_that_overtakes_the_bad_news_begins_the_settle_window() {
 }
 
 #[test]
+fn the_second_callback_of_one_success_says_nothing_new() {
+    let mut scene = Scene::repaired();
+    scene.wait(SECOND);
+    assert_eq!(scene.tries(Event::UpdateClaimed), Err(Refusal::AlreadyKnown));
+    let mut scene = Scene::valid(true);
+    scene.wait(HOUR);
+    scene.hears(Event::UpdateClaimed);
+    scene.wait(SECOND);
+    assert_eq!(scene.tries(Event::UpdateClaimed), Err(Refusal::AlreadyKnown));
+    // Later it is another one, and begins a window of its own.
+    scene.wait(25 * MINUTE);
+    scene.hears(Event::UpdateClaimed);
+    scene.wait(25 * MINUTE);
+    assert_eq!(prompts(&scene.hears(rejected())), 0);
+}
+
+#[test]
 fn the_window_of_a_claim_ends() {
     let mut scene = Scene::valid(true);
     scene.wait(HOUR);
