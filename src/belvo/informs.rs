@@ -21,6 +21,9 @@ const CONSENTS_BEGIN: Timestamp = Timestamp::from_millis(1_609_459_200_000);
 /// No consent is given for longer. One without an end says so (`undefined_consent_expiration`).
 const CONSENT_LASTS_MAX: Duration = Duration::from_secs(36_525 * 24 * 3600);
 
+/// `2019-01-01T00:00:00Z`: Belvo was founded in that year, so it had no access to anything before.
+const BELVO_BEGINS: Timestamp = Timestamp::from_millis(1_546_300_800_000);
+
 /// How far Belvo's clock may be ahead of the NATS server's.
 const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -67,7 +70,7 @@ pub(super) fn due(value: Option<&Value>, received_at: Timestamp) -> Told<Timesta
 
 /// When Belvo last had access (`last_accessed_at`), which is not later than `received_at`.
 pub(super) fn access(value: Option<&Value>, received_at: Timestamp) -> Told<Timestamp> {
-    match time(value, Timestamp::default(), received_at.after(AHEAD_MAX)) {
+    match time(value, BELVO_BEGINS, received_at.after(AHEAD_MAX)) {
         Told::This(at) => Told::This(at.min(received_at)),
         unsaid @ (Told::Nothing | Told::Unread) => unsaid,
     }

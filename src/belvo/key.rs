@@ -78,7 +78,8 @@ pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody) -> Option
         .and(family)
         .and(code)
         .and(body.link.as_str())
-        .and(body.request_id.as_deref().unwrap_or_default());
+        .and(body.request_id.as_deref().unwrap_or_default())
+        .and(body.external_id.as_deref().unwrap_or_default());
     Some(parts.and_json(&body.data).key())
 }
 
@@ -131,13 +132,15 @@ mod tests {
         };
         assert_eq!(key(&first), key(&with("data", json!({"total": 2, "type": "yearly"}))));
         assert_eq!(key(&first), key(&with("request_id", json!("4363b08b51eb43509c745df5ac92a7f6"))));
-        assert_eq!(key(&first), key(&with("external_id", json!("x"))));
+        assert_eq!(key(&first), key(&with("process_type", json!("x"))));
         for (name, value) in [
             ("data", json!({"type": "monthly", "total": 2})),
             ("webhook_id", json!("b")),
             ("webhook_id", json!(null)),
             ("webhook_code", json!("x")),
             ("link_id", json!("m")),
+            // It may be the first message that says whose link it is.
+            ("external_id", json!("x")),
             ("request_id", json!(null)),
         ] {
             assert_ne!(key(&first), key(&with(name, value)), "{name}");

@@ -8,7 +8,7 @@ use super::body::webhook::WebhookBody;
 use super::body::{ConsentResource, LinkResource, believed};
 use super::call::Call;
 use super::error_body::ErrorItem;
-use super::informs;
+use super::informs::{self, Told};
 use super::key;
 use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};
@@ -173,7 +173,11 @@ pub(super) fn of_webhook(
         consent: (family == "CONSENT").then(|| {
             Box::new(Consent {
                 id: body.data_text("consent_id"),
-                due: informs::due(body.data.get("consent_due_date"), received_at).this().map_or(Due::Unknown, Due::At),
+                due: match informs::due(body.data.get("consent_due_date"), received_at) {
+                    Told::This(at) => Due::At(at),
+                    Told::Nothing => Due::Unknown,
+                    Told::Unread => Due::Unreadable,
+                },
                 institution_display_name: body.data_text("institution_display_name"),
                 institution_icon_logo: body.data_text("institution_icon_logo"),
                 ..Consent::default()
@@ -236,10 +240,14 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
         }
         Widget::Updated {} => Event::UpdateClaimed,
         Widget::Exit { .. } => Event::UpdateAbandoned,
-        Widget::Error { error: Some(error), .. } if ends_the_widget(error) => Event::UpdateAbandoned,
         Widget::Error { error, meta_data, .. } => {
-            let code = error.as_deref().or_else(|| meta_data.as_ref()?.get("error_code")?.as_str());
-            return Ok(Meaning::unrelated(Unrelated::InWidget, code.unwrap_or("error")));
+            let in_meta_data = || meta_data.as_ref()?.get("error_code")?.as_str();
+            let codes = [error.as_deref(), in_meta_data()];
+            if !codes.into_iter().flatten().any(ends_the_widget) {
+                let code = codes.into_iter().flatten().next().unwrap_or("error");
+                return Ok(Meaning::unrelated(Unrelated::InWidget, code));
+            }
+            Event::UpdateAbandoned
         }
         Widget::PageLoad {} => return Ok(Meaning::unrelated(Unrelated::InWidget, "page_load")),
         Widget::Warning { warning, .. } => {

@@ -157,6 +157,13 @@ const MESSAGES: &[(&str, u8, ErrorSays)] = &[
     ("not supported yet by belvo",      90, Refuses(Cause::Unsupported)),
     // "The user account is locked, user needs to contact the institution to unlock it"
     ("account is locked",               85, Refuses(Cause::AccountBlocked)),
+    // The same reason in other words: only the institution can help.
+    ("needs to contact the institution", 85, Refuses(Cause::AccountBlocked)),
+    ("account is blocked",              85, Refuses(Cause::AccountBlocked)),
+    ("account has been blocked",        85, Refuses(Cause::AccountBlocked)),
+    ("account has been locked",         85, Refuses(Cause::AccountBlocked)),
+    ("account locked",                  85, Refuses(Cause::AccountBlocked)),
+    ("account blocked",                 85, Refuses(Cause::AccountBlocked)),
     // "The user account access was forbidden by the institution"
     ("access was forbidden",            85, Refuses(Cause::AccountBlocked)),
     ("forbidden by the institution",    85, Refuses(Cause::AccountBlocked)),
@@ -311,7 +318,8 @@ fn translate_webhook(link: &LinkId, value: &Value, received_at: Timestamp) -> Re
     let row = WEBHOOKS.iter().find(|(row_family, row_code, _)| *row_family == family && *row_code == code);
     Ok(match row {
         Some((family, code, W::Breaks(cause))) if *family == "LINK" => {
-            meaning::of_webhook(W::Breaks(most_telling(*cause, &body.data)), family, code, &body, received_at)
+            let cause = most_telling(most_telling(*cause, &body.data), &body.beside_data);
+            meaning::of_webhook(W::Breaks(cause), family, code, &body, received_at)
         }
         Some((family, code, says)) => meaning::of_webhook(*says, family, code, &body, received_at),
         None => Meaning::unknown(&["webhook", family, code]),

@@ -69,6 +69,12 @@ fn clean(value: &mut Value, layer: usize) -> bool {
             }
             None => false,
         },
+        // A pair, as form data and headers are often written.
+        Value::Array(items) if matches!(&items[..], [Value::String(name), value] if is_session(name) && !value.is_null()) =>
+        {
+            items[1] = REMOVED.into();
+            true
+        }
         Value::Array(items) => items.iter_mut().fold(false, |found, item| clean(item, layer) | found),
         Value::Object(fields) => clean_fields(fields, layer),
     }
@@ -78,6 +84,15 @@ fn clean_fields(fields: &mut Map<String, Value>, layer: usize) -> bool {
     let before = fields.len();
     fields.retain(|name, _| !is_token_data(name));
     let mut found = fields.len() < before;
+    // `{"name": "session", "value": …}`
+    let names_session = ["name", "key", "field"].iter().any(|key| {
+        let name = fields.get(*key).and_then(Value::as_str);
+        name.is_some_and(|name| is_session(name) || is_key(name))
+    });
+    if let Some(value) = fields.get_mut("value").filter(|value| names_session && !value.is_null()) {
+        *value = REMOVED.into();
+        found = true;
+    }
     for (name, value) in fields.iter_mut() {
         if is_session(name) || is_key(name) {
             // A name that is there twice has the last value here and both in the bytes, so that a null is a find too.
@@ -161,6 +176,12 @@ fn in_words(text: &str) -> Option<String> {
         let gap = behind.find(|c: char| !(c.is_whitespace() || "\"'\\:=>{[".contains(c))).unwrap_or(behind.len());
         let between = &behind[..gap];
         if gap > GAP_MAX || !between.contains([':', '=']) {
+            if let Some((start, end)) = hex_run(behind) {
+                found = true;
+                cleaned.push_str(&behind[..start]);
+                cleaned.push_str(REMOVED);
+                rest = &behind[end..];
+            }
             continue;
         }
         if between.contains(['{', '[']) {
@@ -168,7 +189,19 @@ fn in_words(text: &str) -> Option<String> {
         }
         let is_end = |c: char| c.is_whitespace() || "\"'\\,;&<>)}]".contains(c);
         let end = behind[gap..].find(is_end).map_or(behind.len(), |length| gap + length);
-        if end - gap >= SESSION_LENGTH_MIN && behind[gap..end].contains(|c: char| c.is_ascii_digit()) {
+        // In quotes it is a value, whatever it looks like; in a sentence it must look like a session.
+        let is_quoted = between.trim_end().ends_with(['"', '\'']) && between.contains([':', '=']) && end > gap;
+        let is_null = matches!(&behind[gap..end], "null" | "None" | REMOVED);
+        let looks_like_one = end - gap >= SESSION_LENGTH_MIN && behind[gap..end].contains(|c: char| c.is_ascii_digit());
+        if !is_null && !is_quoted && !looks_like_one {
+            // Escaped, percent-encoded or in a form of its own: a session of Belvo's is 32 hexadecimal digits.
+            if let Some((start, end)) = hex_run(behind) {
+                found = true;
+                cleaned.push_str(&behind[..start]);
+                cleaned.push_str(REMOVED);
+                rest = &behind[end..];
+            }
+        } else if !is_null {
             found = true;
             cleaned.push_str(between);
             cleaned.push_str(REMOVED);
@@ -176,6 +209,23 @@ fn in_words(text: &str) -> Option<String> {
         }
     }
     found.then(|| cleaned + rest)
+}
+
+/// The first run of hexadecimal digits near the beginning of a text that is as long as an id of Belvo's.
+fn hex_run(text: &str) -> Option<(usize, usize)> {
+    const NEAR: usize = 96;
+    const DIGITS_MIN: usize = 24;
+    let mut start = None;
+    for (at, letter) in text.char_indices().chain([(text.len(), ' ')]) {
+        match (start, letter.is_ascii_hexdigit()) {
+            (None, true) if at > NEAR => return None,
+            (None, true) => start = Some(at),
+            (Some(from), false) if at - from >= DIGITS_MIN => return Some((from, at)),
+            (_, false) => start = None,
+            (Some(_), true) => {}
+        }
+    }
+    None
 }
 
 /// Where the next word starts and ends: what a name may be made of.
@@ -251,6 +301,24 @@ mod tests {
             assert!(!cleaned.contains(&SESSION[..8]) && !cleaned.contains(TOKEN_DATA), "{text}\n{cleaned}");
         }
         assert_eq!(cleaned(&format!("PATCH ?session={SESSION}&link=x")), "PATCH ?session=removed&link=x");
+        for text in [
+            json!({"form": [["session", SESSION]]}).to_string(),
+            json!({"form": [{"name": "session", "value": SESSION}]}).to_string(),
+            "[{'code': 'token_required', 'session': 'anything at all', 'link': None}]".to_owned(),
+            "[ { code: 'token_required', session: 'secret' } ]".to_owned(),
+            "[{\"code\":\"token_required\",\"session\":\"cutoff\",\"li".to_owned(),
+            format!("&quot;session&quot;: &quot;{SESSION}&quot;"),
+            format!("%22session%22%3A%20%22{SESSION}%22"),
+            format!("<session>{SESSION}</session>"),
+            format!("[session] => {SESSION}"),
+            format!("s:7:\"session\";s:32:\"{SESSION}\";"),
+            format!("('session', '{SESSION}')"),
+            format!("the MFA session {SESSION} is open"),
+        ] {
+            let cleaned = cleaned(&text);
+            let secrets = [SESSION, "anything", "'secret'", "cutoff"];
+            assert!(!secrets.iter().any(|secret| cleaned.contains(secret)), "{text}\n{cleaned}");
+        }
         assert_eq!(cleaned(&format!("MFASession = {SESSION};")), "MFASession = removed;");
         assert_eq!(cleaned(&format!("session = {{\"id\": \"{SESSION}\"}}")), "session = {\"removed");
         assert_eq!(

@@ -174,7 +174,11 @@ impl Draft<'_> {
             }
             Some(_) | None => breakage,
         };
-        Ok(self.open(&breakage))
+        let mut state = self.open(&breakage);
+        if let Some(episode) = state.episode_mut() {
+            episode.observed_at = Some(seen.observed_at);
+        }
+        Ok(state)
     }
 
     fn reassure(&mut self, suspicion: Option<Suspicion>, seen: &Observation) -> Next {
@@ -224,7 +228,7 @@ impl Draft<'_> {
 
     /// Belvo's status says that the link works, which not every outage believes.
     fn observe_working(&mut self, episode: Episode, seen: &Observation) -> Next {
-        if seen.observed_at < episode.opened_at {
+        if seen.observed_at < episode.observed_at.unwrap_or(episode.opened_at) {
             Err(Refusal::Stale)
         } else if episode.is_ended_by(seen) {
             Ok(self.recover(&episode, Proof::Observed, Some(seen)))
@@ -238,7 +242,7 @@ impl Draft<'_> {
     /// Belvo's status says that the link is broken: data that came before was late, and a prompt that waited for this
     /// answer is due.
     fn observe_still_broken(&mut self, before: Episode, seen: &Observation, observed: Cause) -> Next {
-        if seen.observed_at < self.link.since {
+        if seen.observed_at < before.observed_at.unwrap_or(self.link.since) {
             return Err(Refusal::Stale);
         }
         let answers = self.take_answer(seen.observed_at);
@@ -246,6 +250,7 @@ impl Draft<'_> {
         // Belvo's status is coarser than the known cause: it only overrules a cause that it contradicts.
         if observed.wants_token() != before.cause.wants_token() {
             episode.take_in(&Breakage::of(observed), self.now);
+            episode.observed_at = Some(seen.observed_at);
         }
         self.end_waiting_by_answer(&mut episode, seen.observed_at);
         if answers || episode != before { Ok(State::broken(episode)) } else { Err(Refusal::AlreadyKnown) }
@@ -313,6 +318,7 @@ impl Episode {
     pub(super) fn take_in(&mut self, breakage: &Breakage, now: Timestamp) {
         // The answer to the user's own attempt is news of a login that the institution has just judged.
         self.cause = if breakage.during_update { breakage.cause } else { self.cause.refined_by(breakage.cause) };
+        self.observed_at = None;
         self.session = if self.cause.wants_token() { breakage.session.or(self.session) } else { None };
         if self.cause.wants_token() {
             // That a token is wanted Belvo's status says at once.

@@ -4,8 +4,8 @@
 //! Each notes effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{
-    DedupKey, EFFECTS_MAX, Effect, Episode, Input, Link, Notice, Policy, Profile, Prompt, RECENT_KEYS_MAX, Refusal,
-    Seen, State, Step, Timestamp,
+    DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, Notice, Policy, Profile, Prompt, RECENT_KEYS_MAX,
+    Refusal, Seen, State, Step, Timestamp,
 };
 
 /// A link being changed by one event. Thrown away whole if the event is refused.
@@ -18,6 +18,8 @@ pub(super) struct Draft<'a> {
     pub(super) incident: bool,
     /// The message names another end of the consent than was known.
     pub(super) consent_moved: bool,
+    /// The message names an end of the consent that cannot be a date.
+    pub(super) due_is_unreadable: bool,
 }
 
 /// What an arm answers: the state to go to.
@@ -27,7 +29,10 @@ impl<'a> Draft<'a> {
     pub(super) fn of(link: &Link, input: &Input, now: Timestamp, policy: &'a Policy) -> Self {
         let now = now.max(link.updated_at);
         let incident = input.incident;
-        Self { link: link.clone(), effects: Vec::new(), now, policy, incident, consent_moved: false }
+        let consent = input.profile.consent.as_ref();
+        let due_is_unreadable = consent.is_some_and(|consent| consent.due == Due::Unreadable);
+        let (link, effects) = (link.clone(), Vec::new());
+        Self { link, effects, now, policy, incident, consent_moved: false, due_is_unreadable }
     }
 
     pub(super) fn state(&self) -> State {

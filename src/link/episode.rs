@@ -13,6 +13,9 @@ pub struct Episode {
     pub session: Option<Session>,
     /// When it began.
     pub opened_at: Timestamp,
+    /// When the observation was read that the state of the link comes from; none if it comes from anything else. Observations
+    /// are ordered by when they were read, not by when they were received.
+    pub observed_at: Option<Timestamp>,
     /// When a login was last refused, as long as Belvo's status is not known to say so too.
     pub refused_at: Option<Timestamp>,
     /// What became of its one prompt.
@@ -59,6 +62,7 @@ impl Episode {
             cause,
             session: None,
             opened_at: now,
+            observed_at: None,
             refused_at: None,
             prompt,
             reminders_count: 0,

@@ -56,8 +56,10 @@ fn uuid_of(text: &str) -> Option<Uuid> {
         Some(_) | None => text,
     };
     let bare = bare.strip_prefix('{').and_then(|inside| inside.strip_suffix('}')).unwrap_or(bare);
-    // With and without dashes; a prefix or braces more than once are no spelling of anybody's.
-    [32, 36].contains(&bare.len()).then(|| Uuid::try_parse(bare).ok()).flatten()
+    // 32 hexadecimal digits are a UUID wherever its dashes are; a prefix or braces more than once are no spelling of anybody's.
+    let digits: String = bare.chars().filter(|letter| !matches!(letter, '-' | '_')).take(33).collect();
+    let is_uuid = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_uuid.then(|| Uuid::try_parse(&digits).ok()).flatten()
 }
 
 impl fmt::Display for LinkId {
@@ -115,16 +117,15 @@ mod tests {
         ] {
             assert_eq!(spelling.parse::<LinkId>().unwrap().as_str(), LINK, "{spelling:?}");
         }
+        for misplaced in ["16f68516-bcbc4cf7-b815-c500-d4204e28", "16f68516_bcbc_4cf7_b815_c500d4204e28"] {
+            assert_eq!(misplaced.parse::<LinkId>().unwrap().as_str(), LINK, "32 digits are a UUID");
+        }
         assert_eq!(" link_1 ".parse::<LinkId>().unwrap().as_str(), "link_1");
     }
 
     #[test]
     fn what_only_looks_like_a_uuid_is_as_it_is() {
-        for odd in [
-            "16f68516bcbc4cf7b815c500d4204e2",
-            "16f68516bcbc4cf7b815c500d4204e2g",
-            "16f68516-bcbc4cf7-b815-c500-d4204e28",
-        ] {
+        for odd in ["16f68516bcbc4cf7b815c500d4204e2", "16f68516bcbc4cf7b815c500d4204e2g"] {
             assert_eq!(odd.parse::<LinkId>().unwrap().as_str(), odd);
         }
         for odd in

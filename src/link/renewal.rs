@@ -10,7 +10,12 @@ use super::{
 
 impl Draft<'_> {
     /// Tells the user of a working link, once for each due date.
+    ///
+    /// A date such as `0001-01-01` stands for none: nobody is told to renew because of it, and Belvo is asked for the consent.
     pub(super) fn announce_consent_end(&mut self, state: State) -> Next {
+        if self.due_is_unreadable {
+            return self.ask_or(state, Refusal::AlreadyKnown);
+        }
         let due = self.link.consent_due();
         let muted = self.link.muted;
         let consent = self.link.profile.consent.get_or_insert_default();

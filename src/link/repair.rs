@@ -159,7 +159,9 @@ impl Draft<'_> {
         let claimed = phase.is_claimed() && episode.cause != Cause::ConsentEnded;
         let observed = match seen.status {
             Status::Unconfirmed => return Err(Refusal::CreationOnly),
-            Status::Valid if seen.observed_at < episode.opened_at => return Err(Refusal::Stale),
+            Status::Valid if seen.observed_at < episode.observed_at.unwrap_or(episode.opened_at) => {
+                return Err(Refusal::Stale);
+            }
             Status::Valid if claimed || episode.is_ended_by(seen) => {
                 return Ok(self.recover(&episode, Proof::Observed, Some(seen)));
             }

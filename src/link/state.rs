@@ -248,6 +248,16 @@ impl State {
         if episode.cause.wants_token() { Self::TokenRequired { episode } } else { Self::Invalid { episode } }
     }
 
+    /// The open episode, to be changed.
+    pub(super) const fn episode_mut(&mut self) -> Option<&mut Episode> {
+        match self {
+            Self::Invalid { episode } | Self::TokenRequired { episode } | Self::Updating { episode, .. } => {
+                Some(episode)
+            }
+            Self::Unconfirmed | Self::Valid { .. } | Self::Removed => None,
+        }
+    }
+
     /// The open episode, if there is one.
     pub const fn episode(&self) -> Option<&Episode> {
         match self {

@@ -109,7 +109,7 @@ mod tests {
     const ID: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
     fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_millis(1_000 * seconds)
+        Timestamp::from_millis(1_790_000_000_000 + 1_000 * seconds)
     }
 
     fn policy() -> Policy {

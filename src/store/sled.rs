@@ -289,6 +289,7 @@ mod tests {
                 let store = SledStore::open(&path, 1 << 20).unwrap().store;
                 let key = [format::state_prefix(StateName::Valid), id.as_bytes().to_vec()].concat();
                 store.db.insert(key, Vec::new()).unwrap();
+                store.db.insert(FORMAT_KEY, &FORMAT_WITH_IDS_AS_SENT.to_be_bytes()).unwrap();
                 store.checkpoint().unwrap();
             }
             let opened = SledStore::open(&path, 1 << 20).unwrap();

@@ -4,7 +4,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use relink::link::{
-    Breakage, Cause, Data, DataKind, Effect, Event, Notice, Phase, Prompt, Refusal, Session, State, StateName, Status,
+    Breakage, Cause, Consent, Data, DataKind, Due, Effect, Event, Input, Notice, Observation, Phase, Profile, Prompt,
+    Refusal, Session, State, StateName, Status,
 };
 
 use crate::scene::{SECOND, Scene, asks, data, prompts, rejected, verify};
@@ -296,6 +297,45 @@ fn tokens_extend_an_attempt_only_so_far() {
     }
     let longest = scene.story.policy.settings().update_wait_max;
     assert_eq!(scene.story.link.deadline(&scene.story.policy), Some(started_at.after(longest)));
+}
+
+#[test]
+fn observations_are_ordered_by_when_they_were_read() {
+    // Both were read before the first of them arrived; the second in the same second, or later.
+    for (first, second) in [
+        (Status::Invalid, Status::Valid),
+        (Status::TokenRequired, Status::Invalid),
+        (Status::Invalid, Status::TokenRequired),
+    ] {
+        for later in [0, SECOND] {
+            let mut scene = Scene::valid(true);
+            scene.wait(HOUR);
+            let read_at = shift(scene.now, -MINUTE);
+            let read = |status, at| Event::Observed(Observation { observed_at: at, status, last_accessed_at: None });
+            scene.hears(read(first, read_at));
+            scene.hears(read(second, shift(read_at, later)));
+            let expected = match second {
+                Status::Valid => StateName::Valid,
+                Status::TokenRequired => StateName::TokenRequired,
+                Status::Invalid | Status::Unconfirmed => StateName::Invalid,
+            };
+            assert_eq!(scene.state(), expected, "{first:?}, then {second:?}");
+            assert_eq!(scene.tries(read(first, shift(read_at, -SECOND))), Err(Refusal::Stale), "{first:?} is older");
+        }
+    }
+}
+
+#[test]
+fn a_date_that_cannot_be_one_tells_nobody_to_renew() {
+    let unreadable = || {
+        let consent = Some(Box::new(Consent { due: Due::Unreadable, ..Consent::default() }));
+        Input { profile: Profile { consent, ..Profile::default() }, ..Event::ConsentEnding.into() }
+    };
+    let mut scene = Scene::valid(true);
+    assert_eq!(scene.hears(unreadable()), [Effect::Job(verify())], "Belvo is asked for the consent");
+    let mut scene = Scene::valid(false);
+    assert_eq!(scene.tries(unreadable()).unwrap_or_default(), []);
+    assert_eq!(scene.story.link.profile.consent.unwrap_or_default().due, Due::Unknown);
 }
 
 #[test]

@@ -253,7 +253,8 @@ proptest! {
                 continue;
             }
             let can_verify = story.policy.settings().can_verify;
-            let opened_at = heard.before.state.episode().unwrap().opened_at;
+            let episode = heard.before.state.episode().unwrap();
+            let opened_at = episode.observed_at.unwrap_or(episode.opened_at);
             match (&heard.input.event, recovered[0]) {
                 (Event::Observed(seen), Proof::Observed) => {
                     prop_assert_eq!(seen.status, Status::Valid);

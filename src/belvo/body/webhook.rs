@@ -27,6 +27,9 @@ pub struct WebhookBody {
     pub external_id: Option<String>,
     /// `data`: null where the message has none. A text that holds JSON is that JSON.
     pub data: Value,
+    /// What stands beside `data` and may say why: `error_code`, `error_message`, `message` and their like; and `data` if
+    /// it is a sentence.
+    pub beside_data: Value,
     /// Whether an error stands beside `data`.
     failed: bool,
 }
@@ -43,7 +46,11 @@ impl WebhookBody {
             request_id: text(body, "request_id").map(|id| normalise_request_id(&id)),
             external_id: informs::external_id(body).this(),
             data: data_of(body).into_owned(),
-            failed: body.iter().any(|(key, value)| names_error(key) && says_something(value)),
+            beside_data: beside_data(body),
+            failed: body.iter().any(|(key, value)| match key.as_str() {
+                "status" | "status_code" | "http_status" => is_failure(value),
+                key => names_error(key) && says_something(value),
+            }),
         })
     }
 
@@ -66,7 +73,8 @@ impl WebhookBody {
     /// empty, a failed `status`, or what an error of the API looks like; at any depth of `data`, or beside it. Belvo
     /// documents none of these for data webhooks, and customers have seen several.
     pub fn has_errors(&self) -> bool {
-        self.failed || says_error(&self.data)
+        // Data in words is no data: `data` is an object wherever Belvo documents it.
+        self.failed || self.data.is_string() || says_error(&self.data)
     }
 }
 
@@ -85,6 +93,18 @@ pub(in crate::belvo) fn data_of(body: &Map<String, Value>) -> Cow<'_, Value> {
         Some(data) => unwrapped(data).map_or(Cow::Borrowed(data), Cow::Owned),
         None => Cow::Owned(Value::Null),
     }
+}
+
+fn beside_data(body: &Map<String, Value>) -> Value {
+    let is_reason = |key: &str| names_error(key) || ["message", "detail", "reason", "code"].contains(&key);
+    let mut reasons: Map<String, Value> =
+        body.iter().filter(|(key, _)| is_reason(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let data = body.get("data").unwrap_or(&Value::Null);
+    let sentence = data.as_str().or_else(|| data.get("reason")?.as_str());
+    if let Some(sentence) = sentence.filter(|_| !reasons.contains_key("message")) {
+        reasons.insert("message".to_owned(), Value::from(sentence));
+    }
+    Value::Object(reasons)
 }
 
 /// The `link_id` of a webhook envelope.
@@ -114,8 +134,9 @@ fn says_error(value: &Value) -> bool {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
         Value::Array(items) => items.iter().any(says_error),
         Value::Object(fields) => {
-            let is_text = |key: &str| text(fields, key).is_some();
-            let is_api_error = is_text("code") && (is_text("message") || is_text("detail"));
+            // Belvo's data webhooks carry counts and dates; a code or a sentence is what its errors are made of.
+            let is_text = |key: &&str| text(fields, key).is_some();
+            let is_api_error = ["code", "message", "detail", "exception", "reason"].iter().any(is_text);
             is_api_error || fields.iter().any(|(key, value)| is_error(key, value))
         }
     }
@@ -125,6 +146,7 @@ fn is_error(key: &str, value: &Value) -> bool {
     match key.to_ascii_lowercase().as_str() {
         "status" | "status_code" | "http_status" => is_failure(value),
         "success" | "succeeded" | "ok" => *value == Value::Bool(false),
+        key if key.contains("fail") => says_something(value),
         key if names_error(key) => says_something(value),
         _other => says_error(value),
     }
@@ -199,6 +221,12 @@ mod tests {
             json!({"code": "token_required", "message": "x"}),
             json!([{"code": "token_required", "message": "x"}]),
             json!({"result": {"error": "x"}}),
+            json!({"code": "token_required"}),
+            json!({"message": "Invalid credentials"}),
+            json!({"detail": "Not found."}),
+            json!({"failed": true}),
+            json!({"failed_resources": ["ACCOUNTS"]}),
+            json!("Invalid credentials provided"),
             json!("{\"error\": \"x\"}"),
         ] {
             assert!(parse(json!({ "data": data })).unwrap().has_errors(), "{data}");
@@ -220,7 +248,7 @@ mod tests {
             json!({"status": 200}),
             json!({"status": null}),
             json!({"success": true}),
-            json!({"code": "x"}),
+            json!({"failed_resources": [], "failed": false}),
         ] {
             assert!(!parse(json!({ "data": data })).unwrap().has_errors(), "{data}");
         }
@@ -240,7 +268,11 @@ mod tests {
         assert_eq!((read.webhook_id.as_deref(), read.items_count()), (Some("17"), Some(7)));
         for data in [Value::Null, json!([]), json!("text"), json!(7), json!(true), json!("[")] {
             let read = parse(json!({ "data": data })).unwrap();
-            assert_eq!((read.items_count(), read.data_text("x"), read.has_errors()), (None, None, false), "{data}");
+            assert_eq!(
+                (read.items_count(), read.data_text("x"), read.has_errors()),
+                (None, None, data.is_string()),
+                "{data}"
+            );
         }
         let one = json!([{"webhook_type": "LINK", "webhook_code": "token_required", "link_id": LINK}]);
         assert_eq!(WebhookBody::parse(&one).unwrap().code, "token_required");

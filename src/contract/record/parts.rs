@@ -23,6 +23,9 @@ pub struct EpisodeRecord {
     pub cause: CauseWord,
     /// When it began.
     pub opened_at: At,
+    /// When the observation was read that the state comes from; absent if it comes from anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<At>,
     /// When a login was last refused, as long as Belvo's status is not known to say so too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_at: Option<At>,
@@ -192,6 +195,7 @@ impl EpisodeRecord {
             number: episode.number.0,
             cause: episode.cause.into(),
             opened_at: At(episode.opened_at),
+            observed_at: episode.observed_at.map(At),
             refused_at: episode.refused_at.map(At),
             prompt_sent: episode.prompt == Prompt::Sent,
             prompt: Some(prompt),
@@ -212,6 +216,7 @@ impl EpisodeRecord {
             cause: self.cause.into(),
             session: None,
             opened_at: self.opened_at.0,
+            observed_at: self.observed_at.map(|at| at.0),
             refused_at: self.refused_at.map(|at| at.0),
             prompt: self.parse_prompt()?,
             reminders_count: self.reminders_count,
