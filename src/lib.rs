@@ -17,6 +17,7 @@
 //! | [`reconciler`] | what the webhooks missed: sweeps, adoption, the drift meter |
 //! | [`sandbox`] | Belvo in a box, for demos and tests; it shares no code with the rooms it tests |
 //! | [`fleet`] | a fleet, simulated: a month of trouble in seconds, and a judge |
+//! | [`simulation`] | the node against streams, disks and clocks that go wrong: one seed, one run |
 //! | [`service`], [`cli`], [`config`] | wiring |
 
 pub mod link;
@@ -47,5 +48,6 @@ pub mod config;
 pub mod demo;
 pub mod fleet;
 pub mod service;
+pub mod simulation;
 pub mod telemetry;
 pub mod tls;
