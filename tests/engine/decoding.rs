@@ -11,7 +11,7 @@ use relink::engine::{Delivery, Engine, Plan};
 use relink::store::MemoryStore;
 use serde_json::Value;
 
-use crate::bus::INPUT_CREATED_NS;
+use crate::inputs::INPUT_CREATED_NS;
 use crate::inputs::{START, Said, delivery, policy, reasons};
 
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";

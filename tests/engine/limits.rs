@@ -7,7 +7,7 @@ use relink::engine::{Delivery, Engine, MESSAGES_MAX, Plan};
 use relink::link::{LinkId, Timestamp};
 use relink::store::{MemoryStore, Position, Store};
 
-use crate::bus::INPUT_CREATED_NS;
+use crate::inputs::INPUT_CREATED_NS;
 use crate::inputs::{START, Said, policy};
 
 fn engine() -> Engine<MemoryStore> {
