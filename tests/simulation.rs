@@ -73,6 +73,21 @@ mod found {
         let seeds = vec![4, 5, 6, 7];
         at_once(seeds, |seed| good(&Options { troubles: troubles.clone(), ..Options::of(seed) }));
     }
+
+    /// What was planned and not committed yet was forgotten with its reader, and the message that got its sequence was taken for a repeat.
+    #[test]
+    fn a_sequence_is_given_out_twice_while_its_commit_is_under_way() {
+        use Trouble::{BadInputs, HostCrash, InputMadeAnew, InputTailLost, OutputMadeAnew, Slow, StagedExpires};
+        let troubles = vec![HostCrash, Slow, StagedExpires, InputTailLost, InputMadeAnew, OutputMadeAnew, BadInputs];
+        good(&Options { troubles: Some(troubles), ..Options::of(3_902_420_835) });
+    }
+
+    /// A message was set aside because the one that had its sequence before was too large.
+    #[test]
+    fn the_sequence_of_what_was_too_large_is_given_out_again() {
+        let troubles = vec![Trouble::MessageLimit, Trouble::InputTailLost];
+        good(&Options { troubles: Some(troubles), ..Options::of(3_926_002_644) });
+    }
 }
 
 /// The troubles in which a bug shows, where most seeds have none of them.
@@ -116,7 +131,7 @@ fn no_bug_is_found_where_none_is_planted() {
 #[test]
 fn the_known_gaps_are_still_gaps() {
     for gap in Trouble::KNOWN_GAPS {
-        let troubles = vec![gap, Trouble::Slow, Trouble::TakeOver, Trouble::RequestLate];
+        let troubles = vec![gap, Trouble::Slow, Trouble::TakeOver, Trouble::RequestLate, Trouble::ReaderFails];
         let fails = |seed| simulate(&Options { troubles: Some(troubles.clone()), ..Options::of(seed) }).is_err();
         assert!((0..40).any(fails), "{gap} is no gap any more");
     }

@@ -170,6 +170,16 @@ impl World {
         self.now_ms - START_MS
     }
 
+    /// Readers that are on their way to their places fail.
+    pub(super) fn fail_placing(&mut self) {
+        let is_placing = |event: &Event| match event {
+            Event::LookAt { .. } | Event::Pull { .. } => true,
+            Event::Arrive { output, .. } => matches!(output, Output::Rewind { .. }),
+            _other => false,
+        };
+        self.calendar.retain(|_, event| !is_placing(event));
+    }
+
     /// What has been sent by processes that died with the server does not arrive.
     pub(super) fn forget_what_is_sent(&mut self) {
         self.calendar.retain(|_, event| !matches!(event, Event::Arrive { .. } | Event::Ghost { .. }));
