@@ -18,6 +18,7 @@
 //! | [`sandbox`] | Belvo in a box, for demos and tests; it shares no code with the rooms it tests |
 //! | [`fleet`] | a fleet, simulated: a month of trouble in seconds, and a judge |
 //! | [`printable`] | text from outside, as people may see it |
+//! | [`simulation`] | the node against streams, disks and clocks that go wrong: one seed, one run |
 //! | [`service`], [`cli`], [`config`] | wiring |
 
 pub mod link;
@@ -49,5 +50,6 @@ pub mod demo;
 pub mod fleet;
 pub mod printable;
 pub mod service;
+pub mod simulation;
 pub mod telemetry;
 pub mod tls;

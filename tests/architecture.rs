@@ -50,6 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
+    ("simulation", &["link", "clock", "contract", "belvo", "store", "engine", "node", "nats"]),
     (
         "cli",
         &[
@@ -65,6 +66,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "service",
             "demo",
             "fleet",
+            "simulation",
         ],
     ),
     ("main", &["cli"]),
@@ -92,13 +94,16 @@ const OWNERS: &[(&str, &[&str])] = &[
             "nats/durability.rs",
         ],
     ),
-    ("clap", &["cli/", "demo.rs", "drawing.rs", "sandbox/cli.rs", "fleet/args.rs"]),
-    ("anyhow", &["cli/", "service.rs", "demo.rs", "demo/", "schemas.rs", "sandbox/cli.rs", "fleet/"]),
+    ("clap", &["cli/", "demo.rs", "drawing.rs", "sandbox/cli.rs", "fleet/args.rs", "simulation/args.rs"]),
+    (
+        "anyhow",
+        &["cli/", "service.rs", "demo.rs", "demo/", "schemas.rs", "sandbox/cli.rs", "fleet/", "simulation/args.rs"],
+    ),
     ("schemars", &["contract/", "schemas.rs", "schemas/"]),
     ("toml", &["config/", "sandbox/scenario/"]),
     ("rustls", &["tls.rs"]),
     ("subtle", &["http/auth.rs"]),
-    ("fastrand", &["sandbox/", "fleet/", "reconciler/pace.rs"]),
+    ("fastrand", &["sandbox/", "fleet/", "simulation/", "reconciler/pace.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs", "http/mod.rs"]),
 ];
 

@@ -34,7 +34,7 @@ async fn a_message_comes_back_with_its_bytes_and_headers_and_can_be_replayed() {
     nats.batches().publish_atomic(vec![message("belvo.webhook.x", "{}"), input]).await.expect("stored");
     let (sequence, subject, headers, payload) = nats.read("BELVO").await.remove(1);
     let stream = extent(&nats.context, "BELVO").await.expect("there").identity;
-    let input = Some(InputPosition { stream: stream.clone(), sequence });
+    let input = Some(InputPosition { stream: stream.clone(), sequence, stored_at_ns: 1_790_000_000_000_000_000 });
     let dead = DeadLetter { input, subject: subject.clone(), headers, payload: payload.clone(), ..letter("", b"") };
 
     let number = letters.publish(&dead).await.expect("set aside");

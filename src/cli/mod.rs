@@ -1,7 +1,7 @@
 //! The command line: one program, its roles as subcommands.
 //!
 //! - `serve`, `demo`, `sandbox` run until SIGINT or SIGTERM (`signals`)
-//! - `check-config`, `machine`, `schemas` print and end
+//! - `check-config`, `machine`, `schemas`, `simulate` print and end
 //! - `why`, `dead-letters` ask a running relink over HTTP (`ask`); `story` tells what it says
 //!
 //! Nothing is decided here: each subcommand is one call into the room that does it.
@@ -23,7 +23,8 @@ use crate::drawing::{self, Format};
 use crate::fleet::FleetArgs;
 use crate::printable::printable_lines;
 use crate::sandbox::SandboxArgs;
-use crate::{demo, fleet, sandbox, schemas, service, telemetry};
+use crate::simulation::SimulateArgs;
+use crate::{demo, fleet, sandbox, schemas, service, simulation, telemetry};
 
 /// Keeps Belvo links alive: every webhook and API error drives one state machine per link, and NATS tells the rest of
 /// the company once what to do.
@@ -66,6 +67,9 @@ enum Command {
         #[arg(long, value_enum, default_value = "mermaid")]
         format: Format,
     },
+    /// Let the node live through troubles, and check that nothing is lost or said twice
+    #[command(after_help = SIMULATE_EXAMPLES)]
+    Simulate(SimulateArgs),
     /// Write the JSON Schemas of all messages
     Schemas {
         /// Where to
@@ -88,6 +92,13 @@ Examples:
                                        a rehearsal against a running relink
   relink sandbox --links 10000 --days 30 --seed 7
                                        a month of a fleet, in well under two minutes";
+
+const SIMULATE_EXAMPLES: &str = "\
+Examples:
+  relink simulate --minutes 10         fresh seeds for ten minutes
+  relink simulate --seeds 5000 --from 1
+                                       these seeds, the same every time
+  relink simulate --seed 42 --trace    one run, with its last events";
 
 const WHY_EXAMPLES: &str = "\
 Examples:
@@ -208,6 +219,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Machine { format } => print(&drawing::draw(format)),
+        Command::Simulate(args) => simulation::run(args),
         Command::Schemas { write } => {
             schemas::write(&write).with_context(|| format!("writing schemas to {}", write.display()))?;
             Ok(ExitCode::SUCCESS)
@@ -266,7 +278,7 @@ async fn run_until_told(command: Command) -> anyhow::Result<ExitCode> {
             };
             return print(&text);
         }
-        Command::CheckConfig(_) | Command::Machine { .. } | Command::Schemas { .. } => {
+        Command::CheckConfig(_) | Command::Machine { .. } | Command::Simulate(_) | Command::Schemas { .. } => {
             unreachable!("these have been run without a runtime")
         }
     }

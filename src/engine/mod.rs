@@ -54,7 +54,7 @@ pub struct Engine<S> {
     /// As of the last plan, settled or not.
     incidents: Incidents,
     /// Deliveries whose commit cannot be stored, and why: dead-lettered when they are planned.
-    set_aside: BTreeMap<(u16, u64), String>,
+    set_aside: BTreeMap<(u16, u64, i64), String>,
     /// Links whose timer cannot be handled: left alone until the next start of the process.
     timers_skipped: BTreeSet<LinkId>,
     /// The machine; a test puts a bug in its place.
@@ -118,7 +118,7 @@ impl<S: Store> Engine<S> {
         if input_created_ns != self.input_created_ns {
             self.set_aside.clear();
         }
-        self.set_aside.retain(|(lane, sequence), _| offsets.get(lane).is_none_or(|offset| sequence > offset));
+        self.set_aside.retain(|(lane, sequence, _), _| offsets.get(lane).is_none_or(|offset| sequence > offset));
         self.overlay.clear();
         (self.input_created_ns, self.planned) = (input_created_ns, offsets.clone());
         Ok(())
@@ -133,7 +133,9 @@ impl<S: Store> Engine<S> {
     /// planned again; a timer is left alone until the next start of the process. `detail` must not quote what was delivered.
     pub fn set_aside(&mut self, item: Item, detail: String) {
         match item {
-            Item::Delivery { lane, sequence } => drop(self.set_aside.insert((lane, sequence), detail)),
+            Item::Delivery { lane, sequence, stored_at_ns } => {
+                self.set_aside.insert((lane, sequence, stored_at_ns), detail);
+            }
             Item::Timer(link) => drop(self.timers_skipped.insert(link)),
             Item::IncidentEnd(institution) => self.incidents.skip_ends([institution].into()),
         }
@@ -193,14 +195,14 @@ impl<S: Store> Engine<S> {
             && plan.messages.len() + plan.marks.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX
         {
             let Some(delivery) = queue.pop_front() else { break };
-            let Delivery { lane, sequence, .. } = delivery;
+            let Delivery { lane, sequence, stored_at_ns, .. } = delivery;
             plan.receive(&delivery);
             if self.planned.get(&lane).is_some_and(|&planned| sequence <= planned) {
                 plan.tally.add(delivery.kind_word(), "redelivered");
                 continue;
             }
-            plan.add_item(|| Item::Delivery { lane, sequence });
-            match self.set_aside.get(&(lane, sequence)) {
+            plan.add_item(|| Item::Delivery { lane, sequence, stored_at_ns });
+            match self.set_aside.get(&(lane, sequence, stored_at_ns)) {
                 Some(detail) => Self::bury(&delivery, DeadReason::TooLarge, detail.clone(), &mut plan),
                 None => self.plan_delivery(&delivery, now, &mut plan)?,
             }

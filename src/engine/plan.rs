@@ -60,6 +60,8 @@ pub enum Item {
         lane: u16,
         /// The sequence on the input stream.
         sequence: u64,
+        /// When it was stored there, in nanoseconds since the Unix epoch: a sequence may be given out twice.
+        stored_at_ns: i64,
     },
     /// The passed deadline of a link.
     Timer(LinkId),

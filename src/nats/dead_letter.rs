@@ -7,8 +7,8 @@
 //!
 //! What never lay in a stream is one letter if all of it is the same: bytes, headers, subject and reason.
 //!
-//! A lane that stops between setting aside and acknowledging sets aside again: the message id (stream identity and sequence) makes
-//! that one letter, within the stream's duplicate window of an hour.
+//! A lane that stops between setting aside and acknowledging sets aside again: the message id (stream identity, sequence, and when it was
+//! stored) makes that one letter, within the stream's duplicate window of an hour.
 //!
 //! Never: lose a message because it does not fit (the letter shrinks instead, and says so), or delete one by itself.
 //! Next: `stream.rs` declares the stream; `lane.rs` and `http/ingest.rs` write here, the command line lists and replays.
@@ -51,6 +51,15 @@ pub struct InputPosition {
     pub stream: StreamIdentity,
     /// Its sequence there.
     pub sequence: u64,
+    /// When it was stored there, in nanoseconds since the Unix epoch: a server that lost its tail gives a sequence out twice.
+    pub stored_at_ns: i64,
+}
+
+impl InputPosition {
+    /// The id of the letter that a message of this place becomes: the same each time it is set aside, and that of no other message.
+    pub fn letter_id(&self) -> String {
+        format!("{}:{}:{}", self.stream, self.sequence, self.stored_at_ns)
+    }
 }
 
 /// A message to be set aside.
@@ -256,7 +265,7 @@ fn own_headers(letter: &DeadLetter) -> HeaderMap {
         headers.insert(SEQUENCE, input.sequence.to_string());
     }
     let id = match &letter.input {
-        Some(input) => format!("{}:{}", input.stream, input.sequence),
+        Some(input) => input.letter_id(),
         None => {
             let words = [letter.subject.as_str(), letter.reason.as_str(), letter.detail.as_str()];
             let mut parts: Vec<&[u8]> = words.map(str::as_bytes).to_vec();
@@ -327,4 +336,17 @@ fn has_prefix(name: &str, prefix: &str) -> bool {
 fn header_value(text: &str) -> HeaderValue {
     let line: String = text.chars().take(DETAIL_LENGTH_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
     HeaderValue::from(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_messages_that_were_given_one_sequence_are_two_letters() {
+        let stream = StreamIdentity { stream: "BELVO".to_owned(), created_ns: 1 };
+        let letter_id = |stored_at_ns| InputPosition { stream: stream.clone(), sequence: 7, stored_at_ns }.letter_id();
+        assert_ne!(letter_id(1_000), letter_id(2_000));
+        assert_eq!(letter_id(1_000), letter_id(1_000));
+    }
 }

@@ -423,7 +423,8 @@ async fn store_all(
         for (name, value) in &delivery.headers {
             headers.append(name.as_str(), value.as_str());
         }
-        let input = Some(InputPosition { stream: stream.clone(), sequence: delivery.sequence });
+        let (sequence, stored_at_ns) = (delivery.sequence, delivery.stored_at_ns);
+        let input = Some(InputPosition { stream: stream.clone(), sequence, stored_at_ns });
         let (subject, payload) = (delivery.subject, delivery.payload);
         dead_letters.publish(&DeadLetter { subject, headers, payload, reason, detail, input }).await?;
     }

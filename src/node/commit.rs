@@ -315,6 +315,7 @@ impl<S: Store + Clone> Node<S> {
         self.is_engine_stale = true;
         self.queue.clear();
         for (number, partition) in &mut self.partitions {
+            partition.newest = None;
             if partition.reader().is_some() {
                 partition.stage = Stage::Unplaced;
                 self.outputs.push_back(Output::StopReader { partition: *number });

@@ -14,6 +14,9 @@ pub(super) struct Partition {
     /// The sequence on the input stream up to which it has been handled. `None`: not known, since its fence is not ours or its offset
     /// has not been compared with the input stream.
     pub(super) behind: Option<u64>,
+    /// The sequence of the newest message that is queued or handled, and when that was stored: what comes with a sequence below is a
+    /// repeat only if it is as old. It outlives a reader, as what that has read does. `None`: nothing that the input stream has is.
+    pub(super) newest: Option<(u64, i64)>,
     pub(super) stage: Stage,
 }
 
@@ -42,18 +45,16 @@ pub(super) struct Reader {
     pub(super) id: ReaderId,
     /// Which delivery comes next; 1 is the first.
     pub(super) next: u64,
-    /// The sequence of the newest message it has read, and when that was stored. 0: of none.
-    pub(super) newest: (u64, i64),
 }
 
 impl Partition {
     pub(super) fn wanted() -> Self {
-        Self { fence: None, offset: None, behind: None, stage: Stage::Wanted }
+        Self { fence: None, offset: None, behind: None, newest: None, stage: Stage::Wanted }
     }
 
     /// Everything has to be found out anew; but that its fence was ours once is not forgotten.
     pub(super) fn start_over(&mut self) {
-        (self.offset, self.behind, self.stage) = (None, None, Stage::Wanted);
+        (self.offset, self.behind, self.newest, self.stage) = (None, None, None, Stage::Wanted);
     }
 
     /// Whether its fence is ours, and its commits are known.

@@ -129,8 +129,11 @@ impl<S: Store + Clone> Node<S> {
             // The engine does not know of the partition yet.
             self.is_engine_stale = true;
         }
-        let newest = offset.filter(|offset| offset.sequence == behind).map_or(i64::MAX, |offset| offset.stored_at_ns);
-        partition.stage = Stage::Rewinding(Reader { id, next: 1, newest: (behind, newest) });
+        let handled_at_ns =
+            offset.filter(|offset| offset.sequence == behind).map_or(i64::MAX, |offset| offset.stored_at_ns);
+        let queued = partition.newest.filter(|(sequence, _)| *sequence > behind);
+        partition.newest = Some(queued.unwrap_or((behind, handled_at_ns)));
+        partition.stage = Stage::Rewinding(Reader { id, next: 1 });
         self.outputs.push_back(Output::Rewind { reader: id, partition: number, behind });
     }
 
@@ -183,9 +186,9 @@ impl<S: Store + Clone> Node<S> {
                 continue;
             }
             reader.next += 1;
-            let (sequence, stored_at_ns) = reader.newest;
+            let (sequence, stored_at_ns) = partition.newest.unwrap_or((0, i64::MAX));
             if delivery.sequence > sequence {
-                reader.newest = (delivery.sequence, delivery.stored_at_ns);
+                partition.newest = Some((delivery.sequence, delivery.stored_at_ns));
             } else if delivery.stored_at_ns > stored_at_ns {
                 // A repeat is as old as it was. This one is newer than a message behind it: its sequence was given out twice.
                 self.start_over(now, "the input stream gives sequences out a second time");

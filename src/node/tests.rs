@@ -372,6 +372,20 @@ fn a_sequence_that_is_given_out_twice_is_no_repeat() {
 }
 
 #[test]
+fn nor_is_one_that_another_reader_brings_while_the_first_is_under_way() {
+    let mut rig = Rig::new(&[0]);
+    rig.answers = false;
+    rig.deliver(&[(0, 1)]);
+    let reader = rig.readers[&0].0;
+    rig.drive(Input::ReaderFailed { reader, problem: "the server is gone".to_owned() });
+    rig.wait();
+    let mut newer = rig.delivered(0, 1);
+    newer.delivery.stored_at_ns += 1;
+    rig.drive(Input::Delivered { deliveries: vec![newer] });
+    assert!(format!("{:?}", rig.notes.last()).contains("a second time"), "{:?}", rig.notes);
+}
+
+#[test]
 fn a_commit_that_lands_where_another_was_shows_that_the_stream_lost_its_tail() {
     let mut rig = Rig::new(&[0]);
     rig.deliver(&[(0, 1), (0, 2)]);

@@ -114,7 +114,11 @@ impl Run {
                     break;
                 }
                 for Dead { delivery, reason, detail } in std::mem::take(&mut plan.dead) {
-                    let input = Some(InputPosition { stream: self.input.clone(), sequence: delivery.sequence });
+                    let input = Some(InputPosition {
+                        stream: self.input.clone(),
+                        sequence: delivery.sequence,
+                        stored_at_ns: delivery.stored_at_ns,
+                    });
                     let mut headers = HeaderMap::new();
                     delivery.headers.iter().for_each(|(name, value)| headers.append(name.as_str(), value.as_str()));
                     let letter = DeadLetter {

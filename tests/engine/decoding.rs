@@ -13,7 +13,7 @@ use relink::link::StateName;
 use relink::store::{Changes, Head, MemoryStore, Put, Store};
 use serde_json::{Value, json};
 
-use crate::bus::INPUT_CREATED_NS;
+use crate::inputs::INPUT_CREATED_NS;
 use crate::inputs::{START, Said, delivery, policy, reasons};
 
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";

@@ -3,16 +3,15 @@
 //! The server chooses a message's lane by a hash of the link token as it was published, so each spelling of one UUID may come
 //! by a lane of its own.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use relink::contract::{Address, NoticeName, Record};
-use relink::engine::Delivery;
-use relink::link::StateName;
+use relink::engine::{Delivery, Engine, Message};
+use relink::link::{Policy, StateName};
 use relink::store::{MemoryStore, Query, Store};
 use serde_json::{Value, json};
 
-use crate::bus::{Bus, LANES, Stored};
-use crate::inputs::{START, delivery, policy};
-use crate::running::Running;
-use crate::world::ALL_LANES;
+use crate::inputs::{INPUT_CREATED_NS, LANES, START, delivery, policy};
 
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
@@ -43,51 +42,74 @@ fn records(store: &MemoryStore) -> Vec<Record> {
     page.links.iter().map(|stored| stored.parse().unwrap()).collect()
 }
 
-fn prompts(bus: &Bus) -> usize {
-    let is_prompt = |address: &Address| matches!(address, Address::Notice(NoticeName::UpdateRequired, _));
-    bus.output.iter().filter(|stored| is_prompt(&stored.message.address)).count()
+/// An engine over a store, and what it has published. Each batch of inputs is one plan after a new start.
+struct Desk {
+    policy: Policy,
+    store: MemoryStore,
+    offsets: BTreeMap<u16, u64>,
+    inputs_count: u64,
+    output: Vec<Message>,
+    dead_count: usize,
+}
+
+impl Desk {
+    fn new(can_verify: bool) -> Self {
+        let (store, policy) = (MemoryStore::default(), policy(can_verify));
+        Self { policy, store, offsets: BTreeMap::new(), inputs_count: 0, output: Vec::new(), dead_count: 0 }
+    }
+
+    fn receive(&mut self, deliveries: Vec<Delivery>) {
+        let numbered = deliveries.into_iter().map(|mut delivery| {
+            self.inputs_count += 1;
+            (delivery.sequence, delivery.stored_at_ns) = (self.inputs_count, START.as_millis() * 1_000_000);
+            delivery
+        });
+        let mut queue: VecDeque<Delivery> = numbered.collect();
+        let mut engine = Engine::new(self.store.clone(), self.policy.clone(), INPUT_CREATED_NS, &self.offsets).unwrap();
+        while !queue.is_empty() {
+            let mut plan = engine.plan(&mut queue, START).unwrap();
+            self.store.apply(&plan.changes(None)).unwrap();
+            engine.settle(&plan);
+            self.dead_count += plan.dead.len();
+            self.offsets.extend(plan.marks.iter().map(|(lane, mark)| (*lane, mark.sequence)));
+            self.output.extend(plan.messages.drain(..).map(|outgoing| outgoing.message));
+        }
+    }
+
+    fn prompts(&self) -> usize {
+        let is_prompt = |message: &&Message| matches!(message.address, Address::Notice(NoticeName::UpdateRequired, _));
+        self.output.iter().filter(is_prompt).count()
+    }
 }
 
 #[test]
 fn a_link_published_under_every_spelling_is_one_record_with_one_prompt_and_one_history() {
     for (first, spelling) in SPELLINGS.iter().enumerate() {
-        let mut bus = Bus::default();
-        let mut process = Running::start(1, MemoryStore::default(), &policy(false), START, &ALL_LANES, 0);
+        let mut desk = Desk::new(false);
         // Some in one plan, some in the next, some after a new start.
         for (round, count) in [SPELLINGS.len(), 1, SPELLINGS.len()].into_iter().enumerate() {
-            for nth in (0..SPELLINGS.len()).cycle().skip(first + round).take(count) {
-                // The body spells it in yet another way than the subject.
-                let body = invalid_credentials(SPELLINGS[(nth + 1) % SPELLINGS.len()], nth);
-                bus.publish(said("webhook", nth, &body), START);
-            }
-            process.run_dry(&mut bus, START);
-            let store = process.store.clone();
-            process.leave();
-            process = Running::start(2 + round as u32, store, &policy(false), START, &ALL_LANES, 0);
-            process.run_dry(&mut bus, START);
+            let numbers = (0..SPELLINGS.len()).cycle().skip(first + round).take(count);
+            // The body spells it in yet another way than the subject.
+            let body = |nth: usize| invalid_credentials(SPELLINGS[(nth + 1) % SPELLINGS.len()], nth);
+            desk.receive(numbers.map(|nth| said("webhook", nth, &body(nth))).collect());
         }
-        let records = records(&process.store);
+        let records = records(&desk.store);
         assert_eq!(records.iter().map(|record| record.link_id.as_str()).collect::<Vec<_>>(), [LINK]);
-        assert_eq!((prompts(&bus), bus.dead.len()), (1, 0), "first said as {spelling}");
-        let is_state = |stored: &&Stored| matches!(stored.message.address, Address::State(_));
-        let versions = bus.output.iter().filter(is_state).map(|stored| {
-            let record: Record = serde_json::from_slice(&stored.message.body).unwrap();
-            record.version
-        });
-        let versions: Vec<u64> = versions.collect();
+        assert_eq!((desk.prompts(), desk.dead_count), (1, 0), "first said as {spelling}");
+        let states = desk.output.iter().filter(|message| matches!(message.address, Address::State(_)));
+        let versions: Vec<u64> =
+            states.map(|message| serde_json::from_slice::<Record>(&message.body).unwrap().version).collect();
         assert!(versions.is_sorted_by(|a, b| a + 1 == *b), "one history, whatever the lane: {versions:?}");
     }
 }
 
 #[test]
 fn what_a_device_calls_the_institution_corrects_nothing_and_is_bounded() {
-    let mut bus = Bus::default();
-    let mut process = Running::start(1, MemoryStore::default(), &policy(true), START, &ALL_LANES, 0);
+    let mut desk = Desk::new(true);
     let claims = |institution: Value| json!({"event": "success", "institution": institution});
     let mut institution_after = |kind: &str, body: &Value| {
-        bus.publish(said(kind, 0, body), START);
-        process.run_dry(&mut bus, START);
-        let record = records(&process.store).pop().unwrap();
+        desk.receive(vec![said(kind, 0, body)]);
+        let record = records(&desk.store).pop().unwrap();
         assert!(serde_json::to_string(&record).unwrap().len() < 16 * 1024);
         record.institution
     };
@@ -103,17 +125,14 @@ fn what_a_device_calls_the_institution_corrects_nothing_and_is_bounded() {
 
 #[test]
 fn a_repair_reported_under_another_spelling_mends_the_same_link() {
-    let mut bus = Bus::default();
-    let mut process = Running::start(1, MemoryStore::default(), &policy(false), START, &ALL_LANES, 0);
+    let mut desk = Desk::new(false);
     let observed = json!({"observed_at": START.to_string(), "source": "app",
         "outcome": "found", "link": {"id": SPELLINGS[1], "status": "valid"}});
     let error = json!({"http_status": 400, "method": "POST", "path": format!("/api/links/{}/refresh/", SPELLINGS[3]),
         "link_id": SPELLINGS[4], "body": [{"code": "invalid_link", "link": SPELLINGS[5]}]});
-    bus.publish(said("api_error", 0, &error), START);
-    bus.publish(said("widget", 1, &json!({"event": "success", "link": SPELLINGS[2]})), START);
-    bus.publish(said("observation", 5, &observed), START);
-    process.run_dry(&mut bus, START);
-    assert_eq!((prompts(&bus), bus.dead.len()), (1, 0));
-    assert_eq!(process.store.count().unwrap()[&StateName::Valid], 1);
-    assert_eq!(records(&process.store).len(), 1);
+    let success = json!({"event": "success", "link": SPELLINGS[2]});
+    desk.receive(vec![said("api_error", 0, &error), said("widget", 1, &success), said("observation", 5, &observed)]);
+    assert_eq!((desk.prompts(), desk.dead_count), (1, 0));
+    assert_eq!(desk.store.count().unwrap()[&StateName::Valid], 1);
+    assert_eq!(records(&desk.store).len(), 1);
 }

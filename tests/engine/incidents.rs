@@ -7,7 +7,7 @@ use relink::engine::{Delivery, Engine, Plan};
 use relink::link::{Policy, Prompt, Timestamp};
 use relink::store::{MemoryStore, Position, Store};
 
-use crate::bus::{INPUT_CREATED_NS, OUTPUT_CREATED_NS};
+use crate::inputs::{INPUT_CREATED_NS, OUTPUT_CREATED_NS};
 use crate::inputs::{START, Said, policy};
 
 const MINUTE: i64 = 60_000;

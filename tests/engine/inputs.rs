@@ -6,7 +6,12 @@ use relink::engine::{Delivery, Plan};
 use relink::link::{Policy, Settings, Timestamp};
 use serde_json::{Value, json};
 
-use crate::bus::LANES;
+/// How many lanes there are.
+pub(crate) const LANES: u16 = 3;
+
+/// When the streams were created: their identities.
+pub(crate) const INPUT_CREATED_NS: i64 = 1_111;
+pub(crate) const OUTPUT_CREATED_NS: i64 = 2_222;
 
 /// When every story begins.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);

@@ -11,8 +11,7 @@ use relink::link::{LinkId, Timestamp};
 use relink::store::{MemoryStore, Position, Store};
 use serde_json::{Value, json};
 
-use crate::bus::INPUT_CREATED_NS;
-use crate::inputs::{START, Said, delivery, policy};
+use crate::inputs::{INPUT_CREATED_NS, START, Said, delivery, policy};
 
 fn engine() -> Engine<MemoryStore> {
     Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap()

@@ -11,7 +11,7 @@ use relink::engine::Engine;
 use relink::store::{MemoryStore, Query, Store};
 use serde_json::{Value, json};
 
-use crate::bus::INPUT_CREATED_NS;
+use crate::inputs::INPUT_CREATED_NS;
 use crate::inputs::{START, delivery, policy, with};
 
 const SECRET: &str = "hunter2-2675b703b9d4451f8d4861a3eee54449";

@@ -1,0 +1,170 @@
+//! The output stream: batches, whole or not at all, and the fences that guard them.
+
+use std::collections::BTreeMap;
+
+use crate::contract::{Address, Fence};
+use crate::engine::{Message, Outgoing};
+use crate::node::{BatchId, FenceFacts, FenceToTake, OutputKind, OutputMessage, StreamFacts};
+
+/// A message that is stored. Its sequence is its place plus one.
+#[derive(Clone, Debug)]
+pub(in crate::simulation) struct Stored {
+    /// The process that sent it.
+    pub(in crate::simulation) owner: u32,
+    pub(in crate::simulation) lane: u16,
+    pub(in crate::simulation) message: Message,
+    /// Which batch it is of.
+    pub(in crate::simulation) batch: u64,
+}
+
+pub(in crate::simulation) struct OutputStream {
+    created_ns: i64,
+    pub(in crate::simulation) messages: Vec<Stored>,
+    /// The sequence of the last fence of each partition.
+    fences: BTreeMap<u16, u64>,
+    staged: BTreeMap<(u32, BatchId), Vec<Outgoing>>,
+    batches_count: u64,
+}
+
+/// A fence is not where it was expected.
+#[derive(Debug)]
+pub(in crate::simulation) struct Refused;
+
+impl OutputStream {
+    pub(super) fn new(created_ns: i64) -> Self {
+        Self { created_ns, messages: Vec::new(), fences: BTreeMap::new(), staged: BTreeMap::new(), batches_count: 0 }
+    }
+
+    pub(in crate::simulation) fn facts(&self) -> StreamFacts {
+        StreamFacts { created_ns: self.created_ns, last_sequence: self.messages.len() as u64 }
+    }
+
+    /// Stores a batch: the sequence of its last message.
+    pub(in crate::simulation) fn store(&mut self, owner: u32, batch: Vec<Outgoing>) -> Result<u64, Refused> {
+        let moved = |sent: &Outgoing| sent.fence.is_some_and(|fence| fence != self.fence(sent.lane));
+        if batch.iter().any(moved) {
+            return Err(Refused);
+        }
+        self.batches_count += 1;
+        let batch_number = self.batches_count;
+        let stored = |Outgoing { lane, message, .. }| Stored { owner, lane, message, batch: batch_number };
+        self.messages.extend(batch.into_iter().map(stored));
+        Ok(self.messages.len() as u64)
+    }
+
+    /// Stores fences, all or none.
+    pub(in crate::simulation) fn take(
+        &mut self,
+        owner: u32,
+        fences: Vec<FenceToTake>,
+    ) -> Result<BTreeMap<u16, u64>, Refused> {
+        let moved = |fence: &FenceToTake| fence.expects.is_some_and(|expects| expects != self.fence(fence.partition));
+        if fences.iter().any(moved) {
+            return Err(Refused);
+        }
+        self.batches_count += 1;
+        let mut taken = BTreeMap::new();
+        for FenceToTake { partition, message, .. } in fences {
+            self.messages.push(Stored { owner, lane: partition, message, batch: self.batches_count });
+            taken.insert(partition, self.messages.len() as u64);
+        }
+        self.fences.extend(&taken);
+        Ok(taken)
+    }
+
+    /// The sequence of a partition's last fence; 0 for none.
+    pub(in crate::simulation) fn fence(&self, partition: u16) -> u64 {
+        self.fences.get(&partition).copied().unwrap_or(0)
+    }
+
+    pub(in crate::simulation) fn stored(&self, sequence: u64) -> Option<&Stored> {
+        self.messages.get(usize::try_from(sequence).ok()?.checked_sub(1)?)
+    }
+
+    /// The last fences of these partitions.
+    pub(in crate::simulation) fn fences(&self, partitions: &[u16]) -> BTreeMap<u16, FenceFacts> {
+        let facts = |&partition: &u16| {
+            let sequence = self.fence(partition);
+            let Fence { owner, .. } = serde_json::from_slice(&self.stored(sequence)?.message.body).ok()?;
+            Some((partition, FenceFacts { sequence, owner }))
+        };
+        partitions.iter().filter_map(facts).collect()
+    }
+
+    pub(in crate::simulation) fn stage(&mut self, owner: u32, batch: BatchId, messages: Vec<Outgoing>) {
+        self.staged.insert((owner, batch), messages);
+    }
+
+    pub(in crate::simulation) fn take_staged(&mut self, owner: u32, batch: BatchId) -> Option<Vec<Outgoing>> {
+        self.staged.remove(&(owner, batch))
+    }
+
+    /// Forgets what is staged: ten idle seconds, a reconnect, or a restart of the server.
+    pub(in crate::simulation) fn forget_staged(&mut self, of: impl Fn(u32) -> bool) {
+        self.staged.retain(|(owner, _), _| !of(*owner));
+    }
+
+    /// What a reader of the stream gets: behind `after`, or the last of each subject; and how far that reaches.
+    pub(in crate::simulation) fn read(&self, after: Option<u64>, up_to: u64) -> Option<(Vec<OutputMessage>, u64)> {
+        let all = (1..).zip(&self.messages).filter(|(_, stored)| is_read(&stored.message.address));
+        let mut unread: Vec<(u64, &Stored)> = match after {
+            Some(after) => all.filter(|(sequence, _)| *sequence > after).collect(),
+            None => {
+                let last: BTreeMap<String, (u64, &Stored)> =
+                    all.map(|next| (subject(&next.1.message.address), next)).collect();
+                last.into_values().collect()
+            }
+        };
+        unread.sort_by_key(|(sequence, _)| *sequence);
+        // A fence that has been replaced is not the last of its subject; the one that replaced it is behind it.
+        let end = unread.iter().position(|(sequence, _)| *sequence >= up_to)?;
+        unread.truncate(end + 1);
+        let message = |&(sequence, stored): &(u64, &Stored)| {
+            let kind = match stored.message.address {
+                Address::State(_) => OutputKind::State,
+                Address::Mark(partition) => OutputKind::Mark(partition),
+                Address::Incident(_) => OutputKind::Incident,
+                Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Fence(_) => OutputKind::Other,
+            };
+            OutputMessage { sequence, kind, body: stored.message.body.clone().into() }
+        };
+        Some((unread.iter().map(message).collect(), unread[end].0))
+    }
+
+    /// Loses its last batches, whole.
+    pub(in crate::simulation) fn lose_tail(&mut self, batches_count: usize) {
+        for _ in 0..batches_count {
+            let Some(last) = self.messages.last().map(|stored| stored.batch) else { break };
+            let end = self.messages.iter().rposition(|stored| stored.batch != last).map_or(0, |place| place + 1);
+            self.messages.truncate(end);
+        }
+        self.staged.clear();
+        self.fences.clear();
+        for (sequence, stored) in (1..).zip(&self.messages) {
+            if let Address::Fence(partition) = stored.message.address {
+                self.fences.insert(partition, sequence);
+            }
+        }
+    }
+
+    pub(in crate::simulation) fn make_anew(&mut self, created_ns: i64) {
+        *self = Self::new(created_ns);
+    }
+}
+
+fn is_read(address: &Address) -> bool {
+    !matches!(address, Address::Notice(..) | Address::Job(..) | Address::Refused(_))
+}
+
+/// The subject, as far as it tells one from another.
+fn subject(address: &Address) -> String {
+    match address {
+        Address::State(link) => format!("state.{link}"),
+        Address::Notice(name, link) => format!("notice.{}.{link}", name.as_str()),
+        Address::Job(name, link) => format!("job.{}.{link}", name.as_str()),
+        Address::Refused(link) => format!("refused.{link}"),
+        Address::Mark(partition) => format!("mark.{partition}"),
+        Address::Fence(partition) => format!("fence.{partition}"),
+        Address::Incident(token) => format!("incident.{token}"),
+    }
+}

@@ -1,0 +1,431 @@
+//! The way between the processes and the server: what a node asks for gets there or not, and is answered or not.
+
+use super::bank::TOO_LARGE;
+use super::chance::Trouble;
+use super::checkers::Checked;
+use super::process::Process;
+use super::saboteur::Act;
+use super::world::{Event, World};
+use crate::contract::Address;
+use crate::engine::Outgoing;
+use crate::nats::dead_letter::InputPosition;
+use crate::nats::stream::StreamIdentity;
+use crate::node::{BatchId, End, FenceToTake, Input, Limit, Note, Output, PartitionEnd, RequestId};
+use crate::store::{Changes, MemoryStore, Store};
+
+/// After this an answer is no longer waited for.
+const TIMEOUT_MS: i64 = 10_000;
+
+/// How long a server keeps an idle batch.
+const BATCH_IDLE_MS: i64 = 10_000;
+
+/// How many messages of the output stream come at once.
+const PIECE: usize = 5;
+
+impl World {
+    /// Tells a process something, and begins whatever it wants done then.
+    pub(super) fn hear(&mut self, id: u32, input: Input) -> Checked {
+        let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
+        let acts = process.saboteur.input(input, &process.store);
+        self.act(id, acts)
+    }
+
+    fn act(&mut self, id: u32, acts: Vec<Act>) -> Checked {
+        for act in acts {
+            match act {
+                Act::Do(output) => self.perform(id, output)?,
+                Act::Tell(input) => self.tell(id, input)?,
+                Act::Write(changes) => self.apply(id, &changes)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, id: u32, input: Input) -> Checked {
+        let now_ms = self.now_ms;
+        let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
+        let is_shown = self.trace.is_on() && input != Input::Tick;
+        let shown = is_shown.then(|| shown(&format!("{input:?}")));
+        let handled = process.handle(now_ms, input);
+        if let Some(shown) = shown {
+            self.say(|| format!("process {id} <- {shown}"));
+        }
+        handled?;
+        while let Some(output) = self.processes.get_mut(&id).and_then(Process::poll) {
+            if self.trace.is_on() && !matches!(output, Output::WakeAt { .. }) {
+                let shown = shown_output(&output);
+                self.say(|| format!("process {id} -> {shown}"));
+            }
+            let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
+            let acts = process.saboteur.output(output);
+            self.act(id, acts)?;
+        }
+        Ok(())
+    }
+
+    /// Does what a node asks for, or sends it on its way.
+    fn perform(&mut self, id: u32, output: Output) -> Checked {
+        let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
+        match output {
+            Output::Apply { .. } | Output::RestartStore { .. } | Output::Checkpoint { .. } => {
+                process.writes.push_back(output);
+                let is_first = process.writes.len() == 1;
+                if self.writes_at_once {
+                    return self.write(id);
+                }
+                if is_first {
+                    let after_ms = self.chance.delay_ms(5);
+                    self.later(after_ms, Event::Write(id));
+                }
+            }
+            Output::WakeAt { at } => {
+                process.wakes_count += 1;
+                let (nth, skew_ms) = (process.wakes_count, process.skew_ms);
+                let after_ms = at.as_millis().saturating_sub(self.now_ms + skew_ms);
+                self.later(after_ms, Event::Wake { process: id, nth });
+            }
+            Output::Note(Note::TimerSetAside { of }) => drop(process.set_aside.insert(of)),
+            Output::Note(_) => {}
+            Output::Rewind { partition, .. } | Output::StopReader { partition } => {
+                if let Some((reader, _)) = process.readers.remove(&partition) {
+                    let lingers = self.mix.strikes(Trouble::SecondReader, &mut self.chance);
+                    let after_ms = if lingers { self.chance.within(1_000, 30_000) } else { 0 };
+                    self.later(after_ms, Event::EndPull { process: id, reader });
+                }
+                if let Output::Rewind { reader, .. } = output {
+                    let now_ms = self.now_ms;
+                    if let Some(process) = self.processes.get_mut(&id) {
+                        process.readers.insert(partition, (reader, now_ms));
+                    }
+                    self.send(id, output);
+                }
+            }
+            Output::Acknowledge { receipts } => {
+                for receipt in receipts {
+                    let numbers: Vec<i64> = receipt.split(' ').filter_map(|number| number.parse().ok()).collect();
+                    let [partition, sequence, stored_at_ns] = numbers[..] else {
+                        return Err(format!("{receipt} is no receipt"));
+                    };
+                    let (partition, sequence) = (partition as u16, sequence as u64);
+                    self.checkers.acknowledged(partition, sequence, stored_at_ns)?;
+                    if !self.mix.strikes(Trouble::AckLost, &mut self.chance) {
+                        self.soon(Event::Acknowledge { partition, sequence });
+                    }
+                }
+            }
+            Output::DiscardBatch { batch } => self.soon(Event::Expire { process: id, batch }),
+            Output::PartitionEnded { partition, why } => {
+                // A fence of somebody who is gone has arrived late: the partition is still given to this process.
+                if why == PartitionEnd::Taken && self.assigned[usize::from(partition)] == id {
+                    let after_ms = self.chance.within(500, 4_000);
+                    self.later(after_ms, Event::Gain { process: id, partitions: vec![partition] });
+                }
+            }
+            Output::End { why } => return self.end(id, &why),
+            Output::TakeFences { ref fences, .. } => {
+                self.checkers.takes(id, fences, &self.jetstream)?;
+                self.send(id, output);
+            }
+            Output::ReadOutputFacts { .. }
+            | Output::ReadFences { .. }
+            | Output::ReadOutput { .. }
+            | Output::ReadInputFacts { .. }
+            | Output::LookUpInput { .. }
+            | Output::FindInput { .. }
+            | Output::StoreDeadLetters { .. }
+            | Output::StageBatch { .. }
+            | Output::CommitBatch { .. } => self.send(id, output),
+        }
+        Ok(())
+    }
+
+    /// A process has ended by itself.
+    fn end(&mut self, id: u32, why: &End) -> Checked {
+        let store = match why {
+            End::Stopped | End::Fenced => self.processes.get(&id).map(|process| process.store.copy()),
+            End::Store { .. } => self.processes.get(&id).map(|process| process.store.durable()),
+            End::Record { problem } => return Err(format!("process {id} ends: {problem}")),
+        };
+        self.remove(id);
+        self.start_later(id, store.unwrap_or_default());
+        Ok(())
+    }
+
+    /// It is gone, and its connection with it.
+    pub(super) fn remove(&mut self, id: u32) {
+        let Some(process) = self.processes.remove(&id) else { return };
+        for (reader, _) in process.readers.values().copied() {
+            let lingers = self.mix.strikes(Trouble::SecondReader, &mut self.chance);
+            let after_ms = if lingers { self.chance.within(1_000, 30_000) } else { 0 };
+            self.later(after_ms, Event::EndPull { process: id, reader });
+        }
+        self.ended.push(process);
+    }
+
+    /// Somebody starts it again, if it still has partitions.
+    pub(super) fn start_later(&mut self, instead_of: u32, store: MemoryStore) {
+        if self.assigned.contains(&instead_of) && self.starting.insert(instead_of) {
+            let after_ms = self.chance.delay_ms(500);
+            self.later(after_ms, Event::Start { instead_of, store });
+        }
+    }
+
+    /// One write of a process's disk.
+    pub(super) fn write(&mut self, id: u32) -> Checked {
+        let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
+        let Some(output) = process.writes.pop_front() else { return Ok(()) };
+        let is_more = !process.writes.is_empty();
+        let store = process.store.clone();
+        let failed = |error: &dyn std::fmt::Display| format!("the store of process {id}: {error}");
+        let answer = match output {
+            Output::Apply { request, changes } => {
+                self.apply(id, &changes)?;
+                Input::Applied { request }
+            }
+            Output::Checkpoint { request } => {
+                store.checkpoint().map_err(|error| failed(&error))?;
+                Input::Checkpointed { request }
+            }
+            Output::RestartStore { request } => {
+                store.restart_empty().map_err(|error| failed(&error))?;
+                Input::StoreRestarted { request, kept_at: None }
+            }
+            other => unreachable!("{other:?} is not for the store"),
+        };
+        if self.writes_at_once {
+            return self.hear(id, answer);
+        }
+        if is_more {
+            let after_ms = self.chance.delay_ms(5);
+            self.later(after_ms, Event::Write(id));
+        }
+        // The process hears of its writes in their order.
+        let at_ms = self.now_ms + self.chance.delay_ms(3);
+        let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
+        process.heard_of_writes_ms = process.heard_of_writes_ms.max(at_ms);
+        let after_ms = process.heard_of_writes_ms - self.now_ms;
+        self.later(after_ms, Event::Hear { process: id, input: answer });
+        Ok(())
+    }
+
+    fn apply(&mut self, id: u32, changes: &Changes) -> Checked {
+        self.checkers.applied(changes)?;
+        let Some(process) = self.processes.get(&id) else { return Ok(()) };
+        process.store.apply(changes).map_err(|error| format!("the store of process {id}: {error}"))
+    }
+
+    /// Sends a request: it gets there or not, in time or not, and so does its answer.
+    fn send(&mut self, id: u32, output: Output) {
+        let dice = (
+            self.mix.strikes(Trouble::RequestLost, &mut self.chance),
+            self.mix.strikes(Trouble::AnswerLost, &mut self.chance),
+            self.mix.strikes(Trouble::RequestLate, &mut self.chance),
+        );
+        let is_down = self.now_ms < self.server_up_at_ms;
+        if !is_down && dice == (false, false, false) {
+            self.soon(Event::Arrive { process: id, output, is_answered: true });
+            return;
+        }
+        self.counts.lost += 1;
+        let patience_ms = self.chance.within(1, TIMEOUT_MS);
+        self.later(patience_ms, Event::Hear { process: id, input: unanswered(&output, "no answer came") });
+        match dice {
+            _ if is_down => {}
+            (true, ..) => {}
+            (_, true, _) => self.soon(Event::Arrive { process: id, output, is_answered: false }),
+            _ => self.arrive_late(id, output, patience_ms),
+        }
+    }
+
+    /// Out of the buffer of a client, after a reconnect: whole, since what was staged is in it too.
+    fn arrive_late(&mut self, id: u32, output: Output, patience_ms: i64) {
+        let after_ms = patience_ms + self.chance.delay_ms(4_000);
+        match output {
+            Output::CommitBatch { batch } => {
+                if let Some(batch) = self.jetstream.output.take_staged(id, batch) {
+                    self.later(after_ms, Event::Ghost { process: id, batch });
+                }
+            }
+            output => self.later(after_ms, Event::Arrive { process: id, output, is_answered: false }),
+        }
+    }
+
+    /// A request is at the server.
+    pub(super) fn arrive(&mut self, id: u32, output: Output, is_answered: bool) -> Checked {
+        if self.now_ms < self.server_up_at_ms {
+            if is_answered {
+                self.soon(Event::Hear { process: id, input: unanswered(&output, "the server is away") });
+            }
+            return Ok(());
+        }
+        let answers = self.answers(id, output)?;
+        // Pieces of one answer keep their order.
+        let mut after_ms = 0;
+        for input in answers.into_iter().filter(|_| is_answered) {
+            after_ms += self.chance.delay_ms(self.latency_ms);
+            self.later(after_ms, Event::Hear { process: id, input });
+        }
+        Ok(())
+    }
+
+    fn answers(&mut self, id: u32, output: Output) -> Result<Vec<Input>, String> {
+        let (input, stream) = (&self.jetstream.input, &self.jetstream.output);
+        Ok(vec![match output {
+            Output::ReadOutputFacts { request } => Input::OutputFacts { request, stream: stream.facts() },
+            Output::ReadInputFacts { request } => Input::InputFacts { request, stream: input.facts() },
+            Output::ReadFences { request, partitions } => {
+                Input::FencesRead { request, fences: stream.fences(&partitions) }
+            }
+            Output::LookUpInput { request, sequence } => {
+                let stored_at_ns = input.get(sequence).map(|delivery| delivery.stored_at_ns);
+                Input::InputLookedUp { request, stored_at_ns }
+            }
+            Output::FindInput { request, after_ns } => {
+                Input::InputFound { request, sequence: input.first_after(after_ns) }
+            }
+            Output::TakeFences { request, fences } => self.take_fences(id, request, fences)?,
+            Output::ReadOutput { request, after, up_to } => {
+                let Some((messages, reached)) = stream.read(after, up_to) else {
+                    return Ok(vec![Input::RequestFailed {
+                        request,
+                        problem: "the stream does not reach that far".to_owned(),
+                    }]);
+                };
+                let pieces = messages.chunks(PIECE).map(|piece| {
+                    let reached = piece.last().map_or(reached, |last| last.sequence);
+                    Input::OutputRead { request, messages: piece.to_vec(), reached }
+                });
+                return Ok(pieces.collect());
+            }
+            Output::Rewind { reader, partition, behind } => return Ok(self.reset(id, reader, partition, behind)),
+            Output::StoreDeadLetters { batch, input_created_ns, letters } => {
+                let stream = StreamIdentity { stream: "BELVO".to_owned(), created_ns: input_created_ns.into() };
+                for letter in letters {
+                    let (sequence, stored_at_ns) = (letter.delivery.sequence, letter.delivery.stored_at_ns);
+                    let place = InputPosition { stream: stream.clone(), sequence, stored_at_ns };
+                    self.jetstream.letters.store(place.letter_id(), letter, self.now_ms);
+                }
+                Input::DeadLettersStored { batch }
+            }
+            Output::StageBatch { batch, messages } => self.stage(id, batch, messages),
+            Output::CommitBatch { batch } => match self.jetstream.output.take_staged(id, batch) {
+                Some(messages) => self.commit(id, batch, messages)?,
+                None => Input::BatchFailed { batch, problem: "the server does not have the whole batch".to_owned() },
+            },
+            other => unreachable!("{other:?} is not for the server"),
+        }])
+    }
+
+    fn stage(&mut self, id: u32, batch: BatchId, messages: Vec<Outgoing>) -> Input {
+        if messages.len() > self.batch_messages_max {
+            return Input::BatchTooLarge { batch, limit: Limit::Messages };
+        }
+        let is_too_large =
+            |sent: &Outgoing| sent.message.body.windows(TOO_LARGE.len()).any(|window| window == TOO_LARGE.as_bytes());
+        if messages.iter().any(is_too_large) {
+            return Input::BatchTooLarge { batch, limit: Limit::MessageBytes };
+        }
+        self.jetstream.output.stage(id, batch, messages);
+        self.later(BATCH_IDLE_MS, Event::Expire { process: id, batch });
+        Input::BatchStaged { batch }
+    }
+
+    fn commit(&mut self, id: u32, batch: BatchId, messages: Vec<Outgoing>) -> Result<Input, String> {
+        let messages_count = messages.len() as u64;
+        match self.jetstream.output.store(id, messages) {
+            Ok(last_sequence) => {
+                self.counts.commits += 1;
+                self.stored(messages_count)?;
+                Ok(Input::BatchCommitted { batch, last_sequence, messages_count })
+            }
+            Err(_refused) => {
+                self.counts.refused += 1;
+                self.say(|| format!("the server refuses batch {} of process {id}", batch.0));
+                Ok(Input::BatchRefused { batch })
+            }
+        }
+    }
+
+    /// It was given up, and nobody waits for an answer.
+    pub(super) fn ghost(&mut self, id: u32, batch: Vec<Outgoing>) -> Checked {
+        self.say(|| format!("a batch that process {id} has given up arrives"));
+        self.commit(id, BatchId(0), batch).map(drop)
+    }
+
+    fn take_fences(&mut self, id: u32, request: RequestId, fences: Vec<FenceToTake>) -> Result<Input, String> {
+        let count = fences.len() as u64;
+        match self.jetstream.output.take(id, fences) {
+            Ok(fences) => {
+                self.stored(count)?;
+                Ok(Input::FencesTaken { request, fences })
+            }
+            Err(_refused) => Ok(Input::FencesRefused { request }),
+        }
+    }
+
+    /// The output stream has taken so many messages.
+    fn stored(&mut self, count: u64) -> Checked {
+        let messages = &self.jetstream.output.messages;
+        let batch = &messages[messages.len() - usize::try_from(count).unwrap_or(0)..];
+        if self.trace.is_on() {
+            let ids: Vec<&str> = batch.iter().map(|stored| stored.message.id.as_str()).collect();
+            let line = format!("stored up to {}: {}", messages.len(), ids.join(", "));
+            self.trace.say(self.run_ms(), || line);
+        }
+        self.checkers.stored(batch, &self.jetstream)?;
+        let is_job = |address: &Address| matches!(address, Address::Job(..));
+        let jobs = batch.iter().filter(|stored| is_job(&stored.message.address));
+        let jobs: Vec<_> = jobs.filter_map(|stored| serde_json::from_slice(&stored.message.body).ok()).collect();
+        for job in jobs {
+            let after_ms = 100 + self.chance.delay_ms(3_000);
+            self.later(after_ms, Event::Belvo(job));
+        }
+        Ok(())
+    }
+}
+
+/// What a process makes of an answer that does not come.
+fn unanswered(output: &Output, problem: &str) -> Input {
+    let problem = problem.to_owned();
+    match output {
+        Output::CommitBatch { batch } => Input::BatchUnknown { batch: *batch, problem },
+        Output::StoreDeadLetters { batch, .. } | Output::StageBatch { batch, .. } => {
+            Input::BatchFailed { batch: *batch, problem }
+        }
+        Output::Rewind { reader, .. } => Input::ReaderFailed { reader: *reader, problem },
+        Output::ReadOutputFacts { request }
+        | Output::TakeFences { request, .. }
+        | Output::ReadFences { request, .. }
+        | Output::ReadOutput { request, .. }
+        | Output::ReadInputFacts { request }
+        | Output::LookUpInput { request, .. }
+        | Output::FindInput { request, .. } => Input::RequestFailed { request: *request, problem },
+        other => unreachable!("{other:?} is not for the server"),
+    }
+}
+
+fn shown_output(output: &Output) -> String {
+    match output {
+        Output::StageBatch { batch, messages } => {
+            let ids: Vec<String> = messages.iter().map(|sent| sent.message.id.clone()).collect();
+            format!("StageBatch {} {ids:?}", batch.0)
+        }
+        Output::Apply { request, changes } => {
+            let puts: Vec<String> = changes.puts.iter().map(|put| format!("{}.{}", put.id, put.head.version)).collect();
+            format!("Apply {} {puts:?} {:?} {:?}", request.0, changes.marks, changes.position)
+        }
+        Output::StoreDeadLetters { batch, letters, .. } => {
+            let sequences: Vec<u64> = letters.iter().map(|letter| letter.delivery.sequence).collect();
+            format!("StoreDeadLetters {} {sequences:?}", batch.0)
+        }
+        Output::TakeFences { request, fences } => {
+            let fences: Vec<_> = fences.iter().map(|fence| (fence.partition, fence.expects)).collect();
+            format!("TakeFences {} {fences:?}", request.0)
+        }
+        output => shown(&format!("{output:?}")),
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(400).collect()
+}

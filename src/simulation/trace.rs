@@ -1,0 +1,35 @@
+//! What happened last, to be read by people. It is only written down where somebody is going to read it.
+
+use std::collections::VecDeque;
+
+/// How many lines are kept.
+const LINES_MAX: usize = 20_000;
+
+pub(super) struct Trace {
+    is_on: bool,
+    lines: VecDeque<String>,
+}
+
+impl Trace {
+    pub(super) fn new(is_on: bool) -> Self {
+        Self { is_on, lines: VecDeque::new() }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    pub(super) fn say(&mut self, at_ms: i64, line: impl FnOnce() -> String) {
+        if !self.is_on {
+            return;
+        }
+        if self.lines.len() == LINES_MAX {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(format!("{:>12.3} s  {}", at_ms as f64 / 1_000.0, line()));
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.lines.iter().cloned().collect()
+    }
+}
