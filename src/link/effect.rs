@@ -21,6 +21,7 @@ pub struct Step {
 
 /// One thing the machine asks for.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a step has at most five, and each lives until its message is encoded")]
 pub enum Effect {
     /// Tell the subscribers.
     Notice {
