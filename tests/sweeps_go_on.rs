@@ -31,6 +31,12 @@ use serde_json::{Value, json};
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
 /// A link's id by its number; the order is the same.
+/// Where the transitions of these tests come from.
+fn origin() -> Origin {
+    let (kind, heard_at) = (OriginKind::Command, At(START));
+    Origin { kind, input_sequence: None, message_id: None, heard_at, unread: Vec::new() }
+}
+
 fn id(number: usize) -> LinkId {
     format!("00000000-0000-4000-8000-{number:012}").parse().unwrap()
 }
@@ -177,14 +183,7 @@ impl Bench {
         let mut state = Link::unheard_of(link.clone(), START);
         for input in events {
             let step = step(&state, &input, START, &policy()).unwrap();
-            let origin = Origin {
-                kind: OriginKind::Command,
-                input_sequence: None,
-                message_id: None,
-                heard_at: At(START),
-                unread: Vec::new(),
-            };
-            record = Some(Record::of(&step.link, 0, Because::of(&step, &input, origin), Vec::new()));
+            record = Some(Record::of(&step.link, 0, Because::of(&step, &input, origin()), Vec::new()));
             state = step.link;
         }
         let record = serde_json::to_vec(&record.unwrap()).unwrap();
@@ -432,14 +431,8 @@ async fn strangers_that_are_missing_hide_no_deletion() {
     }
     // By a job: each stranger first, and then the one that is gone.
     let job = |number: usize, to: StateWord| {
-        let origin = Origin {
-            kind: OriginKind::Command,
-            input_sequence: None,
-            message_id: None,
-            heard_at: At(START),
-            unread: Vec::new(),
-        };
-        let because = Because { event: "verify".to_owned(), from: to, to, at: At(START), incident: false, origin };
+        let because =
+            Because { event: "verify".to_owned(), from: to, to, at: At(START), incident: false, origin: origin() };
         let (name, link_id) = (JobName::Verify, id(number).to_string());
         JobBody { name, link_id, asked_at: At(START), consent_id: None, resources: Vec::new(), because }
     };
@@ -459,15 +452,9 @@ async fn strangers_that_are_missing_hide_no_deletion() {
 #[tokio::test]
 async fn a_job_that_is_answered_by_a_gateway_or_panics_is_put_off() {
     let bench = Bench::start(|_| page_of(200)).await;
-    let origin = Origin {
-        kind: OriginKind::Command,
-        input_sequence: None,
-        message_id: None,
-        heard_at: At(START),
-        unread: Vec::new(),
-    };
     let word = StateWord::Valid;
-    let because = Because { event: "verify".to_owned(), from: word, to: word, at: At(START), incident: false, origin };
+    let because =
+        Because { event: "verify".to_owned(), from: word, to: word, at: At(START), incident: false, origin: origin() };
     for name in [JobName::Verify, JobName::Refresh] {
         let because = because.clone();
         let link_id = id(1).to_string();

@@ -173,42 +173,50 @@ fn in_words(text: &str) -> Option<String> {
         if !is_session(word) {
             continue;
         }
-        let gap = behind.find(|c: char| !(c.is_whitespace() || "\"'\\:=>{[".contains(c))).unwrap_or(behind.len());
-        let between = &behind[..gap];
-        if gap > GAP_MAX || !between.contains([':', '=']) {
-            if let Some((start, end)) = hex_run(behind) {
+        match cut_behind(behind) {
+            Some(Cut::ToTheEnd(start)) => return Some(cleaned + &behind[..start] + REMOVED),
+            Some(Cut::Value(start, end)) => {
                 found = true;
                 cleaned.push_str(&behind[..start]);
                 cleaned.push_str(REMOVED);
                 rest = &behind[end..];
             }
-            continue;
-        }
-        if between.contains(['{', '[']) {
-            return Some(cleaned + between + REMOVED);
-        }
-        let is_end = |c: char| c.is_whitespace() || "\"'\\,;&<>)}]".contains(c);
-        let end = behind[gap..].find(is_end).map_or(behind.len(), |length| gap + length);
-        // In quotes it is a value, whatever it looks like; in a sentence it must look like a session.
-        let is_quoted = between.trim_end().ends_with(['"', '\'']) && between.contains([':', '=']) && end > gap;
-        let is_null = matches!(&behind[gap..end], "null" | "None" | REMOVED);
-        let looks_like_one = end - gap >= SESSION_LENGTH_MIN && behind[gap..end].contains(|c: char| c.is_ascii_digit());
-        if !is_null && !is_quoted && !looks_like_one {
-            // Escaped, percent-encoded or in a form of its own: a session of Belvo's is 32 hexadecimal digits.
-            if let Some((start, end)) = hex_run(behind) {
-                found = true;
-                cleaned.push_str(&behind[..start]);
-                cleaned.push_str(REMOVED);
-                rest = &behind[end..];
-            }
-        } else if !is_null {
-            found = true;
-            cleaned.push_str(between);
-            cleaned.push_str(REMOVED);
-            rest = &behind[end..];
+            None => {}
         }
     }
     found.then(|| cleaned + rest)
+}
+
+/// What is to be cut out of the text behind the name of a session.
+enum Cut {
+    /// From here to here.
+    Value(usize, usize),
+    /// All from here on: where it ends cannot be told.
+    ToTheEnd(usize),
+}
+
+fn cut_behind(behind: &str) -> Option<Cut> {
+    let gap = behind.find(|c: char| !(c.is_whitespace() || "\"'\\:=>{[".contains(c))).unwrap_or(behind.len());
+    let between = &behind[..gap];
+    if gap <= GAP_MAX && between.contains([':', '=']) {
+        if between.contains(['{', '[']) {
+            return Some(Cut::ToTheEnd(gap));
+        }
+        let is_end = |c: char| c.is_whitespace() || "\"'\\,;&<>)}]".contains(c);
+        let end = behind[gap..].find(is_end).map_or(behind.len(), |length| gap + length);
+        let value = &behind[gap..end];
+        if matches!(value, "null" | "None" | REMOVED) {
+            return None;
+        }
+        // In quotes it is a value, whatever it looks like; in a sentence it must look like a session.
+        let is_quoted = between.trim_end().ends_with(['"', '\'']) && !value.is_empty();
+        let looks_like_one = value.len() >= SESSION_LENGTH_MIN && value.contains(|c: char| c.is_ascii_digit());
+        if is_quoted || looks_like_one {
+            return Some(Cut::Value(gap, end));
+        }
+    }
+    // Escaped, percent-encoded or in a form of its own: a session of Belvo's is 32 hexadecimal digits.
+    hex_run(behind).map(|(start, end)| Cut::Value(start, end))
 }
 
 /// The first run of hexadecimal digits near the beginning of a text that is as long as an id of Belvo's.

@@ -365,6 +365,18 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
+    /// Every reason there is.
+    pub const ALL: [Self; 8] = [
+        Self::Malformed,
+        Self::NoLink,
+        Self::UnknownSubject,
+        Self::FutureVersion,
+        Self::UnknownCode,
+        Self::Panicked,
+        Self::TooLarge,
+        Self::UnreadableRecord,
+    ];
+
     /// Its token.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -236,7 +236,7 @@ impl<S: Store> Engine<S> {
                 .map_err(|undecodable| (reason_of(&undecodable), undecodable.to_string()))?;
             Ok((kind, link, reading))
         }));
-        let (kind, link, Reading { meaning, unread }) = match decoded {
+        let (kind, id, Reading { meaning, mut unread }) = match decoded {
             Ok(Ok(decoded)) => decoded,
             Ok(Err((reason, detail))) => {
                 Self::bury(delivery, reason, detail, plan);
@@ -248,7 +248,6 @@ impl<S: Store> Engine<S> {
             }
         };
         let (message_id, too_long) = delivery.message_id();
-        let mut unread = unread;
         unread.extend(too_long.then_some("ce-id"));
         let origin = Origin {
             kind: OriginKind::from(kind),
@@ -257,22 +256,21 @@ impl<S: Store> Engine<S> {
             heard_at: At(received_at),
             unread: unread.iter().map(|&field| field.to_owned()).collect(),
         };
-        plan.unread.extend(unread.into_iter().map(|field| (link.clone(), field)));
-        let held = match self.load(&link) {
+        plan.unread.extend(unread.into_iter().map(|field| (id.clone(), field)));
+        let held = match self.load(&id) {
             Ok(held) => held,
             Err(error) if error.is_of_one_record() => {
                 let detail = "what relink knows of the link cannot be read".to_owned();
                 Self::bury(delivery, DeadReason::UnreadableRecord, detail, plan);
-                plan.links_unreadable.push(link);
+                plan.links_unreadable.push(id);
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        let known = held.map_or_else(|| Link::unheard_of(link, received_at), |held| held.link);
+        let link = held.map_or_else(|| Link::unheard_of(id, received_at), |held| held.link);
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
-                let link = known;
                 if kind == InputKind::Widget && link.profile.institution.is_some() {
                     // A widget's `institution` comes from the user's device: it fills a gap and corrects nothing.
                     input.profile.institution = None;
@@ -302,11 +300,11 @@ impl<S: Store> Engine<S> {
             Meaning::NotAboutTheLink { class, code } => {
                 plan.tally.add(word, "not_about_the_link");
                 let detail = format!("{code}: {}", class.as_str());
-                Self::plan_remark(&known, delivery, "not_about_the_link", detail, origin, plan);
+                Self::plan_remark(&link, delivery, "not_about_the_link", detail, origin, plan);
             }
             Meaning::Unknown { what } => {
                 let detail = format!("{what}; kept whole in the dead letters");
-                Self::plan_remark(&known, delivery, "unknown", detail, origin, plan);
+                Self::plan_remark(&link, delivery, "unknown", detail, origin, plan);
                 Self::bury(delivery, DeadReason::UnknownCode, what, plan);
             }
         }

@@ -123,8 +123,7 @@ impl Draft<'_> {
     pub(super) fn claim_while_valid(&mut self, suspicion: Option<Suspicion>) -> Next {
         // The callback of one success may come twice: the second says nothing new.
         let verify_wait = self.policy.settings().verify_wait;
-        let is_fresh =
-            self.link.recovered_at.max(self.link.claimed_at).is_some_and(|at| self.now < at.after(verify_wait));
+        let is_fresh = self.link.settled_since().is_some_and(|at| self.now < at.after(verify_wait));
         if is_fresh && suspicion.is_none() && self.widget_until().is_none() {
             return Err(Refusal::AlreadyKnown);
         }
@@ -155,7 +154,7 @@ impl Draft<'_> {
 
     /// Belvo's status says that the link is broken.
     fn observe_breakage(&mut self, suspicion: Option<Suspicion>, breakage: Breakage, seen: &Observation) -> Next {
-        if self.link.recovered_at.max(self.link.claimed_at).is_some_and(|at| seen.observed_at < at) {
+        if self.link.settled_since().is_some_and(|at| seen.observed_at < at) {
             return Err(Refusal::Stale);
         }
         // Belvo's status lags behind a repair: as long as a claimed repair is looked at again, it is not yet believed.
@@ -228,7 +227,7 @@ impl Draft<'_> {
 
     /// Belvo's status says that the link works, which not every outage believes.
     fn observe_working(&mut self, episode: Episode, seen: &Observation) -> Next {
-        if seen.observed_at < episode.observed_at.unwrap_or(episode.opened_at) {
+        if seen.observed_at < episode.known_since() {
             Err(Refusal::Stale)
         } else if episode.is_ended_by(seen) {
             Ok(self.recover(&episode, Proof::Observed, Some(seen)))

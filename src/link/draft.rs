@@ -88,7 +88,7 @@ impl<'a> Draft<'a> {
     /// When the settle window ends that began with the last recovery or claim, whether or not it has ended.
     pub(super) fn settles_at(&self) -> Option<Timestamp> {
         let window = self.policy.settings().settle_window;
-        self.link.recovered_at.max(self.link.claimed_at).map(|at| at.after(window))
+        self.link.settled_since().map(|at| at.after(window))
     }
 
     pub(super) fn tell(&mut self, notice: Notice, episode: Option<&Episode>) {

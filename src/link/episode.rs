@@ -74,6 +74,12 @@ impl Episode {
         }
     }
 
+    /// An observation from before this says nothing of the outage: when the observation was read that the state comes from,
+    /// else when the outage was opened.
+    pub(super) fn known_since(&self) -> Timestamp {
+        self.observed_at.unwrap_or(self.opened_at)
+    }
+
     /// Counts a reminder and climbs the ladder. Steps count from the opening; one already past is not sent in a burst.
     pub(super) fn climb(&mut self, now: Timestamp, policy: &Policy) {
         self.reminders_count += 1;

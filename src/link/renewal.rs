@@ -83,9 +83,7 @@ impl Draft<'_> {
         seen: ConsentObservation,
     ) -> Next {
         match (seen.status, suspicion) {
-            (ConsentStatus::Ended, _)
-                if self.link.recovered_at.max(self.link.claimed_at).is_some_and(|at| seen.observed_at < at) =>
-            {
+            (ConsentStatus::Ended, _) if self.link.settled_since().is_some_and(|at| seen.observed_at < at) => {
                 Err(Refusal::Stale)
             }
             (ConsentStatus::Ended, _) => Ok(self.open(&Breakage::of(Cause::ConsentEnded))),

@@ -88,10 +88,9 @@ impl Draft<'_> {
     pub(super) fn abandon(&mut self, episode: Episode, phase: Phase) -> Next {
         match phase {
             Phase::WithUser { .. } => Ok(self.verify_or(Attempt::Abandoned, episode)),
-            Phase::Verifying { .. } => match self.leave_widget(State::Updating { episode, phase }) {
-                Err(_) => Err(Refusal::AlreadyKnown),
-                left => left,
-            },
+            Phase::Verifying { .. } => {
+                self.leave_widget(State::Updating { episode, phase }).map_err(|_nobody_in_it| Refusal::AlreadyKnown)
+            }
         }
     }
 
@@ -159,9 +158,7 @@ impl Draft<'_> {
         let claimed = phase.is_claimed() && episode.cause != Cause::ConsentEnded;
         let observed = match seen.status {
             Status::Unconfirmed => return Err(Refusal::CreationOnly),
-            Status::Valid if seen.observed_at < episode.observed_at.unwrap_or(episode.opened_at) => {
-                return Err(Refusal::Stale);
-            }
+            Status::Valid if seen.observed_at < episode.known_since() => return Err(Refusal::Stale),
             Status::Valid if claimed || episode.is_ended_by(seen) => {
                 return Ok(self.recover(&episode, Proof::Observed, Some(seen)));
             }

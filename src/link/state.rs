@@ -270,6 +270,12 @@ impl State {
 }
 
 impl Link {
+    /// The last recovery, or the last word of the user's that the link works: evidence from before it is old, and the settle
+    /// window begins with it.
+    pub(super) fn settled_since(&self) -> Option<Timestamp> {
+        self.recovered_at.max(self.claimed_at)
+    }
+
     /// A link nothing has been heard of: its first evidence is a step like any other.
     pub fn unheard_of(id: LinkId, now: Timestamp) -> Self {
         Self {

@@ -259,13 +259,10 @@ impl<S: Store + Clone> Node<S> {
         self.note(Note::TooLarge { items_count, limit: limit.clone() });
         match first_item.filter(|_| items_count <= 1) {
             Some(item) => {
-                if let Item::Timer(_) | Item::IncidentEnd(_) = &item {
-                    let of = match &item {
-                        Item::Timer(link) => link.to_string(),
-                        Item::IncidentEnd(institution) => institution.clone(),
-                        Item::Delivery { .. } => String::new(),
-                    };
-                    self.note(Note::TimerSetAside { of });
+                match &item {
+                    Item::Timer(link) => self.note(Note::TimerSetAside { of: link.to_string() }),
+                    Item::IncidentEnd(institution) => self.note(Note::TimerSetAside { of: institution.clone() }),
+                    Item::Delivery { .. } => {}
                 }
                 let detail = match limit {
                     Limit::Messages => "its commit has more messages than NATS takes at once",
