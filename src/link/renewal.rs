@@ -132,7 +132,7 @@ impl Draft<'_> {
     fn shows_renewal(&self, episode: &Episode, seen: ConsentObservation, claimed: bool) -> bool {
         episode.cause == Cause::ConsentEnded
             && (claimed || self.consent_moved)
-            && seen.observed_at >= episode.opened_at
+            && seen.observed_at >= episode.known_since()
             && !self.link.consent_due().is_over(seen.observed_at)
     }
 

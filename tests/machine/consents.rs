@@ -263,6 +263,22 @@ fn a_read_from_before_the_end_heals_nothing() {
 }
 
 #[test]
+fn a_consent_read_before_the_link_was_seen_broken_heals_nothing() {
+    let (mut scene, due_at) = Scene::with_consent(true);
+    scene.wait(HOUR);
+    scene.hears(Event::Broken(Breakage::of(Cause::Token)));
+    scene.wait(HOUR);
+    let before = scene.reads_consent(ConsentStatus::Authorised);
+    scene.wait(SECOND);
+    let broken = scene.observed(Status::Invalid, None);
+    scene.hears(broken);
+    assert_eq!(scene.cause(), Some(Cause::ConsentEnded));
+    // Received last, and read first.
+    scene.hears(with_consent(before, Some(shift(due_at, DAY))));
+    assert_eq!(scene.state(), StateName::Invalid);
+}
+
+#[test]
 fn a_read_from_before_the_renewal_breaks_nothing() {
     let (mut scene, due_at) = Scene::with_consent(true);
     scene.hears(Event::Broken(Breakage::of(Cause::ConsentEnded)));
