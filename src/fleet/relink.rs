@@ -239,7 +239,7 @@ impl Relink {
             }
             Output::Rewind { reader, .. } => {
                 self.streams.reader = Some(reader);
-                Input::Rewound { reader }
+                Input::Rewound { reader, created_ns: STREAM_CREATED_NS }
             }
             Output::StageBatch { batch, messages } => {
                 self.streams.staged = messages;

@@ -224,7 +224,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
                     deliveries.push(delivered);
                     continue;
                 }
-                FromLane::Rewound(reader) => Input::Rewound { reader },
+                FromLane::Rewound(reader, created_ns) => Input::Rewound { reader, created_ns },
                 FromLane::Failed(reader, problem) => Input::ReaderFailed { reader, problem },
             };
             if !deliveries.is_empty() {

@@ -111,6 +111,9 @@ pub enum Input {
     Rewound {
         /// Of the output.
         reader: ReaderId,
+        /// When the input stream that the consumer is of was created, in nanoseconds since the Unix epoch, asked after the consumer stood
+        /// there.
+        created_ns: i64,
     },
     /// Messages of the input stream. At most [`super::Node::room`] of them, else the queue grows beyond its bound.
     Delivered {

@@ -266,7 +266,7 @@ impl<S: Store + Clone> Node<S> {
             Input::InputFacts { request, stream } => self.input_facts(now, request, stream),
             Input::InputLookedUp { request, stored_at_ns } => self.input_looked_up(now, request, stored_at_ns),
             Input::InputFound { request, sequence } => self.input_found(now, request, sequence),
-            Input::Rewound { reader } => self.rewound(reader),
+            Input::Rewound { reader, created_ns } => self.rewound(now, reader, created_ns),
             Input::Delivered { deliveries } => self.delivered(now, deliveries),
             Input::ReaderFailed { reader, problem } => self.reader_failed(now, reader, &problem),
             Input::DeadLettersStored { batch } => self.dead_letters_stored(batch),

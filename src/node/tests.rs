@@ -1,5 +1,7 @@
 //! The node against streams that do as they are told: one test for each way in which something can go wrong.
 
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -30,6 +32,8 @@ struct Rig {
     notes: Vec<Note>,
     /// Whether commits are answered.
     answers: bool,
+    /// Whether readers find another stream.
+    anew: bool,
 }
 
 impl Rig {
@@ -52,6 +56,7 @@ impl Rig {
             acknowledged: Vec::new(),
             notes: Vec::new(),
             answers: true,
+            anew: false,
         };
         let rest = rig.drive(Input::Gained { partitions: partitions.to_vec() });
         assert_eq!(rest, Vec::<String>::new());
@@ -101,7 +106,7 @@ impl Rig {
             Output::Rewind { reader, partition, behind } => {
                 self.readers.insert(partition, (reader, 0));
                 self.rewound.push((partition, behind));
-                Input::Rewound { reader }
+                Input::Rewound { reader, created_ns: INPUT_NS + i64::from(self.anew) }
             }
             Output::StoreDeadLetters { batch, letters, .. } => {
                 self.dead.extend(letters.iter().map(|dead| (dead.delivery.sequence, dead.reason.as_str())));
@@ -348,44 +353,6 @@ fn a_server_that_takes_fewer_messages_at_once_gets_smaller_batches() {
 }
 
 #[test]
-fn a_hole_in_the_deliveries_is_read_again() {
-    let mut rig = Rig::new(&[0]);
-    rig.deliver(&[(0, 1)]);
-    rig.readers.get_mut(&0).unwrap().1 += 1;
-    rig.rewound.clear();
-    rig.deliver(&[(0, 3)]);
-    assert_eq!(rig.offsets(), [(0, 1)].into());
-    rig.wait();
-    assert_eq!(rig.rewound, [(0, 1)]);
-    rig.deliver(&[(0, 2), (0, 3)]);
-    assert_eq!(rig.offsets(), [(0, 3)].into());
-}
-
-#[test]
-fn a_sequence_that_is_given_out_twice_is_no_repeat() {
-    let mut rig = Rig::new(&[0]);
-    rig.deliver(&[(0, 1), (0, 2)]);
-    let mut again = rig.delivered(0, 2);
-    again.delivery.stored_at_ns += 1_000;
-    rig.drive(Input::Delivered { deliveries: vec![again] });
-    assert!(matches!(rig.notes.last(), Some(Note::StartingOver { .. })), "{:?}", rig.notes);
-}
-
-#[test]
-fn nor_is_one_that_another_reader_brings_while_the_first_is_under_way() {
-    let mut rig = Rig::new(&[0]);
-    rig.answers = false;
-    rig.deliver(&[(0, 1)]);
-    let reader = rig.readers[&0].0;
-    rig.drive(Input::ReaderFailed { reader, problem: "the server is gone".to_owned() });
-    rig.wait();
-    let mut newer = rig.delivered(0, 1);
-    newer.delivery.stored_at_ns += 1;
-    rig.drive(Input::Delivered { deliveries: vec![newer] });
-    assert!(format!("{:?}", rig.notes.last()).contains("a second time"), "{:?}", rig.notes);
-}
-
-#[test]
 fn a_commit_that_lands_where_another_was_shows_that_the_stream_lost_its_tail() {
     let mut rig = Rig::new(&[0]);
     rig.deliver(&[(0, 1), (0, 2)]);
@@ -485,7 +452,7 @@ fn late_and_unknown_answers_change_nothing() {
         Input::OutputRead { request, messages: Vec::new(), reached: 99 },
         Input::InputLookedUp { request, stored_at_ns: None },
         Input::InputFound { request, sequence: None },
-        Input::Rewound { reader: ReaderId(1) },
+        Input::Rewound { reader: ReaderId(1), created_ns: INPUT_NS },
         Input::ReaderFailed { reader: ReaderId(1), problem: String::new() },
         Input::StoreRestarted { request, kept_at: None },
         Input::Applied { request },

@@ -99,8 +99,6 @@ pub enum Trouble {
     OutputTailLostAlone,
     /// The input stream is deleted, and made anew some time later.
     InputMadeAnew,
-    /// The same at once, so that a reader may be on its way to a place in the old one. A known gap, see [`Trouble::KNOWN_GAPS`].
-    InputMadeAnewAtOnce,
     /// The output stream is deleted while no process runs, and made anew.
     OutputMadeAnew,
     /// The output stream is deleted while processes run, and made anew. A known gap, see [`Trouble::KNOWN_GAPS`].
@@ -123,7 +121,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 34] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -149,7 +147,6 @@ impl Trouble {
         Self::OutputTailLost,
         Self::OutputTailLostAlone,
         Self::InputMadeAnew,
-        Self::InputMadeAnewAtOnce,
         Self::OutputMadeAnew,
         Self::OutputMadeAnewAlone,
         Self::InputAges,
@@ -165,12 +162,11 @@ impl Trouble {
     ///
     /// A fence is told from another by its sequence alone, and so is the position of a store. Where an output stream gives sequences out
     /// twice, a node that goes on meanwhile takes another's fence for its own, or builds one more commit on what was lost; and a store whose
-    /// position the stream has reached again is not known to be of the lost tail. Which input stream there is, is asked before a reader is
-    /// put to its place, and not again.
-    pub const KNOWN_GAPS: [Self; 3] = [Self::OutputTailLostAlone, Self::OutputMadeAnewAlone, Self::InputMadeAnewAtOnce];
+    /// position the stream has reached again is not known to be of the lost tail.
+    pub const KNOWN_GAPS: [Self; 2] = [Self::OutputTailLostAlone, Self::OutputMadeAnewAlone];
 
     /// Those that strike by themselves, every few seconds; the others strike what is being done.
-    pub(super) const STRIKING: [Self; 22] = [
+    pub(super) const STRIKING: [Self; 21] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -186,7 +182,6 @@ impl Trouble {
         Self::OutputTailLost,
         Self::OutputTailLostAlone,
         Self::InputMadeAnew,
-        Self::InputMadeAnewAtOnce,
         Self::OutputMadeAnew,
         Self::OutputMadeAnewAlone,
         Self::InputAges,

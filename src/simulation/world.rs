@@ -170,14 +170,9 @@ impl World {
         self.now_ms - START_MS
     }
 
-    /// Readers that are on their way to their places fail.
-    pub(super) fn fail_placing(&mut self) {
-        let is_placing = |event: &Event| match event {
-            Event::LookAt { .. } | Event::Pull { .. } => true,
-            Event::Arrive { output, .. } => matches!(output, Output::Rewind { .. }),
-            _other => false,
-        };
-        self.calendar.retain(|_, event| !is_placing(event));
+    /// A reader whose consumer is gone before it waits there, waits in vain and fails.
+    pub(super) fn end_coming_pulls(&mut self) {
+        self.calendar.retain(|_, event| !matches!(event, Event::Pull { .. }));
     }
 
     /// What has been sent by processes that died with the server does not arrive.
