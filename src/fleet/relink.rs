@@ -130,6 +130,7 @@ impl Relink {
         let reconciler = Reconciler::rotating_from(None, SETTINGS, parts);
         let options = NodeOptions {
             owner: "fleet".to_owned(),
+            writer: "fleet".to_owned(),
             partitions_count: LANE + 1,
             policy,
             plan_ahead_min: PLAN_AHEAD_MIN,
@@ -227,11 +228,15 @@ impl Relink {
         Ok(Some(match output {
             Output::ReadOutputFacts { request } => Input::OutputFacts { request, stream: facts(last_sequence) },
             Output::ReadInputFacts { request } => Input::InputFacts { request, stream: facts(self.heard.len() as u64) },
-            Output::TakeFences { request, fences } => {
+            Output::TakeFences { request, fences, closing } => {
                 let numbered = fences.iter().zip(last_sequence + 1..);
                 let fences: BTreeMap<_, _> = numbered.map(|(fence, sequence)| (fence.partition, sequence)).collect();
                 self.streams.said += fences.len() as u64;
-                Input::FencesTaken { request, fences }
+                let closing = closing.map(|_first| {
+                    self.streams.said += 1;
+                    self.streams.said
+                });
+                Input::FencesTaken { request, fences, closing }
             }
             // There is nothing on it but the fences.
             Output::ReadOutput { request, up_to, .. } => {
@@ -245,9 +250,9 @@ impl Relink {
                 self.streams.staged = messages;
                 Input::BatchStaged { batch }
             }
-            Output::CommitBatch { batch } => {
+            Output::CommitBatch { batch, .. } => {
                 let messages = take(&mut self.streams.staged);
-                let messages_count = messages.len() as u64;
+                let messages_count = messages.len() as u64 + 1;
                 self.streams.said += messages_count;
                 for Outgoing { message, .. } in messages {
                     self.remember_muting(&message)?;

@@ -134,17 +134,13 @@ impl Event {
     /// later read look old, and the link could not recover.
     pub(super) fn read_by(&self, received_at: Timestamp) -> Cow<'_, Self> {
         let mut event = Cow::Borrowed(self);
-        match self {
-            Self::Observed(seen) if seen.observed_at > received_at => {
-                event = Cow::Owned(Self::Observed(Observation { observed_at: received_at, ..seen.clone() }));
-            }
-            Self::ConsentObserved(seen) if seen.observed_at > received_at => {
-                event = Cow::Owned(Self::ConsentObserved(ConsentObservation {
-                    observed_at: received_at,
-                    status: seen.status,
-                }));
-            }
-            _ => {}
+        if let Self::Observed(Observation { observed_at, .. })
+        | Self::ConsentObserved(ConsentObservation { observed_at, .. }) = self
+            && *observed_at > received_at
+            && let Self::Observed(Observation { observed_at, .. })
+            | Self::ConsentObserved(ConsentObservation { observed_at, .. }) = event.to_mut()
+        {
+            *observed_at = received_at;
         }
         event
     }

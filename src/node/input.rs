@@ -63,6 +63,15 @@ pub enum Input {
         request: RequestId,
         /// For each partition the sequence of its fence on the output stream.
         fences: BTreeMap<u16, u64>,
+        /// The sequence of the message behind them, if there was one.
+        closing: Option<u64>,
+    },
+    /// Answers [`super::Output::LookUpOutput`].
+    OutputLookedUp {
+        /// Of the output.
+        request: RequestId,
+        /// The process that wrote the message: the `owner` in its body. None if it is not there, or has no owner.
+        owner: Option<String>,
     },
     /// Answers [`super::Output::TakeFences`]: none is stored, because one of them is not where it was expected.
     FencesRefused {

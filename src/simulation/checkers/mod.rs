@@ -55,7 +55,11 @@ impl Checkers {
                     self.marks_ever.entry(*partition).or_default().push(mark);
                 }
                 Address::Incident(_) => drop(self.incidents_ever.insert(id.clone())),
-                Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Fence(_) => {}
+                Address::Notice(..)
+                | Address::Job(..)
+                | Address::Refused(_)
+                | Address::Fence(_)
+                | Address::Commit(_) => {}
             }
         }
         self.history.append(batch, jetstream)
