@@ -3,7 +3,7 @@
 //! The two tables are the whole of it. A new room is a new row; a new arrow is a decision, to be made here and in ARCHITECTURE.md.
 //! Only what ships is looked at: unit tests may reach further.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -80,7 +80,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "service.rs",
             "config/mod.rs",
             "rehearsal/demo/",
-            "rehearsal/scenario/ear.rs",
+            "rehearsal/scenario/subscriber.rs",
         ],
     ),
     ("axum", &["http/"]),
@@ -139,6 +139,9 @@ const NOT_IN: &[(&str, &[&str])] = &[
     // What the node does is a value, also what it has to say for log and metrics, so that a simulation sees it.
     ("node/", &["tokio", "futures", "async_nats", "metrics", "tracing", "fastrand", "uuid", "time"]),
 ];
+
+/// Modules whose files import one another in one direction only: they can be read from the first to the last.
+const WITHOUT_CYCLES: &[&str] = &["crates/belvo-sandbox/src/", "src/rehearsal/"];
 
 const LINES_MAX: usize = 500;
 
@@ -265,6 +268,98 @@ fn no_arrow_points_back() {
     }
 }
 
+/// The paths that begin with `crate::`, `self::` or `super::`, as their parts; a group in braces is several paths.
+fn paths_of(code: &str) -> Vec<Vec<&str>> {
+    let mut paths = Vec::new();
+    for start in ["crate::", "self::", "super::"] {
+        for (at, _) in code.match_indices(start) {
+            let before = &code[..at];
+            // `pub(in crate::…)` is no import.
+            if before.ends_with(|before: char| before == ':' || is_name(before)) || before.ends_with("(in ") {
+                continue;
+            }
+            let mut path = Vec::new();
+            let mut rest = &code[at..];
+            while let Some((part, behind)) = rest.split_once("::").filter(|(part, _)| part.chars().all(is_name)) {
+                path.push(part);
+                rest = behind;
+            }
+            let group = rest.strip_prefix('{').and_then(|group| group.split('}').next());
+            for last in group.unwrap_or(rest).split(if group.is_some() { ',' } else { '\0' }) {
+                let last = last.trim_start();
+                let name = &last[..last.find(|c| !is_name(c)).unwrap_or(last.len())];
+                paths.push(path.iter().copied().chain([name]).collect());
+            }
+        }
+    }
+    paths
+}
+
+/// A file as a module: `src/a/mod.rs` and `src/a.rs` are `src/a`, a crate's root is its `src`.
+fn module_of(path: &str) -> &str {
+    let path = path.trim_end_matches(".rs");
+    ["/mod", "/lib", "/main"].iter().find_map(|root| path.strip_suffix(root)).unwrap_or(path)
+}
+
+/// For each module, the other modules that its file imports. A table of contents imports all that it lists.
+fn imports_by_module(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
+    let modules: BTreeSet<_> = sources.iter().map(|source| module_of(&source.path)).collect();
+    let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for source in sources {
+        let module = module_of(&source.path);
+        let root = &source.path[..source.path.find("src/").map_or(0, |at| at + "src".len())];
+        let mut found: BTreeSet<&str> = BTreeSet::new();
+        for path in paths_of(&source.code) {
+            let mut target = if path[0] == "crate" { root.to_owned() } else { module.to_owned() };
+            for part in &path {
+                match *part {
+                    "crate" | "self" => {}
+                    "super" => target.truncate(target.rfind('/').unwrap_or(0)),
+                    part if modules.contains(format!("{target}/{part}").as_str()) => {
+                        target = format!("{target}/{part}");
+                    }
+                    _ => break,
+                }
+            }
+            found.extend(modules.get(target.as_str()));
+        }
+        let listed = |other: &&&str| other.rsplit_once('/').is_some_and(|(parent, _)| parent == module);
+        found.extend(modules.iter().filter(listed));
+        found.remove(module);
+        imports.entry(module).or_default().extend(found);
+    }
+    imports
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    let shipped = shipped();
+    let imports = imports_by_module(&shipped);
+    let mut offences = Vec::new();
+    for place in WITHOUT_CYCLES {
+        // Whoever imports nothing that is left is taken away; what cannot be taken away is a circle, or imports one.
+        let mut left: BTreeMap<_, _> =
+            imports.iter().filter(|(module, _)| format!("{module}/").starts_with(place)).collect();
+        assert!(left.len() > 3, "{place} has only {} files", left.len());
+        loop {
+            let free: Vec<_> = left
+                .iter()
+                .filter(|(_, others)| !others.iter().any(|other| left.contains_key(other)))
+                .map(|(module, _)| **module)
+                .collect();
+            if free.is_empty() {
+                break;
+            }
+            left.retain(|module, _| !free.contains(*module));
+        }
+        for (module, others) in &left {
+            let others: Vec<_> = others.iter().filter(|other| left.contains_key(*other)).collect();
+            offences.push(format!("{module} imports {others:?}"));
+        }
+    }
+    assert_none("files that import each other, and those that import such", offences);
+}
+
 #[test]
 fn every_outside_crate_stays_with_its_owner() {
     let mut offences = Vec::new();
@@ -340,4 +435,6 @@ fn the_reader_of_sources_reads() {
     let code = without_comments_and_texts(code);
     assert_eq!(names_behind(&code, "crate::"), BTreeSet::from(["link", "nats", "store"]));
     assert_eq!(names_behind(&code, "sled::"), BTreeSet::from(["z"]));
+    let paths = paths_of("use super::{A, b::C};\nself::sled::y(); use x::super::no;");
+    assert_eq!(paths, [vec!["self", "sled", "y"], vec!["super", "A"], vec!["super", "b"]]);
 }

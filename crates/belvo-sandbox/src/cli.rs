@@ -13,8 +13,9 @@ use clap::{Arg, ArgGroup, Args, Command};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use super::world::{is_header_value, is_webhook_url};
-use super::{Sandbox, SandboxConfig};
+use crate::config::SandboxConfig;
+use crate::server::Sandbox;
+use crate::world::{is_header_value, is_webhook_url};
 
 /// How many webhooks are under way at the same time, unless a number is given.
 const DELIVERIES_AT_ONCE: usize = 4;
@@ -110,7 +111,7 @@ pub async fn run(args: SandboxArgs, shutdown: CancellationToken) -> anyhow::Resu
 
 fn introduce(sandbox: &Sandbox, secret_id: &str, webhooks: &str) {
     let (url, webhooks) = (sandbox.url(), webhooks.escape_debug());
-    let by_itself = if sandbox.shared.config.schedule {
+    let by_itself = if sandbox.config().schedule {
         "links are refreshed by their rate, consents end by their date"
     } else {
         "nothing"

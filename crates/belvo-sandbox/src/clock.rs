@@ -1,7 +1,7 @@
 //! The sandbox's own clock: the real one plus a shift, or one that only moves when it is told to.
 //!
 //! Tokens, MFA sessions, cool-downs, credentials, the agenda and the post box all read it. It never runs backwards.
-//! Next: [`super::agenda`] and [`super::courier`], which wait for it.
+//! Next: [`super::schedule`] and [`super::dispatcher`], which wait for it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -10,50 +10,19 @@ use secrecy::SecretString;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::Shared;
-use super::bank::NewLink;
-use super::consent::ConsentLack;
-use super::fault::{ApiFault, ArmedApiFault, WebhookFault};
-use super::institution::{Access, Institution};
-use super::link::{AccessMode, Link, LinkStatus, Login};
-use super::post_box::{Delivery, Parcel};
-use super::quota::QuotaUse;
-use super::schedule::RefreshOutcome;
-use super::verdict::{ApiAnswer, Verdict};
-use super::webhook::{Correction, PayloadShape, Webhook};
-use super::world::{Target, World};
-
-/// Why a string could not be pulled.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ControlError {
-    /// There is no link of this id.
-    #[error("there is no link {0}")]
-    NoSuchLink(Uuid),
-    /// There is no institution of this name.
-    #[error("there is no institution {0}; GET /api/institutions/ lists them")]
-    NoSuchInstitution(String),
-    /// Belvo's scheduler passes single links over.
-    #[error("link {0} is single: Belvo refreshes recurrent links only")]
-    NotRecurrent(Uuid),
-    /// The institution has no such resource.
-    #[error("the institution has no {0}; GET /api/institutions/ lists what it has")]
-    NoSuchResource(String),
-    /// A refresh of a broken link cannot succeed.
-    #[error("link {0} is not valid: only a repair can make its refresh succeed")]
-    NotValid(Uuid),
-    /// Belvo's error reference has no such code.
-    #[error("Belvo documents no error `{0}`; GET /sandbox/codes lists those it does")]
-    NoSuchCode(String),
-    /// The link hangs on no consent.
-    #[error("link {0} has no consent")]
-    NoConsent(Uuid),
-    /// There is no such delivery, or it is forgotten.
-    #[error("there is no delivery {0}")]
-    NoSuchDelivery(u64),
-    /// The sandbox stopped while it was being waited for.
-    #[error("the sandbox has stopped")]
-    Stopped,
-}
+use crate::bank::{NewLink, RefreshOutcome};
+use crate::bank_answer::Verdict;
+use crate::consent::ConsentLack;
+use crate::error::ControlError;
+use crate::fault::{ApiAnswer, ApiFault, ArmedApiFault, WebhookFault};
+use crate::institution::{Access, Institution};
+use crate::link::{AccessMode, Link, LinkStatus};
+use crate::login::Login;
+use crate::outbox::{Delivery, Parcel};
+use crate::quota::QuotaUse;
+use crate::shared::Shared;
+use crate::webhook::{Correction, PayloadShape, Webhook};
+use crate::world::{Target, World};
 
 /// A webhook to send by hand: any family, any code, at any time.
 #[derive(Clone, Debug, Default)]

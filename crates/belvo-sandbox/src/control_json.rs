@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::control::ControlError;
+use crate::error::ControlError;
 
 /// What could not be done, in words.
 pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);

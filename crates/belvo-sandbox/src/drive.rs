@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::clock::millis;
-use super::control::Control;
-use super::post_box::{DeliveryOutcome, Parcel};
+use crate::clock::millis;
+use crate::control::Control;
+use crate::outbox::{DeliveryOutcome, Parcel};
 
 /// A webhook that was taken out of the post box.
 #[derive(Clone, Debug, PartialEq)]

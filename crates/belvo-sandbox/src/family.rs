@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::clock::belvo_date;
+use crate::clock::belvo_date;
 
 /// One resource.
 struct Family {

@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::verdict::ApiAnswer;
+use crate::error::ControlError;
+use crate::problem::Problem;
 
 /// A fault in the delivery of webhooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,37 @@ impl ApiFault {
     /// HTTP 400, `too_many_sessions`.
     pub fn too_many_sessions() -> Self {
         Self::Error("too_many_sessions".into())
+    }
+}
+
+impl ApiFault {
+    /// Whether Belvo can fail like this.
+    ///
+    /// # Errors
+    /// A code that Belvo does not document.
+    pub fn check(&self) -> Result<(), ControlError> {
+        ApiAnswer::of(self.clone()).map(drop)
+    }
+}
+
+/// What a call will be answered with: [`ApiFault`], looked up.
+#[derive(Clone, Debug)]
+pub(crate) enum ApiAnswer {
+    Error(Problem),
+    /// A 428 for the link that the call names; a call that names none is not meant.
+    TokenRequired,
+    RateLimited(Duration),
+    Timeout(Duration),
+}
+
+impl ApiAnswer {
+    pub(crate) fn of(fault: ApiFault) -> Result<Self, ControlError> {
+        match fault {
+            ApiFault::Error(code) if code == "token_required" => Ok(Self::TokenRequired),
+            ApiFault::Error(code) => Problem::documented(&code).map(Self::Error),
+            ApiFault::RateLimited(span) => Ok(Self::RateLimited(span)),
+            ApiFault::Timeout(span) => Ok(Self::Timeout(span)),
+        }
     }
 }
 

@@ -22,10 +22,10 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Shared;
-use super::problem::Problem;
-use super::widget::{callback_url, refused};
-use super::world::World;
+use crate::problem::Problem;
+use crate::shared::Shared;
+use crate::widget::{callback_url, refused};
+use crate::world::World;
 
 /// `widget.openfinance_feature` of a token for the portal.
 const FEATURE: &str = "consent_management";

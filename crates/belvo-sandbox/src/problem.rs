@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::link::LoginFailure;
+use crate::error::ControlError;
+use crate::login::LoginFailure;
 
 /// Code, HTTP status and message, as in Belvo's error reference.
 const KNOWN: &[(&str, u16, &str)] = &[
@@ -94,6 +95,11 @@ impl Problem {
         }
         KNOWN.iter().find(|row| row.0 == code).map(|&(code, status, message)| Self::new(status, code, message))
     }
+    /// [`Self::find`] for a code that somebody asks for.
+    pub(crate) fn documented(code: &str) -> Result<Self, ControlError> {
+        Self::find(code).ok_or_else(|| ControlError::NoSuchCode(code.to_owned()))
+    }
+
     /// [`Self::find`] for the codes this program itself spells.
     pub(crate) fn of(code: &'static str) -> Self {
         Self::find(code).expect("every code spelt in the sandbox is in the table")

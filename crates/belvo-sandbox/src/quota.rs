@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::clock::next_month;
+use crate::clock::next_month;
 
 /// How often a month each resource may be asked for (open-finance guide, operational limits). Transactions of the last
 /// few days have a larger limit of their own, which is left out: a refresh asks for a year of them.

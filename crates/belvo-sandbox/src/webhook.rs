@@ -1,14 +1,14 @@
 //! What a webhook says, in the shapes Belvo has used over the years.
 //!
 //! Bodies carry no time, no sequence and no attempt counter, because Belvo's carry none. Delivery is not here: see
-//! [`super::courier`]. Next: [`super::family`] for what each resource says.
+//! [`super::dispatcher`]. Next: [`super::family`] for what each resource says.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::family;
-use super::link::Link;
+use crate::family;
+use crate::link::Link;
 
 /// Which generation of Belvo's envelope to send (webhook docs, several versions).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

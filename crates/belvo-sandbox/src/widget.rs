@@ -25,11 +25,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::Shared;
-use super::clock::belvo_time;
-use super::link::{Link, LoginFailure};
-use super::problem::Problem;
-use super::world::World;
+use crate::clock::belvo_time;
+use crate::link::Link;
+use crate::login::LoginFailure;
+use crate::problem::Problem;
+use crate::shared::Shared;
+use crate::world::World;
 
 /// The scopes that update mode takes: to create a link, `write_links` would do (update mode guide).
 const SCOPES: [&str; 2] = ["write_links", "read_links"];

@@ -1,7 +1,7 @@
 //! Everything the sandbox remembers, behind one lock.
 //!
 //! It does no I/O and reads no clock: callers pass `now`. What happens at a login is in [`super::bank`], what happens by
-//! itself in [`super::schedule`], and webhooks leave through [`super::post_box`].
+//! itself in [`super::schedule`], and webhooks leave through [`super::outbox`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -9,13 +9,13 @@ use secrecy::SecretString;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::agenda::Agenda;
-use super::consent::Consent;
-use super::fault::Faults;
-use super::link::Link;
-use super::post_box::PostBox;
-use super::rate_limit::RateLimit;
-use super::webhook::PayloadShape;
+use crate::consent::Consent;
+use crate::fault::Faults;
+use crate::link::Link;
+use crate::outbox::PostBox;
+use crate::rate_limit::RateLimit;
+use crate::schedule::Agenda;
+use crate::webhook::PayloadShape;
 
 /// An MFA session that waits for its token (428).
 #[derive(Clone, Debug)]

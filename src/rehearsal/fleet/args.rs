@@ -7,7 +7,8 @@ use anyhow::Context;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{FleetOptions, simulate};
+use super::options::FleetOptions;
+use super::simulation::simulate;
 use crate::clock;
 use crate::printable::printable_lines;
 

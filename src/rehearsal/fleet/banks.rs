@@ -9,16 +9,7 @@ use super::hazards::{
     percent,
 };
 use super::judge::Truth;
-use super::simulation::{Happening, Simulation};
-
-/// How a bank is.
-#[derive(Debug, Default)]
-pub(super) struct BankState {
-    /// It answers `institution_down`.
-    pub(super) is_down: bool,
-    /// It refuses everybody's password.
-    pub(super) is_confused: bool,
-}
+use super::state::{BankState, Happening, Simulation};
 
 /// What happens to a single link.
 #[derive(Clone, Copy, Debug)]

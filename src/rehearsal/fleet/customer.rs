@@ -4,11 +4,11 @@
 use anyhow::Context;
 use belvo_sandbox::SandboxConfig;
 use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use crate::contract::{ApiError, without_session};
 use crate::link::LinkId;
-use secrecy::{ExposeSecret, SecretString};
 
 /// What a user does in the widget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

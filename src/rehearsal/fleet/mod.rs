@@ -6,8 +6,8 @@
 //! bus is a queue, the store is in memory, and both clocks are moved from one event to the next. All chance comes from one
 //! seed, so the same seed gives the same report, byte for byte, and what goes wrong once goes wrong again.
 //!
-//! - `simulation`: the loop, and the fleet; `calendar`: what is to come
-//! - `relink`: relink under test; `post`: the way of a webhook to it
+//! - `state`: the fleet; `setup`: its first day; `simulation`: the loop; `calendar`: what is to come
+//! - `relink`: relink under test; `webhooks`: the way of a webhook to it
 //! - `banks`, `people`, `customer`: everybody else; `hazards`: all their numbers, in one table
 //! - `judge`: what is true, and what was made of it; `report`: the same, to be read; `story`: one link's, in full
 //! - `args`: the flags of `relink sandbox`
@@ -20,39 +20,17 @@ mod calendar;
 mod customer;
 mod hazards;
 mod judge;
+mod options;
 mod people;
-mod post;
 mod relink;
 mod report;
+mod setup;
 mod simulation;
+mod state;
 mod story;
+mod webhooks;
 
 pub use args::{FleetArgs, run};
+pub use options::FleetOptions;
 pub use report::{Belvo, Gaps, Report, Score, Spread};
-
-use simulation::Simulation;
-
-/// Which fleet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FleetOptions {
-    /// How many links.
-    pub links: usize,
-    /// For how many days.
-    pub days: u32,
-    /// Where all chance comes from.
-    pub seed: u64,
-    /// A link whose whole story is to be told.
-    pub story: Option<String>,
-}
-
-/// Lets a fleet live through its days. `on_day` hears of each that has passed.
-///
-/// # Errors
-/// If a part fails in a way that the simulation does not know: a mistake in it, or in relink.
-pub async fn simulate(options: FleetOptions, on_day: impl FnMut(u32)) -> anyhow::Result<Report> {
-    let mut simulation = Simulation::begin(options).await?;
-    simulation.live(on_day).await?;
-    let report = Report::of(&simulation);
-    simulation.end().await;
-    Ok(report)
-}
+pub use simulation::simulate;

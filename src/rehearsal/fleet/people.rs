@@ -9,23 +9,10 @@ use secrecy::SecretString;
 use super::customer::Outcome;
 use super::hazards::{BANKS, DAY, Draw, HOUR, UNLOCKING, percent};
 use super::judge::Truth;
-use super::simulation::{Happening, Simulation};
+use super::state::{Happening, Simulation, Visit};
 use crate::belvo::{CallError, WidgetToken};
 use crate::contract::{InputKind, Widget};
 use crate::link::LinkId;
-
-/// What a user does next.
-#[derive(Debug)]
-pub(super) enum Visit {
-    /// Opens the widget, or the portal for consents.
-    Opens,
-    /// Is done in the widget, one way or the other.
-    Ends { token: SecretString, has_mistyped: bool },
-    /// Has an account unlocked at the bank, and opens the widget.
-    OpensUnlocked,
-    /// Has it repaired where relink does not see it: by a call of the customer's own.
-    MendsElsewhere,
-}
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::FleetOptions;
 use super::judge::{Judge, Tally};
-use super::simulation::Simulation;
+use super::options::FleetOptions;
+use super::state::Simulation;
 
 /// How many of the things that went wrong are told in words.
 const STORIES_MAX: usize = 10;

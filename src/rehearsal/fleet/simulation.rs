@@ -8,40 +8,27 @@
 //! One thing happens at a time, and everything that follows from it at once, so a seed has one story. Both clocks stand
 //! still meanwhile; only a call that has to wait for its turn moves relink's on.
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use belvo_sandbox::{
-    AccessMode, Control, LinkStatus, Login, LoginFailure, NewFleetLink, Sandbox, SandboxConfig, SandboxTime,
-    WebhookDelivery,
-};
+use belvo_sandbox::LinkStatus;
 use serde_json::Value;
-use uuid::Uuid;
 
-use super::FleetOptions;
-use super::banks::BankState;
-use super::calendar::Calendar;
-use super::customer::Customer;
-use super::hazards::{BANKS, DAY, Draw, HOUR, RHYTHMS, WEBHOOK_RETRY_STEP, percent};
-use super::judge::{Judge, Truth};
-use super::people::Visit;
-use super::post::Letter;
-use super::relink::{Relink, SETTINGS};
-use super::story::Story;
-use crate::belvo::{IDS_MAX, SecretId, SecretPassword};
+use super::hazards::DAY;
+use super::judge::Truth;
+use super::options::FleetOptions;
+use super::relink::SETTINGS;
+use super::report::Report;
+use super::state::{BEGIN, Happening, Simulation};
+use crate::belvo::IDS_MAX;
 use crate::contract::{Address, JobBody, JobName, NoticeName};
 use crate::jobs::{self, Next};
 use crate::link::{LinkId, StateName, Timestamp};
-
-/// When the month begins: 2026-03-02T00:00:00Z, a Monday. Any would do.
-const BEGIN: Timestamp = Timestamp::from_millis(1_772_409_600_000);
 
 /// How long everything is left in peace at the end, so that what relink has not noticed by then, it never will: one
 /// rotation, and two sweeps.
 const QUIET: Duration = Duration::from_secs(27 * 3600);
 
-/// From relink's start to its first sweep; and after one that broke off. As in the reconciler.
-const SWEEP_START: Duration = Duration::from_secs(30);
+/// How soon a sweep that broke off is tried again. As in the reconciler.
 const SWEEP_RETRY: Duration = Duration::from_secs(5 * 60);
 
 /// How long a job lies on the bus before a worker has it.
@@ -50,172 +37,19 @@ const JOB_LATENCY: Duration = Duration::from_millis(150);
 /// How a link's state says that its prompt waits for the end of an incident.
 const WAITS: &[u8] = br#""prompt":"waiting""#;
 
-/// Something that is going to happen.
-#[derive(Debug)]
-pub(super) enum Happening {
-    /// A link's next trouble.
-    Trouble(usize),
-    /// The customer reads data of a single link.
-    Call(usize),
-    /// A user does something.
-    Visit(usize, Visit),
-    /// A webhook arrives that was late.
-    Arrival(Box<Letter>),
-    /// A job is due.
-    Job {
-        job: Box<JobBody>,
-        link: LinkId,
-        stored_at: Timestamp,
-        tries: i64,
-    },
-    /// relink sweeps, rotates, reads consents, releases.
-    Sweep,
-    Rotate,
-    Consents,
-    Release,
-    /// A bank goes down, or confuses its passwords; and is over it.
-    BankDown(usize),
-    BankUp(usize),
-    Confusion(usize),
-    ConfusionEnds(usize),
-    /// Belvo calls valid again what the confusion broke.
-    Amends(usize),
-    /// Nobody takes webhooks; somebody does again.
-    ReceiverDown,
-    ReceiverUp,
-    /// Belvo's API answers 500; it does not any more.
-    ApiDown,
-    ApiUp,
-}
-
-/// One link of the fleet.
-pub(super) struct Member {
-    pub(super) id: Uuid,
-    pub(super) link: LinkId,
-    pub(super) bank: usize,
-    /// What its bank says to its credentials, as long as the bank is well.
-    pub(super) login: Login,
-    /// Whether Belvo's last answer about it was that only its user can help.
-    pub(super) refused: bool,
-    /// Whether it broke for no fault of its user's.
-    pub(super) wronged: bool,
-    /// Whether relink has said that it is broken, and not yet that it works again.
-    pub(super) told_broken: bool,
-    /// Whether its user is about to do something.
-    pub(super) is_awaited: bool,
-    pub(super) rng: fastrand::Rng,
-}
-
-/// The fleet, and all it has to do with.
-pub(super) struct Simulation {
-    pub(super) options: FleetOptions,
-    pub(super) control: Control,
-    pub(super) customer: Customer,
-    pub(super) relink: Relink,
-    pub(super) judge: Judge,
-    pub(super) calendar: Calendar<Happening>,
-    pub(super) members: Vec<Member>,
-    pub(super) banks: Vec<BankState>,
-    pub(super) receiver_is_down: bool,
-    pub(super) rng: fastrand::Rng,
-    pub(super) notices: BTreeMap<&'static str, u64>,
-    /// How often relink said that an institution's incident began.
-    pub(super) incidents: u64,
-    pub(super) webhooks_sent: u64,
-    pub(super) jobs_given_up: u64,
-    pub(super) refreshes_asked: u64,
-    pub(super) story: Story,
-    pub(super) index: HashMap<Uuid, usize>,
-    surveyed: bool,
-    sandbox: Sandbox,
+/// Lets a fleet live through its days. `on_day` hears of each that has passed.
+///
+/// # Errors
+/// If a part fails in a way that the simulation does not know: a mistake in it, or in relink.
+pub async fn simulate(options: FleetOptions, on_day: impl FnMut(u32)) -> anyhow::Result<Report> {
+    let mut simulation = Simulation::begin(options).await?;
+    simulation.live(on_day).await?;
+    let report = Report::of(&simulation);
+    simulation.sandbox.shutdown().await;
+    Ok(report)
 }
 
 impl Simulation {
-    /// A fleet on the first day, as relink is put in front of it.
-    pub(super) async fn begin(options: FleetOptions) -> anyhow::Result<Self> {
-        let config = SandboxConfig {
-            time: SandboxTime::Driven { from_ms: BEGIN.as_millis() },
-            schedule: true,
-            delivery: WebhookDelivery::ByHand,
-            deliveries_kept: 1,
-            webhook_retry_step: WEBHOOK_RETRY_STEP,
-            seed: options.seed,
-            ..SandboxConfig::default()
-        };
-        let sandbox = Sandbox::start(config.clone()).await?;
-        let keys = (SecretId(config.secret_id.clone().into()), SecretPassword(config.secret_password.clone()));
-        let mut simulation = Self {
-            control: sandbox.control(),
-            customer: Customer::of(sandbox.url(), &config)?,
-            relink: Relink::start(&sandbox.url(), keys, BEGIN)?,
-            judge: Judge::new(options.links),
-            calendar: Calendar::new(),
-            members: Vec::with_capacity(options.links),
-            banks: BANKS.iter().map(|_| BankState::default()).collect(),
-            receiver_is_down: false,
-            rng: fastrand::Rng::with_seed(options.seed),
-            notices: BTreeMap::new(),
-            incidents: 0,
-            webhooks_sent: 0,
-            jobs_given_up: 0,
-            refreshes_asked: 0,
-            story: Story::of(options.story.as_deref().map(str::parse).transpose()?),
-            index: HashMap::new(),
-            surveyed: false,
-            sandbox,
-            options,
-        };
-        for _ in 0..simulation.options.links {
-            simulation.add_member()?;
-        }
-        let start = BEGIN.after(SWEEP_START);
-        simulation.calendar.plan(start, Happening::Sweep);
-        simulation.calendar.plan(start.after(SWEEP_START), Happening::Rotate);
-        simulation.calendar.plan(start.after(SWEEP_START), Happening::Release);
-        simulation.calendar.plan(start.after(SWEEP_START * 2), Happening::Consents);
-        simulation.plan_disturbances();
-        Ok(simulation)
-    }
-
-    fn add_member(&mut self) -> anyhow::Result<()> {
-        let number = self.members.len();
-        let mut rng = self.rng.fork();
-        let bank = rng.pick(BANKS.iter().map(|bank| bank.share));
-        let (_, mut mode, mut rate) = RHYTHMS[rng.pick(RHYTHMS.iter().map(|rhythm| rhythm.0))];
-        if mode == AccessMode::Single && !(BANKS[bank].has_owners && BANKS[bank].has_password) {
-            (mode, rate) = (AccessMode::Recurrent, Some(belvo_sandbox::RefreshRate::Week));
-        }
-        let created_at = BEGIN.before(rng.between((DAY, DAY * 364)));
-        let id = self.control.add_fleet_link(NewFleetLink {
-            institution: BANKS[bank].name.to_owned(),
-            access_mode: mode,
-            external_id: Some(format!("user-{number}")),
-            refresh_rate: rate,
-            created_at_ms: Some(created_at.as_millis()),
-            consent_ends_at_ms: (!BANKS[bank].has_password).then(|| created_at.after(DAY * 366).as_millis()),
-            ..NewFleetLink::default()
-        })?;
-        if rng.happens(percent::WITHOUT_NEWS) {
-            self.control.set_fresh_data(id, false)?;
-        }
-        let link: LinkId = id.to_string().parse()?;
-        let mut login = Login::Works;
-        if BANKS[bank].has_password && rng.happens(percent::BROKEN_BEFORE) {
-            login = Login::Fails(LoginFailure::InvalidCredentials);
-            self.control.set_login(id, login.clone())?;
-            self.control.set_status(id, LinkStatus::Invalid)?;
-            self.judge.broken_before(number, BEGIN);
-        }
-        if mode == AccessMode::Single {
-            self.calendar.plan(BEGIN.after(rng.between((HOUR, DAY * 7))), Happening::Call(number));
-        }
-        self.calendar.plan(BEGIN.after(self.time_to_trouble(bank, &mut rng)), Happening::Trouble(number));
-        self.index.insert(id, number);
-        let (refused, wronged, told_broken, is_awaited) = (false, false, false, false);
-        self.members.push(Member { id, link, bank, login, refused, wronged, told_broken, is_awaited, rng });
-        Ok(())
-    }
-
     /// Lives through it all. `on_day` hears of each day that has passed.
     pub(super) async fn live(&mut self, mut on_day: impl FnMut(u32)) -> anyhow::Result<()> {
         let end = self.end_of_days().after(QUIET);
@@ -246,29 +80,6 @@ impl Simulation {
             self.members.iter().map(|member| words.get(&member.link).map(|&word| truth_of(word))).collect();
         self.judge.end(&words, self.now());
         Ok(())
-    }
-
-    /// Stops Belvo.
-    pub(super) async fn end(self) {
-        self.sandbox.shutdown().await;
-    }
-
-    pub(super) fn now(&self) -> Timestamp {
-        self.relink.clock.now()
-    }
-
-    pub(super) fn plan_in(&mut self, span: Duration, what: Happening) {
-        let at = self.now().after(span);
-        self.calendar.plan(at, what);
-    }
-
-    /// Whether the last days have come, in which nothing new goes wrong and nobody does anything.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.now() >= self.end_of_days()
-    }
-
-    fn end_of_days(&self) -> Timestamp {
-        BEGIN.after(DAY * self.options.days)
     }
 
     fn next_of_belvo(&self) -> Option<Timestamp> {

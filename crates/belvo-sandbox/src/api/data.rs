@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::items::{count, items};
 use super::links::resume_session;
 use super::list::{Params, page, page_of};
-use super::{Context, object, path_id, receipt, required, required_id, wants_async};
+use super::request::{Context, object, path_id, receipt, required, required_id, wants_async};
 use crate::institution::INSTITUTIONS;
 use crate::problem::Problem;
 use crate::world::World;

@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::list::{LinkFilter, Params, page};
-use super::{Context, object, path_id, receipt, required, resources, text, wants_async};
-use crate::Shared;
+use super::request::{Context, object, path_id, receipt, required, resources, text, wants_async};
 use crate::bank::NewLink;
 use crate::institution::{Access, Institution};
 use crate::link::{AccessMode, Link, RefreshRate, Storage, is_stale_in};
 use crate::problem::Problem;
+use crate::shared::Shared;
 use crate::webhook::Webhook;
 use crate::world::{Rules, World};
 

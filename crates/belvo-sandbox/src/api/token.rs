@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Context, object, required, secrets_match, text};
+use super::request::{Context, object, required, secrets_match, text};
 use crate::link::CREATED_BY;
 use crate::problem::Problem;
 use crate::world::{Rules, Token, World};

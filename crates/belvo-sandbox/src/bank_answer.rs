@@ -3,12 +3,9 @@
 //!
 //! Next: [`super::bank`] and [`super::fault`], which give these answers.
 
-use std::time::Duration;
-
-use super::control::ControlError;
-use super::fault::ApiFault;
-use super::link::{Login, LoginFailure};
-use super::problem::Problem;
+use crate::error::ControlError;
+use crate::login::{Login, LoginFailure};
+use crate::problem::Problem;
 
 /// What the bank will say to the next login: [`Login`], looked up.
 #[derive(Clone, Debug)]
@@ -34,7 +31,7 @@ impl Verdict {
             "login_error" => Ok(Self::Fails(LoginFailure::InvalidCredentials)),
             code => match code.strip_prefix("login_error:").and_then(LoginFailure::from_name) {
                 Some(failure) => Ok(Self::Fails(failure)),
-                None => documented(code).map(Self::Answers),
+                None => Problem::documented(code).map(Self::Answers),
             },
         }
     }
@@ -48,39 +45,4 @@ impl Login {
     pub fn check(&self) -> Result<(), ControlError> {
         Verdict::of(self.clone()).map(drop)
     }
-}
-
-impl ApiFault {
-    /// Whether Belvo can fail like this.
-    ///
-    /// # Errors
-    /// A code that Belvo does not document.
-    pub fn check(&self) -> Result<(), ControlError> {
-        ApiAnswer::of(self.clone()).map(drop)
-    }
-}
-
-/// What a call will be answered with: [`ApiFault`], looked up.
-#[derive(Clone, Debug)]
-pub(crate) enum ApiAnswer {
-    Error(Problem),
-    /// A 428 for the link that the call names; a call that names none is not meant.
-    TokenRequired,
-    RateLimited(Duration),
-    Timeout(Duration),
-}
-
-impl ApiAnswer {
-    pub(crate) fn of(fault: ApiFault) -> Result<Self, ControlError> {
-        match fault {
-            ApiFault::Error(code) if code == "token_required" => Ok(Self::TokenRequired),
-            ApiFault::Error(code) => documented(&code).map(Self::Error),
-            ApiFault::RateLimited(span) => Ok(Self::RateLimited(span)),
-            ApiFault::Timeout(span) => Ok(Self::Timeout(span)),
-        }
-    }
-}
-
-fn documented(code: &str) -> Result<Problem, ControlError> {
-    Problem::find(code).ok_or_else(|| ControlError::NoSuchCode(code.to_owned()))
 }

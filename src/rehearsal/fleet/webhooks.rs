@@ -3,21 +3,11 @@
 //! What arrives, arrives at relink and at a handler without relink alike.
 
 use belvo_sandbox::{DeliveryOutcome, TakenWebhook};
-use uuid::Uuid;
 
 use super::hazards::{Draw, FATES, IN_TRANSIT};
-use super::simulation::{Happening, Simulation};
+use super::state::{Happening, Letter, Simulation};
 use crate::belvo::link_of_webhook;
 use crate::contract::{ApiError, InputKind};
-
-/// A webhook on its way.
-#[derive(Clone, Debug)]
-pub(super) struct Letter {
-    link: Uuid,
-    family: String,
-    code: String,
-    body: Vec<u8>,
-}
 
 impl Simulation {
     /// Belvo sends a webhook.

@@ -4,12 +4,13 @@
 
 use uuid::Uuid;
 
-use super::bank::NewLink;
-use super::clock::LATEST_MS;
-use super::control::{Control, ControlError};
-use super::institution::Institution;
-use super::link::{AccessMode, RefreshRate};
-use super::world::World;
+use crate::bank::NewLink;
+use crate::clock::LATEST_MS;
+use crate::control::Control;
+use crate::error::ControlError;
+use crate::institution::Institution;
+use crate::link::{AccessMode, RefreshRate};
+use crate::world::World;
 
 /// A link of a fleet. What is `None` is as Belvo has it by default.
 #[derive(Clone, Debug)]

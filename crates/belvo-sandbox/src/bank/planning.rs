@@ -1,67 +1,11 @@
-//! What Belvo has planned: each thing with its time, and the task that does it when that time comes.
-//!
-//! An entry is made where its cause is (a link that is registered, a consent that is given) and taken back when the
-//! cause is gone, so the first one is always the next thing to happen. What then happens is in [`super::schedule`].
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! Puts into the schedule what Belvo will do by itself, and takes it out.
 
 use uuid::Uuid;
 
-use super::Shared;
-use super::clock::next_month;
-use super::link::{AccessMode, Link};
-use super::world::{Rules, World};
-
-/// When it is due, and its number: two things of the same millisecond happen in the order they were planned in.
-pub(crate) type Slot = (i64, u64);
-
-/// Something that happens by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Planned {
-    /// The scheduled refresh of a recurrent link.
-    Refresh(Uuid),
-    /// The first history of a link that was single until yesterday.
-    FirstHistory(Uuid),
-    /// The consent of this link ends.
-    ConsentEnd(Uuid),
-    /// All links are gone.
-    Wipe,
-}
-
-/// All of it, in order.
-#[derive(Debug, Default)]
-pub(crate) struct Agenda {
-    entries: BTreeMap<Slot, Planned>,
-}
-
-impl Agenda {
-    pub(crate) fn put(&mut self, slot: Slot, planned: Planned) {
-        self.entries.insert(slot, planned);
-    }
-
-    pub(crate) fn take_back(&mut self, slot: Option<Slot>) {
-        if let Some(slot) = slot {
-            self.entries.remove(&slot);
-        }
-    }
-
-    /// When the next thing happens.
-    pub(crate) fn next_due(&self) -> Option<i64> {
-        self.entries.first_key_value().map(|(slot, _)| slot.0)
-    }
-
-    /// Takes the next thing out, with its time, if that is not after `until`.
-    pub(crate) fn take_due(&mut self, until: i64) -> Option<(i64, Planned)> {
-        let entry = self.entries.first_entry().filter(|entry| entry.key().0 <= until)?;
-        let ((due_at, _), planned) = entry.remove_entry();
-        Some((due_at, planned))
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.entries.clear();
-    }
-}
+use crate::clock::next_month;
+use crate::link::{AccessMode, Link};
+use crate::schedule::Planned;
+use crate::world::{Rules, World};
 
 /// The first refresh of a link comes up to this part of its interval late, so that links of one rate do not all come at
 /// once. Belvo does not say how it spreads them.
@@ -131,19 +75,5 @@ impl World {
         self.agenda.take_back(link.planned_refresh);
         self.agenda.take_back(link.planned_history);
         self.agenda.take_back(self.consents.get(&link.id).and_then(|consent| consent.planned_end));
-    }
-}
-
-/// Does what is planned when its time comes; ends when the sandbox stops. Needed only where time passes by itself.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut changed = shared.changed.subscribe();
-    loop {
-        changed.mark_unchanged();
-        let nap = shared.world().agenda.next_due().and_then(|due_at| shared.clock.until(due_at));
-        tokio::select! {
-            () = super::sleep(nap) => shared.change(|_, _| ()),
-            _ = changed.changed() => {}
-            () = shared.stop.cancelled() => return,
-        }
     }
 }

@@ -1,24 +1,15 @@
 //! The post box every webhook goes through, and the record of what came of each.
 //!
 //! [`World::post`] applies the faults that were armed and puts a parcel in; the courier takes it out when it is due.
-//! Next: [`super::courier`].
+//! Next: [`super::dispatcher`].
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::clock::belvo_time;
-use super::fault::WebhookFault;
-use super::webhook::Webhook;
-use super::world::World;
-
-/// The first attempt and five retries (webhook docs, oldest copy).
-const ATTEMPTS_MAX: u32 = 6;
-
-/// What an error in a webhook's data says. It is in no copy of the docs; a customer's code reads a code and a message.
-const PARTIAL: &str = "Belvo is unable to process the request due to an internal system issue";
+use crate::clock::belvo_time;
 
 /// A webhook on its way.
 #[derive(Clone, Debug)]
@@ -101,78 +92,23 @@ pub(crate) struct PostBox {
     delivered: u64,
 }
 
-impl World {
-    /// Puts a webhook in the post box, with the next fault applied.
-    pub(crate) fn post(&mut self, due_at: i64, now: i64, mut webhook: Webhook) {
-        let fault = self.faults.next_webhook();
-        match fault {
-            Some((WebhookFault::NullExternalId, _)) => webhook.external_id = None,
-            Some((WebhookFault::UnknownCode, _)) => webhook.webhook_code = "code_from_the_future".into(),
-            Some((WebhookFault::DataErrors, _)) => {
-                if let Value::Object(data) = &mut webhook.data {
-                    data.insert("errors".into(), json!([{"code": "unexpected_error", "message": PARTIAL}]));
-                }
-            }
-            Some((WebhookFault::ShortCode, _)) => {
-                webhook.webhook_code = webhook.webhook_code.replace("openfinance_", "");
-            }
-            _ => {}
-        }
-        let webhook_id = self.uuid().simple().to_string();
-        let parcel = Parcel {
-            body: webhook.to_body(&webhook_id, self.shape),
-            webhook_id,
-            link_id: webhook.link_id,
-            webhook_type: webhook.webhook_type,
-            webhook_code: webhook.webhook_code,
-            attempt: 1,
-        };
-        match fault {
-            Some((WebhookFault::Drop, _)) => self.record(now, &parcel, DeliveryOutcome::Dropped),
-            Some((WebhookFault::Duplicate, _)) => {
-                self.enqueue(due_at, parcel.clone());
-                self.enqueue(due_at, parcel);
-            }
-            Some((WebhookFault::Delay(span), _)) => self.enqueue(due_at + super::clock::millis(span), parcel),
-            Some((WebhookFault::Reorder, left)) => {
-                self.post_box.held.push((due_at, parcel));
-                if left == 0 {
-                    let latest = self.post_box.held.iter().map(|held| held.0).max().unwrap_or(due_at);
-                    for (_, parcel) in std::mem::take(&mut self.post_box.held).into_iter().rev() {
-                        self.enqueue(latest, parcel);
-                    }
-                }
-            }
-            _ => self.enqueue(due_at, parcel),
-        }
-    }
-
-    /// Puts a parcel in the queue as it is: for retries and replays.
-    pub(crate) fn enqueue(&mut self, due_at: i64, parcel: Parcel) {
-        let seq = self.seq();
-        self.post_box.queue.insert((due_at, seq), parcel);
-    }
-
-    /// Writes down what came of a parcel that was taken out. A refused one comes back one step later than the time
-    /// before (linear back-off), five times; then it is lost, and nothing can read it back.
-    pub(crate) fn settle(&mut self, now: i64, mut parcel: Parcel, outcome: DeliveryOutcome) {
-        self.post_box.in_flight = self.post_box.in_flight.saturating_sub(1);
-        let is_over = outcome.is_ok() || outcome == DeliveryOutcome::NoUrl || parcel.attempt >= ATTEMPTS_MAX;
-        self.record(now, &parcel, outcome);
-        if !is_over {
-            let wait_ms = self.rules.retry_step_ms.saturating_mul(i64::from(parcel.attempt));
-            parcel.attempt += 1;
-            self.enqueue(now.saturating_add(wait_ms), parcel);
-        }
-    }
-
-    fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome) {
-        let kept = self.rules.deliveries_kept;
-        self.post_box.record(now, parcel, outcome, kept);
-    }
-}
-
 impl PostBox {
+    /// Puts a parcel in its place in the queue; `seq` orders those of one millisecond.
+    pub(crate) fn put(&mut self, due_at: i64, seq: u64, parcel: Parcel) {
+        self.queue.insert((due_at, seq), parcel);
+    }
+
+    /// Holds a parcel back, until [`Self::take_held`].
+    pub(crate) fn hold(&mut self, due_at: i64, parcel: Parcel) {
+        self.held.push((due_at, parcel));
+    }
+
+    /// The parcels that were held back, the last first, and when the latest of them was due.
+    pub(crate) fn take_held(&mut self) -> (Option<i64>, impl Iterator<Item = Parcel> + use<>) {
+        let held = std::mem::take(&mut self.held);
+        (held.iter().map(|held| held.0).max(), held.into_iter().rev().map(|held| held.1))
+    }
+
     /// When the next parcel is due.
     pub(crate) fn next_due(&self) -> Option<i64> {
         self.queue.first_key_value().map(|(key, _)| key.0)
@@ -184,6 +120,11 @@ impl PostBox {
         self.in_flight += 1;
         let ((due_at, _), parcel) = entry.remove_entry();
         Some((due_at, parcel))
+    }
+
+    /// One of those that were taken out has come back.
+    pub(crate) fn has_come_back(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Whether nothing is on its way or waiting.
@@ -208,7 +149,8 @@ impl PostBox {
         self.deliveries.range(start..)
     }
 
-    fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome, kept: usize) {
+    /// Writes down what came of an attempt; the oldest records go when more than `kept` are there.
+    pub(crate) fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome, kept: usize) {
         self.delivered += 1;
         if self.deliveries.len() >= kept.max(1) {
             self.deliveries.pop_front();

@@ -2,7 +2,7 @@
 //!
 //! One parcel at a time, the order on the wire is the order in the queue, and a test that wants disorder asks for it.
 //! With several at a time it is as with Belvo: nothing is promised, and a slow answer holds up nobody else. Next:
-//! [`super::post_box`], where parcels come from, and what follows a delivery.
+//! [`super::outbox`], where parcels come from, and what follows a delivery.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use tokio::task::JoinSet;
 
-use super::Shared;
-use super::post_box::{DeliveryOutcome, Parcel};
-use super::world::Target;
+use crate::outbox::{DeliveryOutcome, Parcel};
+use crate::shared::{Shared, sleep};
+use crate::world::Target;
 
 /// The task's loop; ends when the sandbox stops, and leaves those who are out where they are.
 pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
@@ -31,7 +31,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
         tokio::select! {
             Some(_done) = out.join_next() => {}
             () = shared.wake.notified() => {}
-            () = super::sleep(nap) => {}
+            () = sleep(nap) => {}
             () = shared.stop.cancelled() => return,
         }
     }
