@@ -8,7 +8,8 @@ use clap::Args;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use super::{RelinkUnderTest, Scenario, play};
+use super::file::Scenario;
+use super::player::{RelinkUnderTest, play};
 use crate::printable::{printable, printable_lines, shortened};
 
 /// The longest line of a rehearsal, in characters.

@@ -1,23 +1,25 @@
-//! Plays a scenario: sets the stage, goes through the steps, waits, judges.
+//! Plays a scenario: sets up the links, goes through the steps, waits, and compares.
 //!
-//! Before anything is judged the story comes to rest: Belvo has nothing left to send, relink has no call left to make,
-//! and every link has answered a question of ours, which relink handles after everything that was sent before it.
-//! Next: [`super::acts`] for what the people in it do.
+//! Before anything is compared, everything under way comes to its end: Belvo has nothing left to send, relink has no
+//! call left to make, and relink has answered an input about every link, which it handles after everything that was
+//! sent before. Next: [`super::acts`] for the actions of Belvo, the user and the application.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use belvo_sandbox::{Control, NewFleetLink, Sandbox};
+use belvo_sandbox::{AccessMode, Control, LinkStatus, NewFleetLink, Sandbox};
+use secrecy::SecretString;
 use serde_json::{Value, json};
+use strum::VariantArray;
 use uuid::Uuid;
 
-use super::ear::{Ear, Heard, Kind};
-use super::outside::{BelvoHttp, RelinkHttp};
-use super::script::{Before, Deed, Expectation, NOTICES, Name, UNCOUNTED, Until, Wait};
-use super::{Failure, PlayError, RelinkUnderTest, Scenario, Tell};
+use super::actions::{Action, Before, Expectation, LinkSetup, Name, SETTLE_WITHIN, WAIT_WITHIN};
+use super::error::{Failure, PlayError};
+use super::file::Scenario;
+use super::http::{BelvoHttp, RelinkHttp};
+use super::subscriber::{Kind, Received, Subscriber};
+use super::values::{Notice, Span};
 
-/// How long the story may take to come to rest, unless a step says otherwise.
-pub(super) const REST_WITHIN: Duration = Duration::from_secs(60);
 /// How long relink or the sandbox may take for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How many dead letters are read at once.
@@ -25,6 +27,22 @@ const LETTERS: usize = 1_000;
 
 /// What is counted of an institution.
 const INCIDENT: &str = "incident";
+
+/// The relink a scenario is played against. It must be configured with the sandbox as its Belvo.
+#[derive(Clone, Debug)]
+pub struct RelinkUnderTest {
+    /// The base URL of its HTTP server.
+    pub url: String,
+    /// A bearer token of its API.
+    pub api_token: SecretString,
+    /// The NATS it publishes on.
+    pub nats_url: String,
+    /// Its output stream, `LINKS` unless it was given another prefix.
+    pub stream: String,
+}
+
+/// Receives what happens, a line at a time.
+pub type Tell<'a> = &'a (dyn Fn(&str) + Sync);
 
 /// Plays a scenario in a sandbox that is `relink`'s Belvo and sends it its webhooks.
 ///
@@ -36,45 +54,45 @@ pub async fn play(
     relink: &RelinkUnderTest,
     tell: Tell<'_>,
 ) -> Result<(), Failure> {
-    let silence = |place: &str, problem| Failure { place: place.to_owned(), problem, heard: String::new() };
+    let silence = |place: &str, problem| Failure { place: place.to_owned(), problem, received: String::new() };
     let mut player = Player::new(sandbox, relink, tell).await.map_err(|problem| silence("at the start", problem))?;
     let fail = |player: &Player<'_>, place: &str, problem| {
         tell(&format!("  FAILED  {place}"));
-        Failure { place: place.to_owned(), problem, heard: player.story() }
+        Failure { place: place.to_owned(), problem, received: player.history() }
     };
-    if let Err(problem) = player.set_the_stage(scenario).await {
-        return Err(fail(&player, "before the story", problem));
+    if let Err(problem) = player.set_up(scenario).await {
+        return Err(fail(&player, "before the first step", problem));
     }
     for step in &scenario.steps {
         let place = format!("line {}: {}", step.line, step.text);
         tell(&format!("  {place}"));
-        if let Err(problem) = player.perform(&step.deed).await {
+        if let Err(problem) = player.perform(&step.action).await {
             return Err(fail(&player, &place, problem));
         }
     }
-    for ending in &scenario.endings {
-        let place = format!("the end of `{}`", ending.link);
-        if let Err(problem) = player.judge(ending, true).await {
+    for (link, ending) in &scenario.endings {
+        let place = format!("the end of `{link}`");
+        if let Err(problem) = player.compare(link, ending, true).await {
             return Err(fail(&player, &place, problem));
         }
         tell(&format!("  {place} is as it should be"));
     }
-    if let Err(problem) = player.judge_incidents() {
+    if let Err(problem) = player.compare_incidents() {
         return Err(fail(&player, "the end of the institutions", problem));
     }
     Ok(())
 }
 
-/// Whoever holds the threads.
+/// A scenario that is being played.
 pub(super) struct Player<'a> {
     pub(super) control: Control,
     pub(super) relink: RelinkHttp,
     pub(super) belvo: BelvoHttp,
-    pub(super) ear: Ear,
+    pub(super) subscriber: Subscriber,
     pub(super) tell: Tell<'a>,
     /// The links of the story that exist, in the order of their names; then those that the story has registered.
     pub(super) ids: Vec<(Name, Uuid)>,
-    pub(super) cast: HashMap<Name, super::script::Part>,
+    pub(super) links: HashMap<Name, LinkSetup>,
     /// The widget token each user holds.
     pub(super) tokens: HashMap<Name, String>,
     /// The MFA session of the latest 428 of each link.
@@ -83,7 +101,7 @@ pub(super) struct Player<'a> {
     pub(super) refreshes: HashMap<String, Uuid>,
     /// How often each notice or refusal has been waited for.
     waited: HashMap<(Name, String), usize>,
-    /// What was heard before this belongs to the stage.
+    /// Messages received before this belong to the setup.
     began: usize,
 }
 
@@ -103,10 +121,10 @@ impl<'a> Player<'a> {
             control: sandbox.control(),
             relink: RelinkHttp { client, url, api_token: relink.api_token.clone() },
             belvo,
-            ear: Ear::open(&relink.nats_url, &relink.stream).await?,
+            subscriber: Subscriber::open(&relink.nats_url, &relink.stream).await?,
             tell,
             ids: Vec::new(),
-            cast: HashMap::new(),
+            links: HashMap::new(),
             tokens: HashMap::new(),
             sessions: HashMap::new(),
             refreshes: HashMap::new(),
@@ -115,54 +133,97 @@ impl<'a> Player<'a> {
         })
     }
 
-    async fn set_the_stage(&mut self, scenario: &Scenario) -> Result<(), PlayError> {
-        for part in &scenario.links {
-            let ends_in_ms = part.consent_ends_in.map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2));
+    async fn set_up(&mut self, scenario: &Scenario) -> Result<(), PlayError> {
+        for (name, setup) in &scenario.links {
+            let consent_ends_in =
+                setup.consent_ends_in.map(|span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX));
             let new = NewFleetLink {
-                institution: part.institution.clone(),
-                access_mode: part.access_mode,
-                external_id: part.external_id.clone(),
-                refresh_rate: part.refresh_rate,
-                consent_ends_at_ms: ends_in_ms.map(|ms| self.control.now_ms().saturating_add(ms)),
-                is_announced: part.before == Before::Known,
+                institution: setup.institution.clone(),
+                access_mode: setup.access_mode.unwrap_or(AccessMode::Recurrent),
+                external_id: Some(setup.external_id.clone().unwrap_or_else(|| name.clone())),
+                refresh_rate: setup.refresh_rate,
+                consent_ends_at_ms: consent_ends_in.map(|ms| self.control.now_ms().saturating_add(ms)),
+                is_announced: setup.before == Before::Known,
                 ..NewFleetLink::default()
             };
-            let id = match part.before {
+            let id = match setup.before {
                 Before::Known | Before::Unheard => Some(self.control.add_fleet_link(new)?),
                 Before::Absent => None,
             };
-            self.ids.extend(id.map(|id| (part.name.clone(), id)));
-            self.cast.insert(part.name.clone(), part.clone());
+            self.ids.extend(id.map(|id| (name.clone(), id)));
+            self.links.insert(name.clone(), setup.clone());
             let id = id.map_or_else(|| "to be registered".to_owned(), |id| id.to_string());
-            (self.tell)(&format!("  {} is {id}, of {}", part.name, part.institution));
+            (self.tell)(&format!("  {name} is {id}, of {}", setup.institution));
         }
-        self.settle(REST_WITHIN).await?;
-        for part in scenario.links.iter().filter(|part| part.before == Before::Known) {
-            match self.state(&part.name)? {
+        self.settle(SETTLE_WITHIN).await?;
+        for (name, _) in scenario.links.iter().filter(|(_, setup)| setup.before == Before::Known) {
+            match self.state(name)? {
                 Some(state) if state == "valid" => {}
                 state => {
-                    let state = state.unwrap_or_else(|| "unheard of".to_owned());
+                    let state = state.unwrap_or_else(|| "not known".to_owned());
                     let problem = format!(
-                        "relink was sent the first data of `{}`, and holds it for {state}, not valid; does relink get \
-                         this sandbox's webhooks?",
-                        part.name
+                        "relink was sent the first data of `{name}`, and its state of it is {state}, not valid; does \
+                         relink get this sandbox's webhooks?"
                     );
                     return Err(PlayError::Unexpected(problem));
                 }
             }
         }
-        self.began = self.ear.len();
+        self.began = self.subscriber.len();
         Ok(())
     }
 
-    async fn perform(&mut self, deed: &Deed) -> Result<(), PlayError> {
-        match deed {
-            Deed::Belvo(deed) => self.belvo_does(deed),
-            Deed::Bank { link, says } => Ok(self.control.set_login(self.id(link)?, says.clone())?),
-            Deed::User(deed) => self.user_does(deed).await,
-            Deed::App(deed) => self.app_does(deed).await,
-            Deed::Wait(wait) => self.wait(wait).await,
-            Deed::Expect(expectation) => self.judge(expectation, false).await,
+    async fn perform(&mut self, action: &Action) -> Result<(), PlayError> {
+        let limit = |within: &Option<Span>, usual: Duration| within.map_or(usual, |span| span.0);
+        match action {
+            Action::Belvo(action) => self.belvo_does(action),
+            Action::Bank { bank, link } => Ok(self.control.set_login(self.id(link)?, bank.0.clone())?),
+            Action::User(action) => self.user_does(action).await,
+            Action::App(action) => self.app_does(action).await,
+            Action::Hear { hear, link, with, within } => {
+                let notice = self.next_notice(link, *hear, limit(within, WAIT_WITHIN)).await?;
+                for (key, wanted) in with {
+                    let found = key.split('.').fold(&notice.body, |value, key| &value[key]);
+                    if found != wanted {
+                        let problem = format!("the notice has {key} = {found}, not {wanted}");
+                        return Err(PlayError::Unexpected(problem));
+                    }
+                }
+                Ok(())
+            }
+            Action::State { state, link, within } => {
+                let (id, state) = (self.id(link)?, <&'static str>::from(state));
+                let is_there = |subscriber: &Subscriber| {
+                    (latest_state(&subscriber.about(id, 0)).as_deref() == Some(state)).then_some(())
+                };
+                let what = format!("the state {state} of `{link}`");
+                self.subscriber.wait(&what, limit(within, WAIT_WITHIN), is_there).await
+            }
+            Action::Refused { refused, link, within } => {
+                let reason = <&'static str>::from(refused);
+                let what = format!("a refusal `{reason}`");
+                let nth = self.count_wait(link, &what);
+                let fits = |received: &Received| received.kind == Kind::Refused && received.body["reason"] == reason;
+                self.nth(link, &what, limit(within, WAIT_WITHIN), nth, fits).await.map(drop)
+            }
+            Action::DeadLetter { dead_letter, link, within } => {
+                self.expect_dead_letter(link, dead_letter, limit(within, SETTLE_WITHIN)).await
+            }
+            Action::Incident { incident, institution, within } => {
+                let (nth, began) = (self.count_wait(institution, INCIDENT), self.began);
+                let what = format!("message {} about an incident of {institution}", nth + 1);
+                let find = |subscriber: &Subscriber| subscriber.of_institution(institution, began).into_iter().nth(nth);
+                let received = self.subscriber.wait(&what, limit(within, WAIT_WITHIN), find).await?;
+                if received.body["type"] == <&'static str>::from(incident) {
+                    return Ok(());
+                }
+                Err(PlayError::Unexpected(format!("{what} is {}", received.body["type"])))
+            }
+            Action::Settled { _settled, within } => self.settle(limit(within, SETTLE_WITHIN)).await,
+            Action::Expect { expect, state, belvo, notices } => {
+                let expected = Expectation { state: *state, belvo: *belvo, notices: notices.clone() };
+                self.compare(expect, &expected, false).await
+            }
         }
     }
 
@@ -173,46 +234,11 @@ impl<'a> Player<'a> {
 
     // --- waiting ---
 
-    async fn wait(&mut self, wait: &Wait) -> Result<(), PlayError> {
-        match &wait.until {
-            Until::Notice { link, notice, with } => {
-                let nth = self.count_wait(link, &format!("notice {notice}"));
-                let heard =
-                    self.nth(link, notice, wait.within, nth, |heard| heard.kind == Kind::Notice(notice.clone()));
-                let heard = heard.await?;
-                for (key, wanted) in with {
-                    let found = key.split('.').fold(&heard.body, |value, key| &value[key]);
-                    if found != wanted {
-                        let problem = format!("the notice has {key} = {found}, not {wanted}");
-                        return Err(PlayError::Unexpected(problem));
-                    }
-                }
-                Ok(())
-            }
-            Until::Refused { link, reason } => {
-                let what = format!("a refusal `{reason}`");
-                let nth = self.count_wait(link, &what);
-                let fits = |heard: &Heard| heard.kind == Kind::Refused && heard.body["reason"] == reason.as_str();
-                self.nth(link, &what, wait.within, nth, fits).await.map(drop)
-            }
-            Until::State { link, state } => {
-                let id = self.id(link)?;
-                let is_there = |ear: &Ear| (latest_state(&ear.about(id, 0)).as_ref() == Some(state)).then_some(());
-                self.ear.wait(&format!("the state {state} of `{link}`"), wait.within, is_there).await
-            }
-            Until::Incident { institution, news } => {
-                let (nth, began) = (self.count_wait(institution, INCIDENT), self.began);
-                let what = format!("the {} word on an incident of {institution}", nth + 1);
-                let heard = |ear: &Ear| ear.of_institution(institution, began).into_iter().nth(nth);
-                let heard = self.ear.wait(&what, wait.within, heard).await?;
-                if heard.body["type"] == news.as_str() {
-                    return Ok(());
-                }
-                Err(PlayError::Unexpected(format!("{what} is {}", heard.body["type"])))
-            }
-            Until::DeadLetter { link, reason } => self.expect_dead_letter(link, reason, wait.within).await,
-            Until::Settled => self.settle(wait.within).await,
-        }
+    /// The next notice of this type that has not been waited for yet.
+    async fn next_notice(&mut self, link: &str, notice: Notice, within: Duration) -> Result<Received, PlayError> {
+        let notice = <&'static str>::from(notice);
+        let nth = self.count_wait(link, &format!("notice {notice}"));
+        self.nth(link, notice, within, nth, |received| received.kind == Kind::Notice(notice.to_owned())).await
     }
 
     /// How often this has been waited for before.
@@ -228,25 +254,27 @@ impl<'a> Player<'a> {
         what: &str,
         within: Duration,
         nth: usize,
-        fits: impl Fn(&Heard) -> bool,
-    ) -> Result<Heard, PlayError> {
+        fits: impl Fn(&Received) -> bool,
+    ) -> Result<Received, PlayError> {
         let (id, began) = (self.id(link)?, self.began);
         let what = format!("{what} of `{link}` (number {})", nth + 1);
-        self.ear.wait(&what, within, |ear| ear.about(id, began).into_iter().filter(&fits).nth(nth)).await
+        self.subscriber
+            .wait(&what, within, |subscriber| subscriber.about(id, began).into_iter().filter(&fits).nth(nth))
+            .await
     }
 
     /// Waits until nothing is under way.
     async fn settle(&self, within: Duration) -> Result<(), PlayError> {
         let rest = async {
             loop {
-                let before = self.ear.len();
+                let before = self.subscriber.len();
                 self.control.settled().await?;
-                self.ear.jobs_done(REST_WITHIN).await?;
+                self.subscriber.jobs_done(SETTLE_WITHIN).await?;
                 for (_, id) in &self.ids {
                     self.ask(*id).await?;
                 }
-                self.ear.jobs_done(REST_WITHIN).await?;
-                if self.ids.iter().all(|(_, id)| self.ear.about(*id, before).is_empty()) {
+                self.subscriber.jobs_done(SETTLE_WITHIN).await?;
+                if self.ids.iter().all(|(_, id)| self.subscriber.about(*id, before).is_empty()) {
                     return Ok(());
                 }
             }
@@ -264,9 +292,9 @@ impl<'a> Player<'a> {
         let Some(input) = answer["sequence"].as_u64() else {
             return Err(PlayError::Unexpected(format!("relink's answer has no sequence: {answer}")));
         };
-        self.ear.ignore(input);
-        let answered = |ear: &Ear| ear.has_answered(id, input).then_some(());
-        self.ear.wait("relink's word on a question", REST_WITHIN, answered).await
+        self.subscriber.ignore(input);
+        let answered = |subscriber: &Subscriber| subscriber.has_answered(id, input).then_some(());
+        self.subscriber.wait("relink's word on a question", SETTLE_WITHIN, answered).await
     }
 
     async fn expect_dead_letter(&self, link: &str, reason: &str, within: Duration) -> Result<(), PlayError> {
@@ -295,62 +323,65 @@ impl<'a> Player<'a> {
     // --- judging ---
 
     fn state(&self, name: &str) -> Result<Option<String>, PlayError> {
-        Ok(latest_state(&self.ear.about(self.id(name)?, 0)))
+        Ok(latest_state(&self.subscriber.about(self.id(name)?, 0)))
     }
 
-    async fn judge(&self, expected: &Expectation, at_the_end: bool) -> Result<(), PlayError> {
-        self.settle(REST_WITHIN).await?;
+    /// Compares a link with what must be true; at the end, notices that are not named must not have come.
+    async fn compare(&self, link: &str, expected: &Expectation, at_the_end: bool) -> Result<(), PlayError> {
+        self.settle(SETTLE_WITHIN).await?;
         let mut wrong = Vec::new();
         let mut compare = |what: &str, found: String, wanted: String| {
             if found != wanted {
                 wrong.push(format!("{what}: {found}, and not {wanted}"));
             }
         };
-        if let Some(wanted) = &expected.state {
-            let found = self.state(&expected.link)?.unwrap_or_else(|| "unheard of".to_owned());
-            compare("relink's state", found, wanted.clone());
+        if let Some(wanted) = expected.state {
+            let found = self.state(link)?.unwrap_or_else(|| "not known".to_owned());
+            compare("relink's state", found, <&'static str>::from(wanted).to_owned());
         }
-        let id = self.id(&expected.link)?;
-        if let Some(wanted) = &expected.belvo {
-            let status = self.control.status_of(id);
-            compare("Belvo's status", status.map_or("gone", |status| status.as_str()).to_owned(), wanted.clone());
+        let id = self.id(link)?;
+        if let Some(wanted) = expected.belvo {
+            let status = self.control.status_of(id).map_or("gone", LinkStatus::as_str);
+            compare("Belvo's status", status.to_owned(), <&'static str>::from(wanted).to_owned());
         }
-        let heard = self.ear.about(id, self.began);
-        for notice in NOTICES {
-            let named = expected.notices.iter().find(|(name, _)| name == notice).map(|(_, count)| *count);
-            let wanted = named.or((at_the_end && notice != UNCOUNTED).then_some(0));
-            let found = heard.iter().filter(|heard| heard.kind == Kind::Notice(notice.to_owned())).count();
+        let received = self.subscriber.about(id, self.began);
+        for notice in Notice::VARIANTS {
+            let name = <&'static str>::from(notice);
+            let named = expected.notices.0.get(notice).copied();
+            let wanted = named.or((at_the_end && notice.is_counted()).then_some(0));
+            let found = received.iter().filter(|received| received.kind == Kind::Notice(name.to_owned())).count();
             if let Some(wanted) = wanted {
-                compare(&format!("notices `{notice}`"), found.to_string(), wanted.to_string());
+                compare(&format!("notices `{name}`"), found.to_string(), wanted.to_string());
             }
         }
         if wrong.is_empty() { Ok(()) } else { Err(PlayError::Unexpected(wrong.join("; "))) }
     }
 
-    /// Whatever was said of an institution has been waited for: one beginning too many is a mistake nobody asked about.
-    fn judge_incidents(&self) -> Result<(), PlayError> {
-        let institutions: BTreeSet<&String> = self.cast.values().map(|part| &part.institution).collect();
+    /// Every message about an institution has been waited for: one incident too many would otherwise not be noticed.
+    fn compare_incidents(&self) -> Result<(), PlayError> {
+        let institutions: BTreeSet<&String> = self.links.values().map(|setup| &setup.institution).collect();
         for institution in institutions {
-            let told = self.ear.of_institution(institution, self.began).len();
+            let received = self.subscriber.of_institution(institution, self.began).len();
             let waited = self.waited.get(&(institution.clone(), INCIDENT.to_owned())).copied().unwrap_or_default();
-            if told != waited {
-                let problem = format!("{told} words on incidents of {institution}, and {waited} were waited for");
+            if received != waited {
+                let problem =
+                    format!("{received} messages about incidents of {institution}, and {waited} were waited for");
                 return Err(PlayError::Unexpected(problem));
             }
         }
         Ok(())
     }
 
-    /// Everything relink has said, for people.
-    fn story(&self) -> String {
+    /// Everything that relink has published, for people.
+    fn history(&self) -> String {
         let mut lines = Vec::new();
         for (name, id) in &self.ids {
-            for heard in self.ear.about(*id, 0) {
-                let because = if heard.kind == Kind::Refused { &heard.body } else { &heard.body["because"] };
-                let said = match &heard.kind {
+            for received in self.subscriber.about(*id, 0) {
+                let because = if received.kind == Kind::Refused { &received.body } else { &received.body["because"] };
+                let said = match &received.kind {
                     Kind::Notice(notice) => format!("notice {notice}"),
-                    Kind::Refused => format!("refused {}: {}", heard.body["reason"], heard.body["detail"]),
-                    Kind::State | Kind::Incident | Kind::Other => format!("state {}", heard.body["state"]),
+                    Kind::Refused => format!("refused {}: {}", received.body["reason"], received.body["detail"]),
+                    Kind::State | Kind::Incident | Kind::Other => format!("state {}", received.body["state"]),
                 };
                 let (event, origin) = (&because["event"], &because["origin"]["kind"]);
                 lines.push(format!("    {name}: {said} (event {event}, from {origin})"));
@@ -360,7 +391,7 @@ impl<'a> Player<'a> {
     }
 }
 
-fn latest_state(heard: &[Heard]) -> Option<String> {
-    let latest = heard.iter().rev().find(|heard| heard.kind == Kind::State)?;
+fn latest_state(received: &[Received]) -> Option<String> {
+    let latest = received.iter().rev().find(|received| received.kind == Kind::State)?;
     latest.body["state"].as_str().map(str::to_owned)
 }

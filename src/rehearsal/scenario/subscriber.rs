@@ -1,7 +1,7 @@
-//! The scenario's own subscriber: an ordinary consumer of relink's output stream, as anybody's would be.
+//! The scenario's own subscriber: an ordinary consumer of relink's output stream, like that of any other program.
 //!
-//! It tells subjects by their last words (`notice.<type>.<link>`, `state.<link>`, `refused.<link>`), so it understands
-//! a relink with any prefix.
+//! It recognises a subject by its last parts (`notice.<type>.<link>`, `state.<link>`, `refused.<link>`), so it works
+//! with any subject prefix of relink's.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,33 +14,33 @@ use serde_json::Value;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::PlayError;
+use super::error::PlayError;
 
-/// The consumer that relink's jobs are taken from: while it has some, relink is still finding out.
+/// The consumer that relink's jobs are taken from: while it has some, relink still has calls to Belvo to make.
 const JOBS: &str = "relink-jobs";
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// With its type.
+    /// A notice, with its type.
     Notice(String),
     State,
     Refused,
-    /// Of an institution, which stands where a link's id would.
+    /// The incident of an institution, whose name stands where other messages have the link's id.
     Incident,
-    /// Jobs, marks, fences: not the business of a subscriber.
+    /// Jobs and relink's own bookkeeping, which a subscriber ignores.
     Other,
 }
 
 /// One message that arrived.
 #[derive(Clone, Debug)]
-pub(super) struct Heard {
+pub(super) struct Received {
     pub(super) kind: Kind,
     pub(super) link: String,
     pub(super) body: Value,
 }
 
-impl Heard {
+impl Received {
     fn of(subject: &str, body: Value) -> Self {
         let words: Vec<&str> = subject.split('.').collect();
         let kind = match words.as_slice() {
@@ -60,18 +60,18 @@ impl Heard {
     }
 }
 
-/// Everything that has arrived since the story was set up, in order.
-pub(super) struct Ear {
+/// Everything that has arrived since the scenario began, in order.
+pub(super) struct Subscriber {
     stream: Stream,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     count: watch::Receiver<usize>,
-    /// Inputs of the scenario's own that are no part of the story: see [`Ear::ignore`].
+    /// Inputs of the scenario's own that are not part of the scenario: see [`Subscriber::ignore`].
     ignored: Mutex<HashSet<u64>>,
     listener: tokio::task::JoinHandle<()>,
 }
 
-impl Ear {
-    /// Listens to what relink says from now on.
+impl Subscriber {
+    /// Subscribes to what relink publishes from now on.
     pub(super) async fn open(nats_url: &str, stream: &str) -> Result<Self, PlayError> {
         let failed = |error: &dyn std::fmt::Display| PlayError::Nats(error.to_string());
         let client = async_nats::connect(nats_url).await.map_err(|error| failed(&error))?;
@@ -79,54 +79,55 @@ impl Ear {
         let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::New, ..pull::OrderedConfig::default() };
         let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
         let mut messages = consumer.messages().await.map_err(|error| failed(&error))?;
-        let heard = Arc::new(Mutex::new(Vec::new()));
+        let received = Arc::new(Mutex::new(Vec::new()));
         let (sender, count) = watch::channel(0);
-        let into = Arc::clone(&heard);
+        let into = Arc::clone(&received);
         let listener = tokio::spawn(async move {
             while let Some(Ok(message)) = messages.next().await {
                 let body = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
-                let mut heard = into.lock().unwrap_or_else(PoisonError::into_inner);
-                heard.push(Heard::of(&message.subject, body));
-                sender.send_replace(heard.len());
+                let mut received = into.lock().unwrap_or_else(PoisonError::into_inner);
+                received.push(Received::of(&message.subject, body));
+                sender.send_replace(received.len());
             }
         });
-        Ok(Self { stream, heard, count, ignored: Mutex::default(), listener })
+        Ok(Self { stream, received, count, ignored: Mutex::default(), listener })
     }
 
-    /// The answer to this input is none of the story's.
+    /// Leaves out the messages that answer this input of the scenario's own.
     pub(super) fn ignore(&self, input: u64) {
         self.ignored.lock().unwrap_or_else(PoisonError::into_inner).insert(input);
     }
 
-    /// What was heard about a link since the `after`th message, the scenario's own inputs left out.
-    pub(super) fn about(&self, link: Uuid, after: usize) -> Vec<Heard> {
+    /// The messages received about a link since the `after`th message, the scenario's own inputs left out.
+    pub(super) fn about(&self, link: Uuid, after: usize) -> Vec<Received> {
         let link = link.to_string();
         let ignored = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
-        let ours = |heard: &&Heard| {
-            let is_ignored = heard.input_sequence().is_some_and(|input| ignored.contains(&input));
-            heard.link == link && heard.kind != Kind::Other && !is_ignored
+        let ours = |received: &&Received| {
+            let is_ignored = received.input_sequence().is_some_and(|input| ignored.contains(&input));
+            received.link == link && received.kind != Kind::Other && !is_ignored
         };
         self.all().iter().skip(after).filter(ours).cloned().collect()
     }
 
-    /// What was heard about an institution since the `after`th message.
-    pub(super) fn of_institution(&self, institution: &str, after: usize) -> Vec<Heard> {
-        let of_it = |heard: &&Heard| heard.kind == Kind::Incident && heard.body["institution"] == institution;
+    /// The messages received about an institution since the `after`th message.
+    pub(super) fn of_institution(&self, institution: &str, after: usize) -> Vec<Received> {
+        let of_it =
+            |received: &&Received| received.kind == Kind::Incident && received.body["institution"] == institution;
         self.all().iter().skip(after).filter(of_it).cloned().collect()
     }
 
-    /// Whether relink has said what came of an input.
+    /// Whether relink has published the result of an input.
     pub(super) fn has_answered(&self, link: Uuid, input: u64) -> bool {
         let link = link.to_string();
-        self.all().iter().any(|heard| heard.link == link && heard.input_sequence() == Some(input))
+        self.all().iter().any(|received| received.link == link && received.input_sequence() == Some(input))
     }
 
-    /// How much was heard, of whatever link.
+    /// How many messages were received, about any link.
     pub(super) fn len(&self) -> usize {
         self.all().len()
     }
 
-    /// Waits until `found` finds something in what has been heard.
+    /// Waits until `found` finds something in the messages received.
     pub(super) async fn wait<T>(
         &self,
         what: &str,
@@ -165,12 +166,12 @@ impl Ear {
         tokio::time::timeout(within, ask).await.map_err(late)?
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<Heard>> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> MutexGuard<'_, Vec<Received>> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Ear {
+impl Drop for Subscriber {
     fn drop(&mut self) {
         self.listener.abort();
     }

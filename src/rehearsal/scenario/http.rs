@@ -4,16 +4,16 @@ use reqwest::{Method, RequestBuilder, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
-use super::PlayError;
+use super::error::PlayError;
 
 /// An HTTP answer.
 #[derive(Clone, Debug)]
-pub(super) struct Answered {
+pub(super) struct Response {
     pub(super) status: u16,
     pub(super) body: Value,
 }
 
-impl Answered {
+impl Response {
     pub(super) fn is_ok(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -44,11 +44,11 @@ impl RelinkHttp {
     }
 
     async fn send(&self, path: &str, request: RequestBuilder) -> Result<Value, PlayError> {
-        let answered = send(request.bearer_auth(self.api_token.expose_secret())).await?;
-        if answered.is_ok() {
-            return Ok(answered.body);
+        let response = send(request.bearer_auth(self.api_token.expose_secret())).await?;
+        if response.is_ok() {
+            return Ok(response.body);
         }
-        Err(PlayError::Unexpected(format!("relink answered {path} with {}: {}", answered.status, answered.body)))
+        Err(PlayError::Unexpected(format!("relink answered {path} with {}: {}", response.status, response.body)))
     }
 }
 
@@ -61,8 +61,8 @@ pub(super) struct BelvoHttp {
 }
 
 impl BelvoHttp {
-    /// Calls the API with Basic auth and gives whatever is answered.
-    pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answered, PlayError> {
+    /// Calls the API with Basic auth and gives whatever is response.
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, PlayError> {
         let request = self.client.request(method, format!("{}{path}", self.url));
         let request = request.basic_auth(&self.secret_id, Some(self.secret_password.expose_secret()));
         send(match body {
@@ -73,7 +73,7 @@ impl BelvoHttp {
     }
 
     /// Deletes by URL, at once or with a webhook when it is done.
-    pub(super) async fn delete(&self, url: &str, later: bool) -> Result<Answered, PlayError> {
+    pub(super) async fn delete(&self, url: &str, later: bool) -> Result<Response, PlayError> {
         let request = self.client.delete(url).basic_auth(&self.secret_id, Some(self.secret_password.expose_secret()));
         send(if later { request.header("X-Belvo-Request-Mode", "async") } else { request }).await
     }
@@ -81,11 +81,11 @@ impl BelvoHttp {
     /// What the user does in the widget.
     pub(super) async fn complete_widget(&self, access_token: &str, outcome: &str) -> Result<Value, PlayError> {
         let body = json!({ "access_token": access_token, "outcome": outcome });
-        let answered = send(self.client.post(format!("{}/widget/complete", self.url)).json(&body)).await?;
-        if answered.is_ok() {
-            return Ok(answered.body);
+        let response = send(self.client.post(format!("{}/widget/complete", self.url)).json(&body)).await?;
+        if response.is_ok() {
+            return Ok(response.body);
         }
-        Err(PlayError::Unexpected(format!("the widget refused `{outcome}`: {}", answered.body)))
+        Err(PlayError::Unexpected(format!("the widget refused `{outcome}`: {}", response.body)))
     }
 }
 
@@ -102,18 +102,18 @@ impl BelvoHttp {
         let page = page.ok_or_else(elsewhere)?;
         let given: Map<String, Value> =
             page.query_pairs().map(|(name, value)| (name.into_owned(), Value::from(value.into_owned()))).collect();
-        let answered = send(self.client.post(format!("{portal}renew")).json(&given)).await?;
-        if answered.is_ok() {
+        let response = send(self.client.post(format!("{portal}renew")).json(&given)).await?;
+        if response.is_ok() {
             return Ok(());
         }
-        Err(PlayError::Unexpected(format!("the portal answered {}: {}", answered.status, answered.body)))
+        Err(PlayError::Unexpected(format!("the portal answered {}: {}", response.status, response.body)))
     }
 }
 
-async fn send(request: RequestBuilder) -> Result<Answered, PlayError> {
+async fn send(request: RequestBuilder) -> Result<Response, PlayError> {
     let answer = request.send().await?;
     let status = answer.status().as_u16();
     let text = answer.text().await?;
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Ok(Answered { status, body })
+    Ok(Response { status, body })
 }
