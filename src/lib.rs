@@ -15,8 +15,7 @@
 //! | [`http`] | the front door |
 //! | [`jobs`] | verify and refresh: call Belvo, publish what was seen |
 //! | [`reconciler`] | what the webhooks missed: sweeps, adoption, the drift meter |
-//! | [`sandbox`] | Belvo in a box, for demos and tests; it shares no code with the rooms it tests |
-//! | [`fleet`] | a fleet, simulated: a month of trouble in seconds, and a judge |
+//! | [`rehearsal`] | relink against a Belvo that breaks links (the crate `belvo-sandbox`): demo, scenarios, a fleet |
 //! | [`printable`] | text from outside, as people may see it |
 //! | [`simulation`] | the node against streams, disks and clocks that go wrong: one seed, one run |
 //! | [`service`], [`cli`], [`config`] | wiring |
@@ -41,14 +40,11 @@ pub mod http;
 pub mod jobs;
 pub mod reconciler;
 
-pub mod sandbox;
-
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod demo;
-pub mod fleet;
 pub mod printable;
+pub mod rehearsal;
 pub mod service;
 pub mod simulation;
 pub mod telemetry;

@@ -3,7 +3,7 @@
 //! The two tables are the whole of it. A new room is a new row; a new arrow is a decision, to be made here and in ARCHITECTURE.md.
 //! Only what ships is looked at: unit tests may reach further.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -27,14 +27,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("jobs", &["link", "clock", "contract", "belvo", "nats"]),
     ("reconciler", &["link", "clock", "contract", "belvo", "store", "nats"]),
     ("http", &["link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
-    // Belvo in a box shares no word of Belvo's with what it tests.
-    ("sandbox", &["tls", "printable", "clock"]),
     ("service", &["clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
-    ("demo", &["printable", "link", "clock", "contract", "nats", "tls", "config", "sandbox", "service"]),
-    // Everything that decides, without what only moves bytes and time.
+    // The only room that knows a Belvo which can be broken, the crate `belvo_sandbox`; that one knows nothing of relink.
     (
-        "fleet",
+        "rehearsal",
         &[
+            "tls",
             "printable",
             "link",
             "clock",
@@ -44,10 +42,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "engine",
             "node",
             "nats",
+            "config",
             "jobs",
             "reconciler",
-            "sandbox",
-            "tls",
+            "service",
         ],
     ),
     ("simulation", &["link", "clock", "contract", "belvo", "store", "engine", "node", "nats"]),
@@ -62,10 +60,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
             "config",
             "telemetry",
-            "sandbox",
             "service",
-            "demo",
-            "fleet",
+            "rehearsal",
             "simulation",
         ],
     ),
@@ -77,16 +73,25 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sled", &["store/sled.rs"]),
     (
         "async_nats",
-        &["nats/", "jobs.rs", "http/ingest.rs", "service.rs", "demo/", "config/mod.rs", "sandbox/scenario/ear.rs"],
+        &[
+            "nats/",
+            "jobs.rs",
+            "http/ingest.rs",
+            "service.rs",
+            "config/mod.rs",
+            "rehearsal/demo/",
+            "rehearsal/scenario/subscriber.rs",
+        ],
     ),
-    ("axum", &["http/", "sandbox/"]),
+    ("axum", &["http/"]),
+    ("belvo_sandbox", &["rehearsal/", "cli/mod.rs"]),
     (
         "reqwest",
         &[
             "belvo/client",
-            "sandbox/",
-            "fleet/customer.rs",
-            "demo/",
+            "rehearsal/fleet/customer.rs",
+            "rehearsal/demo/",
+            "rehearsal/scenario/",
             "cli/",
             "config/",
             "http/repair.rs",
@@ -94,16 +99,34 @@ const OWNERS: &[(&str, &[&str])] = &[
             "nats/durability.rs",
         ],
     ),
-    ("clap", &["cli/", "demo.rs", "drawing.rs", "sandbox/cli.rs", "fleet/args.rs", "simulation/args.rs"]),
+    (
+        "clap",
+        &[
+            "cli/",
+            "drawing.rs",
+            "rehearsal/demo/mod.rs",
+            "rehearsal/scenario/args.rs",
+            "rehearsal/fleet/args.rs",
+            "simulation/args.rs",
+        ],
+    ),
     (
         "anyhow",
-        &["cli/", "service.rs", "demo.rs", "demo/", "schemas.rs", "sandbox/cli.rs", "fleet/", "simulation/args.rs"],
+        &[
+            "cli/",
+            "service.rs",
+            "schemas.rs",
+            "rehearsal/demo/",
+            "rehearsal/scenario/args.rs",
+            "rehearsal/fleet/",
+            "simulation/args.rs",
+        ],
     ),
     ("schemars", &["contract/", "schemas.rs", "schemas/"]),
-    ("toml", &["config/", "sandbox/scenario/"]),
+    ("toml", &["config/", "rehearsal/scenario/"]),
     ("rustls", &["tls.rs"]),
     ("subtle", &["http/auth.rs"]),
-    ("fastrand", &["sandbox/", "fleet/", "simulation/", "reconciler/pace.rs"]),
+    ("fastrand", &["rehearsal/", "simulation/", "reconciler/pace.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs", "http/mod.rs"]),
 ];
 
@@ -117,6 +140,9 @@ const NOT_IN: &[(&str, &[&str])] = &[
     ("node/", &["tokio", "futures", "async_nats", "metrics", "tracing", "fastrand", "uuid", "time"]),
 ];
 
+/// Modules whose files import one another in one direction only: they can be read from the first to the last.
+const WITHOUT_CYCLES: &[&str] = &["crates/belvo-sandbox/src/", "src/rehearsal/"];
+
 const LINES_MAX: usize = 500;
 
 /// A source file: its path below the root, its lines as written, and what ships of it without comments and texts.
@@ -127,20 +153,23 @@ struct Source {
 }
 
 impl Source {
-    /// The room of a file of `src/`.
+    /// The room of a file of `src/`; a file of another crate has none.
     fn room(&self) -> Option<&str> {
         let inside = self.path.strip_prefix("src/")?;
         inside.split('/').next().map(|first| first.trim_end_matches(".rs"))
     }
 
     fn is_test(&self) -> bool {
-        !self.path.starts_with("src/") || self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+        !(self.path.starts_with("src/") || self.path.contains("/src/"))
+            || self.path.ends_with("/tests.rs")
+            || self.path.contains("/tests/")
     }
 }
 
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut sources, mut directories) = (Vec::new(), vec![root.join("src"), root.join("tests"), root.join("benches")]);
+    let (mut sources, mut directories) =
+        (Vec::new(), Vec::from(["src", "crates", "tests", "benches"].map(|name| root.join(name))));
     while let Some(directory) = directories.pop() {
         let Ok(entries) = fs::read_dir(&directory) else { continue };
         for path in entries.map(|entry| entry.expect("a readable directory").path()) {
@@ -213,10 +242,7 @@ fn assert_none(rule: &str, offences: impl IntoIterator<Item = String>) {
 fn imports_run_along_the_arrows() {
     let mut offences = Vec::new();
     for source in shipped() {
-        let room = source.room().expect("below src");
-        if room == "lib" {
-            continue;
-        }
+        let Some(room) = source.room().filter(|room| *room != "lib") else { continue };
         let Some((_, may)) = ROOMS.iter().find(|(name, _)| *name == room) else {
             offences.push(format!("{}: the room `{room}` has no row in ROOMS", source.path));
             continue;
@@ -242,11 +268,103 @@ fn no_arrow_points_back() {
     }
 }
 
+/// The paths that begin with `crate::`, `self::` or `super::`, as their parts; a group in braces is several paths.
+fn paths_of(code: &str) -> Vec<Vec<&str>> {
+    let mut paths = Vec::new();
+    for start in ["crate::", "self::", "super::"] {
+        for (at, _) in code.match_indices(start) {
+            let before = &code[..at];
+            // `pub(in crate::…)` is no import.
+            if before.ends_with(|before: char| before == ':' || is_name(before)) || before.ends_with("(in ") {
+                continue;
+            }
+            let mut path = Vec::new();
+            let mut rest = &code[at..];
+            while let Some((part, behind)) = rest.split_once("::").filter(|(part, _)| part.chars().all(is_name)) {
+                path.push(part);
+                rest = behind;
+            }
+            let group = rest.strip_prefix('{').and_then(|group| group.split('}').next());
+            for last in group.unwrap_or(rest).split(if group.is_some() { ',' } else { '\0' }) {
+                let last = last.trim_start();
+                let name = &last[..last.find(|c| !is_name(c)).unwrap_or(last.len())];
+                paths.push(path.iter().copied().chain([name]).collect());
+            }
+        }
+    }
+    paths
+}
+
+/// A file as a module: `src/a/mod.rs` and `src/a.rs` are `src/a`, a crate's root is its `src`.
+fn module_of(path: &str) -> &str {
+    let path = path.trim_end_matches(".rs");
+    ["/mod", "/lib", "/main"].iter().find_map(|root| path.strip_suffix(root)).unwrap_or(path)
+}
+
+/// For each module, the other modules that its file imports. A table of contents imports all that it lists.
+fn imports_by_module(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
+    let modules: BTreeSet<_> = sources.iter().map(|source| module_of(&source.path)).collect();
+    let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for source in sources {
+        let module = module_of(&source.path);
+        let root = &source.path[..source.path.find("src/").map_or(0, |at| at + "src".len())];
+        let mut found: BTreeSet<&str> = BTreeSet::new();
+        for path in paths_of(&source.code) {
+            let mut target = if path[0] == "crate" { root.to_owned() } else { module.to_owned() };
+            for part in &path {
+                match *part {
+                    "crate" | "self" => {}
+                    "super" => target.truncate(target.rfind('/').unwrap_or(0)),
+                    part if modules.contains(format!("{target}/{part}").as_str()) => {
+                        target = format!("{target}/{part}");
+                    }
+                    _ => break,
+                }
+            }
+            found.extend(modules.get(target.as_str()));
+        }
+        let listed = |other: &&&str| other.rsplit_once('/').is_some_and(|(parent, _)| parent == module);
+        found.extend(modules.iter().filter(listed));
+        found.remove(module);
+        imports.entry(module).or_default().extend(found);
+    }
+    imports
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    let shipped = shipped();
+    let imports = imports_by_module(&shipped);
+    let mut offences = Vec::new();
+    for place in WITHOUT_CYCLES {
+        // Whoever imports nothing that is left is taken away; what cannot be taken away is a circle, or imports one.
+        let mut left: BTreeMap<_, _> =
+            imports.iter().filter(|(module, _)| format!("{module}/").starts_with(place)).collect();
+        assert!(left.len() > 3, "{place} has only {} files", left.len());
+        loop {
+            let free: Vec<_> = left
+                .iter()
+                .filter(|(_, others)| !others.iter().any(|other| left.contains_key(other)))
+                .map(|(module, _)| **module)
+                .collect();
+            if free.is_empty() {
+                break;
+            }
+            left.retain(|module, _| !free.contains(*module));
+        }
+        for (module, others) in &left {
+            let others: Vec<_> = others.iter().filter(|other| left.contains_key(*other)).collect();
+            offences.push(format!("{module} imports {others:?}"));
+        }
+    }
+    assert_none("files that import each other, and those that import such", offences);
+}
+
 #[test]
 fn every_outside_crate_stays_with_its_owner() {
     let mut offences = Vec::new();
     for source in shipped() {
-        let inside = source.path.trim_start_matches("src/");
+        let Some(inside) = source.path.strip_prefix("src/") else { continue };
         let uses = |name: &str| !names_behind(&source.code, &format!("{name}::")).is_empty();
         for (name, owners) in OWNERS {
             if uses(name) && !owners.iter().any(|owner| inside.starts_with(owner)) {
@@ -294,7 +412,7 @@ fn names_are_handed_on_by_tables_of_contents_only() {
     let is_contents = |source: &Source| {
         // A file with a directory of its own is the contents of that directory.
         let directory = source.path.trim_end_matches(".rs");
-        source.path.ends_with("/mod.rs") || source.path == "src/lib.rs" || Path::new(directory).is_dir()
+        source.path.ends_with("/mod.rs") || source.path.ends_with("src/lib.rs") || Path::new(directory).is_dir()
     };
     let hands_on = |source: &Source| source.code.lines().any(|line| line.trim_start().starts_with("pub use "));
     let offences = shipped().into_iter().filter(|source| !is_contents(source) && hands_on(source));
@@ -317,4 +435,6 @@ fn the_reader_of_sources_reads() {
     let code = without_comments_and_texts(code);
     assert_eq!(names_behind(&code, "crate::"), BTreeSet::from(["link", "nats", "store"]));
     assert_eq!(names_behind(&code, "sled::"), BTreeSet::from(["z"]));
+    let paths = paths_of("use super::{A, b::C};\nself::sled::y(); use x::super::no;");
+    assert_eq!(paths, [vec!["self", "sled", "y"], vec!["super", "A"], vec!["super", "b"]]);
 }

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use relink::fleet::{FleetOptions, Report, simulate};
+use relink::rehearsal::fleet::{FleetOptions, Report, simulate};
 
 async fn fleet(links: usize, days: u32, seed: u64) -> Report {
     let options = FleetOptions { links, days, seed, story: None };

@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::pull};
+use belvo_sandbox::{AccessMode, Control, LinkStatus, Sandbox, SandboxConfig};
 use futures::StreamExt;
 use relink::config::{BelvoKeys, Config};
 use relink::link::{Policy, Settings};
 use relink::reconciler::{Reconciler, Swept};
-use relink::sandbox::{AccessMode, Control, LinkStatus, Sandbox, SandboxConfig};
 use relink::service::Service;
 use reqwest::StatusCode;
 use serde_json::{Value, json};

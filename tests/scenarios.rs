@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use belvo_sandbox::{Sandbox, SandboxConfig};
 use futures::StreamExt;
 use relink::config::{Config, Sources};
-use relink::sandbox::scenario::{RelinkUnderTest, Scenario, play};
-use relink::sandbox::{Sandbox, SandboxConfig};
+use relink::rehearsal::scenario::{RelinkUnderTest, Scenario, play};
 use relink::service::Service;
 use support::binary::{API_TOKEN, WEBHOOK_SECRET};
 
@@ -111,6 +111,16 @@ fn a_mistake_in_a_file_is_named_with_its_line() {
     assert!(parse(&never).is_err_and(|error| error.contains("`logins_until_invalid` must be a number, 1 or more")));
     let unknown = file("", end).replace("why", "whi");
     assert!(parse(&unknown).is_err_and(|error| error.starts_with("a.toml:2: unknown field `whi`")));
+}
+
+/// The sandbox refuses other codes, and says where those are that it knows: this list has the same.
+#[test]
+fn the_readme_lists_every_code_that_belvo_documents() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/README.md"));
+    let readme = readme.expect("the gallery says what it is");
+    for code in belvo_sandbox::error_codes() {
+        assert!(readme.contains(&format!("`{code}`")), "scenarios/README.md does not list {code}");
+    }
 }
 
 /// The gallery's list is complete.

@@ -15,16 +15,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use belvo_sandbox::SandboxArgs;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Loaded, LogConfig, LogFormat, Sources};
-use crate::demo::DemoArgs;
 use crate::drawing::{self, Format};
-use crate::fleet::FleetArgs;
 use crate::printable::printable_lines;
-use crate::sandbox::SandboxArgs;
+use crate::rehearsal::demo::{self, DemoArgs};
+use crate::rehearsal::fleet::{self, FleetArgs};
+use crate::rehearsal::scenario::{self, ScenarioArgs};
 use crate::simulation::SimulateArgs;
-use crate::{demo, fleet, sandbox, schemas, service, simulation, telemetry};
+use crate::{schemas, service, simulation, telemetry};
 
 /// Keeps Belvo links alive: every webhook and API error drives one state machine per link, and NATS tells the rest of
 /// the company once what to do.
@@ -155,11 +156,13 @@ impl ServeArgs {
     }
 }
 
-/// A Belvo to talk to, or a fleet that is simulated.
+/// A Belvo to talk to, a scenario, or a fleet that is simulated.
 #[derive(Args, Debug)]
 struct SandboxCommand {
     #[command(flatten)]
     sandbox: SandboxArgs,
+    #[command(flatten)]
+    scenario: ScenarioArgs,
     #[command(flatten)]
     fleet: FleetArgs,
 }
@@ -248,12 +251,15 @@ async fn run_until_told(command: Command) -> anyhow::Result<ExitCode> {
             let server = Sources::of_process(None, Vec::new()).server_source(None, true);
             return demo::run(args, server, signals::shutdown()?).await;
         }
-        Command::Sandbox(SandboxCommand { sandbox, fleet }) => {
+        Command::Sandbox(SandboxCommand { sandbox, scenario, fleet }) => {
             telemetry::start_log(&if fleet.is_wanted() { silent() } else { quiet() })?;
             if fleet.is_wanted() {
                 return fleet::run(fleet, sandbox.seed, signals::shutdown()?).await;
             }
-            sandbox::run(sandbox, signals::shutdown()?).await?;
+            match scenario.scenario.clone() {
+                Some(file) => scenario::run(&file, scenario, sandbox, signals::shutdown()?).await?,
+                None => belvo_sandbox::run(sandbox, signals::shutdown()?).await?,
+            }
         }
         Command::Why(WhyArgs { subject, relink }) => {
             // A message id is `<link>.<version>.<n>`, and no link id has a dot.

@@ -1,7 +1,7 @@
 //! `POST /v1/links/{id}/update`, against a Belvo in a box.
 
+use belvo_sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use relink::link::{Consent, State};
-use relink::sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -1,7 +1,7 @@
 //! Nothing that is secret, and nothing of a body, is ever logged, on any road and at any level.
 
+use belvo_sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use relink::link::{Consent, State};
-use relink::sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::json;

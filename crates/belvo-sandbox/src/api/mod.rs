@@ -1,0 +1,63 @@
+//! Belvo's HTTP API, as far as links go: the routes, the rate limit, the door (Basic auth), and the faults.
+//!
+//! Trailing slashes are required and there is no version in the path, as with Belvo. Handlers translate; what happens
+//! to a link is in [`super::bank`].
+
+mod data;
+mod gate;
+mod items;
+mod links;
+mod list;
+mod request;
+mod token;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+
+use self::gate::{authenticate, inject_faults, limit_rate};
+use crate::problem::Problem;
+use crate::shared::Shared;
+use crate::{control_http, portal, widget};
+
+/// The whole server: Belvo's API behind its door; the widget, the portal and the control API beside it.
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    let mut api = Router::new()
+        .route("/api/", get(root))
+        .route("/api/institutions/", get(data::institutions))
+        .route("/api/links/", get(links::list).post(links::create).patch(links::resume))
+        .route("/api/links/{id}/", get(links::detail).patch(links::patch).put(links::put).delete(links::delete))
+        .route("/api/links/{id}/refresh/", post(links::refresh))
+        .route("/api/consents/", get(data::consents))
+        .route("/api/consents/{id}/", get(data::consent));
+    for resource in data::READABLE {
+        let path = format!("/api/{resource}/");
+        let routes = get(move |context, uri, headers, query| data::list(resource, context, uri, headers, query))
+            .post(move |context, headers, body| data::retrieve(resource, context, headers, body))
+            .patch(move |context, body| data::resume(resource, context, body));
+        api = api.route(&path, routes);
+    }
+    let api = api
+        .route_layer(from_fn_with_state(Arc::clone(&shared), authenticate))
+        // The token call carries its secrets in the body.
+        .route("/api/token/", post(token::create))
+        .route_layer(from_fn_with_state(Arc::clone(&shared), inject_faults))
+        .route_layer(from_fn_with_state(Arc::clone(&shared), limit_rate));
+    api.merge(widget::routes())
+        .merge(portal::routes())
+        .merge(control_http::routes())
+        .method_not_allowed_fallback(|method: Method| async move {
+            Problem::new(405, "method_not_allowed", &format!("Method \"{method}\" not allowed."))
+        })
+        .fallback(|| async { Problem::of("not_found") })
+        .with_state(shared)
+}
+
+/// `GET /api/`: what the SDKs ask to see whether the secrets are right.
+async fn root() -> axum::Json<Value> {
+    axum::Json(json!({"name": "Belvo API", "environment": "sandbox"}))
+}

@@ -1,0 +1,161 @@
+//! A link that is made, whose token is typed, or that gets new credentials.
+//!
+//! Each of these is one attempt at the bank. A success makes the link `valid`; a failure may change its status, and
+//! answers with one of Belvo's errors.
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use super::registration::NewLink;
+use crate::bank_answer::Verdict;
+use crate::institution::Access;
+use crate::link::{AccessMode, Link, LinkStatus, Storage};
+use crate::login::LoginFailure;
+use crate::problem::Problem;
+use crate::quota::Quota;
+use crate::world::World;
+
+/// A password or token that starts like this is wrong; every other one is right, as in Belvo's own sandbox.
+const WRONG: &str = "wrong";
+
+impl World {
+    /// Puts a link in the world, valid and silent: as if it had been there for long.
+    pub(crate) fn add_link(&mut self, now: i64, new: NewLink) -> Uuid {
+        let id = self.uuid();
+        let recurrent = new.access_mode == AccessMode::Recurrent;
+        let created_at = new.created_at.unwrap_or(now);
+        let mut user = [0_u8; 32];
+        self.rng.fill(&mut user);
+        let link = Link {
+            id,
+            seq: self.seq(),
+            institution: new.institution,
+            access_mode: new.access_mode,
+            status: LinkStatus::Valid,
+            refresh_rate: recurrent.then(|| new.refresh_rate.unwrap_or_default()),
+            created_at,
+            last_accessed_at: Some(created_at),
+            external_id: new.external_id,
+            institution_user_id: base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, user),
+            storage: if recurrent { Storage::Store } else { new.storage.unwrap_or(Storage::Days(365)) },
+            stored_at: created_at,
+            stale_in: new.stale_in.unwrap_or_else(|| "365d".into()),
+            fetch_resources: new
+                .fetch_resources
+                .unwrap_or_else(|| new.institution.resources.iter().map(|&name| name.to_owned()).collect()),
+            login: Verdict::Works,
+            fresh_data: true,
+            failed_logins: 0,
+            refreshed_at: None,
+            collected: BTreeSet::new(),
+            quota: Quota::default(),
+            session: None,
+            planned_refresh: None,
+            planned_history: None,
+        };
+        self.links.insert(id, link);
+        if new.institution.access == Access::Consent {
+            self.give_consent(created_at, id, new.consent_ends_at);
+        }
+        self.plan_refresh(now, id, created_at);
+        id
+    }
+
+    /// `POST /api/links/`: registers a user. Heimdall asks for a token first, and leaves the link unconfirmed.
+    pub(crate) fn create(
+        &mut self,
+        now: i64,
+        new: NewLink,
+        password: &str,
+        token: Option<&str>,
+    ) -> Result<Uuid, Problem> {
+        if password.starts_with(WRONG) {
+            return Err(Problem::login_error(LoginFailure::InvalidCredentials));
+        }
+        let asks = new.institution.access == Access::Token && token.is_none_or(|token| token.starts_with(WRONG));
+        let id = self.add_link(now, new);
+        if asks {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.status = LinkStatus::Unconfirmed;
+                link.last_accessed_at = None;
+            }
+            return Err(self.ask_for_token(now, id));
+        }
+        self.collect(now, id);
+        Ok(id)
+    }
+
+    /// `PATCH /api/links/` and its like: the user typed the token of a 428, or confirmed without one if none is expected.
+    pub(crate) fn resume(
+        &mut self,
+        now: i64,
+        session: &str,
+        link: Option<Uuid>,
+        token: Option<&str>,
+    ) -> Result<Uuid, Problem> {
+        let found = self.sessions.get(session).filter(|found| link.is_none_or(|id| id == found.link)).cloned();
+        let Some(found) = found.filter(|found| self.links.contains_key(&found.link)) else {
+            return Err(Problem::of("not_found"));
+        };
+        if found.expects_token && token.is_none() {
+            return Err(Problem::field("token", "required", "This field is required."));
+        }
+        self.sessions.remove(session);
+        if now >= found.expires_at {
+            return Err(Problem::of("session_expired"));
+        }
+        self.has_update_mode(found.link)?;
+        if found.expects_token && token.is_none_or(|token| token.starts_with(WRONG)) {
+            // What Belvo says to a wrong token is not documented; asking again is what its widget does.
+            return Err(self.ask_for_token(now, found.link));
+        }
+        self.repair(now, found.link);
+        Ok(found.link)
+    }
+
+    /// `PUT /api/links/{id}/`: new credentials. A success repairs the link under the same id.
+    pub(crate) fn update(
+        &mut self,
+        now: i64,
+        id: Uuid,
+        password: Option<&str>,
+        token: Option<&str>,
+    ) -> Result<(), Problem> {
+        self.has_update_mode(id)?;
+        let link = self.links.get_mut(&id).ok_or_else(|| Problem::of("not_found"))?;
+        let login = link.login.clone();
+        if password.is_some_and(|password| password.starts_with(WRONG)) {
+            link.failed_logins += 1;
+            return Err(Problem::login_error(LoginFailure::InvalidCredentials));
+        }
+        match &login {
+            // A new password is no cure for these.
+            Verdict::Fails(failure @ (LoginFailure::Locked | LoginFailure::Forbidden))
+            | Verdict::Fails(failure @ (LoginFailure::Unexpected | LoginFailure::MfaUnsupported)) => {
+                return Err(Problem::login_error(*failure));
+            }
+            Verdict::Answers(problem) => return Err(problem.clone()),
+            Verdict::Works | Verdict::TokenRequired | Verdict::QrRequired | Verdict::Fails(_) => {}
+        }
+        let asks = link.institution.access == Access::Token || matches!(login, Verdict::TokenRequired);
+        let shows_qr = matches!(login, Verdict::QrRequired);
+        if shows_qr || asks && token.is_none_or(|token| token.starts_with(WRONG)) {
+            if !shows_qr {
+                link.login = Verdict::TokenRequired;
+            }
+            if link.status != LinkStatus::Unconfirmed {
+                link.status = LinkStatus::TokenRequired;
+            }
+            return Err(self.ask_for_token(now, id));
+        }
+        self.repair(now, id);
+        Ok(())
+    }
+
+    /// A consent has no credentials: no new ones can be given, and its user renews it in the portal.
+    pub(crate) fn has_update_mode(&self, id: Uuid) -> Result<(), Problem> {
+        let is_consent = self.links.get(&id).is_some_and(|link| link.institution.access == Access::Consent);
+        if is_consent { Err(Problem::of("unsupported_operation")) } else { Ok(()) }
+    }
+}

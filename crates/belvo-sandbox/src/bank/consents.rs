@@ -1,0 +1,85 @@
+//! Consents that are given, end, and are renewed.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::bank_answer::Verdict;
+use crate::clock::millis;
+use crate::consent::{Consent, ConsentLack};
+use crate::error::ControlError;
+use crate::link::{AccessMode, Link, LinkStatus};
+use crate::login::LoginFailure;
+use crate::world::World;
+
+/// How long a consent runs when it is given or renewed.
+const CONSENT_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
+
+impl World {
+    /// Gives a link its consent, or renews the one it has, until `ends_at` or for as long as consents last.
+    pub(crate) fn give_consent(&mut self, now: i64, link_id: Uuid, ends_at: Option<i64>) {
+        let expires_at = ends_at.unwrap_or_else(|| now + millis(CONSENT_LIFE));
+        if let Some(consent) = self.consents.get_mut(&link_id) {
+            consent.status = "AUTHORISED";
+            consent.expires_at = expires_at;
+        } else {
+            let id = self.uuid();
+            let consent = Consent { id, link_id, status: "AUTHORISED", created_at: now, expires_at, planned_end: None };
+            self.consents.insert(link_id, consent);
+        }
+        self.plan_consent_end(link_id);
+    }
+
+    /// The consent will end in so long: CONSENT/`openfinance_consent_about_to_expire`.
+    pub(crate) fn consent_about_to_expire(&mut self, now: i64, id: Uuid, within: Duration) -> Result<(), ControlError> {
+        let (link, consent) = self.consent_of(id)?;
+        consent.expires_at = now + millis(within);
+        let webhook = consent.about_to_expire(link);
+        self.post(now, now, webhook);
+        self.plan_consent_end(id);
+        Ok(())
+    }
+
+    /// The consent has ended: CONSENT/`openfinance_consent_expired`, for a recurrent link (webhook docs, Consents). That
+    /// its link then reads `invalid` is inferred.
+    pub(crate) fn expire_consent(&mut self, now: i64, id: Uuid) -> Result<(), ControlError> {
+        let (link, consent) = self.consent_of(id)?;
+        consent.status = "EXPIRED";
+        consent.expires_at = now;
+        link.status = LinkStatus::Invalid;
+        link.login = Verdict::Fails(LoginFailure::MissingCredentials);
+        let planned_end = consent.planned_end.take();
+        let webhook = (link.access_mode == AccessMode::Recurrent).then(|| consent.expired(link));
+        self.agenda.take_back(planned_end);
+        if let Some(webhook) = webhook {
+            self.post(now, now, webhook);
+        }
+        Ok(())
+    }
+
+    /// Some of its resources cannot be had: the link is as it was.
+    pub(crate) fn lose_resources(&mut self, now: i64, id: Uuid, lack: ConsentLack) -> Result<(), ControlError> {
+        let (link, consent) = self.consent_of(id)?;
+        let webhook = consent.lacks_resources(link, lack);
+        self.post(now, now, webhook);
+        Ok(())
+    }
+
+    /// The user renewed it in Belvo's portal: CONSENT/`openfinance_consent_expiration_changed`, and a refresh.
+    pub(crate) fn renew_consent(&mut self, now: i64, id: Uuid) -> Result<(), ControlError> {
+        self.consent_of(id)?;
+        self.heal(now, id);
+        self.give_consent(now, id, None);
+        let (link, consent) = self.consent_of(id)?;
+        let webhook = consent.expiration_changed(link);
+        self.post(now, now, webhook);
+        self.refresh_if_recurrent(now, id);
+        Ok(())
+    }
+
+    fn consent_of(&mut self, id: Uuid) -> Result<(&mut Link, &mut Consent), ControlError> {
+        let link = self.links.get_mut(&id).ok_or(ControlError::NoSuchLink(id))?;
+        let consent = self.consents.get_mut(&id);
+        consent.map(|consent| (link, consent)).ok_or(ControlError::NoConsent(id))
+    }
+}

@@ -1,0 +1,40 @@
+//! What is needed to make a link.
+
+use crate::institution::Institution;
+use crate::link::{AccessMode, RefreshRate, Storage};
+
+/// What is needed to make a link.
+#[derive(Clone, Debug)]
+pub(crate) struct NewLink {
+    pub(crate) institution: &'static Institution,
+    pub(crate) access_mode: AccessMode,
+    pub(crate) external_id: Option<String>,
+    pub(crate) storage: Option<Storage>,
+    pub(crate) stale_in: Option<String>,
+    pub(crate) fetch_resources: Option<Vec<String>>,
+    pub(crate) refresh_rate: Option<RefreshRate>,
+    /// When it was connected; now, if nothing is said.
+    pub(crate) created_at: Option<i64>,
+    /// When its consent ends; after its usual life, if nothing is said.
+    pub(crate) consent_ends_at: Option<i64>,
+}
+
+impl NewLink {
+    pub(crate) fn plain(
+        institution: &'static Institution,
+        access_mode: AccessMode,
+        external_id: Option<String>,
+    ) -> Self {
+        Self {
+            institution,
+            access_mode,
+            external_id,
+            storage: None,
+            stale_in: None,
+            fetch_resources: None,
+            refresh_rate: None,
+            created_at: None,
+            consent_ends_at: None,
+        }
+    }
+}

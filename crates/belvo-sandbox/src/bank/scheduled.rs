@@ -1,0 +1,172 @@
+//! What Belvo does without being asked: scheduled refreshes, the monthly wipe; and the end of a consent, which is in
+//! [`super::consent`].
+//!
+//! It happens when the agenda says so, if the sandbox has a schedule, and when the control handle says so, in a test that
+//! decides itself. No LINK webhook comes from anywhere else, but for `link_deleted`.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::bank_answer::Verdict;
+use crate::error::ControlError;
+use crate::institution::Access;
+use crate::link::{AccessMode, Link, LinkStatus};
+use crate::login::LoginFailure;
+use crate::schedule::Planned;
+use crate::webhook::Webhook;
+use crate::world::{Rules, World};
+
+/// How the next scheduled refresh of a recurrent link ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefreshOutcome {
+    /// It worked: `new_*_available` webhooks if there is anything new.
+    Ok,
+    /// The bank refused: status `invalid`, webhook LINK/`invalid_credentials`.
+    LoginError,
+    /// The bank wants a token: status `token_required`, webhook LINK/`token_required`.
+    TokenRequired,
+    /// The bank is down: nothing is sent, nothing changes.
+    InstitutionDown,
+}
+
+/// What happens by itself.
+impl World {
+    /// Does everything that is planned until then, each thing at its own time.
+    pub(crate) fn do_what_is_due(&mut self, until: i64) {
+        while let Some((now, planned)) = self.agenda.take_due(until) {
+            match planned {
+                Planned::Refresh(id) => {
+                    self.plan_next_refresh(now, id);
+                    self.refresh_by_itself(now, id);
+                }
+                Planned::FirstHistory(id) => self.first_history(now, id),
+                // The one error there could be is that the consent is gone, and its entry goes with it.
+                Planned::ConsentEnd(id) => drop(self.expire_consent(now, id)),
+                Planned::Wipe => {
+                    self.wipe();
+                    self.plan_wipe(now);
+                }
+            }
+        }
+    }
+
+    /// A scheduled refresh whose outcome the bank decides, or the status of the link if that is broken: the same word
+    /// again, with another request id.
+    fn refresh_by_itself(&mut self, now: i64, id: Uuid) {
+        let repeats = self.rules.repeats_while_broken;
+        let Some(link) = self.links.get(&id) else { return };
+        let is_broken = link.status != LinkStatus::Valid;
+        if is_broken && (!repeats || link.institution.access == Access::Consent) {
+            return;
+        }
+        let outcome = match link.status {
+            LinkStatus::Valid => link.scheduled_outcome(),
+            LinkStatus::Invalid => RefreshOutcome::LoginError,
+            LinkStatus::TokenRequired => RefreshOutcome::TokenRequired,
+            LinkStatus::Unconfirmed => return,
+        };
+        let consent = self.consents.get(&id).filter(|_| self.rules.consent_warnings);
+        if let Some(consent) = consent.filter(|consent| consent.expires_at - now <= Rules::CONSENT_WARNING_MS) {
+            let webhook = consent.about_to_expire(link);
+            self.post(now, now, webhook);
+        }
+        let refreshed = self.scheduled_refresh(now, id, outcome);
+        debug_assert!(refreshed.is_ok(), "the link is there, recurrent, and its outcome possible: {refreshed:?}");
+    }
+
+    fn first_history(&mut self, now: i64, id: Uuid) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.planned_history = None;
+        if link.status == LinkStatus::Valid && link.scheduled_outcome() == RefreshOutcome::Ok {
+            link.last_accessed_at = Some(now);
+            self.collect(now, id);
+        }
+    }
+}
+
+impl Link {
+    /// What the bank has to say to a scheduled refresh.
+    fn scheduled_outcome(&self) -> RefreshOutcome {
+        match (&self.login, self.institution.access) {
+            (Verdict::Works, Access::Token) | (Verdict::TokenRequired | Verdict::QrRequired, _) => {
+                RefreshOutcome::TokenRequired
+            }
+            (Verdict::Works, _) => RefreshOutcome::Ok,
+            // A consent has no credentials that could be wrong; "try again later" is no verdict on them.
+            (Verdict::Fails(_), Access::Consent) | (Verdict::Fails(LoginFailure::Unexpected), _) => {
+                RefreshOutcome::InstitutionDown
+            }
+            (Verdict::Fails(_), _) => RefreshOutcome::LoginError,
+            (Verdict::Answers(_), _) => RefreshOutcome::InstitutionDown,
+        }
+    }
+}
+
+/// What it is that happens.
+impl World {
+    /// One scheduled refresh; the request id its webhooks carry.
+    pub(crate) fn scheduled_refresh(
+        &mut self,
+        now: i64,
+        id: Uuid,
+        outcome: RefreshOutcome,
+    ) -> Result<Uuid, ControlError> {
+        let request_id = self.uuid();
+        let link = self.links.get_mut(&id).ok_or(ControlError::NoSuchLink(id))?;
+        if link.access_mode != AccessMode::Recurrent {
+            return Err(ControlError::NotRecurrent(id));
+        }
+        match outcome {
+            RefreshOutcome::Ok if link.status != LinkStatus::Valid => return Err(ControlError::NotValid(id)),
+            RefreshOutcome::Ok => {
+                link.last_accessed_at = Some(now);
+                link.failed_logins = 0;
+                if !link.fresh_data {
+                    return Ok(request_id);
+                }
+                let resources = link.fetch_resources.clone();
+                link.collected.extend(resources.iter().cloned());
+                for webhook in Webhook::new_data(link, &resources, request_id) {
+                    self.post(now, now, webhook);
+                }
+            }
+            RefreshOutcome::LoginError => {
+                let failure = match &link.login {
+                    Verdict::Fails(failure) => *failure,
+                    _ => LoginFailure::InvalidCredentials,
+                };
+                // What the bank would say to a link that Belvo holds for broken is not found out by saying so again.
+                if link.status != LinkStatus::Invalid {
+                    link.login = Verdict::Fails(failure);
+                }
+                // One refresh is several logins, one for each resource.
+                link.failed_logins = link.failed_logins.max(self.rules.logins_until_invalid);
+                link.status = LinkStatus::Invalid;
+                let webhook = Webhook::invalid_credentials(link, request_id, failure.message());
+                self.post(now, now, webhook);
+            }
+            RefreshOutcome::TokenRequired => {
+                if link.status != LinkStatus::TokenRequired && !matches!(link.login, Verdict::QrRequired) {
+                    link.login = Verdict::TokenRequired;
+                }
+                link.status = LinkStatus::TokenRequired;
+                let webhook = Webhook::token_required(link, request_id);
+                self.post(now, now, webhook);
+            }
+            RefreshOutcome::InstitutionDown => {}
+        }
+        Ok(request_id)
+    }
+
+    /// The first of the month: every link is gone, without a word (sandbox docs).
+    pub(crate) fn wipe(&mut self) -> usize {
+        let count = self.links.len();
+        self.links.clear();
+        self.consents.clear();
+        self.sessions.clear();
+        self.tokens.clear();
+        self.agenda.clear();
+        count
+    }
+}

@@ -1,0 +1,187 @@
+//! The flags of the program `belvo-sandbox`, and of `relink sandbox`: a Belvo in a box on a port of its own, until it is
+//! told to stop.
+//!
+//! It reads no environment; flags are all there is.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgGroup, Args, Command};
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::SandboxConfig;
+use crate::server::Sandbox;
+use crate::world::{is_header_value, is_webhook_url};
+
+/// How many webhooks are under way at the same time, unless a number is given.
+const DELIVERIES_AT_ONCE: usize = 4;
+
+/// Belvo in a box: its API, its widget and its webhooks, on this machine.
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("receiver").multiple(true))]
+pub struct SandboxArgs {
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8490")]
+    pub listen: SocketAddr,
+    /// Where to send webhooks, such as http://127.0.0.1:8480/webhooks/belvo.
+    #[arg(long, value_name = "URL", value_parser = webhook_url, group = "receiver")]
+    pub webhook_url: Option<String>,
+    /// The whole Authorization value to send with each webhook, such as "Bearer abc".
+    #[arg(long, value_name = "VALUE", value_parser = Authorization, requires = "receiver")]
+    pub webhook_authorization: Option<SecretString>,
+    /// The secret id of Basic auth.
+    #[arg(long, value_name = "ID", default_value = "sandbox")]
+    pub secret_id: String,
+    /// The secret password of Basic auth.
+    #[arg(long, value_name = "PASSWORD", default_value = "sandbox")]
+    pub secret_password: SecretString,
+    /// Let nothing happen by itself: no refreshes by rate, no consents that end by their date.
+    #[arg(long)]
+    pub no_schedule: bool,
+    /// Have all links gone on the first of each month, as in Belvo's own sandbox.
+    #[arg(long, conflicts_with = "no_schedule")]
+    pub monthly_wipe: bool,
+    /// How many calls of the API are let through in 30 seconds; 0 for any number.
+    #[arg(long, value_name = "CALLS", default_value_t = 80)]
+    pub requests_per_30s: u32,
+    /// How many webhooks are under way at the same time: 4, unless another number is given.
+    #[arg(long, value_name = "WEBHOOKS")]
+    pub deliveries_at_once: Option<usize>,
+    /// The seed that all ids come from: 1, unless another is given.
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+fn webhook_url(text: &str) -> Result<String, &'static str> {
+    if is_webhook_url(text) { Ok(text.to_owned()) } else { Err("must be an http or https address") }
+}
+
+/// Reads a secret: what is wrong with it is said without saying it.
+#[derive(Clone)]
+struct Authorization;
+
+impl TypedValueParser for Authorization {
+    type Value = SecretString;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<SecretString, clap::Error> {
+        let refused = || {
+            let flag = arg.map(ToString::to_string).unwrap_or_default();
+            clap::Error::raw(ErrorKind::ValueValidation, format!("the value of {flag} cannot be sent in a header\n"))
+                .with_cmd(command)
+        };
+        value.to_str().filter(|value| is_header_value(value)).map(SecretString::from).ok_or_else(refused)
+    }
+}
+
+impl From<SandboxArgs> for SandboxConfig {
+    fn from(args: SandboxArgs) -> Self {
+        Self {
+            schedule: !args.no_schedule,
+            monthly_wipe: args.monthly_wipe,
+            requests_per_30s: (args.requests_per_30s > 0).then_some(args.requests_per_30s),
+            deliveries_at_once: args.deliveries_at_once.unwrap_or(DELIVERIES_AT_ONCE),
+            listen: args.listen,
+            webhook_url: args.webhook_url,
+            webhook_authorization: args.webhook_authorization,
+            secret_id: args.secret_id,
+            secret_password: args.secret_password,
+            seed: args.seed.unwrap_or(Self::default().seed),
+            ..Self::default()
+        }
+    }
+}
+
+/// Runs a sandbox until `shutdown`.
+///
+/// # Errors
+/// If it cannot listen.
+pub async fn run(args: SandboxArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let webhooks = args.webhook_url.clone().unwrap_or_else(|| "nowhere (give --webhook-url)".into());
+    let secret_id = args.secret_id.clone();
+    let sandbox = Sandbox::start(args.into()).await.context("starting the sandbox")?;
+    introduce(&sandbox, &secret_id, &webhooks);
+    shutdown.cancelled().await;
+    sandbox.shutdown().await;
+    Ok(())
+}
+
+fn introduce(sandbox: &Sandbox, secret_id: &str, webhooks: &str) {
+    let (url, webhooks) = (sandbox.url(), webhooks.escape_debug());
+    let by_itself = if sandbox.config().schedule {
+        "links are refreshed by their rate, consents end by their date"
+    } else {
+        "nothing"
+    };
+    anstream::println!(
+        "Belvo in a box listens on {url}
+
+  API       {url}/api/           Basic auth, secret id {secret_id:?}
+  widget    {url}/widget/?access_token=…
+  portal    {url}/portal/?access_token=…&link_id=…&consent_id=…&action=renew
+  control   {url}/sandbox/       no auth
+  webhooks  go to {webhooks}
+  by itself {by_itself}
+
+Break a link:
+  curl -s {url}/sandbox/links -H 'content-type: application/json' \\
+       -d '{{\"institution\":\"erebor_mx_retail\",\"access_mode\":\"recurrent\",\"external_id\":\"user-1\"}}'
+  curl -s {url}/sandbox/links/LINK/scheduled-refresh -H 'content-type: application/json' \\
+       -d '{{\"outcome\":\"login_error\"}}'
+  curl -s {url}/sandbox/deliveries
+
+Let a week pass:
+  curl -s {url}/sandbox/advance -H 'content-type: application/json' -d '{{\"secs\":604800}}'
+"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: SandboxArgs,
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_the_defaults_are_the_documented_ones() {
+        Program::command().debug_assert();
+        let args = Program::parse_from(["sandbox"]).args;
+        assert_eq!(args.listen.to_string(), "127.0.0.1:8490");
+        assert_eq!((args.secret_id.as_str(), args.secret_password.expose_secret()), ("sandbox", "sandbox"));
+        let config = |flags: &[&str]| SandboxConfig::from(Program::parse_from([&["sandbox"], flags].concat()).args);
+        let usual = config(&[]);
+        assert_eq!((usual.schedule, usual.requests_per_30s, usual.deliveries_at_once), (true, Some(80), 4));
+        let quiet = config(&["--no-schedule", "--requests-per-30s", "0", "--deliveries-at-once", "2"]);
+        assert_eq!((quiet.schedule, quiet.requests_per_30s, quiet.deliveries_at_once), (false, None, 2));
+        let orphan = Program::try_parse_from(["sandbox", "--webhook-authorization", "Bearer abc"]);
+        assert!(orphan.is_err(), "an Authorization for webhooks that go nowhere");
+        for wrong in ["127.0.0.1:8480/webhooks/belvo", "ftp://127.0.0.1/", "http://", "webhooks"] {
+            assert!(Program::try_parse_from(["sandbox", "--webhook-url", wrong]).is_err(), "{wrong}");
+        }
+        let to = ["sandbox", "--webhook-url", "http://127.0.0.1:1/", "--webhook-authorization"];
+        assert!(Program::try_parse_from([&to[..], &["Bearer abc"]].concat()).is_ok());
+        let refused = Program::try_parse_from([&to[..], &["Bearer hunter2\n"]].concat());
+        let message = refused.expect_err("no header has a line in it").to_string();
+        assert!(message.contains("--webhook-authorization") && !message.contains("hunter2"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn it_runs_until_it_is_told_to_stop() {
+        let args = Program::parse_from(["sandbox", "--listen", "127.0.0.1:0"]).args;
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        assert!(run(args, shutdown).await.is_ok());
+        let args = Program::parse_from(["sandbox", "--listen", "192.0.2.1:1"]).args;
+        assert!(run(args, CancellationToken::new()).await.is_err(), "an address that is not ours");
+    }
+}

@@ -1,0 +1,310 @@
+//! The strings to pull, in process: everything a test or a demo can make happen that no API of Belvo's would do.
+//!
+//! A handle is cheap to clone and acts at once. Over HTTP the same is in [`super::control_http`]; time and deliveries by
+//! hand are in [`super::drive`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::bank::{NewLink, RefreshOutcome};
+use crate::bank_answer::Verdict;
+use crate::consent::ConsentLack;
+use crate::error::ControlError;
+use crate::fault::{ApiAnswer, ApiFault, ArmedApiFault, WebhookFault};
+use crate::institution::{Access, Institution};
+use crate::link::{AccessMode, Link, LinkStatus};
+use crate::login::Login;
+use crate::outbox::{Delivery, Parcel};
+use crate::quota::QuotaUse;
+use crate::shared::Shared;
+use crate::webhook::{Correction, PayloadShape, Webhook};
+use crate::world::{Target, World};
+
+/// A webhook to send by hand: any family, any code, at any time.
+#[derive(Clone, Debug, Default)]
+pub struct NewWebhook {
+    /// Its family, such as `LINK`.
+    pub webhook_type: String,
+    /// Its code.
+    pub webhook_code: String,
+    /// `historical_update`, `recurrent_update`, or left out.
+    pub process_type: Option<String>,
+    /// The refresh it belongs to; a new one if none is given.
+    pub request_id: Option<Uuid>,
+    /// Its data; an empty object if null.
+    pub data: Value,
+    /// How long it waits: a webhook that is late after a repair.
+    pub delay: Duration,
+}
+
+/// A handle on a sandbox.
+#[derive(Clone, Debug)]
+pub struct Control {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Control {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// A user has just connected: the link is valid, and the `historical_update` webhooks follow.
+    pub fn create_link(
+        &self,
+        institution: &str,
+        access_mode: AccessMode,
+        external_id: Option<&str>,
+    ) -> Result<Uuid, ControlError> {
+        let new = new_link(institution, access_mode, external_id)?;
+        Ok(self.shared.change(|world, now| {
+            let id = world.add_link(now, new);
+            world.collect(now, id);
+            id
+        }))
+    }
+
+    /// A link that has been there for long: valid, and no webhook follows.
+    pub fn add_link(
+        &self,
+        institution: &str,
+        access_mode: AccessMode,
+        external_id: Option<&str>,
+    ) -> Result<Uuid, ControlError> {
+        let new = new_link(institution, access_mode, external_id)?;
+        Ok(self.shared.change(|world, now| world.add_link(now, new)))
+    }
+
+    /// What Belvo's scheduler would do now; answers the request id its webhooks carry.
+    pub fn scheduled_refresh(&self, link: Uuid, outcome: RefreshOutcome) -> Result<Uuid, ControlError> {
+        self.shared.change(|world, now| world.scheduled_refresh(now, link, outcome))
+    }
+
+    /// Sets Belvo's status without a webhook, as if it had been lost.
+    pub fn set_status(&self, link: Uuid, status: LinkStatus) -> Result<(), ControlError> {
+        self.with_link(link, |link| {
+            link.status = status;
+            if status == LinkStatus::Valid {
+                link.login = Verdict::Works;
+                link.failed_logins = 0;
+            }
+        })
+    }
+
+    /// Belvo's status of a link now.
+    pub fn status_of(&self, link: Uuid) -> Result<LinkStatus, ControlError> {
+        self.read_link(link, |link| link.status)
+    }
+
+    /// Sets what the bank will say at the next login. The status changes when a login is attempted.
+    pub fn set_login(&self, link: Uuid, login: Login) -> Result<(), ControlError> {
+        let verdict = Verdict::of(login)?;
+        self.with_link(link, |link| link.login = verdict)
+    }
+
+    /// Sets whether refreshes find anything. Without new data a repair is followed by no webhook at all.
+    pub fn set_fresh_data(&self, link: Uuid, fresh: bool) -> Result<(), ControlError> {
+        self.with_link(link, |link| link.fresh_data = fresh)
+    }
+
+    /// What a link that hangs on a consent has used up of its month; of any other, nothing counts.
+    pub fn quotas(&self, link: Uuid) -> Result<Vec<QuotaUse>, ControlError> {
+        let now = self.now_ms();
+        self.read_link(link, |link| {
+            let is_limited = link.institution.access == Access::Consent;
+            if is_limited { link.quota.uses(now) } else { Vec::new() }
+        })
+    }
+
+    /// Repairs a link as its user's success does, but without the widget: by new credentials, or, if it hangs on a
+    /// consent, by [`Self::renew_consent`].
+    pub fn repair(&self, link: Uuid) -> Result<(), ControlError> {
+        self.shared.change(|world, now| {
+            let access = world.links.get(&link).ok_or(ControlError::NoSuchLink(link))?.institution.access;
+            if access == Access::Consent {
+                return world.renew_consent(now, link);
+            }
+            world.repair(now, link);
+            Ok(())
+        })
+    }
+
+    /// A link as `GET /api/links/{id}/` shows it.
+    pub fn link(&self, link: Uuid) -> Result<Value, ControlError> {
+        self.read_link(link, Link::to_json)
+    }
+
+    /// All links, the oldest first.
+    pub fn links(&self) -> Vec<Value> {
+        let world = self.shared.world();
+        let mut links: Vec<&Link> = world.links.values().collect();
+        links.sort_unstable_by_key(|link| link.seq);
+        links.into_iter().map(Link::to_json).collect()
+    }
+
+    /// The consent will end in so long: CONSENT/`openfinance_consent_about_to_expire`.
+    pub fn consent_about_to_expire(&self, link: Uuid, within: Duration) -> Result<(), ControlError> {
+        self.shared.change(|world, now| world.consent_about_to_expire(now, link, within))
+    }
+
+    /// The consent has ended: CONSENT/`openfinance_consent_expired`.
+    pub fn expire_consent(&self, link: Uuid) -> Result<(), ControlError> {
+        self.shared.change(|world, now| world.expire_consent(now, link))
+    }
+
+    /// Some resources of the consent cannot be had: CONSENT/`openfinance_consent_with_*_resources`.
+    pub fn lose_consent_resources(&self, link: Uuid, lack: ConsentLack) -> Result<(), ControlError> {
+        self.shared.change(|world, now| world.lose_resources(now, link, lack))
+    }
+
+    /// The bank corrected transactions: TRANSACTIONS/`transactions_updated` or `transactions_deleted`.
+    pub fn correct_transactions(&self, link: Uuid, correction: Correction) -> Result<(), ControlError> {
+        self.shared.change(|world, now| {
+            let request_id = world.uuid();
+            let link = world.links.get(&link).ok_or(ControlError::NoSuchLink(link))?;
+            let webhook = Webhook::corrected(link, correction, request_id);
+            world.post(now, now, webhook);
+            Ok(())
+        })
+    }
+
+    /// The user renewed it in Belvo's portal.
+    pub fn renew_consent(&self, link: Uuid) -> Result<(), ControlError> {
+        self.shared.change(|world, now| world.renew_consent(now, link))
+    }
+
+    /// The monthly wipe: every link is gone, silently. Answers how many there were.
+    pub fn wipe(&self) -> usize {
+        self.shared.change(|world, now| {
+            let count = world.wipe();
+            world.plan_wipe(now);
+            count
+        })
+    }
+
+    /// The next `count` webhooks suffer this.
+    pub fn fail_webhooks(&self, fault: WebhookFault, count: usize) {
+        self.shared.world().faults.arm_webhook(fault, count);
+    }
+
+    /// The next `count` calls whose `METHOD /path` contains `on` (empty: any) suffer this.
+    pub fn fail_api(&self, fault: ApiFault, count: usize, on: &str) -> Result<(), ControlError> {
+        let answer = ApiAnswer::of(fault)?;
+        self.shared.world().faults.arm_api(ArmedApiFault { answer, left: count, on: on.to_owned() });
+        Ok(())
+    }
+
+    /// Calls off all faults that have not happened yet. Webhooks that wait to be reordered are lost.
+    pub fn clear_faults(&self) {
+        self.shared.change(|world, _| {
+            world.faults.clear();
+            world.post_box.let_go();
+        });
+    }
+
+    /// Where webhooks go from now on; none: they are recorded and not sent.
+    pub fn set_webhook(&self, url: Option<String>, authorization: Option<SecretString>) {
+        let target = url.map(|url| Target { url, authorization });
+        self.shared.change(|world, _| world.target = target);
+    }
+
+    /// Which generation of Belvo's body webhooks have from now on.
+    pub fn set_payload_shape(&self, shape: PayloadShape) {
+        self.shared.change(|world, _| world.shape = shape);
+    }
+
+    /// Sends a webhook by hand. The link need not exist; it says nothing about the link's status.
+    pub fn send_webhook(&self, link: Uuid, new: NewWebhook) {
+        self.shared.change(|world, now| {
+            let request_id = new.request_id.unwrap_or_else(|| world.uuid());
+            let webhook = Webhook {
+                webhook_type: new.webhook_type,
+                process_type: new.process_type,
+                webhook_code: new.webhook_code,
+                link_id: link,
+                request_id: Some(request_id),
+                external_id: world.links.get(&link).and_then(|link| link.external_id.clone()),
+                data: if new.data.is_null() { Value::Object(serde_json::Map::new()) } else { new.data },
+            };
+            world.post(now + super::clock::millis(new.delay), now, webhook);
+        });
+    }
+
+    /// Sends the body of an earlier delivery again, byte for byte, after `delay`.
+    pub fn replay(&self, delivery: u64, delay: Duration) -> Result<(), ControlError> {
+        self.shared.change(|world, now| {
+            let found = world.post_box.deliveries_after(delivery.saturating_sub(1)).next();
+            let found =
+                found.filter(|found| found.seq == delivery).cloned().ok_or(ControlError::NoSuchDelivery(delivery))?;
+            let parcel = Parcel {
+                webhook_id: found.webhook_id,
+                link_id: found.link_id,
+                webhook_type: found.webhook_type,
+                webhook_code: found.webhook_code,
+                body: found.body,
+                attempt: 1,
+            };
+            world.enqueue(now + super::clock::millis(delay), parcel);
+            Ok(())
+        })
+    }
+
+    /// Every attempt to deliver a webhook after the `after`th, the first first.
+    pub fn deliveries(&self, after: u64) -> Vec<Delivery> {
+        self.shared.world().post_box.deliveries_after(after).cloned().collect()
+    }
+
+    /// The same, but so many at most.
+    pub fn deliveries_page(&self, after: u64, limit: usize) -> Vec<Delivery> {
+        self.shared.world().post_box.deliveries_after(after).take(limit).cloned().collect()
+    }
+
+    /// Waits for the first attempt after the `after`th that this is true of.
+    pub async fn wait_for_delivery(
+        &self,
+        after: u64,
+        wanted: impl Fn(&Delivery) -> bool,
+    ) -> Result<Delivery, ControlError> {
+        self.wait(|world| world.post_box.deliveries_after(after).find(|found| wanted(found)).cloned()).await
+    }
+
+    /// Waits until no webhook is on its way or waiting, retries included.
+    pub async fn settled(&self) -> Result<(), ControlError> {
+        self.wait(|world| world.post_box.is_settled().then_some(())).await
+    }
+
+    /// Forgets every webhook that is still on its way.
+    pub fn clear_webhooks(&self) {
+        self.shared.change(|world, _| world.post_box.clear());
+    }
+
+    async fn wait<T>(&self, found: impl Fn(&World) -> Option<T>) -> Result<T, ControlError> {
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            let answer = found(&self.shared.world());
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = self.shared.stop.cancelled() => return Err(ControlError::Stopped),
+            }
+        }
+    }
+
+    fn read_link<T>(&self, id: Uuid, read: impl FnOnce(&Link) -> T) -> Result<T, ControlError> {
+        self.shared.world().links.get(&id).map(read).ok_or(ControlError::NoSuchLink(id))
+    }
+
+    fn with_link<T>(&self, id: Uuid, change: impl FnOnce(&mut Link) -> T) -> Result<T, ControlError> {
+        self.shared.change(|world, _| world.links.get_mut(&id).map(change).ok_or(ControlError::NoSuchLink(id)))
+    }
+}
+
+fn new_link(name: &str, access_mode: AccessMode, external_id: Option<&str>) -> Result<NewLink, ControlError> {
+    let institution = Institution::find(name).ok_or_else(|| ControlError::NoSuchInstitution(name.to_owned()))?;
+    Ok(NewLink::plain(institution, access_mode, external_id.map(str::to_owned)))
+}

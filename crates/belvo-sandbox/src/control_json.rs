@@ -1,0 +1,82 @@
+//! What the control API reads and refuses: parts of a request, and the JSON that says why one cannot be used.
+//!
+//! axum's own refusals are plain text; here each is `{"error": "..."}`, like everything else the control API refuses.
+//! Next: [`super::control_http`].
+
+use axum::Json;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::error::ControlError;
+
+/// What could not be done, in words.
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
+
+impl Refusal {
+    /// The request says something impossible.
+    pub(super) fn bad(problem: impl Into<String>) -> Self {
+        Self(StatusCode::BAD_REQUEST, problem.into())
+    }
+}
+
+impl From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        let status = match &error {
+            ControlError::NoSuchLink(_) | ControlError::NoSuchDelivery(_) => StatusCode::NOT_FOUND,
+            ControlError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+            ControlError::NoSuchInstitution(_)
+            | ControlError::NoSuchResource(_)
+            | ControlError::NotRecurrent(_)
+            | ControlError::NotValid(_)
+            | ControlError::NoSuchCode(_)
+            | ControlError::NoConsent(_) => StatusCode::BAD_REQUEST,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({"error": self.1}))).into_response()
+    }
+}
+
+/// A JSON body.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let read = Json::from_request(request, state).await;
+        read.map(|Json(body)| Self(body)).map_err(|wrong| Refusal(wrong.status(), wrong.body_text()))
+    }
+}
+
+/// A part of the path.
+pub(super) struct InPath<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let read = Path::from_request_parts(parts, state).await;
+        read.map(|Path(part)| Self(part)).map_err(|wrong| Refusal(wrong.status(), wrong.body_text()))
+    }
+}
+
+/// The query.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let read = Query::from_request_parts(parts, state).await;
+        read.map(|Query(query)| Self(query)).map_err(|wrong| Refusal(wrong.status(), wrong.body_text()))
+    }
+}

@@ -1,0 +1,186 @@
+//! What can be made to go wrong on purpose, for the next N webhooks or the next N calls of the API.
+//!
+//! Faults are used up in the order they were asked for. They change what is sent and answered, never what a link *is*:
+//! for that see [`super::control::Control::set_login`] and [`super::control::Control::set_status`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::error::ControlError;
+use crate::problem::Problem;
+
+/// A fault in the delivery of webhooks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebhookFault {
+    /// It is lost: recorded, never sent.
+    Drop,
+    /// It is sent twice, byte for byte.
+    Duplicate,
+    /// It comes later.
+    Delay(Duration),
+    /// As many as were asked for are held back, then sent last first.
+    Reorder,
+    /// Its `external_id` is null.
+    NullExternalId,
+    /// Its code is one that nobody has heard of.
+    UnknownCode,
+    /// Its data has `errors`: what it tells of came in part.
+    DataErrors,
+    /// Its code lacks `openfinance_`, as the guide "My Belvo Portal" spells it: `consent_expired`.
+    ShortCode,
+}
+
+/// A fault in the answers of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiFault {
+    /// Any error of Belvo's error reference, by its code; `login_error:locked` and its like choose the message, and
+    /// `forbidden_html` is the proxy's 403. `token_required` opens a session for the link that the call names, in its
+    /// path or as `link` in its body, and waits for a call that names one.
+    Error(String),
+    /// 429 with `Retry-After`.
+    RateLimited(Duration),
+    /// No answer for so long, then 408.
+    Timeout(Duration),
+}
+
+impl ApiFault {
+    /// HTTP 500, `unexpected_error`.
+    pub fn server_error() -> Self {
+        Self::Error("unexpected_error".into())
+    }
+
+    /// HTTP 400, `institution_down`.
+    pub fn institution_down() -> Self {
+        Self::Error("institution_down".into())
+    }
+
+    /// HTTP 400, `too_many_sessions`.
+    pub fn too_many_sessions() -> Self {
+        Self::Error("too_many_sessions".into())
+    }
+}
+
+impl ApiFault {
+    /// Whether Belvo can fail like this.
+    ///
+    /// # Errors
+    /// A code that Belvo does not document.
+    pub fn check(&self) -> Result<(), ControlError> {
+        ApiAnswer::of(self.clone()).map(drop)
+    }
+}
+
+/// What a call will be answered with: [`ApiFault`], looked up.
+#[derive(Clone, Debug)]
+pub(crate) enum ApiAnswer {
+    Error(Problem),
+    /// A 428 for the link that the call names; a call that names none is not meant.
+    TokenRequired,
+    RateLimited(Duration),
+    Timeout(Duration),
+}
+
+impl ApiAnswer {
+    pub(crate) fn of(fault: ApiFault) -> Result<Self, ControlError> {
+        match fault {
+            ApiFault::Error(code) if code == "token_required" => Ok(Self::TokenRequired),
+            ApiFault::Error(code) => Problem::documented(&code).map(Self::Error),
+            ApiFault::RateLimited(span) => Ok(Self::RateLimited(span)),
+            ApiFault::Timeout(span) => Ok(Self::Timeout(span)),
+        }
+    }
+}
+
+/// An API fault waiting for the calls it is meant for.
+#[derive(Clone, Debug)]
+pub(crate) struct ArmedApiFault {
+    pub(crate) answer: ApiAnswer,
+    pub(crate) left: usize,
+    /// Only calls whose `METHOD /path` contains this; empty for any.
+    pub(crate) on: String,
+}
+
+/// All faults that are waiting.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    webhooks: VecDeque<(WebhookFault, usize)>,
+    api: Vec<ArmedApiFault>,
+}
+
+impl Faults {
+    pub(crate) fn arm_webhook(&mut self, fault: WebhookFault, count: usize) {
+        if count > 0 {
+            self.webhooks.push_back((fault, count));
+        }
+    }
+
+    pub(crate) fn arm_api(&mut self, fault: ArmedApiFault) {
+        if fault.left > 0 {
+            self.api.push(fault);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The fault of the next webhook, and how many of the same kind are still to come.
+    pub(crate) fn next_webhook(&mut self) -> Option<(WebhookFault, usize)> {
+        let (fault, left) = self.webhooks.front_mut()?;
+        *left -= 1;
+        let taken = (fault.clone(), *left);
+        if *left == 0 {
+            self.webhooks.pop_front();
+        }
+        Some(taken)
+    }
+
+    /// Whether the fault of this call may depend on the link it names.
+    pub(crate) fn asks_for_link(&self, call: &str) -> bool {
+        self.api
+            .iter()
+            .any(|armed| call.contains(armed.on.as_str()) && matches!(armed.answer, ApiAnswer::TokenRequired))
+    }
+
+    /// The answer to this call, if one is meant for it. `call` is `METHOD /path`.
+    pub(crate) fn next_api(&mut self, call: &str, names_link: bool) -> Option<ApiAnswer> {
+        let is_meant = |armed: &ArmedApiFault| {
+            call.contains(armed.on.as_str()) && (names_link || !matches!(armed.answer, ApiAnswer::TokenRequired))
+        };
+        let index = self.api.iter().position(is_meant)?;
+        let armed = &mut self.api[index];
+        armed.left -= 1;
+        let answer = armed.answer.clone();
+        if armed.left == 0 {
+            self.api.remove(index);
+        }
+        Some(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_used_up_in_order() {
+        let mut faults = Faults::default();
+        faults.arm_webhook(WebhookFault::Drop, 2);
+        faults.arm_webhook(WebhookFault::Duplicate, 1);
+        let taken: Vec<_> = std::iter::from_fn(|| faults.next_webhook()).collect();
+        assert_eq!(taken, [(WebhookFault::Drop, 1), (WebhookFault::Drop, 0), (WebhookFault::Duplicate, 0)]);
+    }
+
+    #[test]
+    fn an_api_fault_waits_for_its_call() {
+        let mut faults = Faults::default();
+        let arm = |answer| ArmedApiFault { answer, left: 1, on: "POST /api/".into() };
+        faults.arm_api(arm(ApiAnswer::TokenRequired));
+        faults.arm_api(arm(ApiAnswer::Timeout(Duration::ZERO)));
+        assert!(faults.next_api("GET /api/links/", true).is_none());
+        assert!(matches!(faults.next_api("POST /api/token/", false), Some(ApiAnswer::Timeout(_))));
+        assert!(faults.next_api("POST /api/token/", false).is_none());
+        assert!(matches!(faults.next_api("POST /api/accounts/", true), Some(ApiAnswer::TokenRequired)));
+        assert!(faults.next_api("POST /api/accounts/", true).is_none());
+    }
+}

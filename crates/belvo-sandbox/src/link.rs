@@ -1,0 +1,226 @@
+//! A link as Belvo keeps it, and what the bank behind it will say at the next login.
+//!
+//! Belvo's `status` has four words and no reason; [`Login`] is the hidden truth that a test sets and the API only
+//! shows through its answers. Next: [`super::bank`], where the two meet.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::bank_answer::Verdict;
+use crate::clock::{belvo_time, millis};
+use crate::institution::{Access, Institution};
+use crate::quota::Quota;
+use crate::schedule::Slot;
+
+/// Belvo's word on a link (API reference, Links).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkStatus {
+    /// Belvo can log in.
+    Valid,
+    /// Belvo could not log in several times; only the user can repair it.
+    Invalid,
+    /// The creation was never completed.
+    Unconfirmed,
+    /// The bank wants a one-time token.
+    TokenRequired,
+}
+
+impl LinkStatus {
+    /// The word itself.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+            Self::Unconfirmed => "unconfirmed",
+            Self::TokenRequired => "token_required",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Valid, Self::Invalid, Self::Unconfirmed, Self::TokenRequired]
+            .into_iter()
+            .find(|status| status.as_str() == name)
+    }
+}
+
+/// Whether Belvo refreshes a link by itself (API reference, Links).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessMode {
+    /// Only when asked.
+    Single,
+    /// On a schedule, `refresh_rate`.
+    Recurrent,
+}
+
+impl AccessMode {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Recurrent => "recurrent",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Single, Self::Recurrent].into_iter().find(|mode| mode.as_str() == name)
+    }
+}
+
+/// How often Belvo refreshes a recurrent link (API reference, Links).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RefreshRate {
+    /// `6h`
+    #[serde(rename = "6h")]
+    SixHours,
+    /// `12h`
+    #[serde(rename = "12h")]
+    TwelveHours,
+    /// `24h`
+    #[serde(rename = "24h")]
+    Day,
+    /// `7d`, unless another is asked for.
+    #[default]
+    #[serde(rename = "7d")]
+    Week,
+    /// `30d`
+    #[serde(rename = "30d")]
+    ThirtyDays,
+}
+
+impl RefreshRate {
+    const ALL: [(Self, &'static str, u64); 5] = [
+        (Self::SixHours, "6h", 6),
+        (Self::TwelveHours, "12h", 12),
+        (Self::Day, "24h", 24),
+        (Self::Week, "7d", 7 * 24),
+        (Self::ThirtyDays, "30d", 30 * 24),
+    ];
+
+    /// The word itself.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|row| row.0 == self).map_or("", |row| row.1)
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|row| row.1 == name).map(|row| row.0)
+    }
+
+    /// The time from one scheduled refresh to the next, in milliseconds.
+    pub(crate) fn span_ms(self) -> i64 {
+        let hours = Self::ALL.iter().find(|row| row.0 == self).map_or(0, |row| row.2);
+        millis(std::time::Duration::from_secs(hours * 3_600))
+    }
+}
+
+/// How long Belvo keeps the credentials (`credentials_storage`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Storage {
+    Store,
+    NoStore,
+    Days(u16),
+}
+
+impl Storage {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "store" => Some(Self::Store),
+            "nostore" => Some(Self::NoStore),
+            text => text.strip_suffix('d')?.parse().ok().filter(|days| (1..=365).contains(days)).map(Self::Days),
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Store => "store".into(),
+            Self::NoStore => "nostore".into(),
+            Self::Days(days) => format!("{days}d"),
+        }
+    }
+
+    /// How long after they were typed the credentials are gone.
+    fn life_ms(self) -> Option<i64> {
+        let minutes = |count: u64| Some(millis(std::time::Duration::from_secs(count * 60)));
+        match self {
+            Self::Store => None,
+            Self::NoStore => minutes(15),
+            Self::Days(days) => minutes(u64::from(days) * 24 * 60),
+        }
+    }
+}
+
+/// Whether `stale_in` can be read: a number of days, such as `365d` (API reference, Links: `^\d{1,3}d$`).
+pub(crate) fn is_stale_in(text: &str) -> bool {
+    let days = text.strip_suffix('d').unwrap_or_default();
+    (1..=3).contains(&days.len()) && days.bytes().all(|digit| digit.is_ascii_digit())
+}
+
+/// One link.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) id: Uuid,
+    /// Order of creation; the list shows the newest first.
+    pub(crate) seq: u64,
+    pub(crate) institution: &'static Institution,
+    pub(crate) access_mode: AccessMode,
+    pub(crate) status: LinkStatus,
+    /// Only a recurrent link has one.
+    pub(crate) refresh_rate: Option<RefreshRate>,
+    pub(crate) created_at: i64,
+    pub(crate) last_accessed_at: Option<i64>,
+    pub(crate) external_id: Option<String>,
+    pub(crate) institution_user_id: String,
+    pub(crate) storage: Storage,
+    pub(crate) stored_at: i64,
+    pub(crate) stale_in: String,
+    pub(crate) fetch_resources: Vec<String>,
+    /// What the bank will say next.
+    pub(crate) login: Verdict,
+    /// Whether a refresh finds anything new: after a repair, none is a legal outcome.
+    pub(crate) fresh_data: bool,
+    pub(crate) failed_logins: u32,
+    pub(crate) refreshed_at: Option<i64>,
+    /// Resources that have been collected, and can be listed.
+    pub(crate) collected: BTreeSet<String>,
+    /// What it has used up of its month, if it hangs on a consent.
+    pub(crate) quota: Quota,
+    /// The MFA session that waits for its token: at most one, for a new one voids it.
+    pub(crate) session: Option<String>,
+    /// Where its next scheduled refresh is in the agenda.
+    pub(crate) planned_refresh: Option<Slot>,
+    /// Where its first history is in the agenda, if it has just become recurrent.
+    pub(crate) planned_history: Option<Slot>,
+}
+
+impl Link {
+    /// Whether the stored credentials are still there. A consent needs none.
+    pub(crate) fn has_credentials(&self, now: i64) -> bool {
+        let is_consent = self.institution.access == Access::Consent;
+        is_consent || self.storage.life_ms().is_none_or(|life| now < self.stored_at.saturating_add(life))
+    }
+
+    /// As Belvo shows it: no reason for the status, and not when it changed.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "institution": self.institution.name,
+            "access_mode": self.access_mode.as_str(),
+            "status": self.status.as_str(),
+            "refresh_rate": self.refresh_rate.map(RefreshRate::as_str),
+            "created_by": CREATED_BY,
+            "last_accessed_at": self.last_accessed_at.map(belvo_time),
+            "external_id": self.external_id,
+            "created_at": belvo_time(self.created_at),
+            "institution_user_id": self.institution_user_id,
+            "credentials_storage": self.storage.text(),
+            "stale_in": self.stale_in,
+            "fetch_resources": self.fetch_resources,
+        })
+    }
+}
+
+/// The one API user of this sandbox.
+pub(crate) const CREATED_BY: &str = "6e9b0d6d-2b1d-4f62-8f4a-6a0d5c1f7e21";

@@ -1,0 +1,73 @@
+//! The program `belvo-sandbox`: a Belvo in a box, until it is told to stop.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use belvo_sandbox::SandboxArgs;
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// A stand-in for Belvo on this machine: its API, its widget and its webhooks, in which links can be broken.
+#[derive(Parser, Debug)]
+#[command(name = "belvo-sandbox", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    sandbox: SandboxArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  belvo-sandbox --webhook-url http://127.0.0.1:8480/webhooks/belvo
+                                       a Belvo to break links in, by its control API";
+
+fn main() -> ExitCode {
+    let Cli { sandbox } = Cli::parse();
+    match serve(sandbox) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("belvo-sandbox: {}", format!("{error:#}").escape_debug());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: SandboxArgs) -> anyhow::Result<()> {
+    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("warn")).with_writer(std::io::stderr);
+    // A log that was started already is as good.
+    let _started = log.try_init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let told = shutdown.clone();
+        let stop = stop_signal().context("listening for signals")?;
+        tokio::spawn(async move {
+            stop.await;
+            told.cancel();
+        });
+        belvo_sandbox::run(args, shutdown).await
+    })
+}
+
+/// Ends at the first SIGINT or SIGTERM.
+#[cfg(unix)]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Ends at the first interrupt.
+#[cfg(not(unix))]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}

@@ -1,0 +1,170 @@
+//! The post box every webhook goes through, and the record of what came of each.
+//!
+//! [`World::post`] applies the faults that were armed and puts a parcel in; the courier takes it out when it is due.
+//! Next: [`super::dispatcher`].
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::clock::belvo_time;
+
+/// A webhook on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Parcel {
+    pub(crate) webhook_id: String,
+    pub(crate) link_id: Uuid,
+    pub(crate) webhook_type: String,
+    pub(crate) webhook_code: String,
+    pub(crate) body: Value,
+    /// 1 for the first attempt.
+    pub(crate) attempt: u32,
+}
+
+/// What came of one attempt to deliver a webhook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
+pub enum DeliveryOutcome {
+    /// The receiver answered with this HTTP status.
+    Answered(u16),
+    /// No answer within the timeout.
+    TimedOut,
+    /// No connection, or it broke.
+    Failed(String),
+    /// Lost on purpose: [`WebhookFault::Drop`].
+    Dropped,
+    /// There is no webhook URL.
+    NoUrl,
+}
+
+impl DeliveryOutcome {
+    /// Whether Belvo would take it as delivered.
+    pub fn is_ok(&self) -> bool {
+        matches!(self, Self::Answered(status) if (200..300).contains(status))
+    }
+
+    /// What went wrong on the way, in words; nothing if it arrived, or was never sent.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match self {
+            Self::Answered(status) if !self.is_ok() => Some(format!("answered {status}")),
+            Self::TimedOut => Some("no answer in time".to_owned()),
+            Self::Failed(reason) => Some(reason.clone()),
+            Self::Answered(_) | Self::Dropped | Self::NoUrl => None,
+        }
+    }
+}
+
+/// The record of one attempt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Delivery {
+    /// 1, 2, 3, … in the order of the attempts.
+    pub seq: u64,
+    /// When, by the sandbox's clock.
+    pub at: String,
+    /// 1 for the first, up to 6.
+    pub attempt: u32,
+    /// The webhook's id.
+    pub webhook_id: String,
+    /// The link it is about.
+    pub link_id: Uuid,
+    /// Its family.
+    pub webhook_type: String,
+    /// Its code.
+    pub webhook_code: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: DeliveryOutcome,
+    /// The body, as sent.
+    pub body: Value,
+}
+
+/// Webhooks that wait for their time, and what came of those that did not.
+#[derive(Debug, Default)]
+pub(crate) struct PostBox {
+    /// The records of the latest attempts, numbered in order.
+    pub(crate) deliveries: VecDeque<Delivery>,
+    /// How many parcels have been taken out, and nobody has said yet what came of them.
+    in_flight: usize,
+    queue: BTreeMap<(i64, u64), Parcel>,
+    held: Vec<(i64, Parcel)>,
+    delivered: u64,
+}
+
+impl PostBox {
+    /// Puts a parcel in its place in the queue; `seq` orders those of one millisecond.
+    pub(crate) fn put(&mut self, due_at: i64, seq: u64, parcel: Parcel) {
+        self.queue.insert((due_at, seq), parcel);
+    }
+
+    /// Holds a parcel back, until [`Self::take_held`].
+    pub(crate) fn hold(&mut self, due_at: i64, parcel: Parcel) {
+        self.held.push((due_at, parcel));
+    }
+
+    /// The parcels that were held back, the last first, and when the latest of them was due.
+    pub(crate) fn take_held(&mut self) -> (Option<i64>, impl Iterator<Item = Parcel> + use<>) {
+        let held = std::mem::take(&mut self.held);
+        (held.iter().map(|held| held.0).max(), held.into_iter().rev().map(|held| held.1))
+    }
+
+    /// When the next parcel is due.
+    pub(crate) fn next_due(&self) -> Option<i64> {
+        self.queue.first_key_value().map(|(key, _)| key.0)
+    }
+
+    /// Takes the next parcel out if it is due, with the time it was due at. [`World::settle`] has to follow.
+    pub(crate) fn take_due(&mut self, now: i64) -> Option<(i64, Parcel)> {
+        let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= now)?;
+        self.in_flight += 1;
+        let ((due_at, _), parcel) = entry.remove_entry();
+        Some((due_at, parcel))
+    }
+
+    /// One of those that were taken out has come back.
+    pub(crate) fn has_come_back(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Whether nothing is on its way or waiting.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.queue.is_empty() && self.held.is_empty() && self.in_flight == 0
+    }
+
+    /// Forgets every webhook that is on its way.
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.held.clear();
+    }
+
+    /// Forgets the webhooks that were held back for others, which will not come.
+    pub(crate) fn let_go(&mut self) {
+        self.held.clear();
+    }
+
+    /// The attempts after the `after`th, which are numbered in order.
+    pub(crate) fn deliveries_after(&self, after: u64) -> impl Iterator<Item = &Delivery> {
+        let start = self.deliveries.partition_point(|delivery| delivery.seq <= after);
+        self.deliveries.range(start..)
+    }
+
+    /// Writes down what came of an attempt; the oldest records go when more than `kept` are there.
+    pub(crate) fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome, kept: usize) {
+        self.delivered += 1;
+        if self.deliveries.len() >= kept.max(1) {
+            self.deliveries.pop_front();
+        }
+        self.deliveries.push_back(Delivery {
+            seq: self.delivered,
+            at: belvo_time(now),
+            attempt: parcel.attempt,
+            webhook_id: parcel.webhook_id.clone(),
+            link_id: parcel.link_id,
+            webhook_type: parcel.webhook_type.clone(),
+            webhook_code: parcel.webhook_code.clone(),
+            outcome,
+            body: parcel.body.clone(),
+        });
+    }
+}

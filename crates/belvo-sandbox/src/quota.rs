@@ -1,0 +1,82 @@
+//! Operational limits of Brazil's open finance: how often a month the data of a consent may be asked for.
+//!
+//! The regulator counts per user (CPF or CNPJ), institution and calendar month; here one link is one user. What Belvo
+//! refreshes by itself does not count. Next: [`super::bank`], which asks before it goes to the bank.
+
+use serde::Serialize;
+
+use crate::clock::next_month;
+
+/// How often a month each resource may be asked for (open-finance guide, operational limits). Transactions of the last
+/// few days have a larger limit of their own, which is left out: a refresh asks for a year of them.
+const LIMITS: [(&str, u32); 4] = [("OWNERS", 8), ("ACCOUNTS", 8), ("TRANSACTIONS", 8), ("BILLS", 30)];
+
+/// One limit of a link, and how much of it is used up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QuotaUse {
+    /// The resource, as in `fetch_resources`.
+    pub resource: &'static str,
+    /// How often it may be asked for in a calendar month.
+    pub limit: u32,
+    /// How often it has been asked for in this one.
+    pub used: u32,
+}
+
+/// What a link has used up of its month.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Quota {
+    /// When the month ends and all counts are 0 again.
+    ends_at: i64,
+    used: [u32; LIMITS.len()],
+}
+
+impl Quota {
+    /// All limits at this time.
+    pub(crate) fn uses(&self, now: i64) -> Vec<QuotaUse> {
+        let used = if now < self.ends_at { self.used } else { Self::default().used };
+        let rows = LIMITS.iter().zip(used);
+        rows.map(|(&(resource, limit), used)| QuotaUse { resource, limit, used }).collect()
+    }
+
+    /// Whether each of these may be asked for once more.
+    pub(crate) fn allows(&self, now: i64, resources: &[String]) -> bool {
+        let is_spent = |quota: &QuotaUse| quota.used >= quota.limit;
+        !self
+            .uses(now)
+            .iter()
+            .filter(|quota| is_spent(quota))
+            .any(|quota| resources.iter().any(|name| name == quota.resource))
+    }
+
+    /// Each of these has been asked for once more.
+    pub(crate) fn spend(&mut self, now: i64, resources: &[String]) {
+        if now >= self.ends_at {
+            *self = Self { ends_at: next_month(now), ..Self::default() };
+        }
+        for ((resource, _), used) in LIMITS.iter().zip(&mut self.used) {
+            *used += u32::from(resources.iter().any(|name| name == resource));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_resource_has_its_own_limit_and_the_month_ends_them_all() {
+        const FEBRUARY_2024: i64 = 1_706_879_502_593;
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let mut quota = Quota::default();
+        for _ in 0..8 {
+            assert!(quota.allows(FEBRUARY_2024, &names(&["ACCOUNTS", "BILLS"])));
+            quota.spend(FEBRUARY_2024, &names(&["ACCOUNTS", "BILLS"]));
+        }
+        assert!(!quota.allows(FEBRUARY_2024, &names(&["BILLS", "ACCOUNTS"])));
+        assert!(quota.allows(FEBRUARY_2024, &names(&["BILLS", "OWNERS", "INVESTMENTS"])));
+        let march = next_month(FEBRUARY_2024);
+        assert!(!quota.allows(march - 1, &names(&["ACCOUNTS"])));
+        assert!(quota.allows(march, &names(&["ACCOUNTS"])));
+        assert!(quota.uses(march).iter().all(|quota| quota.used == 0));
+    }
+}

@@ -1,0 +1,8 @@
+//! The TLS provider of webhooks that go to an https address.
+//!
+//! reqwest panics when a client is built before a provider is installed.
+
+/// Makes ring the provider of this process, unless it has one already, which is as good.
+pub(crate) fn install() {
+    let _another_is_as_good = rustls::crypto::ring::default_provider().install_default();
+}

@@ -1,0 +1,168 @@
+//! Everything the sandbox remembers, behind one lock.
+//!
+//! It does no I/O and reads no clock: callers pass `now`. What happens at a login is in [`super::bank`], what happens by
+//! itself in [`super::schedule`], and webhooks leave through [`super::outbox`].
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use secrecy::SecretString;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::consent::Consent;
+use crate::fault::Faults;
+use crate::link::Link;
+use crate::outbox::PostBox;
+use crate::rate_limit::RateLimit;
+use crate::schedule::Agenda;
+use crate::webhook::PayloadShape;
+
+/// An MFA session that waits for its token (428).
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) link: Uuid,
+    pub(crate) expires_at: i64,
+    /// `expects_user_input` of the 428.
+    pub(crate) expects_token: bool,
+}
+
+/// A widget access token.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) link: Option<Uuid>,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) expires_at: i64,
+    pub(crate) alive: bool,
+    /// What went wrong in the widget so far, for its exit callback.
+    pub(crate) last_error: Option<(String, String)>,
+    /// `widget.openfinance_feature` of the request: what a user may do with it in the portal.
+    pub(crate) feature: Option<String>,
+    /// `widget.callback_urls` of the request, for the stand-in page.
+    pub(crate) callback_urls: Value,
+}
+
+/// Where webhooks go: what was typed into Belvo's dashboard.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) url: String,
+    pub(crate) authorization: Option<SecretString>,
+}
+
+/// Whether webhooks can be sent there.
+pub(crate) fn is_webhook_url(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+/// Whether this can be an `Authorization` value.
+pub(crate) fn is_header_value(value: &str) -> bool {
+    axum::http::HeaderValue::from_str(value).is_ok()
+}
+
+/// The numbers Belvo's behaviour depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// How soon the webhooks of a refresh follow it.
+    pub(crate) data_delay_ms: i64,
+    /// How many failed logins make a link `invalid`.
+    pub(crate) logins_until_invalid: u32,
+    /// How much longer each retry of a webhook waits than the one before.
+    pub(crate) retry_step_ms: i64,
+    /// How many delivery records are kept.
+    pub(crate) deliveries_kept: usize,
+    /// Whether things happen by themselves.
+    pub(crate) schedule: bool,
+    /// Whether a link that is broken is refreshed all the same.
+    pub(crate) repeats_while_broken: bool,
+    /// Whether a refresh says that a consent is about to end: at Belvo, opt-in by its support.
+    pub(crate) consent_warnings: bool,
+    /// Whether all links are gone on the first of the month.
+    pub(crate) monthly_wipe: bool,
+}
+
+impl Rules {
+    /// `expiry` of the 428's example.
+    pub(crate) const SESSION_LIFE_MS: i64 = 9_600 * 1_000;
+    /// A refresh gives word of a consent's end when it is this near (webhook docs, Consents).
+    pub(crate) const CONSENT_WARNING_MS: i64 = 7 * 24 * 3_600 * 1_000;
+    /// A single link that becomes recurrent gets its history on the next day (API reference, Links).
+    pub(crate) const FIRST_HISTORY_MS: i64 = 24 * 3_600 * 1_000;
+    /// Widget access tokens live ten minutes.
+    pub(crate) const TOKEN_LIFE_MS: i64 = 600 * 1_000;
+    /// One `refresh/` per link in ten minutes.
+    pub(crate) const REFRESH_EVERY_MS: i64 = 600 * 1_000;
+    /// Five synchronous deletions a minute.
+    pub(crate) const DELETIONS_MAX: usize = 5;
+    /// The minute those five count in.
+    pub(crate) const DELETIONS_SPAN_MS: i64 = 60 * 1_000;
+}
+
+/// The whole state.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) rules: Rules,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) links: BTreeMap<Uuid, Link>,
+    pub(crate) sessions: HashMap<String, Session>,
+    pub(crate) tokens: HashMap<String, Token>,
+    /// When each token was minted, the oldest first.
+    pub(crate) minted: VecDeque<(i64, String)>,
+    /// By the link each belongs to.
+    pub(crate) consents: BTreeMap<Uuid, Consent>,
+    pub(crate) agenda: Agenda,
+    /// When the latest links were deleted, for the limit of five a minute.
+    pub(crate) deletions: VecDeque<i64>,
+    pub(crate) faults: Faults,
+    pub(crate) rate_limit: RateLimit,
+    pub(crate) target: Option<Target>,
+    pub(crate) shape: PayloadShape,
+    pub(crate) post_box: PostBox,
+    next_seq: u64,
+}
+
+impl World {
+    pub(crate) fn new(rules: Rules, seed: u64, target: Option<Target>, shape: PayloadShape) -> Self {
+        Self {
+            rules,
+            rng: fastrand::Rng::with_seed(seed),
+            links: BTreeMap::new(),
+            sessions: HashMap::new(),
+            tokens: HashMap::new(),
+            minted: VecDeque::new(),
+            consents: BTreeMap::new(),
+            agenda: Agenda::default(),
+            deletions: VecDeque::new(),
+            faults: Faults::default(),
+            rate_limit: RateLimit::new(None),
+            target,
+            shape,
+            post_box: PostBox::default(),
+            next_seq: 0,
+        }
+    }
+
+    /// A widget access token that can still be used, for what takes these scopes.
+    pub(crate) fn live_token(&self, now: i64, access: &str, scopes: &[&str]) -> Option<&Token> {
+        let token = self.tokens.get(access).filter(|token| token.alive && now < token.expires_at)?;
+        scopes.iter().all(|&scope| token.scopes.iter().any(|given| given == scope)).then_some(token)
+    }
+
+    /// A token dies when its user succeeds.
+    pub(crate) fn spend_token(&mut self, access: &str) {
+        if let Some(token) = self.tokens.get_mut(access) {
+            token.alive = false;
+        }
+    }
+
+    /// A new id, from the seed.
+    pub(crate) fn uuid(&mut self) -> Uuid {
+        let mut bytes = [0; 16];
+        self.rng.fill(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// The next number of the one sequence that orders links and parcels.
+    pub(crate) fn seq(&mut self) -> u64 {
+        self.next_seq += 1;
+        self.next_seq
+    }
+}

@@ -1,0 +1,76 @@
+//! Belvo's official SDKs, unchanged, against the sandbox: what they cannot tell from Belvo, we may call Belvo.
+//!
+//! They are installed from their registries into cargo's temporary folder, once. Where that cannot be done the test
+//! fails and says so; it is never skipped. The stories are in `sdk/python.py` and `sdk/node.mjs`.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+#[path = "../../../tests/foreign/mod.rs"]
+mod foreign;
+
+use std::path::{Path, PathBuf};
+
+use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
+use tokio::process::Command;
+
+use foreign::{installed, run};
+
+const PYTHON_SDK: &str = "belvo-python==0.39.1";
+const NODE_SDK: &str = "belvo@0.28.0";
+
+/// A sandbox with 130 links: 100 valid, 20 invalid, 10 that want a token.
+async fn populated() -> Sandbox {
+    let sandbox = Sandbox::start(SandboxConfig::default()).await.unwrap();
+    let control = sandbox.control();
+    for number in 0..130 {
+        let link =
+            control.add_link("erebor_mx_retail", AccessMode::Recurrent, Some(&format!("user-{number}"))).unwrap();
+        match number {
+            0..20 => control.set_status(link, LinkStatus::Invalid).unwrap(),
+            20..30 => control.set_status(link, LinkStatus::TokenRequired).unwrap(),
+            _ => {}
+        }
+    }
+    sandbox
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(name)
+}
+
+#[tokio::test]
+async fn the_python_sdk_takes_it_for_belvo() {
+    let folder = installed(PYTHON_SDK, async |folder| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYTHON_SDK];
+        run(Command::new(folder.join("venv/bin/python")).args(pip)).await.map(drop)
+    })
+    .await;
+    let sandbox = populated().await;
+    let mut python = Command::new(folder.join("venv/bin/python"));
+    python.arg(script("python.py")).arg(sandbox.url()).env("NO_PROXY", "127.0.0.1").env_remove("BELVO_API_URL");
+    if let Err(said) = run(&mut python).await {
+        panic!("{said}");
+    }
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_node_sdk_takes_it_for_belvo() {
+    let folder = installed(NODE_SDK, async |folder| {
+        std::fs::write(folder.join("package.json"), "{\"private\": true}\n").unwrap();
+        let npm = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", NODE_SDK];
+        run(Command::new("npm").args(npm).current_dir(folder)).await.map(drop)
+    })
+    .await;
+    let sandbox = populated().await;
+    let mut node = Command::new("node");
+    node.arg(script("node.mjs"))
+        .arg(sandbox.url())
+        .arg(&folder)
+        .env("NO_PROXY", "127.0.0.1")
+        .env_remove("BELVO_API_URL");
+    if let Err(said) = run(&mut node).await {
+        panic!("{said}");
+    }
+    sandbox.shutdown().await;
+}

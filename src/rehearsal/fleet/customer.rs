@@ -1,0 +1,82 @@
+//! The customer's own calls to Belvo, and what its users do in the widget: everything in the fleet that is neither
+//! relink nor Belvo, as far as it is HTTP.
+
+use anyhow::Context;
+use belvo_sandbox::SandboxConfig;
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use crate::contract::{ApiError, without_session};
+use crate::link::LinkId;
+
+/// What a user does in the widget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Success,
+    WrongPassword,
+    Exit,
+}
+
+/// The customer's application, as Belvo sees it.
+pub(super) struct Customer {
+    base: String,
+    id: String,
+    password: SecretString,
+    http: reqwest::Client,
+}
+
+impl Customer {
+    pub(super) fn of(base: String, config: &SandboxConfig) -> anyhow::Result<Self> {
+        crate::tls::install();
+        let http = reqwest::Client::builder().no_proxy().build().context("making the customer's HTTP client")?;
+        Ok(Self { base, id: config.secret_id.clone(), password: config.secret_password.clone(), http })
+    }
+
+    /// Reads data of a link, for which Belvo logs in at the bank. Belvo's error, if it answers with one.
+    pub(super) async fn read_owners(&self, link: &LinkId) -> anyhow::Result<Option<ApiError>> {
+        let path = "/api/owners/";
+        let request = self.request(Method::POST, path).json(&json!({"link": link.as_str()}));
+        let response = request.send().await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(None);
+        }
+        let body = without_session(response.json::<Value>().await.unwrap_or_default());
+        Ok(Some(ApiError {
+            schema_version: None,
+            http_status: status.as_u16(),
+            method: "POST".to_owned(),
+            path: path.to_owned(),
+            link_id: Some(link.to_string()),
+            request_id: None,
+            body,
+        }))
+    }
+
+    /// Deletes a link: with a webhook that says so, or at once and in silence. Whether Belvo did.
+    pub(super) async fn delete(&self, link: &LinkId, aloud: bool) -> anyhow::Result<bool> {
+        let mut request = self.request(Method::DELETE, &format!("/api/links/{link}/"));
+        if aloud {
+            request = request.header("X-Belvo-Request-Mode", "async");
+        }
+        Ok(request.send().await?.status().is_success())
+    }
+
+    /// What a user does in the widget, and its callback; none if the token is too old.
+    pub(super) async fn in_widget(&self, token: &SecretString, outcome: Outcome) -> anyhow::Result<Option<Value>> {
+        let outcome = match outcome {
+            Outcome::Success => "success",
+            Outcome::WrongPassword => "wrong_password",
+            Outcome::Exit => "exit",
+        };
+        let body = json!({"access_token": token.expose_secret(), "outcome": outcome});
+        let response = self.http.post(format!("{}/widget/complete", self.base)).json(&body).send().await?;
+        Ok(if response.status().is_success() { Some(response.json().await?) } else { None })
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("{}{path}", self.base);
+        self.http.request(method, url).basic_auth(&self.id, Some(self.password.expose_secret()))
+    }
+}

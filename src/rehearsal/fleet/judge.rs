@@ -1,0 +1,300 @@
+//! The judge: it knows when each link really broke and worked again, hears what relink says, and compares.
+//!
+//! What is true of a link is Belvo's word on it, its status. An **outage** begins when that says that only the user can
+//! help, and ends when it no longer does. relink ought to prompt once in each.
+//!
+//! - **repeated**: a second prompt in one outage
+//! - **lost**: two whole sweeps came and went in the outage, and nobody was prompted
+//! - **false**: a prompt while the link worked
+//!
+//! An outage that nobody could have heard of (it ended before the second sweep) is neither. Of links that were broken
+//! before relink came, the prompts are held back on purpose: they may take as long as the adoption does. A link that was
+//! repaired and broke again before anybody heard of the repair has its prompt already: the one before still stands, and
+//! reminders follow it. These are counted as **carried over**. Where a bank refuses everybody, relink holds the prompts
+//! back until that is over; who works again by then is **spared**.
+//!
+//! Belvo contradicts itself, too: it refuses a login, or has no credentials left, and its status goes on saying `valid`
+//! (six refusals make a link invalid). Whoever asks gets one answer, and whoever calls another. Such an outage begins
+//! with the refusal and is judged like any other.
+
+use std::collections::BTreeMap;
+
+use super::relink::Heard;
+use crate::link::Timestamp;
+
+/// What is true of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Truth {
+    Works,
+    /// Belvo's status is `valid`, and its last answer to a call was that only the user can help.
+    Refused,
+    Broken,
+    Gone,
+}
+
+/// One outage of one link.
+#[derive(Clone, Debug)]
+pub(super) struct Outage {
+    pub(super) began_at: Timestamp,
+    /// How many sweeps had ended by then.
+    began_after_sweeps: u64,
+    /// Whether it is older than relink.
+    adopted: bool,
+    /// Whether the prompt of the one before still stands.
+    carried_over: bool,
+    /// Whether Belvo's status and its answers ever differed in it.
+    contradicted: bool,
+    /// Whether its prompt was held back, because the links of its bank failed together.
+    held: bool,
+    /// Whether it began at a call of relink's own: a handler without relink never made that call.
+    by_relink: bool,
+    pub(super) prompts: u32,
+    /// The same, of a handler without relink.
+    naive_prompts: u32,
+}
+
+/// What is known of one link.
+#[derive(Clone, Debug)]
+struct Case {
+    truth: Truth,
+    outage: Option<Outage>,
+    /// When the last outage ended, until relink says so; only if relink had said that it began.
+    repaired_at: Option<Timestamp>,
+    /// Whether history that was missed is still to come.
+    gap: bool,
+    /// Whether the handler without relink holds it to be broken.
+    naive_broken: bool,
+}
+
+/// One prompter's record.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    /// How many outages were prompted this often.
+    pub(super) prompts_per_outage: BTreeMap<u32, u64>,
+    pub(super) prompts: u64,
+    pub(super) repeated: u64,
+    pub(super) lost: u64,
+    pub(super) falsely: u64,
+    pub(super) stuck: u64,
+}
+
+/// All of it.
+pub(super) struct Judge {
+    cases: Vec<Case>,
+    pub(super) outages: u64,
+    pub(super) adopted: u64,
+    pub(super) carried_over: u64,
+    /// Outages in which Belvo contradicted itself.
+    pub(super) contradicted: u64,
+    /// Outages whose prompt was held back in an incident, and that were over before it had to go out.
+    pub(super) spared: u64,
+    /// Outages that began at a call of relink's own.
+    pub(super) by_relink: u64,
+    /// Whether relink is calling Belvo just now.
+    pub(super) relink_calls: bool,
+    pub(super) relink: Tally,
+    pub(super) naive: Tally,
+    /// From the truth to the prompt, in milliseconds.
+    pub(super) to_detect: Vec<u64>,
+    /// From the repair to `recovered`.
+    pub(super) to_recover: Vec<u64>,
+    pub(super) learnt_by_sweep: u64,
+    pub(super) gaps_opened: u64,
+    pub(super) gaps_closed: u64,
+    sweeps: u64,
+    /// After how many sweeps every adopted link has been released.
+    adoption_sweeps: u64,
+    /// What went wrong, in words: the number of the link, and what. For whoever has to find out why.
+    pub(super) stories: Vec<(usize, String)>,
+}
+
+impl Judge {
+    pub(super) fn new(links: usize) -> Self {
+        let case = Case { truth: Truth::Works, outage: None, repaired_at: None, gap: false, naive_broken: false };
+        Self {
+            cases: vec![case; links],
+            outages: 0,
+            adopted: 0,
+            carried_over: 0,
+            contradicted: 0,
+            spared: 0,
+            by_relink: 0,
+            relink_calls: false,
+            relink: Tally::default(),
+            naive: Tally::default(),
+            to_detect: Vec::new(),
+            to_recover: Vec::new(),
+            learnt_by_sweep: 0,
+            gaps_opened: 0,
+            gaps_closed: 0,
+            sweeps: 0,
+            adoption_sweeps: 0,
+            stories: Vec::new(),
+        }
+    }
+
+    pub(super) fn truth(&self, link: usize) -> Truth {
+        self.cases[link].truth
+    }
+
+    /// This link was broken before relink came.
+    pub(super) fn broken_before(&mut self, link: usize, now: Timestamp) {
+        self.is_true(link, Truth::Broken, now);
+        self.adopted += 1;
+        if let Some(outage) = &mut self.cases[link].outage {
+            outage.adopted = true;
+        }
+        // Sixty an hour, and a sweep an hour.
+        self.adoption_sweeps = self.adopted / 60 + 1;
+    }
+
+    /// This is true of a link, from now on.
+    pub(super) fn is_true(&mut self, link: usize, truth: Truth, now: Timestamp) {
+        let case = &mut self.cases[link];
+        if case.truth == truth {
+            return;
+        }
+        case.truth = truth;
+        if let (Some(outage), Truth::Broken | Truth::Refused) = (&mut case.outage, truth) {
+            outage.contradicted = true;
+            return;
+        }
+        let before = case.repaired_at.take();
+        if let Some(outage) = case.outage.take() {
+            // relink has something to take back only if it had heard of it.
+            case.repaired_at = (truth == Truth::Works && outage.prompts > 0).then_some(now);
+            self.close(link, &outage, now);
+        }
+        if matches!(truth, Truth::Broken | Truth::Refused) {
+            self.outages += 1;
+            self.carried_over += u64::from(before.is_some());
+            self.by_relink += u64::from(self.relink_calls);
+            let began_after_sweeps = self.sweeps;
+            let outage = Outage {
+                began_at: now,
+                began_after_sweeps,
+                adopted: false,
+                carried_over: before.is_some(),
+                contradicted: truth == Truth::Refused,
+                held: false,
+                by_relink: self.relink_calls,
+                prompts: 0,
+                naive_prompts: 0,
+            };
+            self.cases[link].outage = Some(outage);
+        }
+    }
+
+    fn close(&mut self, link: usize, outage: &Outage, now: Timestamp) {
+        let patience = if outage.adopted { 2 + self.adoption_sweeps } else { 2 };
+        let is_spared = outage.held && outage.prompts == 0;
+        self.spared += u64::from(is_spared);
+        let excused = outage.carried_over || is_spared;
+        let could_be_heard_of = !excused && self.sweeps.saturating_sub(outage.began_after_sweeps) >= patience;
+        let naive = (&mut self.naive, outage.naive_prompts, could_be_heard_of && !outage.by_relink);
+        for (tally, prompts, could_be_heard_of) in [(&mut self.relink, outage.prompts, could_be_heard_of), naive] {
+            *tally.prompts_per_outage.entry(prompts).or_default() += 1;
+            let [repeated, lost] =
+                [prompts.saturating_sub(1), u32::from(prompts == 0 && could_be_heard_of)].map(u64::from);
+            tally.repeated += repeated;
+            tally.lost += lost;
+        }
+        self.contradicted += u64::from(outage.contradicted);
+        if outage.prompts == 0 && could_be_heard_of {
+            self.stories.push((link, format!("lost: broken from {} to {now}, never prompted", outage.began_at)));
+        }
+        if outage.prompts > 1 {
+            let times = outage.prompts;
+            self.stories
+                .push((link, format!("repeated: broken from {} to {now}, prompted {times} times", outage.began_at)));
+        }
+    }
+
+    /// A sweep of the broken links and of those held to be broken has ended well.
+    pub(super) const fn swept(&mut self) {
+        self.sweeps += 1;
+    }
+
+    /// relink said `update_required`.
+    pub(super) fn prompted(&mut self, link: usize, heard: Option<Heard>, now: Timestamp) {
+        self.relink.prompts += 1;
+        self.learnt_by_sweep += u64::from(heard == Some(Heard::Sweep));
+        let Some(outage) = &mut self.cases[link].outage else {
+            self.relink.falsely += 1;
+            return;
+        };
+        outage.prompts += 1;
+        if outage.prompts == 1 && !outage.adopted {
+            self.to_detect.push(millis(now, outage.began_at));
+        }
+    }
+
+    /// relink holds the prompt back until the incident of the link's bank is over.
+    pub(super) fn held(&mut self, link: usize) {
+        if let Some(outage) = &mut self.cases[link].outage {
+            outage.held = true;
+        }
+    }
+
+    /// relink said `recovered`.
+    pub(super) fn recovered(&mut self, link: usize, now: Timestamp) {
+        if let Some(repaired_at) = self.cases[link].repaired_at.take() {
+            self.to_recover.push(millis(now, repaired_at));
+        }
+    }
+
+    /// relink said `refresh_due`.
+    pub(super) fn gap_opened(&mut self, link: usize) {
+        self.gaps_opened += 1;
+        self.cases[link].gap = true;
+    }
+
+    /// relink said `refreshed`.
+    pub(super) fn gap_closed(&mut self, link: usize) {
+        self.gaps_closed += 1;
+        self.cases[link].gap = false;
+    }
+
+    /// A handler without relink heard of a broken link, and prompts.
+    pub(super) fn naively_broken(&mut self, link: usize) {
+        self.naive.prompts += 1;
+        let case = &mut self.cases[link];
+        case.naive_broken = true;
+        match &mut case.outage {
+            Some(outage) => outage.naive_prompts += 1,
+            None => self.naive.falsely += 1,
+        }
+    }
+
+    /// A handler without relink heard that data came: all that ever tells it that a link works again.
+    pub(super) fn naively_works(&mut self, link: usize) {
+        self.cases[link].naive_broken = false;
+    }
+
+    /// The month is over: the outages that go on are judged, and relink's last word on each link is compared.
+    pub(super) fn end(&mut self, words: &[Option<Truth>], now: Timestamp) {
+        for (link, word) in words.iter().enumerate() {
+            if let Some(outage) = self.cases[link].outage.take() {
+                self.close(link, &outage, now);
+            }
+            let truth = self.cases[link].truth;
+            let word_wanted = if truth == Truth::Refused { Truth::Broken } else { truth };
+            if *word != Some(word_wanted) {
+                self.relink.stuck += 1;
+                self.stories.push((link, format!("stuck: relink says {word:?}, and Belvo {truth:?}")));
+            }
+            let naive_says_broken = self.cases[link].naive_broken;
+            self.naive.stuck += match truth {
+                Truth::Works => u64::from(naive_says_broken),
+                Truth::Broken | Truth::Refused => u64::from(!naive_says_broken),
+                Truth::Gone => 0,
+            };
+        }
+        self.to_detect.sort_unstable();
+        self.to_recover.sort_unstable();
+    }
+}
+
+fn millis(now: Timestamp, since: Timestamp) -> u64 {
+    u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX)
+}

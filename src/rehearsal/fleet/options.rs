@@ -1,0 +1,14 @@
+//! Which fleet is simulated.
+
+/// Which fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetOptions {
+    /// How many links.
+    pub links: usize,
+    /// For how many days.
+    pub days: u32,
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// A link whose whole story is to be told.
+    pub story: Option<String>,
+}

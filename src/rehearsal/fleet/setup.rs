@@ -1,0 +1,110 @@
+//! The first day of a fleet: its links, its banks, and what is planned.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use belvo_sandbox::{
+    AccessMode, LinkStatus, Login, LoginFailure, NewFleetLink, RefreshRate, Sandbox, SandboxConfig, SandboxTime,
+    WebhookDelivery,
+};
+
+use super::calendar::Calendar;
+use super::customer::Customer;
+use super::hazards::{BANKS, DAY, Draw, HOUR, RHYTHMS, WEBHOOK_RETRY_STEP, percent};
+use super::judge::Judge;
+use super::options::FleetOptions;
+use super::relink::Relink;
+use super::state::{BEGIN, BankState, Happening, Member, Simulation};
+use super::story::Story;
+use crate::belvo::{SecretId, SecretPassword};
+use crate::link::LinkId;
+
+/// From relink's start to its first sweep. As in the reconciler.
+const SWEEP_START: Duration = Duration::from_secs(30);
+
+impl Simulation {
+    /// A fleet on the first day, as relink is put in front of it.
+    pub(super) async fn begin(options: FleetOptions) -> anyhow::Result<Self> {
+        let config = SandboxConfig {
+            time: SandboxTime::Driven { from_ms: BEGIN.as_millis() },
+            schedule: true,
+            delivery: WebhookDelivery::ByHand,
+            deliveries_kept: 1,
+            webhook_retry_step: WEBHOOK_RETRY_STEP,
+            seed: options.seed,
+            ..SandboxConfig::default()
+        };
+        let sandbox = Sandbox::start(config.clone()).await?;
+        let keys = (SecretId(config.secret_id.clone().into()), SecretPassword(config.secret_password.clone()));
+        let mut simulation = Self {
+            control: sandbox.control(),
+            customer: Customer::of(sandbox.url(), &config)?,
+            relink: Relink::start(&sandbox.url(), keys, BEGIN)?,
+            judge: Judge::new(options.links),
+            calendar: Calendar::new(),
+            members: Vec::with_capacity(options.links),
+            banks: BANKS.iter().map(|_| BankState::default()).collect(),
+            receiver_is_down: false,
+            rng: fastrand::Rng::with_seed(options.seed),
+            notices: BTreeMap::new(),
+            incidents: 0,
+            webhooks_sent: 0,
+            jobs_given_up: 0,
+            refreshes_asked: 0,
+            story: Story::of(options.story.as_deref().map(str::parse).transpose()?),
+            index: HashMap::new(),
+            surveyed: false,
+            sandbox,
+            options,
+        };
+        for _ in 0..simulation.options.links {
+            simulation.add_member()?;
+        }
+        let start = BEGIN.after(SWEEP_START);
+        simulation.calendar.plan(start, Happening::Sweep);
+        simulation.calendar.plan(start.after(SWEEP_START), Happening::Rotate);
+        simulation.calendar.plan(start.after(SWEEP_START), Happening::Release);
+        simulation.calendar.plan(start.after(SWEEP_START * 2), Happening::Consents);
+        simulation.plan_disturbances();
+        Ok(simulation)
+    }
+
+    fn add_member(&mut self) -> anyhow::Result<()> {
+        let number = self.members.len();
+        let mut rng = self.rng.fork();
+        let bank = rng.pick(BANKS.iter().map(|bank| bank.share));
+        let (_, mut mode, mut rate) = RHYTHMS[rng.pick(RHYTHMS.iter().map(|rhythm| rhythm.0))];
+        if mode == AccessMode::Single && !(BANKS[bank].has_owners && BANKS[bank].has_password) {
+            (mode, rate) = (AccessMode::Recurrent, Some(RefreshRate::Week));
+        }
+        let created_at = BEGIN.before(rng.between((DAY, DAY * 364)));
+        let id = self.control.add_fleet_link(NewFleetLink {
+            institution: BANKS[bank].name.to_owned(),
+            access_mode: mode,
+            external_id: Some(format!("user-{number}")),
+            refresh_rate: rate,
+            created_at_ms: Some(created_at.as_millis()),
+            consent_ends_at_ms: (!BANKS[bank].has_password).then(|| created_at.after(DAY * 366).as_millis()),
+            ..NewFleetLink::default()
+        })?;
+        if rng.happens(percent::WITHOUT_NEWS) {
+            self.control.set_fresh_data(id, false)?;
+        }
+        let link: LinkId = id.to_string().parse()?;
+        let mut login = Login::Works;
+        if BANKS[bank].has_password && rng.happens(percent::BROKEN_BEFORE) {
+            login = Login::Fails(LoginFailure::InvalidCredentials);
+            self.control.set_login(id, login.clone())?;
+            self.control.set_status(id, LinkStatus::Invalid)?;
+            self.judge.broken_before(number, BEGIN);
+        }
+        if mode == AccessMode::Single {
+            self.calendar.plan(BEGIN.after(rng.between((HOUR, DAY * 7))), Happening::Call(number));
+        }
+        self.calendar.plan(BEGIN.after(self.time_to_trouble(bank, &mut rng)), Happening::Trouble(number));
+        self.index.insert(id, number);
+        let (refused, wronged, told_broken, is_awaited) = (false, false, false, false);
+        self.members.push(Member { id, link, bank, login, refused, wronged, told_broken, is_awaited, rng });
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! The calls of the customer's side: to relink, as the customer's application makes them, and to Belvo.
+
+use reqwest::{Method, RequestBuilder, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value, json};
+
+use super::error::PlayError;
+
+/// An HTTP answer.
+#[derive(Clone, Debug)]
+pub(super) struct Response {
+    pub(super) status: u16,
+    pub(super) body: Value,
+}
+
+impl Response {
+    pub(super) fn is_ok(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Belvo's code of the first error.
+    pub(super) fn code(&self) -> Option<&str> {
+        self.body[0]["code"].as_str()
+    }
+}
+
+/// relink, from outside.
+pub(super) struct RelinkHttp {
+    pub(super) client: reqwest::Client,
+    pub(super) url: String,
+    pub(super) api_token: SecretString,
+}
+
+impl RelinkHttp {
+    /// Posts to the API; anything but 2xx is an error.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, PlayError> {
+        let request = self.client.post(format!("{}{path}", self.url)).json(body);
+        self.send(path, request).await
+    }
+
+    /// Asks the API.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, PlayError> {
+        self.send(path, self.client.get(format!("{}{path}", self.url))).await
+    }
+
+    async fn send(&self, path: &str, request: RequestBuilder) -> Result<Value, PlayError> {
+        let response = send(request.bearer_auth(self.api_token.expose_secret())).await?;
+        if response.is_ok() {
+            return Ok(response.body);
+        }
+        Err(PlayError::Unexpected(format!("relink answered {path} with {}: {}", response.status, response.body)))
+    }
+}
+
+/// Belvo, as the customer's application sees it.
+pub(super) struct BelvoHttp {
+    pub(super) client: reqwest::Client,
+    pub(super) url: String,
+    pub(super) secret_id: String,
+    pub(super) secret_password: SecretString,
+}
+
+impl BelvoHttp {
+    /// Calls the API with Basic auth and gives whatever is response.
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, PlayError> {
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        let request = request.basic_auth(&self.secret_id, Some(self.secret_password.expose_secret()));
+        send(match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+    }
+
+    /// Deletes by URL, at once or with a webhook when it is done.
+    pub(super) async fn delete(&self, url: &str, later: bool) -> Result<Response, PlayError> {
+        let request = self.client.delete(url).basic_auth(&self.secret_id, Some(self.secret_password.expose_secret()));
+        send(if later { request.header("X-Belvo-Request-Mode", "async") } else { request }).await
+    }
+
+    /// What the user does in the widget.
+    pub(super) async fn complete_widget(&self, access_token: &str, outcome: &str) -> Result<Value, PlayError> {
+        let body = json!({ "access_token": access_token, "outcome": outcome });
+        let response = send(self.client.post(format!("{}/widget/complete", self.url)).json(&body)).await?;
+        if response.is_ok() {
+            return Ok(response.body);
+        }
+        Err(PlayError::Unexpected(format!("the widget refused `{outcome}`: {}", response.body)))
+    }
+}
+
+impl BelvoHttp {
+    /// The user presses the button of the portal's page at this address, which carries a token.
+    pub(super) async fn renew_consent(&self, address: &str) -> Result<(), PlayError> {
+        let portal = format!("{}/portal/", self.url);
+        let page = Url::parse(address).ok().filter(|page| page.as_str().split('?').next() == Some(portal.as_str()));
+        let elsewhere = || {
+            let problem =
+                format!("relink sends its users to another portal; start it with RELINK_BELVO_PORTAL_URL={portal}");
+            PlayError::Unexpected(problem)
+        };
+        let page = page.ok_or_else(elsewhere)?;
+        let given: Map<String, Value> =
+            page.query_pairs().map(|(name, value)| (name.into_owned(), Value::from(value.into_owned()))).collect();
+        let response = send(self.client.post(format!("{portal}renew")).json(&given)).await?;
+        if response.is_ok() {
+            return Ok(());
+        }
+        Err(PlayError::Unexpected(format!("the portal answered {}: {}", response.status, response.body)))
+    }
+}
+
+async fn send(request: RequestBuilder) -> Result<Response, PlayError> {
+    let answer = request.send().await?;
+    let status = answer.status().as_u16();
+    let text = answer.text().await?;
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok(Response { status, body })
+}

@@ -1,0 +1,178 @@
+//! The scenario's own subscriber: an ordinary consumer of relink's output stream, like that of any other program.
+//!
+//! It recognises a subject by its last parts (`notice.<type>.<link>`, `state.<link>`, `refused.<link>`), so it works
+//! with any subject prefix of relink's.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::{self, stream::Stream};
+use futures::StreamExt;
+use serde_json::Value;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::error::PlayError;
+
+/// The consumer that relink's jobs are taken from: while it has some, relink still has calls to Belvo to make.
+const JOBS: &str = "relink-jobs";
+
+/// The kind of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A notice, with its type.
+    Notice(String),
+    State,
+    Refused,
+    /// The incident of an institution, whose name stands where other messages have the link's id.
+    Incident,
+    /// Jobs and relink's own bookkeeping, which a subscriber ignores.
+    Other,
+}
+
+/// One message that arrived.
+#[derive(Clone, Debug)]
+pub(super) struct Received {
+    pub(super) kind: Kind,
+    pub(super) link: String,
+    pub(super) body: Value,
+}
+
+impl Received {
+    fn of(subject: &str, body: Value) -> Self {
+        let words: Vec<&str> = subject.split('.').collect();
+        let kind = match words.as_slice() {
+            [.., "notice", notice, _link] => Kind::Notice((*notice).to_owned()),
+            [.., "state", _link] => Kind::State,
+            [.., "refused", _link] => Kind::Refused,
+            [.., "incident", _institution] => Kind::Incident,
+            _ => Kind::Other,
+        };
+        Self { kind, link: words.last().copied().unwrap_or_default().to_owned(), body }
+    }
+
+    /// The input that this is relink's answer to.
+    pub(super) fn input_sequence(&self) -> Option<u64> {
+        let because = if self.kind == Kind::Refused { &self.body } else { &self.body["because"] };
+        because["origin"]["input_sequence"].as_u64()
+    }
+}
+
+/// Everything that has arrived since the scenario began, in order.
+pub(super) struct Subscriber {
+    stream: Stream,
+    received: Arc<Mutex<Vec<Received>>>,
+    count: watch::Receiver<usize>,
+    /// Inputs of the scenario's own that are not part of the scenario: see [`Subscriber::ignore`].
+    ignored: Mutex<HashSet<u64>>,
+    listener: tokio::task::JoinHandle<()>,
+}
+
+impl Subscriber {
+    /// Subscribes to what relink publishes from now on.
+    pub(super) async fn open(nats_url: &str, stream: &str) -> Result<Self, PlayError> {
+        let failed = |error: &dyn std::fmt::Display| PlayError::Nats(error.to_string());
+        let client = async_nats::connect(nats_url).await.map_err(|error| failed(&error))?;
+        let stream = jetstream::new(client).get_stream(stream).await.map_err(|error| failed(&error))?;
+        let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::New, ..pull::OrderedConfig::default() };
+        let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
+        let mut messages = consumer.messages().await.map_err(|error| failed(&error))?;
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let (sender, count) = watch::channel(0);
+        let into = Arc::clone(&received);
+        let listener = tokio::spawn(async move {
+            while let Some(Ok(message)) = messages.next().await {
+                let body = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
+                let mut received = into.lock().unwrap_or_else(PoisonError::into_inner);
+                received.push(Received::of(&message.subject, body));
+                sender.send_replace(received.len());
+            }
+        });
+        Ok(Self { stream, received, count, ignored: Mutex::default(), listener })
+    }
+
+    /// Leaves out the messages that answer this input of the scenario's own.
+    pub(super) fn ignore(&self, input: u64) {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).insert(input);
+    }
+
+    /// The messages received about a link since the `after`th message, the scenario's own inputs left out.
+    pub(super) fn about(&self, link: Uuid, after: usize) -> Vec<Received> {
+        let link = link.to_string();
+        let ignored = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = |received: &&Received| {
+            let is_ignored = received.input_sequence().is_some_and(|input| ignored.contains(&input));
+            received.link == link && received.kind != Kind::Other && !is_ignored
+        };
+        self.all().iter().skip(after).filter(ours).cloned().collect()
+    }
+
+    /// The messages received about an institution since the `after`th message.
+    pub(super) fn of_institution(&self, institution: &str, after: usize) -> Vec<Received> {
+        let of_it =
+            |received: &&Received| received.kind == Kind::Incident && received.body["institution"] == institution;
+        self.all().iter().skip(after).filter(of_it).cloned().collect()
+    }
+
+    /// Whether relink has published the result of an input.
+    pub(super) fn has_answered(&self, link: Uuid, input: u64) -> bool {
+        let link = link.to_string();
+        self.all().iter().any(|received| received.link == link && received.input_sequence() == Some(input))
+    }
+
+    /// How many messages were received, about any link.
+    pub(super) fn len(&self) -> usize {
+        self.all().len()
+    }
+
+    /// Waits until `found` finds something in the messages received.
+    pub(super) async fn wait<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        found: impl Fn(&Self) -> Option<T>,
+    ) -> Result<T, PlayError> {
+        let mut count = self.count.clone();
+        let search = async {
+            loop {
+                count.borrow_and_update();
+                if let Some(found) = found(self) {
+                    return Ok(found);
+                }
+                count.changed().await.map_err(|_| PlayError::Nats("the subscription ended".to_owned()))?;
+            }
+        };
+        let late = |_| PlayError::Late { what: what.to_owned(), within };
+        tokio::time::timeout(within, search).await.map_err(late)?
+    }
+
+    /// Waits until relink has no call to Belvo left to make.
+    pub(super) async fn jobs_done(&self, within: Duration) -> Result<(), PlayError> {
+        /// The server tells the state of a consumer only when it is asked.
+        const ASK_EVERY: Duration = Duration::from_millis(25);
+        let ask = async {
+            loop {
+                let info = self.stream.consumer_info(JOBS).await;
+                let info = info.map_err(|error| PlayError::Nats(format!("the consumer {JOBS}: {error}")))?;
+                if info.num_pending == 0 && info.num_ack_pending == 0 {
+                    return Ok(());
+                }
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        };
+        let late = |_| PlayError::Late { what: "the end of relink's calls to Belvo".to_owned(), within };
+        tokio::time::timeout(within, ask).await.map_err(late)?
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Received>> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
