@@ -22,7 +22,8 @@ fn path_of(document: &str) -> PathBuf {
 
 /// Every document, as a path below the repository's root.
 fn documents() -> Vec<String> {
-    let files = fs::read_dir(path_of("docs")).expect("a folder of documents").map(|file| file.expect("a file").file_name());
+    let files =
+        fs::read_dir(path_of("docs")).expect("a folder of documents").map(|file| file.expect("a file").file_name());
     let files = files.map(|name| format!("docs/{}", name.to_str().expect("a name in UTF-8")));
     let mut documents: Vec<_> = files.filter(|name| name.ends_with(".md")).collect();
     documents.sort();
