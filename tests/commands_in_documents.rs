@@ -2,8 +2,8 @@
 //! nats-server, a real `relink serve`, and relink's sandbox as Belvo.
 //!
 //! One script is made of all `sh` blocks of a document, in order, as a reader pastes them into one terminal. It runs in a folder that looks
-//! like a checkout. Two things stand in for what a test cannot wait for: a `cargo` that links the program under test instead of building it,
-//! and a folder of wheels in the place of PyPI.
+//! like a checkout. Two things stand in for what a test cannot wait for: a `cargo` that links the program under test instead of building
+//! it, and a folder of wheels in the place of PyPI.
 //!
 //! The documents name fixed ports. On Linux the script gets a network of its own, so that it meets nobody else's server.
 

@@ -136,3 +136,30 @@ fn the_readme_names_one_test_command_for_the_checks() {
     let lines: Vec<_> = block.expect("marks of the test command").lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(lines, ["```sh", "cargo test", "```"]);
 }
+
+/// Whether a source has this function or constant.
+fn has(file: &str, item: &str) -> bool {
+    let text = read(file);
+    [format!("fn {item}("), format!("const {item}:")].iter().any(|start| text.contains(start))
+}
+
+/// The invariants of `src/lib.rs`, each with the test that holds it; rustdoc checks its links, and this what cannot be linked.
+#[test]
+fn the_tour_names_what_is_there() {
+    let text = read("src/lib.rs");
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("//! | ") && line.contains("`tests/")).collect();
+    assert!(rows.len() >= 10, "the table of invariants");
+    for row in rows {
+        let quoted: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+        let [.., file, test] = quoted[..] else { panic!("{row} names a file and a test") };
+        assert!(has(file, test), "{file} has no {test}");
+    }
+    // A private function stands before its file: `read` (`src/http/body.rs`).
+    let parts: Vec<_> = text.split("` (`src/").collect();
+    assert!(parts.len() > 3, "the way of one webhook");
+    for pair in parts.windows(2) {
+        let function = pair[0].rsplit('`').next().expect("a name");
+        let file = format!("src/{}", pair[1].split('`').next().expect("a file"));
+        assert!(has(&file, function), "{file} has no {function}");
+    }
+}
