@@ -9,7 +9,7 @@ use super::MessageSchema;
 use super::story::Example;
 use crate::contract::DeadReason;
 
-/// What is promised of every message that relink sends. README.md says the same.
+/// What is promised of every message that relink sends. docs/guarantees.md says the same.
 const GUARANTEE: &str = "The effects of an input land in the stream `LINKS` exactly once; subscribers receive them \
     at least once, with a stable id (`ce-id`). A subscriber that drops repeated ids sees each effect once.";
 
