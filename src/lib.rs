@@ -44,7 +44,8 @@
 //! 5. **Decide.** [`engine::Engine::plan_at_most`] asks [`belvo::translate::translate`] what each delivery means, loads the link from
 //!    the store, and calls [`link::step`]: link, event, time and policy in; the new link and its effects out, or a refusal.
 //! 6. **Commit.** The plan becomes one atomic batch on `LINKS`: notices, jobs, states, and how far the input has been handled.
-//!    [`nats::batch::StagedBatch::commit`] sends its last message. A batch of a replaced process is refused by NATS, whole.
+//!    [`nats::batch::OpenBatch::commit`] sends its last message. NATS refuses the whole batch if the process has been replaced, or if its
+//!    last commit is no longer on the stream.
 //! 7. **Apply.** [`store::Store::apply`] writes the same change into the store; only then is the delivery acknowledged.
 //! 8. **Act.** A subscriber of `link.notice.>` receives `update_required` and prompts the user. If the step asked for a read of Belvo,
 //!    [`jobs::Worker`] does it and publishes an observation, which enters at step 3.
@@ -65,6 +66,7 @@
 //! | effects are stored exactly once, whatever fails | `tests/simulation.rs`: `nothing_is_lost_and_nothing_is_said_twice` |
 //! | the checkers of that simulation find planted bugs | `tests/simulation.rs`: `every_planted_bug_is_found` |
 //! | the same with real processes and `kill -9` | `tests/kill.rs`: `nothing_is_lost_and_nothing_is_said_twice` |
+//! | nothing is built on a commit that the stream has lost | `src/node/tests/chain.rs`: `no_commit_is_built_on_one_that_the_stream_has_lost` |
 //! | a batch of a replaced owner is refused, whole | `tests/nats_batch.rs`: `a_replaced_owner_is_refused_even_with_a_batch_it_had_staged` |
 //! | an unreadable input stops nothing | `tests/node.rs`: `what_nobody_can_read_is_set_aside_and_the_lane_goes_on` |
 //! | a store that knows more than the stream is rebuilt | `tests/node.rs`: `a_store_that_knows_more_than_the_stream_is_rebuilt` |
