@@ -11,7 +11,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use relink::link::{Policy, Settings};
+use relink::link::{Policy, PolicySettings};
 use relink::nats::node::{Node, NodeOptions};
 use relink::nats::subject::Subjects;
 use relink::node::Phase;
@@ -85,7 +85,7 @@ async fn subscribe(command: &mut Command, nats: &TestNats) -> Value {
 async fn any_language_reports_and_subscribes() {
     let (python, node_folder, rust_example) = (python().await, node_folder().await, rust_example().await);
     let nats = TestNats::start_with_streams(LANES).await;
-    let policy = Policy::new(Settings::default()).expect("the defaults are in range");
+    let policy = Policy::new(PolicySettings::default()).expect("the defaults are in range");
     let options = NodeOptions { subjects: Subjects::default(), partitions: LANES, owner: "test".to_owned(), policy };
     let node = Node::new(nats.connect().await, options, MemoryStore::default());
     let mut phase = node.phase();

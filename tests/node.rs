@@ -9,7 +9,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
 use relink::contract::{IncidentBody, IncidentNews, NoticeBody, Record};
-use relink::link::{Policy, Settings, Timestamp};
+use relink::link::{Policy, PolicySettings, Timestamp};
 use relink::nats::commit::take_fences;
 use relink::nats::node::{Node, NodeError, NodeOptions};
 use relink::nats::subject::Subjects;
@@ -35,7 +35,7 @@ impl RunningNode {
             subjects: Subjects::default(),
             partitions: LANES,
             owner: "test".to_owned(),
-            policy: Policy::new(Settings { can_verify: true, ..Settings::default() })
+            policy: Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })
                 .expect("the defaults are in range"),
         };
         let node = Node::new(nats.connect().await, options, store.clone());

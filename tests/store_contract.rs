@@ -53,7 +53,7 @@ fn what_is_applied_is_seen_whole() {
 fn incident(institution: &str, news: IncidentNews, millis: i64) -> IncidentBody {
     let at = At(Timestamp::from_millis(millis));
     let origin =
-        Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: at, unread: Vec::new() };
+        Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, received_at: at, unread: Vec::new() };
     IncidentBody {
         news,
         institution: institution.to_owned(),

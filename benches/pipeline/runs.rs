@@ -8,7 +8,7 @@ use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
 use relink::clock;
 use relink::contract::{Because, Origin, OriginKind, Record};
-use relink::link::{Link, Policy, Settings, step};
+use relink::link::{Link, Policy, PolicySettings, step};
 use relink::nats::batch::{BatchMessage, StagedBatch};
 use relink::nats::lane::{self, FromLane};
 use relink::nats::node::{Node, NodeError, NodeOptions};
@@ -65,7 +65,7 @@ fn open(nats: &TestNats, name: &str) -> SledStore {
 }
 
 fn policy() -> Policy {
-    Policy::new(Settings { can_verify: true, ..Settings::default() }).expect("the defaults are in range")
+    Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).expect("the defaults are in range")
 }
 
 /// A fresh server that has been told everything.
@@ -254,12 +254,12 @@ fn record(link: usize) -> Record {
         relink::belvo::Meaning::Event(input) => input,
         other => panic!("{other:?} breaks nothing"),
     };
-    let step = step(&Link::unheard_of(id, now), &input, now, &policy()).expect("a step");
+    let step = step(&Link::unknown(id, now), &input, now, &policy()).expect("a step");
     let origin = Origin {
         kind: OriginKind::Webhook,
         input_sequence: Some(1),
         message_id: None,
-        heard_at: relink::contract::At(now),
+        received_at: relink::contract::At(now),
         unread: Vec::new(),
     };
     let because = Because::of(&step, &input, origin);

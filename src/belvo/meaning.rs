@@ -14,8 +14,8 @@ use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};
 use crate::contract::{self, ApiError, CommandName, Outcome, Widget};
 use crate::link::{
-    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, LinkId, Observation,
-    Profile, Session, Status, Timestamp,
+    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, LinkId,
+    LinkObservation, Profile, Session, Status, Timestamp,
 };
 
 /// The longest life believed of a token or a session. Belvo's live ten minutes and a few hours; more is a mistake somewhere.
@@ -286,7 +286,7 @@ pub(super) fn of_observation(
                 fetch_resources: resource.fetch_resources,
                 consent: None,
             };
-            let observation = Observation { observed_at, status, last_accessed_at: resource.last_accessed_at };
+            let observation = LinkObservation { observed_at, status, last_accessed_at: resource.last_accessed_at };
             (Event::Observed(observation), profile)
         }
         Outcome::Consent { consent: resource } => {

@@ -130,12 +130,12 @@ fn why_nobody_was_asked(episode: &Value) -> Option<String> {
         ("held", _) => Some("its user has not been asked: the link is muted".to_owned()),
         ("waiting", Value::Null) => Some(format!(
             "its user has not been asked: many links of the institution failed together; looked at again {}",
-            time("prompt_waits_until")
+            time("prompt_deferred_until")
         )),
         ("waiting", _) => Some(format!(
             "its user has not been asked: Belvo was asked {} whether it works again, and has until {}",
             time("prompt_asked_at"),
-            time("prompt_waits_until")
+            time("prompt_deferred_until")
         )),
         _ => None,
     }
@@ -196,7 +196,7 @@ fn tell_origin(story: &mut String, origin: &Origin) {
     };
     let input = origin.input_sequence.map(|sequence| format!(", input {sequence}")).unwrap_or_default();
     let id = origin.message_id.as_deref().map(|id| format!(", message {id}")).unwrap_or_default();
-    line(story, format_args!("        {DIM}because of {door}, heard {}{input}{id}{DIM:#}", origin.heard_at.0));
+    line(story, format_args!("        {DIM}because of {door}, heard {}{input}{id}{DIM:#}", origin.received_at.0));
     if !origin.unread.is_empty() {
         let fields = origin.unread.join(", ");
         line(story, format_args!("        {DIM}it could not be read in: {}{DIM:#}", fields.escape_debug()));
@@ -293,10 +293,10 @@ mod tests {
     #[test]
     fn a_story_is_told_by_us_alone() {
         let at = "2026-11-23T00:46:06.207Z";
-        let origin = json!({"kind": "webhook", "message_id": EVIL, "heard_at": at});
+        let origin = json!({"kind": "webhook", "message_id": EVIL, "received_at": at});
         let because = json!({"event": EVIL, "from": "unconfirmed", "to": "unconfirmed", "at": at, "origin": origin});
         let episode = json!({"id": EVIL, "cause": EVIL, "opened_at": EVIL, "prompt": "waiting",
-            "prompt_asked_at": EVIL, "prompt_waits_until": EVIL});
+            "prompt_asked_at": EVIL, "prompt_deferred_until": EVIL});
         let state = json!({"state": EVIL, "since": EVIL, "institution": EVIL, "external_id": EVIL, "version": 2,
             "episode": episode, "because": because, "sent": [EVIL]});
         let news = json!({"action": EVIL, "attempt": EVIL, "proof": EVIL, "by": EVIL, "resource": EVIL, "kind": EVIL,

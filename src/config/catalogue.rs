@@ -263,7 +263,7 @@ pub static SETTINGS: &[Setting] = &[
         "how long before a consent ends its user is told",
     ),
     row(
-        "policy.silence_intervals",
+        "policy.stale_after_intervals",
         "RELINK_POLICY_SILENCE_INTERVALS",
         Number,
         Some("2"),

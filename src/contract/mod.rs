@@ -30,7 +30,7 @@ pub use output::{Address, Because, Fence, JobBody, JobName, Mark, Origin, Origin
 pub use record::{BadRecord, Record};
 pub use secrets::{is_session, json_in, squeezed, without_secrets, without_session};
 pub use words::{
-    AccessModeWord, Action, At, AttemptWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
+    AccessModeWord, Action, At, AttemptEndWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
     RefreshByWord, RemovalWord, StateWord,
 };
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Because;
 use super::words::{
-    Action, At, AttemptWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
+    Action, At, AttemptEndWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
 };
 use crate::link::{Cause, Episode, Gap, Link, Notice, Step};
 
@@ -32,8 +32,8 @@ pub enum NoticeName {
     Refreshed,
     /// The consent ends soon.
     ConsentExpiring,
-    /// Data should have come and did not.
-    Silent,
+    /// Belvo's scheduled refresh of a recurrent link is overdue: no data came.
+    Stale,
     /// The link is gone.
     Removed,
 }
@@ -50,7 +50,7 @@ impl NoticeName {
         Self::DataAvailable,
         Self::Refreshed,
         Self::ConsentExpiring,
-        Self::Silent,
+        Self::Stale,
         Self::Removed,
     ];
 
@@ -66,7 +66,7 @@ impl NoticeName {
             Self::DataAvailable => "data_available",
             Self::Refreshed => "refreshed",
             Self::ConsentExpiring => "consent_expiring",
-            Self::Silent => "silent",
+            Self::Stale => "stale",
             Self::Removed => "removed",
         }
     }
@@ -146,7 +146,7 @@ pub enum News {
         /// What the user still has to do.
         action: Action,
         /// How the attempt ended.
-        attempt: AttemptWord,
+        attempt: AttemptEndWord,
     },
     /// The link works again.
     Recovered {
@@ -185,9 +185,10 @@ pub enum News {
         /// When it ends, if Belvo said.
         due_at: Option<At>,
     },
-    /// Data should have come and did not.
-    Silent {
-        /// The last proven data.
+    /// Belvo's scheduled refresh of a recurrent link is overdue: no data came.
+    #[serde(alias = "silent")]
+    Stale {
+        /// When data last came, as far as is proven; `null` if it never did.
         since: Option<At>,
     },
     /// The link is gone.
@@ -226,7 +227,7 @@ impl Renewal {
             | Notice::RefreshDue { .. }
             | Notice::DataAvailable(_)
             | Notice::Refreshed { .. }
-            | Notice::Silent { .. }
+            | Notice::Stale { .. }
             | Notice::Removed { .. } => false,
         };
         let consent = link.profile.consent.as_ref().filter(|_| asks_for_it)?;
@@ -259,7 +260,7 @@ impl News {
             Notice::ConsentExpiring { due_at } => {
                 Self::ConsentExpiring { action: Action::RenewConsent, due_at: due_at.map(At) }
             }
-            Notice::Silent { since } => Self::Silent { since: since.map(At) },
+            Notice::Stale { since } => Self::Stale { since: since.map(At) },
             Notice::Removed { why } => Self::Removed { why: (*why).into() },
         }
     }
@@ -276,7 +277,7 @@ impl News {
             Self::DataAvailable { .. } => NoticeName::DataAvailable,
             Self::Refreshed { .. } => NoticeName::Refreshed,
             Self::ConsentExpiring { .. } => NoticeName::ConsentExpiring,
-            Self::Silent { .. } => NoticeName::Silent,
+            Self::Stale { .. } => NoticeName::Stale,
             Self::Removed { .. } => NoticeName::Removed,
         }
     }

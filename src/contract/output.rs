@@ -65,7 +65,7 @@ pub struct Origin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
     /// When the input stream stored it; for a timer, when it fired.
-    pub heard_at: At,
+    pub received_at: At,
     /// Fields of the message that could not be read, such as `data.consent_due_date`: what they were to say stays as it
     /// was known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -75,7 +75,13 @@ pub struct Origin {
 impl Origin {
     /// A deadline of relink's own that fired at `now`.
     pub fn timer(now: Timestamp) -> Self {
-        Self { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: At(now), unread: Vec::new() }
+        Self {
+            kind: OriginKind::Timer,
+            input_sequence: None,
+            message_id: None,
+            received_at: At(now),
+            unread: Vec::new(),
+        }
     }
 }
 

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Because;
 use super::words::{AccessModeWord, At, StateWord, is_false};
-use crate::link::{Episode, Link, LinkId, Profile, Quiet, Session, State};
+use crate::link::{Episode, Freshness, Link, LinkId, Profile, Session, State};
 
 mod parts;
 
-use parts::{AsksRecord, ConsentRecord, EpisodeRecord, RefreshRecord, SeenRecord, SuspicionRecord, UpdateRecord};
+use parts::{
+    ConsentRecord, EpisodeRecord, RecentFactRecord, RefreshQuotaRecord, RefreshRecord, SuspicionRecord, UpdateRecord,
+};
 
 /// Body of `link.state.<link>`: everything relink knows of one link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -69,11 +71,11 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<RefreshRecord>,
     /// A recurrent link's missing refresh is being looked for until then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub silence_probed_until: Option<At>,
+    #[serde(default, alias = "silence_probed_until", skip_serializing_if = "Option::is_none")]
+    pub stale_probed_until: Option<At>,
     /// Its silence has been reported.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub silence_reported: bool,
+    #[serde(default, alias = "silence_reported", skip_serializing_if = "is_false")]
+    pub stale_reported: bool,
     /// The open-finance consent behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent: Option<ConsentRecord>,
@@ -81,8 +83,8 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "is_false")]
     pub refresh_needs_token: bool,
     /// How often relink asked for a refresh lately, if it did and the link has a consent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asks: Option<AsksRecord>,
+    #[serde(default, alias = "asks", skip_serializing_if = "Option::is_none")]
+    pub refresh_quota: Option<RefreshQuotaRecord>,
     /// An operator wants no prompts for it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub muted: bool,
@@ -100,7 +102,7 @@ pub struct Record {
     pub widget_until: Option<At>,
     /// Facts taken in lately, by which a repeat is recognised. For relink's own use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recent: Vec<SeenRecord>,
+    pub recent: Vec<RecentFactRecord>,
     /// The transition that led here.
     pub because: Because,
     /// The ids of the messages that were sent with it.
@@ -141,10 +143,10 @@ impl Record {
             }
             State::Updating { phase, .. } => update = Some(UpdateRecord::of(*phase)),
         }
-        let (silence_probed_until, silence_reported) = match link.quiet {
-            Quiet::Listening => (None, false),
-            Quiet::Probed { until } => (Some(At(until)), false),
-            Quiet::Reported => (None, true),
+        let (stale_probed_until, stale_reported) = match link.freshness {
+            Freshness::Fresh => (None, false),
+            Freshness::Probed { until } => (Some(At(until)), false),
+            Freshness::Stale => (None, true),
         };
         let profile = &link.profile;
         Self {
@@ -168,17 +170,17 @@ impl Record {
             data_at: link.data_at.map(At),
             recovered_at: link.recovered_at.map(At),
             refresh: link.refresh.as_ref().map(RefreshRecord::of),
-            silence_probed_until,
-            silence_reported,
+            stale_probed_until,
+            stale_reported,
             consent: profile.consent.as_deref().map(ConsentRecord::of),
             refresh_needs_token: link.refresh_needs_token,
-            asks: AsksRecord::of(link.asks),
+            refresh_quota: RefreshQuotaRecord::of(link.refresh_quota),
             muted: link.muted,
             snoozed_until: link.snoozed_until.map(At),
             verify_asked_at: link.verify_asked_at.map(At),
             claimed_at: link.claimed_at.map(At),
             widget_until: link.widget_until.map(At),
-            recent: link.recent.iter().map(SeenRecord::of).collect(),
+            recent: link.recent.iter().map(RecentFactRecord::of).collect(),
             because,
             sent,
         }
@@ -218,10 +220,10 @@ impl Record {
     /// [`BadRecord::Impossible`] if its fields contradict each other.
     pub fn link(&self) -> Result<Link, BadRecord> {
         let id: LinkId = self.link_id.parse().map_err(|_| BadRecord::Impossible("link_id"))?;
-        let quiet = match (self.silence_probed_until, self.silence_reported) {
-            (None, false) => Quiet::Listening,
-            (Some(At(until)), _) => Quiet::Probed { until },
-            (None, true) => Quiet::Reported,
+        let freshness = match (self.stale_probed_until, self.stale_reported) {
+            (None, false) => Freshness::Fresh,
+            (Some(At(until)), _) => Freshness::Probed { until },
+            (None, true) => Freshness::Stale,
         };
         Ok(Link {
             id,
@@ -241,15 +243,15 @@ impl Record {
             data_at: self.data_at.map(|at| at.0),
             recovered_at: self.recovered_at.map(|at| at.0),
             refresh: self.refresh.as_ref().map(RefreshRecord::parse),
-            quiet,
+            freshness,
             refresh_needs_token: self.refresh_needs_token,
-            asks: self.asks.as_ref().map(AsksRecord::parse).transpose()?.unwrap_or_default(),
+            refresh_quota: self.refresh_quota.as_ref().map(RefreshQuotaRecord::parse).transpose()?.unwrap_or_default(),
             muted: self.muted,
             snoozed_until: self.snoozed_until.map(|at| at.0),
             verify_asked_at: self.verify_asked_at.map(|at| at.0),
             claimed_at: self.claimed_at.map(|at| at.0),
             widget_until: self.widget_until.map(|at| at.0),
-            recent: self.recent.iter().map(SeenRecord::parse).collect::<Result<_, _>>()?,
+            recent: self.recent.iter().map(RecentFactRecord::parse).collect::<Result<_, _>>()?,
         })
     }
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::link::{
-    AccessMode, Attempt, Cause, DataKind, Episode, EpisodeNumber, LinkId, Proof, RefreshBy, Removal, StateName,
+    AccessMode, AttemptEnd, Cause, DataKind, Episode, EpisodeNumber, LinkId, Proof, RefreshBy, Removal, StateName,
     Timestamp,
 };
 
@@ -165,7 +165,7 @@ impl From<Cause> for Action {
 /// How an attempt to repair a link ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum AttemptWord {
+pub enum AttemptEndWord {
     /// It is said to have succeeded.
     Claimed,
     /// The user closed the widget, or it reported an error.
@@ -174,22 +174,22 @@ pub enum AttemptWord {
     TimedOut,
 }
 
-impl From<Attempt> for AttemptWord {
-    fn from(core: Attempt) -> Self {
+impl From<AttemptEnd> for AttemptEndWord {
+    fn from(core: AttemptEnd) -> Self {
         match core {
-            Attempt::Claimed => Self::Claimed,
-            Attempt::Abandoned => Self::Abandoned,
-            Attempt::TimedOut => Self::TimedOut,
+            AttemptEnd::Claimed => Self::Claimed,
+            AttemptEnd::Abandoned => Self::Abandoned,
+            AttemptEnd::TimedOut => Self::TimedOut,
         }
     }
 }
 
-impl From<AttemptWord> for Attempt {
-    fn from(word: AttemptWord) -> Self {
+impl From<AttemptEndWord> for AttemptEnd {
+    fn from(word: AttemptEndWord) -> Self {
         match word {
-            AttemptWord::Claimed => Self::Claimed,
-            AttemptWord::Abandoned => Self::Abandoned,
-            AttemptWord::TimedOut => Self::TimedOut,
+            AttemptEndWord::Claimed => Self::Claimed,
+            AttemptEndWord::Abandoned => Self::Abandoned,
+            AttemptEndWord::TimedOut => Self::TimedOut,
         }
     }
 }

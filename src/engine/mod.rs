@@ -253,7 +253,7 @@ impl<S: Store> Engine<S> {
             kind: OriginKind::from(kind),
             input_sequence: Some(delivery.sequence),
             message_id,
-            heard_at: At(received_at),
+            received_at: At(received_at),
             unread: unread.iter().map(|&field| field.to_owned()).collect(),
         };
         plan.unread.extend(unread.into_iter().map(|field| (id.clone(), field)));
@@ -267,7 +267,7 @@ impl<S: Store> Engine<S> {
             }
             Err(error) => return Err(error),
         };
-        let link = held.map_or_else(|| Link::unheard_of(id, received_at), |held| held.link);
+        let link = held.map_or_else(|| Link::unknown(id, received_at), |held| held.link);
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
@@ -362,11 +362,11 @@ impl<S: Store> Engine<S> {
 /// no prompt to hold; and links that were broken before relink came are adopted muted.
 fn opening_of(link: &Link) -> Option<Opening<'_>> {
     let institution = link.profile.institution.as_deref()?;
-    let episode = link.state.episode().filter(|episode| episode.cause.may_be_the_institutions())?;
+    let episode = link.state.episode().filter(|episode| episode.cause.may_be_institution_wide())?;
     let held = match episode.prompt {
         Prompt::Sent => false,
-        Prompt::Waiting { .. } => true,
-        Prompt::Held => return None,
+        Prompt::Deferred { .. } => true,
+        Prompt::Muted => return None,
     };
     Some(Opening { institution, link: &link.id, at: episode.opened_at, held })
 }

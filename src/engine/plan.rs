@@ -187,7 +187,7 @@ impl Plan {
 
     pub(super) fn refuse(&mut self, lane: u16, sequence: u64, link: &Link, body: RefusedBody) {
         // A stream that was created anew, or lost its tail, gives sequences out again: the time tells them apart.
-        let at = body.origin.heard_at.0;
+        let at = body.origin.received_at.0;
         let id = format!("{}.{}.refused-{lane}-{sequence}-{}", link.id, link.version, at.as_millis());
         self.push(lane, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
     }

@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::engine::Delivery;
-    use crate::link::{Policy, Refusal, Settings, Step, step};
+    use crate::link::{Policy, PolicySettings, Refusal, Step, step};
     use crate::store::MemoryStore;
 
     const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     fn engine() -> Engine<MemoryStore> {
-        let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap();
+        let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap();
         let mut engine = Engine::new(MemoryStore::default(), policy, 1, &[(0, 0)].into()).unwrap();
         engine.step = with_a_bug;
         plan(&mut engine, vec![broken("bad", 1), broken("good", 2)], START);

@@ -19,7 +19,7 @@ use crate::clock::{Clock, Hands};
 use crate::contract::{Address, At, InputKind};
 use crate::engine::{Delivery, Message, Outgoing};
 use crate::jobs::Worker;
-use crate::link::{Event, EventName, LinkId, Policy, Settings, Timestamp};
+use crate::link::{Event, EventName, LinkId, Policy, PolicySettings, Timestamp};
 use crate::nats::history::{HistoryEntry, HistoryError, HistoryKind, LinkHistory, ReadHistory};
 use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::publisher::PublishError;
@@ -114,7 +114,7 @@ impl Relink {
         let (clock, hands) = Clock::driven(now);
         let budget = Budget::by(clock.clone(), BELVO_REQUESTS_PER_30S);
         let belvo = Client::new(url, keys.0, keys.1, Timeouts::default())?.with_budget(budget.clone());
-        let policy = Policy::new(Settings { can_verify: true, ..Settings::default() })?;
+        let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })?;
         let (store, bus, guard) = (MemoryStore::default(), Arc::new(Bus::default()), MissingGuard::default());
         let inputs = Arc::clone(&bus) as Arc<dyn Inputs>;
         let worker = Worker::new(Arc::clone(&inputs), belvo.clone(), guard.clone(), clock.clone());

@@ -410,7 +410,7 @@ impl Simulation {
             | NoticeName::UpdateFailed
             | NoticeName::DataAvailable
             | NoticeName::ConsentExpiring
-            | NoticeName::Silent
+            | NoticeName::Stale
             | NoticeName::Removed => {}
         }
         Ok(())

@@ -54,7 +54,7 @@ impl Due {
 
 impl Consent {
     /// Takes over everything `newer` says; what it leaves open stays, unless it is about another consent.
-    pub(super) fn learn(&mut self, newer: &Self) {
+    pub(super) fn merge_profile(&mut self, newer: &Self) {
         if self.id.is_some() && newer.id.is_some() && self.id != newer.id {
             *self = Self::default();
         }

@@ -1,6 +1,6 @@
 //! What the machine asks for, as values. It performs nothing itself.
 
-use super::{Attempt, Data, Episode, Link, StateName, Timestamp};
+use super::{AttemptEnd, Data, Episode, Link, StateName, Timestamp};
 
 /// The most effects one step may have. The durable step counts on it to keep a commit below JetStream's limit of 1000
 /// messages.
@@ -49,7 +49,7 @@ pub enum Notice {
     /// The attempt failed; the link is as broken as before. No new prompt follows.
     UpdateFailed {
         /// How the attempt ended.
-        after: Attempt,
+        after: AttemptEnd,
     },
     /// The link works again.
     Recovered {
@@ -80,7 +80,7 @@ pub enum Notice {
         due_at: Option<Timestamp>,
     },
     /// Data should have come and did not.
-    Silent {
+    Stale {
         /// The last proven data.
         since: Option<Timestamp>,
     },
@@ -160,7 +160,7 @@ pub enum Refusal {
     AlreadyKnown,
     /// It is older than what it would undo.
     #[error("it is older than what it would undo")]
-    Stale,
+    Outdated,
     /// The link is removed; late messages never revive it.
     #[error("the link is removed; late messages never revive it")]
     Removed,
@@ -187,7 +187,7 @@ impl Refusal {
         match self {
             Self::Repeated => "repeated",
             Self::AlreadyKnown => "already_known",
-            Self::Stale => "stale",
+            Self::Outdated => "outdated",
             Self::Removed => "removed",
             Self::NotUpdating => "not_updating",
             Self::DataWithErrors => "data_with_errors",

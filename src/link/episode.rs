@@ -42,9 +42,9 @@ pub enum Prompt {
     Sent,
     /// The link was muted, or its user was in the widget already when the outage became known. It goes out when an operator
     /// unmutes the link, or that attempt fails.
-    Held,
+    Muted,
     /// The institution has an incident; it goes out if the link is still broken when that is over.
-    Waiting {
+    Deferred {
         /// When to look again.
         until: Timestamp,
         /// When Belvo was asked whether the link works again, the incident being over. `None`: it was not over yet.
@@ -81,7 +81,7 @@ impl Episode {
     }
 
     /// Counts a reminder and climbs the ladder. Steps count from the opening; one already past is not sent in a burst.
-    pub(super) fn climb(&mut self, now: Timestamp, policy: &Policy) {
+    pub(super) fn count_reminder(&mut self, now: Timestamp, policy: &Policy) {
         self.reminders_count += 1;
         self.remind_by = None;
         self.next_reminder_at = policy

@@ -57,7 +57,7 @@ pub enum Event {
     /// The widget was closed, or reported an error.
     UpdateAbandoned,
     /// The link was read from Belvo.
-    Observed(Observation),
+    Observed(LinkObservation),
     /// Belvo answered 404 for the link's own URL to somebody we trust to have asked.
     ObservedMissing,
     /// A 404 was reported for some call about the link: perhaps it is gone. To be verified.
@@ -120,7 +120,7 @@ pub enum Cause {
 impl Cause {
     /// Whether a link that is broken by it is `TokenRequired`. Every other cause makes it `Invalid`: Belvo's status knows
     /// only these two.
-    pub const fn wants_token(self) -> bool {
+    pub const fn requires_token(self) -> bool {
         match self {
             Self::Token => true,
             Self::Credentials | Self::AccountBlocked | Self::ConsentEnded | Self::Unsupported => false,
@@ -137,7 +137,7 @@ pub struct Session {
 
 /// What a read of the link (`GET /api/links/{id}/`) said.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Observation {
+pub struct LinkObservation {
     /// When it was read, by the reader's clock. A read older than a proof cannot undo it.
     pub observed_at: Timestamp,
     /// Belvo's word.
@@ -179,7 +179,7 @@ pub struct Profile {
 
 impl Profile {
     /// Takes over everything `newer` says; what it leaves open stays.
-    pub(super) fn learn(&mut self, newer: &Self) {
+    pub(super) fn merge_profile(&mut self, newer: &Self) {
         take(&mut self.external_id, &newer.external_id);
         take(&mut self.institution, &newer.institution);
         take(&mut self.access_mode, &newer.access_mode);
@@ -188,7 +188,7 @@ impl Profile {
             self.fetch_resources.clone_from(&newer.fetch_resources);
         }
         if let Some(newer) = &newer.consent {
-            self.consent.get_or_insert_default().learn(newer);
+            self.consent.get_or_insert_default().merge_profile(newer);
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! - [`event`](Event): what can happen to a link; [`state`](State): what is known of one; [`consent`](Consent) behind it
 //! - [`effect`](Effect): what the machine asks for; [`episode`](Episode): one outage
-//! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of
+//! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`: what each arm of the machine does, in a `builder` of
 //!   the link; `incident`: prompts that wait while an institution's links fail together
 //! - [`policy`](Policy): how patient it is; [`table`]: the legal moves as data
 
@@ -13,14 +13,14 @@ pub mod machine;
 pub mod table;
 
 mod breaking;
+mod builder;
+mod commands;
 mod consent;
-mod draft;
 mod effect;
 mod episode;
 mod event;
 mod id;
 mod incident;
-mod orders;
 mod policy;
 mod refresh;
 mod reminder;
@@ -34,11 +34,14 @@ pub use consent::{Consent, ConsentObservation, ConsentStatus, Due};
 pub use effect::{EFFECTS_MAX, Effect, Gap, Job, Notice, Proof, RefreshBy, Refusal, Removal, Step};
 pub use episode::{Episode, Prompt};
 pub use event::{
-    AccessMode, Breakage, Cause, Command, Data, DataKind, Event, EventName, Input, Observation, Profile, Session,
+    AccessMode, Breakage, Cause, Command, Data, DataKind, Event, EventName, Input, LinkObservation, Profile, Session,
     Status,
 };
 pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
 pub use machine::step;
-pub use policy::{BadSetting, Policy, Settings};
-pub use state::{Asks, Attempt, Link, Phase, Quiet, RECENT_KEYS_MAX, Refresh, Seen, State, StateName, Suspicion};
+pub use policy::{BadSetting, Policy, PolicySettings};
+pub use state::{
+    AttemptEnd, Freshness, Link, RECENT_KEYS_MAX, RecentFact, Refresh, RefreshQuota, State, StateName, Suspicion,
+    UpdatePhase,
+};
 pub use time::{Month, NotATime, Timestamp};

@@ -11,7 +11,7 @@ const WAIT_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 /// The settings of the machine, as an operator writes them. [`Policy::new`] checks them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct PolicySettings {
     /// Whether Belvo can be asked (API keys are configured). Without, a success callback is believed.
     pub can_verify: bool,
     /// The longest an update may be with the user, whatever the token or session allows.
@@ -38,16 +38,16 @@ pub struct Settings {
     /// How long before a consent ends its user is told.
     pub consent_notice: Duration,
     /// How many of its own refresh intervals a recurrent link may be quiet.
-    pub silence_intervals: u32,
+    pub stale_after_intervals: u32,
     /// How long a prompt waits between two looks at whether its institution's incident is over.
     pub incident_wait: Duration,
-    /// How many links of one institution have to fail within [`Settings::incident_window`] to be an incident. 0: never.
+    /// How many links of one institution have to fail within [`PolicySettings::incident_window`] to be an incident. 0: never.
     pub incident_links: u32,
     /// Within how long they have to fail; and how long an institution has to be calm again for it to be over.
     pub incident_window: Duration,
 }
 
-impl Default for Settings {
+impl Default for PolicySettings {
     fn default() -> Self {
         Self {
             can_verify: false,
@@ -67,7 +67,7 @@ impl Default for Settings {
             consent_refreshes_max: 4,
             // As early as Belvo's own word, which is sent only to customers who asked its support for it.
             consent_notice: 7 * DAY,
-            silence_intervals: 2,
+            stale_after_intervals: 2,
             incident_wait: 10 * MINUTE,
             incident_links: 20,
             incident_window: 10 * MINUTE,
@@ -75,9 +75,9 @@ impl Default for Settings {
     }
 }
 
-/// Validated [`Settings`].
+/// Validated [`PolicySettings`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Policy(Settings);
+pub struct Policy(PolicySettings);
 
 /// A setting is out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,7 +94,7 @@ impl Policy {
     ///
     /// # Errors
     /// The first setting that is out of its range.
-    pub fn new(settings: Settings) -> Result<Self, BadSetting> {
+    pub fn new(settings: PolicySettings) -> Result<Self, BadSetting> {
         let bad = |setting, problem| Err(BadSetting { setting, problem });
         let waits = [
             ("update_wait_max", settings.update_wait_max),
@@ -115,7 +115,7 @@ impl Policy {
         let counts = [
             ("verify_attempts_max", settings.verify_attempts_max),
             ("refresh_attempts_max", settings.refresh_attempts_max),
-            ("silence_intervals", settings.silence_intervals),
+            ("stale_after_intervals", settings.stale_after_intervals),
         ];
         for (setting, count) in counts {
             if count == 0 || count > 100 {
@@ -138,7 +138,7 @@ impl Policy {
     }
 
     /// The settings behind it.
-    pub const fn settings(&self) -> &Settings {
+    pub const fn settings(&self) -> &PolicySettings {
         &self.0
     }
 
@@ -166,13 +166,13 @@ mod tests {
 
     #[test]
     fn the_defaults_are_in_range() {
-        assert!(Policy::new(Settings::default()).is_ok());
+        assert!(Policy::new(PolicySettings::default()).is_ok());
     }
 
     #[test]
     fn what_is_out_of_range_is_named() {
-        let check = |change: fn(&mut Settings), setting: &str| {
-            let mut settings = Settings::default();
+        let check = |change: fn(&mut PolicySettings), setting: &str| {
+            let mut settings = PolicySettings::default();
             change(&mut settings);
             assert_eq!(Policy::new(settings).unwrap_err().setting, setting);
         };
@@ -181,6 +181,6 @@ mod tests {
         check(|s| s.verify_attempts_max = 0, "verify_attempts_max");
         check(|s| s.reminders = vec![DAY, DAY], "reminders");
         check(|s| s.reminders = vec![Duration::ZERO], "reminders");
-        check(|s| s.silence_intervals = 0, "silence_intervals");
+        check(|s| s.stale_after_intervals = 0, "stale_after_intervals");
     }
 }

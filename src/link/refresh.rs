@@ -1,9 +1,9 @@
 //! The historical refresh that follows a repair: what has come, what is asked for again, and when it is given up.
 
-use super::draft::{Draft, Next};
-use super::{Asks, Data, Effect, Gap, Job, Month, Notice, Refresh, Refusal, State};
+use super::builder::{Next, TransitionBuilder};
+use super::{Data, Effect, Gap, Job, Month, Notice, Refresh, RefreshQuota, Refusal, State};
 
-impl Draft<'_> {
+impl TransitionBuilder<'_> {
     pub(super) fn count_arrival(&mut self, data: &Data) {
         let Some(refresh) = &mut self.link.refresh else { return };
         refresh.arrived = with_arrival(std::mem::take(&mut refresh.arrived), data);
@@ -23,7 +23,7 @@ impl Draft<'_> {
         let missing = self.missing_resources();
         if let Some(Refresh { gap_from, gap_to, arrived, .. }) = self.link.refresh.take() {
             let gap = Gap { from: gap_from, to: gap_to };
-            self.tell(Notice::Refreshed { gap, arrived, missing }, None);
+            self.emit(Notice::Refreshed { gap, arrived, missing }, None);
         }
     }
 
@@ -53,12 +53,12 @@ impl Draft<'_> {
         let has_rounds = refresh.rounds_count < settings.refresh_attempts_max && !never_asks;
         if has_rounds && is_worth_it && self.policy.can_verify() {
             let missing = if nothing_came { Vec::new() } else { self.missing_resources() };
-            self.ask_for_refresh(missing);
+            self.request_refresh(missing);
         } else if nothing_came {
             self.link.refresh = None;
             // Nothing after a repair is legal if Belvo found nothing new, so only a refresh we asked for is missed.
             if asked {
-                self.tell(Notice::Silent { since }, None);
+                self.emit(Notice::Stale { since }, None);
             }
         } else {
             self.close_refresh();
@@ -66,22 +66,22 @@ impl Draft<'_> {
     }
 
     /// Asks Belvo for a refresh of these resources, or of all; if the month's quota is used up, when it is over.
-    pub(super) fn ask_for_refresh(&mut self, resources: Vec<String>) {
+    pub(super) fn request_refresh(&mut self, resources: Vec<String>) {
         let month = Month::of(self.now);
         let settings = self.policy.settings();
         let has_quota = self.link.profile.consent.is_some();
-        let asks = &mut self.link.asks;
-        if has_quota && asks.month != month {
-            *asks = Asks { month, count: 0, ..*asks };
+        let refresh_quota = &mut self.link.refresh_quota;
+        if has_quota && refresh_quota.month != month {
+            *refresh_quota = RefreshQuota { month, count: 0, ..*refresh_quota };
         }
-        let own_limit = (has_quota && asks.count >= settings.consent_refreshes_max).then(|| month.end());
-        let belvos_limit = asks.refused_until.filter(|&until| self.now < until);
+        let own_limit = (has_quota && refresh_quota.count >= settings.consent_refreshes_max).then(|| month.end());
+        let belvos_limit = refresh_quota.refused_until.filter(|&until| self.now < until);
         let Some(refresh) = &mut self.link.refresh else { return };
         if let Some(until) = own_limit.max(belvos_limit) {
             refresh.until = until;
             return;
         }
-        asks.count += u32::from(has_quota);
+        refresh_quota.count += u32::from(has_quota);
         refresh.asked = true;
         refresh.rounds_count += 1;
         refresh.until = self.now.after(settings.refresh_wait);
@@ -91,7 +91,7 @@ impl Draft<'_> {
     /// Belvo refuses for the month's quota: a refresh that it did not take is asked for again when the month is over.
     pub(super) fn note_quota(&mut self, state: State, of_refresh: bool) -> Next {
         let until = Month::of(self.now).end();
-        let known = self.link.asks.refused_until.replace(until) == Some(until);
+        let known = self.link.refresh_quota.refused_until.replace(until) == Some(until);
         match &mut self.link.refresh {
             Some(refresh) if of_refresh && refresh.asked && refresh.until < until => {
                 refresh.rounds_count = refresh.rounds_count.saturating_sub(1);

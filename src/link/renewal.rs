@@ -3,18 +3,19 @@
 //! Belvo announces the end only to customers who asked for it, and says nothing at all of a consent that was revoked. So
 //! the link has a timer of its own on the due date, and the consent is read where the link is.
 
-use super::draft::{Draft, Next};
+use super::builder::{Next, TransitionBuilder};
 use super::{
-    Breakage, Cause, ConsentObservation, ConsentStatus, Due, Episode, Notice, Phase, Proof, Refusal, State, Suspicion,
+    Breakage, Cause, ConsentObservation, ConsentStatus, Due, Episode, Notice, Proof, Refusal, State, Suspicion,
+    UpdatePhase,
 };
 
-impl Draft<'_> {
+impl TransitionBuilder<'_> {
     /// Tells the user of a working link, once for each due date.
     ///
     /// A date such as `0001-01-01` stands for none: nobody is told to renew because of it, and Belvo is asked for the consent.
     pub(super) fn announce_consent_end(&mut self, state: State) -> Next {
         if self.due_is_unreadable {
-            return self.ask_or(state, Refusal::AlreadyKnown);
+            return self.request_verification_or(state, Refusal::AlreadyKnown);
         }
         let due = self.link.consent_due();
         let muted = self.link.muted;
@@ -23,7 +24,7 @@ impl Draft<'_> {
             return Err(Refusal::AlreadyKnown);
         }
         consent.announced = Some(due);
-        self.tell(Notice::ConsentExpiring { due_at: due.at() }, None);
+        self.emit(Notice::ConsentExpiring { due_at: due.at() }, None);
         Ok(state)
     }
 
@@ -34,7 +35,7 @@ impl Draft<'_> {
     }
 
     /// A consent says nothing of whether the link was ever finished; its date is worth knowing.
-    pub(super) fn hear_of_consent(&self, seen: ConsentObservation) -> Next {
+    pub(super) fn observe_consent_while_unconfirmed(&self, seen: ConsentObservation) -> Next {
         match seen.status {
             ConsentStatus::Authorised => Err(Refusal::AlreadyKnown),
             ConsentStatus::Ended => Err(Refusal::CreationOnly),
@@ -48,7 +49,7 @@ impl Draft<'_> {
             return Ok(state);
         }
         if self.policy.can_verify() {
-            return self.ask_or(state, Refusal::AlreadyKnown);
+            return self.request_verification_or(state, Refusal::AlreadyKnown);
         }
         self.link.profile.consent.get_or_insert_default().due = Due::Unknown;
         Ok(state)
@@ -59,16 +60,16 @@ impl Draft<'_> {
         if self.may_be_renewed(&episode) {
             self.claim_repair(episode)
         } else {
-            self.ask_or(State::broken(episode), Refusal::AlreadyKnown)
+            self.request_verification_or(State::broken(episode), Refusal::AlreadyKnown)
         }
     }
 
     /// The same while the user is at it.
-    pub(super) fn claim_renewal_while_updating(&mut self, episode: Episode, phase: Phase) -> Next {
+    pub(super) fn claim_renewal_while_updating(&mut self, episode: Episode, phase: UpdatePhase) -> Next {
         if self.may_be_renewed(&episode) {
             self.claim_update(episode, phase)
         } else {
-            self.ask_or(State::Updating { episode, phase }, Refusal::AlreadyKnown)
+            self.request_verification_or(State::Updating { episode, phase }, Refusal::AlreadyKnown)
         }
     }
 
@@ -83,8 +84,8 @@ impl Draft<'_> {
         seen: ConsentObservation,
     ) -> Next {
         match (seen.status, suspicion) {
-            (ConsentStatus::Ended, _) if self.link.settled_since().is_some_and(|at| seen.observed_at < at) => {
-                Err(Refusal::Stale)
+            (ConsentStatus::Ended, _) if self.link.settle_window_start().is_some_and(|at| seen.observed_at < at) => {
+                Err(Refusal::Outdated)
             }
             (ConsentStatus::Ended, _) => Ok(self.open(&Breakage::of(Cause::ConsentEnded))),
             // An expired due date alone does not end the suspicion: Belvo's status may lag behind the date, so it must report
@@ -107,15 +108,15 @@ impl Draft<'_> {
             }
             ConsentStatus::Authorised => Err(Refusal::AlreadyKnown),
             ConsentStatus::Ended if episode.cause == Cause::ConsentEnded => Err(Refusal::AlreadyKnown),
-            ConsentStatus::Ended if seen.observed_at < self.link.since => Err(Refusal::Stale),
-            ConsentStatus::Ended => self.restate(episode, &Breakage::of(Cause::ConsentEnded)),
+            ConsentStatus::Ended if seen.observed_at < self.link.since => Err(Refusal::Outdated),
+            ConsentStatus::Ended => self.refine(episode, &Breakage::of(Cause::ConsentEnded)),
         }
     }
 
     pub(super) fn observe_consent_while_updating(
         &mut self,
         episode: Episode,
-        phase: Phase,
+        phase: UpdatePhase,
         seen: ConsentObservation,
     ) -> Next {
         match seen.status {
@@ -123,7 +124,7 @@ impl Draft<'_> {
                 Ok(self.recover(&episode, Proof::Observed, None))
             }
             ConsentStatus::Authorised => Err(Refusal::AlreadyKnown),
-            ConsentStatus::Ended => self.find_unrepaired(episode, phase, seen.observed_at, Cause::ConsentEnded),
+            ConsentStatus::Ended => self.observe_unrepaired(episode, phase, seen.observed_at, Cause::ConsentEnded),
         }
     }
 
@@ -136,7 +137,7 @@ impl Draft<'_> {
             && !self.link.consent_due().is_over(seen.observed_at)
     }
 
-    /// The notice is due, or the end itself: then it is doubted that the link still works, and Belvo is asked.
+    /// The notice is due, or the end itself: then it is suspected that the link still works, and Belvo is asked.
     pub(super) fn pass_consent_deadline(&mut self, suspicion: Option<Suspicion>) -> Next {
         let Due::At(due_at) = self.link.consent_due() else { return Err(Refusal::NotDue) };
         if self.now < due_at {
@@ -145,7 +146,7 @@ impl Draft<'_> {
         self.link.profile.consent.get_or_insert_default().passed = Some(due_at);
         let wait =
             if self.policy.can_verify() { self.policy.answer_wait() } else { self.policy.settings().settle_window };
-        Ok(self.doubt(suspicion, &Breakage::of(Cause::ConsentEnded), self.now.after(wait)))
+        Ok(self.suspect(suspicion, &Breakage::of(Cause::ConsentEnded), self.now.after(wait)))
     }
 
     /// What has to be mended when Belvo calls the link `invalid`: one with a consent has no credentials that could be

@@ -31,12 +31,12 @@ pub struct Link {
     /// The historical refresh that is owed since the last recovery, until it has come.
     pub refresh: Option<Refresh>,
     /// How far the search for a recurrent link's missing refresh has got.
-    pub quiet: Quiet,
+    pub freshness: Freshness,
     /// A refresh that we asked for was answered with a request for an MFA token: asking again would only break the link
     /// again.
     pub refresh_needs_token: bool,
     /// How often we asked for a refresh lately, if it has a consent: its refreshes have a quota.
-    pub asks: Asks,
+    pub refresh_quota: RefreshQuota,
     /// An operator wants no prompts for it.
     pub muted: bool,
     /// An operator wants no reminders before this.
@@ -50,7 +50,7 @@ pub struct Link {
     /// an earlier attempt is still being verified. Forgotten when the token has expired.
     pub widget_until: Option<Timestamp>,
     /// The facts it has taken in lately, oldest first; at most [`RECENT_KEYS_MAX`].
-    pub recent: Vec<Seen>,
+    pub recent: Vec<RecentFact>,
 }
 
 /// Our word on a link.
@@ -81,7 +81,7 @@ pub enum State {
         /// The outage.
         episode: Episode,
         /// How far the attempt has got.
-        phase: Phase,
+        phase: UpdatePhase,
     },
     /// A tombstone. Late messages are refused and never revive it.
     Removed,
@@ -100,11 +100,11 @@ pub struct Suspicion {
 
 /// How far an attempt to repair has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum UpdatePhase {
     /// The user holds a widget token.
     WithUser {
         /// When the attempt began. Tokens minted later, such as by a page that mints one each time it is drawn, extend the
-        /// attempt to [`super::Settings::update_wait_max`] from here and no further.
+        /// attempt to [`super::PolicySettings::update_wait_max`] from here and no further.
         started_at: Timestamp,
         /// When the token, or the MFA session inside the attempt, dies.
         until: Timestamp,
@@ -112,7 +112,7 @@ pub enum Phase {
     /// Belvo is being asked whether it worked.
     Verifying {
         /// Why we ask.
-        after: Attempt,
+        after: AttemptEnd,
         /// How many times we have asked.
         asked_count: u32,
         /// When to ask again or give up.
@@ -120,16 +120,16 @@ pub enum Phase {
     },
 }
 
-impl Phase {
+impl UpdatePhase {
     /// Whether somebody says that the repair succeeded.
     pub(super) const fn is_claimed(self) -> bool {
-        matches!(self, Self::Verifying { after: Attempt::Claimed, .. })
+        matches!(self, Self::Verifying { after: AttemptEnd::Claimed, .. })
     }
 }
 
 /// How an attempt to repair ended, as far as the user's side tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Attempt {
+pub enum AttemptEnd {
     /// It is said to have succeeded.
     Claimed,
     /// The user closed the widget, or it reported an error.
@@ -157,21 +157,21 @@ pub struct Refresh {
 
 /// How far the search for a recurrent link's missing refresh has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quiet {
+pub enum Freshness {
     /// Data comes as expected.
-    Listening,
+    Fresh,
     /// It is late; Belvo is being asked when it last had access.
     Probed {
         /// When the link is reported silent if nothing came.
         until: Timestamp,
     },
     /// It has been reported.
-    Reported,
+    Stale,
 }
 
 /// How often we asked Belvo for a refresh of a link, against its monthly quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Asks {
+pub struct RefreshQuota {
     /// The month that `count` is about.
     pub month: Month,
     /// How often.
@@ -182,7 +182,7 @@ pub struct Asks {
 
 /// A fact taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct RecentFact {
     /// Which.
     pub key: DedupKey,
     /// When.
@@ -245,7 +245,7 @@ impl State {
 
     /// The broken state that fits the cause of an episode.
     pub const fn broken(episode: Episode) -> Self {
-        if episode.cause.wants_token() { Self::TokenRequired { episode } } else { Self::Invalid { episode } }
+        if episode.cause.requires_token() { Self::TokenRequired { episode } } else { Self::Invalid { episode } }
     }
 
     /// The open episode, to be changed.
@@ -272,12 +272,12 @@ impl State {
 impl Link {
     /// The last recovery, or the last word of the user's that the link works: evidence from before it is old, and the settle
     /// window begins with it.
-    pub(super) fn settled_since(&self) -> Option<Timestamp> {
+    pub(super) fn settle_window_start(&self) -> Option<Timestamp> {
         self.recovered_at.max(self.claimed_at)
     }
 
     /// A link nothing has been heard of: its first evidence is a step like any other.
-    pub fn unheard_of(id: LinkId, now: Timestamp) -> Self {
+    pub fn unknown(id: LinkId, now: Timestamp) -> Self {
         Self {
             id,
             version: 0,
@@ -289,9 +289,9 @@ impl Link {
             data_at: None,
             recovered_at: None,
             refresh: None,
-            quiet: Quiet::Listening,
+            freshness: Freshness::Fresh,
             refresh_needs_token: false,
-            asks: Asks::default(),
+            refresh_quota: RefreshQuota::default(),
             muted: false,
             snoozed_until: None,
             verify_asked_at: None,

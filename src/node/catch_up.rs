@@ -187,7 +187,7 @@ mod tests {
             kind: OutputKind::Mark(0),
             body: serde_json::to_vec(&Mark { stream_created_ns: 1, sequence, stored_at_ns: 1 }).unwrap().into(),
         };
-        let policy = Policy::new(crate::link::Settings::default()).unwrap();
+        let policy = Policy::new(crate::link::PolicySettings::default()).unwrap();
         let mut known = coverage(Some(10));
         known.committed(11, 12);
         known.committed(15, 16);

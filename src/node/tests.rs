@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::link::Settings;
+use crate::link::PolicySettings;
 use crate::store::MemoryStore;
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -34,7 +34,7 @@ struct Rig {
 
 impl Rig {
     fn new(partitions: &[u16]) -> Self {
-        let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap();
+        let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap();
         let options = NodeOptions { owner: US.to_owned(), partitions_count: 4, policy, plan_ahead_min: 1 };
         let mut rig = Self {
             node: Node::new(options, MemoryStore::default()),

@@ -41,7 +41,7 @@ impl Known {
     pub(super) fn read(store: &dyn Store, id: LinkId, now: Timestamp) -> Result<Self, StoreError> {
         let link = match store.get(&id)? {
             Some(stored) => stored.parse()?.link()?,
-            None => Link::unheard_of(id, now),
+            None => Link::unknown(id, now),
         };
         Ok(Self { link, at: now })
     }
@@ -102,7 +102,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::link::{AccessMode, Breakage, Cause, Event, Input, Observation, Profile, Settings, Status};
+    use crate::link::{AccessMode, Breakage, Cause, Event, Input, LinkObservation, PolicySettings, Profile, Status};
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn policy() -> Policy {
-        Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap()
+        Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap()
     }
 
     fn read(status: &str, seconds: i64) -> Read {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn known(events: &[(Event, i64)], looked_at: i64) -> Known {
-        let mut link = Link::unheard_of(ID.parse().unwrap(), at(0));
+        let mut link = Link::unknown(ID.parse().unwrap(), at(0));
         for (event, seconds) in events {
             let profile = Profile { institution: Some("erebor_mx_retail".to_owned()), ..Profile::default() };
             let input = Input { profile, ..event.clone().into() };
@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn seen(status: Status, seconds: i64) -> Event {
-        Event::Observed(Observation { observed_at: at(seconds), status, last_accessed_at: None })
+        Event::Observed(LinkObservation { observed_at: at(seconds), status, last_accessed_at: None })
     }
 
     fn moved(known: &Known, read: Read) -> Option<(&'static str, &'static str)> {
@@ -180,9 +180,9 @@ mod tests {
             ..Profile::default()
         };
         let accessed = |hours| Some(at(hours * HOURS));
-        let first = Observation { observed_at: at(0), status: Status::Valid, last_accessed_at: accessed(0) };
+        let first = LinkObservation { observed_at: at(0), status: Status::Valid, last_accessed_at: accessed(0) };
         let input = Input { profile, ..Event::Observed(first).into() };
-        let link = step(&Link::unheard_of(ID.parse().unwrap(), at(0)), &input, at(0), &policy()).unwrap().link;
+        let link = step(&Link::unknown(ID.parse().unwrap(), at(0)), &input, at(0), &policy()).unwrap().link;
         let known = Known { link, at: at(0) };
         let read = |hours: i64, accessed: Option<Timestamp>| {
             let link = json!({"id": ID, "status": "valid", "institution": "erebor_mx_retail",

@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::contract::{Address, NoticeName, RefusedBody};
 use crate::engine::{Message, Outgoing};
-use crate::link::{Policy, Settings};
+use crate::link::{Policy, PolicySettings};
 use crate::node::{BatchId, Input, Limit, Output, ReaderId, RequestId};
 use crate::store::{Changes, MemoryStore, Put, Store};
 
@@ -80,7 +80,8 @@ impl Bug {
         if bug != Some(Self::SettleWindowOff) {
             return policy.clone();
         }
-        let settings = Settings { settle_window: std::time::Duration::from_millis(1), ..policy.settings().clone() };
+        let settings =
+            PolicySettings { settle_window: std::time::Duration::from_millis(1), ..policy.settings().clone() };
         Policy::new(settings).expect("a settle window may be short")
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use relink::belvo::{Meaning, translate};
 use relink::contract::{Fence, IncidentBody, JobBody, Mark, NoticeBody, Record, RefusedBody};
-use relink::link::{Event, Link, LinkId, Policy, Settings, StateName, Timestamp, step};
+use relink::link::{Event, Link, LinkId, Policy, PolicySettings, StateName, Timestamp, step};
 use relink::nats::subject::{OutputSubject, Subjects};
 use relink::store::{Changes, MemoryStore, Position, Put, Query, SledStore, Store, StoredLink};
 use serde::Serialize;
@@ -44,7 +44,7 @@ pub(crate) fn problems(corpus: &Corpus, version: &Version) -> Vec<String> {
 
 /// The policy of an operator with API keys, or of one without.
 pub(crate) fn policy(can_verify: bool) -> Policy {
-    Policy::new(Settings { can_verify, ..Settings::default() }).unwrap()
+    Policy::new(PolicySettings { can_verify, ..PolicySettings::default() }).unwrap()
 }
 
 fn check_record(json: &[u8], version: &Version) -> Result<(), String> {

@@ -58,8 +58,8 @@ const MUST_SHOW: &[&str] = &[
     "refresh.asked=false",
     "refresh.arrived",
     "refresh_needs_token=true",
-    "silence_probed_until",
-    "silence_reported=true",
+    "stale_probed_until",
+    "stale_reported=true",
     "asks.refused_until",
     "muted=true",
     "snoozed_until",
@@ -140,7 +140,7 @@ fn walks(count: u64, take: &mut impl FnMut(&Record)) {
     for number in 0..count {
         let id = "walk".parse().unwrap();
         let mut walk = Walk {
-            link: Link::unheard_of(id, START),
+            link: Link::unknown(id, START),
             now: START,
             incident: false,
             habits: rng.usize(0..3),
@@ -235,7 +235,7 @@ impl Walk {
             kind,
             input_sequence: is_input.then_some(self.number),
             message_id,
-            heard_at: At(self.now),
+            received_at: At(self.now),
             unread: Vec::new(),
         }
     }

@@ -121,7 +121,7 @@ fn the_first_are_prompted_and_the_rest_wait() {
         let (told, waiting) = (relink.record(19), relink.record(20));
         assert_eq!((told.because.incident, waiting.because.incident), (false, true));
         let waiting = waiting.link().unwrap().state.episode().unwrap().clone();
-        assert_eq!(waiting.prompt, Prompt::Waiting { until: waiting.opened_at.after(ten_minutes()), asked_at: None });
+        assert_eq!(waiting.prompt, Prompt::Deferred { until: waiting.opened_at.after(ten_minutes()), asked_at: None });
     }
 }
 
@@ -195,5 +195,5 @@ fn a_muted_link_that_is_released_in_an_incident_waits_too() {
     relink.hears(Said::Unmute, 29..30, MINUTE + 1);
     assert_eq!(relink.prompts(), before);
     let prompt = relink.record(29).link().unwrap().state.episode().unwrap().prompt;
-    assert!(matches!(prompt, Prompt::Waiting { .. }), "{prompt:?}");
+    assert!(matches!(prompt, Prompt::Deferred { .. }), "{prompt:?}");
 }

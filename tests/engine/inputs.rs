@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use relink::contract::{Command, Observation, Webhook, Widget};
 use relink::engine::{Delivery, Plan};
-use relink::link::{Policy, Settings, Timestamp};
+use relink::link::{Policy, PolicySettings, Timestamp};
 use serde_json::{Value, json};
 
 /// How many lanes there are.
@@ -145,7 +145,7 @@ pub(crate) fn delivery(kind: &str, link: &str, payload: impl Into<Bytes>) -> Del
 
 /// A policy whose defaults are those of an operator with or without API keys.
 pub(crate) fn policy(can_verify: bool) -> Policy {
-    Policy::new(Settings { can_verify, ..Settings::default() }).unwrap()
+    Policy::new(PolicySettings { can_verify, ..PolicySettings::default() }).unwrap()
 }
 
 /// The reasons of what a plan sets aside.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use relink::config::{Config, Sources};
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
 use relink::http::{Door, Parts, router, serve};
-use relink::link::{Consent, DedupKey, Link, LinkId, Seen, State, Timestamp};
+use relink::link::{Consent, DedupKey, Link, LinkId, RecentFact, State, Timestamp};
 use relink::nats::dead_letter::{DeadLetters, StoredLetter};
 use relink::nats::history::Histories;
 use relink::nats::publisher::{Publisher, PublisherOptions};
@@ -146,11 +146,11 @@ impl Bench {
     pub(crate) fn put_with_consent(&self, id: &str, institution: &str, state: State, consent: Option<Consent>) {
         let id: LinkId = id.parse().unwrap();
         let now = Timestamp::from_millis(1_700_000_000_000);
-        let mut link = Link::unheard_of(id.clone(), now);
+        let mut link = Link::unknown(id.clone(), now);
         link.version = 1;
         link.profile.institution = Some(institution.to_owned());
         link.profile.consent = consent.map(Box::new);
-        link.recent = vec![Seen { key: DedupKey(7), at: now }];
+        link.recent = vec![RecentFact { key: DedupKey(7), at: now }];
         let name = state.name();
         link.state = state;
         let record = serde_json::to_vec(&Record::of(&link, 0, because(), Vec::new())).unwrap();
@@ -166,7 +166,7 @@ pub(crate) fn because() -> Because {
         kind: OriginKind::Webhook,
         input_sequence: Some(1),
         message_id: Some("w-1".into()),
-        heard_at: at,
+        received_at: at,
         unread: Vec::new(),
     };
     Because {

@@ -122,7 +122,7 @@ async fn the_summary_names_banks_in_trouble_and_what_only_sweeps_found() {
 #[tokio::test]
 async fn a_history_has_everything_of_its_link_in_order_and_nothing_else() {
     let bench = Bench::new().await;
-    let mut link = Link::unheard_of(LINK.parse().unwrap(), Timestamp::from_millis(0));
+    let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(0));
     link.version = 1;
     link.state = valid();
     let record = serde_json::to_value(Record::of(&link, 0, because(), vec![format!("{LINK}.1.1")])).unwrap();

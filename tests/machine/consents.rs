@@ -287,7 +287,7 @@ fn a_read_from_before_the_renewal_breaks_nothing() {
     scene.wait(MINUTE);
     let seen = scene.reads_consent(ConsentStatus::Authorised);
     scene.hears(with_consent(seen, Some(shift(due_at, 366 * DAY))));
-    assert_eq!((scene.state(), scene.tries(before)), (StateName::Valid, Err(Refusal::Stale)));
+    assert_eq!((scene.state(), scene.tries(before)), (StateName::Valid, Err(Refusal::Outdated)));
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn a_read_from_before_the_outage_does_not_change_its_cause() {
     let before = scene.reads_consent(ConsentStatus::Ended);
     scene.wait(MINUTE);
     scene.hears(Event::Broken(Breakage::of(Cause::AccountBlocked)));
-    assert_eq!(scene.tries(before), Err(Refusal::Stale));
+    assert_eq!(scene.tries(before), Err(Refusal::Outdated));
     scene.wait(MINUTE);
     let after = scene.reads_consent(ConsentStatus::Ended);
     scene.hears(after);

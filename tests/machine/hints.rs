@@ -4,8 +4,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use relink::link::{
-    Breakage, Cause, Consent, Data, DataKind, Due, Effect, Event, Input, Notice, Observation, Phase, Profile, Prompt,
-    Refusal, Session, State, StateName, Status,
+    Breakage, Cause, Consent, Data, DataKind, Due, Effect, Event, Input, LinkObservation, Notice, Profile, Prompt,
+    Refusal, Session, State, StateName, Status, UpdatePhase,
 };
 
 use crate::scene::{SECOND, Scene, asks, data, prompts, rejected, verify};
@@ -233,7 +233,8 @@ fn a_claim_from_a_second_visit_is_verified_from_the_start() {
     scene.hears(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
     scene.wait(MINUTE);
     assert!(asks(&scene.hears(Event::UpdateClaimed), verify()));
-    let State::Updating { episode, phase: Phase::Verifying { asked_count, .. }, .. } = &scene.story.link.state else {
+    let State::Updating { episode, phase: UpdatePhase::Verifying { asked_count, .. }, .. } = &scene.story.link.state
+    else {
         panic!("{:?}", scene.story.link.state)
     };
     assert_eq!((episode.attempts_count, *asked_count), (2, 1));
@@ -311,7 +312,8 @@ fn observations_are_ordered_by_when_they_were_read() {
             let mut scene = Scene::valid(true);
             scene.wait(HOUR);
             let read_at = shift(scene.now, -MINUTE);
-            let read = |status, at| Event::Observed(Observation { observed_at: at, status, last_accessed_at: None });
+            let read =
+                |status, at| Event::Observed(LinkObservation { observed_at: at, status, last_accessed_at: None });
             scene.hears(read(first, read_at));
             scene.hears(read(second, shift(read_at, later)));
             let expected = match second {
@@ -320,7 +322,7 @@ fn observations_are_ordered_by_when_they_were_read() {
                 Status::Invalid | Status::Unconfirmed => StateName::Invalid,
             };
             assert_eq!(scene.state(), expected, "{first:?}, then {second:?}");
-            assert_eq!(scene.tries(read(first, shift(read_at, -SECOND))), Err(Refusal::Stale), "{first:?} is older");
+            assert_eq!(scene.tries(read(first, shift(read_at, -SECOND))), Err(Refusal::Outdated), "{first:?} is older");
         }
     }
 }

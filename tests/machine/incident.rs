@@ -1,7 +1,7 @@
 //! A bank refuses everybody: what one of its links does, an example each.
 
 use relink::link::{
-    Breakage, Cause, Command, Effect, Event, Input, Job, Notice, Observation, Prompt, Refusal, State, StateName,
+    Breakage, Cause, Command, Effect, Event, Input, Job, LinkObservation, Notice, Prompt, Refusal, State, StateName,
     Status, Timestamp,
 };
 
@@ -46,7 +46,7 @@ impl Scene {
 
     fn is_read(&mut self, status: Status) -> Vec<Effect> {
         self.now = shift(self.now, MINUTE);
-        self.hears(Event::Observed(Observation { observed_at: self.now, status, last_accessed_at: None }))
+        self.hears(Event::Observed(LinkObservation { observed_at: self.now, status, last_accessed_at: None }))
     }
 
     fn prompt(&self) -> Prompt {
@@ -62,10 +62,10 @@ fn prompts(effects: &[Effect]) -> usize {
 #[test]
 fn the_prompt_waits_as_long_as_the_incident_lasts() {
     let mut scene = Scene::broken(true, Cause::Credentials);
-    assert_eq!(scene.prompt(), Prompt::Waiting { until: shift(START, 10 * MINUTE), asked_at: None });
+    assert_eq!(scene.prompt(), Prompt::Deferred { until: shift(START, 10 * MINUTE), asked_at: None });
     for wait in 2..20 {
         assert_eq!(scene.is_due(), []);
-        assert_eq!(scene.prompt(), Prompt::Waiting { until: shift(START, wait * 10 * MINUTE), asked_at: None });
+        assert_eq!(scene.prompt(), Prompt::Deferred { until: shift(START, wait * 10 * MINUTE), asked_at: None });
     }
     assert_eq!(scene.tries(Event::DeadlinePassed), Err(Refusal::NotDue));
 }
@@ -100,9 +100,9 @@ fn no_answer_in_time_is_a_prompt_too() {
 fn an_answer_from_before_the_question_says_nothing() {
     let mut scene = Scene::asked();
     let observed_at = shift(scene.now, -1);
-    let read = Observation { observed_at, status: Status::Invalid, last_accessed_at: None };
+    let read = LinkObservation { observed_at, status: Status::Invalid, last_accessed_at: None };
     assert_eq!(scene.tries(Event::Observed(read)), Err(Refusal::AlreadyKnown));
-    assert!(matches!(scene.prompt(), Prompt::Waiting { .. }));
+    assert!(matches!(scene.prompt(), Prompt::Deferred { .. }));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_second_incident_before_the_answer_starts_the_wait_again() {
     let mut scene = Scene::asked();
     scene.incident = true;
     assert_eq!(scene.is_due(), []);
-    assert_eq!(scene.prompt(), Prompt::Waiting { until: shift(scene.now, 10 * MINUTE), asked_at: None });
+    assert_eq!(scene.prompt(), Prompt::Deferred { until: shift(scene.now, 10 * MINUTE), asked_at: None });
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn what_no_institution_can_cause_is_prompted_at_once() {
         (Cause::Unsupported, false),
     ] {
         let mut scene = Scene::broken(true, cause);
-        assert_eq!(matches!(scene.prompt(), Prompt::Waiting { .. }), waits, "{cause:?}");
+        assert_eq!(matches!(scene.prompt(), Prompt::Deferred { .. }), waits, "{cause:?}");
         // A consent that ends meanwhile is the user's business whatever the bank does.
         let consent_ended = scene.tries(Event::Broken(Breakage::of(Cause::ConsentEnded)));
         assert_eq!(consent_ended.is_ok(), cause != Cause::ConsentEnded, "{cause:?}");
@@ -152,7 +152,7 @@ fn a_link_that_was_muted_meanwhile_is_held_and_not_prompted() {
     let mut scene = Scene::asked();
     scene.hears(Event::Command(Command::Mute));
     assert_eq!(prompts(&scene.is_read(Status::Invalid)), 0);
-    assert_eq!(scene.prompt(), Prompt::Held);
+    assert_eq!(scene.prompt(), Prompt::Muted);
     assert_eq!(prompts(&scene.hears(Event::Command(Command::Unmute))), 1);
 }
 
@@ -165,7 +165,7 @@ fn a_user_who_comes_unasked_is_served_and_a_failed_attempt_waits_on() {
     assert_eq!((scene.story.link.state.name(), scene.prompt() == Prompt::Sent), (StateName::Invalid, false));
     scene.now = shift(scene.now, HOUR);
     assert_eq!(scene.hears(Event::DeadlinePassed), []);
-    assert_eq!(scene.prompt(), Prompt::Waiting { until: shift(scene.now, 10 * MINUTE), asked_at: None });
+    assert_eq!(scene.prompt(), Prompt::Deferred { until: shift(scene.now, 10 * MINUTE), asked_at: None });
 }
 
 #[test]
@@ -180,5 +180,5 @@ fn a_doubt_that_is_believed_during_an_incident_waits_as_well() {
     while scene.story.link.state.name() == StateName::Valid {
         assert_eq!(prompts(&scene.is_due()), 0);
     }
-    assert!(matches!(scene.prompt(), Prompt::Waiting { .. }));
+    assert!(matches!(scene.prompt(), Prompt::Deferred { .. }));
 }

@@ -12,8 +12,8 @@ use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
-    Cause, Command, ConsentStatus, DataKind, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, Notice,
-    Observation, Phase, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, step,
+    Cause, Command, ConsentStatus, DataKind, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, LinkObservation,
+    Notice, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, UpdatePhase, step,
 };
 
 use crate::world::{DAY, ENDINGS, HOUR, Heard, MINUTE, START, Story, events, profiles, shift};
@@ -118,7 +118,7 @@ fn is_broken(state: StateName) -> bool {
 }
 
 fn read(observed_at: Timestamp, status: Status) -> Event {
-    Event::Observed(Observation { observed_at, status, last_accessed_at: Some(observed_at) })
+    Event::Observed(LinkObservation { observed_at, status, last_accessed_at: Some(observed_at) })
 }
 
 /// The time a step is taken at: a link's time never runs backwards.
@@ -158,16 +158,16 @@ proptest! {
                 // Whoever is in the widget already is not prompted, as long as the token lives.
                 let token_lives = heard.before.widget_until.is_some_and(|until| step.at < until);
                 prop_assert_eq!(in_widget, token_lives);
-                let waits = heard.input.incident && episode.cause.may_be_the_institutions();
+                let waits = heard.input.incident && episode.cause.may_be_institution_wide();
                 prop_assert_eq!(prompts(step), usize::from(!heard.before.muted && !waits && !in_widget));
-                let is_waiting = matches!(episode.prompt, Prompt::Waiting { .. });
+                let is_waiting = matches!(episode.prompt, Prompt::Deferred { .. });
                 prop_assert_eq!(is_waiting, waits && !heard.before.muted && !in_widget);
             } else if prompts(step) > 0 {
                 // A muted link's one prompt, or one of an incident, held back until now.
                 let held = heard.before.state.episode().unwrap();
                 prop_assert!(held.prompt != Prompt::Sent && !step.link.muted);
                 let cause = step.link.state.episode().unwrap().cause;
-                prop_assert!(!heard.input.incident || !cause.may_be_the_institutions());
+                prop_assert!(!heard.input.incident || !cause.may_be_institution_wide());
                 prop_assert_eq!((prompts(step), step.link.state.episode().unwrap().prompt), (1, Prompt::Sent));
             }
         }
@@ -211,7 +211,7 @@ proptest! {
         let settings = story.policy.settings();
         for (_, taken) in steps(&story) {
             let (Some(episode), false) = (taken.link.state.episode(), taken.link.muted) else { continue };
-            let Prompt::Waiting { .. } = episode.prompt else { continue };
+            let Prompt::Deferred { .. } = episode.prompt else { continue };
             let (mut link, mut asked, mut attempts) = (taken.link.clone(), 0, 2 * (settings.verify_attempts_max + 5));
             for turn in 0.. {
                 let incident = turn < ends_after;
@@ -223,7 +223,7 @@ proptest! {
                 let prompted = prompts(&step);
                 link = step.link;
                 if prompted == 1 {
-                    prop_assert!(!incident || !link.state.episode().unwrap().cause.may_be_the_institutions());
+                    prop_assert!(!incident || !link.state.episode().unwrap().cause.may_be_institution_wide());
                     prop_assert_eq!(link.state.episode().unwrap().prompt, Prompt::Sent);
                     break;
                 }
@@ -284,7 +284,7 @@ proptest! {
                 let State::Updating { .. } = link.state else { break };
                 let at = link.deadline(&story.policy).expect("an attempt has a deadline");
                 let step = step(&link, &Event::DeadlinePassed.into(), at, &story.policy).unwrap();
-                prop_assert!(prompts(&step) == 0 || (episode.prompt == Prompt::Held && !link.muted));
+                prop_assert!(prompts(&step) == 0 || (episode.prompt == Prompt::Muted && !link.muted));
                 link = step.link;
             }
             prop_assert!(matches!(link.state, State::Invalid { .. } | State::TokenRequired { .. }), "{:?}", link.state);
@@ -310,11 +310,11 @@ proptest! {
                 }
                 (Event::Observed(seen), answer) if settled_from(&heard.before) > Some(seen.observed_at) => {
                     let doubts = matches!(seen.status, Status::Invalid | Status::TokenRequired);
-                    let refused = matches!(answer, Err(Refusal::Stale | Refusal::Repeated));
+                    let refused = matches!(answer, Err(Refusal::Outdated | Refusal::Repeated));
                     prop_assert!(!doubts || refused, "{:?}", answer);
                 }
                 (Event::ConsentObserved(seen), answer) if settled_from(&heard.before) > Some(seen.observed_at) => {
-                    let refused = matches!(answer, Err(Refusal::Stale | Refusal::Repeated));
+                    let refused = matches!(answer, Err(Refusal::Outdated | Refusal::Repeated));
                     prop_assert!(seen.status == ConsentStatus::Authorised || refused, "{:?}", answer);
                 }
                 _ => {}
@@ -447,7 +447,7 @@ proptest! {
                     prop_assert_eq!(Some(episode.number), open);
                 }
             }
-            let at_rest = !matches!(step.link.state, State::Updating { phase: Phase::WithUser { .. }, .. });
+            let at_rest = !matches!(step.link.state, State::Updating { phase: UpdatePhase::WithUser { .. }, .. });
             prop_assert!(at_rest || step.link.deadline(&story.policy).is_some());
         }
     }

@@ -1,8 +1,8 @@
 //! The history that was missed: who asks for it, how often, and when it counts as fetched or as lost.
 
 use relink::link::{
-    AccessMode, Breakage, Cause, Consent, Data, DataKind, Effect, Event, Input, Job, Notice, Policy, Profile,
-    RefreshBy, Refusal, Settings, Status,
+    AccessMode, Breakage, Cause, Consent, Data, DataKind, Effect, Event, Input, Job, Notice, Policy, PolicySettings,
+    Profile, RefreshBy, Refusal, Status,
 };
 
 use crate::scene::{SECOND, Scene, asks, data, refresh};
@@ -61,7 +61,7 @@ fn arrival(resource: &str) -> Event {
 }
 
 fn is_silence(effects: &[Effect]) -> bool {
-    matches!(effects, [Effect::Notice { notice: Notice::Silent { .. }, .. }])
+    matches!(effects, [Effect::Notice { notice: Notice::Stale { .. }, .. }])
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn the_quota_of_another_call_does_not_put_off_a_refresh_that_belvo_took() {
 fn with_no_share_of_the_month_nothing_is_owed_for_ever() {
     let mut scene = repaired_consent_link();
     let settings = scene.story.policy.settings().clone();
-    scene.story.policy = Policy::new(Settings { consent_refreshes_max: 0, ..settings }).unwrap();
+    scene.story.policy = Policy::new(PolicySettings { consent_refreshes_max: 0, ..settings }).unwrap();
     scene.wait_for_deadline();
     assert_eq!(scene.hears(Event::DeadlinePassed), []);
     assert_eq!(scene.story.link.refresh, None);

@@ -1,7 +1,7 @@
 //! A link in the middle of its story, and the words in which the traps are told.
 
 use relink::link::{
-    Breakage, Cause, Data, DataKind, Effect, Event, Input, Job, Notice, Observation, Refusal, StateName, Status,
+    Breakage, Cause, Data, DataKind, Effect, Event, Input, Job, LinkObservation, Notice, Refusal, StateName, Status,
     Timestamp,
 };
 
@@ -84,7 +84,7 @@ impl Scene {
 
     /// A read of the link at this moment.
     pub(crate) fn observed(&self, status: Status, last_accessed_at: Option<Timestamp>) -> Event {
-        Event::Observed(Observation { observed_at: self.now, status, last_accessed_at })
+        Event::Observed(LinkObservation { observed_at: self.now, status, last_accessed_at })
     }
 
     pub(crate) fn update_starts(&mut self) {

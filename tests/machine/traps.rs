@@ -1,8 +1,8 @@
 //! What naive designs get wrong about Belvo, one example each.
 
 use relink::link::{
-    AccessMode, Attempt, Breakage, Cause, Command, DedupKey, Effect, Event, Input, Job, Notice, Observation, Phase,
-    Profile, Proof, RECENT_KEYS_MAX, Refusal, Session, State, StateName, Status,
+    AccessMode, AttemptEnd, Breakage, Cause, Command, DedupKey, Effect, Event, Input, Job, LinkObservation, Notice,
+    Profile, Proof, RECENT_KEYS_MAX, Refusal, Session, State, StateName, Status, UpdatePhase,
 };
 
 use crate::scene::{SECOND, Scene, asks, data, prompts, rejected, verify};
@@ -118,8 +118,8 @@ fn an_ended_consent_is_not_healed_by_a_bare_valid() {
 #[test]
 fn a_read_older_than_the_outage_does_not_end_it() {
     let mut scene = Scene::broken(true, Cause::Credentials);
-    let read = Observation { observed_at: shift(scene.now, -1), status: Status::Valid, last_accessed_at: None };
-    assert_eq!(scene.tries(Event::Observed(read)), Err(Refusal::Stale));
+    let read = LinkObservation { observed_at: shift(scene.now, -1), status: Status::Valid, last_accessed_at: None };
+    assert_eq!(scene.tries(Event::Observed(read)), Err(Refusal::Outdated));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn an_abandoned_widget_falls_back_without_a_prompt() {
         let observed = scene.observed(status, None);
         let effects = scene.hears(observed);
         let [Effect::Notice { notice, episode }] = &effects[..] else { panic!("{effects:?}") };
-        assert_eq!(*notice, Notice::UpdateFailed { after: Attempt::Abandoned });
+        assert_eq!(*notice, Notice::UpdateFailed { after: AttemptEnd::Abandoned });
         assert_eq!(episode.as_ref(), scene.story.link.state.episode());
         assert_eq!((scene.state(), scene.story.link.episodes_count), (broken, 1));
     }
@@ -171,7 +171,7 @@ fn a_claim_that_belvo_does_not_confirm_is_asked_about_and_then_fails() {
     for _ in 1..scene.story.policy.settings().verify_attempts_max {
         scene.wait_for_deadline();
         assert!(asks(&scene.hears(Event::DeadlinePassed), verify()));
-        assert!(matches!(scene.story.link.state, State::Updating { phase: Phase::Verifying { .. }, .. }));
+        assert!(matches!(scene.story.link.state, State::Updating { phase: UpdatePhase::Verifying { .. }, .. }));
     }
     scene.wait_for_deadline();
     assert_eq!(prompts(&scene.hears(Event::DeadlinePassed)), 0);

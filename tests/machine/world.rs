@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use relink::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Due, Event,
-    Input, Link, Observation, Policy, Profile, Refusal, Session, Settings, Status, Step, Timestamp, step,
+    Input, Link, LinkObservation, Policy, PolicySettings, Profile, Refusal, Session, Status, Step, Timestamp, step,
 };
 
 /// When every story begins.
@@ -24,12 +24,12 @@ pub(crate) fn shift(at: Timestamp, millis: i64) -> Timestamp {
 
 /// The default policy, with or without API keys.
 pub(crate) fn policy(can_verify: bool) -> Policy {
-    Policy::new(Settings { can_verify, ..Settings::default() }).unwrap()
+    Policy::new(PolicySettings { can_verify, ..PolicySettings::default() }).unwrap()
 }
 
 /// A link nothing has been heard of.
 pub(crate) fn unheard_of() -> Link {
-    Link::unheard_of("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().unwrap(), START)
+    Link::unknown("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().unwrap(), START)
 }
 
 /// Everything that can happen to a link at `now`, except its end.
@@ -73,7 +73,7 @@ pub(crate) fn events(now: Timestamp) -> Vec<Event> {
             for accessed in [None, Some(0), Some(-HOUR)] {
                 let observed_at = shift(now, read);
                 let last_accessed_at = accessed.map(|before| shift(observed_at, before));
-                events.push(Event::Observed(Observation { observed_at, status, last_accessed_at }));
+                events.push(Event::Observed(LinkObservation { observed_at, status, last_accessed_at }));
             }
         }
     }

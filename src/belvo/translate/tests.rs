@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::contract::input::INPUT_SCHEMA_VERSION;
 use crate::link::{
-    AccessMode, Breakage, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, Observation,
-    Profile, Session, Status,
+    AccessMode, Breakage, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input,
+    LinkObservation, Profile, Session, Status,
 };
 
 mod api_errors;
@@ -163,7 +163,7 @@ fn observations() {
         ("unconfirmed", Status::Unconfirmed),
     ] {
         let found = input(InputKind::Observation, &seen(word, "2026-11-22T11:59:59.5Z"));
-        let observation = Observation {
+        let observation = LinkObservation {
             observed_at: "2026-11-22T11:59:59.5Z".parse().unwrap(),
             status,
             last_accessed_at: Some("2024-02-02T13:11:42.593Z".parse().unwrap()),
@@ -181,7 +181,7 @@ fn observations() {
         assert_eq!(found.profile, profile);
     }
     let ahead = input(InputKind::Observation, &seen("valid", "2126-01-01T00:00:00Z"));
-    assert!(matches!(ahead.event, Event::Observed(Observation { observed_at, .. }) if observed_at == now()));
+    assert!(matches!(ahead.event, Event::Observed(LinkObservation { observed_at, .. }) if observed_at == now()));
 
     let at = "2026-11-22T11:00:00Z";
     let base = |outcome: &str| json!({"observed_at": at, "source": "verify", "outcome": outcome});

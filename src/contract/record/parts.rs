@@ -5,11 +5,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::words::{At, AttemptWord, CauseWord, is_false};
+use super::super::words::{At, AttemptEndWord, CauseWord, is_false};
 use super::BadRecord;
 use crate::link::{
-    Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, LinkId, Month, Phase, Prompt, Refresh, Seen,
-    Session, Suspicion,
+    Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, LinkId, Month, Prompt, RecentFact, Refresh, RefreshQuota,
+    Session, Suspicion, UpdatePhase,
 };
 
 /// An outage.
@@ -35,8 +35,8 @@ pub struct EpisodeRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptWord>,
     /// `waiting`: when it is looked at again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prompt_waits_until: Option<At>,
+    #[serde(default, alias = "prompt_waits_until", skip_serializing_if = "Option::is_none")]
+    pub prompt_deferred_until: Option<At>,
     /// `waiting`: when Belvo was asked whether the prompt is still needed, the incident being over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_asked_at: Option<At>,
@@ -65,16 +65,18 @@ pub enum PromptWord {
     Sent,
     /// The link is muted, or its user was in the widget already when the outage became known; it goes out when that is
     /// undone, or the attempt has failed.
-    Held,
+    #[serde(alias = "held")]
+    Muted,
     /// Many links of the institution failed together; it goes out if the link is still broken when that is over.
-    Waiting,
+    #[serde(alias = "waiting")]
+    Deferred,
 }
 
 /// An attempt to repair a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateRecord {
     /// How far it has got.
-    pub phase: PhaseWord,
+    pub phase: UpdatePhaseWord,
     /// When the phase ends by itself.
     pub until: At,
     /// `with_user`: when the attempt began, from which its longest span counts.
@@ -82,7 +84,7 @@ pub struct UpdateRecord {
     pub started_at: Option<At>,
     /// `verifying`: how the user's part ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<AttemptWord>,
+    pub after: Option<AttemptEndWord>,
     /// `verifying`: how often Belvo has been asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_count: Option<u32>,
@@ -91,7 +93,7 @@ pub struct UpdateRecord {
 /// How far an attempt to repair a link has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum PhaseWord {
+pub enum UpdatePhaseWord {
     /// The user holds a widget token.
     WithUser,
     /// Belvo is being asked whether it worked.
@@ -164,7 +166,7 @@ pub struct ConsentRecord {
 
 /// How often relink asked Belvo for a refresh of the link in one calendar month (Brazil's time).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct AsksRecord {
+pub struct RefreshQuotaRecord {
     /// The month, such as `2026-11`.
     pub month: String,
     /// How often.
@@ -176,7 +178,7 @@ pub struct AsksRecord {
 
 /// A fact taken in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SeenRecord {
+pub struct RecentFactRecord {
     /// Its key, 16 hexadecimal digits.
     pub key: String,
     /// When.
@@ -187,8 +189,8 @@ impl EpisodeRecord {
     pub(super) fn of(link: &LinkId, episode: &Episode) -> Self {
         let (prompt, waits_until, asked_at) = match episode.prompt {
             Prompt::Sent => (PromptWord::Sent, None, None),
-            Prompt::Held => (PromptWord::Held, None, None),
-            Prompt::Waiting { until, asked_at } => (PromptWord::Waiting, Some(At(until)), asked_at.map(At)),
+            Prompt::Muted => (PromptWord::Muted, None, None),
+            Prompt::Deferred { until, asked_at } => (PromptWord::Deferred, Some(At(until)), asked_at.map(At)),
         };
         Self {
             id: format!("{link}-e{}", episode.number.0),
@@ -199,7 +201,7 @@ impl EpisodeRecord {
             refused_at: episode.refused_at.map(At),
             prompt_sent: episode.prompt == Prompt::Sent,
             prompt: Some(prompt),
-            prompt_waits_until: waits_until,
+            prompt_deferred_until: waits_until,
             prompt_asked_at: asked_at,
             reminders_count: episode.reminders_count,
             next_reminder_at: episode.next_reminder_at.map(At),
@@ -229,31 +231,31 @@ impl EpisodeRecord {
     }
 
     fn parse_prompt(&self) -> Result<Prompt, BadRecord> {
-        match (self.prompt, self.prompt_waits_until) {
-            (Some(PromptWord::Waiting), Some(At(until))) => {
-                Ok(Prompt::Waiting { until, asked_at: self.prompt_asked_at.map(|at| at.0) })
+        match (self.prompt, self.prompt_deferred_until) {
+            (Some(PromptWord::Deferred), Some(At(until))) => {
+                Ok(Prompt::Deferred { until, asked_at: self.prompt_asked_at.map(|at| at.0) })
             }
-            (Some(PromptWord::Waiting), None) => Err(BadRecord::Impossible("episode.prompt_waits_until")),
+            (Some(PromptWord::Deferred), None) => Err(BadRecord::Impossible("episode.prompt_deferred_until")),
             // A record from before there was the word.
-            (None, _) if !self.prompt_sent => Ok(Prompt::Held),
-            (Some(PromptWord::Held), _) => Ok(Prompt::Held),
+            (None, _) if !self.prompt_sent => Ok(Prompt::Muted),
+            (Some(PromptWord::Muted), _) => Ok(Prompt::Muted),
             (Some(PromptWord::Sent) | None, _) => Ok(Prompt::Sent),
         }
     }
 }
 
 impl UpdateRecord {
-    pub(super) fn of(phase: Phase) -> Self {
+    pub(super) fn of(phase: UpdatePhase) -> Self {
         match phase {
-            Phase::WithUser { started_at, until } => Self {
-                phase: PhaseWord::WithUser,
+            UpdatePhase::WithUser { started_at, until } => Self {
+                phase: UpdatePhaseWord::WithUser,
                 until: At(until),
                 started_at: Some(At(started_at)),
                 after: None,
                 asked_count: None,
             },
-            Phase::Verifying { after, asked_count, until } => Self {
-                phase: PhaseWord::Verifying,
+            UpdatePhase::Verifying { after, asked_count, until } => Self {
+                phase: UpdatePhaseWord::Verifying,
                 until: At(until),
                 started_at: None,
                 after: Some(after.into()),
@@ -263,15 +265,15 @@ impl UpdateRecord {
     }
 
     /// `since` is when the link entered `updating`: a record from before there was `started_at` has no better word.
-    pub(super) fn parse_phase(&self, since: At) -> Result<Phase, BadRecord> {
+    pub(super) fn parse_phase(&self, since: At) -> Result<UpdatePhase, BadRecord> {
         let At(until) = self.until;
         let At(started_at) = self.started_at.unwrap_or(since);
         match (self.phase, self.after, self.asked_count) {
-            (PhaseWord::WithUser, _, _) => Ok(Phase::WithUser { started_at, until }),
-            (PhaseWord::Verifying, Some(after), Some(asked_count)) => {
-                Ok(Phase::Verifying { after: after.into(), asked_count, until })
+            (UpdatePhaseWord::WithUser, _, _) => Ok(UpdatePhase::WithUser { started_at, until }),
+            (UpdatePhaseWord::Verifying, Some(after), Some(asked_count)) => {
+                Ok(UpdatePhase::Verifying { after: after.into(), asked_count, until })
             }
-            (PhaseWord::Verifying, _, _) => Err(BadRecord::Impossible("update.after")),
+            (UpdatePhaseWord::Verifying, _, _) => Err(BadRecord::Impossible("update.after")),
         }
     }
 }
@@ -347,33 +349,34 @@ impl ConsentRecord {
     }
 }
 
-impl AsksRecord {
+impl RefreshQuotaRecord {
     /// None where there is nothing to remember.
-    pub(super) fn of(asks: Asks) -> Option<Self> {
-        let (year, month) = asks.month.year_and_month();
-        (asks != Asks::default()).then(|| Self {
+    pub(super) fn of(refresh_quota: RefreshQuota) -> Option<Self> {
+        let (year, month) = refresh_quota.month.year_and_month();
+        (refresh_quota != RefreshQuota::default()).then(|| Self {
             month: format!("{year:04}-{month:02}"),
-            count: asks.count,
-            refused_until: asks.refused_until.map(At),
+            count: refresh_quota.count,
+            refused_until: refresh_quota.refused_until.map(At),
         })
     }
 
-    pub(super) fn parse(&self) -> Result<Asks, BadRecord> {
+    pub(super) fn parse(&self) -> Result<RefreshQuota, BadRecord> {
         let month =
             self.month.rsplit_once('-').and_then(|(year, month)| Some((year.parse().ok()?, month.parse().ok()?)));
-        let month =
-            month.and_then(|(year, month)| Month::new(year, month)).ok_or(BadRecord::Impossible("asks.month"))?;
-        Ok(Asks { month, count: self.count, refused_until: self.refused_until.map(|at| at.0) })
+        let month = month
+            .and_then(|(year, month)| Month::new(year, month))
+            .ok_or(BadRecord::Impossible("refresh_quota.month"))?;
+        Ok(RefreshQuota { month, count: self.count, refused_until: self.refused_until.map(|at| at.0) })
     }
 }
 
-impl SeenRecord {
-    pub(super) fn of(seen: &Seen) -> Self {
+impl RecentFactRecord {
+    pub(super) fn of(seen: &RecentFact) -> Self {
         Self { key: format!("{:016x}", seen.key.0), at: At(seen.at) }
     }
 
-    pub(super) fn parse(&self) -> Result<Seen, BadRecord> {
+    pub(super) fn parse(&self) -> Result<RecentFact, BadRecord> {
         let key = u64::from_str_radix(&self.key, 16).map_err(|_| BadRecord::Impossible("recent.key"))?;
-        Ok(Seen { key: DedupKey(key), at: self.at.0 })
+        Ok(RecentFact { key: DedupKey(key), at: self.at.0 })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::contract::OriginKind;
-use crate::link::Settings;
+use crate::link::PolicySettings;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -12,7 +12,7 @@ fn at(millis: i64) -> Timestamp {
 }
 
 fn policy(links: u32) -> Policy {
-    Policy::new(Settings { incident_links: links, ..Settings::default() }).unwrap()
+    Policy::new(PolicySettings { incident_links: links, ..PolicySettings::default() }).unwrap()
 }
 
 fn incidents(links: u32) -> Incidents {
@@ -24,7 +24,7 @@ fn origin() -> Origin {
         kind: OriginKind::Webhook,
         input_sequence: Some(7),
         message_id: None,
-        heard_at: At(at(0)),
+        received_at: At(at(0)),
         unread: Vec::new(),
     }
 }

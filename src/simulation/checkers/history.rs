@@ -147,9 +147,9 @@ impl History {
         stream: &InputStream,
     ) -> Result<(Option<Box<Input>>, Option<usize>), String> {
         let Some(sequence) = origin.input_sequence else { return Ok((None, None)) };
-        let place = stream.place_of(sequence, origin.heard_at.0);
+        let place = stream.place_of(sequence, origin.received_at.0);
         let place =
-            place.ok_or_else(|| format!("{link}: there never was an input {sequence} of {}", origin.heard_at.0))?;
+            place.ok_or_else(|| format!("{link}: there never was an input {sequence} of {}", origin.received_at.0))?;
         let delivery = &stream.ever[place];
         if delivery.link != link.as_str() {
             return Err(format!("input {sequence} is of {}, and told of {link}", delivery.link));

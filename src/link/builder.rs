@@ -1,15 +1,15 @@
 //! A link while one event changes it.
 //!
-//! The machine's arms are methods of [`Draft`], by subject: `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `orders`.
+//! The machine's arms are methods of [`TransitionBuilder`], by subject: `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`.
 //! Each notes effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
 
 use super::{
     DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, Notice, Policy, Profile, Prompt, RECENT_KEYS_MAX,
-    Refusal, Seen, State, Step, Timestamp,
+    RecentFact, Refusal, State, Step, Timestamp,
 };
 
 /// A link being changed by one event. Thrown away whole if the event is refused.
-pub(super) struct Draft<'a> {
+pub(super) struct TransitionBuilder<'a> {
     pub(super) link: Link,
     pub(super) effects: Vec<Effect>,
     pub(super) now: Timestamp,
@@ -25,7 +25,7 @@ pub(super) struct Draft<'a> {
 /// What an arm answers: the state to go to.
 pub(super) type Next = Result<State, Refusal>;
 
-impl<'a> Draft<'a> {
+impl<'a> TransitionBuilder<'a> {
     pub(super) fn of(link: &Link, input: &Input, now: Timestamp, policy: &'a Policy) -> Self {
         let now = now.max(link.updated_at);
         let incident = input.incident;
@@ -45,17 +45,17 @@ impl<'a> Draft<'a> {
         if repeated { Err(Refusal::Repeated) } else { Ok(()) }
     }
 
-    pub(super) fn learn(&mut self, profile: &Profile) {
+    pub(super) fn merge_profile(&mut self, profile: &Profile) {
         let due = self.link.consent_due();
-        self.link.profile.learn(profile);
+        self.link.profile.merge_profile(profile);
         self.consent_moved = self.link.consent_due() != due;
     }
 
-    pub(super) fn has_learnt(&self, before: &Link) -> bool {
+    pub(super) fn has_new_profile(&self, before: &Link) -> bool {
         self.link.profile != before.profile
     }
 
-    /// Closes the draft: the step is taken.
+    /// Closes the builder: the step is taken.
     pub(super) fn accept(mut self, before: &Link, state: State, key: Option<DedupKey>) -> Step {
         let window = self.policy.settings().repeat_window;
         let now = self.now;
@@ -64,7 +64,7 @@ impl<'a> Draft<'a> {
             if self.link.recent.len() == RECENT_KEYS_MAX {
                 self.link.recent.remove(0);
             }
-            self.link.recent.push(Seen { key, at: now });
+            self.link.recent.push(RecentFact { key, at: now });
         }
         assert_consistent(&self.link, &state);
         assert!(self.effects.len() <= EFFECTS_MAX, "a step asks for more than a commit has room for");
@@ -73,7 +73,7 @@ impl<'a> Draft<'a> {
             self.link.since = now;
         }
         self.link.state = state;
-        self.link.claimed_at = self.link.claimed_at.filter(|_| self.settles_at().is_some_and(|at| now < at));
+        self.link.claimed_at = self.link.claimed_at.filter(|_| self.settle_window_end().is_some_and(|at| now < at));
         self.link.widget_until = self.widget_until();
         self.link.version += 1;
         self.link.updated_at = now;
@@ -86,12 +86,12 @@ impl<'a> Draft<'a> {
     }
 
     /// When the settle window ends that began with the last recovery or claim, whether or not it has ended.
-    pub(super) fn settles_at(&self) -> Option<Timestamp> {
+    pub(super) fn settle_window_end(&self) -> Option<Timestamp> {
         let window = self.policy.settings().settle_window;
-        self.link.settled_since().map(|at| at.after(window))
+        self.link.settle_window_start().map(|at| at.after(window))
     }
 
-    pub(super) fn tell(&mut self, notice: Notice, episode: Option<&Episode>) {
+    pub(super) fn emit(&mut self, notice: Notice, episode: Option<&Episode>) {
         self.effects.push(Effect::Notice { notice, episode: episode.cloned() });
     }
 }
@@ -102,11 +102,11 @@ fn assert_consistent(link: &Link, state: &State) {
     assert!(link.recent.len() <= RECENT_KEYS_MAX, "a link remembers more facts than its record has room for");
     match state {
         State::Invalid { episode } | State::TokenRequired { episode } => {
-            let wants_token = matches!(state, State::TokenRequired { .. });
-            assert!(episode.cause.wants_token() == wants_token, "a broken state must fit its cause");
-            assert!(episode.session.is_none() || wants_token, "only a link that wants a token has a login session");
+            let requires_token = matches!(state, State::TokenRequired { .. });
+            assert!(episode.cause.requires_token() == requires_token, "a broken state must fit its cause");
+            assert!(episode.session.is_none() || requires_token, "only a link that wants a token has a login session");
             assert!(
-                episode.prompt != Prompt::Held || link.muted,
+                episode.prompt != Prompt::Muted || link.muted,
                 "only a mute holds the prompt of a link nobody repairs"
             );
         }
