@@ -62,7 +62,7 @@ impl<S: Store> Bench<S> {
                 planning += began.elapsed();
                 let began = clock::instant();
                 self.engine.store().apply(&plan.changes(None)).expect("the store can be written");
-                self.engine.settle(&plan);
+                self.engine.record_commit(&plan);
                 applying += began.elapsed();
             }
         }

@@ -63,7 +63,7 @@ fn core(criterion: &mut Criterion) {
             input_sequence: Some(7),
             message_id: None,
             received_at,
-            unread: Vec::new(),
+            unreadable_fields: Vec::new(),
         };
         Record::of(&taken.0.link, 3, Because::of(&taken.0, &taken.1, origin), Vec::new())
     };

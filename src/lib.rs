@@ -10,7 +10,7 @@
 //! | [`belvo`] | the bank side: what Belvo sends, what it means, how to call it |
 //! | [`store`] | the disk: what it promises, and sled keeping the promise |
 //! | [`engine`] | the durable step: a slice of deliveries in, one commit out; synchronous |
-//! | [`nats`] | the bus: streams, lanes, the atomic commit, catch-up |
+//! | [`nats`] | the bus: streams, partitions, the atomic commit, catch-up |
 //! | [`schemas`] | the contract for those who do not read Rust: JSON Schemas, examples, AsyncAPI |
 //! | [`http`] | the front door |
 //! | [`jobs`] | verify and refresh: call Belvo, publish what was seen |

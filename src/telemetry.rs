@@ -7,7 +7,7 @@
 //! | `relink_http_panics_total` | | requests whose handling panicked: each is a bug |
 //! | `relink_http_inputs_total` | `kind`, `outcome` | inputs, `stored`, `unreadable`, `refused`, `unavailable` |
 //! | `relink_http_inputs_unknown_total` | `kind` | stored inputs whose code is in no table of ours |
-//! | `relink_inputs_total` | `kind`, `outcome` | what the lanes made of each input: `accepted`, a refusal, a dead letter's reason |
+//! | `relink_inputs_total` | `kind`, `outcome` | what the partitions made of each input: `accepted`, a refusal, a dead letter's reason |
 //! | `relink_commit_messages` | | messages in each commit (summary) |
 //! | `relink_incidents` | | institutions whose links fail together now |
 //! | `relink_prompts_held_total` | | prompts that had to wait for the end of an incident |
@@ -153,7 +153,7 @@ fn describe() {
         "relink_fields_unread_total",
         "Fields of inputs, such as dates, that could not be read, by field."
     );
-    metrics::describe_counter!("relink_inputs_total", "What the lanes made of each input, by kind and outcome.");
+    metrics::describe_counter!("relink_inputs_total", "What the partitions made of each input, by kind and outcome.");
     metrics::describe_histogram!("relink_commit_messages", "Messages in each commit.");
     metrics::describe_counter!("relink_jobs_total", "Calls to Belvo that the machine asked for, by job and outcome.");
     metrics::describe_gauge!("relink_incidents", "Institutions whose links fail together now.");

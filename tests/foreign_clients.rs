@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use foreign::{installed, run};
 use support::{TestNats, within};
 
-const LANES: u16 = 4;
+const PARTITIONS: u16 = 4;
 const LINK: &str = "30cb4806-6e00-48a4-91c9-ca55968576c8";
 
 fn example(name: &str) -> PathBuf {
@@ -84,14 +84,18 @@ async fn subscribe(command: &mut Command, nats: &TestNats) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_language_reports_and_subscribes() {
     let (python, node_folder, rust_example) = (python().await, node_folder().await, rust_example().await);
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let policy = Policy::new(PolicySettings::default()).expect("the defaults are in range");
-    let options = NodeOptions { subjects: Subjects::default(), partitions: LANES, owner: "test".to_owned(), policy };
+    let options =
+        NodeOptions { subjects: Subjects::default(), partitions: PARTITIONS, owner: "test".to_owned(), policy };
     let node = Node::new(nats.connect().await, options, MemoryStore::default());
     let mut phase = node.phase();
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(node.run(shutdown.clone()));
-    within("starting the lanes", phase.wait_for(|phase| *phase == Phase::Running)).await.map(drop).expect("running");
+    within("starting the partitions", phase.wait_for(|phase| *phase == Phase::Running))
+        .await
+        .map(drop)
+        .expect("running");
 
     let report = || {
         let mut command = Command::new(&python);

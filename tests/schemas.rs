@@ -114,7 +114,7 @@ fn there_is_an_example_of_everything() {
     for news in ["began", "ended"] {
         has("link.incident", Some(news));
     }
-    has("link.mark", None);
+    has("link.offset", None);
     has("link.fence", None);
     for kind in InputKind::ALL {
         assert!(examples.iter().any(|example| example.name == format!("belvo.{kind}")), "no example of {kind}");
@@ -280,7 +280,13 @@ fn some_input() -> impl Strategy<Value = Input> {
 }
 
 fn origin(kind: OriginKind, now: Timestamp) -> Origin {
-    Origin { kind, input_sequence: Some(u64::MAX), message_id: None, received_at: At(now), unread: Vec::new() }
+    Origin {
+        kind,
+        input_sequence: Some(u64::MAX),
+        message_id: None,
+        received_at: At(now),
+        unreadable_fields: Vec::new(),
+    }
 }
 
 /// The last step of a walk is an ending, so that tombstones are seen too.

@@ -34,7 +34,7 @@ const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 /// Where the transitions of these tests come from.
 fn origin() -> Origin {
     let (kind, received_at) = (OriginKind::Command, At(START));
-    Origin { kind, input_sequence: None, message_id: None, received_at, unread: Vec::new() }
+    Origin { kind, input_sequence: None, message_id: None, received_at, unreadable_fields: Vec::new() }
 }
 
 fn id(number: usize) -> LinkId {

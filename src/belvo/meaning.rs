@@ -12,7 +12,7 @@ use super::informs::{self, Told};
 use super::key;
 use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};
-use crate::contract::{self, ApiError, CommandName, Outcome, Widget};
+use crate::contract::{self, ApiError, CommandName, ReadOutcome, Widget};
 use crate::link::{
     Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, LinkId,
     LinkObservation, Profile, Session, Status, Timestamp,
@@ -273,7 +273,7 @@ pub(super) fn of_observation(
     // A reader whose clock runs ahead must not outrank later proofs.
     let observed_at = seen.observed_at.min(received_at);
     let (event, profile) = match &seen.outcome {
-        Outcome::Found { link: resource } => {
+        ReadOutcome::Found { link: resource } => {
             let resource = LinkResource::parse(resource, received_at);
             same_link(link, resource.id.clone())?;
             let word = resource.status.ok_or_else(|| Undecodable::shape("$.link.status", "missing"))?;
@@ -289,7 +289,7 @@ pub(super) fn of_observation(
             let observation = LinkObservation { observed_at, status, last_accessed_at: resource.last_accessed_at };
             (Event::Observed(observation), profile)
         }
-        Outcome::Consent { consent: resource } => {
+        ReadOutcome::Consent { consent: resource } => {
             let resource = ConsentResource::parse(resource, received_at);
             same_link(link, resource.link_id)?;
             let word = resource.status.as_deref().unwrap_or_default();
@@ -309,8 +309,8 @@ pub(super) fn of_observation(
             };
             (Event::ConsentObserved(ConsentObservation { observed_at, status }), profile)
         }
-        Outcome::Missing => (Event::ObservedMissing, Profile::default()),
-        Outcome::RefreshAccepted { .. } => (Event::RefreshAccepted, Profile::default()),
+        ReadOutcome::Missing => (Event::ObservedMissing, Profile::default()),
+        ReadOutcome::RefreshAccepted { .. } => (Event::RefreshAccepted, Profile::default()),
     };
     Ok(Meaning::Event(Input { key: Some(key::of_observation(link, seen)), profile, ..event.into() }))
 }

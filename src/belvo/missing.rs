@@ -27,9 +27,9 @@ const INCIDENT: Duration = Duration::from_secs(6 * 3600);
 
 /// What to make of links that Belvo does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Absence {
     /// Deletions.
-    Believable,
+    Deletion,
     /// Something is wrong at large: say nothing about any link.
     Incident {
         /// Whether this is the first that is seen of it.
@@ -59,8 +59,8 @@ struct Answer {
 
 impl MissingGuard {
     /// A pass asked for `asked` known links by id, each once, and `missing` of them were not there.
-    pub fn judge_pass(&self, asked: usize, missing: usize, now: Timestamp) -> Verdict {
-        self.seen().judge(is_incident(asked, missing), now)
+    pub fn assess_pass(&self, asked: usize, missing: usize, now: Timestamp) -> Absence {
+        self.seen().assess(is_incident(asked, missing), now)
     }
 
     /// A single known link was asked for and found.
@@ -69,22 +69,22 @@ impl MissingGuard {
     }
 
     /// A single known link was asked for and was not there.
-    pub fn judge_one(&self, link: &LinkId, now: Timestamp) -> Verdict {
+    pub fn assess_one(&self, link: &LinkId, now: Timestamp) -> Absence {
         let mut seen = self.seen();
         seen.note(link, true, now);
         let missing = seen.answers.iter().filter(|answer| answer.is_missing).count();
         let incident = is_incident(seen.answers.len(), missing);
-        seen.judge(incident, now)
+        seen.assess(incident, now)
     }
 
     /// A stranger was not there. It is no sign of an incident, but during one it is not believed either.
-    pub fn judge_stranger(&self, now: Timestamp) -> Verdict {
-        self.seen().judge(false, now)
+    pub fn assess_unknown_link(&self, now: Timestamp) -> Absence {
+        self.seen().assess(false, now)
     }
 
     /// Belvo knows no link at all.
-    pub fn judge_emptiness(&self, now: Timestamp) -> Verdict {
-        self.seen().judge(true, now)
+    pub fn assess_emptiness(&self, now: Timestamp) -> Absence {
+        self.seen().assess(true, now)
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -97,12 +97,12 @@ const fn is_incident(asked: usize, missing: usize) -> bool {
 }
 
 impl Seen {
-    fn judge(&mut self, sign: bool, now: Timestamp) -> Verdict {
+    fn assess(&mut self, sign: bool, now: Timestamp) -> Absence {
         let goes_on = self.incident_at.is_some_and(|at| now.since(at) < INCIDENT);
         if sign {
             self.incident_at = Some(now);
         }
-        if sign || goes_on { Verdict::Incident { begins: !goes_on } } else { Verdict::Believable }
+        if sign || goes_on { Absence::Incident { begins: !goes_on } } else { Absence::Deletion }
     }
 
     fn note(&mut self, link: &LinkId, is_missing: bool, now: Timestamp) {
@@ -129,35 +129,35 @@ mod tests {
         for (asked, missing, incident) in
             [(1, 1, false), (10, 10, false), (11, 11, true), (50, 11, true), (1000, 100, false), (1000, 101, true)]
         {
-            let verdict = MissingGuard::default().judge_pass(asked, missing, at(0));
-            assert_eq!(verdict != Verdict::Believable, incident, "{missing} of {asked}");
+            let absence = MissingGuard::default().assess_pass(asked, missing, at(0));
+            assert_eq!(absence != Absence::Deletion, incident, "{missing} of {asked}");
         }
     }
 
     #[test]
     fn an_incident_holds_everybody_and_ends() {
         let guard = MissingGuard::default();
-        assert_eq!(guard.judge_pass(50, 50, at(0)), Verdict::Incident { begins: true });
-        assert_eq!(guard.judge_one(&link(1), at(60)), Verdict::Incident { begins: false });
-        assert_eq!(guard.judge_pass(50, 1, at(3600)), Verdict::Incident { begins: false });
-        assert_eq!(guard.judge_pass(50, 1, at(6 * 3600)), Verdict::Believable);
+        assert_eq!(guard.assess_pass(50, 50, at(0)), Absence::Incident { begins: true });
+        assert_eq!(guard.assess_one(&link(1), at(60)), Absence::Incident { begins: false });
+        assert_eq!(guard.assess_pass(50, 1, at(3600)), Absence::Incident { begins: false });
+        assert_eq!(guard.assess_pass(50, 1, at(6 * 3600)), Absence::Deletion);
     }
 
     #[test]
     fn single_questions_add_up() {
         let guard = MissingGuard::default();
         for number in 0..10 {
-            assert_eq!(guard.judge_one(&link(number), at(1)), Verdict::Believable);
+            assert_eq!(guard.assess_one(&link(number), at(1)), Absence::Deletion);
         }
-        assert_eq!(guard.judge_one(&link(3), at(2)), Verdict::Believable, "asked again");
-        assert_eq!(guard.judge_one(&link(10), at(2)), Verdict::Incident { begins: true });
+        assert_eq!(guard.assess_one(&link(3), at(2)), Absence::Deletion, "asked again");
+        assert_eq!(guard.assess_one(&link(10), at(2)), Absence::Incident { begins: true });
         let busy = MissingGuard::default();
         (100..300).for_each(|number| busy.note_found(&link(number), at(1)));
-        (0..20).for_each(|number| assert_eq!(busy.judge_one(&link(number), at(1)), Verdict::Believable));
+        (0..20).for_each(|number| assert_eq!(busy.assess_one(&link(number), at(1)), Absence::Deletion));
         let slow = MissingGuard::default();
         for number in 0..20 {
             let now = at(60 * i64::try_from(number).unwrap());
-            assert_eq!(slow.judge_one(&link(number), now), Verdict::Believable, "{number}");
+            assert_eq!(slow.assess_one(&link(number), now), Absence::Deletion, "{number}");
         }
     }
 
@@ -165,20 +165,20 @@ mod tests {
     fn one_link_that_is_found_again_and_again_is_one_link() {
         let guard = MissingGuard::default();
         (0..200).for_each(|_| guard.note_found(&link(99), at(1)));
-        (0..10).for_each(|number| assert_eq!(guard.judge_one(&link(number), at(1)), Verdict::Believable));
-        assert_eq!(guard.judge_one(&link(10), at(1)), Verdict::Incident { begins: true });
+        (0..10).for_each(|number| assert_eq!(guard.assess_one(&link(number), at(1)), Absence::Deletion));
+        assert_eq!(guard.assess_one(&link(10), at(1)), Absence::Incident { begins: true });
         let back = MissingGuard::default();
-        (0..10).for_each(|number| assert_eq!(back.judge_one(&link(number), at(1)), Verdict::Believable));
+        (0..10).for_each(|number| assert_eq!(back.assess_one(&link(number), at(1)), Absence::Deletion));
         back.note_found(&link(3), at(2));
-        assert_eq!(back.judge_one(&link(10), at(3)), Verdict::Believable, "one of them is there after all");
+        assert_eq!(back.assess_one(&link(10), at(3)), Absence::Deletion, "one of them is there after all");
     }
 
     #[test]
     fn strangers_are_no_sign_and_are_not_believed_during_an_incident() {
         let guard = MissingGuard::default();
-        (0..50).for_each(|_| assert_eq!(guard.judge_stranger(at(1)), Verdict::Believable));
-        assert_eq!(guard.judge_one(&link(1), at(2)), Verdict::Believable, "a deletion among them");
-        guard.judge_emptiness(at(3));
-        assert_eq!(guard.judge_stranger(at(4)), Verdict::Incident { begins: false });
+        (0..50).for_each(|_| assert_eq!(guard.assess_unknown_link(at(1)), Absence::Deletion));
+        assert_eq!(guard.assess_one(&link(1), at(2)), Absence::Deletion, "a deletion among them");
+        guard.assess_emptiness(at(3));
+        assert_eq!(guard.assess_unknown_link(at(4)), Absence::Incident { begins: false });
     }
 }

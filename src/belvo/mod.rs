@@ -33,7 +33,7 @@ pub use client::{
     SecretPassword, Timeouts, WidgetToken,
 };
 pub use meaning::{Meaning, Unrelated};
-pub use missing::{MissingGuard, Verdict};
+pub use missing::{Absence, MissingGuard};
 pub use payload::{TEXT_BYTES_MAX, decompress, decompress_bare, read_json};
 pub use translate::{Reading, link_of_api_error, link_of_webhook, read, translate};
 pub use undecodable::Undecodable;

@@ -259,7 +259,7 @@ pub struct Reading {
     /// What it means.
     pub meaning: Meaning,
     /// Its fields that could not be read, as paths into its body. It means what it means without them.
-    pub unread: Vec<&'static str>,
+    pub unreadable_fields: Vec<&'static str>,
 }
 
 /// What a message on an input subject of `link` means.
@@ -286,7 +286,7 @@ pub fn read(kind: InputKind, link: &LinkId, payload: &[u8], received_at: Timesta
     if kind != InputKind::Webhook {
         own::check_version(&value)?;
     }
-    let unread = informs::unread(kind, &value, received_at);
+    let unreadable_fields = informs::unread(kind, &value, received_at);
     let meaning = match kind {
         InputKind::Webhook => translate_webhook(link, &value, received_at),
         InputKind::ApiError => translate_report(link, &report::parse(value)?, received_at),
@@ -294,7 +294,7 @@ pub fn read(kind: InputKind, link: &LinkId, payload: &[u8], received_at: Timesta
         InputKind::Observation => meaning::of_observation(link, &own::parse_observation(value)?, received_at),
         InputKind::Command => meaning::of_command(&own::parse_command(value)?),
     };
-    Ok(Reading { meaning: meaning?, unread })
+    Ok(Reading { meaning: meaning?, unreadable_fields })
 }
 
 /// The link a reported API error is about, for whoever has to find its subject; none if it names none, or cannot be read.

@@ -197,8 +197,8 @@ fn tell_origin(story: &mut String, origin: &Origin) {
     let input = origin.input_sequence.map(|sequence| format!(", input {sequence}")).unwrap_or_default();
     let id = origin.message_id.as_deref().map(|id| format!(", message {id}")).unwrap_or_default();
     line(story, format_args!("        {DIM}because of {door}, heard {}{input}{id}{DIM:#}", origin.received_at.0));
-    if !origin.unread.is_empty() {
-        let fields = origin.unread.join(", ");
+    if !origin.unreadable_fields.is_empty() {
+        let fields = origin.unreadable_fields.join(", ");
         line(story, format_args!("        {DIM}it could not be read in: {}{DIM:#}", fields.escape_debug()));
     }
 }

@@ -118,7 +118,13 @@ pub static SETTINGS: &[Setting] = &[
         Some("link"),
         "first words of the subjects relink speaks on",
     ),
-    row("nats.partitions", "RELINK_PARTITIONS", Number, Some("16"), "lanes; fixed when the input stream is created"),
+    row(
+        "nats.partitions",
+        "RELINK_PARTITIONS",
+        Number,
+        Some("16"),
+        "partitions; fixed when the input stream is created",
+    ),
     row("nats.replicas", "RELINK_REPLICAS", Number, Some("1"), "copies of every stream in a NATS cluster"),
     row(
         "nats.history",
@@ -267,7 +273,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_SILENCE_INTERVALS",
         Number,
         Some("2"),
-        "how many refresh intervals a link may be quiet",
+        "after how many missed refresh intervals a link is stale",
     ),
     row(
         "policy.incident_links",

@@ -18,7 +18,7 @@ use crate::link::LINK_ID_LENGTH_MAX;
 pub struct IncidentBody {
     /// Whether it begins or ends.
     #[serde(rename = "type")]
-    pub news: IncidentNews,
+    pub change: IncidentChange,
     /// Belvo's name of the institution, as its links have it.
     pub institution: String,
     /// When that was.
@@ -29,7 +29,7 @@ pub struct IncidentBody {
     /// was restarted meanwhile.
     pub links_count: u64,
     /// `ended`: how many of them had their prompt held; at least, if relink was restarted meanwhile.
-    pub held_count: u64,
+    pub deferred_count: u64,
     /// How many links have to fail within the window to be an incident.
     pub threshold: u64,
     /// The window.
@@ -41,7 +41,7 @@ pub struct IncidentBody {
 /// Whether an incident begins or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum IncidentNews {
+pub enum IncidentChange {
     /// So many links failed together that it is not their users' doing.
     Began,
     /// For a whole window few links failed. The prompts that are still needed go out.
@@ -58,7 +58,7 @@ pub struct IncidentBecause {
     pub origin: Origin,
 }
 
-impl IncidentNews {
+impl IncidentChange {
     /// The spelling in messages.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl IncidentBody {
     /// The id of the message: the same whenever the same incident is told.
     pub fn message_id(&self) -> String {
         let token = institution_token(&self.institution);
-        format!("incident.{token}.{}.{}", self.began_at.0.as_millis(), self.news.as_str())
+        format!("incident.{token}.{}.{}", self.began_at.0.as_millis(), self.change.as_str())
     }
 }
 

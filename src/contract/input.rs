@@ -259,7 +259,7 @@ pub struct Observation {
     pub source: Source,
     /// What was read.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: ReadOutcome,
 }
 
 /// Who read a link from Belvo.
@@ -289,7 +289,7 @@ impl Source {
 /// What was read.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum Outcome {
+pub enum ReadOutcome {
     /// `GET /api/links/{id}/` answered 200.
     Found {
         /// The link resource as Belvo gave it.

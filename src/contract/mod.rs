@@ -5,7 +5,7 @@
 //!
 //! - `input`: what may be published to relink
 //! - `record`: a link's whole state: the body of `link.state.<link>`, and what the store keeps
-//! - `notice`: what subscribers are told; `output`: jobs, refusals, marks and fences
+//! - `notice`: what subscribers are told; `output`: jobs, refusals, offsets and fences
 //! - `incident`: what operations is told of an institution
 //! - `words`: the vocabulary they share; `secrets`: what no body may keep
 //!
@@ -21,12 +21,13 @@ mod rfc3339;
 mod secrets;
 mod words;
 
-pub use incident::{IncidentBecause, IncidentBody, IncidentNews, institution_token};
+pub use incident::{IncidentBecause, IncidentBody, IncidentChange, institution_token};
 pub use input::{
-    ApiError, Command, CommandName, InputKind, LastError, NotAnInputKind, Observation, Outcome, Source, Webhook, Widget,
+    ApiError, Command, CommandName, InputKind, LastError, NotAnInputKind, Observation, ReadOutcome, Source, Webhook,
+    Widget,
 };
-pub use notice::{GapSpan, News, NoticeBody, NoticeName, Renewal};
-pub use output::{Address, Because, Fence, JobBody, JobName, Mark, Origin, OriginKind, RefusedBody};
+pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
+pub use output::{Address, Because, CommittedOffset, Fence, JobBody, JobName, Origin, OriginKind, RefusedBody};
 pub use record::{BadRecord, Record};
 pub use secrets::{is_session, json_in, squeezed, without_secrets, without_session};
 pub use words::{

@@ -93,7 +93,7 @@ impl From<Gap> for GapSpan {
 pub struct NoticeBody {
     /// What to tell.
     #[serde(flatten)]
-    pub news: News,
+    pub content: NoticeContent,
     /// Belvo's link id.
     pub link_id: String,
     /// The customer's own id for it.
@@ -126,7 +126,7 @@ pub struct Renewal {
 /// What a notice tells, by its `type`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum News {
+pub enum NoticeContent {
     /// Prompt the user, once per episode.
     UpdateRequired {
         /// What the user has to do.
@@ -203,7 +203,7 @@ impl NoticeBody {
     pub fn of(step: &Step, notice: &Notice, episode: Option<&Episode>, because: Because) -> Self {
         let link = &step.link;
         Self {
-            news: News::of(notice, episode),
+            content: NoticeContent::of(notice, episode),
             link_id: link.id.to_string(),
             external_id: link.profile.external_id.clone(),
             institution: link.profile.institution.clone(),
@@ -239,7 +239,7 @@ impl Renewal {
     }
 }
 
-impl News {
+impl NoticeContent {
     fn of(notice: &Notice, episode: Option<&Episode>) -> Self {
         let action = episode.map_or(Action::None, |episode| episode.cause.into());
         match notice {

@@ -1,5 +1,5 @@
 //! What relink says beside notices: where each message goes and why, jobs, refusals; and its own bookkeeping on the same
-//! stream, marks and fences.
+//! stream, offsets and fences.
 //!
 //! Never in here: a secret, a widget token, an MFA session, or anything Belvo read from the user's accounts.
 
@@ -22,9 +22,9 @@ pub enum Address {
     Job(JobName, LinkId),
     /// `link.refused.<link>`
     Refused(LinkId),
-    /// `link.mark.<lane>`
-    Mark(u16),
-    /// `link.fence.<lane>`
+    /// `link.offset.<partition>`
+    Offset(u16),
+    /// `link.fence.<partition>`
     Fence(u16),
     /// `link.incident.<institution>`, with the institution as [`super::institution_token`] spells it.
     Incident(String),
@@ -69,7 +69,7 @@ pub struct Origin {
     /// Fields of the message that could not be read, such as `data.consent_due_date`: what they were to say stays as it
     /// was known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unread: Vec<String>,
+    pub unreadable_fields: Vec<String>,
 }
 
 impl Origin {
@@ -80,7 +80,7 @@ impl Origin {
             input_sequence: None,
             message_id: None,
             received_at: At(now),
-            unread: Vec::new(),
+            unreadable_fields: Vec::new(),
         }
     }
 }
@@ -187,23 +187,23 @@ pub struct RefusedBody {
     pub origin: Origin,
 }
 
-/// Body of `link.mark.<lane>`: how far a lane has got with its input.
+/// Body of `link.offset.<partition>`: how far a partition has got with its input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Mark {
+pub struct CommittedOffset {
     /// When the input stream was created, in nanoseconds since the Unix epoch: its identity.
     pub stream_created_ns: i64,
-    /// Everything of the lane up to here has been handled.
+    /// Everything of the partition up to here has been handled.
     pub sequence: u64,
     /// When the message at `sequence` was stored, in nanoseconds since the Unix epoch: tells whether the sequence was used again.
     pub stored_at_ns: i64,
 }
 
-/// Body of `link.fence.<lane>`: who owns a lane.
+/// Body of `link.fence.<partition>`: who owns a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fence {
     /// The process, for people.
     pub owner: String,
-    /// When it took the lane.
+    /// When it took the partition.
     pub taken_at: At,
 }
 

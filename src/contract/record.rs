@@ -27,7 +27,7 @@ pub struct Record {
     /// Belvo's link id.
     pub link_id: String,
     /// The partition of the input stream that the link belongs to.
-    pub lane: u16,
+    pub partition: u16,
     /// How many events have changed the link; the first part of every message id after the link id.
     pub version: u64,
     /// relink's word on the link.
@@ -133,7 +133,7 @@ pub enum BadRecord {
 
 impl Record {
     /// The record of a link.
-    pub fn of(link: &Link, lane: u16, because: Because, sent: Vec<String>) -> Self {
+    pub fn of(link: &Link, partition: u16, because: Because, sent: Vec<String>) -> Self {
         let (mut session_expires_at, mut update, mut suspicion) = (None, None, None);
         match &link.state {
             State::Unconfirmed | State::Invalid { .. } | State::Removed => {}
@@ -152,7 +152,7 @@ impl Record {
         Self {
             schema_version: super::SCHEMA_VERSION,
             link_id: link.id.to_string(),
-            lane,
+            partition,
             version: link.version,
             state: link.state.name().into(),
             since: At(link.since),

@@ -13,7 +13,7 @@ use crate::link::{LinkId, Timestamp};
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
     /// The partition it came from.
-    pub lane: u16,
+    pub partition: u16,
     /// Its sequence on the input stream.
     pub sequence: u64,
     /// When the stream stored it, in nanoseconds since the Unix epoch.
@@ -35,7 +35,7 @@ pub struct Delivery {
 
 /// A delivery that is set aside.
 #[derive(Clone, Debug)]
-pub struct Dead {
+pub struct DeadDelivery {
     /// What was delivered, whole.
     pub delivery: Delivery,
     /// Why, for programs.
@@ -48,7 +48,7 @@ impl fmt::Debug for Delivery {
     /// Without headers and body, which may hold a password or an MFA session.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Delivery");
-        shown.field("lane", &self.lane).field("sequence", &self.sequence).field("subject", &self.subject);
+        shown.field("partition", &self.partition).field("sequence", &self.sequence).field("subject", &self.subject);
         shown.field("payload_bytes", &self.payload.len()).finish_non_exhaustive()
     }
 }

@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::contract::{At, IncidentBecause, IncidentBody, IncidentNews, Origin};
+use crate::contract::{At, IncidentBecause, IncidentBody, IncidentChange, Origin};
 use crate::link::{LinkId, Policy, Timestamp};
 
 /// How many times the usual number is unusual.
@@ -64,7 +64,7 @@ struct Ongoing {
     began_at: Timestamp,
     threshold: u64,
     links_count: u64,
-    held_count: u64,
+    deferred_count: u64,
     /// The calm is counted from here at the earliest. `None`: from the next look on.
     since: Option<Timestamp>,
     /// When the last openings were planned: as many as are too many for a calm.
@@ -78,7 +78,7 @@ impl Incidents {
         let mut incidents = Self { links, window, institutions: BTreeMap::new(), ends_skipped: BTreeSet::new() };
         for body in latest {
             let institution: &mut Institution = incidents.institutions.entry(body.institution).or_default();
-            if body.news == IncidentNews::Ended {
+            if body.change == IncidentChange::Ended {
                 institution.ended_at = Some(body.at.0);
                 continue;
             }
@@ -86,7 +86,7 @@ impl Incidents {
                 began_at: body.began_at.0,
                 threshold: body.threshold,
                 links_count: body.links_count,
-                held_count: 0,
+                deferred_count: 0,
                 since: None,
                 latest: VecDeque::new(),
             };
@@ -140,9 +140,9 @@ impl Incidents {
         // What a backlog tells may be older than the last end, and no two incidents of an institution have one beginning.
         let after_last = institution.ended_at.map(|at| at.after(Duration::from_millis(1)));
         let (began_at, latest) = (after_last.map_or(opening.at, |at| at.max(opening.at)), VecDeque::new());
-        let ongoing = Ongoing { began_at, threshold, links_count: count, held_count: 0, since: Some(now), latest };
+        let ongoing = Ongoing { began_at, threshold, links_count: count, deferred_count: 0, since: Some(now), latest };
         let because = IncidentBecause { link_id: Some(opening.link.to_string()), origin: origin.clone() };
-        let body = ongoing.tell(IncidentNews::Began, opening.institution, began_at, window, because);
+        let body = ongoing.tell(IncidentChange::Began, opening.institution, began_at, window, because);
         institution.ongoing = Some(ongoing);
         Some(body)
     }
@@ -157,7 +157,7 @@ impl Incidents {
             let is_over = is_off || ongoing.ends_at(window).is_some_and(|at| at <= now);
             if told.len() < limit && is_over && !self.ends_skipped.contains(name) {
                 let because = IncidentBecause { link_id: None, origin: Origin::timer(now) };
-                told.push(ongoing.tell(IncidentNews::Ended, name, now, window, because));
+                told.push(ongoing.tell(IncidentChange::Ended, name, now, window, because));
                 (institution.ongoing, institution.ended_at) = (None, Some(now));
             }
         }
@@ -196,7 +196,7 @@ impl Institution {
         *self.usual.entry(bucket).or_default() += 1;
     }
 
-    /// How many opened in the fullest window that has `at` in it. Lanes are not read in the order of time, so it may be any
+    /// How many opened in the fullest window that has `at` in it. Partitions are not read in the order of time, so it may be any
     /// place in the window.
     fn most_together(&self, at: Timestamp, window: Duration) -> u64 {
         let near = |other: &Timestamp| *other < at.after(window) && at < other.after(window);
@@ -226,7 +226,7 @@ impl Institution {
 impl Ongoing {
     fn count(&mut self, held: bool) {
         self.links_count += 1;
-        self.held_count += u64::from(held);
+        self.deferred_count += u64::from(held);
     }
 
     fn disturb(&mut self, now: Timestamp) {
@@ -248,19 +248,19 @@ impl Ongoing {
 
     fn tell(
         &self,
-        news: IncidentNews,
+        change: IncidentChange,
         institution: &str,
         at: Timestamp,
         window: Duration,
         because: IncidentBecause,
     ) -> IncidentBody {
         IncidentBody {
-            news,
+            change,
             institution: institution.to_owned(),
             at: At(at),
             began_at: At(self.began_at),
             links_count: self.links_count,
-            held_count: self.held_count,
+            deferred_count: self.deferred_count,
             threshold: self.threshold,
             window_seconds: window.as_secs(),
             because,

@@ -1,8 +1,8 @@
 //! THE DURABLE STEP: a slice of deliveries in, one commit out. Synchronous, no I/O but reading the store.
 //!
 //! [`Engine::plan`] decodes each delivery, steps its link, and gathers what all of it comes to: the messages of one atomic batch, the
-//! changes of the store, the dead letters. The node (`node`) has that made durable, then calls [`Engine::settle`]; if it could not be made
-//! durable, [`Engine::restart`] begins anew at the marks. Until then, later slices are planned over an overlay of what is still under way.
+//! changes of the store, the dead letters. The node (`node`) has that made durable, then calls [`Engine::record_commit`]; if it could not be made
+//! durable, [`Engine::restart`] begins anew at the offsets. Until then, later slices are planned over an overlay of what is still under way.
 //!
 //! It must never: publish, acknowledge, read a clock, or let one bad message stop the good ones behind it.
 //!
@@ -19,12 +19,14 @@ mod timers;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use delivery::{Dead, Delivery, payload};
+pub use delivery::{DeadDelivery, Delivery, payload};
 pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 
 use self::incident::{Incidents, Opening};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
-use crate::contract::{At, BadRecord, Because, DeadReason, InputKind, Mark, Origin, OriginKind, Record, RefusedBody};
+use crate::contract::{
+    At, BadRecord, Because, CommittedOffset, DeadReason, InputKind, Origin, OriginKind, Record, RefusedBody,
+};
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError};
 
@@ -40,16 +42,16 @@ const TIMERS_MAX: usize = 64;
 /// How many links are read from the store at once.
 const STORE_PAGE: usize = 1_000;
 
-/// Plans commits for the lanes of this node.
+/// Plans commits for the partitions of this node.
 pub struct Engine<S> {
     store: S,
     policy: Policy,
     input_created_ns: i64,
     /// Links changed by plans that are not settled yet.
-    overlay: HashMap<LinkId, Held>,
-    /// Per lane that is held, the last delivery that has been planned.
+    overlay: HashMap<LinkId, LinkEntry>,
+    /// Per partition that is held, the last delivery that has been planned.
     planned: BTreeMap<u16, u64>,
-    /// How many lanes the input stream has.
+    /// How many partitions the input stream has.
     partitions_count: u16,
     /// As of the last plan, settled or not.
     incidents: Incidents,
@@ -63,15 +65,15 @@ pub struct Engine<S> {
 
 type StepFn = fn(&Link, &Input, Timestamp, &Policy) -> Result<Step, Refusal>;
 
-/// A link, and the lane of the input stream that last changed it.
+/// A link, and the partition of the input stream that last changed it.
 #[derive(Clone)]
-struct Held {
+struct LinkEntry {
     link: Link,
-    lane: u16,
+    partition: u16,
 }
 
 impl<S: Store> Engine<S> {
-    /// An engine over `store`, with every lane at its mark. `input_created_ns` is the identity of the input stream, which new marks name.
+    /// An engine over `store`, with every partition at its offset. `input_created_ns` is the identity of the input stream, which new offsets name.
     ///
     /// Reads every broken link, to know which institutions' links fail together.
     ///
@@ -81,7 +83,7 @@ impl<S: Store> Engine<S> {
         store: S,
         policy: Policy,
         input_created_ns: i64,
-        marks: &BTreeMap<u16, u64>,
+        offsets: &BTreeMap<u16, u64>,
     ) -> Result<Self, StoreError> {
         let incidents = incidents_of(&store, &policy)?;
         Ok(Self {
@@ -89,7 +91,7 @@ impl<S: Store> Engine<S> {
             policy,
             input_created_ns,
             overlay: HashMap::new(),
-            planned: marks.clone(),
+            planned: offsets.clone(),
             partitions_count: u16::MAX,
             incidents,
             set_aside: BTreeMap::new(),
@@ -98,7 +100,7 @@ impl<S: Store> Engine<S> {
         })
     }
 
-    /// The same engine, told how many lanes the input stream has: a link that was recorded on a lane beyond them, when the stream had
+    /// The same engine, told how many partitions the input stream has: a link that was recorded on a partition beyond them, when the stream had
     /// more, is counted to one of these.
     #[must_use]
     pub const fn with_partitions(mut self, count: u16) -> Self {
@@ -106,7 +108,7 @@ impl<S: Store> Engine<S> {
         self
     }
 
-    /// Forgets every plan that is not settled, and goes on behind these offsets of the lanes that are held now. What was set aside stays
+    /// Forgets every plan that is not settled, and goes on behind these offsets of the partitions that are held now. What was set aside stays
     /// set aside.
     ///
     /// # Errors
@@ -118,23 +120,24 @@ impl<S: Store> Engine<S> {
         if input_created_ns != self.input_created_ns {
             self.set_aside.clear();
         }
-        self.set_aside.retain(|(lane, sequence, _), _| offsets.get(lane).is_none_or(|offset| sequence > offset));
+        self.set_aside
+            .retain(|(partition, sequence, _), _| offsets.get(partition).is_none_or(|offset| sequence > offset));
         self.overlay.clear();
         (self.input_created_ns, self.planned) = (input_created_ns, offsets.clone());
         Ok(())
     }
 
-    /// The lane is no longer held: nothing is planned for it any more.
-    pub fn release(&mut self, lane: u16) {
-        self.planned.remove(&lane);
+    /// The partition is no longer held: nothing is planned for it any more.
+    pub fn release(&mut self, partition: u16) {
+        self.planned.remove(&partition);
     }
 
     /// The item cannot be stored, whatever it is planned with, for the reason in `detail`. A delivery becomes a dead letter when it is
     /// planned again; a timer is left alone until the next start of the process. `detail` must not quote what was delivered.
     pub fn set_aside(&mut self, item: Item, detail: String) {
         match item {
-            Item::Delivery { lane, sequence, stored_at_ns } => {
-                self.set_aside.insert((lane, sequence, stored_at_ns), detail);
+            Item::Delivery { partition, sequence, stored_at_ns } => {
+                self.set_aside.insert((partition, sequence, stored_at_ns), detail);
             }
             Item::Timer(link) => drop(self.timers_skipped.insert(link)),
             Item::IncidentEnd(institution) => self.incidents.skip_ends([institution].into()),
@@ -164,7 +167,7 @@ impl<S: Store> Engine<S> {
     /// Plans as much of `queue` as fits one commit, after the timers that are due at `now`. What does not fit stays in the queue.
     ///
     /// # Errors
-    /// [`StoreError`]: the store cannot be read. The engine is of no use then; a new one starts at the marks.
+    /// [`StoreError`]: the store cannot be read. The engine is of no use then; a new one starts at the offsets.
     pub fn plan(&mut self, queue: &mut VecDeque<Delivery>, now: Timestamp) -> Result<Plan, StoreError> {
         self.plan_at_most(usize::MAX, queue, now)
     }
@@ -181,45 +184,45 @@ impl<S: Store> Engine<S> {
     ) -> Result<Plan, StoreError> {
         let items_max = items_max.max(1);
         let mut plan = Plan::default();
-        // What is of no link is guarded by the fence of the first lane.
-        if let Some(&first_lane) = self.planned.keys().next() {
+        // What is of no link is guarded by the fence of the first partition.
+        if let Some(&first_partition) = self.planned.keys().next() {
             // Ended before the timers, so that prompts that waited for it need not wait once more.
             for body in self.incidents.end(now, TIMERS_MAX.min(items_max)) {
                 plan.add_item(|| Item::IncidentEnd(body.institution.clone()));
-                plan.incident(first_lane, body);
+                plan.incident(first_partition, body);
             }
         }
         self.plan_timers(now, TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
-        // Every lane touched adds its mark at the end; a delivery may touch one more.
+        // Every partition touched adds its offset at the end; a delivery may touch one more.
         while plan.items_count < items_max
-            && plan.messages.len() + plan.marks.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX
+            && plan.messages.len() + plan.offsets.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX
         {
             let Some(delivery) = queue.pop_front() else { break };
-            let Delivery { lane, sequence, stored_at_ns, .. } = delivery;
+            let Delivery { partition, sequence, stored_at_ns, .. } = delivery;
             plan.receive(&delivery);
-            if self.planned.get(&lane).is_some_and(|&planned| sequence <= planned) {
+            if self.planned.get(&partition).is_some_and(|&planned| sequence <= planned) {
                 plan.tally.add(delivery.kind_word(), "redelivered");
                 continue;
             }
-            plan.add_item(|| Item::Delivery { lane, sequence, stored_at_ns });
-            match self.set_aside.get(&(lane, sequence, stored_at_ns)) {
-                Some(detail) => Self::bury(&delivery, DeadReason::TooLarge, detail.clone(), &mut plan),
+            plan.add_item(|| Item::Delivery { partition, sequence, stored_at_ns });
+            match self.set_aside.get(&(partition, sequence, stored_at_ns)) {
+                Some(detail) => Self::dead_letter(&delivery, DeadReason::TooLarge, detail.clone(), &mut plan),
                 None => self.plan_delivery(&delivery, now, &mut plan)?,
             }
-            self.planned.insert(delivery.lane, delivery.sequence);
-            let mark = Mark {
+            self.planned.insert(delivery.partition, delivery.sequence);
+            let offset = CommittedOffset {
                 stream_created_ns: self.input_created_ns,
                 sequence: delivery.sequence,
                 stored_at_ns: delivery.stored_at_ns,
             };
-            plan.marks.insert(delivery.lane, mark);
+            plan.offsets.insert(delivery.partition, offset);
         }
         plan.close();
         Ok(plan)
     }
 
     /// The plan is durable and the store has it: forget what was held for it.
-    pub fn settle(&mut self, plan: &Plan) {
+    pub fn record_commit(&mut self, plan: &Plan) {
         for (id, version) in plan.versions() {
             if self.overlay.get(id).is_some_and(|held| held.link.version <= version) {
                 self.overlay.remove(id);
@@ -229,39 +232,39 @@ impl<S: Store> Engine<S> {
 
     fn plan_delivery(&mut self, delivery: &Delivery, now: Timestamp, plan: &mut Plan) -> Result<(), StoreError> {
         let received_at = delivery.stored_at();
-        // A bug that panics on one message must not stop the lane for ever: the message is set aside and the lane goes on.
+        // A bug that panics on one message must not stop the partition for ever: the message is set aside and the partition goes on.
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             let (kind, link) = delivery.open()?;
             let reading = belvo::read(kind, &link, &delivery.payload, received_at)
                 .map_err(|undecodable| (reason_of(&undecodable), undecodable.to_string()))?;
             Ok((kind, link, reading))
         }));
-        let (kind, id, Reading { meaning, mut unread }) = match decoded {
+        let (kind, id, Reading { meaning, mut unreadable_fields }) = match decoded {
             Ok(Ok(decoded)) => decoded,
             Ok(Err((reason, detail))) => {
-                Self::bury(delivery, reason, detail, plan);
+                Self::dead_letter(delivery, reason, detail, plan);
                 return Ok(());
             }
             Err(_) => {
-                Self::bury(delivery, DeadReason::Panicked, "decoding panicked".to_owned(), plan);
+                Self::dead_letter(delivery, DeadReason::Panicked, "decoding panicked".to_owned(), plan);
                 return Ok(());
             }
         };
         let (message_id, too_long) = delivery.message_id();
-        unread.extend(too_long.then_some("ce-id"));
+        unreadable_fields.extend(too_long.then_some("ce-id"));
         let origin = Origin {
             kind: OriginKind::from(kind),
             input_sequence: Some(delivery.sequence),
             message_id,
             received_at: At(received_at),
-            unread: unread.iter().map(|&field| field.to_owned()).collect(),
+            unreadable_fields: unreadable_fields.iter().map(|&field| field.to_owned()).collect(),
         };
-        plan.unread.extend(unread.into_iter().map(|field| (id.clone(), field)));
+        plan.unreadable_fields.extend(unreadable_fields.into_iter().map(|field| (id.clone(), field)));
         let held = match self.load(&id) {
             Ok(held) => held,
             Err(error) if error.is_of_one_record() => {
                 let detail = "what relink knows of the link cannot be read".to_owned();
-                Self::bury(delivery, DeadReason::UnreadableRecord, detail, plan);
+                Self::dead_letter(delivery, DeadReason::UnreadableRecord, detail, plan);
                 plan.links_unreadable.push(id);
                 return Ok(());
             }
@@ -283,18 +286,18 @@ impl<S: Store> Engine<S> {
                     Ok(Ok(step)) => {
                         plan.tally.add(word, "accepted");
                         let because = Because::of(&step, &input, origin);
-                        self.take(&step, delivery.lane, because, now, plan);
+                        self.take_step(&step, delivery.partition, because, now, plan);
                     }
                     Ok(Err(refusal)) => {
                         plan.tally.add(word, refusal.as_str());
                         plan.refuse(
-                            delivery.lane,
+                            delivery.partition,
                             delivery.sequence,
                             &link,
                             RefusedBody::refusal(&link, event, refusal, origin),
                         );
                     }
-                    Err(_) => Self::bury(delivery, DeadReason::Panicked, format!("{event} panicked"), plan),
+                    Err(_) => Self::dead_letter(delivery, DeadReason::Panicked, format!("{event} panicked"), plan),
                 }
             }
             Meaning::NotAboutTheLink { class, code } => {
@@ -305,7 +308,7 @@ impl<S: Store> Engine<S> {
             Meaning::Unknown { what } => {
                 let detail = format!("{what}; kept whole in the dead letters");
                 Self::plan_remark(&link, delivery, "unknown", detail, origin, plan);
-                Self::bury(delivery, DeadReason::UnknownCode, what, plan);
+                Self::dead_letter(delivery, DeadReason::UnknownCode, what, plan);
             }
         }
         Ok(())
@@ -321,40 +324,40 @@ impl<S: Store> Engine<S> {
             state: (link.version > 0).then(|| link.state.name().into()),
             origin,
         };
-        plan.refuse(delivery.lane, delivery.sequence, link, body);
+        plan.refuse(delivery.partition, delivery.sequence, link, body);
     }
 
-    fn bury(delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {
+    fn dead_letter(delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {
         plan.tally.add(delivery.kind_word(), reason.as_str());
-        plan.dead.push(Dead { delivery: delivery.clone(), reason, detail });
+        plan.dead_letters.push(DeadDelivery { delivery: delivery.clone(), reason, detail });
     }
 
-    fn take(&mut self, step: &Step, lane: u16, because: Because, now: Timestamp, plan: &mut Plan) {
+    fn take_step(&mut self, step: &Step, partition: u16, because: Because, now: Timestamp, plan: &mut Plan) {
         let link = &step.link;
         let is_new = matches!(step.from, StateName::Unconfirmed | StateName::Valid);
         let opening = opening_of(link).filter(|_| is_new);
         let began = opening.and_then(|opening| {
-            plan.prompts_held_count += u64::from(opening.held);
+            plan.prompts_deferred_count += u64::from(opening.held);
             self.incidents.opened(&opening, &because.origin, now)
         });
-        let sent = plan.effects(lane, step, &because);
-        let record = plan::encode(&Record::of(link, lane, because, sent));
-        let head = Head::of(link, lane, &self.policy);
-        plan.state(lane, step, &record);
+        let sent = plan.effects(partition, step, &because);
+        let record = plan::encode(&Record::of(link, partition, because, sent));
+        let head = Head::of(link, partition, &self.policy);
+        plan.state(partition, step, &record);
         plan.puts.push(Put { id: link.id.clone(), head, record });
-        self.overlay.insert(link.id.clone(), Held { link: link.clone(), lane });
+        self.overlay.insert(link.id.clone(), LinkEntry { link: link.clone(), partition });
         if let Some(body) = began {
-            plan.incident(lane, body);
+            plan.incident(partition, body);
         }
     }
 
-    fn load(&self, id: &LinkId) -> Result<Option<Held>, StoreError> {
+    fn load(&self, id: &LinkId) -> Result<Option<LinkEntry>, StoreError> {
         if let Some(held) = self.overlay.get(id) {
             return Ok(Some(held.clone()));
         }
         let Some(stored) = self.store.get(id)? else { return Ok(None) };
         let link = stored.parse()?.link()?;
-        Ok(Some(Held { link, lane: stored.head.lane }))
+        Ok(Some(LinkEntry { link, partition: stored.head.partition }))
     }
 }
 

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::delivery::{Dead, Delivery};
-use crate::contract::{Address, Because, IncidentBody, JobBody, Mark, NoticeBody, RefusedBody, institution_token};
+use super::delivery::{DeadDelivery, Delivery};
+use crate::contract::{
+    Address, Because, CommittedOffset, IncidentBody, JobBody, NoticeBody, RefusedBody, institution_token,
+};
 use crate::link::{Effect, Link, LinkId, Step, Timestamp};
 use crate::store::{Changes, Position, Put};
 
 /// One commit, planned.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// The messages of the atomic batch, in order; every lane's mark is among them.
+    /// The messages of the atomic batch, in order; every partition's offset is among them.
     pub messages: Vec<Outgoing>,
     /// The links as they are afterwards.
     pub puts: Vec<Put>,
-    /// How far each lane has got.
-    pub marks: BTreeMap<u16, Mark>,
-    /// What to acknowledge, the last delivery of each lane, once all up to there is durable.
+    /// How far each partition has got.
+    pub offsets: BTreeMap<u16, CommittedOffset>,
+    /// What to acknowledge, the last delivery of each partition, once all up to there is durable.
     pub receipts: BTreeMap<u16, Receipt>,
     /// How many ends of incidents, timers and deliveries it was made of, without repeats.
     pub items_count: usize,
@@ -27,11 +29,11 @@ pub struct Plan {
     /// The incidents that begin or end with it, in order; each is among the messages.
     pub incidents: Vec<IncidentBody>,
     /// How many prompts begin to wait for the end of an incident.
-    pub prompts_held_count: u64,
-    /// What is set aside. To be made durable **before** the batch: the marks say that it has been handled.
-    pub dead: Vec<Dead>,
+    pub prompts_deferred_count: u64,
+    /// What is set aside. To be made durable **before** the batch: the offsets say that it has been handled.
+    pub dead_letters: Vec<DeadDelivery>,
     /// Fields of accepted or refused messages that could not be read, as paths; each with its link.
-    pub unread: Vec<(LinkId, &'static str)>,
+    pub unreadable_fields: Vec<(LinkId, &'static str)>,
     /// Links of which relink's own record cannot be read.
     pub links_unreadable: Vec<LinkId>,
     /// Links whose timer panicked: a bug of ours.
@@ -54,10 +56,10 @@ pub struct Receipt {
 /// Something that a plan is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// A delivery of this lane and sequence.
+    /// A delivery of this partition and sequence.
     Delivery {
-        /// The lane.
-        lane: u16,
+        /// The partition.
+        partition: u16,
         /// The sequence on the input stream.
         sequence: u64,
         /// When it was stored there, in nanoseconds since the Unix epoch: a sequence may be given out twice.
@@ -69,12 +71,12 @@ pub enum Item {
     IncidentEnd(String),
 }
 
-/// A message of the batch, and the lane whose fence guards it.
+/// A message of the batch, and the partition whose fence guards it.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// The lane.
-    pub lane: u16,
-    /// The sequence that the lane's fence must have; on one message of each lane, once the batch is guarded.
+    /// The partition.
+    pub partition: u16,
+    /// The sequence that the partition's fence must have; on one message of each partition, once the batch is guarded.
     pub fence: Option<u64>,
     /// The message.
     pub message: Message,
@@ -115,7 +117,7 @@ impl Plan {
     /// Whether there is nothing at all to do about it.
     pub fn is_idle(&self) -> bool {
         self.messages.is_empty()
-            && self.dead.is_empty()
+            && self.dead_letters.is_empty()
             && self.puts.is_empty()
             && self.receipts.is_empty()
             && self.timers_panicked.is_empty()
@@ -126,8 +128,8 @@ impl Plan {
     pub fn take_changes(&mut self, position: Option<Position>) -> Changes {
         let puts = std::mem::take(&mut self.puts);
         self.taken.extend(puts.iter().map(|put| (put.id.clone(), put.head.version)));
-        let marks = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
-        Changes { puts, incidents: self.incidents.clone(), marks, position }
+        let offsets = self.offsets.iter().map(|(partition, offset)| (*partition, offset.clone())).collect();
+        Changes { puts, incidents: self.incidents.clone(), offsets, position }
     }
 
     /// The links it changes, and their versions afterwards.
@@ -143,29 +145,29 @@ impl Plan {
         self.items_count += 1;
     }
 
-    /// Notes the delivery's receipt, if it is the last one of its lane.
+    /// Notes the delivery's receipt, if it is the last one of its partition.
     pub(super) fn receive(&mut self, delivery: &Delivery) {
-        if self.receipts.get(&delivery.lane).is_none_or(|receipt| receipt.sequence <= delivery.sequence) {
+        if self.receipts.get(&delivery.partition).is_none_or(|receipt| receipt.sequence <= delivery.sequence) {
             let receipt = Receipt { sequence: delivery.sequence, receipt: delivery.receipt.clone() };
-            self.receipts.insert(delivery.lane, receipt);
+            self.receipts.insert(delivery.partition, receipt);
         }
     }
 
     /// A copy of the store's share, once the batch is known to end at `position`.
     pub fn changes(&self, position: Option<Position>) -> Changes {
-        let marks = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
-        Changes { puts: self.puts.clone(), incidents: self.incidents.clone(), marks, position }
+        let offsets = self.offsets.iter().map(|(partition, offset)| (*partition, offset.clone())).collect();
+        Changes { puts: self.puts.clone(), incidents: self.incidents.clone(), offsets, position }
     }
 
     /// Adds the messages for a step's effects; gives their ids.
-    pub(super) fn effects(&mut self, lane: u16, step: &Step, because: &Because) -> Vec<String> {
+    pub(super) fn effects(&mut self, partition: u16, step: &Step, because: &Because) -> Vec<String> {
         let link = &step.link;
         let mut ids = Vec::with_capacity(step.effects.len());
         for (n, effect) in (1..).zip(&step.effects) {
             let (address, body) = match effect {
                 Effect::Notice { notice, episode } => {
                     let body = NoticeBody::of(step, notice, episode.as_ref(), because.clone());
-                    (Address::Notice(body.news.name(), link.id.clone()), encode(&body))
+                    (Address::Notice(body.content.name(), link.id.clone()), encode(&body))
                 }
                 Effect::Job(job) => {
                     let body = JobBody::of(step, job, because.clone());
@@ -174,28 +176,28 @@ impl Plan {
             };
             let id = message_id(link, n);
             ids.push(id.clone());
-            self.push(lane, Message { address, id, at: step.at, body });
+            self.push(partition, Message { address, id, at: step.at, body });
         }
         ids
     }
 
-    pub(super) fn state(&mut self, lane: u16, step: &Step, record: &[u8]) {
+    pub(super) fn state(&mut self, partition: u16, step: &Step, record: &[u8]) {
         let link = &step.link;
         let address = Address::State(link.id.clone());
-        self.push(lane, Message { address, id: message_id(link, 0), at: step.at, body: record.to_vec() });
+        self.push(partition, Message { address, id: message_id(link, 0), at: step.at, body: record.to_vec() });
     }
 
-    pub(super) fn refuse(&mut self, lane: u16, sequence: u64, link: &Link, body: RefusedBody) {
+    pub(super) fn refuse(&mut self, partition: u16, sequence: u64, link: &Link, body: RefusedBody) {
         // A stream that was created anew, or lost its tail, gives sequences out again: the time tells them apart.
         let at = body.origin.received_at.0;
-        let id = format!("{}.{}.refused-{lane}-{sequence}-{}", link.id, link.version, at.as_millis());
-        self.push(lane, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
+        let id = format!("{}.{}.refused-{partition}-{sequence}-{}", link.id, link.version, at.as_millis());
+        self.push(partition, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
     }
 
     /// An incident begins or ends.
-    pub(super) fn incident(&mut self, lane: u16, body: IncidentBody) {
+    pub(super) fn incident(&mut self, partition: u16, body: IncidentBody) {
         let address = Address::Incident(institution_token(&body.institution));
-        self.push(lane, Message { address, id: body.message_id(), at: body.at.0, body: encode(&body) });
+        self.push(partition, Message { address, id: body.message_id(), at: body.at.0, body: encode(&body) });
         self.incidents.push(body);
     }
 
@@ -204,18 +206,18 @@ impl Plan {
         self.puts.extend(put);
     }
 
-    /// Adds the marks.
+    /// Adds the offsets.
     pub(super) fn close(&mut self) {
-        let marks: Vec<_> = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
-        for (lane, mark) in marks {
-            let at = Timestamp::from_millis(mark.stored_at_ns.div_euclid(1_000_000));
-            let id = format!("mark.{lane}.{}", mark.sequence);
-            self.push(lane, Message { address: Address::Mark(lane), id, at, body: encode(&mark) });
+        let offsets: Vec<_> = self.offsets.iter().map(|(partition, offset)| (*partition, offset.clone())).collect();
+        for (partition, offset) in offsets {
+            let at = Timestamp::from_millis(offset.stored_at_ns.div_euclid(1_000_000));
+            let id = format!("offset.{partition}.{}", offset.sequence);
+            self.push(partition, Message { address: Address::Offset(partition), id, at, body: encode(&offset) });
         }
     }
 
-    fn push(&mut self, lane: u16, message: Message) {
-        self.messages.push(Outgoing { lane, fence: None, message });
+    fn push(&mut self, partition: u16, message: Message) {
+        self.messages.push(Outgoing { partition, fence: None, message });
     }
 }
 

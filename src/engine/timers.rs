@@ -4,7 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Engine, Held, Item, Plan, TIMERS_MAX};
+use super::{Engine, Item, LinkEntry, Plan, TIMERS_MAX};
 use crate::contract::{Because, Origin};
 use crate::link::{Event, Input, Link, LinkId, Timestamp};
 use crate::store::{Head, Put, Store, StoreError};
@@ -12,7 +12,7 @@ use crate::store::{Head, Put, Store, StoreError};
 impl<S: Store> Engine<S> {
     /// Steps at most `max` of the links that are due at `now`.
     pub(super) fn plan_timers(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<(), StoreError> {
-        for (id, Held { link, lane }) in self.due(now, max, plan)? {
+        for (id, LinkEntry { link, partition }) in self.due(now, max, plan)? {
             let under_way = self.overlay.contains_key(&id);
             let incident = self.incidents.is_on(link.profile.institution.as_deref());
             let input = Input { incident, ..Event::DeadlinePassed.into() };
@@ -22,7 +22,7 @@ impl<S: Store> Engine<S> {
                     plan.tally.add("timer", "accepted");
                     let because = Because::of(&step, &input, Origin::timer(now));
                     plan.add_item(|| Item::Timer(id));
-                    self.take(&step, lane, because, now, plan);
+                    self.take_step(&step, partition, because, now, plan);
                 }
                 Ok(Err(_)) if under_way => {}
                 Ok(Err(_)) => plan.retime(self.retimed(&link)?),
@@ -36,8 +36,8 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// The first `max` links of our lanes that the store says are due, but those that are left alone.
-    fn due(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<Vec<(LinkId, Held)>, StoreError> {
+    /// The first `max` links of our partitions that the store says are due, but those that are left alone.
+    fn due(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<Vec<(LinkId, LinkEntry)>, StoreError> {
         let mut limit = TIMERS_MAX + self.timers_skipped.len();
         loop {
             let all = self.store.due(now, limit)?;
@@ -61,8 +61,8 @@ impl<S: Store> Engine<S> {
                     Err(error) => return Err(error),
                 };
                 let Some(held) = held else { continue };
-                if let Some(lane) = self.home_of(held.lane) {
-                    ours.push((id, Held { lane, ..held }));
+                if let Some(partition) = self.partition_of(held.partition) {
+                    ours.push((id, LinkEntry { partition, ..held }));
                 }
             }
             if is_all || ours.len() == max {
@@ -72,10 +72,10 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// The lane that takes care of a link recorded on `lane`, if it is held: another node has the others.
-    fn home_of(&self, lane: u16) -> Option<u16> {
-        let lane = if lane < self.partitions_count { lane } else { lane % self.partitions_count };
-        self.planned.contains_key(&lane).then_some(lane)
+    /// The partition that takes care of a link recorded on `partition`, if it is held: another node has the others.
+    fn partition_of(&self, partition: u16) -> Option<u16> {
+        let partition = if partition < self.partitions_count { partition } else { partition % self.partitions_count };
+        self.planned.contains_key(&partition).then_some(partition)
     }
 
     /// The stored link with the deadline it has under today's policy.
@@ -104,7 +104,7 @@ mod tests {
                 "link_id":"{link}","request_id":"r","data":{{}}}}"#
         );
         Delivery {
-            lane: 0,
+            partition: 0,
             sequence,
             stored_at_ns: START.as_millis() * 1_000_000,
             subject: String::new(),
@@ -124,7 +124,7 @@ mod tests {
     fn plan(engine: &mut Engine<MemoryStore>, queue: Vec<Delivery>, now: Timestamp) -> Plan {
         let plan = engine.plan(&mut VecDeque::from(queue), now).unwrap();
         engine.store().apply(&plan.changes(None)).unwrap();
-        engine.settle(&plan);
+        engine.record_commit(&plan);
         plan
     }
 
@@ -152,17 +152,17 @@ mod tests {
         }
         // It is a timer only: what is delivered for the link is handled.
         let answer = plan(&mut engine, vec![broken("bad", 3)], tomorrow);
-        assert_eq!(answer.dead.len(), 0);
+        assert_eq!(answer.dead_letters.len(), 0);
         assert!(!answer.messages.is_empty());
     }
 
     #[test]
-    fn timers_of_lanes_that_are_not_held_are_another_nodes() {
+    fn timers_of_partitions_that_are_not_held_are_another_nodes() {
         let mut engine = engine();
         let tomorrow = START.after(Duration::from_secs(25 * 3600));
         engine.restart(1, &[(1, 0)].into()).unwrap();
         assert!(engine.plan(&mut VecDeque::new(), tomorrow).unwrap().is_idle());
-        // A lane that the stream no longer has is counted to one of those that it has.
+        // A partition that the stream no longer has is counted to one of those that it has.
         let mut engine = engine.with_partitions(1);
         engine.restart(1, &[(0, 0)].into()).unwrap();
         assert!(!engine.plan(&mut VecDeque::new(), tomorrow).unwrap().is_idle());

@@ -27,8 +27,8 @@ use crate::node::{Delivered, Input, Node, NodeOptions, Note, Output, PLAN_AHEAD_
 use crate::reconciler::{self, Reconciler};
 use crate::store::{MemoryStore, Query, Store};
 
-/// The one lane: order between links is none of this simulation's subjects.
-const LANE: u16 = 0;
+/// The one partition: order between links is none of this simulation's subjects.
+const PARTITION: u16 = 0;
 
 /// The identities of the two streams.
 const STREAM_CREATED_NS: i64 = 1;
@@ -130,14 +130,14 @@ impl Relink {
         let reconciler = Reconciler::rotating_from(None, SETTINGS, parts);
         let options = NodeOptions {
             owner: "fleet".to_owned(),
-            partitions_count: LANE + 1,
+            partitions_count: PARTITION + 1,
             policy,
             plan_ahead_min: PLAN_AHEAD_MIN,
         };
         let node = Node::new(options, store.clone());
         let (streams, heard) = (Streams::default(), Vec::new());
         let mut relink = Self { belvo, worker, reconciler, clock, budget, hands, node, streams, store, bus, heard };
-        relink.drive(Input::Gained { partitions: vec![LANE] }, &mut Said::default())?;
+        relink.drive(Input::Gained { partitions: vec![PARTITION] }, &mut Said::default())?;
         anyhow::ensure!(relink.node.phase() == Phase::Running, "the node does not run");
         Ok(relink)
     }
@@ -314,10 +314,10 @@ fn says_broken(input: &NewInput) -> bool {
 fn delivery(input: NewInput, sequence: u64, now: Timestamp) -> Delivery {
     let NewInput { kind, link, id, body, .. } = input;
     Delivery {
-        lane: LANE,
+        partition: PARTITION,
         sequence,
         stored_at_ns: now.as_millis().saturating_mul(1_000_000),
-        subject: format!("belvo.{LANE}.{kind}.{link}"),
+        subject: format!("belvo.{PARTITION}.{kind}.{link}"),
         kind: kind.to_string(),
         link: link.to_string(),
         headers: id.map(|id| ("ce-id".to_owned(), id)).into_iter().collect(),

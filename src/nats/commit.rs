@@ -47,10 +47,10 @@ pub async fn take_fences(
 /// # Errors
 /// [`BatchError`]; nothing was stored.
 pub async fn stage(batches: &Batches, subjects: &Subjects, messages: Vec<Outgoing>) -> Result<StagedBatch, BatchError> {
-    let messages = messages.into_iter().map(|Outgoing { lane, fence, message }| {
+    let messages = messages.into_iter().map(|Outgoing { partition, fence, message }| {
         let message = to_batch_message(subjects, message);
         match fence {
-            Some(fence) => message.expecting(subjects.fence(lane), fence),
+            Some(fence) => message.expecting(subjects.fence(partition), fence),
             None => message,
         }
     });

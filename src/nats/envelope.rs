@@ -21,8 +21,8 @@ pub fn subject(subjects: &Subjects, address: &Address) -> String {
         Address::Notice(name, link) => subjects.notice(name.as_str(), link.as_str()),
         Address::Job(name, link) => subjects.job(name.as_str(), link.as_str()),
         Address::Refused(link) => subjects.refused(link.as_str()),
-        Address::Mark(lane) => subjects.mark(*lane),
-        Address::Fence(lane) => subjects.fence(*lane),
+        Address::Offset(partition) => subjects.offset(*partition),
+        Address::Fence(partition) => subjects.fence(*partition),
         Address::Incident(institution) => subjects.incident(institution),
     }
 }
@@ -34,7 +34,7 @@ pub fn headers(message: &Message) -> HeaderMap {
         Address::Notice(name, link) => (format!("link.notice.{}", name.as_str()), Some(link)),
         Address::Job(name, link) => (format!("link.job.{}", name.as_str()), Some(link)),
         Address::Refused(link) => ("link.refused".to_owned(), Some(link)),
-        Address::Mark(_) => ("link.mark".to_owned(), None),
+        Address::Offset(_) => ("link.offset".to_owned(), None),
         Address::Fence(_) => ("link.fence".to_owned(), None),
         Address::Incident(_) => ("link.incident".to_owned(), None),
     };
@@ -74,7 +74,7 @@ fn dataschema(address: &Address) -> String {
         Address::Notice(..) => "link.notice",
         Address::Job(..) => "link.job",
         Address::Refused(_) => "link.refused",
-        Address::Mark(_) => "link.mark",
+        Address::Offset(_) => "link.offset",
         Address::Fence(_) => "link.fence",
         Address::Incident(_) => "link.incident",
     };

@@ -1,6 +1,6 @@
 //! What the node has to say, for the log and the metrics.
 
-use crate::contract::{IncidentBody, IncidentNews};
+use crate::contract::{IncidentBody, IncidentChange};
 use crate::node::{Limit, Note};
 
 /// Logs and counts a note.
@@ -14,11 +14,11 @@ pub(super) fn publish(note: Note) {
         Note::Committing { messages_count } => {
             metrics::histogram!("relink_commit_messages").record(messages_count as f64);
         }
-        Note::Committed { incidents, prompts_held_count, incidents_count, unread } => {
+        Note::Committed { incidents, prompts_deferred_count, incidents_count, unreadable_fields } => {
             metrics::gauge!("relink_incidents").set(incidents_count as f64);
-            metrics::counter!("relink_prompts_held_total").increment(prompts_held_count);
+            metrics::counter!("relink_prompts_held_total").increment(prompts_deferred_count);
             incidents.iter().for_each(publish_incident);
-            for (link, field) in unread {
+            for (link, field) in unreadable_fields {
                 metrics::counter!("relink_fields_unread_total", "field" => field).increment(1);
                 tracing::warn!(link.id = %link, input.field = field, "a field of an input cannot be read; it is taken for unknown");
             }
@@ -80,17 +80,17 @@ pub(super) fn publish(note: Note) {
 
 /// Says of incidents what operations should see without subscribing.
 fn publish_incident(incident: &IncidentBody) {
-    let IncidentBody { institution, links_count, held_count, .. } = incident;
-    match incident.news {
-        IncidentNews::Began => tracing::warn!(
+    let IncidentBody { institution, links_count, deferred_count, .. } = incident;
+    match incident.change {
+        IncidentChange::Began => tracing::warn!(
             institution,
             links_count,
             "many links of one institution failed together: its links' prompts wait until that is over"
         ),
-        IncidentNews::Ended => tracing::info!(
+        IncidentChange::Ended => tracing::info!(
             institution,
             links_count,
-            held_count,
+            deferred_count,
             "the institution's links fail no more than usual; Belvo is asked about those whose prompts waited"
         ),
     }

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   published   belvo.<kind>.<link>            kind: webhook api_error widget observation command
-//!   stored      belvo.<lane>.<kind>.<link>     the stream's subject transform adds the lane
+//!   stored      belvo.<partition>.<kind>.<link>     the stream's subject transform adds the partition
 //!   decided     link.state.<link>   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
 //!   of a bank   link.incident.<institution>
-//!   kept        link.fence.<lane>   link.mark.<lane>
+//!   kept        link.fence.<partition>   link.offset.<partition>
 //!   set aside   relink.dead.<reason>
 //! ```
 //!
@@ -31,7 +31,7 @@ pub fn is_token_safe(token: &str) -> bool {
 /// A subject of the input stream as it is stored, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredInput<'a> {
-    /// The lane.
+    /// The partition.
     pub partition: u16,
     /// What was said.
     pub kind: InputKind,
@@ -51,10 +51,10 @@ pub enum OutputSubject<'a> {
     Job { job: &'a str, link_id: &'a str },
     /// What was ignored, and why.
     Refused { link_id: &'a str },
-    /// Whoever wrote here last owns the lane.
+    /// Whoever wrote here last owns the partition.
     Fence { partition: u16 },
-    /// How far the lane has come.
-    Mark { partition: u16 },
+    /// How far the partition has come.
+    Offset { partition: u16 },
     /// Whether many links of an institution fail together.
     Incident { institution: &'a str },
 }
@@ -148,7 +148,7 @@ impl Subjects {
         format!("{}.*.*", self.input_prefix)
     }
 
-    /// The destination of the input stream's subject transform; the lane is chosen by a hash of the link id.
+    /// The destination of the input stream's subject transform; the partition is chosen by a hash of the link id.
     pub fn input_transform(&self, partitions: u16) -> String {
         format!("{}.{{{{partition({partitions},2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}", self.input_prefix)
     }
@@ -163,12 +163,12 @@ impl Subjects {
         format!("{}.state.*", self.output_prefix)
     }
 
-    /// The marks of all lanes.
-    pub fn mark_wildcard(&self) -> String {
-        format!("{}.mark.*", self.output_prefix)
+    /// The offsets of all partitions.
+    pub fn offset_wildcard(&self) -> String {
+        format!("{}.offset.*", self.output_prefix)
     }
 
-    /// The fences of all lanes.
+    /// The fences of all partitions.
     pub fn fence_wildcard(&self) -> String {
         format!("{}.fence.*", self.output_prefix)
     }
@@ -188,8 +188,8 @@ impl Subjects {
         format!("{}.>", self.dead_prefix)
     }
 
-    /// The inputs of one lane, as stored: `belvo.<p>.>`.
-    pub fn lane(&self, partition: u16) -> String {
+    /// The inputs of one partition, as stored: `belvo.<p>.>`.
+    pub fn partition(&self, partition: u16) -> String {
         format!("{}.{partition}.>", self.input_prefix)
     }
 
@@ -223,9 +223,9 @@ impl Subjects {
         format!("{}.fence.{partition}", self.output_prefix)
     }
 
-    /// `link.mark.<p>`.
-    pub fn mark(&self, partition: u16) -> String {
-        format!("{}.mark.{partition}", self.output_prefix)
+    /// `link.offset.<p>`.
+    pub fn offset(&self, partition: u16) -> String {
+        format!("{}.offset.{partition}", self.output_prefix)
     }
 
     /// `link.incident.<institution>`, with the institution as `contract::institution_token` spells it.
@@ -244,7 +244,7 @@ impl Subjects {
         is_token_safe(link_id).then_some((kind.parse().ok()?, link_id))
     }
 
-    /// Takes a stored input subject apart: `belvo.<lane>.<kind>.<link>`. The link is as its publisher spelt it, which may be
+    /// Takes a stored input subject apart: `belvo.<partition>.<kind>.<link>`. The link is as its publisher spelt it, which may be
     /// any spelling that [`LinkId`] reads: `urn:uuid:…` is no token of ours, and a publisher's good right.
     pub fn parse_input<'a>(&self, subject: &'a str) -> Option<StoredInput<'a>> {
         let (partition, rest) = after(subject, &self.input_prefix)?.split_once('.')?;
@@ -266,7 +266,7 @@ impl Subjects {
             ["refused", link_id] => Some(OutputSubject::Refused { link_id }),
             ["incident", institution] => Some(OutputSubject::Incident { institution }),
             ["fence", partition] => Some(OutputSubject::Fence { partition: parse_partition(partition)? }),
-            ["mark", partition] => Some(OutputSubject::Mark { partition: parse_partition(partition)? }),
+            ["offset", partition] => Some(OutputSubject::Offset { partition: parse_partition(partition)? }),
             _ => None,
         }
     }
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(names, ["BELVO", "LINKS", "RELINK_DEAD", "links"]);
         assert_eq!(subjects.input(InputKind::ApiError, "a-1"), "belvo.api_error.a-1");
         assert_eq!(subjects.input_transform(16), "belvo.{{partition(16,2)}}.{{wildcard(1)}}.{{wildcard(2)}}");
-        assert_eq!(subjects.lane(3), "belvo.3.>");
+        assert_eq!(subjects.partition(3), "belvo.3.>");
         assert_eq!(subjects.notice("update_required", "a"), "link.notice.update_required.a");
         assert_eq!(subjects.dead("malformed"), "relink.dead.malformed");
     }
@@ -376,7 +376,7 @@ mod tests {
                 (subjects.refused(&id), OutputSubject::Refused { link_id: &id }),
                 (subjects.incident(&id), OutputSubject::Incident { institution: &id }),
                 (subjects.fence(partition), OutputSubject::Fence { partition }),
-                (subjects.mark(partition), OutputSubject::Mark { partition }),
+                (subjects.offset(partition), OutputSubject::Offset { partition }),
             ] {
                 prop_assert_eq!(subjects.parse_output(&subject), Some(expected));
                 prop_assert_eq!(subjects.parse_input(&subject), None);

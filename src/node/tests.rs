@@ -146,7 +146,7 @@ impl Rig {
     fn commit(&mut self, batch: BatchId) -> Input {
         let messages = self.staged.remove(&batch).expect("it is staged");
         let moved = |outgoing: &crate::engine::Outgoing| {
-            let there = self.fences.get(&outgoing.lane).map(|fence| fence.sequence);
+            let there = self.fences.get(&outgoing.partition).map(|fence| fence.sequence);
             outgoing.fence.is_some_and(|fence| Some(fence) != there)
         };
         if messages.iter().any(moved) {
@@ -183,7 +183,7 @@ impl Rig {
     }
 
     fn offsets(&self) -> BTreeMap<u16, u64> {
-        self.node.store.marks().unwrap().into_iter().map(|(partition, mark)| (partition, mark.sequence)).collect()
+        self.node.store.offsets().unwrap().into_iter().map(|(partition, offset)| (partition, offset.sequence)).collect()
     }
 }
 
@@ -194,7 +194,7 @@ const fn stored_at_ns(sequence: u64) -> i64 {
 /// Each is of a link of its own.
 fn delivery(partition: u16, sequence: u64) -> Delivery {
     Delivery {
-        lane: partition,
+        partition: partition,
         sequence,
         stored_at_ns: stored_at_ns(sequence),
         subject: format!("belvo.{partition}.webhook.link-{sequence}"),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::belvo::{self, Meaning};
-use crate::contract::{InputKind, Observation, Outcome, Source};
+use crate::contract::{InputKind, Observation, ReadOutcome, Source};
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp, step};
 use crate::store::{Store, StoreError};
 
@@ -19,7 +19,7 @@ pub(super) struct Known {
 
 /// What was read from Belvo.
 pub(super) struct Read {
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ReadOutcome,
     /// When the question left, by our clock.
     pub(super) read_at: Timestamp,
 }
@@ -118,7 +118,7 @@ mod tests {
 
     fn read(status: &str, seconds: i64) -> Read {
         let link = json!({"id": ID, "status": status, "institution": "erebor_mx_retail", "last_accessed_at": null});
-        Read { outcome: Outcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(seconds) }
+        Read { outcome: ReadOutcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(seconds) }
     }
 
     fn known(events: &[(Event, i64)], looked_at: i64) -> Known {
@@ -158,7 +158,7 @@ mod tests {
         ] {
             assert_eq!(moved(known, read(status, 11)), expected, "{} {status}", known.link.state.name());
         }
-        let missing = Read { outcome: Outcome::Missing, read_at: at(11) };
+        let missing = Read { outcome: ReadOutcome::Missing, read_at: at(11) };
         assert_eq!(moved(&valid, missing), Some(("valid", "removed")));
     }
 
@@ -187,7 +187,7 @@ mod tests {
         let read = |hours: i64, accessed: Option<Timestamp>| {
             let link = json!({"id": ID, "status": "valid", "institution": "erebor_mx_retail",
                 "last_accessed_at": accessed.map(|at| at.to_string())});
-            Read { outcome: Outcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(hours * HOURS) }
+            Read { outcome: ReadOutcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(hours * HOURS) }
         };
         // It is missed after two days, and looked at once a day.
         assert_eq!(moved(&known, read(20, accessed(19))), None);

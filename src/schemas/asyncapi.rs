@@ -45,8 +45,8 @@ const CHANNELS: [Channel; 12] = [
         "link.incident.{institution}",
         "Many links of one institution fail together, or no longer do. For operations: one message each.",
     ),
-    output("link.mark", "link.mark.{lane}", "How far a lane has come. For relink itself."),
-    output("link.fence", "link.fence.{lane}", "Who owns a lane. For relink itself."),
+    output("link.offset", "link.offset.{partition}", "How far a partition has come. For relink itself."),
+    output("link.fence", "link.fence.{partition}", "Who owns a partition. For relink itself."),
 ];
 
 const fn input(message: &'static str, address: &'static str, about: &'static str) -> Channel {
@@ -125,7 +125,7 @@ fn parameter(token: &str, message: &str, examples: &[&Example]) -> Value {
             "description": "Belvo's name of the institution; one that cannot be a token is spelled with a hash.",
             "examples": ["erebor_mx_retail"],
         }),
-        "lane" => json!({"description": "The partition of the input stream, from 0."}),
+        "partition" => json!({"description": "The partition of the input stream, from 0."}),
         _link_id => json!({
             "description": "Belvo's id of the link, in small letters: 1 to 64 of `A-Z a-z 0-9 _ -`.",
             "examples": ["16f68516-bcbc-4cf7-b815-c500d4204e28"],

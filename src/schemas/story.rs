@@ -148,7 +148,7 @@ pub fn examples() -> Vec<Example> {
         }
         let plan = engine.plan(&mut queue, at(seconds)).expect("a store in memory can be read");
         engine.store().apply(&plan.changes(None)).expect("a store in memory can be written");
-        engine.settle(&plan);
+        engine.record_commit(&plan);
         outputs.extend(plan.messages.iter().map(|outgoing| to_example(&subjects, &outgoing.message)));
     }
     outputs.extend(incident().iter().map(|message| to_example(&subjects, message)));
@@ -191,7 +191,7 @@ fn at(seconds: i64) -> Timestamp {
 
 fn deliver(said: &Said, sequence: u64, subject: &str) -> Delivery {
     Delivery {
-        lane: 0,
+        partition: 0,
         sequence,
         stored_at_ns: at(said.at).as_millis() * 1_000_000,
         subject: subject.to_owned(),

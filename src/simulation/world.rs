@@ -309,7 +309,7 @@ impl World {
             self.later(wait_ms, Event::Publish(delivery));
             return;
         }
-        let (partition, subject) = (delivery.lane, delivery.subject.clone());
+        let (partition, subject) = (delivery.partition, delivery.subject.clone());
         let place = self.jetstream.input.publish(delivery, self.now_ms * 1_000_000);
         let sequence = self.jetstream.input.ever[place].sequence;
         self.say(|| format!("input {sequence} of partition {partition}: {subject}"));

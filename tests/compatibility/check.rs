@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use relink::belvo::{Meaning, translate};
-use relink::contract::{Fence, IncidentBody, JobBody, Mark, NoticeBody, Record, RefusedBody};
+use relink::contract::{CommittedOffset, Fence, IncidentBody, JobBody, NoticeBody, Record, RefusedBody};
 use relink::link::{Event, Link, LinkId, Policy, PolicySettings, StateName, Timestamp, step};
 use relink::nats::subject::{OutputSubject, Subjects};
 use relink::store::{Changes, MemoryStore, Position, Put, Query, SledStore, Store, StoredLink};
@@ -55,7 +55,7 @@ fn check_record(json: &[u8], version: &Version) -> Result<(), String> {
         (Err(error), Promise::Refuses(saying)) if error.to_string().contains(saying) => return Ok(()),
         (Err(error), _) => return Err(error.to_string()),
     };
-    let again = Record::of(&link, record.lane, record.because.clone(), record.sent.clone());
+    let again = Record::of(&link, record.partition, record.because.clone(), record.sent.clone());
     let again = serde_json::to_vec(&again).unwrap();
     let reread = Record::parse(&again).and_then(|record| record.link()).map_err(|error| error.to_string())?;
     if reread != link {
@@ -89,7 +89,7 @@ fn check_message(subject: OutputSubject<'_>, payload: &[u8], version: &Version) 
         OutputSubject::Notice { .. } => check_body::<NoticeBody>(payload, version),
         OutputSubject::Job { .. } => check_body::<JobBody>(payload, version),
         OutputSubject::Refused { .. } => check_body::<RefusedBody>(payload, version),
-        OutputSubject::Mark { .. } => check_body::<Mark>(payload, version),
+        OutputSubject::Offset { .. } => check_body::<CommittedOffset>(payload, version),
         OutputSubject::Fence { .. } => check_body::<Fence>(payload, version),
         OutputSubject::Incident { .. } => check_body::<IncidentBody>(payload, version),
     }
@@ -163,7 +163,7 @@ pub(crate) fn rebuild(lines: &[Line], policy: &Policy) -> Result<MemoryStore, St
         let (mut changes, payload) = (Changes::default(), line.payload());
         match subjects.parse_output(&line.subject) {
             Some(OutputSubject::State { .. }) => changes.puts.push(put(&payload, policy)?),
-            Some(OutputSubject::Mark { partition }) => changes.marks.push((partition, body(&payload)?)),
+            Some(OutputSubject::Offset { partition }) => changes.offsets.push((partition, body(&payload)?)),
             Some(OutputSubject::Incident { .. }) => changes.incidents.push(body(&payload)?),
             _ => {}
         }
@@ -206,13 +206,13 @@ fn check_store(corpus: &Corpus, version: &Version) -> Result<(), String> {
     expected.apply(&Changes { puts, ..Changes::default() }).map_err(|error| error.to_string())?;
     let (links, expected_links) = (links_of(&store)?, links_of(&expected)?);
     // A deadline in the store is one of the old policy: it is compared with the timers only.
-    let facts = |link: &StoredLink| (link.head.state, link.head.lane, link.head.version, link.record.clone());
+    let facts = |link: &StoredLink| (link.head.state, link.head.partition, link.head.version, link.record.clone());
     if !links.iter().map(facts).eq(expected_links.iter().map(facts)) {
         return Err(format!("it has {} links, and not the {} that were written", links.len(), expected_links.len()));
     }
     check_timers(&store, &links)?;
     let bookkeeping = |store: &dyn Store| -> Result<_, relink::store::StoreError> {
-        Ok((store.marks()?, store.incidents()?, store.count()?, store.position()?.map(|position| position.sequence)))
+        Ok((store.offsets()?, store.incidents()?, store.count()?, store.position()?.map(|position| position.sequence)))
     };
     let found = bookkeeping(&store).map_err(|error| error.to_string())?;
     let written = bookkeeping(&expected).map_err(|error| error.to_string())?;
@@ -242,6 +242,6 @@ pub(crate) fn links_of(store: &dyn Store) -> Result<Vec<StoredLink>, String> {
 }
 
 /// The links, committed offsets and incidents of a store.
-pub(crate) fn everything(store: &dyn Store) -> (Vec<StoredLink>, BTreeMap<u16, Mark>, Vec<IncidentBody>) {
-    (links_of(store).unwrap(), store.marks().unwrap(), store.incidents().unwrap())
+pub(crate) fn everything(store: &dyn Store) -> (Vec<StoredLink>, BTreeMap<u16, CommittedOffset>, Vec<IncidentBody>) {
+    (links_of(store).unwrap(), store.offsets().unwrap(), store.incidents().unwrap())
 }

@@ -114,7 +114,7 @@ pub(crate) fn lines(walks_count: u64) -> Vec<String> {
         let id = format!("{}-{count:03}", state.replace('_', "-"));
         let link = Link { id: id.parse().unwrap(), ..record.link().unwrap() };
         let sent = record.sent.iter().map(|sent| format!("{id}.{sent}")).collect();
-        serde_json::to_string(&Record::of(&link, record.lane, record.because.clone(), sent)).unwrap()
+        serde_json::to_string(&Record::of(&link, record.partition, record.because.clone(), sent)).unwrap()
     });
     named.collect()
 }
@@ -236,7 +236,7 @@ impl Walk {
             input_sequence: is_input.then_some(self.number),
             message_id,
             received_at: At(self.now),
-            unread: Vec::new(),
+            unreadable_fields: Vec::new(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use relink::contract::{At, DeadReason, JobName, NoticeName};
-use relink::engine::{Dead, Delivery, Engine};
+use relink::engine::{DeadDelivery, Delivery, Engine};
 use relink::link::{Policy, PolicySettings, StateName, Timestamp};
 use relink::nats::commit::{stage, take_fences};
 use relink::nats::dead_letter::{DeadLetter, DeadLetters, InputPosition};
@@ -114,7 +114,7 @@ impl Run {
                 if plan.is_idle() {
                     break;
                 }
-                for Dead { delivery, reason, detail } in std::mem::take(&mut plan.dead) {
+                for DeadDelivery { delivery, reason, detail } in std::mem::take(&mut plan.dead_letters) {
                     let input = Some(InputPosition {
                         stream: self.input.clone(),
                         sequence: delivery.sequence,
@@ -135,13 +135,13 @@ impl Run {
                 let mut guarded = BTreeSet::new();
                 let mut messages = std::mem::take(&mut plan.messages);
                 for outgoing in &mut messages {
-                    outgoing.fence = guarded.insert(outgoing.lane).then(|| self.fences[&outgoing.lane]);
+                    outgoing.fence = guarded.insert(outgoing.partition).then(|| self.fences[&outgoing.partition]);
                 }
                 let batch = stage(&self.nats.batches(), &self.subjects, messages).await.unwrap();
                 let sequence = batch.commit().await.unwrap().last_sequence;
                 let position = Position { stream_created_ns: self.output_created_ns, sequence };
                 self.engine.store().apply(&plan.changes(Some(position))).unwrap();
-                self.engine.settle(&plan);
+                self.engine.record_commit(&plan);
             }
         }
     }
@@ -178,7 +178,7 @@ fn input_line(message: Message, at: Timestamp) -> Line {
 
 fn delivery((sequence, subject, headers, payload): Message, at: Timestamp) -> Delivery {
     let tokens: Vec<String> = subject.split('.').map(str::to_owned).collect();
-    // As `nats::lane` does it: a subject that is no input's has neither kind nor link.
+    // As `nats::partition` does it: a subject that is no input's has neither kind nor link.
     let input = Subjects::default().parse_input(&subject);
     let (kind, link) = input.map_or_else(Default::default, |input| (input.kind.to_string(), input.link_id.to_owned()));
     let headers = headers
@@ -187,7 +187,7 @@ fn delivery((sequence, subject, headers, payload): Message, at: Timestamp) -> De
         .collect();
     let stored_at_ns = at.as_millis() * 1_000_000;
     Delivery {
-        lane: tokens[1].parse().unwrap(),
+        partition: tokens[1].parse().unwrap(),
         sequence,
         stored_at_ns,
         subject,
@@ -216,7 +216,8 @@ fn assert_complete(links: &[Line], dead: &[Line], inputs: &[Line]) {
         let words = ["state", "type", "reason"].map(|field| body[field].as_str().map(|word| format!("{kind}:{word}")));
         there.extend(words.into_iter().flatten());
     }
-    let mut wanted: Vec<String> = ["fence", "mark", "refused", "incident"].map(|kind| format!("link.{kind}")).to_vec();
+    let mut wanted: Vec<String> =
+        ["fence", "offset", "refused", "incident"].map(|kind| format!("link.{kind}")).to_vec();
     wanted.extend(NoticeName::ALL.map(|name| format!("link.notice.{}", name.as_str())));
     wanted.extend(JobName::ALL.map(|name| format!("link.job.{}", name.as_str())));
     wanted.extend(StateName::ALL.map(|name| format!("state:{}", name.as_str())));

@@ -1,4 +1,4 @@
-//! No message stops a lane: whatever comes is taken in, refused or set aside whole, and its lane's mark moves past it.
+//! No message stops a partition: whatever comes is taken in, refused or set aside whole, and its partition's offset moves past it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -30,8 +30,8 @@ fn plan(delivery: Delivery) -> Plan {
 fn check_survives(delivery: &Delivery) {
     let plan = plan(delivery.clone());
     assert!(!reasons(&plan).contains(&"panicked"), "{:?}: {:?}", reasons(&plan), delivery.payload);
-    assert_eq!(plan.marks[&delivery.lane].sequence, delivery.sequence + 1);
-    for dead in &plan.dead {
+    assert_eq!(plan.offsets[&delivery.partition].sequence, delivery.sequence + 1);
+    for dead in &plan.dead_letters {
         assert_eq!((&dead.delivery.payload, &dead.delivery.headers), (&delivery.payload, &delivery.headers));
     }
 }
@@ -133,8 +133,8 @@ fn what_cannot_be_read_is_set_aside_with_its_reason() {
         let message = said.about(0, 1, START);
         let plan = plan(message.clone());
         assert_eq!(reasons(&plan), [reason; 2], "{said:?}");
-        assert_eq!(plan.dead[0].delivery.payload, message.payload);
-        assert!(!plan.dead[0].detail.is_empty());
+        assert_eq!(plan.dead_letters[0].delivery.payload, message.payload);
+        assert!(!plan.dead_letters[0].detail.is_empty());
     }
 }
 
@@ -182,13 +182,13 @@ fn a_due_date_that_cannot_be_one_is_unknown_and_visible() {
         let said = delivery("webhook", LINK, consent_webhook(&impossible));
         let plan = engine.plan(&mut VecDeque::from([said, repeat]), START).unwrap();
         store.apply(&plan.changes(None)).unwrap();
-        engine.settle(&plan);
+        engine.record_commit(&plan);
         let states = bodies(&plan, |address| matches!(address, Address::State(_)));
         assert_eq!(states[0]["consent"]["due_at"], Value::Null, "{impossible}");
-        assert_eq!(states[0]["because"]["origin"]["unread"], json!(["data.consent_due_date"]));
+        assert_eq!(states[0]["because"]["origin"]["unreadable_fields"], json!(["data.consent_due_date"]));
         let refused = bodies(&plan, |address| matches!(address, Address::Refused(_)));
-        assert_eq!(refused[0]["origin"]["unread"], json!(["data.consent_due_date"]));
-        assert_eq!(plan.unread.len(), 2);
+        assert_eq!(refused[0]["origin"]["unreadable_fields"], json!(["data.consent_due_date"]));
+        assert_eq!(plan.unreadable_fields.len(), 2);
         // No timer runs to such a date, and nobody is prompted in a year.
         let later = START.after(Duration::from_secs(366 * 86_400));
         let timers = engine.plan(&mut VecDeque::new(), later).unwrap();
@@ -198,7 +198,7 @@ fn a_due_date_that_cannot_be_one_is_unknown_and_visible() {
     let known = plan(delivery("webhook", LINK, consent_webhook(&json!("01/12/2026"))));
     let states = bodies(&known, |address| matches!(address, Address::State(_)));
     assert_eq!(states[0]["consent"]["due_at"], "2026-12-01T00:00:00.000Z");
-    assert!(states[0]["because"]["origin"].get("unread").is_none());
+    assert!(states[0]["because"]["origin"].get("unreadable_fields").is_none());
 }
 
 #[test]
@@ -258,22 +258,22 @@ fn a_message_on_nats_is_read_like_one_over_http() {
 #[test]
 fn a_record_that_cannot_be_read_stops_nothing_but_its_link() {
     let store = MemoryStore::default();
-    let head = Head { state: StateName::Invalid, lane: 0, version: 3, deadline: Some(START) };
+    let head = Head { state: StateName::Invalid, partition: 0, version: 3, deadline: Some(START) };
     let damaged = Put { id: "link-1".parse().unwrap(), head, record: b"{\"schema_version\":1,".to_vec() };
     store.apply(&Changes { puts: vec![damaged], ..Changes::default() }).unwrap();
     let mut engine = Engine::new(store, policy(true), INPUT_CREATED_NS, &BTreeMap::from([(0, 0)])).unwrap();
     // Its timer is due, and so is what is delivered for it; another link's webhook comes behind.
     let mut queue = VecDeque::from([1, 2].map(|link| {
         let mut delivery = Said::Credentials.about(link, 1, START);
-        (delivery.lane, delivery.sequence) = (0, u64::from(link));
+        (delivery.partition, delivery.sequence) = (0, u64::from(link));
         delivery
     }));
     let plan = engine.plan(&mut queue, START).unwrap();
     assert_eq!(reasons(&plan), ["unreadable_record"]);
     assert_eq!(plan.links_unreadable, ["link-1".parse().unwrap(), "link-1".parse().unwrap()]);
     let stored: Vec<&str> = plan.puts.iter().map(|put| put.id.as_str()).collect();
-    assert_eq!((stored, plan.marks[&0].sequence), (vec!["link-2"], 2));
-    assert!(!plan.dead[0].detail.contains("schema_version"), "a reason quotes no record");
-    engine.settle(&plan);
+    assert_eq!((stored, plan.offsets[&0].sequence), (vec!["link-2"], 2));
+    assert!(!plan.dead_letters[0].detail.contains("schema_version"), "a reason quotes no record");
+    engine.record_commit(&plan);
     assert!(engine.plan(&mut VecDeque::new(), START).unwrap().is_idle(), "it is told once, and not again at once");
 }

@@ -1,7 +1,7 @@
 //! One link is one record, however its id is spelt and wherever that puts a message.
 //!
-//! The server chooses a message's lane by a hash of the link token as it was published, so each spelling of one UUID may come
-//! by a lane of its own.
+//! The server chooses a message's partition by a hash of the link token as it was published, so each spelling of one UUID may come
+//! by a partition of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +11,7 @@ use relink::link::{Policy, StateName};
 use relink::store::{MemoryStore, Query, Store};
 use serde_json::{Value, json};
 
-use crate::inputs::{INPUT_CREATED_NS, LANES, START, delivery, policy};
+use crate::inputs::{INPUT_CREATED_NS, PARTITIONS, START, delivery, policy};
 
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
@@ -30,10 +30,10 @@ fn invalid_credentials(spelling: &str, request: usize) -> Value {
         "request_id": format!("{request:08}-51eb-4350-9c74-5df5ac92a7f6")})
 }
 
-/// The `nth` message, on the lane to which its spelling may have been hashed.
+/// The `nth` message, on the partition to which its spelling may have been hashed.
 fn said(kind: &str, nth: usize, body: &Value) -> Delivery {
     let mut said = delivery(kind, SPELLINGS[nth % SPELLINGS.len()], body.to_string());
-    said.lane = nth as u16 % LANES;
+    said.partition = nth as u16 % PARTITIONS;
     said
 }
 
@@ -69,9 +69,9 @@ impl Desk {
         while !queue.is_empty() {
             let mut plan = engine.plan(&mut queue, START).unwrap();
             self.store.apply(&plan.changes(None)).unwrap();
-            engine.settle(&plan);
-            self.dead_count += plan.dead.len();
-            self.offsets.extend(plan.marks.iter().map(|(lane, mark)| (*lane, mark.sequence)));
+            engine.record_commit(&plan);
+            self.dead_count += plan.dead_letters.len();
+            self.offsets.extend(plan.offsets.iter().map(|(partition, offset)| (*partition, offset.sequence)));
             self.output.extend(plan.messages.drain(..).map(|outgoing| outgoing.message));
         }
     }
@@ -99,7 +99,7 @@ fn a_link_published_under_every_spelling_is_one_record_with_one_prompt_and_one_h
         let states = desk.output.iter().filter(|message| matches!(message.address, Address::State(_)));
         let versions: Vec<u64> =
             states.map(|message| serde_json::from_slice::<Record>(&message.body).unwrap().version).collect();
-        assert!(versions.is_sorted_by(|a, b| a + 1 == *b), "one history, whatever the lane: {versions:?}");
+        assert!(versions.is_sorted_by(|a, b| a + 1 == *b), "one history, whatever the partition: {versions:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use relink::contract::{Address, IncidentBody, IncidentNews, JobName, NoticeName, Record};
+use relink::contract::{Address, IncidentBody, IncidentChange, JobName, NoticeName, Record};
 use relink::engine::{Delivery, Engine, Plan};
 use relink::link::{Policy, Prompt, Timestamp};
 use relink::store::{MemoryStore, Position, Store};
@@ -38,7 +38,7 @@ impl Relink {
             .map(|link| {
                 self.sequence += 1;
                 let mut delivery = said.about(link, u32::try_from(self.sequence).unwrap(), now);
-                (delivery.lane, delivery.sequence) = (0, self.sequence);
+                (delivery.partition, delivery.sequence) = (0, self.sequence);
                 delivery.stored_at_ns = now.as_millis() * 1_000_000;
                 delivery
             })
@@ -58,7 +58,7 @@ impl Relink {
         self.said.extend(messages.into_iter().map(|out| (out.message.address, out.message.body)));
         let position = Position { stream_created_ns: OUTPUT_CREATED_NS, sequence: self.said.len() as u64 };
         self.engine.store().apply(&plan.changes(Some(position))).unwrap();
-        self.engine.settle(&plan);
+        self.engine.record_commit(&plan);
     }
 
     fn count(&self, wanted: impl Fn(&Address) -> bool) -> usize {
@@ -115,7 +115,7 @@ fn the_first_are_prompted_and_the_rest_wait() {
         assert_eq!(relink.prompts(), 20);
         let told = relink.incidents();
         assert_eq!(told.len(), 1, "{told:?}");
-        assert_eq!((told[0].news, told[0].links_count), (IncidentNews::Began, 20));
+        assert_eq!((told[0].change, told[0].links_count), (IncidentChange::Began, 20));
         assert_eq!(told[0].because.link_id.as_deref(), Some("link-19"));
         assert_eq!(relink.engine.store().incidents().unwrap(), told);
         let (told, waiting) = (relink.record(19), relink.record(20));
@@ -144,8 +144,11 @@ fn who_works_again_is_never_prompted_and_who_does_not_is_prompted_once() {
             22 * MINUTE
         };
         let told = relink.incidents();
-        assert_eq!(told.iter().map(|body| body.news).collect::<Vec<_>>(), [IncidentNews::Began, IncidentNews::Ended]);
-        assert_eq!((told[1].began_at, told[1].links_count, told[1].held_count), (told[0].at, 30, 10));
+        assert_eq!(
+            told.iter().map(|body| body.change).collect::<Vec<_>>(),
+            [IncidentChange::Began, IncidentChange::Ended]
+        );
+        assert_eq!((told[1].began_at, told[1].links_count, told[1].deferred_count), (told[0].at, 30, 10));
         assert_eq!((relink.prompts(), relink.verifies()), (20, 10), "Belvo is asked before anybody else is");
         relink.hears(Said::SeenValid, 20..28, asked + 1_000);
         assert_eq!((relink.prompts(), relink.notices(NoticeName::Recovered)), (20, 8));

@@ -6,8 +6,8 @@ use relink::engine::{Delivery, Plan};
 use relink::link::{Policy, PolicySettings, Timestamp};
 use serde_json::{Value, json};
 
-/// How many lanes there are.
-pub(crate) const LANES: u16 = 3;
+/// How many partitions there are.
+pub(crate) const PARTITIONS: u16 = 3;
 
 /// When the streams were created: their identities.
 pub(crate) const INPUT_CREATED_NS: i64 = 1_111;
@@ -123,7 +123,7 @@ impl Said {
             Self::FutureEnvelope => delivery.headers.push(("CE-SpecVersion".to_owned(), "2.0".to_owned())),
             _readable => {}
         }
-        delivery.lane = u16::from(link) % LANES;
+        delivery.partition = u16::from(link) % PARTITIONS;
         delivery
     }
 }
@@ -131,7 +131,7 @@ impl Said {
 /// A first delivery, stored at [`START`].
 pub(crate) fn delivery(kind: &str, link: &str, payload: impl Into<Bytes>) -> Delivery {
     Delivery {
-        lane: 0,
+        partition: 0,
         sequence: 1,
         stored_at_ns: START.as_millis() * 1_000_000,
         subject: format!("belvo.0.{kind}.{link}"),
@@ -150,7 +150,7 @@ pub(crate) fn policy(can_verify: bool) -> Policy {
 
 /// The reasons of what a plan sets aside.
 pub(crate) fn reasons(plan: &Plan) -> Vec<&'static str> {
-    plan.dead.iter().map(|dead| dead.reason.as_str()).collect()
+    plan.dead_letters.iter().map(|dead| dead.reason.as_str()).collect()
 }
 
 pub(crate) fn with(mut body: Value, name: &str, value: Value) -> Value {

@@ -17,14 +17,14 @@ fn engine() -> Engine<MemoryStore> {
     Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap()
 }
 
-/// One message per lane and round, numbered as a stream would.
-fn deliveries(lanes: u16, rounds: u32, said: Said) -> VecDeque<Delivery> {
-    let all = (0..rounds).flat_map(|round| (0..lanes).map(move |lane| (round, lane)));
-    let numbered = |(sequence, (round, lane)): (u64, (u32, u16))| {
+/// One message per partition and round, numbered as a stream would.
+fn deliveries(partitions: u16, rounds: u32, said: Said) -> VecDeque<Delivery> {
+    let all = (0..rounds).flat_map(|round| (0..partitions).map(move |partition| (round, partition)));
+    let numbered = |(sequence, (round, partition)): (u64, (u32, u16))| {
         let mut delivery = said.about(0, round, START);
-        delivery.lane = lane;
+        delivery.partition = partition;
         if said != Said::NoLink {
-            delivery.link = format!("link-{lane}");
+            delivery.link = format!("link-{partition}");
             let body = String::from_utf8_lossy(&delivery.payload).replace("link-0", &delivery.link);
             delivery.payload = body.into_bytes().into();
         }
@@ -34,37 +34,39 @@ fn deliveries(lanes: u16, rounds: u32, said: Said) -> VecDeque<Delivery> {
     (1..).zip(all).map(numbered).collect()
 }
 
-/// Plans until the queue is empty; every plan fits a batch, and their marks come to the end of every lane.
-fn check_fits(lanes: u16, rounds: u32, said: Said) -> Vec<Plan> {
+/// Plans until the queue is empty; every plan fits a batch, and their offsets come to the end of every partition.
+fn check_fits(partitions: u16, rounds: u32, said: Said) -> Vec<Plan> {
     let mut engine = engine();
-    let mut queue = deliveries(lanes, rounds, said);
-    let last: BTreeMap<u16, u64> = queue.iter().map(|delivery| (delivery.lane, delivery.sequence)).collect();
+    let mut queue = deliveries(partitions, rounds, said);
+    let last: BTreeMap<u16, u64> = queue.iter().map(|delivery| (delivery.partition, delivery.sequence)).collect();
     let mut plans = Vec::new();
     while !queue.is_empty() {
         let before = queue.len();
         let plan = engine.plan(&mut queue, START).unwrap();
-        assert!(plan.messages.len() <= MESSAGES_MAX, "{said:?} on {lanes} lanes: {}", plan.messages.len());
-        assert!(queue.len() < before, "{said:?} on {lanes} lanes: no progress");
+        assert!(plan.messages.len() <= MESSAGES_MAX, "{said:?} on {partitions} partitions: {}", plan.messages.len());
+        assert!(queue.len() < before, "{said:?} on {partitions} partitions: no progress");
         plans.push(plan);
     }
     let mut reached = BTreeMap::new();
-    plans.iter().for_each(|plan| reached.extend(plan.marks.iter().map(|(lane, mark)| (*lane, mark.sequence))));
+    plans
+        .iter()
+        .for_each(|plan| reached.extend(plan.offsets.iter().map(|(partition, offset)| (*partition, offset.sequence))));
     assert_eq!(reached, last);
     plans
 }
 
 #[test]
-fn every_plan_fits_one_batch_on_few_lanes_and_on_as_many_as_there_can_be() {
-    for lanes in [1, 16, 500, 1_024] {
+fn every_plan_fits_one_batch_on_few_partitions_and_on_as_many_as_there_can_be() {
+    for partitions in [1, 16, 500, 1_024] {
         for said in [Said::Credentials, Said::Data, Said::Outage, Said::UnknownCode, Said::NoLink, Said::SeenValid] {
-            check_fits(lanes, 4_096 / u32::from(lanes), said);
+            check_fits(partitions, 4_096 / u32::from(partitions), said);
         }
     }
 }
 
 #[test]
 fn a_plan_is_not_smaller_than_it_need_be() {
-    // 16 marks and two messages for each link: a state and its prompt, then refusals of what is known already.
+    // 16 offsets and two messages for each link: a state and its prompt, then refusals of what is known already.
     let plans = check_fits(16, 256, Said::Credentials);
     assert!(plans[0].messages.len() > MESSAGES_MAX - 10, "{}", plans[0].messages.len());
 }
@@ -84,7 +86,7 @@ fn the_same_input_makes_the_same_messages_under_the_same_ids() {
             message.map(|message| (message.address, message.id, message.at, message.body)).collect()
         };
         assert_eq!(told(&first), told(&again), "{said:?}");
-        assert!(!told(&first).is_empty(), "{said:?} leaves no mark");
+        assert!(!told(&first).is_empty(), "{said:?} leaves no offset");
     }
 }
 
@@ -95,7 +97,7 @@ fn a_morning_of_reminders_does_not_hold_up_what_arrives() {
     while !queue.is_empty() {
         let plan = engine.plan(&mut queue, START).unwrap();
         engine.store().apply(&plan.changes(None)).unwrap();
-        engine.settle(&plan);
+        engine.record_commit(&plan);
     }
     let tomorrow = START.after(std::time::Duration::from_secs(25 * 3600));
     assert_eq!(engine.store().due(tomorrow, 1_000).unwrap().len(), 400);
@@ -109,12 +111,12 @@ fn a_morning_of_reminders_does_not_hold_up_what_arrives() {
     // The rest are reminded by the next plans, each once, while nothing is settled.
     let mut total = reminded(&plan);
     engine.store().apply(&plan.changes(Some(Position { stream_created_ns: 1, sequence: 1 }))).unwrap();
-    engine.settle(&plan);
+    engine.record_commit(&plan);
     while !engine.store().due(tomorrow, 1).unwrap().is_empty() {
         let plan = engine.plan(&mut VecDeque::new(), tomorrow).unwrap();
         assert!(!plan.puts.is_empty());
         engine.store().apply(&plan.changes(None)).unwrap();
-        engine.settle(&plan);
+        engine.record_commit(&plan);
         total += plan.puts.len();
     }
     assert_eq!(total, 400);
@@ -163,6 +165,10 @@ fn a_record_has_a_largest_size() {
     let (bytes, record) = record_after(everything_about_a_link(|limit| limit * 100));
     assert_eq!((record.external_id, record.institution), (None, None));
     assert_eq!(record.because.origin.message_id, None);
-    assert!(record.because.origin.unread.contains(&"ce-id".to_owned()), "{:?}", record.because.origin.unread);
+    assert!(
+        record.because.origin.unreadable_fields.contains(&"ce-id".to_owned()),
+        "{:?}",
+        record.because.origin.unreadable_fields
+    );
     assert!(bytes < 4_096, "{bytes}");
 }

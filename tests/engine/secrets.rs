@@ -115,14 +115,14 @@ fn no_secret_gets_into_a_message_a_record_or_a_log() {
                 assert_clean("a message", &outgoing.message.body, &body);
                 assert_clean("an id", outgoing.message.id.as_bytes(), &body);
             }
-            for dead in &plan.dead {
+            for dead in &plan.dead_letters {
                 assert_eq!(dead.delivery.payload, body);
                 assert_clean("a dead letter's detail", dead.detail.as_bytes(), &body);
             }
             // Whoever logs a plan or a delivery logs no body.
             tracing::info!(?plan, "planned");
             store.apply(&plan.changes(None)).unwrap();
-            engine.settle(&plan);
+            engine.record_commit(&plan);
         }
     });
     let links = store.page(&Query { limit: 10, ..Query::default() }).unwrap().links;
@@ -144,6 +144,6 @@ fn the_planted_bodies_move_the_link() {
     });
     let plan = engine.plan(&mut all.collect(), START).unwrap();
     assert!(plan.puts.len() >= 10, "{}", plan.puts.len());
-    assert!(plan.dead.len() >= 10, "{}", plan.dead.len());
+    assert!(plan.dead_letters.len() >= 10, "{}", plan.dead_letters.len());
     assert!(plan.puts.iter().any(|put| serde_json::from_slice::<Value>(&put.record).is_ok()));
 }

@@ -123,15 +123,15 @@ impl Bench {
         answer(self.request(Method::POST, path).bearer_auth(API_TOKEN).body(body.to_string())).await
     }
 
-    /// What is on the input stream: subject without its lane, headers, body.
+    /// What is on the input stream: subject without its partition, headers, body.
     pub(crate) async fn inputs(&self) -> Vec<(String, HeaderMap, Bytes)> {
         let subjects = Subjects::default();
-        let without_lane = |subject: String| {
+        let without_partition = |subject: String| {
             let stored = subjects.parse_input(&subject).unwrap();
             subjects.input(stored.kind, stored.link_id)
         };
         let stored = self.nats.read("BELVO").await;
-        stored.into_iter().map(|(_, subject, headers, body)| (without_lane(subject), headers, body)).collect()
+        stored.into_iter().map(|(_, subject, headers, body)| (without_partition(subject), headers, body)).collect()
     }
 
     pub(crate) async fn dead_letters(&self) -> Vec<StoredLetter> {
@@ -154,7 +154,7 @@ impl Bench {
         let name = state.name();
         link.state = state;
         let record = serde_json::to_vec(&Record::of(&link, 0, because(), Vec::new())).unwrap();
-        let head = Head { state: name, lane: 0, version: 1, deadline: None };
+        let head = Head { state: name, partition: 0, version: 1, deadline: None };
         self.store.apply(&Changes { puts: vec![Put { id, head, record }], ..Changes::default() }).unwrap();
     }
 }
@@ -167,7 +167,7 @@ pub(crate) fn because() -> Because {
         input_sequence: Some(1),
         message_id: Some("w-1".into()),
         received_at: at,
-        unread: Vec::new(),
+        unreadable_fields: Vec::new(),
     };
     Because {
         event: "data_arrived".into(),

@@ -25,7 +25,7 @@ fn origin() -> Origin {
         input_sequence: Some(7),
         message_id: None,
         received_at: At(at(0)),
-        unread: Vec::new(),
+        unreadable_fields: Vec::new(),
     }
 }
 
@@ -56,7 +56,7 @@ fn first(incidents: &mut Incidents, count: usize, from: i64, step: i64) -> Optio
 fn enough_links_within_the_window_are_an_incident() {
     let (nth, body) = first(&mut incidents(20), 40, 0, 20_000).unwrap();
     assert_eq!((nth, body.links_count, body.threshold, body.window_seconds), (19, 20, 20, 600));
-    assert_eq!((body.news, body.at, body.began_at), (IncidentNews::Began, At(at(380_000)), At(at(380_000))));
+    assert_eq!((body.change, body.at, body.began_at), (IncidentChange::Began, At(at(380_000)), At(at(380_000))));
     assert_eq!(body.because.link_id.as_deref(), Some("link-1019"));
     assert_eq!(body.message_id(), format!("incident.erebor.{}.began", at(380_000).as_millis()));
     // One every 31.6 s is nineteen in ten minutes.
@@ -64,7 +64,7 @@ fn enough_links_within_the_window_are_an_incident() {
 }
 
 #[test]
-fn lanes_are_not_read_in_the_order_of_time() {
+fn partitions_are_not_read_in_the_order_of_time() {
     let mut incidents = incidents(20);
     let newest_first = (0..20).rev().map(|n| open_late(&mut incidents, "erebor", n, 1_000 * n as i64, 30_000));
     let told: Vec<_> = newest_first.collect();
@@ -118,7 +118,7 @@ fn it_ends_after_a_calm_window_and_counts_what_it_held() {
     assert_eq!(incidents.next_end(), Some(at(last_too_many + 10 * MINUTE)));
     assert_eq!(incidents.end(at(last_too_many + 10 * MINUTE - 1), 10), []);
     let ended = incidents.end(at(last_too_many + 10 * MINUTE), 10).pop().unwrap();
-    assert_eq!((ended.news, ended.links_count, ended.held_count), (IncidentNews::Ended, 50, 30));
+    assert_eq!((ended.change, ended.links_count, ended.deferred_count), (IncidentChange::Ended, 50, 30));
     assert_eq!((ended.began_at, ended.because.link_id), (At(at(0)), None));
     assert_eq!((incidents.count(), incidents.next_end()), (0, None));
 }
@@ -137,11 +137,11 @@ fn a_backlog_shows_what_happened_and_ends_only_when_it_is_read() {
     let now = 5 * HOUR;
     // Nineteen in ten minutes, read in one moment.
     assert!((0..300).all(|n| open_late(&mut incidents, "erebor", n, 32_000 * n as i64, now).is_none()));
-    // Lanes are read one after the other, and each has half of twenty.
-    let lane = |incidents: &mut Incidents, lane: usize| {
-        (0..10).filter_map(|n| open_late(incidents, "gringotts", 10 * lane + n, 1_000 * n as i64, now)).count()
+    // Partitions are read one after the other, and each has half of twenty.
+    let partition = |incidents: &mut Incidents, partition: usize| {
+        (0..10).filter_map(|n| open_late(incidents, "gringotts", 10 * partition + n, 1_000 * n as i64, now)).count()
     };
-    assert_eq!((lane(&mut incidents, 0), lane(&mut incidents, 1)), (0, 1));
+    assert_eq!((partition(&mut incidents, 0), partition(&mut incidents, 1)), (0, 1));
     assert_eq!(incidents.end(at(now), 10), []);
     assert_eq!(incidents.next_end(), Some(at(now + 10 * MINUTE)));
 }
@@ -161,7 +161,7 @@ fn a_restart_knows_what_is_on_and_begins_its_calm_anew() {
     assert!(open(&mut after, "erebor", 99, HOUR).is_none(), "it has begun already");
     assert_eq!(after.end(at(HOUR), 10), []);
     let ended = after.end(at(HOUR + 10 * MINUTE), 10).pop().unwrap();
-    assert_eq!((ended.links_count, ended.held_count, ended.began_at), (26, 6, began.began_at));
+    assert_eq!((ended.links_count, ended.deferred_count, ended.began_at), (26, 6, began.began_at));
     let over = Incidents::of(&policy(20), vec![ended]);
     assert_eq!(over.count(), 0);
 }

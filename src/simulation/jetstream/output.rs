@@ -11,7 +11,7 @@ use crate::node::{BatchId, FenceFacts, FenceToTake, OutputKind, OutputMessage, S
 pub(in crate::simulation) struct Stored {
     /// The process that sent it.
     pub(in crate::simulation) owner: u32,
-    pub(in crate::simulation) lane: u16,
+    pub(in crate::simulation) partition: u16,
     pub(in crate::simulation) message: Message,
     /// Which batch it is of.
     pub(in crate::simulation) batch: u64,
@@ -41,13 +41,13 @@ impl OutputStream {
 
     /// Stores a batch: the sequence of its last message.
     pub(in crate::simulation) fn store(&mut self, owner: u32, batch: Vec<Outgoing>) -> Result<u64, Refused> {
-        let moved = |sent: &Outgoing| sent.fence.is_some_and(|fence| fence != self.fence(sent.lane));
+        let moved = |sent: &Outgoing| sent.fence.is_some_and(|fence| fence != self.fence(sent.partition));
         if batch.iter().any(moved) {
             return Err(Refused);
         }
         self.batches_count += 1;
         let batch_number = self.batches_count;
-        let stored = |Outgoing { lane, message, .. }| Stored { owner, lane, message, batch: batch_number };
+        let stored = |Outgoing { partition, message, .. }| Stored { owner, partition, message, batch: batch_number };
         self.messages.extend(batch.into_iter().map(stored));
         Ok(self.messages.len() as u64)
     }
@@ -65,7 +65,7 @@ impl OutputStream {
         self.batches_count += 1;
         let mut taken = BTreeMap::new();
         for FenceToTake { partition, message, .. } in fences {
-            self.messages.push(Stored { owner, lane: partition, message, batch: self.batches_count });
+            self.messages.push(Stored { owner, partition: partition, message, batch: self.batches_count });
             taken.insert(partition, self.messages.len() as u64);
         }
         self.fences.extend(&taken);
@@ -122,7 +122,7 @@ impl OutputStream {
         let message = |&(sequence, stored): &(u64, &Stored)| {
             let kind = match stored.message.address {
                 Address::State(_) => OutputKind::State,
-                Address::Mark(partition) => OutputKind::Mark(partition),
+                Address::Offset(partition) => OutputKind::Offset(partition),
                 Address::Incident(_) => OutputKind::Incident,
                 Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Fence(_) => OutputKind::Other,
             };
@@ -163,7 +163,7 @@ fn subject(address: &Address) -> String {
         Address::Notice(name, link) => format!("notice.{}.{link}", name.as_str()),
         Address::Job(name, link) => format!("job.{}.{link}", name.as_str()),
         Address::Refused(link) => format!("refused.{link}"),
-        Address::Mark(partition) => format!("mark.{partition}"),
+        Address::Offset(partition) => format!("offset.{partition}"),
         Address::Fence(partition) => format!("fence.{partition}"),
         Address::Incident(token) => format!("incident.{token}"),
     }

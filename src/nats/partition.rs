@@ -1,4 +1,4 @@
-//! A lane: one partition's deliveries, in order, from its durable consumer into the node's one queue.
+//! A partition: one partition's deliveries, in order, from its durable consumer into the node's one queue.
 //!
 //! The consumer is put where the node says whenever a reader starts. Nothing here is ever nak'd, and acknowledging is fire and forget.
 //! Each delivery is handed over with its number in the count of the consumer, so that the node sees a hole.
@@ -10,7 +10,7 @@ use async_nats::jetstream::consumer::{PullConsumer, pull};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::stream::lane_consumer;
+use super::stream::partition_consumer;
 use super::subject::Subjects;
 use crate::engine::Delivery;
 use crate::node::{Delivered, ReaderId};
@@ -21,12 +21,12 @@ const PULL_MESSAGES_MAX: usize = 512;
 /// A pull that brings nothing is renewed after this.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
-/// How often the server shows that it is still there. Two missed ones end the lane's stream with an error.
+/// How often the server shows that it is still there. Two missed ones end the partition's stream with an error.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// What a reader hands over.
 #[derive(Debug)]
-pub enum FromLane {
+pub enum FromReader {
     /// The consumer stands where it was asked to.
     Rewound(ReaderId),
     /// A message.
@@ -35,30 +35,30 @@ pub enum FromLane {
     Failed(ReaderId, String),
 }
 
-/// Puts a lane's consumer behind `behind`, whatever it remembers, and reads on from there until the queue is closed or something fails.
+/// Puts a partition's consumer behind `behind`, whatever it remembers, and reads on from there until the queue is closed or something fails.
 pub async fn read(
     context: jetstream::Context,
     reader: ReaderId,
-    lane: u16,
+    partition: u16,
     behind: u64,
     subjects: Subjects,
-    queue: mpsc::Sender<FromLane>,
+    queue: mpsc::Sender<FromReader>,
 ) {
-    if let Err(problem) = forward(&context, reader, lane, behind, &subjects, &queue).await {
+    if let Err(problem) = forward(&context, reader, partition, behind, &subjects, &queue).await {
         // A closed queue means that the node has ended.
-        let _ = queue.send(FromLane::Failed(reader, format!("partition {lane}: {problem}"))).await;
+        let _ = queue.send(FromReader::Failed(reader, format!("partition {partition}: {problem}"))).await;
     }
 }
 
 async fn forward(
     context: &jetstream::Context,
     reader: ReaderId,
-    lane: u16,
+    partition: u16,
     behind: u64,
     subjects: &Subjects,
-    queue: &mpsc::Sender<FromLane>,
+    queue: &mpsc::Sender<FromReader>,
 ) -> Result<(), String> {
-    let name = lane_consumer(lane);
+    let name = partition_consumer(partition);
     let input = context.get_stream(subjects.input_stream()).await.map_err(|error| error.to_string())?;
     let reset = input.reset_consumer(&name, Some(behind + 1)).await;
     reset.map_err(|error| format!("cannot reset consumer {name}: {error}"))?;
@@ -67,7 +67,7 @@ async fn forward(
     if delivered.stream_sequence > behind {
         return Err(format!("another process reads {name}: it got message {}", delivered.stream_sequence));
     }
-    if queue.send(FromLane::Rewound(reader)).await.is_err() {
+    if queue.send(FromReader::Rewound(reader)).await.is_err() {
         return Ok(());
     }
     let pull: pull::StreamBuilder<'_> = consumer.stream();
@@ -83,15 +83,15 @@ async fn forward(
         let message = message.map_err(|error| error.to_string())?;
         let count = message.info().map_err(|error| error.to_string())?.consumer_sequence;
         let nth = count.saturating_sub(delivered.consumer_sequence);
-        let delivery = delivery(lane, subjects, message)?;
-        if queue.send(FromLane::Delivered(Delivered { reader, nth, delivery })).await.is_err() {
+        let delivery = delivery(partition, subjects, message)?;
+        if queue.send(FromReader::Delivered(Delivered { reader, nth, delivery })).await.is_err() {
             return Ok(());
         }
     }
     Err("the stream of messages ended".to_owned())
 }
 
-fn delivery(lane: u16, subjects: &Subjects, message: jetstream::Message) -> Result<Delivery, String> {
+fn delivery(partition: u16, subjects: &Subjects, message: jetstream::Message) -> Result<Delivery, String> {
     let info = message.info().map_err(|error| error.to_string())?;
     let (sequence, stored_at) = (info.stream_sequence, info.published.unix_timestamp_nanos());
     let stored_at_ns = i64::try_from(stored_at).map_err(|_| "a message whose time is out of range".to_owned())?;
@@ -107,5 +107,5 @@ fn delivery(lane: u16, subjects: &Subjects, message: jetstream::Message) -> Resu
         .parse_input(&subject)
         .map_or_else(Default::default, |input| (input.kind.as_str().to_owned(), input.link_id.to_owned()));
     let receipt = message.reply.map(|reply| reply.to_string()).unwrap_or_default();
-    Ok(Delivery { lane, sequence, stored_at_ns, subject, kind, link, headers, payload: message.payload, receipt })
+    Ok(Delivery { partition, sequence, stored_at_ns, subject, kind, link, headers, payload: message.payload, receipt })
 }
