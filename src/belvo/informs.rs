@@ -1,9 +1,9 @@
-//! Fields that only inform: dates, and the customer's own id. One that cannot be read is never a reason to lose its
-//! message, and never passed over in silence: what it was to say stays as it was known, and the message's origin names
-//! the field (`unread`).
+//! Readers of dates and of the customer's own id. The classification of a message does not depend on these fields. If
+//! one of them cannot be read, the message counts without it, the known value stays, and the origin of the transition
+//! lists the field in `unreadable_fields`.
 //!
-//! A due date decides when a user is told to renew, so a date that cannot be one is not believed: systems write
-//! `0001-01-01`, `1970-01-01` or `9999-12-31` where they have none.
+//! Systems write `0001-01-01`, `1970-01-01` or `9999-12-31` if they have no date. The due date of a consent decides
+//! when its user is asked to renew it, so only plausible dates are accepted.
 
 use std::time::Duration;
 
@@ -15,26 +15,26 @@ use crate::contract::InputKind;
 use crate::contract::limits::EXTERNAL_ID_BYTES_MAX;
 use crate::link::Timestamp;
 
-/// `2021-01-01T00:00:00Z`. The first consents of Open Finance Brazil were given in August of that year.
+/// The earliest due date, `2021-01-01T00:00:00Z`. Open Finance Brazil began in August of that year.
 const CONSENTS_BEGIN: Timestamp = Timestamp::from_millis(1_609_459_200_000);
 
-/// No consent is given for longer. One without an end says so (`undefined_consent_expiration`).
+/// The longest consent. A consent without an end has `undefined_consent_expiration`.
 const CONSENT_LASTS_MAX: Duration = Duration::from_secs(36_525 * 24 * 3600);
 
-/// `2019-01-01T00:00:00Z`: Belvo was founded in that year, so it had no access to anything before.
+/// The earliest access, `2019-01-01T00:00:00Z`: Belvo was founded in that year.
 const BELVO_BEGINS: Timestamp = Timestamp::from_millis(1_546_300_800_000);
 
-/// How far Belvo's clock may be ahead of the NATS server's.
+/// How far Belvo's clock may be ahead of the clock of the NATS server.
 const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// What a field says.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told<T> {
-    /// It is missing, null or empty.
+    /// The field is missing, null or empty.
     Nothing,
-    /// This.
+    /// The field has this value.
     This(T),
-    /// Something that cannot be read as what it is for.
+    /// The field has a value that cannot be read.
     Unread,
 }
 
@@ -47,8 +47,8 @@ impl<T> Told<T> {
     }
 }
 
-/// The customer's own id, exactly as it was sent, blanks included: it is somebody's key. A number is taken as its
-/// digits; true, false, arrays and objects are no ids.
+/// The customer's own id, unchanged, with blanks, because it is a key in the customer's system. The digits of a number
+/// are accepted; true, false, arrays and objects are unreadable.
 pub(super) fn external_id(body: &Map<String, Value>) -> Told<String> {
     let id = match body.get("external_id") {
         None | Some(Value::Null) => return Told::Nothing,
@@ -63,12 +63,12 @@ pub(super) fn external_id(body: &Map<String, Value>) -> Told<String> {
     }
 }
 
-/// When a consent ends (`consent_due_date`, `expired_at`): between 2021 and a hundred years after `received_at`.
+/// The due date of a consent (`consent_due_date`, `expired_at`): between 2021 and a hundred years after `received_at`.
 pub(super) fn due(value: Option<&Value>, received_at: Timestamp) -> Told<Timestamp> {
     time(value, CONSENTS_BEGIN, received_at.after(CONSENT_LASTS_MAX))
 }
 
-/// When Belvo last had access (`last_accessed_at`), which is not later than `received_at`.
+/// When Belvo last had access (`last_accessed_at`): between 2019 and `received_at`.
 pub(super) fn access(value: Option<&Value>, received_at: Timestamp) -> Told<Timestamp> {
     match time(value, BELVO_BEGINS, received_at.after(AHEAD_MAX)) {
         Told::This(at) => Told::This(at.min(received_at)),
@@ -86,7 +86,7 @@ fn time(value: Option<&Value>, earliest: Timestamp, latest: Timestamp) -> Told<T
     at.filter(|at| (earliest..=latest).contains(at)).map_or(Told::Unread, Told::This)
 }
 
-/// The fields of a message that could not be read, as paths into its body.
+/// The paths of the fields of a message that could not be read.
 pub(super) fn unread(kind: InputKind, body: &Value, received_at: Timestamp) -> Vec<&'static str> {
     let mut unread = Vec::new();
     let mut look = |path, is_unread: bool| {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn due_dates_that_cannot_be() {
+    fn impossible_due_dates_are_unreadable() {
         for impossible in [
             json!("0001-01-01"),
             json!("0001-01-01T00:00:00Z"),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn no_access_is_in_the_future() {
+    fn an_access_in_the_future_is_unreadable() {
         for (said, expected) in [
             (json!("2026-11-22T11:00:00Z"), Told::This("2026-11-22T11:00:00Z".parse().unwrap())),
             (json!("2026-11-22T12:00:07Z"), Told::This(now())),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_customers_id_is_kept_as_it_is() {
+    fn the_customers_id_is_kept_unchanged() {
         let id = |id: Value| external_id(json!({ "external_id": id }).as_object().unwrap());
         let long = "é".repeat(EXTERNAL_ID_BYTES_MAX / 2);
         for (sent, expected) in [

@@ -1,6 +1,6 @@
-//! How a row of the tables and a body become an event: spans into times, counts, consents, the identity of the fact.
+//! Makes an event of a row of the tables and a body: it computes times, counts, the profile and the dedup key.
 //!
-//! Which row it is has been decided in `translate`; nothing here looks at a code again.
+//! `translate` has found the row; this module does not look at codes.
 
 use std::time::Duration;
 
@@ -18,61 +18,62 @@ use crate::link::{
     LinkObservation, Profile, Session, Status, Timestamp,
 };
 
-/// The longest life believed of a token or a session. Belvo's live ten minutes and a few hours; more is a mistake somewhere.
+/// The longest accepted validity of a token or a session. Belvo's are valid for ten minutes to a few hours; more is a
+/// mistake.
 const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// What a message means.
+/// The meaning of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
-    /// Something happened to the link.
+    /// An event of the link.
     Event(Input),
-    /// Something is the matter, but not with the link: it must not touch its state.
+    /// The message is not about the link, so it must not change the link.
     NotAboutTheLink {
-        /// What.
+        /// The class of the message.
         class: Unrelated,
         /// Belvo's code.
         code: String,
     },
-    /// A code, or a message, that is in no table: to be kept whole and counted.
+    /// The code, or the text, is in no table. The message is dead-lettered and counted.
     Unknown {
-        /// Which, such as `webhook LINK link_healed`. Short and plain enough for a log.
+        /// The kind and the code, such as `webhook LINK link_healed`; short and safe for a log.
         what: String,
     },
 }
 
-/// What is the matter, if not the link.
+/// The classes of messages that are not about the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unrelated {
-    /// Belvo does not accept our secret keys.
+    /// Belvo does not accept the API keys.
     Keys,
-    /// We may not use this resource, this environment, or more links.
+    /// The API keys do not give access to the resource, the environment, or more links.
     Permission,
     /// The request was wrong.
     Request,
-    /// The institution or Belvo is down, or was too slow; try again.
+    /// The institution or Belvo is down or too slow. Try again later.
     Outage,
-    /// Somebody is logged in already; try again in two minutes.
+    /// The user, or Belvo, is logged in at the institution already. Try again in two minutes.
     Busy,
-    /// Too many requests; try again later.
+    /// Too many requests were sent. Try again later.
     RateLimit,
-    /// The link was refreshed a moment ago; wait.
+    /// The link was refreshed within the last minutes. Try again later.
     Delay,
     /// Belvo switched the institution off.
     InstitutionOff,
-    /// Some of the data is not to be had.
+    /// Some of the data is not available.
     PartialData,
-    /// The consent waits for its user, who has to authorise it.
+    /// The user has not authorised the consent yet.
     ConsentPending,
-    /// The registration of a new link failed; no link came of it.
+    /// The creation of a new link failed, so there is no link.
     Creation,
-    /// The user mistyped the MFA token; the attempt goes on.
+    /// The user entered a wrong MFA token. The attempt goes on.
     WrongToken,
-    /// The user is in the widget; how that ends is not said yet.
+    /// The user is in the widget. Another message reports how that ends.
     InWidget,
 }
 
 impl Unrelated {
-    /// Every class there is.
+    /// All classes.
     pub const ALL: [Self; 13] = [
         Self::Keys,
         Self::Permission,
@@ -89,7 +90,7 @@ impl Unrelated {
         Self::InWidget,
     ];
 
-    /// The spelling in messages and metrics.
+    /// The name in messages and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Keys => "keys",
@@ -108,7 +109,7 @@ impl Unrelated {
         }
     }
 
-    /// Whether the same request may well succeed later (guide: Belvo API errors, retry policy).
+    /// Whether the same request may succeed later (guide: Belvo API errors, retry policy).
     pub const fn is_transient(self) -> bool {
         match self {
             Self::Outage | Self::Busy | Self::RateLimit | Self::Delay => true,
@@ -140,13 +141,13 @@ impl Meaning {
     }
 }
 
-/// A code as it may be logged: what Belvo's codes are made of, and not much of it.
+/// A code in a form that is safe for a log: only the characters of Belvo's codes, and a limited length.
 fn plain(code: &str) -> String {
     let safe = |letter: char| if letter.is_ascii_alphanumeric() || "_-.".contains(letter) { letter } else { '?' };
     code.chars().take(64).map(safe).collect()
 }
 
-/// The meaning of a webhook whose row is known.
+/// The meaning of a webhook, by its row.
 pub(super) fn of_webhook(
     says: WebhookSays,
     family: &str,
@@ -188,7 +189,7 @@ pub(super) fn of_webhook(
     Meaning::Event(Input { key: key::of_webhook(family, code, body), profile, ..event.into() })
 }
 
-/// The meaning of an API error whose row is known.
+/// The meaning of an API error, by its row.
 pub(super) fn of_api_error(
     says: ErrorSays,
     call: Call,
@@ -206,7 +207,7 @@ pub(super) fn of_api_error(
             let refused_login = matches!(says, ErrorSays::Refuses(_)) && !during_update;
             Event::Broken(Breakage { cause, session: None, during_update, refused_login })
         }
-        // The link exists from here on, but has never worked: it must not look like an outage of a customer.
+        // The link exists now but has never worked, so this is no outage.
         (ErrorSays::WantsToken, Call::Creation) => Event::CreationUnfinished,
         (ErrorSays::WantsToken, Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
             let session = item.session_lives.map(|life| Session { expires_at: received_at.after(life.min(LIFE_MAX)) });
@@ -223,7 +224,7 @@ pub(super) fn of_api_error(
     Meaning::Event(Input { key, ..event.into() })
 }
 
-/// The meaning of a widget callback. Callbacks run on the user's device: hints, never proofs.
+/// The meaning of a widget callback. A callback comes from the user's device, so it proves nothing.
 pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) -> Result<Meaning, Undecodable> {
     let event = match widget {
         Widget::Started { expires_in_seconds } => {
@@ -232,7 +233,7 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
         }
         Widget::Success { link: named, institution } => {
             same_link(link, named.as_deref().and_then(|id| id.parse().ok()))?;
-            // A hint like the rest of it, and a text from somebody's device: a long one is not believed.
+            // The text is from the user's device, so a long one is not accepted.
             let institution = institution.as_deref().and_then(believed);
             let profile = Profile { institution, ..Profile::default() };
             let input = Input { profile, ..Event::UpdateClaimed.into() };
@@ -257,20 +258,21 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
     Ok(Meaning::event(event))
 }
 
-/// Whether the widget cannot go on after this error. It shows every other one to the user, who may try again: the exit
-/// callback, a success or the token's end says how the attempt ended. (Guide: hosted widget, `error=ACCESS_TOKEN_NOT_VALID`.)
+/// Whether the error ends the attempt in the widget. After any other error the user can try again, and the exit
+/// callback, a success or the expiry of the token ends the attempt. (Guide: hosted widget,
+/// `error=ACCESS_TOKEN_NOT_VALID`.)
 fn ends_the_widget(error: &str) -> bool {
     let error = error.to_ascii_uppercase();
     error.contains("TOKEN") && ["NOT_VALID", "INVALID", "EXPIRED"].iter().any(|end| error.contains(end))
 }
 
-/// The meaning of what was read from Belvo.
+/// The meaning of an observation.
 pub(super) fn of_observation(
     link: &LinkId,
     seen: &contract::Observation,
     received_at: Timestamp,
 ) -> Result<Meaning, Undecodable> {
-    // A reader whose clock runs ahead must not outrank later proofs.
+    // The clock of the reader may be ahead; an observation must not count as newer than later proofs.
     let observed_at = seen.observed_at.min(received_at);
     let (event, profile) = match &seen.outcome {
         ReadOutcome::Found { link: resource } => {
@@ -296,7 +298,7 @@ pub(super) fn of_observation(
             let status = match word {
                 "AUTHORISED" => ConsentStatus::Authorised,
                 "EXPIRED" | "REJECTED" => ConsentStatus::Ended,
-                // Null where nothing is known of it yet.
+                // The status is null before the consent has one.
                 "AWAITING_AUTHORISATION" | "AWAITING_AUTHORISATION_CONFIRMATION" | "" => {
                     return Ok(Meaning::unrelated(Unrelated::ConsentPending, word));
                 }
@@ -315,7 +317,7 @@ pub(super) fn of_observation(
     Ok(Meaning::Event(Input { key: Some(key::of_observation(link, seen)), profile, ..event.into() }))
 }
 
-/// Belvo's word on a link ("API reference: links", `status`). The enum is open; a word that is not known is no observation.
+/// Belvo's status of a link ("API reference: links", `status`). Belvo may add values; `None` for an unknown one.
 fn status_of(word: &str) -> Option<Status> {
     match word {
         "valid" => Some(Status::Valid),

@@ -1,15 +1,17 @@
-//! THE BANK SIDE: what Belvo sends, what it means, how to call it.
+//! Belvo: reading its messages, deciding their meaning, and calling its API.
 //!
-//! - [`translate`](mod@translate) ★: the classification tables, from a message to its meaning. Start here; a new code of Belvo's is a new row.
-//! - `meaning`: how a row and a body become an event; `key`: the identity of a fact
-//! - [`body`], `error_body`: Belvo's bodies as they are sent, read leniently; `informs`: their dates and ids
-//! - `call`: which request an API error answers, and its link
-//! - `own`: relink's own bodies, as their senders write them; `report`: of them, a reported API error
-//! - `payload`: from bytes to JSON, whatever encoding they have; `undecodable`: why a message has no meaning
-//! - [`client`]: the calls relink makes itself; a failure is judged by the same tables
-//! - `budget`: how often all of them together may be made; `missing`: when a 404 is believed
+//! - [`translate`](mod@translate): the tables that classify webhooks and API errors. Start here; a new code of Belvo is
+//!   a new row.
+//! - `meaning`: makes an event of a row and a body; `key`: the dedup key of a message
+//! - [`body`], `error_body`: readers of Belvo's bodies; `informs`: readers of dates and ids on which no classification
+//!   depends
+//! - `call`: the request that an API error answers, and the link in it
+//! - `own`: readers of the bodies that relink defines; `report`: the reader of a reported API error
+//! - `payload`: from bytes in any encoding to JSON; `undecodable`: why a message cannot be read
+//! - [`client`]: the calls to Belvo's API; the same tables classify their errors
+//! - `budget`: the rate limit of all calls; `missing`: whether a 404 means that a link was deleted
 //!
-//! It decides what a message *means*, never what follows from it: that is the machine.
+//! This module decides what a message means. The machine (`link`) decides what follows from it.
 
 pub mod body;
 pub mod client;

@@ -1,14 +1,17 @@
-//! What a message means: from Belvo's codes to an event of the machine. **The two tables are the whole classification.**
+//! Classifies messages: it finds the meaning of each webhook and each API error in a table. **The tables are the
+//! complete classification.**
 //!
-//! `WEBHOOKS` has a row per (type, code), `ERRORS` per (HTTP status, code, message); a new code is a new row. `MESSAGES` is what a failed
-//! login says, in a webhook as in an answer. Sources: "Webhooks: LINK family", "Webhooks: CONSENT family", the webhook page of each
-//! resource, "API reference: errors", and the guide "Belvo API errors".
+//! `WEBHOOKS` has a row for each pair of type and code, `ERRORS` for each combination of HTTP status, code and message.
+//! `MESSAGES` has the messages of failed logins, which occur in webhooks and in answers. A new code is a new row.
+//! Sources: "Webhooks: LINK family", "Webhooks: CONSENT family", the webhook page of each resource, "API reference:
+//! errors", and the guide "Belvo API errors".
 //!
-//! Three rules. A signal about our keys, our request or an institution's outage never becomes an event. What is in no row is
-//! [`Meaning::Unknown`]: kept whole, counted, never guessed at. No input panics, and no error quotes what it read.
+//! There are three rules. An error about the API keys, about one request, or about an outage of an institution never
+//! becomes an event. A message that is in no row is [`Meaning::Unknown`]: it is dead-lettered and counted, and relink
+//! does not guess its meaning. No input causes a panic, and no error quotes the input.
 //!
-//! Next: `meaning` (how a row and a body become an event), `body` and `error_body` (what the bodies look like), `call` (which request
-//! an error answers), `own` (what relink's own callers may write).
+//! Next: `meaning` (makes an event of a row and a body), `body` and `error_body` (read the bodies), `call` (the request
+//! that an error answers), `own` (reads the bodies that relink defines).
 
 use super::body::webhook::{WebhookBody, envelope, webhook_link};
 use super::call::{self, Call, find_link, links_named};
@@ -22,61 +25,62 @@ use crate::contract::{ApiError, InputKind};
 use crate::link::{Cause, DataKind, LinkId, Timestamp};
 use serde_json::Value;
 
-/// What a webhook says.
+/// The meaning of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WebhookSays {
-    /// The link cannot be used until its user acts.
+    /// The link cannot be used until its user repairs it.
     Breaks(Cause),
-    /// The consent will end.
+    /// The consent ends soon.
     ConsentEnds,
-    /// The end of the consent has moved.
+    /// The due date of the consent has changed.
     ConsentMoves,
     /// Belvo deleted the link.
     Deleted,
     /// Data arrived.
     Data(DataKind),
-    /// Nothing of whether the link works.
+    /// The message does not show whether the link works.
     Unrelated(Unrelated),
 }
 
-/// What an API error says; some depend on the call it answers.
+/// The meaning of an API error. Some depend on the call that the error answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorSays {
-    /// The link cannot be used until its user acts.
+    /// The link cannot be used until its user repairs it.
     Breaks(Cause),
-    /// A login with these credentials was refused: the stored ones, unless the call was to register a new link.
+    /// A login was refused: with the stored credentials, or with new ones if the call was to create a link.
     Refuses(Cause),
-    /// An MFA token is wanted, in a session that may be open: of a new link, of a repair, or of a link in use.
+    /// An MFA token is required, for the creation of a link, for a repair, or for a link in use. The session may be
+    /// open.
     WantsToken,
-    /// The link's creation was never finished.
+    /// The creation of the link was never finished.
     Unfinished,
-    /// The MFA session is over.
+    /// The MFA session has expired.
     SessionOver,
-    /// Perhaps the link is gone.
+    /// The link may be deleted.
     Missing,
-    /// The month's quota of this person's data is used up.
+    /// The monthly quota of the person behind the link is used up.
     QuotaUsedUp,
-    /// Nothing of whether the link works.
+    /// The message does not show whether the link works.
     Unrelated(Unrelated),
 }
 
 use DataKind::{Changed, Historical, New};
 use WebhookSays as W;
 
-/// A webhook's type, its code, and what it says; spelt as [`as_the_table_spells`] has them.
+/// The type of a webhook, its code, and its meaning. Type and code are in the form of [`as_the_table_spells`].
 #[rustfmt::skip]
 const WEBHOOKS: &[(&str, &str, WebhookSays)] = &[
     // A scheduled refresh of a recurrent link could not log in.
     ("LINK",    "invalid_credentials",                          W::Breaks(Cause::Credentials)),
     ("LINK",    "token_required",                               W::Breaks(Cause::Token)),
-    // The answer to an asynchronous DELETE; the name is documented, the type is not.
+    // The answer to an asynchronous DELETE. The code is documented, the type is not.
     ("LINK",    "link_deleted",                                 W::Deleted),
 
     ("CONSENT", "consent_about_to_expire",                      W::ConsentEnds),
     ("CONSENT", "consent_expired",                              W::Breaks(Cause::ConsentEnded)),
     ("CONSENT", "consent_with_unrecoverable_resources",         W::Unrelated(Unrelated::PartialData)),
     ("CONSENT", "consent_with_temporarily_unavailable_resources", W::Unrelated(Unrelated::PartialData)),
-    // Its body is nowhere documented: the new date is read from it if it is where the other two have it.
+    // The body is not documented. The new date is read if it is in the same place as in the other CONSENT webhooks.
     ("CONSENT", "consent_expiration_changed",                   W::ConsentMoves),
 
     ("ACCOUNTS",                "historical_update",            W::Data(Historical)),
@@ -87,7 +91,7 @@ const WEBHOOKS: &[(&str, &str, WebhookSays)] = &[
     ("TRANSACTIONS",            "new_transactions_available",   W::Data(New)),
     ("TRANSACTIONS",            "transactions_updated",         W::Data(Changed)),
     ("TRANSACTIONS",            "transactions_deleted",         W::Data(Changed)),
-    // No copy of its page was found; every other resource that can be fetched sends this.
+    // No copy of the documentation page was found. Every other resource that Belvo fetches sends this code.
     ("BALANCES",                "historical_update",            W::Data(Historical)),
     ("BILLS",                   "historical_update",            W::Data(Historical)),
     ("BILLS",                   "new_bills_available",          W::Data(New)),
@@ -104,10 +108,10 @@ const WEBHOOKS: &[(&str, &str, WebhookSays)] = &[
     ("INCOMES",                 "historical_update",            W::Data(Historical)),
     ("INVOICES",                "initial_inflow_update",        W::Data(Historical)),
     ("INVOICES",                "initial_outflow_update",       W::Data(Historical)),
-    // These two are inferred from the rest of their page.
+    // These two codes are inferred from the rest of the documentation page.
     ("INVOICES",                "historical_update",            W::Data(Historical)),
     ("INVOICES",                "new_invoices_available",       W::Data(New)),
-    // Sent twice, for the yearly and the monthly returns.
+    // Belvo sends this webhook twice, for yearly and for monthly tax returns.
     ("TAX_RETURNS",             "historical_update",            W::Data(Historical)),
     ("TAX_RETURNS",             "new_tax_returns_available",    W::Data(New)),
     ("TAX_STATUS",              "historical_update",            W::Data(Historical)),
@@ -132,32 +136,34 @@ enum Http {
 use ErrorSays::{Breaks, Missing, QuotaUsedUp, Refuses, SessionOver, Unfinished, WantsToken};
 use Http::{Is, Server};
 
-/// Of a row: any code, and also none.
+/// In a row: any code, or no code.
 const ANY: &str = "*";
-/// Of a row: the body is no Belvo error, or an old one without `code`.
+/// In a row: the body is not an error of Belvo, or an old one without `code`.
 const NONE: &str = "";
 
 const fn not(class: Unrelated) -> ErrorSays {
     ErrorSays::Unrelated(class)
 }
 
-/// An error that is in no row, among several: outranked by what is known of the link, never hidden by what is not about it.
+/// The rank of an error that is in no row. In a body with several errors, a known error about the link ranks higher,
+/// and an error that is not about the link ranks lower.
 const UNKNOWN_RANK: u8 = 50;
 
-/// That a link may be gone, in whatever words.
+/// The rank of an error that says that the link may be deleted.
 const MISSING_RANK: u8 = 70;
 
-/// What a failed login says: `login_error` is not one condition, its message decides. Words of the message in small letters, rank as in
-/// [`ERRORS`], and what it says; the first row that fits counts. An unknown message decides nothing.
+/// The messages of failed logins. The code `login_error` has several causes, so its message decides: words of the
+/// message in lower case, rank as in [`ERRORS`], and meaning. The first matching row counts. A message without a
+/// matching row has no meaning.
 ///
-/// The same words come as the answer to a call (400, `login_error`) and in `data` of a webhook of the LINK family.
+/// The same messages occur in the answer to a call (400, `login_error`) and in `data` of a webhook of the LINK family.
 #[rustfmt::skip]
 const MESSAGES: &[(&str, u8, ErrorSays)] = &[
     // "A MFA token is required by the institution, but it's not supported yet by Belvo."
     ("not supported yet by belvo",      90, Refuses(Cause::Unsupported)),
     // "The user account is locked, user needs to contact the institution to unlock it"
     ("account is locked",               85, Refuses(Cause::AccountBlocked)),
-    // The same reason in other words: only the institution can help.
+    // Other wordings of the same reason: only the institution can help.
     ("needs to contact the institution", 85, Refuses(Cause::AccountBlocked)),
     ("account is blocked",              85, Refuses(Cause::AccountBlocked)),
     ("account has been blocked",        85, Refuses(Cause::AccountBlocked)),
@@ -178,24 +184,25 @@ const MESSAGES: &[(&str, u8, ErrorSays)] = &[
 /// The code of an error whose message decides.
 const LOGIN_ERROR: &str = "login_error";
 
-/// HTTP status, code, words of the message (small letters; none: any message), rank, and what it says. The first row that fits
-/// counts. Of several errors in one body, the one with the highest rank counts: the more final, the higher.
+/// HTTP status, code, words of the message (lower case; empty for any message), rank, and meaning. The first matching
+/// row counts. If a body has several errors, the one with the highest rank counts; errors that only the user can end
+/// have high ranks.
 #[rustfmt::skip]
 const ERRORS: &[(Http, &str, &str, u8, ErrorSays)] = &[
     (Is(400), "unconfirmed_link",           "",                                95, Unfinished),
     (Is(400), "invalid_link",               "",                                80, Breaks(Cause::Credentials)),
     (Is(400), "session_expired",            "",                                70, SessionOver),
-    // The widget of Open Finance Brazil ran out of time before anything was asked of the institution.
+    // The session of the Open Finance Brazil widget expired before the institution was contacted.
     (Is(400), "session_expired_ob",         "",                                40, not(Unrelated::Creation)),
     (Is(400), "activation_failed",          "",                                40, not(Unrelated::Creation)),
     (Is(400), "duplicated",                 "",                                40, not(Unrelated::Creation)),
     (Is(400), "invalid_token",              "",                                40, not(Unrelated::WrongToken)),
-    // The user, or Belvo itself, is logged in.
+    // The user, or Belvo itself, is logged in at the institution.
     (Is(400), "too_many_sessions",          "",                                30, not(Unrelated::Busy)),
     (Is(400), "institution_down",           "",                                30, not(Unrelated::Outage)),
     (Is(400), "institution_unavailable",    "",                                30, not(Unrelated::Outage)),
     (Is(400), "institution_inactive",       "",                                30, not(Unrelated::InstitutionOff)),
-    // Open Finance Brazil, per person and month.
+    // The monthly quota of a person in Open Finance Brazil.
     (Is(400), "operational_limits_reached", "",                                30, QuotaUsedUp),
     (Is(400), "unavailable_data",           "",                                20, not(Unrelated::PartialData)),
     (Is(400), "unsupported_operation",      "",                                10, not(Unrelated::Request)),
@@ -217,7 +224,7 @@ const ERRORS: &[(Http, &str, &str, u8, ErrorSays)] = &[
     (Is(400), "min_value",                  "",                                10, not(Unrelated::Request)),
     (Is(400), "already_exists",             "",                                10, not(Unrelated::Request)),
 
-    // The one 401 that is about the link: the user closed the accounts of the consent.
+    // The only 401 that is about the link: the user closed the accounts of the consent.
     (Is(401), "consent_without_accounts",   "",                                80, Breaks(Cause::ConsentEnded)),
     (Is(401), "authentication_failed",      "",                                10, not(Unrelated::Keys)),
     (Is(401), "not_authenticated",          "",                                10, not(Unrelated::Keys)),
@@ -226,16 +233,17 @@ const ERRORS: &[(Http, &str, &str, u8, ErrorSays)] = &[
     (Is(403), "access_to_resource_denied",  "",                                10, not(Unrelated::Permission)),
     (Is(403), "access_to_production_denied", "",                               10, not(Unrelated::Permission)),
     (Is(403), "quota_limit_reached",        "",                                10, not(Unrelated::Permission)),
-    // Belvo is kept out by the institution; its engineers are told.
+    // The institution blocks Belvo; Belvo's engineers are informed.
     (Is(403), "permission_denied",          "",                                10, not(Unrelated::Outage)),
     // An HTML page: more than 80 requests in 30 seconds from one address.
     (Is(403), NONE,                         "",                                10, not(Unrelated::RateLimit)),
 
-    // `credentials_storage` ran out, so Belvo has nothing left to log in with. A 404 that is not about existence.
+    // The time of `credentials_storage` is over, so Belvo has deleted the credentials. This 404 does not mean that the
+    // link is deleted.
     (Is(404), "expired_credentials",        "",                                80, Refuses(Cause::Credentials)),
     (Is(404), "not_found",                  "",                                70, Missing),
     (Is(404), NONE,                         "not found.",                      70, Missing),
-    // "No Link matches the given query.": how Django says it, on which Belvo runs.
+    // "No Link matches the given query.": the message of Django, on which Belvo runs.
     (Is(404), NONE,                         "matches the given query",         70, Missing),
 
     (Is(405), ANY,                          "",                                10, not(Unrelated::Request)),
@@ -243,31 +251,32 @@ const ERRORS: &[(Http, &str, &str, u8, ErrorSays)] = &[
     // Two refreshes of one link within ten minutes.
     (Is(409), "link_refreshed",             "",                                30, not(Unrelated::Delay)),
 
-    // The user has no online banking yet.
+    // The user has not activated online banking.
     (Is(428), "activation_required",        "",                                85, Refuses(Cause::AccountBlocked)),
     (Is(428), "token_required",             "",                                80, WantsToken),
-    // "Token Required": the bare object of the old support page.
+    // "Token Required": the object without `code` of the old support page.
     (Is(428), NONE,                         "",                                80, WantsToken),
 
     (Is(429), ANY,                          "",                                10, not(Unrelated::RateLimit)),
     (Server,  ANY,                          "",                                30, not(Unrelated::Outage)),
 ];
 
-/// A message that was read.
+/// The result of reading a message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// What it means.
+    /// The meaning of the message.
     pub meaning: Meaning,
-    /// Its fields that could not be read, as paths into its body. It means what it means without them.
+    /// The paths of fields that could not be read. The message counts without them.
     pub unreadable_fields: Vec<&'static str>,
 }
 
-/// What a message on an input subject of `link` means.
+/// The meaning of a message on an input subject of `link`.
 ///
-/// `received_at` is when the message was stored: bodies carry spans, and Belvo's carry no time at all.
+/// `received_at` is when the message was stored. It is needed because bodies contain durations, and Belvo's bodies
+/// contain no times.
 ///
 /// # Errors
-/// [`Undecodable`] if the body cannot be read as its kind, or is about another link.
+/// [`Undecodable`]: the body cannot be read as its kind, or is about another link.
 pub fn translate(
     kind: InputKind,
     link: &LinkId,
@@ -277,10 +286,10 @@ pub fn translate(
     read(kind, link, payload, received_at).map(|reading| reading.meaning)
 }
 
-/// What a message means, and what of it could not be read.
+/// Like [`translate`], with the fields of the message that could not be read.
 ///
 /// # Errors
-/// Like [`translate`].
+/// The errors of [`translate`].
 pub fn read(kind: InputKind, link: &LinkId, payload: &[u8], received_at: Timestamp) -> Result<Reading, Undecodable> {
     let value = read_json(payload)?;
     if kind != InputKind::Webhook {
@@ -297,15 +306,15 @@ pub fn read(kind: InputKind, link: &LinkId, payload: &[u8], received_at: Timesta
     Ok(Reading { meaning: meaning?, unreadable_fields })
 }
 
-/// The link a reported API error is about, for whoever has to find its subject; none if it names none, or cannot be read.
+/// The link that a reported API error is about, for its subject. `None` if it names no link, or cannot be read.
 pub fn link_of_api_error(payload: &[u8]) -> Option<LinkId> {
     find_link(&report::parse(read_json(payload).ok()?).ok()?)
 }
 
-/// The link a webhook is about, for whoever has to find its subject.
+/// The link that a webhook is about, for its subject.
 ///
 /// # Errors
-/// [`Undecodable`] if the payload names none.
+/// [`Undecodable`]: the webhook names no link.
 pub fn link_of_webhook(payload: &[u8]) -> Result<LinkId, Undecodable> {
     let value = read_json(payload)?;
     webhook_link(envelope(&value).ok_or_else(|| Undecodable::shape("$", "expected an object"))?)
@@ -326,12 +335,12 @@ fn translate_webhook(link: &LinkId, value: &Value, received_at: Timestamp) -> Re
     })
 }
 
-/// What has to be mended when a webhook of the LINK family says `cause`, and the error in its `data` more: by the message of that error,
-/// else by its code. Of all that is said the most telling counts.
+/// The cause of a webhook of the LINK family: the code of the webhook says `cause`, and an error in `data` may be more
+/// precise, by its message or its code. The most precise cause counts.
 ///
-/// What tells nothing leaves it to the webhook's own code. So does "something unexpected happened, try again later": Belvo sends
-/// `invalid_credentials` about the link once and not again, so that dropping it would lose an outage, while believing it costs at most
-/// a prompt that the next read of the link takes back.
+/// An error without a known cause does not change `cause`. The same holds for "something unexpected happened, try again
+/// later": Belvo sends `invalid_credentials` only once, so ignoring the webhook would lose an outage, while a wrong
+/// outage ends with the next read of the link.
 fn most_telling(cause: Cause, data: &Value) -> Cause {
     let cause_of = |item: &ErrorItem| {
         let code = item.code.as_deref().unwrap_or_default();
@@ -353,18 +362,18 @@ fn most_telling(cause: Cause, data: &Value) -> Cause {
     said.chain([cause]).max_by_key(tells).unwrap_or(cause)
 }
 
-/// The spellings that differ between copies of the documentation, brought to one.
+/// Type and code in one form. Their spellings differ between copies of the documentation.
 fn as_the_table_spells<'a>(family: &'a str, code: &'a str) -> (&'a str, &'a str) {
     match (family, code) {
         ("LINKS", code) => ("LINK", code),
         ("CONSENT", code) => ("CONSENT", code.strip_prefix("openfinance_").unwrap_or(code)),
-        // So the page of INVESTMENTS shows it.
+        // The spelling on the documentation page of INVESTMENTS.
         ("ACCOUNTS", "new_investments_available") => ("INVESTMENTS", code),
         (family, code) => (family, code),
     }
 }
 
-/// What an API error means to `link`; the client asks the same of the answers it gets.
+/// The meaning of an API error for `link`. The client classifies the errors of its own calls with it too.
 pub(super) fn translate_api_error(
     link: &LinkId,
     error: &ApiError,
@@ -373,13 +382,13 @@ pub(super) fn translate_api_error(
     judge(link, error, received_at, |item| row_of(error.http_status, item))
 }
 
-/// The same of an error that somebody reports. That the link may be gone is taken from more words than Belvo documents: it only makes
-/// relink ask.
+/// The meaning of a reported API error. More wordings than Belvo documents count as a possible deletion, because it
+/// only makes relink read the link.
 fn translate_report(link: &LinkId, error: &ApiError, received_at: Timestamp) -> Result<Meaning, Undecodable> {
     let may_be_gone = |item: &ErrorItem| match error.http_status {
-        // "Gone", whatever else it says.
+        // 410 "Gone", with any body.
         410 => true,
-        // Any sentence, none at all, or a page; a code that is not known stays unknown.
+        // Any text, no body, or an HTML page. An unknown code stays unknown.
         404 => item.code.is_none(),
         _other => false,
     };
@@ -390,7 +399,7 @@ fn translate_report(link: &LinkId, error: &ApiError, received_at: Timestamp) -> 
     })
 }
 
-/// The meaning of an error, by the row that each of its items has.
+/// The meaning of an API error, by the rows of its items.
 fn judge(
     link: &LinkId,
     error: &ApiError,
@@ -402,17 +411,17 @@ fn judge(
     }
     links_named(error).try_for_each(|named| same_link(link, Some(named)))?;
     let body = ErrorBody::parse(&error.body);
-    // Some statuses say enough without a body.
+    // Some HTTP statuses have a meaning without a body.
     let bare = [ErrorItem::default()];
     let items = if body.items.is_empty() { &bare } else { &body.items[..] };
     let ranked = items.iter().filter_map(|item| match row_of(item) {
-        // A wrapper's own words are those of the client that passed the error on, unless they are a code of Belvo's.
+        // The text in a wrapper is from the client that wrapped the error, unless it is a code of Belvo.
         _any if item.is_wrapper && item.code.is_none() => None,
         None if item.is_wrapper => None,
         Some((rank, says)) => Some((rank, Some(says), item)),
         None => Some((UNKNOWN_RANK, None, item)),
     });
-    // Of equals the first counts.
+    // Of errors with the same rank the first counts.
     let most_final = ranked.reduce(|first, next| if next.0 > first.0 { next } else { first });
     let (says, item) = most_final.map_or((None, &bare[0]), |(_, says, item)| (says, item));
     let code = item.code.as_deref().unwrap_or("without_code");
@@ -423,7 +432,7 @@ fn judge(
     }
 }
 
-/// What the tables say of one error: rank and meaning.
+/// The rank and the meaning of one error.
 fn row_of(status: u16, item: &ErrorItem) -> Option<(u8, ErrorSays)> {
     let code = item.code.as_deref().unwrap_or(NONE);
     if status == 400 && (code == LOGIN_ERROR || code == NONE) {
@@ -441,14 +450,15 @@ fn row_of(status: u16, item: &ErrorItem) -> Option<(u8, ErrorSays)> {
     row.map(|&(_, _, _, rank, says)| (rank, says))
 }
 
-/// What the message of a failed login says.
+/// The row of the message of a failed login.
 fn message_row(item: &ErrorItem) -> Option<(u8, ErrorSays)> {
     let message = item.message.as_deref()?.to_ascii_lowercase();
     let row = MESSAGES.iter().find(|(words, ..)| has_words(&message, words));
     row.map(|&(_, rank, says)| (rank, says))
 }
 
-/// Whether `message` has these words as words: `invalid credentials_storage` is another matter.
+/// Whether `message` contains the text as whole words. `invalid credentials_storage` does not contain `invalid
+/// credentials`.
 fn has_words(message: &str, words: &str) -> bool {
     let is_end = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
     message.match_indices(words).any(|(at, _)| is_end(&message[at + words.len()..]))

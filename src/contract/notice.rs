@@ -1,6 +1,6 @@
-//! What relink tells subscribers: the body of a notice, by its type.
+//! The bodies of notices, the messages that relink publishes to subscribers.
 //!
-//! Never in here: a secret, a widget token, an MFA session, or anything Belvo read from the user's accounts.
+//! A notice never contains a secret, a widget token, an MFA session, or data that Belvo read from the user's accounts.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use super::words::{
 };
 use crate::link::{Cause, Episode, Gap, Link, Notice, Step};
 
-/// The kinds of notice.
+/// The types of notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoticeName {
     /// Prompt the user, once per episode.
@@ -20,26 +20,26 @@ pub enum NoticeName {
     Reminder,
     /// The user is repairing the link.
     UpdateStarted,
-    /// The attempt failed; the link is as broken as before. No new prompt follows.
+    /// The attempt failed. The episode goes on, and no new prompt follows.
     UpdateFailed,
     /// The link works again.
     Recovered,
-    /// History was missed and is to be fetched.
+    /// Data was missed during the outage, and has to be fetched by a historical refresh.
     RefreshDue,
-    /// Data is at Belvo and can be read.
+    /// New data of the link is at Belvo, and can be read from Belvo's API.
     DataAvailable,
-    /// The gap is closed.
+    /// The historical refresh is over.
     Refreshed,
     /// The consent ends soon.
     ConsentExpiring,
     /// Belvo's scheduled refresh of a recurrent link is overdue: no data came.
     Stale,
-    /// The link is gone.
+    /// The link is removed.
     Removed,
 }
 
 impl NoticeName {
-    /// Every kind of notice.
+    /// All types of notice.
     pub const ALL: [Self; 11] = [
         Self::UpdateRequired,
         Self::Reminder,
@@ -72,12 +72,12 @@ impl NoticeName {
     }
 }
 
-/// A span without data.
+/// The span of an outage for which data has to be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GapSpan {
-    /// The last proven data before it; `null` if none was ever seen.
+    /// When data last arrived before the outage; `null` if none ever did.
     pub from: Option<At>,
-    /// The recovery.
+    /// When the link recovered.
     pub to: At,
 }
 
@@ -91,39 +91,40 @@ impl From<Gap> for GapSpan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Notice")]
 pub struct NoticeBody {
-    /// What to tell.
+    /// The type of the notice, and the fields of that type.
     #[serde(flatten)]
     pub content: NoticeContent,
-    /// Belvo's link id.
+    /// Belvo's id of the link.
     pub link_id: String,
-    /// The customer's own id for it.
+    /// The customer's own id of the link or of its user.
     pub external_id: Option<String>,
     /// Belvo's name of the institution.
     pub institution: Option<String>,
     /// The link's state after the transition.
     pub state: StateWord,
-    /// The outage it belongs to, if it belongs to one.
+    /// The episode that the notice belongs to, if it belongs to one.
     pub episode: Option<EpisodeSummary>,
-    /// What a renewal link is made of, where the user has to renew the consent.
+    /// The parameters of a renewal link, if the user has to renew the consent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
-    /// Why this was sent.
+    /// The transition that led to the notice.
     pub because: Because,
 }
 
-/// What, beside link and institution, the address of Belvo's portal is made of when a consent is to be renewed (guide:
-/// My Belvo Portal; `action=renew`). Belvo says it once, in the webhook; here it is whenever it is needed.
+/// The parameters, besides link and institution, of the address in Belvo's portal where a user renews a consent (guide:
+/// My Belvo Portal; `action=renew`). Belvo sends them only in a CONSENT webhook; relink repeats them in every notice
+/// that needs them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Renewal {
     /// Belvo's id of the consent.
     pub consent_id: Option<String>,
-    /// The institution's name for people.
+    /// The display name of the institution.
     pub institution_display_name: Option<String>,
     /// Address of the institution's logo.
     pub institution_icon_logo: Option<String>,
 }
 
-/// What a notice tells, by its `type`.
+/// The type of a notice, and the fields of that type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum NoticeContent {
@@ -136,53 +137,54 @@ pub enum NoticeContent {
     Reminder {
         /// What the user has to do.
         action: Action,
-        /// Which reminder of the episode, from 1.
+        /// The number of the reminder within the episode, from 1.
         number: u32,
     },
     /// The user is repairing the link.
     UpdateStarted,
-    /// The attempt failed; the link is as broken as before. No new prompt follows.
+    /// The attempt failed. The episode goes on, and no new prompt follows.
     UpdateFailed {
         /// What the user still has to do.
         action: Action,
-        /// How the attempt ended.
+        /// How the user's part of the attempt ended.
         attempt: AttemptEndWord,
     },
     /// The link works again.
     Recovered {
-        /// What makes us say so.
+        /// The evidence that it works.
         proof: ProofWord,
     },
-    /// History was missed and is to be fetched.
+    /// Data was missed during the outage, and has to be fetched by a historical refresh.
     RefreshDue {
-        /// What was missed.
+        /// The span that was missed.
         gap: GapSpan,
-        /// Who fetches it into Belvo.
+        /// Who asks Belvo for the refresh.
         by: RefreshByWord,
     },
-    /// Data is at Belvo and can be read.
+    /// New data of the link is at Belvo, and can be read from Belvo's API.
     DataAvailable {
         /// The resource, such as `TRANSACTIONS`.
         resource: String,
-        /// What kind of arrival.
+        /// The kind of update.
         kind: DataKindWord,
-        /// How many items Belvo counted, if it did.
+        /// The number of items, if Belvo's webhook contained one.
         items_count: Option<u64>,
     },
-    /// The gap is closed.
+    /// The historical refresh is over.
     Refreshed {
-        /// What had been missed.
+        /// The span that was missed.
         gap: GapSpan,
-        /// The resources that came.
+        /// The resources whose data arrived.
         arrived: Vec<String>,
-        /// The resources that are fetched for this link and did not come: nothing new in them, or a failure.
+        /// The resources that Belvo fetches for this link and whose data did not arrive: they have nothing new, or
+        /// failed.
         missing: Vec<String>,
     },
     /// The consent ends soon.
     ConsentExpiring {
         /// What the user has to do.
         action: Action,
-        /// When it ends, if Belvo said.
+        /// When the consent ends, if that is known.
         due_at: Option<At>,
     },
     /// Belvo's scheduled refresh of a recurrent link is overdue: no data came.
@@ -191,10 +193,11 @@ pub enum NoticeContent {
         /// When data last came, as far as is proven; `null` if it never did.
         since: Option<At>,
     },
-    /// The link is gone.
+    /// The link is removed.
     Removed {
-        /// Why.
-        why: RemovalWord,
+        /// Why relink removed it.
+        #[serde(alias = "why")]
+        reason: RemovalWord,
     },
 }
 
@@ -261,11 +264,11 @@ impl NoticeContent {
                 Self::ConsentExpiring { action: Action::RenewConsent, due_at: due_at.map(At) }
             }
             Notice::Stale { since } => Self::Stale { since: since.map(At) },
-            Notice::Removed { why } => Self::Removed { why: (*why).into() },
+            Notice::Removed { why } => Self::Removed { reason: (*why).into() },
         }
     }
 
-    /// Its name.
+    /// The type of the notice.
     pub const fn name(&self) -> NoticeName {
         match self {
             Self::UpdateRequired { .. } => NoticeName::UpdateRequired,

@@ -1,15 +1,19 @@
-//! THE DURABLE STEP: a slice of deliveries in, one commit out. Synchronous, no I/O but reading the store.
+//! The engine: it turns deliveries of input messages into plans of commits. It is synchronous, and its only I/O is to
+//! read the store.
 //!
-//! [`Engine::plan`] decodes each delivery, steps its link, and gathers what all of it comes to: the messages of one atomic batch, the
-//! changes of the store, the dead letters. The node (`node`) has that made durable, then calls [`Engine::record_commit`]; if it could not be made
-//! durable, [`Engine::restart`] begins anew at the offsets. Until then, later slices are planned over an overlay of what is still under way.
+//! [`Engine::plan`] decodes each delivery, calls the state machine for its link, and collects the results in one
+//! [`Plan`]: the messages of one atomic batch, the changes of the store, and the dead letters. The node (`node`) makes
+//! the plan durable and then calls [`Engine::record_commit`]. If that fails, [`Engine::restart`] drops the plan and
+//! continues after the committed offsets. While a plan is being committed, the next one is planned on top of it: the
+//! *overlay* has the links that uncommitted plans have changed.
 //!
-//! It must never: publish, acknowledge, read a clock, or let one bad message stop the good ones behind it.
+//! The engine never publishes, never acknowledges and never reads a clock. A message that cannot be handled does not
+//! stop the messages after it.
 //!
-//! - `delivery`: what comes in, and the checks of its envelope
-//! - `plan`: what goes out
+//! - `delivery`: an input message, and the checks of its subject and headers
+//! - `plan`: the planned commit
 //! - `timers`: links whose deadline has passed
-//! - `incident`: which institutions' links fail together
+//! - `incident`: institutions whose links fail together
 
 mod delivery;
 mod incident;
@@ -30,42 +34,43 @@ use crate::contract::{
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError};
 
-/// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12).
+/// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`,
+/// nats-server 2.12).
 pub const MESSAGES_MAX: usize = 1000;
 
-/// The most messages one delivery can make: the state, its effects, and that its institution's incident begins; or a refusal.
+/// The most messages that one delivery can lead to: the state, the effects, and the begin of an incident; or a refusal.
 const MESSAGES_PER_DELIVERY_MAX: usize = 2 + EFFECTS_MAX;
 
-/// How many timers one plan takes at most, so that a morning of reminders does not hold up what is arriving.
+/// The most timers in one plan, so that many reminders at one time do not delay arriving messages.
 const TIMERS_MAX: usize = 64;
 
-/// How many links are read from the store at once.
+/// The number of links in one page that is read from the store.
 const STORE_PAGE: usize = 1_000;
 
-/// Plans commits for the partitions of this node.
+/// Plans the commits of the partitions that this node owns.
 pub struct Engine<S> {
     store: S,
     policy: Policy,
     input_created_ns: i64,
-    /// Links changed by plans that are not settled yet.
+    /// Links that were changed by plans that are not committed yet.
     overlay: HashMap<LinkId, LinkEntry>,
-    /// Per partition that is held, the last delivery that has been planned.
+    /// For each owned partition, the sequence of the last planned delivery.
     planned: BTreeMap<u16, u64>,
-    /// How many partitions the input stream has.
+    /// The number of partitions of the input stream.
     partitions_count: u16,
-    /// As of the last plan, settled or not.
+    /// The incidents as of the last plan, committed or not.
     incidents: Incidents,
-    /// Deliveries whose commit cannot be stored, and why: dead-lettered when they are planned.
+    /// Deliveries whose commit cannot be stored, and the reason. They are dead-lettered when they are planned again.
     set_aside: BTreeMap<(u16, u64, i64), String>,
-    /// Links whose timer cannot be handled: left alone until the next start of the process.
+    /// Links whose timer cannot be handled. Their timers are skipped until the next start of the process.
     timers_skipped: BTreeSet<LinkId>,
-    /// The machine; a test puts a bug in its place.
+    /// [`step`]; a test replaces it by a version that panics.
     step: StepFn,
 }
 
 type StepFn = fn(&Link, &Input, Timestamp, &Policy) -> Result<Step, Refusal>;
 
-/// A link, and the partition of the input stream that last changed it.
+/// A link, and the partition whose fence guards its messages.
 #[derive(Clone)]
 struct LinkEntry {
     link: Link,
@@ -73,9 +78,10 @@ struct LinkEntry {
 }
 
 impl<S: Store> Engine<S> {
-    /// An engine over `store`, with every partition at its offset. `input_created_ns` is the identity of the input stream, which new offsets name.
+    /// An engine that continues after these committed offsets, one for each owned partition. `input_created_ns`
+    /// identifies the input stream; new committed offsets contain it.
     ///
-    /// Reads every broken link, to know which institutions' links fail together.
+    /// Reads every broken link from the store, to count the failures of each institution.
     ///
     /// # Errors
     /// [`StoreError`]: the store cannot be read.
@@ -100,16 +106,16 @@ impl<S: Store> Engine<S> {
         })
     }
 
-    /// The same engine, told how many partitions the input stream has: a link that was recorded on a partition beyond them, when the stream had
-    /// more, is counted to one of these.
+    /// Sets the number of partitions of the input stream. A link of a higher partition, from a time when the stream had
+    /// more of them, is assigned to one of these.
     #[must_use]
     pub const fn with_partitions(mut self, count: u16) -> Self {
         self.partitions_count = count;
         self
     }
 
-    /// Forgets every plan that is not settled, and goes on behind these offsets of the partitions that are held now. What was set aside stays
-    /// set aside.
+    /// Drops every plan that is not committed, and continues after these committed offsets of the owned partitions.
+    /// Items that were set aside stay set aside.
     ///
     /// # Errors
     /// [`StoreError`]: the store cannot be read.
@@ -127,13 +133,14 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// The partition is no longer held: nothing is planned for it any more.
+    /// The node no longer owns the partition. Nothing is planned for it any more.
     pub fn release(&mut self, partition: u16) {
         self.planned.remove(&partition);
     }
 
-    /// The item cannot be stored, whatever it is planned with, for the reason in `detail`. A delivery becomes a dead letter when it is
-    /// planned again; a timer is left alone until the next start of the process. `detail` must not quote what was delivered.
+    /// Sets aside an item whose commit is refused even if the plan contains nothing else. A delivery is dead-lettered
+    /// when it is planned again; a timer is skipped until the next start of the process. `detail` is the reason, and
+    /// must not quote the message.
     pub fn set_aside(&mut self, item: Item, detail: String) {
         match item {
             Item::Delivery { partition, sequence, stored_at_ns } => {
@@ -144,7 +151,7 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// The store below.
+    /// The store.
     pub const fn store(&self) -> &S {
         &self.store
     }
@@ -154,7 +161,7 @@ impl<S: Store> Engine<S> {
         self.incidents.count()
     }
 
-    /// When something is due that the store does not know of: an incident's end.
+    /// When the next incident ends. The store knows all other deadlines.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.incidents.next_end()
     }
@@ -164,15 +171,18 @@ impl<S: Store> Engine<S> {
         &self.policy
     }
 
-    /// Plans as much of `queue` as fits one commit, after the timers that are due at `now`. What does not fit stays in the queue.
+    /// Plans the timers that are due at `now`, and then as many deliveries of `queue` as fit into one commit. The
+    /// others stay in the queue.
     ///
     /// # Errors
-    /// [`StoreError`]: the store cannot be read. The engine is of no use then; a new one starts at the offsets.
+    /// [`StoreError`]: the store cannot be read. Then the engine must be dropped; a new one continues after the
+    /// committed offsets.
     pub fn plan(&mut self, queue: &mut VecDeque<Delivery>, now: Timestamp) -> Result<Plan, StoreError> {
         self.plan_at_most(usize::MAX, queue, now)
     }
 
-    /// The same, with at most so many items: ends of incidents, timers and deliveries. At least one.
+    /// Like [`Engine::plan`], with at most `items_max` items (ends of incidents, timers and deliveries), but at least
+    /// one.
     ///
     /// # Errors
     /// As [`Engine::plan`].
@@ -184,16 +194,18 @@ impl<S: Store> Engine<S> {
     ) -> Result<Plan, StoreError> {
         let items_max = items_max.max(1);
         let mut plan = Plan::default();
-        // What is of no link is guarded by the fence of the first partition.
+        // The message about an incident belongs to no link; the fence of the first partition guards it.
         if let Some(&first_partition) = self.planned.keys().next() {
-            // Ended before the timers, so that prompts that waited for it need not wait once more.
+            // Incidents end before the timers run, so that the timers see it and deferred prompts are not deferred
+            // again.
             for body in self.incidents.end(now, TIMERS_MAX.min(items_max)) {
                 plan.add_item(|| Item::IncidentEnd(body.institution.clone()));
                 plan.incident(first_partition, body);
             }
         }
         self.plan_timers(now, TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
-        // Every partition touched adds its offset at the end; a delivery may touch one more.
+        // Each changed partition adds its committed offset at the end, and the next delivery may be of another
+        // partition.
         while plan.items_count < items_max
             && plan.messages.len() + plan.offsets.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX
         {
@@ -221,10 +233,10 @@ impl<S: Store> Engine<S> {
         Ok(plan)
     }
 
-    /// The plan is durable and the store has it: forget what was held for it.
+    /// The plan is committed and applied to the store: removes its links from the overlay.
     pub fn record_commit(&mut self, plan: &Plan) {
         for (id, version) in plan.versions() {
-            if self.overlay.get(id).is_some_and(|held| held.link.version <= version) {
+            if self.overlay.get(id).is_some_and(|entry| entry.link.version <= version) {
                 self.overlay.remove(id);
             }
         }
@@ -232,7 +244,7 @@ impl<S: Store> Engine<S> {
 
     fn plan_delivery(&mut self, delivery: &Delivery, now: Timestamp, plan: &mut Plan) -> Result<(), StoreError> {
         let received_at = delivery.stored_at();
-        // A bug that panics on one message must not stop the partition for ever: the message is set aside and the partition goes on.
+        // A bug that panics on one message must not stop the partition: the message is dead-lettered.
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             let (kind, link) = delivery.open()?;
             let reading = belvo::read(kind, &link, &delivery.payload, received_at)
@@ -260,22 +272,23 @@ impl<S: Store> Engine<S> {
             unreadable_fields: unreadable_fields.iter().map(|&field| field.to_owned()).collect(),
         };
         plan.unreadable_fields.extend(unreadable_fields.into_iter().map(|field| (id.clone(), field)));
-        let held = match self.load(&id) {
-            Ok(held) => held,
+        let entry = match self.load(&id) {
+            Ok(entry) => entry,
             Err(error) if error.is_of_one_record() => {
-                let detail = "what relink knows of the link cannot be read".to_owned();
+                let detail = "relink's own record of the link cannot be read".to_owned();
                 Self::dead_letter(delivery, DeadReason::UnreadableRecord, detail, plan);
                 plan.links_unreadable.push(id);
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        let link = held.map_or_else(|| Link::unknown(id, received_at), |held| held.link);
+        let link = entry.map_or_else(|| Link::unknown(id, received_at), |entry| entry.link);
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
                 if kind == InputKind::Widget && link.profile.institution.is_some() {
-                    // A widget's `institution` comes from the user's device: it fills a gap and corrects nothing.
+                    // The `institution` in a callback of the widget comes from the user's device, so it never replaces
+                    // a known one.
                     input.profile.institution = None;
                 }
                 let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
@@ -306,7 +319,7 @@ impl<S: Store> Engine<S> {
                 Self::plan_remark(&link, delivery, "not_about_the_link", detail, origin, plan);
             }
             Meaning::Unknown { what } => {
-                let detail = format!("{what}; kept whole in the dead letters");
+                let detail = format!("{what}; the message is in the dead letters");
                 Self::plan_remark(&link, delivery, "unknown", detail, origin, plan);
                 Self::dead_letter(delivery, DeadReason::UnknownCode, what, plan);
             }
@@ -314,7 +327,7 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// A message that is no event for the link is still part of its story.
+    /// Plans a refusal for a message that is no event, so that it is in the history of the link.
     fn plan_remark(link: &Link, delivery: &Delivery, reason: &str, detail: String, origin: Origin, plan: &mut Plan) {
         let body = RefusedBody {
             link_id: link.id.to_string(),
@@ -337,7 +350,7 @@ impl<S: Store> Engine<S> {
         let is_new = matches!(step.from, StateName::Unconfirmed | StateName::Valid);
         let opening = opening_of(link).filter(|_| is_new);
         let began = opening.and_then(|opening| {
-            plan.prompts_deferred_count += u64::from(opening.held);
+            plan.prompts_deferred_count += u64::from(opening.is_deferred);
             self.incidents.opened(&opening, &because.origin, now)
         });
         let sent = plan.effects(partition, step, &because);
@@ -352,8 +365,8 @@ impl<S: Store> Engine<S> {
     }
 
     fn load(&self, id: &LinkId) -> Result<Option<LinkEntry>, StoreError> {
-        if let Some(held) = self.overlay.get(id) {
-            return Ok(Some(held.clone()));
+        if let Some(entry) = self.overlay.get(id) {
+            return Ok(Some(entry.clone()));
         }
         let Some(stored) = self.store.get(id)? else { return Ok(None) };
         let link = stored.parse()?.link()?;
@@ -361,20 +374,20 @@ impl<S: Store> Engine<S> {
     }
 }
 
-/// The link's open episode, if its like make an incident: with a prompt, and a cause that the institution can have. A muted link has
-/// no prompt to hold; and links that were broken before relink came are adopted muted.
+/// The open episode of the link, if it counts for an incident: it has a prompt, and a failing institution can be its
+/// cause. A muted link does not count. Links that were broken before relink was installed are adopted as muted.
 fn opening_of(link: &Link) -> Option<Opening<'_>> {
     let institution = link.profile.institution.as_deref()?;
     let episode = link.state.episode().filter(|episode| episode.cause.may_be_institution_wide())?;
-    let held = match episode.prompt {
+    let is_deferred = match episode.prompt {
         Prompt::Sent => false,
         Prompt::Deferred { .. } => true,
         Prompt::Muted => return None,
     };
-    Some(Opening { institution, link: &link.id, at: episode.opened_at, held })
+    Some(Opening { institution, link: &link.id, at: episode.opened_at, is_deferred })
 }
 
-/// What the store still tells of incidents; see `incident` for what it does not.
+/// Rebuilds the incidents from the store. `incident` describes which counts are lost.
 fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, StoreError> {
     let mut incidents = Incidents::of(policy, store.incidents()?);
     for state in [StateName::Invalid, StateName::TokenRequired, StateName::Updating] {
@@ -385,7 +398,7 @@ fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, Store
                 match stored.parse().and_then(|record| Ok(record.link()?)) {
                     Ok(link) => opening_of(&link).iter().for_each(|opening| incidents.remember(opening)),
                     Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
-                    // It is one less in a count. The engine stops when it has to decide about that link, and not before.
+                    // The link is missing from a count. Its messages are dead-lettered when they arrive.
                     Err(error) => tracing::error!(link.id = %id, %error, "a record cannot be read and is not counted"),
                 }
             }

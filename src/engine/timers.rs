@@ -1,6 +1,8 @@
-//! Timers: every link whose deadline has passed is stepped, in the same plan as what was delivered.
+//! Timers: the machine gets a `DeadlinePassed` for every link whose deadline has passed, in the same plan as the
+//! deliveries.
 //!
-//! The index of deadlines is the store's. It can be stale: a commit under way, or a changed policy, may have moved a deadline.
+//! The store has an index of the deadlines. It can be outdated: a commit in flight, or a changed policy, may have moved
+//! a deadline.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,13 +12,13 @@ use crate::link::{Event, Input, Link, LinkId, Timestamp};
 use crate::store::{Head, Put, Store, StoreError};
 
 impl<S: Store> Engine<S> {
-    /// Steps at most `max` of the links that are due at `now`.
+    /// Plans the timers of at most `max` links that are due at `now`.
     pub(super) fn plan_timers(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<(), StoreError> {
         for (id, LinkEntry { link, partition }) in self.due(now, max, plan)? {
             let under_way = self.overlay.contains_key(&id);
             let incident = self.incidents.is_on(link.profile.institution.as_deref());
             let input = Input { incident, ..Event::DeadlinePassed.into() };
-            // A bug that panics on one deadline must not end the process, and be due again at every start.
+            // A bug that panics on one timer must not end the process: the timer would be due again at every start.
             match catch_unwind(AssertUnwindSafe(|| (self.step)(&link, &input, now, &self.policy))) {
                 Ok(Ok(step)) => {
                     plan.tally.add("timer", "accepted");
@@ -36,7 +38,7 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// The first `max` links of our partitions that the store says are due, but those that are left alone.
+    /// The first `max` due links of the owned partitions, without the skipped ones.
     fn due(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<Vec<(LinkId, LinkEntry)>, StoreError> {
         let mut limit = TIMERS_MAX + self.timers_skipped.len();
         loop {
@@ -50,19 +52,19 @@ impl<S: Store> Engine<S> {
                 if self.timers_skipped.contains(&id) {
                     continue;
                 }
-                let held = match self.load(&id) {
-                    Ok(held) => held,
+                let entry = match self.load(&id) {
+                    Ok(entry) => entry,
                     Err(error) if error.is_of_one_record() => {
-                        // It stays due until the store has been rebuilt.
+                        // The link stays due until the store has been rebuilt.
                         plan.links_unreadable.push(id.clone());
                         self.timers_skipped.insert(id);
                         continue;
                     }
                     Err(error) => return Err(error),
                 };
-                let Some(held) = held else { continue };
-                if let Some(partition) = self.partition_of(held.partition) {
-                    ours.push((id, LinkEntry { partition, ..held }));
+                let Some(entry) = entry else { continue };
+                if let Some(partition) = self.partition_of(entry.partition) {
+                    ours.push((id, LinkEntry { partition, ..entry }));
                 }
             }
             if is_all || ours.len() == max {
@@ -72,13 +74,13 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// The partition that takes care of a link recorded on `partition`, if it is held: another node has the others.
+    /// The partition that handles the timers of a link of `partition`; `None` if this node does not own it.
     fn partition_of(&self, partition: u16) -> Option<u16> {
         let partition = if partition < self.partitions_count { partition } else { partition % self.partitions_count };
         self.planned.contains_key(&partition).then_some(partition)
     }
 
-    /// The stored link with the deadline it has under today's policy.
+    /// A change of the stored deadline to the one under the current policy; `None` if it is the same.
     fn retimed(&self, link: &Link) -> Result<Option<Put>, StoreError> {
         let Some(stored) = self.store.get(&link.id)? else { return Ok(None) };
         let head = Head { deadline: link.deadline(&self.policy), ..stored.head };
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_panics_is_left_alone_and_told_once() {
+    fn a_timer_that_panics_is_skipped_and_reported_once() {
         let mut engine = engine();
         let tomorrow = START.after(Duration::from_secs(25 * 3600));
         assert_eq!(engine.store().due(tomorrow, 9).unwrap().len(), 2);
@@ -150,19 +152,19 @@ mod tests {
             assert!(again.is_idle(), "{again:?}");
             engine.restart(1, &offsets).unwrap();
         }
-        // It is a timer only: what is delivered for the link is handled.
+        // Only the timer is skipped; deliveries for the link are handled.
         let answer = plan(&mut engine, vec![broken("bad", 3)], tomorrow);
         assert_eq!(answer.dead_letters.len(), 0);
         assert!(!answer.messages.is_empty());
     }
 
     #[test]
-    fn timers_of_partitions_that_are_not_held_are_another_nodes() {
+    fn timers_of_partitions_of_another_node_are_not_planned() {
         let mut engine = engine();
         let tomorrow = START.after(Duration::from_secs(25 * 3600));
         engine.restart(1, &[(1, 0)].into()).unwrap();
         assert!(engine.plan(&mut VecDeque::new(), tomorrow).unwrap().is_idle());
-        // A partition that the stream no longer has is counted to one of those that it has.
+        // The stream has fewer partitions than before: the link is assigned to one of them.
         let mut engine = engine.with_partitions(1);
         engine.restart(1, &[(0, 0)].into()).unwrap();
         assert!(!engine.plan(&mut VecDeque::new(), tomorrow).unwrap().is_idle());

@@ -1,28 +1,29 @@
-//! A link while one event changes it.
+//! The transition builder: a copy of a link that one event changes, and the effects of that event.
 //!
-//! The machine's arms are methods of [`TransitionBuilder`], by subject: `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`.
-//! Each notes effects and memory here and answers with the next state; which arm applies is decided in `machine`, never here.
+//! The arms of the machine are methods of [`TransitionBuilder`], in one file for each subject: `breaking`, `repair`,
+//! `refresh`, `renewal`, `reminder`, `upkeep`, `commands`. An arm changes the copy, emits effects, and returns the next
+//! state. `machine` decides which arm runs.
 
 use super::{
     DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, Notice, Policy, Profile, Prompt, RECENT_KEYS_MAX,
     RecentFact, Refusal, State, Step, Timestamp,
 };
 
-/// A link being changed by one event. Thrown away whole if the event is refused.
+/// A copy of a link that one event changes. It is dropped if the event is refused.
 pub(super) struct TransitionBuilder<'a> {
     pub(super) link: Link,
     pub(super) effects: Vec<Effect>,
     pub(super) now: Timestamp,
     pub(super) policy: &'a Policy,
-    /// [`Input::incident`]
+    /// [`Input::incident`] of the event.
     pub(super) incident: bool,
-    /// The message names another end of the consent than was known.
+    /// The message has a due date of the consent that differs from the known one.
     pub(super) consent_moved: bool,
-    /// The message names an end of the consent that cannot be a date.
+    /// The message has a due date of the consent that cannot be right, such as `0001-01-01`.
     pub(super) due_is_unreadable: bool,
 }
 
-/// What an arm answers: the state to go to.
+/// The result of an arm: the next state, or the reason why the event is refused.
 pub(super) type Next = Result<State, Refusal>;
 
 impl<'a> TransitionBuilder<'a> {
@@ -55,7 +56,7 @@ impl<'a> TransitionBuilder<'a> {
         self.link.profile != before.profile
     }
 
-    /// Closes the builder: the step is taken.
+    /// Makes the step out of the changed copy.
     pub(super) fn accept(mut self, before: &Link, state: State, key: Option<DedupKey>) -> Step {
         let window = self.policy.settings().repeat_window;
         let now = self.now;
@@ -67,7 +68,7 @@ impl<'a> TransitionBuilder<'a> {
             self.link.recent.push(RecentFact { key, at: now });
         }
         assert_consistent(&self.link, &state);
-        assert!(self.effects.len() <= EFFECTS_MAX, "a step asks for more than a commit has room for");
+        assert!(self.effects.len() <= EFFECTS_MAX, "a step has at most EFFECTS_MAX effects, so that it fits a commit");
         let from = before.state.name();
         if state.name() != from {
             self.link.since = now;
@@ -80,12 +81,13 @@ impl<'a> TransitionBuilder<'a> {
         Step { link: self.link, from, at: now, effects: self.effects }
     }
 
-    /// Until when the user holds a widget token that no attempt accounts for; none if it has expired.
+    /// When the widget token expires that the user holds outside of an attempt. `None` if there is no such token, or it
+    /// has expired.
     pub(super) fn widget_until(&self) -> Option<Timestamp> {
         self.link.widget_until.filter(|&until| self.now < until)
     }
 
-    /// When the settle window ends that began with the last recovery or claim, whether or not it has ended.
+    /// When the settle window of the last recovery or claim ends; this may lie in the past.
     pub(super) fn settle_window_end(&self) -> Option<Timestamp> {
         let window = self.policy.settings().settle_window;
         self.link.settle_window_start().map(|at| at.after(window))
@@ -96,28 +98,34 @@ impl<'a> TransitionBuilder<'a> {
     }
 }
 
-/// What must hold of every link, however it got there: a step that breaks it is a bug of ours, and is set aside instead of
-/// told to anybody.
+/// Asserts the invariants of every link. A violation is a bug in this module; the panic makes the engine dead-letter
+/// the message instead of committing a wrong state.
 fn assert_consistent(link: &Link, state: &State) {
-    assert!(link.recent.len() <= RECENT_KEYS_MAX, "a link remembers more facts than its record has room for");
+    assert!(link.recent.len() <= RECENT_KEYS_MAX, "a link keeps at most RECENT_KEYS_MAX dedup keys");
     match state {
         State::Invalid { episode } | State::TokenRequired { episode } => {
             let requires_token = matches!(state, State::TokenRequired { .. });
-            assert!(episode.cause.requires_token() == requires_token, "a broken state must fit its cause");
-            assert!(episode.session.is_none() || requires_token, "only a link that wants a token has a login session");
+            assert!(episode.cause.requires_token() == requires_token, "a broken state fits the cause of its episode");
+            assert!(
+                episode.session.is_none() || requires_token,
+                "only a link that requires a token has a login session"
+            );
             assert!(
                 episode.prompt != Prompt::Muted || link.muted,
-                "only a mute holds the prompt of a link nobody repairs"
+                "outside of an attempt, only a muted link has a prompt that is held back"
             );
         }
         State::Updating { episode, .. } => {
-            assert!(episode.attempts_count > 0, "an attempt is counted");
-            assert!(episode.session.is_none(), "the session is the attempt's");
+            assert!(episode.attempts_count > 0, "every attempt is counted in its episode");
+            assert!(episode.session.is_none(), "while the user is in the widget, the widget owns the login session");
         }
         State::Unconfirmed | State::Valid { .. } | State::Removed => {}
     }
     if let Some(episode) = state.episode() {
-        assert!(episode.number.0 == link.episodes_count, "the open episode is the last one");
-        assert!(episode.reminders_count == 0 || episode.prompt == Prompt::Sent, "a reminder follows a prompt");
+        assert!(episode.number.0 == link.episodes_count, "the open episode is the newest one");
+        assert!(
+            episode.reminders_count == 0 || episode.prompt == Prompt::Sent,
+            "reminders are sent only after the prompt"
+        );
     }
 }

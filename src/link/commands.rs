@@ -1,4 +1,4 @@
-//! Asking Belvo, and what a person or Belvo decides about a link: its end, and an operator's commands.
+//! Verify requests to Belvo, the removal of a link, and an operator's commands.
 
 use super::builder::{Next, TransitionBuilder};
 use super::{Command, Effect, Freshness, Job, Notice, Refusal, Removal, State};
@@ -15,16 +15,16 @@ impl TransitionBuilder<'_> {
         if self.request_verification() { Ok(state) } else { Err(Refusal::AlreadyKnown) }
     }
 
-    /// Asks for a verify unless Belvo cannot be asked or one is under way.
+    /// Emits a verify job, unless no API keys are configured or a verify request is open. Returns whether it did.
     pub(super) fn request_verification(&mut self) -> bool {
         let wait = self.policy.settings().verify_wait;
-        let under_way = self.link.verify_asked_at.is_some_and(|at| self.now.since(at) < wait);
-        let asks = self.policy.can_verify() && !under_way;
-        if asks {
+        let is_open = self.link.verify_asked_at.is_some_and(|at| self.now.since(at) < wait);
+        let is_needed = self.policy.can_verify() && !is_open;
+        if is_needed {
             self.link.verify_asked_at = Some(self.now);
             self.push_verify_job();
         }
-        asks
+        is_needed
     }
 
     pub(super) fn push_verify_job(&mut self) {

@@ -1,4 +1,4 @@
-//! The machine: which event moves a link where.
+//! The machine: the state that each event leads to.
 //!
 //! ```text
 //! unconfirmed    ──▶ valid, invalid, token_required, updating, removed
@@ -6,30 +6,42 @@
 //! invalid        ──▶ valid, token_required, updating, removed
 //! token_required ──▶ valid, invalid, updating, removed
 //! updating       ──▶ valid, invalid, token_required, removed
-//! removed        ──▶ nothing leads out of it
+//! removed        ──▶ (final)
 //! ```
 //!
-//! Leaving `valid` opens an episode: one outage, with one prompt. `updating` is an attempt to repair the link: its user is in
-//! the widget, or Belvo is asked whether it worked. It always ends, by proof in `valid`, or where the cause belongs: in
-//! `invalid` or `token_required`, the same episode, without a new prompt.
+//! - `unconfirmed`: relink knows only that the link exists, or that its creation was never finished.
+//! - `valid`: the link works, as far as relink knows.
+//! - `invalid`: the link does not work until its user acts, for example gives the new password.
+//! - `token_required`: the link does not work until its user gives a new MFA token.
+//! - `updating`: the user is in Belvo's widget to repair the link, or Belvo is being asked whether the repair
+//!   succeeded.
+//! - `removed`: the link is a tombstone; every later event is refused.
 //!
-//! The one prompt waits while the link is muted, or its institution has an incident (`incident`).
+//! When a link leaves `valid`, the machine opens an *episode*: one outage, with exactly one prompt to the user.
+//! `updating` is an attempt to repair the link within that episode. Every attempt ends: in `valid` if there is proof
+//! that the link works, else in `invalid` or `token_required`, whichever fits the cause; then the episode goes on, and
+//! the user is not prompted again.
 //!
-//! [`step`] is the whole decision, and a pure one: no clock, no randomness, no I/O. The match in `next` has an arm for
-//! every state and event; what each arm does is in `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep` and `commands`.
-//! [`super::table`] is the same thing as data; tests hold the two together.
+//! The prompt of an episode is held back while the link is muted, and deferred while its institution has an incident
+//! (`incident`).
 //!
-//! An event that cannot move the link is a [`Refusal`], never a silent nothing.
+//! [`step`] is the entry point. It is pure: the same link, input, time and policy give the same result. The `match` in
+//! `next` has an arm for every pair of state and event; the arms are methods in `breaking`, `repair`, `refresh`,
+//! `renewal`, `reminder`, `upkeep` and `commands`. [`super::table`] lists the same transitions as data, and tests
+//! compare the two.
+//!
+//! An event that changes nothing is answered with a [`Refusal`], so that the caller can record the reason.
 
 use super::builder::TransitionBuilder;
 use super::{Event, Input, Link, Policy, Refusal, Removal, State, Step, Timestamp};
 
-/// Takes one event in.
+/// Applies one event to a link and returns the link afterwards, with the effects to perform.
 ///
-/// `now` is when the event was heard; a `now` before the link's last step counts as that step's time.
+/// `now` is when the event was received. A `now` before the link's last step counts as the time of that step, because
+/// the time of a link never runs backwards.
 ///
 /// # Errors
-/// A [`Refusal`] says why the event changes nothing. The link is then exactly as it was.
+/// [`Refusal`]: the event changes nothing, for the reason that it names.
 pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Result<Step, Refusal> {
     let mut builder = TransitionBuilder::of(link, input, now, policy);
     if let Some(key) = input.key {
@@ -38,7 +50,7 @@ pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Resu
     builder.merge_profile(&input.profile);
     match next(&mut builder, &input.event) {
         Ok(state) => Ok(builder.accept(link, state, input.key)),
-        // The message says nothing new of the state, but something of the link.
+        // The event does not change the state, but its message has a new profile field, such as the `external_id`.
         Err(Refusal::AlreadyKnown) if builder.has_new_profile(link) => {
             Ok(builder.accept(link, link.state.clone(), input.key))
         }
@@ -46,15 +58,15 @@ pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Resu
     }
 }
 
-/// The state after `event`, with effects and memory noted in the builder.
+/// The state after `event`. Effects, and changes of the other fields of the link, are recorded in the builder.
 fn next(builder: &mut TransitionBuilder<'_>, event: &Event) -> Result<State, Refusal> {
     use Event as E;
     use State as S;
     match (builder.state(), event) {
-        // A tombstone refuses whatever comes, whatever it will be: late messages never revive a link.
+        // A tombstone refuses every event, so that a late message never revives a removed link.
         (S::Removed, _event) => Err(Refusal::Removed),
 
-        // Nothing has been heard but that the link exists, or that its creation was never finished.
+        // Unconfirmed: relink knows only that the link exists, or that its creation was never finished.
         (S::Unconfirmed, E::Broken(breakage)) => builder.break_unconfirmed(breakage),
         (S::Unconfirmed, E::CreationUnfinished) => builder.accept_first_event(),
         (S::Unconfirmed, E::SessionExpired) => Err(Refusal::CreationOnly),
@@ -70,7 +82,7 @@ fn next(builder: &mut TransitionBuilder<'_>, event: &Event) -> Result<State, Ref
         (state @ S::Unconfirmed, E::QuotaReached { of_refresh }) => builder.note_quota(state, *of_refresh),
         (S::Unconfirmed, E::DeadlinePassed) => Err(Refusal::NotDue),
 
-        // It works.
+        // Valid: the link works.
         (S::Valid { suspicion }, E::Broken(breakage)) => builder.break_or_suspect(suspicion, breakage),
         (S::Valid { .. }, E::CreationUnfinished) => Err(Refusal::CreationOnly),
         (S::Valid { .. }, E::SessionExpired) => Err(Refusal::NotUpdating),
@@ -86,7 +98,7 @@ fn next(builder: &mut TransitionBuilder<'_>, event: &Event) -> Result<State, Ref
         (state @ S::Valid { .. }, E::QuotaReached { of_refresh }) => builder.note_quota(state, *of_refresh),
         (S::Valid { suspicion }, E::DeadlinePassed) => builder.pass_valid_deadline(suspicion),
 
-        // It is broken, and its user has been told.
+        // Invalid or token required: the link is broken, and nobody is repairing it.
         (S::Invalid { episode } | S::TokenRequired { episode }, E::Broken(breakage)) => {
             builder.refine(episode, breakage)
         }
@@ -118,7 +130,7 @@ fn next(builder: &mut TransitionBuilder<'_>, event: &Event) -> Result<State, Ref
             builder.pass_broken_deadline(episode)
         }
 
-        // Its user is at it, or says it is done.
+        // Updating: the user is repairing the link, or the repair is being verified.
         (S::Updating { episode, phase }, E::Broken(breakage)) => builder.refine_update(episode, phase, breakage),
         (S::Updating { .. }, E::CreationUnfinished) => Err(Refusal::CreationOnly),
         (S::Updating { episode, phase }, E::SessionExpired) => builder.end_attempt_by_session(episode, phase),
@@ -138,7 +150,7 @@ fn next(builder: &mut TransitionBuilder<'_>, event: &Event) -> Result<State, Ref
         (state @ S::Updating { .. }, E::QuotaReached { of_refresh }) => builder.note_quota(state, *of_refresh),
         (S::Updating { episode, phase }, E::DeadlinePassed) => builder.pass_update_deadline(episode, phase),
 
-        // The ends, and the operator, are the same from every living state.
+        // The end of the link, and an operator's commands, are the same for every state but `removed`.
         (state, E::LinkDeleted) => Ok(builder.remove(&state, Removal::Deleted)),
         (state, E::ObservedMissing) => Ok(builder.remove(&state, Removal::Missing)),
         (state, E::MissingReported) => builder.request_verification_or_refuse(state),

@@ -1,4 +1,5 @@
-//! The historical refresh that follows a repair: what has come, what is asked for again, and when it is given up.
+//! The historical refresh after a repair: which resources have arrived, when relink asks Belvo for the missing ones,
+//! and when it gives up.
 
 use super::builder::{Next, TransitionBuilder};
 use super::{Data, Effect, Gap, Job, Month, Notice, Refresh, RefreshQuota, Refusal, State};
@@ -7,7 +8,7 @@ impl TransitionBuilder<'_> {
     pub(super) fn count_arrival(&mut self, data: &Data) {
         let Some(refresh) = &mut self.link.refresh else { return };
         refresh.arrived = with_arrival(std::mem::take(&mut refresh.arrived), data);
-        // Where the fetched resources are not known, the first to come is all there is to go by.
+        // If it is not known which resources Belvo fetches, the first arrival completes the refresh.
         if self.missing_resources().is_empty() {
             self.close_refresh();
         }
@@ -39,13 +40,13 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// The refresh did not come in time: ask for what is missing while that is worth it, then report what came, or that
-    /// nothing did.
+    /// The refresh is not complete in time. Asks Belvo for the missing resources, as long as the policy allows it; then
+    /// reports which resources arrived, or that the link is stale.
     pub(super) fn pass_refresh_deadline(&mut self) {
         let Some(refresh) = &self.link.refresh else { return };
         let (asked, since) = (refresh.asked, refresh.gap_from);
         let nothing_came = refresh.arrived.is_empty();
-        // Where something came, the rest most likely has nothing new, which is not worth a consent's quota.
+        // If some resources arrived, the others most likely have nothing new; a link with a consent keeps its quota.
         let is_worth_it = nothing_came || self.link.profile.consent.is_none();
         let settings = self.policy.settings();
         let has_no_share = self.link.profile.consent.is_some() && settings.consent_refreshes_max == 0;
@@ -56,7 +57,8 @@ impl TransitionBuilder<'_> {
             self.request_refresh(missing);
         } else if nothing_came {
             self.link.refresh = None;
-            // Nothing after a repair is legal if Belvo found nothing new, so only a refresh we asked for is missed.
+            // Belvo's own refresh sends nothing if it finds nothing new, so its absence is not reported. A refresh that
+            // relink asked for is always answered.
             if asked {
                 self.emit(Notice::Stale { since }, None);
             }
@@ -65,7 +67,8 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// Asks Belvo for a refresh of these resources, or of all; if the month's quota is used up, when it is over.
+    /// Asks Belvo for a refresh of these resources, or of all if the list is empty. If the monthly quota is used up,
+    /// the request is postponed to the next month.
     pub(super) fn request_refresh(&mut self, resources: Vec<String>) {
         let month = Month::of(self.now);
         let settings = self.policy.settings();
@@ -88,7 +91,8 @@ impl TransitionBuilder<'_> {
         self.effects.push(Effect::Job(Job::Refresh { resources }));
     }
 
-    /// Belvo refuses for the month's quota: a refresh that it did not take is asked for again when the month is over.
+    /// Belvo reports that the monthly quota is used up. A refresh that it refused for this reason is asked for again in
+    /// the next month.
     pub(super) fn note_quota(&mut self, state: State, of_refresh: bool) -> Next {
         let until = Month::of(self.now).end();
         let known = self.link.refresh_quota.refused_until.replace(until) == Some(until);
@@ -104,7 +108,7 @@ impl TransitionBuilder<'_> {
     }
 }
 
-/// The arrivals, sorted, with one more.
+/// The sorted list of arrived resources, with the resource of `data` added.
 pub(super) fn with_arrival(mut arrived: Vec<String>, data: &Data) -> Vec<String> {
     if let Err(place) = arrived.binary_search(&data.resource) {
         arrived.insert(place, data.resource.clone());

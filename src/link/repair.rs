@@ -1,4 +1,5 @@
-//! An attempt to repair: with the user, then with Belvo, and always to an end.
+//! An attempt to repair a link: first its user is in the widget, then Belvo is asked whether the link works. Every
+//! attempt has a deadline.
 
 use super::builder::{Next, TransitionBuilder};
 use super::refresh::with_arrival;
@@ -13,7 +14,7 @@ impl TransitionBuilder<'_> {
         Ok(self.begin_attempt(episode, self.cap_until(until)))
     }
 
-    /// The user is in the widget until `until`.
+    /// Begins an attempt: the user is in the widget until `until`.
     pub(super) fn begin_attempt(&mut self, episode: Episode, until: Timestamp) -> State {
         let attempts_count = episode.attempts_count + 1;
         let episode = Episode { attempts_count, session: None, ..episode };
@@ -22,15 +23,16 @@ impl TransitionBuilder<'_> {
         State::Updating { episode, phase: UpdatePhase::WithUser { started_at: self.now, until } }
     }
 
-    /// No outage is known, and the user is in the widget all the same: its report may be late. Belvo is asked, and the
-    /// user's presence is remembered for as long as the token lives.
+    /// A widget token was minted although no outage is known: the message about the outage may be late. Belvo is asked,
+    /// and the link remembers until when the token is valid.
     pub(super) fn enter_widget(&mut self, state: State, until: Timestamp) -> Next {
         let asked = self.request_verification();
         if self.note_widget(until) || asked { Ok(state) } else { Err(Refusal::AlreadyKnown) }
     }
 
-    /// One more token while an attempt is under way. It never takes back the user's word that the repair succeeded: a
-    /// page that mints a token each time it is drawn does so right after the success, too.
+    /// Another widget token was minted during an attempt. It extends the time in the widget, but never cancels the
+    /// verification of a claimed repair: some pages mint a token each time they are loaded, also right after the
+    /// success.
     pub(super) fn restart_update(&mut self, episode: Episode, phase: UpdatePhase, until: Timestamp) -> Next {
         let phase = match phase {
             UpdatePhase::WithUser { started_at, until: earlier } => {
@@ -47,7 +49,8 @@ impl TransitionBuilder<'_> {
         Ok(State::Updating { episode, phase })
     }
 
-    /// Remembers until when the user holds a token that no attempt accounts for; whether that is later than known.
+    /// Remembers until when the user holds a widget token outside of an attempt. Returns whether this extends the known
+    /// time.
     pub(super) fn note_widget(&mut self, until: Timestamp) -> bool {
         let until = self.cap_until(until);
         let is_news = until > self.now && self.widget_until().is_none_or(|known| until > known);
@@ -57,7 +60,7 @@ impl TransitionBuilder<'_> {
         is_news
     }
 
-    /// The user left the widget; there was no attempt that this could end.
+    /// The user left the widget, and no attempt in the widget is open.
     pub(super) fn leave_widget(&mut self, state: State) -> Next {
         match self.widget_until() {
             Some(_) => {
@@ -68,7 +71,8 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// A repair that was never announced (a PUT by the customer, a hosted widget) is a claim all the same.
+    /// A claimed repair without a minted token before it (a PUT by the customer, a hosted widget) counts as an attempt
+    /// too.
     pub(super) fn claim_repair(&mut self, episode: Episode) -> Next {
         let attempts_count = episode.attempts_count + 1;
         Ok(self.verify_or(AttemptEnd::Claimed, Episode { attempts_count, session: None, ..episode }))
@@ -90,7 +94,7 @@ impl TransitionBuilder<'_> {
         match phase {
             UpdatePhase::WithUser { .. } => Ok(self.verify_or(AttemptEnd::Abandoned, episode)),
             UpdatePhase::Verifying { .. } => {
-                self.leave_widget(State::Updating { episode, phase }).map_err(|_nobody_in_it| Refusal::AlreadyKnown)
+                self.leave_widget(State::Updating { episode, phase }).map_err(|_not_in_widget| Refusal::AlreadyKnown)
             }
         }
     }
@@ -102,7 +106,8 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// The attempt is over as far as the user goes: ask Belvo, or decide without when Belvo cannot be asked.
+    /// The user's part of the attempt is over. Asks Belvo for the status; without API keys the end of the attempt
+    /// decides.
     fn verify_or(&mut self, after: AttemptEnd, episode: Episode) -> State {
         if self.policy.can_verify() {
             return self.verify(after, 1, episode);
@@ -120,9 +125,9 @@ impl TransitionBuilder<'_> {
         State::Updating { episode, phase: UpdatePhase::Verifying { after, asked_count, until } }
     }
 
-    /// Back to the broken state: the same episode, and no new prompt, unless its one prompt was held back for the attempt.
-    /// A reminder that was put off for earlier attempts is not put off for ever. A user who has opened the widget again
-    /// meanwhile begins the next attempt.
+    /// The attempt failed: the link returns to the broken state of the same episode. The prompt is emitted only if it
+    /// was held back for this attempt. A reminder that may not be postponed any more is emitted now. If the user has
+    /// opened the widget again, the next attempt begins at once.
     fn fall_back(&mut self, after: AttemptEnd, mut episode: Episode) -> State {
         episode.postpone_reminder(self.now, self.policy);
         episode.arrived.clear();
@@ -136,8 +141,8 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// More evidence while the user is at it: it may change the cause, and with it the state that a failed attempt goes back
-    /// to; and a new MFA session buys the user time.
+    /// Further evidence during an attempt. It may change the cause, and so the state after a failed attempt. A new MFA
+    /// session extends the user's time.
     pub(super) fn refine_update(&mut self, before: Episode, phase: UpdatePhase, breakage: &Breakage) -> Next {
         let next_phase = match (phase, breakage.session) {
             (UpdatePhase::WithUser { started_at, until }, Some(session)) if breakage.during_update => {
@@ -155,7 +160,7 @@ impl TransitionBuilder<'_> {
     }
 
     pub(super) fn observe_update(&mut self, episode: Episode, phase: UpdatePhase, seen: &LinkObservation) -> Next {
-        // Of a consent the link's status shows nothing, whatever the user says.
+        // The status of the link does not show the consent, so a claim and a `valid` do not prove a renewal.
         let claimed = phase.is_claimed() && episode.cause != Cause::ConsentEnded;
         let observed = match seen.status {
             Status::Unconfirmed => return Err(Refusal::CreationOnly),
@@ -170,12 +175,12 @@ impl TransitionBuilder<'_> {
             Status::Invalid => self.cause_of_invalid(),
             Status::TokenRequired => Cause::Token,
         };
-        // Now Belvo's status says so, too; and data that came before it was late.
+        // Belvo's status shows the outage now, and data that arrived before this observation proves nothing.
         let episode = Episode { refused_at: None, arrived: Vec::new(), ..episode };
         self.observe_unrepaired(episode, phase, seen.observed_at, observed)
     }
 
-    /// Belvo was read while the user was at it, or has been, and the link is as broken as `observed` says.
+    /// An observation during an attempt says that the link is still broken, by the cause `observed`.
     pub(super) fn observe_unrepaired(
         &mut self,
         episode: Episode,
@@ -188,13 +193,13 @@ impl TransitionBuilder<'_> {
                 if self.link.verify_asked_at.is_some_and(|asked_at| observed_at < asked_at) {
                     return Err(Refusal::Outdated);
                 }
-                // Belvo's status is coarser than the known cause: it only overrules a cause that it contradicts.
+                // Belvo's status is coarser than the known cause, so it replaces only a cause that contradicts it.
                 let agrees = observed.requires_token() == episode.cause.requires_token();
                 let cause = if agrees { episode.cause } else { observed };
                 Ok(self.fall_back(after, Episode { cause, ..episode }))
             }
-            // The user is still at it, or Belvo's status lags behind the claim: the deadline decides. The question is
-            // answered all the same, so that the next hint asks again.
+            // The user is still in the widget, or Belvo's status lags behind the claim, so the deadline of the attempt
+            // decides. The verify request is answered and closed, so that the next hint can make a new one.
             UpdatePhase::WithUser { .. } | UpdatePhase::Verifying { after: AttemptEnd::Claimed, .. } => {
                 if !self.accept_answer(observed_at) {
                     return Err(Refusal::AlreadyKnown);
@@ -204,8 +209,8 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// Data while the user is at it may have come before the outage: Belvo is asked. Nobody can be asked without keys; then
-    /// data that arrives during an attempt proves the repair.
+    /// Data during an attempt. It may have arrived before the outage, so Belvo is asked. Without API keys, it proves
+    /// the repair.
     pub(super) fn take_data_while_updating(&mut self, episode: Episode, phase: UpdatePhase, data: &Data) -> Next {
         if !shows_access(data) {
             return self.verify_after_data(State::Updating { episode, phase }, data);

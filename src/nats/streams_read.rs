@@ -143,6 +143,7 @@ impl Streams {
                 subjects.state_wildcard(),
                 subjects.incident_wildcard(),
                 subjects.offset_wildcard(),
+                subjects.offset_wildcard_0_1(),
                 subjects.fence_wildcard(),
             ],
             deliver_policy,

@@ -53,7 +53,7 @@ pub enum OutputSubject<'a> {
     Refused { link_id: &'a str },
     /// Whoever wrote here last owns the partition.
     Fence { partition: u16 },
-    /// How far the partition has come.
+    /// The last input of the partition that has been handled.
     Offset { partition: u16 },
     /// Whether many links of an institution fail together.
     Incident { institution: &'a str },
@@ -90,6 +90,9 @@ impl Default for Subjects {
 const INPUT_PREFIX: &str = "belvo";
 const OUTPUT_PREFIX: &str = "link";
 const DEAD_PREFIX: &str = "relink.dead";
+
+/// The token of a committed offset's subject in relink 0.1.
+const OFFSET_TOKEN_0_1: &str = "mark";
 
 impl Subjects {
     /// Checks the prefixes and derives the rest.
@@ -163,9 +166,14 @@ impl Subjects {
         format!("{}.state.*", self.output_prefix)
     }
 
-    /// The offsets of all partitions.
+    /// The committed offsets of all partitions: `link.offset.*`.
     pub fn offset_wildcard(&self) -> String {
         format!("{}.offset.*", self.output_prefix)
+    }
+
+    /// The subjects on which relink 0.1 published committed offsets: `link.mark.*`. They are read and never written.
+    pub fn offset_wildcard_0_1(&self) -> String {
+        format!("{}.{OFFSET_TOKEN_0_1}.*", self.output_prefix)
     }
 
     /// The fences of all partitions.
@@ -266,7 +274,9 @@ impl Subjects {
             ["refused", link_id] => Some(OutputSubject::Refused { link_id }),
             ["incident", institution] => Some(OutputSubject::Incident { institution }),
             ["fence", partition] => Some(OutputSubject::Fence { partition: parse_partition(partition)? }),
-            ["offset", partition] => Some(OutputSubject::Offset { partition: parse_partition(partition)? }),
+            ["offset" | OFFSET_TOKEN_0_1, partition] => {
+                Some(OutputSubject::Offset { partition: parse_partition(partition)? })
+            }
             _ => None,
         }
     }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::corpus::{Corpus, INPUTS, LINKS, Line};
-use crate::{CACHE_BYTES, Promise, Version};
+use crate::{CACHE_BYTES, Promise, Renamed, Version};
 
 /// Identity of the stream in stores that are rebuilt here. Its value means nothing.
 pub(crate) const REBUILT_FROM: i64 = 1;
@@ -103,12 +103,37 @@ fn check_body<T: DeserializeOwned + Serialize>(payload: &[u8], version: &Version
 /// Everything that the old body says must be in the new one, unless the version's row names the field. Parsing alone does not show that: an
 /// optional field that was renamed has its default, and the old name is ignored.
 fn compare(old: &Value, new: &Value, version: &Version) -> Result<(), String> {
-    let lost = lost(old, new, "");
+    let lost = lost(&with_todays_names(old, version), new, "");
     let known = |path: &String| path == "schema_version" || version.gone.iter().any(|(gone, _why)| gone == path);
     match lost.into_iter().find(|path| !known(path)) {
         Some(path) => Err(format!("`{path}` is lost or changed")),
         None => Ok(()),
     }
+}
+
+/// The body of an older version in the names of today.
+fn with_todays_names(old: &Value, version: &Version) -> Value {
+    let mut body = old.clone();
+    for renamed in version.renamed {
+        let (Renamed::Field { path, .. } | Renamed::Value { path, .. }) = renamed;
+        let (parents, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let parent =
+            parents.split('.').filter(|step| !step.is_empty()).try_fold(&mut body, |value, step| value.get_mut(step));
+        let Some(fields) = parent.and_then(Value::as_object_mut) else { continue };
+        match renamed {
+            Renamed::Field { to, .. } => {
+                if let Some(value) = fields.remove(name) {
+                    fields.insert((*to).to_owned(), value);
+                }
+            }
+            Renamed::Value { from, to, .. } => {
+                if let Some(value) = fields.get_mut(name).filter(|value| *value == from) {
+                    *value = (*to).into();
+                }
+            }
+        }
+    }
+    body
 }
 
 /// The paths of `old` that `new` does not repeat. Null and absent are the same.

@@ -1,4 +1,4 @@
-//! One case per row of the tables, on bodies as Belvo documents them, old shapes included.
+//! One case for each row of the tables, with documented bodies and with their old shapes.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
 
-/// Translates; `None` stands for any key and any profile, which have cases of their own.
+/// Translates a message. The key and the profile are dropped; they have their own tests.
 pub(super) fn check(kind: InputKind, payload: &Value, expected: Result<Said, Undecodable>) {
     let meaning = translate(kind, &link(), payload.to_string().as_bytes(), now());
     assert_eq!(meaning.map(Said::from), expected, "{kind} {payload}");
@@ -272,7 +272,7 @@ fn the_examples_of_the_schemas_mean_something() {
     }
 }
 
-/// A session that Belvo holds open for this long.
+/// A session that is open for this long.
 pub(super) fn session(seconds: u64) -> Option<Session> {
     Some(Session { expires_at: now().after(Duration::from_secs(seconds)) })
 }
