@@ -255,7 +255,7 @@ fn parse(payload: &[u8]) -> Result<(JobBody, LinkId), String> {
 }
 
 /// What follows after the `tries`th try.
-pub fn settle(done: &Done, tries: i64) -> Next {
+pub fn decide_retry(done: &Done, tries: i64) -> Next {
     match done {
         Done::Reported => Next::Ended,
         Done::GivenUp(_) => Next::GivenUp,
@@ -273,7 +273,7 @@ fn acknowledge(done: &Done, job: JobName, tries: i64) -> AckKind {
         Done::Reported => "",
         Done::Later(_, why) | Done::GivenUp(why) => why,
     };
-    match settle(done, tries) {
+    match decide_retry(done, tries) {
         Next::Ended => {
             count("reported");
             AckKind::Ack

@@ -270,7 +270,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     row(
         "policy.stale_after_intervals",
-        "RELINK_POLICY_SILENCE_INTERVALS",
+        "RELINK_POLICY_STALE_AFTER_INTERVALS",
         Number,
         Some("2"),
         "after how many missed refresh intervals a link is stale",

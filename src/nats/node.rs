@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   tasks ──── answers ────┐            ┌──▶ store: at once, in order
-//!   partitions ── deliveries ───┼──▶ node ───┼──▶ requests and batches: a task each
-//!   timer, shutdown ───────┘            └──▶ partitions: a task for each partition
+//!   readers ── deliveries ─┼──▶ node ───┼──▶ requests and batches: a task each
+//!   timer, shutdown ───────┘            └──▶ readers: a task for each partition
 //! ```
 //!
 //! It decides nothing. If it dies anywhere, it is as if the process had.

@@ -1,7 +1,9 @@
-//! A partition: one partition's deliveries, in order, from its durable consumer into the node's one queue.
+//! The reader of a partition: it pulls the deliveries of one partition from the partition consumer, in order, into the queue
+//! of the node.
 //!
-//! The consumer is put where the node says whenever a reader starts. Nothing here is ever nak'd, and acknowledging is fire and forget.
-//! Each delivery is handed over with its number in the count of the consumer, so that the node sees a hole.
+//! Whenever a reader starts, it resets the consumer to the sequence that the node names. The reader never sends a negative
+//! acknowledgement, and does not wait for the effect of an acknowledgement. Each delivery has its number in the count of the
+//! consumer, so that the node notices a missing one.
 
 use std::time::Duration;
 
@@ -15,27 +17,27 @@ use super::subject::Subjects;
 use crate::engine::Delivery;
 use crate::node::{Delivered, ReaderId};
 
-/// How many messages one pull asks for: a few commits' worth, so that the next slice is here when the last is committed.
+/// How many messages one pull asks for: enough for a few commits, so that the next messages are here when a commit is done.
 const PULL_MESSAGES_MAX: usize = 512;
 
-/// A pull that brings nothing is renewed after this.
+/// How long a pull waits for messages before it is repeated.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
-/// How often the server shows that it is still there. Two missed ones end the partition's stream with an error.
+/// The interval of the server's heartbeats. Two missed heartbeats end the reader with an error.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// What a reader hands over.
+/// What a reader sends to the driver.
 #[derive(Debug)]
 pub enum FromReader {
-    /// The consumer stands where it was asked to.
+    /// The consumer has been reset.
     Rewound(ReaderId),
     /// A message.
     Delivered(Delivered),
-    /// The reader has ended, as its last word: why, as async-nats says it.
+    /// The reader has ended, with the error of async-nats. Nothing follows.
     Failed(ReaderId, String),
 }
 
-/// Puts a partition's consumer behind `behind`, whatever it remembers, and reads on from there until the queue is closed or something fails.
+/// Resets the partition consumer to the sequence `behind`, and reads the messages after it until the queue is closed or a call fails.
 pub async fn read(
     context: jetstream::Context,
     reader: ReaderId,

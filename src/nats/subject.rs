@@ -1,12 +1,12 @@
-//! The one place where subjects and stream names are put together and taken apart.
+//! Builds and parses the subjects and the stream names. No other file does.
 //!
 //! ```text
-//!   published   belvo.<kind>.<link>            kind: webhook api_error widget observation command
-//!   stored      belvo.<partition>.<kind>.<link>     the stream's subject transform adds the partition
-//!   decided     link.state.<link>   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
-//!   of a bank   link.incident.<institution>
-//!   kept        link.fence.<partition>   link.offset.<partition>
-//!   set aside   relink.dead.<reason>
+//!   published      belvo.<kind>.<link>               kind: webhook api_error widget observation command
+//!   stored         belvo.<partition>.<kind>.<link>   the stream's subject transform adds the partition
+//!   about a link   link.state.<link>   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
+//!   institution    link.incident.<institution>
+//!   partition      link.fence.<partition>   link.offset.<partition>
+//!   dead letter    relink.dead.<reason>
 //! ```
 //!
 //! `belvo` and `link` are prefixes that a configuration may change, so that several environments share one NATS; every

@@ -61,7 +61,7 @@ async fn the_story_of_a_link_names_every_move_and_what_it_caused() {
         "{LINK} at erebor_mx_retail is valid since 2023-11-14T22:13:20.000Z
 
   2023-11-14T22:13:20.000Z  data_arrived  unconfirmed → valid
-        because of a webhook of Belvo's, heard 2023-11-14T22:13:20.000Z, input 1, message w-1
+        because of a webhook of Belvo's, received 2023-11-14T22:13:20.000Z, input 1, message w-1
         told everyone: data_available (resource TRANSACTIONS, kind new)  {LINK}.1.1
         asks Belvo: verify  {LINK}.1.2
 "

@@ -199,7 +199,7 @@ pub(super) const NOTICES: [&str; 11] = [
     "data_available",
     "refreshed",
     "consent_expiring",
-    "silent",
+    "stale",
     "removed",
 ];
 
