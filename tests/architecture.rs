@@ -3,7 +3,7 @@
 //! The two tables are the whole of it. A new room is a new row; a new arrow is a decision, to be made here and in ARCHITECTURE.md.
 //! Only what ships is looked at: unit tests may reach further.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -240,6 +240,36 @@ fn no_arrow_points_back() {
         let above: BTreeSet<_> = ROOMS[..index].iter().map(|(name, _)| *name).collect();
         assert!(may.iter().all(|name| above.contains(name)), "{room} imports a room that is not above it: {may:?}");
     }
+}
+
+#[test]
+fn the_modules_of_belvo_import_each_other_in_one_direction() {
+    // A file of a directory, such as `body/webhook.rs`, belongs to the module of the directory.
+    let module_of = |path: &str| {
+        let inside = path.strip_prefix("src/belvo/").filter(|inside| *inside != "mod.rs")?;
+        inside.split(['/', '.']).next().map(str::to_owned)
+    };
+    let sources = shipped();
+    let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in &sources {
+        let Some(module) = module_of(&source.path) else { continue };
+        let mut names = names_behind(&source.code, "crate::belvo::");
+        if source.path == format!("src/belvo/{module}.rs") {
+            names.extend(names_behind(&source.code, "super::"));
+        }
+        let names = names.into_iter().filter(|name| *name != module).map(str::to_owned);
+        imports.entry(module.clone()).or_default().extend(names);
+    }
+    let modules: BTreeSet<String> = imports.keys().cloned().collect();
+    imports.values_mut().for_each(|names| names.retain(|name| modules.contains(name)));
+    assert!(imports["translate"].contains("classify") && imports["meaning"].contains("classify"), "{imports:?}");
+    // Remove the modules that import no other one, again and again: the rest is a circle.
+    while let Some(leaf) = imports.iter().find(|(_, names)| names.is_empty()).map(|(module, _)| module.clone()) {
+        imports.remove(&leaf);
+        imports.values_mut().for_each(|names| drop(names.remove(&leaf)));
+    }
+    let circles = imports.iter().map(|(module, names)| format!("belvo::{module} imports {names:?}"));
+    assert_none("modules of belvo in a circle", circles);
 }
 
 #[test]

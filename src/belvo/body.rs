@@ -1,14 +1,15 @@
 //! Readers of Belvo's bodies: the webhook envelope, the link resource and the consent. `error_body` reads errors.
 //!
 //! Belvo's bodies have changed over the years, and Belvo may add values to its enums. So only the necessary fields are
-//! required; every other field may be missing, null or of another type. `translate` decides the meaning of a body.
+//! required; every other field may be missing, null or of another type. `classify` decides the meaning of a body.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::informs::{self, Told};
-use crate::contract::limits::{RESOURCE_BYTES_MAX, RESOURCES_MAX, TEXT_BYTES_MAX};
+use super::fields::{text, text_of};
+use super::optional::{self, FieldValue};
+use crate::contract::limits::{RESOURCE_BYTES_MAX, RESOURCES_MAX};
 use crate::link::{AccessMode, Consent, Due, LinkId, Timestamp};
 
 pub mod webhook;
@@ -43,7 +44,7 @@ impl LinkResource {
             _unknown => None,
         });
         let listed = body.get("fetch_resources").and_then(Value::as_array).into_iter().flatten().take(RESOURCES_MAX);
-        let names = listed.filter_map(plain).filter(|name| name.len() <= RESOURCE_BYTES_MAX);
+        let names = listed.filter_map(text_of).filter(|name| name.len() <= RESOURCE_BYTES_MAX);
         let mut fetch_resources: Vec<String> = names.map(|name| name.to_ascii_uppercase()).collect();
         fetch_resources.sort_unstable();
         fetch_resources.dedup();
@@ -53,8 +54,8 @@ impl LinkResource {
             institution: text(body, "institution"),
             access_mode,
             refresh_every: text(body, "refresh_rate").and_then(|rate| parse_rate(&rate)),
-            last_accessed_at: informs::access(body.get("last_accessed_at"), received_at).this(),
-            external_id: informs::external_id(body).this(),
+            last_accessed_at: optional::access(body.get("last_accessed_at"), received_at).value(),
+            external_id: optional::external_id(body).value(),
             fetch_resources,
         }
     }
@@ -76,10 +77,10 @@ pub struct ConsentResource {
 impl ConsentResource {
     /// Reads a consent that was received at `received_at`.
     pub fn parse(body: &Map<String, Value>, received_at: Timestamp) -> Self {
-        let due = match informs::due(body.get("expired_at"), received_at) {
-            _any if informs::is_endless(body) => Due::Never,
-            Told::This(at) => Due::At(at),
-            Told::Nothing | Told::Unread => Due::Unknown,
+        let due = match optional::due(body.get("expired_at"), received_at) {
+            _any if optional::is_endless(body) => Due::Never,
+            FieldValue::Value(at) => Due::At(at),
+            FieldValue::Absent | FieldValue::Unreadable => Due::Unknown,
         };
         Self {
             link_id: text(body, "link_id").and_then(|id| id.parse().ok()),
@@ -106,34 +107,6 @@ fn parse_rate(rate: &str) -> Option<Duration> {
     let count: u64 = rate[..rate.len() - 1].parse().ok()?;
     // An interval of more than a year is a mistake.
     count.checked_mul(unit).filter(|seconds| (1..=366 * 24 * 3600).contains(seconds)).map(Duration::from_secs)
-}
-
-/// A request id in one form. Webhooks write a UUID with dashes, API errors write 32 hexadecimal digits.
-pub fn normalise_request_id(id: &str) -> String {
-    match uuid::Uuid::try_parse(id) {
-        Ok(uuid) => uuid.simple().to_string(),
-        Err(_) => id.to_owned(),
-    }
-}
-
-/// A text field, without surrounding blanks. `None` if it is missing, empty, too long or not a text. The digits of a
-/// number are accepted.
-pub(super) fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
-    plain(body.get(key)?)
-}
-
-pub(super) fn plain(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text.trim().to_owned(),
-        Value::Number(number) => number.to_string(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
-    };
-    (!text.is_empty() && text.len() <= TEXT_BYTES_MAX).then_some(text)
-}
-
-/// The value of [`text`] for a string.
-pub(super) fn believed(text: &str) -> Option<String> {
-    plain(&Value::from(text))
 }
 
 #[cfg(test)]
@@ -168,14 +141,5 @@ mod tests {
         {
             assert_eq!(parse_rate(odd), None, "{odd}");
         }
-    }
-
-    #[test]
-    fn a_request_id_has_one_form() {
-        let plain = "4363b08b51eb43509c745df5ac92a7f6";
-        for id in [plain, "4363b08b-51eb-4350-9c74-5df5ac92a7f6", "4363B08B-51EB-4350-9C74-5DF5AC92A7F6"] {
-            assert_eq!(normalise_request_id(id), plain);
-        }
-        assert_eq!(normalise_request_id("something else"), "something else");
     }
 }

@@ -2,7 +2,7 @@
 //! update mode.
 //!
 //! Every request takes from one [`Budget`], and a 429 pauses all of them. The client does not retry. It never shows a
-//! secret: keys and tokens are `secrecy` types, and no error quotes a body. The tables of `translate` decide whether a
+//! secret: keys and tokens are `secrecy` types, and no error quotes a body. The tables of `classify` decide whether a
 //! failed call may succeed later. Sources: "API reference" (links, token), guide "Connect Widget update mode", guide
 //! "Belvo API errors".
 
@@ -18,7 +18,8 @@ use uuid::Uuid;
 
 use self::answer::{Answer, BODY_BYTES_MAX, REFRESH_PAUSE, Refused, THROTTLED_PAUSE, has_text, wait_named};
 use super::budget::{Budget, Urgency};
-use super::meaning::{Meaning, Unrelated};
+use super::meaning::Meaning;
+use super::unrelated::Unrelated;
 use crate::contract::ApiError;
 use crate::link::{Event, LinkId};
 

@@ -1,4 +1,4 @@
-//! Finds the errors of Belvo's API in a body. `translate` decides their meaning.
+//! Finds the errors of Belvo's API in a body. `classify` decides their meaning.
 //!
 //! Belvo answers with a list of objects that have `code`, `message` and `request_id` ("API reference: errors"); the old
 //! support page shows one object with `detail`. Clients wrap these: `{"statusCode", "detail"}` (belvo-js),
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::body::{normalise_request_id, text};
+use super::fields::{normalise_request_id, text};
 use crate::contract::{is_session, json_in, squeezed};
 use crate::link::LinkId;
 
@@ -59,7 +59,7 @@ pub(super) struct ErrorItem {
     /// `link`: only with status 428.
     pub(super) link: Option<LinkId>,
     /// How long the MFA session in the error is open. The id of the session is a credential and is not kept.
-    pub(super) session_lives: Option<Duration>,
+    pub(super) session_valid_for: Option<Duration>,
     /// Whether the object contains other errors. Then its own `message` may be from the client that wrapped them.
     pub(super) is_wrapper: bool,
 }
@@ -137,13 +137,13 @@ impl ErrorItem {
             return None;
         }
         let has_session = fields.iter().any(|(name, value)| is_session(name) && !value.is_null());
-        let session_lives = field(fields, &["expiry"]).filter(|_| has_session).and_then(seconds);
+        let session_valid_for = field(fields, &["expiry"]).filter(|_| has_session).and_then(seconds);
         Some(Self {
             code: code.map(str::to_ascii_lowercase),
             message: message.map(str::to_owned),
             request_id: named(fields, &["requestid"]).map(|id| normalise_request_id(&id)),
             link: named(fields, &["link", "linkid"]).and_then(|id| id.parse().ok()),
-            session_lives: session_lives.map(Duration::from_secs),
+            session_valid_for: session_valid_for.map(Duration::from_secs),
             is_wrapper: false,
         })
     }

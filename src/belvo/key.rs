@@ -6,10 +6,10 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::body::normalise_request_id;
 use super::body::webhook::WebhookBody;
 use super::call::Call;
 use super::error_body::ErrorItem;
+use super::fields::normalise_request_id;
 use crate::contract::Observation;
 use crate::link::{DedupKey, LinkId};
 
@@ -89,7 +89,7 @@ pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody) -> Option
 /// is not included, because the HTTP server removes the MFA session from it, and clients wrap it in different ways.
 pub(super) fn of_api_error(link: &LinkId, status: u16, call: Call, item: &ErrorItem, request_id: &str) -> DedupKey {
     let named = item.link.as_ref().map(LinkId::as_str);
-    let session_secs = item.session_lives.map(|life| life.as_secs());
+    let session_secs = item.session_valid_for.map(|life| life.as_secs());
     Parts::of("api_error")
         .and(link.as_str())
         .and(&normalise_request_id(request_id.trim()))

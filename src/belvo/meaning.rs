@@ -1,17 +1,19 @@
 //! Makes an event of a row of the tables and a body: it computes times, counts, the profile and the dedup key.
 //!
-//! `translate` has found the row; this module does not look at codes.
+//! `classify` has found the row; this module does not look at codes.
 
 use std::time::Duration;
 
 use super::body::webhook::WebhookBody;
-use super::body::{ConsentResource, LinkResource, believed};
+use super::body::{ConsentResource, LinkResource};
 use super::call::Call;
+use super::classify::{ErrorClass, WebhookClass};
 use super::error_body::ErrorItem;
-use super::informs::{self, Told};
+use super::fields::bounded;
 use super::key;
-use super::translate::{ErrorSays, WebhookSays};
+use super::optional::{self, FieldValue};
 use super::undecodable::{Undecodable, same_link};
+use super::unrelated::Unrelated;
 use crate::contract::{self, ApiError, CommandName, ReadOutcome, Widget};
 use crate::link::{
     Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, LinkId,
@@ -41,91 +43,6 @@ pub enum Meaning {
     },
 }
 
-/// The classes of messages that are not about the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unrelated {
-    /// Belvo does not accept the API keys.
-    Keys,
-    /// The API keys do not give access to the resource, the environment, or more links.
-    Permission,
-    /// The request was wrong.
-    Request,
-    /// The institution or Belvo is down or too slow. Try again later.
-    Outage,
-    /// The user, or Belvo, is logged in at the institution already. Try again in two minutes.
-    Busy,
-    /// Too many requests were sent. Try again later.
-    RateLimit,
-    /// The link was refreshed within the last minutes. Try again later.
-    Delay,
-    /// Belvo switched the institution off.
-    InstitutionOff,
-    /// Some of the data is not available.
-    PartialData,
-    /// The user has not authorised the consent yet.
-    ConsentPending,
-    /// The creation of a new link failed, so there is no link.
-    Creation,
-    /// The user entered a wrong MFA token. The attempt goes on.
-    WrongToken,
-    /// The user is in the widget. Another message reports how that ends.
-    InWidget,
-}
-
-impl Unrelated {
-    /// All classes.
-    pub const ALL: [Self; 13] = [
-        Self::Keys,
-        Self::Permission,
-        Self::Request,
-        Self::Outage,
-        Self::Busy,
-        Self::RateLimit,
-        Self::Delay,
-        Self::InstitutionOff,
-        Self::PartialData,
-        Self::ConsentPending,
-        Self::Creation,
-        Self::WrongToken,
-        Self::InWidget,
-    ];
-
-    /// The name in messages and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Keys => "keys",
-            Self::Permission => "permission",
-            Self::Request => "request",
-            Self::Outage => "outage",
-            Self::Busy => "busy",
-            Self::RateLimit => "rate_limit",
-            Self::Delay => "delay",
-            Self::InstitutionOff => "institution_off",
-            Self::PartialData => "partial_data",
-            Self::ConsentPending => "consent_pending",
-            Self::Creation => "creation",
-            Self::WrongToken => "wrong_token",
-            Self::InWidget => "in_widget",
-        }
-    }
-
-    /// Whether the same request may succeed later (guide: Belvo API errors, retry policy).
-    pub const fn is_transient(self) -> bool {
-        match self {
-            Self::Outage | Self::Busy | Self::RateLimit | Self::Delay => true,
-            Self::Keys
-            | Self::Permission
-            | Self::Request
-            | Self::InstitutionOff
-            | Self::PartialData
-            | Self::ConsentPending
-            | Self::Creation
-            | Self::WrongToken
-            | Self::InWidget => false,
-        }
-    }
-}
-
 impl Meaning {
     fn event(event: Event) -> Self {
         Self::Event(event.into())
@@ -149,24 +66,24 @@ fn plain(code: &str) -> String {
 
 /// The meaning of a webhook, by its row.
 pub(super) fn of_webhook(
-    says: WebhookSays,
+    class: WebhookClass,
     family: &str,
     code: &str,
     body: &WebhookBody,
     received_at: Timestamp,
 ) -> Meaning {
-    let event = match says {
-        WebhookSays::Breaks(cause) => Event::Broken(Breakage::of(cause)),
-        WebhookSays::ConsentEnds => Event::ConsentEnding,
-        WebhookSays::ConsentMoves => Event::ConsentChanged,
-        WebhookSays::Deleted => Event::LinkDeleted,
-        WebhookSays::Data(kind) => Event::DataArrived(Data {
+    let event = match class {
+        WebhookClass::Breaks(cause) => Event::Broken(Breakage::of(cause)),
+        WebhookClass::ConsentEnds => Event::ConsentEnding,
+        WebhookClass::ConsentMoves => Event::ConsentChanged,
+        WebhookClass::Deleted => Event::LinkDeleted,
+        WebhookClass::Data(kind) => Event::DataArrived(Data {
             resource: family.to_owned(),
             kind,
             items_count: body.items_count(),
             has_errors: body.has_errors(),
         }),
-        WebhookSays::Unrelated(class) => return Meaning::unrelated(class, code),
+        WebhookClass::Unrelated(unrelated) => return Meaning::unrelated(unrelated, code),
     };
     let profile = Profile {
         external_id: body.external_id.clone(),
@@ -174,10 +91,10 @@ pub(super) fn of_webhook(
         consent: (family == "CONSENT").then(|| {
             Box::new(Consent {
                 id: body.data_text("consent_id"),
-                due: match informs::due(body.data.get("consent_due_date"), received_at) {
-                    Told::This(at) => Due::At(at),
-                    Told::Nothing => Due::Unknown,
-                    Told::Unread => Due::Unreadable,
+                due: match optional::due(body.data.get("consent_due_date"), received_at) {
+                    FieldValue::Value(at) => Due::At(at),
+                    FieldValue::Absent => Due::Unknown,
+                    FieldValue::Unreadable => Due::Unreadable,
                 },
                 institution_display_name: body.data_text("institution_display_name"),
                 institution_icon_logo: body.data_text("institution_icon_logo"),
@@ -191,7 +108,7 @@ pub(super) fn of_webhook(
 
 /// The meaning of an API error, by its row.
 pub(super) fn of_api_error(
-    says: ErrorSays,
+    class: ErrorClass,
     call: Call,
     link: &LinkId,
     error: &ApiError,
@@ -200,24 +117,25 @@ pub(super) fn of_api_error(
 ) -> Meaning {
     let code = item.code.as_deref().unwrap_or("without_code");
     let during_update = call.is_repair();
-    let event = match (says, call) {
-        (ErrorSays::Refuses(_), Call::Creation) => return Meaning::unrelated(Unrelated::Creation, code),
-        (ErrorSays::Breaks(cause), Call::Creation | Call::Resumption | Call::Repair | Call::Refresh | Call::Use)
-        | (ErrorSays::Refuses(cause), Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
-            let refused_login = matches!(says, ErrorSays::Refuses(_)) && !during_update;
+    let event = match (class, call) {
+        (ErrorClass::Refuses(_), Call::Creation) => return Meaning::unrelated(Unrelated::Creation, code),
+        (ErrorClass::Breaks(cause), Call::Creation | Call::Resumption | Call::Repair | Call::Refresh | Call::Use)
+        | (ErrorClass::Refuses(cause), Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
+            let refused_login = matches!(class, ErrorClass::Refuses(_)) && !during_update;
             Event::Broken(Breakage { cause, session: None, during_update, refused_login })
         }
         // The link exists now but has never worked, so this is no outage.
-        (ErrorSays::WantsToken, Call::Creation) => Event::CreationUnfinished,
-        (ErrorSays::WantsToken, Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
-            let session = item.session_lives.map(|life| Session { expires_at: received_at.after(life.min(LIFE_MAX)) });
+        (ErrorClass::RequiresToken, Call::Creation) => Event::CreationUnfinished,
+        (ErrorClass::RequiresToken, Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
+            let session =
+                item.session_valid_for.map(|life| Session { expires_at: received_at.after(life.min(LIFE_MAX)) });
             Event::Broken(Breakage { session, during_update, ..Breakage::of(Cause::Token) })
         }
-        (ErrorSays::Unfinished, _any) => Event::CreationUnfinished,
-        (ErrorSays::SessionOver, _any) => Event::SessionExpired,
-        (ErrorSays::Missing, _any) => Event::MissingReported,
-        (ErrorSays::QuotaUsedUp, call) => Event::QuotaReached { of_refresh: call == Call::Refresh },
-        (ErrorSays::Unrelated(class), _any) => return Meaning::unrelated(class, code),
+        (ErrorClass::Unfinished, _any) => Event::CreationUnfinished,
+        (ErrorClass::SessionOver, _any) => Event::SessionExpired,
+        (ErrorClass::Missing, _any) => Event::MissingReported,
+        (ErrorClass::QuotaUsedUp, call) => Event::QuotaReached { of_refresh: call == Call::Refresh },
+        (ErrorClass::Unrelated(unrelated), _any) => return Meaning::unrelated(unrelated, code),
     };
     let request_id = item.request_id.as_deref().or(error.request_id.as_deref());
     let key = request_id.map(|id| key::of_api_error(link, error.http_status, call, item, id));
@@ -234,7 +152,7 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
         Widget::Success { link: named, institution } => {
             same_link(link, named.as_deref().and_then(|id| id.parse().ok()))?;
             // The text is from the user's device, so a long one is not accepted.
-            let institution = institution.as_deref().and_then(believed);
+            let institution = institution.as_deref().and_then(bounded);
             let profile = Profile { institution, ..Profile::default() };
             let input = Input { profile, ..Event::UpdateClaimed.into() };
             return Ok(Meaning::Event(input));

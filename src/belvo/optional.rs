@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::body::plain;
-use super::body::webhook::{data_of, envelope};
-use crate::contract::InputKind;
+use super::fields::text_of;
 use crate::contract::limits::EXTERNAL_ID_BYTES_MAX;
 use crate::link::Timestamp;
 
@@ -29,91 +27,61 @@ const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told<T> {
+pub(super) enum FieldValue<T> {
     /// The field is missing, null or empty.
-    Nothing,
+    Absent,
     /// The field has this value.
-    This(T),
+    Value(T),
     /// The field has a value that cannot be read.
-    Unread,
+    Unreadable,
 }
 
-impl<T> Told<T> {
-    pub(super) fn this(self) -> Option<T> {
+impl<T> FieldValue<T> {
+    pub(super) fn value(self) -> Option<T> {
         match self {
-            Self::This(said) => Some(said),
-            Self::Nothing | Self::Unread => None,
+            Self::Value(value) => Some(value),
+            Self::Absent | Self::Unreadable => None,
         }
     }
 }
 
 /// The customer's own id, unchanged, with blanks, because it is a key in the customer's system. The digits of a number
 /// are accepted; true, false, arrays and objects are unreadable.
-pub(super) fn external_id(body: &Map<String, Value>) -> Told<String> {
+pub(super) fn external_id(body: &Map<String, Value>) -> FieldValue<String> {
     let id = match body.get("external_id") {
-        None | Some(Value::Null) => return Told::Nothing,
+        None | Some(Value::Null) => return FieldValue::Absent,
         Some(Value::String(id)) => id.clone(),
         Some(Value::Number(id)) => id.to_string(),
-        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => return Told::Unread,
+        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => return FieldValue::Unreadable,
     };
     match id.len() {
-        0 => Told::Nothing,
-        1..=EXTERNAL_ID_BYTES_MAX => Told::This(id),
-        _long => Told::Unread,
+        0 => FieldValue::Absent,
+        1..=EXTERNAL_ID_BYTES_MAX => FieldValue::Value(id),
+        _long => FieldValue::Unreadable,
     }
 }
 
 /// The due date of a consent (`consent_due_date`, `expired_at`): between 2021 and a hundred years after `received_at`.
-pub(super) fn due(value: Option<&Value>, received_at: Timestamp) -> Told<Timestamp> {
+pub(super) fn due(value: Option<&Value>, received_at: Timestamp) -> FieldValue<Timestamp> {
     time(value, CONSENTS_BEGIN, received_at.after(CONSENT_LASTS_MAX))
 }
 
 /// When Belvo last had access (`last_accessed_at`): between 2019 and `received_at`.
-pub(super) fn access(value: Option<&Value>, received_at: Timestamp) -> Told<Timestamp> {
+pub(super) fn access(value: Option<&Value>, received_at: Timestamp) -> FieldValue<Timestamp> {
     match time(value, BELVO_BEGINS, received_at.after(AHEAD_MAX)) {
-        Told::This(at) => Told::This(at.min(received_at)),
-        unsaid @ (Told::Nothing | Told::Unread) => unsaid,
+        FieldValue::Value(at) => FieldValue::Value(at.min(received_at)),
+        absent @ (FieldValue::Absent | FieldValue::Unreadable) => absent,
     }
 }
 
-fn time(value: Option<&Value>, earliest: Timestamp, latest: Timestamp) -> Told<Timestamp> {
+fn time(value: Option<&Value>, earliest: Timestamp, latest: Timestamp) -> FieldValue<Timestamp> {
     match value {
-        None | Some(Value::Null) => return Told::Nothing,
-        Some(Value::String(text)) if text.trim().is_empty() => return Told::Nothing,
-        Some(_said) => {}
+        None | Some(Value::Null) => return FieldValue::Absent,
+        Some(Value::String(text)) if text.trim().is_empty() => return FieldValue::Absent,
+        Some(_value) => {}
     }
-    let at = value.and_then(plain).and_then(|text| text.parse().ok());
-    at.filter(|at| (earliest..=latest).contains(at)).map_or(Told::Unread, Told::This)
-}
-
-/// The paths of the fields of a message that could not be read.
-pub(super) fn unread(kind: InputKind, body: &Value, received_at: Timestamp) -> Vec<&'static str> {
-    let mut unread = Vec::new();
-    let mut look = |path, is_unread: bool| {
-        if is_unread {
-            unread.push(path);
-        }
-    };
-    match kind {
-        InputKind::Webhook => {
-            let Some(envelope) = envelope(body) else { return unread };
-            look("external_id", external_id(envelope) == Told::Unread);
-            let data = data_of(envelope);
-            look("data.consent_due_date", due(data.get("consent_due_date"), received_at) == Told::Unread);
-        }
-        InputKind::Observation => {
-            if let Some(link) = body.get("link").and_then(Value::as_object) {
-                look("link.external_id", external_id(link) == Told::Unread);
-                look("link.last_accessed_at", access(link.get("last_accessed_at"), received_at) == Told::Unread);
-            }
-            if let Some(consent) = body.get("consent").and_then(Value::as_object).filter(|consent| !is_endless(consent))
-            {
-                look("consent.expired_at", due(consent.get("expired_at"), received_at) == Told::Unread);
-            }
-        }
-        InputKind::ApiError | InputKind::Widget | InputKind::Command => {}
-    }
-    unread
+    let at = value.and_then(text_of).and_then(|text| text.parse().ok());
+    at.filter(|at| (earliest..=latest).contains(at)).map_or(FieldValue::Unreadable, FieldValue::Value)
 }
 
 /// Whether a consent has no end.
@@ -156,10 +124,10 @@ mod tests {
             json!("2026"),
             json!("x".repeat(600)),
         ] {
-            assert_eq!(due(Some(&impossible), now()), Told::Unread, "{impossible}");
+            assert_eq!(due(Some(&impossible), now()), FieldValue::Unreadable, "{impossible}");
         }
         for nothing in [Value::Null, json!(""), json!("  ")] {
-            assert_eq!(due(Some(&nothing), now()), Told::Nothing);
+            assert_eq!(due(Some(&nothing), now()), FieldValue::Absent);
         }
         let december = "2026-12-01T00:00:00Z".parse().unwrap();
         for date in [
@@ -174,21 +142,21 @@ mod tests {
             json!(1_796_083_200.0),
             json!(" 2026-12-01t00:00:00z "),
         ] {
-            assert_eq!(due(Some(&date), now()), Told::This(december), "{date}");
+            assert_eq!(due(Some(&date), now()), FieldValue::Value(december), "{date}");
         }
-        assert!(matches!(due(Some(&json!("2021-01-01")), now()), Told::This(_)));
-        assert!(matches!(due(Some(&json!("2126-11-01")), now()), Told::This(_)));
+        assert!(matches!(due(Some(&json!("2021-01-01")), now()), FieldValue::Value(_)));
+        assert!(matches!(due(Some(&json!("2126-11-01")), now()), FieldValue::Value(_)));
     }
 
     #[test]
     fn an_access_in_the_future_is_unreadable() {
         for (said, expected) in [
-            (json!("2026-11-22T11:00:00Z"), Told::This("2026-11-22T11:00:00Z".parse().unwrap())),
-            (json!("2026-11-22T12:00:07Z"), Told::This(now())),
-            (json!("2026-11-24"), Told::Unread),
-            (json!("9999-12-31"), Told::Unread),
-            (json!("0001-01-01T00:00:00"), Told::Unread),
-            (Value::Null, Told::Nothing),
+            (json!("2026-11-22T11:00:00Z"), FieldValue::Value("2026-11-22T11:00:00Z".parse().unwrap())),
+            (json!("2026-11-22T12:00:07Z"), FieldValue::Value(now())),
+            (json!("2026-11-24"), FieldValue::Unreadable),
+            (json!("9999-12-31"), FieldValue::Unreadable),
+            (json!("0001-01-01T00:00:00"), FieldValue::Unreadable),
+            (Value::Null, FieldValue::Absent),
         ] {
             assert_eq!(access(Some(&said), now()), expected, "{said}");
         }
@@ -199,20 +167,20 @@ mod tests {
         let id = |id: Value| external_id(json!({ "external_id": id }).as_object().unwrap());
         let long = "é".repeat(EXTERNAL_ID_BYTES_MAX / 2);
         for (sent, expected) in [
-            (json!(" 007 "), Told::This(" 007 ".to_owned())),
-            (json!("  "), Told::This("  ".to_owned())),
-            (json!(7), Told::This("7".to_owned())),
-            (json!(u64::MAX), Told::This("18446744073709551615".to_owned())),
-            (json!(long), Told::This(long.clone())),
-            (json!(format!("{long}x")), Told::Unread),
-            (json!(true), Told::Unread),
-            (json!({"id": 1}), Told::Unread),
-            (json!(["a"]), Told::Unread),
-            (json!(""), Told::Nothing),
-            (Value::Null, Told::Nothing),
+            (json!(" 007 "), FieldValue::Value(" 007 ".to_owned())),
+            (json!("  "), FieldValue::Value("  ".to_owned())),
+            (json!(7), FieldValue::Value("7".to_owned())),
+            (json!(u64::MAX), FieldValue::Value("18446744073709551615".to_owned())),
+            (json!(long), FieldValue::Value(long.clone())),
+            (json!(format!("{long}x")), FieldValue::Unreadable),
+            (json!(true), FieldValue::Unreadable),
+            (json!({"id": 1}), FieldValue::Unreadable),
+            (json!(["a"]), FieldValue::Unreadable),
+            (json!(""), FieldValue::Absent),
+            (Value::Null, FieldValue::Absent),
         ] {
             assert_eq!(id(sent.clone()), expected, "{sent:.60}");
         }
-        assert_eq!(external_id(&Map::new()), Told::Nothing);
+        assert_eq!(external_id(&Map::new()), FieldValue::Absent);
     }
 }

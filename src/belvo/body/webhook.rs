@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{normalise_request_id, text};
-use crate::belvo::informs;
+use crate::belvo::fields::{normalise_request_id, text, text_of};
+use crate::belvo::optional;
 use crate::belvo::payload::unwrapped;
 use crate::belvo::undecodable::Undecodable;
 use crate::link::LinkId;
@@ -44,7 +44,7 @@ impl WebhookBody {
             family: needed(body, "webhook_type")?.to_ascii_uppercase(),
             code: needed(body, "webhook_code")?.to_ascii_lowercase(),
             request_id: text(body, "request_id").map(|id| normalise_request_id(&id)),
-            external_id: informs::external_id(body).this(),
+            external_id: optional::external_id(body).value(),
             data: data_of(body).into_owned(),
             beside_data: beside_data(body),
             failed: body.iter().any(|(key, value)| match key.as_str() {
@@ -171,7 +171,7 @@ fn says_something(value: &Value) -> bool {
 
 /// Whether a status means a failure: an HTTP status from 400 on, or a word such as `failed`.
 fn is_failure(status: &Value) -> bool {
-    let Some(word) = super::plain(status) else { return false };
+    let Some(word) = text_of(status) else { return false };
     let word = word.to_ascii_lowercase();
     match word.parse::<f64>() {
         Ok(number) => number >= 400.0,

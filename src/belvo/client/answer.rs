@@ -1,4 +1,4 @@
-//! An HTTP answer: reads it completely, and classifies errors by the tables of `translate`.
+//! An HTTP answer: reads it completely, and classifies errors by the tables of `classify`.
 //!
 //! Gateways, proxies and login pages sometimes answer instead of Belvo. An answer without the documented shape ("API
 //! reference: errors", and the answer of each call) says nothing about a link; it counts as a 503.
@@ -14,9 +14,10 @@ use serde_json::{Map, Value};
 
 use super::{Call, CallError};
 use crate::belvo::error_body::ErrorBody;
-use crate::belvo::meaning::{Meaning, Unrelated};
+use crate::belvo::meaning::Meaning;
 use crate::belvo::payload::read_json;
 use crate::belvo::translate::translate_api_error;
+use crate::belvo::unrelated::Unrelated;
 use crate::contract::{ApiError, without_session};
 use crate::link::Timestamp;
 

@@ -5,10 +5,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::belvo::Unrelated;
+use crate::belvo::classify::{
+    ANY, ERRORS, ErrorClass, Http, LOGIN_ERROR, MESSAGES, NONE, UNKNOWN_RANK, WEBHOOKS, WebhookClass as W,
+    as_the_table_spells, row_of,
+};
 use crate::contract::input::INPUT_SCHEMA_VERSION;
 use crate::link::{
-    AccessMode, Breakage, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input,
-    LinkObservation, Profile, Session, Status,
+    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Due, Event,
+    Input, LinkObservation, Profile, Session, Status,
 };
 
 mod api_errors;
@@ -91,8 +96,8 @@ fn the_tables_have_no_row_twice_and_no_row_unreachable() {
     }
     for (http, code, words, rank, says) in ERRORS {
         let status = match http {
-            Is(status) => *status,
-            Server => 503,
+            Http::Is(status) => *status,
+            Http::Server => 503,
         };
         let code = (*code != NONE).then(|| code.to_string());
         let item = ErrorItem { code, message: Some(words.to_uppercase()), ..ErrorItem::default() };

@@ -28,9 +28,9 @@ fn refused_login(cause: Cause) -> Said {
 fn every_row_of_the_error_table() {
     for &(http, row_code, words, _, says) in ERRORS {
         let (status, code) = match (http, row_code) {
-            (Is(status), ANY) => (status, "whatever"),
-            (Is(status), code) => (status, code),
-            (Server, _) => (502, "unexpected_error"),
+            (Http::Is(status), ANY) => (status, "whatever"),
+            (Http::Is(status), code) => (status, code),
+            (Http::Server, _) => (502, "unexpected_error"),
         };
         check(InputKind::ApiError, &one(status, USE, code, words), Ok(in_use(says)));
     }
@@ -41,16 +41,16 @@ fn every_row_of_the_error_table() {
 }
 
 /// The meaning of a row in the answer to a call that uses the link.
-fn in_use(says: ErrorSays) -> Said {
-    match says {
-        Breaks(cause) => broken(cause),
-        Refuses(cause) => refused_login(cause),
-        WantsToken => broken(Cause::Token),
-        Unfinished => Said::Event(Event::CreationUnfinished),
-        SessionOver => Said::Event(Event::SessionExpired),
-        Missing => Said::Event(Event::MissingReported),
-        QuotaUsedUp => Said::Event(Event::QuotaReached { of_refresh: false }),
-        ErrorSays::Unrelated(class) => Said::Not(class),
+fn in_use(class: ErrorClass) -> Said {
+    match class {
+        ErrorClass::Breaks(cause) => broken(cause),
+        ErrorClass::Refuses(cause) => refused_login(cause),
+        ErrorClass::RequiresToken => broken(Cause::Token),
+        ErrorClass::Unfinished => Said::Event(Event::CreationUnfinished),
+        ErrorClass::SessionOver => Said::Event(Event::SessionExpired),
+        ErrorClass::Missing => Said::Event(Event::MissingReported),
+        ErrorClass::QuotaUsedUp => Said::Event(Event::QuotaReached { of_refresh: false }),
+        ErrorClass::Unrelated(unrelated) => Said::Not(unrelated),
     }
 }
 

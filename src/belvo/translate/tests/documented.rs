@@ -1,6 +1,7 @@
 //! Documented webhooks, from 2021 until now.
 
 use super::*;
+use crate::link::DataKind::{Changed, Historical, New};
 
 fn arrived(resource: &str, kind: DataKind, items_count: Option<u64>) -> Said {
     Said::Event(Event::DataArrived(Data { resource: resource.into(), kind, items_count, has_errors: false }))
