@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use relink::clock;
 use relink::engine::{Delivery, Engine};
-use relink::link::{Policy, Settings, Timestamp};
+use relink::link::{Policy, PolicySettings, Timestamp};
 use relink::store::{MemoryStore, SledStore, Store};
 
 const LINKS: usize = 2_000;
@@ -29,8 +29,8 @@ struct Bench<S> {
 
 impl<S: Store> Bench<S> {
     fn new(store: S) -> Self {
-        let policy =
-            Policy::new(Settings { can_verify: true, ..Settings::default() }).expect("the defaults are in range");
+        let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })
+            .expect("the defaults are in range");
         let engine = Engine::new(store, policy, 0, &[(0, 0)].into()).expect("it is in memory");
         Self { engine, sequence: 0, round: 0, coming: VecDeque::new() }
     }
@@ -62,7 +62,7 @@ impl<S: Store> Bench<S> {
                 planning += began.elapsed();
                 let began = clock::instant();
                 self.engine.store().apply(&plan.changes(None)).expect("the store can be written");
-                self.engine.settle(&plan);
+                self.engine.record_commit(&plan);
                 applying += began.elapsed();
             }
         }

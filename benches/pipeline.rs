@@ -1,7 +1,7 @@
 //! The whole node against its limit, on a real nats-server that syncs every acknowledged write.
 //!
 //! The limit does all that the guarantees ask of NATS and nothing else: it pulls the same deliveries through the same
-//! lanes and commits *the very batches that the node committed*, read back from the stream: same number, sizes,
+//! partitions and commits *the very batches that the node committed*, read back from the stream: same number, sizes,
 //! subjects and headers. No decoding, no state, no disk of its own. What the node is slower than that is what relink
 //! itself costs.
 //!
@@ -59,7 +59,7 @@ async fn main() {
 /// The node and its limit in turn, so that whatever else the machine does falls on both.
 async fn against_limit(size: &Size) {
     let said = load::stories(size.links, 0);
-    println!("{} inputs about {} links, {} lanes", said.len(), size.links, runs::LANES);
+    println!("{} inputs about {} links, {} partitions", said.len(), size.links, runs::PARTITIONS);
     let (mut nodes, mut limits) = (Vec::new(), Vec::new());
     for round in 1..=size.rounds {
         let (node, batches) = runs::node(&said).await;

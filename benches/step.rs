@@ -8,13 +8,13 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use relink::belvo::{Meaning, translate};
 use relink::contract::{At, Because, Origin, OriginKind, Record};
-use relink::link::{Input, Link, Policy, Settings, Timestamp, step};
+use relink::link::{Input, Link, Policy, PolicySettings, Timestamp, step};
 
 /// Every step of one link's story: the link before, the event, and when.
 fn steps(policy: &Policy) -> Vec<(Link, Input, Timestamp)> {
     let id = load::link_id(7).parse().expect("an id");
     let mut now = Timestamp::from_millis(1_790_000_000_000);
-    let mut link = Link::unheard_of(id, now);
+    let mut link = Link::unknown(id, now);
     let mut steps = Vec::new();
     for said in load::stories(8, 0).iter().filter(|said| said.link == link.id.as_str()).cloned().collect::<Vec<_>>() {
         now = now.after(std::time::Duration::from_secs(60));
@@ -29,7 +29,8 @@ fn steps(policy: &Policy) -> Vec<(Link, Input, Timestamp)> {
 }
 
 fn core(criterion: &mut Criterion) {
-    let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).expect("the defaults are in range");
+    let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })
+        .expect("the defaults are in range");
     let steps = steps(&policy);
     let mut group = criterion.benchmark_group("step");
     group.throughput(Throughput::Elements(steps.len() as u64));
@@ -56,13 +57,13 @@ fn core(criterion: &mut Criterion) {
         .filter_map(|(link, input, now)| Some((step(link, input, *now, &policy).ok()?, input.clone())))
         .collect();
     let record = |taken: &(relink::link::Step, Input)| {
-        let heard_at = At(taken.0.at);
+        let received_at = At(taken.0.at);
         let origin = Origin {
             kind: OriginKind::Webhook,
             input_sequence: Some(7),
             message_id: None,
-            heard_at,
-            unread: Vec::new(),
+            received_at,
+            unreadable_fields: Vec::new(),
         };
         Record::of(&taken.0.link, 3, Because::of(&taken.0, &taken.1, origin), Vec::new())
     };

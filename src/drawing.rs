@@ -71,7 +71,7 @@ pub fn overview() -> String {
     let mut drawing = String::new();
     for from in StateName::ALL {
         let to: Vec<_> = arrows.keys().filter(|(source, _)| *source == from).map(|(_, to)| to.as_str()).collect();
-        let to = if to.is_empty() { "nothing leads out of it".to_owned() } else { to.join(", ") };
+        let to = if to.is_empty() { "(final)".to_owned() } else { to.join(", ") };
         drawing.push_str(&format!("{:14} ──▶ {to}\n", from.as_str()));
     }
     drawing

@@ -15,9 +15,9 @@ use async_nats::jetstream::{self, AckKind};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::belvo::{CallError, Client, LinkRead, MissingGuard, RefreshAnswer, Unrelated, Verdict};
+use crate::belvo::{Absence, CallError, Client, LinkRead, MissingGuard, RefreshAnswer, Unrelated};
 use crate::clock::Clock;
-use crate::contract::{InputKind, JobBody, JobName, Observation, Outcome, Source, StateWord};
+use crate::contract::{InputKind, JobBody, JobName, Observation, ReadOutcome, Source, StateWord};
 use crate::link::{LinkId, Timestamp};
 use crate::metric;
 use crate::nats::inputs::{Inputs, NewInput};
@@ -54,7 +54,7 @@ pub struct Worker {
 /// What Belvo said.
 enum Answer {
     /// It is to be published.
-    Seen(Outcome),
+    Seen(ReadOutcome),
     /// Too early: to be asked again, after a while.
     NotYet(Duration, String),
 }
@@ -164,16 +164,16 @@ impl Worker {
                     if !is_stranger(job) {
                         self.guard.note_found(link, self.clock.now());
                     }
-                    Answer::Seen(Outcome::Found { link: resource })
+                    Answer::Seen(ReadOutcome::Found { link: resource })
                 }
-                LinkRead::Missing if self.believes_missing(job, link) => Answer::Seen(Outcome::Missing),
+                LinkRead::Missing if self.believes_missing(job, link) => Answer::Seen(ReadOutcome::Missing),
                 LinkRead::Missing => Answer::NotYet(
                     MISSING_PAUSE,
                     "many links are missing at Belvo: an incident, not deletions".to_owned(),
                 ),
             }),
             JobName::Refresh => self.belvo.refresh_link(link, &job.resources).await.map(|answer| match answer {
-                RefreshAnswer::Accepted { request_id } => Answer::Seen(Outcome::RefreshAccepted { request_id }),
+                RefreshAnswer::Accepted { request_id } => Answer::Seen(ReadOutcome::RefreshAccepted { request_id }),
                 RefreshAnswer::CoolingDown { wait } => Answer::NotYet(wait, "it was refreshed a moment ago".to_owned()),
             }),
         };
@@ -186,9 +186,9 @@ impl Worker {
 
     /// Reads the consent that the job names. None where there is nothing to say of it: not every account may read
     /// consents, and the link itself still tells something.
-    async fn read_consent(&self, job: &JobBody, link: &LinkId) -> Option<Result<Outcome, CallError>> {
+    async fn read_consent(&self, job: &JobBody, link: &LinkId) -> Option<Result<ReadOutcome, CallError>> {
         match self.belvo.get_consent(link, job.consent_id.as_deref()?).await {
-            Ok(consent) => consent.map(|consent| Ok(Outcome::Consent { consent })),
+            Ok(consent) => consent.map(|consent| Ok(ReadOutcome::Consent { consent })),
             Err(CallError::Permanent { why, .. }) => {
                 tracing::warn!(why, "a consent cannot be read");
                 None
@@ -222,13 +222,14 @@ impl Worker {
     /// Whether a 404 is a deletion. A tombstone is for ever, so it is not while many links are missing.
     fn believes_missing(&self, job: &JobBody, link: &LinkId) -> bool {
         let now = self.clock.now();
-        let verdict = if is_stranger(job) { self.guard.judge_stranger(now) } else { self.guard.judge_one(link, now) };
-        if verdict == (Verdict::Incident { begins: true }) {
+        let absence =
+            if is_stranger(job) { self.guard.assess_unknown_link(now) } else { self.guard.assess_one(link, now) };
+        if absence == (Absence::Incident { begins: true }) {
             tracing::error!(
                 "Belvo does not know many links that relink knows; as long as that lasts, none counts as deleted"
             );
         }
-        verdict == Verdict::Believable
+        absence == Absence::Deletion
     }
 
     async fn publish(
@@ -255,7 +256,7 @@ fn parse(payload: &[u8]) -> Result<(JobBody, LinkId), String> {
 }
 
 /// What follows after the `tries`th try.
-pub fn settle(done: &Done, tries: i64) -> Next {
+pub fn decide_retry(done: &Done, tries: i64) -> Next {
     match done {
         Done::Reported => Next::Ended,
         Done::GivenUp(_) => Next::GivenUp,
@@ -273,7 +274,7 @@ fn acknowledge(done: &Done, job: JobName, tries: i64) -> AckKind {
         Done::Reported => "",
         Done::Later(_, why) | Done::GivenUp(why) => why,
     };
-    match settle(done, tries) {
+    match decide_retry(done, tries) {
         Next::Ended => {
             count("reported");
             AckKind::Ack

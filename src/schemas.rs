@@ -1,10 +1,11 @@
-//! THE PUBLISHED CONTRACT: `schemas/` as this program would write it, for those who do not read Rust.
+//! The published contract: the files of `schemas/`, for readers who do not know Rust.
 //!
 //! A JSON Schema for every message, made from the types of [`crate::contract`]; an example of each, made by running the
-//! engine over a [`story`]; and an AsyncAPI document over them. Nothing in them is written by hand, so nothing can fall
-//! behind the code: a test compares the committed files with [`documents`].
+//! engine over the inputs of [`story`]; and an AsyncAPI document. All of them are generated, and a test compares the
+//! committed files with [`documents`].
 //!
-//! It must never: depend on a clock, on chance or on a running server. The same program always writes the same files.
+//! The result does not depend on a clock, on chance or on a running server: the same program always writes the same
+//! files.
 //!
 //! Next: `schemas/README.md`, which people read; `nats::envelope`, which puts the URNs of these schemas on messages.
 
@@ -16,8 +17,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use crate::contract::{
-    ApiError, Command, Commit, Fence, IncidentBody, InputKind, JobBody, Mark, NoticeBody, Observation, Record,
-    RefusedBody, SCHEMA_VERSION, Webhook, Widget,
+    ApiError, Command, Commit, CommittedOffset, Fence, IncidentBody, InputKind, JobBody, NoticeBody, Observation,
+    Record, RefusedBody, SCHEMA_VERSION, Webhook, Widget,
 };
 
 mod asyncapi;
@@ -25,33 +26,33 @@ pub mod story;
 
 use story::Example;
 
-/// A message's schema.
+/// The schema of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MessageSchema {
-    /// The message, such as `belvo.webhook` or `link.notice`: the part of [`MessageSchema::urn`] that names it.
+    /// The name of the message in [`MessageSchema::urn`], such as `belvo.webhook` or `link.notice`.
     pub name: String,
-    /// What its body looks like.
+    /// The JSON Schema of the body.
     pub schema: Value,
 }
 
 impl MessageSchema {
-    /// The schema's `$id`, and the `ce-dataschema` of the messages that follow it.
+    /// The `$id` of the schema, and the `ce-dataschema` of its messages.
     pub fn urn(&self) -> String {
         format!("urn:relink:schema:{}:{SCHEMA_VERSION}", self.name)
     }
 
-    /// The name of its file.
+    /// The name of the file.
     pub fn file(&self) -> String {
         format!("{}.v{SCHEMA_VERSION}.schema.json", self.name)
     }
 
-    /// What the message is, in a sentence or two.
+    /// The description of the message.
     pub fn description(&self) -> &str {
         self.schema["description"].as_str().unwrap_or_default()
     }
 }
 
-/// The schema of every message: what may be said to relink, then what it says.
+/// The schemas of all messages: first the inputs, then the outputs.
 pub fn schemas() -> Vec<MessageSchema> {
     let inputs = InputKind::ALL.into_iter().map(|kind| {
         let schema = match kind {
@@ -69,7 +70,7 @@ pub fn schemas() -> Vec<MessageSchema> {
         ("link.job", written::<JobBody>()),
         ("link.refused", written::<RefusedBody>()),
         ("link.incident", written::<IncidentBody>()),
-        ("link.mark", written::<Mark>()),
+        ("link.offset", written::<CommittedOffset>()),
         ("link.commit", written::<Commit>()),
         ("link.fence", written::<Fence>()),
     ];
@@ -77,7 +78,7 @@ pub fn schemas() -> Vec<MessageSchema> {
     inputs.chain(outputs).map(|(name, schema)| finish(name, schema)).collect()
 }
 
-/// Every file of `schemas/` but its README: its path below that directory, and what is in it.
+/// All files of `schemas/` except its README: the path below that directory, and the content.
 pub fn documents() -> Vec<(String, String)> {
     let schemas = schemas();
     let examples = story::examples();
@@ -88,10 +89,10 @@ pub fn documents() -> Vec<(String, String)> {
     documents
 }
 
-/// Writes every document below `directory`, which is created if it is missing. Gives the files written.
+/// Writes every document below `directory`, which is created if it is missing. Returns the written files.
 ///
 /// # Errors
-/// The first that cannot be written.
+/// The error of the first file that cannot be written.
 pub fn write(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(directory.join("examples"))?;
     let mut written = Vec::new();
@@ -110,12 +111,12 @@ fn example_file(example: &Example) -> String {
     }
 }
 
-/// The schema of a body others write and we read: what may be left out is optional.
+/// The schema of a body that others write: fields that may be absent are optional.
 fn read<T: JsonSchema>() -> Schema {
     settings().for_deserialize().into_generator().into_root_schema_for::<T>()
 }
 
-/// The schema of a body we write: what we always write is required.
+/// The schema of a body that relink writes: fields that are always written are required.
 fn written<T: JsonSchema>() -> Schema {
     let generator: SchemaGenerator = settings().for_serialize().into_generator();
     generator.into_root_schema_for::<T>()
@@ -125,24 +126,24 @@ fn settings() -> SchemaSettings {
     SchemaSettings::draft2020_12()
 }
 
-/// Gives a schema its identity, and its texts one line each.
+/// Adds the `$id`, and removes line breaks from descriptions.
 fn finish(name: String, mut schema: Schema) -> MessageSchema {
     RecursiveTransform(unwrap_lines).transform(&mut schema);
     let message = MessageSchema { name, schema: Value::Null };
     schema.insert("$id".to_owned(), message.urn().into());
-    // The published examples are whole files, see `examples/`.
+    // The published examples are files of their own, in `examples/`.
     schema.remove("examples");
     MessageSchema { schema: schema.to_value(), ..message }
 }
 
-/// A doc comment is wrapped where the source is wrapped; a description is not.
+/// Removes the line breaks of a doc comment from a description.
 fn unwrap_lines(schema: &mut Schema) {
     let Some(Value::String(description)) = schema.get_mut("description") else { return };
     let paragraphs: Vec<String> = description.split("\n\n").map(|lines| lines.replace('\n', " ")).collect();
     *description = paragraphs.join("\n\n");
 }
 
-/// JSON as it is kept in files.
+/// JSON in the form of the committed files.
 fn text(value: &Value) -> String {
     format!("{value:#}\n")
 }

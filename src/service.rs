@@ -1,8 +1,8 @@
 //! The service: everything wired together, started in order, stopped in the reverse.
 //!
 //! ```text
-//!   start:  store ─▶ NATS (given, or our own) ─▶ streams ─▶ publisher ─▶ lanes ─▶ jobs, reconciler ─▶ HTTP
-//!   stop:   HTTP (answers what is open) ─▶ jobs, reconciler ─▶ publisher (drains) ─▶ lanes (finish the batch, fsync) ─▶ our own NATS
+//!   start:  store ─▶ NATS (given, or our own) ─▶ streams ─▶ publisher ─▶ partitions ─▶ jobs, reconciler ─▶ HTTP
+//!   stop:   HTTP (answers what is open) ─▶ jobs, reconciler ─▶ publisher (drains) ─▶ partitions (finish the batch, fsync) ─▶ our own NATS
 //! ```
 //!
 //! Nothing is decided here. If one part ends by itself the rest is stopped in order and the process ends with that part's error.
@@ -73,7 +73,7 @@ pub async fn run(config: Config, server_source: ServerSource, shutdown: Cancella
 }
 
 impl Service {
-    /// Starts everything. On return the HTTP door is open and the lanes are starting.
+    /// Starts everything. On return the HTTP door is open and the partitions are starting.
     ///
     /// # Errors
     /// What is missing or wrong, and what to do about it.
@@ -90,7 +90,7 @@ impl Service {
             durability::warn_where_promises_cannot_be_kept(monitor, config.nats.streams.replicas).await;
         }
 
-        // Bound before the lanes run, so that a port in use is an error before anything has been taken over.
+        // Bound before the partitions run, so that a port in use is an error before anything has been taken over.
         let listener = TcpListener::bind(config.http.listen).await.with_context(|| {
             format!("cannot listen on {}: choose another address with RELINK_LISTEN", config.http.listen)
         })?;
@@ -181,10 +181,10 @@ impl Service {
         self.reconciler.as_ref().map(|(reconciler, _)| reconciler)
     }
 
-    /// Waits until every lane runs, or a part has ended.
+    /// Waits until every partition runs, or a part has ended.
     ///
     /// # Errors
-    /// If the lanes ended before they ran.
+    /// If the partitions ended before they ran.
     pub async fn running(&mut self) -> anyhow::Result<()> {
         let phase = *self.phase.wait_for(|phase| *phase != Phase::Starting).await?;
         if phase == Phase::Running { Ok(()) } else { self.ended().await }
@@ -200,7 +200,7 @@ impl Service {
         };
         tokio::select! {
             ended = &mut self.http => ended?.context("the HTTP door closed"),
-            ended = &mut self.node => ended?.context("the lanes ended"),
+            ended = &mut self.node => ended?.context("the partitions ended"),
             ended = own_server => Err(anyhow!(
                 "relink's own nats-server ended ({}); its log is nats/nats-server.log in the data directory", ended?
             )),
@@ -227,7 +227,7 @@ impl Service {
         self.publisher.shutdown().await;
         self.node_stop.cancel();
         if !self.node.is_finished() {
-            note(finish("the lanes", self.node).await.map_or_else(Some, |ended| ended.err().map(Into::into)));
+            note(finish("the partitions", self.node).await.map_or_else(Some, |ended| ended.err().map(Into::into)));
         }
         // What was acknowledged last may still be on its way out.
         if let Err(error) = self.client.flush().await {
@@ -301,7 +301,7 @@ fn reconciler_settings(config: &Config) -> reconciler::Settings {
     reconciler::Settings { sweep_every, rotation, adoption_per_hour }
 }
 
-/// Ready is: every lane is running.
+/// Ready is: every partition is running.
 fn ready(mut phase: watch::Receiver<Phase>) -> watch::Receiver<bool> {
     let (sender, ready) = watch::channel(false);
     tokio::spawn(async move {

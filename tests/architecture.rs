@@ -362,6 +362,36 @@ fn no_two_files_import_each_other() {
 }
 
 #[test]
+fn the_modules_of_belvo_import_each_other_in_one_direction() {
+    // A file of a directory, such as `body/webhook.rs`, belongs to the module of the directory.
+    let module_of = |path: &str| {
+        let inside = path.strip_prefix("src/belvo/").filter(|inside| *inside != "mod.rs")?;
+        inside.split(['/', '.']).next().map(str::to_owned)
+    };
+    let sources = shipped();
+    let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in &sources {
+        let Some(module) = module_of(&source.path) else { continue };
+        let mut names = names_behind(&source.code, "crate::belvo::");
+        if source.path == format!("src/belvo/{module}.rs") {
+            names.extend(names_behind(&source.code, "super::"));
+        }
+        let names = names.into_iter().filter(|name| *name != module).map(str::to_owned);
+        imports.entry(module.clone()).or_default().extend(names);
+    }
+    let modules: BTreeSet<String> = imports.keys().cloned().collect();
+    imports.values_mut().for_each(|names| names.retain(|name| modules.contains(name)));
+    assert!(imports["translate"].contains("classify") && imports["meaning"].contains("classify"), "{imports:?}");
+    // Remove the modules that import no other one, again and again: the rest is a circle.
+    while let Some(leaf) = imports.iter().find(|(_, names)| names.is_empty()).map(|(module, _)| module.clone()) {
+        imports.remove(&leaf);
+        imports.values_mut().for_each(|names| drop(names.remove(&leaf)));
+    }
+    let circles = imports.iter().map(|(module, names)| format!("belvo::{module} imports {names:?}"));
+    assert_none("modules of belvo in a circle", circles);
+}
+
+#[test]
 fn every_outside_crate_stays_with_its_owner() {
     let mut offences = Vec::new();
     for source in shipped() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use relink::config::{Config, ConfigError, Loaded, LogFormat, SETTINGS, Sources};
-use relink::link::Settings;
+use relink::link::PolicySettings;
 use relink::nats::stream::StreamSettings;
 use secrecy::ExposeSecret;
 
@@ -62,7 +62,7 @@ fn the_defaults_are_the_documented_ones_and_those_of_the_rooms() {
     let config = Config::defaults();
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8480");
     assert_eq!(config.store.data_dir, PathBuf::from("./relink-data"));
-    assert_eq!(config.policy.settings(), &Settings::default());
+    assert_eq!(config.policy.settings(), &PolicySettings::default());
     assert_eq!(config.nats.streams, StreamSettings::default());
     assert_eq!((config.log.filter.as_str(), config.log.format), ("info", LogFormat::Text));
     assert!(config.belvo.keys.is_none());

@@ -11,7 +11,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use relink::link::{Policy, Settings};
+use relink::link::{Policy, PolicySettings};
 use relink::nats::node::{Node, NodeOptions};
 use relink::nats::subject::Subjects;
 use relink::node::Phase;
@@ -24,7 +24,7 @@ use foreign::{installed, run};
 use support::binary::inherited;
 use support::{TestNats, within};
 
-const LANES: u16 = 4;
+const PARTITIONS: u16 = 4;
 const LINK: &str = "30cb4806-6e00-48a4-91c9-ca55968576c8";
 
 fn example(name: &str) -> PathBuf {
@@ -103,14 +103,18 @@ async fn subscribers() -> [(&'static str, Command); 3] {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_language_reports_and_subscribes() {
     let (python, subscribers) = (python().await, subscribers().await);
-    let nats = TestNats::start_with_streams(LANES).await;
-    let policy = Policy::new(Settings::default()).expect("the defaults are in range");
-    let options = NodeOptions { subjects: Subjects::default(), partitions: LANES, owner: "test".to_owned(), policy };
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let policy = Policy::new(PolicySettings::default()).expect("the defaults are in range");
+    let options =
+        NodeOptions { subjects: Subjects::default(), partitions: PARTITIONS, owner: "test".to_owned(), policy };
     let node = Node::new(nats.connect().await, options, MemoryStore::default());
     let mut phase = node.phase();
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(node.run(shutdown.clone()));
-    within("starting the lanes", phase.wait_for(|phase| *phase == Phase::Running)).await.map(drop).expect("running");
+    within("starting the partitions", phase.wait_for(|phase| *phase == Phase::Running))
+        .await
+        .map(drop)
+        .expect("running");
 
     let report = || {
         let mut command = Command::new(&python);
@@ -143,7 +147,7 @@ async fn any_language_reports_and_subscribes() {
 /// A new subscriber reads the whole history. Who gets a message is decided by the link as it is now.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_subscriber_prompts_nobody_whose_link_works_again() {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     nats.notice("repaired", 1, 1).await;
     nats.state("repaired", 2, "valid", None).await;
     nats.notice("removed", 1, 1).await;

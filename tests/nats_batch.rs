@@ -5,7 +5,7 @@ mod support;
 use relink::nats::batch::{BATCH_MESSAGES_MAX, BatchError, Batches};
 use support::{TestNats, message};
 
-/// Takes the fence of lane 0 as a new owner does, and gives its sequence.
+/// Takes the fence of partition 0 as a new owner does, and gives its sequence.
 async fn take_fence(batches: &Batches, last: u64) -> u64 {
     let fence = message("link.fence.0", "owner").expecting("link.fence.0", last);
     batches.publish_atomic(vec![fence]).await.expect("the fence is free").last_sequence
@@ -116,7 +116,7 @@ async fn an_abandoned_batch_gives_its_place_back() {
 }
 
 #[tokio::test]
-async fn several_lanes_share_a_batch_and_one_stale_fence_refuses_it() {
+async fn several_partitions_share_a_batch_and_one_stale_fence_refuses_it() {
     let nats = TestNats::start_with_streams(2).await;
     let batches = nats.batches();
     let fences = vec![

@@ -29,7 +29,7 @@ async fn a_message_comes_back_with_its_bytes_and_headers_and_can_be_replayed() {
     headers.insert("Ce-Id", "42");
     headers.append("X-Twice", "1");
     headers.append("X-Twice", "2");
-    // As a lane would see it: through a batch, under the stored subject.
+    // As a partition would see it: through a batch, under the stored subject.
     let input = message("belvo.webhook.abc", "\u{0}{broken").with_headers(headers);
     nats.batches().publish_atomic(vec![message("belvo.webhook.x", "{}"), input]).await.expect("stored");
     let (sequence, subject, headers, payload) = nats.read("BELVO").await.remove(1);
@@ -38,7 +38,7 @@ async fn a_message_comes_back_with_its_bytes_and_headers_and_can_be_replayed() {
     let dead = DeadLetter { input, subject: subject.clone(), headers, payload: payload.clone(), ..letter("", b"") };
 
     let number = letters.publish(&dead).await.expect("set aside");
-    assert_eq!(letters.publish(&dead).await.expect("set aside"), number, "one letter, however often a lane stops");
+    assert_eq!(letters.publish(&dead).await.expect("set aside"), number, "one letter, however often a partition stops");
     let stored = letters.get(number).await.expect("there");
     assert_eq!((stored.subject.as_str(), &stored.payload), (subject.as_str(), &payload));
     assert_eq!((stored.input_stream.as_deref(), stored.input_sequence), (Some(stream.to_string().as_str()), Some(2)));
@@ -124,7 +124,7 @@ async fn only_inputs_are_replayed() {
         assert!(matches!(error, DeadLetterError::NotReplayable { .. }), "{error}");
     }
     let number = letters.publish(&letter("belvo.webhook.a", b"y")).await.expect("set aside");
-    assert_eq!(letters.replay(number).await.expect("an HTTP input never had a lane"), 1);
+    assert_eq!(letters.replay(number).await.expect("an HTTP input never had a partition"), 1);
     // Under the link's own spelling, whatever its publisher's was.
     let spelt = letter("belvo.1.webhook.urn:uuid:16F68516-BCBC-4CF7-B815-C500D4204E28", b"y");
     let number = letters.publish(&spelt).await.expect("set aside");

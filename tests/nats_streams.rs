@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use relink::contract::InputKind;
 use relink::nats::declaration::{Ensured, StreamError};
-use relink::nats::stream::{StreamSettings, declarations, ensure_all, extent, lane_consumer};
+use relink::nats::stream::{StreamSettings, declarations, ensure_all, extent, partition_consumer};
 use relink::nats::subject::Subjects;
 use support::{TestNats, message, within};
 
@@ -24,7 +24,7 @@ async fn what_is_missing_is_created_and_what_exists_is_left_alone() {
     for pinned in [None, Some(Duration::from_secs(45))] {
         let prefix = if pinned.is_some() { "b" } else { "a" };
         let subjects = Subjects::new(&format!("{prefix}.belvo"), &format!("{prefix}.link")).expect("prefixes");
-        let settings = StreamSettings { lane_takeover: pinned, ..settings(3) };
+        let settings = StreamSettings { partition_takeover: pinned, ..settings(3) };
         for expected in [Ensured::Created, Ensured::Matching, Ensured::Matching] {
             for declaration in declarations(&subjects, &settings) {
                 let ensured = declaration.ensure(&nats.context).await;
@@ -75,7 +75,7 @@ async fn a_difference_is_an_error_that_says_what_to_do() {
     };
     let text = told(StreamSettings { input_age_max: Duration::from_secs(3600), ..settings(2) }).await;
     assert!(text.contains("nats stream edit BELVO --max-age=3600s"), "{text}");
-    let text = told(StreamSettings { lane_ack_wait: Duration::from_secs(20), ..settings(2) }).await;
+    let text = told(StreamSettings { partition_ack_wait: Duration::from_secs(20), ..settings(2) }).await;
     assert!(text.contains("the consumer BELVO/relink-0 "), "{text}");
     assert!(text.contains("nats consumer edit BELVO relink-0 --wait=20s"), "{text}");
 }
@@ -88,7 +88,7 @@ async fn the_number_of_partitions_is_fixed_at_creation() {
 }
 
 #[tokio::test]
-async fn all_that_is_said_of_a_link_goes_to_one_lane_in_order() {
+async fn all_that_is_said_of_a_link_goes_to_one_partition_in_order() {
     let nats = TestNats::start_with_streams(4).await;
     let subjects = Subjects::default();
     let links: Vec<String> = (0..40).map(|_| uuid::Uuid::new_v4().to_string()).collect();
@@ -99,9 +99,9 @@ async fn all_that_is_said_of_a_link_goes_to_one_lane_in_order() {
     nats.batches().publish_atomic(messages).await.expect("a batch is transformed like a single message");
 
     let stream = nats.context.get_stream("BELVO").await.expect("there");
-    let (mut seen, mut lanes_used) = (0, 0);
+    let (mut seen, mut partitions_used) = (0, 0);
     for partition in 0..4 {
-        let consumer: PullConsumer = stream.get_consumer(&lane_consumer(partition)).await.expect("declared");
+        let consumer: PullConsumer = stream.get_consumer(&partition_consumer(partition)).await.expect("declared");
         let mut messages = consumer.fetch().max_messages(500).messages().await.expect("a pull");
         let mut kinds = std::collections::HashMap::<String, Vec<InputKind>>::new();
         while let Some(message) = within("a message", messages.next()).await {
@@ -111,10 +111,10 @@ async fn all_that_is_said_of_a_link_goes_to_one_lane_in_order() {
             kinds.entry(input.link_id.to_owned()).or_default().push(input.kind);
             seen += 1;
         }
-        lanes_used += usize::from(!kinds.is_empty());
+        partitions_used += usize::from(!kinds.is_empty());
         assert!(kinds.values().all(|kinds| kinds[..] == InputKind::ALL), "{kinds:?}");
     }
-    assert_eq!((seen, lanes_used), (200, 4));
+    assert_eq!((seen, partitions_used), (200, 4));
 }
 
 #[tokio::test]

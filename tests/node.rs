@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
-use relink::contract::{IncidentBody, IncidentNews, NoticeBody, Record};
-use relink::link::{Policy, Settings, Timestamp};
+use relink::contract::{IncidentBody, IncidentChange, NoticeBody, Record};
+use relink::link::{Policy, PolicySettings, Timestamp};
 use relink::nats::commit::take_fences;
 use relink::nats::node::{Node, NodeError, NodeOptions};
 use relink::nats::subject::Subjects;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use support::{TestNats, within};
 
-const LANES: u16 = 4;
+const PARTITIONS: u16 = 4;
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
 struct RunningNode {
@@ -33,17 +33,18 @@ impl RunningNode {
     async fn start(nats: &TestNats, store: MemoryStore) -> Self {
         let options = NodeOptions {
             subjects: Subjects::default(),
-            partitions: LANES,
+            partitions: PARTITIONS,
             owner: "test".to_owned(),
-            policy: Policy::new(Settings { can_verify: true, ..Settings::default() })
+            policy: Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })
                 .expect("the defaults are in range"),
         };
         let node = Node::new(nats.connect().await, options, store.clone());
         let mut phase = node.phase();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(node.run(shutdown.clone()));
-        let running =
-            within("starting the lanes", async { phase.wait_for(|phase| *phase == Phase::Running).await.map(|_| ()) });
+        let running = within("starting the partitions", async {
+            phase.wait_for(|phase| *phase == Phase::Running).await.map(|_| ())
+        });
         running.await.expect("the node runs");
         Self { store, shutdown, task }
     }
@@ -94,7 +95,7 @@ async fn last_sequence(nats: &TestNats) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_becomes_one_prompt() {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("invalid_credentials", 1)).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("invalid_credentials", 1)).await;
@@ -112,8 +113,8 @@ async fn a_webhook_becomes_one_prompt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_can_read_is_set_aside_and_the_lane_goes_on() {
-    let nats = TestNats::start_with_streams(LANES).await;
+async fn what_nobody_can_read_is_set_aside_and_the_partition_goes_on() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), "not json").await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), "").await;
@@ -133,10 +134,10 @@ async fn what_nobody_can_read_is_set_aside_and_the_lane_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_loses_nothing_and_says_nothing_twice() {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
-    read_output(&nats, "link.mark.*", 1).await;
+    read_output(&nats, "link.offset.*", 1).await;
     let store = node.abort().await;
     publish(&nats, "belvo.webhook.other", webhook("token_required", 2).replace(LINK, "other")).await;
     // A host crash on top: the store is what it was at its last checkpoint, or gone.
@@ -165,10 +166,10 @@ async fn take_by_another(nats: &TestNats, partitions: std::ops::Range<u16>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_node_is_refused_and_its_deliveries_are_not_lost() {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let first = RunningNode::start(&nats, MemoryStore::default()).await;
-    // Somebody else takes the lanes; the first node does not know yet.
-    take_by_another(&nats, 0..LANES).await;
+    // Somebody else takes the partitions; the first node does not know yet.
+    take_by_another(&nats, 0..PARTITIONS).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     let ended = within("the end of a replaced node", first.task).await.expect("no panic");
     assert!(matches!(ended, Err(NodeError::Fenced)), "{ended:?}");
@@ -179,11 +180,11 @@ async fn a_replaced_node_is_refused_and_its_deliveries_are_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_loses_one_lane_goes_on_with_the_others() {
-    let nats = TestNats::start_with_streams(LANES).await;
+async fn a_node_that_loses_one_partition_goes_on_with_the_others() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     take_by_another(&nats, 1..2).await;
-    // Each link's commit is refused or stored; whoever is refused goes on without the lane that was lost.
+    // Each link's commit is refused or stored; whoever is refused goes on without the partition that was lost.
     let links = (0..40).map(|link| format!("link-{link}"));
     for id in links.clone() {
         publish(&nats, &format!("belvo.webhook.{id}"), webhook("token_required", 1).replace(LINK, &id)).await;
@@ -200,7 +201,7 @@ async fn a_node_that_loses_one_lane_goes_on_with_the_others() {
     let told: BTreeSet<_> = states.iter().map(|(subject, _)| subject.trim_start_matches("link.state.")).collect();
     assert_eq!(told, of_others.iter().map(String::as_str).collect());
     node.stop().await;
-    // Nothing of the lost lane was written, and nothing of it is lost.
+    // Nothing of the lost partition was written, and nothing of it is lost.
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     read_output(&nats, "link.state.>", 40).await;
     assert_eq!(node.stop().await.count().expect("a store").values().sum::<u64>(), 40);
@@ -208,7 +209,7 @@ async fn a_node_that_loses_one_lane_goes_on_with_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_input_whose_commit_is_too_large_is_set_aside_alone() {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     let breaks = async |link: &str| {
         publish(&nats, &format!("belvo.webhook.{link}"), webhook("token_required", 1).replace(LINK, link)).await;
@@ -241,14 +242,14 @@ async fn an_input_whose_commit_is_too_large_is_set_aside_alone() {
     let dead = within("the dead letter", dead).await;
     let letters: Vec<_> = dead.iter().map(|(_, subject, _, body)| (subject.as_str(), &body[..])).collect();
     assert_eq!(letters, [("relink.dead.too_large", large.as_bytes())]);
-    // The lanes go on: of every link the prompt and the start of its repair.
+    // The partitions go on: of every link the prompt and the start of its repair.
     read_output(&nats, "link.notice.update_started.*", 3).await;
     node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_input_stream_made_anew_is_read_from_its_beginning() {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     for request in 0..5 {
         publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", request)).await;
@@ -256,7 +257,7 @@ async fn an_input_stream_made_anew_is_read_from_its_beginning() {
     read_output(&nats, &format!("link.refused.{LINK}"), 4).await;
     let store = node.stop().await;
     nats.context.delete_stream("BELVO").await.expect("deleted");
-    nats.ensure(LANES).await;
+    nats.ensure(PARTITIONS).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("link_deleted", 9)).await;
     let node = RunningNode::start(&nats, store).await;
     read_output(&nats, "link.notice.removed.*", 1).await;
@@ -265,14 +266,14 @@ async fn an_input_stream_made_anew_is_read_from_its_beginning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_knows_more_than_the_stream_is_rebuilt() {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     read_output(&nats, "link.notice.>", 1).await;
     let store = node.stop().await;
     nats.context.delete_stream("LINKS").await.expect("deleted");
     nats.context.delete_stream("KV_links").await.expect("deleted");
-    nats.ensure(LANES).await;
+    nats.ensure(PARTITIONS).await;
     let node = RunningNode::start(&nats, store).await;
     // Nothing is left of the states, but all of the input is: the story is told again from it.
     read_output(&nats, "link.notice.>", 1).await;
@@ -282,7 +283,7 @@ async fn a_store_that_knows_more_than_the_stream_is_rebuilt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn timers_fire_without_any_input() {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     publish(&nats, &format!("belvo.widget.{LINK}"), r#"{"event":"started","expires_in_seconds":1}"#).await;
@@ -294,7 +295,7 @@ async fn timers_fire_without_any_input() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_may_go_and_come_back() {
-    let mut nats = TestNats::start_with_streams(LANES).await;
+    let mut nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     read_output(&nats, "link.notice.>", 1).await;
@@ -306,9 +307,9 @@ async fn the_server_may_go_and_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_at_once_lose_nothing() {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let first = RunningNode::start(&nats, MemoryStore::default()).await;
-    // The first still has its pulls waiting at every lane when the second takes them.
+    // The first still has its pulls waiting at every partition when the second takes them.
     let second = RunningNode::start(&nats, MemoryStore::default()).await;
     const LINKS: u64 = 200;
     for link in 0..LINKS {
@@ -330,7 +331,7 @@ fn found(link: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incident_is_told_once_and_outlives_the_store() {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let mut node = RunningNode::start(&nats, MemoryStore::default()).await;
     const LINKS: usize = 20;
     for link in (0..=LINKS).map(|link| format!("link-{link}")) {
@@ -346,7 +347,7 @@ async fn an_incident_is_told_once_and_outlives_the_store() {
     let told = read_output(&nats, "link.incident.>", 1).await;
     assert_eq!(told[0].0, "link.incident.erebor_mx_retail");
     let began: IncidentBody = serde_json::from_slice(&told[0].1).expect("an incident");
-    assert_eq!((began.news, began.links_count), (IncidentNews::Began, 20));
+    assert_eq!((began.change, began.links_count), (IncidentChange::Began, 20));
     // The host crashes and takes the store with it.
     node.abort().await;
     node = RunningNode::start(&nats, MemoryStore::default()).await;

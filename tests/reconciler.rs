@@ -14,7 +14,7 @@ use async_nats::jetstream::{self, consumer::pull};
 use belvo_sandbox::{AccessMode, Control, LinkStatus, Sandbox, SandboxConfig};
 use futures::StreamExt;
 use relink::config::{BelvoKeys, Config};
-use relink::link::{Policy, Settings};
+use relink::link::{Policy, PolicySettings};
 use relink::reconciler::{Reconciler, Swept};
 use relink::service::Service;
 use reqwest::StatusCode;
@@ -72,7 +72,7 @@ impl Bench {
         dir.path().clone_into(&mut config.store.data_dir);
         let (secret_id, secret_password) = ("sandbox".into(), "sandbox".into());
         config.belvo.keys = Some(BelvoKeys { url: sandbox.url(), secret_id, secret_password });
-        config.policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap();
+        config.policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap();
         change(&mut config);
         let (service, context) = serve(&config).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -12,8 +12,8 @@ use relink::contract::{
 };
 use relink::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Due,
-    Effect, Event, Input, Link, Observation, Policy, Profile, Prompt, Session, Settings, StateName, Status, Timestamp,
-    step,
+    Effect, Event, Input, Link, LinkObservation, Policy, PolicySettings, Profile, Prompt, Session, StateName, Status,
+    Timestamp, step,
 };
 use relink::schemas::{documents, schemas, story, write};
 use serde_json::Value;
@@ -114,7 +114,7 @@ fn there_is_an_example_of_everything() {
     for news in ["began", "ended"] {
         has("link.incident", Some(news));
     }
-    has("link.mark", None);
+    has("link.offset", None);
     has("link.fence", None);
     for kind in InputKind::ALL {
         assert!(examples.iter().any(|example| example.name == format!("belvo.{kind}")), "no example of {kind}");
@@ -218,7 +218,7 @@ fn some_event() -> impl Strategy<Value = Event> {
     let status = prop::sample::select(vec![Status::Valid, Status::Invalid, Status::TokenRequired, Status::Unconfirmed]);
     let observed =
         (some_time(), status, prop::option::of(some_time())).prop_map(|(observed_at, status, last_accessed_at)| {
-            Event::Observed(Observation { observed_at, status, last_accessed_at })
+            Event::Observed(LinkObservation { observed_at, status, last_accessed_at })
         });
     let kind = prop::sample::select(vec![DataKind::Historical, DataKind::New, DataKind::Changed]);
     let data = ("[A-Z_]{1,12}", kind, prop::option::of(any::<u64>()), any::<bool>()).prop_map(
@@ -280,15 +280,22 @@ fn some_input() -> impl Strategy<Value = Input> {
 }
 
 fn origin(kind: OriginKind, now: Timestamp) -> Origin {
-    Origin { kind, input_sequence: Some(u64::MAX), message_id: None, heard_at: At(now), unread: Vec::new() }
+    Origin {
+        kind,
+        input_sequence: Some(u64::MAX),
+        message_id: None,
+        received_at: At(now),
+        unreadable_fields: Vec::new(),
+    }
 }
 
 /// The last step of a walk is an ending, so that tombstones are seen too.
 fn walk(inputs: Vec<(Input, u32)>, can_verify: bool) {
     let validators = validators();
-    let policy = Policy::new(Settings { can_verify, ..Settings::default() }).expect("the defaults are in range");
+    let policy =
+        Policy::new(PolicySettings { can_verify, ..PolicySettings::default() }).expect("the defaults are in range");
     let mut now = Timestamp::from_millis(1_790_000_000_000);
-    let mut link = Link::unheard_of("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().expect("an id"), now);
+    let mut link = Link::unknown("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().expect("an id"), now);
     let ending = (Input::from(Event::LinkDeleted), 1);
     for (input, seconds) in inputs.into_iter().chain([ending]) {
         now = now.after(Duration::from_secs(seconds.into()));
@@ -339,9 +346,9 @@ fn a_record_from_before_there_was_a_word_for_the_prompt_is_read() {
         let link = Record::parse(record.to_string().as_bytes()).expect("a record").link();
         link.map(|link| link.state.episode().expect("an episode").prompt).map_err(|error| error.to_string())
     };
-    assert_eq!((prompt(true, None), prompt(false, None)), (Ok(Prompt::Sent), Ok(Prompt::Held)));
-    assert_eq!(prompt(false, Some("held")), Ok(Prompt::Held));
-    let impossible = "link record with impossible field `episode.prompt_waits_until`";
+    assert_eq!((prompt(true, None), prompt(false, None)), (Ok(Prompt::Sent), Ok(Prompt::Muted)));
+    assert_eq!(prompt(false, Some("held")), Ok(Prompt::Muted));
+    let impossible = "link record with impossible field `episode.prompt_deferred_until`";
     assert_eq!(prompt(false, Some("waiting")), Err(impossible.to_owned()));
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use relink::contract::{At, IncidentBecause, IncidentBody, IncidentNews, Mark, Origin, OriginKind};
+use relink::contract::{At, CommittedOffset, IncidentBecause, IncidentBody, IncidentChange, Origin, OriginKind};
 use relink::link::{LinkId, StateName, Timestamp};
 use relink::store::{Changes, Head, MemoryStore, Position, Put, Query, SledStore, Store, StoreError, Witness};
 
@@ -14,7 +14,7 @@ fn id(n: u8) -> LinkId {
 }
 
 fn put(n: u8, version: u64, state: StateName, deadline: Option<i64>) -> Put {
-    let head = Head { state, lane: 3, version, deadline: deadline.map(Timestamp::from_millis) };
+    let head = Head { state, partition: 3, version, deadline: deadline.map(Timestamp::from_millis) };
     Put { id: id(n), head, record: format!("{{\"v\":{version}}}").into_bytes() }
 }
 
@@ -32,7 +32,7 @@ fn each_store(check: impl Fn(&dyn Store)) {
 fn what_is_applied_is_seen_whole() {
     each_store(|store| {
         assert_eq!(store.position().unwrap(), None);
-        let mark = Mark { stream_created_ns: 7, sequence: 9, stored_at_ns: 11 };
+        let offset = CommittedOffset { stream_created_ns: 7, sequence: 9, stored_at_ns: 11 };
         let position = Position {
             stream_created_ns: 5,
             sequence: 12,
@@ -40,31 +40,36 @@ fn what_is_applied_is_seen_whole() {
         };
         let changes = Changes {
             puts: vec![put(1, 1, StateName::Valid, Some(100)), put(2, 1, StateName::Invalid, None)],
-            marks: vec![(3, mark.clone())],
+            offsets: vec![(3, offset.clone())],
             position: Some(position.clone()),
             ..Changes::default()
         };
         store.apply(&changes).unwrap();
         assert_eq!(store.get(&id(1)).unwrap().unwrap().head.state, StateName::Valid);
         assert_eq!(store.get(&id(9)).unwrap(), None);
-        assert_eq!(store.marks().unwrap(), BTreeMap::from([(3, mark)]));
+        assert_eq!(store.offsets().unwrap(), BTreeMap::from([(3, offset)]));
         assert_eq!(store.position().unwrap(), Some(position));
         assert_eq!(store.next_deadline().unwrap(), Some(Timestamp::from_millis(100)));
         assert_eq!(store.count().unwrap()[&StateName::Invalid], 1);
     });
 }
 
-fn incident(institution: &str, news: IncidentNews, millis: i64) -> IncidentBody {
+fn incident(institution: &str, change: IncidentChange, millis: i64) -> IncidentBody {
     let at = At(Timestamp::from_millis(millis));
-    let origin =
-        Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: at, unread: Vec::new() };
+    let origin = Origin {
+        kind: OriginKind::Timer,
+        input_sequence: None,
+        message_id: None,
+        received_at: at,
+        unreadable_fields: Vec::new(),
+    };
     IncidentBody {
-        news,
+        change,
         institution: institution.to_owned(),
         at,
         began_at: At(Timestamp::from_millis(0)),
         links_count: 20,
-        held_count: 0,
+        deferred_count: 0,
         threshold: 20,
         window_seconds: 600,
         because: IncidentBecause { link_id: None, origin },
@@ -78,12 +83,12 @@ fn of_each_institution_the_latest_incident_is_kept() {
         let apply = |incidents| store.apply(&Changes { incidents, ..Changes::default() }).unwrap();
         // A name may be any text, and the beginning of another.
         let (bank, longer) = ("banco.ão \u{0}", "banco.ão \u{0} 2");
-        apply(vec![incident(bank, IncidentNews::Began, 0), incident(longer, IncidentNews::Began, 0)]);
-        apply(vec![incident(bank, IncidentNews::Ended, 1), incident(bank, IncidentNews::Began, 2)]);
-        let expected = [incident(bank, IncidentNews::Began, 2), incident(longer, IncidentNews::Began, 0)];
+        apply(vec![incident(bank, IncidentChange::Began, 0), incident(longer, IncidentChange::Began, 0)]);
+        apply(vec![incident(bank, IncidentChange::Ended, 1), incident(bank, IncidentChange::Began, 2)]);
+        let expected = [incident(bank, IncidentChange::Began, 2), incident(longer, IncidentChange::Began, 0)];
         assert_eq!(store.incidents().unwrap(), expected);
-        apply(vec![incident(longer, IncidentNews::Ended, 3)]);
-        assert_eq!(store.incidents().unwrap()[1].news, IncidentNews::Ended);
+        apply(vec![incident(longer, IncidentChange::Ended, 3)]);
+        assert_eq!(store.incidents().unwrap()[1].change, IncidentChange::Ended);
         assert_eq!(store.count().unwrap().values().sum::<u64>(), 0, "an incident is no link");
         store.restart_empty().unwrap();
         assert_eq!(store.incidents().unwrap(), []);

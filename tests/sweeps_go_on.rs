@@ -18,8 +18,8 @@ use relink::clock::{Clock, Hands};
 use relink::contract::{At, Because, InputKind, JobBody, JobName, Origin, OriginKind, Record, StateWord};
 use relink::jobs::{Done, Worker};
 use relink::link::{
-    Breakage, Cause, Consent, Due, Event, Input, Link, LinkId, Observation, Policy, Profile, Settings, Status,
-    Timestamp, step,
+    Breakage, Cause, Consent, Due, Event, Input, Link, LinkId, LinkObservation, Policy, PolicySettings, Profile,
+    Status, Timestamp, step,
 };
 use relink::nats::history::{HistoryEntry, HistoryError, HistoryKind, LinkHistory, ReadHistory};
 use relink::nats::inputs::{Inputs, NewInput};
@@ -33,8 +33,8 @@ const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 /// A link's id by its number; the order is the same.
 /// Where the transitions of these tests come from.
 fn origin() -> Origin {
-    let (kind, heard_at) = (OriginKind::Command, At(START));
-    Origin { kind, input_sequence: None, message_id: None, heard_at, unread: Vec::new() }
+    let (kind, received_at) = (OriginKind::Command, At(START));
+    Origin { kind, input_sequence: None, message_id: None, received_at, unreadable_fields: Vec::new() }
 }
 
 fn id(number: usize) -> LinkId {
@@ -42,7 +42,7 @@ fn id(number: usize) -> LinkId {
 }
 
 fn policy() -> Policy {
-    Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap()
+    Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap()
 }
 
 /// What Belvo answers: to a path with its query.
@@ -118,7 +118,7 @@ impl ReadHistory for Inbox {
         if self.no_history.lock().unwrap().contains(link) {
             return Box::pin(ready(Err(HistoryError { detail: "no answer".to_owned() })));
         }
-        let origin = json!({"kind": "command", "message_id": "adoption-1", "heard_at": At(START)});
+        let origin = json!({"kind": "command", "message_id": "adoption-1", "received_at": At(START)});
         let because = json!({"event": "mute", "from": "invalid", "to": "invalid", "at": At(START), "origin": origin});
         let (kind, stored_at, body) = (HistoryKind::State, At(START), json!({"because": because}));
         let entry = HistoryEntry { kind, name: None, message_id: None, sequence: 1, stored_at, body };
@@ -180,7 +180,7 @@ impl Bench {
     /// Puts a link into the store, as these events leave it.
     fn knows(&self, link: &LinkId, events: Vec<Input>) {
         let mut record = None;
-        let mut state = Link::unheard_of(link.clone(), START);
+        let mut state = Link::unknown(link.clone(), START);
         for input in events {
             let step = step(&state, &input, START, &policy()).unwrap();
             record = Some(Record::of(&step.link, 0, Because::of(&step, &input, origin()), Vec::new()));
@@ -233,7 +233,7 @@ impl Bench {
 
 fn seen(status: Status) -> Input {
     let profile = Profile { institution: Some("erebor_mx_retail".to_owned()), ..Profile::default() };
-    let observation = Observation { observed_at: START, status, last_accessed_at: None };
+    let observation = LinkObservation { observed_at: START, status, last_accessed_at: None };
     Input { profile, ..Event::Observed(observation).into() }
 }
 

@@ -91,10 +91,10 @@ fn observation(id: &str) -> String {
     )
 }
 
-/// As the lane would deliver it, at a second and sequence of one's choice.
+/// As the partition would deliver it, at a second and sequence of one's choice.
 pub(crate) fn delivery(said: &Said, sequence: u64, seconds: i64) -> Delivery {
     Delivery {
-        lane: 0,
+        partition: 0,
         sequence,
         stored_at_ns: (1_790_000_000 + seconds) * 1_000_000_000,
         subject: format!("belvo.0.{}.{}", said.kind, said.link),

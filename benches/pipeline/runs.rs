@@ -8,10 +8,10 @@ use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
 use relink::clock;
 use relink::contract::{Because, Origin, OriginKind, Record};
-use relink::link::{Link, Policy, Settings, step};
+use relink::link::{Link, Policy, PolicySettings, step};
 use relink::nats::batch::{BatchMessage, StagedBatch};
-use relink::nats::lane::{self, FromLane};
 use relink::nats::node::{Node, NodeError, NodeOptions};
+use relink::nats::partition::{self, FromReader};
 use relink::nats::subject::Subjects;
 use relink::node::{Phase, ReaderId};
 use relink::store::{SledStore, Store};
@@ -23,7 +23,7 @@ use crate::load::{self, Said};
 use crate::measure::{Run, cpu, cpu_between};
 use crate::support::{TestNats, within};
 
-pub(crate) const LANES: u16 = 16;
+pub(crate) const PARTITIONS: u16 = 16;
 
 const STORE_CACHE_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -41,7 +41,7 @@ impl Running {
         let store = open(nats, "store");
         let options = NodeOptions {
             subjects: Subjects::default(),
-            partitions: LANES,
+            partitions: PARTITIONS,
             owner: "bench".to_owned(),
             policy: policy(),
         };
@@ -50,7 +50,7 @@ impl Running {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(node.run(shutdown.clone()));
         let running = phase.wait_for(|phase| *phase == Phase::Running);
-        within("starting the lanes", running).await.map(drop).expect("the node runs");
+        within("starting the partitions", running).await.map(drop).expect("the node runs");
         Self { store, shutdown, task }
     }
 
@@ -65,12 +65,12 @@ fn open(nats: &TestNats, name: &str) -> SledStore {
 }
 
 fn policy() -> Policy {
-    Policy::new(Settings { can_verify: true, ..Settings::default() }).expect("the defaults are in range")
+    Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).expect("the defaults are in range")
 }
 
 /// A fresh server that has been told everything.
 async fn told(said: &[Said]) -> TestNats {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let subjects = Subjects::default();
     let batches = nats.batches();
     for slice in said.chunks(1_000) {
@@ -81,13 +81,13 @@ async fn told(said: &[Said]) -> TestNats {
     nats
 }
 
-/// The last input of each lane.
+/// The last input of each partition.
 async fn ends(nats: &TestNats) -> BTreeMap<u16, u64> {
     let input = nats.context.get_stream("BELVO").await.expect("the stream");
     let mut ends = BTreeMap::new();
-    for lane in 0..LANES {
-        if let Ok(last) = input.get_last_raw_message_by_subject(&Subjects::default().lane(lane)).await {
-            ends.insert(lane, last.sequence);
+    for partition in 0..PARTITIONS {
+        if let Ok(last) = input.get_last_raw_message_by_subject(&Subjects::default().partition(partition)).await {
+            ends.insert(partition, last.sequence);
         }
     }
     ends
@@ -97,12 +97,12 @@ async fn ends(nats: &TestNats) -> BTreeMap<u16, u64> {
 pub(crate) async fn node(said: &[Said]) -> (Run, Batches) {
     let nats = told(said).await;
     let ends = ends(&nats).await;
-    // Taking the lanes is a start's cost, not an input's.
+    // Taking the partitions is a start's cost, not an input's.
     let running = Running::start(&nats).await;
     let (before, began) = (cpu(&nats), clock::instant());
     let handled = |store: &SledStore| {
-        let marks = store.marks().expect("the store can be read");
-        ends.iter().all(|(lane, end)| marks.get(lane).is_some_and(|mark| mark.sequence >= *end))
+        let offsets = store.offsets().expect("the store can be read");
+        ends.iter().all(|(partition, end)| offsets.get(partition).is_some_and(|offset| offset.sequence >= *end))
     };
     let mut look = tokio::time::interval(Duration::from_millis(20));
     while !handled(&running.store) {
@@ -145,10 +145,10 @@ pub(crate) async fn limit(said: &[Said], batches: &Batches) -> Run {
     let messages: usize = batches.iter().map(Vec::len).sum();
     let context = async_nats::jetstream::new(client.clone());
     let (queue, mut deliveries) = mpsc::channel(2_048);
-    let mut lanes = JoinSet::new();
-    for lane in 0..LANES {
-        let reader = ReaderId(u64::from(lane));
-        lanes.spawn(lane::read(context.clone(), reader, lane, 0, Subjects::default(), queue.clone()));
+    let mut partitions = JoinSet::new();
+    for partition in 0..PARTITIONS {
+        let reader = ReaderId(u64::from(partition));
+        partitions.spawn(partition::read(context.clone(), reader, partition, 0, Subjects::default(), queue.clone()));
     }
     let (before, began) = (cpu(&nats), clock::instant());
     let publisher = relink::nats::batch::Batches::new(client.clone(), relink::nats::batch::BATCH_TIMEOUT);
@@ -163,14 +163,14 @@ pub(crate) async fn limit(said: &[Said], batches: &Batches) -> Run {
         let mut slice = BTreeMap::new();
         while pulled < due {
             deliveries.recv_many(&mut arrived, due - pulled).await;
-            for from_lane in arrived.drain(..) {
-                match from_lane {
-                    FromLane::Delivered(delivered) => {
+            for from_reader in arrived.drain(..) {
+                match from_reader {
+                    FromReader::Delivered(delivered) => {
                         pulled += 1;
-                        slice.insert(delivered.delivery.lane, delivered.delivery.receipt);
+                        slice.insert(delivered.delivery.partition, delivered.delivery.receipt);
                     }
-                    FromLane::Rewound(..) => {}
-                    FromLane::Failed(_, problem) => panic!("{problem}"),
+                    FromReader::Rewound(..) => {}
+                    FromReader::Failed(_, problem) => panic!("{problem}"),
                 }
             }
         }
@@ -202,7 +202,7 @@ async fn finish<A, E: std::fmt::Debug>(
 
 /// One webhook at a time: milliseconds from before its publish until a subscriber has the notice.
 pub(crate) async fn latency(count: usize) -> Vec<f64> {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let running = Running::start(&nats).await;
     let stream = nats.context.get_stream("LINKS").await.expect("the stream");
     let config = pull::OrderedConfig { filter_subject: "link.notice.>".to_owned(), ..pull::OrderedConfig::default() };
@@ -224,9 +224,9 @@ pub(crate) async fn latency(count: usize) -> Vec<f64> {
     took_ms
 }
 
-/// Starts a node with an empty store over a stream with the states of so many links, until every lane runs.
+/// Starts a node with an empty store over a stream with the states of so many links, until every partition runs.
 pub(crate) async fn rebuild(links: usize) -> (u64, Duration) {
-    let nats = TestNats::start_with_streams(LANES).await;
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
     let subjects = Subjects::default();
     let batches = nats.batches();
     let all: Vec<usize> = (0..links).collect();
@@ -254,13 +254,13 @@ fn record(link: usize) -> Record {
         relink::belvo::Meaning::Event(input) => input,
         other => panic!("{other:?} breaks nothing"),
     };
-    let step = step(&Link::unheard_of(id, now), &input, now, &policy()).expect("a step");
+    let step = step(&Link::unknown(id, now), &input, now, &policy()).expect("a step");
     let origin = Origin {
         kind: OriginKind::Webhook,
         input_sequence: Some(1),
         message_id: None,
-        heard_at: relink::contract::At(now),
-        unread: Vec::new(),
+        received_at: relink::contract::At(now),
+        unreadable_fields: Vec::new(),
     };
     let because = Because::of(&step, &input, origin);
     Record::of(&step.link, 0, because, Vec::new())

@@ -1,14 +1,15 @@
-//! What Belvo sends, as it is sent: lenient readers of the webhook envelope, the link resource and the consent.
+//! Readers of Belvo's bodies: the webhook envelope, the link resource and the consent. `error_body` reads errors.
 //!
-//! Belvo's bodies drifted over the years and its enums are open, so only what cannot be done without is demanded, and everything
-//! else may be missing, null or of another type. Nothing here decides what a body means: that is `translate`. Errors: `error_body`.
+//! Belvo's bodies have changed over the years, and Belvo may add values to its enums. So only the necessary fields are
+//! required; every other field may be missing, null or of another type. `classify` decides the meaning of a body.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::informs::{self, Told};
-use crate::contract::limits::{RESOURCE_BYTES_MAX, RESOURCES_MAX, TEXT_BYTES_MAX};
+use super::fields::{text, text_of};
+use super::optional::{self, FieldValue};
+use crate::contract::limits::{RESOURCE_BYTES_MAX, RESOURCES_MAX};
 use crate::link::{AccessMode, Consent, Due, LinkId, Timestamp};
 
 pub mod webhook;
@@ -18,15 +19,15 @@ pub mod webhook;
 pub struct LinkResource {
     /// `id`.
     pub id: Option<LinkId>,
-    /// `status`: an open enum on Belvo's side, so a text here.
+    /// `status`: a text, because Belvo may add values.
     pub status: Option<String>,
     /// `institution`.
     pub institution: Option<String>,
-    /// `access_mode`; `None` for null and for words that are not known.
+    /// `access_mode`; `None` for null and for unknown values.
     pub access_mode: Option<AccessMode>,
     /// `refresh_rate`, such as `6h` or `7d`; null for single links.
     pub refresh_every: Option<Duration>,
-    /// `last_accessed_at`: the last *successful* access.
+    /// `last_accessed_at`: Belvo's last successful access.
     pub last_accessed_at: Option<Timestamp>,
     /// `external_id`.
     pub external_id: Option<String>,
@@ -43,7 +44,7 @@ impl LinkResource {
             _unknown => None,
         });
         let listed = body.get("fetch_resources").and_then(Value::as_array).into_iter().flatten().take(RESOURCES_MAX);
-        let names = listed.filter_map(plain).filter(|name| name.len() <= RESOURCE_BYTES_MAX);
+        let names = listed.filter_map(text_of).filter(|name| name.len() <= RESOURCE_BYTES_MAX);
         let mut fetch_resources: Vec<String> = names.map(|name| name.to_ascii_uppercase()).collect();
         fetch_resources.sort_unstable();
         fetch_resources.dedup();
@@ -53,33 +54,33 @@ impl LinkResource {
             institution: text(body, "institution"),
             access_mode,
             refresh_every: text(body, "refresh_rate").and_then(|rate| parse_rate(&rate)),
-            last_accessed_at: informs::access(body.get("last_accessed_at"), received_at).this(),
-            external_id: informs::external_id(body).this(),
+            last_accessed_at: optional::access(body.get("last_accessed_at"), received_at).value(),
+            external_id: optional::external_id(body).value(),
             fetch_resources,
         }
     }
 }
 
-/// The fields of a consent that relink knows (API reference: consents). Its others name a person, and are not looked at.
+/// The fields of a consent that relink uses (API reference: consents). Other fields identify a person and are not read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConsentResource {
     /// `link_id`.
     pub link_id: Option<LinkId>,
-    /// `status`: an open enum on Belvo's side, so a text here; null before there is one.
+    /// `status`: a text, because Belvo may add values; null before the consent has a status.
     pub status: Option<String>,
     /// `belvo_institution_name`.
     pub institution: Option<String>,
-    /// The rest, as far as a renewal needs it. `expired_at` is null if `undefined_consent_expiration` is true.
+    /// The fields for a renewal. `expired_at` is null if `undefined_consent_expiration` is true.
     pub consent: Consent,
 }
 
 impl ConsentResource {
     /// Reads a consent that was received at `received_at`.
     pub fn parse(body: &Map<String, Value>, received_at: Timestamp) -> Self {
-        let due = match informs::due(body.get("expired_at"), received_at) {
-            _any if informs::is_endless(body) => Due::Never,
-            Told::This(at) => Due::At(at),
-            Told::Nothing | Told::Unread => Due::Unknown,
+        let due = match optional::due(body.get("expired_at"), received_at) {
+            _any if optional::is_endless(body) => Due::Never,
+            FieldValue::Value(at) => Due::At(at),
+            FieldValue::Absent | FieldValue::Unreadable => Due::Unknown,
         };
         Self {
             link_id: text(body, "link_id").and_then(|id| id.parse().ok()),
@@ -96,7 +97,7 @@ impl ConsentResource {
     }
 }
 
-/// `6h`, `12h`, `24h`, `7d`, `30d`: a number and a unit.
+/// Reads an interval, a number and a unit: `6h`, `12h`, `24h`, `7d`, `30d`.
 fn parse_rate(rate: &str) -> Option<Duration> {
     let unit = match rate.chars().next_back()? {
         'h' => 3600,
@@ -104,35 +105,8 @@ fn parse_rate(rate: &str) -> Option<Duration> {
         _unknown => return None,
     };
     let count: u64 = rate[..rate.len() - 1].parse().ok()?;
-    // A rate beyond a year is no rate.
+    // An interval of more than a year is a mistake.
     count.checked_mul(unit).filter(|seconds| (1..=366 * 24 * 3600).contains(seconds)).map(Duration::from_secs)
-}
-
-/// One spelling for a request id: webhooks write a UUID with dashes, API errors 32 hex digits.
-pub fn normalise_request_id(id: &str) -> String {
-    match uuid::Uuid::try_parse(id) {
-        Ok(uuid) => uuid.simple().to_string(),
-        Err(_) => id.to_owned(),
-    }
-}
-
-/// A text field: trimmed, and `None` if it is missing, empty, too long or no text. A number is taken as its digits.
-pub(super) fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
-    plain(body.get(key)?)
-}
-
-pub(super) fn plain(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text.trim().to_owned(),
-        Value::Number(number) => number.to_string(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
-    };
-    (!text.is_empty() && text.len() <= TEXT_BYTES_MAX).then_some(text)
-}
-
-/// A text as [`text`] takes one over.
-pub(super) fn believed(text: &str) -> Option<String> {
-    plain(&Value::from(text))
 }
 
 #[cfg(test)]
@@ -142,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_as_belvo_gives_it() {
+    fn reads_a_link_resource() {
         let body = json!({"id": "5fbae30b-1ccc-4a91-b30d-7a4e4f5d3a91", "institution": "tatooine_mx_fiscal",
             "access_mode": "single", "status": "valid", "refresh_rate": null, "created_by": "x",
             "last_accessed_at": "2024-02-02T13:11:42.593032Z", "external_id": "", "created_at": "2024-02-02T13:11:42.586099Z",
@@ -167,14 +141,5 @@ mod tests {
         {
             assert_eq!(parse_rate(odd), None, "{odd}");
         }
-    }
-
-    #[test]
-    fn one_spelling_of_a_request_id() {
-        let plain = "4363b08b51eb43509c745df5ac92a7f6";
-        for id in [plain, "4363b08b-51eb-4350-9c74-5df5ac92a7f6", "4363B08B-51EB-4350-9C74-5DF5AC92A7F6"] {
-            assert_eq!(normalise_request_id(id), plain);
-        }
-        assert_eq!(normalise_request_id("something else"), "something else");
     }
 }

@@ -1,16 +1,16 @@
-//! How often Belvo may be called: one budget for everything in this process that calls it.
+//! The call budget: one rate limit for all calls to Belvo in this process.
 //!
 //! ```text
 //!   the last 30 seconds   ├──────────── for sweeps: three quarters ───────────┤── kept for users ──┤  80 requests
 //! ```
 //!
-//! Belvo counts "80 requests in 30 seconds" and may block an address that goes beyond. That is a bound on **every**
-//! window of 30 seconds, which a token bucket does not keep (a full bucket and its refill fit into one window), so this
-//! remembers when each of the last requests left. What waits for a person (a widget token, a verify) finds a quarter
-//! that sweeps may not use.
+//! Belvo allows 80 requests in 30 seconds and may block an address that sends more. The limit holds for **every**
+//! window of 30 seconds. A token bucket does not keep it, because a full bucket and its refill fit into one window. So
+//! the budget keeps the time of each recent request (a sliding window). A quarter of it is reserved for calls that a
+//! person waits for (a widget token, a verify job); sweeps use only the rest.
 //!
-//! It must never let a caller wait for long without saying so: beyond its patience the caller is told how long it would
-//! be.
+//! A caller never waits longer than the limit for its kind of call. If it would, it gets the necessary wait as an
+//! error.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,35 +18,35 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// Belvo's old text: 80 requests in 30 seconds, or the address may be blocked. Newer limits are a matter of contract.
+/// Belvo's documented limit: 80 requests in 30 seconds, or the address may be blocked. Contracts may have other limits.
 const REQUESTS_MAX: usize = 80;
 const SPAN: Duration = Duration::from_secs(30);
 
-/// The longest a call waits for its turn: a person waits behind one, and a job has to be acknowledged in time.
+/// The longest wait of a call for a person or a job. A job has to be acknowledged in time.
 const PATIENCE_NOW: Duration = Duration::from_secs(10);
 
-/// A sweep waits out a whole window, and the next one.
+/// The longest wait of a sweep: two windows.
 const PATIENCE_BACKGROUND: Duration = Duration::from_secs(90);
 
-/// Who is asking.
+/// The urgency of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// Somebody waits for the answer.
+    /// A person or a job waits for the answer.
     Now,
-    /// Nobody does: a sweep.
+    /// A sweep.
     Background,
 }
 
-/// What has left so far.
+/// Counts of the requests that were sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// How many requests.
+    /// The number of requests.
     pub requests: u64,
-    /// The most of them in any one span.
+    /// The most requests in any window.
     pub most_in_span: usize,
 }
 
-/// The shared count. Clones share it.
+/// The call budget. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
     shared: Arc<Shared>,
@@ -57,7 +57,7 @@ struct Shared {
     requests_max: usize,
     clock: Clock,
     window: Mutex<Window>,
-    /// First come, first served, among those of one urgency.
+    /// Calls of the same urgency wait in the order in which they came.
     turn_now: tokio::sync::Mutex<()>,
     turn_background: tokio::sync::Mutex<()>,
 }
@@ -69,17 +69,17 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// So many requests in any 30 seconds; at least one.
+    /// A budget of so many requests, at least one, in any 30 seconds.
     pub fn new(requests_max: usize) -> Self {
         Self::within(requests_max, SPAN)
     }
 
-    /// So many requests in any `span`; at least one.
+    /// A budget of so many requests, at least one, in any `span`.
     pub fn within(requests_max: usize, span: Duration) -> Self {
         Self::timed(requests_max, span, Clock::wall())
     }
 
-    /// So many requests in any 30 seconds of this clock; at least one.
+    /// A budget of so many requests, at least one, in any 30 seconds of this clock.
     pub fn by(clock: Clock, requests_max: usize) -> Self {
         Self::timed(requests_max, SPAN, clock)
     }
@@ -91,10 +91,10 @@ impl Budget {
         Self { shared: Arc::new(Shared { requests_max, clock, window, turn_now, turn_background }) }
     }
 
-    /// Waits until one more request may leave, and counts it.
+    /// Waits until one more request may be sent, and counts it.
     ///
     /// # Errors
-    /// How long it would still take, if that is longer than such a caller should wait.
+    /// The necessary wait, if it is longer than the limit for this urgency.
     pub async fn take(&self, urgency: Urgency) -> Result<(), Duration> {
         let Shared { requests_max, clock, turn_now, turn_background, .. } = &*self.shared;
         let (turn, requests_max, patience) = match urgency {
@@ -114,17 +114,17 @@ impl Budget {
         }
     }
 
-    /// What has left so far.
+    /// Counts of the requests that were sent.
     pub fn usage(&self) -> Usage {
         self.window().usage
     }
 
-    /// What it measures by.
+    /// The clock of the budget.
     pub(super) fn clock(&self) -> &Clock {
         &self.shared.clock
     }
 
-    /// Belvo said to wait (429, `Retry-After`): nothing leaves for so long.
+    /// Belvo asked for a pause (429, `Retry-After`): no request is sent for so long.
     pub fn pause(&self, span: Duration) {
         self.window().pause(self.clock().elapsed(), span);
     }
@@ -134,7 +134,7 @@ impl Budget {
     }
 }
 
-/// When the last requests left, as the clock's [`Clock::elapsed`].
+/// When the last requests were sent, as [`Clock::elapsed`].
 #[derive(Debug)]
 struct Window {
     span: Duration,
@@ -144,7 +144,7 @@ struct Window {
 }
 
 impl Window {
-    /// Counts one request at `now`, or says how long it has to wait.
+    /// Counts one request at `now`, or returns how long it has to wait.
     fn admit(&mut self, now: Duration, requests_max: usize) -> Result<(), Duration> {
         if let Some(until) = self.paused_until.filter(|&until| until > now) {
             return Err(until - now);
@@ -152,7 +152,7 @@ impl Window {
         while self.sent.front().is_some_and(|&sent| now.saturating_sub(sent) >= self.span) {
             self.sent.pop_front();
         }
-        // The request that has to leave the window first.
+        // The request may be sent when this earlier one is no longer in the window.
         let Some(excess) = self.sent.len().checked_sub(requests_max) else {
             self.sent.push_back(now);
             self.usage.requests += 1;
@@ -174,7 +174,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Takes whatever it is given for `seconds`, waiting exactly as long as it is told; gives when each request left.
+    /// Sends as many requests as possible for `seconds`, waiting exactly as long as the budget says. Returns when each
+    /// was sent.
     fn greedy(window: &mut Window, start: Duration, seconds: u64, requests_max: usize) -> Vec<Duration> {
         let (mut now, mut sent) = (start, Vec::new());
         while now < start + SECOND * u32::try_from(seconds).unwrap() {
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn no_window_of_thirty_seconds_ever_has_more() {
+    fn no_window_of_thirty_seconds_exceeds_the_budget() {
         let start = SECOND;
         let sent = greedy(&mut empty(), start, 300, 80);
         assert_eq!(sent.len(), 800, "and no less than that, either");
@@ -203,14 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn sweeps_leave_a_quarter() {
+    fn a_quarter_is_reserved_from_sweeps() {
         let (mut window, start) = (empty(), SECOND);
         assert_eq!(greedy(&mut window, start, 20, 60).len(), 60);
         assert_eq!(greedy(&mut window, start + SECOND * 20, 5, 80).len(), 20);
     }
 
     #[test]
-    fn a_pause_holds_everything() {
+    fn a_pause_stops_every_call() {
         let (mut window, start) = (empty(), SECOND);
         window.pause(start, SECOND * 40);
         window.pause(start, SECOND * 5);
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_driven_clock_waits_in_its_own_time() {
+    async fn the_budget_waits_by_its_own_clock() {
         let (clock, _hands) = Clock::driven(crate::link::Timestamp::from_millis(0));
         let budget = Budget::by(clock.clone(), 4);
         for _ in 0..7 {
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_for_long_unasked() {
+    async fn a_call_with_a_long_wait_fails_at_once() {
         let budget = Budget::new(4);
         for _ in 0..3 {
             budget.take(Urgency::Background).await.unwrap();

@@ -1,29 +1,29 @@
-//! Which call an API error answers, and which link it is about: the error itself rarely says.
+//! The call that an API error answers, and the link that it is about. The error itself rarely contains either.
 //!
-//! The path comes from a caller: with a gateway's prefix or a host in front, without `api`, with a slash too many, in capitals, with
-//! percent signs. Only what Belvo's API has is looked for in it.
+//! The caller reports the path. It may have a host or the prefix of a gateway, no `api`, additional slashes, capitals,
+//! or percent-encoding. Only the paths of Belvo's API are recognised in it.
 
 use crate::contract::{ApiError, squeezed};
 use crate::link::LinkId;
 
 use super::error_body::ErrorBody;
 
-/// What was asked of Belvo, as far as it changes what an error means.
+/// The kind of a call, as far as the meaning of an error depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
-    /// `POST /api/links/`: a link is registered. Errors are about a link that does not work yet.
+    /// `POST /api/links/`: creates a link. Its errors are about a link that has never worked.
     Creation,
-    /// `PATCH /api/links/`: an MFA session is resumed with the user's token.
+    /// `PATCH /api/links/`: resumes an MFA session with the user's token.
     Resumption,
     /// `PUT` or `PATCH /api/links/{id}/`: the user's own attempt to repair the link.
     Repair,
-    /// `POST /api/links/{id}/refresh/`: a historical refresh is asked for.
+    /// `POST /api/links/{id}/refresh/`: asks for a historical refresh.
     Refresh,
-    /// Anything else uses the link as it is.
+    /// Any other call, which uses the link without changing it.
     Use,
 }
 
-/// The resources of Belvo's API that a path without `api` is recognised by.
+/// The resources by which a path without `api` is recognised as one of Belvo's API.
 const RESOURCES: &[&str] = &[
     "links",
     "accounts",
@@ -51,7 +51,7 @@ const RESOURCES: &[&str] = &[
 ];
 
 impl Call {
-    /// Reads method and path.
+    /// The kind of the call with this method and path.
     pub(super) fn of(error: &ApiError) -> Self {
         let method = error.method.trim().to_ascii_uppercase();
         let place = Place::of(&error.path);
@@ -64,7 +64,7 @@ impl Call {
         }
     }
 
-    /// A word for it.
+    /// The name of the kind, for dedup keys.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Creation => "creation",
@@ -75,7 +75,7 @@ impl Call {
         }
     }
 
-    /// Whether the user is repairing the link with this call, so that an error is news of the attempt.
+    /// Whether the call is the user's attempt to repair the link, so that an error describes the attempt.
     pub(super) const fn is_repair(self) -> bool {
         match self {
             Self::Resumption | Self::Repair => true,
@@ -84,25 +84,25 @@ impl Call {
     }
 }
 
-/// Whether the same path is called by several methods that make different things of an error: so that the method has to be known.
+/// Whether the meaning of an error for this path depends on the method, so that a report has to contain it.
 pub(super) fn needs_method(path: &str) -> bool {
     matches!(Place::of(path).behind_links(), Some([] | [_]))
 }
 
-/// Whether a path is one of Belvo's API: a 404 for another says nothing of a link.
+/// Whether the path is one of Belvo's API. A 404 for any other path says nothing about a link.
 pub(super) fn is_of_belvo(path: &str) -> bool {
     let place = Place::of(path);
     place.api.is_some()
         || place.segments.iter().any(|segment| RESOURCES.contains(&segment.to_ascii_lowercase().as_str()))
 }
 
-/// The link an API error is about, for whoever has to find its subject: what the caller says, the body of a 428, then the path
-/// and the query of the request.
+/// The link that an API error is about, for its subject. It is taken from the field `link_id` of the report, else from
+/// the body of a 428, else from the path or the query of the request.
 pub(super) fn find_link(error: &ApiError) -> Option<LinkId> {
     links_named(error).next()
 }
 
-/// Every link named by what was read, the most reliable first.
+/// All links that the report names, the most reliable first.
 pub(super) fn links_named(error: &ApiError) -> impl Iterator<Item = LinkId> {
     let said = error.link_id.as_deref().and_then(|id| id.parse().ok());
     let in_body = ErrorBody::parse(&error.body).items.into_iter().find_map(|item| item.link);
@@ -113,10 +113,10 @@ pub(super) fn links_named(error: &ApiError) -> impl Iterator<Item = LinkId> {
     [said, in_body, in_path, in_query].into_iter().flatten()
 }
 
-/// A path, or a whole URL, taken apart.
+/// The parts of a path or of a whole URL.
 struct Place {
     segments: Vec<String>,
-    /// Which segment is the last `api`.
+    /// The index of the last segment `api`.
     api: Option<usize>,
     query: Vec<(String, String)>,
 }
@@ -124,7 +124,7 @@ struct Place {
 impl Place {
     fn of(path: &str) -> Self {
         let path = path.trim();
-        // Some log a URL with its slashes encoded.
+        // Some callers log a URL with encoded slashes.
         let decoded = if path.contains('/') { path.to_owned() } else { percent_decoded(path) };
         let path = match decoded.split_once("://") {
             Some((_scheme, rest)) => rest.find(['/', '?']).map_or("", |start| &rest[start..]),
@@ -141,7 +141,7 @@ impl Place {
         Self { segments, api, query }
     }
 
-    /// What stands behind `links`, if it is there: behind the last `api`, or anywhere if there is none.
+    /// The segments after `links`. `links` must follow the last `api`; without `api` it may stand anywhere.
     fn behind_links(&self) -> Option<&[String]> {
         let rest = &self.segments[self.api.map_or(0, |api| api + 1)..];
         let links = rest.iter().position(|segment| segment.eq_ignore_ascii_case("links"))?;
@@ -149,7 +149,7 @@ impl Place {
     }
 }
 
-/// A part of a URL with its percent signs read (RFC 3986, 2.1); one that is none stays.
+/// Decodes the percent-encoding in a part of a URL (RFC 3986, 2.1). An invalid percent sign stays.
 fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked() {
+    fn the_kind_of_a_call() {
         for (method, path, call) in [
             ("POST", "/api/links/", Call::Creation),
             ("post", "https://api.belvo.com/api/links", Call::Creation),
@@ -205,7 +205,7 @@ mod tests {
             ("POST", "/api/transactions/", Call::Use),
             ("", "", Call::Use),
             ("POST", "https://", Call::Use),
-            // As gateways, logs and careless callers write it.
+            // Forms that gateways, logs and callers write.
             ("POST", "/links/", Call::Creation),
             ("POST", "/belvo-proxy/api/links/", Call::Creation),
             ("POST", "/v1/belvo/api//links//", Call::Creation),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn which_link() {
+    fn the_link_of_a_call() {
         let path = format!("/api/links/{LINK}/refresh/");
         let query = format!("https://api.belvo.com/api/accounts/?page=1&link={LINK}#x");
         let gateway = format!("https://gateway.example.com/belvo-proxy/API//links/{}/", LINK.to_uppercase());
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_path_it_is() {
+    fn paths_of_belvos_api() {
         for path in
             ["/api/links/x/", "/api/whatever/", "/belvo/Accounts/", "https://x.example.com/tax-returns?y", "%2Fapi%2Fx"]
         {

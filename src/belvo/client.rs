@@ -1,10 +1,10 @@
-//! The few calls relink makes to Belvo: read a link or many, ask for a historical refresh, mint a widget token for
+//! The client of Belvo's API. It reads links and consents, asks for a historical refresh, and mints widget tokens for
 //! update mode.
 //!
-//! Every request takes from one [`Budget`], and a 429 stops them all. It never retries, never decides what follows,
-//! and never shows a secret: keys and tokens are `secrecy` types, and no error quotes a body. Whether a failure may
-//! pass is decided by the same table as everything else, in `translate`.
-//! Sources: "API reference" (links, token), guide "Connect Widget update mode", guide "Belvo API errors".
+//! Every request takes from one [`Budget`], and a 429 pauses all of them. The client does not retry. It never shows a
+//! secret: keys and tokens are `secrecy` types, and no error quotes a body. The tables of `classify` decide whether a
+//! failed call may succeed later. Sources: "API reference" (links, token), guide "Connect Widget update mode", guide
+//! "Belvo API errors".
 
 use std::error::Error;
 use std::fmt;
@@ -18,7 +18,8 @@ use uuid::Uuid;
 
 use self::answer::{Answer, BODY_BYTES_MAX, REFRESH_PAUSE, Refused, THROTTLED_PAUSE, has_text, wait_named};
 use super::budget::{Budget, Urgency};
-use super::meaning::{Meaning, Unrelated};
+use super::meaning::Meaning;
+use super::unrelated::Unrelated;
 use crate::contract::ApiError;
 use crate::link::{Event, LinkId};
 use crate::metric;
@@ -29,13 +30,14 @@ mod list;
 use list::{CONSENT_FIELDS, CONSENTS, keep};
 pub use list::{IDS_MAX, LinkFilter, ListPage, ListPages};
 
-/// How long a widget token is good for: "10 minutes" in the guide, though the token itself may say more.
+/// How long a widget token is valid: "10 minutes" according to the guide. The token itself may contain a later time.
 const TOKEN_LIFE: Duration = Duration::from_secs(600);
 
-/// What update mode needs. Creation needs less, so a token without `read_links` fails only once the user is at it.
+/// The scopes that update mode needs. Creation needs fewer: a token without `read_links` fails only when the user has
+/// opened the widget.
 const TOKEN_SCOPES: &str = "read_institutions,write_links,read_links";
 
-/// What a renewal in Belvo's portal needs (guide: My Belvo Portal).
+/// The scopes that a renewal in Belvo's portal needs (guide: My Belvo Portal).
 const RENEWAL_SCOPES: &str = "read_consents,write_consents,write_consent_callback";
 
 /// Belvo's `secretId`.
@@ -46,12 +48,12 @@ pub struct SecretId(pub SecretString);
 #[derive(Clone, Debug)]
 pub struct SecretPassword(pub SecretString);
 
-/// How long a call may take.
+/// The time limits of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Until the connection stands.
+    /// Until the connection is established.
     pub connect: Duration,
-    /// Until the whole answer is there.
+    /// Until the complete answer has arrived.
     pub whole: Duration,
 }
 
@@ -61,10 +63,10 @@ impl Default for Timeouts {
     }
 }
 
-/// A client of Belvo's API, with one pair of keys.
+/// A client of Belvo's API with one pair of API keys.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// Without a slash at the end.
+    /// The address, without a slash at the end.
     base: String,
     id: SecretId,
     password: SecretPassword,
@@ -72,7 +74,7 @@ pub struct Client {
     budget: Budget,
 }
 
-/// No client can be made of these settings.
+/// Why no client can be made of these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum BadClient {
     /// The address is not `http://…` or `https://…`.
@@ -83,12 +85,12 @@ pub enum BadClient {
     Http(#[source] reqwest::Error),
 }
 
-/// What `GET /api/links/{id}/` gave.
+/// The result of `GET /api/links/{id}/`.
 #[derive(Clone, PartialEq)]
 pub enum LinkRead {
-    /// The link resource, as it came.
+    /// The unchanged link resource.
     Found(Map<String, Value>),
-    /// Belvo does not know the link.
+    /// Belvo answered 404.
     Missing,
 }
 
@@ -101,62 +103,62 @@ impl fmt::Debug for LinkRead {
     }
 }
 
-/// What `POST /api/links/{id}/refresh/` gave.
+/// The result of `POST /api/links/{id}/refresh/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefreshAnswer {
-    /// 202: webhooks will follow, and carry this id.
+    /// 202: Belvo accepted the refresh. Its webhooks contain this id.
     Accepted {
         /// Belvo's `request_id`.
         request_id: Option<String>,
     },
-    /// 409 `link_refreshed`: it was refreshed a moment ago.
+    /// 409 `link_refreshed`: the link was refreshed within the last minutes.
     CoolingDown {
         /// How long to wait.
         wait: Duration,
     },
 }
 
-/// A widget token for update mode. Mint it when the user clicks; never store or send it.
+/// A widget token for update mode. Mint it when the user clicks; never store it.
 #[derive(Clone, Debug)]
 pub struct WidgetToken {
-    /// What the widget is opened with. Dies as soon as the user has connected.
+    /// The access token for the widget. It becomes invalid when the user has connected.
     pub access: SecretString,
-    /// What renews it, if Belvo gave one.
+    /// The refresh token, if Belvo returned one.
     pub refresh: Option<SecretString>,
-    /// How long `access` is good for.
+    /// How long `access` is valid.
     pub expires_in: Duration,
 }
 
-/// A call did not give what it is for.
+/// A failed call.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CallError {
-    /// Belvo's answer says something of the link, or something that is in no table: publish it as an `api_error`.
+    /// The error is about the link, or is in no table. The caller publishes it as an `api_error`.
     #[error("Belvo answered {} to {} {}", .0.http_status, .0.method, .0.path)]
     Api(Box<ApiError>),
-    /// The same call may well succeed later: 50x, `too_many_sessions`, an outage, a rate limit, a network failure, or an
-    /// answer that is not Belvo's.
+    /// The same call may succeed later: 50x, `too_many_sessions`, an outage, a rate limit, a network failure, or an
+    /// answer that is not from Belvo.
     #[error("{why}; it may pass")]
     Transient {
         /// What happened.
         why: String,
-        /// When to try again, if that is known; else back off (Belvo's advice: 3, 6, 12, 24, 48 seconds).
+        /// When to try again, if that is known. Otherwise back off; Belvo recommends 3, 6, 12, 24 and 48 seconds.
         retry_after: Option<Duration>,
     },
-    /// The same call will fail again: our keys, our permissions, our request, or a quota.
+    /// The same call will fail again: the API keys, the permissions, the request, or a quota are the reason.
     #[error("{why}")]
     Permanent {
         /// What happened.
         why: String,
-        /// Which matter it is, if the table knows.
+        /// The class of the error, if it is in a table.
         class: Option<Unrelated>,
     },
 }
 
-/// One request, as far as errors have to name it.
+/// One request, for the text of errors.
 struct Call<'a> {
     method: Method,
     path: String,
-    /// A list is about none.
+    /// `None` for a list.
     link: Option<&'a LinkId>,
 }
 
@@ -164,7 +166,7 @@ impl Client {
     /// Makes a client. `base` is one of Belvo's addresses, such as `https://sandbox.belvo.com`.
     ///
     /// # Errors
-    /// [`BadClient`] if the address is none, or the HTTP client cannot be built.
+    /// [`BadClient`]: the address is not valid, or the HTTP client cannot be built.
     pub fn new(base: &str, id: SecretId, password: SecretPassword, timeouts: Timeouts) -> Result<Self, BadClient> {
         let url = Url::parse(base.trim()).map_err(|_| BadClient::Address)?;
         let has_user = !url.username().is_empty() || url.password().is_some();
@@ -177,7 +179,8 @@ impl Client {
             .user_agent(concat!("relink/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(timeouts.connect)
             .timeout(timeouts.whole)
-            // The token call carries the keys in its body: they go to the configured address and nowhere else.
+            // The body of the token call contains the keys. So redirects are not followed: the keys go only to the
+            // configured address.
             .redirect(reqwest::redirect::Policy::none());
         if url.host_str().is_some_and(is_loopback) {
             http = http.no_proxy();
@@ -187,7 +190,7 @@ impl Client {
         Ok(Self { base, id, password, http, budget: Budget::default() })
     }
 
-    /// With a budget of its own, whose clock it goes by; clones share it.
+    /// Sets the budget. The client uses the clock of the budget; clones share both.
     #[must_use]
     pub fn with_budget(self, budget: Budget) -> Self {
         Self { budget, ..self }
@@ -196,10 +199,10 @@ impl Client {
     /// `GET /api/links/{id}/`.
     ///
     /// # Errors
-    /// [`CallError`]; that Belvo does not know the link is no error.
+    /// [`CallError`]. A 404 for the link is no error.
     pub async fn get_link(&self, link: &LinkId) -> Result<LinkRead, CallError> {
         let call = Call { method: Method::GET, path: format!("/api/links/{link}/"), link: Some(link) };
-        // A cache or a gateway that mixes answers up would move the wrong link.
+        // A cache or a gateway may return the answer to another request, which must not change this link.
         let is_it = |resource: &Map<String, Value>| {
             let id = resource.get("id").and_then(Value::as_str).and_then(|id| id.trim().parse::<LinkId>().ok());
             id.as_ref() == Some(link) && has_text(resource, "status")
@@ -207,8 +210,8 @@ impl Client {
         Ok(self.read_one(&call, is_it).await?.map_or(LinkRead::Missing, LinkRead::Found))
     }
 
-    /// `GET /api/consents/{id}/`: the consent behind `link`, without the fields that name a person; `None` if Belvo does
-    /// not know it, or `id` is none of Belvo's.
+    /// `GET /api/consents/{id}/`: the consent behind `link`, without the fields that identify a person. `None` if Belvo
+    /// answers 404, or if `id` is not an id of Belvo.
     ///
     /// # Errors
     /// [`CallError`].
@@ -222,14 +225,14 @@ impl Client {
                 && of.is_none_or(|of| of.is_ok_and(|of| of == *link))
         };
         let mut consent = self.read_one(&call, is_it).await?;
-        // This call has no `fields`: it gives the name and the document number of the user too.
+        // This call has no parameter `fields`, so the answer contains the name and the document number of the user too.
         if let Some(consent) = &mut consent {
             keep(CONSENT_FIELDS, consent);
         }
         Ok(consent)
     }
 
-    /// Reads one resource; `None` if Belvo does not know it. `is_it` tells whether it is the one that was asked for.
+    /// Reads one resource. `None` if Belvo answers 404. `is_it` checks that the answer is about the requested resource.
     async fn read_one(
         &self,
         call: &Call<'_>,
@@ -243,7 +246,7 @@ impl Client {
         }
         let refused = Refused::of(call, answer)?;
         match &refused.meaning {
-            // To the table a 404 is a hint, which is worth a question. This is the question.
+            // For the table a 404 is a hint that leads to a read of the link. This is that read.
             Meaning::Event(input) if input.event == Event::MissingReported && !refused.says_missing => {
                 Err(call.not_belvos(status, retry_after))
             }
@@ -253,17 +256,17 @@ impl Client {
         }
     }
 
-    /// `POST /api/links/{id}/refresh/`, for these resources; for none: for every resource of the link.
+    /// `POST /api/links/{id}/refresh/`, for these resources; for all resources of the link if the list is empty.
     ///
     /// # Errors
-    /// [`CallError`]; that the link cools down from the last refresh is no error.
+    /// [`CallError`]. A 409 because of a recent refresh is no error.
     pub async fn refresh_link(&self, link: &LinkId, resources: &[String]) -> Result<RefreshAnswer, CallError> {
         let call = Call { method: Method::POST, path: format!("/api/links/{link}/refresh/"), link: Some(link) };
         let body = if resources.is_empty() { json!({}) } else { json!({ "fetch_resources": resources }) };
         let answer = self.ask(&call, |request| self.with_keys(request).json(&body)).await?;
         let (status, retry_after) = (answer.status, answer.retry_after);
         if status.is_success() {
-            // Without its receipt nobody knows who accepted it. If it was Belvo, the next try is answered 409.
+            // Without a `request_id` the answer may not be from Belvo. If it was, Belvo answers the next try with 409.
             let receipt = answer.object().filter(|receipt| has_text(receipt, "request_id"));
             let receipt = receipt.ok_or_else(|| call.not_belvos(status, retry_after))?;
             let request_id = receipt.get("request_id").and_then(Value::as_str).map(str::to_owned);
@@ -287,7 +290,8 @@ impl Client {
         self.mint(link, json!({ "link_id": link.as_str(), "scopes": TOKEN_SCOPES })).await
     }
 
-    /// `POST /api/token/`, for the renewal of the consent behind this link. `widget` is the caller's, and names the user.
+    /// `POST /api/token/`, for the renewal of the consent behind this link. `widget` is the object of the caller that
+    /// identifies the user.
     ///
     /// # Errors
     /// [`CallError`].
@@ -297,7 +301,7 @@ impl Client {
         self.mint(link, json!({ "widget": widget, "scopes": RENEWAL_SCOPES })).await
     }
 
-    /// The keys go into the body.
+    /// The body of the call contains the keys.
     async fn mint(&self, link: &LinkId, mut body: Value) -> Result<WidgetToken, CallError> {
         let call = Call { method: Method::POST, path: "/api/token/".to_owned(), link: Some(link) };
         body["id"] = self.id.0.expose_secret().into();
@@ -328,7 +332,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// The answer, and how long it took from when the request left.
+    /// The answer, and the time from sending the request to the complete answer.
     async fn ask_at(
         &self,
         call: &Call<'_>,
@@ -350,7 +354,8 @@ impl Client {
 }
 
 impl Call<'_> {
-    /// The answer has another shape than Belvo documents, so something else has answered: it may pass.
+    /// The answer does not have the shape that Belvo documents, so it is from another server, such as a gateway. The
+    /// call may succeed later.
     fn not_belvos(&self, status: StatusCode, retry_after: Option<Duration>) -> CallError {
         let status = status.as_u16();
         metrics::counter!(metric::BELVO_UNEXPECTED_RESPONSES.name, "status" => status.to_string()).increment(1);
@@ -363,7 +368,7 @@ impl Call<'_> {
         CallError::Transient { why, retry_after: Some(wait) }
     }
 
-    /// The network failed: nothing is known of what Belvo did.
+    /// The network failed. It is not known whether Belvo received the request.
     fn broke_off(&self, error: reqwest::Error) -> CallError {
         let what = match () {
             () if error.is_timeout() => "timed out",

@@ -1,53 +1,56 @@
-//! The errors of Belvo's API in a body, however a client passed the body on. What an error means is decided in `translate`.
+//! Finds the errors of Belvo's API in a body. `classify` decides their meaning.
 //!
-//! Belvo answers with a list of objects that have `code`, `message` and `request_id` ("API reference: errors"), and the old support
-//! page shows one bare object with `detail`. Clients wrap that: `{"statusCode", "detail"}` (belvo-js), `{"status_code", "detail"}`
-//! (belvo-python), `{"response": {"data"}}` (axios), `{"errors"}`, lists in lists, and texts that hold JSON. So errors are looked for
-//! anywhere in a body, within bounds. Webhooks have one in `data`: as `error_code` and `error_message`, `error` or `errors`.
+//! Belvo answers with a list of objects that have `code`, `message` and `request_id` ("API reference: errors"); the old
+//! support page shows one object with `detail`. Clients wrap these: `{"statusCode", "detail"}` (belvo-js),
+//! `{"status_code", "detail"}` (belvo-python), `{"response": {"data"}}` (axios), `{"errors"}`, nested lists, and texts
+//! that contain JSON. So errors are searched in the whole body, within limits. A webhook has its error in `data`: as
+//! `error_code` and `error_message`, `error` or `errors`.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::body::{normalise_request_id, text};
+use super::fields::{normalise_request_id, text};
 use crate::contract::{is_session, json_in, squeezed};
 use crate::link::LinkId;
 
-/// How deep errors are looked for. The deepest way known takes seven: an axios error as a text, `error`, `response`, `data`, `detail`,
-/// the list, the error.
+/// The depth to which errors are searched. The deepest known wrapper has seven levels: an axios error as a text,
+/// `error`, `response`, `data`, `detail`, the list, the error.
 pub(super) const DEPTH_MAX: usize = 16;
 
-/// How many lists, objects and texts are looked at. Belvo's longest answers name each wrong field of one request.
+/// How many lists, objects and texts are searched. Belvo's longest answers have one error for each wrong field of a
+/// request.
 const LOOKS_MAX: usize = 4096;
 
-/// How many errors are taken from one body; a request with more wrong fields has been understood by then.
+/// The most errors that are read from one body.
 const ITEMS_MAX: usize = 100;
 
-/// The names of a code, `squeezed`.
+/// The field names of a code, as `squeezed` returns them.
 const CODE: &[&str] = &["code", "errorcode"];
 
-/// The names of a message; `detail` is of Django REST framework, on which Belvo runs.
+/// The field names of a message. `detail` is from Django REST framework, on which Belvo runs.
 const MESSAGE: &[&str] = &["message", "errormessage", "detail", "errordetail", "errordescription"];
 
-/// The names of an HTTP status in a wrapper.
+/// The field names of an HTTP status in a wrapper.
 const STATUS: &[&str] = &["httpstatus", "httpstatuscode", "statuscode", "status"];
 
-/// What was asked and not what was answered: an error object of an HTTP client has both.
+/// The field names of the request in the error object of an HTTP client. They are not searched, because only the answer
+/// counts.
 const REQUEST: &[&str] = &["config", "request", "headers"];
 
-/// What a body says of errors.
+/// The errors in a body.
 #[derive(Clone, Default)]
 pub(super) struct ErrorBody {
-    /// One per problem; several fields of one request can be wrong at once. Empty if nothing in it looks like an error: an HTML page, say.
+    /// The errors; one request can have several. Empty if the body contains no error, such as an HTML page.
     pub(super) items: Vec<ErrorItem>,
-    /// The first status of an error that is named in it.
+    /// The first HTTP status of an error in the body.
     pub(super) status: Option<u16>,
 }
 
 /// One error.
 #[derive(Clone, Default)]
 pub(super) struct ErrorItem {
-    /// `code`, in small letters.
+    /// `code`, in lower case.
     pub(super) code: Option<String>,
     /// `message`, or the old `detail`.
     pub(super) message: Option<String>,
@@ -55,14 +58,14 @@ pub(super) struct ErrorItem {
     pub(super) request_id: Option<String>,
     /// `link`: only with status 428.
     pub(super) link: Option<LinkId>,
-    /// How long the MFA session named by the error lives. The session's id is not kept: it is a credential.
-    pub(super) session_lives: Option<Duration>,
-    /// Errors lie inside of it: its own words are perhaps those of the client that passed them on.
+    /// How long the MFA session in the error is open. The id of the session is a credential and is not kept.
+    pub(super) session_valid_for: Option<Duration>,
+    /// Whether the object contains other errors. Then its own `message` may be from the client that wrapped them.
     pub(super) is_wrapper: bool,
 }
 
 impl ErrorBody {
-    /// Looks for errors.
+    /// Searches a value for errors.
     pub(super) fn parse(value: &Value) -> Self {
         let mut search = Search { found: Self::default(), looks_left: LOOKS_MAX };
         search.look_into(value, 0);
@@ -76,7 +79,7 @@ struct Search {
 }
 
 impl Search {
-    /// Whether there was an error.
+    /// Returns whether an error was found.
     fn look_into(&mut self, value: &Value, depth: usize) -> bool {
         if depth > DEPTH_MAX || self.looks_left == 0 || self.found.items.len() >= ITEMS_MAX {
             return false;
@@ -123,9 +126,9 @@ impl Search {
 }
 
 impl ErrorItem {
-    /// Reads an object that has the words of an error.
+    /// Reads an object that has the fields of an error.
     fn parse(fields: &Map<String, Value>) -> Option<Self> {
-        // `error` is a code in some bodies, and a sentence in others.
+        // In some bodies `error` is a code, in others a sentence.
         let error = field(fields, &["error"]).and_then(words);
         let is_code = |error: &&str| error.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let code = field(fields, CODE).and_then(words).or(error.filter(is_code));
@@ -134,36 +137,36 @@ impl ErrorItem {
             return None;
         }
         let has_session = fields.iter().any(|(name, value)| is_session(name) && !value.is_null());
-        let session_lives = field(fields, &["expiry"]).filter(|_| has_session).and_then(seconds);
+        let session_valid_for = field(fields, &["expiry"]).filter(|_| has_session).and_then(seconds);
         Some(Self {
             code: code.map(str::to_ascii_lowercase),
             message: message.map(str::to_owned),
             request_id: named(fields, &["requestid"]).map(|id| normalise_request_id(&id)),
             link: named(fields, &["link", "linkid"]).and_then(|id| id.parse().ok()),
-            session_lives: session_lives.map(Duration::from_secs),
+            session_valid_for: session_valid_for.map(Duration::from_secs),
             is_wrapper: false,
         })
     }
 }
 
-/// The first field with one of these names, in any spelling, that is not null; `squeezed` names, the first before the second.
+/// The first field, in the order of `names`, that is not null. Field names are compared after `squeezed`.
 pub(super) fn field<'a>(fields: &'a Map<String, Value>, names: &[&str]) -> Option<&'a Value> {
     let named = |wanted: &str| fields.iter().find(|(name, value)| !value.is_null() && squeezed(name) == wanted);
     names.iter().find_map(|wanted| named(wanted)).map(|(_, value)| value)
 }
 
-/// The same, if it is a short text.
+/// Like [`field`], if the value is a short text.
 pub(super) fn named(fields: &Map<String, Value>, names: &[&str]) -> Option<String> {
     let found = field(fields, names)?;
     text(&Map::from_iter([(String::new(), found.clone())]), "")
 }
 
-/// Words that are not empty. Nothing of them gets into a record, so that they may be long.
+/// A text that is not empty. It may be long, because it is not kept in a record.
 fn words(value: &Value) -> Option<&str> {
     value.as_str().map(str::trim).filter(|text| !text.is_empty())
 }
 
-/// The status of an HTTP error, 400 to 599; numbers come as texts too.
+/// The status of an HTTP error, 400 to 599, as a number or a text.
 pub(super) fn status_of_error(value: &Value) -> Option<u16> {
     let whole = |number: f64| (number.fract() == 0.0 && (0.0..1000.0).contains(&number)).then_some(number as u16);
     let number = match value {
@@ -174,7 +177,7 @@ pub(super) fn status_of_error(value: &Value) -> Option<u16> {
     number.filter(|status| (400..=599).contains(status))
 }
 
-/// A number of seconds, above zero; numbers have been seen as strings.
+/// A number of seconds above zero, as a number or a text.
 fn seconds(value: &Value) -> Option<u64> {
     let number = value.as_u64().or_else(|| value.as_str()?.trim().parse().ok());
     number.filter(|&seconds| seconds > 0)

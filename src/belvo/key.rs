@@ -1,18 +1,19 @@
-//! The identity of a fact: what makes a second delivery of it recognisable.
+//! Dedup keys: they identify a fact, so that a second message about it is recognised.
 //!
-//! Belvo repeats webhooks and nowhere promises that one field of them is unique, so a key is made of everything that names the fact.
+//! Belvo repeats webhooks, and does not promise that any field of them is unique. So a key is a hash over all fields
+//! that identify the fact.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::body::normalise_request_id;
 use super::body::webhook::WebhookBody;
 use super::call::Call;
 use super::error_body::ErrorItem;
+use super::fields::normalise_request_id;
 use crate::contract::Observation;
 use crate::link::{DedupKey, LinkId};
 
-/// A hash over parts, each with its length, so that no two lists of parts run together.
+/// A hash over parts. Each part is hashed with its length, so that different lists of parts have different hashes.
 struct Parts(Sha256);
 
 impl Parts {
@@ -30,7 +31,7 @@ impl Parts {
         self.0.update(bytes);
     }
 
-    /// JSON whose fields may come in any order.
+    /// Adds JSON, independent of the order of its fields.
     fn and_json(mut self, value: &Value) -> Self {
         self.json(value);
         self
@@ -65,10 +66,11 @@ impl Parts {
     }
 }
 
-/// The key of a webhook: none if it carries neither `webhook_id` nor `request_id`, since then two of them look alike.
+/// The key of a webhook. `None` if it has neither `webhook_id` nor `request_id`, because then two different webhooks
+/// can be equal.
 ///
-/// `data` is part of it: TAX_RETURNS and INVOICES send two messages of one code per refresh, and a later message may
-/// name another due date. `process_type` and `external_id` are not: neither changes what happened.
+/// The key includes `data`: TAX_RETURNS and INVOICES send two webhooks with one code per refresh, and a later webhook
+/// may have another due date. It does not include `process_type` and `external_id`, which do not identify the fact.
 pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody) -> Option<DedupKey> {
     if body.webhook_id.is_none() && body.request_id.is_none() {
         return None;
@@ -83,12 +85,11 @@ pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody) -> Option
     Some(parts.and_json(&body.data).key())
 }
 
-/// The key of an API error, which is one answer to one request: the status, which call it was, and the error that decides
-/// what the answer means. Not the body itself: the HTTP server takes the MFA session out, and clients wrap it in words of
-/// their own.
+/// The key of an API error: the status, the kind of the call, and the error that decides the meaning. The body itself
+/// is not included, because the HTTP server removes the MFA session from it, and clients wrap it in different ways.
 pub(super) fn of_api_error(link: &LinkId, status: u16, call: Call, item: &ErrorItem, request_id: &str) -> DedupKey {
     let named = item.link.as_ref().map(LinkId::as_str);
-    let session_secs = item.session_lives.map(|life| life.as_secs());
+    let session_secs = item.session_valid_for.map(|life| life.as_secs());
     Parts::of("api_error")
         .and(link.as_str())
         .and(&normalise_request_id(request_id.trim()))
@@ -98,15 +99,17 @@ pub(super) fn of_api_error(link: &LinkId, status: u16, call: Call, item: &ErrorI
         .key()
 }
 
-/// The key of an observation: who read, when, and all that was read. Two reads in one second may differ.
+/// The key of an observation: the reader, the time, and the complete result, because two results in one second may
+/// differ.
 pub(super) fn of_observation(link: &LinkId, seen: &Observation) -> DedupKey {
     let at = seen.observed_at.as_millis().to_string();
     let outcome = serde_json::to_value(&seen.outcome).expect("our bodies have string keys and no failing serializers");
     Parts::of("observation").and(link.as_str()).and(seen.source.as_str()).and(&at).and_json(&outcome).key()
 }
 
-// Callbacks of the widget and commands have no key. Nothing in them tells a second delivery from a second act: a user may
-// succeed, or fail, twice. A `ce-id` would, but people copy it from examples, and then the second act would be lost.
+// Callbacks of the widget and commands have no key. They contain nothing that tells a second delivery from a second
+// action: a user may succeed or fail twice. A `ce-id` would, but publishers copy it from examples, and then the second
+// action would be lost.
 
 #[cfg(test)]
 mod tests {
@@ -122,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_fact() {
+    fn messages_about_one_fact_have_one_key() {
         let first = json!({"webhook_id": "a", "webhook_type": "TAX_RETURNS", "webhook_code": "historical_update",
             "link_id": "l", "request_id": "4363b08b-51eb-4350-9c74-5df5ac92a7f6", "data": {"type": "yearly", "total": 2}});
         let with = |name: &str, value: Value| {
@@ -139,7 +142,7 @@ mod tests {
             ("webhook_id", json!(null)),
             ("webhook_code", json!("x")),
             ("link_id", json!("m")),
-            // It may be the first message that says whose link it is.
+            // The message may be the first one with the `external_id`.
             ("external_id", json!("x")),
             ("request_id", json!(null)),
         ] {
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_that_names_another_date_is_another_fact() {
+    fn a_webhook_with_another_due_date_has_another_key() {
         let webhook = |due: &str| {
             json!({"webhook_id": "a", "webhook_type": "CONSENT", "webhook_code": "consent_about_to_expire", "link_id": "l",
                 "data": {"consent_id": "c", "consent_due_date": due}})
@@ -164,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_saw_something_else_is_another_fact() {
+    fn an_observation_with_another_result_has_another_key() {
         let link = "l".parse().unwrap();
         let key = |seen: &Value| of_observation(&link, &serde_json::from_value(seen.clone()).unwrap());
         let found = json!({"observed_at": "2026-11-22T10:15:00Z", "source": "app", "outcome": "found",
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_says_something_else_is_another_fact() {
+    fn another_error_has_another_key() {
         let link = "l".parse().unwrap();
         let key = |error: &Value| {
             let error: ApiError = serde_json::from_value(error.clone()).unwrap();
@@ -222,14 +225,14 @@ mod tests {
             with("/path", json!("/api/links/l/refresh/")),
             with("/method", json!("PUT")),
         ] {
-            // A PUT on transactions is no call that means something else.
+            // The method changes the kind of a call only for links.
             let is_same = other["method"] == "PUT";
             assert_eq!(key(&first) == key(&other), is_same, "{other}");
         }
     }
 
     #[test]
-    fn structure_does_not_run_together() {
+    fn different_structures_have_different_keys() {
         let hash = |value: Value| Parts::of("x").and_json(&value).key();
         assert_ne!(hash(json!([["a"], "b"])), hash(json!([["a", "b"]])));
         assert_ne!(hash(json!("1")), hash(json!(1)));

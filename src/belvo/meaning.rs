@@ -1,128 +1,46 @@
-//! How a row of the tables and a body become an event: spans into times, counts, consents, the identity of the fact.
+//! Makes an event of a row of the tables and a body: it computes times, counts, the profile and the dedup key.
 //!
-//! Which row it is has been decided in `translate`; nothing here looks at a code again.
+//! `classify` has found the row; this module does not look at codes.
 
 use std::time::Duration;
 
 use super::body::webhook::WebhookBody;
-use super::body::{ConsentResource, LinkResource, believed};
+use super::body::{ConsentResource, LinkResource};
 use super::call::Call;
+use super::classify::{ErrorClass, WebhookClass};
 use super::error_body::ErrorItem;
-use super::informs::{self, Told};
+use super::fields::bounded;
 use super::key;
-use super::translate::{ErrorSays, WebhookSays};
+use super::optional::{self, FieldValue};
 use super::undecodable::{Undecodable, same_link};
-use crate::contract::{self, ApiError, CommandName, Outcome, Widget};
+use super::unrelated::Unrelated;
+use crate::contract::{self, ApiError, CommandName, ReadOutcome, Widget};
 use crate::link::{
-    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, LinkId, Observation,
-    Profile, Session, Status, Timestamp,
+    Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, LinkId,
+    LinkObservation, Profile, Session, Status, Timestamp,
 };
 
-/// The longest life believed of a token or a session. Belvo's live ten minutes and a few hours; more is a mistake somewhere.
+/// The longest accepted validity of a token or a session. Belvo's are valid for ten minutes to a few hours; more is a
+/// mistake.
 const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// What a message means.
+/// The meaning of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
-    /// Something happened to the link.
+    /// An event of the link.
     Event(Input),
-    /// Something is the matter, but not with the link: it must not touch its state.
+    /// The message is not about the link, so it must not change the link.
     NotAboutTheLink {
-        /// What.
+        /// The class of the message.
         class: Unrelated,
         /// Belvo's code.
         code: String,
     },
-    /// A code, or a message, that is in no table: to be kept whole and counted.
+    /// The code, or the text, is in no table. The message is dead-lettered and counted.
     Unknown {
-        /// Which, such as `webhook LINK link_healed`. Short and plain enough for a log.
+        /// The kind and the code, such as `webhook LINK link_healed`; short and safe for a log.
         what: String,
     },
-}
-
-/// What is the matter, if not the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unrelated {
-    /// Belvo does not accept our secret keys.
-    Keys,
-    /// We may not use this resource, this environment, or more links.
-    Permission,
-    /// The request was wrong.
-    Request,
-    /// The institution or Belvo is down, or was too slow; try again.
-    Outage,
-    /// Somebody is logged in already; try again in two minutes.
-    Busy,
-    /// Too many requests; try again later.
-    RateLimit,
-    /// The link was refreshed a moment ago; wait.
-    Delay,
-    /// Belvo switched the institution off.
-    InstitutionOff,
-    /// Some of the data is not to be had.
-    PartialData,
-    /// The consent waits for its user, who has to authorise it.
-    ConsentPending,
-    /// The registration of a new link failed; no link came of it.
-    Creation,
-    /// The user mistyped the MFA token; the attempt goes on.
-    WrongToken,
-    /// The user is in the widget; how that ends is not said yet.
-    InWidget,
-}
-
-impl Unrelated {
-    /// Every class there is.
-    pub const ALL: [Self; 13] = [
-        Self::Keys,
-        Self::Permission,
-        Self::Request,
-        Self::Outage,
-        Self::Busy,
-        Self::RateLimit,
-        Self::Delay,
-        Self::InstitutionOff,
-        Self::PartialData,
-        Self::ConsentPending,
-        Self::Creation,
-        Self::WrongToken,
-        Self::InWidget,
-    ];
-
-    /// The spelling in messages and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Keys => "keys",
-            Self::Permission => "permission",
-            Self::Request => "request",
-            Self::Outage => "outage",
-            Self::Busy => "busy",
-            Self::RateLimit => "rate_limit",
-            Self::Delay => "delay",
-            Self::InstitutionOff => "institution_off",
-            Self::PartialData => "partial_data",
-            Self::ConsentPending => "consent_pending",
-            Self::Creation => "creation",
-            Self::WrongToken => "wrong_token",
-            Self::InWidget => "in_widget",
-        }
-    }
-
-    /// Whether the same request may well succeed later (guide: Belvo API errors, retry policy).
-    pub const fn is_transient(self) -> bool {
-        match self {
-            Self::Outage | Self::Busy | Self::RateLimit | Self::Delay => true,
-            Self::Keys
-            | Self::Permission
-            | Self::Request
-            | Self::InstitutionOff
-            | Self::PartialData
-            | Self::ConsentPending
-            | Self::Creation
-            | Self::WrongToken
-            | Self::InWidget => false,
-        }
-    }
 }
 
 impl Meaning {
@@ -140,32 +58,32 @@ impl Meaning {
     }
 }
 
-/// A code as it may be logged: what Belvo's codes are made of, and not much of it.
+/// A code in a form that is safe for a log: only the characters of Belvo's codes, and a limited length.
 fn plain(code: &str) -> String {
     let safe = |letter: char| if letter.is_ascii_alphanumeric() || "_-.".contains(letter) { letter } else { '?' };
     code.chars().take(64).map(safe).collect()
 }
 
-/// The meaning of a webhook whose row is known.
+/// The meaning of a webhook, by its row.
 pub(super) fn of_webhook(
-    says: WebhookSays,
+    class: WebhookClass,
     family: &str,
     code: &str,
     body: &WebhookBody,
     received_at: Timestamp,
 ) -> Meaning {
-    let event = match says {
-        WebhookSays::Breaks(cause) => Event::Broken(Breakage::of(cause)),
-        WebhookSays::ConsentEnds => Event::ConsentEnding,
-        WebhookSays::ConsentMoves => Event::ConsentChanged,
-        WebhookSays::Deleted => Event::LinkDeleted,
-        WebhookSays::Data(kind) => Event::DataArrived(Data {
+    let event = match class {
+        WebhookClass::Breaks(cause) => Event::Broken(Breakage::of(cause)),
+        WebhookClass::ConsentEnds => Event::ConsentEnding,
+        WebhookClass::ConsentMoves => Event::ConsentChanged,
+        WebhookClass::Deleted => Event::LinkDeleted,
+        WebhookClass::Data(kind) => Event::DataArrived(Data {
             resource: family.to_owned(),
             kind,
             items_count: body.items_count(),
             has_errors: body.has_errors(),
         }),
-        WebhookSays::Unrelated(class) => return Meaning::unrelated(class, code),
+        WebhookClass::Unrelated(unrelated) => return Meaning::unrelated(unrelated, code),
     };
     let profile = Profile {
         external_id: body.external_id.clone(),
@@ -173,10 +91,10 @@ pub(super) fn of_webhook(
         consent: (family == "CONSENT").then(|| {
             Box::new(Consent {
                 id: body.data_text("consent_id"),
-                due: match informs::due(body.data.get("consent_due_date"), received_at) {
-                    Told::This(at) => Due::At(at),
-                    Told::Nothing => Due::Unknown,
-                    Told::Unread => Due::Unreadable,
+                due: match optional::due(body.data.get("consent_due_date"), received_at) {
+                    FieldValue::Value(at) => Due::At(at),
+                    FieldValue::Absent => Due::Unknown,
+                    FieldValue::Unreadable => Due::Unreadable,
                 },
                 institution_display_name: body.data_text("institution_display_name"),
                 institution_icon_logo: body.data_text("institution_icon_logo"),
@@ -188,9 +106,9 @@ pub(super) fn of_webhook(
     Meaning::Event(Input { key: key::of_webhook(family, code, body), profile, ..event.into() })
 }
 
-/// The meaning of an API error whose row is known.
+/// The meaning of an API error, by its row.
 pub(super) fn of_api_error(
-    says: ErrorSays,
+    class: ErrorClass,
     call: Call,
     link: &LinkId,
     error: &ApiError,
@@ -199,31 +117,32 @@ pub(super) fn of_api_error(
 ) -> Meaning {
     let code = item.code.as_deref().unwrap_or("without_code");
     let during_update = call.is_repair();
-    let event = match (says, call) {
-        (ErrorSays::Refuses(_), Call::Creation) => return Meaning::unrelated(Unrelated::Creation, code),
-        (ErrorSays::Breaks(cause), Call::Creation | Call::Resumption | Call::Repair | Call::Refresh | Call::Use)
-        | (ErrorSays::Refuses(cause), Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
-            let refused_login = matches!(says, ErrorSays::Refuses(_)) && !during_update;
+    let event = match (class, call) {
+        (ErrorClass::Refuses(_), Call::Creation) => return Meaning::unrelated(Unrelated::Creation, code),
+        (ErrorClass::Breaks(cause), Call::Creation | Call::Resumption | Call::Repair | Call::Refresh | Call::Use)
+        | (ErrorClass::Refuses(cause), Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
+            let refused_login = matches!(class, ErrorClass::Refuses(_)) && !during_update;
             Event::Broken(Breakage { cause, session: None, during_update, refused_login })
         }
-        // The link exists from here on, but has never worked: it must not look like an outage of a customer.
-        (ErrorSays::WantsToken, Call::Creation) => Event::CreationUnfinished,
-        (ErrorSays::WantsToken, Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
-            let session = item.session_lives.map(|life| Session { expires_at: received_at.after(life.min(LIFE_MAX)) });
+        // The link exists now but has never worked, so this is no outage.
+        (ErrorClass::RequiresToken, Call::Creation) => Event::CreationUnfinished,
+        (ErrorClass::RequiresToken, Call::Resumption | Call::Repair | Call::Refresh | Call::Use) => {
+            let session =
+                item.session_valid_for.map(|life| Session { expires_at: received_at.after(life.min(LIFE_MAX)) });
             Event::Broken(Breakage { session, during_update, ..Breakage::of(Cause::Token) })
         }
-        (ErrorSays::Unfinished, _any) => Event::CreationUnfinished,
-        (ErrorSays::SessionOver, _any) => Event::SessionExpired,
-        (ErrorSays::Missing, _any) => Event::MissingReported,
-        (ErrorSays::QuotaUsedUp, call) => Event::QuotaReached { of_refresh: call == Call::Refresh },
-        (ErrorSays::Unrelated(class), _any) => return Meaning::unrelated(class, code),
+        (ErrorClass::Unfinished, _any) => Event::CreationUnfinished,
+        (ErrorClass::SessionOver, _any) => Event::SessionExpired,
+        (ErrorClass::Missing, _any) => Event::MissingReported,
+        (ErrorClass::QuotaUsedUp, call) => Event::QuotaReached { of_refresh: call == Call::Refresh },
+        (ErrorClass::Unrelated(unrelated), _any) => return Meaning::unrelated(unrelated, code),
     };
     let request_id = item.request_id.as_deref().or(error.request_id.as_deref());
     let key = request_id.map(|id| key::of_api_error(link, error.http_status, call, item, id));
     Meaning::Event(Input { key, ..event.into() })
 }
 
-/// The meaning of a widget callback. Callbacks run on the user's device: hints, never proofs.
+/// The meaning of a widget callback. A callback comes from the user's device, so it proves nothing.
 pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) -> Result<Meaning, Undecodable> {
     let event = match widget {
         Widget::Started { expires_in_seconds } => {
@@ -232,8 +151,8 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
         }
         Widget::Success { link: named, institution } => {
             same_link(link, named.as_deref().and_then(|id| id.parse().ok()))?;
-            // A hint like the rest of it, and a text from somebody's device: a long one is not believed.
-            let institution = institution.as_deref().and_then(believed);
+            // The text is from the user's device, so a long one is not accepted.
+            let institution = institution.as_deref().and_then(bounded);
             let profile = Profile { institution, ..Profile::default() };
             let input = Input { profile, ..Event::UpdateClaimed.into() };
             return Ok(Meaning::Event(input));
@@ -257,14 +176,15 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
     Ok(Meaning::event(event))
 }
 
-/// Whether the widget cannot go on after this error. It shows every other one to the user, who may try again: the exit
-/// callback, a success or the token's end says how the attempt ended. (Guide: hosted widget, `error=ACCESS_TOKEN_NOT_VALID`.)
+/// Whether the error ends the attempt in the widget. After any other error the user can try again, and the exit
+/// callback, a success or the expiry of the token ends the attempt. (Guide: hosted widget,
+/// `error=ACCESS_TOKEN_NOT_VALID`.)
 fn ends_the_widget(error: &str) -> bool {
     let error = error.to_ascii_uppercase();
     error.contains("TOKEN") && ["NOT_VALID", "INVALID", "EXPIRED"].iter().any(|end| error.contains(end))
 }
 
-/// The meaning of what was read from Belvo.
+/// The meaning of an observation.
 pub(super) fn of_observation(
     link: &LinkId,
     seen: &contract::Observation,
@@ -272,7 +192,7 @@ pub(super) fn of_observation(
 ) -> Result<Meaning, Undecodable> {
     let observed_at = seen.observed_at;
     let (event, profile) = match &seen.outcome {
-        Outcome::Found { link: resource } => {
+        ReadOutcome::Found { link: resource } => {
             let resource = LinkResource::parse(resource, received_at);
             same_link(link, resource.id.clone())?;
             let word = resource.status.ok_or_else(|| Undecodable::shape("$.link.status", "missing"))?;
@@ -285,17 +205,17 @@ pub(super) fn of_observation(
                 fetch_resources: resource.fetch_resources,
                 consent: None,
             };
-            let observation = Observation { observed_at, status, last_accessed_at: resource.last_accessed_at };
+            let observation = LinkObservation { observed_at, status, last_accessed_at: resource.last_accessed_at };
             (Event::Observed(observation), profile)
         }
-        Outcome::Consent { consent: resource } => {
+        ReadOutcome::Consent { consent: resource } => {
             let resource = ConsentResource::parse(resource, received_at);
             same_link(link, resource.link_id)?;
             let word = resource.status.as_deref().unwrap_or_default();
             let status = match word {
                 "AUTHORISED" => ConsentStatus::Authorised,
                 "EXPIRED" | "REJECTED" => ConsentStatus::Ended,
-                // Null where nothing is known of it yet.
+                // The status is null before the consent has one.
                 "AWAITING_AUTHORISATION" | "AWAITING_AUTHORISATION_CONFIRMATION" | "" => {
                     return Ok(Meaning::unrelated(Unrelated::ConsentPending, word));
                 }
@@ -308,13 +228,13 @@ pub(super) fn of_observation(
             };
             (Event::ConsentObserved(ConsentObservation { observed_at, status }), profile)
         }
-        Outcome::Missing => (Event::ObservedMissing, Profile::default()),
-        Outcome::RefreshAccepted { .. } => (Event::RefreshAccepted, Profile::default()),
+        ReadOutcome::Missing => (Event::ObservedMissing, Profile::default()),
+        ReadOutcome::RefreshAccepted { .. } => (Event::RefreshAccepted, Profile::default()),
     };
     Ok(Meaning::Event(Input { key: Some(key::of_observation(link, seen)), profile, ..event.into() }))
 }
 
-/// Belvo's word on a link ("API reference: links", `status`). The enum is open; a word that is not known is no observation.
+/// Belvo's status of a link ("API reference: links", `status`). Belvo may add values; `None` for an unknown one.
 fn status_of(word: &str) -> Option<Status> {
     match word {
         "valid" => Some(Status::Valid),

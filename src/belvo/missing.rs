@@ -1,11 +1,13 @@
-//! When a 404 is believed: one missing link is a deletion, many at once are an incident.
+//! Decides whether a 404 means that a link was deleted. One missing link was deleted; many missing links at once are an
+//! incident.
 //!
-//! Belvo empties its sandbox on the first of each month, and a wrong address or another customer's keys look the same:
-//! every link is a 404. A tombstone is for ever, so whoever sees links missing asks here before saying so, and
-//! everybody shares the answer. It must never be asked about links that Belvo was not asked for by their own ids.
+//! Belvo empties its sandbox on the first of each month. A wrong address or the API keys of another customer have the
+//! same effect: Belvo answers 404 for every link. A removed link is never revived, so jobs and sweeps ask
+//! [`MissingGuard`] before they report a link as missing, and share it. It must only be asked about links that were
+//! read by their own id.
 //!
-//! Only links that relink knows count, found or missing. A stranger is a link of which relink has nothing but questions:
-//! anybody who reports a 404 names one. That Belvo does not know it either is no sign of anything.
+//! Only links that relink knows count, found or missing. Anybody who reports a 404 can name an unknown link; a 404 for
+//! it is no sign of an incident.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,31 +15,31 @@ use std::time::Duration;
 
 use crate::link::{LinkId, Timestamp};
 
-/// So many may be missing in any pass: a small customer may well close ten accounts in a day.
+/// Up to this number, missing links in one pass are deletions: a small customer may close ten accounts in a day.
 const MISSING_MAX: usize = 10;
 
-/// Above that, one in so many.
+/// Above that number, missing links are deletions as long as they are at most one of this many.
 const SHARE_MAX: usize = 10;
 
-/// For single questions: what belongs together.
+/// Single reads within this time are counted together.
 const WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// How long after its last sign an incident is thought to go on: longer than from one sweep to the next.
+/// How long an incident goes on after its last sign; longer than the time between two sweeps.
 const INCIDENT: Duration = Duration::from_secs(6 * 3600);
 
-/// What to make of links that Belvo does not know.
+/// The reason why links are missing at Belvo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Deletions.
-    Believable,
-    /// Something is wrong at large: say nothing about any link.
+pub enum Absence {
+    /// The links were deleted.
+    Deletion,
+    /// Many links are missing at once, so none of them is reported as deleted.
     Incident {
-        /// Whether this is the first that is seen of it.
+        /// Whether this is the first sign of the incident.
         begins: bool,
     },
 }
 
-/// Remembers what was missing lately. Clones share it.
+/// Keeps the recent results of reads. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct MissingGuard {
     seen: Arc<Mutex<Seen>>,
@@ -45,7 +47,7 @@ pub struct MissingGuard {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The latest answer to a single question about each link, the oldest first.
+    /// The latest result of a single read of each link, the oldest first.
     answers: VecDeque<Answer>,
     incident_at: Option<Timestamp>,
 }
@@ -58,33 +60,34 @@ struct Answer {
 }
 
 impl MissingGuard {
-    /// A pass asked for `asked` known links by id, each once, and `missing` of them were not there.
-    pub fn judge_pass(&self, asked: usize, missing: usize, now: Timestamp) -> Verdict {
-        self.seen().judge(is_incident(asked, missing), now)
+    /// A pass read `asked` known links by id, each once, and `missing` of them were missing.
+    pub fn assess_pass(&self, asked: usize, missing: usize, now: Timestamp) -> Absence {
+        self.seen().assess(is_incident(asked, missing), now)
     }
 
-    /// A single known link was asked for and found.
+    /// A single known link was read and found.
     pub fn note_found(&self, link: &LinkId, now: Timestamp) {
         self.seen().note(link, false, now);
     }
 
-    /// A single known link was asked for and was not there.
-    pub fn judge_one(&self, link: &LinkId, now: Timestamp) -> Verdict {
+    /// A single known link was read and was missing.
+    pub fn assess_one(&self, link: &LinkId, now: Timestamp) -> Absence {
         let mut seen = self.seen();
         seen.note(link, true, now);
         let missing = seen.answers.iter().filter(|answer| answer.is_missing).count();
         let incident = is_incident(seen.answers.len(), missing);
-        seen.judge(incident, now)
+        seen.assess(incident, now)
     }
 
-    /// A stranger was not there. It is no sign of an incident, but during one it is not believed either.
-    pub fn judge_stranger(&self, now: Timestamp) -> Verdict {
-        self.seen().judge(false, now)
+    /// An unknown link was missing. That is no sign of an incident; during an incident it is not reported as deleted
+    /// either.
+    pub fn assess_unknown_link(&self, now: Timestamp) -> Absence {
+        self.seen().assess(false, now)
     }
 
-    /// Belvo knows no link at all.
-    pub fn judge_emptiness(&self, now: Timestamp) -> Verdict {
-        self.seen().judge(true, now)
+    /// Belvo has no link at all.
+    pub fn assess_emptiness(&self, now: Timestamp) -> Absence {
+        self.seen().assess(true, now)
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -97,16 +100,16 @@ const fn is_incident(asked: usize, missing: usize) -> bool {
 }
 
 impl Seen {
-    fn judge(&mut self, sign: bool, now: Timestamp) -> Verdict {
+    fn assess(&mut self, sign: bool, now: Timestamp) -> Absence {
         let goes_on = self.incident_at.is_some_and(|at| now.since(at) < INCIDENT);
         if sign {
             self.incident_at = Some(now);
         }
-        if sign || goes_on { Verdict::Incident { begins: !goes_on } } else { Verdict::Believable }
+        if sign || goes_on { Absence::Incident { begins: !goes_on } } else { Absence::Deletion }
     }
 
     fn note(&mut self, link: &LinkId, is_missing: bool, now: Timestamp) {
-        // A question that is asked again is one question.
+        // A repeated read of a link replaces the earlier one.
         self.answers.retain(|answer| now.since(answer.at) < WINDOW && answer.link != *link);
         self.answers.push_back(Answer { at: now, link: link.clone(), is_missing });
     }
@@ -125,60 +128,60 @@ mod tests {
     }
 
     #[test]
-    fn more_than_ten_and_more_than_a_tenth_of_a_pass() {
+    fn an_incident_is_more_than_ten_and_more_than_a_tenth_of_a_pass() {
         for (asked, missing, incident) in
             [(1, 1, false), (10, 10, false), (11, 11, true), (50, 11, true), (1000, 100, false), (1000, 101, true)]
         {
-            let verdict = MissingGuard::default().judge_pass(asked, missing, at(0));
-            assert_eq!(verdict != Verdict::Believable, incident, "{missing} of {asked}");
+            let absence = MissingGuard::default().assess_pass(asked, missing, at(0));
+            assert_eq!(absence != Absence::Deletion, incident, "{missing} of {asked}");
         }
     }
 
     #[test]
-    fn an_incident_holds_everybody_and_ends() {
+    fn during_an_incident_no_link_counts_as_deleted() {
         let guard = MissingGuard::default();
-        assert_eq!(guard.judge_pass(50, 50, at(0)), Verdict::Incident { begins: true });
-        assert_eq!(guard.judge_one(&link(1), at(60)), Verdict::Incident { begins: false });
-        assert_eq!(guard.judge_pass(50, 1, at(3600)), Verdict::Incident { begins: false });
-        assert_eq!(guard.judge_pass(50, 1, at(6 * 3600)), Verdict::Believable);
+        assert_eq!(guard.assess_pass(50, 50, at(0)), Absence::Incident { begins: true });
+        assert_eq!(guard.assess_one(&link(1), at(60)), Absence::Incident { begins: false });
+        assert_eq!(guard.assess_pass(50, 1, at(3600)), Absence::Incident { begins: false });
+        assert_eq!(guard.assess_pass(50, 1, at(6 * 3600)), Absence::Deletion);
     }
 
     #[test]
-    fn single_questions_add_up() {
+    fn single_reads_are_counted_together() {
         let guard = MissingGuard::default();
         for number in 0..10 {
-            assert_eq!(guard.judge_one(&link(number), at(1)), Verdict::Believable);
+            assert_eq!(guard.assess_one(&link(number), at(1)), Absence::Deletion);
         }
-        assert_eq!(guard.judge_one(&link(3), at(2)), Verdict::Believable, "asked again");
-        assert_eq!(guard.judge_one(&link(10), at(2)), Verdict::Incident { begins: true });
+        assert_eq!(guard.assess_one(&link(3), at(2)), Absence::Deletion, "asked again");
+        assert_eq!(guard.assess_one(&link(10), at(2)), Absence::Incident { begins: true });
         let busy = MissingGuard::default();
         (100..300).for_each(|number| busy.note_found(&link(number), at(1)));
-        (0..20).for_each(|number| assert_eq!(busy.judge_one(&link(number), at(1)), Verdict::Believable));
+        (0..20).for_each(|number| assert_eq!(busy.assess_one(&link(number), at(1)), Absence::Deletion));
         let slow = MissingGuard::default();
         for number in 0..20 {
             let now = at(60 * i64::try_from(number).unwrap());
-            assert_eq!(slow.judge_one(&link(number), now), Verdict::Believable, "{number}");
+            assert_eq!(slow.assess_one(&link(number), now), Absence::Deletion, "{number}");
         }
     }
 
     #[test]
-    fn one_link_that_is_found_again_and_again_is_one_link() {
+    fn repeated_reads_of_one_link_count_once() {
         let guard = MissingGuard::default();
         (0..200).for_each(|_| guard.note_found(&link(99), at(1)));
-        (0..10).for_each(|number| assert_eq!(guard.judge_one(&link(number), at(1)), Verdict::Believable));
-        assert_eq!(guard.judge_one(&link(10), at(1)), Verdict::Incident { begins: true });
+        (0..10).for_each(|number| assert_eq!(guard.assess_one(&link(number), at(1)), Absence::Deletion));
+        assert_eq!(guard.assess_one(&link(10), at(1)), Absence::Incident { begins: true });
         let back = MissingGuard::default();
-        (0..10).for_each(|number| assert_eq!(back.judge_one(&link(number), at(1)), Verdict::Believable));
+        (0..10).for_each(|number| assert_eq!(back.assess_one(&link(number), at(1)), Absence::Deletion));
         back.note_found(&link(3), at(2));
-        assert_eq!(back.judge_one(&link(10), at(3)), Verdict::Believable, "one of them is there after all");
+        assert_eq!(back.assess_one(&link(10), at(3)), Absence::Deletion, "one of them is there after all");
     }
 
     #[test]
-    fn strangers_are_no_sign_and_are_not_believed_during_an_incident() {
+    fn unknown_links_are_no_sign_and_do_not_count_as_deleted_during_an_incident() {
         let guard = MissingGuard::default();
-        (0..50).for_each(|_| assert_eq!(guard.judge_stranger(at(1)), Verdict::Believable));
-        assert_eq!(guard.judge_one(&link(1), at(2)), Verdict::Believable, "a deletion among them");
-        guard.judge_emptiness(at(3));
-        assert_eq!(guard.judge_stranger(at(4)), Verdict::Incident { begins: false });
+        (0..50).for_each(|_| assert_eq!(guard.assess_unknown_link(at(1)), Absence::Deletion));
+        assert_eq!(guard.assess_one(&link(1), at(2)), Absence::Deletion, "a deletion among them");
+        guard.assess_emptiness(at(3));
+        assert_eq!(guard.assess_unknown_link(at(4)), Absence::Incident { begins: false });
     }
 }

@@ -1,15 +1,19 @@
-//! THE BANK SIDE: what Belvo sends, what it means, how to call it.
+//! Belvo: reading its messages, deciding their meaning, and calling its API.
 //!
-//! - [`translate`](mod@translate) ★: the classification tables, from a message to its meaning. Start here; a new code of Belvo's is a new row.
-//! - `meaning`: how a row and a body become an event; `key`: the identity of a fact
-//! - [`body`], `error_body`: Belvo's bodies as they are sent, read leniently; `informs`: their dates and ids
-//! - `call`: which request an API error answers, and its link
-//! - `own`: relink's own bodies, as their senders write them; `report`: of them, a reported API error
-//! - `payload`: from bytes to JSON, whatever encoding they have; `undecodable`: why a message has no meaning
-//! - [`client`]: the calls relink makes itself; a failure is judged by the same tables
-//! - `budget`: how often all of them together may be made; `missing`: when a 404 is believed
+//! A message goes through three stages, and the modules import each other in that direction only:
 //!
-//! It decides what a message *means*, never what follows from it: that is the machine.
+//! 1. parse: `payload` (from bytes in any encoding to JSON), [`body`] and `error_body` (Belvo's bodies), `own` and
+//!    `report` (the bodies that relink defines), `fields` and `optional` (single fields), `call` (the request that an API
+//!    error answers); `undecodable` says why a message cannot be read, `unreadable` which of its fields
+//! 2. classify: `classify` has the tables of all webhooks and API errors. Start here; a new code of Belvo is a new row.
+//!    `unrelated` has the classes of messages that are not about a link
+//! 3. event: `meaning` makes an event of a class and a body, with its dedup key (`key`)
+//!
+//! [`translate`](mod@translate) is the sequence of the three stages. [`client`] makes the calls to Belvo's API, and
+//! classifies their errors by the same tables; `budget` is the rate limit of all calls, and `missing` decides whether a
+//! 404 means that a link was deleted.
+//!
+//! This module decides what a message means. The machine (`link`) decides what follows from it.
 
 pub mod body;
 pub mod client;
@@ -17,23 +21,28 @@ pub mod translate;
 
 mod budget;
 mod call;
+mod classify;
 mod error_body;
-mod informs;
+mod fields;
 mod key;
 mod meaning;
 mod missing;
+mod optional;
 mod own;
 mod payload;
 mod report;
 mod undecodable;
+mod unreadable;
+mod unrelated;
 
 pub use budget::{Budget, Urgency, Usage};
 pub use client::{
     BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, RefreshAnswer, SecretId,
     SecretPassword, Timeouts, WidgetToken,
 };
-pub use meaning::{Meaning, Unrelated};
-pub use missing::{MissingGuard, Verdict};
+pub use meaning::Meaning;
+pub use missing::{Absence, MissingGuard};
 pub use payload::{TEXT_BYTES_MAX, decompress, decompress_bare, read_json};
 pub use translate::{Reading, link_of_api_error, link_of_webhook, read, translate};
 pub use undecodable::Undecodable;
+pub use unrelated::Unrelated;

@@ -1,7 +1,8 @@
-//! relink's own bodies, as their senders write them: what decides is read strictly, what only informs never loses a message.
+//! Readers of the bodies that relink defines. Fields on which the meaning depends are checked; other fields never make
+//! a message unreadable.
 //!
-//! The types are in `contract::input`, and so is how their informing fields are read. Here is what no type can say: the names of
-//! events as Belvo's widget has them, and which field is at fault.
+//! The types, and the readers of the other fields, are in `contract::input`. This module adds the names of events that
+//! Belvo's widget uses, and errors that name the wrong field.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -12,13 +13,13 @@ use crate::contract::input::{INPUT_SCHEMA_VERSION, version_in};
 use crate::contract::{Command, Observation, Widget, squeezed};
 use crate::link::Timestamp;
 
-/// What may happen in the widget, as `event` has it; `page_load` only as Belvo's widget says it.
+/// The values of `event` in a body of the widget. `page_load` is accepted only in the spelling of Belvo's widget.
 const EVENTS: &[&str] = &["started", "success", "updated", "exit", "error", "warning", "page_load"];
 
-/// What may be observed.
+/// The values of `outcome` in an observation.
 const OUTCOMES: &[&str] = &["found", "missing", "consent", "refresh_accepted"];
 
-/// Fails for a body that is newer than this relink.
+/// Fails if the body has a newer schema version than this relink reads.
 pub(super) fn check_version(value: &Value) -> Result<(), Undecodable> {
     match value.get("schema_version").and_then(version_in) {
         Some(found) if found > INPUT_SCHEMA_VERSION => {
@@ -28,8 +29,8 @@ pub(super) fn check_version(value: &Value) -> Result<(), Undecodable> {
     }
 }
 
-/// What happened in the widget. Its own messages have `eventName`, in capitals, and `metadata` or `meta_data` (guide: Connect Widget
-/// events); handlers are called `onExit`.
+/// Reads a body of the widget. The widget's own messages have `eventName`, in capitals, and `metadata` or `meta_data`
+/// (guide: Connect Widget events); its handlers have names such as `onExit`.
 pub(super) fn parse_widget(value: Value) -> Result<Widget, Undecodable> {
     let mut fields = object(value)?;
     let said = field(&fields, &["event", "eventname"]).ok_or_else(|| Undecodable::shape("$.event", "missing"))?;
@@ -44,7 +45,7 @@ pub(super) fn parse_widget(value: Value) -> Result<Widget, Undecodable> {
     parse(fields)
 }
 
-/// What was read from Belvo.
+/// Reads an observation.
 pub(super) fn parse_observation(value: Value) -> Result<Observation, Undecodable> {
     let fields = object(value)?;
     let needed = |name: &str| {
@@ -55,7 +56,7 @@ pub(super) fn parse_observation(value: Value) -> Result<Observation, Undecodable
     let outcome = outcome.ok_or_else(|| Undecodable::shape("$.outcome", one_of(OUTCOMES)))?;
     let observed_at = match needed("observed_at")? {
         Value::String(text) => text.parse::<Timestamp>(),
-        // Seconds or milliseconds since 1970.
+        // A number counts seconds or milliseconds since 1970.
         other => other.to_string().parse(),
     };
     observed_at.map_err(|error| Undecodable::shape("$.observed_at", error.to_string()))?;
@@ -72,7 +73,7 @@ pub(super) fn parse_observation(value: Value) -> Result<Observation, Undecodable
     parse(fields)
 }
 
-/// What an operator decided. `until` is for `snooze` only, and elsewhere no reason to refuse.
+/// Reads a command. Only `snooze` needs `until`; for other commands a wrong `until` is ignored.
 pub(super) fn parse_command(value: Value) -> Result<Command, Undecodable> {
     let mut fields = object(value)?;
     if fields.get("command").and_then(Value::as_str) != Some("snooze") {

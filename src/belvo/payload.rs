@@ -1,4 +1,4 @@
-//! The one reader of bytes: whichever way a message came, this makes JSON of it.
+//! Reads the bytes of every message as JSON.
 //!
 //! ```text
 //!   bytes ─▶ decompressed ─▶ decoded ─▶ repaired ─▶ JSON ─▶ unwrapped
@@ -9,13 +9,13 @@
 //!                                       long numbers
 //! ```
 //!
-//! JSON is UTF-8 (RFC 8259), and Belvo sends it so. What stands between does not always: gateways compress, editors add
-//! a byte order mark, languages with UTF-16 texts cut a pair in half, old systems write Latin-1. The stream keeps the
-//! bytes as they came, and a message may come over NATS as well as over HTTP, so both are read here and nowhere else.
+//! JSON is UTF-8 (RFC 8259), and Belvo sends UTF-8. Systems between Belvo and relink may change it: gateways compress,
+//! editors add a byte order mark, languages with UTF-16 texts split a surrogate pair, old systems write Latin-1. The
+//! stream keeps the unchanged bytes, and messages arrive over NATS and over HTTP, so this is the only reader.
 //!
-//! Whatever is JSON means here what it means elsewhere, with one exception: a number that a machine's number cannot hold
-//! digit for digit becomes the text of its digits, because some people's ids are such numbers. Of a key that is there
-//! twice the last counts. It never panics, and takes no more than [`TEXT_BYTES_MAX`] from a compressed body.
+//! Valid JSON keeps its meaning, with one exception: a number with too many digits for serde_json becomes the text of
+//! its digits, because some customers use such numbers as ids. If a key occurs twice, the last value counts. The reader
+//! never panics, and reads at most [`TEXT_BYTES_MAX`] of a compressed body.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -27,16 +27,16 @@ use super::undecodable::Undecodable;
 
 mod repair;
 
-/// The most that a compressed body may hold, in bytes; the HTTP server takes no more uncompressed either.
+/// The largest decompressed body, in bytes. The HTTP server has the same limit for uncompressed bodies.
 pub const TEXT_BYTES_MAX: usize = 1024 * 1024;
 
-/// How often a text that holds JSON may hold such a text again.
+/// How many levels of texts that contain JSON are read.
 const WRAPPINGS_MAX: usize = 4;
 
 /// Reads bytes as JSON of any shape.
 ///
 /// # Errors
-/// [`Undecodable`] if there is nothing, or nothing that can be read as JSON.
+/// [`Undecodable`]: the body is empty, or cannot be read as JSON.
 pub fn read_json(bytes: &[u8]) -> Result<Value, Undecodable> {
     let bytes = decompress(bytes)?;
     let mut value = parse(&decode(&bytes))?;
@@ -49,20 +49,20 @@ pub fn read_json(bytes: &[u8]) -> Result<Value, Undecodable> {
     Ok(value)
 }
 
-/// The object or the array that a text holds as JSON.
+/// The object or the array in a text that contains JSON.
 pub(super) fn unwrapped(value: &Value) -> Option<Value> {
     let text = value.as_str()?.trim();
     text.starts_with(['{', '[']).then(|| parse(text).ok())?
 }
 
-/// Takes off gzip or zlib, which are recognised by their first bytes: no JSON begins with these.
+/// Decompresses gzip or zlib. They are recognised by their first bytes, with which no JSON begins.
 ///
 /// # Errors
-/// [`Undecodable::Compressed`] if it is damaged, [`Undecodable::TooLarge`] if it holds too much.
+/// [`Undecodable::Compressed`]: the data is damaged. [`Undecodable::TooLarge`]: the decompressed body is too large.
 pub fn decompress(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Undecodable> {
     match bytes {
         [0x1f, 0x8b, ..] => inflate(MultiGzDecoder::new(bytes)).map(Cow::Owned),
-        // RFC 1950: compression method 8, and the two bytes are a multiple of 31.
+        // RFC 1950: compression method 8, and the first two bytes are a multiple of 31.
         [0x78, flags, ..] if u16::from_be_bytes([0x78, *flags]).is_multiple_of(31) => {
             inflate(ZlibDecoder::new(bytes)).map(Cow::Owned)
         }
@@ -70,17 +70,18 @@ pub fn decompress(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Undecodable> {
     }
 }
 
-/// Takes off a deflate without any frame, which cannot be recognised: some senders call it `Content-Encoding: deflate`.
+/// Decompresses a raw deflate stream, which some senders call `Content-Encoding: deflate`. It cannot be recognised by
+/// its first bytes.
 ///
 /// # Errors
-/// Like [`decompress`].
+/// The errors of [`decompress`].
 pub fn decompress_bare(bytes: &[u8]) -> Result<Vec<u8>, Undecodable> {
     inflate(DeflateDecoder::new(bytes))
 }
 
 fn inflate(decoder: impl Read) -> Result<Vec<u8>, Undecodable> {
     let mut plain = Vec::new();
-    // One more than may be, to see that there is more.
+    // Reads one byte more than allowed, to find out whether there is more.
     let read = decoder.take(TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut plain);
     match read {
         Ok(length) if length > TEXT_BYTES_MAX => Err(Undecodable::TooLarge { max: TEXT_BYTES_MAX }),
@@ -89,8 +90,9 @@ fn inflate(decoder: impl Read) -> Result<Vec<u8>, Undecodable> {
     }
 }
 
-/// Bytes as text, in whatever encoding they are. A text of JSON begins with a character of ASCII, so UTF-16 shows in the
-/// first two bytes even without its mark. What is no UTF-8 is Latin-1, byte by byte: one bad byte spoils no other.
+/// Decodes bytes. JSON begins with an ASCII character, so UTF-16 is recognised by the first two bytes even without a
+/// byte order mark. Bytes that are not UTF-8 are read as Latin-1, each by itself, so that one wrong byte does not
+/// change the others.
 fn decode(bytes: &[u8]) -> Cow<'_, str> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
@@ -121,7 +123,7 @@ fn decode_bytes(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 fn parse(text: &str) -> Result<Value, Undecodable> {
-    // A mark that came twice, and the zero with which some languages end a text.
+    // A second byte order mark, and the zero byte with which some languages end a text.
     let text = text.trim_start_matches('\u{feff}').trim_end_matches('\0');
     if text.trim().is_empty() {
         return Err(Undecodable::Empty);

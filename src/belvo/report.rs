@@ -1,7 +1,8 @@
-//! A reported API error, as its reporter wrote it: the fields of [`ApiError`], in the spellings that are unambiguous.
+//! The reader of a reported API error: the fields of [`ApiError`], under all names that are unambiguous.
 //!
-//! Reports come from code that was written for something else: it has `status` or `statusCode`, `url`, an error object of some
-//! client. What decides is asked for with a clear word; where it says two things, the outer one counts.
+//! Reports often come from existing error handlers, with `status` or `statusCode`, `url`, or the error object of an
+//! HTTP client. A missing field on which the meaning depends is an error that names the field. If two fields contradict
+//! each other, the outer one counts.
 
 use serde_json::{Map, Value};
 
@@ -10,22 +11,22 @@ use super::error_body::{DEPTH_MAX, ErrorBody, field, named, status_of_error};
 use super::undecodable::Undecodable;
 use crate::contract::{ApiError, squeezed};
 
-/// The names of the HTTP status, `squeezed`.
+/// The field names of the HTTP status, as `squeezed` returns them.
 const STATUS: &[&str] = &["httpstatus", "httpstatuscode", "statuscode", "status"];
 
-/// The names of the request's path.
+/// The field names of the path.
 const PATH: &[&str] = &["path", "url", "uri", "endpoint"];
 
-/// The names of its method.
+/// The field names of the method.
 const METHOD: &[&str] = &["method", "httpmethod"];
 
-/// The names of the link.
+/// The field names of the link.
 const LINK: &[&str] = &["linkid", "link"];
 
 /// Reads a report.
 ///
 /// # Errors
-/// [`Undecodable`] if it does not say which answer to which request it is.
+/// [`Undecodable`]: the report does not contain the status, or not enough about the request.
 pub(super) fn parse(value: Value) -> Result<ApiError, Undecodable> {
     let Value::Object(mut fields) = value else { return Err(Undecodable::shape("$", "expected an object")) };
     let body = match fields.remove("body") {
@@ -54,7 +55,8 @@ pub(super) fn parse(value: Value) -> Result<ApiError, Undecodable> {
     })
 }
 
-/// Without a `body` the answer may lie beside the request's fields: `detail`, `errors`, `response`, or the error itself.
+/// The body of the answer. Without a field `body` it is taken from `detail`, `errors`, `response`, or the report
+/// itself.
 fn bare_answer(fields: &Map<String, Value>) -> Value {
     let known = |name: &str| [STATUS, PATH, METHOD, LINK].concat().contains(&squeezed(name).as_str());
     let rest: Map<_, _> = fields.iter().filter(|(name, _)| !known(name)).map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -62,7 +64,7 @@ fn bare_answer(fields: &Map<String, Value>) -> Value {
     if ErrorBody::parse(&rest).items.is_empty() { Value::Null } else { rest }
 }
 
-/// The status of the answer: the report's, else the one that a client's wrapper names in the body.
+/// The status of the answer: from the report, else from a wrapper in the body.
 fn status(fields: &Map<String, Value>, body: &Value) -> Result<u16, Undecodable> {
     match field(fields, STATUS) {
         Some(said) => status_of_error(said)
@@ -74,7 +76,7 @@ fn status(fields: &Map<String, Value>, body: &Value) -> Result<u16, Undecodable>
     }
 }
 
-/// Why a report says nothing: its body has no error, and its status alone does not tell.
+/// The error for a report without a status: its body contains no error either.
 pub(super) fn nothing_found() -> Undecodable {
     let problem = format!(
         "no error of Belvo's was found in it: looked for objects with `code`, `message` or `detail`, in lists, in wrappers such as \

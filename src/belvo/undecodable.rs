@@ -1,23 +1,23 @@
-//! Why a message has no meaning: for dead letters and for HTTP answers, so never with anything the message contained.
+//! Why a message cannot be read. The texts are for dead letters and HTTP answers, so they never quote the message.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::link::LinkId;
 
-/// The message cannot be read. It is kept whole in the dead letters; this says what and where, never the content.
+/// Why a message cannot be read, and at which place. The dead letter has the complete message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Undecodable {
-    /// There is no body.
+    /// The body is empty.
     #[error("the message has no body")]
     Empty,
-    /// The body is compressed, and damaged.
+    /// The compressed body is damaged.
     #[error("the body is compressed, and cannot be decompressed")]
     Compressed,
-    /// The body is compressed, and holds more than is read.
+    /// The decompressed body is too large.
     #[error("the body is compressed, and holds more than {max} bytes")]
     TooLarge {
-        /// The most that is read, in bytes.
+        /// The limit, in bytes.
         max: usize,
     },
     /// The body is not JSON.
@@ -28,15 +28,15 @@ pub enum Undecodable {
         /// Where reading stopped.
         column: usize,
     },
-    /// The body is JSON of another shape.
+    /// The body is JSON with a wrong shape.
     #[error("the body has the wrong shape at {at}: {problem}")]
     WrongShape {
-        /// Where, as a JSON path.
+        /// The place, as a JSON path.
         at: String,
-        /// What is wrong there.
+        /// The problem.
         problem: String,
     },
-    /// The body names another link than the subject it was published on.
+    /// The body and the subject name different links.
     #[error("the body is about link {found}, its subject about link {expected}")]
     LinkMismatch {
         /// The link of the subject.
@@ -44,21 +44,21 @@ pub enum Undecodable {
         /// The link of the body.
         found: LinkId,
     },
-    /// A webhook of Belvo's payments products, which have another envelope and no links.
+    /// A webhook of Belvo's payments products, which has another envelope and no link.
     #[error("a webhook of Belvo's payments products: it names no link; register another address for those")]
     Payments,
-    /// The body announces a newer schema than this relink knows.
+    /// The body has a newer schema version than this relink reads.
     #[error("the body has schema version {found}, this relink reads up to {known}")]
     FutureVersion {
-        /// Its version.
+        /// The version of the body.
         found: u64,
-        /// The newest known.
+        /// The newest version that this relink reads.
         known: u64,
     },
 }
 
 impl Undecodable {
-    /// The spelling in metrics and dead letters.
+    /// The name in metrics and dead letters.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -77,13 +77,13 @@ impl Undecodable {
     }
 }
 
-/// Reads JSON as one of our own types.
+/// Reads JSON as one of relink's own types.
 pub(super) fn parse_as<T: DeserializeOwned>(value: Value) -> Result<T, Undecodable> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let at = if path == "." { "$".to_owned() } else { format!("$.{path}") };
         let message = error.inner().to_string();
-        // Where something is missing is where it should be, and our own word.
+        // For a missing field, serde's message contains only the name of the field, which is relink's own.
         match message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
             Some(field) => Undecodable::shape(format!("{at}.{field}"), "missing"),
             None => Undecodable::shape(at, problem_of(&message)),
@@ -91,7 +91,8 @@ pub(super) fn parse_as<T: DeserializeOwned>(value: Value) -> Result<T, Undecodab
     })
 }
 
-/// What of serde's message is ours to repeat: it quotes the input before `expected`, and nowhere in the forms kept whole here.
+/// The part of serde's message that does not quote the input: serde quotes it only before `expected`. Messages of the
+/// other forms quote nothing.
 fn problem_of(message: &str) -> String {
     if let Some((_quoted, expected)) = message.rsplit_once(", expected ") {
         return format!("expected {expected}");
@@ -100,7 +101,7 @@ fn problem_of(message: &str) -> String {
     if safe { message.to_owned() } else { "not what the schema describes".to_owned() }
 }
 
-/// Fails if the body names another link than its subject.
+/// Fails if the body names another link than the subject.
 pub(super) fn same_link(expected: &LinkId, found: Option<LinkId>) -> Result<(), Undecodable> {
     match found {
         Some(found) if found != *expected => Err(Undecodable::LinkMismatch { expected: expected.clone(), found }),
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn says_where_and_what_but_quotes_nothing() {
+    fn an_error_names_the_place_and_quotes_nothing() {
         check::<ApiError>(r#"{"method": "GET", "path": "/"}"#, "$.http_status", "missing");
         check::<ApiError>(
             r#"{"http_status": "hunter2", "method": "GET", "path": "/"}"#,
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn says_where_reading_stopped() {
+    fn an_error_names_the_place_where_reading_stopped() {
         assert_eq!(read_json(b"{\n\"a\": hunter2}"), Err(Undecodable::NotJson { line: 2, column: 6 }));
     }
 }

@@ -126,16 +126,15 @@ fn headline(story: &mut String, history: &History, newest: Option<&HistoryEntry>
 /// Why the user of a broken link has had no message, if that is so.
 fn why_nobody_was_asked(episode: &Value) -> Option<String> {
     let time = |key: &str| episode[key].as_str().unwrap_or("?");
+    let until = episode["prompt_deferred_until"].as_str().unwrap_or_else(|| time("prompt_waits_until"));
     match (episode["prompt"].as_str()?, &episode["prompt_asked_at"]) {
-        ("held", _) => Some("its user has not been asked: the link is muted".to_owned()),
-        ("waiting", Value::Null) => Some(format!(
-            "its user has not been asked: many links of the institution failed together; looked at again {}",
-            time("prompt_waits_until")
+        ("muted" | "held", _) => Some("its user has not been asked: the link is muted".to_owned()),
+        ("deferred" | "waiting", Value::Null) => Some(format!(
+            "its user has not been asked: many links of the institution failed together; looked at again {until}"
         )),
-        ("waiting", _) => Some(format!(
-            "its user has not been asked: Belvo was asked {} whether it works again, and has until {}",
-            time("prompt_asked_at"),
-            time("prompt_waits_until")
+        ("deferred" | "waiting", _) => Some(format!(
+            "its user has not been asked: Belvo was asked {} whether it works again, and has until {until}",
+            time("prompt_asked_at")
         )),
         _ => None,
     }
@@ -196,9 +195,9 @@ fn tell_origin(story: &mut String, origin: &Origin) {
     };
     let input = origin.input_sequence.map(|sequence| format!(", input {sequence}")).unwrap_or_default();
     let id = origin.message_id.as_deref().map(|id| format!(", message {id}")).unwrap_or_default();
-    line(story, format_args!("        {DIM}because of {door}, heard {}{input}{id}{DIM:#}", origin.heard_at.0));
-    if !origin.unread.is_empty() {
-        let fields = origin.unread.join(", ");
+    line(story, format_args!("        {DIM}because of {door}, received {}{input}{id}{DIM:#}", origin.received_at.0));
+    if !origin.unreadable_fields.is_empty() {
+        let fields = origin.unreadable_fields.join(", ");
         line(story, format_args!("        {DIM}it could not be read in: {}{DIM:#}", fields.escape_debug()));
     }
 }
@@ -209,7 +208,7 @@ fn because(entry: &HistoryEntry) -> Option<Because> {
 
 /// What a notice says beside its name, in a word or two.
 fn news_of(body: &Value) -> String {
-    let words = ["action", "number", "attempt", "proof", "by", "resource", "kind", "why"];
+    let words = ["action", "number", "attempt", "proof", "by", "resource", "kind", "reason", "why"];
     let said = words.into_iter().filter_map(|word| {
         let value = &body[word];
         let text = value.as_str().map(str::to_owned).or_else(|| value.as_u64().map(|number| number.to_string()));
@@ -293,14 +292,14 @@ mod tests {
     #[test]
     fn a_story_is_told_by_us_alone() {
         let at = "2026-11-23T00:46:06.207Z";
-        let origin = json!({"kind": "webhook", "message_id": EVIL, "heard_at": at});
+        let origin = json!({"kind": "webhook", "message_id": EVIL, "received_at": at});
         let because = json!({"event": EVIL, "from": "unconfirmed", "to": "unconfirmed", "at": at, "origin": origin});
-        let episode = json!({"id": EVIL, "cause": EVIL, "opened_at": EVIL, "prompt": "waiting",
-            "prompt_asked_at": EVIL, "prompt_waits_until": EVIL});
+        let episode = json!({"id": EVIL, "cause": EVIL, "opened_at": EVIL, "prompt": "deferred",
+            "prompt_asked_at": EVIL, "prompt_deferred_until": EVIL});
         let state = json!({"state": EVIL, "since": EVIL, "institution": EVIL, "external_id": EVIL, "version": 2,
             "episode": episode, "because": because, "sent": [EVIL]});
         let news = json!({"action": EVIL, "attempt": EVIL, "proof": EVIL, "by": EVIL, "resource": EVIL, "kind": EVIL,
-            "why": EVIL});
+            "reason": EVIL, "why": EVIL});
         let refused = json!({"event": EVIL, "detail": EVIL, "origin": origin});
         let entry = |kind: &str, body: &Value| {
             let entry = json!({"kind": kind, "type": EVIL, "message_id": EVIL, "sequence": 1, "stored_at": at,

@@ -118,7 +118,13 @@ pub static SETTINGS: &[Setting] = &[
         Some("link"),
         "first words of the subjects relink speaks on",
     ),
-    row("nats.partitions", "RELINK_PARTITIONS", Number, Some("16"), "lanes; fixed when the input stream is created"),
+    row(
+        "nats.partitions",
+        "RELINK_PARTITIONS",
+        Number,
+        Some("16"),
+        "partitions; fixed when the input stream is created",
+    ),
     row("nats.replicas", "RELINK_REPLICAS", Number, Some("1"), "copies of every stream in a NATS cluster"),
     row(
         "nats.history",
@@ -263,11 +269,11 @@ pub static SETTINGS: &[Setting] = &[
         "how long before a consent ends its user is told",
     ),
     row(
-        "policy.silence_intervals",
-        "RELINK_POLICY_SILENCE_INTERVALS",
+        "policy.stale_after_intervals",
+        "RELINK_POLICY_STALE_AFTER_INTERVALS",
         Number,
         Some("2"),
-        "how many refresh intervals a link may be quiet",
+        "after how many missed refresh intervals a link is stale",
     ),
     row(
         "policy.incident_links",

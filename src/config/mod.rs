@@ -26,7 +26,7 @@ use layers::Layers;
 pub use layers::{Origin, Sources};
 use reader::Reader;
 
-use crate::link::{Policy, Settings};
+use crate::link::{Policy, PolicySettings};
 use crate::nats::server_binary::ServerSource;
 use crate::nats::stream::{PARTITIONS_MAX, StreamSettings};
 use crate::nats::subject::Subjects;
@@ -348,7 +348,7 @@ fn read_log(reader: &mut Reader) -> LogConfig {
 
 fn read_policy(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
     let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
-    let settings = Settings {
+    let settings = PolicySettings {
         can_verify,
         update_wait_max: reader.span("policy.update_wait_max"),
         verify_wait: reader.span("policy.verify_wait"),
@@ -361,7 +361,7 @@ fn read_policy(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         refresh_attempts_max: count(reader.number("policy.refresh_attempts_max", 1..=100)),
         consent_refreshes_max: count(reader.number("policy.consent_refreshes_max", 0..=100)),
         consent_notice: reader.span("policy.consent_notice"),
-        silence_intervals: count(reader.number("policy.silence_intervals", 1..=100)),
+        stale_after_intervals: count(reader.number("policy.stale_after_intervals", 1..=100)),
         incident_wait: reader.span("policy.incident_wait"),
         incident_links: count(reader.number("policy.incident_links", 0..=1_000_000)),
         incident_window: reader.span("policy.incident_window"),

@@ -1,7 +1,6 @@
-//! An institution's incident: what operations is told when many links of one institution fail together, and when that
-//! is over.
+//! Messages about an incident: many links of one institution fail together. They are for operations.
 //!
-//! The last message of an institution is also the durable record of whether its incident is on; the store keeps a copy.
+//! The last message of an institution is also the durable record of whether it has an incident; the store keeps a copy.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,56 +9,57 @@ use super::output::Origin;
 use super::words::At;
 use crate::link::LINK_ID_LENGTH_MAX;
 
-/// Body of `link.incident.<institution>`: many links of one institution fail together, or no longer do.
+/// Body of `link.incident.<institution>`: an incident has begun or has ended.
 ///
-/// One message when it begins and one when it ends. While it is on, its links' prompts wait.
+/// During an incident many links of the institution fail together, and their prompts are deferred.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Incident")]
 pub struct IncidentBody {
-    /// Whether it begins or ends.
+    /// Whether the incident begins or ends.
     #[serde(rename = "type")]
-    pub news: IncidentNews,
-    /// Belvo's name of the institution, as its links have it.
+    pub change: IncidentChange,
+    /// Belvo's name of the institution.
     pub institution: String,
-    /// When that was.
+    /// When the incident began or ended.
     pub at: At,
-    /// When it began: with the institution, its identity.
+    /// When the incident began. Together with the institution it identifies the incident.
     pub began_at: At,
-    /// `began`: how many links had failed within the window. `ended`: how many had failed in all; at least, if relink
-    /// was restarted meanwhile.
+    /// `began`: how many links had failed within the window. `ended`: how many links had failed during the incident. A
+    /// restart of relink can make the second number too small.
     pub links_count: u64,
-    /// `ended`: how many of them had their prompt held; at least, if relink was restarted meanwhile.
-    pub held_count: u64,
+    /// `ended`: how many prompts were deferred. A restart of relink can make the number too small.
+    #[serde(alias = "held_count")]
+    pub deferred_count: u64,
     /// How many links have to fail within the window to be an incident.
     pub threshold: u64,
-    /// The window.
+    /// The length of the window.
     pub window_seconds: u64,
-    /// Why this was sent.
+    /// The message, or the timer, that led to it.
     pub because: IncidentBecause,
 }
 
 /// Whether an incident begins or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum IncidentNews {
-    /// So many links failed together that it is not their users' doing.
+pub enum IncidentChange {
+    /// Many links of the institution failed within the window, so the institution is the most likely cause.
     Began,
-    /// For a whole window few links failed. The prompts that are still needed go out.
+    /// Few links failed for a whole window. The deferred prompts that are still needed are published.
     Ended,
 }
 
-/// What made an incident begin or end.
+/// The reason why an incident began or ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IncidentBecause {
-    /// `began`: the link whose failure made it one.
+    /// `began`: the link whose failure reached the threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_id: Option<String>,
-    /// Where the news came from.
+    /// The message, or the timer, that led to it.
     pub origin: Origin,
 }
 
-impl IncidentNews {
-    /// The spelling in messages.
+impl IncidentChange {
+    /// The name in messages.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Began => "began",
@@ -69,15 +69,15 @@ impl IncidentNews {
 }
 
 impl IncidentBody {
-    /// The id of the message: the same whenever the same incident is told.
+    /// The id of the message. It is the same if the same input is planned again.
     pub fn message_id(&self) -> String {
         let token = institution_token(&self.institution);
-        format!("incident.{token}.{}.{}", self.began_at.0.as_millis(), self.news.as_str())
+        format!("incident.{token}.{}.{}", self.began_at.0.as_millis(), self.change.as_str())
     }
 }
 
-/// An institution as a token of a subject: itself if it may be one, as all of Belvo's names may; else as much of it as
-/// may, and a hash, so that two institutions never share a subject.
+/// The name of an institution as one token of a subject. All names of Belvo are tokens already. Any other name is cut
+/// to safe characters and gets a hash, so that two institutions never share a subject.
 pub fn institution_token(institution: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if (1..=LINK_ID_LENGTH_MAX).contains(&institution.len()) && institution.chars().all(is_safe) {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_safe_readable_and_nobody_elses() {
+    fn a_token_is_safe_and_unique() {
         assert_eq!(institution_token("erebor_mx_retail"), "erebor_mx_retail");
         let long = "x".repeat(65);
         let odd = ["", "erebor.mx", "erebor mx", "erebor_mx\n", ">", "Itaú", &long];

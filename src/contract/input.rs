@@ -1,11 +1,13 @@
-//! What may be said to relink: the JSON bodies of the input subjects.
+//! The bodies of the input subjects: the messages that other programs publish to relink.
 //!
-//! These types are public: JSON Schemas are generated from them, and their comments are the schemas' descriptions. They say how
-//! a body looks, never what it means; meaning is `belvo::translate`. Readers ignore fields they do not know, so that a newer
-//! publisher and an older relink get along; a change that breaks them is a new `schema_version`. Bodies never appear in `Debug`.
+//! JSON Schemas are generated from these types, and their doc comments are the descriptions. The types describe the
+//! shape of a body; `belvo::translate` decides its meaning. A reader ignores fields that it does not know, so that an
+//! older relink understands a newer publisher; a change that breaks this is a new `schema_version`. `Debug` never shows
+//! a body.
 //!
-//! The schemas say what to send. Readers take more: a field that only informs is never a reason to refuse (`lenient`), and a
-//! reported error is understood in other words too (`belvo::report`).
+//! The schemas describe what a publisher should send. relink accepts more: a wrong type in a field that no decision
+//! depends on is no reason to refuse a body (`lenient`), and a reported API error is read in other shapes too
+//! (`belvo::report`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,29 +27,30 @@ pub use lenient::version_in;
 /// The newest `schema_version` of the bodies in this file.
 pub const INPUT_SCHEMA_VERSION: u64 = super::SCHEMA_VERSION as u64;
 
-/// How long a widget token lives when a publisher does not say: Belvo's "10 minutes" (guide: Connect Widget update mode).
+/// How long a widget token is valid if the publisher does not say so: Belvo's "10 minutes" (guide: Connect Widget
+/// update mode).
 pub const WIDGET_TOKEN_SECONDS: u64 = 600;
 
-/// What an input message is: the token of its subject that tells bodies apart.
+/// The kind of an input message. It is a token of the subject, and decides which body the message has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InputKind {
-    /// [`Webhook`]: sent by Belvo.
+    /// [`Webhook`]: a webhook of Belvo.
     Webhook,
-    /// [`ApiError`]: an error that a caller of Belvo's API got back.
+    /// [`ApiError`]: an error of Belvo's API, reported by its caller.
     ApiError,
-    /// [`Widget`]: what happened in the Connect Widget.
+    /// [`Widget`]: an event of the Connect Widget.
     Widget,
-    /// [`Observation`]: what was read from Belvo.
+    /// [`Observation`]: the result of a read from Belvo.
     Observation,
-    /// [`Command`]: what an operator decided.
+    /// [`Command`]: an operator's command.
     Command,
 }
 
 impl InputKind {
-    /// Every kind there is.
+    /// All kinds.
     pub const ALL: [Self; 5] = [Self::Webhook, Self::ApiError, Self::Widget, Self::Observation, Self::Command];
 
-    /// The spelling in subjects.
+    /// The token in subjects.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
@@ -58,7 +61,7 @@ impl InputKind {
         }
     }
 
-    /// A body of this kind, as the documentation shows it.
+    /// An example of a body of this kind, for the documentation.
     pub fn example(self) -> Value {
         match self {
             Self::Webhook => Webhook::example(),
@@ -76,7 +79,7 @@ impl fmt::Display for InputKind {
     }
 }
 
-/// The text names no kind of input.
+/// The text is no kind of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a kind of input: webhook, api_error, widget, observation or command")]
 pub struct NotAnInputKind;
@@ -93,56 +96,60 @@ impl FromStr for InputKind {
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(example = Webhook::example())]
 pub struct Webhook {
-    /// Belvo's id of the webhook. Not proven unique, so never used alone to recognise a repeat.
+    /// Belvo's id of the webhook. Belvo does not promise that it is unique, so relink does not use it alone to
+    /// recognise a repeat.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook_id: Option<String>,
     /// The family: `LINK`, `CONSENT`, or a resource such as `TRANSACTIONS`.
     pub webhook_type: String,
-    /// What happened, such as `invalid_credentials` or `historical_update`.
+    /// The event, such as `invalid_credentials` or `historical_update`.
     pub webhook_code: String,
-    /// The link it is about.
+    /// The link that the webhook is about.
     pub link_id: String,
-    /// The request or refresh that caused it; several webhooks of one refresh share it. Absent from old and from consent webhooks.
+    /// The request or refresh that caused it; several webhooks of one refresh share it. Absent from old and from
+    /// consent webhooks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// Your own id of the link's user. May be null.
+    /// Your own id of the link or of its user. May be null.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
-    /// Why Belvo ran: `historical_update`, `recurrent_update`, … Absent from old webhooks.
+    /// The process of Belvo that sent it: `historical_update`, `recurrent_update`, … Absent from old webhooks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_type: Option<String>,
-    /// Counts, dates, or an error: never the data itself.
+    /// Counts, dates, or an error; never the data of the accounts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
 }
 
-/// An error that a caller of Belvo's API got back. Publish each one: the table in relink knows which concern the link.
+/// An error that Belvo's API answered to a call of yours. Publish every error: relink decides which of them are about
+/// the link.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(example = ApiError::example())]
 pub struct ApiError {
     /// Version of this schema; 1 if absent.
     #[serde(default, deserialize_with = "lenient::version", skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<u64>,
-    /// The HTTP status Belvo answered with. Also read as `status`, `statusCode` or `status_code`, as a text, and from a wrapper in
-    /// `body`; if they contradict each other, the outer one counts.
+    /// The HTTP status of the answer. It is also read from `status`, `statusCode` or `status_code`, from a text, and
+    /// from a wrapper in `body`. If two of them differ, the outer one counts.
     #[serde(alias = "status")]
     #[schemars(range(min = 400, max = 599))]
     pub http_status: u16,
-    /// The method of the request, such as `POST`. Needed for `/api/links/` and `/api/links/{id}/`: the same error means another
-    /// thing for a creation (`POST /api/links/`) than for a repair (`PUT /api/links/{id}/`).
+    /// The method of the request, such as `POST`. It is needed for `/api/links/` and `/api/links/{id}/`, because the
+    /// same error has another meaning for a creation (`POST /api/links/`) than for a repair (`PUT /api/links/{id}/`).
     #[serde(default)]
     pub method: String,
-    /// The path of the request, such as `/api/transactions/`; a query, a gateway's prefix or a whole URL does no harm. Also read as
-    /// `url`.
+    /// The path of the request, such as `/api/transactions/`. A query, the prefix of a gateway or a whole URL is
+    /// accepted. It is also read from `url`.
     pub path: String,
-    /// The link the request was about. Belvo's errors name it only with status 428, so say it wherever you know it.
+    /// The link that the request was about. Belvo's errors name the link only with status 428, so fill it in whenever
+    /// you know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_id: Option<String>,
-    /// Belvo's `request_id`, if you have it from elsewhere than the body.
+    /// Belvo's `request_id`, if you have it from another place than the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// The body of the answer as it came: an array of objects with `code`, `message` and `request_id`, or whatever it was. As a text
-    /// that holds the JSON, or in the wrapper of a client's error object, it is understood too.
+    /// The unchanged body of the answer; usually an array of objects with `code`, `message` and `request_id`. A text
+    /// that contains the JSON, and the error object of an HTTP client, are accepted too.
     #[serde(default)]
     pub body: Value,
 }
@@ -155,86 +162,86 @@ impl fmt::Debug for ApiError {
     }
 }
 
-/// What happened in the Connect Widget in update mode. The fields are those of Belvo's callbacks, as they come; only `event` is
-/// yours to add. An integer `schema_version` may be added too; 1 if absent.
+/// An event of the Connect Widget in update mode. The fields are the unchanged fields of Belvo's callbacks; add only
+/// `event`. An integer `schema_version` may be added too; 1 if absent.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[schemars(example = Widget::example())]
 pub enum Widget {
     /// A widget token was minted (`POST /api/token/` with `link_id`): the user is about to repair the link.
     Started {
-        /// How long the token lives, in seconds.
+        /// How long the token is valid, in seconds.
         #[serde(default = "widget_token_seconds", deserialize_with = "lenient::seconds")]
         expires_in_seconds: u64,
     },
     /// The success callback.
     Success {
-        /// The link the callback names.
+        /// The link in the callback.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         link: Option<String>,
-        /// The institution the callback names.
+        /// The institution in the callback.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         institution: Option<String>,
     },
-    /// Your own `PUT` or `PATCH` on the link was answered 200.
+    /// Belvo answered your own `PUT` or `PATCH` on the link with 200.
     Updated {},
     /// The exit callback: the user closed the widget.
     Exit {
-        /// The last error the user saw.
+        /// The last error that the widget showed.
         #[serde(default, deserialize_with = "lenient::last_error", skip_serializing_if = "Option::is_none")]
         last_encountered_error: Option<LastError>,
-        /// Its code, as the hosted widget's query spells it.
+        /// The code of that error, under the name in the query of the hosted widget.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         last_encountered_error_code: Option<String>,
-        /// Its message, as the hosted widget's query spells it.
+        /// The message of that error, under the name in the query of the hosted widget.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         last_encountered_error_message: Option<String>,
-        /// Where the user was.
+        /// The step of the widget and other context.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         meta_data: Option<Value>,
-        /// The institution, as the hosted widget's query spells it.
+        /// The institution, under the name in the query of the hosted widget.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         meta_data_institution_name: Option<String>,
-        /// The step, as the hosted widget's query spells it.
+        /// The step, under the name in the query of the hosted widget.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         meta_data_step: Option<String>,
     },
-    /// The error callback, or an event named `ERROR`. Only an error of the access token ends the attempt; after any other one the
-    /// widget stays open, and the user may try again.
+    /// The error callback, or an event named `ERROR`. Only an error of the access token ends the attempt. After any
+    /// other error the widget stays open, and the user can try again.
     Error {
         /// The error, such as `ACCESS_TOKEN_NOT_VALID`.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         error: Option<String>,
-        /// What it says.
+        /// The message of the error.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         error_message: Option<String>,
         /// Belvo's `request_id`.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         request_id: Option<String>,
-        /// `error_code`, `error_message`, `institution_name`, `timestamp`.
+        /// An object with `error_code`, `error_message`, `institution_name` and `timestamp`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         meta_data: Option<Value>,
     },
-    /// The widget's own `PAGE_LOAD`: the user is in it. How that ends is said by another event.
+    /// The event `PAGE_LOAD` of the widget: the user has opened it. Another event reports how that ends.
     PageLoad {},
-    /// The warning callback: it says nothing of the link.
+    /// The warning callback. It says nothing about the link.
     Warning {
         /// The warning, such as `institution_disabled`.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         warning: Option<String>,
-        /// What it says.
+        /// The message of the warning.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         warning_message: Option<String>,
     },
 }
 
-/// The last error a user saw in the widget.
+/// The last error that the widget showed to the user.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 pub struct LastError {
-    /// Such as `login_error` or `institution_down`.
+    /// The code, such as `login_error` or `institution_down`.
     #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// What it says.
+    /// The message.
     #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -243,32 +250,32 @@ const fn widget_token_seconds() -> u64 {
     WIDGET_TOKEN_SECONDS
 }
 
-/// What was read from Belvo about a link, and when.
+/// The result of reading a link, or its consent, from Belvo.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(example = Observation::example())]
 pub struct Observation {
     /// Version of this schema; 1 if absent.
     #[serde(default, deserialize_with = "lenient::version", skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<u64>,
-    /// When it was read, by the reader's clock (RFC 3339). One in the future counts as now.
+    /// When it was read, by the clock of the reader (RFC 3339). A time in the future counts as now.
     #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub observed_at: Timestamp,
     /// Who read it; your application if absent.
     #[serde(default, deserialize_with = "lenient::source")]
     pub source: Source,
-    /// What was read.
+    /// The result.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: ReadOutcome,
 }
 
 /// Who read a link from Belvo.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// relink, because the machine asked.
+    /// relink, for a verify job.
     Verify,
-    /// relink, looking for what the webhooks missed.
+    /// relink, in a sweep that looks for changes without a webhook.
     Sweep,
     /// Your own application.
     #[default]
@@ -276,7 +283,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The spelling in messages.
+    /// The name in messages.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Verify => "verify",
@@ -286,65 +293,65 @@ impl Source {
     }
 }
 
-/// What was read.
+/// The result of a read from Belvo.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum Outcome {
+pub enum ReadOutcome {
     /// `GET /api/links/{id}/` answered 200.
     Found {
-        /// The link resource as Belvo gave it.
+        /// The unchanged link resource.
         link: Map<String, Value>,
     },
     /// `GET /api/links/{id}/` answered 404.
     Missing,
-    /// `GET /api/consents/`, or `/api/consents/{id}/`, gave the link's consent (Open Finance Brazil).
+    /// `GET /api/consents/` or `/api/consents/{id}/` answered 200 with the consent of the link (Open Finance Brazil).
     Consent {
-        /// The consent as Belvo gave it. Leave out the fields that name a person: `display_name`, `document_number`,
+        /// The consent resource. Leave out the fields that identify a person: `display_name`, `document_number`,
         /// `user_name`.
         consent: Map<String, Value>,
     },
     /// `POST /api/links/{id}/refresh/` answered 202.
     RefreshAccepted {
-        /// Belvo's `request_id`; the webhooks of the refresh carry it.
+        /// Belvo's `request_id`; the webhooks of the refresh have the same one.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         request_id: Option<String>,
     },
 }
 
-/// What an operator decided about a link.
+/// An operator's command about a link.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(example = Command::example())]
 pub struct Command {
     /// Version of this schema; 1 if absent.
     #[serde(default, deserialize_with = "lenient::version", skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<u64>,
-    /// What.
+    /// The command.
     pub command: CommandName,
-    /// Until when: needed by `snooze`, ignored otherwise (RFC 3339).
+    /// The end of a snooze (RFC 3339). Required by `snooze`; other commands ignore it.
     #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub until: Option<Timestamp>,
-    /// Who decided it, for people who read the log of messages.
+    /// The name of the operator, for people who read the history of the link.
     #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// Why, for the same people.
+    /// The operator's reason, for the same people.
     #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What an operator can decide.
+/// The commands of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CommandName {
-    /// No prompts and no reminders until unmuted.
+    /// Send no prompts and no reminders until `unmute`.
     Mute,
-    /// Undo `mute`; a prompt that was held back goes out now if it is still due.
+    /// End `mute`. A prompt that was held back is published if the link is still broken.
     Unmute,
-    /// No reminders before `until`.
+    /// Send no reminders before `until`.
     Snooze,
-    /// Ask Belvo now.
+    /// Ask Belvo for the status of the link now.
     Verify,
-    /// Forget the link for good.
+    /// Replace the link by a tombstone.
     Forget,
 }
 

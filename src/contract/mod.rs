@@ -1,15 +1,19 @@
-//! THE PUBLIC CONTRACT: every JSON body on a subject, as a type. `schemas/` is generated from here.
+//! The public contract: a type for every JSON body on a NATS subject. `relink schemas` generates `schemas/` from these
+//! types, and their doc comments are the descriptions in the schemas.
 //!
-//! The core's types derive no serde, because a derive is a promise to the outside; the promises are made here and kept here:
-//! converting is an exhaustive `match`, so a new state or notice does not compile until it has been given its words.
+//! The types of the core (`link`) derive no serde, because a derive is a promise to other programs. This module makes
+//! those promises. It converts by exhaustive `match`, so a new state or notice does not compile until it has a name in
+//! JSON.
 //!
-//! - `input`: what may be published to relink
-//! - `record`: a link's whole state: the body of `link.state.<link>`, and what the store keeps
-//! - `notice`: what subscribers are told; `output`: jobs, refusals, marks and fences
-//! - `incident`: what operations is told of an institution
-//! - `words`: the vocabulary they share; `secrets`: what no body may keep
+//! - `input`: bodies that other programs publish to relink
+//! - `record`: the complete state of a link: the body of `link.state.<link>`, and the value in the store
+//! - `notice`: the bodies of notices; `output`: jobs, refusals, committed offsets and fences
+//! - `incident`: the messages about an incident of an institution, for operations
+//! - `words`: enums that several bodies share; `secrets`: removes secrets from bodies; `limits`: the size of texts in a
+//!   record
 //!
-//! A body only ever gains optional fields. Anything else is a new schema version, and readers refuse versions they do not know.
+//! Within a schema version, a body only gains optional fields. Any other change is a new version, and a reader refuses
+//! a version that it does not know. Fields that 0.2 renamed are still read under the names of 0.1.
 
 mod incident;
 pub mod input;
@@ -21,16 +25,17 @@ mod rfc3339;
 mod secrets;
 mod words;
 
-pub use incident::{IncidentBecause, IncidentBody, IncidentNews, institution_token};
+pub use incident::{IncidentBecause, IncidentBody, IncidentChange, institution_token};
 pub use input::{
-    ApiError, Command, CommandName, InputKind, LastError, NotAnInputKind, Observation, Outcome, Source, Webhook, Widget,
+    ApiError, Command, CommandName, InputKind, LastError, NotAnInputKind, Observation, ReadOutcome, Source, Webhook,
+    Widget,
 };
-pub use notice::{GapSpan, News, NoticeBody, NoticeName, Renewal};
-pub use output::{Address, Because, Commit, Fence, JobBody, JobName, Mark, Origin, OriginKind, RefusedBody};
+pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
+pub use output::{Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, Origin, OriginKind, RefusedBody};
 pub use record::{BadRecord, Record};
 pub use secrets::{is_session, json_in, squeezed, without_secrets, without_session};
 pub use words::{
-    AccessModeWord, Action, At, AttemptWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
+    AccessModeWord, Action, At, AttemptEndWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
     RefreshByWord, RemovalWord, StateWord,
 };
 

@@ -1,17 +1,17 @@
-//! What relink tells subscribers: the body of a notice, by its type.
+//! The bodies of notices, the messages that relink publishes to subscribers.
 //!
-//! Never in here: a secret, a widget token, an MFA session, or anything Belvo read from the user's accounts.
+//! A notice never contains a secret, a widget token, an MFA session, or data that Belvo read from the user's accounts.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::output::Because;
 use super::words::{
-    Action, At, AttemptWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
+    Action, At, AttemptEndWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
 };
 use crate::link::{Cause, Episode, Gap, Link, Notice, Step};
 
-/// The kinds of notice.
+/// The types of notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoticeName {
     /// Prompt the user, once per episode.
@@ -20,26 +20,26 @@ pub enum NoticeName {
     Reminder,
     /// The user is repairing the link.
     UpdateStarted,
-    /// The attempt failed; the link is as broken as before. No new prompt follows.
+    /// The attempt failed. The episode goes on, and no new prompt follows.
     UpdateFailed,
     /// The link works again.
     Recovered,
-    /// History was missed and is to be fetched.
+    /// Data was missed during the outage, and has to be fetched by a historical refresh.
     RefreshDue,
-    /// Data is at Belvo and can be read.
+    /// New data of the link is at Belvo, and can be read from Belvo's API.
     DataAvailable,
-    /// The gap is closed.
+    /// The historical refresh is over.
     Refreshed,
     /// The consent ends soon.
     ConsentExpiring,
-    /// Data should have come and did not.
-    Silent,
-    /// The link is gone.
+    /// Belvo's scheduled refresh of a recurrent link is overdue: no data came.
+    Stale,
+    /// The link is removed.
     Removed,
 }
 
 impl NoticeName {
-    /// Every kind of notice.
+    /// All types of notice.
     pub const ALL: [Self; 11] = [
         Self::UpdateRequired,
         Self::Reminder,
@@ -50,7 +50,7 @@ impl NoticeName {
         Self::DataAvailable,
         Self::Refreshed,
         Self::ConsentExpiring,
-        Self::Silent,
+        Self::Stale,
         Self::Removed,
     ];
 
@@ -66,18 +66,18 @@ impl NoticeName {
             Self::DataAvailable => "data_available",
             Self::Refreshed => "refreshed",
             Self::ConsentExpiring => "consent_expiring",
-            Self::Silent => "silent",
+            Self::Stale => "stale",
             Self::Removed => "removed",
         }
     }
 }
 
-/// A span without data.
+/// The span of an outage for which data has to be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GapSpan {
-    /// The last proven data before it; `null` if none was ever seen.
+    /// When data last arrived before the outage; `null` if none ever did.
     pub from: Option<At>,
-    /// The recovery.
+    /// When the link recovered.
     pub to: At,
 }
 
@@ -91,42 +91,43 @@ impl From<Gap> for GapSpan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Notice")]
 pub struct NoticeBody {
-    /// What to tell.
+    /// The type of the notice, and the fields of that type.
     #[serde(flatten)]
-    pub news: News,
-    /// Belvo's link id.
+    pub content: NoticeContent,
+    /// Belvo's id of the link.
     pub link_id: String,
-    /// The customer's own id for it.
+    /// The customer's own id of the link or of its user.
     pub external_id: Option<String>,
     /// Belvo's name of the institution.
     pub institution: Option<String>,
     /// The link's state after the transition.
     pub state: StateWord,
-    /// The outage it belongs to, if it belongs to one.
+    /// The episode that the notice belongs to, if it belongs to one.
     pub episode: Option<EpisodeSummary>,
-    /// What a renewal link is made of, where the user has to renew the consent.
+    /// The parameters of a renewal link, if the user has to renew the consent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
-    /// Why this was sent.
+    /// The transition that led to the notice.
     pub because: Because,
 }
 
-/// What, beside link and institution, the address of Belvo's portal is made of when a consent is to be renewed (guide:
-/// My Belvo Portal; `action=renew`). Belvo says it once, in the webhook; here it is whenever it is needed.
+/// The parameters, besides link and institution, of the address in Belvo's portal where a user renews a consent (guide:
+/// My Belvo Portal; `action=renew`). Belvo sends them only in a CONSENT webhook; relink repeats them in every notice
+/// that needs them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Renewal {
     /// Belvo's id of the consent.
     pub consent_id: Option<String>,
-    /// The institution's name for people.
+    /// The display name of the institution.
     pub institution_display_name: Option<String>,
     /// Address of the institution's logo.
     pub institution_icon_logo: Option<String>,
 }
 
-/// What a notice tells, by its `type`.
+/// The type of a notice, and the fields of that type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum News {
+pub enum NoticeContent {
     /// Prompt the user, once per episode.
     UpdateRequired {
         /// What the user has to do.
@@ -136,64 +137,67 @@ pub enum News {
     Reminder {
         /// What the user has to do.
         action: Action,
-        /// Which reminder of the episode, from 1.
+        /// The number of the reminder within the episode, from 1.
         number: u32,
     },
     /// The user is repairing the link.
     UpdateStarted,
-    /// The attempt failed; the link is as broken as before. No new prompt follows.
+    /// The attempt failed. The episode goes on, and no new prompt follows.
     UpdateFailed {
         /// What the user still has to do.
         action: Action,
-        /// How the attempt ended.
-        attempt: AttemptWord,
+        /// How the user's part of the attempt ended.
+        attempt: AttemptEndWord,
     },
     /// The link works again.
     Recovered {
-        /// What makes us say so.
+        /// The evidence that it works.
         proof: ProofWord,
     },
-    /// History was missed and is to be fetched.
+    /// Data was missed during the outage, and has to be fetched by a historical refresh.
     RefreshDue {
-        /// What was missed.
+        /// The span that was missed.
         gap: GapSpan,
-        /// Who fetches it into Belvo.
+        /// Who asks Belvo for the refresh.
         by: RefreshByWord,
     },
-    /// Data is at Belvo and can be read.
+    /// New data of the link is at Belvo, and can be read from Belvo's API.
     DataAvailable {
         /// The resource, such as `TRANSACTIONS`.
         resource: String,
-        /// What kind of arrival.
+        /// The kind of update.
         kind: DataKindWord,
-        /// How many items Belvo counted, if it did.
+        /// The number of items, if Belvo's webhook contained one.
         items_count: Option<u64>,
     },
-    /// The gap is closed.
+    /// The historical refresh is over.
     Refreshed {
-        /// What had been missed.
+        /// The span that was missed.
         gap: GapSpan,
-        /// The resources that came.
+        /// The resources whose data arrived.
         arrived: Vec<String>,
-        /// The resources that are fetched for this link and did not come: nothing new in them, or a failure.
+        /// The resources that Belvo fetches for this link and whose data did not arrive: they have nothing new, or
+        /// failed.
         missing: Vec<String>,
     },
     /// The consent ends soon.
     ConsentExpiring {
         /// What the user has to do.
         action: Action,
-        /// When it ends, if Belvo said.
+        /// When the consent ends, if that is known.
         due_at: Option<At>,
     },
-    /// Data should have come and did not.
-    Silent {
-        /// The last proven data.
+    /// Belvo's scheduled refresh of a recurrent link is overdue: no data came.
+    #[serde(alias = "silent")]
+    Stale {
+        /// When data last came, as far as is proven; `null` if it never did.
         since: Option<At>,
     },
-    /// The link is gone.
+    /// The link is removed.
     Removed {
-        /// Why.
-        why: RemovalWord,
+        /// Why relink removed it.
+        #[serde(alias = "why")]
+        reason: RemovalWord,
     },
 }
 
@@ -202,7 +206,7 @@ impl NoticeBody {
     pub fn of(step: &Step, notice: &Notice, episode: Option<&Episode>, because: Because) -> Self {
         let link = &step.link;
         Self {
-            news: News::of(notice, episode),
+            content: NoticeContent::of(notice, episode),
             link_id: link.id.to_string(),
             external_id: link.profile.external_id.clone(),
             institution: link.profile.institution.clone(),
@@ -226,7 +230,7 @@ impl Renewal {
             | Notice::RefreshDue { .. }
             | Notice::DataAvailable(_)
             | Notice::Refreshed { .. }
-            | Notice::Silent { .. }
+            | Notice::Stale { .. }
             | Notice::Removed { .. } => false,
         };
         let consent = link.profile.consent.as_ref().filter(|_| asks_for_it)?;
@@ -238,7 +242,7 @@ impl Renewal {
     }
 }
 
-impl News {
+impl NoticeContent {
     fn of(notice: &Notice, episode: Option<&Episode>) -> Self {
         let action = episode.map_or(Action::None, |episode| episode.cause.into());
         match notice {
@@ -259,12 +263,12 @@ impl News {
             Notice::ConsentExpiring { due_at } => {
                 Self::ConsentExpiring { action: Action::RenewConsent, due_at: due_at.map(At) }
             }
-            Notice::Silent { since } => Self::Silent { since: since.map(At) },
-            Notice::Removed { why } => Self::Removed { why: (*why).into() },
+            Notice::Stale { since } => Self::Stale { since: since.map(At) },
+            Notice::Removed { why } => Self::Removed { reason: (*why).into() },
         }
     }
 
-    /// Its name.
+    /// The type of the notice.
     pub const fn name(&self) -> NoticeName {
         match self {
             Self::UpdateRequired { .. } => NoticeName::UpdateRequired,
@@ -276,7 +280,7 @@ impl News {
             Self::DataAvailable { .. } => NoticeName::DataAvailable,
             Self::Refreshed { .. } => NoticeName::Refreshed,
             Self::ConsentExpiring { .. } => NoticeName::ConsentExpiring,
-            Self::Silent { .. } => NoticeName::Silent,
+            Self::Stale { .. } => NoticeName::Stale,
             Self::Removed { .. } => NoticeName::Removed,
         }
     }

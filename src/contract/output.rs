@@ -1,7 +1,7 @@
-//! What relink says beside notices: where each message goes and why, jobs, refusals; and its own bookkeeping on the same
-//! stream, marks and fences.
+//! The other messages on the output stream: jobs, refusals, committed offsets and fences; and the fields that all
+//! messages share: the address, and the transition that led to the message.
 //!
-//! Never in here: a secret, a widget token, an MFA session, or anything Belvo read from the user's accounts.
+//! None of them contains a secret, a widget token, an MFA session, or data that Belvo read from the user's accounts.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use super::notice::NoticeName;
 use super::words::{At, StateWord, is_false};
 use crate::link::{EventName, Input, Job, Link, LinkId, Refusal, Step, Timestamp};
 
-/// Where on the output stream a message belongs. `nats::subject` has the spelling.
+/// The subject of a message on the output stream. `nats::subject` makes the text of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// `link.state.<link>`
@@ -22,9 +22,9 @@ pub enum Address {
     Job(JobName, LinkId),
     /// `link.refused.<link>`
     Refused(LinkId),
-    /// `link.mark.<lane>`
-    Mark(u16),
-    /// `link.fence.<lane>`
+    /// `link.offset.<partition>`
+    Offset(u16),
+    /// `link.fence.<partition>`
     Fence(u16),
     /// `link.commit.<writer>`
     Commit(String),
@@ -32,7 +32,7 @@ pub enum Address {
     Incident(String),
 }
 
-/// The kinds of job.
+/// The types of job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobName {
@@ -43,7 +43,7 @@ pub enum JobName {
 }
 
 impl JobName {
-    /// Every kind of job.
+    /// All types of job.
     pub const ALL: [Self; 2] = [Self::Verify, Self::Refresh];
 
     /// The token in the subject.
@@ -55,10 +55,10 @@ impl JobName {
     }
 }
 
-/// Where the news came from.
+/// The message, or the timer, that led to a transition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Origin {
-    /// Which door.
+    /// The kind of the message, or `timer`.
     pub kind: OriginKind,
     /// The message's sequence on the input stream; absent for a timer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,35 +67,41 @@ pub struct Origin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
     /// When the input stream stored it; for a timer, when it fired.
-    pub heard_at: At,
-    /// Fields of the message that could not be read, such as `data.consent_due_date`: what they were to say stays as it
-    /// was known.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unread: Vec<String>,
+    #[serde(alias = "heard_at")]
+    pub received_at: At,
+    /// Paths of fields that could not be read, such as `data.consent_due_date`. The message counts without them.
+    #[serde(default, alias = "unread", skip_serializing_if = "Vec::is_empty")]
+    pub unreadable_fields: Vec<String>,
 }
 
 impl Origin {
-    /// A deadline of relink's own that fired at `now`.
+    /// The origin of a transition by a deadline that passed at `now`.
     pub fn timer(now: Timestamp) -> Self {
-        Self { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: At(now), unread: Vec::new() }
+        Self {
+            kind: OriginKind::Timer,
+            input_sequence: None,
+            message_id: None,
+            received_at: At(now),
+            unreadable_fields: Vec::new(),
+        }
     }
 }
 
-/// The doors.
+/// The kinds of origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OriginKind {
-    /// A webhook of Belvo's.
+    /// A webhook of Belvo.
     Webhook,
-    /// An error that a call to Belvo's API got.
+    /// An error of Belvo's API, reported by its caller.
     ApiError,
-    /// The widget, or a minted widget token.
+    /// A callback of the widget, or a minted widget token.
     Widget,
-    /// A read of the link.
+    /// The link, or its consent, was read from Belvo.
     Observation,
-    /// An operator.
+    /// An operator's command.
     Command,
-    /// A deadline of relink's own.
+    /// A deadline of the link has passed.
     Timer,
 }
 
@@ -111,21 +117,21 @@ impl From<InputKind> for OriginKind {
     }
 }
 
-/// Why a message was sent: the answer to "why did this user get this?".
+/// The transition that led to a message: why a user got it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Because {
-    /// What happened, in the machine's words.
+    /// The name of the event in the machine.
     pub event: String,
-    /// The state before.
+    /// The state before the event.
     pub from: StateWord,
-    /// The state after.
+    /// The state after the event.
     pub to: StateWord,
-    /// When.
+    /// The time of the transition.
     pub at: At,
-    /// Whether many links of the institution were failing together then, which holds prompts back.
+    /// Whether the institution had an incident at that time. Prompts are deferred during an incident.
     #[serde(default, skip_serializing_if = "is_false")]
     pub incident: bool,
-    /// Where the news came from.
+    /// The message, or the timer, that led to it.
     pub origin: Origin,
 }
 
@@ -143,63 +149,64 @@ impl Because {
     }
 }
 
-/// Body of `link.job.<type>.<link>`: a call to Belvo that is to be made.
+/// Body of `link.job.<type>.<link>`: a call to Belvo that has to be made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Job")]
 pub struct JobBody {
-    /// Which call.
+    /// The type of the job.
     #[serde(rename = "type")]
     pub name: JobName,
-    /// Belvo's link id.
+    /// Belvo's id of the link.
     pub link_id: String,
-    /// When the machine asked for it.
+    /// When the machine emitted the job.
     pub asked_at: At,
-    /// `verify`: Belvo's id of the consent, which is to be read too.
+    /// `verify`: Belvo's id of the consent, which is read too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent_id: Option<String>,
-    /// `refresh`: only these resources; none named: all that are fetched for the link.
+    /// `refresh`: the resources to refresh; absent for all resources of the link.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<String>,
-    /// Why.
+    /// The transition that led to the job.
     pub because: Because,
 }
 
-/// Body of `link.refused.<link>`: what was heard and changed nothing, and why.
+/// Body of `link.refused.<link>`: a message that changed nothing, and the reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Refused")]
 pub struct RefusedBody {
-    /// Belvo's link id.
+    /// Belvo's id of the link.
     pub link_id: String,
-    /// What happened, in the machine's words; absent where the message was not about the link, or not understood.
+    /// The name of the event; absent if the message is not about the link, or has an unknown code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
-    /// Why it changed nothing: one of the machine's refusals, `not_about_the_link` or `unknown`.
+    /// The reason: a refusal of the machine, `not_about_the_link` or `unknown`.
     pub reason: String,
-    /// The same for people.
+    /// The reason as a sentence.
     pub detail: String,
-    /// The link's state, which is as it was; absent if nothing was known of the link.
+    /// The unchanged state of the link; absent if relink knows nothing about the link.
     pub state: Option<StateWord>,
-    /// Where the news came from.
+    /// The message, or the timer, that led to it.
     pub origin: Origin,
 }
 
-/// Body of `link.mark.<lane>`: how far a lane has got with its input.
+/// Body of `link.offset.<partition>`: the last input of the partition that has been handled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Mark {
-    /// When the input stream was created, in nanoseconds since the Unix epoch: its identity.
+pub struct CommittedOffset {
+    /// When the input stream was created, in nanoseconds since the Unix epoch. Identifies the stream.
     pub stream_created_ns: i64,
-    /// Everything of the lane up to here has been handled.
+    /// The sequence of the last handled input. All earlier inputs of the partition have been handled too.
     pub sequence: u64,
-    /// When the message at `sequence` was stored, in nanoseconds since the Unix epoch: tells whether the sequence was used again.
+    /// When the input at `sequence` was stored, in nanoseconds since the Unix epoch. After a host crash a server may
+    /// use a sequence again; then the times differ.
     pub stored_at_ns: i64,
 }
 
-/// Body of `link.fence.<lane>`: who owns a lane.
+/// Body of `link.fence.<partition>`: the owner of a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fence {
-    /// The process, for people.
+    /// A name of the process, for people.
     pub owner: String,
-    /// When it took the lane.
+    /// When the process took the partition.
     pub taken_at: At,
 }
 
@@ -214,7 +221,7 @@ pub struct Commit {
 }
 
 impl JobBody {
-    /// The body of a job that `step` asked for.
+    /// The body of a job of `step`.
     pub fn of(step: &Step, job: &Job, because: Because) -> Self {
         let (name, consent_id, resources) = match job {
             Job::Verify { consent } => (JobName::Verify, consent.clone(), Vec::new()),
@@ -225,7 +232,7 @@ impl JobBody {
 }
 
 impl RefusedBody {
-    /// The body for an event the machine refused.
+    /// The body for an event that the machine refused.
     pub fn refusal(link: &Link, event: EventName, refusal: Refusal, origin: Origin) -> Self {
         Self {
             link_id: link.id.to_string(),

@@ -1,7 +1,8 @@
-//! A link's whole state as JSON: the body of `link.state.<link>` and, byte for byte, what the store keeps.
+//! The record: the complete state of a link as JSON. It is the body of `link.state.<link>`, and the store keeps the
+//! same bytes.
 //!
-//! One form for both, so that a rebuild of the store is a copy of the stream and "what does the disk say" has one answer. It must be lossless:
-//! `Record::link` of `Record::of` is the same link, and a test holds that.
+//! Because the bytes are the same, a rebuild of the store is a copy of the stream. A record loses nothing:
+//! `Record::link` of `Record::of` gives the same link, and a test checks that.
 
 use std::time::Duration;
 
@@ -10,108 +11,112 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Because;
 use super::words::{AccessModeWord, At, StateWord, is_false};
-use crate::link::{Episode, Link, LinkId, Profile, Quiet, Session, State};
+use crate::link::{Episode, Freshness, Link, LinkId, Profile, Session, State};
 
 mod parts;
 
-use parts::{AsksRecord, ConsentRecord, EpisodeRecord, RefreshRecord, SeenRecord, SuspicionRecord, UpdateRecord};
+use parts::{
+    ConsentRecord, EpisodeRecord, RecentFactRecord, RefreshQuotaRecord, RefreshRecord, SuspicionRecord, UpdateRecord,
+};
 
-/// Body of `link.state.<link>`: everything relink knows of one link.
+/// Body of `link.state.<link>`: the complete state of one link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Link state")]
 pub struct Record {
     /// The schema version of this body.
     pub schema_version: u16,
-    /// Belvo's link id.
+    /// Belvo's id of the link.
     pub link_id: String,
     /// The partition of the input stream that the link belongs to.
-    pub lane: u16,
-    /// How many events have changed the link; the first part of every message id after the link id.
+    #[serde(alias = "lane")]
+    pub partition: u16,
+    /// How many events have changed the link. In message ids it follows the link id.
     pub version: u64,
-    /// relink's word on the link.
+    /// The state of the link.
     pub state: StateWord,
-    /// When it entered that state.
+    /// When the link entered this state.
     pub since: At,
-    /// When its last event was taken in.
+    /// When the last event was accepted.
     pub updated_at: At,
-    /// The customer's own id for it.
+    /// The customer's own id of the link or of its user.
     pub external_id: Option<String>,
     /// Belvo's name of the institution.
     pub institution: Option<String>,
-    /// Whether Belvo refreshes it by itself.
+    /// Whether Belvo refreshes the link on a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_mode: Option<AccessModeWord>,
-    /// How often Belvo refreshes it, in seconds.
+    /// The interval of Belvo's scheduled refreshes, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_every_secs: Option<u64>,
-    /// The resources Belvo fetches for it.
+    /// The resources that Belvo fetches for the link.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fetch_resources: Vec<String>,
-    /// The outage, while there is one.
+    /// The open episode, if there is one.
     pub episode: Option<EpisodeRecord>,
-    /// How many outages it has had.
+    /// How many episodes the link has had, including an open one.
     pub episodes_count: u32,
-    /// When the institution's MFA session ends, if one is known.
+    /// When the open MFA session expires, if one is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_expires_at: Option<At>,
-    /// The attempt to repair it, while it is `updating`.
+    /// The attempt to repair the link, while its state is `updating`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<UpdateRecord>,
-    /// Evidence against it that is being checked, while it is `valid`.
+    /// Evidence that the link is broken, while it is being verified. Only in the state `valid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspicion: Option<SuspicionRecord>,
-    /// The last time data was proven to flow.
+    /// When data last arrived, as far as is proven.
     pub data_at: Option<At>,
-    /// When it last recovered.
+    /// When the link last recovered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered_at: Option<At>,
-    /// The historical refresh that is owed.
+    /// The historical refresh after the last recovery, while it is not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<RefreshRecord>,
-    /// A recurrent link's missing refresh is being looked for until then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub silence_probed_until: Option<At>,
-    /// Its silence has been reported.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub silence_reported: bool,
-    /// The open-finance consent behind it.
+    /// A refresh is overdue: if no data has arrived at this time, the link is reported as stale.
+    #[serde(default, alias = "silence_probed_until", skip_serializing_if = "Option::is_none")]
+    pub stale_probed_until: Option<At>,
+    /// The link has been reported as stale.
+    #[serde(default, alias = "silence_reported", skip_serializing_if = "is_false")]
+    pub stale_reported: bool,
+    /// The open-finance consent behind the link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent: Option<ConsentRecord>,
-    /// A refresh that relink asked for was answered with a request for an MFA token: it asks for none any more.
+    /// The institution answered a refresh of relink with a request for an MFA token, so relink asks for no refresh any
+    /// more.
     #[serde(default, skip_serializing_if = "is_false")]
     pub refresh_needs_token: bool,
-    /// How often relink asked for a refresh lately, if it did and the link has a consent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asks: Option<AsksRecord>,
-    /// An operator wants no prompts for it.
+    /// How many refreshes relink has asked for in a month, if the link has a consent.
+    #[serde(default, alias = "asks", skip_serializing_if = "Option::is_none")]
+    pub refresh_quota: Option<RefreshQuotaRecord>,
+    /// An operator has muted the link: its user is neither prompted nor reminded.
     #[serde(default, skip_serializing_if = "is_false")]
     pub muted: bool,
-    /// An operator wants no reminders before this.
+    /// Before this time the user is not reminded, by an operator's command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snoozed_until: Option<At>,
-    /// Belvo was asked then and has not answered yet.
+    /// When the open verify request was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_asked_at: Option<At>,
-    /// Somebody said then that it was repaired although no outage was known: a report of it may be late.
+    /// When a repair was claimed although no outage was known; the message about the outage may be late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_at: Option<At>,
-    /// Its user holds a widget token until then that no attempt in `update` accounts for.
+    /// Until when the user holds a widget token outside of an attempt in `update`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub widget_until: Option<At>,
-    /// Facts taken in lately, by which a repeat is recognised. For relink's own use.
+    /// The dedup keys of recently accepted messages, by which a repeat is recognised. For relink's own use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recent: Vec<SeenRecord>,
-    /// The transition that led here.
+    pub recent: Vec<RecentFactRecord>,
+    /// The transition that led to this state.
     pub because: Because,
-    /// The ids of the messages that were sent with it.
+    /// The ids of the notices and jobs of the same step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sent: Vec<String>,
 }
 
-/// A record that cannot be turned back into a link: written by a newer relink, or damaged.
+/// A record that cannot be converted to a link: a newer relink wrote it, or it is damaged.
 #[derive(Debug, thiserror::Error)]
 pub enum BadRecord {
-    /// Not the JSON of a record.
+    /// The bytes are not the JSON of a record.
     #[error("not a link record: {0}")]
     NotARecord(#[from] serde_json::Error),
     /// A newer relink wrote it.
@@ -124,33 +129,33 @@ pub enum BadRecord {
         /// The newest version this program reads.
         known: u16,
     },
-    /// A field contradicts another.
+    /// A field contradicts another field.
     #[error("link record with impossible field `{0}`")]
     Impossible(&'static str),
 }
 
 impl Record {
     /// The record of a link.
-    pub fn of(link: &Link, lane: u16, because: Because, sent: Vec<String>) -> Self {
+    pub fn of(link: &Link, partition: u16, because: Because, sent: Vec<String>) -> Self {
         let (mut session_expires_at, mut update, mut suspicion) = (None, None, None);
         match &link.state {
             State::Unconfirmed | State::Invalid { .. } | State::Removed => {}
-            State::Valid { suspicion: held } => suspicion = held.as_ref().map(SuspicionRecord::of),
+            State::Valid { suspicion: evidence } => suspicion = evidence.as_ref().map(SuspicionRecord::of),
             State::TokenRequired { episode } => {
                 session_expires_at = episode.session.map(|session| At(session.expires_at));
             }
             State::Updating { phase, .. } => update = Some(UpdateRecord::of(*phase)),
         }
-        let (silence_probed_until, silence_reported) = match link.quiet {
-            Quiet::Listening => (None, false),
-            Quiet::Probed { until } => (Some(At(until)), false),
-            Quiet::Reported => (None, true),
+        let (stale_probed_until, stale_reported) = match link.freshness {
+            Freshness::Fresh => (None, false),
+            Freshness::Probed { until } => (Some(At(until)), false),
+            Freshness::Stale => (None, true),
         };
         let profile = &link.profile;
         Self {
             schema_version: super::SCHEMA_VERSION,
             link_id: link.id.to_string(),
-            lane,
+            partition,
             version: link.version,
             state: link.state.name().into(),
             since: At(link.since),
@@ -168,17 +173,17 @@ impl Record {
             data_at: link.data_at.map(At),
             recovered_at: link.recovered_at.map(At),
             refresh: link.refresh.as_ref().map(RefreshRecord::of),
-            silence_probed_until,
-            silence_reported,
+            stale_probed_until,
+            stale_reported,
             consent: profile.consent.as_deref().map(ConsentRecord::of),
             refresh_needs_token: link.refresh_needs_token,
-            asks: AsksRecord::of(link.asks),
+            refresh_quota: RefreshQuotaRecord::of(link.refresh_quota),
             muted: link.muted,
             snoozed_until: link.snoozed_until.map(At),
             verify_asked_at: link.verify_asked_at.map(At),
             claimed_at: link.claimed_at.map(At),
             widget_until: link.widget_until.map(At),
-            recent: link.recent.iter().map(SeenRecord::of).collect(),
+            recent: link.recent.iter().map(RecentFactRecord::of).collect(),
             because,
             sent,
         }
@@ -187,12 +192,12 @@ impl Record {
     /// Reads a record's JSON.
     ///
     /// # Errors
-    /// [`BadRecord`] if it is none, or of a newer schema version.
+    /// [`BadRecord`]: the bytes are no record, or the record has a newer schema version.
     pub fn parse(json: &[u8]) -> Result<Self, BadRecord> {
         let record: Self = match serde_json::from_slice(json) {
             Ok(record) => record,
             Err(error) => {
-                // A newer version may well have another shape: say the more useful thing.
+                // A newer version may have another shape; then the version is the more helpful error.
                 #[derive(Deserialize)]
                 struct Version {
                     schema_version: u16,
@@ -212,16 +217,16 @@ impl Record {
         Ok(record)
     }
 
-    /// The link it describes.
+    /// Converts the record to the link.
     ///
     /// # Errors
-    /// [`BadRecord::Impossible`] if its fields contradict each other.
+    /// [`BadRecord::Impossible`]: two fields contradict each other.
     pub fn link(&self) -> Result<Link, BadRecord> {
         let id: LinkId = self.link_id.parse().map_err(|_| BadRecord::Impossible("link_id"))?;
-        let quiet = match (self.silence_probed_until, self.silence_reported) {
-            (None, false) => Quiet::Listening,
-            (Some(At(until)), _) => Quiet::Probed { until },
-            (None, true) => Quiet::Reported,
+        let freshness = match (self.stale_probed_until, self.stale_reported) {
+            (None, false) => Freshness::Fresh,
+            (Some(At(until)), _) => Freshness::Probed { until },
+            (None, true) => Freshness::Stale,
         };
         Ok(Link {
             id,
@@ -241,15 +246,15 @@ impl Record {
             data_at: self.data_at.map(|at| at.0),
             recovered_at: self.recovered_at.map(|at| at.0),
             refresh: self.refresh.as_ref().map(RefreshRecord::parse),
-            quiet,
+            freshness,
             refresh_needs_token: self.refresh_needs_token,
-            asks: self.asks.as_ref().map(AsksRecord::parse).transpose()?.unwrap_or_default(),
+            refresh_quota: self.refresh_quota.as_ref().map(RefreshQuotaRecord::parse).transpose()?.unwrap_or_default(),
             muted: self.muted,
             snoozed_until: self.snoozed_until.map(|at| at.0),
             verify_asked_at: self.verify_asked_at.map(|at| at.0),
             claimed_at: self.claimed_at.map(|at| at.0),
             widget_until: self.widget_until.map(|at| at.0),
-            recent: self.recent.iter().map(SeenRecord::parse).collect::<Result<_, _>>()?,
+            recent: self.recent.iter().map(RecentFactRecord::parse).collect::<Result<_, _>>()?,
         })
     }
 

@@ -1,7 +1,6 @@
-//! Times in messages: RFC 3339 text, for `#[serde(with = "rfc3339")]`. The core's `Timestamp` knows nothing of serde.
+//! Times in bodies from outside, for `#[serde(with = "rfc3339")]`. The `Timestamp` of the core has no serde.
 //!
-//! Written is RFC 3339 only; read is whatever [`Timestamp`] reads, and a number as its digits: seconds or milliseconds since
-//! 1970.
+//! It writes RFC 3339. It reads every form that [`Timestamp`] reads, and numbers: seconds or milliseconds since 1970.
 
 use std::fmt;
 
@@ -9,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serializer, de};
 
 use crate::link::Timestamp;
 
-/// A time as it is read.
+/// A time in one of the forms that are read.
 struct Read(Timestamp);
 
 impl<'de> Deserialize<'de> for Read {
@@ -45,7 +44,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestam
     Read::deserialize(from).map(|Read(at)| at)
 }
 
-/// The same for a time that may be absent.
+/// For a time that may be absent.
 pub(super) mod option {
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -1,64 +1,68 @@
-//! Takes out of a message what must not lie in a stream: Belvo's open MFA sessions, and keys that came along.
+//! Removes secrets from messages before they are stored: the ids of Belvo's open MFA sessions, passwords and
+//! `Authorization` headers.
 //!
-//! A 428 names the session that waits for the user's token, and whoever has it is logged in at the user's bank until it expires.
-//! relink resumes none, so it keeps none. Clients hand errors on in wrappers, and in texts that hold JSON; so every depth is looked at.
-//! How long a session lives (`expiry`) matters to the machine and stays.
+//! An answer with status 428 contains the id of the MFA session that waits for the user's token. Until the session
+//! expires, its id gives access to the user's account. relink never resumes a session, so it does not store the id; it
+//! keeps the time at which the session expires. HTTP clients wrap errors in other objects, and in texts that contain
+//! JSON, so secrets are searched at every depth.
 //!
-//! Never: change anything else. A payload without a secret keeps its bytes as they came.
+//! Nothing else is changed: a payload without a secret keeps its bytes.
 
 use serde_json::{Map, Value};
 
-/// What stands where a secret was.
+/// The text that replaces a secret.
 const REMOVED: &str = "removed";
 
-/// How many texts within texts are read as JSON. A client that writes a body into a text that is in a text has two; each more doubles
-/// the quotes. Deeper down the words are looked for as in any text.
+/// How many levels of texts within texts are read as JSON. Clients produce up to two; each level doubles the escape
+/// characters. Below that, the names of secrets are searched as in any other text.
 const LAYERS_MAX: usize = 4;
 
-/// The longest run of quotes, colons and backslashes between a name and its value in a text.
+/// The most quotes, colons and backslashes between a name and its value in a text.
 const GAP_MAX: usize = 4096;
 
-/// The fewest characters of something that is taken for a session in a text that is no JSON. Belvo's have 32.
+/// The shortest value that is taken for a session id in a text that is not JSON. Belvo's ids have 32 characters.
 const SESSION_LENGTH_MIN: usize = 8;
 
-/// The payload without its secrets; `None` if there are none in it, or none that can be found.
+/// The payload without its secrets; `None` if no secret is found, so that the payload can be used unchanged.
 pub fn without_secrets(payload: &[u8]) -> Option<Vec<u8>> {
     if let Ok(mut value) = serde_json::from_slice::<Value>(payload) {
         return clean(&mut value, 0).then(|| value.to_string().into_bytes());
     }
-    // Where letters are damaged, a letter less is better than a session.
+    // In a text with damaged characters, some characters are lost; that is better than a stored session.
     in_text(&String::from_utf8_lossy(payload), 0).map(String::into_bytes)
 }
 
-/// The same for JSON that has been read.
+/// The JSON value without its secrets.
 pub fn without_session(mut body: Value) -> Value {
     clean(&mut body, 0);
     body
 }
 
-/// Whether `name` is of a field that holds an MFA session.
+/// Whether a field of this name contains an MFA session.
 pub fn is_session(name: &str) -> bool {
     let name = squeezed(name);
     let name = ["uuid", "id", "token", "key", "s"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
     name.ends_with("session")
 }
 
-/// Whether it is of one that holds what a session's token is made with.
+/// Whether a field of this name contains the data from which the user's token is made.
 fn is_token_data(name: &str) -> bool {
     squeezed(name).ends_with("tokengenerationdata")
 }
 
-/// Whether it is of one that holds a key: error objects of HTTP clients carry the request, with its headers and its body.
+/// Whether a field of this name contains a key or a password. The error objects of HTTP clients contain the request
+/// with its headers and its body.
 fn is_key(name: &str) -> bool {
     matches!(squeezed(name).as_str(), "authorization" | "password" | "password2" | "secretpassword")
 }
 
-/// A name as all its spellings have it: `tokenGenerationData`, `token_generation_data` and `Token-Generation-Data` are one.
+/// A name without separators and in lower case, so that `tokenGenerationData`, `token_generation_data` and
+/// `Token-Generation-Data` are equal.
 pub fn squeezed(name: &str) -> String {
     name.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// Cleans JSON in place, and says whether there was anything.
+/// Removes the secrets from a JSON value in place. Returns whether there were any.
 fn clean(value: &mut Value, layer: usize) -> bool {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
@@ -69,7 +73,7 @@ fn clean(value: &mut Value, layer: usize) -> bool {
             }
             None => false,
         },
-        // A pair, as form data and headers are often written.
+        // A pair of name and value, as clients write form data and headers.
         Value::Array(items) if matches!(&items[..], [Value::String(name), value] if is_session(name) && !value.is_null()) =>
         {
             items[1] = REMOVED.into();
@@ -95,7 +99,8 @@ fn clean_fields(fields: &mut Map<String, Value>, layer: usize) -> bool {
     }
     for (name, value) in fields.iter_mut() {
         if is_session(name) || is_key(name) {
-            // A name that is there twice has the last value here and both in the bytes, so that a null is a find too.
+            // If a name occurs twice, serde_json keeps only the last value, but the bytes contain both. So a null
+            // counts as found too.
             found = true;
             if !value.is_null() {
                 *value = REMOVED.into();
@@ -107,8 +112,8 @@ fn clean_fields(fields: &mut Map<String, Value>, layer: usize) -> bool {
     found
 }
 
-/// The first JSON in a text, with what stands before and behind it: all of the text, or what begins at its first brace, as in
-/// `RequestError: [{…}] at index.js`.
+/// The first JSON value in a text, with the text before it and the text after it, as in `RequestError: [{…}] at
+/// index.js`.
 pub fn json_in(text: &str) -> Option<(&str, Value, &str)> {
     let parse = |start: usize| {
         let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter();
@@ -117,7 +122,7 @@ pub fn json_in(text: &str) -> Option<(&str, Value, &str)> {
     };
     let first = text.find(|c: char| !(c.is_whitespace() || c == '\u{feff}'))?;
     if text[first..].starts_with('"') {
-        // A text in a text; else the quotes are those of a sentence.
+        // A JSON text that is the whole text. Otherwise the quotes are part of a sentence.
         let whole = parse(first).filter(|(.., behind)| behind.trim().is_empty());
         if whole.is_some() {
             return whole;
@@ -128,7 +133,7 @@ pub fn json_in(text: &str) -> Option<(&str, Value, &str)> {
     braces.into_iter().find_map(parse)
 }
 
-/// A text without its secrets; `None` if it has none.
+/// A text without its secrets; `None` if no secret is found.
 fn in_text(text: &str, layer: usize) -> Option<String> {
     let found = if layer < LAYERS_MAX { json_in(text) } else { None };
     let Some((before, mut value, behind)) = found.filter(|(before, ..)| !names_a_secret(before)) else {
@@ -144,7 +149,7 @@ fn in_text(text: &str, layer: usize) -> Option<String> {
     Some(parts.map(|(cleaned, text)| cleaned.unwrap_or_else(|| text.to_owned())).collect())
 }
 
-/// Whether the JSON behind these words may be a secret.
+/// Whether the JSON after these words may be a secret, because the words end with its name.
 fn names_a_secret(mut words: &str) -> bool {
     let mut last = "";
     while let Some((start, end)) = next_word(words) {
@@ -157,7 +162,7 @@ fn names_a_secret(mut words: &str) -> bool {
     is_session(last)
 }
 
-/// A text that is no JSON, or not all of it: what follows the name of a secret is cut out.
+/// Removes the value after each name of a secret from a text that is not JSON.
 fn in_words(text: &str) -> Option<String> {
     let mut cleaned = String::new();
     let mut rest = text;
@@ -165,7 +170,7 @@ fn in_words(text: &str) -> Option<String> {
     while let Some((start, end)) = next_word(rest) {
         let (word, behind) = (&rest[start..end], &rest[end..]);
         if is_token_data(word) {
-            // Where it ends cannot be told.
+            // The end of the value is not known, so the rest of the text is removed.
             return Some(cleaned + &rest[..start] + REMOVED);
         }
         cleaned.push_str(&rest[..end]);
@@ -187,11 +192,11 @@ fn in_words(text: &str) -> Option<String> {
     found.then(|| cleaned + rest)
 }
 
-/// What is to be cut out of the text behind the name of a session.
+/// The part of the text after the name of a session that has to be removed.
 enum Cut {
-    /// From here to here.
+    /// The value between these positions.
     Value(usize, usize),
-    /// All from here on: where it ends cannot be told.
+    /// Everything from this position on, because the end of the value is not known.
     ToTheEnd(usize),
 }
 
@@ -208,18 +213,18 @@ fn cut_behind(behind: &str) -> Option<Cut> {
         if matches!(value, "null" | "None" | REMOVED) {
             return None;
         }
-        // In quotes it is a value, whatever it looks like; in a sentence it must look like a session.
+        // A word in quotes is always a value. A word in a sentence is a value only if it looks like a session id.
         let is_quoted = between.trim_end().ends_with(['"', '\'']) && !value.is_empty();
         let looks_like_one = value.len() >= SESSION_LENGTH_MIN && value.contains(|c: char| c.is_ascii_digit());
         if is_quoted || looks_like_one {
             return Some(Cut::Value(gap, end));
         }
     }
-    // Escaped, percent-encoded or in a form of its own: a session of Belvo's is 32 hexadecimal digits.
+    // The value may be escaped, percent-encoded or in another form: look for the 32 hexadecimal digits of a session id.
     hex_run(behind).map(|(start, end)| Cut::Value(start, end))
 }
 
-/// The first run of hexadecimal digits near the beginning of a text that is as long as an id of Belvo's.
+/// The first run of hexadecimal digits near the beginning of a text that is long enough for an id of Belvo.
 fn hex_run(text: &str) -> Option<(usize, usize)> {
     const NEAR: usize = 96;
     const DIGITS_MIN: usize = 24;
@@ -236,7 +241,7 @@ fn hex_run(text: &str) -> Option<(usize, usize)> {
     None
 }
 
-/// Where the next word starts and ends: what a name may be made of.
+/// The start and the end of the next word, made of the characters that a name can have.
 fn next_word(text: &str) -> Option<(usize, usize)> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     let start = text.find(is_part)?;
@@ -254,7 +259,7 @@ mod tests {
     const SESSION: &str = "2675b703b9d4451f8d4861a3eee54449";
     const TOKEN_DATA: &str = "51248120";
 
-    /// What Belvo answers with 428.
+    /// The body of Belvo's answer with status 428.
     fn belvos() -> Value {
         json!([{"code": "token_required", "message": "A MFA token is required by the institution to login",
             "request_id": "8c7b283c6efa449c9c028a16b5c249fa", "session": SESSION, "expiry": 9600,
@@ -274,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn no_wrapper_hides_a_session() {
+    fn a_session_is_removed_from_every_wrapper() {
         let body = belvos();
         let as_text = Value::from(body.to_string());
         let twice = Value::from(as_text.to_string());
@@ -294,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_json_hides_none() {
+    fn a_session_is_removed_from_texts_that_are_not_json() {
         let body = belvos();
         let python = body.to_string().replace('"', "'");
         let cut_off = &body.to_string()[..body.to_string().len() - 3];
@@ -336,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_the_names() {
+    fn every_spelling_of_a_secret_field_is_recognised() {
         for name in
             ["session", "Session", "SESSION", "session_id", "sessionId", "mfa_session", "mfaSession", "session-token"]
         {
@@ -349,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_secret_keeps_its_bytes() {
+    fn a_payload_without_a_secret_keeps_its_bytes() {
         for payload in [
             r#"{ "code":"session_expired", "message":"The session has expired: log in again" }"#,
             r#"[{"code": "too_many_sessions", "expiry": 1e3, "session_expires_in": 9600}]"#,

@@ -1,4 +1,4 @@
-//! The words that several messages share, and their conversion from the core.
+//! Enums that several bodies share, with their names in JSON, and the conversions from and to the types of the core.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::link::{
-    AccessMode, Attempt, Cause, DataKind, Episode, EpisodeNumber, LinkId, Proof, RefreshBy, Removal, StateName,
+    AccessMode, AttemptEnd, Cause, DataKind, Episode, EpisodeNumber, LinkId, Proof, RefreshBy, Removal, StateName,
     Timestamp,
 };
 
@@ -50,21 +50,21 @@ impl JsonSchema for At {
     }
 }
 
-/// relink's word on a link.
+/// The state of a link, as relink decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StateWord {
-    /// Its creation was never seen to finish.
+    /// There is no proof that the creation of the link was finished.
     Unconfirmed,
-    /// It works.
+    /// The link works.
     Valid,
-    /// It does not work until its user acts.
+    /// The link does not work until its user repairs it.
     Invalid,
-    /// It does not work until its user gives a new MFA token.
+    /// The link does not work until its user gives a new MFA token.
     TokenRequired,
-    /// Its user is repairing it.
+    /// The user is repairing the link, or the repair is being verified.
     Updating,
-    /// It is gone for ever.
+    /// The link is removed. This is final.
     Removed,
 }
 
@@ -94,19 +94,19 @@ impl From<StateWord> for StateName {
     }
 }
 
-/// What has to be mended.
+/// What the user has to repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CauseWord {
     /// The stored credentials are refused.
     Credentials,
-    /// The institution wants a new MFA token.
+    /// The institution requires a new MFA token.
     Token,
     /// The institution locked the user's account or forbids access.
     AccountBlocked,
     /// The open-finance consent ended.
     ConsentEnded,
-    /// The institution asks for an MFA that Belvo does not support.
+    /// The institution requires a kind of MFA that Belvo does not support.
     Unsupported,
 }
 
@@ -146,7 +146,7 @@ pub enum Action {
     ContactInstitution,
     /// Renew the open-finance consent.
     RenewConsent,
-    /// Nothing the user could do: tell them that the institution is not supported.
+    /// The user cannot repair the link: tell them that the institution is not supported.
     None,
 }
 
@@ -162,34 +162,34 @@ impl From<Cause> for Action {
     }
 }
 
-/// How an attempt to repair a link ended.
+/// How the user's part of an attempt to repair a link ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum AttemptWord {
-    /// It is said to have succeeded.
+pub enum AttemptEndWord {
+    /// A success was reported.
     Claimed,
-    /// The user closed the widget, or it reported an error.
+    /// The user closed the widget, or the widget reported an error.
     Abandoned,
-    /// Nothing was heard in time.
+    /// No message about the attempt arrived in time.
     TimedOut,
 }
 
-impl From<Attempt> for AttemptWord {
-    fn from(core: Attempt) -> Self {
+impl From<AttemptEnd> for AttemptEndWord {
+    fn from(core: AttemptEnd) -> Self {
         match core {
-            Attempt::Claimed => Self::Claimed,
-            Attempt::Abandoned => Self::Abandoned,
-            Attempt::TimedOut => Self::TimedOut,
+            AttemptEnd::Claimed => Self::Claimed,
+            AttemptEnd::Abandoned => Self::Abandoned,
+            AttemptEnd::TimedOut => Self::TimedOut,
         }
     }
 }
 
-impl From<AttemptWord> for Attempt {
-    fn from(word: AttemptWord) -> Self {
+impl From<AttemptEndWord> for AttemptEnd {
+    fn from(word: AttemptEndWord) -> Self {
         match word {
-            AttemptWord::Claimed => Self::Claimed,
-            AttemptWord::Abandoned => Self::Abandoned,
-            AttemptWord::TimedOut => Self::TimedOut,
+            AttemptEndWord::Claimed => Self::Claimed,
+            AttemptEndWord::Abandoned => Self::Abandoned,
+            AttemptEndWord::TimedOut => Self::TimedOut,
         }
     }
 }
@@ -198,9 +198,9 @@ impl From<AttemptWord> for Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AccessModeWord {
-    /// Read once; nothing is refreshed unless somebody asks.
+    /// Belvo reads the link once, and again only when it is asked for a refresh.
     Single,
-    /// Refreshed by Belvo on a schedule.
+    /// Belvo refreshes the link on a schedule.
     Recurrent,
 }
 
@@ -222,15 +222,15 @@ impl From<AccessModeWord> for AccessMode {
     }
 }
 
-/// What makes relink say that a link works again.
+/// The evidence that a link works again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProofWord {
-    /// Belvo was asked and said `valid`.
+    /// Belvo's status of the link, or of its consent, was read after the repair and says so.
     Observed,
-    /// Data arrived after the update began.
+    /// Data arrived during the attempt, or after the settle window. Counts only without API keys.
     Data,
-    /// Somebody said so, and Belvo could not be asked because no API keys are configured.
+    /// A success callback, or a 200 to PUT or PATCH. Counts only without API keys.
     Claimed,
 }
 
@@ -244,15 +244,15 @@ impl From<Proof> for ProofWord {
     }
 }
 
-/// Who fetches missed history into Belvo.
+/// Who asks Belvo for the historical refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RefreshByWord {
-    /// Belvo itself, as it does for a recurrent link after a repair.
+    /// Belvo starts it without being asked, as it does for a recurrent link after a repair.
     Belvo,
     /// relink, by `POST /api/links/{id}/refresh/`.
     Relink,
-    /// Nobody until the subscriber does.
+    /// The subscriber has to ask.
     Subscriber,
 }
 
@@ -266,15 +266,15 @@ impl From<RefreshBy> for RefreshByWord {
     }
 }
 
-/// What kind of data arrived.
+/// The kind of a data webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DataKindWord {
-    /// The history is there.
+    /// A historical refresh has finished.
     Historical,
-    /// A scheduled refresh found something new.
+    /// A scheduled refresh found new items.
     New,
-    /// A correction.
+    /// Belvo corrected stored items.
     Changed,
 }
 
@@ -292,11 +292,11 @@ impl From<DataKind> for DataKindWord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RemovalWord {
-    /// Belvo said it was deleted.
+    /// Belvo reported the deletion.
     Deleted,
-    /// Belvo does not know it any more.
+    /// Belvo answered 404 for the URL of the link.
     Missing,
-    /// An operator forgot it.
+    /// An operator's command `forget`.
     Forgotten,
 }
 
@@ -310,20 +310,20 @@ impl From<Removal> for RemovalWord {
     }
 }
 
-/// One outage of one link.
+/// An episode: one outage of one link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EpisodeSummary {
-    /// `<link id>-e<number>`: stable, and the same in every message of the outage.
+    /// The id of the episode, `<link id>-e<number>`; the same in every message about it.
     pub id: String,
-    /// Which outage of the link, from 1.
+    /// The number of the episode, from 1 for the first outage of the link.
     pub number: u32,
-    /// What has to be mended.
+    /// What the user has to repair.
     pub cause: CauseWord,
-    /// When it began.
+    /// When the episode began.
     pub opened_at: At,
-    /// How often the user has been told, reminders included.
+    /// How many messages to the user the episode has led to: the prompt and the reminders.
     pub prompts_count: u32,
-    /// How often the user has tried to repair it.
+    /// How many times the user has tried to repair the link.
     pub attempts_count: u32,
 }
 
@@ -342,30 +342,31 @@ impl EpisodeSummary {
     }
 }
 
-/// Why a message was set aside: the last token of a dead letter's subject, and its header `Relink-Dead-Reason`.
+/// Why a message was dead-lettered: the last token of a dead letter's subject, and its header `Relink-Dead-Reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeadReason {
-    /// The body cannot be read as what its subject says it is.
+    /// The body cannot be read as the kind of input that its subject names.
     Malformed,
-    /// It does not say which link it is about.
+    /// The message does not name a link.
     NoLink,
-    /// The subject names no kind of input, or no link.
+    /// The subject does not name a kind of input, or its link id is not valid.
     UnknownSubject,
-    /// It follows a newer version of a schema, or of CloudEvents.
+    /// The message has a newer version of a schema, or of CloudEvents, than this relink reads.
     FutureVersion,
-    /// It was read, and is in no table: a code Belvo did not have when this was written.
+    /// The message was read, but its code is in no table of relink: Belvo most likely added it later.
     UnknownCode,
-    /// Handling it panicked: a bug of ours.
+    /// Handling the message panicked, which is a bug of relink.
     Panicked,
-    /// What follows from it does not fit a message: NATS refuses the commit, also of this message alone.
+    /// NATS refuses the commit of this message as too large, even if the commit contains nothing else.
     TooLarge,
-    /// relink's own record of the link cannot be read: it is damaged. To be replayed once the store has been rebuilt.
+    /// relink's own record of the link is damaged and cannot be read. Replay the message after the store has been
+    /// rebuilt.
     UnreadableRecord,
 }
 
 impl DeadReason {
-    /// Every reason there is.
+    /// All reasons.
     pub const ALL: [Self; 8] = [
         Self::Malformed,
         Self::NoLink,
@@ -377,7 +378,7 @@ impl DeadReason {
         Self::UnreadableRecord,
     ];
 
-    /// Its token.
+    /// The token in the subject.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -392,7 +393,7 @@ impl DeadReason {
     }
 }
 
-/// Whether a flag need not be written.
+/// For `skip_serializing_if`: a flag is written only if it is set.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
 pub(super) fn is_false(flag: &bool) -> bool {
     !flag

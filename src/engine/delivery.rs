@@ -1,4 +1,4 @@
-//! What comes in: one attempt to hand us a message, and the checks of its envelope.
+//! A delivery of an input message, and the checks of its subject and its headers.
 
 use std::fmt;
 
@@ -9,46 +9,46 @@ use crate::contract::limits::MESSAGE_ID_BYTES_MAX;
 use crate::contract::{DeadReason, InputKind, SCHEMA_VERSION};
 use crate::link::{LinkId, Timestamp};
 
-/// One delivery of a message from the input stream.
+/// One delivery of a message from the input stream. JetStream may deliver the same message again.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// The partition it came from.
-    pub lane: u16,
-    /// Its sequence on the input stream.
+    /// The partition of the input stream.
+    pub partition: u16,
+    /// The sequence of the message on the input stream.
     pub sequence: u64,
     /// When the stream stored it, in nanoseconds since the Unix epoch.
     pub stored_at_ns: i64,
-    /// The subject it was published on.
+    /// The subject of the message.
     pub subject: String,
     /// The kind token of the subject.
     pub kind: String,
     /// The link token of the subject.
     pub link: String,
-    /// Its headers, in order.
+    /// The headers, in order.
     pub headers: Vec<(String, String)>,
-    /// Its body.
+    /// The body.
     #[serde(with = "payload")]
     pub payload: Bytes,
-    /// What to acknowledge it with. Opaque here.
+    /// The subject to which an acknowledgement is published. The engine does not interpret it.
     pub receipt: String,
 }
 
-/// A delivery that is set aside.
+/// A delivery that is dead-lettered.
 #[derive(Clone, Debug)]
-pub struct Dead {
-    /// What was delivered, whole.
+pub struct DeadDelivery {
+    /// The complete delivery.
     pub delivery: Delivery,
-    /// Why, for programs.
+    /// The reason, for programs.
     pub reason: DeadReason,
-    /// Why, for people; without the body's content.
+    /// The reason, for people. It never quotes the body.
     pub detail: String,
 }
 
 impl fmt::Debug for Delivery {
-    /// Without headers and body, which may hold a password or an MFA session.
+    /// Omits the headers and the body, which may contain a password or an MFA session.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Delivery");
-        shown.field("lane", &self.lane).field("sequence", &self.sequence).field("subject", &self.subject);
+        shown.field("partition", &self.partition).field("sequence", &self.sequence).field("subject", &self.subject);
         shown.field("payload_bytes", &self.payload.len()).finish_non_exhaustive()
     }
 }
@@ -59,12 +59,12 @@ impl Delivery {
         Timestamp::from_millis(self.stored_at_ns.div_euclid(1_000_000))
     }
 
-    /// A header by its name, whatever its case.
+    /// The value of a header. The name is compared without regard to case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The sender's id of the message, if it is not too long to be kept; and whether it is.
+    /// The publisher's id of the message (`ce-id`), and whether it was dropped because it is too long.
     pub(super) fn message_id(&self) -> (Option<String>, bool) {
         match self.header("ce-id") {
             Some(id) if id.len() <= MESSAGE_ID_BYTES_MAX => (Some(id.to_owned()), false),
@@ -73,12 +73,12 @@ impl Delivery {
         }
     }
 
-    /// The kind for metrics: never an outsider's text.
+    /// The kind as a metric label. An unknown kind is `other`, so that no text from outside becomes a label.
     pub(super) fn kind_word(&self) -> &'static str {
         self.kind.parse::<InputKind>().map_or("other", InputKind::as_str)
     }
 
-    /// Checks subject and envelope. A plain publish without any header is fine: the subject says what it is.
+    /// Checks the subject, and the CloudEvents headers if there are any. The subject alone is enough.
     pub(super) fn open(&self) -> Result<(InputKind, LinkId), (DeadReason, String)> {
         let unknown_subject = |problem: &dyn fmt::Display| {
             (DeadReason::UnknownSubject, format!("subject `{}`: {problem}", start_of(&self.subject)))
@@ -102,12 +102,13 @@ impl Delivery {
     }
 }
 
-/// The start of a text from outside, printable: a reason lies in a header of the dead letter, where there is little room.
+/// The first characters of a text from outside, escaped. The detail of a dead letter is a header, so it has to be
+/// short.
 fn start_of(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_debug).collect()
 }
 
-/// Bytes in a log of inputs: as text where they are text, else in base64.
+/// The serde form of a body in a log of inputs: a text if the bytes are UTF-8, else base64.
 pub mod payload {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
@@ -122,10 +123,10 @@ pub mod payload {
         Base64(String),
     }
 
-    /// Writes them.
+    /// Writes the bytes.
     ///
     /// # Errors
-    /// The serializer's own.
+    /// The errors of the serializer.
     pub fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
         let text = std::str::from_utf8(bytes);
         let written =
@@ -133,10 +134,10 @@ pub mod payload {
         written.serialize(serializer)
     }
 
-    /// Reads what [`serialize`] wrote.
+    /// Reads the form that [`serialize`] writes.
     ///
     /// # Errors
-    /// If it is not that.
+    /// The value does not have that form.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
         match Written::deserialize(deserializer)? {
             Written::Text(text) => Ok(Bytes::from(text)),

@@ -1,62 +1,62 @@
-//! Which institutions have an incident: many links of one fail within minutes. Pure, and no clock: whoever calls says
-//! what time it is.
+//! Detects incidents: many links of one institution fail within minutes. It is pure and has no clock; the caller passes
+//! the time.
 //!
-//! An incident **begins** with the opening that makes them enough: within one window as many distinct links have opened
-//! an episode as the policy's `incident_links` says, or five times as many as is usual for the institution, if that is
-//! more. It **ends** when for one whole window fewer than a quarter of that have.
+//! The *threshold* of an institution is the policy's `incident_links`, or five times the usual number of failing links
+//! in a window (the baseline), whichever is more. An incident **begins** when that many distinct links have opened an
+//! episode within one window. It **ends** after a whole window in which fewer than a quarter of the threshold have.
 //!
-//! What a window holds goes by the time of the openings, so that a backlog shows what happened, and not how fast it is
-//! read. The calm at the end goes by the time they are planned, so that an incident does not end while its backlog is
-//! still to be read.
+//! The begin is computed from the times at which the episodes opened, so that a backlog of messages gives the same
+//! result however fast it is read. The end is computed from the times at which the openings were planned, so that an
+//! incident does not end while its backlog has not been read.
 //!
-//! **What a restart forgets.** Whether an incident is on is durable ([`IncidentBody`]). The rest is rebuilt from the
-//! links whose episode is still open: those that have recovered since are not counted, so the usual number is too low
-//! for a day, and an incident that is just about to begin may begin later. One that is on begins its calm anew: it may
-//! last up to a window longer, and its counts are at least.
+//! **After a restart.** The last [`IncidentBody`] of each institution is durable, so a running incident is known.
+//! Everything else is rebuilt from the links with an open episode. Links that have recovered are not counted, so for a
+//! day the baseline is too low, an incident may begin late, and the counts of a running incident may be too small. A
+//! running incident may last up to one window longer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::contract::{At, IncidentBecause, IncidentBody, IncidentNews, Origin};
+use crate::contract::{At, IncidentBecause, IncidentBody, IncidentChange, Origin};
 use crate::link::{LinkId, Policy, Timestamp};
 
-/// How many times the usual number is unusual.
-const UNUSUAL: u64 = 5;
+/// The threshold, as a multiple of the baseline.
+const BASELINE_FACTOR: u64 = 5;
 
-/// Over how long the usual number is taken.
+/// The span over which the baseline is averaged.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The part of the threshold below which an institution is calm, as a divisor.
-const CALM: u64 = 4;
+/// An institution is calm if fewer links fail in a window than the threshold divided by this number.
+const CALM_DIVISOR: u64 = 4;
 
-/// An episode that was opened with a prompt, for a cause that an institution in trouble can have.
+/// An opened episode that counts for an incident: it has a prompt, and a failing institution can be its cause.
 pub(super) struct Opening<'a> {
     pub(super) institution: &'a str,
     pub(super) link: &'a LinkId,
-    /// When it was opened.
+    /// When the episode was opened.
     pub(super) at: Timestamp,
-    /// Whether its prompt waits.
-    pub(super) held: bool,
+    /// Whether its prompt is deferred.
+    pub(super) is_deferred: bool,
 }
 
-/// What is known of every institution.
+/// The failures of every institution.
 pub(super) struct Incidents {
-    /// 0: there are none.
+    /// The policy's `incident_links`. 0: incidents are not detected.
     links: u64,
     window: Duration,
     institutions: BTreeMap<String, Institution>,
-    /// Institutions whose incident's end cannot be told.
+    /// Institutions whose end of incident cannot be committed.
     ends_skipped: BTreeSet<String>,
 }
 
 #[derive(Default)]
 struct Institution {
-    /// The links that opened an episode lately and outside an incident: when they did, and when that was planned.
+    /// Links that opened an episode recently and outside of an incident: when it was opened, and when that was planned.
     recent: BTreeMap<LinkId, (Timestamp, Timestamp)>,
-    /// How many did over the past day, by window.
-    usual: BTreeMap<i64, u64>,
+    /// The number of openings in each window of the past day.
+    baseline: BTreeMap<i64, u64>,
     ongoing: Option<Ongoing>,
-    /// When the last one ended.
+    /// When the last incident ended.
     ended_at: Option<Timestamp>,
 }
 
@@ -64,21 +64,21 @@ struct Ongoing {
     began_at: Timestamp,
     threshold: u64,
     links_count: u64,
-    held_count: u64,
-    /// The calm is counted from here at the earliest. `None`: from the next look on.
+    deferred_count: u64,
+    /// The earliest begin of the calm window. `None`: the time of the next call.
     since: Option<Timestamp>,
-    /// When the last openings were planned: as many as are too many for a calm.
+    /// When the last openings were planned; at most as many as end a calm.
     latest: VecDeque<Timestamp>,
 }
 
 impl Incidents {
-    /// Nothing but the incidents whose last message is known; to be completed by [`Incidents::remember`].
+    /// Starts from the last message of each institution. [`Incidents::remember`] adds the open episodes.
     pub(super) fn of(policy: &Policy, latest: Vec<IncidentBody>) -> Self {
         let (links, window) = (u64::from(policy.settings().incident_links), policy.settings().incident_window);
         let mut incidents = Self { links, window, institutions: BTreeMap::new(), ends_skipped: BTreeSet::new() };
         for body in latest {
             let institution: &mut Institution = incidents.institutions.entry(body.institution).or_default();
-            if body.news == IncidentNews::Ended {
+            if body.change == IncidentChange::Ended {
                 institution.ended_at = Some(body.at.0);
                 continue;
             }
@@ -86,7 +86,7 @@ impl Incidents {
                 began_at: body.began_at.0,
                 threshold: body.threshold,
                 links_count: body.links_count,
-                held_count: 0,
+                deferred_count: 0,
                 since: None,
                 latest: VecDeque::new(),
             };
@@ -95,28 +95,28 @@ impl Incidents {
         incidents
     }
 
-    /// Counts an opening of before this process.
+    /// Counts an episode that was opened before this process started.
     pub(super) fn remember(&mut self, opening: &Opening<'_>) {
         let bucket = self.bucket(opening.at);
         let institution = self.institutions.entry(opening.institution.to_owned()).or_default();
         match &mut institution.ongoing {
-            Some(ongoing) if opening.at > ongoing.began_at => ongoing.count(opening.held),
+            Some(ongoing) if opening.at > ongoing.began_at => ongoing.count(opening.is_deferred),
             Some(_) | None => institution.note(opening, opening.at, bucket),
         }
     }
 
-    /// Whether the institution has an incident. One that nobody knows has none.
+    /// Whether the institution has an incident. An unknown institution has none.
     pub(super) fn is_on(&self, institution: Option<&str>) -> bool {
         let known = institution.and_then(|name| self.institutions.get(name));
         self.links > 0 && known.is_some_and(|known| known.ongoing.is_some())
     }
 
-    /// How many are under way.
+    /// How many institutions have an incident.
     pub(super) fn count(&self) -> usize {
         self.institutions.values().filter(|known| known.ongoing.is_some()).count()
     }
 
-    /// Takes an opening that is planned at `now`; gives what is to be told if it makes an incident.
+    /// Counts an opening that is planned at `now`. Returns the message to publish if an incident begins with it.
     pub(super) fn opened(&mut self, opening: &Opening<'_>, origin: &Origin, now: Timestamp) -> Option<IncidentBody> {
         if self.links == 0 {
             return None;
@@ -125,58 +125,59 @@ impl Incidents {
         let windows_a_day = self.windows_a_day();
         let institution = self.institutions.entry(opening.institution.to_owned()).or_default();
         if let Some(ongoing) = &mut institution.ongoing {
-            ongoing.count(opening.held);
-            ongoing.disturb(now);
+            ongoing.count(opening.is_deferred);
+            ongoing.record_opening(now);
             return None;
         }
         institution.recent.retain(|_, (_, planned_at)| now < planned_at.after(window));
         institution.note(opening, now, bucket);
-        let threshold = links.max(institution.unusual(bucket, windows_a_day));
-        let count = institution.most_together(opening.at, window);
+        let threshold = links.max(institution.above_baseline(bucket, windows_a_day));
+        let count = institution.most_within_window(opening.at, window);
         if count < threshold {
             return None;
         }
         institution.recent.clear();
-        // What a backlog tells may be older than the last end, and no two incidents of an institution have one beginning.
+        // An opening in a backlog may be older than the end of the last incident, and two incidents must not have the
+        // same begin.
         let after_last = institution.ended_at.map(|at| at.after(Duration::from_millis(1)));
         let (began_at, latest) = (after_last.map_or(opening.at, |at| at.max(opening.at)), VecDeque::new());
-        let ongoing = Ongoing { began_at, threshold, links_count: count, held_count: 0, since: Some(now), latest };
+        let ongoing = Ongoing { began_at, threshold, links_count: count, deferred_count: 0, since: Some(now), latest };
         let because = IncidentBecause { link_id: Some(opening.link.to_string()), origin: origin.clone() };
-        let body = ongoing.tell(IncidentNews::Began, opening.institution, began_at, window, because);
+        let body = ongoing.body(IncidentChange::Began, opening.institution, began_at, window, because);
         institution.ongoing = Some(ongoing);
         Some(body)
     }
 
-    /// Ends what is over at `now`, at most `limit` at once; gives what is to be told.
+    /// Ends the incidents that are over at `now`, at most `limit`. Returns the messages to publish.
     pub(super) fn end(&mut self, now: Timestamp, limit: usize) -> Vec<IncidentBody> {
         let (window, is_off) = (self.window, self.links == 0);
-        let mut told = Vec::new();
+        let mut bodies = Vec::new();
         for (name, institution) in &mut self.institutions {
             let Some(ongoing) = &mut institution.ongoing else { continue };
             ongoing.since.get_or_insert(now);
             let is_over = is_off || ongoing.ends_at(window).is_some_and(|at| at <= now);
-            if told.len() < limit && is_over && !self.ends_skipped.contains(name) {
+            if bodies.len() < limit && is_over && !self.ends_skipped.contains(name) {
                 let because = IncidentBecause { link_id: None, origin: Origin::timer(now) };
-                told.push(ongoing.tell(IncidentNews::Ended, name, now, window, because));
+                bodies.push(ongoing.body(IncidentChange::Ended, name, now, window, because));
                 (institution.ongoing, institution.ended_at) = (None, Some(now));
             }
         }
-        told
+        bodies
     }
 
-    /// When the next one ends if nothing more happens.
+    /// When the next incident ends if no more links fail.
     pub(super) fn next_end(&self) -> Option<Timestamp> {
-        let told = self.institutions.iter().filter(|(name, _)| !self.ends_skipped.contains(*name));
-        let ongoing = told.filter_map(|(_, known)| known.ongoing.as_ref());
+        let known = self.institutions.iter().filter(|(name, _)| !self.ends_skipped.contains(*name));
+        let ongoing = known.filter_map(|(_, known)| known.ongoing.as_ref());
         ongoing.filter_map(|ongoing| ongoing.ends_at(self.window)).min()
     }
 
-    /// The ends of these are not told.
+    /// No longer publishes the end of an incident for these institutions.
     pub(super) fn skip_ends(&mut self, institutions: BTreeSet<String>) {
         self.ends_skipped.extend(institutions);
     }
 
-    /// The institutions whose end is not told.
+    /// Takes the institutions whose end of incident is not published.
     pub(super) fn take_ends_skipped(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.ends_skipped)
     }
@@ -193,12 +194,12 @@ impl Incidents {
 impl Institution {
     fn note(&mut self, opening: &Opening<'_>, planned_at: Timestamp, bucket: i64) {
         self.recent.insert(opening.link.clone(), (opening.at, planned_at));
-        *self.usual.entry(bucket).or_default() += 1;
+        *self.baseline.entry(bucket).or_default() += 1;
     }
 
-    /// How many opened in the fullest window that has `at` in it. Lanes are not read in the order of time, so it may be any
-    /// place in the window.
-    fn most_together(&self, at: Timestamp, window: Duration) -> u64 {
+    /// The most openings in any window that contains `at`. Partitions are not read in the order of time, so later
+    /// openings may be known.
+    fn most_within_window(&self, at: Timestamp, window: Duration) -> u64 {
         let near = |other: &Timestamp| *other < at.after(window) && at < other.after(window);
         let mut times: Vec<_> = self.recent.values().map(|(opened_at, _)| *opened_at).filter(near).collect();
         times.sort_unstable();
@@ -213,54 +214,55 @@ impl Institution {
         most as u64
     }
 
-    /// What is unusual for the window that ends in `bucket`: it and the one before are no part of what is usual.
-    fn unusual(&mut self, bucket: i64, windows_a_day: u64) -> u64 {
+    /// The multiple of the baseline for the window that ends in `bucket`. This window and the one before it do not
+    /// count for the baseline.
+    fn above_baseline(&mut self, bucket: i64, windows_a_day: u64) -> u64 {
         let before = bucket.saturating_sub(1);
         let first = before.saturating_sub(i64::try_from(windows_a_day).unwrap_or(i64::MAX));
-        self.usual = self.usual.split_off(&first);
-        let sum: u64 = self.usual.range(..before).map(|(_, count)| count).sum();
-        (UNUSUAL * sum).div_ceil(windows_a_day)
+        self.baseline = self.baseline.split_off(&first);
+        let sum: u64 = self.baseline.range(..before).map(|(_, count)| count).sum();
+        (BASELINE_FACTOR * sum).div_ceil(windows_a_day)
     }
 }
 
 impl Ongoing {
-    fn count(&mut self, held: bool) {
+    fn count(&mut self, is_deferred: bool) {
         self.links_count += 1;
-        self.held_count += u64::from(held);
+        self.deferred_count += u64::from(is_deferred);
     }
 
-    fn disturb(&mut self, now: Timestamp) {
-        if self.latest.len() == self.too_many() {
+    fn record_opening(&mut self, now: Timestamp) {
+        if self.latest.len() == self.calm_limit() {
             self.latest.pop_front();
         }
         self.latest.push_back(now);
     }
 
-    /// So many openings in one window are no calm.
-    fn too_many(&self) -> usize {
-        usize::try_from(self.threshold.div_ceil(CALM)).unwrap_or(usize::MAX).max(1)
+    /// The number of openings in one window that ends a calm.
+    fn calm_limit(&self) -> usize {
+        usize::try_from(self.threshold.div_ceil(CALM_DIVISOR)).unwrap_or(usize::MAX).max(1)
     }
 
     fn ends_at(&self, window: Duration) -> Option<Timestamp> {
-        let disturbed_at = self.latest.front().filter(|_| self.latest.len() == self.too_many()).copied();
-        Some(self.since?.max(disturbed_at.unwrap_or_default()).after(window))
+        let last_disturbance = self.latest.front().filter(|_| self.latest.len() == self.calm_limit()).copied();
+        Some(self.since?.max(last_disturbance.unwrap_or_default()).after(window))
     }
 
-    fn tell(
+    fn body(
         &self,
-        news: IncidentNews,
+        change: IncidentChange,
         institution: &str,
         at: Timestamp,
         window: Duration,
         because: IncidentBecause,
     ) -> IncidentBody {
         IncidentBody {
-            news,
+            change,
             institution: institution.to_owned(),
             at: At(at),
             began_at: At(self.began_at),
             links_count: self.links_count,
-            held_count: self.held_count,
+            deferred_count: self.deferred_count,
             threshold: self.threshold,
             window_seconds: window.as_secs(),
             because,

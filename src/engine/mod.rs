@@ -1,15 +1,19 @@
-//! THE DURABLE STEP: a slice of deliveries in, one commit out. Synchronous, no I/O but reading the store.
+//! The engine: it turns deliveries of input messages into plans of commits. It is synchronous, and its only I/O is to
+//! read the store.
 //!
-//! [`Engine::plan`] decodes each delivery, steps its link, and gathers what all of it comes to: the messages of one atomic batch, the
-//! changes of the store, the dead letters. The node (`node`) has that made durable, then calls [`Engine::settle`]; if it could not be made
-//! durable, [`Engine::restart`] begins anew at the marks. Until then, later slices are planned over an overlay of what is still under way.
+//! [`Engine::plan`] decodes each delivery, calls the state machine for its link, and collects the results in one
+//! [`Plan`]: the messages of one atomic batch, the changes of the store, and the dead letters. The node (`node`) makes
+//! the plan durable and then calls [`Engine::record_commit`]. If that fails, [`Engine::restart`] drops the plan and
+//! continues after the committed offsets. While a plan is being committed, the next one is planned on top of it: the
+//! *overlay* has the links that uncommitted plans have changed.
 //!
-//! It must never: publish, acknowledge, read a clock, or let one bad message stop the good ones behind it.
+//! The engine never publishes, never acknowledges and never reads a clock. A message that cannot be handled does not
+//! stop the messages after it.
 //!
-//! - `delivery`: what comes in, and the checks of its envelope
-//! - `plan`: what goes out
+//! - `delivery`: an input message, and the checks of its subject and headers
+//! - `plan`: the planned commit
 //! - `timers`: links whose deadline has passed
-//! - `incident`: which institutions' links fail together
+//! - `incident`: institutions whose links fail together
 
 mod delivery;
 mod incident;
@@ -19,12 +23,14 @@ mod timers;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use delivery::{Dead, Delivery, payload};
+pub use delivery::{DeadDelivery, Delivery, payload};
 pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 
 use self::incident::{Incidents, Opening};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
-use crate::contract::{At, BadRecord, Because, DeadReason, InputKind, Mark, Origin, OriginKind, Record, RefusedBody};
+use crate::contract::{
+    At, BadRecord, Because, CommittedOffset, DeadReason, InputKind, Origin, OriginKind, Record, RefusedBody,
+};
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError};
 
@@ -32,49 +38,50 @@ use crate::store::{Head, Put, Query, Store, StoreError};
 /// the one that the node adds (`contract::Commit`).
 pub const MESSAGES_MAX: usize = 999;
 
-/// The most messages one delivery can make: the state, its effects, and that its institution's incident begins; or a refusal.
+/// The most messages that one delivery can lead to: the state, the effects, and the begin of an incident; or a refusal.
 const MESSAGES_PER_DELIVERY_MAX: usize = 2 + EFFECTS_MAX;
 
-/// How many timers one plan takes at most, so that a morning of reminders does not hold up what is arriving.
+/// The most timers in one plan, so that many reminders at one time do not delay arriving messages.
 const TIMERS_MAX: usize = 64;
 
-/// How many links are read from the store at once.
+/// The number of links in one page that is read from the store.
 const STORE_PAGE: usize = 1_000;
 
-/// Plans commits for the lanes of this node.
+/// Plans the commits of the partitions that this node owns.
 pub struct Engine<S> {
     store: S,
     policy: Policy,
     input_created_ns: i64,
-    /// Links changed by plans that are not settled yet.
-    overlay: HashMap<LinkId, Held>,
-    /// Per lane that is held, the last delivery that has been planned.
+    /// Links that were changed by plans that are not committed yet.
+    overlay: HashMap<LinkId, LinkEntry>,
+    /// For each owned partition, the sequence of the last planned delivery.
     planned: BTreeMap<u16, u64>,
-    /// How many lanes the input stream has.
+    /// The number of partitions of the input stream.
     partitions_count: u16,
-    /// As of the last plan, settled or not.
+    /// The incidents as of the last plan, committed or not.
     incidents: Incidents,
-    /// Deliveries whose commit cannot be stored, and why: dead-lettered when they are planned.
+    /// Deliveries whose commit cannot be stored, and the reason. They are dead-lettered when they are planned again.
     set_aside: BTreeMap<(u16, u64, i64), String>,
-    /// Links whose timer cannot be handled: left alone until the next start of the process.
+    /// Links whose timer cannot be handled. Their timers are skipped until the next start of the process.
     timers_skipped: BTreeSet<LinkId>,
-    /// The machine; a test puts a bug in its place.
+    /// [`step`]; a test replaces it by a version that panics.
     step: StepFn,
 }
 
 type StepFn = fn(&Link, &Input, Timestamp, &Policy) -> Result<Step, Refusal>;
 
-/// A link, and the lane of the input stream that last changed it.
+/// A link, and the partition whose fence guards its messages.
 #[derive(Clone)]
-struct Held {
+struct LinkEntry {
     link: Link,
-    lane: u16,
+    partition: u16,
 }
 
 impl<S: Store> Engine<S> {
-    /// An engine over `store`, with every lane at its mark. `input_created_ns` is the identity of the input stream, which new marks name.
+    /// An engine that continues after these committed offsets, one for each owned partition. `input_created_ns`
+    /// identifies the input stream; new committed offsets contain it.
     ///
-    /// Reads every broken link, to know which institutions' links fail together.
+    /// Reads every broken link from the store, to count the failures of each institution.
     ///
     /// # Errors
     /// [`StoreError`]: the store cannot be read.
@@ -82,7 +89,7 @@ impl<S: Store> Engine<S> {
         store: S,
         policy: Policy,
         input_created_ns: i64,
-        marks: &BTreeMap<u16, u64>,
+        offsets: &BTreeMap<u16, u64>,
     ) -> Result<Self, StoreError> {
         let incidents = incidents_of(&store, &policy)?;
         Ok(Self {
@@ -90,7 +97,7 @@ impl<S: Store> Engine<S> {
             policy,
             input_created_ns,
             overlay: HashMap::new(),
-            planned: marks.clone(),
+            planned: offsets.clone(),
             partitions_count: u16::MAX,
             incidents,
             set_aside: BTreeMap::new(),
@@ -99,16 +106,16 @@ impl<S: Store> Engine<S> {
         })
     }
 
-    /// The same engine, told how many lanes the input stream has: a link that was recorded on a lane beyond them, when the stream had
-    /// more, is counted to one of these.
+    /// Sets the number of partitions of the input stream. A link of a higher partition, from a time when the stream had
+    /// more of them, is assigned to one of these.
     #[must_use]
     pub const fn with_partitions(mut self, count: u16) -> Self {
         self.partitions_count = count;
         self
     }
 
-    /// Forgets every plan that is not settled, and goes on behind these offsets of the lanes that are held now. What was set aside stays
-    /// set aside.
+    /// Drops every plan that is not committed, and continues after these committed offsets of the owned partitions.
+    /// Items that were set aside stay set aside.
     ///
     /// # Errors
     /// [`StoreError`]: the store cannot be read.
@@ -119,30 +126,32 @@ impl<S: Store> Engine<S> {
         if input_created_ns != self.input_created_ns {
             self.set_aside.clear();
         }
-        self.set_aside.retain(|(lane, sequence, _), _| offsets.get(lane).is_none_or(|offset| sequence > offset));
+        self.set_aside
+            .retain(|(partition, sequence, _), _| offsets.get(partition).is_none_or(|offset| sequence > offset));
         self.overlay.clear();
         (self.input_created_ns, self.planned) = (input_created_ns, offsets.clone());
         Ok(())
     }
 
-    /// The lane is no longer held: nothing is planned for it any more.
-    pub fn release(&mut self, lane: u16) {
-        self.planned.remove(&lane);
+    /// The node no longer owns the partition. Nothing is planned for it any more.
+    pub fn release(&mut self, partition: u16) {
+        self.planned.remove(&partition);
     }
 
-    /// The item cannot be stored, whatever it is planned with, for the reason in `detail`. A delivery becomes a dead letter when it is
-    /// planned again; a timer is left alone until the next start of the process. `detail` must not quote what was delivered.
+    /// Sets aside an item whose commit is refused even if the plan contains nothing else. A delivery is dead-lettered
+    /// when it is planned again; a timer is skipped until the next start of the process. `detail` is the reason, and
+    /// must not quote the message.
     pub fn set_aside(&mut self, item: Item, detail: String) {
         match item {
-            Item::Delivery { lane, sequence, stored_at_ns } => {
-                self.set_aside.insert((lane, sequence, stored_at_ns), detail);
+            Item::Delivery { partition, sequence, stored_at_ns } => {
+                self.set_aside.insert((partition, sequence, stored_at_ns), detail);
             }
             Item::Timer(link) => drop(self.timers_skipped.insert(link)),
             Item::IncidentEnd(institution) => self.incidents.skip_ends([institution].into()),
         }
     }
 
-    /// The store below.
+    /// The store.
     pub const fn store(&self) -> &S {
         &self.store
     }
@@ -152,7 +161,7 @@ impl<S: Store> Engine<S> {
         self.incidents.count()
     }
 
-    /// When something is due that the store does not know of: an incident's end.
+    /// When the next incident ends. The store knows all other deadlines.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.incidents.next_end()
     }
@@ -162,15 +171,18 @@ impl<S: Store> Engine<S> {
         &self.policy
     }
 
-    /// Plans as much of `queue` as fits one commit, after the timers that are due at `now`. What does not fit stays in the queue.
+    /// Plans the timers that are due at `now`, and then as many deliveries of `queue` as fit into one commit. The
+    /// others stay in the queue.
     ///
     /// # Errors
-    /// [`StoreError`]: the store cannot be read. The engine is of no use then; a new one starts at the marks.
+    /// [`StoreError`]: the store cannot be read. Then the engine must be dropped; a new one continues after the
+    /// committed offsets.
     pub fn plan(&mut self, queue: &mut VecDeque<Delivery>, now: Timestamp) -> Result<Plan, StoreError> {
         self.plan_at_most(usize::MAX, queue, now)
     }
 
-    /// The same, with at most so many items: ends of incidents, timers and deliveries. At least one.
+    /// Like [`Engine::plan`], with at most `items_max` items (ends of incidents, timers and deliveries), but at least
+    /// one.
     ///
     /// # Errors
     /// As [`Engine::plan`].
@@ -182,47 +194,49 @@ impl<S: Store> Engine<S> {
     ) -> Result<Plan, StoreError> {
         let items_max = items_max.max(1);
         let mut plan = Plan::default();
-        // What is of no link is guarded by the fence of the first lane.
-        if let Some(&first_lane) = self.planned.keys().next() {
-            // Ended before the timers, so that prompts that waited for it need not wait once more.
+        // The message about an incident belongs to no link; the fence of the first partition guards it.
+        if let Some(&first_partition) = self.planned.keys().next() {
+            // Incidents end before the timers run, so that the timers see it and deferred prompts are not deferred
+            // again.
             for body in self.incidents.end(now, TIMERS_MAX.min(items_max)) {
                 plan.add_item(|| Item::IncidentEnd(body.institution.clone()));
-                plan.incident(first_lane, body);
+                plan.incident(first_partition, body);
             }
         }
         self.plan_timers(now, TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
-        // Every lane touched adds its mark at the end; a delivery may touch one more.
+        // Each changed partition adds its committed offset at the end, and the next delivery may be of another
+        // partition.
         while plan.items_count < items_max
-            && plan.messages.len() + plan.marks.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX
+            && plan.messages.len() + plan.offsets.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX
         {
             let Some(delivery) = queue.pop_front() else { break };
-            let Delivery { lane, sequence, stored_at_ns, .. } = delivery;
+            let Delivery { partition, sequence, stored_at_ns, .. } = delivery;
             plan.receive(&delivery);
-            if self.planned.get(&lane).is_some_and(|&planned| sequence <= planned) {
+            if self.planned.get(&partition).is_some_and(|&planned| sequence <= planned) {
                 plan.tally.add(delivery.kind_word(), "redelivered");
                 continue;
             }
-            plan.add_item(|| Item::Delivery { lane, sequence, stored_at_ns });
-            match self.set_aside.get(&(lane, sequence, stored_at_ns)) {
-                Some(detail) => Self::bury(&delivery, DeadReason::TooLarge, detail.clone(), &mut plan),
+            plan.add_item(|| Item::Delivery { partition, sequence, stored_at_ns });
+            match self.set_aside.get(&(partition, sequence, stored_at_ns)) {
+                Some(detail) => Self::dead_letter(&delivery, DeadReason::TooLarge, detail.clone(), &mut plan),
                 None => self.plan_delivery(&delivery, now, &mut plan)?,
             }
-            self.planned.insert(delivery.lane, delivery.sequence);
-            let mark = Mark {
+            self.planned.insert(delivery.partition, delivery.sequence);
+            let offset = CommittedOffset {
                 stream_created_ns: self.input_created_ns,
                 sequence: delivery.sequence,
                 stored_at_ns: delivery.stored_at_ns,
             };
-            plan.marks.insert(delivery.lane, mark);
+            plan.offsets.insert(delivery.partition, offset);
         }
         plan.close();
         Ok(plan)
     }
 
-    /// The plan is durable and the store has it: forget what was held for it.
-    pub fn settle(&mut self, plan: &Plan) {
+    /// The plan is committed and applied to the store: removes its links from the overlay.
+    pub fn record_commit(&mut self, plan: &Plan) {
         for (id, version) in plan.versions() {
-            if self.overlay.get(id).is_some_and(|held| held.link.version <= version) {
+            if self.overlay.get(id).is_some_and(|entry| entry.link.version <= version) {
                 self.overlay.remove(id);
             }
         }
@@ -230,50 +244,51 @@ impl<S: Store> Engine<S> {
 
     fn plan_delivery(&mut self, delivery: &Delivery, now: Timestamp, plan: &mut Plan) -> Result<(), StoreError> {
         let received_at = delivery.stored_at();
-        // A bug that panics on one message must not stop the lane for ever: the message is set aside and the lane goes on.
+        // A bug that panics on one message must not stop the partition: the message is dead-lettered.
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             let (kind, link) = delivery.open()?;
             let reading = belvo::read(kind, &link, &delivery.payload, received_at)
                 .map_err(|undecodable| (reason_of(&undecodable), undecodable.to_string()))?;
             Ok((kind, link, reading))
         }));
-        let (kind, id, Reading { meaning, mut unread }) = match decoded {
+        let (kind, id, Reading { meaning, mut unreadable_fields }) = match decoded {
             Ok(Ok(decoded)) => decoded,
             Ok(Err((reason, detail))) => {
-                Self::bury(delivery, reason, detail, plan);
+                Self::dead_letter(delivery, reason, detail, plan);
                 return Ok(());
             }
             Err(_) => {
-                Self::bury(delivery, DeadReason::Panicked, "decoding panicked".to_owned(), plan);
+                Self::dead_letter(delivery, DeadReason::Panicked, "decoding panicked".to_owned(), plan);
                 return Ok(());
             }
         };
         let (message_id, too_long) = delivery.message_id();
-        unread.extend(too_long.then_some("ce-id"));
+        unreadable_fields.extend(too_long.then_some("ce-id"));
         let origin = Origin {
             kind: OriginKind::from(kind),
             input_sequence: Some(delivery.sequence),
             message_id,
-            heard_at: At(received_at),
-            unread: unread.iter().map(|&field| field.to_owned()).collect(),
+            received_at: At(received_at),
+            unreadable_fields: unreadable_fields.iter().map(|&field| field.to_owned()).collect(),
         };
-        plan.unread.extend(unread.into_iter().map(|field| (id.clone(), field)));
-        let held = match self.load(&id) {
-            Ok(held) => held,
+        plan.unreadable_fields.extend(unreadable_fields.into_iter().map(|field| (id.clone(), field)));
+        let entry = match self.load(&id) {
+            Ok(entry) => entry,
             Err(error) if error.is_of_one_record() => {
-                let detail = "what relink knows of the link cannot be read".to_owned();
-                Self::bury(delivery, DeadReason::UnreadableRecord, detail, plan);
+                let detail = "relink's own record of the link cannot be read".to_owned();
+                Self::dead_letter(delivery, DeadReason::UnreadableRecord, detail, plan);
                 plan.links_unreadable.push(id);
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        let link = held.map_or_else(|| Link::unheard_of(id, received_at), |held| held.link);
+        let link = entry.map_or_else(|| Link::unknown(id, received_at), |entry| entry.link);
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
                 if kind == InputKind::Widget && link.profile.institution.is_some() {
-                    // A widget's `institution` comes from the user's device: it fills a gap and corrects nothing.
+                    // The `institution` in a callback of the widget comes from the user's device, so it never replaces
+                    // a known one.
                     input.profile.institution = None;
                 }
                 let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
@@ -284,18 +299,18 @@ impl<S: Store> Engine<S> {
                     Ok(Ok(step)) => {
                         plan.tally.add(word, "accepted");
                         let because = Because::of(&step, &input, origin);
-                        self.take(&step, delivery.lane, because, now, plan);
+                        self.take_step(&step, delivery.partition, because, now, plan);
                     }
                     Ok(Err(refusal)) => {
                         plan.tally.add(word, refusal.as_str());
                         plan.refuse(
-                            delivery.lane,
+                            delivery.partition,
                             delivery.sequence,
                             &link,
                             RefusedBody::refusal(&link, event, refusal, origin),
                         );
                     }
-                    Err(_) => Self::bury(delivery, DeadReason::Panicked, format!("{event} panicked"), plan),
+                    Err(_) => Self::dead_letter(delivery, DeadReason::Panicked, format!("{event} panicked"), plan),
                 }
             }
             Meaning::NotAboutTheLink { class, code } => {
@@ -304,15 +319,15 @@ impl<S: Store> Engine<S> {
                 Self::plan_remark(&link, delivery, "not_about_the_link", detail, origin, plan);
             }
             Meaning::Unknown { what } => {
-                let detail = format!("{what}; kept whole in the dead letters");
+                let detail = format!("{what}; the message is in the dead letters");
                 Self::plan_remark(&link, delivery, "unknown", detail, origin, plan);
-                Self::bury(delivery, DeadReason::UnknownCode, what, plan);
+                Self::dead_letter(delivery, DeadReason::UnknownCode, what, plan);
             }
         }
         Ok(())
     }
 
-    /// A message that is no event for the link is still part of its story.
+    /// Plans a refusal for a message that is no event, so that it is in the history of the link.
     fn plan_remark(link: &Link, delivery: &Delivery, reason: &str, detail: String, origin: Origin, plan: &mut Plan) {
         let body = RefusedBody {
             link_id: link.id.to_string(),
@@ -322,57 +337,57 @@ impl<S: Store> Engine<S> {
             state: (link.version > 0).then(|| link.state.name().into()),
             origin,
         };
-        plan.refuse(delivery.lane, delivery.sequence, link, body);
+        plan.refuse(delivery.partition, delivery.sequence, link, body);
     }
 
-    fn bury(delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {
+    fn dead_letter(delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {
         plan.tally.add(delivery.kind_word(), reason.as_str());
-        plan.dead.push(Dead { delivery: delivery.clone(), reason, detail });
+        plan.dead_letters.push(DeadDelivery { delivery: delivery.clone(), reason, detail });
     }
 
-    fn take(&mut self, step: &Step, lane: u16, because: Because, now: Timestamp, plan: &mut Plan) {
+    fn take_step(&mut self, step: &Step, partition: u16, because: Because, now: Timestamp, plan: &mut Plan) {
         let link = &step.link;
         let is_new = matches!(step.from, StateName::Unconfirmed | StateName::Valid);
         let opening = opening_of(link).filter(|_| is_new);
         let began = opening.and_then(|opening| {
-            plan.prompts_held_count += u64::from(opening.held);
+            plan.prompts_deferred_count += u64::from(opening.is_deferred);
             self.incidents.opened(&opening, &because.origin, now)
         });
-        let sent = plan.effects(lane, step, &because);
-        let record = plan::encode(&Record::of(link, lane, because, sent));
-        let head = Head::of(link, lane, &self.policy);
-        plan.state(lane, step, &record);
+        let sent = plan.effects(partition, step, &because);
+        let record = plan::encode(&Record::of(link, partition, because, sent));
+        let head = Head::of(link, partition, &self.policy);
+        plan.state(partition, step, &record);
         plan.puts.push(Put { id: link.id.clone(), head, record });
-        self.overlay.insert(link.id.clone(), Held { link: link.clone(), lane });
+        self.overlay.insert(link.id.clone(), LinkEntry { link: link.clone(), partition });
         if let Some(body) = began {
-            plan.incident(lane, body);
+            plan.incident(partition, body);
         }
     }
 
-    fn load(&self, id: &LinkId) -> Result<Option<Held>, StoreError> {
-        if let Some(held) = self.overlay.get(id) {
-            return Ok(Some(held.clone()));
+    fn load(&self, id: &LinkId) -> Result<Option<LinkEntry>, StoreError> {
+        if let Some(entry) = self.overlay.get(id) {
+            return Ok(Some(entry.clone()));
         }
         let Some(stored) = self.store.get(id)? else { return Ok(None) };
         let link = stored.parse()?.link()?;
-        Ok(Some(Held { link, lane: stored.head.lane }))
+        Ok(Some(LinkEntry { link, partition: stored.head.partition }))
     }
 }
 
-/// The link's open episode, if its like make an incident: with a prompt, and a cause that the institution can have. A muted link has
-/// no prompt to hold; and links that were broken before relink came are adopted muted.
+/// The open episode of the link, if it counts for an incident: it has a prompt, and a failing institution can be its
+/// cause. A muted link does not count. Links that were broken before relink was installed are adopted as muted.
 fn opening_of(link: &Link) -> Option<Opening<'_>> {
     let institution = link.profile.institution.as_deref()?;
-    let episode = link.state.episode().filter(|episode| episode.cause.may_be_the_institutions())?;
-    let held = match episode.prompt {
+    let episode = link.state.episode().filter(|episode| episode.cause.may_be_institution_wide())?;
+    let is_deferred = match episode.prompt {
         Prompt::Sent => false,
-        Prompt::Waiting { .. } => true,
-        Prompt::Held => return None,
+        Prompt::Deferred { .. } => true,
+        Prompt::Muted => return None,
     };
-    Some(Opening { institution, link: &link.id, at: episode.opened_at, held })
+    Some(Opening { institution, link: &link.id, at: episode.opened_at, is_deferred })
 }
 
-/// What the store still tells of incidents; see `incident` for what it does not.
+/// Rebuilds the incidents from the store. `incident` describes which counts are lost.
 fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, StoreError> {
     let mut incidents = Incidents::of(policy, store.incidents()?);
     for state in [StateName::Invalid, StateName::TokenRequired, StateName::Updating] {
@@ -383,7 +398,7 @@ fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, Store
                 match stored.parse().and_then(|record| Ok(record.link()?)) {
                     Ok(link) => opening_of(&link).iter().for_each(|opening| incidents.remember(opening)),
                     Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
-                    // It is one less in a count. The engine stops when it has to decide about that link, and not before.
+                    // The link is missing from a count. Its messages are dead-lettered when they arrive.
                     Err(error) => tracing::error!(link.id = %id, %error, "a record cannot be read and is not counted"),
                 }
             }

@@ -1,42 +1,44 @@
-//! What goes out: everything that a slice of deliveries comes to, before any of it is durable.
+//! A plan: the results of some deliveries and timers, before they are durable.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::delivery::{Dead, Delivery};
-use crate::contract::{Address, Because, IncidentBody, JobBody, Mark, NoticeBody, RefusedBody, institution_token};
+use super::delivery::{DeadDelivery, Delivery};
+use crate::contract::{
+    Address, Because, CommittedOffset, IncidentBody, JobBody, NoticeBody, RefusedBody, institution_token,
+};
 use crate::link::{Effect, Link, LinkId, Step, Timestamp};
 use crate::store::{Changes, Position, Put};
 
-/// One commit, planned.
+/// A planned commit.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// The messages of the atomic batch, in order; every lane's mark is among them.
+    /// The messages of the atomic batch, in order, including the committed offset of each partition.
     pub messages: Vec<Outgoing>,
-    /// The links as they are afterwards.
+    /// The changed records, for the store.
     pub puts: Vec<Put>,
-    /// How far each lane has got.
-    pub marks: BTreeMap<u16, Mark>,
-    /// What to acknowledge, the last delivery of each lane, once all up to there is durable.
+    /// The new committed offset of each partition.
+    pub offsets: BTreeMap<u16, CommittedOffset>,
+    /// The last delivery of each partition, to be acknowledged when the plan is durable.
     pub receipts: BTreeMap<u16, Receipt>,
-    /// How many ends of incidents, timers and deliveries it was made of, without repeats.
+    /// How many items (ends of incidents, timers and deliveries) the plan contains, without repeated deliveries.
     pub items_count: usize,
-    /// The first of them.
+    /// The first item.
     pub first_item: Option<Item>,
-    /// The incidents that begin or end with it, in order; each is among the messages.
+    /// The incidents that begin or end, in order. `messages` contains them too.
     pub incidents: Vec<IncidentBody>,
-    /// How many prompts begin to wait for the end of an incident.
-    pub prompts_held_count: u64,
-    /// What is set aside. To be made durable **before** the batch: the marks say that it has been handled.
-    pub dead: Vec<Dead>,
-    /// Fields of accepted or refused messages that could not be read, as paths; each with its link.
-    pub unread: Vec<(LinkId, &'static str)>,
-    /// Links of which relink's own record cannot be read.
+    /// How many prompts are deferred by this plan.
+    pub prompts_deferred_count: u64,
+    /// Deliveries to dead-letter. They must be durable **before** the batch, because its committed offsets pass them.
+    pub dead_letters: Vec<DeadDelivery>,
+    /// Paths of fields that could not be read, in accepted and refused messages, each with its link.
+    pub unreadable_fields: Vec<(LinkId, &'static str)>,
+    /// Links whose record in the store cannot be read.
     pub links_unreadable: Vec<LinkId>,
-    /// Links whose timer panicked: a bug of ours.
+    /// Links whose timer panicked, because of a bug in the machine.
     pub timers_panicked: Vec<LinkId>,
-    /// What happened, for metrics.
+    /// Counts of outcomes, for metrics.
     pub tally: Tally,
     /// The links of the puts that [`Plan::take_changes`] took, and their versions.
     taken: Vec<(LinkId, u64)>,
@@ -45,22 +47,23 @@ pub struct Plan {
 /// A delivery that can be acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Its sequence on the input stream.
+    /// The sequence on the input stream.
     pub sequence: u64,
-    /// What to acknowledge it with.
+    /// The subject to which the acknowledgement is published.
     pub receipt: String,
 }
 
-/// Something that a plan is made of.
+/// One item of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// A delivery of this lane and sequence.
+    /// A delivery.
     Delivery {
-        /// The lane.
-        lane: u16,
+        /// The partition.
+        partition: u16,
         /// The sequence on the input stream.
         sequence: u64,
-        /// When it was stored there, in nanoseconds since the Unix epoch: a sequence may be given out twice.
+        /// When it was stored, in nanoseconds since the Unix epoch. After a host crash a server may use a sequence
+        /// again.
         stored_at_ns: i64,
     },
     /// The passed deadline of a link.
@@ -69,12 +72,13 @@ pub enum Item {
     IncidentEnd(String),
 }
 
-/// A message of the batch, and the lane whose fence guards it.
+/// A message of the batch, and the partition whose fence guards it.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// The lane.
-    pub lane: u16,
-    /// The sequence that the lane's fence must have; on one message of each lane, once the batch is guarded.
+    /// The partition.
+    pub partition: u16,
+    /// The sequence that the last fence of the partition must have. Set on one message of each partition before the
+    /// batch is sent.
     pub fence: Option<u64>,
     /// The message.
     pub message: Message,
@@ -83,21 +87,22 @@ pub struct Outgoing {
 /// A message for the output stream.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Where it goes.
+    /// The subject.
     pub address: Address,
-    /// Its id, the same whenever the same input is planned: of a link's messages `<link>.<version>.<n>`.
+    /// The message id, `<link>.<version>.<n>` for the messages of a link. It is the same if the same input is planned
+    /// again.
     pub id: String,
-    /// When the transition was taken.
+    /// The time of the transition.
     pub at: Timestamp,
-    /// Its body, JSON.
+    /// The body, JSON.
     pub body: Vec<u8>,
 }
 
-/// How many deliveries came to what.
+/// The number of deliveries and timers by kind and outcome.
 #[derive(Debug, Default)]
 pub struct Tally(BTreeMap<TallyKey, u64>);
 
-/// The kind of input, and what it came to.
+/// The kind of input, and the outcome.
 pub type TallyKey = (&'static str, &'static str);
 
 impl Tally {
@@ -112,25 +117,26 @@ impl Tally {
 }
 
 impl Plan {
-    /// Whether there is nothing at all to do about it.
+    /// Whether the plan has no effect at all.
     pub fn is_idle(&self) -> bool {
         self.messages.is_empty()
-            && self.dead.is_empty()
+            && self.dead_letters.is_empty()
             && self.puts.is_empty()
             && self.receipts.is_empty()
             && self.timers_panicked.is_empty()
             && self.links_unreadable.is_empty()
     }
 
-    /// Takes the store's share out of the plan, once the batch is known to be stored.
+    /// Takes the changes of the store out of the plan, when the batch is committed. `position` is its position on the
+    /// output stream.
     pub fn take_changes(&mut self, position: Option<Position>) -> Changes {
         let puts = std::mem::take(&mut self.puts);
         self.taken.extend(puts.iter().map(|put| (put.id.clone(), put.head.version)));
-        let marks = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
-        Changes { puts, incidents: self.incidents.clone(), marks, position }
+        let offsets = self.offsets.iter().map(|(partition, offset)| (*partition, offset.clone())).collect();
+        Changes { puts, incidents: self.incidents.clone(), offsets, position }
     }
 
-    /// The links it changes, and their versions afterwards.
+    /// The changed links, and their new versions.
     pub(super) fn versions(&self) -> impl Iterator<Item = (&LinkId, u64)> {
         let puts = self.puts.iter().map(|put| (&put.id, put.head.version));
         puts.chain(self.taken.iter().map(|(id, version)| (id, *version)))
@@ -143,29 +149,29 @@ impl Plan {
         self.items_count += 1;
     }
 
-    /// Notes the delivery's receipt, if it is the last one of its lane.
+    /// Records the receipt of the delivery if no later one of the partition is recorded.
     pub(super) fn receive(&mut self, delivery: &Delivery) {
-        if self.receipts.get(&delivery.lane).is_none_or(|receipt| receipt.sequence <= delivery.sequence) {
+        if self.receipts.get(&delivery.partition).is_none_or(|receipt| receipt.sequence <= delivery.sequence) {
             let receipt = Receipt { sequence: delivery.sequence, receipt: delivery.receipt.clone() };
-            self.receipts.insert(delivery.lane, receipt);
+            self.receipts.insert(delivery.partition, receipt);
         }
     }
 
-    /// A copy of the store's share, once the batch is known to end at `position`.
+    /// A copy of the changes of the store. `position` is the position of the batch on the output stream.
     pub fn changes(&self, position: Option<Position>) -> Changes {
-        let marks = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
-        Changes { puts: self.puts.clone(), incidents: self.incidents.clone(), marks, position }
+        let offsets = self.offsets.iter().map(|(partition, offset)| (*partition, offset.clone())).collect();
+        Changes { puts: self.puts.clone(), incidents: self.incidents.clone(), offsets, position }
     }
 
-    /// Adds the messages for a step's effects; gives their ids.
-    pub(super) fn effects(&mut self, lane: u16, step: &Step, because: &Because) -> Vec<String> {
+    /// Adds the messages for the effects of a step. Returns their ids.
+    pub(super) fn effects(&mut self, partition: u16, step: &Step, because: &Because) -> Vec<String> {
         let link = &step.link;
         let mut ids = Vec::with_capacity(step.effects.len());
         for (n, effect) in (1..).zip(&step.effects) {
             let (address, body) = match effect {
                 Effect::Notice { notice, episode } => {
                     let body = NoticeBody::of(step, notice, episode.as_ref(), because.clone());
-                    (Address::Notice(body.news.name(), link.id.clone()), encode(&body))
+                    (Address::Notice(body.content.name(), link.id.clone()), encode(&body))
                 }
                 Effect::Job(job) => {
                     let body = JobBody::of(step, job, because.clone());
@@ -174,48 +180,48 @@ impl Plan {
             };
             let id = message_id(link, n);
             ids.push(id.clone());
-            self.push(lane, Message { address, id, at: step.at, body });
+            self.push(partition, Message { address, id, at: step.at, body });
         }
         ids
     }
 
-    pub(super) fn state(&mut self, lane: u16, step: &Step, record: &[u8]) {
+    pub(super) fn state(&mut self, partition: u16, step: &Step, record: &[u8]) {
         let link = &step.link;
         let address = Address::State(link.id.clone());
-        self.push(lane, Message { address, id: message_id(link, 0), at: step.at, body: record.to_vec() });
+        self.push(partition, Message { address, id: message_id(link, 0), at: step.at, body: record.to_vec() });
     }
 
-    pub(super) fn refuse(&mut self, lane: u16, sequence: u64, link: &Link, body: RefusedBody) {
-        // A stream that was created anew, or lost its tail, gives sequences out again: the time tells them apart.
-        let at = body.origin.heard_at.0;
-        let id = format!("{}.{}.refused-{lane}-{sequence}-{}", link.id, link.version, at.as_millis());
-        self.push(lane, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
+    pub(super) fn refuse(&mut self, partition: u16, sequence: u64, link: &Link, body: RefusedBody) {
+        // A stream that was created again, or lost its tail, uses sequences again. The time makes the id unique.
+        let at = body.origin.received_at.0;
+        let id = format!("{}.{}.refused-{partition}-{sequence}-{}", link.id, link.version, at.as_millis());
+        self.push(partition, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
     }
 
-    /// An incident begins or ends.
-    pub(super) fn incident(&mut self, lane: u16, body: IncidentBody) {
+    /// Adds the message about the begin or the end of an incident.
+    pub(super) fn incident(&mut self, partition: u16, body: IncidentBody) {
         let address = Address::Incident(institution_token(&body.institution));
-        self.push(lane, Message { address, id: body.message_id(), at: body.at.0, body: encode(&body) });
+        self.push(partition, Message { address, id: body.message_id(), at: body.at.0, body: encode(&body) });
         self.incidents.push(body);
     }
 
-    /// A change of the timers' index alone, which the stream need not know of.
+    /// Adds a change of a deadline in the store. It is not published.
     pub(super) fn retime(&mut self, put: Option<Put>) {
         self.puts.extend(put);
     }
 
-    /// Adds the marks.
+    /// Adds the messages with the committed offsets.
     pub(super) fn close(&mut self) {
-        let marks: Vec<_> = self.marks.iter().map(|(lane, mark)| (*lane, mark.clone())).collect();
-        for (lane, mark) in marks {
-            let at = Timestamp::from_millis(mark.stored_at_ns.div_euclid(1_000_000));
-            let id = format!("mark.{lane}.{}", mark.sequence);
-            self.push(lane, Message { address: Address::Mark(lane), id, at, body: encode(&mark) });
+        let offsets: Vec<_> = self.offsets.iter().map(|(partition, offset)| (*partition, offset.clone())).collect();
+        for (partition, offset) in offsets {
+            let at = Timestamp::from_millis(offset.stored_at_ns.div_euclid(1_000_000));
+            let id = format!("offset.{partition}.{}", offset.sequence);
+            self.push(partition, Message { address: Address::Offset(partition), id, at, body: encode(&offset) });
         }
     }
 
-    fn push(&mut self, lane: u16, message: Message) {
-        self.messages.push(Outgoing { lane, fence: None, message });
+    fn push(&mut self, partition: u16, message: Message) {
+        self.messages.push(Outgoing { partition, fence: None, message });
     }
 }
 
@@ -223,7 +229,7 @@ fn message_id(link: &Link, n: usize) -> String {
     format!("{}.{}.{n}", link.id, link.version)
 }
 
-/// The JSON of a body of ours.
+/// The JSON of a body.
 pub(super) fn encode<T: Serialize>(body: &T) -> Vec<u8> {
-    serde_json::to_vec(body).expect("our bodies have string keys and no failing serializers")
+    serde_json::to_vec(body).expect("bodies have string keys and no failing serializers")
 }

@@ -1,28 +1,30 @@
-//! Timers: every link whose deadline has passed is stepped, in the same plan as what was delivered.
+//! Timers: the machine gets a `DeadlinePassed` for every link whose deadline has passed, in the same plan as the
+//! deliveries.
 //!
-//! The index of deadlines is the store's. It can be stale: a commit under way, or a changed policy, may have moved a deadline.
+//! The store has an index of the deadlines. It can be outdated: a commit in flight, or a changed policy, may have moved
+//! a deadline.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Engine, Held, Item, Plan, TIMERS_MAX};
+use super::{Engine, Item, LinkEntry, Plan, TIMERS_MAX};
 use crate::contract::{Because, Origin};
 use crate::link::{Event, Input, Link, LinkId, Timestamp};
 use crate::store::{Head, Put, Store, StoreError};
 
 impl<S: Store> Engine<S> {
-    /// Steps at most `max` of the links that are due at `now`.
+    /// Plans the timers of at most `max` links that are due at `now`.
     pub(super) fn plan_timers(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<(), StoreError> {
-        for (id, Held { link, lane }) in self.due(now, max, plan)? {
+        for (id, LinkEntry { link, partition }) in self.due(now, max, plan)? {
             let under_way = self.overlay.contains_key(&id);
             let incident = self.incidents.is_on(link.profile.institution.as_deref());
             let input = Input { incident, ..Event::DeadlinePassed.into() };
-            // A bug that panics on one deadline must not end the process, and be due again at every start.
+            // A bug that panics on one timer must not end the process: the timer would be due again at every start.
             match catch_unwind(AssertUnwindSafe(|| (self.step)(&link, &input, now, &self.policy))) {
                 Ok(Ok(step)) => {
                     plan.tally.add("timer", "accepted");
                     let because = Because::of(&step, &input, Origin::timer(now));
                     plan.add_item(|| Item::Timer(id));
-                    self.take(&step, lane, because, now, plan);
+                    self.take_step(&step, partition, because, now, plan);
                 }
                 Ok(Err(_)) if under_way => {}
                 Ok(Err(_)) => plan.retime(self.retimed(&link)?),
@@ -36,8 +38,8 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// The first `max` links of our lanes that the store says are due, but those that are left alone.
-    fn due(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<Vec<(LinkId, Held)>, StoreError> {
+    /// The first `max` due links of the owned partitions, without the skipped ones.
+    fn due(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<Vec<(LinkId, LinkEntry)>, StoreError> {
         let mut limit = TIMERS_MAX + self.timers_skipped.len();
         loop {
             let all = self.store.due(now, limit)?;
@@ -50,19 +52,19 @@ impl<S: Store> Engine<S> {
                 if self.timers_skipped.contains(&id) {
                     continue;
                 }
-                let held = match self.load(&id) {
-                    Ok(held) => held,
+                let entry = match self.load(&id) {
+                    Ok(entry) => entry,
                     Err(error) if error.is_of_one_record() => {
-                        // It stays due until the store has been rebuilt.
+                        // The link stays due until the store has been rebuilt.
                         plan.links_unreadable.push(id.clone());
                         self.timers_skipped.insert(id);
                         continue;
                     }
                     Err(error) => return Err(error),
                 };
-                let Some(held) = held else { continue };
-                if let Some(lane) = self.home_of(held.lane) {
-                    ours.push((id, Held { lane, ..held }));
+                let Some(entry) = entry else { continue };
+                if let Some(partition) = self.partition_of(entry.partition) {
+                    ours.push((id, LinkEntry { partition, ..entry }));
                 }
             }
             if is_all || ours.len() == max {
@@ -72,13 +74,13 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// The lane that takes care of a link recorded on `lane`, if it is held: another node has the others.
-    fn home_of(&self, lane: u16) -> Option<u16> {
-        let lane = if lane < self.partitions_count { lane } else { lane % self.partitions_count };
-        self.planned.contains_key(&lane).then_some(lane)
+    /// The partition that handles the timers of a link of `partition`; `None` if this node does not own it.
+    fn partition_of(&self, partition: u16) -> Option<u16> {
+        let partition = if partition < self.partitions_count { partition } else { partition % self.partitions_count };
+        self.planned.contains_key(&partition).then_some(partition)
     }
 
-    /// The stored link with the deadline it has under today's policy.
+    /// A change of the stored deadline to the one under the current policy; `None` if it is the same.
     fn retimed(&self, link: &Link) -> Result<Option<Put>, StoreError> {
         let Some(stored) = self.store.get(&link.id)? else { return Ok(None) };
         let head = Head { deadline: link.deadline(&self.policy), ..stored.head };
@@ -93,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::engine::Delivery;
-    use crate::link::{Policy, Refusal, Settings, Step, step};
+    use crate::link::{Policy, PolicySettings, Refusal, Step, step};
     use crate::store::MemoryStore;
 
     const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -104,7 +106,7 @@ mod tests {
                 "link_id":"{link}","request_id":"r","data":{{}}}}"#
         );
         Delivery {
-            lane: 0,
+            partition: 0,
             sequence,
             stored_at_ns: START.as_millis() * 1_000_000,
             subject: String::new(),
@@ -124,12 +126,12 @@ mod tests {
     fn plan(engine: &mut Engine<MemoryStore>, queue: Vec<Delivery>, now: Timestamp) -> Plan {
         let plan = engine.plan(&mut VecDeque::from(queue), now).unwrap();
         engine.store().apply(&plan.changes(None)).unwrap();
-        engine.settle(&plan);
+        engine.record_commit(&plan);
         plan
     }
 
     fn engine() -> Engine<MemoryStore> {
-        let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap();
+        let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap();
         let mut engine = Engine::new(MemoryStore::default(), policy, 1, &[(0, 0)].into()).unwrap();
         engine.step = with_a_bug;
         plan(&mut engine, vec![broken("bad", 1), broken("good", 2)], START);
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_panics_is_left_alone_and_told_once() {
+    fn a_timer_that_panics_is_skipped_and_reported_once() {
         let mut engine = engine();
         let tomorrow = START.after(Duration::from_secs(25 * 3600));
         assert_eq!(engine.store().due(tomorrow, 9).unwrap().len(), 2);
@@ -150,19 +152,19 @@ mod tests {
             assert!(again.is_idle(), "{again:?}");
             engine.restart(1, &offsets).unwrap();
         }
-        // It is a timer only: what is delivered for the link is handled.
+        // Only the timer is skipped; deliveries for the link are handled.
         let answer = plan(&mut engine, vec![broken("bad", 3)], tomorrow);
-        assert_eq!(answer.dead.len(), 0);
+        assert_eq!(answer.dead_letters.len(), 0);
         assert!(!answer.messages.is_empty());
     }
 
     #[test]
-    fn timers_of_lanes_that_are_not_held_are_another_nodes() {
+    fn timers_of_partitions_of_another_node_are_not_planned() {
         let mut engine = engine();
         let tomorrow = START.after(Duration::from_secs(25 * 3600));
         engine.restart(1, &[(1, 0)].into()).unwrap();
         assert!(engine.plan(&mut VecDeque::new(), tomorrow).unwrap().is_idle());
-        // A lane that the stream no longer has is counted to one of those that it has.
+        // The stream has fewer partitions than before: the link is assigned to one of them.
         let mut engine = engine.with_partitions(1);
         engine.restart(1, &[(0, 0)].into()).unwrap();
         assert!(!engine.plan(&mut VecDeque::new(), tomorrow).unwrap().is_idle());

@@ -17,7 +17,7 @@ pub(super) async fn ready(State(door): State<SharedDoor>) -> Result<Json<Value>,
     if *door.ready.borrow() {
         return Ok(Json(json!({"status": "ready"})));
     }
-    Err(Problem::new(Kind::NotReady, "Not every lane is running yet; what comes in is stored and handled later.")
+    Err(Problem::new(Kind::NotReady, "Not every partition is running yet; what comes in is stored and handled later.")
         .retry_after_secs(1))
 }
 

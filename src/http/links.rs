@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::SharedDoor;
 use super::parameters::{LinkInPath, Query, bad};
 use super::problem::{Kind, Problem};
-use crate::contract::{At, IncidentBody, IncidentNews, Record};
+use crate::contract::{At, IncidentBody, IncidentChange, Record};
 use crate::link::{LinkId, StateName};
 use crate::nats::history::HistoryEntry;
 use crate::store::{self, StoredLink};
@@ -108,7 +108,7 @@ pub(super) async fn summary(State(door): State<SharedDoor>) -> Result<Json<Summa
     let (counts, incidents) = door.ask_store(|store| Ok((store.count()?, store.incidents()?))).await?;
     let by_state: BTreeMap<_, _> =
         StateName::ALL.into_iter().map(|state| (state.as_str(), counts.get(&state).copied().unwrap_or(0))).collect();
-    let incidents = incidents.into_iter().filter(|incident| incident.news == IncidentNews::Began);
+    let incidents = incidents.into_iter().filter(|incident| incident.change == IncidentChange::Began);
     let incidents = incidents.map(|IncidentBody { institution, began_at, links_count, .. }| IncidentSummary {
         institution,
         began_at,

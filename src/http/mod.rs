@@ -18,7 +18,7 @@
 //! - `problem`: every error, as `application/problem+json`; `observe`: counts, logs once, catches panics
 //!
 //! Everything that comes in goes to the input stream and is answered 2xx only when it is on the disk; nothing here
-//! decides about a link. Next: `nats::publisher` stores it, the lanes handle it.
+//! decides about a link. Next: `nats::publisher` stores it, the partitions handle it.
 
 mod auth;
 mod body;
@@ -88,7 +88,7 @@ pub struct Parts {
     pub belvo: Option<belvo::Client>,
     /// How many transitions the sweeps alone have found since the start, by institution; `None` if nothing is swept.
     pub drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
-    /// Whether all lanes are running.
+    /// Whether all partitions are running.
     pub ready: watch::Receiver<bool>,
 }
 

@@ -8,7 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::problem::{Incident, Problem};
+use super::problem::{LoggedProblem, Problem};
 use crate::clock;
 use crate::metric;
 
@@ -38,8 +38,8 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     metrics::counter!(metric::HTTP_REQUESTS.name, "route" => route.clone(), "method" => method, "status" => code)
         .increment(1);
     metrics::histogram!(metric::HTTP_REQUEST_SECONDS.name, "route" => route.clone()).record(seconds);
-    if let Some(incident) = response.extensions().get::<Incident>() {
-        let Incident { id, slug, inside } = incident;
+    if let Some(problem) = response.extensions().get::<LoggedProblem>() {
+        let LoggedProblem { id, slug, inside } = problem;
         let status = status.as_u16();
         if status >= 500 {
             tracing::error!(request.id = %id, http.route = route, http.method = method, http.status = status,

@@ -76,7 +76,7 @@ pub(super) struct Problem {
 
 /// What `observe.rs` logs of a problem; it travels with the response.
 #[derive(Clone, Debug)]
-pub(super) struct Incident {
+pub(super) struct LoggedProblem {
     pub(super) id: Uuid,
     pub(super) slug: &'static str,
     pub(super) inside: String,
@@ -194,7 +194,7 @@ impl IntoResponse for Problem {
         }
         // A probe that asks every second whether we are ready is answered, not logged.
         if self.kind != Kind::NotReady {
-            response.extensions_mut().insert(Incident { id, slug, inside: self.inside.unwrap_or(self.detail) });
+            response.extensions_mut().insert(LoggedProblem { id, slug, inside: self.inside.unwrap_or(self.detail) });
         }
         response
     }

@@ -1,30 +1,32 @@
-//! Losing trust in a link, and the outage while nobody repairs it: the one prompt, suspicions, news about the cause.
+//! Evidence that a link is broken: suspicions, the opening of an episode with its one prompt, and further evidence
+//! while nobody repairs the link.
 
-use super::draft::{Draft, Next};
+use super::builder::{Next, TransitionBuilder};
 use super::refresh::with_arrival;
 use super::upkeep::shows_access;
 use super::{
-    Breakage, Cause, Data, Episode, Notice, Observation, Prompt, Proof, Quiet, Refusal, State, Status, Suspicion,
-    Timestamp,
+    Breakage, Cause, Data, Episode, Freshness, LinkObservation, Notice, Prompt, Proof, Refusal, State, Status,
+    Suspicion, Timestamp,
 };
 
-impl Draft<'_> {
+impl TransitionBuilder<'_> {
     // --- leaving Valid ---
 
-    /// Opens the one episode of an outage, with its one prompt. A user who is in the widget already is not prompted: the
-    /// episode begins as that user's attempt, and the prompt is due if the attempt fails.
+    /// Opens the episode of an outage, and emits its prompt. If the user is in the widget already, the episode begins
+    /// with that attempt, and the prompt is emitted only if the attempt fails.
     pub(super) fn open(&mut self, breakage: &Breakage) -> State {
         self.link.episodes_count += 1;
         let number = self.link.episodes_count;
         let in_widget_until = self.widget_until();
-        let prompt = if in_widget_until.is_some() { Prompt::Held } else { self.prompt_for(breakage.cause) };
+        let prompt = if in_widget_until.is_some() { Prompt::Muted } else { self.prompt_for(breakage.cause) };
         let mut episode = Episode::open(number, breakage.cause, self.now, prompt, self.policy);
-        episode.take_in(breakage, self.now);
+        episode.apply_evidence(breakage, self.now);
         if episode.prompt == Prompt::Sent {
-            self.tell(Notice::UpdateRequired, Some(&episode));
+            self.emit(Notice::UpdateRequired, Some(&episode));
         }
-        self.link.quiet = Quiet::Listening;
-        // A refresh of ours that is answered with a request for a token breaks the link for nothing.
+        self.link.freshness = Freshness::Fresh;
+        // At some institutions every login needs a token. There, a refresh that relink asked for has just broken the
+        // link, and the next one would break it again.
         let by_our_refresh =
             breakage.cause == Cause::Token && self.link.refresh.as_ref().is_some_and(|owed| owed.asked);
         self.link.refresh_needs_token |= by_our_refresh;
@@ -34,72 +36,77 @@ impl Draft<'_> {
         }
     }
 
-    /// LINK webhooks and errors of data calls come only for links that were once confirmed; errors of the creation
-    /// itself do not.
+    /// Belvo sends LINK webhooks and errors of data calls only for links whose creation was finished. An error that
+    /// answers the creation itself says nothing about a working link.
     pub(super) fn break_unconfirmed(&mut self, breakage: &Breakage) -> Next {
         if breakage.during_update { Err(Refusal::CreationOnly) } else { self.break_or_suspect(None, breakage) }
     }
 
-    /// Evidence right after a recovery, or after the user's word that the link is repaired, may be late news of the old
-    /// outage; and an answer to a PUT on a working link says nothing of the stored credentials. Both are held and asked
-    /// about.
+    /// Opens an episode, or keeps the evidence as a suspicion and asks Belvo. Two kinds of evidence become a suspicion:
+    /// evidence within the settle window, which may be a late message about the last outage; and an error that answers
+    /// a PUT on a working link, which says nothing about the stored credentials.
     pub(super) fn break_or_suspect(&mut self, suspicion: Option<Suspicion>, breakage: &Breakage) -> Next {
         let settings = self.policy.settings();
-        let unsettled = self.settles_at().filter(|&at| self.now < at);
-        // The session of a PUT or PATCH that wants a token is the user's: an attempt is under way.
+        let window_end = self.settle_window_end().filter(|&at| self.now < at);
+        // A PUT or PATCH that needs a token opens an MFA session: the user is in the middle of an attempt.
         if let Some(session) = breakage.session.filter(|_| breakage.during_update) {
             self.note_widget(session.expires_at);
         }
-        if unsettled.is_none() && !breakage.during_update {
+        if window_end.is_none() && !breakage.during_update {
             return Ok(self.open(breakage));
         }
-        let until = match unsettled {
-            Some(settled_at) if !settings.can_verify => settled_at,
+        let until = match window_end {
+            Some(end) if !settings.can_verify => end,
             Some(_) | None => self.now.after(self.policy.answer_wait()),
         };
-        Ok(self.doubt(suspicion, breakage, until))
+        Ok(self.suspect(suspicion, breakage, until))
     }
 
-    /// Holds the evidence and asks Belvo; `until` then, it is believed.
-    pub(super) fn doubt(&mut self, suspicion: Option<Suspicion>, breakage: &Breakage, until: Timestamp) -> State {
-        // What Belvo's status cannot show outlives what it can: one bare `valid` must not refute both.
-        let doubted = match suspicion {
-            Some(held) if held.breakage.is_hidden() && !breakage.is_hidden() => held.breakage,
-            Some(held) => Breakage { cause: held.breakage.cause.refined_by(breakage.cause), ..breakage.clone() },
+    /// Keeps the evidence as a suspicion and asks Belvo. If nothing refutes the suspicion before `until`, it is
+    /// confirmed.
+    pub(super) fn suspect(&mut self, suspicion: Option<Suspicion>, breakage: &Breakage, until: Timestamp) -> State {
+        // An observed `valid` refutes only a cause that Belvo's status can show. So a cause that it cannot show is
+        // kept.
+        let suspected = match suspicion {
+            Some(evidence) if evidence.breakage.is_hidden() && !breakage.is_hidden() => evidence.breakage,
+            Some(evidence) => {
+                Breakage { cause: evidence.breakage.cause.refined_by(breakage.cause), ..breakage.clone() }
+            }
             None => breakage.clone(),
         };
-        self.ask_belvo();
-        // The doubt is as new as its newest evidence: a read from before that refutes nothing.
-        State::Valid { suspicion: Some(Suspicion { breakage: doubted, at: self.now, until }) }
+        self.request_verification();
+        // The suspicion has the time of its newest evidence: an observation older than that refutes nothing.
+        State::Valid { suspicion: Some(Suspicion { breakage: suspected, at: self.now, until }) }
     }
 
-    /// Evidence that stood unanswered is believed: it is never lost.
-    pub(super) fn believe(&mut self, suspicion: &Suspicion) -> State {
+    /// Nothing has refuted the suspicion in time: it opens an episode, so that no outage is lost.
+    pub(super) fn confirm(&mut self, suspicion: &Suspicion) -> State {
         self.open(&suspicion.breakage)
     }
 
-    // --- the first words about a link ---
+    // --- while Unconfirmed ---
 
-    pub(super) fn first_word(&self) -> Next {
+    pub(super) fn accept_first_event(&self) -> Next {
         if self.link.version == 0 { Ok(State::Unconfirmed) } else { Err(Refusal::AlreadyKnown) }
     }
 
-    /// The user says that the link works. What was reported of it before may arrive later.
+    /// The success callback of a link that is not confirmed yet. Evidence from before the callback may arrive after it,
+    /// so the callback begins the settle window.
     pub(super) fn claim_creation(&mut self) -> Next {
         self.note_claim();
         if self.policy.can_verify() {
-            self.ask_belvo();
+            self.request_verification();
             Ok(State::Unconfirmed)
         } else {
             Ok(State::Valid { suspicion: None })
         }
     }
 
-    pub(super) fn observe_unconfirmed(&mut self, seen: &Observation) -> Next {
+    pub(super) fn observe_unconfirmed(&mut self, seen: &LinkObservation) -> Next {
         let breakage = match seen.status {
             Status::Unconfirmed => {
                 self.link.verify_asked_at = None;
-                return self.first_word();
+                return self.accept_first_event();
             }
             Status::Valid => {
                 self.link.verify_asked_at = None;
@@ -112,27 +119,28 @@ impl Draft<'_> {
         self.observe_breakage(None, breakage, seen)
     }
 
-    /// Data says that the link was finished. An error or a correction does not: Belvo is asked.
+    /// Arrived data proves that the creation of the link was finished. Data with errors, or a correction, proves
+    /// nothing: Belvo is asked.
     pub(super) fn confirm_by_data(&mut self, data: &Data) -> Next {
-        if shows_access(data) { self.take_data(None, data) } else { self.ask_about_data(State::Unconfirmed, data) }
+        if shows_access(data) { self.take_data(None, data) } else { self.verify_after_data(State::Unconfirmed, data) }
     }
 
     // --- while Valid ---
 
-    /// The user says that a link was repaired of which no outage is known: most likely the report of the outage is late.
+    /// A success callback for a link without a known outage: most likely the message about the outage is late.
     pub(super) fn claim_while_valid(&mut self, suspicion: Option<Suspicion>) -> Next {
-        // The callback of one success may come twice: the second says nothing new.
+        // Widgets deliver the callback of one success more than once; the second changes nothing.
         let verify_wait = self.policy.settings().verify_wait;
-        let is_fresh = self.link.settled_since().is_some_and(|at| self.now < at.after(verify_wait));
+        let is_fresh = self.link.settle_window_start().is_some_and(|at| self.now < at.after(verify_wait));
         if is_fresh && suspicion.is_none() && self.widget_until().is_none() {
             return Err(Refusal::AlreadyKnown);
         }
         self.note_claim();
         if self.policy.can_verify() {
-            self.ask_belvo();
+            self.request_verification();
             Ok(State::Valid { suspicion })
         } else {
-            // Nobody can be asked: then the user's word counts.
+            // Without API keys Belvo cannot be asked, so the callback refutes the suspicion.
             Ok(State::Valid { suspicion: None })
         }
     }
@@ -142,10 +150,10 @@ impl Draft<'_> {
         self.link.widget_until = None;
     }
 
-    pub(super) fn observe_valid(&mut self, suspicion: Option<Suspicion>, seen: &Observation) -> Next {
+    pub(super) fn observe_valid(&mut self, suspicion: Option<Suspicion>, seen: &LinkObservation) -> Next {
         let breakage = match seen.status {
             Status::Unconfirmed => return Err(Refusal::CreationOnly),
-            Status::Valid => return self.reassure(suspicion, seen),
+            Status::Valid => return self.observe_working_while_valid(suspicion, seen),
             Status::Invalid => Breakage::of(self.cause_of_invalid()),
             Status::TokenRequired => Breakage::of(Cause::Token),
         };
@@ -153,23 +161,24 @@ impl Draft<'_> {
     }
 
     /// Belvo's status says that the link is broken.
-    fn observe_breakage(&mut self, suspicion: Option<Suspicion>, breakage: Breakage, seen: &Observation) -> Next {
-        if self.link.settled_since().is_some_and(|at| seen.observed_at < at) {
-            return Err(Refusal::Stale);
+    fn observe_breakage(&mut self, suspicion: Option<Suspicion>, breakage: Breakage, seen: &LinkObservation) -> Next {
+        if self.link.settle_window_start().is_some_and(|at| seen.observed_at < at) {
+            return Err(Refusal::Outdated);
         }
-        // Belvo's status lags behind a repair: as long as a claimed repair is looked at again, it is not yet believed.
+        // Belvo's status lags behind a repair. While a claimed repair may still be verified, a broken status is a
+        // suspicion.
         let lags_until = self.link.claimed_at.map(|at| at.after(self.policy.answer_wait()));
         if let Some(until) = lags_until.filter(|&until| self.now < until) {
             if suspicion.is_some() {
                 return Err(Refusal::AlreadyKnown);
             }
-            return Ok(self.doubt(None, &breakage, until));
+            return Ok(self.suspect(None, &breakage, until));
         }
         self.link.verify_asked_at = None;
-        // Belvo's status is coarser than the evidence that made us ask: keep what the evidence knew.
+        // Belvo's status is coarser than the evidence of the suspicion: keep the cause of the evidence.
         let breakage = match suspicion {
-            Some(held) if held.breakage.cause.wants_token() == breakage.cause.wants_token() => {
-                Breakage { refused_login: false, ..held.breakage }
+            Some(evidence) if evidence.breakage.cause.requires_token() == breakage.cause.requires_token() => {
+                Breakage { refused_login: false, ..evidence.breakage }
             }
             Some(_) | None => breakage,
         };
@@ -180,20 +189,21 @@ impl Draft<'_> {
         Ok(state)
     }
 
-    fn reassure(&mut self, suspicion: Option<Suspicion>, seen: &Observation) -> Next {
-        let refuted = suspicion.as_ref().is_some_and(|held| {
-            // For these causes Belvo's `valid` means nothing unless it has had access since, or the user says that the
-            // link is repaired. Of a consent Belvo's status shows nothing, whatever the user says.
-            let claimed = self.link.claimed_at.is_some_and(|at| at >= held.at);
-            let claim_counts = claimed && held.breakage.cause != Cause::ConsentEnded;
-            seen.observed_at >= held.at && (!held.breakage.is_hidden() || claim_counts || accessed_since(seen, held.at))
+    fn observe_working_while_valid(&mut self, suspicion: Option<Suspicion>, seen: &LinkObservation) -> Next {
+        let refuted = suspicion.as_ref().is_some_and(|evidence| {
+            // For a cause that Belvo's status cannot show, `valid` counts only if Belvo has had access since the
+            // evidence, or the user has claimed a repair since. For an ended consent, a claim does not count either.
+            let claimed = self.link.claimed_at.is_some_and(|at| at >= evidence.at);
+            let claim_counts = claimed && evidence.breakage.cause != Cause::ConsentEnded;
+            seen.observed_at >= evidence.at
+                && (!evidence.breakage.is_hidden() || claim_counts || accessed_since(seen, evidence.at))
         });
         let accessed = self.note_access(seen);
         // An observation older than the suspicion cannot answer our verify request.
-        let answers = suspicion.as_ref().is_none_or(|held| seen.observed_at >= held.at);
+        let answers = suspicion.as_ref().is_none_or(|evidence| seen.observed_at >= evidence.at);
         let answered = answers && self.link.verify_asked_at.take().is_some();
         match suspicion {
-            Some(held) if !refuted && (accessed || answered) => Ok(State::Valid { suspicion: Some(held) }),
+            Some(evidence) if !refuted && (accessed || answered) => Ok(State::Valid { suspicion: Some(evidence) }),
             Some(_) if !refuted => Err(Refusal::AlreadyKnown),
             None if !accessed && !answered => Err(Refusal::AlreadyKnown),
             Some(_) | None => Ok(State::Valid { suspicion: None }),
@@ -203,9 +213,9 @@ impl Draft<'_> {
     // --- while broken ---
 
     /// More evidence in an open episode refines the cause; it never prompts again.
-    pub(super) fn restate(&mut self, before: Episode, breakage: &Breakage) -> Next {
+    pub(super) fn refine(&mut self, before: Episode, breakage: &Breakage) -> Next {
         let mut episode = before.clone();
-        episode.take_in(breakage, self.now);
+        episode.apply_evidence(breakage, self.now);
         if episode == before { Err(Refusal::AlreadyKnown) } else { Ok(State::broken(episode)) }
     }
 
@@ -216,47 +226,49 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn observe_broken(&mut self, episode: Episode, seen: &Observation) -> Next {
+    pub(super) fn observe_broken(&mut self, episode: Episode, seen: &LinkObservation) -> Next {
         match seen.status {
             Status::Unconfirmed => Err(Refusal::CreationOnly),
-            Status::Valid => self.observe_working(episode, seen),
+            Status::Valid => self.observe_working_while_broken(episode, seen),
             Status::Invalid => self.observe_still_broken(episode, seen, self.cause_of_invalid()),
             Status::TokenRequired => self.observe_still_broken(episode, seen, Cause::Token),
         }
     }
 
-    /// Belvo's status says that the link works, which not every outage believes.
-    fn observe_working(&mut self, episode: Episode, seen: &Observation) -> Next {
+    /// Belvo's status says that the link works. That ends the episode unless Belvo's status cannot show its cause
+    /// ([`Episode::is_ended_by`]).
+    fn observe_working_while_broken(&mut self, episode: Episode, seen: &LinkObservation) -> Next {
         if seen.observed_at < episode.known_since() {
-            Err(Refusal::Stale)
+            Err(Refusal::Outdated)
         } else if episode.is_ended_by(seen) {
             Ok(self.recover(&episode, Proof::Observed, Some(seen)))
-        } else if self.take_answer(seen.observed_at) {
+        } else if self.accept_answer(seen.observed_at) {
             Ok(State::broken(episode))
         } else {
             Err(Refusal::AlreadyKnown)
         }
     }
 
-    /// Belvo's status says that the link is broken: data that came before was late, and a prompt that waited for this
-    /// answer is due.
-    fn observe_still_broken(&mut self, before: Episode, seen: &Observation, observed: Cause) -> Next {
+    /// Belvo's status says that the link is broken: data that arrived before this observation proves nothing, and a
+    /// prompt that was deferred until this answer is emitted.
+    fn observe_still_broken(&mut self, before: Episode, seen: &LinkObservation, observed: Cause) -> Next {
         if seen.observed_at < before.observed_at.unwrap_or(self.link.since) {
-            return Err(Refusal::Stale);
+            return Err(Refusal::Outdated);
         }
-        let answers = self.take_answer(seen.observed_at);
+        let answers = self.accept_answer(seen.observed_at);
         let mut episode = Episode { arrived: Vec::new(), refused_at: None, ..before.clone() };
-        // Belvo's status is coarser than the known cause: it only overrules a cause that it contradicts.
-        if observed.wants_token() != before.cause.wants_token() {
-            episode.take_in(&Breakage::of(observed), self.now);
+        // Belvo's status is coarser than the known cause, so it replaces only a cause that contradicts it.
+        if observed.requires_token() != before.cause.requires_token() {
+            episode.apply_evidence(&Breakage::of(observed), self.now);
             episode.observed_at = Some(seen.observed_at);
         }
-        self.end_waiting_by_answer(&mut episode, seen.observed_at);
+        self.end_deferral_by_answer(&mut episode, seen.observed_at);
         if answers || episode != before { Ok(State::broken(episode)) } else { Err(Refusal::AlreadyKnown) }
     }
 
-    /// An observation from after the question answers it, whatever it says: the next hint may ask again.
-    pub(super) fn take_answer(&mut self, observed_at: Timestamp) -> bool {
+    /// Whether the observation answers the open verify request: it must be newer than the request. The request is then
+    /// closed, so that the next hint can make a new one.
+    pub(super) fn accept_answer(&mut self, observed_at: Timestamp) -> bool {
         let answers = self.link.verify_asked_at.is_some_and(|asked_at| observed_at >= asked_at);
         if answers {
             self.link.verify_asked_at = None;
@@ -264,39 +276,41 @@ impl Draft<'_> {
         answers
     }
 
-    /// Data on a broken link is a hint: it may be late, or the link may work again.
+    /// Data of a broken link: the data may have arrived before the outage, or the link may work again, so Belvo is
+    /// asked. Without API keys, data that arrives after the settle window ends the episode.
     pub(super) fn take_data_while_broken(&mut self, episode: Episode, data: &Data) -> Next {
         if !shows_access(data) {
-            return self.ask_about_data(State::broken(episode), data);
+            return self.verify_after_data(State::broken(episode), data);
         }
         let late_until = episode.opened_at.after(self.policy.settings().settle_window);
         if !self.policy.can_verify() && self.now >= late_until {
             return Ok(self.recover_by_data(&episode, data));
         }
-        self.tell(Notice::DataAvailable(data.clone()), Some(&episode));
-        self.ask_belvo();
-        // Only Belvo's answer tells whether it was late; without one it counts for nothing.
+        self.emit(Notice::DataAvailable(data.clone()), Some(&episode));
+        self.request_verification();
+        // Without API keys nobody can tell whether the data is older than the outage, so it is not counted.
         let counts = self.policy.can_verify();
         let arrived = if counts { with_arrival(episode.arrived, data) } else { episode.arrived };
         Ok(State::broken(Episode { arrived, ..episode }))
     }
 
-    /// Sends the episode's one prompt if it was held back and nothing holds it any more.
+    /// Emits the episode's prompt if it was held back and the reason for holding it back is gone.
     pub(super) fn release_prompt(&mut self, episode: &mut Episode) {
-        if episode.prompt != Prompt::Held {
+        if episode.prompt != Prompt::Muted {
             return;
         }
         episode.prompt = self.prompt_for(episode.cause);
         if episode.prompt == Prompt::Sent {
             episode.pause_reminders(self.now, self.policy);
-            self.tell(Notice::UpdateRequired, Some(episode));
+            self.emit(Notice::UpdateRequired, Some(episode));
         }
     }
 }
 
 impl Cause {
-    /// The cause of an outage of which `newer` is said as well. `Credentials` is also Belvo's word for "the link cannot be
-    /// used" (`invalid`, `invalid_link`), so it does not overwrite a reason that says more.
+    /// The cause of an outage with this cause when evidence names `newer`. Belvo also uses its codes for `Credentials`
+    /// (`invalid`, `invalid_link`) when a link cannot be used for another reason, so `Credentials` does not replace a
+    /// more precise cause.
     pub(super) const fn refined_by(self, newer: Self) -> Self {
         match (self, newer) {
             (Self::AccountBlocked | Self::ConsentEnded | Self::Unsupported, Self::Credentials) => self,
@@ -306,45 +320,48 @@ impl Cause {
 }
 
 impl Breakage {
-    /// Whether Belvo's status may show nothing of it.
+    /// Whether Belvo's status may still say `valid` although the link is broken in this way.
     fn is_hidden(&self) -> bool {
         is_hidden(self.cause) || self.refused_login
     }
 }
 
 impl Episode {
-    /// Takes in what evidence says of the outage.
-    pub(super) fn take_in(&mut self, breakage: &Breakage, now: Timestamp) {
-        // The answer to the user's own attempt is news of a login that the institution has just judged.
+    /// Updates the cause and the login session of the outage from further evidence.
+    pub(super) fn apply_evidence(&mut self, breakage: &Breakage, now: Timestamp) {
+        // The institution has just answered a login with the user's new credentials, so this cause replaces every other
+        // one.
         self.cause = if breakage.during_update { breakage.cause } else { self.cause.refined_by(breakage.cause) };
         self.observed_at = None;
-        self.session = if self.cause.wants_token() { breakage.session.or(self.session) } else { None };
-        if self.cause.wants_token() {
-            // That a token is wanted Belvo's status says at once.
+        self.session = if self.cause.requires_token() { breakage.session.or(self.session) } else { None };
+        if self.cause.requires_token() {
+            // Belvo's status shows at once that a token is required.
             self.refused_at = None;
         } else if !breakage.during_update {
             self.refused_at = breakage.refused_login.then_some(now);
         }
     }
 
-    /// Whether an observed `valid` ends this outage. What Belvo's status does not show, only an access since then ends:
-    /// a hidden cause, or a refused login. A link whose user has not been asked yet has the benefit of the doubt: the
-    /// next login tells.
-    pub(super) fn is_ended_by(&self, seen: &Observation) -> bool {
+    /// Whether an observed `valid` ends this outage. Belvo's status does not show a hidden cause, and shows a refused
+    /// login only after several of them. Then `valid` ends the outage only if Belvo has had access to the account
+    /// since. A refused login is disregarded while the prompt is deferred: its user has not been asked, and the next
+    /// login will tell.
+    pub(super) fn is_ended_by(&self, seen: &LinkObservation) -> bool {
         let refused_at = match self.prompt {
-            Prompt::Sent | Prompt::Held => self.refused_at,
-            Prompt::Waiting { .. } => None,
+            Prompt::Sent | Prompt::Muted => self.refused_at,
+            Prompt::Deferred { .. } => None,
         };
         let hidden_since = refused_at.or_else(|| is_hidden(self.cause).then_some(self.opened_at));
         hidden_since.is_none_or(|since| accessed_since(seen, since))
     }
 }
 
-fn accessed_since(seen: &Observation, since: Timestamp) -> bool {
+fn accessed_since(seen: &LinkObservation, since: Timestamp) -> bool {
     seen.last_accessed_at.is_some_and(|at| at > since)
 }
 
-/// Whether Belvo's status shows nothing of the cause: it knows no locked account, no ended consent, no unsupported MFA.
+/// Whether Belvo's status cannot show the cause. It has no value for a locked account, an ended consent or an
+/// unsupported MFA.
 const fn is_hidden(cause: Cause) -> bool {
     match cause {
         Cause::AccountBlocked | Cause::ConsentEnded | Cause::Unsupported => true,

@@ -1,44 +1,46 @@
-//! The open-finance consent behind a link (Brazil), as far as it is known.
+//! The open-finance consent behind a link (Brazil).
 //!
-//! Such a link has no credentials; what breaks it is the end of its consent, and what repairs it is a renewal in Belvo's
-//! portal, of which no app is told. What the machine does about it is in `renewal`.
+//! A link with a consent has no stored credentials. It breaks when the consent ends, and is repaired when its user
+//! renews the consent in Belvo's portal; Belvo sends no webhook about a renewal. `renewal` has the machine's reactions.
 
 use super::event::take;
 use super::{Link, Policy, Timestamp};
 
-/// A consent, and what a renewal link needs: every parameter of it comes from Belvo's webhooks (guide: My Belvo Portal).
+/// A consent, with the parameters of a renewal link. Belvo sends all of them in its CONSENT webhooks (guide: My Belvo
+/// Portal).
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Consent {
     /// Belvo's id of the consent.
     pub id: Option<String>,
     /// When it ends.
     pub due: Due,
-    /// The institution's name for people.
+    /// The display name of the institution.
     pub institution_display_name: Option<String>,
     /// Address of the institution's logo.
     pub institution_icon_logo: Option<String>,
-    /// The end that its user has been told of. In a message: none.
+    /// The due date for which the notice `consent_expiring` was emitted. Always `None` in the profile of a message.
     pub announced: Option<Due>,
-    /// The end that has passed, and was taken for the end until Belvo said otherwise. In a message: none.
+    /// The due date that has passed and has opened a suspicion. Always `None` in the profile of a message.
     pub passed: Option<Timestamp>,
 }
 
 /// When a consent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Due {
-    /// Nobody has said so, or the date that was known is no longer right.
+    /// No date is known, or the known date is no longer valid.
     #[default]
     Unknown,
-    /// The message names something that cannot be a date. Only in a message: nothing is learnt from it.
+    /// The message has a value that cannot be a date. Occurs only in the profile of a message, and changes nothing that
+    /// is known.
     Unreadable,
-    /// Then.
+    /// At this time.
     At(Timestamp),
-    /// Never, unless its user ends it (`undefined_consent_expiration`).
+    /// Never, unless its user revokes it (Belvo: `undefined_consent_expiration`).
     Never,
 }
 
 impl Due {
-    /// The point in time, if there is one.
+    /// The due date, if one is known.
     pub const fn at(self) -> Option<Timestamp> {
         match self {
             Self::At(at) => Some(at),
@@ -46,15 +48,16 @@ impl Due {
         }
     }
 
-    /// Whether that point has passed at `now`.
+    /// Whether the due date has passed at `now`.
     pub(super) fn is_over(self, now: Timestamp) -> bool {
         self.at().is_some_and(|at| at <= now)
     }
 }
 
 impl Consent {
-    /// Takes over everything `newer` says; what it leaves open stays, unless it is about another consent.
-    pub(super) fn learn(&mut self, newer: &Self) {
+    /// Copies every known field of `newer`. If `newer` has another consent id, all other fields of the old consent are
+    /// dropped.
+    pub(super) fn merge_profile(&mut self, newer: &Self) {
         if self.id.is_some() && newer.id.is_some() && self.id != newer.id {
             *self = Self::default();
         }
@@ -68,21 +71,21 @@ impl Consent {
     }
 }
 
-/// What a read of the consent (`GET /api/consents/`) said.
+/// The result of reading the consent from Belvo (`GET /api/consents/`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsentObservation {
-    /// When it was read, by the reader's clock.
+    /// When it was read, by the clock of the reader.
     pub observed_at: Timestamp,
-    /// Belvo's word.
+    /// Belvo's status of the consent.
     pub status: ConsentStatus,
 }
 
-/// Belvo's word on a consent, as far as it says whether the link can be used.
+/// Belvo's status of a consent, reduced to whether the link can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConsentStatus {
     /// `AUTHORISED`
     Authorised,
-    /// `EXPIRED`, or `REJECTED`: revoked, for which there is no webhook.
+    /// `EXPIRED`, or `REJECTED` (revoked by the user; Belvo sends no webhook for it).
     Ended,
 }
 
@@ -91,11 +94,11 @@ impl Link {
         self.profile.consent.as_ref().map(|consent| consent.due).unwrap_or_default()
     }
 
-    /// When the end of a working link's consent is next of interest.
+    /// When a working link next has to act on the due date of its consent: to announce it, or because it has passed.
     pub(super) fn consent_deadline(&self, policy: &Policy) -> Option<Timestamp> {
         let consent = self.profile.consent.as_ref()?;
         let due_at = consent.due.at().filter(|&at| consent.passed != Some(at))?;
-        let is_told = self.muted || consent.announced == Some(consent.due);
-        Some(if is_told { due_at } else { due_at.before(policy.settings().consent_notice) })
+        let is_announced = self.muted || consent.announced == Some(consent.due);
+        Some(if is_announced { due_at } else { due_at.before(policy.settings().consent_notice) })
     }
 }

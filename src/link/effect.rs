@@ -1,40 +1,40 @@
-//! What the machine asks for, as values. It performs nothing itself.
+//! The effects of a step: notices to emit and calls to Belvo, as values. The core performs none of them.
 
-use super::{Attempt, Data, Episode, Link, StateName, Timestamp};
+use super::{AttemptEnd, Data, Episode, Link, StateName, Timestamp};
 
-/// The most effects one step may have. The durable step counts on it to keep a commit below JetStream's limit of 1000
-/// messages.
+/// The most effects that one step may have. The engine relies on this limit to keep a commit below 1000 messages, the
+/// limit of a JetStream atomic batch.
 pub const EFFECTS_MAX: usize = 5;
 
-/// An accepted event: the link as it is now, and what is to be done about it.
+/// The result of an accepted event: the changed link and the effects to perform.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// The link afterwards.
+    /// The link after the event.
     pub link: Link,
-    /// The state it was in before; the state it is in now is in `link`.
+    /// The state before the event.
     pub from: StateName,
-    /// When the event was taken in: never before the link's previous step.
+    /// The time of the step: when the event was received, and never before the previous step of the link.
     pub at: Timestamp,
-    /// What others are to be told or asked, in order; at most [`EFFECTS_MAX`].
+    /// The effects, in order; at most [`EFFECTS_MAX`].
     pub effects: Vec<Effect>,
 }
 
-/// One thing the machine asks for.
+/// One effect of a step.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "a step has at most five, and each lives until its message is encoded")]
 pub enum Effect {
-    /// Tell the subscribers.
+    /// Publish a notice to the subscribers.
     Notice {
-        /// What.
+        /// The notice.
         notice: Notice,
-        /// The episode it belongs to, also when this step closed it.
+        /// The episode that the notice belongs to. It is there even if this step closed the episode.
         episode: Option<Episode>,
     },
-    /// Call Belvo.
+    /// Make a call to Belvo.
     Job(Job),
 }
 
-/// A downstream event.
+/// A notice: the message that relink publishes to its subscribers about a link.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// Prompt the user, once.
@@ -46,132 +46,134 @@ pub enum Notice {
     },
     /// The user is repairing the link.
     UpdateStarted,
-    /// The attempt failed; the link is as broken as before. No new prompt follows.
+    /// The attempt failed. The episode goes on, and no new prompt follows.
     UpdateFailed {
         /// How the attempt ended.
-        after: Attempt,
+        after: AttemptEnd,
     },
     /// The link works again.
     Recovered {
-        /// What makes us say so.
+        /// The evidence that it works.
         proof: Proof,
     },
-    /// History was missed and is to be fetched.
+    /// Data was missed during the outage, and has to be fetched by a historical refresh.
     RefreshDue {
-        /// What was missed.
+        /// The span that was missed.
         gap: Gap,
-        /// Who fetches it into Belvo.
+        /// Who asks Belvo for the refresh.
         by: RefreshBy,
     },
-    /// Data is at Belvo and can be read.
+    /// New data of the link is at Belvo, and can be read from Belvo's API.
     DataAvailable(Data),
-    /// The gap is closed.
+    /// The historical refresh is over.
     Refreshed {
-        /// What had been missed.
+        /// The span that was missed.
         gap: Gap,
-        /// The resources that came.
+        /// The resources whose data arrived.
         arrived: Vec<String>,
-        /// The resources that are fetched for this link and did not come: nothing new in them, or a failure.
+        /// The resources that Belvo fetches for this link and whose data did not arrive: they have nothing new, or
+        /// failed.
         missing: Vec<String>,
     },
     /// The consent ends soon.
     ConsentExpiring {
-        /// When, if the message said.
+        /// The due date, if it is known.
         due_at: Option<Timestamp>,
     },
-    /// Data should have come and did not.
-    Silent {
-        /// The last proven data.
+    /// A refresh is overdue: no data arrived when it was due.
+    Stale {
+        /// When data last arrived, as far as is proven.
         since: Option<Timestamp>,
     },
-    /// The link is gone.
+    /// The link is removed.
     Removed {
-        /// Why.
+        /// The reason.
         why: Removal,
     },
 }
 
-/// What makes us say that a link works again.
+/// The evidence that a link works again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Belvo was asked and said `valid`.
+    /// Belvo's status of the link, or of its consent, was read after the repair and says so.
     Observed,
-    /// Data arrived after the update began.
+    /// Data arrived during the attempt, or after the settle window. Counts only if no API keys are configured.
     Data,
-    /// Somebody said so, and Belvo cannot be asked because no API keys are configured.
+    /// A success callback, or a 200 to PUT or PATCH. Counts only if no API keys are configured.
     Claimed,
 }
 
-/// A span without data.
+/// The span of an outage for which data has to be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The last proven data before it; `None` if none was ever seen.
+    /// When data last arrived before the outage; `None` if none ever did.
     pub from: Option<Timestamp>,
-    /// The recovery.
+    /// When the link recovered.
     pub to: Timestamp,
 }
 
-/// Who fetches missed history into Belvo.
+/// Who asks Belvo for the historical refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefreshBy {
-    /// Belvo itself, as it does for a recurrent link after a repair.
+    /// Belvo starts it without being asked, as it does for a recurrent link after a repair.
     Belvo,
     /// relink, by `POST /api/links/{id}/refresh/`.
     Relink,
-    /// Nobody until the subscriber does: relink has no API keys and the link is not recurrent.
+    /// The subscriber has to ask: the link is not recurrent, and relink has no API keys or must not cause a login.
     Subscriber,
 }
 
 /// Why a link was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// Belvo said it was deleted.
+    /// Belvo reported the deletion (webhook `link_deleted`).
     Deleted,
-    /// Belvo does not know it any more (404 for its own URL).
+    /// Belvo answered 404 for the URL of the link.
     Missing,
-    /// An operator forgot it.
+    /// An operator's command `forget`.
     Forgotten,
 }
 
 /// A call to Belvo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
-    /// `GET /api/links/{id}/`, to be answered by an observation.
+    /// Read the link (`GET /api/links/{id}/`) and publish the result as an observation.
     Verify {
-        /// Belvo's id of the link's consent, to be read too (`GET /api/consents/{id}/`): the link's status shows nothing
-        /// of it.
+        /// Belvo's id of the link's consent, which is read too (`GET /api/consents/{id}/`), because the status of the
+        /// link does not show the consent.
         consent: Option<String>,
     },
-    /// `POST /api/links/{id}/refresh/`.
+    /// Ask for a historical refresh (`POST /api/links/{id}/refresh/`).
     Refresh {
-        /// Only these resources; empty: all that are fetched for the link.
+        /// The resources to refresh; empty for all resources of the link.
         resources: Vec<String>,
     },
 }
 
-/// The machine says no. Nothing changed; nobody is at fault.
+/// Why the machine refuses an event. A refusal changes nothing and is no error: it is recorded for readers of the
+/// history of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// The same fact was taken in before.
-    #[error("the same fact was taken in before")]
+    /// A message with the same dedup key was accepted within the repeat window.
+    #[error("the message repeats one that was accepted before")]
     Repeated,
-    /// It says what is already known.
-    #[error("it says what is already known")]
+    /// The event contains nothing new.
+    #[error("the event contains nothing new")]
     AlreadyKnown,
-    /// It is older than what it would undo.
-    #[error("it is older than what it would undo")]
-    Stale,
-    /// The link is removed; late messages never revive it.
-    #[error("the link is removed; late messages never revive it")]
+    /// The event is older than the knowledge that it contradicts.
+    #[error("the event is older than the knowledge that it contradicts")]
+    Outdated,
+    /// The link is removed, and no event revives a removed link.
+    #[error("the link is removed, and no event revives a removed link")]
     Removed,
-    /// Nobody is updating the link.
-    #[error("nobody is updating the link")]
+    /// There is no attempt to repair the link.
+    #[error("there is no attempt to repair the link")]
     NotUpdating,
-    /// The data came with errors and proves nothing.
-    #[error("the data came with errors and proves nothing")]
+    /// The data has errors, so it does not prove that the link works.
+    #[error("the data has errors, so it does not prove that the link works")]
     DataWithErrors,
-    /// It concerns the creation of the link, which is over or was never finished.
-    #[error("it concerns the creation of the link, which is over or was never finished")]
+    /// The event is about the creation of the link, which has been finished, or was never finished.
+    #[error("the event is about the creation of the link, which has been finished, or was never finished")]
     CreationOnly,
     /// Belvo would have to be asked, and no API keys are configured.
     #[error("Belvo would have to be asked, and no API keys are configured")]
@@ -182,12 +184,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The spelling in messages and metrics.
+    /// The name in messages and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Repeated => "repeated",
             Self::AlreadyKnown => "already_known",
-            Self::Stale => "stale",
+            Self::Outdated => "outdated",
             Self::Removed => "removed",
             Self::NotUpdating => "not_updating",
             Self::DataWithErrors => "data_with_errors",

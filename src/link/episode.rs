@@ -1,59 +1,62 @@
-//! An episode: one outage, from leaving `Valid` until the return. One episode, one prompt.
+//! An episode: one outage of a link, from leaving `Valid` until the return to it. Its user is prompted once per
+//! episode.
 
 use super::{Cause, EpisodeNumber, Policy, Session, Timestamp};
 
 /// One outage of one link.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Episode {
-    /// Which one.
+    /// The number of the episode, from 1 for the first outage of the link.
     pub number: EpisodeNumber,
-    /// What has to be mended. Later evidence may change it; it never prompts again.
+    /// What the user has to repair. Later evidence may change the cause; the user is not prompted again for it.
     pub cause: Cause,
-    /// The login session that is still open, if one is known: only while a token is wanted and nobody is in the widget.
+    /// The open MFA session, if one is known. Only while the link requires a token and its user is not in the widget.
     pub session: Option<Session>,
-    /// When it began.
+    /// When the episode began.
     pub opened_at: Timestamp,
-    /// When the observation was read that the state of the link comes from; none if it comes from anything else. Observations
-    /// are ordered by when they were read, not by when they were received.
+    /// When Belvo was read, if the current cause comes from an observation; `None` if it comes from a webhook or an API
+    /// error. Observations are ordered by the time at which they were read, not by the time at which they were
+    /// received.
     pub observed_at: Option<Timestamp>,
-    /// When a login was last refused, as long as Belvo's status is not known to say so too.
+    /// When the institution last refused a login. `None` once Belvo's status shows the outage too.
     pub refused_at: Option<Timestamp>,
-    /// What became of its one prompt.
+    /// Whether the prompt has been sent, or why not.
     pub prompt: Prompt,
-    /// How many reminders have followed.
+    /// How many reminders have been sent.
     pub reminders_count: u32,
-    /// When the next one is due. `None`: the ladder has no more steps.
+    /// When the next reminder is due. `None`: all reminders of the policy have been sent.
     pub next_reminder_at: Option<Timestamp>,
-    /// Failed attempts put the next reminder off, but never beyond this. `None`: none has yet.
+    /// The latest time to which failed attempts may postpone the next reminder. `None`: no attempt has postponed it
+    /// yet.
     pub remind_by: Option<Timestamp>,
-    /// When we last tried a login of our own before a reminder.
+    /// When relink last asked for a refresh before a reminder, to find out whether a login works again.
     pub tried_at: Option<Timestamp>,
-    /// How many times the user has tried to repair it.
+    /// How many times the user has tried to repair the link.
     pub attempts_count: u32,
-    /// The resources whose data has come since Belvo last said that the link is broken, sorted: if it turns out to work, they have come
-    /// after the repair.
+    /// The resources whose data has arrived since Belvo last reported the link broken, sorted. If the link turns out to
+    /// work, their data arrived after the repair.
     pub arrived: Vec<String>,
 }
 
-/// What became of an episode's prompt.
+/// Whether the prompt of an episode has been sent, or why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prompt {
-    /// It went out.
+    /// The notice `update_required` was emitted.
     Sent,
-    /// The link was muted, or its user was in the widget already when the outage became known. It goes out when an operator
-    /// unmutes the link, or that attempt fails.
-    Held,
-    /// The institution has an incident; it goes out if the link is still broken when that is over.
-    Waiting {
-        /// When to look again.
+    /// The link was muted when the episode began, or its user was in the widget already. The prompt is emitted when an
+    /// operator unmutes the link, or when the attempt in the widget fails.
+    Muted,
+    /// The institution has an incident. The prompt is emitted after the incident if the link is still broken then.
+    Deferred {
+        /// When to check again whether the incident is over, or when to stop waiting for Belvo's answer.
         until: Timestamp,
-        /// When Belvo was asked whether the link works again, the incident being over. `None`: it was not over yet.
+        /// When Belvo was asked, after the incident, whether the link works again. `None` while the incident goes on.
         asked_at: Option<Timestamp>,
     },
 }
 
 impl Episode {
-    /// Opens an episode; the caller emits the prompt if it is [`Prompt::Sent`].
+    /// A new episode. The caller emits the prompt if `prompt` is [`Prompt::Sent`].
     pub(super) fn open(number: u32, cause: Cause, now: Timestamp, prompt: Prompt, policy: &Policy) -> Self {
         let next_reminder_at = policy.reminders().first().map(|&step| now.after(step));
         let number = EpisodeNumber(number);
@@ -74,14 +77,14 @@ impl Episode {
         }
     }
 
-    /// An observation from before this says nothing of the outage: when the observation was read that the state comes from,
-    /// else when the outage was opened.
+    /// The time of the evidence behind the episode. An older observation says nothing about the outage.
     pub(super) fn known_since(&self) -> Timestamp {
         self.observed_at.unwrap_or(self.opened_at)
     }
 
-    /// Counts a reminder and climbs the ladder. Steps count from the opening; one already past is not sent in a burst.
-    pub(super) fn climb(&mut self, now: Timestamp, policy: &Policy) {
+    /// Counts a sent reminder and schedules the next one. The policy counts from the opening of the episode; a reminder
+    /// that would be due at once is postponed by the reminder pause.
+    pub(super) fn count_reminder(&mut self, now: Timestamp, policy: &Policy) {
         self.reminders_count += 1;
         self.remind_by = None;
         self.next_reminder_at = policy
@@ -90,15 +93,16 @@ impl Episode {
             .map(|&step| self.opened_at.after(step).max(now.after(policy.reminder_pause())));
     }
 
-    /// The user has just been told, or an operator has unmuted the link: a reminder at once would feel like a second
-    /// prompt.
+    /// Postpones the next reminder by the reminder pause. Used when the user has just been prompted, or an operator has
+    /// unmuted the link: a reminder at once would look like a second prompt.
     pub(super) fn pause_reminders(&mut self, now: Timestamp, policy: &Policy) {
         self.remind_by = None;
         self.next_reminder_at = self.next_reminder_at.map(|at| at.max(now.after(policy.reminder_pause())));
     }
 
-    /// After a failed attempt the user is left alone for a while. Attempts that follow one another, such as tokens that a
-    /// mail scanner mints, put a reminder off by one pause in all: they must not silence it for ever.
+    /// Postpones the next reminder after a failed attempt, so that the user gets no message right after it. Attempts in
+    /// a row postpone a reminder by one reminder pause in all: a mail scanner that mints tokens must not postpone it
+    /// for ever.
     pub(super) fn postpone_reminder(&mut self, now: Timestamp, policy: &Policy) {
         let Some(next) = self.next_reminder_at else { return };
         let pause = policy.reminder_pause();
@@ -106,7 +110,7 @@ impl Episode {
         self.next_reminder_at = Some(next.max(now.after(pause)).min(latest));
     }
 
-    /// How often the user has been told, reminders included.
+    /// How many messages to the user the episode has led to: the prompt and the reminders.
     pub fn prompts_count(&self) -> u32 {
         u32::from(self.prompt == Prompt::Sent) + self.reminders_count
     }

@@ -1,7 +1,8 @@
-//! What can happen to a link: past-tense facts, fed to the machine.
+//! Events: the facts about a link that the machine takes, named in the past tense.
 //!
-//! An event is what a message *means*; the messages themselves, and the table from one to the other, live in `belvo`.
-//! Nothing about our keys, our requests or an institution's outage is an event: such a signal never touches a link.
+//! An event is the meaning of a message. The messages, and the tables that map messages to events, are in the module
+//! `belvo`. A message about the API keys, about one request, or about an outage of an institution is not an event,
+//! because it says nothing about one link.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,17 +10,18 @@ use std::fmt;
 use super::consent::{Consent, ConsentObservation, ConsentStatus};
 use super::{DedupKey, Timestamp};
 
-/// One fact with its identity: what [`super::step`] consumes.
+/// The argument of [`super::step`]: an event, with what else is known about its message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// What identifies the fact, if it carries anything that does. Without a key the machine's own idempotence must do.
+    /// Identifies the fact, so that a second delivery of it is refused. `None` if the message contains nothing that
+    /// identifies it; then a second delivery is refused only if it contains nothing new.
     pub key: Option<DedupKey>,
-    /// What the message says of the link beside the fact, such as its `external_id`.
+    /// Fields of the message that describe the link, such as its `external_id`.
     pub profile: Profile,
-    /// A circumstance, and no word of the message's: many links of the link's institution are failing together. Whoever
-    /// sees many links decides it; a message says nothing of it.
+    /// Whether the institution of the link has an incident: many of its links are failing together. The caller sets it,
+    /// because it sees many links; the message does not contain it.
     pub incident: bool,
 }
 
@@ -32,96 +34,97 @@ impl From<Event> for Input {
 /// A fact about one link.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The link cannot be used until its user acts: the institution, or Belvo on its behalf, said no.
+    /// The institution, or Belvo, rejected a login or an access. The link cannot be used until its user repairs it.
     Broken(Breakage),
-    /// Registration of the link wants an MFA token or was never finished (428 to `POST /api/links/`, 400
+    /// The creation of the link needs an MFA token or was never finished (428 to `POST /api/links/`, 400
     /// `unconfirmed_link`).
     CreationUnfinished,
-    /// The link's MFA session is over (400 `session_expired`).
+    /// The MFA session of the link has expired (400 `session_expired`).
     SessionExpired,
-    /// The consent behind the link will end (webhook CONSENT / `openfinance_consent_about_to_expire`). When, and what a
-    /// renewal needs, is in the [`Profile`].
+    /// The consent behind the link ends soon (webhook CONSENT / `openfinance_consent_about_to_expire`). The [`Profile`]
+    /// has the due date and the parameters of a renewal.
     ConsentEnding,
-    /// The end of the consent has moved (webhook CONSENT / `openfinance_consent_expiration_changed`): most likely it was
-    /// renewed.
+    /// The due date of the consent has changed (webhook CONSENT / `openfinance_consent_expiration_changed`). Most
+    /// likely its user has renewed it.
     ConsentChanged,
     /// The consent was read from Belvo (`GET /api/consents/`).
     ConsentObserved(ConsentObservation),
-    /// An update-mode widget token was minted: the user is about to repair the link.
+    /// A widget token in update mode was minted: the user is about to repair the link.
     UpdateStarted {
-        /// When the token dies. Belvo's live 10 minutes.
+        /// When the token expires. Belvo's tokens are valid for 10 minutes.
         until: Timestamp,
     },
-    /// Somebody says the repair succeeded: the widget's success callback, or a 200 to PUT/PATCH. A hint, not a proof:
-    /// callbacks run on the user's device.
+    /// A success callback of the widget, or a 200 to PUT or PATCH, says that the link is repaired. It is no proof,
+    /// because the callback comes from the user's device.
     UpdateClaimed,
     /// The widget was closed, or reported an error.
     UpdateAbandoned,
     /// The link was read from Belvo.
-    Observed(Observation),
-    /// Belvo answered 404 for the link's own URL to somebody we trust to have asked.
+    Observed(LinkObservation),
+    /// The link was read from Belvo, and Belvo answered 404.
     ObservedMissing,
-    /// A 404 was reported for some call about the link: perhaps it is gone. To be verified.
+    /// An application reports a 404 for a call about the link. The link may be deleted; Belvo is asked.
     MissingReported,
-    /// Data of the link arrived at Belvo (`historical_update`, `new_*_available`, `transactions_*`).
+    /// Data of the link arrived at Belvo (webhooks `historical_update`, `new_*_available`, `transactions_*`).
     DataArrived(Data),
-    /// Belvo accepted our request for a historical refresh (202).
+    /// Belvo accepted a request for a historical refresh (202).
     RefreshAccepted,
-    /// The month's quota of this person's data is used up (400 `operational_limits_reached`, Open Finance Brazil): no
-    /// refresh before the next month. Says nothing of the link.
+    /// The monthly quota of the person behind the link is used up (400 `operational_limits_reached`, Open Finance
+    /// Brazil). No refresh is possible before the next month. The link itself works.
     QuotaReached {
-        /// Whether it is the answer to a refresh that was asked for. Quotas are counted by resource.
+        /// Whether the error answers a refresh. Belvo counts a quota for each resource, so another call says nothing
+        /// about it.
         of_refresh: bool,
     },
     /// Belvo deleted the link (webhook `link_deleted`).
     LinkDeleted,
-    /// The link's [`super::Link::deadline`] has passed.
+    /// The deadline of the link ([`super::Link::deadline`]) has passed.
     DeadlinePassed,
-    /// A person decided something.
+    /// An operator gave a command.
     Command(Command),
 }
 
-/// Why a link cannot be used.
+/// Evidence that a link is broken.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Breakage {
-    /// What the user has to mend.
+    /// What the user has to repair.
     pub cause: Cause,
-    /// The MFA session the institution holds open, if the message named one: only ever with [`Cause::Token`].
+    /// The open MFA session, if the message names one. Only with [`Cause::Token`].
     pub session: Option<Session>,
-    /// Whether the message answers the user's own attempt to repair (PUT or PATCH on the link), so that it is news
-    /// about the attempt and not about the outage.
+    /// Whether the message answers the user's own attempt to repair the link (PUT or PATCH), so that it describes the
+    /// attempt and not the outage.
     pub during_update: bool,
-    /// Whether all that is known is one refused login (`login_error`, `expired_credentials`): Belvo's status goes on
-    /// saying `valid` until several were refused.
+    /// Whether the evidence is one refused login (`login_error`, `expired_credentials`). Belvo's status stays `valid`
+    /// until several logins have been refused.
     pub refused_login: bool,
 }
 
 impl Breakage {
-    /// A breakage seen outside any repair, without a session.
+    /// Evidence from outside of an attempt, without a session.
     pub const fn of(cause: Cause) -> Self {
         Self { cause, session: None, during_update: false, refused_login: false }
     }
 }
 
-/// What has to be mended, and therefore what the prompt says.
+/// What the user has to repair. It decides the text of the prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The stored credentials are refused (400 `invalid_link`, webhook `invalid_credentials`).
     Credentials,
-    /// The institution wants a new MFA token (428, webhook `token_required`).
+    /// The institution requires a new MFA token (428, webhook `token_required`).
     Token,
-    /// The institution locked the user's account or forbids access: a new password will not help.
+    /// The institution locked the user's account or forbids access; a new password does not help.
     AccountBlocked,
     /// The open-finance consent ended (webhook CONSENT, 401 `consent_without_accounts`).
     ConsentEnded,
-    /// The institution asks for an MFA that Belvo does not support: nobody can repair this link.
+    /// The institution requires a kind of MFA that Belvo does not support; nobody can repair the link.
     Unsupported,
 }
 
 impl Cause {
-    /// Whether a link that is broken by it is `TokenRequired`. Every other cause makes it `Invalid`: Belvo's status knows
-    /// only these two.
-    pub const fn wants_token(self) -> bool {
+    /// Whether the state of a link that is broken by this cause is `TokenRequired`; for every other cause it is
+    /// `Invalid`. Belvo's status has only these two values for a broken link.
+    pub const fn requires_token(self) -> bool {
         match self {
             Self::Token => true,
             Self::Credentials | Self::AccountBlocked | Self::ConsentEnded | Self::Unsupported => false,
@@ -130,14 +133,14 @@ impl Cause {
 }
 
 impl Event {
-    /// The event with no read later than its receipt at `received_at`: a read by a clock that runs ahead would make every
-    /// later read look old, and the link could not recover.
+    /// The same event, with an observation at most as late as its receipt at `received_at`. The clock of a reader may run ahead; an
+    /// observation from the future would make every later one look outdated, and the link could never recover.
     pub(super) fn read_by(&self, received_at: Timestamp) -> Cow<'_, Self> {
         let mut event = Cow::Borrowed(self);
-        if let Self::Observed(Observation { observed_at, .. })
+        if let Self::Observed(LinkObservation { observed_at, .. })
         | Self::ConsentObserved(ConsentObservation { observed_at, .. }) = self
             && *observed_at > received_at
-            && let Self::Observed(Observation { observed_at, .. })
+            && let Self::Observed(LinkObservation { observed_at, .. })
             | Self::ConsentObserved(ConsentObservation { observed_at, .. }) = event.to_mut()
         {
             *observed_at = received_at;
@@ -146,26 +149,25 @@ impl Event {
     }
 }
 
-/// Belvo's MFA login session. Its id is a credential of the caller who opened it and is not kept here.
+/// Belvo's MFA login session. Its id is a credential of the caller who opened it, so it is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// After this a PATCH answers `session_expired`.
+    /// When it expires. Belvo answers a later PATCH with `session_expired`.
     pub expires_at: Timestamp,
 }
 
-/// What a read of the link (`GET /api/links/{id}/`) said.
+/// The result of reading the link from Belvo (`GET /api/links/{id}/`).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Observation {
-    /// When it was read, by the reader's clock. A read older than a proof cannot undo it.
+pub struct LinkObservation {
+    /// When it was read, by the clock of the reader. An observation older than a proof cannot undo the proof.
     pub observed_at: Timestamp,
-    /// Belvo's word.
+    /// Belvo's status of the link.
     pub status: Status,
-    /// `last_accessed_at`: Belvo's last *successful* access.
+    /// Belvo's last successful access to the institution (`last_accessed_at`).
     pub last_accessed_at: Option<Timestamp>,
 }
 
-/// Belvo's word on a link. An unknown word is no observation: the enum is open on Belvo's side, and guessing helps
-/// nobody.
+/// Belvo's status of a link. Belvo may add values; an observation with an unknown value is not turned into an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// `valid`
@@ -178,26 +180,26 @@ pub enum Status {
     Unconfirmed,
 }
 
-/// What is known of a link beside its state. Each field stays as it was where a message does not say.
+/// The descriptive fields of a link. A message changes only the fields that it contains.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Profile {
-    /// The customer's own id for the link or its user.
+    /// The customer's own id of the link or of its user.
     pub external_id: Option<String>,
     /// Belvo's name of the institution, such as `erebor_mx_retail`.
     pub institution: Option<String>,
-    /// Whether Belvo refreshes the link by itself.
+    /// Whether Belvo refreshes the link on a schedule.
     pub access_mode: Option<AccessMode>,
-    /// How often Belvo refreshes it.
+    /// The interval of Belvo's scheduled refreshes.
     pub refresh_every: Option<std::time::Duration>,
-    /// The resources Belvo fetches for it, such as `TRANSACTIONS`; sorted, without repeats.
+    /// The resources that Belvo fetches for the link, such as `TRANSACTIONS`; sorted, without repeats.
     pub fetch_resources: Vec<String>,
-    /// The consent behind it. A link that has one has no credentials. Few do, so it is kept aside.
+    /// The consent behind the link. A link with a consent has no stored credentials. Boxed, because few links have one.
     pub consent: Option<Box<Consent>>,
 }
 
 impl Profile {
-    /// Takes over everything `newer` says; what it leaves open stays.
-    pub(super) fn learn(&mut self, newer: &Self) {
+    /// Copies every field that `newer` has.
+    pub(super) fn merge_profile(&mut self, newer: &Self) {
         take(&mut self.external_id, &newer.external_id);
         take(&mut self.institution, &newer.institution);
         take(&mut self.access_mode, &newer.access_mode);
@@ -206,7 +208,7 @@ impl Profile {
             self.fetch_resources.clone_from(&newer.fetch_resources);
         }
         if let Some(newer) = &newer.consent {
-            self.consent.get_or_insert_default().learn(newer);
+            self.consent.get_or_insert_default().merge_profile(newer);
         }
     }
 }
@@ -220,52 +222,52 @@ pub(super) fn take<T: Clone>(known: &mut Option<T>, newer: &Option<T>) {
 /// Belvo's `access_mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AccessMode {
-    /// Read once; nothing is refreshed unless somebody asks.
+    /// Belvo reads the link once, and again only when it is asked for a refresh.
     Single,
-    /// Refreshed by Belvo on a schedule.
+    /// Belvo refreshes the link on a schedule.
     Recurrent,
 }
 
-/// One resource's data at Belvo. Webhooks carry counts, never the data.
+/// The content of a data webhook: which resource has new data at Belvo. Webhooks contain counts, never the data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Data {
-    /// `webhook_type`, such as `TRANSACTIONS`.
+    /// The resource (`webhook_type`), such as `TRANSACTIONS`.
     pub resource: String,
-    /// What kind of arrival.
+    /// The kind of update.
     pub kind: DataKind,
-    /// How many items the message counts, if it does.
+    /// The number of items, if the message contains one.
     pub items_count: Option<u64>,
-    /// Whether `data.errors` was there and not empty: then it is not a success.
+    /// Whether the message reports errors (`data.errors`). Such data does not prove that the link works.
     pub has_errors: bool,
 }
 
-/// What kind of data arrived.
+/// The kind of a data webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataKind {
-    /// `historical_update` and the initial updates: the history is there.
+    /// A historical refresh has finished (`historical_update` and the initial updates).
     Historical,
-    /// `new_*_available`: a scheduled refresh found something new.
+    /// A scheduled refresh found new items (`new_*_available`).
     New,
-    /// `transactions_updated`, `transactions_deleted`: a correction.
+    /// Belvo corrected stored items (`transactions_updated`, `transactions_deleted`).
     Changed,
 }
 
-/// What an operator may decide about a link.
+/// An operator's command about a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// No prompts and no reminders until unmuted.
+    /// Send no prompts and no reminders until [`Command::Unmute`].
     Mute,
-    /// Undo [`Command::Mute`]; a prompt that was held back goes out now if it is still due.
+    /// End [`Command::Mute`]. A prompt that was held back is emitted if the link is still broken.
     Unmute,
-    /// No reminders before this time.
+    /// Send no reminders before this time.
     Snooze(Timestamp),
-    /// Ask Belvo now.
+    /// Ask Belvo for the status of the link now.
     Verify,
-    /// Forget the link: it becomes a tombstone.
+    /// Replace the link by a tombstone.
     Forget,
 }
 
-/// The name of an event, as the transition table and every message spell it.
+/// The name of an event in the transition table and in messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventName {
     /// [`Cause::Credentials`]
@@ -331,7 +333,7 @@ pub enum EventName {
 }
 
 impl EventName {
-    /// Every event there is, in the order of the table.
+    /// All events, in the order of the table.
     pub const ALL: [Self; 30] = [
         Self::CredentialsRejected,
         Self::TokenRequested,
@@ -365,7 +367,7 @@ impl EventName {
         Self::Forget,
     ];
 
-    /// The spelling in messages, tables and drawings.
+    /// The name in messages, tables and drawings.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CredentialsRejected => "credentials_rejected",
@@ -409,7 +411,7 @@ impl fmt::Display for EventName {
 }
 
 impl Event {
-    /// Which row of the table this is.
+    /// The name of this event in the table.
     pub const fn name(&self) -> EventName {
         match self {
             Self::Broken(breakage) => match breakage.cause {

@@ -1,4 +1,4 @@
-//! Identifiers, parsed once at the border and trusted afterwards.
+//! Identifiers. Each is parsed where it enters the program, so that code behind that point need not check it again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,27 +6,27 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-/// The longest link id accepted, in bytes. Belvo's are UUIDs of 36; the head-room is for test fixtures.
+/// The longest accepted link id, in bytes. Belvo's ids are UUIDs of 36 bytes; longer ids occur in tests.
 pub const LINK_ID_LENGTH_MAX: usize = 64;
 
 /// Belvo's identifier of a link: one user's connection to one institution.
 ///
-/// Belvo sends UUIDs. Accepted is any text of 1 to 64 of `A–Z a–z 0–9 _ -`: exactly what is safe as one NATS subject
-/// token and as a store key. Blanks around it do not count.
+/// Belvo's ids are UUIDs. Any text of 1 to 64 characters out of `A–Z a–z 0–9 _ -` is accepted, because such a text is
+/// safe as one NATS subject token and as a store key. Blanks around the text are removed.
 ///
-/// A UUID has one spelling here, the one that Belvo sends: small letters, with dashes. Databases and libraries write the
-/// same UUID in capitals, without dashes, in braces or as `urn:uuid:…` (RFC 9562); each of these is read as that link. So
-/// 32 hexadecimal digits are always a UUID, also where they were made up for a test.
+/// A UUID is stored in the form that Belvo sends: lower case, with dashes. The same UUID in upper case, without dashes,
+/// in braces or as `urn:uuid:…` (RFC 9562) is read as the same link. A text of 32 hexadecimal digits is therefore
+/// always read as a UUID.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(Arc<str>);
 
-/// The text cannot be a link id.
+/// The text is not a link id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a link id is 1 to 64 letters, digits, `-` or `_` (Belvo's are UUIDs)")]
 pub struct NotALinkId;
 
 impl LinkId {
-    /// The id as text.
+    /// The text of the id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -48,7 +48,7 @@ impl FromStr for LinkId {
     }
 }
 
-/// The UUID that a text spells, whatever the spelling.
+/// The UUID in a text, in any of the accepted forms.
 fn uuid_of(text: &str) -> Option<Uuid> {
     const URN: &str = "urn:uuid:";
     let bare = match text.get(..URN.len()) {
@@ -56,7 +56,7 @@ fn uuid_of(text: &str) -> Option<Uuid> {
         Some(_) | None => text,
     };
     let bare = bare.strip_prefix('{').and_then(|inside| inside.strip_suffix('}')).unwrap_or(bare);
-    // 32 hexadecimal digits are a UUID wherever its dashes are; a prefix or braces more than once are no spelling of anybody's.
+    // Dashes may stand anywhere between 32 hexadecimal digits. Repeated braces or prefixes are not accepted.
     let digits: String = bare.chars().filter(|letter| !matches!(letter, '-' | '_')).take(33).collect();
     let is_uuid = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_uuid.then(|| Uuid::try_parse(&digits).ok()).flatten()
@@ -74,15 +74,16 @@ impl fmt::Debug for LinkId {
     }
 }
 
-/// Which episode of a link: 1 is the first outage relink saw. Shown to people as `<link id>-e<number>`.
+/// The number of an episode of a link, from 1. In messages it is part of the episode id, `<link id>-e<number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EpisodeNumber(pub u32);
 
-/// What identifies a *fact*, so that a second delivery of it is recognised.
+/// Identifies a fact, so that the machine recognises a second message about the same fact.
 ///
-/// The rim computes it over everything that names the fact (for a webhook: `webhook_id`, type, code, link, `request_id`
-/// and a hash of `data` together, because Belvo nowhere promises that `webhook_id` alone is unique). 64 bits are
-/// enough: keys are only compared within one link's last [`super::RECENT_KEYS_MAX`].
+/// The module `belvo` computes it as a hash over the fields that identify the fact. For a webhook these are
+/// `webhook_id`, type, code, link, `request_id` and a hash of `data`; Belvo does not promise that `webhook_id` alone is
+/// unique. 64 bits are enough, because a key is compared only with the last [`super::RECENT_KEYS_MAX`] keys of one
+/// link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DedupKey(pub u64);
 
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_a_link_id() {
+    fn a_link_id_is_a_safe_subject_token() {
         for good in ["16f68516-bcbc-4cf7-b815-c500d4204e28", "link_1", "A"] {
             assert_eq!(good.parse::<LinkId>().unwrap().as_str(), good);
         }
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn one_uuid_is_one_link() {
+    fn all_spellings_of_a_uuid_are_one_link() {
         const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
         for spelling in [
             LINK,
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_uuid_is_as_it_is() {
+    fn a_text_that_is_almost_a_uuid_is_kept_or_rejected() {
         for odd in ["16f68516bcbc4cf7b815c500d4204e2", "16f68516bcbc4cf7b815c500d4204e2g"] {
             assert_eq!(odd.parse::<LinkId>().unwrap().as_str(), odd);
         }
@@ -137,7 +138,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn an_id_is_its_own_spelling(text in "\\PC{0,70}|[0-9a-fA-F]{32}|[0-9A-F]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}") {
+        fn an_id_parses_to_itself(text in "\\PC{0,70}|[0-9a-fA-F]{32}|[0-9A-F]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}") {
             if let Ok(id) = text.parse::<LinkId>() {
                 proptest::prop_assert_eq!(id.as_str().parse::<LinkId>(), Ok(id.clone()));
             }

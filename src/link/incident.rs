@@ -1,22 +1,22 @@
-//! An institution's incident: its links fail together, and nobody is asked for a password that is right.
+//! Deferred prompts: during an incident of an institution, users are not asked for passwords that are right.
 //!
 //! ```text
-//!   opened in an incident ──▶ waits ──▶ incident over: Belvo is asked ──▶ `valid`: recovered, and nobody was asked
-//!                              ▲   │                                 │
-//!                              └───┘ still on: waits again           └──▶ still broken, or no answer: the one prompt
+//!   episode opened in an incident ──▶ prompt deferred ──▶ incident over: Belvo is asked ──▶ `valid`: recovered, no prompt
+//!                                       ▲        │                                  │
+//!                                       └────────┘ incident goes on: deferred again └──▶ still broken, or no answer: prompt
 //! ```
 //!
-//! Whether the institution has one is a circumstance of the input ([`super::Input::incident`]): it is decided over many
-//! links, and a link knows only itself. Without API keys nobody can be asked, and the prompt goes out when it is over.
-//! A link that breaks while no incident is known is prompted at once: no prompt is ever delayed for a suspicion.
+//! The caller says in [`super::Input::incident`] whether the institution has an incident, because the machine sees only
+//! one link. Without API keys Belvo cannot be asked, and the prompt is emitted when the incident is over. If a link
+//! breaks while no incident is known, its prompt is emitted at once.
 
-use super::draft::{Draft, Next};
+use super::builder::{Next, TransitionBuilder};
 use super::{Cause, Episode, Notice, Policy, Prompt, Refusal, State, Timestamp};
 
 impl Cause {
-    /// Whether an institution that is in trouble makes Belvo say this of links whose users did nothing wrong. A consent
-    /// ends by itself, and what Belvo does not support it did not support before.
-    pub const fn may_be_the_institutions(self) -> bool {
+    /// Whether a failure of the institution can make Belvo report this cause for working links. The end of a consent
+    /// and an unsupported login do not depend on a failure of the institution.
+    pub const fn may_be_institution_wide(self) -> bool {
         match self {
             Self::Credentials | Self::Token | Self::AccountBlocked => true,
             Self::ConsentEnded | Self::Unsupported => false,
@@ -24,67 +24,67 @@ impl Cause {
     }
 }
 
-impl Draft<'_> {
-    /// What becomes of a prompt that would go out now.
+impl TransitionBuilder<'_> {
+    /// Whether a prompt that is due now is sent, held back or deferred.
     pub(super) fn prompt_for(&self, cause: Cause) -> Prompt {
         if self.link.muted {
-            Prompt::Held
-        } else if self.incident && cause.may_be_the_institutions() {
-            self.wait_for_the_end()
+            Prompt::Muted
+        } else if self.incident && cause.may_be_institution_wide() {
+            self.defer_prompt()
         } else {
             Prompt::Sent
         }
     }
 
-    fn wait_for_the_end(&self) -> Prompt {
-        Prompt::Waiting { until: self.now.after(self.policy.settings().incident_wait), asked_at: None }
+    fn defer_prompt(&self) -> Prompt {
+        Prompt::Deferred { until: self.now.after(self.policy.settings().incident_wait), asked_at: None }
     }
 
-    /// A broken link is due: its prompt waits, or a reminder does.
+    /// The deadline of a broken link has passed: its deferred prompt is checked, or a reminder is due.
     pub(super) fn pass_broken_deadline(&mut self, mut episode: Episode) -> Next {
-        let Prompt::Waiting { until, asked_at } = episode.prompt else {
+        let Prompt::Deferred { until, asked_at } = episode.prompt else {
             return self.remind(episode).map(State::broken);
         };
         if self.now < until {
             return Err(Refusal::NotDue);
         }
-        // Later evidence may have named another cause since.
-        let may_pass = episode.cause.may_be_the_institutions();
+        // Later evidence may have changed the cause since the prompt was deferred.
+        let may_pass = episode.cause.may_be_institution_wide();
         if self.incident && may_pass {
-            episode.prompt = self.wait_for_the_end();
+            episode.prompt = self.defer_prompt();
         } else if self.policy.can_verify() && may_pass && asked_at.is_none() {
-            // A question that is under way was asked during the incident: its answer would say what is known.
+            // A verify request that is still open was made during the incident, so a new one is needed.
             self.link.verify_asked_at = Some(self.now);
-            self.push_verify();
+            self.push_verify_job();
             episode.prompt =
-                Prompt::Waiting { until: self.now.after(answer_wait(self.policy)), asked_at: Some(self.now) };
+                Prompt::Deferred { until: self.now.after(answer_wait(self.policy)), asked_at: Some(self.now) };
         } else {
-            self.end_waiting(&mut episode);
+            self.end_deferral(&mut episode);
         }
         Ok(State::broken(episode))
     }
 
-    /// Belvo was asked after the incident and says that the link is still broken: the prompt waits no longer. If another
-    /// incident has begun meanwhile, the answer does not count, and the link waits for a new one.
-    pub(super) fn end_waiting_by_answer(&mut self, episode: &mut Episode, observed_at: Timestamp) {
-        let Prompt::Waiting { asked_at: Some(asked_at), .. } = episode.prompt else { return };
+    /// Belvo's answer to the request after the incident says that the link is still broken, so the prompt is emitted.
+    /// If another incident has begun meanwhile, the answer does not count; the link waits for a new one.
+    pub(super) fn end_deferral_by_answer(&mut self, episode: &mut Episode, observed_at: Timestamp) {
+        let Prompt::Deferred { asked_at: Some(asked_at), .. } = episode.prompt else { return };
         if observed_at >= asked_at && !self.incident {
-            self.end_waiting(episode);
+            self.end_deferral(episode);
         }
     }
 
-    /// The wait is over and the link still broken: the episode's one prompt is due.
-    fn end_waiting(&mut self, episode: &mut Episode) {
+    /// Emits the deferred prompt, unless the link is muted.
+    fn end_deferral(&mut self, episode: &mut Episode) {
         episode.pause_reminders(self.now, self.policy);
-        episode.prompt = if self.link.muted { Prompt::Held } else { Prompt::Sent };
+        episode.prompt = if self.link.muted { Prompt::Muted } else { Prompt::Sent };
         if episode.prompt == Prompt::Sent {
-            self.tell(Notice::UpdateRequired, Some(episode));
+            self.emit(Notice::UpdateRequired, Some(episode));
         }
     }
 }
 
-/// How long Belvo may take to answer. After an incident thousands of links ask at once and share one budget of calls, so
-/// this is longer than for one link alone; a link that is still broken waits only for its turn.
+/// How long a deferred prompt waits for Belvo's answer. After an incident thousands of links ask Belvo at once and
+/// share one call budget, so the wait is longer than for a single link.
 fn answer_wait(policy: &Policy) -> std::time::Duration {
     let settings = policy.settings();
     settings.incident_wait.max(settings.verify_wait) * settings.verify_attempts_max

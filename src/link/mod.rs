@@ -1,26 +1,34 @@
-//! THE CORE: one link, one state machine. Pure: no clock, no randomness, no serde, no I/O, no async; it imports nothing
-//! of the crate.
+//! The core: the state machine of one link.
 //!
-//! Start at [`machine`] ★: the drawing and the whole decision. Then:
+//! A link is the connection of one user to one bank, held by Belvo. A link breaks when the bank refuses the stored
+//! password or asks for a new one-time code, and only the user can repair it. This module decides, for each fact that
+//! arrives about a link, which state the link is in, whether its user is prompted, and what Belvo is asked.
 //!
-//! - [`event`](Event): what can happen to a link; [`state`](State): what is known of one; [`consent`](Consent) behind it
-//! - [`effect`](Effect): what the machine asks for; [`episode`](Episode): one outage
-//! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `orders`: what each arm of the machine does, in a `draft` of
-//!   the link; `incident`: prompts that wait while an institution's links fail together
-//! - [`policy`](Policy): how patient it is; [`table`]: the legal moves as data
+//! The module is pure. It has no clock, no randomness, no serde, no I/O and no async code, and it imports nothing of
+//! the crate. Time and settings are arguments; notices and calls to Belvo are returned as values.
+//!
+//! Read [`machine`] first: it has the drawing of the states, and the one `match` that decides. Then:
+//!
+//! - [`event`](Event): the facts that the machine takes; [`state`](State): the state and the memory of a link;
+//!   [`consent`](Consent): the open-finance consent behind a link
+//! - [`effect`](Effect): what a step returns, notices and jobs; [`episode`](Episode): one outage of a link
+//! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`: the arms of the `match`, by subject,
+//!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while many links of an
+//!   institution fail
+//! - [`policy`](Policy): the durations and limits that an operator can set; [`table`]: the legal transitions as data
 
 pub mod machine;
 pub mod table;
 
 mod breaking;
+mod builder;
+mod commands;
 mod consent;
-mod draft;
 mod effect;
 mod episode;
 mod event;
 mod id;
 mod incident;
-mod orders;
 mod policy;
 mod refresh;
 mod reminder;
@@ -34,11 +42,14 @@ pub use consent::{Consent, ConsentObservation, ConsentStatus, Due};
 pub use effect::{EFFECTS_MAX, Effect, Gap, Job, Notice, Proof, RefreshBy, Refusal, Removal, Step};
 pub use episode::{Episode, Prompt};
 pub use event::{
-    AccessMode, Breakage, Cause, Command, Data, DataKind, Event, EventName, Input, Observation, Profile, Session,
+    AccessMode, Breakage, Cause, Command, Data, DataKind, Event, EventName, Input, LinkObservation, Profile, Session,
     Status,
 };
 pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
 pub use machine::step;
-pub use policy::{BadSetting, Policy, Settings};
-pub use state::{Asks, Attempt, Link, Phase, Quiet, RECENT_KEYS_MAX, Refresh, Seen, State, StateName, Suspicion};
+pub use policy::{BadSetting, Policy, PolicySettings};
+pub use state::{
+    AttemptEnd, Freshness, Link, RECENT_KEYS_MAX, RecentFact, Refresh, RefreshQuota, State, StateName, Suspicion,
+    UpdatePhase,
+};
 pub use time::{Month, NotATime, Timestamp};

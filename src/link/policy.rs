@@ -1,4 +1,4 @@
-//! How patient the machine is: every duration it uses, validated once.
+//! The policy of the machine: all durations and limits that it uses, checked once.
 
 use std::time::Duration;
 
@@ -6,48 +6,50 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The longest any wait may be set to: more is a mistyped unit.
+/// The longest duration that a setting may have. A longer one is most likely a wrong unit.
 const WAIT_MAX: Duration = Duration::from_secs(366 * 86_400);
 
-/// The settings of the machine, as an operator writes them. [`Policy::new`] checks them.
+/// The settings of the machine, not yet checked. [`Policy::new`] checks them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Whether Belvo can be asked (API keys are configured). Without, a success callback is believed.
+pub struct PolicySettings {
+    /// Whether Belvo can be asked, that is, API keys are configured. Without keys a success callback counts as proof.
     pub can_verify: bool,
-    /// The longest an update may be with the user, whatever the token or session allows.
+    /// The longest time that one attempt of the user may take, even if the widget token or the MFA session is valid for
+    /// longer.
     pub update_wait_max: Duration,
-    /// How long one verify may go unanswered, and the pause before a claimed repair is looked at again.
+    /// How long one verify request may stay unanswered, and the pause between two verify requests for a claimed repair.
     pub verify_wait: Duration,
-    /// How often a claimed repair is looked at before it is called failed: Belvo's status lags.
+    /// How many verify requests a claimed repair gets before it counts as failed. Belvo's status lags behind a repair.
     pub verify_attempts_max: u32,
-    /// For how long after a recovery broken-link evidence is verified instead of believed.
+    /// The settle window: for this time after a recovery or a claim, evidence is a suspicion and is verified.
     pub settle_window: Duration,
-    /// For how long a fact is recognised as a repeat.
+    /// For how long a message with a known dedup key is refused as a repeat.
     pub repeat_window: Duration,
-    /// The reminder ladder: spans from the opening of the episode.
+    /// When the reminders are due, counted from the opening of the episode.
     pub reminders: Vec<Duration>,
-    /// The least time between two words to the user in one episode.
+    /// The shortest time between two messages to the user in one episode.
     pub reminder_pause: Duration,
-    /// How long a recurrent link's own refresh may take after a repair before we ask, and then how long ours may take.
+    /// How long relink waits for Belvo's own refresh after a repair before it asks for one, and then for that one.
     pub refresh_wait: Duration,
-    /// How many refreshes a repair is given, Belvo's own included, before what has not come is given up.
+    /// How many refreshes follow a repair at most, including Belvo's own, before the missing resources are given up.
     pub refresh_attempts_max: u32,
-    /// How many refreshes we ask for in a calendar month for a link with a consent: each counts against the quota of its
-    /// person (8 for most resources), which the customer's own calls need too.
+    /// How many refreshes relink asks for in a calendar month for a link with a consent. Each counts against the quota
+    /// of the person (8 for most resources), which the customer's own calls use too.
     pub consent_refreshes_max: u32,
-    /// How long before a consent ends its user is told.
+    /// How long before the end of a consent the notice `consent_expiring` is emitted.
     pub consent_notice: Duration,
-    /// How many of its own refresh intervals a recurrent link may be quiet.
-    pub silence_intervals: u32,
-    /// How long a prompt waits between two looks at whether its institution's incident is over.
+    /// After how many missed refresh intervals a recurrent link is stale.
+    pub stale_after_intervals: u32,
+    /// How long a deferred prompt waits before it is checked again whether the incident is over.
     pub incident_wait: Duration,
-    /// How many links of one institution have to fail within [`Settings::incident_window`] to be an incident. 0: never.
+    /// How many links of one institution have to fail within [`PolicySettings::incident_window`] to be an incident. 0:
+    /// never.
     pub incident_links: u32,
-    /// Within how long they have to fail; and how long an institution has to be calm again for it to be over.
+    /// The window in which that many links have to fail. An incident is over after one such window with few failures.
     pub incident_window: Duration,
 }
 
-impl Default for Settings {
+impl Default for PolicySettings {
     fn default() -> Self {
         Self {
             can_verify: false,
@@ -55,19 +57,20 @@ impl Default for Settings {
             update_wait_max: Duration::from_secs(30 * 60),
             verify_wait: 2 * MINUTE,
             verify_attempts_max: 3,
-            // Belvo retries a webhook five times with linear back-off of unpublished step; half an hour covers steps of
-            // two minutes.
+            // Belvo retries a webhook five times with a linear back-off, and does not publish the step. Half an hour
+            // covers steps of two minutes.
             settle_window: Duration::from_secs(30 * 60),
-            // Below the shortest refresh cadence (6 h), so that the next refresh's message is never taken for a repeat.
+            // Shorter than the shortest refresh interval (6 h), so that the message of the next refresh is never a
+            // repeat.
             repeat_window: 4 * HOUR,
             reminders: vec![DAY, 3 * DAY, 7 * DAY],
             reminder_pause: DAY,
             refresh_wait: 6 * HOUR,
             refresh_attempts_max: 2,
             consent_refreshes_max: 4,
-            // As early as Belvo's own word, which is sent only to customers who asked its support for it.
+            // The same as for Belvo's own webhook, which Belvo sends only to customers who asked its support for it.
             consent_notice: 7 * DAY,
-            silence_intervals: 2,
+            stale_after_intervals: 2,
             incident_wait: 10 * MINUTE,
             incident_links: 20,
             incident_window: 10 * MINUTE,
@@ -75,17 +78,17 @@ impl Default for Settings {
     }
 }
 
-/// Validated [`Settings`].
+/// Checked [`PolicySettings`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Policy(Settings);
+pub struct Policy(PolicySettings);
 
 /// A setting is out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {problem}")]
 pub struct BadSetting {
-    /// Which one.
+    /// The name of the setting.
     pub setting: &'static str,
-    /// What is wrong with it, and what would be right.
+    /// The range that it must be in.
     pub problem: &'static str,
 }
 
@@ -94,7 +97,7 @@ impl Policy {
     ///
     /// # Errors
     /// The first setting that is out of its range.
-    pub fn new(settings: Settings) -> Result<Self, BadSetting> {
+    pub fn new(settings: PolicySettings) -> Result<Self, BadSetting> {
         let bad = |setting, problem| Err(BadSetting { setting, problem });
         let waits = [
             ("update_wait_max", settings.update_wait_max),
@@ -115,7 +118,7 @@ impl Policy {
         let counts = [
             ("verify_attempts_max", settings.verify_attempts_max),
             ("refresh_attempts_max", settings.refresh_attempts_max),
-            ("silence_intervals", settings.silence_intervals),
+            ("stale_after_intervals", settings.stale_after_intervals),
         ];
         for (setting, count) in counts {
             if count == 0 || count > 100 {
@@ -137,8 +140,8 @@ impl Policy {
         Ok(Self(settings))
     }
 
-    /// The settings behind it.
-    pub const fn settings(&self) -> &Settings {
+    /// The settings.
+    pub const fn settings(&self) -> &PolicySettings {
         &self.0
     }
 
@@ -146,7 +149,7 @@ impl Policy {
         self.0.can_verify
     }
 
-    /// How long a question to Belvo may go unanswered in all, asked again as often as it may be.
+    /// How long all verify requests of one question may stay unanswered together.
     pub(super) fn answer_wait(&self) -> Duration {
         self.0.verify_wait * self.0.verify_attempts_max
     }
@@ -166,13 +169,13 @@ mod tests {
 
     #[test]
     fn the_defaults_are_in_range() {
-        assert!(Policy::new(Settings::default()).is_ok());
+        assert!(Policy::new(PolicySettings::default()).is_ok());
     }
 
     #[test]
-    fn what_is_out_of_range_is_named() {
-        let check = |change: fn(&mut Settings), setting: &str| {
-            let mut settings = Settings::default();
+    fn an_error_names_the_setting_that_is_out_of_range() {
+        let check = |change: fn(&mut PolicySettings), setting: &str| {
+            let mut settings = PolicySettings::default();
             change(&mut settings);
             assert_eq!(Policy::new(settings).unwrap_err().setting, setting);
         };
@@ -181,6 +184,6 @@ mod tests {
         check(|s| s.verify_attempts_max = 0, "verify_attempts_max");
         check(|s| s.reminders = vec![DAY, DAY], "reminders");
         check(|s| s.reminders = vec![Duration::ZERO], "reminders");
-        check(|s| s.silence_intervals = 0, "silence_intervals");
+        check(|s| s.stale_after_intervals = 0, "stale_after_intervals");
     }
 }

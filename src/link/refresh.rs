@@ -1,13 +1,14 @@
-//! The historical refresh that follows a repair: what has come, what is asked for again, and when it is given up.
+//! The historical refresh after a repair: which resources have arrived, when relink asks Belvo for the missing ones,
+//! and when it gives up.
 
-use super::draft::{Draft, Next};
-use super::{Asks, Data, Effect, Gap, Job, Month, Notice, Refresh, Refusal, State};
+use super::builder::{Next, TransitionBuilder};
+use super::{Data, Effect, Gap, Job, Month, Notice, Refresh, RefreshQuota, Refusal, State};
 
-impl Draft<'_> {
+impl TransitionBuilder<'_> {
     pub(super) fn count_arrival(&mut self, data: &Data) {
         let Some(refresh) = &mut self.link.refresh else { return };
         refresh.arrived = with_arrival(std::mem::take(&mut refresh.arrived), data);
-        // Where the fetched resources are not known, the first to come is all there is to go by.
+        // If it is not known which resources Belvo fetches, the first arrival completes the refresh.
         if self.missing_resources().is_empty() {
             self.close_refresh();
         }
@@ -23,7 +24,7 @@ impl Draft<'_> {
         let missing = self.missing_resources();
         if let Some(Refresh { gap_from, gap_to, arrived, .. }) = self.link.refresh.take() {
             let gap = Gap { from: gap_from, to: gap_to };
-            self.tell(Notice::Refreshed { gap, arrived, missing }, None);
+            self.emit(Notice::Refreshed { gap, arrived, missing }, None);
         }
     }
 
@@ -39,13 +40,13 @@ impl Draft<'_> {
         }
     }
 
-    /// The refresh did not come in time: ask for what is missing while that is worth it, then report what came, or that
-    /// nothing did.
+    /// The refresh is not complete in time. Asks Belvo for the missing resources, as long as the policy allows it; then
+    /// reports which resources arrived, or that the link is stale.
     pub(super) fn pass_refresh_deadline(&mut self) {
         let Some(refresh) = &self.link.refresh else { return };
         let (asked, since) = (refresh.asked, refresh.gap_from);
         let nothing_came = refresh.arrived.is_empty();
-        // Where something came, the rest most likely has nothing new, which is not worth a consent's quota.
+        // If some resources arrived, the others most likely have nothing new; a link with a consent keeps its quota.
         let is_worth_it = nothing_came || self.link.profile.consent.is_none();
         let settings = self.policy.settings();
         let has_no_share = self.link.profile.consent.is_some() && settings.consent_refreshes_max == 0;
@@ -53,45 +54,48 @@ impl Draft<'_> {
         let has_rounds = refresh.rounds_count < settings.refresh_attempts_max && !never_asks;
         if has_rounds && is_worth_it && self.policy.can_verify() {
             let missing = if nothing_came { Vec::new() } else { self.missing_resources() };
-            self.ask_for_refresh(missing);
+            self.request_refresh(missing);
         } else if nothing_came {
             self.link.refresh = None;
-            // Nothing after a repair is legal if Belvo found nothing new, so only a refresh we asked for is missed.
+            // Belvo's own refresh sends nothing if it finds nothing new, so its absence is not reported. A refresh that
+            // relink asked for is always answered.
             if asked {
-                self.tell(Notice::Silent { since }, None);
+                self.emit(Notice::Stale { since }, None);
             }
         } else {
             self.close_refresh();
         }
     }
 
-    /// Asks Belvo for a refresh of these resources, or of all; if the month's quota is used up, when it is over.
-    pub(super) fn ask_for_refresh(&mut self, resources: Vec<String>) {
+    /// Asks Belvo for a refresh of these resources, or of all if the list is empty. If the monthly quota is used up,
+    /// the request is postponed to the next month.
+    pub(super) fn request_refresh(&mut self, resources: Vec<String>) {
         let month = Month::of(self.now);
         let settings = self.policy.settings();
         let has_quota = self.link.profile.consent.is_some();
-        let asks = &mut self.link.asks;
-        if has_quota && asks.month != month {
-            *asks = Asks { month, count: 0, ..*asks };
+        let refresh_quota = &mut self.link.refresh_quota;
+        if has_quota && refresh_quota.month != month {
+            *refresh_quota = RefreshQuota { month, count: 0, ..*refresh_quota };
         }
-        let own_limit = (has_quota && asks.count >= settings.consent_refreshes_max).then(|| month.end());
-        let belvos_limit = asks.refused_until.filter(|&until| self.now < until);
+        let own_limit = (has_quota && refresh_quota.count >= settings.consent_refreshes_max).then(|| month.end());
+        let belvos_limit = refresh_quota.refused_until.filter(|&until| self.now < until);
         let Some(refresh) = &mut self.link.refresh else { return };
         if let Some(until) = own_limit.max(belvos_limit) {
             refresh.until = until;
             return;
         }
-        asks.count += u32::from(has_quota);
+        refresh_quota.count += u32::from(has_quota);
         refresh.asked = true;
         refresh.rounds_count += 1;
         refresh.until = self.now.after(settings.refresh_wait);
         self.effects.push(Effect::Job(Job::Refresh { resources }));
     }
 
-    /// Belvo refuses for the month's quota: a refresh that it did not take is asked for again when the month is over.
+    /// Belvo reports that the monthly quota is used up. A refresh that it refused for this reason is asked for again in
+    /// the next month.
     pub(super) fn note_quota(&mut self, state: State, of_refresh: bool) -> Next {
         let until = Month::of(self.now).end();
-        let known = self.link.asks.refused_until.replace(until) == Some(until);
+        let known = self.link.refresh_quota.refused_until.replace(until) == Some(until);
         match &mut self.link.refresh {
             Some(refresh) if of_refresh && refresh.asked && refresh.until < until => {
                 refresh.rounds_count = refresh.rounds_count.saturating_sub(1);
@@ -104,7 +108,7 @@ impl Draft<'_> {
     }
 }
 
-/// The arrivals, sorted, with one more.
+/// The sorted list of arrived resources, with the resource of `data` added.
 pub(super) fn with_arrival(mut arrived: Vec<String>, data: &Data) -> Vec<String> {
     if let Err(place) = arrived.binary_search(&data.resource) {
         arrived.insert(place, data.resource.clone());

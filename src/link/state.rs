@@ -1,195 +1,197 @@
-//! What is known of a link: its state, and what it remembers.
+//! A link: its state, and the other fields that the machine needs for its decisions.
 
 use super::{DedupKey, Episode, LinkId, Month, Profile, Timestamp};
 
-/// How many dedup keys a link remembers.
+/// How many dedup keys a link keeps.
 ///
-/// Belvo retries a webhook five times and one refresh sends about a dozen, so 32 covers two refreshes in full.
+/// Belvo retries a webhook five times, and one refresh sends about twelve webhooks; 32 keys cover two refreshes.
 pub const RECENT_KEYS_MAX: usize = 32;
 
 /// Everything relink knows of one link.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Link {
-    /// Belvo's id.
+    /// Belvo's id of the link.
     pub id: LinkId,
-    /// How many steps have been accepted; ids of messages are made of it. Zero: nothing has been heard of the link yet.
+    /// How many steps have been accepted. Message ids contain it. Zero: no event about the link has been accepted yet.
     pub version: u64,
-    /// What is known beside the state.
+    /// The descriptive fields, such as the institution.
     pub profile: Profile,
-    /// Our word on the link.
+    /// The state.
     pub state: State,
-    /// When it entered this state.
+    /// When the link entered this state.
     pub since: Timestamp,
-    /// When the last step was accepted. Time never runs backwards for a link.
+    /// When the last step was accepted. Later steps never have an earlier time.
     pub updated_at: Timestamp,
-    /// How many episodes it has had, an open one included.
+    /// How many episodes there have been, including an open one.
     pub episodes_count: u32,
-    /// The last time data was proven to flow: a data webhook without errors, or Belvo's `last_accessed_at`.
+    /// When data last arrived, as far as is proven by a data webhook without errors or by Belvo's `last_accessed_at`.
     pub data_at: Option<Timestamp>,
-    /// When it last returned to `Valid` from an episode. Starts the settle window.
+    /// When the last episode ended with a recovery. Begins the settle window.
     pub recovered_at: Option<Timestamp>,
-    /// The historical refresh that is owed since the last recovery, until it has come.
+    /// The historical refresh after the last recovery, until it is complete.
     pub refresh: Option<Refresh>,
-    /// How far the search for a recurrent link's missing refresh has got.
-    pub quiet: Quiet,
-    /// A refresh that we asked for was answered with a request for an MFA token: asking again would only break the link
-    /// again.
+    /// Whether the data of a recurrent link arrives on schedule.
+    pub freshness: Freshness,
+    /// Whether the institution answered a refresh that relink asked for with a request for an MFA token. Another
+    /// refresh would break the link again, so relink asks for none.
     pub refresh_needs_token: bool,
-    /// How often we asked for a refresh lately, if it has a consent: its refreshes have a quota.
-    pub asks: Asks,
-    /// An operator wants no prompts for it.
+    /// How many refreshes relink has asked for in the current month. Counted only for a link with a consent, which has
+    /// a monthly quota.
+    pub refresh_quota: RefreshQuota,
+    /// Whether an operator has muted the link: its user is neither prompted nor reminded.
     pub muted: bool,
-    /// An operator wants no reminders before this.
+    /// Before this time the user is not reminded, by an operator's command.
     pub snoozed_until: Option<Timestamp>,
-    /// When a verify was last asked for and has not been answered.
+    /// When the open verify request was made; `None` if it has been answered.
     pub verify_asked_at: Option<Timestamp>,
-    /// When somebody last said that the link was repaired although no outage was known: the report of the outage may
-    /// arrive later. Starts the settle window, like [`Link::recovered_at`]; forgotten when the window is over.
+    /// When a repair was last claimed although no outage was known; the message about the outage may arrive later.
+    /// Begins the settle window, like [`Link::recovered_at`], and is removed when the window is over.
     pub claimed_at: Option<Timestamp>,
-    /// Until when the user holds a widget token that no open attempt accounts for: the link is not known to be broken, or
-    /// an earlier attempt is still being verified. Forgotten when the token has expired.
+    /// Until when the user holds a widget token outside of an attempt: no outage is known, or an earlier attempt is
+    /// still being verified. Removed when the token has expired.
     pub widget_until: Option<Timestamp>,
-    /// The facts it has taken in lately, oldest first; at most [`RECENT_KEYS_MAX`].
-    pub recent: Vec<Seen>,
+    /// The dedup keys of recently accepted messages, oldest first; at most [`RECENT_KEYS_MAX`].
+    pub recent: Vec<RecentFact>,
 }
 
-/// Our word on a link.
+/// The state of a link.
 ///
-/// Belvo has four statuses and no `updating`; it never says that a link works again.
+/// It is not Belvo's status: Belvo has four statuses and no `updating`, and sends no webhook when a link works again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    /// Its creation was never seen to finish. Never prompts: there is nothing yet that a user could miss.
+    /// No proof that the creation of the link was finished. Its user is never prompted, because the link has never
+    /// worked.
     Unconfirmed,
-    /// It works, as far as is known.
+    /// The link works, as far as is known.
     Valid {
-        /// Evidence to the contrary that arrived too soon after a recovery to be believed unasked.
+        /// Evidence that the link is broken, while it is being verified.
         suspicion: Option<Suspicion>,
     },
-    /// It does not work until its user acts.
+    /// The link does not work until its user repairs it.
     Invalid {
         /// The outage.
         episode: Episode,
     },
-    /// It does not work until its user gives a new MFA token.
+    /// The link does not work until its user gives a new MFA token.
     TokenRequired {
         /// The outage.
         episode: Episode,
     },
-    /// Its user is repairing it, or says it is repaired. Always ends: `phase` carries a deadline. If the attempt
-    /// fails, it goes back to the state that fits the episode's cause ([`State::broken`]).
+    /// An attempt to repair the link. It always ends, because `phase` has a deadline. After a failed attempt the state
+    /// is [`State::broken`] of the episode.
     Updating {
         /// The outage.
         episode: Episode,
-        /// How far the attempt has got.
-        phase: Phase,
+        /// The phase of the attempt.
+        phase: UpdatePhase,
     },
-    /// A tombstone. Late messages are refused and never revive it.
+    /// A tombstone. Every event is refused.
     Removed,
 }
 
-/// Evidence against a `Valid` link, held until it is confirmed, refuted, or has stood unanswered long enough.
+/// Evidence that a `Valid` link is broken, while it is being verified.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suspicion {
-    /// What the evidence says.
+    /// The evidence.
     pub breakage: super::Breakage,
-    /// When the newest of it came: an older read refutes nothing.
+    /// When the newest evidence arrived. An older observation does not refute the suspicion.
     pub at: Timestamp,
-    /// When it is believed if nothing refuted it.
+    /// When the suspicion is confirmed if nothing has refuted it.
     pub until: Timestamp,
 }
 
-/// How far an attempt to repair has got.
+/// The phase of an attempt to repair a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum UpdatePhase {
     /// The user holds a widget token.
     WithUser {
-        /// When the attempt began. Tokens minted later, such as by a page that mints one each time it is drawn, extend the
-        /// attempt to [`super::Settings::update_wait_max`] from here and no further.
+        /// When the attempt began. Tokens that are minted later extend it at most to this time plus
+        /// [`super::PolicySettings::update_wait_max`].
         started_at: Timestamp,
-        /// When the token, or the MFA session inside the attempt, dies.
+        /// When the token, or the MFA session within the attempt, expires.
         until: Timestamp,
     },
-    /// Belvo is being asked whether it worked.
+    /// Belvo is being asked whether the link works.
     Verifying {
-        /// Why we ask.
-        after: Attempt,
-        /// How many times we have asked.
+        /// How the user's part of the attempt ended.
+        after: AttemptEnd,
+        /// How many verify requests have been made.
         asked_count: u32,
-        /// When to ask again or give up.
+        /// When the next verify request is made, or the attempt fails.
         until: Timestamp,
     },
 }
 
-impl Phase {
-    /// Whether somebody says that the repair succeeded.
+impl UpdatePhase {
+    /// Whether a repair was claimed and is being verified.
     pub(super) const fn is_claimed(self) -> bool {
-        matches!(self, Self::Verifying { after: Attempt::Claimed, .. })
+        matches!(self, Self::Verifying { after: AttemptEnd::Claimed, .. })
     }
 }
 
-/// How an attempt to repair ended, as far as the user's side tells.
+/// How the user's part of an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Attempt {
-    /// It is said to have succeeded.
+pub enum AttemptEnd {
+    /// A success was reported ([`super::Event::UpdateClaimed`]).
     Claimed,
-    /// The user closed the widget, or it reported an error.
+    /// The user closed the widget, or the widget reported an error.
     Abandoned,
-    /// Nothing was heard before the deadline.
+    /// No message about the attempt arrived before the deadline.
     TimedOut,
 }
 
-/// The history that was missed during an outage, until it has been fetched.
+/// The historical refresh after a recovery, while it is not complete.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refresh {
-    /// The last proven data before the outage; `None` if none was ever seen.
+    /// When data last arrived before the outage; `None` if none ever did.
     pub gap_from: Option<Timestamp>,
-    /// The recovery that ended the outage.
+    /// When the link recovered.
     pub gap_to: Timestamp,
-    /// Whether we have asked Belvo for it ourselves.
+    /// Whether relink has asked Belvo for a refresh, and Belvo has not refused it.
     pub asked: bool,
-    /// How many refreshes it has had, Belvo's own and those we asked for.
+    /// How many refreshes there have been, including Belvo's own.
     pub rounds_count: u32,
-    /// When to ask, or to give up.
+    /// When relink asks for the next refresh, or gives up.
     pub until: Timestamp,
-    /// The resources that have come since, sorted.
+    /// The resources whose data has arrived, sorted.
     pub arrived: Vec<String>,
 }
 
-/// How far the search for a recurrent link's missing refresh has got.
+/// Whether the data of a recurrent link arrives on schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quiet {
-    /// Data comes as expected.
-    Listening,
-    /// It is late; Belvo is being asked when it last had access.
+pub enum Freshness {
+    /// Data arrives on schedule.
+    Fresh,
+    /// A refresh is overdue, and Belvo is being asked when it last had access.
     Probed {
-        /// When the link is reported silent if nothing came.
+        /// When the link is reported as stale if nothing has arrived.
         until: Timestamp,
     },
-    /// It has been reported.
-    Reported,
+    /// The link has been reported as stale.
+    Stale,
 }
 
-/// How often we asked Belvo for a refresh of a link, against its monthly quota.
+/// How much of the monthly refresh quota of a link relink has used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Asks {
-    /// The month that `count` is about.
+pub struct RefreshQuota {
+    /// The month that `count` belongs to.
     pub month: Month,
-    /// How often.
+    /// How many refreshes relink has asked for in that month.
     pub count: u32,
-    /// Belvo refused one for its quota: none before this.
+    /// Belvo has refused a refresh because of the quota; relink asks for none before this time.
     pub refused_until: Option<Timestamp>,
 }
 
-/// A fact taken in.
+/// The dedup key of an accepted message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// Which.
+pub struct RecentFact {
+    /// The key.
     pub key: DedupKey,
-    /// When.
+    /// When the message was accepted.
     pub at: Timestamp,
 }
 
-/// The name of a state, as the table, the messages and the API spell it.
+/// The name of a state in the transition table, in messages and in the HTTP API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateName {
     /// [`State::Unconfirmed`]
@@ -207,11 +209,11 @@ pub enum StateName {
 }
 
 impl StateName {
-    /// Every state there is.
+    /// All states.
     pub const ALL: [Self; 6] =
         [Self::Unconfirmed, Self::Valid, Self::Invalid, Self::TokenRequired, Self::Updating, Self::Removed];
 
-    /// The spelling in messages, tables and drawings.
+    /// The name in messages, tables and drawings.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unconfirmed => "unconfirmed",
@@ -231,7 +233,7 @@ impl std::fmt::Display for StateName {
 }
 
 impl State {
-    /// Its name.
+    /// The name of the state.
     pub const fn name(&self) -> StateName {
         match self {
             Self::Unconfirmed => StateName::Unconfirmed,
@@ -245,10 +247,10 @@ impl State {
 
     /// The broken state that fits the cause of an episode.
     pub const fn broken(episode: Episode) -> Self {
-        if episode.cause.wants_token() { Self::TokenRequired { episode } } else { Self::Invalid { episode } }
+        if episode.cause.requires_token() { Self::TokenRequired { episode } } else { Self::Invalid { episode } }
     }
 
-    /// The open episode, to be changed.
+    /// The open episode, if there is one.
     pub(super) const fn episode_mut(&mut self) -> Option<&mut Episode> {
         match self {
             Self::Invalid { episode } | Self::TokenRequired { episode } | Self::Updating { episode, .. } => {
@@ -270,14 +272,14 @@ impl State {
 }
 
 impl Link {
-    /// The last recovery, or the last word of the user's that the link works: evidence from before it is old, and the settle
-    /// window begins with it.
-    pub(super) fn settled_since(&self) -> Option<Timestamp> {
+    /// When the current settle window began: with the last recovery, or with a later claim. Evidence from before that
+    /// is outdated.
+    pub(super) fn settle_window_start(&self) -> Option<Timestamp> {
         self.recovered_at.max(self.claimed_at)
     }
 
-    /// A link nothing has been heard of: its first evidence is a step like any other.
-    pub fn unheard_of(id: LinkId, now: Timestamp) -> Self {
+    /// A link about which no event has been accepted yet.
+    pub fn unknown(id: LinkId, now: Timestamp) -> Self {
         Self {
             id,
             version: 0,
@@ -289,9 +291,9 @@ impl Link {
             data_at: None,
             recovered_at: None,
             refresh: None,
-            quiet: Quiet::Listening,
+            freshness: Freshness::Fresh,
             refresh_needs_token: false,
-            asks: Asks::default(),
+            refresh_quota: RefreshQuota::default(),
             muted: false,
             snoozed_until: None,
             verify_asked_at: None,

@@ -1,31 +1,31 @@
-//! The legal moves as data.
+//! The legal transitions as data.
 //!
-//! [`MOVES`] lists every pair of state and event that the machine accepts, with every state it can lead to; what is not
-//! listed is refused. Drawings are made from it (`relink machine`), and a test walks the machine itself to hold the two
-//! together.
+//! [`MOVES`] lists every pair of state and event that the machine accepts, with all states that it can lead to. A pair
+//! that is not listed is refused. `relink machine` makes its drawings from this table, and a test compares the table
+//! with the machine.
 
 use super::{EventName, StateName};
 
-/// One row: from a state, on an event, to one of these states.
+/// One row of the table: a state, an event, and the states that the event can lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
     /// The state before.
     pub from: StateName,
-    /// What happens.
+    /// The event.
     pub on: EventName,
-    /// The states it can lead to, in the order of [`StateName::ALL`]. The state before may be among them.
+    /// The possible states after it, in the order of [`StateName::ALL`]. The state before may be one of them.
     pub to: &'static [StateName],
 }
 
 use EventName as E;
 use StateName as S;
 
-/// Every legal move, in the order of [`StateName::ALL`] and [`EventName::ALL`].
+/// All legal transitions, in the order of [`StateName::ALL`] and [`EventName::ALL`].
 ///
-/// A move that stays where it is was accepted all the same: it changed what is remembered of the link (if only its
-/// profile), or asked or told somebody something. Nothing leads out of `Removed`.
+/// A transition to the same state changes another field of the link, or has an effect. There is no transition out of
+/// `Removed`.
 pub const MOVES: &[Move] = &[
-    // Nothing has been heard but that the link exists, or that its creation was never finished.
+    // Unconfirmed: relink knows only that the link exists, or that its creation was never finished.
     row(S::Unconfirmed, E::CredentialsRejected, &[S::Valid, S::Invalid, S::Updating]),
     row(S::Unconfirmed, E::TokenRequested, &[S::Valid, S::TokenRequired, S::Updating]),
     row(S::Unconfirmed, E::AccountBlocked, &[S::Valid, S::Invalid, S::Updating]),
@@ -53,7 +53,7 @@ pub const MOVES: &[Move] = &[
     row(S::Unconfirmed, E::Snooze, &[S::Unconfirmed]),
     row(S::Unconfirmed, E::Verify, &[S::Unconfirmed]),
     row(S::Unconfirmed, E::Forget, &[S::Removed]),
-    // It works; staying means doubt, news, or a question to Belvo.
+    // Valid: the link works. A transition to `Valid` changes the suspicion or another field, or asks Belvo.
     row(S::Valid, E::CredentialsRejected, &[S::Valid, S::Invalid, S::Updating]),
     row(S::Valid, E::TokenRequested, &[S::Valid, S::TokenRequired, S::Updating]),
     row(S::Valid, E::AccountBlocked, &[S::Valid, S::Invalid, S::Updating]),
@@ -81,7 +81,7 @@ pub const MOVES: &[Move] = &[
     row(S::Valid, E::Snooze, &[S::Valid]),
     row(S::Valid, E::Verify, &[S::Valid]),
     row(S::Valid, E::Forget, &[S::Removed]),
-    // It is broken until its user acts.
+    // Invalid: the link is broken until its user repairs it.
     row(S::Invalid, E::CredentialsRejected, &[S::Invalid]),
     row(S::Invalid, E::TokenRequested, &[S::TokenRequired]),
     row(S::Invalid, E::AccountBlocked, &[S::Invalid]),
@@ -109,7 +109,7 @@ pub const MOVES: &[Move] = &[
     row(S::Invalid, E::Snooze, &[S::Invalid]),
     row(S::Invalid, E::Verify, &[S::Invalid]),
     row(S::Invalid, E::Forget, &[S::Removed]),
-    // It is broken until its user gives a new MFA token.
+    // Token required: the link is broken until its user gives a new MFA token.
     row(S::TokenRequired, E::CredentialsRejected, &[S::Invalid]),
     row(S::TokenRequired, E::TokenRequested, &[S::TokenRequired]),
     row(S::TokenRequired, E::AccountBlocked, &[S::Invalid]),
@@ -137,7 +137,7 @@ pub const MOVES: &[Move] = &[
     row(S::TokenRequired, E::Snooze, &[S::TokenRequired]),
     row(S::TokenRequired, E::Verify, &[S::TokenRequired]),
     row(S::TokenRequired, E::Forget, &[S::Removed]),
-    // Its user is at it, or says it is done.
+    // Updating: the user is repairing the link, or the repair is being verified.
     row(S::Updating, E::CredentialsRejected, &[S::Updating]),
     row(S::Updating, E::TokenRequested, &[S::Updating]),
     row(S::Updating, E::AccountBlocked, &[S::Updating]),

@@ -1,4 +1,4 @@
-//! Time as a value: the core never reads a clock.
+//! Points in time as values. The core never reads a clock.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,11 +12,12 @@ mod text;
 
 /// A point in time, in whole milliseconds since the Unix epoch (UTC), within the years 0 to 9999.
 ///
-/// Only those years have a spelling in RFC 3339. A time outside them is moved to their first or last millisecond
-/// wherever it is made, so that what is written can be read again, and a mistake of somebody's never becomes 1970.
+/// RFC 3339 can represent only these years. A time outside of them is replaced by the nearest time within them, so that
+/// every written time can be read again.
 ///
-/// Belvo's webhooks carry no timestamp at all, so every time in this program is one of ours: when JetStream stored the
-/// message, or when a timer was looked at. Exceptions are named where they are read: due dates, reads, accesses.
+/// Belvo's webhooks contain no timestamp. So times in this program are times of relink: when JetStream stored the
+/// message, or when a timer was checked. Due dates, `last_accessed_at` and the time of an observation come from
+/// messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
@@ -27,7 +28,7 @@ impl Timestamp {
     /// `9999-12-31T23:59:59.999Z`
     pub const LATEST: Self = Self(253_402_300_799_999);
 
-    /// A point in time from milliseconds since the Unix epoch; the nearest there is, if there is none.
+    /// A point in time from milliseconds since the Unix epoch; the nearest possible one if the number is out of range.
     pub const fn from_millis(millis: i64) -> Self {
         if millis < Self::EARLIEST.0 {
             Self::EARLIEST
@@ -43,12 +44,12 @@ impl Timestamp {
         self.0
     }
 
-    /// This point plus a span. Saturates at [`Timestamp::LATEST`] instead of wrapping.
+    /// This time plus a span; at most [`Timestamp::LATEST`].
     pub fn after(self, span: Duration) -> Self {
         Self::from_millis(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// This point minus a span. Saturates at [`Timestamp::EARLIEST`].
+    /// This time minus a span; at least [`Timestamp::EARLIEST`].
     pub fn before(self, span: Duration) -> Self {
         Self::from_millis(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
@@ -62,13 +63,14 @@ impl Timestamp {
         Self::from_millis(i64::try_from(point.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
     }
 
-    /// How long ago `earlier` was; zero if it lies in the future.
+    /// The span from `earlier` to this time; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-/// A calendar month of Brazil, where quotas are counted by it. Its offset is fixed: the country has no daylight saving.
+/// A calendar month in the time zone of Brazil, where Belvo counts monthly quotas. The offset is fixed, because Brazil
+/// has no daylight saving time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Month(i32);
 
@@ -82,7 +84,7 @@ impl Month {
         Self((date.year() * 12 + i32::from(u8::from(date.month())) - 1).max(0))
     }
 
-    /// A month from 1 to 12 of a year from 0 to 9999; none if it is not.
+    /// A month from 1 to 12 of a year from 0 to 9999; `None` if one of them is out of range.
     pub fn new(year: i32, month: i32) -> Option<Self> {
         let is_one = (0..=9999).contains(&year) && (1..=12).contains(&month);
         is_one.then(|| Self(year * 12 + month - 1))
@@ -103,7 +105,7 @@ impl Month {
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC, with milliseconds: the form in every message of ours.
+    /// RFC 3339 in UTC, with milliseconds, as in every message of relink.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const FORM: &[time::format_description::BorrowedFormatItem<'_>] =
             format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -111,7 +113,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The text is not an RFC 3339 time.
+/// The text is not a time in any of the accepted forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 3339 time such as 2026-11-22T10:15:00Z")]
 pub struct NotATime;
@@ -119,8 +121,8 @@ pub struct NotATime;
 impl FromStr for Timestamp {
     type Err = NotATime;
 
-    /// Accepts RFC 3339, and the other forms in which dates come: `01/12/2026`, seconds since 1970, and more. A time
-    /// beyond the years 0 to 9999 is moved to their end.
+    /// Accepts RFC 3339, and other forms such as `01/12/2026` or seconds since 1970. A time beyond the years 0 to 9999
+    /// is replaced by the nearest one within them.
     fn from_str(text: &str) -> Result<Self, NotATime> {
         text::parse(text).ok_or(NotATime)
     }
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_time() {
+    fn times_out_of_range_are_limited() {
         for (millis, text) in [(i64::MIN, "0000-01-01T00:00:00.000Z"), (i64::MAX, "9999-12-31T23:59:59.999Z")] {
             let end = Timestamp::from_millis(millis);
             assert_eq!((end.to_string().as_str(), text.parse()), (text, Ok(end)));

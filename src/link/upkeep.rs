@@ -1,25 +1,25 @@
-//! What follows a recovery, and what keeps a working link honest: arriving data, silence, deadlines.
+//! A link that works: what its recovery leads to, arriving data, staleness, and its deadlines.
 
-use super::draft::{Draft, Next};
+use super::builder::{Next, TransitionBuilder};
 use super::{
-    AccessMode, Data, DataKind, Episode, Gap, Link, Notice, Observation, Phase, Policy, Prompt, Proof, Quiet, Refresh,
-    RefreshBy, Refusal, State, Suspicion, Timestamp,
+    AccessMode, Data, DataKind, Episode, Freshness, Gap, Link, LinkObservation, Notice, Policy, Prompt, Proof, Refresh,
+    RefreshBy, Refusal, State, Suspicion, Timestamp, UpdatePhase,
 };
 
-impl Draft<'_> {
-    /// Closes the episode: `recovered` once, and once a historical refresh of what was missed.
-    pub(super) fn recover(&mut self, episode: &Episode, proof: Proof, seen: Option<&Observation>) -> State {
+impl TransitionBuilder<'_> {
+    /// Ends the episode: emits `recovered` and `refresh_due`, and begins the historical refresh of the missed data.
+    pub(super) fn recover(&mut self, episode: &Episode, proof: Proof, seen: Option<&LinkObservation>) -> State {
         let settings = self.policy.settings();
-        // A refresh still owed from an earlier outage is owed from that outage on.
-        let owed_from = self.link.refresh.take().and_then(|refresh| refresh.gap_from);
-        let gap = Gap { from: owed_from.or(self.link.data_at), to: self.now };
+        // If the refresh after an earlier outage is not complete, the gap begins with that outage.
+        let earlier_gap_from = self.link.refresh.take().and_then(|refresh| refresh.gap_from);
+        let gap = Gap { from: earlier_gap_from.or(self.link.data_at), to: self.now };
         let by = match self.link.profile.access_mode {
             Some(AccessMode::Recurrent) | None => RefreshBy::Belvo,
             Some(AccessMode::Single) if settings.can_verify && !self.link.refresh_needs_token => RefreshBy::Relink,
             Some(AccessMode::Single) => RefreshBy::Subscriber,
         };
-        self.tell(Notice::Recovered { proof }, Some(episode));
-        self.tell(Notice::RefreshDue { gap, by }, Some(episode));
+        self.emit(Notice::Recovered { proof }, Some(episode));
+        self.emit(Notice::RefreshDue { gap, by }, Some(episode));
         self.link.refresh = Some(Refresh {
             gap_from: gap.from,
             gap_to: gap.to,
@@ -29,83 +29,84 @@ impl Draft<'_> {
             arrived: episode.arrived.clone(),
         });
         if !episode.arrived.is_empty() && self.missing_resources().is_empty() {
-            // All of it came before the proof did.
+            // The data of all resources arrived before the proof.
             self.close_refresh();
         } else if by == RefreshBy::Relink {
-            self.ask_for_refresh(Vec::new());
+            self.request_refresh(Vec::new());
         }
         self.link.recovered_at = Some(self.now);
         self.link.widget_until = None;
         self.link.verify_asked_at = None;
         self.link.snoozed_until = None;
-        self.link.quiet = Quiet::Listening;
+        self.link.freshness = Freshness::Fresh;
         if let Some(seen) = seen {
             self.note_access(seen);
         }
         State::Valid { suspicion: None }
     }
 
-    /// Data proves that the link works again; only where Belvo cannot be asked.
+    /// Ends the episode because data arrived. Only without API keys, when Belvo cannot be asked.
     pub(super) fn recover_by_data(&mut self, episode: &Episode, data: &Data) -> State {
         let works = self.recover(episode, Proof::Data, None);
         self.count_data(data);
         works
     }
 
-    /// Data of a link that works, or is finished now. What speaks against it is refuted by data only where Belvo cannot be
-    /// asked: the data may be older.
+    /// Data of a valid link, or of a link whose creation is finished by it. The data may be older than the suspicion,
+    /// so it refutes a suspicion only without API keys, when Belvo cannot be asked.
     pub(super) fn take_data(&mut self, suspicion: Option<Suspicion>, data: &Data) -> Next {
         if !shows_access(data) {
-            return self.ask_about_data(State::Valid { suspicion }, data);
+            return self.verify_after_data(State::Valid { suspicion }, data);
         }
         let suspicion = suspicion.filter(|_| self.policy.can_verify());
         self.count_data(data);
         if suspicion.is_some() {
-            self.ask_belvo();
+            self.request_verification();
         }
         Ok(State::Valid { suspicion })
     }
 
-    /// Data flows, and a refresh that is owed comes nearer.
+    /// Records that data arrived, for the freshness of the link and for its historical refresh.
     fn count_data(&mut self, data: &Data) {
         self.link.data_at = Some(self.now);
-        self.link.quiet = Quiet::Listening;
-        self.tell(Notice::DataAvailable(data.clone()), None);
+        self.link.freshness = Freshness::Fresh;
+        self.emit(Notice::DataAvailable(data.clone()), None);
         self.count_arrival(data);
     }
 
-    /// An error or a correction proves nothing of the link, in no state. Where something may be wrong, Belvo is asked.
-    pub(super) fn ask_about_data(&mut self, state: State, data: &Data) -> Next {
+    /// Data with errors, or a correction. Neither proves that the link works. If the link may be broken, Belvo is
+    /// asked.
+    pub(super) fn verify_after_data(&mut self, state: State, data: &Data) -> Next {
         let works = matches!(state, State::Valid { suspicion: None });
-        // A correction is made at Belvo, without access to the institution: it is no news of a link that works.
-        let asked = (data.has_errors || !works) && self.ask_belvo();
+        // Belvo makes corrections without access to the institution, so a correction says nothing about a working link.
+        let asked = (data.has_errors || !works) && self.request_verification();
         if data.has_errors {
             return if asked { Ok(state) } else { Err(Refusal::DataWithErrors) };
         }
         let episode = state.episode().cloned();
-        self.tell(Notice::DataAvailable(data.clone()), episode.as_ref());
+        self.emit(Notice::DataAvailable(data.clone()), episode.as_ref());
         Ok(state)
     }
 
-    /// Takes over Belvo's `last_accessed_at`: its last successful access is a sign of life.
-    pub(super) fn note_access(&mut self, seen: &Observation) -> bool {
+    /// Records Belvo's last successful access (`last_accessed_at`). Returns whether it is newer than the known one.
+    pub(super) fn note_access(&mut self, seen: &LinkObservation) -> bool {
         let newer = seen.last_accessed_at.filter(|&at| self.link.data_at.is_none_or(|known| at > known));
         let Some(at) = newer else { return false };
-        // Belvo's clock may run ahead of ours; a proof is never from the future.
+        // Belvo's clock may be ahead of ours, so a time in the future counts as now.
         self.link.data_at = Some(at.min(self.now));
-        self.link.quiet = Quiet::Listening;
+        self.link.freshness = Freshness::Fresh;
         true
     }
 
     pub(super) fn pass_valid_deadline(&mut self, suspicion: Option<Suspicion>) -> Next {
-        if let Some(held) = suspicion.as_ref().filter(|held| held.until <= self.now) {
-            return Ok(self.believe(held));
+        if let Some(evidence) = suspicion.as_ref().filter(|evidence| evidence.until <= self.now) {
+            return Ok(self.confirm(evidence));
         }
         let wants_answer =
             suspicion.is_some() && self.link.answer_deadline(self.policy).is_some_and(|at| at <= self.now);
         let state = State::Valid { suspicion };
         if wants_answer {
-            self.ask_belvo();
+            self.request_verification();
             return Ok(state);
         }
         if self.link.refresh.as_ref().is_some_and(|refresh| refresh.until <= self.now) {
@@ -116,77 +117,79 @@ impl Draft<'_> {
             let State::Valid { suspicion } = state else { return Err(Refusal::NotDue) };
             return self.pass_consent_deadline(suspicion);
         }
-        if self.link.quiet_deadline(self.policy).is_some_and(|at| at <= self.now) {
-            self.pass_quiet_deadline();
+        if self.link.staleness_deadline(self.policy).is_some_and(|at| at <= self.now) {
+            self.pass_staleness_deadline();
             return Ok(state);
         }
         Err(Refusal::NotDue)
     }
 
-    fn pass_quiet_deadline(&mut self) {
-        match self.link.quiet {
-            Quiet::Listening if self.policy.can_verify() => {
+    fn pass_staleness_deadline(&mut self) {
+        match self.link.freshness {
+            Freshness::Fresh if self.policy.can_verify() => {
                 let until = self.now.after(self.policy.answer_wait());
-                self.link.quiet = Quiet::Probed { until };
-                self.ask_belvo();
+                self.link.freshness = Freshness::Probed { until };
+                self.request_verification();
             }
-            Quiet::Listening | Quiet::Probed { .. } => {
-                self.link.quiet = Quiet::Reported;
-                self.tell(Notice::Silent { since: self.link.data_at }, None);
+            Freshness::Fresh | Freshness::Probed { .. } => {
+                self.link.freshness = Freshness::Stale;
+                self.emit(Notice::Stale { since: self.link.data_at }, None);
             }
-            Quiet::Reported => {}
+            Freshness::Stale => {}
         }
     }
 }
 
 impl Link {
-    /// When the link next wants an [`super::Event::DeadlinePassed`].
+    /// When the machine next has to get an [`super::Event::DeadlinePassed`] for this link; `None` if it waits for
+    /// nothing.
     ///
-    /// Derived from the record and the policy alone, so that a rebuilt store has the same timers.
+    /// The deadline is computed from the link and the policy only, so that a rebuilt store has the same timers.
     pub fn deadline(&self, policy: &Policy) -> Option<Timestamp> {
         match &self.state {
             State::Unconfirmed | State::Removed => None,
             State::Valid { suspicion } => {
-                let doubt = suspicion.as_ref().map(|held| held.until);
+                let suspicion_end = suspicion.as_ref().map(|evidence| evidence.until);
                 let answer = suspicion.as_ref().and_then(|_| self.answer_deadline(policy));
                 let refresh = self.refresh.as_ref().map(|refresh| refresh.until);
                 let consent = self.consent_deadline(policy);
-                [doubt, answer, refresh, consent, self.quiet_deadline(policy)].into_iter().flatten().min()
+                [suspicion_end, answer, refresh, consent, self.staleness_deadline(policy)].into_iter().flatten().min()
             }
             State::Invalid { episode } | State::TokenRequired { episode } => {
-                if let Prompt::Waiting { until, .. } = episode.prompt {
+                if let Prompt::Deferred { until, .. } = episode.prompt {
                     return Some(until);
                 }
                 self.reminder_deadline(episode, policy)
             }
-            State::Updating { phase: Phase::WithUser { until, .. } | Phase::Verifying { until, .. }, .. } => {
-                Some(*until)
-            }
+            State::Updating {
+                phase: UpdatePhase::WithUser { until, .. } | UpdatePhase::Verifying { until, .. },
+                ..
+            } => Some(*until),
         }
     }
 
-    /// When a verify that was asked for and not answered is asked for again.
+    /// When an unanswered verify request is repeated.
     fn answer_deadline(&self, policy: &Policy) -> Option<Timestamp> {
         let asked_at = self.verify_asked_at.filter(|_| policy.can_verify())?;
         Some(asked_at.after(policy.settings().verify_wait))
     }
 
-    fn quiet_deadline(&self, policy: &Policy) -> Option<Timestamp> {
-        match self.quiet {
-            Quiet::Listening if self.profile.access_mode == Some(AccessMode::Recurrent) => {
+    fn staleness_deadline(&self, policy: &Policy) -> Option<Timestamp> {
+        match self.freshness {
+            Freshness::Fresh if self.profile.access_mode == Some(AccessMode::Recurrent) => {
                 let every = self.profile.refresh_every?;
-                // An outage is not silence: after a repair the link has all its time again.
+                // The time of an outage does not count, so the time begins again after a repair.
                 let listening_since = self.data_at.max(self.recovered_at)?;
-                Some(listening_since.after(every.saturating_mul(policy.settings().silence_intervals)))
+                Some(listening_since.after(every.saturating_mul(policy.settings().stale_after_intervals)))
             }
-            Quiet::Probed { until } => Some(until),
-            Quiet::Listening | Quiet::Reported => None,
+            Freshness::Probed { until } => Some(until),
+            Freshness::Fresh | Freshness::Stale => None,
         }
     }
 }
 
-/// Whether the data shows that Belvo had access to the institution. A correction (`transactions_updated`) is made without,
-/// and data with errors shows nothing.
+/// Whether the data shows that Belvo had access to the institution. Belvo makes a correction (`transactions_updated`)
+/// without access, and data with errors shows nothing.
 pub(super) const fn shows_access(data: &Data) -> bool {
     match data.kind {
         DataKind::Historical | DataKind::New => !data.has_errors,

@@ -59,10 +59,10 @@ pub fn closing(subjects: &Subjects, Closing { follows, message }: Closing) -> Ba
 /// # Errors
 /// [`BatchError`]; nothing was stored.
 pub async fn stage(batches: &Batches, subjects: &Subjects, messages: Vec<Outgoing>) -> Result<OpenBatch, BatchError> {
-    let messages = messages.into_iter().map(|Outgoing { lane, fence, message }| {
+    let messages = messages.into_iter().map(|Outgoing { partition, fence, message }| {
         let message = to_batch_message(subjects, message);
         match fence {
-            Some(fence) => message.expecting(subjects.fence(lane), fence),
+            Some(fence) => message.expecting(subjects.fence(partition), fence),
             None => message,
         }
     });

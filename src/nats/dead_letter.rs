@@ -7,11 +7,11 @@
 //!
 //! What never lay in a stream is one letter if all of it is the same: bytes, headers, subject and reason.
 //!
-//! A lane that stops between setting aside and acknowledging sets aside again: the message id (stream identity, sequence, and when it was
+//! A partition that stops between setting aside and acknowledging sets aside again: the message id (stream identity, sequence, and when it was
 //! stored) makes that one letter, within the stream's duplicate window of an hour.
 //!
 //! Never: lose a message because it does not fit (the letter shrinks instead, and says so), or delete one by itself.
-//! Next: `stream.rs` declares the stream; `lane.rs` and `http/ingest.rs` write here, the command line lists and replays.
+//! Next: `stream.rs` declares the stream; `partition.rs` and `http/ingest.rs` write here, the command line lists and replays.
 
 use std::future::IntoFuture;
 
@@ -220,7 +220,7 @@ impl DeadLetters {
         let Some((kind, link_id)) = stored.or_else(|| self.subjects.parse_published(&letter.subject)) else {
             return refuse(format!("`{}` is not an input subject", letter.subject.escape_debug()));
         };
-        // Under the link's own spelling, so that it comes to the link's own lane.
+        // Under the link's own spelling, so that it comes to the link's own partition.
         let link_id: LinkId = link_id.parse().expect("a link id has just been read there");
         let mut headers = HeaderMap::new();
         for (name, values) in letter.headers.iter().filter(|(name, _)| !has_prefix(name.as_ref(), OBEYED)) {

@@ -79,14 +79,14 @@ pub enum StreamError {
         /// Every field that differs.
         differences: Vec<Difference>,
     },
-    /// The input stream was created for another number of lanes.
+    /// The input stream was created for another number of partitions.
     #[error(
-        "the stream {stream} was created with {found} partitions and the configuration says {wanted}; the number is fixed at creation, because it decides which lane a link belongs to: set it back to {found}, or use another input prefix for a new installation"
+        "the stream {stream} was created with {found} partitions and the configuration says {wanted}; the number is fixed at creation, because it decides which partition a link belongs to: set it back to {found}, or use another input prefix for a new installation"
     )]
     Partitions {
         /// The input stream.
         stream: String,
-        /// Its lanes.
+        /// Its partitions.
         found: u16,
         /// The configured number.
         wanted: u16,
@@ -243,8 +243,8 @@ impl Declaration {
                      prefix or run `nats stream rm {name}`, which deletes its messages, and start relink again"
                 ),
                 Wanted::Consumer { .. } => format!(
-                    "run `nats consumer rm {name}` and start relink again, which creates it anew; lanes continue behind \
-                     their mark, jobs are handed out again"
+                    "run `nats consumer rm {name}` and start relink again, which creates it anew; partitions continue behind \
+                     their offset, jobs are handed out again"
                 ),
             };
         };

@@ -165,7 +165,7 @@ impl Histories {
             Some(OutputSubject::Refused { .. }) => (HistoryKind::Refused, None),
             Some(
                 OutputSubject::Fence { .. }
-                | OutputSubject::Mark { .. }
+                | OutputSubject::Offset { .. }
                 | OutputSubject::Commit { .. }
                 | OutputSubject::Incident { .. },
             )

@@ -9,7 +9,7 @@
 //! | [`inputs`] | the same, as far as the jobs and the reconciler need it |
 //! | [`dead_letter`] | what could not be read: set aside with its bytes, listed, replayed |
 //! | [`node`] | **the driver of the node**: does over NATS what `crate::node` asks for |
-//! | [`lane`] | one partition's deliveries, in order |
+//! | [`partition`] | one partition's deliveries, in order |
 //! | `streams_read` | what the node asks about the two streams, and reading the output stream |
 //! | [`commit`], [`envelope`] | one atomic batch for a plan, guarded by fences; what each message says of itself |
 //! | `notes` | what the node has to say, as log lines and metrics |
@@ -33,9 +33,9 @@ pub mod history;
 
 pub mod commit;
 pub mod envelope;
-pub mod lane;
 pub mod node;
 mod notes;
+pub mod partition;
 mod streams_read;
 
 pub mod durability;

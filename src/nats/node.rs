@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   tasks ──── answers ────┐            ┌──▶ store: at once, in order
-//!   lanes ── deliveries ───┼──▶ node ───┼──▶ requests and batches: a task each
-//!   timer, shutdown ───────┘            └──▶ lanes: a task for each partition
+//!   readers ── deliveries ─┼──▶ node ───┼──▶ requests and batches: a task each
+//!   timer, shutdown ───────┘            └──▶ readers: a task for each partition
 //! ```
 //!
 //! It decides nothing. If it dies anywhere, it is as if the process had.
@@ -19,26 +19,26 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{BATCH_TIMEOUT, BatchAck, BatchError, Batches, OpenBatch};
 use super::commit::{self, take_fences};
 use super::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
-use super::lane::{self, FromLane};
 use super::notes;
+use super::partition::{self, FromReader};
 use super::stream::StreamIdentity;
 use super::streams_read::Streams;
 use super::subject::Subjects;
 use crate::clock;
-use crate::engine::Dead;
+use crate::engine::DeadDelivery;
 use crate::link::Policy;
 use crate::node::{self, BatchId, End, Input, Output, Phase, RequestId};
 use crate::store::Store;
 
 /// Deliveries that the node has no room for yet.
-const LANES_QUEUE_MAX: usize = 1_024;
+const READERS_QUEUE_MAX: usize = 1_024;
 
 /// What a node needs.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
     /// The subjects of this environment.
     pub subjects: Subjects,
-    /// How many lanes the input stream has.
+    /// How many partitions the input stream has.
     pub partitions: u16,
     /// This process, for people who look at a fence.
     pub owner: String,
@@ -49,9 +49,9 @@ pub struct NodeOptions {
 /// Why a node ended.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// Somebody else took the lanes.
+    /// Somebody else took the partitions.
     #[error(
-        "another relink has taken over these lanes; only one may run against a set of streams. Stop the other, or give this one its own subject prefix"
+        "another relink has taken over these partitions; only one may run against a set of streams. Stop the other, or give this one its own subject prefix"
     )]
     Fenced,
     /// The store failed.
@@ -62,7 +62,7 @@ pub enum NodeError {
     Record(String),
 }
 
-/// All lanes of this process.
+/// All partitions of this process.
 pub struct Node<S> {
     client: Client,
     streams: Streams,
@@ -101,7 +101,7 @@ impl<S: Store + Clone + 'static> Node<S> {
     /// [`NodeError`]: what does not pass by waiting.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
         let partitions = (0..self.partitions).collect();
-        let (mut driver, mut lanes, mut read) = Driver::new(self);
+        let (mut driver, mut deliveries, mut read) = Driver::new(self);
         let mut arrived = Vec::new();
         let mut stopping = false;
         let mut input = Some(Input::Gained { partitions });
@@ -112,11 +112,11 @@ impl<S: Store + Clone + 'static> Node<S> {
                 }
                 driver.tell_phase();
             }
-            let room = driver.node.room().min(LANES_QUEUE_MAX);
+            let room = driver.node.room().min(READERS_QUEUE_MAX);
             tokio::select! {
                 Some(done) = driver.tasks.join_next() => input = driver.done(done),
                 Some(piece) = read.recv() => input = Some(piece),
-                _ = lanes.recv_many(&mut arrived, room), if room > 0 => {}
+                _ = deliveries.recv_many(&mut arrived, room), if room > 0 => {}
                 () = tokio::time::sleep_until(driver.wake_at) => {
                     driver.wake_at = far_off();
                     input = Some(Input::Tick);
@@ -154,12 +154,12 @@ struct Driver<S> {
     phase: watch::Sender<Phase>,
     /// What was asked for and is not answered yet.
     tasks: JoinSet<Done>,
-    /// Readers of lanes and of the output stream.
+    /// Readers of partitions and of the output stream.
     readers: JoinSet<()>,
-    by_lane: HashMap<u16, AbortHandle>,
+    by_partition: HashMap<u16, AbortHandle>,
     reading: Option<AbortHandle>,
     staged: HashMap<BatchId, Box<OpenBatch>>,
-    to_lanes: mpsc::Sender<FromLane>,
+    to_driver: mpsc::Sender<FromReader>,
     to_read: mpsc::Sender<Input>,
     wake_at: tokio::time::Instant,
 }
@@ -172,9 +172,9 @@ enum Done {
 }
 
 impl<S: Store + Clone + 'static> Driver<S> {
-    fn new(node: Node<S>) -> (Self, mpsc::Receiver<FromLane>, mpsc::Receiver<Input>) {
+    fn new(node: Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
         let Node { client, streams, batches, dead_letters, partitions: _, node, phase } = node;
-        let (to_lanes, lanes) = mpsc::channel(LANES_QUEUE_MAX);
+        let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // One piece is read while the one before is applied.
         let (to_read, read) = mpsc::channel(1);
         let driver = Self {
@@ -186,14 +186,14 @@ impl<S: Store + Clone + 'static> Driver<S> {
             phase,
             tasks: JoinSet::new(),
             readers: JoinSet::new(),
-            by_lane: HashMap::new(),
+            by_partition: HashMap::new(),
             reading: None,
             staged: HashMap::new(),
-            to_lanes,
+            to_driver,
             to_read,
             wake_at: far_off(),
         };
-        (driver, lanes, read)
+        (driver, deliveries, read)
     }
 
     fn tell_phase(&self) {
@@ -216,17 +216,17 @@ impl<S: Store + Clone + 'static> Driver<S> {
         }
     }
 
-    /// Hands over what the lanes brought.
-    fn arrive(&mut self, arrived: &mut Vec<FromLane>) -> Option<End> {
+    /// Hands over what the partitions brought.
+    fn arrive(&mut self, arrived: &mut Vec<FromReader>) -> Option<End> {
         let mut deliveries = Vec::with_capacity(arrived.len());
-        for from_lane in arrived.drain(..) {
-            let input = match from_lane {
-                FromLane::Delivered(delivered) => {
+        for from_reader in arrived.drain(..) {
+            let input = match from_reader {
+                FromReader::Delivered(delivered) => {
                     deliveries.push(delivered);
                     continue;
                 }
-                FromLane::Rewound(reader, created_ns) => Input::Rewound { reader, created_ns },
-                FromLane::Failed(reader, problem) => Input::ReaderFailed { reader, problem },
+                FromReader::Rewound(reader, created_ns) => Input::Rewound { reader, created_ns },
+                FromReader::Failed(reader, problem) => Input::ReaderFailed { reader, problem },
             };
             if !deliveries.is_empty() {
                 self.node.handle(clock::now(), Input::Delivered { deliveries: std::mem::take(&mut deliveries) });
@@ -275,22 +275,22 @@ impl<S: Store + Clone + 'static> Driver<S> {
                     self.tell_phase();
                     return Some(why);
                 }
-                Output::Rewind { .. } | Output::StopReader { .. } => self.perform_on_lane(output),
+                Output::Rewind { .. } | Output::StopReader { .. } => self.perform_on_partition(output),
                 output => self.begin(output),
             }
         }
         None
     }
 
-    fn perform_on_lane(&mut self, output: Output) {
+    fn perform_on_partition(&mut self, output: Output) {
         let (Output::Rewind { partition, .. } | Output::StopReader { partition }) = output else { return };
-        if let Some(reader) = self.by_lane.remove(&partition) {
+        if let Some(reader) = self.by_partition.remove(&partition) {
             reader.abort();
         }
         if let Output::Rewind { reader, partition, behind } = output {
             let (context, subjects) = (self.streams.context.clone(), self.streams.subjects.clone());
-            let read = lane::read(context, reader, partition, behind, subjects, self.to_lanes.clone());
-            self.by_lane.insert(partition, self.readers.spawn(read));
+            let read = partition::read(context, reader, partition, behind, subjects, self.to_driver.clone());
+            self.by_partition.insert(partition, self.readers.spawn(read));
         }
         while self.readers.try_join_next().is_some() {}
     }
@@ -423,9 +423,9 @@ impl<S: Store + Clone + 'static> Driver<S> {
 async fn store_all(
     dead_letters: &DeadLetters,
     stream: &StreamIdentity,
-    letters: Vec<Dead>,
+    letters: Vec<DeadDelivery>,
 ) -> Result<(), DeadLetterError> {
-    for Dead { delivery, reason, detail } in letters {
+    for DeadDelivery { delivery, reason, detail } in letters {
         let mut headers = HeaderMap::new();
         for (name, value) in &delivery.headers {
             headers.append(name.as_str(), value.as_str());

@@ -1,6 +1,6 @@
 //! What the node has to say, for the log and the metrics.
 
-use crate::contract::{IncidentBody, IncidentNews};
+use crate::contract::{IncidentBody, IncidentChange};
 use crate::metric;
 use crate::node::{Limit, Note};
 
@@ -15,11 +15,11 @@ pub(super) fn publish(note: Note) {
         Note::Committing { messages_count } => {
             metrics::histogram!(metric::COMMIT_MESSAGES.name).record(messages_count as f64);
         }
-        Note::Committed { incidents, prompts_held_count, incidents_count, unread } => {
+        Note::Committed { incidents, prompts_deferred_count, incidents_count, unreadable_fields } => {
             metrics::gauge!(metric::INCIDENTS.name).set(incidents_count as f64);
-            metrics::counter!(metric::PROMPTS_DEFERRED.name).increment(prompts_held_count);
+            metrics::counter!(metric::PROMPTS_DEFERRED.name).increment(prompts_deferred_count);
             incidents.iter().for_each(publish_incident);
-            for (link, field) in unread {
+            for (link, field) in unreadable_fields {
                 metrics::counter!(metric::UNREADABLE_FIELDS.name, "field" => field).increment(1);
                 tracing::warn!(link.id = %link, input.field = field, "a field of an input cannot be read; it is taken for unknown");
             }
@@ -81,17 +81,17 @@ pub(super) fn publish(note: Note) {
 
 /// Says of incidents what operations should see without subscribing.
 fn publish_incident(incident: &IncidentBody) {
-    let IncidentBody { institution, links_count, held_count, .. } = incident;
-    match incident.news {
-        IncidentNews::Began => tracing::warn!(
+    let IncidentBody { institution, links_count, deferred_count, .. } = incident;
+    match incident.change {
+        IncidentChange::Began => tracing::warn!(
             institution,
             links_count,
             "many links of one institution failed together: its links' prompts wait until that is over"
         ),
-        IncidentNews::Ended => tracing::info!(
+        IncidentChange::Ended => tracing::info!(
             institution,
             links_count,
-            held_count,
+            deferred_count,
             "the institution's links fail no more than usual; Belvo is asked about those whose prompts waited"
         ),
     }

@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The oldest nats-server relink works with: lanes are set back with `reset_consumer`, an API of 2.14.
+/// The oldest nats-server relink works with: partitions are set back with `reset_consumer`, an API of 2.14.
 /// 2.15 is better: from there an atomic batch costs one disk sync, not one a message (nats-server PR 8539).
 pub const MINIMUM: ServerVersion = ServerVersion { major: 2, minor: 14, patch: 0 };
 

@@ -2,8 +2,8 @@
 //!
 //! | stream | holds | consumers |
 //! |---|---|---|
-//! | `BELVO` | what was said, by lane (subject transform with a hash of the link id) | `relink-<p>`: lane *p*, in order, acknowledged up to a message |
-//! | `LINKS` | what was decided: states, notices, jobs, incidents, fences, marks; the commit point | `relink-jobs`: calls to Belvo, one by one |
+//! | `BELVO` | what was said, by partition (subject transform with a hash of the link id) | `relink-<p>`: partition *p*, in order, acknowledged up to a message |
+//! | `LINKS` | what was decided: states, notices, jobs, incidents, fences, offsets; the commit point | `relink-jobs`: calls to Belvo, one by one |
 //! | `RELINK_DEAD` | what could not be read | |
 //! | `KV_links` | a view for others: the last state of every link as a key-value bucket, filled by the server itself | |
 //!
@@ -24,11 +24,11 @@ use crate::nats::subject::Subjects;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The most lanes. A lane costs a consumer and a task; sixteen carry about 28 000 events a second between them.
+/// The most partitions. A partition costs a consumer and a task; sixteen carry about 28 000 events a second between them.
 pub const PARTITIONS_MAX: u16 = 1_024;
 
-/// The priority group of a pinned lane; a consumer has exactly one.
-pub const LANE_GROUP: &str = "lane";
+/// The priority group of a pinned partition; a consumer has exactly one.
+pub const PARTITION_GROUP: &str = "lane";
 
 /// The consumer that hands out jobs.
 pub const JOBS_CONSUMER: &str = "relink-jobs";
@@ -39,8 +39,8 @@ const JOBS_PENDING_MAX: i64 = 1_000_000;
 /// What an operator may choose about streams and consumers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSettings {
-    /// How many lanes the links are spread over, 1 to [`PARTITIONS_MAX`]. Fixed when the input stream is created: another number
-    /// would send a link's next message to another lane than its last.
+    /// How many partitions the links are spread over, 1 to [`PARTITIONS_MAX`]. Fixed when the input stream is created: another number
+    /// would send a link's next message to another partition than its last.
     pub partitions: u16,
     /// Copies of every stream in a NATS cluster, 1 to 5.
     pub replicas: usize,
@@ -48,13 +48,13 @@ pub struct StreamSettings {
     pub input_age_max: Duration,
     /// How many messages each output subject keeps: the length of a link's history.
     pub history_count: i64,
-    /// How long a lane may take to acknowledge before its messages come again.
-    pub lane_ack_wait: Duration,
-    /// How many messages of a lane may be out without acknowledgement.
-    pub lane_pending_max: i64,
-    /// With several nodes: after how long without a pull a lane goes to another node (pinned-client priority group). It must
-    /// be longer than `lane_ack_wait`, else the new owner sees new messages before the dead owner's. `None` on one node.
-    pub lane_takeover: Option<Duration>,
+    /// How long a partition may take to acknowledge before its messages come again.
+    pub partition_ack_wait: Duration,
+    /// How many messages of a partition may be out without acknowledgement.
+    pub partition_pending_max: i64,
+    /// With several nodes: after how long without a pull a partition goes to another node (pinned-client priority group). It must
+    /// be longer than `partition_ack_wait`, else the new owner sees new messages before the dead owner's. `None` on one node.
+    pub partition_takeover: Option<Duration>,
     /// How long a job may take before it is handed out again.
     pub job_ack_wait: Duration,
 }
@@ -66,9 +66,9 @@ impl Default for StreamSettings {
             replicas: 1,
             input_age_max: 30 * DAY,
             history_count: 64,
-            lane_ack_wait: Duration::from_secs(30),
-            lane_pending_max: 10_000,
-            lane_takeover: None,
+            partition_ack_wait: Duration::from_secs(30),
+            partition_pending_max: 10_000,
+            partition_takeover: None,
             job_ack_wait: Duration::from_secs(60),
         }
     }
@@ -87,18 +87,18 @@ impl StreamSettings {
         if !(1..=5).contains(&self.replicas) {
             return wrong("the number of replicas must be 1 to 5");
         }
-        if self.history_count < 1 || self.lane_pending_max < 1 {
-            return wrong("the history and the pending limit of a lane must be at least 1");
+        if self.history_count < 1 || self.partition_pending_max < 1 {
+            return wrong("the history and the pending limit of a partition must be at least 1");
         }
-        if self.lane_takeover.is_some_and(|takeover| takeover <= self.lane_ack_wait) {
-            return wrong("a lane's take-over time must be longer than its acknowledgement wait");
+        if self.partition_takeover.is_some_and(|takeover| takeover <= self.partition_ack_wait) {
+            return wrong("a partition's take-over time must be longer than its acknowledgement wait");
         }
         Ok(())
     }
 }
 
-/// The durable consumer of a lane.
-pub fn lane_consumer(partition: u16) -> String {
+/// The durable consumer of a partition.
+pub fn partition_consumer(partition: u16) -> String {
     format!("relink-{partition}")
 }
 
@@ -110,7 +110,7 @@ pub fn declarations(subjects: &Subjects, settings: &StreamSettings) -> Vec<Decla
         dead_stream(subjects, settings),
         bucket_stream(subjects, settings),
     ];
-    all.extend((0..settings.partitions).map(|partition| lane(subjects, settings, partition)));
+    all.extend((0..settings.partitions).map(|partition| declared_consumer(subjects, settings, partition)));
     all.push(jobs(subjects, settings));
     all
 }
@@ -162,7 +162,7 @@ fn output_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration 
 fn dead_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
     let config = stream::Config {
         subjects: vec![subjects.dead_wildcard()],
-        // A lane that stops between setting aside and acknowledging sets aside again, well within an hour.
+        // A partition that stops between setting aside and acknowledging sets aside again, well within an hour.
         duplicate_window: Duration::from_secs(60 * 60),
         allow_direct: true,
         ..base(subjects.dead_stream(), "Messages relink could not read, with their bytes and the reason.", settings)
@@ -203,19 +203,19 @@ fn base(name: String, description: &str, settings: &StreamSettings) -> stream::C
     }
 }
 
-fn lane(subjects: &Subjects, settings: &StreamSettings, partition: u16) -> Declaration {
+fn declared_consumer(subjects: &Subjects, settings: &StreamSettings, partition: u16) -> Declaration {
     let mut config = pull::Config {
-        durable_name: Some(lane_consumer(partition)),
-        filter_subject: subjects.lane(partition),
+        durable_name: Some(partition_consumer(partition)),
+        filter_subject: subjects.partition(partition),
         ack_policy: AckPolicy::All,
-        ack_wait: settings.lane_ack_wait,
-        max_ack_pending: settings.lane_pending_max,
+        ack_wait: settings.partition_ack_wait,
+        max_ack_pending: settings.partition_pending_max,
         max_deliver: -1,
         ..pull::Config::default()
     };
-    if let Some(takeover) = settings.lane_takeover {
+    if let Some(takeover) = settings.partition_takeover {
         config.priority_policy = PriorityPolicy::PinnedClient;
-        config.priority_groups = vec![LANE_GROUP.to_owned()];
+        config.priority_groups = vec![PARTITION_GROUP.to_owned()];
         config.priority_timeout = takeover;
     }
     let fields = &[

@@ -158,7 +158,8 @@ impl Streams {
             filter_subjects: vec![
                 subjects.state_wildcard(),
                 subjects.incident_wildcard(),
-                subjects.mark_wildcard(),
+                subjects.offset_wildcard(),
+                subjects.offset_wildcard_0_1(),
                 subjects.fence_wildcard(),
             ],
             deliver_policy,
@@ -173,7 +174,7 @@ impl Streams {
             reached = message.info().map_err(|error| failed(&error))?.stream_sequence;
             let kind = match subjects.parse_output(&message.subject) {
                 Some(OutputSubject::State { .. }) => OutputKind::State,
-                Some(OutputSubject::Mark { partition }) => OutputKind::Mark(partition),
+                Some(OutputSubject::Offset { partition }) => OutputKind::Offset(partition),
                 Some(OutputSubject::Incident { .. }) => OutputKind::Incident,
                 Some(_) | None => OutputKind::Other,
             };

@@ -1,12 +1,13 @@
-//! The one place where subjects and stream names are put together and taken apart.
+//! Builds and parses the subjects and the stream names. No other file does.
 //!
 //! ```text
-//!   published   belvo.<kind>.<link>            kind: webhook api_error widget observation command
-//!   stored      belvo.<lane>.<kind>.<link>     the stream's subject transform adds the lane
-//!   decided     link.state.<link>   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
-//!   of a bank   link.incident.<institution>
-//!   kept        link.fence.<lane>   link.mark.<lane>   link.commit.<writer>
-//!   set aside   relink.dead.<reason>
+//!   published      belvo.<kind>.<link>               kind: webhook api_error widget observation command
+//!   stored         belvo.<partition>.<kind>.<link>   the stream's subject transform adds the partition
+//!   about a link   link.state.<link>   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
+//!   institution    link.incident.<institution>
+//!   partition      link.fence.<partition>   link.offset.<partition>
+//!   process        link.commit.<writer>
+//!   dead letter    relink.dead.<reason>
 //! ```
 //!
 //! `belvo` and `link` are prefixes that a configuration may change, so that several environments share one NATS; every
@@ -31,7 +32,7 @@ pub fn is_token_safe(token: &str) -> bool {
 /// A subject of the input stream as it is stored, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredInput<'a> {
-    /// The lane.
+    /// The partition.
     pub partition: u16,
     /// What was said.
     pub kind: InputKind,
@@ -51,10 +52,10 @@ pub enum OutputSubject<'a> {
     Job { job: &'a str, link_id: &'a str },
     /// What was ignored, and why.
     Refused { link_id: &'a str },
-    /// Whoever wrote here last owns the lane.
+    /// Whoever wrote here last owns the partition.
     Fence { partition: u16 },
-    /// How far the lane has come.
-    Mark { partition: u16 },
+    /// The last input of the partition that has been handled.
+    Offset { partition: u16 },
     /// The last message of a commit.
     Commit { writer: &'a str },
     /// Whether many links of an institution fail together.
@@ -92,6 +93,9 @@ impl Default for Subjects {
 const INPUT_PREFIX: &str = "belvo";
 const OUTPUT_PREFIX: &str = "link";
 const DEAD_PREFIX: &str = "relink.dead";
+
+/// The token of a committed offset's subject in relink 0.1.
+const OFFSET_TOKEN_0_1: &str = "mark";
 
 impl Subjects {
     /// Checks the prefixes and derives the rest.
@@ -150,7 +154,7 @@ impl Subjects {
         format!("{}.*.*", self.input_prefix)
     }
 
-    /// The destination of the input stream's subject transform; the lane is chosen by a hash of the link id.
+    /// The destination of the input stream's subject transform; the partition is chosen by a hash of the link id.
     pub fn input_transform(&self, partitions: u16) -> String {
         format!("{}.{{{{partition({partitions},2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}", self.input_prefix)
     }
@@ -165,12 +169,17 @@ impl Subjects {
         format!("{}.state.*", self.output_prefix)
     }
 
-    /// The marks of all lanes.
-    pub fn mark_wildcard(&self) -> String {
-        format!("{}.mark.*", self.output_prefix)
+    /// The committed offsets of all partitions: `link.offset.*`.
+    pub fn offset_wildcard(&self) -> String {
+        format!("{}.offset.*", self.output_prefix)
     }
 
-    /// The fences of all lanes.
+    /// The subjects on which relink 0.1 published committed offsets: `link.mark.*`. They are read and never written.
+    pub fn offset_wildcard_0_1(&self) -> String {
+        format!("{}.{OFFSET_TOKEN_0_1}.*", self.output_prefix)
+    }
+
+    /// The fences of all partitions.
     pub fn fence_wildcard(&self) -> String {
         format!("{}.fence.*", self.output_prefix)
     }
@@ -190,8 +199,8 @@ impl Subjects {
         format!("{}.>", self.dead_prefix)
     }
 
-    /// The inputs of one lane, as stored: `belvo.<p>.>`.
-    pub fn lane(&self, partition: u16) -> String {
+    /// The inputs of one partition, as stored: `belvo.<p>.>`.
+    pub fn partition(&self, partition: u16) -> String {
         format!("{}.{partition}.>", self.input_prefix)
     }
 
@@ -225,9 +234,9 @@ impl Subjects {
         format!("{}.fence.{partition}", self.output_prefix)
     }
 
-    /// `link.mark.<p>`.
-    pub fn mark(&self, partition: u16) -> String {
-        format!("{}.mark.{partition}", self.output_prefix)
+    /// `link.offset.<p>`.
+    pub fn offset(&self, partition: u16) -> String {
+        format!("{}.offset.{partition}", self.output_prefix)
     }
 
     /// `link.commit.<writer>`, with the writer's name for itself, which is unique.
@@ -251,7 +260,7 @@ impl Subjects {
         is_token_safe(link_id).then_some((kind.parse().ok()?, link_id))
     }
 
-    /// Takes a stored input subject apart: `belvo.<lane>.<kind>.<link>`. The link is as its publisher spelt it, which may be
+    /// Takes a stored input subject apart: `belvo.<partition>.<kind>.<link>`. The link is as its publisher spelt it, which may be
     /// any spelling that [`LinkId`] reads: `urn:uuid:…` is no token of ours, and a publisher's good right.
     pub fn parse_input<'a>(&self, subject: &'a str) -> Option<StoredInput<'a>> {
         let (partition, rest) = after(subject, &self.input_prefix)?.split_once('.')?;
@@ -274,7 +283,9 @@ impl Subjects {
             ["incident", institution] => Some(OutputSubject::Incident { institution }),
             ["fence", partition] => Some(OutputSubject::Fence { partition: parse_partition(partition)? }),
             ["commit", writer] => Some(OutputSubject::Commit { writer }),
-            ["mark", partition] => Some(OutputSubject::Mark { partition: parse_partition(partition)? }),
+            ["offset" | OFFSET_TOKEN_0_1, partition] => {
+                Some(OutputSubject::Offset { partition: parse_partition(partition)? })
+            }
             _ => None,
         }
     }
@@ -319,7 +330,7 @@ mod tests {
         assert_eq!(names, ["BELVO", "LINKS", "RELINK_DEAD", "links"]);
         assert_eq!(subjects.input(InputKind::ApiError, "a-1"), "belvo.api_error.a-1");
         assert_eq!(subjects.input_transform(16), "belvo.{{partition(16,2)}}.{{wildcard(1)}}.{{wildcard(2)}}");
-        assert_eq!(subjects.lane(3), "belvo.3.>");
+        assert_eq!(subjects.partition(3), "belvo.3.>");
         assert_eq!(subjects.notice("update_required", "a"), "link.notice.update_required.a");
         assert_eq!(subjects.dead("malformed"), "relink.dead.malformed");
     }
@@ -384,7 +395,7 @@ mod tests {
                 (subjects.refused(&id), OutputSubject::Refused { link_id: &id }),
                 (subjects.incident(&id), OutputSubject::Incident { institution: &id }),
                 (subjects.fence(partition), OutputSubject::Fence { partition }),
-                (subjects.mark(partition), OutputSubject::Mark { partition }),
+                (subjects.offset(partition), OutputSubject::Offset { partition }),
                 (subjects.commit(&word), OutputSubject::Commit { writer: &word }),
             ] {
                 prop_assert_eq!(subjects.parse_output(&subject), Some(expected));

@@ -323,10 +323,10 @@ impl<S: Store + Clone> Node<S> {
         if !self.applying.is_empty() {
             return Ok(());
         }
-        let mut marks = self.store.marks()?;
+        let mut offsets = self.store.offsets()?;
         for (number, partition) in &mut self.partitions {
             if matches!(partition.stage, Stage::Acquiring) && partition.fence.is_some_and(|fence| fence <= target) {
-                (partition.offset, partition.behind) = (marks.remove(number), None);
+                (partition.offset, partition.behind) = (offsets.remove(number), None);
                 partition.stage = Stage::Unplaced;
             }
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::input::{OutputKind, OutputMessage};
-use crate::contract::{BadRecord, IncidentBody, Mark};
+use crate::contract::{BadRecord, CommittedOffset, IncidentBody};
 use crate::link::Policy;
 use crate::store::{Changes, Position, Put, Witness};
 
@@ -43,9 +43,9 @@ pub(super) fn read(messages: &[OutputMessage], known: &Coverage, policy: &Policy
                     Err(error) => error.to_string(),
                 }
             }
-            OutputKind::Mark(partition) => match serde_json::from_slice::<Mark>(body) {
-                Ok(mark) => {
-                    read.changes.marks.push((*partition, mark));
+            OutputKind::Offset(partition) => match serde_json::from_slice::<CommittedOffset>(body) {
+                Ok(offset) => {
+                    read.changes.offsets.push((*partition, offset));
                     continue;
                 }
                 Err(error) => error.to_string(),
@@ -198,17 +198,19 @@ mod tests {
 
     #[test]
     fn what_the_store_has_is_not_applied_again() {
-        let mark = |sequence: u64| OutputMessage {
+        let offset = |sequence: u64| OutputMessage {
             sequence,
-            kind: OutputKind::Mark(0),
-            body: serde_json::to_vec(&Mark { stream_created_ns: 1, sequence, stored_at_ns: 1 }).unwrap().into(),
+            kind: OutputKind::Offset(0),
+            body: serde_json::to_vec(&CommittedOffset { stream_created_ns: 1, sequence, stored_at_ns: 1 })
+                .unwrap()
+                .into(),
         };
-        let policy = Policy::new(crate::link::Settings::default()).unwrap();
+        let policy = Policy::new(crate::link::PolicySettings::default()).unwrap();
         let mut known = coverage(Some(10));
         known.committed(11, 12);
         known.committed(15, 16);
-        let read = read(&[mark(11), mark(12), mark(13), mark(15), mark(17)], &known, &policy).unwrap();
-        let sequences: Vec<u64> = read.changes.marks.iter().map(|(_, mark)| mark.sequence).collect();
+        let read = read(&[offset(11), offset(12), offset(13), offset(15), offset(17)], &known, &policy).unwrap();
+        let sequences: Vec<u64> = read.changes.offsets.iter().map(|(_, offset)| offset.sequence).collect();
         assert_eq!(sequences, [13, 17]);
     }
 

@@ -84,7 +84,10 @@ impl<S: Store + Clone> Node<S> {
             self.note(Note::TimerSetAside { of: link.to_string() });
         }
         if plan.messages.is_empty() {
-            assert!(plan.dead.is_empty() && plan.marks.is_empty(), "what is handled has its offset in a batch");
+            assert!(
+                plan.dead_letters.is_empty() && plan.offsets.is_empty(),
+                "what is handled has its offset in a batch"
+            );
             // Nothing for the stream: redeliveries to acknowledge again, timers to move, or nothing at all.
             if !plan.puts.is_empty() {
                 self.apply(plan);
@@ -95,7 +98,7 @@ impl<S: Store + Clone> Node<S> {
         }
         let fences = self.guard(&mut plan);
         let (id, messages_count) = (BatchId(self.next_id()), plan.messages.len() as u64 + 1);
-        let letters = std::mem::take(&mut plan.dead);
+        let letters = std::mem::take(&mut plan.dead_letters);
         let batch = Batch { id, plan, messages_count, fences };
         self.next = Some(Next { batch, stage: BatchStage::SettingAside });
         if letters.is_empty() {
@@ -111,15 +114,15 @@ impl<S: Store + Clone> Node<S> {
     fn guard(&self, plan: &mut Plan) -> BTreeMap<u16, u64> {
         let mut fences = BTreeMap::new();
         for outgoing in &mut plan.messages {
-            if fences.contains_key(&outgoing.lane) {
+            if fences.contains_key(&outgoing.partition) {
                 continue;
             }
-            let partition = self.partitions.get(&outgoing.lane).filter(|partition| partition.is_held());
+            let partition = self.partitions.get(&outgoing.partition).filter(|partition| partition.is_held());
             let fence = partition.and_then(|partition| partition.fence);
-            let fence =
-                fence.unwrap_or_else(|| panic!("nothing is staged for partition {}, which is not held", outgoing.lane));
+            let fence = fence
+                .unwrap_or_else(|| panic!("nothing is staged for partition {}, which is not held", outgoing.partition));
             outgoing.fence = Some(fence);
-            fences.insert(outgoing.lane, fence);
+            fences.insert(outgoing.partition, fence);
         }
         fences
     }
@@ -186,13 +189,16 @@ impl<S: Store + Clone> Node<S> {
             return;
         }
         let Batch { plan, fences, .. } = batch;
-        for (number, mark) in &plan.marks {
+        for (number, offset) in &plan.offsets {
             let Some(partition) = self.partitions.get_mut(number) else { continue };
             let Some(behind) = partition.behind.filter(|_| partition.fence == fences.get(number).copied()) else {
                 continue;
             };
-            assert!(mark.sequence > behind, "the committed offset of partition {number} goes back: {behind}, {mark:?}");
-            (partition.behind, partition.offset) = (Some(mark.sequence), Some(mark.clone()));
+            assert!(
+                offset.sequence > behind,
+                "the committed offset of partition {number} goes back: {behind}, {offset:?}"
+            );
+            (partition.behind, partition.offset) = (Some(offset.sequence), Some(offset.clone()));
         }
         // Fences may have been taken, and a first message of ours been stored, behind a commit of partitions that are lost by now.
         self.last_closing = self.last_closing.max(Some(last_sequence));
@@ -222,11 +228,11 @@ impl<S: Store + Clone> Node<S> {
         self.checkpoint_at.get_or_insert(now.after(super::CHECKPOINT_EVERY));
         let Some(mut plan) = plan else { return };
         let Some(engine) = &mut self.engine else { return };
-        engine.settle(&plan);
+        engine.record_commit(&plan);
         let incidents_count = engine.incidents_count();
-        let (incidents, prompts_held_count) = (std::mem::take(&mut plan.incidents), plan.prompts_held_count);
-        let unread = std::mem::take(&mut plan.unread);
-        self.note(Note::Committed { incidents, prompts_held_count, incidents_count, unread });
+        let (incidents, prompts_deferred_count) = (std::mem::take(&mut plan.incidents), plan.prompts_deferred_count);
+        let unreadable_fields = std::mem::take(&mut plan.unreadable_fields);
+        self.note(Note::Committed { incidents, prompts_deferred_count, incidents_count, unreadable_fields });
         self.acknowledge(&plan);
     }
 
@@ -238,7 +244,7 @@ impl<S: Store + Clone> Node<S> {
             if receipt.sequence <= behind {
                 receipts.push(receipt.receipt.clone());
             } else {
-                assert!(plan.marks.is_empty(), "partition {number}: {} is not committed", receipt.sequence);
+                assert!(plan.offsets.is_empty(), "partition {number}: {} is not committed", receipt.sequence);
             }
         }
         if !receipts.is_empty() {

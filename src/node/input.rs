@@ -262,7 +262,7 @@ pub enum OutputKind {
     /// The state of a link.
     State,
     /// The committed offset of this partition.
-    Mark(u16),
+    Offset(u16),
     /// The latest incident of an institution.
     Incident,
     /// Anything else: it only says how far the reading has come.

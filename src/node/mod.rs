@@ -380,7 +380,7 @@ impl<S: Store + Clone> Node<S> {
         if self.partitions.remove(&number).is_none() {
             return;
         }
-        self.queue.retain(|delivery| delivery.lane != number);
+        self.queue.retain(|delivery| delivery.partition != number);
         if let Some(engine) = &mut self.engine {
             engine.release(number);
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::input::{BatchId, ReaderId, RequestId};
 use crate::contract::IncidentBody;
-use crate::engine::{Dead, Message, Outgoing, TallyKey};
+use crate::engine::{DeadDelivery, Message, Outgoing, TallyKey};
 use crate::link::{LinkId, Timestamp};
 use crate::store::Changes;
 
@@ -101,7 +101,7 @@ pub enum Output {
         /// When the input stream was created, in nanoseconds since the Unix epoch: the identity of the stream that they lay in.
         input_created_ns: i64,
         /// What is set aside.
-        letters: Vec<Dead>,
+        letters: Vec<DeadDelivery>,
     },
     /// Send a batch to the server without making it real. Answer: `BatchStaged`, `BatchRefused`, `BatchTooLarge` or `BatchFailed`.
     StageBatch {
@@ -230,11 +230,11 @@ pub enum Note {
         /// The incidents that began or ended with it.
         incidents: Vec<IncidentBody>,
         /// How many prompts begin to wait for the end of an incident.
-        prompts_held_count: u64,
+        prompts_deferred_count: u64,
         /// How many incidents are on now.
         incidents_count: usize,
         /// Fields of its inputs that could not be read, as paths; each with its link. Their messages counted without them.
-        unread: Vec<(LinkId, &'static str)>,
+        unreadable_fields: Vec<(LinkId, &'static str)>,
     },
     /// The store is up to the fences.
     CaughtUp {

@@ -1,7 +1,7 @@
 //! One partition of this node, between its fence and its reader.
 
 use super::input::{ReaderId, RequestId};
-use crate::contract::Mark;
+use crate::contract::CommittedOffset;
 
 /// A partition that the node has been told to run.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub(super) struct Partition {
     /// has it is replaced.
     pub(super) fence: Option<u64>,
     /// Its committed offset, as the output stream has it. `None`: nothing has been handled yet.
-    pub(super) offset: Option<Mark>,
+    pub(super) offset: Option<CommittedOffset>,
     /// The sequence on the input stream up to which it has been handled. `None`: not known, since its fence is not ours or its offset
     /// has not been compared with the input stream.
     pub(super) behind: Option<u64>,
@@ -80,5 +80,5 @@ pub(super) struct Question {
     pub(super) request: RequestId,
     pub(super) partition: u16,
     /// The offset that the question is about.
-    pub(super) offset: Mark,
+    pub(super) offset: CommittedOffset,
 }

@@ -13,7 +13,7 @@ use super::output::Output;
 use super::partition::{Question, Reader, Stage};
 use super::resume::{self, Place};
 use super::{Node, Partition};
-use crate::contract::Mark;
+use crate::contract::CommittedOffset;
 use crate::link::Timestamp;
 use crate::store::Store;
 
@@ -91,7 +91,7 @@ impl<S: Store + Clone> Node<S> {
     }
 
     /// Asks on, or lets a reader begin.
-    fn take_place(&mut self, now: Timestamp, number: u16, offset: Option<&Mark>, place: Place) {
+    fn take_place(&mut self, now: Timestamp, number: u16, offset: Option<&CommittedOffset>, place: Place) {
         let Some(placing) = &self.placing else { return };
         let was_behind = placing.behind.get(&number).copied().flatten();
         let is_placing = |partition: &Partition| matches!(partition.stage, Stage::Placing);
@@ -137,7 +137,7 @@ impl<S: Store + Clone> Node<S> {
         self.outputs.push_back(Output::Rewind { reader: id, partition: number, behind });
     }
 
-    fn ask(&mut self, partition: u16, offset: &Mark) -> RequestId {
+    fn ask(&mut self, partition: u16, offset: &CommittedOffset) -> RequestId {
         let request = self.request();
         if let Some(placing) = &mut self.placing {
             placing.questions.push(Question { request, partition, offset: offset.clone() });
@@ -179,7 +179,7 @@ impl<S: Store + Clone> Node<S> {
 
     pub(super) fn delivered(&mut self, now: Timestamp, deliveries: Vec<Delivered>) {
         for Delivered { reader: id, nth, delivery } in deliveries {
-            let number = delivery.lane;
+            let number = delivery.partition;
             let Some(partition) = self.partitions.get_mut(&number) else { continue };
             let Some(reader) = partition.reader().filter(|reader| reader.id == id) else { continue };
             if nth != reader.next {

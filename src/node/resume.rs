@@ -2,11 +2,11 @@
 //!
 //! A sequence number alone is not enough. A stream that was created anew starts at 1 again, and a server that lost its tail in a host
 //! crash gives sequence numbers out a second time; either way new input would look old and be dropped in silence. So a committed offset
-//! ([`Mark`]) names the stream's creation and the time at which its message was stored, and both are compared here.
+//! ([`CommittedOffset`]) names the stream's creation and the time at which its message was stored, and both are compared here.
 
 use super::input::StreamFacts;
 use super::output::Note;
-use crate::contract::Mark;
+use crate::contract::CommittedOffset;
 
 /// The next step on the way to where a partition goes on.
 #[derive(Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub(super) enum Place {
 }
 
 /// The first step.
-pub(super) fn place(partition: u16, offset: Option<&Mark>, input: StreamFacts) -> Place {
+pub(super) fn place(partition: u16, offset: Option<&CommittedOffset>, input: StreamFacts) -> Place {
     let Some(offset) = offset else { return Place::Behind(0, None) };
     if offset.stream_created_ns != input.created_ns {
         return Place::Behind(0, Some(Note::InputStreamIsAnother { partition }));
@@ -33,7 +33,7 @@ pub(super) fn place(partition: u16, offset: Option<&Mark>, input: StreamFacts) -
 }
 
 /// The step after the message at the offset was looked up: it was stored at this time, or is no longer there.
-pub(super) fn looked_up(offset: &Mark, stored_at_ns: Option<i64>) -> Place {
+pub(super) fn looked_up(offset: &CommittedOffset, stored_at_ns: Option<i64>) -> Place {
     match stored_at_ns {
         Some(at) if at != offset.stored_at_ns => Place::Find { after_ns: offset.stored_at_ns },
         // One that is not there has aged out of the stream: whatever is there is newer.
@@ -42,7 +42,7 @@ pub(super) fn looked_up(offset: &Mark, stored_at_ns: Option<i64>) -> Place {
 }
 
 /// The step after the first message stored later was found, or none.
-pub(super) fn found(partition: u16, offset: &Mark, input: StreamFacts, first: Option<u64>) -> Place {
+pub(super) fn found(partition: u16, offset: &CommittedOffset, input: StreamFacts, first: Option<u64>) -> Place {
     let behind = first.map_or(input.last_sequence, |first| first.saturating_sub(1));
     let note = Note::InputTailLost {
         partition,
@@ -59,8 +59,8 @@ mod tests {
 
     const INPUT: StreamFacts = StreamFacts { created_ns: 5, last_sequence: 100 };
 
-    fn mark(stream_created_ns: i64, sequence: u64) -> Mark {
-        Mark { stream_created_ns, sequence, stored_at_ns: 1_000 }
+    fn committed(stream_created_ns: i64, sequence: u64) -> CommittedOffset {
+        CommittedOffset { stream_created_ns, sequence, stored_at_ns: 1_000 }
     }
 
     #[test]
@@ -71,12 +71,12 @@ mod tests {
     #[test]
     fn a_stream_made_anew_is_read_from_its_beginning() {
         let note = Note::InputStreamIsAnother { partition: 3 };
-        assert_eq!(place(3, Some(&mark(4, 50)), INPUT), Place::Behind(0, Some(note)));
+        assert_eq!(place(3, Some(&committed(4, 50)), INPUT), Place::Behind(0, Some(note)));
     }
 
     #[test]
     fn the_offset_counts_if_its_message_is_the_one_that_was_handled() {
-        let offset = mark(5, 100);
+        let offset = committed(5, 100);
         assert_eq!(place(3, Some(&offset), INPUT), Place::LookUp { sequence: 100 });
         assert_eq!(looked_up(&offset, Some(1_000)), Place::Behind(100, None));
         assert_eq!(looked_up(&offset, None), Place::Behind(100, None));
@@ -84,8 +84,8 @@ mod tests {
 
     #[test]
     fn a_stream_that_lost_its_tail_goes_on_with_what_was_stored_since() {
-        assert_eq!(place(3, Some(&mark(5, 101)), INPUT), Place::Find { after_ns: 1_000 });
-        let offset = mark(5, 90);
+        assert_eq!(place(3, Some(&committed(5, 101)), INPUT), Place::Find { after_ns: 1_000 });
+        let offset = committed(5, 90);
         assert_eq!(looked_up(&offset, Some(1_001)), Place::Find { after_ns: 1_000 });
         let behind = |first| match found(3, &offset, INPUT, first) {
             Place::Behind(behind, Some(Note::InputTailLost { .. })) => behind,

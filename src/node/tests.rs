@@ -6,7 +6,7 @@ mod places;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::link::Settings;
+use crate::link::PolicySettings;
 use crate::store::MemoryStore;
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -53,7 +53,7 @@ impl Rig {
 
     /// A node that has no partition yet.
     fn over(store: MemoryStore) -> Self {
-        let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap();
+        let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap();
         let options =
             NodeOptions { owner: US.to_owned(), writer: US.to_owned(), partitions_count: 4, policy, plan_ahead_min: 1 };
         Self {
@@ -176,7 +176,7 @@ impl Rig {
     fn commit(&mut self, batch: BatchId) -> Input {
         let messages = self.staged.remove(&batch).expect("it is staged");
         let moved = |outgoing: &crate::engine::Outgoing| {
-            let there = self.fences.get(&outgoing.lane).map(|fence| fence.sequence);
+            let there = self.fences.get(&outgoing.partition).map(|fence| fence.sequence);
             outgoing.fence.is_some_and(|fence| Some(fence) != there)
         };
         let is_lost = self.closings.get(&batch).is_some_and(|follows| *follows != self.closed_at);
@@ -222,7 +222,7 @@ impl Rig {
     }
 
     fn offsets(&self) -> BTreeMap<u16, u64> {
-        self.node.store.marks().unwrap().into_iter().map(|(partition, mark)| (partition, mark.sequence)).collect()
+        self.node.store.offsets().unwrap().into_iter().map(|(partition, offset)| (partition, offset.sequence)).collect()
     }
 }
 
@@ -233,7 +233,7 @@ const fn stored_at_ns(sequence: u64) -> i64 {
 /// Each is of a link of its own.
 fn delivery(partition: u16, sequence: u64) -> Delivery {
     Delivery {
-        lane: partition,
+        partition: partition,
         sequence,
         stored_at_ns: stored_at_ns(sequence),
         subject: format!("belvo.{partition}.webhook.link-{sequence}"),

@@ -11,7 +11,7 @@ use super::compare::{Known, Read};
 use super::put_off::Element;
 use super::{Reconciler, SweepError, Swept, with_id};
 use crate::belvo::{CallError, IDS_MAX, LinkFilter, Unrelated};
-use crate::contract::Outcome;
+use crate::contract::ReadOutcome;
 use crate::link::LinkId;
 
 /// After so many failures in a row it is Belvo that fails, and not a link: the halves of fifty take seven.
@@ -67,7 +67,7 @@ impl Reconciler {
             let read_at = self.parts.clock.now().before(page.took);
             let links = self.with_ids(page, with_id);
             for (id, link) in links.into_iter().filter(|(id, _)| wanted.remove(id)) {
-                found.push((id, Read { outcome: Outcome::Found { link }, read_at }));
+                found.push((id, Read { outcome: ReadOutcome::Found { link }, read_at }));
             }
         }
         Ok(found)

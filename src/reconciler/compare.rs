@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::belvo::{self, Meaning};
-use crate::contract::{InputKind, Observation, Outcome, Source};
+use crate::contract::{InputKind, Observation, ReadOutcome, Source};
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp, step};
 use crate::store::{Store, StoreError};
 
@@ -19,7 +19,7 @@ pub(super) struct Known {
 
 /// What was read from Belvo.
 pub(super) struct Read {
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ReadOutcome,
     /// When the question left, by our clock.
     pub(super) read_at: Timestamp,
 }
@@ -41,7 +41,7 @@ impl Known {
     pub(super) fn read(store: &dyn Store, id: LinkId, now: Timestamp) -> Result<Self, StoreError> {
         let link = match store.get(&id)? {
             Some(stored) => stored.parse()?.link()?,
-            None => Link::unheard_of(id, now),
+            None => Link::unknown(id, now),
         };
         Ok(Self { link, at: now })
     }
@@ -102,7 +102,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::link::{AccessMode, Breakage, Cause, Event, Input, Observation, Profile, Settings, Status};
+    use crate::link::{AccessMode, Breakage, Cause, Event, Input, LinkObservation, PolicySettings, Profile, Status};
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -113,16 +113,16 @@ mod tests {
     }
 
     fn policy() -> Policy {
-        Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap()
+        Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap()
     }
 
     fn read(status: &str, seconds: i64) -> Read {
         let link = json!({"id": ID, "status": status, "institution": "erebor_mx_retail", "last_accessed_at": null});
-        Read { outcome: Outcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(seconds) }
+        Read { outcome: ReadOutcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(seconds) }
     }
 
     fn known(events: &[(Event, i64)], looked_at: i64) -> Known {
-        let mut link = Link::unheard_of(ID.parse().unwrap(), at(0));
+        let mut link = Link::unknown(ID.parse().unwrap(), at(0));
         for (event, seconds) in events {
             let profile = Profile { institution: Some("erebor_mx_retail".to_owned()), ..Profile::default() };
             let input = Input { profile, ..event.clone().into() };
@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn seen(status: Status, seconds: i64) -> Event {
-        Event::Observed(Observation { observed_at: at(seconds), status, last_accessed_at: None })
+        Event::Observed(LinkObservation { observed_at: at(seconds), status, last_accessed_at: None })
     }
 
     fn moved(known: &Known, read: Read) -> Option<(&'static str, &'static str)> {
@@ -158,7 +158,7 @@ mod tests {
         ] {
             assert_eq!(moved(known, read(status, 11)), expected, "{} {status}", known.link.state.name());
         }
-        let missing = Read { outcome: Outcome::Missing, read_at: at(11) };
+        let missing = Read { outcome: ReadOutcome::Missing, read_at: at(11) };
         assert_eq!(moved(&valid, missing), Some(("valid", "removed")));
     }
 
@@ -180,14 +180,14 @@ mod tests {
             ..Profile::default()
         };
         let accessed = |hours| Some(at(hours * HOURS));
-        let first = Observation { observed_at: at(0), status: Status::Valid, last_accessed_at: accessed(0) };
+        let first = LinkObservation { observed_at: at(0), status: Status::Valid, last_accessed_at: accessed(0) };
         let input = Input { profile, ..Event::Observed(first).into() };
-        let link = step(&Link::unheard_of(ID.parse().unwrap(), at(0)), &input, at(0), &policy()).unwrap().link;
+        let link = step(&Link::unknown(ID.parse().unwrap(), at(0)), &input, at(0), &policy()).unwrap().link;
         let known = Known { link, at: at(0) };
         let read = |hours: i64, accessed: Option<Timestamp>| {
             let link = json!({"id": ID, "status": "valid", "institution": "erebor_mx_retail",
                 "last_accessed_at": accessed.map(|at| at.to_string())});
-            Read { outcome: Outcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(hours * HOURS) }
+            Read { outcome: ReadOutcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(hours * HOURS) }
         };
         // It is missed after two days, and looked at once a day.
         assert_eq!(moved(&known, read(20, accessed(19))), None);

@@ -9,7 +9,7 @@ use super::compare::Read;
 use super::put_off::Element;
 use super::{Reconciler, SweepError, Swept};
 use crate::belvo::{CallError, Unrelated};
-use crate::contract::Outcome;
+use crate::contract::ReadOutcome;
 use crate::link::LinkId;
 
 /// After so many failures in a row it is Belvo that fails: the others are put off without a question.
@@ -48,7 +48,7 @@ impl Reconciler {
             for (consent, known) in pairs.filter(|(_, known)| known.is_known()) {
                 let is_introduced = known.link().profile.consent.is_some();
                 let id = consent.get("id").and_then(Value::as_str).map(str::to_owned);
-                let found = self.compare(&known, Read { outcome: Outcome::Consent { consent }, read_at });
+                let found = self.compare(&known, Read { outcome: ReadOutcome::Consent { consent }, read_at });
                 match (found, id) {
                     (Some(_), Some(id)) if is_introduced => suspects.push((known.id().clone(), id)),
                     (found, _) => moves.extend(found),
@@ -87,7 +87,7 @@ impl Reconciler {
                 Ok(consent) => {
                     failures = 0;
                     self.looked_at(&element);
-                    let read = consent.map(|consent| Read { outcome: Outcome::Consent { consent }, read_at });
+                    let read = consent.map(|consent| Read { outcome: ReadOutcome::Consent { consent }, read_at });
                     moves.extend(read.and_then(|read| self.compare(&known, read)));
                 }
                 Err(error) => {

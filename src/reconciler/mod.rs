@@ -43,7 +43,7 @@ use uuid::Uuid;
 
 use crate::belvo::{CallError, Client, IDS_MAX, LinkFilter, ListPage, ListPages, MissingGuard, Unrelated};
 use crate::clock::{self, Clock};
-use crate::contract::{InputKind, Outcome};
+use crate::contract::{InputKind, ReadOutcome};
 use crate::link::{LinkId, Policy, StateName};
 use crate::metric;
 use crate::nats::history::{HistoryError, ReadHistory};
@@ -263,7 +263,7 @@ impl Reconciler {
             for ((id, resource), known) in links.into_iter().zip(known) {
                 let Some(known) = known else { continue };
                 let is_known = known.is_known();
-                let read = Read { outcome: Outcome::Found { link: resource }, read_at };
+                let read = Read { outcome: ReadOutcome::Found { link: resource }, read_at };
                 match self.compare(&known, read) {
                     Some(_) if is_known => suspects.push(id),
                     Some(found) => unheard_of.push(found),

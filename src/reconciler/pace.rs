@@ -1,6 +1,6 @@
 //! When the reconciler does what. It adds nothing to the steps but the time.
 //!
-//! Nothing begins before the lanes run, nor at once after: what relink missed while it was down may still be in the
+//! Nothing begins before the partitions run, nor at once after: what relink missed while it was down may still be in the
 //! input stream, or be sent again by Belvo, and would look like drift.
 
 use std::panic::AssertUnwindSafe;

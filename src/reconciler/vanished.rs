@@ -7,8 +7,8 @@
 use super::compare::{Known, Read};
 use super::put_off::Element;
 use super::{Reconciler, SweepError, Swept};
-use crate::belvo::{CallError, LinkRead, Verdict};
-use crate::contract::Outcome;
+use crate::belvo::{Absence, CallError, LinkRead};
+use crate::contract::ReadOutcome;
 use crate::metric;
 
 /// After so many failures in a row it is Belvo that fails: the others are put off without a question.
@@ -30,11 +30,11 @@ impl Reconciler {
             return Ok(());
         }
         let known_missing = missing.iter().filter(|known| !known.is_stranger()).count();
-        let mut verdict = self.parts.guard.judge_pass(answered, known_missing, self.parts.clock.now());
-        if verdict == Verdict::Believable {
+        let mut absence = self.parts.guard.assess_pass(answered, known_missing, self.parts.clock.now());
+        if absence == Absence::Deletion {
             match self.parts.belvo.knows_any_link().await {
                 Ok(true) => {}
-                Ok(false) => verdict = self.parts.guard.judge_emptiness(self.parts.clock.now()),
+                Ok(false) => absence = self.parts.guard.assess_emptiness(self.parts.clock.now()),
                 Err(error) => {
                     missing.iter().for_each(|known| self.skip("belvo", Element::link(known.id().clone()), &error));
                     swept.skipped_count += missing.len();
@@ -42,7 +42,7 @@ impl Reconciler {
                 }
             }
         }
-        if let Verdict::Incident { begins } = verdict {
+        if let Absence::Incident { begins } = absence {
             swept.held_count = missing.len();
             metrics::gauge!(metric::MISSING_UNCONFIRMED.name)
                 .set(f64::from(u32::try_from(missing.len()).unwrap_or(u32::MAX)));
@@ -73,8 +73,8 @@ impl Reconciler {
             }
             let asked_at = self.parts.clock.now();
             let outcome = match self.parts.belvo.get_link(known.id()).await {
-                Ok(LinkRead::Found(link)) => Outcome::Found { link },
-                Ok(LinkRead::Missing) => Outcome::Missing,
+                Ok(LinkRead::Found(link)) => ReadOutcome::Found { link },
+                Ok(LinkRead::Missing) => ReadOutcome::Missing,
                 Err(error) => {
                     self.skip("belvo", element, &error);
                     swept.skipped_count += 1;

@@ -1,7 +1,7 @@
-//! The AsyncAPI 3.0 document: which message is on which subject, who sends it, and what is promised about it.
+//! The AsyncAPI 3.0 document: the subjects, the message on each subject, its sender, and the delivery guarantees.
 //!
-//! It is written from relink's side, as AsyncAPI wants it: relink *receives* what others publish and *sends*
-//! what others subscribe to.
+//! AsyncAPI describes an application from its own side: relink *receives* the messages that others publish and *sends*
+//! the messages that others subscribe to.
 
 use serde_json::{Map, Value, json};
 
@@ -9,16 +9,16 @@ use super::MessageSchema;
 use super::story::Example;
 use crate::contract::DeadReason;
 
-/// What is promised of every message that relink sends. docs/guarantees.md says the same.
+/// The delivery guarantee of every message that relink sends. docs/guarantees.md repeats it.
 const GUARANTEE: &str = "The effects of an input land in the stream `LINKS` exactly once; subscribers receive them \
     at least once, with a stable id (`ce-id`). A subscriber that drops repeated ids sees each effect once.";
 
-/// What is asked of everybody who publishes.
+/// The instructions for publishers.
 const PUBLISHING: &str = "Publish through JetStream and wait for its acknowledgement: only then is the message stored. \
-    It may be published again; the link's own record recognises a repeated fact. The subject says what a message is; \
-    the CloudEvents headers may be left out. What cannot be read is not lost: it is set aside on `relink.dead.<reason>`.";
+    It may be published again; relink recognises a repeated fact. The subject names the kind of the message; the \
+    CloudEvents headers are optional. A message that cannot be read is dead-lettered on `relink.dead.<reason>`.";
 
-/// A channel: the message on it, its subject, and what stands for the tokens in braces.
+/// A channel: its message, its subject with parameters in braces, its direction and its description.
 struct Channel {
     message: &'static str,
     address: &'static str,
@@ -28,26 +28,26 @@ struct Channel {
 
 const CHANNELS: [Channel; 13] = [
     input("belvo.webhook", "belvo.webhook.{link_id}", "Webhooks of Belvo."),
-    input("belvo.api_error", "belvo.api_error.{link_id}", "Errors that a caller of Belvo's API got back."),
-    input("belvo.widget", "belvo.widget.{link_id}", "What happens in the Connect Widget in update mode."),
-    input("belvo.observation", "belvo.observation.{link_id}", "What was read from Belvo about a link."),
-    input("belvo.command", "belvo.command.{link_id}", "What an operator decided about a link."),
-    output("link.notice", "link.notice.{type}.{link_id}", "What the company is told about a link. Subscribe here."),
+    input("belvo.api_error", "belvo.api_error.{link_id}", "Errors that Belvo's API answered to calls of yours."),
+    input("belvo.widget", "belvo.widget.{link_id}", "Events of the Connect Widget in update mode."),
+    input("belvo.observation", "belvo.observation.{link_id}", "Results of reading a link or its consent from Belvo."),
+    input("belvo.command", "belvo.command.{link_id}", "Commands of an operator about a link."),
+    output("link.notice", "link.notice.{type}.{link_id}", "Notices about a link. Subscribe here."),
     output(
         "link.state",
         "link.state.{link_id}",
         "The state of a link. The last messages are its history; the key-value bucket `links` has the newest.",
     ),
-    output("link.job", "link.job.{type}.{link_id}", "A call to Belvo that is to be made. relink makes it itself."),
-    output("link.refused", "link.refused.{link_id}", "What was heard of a link and changed nothing, and why."),
+    output("link.job", "link.job.{type}.{link_id}", "Calls to Belvo. relink makes them itself."),
+    output("link.refused", "link.refused.{link_id}", "Messages that changed nothing, and the reason."),
     output(
         "link.incident",
         "link.incident.{institution}",
-        "Many links of one institution fail together, or no longer do. For operations: one message each.",
+        "The begin and the end of an incident of an institution. For operations.",
     ),
-    output("link.mark", "link.mark.{lane}", "How far a lane has come. For relink itself."),
-    output("link.fence", "link.fence.{lane}", "Who owns a lane. For relink itself."),
-    output("link.commit", "link.commit.{writer}", "The end of a commit of one process. For relink itself."),
+    output("link.offset", "link.offset.{partition}", "The last handled input of a partition. For relink itself."),
+    output("link.fence", "link.fence.{partition}", "The owner of a partition. For relink itself."),
+    output("link.commit", "link.commit.{writer}", "The last message of each commit of one process. For relink itself."),
 ];
 
 const fn input(message: &'static str, address: &'static str, about: &'static str) -> Channel {
@@ -79,7 +79,7 @@ pub(super) fn document(schemas: &[MessageSchema], examples: &[Example]) -> Value
             "title": "relink",
             "version": env!("CARGO_PKG_VERSION"),
             "description": format!(
-                "{}\n\n{GUARANTEE}\n\n{PUBLISHING}\n\nThe reasons for setting a message aside: {}. The prefixes \
+                "{}\n\n{GUARANTEE}\n\n{PUBLISHING}\n\nThe reasons of dead letters: {}. The prefixes \
                  `belvo` and `link` can be configured.",
                 env!("CARGO_PKG_DESCRIPTION"),
                 dead_reasons(),
@@ -123,13 +123,13 @@ fn parameter(token: &str, message: &str, examples: &[&Example]) -> Value {
             json!({"description": format!("The `type` of the {}.", message.trim_start_matches("link.")), "enum": words})
         }
         "institution" => json!({
-            "description": "Belvo's name of the institution; one that cannot be a token is spelled with a hash.",
+            "description": "Belvo's name of the institution; a name that is not a valid token is replaced by one with a hash.",
             "examples": ["erebor_mx_retail"],
         }),
-        "lane" => json!({"description": "The partition of the input stream, from 0."}),
+        "partition" => json!({"description": "The partition of the input stream, from 0."}),
         "writer" => json!({"description": "A name that only one process of relink has."}),
         _link_id => json!({
-            "description": "Belvo's id of the link, in small letters: 1 to 64 of `A-Z a-z 0-9 _ -`.",
+            "description": "Belvo's id of the link, in lower case: 1 to 64 of `A-Z a-z 0-9 _ -`.",
             "examples": ["16f68516-bcbc-4cf7-b815-c500d4204e28"],
         }),
     }
@@ -191,12 +191,12 @@ fn sent_headers() -> Value {
             "ce-specversion": {"type": "string", "const": "1.0"},
             "ce-id": {
                 "type": "string",
-                "description": "The same at every delivery: drop what you have seen. Of a link's messages, `<link>.<version>.<n>`.",
+                "description": "The same at every delivery, so drop the ids that you have seen. `<link>.<version>.<n>` for the messages of a link.",
             },
             "ce-source": {"type": "string", "const": "/relink"},
             "ce-type": {"type": "string", "description": "`relink.` and the subject without its last token."},
-            "ce-subject": {"type": "string", "description": "The link id; absent from what is of no link."},
-            "ce-time": {"type": "string", "format": "date-time", "description": "When the link made the transition."},
+            "ce-subject": {"type": "string", "description": "The link id; absent if the message belongs to no link."},
+            "ce-time": {"type": "string", "format": "date-time", "description": "The time of the transition."},
             "ce-dataschema": {"type": "string", "description": "The `$id` of the schema of the body."},
             "content-type": {"type": "string", "const": "application/json"},
         },
@@ -207,10 +207,10 @@ fn sent_headers() -> Value {
 fn received_headers() -> Value {
     json!({
         "type": "object",
-        "description": "CloudEvents 1.0 in the NATS binding, binary mode; optional. An unknown version is set aside.",
+        "description": "CloudEvents 1.0 in the NATS binding, binary mode; optional. A message with an unknown version is dead-lettered.",
         "properties": {
             "ce-specversion": {"type": "string", "const": "1.0"},
-            "ce-id": {"type": "string", "description": "What follows from the message names it in `because.origin`."},
+            "ce-id": {"type": "string", "description": "Messages that result from this one contain the id in `because.origin`."},
             "ce-source": {"type": "string"},
             "ce-type": {"type": "string"},
             "ce-time": {"type": "string", "format": "date-time"},

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::contract::{Address, At, Commit, Fence, InputKind};
 use crate::engine::{Delivery, Engine, Message};
-use crate::link::{Policy, Settings, Timestamp};
+use crate::link::{Policy, PolicySettings, Timestamp};
 use crate::nats::envelope;
 use crate::nats::subject::Subjects;
 use crate::store::{MemoryStore, Store};
@@ -131,7 +131,7 @@ fn script() -> Vec<(i64, Option<Said>)> {
 /// Everything that was said in the story, once each: first what was said to relink, then what relink said.
 pub fn examples() -> Vec<Example> {
     let subjects = Subjects::default();
-    let settings = Settings { can_verify: true, ..Settings::default() };
+    let settings = PolicySettings { can_verify: true, ..PolicySettings::default() };
     let policy = Policy::new(settings).expect("the defaults are in range");
     let created_ns = BEGINNING.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
@@ -149,7 +149,7 @@ pub fn examples() -> Vec<Example> {
         }
         let plan = engine.plan(&mut queue, at(seconds)).expect("a store in memory can be read");
         engine.store().apply(&plan.changes(None)).expect("a store in memory can be written");
-        engine.settle(&plan);
+        engine.record_commit(&plan);
         outputs.extend(plan.messages.iter().map(|outgoing| to_example(&subjects, &outgoing.message)));
     }
     outputs.extend(incident().iter().map(|message| to_example(&subjects, message)));
@@ -160,7 +160,8 @@ pub fn examples() -> Vec<Example> {
 
 /// What relink says when a bank refuses everybody, and when it has calmed down.
 fn incident() -> Vec<Message> {
-    let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).expect("the defaults are in range");
+    let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })
+        .expect("the defaults are in range");
     let links = i64::from(policy.settings().incident_links) + 5;
     let created_ns = BEGINNING.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
@@ -191,7 +192,7 @@ fn at(seconds: i64) -> Timestamp {
 
 fn deliver(said: &Said, sequence: u64, subject: &str) -> Delivery {
     Delivery {
-        lane: 0,
+        partition: 0,
         sequence,
         stored_at_ns: at(said.at).as_millis() * 1_000_000,
         subject: subject.to_owned(),

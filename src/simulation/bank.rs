@@ -199,7 +199,7 @@ impl Bank {
     fn said(&self, link: usize, kind: &str, body: Value) -> Delivery {
         let link_name = name(link);
         Delivery {
-            lane: u16::try_from(link).unwrap_or_default() % self.partitions,
+            partition: u16::try_from(link).unwrap_or_default() % self.partitions,
             sequence: 0,
             stored_at_ns: 0,
             subject: format!("belvo.{kind}.{link_name}"),

@@ -423,7 +423,7 @@ fn shown_output(output: &Output) -> String {
         }
         Output::Apply { request, changes } => {
             let puts: Vec<String> = changes.puts.iter().map(|put| format!("{}.{}", put.id, put.head.version)).collect();
-            format!("Apply {} {puts:?} {:?} {:?}", request.0, changes.marks, changes.position)
+            format!("Apply {} {puts:?} {:?} {:?}", request.0, changes.offsets, changes.position)
         }
         Output::StoreDeadLetters { batch, letters, .. } => {
             let sequences: Vec<u64> = letters.iter().map(|letter| letter.delivery.sequence).collect();

@@ -8,7 +8,7 @@ use std::fmt;
 use super::jetstream::FOLLOWS_ANYTHING;
 use crate::contract::{Address, At, Commit, NoticeName, RefusedBody};
 use crate::engine::{Message, Outgoing};
-use crate::link::{Policy, Settings, Timestamp};
+use crate::link::{Policy, PolicySettings, Timestamp};
 use crate::node::{BatchId, Closing, Input, Limit, Output, ReaderId, RequestId};
 use crate::store::{Changes, MemoryStore, Put, Store};
 
@@ -87,7 +87,8 @@ impl Bug {
         if bug != Some(Self::SettleWindowOff) {
             return policy.clone();
         }
-        let settings = Settings { settle_window: std::time::Duration::from_millis(1), ..policy.settings().clone() };
+        let settings =
+            PolicySettings { settle_window: std::time::Duration::from_millis(1), ..policy.settings().clone() };
         Policy::new(settings).expect("a settle window may be short")
     }
 }
@@ -142,7 +143,7 @@ impl Saboteur {
             }
             (Bug::OffsetNotInBatch, Output::StageBatch { batch, mut messages }) => {
                 let before = messages.len();
-                messages.retain(|sent| !matches!(sent.message.address, Address::Mark(_)));
+                messages.retain(|sent| !matches!(sent.message.address, Address::Offset(_)));
                 self.surplus.insert(batch, -i64::try_from(before - messages.len()).unwrap_or(0));
                 vec![Act::Do(Output::StageBatch { batch, messages })]
             }
@@ -236,10 +237,10 @@ impl Saboteur {
                 acts.push(Act::Tell(Input::Delivered { deliveries }));
             }
             (Bug::IdentityIgnored, Input::InputFacts { request, mut stream }) => {
-                let marks = store.marks().unwrap_or_default();
-                for mark in marks.values() {
-                    stream.created_ns = mark.stream_created_ns;
-                    stream.last_sequence = stream.last_sequence.max(mark.sequence);
+                let offsets = store.offsets().unwrap_or_default();
+                for offset in offsets.values() {
+                    stream.created_ns = offset.stream_created_ns;
+                    stream.last_sequence = stream.last_sequence.max(offset.sequence);
                 }
                 acts.push(Act::Tell(Input::InputFacts { request, stream }));
             }
@@ -330,5 +331,5 @@ fn prompted_again(sent: Outgoing) -> Vec<Outgoing> {
     let Message { id, at, body, .. } = &sent.message;
     let address = Address::Notice(NoticeName::UpdateRequired, link.clone());
     let message = Message { address, id: format!("{id}.again"), at: *at, body: body.clone() };
-    vec![Outgoing { lane: sent.lane, fence: None, message }, sent]
+    vec![Outgoing { partition: sent.partition, fence: None, message }, sent]
 }

@@ -14,7 +14,7 @@ use super::trace::Trace;
 use super::{Counts, Options};
 use crate::contract::JobBody;
 use crate::engine::Delivery;
-use crate::link::{Policy, Settings, Timestamp};
+use crate::link::{Policy, PolicySettings, Timestamp};
 use crate::node::{BatchId, Input, Output, Phase, ReaderId};
 use crate::store::MemoryStore;
 
@@ -112,12 +112,12 @@ impl World {
         // With incidents, two links that fail are one, and one calm minute its end. Which of several nodes tells of one is not settled.
         let incident_links = if is_shared { 0 } else { u32::try_from(chance.within(0, 3)).unwrap_or(0) };
         let minute = Duration::from_secs(60);
-        let settings = Settings {
+        let settings = PolicySettings {
             can_verify: chance.below(4) > 0,
             incident_links,
             incident_window: minute,
             incident_wait: minute,
-            ..Settings::default()
+            ..PolicySettings::default()
         };
         let policy = Policy::new(settings).expect("these settings are in range");
         let slow = if mix.has(Trouble::Slow) { 40 } else { 1 };
@@ -304,7 +304,7 @@ impl World {
             self.later(wait_ms, Event::Publish(delivery));
             return;
         }
-        let (partition, subject) = (delivery.lane, delivery.subject.clone());
+        let (partition, subject) = (delivery.partition, delivery.subject.clone());
         let place = self.jetstream.input.publish(delivery, self.now_ms * 1_000_000);
         let sequence = self.jetstream.input.ever[place].sequence;
         self.say(|| format!("input {sequence} of partition {partition}: {subject}"));

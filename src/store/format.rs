@@ -4,13 +4,13 @@
 //! key                                     value
 //! "f"                                     format version, u16
 //! "p"                                     position in LINKS: stream created i64, sequence u64; witness: sequence u64, owner
-//! "m" lane:u16                            mark: JSON
+//! "m" partition:u16                            offset: JSON
 //! "i" institution                         its latest incident: JSON
 //! "l" link id                             head (21 bytes) + JSON of the record
 //! "s" state:u8 link id                    -        who is in this state
 //! "d" deadline:i64 ^ sign  link id        -        who is due, in order of time
 //!
-//! head:  version:u8 = 1 │ state:u8 │ lane:u16 │ link version:u64 │ deadline:i64, or i64::MAX for none │ reserved:u8
+//! head:  version:u8 = 1 │ state:u8 │ partition:u16 │ link version:u64 │ deadline:i64, or i64::MAX for none │ reserved:u8
 //! ```
 //!
 //! All numbers are big-endian, so that the order of keys is the order of values. `s` and `d` are derived from the heads; the
@@ -33,7 +33,7 @@ const NO_DEADLINE: i64 = i64::MAX;
 
 pub(super) const FORMAT_KEY: &[u8] = b"f";
 pub(super) const POSITION_KEY: &[u8] = b"p";
-pub(super) const MARK_PREFIX: &[u8] = b"m";
+pub(super) const OFFSET_PREFIX: &[u8] = b"m";
 pub(super) const INCIDENT_PREFIX: &[u8] = b"i";
 pub(super) const LINK_PREFIX: &[u8] = b"l";
 pub(super) const STATE_PREFIX: &[u8] = b"s";
@@ -45,7 +45,7 @@ pub struct Head {
     /// Its state.
     pub state: StateName,
     /// Its partition of the input stream.
-    pub lane: u16,
+    pub partition: u16,
     /// Its version: a put with one that is not higher is stale.
     pub version: u64,
     /// When it is due.
@@ -53,9 +53,9 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head of a link of this lane. Its deadline is the one that today's policy gives it.
-    pub fn of(link: &Link, lane: u16, policy: &Policy) -> Self {
-        Self { state: link.state.name(), lane, version: link.version, deadline: link.deadline(policy) }
+    /// The head of a link of this partition. Its deadline is the one that today's policy gives it.
+    pub fn of(link: &Link, partition: u16, policy: &Policy) -> Self {
+        Self { state: link.state.name(), partition, version: link.version, deadline: link.deadline(policy) }
     }
 }
 
@@ -82,8 +82,8 @@ pub(super) fn link_key(id: &LinkId) -> Vec<u8> {
     [LINK_PREFIX, id.as_str().as_bytes()].concat()
 }
 
-pub(super) fn mark_key(lane: u16) -> Vec<u8> {
-    [MARK_PREFIX, &lane.to_be_bytes()].concat()
+pub(super) fn offset_key(partition: u16) -> Vec<u8> {
+    [OFFSET_PREFIX, &partition.to_be_bytes()].concat()
 }
 
 pub(super) fn incident_key(institution: &str) -> Vec<u8> {
@@ -130,7 +130,7 @@ pub(super) fn encode_link(head: &Head, record: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEAD_LENGTH + record.len());
     value.push(HEAD_VERSION);
     value.push(state_byte(head.state));
-    value.extend_from_slice(&head.lane.to_be_bytes());
+    value.extend_from_slice(&head.partition.to_be_bytes());
     value.extend_from_slice(&head.version.to_be_bytes());
     value.extend_from_slice(&head.deadline.map_or(NO_DEADLINE, Timestamp::as_millis).to_be_bytes());
     value.push(0);
@@ -150,7 +150,7 @@ pub(super) fn decode_head(key: &[u8], value: &[u8]) -> Result<Head, StoreError> 
     let deadline = i64::from_be_bytes([d0, d1, d2, d3, d4, d5, d6, d7]);
     Ok(Head {
         state,
-        lane: u16::from_be_bytes([l0, l1]),
+        partition: u16::from_be_bytes([l0, l1]),
         version: u64::from_be_bytes([v0, v1, v2, v3, v4, v5, v6, v7]),
         deadline: (deadline != NO_DEADLINE).then(|| Timestamp::from_millis(deadline)),
     })
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_link_value_reads_back() {
         for deadline in [None, Some(Timestamp::from_millis(-5)), Some(Timestamp::from_millis(1_700_000_000_000))] {
-            let head = Head { state: StateName::Updating, lane: 515, version: u64::MAX - 1, deadline };
+            let head = Head { state: StateName::Updating, partition: 515, version: u64::MAX - 1, deadline };
             let value = encode_link(&head, b"{}");
             assert_eq!(decode_link(b"l", &value).unwrap(), StoredLink { head, record: b"{}".to_vec() });
         }

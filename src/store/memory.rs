@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::format::{self, DEADLINE_PREFIX, INCIDENT_PREFIX, MARK_PREFIX, POSITION_KEY, StoredLink};
-use super::tree::{collect_page, decode_incident, decode_mark, edits_of, page_start};
+use super::format::{self, DEADLINE_PREFIX, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink};
+use super::tree::{collect_page, decode_incident, decode_offset, edits_of, page_start};
 use super::{Changes, Page, Position, Query, Store, StoreError};
-use crate::contract::{IncidentBody, Mark};
+use crate::contract::{CommittedOffset, IncidentBody};
 use crate::link::{LinkId, StateName, Timestamp};
 
 type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -85,9 +85,9 @@ impl Store for MemoryStore {
         self.lock().applied.get(POSITION_KEY).map(|value| format::decode_position(value)).transpose()
     }
 
-    fn marks(&self) -> Result<BTreeMap<u16, Mark>, StoreError> {
+    fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError> {
         let trees = self.lock();
-        below(&trees.applied, MARK_PREFIX).map(|(key, value)| decode_mark(key, value)).collect()
+        below(&trees.applied, OFFSET_PREFIX).map(|(key, value)| decode_offset(key, value)).collect()
     }
 
     fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError> {

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 pub use self::format::{Head, StoredLink};
 pub use self::memory::MemoryStore;
 pub use self::sled::{Opened, SledStore};
-use crate::contract::{BadRecord, IncidentBody, Mark, Record};
+use crate::contract::{BadRecord, CommittedOffset, IncidentBody, Record};
 use crate::link::{LinkId, Policy, StateName, Timestamp};
 
 /// A place to keep what has been committed.
@@ -61,11 +61,11 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] if the disk fails.
     fn position(&self) -> Result<Option<Position>, StoreError>;
 
-    /// How far each lane has handled its input.
+    /// How far each partition has handled its input.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
-    fn marks(&self) -> Result<BTreeMap<u16, Mark>, StoreError>;
+    fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError>;
 
     /// The latest incident of each institution that had one, in the order of their names; whether it is on is in its body.
     ///
@@ -105,8 +105,8 @@ pub struct Changes {
     pub puts: Vec<Put>,
     /// Institutions' incidents, in the order of the stream: of one institution the last stays.
     pub incidents: Vec<IncidentBody>,
-    /// How far lanes have got.
-    pub marks: Vec<(u16, Mark)>,
+    /// How far partitions have got.
+    pub offsets: Vec<(u16, CommittedOffset)>,
     /// Where in the stream that leaves us. `None`: unchanged.
     pub position: Option<Position>,
 }
@@ -130,7 +130,7 @@ impl Put {
     pub fn of_state_message(payload: &[u8], policy: &Policy) -> Result<Self, BadRecord> {
         let record = Record::parse(payload)?;
         let link = record.link()?;
-        let head = Head::of(&link, record.lane, policy);
+        let head = Head::of(&link, record.partition, policy);
         Ok(Self { id: link.id, head, record: payload.to_vec() })
     }
 }

@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::format::{
-    self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, FORMAT_WITH_IDS_AS_SENT, INCIDENT_PREFIX, MARK_PREFIX, POSITION_KEY,
+    self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, FORMAT_WITH_IDS_AS_SENT, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY,
     StoredLink,
 };
-use super::tree::{collect_page, decode_incident, decode_mark, edits_of, page_start};
+use super::tree::{collect_page, decode_incident, decode_offset, edits_of, page_start};
 use super::{Changes, Page, Position, Query, Store, StoreError};
-use crate::contract::{IncidentBody, Mark};
+use crate::contract::{CommittedOffset, IncidentBody};
 use crate::link::{LinkId, StateName, Timestamp};
 
 /// How often, and how long, a directory that somebody holds is waited for: a second.
@@ -196,12 +196,12 @@ impl Store for SledStore {
         self.db.get(POSITION_KEY)?.map(|value| format::decode_position(&value)).transpose()
     }
 
-    fn marks(&self) -> Result<BTreeMap<u16, Mark>, StoreError> {
+    fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError> {
         let entry = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
             let (key, value) = entry?;
-            decode_mark(&key, &value)
+            decode_offset(&key, &value)
         };
-        self.db.scan_prefix(MARK_PREFIX).map(entry).collect()
+        self.db.scan_prefix(OFFSET_PREFIX).map(entry).collect()
     }
 
     fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError> {

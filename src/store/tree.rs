@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::format::{self, Head, MARK_PREFIX, POSITION_KEY, StoredLink};
+use super::format::{self, Head, OFFSET_PREFIX, POSITION_KEY, StoredLink};
 use super::{Changes, Page, Put, Query, StoreError, Unreadable};
-use crate::contract::{IncidentBody, Mark};
+use crate::contract::{CommittedOffset, IncidentBody};
 use crate::link::LinkId;
 
 /// A value to put at a key, or `None` to remove the key.
@@ -15,7 +15,7 @@ pub(super) fn edits_of(
     changes: &Changes,
     read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<Vec<Edit>, StoreError> {
-    let mut edits = Vec::with_capacity(changes.puts.len() * 3 + changes.incidents.len() + changes.marks.len() + 1);
+    let mut edits = Vec::with_capacity(changes.puts.len() * 3 + changes.incidents.len() + changes.offsets.len() + 1);
     // Several puts of one link in one commit: only the last counts, and the indexes must follow what is on disk.
     let mut last: BTreeMap<&LinkId, &Put> = BTreeMap::new();
     for put in &changes.puts {
@@ -47,8 +47,8 @@ pub(super) fn edits_of(
     for incident in &changes.incidents {
         edits.push((format::incident_key(&incident.institution), Some(encode(incident)?)));
     }
-    for (lane, mark) in &changes.marks {
-        edits.push((format::mark_key(*lane), Some(encode(mark)?)));
+    for (partition, offset) in &changes.offsets {
+        edits.push((format::offset_key(*partition), Some(encode(offset)?)));
     }
     if let Some(position) = &changes.position {
         edits.push((POSITION_KEY.to_vec(), Some(format::encode_position(position))));
@@ -64,11 +64,11 @@ pub(super) fn decode_incident(key: &[u8], value: &[u8]) -> Result<IncidentBody, 
     serde_json::from_slice(value).map_err(|error| format::corrupt(key, error.to_string()))
 }
 
-pub(super) fn decode_mark(key: &[u8], value: &[u8]) -> Result<(u16, Mark), StoreError> {
-    let lane = key.strip_prefix(MARK_PREFIX).and_then(|lane| <[u8; 2]>::try_from(lane).ok());
-    let lane = lane.ok_or_else(|| format::corrupt(key, "not a mark key"))?;
-    let mark = serde_json::from_slice(value).map_err(|error| format::corrupt(key, error.to_string()))?;
-    Ok((u16::from_be_bytes(lane), mark))
+pub(super) fn decode_offset(key: &[u8], value: &[u8]) -> Result<(u16, CommittedOffset), StoreError> {
+    let partition = key.strip_prefix(OFFSET_PREFIX).and_then(|partition| <[u8; 2]>::try_from(partition).ok());
+    let partition = partition.ok_or_else(|| format::corrupt(key, "not an offset key"))?;
+    let offset = serde_json::from_slice(value).map_err(|error| format::corrupt(key, error.to_string()))?;
+    Ok((u16::from_be_bytes(partition), offset))
 }
 
 /// Where the keys of a page start: in the index of a state, or among all links.
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_cannot_be_read_hides_no_other() {
-        let head = Head { state: StateName::Valid, lane: 0, version: 1, deadline: None };
+        let head = Head { state: StateName::Valid, partition: 0, version: 1, deadline: None };
         let value = format::encode_link(&head, b"{}");
         let keys: Vec<Vec<u8>> = [&b"la"[..], b"lb", b"l\x1b[2J", b"lc", b"ld"].map(<[u8]>::to_vec).into();
         let read = |key: &[u8]| Ok(Some(if key == b"lb" { b"short".to_vec() } else { value.clone() }));

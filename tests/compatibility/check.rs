@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use relink::belvo::{Meaning, translate};
-use relink::contract::{Commit, Fence, IncidentBody, JobBody, Mark, NoticeBody, Record, RefusedBody};
-use relink::link::{Event, Link, LinkId, Policy, Settings, StateName, Timestamp, step};
+use relink::contract::{Commit, CommittedOffset, Fence, IncidentBody, JobBody, NoticeBody, Record, RefusedBody};
+use relink::link::{Event, Link, LinkId, Policy, PolicySettings, StateName, Timestamp, step};
 use relink::nats::subject::{OutputSubject, Subjects};
 use relink::store::{Changes, MemoryStore, Position, Put, Query, SledStore, Store, StoredLink};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::corpus::{Corpus, INPUTS, LINKS, Line};
-use crate::{CACHE_BYTES, Promise, Version};
+use crate::{CACHE_BYTES, Promise, Renamed, Version};
 
 /// Identity of the stream in stores that are rebuilt here. Its value means nothing.
 pub(crate) const REBUILT_FROM: i64 = 1;
@@ -44,7 +44,7 @@ pub(crate) fn problems(corpus: &Corpus, version: &Version) -> Vec<String> {
 
 /// The policy of an operator with API keys, or of one without.
 pub(crate) fn policy(can_verify: bool) -> Policy {
-    Policy::new(Settings { can_verify, ..Settings::default() }).unwrap()
+    Policy::new(PolicySettings { can_verify, ..PolicySettings::default() }).unwrap()
 }
 
 fn check_record(json: &[u8], version: &Version) -> Result<(), String> {
@@ -55,7 +55,7 @@ fn check_record(json: &[u8], version: &Version) -> Result<(), String> {
         (Err(error), Promise::Refuses(saying)) if error.to_string().contains(saying) => return Ok(()),
         (Err(error), _) => return Err(error.to_string()),
     };
-    let again = Record::of(&link, record.lane, record.because.clone(), record.sent.clone());
+    let again = Record::of(&link, record.partition, record.because.clone(), record.sent.clone());
     let again = serde_json::to_vec(&again).unwrap();
     let reread = Record::parse(&again).and_then(|record| record.link()).map_err(|error| error.to_string())?;
     if reread != link {
@@ -89,7 +89,7 @@ fn check_message(subject: OutputSubject<'_>, payload: &[u8], version: &Version) 
         OutputSubject::Notice { .. } => check_body::<NoticeBody>(payload, version),
         OutputSubject::Job { .. } => check_body::<JobBody>(payload, version),
         OutputSubject::Refused { .. } => check_body::<RefusedBody>(payload, version),
-        OutputSubject::Mark { .. } => check_body::<Mark>(payload, version),
+        OutputSubject::Offset { .. } => check_body::<CommittedOffset>(payload, version),
         OutputSubject::Fence { .. } => check_body::<Fence>(payload, version),
         OutputSubject::Commit { .. } => check_body::<Commit>(payload, version),
         OutputSubject::Incident { .. } => check_body::<IncidentBody>(payload, version),
@@ -104,12 +104,37 @@ fn check_body<T: DeserializeOwned + Serialize>(payload: &[u8], version: &Version
 /// Everything that the old body says must be in the new one, unless the version's row names the field. Parsing alone does not show that: an
 /// optional field that was renamed has its default, and the old name is ignored.
 fn compare(old: &Value, new: &Value, version: &Version) -> Result<(), String> {
-    let lost = lost(old, new, "");
+    let lost = lost(&with_todays_names(old, version), new, "");
     let known = |path: &String| path == "schema_version" || version.gone.iter().any(|(gone, _why)| gone == path);
     match lost.into_iter().find(|path| !known(path)) {
         Some(path) => Err(format!("`{path}` is lost or changed")),
         None => Ok(()),
     }
+}
+
+/// The body of an older version in the names of today.
+fn with_todays_names(old: &Value, version: &Version) -> Value {
+    let mut body = old.clone();
+    for renamed in version.renamed {
+        let (Renamed::Field { path, .. } | Renamed::Value { path, .. }) = renamed;
+        let (parents, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let parent =
+            parents.split('.').filter(|step| !step.is_empty()).try_fold(&mut body, |value, step| value.get_mut(step));
+        let Some(fields) = parent.and_then(Value::as_object_mut) else { continue };
+        match renamed {
+            Renamed::Field { to, .. } => {
+                if let Some(value) = fields.remove(name) {
+                    fields.insert((*to).to_owned(), value);
+                }
+            }
+            Renamed::Value { from, to, .. } => {
+                if let Some(value) = fields.get_mut(name).filter(|value| *value == from) {
+                    *value = (*to).into();
+                }
+            }
+        }
+    }
+    body
 }
 
 /// The paths of `old` that `new` does not repeat. Null and absent are the same.
@@ -164,7 +189,7 @@ pub(crate) fn rebuild(lines: &[Line], policy: &Policy) -> Result<MemoryStore, St
         let (mut changes, payload) = (Changes::default(), line.payload());
         match subjects.parse_output(&line.subject) {
             Some(OutputSubject::State { .. }) => changes.puts.push(put(&payload, policy)?),
-            Some(OutputSubject::Mark { partition }) => changes.marks.push((partition, body(&payload)?)),
+            Some(OutputSubject::Offset { partition }) => changes.offsets.push((partition, body(&payload)?)),
             Some(OutputSubject::Incident { .. }) => changes.incidents.push(body(&payload)?),
             _ => {}
         }
@@ -207,13 +232,13 @@ fn check_store(corpus: &Corpus, version: &Version) -> Result<(), String> {
     expected.apply(&Changes { puts, ..Changes::default() }).map_err(|error| error.to_string())?;
     let (links, expected_links) = (links_of(&store)?, links_of(&expected)?);
     // A deadline in the store is one of the old policy: it is compared with the timers only.
-    let facts = |link: &StoredLink| (link.head.state, link.head.lane, link.head.version, link.record.clone());
+    let facts = |link: &StoredLink| (link.head.state, link.head.partition, link.head.version, link.record.clone());
     if !links.iter().map(facts).eq(expected_links.iter().map(facts)) {
         return Err(format!("it has {} links, and not the {} that were written", links.len(), expected_links.len()));
     }
     check_timers(&store, &links)?;
     let bookkeeping = |store: &dyn Store| -> Result<_, relink::store::StoreError> {
-        Ok((store.marks()?, store.incidents()?, store.count()?, store.position()?.map(|position| position.sequence)))
+        Ok((store.offsets()?, store.incidents()?, store.count()?, store.position()?.map(|position| position.sequence)))
     };
     let found = bookkeeping(&store).map_err(|error| error.to_string())?;
     let written = bookkeeping(&expected).map_err(|error| error.to_string())?;
@@ -243,6 +268,6 @@ pub(crate) fn links_of(store: &dyn Store) -> Result<Vec<StoredLink>, String> {
 }
 
 /// The links, committed offsets and incidents of a store.
-pub(crate) fn everything(store: &dyn Store) -> (Vec<StoredLink>, BTreeMap<u16, Mark>, Vec<IncidentBody>) {
-    (links_of(store).unwrap(), store.marks().unwrap(), store.incidents().unwrap())
+pub(crate) fn everything(store: &dyn Store) -> (Vec<StoredLink>, BTreeMap<u16, CommittedOffset>, Vec<IncidentBody>) {
+    (links_of(store).unwrap(), store.offsets().unwrap(), store.incidents().unwrap())
 }

@@ -42,10 +42,29 @@ const VERSIONS: &[Version] = &[Version {
     messages: Promise::Reads,
     store: Promise::Reads,
     gone: &[GONE_FALLBACK],
+    renamed: RENAMED_SINCE_0_1,
 }];
 
 /// The state that a failed attempt goes back to.
 const GONE_FALLBACK: (&str, &str) = ("update.fallback", "it follows from the cause of the episode");
+
+/// What relink 0.2 and later write under another name, or with another word for a value.
+const RENAMED_SINCE_0_1: &[Renamed] = &[
+    Renamed::Field { path: "lane", to: "partition" },
+    Renamed::Field { path: "because.origin.heard_at", to: "received_at" },
+    Renamed::Field { path: "because.origin.unread", to: "unreadable_fields" },
+    Renamed::Field { path: "origin.heard_at", to: "received_at" },
+    Renamed::Field { path: "origin.unread", to: "unreadable_fields" },
+    Renamed::Field { path: "silence_probed_until", to: "stale_probed_until" },
+    Renamed::Field { path: "silence_reported", to: "stale_reported" },
+    Renamed::Field { path: "asks", to: "refresh_quota" },
+    Renamed::Field { path: "episode.prompt_waits_until", to: "prompt_deferred_until" },
+    Renamed::Field { path: "held_count", to: "deferred_count" },
+    Renamed::Field { path: "why", to: "reason" },
+    Renamed::Value { path: "episode.prompt", from: "held", to: "muted" },
+    Renamed::Value { path: "episode.prompt", from: "waiting", to: "deferred" },
+    Renamed::Value { path: "type", from: "silent", to: "stale" },
+];
 
 /// How many partitions the runs behind the streams have.
 const PARTITIONS: u16 = 2;
@@ -65,6 +84,15 @@ struct Version {
     store: Promise,
     /// Fields that this relink no longer keeps, as paths in a body, each with the reason why nothing is lost.
     gone: &'static [(&'static str, &'static str)],
+    /// Fields and values that this relink keeps under another name.
+    renamed: &'static [Renamed],
+}
+
+/// A name of an older version, and today's name. `path` is the path in a body, in the older version's names.
+#[derive(Clone, Copy)]
+enum Renamed {
+    Field { path: &'static str, to: &'static str },
+    Value { path: &'static str, from: &'static str, to: &'static str },
 }
 
 /// What this relink does with data of an older, or a newer, version.
@@ -133,7 +161,8 @@ async fn what_is_written_today_is_read_today() {
         None => (temporary.path().join("today"), records::WALKS_TO_TRY),
     };
     let corpus = write::write(&directory, walks_count).await;
-    let today = Version { name: "today", digest: "", messages: Promise::Reads, store: Promise::Reads, gone: &[] };
+    let today =
+        Version { name: "today", digest: "", messages: Promise::Reads, store: Promise::Reads, gone: &[], renamed: &[] };
     assert_eq!(problems(&corpus, &today), Vec::<String>::new());
     server::take_over(&corpus, &today).await;
     server::read_dead_letters(&corpus, &today).await;

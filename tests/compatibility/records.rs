@@ -39,8 +39,8 @@ const MUST_SHOW: &[&str] = &[
     "episode.cause=consent_ended",
     "episode.cause=unsupported",
     "episode.prompt=sent",
-    "episode.prompt=held",
-    "episode.prompt=waiting",
+    "episode.prompt=muted",
+    "episode.prompt=deferred",
     "episode.prompt_asked_at",
     "episode.refused_at",
     "episode.tried_at",
@@ -58,9 +58,9 @@ const MUST_SHOW: &[&str] = &[
     "refresh.asked=false",
     "refresh.arrived",
     "refresh_needs_token=true",
-    "silence_probed_until",
-    "silence_reported=true",
-    "asks.refused_until",
+    "stale_probed_until",
+    "stale_reported=true",
+    "refresh_quota.refused_until",
     "muted=true",
     "snoozed_until",
     "verify_asked_at",
@@ -114,7 +114,7 @@ pub(crate) fn lines(walks_count: u64) -> Vec<String> {
         let id = format!("{}-{count:03}", state.replace('_', "-"));
         let link = Link { id: id.parse().unwrap(), ..record.link().unwrap() };
         let sent = record.sent.iter().map(|sent| format!("{id}.{sent}")).collect();
-        serde_json::to_string(&Record::of(&link, record.lane, record.because.clone(), sent)).unwrap()
+        serde_json::to_string(&Record::of(&link, record.partition, record.because.clone(), sent)).unwrap()
     });
     named.collect()
 }
@@ -140,7 +140,7 @@ fn walks(count: u64, take: &mut impl FnMut(&Record)) {
     for number in 0..count {
         let id = "walk".parse().unwrap();
         let mut walk = Walk {
-            link: Link::unheard_of(id, START),
+            link: Link::unknown(id, START),
             now: START,
             incident: false,
             habits: rng.usize(0..3),
@@ -235,8 +235,8 @@ impl Walk {
             kind,
             input_sequence: is_input.then_some(self.number),
             message_id,
-            heard_at: At(self.now),
-            unread: Vec::new(),
+            received_at: At(self.now),
+            unreadable_fields: Vec::new(),
         }
     }
 }

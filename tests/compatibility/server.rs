@@ -60,7 +60,7 @@ async fn catch_up(nats: &TestNats, policy: &Policy, store: &MemoryStore) -> Resu
                 let messages = behind.map(|(sequence, subject, _, body)| {
                     let kind = match subjects.parse_output(&subject) {
                         Some(OutputSubject::State { .. }) => OutputKind::State,
-                        Some(OutputSubject::Mark { partition }) => OutputKind::Mark(partition),
+                        Some(OutputSubject::Offset { partition }) => OutputKind::Offset(partition),
                         Some(OutputSubject::Incident { .. }) => OutputKind::Incident,
                         _other => OutputKind::Other,
                     };

@@ -10,8 +10,8 @@ use std::path::Path;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use relink::contract::{Address, At, Commit, DeadReason, JobName, NoticeName};
-use relink::engine::{self, Dead, Delivery, Engine};
-use relink::link::{Policy, Settings, StateName, Timestamp};
+use relink::engine::{self, DeadDelivery, Delivery, Engine};
+use relink::link::{Policy, PolicySettings, StateName, Timestamp};
 use relink::nats::commit::{closing, stage, take_fences};
 use relink::nats::dead_letter::{DeadLetter, DeadLetters, InputPosition};
 use relink::nats::envelope;
@@ -35,7 +35,8 @@ pub(crate) async fn write(directory: &Path, walks_count: u64) -> Corpus {
     let records = tokio::task::spawn_blocking(move || records::lines(walks_count)).await.unwrap();
     corpus.write(RECORDS, &records);
     let policy =
-        Policy::new(Settings { can_verify: true, incident_links: INCIDENT_LINKS, ..Settings::default() }).unwrap();
+        Policy::new(PolicySettings { can_verify: true, incident_links: INCIDENT_LINKS, ..PolicySettings::default() })
+            .unwrap();
     {
         let store = SledStore::open(&corpus.store(), CACHE_BYTES).unwrap().store;
         let mut run = Run::start(store.clone(), policy.clone()).await;
@@ -124,7 +125,7 @@ impl Run {
                 if plan.is_idle() {
                     break;
                 }
-                for Dead { delivery, reason, detail } in std::mem::take(&mut plan.dead) {
+                for DeadDelivery { delivery, reason, detail } in std::mem::take(&mut plan.dead_letters) {
                     let input = Some(InputPosition {
                         stream: self.input.clone(),
                         sequence: delivery.sequence,
@@ -145,7 +146,7 @@ impl Run {
                 let mut guarded = BTreeSet::new();
                 let mut messages = std::mem::take(&mut plan.messages);
                 for outgoing in &mut messages {
-                    outgoing.fence = guarded.insert(outgoing.lane).then(|| self.fences[&outgoing.lane]);
+                    outgoing.fence = guarded.insert(outgoing.partition).then(|| self.fences[&outgoing.partition]);
                 }
                 let batch = stage(&self.nats.batches(), &self.subjects, messages).await.unwrap();
                 let last = Closing { follows: self.closed_at, message: closing_message(*at) };
@@ -154,7 +155,7 @@ impl Run {
                 let witness = Some(Witness { sequence, owner: OWNER.to_owned() });
                 let position = Position { stream_created_ns: self.output_created_ns, sequence, witness };
                 self.engine.store().apply(&plan.changes(Some(position))).unwrap();
-                self.engine.settle(&plan);
+                self.engine.record_commit(&plan);
             }
         }
     }
@@ -191,7 +192,7 @@ fn input_line(message: Message, at: Timestamp) -> Line {
 
 fn delivery((sequence, subject, headers, payload): Message, at: Timestamp) -> Delivery {
     let tokens: Vec<String> = subject.split('.').map(str::to_owned).collect();
-    // As `nats::lane` does it: a subject that is no input's has neither kind nor link.
+    // As `nats::partition` does it: a subject that is no input's has neither kind nor link.
     let input = Subjects::default().parse_input(&subject);
     let (kind, link) = input.map_or_else(Default::default, |input| (input.kind.to_string(), input.link_id.to_owned()));
     let headers = headers
@@ -200,7 +201,7 @@ fn delivery((sequence, subject, headers, payload): Message, at: Timestamp) -> De
         .collect();
     let stored_at_ns = at.as_millis() * 1_000_000;
     Delivery {
-        lane: tokens[1].parse().unwrap(),
+        partition: tokens[1].parse().unwrap(),
         sequence,
         stored_at_ns,
         subject,
@@ -229,7 +230,8 @@ fn assert_complete(links: &[Line], dead: &[Line], inputs: &[Line]) {
         let words = ["state", "type", "reason"].map(|field| body[field].as_str().map(|word| format!("{kind}:{word}")));
         there.extend(words.into_iter().flatten());
     }
-    let mut wanted: Vec<String> = ["fence", "mark", "refused", "incident"].map(|kind| format!("link.{kind}")).to_vec();
+    let mut wanted: Vec<String> =
+        ["fence", "offset", "refused", "incident"].map(|kind| format!("link.{kind}")).to_vec();
     wanted.extend(NoticeName::ALL.map(|name| format!("link.notice.{}", name.as_str())));
     wanted.extend(JobName::ALL.map(|name| format!("link.job.{}", name.as_str())));
     wanted.extend(StateName::ALL.map(|name| format!("state:{}", name.as_str())));

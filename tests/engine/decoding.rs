@@ -1,4 +1,5 @@
-//! No message stops a lane: whatever comes is taken in, refused or set aside whole, and its lane's mark moves past it.
+//! No message stops a partition: every message is accepted, refused or dead-lettered, and the committed offset passes
+//! it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -14,29 +15,29 @@ use relink::store::{Changes, Head, MemoryStore, Put, Store};
 use serde_json::{Value, json};
 
 use crate::inputs::INPUT_CREATED_NS;
-use crate::inputs::{START, Said, delivery, policy, reasons};
+use crate::inputs::{START, Sample, delivery, policy, reasons};
 
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
 fn plan(delivery: Delivery) -> Plan {
     let mut engine = Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap();
-    // Twice in one plan: the second meets the link that the first made.
+    // Twice in one plan: for the second delivery the link exists already.
     let mut second = delivery.clone();
     second.sequence += 1;
     engine.plan(&mut VecDeque::from([delivery, second]), START).unwrap()
 }
 
-/// It is handled without a panic of ours, and what is set aside is whole.
+/// The delivery is handled without a panic of relink, and a dead letter is complete.
 fn check_survives(delivery: &Delivery) {
     let plan = plan(delivery.clone());
     assert!(!reasons(&plan).contains(&"panicked"), "{:?}: {:?}", reasons(&plan), delivery.payload);
-    assert_eq!(plan.marks[&delivery.lane].sequence, delivery.sequence + 1);
-    for dead in &plan.dead {
+    assert_eq!(plan.offsets[&delivery.partition].sequence, delivery.sequence + 1);
+    for dead in &plan.dead_letters {
         assert_eq!((&dead.delivery.payload, &dead.delivery.headers), (&delivery.payload, &delivery.headers));
     }
 }
 
-/// Any JSON at all.
+/// Any JSON value.
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -75,12 +76,12 @@ fn count(value: &Value) -> usize {
     }
 }
 
-/// Puts `odd` in the place of the value that `left` others come before.
+/// Replaces the value at position `left` by `odd`.
 fn replace(value: &mut Value, left: &mut usize, odd: &Value) {
     if *left == 0 {
         value.clone_from(odd);
     }
-    // Past zero it wraps, and meets no other value.
+    // Below zero the counter wraps, so that no other value is replaced.
     *left = left.wrapping_sub(1);
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| replace(item, left, odd)),
@@ -118,23 +119,23 @@ proptest! {
 }
 
 #[test]
-fn what_cannot_be_read_is_set_aside_with_its_reason() {
-    for (said, reason) in [
-        (Said::NotJson, "malformed"),
-        (Said::NoBody, "malformed"),
-        (Said::WrongShape, "malformed"),
-        (Said::AnotherLink, "malformed"),
-        (Said::NoKind, "unknown_subject"),
-        (Said::NoLink, "unknown_subject"),
-        (Said::UnknownCode, "unknown_code"),
-        (Said::FutureEnvelope, "future_version"),
-        (Said::FutureSchema, "future_version"),
+fn an_unreadable_message_is_dead_lettered_with_its_reason() {
+    for (sample, reason) in [
+        (Sample::NotJson, "malformed"),
+        (Sample::NoBody, "malformed"),
+        (Sample::WrongShape, "malformed"),
+        (Sample::AnotherLink, "malformed"),
+        (Sample::NoKind, "unknown_subject"),
+        (Sample::NoLink, "unknown_subject"),
+        (Sample::UnknownCode, "unknown_code"),
+        (Sample::FutureEnvelope, "future_version"),
+        (Sample::FutureSchema, "future_version"),
     ] {
-        let message = said.about(0, 1, START);
+        let message = sample.about(0, 1, START);
         let plan = plan(message.clone());
-        assert_eq!(reasons(&plan), [reason; 2], "{said:?}");
-        assert_eq!(plan.dead[0].delivery.payload, message.payload);
-        assert!(!plan.dead[0].detail.is_empty());
+        assert_eq!(reasons(&plan), [reason; 2], "{sample:?}");
+        assert_eq!(plan.dead_letters[0].delivery.payload, message.payload);
+        assert!(!plan.dead_letters[0].detail.is_empty());
     }
 }
 
@@ -153,7 +154,7 @@ fn a_schema_is_of_the_future_only_by_its_version() {
     check("https://example.com/schemas/command/v12", &["future_version"; 2]);
 }
 
-/// The bodies of the messages that a plan has for a kind of subject.
+/// The bodies of the messages of a plan on the wanted subjects.
 fn bodies(plan: &Plan, is_wanted: fn(&Address) -> bool) -> Vec<Value> {
     let wanted = plan.messages.iter().filter(|outgoing| is_wanted(&outgoing.message.address));
     wanted.map(|outgoing| serde_json::from_slice(&outgoing.message.body).unwrap()).collect()
@@ -166,7 +167,7 @@ fn consent_webhook(due: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn a_due_date_that_cannot_be_one_is_unknown_and_visible() {
+fn an_impossible_due_date_is_unknown_and_reported() {
     for impossible in [
         json!("0001-01-01"),
         json!("1970-01-01T00:00:00Z"),
@@ -179,17 +180,17 @@ fn a_due_date_that_cannot_be_one_is_unknown_and_visible() {
         let mut engine = Engine::new(store.clone(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap();
         let mut repeat = delivery("webhook", LINK, consent_webhook(&impossible));
         repeat.sequence += 1;
-        let said = delivery("webhook", LINK, consent_webhook(&impossible));
-        let plan = engine.plan(&mut VecDeque::from([said, repeat]), START).unwrap();
+        let message = delivery("webhook", LINK, consent_webhook(&impossible));
+        let plan = engine.plan(&mut VecDeque::from([message, repeat]), START).unwrap();
         store.apply(&plan.changes(None)).unwrap();
-        engine.settle(&plan);
+        engine.record_commit(&plan);
         let states = bodies(&plan, |address| matches!(address, Address::State(_)));
         assert_eq!(states[0]["consent"]["due_at"], Value::Null, "{impossible}");
-        assert_eq!(states[0]["because"]["origin"]["unread"], json!(["data.consent_due_date"]));
+        assert_eq!(states[0]["because"]["origin"]["unreadable_fields"], json!(["data.consent_due_date"]));
         let refused = bodies(&plan, |address| matches!(address, Address::Refused(_)));
-        assert_eq!(refused[0]["origin"]["unread"], json!(["data.consent_due_date"]));
-        assert_eq!(plan.unread.len(), 2);
-        // No timer runs to such a date, and nobody is prompted in a year.
+        assert_eq!(refused[0]["origin"]["unreadable_fields"], json!(["data.consent_due_date"]));
+        assert_eq!(plan.unreadable_fields.len(), 2);
+        // No timer is set for such a date, and no prompt is sent within a year.
         let later = START.after(Duration::from_secs(366 * 86_400));
         let timers = engine.plan(&mut VecDeque::new(), later).unwrap();
         let prompts = bodies(&timers, |address| matches!(address, Address::Notice(NoticeName::UpdateRequired, _)));
@@ -198,11 +199,11 @@ fn a_due_date_that_cannot_be_one_is_unknown_and_visible() {
     let known = plan(delivery("webhook", LINK, consent_webhook(&json!("01/12/2026"))));
     let states = bodies(&known, |address| matches!(address, Address::State(_)));
     assert_eq!(states[0]["consent"]["due_at"], "2026-12-01T00:00:00.000Z");
-    assert!(states[0]["because"]["origin"].get("unread").is_none());
+    assert!(states[0]["because"]["origin"].get("unreadable_fields").is_none());
 }
 
 #[test]
-fn two_reads_of_one_second_are_two_facts() {
+fn two_observations_in_one_second_are_two_facts() {
     let seen = |status: &str| {
         let body = json!({"observed_at": START.to_string(), "source": "app", "outcome": "found",
             "link": {"id": LINK, "status": status}});
@@ -221,7 +222,7 @@ fn two_reads_of_one_second_are_two_facts() {
 }
 
 #[test]
-fn a_refusal_of_a_stream_made_anew_has_another_id() {
+fn a_refusal_on_a_recreated_stream_has_another_id() {
     let repeated = |stored_at_ns: i64| {
         let mut first = delivery("command", LINK, Bytes::from_static(br#"{"command":"unmute"}"#));
         first.stored_at_ns = stored_at_ns;
@@ -256,24 +257,24 @@ fn a_message_on_nats_is_read_like_one_over_http() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_stops_nothing_but_its_link() {
+fn an_unreadable_record_stops_only_its_own_link() {
     let store = MemoryStore::default();
-    let head = Head { state: StateName::Invalid, lane: 0, version: 3, deadline: Some(START) };
+    let head = Head { state: StateName::Invalid, partition: 0, version: 3, deadline: Some(START) };
     let damaged = Put { id: "link-1".parse().unwrap(), head, record: b"{\"schema_version\":1,".to_vec() };
     store.apply(&Changes { puts: vec![damaged], ..Changes::default() }).unwrap();
     let mut engine = Engine::new(store, policy(true), INPUT_CREATED_NS, &BTreeMap::from([(0, 0)])).unwrap();
-    // Its timer is due, and so is what is delivered for it; another link's webhook comes behind.
+    // The timer of the link is due, a message for it is delivered, and a webhook of another link follows.
     let mut queue = VecDeque::from([1, 2].map(|link| {
-        let mut delivery = Said::Credentials.about(link, 1, START);
-        (delivery.lane, delivery.sequence) = (0, u64::from(link));
+        let mut delivery = Sample::Credentials.about(link, 1, START);
+        (delivery.partition, delivery.sequence) = (0, u64::from(link));
         delivery
     }));
     let plan = engine.plan(&mut queue, START).unwrap();
     assert_eq!(reasons(&plan), ["unreadable_record"]);
     assert_eq!(plan.links_unreadable, ["link-1".parse().unwrap(), "link-1".parse().unwrap()]);
     let stored: Vec<&str> = plan.puts.iter().map(|put| put.id.as_str()).collect();
-    assert_eq!((stored, plan.marks[&0].sequence), (vec!["link-2"], 2));
-    assert!(!plan.dead[0].detail.contains("schema_version"), "a reason quotes no record");
-    engine.settle(&plan);
-    assert!(engine.plan(&mut VecDeque::new(), START).unwrap().is_idle(), "it is told once, and not again at once");
+    assert_eq!((stored, plan.offsets[&0].sequence), (vec!["link-2"], 2));
+    assert!(!plan.dead_letters[0].detail.contains("schema_version"), "a detail quotes no record");
+    engine.record_commit(&plan);
+    assert!(engine.plan(&mut VecDeque::new(), START).unwrap().is_idle(), "the unreadable record is reported once");
 }

@@ -1,7 +1,7 @@
-//! One link is one record, however its id is spelt and wherever that puts a message.
+//! One link is one record, for every spelling of its id and on every partition.
 //!
-//! The server chooses a message's lane by a hash of the link token as it was published, so each spelling of one UUID may come
-//! by a lane of its own.
+//! The server chooses the partition of a message by a hash of the published link token, so each spelling of a UUID may
+//! arrive on another partition.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,11 +11,11 @@ use relink::link::{Policy, StateName};
 use relink::store::{MemoryStore, Query, Store};
 use serde_json::{Value, json};
 
-use crate::inputs::{INPUT_CREATED_NS, LANES, START, delivery, policy};
+use crate::inputs::{INPUT_CREATED_NS, PARTITIONS, START, delivery, policy};
 
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
-/// The spellings that are one token of a subject.
+/// The spellings that are valid tokens of a subject.
 const SPELLINGS: [&str; 6] = [
     LINK,
     "16f68516bcbc4cf7b815c500d4204e28",
@@ -30,11 +30,11 @@ fn invalid_credentials(spelling: &str, request: usize) -> Value {
         "request_id": format!("{request:08}-51eb-4350-9c74-5df5ac92a7f6")})
 }
 
-/// The `nth` message, on the lane to which its spelling may have been hashed.
-fn said(kind: &str, nth: usize, body: &Value) -> Delivery {
-    let mut said = delivery(kind, SPELLINGS[nth % SPELLINGS.len()], body.to_string());
-    said.lane = nth as u16 % LANES;
-    said
+/// The `nth` message, on a partition to which its spelling may have been hashed.
+fn message(kind: &str, nth: usize, body: &Value) -> Delivery {
+    let mut message = delivery(kind, SPELLINGS[nth % SPELLINGS.len()], body.to_string());
+    message.partition = nth as u16 % PARTITIONS;
+    message
 }
 
 fn records(store: &MemoryStore) -> Vec<Record> {
@@ -42,7 +42,7 @@ fn records(store: &MemoryStore) -> Vec<Record> {
     page.links.iter().map(|stored| stored.parse().unwrap()).collect()
 }
 
-/// An engine over a store, and what it has published. Each batch of inputs is one plan after a new start.
+/// An engine, and the messages that it has published. Each call of `receive` restarts the engine and makes one plan.
 struct Desk {
     policy: Policy,
     store: MemoryStore,
@@ -69,9 +69,9 @@ impl Desk {
         while !queue.is_empty() {
             let mut plan = engine.plan(&mut queue, START).unwrap();
             self.store.apply(&plan.changes(None)).unwrap();
-            engine.settle(&plan);
-            self.dead_count += plan.dead.len();
-            self.offsets.extend(plan.marks.iter().map(|(lane, mark)| (*lane, mark.sequence)));
+            engine.record_commit(&plan);
+            self.dead_count += plan.dead_letters.len();
+            self.offsets.extend(plan.offsets.iter().map(|(partition, offset)| (*partition, offset.sequence)));
             self.output.extend(plan.messages.drain(..).map(|outgoing| outgoing.message));
         }
     }
@@ -86,12 +86,12 @@ impl Desk {
 fn a_link_published_under_every_spelling_is_one_record_with_one_prompt_and_one_history() {
     for (first, spelling) in SPELLINGS.iter().enumerate() {
         let mut desk = Desk::new(false);
-        // Some in one plan, some in the next, some after a new start.
+        // Some messages in one plan, some in the next, some after a restart.
         for (round, count) in [SPELLINGS.len(), 1, SPELLINGS.len()].into_iter().enumerate() {
             let numbers = (0..SPELLINGS.len()).cycle().skip(first + round).take(count);
-            // The body spells it in yet another way than the subject.
+            // The spelling in the body differs from the one in the subject.
             let body = |nth: usize| invalid_credentials(SPELLINGS[(nth + 1) % SPELLINGS.len()], nth);
-            desk.receive(numbers.map(|nth| said("webhook", nth, &body(nth))).collect());
+            desk.receive(numbers.map(|nth| message("webhook", nth, &body(nth))).collect());
         }
         let records = records(&desk.store);
         assert_eq!(records.iter().map(|record| record.link_id.as_str()).collect::<Vec<_>>(), [LINK]);
@@ -99,16 +99,16 @@ fn a_link_published_under_every_spelling_is_one_record_with_one_prompt_and_one_h
         let states = desk.output.iter().filter(|message| matches!(message.address, Address::State(_)));
         let versions: Vec<u64> =
             states.map(|message| serde_json::from_slice::<Record>(&message.body).unwrap().version).collect();
-        assert!(versions.is_sorted_by(|a, b| a + 1 == *b), "one history, whatever the lane: {versions:?}");
+        assert!(versions.is_sorted_by(|a, b| a + 1 == *b), "one history, whatever the partition: {versions:?}");
     }
 }
 
 #[test]
-fn what_a_device_calls_the_institution_corrects_nothing_and_is_bounded() {
+fn the_institution_in_a_widget_callback_replaces_nothing_and_is_bounded() {
     let mut desk = Desk::new(true);
     let claims = |institution: Value| json!({"event": "success", "institution": institution});
     let mut institution_after = |kind: &str, body: &Value| {
-        desk.receive(vec![said(kind, 0, body)]);
+        desk.receive(vec![message(kind, 0, body)]);
         let record = records(&desk.store).pop().unwrap();
         assert!(serde_json::to_string(&record).unwrap().len() < 16 * 1024);
         record.institution
@@ -124,14 +124,18 @@ fn what_a_device_calls_the_institution_corrects_nothing_and_is_bounded() {
 }
 
 #[test]
-fn a_repair_reported_under_another_spelling_mends_the_same_link() {
+fn a_repair_under_another_spelling_of_the_id_repairs_the_same_link() {
     let mut desk = Desk::new(false);
     let observed = json!({"observed_at": START.to_string(), "source": "app",
         "outcome": "found", "link": {"id": SPELLINGS[1], "status": "valid"}});
     let error = json!({"http_status": 400, "method": "POST", "path": format!("/api/links/{}/refresh/", SPELLINGS[3]),
         "link_id": SPELLINGS[4], "body": [{"code": "invalid_link", "link": SPELLINGS[5]}]});
     let success = json!({"event": "success", "link": SPELLINGS[2]});
-    desk.receive(vec![said("api_error", 0, &error), said("widget", 1, &success), said("observation", 5, &observed)]);
+    desk.receive(vec![
+        message("api_error", 0, &error),
+        message("widget", 1, &success),
+        message("observation", 5, &observed),
+    ]);
     assert_eq!((desk.prompts(), desk.dead_count), (1, 0));
     assert_eq!(desk.store.count().unwrap()[&StateName::Valid], 1);
     assert_eq!(records(&desk.store).len(), 1);

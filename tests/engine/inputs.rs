@@ -1,24 +1,24 @@
-//! Messages that a publisher might send, good and bad.
+//! Sample messages of publishers, valid and invalid.
 
 use bytes::Bytes;
 use relink::contract::{Command, Observation, Webhook, Widget};
 use relink::engine::{Delivery, Plan};
-use relink::link::{Policy, Settings, Timestamp};
+use relink::link::{Policy, PolicySettings, Timestamp};
 use serde_json::{Value, json};
 
-/// How many lanes there are.
-pub(crate) const LANES: u16 = 3;
+/// The number of partitions.
+pub(crate) const PARTITIONS: u16 = 3;
 
-/// When the streams were created: their identities.
+/// The creation times that identify the streams.
 pub(crate) const INPUT_CREATED_NS: i64 = 1_111;
 pub(crate) const OUTPUT_CREATED_NS: i64 = 2_222;
 
-/// When every story begins.
+/// When every history begins.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
-/// What a message is for, of a link that is not in good health.
+/// The kind of a sample message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum Sample {
     Credentials,
     TokenRequired,
     Data,
@@ -45,8 +45,8 @@ pub(crate) enum Said {
     FutureSchema,
 }
 
-impl Said {
-    /// Everything that can be said; what can be read comes first and more than once.
+impl Sample {
+    /// All samples; readable ones come first and more than once.
     pub(crate) const ALL: [Self; 38] = [
         Self::Credentials,
         Self::Credentials,
@@ -123,15 +123,15 @@ impl Said {
             Self::FutureEnvelope => delivery.headers.push(("CE-SpecVersion".to_owned(), "2.0".to_owned())),
             _readable => {}
         }
-        delivery.lane = u16::from(link) % LANES;
+        delivery.partition = u16::from(link) % PARTITIONS;
         delivery
     }
 }
 
-/// A first delivery, stored at [`START`].
+/// The first delivery of a message that was stored at [`START`].
 pub(crate) fn delivery(kind: &str, link: &str, payload: impl Into<Bytes>) -> Delivery {
     Delivery {
-        lane: 0,
+        partition: 0,
         sequence: 1,
         stored_at_ns: START.as_millis() * 1_000_000,
         subject: format!("belvo.0.{kind}.{link}"),
@@ -143,14 +143,14 @@ pub(crate) fn delivery(kind: &str, link: &str, payload: impl Into<Bytes>) -> Del
     }
 }
 
-/// A policy whose defaults are those of an operator with or without API keys.
+/// The default policy, with or without API keys.
 pub(crate) fn policy(can_verify: bool) -> Policy {
-    Policy::new(Settings { can_verify, ..Settings::default() }).unwrap()
+    Policy::new(PolicySettings { can_verify, ..PolicySettings::default() }).unwrap()
 }
 
-/// The reasons of what a plan sets aside.
+/// The reasons of the dead letters of a plan.
 pub(crate) fn reasons(plan: &Plan) -> Vec<&'static str> {
-    plan.dead.iter().map(|dead| dead.reason.as_str()).collect()
+    plan.dead_letters.iter().map(|dead| dead.reason.as_str()).collect()
 }
 
 pub(crate) fn with(mut body: Value, name: &str, value: Value) -> Value {

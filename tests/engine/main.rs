@@ -1,5 +1,5 @@
-//! The tests of the durable step in `src/engine/`, one promise in each file. Whole stories of the node, with everything that can go wrong,
-//! are in `tests/simulation.rs`.
+//! The tests of `src/engine/`, one promise in each file. `tests/simulation.rs` tests the node with failures of every
+//! kind.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,6 +1,6 @@
-//! What must not leave: MFA sessions, tokens, passwords and bank data never get into a message, a record or a log of ours.
+//! MFA sessions, tokens, passwords and account data never appear in a message, a record or a log of relink.
 //!
-//! The dead letters keep a message whole on purpose; what is said *about* it does not.
+//! A dead letter contains the complete message on purpose; its reason and its detail do not quote it.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::inputs::{START, delivery, policy, with};
 const SECRET: &str = "hunter2-2675b703b9d4451f8d4861a3eee54449";
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
-/// Bodies with a secret wherever Belvo, a bank or a careless publisher may put one.
+/// Bodies with a secret in every place where Belvo, an institution or a publisher may put one.
 fn planted() -> Vec<(&'static str, String)> {
     let bank = json!({"token": SECRET, "session": SECRET, "password": SECRET, "error_message": SECRET, "message": SECRET,
         "accounts": [{"number": SECRET, "balance": {"current": SECRET}}], "errors": [{"message": SECRET}]});
@@ -63,7 +63,7 @@ fn planted() -> Vec<(&'static str, String)> {
         bodies.push(("observation", body.to_string()));
     }
     bodies.push(("command", json!({"command": "verify", "reason": SECRET, "token": SECRET}).to_string()));
-    // Of the wrong shape, so that reading them fails at the secret.
+    // Bodies of a wrong shape, so that reading them fails at the secret.
     for kind in InputKind::ALL {
         bodies.push((kind.as_str(), json!(SECRET).to_string()));
         bodies.push((kind.as_str(), format!("{{{SECRET}")));
@@ -78,7 +78,7 @@ fn planted() -> Vec<(&'static str, String)> {
     bodies
 }
 
-/// A log that can be looked at afterwards.
+/// A log that the test can read afterwards.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -115,14 +115,14 @@ fn no_secret_gets_into_a_message_a_record_or_a_log() {
                 assert_clean("a message", &outgoing.message.body, &body);
                 assert_clean("an id", outgoing.message.id.as_bytes(), &body);
             }
-            for dead in &plan.dead {
+            for dead in &plan.dead_letters {
                 assert_eq!(dead.delivery.payload, body);
                 assert_clean("a dead letter's detail", dead.detail.as_bytes(), &body);
             }
-            // Whoever logs a plan or a delivery logs no body.
+            // The `Debug` form of a plan or a delivery contains no body.
             tracing::info!(?plan, "planned");
             store.apply(&plan.changes(None)).unwrap();
-            engine.settle(&plan);
+            engine.record_commit(&plan);
         }
     });
     let links = store.page(&Query { limit: 10, ..Query::default() }).unwrap().links;
@@ -134,8 +134,8 @@ fn no_secret_gets_into_a_message_a_record_or_a_log() {
 }
 
 #[test]
-fn the_planted_bodies_move_the_link() {
-    // Else the test above would prove nothing.
+fn the_planted_bodies_change_the_link() {
+    // If no body changed the link, the test above would prove nothing.
     let mut engine = Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
     let all = planted().into_iter().zip(1..).map(|((kind, body), sequence)| {
         let mut delivery = delivery(kind, LINK, body);
@@ -144,6 +144,6 @@ fn the_planted_bodies_move_the_link() {
     });
     let plan = engine.plan(&mut all.collect(), START).unwrap();
     assert!(plan.puts.len() >= 10, "{}", plan.puts.len());
-    assert!(plan.dead.len() >= 10, "{}", plan.dead.len());
+    assert!(plan.dead_letters.len() >= 10, "{}", plan.dead_letters.len());
     assert!(plan.puts.iter().any(|put| serde_json::from_slice::<Value>(&put.record).is_ok()));
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use relink::config::{Config, Sources};
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
 use relink::http::{Door, Parts, router, serve};
-use relink::link::{Consent, DedupKey, Link, LinkId, Seen, State, Timestamp};
+use relink::link::{Consent, DedupKey, Link, LinkId, RecentFact, State, Timestamp};
 use relink::nats::dead_letter::{DeadLetters, StoredLetter};
 use relink::nats::history::Histories;
 use relink::nats::publisher::{Publisher, PublisherOptions};
@@ -123,15 +123,15 @@ impl Bench {
         answer(self.request(Method::POST, path).bearer_auth(API_TOKEN).body(body.to_string())).await
     }
 
-    /// What is on the input stream: subject without its lane, headers, body.
+    /// What is on the input stream: subject without its partition, headers, body.
     pub(crate) async fn inputs(&self) -> Vec<(String, HeaderMap, Bytes)> {
         let subjects = Subjects::default();
-        let without_lane = |subject: String| {
+        let without_partition = |subject: String| {
             let stored = subjects.parse_input(&subject).unwrap();
             subjects.input(stored.kind, stored.link_id)
         };
         let stored = self.nats.read("BELVO").await;
-        stored.into_iter().map(|(_, subject, headers, body)| (without_lane(subject), headers, body)).collect()
+        stored.into_iter().map(|(_, subject, headers, body)| (without_partition(subject), headers, body)).collect()
     }
 
     pub(crate) async fn dead_letters(&self) -> Vec<StoredLetter> {
@@ -146,15 +146,15 @@ impl Bench {
     pub(crate) fn put_with_consent(&self, id: &str, institution: &str, state: State, consent: Option<Consent>) {
         let id: LinkId = id.parse().unwrap();
         let now = Timestamp::from_millis(1_700_000_000_000);
-        let mut link = Link::unheard_of(id.clone(), now);
+        let mut link = Link::unknown(id.clone(), now);
         link.version = 1;
         link.profile.institution = Some(institution.to_owned());
         link.profile.consent = consent.map(Box::new);
-        link.recent = vec![Seen { key: DedupKey(7), at: now }];
+        link.recent = vec![RecentFact { key: DedupKey(7), at: now }];
         let name = state.name();
         link.state = state;
         let record = serde_json::to_vec(&Record::of(&link, 0, because(), Vec::new())).unwrap();
-        let head = Head { state: name, lane: 0, version: 1, deadline: None };
+        let head = Head { state: name, partition: 0, version: 1, deadline: None };
         self.store.apply(&Changes { puts: vec![Put { id, head, record }], ..Changes::default() }).unwrap();
     }
 }
@@ -166,8 +166,8 @@ pub(crate) fn because() -> Because {
         kind: OriginKind::Webhook,
         input_sequence: Some(1),
         message_id: Some("w-1".into()),
-        heard_at: at,
-        unread: Vec::new(),
+        received_at: at,
+        unreadable_fields: Vec::new(),
     };
     Because {
         event: "data_arrived".into(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use relink::contract::{IncidentBody, Mark};
+use relink::contract::{CommittedOffset, IncidentBody};
 use relink::link::{LinkId, StateName, Timestamp};
 use relink::store::{Changes, MemoryStore, Page, Position, Query, Store, StoreError, StoredLink};
 use reqwest::Method;
@@ -107,7 +107,7 @@ impl Store for Panicking {
         Ok(None)
     }
 
-    fn marks(&self) -> Result<BTreeMap<u16, Mark>, StoreError> {
+    fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError> {
         Ok(BTreeMap::new())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_nats::HeaderMap;
-use relink::contract::{IncidentBecause, IncidentBody, IncidentNews, Record, RefusedBody};
+use relink::contract::{IncidentBecause, IncidentBody, IncidentChange, Record, RefusedBody};
 use relink::link::{Link, State, Timestamp};
 use relink::store::{Changes, Store};
 use serde_json::{Value, json};
@@ -100,18 +100,18 @@ async fn the_summary_counts_every_state() {
 async fn the_summary_names_banks_in_trouble_and_what_only_sweeps_found() {
     let bench = Bench::new().await;
     let at = because().at;
-    let told = |institution: &str, news| IncidentBody {
-        news,
+    let told = |institution: &str, change| IncidentBody {
+        change,
         institution: institution.to_owned(),
         at,
         began_at: at,
         links_count: 21,
-        held_count: 3,
+        deferred_count: 3,
         threshold: 20,
         window_seconds: 600,
         because: IncidentBecause { link_id: None, origin: because().origin },
     };
-    let incidents = vec![told("erebor", IncidentNews::Began), told("gringotts", IncidentNews::Ended)];
+    let incidents = vec![told("erebor", IncidentChange::Began), told("gringotts", IncidentChange::Ended)];
     bench.store.apply(&Changes { incidents, ..Changes::default() }).unwrap();
     bench.drift.send_replace(BTreeMap::from([("erebor".to_owned(), 4)]));
     let summary = bench.get("/v1/summary").await.body;
@@ -122,7 +122,7 @@ async fn the_summary_names_banks_in_trouble_and_what_only_sweeps_found() {
 #[tokio::test]
 async fn a_history_has_everything_of_its_link_in_order_and_nothing_else() {
     let bench = Bench::new().await;
-    let mut link = Link::unheard_of(LINK.parse().unwrap(), Timestamp::from_millis(0));
+    let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(0));
     link.version = 1;
     link.state = valid();
     let record = serde_json::to_value(Record::of(&link, 0, because(), vec![format!("{LINK}.1.1")])).unwrap();
@@ -139,7 +139,7 @@ async fn a_history_has_everything_of_its_link_in_order_and_nothing_else() {
         (format!("link.notice.data_available.{LINK}"), json!({"type": "data_available"})),
         ("link.state.other".to_owned(), json!({})),
         (format!("link.job.verify.{LINK}"), json!({"type": "verify"})),
-        ("link.mark.0".to_owned(), json!({})),
+        ("link.offset.0".to_owned(), json!({})),
         (format!("link.refused.{LINK}"), serde_json::to_value(&refused).unwrap()),
     ];
     for (at, (subject, body)) in messages.into_iter().enumerate() {

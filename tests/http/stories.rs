@@ -4,7 +4,7 @@ use std::process::Output;
 
 use async_nats::HeaderMap;
 use relink::contract::{Because, Record, RefusedBody};
-use relink::link::{Breakage, Cause, Event, Input, Link, Policy, Settings, State, Timestamp};
+use relink::link::{Breakage, Cause, Event, Input, Link, Policy, PolicySettings, State, Timestamp};
 use serde_json::{Value, json};
 
 use crate::bench::{API_TOKEN, Bench, LINK, answer, because};
@@ -32,7 +32,7 @@ async fn publish(bench: &Bench, subject: String, id: &str, body: &Value) {
 
 /// A link that data made valid, with a notice, a job and something ignored.
 async fn live(bench: &Bench) {
-    let mut link = Link::unheard_of(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
+    let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
     link.version = 1;
     link.profile.institution = Some("erebor_mx_retail".into());
     link.state = State::Valid { suspicion: None };
@@ -61,7 +61,7 @@ async fn the_story_of_a_link_names_every_move_and_what_it_caused() {
         "{LINK} at erebor_mx_retail is valid since 2023-11-14T22:13:20.000Z
 
   2023-11-14T22:13:20.000Z  data_arrived  unconfirmed → valid
-        because of a webhook of Belvo's, heard 2023-11-14T22:13:20.000Z, input 1, message w-1
+        because of a webhook of Belvo's, received 2023-11-14T22:13:20.000Z, input 1, message w-1
         told everyone: data_available (resource TRANSACTIONS, kind new)  {LINK}.1.1
         asks Belvo: verify  {LINK}.1.2
 "
@@ -88,7 +88,7 @@ async fn the_story_of_a_link_names_every_move_and_what_it_caused() {
 async fn what_a_stranger_calls_a_link_forges_no_line_of_its_story() {
     let bench = Bench::new().await;
     let evil = "x\n2026-01-01T00:00:00.000Z  forged\r\u{1b}[2J\u{9b}31m\u{202e}\u{200b}é";
-    let mut link = Link::unheard_of(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
+    let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
     (link.version, link.state) = (1, State::Valid { suspicion: None });
     (link.profile.institution, link.profile.external_id) = (Some(evil.to_owned()), Some(evil.repeat(1_000)));
     let record = Record::of(&link, 0, because(), Vec::new());
@@ -103,8 +103,8 @@ async fn what_a_stranger_calls_a_link_forges_no_line_of_its_story() {
 async fn the_story_says_why_a_user_got_no_message() {
     let bench = Bench::new().await;
     let now = Timestamp::from_millis(1_700_000_000_000);
-    let policy = Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap();
-    let mut link = Link::unheard_of(LINK.parse().unwrap(), now);
+    let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap();
+    let mut link = Link::unknown(LINK.parse().unwrap(), now);
     let mut step = |event: Event, incident, now| {
         let input = Input { incident, ..event.into() };
         let step = relink::link::step(&link, &input, now, &policy).unwrap();

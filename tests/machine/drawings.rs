@@ -1,16 +1,16 @@
-//! The drawings of the machine, whole.
+//! The drawings of the machine, compared with snapshots and documents.
 
 use insta::assert_snapshot;
 use relink::drawing::{BEGIN, END, Format, between_marks, draw, fenced, overview};
 use relink::link::table::MOVES;
 
 #[test]
-fn the_drawing_for_github() {
+fn the_mermaid_drawing() {
     assert_snapshot!(draw(Format::Mermaid));
 }
 
 #[test]
-fn the_drawing_for_graphviz() {
+fn the_graphviz_drawing() {
     assert_snapshot!(draw(Format::Dot));
 }
 

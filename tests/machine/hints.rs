@@ -1,11 +1,11 @@
-//! A hint is a hint in every state: data, claims, tokens and the widget's word make relink ask, remember or wait. None of
-//! them alone moves a link, and none is forgotten while it still means something.
+//! Hints: data, claims, minted tokens and callbacks of the widget make relink ask Belvo, but do not change the state of
+//! a link by themselves. A hint that may still matter is kept.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use relink::link::{
-    Breakage, Cause, Consent, Data, DataKind, Due, Effect, Event, Input, Notice, Observation, Phase, Profile, Prompt,
-    Refusal, Session, State, StateName, Status,
+    Breakage, Cause, Consent, Data, DataKind, Due, Effect, Event, Input, LinkObservation, Notice, Profile, Prompt,
+    Refusal, Session, State, StateName, Status, UpdatePhase,
 };
 
 use crate::scene::{SECOND, Scene, asks, data, prompts, rejected, verify};
@@ -25,7 +25,7 @@ fn reminders(effects: &[Effect]) -> usize {
     effects.iter().filter(|effect| matches!(effect, Effect::Notice { notice: Notice::Reminder { .. }, .. })).count()
 }
 
-/// A link in each living state whose trouble is not over, by name.
+/// A link in each state in which it may be broken, with the name of the state.
 fn in_trouble(can_verify: bool) -> Vec<(&'static str, Scene)> {
     let broken = || Scene::broken(can_verify, Cause::Credentials);
     let with = |event: Event| {
@@ -33,7 +33,7 @@ fn in_trouble(can_verify: bool) -> Vec<(&'static str, Scene)> {
         scene.wait(MINUTE);
         scene.update_starts();
         scene.wait(MINUTE);
-        scene.hears(event);
+        scene.receive(event);
         scene
     };
     let mut updating = broken();
@@ -51,26 +51,26 @@ fn in_trouble(can_verify: bool) -> Vec<(&'static str, Scene)> {
         scenes.push(("abandoned", with(Event::UpdateAbandoned)));
         let mut suspected = Scene::repaired();
         suspected.wait(MINUTE);
-        suspected.hears(rejected());
+        suspected.receive(rejected());
         scenes.push(("suspected", suspected));
     }
     for (_, scene) in &mut scenes {
-        // Whatever was asked has been asked long ago.
+        // Every open verify request is old enough to be repeated.
         scene.wait(3 * MINUTE);
     }
     scenes
 }
 
 #[test]
-fn with_keys_no_data_moves_a_link_in_trouble_and_all_of_it_asks() {
+fn with_keys_data_never_changes_the_state_of_a_broken_link_and_always_asks_belvo() {
     for kind in KINDS {
         for has_errors in [false, true] {
             for (name, mut scene) in in_trouble(true) {
                 let before = scene.state();
-                let effects = scene.hears(arrives(kind, has_errors));
+                let effects = scene.receive(arrives(kind, has_errors));
                 assert_eq!(scene.state(), before, "{name} {kind:?} {has_errors}");
                 assert!(asks(&effects, verify()), "{name} {kind:?} {has_errors}: {effects:?}");
-                let suspicion = matches!(&scene.story.link.state, State::Valid { suspicion: None });
+                let suspicion = matches!(&scene.history.link.state, State::Valid { suspicion: None });
                 assert!(!suspicion, "{name}: data does not refute a suspicion unasked");
             }
         }
@@ -85,122 +85,122 @@ fn without_keys_errors_and_corrections_prove_nothing() {
         for (name, mut scene) in in_trouble(false) {
             scene.wait(HOUR);
             let before = scene.state();
-            let _either_way = scene.tries(arrives(kind, has_errors));
+            let _either_way = scene.try_receive(arrives(kind, has_errors));
             assert_eq!(scene.state(), before, "{name} {kind:?} {has_errors}");
         }
         let mut scene = Scene::repaired_without_keys();
-        scene.hears(rejected());
-        let _either_way = scene.tries(arrives(kind, has_errors));
-        assert!(matches!(scene.story.link.state, State::Valid { suspicion: Some(_) }), "{kind:?} {has_errors}");
+        scene.receive(rejected());
+        let _either_way = scene.try_receive(arrives(kind, has_errors));
+        assert!(matches!(scene.history.link.state, State::Valid { suspicion: Some(_) }), "{kind:?} {has_errors}");
     }
 }
 
 #[test]
-fn a_correction_is_no_sign_of_life() {
+fn a_correction_does_not_prove_that_the_link_works() {
     let mut scene = Scene::valid(true);
-    let data_at = scene.story.link.data_at;
+    let data_at = scene.history.link.data_at;
     scene.wait(HOUR);
-    let effects = scene.hears(arrives(DataKind::Changed, false));
+    let effects = scene.receive(arrives(DataKind::Changed, false));
     assert!(matches!(&effects[..], [Effect::Notice { notice: Notice::DataAvailable(_), .. }]), "{effects:?}");
-    assert_eq!(scene.story.link.data_at, data_at);
+    assert_eq!(scene.history.link.data_at, data_at);
 }
 
-/// The story of a public report: data that Belvo made before the outage arrives while the user is in the widget.
+/// A case from a public report: data from before the outage arrives while the user is in the widget.
 #[test]
-fn late_data_during_an_update_is_asked_about_and_nobody_is_prompted_twice() {
+fn late_data_during_an_update_asks_belvo_and_prompts_nobody_twice() {
     let mut scene = Scene::broken(true, Cause::Credentials);
     scene.wait(MINUTE);
     scene.update_starts();
     scene.wait(SECOND);
-    let effects = scene.hears(arrives(DataKind::Historical, false));
+    let effects = scene.receive(arrives(DataKind::Historical, false));
     assert!(asks(&effects, verify()) && !is_recovered(&effects), "{effects:?}");
     scene.wait(SECOND);
     let still_broken = scene.observed(Status::Invalid, None);
-    assert_eq!(prompts(&scene.hears(still_broken)), 0);
-    // The answer frees the next question: the user may have been quick.
+    assert_eq!(prompts(&scene.receive(still_broken)), 0);
+    // After the answer the next data leads to a new verify request, because the user may have been quick.
     scene.wait(SECOND);
-    assert!(asks(&scene.hears(arrives(DataKind::New, false)), verify()));
+    assert!(asks(&scene.receive(arrives(DataKind::New, false)), verify()));
     scene.wait(SECOND);
     let works = scene.observed(Status::Valid, None);
-    assert!(is_recovered(&scene.hears(works)));
-    assert_eq!(scene.story.link.episodes_count, 1);
+    assert!(is_recovered(&scene.receive(works)));
+    assert_eq!(scene.history.link.episodes_count, 1);
 }
 
 #[test]
-fn a_success_that_overtakes_the_bad_news_begins_the_settle_window() {
+fn a_success_callback_before_the_outage_message_begins_the_settle_window() {
     for can_verify in [true, false] {
         for first in [Some(data()), None] {
             let mut scene = Scene::unknown(can_verify);
             if let Some(first) = first.clone() {
-                scene.hears(first);
+                scene.receive(first);
                 scene.wait(HOUR);
             }
-            scene.hears(Event::UpdateClaimed);
+            scene.receive(Event::UpdateClaimed);
             scene.wait(MINUTE);
-            let effects = scene.hears(rejected());
+            let effects = scene.receive(rejected());
             assert_eq!((scene.state(), prompts(&effects)), (StateName::Valid, 0), "{can_verify} {first:?}");
             if can_verify {
                 scene.wait_for_deadline();
-                assert!(asks(&scene.hears(Event::DeadlinePassed), verify()));
+                assert!(asks(&scene.receive(Event::DeadlinePassed), verify()));
                 let works = scene.observed(Status::Valid, None);
-                assert_eq!(scene.hears(works), []);
-                assert_eq!(scene.story.link.state, State::Valid { suspicion: None });
+                assert_eq!(scene.receive(works), []);
+                assert_eq!(scene.history.link.state, State::Valid { suspicion: None });
             } else {
-                // Nobody refutes it: it is believed when the window is over.
+                // Nothing refutes the suspicion, so it is confirmed when the window is over.
                 scene.wait_for_deadline();
-                assert_eq!(prompts(&scene.hears(Event::DeadlinePassed)), 1);
+                assert_eq!(prompts(&scene.receive(Event::DeadlinePassed)), 1);
             }
         }
     }
 }
 
 #[test]
-fn the_second_callback_of_one_success_says_nothing_new() {
+fn a_repeated_success_callback_is_refused() {
     let mut scene = Scene::repaired();
     scene.wait(SECOND);
-    assert_eq!(scene.tries(Event::UpdateClaimed), Err(Refusal::AlreadyKnown));
+    assert_eq!(scene.try_receive(Event::UpdateClaimed), Err(Refusal::AlreadyKnown));
     let mut scene = Scene::valid(true);
     scene.wait(HOUR);
-    scene.hears(Event::UpdateClaimed);
+    scene.receive(Event::UpdateClaimed);
     scene.wait(SECOND);
-    assert_eq!(scene.tries(Event::UpdateClaimed), Err(Refusal::AlreadyKnown));
-    // Later it is another one, and begins a window of its own.
+    assert_eq!(scene.try_receive(Event::UpdateClaimed), Err(Refusal::AlreadyKnown));
+    // A later callback is another claim, and begins a new settle window.
     scene.wait(25 * MINUTE);
-    scene.hears(Event::UpdateClaimed);
+    scene.receive(Event::UpdateClaimed);
     scene.wait(25 * MINUTE);
-    assert_eq!(prompts(&scene.hears(rejected())), 0);
+    assert_eq!(prompts(&scene.receive(rejected())), 0);
 }
 
 #[test]
-fn the_window_of_a_claim_ends() {
+fn the_settle_window_of_a_claim_ends() {
     let mut scene = Scene::valid(true);
     scene.wait(HOUR);
-    scene.hears(Event::UpdateClaimed);
+    scene.receive(Event::UpdateClaimed);
     scene.wait(31 * MINUTE);
-    assert_eq!(prompts(&scene.hears(rejected())), 1);
+    assert_eq!(prompts(&scene.receive(rejected())), 1);
 }
 
 #[test]
-fn belvos_status_lags_behind_a_claim_of_a_link_that_was_held_for_valid() {
+fn belvos_status_lags_behind_a_claim_on_a_valid_link() {
     let mut scene = Scene::valid(true);
     scene.wait(HOUR);
-    assert!(asks(&scene.hears(Event::UpdateClaimed), verify()));
+    assert!(asks(&scene.receive(Event::UpdateClaimed), verify()));
     scene.wait(SECOND);
     let lags = scene.observed(Status::Invalid, None);
-    assert_eq!(prompts(&scene.hears(lags)), 0);
-    // It says so until the claim has been looked at as often as any other: then it is believed, once.
+    assert_eq!(prompts(&scene.receive(lags)), 0);
+    // The broken status is a suspicion until the claim has had all its verify requests; then it opens one episode.
     let mut asked = 0;
     for _ in 0..10 {
         if scene.state() != StateName::Valid {
             break;
         }
         scene.wait_for_deadline();
-        let effects = scene.hears(Event::DeadlinePassed);
+        let effects = scene.receive(Event::DeadlinePassed);
         asked += usize::from(asks(&effects, verify()));
         let lags = scene.observed(Status::Invalid, None);
-        let _either_way = scene.tries(lags);
+        let _either_way = scene.try_receive(lags);
     }
-    assert_eq!((scene.state(), scene.story.link.episodes_count), (StateName::Invalid, 1));
+    assert_eq!((scene.state(), scene.history.link.episodes_count), (StateName::Invalid, 1));
     assert!((1..=3).contains(&asked), "{asked}");
 }
 
@@ -208,52 +208,54 @@ fn belvos_status_lags_behind_a_claim_of_a_link_that_was_held_for_valid() {
 fn a_token_after_the_success_does_not_cancel_the_claim() {
     let mut scene = Scene::valid(true);
     scene.wait(HOUR);
-    // A refused login: only the user's word makes a bare `valid` count.
-    scene.hears(Event::Broken(Breakage { refused_login: true, ..Breakage::of(Cause::Credentials) }));
+    // A refused login: an observed `valid` counts only after a claim.
+    scene.receive(Event::Broken(Breakage { refused_login: true, ..Breakage::of(Cause::Credentials) }));
     scene.update_starts();
     scene.wait(MINUTE);
-    scene.hears(Event::UpdateClaimed);
+    scene.receive(Event::UpdateClaimed);
     for _ in 0..3 {
         scene.wait(SECOND);
-        let _the_page_was_drawn_again = scene.tries(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
+        let _the_page_was_drawn_again =
+            scene.try_receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
     }
     let works = scene.observed(Status::Valid, None);
-    assert!(is_recovered(&scene.hears(works)));
-    assert_eq!(scene.story.link.widget_until, None);
+    assert!(is_recovered(&scene.receive(works)));
+    assert_eq!(scene.history.link.widget_until, None);
 }
 
 #[test]
 fn a_claim_from_a_second_visit_is_verified_from_the_start() {
     let mut scene = Scene::broken(true, Cause::Credentials);
     scene.update_starts();
-    scene.hears(Event::UpdateClaimed);
-    assert_eq!(scene.tries(Event::UpdateClaimed), Err(Refusal::AlreadyKnown), "the callback came twice");
+    scene.receive(Event::UpdateClaimed);
+    assert_eq!(scene.try_receive(Event::UpdateClaimed), Err(Refusal::AlreadyKnown), "the callback came twice");
     scene.wait_for_deadline();
-    scene.hears(Event::DeadlinePassed);
-    scene.hears(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
+    scene.receive(Event::DeadlinePassed);
+    scene.receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
     scene.wait(MINUTE);
-    assert!(asks(&scene.hears(Event::UpdateClaimed), verify()));
-    let State::Updating { episode, phase: Phase::Verifying { asked_count, .. }, .. } = &scene.story.link.state else {
-        panic!("{:?}", scene.story.link.state)
+    assert!(asks(&scene.receive(Event::UpdateClaimed), verify()));
+    let State::Updating { episode, phase: UpdatePhase::Verifying { asked_count, .. }, .. } = &scene.history.link.state
+    else {
+        panic!("{:?}", scene.history.link.state)
     };
     assert_eq!((episode.attempts_count, *asked_count), (2, 1));
 }
 
 #[test]
-fn a_user_in_the_widget_is_updating_and_not_prompted() {
+fn a_user_in_the_widget_is_not_prompted_and_the_link_is_updating() {
     for (name, mut scene) in [("valid", Scene::valid(true)), ("unknown", Scene::unknown(true))] {
         scene.wait(HOUR);
-        scene.hears(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
+        scene.receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
         scene.wait(MINUTE);
-        let effects = scene.hears(rejected());
+        let effects = scene.receive(rejected());
         assert_eq!((scene.state(), prompts(&effects)), (StateName::Updating, 0), "{name}");
-        // The attempt fails: now the one prompt of the outage is due.
-        scene.hears(Event::UpdateAbandoned);
+        // The attempt fails, so the prompt of the episode is due.
+        scene.receive(Event::UpdateAbandoned);
         scene.wait(SECOND);
         let still_broken = scene.observed(Status::Invalid, None);
-        assert_eq!(prompts(&scene.hears(still_broken)), 1, "{name}");
+        assert_eq!(prompts(&scene.receive(still_broken)), 1, "{name}");
         assert_eq!(scene.state(), StateName::Invalid);
-        let episode = scene.story.link.state.episode().unwrap();
+        let episode = scene.history.link.state.episode().unwrap();
         assert_eq!((episode.prompt, episode.attempts_count), (Prompt::Sent, 1));
     }
 }
@@ -261,47 +263,47 @@ fn a_user_in_the_widget_is_updating_and_not_prompted() {
 #[test]
 fn a_user_who_left_the_widget_is_prompted() {
     let mut scene = Scene::valid(true);
-    scene.hears(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
+    scene.receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
     scene.wait(MINUTE);
-    scene.hears(Event::UpdateAbandoned);
-    assert_eq!(scene.tries(Event::UpdateAbandoned), Err(Refusal::NotUpdating));
-    assert_eq!(prompts(&scene.hears(rejected())), 1);
+    scene.receive(Event::UpdateAbandoned);
+    assert_eq!(scene.try_receive(Event::UpdateAbandoned), Err(Refusal::NotUpdating));
+    assert_eq!(prompts(&scene.receive(rejected())), 1);
 
     let mut scene = Scene::valid(true);
-    scene.hears(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
+    scene.receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
     scene.wait(11 * MINUTE);
-    assert_eq!(prompts(&scene.hears(rejected())), 1, "the token has expired");
+    assert_eq!(prompts(&scene.receive(rejected())), 1, "the token has expired");
 }
 
 #[test]
-fn an_open_session_of_a_put_is_a_user_at_work() {
+fn an_open_session_of_a_put_begins_an_attempt() {
     let mut scene = Scene::valid(true);
     scene.wait(HOUR);
     let session = Some(Session { expires_at: shift(scene.now, 20 * MINUTE) });
     let answer = Breakage { session, during_update: true, ..Breakage::of(Cause::Token) };
-    scene.hears(Event::Broken(answer));
+    scene.receive(Event::Broken(answer));
     assert_eq!(scene.state(), StateName::Valid, "an answer to a PUT says nothing of the stored credentials");
     scene.wait(MINUTE);
-    let effects = scene.hears(rejected());
+    let effects = scene.receive(rejected());
     assert_eq!((scene.state(), prompts(&effects)), (StateName::Updating, 0));
 }
 
 #[test]
-fn tokens_extend_an_attempt_only_so_far() {
+fn tokens_extend_an_attempt_up_to_update_wait_max() {
     let mut scene = Scene::broken(true, Cause::Credentials);
     let started_at = scene.now;
     scene.update_starts();
     for _ in 0..60 {
         scene.wait(MINUTE / 2);
-        let _drawn_again = scene.tries(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
+        let _drawn_again = scene.try_receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
     }
-    let longest = scene.story.policy.settings().update_wait_max;
-    assert_eq!(scene.story.link.deadline(&scene.story.policy), Some(started_at.after(longest)));
+    let longest = scene.history.policy.settings().update_wait_max;
+    assert_eq!(scene.history.link.deadline(&scene.history.policy), Some(started_at.after(longest)));
 }
 
 #[test]
 fn observations_are_ordered_by_when_they_were_read() {
-    // Both were read before the first of them arrived; the second in the same second, or later.
+    // Both observations were read before the first of them arrived; the second in the same second, or later.
     for (first, second) in [
         (Status::Invalid, Status::Valid),
         (Status::TokenRequired, Status::Invalid),
@@ -311,62 +313,67 @@ fn observations_are_ordered_by_when_they_were_read() {
             let mut scene = Scene::valid(true);
             scene.wait(HOUR);
             let read_at = shift(scene.now, -MINUTE);
-            let read = |status, at| Event::Observed(Observation { observed_at: at, status, last_accessed_at: None });
-            scene.hears(read(first, read_at));
-            scene.hears(read(second, shift(read_at, later)));
+            let read =
+                |status, at| Event::Observed(LinkObservation { observed_at: at, status, last_accessed_at: None });
+            scene.receive(read(first, read_at));
+            scene.receive(read(second, shift(read_at, later)));
             let expected = match second {
                 Status::Valid => StateName::Valid,
                 Status::TokenRequired => StateName::TokenRequired,
                 Status::Invalid | Status::Unconfirmed => StateName::Invalid,
             };
             assert_eq!(scene.state(), expected, "{first:?}, then {second:?}");
-            assert_eq!(scene.tries(read(first, shift(read_at, -SECOND))), Err(Refusal::Stale), "{first:?} is older");
+            assert_eq!(
+                scene.try_receive(read(first, shift(read_at, -SECOND))),
+                Err(Refusal::Outdated),
+                "{first:?} is older"
+            );
         }
     }
 }
 
 #[test]
-fn a_date_that_cannot_be_one_tells_nobody_to_renew() {
+fn an_impossible_due_date_announces_nothing() {
     let unreadable = || {
         let consent = Some(Box::new(Consent { due: Due::Unreadable, ..Consent::default() }));
         Input { profile: Profile { consent, ..Profile::default() }, ..Event::ConsentEnding.into() }
     };
     let mut scene = Scene::valid(true);
-    assert_eq!(scene.hears(unreadable()), [Effect::Job(verify())], "Belvo is asked for the consent");
+    assert_eq!(scene.receive(unreadable()), [Effect::Job(verify())], "Belvo is asked for the consent");
     let mut scene = Scene::valid(false);
-    assert_eq!(scene.tries(unreadable()).unwrap_or_default(), []);
-    assert_eq!(scene.story.link.profile.consent.unwrap_or_default().due, Due::Unknown);
+    assert_eq!(scene.try_receive(unreadable()).unwrap_or_default(), []);
+    assert_eq!(scene.history.link.profile.consent.unwrap_or_default().due, Due::Unknown);
 }
 
 #[test]
-fn a_coarser_word_does_not_overwrite_a_finer_one() {
+fn a_general_cause_does_not_replace_a_precise_one() {
     for fine in [Cause::AccountBlocked, Cause::ConsentEnded, Cause::Unsupported] {
         let mut scene = Scene::broken(true, fine);
         scene.wait(MINUTE);
-        assert_eq!(scene.tries(rejected()), Err(Refusal::AlreadyKnown), "{fine:?}");
+        assert_eq!(scene.try_receive(rejected()), Err(Refusal::AlreadyKnown), "{fine:?}");
         scene.wait(MINUTE);
         let observed = scene.observed(Status::Invalid, None);
-        let _either_way = scene.tries(observed);
+        let _either_way = scene.try_receive(observed);
         assert_eq!(scene.cause(), Some(fine));
-        // While the user is at it, too.
+        // The same during an attempt.
         scene.update_starts();
-        let _either_way = scene.tries(rejected());
+        let _either_way = scene.try_receive(rejected());
         assert_eq!(scene.cause(), Some(fine));
-        // The institution's answer to the user's own attempt is newer, and says what is wrong now.
-        scene.hears(Event::Broken(Breakage { during_update: true, ..Breakage::of(Cause::Credentials) }));
+        // The answer to the user's own attempt is newer, so its cause counts.
+        scene.receive(Event::Broken(Breakage { during_update: true, ..Breakage::of(Cause::Credentials) }));
         assert_eq!(scene.cause(), Some(Cause::Credentials));
     }
     let mut scene = Scene::broken(true, Cause::Credentials);
-    scene.hears(Event::Broken(Breakage::of(Cause::AccountBlocked)));
+    scene.receive(Event::Broken(Breakage::of(Cause::AccountBlocked)));
     assert_eq!(scene.cause(), Some(Cause::AccountBlocked), "the other way round it is news");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Tokens that nobody uses, minted by a page at each drawing or by a mail scanner, never silence the reminders.
+    /// Unused tokens, minted by a page each time it is loaded or by a mail scanner, do not stop the reminders.
     #[test]
-    fn tokens_never_put_reminders_off_for_ever(
+    fn tokens_never_postpone_reminders_for_ever(
         can_verify in any::<bool>(),
         pauses in vec(prop_oneof![0..MINUTE, 0..HOUR, 0..12 * HOUR], 50..400),
         held_back in any::<bool>(),
@@ -376,7 +383,7 @@ proptest! {
         if held_back {
             scene.update_starts();
         }
-        let mut told = prompts(&scene.hears(rejected()));
+        let mut told = prompts(&scene.receive(rejected()));
         let broken_at = scene.now;
         let mut told_at = vec![broken_at; told];
         for pause in pauses.iter().cycle() {
@@ -384,20 +391,20 @@ proptest! {
             if next > shift(broken_at, 20 * DAY) {
                 break;
             }
-            // Timers run before the next token is minted, and Belvo answers each question at once.
-            while let Some(due) = scene.story.link.deadline(&scene.story.policy).filter(|&due| due <= next) {
+            // Timers run before the next token is minted, and Belvo answers each verify request at once.
+            while let Some(due) = scene.history.link.deadline(&scene.history.policy).filter(|&due| due <= next) {
                 scene.now = due.max(scene.now);
-                let mut effects = scene.hears(Event::DeadlinePassed);
+                let mut effects = scene.receive(Event::DeadlinePassed);
                 if can_verify && asks(&effects, verify()) {
                     let observed = scene.observed(Status::Invalid, None);
-                    effects.extend(scene.tries(observed).unwrap_or_default());
+                    effects.extend(scene.try_receive(observed).unwrap_or_default());
                 }
                 let news = prompts(&effects) + reminders(&effects);
                 told += news;
                 told_at.extend(vec![scene.now; news]);
             }
             scene.now = next;
-            let _drawn = scene.tries(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
+            let _drawn = scene.try_receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
         }
         prop_assert_eq!(told, 4, "one prompt and three reminders: {:?}", told_at);
         for (at, latest) in told_at.iter().zip([HOUR, 2 * DAY + HOUR, 4 * DAY + HOUR, 8 * DAY + HOUR]) {

@@ -1,15 +1,15 @@
-//! A bank refuses everybody: what one of its links does, an example each.
+//! One link during an incident of its institution.
 
 use relink::link::{
-    Breakage, Cause, Command, Effect, Event, Input, Job, Notice, Observation, Prompt, Refusal, State, StateName,
+    Breakage, Cause, Command, Effect, Event, Input, Job, LinkObservation, Notice, Prompt, Refusal, State, StateName,
     Status, Timestamp,
 };
 
-use crate::world::{DAY, HOUR, MINUTE, START, Story, shift};
+use crate::world::{DAY, HOUR, History, MINUTE, START, shift};
 
-/// A link of the bank, and whether the bank is in trouble.
+/// A link, and whether its institution has an incident.
 struct Scene {
-    story: Story,
+    history: History,
     now: Timestamp,
     incident: bool,
 }
@@ -17,12 +17,12 @@ struct Scene {
 impl Scene {
     /// A link that has just broken.
     fn broken(can_verify: bool, cause: Cause) -> Self {
-        let mut scene = Self { story: Story::new(can_verify), now: START, incident: true };
-        scene.hears(Event::Broken(Breakage::of(cause)));
+        let mut scene = Self { history: History::new(can_verify), now: START, incident: true };
+        scene.receive(Event::Broken(Breakage::of(cause)));
         scene
     }
 
-    /// One that Belvo has been asked about, the bank's trouble being over.
+    /// A link that broke in an incident; the incident is over, and Belvo has been asked.
     fn asked() -> Self {
         let mut scene = Self::broken(true, Cause::Credentials);
         scene.incident = false;
@@ -30,27 +30,27 @@ impl Scene {
         scene
     }
 
-    fn hears(&mut self, event: Event) -> Vec<Effect> {
-        self.tries(event).expect("the machine accepts it")
+    fn receive(&mut self, event: Event) -> Vec<Effect> {
+        self.try_receive(event).expect("the machine accepts it")
     }
 
-    fn tries(&mut self, event: Event) -> Result<Vec<Effect>, Refusal> {
+    fn try_receive(&mut self, event: Event) -> Result<Vec<Effect>, Refusal> {
         let input = Input { incident: self.incident, ..event.into() };
-        self.story.hear(input, self.now).map(|step| step.effects)
+        self.history.receive(input, self.now).map(|step| step.effects)
     }
 
     fn is_due(&mut self) -> Vec<Effect> {
-        self.now = self.story.link.deadline(&self.story.policy).expect("the link waits for something");
-        self.hears(Event::DeadlinePassed)
+        self.now = self.history.link.deadline(&self.history.policy).expect("the link waits for something");
+        self.receive(Event::DeadlinePassed)
     }
 
     fn is_read(&mut self, status: Status) -> Vec<Effect> {
         self.now = shift(self.now, MINUTE);
-        self.hears(Event::Observed(Observation { observed_at: self.now, status, last_accessed_at: None }))
+        self.receive(Event::Observed(LinkObservation { observed_at: self.now, status, last_accessed_at: None }))
     }
 
     fn prompt(&self) -> Prompt {
-        self.story.link.state.episode().expect("an open episode").prompt
+        self.history.link.state.episode().expect("an open episode").prompt
     }
 }
 
@@ -60,21 +60,21 @@ fn prompts(effects: &[Effect]) -> usize {
 }
 
 #[test]
-fn the_prompt_waits_as_long_as_the_incident_lasts() {
+fn the_prompt_is_deferred_as_long_as_the_incident_lasts() {
     let mut scene = Scene::broken(true, Cause::Credentials);
-    assert_eq!(scene.prompt(), Prompt::Waiting { until: shift(START, 10 * MINUTE), asked_at: None });
+    assert_eq!(scene.prompt(), Prompt::Deferred { until: shift(START, 10 * MINUTE), asked_at: None });
     for wait in 2..20 {
         assert_eq!(scene.is_due(), []);
-        assert_eq!(scene.prompt(), Prompt::Waiting { until: shift(START, wait * 10 * MINUTE), asked_at: None });
+        assert_eq!(scene.prompt(), Prompt::Deferred { until: shift(START, wait * 10 * MINUTE), asked_at: None });
     }
-    assert_eq!(scene.tries(Event::DeadlinePassed), Err(Refusal::NotDue));
+    assert_eq!(scene.try_receive(Event::DeadlinePassed), Err(Refusal::NotDue));
 }
 
 #[test]
-fn belvo_is_asked_first_and_a_link_that_works_prompts_nobody() {
+fn after_the_incident_belvo_is_asked_first_and_a_working_link_prompts_nobody() {
     let mut scene = Scene::asked();
     assert_eq!(prompts(&scene.is_read(Status::Valid)), 0);
-    assert_eq!(scene.story.link.state, State::Valid { suspicion: None });
+    assert_eq!(scene.history.link.state, State::Valid { suspicion: None });
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_link_that_is_still_broken_gets_its_one_prompt_and_reminders_a_day_later() {
 }
 
 #[test]
-fn no_answer_in_time_is_a_prompt_too() {
+fn the_prompt_is_sent_if_belvo_does_not_answer_in_time() {
     let mut scene = Scene::asked();
     let asked_at = scene.now;
     assert_eq!(prompts(&scene.is_due()), 1);
@@ -97,20 +97,20 @@ fn no_answer_in_time_is_a_prompt_too() {
 }
 
 #[test]
-fn an_answer_from_before_the_question_says_nothing() {
+fn an_observation_from_before_the_request_is_no_answer() {
     let mut scene = Scene::asked();
     let observed_at = shift(scene.now, -1);
-    let read = Observation { observed_at, status: Status::Invalid, last_accessed_at: None };
-    assert_eq!(scene.tries(Event::Observed(read)), Err(Refusal::AlreadyKnown));
-    assert!(matches!(scene.prompt(), Prompt::Waiting { .. }));
+    let read = LinkObservation { observed_at, status: Status::Invalid, last_accessed_at: None };
+    assert_eq!(scene.try_receive(Event::Observed(read)), Err(Refusal::AlreadyKnown));
+    assert!(matches!(scene.prompt(), Prompt::Deferred { .. }));
 }
 
 #[test]
-fn a_second_incident_before_the_answer_starts_the_wait_again() {
+fn a_second_incident_before_the_answer_defers_the_prompt_again() {
     let mut scene = Scene::asked();
     scene.incident = true;
     assert_eq!(scene.is_due(), []);
-    assert_eq!(scene.prompt(), Prompt::Waiting { until: shift(scene.now, 10 * MINUTE), asked_at: None });
+    assert_eq!(scene.prompt(), Prompt::Deferred { until: shift(scene.now, 10 * MINUTE), asked_at: None });
 }
 
 #[test]
@@ -123,14 +123,14 @@ fn an_answer_that_comes_in_a_second_incident_prompts_nobody() {
 }
 
 #[test]
-fn without_keys_the_prompt_goes_out_when_it_is_over() {
+fn without_keys_the_prompt_is_sent_when_the_incident_is_over() {
     let mut scene = Scene::broken(false, Cause::Token);
     scene.incident = false;
     assert_eq!(prompts(&scene.is_due()), 1);
 }
 
 #[test]
-fn what_no_institution_can_cause_is_prompted_at_once() {
+fn causes_that_no_institution_can_have_are_prompted_at_once() {
     for (cause, waits) in [
         (Cause::Credentials, true),
         (Cause::Token, true),
@@ -139,46 +139,46 @@ fn what_no_institution_can_cause_is_prompted_at_once() {
         (Cause::Unsupported, false),
     ] {
         let mut scene = Scene::broken(true, cause);
-        assert_eq!(matches!(scene.prompt(), Prompt::Waiting { .. }), waits, "{cause:?}");
-        // A consent that ends meanwhile is the user's business whatever the bank does.
-        let consent_ended = scene.tries(Event::Broken(Breakage::of(Cause::ConsentEnded)));
+        assert_eq!(matches!(scene.prompt(), Prompt::Deferred { .. }), waits, "{cause:?}");
+        // The end of a consent does not depend on the institution, so it is prompted.
+        let consent_ended = scene.try_receive(Event::Broken(Breakage::of(Cause::ConsentEnded)));
         assert_eq!(consent_ended.is_ok(), cause != Cause::ConsentEnded, "{cause:?}");
         assert!(!waits || prompts(&scene.is_due()) == 1, "{cause:?}");
     }
 }
 
 #[test]
-fn a_link_that_was_muted_meanwhile_is_held_and_not_prompted() {
+fn a_link_that_is_muted_during_the_incident_is_not_prompted() {
     let mut scene = Scene::asked();
-    scene.hears(Event::Command(Command::Mute));
+    scene.receive(Event::Command(Command::Mute));
     assert_eq!(prompts(&scene.is_read(Status::Invalid)), 0);
-    assert_eq!(scene.prompt(), Prompt::Held);
-    assert_eq!(prompts(&scene.hears(Event::Command(Command::Unmute))), 1);
+    assert_eq!(scene.prompt(), Prompt::Muted);
+    assert_eq!(prompts(&scene.receive(Event::Command(Command::Unmute))), 1);
 }
 
 #[test]
-fn a_user_who_comes_unasked_is_served_and_a_failed_attempt_waits_on() {
+fn a_user_may_repair_the_link_during_the_incident_and_a_failed_attempt_keeps_the_prompt_deferred() {
     let mut scene = Scene::broken(true, Cause::Credentials);
-    scene.hears(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
-    scene.hears(Event::UpdateAbandoned);
+    scene.receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
+    scene.receive(Event::UpdateAbandoned);
     scene.is_read(Status::Invalid);
-    assert_eq!((scene.story.link.state.name(), scene.prompt() == Prompt::Sent), (StateName::Invalid, false));
+    assert_eq!((scene.history.link.state.name(), scene.prompt() == Prompt::Sent), (StateName::Invalid, false));
     scene.now = shift(scene.now, HOUR);
-    assert_eq!(scene.hears(Event::DeadlinePassed), []);
-    assert_eq!(scene.prompt(), Prompt::Waiting { until: shift(scene.now, 10 * MINUTE), asked_at: None });
+    assert_eq!(scene.receive(Event::DeadlinePassed), []);
+    assert_eq!(scene.prompt(), Prompt::Deferred { until: shift(scene.now, 10 * MINUTE), asked_at: None });
 }
 
 #[test]
-fn a_doubt_that_is_believed_during_an_incident_waits_as_well() {
+fn a_suspicion_that_is_confirmed_during_an_incident_has_a_deferred_prompt() {
     let mut scene = Scene::asked();
     scene.is_read(Status::Valid);
     scene.incident = true;
     assert_eq!(
-        scene.hears(Event::Broken(Breakage::of(Cause::Credentials))),
+        scene.receive(Event::Broken(Breakage::of(Cause::Credentials))),
         [Effect::Job(Job::Verify { consent: None })]
     );
-    while scene.story.link.state.name() == StateName::Valid {
+    while scene.history.link.state.name() == StateName::Valid {
         assert_eq!(prompts(&scene.is_due()), 0);
     }
-    assert!(matches!(scene.prompt(), Prompt::Waiting { .. }));
+    assert!(matches!(scene.prompt(), Prompt::Deferred { .. }));
 }

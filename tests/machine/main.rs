@@ -1,5 +1,5 @@
-//! The tests of the machine in `src/link`: that it is its table and the drawings, that it keeps its rules, and that it
-//! knows Belvo's traps.
+//! The tests of the machine in `src/link`: it equals its table and its drawings, it keeps its rules for random
+//! sequences of events, and it handles the known peculiarities of Belvo (`traps`).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,8 +1,8 @@
-//! The machine's rules, over every sequence of events.
+//! The rules of the machine, tested over random sequences of events.
 //!
-//! A failing case is shrunk, printed with every input of its story, and its seed is kept in `properties.regressions`
-//! beside this file, to be tried first from then on: commit it, and add an example to `traps`. `PROPTEST_RNG_SEED=7`
-//! makes a run repeatable, `PROPTEST_CASES=100000` makes it long.
+//! proptest shrinks a failing case, prints all its inputs, and adds its seed to `properties.regressions` beside this
+//! file; later runs try these seeds first. Commit the seed, and add an example to `traps`. `PROPTEST_RNG_SEED=7` makes
+//! a run repeatable, and `PROPTEST_CASES=100000` sets the number of cases.
 
 use std::collections::BTreeSet;
 
@@ -12,28 +12,28 @@ use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
-    Cause, Command, ConsentStatus, DataKind, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, Notice,
-    Observation, Phase, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, step,
+    Cause, Command, ConsentStatus, DataKind, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, LinkObservation,
+    Notice, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, UpdatePhase, step,
 };
 
-use crate::world::{DAY, ENDINGS, HOUR, Heard, MINUTE, START, Story, events, profiles, shift};
+use crate::world::{DAY, ENDINGS, HOUR, History, MINUTE, Received, START, events, profiles, shift};
 
 const CASES: u32 = 512;
 const LENGTH_MAX: usize = 60;
 
-/// What comes next, chosen before the story is known.
+/// One action of a random history, chosen before the earlier actions are applied.
 #[derive(Clone, Debug)]
-enum Turn {
-    /// Something happens, after so many milliseconds; with a key out of a few, so that some are the same by chance.
-    Happens { event: Index, millis: i64, key: Option<u64>, profile: Index },
+enum Action {
+    /// An event, so many milliseconds later. The dedup keys are chosen out of a few, so that some repeat by chance.
+    Event { event: Index, millis: i64, key: Option<u64>, profile: Index },
     /// The link's deadline passes, so many milliseconds late.
     DeadlinePasses { late: i64 },
-    /// From here on the institution has an incident, or none any more.
+    /// The incident of the institution begins or ends.
     Incident { is_on: bool },
-    /// Something that was put to the machine before comes again.
-    ComesAgain { which: Index, millis: i64 },
-    /// The link ends.
-    Ends { how: Index },
+    /// An earlier input is delivered again.
+    Repeat { which: Index, millis: i64 },
+    /// The link is removed.
+    End { how: Index },
 }
 
 fn millis() -> impl Strategy<Value = i64> {
@@ -45,58 +45,58 @@ fn millis() -> impl Strategy<Value = i64> {
     ]
 }
 
-fn turn() -> impl Strategy<Value = Turn> {
+fn action() -> impl Strategy<Value = Action> {
     let key = prop_oneof![3 => Just(None), 1 => (0..500u64).prop_map(Some)];
     prop_oneof![
         60 => (any::<Index>(), millis(), key, any::<Index>())
-            .prop_map(|(event, millis, key, profile)| Turn::Happens { event, millis, key, profile }),
-        15 => prop_oneof![Just(0), 0..DAY].prop_map(|late| Turn::DeadlinePasses { late }),
-        4 => any::<bool>().prop_map(|is_on| Turn::Incident { is_on }),
-        10 => (any::<Index>(), millis()).prop_map(|(which, millis)| Turn::ComesAgain { which, millis }),
-        1 => any::<Index>().prop_map(|how| Turn::Ends { how }),
+            .prop_map(|(event, millis, key, profile)| Action::Event { event, millis, key, profile }),
+        15 => prop_oneof![Just(0), 0..DAY].prop_map(|late| Action::DeadlinePasses { late }),
+        4 => any::<bool>().prop_map(|is_on| Action::Incident { is_on }),
+        10 => (any::<Index>(), millis()).prop_map(|(which, millis)| Action::Repeat { which, millis }),
+        1 => any::<Index>().prop_map(|how| Action::End { how }),
     ]
 }
 
-/// A story of up to [`LENGTH_MAX`] turns; `muted` may change within it.
-fn story() -> impl Strategy<Value = Story> {
-    (any::<bool>(), any::<bool>(), vec(turn(), 1..LENGTH_MAX)).prop_map(|(can_verify, muted, turns)| {
-        let mut story = Story::new(can_verify);
+/// A history of up to [`LENGTH_MAX`] actions; `muted` may change within it.
+fn history() -> impl Strategy<Value = History> {
+    (any::<bool>(), any::<bool>(), vec(action(), 1..LENGTH_MAX)).prop_map(|(can_verify, muted, actions)| {
+        let mut history = History::new(can_verify);
         let mut now = START;
         let mut incident = false;
         if muted {
-            story.hear(Event::Command(Command::Mute), now).unwrap();
+            history.receive(Event::Command(Command::Mute), now).unwrap();
         }
-        for turn in turns {
-            let input = match turn {
-                Turn::Happens { event, millis, key, profile } => {
+        for actions in actions {
+            let input = match actions {
+                Action::Event { event, millis, key, profile } => {
                     now = shift(now, millis);
                     let event = event.get(&events(now)).clone();
                     Input { event, key: key.map(DedupKey), profile: profile.get(&profiles(now)).clone(), incident }
                 }
-                Turn::DeadlinePasses { late } => {
-                    now = story.link.deadline(&story.policy).map_or(now, |at| shift(at, late));
+                Action::DeadlinePasses { late } => {
+                    now = history.link.deadline(&history.policy).map_or(now, |at| shift(at, late));
                     Input { incident, ..Event::DeadlinePassed.into() }
                 }
-                Turn::Incident { is_on } => {
+                Action::Incident { is_on } => {
                     incident = is_on;
                     continue;
                 }
-                Turn::ComesAgain { which, millis } => {
+                Action::Repeat { which, millis } => {
                     now = shift(now, millis);
-                    let Some(last) = story.heard.len().checked_sub(1) else { continue };
-                    Input { incident, ..story.heard[which.index(last + 1)].input.clone() }
+                    let Some(last) = history.received.len().checked_sub(1) else { continue };
+                    Input { incident, ..history.received[which.index(last + 1)].input.clone() }
                 }
-                Turn::Ends { how } => how.get(&ENDINGS).clone().into(),
+                Action::End { how } => how.get(&ENDINGS).clone().into(),
             };
-            // A refusal is part of the story.
-            let _refused = story.hear(input, now);
+            // A refused event is part of the history.
+            let _refused = history.receive(input, now);
         }
-        story
+        history
     })
 }
 
-fn steps(story: &Story) -> impl Iterator<Item = (&Heard, &Step)> {
-    story.heard.iter().filter_map(|heard| heard.answer.as_ref().ok().map(|step| (heard, step)))
+fn steps(history: &History) -> impl Iterator<Item = (&Received, &Step)> {
+    history.received.iter().filter_map(|received| received.answer.as_ref().ok().map(|step| (received, step)))
 }
 
 fn notices(step: &Step) -> impl Iterator<Item = &Notice> {
@@ -118,23 +118,23 @@ fn is_broken(state: StateName) -> bool {
 }
 
 fn read(observed_at: Timestamp, status: Status) -> Event {
-    Event::Observed(Observation { observed_at, status, last_accessed_at: Some(observed_at) })
+    Event::Observed(LinkObservation { observed_at, status, last_accessed_at: Some(observed_at) })
 }
 
-/// The time a step is taken at: a link's time never runs backwards.
+/// The time of a step. It is never before the previous step.
 fn taken_at(link: &Link, now: Timestamp) -> Timestamp {
     now.max(link.updated_at)
 }
 
-/// The last recovery or claim.
-fn settled_from(link: &Link) -> Option<Timestamp> {
+/// When the settle window began: with the last recovery or claim.
+fn settle_window_start(link: &Link) -> Option<Timestamp> {
     link.recovered_at.max(link.claimed_at)
 }
 
-/// In the settle window after a proven recovery, or after the user's word.
-fn is_settling(link: &Link, now: Timestamp, story: &Story) -> bool {
-    let window = story.policy.settings().settle_window;
-    settled_from(link).is_some_and(|at| taken_at(link, now) < at.after(window))
+/// Whether `now` is in the settle window of a recovery or a claim.
+fn is_in_settle_window(link: &Link, now: Timestamp, history: &History) -> bool {
+    let window = history.policy.settings().settle_window;
+    settle_window_start(link).is_some_and(|at| taken_at(link, now) < at.after(window))
 }
 
 proptest! {
@@ -145,41 +145,41 @@ proptest! {
     })]
 
     #[test]
-    fn leaving_valid_opens_one_episode_with_one_prompt(story in story()) {
-        for (heard, step) in steps(&story) {
+    fn leaving_valid_opens_one_episode_with_one_prompt(history in history()) {
+        for (received, step) in steps(&history) {
             let to = step.link.state.name();
             let opens = matches!(step.from, StateName::Valid | StateName::Unconfirmed) && is_broken(to);
-            prop_assert_eq!(step.link.episodes_count - heard.before.episodes_count, u32::from(opens));
+            prop_assert_eq!(step.link.episodes_count - received.before.episodes_count, u32::from(opens));
             if opens {
                 let episode = step.link.state.episode().unwrap();
                 let in_widget = to == StateName::Updating;
                 let counts = (step.link.episodes_count, u32::from(in_widget));
                 prop_assert_eq!((episode.number.0, episode.attempts_count), counts);
-                // Whoever is in the widget already is not prompted, as long as the token lives.
-                let token_lives = heard.before.widget_until.is_some_and(|until| step.at < until);
+                // A user who is in the widget already is not prompted while the token is valid.
+                let token_lives = received.before.widget_until.is_some_and(|until| step.at < until);
                 prop_assert_eq!(in_widget, token_lives);
-                let waits = heard.input.incident && episode.cause.may_be_the_institutions();
-                prop_assert_eq!(prompts(step), usize::from(!heard.before.muted && !waits && !in_widget));
-                let is_waiting = matches!(episode.prompt, Prompt::Waiting { .. });
-                prop_assert_eq!(is_waiting, waits && !heard.before.muted && !in_widget);
+                let waits = received.input.incident && episode.cause.may_be_institution_wide();
+                prop_assert_eq!(prompts(step), usize::from(!received.before.muted && !waits && !in_widget));
+                let is_waiting = matches!(episode.prompt, Prompt::Deferred { .. });
+                prop_assert_eq!(is_waiting, waits && !received.before.muted && !in_widget);
             } else if prompts(step) > 0 {
-                // A muted link's one prompt, or one of an incident, held back until now.
-                let held = heard.before.state.episode().unwrap();
+                // The prompt of a muted link, or a deferred prompt, is sent now.
+                let held = received.before.state.episode().unwrap();
                 prop_assert!(held.prompt != Prompt::Sent && !step.link.muted);
                 let cause = step.link.state.episode().unwrap().cause;
-                prop_assert!(!heard.input.incident || !cause.may_be_the_institutions());
+                prop_assert!(!received.input.incident || !cause.may_be_institution_wide());
                 prop_assert_eq!((prompts(step), step.link.state.episode().unwrap().prompt), (1, Prompt::Sent));
             }
         }
     }
 
     #[test]
-    fn an_episode_prompts_at_most_once_and_reminds_only_by_the_ladder(story in story()) {
-        let ladder = &story.policy.settings().reminders;
+    fn an_episode_prompts_at_most_once_and_reminds_only_by_the_ladder(history in history()) {
+        let ladder = &history.policy.settings().reminders;
         let mut prompted = BTreeSet::new();
         let mut reminded = BTreeSet::new();
         let mut told_at = None;
-        for (heard, step) in steps(&story) {
+        for (received, step) in steps(&history) {
             for effect in &step.effects {
                 let Effect::Notice { notice, episode } = effect else { continue };
                 match notice {
@@ -189,13 +189,13 @@ proptest! {
                     }
                     Notice::Reminder { number } => {
                         let episode = episode.as_ref().unwrap();
-                        // A failed attempt is followed by the reminder that it must not put off any further.
-                        let by_timer = heard.input.event == Event::DeadlinePassed;
+                        // After a failed attempt, a reminder that must not be postponed any further is sent.
+                        let by_timer = received.input.event == Event::DeadlinePassed;
                         prop_assert!(by_timer || step.from == StateName::Updating);
                         prop_assert!(reminded.insert((episode.number, *number)));
                         prop_assert!(*number == 1 || reminded.contains(&(episode.number, number - 1)));
                         prop_assert!(step.at >= episode.opened_at.after(ladder[*number as usize - 1]));
-                        prop_assert!(step.at >= told_at.unwrap().after(story.policy.settings().reminder_pause));
+                        prop_assert!(step.at >= told_at.unwrap().after(history.policy.settings().reminder_pause));
                         prop_assert!(prompted.contains(&episode.number) && !step.link.muted);
                         prop_assert!(step.link.snoozed_until.is_none_or(|until| step.at >= until));
                         told_at = Some(step.at);
@@ -207,23 +207,23 @@ proptest! {
     }
 
     #[test]
-    fn a_waiting_prompt_is_sent_or_its_episode_ends(story in story(), ends_after in 0..4usize) {
-        let settings = story.policy.settings();
-        for (_, taken) in steps(&story) {
+    fn a_deferred_prompt_is_sent_or_its_episode_ends(history in history(), ends_after in 0..4usize) {
+        let settings = history.policy.settings();
+        for (_, taken) in steps(&history) {
             let (Some(episode), false) = (taken.link.state.episode(), taken.link.muted) else { continue };
-            let Prompt::Waiting { .. } = episode.prompt else { continue };
+            let Prompt::Deferred { .. } = episode.prompt else { continue };
             let (mut link, mut asked, mut attempts) = (taken.link.clone(), 0, 2 * (settings.verify_attempts_max + 5));
-            for turn in 0.. {
-                let incident = turn < ends_after;
-                let at = link.deadline(&story.policy).expect("what waits has a deadline");
+            for actions in 0.. {
+                let incident = actions < ends_after;
+                let at = link.deadline(&history.policy).expect("a deferred prompt has a deadline");
                 let input = Input { incident, ..Event::DeadlinePassed.into() };
-                let step = step(&link, &input, at, &story.policy).unwrap();
+                let step = step(&link, &input, at, &history.policy).unwrap();
                 let is_asked = step.from != StateName::Updating && step.effects.iter().any(|effect| matches!(effect, Effect::Job(Job::Verify { .. })));
                 asked += usize::from(is_asked);
                 let prompted = prompts(&step);
                 link = step.link;
                 if prompted == 1 {
-                    prop_assert!(!incident || !link.state.episode().unwrap().cause.may_be_the_institutions());
+                    prop_assert!(!incident || !link.state.episode().unwrap().cause.may_be_institution_wide());
                     prop_assert_eq!(link.state.episode().unwrap().prompt, Prompt::Sent);
                     break;
                 }
@@ -232,16 +232,16 @@ proptest! {
                 prop_assert!(attempts > 0, "{:?}", link);
             }
             prop_assert!(asked <= 1);
-            // Belvo said meanwhile that it works: nobody is asked for anything.
+            // The link works according to Belvo, so its user is not prompted.
             let now = shift(taken.link.updated_at, MINUTE);
-            let works = step(&taken.link, &read(now, Status::Valid).into(), now, &story.policy).unwrap();
+            let works = step(&taken.link, &read(now, Status::Valid).into(), now, &history.policy).unwrap();
             prop_assert_eq!((works.link.state.name(), prompts(&works)), (StateName::Valid, 0));
         }
     }
 
     #[test]
-    fn updating_becomes_valid_only_by_proof(story in story()) {
-        for (heard, step) in steps(&story) {
+    fn updating_becomes_valid_only_by_proof(history in history()) {
+        for (received, step) in steps(&history) {
             let was_broken = is_broken(step.from);
             let recovers = was_broken && step.link.state.name() == StateName::Valid;
             let recovered: Vec<_> = notices(step)
@@ -252,10 +252,10 @@ proptest! {
             if !recovers {
                 continue;
             }
-            let can_verify = story.policy.settings().can_verify;
-            let episode = heard.before.state.episode().unwrap();
+            let can_verify = history.policy.settings().can_verify;
+            let episode = received.before.state.episode().unwrap();
             let opened_at = episode.observed_at.unwrap_or(episode.opened_at);
-            match (&heard.input.event, recovered[0]) {
+            match (&received.input.event, recovered[0]) {
                 (Event::Observed(seen), Proof::Observed) => {
                     prop_assert_eq!(seen.status, Status::Valid);
                     prop_assert!(seen.observed_at >= opened_at);
@@ -274,17 +274,17 @@ proptest! {
     }
 
     #[test]
-    fn updating_always_ends(story in story()) {
-        for (_, taken) in steps(&story).filter(|(_, taken)| taken.link.state.name() == StateName::Updating) {
+    fn updating_always_ends(history in history()) {
+        for (_, taken) in steps(&history).filter(|(_, taken)| taken.link.state.name() == StateName::Updating) {
             let link = &taken.link;
             let episode = link.state.episode().unwrap();
             let mut link = link.clone();
-            // The attempt, and the one that its user may have begun while the first was being verified.
-            for _ in 0..2 * (story.policy.settings().verify_attempts_max + 2) {
+            // The attempt ends, and the one that the user may have begun while the first was being verified.
+            for _ in 0..2 * (history.policy.settings().verify_attempts_max + 2) {
                 let State::Updating { .. } = link.state else { break };
-                let at = link.deadline(&story.policy).expect("an attempt has a deadline");
-                let step = step(&link, &Event::DeadlinePassed.into(), at, &story.policy).unwrap();
-                prop_assert!(prompts(&step) == 0 || (episode.prompt == Prompt::Held && !link.muted));
+                let at = link.deadline(&history.policy).expect("an attempt has a deadline");
+                let step = step(&link, &Event::DeadlinePassed.into(), at, &history.policy).unwrap();
+                prop_assert!(prompts(&step) == 0 || (episode.prompt == Prompt::Muted && !link.muted));
                 link = step.link;
             }
             prop_assert!(matches!(link.state, State::Invalid { .. } | State::TokenRequired { .. }), "{:?}", link.state);
@@ -293,28 +293,28 @@ proptest! {
     }
 
     #[test]
-    fn stale_evidence_cannot_undo_proof(story in story()) {
-        for heard in &story.heard {
-            let StateName::Valid = heard.before.state.name() else { continue };
-            if !is_settling(&heard.before, heard.now, &story) {
+    fn outdated_evidence_cannot_undo_proof(history in history()) {
+        for received in &history.received {
+            let StateName::Valid = received.before.state.name() else { continue };
+            if !is_in_settle_window(&received.before, received.now, &history) {
                 continue;
             }
-            match (&heard.input.event, &heard.answer) {
+            match (&received.input.event, &received.answer) {
                 (Event::Broken(_), Ok(step)) => {
                     let State::Valid { suspicion } = &step.link.state else { panic!("{:?}", step.link.state) };
                     prop_assert!(suspicion.is_some());
                     let asked = step.link.verify_asked_at.map(|at| step.at.since(at));
-                    let answered_soon = asked.is_some_and(|ago| ago < story.policy.settings().verify_wait);
-                    prop_assert_eq!(answered_soon, story.policy.settings().can_verify);
+                    let answered_soon = asked.is_some_and(|ago| ago < history.policy.settings().verify_wait);
+                    prop_assert_eq!(answered_soon, history.policy.settings().can_verify);
                     prop_assert_eq!(prompts(step), 0);
                 }
-                (Event::Observed(seen), answer) if settled_from(&heard.before) > Some(seen.observed_at) => {
-                    let doubts = matches!(seen.status, Status::Invalid | Status::TokenRequired);
-                    let refused = matches!(answer, Err(Refusal::Stale | Refusal::Repeated));
-                    prop_assert!(!doubts || refused, "{:?}", answer);
+                (Event::Observed(seen), answer) if settle_window_start(&received.before) > Some(seen.observed_at) => {
+                    let is_evidence = matches!(seen.status, Status::Invalid | Status::TokenRequired);
+                    let refused = matches!(answer, Err(Refusal::Outdated | Refusal::Repeated));
+                    prop_assert!(!is_evidence || refused, "{:?}", answer);
                 }
-                (Event::ConsentObserved(seen), answer) if settled_from(&heard.before) > Some(seen.observed_at) => {
-                    let refused = matches!(answer, Err(Refusal::Stale | Refusal::Repeated));
+                (Event::ConsentObserved(seen), answer) if settle_window_start(&received.before) > Some(seen.observed_at) => {
+                    let refused = matches!(answer, Err(Refusal::Outdated | Refusal::Repeated));
                     prop_assert!(seen.status == ConsentStatus::Authorised || refused, "{:?}", answer);
                 }
                 _ => {}
@@ -323,42 +323,42 @@ proptest! {
     }
 
     #[test]
-    fn evidence_is_never_lost(story in story()) {
-        for heard in &story.heard {
-            let Event::Broken(breakage) = &heard.input.event else { continue };
-            let StateName::Valid = heard.before.state.name() else { continue };
-            if heard.answer == Err(Refusal::Repeated) {
+    fn evidence_is_never_lost(history in history()) {
+        for received in &history.received {
+            let Event::Broken(breakage) = &received.input.event else { continue };
+            let StateName::Valid = received.before.state.name() else { continue };
+            if received.answer == Err(Refusal::Repeated) {
                 continue;
             }
-            prop_assert!(heard.answer.is_ok(), "{:?}", heard.answer);
-            let Ok(Step { mut link, .. }) = heard.answer.clone() else { continue };
-            // A read of the time before it answers nothing.
+            prop_assert!(received.answer.is_ok(), "{:?}", received.answer);
+            let Ok(Step { mut link, .. }) = received.answer.clone() else { continue };
+            // An observation from before the evidence is no answer.
             let stale = read(shift(link.updated_at, -1), Status::Valid);
-            if let Ok(step) = step(&link, &stale.into(), heard.now, &story.policy) {
+            if let Ok(step) = step(&link, &stale.into(), received.now, &history.policy) {
                 link = step.link;
             }
             for _ in 0..10 {
                 let State::Valid { suspicion: Some(held) } = &link.state else { break };
                 let hidden = is_hidden(held.breakage.cause) || held.breakage.refused_login;
                 prop_assert!(held.breakage.cause == breakage.cause || hidden);
-                let at = link.deadline(&story.policy).expect("a doubt has a deadline");
-                link = step(&link, &Event::DeadlinePassed.into(), at, &story.policy).unwrap().link;
+                let at = link.deadline(&history.policy).expect("a suspicion has a deadline");
+                link = step(&link, &Event::DeadlinePassed.into(), at, &history.policy).unwrap().link;
             }
             prop_assert!(is_broken(link.state.name()), "{:?}", link.state);
         }
     }
 
     #[test]
-    fn no_state_is_a_dead_end(story in story()) {
-        for (_, step) in steps(&story) {
+    fn no_state_is_a_dead_end(history in history()) {
+        for (_, step) in steps(&history) {
             let link = &step.link;
             let now = shift(link.updated_at, MINUTE);
-            let answer = relink::link::step(link, &read(now, Status::Valid).into(), now, &story.policy);
+            let answer = relink::link::step(link, &read(now, Status::Valid).into(), now, &history.policy);
             match (link.state.name(), answer) {
                 (StateName::Removed, answer) => {
                     prop_assert_eq!(answer, Err(Refusal::Removed));
                     for event in events(now).into_iter().chain(ENDINGS) {
-                        let answer = relink::link::step(link, &event.into(), now, &story.policy);
+                        let answer = relink::link::step(link, &event.into(), now, &history.policy);
                         prop_assert_eq!(answer, Err(Refusal::Removed));
                     }
                 }
@@ -369,47 +369,48 @@ proptest! {
     }
 
     #[test]
-    fn a_repeat_changes_nothing(story in story(), late in 0..4 * HOUR) {
-        for (heard, step) in steps(&story) {
-            let Some(key) = heard.input.key else { continue };
-            let again = relink::link::step(&step.link, &heard.input, shift(step.at, late), &story.policy);
+    fn a_repeat_changes_nothing(history in history(), late in 0..4 * HOUR) {
+        for (received, step) in steps(&history) {
+            let Some(key) = received.input.key else { continue };
+            let again = relink::link::step(&step.link, &received.input, shift(step.at, late), &history.policy);
             prop_assert_eq!(again, Err(Refusal::Repeated));
             prop_assert!(step.link.recent.iter().any(|seen| seen.key == key));
         }
     }
 
     #[test]
-    fn a_history_replayed_gives_its_link(story in story()) {
-        let mut link = Story::new(true).link;
+    fn a_history_replayed_gives_its_link(history in history()) {
+        let mut link = History::new(true).link;
         let mut at = link.updated_at;
-        for (heard, taken) in steps(&story) {
-            prop_assert_eq!(&heard.before, &link);
-            // A step is told from its recorded time as well as from the time it was heard.
-            let again = step(&link, &heard.input, taken.at, &story.policy);
+        for (received, taken) in steps(&history) {
+            prop_assert_eq!(&received.before, &link);
+            // The recorded time of a step gives the same result as the time at which its event was received.
+            let again = step(&link, &received.input, taken.at, &history.policy);
             prop_assert_eq!(again.as_ref(), Ok(taken));
             link = taken.link.clone();
-            prop_assert_eq!(link.version, heard.before.version + 1);
+            prop_assert_eq!(link.version, received.before.version + 1);
             prop_assert!(link.updated_at >= at && link.updated_at == taken.at);
             at = link.updated_at;
             prop_assert!(taken.effects.len() <= EFFECTS_MAX && link.recent.len() <= RECENT_KEYS_MAX);
         }
-        prop_assert_eq!(link, story.link);
+        prop_assert_eq!(link, history.link);
     }
 
     #[test]
-    fn a_deadline_makes_progress(story in story()) {
-        for (_, taken) in steps(&story) {
+    fn a_deadline_makes_progress(history in history()) {
+        for (_, taken) in steps(&history) {
             let mut link = taken.link.clone();
-            let Some(deadline) = link.deadline(&story.policy) else { continue };
+            let Some(deadline) = link.deadline(&history.policy) else { continue };
             let early = shift(deadline, -1);
             if early >= link.updated_at {
-                let answer = step(&link, &Event::DeadlinePassed.into(), early, &story.policy);
+                let answer = step(&link, &Event::DeadlinePassed.into(), early, &history.policy);
                 prop_assert_eq!(answer, Err(Refusal::NotDue));
             }
-            // Several may be due at once: a doubt, a refresh, a consent's notice and its end, a silence.
+            // Several deadlines may be due at once: a suspicion, a refresh, a consent's announcement and its due date,
+            // staleness.
             let mut due = 0;
-            while link.deadline(&story.policy).is_some_and(|at| at <= taken_at(&link, deadline)) {
-                link = step(&link, &Event::DeadlinePassed.into(), deadline, &story.policy).unwrap().link;
+            while link.deadline(&history.policy).is_some_and(|at| at <= taken_at(&link, deadline)) {
+                link = step(&link, &Event::DeadlinePassed.into(), deadline, &history.policy).unwrap().link;
                 due += 1;
                 prop_assert!(due <= 5, "{:?}", link);
             }
@@ -417,8 +418,8 @@ proptest! {
     }
 
     #[test]
-    fn only_a_broken_link_has_an_episode_and_numbers_rise(story in story()) {
-        for (heard, step) in steps(&story) {
+    fn only_a_broken_link_has_an_episode_and_numbers_rise(history in history()) {
+        for (received, step) in steps(&history) {
             let state = &step.link.state;
             prop_assert_eq!(state.episode().is_some(), is_broken(state.name()));
             if let Some(episode) = state.episode() {
@@ -430,30 +431,30 @@ proptest! {
                 };
                 prop_assert!(fits, "{:?}", state);
             }
-            prop_assert!(step.link.episodes_count >= heard.before.episodes_count);
+            prop_assert!(step.link.episodes_count >= received.before.episodes_count);
         }
     }
 
     #[test]
-    fn every_step_is_in_the_table_and_every_notice_has_its_episode(story in story()) {
-        for (heard, step) in steps(&story) {
-            let (on, to) = (heard.input.event.name(), step.link.state.name());
-            prop_assert_eq!(step.from, heard.before.state.name());
+    fn every_step_is_in_the_table_and_every_notice_has_its_episode(history in history()) {
+        for (received, step) in steps(&history) {
+            let (on, to) = (received.input.event.name(), step.link.state.name());
+            prop_assert_eq!(step.from, received.before.state.name());
             let listed = MOVES.iter().any(|row| row.from == step.from && row.on == on && row.to.contains(&to));
             prop_assert!(listed, "{} × {} → {}", step.from, on, to);
-            let open = heard.before.state.episode().or(step.link.state.episode()).map(|episode| episode.number);
+            let open = received.before.state.episode().or(step.link.state.episode()).map(|episode| episode.number);
             for effect in &step.effects {
                 if let Effect::Notice { episode: Some(episode), .. } = effect {
                     prop_assert_eq!(Some(episode.number), open);
                 }
             }
-            let at_rest = !matches!(step.link.state, State::Updating { phase: Phase::WithUser { .. }, .. });
-            prop_assert!(at_rest || step.link.deadline(&story.policy).is_some());
+            let at_rest = !matches!(step.link.state, State::Updating { phase: UpdatePhase::WithUser { .. }, .. });
+            prop_assert!(at_rest || step.link.deadline(&history.policy).is_some());
         }
     }
 }
 
-/// Whether Belvo's status shows nothing of the cause, so that it outlives a bare `valid`.
+/// Whether Belvo's status cannot show the cause, so that an observed `valid` alone does not end the episode.
 fn is_hidden(cause: Cause) -> bool {
     match cause {
         Cause::AccountBlocked | Cause::ConsentEnded | Cause::Unsupported => true,

@@ -1,24 +1,24 @@
-//! The history that was missed: who asks for it, how often, and when it counts as fetched or as lost.
+//! The historical refresh after a repair: who asks for it, how often, and when it is complete or given up.
 
 use relink::link::{
-    AccessMode, Breakage, Cause, Consent, Data, DataKind, Effect, Event, Input, Job, Notice, Policy, Profile,
-    RefreshBy, Refusal, Settings, Status,
+    AccessMode, Breakage, Cause, Consent, Data, DataKind, Effect, Event, Input, Job, Notice, Policy, PolicySettings,
+    Profile, RefreshBy, Refusal, Status,
 };
 
 use crate::scene::{SECOND, Scene, asks, data, refresh};
 use crate::world::{DAY, HOUR, MINUTE, START, shift};
 
-/// Repairs a link of this access mode and answers with what the recovery asks for.
+/// Repairs a link of this access mode. Returns the effects of the recovery.
 fn repair(access_mode: AccessMode) -> (Scene, Vec<Effect>) {
     repair_of(Profile { access_mode: Some(access_mode), ..Profile::default() })
 }
 
 fn repair_of(profile: Profile) -> (Scene, Vec<Effect>) {
     let mut scene = Scene::broken(true, Cause::Credentials);
-    scene.hears(Input { profile, ..Event::UpdateClaimed.into() });
+    scene.receive(Input { profile, ..Event::UpdateClaimed.into() });
     scene.wait(SECOND);
     let observed = scene.observed(Status::Valid, None);
-    let effects = scene.hears(observed);
+    let effects = scene.receive(observed);
     (scene, effects)
 }
 
@@ -33,14 +33,14 @@ fn a_repaired_recurrent_link_waits_for_belvo_and_then_asks() {
     let (mut scene, effects) = repair(AccessMode::Recurrent);
     assert!(!asks(&effects, refresh()));
     scene.wait_for_deadline();
-    assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(refresh())]);
+    assert_eq!(scene.receive(Event::DeadlinePassed), [Effect::Job(refresh())]);
     scene.wait(HOUR);
-    let effects = scene.hears(data());
+    let effects = scene.receive(data());
     assert!(closed(&effects).is_some());
-    assert_eq!(scene.story.link.refresh, None);
+    assert_eq!(scene.history.link.refresh, None);
 }
 
-/// Of a notice that the gap is closed: what came, and what did not.
+/// The arrived and the missing resources in a `refreshed` notice.
 fn closed(effects: &[Effect]) -> Option<(Vec<String>, Vec<String>)> {
     effects.iter().find_map(|effect| match effect {
         Effect::Notice { notice: Notice::Refreshed { arrived, missing, .. }, .. } => {
@@ -60,37 +60,37 @@ fn arrival(resource: &str) -> Event {
     Event::DataArrived(Data { resource, kind, items_count: None, has_errors: false })
 }
 
-fn is_silence(effects: &[Effect]) -> bool {
-    matches!(effects, [Effect::Notice { notice: Notice::Silent { .. }, .. }])
+fn is_stale(effects: &[Effect]) -> bool {
+    matches!(effects, [Effect::Notice { notice: Notice::Stale { .. }, .. }])
 }
 
 #[test]
-fn what_did_not_come_is_asked_for_once_more_and_then_reported() {
+fn missing_resources_are_asked_for_once_more_and_then_reported() {
     for access_mode in [AccessMode::Single, AccessMode::Recurrent] {
         let (mut scene, _) = repair_of(fetching(access_mode, &["BILLS", "OWNERS", "TRANSACTIONS"]));
         scene.wait(MINUTE);
-        assert_eq!(closed(&scene.hears(arrival("OWNERS"))), None);
+        assert_eq!(closed(&scene.receive(arrival("OWNERS"))), None);
         scene.wait_for_deadline();
         let missing = Job::Refresh { resources: vec!["BILLS".into(), "TRANSACTIONS".into()] };
-        assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(missing)]);
+        assert_eq!(scene.receive(Event::DeadlinePassed), [Effect::Job(missing)]);
         scene.wait(MINUTE);
-        assert_eq!(closed(&scene.hears(arrival("BILLS"))), None);
+        assert_eq!(closed(&scene.receive(arrival("BILLS"))), None);
         scene.wait_for_deadline();
-        let effects = scene.hears(Event::DeadlinePassed);
+        let effects = scene.receive(Event::DeadlinePassed);
         let (arrived, missing) = closed(&effects).expect("it is given up");
         assert_eq!((arrived, missing), (vec!["BILLS".into(), "OWNERS".into()], vec!["TRANSACTIONS".into()]));
     }
 }
 
 #[test]
-fn a_refresh_of_which_nothing_came_is_a_silence() {
+fn a_refresh_without_any_data_makes_the_link_stale() {
     for access_mode in [AccessMode::Single, AccessMode::Recurrent] {
         let (mut scene, _) = repair(access_mode);
         scene.wait_for_deadline();
-        assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(refresh())]);
+        assert_eq!(scene.receive(Event::DeadlinePassed), [Effect::Job(refresh())]);
         scene.wait_for_deadline();
-        assert!(is_silence(&scene.hears(Event::DeadlinePassed)));
-        assert_eq!(scene.story.link.refresh, None);
+        assert!(is_stale(&scene.receive(Event::DeadlinePassed)));
+        assert_eq!(scene.history.link.refresh, None);
     }
 }
 
@@ -102,95 +102,95 @@ fn repaired_consent_link() -> Scene {
 }
 
 #[test]
-fn the_rest_of_a_consents_data_is_not_worth_its_quota() {
+fn missing_resources_of_a_consent_are_not_asked_for_again() {
     let mut scene = repaired_consent_link();
-    scene.hears(arrival("OWNERS"));
+    scene.receive(arrival("OWNERS"));
     scene.wait_for_deadline();
-    let (arrived, missing) = closed(&scene.hears(Event::DeadlinePassed)).expect("it is closed");
+    let (arrived, missing) = closed(&scene.receive(Event::DeadlinePassed)).expect("it is closed");
     assert_eq!((arrived, missing), (vec!["OWNERS".into()], vec!["BILLS".into()]));
 }
 
 #[test]
-fn a_consents_refreshes_stay_within_our_share_of_the_month() {
+fn refreshes_of_a_consent_stay_within_relinks_monthly_share() {
     let mut scene = repaired_consent_link();
-    let share = scene.story.policy.settings().consent_refreshes_max;
+    let share = scene.history.policy.settings().consent_refreshes_max;
     let mut asked = 0;
-    // Breaks again and again within a few days of one month.
+    // The link breaks several times within a few days of one month.
     for _ in 0..2 * share {
         scene.wait_for_deadline();
-        let effects = scene.hears(Event::DeadlinePassed);
+        let effects = scene.receive(Event::DeadlinePassed);
         asked += u32::from(asks(&effects, refresh()));
         if effects.is_empty() {
             break;
         }
         scene.wait(HOUR);
-        scene.hears(Event::Broken(Breakage::of(Cause::Credentials)));
+        scene.receive(Event::Broken(Breakage::of(Cause::Credentials)));
         scene.wait(HOUR);
-        scene.hears(Event::UpdateClaimed);
+        scene.receive(Event::UpdateClaimed);
         let observed = scene.observed(Status::Valid, None);
-        scene.hears(observed);
+        scene.receive(observed);
     }
     assert_eq!(asked, share);
-    // What is owed is asked for in the next month: START is in September, and Brazil is three hours behind.
+    // The next refresh is asked for in the next month. START is in September, and Brazil is three hours behind UTC.
     scene.wait_for_deadline();
     assert_eq!(scene.now.to_string(), "2026-10-01T03:00:00.000Z");
-    assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(refresh())]);
+    assert_eq!(scene.receive(Event::DeadlinePassed), [Effect::Job(refresh())]);
 }
 
 #[test]
-fn a_quota_that_belvo_says_is_used_up_is_waited_for() {
+fn a_used_up_quota_postpones_the_refresh_to_the_next_month() {
     let (mut scene, effects) = repair(AccessMode::Single);
     assert!(asks(&effects, refresh()));
     scene.wait(MINUTE);
-    assert_eq!(scene.hears(Event::QuotaReached { of_refresh: true }), []);
-    assert_eq!(scene.tries(Event::QuotaReached { of_refresh: true }), Err(Refusal::AlreadyKnown));
+    assert_eq!(scene.receive(Event::QuotaReached { of_refresh: true }), []);
+    assert_eq!(scene.try_receive(Event::QuotaReached { of_refresh: true }), Err(Refusal::AlreadyKnown));
     scene.wait_for_deadline();
     assert_eq!(scene.now.to_string(), "2026-10-01T03:00:00.000Z");
-    assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(refresh())]);
-    // It was not the refresh's fault: it has both its rounds.
+    assert_eq!(scene.receive(Event::DeadlinePassed), [Effect::Job(refresh())]);
+    // The refused refresh does not count, so both rounds are left.
     scene.wait_for_deadline();
-    assert_eq!(scene.hears(Event::DeadlinePassed), [Effect::Job(refresh())]);
+    assert_eq!(scene.receive(Event::DeadlinePassed), [Effect::Job(refresh())]);
 }
 
 #[test]
 fn a_used_up_quota_says_nothing_of_a_working_link() {
     let mut scene = Scene::valid(true);
-    assert_eq!(scene.hears(Event::QuotaReached { of_refresh: true }), []);
-    assert_eq!(scene.story.link.deadline(&scene.story.policy), None);
+    assert_eq!(scene.receive(Event::QuotaReached { of_refresh: true }), []);
+    assert_eq!(scene.history.link.deadline(&scene.history.policy), None);
     assert!(scene.now < shift(START, DAY));
 }
 
 #[test]
-fn the_quota_of_another_call_does_not_put_off_a_refresh_that_belvo_took() {
+fn the_quota_of_another_call_does_not_postpone_an_accepted_refresh() {
     let (mut scene, _) = repair(AccessMode::Single);
     scene.wait(SECOND);
-    scene.hears(Event::RefreshAccepted);
-    let deadline = scene.story.link.deadline(&scene.story.policy);
+    scene.receive(Event::RefreshAccepted);
+    let deadline = scene.history.link.deadline(&scene.history.policy);
     scene.wait(MINUTE);
-    assert_eq!(scene.hears(Event::QuotaReached { of_refresh: false }), []);
-    assert_eq!(scene.story.link.deadline(&scene.story.policy), deadline);
+    assert_eq!(scene.receive(Event::QuotaReached { of_refresh: false }), []);
+    assert_eq!(scene.history.link.deadline(&scene.history.policy), deadline);
 }
 
 #[test]
-fn with_no_share_of_the_month_nothing_is_owed_for_ever() {
+fn without_a_monthly_share_a_refresh_is_given_up() {
     let mut scene = repaired_consent_link();
-    let settings = scene.story.policy.settings().clone();
-    scene.story.policy = Policy::new(Settings { consent_refreshes_max: 0, ..settings }).unwrap();
+    let settings = scene.history.policy.settings().clone();
+    scene.history.policy = Policy::new(PolicySettings { consent_refreshes_max: 0, ..settings }).unwrap();
     scene.wait_for_deadline();
-    assert_eq!(scene.hears(Event::DeadlinePassed), []);
-    assert_eq!(scene.story.link.refresh, None);
+    assert_eq!(scene.receive(Event::DeadlinePassed), []);
+    assert_eq!(scene.history.link.refresh, None);
 }
 
 #[test]
-fn a_refresh_that_asks_the_user_for_a_token_is_not_asked_for_twice() {
+fn a_refresh_that_needs_a_token_is_asked_for_once() {
     let (mut scene, effects) = repair(AccessMode::Single);
     assert!(asks(&effects, refresh()));
-    // The bank wants a token at every login, ours included.
+    // The institution requires a token at every login, also for a refresh that relink asked for.
     scene.wait(HOUR);
-    scene.hears(Event::Broken(Breakage::of(Cause::Token)));
-    scene.hears(Event::UpdateClaimed);
+    scene.receive(Event::Broken(Breakage::of(Cause::Token)));
+    scene.receive(Event::UpdateClaimed);
     let observed = scene.observed(Status::Valid, None);
-    let effects = scene.hears(observed);
+    let effects = scene.receive(observed);
     assert!(!asks(&effects, refresh()));
     let by = |effect: &Effect| match effect {
         Effect::Notice { notice: Notice::RefreshDue { by, .. }, .. } => Some(*by),
@@ -198,5 +198,5 @@ fn a_refresh_that_asks_the_user_for_a_token_is_not_asked_for_twice() {
     };
     assert_eq!(effects.iter().find_map(by), Some(RefreshBy::Subscriber));
     scene.wait_for_deadline();
-    assert_eq!(scene.hears(Event::DeadlinePassed), []);
+    assert_eq!(scene.receive(Event::DeadlinePassed), []);
 }

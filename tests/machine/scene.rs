@@ -1,30 +1,30 @@
-//! A link in the middle of its story, and the words in which the traps are told.
+//! A fixture: one link at a certain time, with helpers to send it events.
 
 use relink::link::{
-    Breakage, Cause, Data, DataKind, Effect, Event, Input, Job, Notice, Observation, Refusal, StateName, Status,
+    Breakage, Cause, Data, DataKind, Effect, Event, Input, Job, LinkObservation, Notice, Refusal, StateName, Status,
     Timestamp,
 };
 
-use crate::world::{HOUR, MINUTE, START, Story, shift};
+use crate::world::{HOUR, History, MINUTE, START, shift};
 
 pub(crate) const SECOND: i64 = 1000;
 
-/// A link that works, `millis` after the start of its story, with what came of it so far.
+/// One link with its history, and the current time.
 pub(crate) struct Scene {
-    pub(crate) story: Story,
+    pub(crate) history: History,
     pub(crate) now: Timestamp,
 }
 
 impl Scene {
-    /// A link of which nothing has been received yet.
+    /// A link about which no event has been received yet.
     pub(crate) fn unknown(can_verify: bool) -> Self {
-        Self { story: Story::new(can_verify), now: START }
+        Self { history: History::new(can_verify), now: START }
     }
 
     /// A working link.
     pub(crate) fn valid(can_verify: bool) -> Self {
         let mut scene = Self::unknown(can_verify);
-        scene.hears(data());
+        scene.receive(data());
         scene
     }
 
@@ -32,7 +32,7 @@ impl Scene {
     pub(crate) fn broken(can_verify: bool, cause: Cause) -> Self {
         let mut scene = Self::valid(can_verify);
         scene.wait(HOUR);
-        scene.hears(Event::Broken(Breakage::of(cause)));
+        scene.receive(Event::Broken(Breakage::of(cause)));
         scene
     }
 
@@ -40,19 +40,19 @@ impl Scene {
     pub(crate) fn repaired() -> Self {
         let mut scene = Self::broken(true, Cause::Credentials);
         scene.wait(MINUTE);
-        scene.hears(Event::UpdateClaimed);
+        scene.receive(Event::UpdateClaimed);
         scene.wait(MINUTE);
         let observed = scene.observed(Status::Valid, None);
-        scene.hears(observed);
+        scene.receive(observed);
         assert_eq!(scene.state(), StateName::Valid);
         scene
     }
 
-    /// The same without keys: the user's word is all the proof there is.
+    /// A repaired link without API keys, where the claim is the proof.
     pub(crate) fn repaired_without_keys() -> Self {
         let mut scene = Self::broken(false, Cause::Credentials);
         scene.wait(MINUTE);
-        scene.hears(Event::UpdateClaimed);
+        scene.receive(Event::UpdateClaimed);
         scene.wait(MINUTE);
         assert_eq!(scene.state(), StateName::Valid);
         scene
@@ -63,33 +63,33 @@ impl Scene {
     }
 
     pub(crate) fn wait_for_deadline(&mut self) {
-        self.now = self.story.link.deadline(&self.story.policy).expect("the link waits for something");
+        self.now = self.history.link.deadline(&self.history.policy).expect("the link waits for something");
     }
 
-    pub(crate) fn tries(&mut self, input: impl Into<Input>) -> Result<Vec<Effect>, Refusal> {
-        self.story.hear(input, self.now).map(|step| step.effects)
+    pub(crate) fn try_receive(&mut self, input: impl Into<Input>) -> Result<Vec<Effect>, Refusal> {
+        self.history.receive(input, self.now).map(|step| step.effects)
     }
 
-    pub(crate) fn hears(&mut self, input: impl Into<Input>) -> Vec<Effect> {
-        self.tries(input).expect("the machine accepts it")
+    pub(crate) fn receive(&mut self, input: impl Into<Input>) -> Vec<Effect> {
+        self.try_receive(input).expect("the machine accepts it")
     }
 
     pub(crate) fn state(&self) -> StateName {
-        self.story.link.state.name()
+        self.history.link.state.name()
     }
 
     pub(crate) fn cause(&self) -> Option<Cause> {
-        self.story.link.state.episode().map(|episode| episode.cause)
+        self.history.link.state.episode().map(|episode| episode.cause)
     }
 
-    /// A read of the link at this moment.
+    /// An observation that is read now.
     pub(crate) fn observed(&self, status: Status, last_accessed_at: Option<Timestamp>) -> Event {
-        Event::Observed(Observation { observed_at: self.now, status, last_accessed_at })
+        Event::Observed(LinkObservation { observed_at: self.now, status, last_accessed_at })
     }
 
     pub(crate) fn update_starts(&mut self) {
         let until = shift(self.now, 10 * MINUTE);
-        self.hears(Event::UpdateStarted { until });
+        self.receive(Event::UpdateStarted { until });
     }
 }
 

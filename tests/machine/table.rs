@@ -1,41 +1,42 @@
-//! The table and the machine are the same thing: every state, every event, both ways.
+//! The table equals the machine: for every state and every event, in both directions.
 //!
-//! The machine is explored from links that random walks reach; the walks are the same in every run.
+//! Random walks, the same in every run, reach many different links; every event is tried on each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::world::{DAY, ENDINGS, HOUR, MINUTE, START, Story, events, profiles, shift};
+use crate::world::{DAY, ENDINGS, HOUR, History, MINUTE, START, events, profiles, shift};
 use relink::link::table::MOVES;
 use relink::link::{Consent, Due, Event, EventName, Input, Link, Policy, Profile, Refusal, StateName, Timestamp, step};
 
 const WALKS: u64 = 60;
 const WALK_LENGTH: usize = 40;
 
-/// What the machine was seen to do with each state and event; no targets: it refused whatever was tried.
+/// The observed transitions: for each state and event the states after it. No states: the machine refused every such
+/// event.
 type Seen = BTreeMap<(StateName, EventName), BTreeSet<StateName>>;
 
 fn explore() -> Seen {
     let mut seen = Seen::new();
     for walk in 0..WALKS {
         let mut rng = fastrand::Rng::with_seed(walk);
-        let mut story = Story::new(walk % 2 == 0);
+        let mut history = History::new(walk % 2 == 0);
         let mut now = START;
         for _ in 0..WALK_LENGTH {
-            try_everything(&story.link, now, &story.policy, &mut seen);
+            try_everything(&history.link, now, &history.policy, &mut seen);
             let choice = events(now);
             let event = choice[rng.usize(..choice.len())].clone();
             let choice = profiles(now);
             let profile = choice[rng.usize(..choice.len())].clone();
             now = shift(now, rng.i64(-MINUTE..8 * HOUR) / rng.i64(1..60));
             if event == Event::DeadlinePassed {
-                now = story.link.deadline(&story.policy).unwrap_or(now).max(now);
+                now = history.link.deadline(&history.policy).unwrap_or(now).max(now);
             }
-            // A refusal is as good a step as any: the walk goes on from the same link.
-            let _refused = story.hear(Input { event, key: None, profile, incident: walk % 3 == 0 }, now);
+            // After a refusal the walk goes on from the same link.
+            let _refused = history.receive(Input { event, key: None, profile, incident: walk % 3 == 0 }, now);
         }
         for ending in ENDINGS {
-            let mut ended = story.clone();
-            ended.hear(ending, now).unwrap();
+            let mut ended = history.clone();
+            ended.receive(ending, now).unwrap();
             try_everything(&ended.link, now, &ended.policy, &mut seen);
         }
     }
@@ -43,7 +44,7 @@ fn explore() -> Seen {
 }
 
 fn try_everything(link: &Link, now: Timestamp, policy: &Policy, seen: &mut Seen) {
-    // A consent that was renewed is news that some events go by.
+    // Some transitions depend on a renewed consent in the profile of the message.
     let due = Due::At(shift(now, 400 * DAY));
     let consent = Some(Box::new(Consent { due, ..Consent::default() }));
     let news = Profile { external_id: Some("user-7".into()), consent, ..Profile::default() };
@@ -68,7 +69,7 @@ fn listed() -> Seen {
 }
 
 #[test]
-fn the_machine_does_what_the_table_lists_and_nothing_else() {
+fn the_machine_accepts_exactly_the_transitions_of_the_table() {
     let listed = listed();
     let explored = explore();
     for from in StateName::ALL {

@@ -1,38 +1,37 @@
-//! What the tests of the machine have in common: the policies, the events that can happen to a link, and a link's story
-//! so far.
+//! Shared by the tests of the machine: the policies, all possible events, and the history of a link.
 //!
-//! Events are made for a moment: the times in them lie around it, before and after, near and far.
+//! Events are made for a given time: the times in them lie before and after it, near and far.
 
 use std::time::Duration;
 
 use relink::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Due, Event,
-    Input, Link, Observation, Policy, Profile, Refusal, Session, Settings, Status, Step, Timestamp, step,
+    Input, Link, LinkObservation, Policy, PolicySettings, Profile, Refusal, Session, Status, Step, Timestamp, step,
 };
 
-/// When every story begins.
+/// When every history begins.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
 pub(crate) const MINUTE: i64 = 60_000;
 pub(crate) const HOUR: i64 = 60 * MINUTE;
 pub(crate) const DAY: i64 = 24 * HOUR;
 
-/// A moment so many milliseconds away, before or after.
+/// The time plus so many milliseconds, which may be negative.
 pub(crate) fn shift(at: Timestamp, millis: i64) -> Timestamp {
     Timestamp::from_millis(at.as_millis() + millis)
 }
 
 /// The default policy, with or without API keys.
 pub(crate) fn policy(can_verify: bool) -> Policy {
-    Policy::new(Settings { can_verify, ..Settings::default() }).unwrap()
+    Policy::new(PolicySettings { can_verify, ..PolicySettings::default() }).unwrap()
 }
 
-/// A link nothing has been heard of.
-pub(crate) fn unheard_of() -> Link {
-    Link::unheard_of("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().unwrap(), START)
+/// A link about which no event has been received yet.
+pub(crate) fn unknown_link() -> Link {
+    Link::unknown("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().unwrap(), START)
 }
 
-/// Everything that can happen to a link at `now`, except its end.
+/// All events that a link may get at `now`, except those that remove it.
 pub(crate) fn events(now: Timestamp) -> Vec<Event> {
     let mut events = vec![
         Event::CreationUnfinished,
@@ -73,7 +72,7 @@ pub(crate) fn events(now: Timestamp) -> Vec<Event> {
             for accessed in [None, Some(0), Some(-HOUR)] {
                 let observed_at = shift(now, read);
                 let last_accessed_at = accessed.map(|before| shift(observed_at, before));
-                events.push(Event::Observed(Observation { observed_at, status, last_accessed_at }));
+                events.push(Event::Observed(LinkObservation { observed_at, status, last_accessed_at }));
             }
         }
     }
@@ -90,13 +89,13 @@ pub(crate) fn events(now: Timestamp) -> Vec<Event> {
     events
 }
 
-/// What ends a link.
+/// The events that remove a link.
 pub(crate) const ENDINGS: [Event; 3] = [Event::LinkDeleted, Event::ObservedMissing, Event::Command(Command::Forget)];
 
 pub(crate) const CAUSES: [Cause; 5] =
     [Cause::Credentials, Cause::Token, Cause::AccountBlocked, Cause::ConsentEnded, Cause::Unsupported];
 
-/// What messages may say of a link at `now` beside the fact.
+/// The profiles that messages may have at `now`.
 pub(crate) fn profiles(now: Timestamp) -> [Profile; 9] {
     let consent = |due| Profile {
         consent: Some(Box::new(Consent { id: Some("c1".into()), due, ..Consent::default() })),
@@ -121,37 +120,37 @@ pub(crate) fn profiles(now: Timestamp) -> [Profile; 9] {
     ]
 }
 
-/// One thing that was put to the machine, and what it said.
+/// One received input, and the answer of the machine.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     pub(crate) before: Link,
     pub(crate) input: Input,
     pub(crate) now: Timestamp,
     pub(crate) answer: Result<Step, Refusal>,
 }
 
-/// A link and everything that happened to it.
+/// A link, and all inputs that it has received.
 #[derive(Clone, Debug)]
-pub(crate) struct Story {
+pub(crate) struct History {
     pub(crate) policy: Policy,
     pub(crate) link: Link,
-    pub(crate) heard: Vec<Heard>,
+    pub(crate) received: Vec<Received>,
 }
 
-impl Story {
+impl History {
     pub(crate) fn new(can_verify: bool) -> Self {
-        Self { policy: policy(can_verify), link: unheard_of(), heard: Vec::new() }
+        Self { policy: policy(can_verify), link: unknown_link(), received: Vec::new() }
     }
 
-    /// Puts one input to the machine.
-    pub(crate) fn hear(&mut self, input: impl Into<Input>, now: Timestamp) -> Result<Step, Refusal> {
+    /// Gives one input to the machine.
+    pub(crate) fn receive(&mut self, input: impl Into<Input>, now: Timestamp) -> Result<Step, Refusal> {
         let input = input.into();
         let before = self.link.clone();
         let answer = step(&before, &input, now, &self.policy);
         if let Ok(step) = &answer {
             self.link = step.link.clone();
         }
-        self.heard.push(Heard { before, input, now, answer: answer.clone() });
+        self.received.push(Received { before, input, now, answer: answer.clone() });
         answer
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Relink {
 }
 
 impl Relink {
-    /// Starts the service over a NATS and a data directory, and waits until its lanes run.
+    /// Starts the service over a NATS and a data directory, and waits until its partitions run.
     pub(crate) async fn serve(nats_url: &str, data_dir: &std::path::Path, more: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
         command
@@ -87,7 +87,7 @@ impl Relink {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        within("the lanes to run", ready).await;
+        within("the partitions to run", ready).await;
     }
 
     /// Sends it a signal by name, as an operator or an orchestrator does.

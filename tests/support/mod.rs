@@ -58,7 +58,7 @@ impl TestNats {
         other.stop().await.expect("stopped");
     }
 
-    /// A server with the streams of the default configuration and this many lanes.
+    /// A server with the streams of the default configuration and this many partitions.
     pub(crate) async fn start_with_streams(partitions: u16) -> Self {
         let nats = Self::start().await;
         nats.ensure(partitions).await;
@@ -82,7 +82,7 @@ impl TestNats {
 
     /// Sequence, subject, headers and body of every message of a stream, oldest first.
     ///
-    /// Through a consumer, as a lane would see them: reading by sequence (`STREAM.MSG.GET`) keeps only the last of
+    /// Through a consumer, as a partition would see them: reading by sequence (`STREAM.MSG.GET`) keeps only the last of
     /// several headers with one name in async-nats 0.51.
     pub(crate) async fn read(&self, stream: &str) -> Vec<(u64, String, HeaderMap, bytes::Bytes)> {
         let stream = self.context.get_stream(stream).await.expect("the stream exists");

@@ -1,36 +1,36 @@
-//! The webhook envelope, as Belvo sends it.
+//! The reader of the webhook envelope.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{normalise_request_id, text};
-use crate::belvo::informs;
+use crate::belvo::fields::{normalise_request_id, text, text_of};
+use crate::belvo::optional;
 use crate::belvo::payload::unwrapped;
 use crate::belvo::undecodable::Undecodable;
 use crate::link::LinkId;
 
-/// The webhook envelope ("Webhooks: LINK family" and its siblings), all versions since 2021.
+/// The webhook envelope ("Webhooks: LINK family" and the pages of the other families), in all versions since 2021.
 #[derive(Clone)]
 pub struct WebhookBody {
-    /// `webhook_id`: not proven unique.
+    /// `webhook_id`. Belvo does not promise that it is unique.
     pub webhook_id: Option<String>,
     /// `webhook_type`, in capitals.
     pub family: String,
-    /// `webhook_code`, in small letters.
+    /// `webhook_code`, in lower case.
     pub code: String,
     /// `link_id`.
     pub link: LinkId,
     /// `request_id`, normalised. Absent before 2022 and from the CONSENT examples.
     pub request_id: Option<String>,
-    /// `external_id`, exactly as it was sent. Null in some examples.
+    /// `external_id`, unchanged. Null in some examples.
     pub external_id: Option<String>,
-    /// `data`: null where the message has none. A text that holds JSON is that JSON.
+    /// `data`: null if the message has none. A text that contains JSON is read as that JSON.
     pub data: Value,
-    /// What stands beside `data` and may say why: `error_code`, `error_message`, `message` and their like; and `data` if
-    /// it is a sentence.
+    /// Fields beside `data` that may contain an error: `error_code`, `error_message`, `message` and similar; and `data`
+    /// if it is a sentence.
     pub beside_data: Value,
-    /// Whether an error stands beside `data`.
+    /// Whether a field beside `data` contains an error.
     failed: bool,
 }
 
@@ -44,7 +44,7 @@ impl WebhookBody {
             family: needed(body, "webhook_type")?.to_ascii_uppercase(),
             code: needed(body, "webhook_code")?.to_ascii_lowercase(),
             request_id: text(body, "request_id").map(|id| normalise_request_id(&id)),
-            external_id: informs::external_id(body).this(),
+            external_id: optional::external_id(body).value(),
             data: data_of(body).into_owned(),
             beside_data: beside_data(body),
             failed: body.iter().any(|(key, value)| match key.as_str() {
@@ -54,13 +54,13 @@ impl WebhookBody {
         })
     }
 
-    /// A text of `data`.
+    /// A text field of `data`.
     pub fn data_text(&self, key: &str) -> Option<String> {
         text(self.data.as_object()?, key)
     }
 
-    /// How many items `data` counts: its `total_*` or `new_*` number. A breakdown such as `total_inflow_transactions` has the
-    /// longer name.
+    /// The number of items in `data`: the field `total_*` or `new_*` with the shortest name. Breakdowns such as
+    /// `total_inflow_transactions` have longer names.
     pub fn items_count(&self) -> Option<u64> {
         let counts = self.data.as_object()?.iter().filter_map(|(key, value)| {
             let is_count = key.starts_with("total_") || key.starts_with("new_");
@@ -69,16 +69,16 @@ impl WebhookBody {
         counts.min().map(|(_, _, count)| count)
     }
 
-    /// Whether the message says, in any words, that something went wrong: an `error` or `errors` or `error_*` that is not
-    /// empty, a failed `status`, or what an error of the API looks like; at any depth of `data`, or beside it. Belvo
-    /// documents none of these for data webhooks, and customers have seen several.
+    /// Whether the message reports an error: a field `error`, `errors` or `error_*` that is not empty, a failed
+    /// `status`, or an object with the shape of an API error; at any depth of `data`, or beside it. Belvo documents
+    /// none of these for data webhooks, but customers have received several of them.
     pub fn has_errors(&self) -> bool {
-        // Data in words is no data: `data` is an object wherever Belvo documents it.
+        // `data` is an object in all documented webhooks, so a sentence is an error.
         self.failed || self.data.is_string() || says_error(&self.data)
     }
 }
 
-/// The object that a webhook is. Some gateways pass on a list of one.
+/// The object of a webhook. Some gateways wrap it in a list.
 pub(in crate::belvo) fn envelope(value: &Value) -> Option<&Map<String, Value>> {
     match value.as_array().map(Vec::as_slice) {
         Some([only]) => only.as_object(),
@@ -128,13 +128,13 @@ fn needed(body: &Map<String, Value>, key: &str) -> Result<String, Undecodable> {
     text(body, key).ok_or_else(|| Undecodable::shape(format!("$.{key}"), problem))
 }
 
-/// Whether a value names an error, itself or in one of its fields.
+/// Whether a value, or one of its fields, contains an error.
 fn says_error(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
         Value::Array(items) => items.iter().any(says_error),
         Value::Object(fields) => {
-            // Belvo's data webhooks carry counts and dates; a code or a sentence is what its errors are made of.
+            // Belvo's data webhooks contain counts and dates. A code or a sentence is an error.
             let is_text = |key: &&str| text(fields, key).is_some();
             let is_api_error = ["code", "message", "detail", "exception", "reason"].iter().any(is_text);
             is_api_error || fields.iter().any(|(key, value)| is_error(key, value))
@@ -152,12 +152,12 @@ fn is_error(key: &str, value: &Value) -> bool {
     }
 }
 
-/// `error`, `errors`, `error_code`, `errorMessage`, `total_errors` and their like.
+/// Whether a field name means an error: `error`, `errors`, `error_code`, `errorMessage`, `total_errors` and similar.
 fn names_error(key: &str) -> bool {
     key.to_ascii_lowercase().contains("error")
 }
 
-/// Whether a value is there: not null, false, zero or empty.
+/// Whether a value is neither null, false, zero nor empty.
 fn says_something(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -169,9 +169,9 @@ fn says_something(value: &Value) -> bool {
     }
 }
 
-/// Whether a status is that of a failure: an HTTP status from 400 on, or a word for it.
+/// Whether a status means a failure: an HTTP status from 400 on, or a word such as `failed`.
 fn is_failure(status: &Value) -> bool {
-    let Some(word) = super::plain(status) else { return false };
+    let Some(word) = text_of(status) else { return false };
     let word = word.to_ascii_lowercase();
     match word.parse::<f64>() {
         Ok(number) => number >= 400.0,
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_in_other_words() {
+    fn errors_of_every_shape_are_found() {
         for data in [
             json!({"errors": [{"code": "login_error", "message": "x"}]}),
             json!({"errors": ["x"]}),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_however_it_is_passed_on() {
+    fn wrapped_envelopes_are_read() {
         let read = parse(json!({"webhook_type": " accounts\n", "webhook_code": "Historical_Update ", "webhook_id": 17,
             "link_id": format!(" {} ", LINK.to_uppercase()), "data": "{\"total_accounts\": 7}", "more": [1]}));
         let read = read.unwrap();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_id_that_is_no_text_is_named() {
+    fn a_wrong_link_id_is_an_error_that_names_the_field() {
         for id in [json!(7), json!(null), json!(true), json!([LINK]), json!({"id": LINK})] {
             let error = parse(json!({ "link_id": id })).err();
             assert_eq!(error, Some(Undecodable::shape("$.link_id", "expected a string")), "{id}");

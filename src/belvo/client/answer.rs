@@ -1,10 +1,10 @@
-//! An answer of Belvo's, read to its end and judged by the table of `translate`.
+//! An HTTP answer: reads it completely, and classifies errors by the tables of `classify`.
 //!
-//! Gateways, proxies and login pages answer in Belvo's place. An answer that does not have the shape Belvo documents
-//! ("API reference: errors", and the answer of each call) says nothing of any link: it counts as a 503, which may pass.
+//! Gateways, proxies and login pages sometimes answer instead of Belvo. An answer without the documented shape ("API
+//! reference: errors", and the answer of each call) says nothing about a link; it counts as a 503.
 //!
-//! It reads no more than a bounded part, keeps no MFA session, and puts nothing of a body into an error's text.
-//! Who asks, and what is an answer rather than an error, is `client`.
+//! The size of a read answer is limited. MFA sessions are dropped, and the text of an error contains nothing of the
+//! body. `client` makes the requests, and decides which answers are results.
 
 use std::time::Duration;
 
@@ -14,36 +14,38 @@ use serde_json::{Map, Value};
 
 use super::{Call, CallError};
 use crate::belvo::error_body::ErrorBody;
-use crate::belvo::meaning::{Meaning, Unrelated};
+use crate::belvo::meaning::Meaning;
 use crate::belvo::payload::read_json;
 use crate::belvo::translate::translate_api_error;
+use crate::belvo::unrelated::Unrelated;
 use crate::contract::{ApiError, without_session};
 use crate::link::Timestamp;
 
-/// The most of an answer that is read. A link resource has about a kilobyte.
+/// The largest answer that is read, in bytes. A link resource has about one kilobyte.
 pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// 80 requests in 30 seconds are too many.
+/// The pause after a 429 without `Retry-After`: Belvo's limit counts in windows of 30 seconds.
 pub(super) const THROTTLED_PAUSE: Duration = Duration::from_secs(30);
 
-/// One link may be refreshed this often ("API reference: links", `link_refreshed`), where the answer does not say.
+/// The pause between two refreshes of one link ("API reference: links", `link_refreshed`), if the answer does not
+/// contain it.
 pub(super) const REFRESH_PAUSE: Duration = Duration::from_secs(600);
 
-/// Stands where the table wants a link and there is none.
+/// A placeholder for the link of a call that is about no link.
 const NOBODY: &str = "nobody";
 
-/// The longest wait believed of an answer.
+/// The longest wait that is accepted from an answer.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// An answer, read to its end.
+/// A complete answer.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
-    /// `None`: no JSON, or longer than what is read.
+    /// The JSON body. `None` if the body is not JSON, or too large.
     pub(super) body: Option<Value>,
 }
 
-/// An answer that is an error, and what the table says of it.
+/// An answer that is an error, and its classification.
 pub(super) struct Refused {
     pub(super) error: ApiError,
     pub(super) meaning: Meaning,
@@ -55,7 +57,7 @@ pub(super) struct Refused {
 impl Answer {
     pub(super) async fn read(mut response: Response, bytes_max: usize) -> Result<Self, reqwest::Error> {
         let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        // The other form, a date, would need a clock.
+        // `Retry-After` can also be a date, which is not supported because it needs a clock.
         let seconds: Option<u64> = header.and_then(|text| text.trim().parse().ok());
         let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(WAIT_MAX));
         let status = response.status();
@@ -72,7 +74,7 @@ impl Answer {
         Ok(Self { status, retry_after, body })
     }
 
-    /// The body of a success, if it is an object.
+    /// The body of a successful answer, if it is an object.
     pub(super) fn object(self) -> Option<Map<String, Value>> {
         match self.body {
             Some(Value::Object(object)) => Some(object),
@@ -80,7 +82,7 @@ impl Answer {
         }
     }
 
-    /// The objects of an error's body: Belvo sends an array of them, and old endpoints a single one.
+    /// The objects in the body of an error: Belvo sends an array of objects, and old endpoints send one object.
     fn items(&self) -> impl Iterator<Item = &Map<String, Value>> {
         let items = match &self.body {
             Some(Value::Array(items)) => items.as_slice(),
@@ -90,15 +92,15 @@ impl Answer {
         items.iter().filter_map(Value::as_object)
     }
 
-    /// Whether Belvo could have written this error: a `code`, or the `detail` of old endpoints. Gateways write `message`,
-    /// `error` or a page, and of an address that they do not serve also `detail`.
+    /// Whether the error may be from Belvo: it has a `code`, or the `detail` of old endpoints. Gateways write
+    /// `message`, `error` or an HTML page, and for an unknown address also `detail`.
     fn is_error_of_belvos(&self) -> bool {
         let knows_address = self.status != StatusCode::NOT_FOUND || self.says_missing();
         self.items().any(|item| has_text(item, "code") || (knows_address && has_text(item, "detail")))
     }
 
-    /// Whether this is Belvo's own word that there is no such thing: `not_found`, or the sentences of the framework that
-    /// Belvo is made with. Other frameworks say "Not Found" of an address that they do not serve.
+    /// Whether Belvo itself says that the resource does not exist: `not_found`, or one of the sentences of Django REST
+    /// framework, on which Belvo runs. Other servers answer "Not Found" for an unknown address.
     pub(super) fn says_missing(&self) -> bool {
         let says_missing = |item: &Map<String, Value>| match item.get("code").and_then(Value::as_str) {
             Some(code) => code.eq_ignore_ascii_case("not_found"),
@@ -111,20 +113,21 @@ impl Answer {
     }
 }
 
-/// Whether a field is a text with something in it.
+/// Whether a field is a text that is not empty.
 pub(super) fn has_text(object: &Map<String, Value>, key: &str) -> bool {
     object.get(key).and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty())
 }
 
-/// Whether the status says enough, whatever the body is: too slow, too often, out of order. Beyond 80 requests in 30
-/// seconds Belvo's proxy answers 403 with a page.
+/// Whether the status alone decides: timeouts, rate limits and server errors. For too many requests Belvo's proxy
+/// answers 403 with an HTML page.
 fn says_enough(status: StatusCode) -> bool {
     let known = [StatusCode::FORBIDDEN, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
     status.is_server_error() || known.contains(&status)
 }
 
 impl Refused {
-    /// Asks the table. An answer that is no error of Belvo's, such as a redirect or a gateway's page, may pass.
+    /// Classifies the error by the tables. An answer that is not from Belvo, such as a redirect or the page of a
+    /// gateway, counts as a temporary failure.
     pub(super) fn of(call: &Call<'_>, answer: Answer) -> Result<Self, CallError> {
         let is_error = answer.status.is_client_error() || answer.status.is_server_error();
         let is_belvos = answer.is_error_of_belvos();
@@ -141,10 +144,10 @@ impl Refused {
             request_id: None,
             body: answer.body.filter(|_| is_belvos).map_or(Value::Null, without_session),
         };
-        // A list is asked for no link: what its error would say of one is dropped below.
+        // The error of a list is about no link. A meaning for the placeholder is dropped below.
         let nobody = || NOBODY.parse().expect("a word is a link id");
         let link = call.link.cloned().unwrap_or_else(nobody);
-        // The time would only date a session, which is not used here.
+        // The time is needed only for the expiry of a session, which is not used here.
         let meaning = translate_api_error(&link, &error, Timestamp::default())
             .map_err(|_not_belvos| call.not_belvos(answer.status, answer.retry_after))?;
         Ok(Self { error, meaning, says_missing, retry_after: answer.retry_after })
@@ -172,10 +175,10 @@ impl From<Refused> for CallError {
     }
 }
 
-/// How long to wait where the answer does not say.
+/// How long to wait if the answer does not contain it.
 const fn pause_after(class: Unrelated) -> Option<Duration> {
     match class {
-        // "Wait 120 seconds": the longest that Belvo itself stays logged in.
+        // "Wait 120 seconds": Belvo itself stays logged in for at most that long.
         Unrelated::Busy => Some(Duration::from_secs(120)),
         Unrelated::RateLimit => Some(THROTTLED_PAUSE),
         Unrelated::Delay => Some(REFRESH_PAUSE),
@@ -192,7 +195,7 @@ const fn pause_after(class: Unrelated) -> Option<Duration> {
     }
 }
 
-/// "Please wait X minutes": the first number of the message.
+/// The wait in "Please wait X minutes": the first number in the message.
 pub(super) fn wait_named(body: &Value) -> Option<Duration> {
     let message = ErrorBody::parse(body).items.into_iter().find_map(|item| item.message)?;
     let start = message.find(|letter: char| letter.is_ascii_digit())?;

@@ -1,9 +1,9 @@
-//! `GET /api/links/`, `GET /api/consents/`: lists, page by page.
+//! Lists, page by page: `GET /api/links/` and `GET /api/consents/`.
 //!
-//! Belvo has no sort and no "changed since", so a list is asked for by status or by id. It must never send the keys
-//! elsewhere: of Belvo's absolute `next` only the query is used, and asked of the configured address, whatever a gateway
-//! makes of the rest. It ends: a page or a `next` that was there before is the end. Sources: "API reference: links"
-//! (filters, `fields`, `page`), "API reference: consents", "Sandbox" (pages of 10 unless `page_size` is given).
+//! Belvo can neither sort a list nor filter it by time, so links are listed by status or by id. `next` in a page is an
+//! absolute URL; only its query is used, with the configured address, so that the keys are never sent elsewhere. A page
+//! or a `next` that occurred before ends the list. Sources: "API reference: links" (filters, `fields`, `page`), "API
+//! reference: consents", "Sandbox" (pages of 10 unless `page_size` is given).
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,27 +17,27 @@ use super::{Call, CallError, Client};
 use crate::belvo::budget::Urgency;
 use crate::link::LinkId;
 
-/// Belvo's maximum. A larger one is cut down in silence.
+/// The size of a page: Belvo's maximum. Belvo replaces a larger size by it without an error.
 const PAGE_SIZE: usize = 1000;
 
-/// The most of a page that is read: a thousand links of the fields below, ten times over.
+/// The largest page that is read, in bytes: ten times a thousand links with the fields below.
 const PAGE_BYTES_MAX: usize = 8 << 20;
 
-/// No list has more pages: ten million links.
+/// The most pages of a list: ten million links.
 const PAGES_MAX: usize = 10_000;
 
-/// The longest query of a `next` that is used. The longest that relink makes has some 2 000 characters.
+/// The longest query of a `next` that is used. The longest query of relink has about 2 000 characters.
 const QUERY_LENGTH_MAX: usize = 8_000;
 
-/// What relink needs of a link. The rest, such as who owns the account, need not travel.
+/// The fields of a link that relink needs. Other fields, such as the owner of the account, are not requested.
 const FIELDS: &str =
     "id,institution,access_mode,status,refresh_rate,last_accessed_at,created_at,external_id,fetch_resources";
 
-/// What relink needs of a consent. The rest names a person, and must not travel.
+/// The fields of a consent that relink needs. Other fields identify a person and must not be requested.
 pub(super) const CONSENT_FIELDS: &str = "id,link_id,status,expired_at,undefined_consent_expiration,belvo_institution_name,institution_display_name,\
      institution_icon_logo";
 
-/// Drops what was not asked for: `fields` may be lost on the way from page to page, or not be known to a call.
+/// Removes fields that were not requested. `next` may lose the parameter `fields`, and some calls do not support it.
 pub(super) fn keep(fields: &str, item: &mut Map<String, Value>) {
     item.retain(|field, _| fields.split(',').any(|wanted| wanted == field));
 }
@@ -45,17 +45,17 @@ pub(super) fn keep(fields: &str, item: &mut Map<String, Value>) {
 const LINKS: &str = "/api/links/";
 pub(super) const CONSENTS: &str = "/api/consents/";
 
-/// How many links are asked for by id in one request: the address of the request stays below 2 000 characters.
+/// How many links are listed by id in one request, so that the URL stays below 2 000 characters.
 pub const IDS_MAX: usize = 50;
 
-/// Which links to list.
+/// The links to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkFilter {
-    /// All of them.
+    /// All links.
     All,
-    /// Those with a status that needs somebody: `invalid`, `token_required`, `unconfirmed`.
+    /// Links with the status `invalid`, `token_required` or `unconfirmed`.
     Broken,
-    /// These; at most [`IDS_MAX`], each a UUID.
+    /// The links with these ids; at most [`IDS_MAX`], each a UUID.
     Ids(Vec<LinkId>),
 }
 
@@ -76,15 +76,15 @@ impl LinkFilter {
 /// One page of a list.
 #[derive(Clone)]
 pub struct ListPage {
-    /// The resources, as they came.
+    /// The unchanged resources.
     pub items: Vec<Map<String, Value>>,
-    /// How many elements are no resources at all, and were left out.
+    /// How many elements were left out because they are not objects.
     pub odd_count: usize,
-    /// From when the request left until the answer was there: what they say may be so old.
+    /// The time from sending the request to the complete answer. The resources may be this old.
     pub took: Duration,
 }
 
-/// The pages of a list, asked for one after the other.
+/// The pages of a list, requested one after the other.
 #[derive(Debug)]
 pub struct ListPages<'a> {
     client: &'a Client,
@@ -93,28 +93,28 @@ pub struct ListPages<'a> {
     urgency: Urgency,
     next: Next,
     asked: BTreeSet<String>,
-    /// Digests of the pages that came.
+    /// Digests of the earlier pages.
     seen: BTreeSet<u64>,
 }
 
-/// Where a list goes on.
+/// Where a list continues.
 #[derive(Debug)]
 enum Next {
-    /// With the page of this query.
+    /// At the page with this query.
     Query(String),
-    /// Nobody knows: the last page's `next` cannot be followed.
+    /// Unknown, because the `next` of the last page cannot be followed.
     Lost,
-    /// It has ended.
+    /// Nowhere: the list has ended.
     End,
 }
 
 impl Client {
-    /// The links that fit, in pages. Nothing is asked before the first [`ListPages::next`].
+    /// The pages of these links. The first request is made by [`ListPages::next`].
     pub fn links(&self, filter: &LinkFilter) -> ListPages<'_> {
         self.list(LINKS, FIELDS, Urgency::Background, filter.query())
     }
 
-    /// All consents, in pages (Open Finance Brazil).
+    /// The pages of all consents (Open Finance Brazil).
     pub fn consents(&self) -> ListPages<'_> {
         let query = format!("page_size={PAGE_SIZE}&fields={CONSENT_FIELDS}");
         self.list(CONSENTS, CONSENT_FIELDS, Urgency::Background, query)
@@ -125,7 +125,7 @@ impl Client {
         ListPages { client: self, path, fields, urgency, next, asked, seen }
     }
 
-    /// Whether Belvo knows any link under these keys.
+    /// Whether there is any link under these API keys.
     ///
     /// # Errors
     /// [`CallError`].
@@ -139,7 +139,7 @@ impl ListPages<'_> {
     /// The next page; `None` after the last.
     ///
     /// # Errors
-    /// [`CallError`]; asking again then asks for the same page, unless it is passed over.
+    /// [`CallError`]. The next call requests the same page again, unless it is skipped.
     pub async fn next(&mut self) -> Result<Option<ListPage>, CallError> {
         let call = Call { method: Method::GET, path: self.path.to_owned(), link: None };
         let query = match &self.next {
@@ -151,7 +151,7 @@ impl ListPages<'_> {
         let (answer, took) =
             self.client.ask_at(&call, &url, self.urgency, PAGE_BYTES_MAX, |it| self.client.with_keys(it)).await?;
         if answer.says_missing() && !self.asked.is_empty() {
-            // "Invalid page.": the list became shorter while it was read.
+            // "Invalid page.": the list became shorter during the reading.
             self.next = Next::End;
             return Ok(None);
         }
@@ -175,13 +175,13 @@ impl ListPages<'_> {
         Ok(Some(ListPage { odd_count: count - items.len(), items, took }))
     }
 
-    /// Leaves out the page that could not be read. Whether there is another to try: pages are numbered from 1.
+    /// Skips the page that could not be read. Returns whether there can be another page; pages are numbered from 1.
     pub fn pass_over(&mut self) -> bool {
         let Next::Query(query) = &self.next else { return false };
         let number = query.split('&').find_map(|pair| pair.strip_prefix("page=")?.parse::<usize>().ok()).unwrap_or(1);
         let others: Vec<_> = query.split('&').filter(|pair| !pair.starts_with("page=")).collect();
         let query = format!("{}&page={}", others.join("&"), number.saturating_add(1));
-        // A cursor has no number.
+        // Pages with a cursor have no number, so the next page is not known.
         let has_others = !others.iter().any(|pair| pair.starts_with("cursor=")) && number < PAGES_MAX;
         if has_others {
             self.next = Next::Query(query);
@@ -201,7 +201,7 @@ impl ListPages<'_> {
         }
     }
 
-    /// Ends a list that would go on for ever.
+    /// Ends a list whose pages repeat.
     fn end(&mut self, why: &str) {
         tracing::warn!(list = self.path, pages_count = self.asked.len(), why, "a list of Belvo's is taken to end here");
         self.next = Next::End;
@@ -215,7 +215,7 @@ impl Call<'_> {
     }
 }
 
-/// The query of an address, which is all of it that is used.
+/// The query of a URL.
 fn query_of(next: &str) -> Option<&str> {
     let (_, query) = next.split('#').next()?.split_once('?')?;
     let is_usable =

@@ -1,4 +1,4 @@
-//! The client against a small server, over real HTTP.
+//! The client against a small HTTP server.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,11 +18,11 @@ mod odd;
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 const SESSION: &str = "2675b703b9d4451f8d4861a3eee54449";
 
-/// What was asked: the request line, its headers, its body.
+/// A received request: the request line, the headers, the body.
 type Asked = Arc<Mutex<Vec<(String, HeaderMap, Value)>>>;
 type Answers = Arc<dyn Fn() -> HttpResponse + Send + Sync>;
 
-/// A server that answers everything alike, and remembers what it was asked.
+/// A server that gives every request the same answer, and keeps the requests.
 async fn server(answer: impl Fn() -> HttpResponse + Send + Sync + 'static) -> (Client, Asked) {
     async fn handle(State((asked, answer)): State<(Asked, Answers)>, request: Request) -> HttpResponse {
         let line = format!("{} {}", request.method(), request.uri());
@@ -69,7 +69,7 @@ async fn reads_a_link() {
 }
 
 #[tokio::test]
-async fn a_link_is_missing_only_if_belvo_says_so() {
+async fn a_link_is_missing_only_after_a_404_of_belvo() {
     let (belvo, _) = server(json_answer(404, errors("not_found", "Not found."))).await;
     assert!(matches!(belvo.get_link(&link()).await, Ok(LinkRead::Missing)));
     let (stranger, _) = server(|| (StatusCode::NOT_FOUND, "<html>no such page</html>").into_response()).await;
@@ -77,7 +77,7 @@ async fn a_link_is_missing_only_if_belvo_says_so() {
 }
 
 #[tokio::test]
-async fn a_consent_is_read_without_its_person() {
+async fn a_consent_is_read_without_personal_fields() {
     let id = "b2c17cb6-1f9d-4f9c-8d0f-1f5e7d0c0f5a";
     let body = json!({"id": id, "link_id": LINK, "status": "AUTHORISED", "expired_at": "2027-01-01T00:00:00Z",
         "display_name": "Jack Oswald White", "document_number": "76109277673", "user_name": "Jack White"});
@@ -85,7 +85,7 @@ async fn a_consent_is_read_without_its_person() {
     let consent = client.get_consent(&link(), id).await.unwrap().unwrap();
     assert_eq!(consent.keys().collect::<Vec<_>>(), ["expired_at", "id", "link_id", "status"]);
     assert_eq!(asked.lock().unwrap().pop().unwrap().0, format!("GET /api/consents/{id}/"));
-    // What a webhook called a consent id is not put into an address unseen.
+    // A consent id from a webhook is checked before it is put into a URL.
     assert_eq!(client.get_consent(&link(), "../links").await.unwrap(), None);
     assert!(asked.lock().unwrap().is_empty());
 
@@ -126,7 +126,7 @@ async fn mints_a_token() {
 }
 
 #[tokio::test]
-async fn what_a_failure_means() {
+async fn failures_are_classified() {
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     for (status, code, retry_after) in [
         (500, "unexpected_error", None),
@@ -157,7 +157,7 @@ async fn what_a_failure_means() {
 }
 
 #[tokio::test]
-async fn an_error_about_the_link_is_handed_on_without_its_session() {
+async fn an_error_about_the_link_is_returned_without_its_session() {
     let body = json!([{"code": "token_required", "session": SESSION, "expiry": 9600, "link": LINK,
         "token_generation_data": {"value": "12345"}}]);
     let (client, _) = server(json_answer(428, body)).await;
@@ -165,7 +165,7 @@ async fn an_error_about_the_link_is_handed_on_without_its_session() {
     assert_eq!(error.link_id.as_deref(), Some(LINK));
     let text = serde_json::to_string(&*error).unwrap();
     assert!(!text.contains(SESSION) && !text.contains("12345"), "{text}");
-    // Published, it still says that a session is open and for how long.
+    // The published error still contains how long the session is open.
     let at = Timestamp::default();
     let meaning = super::super::translate(crate::contract::InputKind::ApiError, &link(), text.as_bytes(), at);
     let Ok(Meaning::Event(input)) = meaning else { panic!("{meaning:?}") };
@@ -182,7 +182,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_network_failure_may_pass_and_shows_no_secret() {
+async fn a_network_failure_is_temporary_and_shows_no_secret() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = gone.local_addr().unwrap();
     drop(gone);
@@ -191,7 +191,7 @@ async fn a_network_failure_may_pass_and_shows_no_secret() {
     let text = format!("{error} {error:?}");
     assert!(text.contains("cannot connect") && !text.contains("hunter2") && !text.contains("key-id"), "{text}");
 
-    // One that takes the connection and never answers.
+    // A server that accepts the connection and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
     let timeouts = Timeouts { connect: Duration::from_secs(2), whole: Duration::from_millis(50) };
@@ -202,7 +202,7 @@ async fn a_network_failure_may_pass_and_shows_no_secret() {
 }
 
 #[test]
-fn what_is_no_address() {
+fn an_invalid_address_is_refused() {
     for base in ["", "api.belvo.com", "ftp://api.belvo.com", "https://user:hunter2@api.belvo.com", "https://x/?a=1"] {
         let client = Client::new(base, SecretId("a".into()), SecretPassword("b".into()), Timeouts::default());
         assert!(matches!(client, Err(BadClient::Address)), "{base}");
@@ -216,7 +216,7 @@ fn page(next: &Value, ids: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn lists_are_asked_for_in_large_pages_of_what_is_needed() {
+async fn lists_request_large_pages_with_few_fields() {
     let (client, asked) = server(json_answer(200, page(&Value::Null, &[LINK]))).await;
     let mut pages = client.links(&LinkFilter::Ids(vec![link(), "b".parse().unwrap()]));
     let first = pages.next().await.unwrap().unwrap();
@@ -231,8 +231,8 @@ async fn lists_are_asked_for_in_large_pages_of_what_is_needed() {
 }
 
 #[tokio::test]
-async fn a_list_keeps_only_what_it_asked_for() {
-    // `fields` may be lost on the way from page to page.
+async fn a_list_keeps_only_requested_fields() {
+    // `next` may lose the parameter `fields`.
     let person = json!({"id": "c1", "link_id": LINK, "status": "AUTHORISED", "display_name": "Jack Oswald White",
         "document_number": "76109277673", "user_name": "Jack White"});
     let list = json!({"count": 1, "next": null, "previous": null, "results": [person]});
@@ -256,7 +256,7 @@ async fn a_refused_list_is_about_no_link() {
 }
 
 #[tokio::test]
-async fn no_more_requests_leave_than_the_budget_has() {
+async fn no_more_requests_are_sent_than_the_budget_allows() {
     let (client, asked) = server(json_answer(200, json!({"id": LINK, "status": "valid"}))).await;
     let client = client.with_budget(Budget::within(5, Duration::from_secs(3600)));
     let id = link();

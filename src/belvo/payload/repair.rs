@@ -1,22 +1,22 @@
-//! Makes JSON of what is nearly JSON, without changing what is JSON.
+//! Repairs texts that are almost JSON. Valid JSON is not changed, except for long numbers.
 //!
-//! | what | becomes | because |
+//! | part of the text | replaced by | reason |
 //! |---|---|---|
-//! | half a surrogate pair, `\ud83d` alone | `\ufffd` | a language with UTF-16 texts cut one in the middle of a character |
-//! | a control character inside a text, such as a line break | its escape | a text was put together by hand |
+//! | half of a surrogate pair, such as `\ud83d` alone | `\ufffd` | a language with UTF-16 texts cut a text within a character |
+//! | a control character within a string, such as a line break | its escape | the JSON was built by string concatenation |
 //! | `NaN`, `Infinity`, `-Infinity` | `null` | Python and JavaScript write them |
-//! | a number that would be printed with other digits, such as one of twenty digits | the text of its digits | ids |
+//! | a number that serde_json cannot keep exactly, such as one of twenty digits | the text of its digits | it may be an id |
 //!
-//! It looks at tokens and knows no grammar: whether the result is JSON is for the parser to say.
+//! It reads tokens, not the grammar; the parser decides whether the result is JSON.
 
 use std::borrow::Cow;
 
 use serde_json::Number;
 
-/// The most digits of a whole number that surely fits one of the machine's.
+/// The most digits of an integer that always fits into 64 bits.
 const DIGITS_SAFE: usize = 18;
 
-/// The text with its tokens repaired; the same text if there is nothing to repair.
+/// The repaired text; the same text if there is nothing to repair.
 pub(super) fn repair(text: &str) -> Cow<'_, str> {
     let mut repair = Repair { text, taken: 0, result: String::new() };
     let bytes = text.as_bytes();
@@ -34,13 +34,13 @@ pub(super) fn repair(text: &str) -> Cow<'_, str> {
 
 struct Repair<'a> {
     text: &'a str,
-    /// Everything before here is in `result`, if anything is.
+    /// The end of the part that has been copied to `result`.
     taken: usize,
     result: String,
 }
 
 impl<'a> Repair<'a> {
-    /// A string from behind its opening quote; gives where it ends.
+    /// Repairs a string after its opening quote. Returns the end of the string.
     fn string(&mut self, mut at: usize) -> usize {
         let bytes = self.text.as_bytes();
         while let Some(&byte) = bytes.get(at) {
@@ -58,7 +58,7 @@ impl<'a> Repair<'a> {
         at
     }
 
-    /// `\uXXXX`: one that is half of a pair stands for a character nobody knows.
+    /// Repairs `\uXXXX`: half of a surrogate pair is replaced.
     fn escape(&mut self, at: usize) -> usize {
         let unit = |at: usize| {
             let digits = self.text.get(at..at + 6)?.strip_prefix("\\u")?;
@@ -95,7 +95,7 @@ impl<'a> Repair<'a> {
         end
     }
 
-    /// A word outside of a string, from `word` on; what is replaced begins at `start`.
+    /// Repairs a token outside of a string that begins at `word`. The replaced part begins at `start`.
     fn word(&mut self, start: usize, word: usize) -> usize {
         let rest = &self.text.as_bytes()[word..];
         let end = word + rest.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
@@ -120,7 +120,7 @@ impl<'a> Repair<'a> {
     }
 }
 
-/// Whether the text is a number of JSON, of whatever size (RFC 8259, section 6).
+/// Whether the text is a JSON number of any size (RFC 8259, section 6).
 fn is_number(text: &str) -> bool {
     let text = text.strip_prefix('-').unwrap_or(text);
     let (mantissa, exponent) = match text.find(['e', 'E']) {

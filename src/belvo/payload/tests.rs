@@ -1,4 +1,4 @@
-//! What is JSON is read as it is; what is nearly JSON is read as it was meant; the rest is refused.
+//! JSON is read unchanged, text that is almost JSON is repaired, and everything else is refused.
 
 use std::io::Write;
 
@@ -50,7 +50,7 @@ fn every_encoding_of_one_text() {
         ("a text that holds it", Value::from(TEXT).to_string().into()),
         ("such a text in a text", Value::from(Value::from(TEXT).to_string()).to_string().into()),
     ] {
-        // Only what begins like an object or an array is taken out of a text: one layer of quotes is not.
+        // A text is unwrapped only if it contains an object or an array.
         let expected =
             if name == "such a text in a text" { Value::from(Value::from(TEXT).to_string()) } else { plain() };
         assert_eq!(read_json(&bytes), Ok(expected), "{name}");
@@ -61,7 +61,7 @@ fn every_encoding_of_one_text() {
 fn latin_1_is_read_byte_by_byte() {
     for (bytes, expected) in [
         (&b"{\"name\": \"Jos\xe9 da Concei\xe7\xe3o\"}"[..], "José da Conceição"),
-        // Two systems wrote it: one field of UTF-8, one of Latin-1.
+        // One field is UTF-8, the other is Latin-1.
         (b"{\"name\": \"Jos\xc3\xa9 e Jo\xe3o\"}", "José e João"),
         (b"{\"name\": \"\xff\xfe\"}", "ÿþ"),
     ] {
@@ -71,7 +71,7 @@ fn latin_1_is_read_byte_by_byte() {
 }
 
 #[test]
-fn what_is_nearly_json() {
+fn almost_json_is_repaired() {
     for (text, expected) in [
         (r#"{"a": "\ud83d"}"#, json!({"a": "\u{fffd}"})),
         (r#"{"a": "\ud83d x \ude00"}"#, json!({"a": "\u{fffd} x \u{fffd}"})),
@@ -105,7 +105,7 @@ fn what_is_nearly_json() {
 }
 
 #[test]
-fn what_is_not_json() {
+fn other_bytes_are_refused() {
     let deep = "[".repeat(100_000);
     let nested = format!("{}1{}", "[".repeat(200), "]".repeat(200));
     for text in [
@@ -160,14 +160,14 @@ fn compression_is_bounded_and_checked() {
     assert_eq!(decompress_bare(&encoder.finish().unwrap()).as_deref(), Ok(TEXT.as_bytes()));
 }
 
-/// JSON as a library writes it.
+/// JSON in the form that a library writes.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        // Other fractions are not read digit for digit by serde_json.
+        // serde_json does not keep every digit of other fractions.
         any::<i32>().prop_map(|number| Value::from(f64::from(number) / 8.0)),
         any::<String>().prop_map(Value::from),
     ];
@@ -191,7 +191,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_strict_reader_takes_is_taken(text in r#"[\[\]{}",:0-9.eE+\-\\u\ndDbB8fn NaIy]{0,40}"#) {
+    fn valid_json_is_never_refused(text in r#"[\[\]{}",:0-9.eE+\-\\u\ndDbB8fn NaIy]{0,40}"#) {
         let strict = serde_json::from_str::<Value>(&text);
         let read = read_json(text.as_bytes());
         prop_assert!(strict.is_err() || read.is_ok(), "{:?} {:?}", strict, read);

@@ -1,14 +1,19 @@
-//! One case per row of the tables, on bodies as Belvo documents them, old shapes included.
+//! One case for each row of the tables, with documented bodies and with their old shapes.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::belvo::Unrelated;
+use crate::belvo::classify::{
+    ANY, ERRORS, ErrorClass, Http, LOGIN_ERROR, MESSAGES, NONE, UNKNOWN_RANK, WEBHOOKS, WebhookClass as W,
+    as_the_table_spells, row_of,
+};
 use crate::contract::input::INPUT_SCHEMA_VERSION;
 use crate::link::{
-    AccessMode, Breakage, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, Observation,
-    Profile, Session, Status,
+    AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Due, Event,
+    Input, LinkObservation, Profile, Session, Status,
 };
 
 mod api_errors;
@@ -28,7 +33,7 @@ pub(super) fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
 
-/// Translates; `None` stands for any key and any profile, which have cases of their own.
+/// Translates a message. The key and the profile are dropped; they have their own tests.
 pub(super) fn check(kind: InputKind, payload: &Value, expected: Result<Said, Undecodable>) {
     let meaning = translate(kind, &link(), payload.to_string().as_bytes(), now());
     assert_eq!(meaning.map(Said::from), expected, "{kind} {payload}");
@@ -91,8 +96,8 @@ fn the_tables_have_no_row_twice_and_no_row_unreachable() {
     }
     for (http, code, words, rank, says) in ERRORS {
         let status = match http {
-            Is(status) => *status,
-            Server => 503,
+            Http::Is(status) => *status,
+            Http::Server => 503,
         };
         let code = (*code != NONE).then(|| code.to_string());
         let item = ErrorItem { code, message: Some(words.to_uppercase()), ..ErrorItem::default() };
@@ -163,7 +168,7 @@ fn observations() {
         ("unconfirmed", Status::Unconfirmed),
     ] {
         let found = input(InputKind::Observation, &seen(word, "2026-11-22T11:59:59.5Z"));
-        let observation = Observation {
+        let observation = LinkObservation {
             observed_at: "2026-11-22T11:59:59.5Z".parse().unwrap(),
             status,
             last_accessed_at: Some("2024-02-02T13:11:42.593Z".parse().unwrap()),
@@ -270,7 +275,7 @@ fn the_examples_of_the_schemas_mean_something() {
     }
 }
 
-/// A session that Belvo holds open for this long.
+/// A session that is open for this long.
 pub(super) fn session(seconds: u64) -> Option<Session> {
     Some(Session { expires_at: now().after(Duration::from_secs(seconds)) })
 }

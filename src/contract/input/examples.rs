@@ -1,4 +1,4 @@
-//! One body of each kind, as the documentation and the schemas show it. Nothing in them is real.
+//! An example of each kind of body, for the documentation and the schemas. All values are invented.
 
 use serde_json::{Value, json};
 

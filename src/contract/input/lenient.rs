@@ -1,14 +1,14 @@
-//! Fields that only inform, read so that none of them is a reason to lose a message: of the wrong type they are absent, or the
-//! best text in them.
+//! Readers for fields on which no decision depends. If such a field has a wrong type, it is absent, or the best text in
+//! it is used; it is never a reason to refuse a message.
 //!
-//! What decides is never read here.
+//! Fields on which a decision depends are not read here.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{LastError, Source, WIDGET_TOKEN_SECONDS};
 
-/// Where an object keeps the word that stands for it.
+/// The fields of an object whose text can stand for the object.
 const WORDS: [&str; 6] = ["code", "name", "error", "message", "detail", "id"];
 
 /// A text.
@@ -25,25 +25,25 @@ fn text_in(value: &Value) -> Option<String> {
     }
 }
 
-/// The version of a schema; as a text too.
+/// Reads the version of a schema, a number or a text.
 pub(super) fn version<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     Ok(version_in(&Value::deserialize(from)?))
 }
 
-/// The version that a `schema_version` names, if it names one.
+/// The version in a `schema_version`, if it has one.
 pub fn version_in(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
-/// How long a token lives, in seconds: Belvo's ten minutes unless a number above zero is given.
+/// Reads how long a token is valid, in seconds. Anything but a number above zero counts as Belvo's ten minutes.
 pub(super) fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let value = Value::deserialize(from)?;
-    // A number beyond the type's reach, or with a fraction, is still a number.
+    // A number outside the range of the type, or with a fraction, is rounded.
     let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
     Ok(number.filter(|&seconds| seconds >= 1.0).map_or(WIDGET_TOKEN_SECONDS, |seconds| seconds as u64))
 }
 
-/// The last error: an object, or its code alone.
+/// Reads the last error: an object, or only its code.
 pub(super) fn last_error<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LastError>, D::Error> {
     Ok(match Value::deserialize(from)? {
         Value::Object(fields) => {
@@ -54,7 +54,7 @@ pub(super) fn last_error<'de, D: Deserializer<'de>>(from: D) -> Result<Option<La
     })
 }
 
-/// Who read a link: your application, unless relink says that it was relink.
+/// Reads who read a link. Every value but those of relink counts as the application.
 pub(super) fn source<'de, D: Deserializer<'de>>(from: D) -> Result<Source, D::Error> {
     let said = text_in(&Value::deserialize(from)?).unwrap_or_default();
     Ok([Source::Verify, Source::Sweep].into_iter().find(|source| source.as_str() == said).unwrap_or_default())

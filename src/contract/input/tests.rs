@@ -1,4 +1,4 @@
-//! The public schemas say what the readers accept.
+//! The public schemas describe bodies that the readers accept.
 
 use schemars::{Schema, schema_for};
 use serde_json::json;
@@ -48,7 +48,7 @@ fn every_example_is_what_its_schema_describes() {
 }
 
 #[test]
-fn the_shapes_between() {
+fn other_accepted_shapes() {
     let at = "2026-11-22T10:15:00Z";
     for (kind, body, good) in [
         (InputKind::Widget, json!({"event": "started"}), true),
@@ -72,9 +72,9 @@ fn the_shapes_between() {
     }
 }
 
-/// A schema says what to send. What only informs is read all the same.
+/// A schema describes what to send. The readers accept more in fields on which no decision depends.
 #[test]
-fn what_only_informs_is_never_a_reason_to_refuse() {
+fn a_wrong_optional_field_is_no_reason_to_refuse() {
     let at = "2026-11-22T10:15:00Z";
     for odd in [json!({"name": "x"}), json!(["x"]), json!(7), json!(-1.5), json!(true), json!("x".repeat(100_000))] {
         for (kind, fields, base) in [
@@ -143,7 +143,7 @@ fn what_only_informs_is_never_a_reason_to_refuse() {
     assert_eq!(exit(json!("institution_down")), Some((Some("institution_down".into()), None)));
     assert_eq!(exit(json!({"code": 7, "message": ["x"]})), Some((Some("7".into()), None)));
     assert_eq!(exit(json!([])), None);
-    // The schema keeps saying what to send.
+    // The schema still refuses the body.
     check_each(InputKind::Widget, &json!({"event": "started", "expires_in_seconds": -1}), false, true);
     check_each(InputKind::Widget, &json!({"event": "exit", "last_encountered_error": "x"}), false, true);
 }
@@ -163,7 +163,7 @@ fn an_error_body_is_not_debugged() {
 }
 
 #[test]
-fn what_is_written_can_be_read() {
+fn written_bodies_can_be_read() {
     let observation: Observation = serde_json::from_value(Observation::example()).unwrap();
     let mut expected = Observation::example();
     expected["observed_at"] = json!("2026-11-22T10:15:00.000Z");

@@ -1,185 +1,188 @@
-//! The parts of a record: outage, attempt, suspicion, refresh, consent, facts; each with its way there and back.
+//! The parts of a record: episode, attempt, suspicion, refresh, consent, dedup keys; each with its conversion from and
+//! to the core.
 //!
-//! Nothing here decides anything; whether the parts fit together is for `Record::link` to say.
+//! `Record::link` checks whether the parts fit together.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::words::{At, AttemptWord, CauseWord, is_false};
+use super::super::words::{At, AttemptEndWord, CauseWord, is_false};
 use super::BadRecord;
 use crate::link::{
-    Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, LinkId, Month, Phase, Prompt, Refresh, Seen,
-    Session, Suspicion,
+    Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, LinkId, Month, Prompt, RecentFact, Refresh, RefreshQuota,
+    Session, Suspicion, UpdatePhase,
 };
 
-/// An outage.
+/// An episode: one outage of the link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EpisodeRecord {
     /// `<link id>-e<number>`.
     pub id: String,
-    /// Which outage of the link, from 1.
+    /// The number of the episode, from 1 for the first outage of the link.
     pub number: u32,
-    /// What has to be mended.
+    /// What the user has to repair.
     pub cause: CauseWord,
-    /// When it began.
+    /// When the episode began.
     pub opened_at: At,
-    /// When the observation was read that the state comes from; absent if it comes from anything else.
+    /// When Belvo was read, if the current cause comes from an observation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<At>,
-    /// When a login was last refused, as long as Belvo's status is not known to say so too.
+    /// When the institution last refused a login. Absent once Belvo's status shows the outage too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_at: Option<At>,
-    /// Whether its one prompt has been sent; if not, `prompt` says why.
+    /// Whether the prompt has been sent. If not, `prompt` has the reason.
     pub prompt_sent: bool,
-    /// What became of its one prompt.
+    /// Whether the prompt has been sent, or why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptWord>,
-    /// `waiting`: when it is looked at again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prompt_waits_until: Option<At>,
-    /// `waiting`: when Belvo was asked whether the prompt is still needed, the incident being over.
+    /// `deferred`: when relink checks again whether the prompt is due.
+    #[serde(default, alias = "prompt_waits_until", skip_serializing_if = "Option::is_none")]
+    pub prompt_deferred_until: Option<At>,
+    /// `deferred`: when Belvo was asked, after the incident, whether the link works again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_asked_at: Option<At>,
-    /// How many reminders have followed.
+    /// How many reminders have been sent.
     pub reminders_count: u32,
-    /// When the next is due.
+    /// When the next reminder is due.
     pub next_reminder_at: Option<At>,
-    /// Failed attempts put the next reminder off, but never beyond this.
+    /// The latest time to which failed attempts may postpone the next reminder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remind_by: Option<At>,
-    /// When relink last tried a login before a reminder.
+    /// When relink last asked for a refresh before a reminder, to find out whether a login works again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_at: Option<At>,
-    /// How often the user has tried to repair it.
+    /// How many times the user has tried to repair the link.
     pub attempts_count: u32,
-    /// The resources whose data has come since Belvo last said that the link is broken.
+    /// The resources whose data has arrived since Belvo last reported the link broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arrived: Vec<String>,
 }
 
-/// What became of an outage's one prompt.
+/// Whether the prompt of an episode has been sent, or why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptWord {
-    /// It went out.
+    /// The notice `update_required` was published.
     Sent,
-    /// The link is muted, or its user was in the widget already when the outage became known; it goes out when that is
-    /// undone, or the attempt has failed.
-    Held,
-    /// Many links of the institution failed together; it goes out if the link is still broken when that is over.
-    Waiting,
+    /// The link is muted, or its user was in the widget already when the outage became known. The prompt is published
+    /// when an operator unmutes the link, or when that attempt fails.
+    #[serde(alias = "held")]
+    Muted,
+    /// The institution has an incident. The prompt is published after the incident if the link is still broken then.
+    #[serde(alias = "waiting")]
+    Deferred,
 }
 
 /// An attempt to repair a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateRecord {
-    /// How far it has got.
-    pub phase: PhaseWord,
-    /// When the phase ends by itself.
+    /// The phase of the attempt.
+    pub phase: UpdatePhaseWord,
+    /// The deadline of the phase.
     pub until: At,
-    /// `with_user`: when the attempt began, from which its longest span counts.
+    /// `with_user`: when the attempt began. Its longest duration counts from this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<At>,
     /// `verifying`: how the user's part ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<AttemptWord>,
-    /// `verifying`: how often Belvo has been asked.
+    pub after: Option<AttemptEndWord>,
+    /// `verifying`: how many verify requests have been made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_count: Option<u32>,
 }
 
-/// How far an attempt to repair a link has got.
+/// The phase of an attempt to repair a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum PhaseWord {
+pub enum UpdatePhaseWord {
     /// The user holds a widget token.
     WithUser,
-    /// Belvo is being asked whether it worked.
+    /// Belvo is being asked whether the link works.
     Verifying,
 }
 
-/// Evidence against a working link.
+/// Evidence that a valid link is broken, while it is being verified.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SuspicionRecord {
-    /// What it says has to be mended.
+    /// What the user would have to repair.
     pub cause: CauseWord,
-    /// When the MFA session it names ends.
+    /// When the MFA session that the evidence names expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_expires_at: Option<At>,
-    /// Whether it answered an attempt to update the link.
+    /// Whether the evidence answered an attempt to update the link.
     #[serde(default, skip_serializing_if = "is_false")]
     pub during_update: bool,
-    /// Whether it is one refused login, of which Belvo's status may show nothing.
+    /// Whether the evidence is one refused login, which Belvo's status may not show.
     #[serde(default, skip_serializing_if = "is_false")]
     pub refused_login: bool,
-    /// When it came.
+    /// When the newest evidence arrived.
     pub at: At,
-    /// When it is believed if nothing refuted it.
+    /// When the suspicion is confirmed if nothing has refuted it.
     pub until: At,
 }
 
-/// A historical refresh that is owed.
+/// The historical refresh after a recovery, while it is not complete.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RefreshRecord {
-    /// The last proven data before the outage.
+    /// When data last arrived before the outage.
     pub gap_from: Option<At>,
-    /// The recovery.
+    /// When the link recovered.
     pub gap_to: At,
-    /// Whether relink has asked Belvo for it.
+    /// Whether relink has asked Belvo for a refresh.
     pub asked: bool,
-    /// How many refreshes there have been, Belvo's own and those that relink asked for.
+    /// How many refreshes there have been, including Belvo's own.
     #[serde(default)]
     pub rounds_count: u32,
-    /// When relink asks, or gives up.
+    /// When relink asks for the next refresh, or gives up.
     pub until: At,
-    /// The resources that have come.
+    /// The resources whose data has arrived.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arrived: Vec<String>,
 }
 
-/// A consent, and what a renewal link needs.
+/// The consent behind a link, with the parameters of a renewal link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConsentRecord {
-    /// Belvo's id of it.
+    /// Belvo's id of the consent.
     pub id: Option<String>,
-    /// When it ends, if that is known.
+    /// The due date, if it is known.
     pub due_at: Option<At>,
-    /// It has no end.
+    /// The consent has no due date (Belvo: `undefined_consent_expiration`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub endless: bool,
-    /// The institution's name for people.
+    /// The display name of the institution.
     pub institution_display_name: Option<String>,
     /// Address of the institution's logo.
     pub institution_icon_logo: Option<String>,
-    /// The user has been told that it ends.
+    /// The notice `consent_expiring` has been published.
     #[serde(default, skip_serializing_if = "is_false")]
     pub announced: bool,
-    /// The end that was announced, if it was known.
+    /// The due date in that notice, if it was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced_for: Option<At>,
-    /// The end that has passed, and was taken for the end until Belvo said otherwise.
+    /// The due date that has passed and has opened a suspicion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed: Option<At>,
 }
 
-/// How often relink asked Belvo for a refresh of the link in one calendar month (Brazil's time).
+/// How many refreshes of the link relink has asked Belvo for in one calendar month (in the time zone of Brazil).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct AsksRecord {
+pub struct RefreshQuotaRecord {
     /// The month, such as `2026-11`.
     pub month: String,
-    /// How often.
+    /// The number of refreshes.
     pub count: u32,
-    /// Belvo refused one because the month's quota was used up: none before this.
+    /// Belvo refused a refresh because the monthly quota was used up; relink asks for none before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_until: Option<At>,
 }
 
-/// A fact taken in.
+/// The dedup key of an accepted message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SeenRecord {
-    /// Its key, 16 hexadecimal digits.
+pub struct RecentFactRecord {
+    /// The key, 16 hexadecimal digits.
     pub key: String,
-    /// When.
+    /// When the message was accepted.
     pub at: At,
 }
 
@@ -187,8 +190,8 @@ impl EpisodeRecord {
     pub(super) fn of(link: &LinkId, episode: &Episode) -> Self {
         let (prompt, waits_until, asked_at) = match episode.prompt {
             Prompt::Sent => (PromptWord::Sent, None, None),
-            Prompt::Held => (PromptWord::Held, None, None),
-            Prompt::Waiting { until, asked_at } => (PromptWord::Waiting, Some(At(until)), asked_at.map(At)),
+            Prompt::Muted => (PromptWord::Muted, None, None),
+            Prompt::Deferred { until, asked_at } => (PromptWord::Deferred, Some(At(until)), asked_at.map(At)),
         };
         Self {
             id: format!("{link}-e{}", episode.number.0),
@@ -199,7 +202,7 @@ impl EpisodeRecord {
             refused_at: episode.refused_at.map(At),
             prompt_sent: episode.prompt == Prompt::Sent,
             prompt: Some(prompt),
-            prompt_waits_until: waits_until,
+            prompt_deferred_until: waits_until,
             prompt_asked_at: asked_at,
             reminders_count: episode.reminders_count,
             next_reminder_at: episode.next_reminder_at.map(At),
@@ -229,31 +232,31 @@ impl EpisodeRecord {
     }
 
     fn parse_prompt(&self) -> Result<Prompt, BadRecord> {
-        match (self.prompt, self.prompt_waits_until) {
-            (Some(PromptWord::Waiting), Some(At(until))) => {
-                Ok(Prompt::Waiting { until, asked_at: self.prompt_asked_at.map(|at| at.0) })
+        match (self.prompt, self.prompt_deferred_until) {
+            (Some(PromptWord::Deferred), Some(At(until))) => {
+                Ok(Prompt::Deferred { until, asked_at: self.prompt_asked_at.map(|at| at.0) })
             }
-            (Some(PromptWord::Waiting), None) => Err(BadRecord::Impossible("episode.prompt_waits_until")),
-            // A record from before there was the word.
-            (None, _) if !self.prompt_sent => Ok(Prompt::Held),
-            (Some(PromptWord::Held), _) => Ok(Prompt::Held),
+            (Some(PromptWord::Deferred), None) => Err(BadRecord::Impossible("episode.prompt_deferred_until")),
+            // A record from before the field `prompt` existed.
+            (None, _) if !self.prompt_sent => Ok(Prompt::Muted),
+            (Some(PromptWord::Muted), _) => Ok(Prompt::Muted),
             (Some(PromptWord::Sent) | None, _) => Ok(Prompt::Sent),
         }
     }
 }
 
 impl UpdateRecord {
-    pub(super) fn of(phase: Phase) -> Self {
+    pub(super) fn of(phase: UpdatePhase) -> Self {
         match phase {
-            Phase::WithUser { started_at, until } => Self {
-                phase: PhaseWord::WithUser,
+            UpdatePhase::WithUser { started_at, until } => Self {
+                phase: UpdatePhaseWord::WithUser,
                 until: At(until),
                 started_at: Some(At(started_at)),
                 after: None,
                 asked_count: None,
             },
-            Phase::Verifying { after, asked_count, until } => Self {
-                phase: PhaseWord::Verifying,
+            UpdatePhase::Verifying { after, asked_count, until } => Self {
+                phase: UpdatePhaseWord::Verifying,
                 until: At(until),
                 started_at: None,
                 after: Some(after.into()),
@@ -262,29 +265,29 @@ impl UpdateRecord {
         }
     }
 
-    /// `since` is when the link entered `updating`: a record from before there was `started_at` has no better word.
-    pub(super) fn parse_phase(&self, since: At) -> Result<Phase, BadRecord> {
+    /// `since`, when the link entered `updating`, replaces `started_at` in a record from before that field existed.
+    pub(super) fn parse_phase(&self, since: At) -> Result<UpdatePhase, BadRecord> {
         let At(until) = self.until;
         let At(started_at) = self.started_at.unwrap_or(since);
         match (self.phase, self.after, self.asked_count) {
-            (PhaseWord::WithUser, _, _) => Ok(Phase::WithUser { started_at, until }),
-            (PhaseWord::Verifying, Some(after), Some(asked_count)) => {
-                Ok(Phase::Verifying { after: after.into(), asked_count, until })
+            (UpdatePhaseWord::WithUser, _, _) => Ok(UpdatePhase::WithUser { started_at, until }),
+            (UpdatePhaseWord::Verifying, Some(after), Some(asked_count)) => {
+                Ok(UpdatePhase::Verifying { after: after.into(), asked_count, until })
             }
-            (PhaseWord::Verifying, _, _) => Err(BadRecord::Impossible("update.after")),
+            (UpdatePhaseWord::Verifying, _, _) => Err(BadRecord::Impossible("update.after")),
         }
     }
 }
 
 impl SuspicionRecord {
-    pub(super) fn of(held: &Suspicion) -> Self {
+    pub(super) fn of(evidence: &Suspicion) -> Self {
         Self {
-            cause: held.breakage.cause.into(),
-            session_expires_at: held.breakage.session.map(|session| At(session.expires_at)),
-            during_update: held.breakage.during_update,
-            refused_login: held.breakage.refused_login,
-            at: At(held.at),
-            until: At(held.until),
+            cause: evidence.breakage.cause.into(),
+            session_expires_at: evidence.breakage.session.map(|session| At(session.expires_at)),
+            during_update: evidence.breakage.during_update,
+            refused_login: evidence.breakage.refused_login,
+            at: At(evidence.at),
+            until: At(evidence.until),
         }
     }
 
@@ -347,33 +350,34 @@ impl ConsentRecord {
     }
 }
 
-impl AsksRecord {
+impl RefreshQuotaRecord {
     /// None where there is nothing to remember.
-    pub(super) fn of(asks: Asks) -> Option<Self> {
-        let (year, month) = asks.month.year_and_month();
-        (asks != Asks::default()).then(|| Self {
+    pub(super) fn of(refresh_quota: RefreshQuota) -> Option<Self> {
+        let (year, month) = refresh_quota.month.year_and_month();
+        (refresh_quota != RefreshQuota::default()).then(|| Self {
             month: format!("{year:04}-{month:02}"),
-            count: asks.count,
-            refused_until: asks.refused_until.map(At),
+            count: refresh_quota.count,
+            refused_until: refresh_quota.refused_until.map(At),
         })
     }
 
-    pub(super) fn parse(&self) -> Result<Asks, BadRecord> {
+    pub(super) fn parse(&self) -> Result<RefreshQuota, BadRecord> {
         let month =
             self.month.rsplit_once('-').and_then(|(year, month)| Some((year.parse().ok()?, month.parse().ok()?)));
-        let month =
-            month.and_then(|(year, month)| Month::new(year, month)).ok_or(BadRecord::Impossible("asks.month"))?;
-        Ok(Asks { month, count: self.count, refused_until: self.refused_until.map(|at| at.0) })
+        let month = month
+            .and_then(|(year, month)| Month::new(year, month))
+            .ok_or(BadRecord::Impossible("refresh_quota.month"))?;
+        Ok(RefreshQuota { month, count: self.count, refused_until: self.refused_until.map(|at| at.0) })
     }
 }
 
-impl SeenRecord {
-    pub(super) fn of(seen: &Seen) -> Self {
+impl RecentFactRecord {
+    pub(super) fn of(seen: &RecentFact) -> Self {
         Self { key: format!("{:016x}", seen.key.0), at: At(seen.at) }
     }
 
-    pub(super) fn parse(&self) -> Result<Seen, BadRecord> {
+    pub(super) fn parse(&self) -> Result<RecentFact, BadRecord> {
         let key = u64::from_str_radix(&self.key, 16).map_err(|_| BadRecord::Impossible("recent.key"))?;
-        Ok(Seen { key: DedupKey(key), at: self.at.0 })
+        Ok(RecentFact { key: DedupKey(key), at: self.at.0 })
     }
 }

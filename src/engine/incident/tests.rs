@@ -1,8 +1,8 @@
-//! The window: when it is full, when it is calm, what is usual, and what a restart knows.
+//! The begin and the end of an incident, the baseline, and a restart.
 
 use super::*;
 use crate::contract::OriginKind;
-use crate::link::Settings;
+use crate::link::PolicySettings;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -12,7 +12,7 @@ fn at(millis: i64) -> Timestamp {
 }
 
 fn policy(links: u32) -> Policy {
-    Policy::new(Settings { incident_links: links, ..Settings::default() }).unwrap()
+    Policy::new(PolicySettings { incident_links: links, ..PolicySettings::default() }).unwrap()
 }
 
 fn incidents(links: u32) -> Incidents {
@@ -24,12 +24,12 @@ fn origin() -> Origin {
         kind: OriginKind::Webhook,
         input_sequence: Some(7),
         message_id: None,
-        heard_at: At(at(0)),
-        unread: Vec::new(),
+        received_at: At(at(0)),
+        unreadable_fields: Vec::new(),
     }
 }
 
-/// One link of the institution opens, at the moment it is planned.
+/// One link of the institution opens an episode, which is planned at the same time.
 fn open(incidents: &mut Incidents, institution: &str, link: usize, millis: i64) -> Option<IncidentBody> {
     open_late(incidents, institution, link, millis, millis)
 }
@@ -42,38 +42,38 @@ fn open_late(
     planned: i64,
 ) -> Option<IncidentBody> {
     let link = format!("link-{link}").parse().unwrap();
-    let held = incidents.is_on(Some(institution));
-    let opening = Opening { institution, link: &link, at: at(millis), held };
+    let is_deferred = incidents.is_on(Some(institution));
+    let opening = Opening { institution, link: &link, at: at(millis), is_deferred };
     incidents.opened(&opening, &origin(), at(planned))
 }
 
-/// One opening a step; the first that makes an incident.
+/// `count` openings, one every `step` milliseconds. Returns the first that begins an incident.
 fn first(incidents: &mut Incidents, count: usize, from: i64, step: i64) -> Option<(usize, IncidentBody)> {
     (0..count).find_map(|n| Some((n, open(incidents, "erebor", 1_000 + n, from + step * n as i64)?)))
 }
 
 #[test]
-fn enough_links_within_the_window_are_an_incident() {
+fn an_incident_begins_when_enough_links_fail_within_the_window() {
     let (nth, body) = first(&mut incidents(20), 40, 0, 20_000).unwrap();
     assert_eq!((nth, body.links_count, body.threshold, body.window_seconds), (19, 20, 20, 600));
-    assert_eq!((body.news, body.at, body.began_at), (IncidentNews::Began, At(at(380_000)), At(at(380_000))));
+    assert_eq!((body.change, body.at, body.began_at), (IncidentChange::Began, At(at(380_000)), At(at(380_000))));
     assert_eq!(body.because.link_id.as_deref(), Some("link-1019"));
     assert_eq!(body.message_id(), format!("incident.erebor.{}.began", at(380_000).as_millis()));
-    // One every 31.6 s is nineteen in ten minutes.
+    // One opening every 31.6 s is nineteen in ten minutes.
     assert!(first(&mut incidents(20), 500, 0, 10 * MINUTE / 19 + 1).is_none());
 }
 
 #[test]
-fn lanes_are_not_read_in_the_order_of_time() {
+fn openings_count_in_any_order() {
     let mut incidents = incidents(20);
     let newest_first = (0..20).rev().map(|n| open_late(&mut incidents, "erebor", n, 1_000 * n as i64, 30_000));
-    let told: Vec<_> = newest_first.collect();
-    assert_eq!(told.iter().filter(|told| told.is_some()).count(), 1);
-    assert_eq!(told[19].as_ref().unwrap().links_count, 20);
+    let begun: Vec<_> = newest_first.collect();
+    assert_eq!(begun.iter().filter(|begun| begun.is_some()).count(), 1);
+    assert_eq!(begun[19].as_ref().unwrap().links_count, 20);
 }
 
 #[test]
-fn one_link_many_times_and_many_institutions_are_none() {
+fn one_link_or_many_institutions_do_not_begin_an_incident() {
     let mut incidents = incidents(20);
     assert!((0..100).all(|n| open(&mut incidents, "erebor", 7, n * 1_000).is_none()));
     assert!((0..100_usize).all(|n| open(&mut incidents, &format!("bank-{}", n % 10), n, 0).is_none()));
@@ -81,10 +81,10 @@ fn one_link_many_times_and_many_institutions_are_none() {
 }
 
 #[test]
-fn nothing_is_one_where_it_is_off() {
+fn no_incident_begins_when_detection_is_off() {
     let mut off = incidents(0);
     assert!(first(&mut off, 500, 0, 1).is_none());
-    // One that was on before it was switched off ends at once.
+    // An incident from before the detection was switched off ends at once.
     let began = first(&mut incidents(20), 20, 0, 1).unwrap().1;
     let mut off = Incidents::of(&policy(0), vec![began]);
     assert!(!off.is_on(Some("erebor")));
@@ -92,24 +92,24 @@ fn nothing_is_one_where_it_is_off() {
 }
 
 #[test]
-fn what_is_usual_for_an_institution_is_none() {
+fn the_baseline_of_an_institution_raises_its_threshold() {
     let mut incidents = incidents(20);
-    // Ten in ten minutes, all day: fifty are unusual.
+    // Ten openings in ten minutes, all day: the threshold is fifty.
     assert!((0..1_440).all(|n| open(&mut incidents, "erebor", n, MINUTE * n as i64).is_none()));
     let (nth, body) = first(&mut incidents, 100, 24 * HOUR, 1).unwrap();
     assert!((45..=50).contains(&body.threshold), "{}", body.threshold);
     assert_eq!(body.links_count, body.threshold);
     assert!(nth < 50);
-    // A day later nothing of that is usual any more.
+    // A day later these openings no longer count for the baseline.
     incidents.end(at(25 * HOUR), 10);
     assert_eq!(first(&mut incidents, 100, 50 * HOUR, 1).unwrap().1.threshold, 20);
 }
 
 #[test]
-fn it_ends_after_a_calm_window_and_counts_what_it_held() {
+fn an_incident_ends_after_a_calm_window_and_counts_its_deferred_prompts() {
     let mut incidents = incidents(20);
     first(&mut incidents, 20, 0, 0).unwrap();
-    // Five in ten minutes are a quarter of twenty, and no calm.
+    // Five openings in ten minutes are a quarter of the threshold, so the institution is not calm.
     for n in 0..30 {
         assert!(open(&mut incidents, "erebor", n, 2 * MINUTE * n as i64).is_none());
         assert_eq!(incidents.end(at(2 * MINUTE * n as i64), 10), []);
@@ -118,13 +118,13 @@ fn it_ends_after_a_calm_window_and_counts_what_it_held() {
     assert_eq!(incidents.next_end(), Some(at(last_too_many + 10 * MINUTE)));
     assert_eq!(incidents.end(at(last_too_many + 10 * MINUTE - 1), 10), []);
     let ended = incidents.end(at(last_too_many + 10 * MINUTE), 10).pop().unwrap();
-    assert_eq!((ended.news, ended.links_count, ended.held_count), (IncidentNews::Ended, 50, 30));
+    assert_eq!((ended.change, ended.links_count, ended.deferred_count), (IncidentChange::Ended, 50, 30));
     assert_eq!((ended.began_at, ended.because.link_id), (At(at(0)), None));
     assert_eq!((incidents.count(), incidents.next_end()), (0, None));
 }
 
 #[test]
-fn fewer_than_a_quarter_do_not_prolong_it() {
+fn fewer_failures_than_a_quarter_do_not_prolong_an_incident() {
     let mut incidents = incidents(20);
     first(&mut incidents, 20, 0, 0).unwrap();
     assert!((0..4).all(|n| open(&mut incidents, "erebor", n, 9 * MINUTE).is_none()));
@@ -132,46 +132,46 @@ fn fewer_than_a_quarter_do_not_prolong_it() {
 }
 
 #[test]
-fn a_backlog_shows_what_happened_and_ends_only_when_it_is_read() {
+fn an_incident_in_a_backlog_ends_only_after_the_backlog_is_read() {
     let mut incidents = incidents(20);
     let now = 5 * HOUR;
-    // Nineteen in ten minutes, read in one moment.
+    // Nineteen openings in ten minutes, all planned at the same time.
     assert!((0..300).all(|n| open_late(&mut incidents, "erebor", n, 32_000 * n as i64, now).is_none()));
-    // Lanes are read one after the other, and each has half of twenty.
-    let lane = |incidents: &mut Incidents, lane: usize| {
-        (0..10).filter_map(|n| open_late(incidents, "gringotts", 10 * lane + n, 1_000 * n as i64, now)).count()
+    // Two partitions, read one after the other, have ten openings each.
+    let partition = |incidents: &mut Incidents, partition: usize| {
+        (0..10).filter_map(|n| open_late(incidents, "gringotts", 10 * partition + n, 1_000 * n as i64, now)).count()
     };
-    assert_eq!((lane(&mut incidents, 0), lane(&mut incidents, 1)), (0, 1));
+    assert_eq!((partition(&mut incidents, 0), partition(&mut incidents, 1)), (0, 1));
     assert_eq!(incidents.end(at(now), 10), []);
     assert_eq!(incidents.next_end(), Some(at(now + 10 * MINUTE)));
 }
 
 #[test]
-fn a_restart_knows_what_is_on_and_begins_its_calm_anew() {
+fn after_a_restart_a_running_incident_goes_on_and_its_calm_window_starts_again() {
     let mut before = incidents(20);
     let began = first(&mut before, 20, 0, 0).unwrap().1;
     let mut after = Incidents::of(&policy(20), vec![began.clone()]);
     for n in 0..25 {
         let link = format!("link-{n}").parse().unwrap();
-        // Twenty were there when it began, five were held since.
-        let (millis, held) = if n < 20 { (0, false) } else { (MINUTE, true) };
-        after.remember(&Opening { institution: "erebor", link: &link, at: at(millis), held });
+        // Twenty episodes were open when the incident began; five prompts have been deferred since.
+        let (millis, is_deferred) = if n < 20 { (0, false) } else { (MINUTE, true) };
+        after.remember(&Opening { institution: "erebor", link: &link, at: at(millis), is_deferred });
     }
     assert!(after.is_on(Some("erebor")) && after.next_end().is_none());
     assert!(open(&mut after, "erebor", 99, HOUR).is_none(), "it has begun already");
     assert_eq!(after.end(at(HOUR), 10), []);
     let ended = after.end(at(HOUR + 10 * MINUTE), 10).pop().unwrap();
-    assert_eq!((ended.links_count, ended.held_count, ended.began_at), (26, 6, began.began_at));
+    assert_eq!((ended.links_count, ended.deferred_count, ended.began_at), (26, 6, began.began_at));
     let over = Incidents::of(&policy(20), vec![ended]);
     assert_eq!(over.count(), 0);
 }
 
 #[test]
-fn a_restart_remembers_a_window_that_is_nearly_full() {
+fn after_a_restart_the_openings_of_the_current_window_count() {
     let mut after = incidents(20);
     for n in 0..19 {
         let link = format!("link-{n}").parse().unwrap();
-        after.remember(&Opening { institution: "erebor", link: &link, at: at(0), held: false });
+        after.remember(&Opening { institution: "erebor", link: &link, at: at(0), is_deferred: false });
     }
     assert!(open(&mut after, "erebor", 19, MINUTE).is_some());
 }

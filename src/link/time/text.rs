@@ -1,17 +1,17 @@
-//! Times as people and programs write them.
+//! The text forms of times that relink reads.
 //!
-//! relink writes one form, RFC 3339 in UTC. It reads more, because dates come from Belvo, from customers' programs and
-//! from Brazilian back offices:
+//! relink writes one form, RFC 3339 in UTC. It reads more forms, because dates come from Belvo, from programs of
+//! customers and from Brazilian back offices:
 //!
 //! | form | example |
 //! |---|---|
 //! | RFC 3339, also with a blank for `T`, in small letters, without seconds, with `+0000` or `+00` | `2026-12-01 10:15-0300` |
-//! | without a time of day: midnight; without an offset: UTC | `2026-12-01`, `20261201`, `2026/12/01` |
-//! | day, month, year: Brazil's order, never month first | `01/12/2026 10:15`, `1-12-2026`, `01.12.2026` |
+//! | without a time of day (read as midnight) or without an offset (read as UTC) | `2026-12-01`, `20261201`, `2026/12/01` |
+//! | day, month, year, as in Brazil | `01/12/2026 10:15`, `1-12-2026`, `01.12.2026` |
 //! | seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by size | `1796120100`, `1796120100000` |
 //!
-//! `03/04/2026` is the third of April. A date that is none in Brazil's order (`12/25/2026`) is not read the other way
-//! round: its sender would be misread on the first twelve days of each month.
+//! `03/04/2026` is the third of April. A date with the month first (`12/25/2026`) is not read: the same sender's dates
+//! would be read wrongly on the first twelve days of each month.
 
 use time::{Date, Month};
 
@@ -28,14 +28,16 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// The Julian day of 1970-01-01.
 const EPOCH_JULIAN_DAY: i64 = 2_440_588;
 
-/// The smallest count since 1970 that is taken for a time: 1973 in seconds. Below it, a number is a year, or a mistake.
+/// The smallest number that is read as a count since 1970: the year 1973 in seconds. A smaller number is a year, or a
+/// mistake.
 const COUNT_MIN: i64 = 100_000_000;
 
-/// From one unit of such counts to the next: in each unit, counts of the years 1973 to 5138 lie between [`COUNT_MIN`]
-/// and a thousand times that.
+/// The factor between two units (seconds, milliseconds, …). In each unit, counts of the years 1973 to 5138 lie between
+/// [`COUNT_MIN`] and [`COUNT_MIN`] times this factor, so the size of a number tells its unit.
 const UNIT: i64 = 1_000;
 
-/// Reads a time; none if the text is no time. What lies outside the years 0 to 9999 is moved to their end.
+/// Reads a time. `None` if the text has none of the forms. A time outside the years 0 to 9999 is replaced by the
+/// nearest one.
 pub(super) fn parse(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     if !text.is_ascii() || text.is_empty() || text.len() > LENGTH_MAX {
@@ -74,11 +76,11 @@ fn calendar(text: &str) -> Option<i64> {
     rest.0.is_empty().then_some(millis)
 }
 
-/// What is still to be read.
+/// The part of the text that has not been read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {
-    /// `yyyy-mm-dd`, `yyyymmdd`, `dd/mm/yyyy` and their like; both separators are the same.
+    /// Reads `yyyy-mm-dd`, `yyyymmdd`, `dd/mm/yyyy` and similar forms. Both separators must be the same character.
     fn date(&mut self) -> Option<Date> {
         let (first, length) = self.digits()?;
         let (year, month, day) = match length {
@@ -101,7 +103,7 @@ impl Rest<'_> {
         Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()
     }
 
-    /// Whether a time of day follows; what stands before it is skipped.
+    /// Whether a time of day follows. Skips the separator before it.
     fn skip_to_time(&mut self) -> bool {
         if self.take(b"Tt_").is_some() {
             return true;
@@ -131,7 +133,7 @@ impl Rest<'_> {
         } else {
             0
         };
-        // 24:00 is the end of a day, and a leap second is the last of its minute.
+        // 24:00 is read as the end of the day, and a leap second as the last millisecond of its minute.
         let is_midnight = hour == 24 && minute == 0 && second == 0 && fraction == 0;
         if (hour > 23 && !is_midnight) || minute > 59 || second > 60 {
             return None;
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn one_time_in_many_forms() {
+    fn all_forms_of_one_time() {
         for text in [
             "2026-12-01T10:15:00Z",
             "2026-12-01T10:15:00.000000+00:00",
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time() {
+    fn texts_that_are_not_times() {
         let long = format!("2026-12-01T10:15:00.{}Z", "0".repeat(100));
         for text in [
             "",

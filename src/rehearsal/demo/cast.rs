@@ -14,7 +14,7 @@ use super::screen::Screen;
 use super::watch::{Heard, Watch};
 use crate::config::{BelvoKeys, Config};
 use crate::contract::{Record, StateWord};
-use crate::link::{Policy, Settings};
+use crate::link::{Policy, PolicySettings};
 use crate::nats::server_binary::ServerSource;
 use crate::service::Service;
 
@@ -56,7 +56,7 @@ impl Cast {
             secret_id: SecretString::from("sandbox"),
             secret_password: SecretString::from("sandbox"),
         });
-        config.policy = Policy::new(Settings { can_verify: true, ..config.policy.settings().clone() })?;
+        config.policy = Policy::new(PolicySettings { can_verify: true, ..config.policy.settings().clone() })?;
         let mut service = Service::start(&config, server_source).await?;
         service.running().await?;
         screen.act("nats", &format!("nats-server is at {}, durable, its own for this demo", service.nats_url()));

@@ -19,7 +19,7 @@ use crate::clock::{Clock, Hands};
 use crate::contract::{Address, At, InputKind};
 use crate::engine::{Delivery, Message, Outgoing};
 use crate::jobs::Worker;
-use crate::link::{Event, EventName, LinkId, Policy, Settings, Timestamp};
+use crate::link::{Event, EventName, LinkId, Policy, PolicySettings, Timestamp};
 use crate::nats::history::{HistoryEntry, HistoryError, HistoryKind, LinkHistory, ReadHistory};
 use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::publisher::PublishError;
@@ -27,8 +27,8 @@ use crate::node::{Delivered, Input, Node, NodeOptions, Note, Output, PLAN_AHEAD_
 use crate::reconciler::{self, Reconciler};
 use crate::store::{MemoryStore, Query, Store};
 
-/// The one lane: order between links is none of this simulation's subjects.
-const LANE: u16 = 0;
+/// The one partition: order between links is none of this simulation's subjects.
+const PARTITION: u16 = 0;
 
 /// The identities of the two streams.
 const STREAM_CREATED_NS: i64 = 1;
@@ -114,7 +114,7 @@ impl Relink {
         let (clock, hands) = Clock::driven(now);
         let budget = Budget::by(clock.clone(), BELVO_REQUESTS_PER_30S);
         let belvo = Client::new(url, keys.0, keys.1, Timeouts::default())?.with_budget(budget.clone());
-        let policy = Policy::new(Settings { can_verify: true, ..Settings::default() })?;
+        let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })?;
         let (store, bus, guard) = (MemoryStore::default(), Arc::new(Bus::default()), MissingGuard::default());
         let inputs = Arc::clone(&bus) as Arc<dyn Inputs>;
         let worker = Worker::new(Arc::clone(&inputs), belvo.clone(), guard.clone(), clock.clone());
@@ -131,14 +131,14 @@ impl Relink {
         let options = NodeOptions {
             owner: "fleet".to_owned(),
             writer: "fleet".to_owned(),
-            partitions_count: LANE + 1,
+            partitions_count: PARTITION + 1,
             policy,
             plan_ahead_min: PLAN_AHEAD_MIN,
         };
         let node = Node::new(options, store.clone());
         let (streams, heard) = (Streams::default(), Vec::new());
         let mut relink = Self { belvo, worker, reconciler, clock, budget, hands, node, streams, store, bus, heard };
-        relink.drive(Input::Gained { partitions: vec![LANE] }, &mut Said::default())?;
+        relink.drive(Input::Gained { partitions: vec![PARTITION] }, &mut Said::default())?;
         anyhow::ensure!(relink.node.phase() == Phase::Running, "the node does not run");
         Ok(relink)
     }
@@ -319,10 +319,10 @@ fn says_broken(input: &NewInput) -> bool {
 fn delivery(input: NewInput, sequence: u64, now: Timestamp) -> Delivery {
     let NewInput { kind, link, id, body, .. } = input;
     Delivery {
-        lane: LANE,
+        partition: PARTITION,
         sequence,
         stored_at_ns: now.as_millis().saturating_mul(1_000_000),
-        subject: format!("belvo.{LANE}.{kind}.{link}"),
+        subject: format!("belvo.{PARTITION}.{kind}.{link}"),
         kind: kind.to_string(),
         link: link.to_string(),
         headers: id.map(|id| ("ce-id".to_owned(), id)).into_iter().collect(),

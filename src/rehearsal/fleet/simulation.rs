@@ -35,7 +35,7 @@ const SWEEP_RETRY: Duration = Duration::from_secs(5 * 60);
 const JOB_LATENCY: Duration = Duration::from_millis(150);
 
 /// How a link's state says that its prompt waits for the end of an incident.
-const WAITS: &[u8] = br#""prompt":"waiting""#;
+const WAITS: &[u8] = br#""prompt":"deferred""#;
 
 /// Lets a fleet live through its days. `on_day` hears of each that has passed.
 ///
@@ -121,7 +121,7 @@ impl Simulation {
     async fn work(&mut self, job: Box<JobBody>, link: LinkId, stored_at: Timestamp, tries: i64) {
         self.judge.relink_calls = true;
         let done = self.relink.worker.perform(&job, &link, stored_at).await;
-        match jobs::settle(&done, tries) {
+        match jobs::decide_retry(&done, tries) {
             Next::Ended => self.refreshes_asked += u64::from(job.name == JobName::Refresh),
             Next::Again(pause) => {
                 self.plan_in(pause, Happening::Job { job, link: link.clone(), stored_at, tries: tries + 1 })
@@ -193,7 +193,7 @@ impl Simulation {
                     let body: Value = serde_json::from_slice(&message.body)?;
                     self.incidents += u64::from(body["type"] == "began");
                 }
-                Address::Refused(_) | Address::Mark(_) | Address::Fence(_) | Address::Commit(_) => {}
+                Address::Refused(_) | Address::Offset(_) | Address::Fence(_) | Address::Commit(_) => {}
             }
         }
         Ok(())
@@ -221,7 +221,7 @@ impl Simulation {
             | NoticeName::UpdateFailed
             | NoticeName::DataAvailable
             | NoticeName::ConsentExpiring
-            | NoticeName::Silent
+            | NoticeName::Stale
             | NoticeName::Removed => {}
         }
         Ok(())

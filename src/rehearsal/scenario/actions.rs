@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::values::{
-    Answered, BankAnswer, BelvoStatus, Call, Counts, ErrorCode, ErrorStatus, IncidentNews, Logins, Notice, Refusal,
+    Answered, BankAnswer, BelvoStatus, Call, Counts, ErrorCode, ErrorStatus, IncidentChange, Logins, Notice, Refusal,
     Span, State, True,
 };
 
@@ -110,7 +110,7 @@ pub(super) enum Action {
     },
     /// The next message about the institution's incident, and it is this one.
     Incident {
-        incident: IncidentNews,
+        incident: IncidentChange,
         institution: String,
         within: Option<Span>,
     },

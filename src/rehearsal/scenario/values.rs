@@ -205,7 +205,7 @@ pub(super) enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-pub(super) enum IncidentNews {
+pub(super) enum IncidentChange {
     Began,
     Ended,
 }

@@ -8,7 +8,7 @@ use super::Checked;
 use super::incidents::Incidents;
 use super::story::{Said, Stories};
 use crate::belvo::{Meaning, translate};
-use crate::contract::{Address, DeadReason, InputKind, Mark, Origin, Record, RefusedBody};
+use crate::contract::{Address, CommittedOffset, DeadReason, InputKind, Origin, Record, RefusedBody};
 use crate::engine::Delivery;
 use crate::link::{Input, LinkId, Policy};
 
@@ -33,7 +33,7 @@ pub(super) struct History {
     /// The inputs that are told, by their place.
     told: HashMap<usize, LinkId>,
     told_last: BTreeMap<LinkId, usize>,
-    pub(super) marks: BTreeMap<u16, Mark>,
+    pub(super) offsets: BTreeMap<u16, CommittedOffset>,
     /// Partitions whose next committed offset may be behind the last: the input stream has lost what lies between.
     may_go_back: BTreeSet<u16>,
     is_input_lost: bool,
@@ -49,7 +49,7 @@ impl History {
             incidents: Incidents::default(),
             told: HashMap::new(),
             told_last: BTreeMap::new(),
-            marks: BTreeMap::new(),
+            offsets: BTreeMap::new(),
             may_go_back: BTreeSet::new(),
             is_input_lost: false,
         }
@@ -57,7 +57,7 @@ impl History {
 
     pub(super) fn input_lost(&mut self) {
         self.is_input_lost = true;
-        self.may_go_back = self.marks.keys().copied().collect();
+        self.may_go_back = self.offsets.keys().copied().collect();
     }
 
     pub(super) fn told_count(&self) -> usize {
@@ -68,16 +68,16 @@ impl History {
     pub(super) fn append(&mut self, batch: &[Stored], jetstream: &JetStream) -> Checked {
         let mut said = Said::default();
         let mut told_now: Vec<(u16, usize)> = Vec::new();
-        for Stored { owner, lane, message, .. } in batch {
+        for Stored { owner, partition, message, .. } in batch {
             let (id, body) = (&message.id, &message.body);
             if let Address::Fence(partition) = message.address {
                 self.owners.insert(partition, *owner);
                 continue;
             }
-            let replaced_by = self.owners.get(lane);
+            let replaced_by = self.owners.get(partition);
             if replaced_by != Some(owner) {
                 let by = replaced_by.map_or_else(|| "nobody".to_owned(), |by| format!("process {by}"));
-                return Err(format!("process {owner} got {id} in for partition {lane}, which belongs to {by}"));
+                return Err(format!("process {owner} got {id} in for partition {partition}, which belongs to {by}"));
             }
             self.check_id(id, &message.address, body)?;
             let unreadable = |error: &dyn std::fmt::Display| format!("{id}: {error}");
@@ -89,7 +89,7 @@ impl History {
                     self.stories.take(link, &record, input.as_deref(), incident, &said, &self.policy)?;
                     if let Some(place) = place {
                         self.tell(link, place)?;
-                        told_now.push((*lane, place));
+                        told_now.push((*partition, place));
                     }
                     said.clear();
                 }
@@ -100,14 +100,14 @@ impl History {
                     let incident = self.incidents.is_on(input.as_deref(), self.stories.link(link));
                     self.stories.refuse(link, &refused, input.as_deref(), incident, &self.policy)?;
                     self.tell(link, place)?;
-                    told_now.push((*lane, place));
+                    told_now.push((*partition, place));
                 }
                 Address::Notice(name, link) => said.notice(*name, link, id),
                 Address::Job(name, link) => said.job(*name, link, id),
                 Address::Incident(token) => self.incidents.take(token, body, self.stories.opened_last())?,
-                Address::Mark(partition) => {
-                    let mark: Mark = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
-                    self.commit_offset(*partition, mark, jetstream)?;
+                Address::Offset(partition) => {
+                    let offset: CommittedOffset = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+                    self.commit_offset(*partition, offset, jetstream)?;
                 }
                 Address::Fence(_) | Address::Commit(_) => {}
             }
@@ -117,7 +117,7 @@ impl History {
         }
         for (partition, place) in told_now {
             let input = &jetstream.input.ever[place];
-            if self.marks.get(&partition).is_none_or(|mark| mark.stored_at_ns < input.stored_at_ns) {
+            if self.offsets.get(&partition).is_none_or(|offset| offset.stored_at_ns < input.stored_at_ns) {
                 return Err(format!(
                     "input {} is told, and no committed offset of its batch has passed it",
                     input.sequence
@@ -131,7 +131,7 @@ impl History {
     fn check_id(&mut self, id: &str, address: &Address, body: &[u8]) -> Checked {
         let Some(before) = self.ids.insert(id.to_owned(), (address.clone(), body.to_vec())) else { return Ok(()) };
         // Inputs whose sequences were given out twice have told of themselves twice: refusals and committed offsets are named by them.
-        let is_named_by_input = matches!(address, Address::Mark(_) | Address::Refused(_));
+        let is_named_by_input = matches!(address, Address::Offset(_) | Address::Refused(_));
         if is_named_by_input && self.is_input_lost {
             return Ok(());
         }
@@ -147,9 +147,9 @@ impl History {
         stream: &InputStream,
     ) -> Result<(Option<Box<Input>>, Option<usize>), String> {
         let Some(sequence) = origin.input_sequence else { return Ok((None, None)) };
-        let place = stream.place_of(sequence, origin.heard_at.0);
+        let place = stream.place_of(sequence, origin.received_at.0);
         let place =
-            place.ok_or_else(|| format!("{link}: there never was an input {sequence} of {}", origin.heard_at.0))?;
+            place.ok_or_else(|| format!("{link}: there never was an input {sequence} of {}", origin.received_at.0))?;
         let delivery = &stream.ever[place];
         if delivery.link != link.as_str() {
             return Err(format!("input {sequence} is of {}, and told of {link}", delivery.link));
@@ -173,34 +173,38 @@ impl History {
     }
 
     /// A partition's offset only grows, and what it passes has its outcome.
-    fn commit_offset(&mut self, partition: u16, mark: Mark, jetstream: &JetStream) -> Checked {
-        let before = self.marks.get(&partition).filter(|before| before.stream_created_ns == mark.stream_created_ns);
-        let is_back = before.is_some_and(|before| mark.stored_at_ns <= before.stored_at_ns);
+    fn commit_offset(&mut self, partition: u16, offset: CommittedOffset, jetstream: &JetStream) -> Checked {
+        let before = self.offsets.get(&partition).filter(|before| before.stream_created_ns == offset.stream_created_ns);
+        let is_back = before.is_some_and(|before| offset.stored_at_ns <= before.stored_at_ns);
         if is_back && !self.may_go_back.contains(&partition) {
-            return Err(format!("the committed offset of partition {partition} goes back: {mark:?} after {before:?}"));
+            return Err(format!(
+                "the committed offset of partition {partition} goes back: {offset:?} after {before:?}"
+            ));
         }
         self.may_go_back.remove(&partition);
         let from_ns = before.map_or(i64::MIN, |before| before.stored_at_ns);
         let input = &jetstream.input;
-        let is_this_stream = mark.stream_created_ns == input.facts().created_ns;
+        let is_this_stream = offset.stream_created_ns == input.facts().created_ns;
         for place in input.places().rev().filter(|_| is_this_stream) {
             let delivery = &input.ever[place];
             if delivery.stored_at_ns <= from_ns {
                 break;
             }
-            if delivery.lane == partition && delivery.stored_at_ns <= mark.stored_at_ns {
+            if delivery.partition == partition && delivery.stored_at_ns <= offset.stored_at_ns {
                 self.check_outcome(place, delivery, jetstream)?;
             }
         }
-        self.marks.insert(partition, mark);
+        self.offsets.insert(partition, offset);
         Ok(())
     }
 
     pub(super) fn handled_up_to(&self, input: &InputStream) -> u64 {
         let created_ns = input.facts().created_ns;
         let is_handled = |delivery: &Delivery| {
-            let mark = self.marks.get(&delivery.lane);
-            mark.is_some_and(|mark| mark.stream_created_ns == created_ns && mark.stored_at_ns >= delivery.stored_at_ns)
+            let offset = self.offsets.get(&delivery.partition);
+            offset.is_some_and(|offset| {
+                offset.stream_created_ns == created_ns && offset.stored_at_ns >= delivery.stored_at_ns
+            })
         };
         let handled = input.places().map(|place| &input.ever[place]).take_while(|delivery| is_handled(delivery));
         handled.last().map_or(0, |delivery| delivery.sequence)
@@ -231,7 +235,7 @@ impl History {
         if (is_told, is_dead) == expected {
             return Ok(());
         }
-        let (sequence, partition) = (delivery.sequence, delivery.lane);
+        let (sequence, partition) = (delivery.sequence, delivery.partition);
         Err(format!(
             "the committed offset has passed input {sequence} of partition {partition} ({}): told {is_told}, set aside {is_dead}",
             delivery.subject

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Checked;
-use crate::contract::{IncidentBody, IncidentNews, OriginKind, institution_token};
+use crate::contract::{IncidentBody, IncidentChange, OriginKind, institution_token};
 use crate::link::{Input, Link, LinkId};
 
 /// The last word on each institution.
@@ -16,30 +16,33 @@ impl Incidents {
         let heard = heard.and_then(|heard| heard.profile.institution.as_ref());
         let institution = heard.or(link.and_then(|link| link.profile.institution.as_ref()));
         let latest = institution.and_then(|institution| self.0.get(institution));
-        latest.is_some_and(|latest| latest.news == IncidentNews::Began)
+        latest.is_some_and(|latest| latest.change == IncidentChange::Began)
     }
 
     pub(super) fn take(&mut self, token: &str, body: &[u8], opened_last: Option<&LinkId>) -> Checked {
         let body: IncidentBody = serde_json::from_slice(body).map_err(|error| format!("an incident: {error}"))?;
         let id = body.message_id();
         let before = self.0.get(&body.institution);
-        let was_on = before.is_some_and(|before| before.news == IncidentNews::Began);
-        let is_sound = match (body.news, before) {
-            (IncidentNews::Began, before) => {
+        let was_on = before.is_some_and(|before| before.change == IncidentChange::Began);
+        let is_sound = match (body.change, before) {
+            (IncidentChange::Began, before) => {
                 body.because.link_id.as_deref() == opened_last.map(LinkId::as_str)
                     && body.links_count >= body.threshold
                     && body.at == body.began_at
                     && before.is_none_or(|before| before.at < body.at)
             }
-            (IncidentNews::Ended, Some(began)) => {
+            (IncidentChange::Ended, Some(began)) => {
                 body.began_at == began.began_at
                     && body.links_count >= began.links_count
                     && body.because.link_id.is_none()
                     && body.because.origin.kind == OriginKind::Timer
             }
-            (IncidentNews::Ended, None) => false,
+            (IncidentChange::Ended, None) => false,
         };
-        if was_on != (body.news == IncidentNews::Ended) || !is_sound || token != institution_token(&body.institution) {
+        if was_on != (body.change == IncidentChange::Ended)
+            || !is_sound
+            || token != institution_token(&body.institution)
+        {
             return Err(format!(
                 "{id} does not follow from {}",
                 before.map_or("nothing".to_owned(), IncidentBody::message_id)

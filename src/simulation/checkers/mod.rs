@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::history::History;
 pub(super) use self::rest::Rest;
 use super::jetstream::{JetStream, Stored};
-use crate::contract::{Address, Mark};
+use crate::contract::{Address, CommittedOffset};
 use crate::engine::Message;
 use crate::link::Policy;
 use crate::node::FenceToTake;
@@ -32,7 +32,7 @@ pub(super) struct Checkers {
     history: History,
     /// What was ever on the output stream, of before a loss too: states by the id of their message, committed offsets and incidents.
     states_ever: BTreeMap<String, BTreeSet<Vec<u8>>>,
-    marks_ever: BTreeMap<u16, Vec<Mark>>,
+    offsets_ever: BTreeMap<u16, Vec<CommittedOffset>>,
     incidents_ever: BTreeSet<String>,
     /// Whether the output stream has ever lost something.
     is_output_lost: bool,
@@ -41,8 +41,8 @@ pub(super) struct Checkers {
 impl Checkers {
     pub(super) fn new(policy: Policy) -> Self {
         let history = History::new(policy.clone());
-        let (states_ever, marks_ever, incidents_ever) = Default::default();
-        Self { policy, history, states_ever, marks_ever, incidents_ever, is_output_lost: false }
+        let (states_ever, offsets_ever, incidents_ever) = Default::default();
+        Self { policy, history, states_ever, offsets_ever, incidents_ever, is_output_lost: false }
     }
 
     /// The output stream has taken these messages, whole.
@@ -50,9 +50,9 @@ impl Checkers {
         for Stored { message: Message { address, id, body, .. }, .. } in batch {
             match address {
                 Address::State(_) => drop(self.states_ever.entry(id.clone()).or_default().insert(body.clone())),
-                Address::Mark(partition) => {
-                    let mark = serde_json::from_slice(body).map_err(|error| format!("{id}: {error}"))?;
-                    self.marks_ever.entry(*partition).or_default().push(mark);
+                Address::Offset(partition) => {
+                    let offset = serde_json::from_slice(body).map_err(|error| format!("{id}: {error}"))?;
+                    self.offsets_ever.entry(*partition).or_default().push(offset);
                 }
                 Address::Incident(_) => drop(self.incidents_ever.insert(id.clone())),
                 Address::Notice(..)
@@ -83,9 +83,9 @@ impl Checkers {
 
     /// A process tells JetStream that everything up to a delivery has been handled.
     pub(super) fn acknowledged(&self, partition: u16, sequence: u64, stored_at_ns: i64) -> Checked {
-        let covers = |mark: &Mark| mark.sequence >= sequence && mark.stored_at_ns >= stored_at_ns;
-        let marks = self.marks_ever.get(&partition);
-        if marks.is_some_and(|marks| marks.iter().any(covers)) {
+        let covers = |offset: &CommittedOffset| offset.sequence >= sequence && offset.stored_at_ns >= stored_at_ns;
+        let offsets = self.offsets_ever.get(&partition);
+        if offsets.is_some_and(|offsets| offsets.iter().any(covers)) {
             return Ok(());
         }
         Err(format!(
@@ -101,10 +101,10 @@ impl Checkers {
                 return Err(format!("a store is given {id}, which is not on the output stream"));
             }
         }
-        for (partition, mark) in &changes.marks {
-            if !self.marks_ever.get(partition).is_some_and(|marks| marks.contains(mark)) {
+        for (partition, offset) in &changes.offsets {
+            if !self.offsets_ever.get(partition).is_some_and(|offsets| offsets.contains(offset)) {
                 return Err(format!(
-                    "a store is given {mark:?} of partition {partition}, which is not on the output stream"
+                    "a store is given {offset:?} of partition {partition}, which is not on the output stream"
                 ));
             }
         }

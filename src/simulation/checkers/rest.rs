@@ -30,18 +30,18 @@ impl History {
         }
         for place in jetstream.input.places() {
             let delivery = &jetstream.input.ever[place];
-            if !rest.partitions.contains(&delivery.lane) {
+            if !rest.partitions.contains(&delivery.partition) {
                 continue;
             }
-            let mark = self.marks.get(&delivery.lane);
+            let offset = self.offsets.get(&delivery.partition);
             let created_ns = jetstream.input.facts().created_ns;
-            let is_passed = |mark: &&crate::contract::Mark| {
-                mark.stream_created_ns == created_ns && mark.stored_at_ns >= delivery.stored_at_ns
+            let is_passed = |offset: &&crate::contract::CommittedOffset| {
+                offset.stream_created_ns == created_ns && offset.stored_at_ns >= delivery.stored_at_ns
             };
-            if mark.filter(is_passed).is_none() {
-                let (sequence, partition) = (delivery.sequence, delivery.lane);
+            if offset.filter(is_passed).is_none() {
+                let (sequence, partition) = (delivery.sequence, delivery.partition);
                 return Err(format!(
-                    "input {sequence} of partition {partition} is never handled; committed is {mark:?}"
+                    "input {sequence} of partition {partition} is never handled; committed is {offset:?}"
                 ));
             }
         }
@@ -51,7 +51,7 @@ impl History {
     /// The store has the last state of each link, byte for byte, with its deadline.
     fn check_store(&self, rest: &Rest<'_>, jetstream: &JetStream) -> Checked {
         let broken = |error: &dyn std::fmt::Display| format!("the store of process {}: {error}", rest.process);
-        let is_ours = |stored: &StoredLink| rest.partitions.contains(&stored.head.lane);
+        let is_ours = |stored: &StoredLink| rest.partitions.contains(&stored.head.partition);
         let mut last: BTreeMap<&LinkId, &[u8]> = BTreeMap::new();
         for stored in &jetstream.output.messages {
             if let Address::State(link) = &stored.message.address {
@@ -61,7 +61,7 @@ impl History {
         let mut expected: BTreeMap<LinkId, (Head, Vec<u8>)> = BTreeMap::new();
         for body in last.into_values() {
             let Put { id, head, record } = Put::of_state_message(body, &self.policy).map_err(|error| broken(&error))?;
-            if rest.partitions.contains(&head.lane) {
+            if rest.partitions.contains(&head.partition) {
                 expected.insert(id, (head, record));
             }
         }
@@ -77,8 +77,8 @@ impl History {
             let (stored, told) = (version(&found), version(&expected));
             return Err(broken(&format!("{link} is version {stored:?} in it and {told:?} on the stream, or differs")));
         }
-        let marks = rest.store.marks().map_err(|error| broken(&error))?;
-        let differs = |partition: &&u16| marks.get(*partition) != self.marks.get(*partition);
+        let offsets = rest.store.offsets().map_err(|error| broken(&error))?;
+        let differs = |partition: &&u16| offsets.get(*partition) != self.offsets.get(*partition);
         if let Some(partition) = rest.partitions.iter().find(differs) {
             return Err(broken(&format!("partition {partition} is at another committed offset than on the stream")));
         }

@@ -80,7 +80,7 @@ impl Stories {
         policy: &Policy,
     ) -> Checked {
         let origin = &record.because.origin;
-        let before = self.links.get(id).cloned().unwrap_or_else(|| Link::unheard_of(id.clone(), origin.heard_at.0));
+        let before = self.links.get(id).cloned().unwrap_or_else(|| Link::unknown(id.clone(), origin.received_at.0));
         let after = record.link().map_err(|error| format!("{id}: {error}"))?;
         let which = format!("{id}.{}", record.version);
         if record.version != before.version + 1 {
@@ -95,7 +95,7 @@ impl Stories {
         if record.because.incident != incident {
             return Err(format!("{which}: it says incident {}, the stream says {incident}", record.because.incident));
         }
-        let step = step(&before, &input, origin.heard_at.0, policy);
+        let step = step(&before, &input, origin.received_at.0, policy);
         let step =
             step.map_err(|refusal| format!("{which}: the machine refuses {}: {refusal}", input.event.name().as_str()))?;
         if step.link != after {
@@ -128,7 +128,7 @@ impl Stories {
         let (from, to) = (before.state.name(), after.state.name());
         let is_legal = MOVES.iter().any(|row| row.from == from && row.on == event && row.to.contains(&to));
         let is_due = event != EventName::DeadlinePassed
-            || before.deadline(policy).is_some_and(|at| at <= record.because.origin.heard_at.0);
+            || before.deadline(policy).is_some_and(|at| at <= record.because.origin.received_at.0);
         let episode = after.state.episode().or(before.state.episode());
         let number = episode.map_or(0, |episode| episode.number.0);
         let prompts = said.0.iter().filter(|(what, ..)| *what == What::Notice(NoticeName::UpdateRequired)).count();
@@ -174,13 +174,13 @@ impl Stories {
         incident: bool,
         policy: &Policy,
     ) -> Checked {
-        let heard_at = body.origin.heard_at.0;
-        let unheard_of = Link::unheard_of(id.clone(), heard_at);
+        let received_at = body.origin.received_at.0;
+        let unheard_of = Link::unknown(id.clone(), received_at);
         let link = self.links.get(id).unwrap_or(&unheard_of);
         let Some(heard) = heard else {
             return if body.event.is_none() { Ok(()) } else { Err(format!("{id}: a remark names an event")) };
         };
-        match step(link, &Input { incident, ..heard.clone() }, heard_at, policy) {
+        match step(link, &Input { incident, ..heard.clone() }, received_at, policy) {
             Err(refusal) if refusal.as_str() == body.reason => Ok(()),
             Err(refusal) => Err(format!("{id}: refused as {}, and the machine says {}", body.reason, refusal.as_str())),
             Ok(_) => Err(format!("{id}.{}: refused as {}, and the machine takes it", link.version, body.reason)),
@@ -216,7 +216,7 @@ fn what(effect: &Effect) -> What {
             Notice::DataAvailable(_) => NoticeName::DataAvailable,
             Notice::Refreshed { .. } => NoticeName::Refreshed,
             Notice::ConsentExpiring { .. } => NoticeName::ConsentExpiring,
-            Notice::Silent { .. } => NoticeName::Silent,
+            Notice::Stale { .. } => NoticeName::Stale,
             Notice::Removed { .. } => NoticeName::Removed,
         }),
     }

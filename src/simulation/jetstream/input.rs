@@ -190,7 +190,7 @@ impl InputStream {
         let sequence = match again {
             Some(sequence) => sequence,
             None => {
-                let ours = |(_, place): &(&u64, &usize)| self.ever[**place].lane == partition;
+                let ours = |(_, place): &(&u64, &usize)| self.ever[**place].partition == partition;
                 let next = self.messages.range(consumer.reached + 1..).find(ours)?;
                 consumer.reached = *next.0;
                 consumer.reached

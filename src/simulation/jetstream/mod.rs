@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub(super) use self::input::{InputStream, Pull};
 pub(super) use self::output::{FOLLOWS_ANYTHING, OutputStream, Stored};
-use crate::engine::Dead;
+use crate::engine::DeadDelivery;
 
 /// Within this time a letter with an id that is there already is the same letter (`duplicate_window` of the dead letters).
 const LETTERS_WINDOW_MS: i64 = 3_600_000;
@@ -38,14 +38,14 @@ impl JetStream {
 /// The dead letters.
 #[derive(Default)]
 pub(super) struct Letters {
-    pub(super) all: Vec<Dead>,
+    pub(super) all: Vec<DeadDelivery>,
     /// When a letter of this id was stored last.
     known: BTreeMap<String, i64>,
 }
 
 impl Letters {
     /// Stores a letter, unless one of its id has been stored lately; whether it did.
-    pub(super) fn store(&mut self, id: String, letter: Dead, now_ms: i64) -> bool {
+    pub(super) fn store(&mut self, id: String, letter: DeadDelivery, now_ms: i64) -> bool {
         let known = self.known.get(&id).is_some_and(|at| now_ms - at < LETTERS_WINDOW_MS);
         if !known {
             self.known.insert(id, now_ms);

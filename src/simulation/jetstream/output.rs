@@ -11,7 +11,7 @@ use crate::node::{BatchId, Closing, FenceFacts, FenceToTake, OutputKind, OutputM
 pub(in crate::simulation) struct Stored {
     /// The process that sent it.
     pub(in crate::simulation) owner: u32,
-    pub(in crate::simulation) lane: u16,
+    pub(in crate::simulation) partition: u16,
     pub(in crate::simulation) message: Message,
     /// Which batch it is of.
     pub(in crate::simulation) batch: u64,
@@ -49,16 +49,16 @@ impl OutputStream {
         mut batch: Vec<Outgoing>,
         Closing { follows, message }: Closing,
     ) -> Result<u64, Refused> {
-        let moved = |sent: &Outgoing| sent.fence.is_some_and(|fence| fence != self.fence(sent.lane));
+        let moved = |sent: &Outgoing| sent.fence.is_some_and(|fence| fence != self.fence(sent.partition));
         let is_lost = follows != FOLLOWS_ANYTHING && follows != self.last_of(&message.address);
         if batch.iter().any(moved) || is_lost {
             return Err(Refused);
         }
-        let lane = batch.first().map_or(0, |sent| sent.lane);
-        batch.push(Outgoing { lane, fence: None, message });
+        let partition = batch.first().map_or(0, |sent| sent.partition);
+        batch.push(Outgoing { partition, fence: None, message });
         self.batches_count += 1;
         let batch_number = self.batches_count;
-        let stored = |Outgoing { lane, message, .. }| Stored { owner, lane, message, batch: batch_number };
+        let stored = |Outgoing { partition, message, .. }| Stored { owner, partition, message, batch: batch_number };
         self.messages.extend(batch.into_iter().map(stored));
         Ok(self.messages.len() as u64)
     }
@@ -76,14 +76,14 @@ impl OutputStream {
         }
         self.batches_count += 1;
         let mut taken = BTreeMap::new();
-        let lane = fences.first().map_or(0, |fence| fence.partition);
+        let partition = fences.first().map_or(0, |fence| fence.partition);
         for FenceToTake { partition, message, .. } in fences {
-            self.messages.push(Stored { owner, lane: partition, message, batch: self.batches_count });
+            self.messages.push(Stored { owner, partition: partition, message, batch: self.batches_count });
             taken.insert(partition, self.messages.len() as u64);
         }
         self.fences.extend(&taken);
         let closing = closing.map(|message| {
-            self.messages.push(Stored { owner, lane, message, batch: self.batches_count });
+            self.messages.push(Stored { owner, partition, message, batch: self.batches_count });
             self.messages.len() as u64
         });
         Ok((taken, closing))
@@ -154,7 +154,7 @@ impl OutputStream {
         let message = |&(sequence, stored): &(u64, &Stored)| {
             let kind = match stored.message.address {
                 Address::State(_) => OutputKind::State,
-                Address::Mark(partition) => OutputKind::Mark(partition),
+                Address::Offset(partition) => OutputKind::Offset(partition),
                 Address::Incident(_) => OutputKind::Incident,
                 Address::Notice(..)
                 | Address::Job(..)
@@ -199,7 +199,7 @@ fn subject(address: &Address) -> String {
         Address::Notice(name, link) => format!("notice.{}.{link}", name.as_str()),
         Address::Job(name, link) => format!("job.{}.{link}", name.as_str()),
         Address::Refused(link) => format!("refused.{link}"),
-        Address::Mark(partition) => format!("mark.{partition}"),
+        Address::Offset(partition) => format!("offset.{partition}"),
         Address::Fence(partition) => format!("fence.{partition}"),
         Address::Commit(writer) => format!("commit.{writer}"),
         Address::Incident(token) => format!("incident.{token}"),

@@ -1,4 +1,5 @@
-//! Answers that are not Belvo's: of a gateway, a proxy, a login page, or cut off on the way. None is a fact of a link.
+//! Answers that are not from Belvo: of a gateway, a proxy or a login page, or truncated ones. None of them says
+//! anything about a link.
 
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 
@@ -8,7 +9,7 @@ const OTHER: &str = "30cb4806-6e00-48a4-91c9-ca55968576c8";
 const CONSENT: &str = "b2c17cb6-1f9d-4f9c-8d0f-1f5e7d0c0f5a";
 const PAGE: &str = "<!doctype html><title>Sign in</title><p>hunter2";
 
-/// A server whose answer can be changed: a client is not made anew for each.
+/// A server whose answer can be changed, so that one client can be used for all answers.
 struct Stand {
     client: Client,
     answer: Arc<Mutex<(u16, String)>>,
@@ -24,7 +25,7 @@ impl Stand {
             (StatusCode::from_u16(status).unwrap(), headers, body).into_response()
         })
         .await;
-        // Hundreds of answers, and none of them waits for the next half minute.
+        // The budget is large enough for hundreds of requests without a wait.
         Self { client: client.with_budget(Budget::new(100_000)), answer }
     }
 
@@ -33,8 +34,8 @@ impl Stand {
         &self.client
     }
 
-    /// Whether every call takes the answer for something that may pass.
-    async fn is_no_fact(&self, status: u16, body: impl ToString) -> bool {
+    /// Whether every call treats the answer as a temporary failure.
+    async fn is_temporary_failure(&self, status: u16, body: impl ToString) -> bool {
         let client = self.answer(status, body);
         is_transient(&client.get_link(&link()).await)
             && is_transient(&client.get_consent(&link(), CONSENT).await)
@@ -53,18 +54,18 @@ fn is_transient<T>(result: &Result<T, CallError>) -> bool {
 }
 
 #[tokio::test]
-async fn a_page_is_never_a_fact_whatever_its_status() {
+async fn an_html_page_says_nothing_about_a_link() {
     let stand = Stand::start().await;
     let gateways = [200, 201, 202, 203, 206, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 410, 418, 422, 428];
     for status in gateways.into_iter().chain([451, 500, 502, 503, 504]) {
-        assert!(stand.is_no_fact(status, PAGE).await, "{status}");
-        assert!(stand.is_no_fact(status, "").await, "{status}, empty");
+        assert!(stand.is_temporary_failure(status, PAGE).await, "{status}");
+        assert!(stand.is_temporary_failure(status, "").await, "{status}, empty");
     }
-    assert!(stand.is_no_fact(204, "").await);
+    assert!(stand.is_temporary_failure(204, "").await);
 }
 
 #[tokio::test]
-async fn json_of_another_shape_is_no_fact() {
+async fn json_of_another_shape_says_nothing_about_a_link() {
     let stand = Stand::start().await;
     let bodies = [
         "null",
@@ -76,7 +77,7 @@ async fn json_of_another_shape_is_no_fact() {
         "[null]",
         "[[]]",
         r#"[{"code": "not_found"#,
-        // Of gateways and frameworks.
+        // Answers of gateways and frameworks.
         r#"{"message": "Forbidden"}"#,
         r#"{"message": "no Route matched with those values"}"#,
         r#"{"error": "x"}"#,
@@ -84,27 +85,27 @@ async fn json_of_another_shape_is_no_fact() {
     ];
     for body in bodies {
         for status in [200, 202, 302, 400, 401, 404, 409, 428, 500] {
-            assert!(stand.is_no_fact(status, body).await, "{status} {body}");
+            assert!(stand.is_temporary_failure(status, body).await, "{status} {body}");
         }
     }
-    // An error that is called a success.
-    assert!(stand.is_no_fact(200, errors("invalid_link", "x")).await);
-    assert!(stand.is_no_fact(202, errors("not_found", "Not found.")).await);
+    // An error with the status of a success.
+    assert!(stand.is_temporary_failure(200, errors("invalid_link", "x")).await);
+    assert!(stand.is_temporary_failure(202, errors("not_found", "Not found.")).await);
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_off_or_endless_is_no_fact() {
+async fn a_truncated_or_endless_body_says_nothing_about_a_link() {
     let stand = Stand::start().await;
     let body = json!({"id": LINK, "status": "valid"}).to_string();
     assert!(matches!(stand.answer(200, &body).get_link(&link()).await, Ok(LinkRead::Found(_))));
     assert!(is_transient(&stand.answer(200, &body[..body.len() - 1]).get_link(&link()).await));
-    // What is read of it is a whole resource; what follows is not known.
+    // The part that is read is a complete resource, but the rest is not known.
     let endless = format!("{body}{}", " ".repeat(BODY_BYTES_MAX));
     assert!(is_transient(&stand.answer(200, endless).get_link(&link()).await));
 }
 
 #[tokio::test]
-async fn what_is_said_of_another_link_is_no_fact_of_this_one() {
+async fn an_answer_about_another_link_says_nothing_about_this_one() {
     let stand = Stand::start().await;
     for body in [
         json!({"id": OTHER, "status": "invalid"}),
@@ -124,7 +125,7 @@ async fn what_is_said_of_another_link_is_no_fact_of_this_one() {
     }
     let body = json!([{"code": "token_required", "link": OTHER}]);
     assert!(is_transient(&stand.answer(428, body).refresh_link(&link(), &[]).await));
-    // Another spelling is the same id, and an unknown word is a status.
+    // Another spelling of the id is accepted, and so is an unknown status.
     let body = json!({"id": LINK.to_uppercase(), "status": "a_new_word"});
     assert!(matches!(stand.answer(200, body).get_link(&link()).await, Ok(LinkRead::Found(_))));
 }
@@ -141,16 +142,16 @@ async fn a_404_is_believed_only_in_belvos_words() {
         assert!(matches!(stand.answer(404, &body).get_link(&link()).await, Ok(LinkRead::Missing)), "{body}");
         assert_eq!(stand.client.get_consent(&link(), CONSENT).await.unwrap(), None, "{body}");
     }
-    // So a framework says that it has no such route; and a gateway.
+    // The answers of a framework and of a gateway for an unknown route.
     for body in [json!({"detail": "Not Found"}), json!({"message": "Not found."}), json!([{"message": "Not found."}])] {
-        assert!(stand.is_no_fact(404, &body).await, "{body}");
+        assert!(stand.is_temporary_failure(404, &body).await, "{body}");
     }
     let gone = stand.answer(410, errors("not_found", "Not found.")).get_link(&link()).await;
     assert!(!matches!(gone, Ok(LinkRead::Missing)));
 }
 
 #[tokio::test]
-async fn a_refresh_is_accepted_only_with_its_receipt() {
+async fn a_refresh_is_accepted_only_with_a_request_id() {
     let stand = Stand::start().await;
     for body in [json!({"request_id": ""}), json!({"request_id": null}), json!({"status": "ok"})] {
         assert!(is_transient(&stand.answer(202, &body).refresh_link(&link(), &[]).await), "{body}");
@@ -160,7 +161,7 @@ async fn a_refresh_is_accepted_only_with_its_receipt() {
     }
 }
 
-/// A list whose answers follow from how often it was asked: the pages, and then the last of them again and again.
+/// A server that answers with these pages in order, and then repeats the last one.
 async fn list_of(pages: Vec<Value>) -> (Client, Asked) {
     let count = std::sync::atomic::AtomicUsize::new(0);
     server(move || {
@@ -170,7 +171,7 @@ async fn list_of(pages: Vec<Value>) -> (Client, Asked) {
     .await
 }
 
-/// The ids of a list, to its end.
+/// The ids in all pages of a list.
 async fn all_ids(client: &Client) -> Result<Vec<String>, CallError> {
     let (mut pages, mut ids) = (client.links(&LinkFilter::All), Vec::new());
     while let Some(page) = pages.next().await? {
@@ -180,7 +181,7 @@ async fn all_ids(client: &Client) -> Result<Vec<String>, CallError> {
 }
 
 #[tokio::test]
-async fn of_next_only_the_query_is_used() {
+async fn only_the_query_of_next_is_used() {
     for next in [
         "http://attacker.example/api/links/?page=2",
         "https://127.0.0.1:1/api/links/?page=2",
@@ -193,7 +194,7 @@ async fn of_next_only_the_query_is_used() {
         assert_eq!(all_ids(&client).await.unwrap(), [r#""a""#, r#""b""#], "{next}");
         assert_eq!(asked.lock().unwrap()[1].0, "GET /api/links/?page=2", "{next}");
     }
-    // A page is handed out even if the one behind it cannot be found.
+    // A page is returned even if its `next` cannot be followed.
     for next in [json!("http://127.0.0.1/api/links/"), json!(""), json!(7), json!({}), json!("x".repeat(1 << 16))] {
         let (client, _) = list_of(vec![page(&next, &["a"])]).await;
         let mut pages = client.links(&LinkFilter::All);
@@ -206,7 +207,7 @@ async fn of_next_only_the_query_is_used() {
 async fn a_list_that_repeats_itself_ends() {
     let first = format!("http://belvo/api/links/?{}", LinkFilter::All.query());
     for (pages, expected) in [
-        // `next` leads back, to itself or to the first page.
+        // `next` leads to the same page or to the first page.
         (vec![page(&json!("?page=2"), &["a"]), page(&json!("?page=2"), &["b"])], 2),
         (vec![page(&json!("?page=2"), &["a"]), page(&json!(first), &["b"])], 2),
         (vec![page(&json!(first), &["a"])], 1),
@@ -215,7 +216,7 @@ async fn a_list_that_repeats_itself_ends() {
         assert_eq!(all_ids(&client).await.unwrap().len(), expected);
         assert_eq!(asked.lock().unwrap().len(), expected);
     }
-    // `next` is another one each time, and the page is the same.
+    // `next` differs each time, but the page is the same.
     let count = std::sync::atomic::AtomicUsize::new(2);
     let (client, asked) = server(move || {
         let next = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -227,7 +228,7 @@ async fn a_list_that_repeats_itself_ends() {
 }
 
 #[tokio::test]
-async fn an_odd_element_takes_no_other_with_it() {
+async fn an_unreadable_element_affects_no_other() {
     let list = json!({"next": null, "results": [null, {"id": LINK, "status": "valid"}, 7, [], "x", {"id": 7}]});
     let (client, _) = server(json_answer(200, list)).await;
     let page = client.links(&LinkFilter::All).next().await.unwrap().unwrap();
@@ -235,7 +236,7 @@ async fn an_odd_element_takes_no_other_with_it() {
 }
 
 #[tokio::test]
-async fn a_page_that_cannot_be_read_can_be_passed_over() {
+async fn an_unreadable_page_can_be_skipped() {
     let (client, asked) = server(|| (StatusCode::INTERNAL_SERVER_ERROR, PAGE).into_response()).await;
     let mut pages = client.links(&LinkFilter::All);
     for expected in [1, 2, 3] {

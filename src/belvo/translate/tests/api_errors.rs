@@ -1,4 +1,4 @@
-//! API errors as the documentation shows them, and what the call they answer makes of them.
+//! Documented API errors, and their meaning for different calls.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn during_update(cause: Cause, session: Option<Session>) -> Said {
     Said::Event(Event::Broken(Breakage { session, during_update: true, ..Breakage::of(cause) }))
 }
 
-/// One refused login, of which Belvo's status may show nothing.
+/// One refused login, which Belvo's status may not show.
 fn refused_login(cause: Cause) -> Said {
     Said::Event(Event::Broken(Breakage { refused_login: true, ..Breakage::of(cause) }))
 }
@@ -28,9 +28,9 @@ fn refused_login(cause: Cause) -> Said {
 fn every_row_of_the_error_table() {
     for &(http, row_code, words, _, says) in ERRORS {
         let (status, code) = match (http, row_code) {
-            (Is(status), ANY) => (status, "whatever"),
-            (Is(status), code) => (status, code),
-            (Server, _) => (502, "unexpected_error"),
+            (Http::Is(status), ANY) => (status, "whatever"),
+            (Http::Is(status), code) => (status, code),
+            (Http::Server, _) => (502, "unexpected_error"),
         };
         check(InputKind::ApiError, &one(status, USE, code, words), Ok(in_use(says)));
     }
@@ -40,17 +40,17 @@ fn every_row_of_the_error_table() {
     }
 }
 
-/// What a row means in the answer to a call that uses the link.
-fn in_use(says: ErrorSays) -> Said {
-    match says {
-        Breaks(cause) => broken(cause),
-        Refuses(cause) => refused_login(cause),
-        WantsToken => broken(Cause::Token),
-        Unfinished => Said::Event(Event::CreationUnfinished),
-        SessionOver => Said::Event(Event::SessionExpired),
-        Missing => Said::Event(Event::MissingReported),
-        QuotaUsedUp => Said::Event(Event::QuotaReached { of_refresh: false }),
-        ErrorSays::Unrelated(class) => Said::Not(class),
+/// The meaning of a row in the answer to a call that uses the link.
+fn in_use(class: ErrorClass) -> Said {
+    match class {
+        ErrorClass::Breaks(cause) => broken(cause),
+        ErrorClass::Refuses(cause) => refused_login(cause),
+        ErrorClass::RequiresToken => broken(Cause::Token),
+        ErrorClass::Unfinished => Said::Event(Event::CreationUnfinished),
+        ErrorClass::SessionOver => Said::Event(Event::SessionExpired),
+        ErrorClass::Missing => Said::Event(Event::MissingReported),
+        ErrorClass::QuotaUsedUp => Said::Event(Event::QuotaReached { of_refresh: false }),
+        ErrorClass::Unrelated(unrelated) => Said::Not(unrelated),
     }
 }
 
@@ -90,9 +90,9 @@ fn a_refused_login_depends_on_the_call() {
     check(InputKind::ApiError, &refused(USE), Ok(refused_login(Cause::Credentials)));
 }
 
-/// The institution Heimdall of Belvo's sandbox asks for an MFA token at every turn.
+/// The institution Heimdall of Belvo's sandbox requires an MFA token for every login.
 #[test]
-fn heimdall() {
+fn an_institution_that_always_requires_a_token() {
     let wants = |call, expiry: Value| {
         let body = json!([{"code": "token_required", "message": "A MFA token is required by the institution to login",
             "request_id": "8c7b283c6efa449c9c028a16b5c249fa", "session": "2675b703b9d4451f8d4861a3eee54449", "expiry": expiry,
@@ -113,17 +113,17 @@ fn heimdall() {
     ] {
         check(InputKind::ApiError, &wants(USE, expiry), Ok(in_use(session)));
     }
-    // The bare object of the old support page, and no body at all.
+    // The object without `code` of the old support page, and no body.
     let old = json!({"detail": "Token Required", "session": "2675b703b9d4451f8d4861a3eee54449", "expiry": 9600, "link": LINK});
     check(InputKind::ApiError, &error(428, USE, old), Ok(in_use(session(9600))));
     check(InputKind::ApiError, &error(428, USE, Value::Null), Ok(in_use(None)));
-    // Not every 428 wants a token.
+    // Not every 428 requires a token.
     check(InputKind::ApiError, &one(428, USE, "activation_required", ""), Ok(refused_login(Cause::AccountBlocked)));
     check(InputKind::ApiError, &one(428, CREATE, "activation_required", ""), Ok(Said::Not(Unrelated::Creation)));
 }
 
 #[test]
-fn of_several_errors_the_most_final_counts() {
+fn of_several_errors_the_highest_rank_counts() {
     let several = |codes: &[&str]| {
         let item = |code: &&str| json!({"code": code, "message": "This field is required."});
         error(400, USE, codes.iter().map(item).collect())
@@ -141,7 +141,7 @@ fn of_several_errors_the_most_final_counts() {
 }
 
 #[test]
-fn bodies_that_are_no_belvo_errors() {
+fn bodies_that_are_not_errors_of_belvo() {
     for (status, body, expected) in [
         (403, json!("<html><head><title>403 Forbidden</title></head></html>"), Said::Not(Unrelated::RateLimit)),
         (401, json!({"detail": "Invalid Secret Keys"}), Said::Not(Unrelated::Keys)),
@@ -157,7 +157,7 @@ fn bodies_that_are_no_belvo_errors() {
 }
 
 #[test]
-fn what_identifies_an_api_error() {
+fn the_key_of_an_api_error() {
     let key = |body: &Value| input(InputKind::ApiError, body).key;
     let first = one(400, USE, "invalid_link", "");
     assert!(key(&first).is_some());

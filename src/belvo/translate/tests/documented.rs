@@ -1,6 +1,7 @@
-//! Webhooks as the documentation shows them, from 2021 until now.
+//! Documented webhooks, from 2021 until now.
 
 use super::*;
+use crate::link::DataKind::{Changed, Historical, New};
 
 fn arrived(resource: &str, kind: DataKind, items_count: Option<u64>) -> Said {
     Said::Event(Event::DataArrived(Data { resource: resource.into(), kind, items_count, has_errors: false }))
@@ -62,7 +63,7 @@ fn consent_family_in_both_spellings() {
 
         let expired = webhook("CONSENT", &format!("{prefix}consent_expired"), data.clone());
         check(InputKind::Webhook, &expired, Ok(broken(Cause::ConsentEnded)));
-        // It has no due date, and all that a renewal needs.
+        // This webhook has no due date, but all parameters of a renewal.
         let mut expired = expired;
         expired["data"].as_object_mut().unwrap().remove("consent_due_date");
         assert_eq!(input(InputKind::Webhook, &expired).profile.consent, Some(consent(None)));
@@ -115,7 +116,7 @@ fn resource_families_and_their_counts() {
 }
 
 #[test]
-fn what_is_no_webhook_about_this_link() {
+fn webhooks_about_another_link_or_no_link() {
     let unknown = |what: &str| Ok(Said::Unknown(what.into()));
     let shape = |at: &str, problem: &str| Err(Undecodable::shape(at, problem));
     let other: LinkId = "30cb4806-6e00-48a4-91c9-ca55968576c8".parse().unwrap();

@@ -1,4 +1,4 @@
-//! Whatever comes, nothing panics and nothing is quoted.
+//! No input causes a panic, and no error quotes its input.
 
 use proptest::prelude::*;
 
@@ -79,7 +79,7 @@ const NAMES: &[&str] = &[
     "url",
 ];
 
-/// JSON that has a good chance of being almost right: the field names and words of the bodies, with anything in them.
+/// JSON with the field names and the words of real bodies, and arbitrary values.
 fn almost_right() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -100,7 +100,7 @@ fn almost_right() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The documented body of some kind, with one field replaced.
+/// A documented body with one field replaced.
 fn replaced(with: impl Strategy<Value = Value>) -> impl Strategy<Value = (InputKind, Value)> {
     let kinds = prop::sample::select(InputKind::ALL.to_vec());
     (kinds, any::<prop::sample::Index>(), with).prop_map(|(kind, index, odd)| {

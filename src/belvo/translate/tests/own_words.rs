@@ -1,4 +1,4 @@
-//! relink's own bodies as their senders write them.
+//! The bodies that relink defines, in the forms that publishers write.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn an_event_is_known_by_each_of_its_names() {
         (json!({"eventName": "Success"}), claimed.clone()),
         (json!({"event": " exit "}), abandoned.clone()),
         (json!({"event_name": "EXIT", "event": null}), abandoned.clone()),
-        // The widget's own messages, as it posts them.
+        // The messages that the widget itself posts.
         (
             json!({"eventName": "ERROR", "request_id": "x", "meta_data": {"error_code": "login_error", "timestamp": 7}}),
             Said::Not(Unrelated::InWidget),
@@ -29,7 +29,7 @@ fn an_event_is_known_by_each_of_its_names() {
             Said::Not(Unrelated::InWidget),
         ),
         (json!({"event": "exit", "meta_data": {}, "metadata": {}}), abandoned.clone()),
-        // Fields that only inform.
+        // Fields on which the meaning does not depend.
         (json!({"event": "exit", "last_encountered_error": "institution_down"}), abandoned.clone()),
         (json!({"event": "exit", "last_encountered_error": ["x"], "meta_data": 7}), abandoned.clone()),
         (
@@ -55,7 +55,7 @@ fn an_event_is_known_by_each_of_its_names() {
 }
 
 #[test]
-fn a_text_from_a_device_is_believed_up_to_a_length() {
+fn a_text_from_a_device_has_a_length_limit() {
     let institution =
         |said: Value| input(InputKind::Widget, &json!({"event": "success", "institution": said})).profile.institution;
     assert_eq!(institution(json!(" erebor ")).as_deref(), Some("erebor"));
@@ -68,7 +68,7 @@ fn a_text_from_a_device_is_believed_up_to_a_length() {
 }
 
 #[test]
-fn what_decides_is_asked_for_by_its_place() {
+fn a_missing_required_field_is_named() {
     let at = "2026-11-22T10:15:00Z";
     for (kind, body, place) in [
         (InputKind::Observation, json!({"observed_at": at}), "$.outcome"),
@@ -91,7 +91,7 @@ fn what_decides_is_asked_for_by_its_place() {
 }
 
 #[test]
-fn what_only_informs_loses_no_message() {
+fn other_fields_never_make_a_message_unreadable() {
     let at = "2026-11-22T10:15:00Z";
     for source in [json!("cron job"), json!({"name": "x"}), Value::Null, json!(7)] {
         let seen = json!({"observed_at": at, "source": source, "outcome": "missing", "schema_version": "1"});

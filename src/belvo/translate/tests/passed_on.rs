@@ -1,4 +1,5 @@
-//! Errors as clients pass them on, and webhooks with an error in them: the words are the same wherever they lie.
+//! Errors in the wrappers of clients, and webhooks that contain an error. An error has the same meaning in every
+//! wrapper.
 
 use super::*;
 
@@ -13,7 +14,7 @@ fn report(status: u16, body: Value) -> Value {
     json!({"http_status": status, "method": "POST", "path": "/api/transactions/", "link_id": LINK, "body": body})
 }
 
-/// Each way in which a body was seen to be passed on.
+/// All known wrappers of a body.
 fn passed_on(body: &Value) -> Vec<Value> {
     let status = 428;
     let as_text = Value::from(body.to_string());
@@ -42,13 +43,13 @@ fn passed_on(body: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn a_body_is_understood_however_it_is_passed_on() {
+fn an_error_is_found_in_every_wrapper() {
     let asked = Said::Event(Event::Broken(Breakage { session: session(9600), ..Breakage::of(Cause::Token) }));
     for body in passed_on(&token_required()) {
         check(InputKind::ApiError, &report(428, body.clone()), Ok(asked.clone()));
         let key = input(InputKind::ApiError, &report(428, body.clone())).key;
         assert_eq!(key, input(InputKind::ApiError, &report(428, token_required())).key, "one fact: {body}");
-        // Without `link_id` the body names the link.
+        // Without `link_id` the link is taken from the body.
         let mut unnamed = report(428, body);
         unnamed.as_object_mut().unwrap().remove("link_id");
         assert_eq!(link_of_api_error(unnamed.to_string().as_bytes()), Some(link()), "{unnamed}");
@@ -56,7 +57,7 @@ fn a_body_is_understood_however_it_is_passed_on() {
     for body in passed_on(&json!([{"code": "invalid_link", "message": "x"}])) {
         check(InputKind::ApiError, &report(400, body), Ok(broken(Cause::Credentials)));
     }
-    // A wrapper's own words say nothing; a code of Belvo's in it does.
+    // The text of a wrapper has no meaning; a code of Belvo in it has.
     let inside = json!([{"code": "institution_down"}]);
     let says = |code: &str| report(400, json!({"code": code, "message": "x", "errors": inside}));
     check(InputKind::ApiError, &says("BAD_REQUEST"), Ok(Said::Not(Unrelated::Outage)));
@@ -64,7 +65,7 @@ fn a_body_is_understood_however_it_is_passed_on() {
 }
 
 #[test]
-fn the_answer_may_lie_beside_the_request() {
+fn the_answer_may_be_beside_the_fields_of_the_request() {
     let at = |fields: Value| {
         let mut report = json!({"http_status": 400, "method": "POST", "url": "/api/transactions/", "link": LINK});
         report.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -82,7 +83,7 @@ fn the_answer_may_lie_beside_the_request() {
 }
 
 #[test]
-fn the_status_is_read_wherever_it_is_and_the_outer_one_counts() {
+fn the_outermost_status_counts() {
     let body = token_required();
     let base = json!({"method": "POST", "path": "/api/transactions/", "link_id": LINK, "body": body});
     let with = |name: &str, value: Value| {
@@ -113,7 +114,7 @@ fn the_status_is_read_wherever_it_is_and_the_outer_one_counts() {
 }
 
 #[test]
-fn what_a_report_has_to_say() {
+fn the_required_fields_of_a_report() {
     let at = |report: Value| match translate(InputKind::ApiError, &link(), report.to_string().as_bytes(), now()) {
         Err(Undecodable::WrongShape { at, .. }) => at,
         other => panic!("{report}: {other:?}"),
@@ -121,7 +122,7 @@ fn what_a_report_has_to_say() {
     let body = json!([{"code": "invalid_link"}]);
     assert_eq!(at(json!({"http_status": 400, "method": "POST", "body": body})), "$.path");
     assert_eq!(at(json!([body])), "$");
-    // Without the method only where it makes a difference.
+    // The method is required only if the meaning depends on it.
     for (path, needed) in [
         ("/api/links/", true),
         ("/belvo/API/links", true),
@@ -139,7 +140,7 @@ fn what_a_report_has_to_say() {
 }
 
 #[test]
-fn a_body_that_says_nothing_is_refused_with_what_was_looked_for() {
+fn a_report_without_an_error_is_refused() {
     let deep = (0..40).fold(json!([{"code": "invalid_link"}]), |body, _| json!([body]));
     for body in [json!([]), Value::Null, json!("<html>"), json!("[{"), json!({"ok": false}), json!([[], {}, 7]), deep] {
         let error = translate(InputKind::ApiError, &link(), report(400, body.clone()).to_string().as_bytes(), now());
@@ -147,7 +148,7 @@ fn a_body_that_says_nothing_is_refused_with_what_was_looked_for() {
         assert_eq!(at, "$.body");
         assert!(["`code`", "`detail`", "JSON"].iter().all(|word| problem.contains(word)), "{problem}");
     }
-    // A body of any size is looked at within bounds.
+    // The search in a body of any size is limited.
     let wide = Value::from(vec![json!({"x": [[], {}]}); 20_000]);
     assert!(translate(InputKind::ApiError, &link(), report(400, wide).to_string().as_bytes(), now()).is_err());
     let long = Value::from(vec![json!({"code": "required"}); 20_000]);
@@ -155,7 +156,7 @@ fn a_body_that_says_nothing_is_refused_with_what_was_looked_for() {
 }
 
 #[test]
-fn a_link_that_is_gone_in_other_words() {
+fn a_missing_link_in_other_wordings() {
     let gone = |status: u16, method: &str, path: &str, body: Value| json!({"http_status": status, "method": method, "path": path, "link_id": LINK, "body": body});
     let missing = Said::Event(Event::MissingReported);
     let own = format!("/belvo-proxy/api/links/{LINK}/");
@@ -176,7 +177,7 @@ fn a_link_that_is_gone_in_other_words() {
         }
     }
     check(InputKind::ApiError, &gone(410, "DELETE", &own, json!([{"code": "gone"}])), Ok(missing));
-    // A code that is not known is not understood, and another's path says nothing of a link.
+    // An unknown code has no meaning, and a path that is not one of Belvo's API says nothing about a link.
     let odd = gone(404, "GET", &own, json!([{"code": "moved"}]));
     check(InputKind::ApiError, &odd, Ok(Said::Unknown("api_error 404 moved".into())));
     let elsewhere = gone(404, "GET", "/v1/users/7", json!({"detail": "no such user"}));
@@ -186,7 +187,7 @@ fn a_link_that_is_gone_in_other_words() {
 }
 
 #[test]
-fn a_webhook_says_why_in_the_words_of_an_error() {
+fn an_error_in_a_webhook_refines_the_cause() {
     const LOCKED: &str = "The user account is locked, user needs to contact the institution to unlock it";
     const FORBIDDEN: &str = "The user account access was forbidden by the institution";
     const UNSUPPORTED: &str = "A MFA token is required by the institution, but it's not supported yet by Belvo.";
@@ -195,13 +196,13 @@ fn a_webhook_says_why_in_the_words_of_an_error() {
     const UNEXPECTED: &str =
         "Impossible to login, something unexpected happened while logging into the institution. Try again later.";
     let webhook = |code: &str, data: Value| json!({"webhook_id": "w", "webhook_type": "LINK", "webhook_code": code, "link_id": LINK, "data": data});
-    // As the code says where the message says nothing that is known.
+    // The code decides if the message is unknown.
     for (message, of_credentials, of_token) in [
         (LOCKED, Cause::AccountBlocked, Cause::AccountBlocked),
         (FORBIDDEN, Cause::AccountBlocked, Cause::AccountBlocked),
         (UNSUPPORTED, Cause::Unsupported, Cause::Unsupported),
         (WANTED, Cause::Token, Cause::Token),
-        // Belvo's own word and the message: a token is more than a password.
+        // Of the code of the webhook and the message, the token counts.
         (REFUSED, Cause::Credentials, Cause::Token),
         (UNEXPECTED, Cause::Credentials, Cause::Token),
         ("The stars are not right", Cause::Credentials, Cause::Token),
@@ -239,7 +240,7 @@ fn a_webhook_says_why_in_the_words_of_an_error() {
     let several =
         json!({"errors": [{"code": "login_error", "message": REFUSED}, {"code": "login_error", "message": LOCKED}]});
     check(InputKind::Webhook, &webhook("invalid_credentials", several), Ok(broken(Cause::AccountBlocked)));
-    // The end of a consent has no login that could be refused.
+    // A consent has no login that could be refused.
     let mut consent = webhook("openfinance_consent_expired", json!({"error_message": LOCKED}));
     consent["webhook_type"] = json!("CONSENT");
     check(InputKind::Webhook, &consent, Ok(broken(Cause::ConsentEnded)));

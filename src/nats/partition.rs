@@ -1,7 +1,9 @@
-//! A lane: one partition's deliveries, in order, from its durable consumer into the node's one queue.
+//! The reader of a partition: it pulls the deliveries of one partition from the partition consumer, in order, into the queue
+//! of the node.
 //!
-//! The consumer is put where the node says whenever a reader starts. Nothing here is ever nak'd, and acknowledging is fire and forget.
-//! Each delivery is handed over with its number in the count of the consumer, so that the node sees a hole.
+//! Whenever a reader starts, it resets the consumer to the sequence that the node names. The reader never sends a negative
+//! acknowledgement, and does not wait for the effect of an acknowledgement. Each delivery has its number in the count of the
+//! consumer, so that the node notices a missing one.
 
 use std::time::Duration;
 
@@ -10,55 +12,55 @@ use async_nats::jetstream::consumer::{PullConsumer, pull};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::stream::lane_consumer;
+use super::stream::partition_consumer;
 use super::subject::Subjects;
 use crate::engine::Delivery;
 use crate::node::{Delivered, ReaderId};
 
-/// How many messages one pull asks for: a few commits' worth, so that the next slice is here when the last is committed.
+/// How many messages one pull asks for: enough for a few commits, so that the next messages are here when a commit is done.
 const PULL_MESSAGES_MAX: usize = 512;
 
-/// A pull that brings nothing is renewed after this.
+/// How long a pull waits for messages before it is repeated.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
-/// How often the server shows that it is still there. Two missed ones end the lane's stream with an error.
+/// The interval of the server's heartbeats. Two missed heartbeats end the reader with an error.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// What a reader hands over.
+/// What a reader sends to the driver.
 #[derive(Debug)]
-pub enum FromLane {
-    /// The consumer stands where it was asked to, in the stream that was created at this time, in nanoseconds since the Unix epoch.
+pub enum FromReader {
+    /// The consumer has been reset, in the stream that was created at this time, in nanoseconds since the Unix epoch.
     Rewound(ReaderId, i64),
     /// A message.
     Delivered(Delivered),
-    /// The reader has ended, as its last word: why, as async-nats says it.
+    /// The reader has ended, with the error of async-nats. Nothing follows.
     Failed(ReaderId, String),
 }
 
-/// Puts a lane's consumer behind `behind`, whatever it remembers, and reads on from there until the queue is closed or something fails.
+/// Resets the partition consumer to the sequence `behind`, and reads the messages after it until the queue is closed or a call fails.
 pub async fn read(
     context: jetstream::Context,
     reader: ReaderId,
-    lane: u16,
+    partition: u16,
     behind: u64,
     subjects: Subjects,
-    queue: mpsc::Sender<FromLane>,
+    queue: mpsc::Sender<FromReader>,
 ) {
-    if let Err(problem) = forward(&context, reader, lane, behind, &subjects, &queue).await {
+    if let Err(problem) = forward(&context, reader, partition, behind, &subjects, &queue).await {
         // A closed queue means that the node has ended.
-        let _ = queue.send(FromLane::Failed(reader, format!("partition {lane}: {problem}"))).await;
+        let _ = queue.send(FromReader::Failed(reader, format!("partition {partition}: {problem}"))).await;
     }
 }
 
 async fn forward(
     context: &jetstream::Context,
     reader: ReaderId,
-    lane: u16,
+    partition: u16,
     behind: u64,
     subjects: &Subjects,
-    queue: &mpsc::Sender<FromLane>,
+    queue: &mpsc::Sender<FromReader>,
 ) -> Result<(), String> {
-    let name = lane_consumer(lane);
+    let name = partition_consumer(partition);
     let input = context.get_stream(subjects.input_stream()).await.map_err(|error| error.to_string())?;
     let reset = input.reset_consumer(&name, Some(behind + 1)).await;
     reset.map_err(|error| format!("cannot reset consumer {name}: {error}"))?;
@@ -71,7 +73,7 @@ async fn forward(
     let input = context.get_stream(subjects.input_stream()).await.map_err(|error| error.to_string())?;
     let created = input.cached_info().created.unix_timestamp_nanos();
     let created_ns = i64::try_from(created).map_err(|_| "a stream whose time is out of range".to_owned())?;
-    if queue.send(FromLane::Rewound(reader, created_ns)).await.is_err() {
+    if queue.send(FromReader::Rewound(reader, created_ns)).await.is_err() {
         return Ok(());
     }
     let pull: pull::StreamBuilder<'_> = consumer.stream();
@@ -87,15 +89,15 @@ async fn forward(
         let message = message.map_err(|error| error.to_string())?;
         let count = message.info().map_err(|error| error.to_string())?.consumer_sequence;
         let nth = count.saturating_sub(delivered.consumer_sequence);
-        let delivery = delivery(lane, subjects, message)?;
-        if queue.send(FromLane::Delivered(Delivered { reader, nth, delivery })).await.is_err() {
+        let delivery = delivery(partition, subjects, message)?;
+        if queue.send(FromReader::Delivered(Delivered { reader, nth, delivery })).await.is_err() {
             return Ok(());
         }
     }
     Err("the stream of messages ended".to_owned())
 }
 
-fn delivery(lane: u16, subjects: &Subjects, message: jetstream::Message) -> Result<Delivery, String> {
+fn delivery(partition: u16, subjects: &Subjects, message: jetstream::Message) -> Result<Delivery, String> {
     let info = message.info().map_err(|error| error.to_string())?;
     let (sequence, stored_at) = (info.stream_sequence, info.published.unix_timestamp_nanos());
     let stored_at_ns = i64::try_from(stored_at).map_err(|_| "a message whose time is out of range".to_owned())?;
@@ -111,5 +113,5 @@ fn delivery(lane: u16, subjects: &Subjects, message: jetstream::Message) -> Resu
         .parse_input(&subject)
         .map_or_else(Default::default, |input| (input.kind.as_str().to_owned(), input.link_id.to_owned()));
     let receipt = message.reply.map(|reply| reply.to_string()).unwrap_or_default();
-    Ok(Delivery { lane, sequence, stored_at_ns, subject, kind, link, headers, payload: message.payload, receipt })
+    Ok(Delivery { partition, sequence, stored_at_ns, subject, kind, link, headers, payload: message.payload, receipt })
 }

@@ -1,33 +1,33 @@
-//! Asking Belvo, and what a person or Belvo decides about a link: its end, and an operator's commands.
+//! Verify requests to Belvo, the removal of a link, and an operator's commands.
 
-use super::draft::{Draft, Next};
-use super::{Command, Effect, Job, Notice, Quiet, Refusal, Removal, State};
+use super::builder::{Next, TransitionBuilder};
+use super::{Command, Effect, Freshness, Job, Notice, Refusal, Removal, State};
 
-impl Draft<'_> {
-    pub(super) fn ask(&mut self, state: State) -> Next {
-        self.ask_or(state, Refusal::CannotVerify)
+impl TransitionBuilder<'_> {
+    pub(super) fn request_verification_or_refuse(&mut self, state: State) -> Next {
+        self.request_verification_or(state, Refusal::CannotVerify)
     }
 
-    pub(super) fn ask_or(&mut self, state: State, otherwise: Refusal) -> Next {
+    pub(super) fn request_verification_or(&mut self, state: State, otherwise: Refusal) -> Next {
         if !self.policy.can_verify() {
             return Err(otherwise);
         }
-        if self.ask_belvo() { Ok(state) } else { Err(Refusal::AlreadyKnown) }
+        if self.request_verification() { Ok(state) } else { Err(Refusal::AlreadyKnown) }
     }
 
-    /// Asks for a verify unless Belvo cannot be asked or one is under way.
-    pub(super) fn ask_belvo(&mut self) -> bool {
+    /// Emits a verify job, unless no API keys are configured or a verify request is open. Returns whether it did.
+    pub(super) fn request_verification(&mut self) -> bool {
         let wait = self.policy.settings().verify_wait;
-        let under_way = self.link.verify_asked_at.is_some_and(|at| self.now.since(at) < wait);
-        let asks = self.policy.can_verify() && !under_way;
-        if asks {
+        let is_open = self.link.verify_asked_at.is_some_and(|at| self.now.since(at) < wait);
+        let is_needed = self.policy.can_verify() && !is_open;
+        if is_needed {
             self.link.verify_asked_at = Some(self.now);
-            self.push_verify();
+            self.push_verify_job();
         }
-        asks
+        is_needed
     }
 
-    pub(super) fn push_verify(&mut self) {
+    pub(super) fn push_verify_job(&mut self) {
         let consent = self.link.profile.consent.as_ref().and_then(|consent| consent.id.clone());
         self.effects.push(Effect::Job(Job::Verify { consent }));
     }
@@ -37,12 +37,12 @@ impl Draft<'_> {
         self.link.verify_asked_at = None;
         self.link.claimed_at = None;
         self.link.widget_until = None;
-        self.link.quiet = Quiet::Listening;
-        self.tell(Notice::Removed { why }, state.episode());
+        self.link.freshness = Freshness::Fresh;
+        self.emit(Notice::Removed { why }, state.episode());
         State::Removed
     }
 
-    pub(super) fn obey(&mut self, state: State, command: Command) -> Next {
+    pub(super) fn apply_command(&mut self, state: State, command: Command) -> Next {
         let mut state = state;
         match command {
             Command::Mute if self.link.muted => return Err(Refusal::AlreadyKnown),
@@ -60,7 +60,7 @@ impl Draft<'_> {
             Command::Verify if !self.policy.can_verify() => return Err(Refusal::CannotVerify),
             Command::Verify => {
                 self.link.verify_asked_at = Some(self.now);
-                self.push_verify();
+                self.push_verify_job();
             }
             Command::Forget => return Ok(self.remove(&state, Removal::Forgotten)),
         }

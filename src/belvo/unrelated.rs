@@ -1,0 +1,86 @@
+//! The classes of messages that are not about the link: they never become an event.
+
+/// The classes of messages that are not about the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unrelated {
+    /// Belvo does not accept the API keys.
+    Keys,
+    /// The API keys do not give access to the resource, the environment, or more links.
+    Permission,
+    /// The request was wrong.
+    Request,
+    /// The institution or Belvo is down or too slow. Try again later.
+    Outage,
+    /// The user, or Belvo, is logged in at the institution already. Try again in two minutes.
+    Busy,
+    /// Too many requests were sent. Try again later.
+    RateLimit,
+    /// The link was refreshed within the last minutes. Try again later.
+    Delay,
+    /// Belvo switched the institution off.
+    InstitutionOff,
+    /// Some of the data is not available.
+    PartialData,
+    /// The user has not authorised the consent yet.
+    ConsentPending,
+    /// The creation of a new link failed, so there is no link.
+    Creation,
+    /// The user entered a wrong MFA token. The attempt goes on.
+    WrongToken,
+    /// The user is in the widget. Another message reports how that ends.
+    InWidget,
+}
+
+impl Unrelated {
+    /// All classes.
+    pub const ALL: [Self; 13] = [
+        Self::Keys,
+        Self::Permission,
+        Self::Request,
+        Self::Outage,
+        Self::Busy,
+        Self::RateLimit,
+        Self::Delay,
+        Self::InstitutionOff,
+        Self::PartialData,
+        Self::ConsentPending,
+        Self::Creation,
+        Self::WrongToken,
+        Self::InWidget,
+    ];
+
+    /// The name in messages and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Permission => "permission",
+            Self::Request => "request",
+            Self::Outage => "outage",
+            Self::Busy => "busy",
+            Self::RateLimit => "rate_limit",
+            Self::Delay => "delay",
+            Self::InstitutionOff => "institution_off",
+            Self::PartialData => "partial_data",
+            Self::ConsentPending => "consent_pending",
+            Self::Creation => "creation",
+            Self::WrongToken => "wrong_token",
+            Self::InWidget => "in_widget",
+        }
+    }
+
+    /// Whether the same request may succeed later (guide: Belvo API errors, retry policy).
+    pub const fn is_transient(self) -> bool {
+        match self {
+            Self::Outage | Self::Busy | Self::RateLimit | Self::Delay => true,
+            Self::Keys
+            | Self::Permission
+            | Self::Request
+            | Self::InstitutionOff
+            | Self::PartialData
+            | Self::ConsentPending
+            | Self::Creation
+            | Self::WrongToken
+            | Self::InWidget => false,
+        }
+    }
+}
