@@ -14,6 +14,7 @@ mod foreign;
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -98,6 +99,11 @@ async fn alone() -> Option<Vec<&'static str>> {
     None
 }
 
+/// Tells whoever runs the tests, also when they pass: what `eprintln!` prints is kept back then.
+fn notice(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Ends everything that a script has left running, also when the test fails.
 struct Group(u32);
 
@@ -123,7 +129,9 @@ async fn run_all(document: &str, shell: &[&str], before: impl Fn(&str) -> &'stat
     let _ports = match alone {
         Some(_) => None,
         None => {
-            eprintln!("{document}: this machine gives no network of its own, so the documents' ports have to be free");
+            notice(&format!(
+                "{document}: this machine gives no network of its own, so the documents' ports have to be free"
+            ));
             Some(PORTS.lock().await)
         }
     };
@@ -179,7 +187,7 @@ async fn the_quickstart_works_as_printed_in_bash() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quickstart_works_as_printed_in_zsh() {
     if run(Command::new("zsh").arg("--version")).await.is_err() {
-        eprintln!("SKIPPED: zsh is not installed, so nothing is known about the quickstart in it");
+        notice("SKIPPED: zsh is not installed, so nothing is known about the quickstart in it");
         return;
     }
     walk(ZSH).await;

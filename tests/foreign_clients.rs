@@ -134,7 +134,7 @@ async fn any_language_reports_and_subscribes() {
         "action": "provide_token", "state_now": "token_required",
     });
     for (durable, subscriber) in subscribers {
-        assert_eq!(subscribe(subscriber, &nats, 1).await, [expected.clone()], "{durable}");
+        assert_eq!(subscribe(subscriber, &nats, 1).await, std::slice::from_ref(&expected), "{durable}");
         // A notice that was acknowledged does not come again: the consumer remembers.
         let stream = nats.context.get_stream("LINKS").await.expect("the stream");
         let info = stream.consumer_info(durable).await.expect("the consumer is durable");
