@@ -57,7 +57,13 @@ fn core(criterion: &mut Criterion) {
         .collect();
     let record = |taken: &(relink::link::Step, Input)| {
         let heard_at = At(taken.0.at);
-        let origin = Origin { kind: OriginKind::Webhook, input_sequence: Some(7), message_id: None, heard_at };
+        let origin = Origin {
+            kind: OriginKind::Webhook,
+            input_sequence: Some(7),
+            message_id: None,
+            heard_at,
+            unread: Vec::new(),
+        };
         Record::of(&taken.0.link, 3, Because::of(&taken.0, &taken.1, origin), Vec::new())
     };
     let json: Vec<Vec<u8>> =

@@ -65,6 +65,18 @@ fn join<'a>(names: impl IntoIterator<Item = &'a str>, between: &str) -> String {
     names.into_iter().collect::<Vec<_>>().join(between)
 }
 
+/// Which state leads to which, one line a state: the overview at the head of `src/link/machine.rs`.
+pub fn overview() -> String {
+    let arrows = arrows();
+    let mut drawing = String::new();
+    for from in StateName::ALL {
+        let to: Vec<_> = arrows.keys().filter(|(source, _)| *source == from).map(|(_, to)| to.as_str()).collect();
+        let to = if to.is_empty() { "nothing leads out of it".to_owned() } else { to.join(", ") };
+        drawing.push_str(&format!("{:14} ──▶ {to}\n", from.as_str()));
+    }
+    drawing
+}
+
 fn mermaid() -> String {
     let mut drawing = String::from("stateDiagram-v2\n    [*] --> unconfirmed\n");
     for ((from, to), events) in arrows() {

@@ -3,18 +3,21 @@
 //! A job is a message on `link.job.<type>.<link>`, taken from a durable consumer, so it is done **at least once**: verify reads, and a
 //! refresh that was already asked for answers 409. A job never touches a link's state itself. What Belvo says of the link goes in as an
 //! observation or an API error and is decided where everything is decided.
+//!
+//! Each job stands for itself: one that fails, or panics, is put off, and the others go on.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{self, AckKind};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::belvo::{CallError, Client, LinkRead, MissingGuard, RefreshAnswer, Unrelated, Verdict};
 use crate::clock::Clock;
-use crate::contract::{InputKind, JobBody, JobName, Observation, Outcome, Source};
+use crate::contract::{InputKind, JobBody, JobName, Observation, Outcome, Source, StateWord};
 use crate::link::{LinkId, Timestamp};
 use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::publisher::PublishError;
@@ -138,8 +141,14 @@ impl Worker {
         }
     }
 
-    /// Does a job that was asked for at `stored_at`, and publishes what was seen.
+    /// Does a job that was asked for at `stored_at`, and publishes what was seen. A bug that panics on one job puts it
+    /// off like any other failure.
     pub async fn perform(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Done {
+        let done = AssertUnwindSafe(self.try_to_perform(job, link, stored_at)).catch_unwind().await;
+        done.unwrap_or_else(|_panic| Done::Later(Duration::ZERO, "it panicked, which is a bug".to_owned()))
+    }
+
+    async fn try_to_perform(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Done {
         // The question was asked by the clock of the NATS server, the answer is read by ours. An answer is never older than its question,
         // whatever the two clocks think of each other.
         let observed_at = self.clock.now().max(stored_at);
@@ -150,11 +159,13 @@ impl Worker {
         };
         let answer = match job.name {
             JobName::Verify => self.belvo.get_link(link).await.map(|read| match read {
-                LinkRead::Found(link) => {
-                    self.guard.note_found(self.clock.now());
-                    Answer::Seen(Outcome::Found { link })
+                LinkRead::Found(resource) => {
+                    if !is_stranger(job) {
+                        self.guard.note_found(link, self.clock.now());
+                    }
+                    Answer::Seen(Outcome::Found { link: resource })
                 }
-                LinkRead::Missing if self.believes_missing(link) => Answer::Seen(Outcome::Missing),
+                LinkRead::Missing if self.believes_missing(job, link) => Answer::Seen(Outcome::Missing),
                 LinkRead::Missing => Answer::NotYet(
                     MISSING_PAUSE,
                     "many links are missing at Belvo: an incident, not deletions".to_owned(),
@@ -208,8 +219,9 @@ impl Worker {
     }
 
     /// Whether a 404 is a deletion. A tombstone is for ever, so it is not while many links are missing.
-    fn believes_missing(&self, link: &LinkId) -> bool {
-        let verdict = self.guard.judge_one(link, self.clock.now());
+    fn believes_missing(&self, job: &JobBody, link: &LinkId) -> bool {
+        let now = self.clock.now();
+        let verdict = if is_stranger(job) { self.guard.judge_stranger(now) } else { self.guard.judge_one(link, now) };
         if verdict == (Verdict::Incident { begins: true }) {
             tracing::error!(
                 "Belvo does not know many links that relink knows; as long as that lasts, none counts as deleted"
@@ -228,6 +240,11 @@ impl Worker {
         let (link, at) = (link.clone(), self.clock.now());
         self.inputs.put(NewInput { kind, link, source: "/relink/jobs", at, id: None, body }).await
     }
+}
+
+/// Whether relink had nothing of the link but this question: somebody has named it, and nobody has seen it work.
+fn is_stranger(job: &JobBody) -> bool {
+    job.because.to == StateWord::Unconfirmed
 }
 
 fn parse(payload: &[u8]) -> Result<(JobBody, LinkId), String> {

@@ -17,6 +17,7 @@
 //! | [`reconciler`] | what the webhooks missed: sweeps, adoption, the drift meter |
 //! | [`sandbox`] | Belvo in a box, for demos and tests; it shares no code with the rooms it tests |
 //! | [`fleet`] | a fleet, simulated: a month of trouble in seconds, and a judge |
+//! | [`printable`] | text from outside, as people may see it |
 //! | [`simulation`] | the node against streams, disks and clocks that go wrong: one seed, one run |
 //! | [`service`], [`cli`], [`config`] | wiring |
 
@@ -47,6 +48,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod fleet;
+pub mod printable;
 pub mod service;
 pub mod simulation;
 pub mod telemetry;

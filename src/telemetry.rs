@@ -13,24 +13,31 @@
 //! | `relink_prompts_held_total` | | prompts that had to wait for the end of an incident |
 //! | `relink_timers_set_aside_total` | | timers that cannot be handled and are left alone until the next start |
 //! | `relink_jobs_total` | `job`, `outcome` | calls to Belvo: `reported`, `later`, `given_up` |
+//! | `relink_belvo_odd_answers_total` | `status` | answers to calls of Belvo's API that are not in its words |
 //! | `relink_unauthorized_total` | `door` | requests without valid credentials: `webhooks` or `v1` |
 //!
 //! The reconciler's are in `reconciler/mod.rs`, with their labels.
 //!
 //! The log never holds a body, a secret or a token: messages read alone, ids are dotted fields (`link.id`,
-//! `request.id`).
+//! `request.id`). A line of the text log is one line, whatever stands in its fields.
 
-use std::io;
 use std::sync::OnceLock;
+use std::{fmt, io};
 
+use anstyle::Style;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::printable::shortened;
 
 /// `relink_http_requests_total`
 pub const HTTP_REQUESTS: &str = "relink_http_requests_total";
@@ -69,10 +76,48 @@ pub fn start_log(config: &LogConfig) -> Result<(), TelemetryError> {
         LogFormat::Text => {
             // Asks the terminal and honours NO_COLOR, as everything else relink prints does.
             let colours = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
-            registry.with(format.with_ansi(colours).with_filter(filter)).try_init()?;
+            registry.with(format.fmt_fields(PrintableFields).with_ansi(colours).with_filter(filter)).try_init()?;
         }
     }
     Ok(())
+}
+
+/// The longest value of a field in the text log, in characters.
+const FIELD_LENGTH_MAX: usize = 2_000;
+
+/// Fields as the text log shows them: like the usual ones, but nothing in them is obeyed by a terminal or breaks the line.
+/// The usual ones let line breaks and direction marks through.
+pub struct PrintableFields;
+
+impl<'writer> FormatFields<'writer> for PrintableFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut line = PrintableLine { writer, is_empty: true, result: Ok(()) };
+        fields.record(&mut line);
+        line.result
+    }
+}
+
+struct PrintableLine<'writer> {
+    writer: Writer<'writer>,
+    is_empty: bool,
+    result: fmt::Result,
+}
+
+impl Visit for PrintableLine<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let value = shortened(&format!("{value:?}"), FIELD_LENGTH_MAX);
+        let gap = if self.is_empty { "" } else { " " };
+        let written = match field.name() {
+            "message" => write!(self.writer, "{gap}{value}"),
+            name if self.writer.has_ansi_escapes() => {
+                let (name_style, sign_style) = (Style::new().italic(), Style::new().dimmed());
+                write!(self.writer, "{gap}{name_style}{name}{name_style:#}{sign_style}={sign_style:#}{value}")
+            }
+            name => write!(self.writer, "{gap}{name}={value}"),
+        };
+        self.is_empty = false;
+        self.result = self.result.and(written);
+    }
 }
 
 /// Whether a line with this metadata is free of bodies, whatever the filter asks for: at `TRACE` the crates below us
@@ -104,6 +149,10 @@ fn describe() {
     metrics::describe_counter!(INPUTS, "Inputs handed in at the HTTP door, by kind and outcome.");
     metrics::describe_counter!(INPUTS_UNKNOWN, "Stored inputs whose code is in no table of relink's.");
     metrics::describe_counter!(UNAUTHORIZED, "Requests without valid credentials.");
+    metrics::describe_counter!(
+        "relink_fields_unread_total",
+        "Fields of inputs, such as dates, that could not be read, by field."
+    );
     metrics::describe_counter!("relink_inputs_total", "What the lanes made of each input, by kind and outcome.");
     metrics::describe_histogram!("relink_commit_messages", "Messages in each commit.");
     metrics::describe_counter!("relink_jobs_total", "Calls to Belvo that the machine asked for, by job and outcome.");
@@ -117,6 +166,9 @@ fn describe() {
     metrics::describe_counter!("relink_adopted_total", "Links first heard of by sweeping.");
     metrics::describe_gauge!("relink_adopted_waiting", "Adopted links that are still muted.");
     metrics::describe_gauge!("relink_missing_held", "Links that Belvo does not know, taken for an incident; 0: none.");
+    metrics::describe_counter!("relink_skipped_total", "What sweeps could not look at and skipped, by reason.");
+    metrics::describe_gauge!("relink_put_off", "Links and consents that were skipped and will be asked for again.");
+    metrics::describe_counter!("relink_belvo_odd_answers_total", "Answers that are not in Belvo's words, by status.");
     metrics::describe_gauge!("relink_sweep_seconds", metrics::Unit::Seconds, "How long each step's last sweep took.");
     metrics::describe_gauge!(
         "relink_sweep_ended_at_seconds",
@@ -128,6 +180,47 @@ fn describe() {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::PrintableFields;
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_of_the_log_stays_one_line_whatever_is_in_it() {
+        let forged = "x\n2026-01-01T00:00:00Z  INFO forged\r\u{1b}[2J\u{9b}31m\u{202e}\u{200b}";
+        for colours in [false, true] {
+            let paper = Paper::default();
+            let pages = paper.clone();
+            let layer = tracing_subscriber::fmt::layer().fmt_fields(PrintableFields).with_ansi(colours);
+            let subscriber = tracing_subscriber::registry().with(layer.with_writer(move || pages.clone()));
+            tracing::subscriber::with_default(subscriber, || {
+                let span = tracing::info_span!("span", link.id = %forged);
+                let _entered = span.enter();
+                tracing::info!(link.id = %forged, institution = forged, count = 7, "{forged}");
+            });
+            let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+            let dangerous = ['\r', '\u{9b}', '\u{202e}', '\u{200b}'];
+            assert!(text.ends_with('\n') && text.matches('\n').count() == 1 && !text.contains(dangerous), "{text:?}");
+            assert!(!text.contains("\u{1b}[2J") && text.contains("\\u{1b}[2J"), "{text:?}");
+            assert!(colours || text.contains("count=7"), "{text:?}");
+        }
+    }
+
     #[test]
     fn metrics_may_be_asked_for_twice() {
         let first = super::metrics();

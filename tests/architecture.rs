@@ -11,6 +11,7 @@ use std::path::Path;
 /// A room of `src/`, and the rooms it may import. From the centre to the rim: an arrow only ever points up this table.
 const ROOMS: &[(&str, &[&str])] = &[
     ("tls", &[]),
+    ("printable", &[]),
     ("link", &[]),
     ("clock", &["link"]),
     ("drawing", &["link"]),
@@ -21,19 +22,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("node", &["link", "contract", "store", "engine"]),
     ("nats", &["tls", "link", "clock", "contract", "store", "engine", "node"]),
     ("schemas", &["link", "contract", "store", "engine", "nats"]),
-    ("config", &["link", "nats"]),
-    ("telemetry", &["config"]),
+    ("config", &["printable", "link", "nats"]),
+    ("telemetry", &["printable", "config"]),
     ("jobs", &["link", "clock", "contract", "belvo", "nats"]),
     ("reconciler", &["link", "clock", "contract", "belvo", "store", "nats"]),
     ("http", &["link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
     // Belvo in a box shares no word of Belvo's with what it tests.
-    ("sandbox", &["tls", "clock"]),
+    ("sandbox", &["tls", "printable", "clock"]),
     ("service", &["clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
-    ("demo", &["link", "clock", "contract", "nats", "tls", "config", "sandbox", "service"]),
+    ("demo", &["printable", "link", "clock", "contract", "nats", "tls", "config", "sandbox", "service"]),
     // Everything that decides, without what only moves bytes and time.
     (
         "fleet",
         &[
+            "printable",
             "link",
             "clock",
             "contract",
@@ -52,6 +54,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "printable",
             "contract",
             "drawing",
             "nats",

@@ -56,6 +56,28 @@ async fn a_message_comes_back_with_its_bytes_and_headers_and_can_be_replayed() {
 }
 
 #[tokio::test]
+async fn an_open_session_does_not_lie_in_a_letter() {
+    const SESSION: &str = "2675b703b9d4451f8d4861a3eee54449";
+    let nats = TestNats::start_with_streams(2).await;
+    let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
+    let inside = format!(r#"[{{"code":"brand_new","session":"{SESSION}","expiry":9600,"message":"kept"}}]"#);
+    let as_text = serde_json::Value::from(inside.as_str()).to_string();
+    for payload in [
+        format!(r#"{{"http_status":428,"body":{inside}}}"#),
+        format!(r#"{{"http_status":428,"body":{as_text}}}"#),
+        format!(r#"{{"http_status":428,"body":{inside}"#),
+    ] {
+        let payload = Bytes::from(payload);
+        let dead = DeadLetter { payload: payload.clone(), ..letter("belvo.api_error.a", b"") };
+        let number = letters.publish(&dead).await.expect("set aside");
+        assert_eq!(letters.publish(&dead).await.expect("set aside"), number, "one letter");
+        let kept = String::from_utf8(letters.get(number).await.expect("there").payload.to_vec()).expect("a text");
+        assert!(!kept.contains(SESSION), "{kept}");
+        assert!(kept.contains("brand_new") && kept.contains("9600") && kept.contains("kept"), "{kept}");
+    }
+}
+
+#[tokio::test]
 async fn letters_are_listed_page_by_page() {
     let nats = TestNats::start_with_streams(2).await;
     let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
@@ -103,4 +125,37 @@ async fn only_inputs_are_replayed() {
     }
     let number = letters.publish(&letter("belvo.webhook.a", b"y")).await.expect("set aside");
     assert_eq!(letters.replay(number).await.expect("an HTTP input never had a lane"), 1);
+    // Under the link's own spelling, whatever its publisher's was.
+    let spelt = letter("belvo.1.webhook.urn:uuid:16F68516-BCBC-4CF7-B815-C500D4204E28", b"y");
+    let number = letters.publish(&spelt).await.expect("set aside");
+    letters.replay(number).await.expect("replayed");
+    let (_, subject, ..) = nats.read("BELVO").await.pop().expect("an input");
+    assert!(subject.ends_with(".webhook.16f68516-bcbc-4cf7-b815-c500d4204e28"), "{subject}");
+}
+
+#[tokio::test]
+async fn a_letter_is_another_one_if_anything_of_it_is() {
+    let nats = TestNats::start_with_streams(2).await;
+    let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
+    let first = letter("/webhooks/belvo", b"1");
+    let with_header = |value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-encoding", value);
+        headers.insert("content-type", "text/plain");
+        DeadLetter { headers, ..first.clone() }
+    };
+    let others = [
+        first.clone(),
+        letter("/webhooks/belvo", b""),
+        letter("belvo.webhook.a", b"1"),
+        DeadLetter { reason: DeadReason::NoLink, ..first.clone() },
+        DeadLetter { detail: "another".to_owned(), ..first.clone() },
+        with_header("br"),
+        with_header("zstd"),
+    ];
+    for _twice in 0..2 {
+        for (number, other) in (1..).zip(&others) {
+            assert_eq!(letters.publish(other).await.expect("set aside"), number);
+        }
+    }
 }

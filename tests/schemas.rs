@@ -280,7 +280,7 @@ fn some_input() -> impl Strategy<Value = Input> {
 }
 
 fn origin(kind: OriginKind, now: Timestamp) -> Origin {
-    Origin { kind, input_sequence: Some(u64::MAX), message_id: None, heard_at: At(now) }
+    Origin { kind, input_sequence: Some(u64::MAX), message_id: None, heard_at: At(now), unread: Vec::new() }
 }
 
 /// The last step of a walk is an ending, so that tombstones are seen too.

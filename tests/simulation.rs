@@ -10,7 +10,7 @@ use relink::simulation::{Bug, Counts, Options, Trouble, shorten, simulate};
 
 /// So many of the same seeds every time, and so many fresh ones.
 const SEEDS_FIXED: u64 = 12;
-const SEEDS_FRESH: u64 = 4;
+const SEEDS_FRESH: u64 = 2;
 
 /// Within so many seeds every planted bug must show.
 const SEEDS_PER_BUG: u64 = 20;

@@ -52,7 +52,8 @@ fn what_is_applied_is_seen_whole() {
 
 fn incident(institution: &str, news: IncidentNews, millis: i64) -> IncidentBody {
     let at = At(Timestamp::from_millis(millis));
-    let origin = Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: at };
+    let origin =
+        Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: at, unread: Vec::new() };
     IncidentBody {
         news,
         institution: institution.to_owned(),
@@ -222,7 +223,8 @@ fn a_store_in_use_is_an_error_and_not_damage() {
     let path = directory.path().join("s");
     let _open = SledStore::open(&path, CACHE).unwrap();
     let error = SledStore::open(&path, CACHE).unwrap_err();
-    assert!(matches!(&error, StoreError::Disk(text) if text.contains("in use by another relink")), "{error}");
+    assert!(matches!(&error, StoreError::InUse { directory } if *directory == path), "{error}");
+    assert!(error.to_string().contains("in use by another relink"), "{error}");
 }
 
 #[test]

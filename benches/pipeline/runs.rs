@@ -260,6 +260,7 @@ fn record(link: usize) -> Record {
         input_sequence: Some(1),
         message_id: None,
         heard_at: relink::contract::At(now),
+        unread: Vec::new(),
     };
     let because = Because::of(&step, &input, origin);
     Record::of(&step.link, 0, because, Vec::new())

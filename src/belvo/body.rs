@@ -1,146 +1,17 @@
-//! What Belvo sends, as it is sent: lenient readers of the webhook envelope, the error body and the link resource.
+//! What Belvo sends, as it is sent: lenient readers of the webhook envelope, the link resource and the consent.
 //!
 //! Belvo's bodies drifted over the years and its enums are open, so only what cannot be done without is demanded, and everything
-//! else may be missing, null or of another type. Nothing here decides what a body means: that is `translate`.
+//! else may be missing, null or of another type. Nothing here decides what a body means: that is `translate`. Errors: `error_body`.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::undecodable::Undecodable;
+use super::informs::{self, Told};
+use crate::contract::limits::{RESOURCE_BYTES_MAX, RESOURCES_MAX, TEXT_BYTES_MAX};
 use crate::link::{AccessMode, Consent, Due, LinkId, Timestamp};
 
-/// The longest text taken over into the record of a link, in bytes. Belvo's own are far below; a longer one is not believed.
-const TEXT_LENGTH_MAX: usize = 512;
-
-/// The webhook envelope ("Webhooks: LINK family" and its siblings), all versions since 2021.
-#[derive(Clone)]
-pub struct WebhookBody {
-    /// `webhook_id`: not proven unique.
-    pub webhook_id: Option<String>,
-    /// `webhook_type`, in capitals.
-    pub family: String,
-    /// `webhook_code`, in small letters.
-    pub code: String,
-    /// `link_id`.
-    pub link: LinkId,
-    /// `request_id`, normalised. Absent before 2022 and from the CONSENT examples.
-    pub request_id: Option<String>,
-    /// `external_id`. Null in some examples.
-    pub external_id: Option<String>,
-    /// `data`: null where the message has none.
-    pub data: Value,
-}
-
-impl WebhookBody {
-    /// Reads the envelope.
-    pub fn parse(value: &Value) -> Result<Self, Undecodable> {
-        let body = value.as_object().ok_or_else(|| Undecodable::shape("$", "expected an object"))?;
-        Ok(Self {
-            webhook_id: text(body, "webhook_id"),
-            link: webhook_link(body)?,
-            family: needed(body, "webhook_type")?.to_ascii_uppercase(),
-            code: needed(body, "webhook_code")?.to_ascii_lowercase(),
-            request_id: text(body, "request_id").map(|id| normalise_request_id(&id)),
-            external_id: text(body, "external_id"),
-            data: body.get("data").cloned().unwrap_or(Value::Null),
-        })
-    }
-
-    /// A text of `data`.
-    pub fn data_text(&self, key: &str) -> Option<String> {
-        text(self.data.as_object()?, key)
-    }
-
-    /// How many items `data` counts: its `total_*` or `new_*` number. A breakdown such as `total_inflow_transactions` has the
-    /// longer name.
-    pub fn items_count(&self) -> Option<u64> {
-        let counts = self.data.as_object()?.iter().filter_map(|(key, value)| {
-            let is_count = key.starts_with("total_") || key.starts_with("new_");
-            Some((key.len(), key, value.as_u64().filter(|_| is_count)?))
-        });
-        counts.min().map(|(_, _, count)| count)
-    }
-
-    /// Whether `data.errors` is there and not empty.
-    pub fn has_errors(&self) -> bool {
-        match self.data.get("errors") {
-            None | Some(Value::Null | Value::Bool(false)) => false,
-            Some(Value::Array(errors)) => !errors.is_empty(),
-            Some(Value::Object(errors)) => !errors.is_empty(),
-            Some(Value::String(errors)) => !errors.is_empty(),
-            Some(Value::Bool(true) | Value::Number(_)) => true,
-        }
-    }
-}
-
-/// The `link_id` of a webhook envelope.
-pub(super) fn webhook_link(body: &Map<String, Value>) -> Result<LinkId, Undecodable> {
-    let id = match body.get("link_id") {
-        Some(Value::String(id)) => id,
-        // "Webhooks: payments" have `object_id`; the direct debit ones `eventType`.
-        None if ["object_id", "eventType", "eventCode"].iter().any(|key| body.contains_key(*key)) => {
-            return Err(Undecodable::Payments);
-        }
-        Some(_) => return Err(Undecodable::shape("$.link_id", "expected a string")),
-        None => return Err(Undecodable::shape("$.link_id", "missing")),
-    };
-    id.trim().parse().map_err(|error: crate::link::NotALinkId| Undecodable::shape("$.link_id", error.to_string()))
-}
-
-/// The body of an error answer ("API reference: errors"): an array of objects, or one bare object as the old support page shows.
-#[derive(Clone)]
-pub struct ErrorBody {
-    /// One per problem; several fields of one request can be wrong at once. At least one: a body that is no JSON error (an HTML
-    /// page, say) counts as one without code or message.
-    pub items: Vec<ErrorItem>,
-}
-
-/// One error.
-#[derive(Clone, Default)]
-pub struct ErrorItem {
-    /// `code`, in small letters.
-    pub code: Option<String>,
-    /// `message`, or the old `detail`.
-    pub message: Option<String>,
-    /// `request_id`, normalised.
-    pub request_id: Option<String>,
-    /// `link`: only with status 428.
-    pub link: Option<LinkId>,
-    /// How long the MFA session named by the error lives. The session's id is not kept: it is a credential.
-    pub session_lives: Option<Duration>,
-}
-
-impl ErrorBody {
-    /// Reads an error body; whatever it is, it has at least one item.
-    pub fn parse(value: &Value) -> Self {
-        let items: Vec<ErrorItem> = match value {
-            Value::Array(items) => items.iter().filter_map(Value::as_object).map(ErrorItem::parse).collect(),
-            Value::Object(item) => vec![ErrorItem::parse(item)],
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
-        };
-        Self { items: if items.is_empty() { vec![ErrorItem::default()] } else { items } }
-    }
-}
-
-impl ErrorItem {
-    fn parse(item: &Map<String, Value>) -> Self {
-        let session_lives = text(item, "session").and_then(|_| seconds(item.get("expiry")?)).map(Duration::from_secs);
-        Self {
-            code: text(item, "code").map(|code| code.to_ascii_lowercase()),
-            message: text(item, "message").or_else(|| text(item, "detail")),
-            request_id: text(item, "request_id").map(|id| normalise_request_id(&id)),
-            link: text(item, "link").and_then(|id| id.parse().ok()),
-            session_lives,
-        }
-    }
-}
-
-/// A number of seconds, above zero; numbers have been seen as strings.
-fn seconds(value: &Value) -> Option<u64> {
-    let number = value.as_u64().or_else(|| value.as_str()?.trim().parse().ok());
-    number.filter(|&seconds| seconds > 0)
-}
+pub mod webhook;
 
 /// The link resource ("API reference: links").
 #[derive(Clone)]
@@ -164,15 +35,16 @@ pub struct LinkResource {
 }
 
 impl LinkResource {
-    /// Reads a link resource.
-    pub fn parse(body: &Map<String, Value>) -> Self {
+    /// Reads a link resource that was received at `received_at`.
+    pub fn parse(body: &Map<String, Value>, received_at: Timestamp) -> Self {
         let access_mode = text(body, "access_mode").and_then(|mode| match mode.as_str() {
             "single" => Some(AccessMode::Single),
             "recurrent" => Some(AccessMode::Recurrent),
             _unknown => None,
         });
-        let listed = body.get("fetch_resources").and_then(Value::as_array).into_iter().flatten();
-        let mut fetch_resources: Vec<String> = listed.filter_map(plain).map(|name| name.to_ascii_uppercase()).collect();
+        let listed = body.get("fetch_resources").and_then(Value::as_array).into_iter().flatten().take(RESOURCES_MAX);
+        let names = listed.filter_map(plain).filter(|name| name.len() <= RESOURCE_BYTES_MAX);
+        let mut fetch_resources: Vec<String> = names.map(|name| name.to_ascii_uppercase()).collect();
         fetch_resources.sort_unstable();
         fetch_resources.dedup();
         Self {
@@ -181,8 +53,8 @@ impl LinkResource {
             institution: text(body, "institution"),
             access_mode,
             refresh_every: text(body, "refresh_rate").and_then(|rate| parse_rate(&rate)),
-            last_accessed_at: text(body, "last_accessed_at").and_then(|at| parse_time(&at)),
-            external_id: text(body, "external_id"),
+            last_accessed_at: informs::access(body.get("last_accessed_at"), received_at).this(),
+            external_id: informs::external_id(body).this(),
             fetch_resources,
         }
     }
@@ -202,13 +74,12 @@ pub struct ConsentResource {
 }
 
 impl ConsentResource {
-    /// Reads a consent.
-    pub fn parse(body: &Map<String, Value>) -> Self {
-        let is_endless = body.get("undefined_consent_expiration").and_then(Value::as_bool).unwrap_or_default();
-        let due = match text(body, "expired_at").and_then(|at| parse_time(&at)) {
-            _any if is_endless => Due::Never,
-            Some(at) => Due::At(at),
-            None => Due::Unknown,
+    /// Reads a consent that was received at `received_at`.
+    pub fn parse(body: &Map<String, Value>, received_at: Timestamp) -> Self {
+        let due = match informs::due(body.get("expired_at"), received_at) {
+            _any if informs::is_endless(body) => Due::Never,
+            Told::This(at) => Due::At(at),
+            Told::Nothing | Told::Unread => Due::Unknown,
         };
         Self {
             link_id: text(body, "link_id").and_then(|id| id.parse().ok()),
@@ -237,13 +108,6 @@ fn parse_rate(rate: &str) -> Option<Duration> {
     count.checked_mul(unit).filter(|seconds| (1..=366 * 24 * 3600).contains(seconds)).map(Duration::from_secs)
 }
 
-/// Reads a time as Belvo writes them: RFC 3339 with three to six fractional digits and `Z` or an offset; without an offset, or a
-/// date alone, in UTC.
-pub fn parse_time(text: &str) -> Option<Timestamp> {
-    let forms = [text.to_owned(), format!("{text}Z"), format!("{text}T00:00:00Z")];
-    forms.iter().find_map(|form| form.parse().ok())
-}
-
 /// One spelling for a request id: webhooks write a UUID with dashes, API errors 32 hex digits.
 pub fn normalise_request_id(id: &str) -> String {
     match uuid::Uuid::try_parse(id) {
@@ -253,22 +117,22 @@ pub fn normalise_request_id(id: &str) -> String {
 }
 
 /// A text field: trimmed, and `None` if it is missing, empty, too long or no text. A number is taken as its digits.
-fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
+pub(super) fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
     plain(body.get(key)?)
 }
 
-fn plain(value: &Value) -> Option<String> {
+pub(super) fn plain(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.trim().to_owned(),
         Value::Number(number) => number.to_string(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
-    (!text.is_empty() && text.len() <= TEXT_LENGTH_MAX).then_some(text)
+    (!text.is_empty() && text.len() <= TEXT_BYTES_MAX).then_some(text)
 }
 
-fn needed(body: &Map<String, Value>, key: &str) -> Result<String, Undecodable> {
-    let problem = if body.contains_key(key) { "expected a text" } else { "missing" };
-    text(body, key).ok_or_else(|| Undecodable::shape(format!("$.{key}"), problem))
+/// A text as [`text`] takes one over.
+pub(super) fn believed(text: &str) -> Option<String> {
+    plain(&Value::from(text))
 }
 
 #[cfg(test)]
@@ -283,13 +147,13 @@ mod tests {
             "access_mode": "single", "status": "valid", "refresh_rate": null, "created_by": "x",
             "last_accessed_at": "2024-02-02T13:11:42.593032Z", "external_id": "", "created_at": "2024-02-02T13:11:42.586099Z",
             "institution_user_id": "x", "credentials_storage": "5d", "stale_in": "30d", "fetch_resources": ["TAX_STATUS", {}, null]});
-        let link = LinkResource::parse(body.as_object().unwrap());
+        let link = LinkResource::parse(body.as_object().unwrap(), Timestamp::LATEST);
         assert_eq!(link.status.as_deref(), Some("valid"));
         assert_eq!((link.access_mode, link.refresh_every, link.external_id), (Some(AccessMode::Single), None, None));
         assert_eq!(link.last_accessed_at.map(|at| at.to_string()).as_deref(), Some("2024-02-02T13:11:42.593Z"));
         assert_eq!(link.fetch_resources, ["TAX_STATUS"]);
 
-        let empty = LinkResource::parse(&Map::new());
+        let empty = LinkResource::parse(&Map::new(), Timestamp::LATEST);
         assert!(empty.id.is_none() && empty.status.is_none() && empty.fetch_resources.is_empty());
     }
 
@@ -303,14 +167,6 @@ mod tests {
         {
             assert_eq!(parse_rate(odd), None, "{odd}");
         }
-    }
-
-    #[test]
-    fn times() {
-        let same = ["2024-02-02T13:11:42.593Z", "2024-02-02T13:11:42.593032+00:00", "2024-02-02T13:11:42.5930"];
-        same.iter().for_each(|text| assert_eq!(parse_time(text), parse_time(same[0]), "{text}"));
-        assert_eq!(parse_time("2024-02-02").map(|at| at.to_string()).as_deref(), Some("2024-02-02T00:00:00.000Z"));
-        assert_eq!(parse_time("soon"), None);
     }
 
     #[test]

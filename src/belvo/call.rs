@@ -1,11 +1,12 @@
 //! Which call an API error answers, and which link it is about: the error itself rarely says.
+//!
+//! The path comes from a caller: with a gateway's prefix or a host in front, without `api`, with a slash too many, in capitals, with
+//! percent signs. Only what Belvo's API has is looked for in it.
 
-use serde_json::Value;
-
-use crate::contract::ApiError;
+use crate::contract::{ApiError, squeezed};
 use crate::link::LinkId;
 
-use super::body::ErrorBody;
+use super::error_body::ErrorBody;
 
 /// What was asked of Belvo, as far as it changes what an error means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +23,55 @@ pub(super) enum Call {
     Use,
 }
 
+/// The resources of Belvo's API that a path without `api` is recognised by.
+const RESOURCES: &[&str] = &[
+    "links",
+    "accounts",
+    "owners",
+    "transactions",
+    "balances",
+    "bills",
+    "incomes",
+    "investments",
+    "investments-transactions",
+    "receivables",
+    "recurring-expenses",
+    "risk-insights",
+    "statements",
+    "invoices",
+    "tax-returns",
+    "tax-status",
+    "tax-compliance-status",
+    "tax-retentions",
+    "financial-statements",
+    "employment-records",
+    "employments",
+    "consents",
+    "token",
+];
+
 impl Call {
     /// Reads method and path.
     pub(super) fn of(error: &ApiError) -> Self {
         let method = error.method.trim().to_ascii_uppercase();
-        let (segments, _query) = split(&error.path);
-        match (method.as_str(), segments.as_slice()) {
-            ("POST", ["api", "links"]) => Self::Creation,
-            ("PATCH", ["api", "links"]) => Self::Resumption,
-            ("PUT" | "PATCH", ["api", "links", _id]) => Self::Repair,
-            ("POST", ["api", "links", _id, "refresh"]) => Self::Refresh,
-            (_method, _segments) => Self::Use,
+        let place = Place::of(&error.path);
+        match (method.as_str(), place.behind_links()) {
+            ("POST", Some([])) => Self::Creation,
+            ("PATCH", Some([])) => Self::Resumption,
+            ("PUT" | "PATCH", Some([_id])) => Self::Repair,
+            ("POST", Some([_id, refresh])) if refresh.eq_ignore_ascii_case("refresh") => Self::Refresh,
+            _other => Self::Use,
+        }
+    }
+
+    /// A word for it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Creation => "creation",
+            Self::Resumption => "resumption",
+            Self::Repair => "repair",
+            Self::Refresh => "refresh",
+            Self::Use => "use",
         }
     }
 
@@ -45,57 +84,95 @@ impl Call {
     }
 }
 
-/// The link an API error is about: as the publisher says, else as a 428 body says, else as the path or its query says.
-pub fn find_link(error: &ApiError) -> Option<LinkId> {
+/// Whether the same path is called by several methods that make different things of an error: so that the method has to be known.
+pub(super) fn needs_method(path: &str) -> bool {
+    matches!(Place::of(path).behind_links(), Some([] | [_]))
+}
+
+/// Whether a path is one of Belvo's API: a 404 for another says nothing of a link.
+pub(super) fn is_of_belvo(path: &str) -> bool {
+    let place = Place::of(path);
+    place.api.is_some()
+        || place.segments.iter().any(|segment| RESOURCES.contains(&segment.to_ascii_lowercase().as_str()))
+}
+
+/// The link an API error is about, for whoever has to find its subject: what the caller says, the body of a 428, then the path
+/// and the query of the request.
+pub(super) fn find_link(error: &ApiError) -> Option<LinkId> {
     links_named(error).next()
 }
 
-/// Every link that an API error names, the most trusted first.
+/// Every link named by what was read, the most reliable first.
 pub(super) fn links_named(error: &ApiError) -> impl Iterator<Item = LinkId> {
-    let said = error.link_id.as_deref().and_then(|id| id.trim().parse().ok());
+    let said = error.link_id.as_deref().and_then(|id| id.parse().ok());
     let in_body = ErrorBody::parse(&error.body).items.into_iter().find_map(|item| item.link);
-    let (segments, query) = split(&error.path);
-    let in_path = match segments.as_slice() {
-        ["api", "links", id, ..] => id.parse().ok(),
-        _other => None,
-    };
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let in_query = pairs.find(|(key, _)| *key == "link").and_then(|(_, id)| id.parse().ok());
+    let place = Place::of(&error.path);
+    let in_path = place.behind_links().and_then(|behind| behind.first()?.parse().ok());
+    let is_link = |name: &str| ["link", "linkid"].contains(&squeezed(name).as_str());
+    let in_query = place.query.iter().find(|(name, _)| is_link(name)).and_then(|(_, id)| id.parse().ok());
     [said, in_body, in_path, in_query].into_iter().flatten()
 }
 
-/// The segments of a path, or of a whole URL, and the query.
-fn split(path: &str) -> (Vec<&str>, &str) {
-    let path = path.trim();
-    let path = match path.split_once("://") {
-        Some((_scheme, rest)) => rest.find(['/', '?']).map_or("", |start| &rest[start..]),
-        None => path,
-    };
-    let path = path.split('#').next().unwrap_or_default();
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    (path.split('/').filter(|segment| !segment.is_empty()).collect(), query)
+/// A path, or a whole URL, taken apart.
+struct Place {
+    segments: Vec<String>,
+    /// Which segment is the last `api`.
+    api: Option<usize>,
+    query: Vec<(String, String)>,
 }
 
-/// An error's body without what a 428 holds beside its meaning: the MFA session, which is as good as a credential until it expires, and the
-/// data to make its token with. relink resumes no session, so neither needs to lie in a stream.
-pub fn without_session(mut body: Value) -> Value {
-    let clean = |item: &mut Value| {
-        let Some(fields) = item.as_object_mut() else { return };
-        if let Some(session) = fields.get_mut("session") {
-            *session = "removed".into();
-        }
-        fields.remove("token_generation_data");
-    };
-    match &mut body {
-        Value::Array(items) => items.iter_mut().for_each(clean),
-        other => clean(other),
+impl Place {
+    fn of(path: &str) -> Self {
+        let path = path.trim();
+        // Some log a URL with its slashes encoded.
+        let decoded = if path.contains('/') { path.to_owned() } else { percent_decoded(path) };
+        let path = match decoded.split_once("://") {
+            Some((_scheme, rest)) => rest.find(['/', '?']).map_or("", |start| &rest[start..]),
+            None => &decoded,
+        };
+        let path = path.split('#').next().unwrap_or_default();
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let segments: Vec<String> =
+            path.split('/').map(percent_decoded).filter(|segment| !segment.trim().is_empty()).collect();
+        let api = segments.iter().rposition(|segment| segment.eq_ignore_ascii_case("api"));
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let query =
+            pairs.map(|(name, value)| (percent_decoded(name), percent_decoded(&value.replace('+', " ")))).collect();
+        Self { segments, api, query }
     }
-    body
+
+    /// What stands behind `links`, if it is there: behind the last `api`, or anywhere if there is none.
+    fn behind_links(&self) -> Option<&[String]> {
+        let rest = &self.segments[self.api.map_or(0, |api| api + 1)..];
+        let links = rest.iter().position(|segment| segment.eq_ignore_ascii_case("links"))?;
+        Some(&rest[links + 1..])
+    }
+}
+
+/// A part of a URL with its percent signs read (RFC 3986, 2.1); one that is none stays.
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digit = |offset: usize| bytes.get(at + offset).and_then(|&byte| char::from(byte).to_digit(16));
+        match (bytes[at], digit(1), digit(2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -128,6 +205,17 @@ mod tests {
             ("POST", "/api/transactions/", Call::Use),
             ("", "", Call::Use),
             ("POST", "https://", Call::Use),
+            // As gateways, logs and careless callers write it.
+            ("POST", "/links/", Call::Creation),
+            ("POST", "/belvo-proxy/api/links/", Call::Creation),
+            ("POST", "/v1/belvo/api//links//", Call::Creation),
+            ("PUT", "https://gateway.example.com/v1/links-service/api/LINKS/16f68516/?x=1#y", Call::Repair),
+            ("PUT", "links/16f68516", Call::Repair),
+            ("POST", "%2Fapi%2Flinks%2F16f68516%2Frefresh%2F", Call::Refresh),
+            ("POST", "/API/Links/16f68516/Refresh", Call::Refresh),
+            ("POST", "/links/api/accounts/", Call::Use),
+            ("POST", "/api/mylinks/", Call::Use),
+            ("POST", "/api/links/16f68516/refresh/again/", Call::Use),
         ] {
             assert_eq!(Call::of(&error(method, path, None, Value::Null)), call, "{method} {path}");
         }
@@ -137,6 +225,9 @@ mod tests {
     fn which_link() {
         let path = format!("/api/links/{LINK}/refresh/");
         let query = format!("https://api.belvo.com/api/accounts/?page=1&link={LINK}#x");
+        let gateway = format!("https://gateway.example.com/belvo-proxy/API//links/{}/", LINK.to_uppercase());
+        let bare = format!("/links/{}", LINK.replace('-', ""));
+        let encoded = format!("/api/accounts/?LINK_ID=%7b{LINK}%7D");
         let body = json!([{"code": "token_required", "link": OTHER}]);
         for (path, said, body, found) in [
             (path.as_str(), None, Value::Null, Some(LINK)),
@@ -144,11 +235,30 @@ mod tests {
             (path.as_str(), Some("*"), Value::Null, Some(LINK)),
             (query.as_str(), None, Value::Null, Some(LINK)),
             (query.as_str(), None, body, Some(OTHER)),
+            (gateway.as_str(), None, Value::Null, Some(LINK)),
+            (bare.as_str(), None, Value::Null, Some(LINK)),
+            (encoded.as_str(), None, Value::Null, Some(LINK)),
             ("/api/links/", None, json!("<html>"), None),
+            ("/api/links/{id}/", None, Value::Null, None),
+            ("/api/links/:id/", None, Value::Null, None),
             ("/api/accounts/?link=*", None, json!([1, null]), None),
+            ("/api/accounts/?link", None, Value::Null, None),
         ] {
             let found_link = find_link(&error("GET", path, said, body));
             assert_eq!(found_link.as_ref().map(LinkId::as_str), found, "{path} {said:?}");
         }
+    }
+
+    #[test]
+    fn whose_path_it_is() {
+        for path in
+            ["/api/links/x/", "/api/whatever/", "/belvo/Accounts/", "https://x.example.com/tax-returns?y", "%2Fapi%2Fx"]
+        {
+            assert!(is_of_belvo(path), "{path}");
+        }
+        for path in ["", "/", "/v1/users/7", "https://api.belvo.com/", "/accounts-service/", "/%"] {
+            assert!(!is_of_belvo(path), "{path}");
+        }
+        assert_eq!(percent_decoded("%zz%4%41%"), "%zz%4A%");
     }
 }

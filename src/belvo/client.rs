@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use self::answer::{Answer, BODY_BYTES_MAX, REFRESH_PAUSE, Refused, THROTTLED_PAUSE, wait_named};
+use self::answer::{Answer, BODY_BYTES_MAX, REFRESH_PAUSE, Refused, THROTTLED_PAUSE, has_text, wait_named};
 use super::budget::{Budget, Urgency};
 use super::meaning::{Meaning, Unrelated};
 use crate::contract::ApiError;
@@ -132,7 +132,8 @@ pub enum CallError {
     /// Belvo's answer says something of the link, or something that is in no table: publish it as an `api_error`.
     #[error("Belvo answered {} to {} {}", .0.http_status, .0.method, .0.path)]
     Api(Box<ApiError>),
-    /// The same call may well succeed later: 50x, `too_many_sessions`, an outage, a rate limit, a network failure.
+    /// The same call may well succeed later: 50x, `too_many_sessions`, an outage, a rate limit, a network failure, or an
+    /// answer that is not Belvo's.
     #[error("{why}; it may pass")]
     Transient {
         /// What happened.
@@ -197,7 +198,12 @@ impl Client {
     /// [`CallError`]; that Belvo does not know the link is no error.
     pub async fn get_link(&self, link: &LinkId) -> Result<LinkRead, CallError> {
         let call = Call { method: Method::GET, path: format!("/api/links/{link}/"), link: Some(link) };
-        Ok(self.read_one(&call).await?.map_or(LinkRead::Missing, LinkRead::Found))
+        // A cache or a gateway that mixes answers up would move the wrong link.
+        let is_it = |resource: &Map<String, Value>| {
+            let id = resource.get("id").and_then(Value::as_str).and_then(|id| id.trim().parse::<LinkId>().ok());
+            id.as_ref() == Some(link) && has_text(resource, "status")
+        };
+        Ok(self.read_one(&call, is_it).await?.map_or(LinkRead::Missing, LinkRead::Found))
     }
 
     /// `GET /api/consents/{id}/`: the consent behind `link`, without the fields that name a person; `None` if Belvo does
@@ -208,7 +214,13 @@ impl Client {
     pub async fn get_consent(&self, link: &LinkId, id: &str) -> Result<Option<Map<String, Value>>, CallError> {
         let Ok(id) = Uuid::try_parse(id) else { return Ok(None) };
         let call = Call { method: Method::GET, path: format!("{CONSENTS}{id}/"), link: Some(link) };
-        let mut consent = self.read_one(&call).await?;
+        let is_it = |consent: &Map<String, Value>| {
+            let text = |key| consent.get(key).and_then(Value::as_str).map(str::trim);
+            let of = text("link_id").map(str::parse::<LinkId>);
+            text("id").and_then(|found| Uuid::try_parse(found).ok()) == Some(id)
+                && of.is_none_or(|of| of.is_ok_and(|of| of == *link))
+        };
+        let mut consent = self.read_one(&call, is_it).await?;
         // This call has no `fields`: it gives the name and the document number of the user too.
         if let Some(consent) = &mut consent {
             keep(CONSENT_FIELDS, consent);
@@ -216,18 +228,26 @@ impl Client {
         Ok(consent)
     }
 
-    /// Reads one resource; `None` if Belvo does not know it.
-    async fn read_one(&self, call: &Call<'_>) -> Result<Option<Map<String, Value>>, CallError> {
+    /// Reads one resource; `None` if Belvo does not know it. `is_it` tells whether it is the one that was asked for.
+    async fn read_one(
+        &self,
+        call: &Call<'_>,
+        is_it: impl Fn(&Map<String, Value>) -> bool,
+    ) -> Result<Option<Map<String, Value>>, CallError> {
         let answer = self.ask(call, |request| self.with_keys(request)).await?;
-        if answer.status.is_success() {
-            return match answer.body {
-                Value::Object(resource) => Ok(Some(resource)),
-                _other => Err(call.failed("the answer is no resource")),
-            };
+        let (status, retry_after) = (answer.status, answer.retry_after);
+        if status.is_success() {
+            let resource = answer.object().filter(is_it);
+            return resource.map(Some).ok_or_else(|| call.not_belvos(status, retry_after));
         }
         let refused = Refused::of(call, answer)?;
         match &refused.meaning {
+            // To the table a 404 is a hint, which is worth a question. This is the question.
+            Meaning::Event(input) if input.event == Event::MissingReported && !refused.says_missing => {
+                Err(call.not_belvos(status, retry_after))
+            }
             Meaning::Event(input) if input.event == Event::MissingReported => Ok(None),
+            Meaning::Unknown { .. } if refused.says_missing => Ok(None),
             Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::Unknown { .. } => Err(refused.into()),
         }
     }
@@ -240,8 +260,12 @@ impl Client {
         let call = Call { method: Method::POST, path: format!("/api/links/{link}/refresh/"), link: Some(link) };
         let body = if resources.is_empty() { json!({}) } else { json!({ "fetch_resources": resources }) };
         let answer = self.ask(&call, |request| self.with_keys(request).json(&body)).await?;
-        if answer.status.is_success() {
-            let request_id = answer.body.get("request_id").and_then(Value::as_str).map(str::to_owned);
+        let (status, retry_after) = (answer.status, answer.retry_after);
+        if status.is_success() {
+            // Without its receipt nobody knows who accepted it. If it was Belvo, the next try is answered 409.
+            let receipt = answer.object().filter(|receipt| has_text(receipt, "request_id"));
+            let receipt = receipt.ok_or_else(|| call.not_belvos(status, retry_after))?;
+            let request_id = receipt.get("request_id").and_then(Value::as_str).map(str::to_owned);
             return Ok(RefreshAnswer::Accepted { request_id });
         }
         let refused = Refused::of(&call, answer)?;
@@ -281,8 +305,11 @@ impl Client {
         if !answer.status.is_success() {
             return Err(Refused::of(&call, answer)?.into());
         }
-        let token = |name| answer.body.get(name).and_then(Value::as_str).map(SecretString::from);
-        let access = token("access").ok_or_else(|| call.failed("the answer has no `access` token"))?;
+        let (status, retry_after) = (answer.status, answer.retry_after);
+        let tokens = answer.object().unwrap_or_default();
+        let token = |name| tokens.get(name).and_then(Value::as_str).filter(|token| !token.is_empty());
+        let token = |name| token(name).map(SecretString::from);
+        let access = token("access").ok_or_else(|| call.not_belvos(status, retry_after))?;
         Ok(WidgetToken { access, refresh: token("refresh"), expires_in: TOKEN_LIFE })
     }
 
@@ -322,8 +349,12 @@ impl Client {
 }
 
 impl Call<'_> {
-    fn failed(&self, problem: &str) -> CallError {
-        CallError::Permanent { why: format!("{} {}: {problem}", self.method, self.path), class: None }
+    /// The answer has another shape than Belvo documents, so something else has answered: it may pass.
+    fn not_belvos(&self, status: StatusCode, retry_after: Option<Duration>) -> CallError {
+        let status = status.as_u16();
+        metrics::counter!("relink_belvo_odd_answers_total", "status" => status.to_string()).increment(1);
+        let why = format!("{} {} was answered {status}, and not in Belvo's words", self.method, self.path);
+        CallError::Transient { why, retry_after }
     }
 
     fn held_back(&self, wait: Duration) -> CallError {

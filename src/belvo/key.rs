@@ -2,11 +2,14 @@
 //!
 //! Belvo repeats webhooks and nowhere promises that one field of them is unique, so a key is made of everything that names the fact.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::body::{WebhookBody, normalise_request_id};
-use crate::contract::{Observation, Outcome};
+use super::body::normalise_request_id;
+use super::body::webhook::WebhookBody;
+use super::call::Call;
+use super::error_body::ErrorItem;
+use crate::contract::Observation;
 use crate::link::{DedupKey, LinkId};
 
 /// A hash over parts, each with its length, so that no two lists of parts run together.
@@ -64,7 +67,8 @@ impl Parts {
 
 /// The key of a webhook: none if it carries neither `webhook_id` nor `request_id`, since then two of them look alike.
 ///
-/// `data` is part of it: TAX_RETURNS and INVOICES send two messages of one code per refresh.
+/// `data` is part of it: TAX_RETURNS and INVOICES send two messages of one code per refresh, and a later message may
+/// name another due date. `process_type` and `external_id` are not: neither changes what happened.
 pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody) -> Option<DedupKey> {
     if body.webhook_id.is_none() && body.request_id.is_none() {
         return None;
@@ -74,32 +78,43 @@ pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody) -> Option
         .and(family)
         .and(code)
         .and(body.link.as_str())
-        .and(body.request_id.as_deref().unwrap_or_default());
+        .and(body.request_id.as_deref().unwrap_or_default())
+        .and(body.external_id.as_deref().unwrap_or_default());
     Some(parts.and_json(&body.data).key())
 }
 
-/// The key of an API error.
-pub(super) fn of_api_error(link: &LinkId, code: &str, request_id: &str) -> DedupKey {
-    Parts::of("api_error").and(link.as_str()).and(code).and(&normalise_request_id(request_id.trim())).key()
+/// The key of an API error, which is one answer to one request: the status, which call it was, and the error that decides
+/// what the answer means. Not the body itself: the HTTP server takes the MFA session out, and clients wrap it in words of
+/// their own.
+pub(super) fn of_api_error(link: &LinkId, status: u16, call: Call, item: &ErrorItem, request_id: &str) -> DedupKey {
+    let named = item.link.as_ref().map(LinkId::as_str);
+    let session_secs = item.session_lives.map(|life| life.as_secs());
+    Parts::of("api_error")
+        .and(link.as_str())
+        .and(&normalise_request_id(request_id.trim()))
+        .and(&status.to_string())
+        .and(call.as_str())
+        .and_json(&json!([item.code, item.message, named, session_secs]))
+        .key()
 }
 
-/// The key of an observation.
+/// The key of an observation: who read, when, and all that was read. Two reads in one second may differ.
 pub(super) fn of_observation(link: &LinkId, seen: &Observation) -> DedupKey {
-    let outcome = match seen.outcome {
-        Outcome::Found { .. } => "found",
-        Outcome::Consent { .. } => "consent",
-        Outcome::Missing => "missing",
-        Outcome::RefreshAccepted { .. } => "refresh_accepted",
-    };
     let at = seen.observed_at.as_millis().to_string();
-    Parts::of("observation").and(link.as_str()).and(seen.source.as_str()).and(outcome).and(&at).key()
+    let outcome = serde_json::to_value(&seen.outcome).expect("our bodies have string keys and no failing serializers");
+    Parts::of("observation").and(link.as_str()).and(seen.source.as_str()).and(&at).and_json(&outcome).key()
 }
+
+// Callbacks of the widget and commands have no key. Nothing in them tells a second delivery from a second act: a user may
+// succeed, or fail, twice. A `ce-id` would, but people copy it from examples, and then the second act would be lost.
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::belvo::error_body::ErrorBody;
+    use crate::contract::ApiError;
 
     fn key(webhook: &Value) -> Option<DedupKey> {
         let body = WebhookBody::parse(webhook).unwrap();
@@ -117,13 +132,15 @@ mod tests {
         };
         assert_eq!(key(&first), key(&with("data", json!({"total": 2, "type": "yearly"}))));
         assert_eq!(key(&first), key(&with("request_id", json!("4363b08b51eb43509c745df5ac92a7f6"))));
-        assert_eq!(key(&first), key(&with("external_id", json!("x"))));
+        assert_eq!(key(&first), key(&with("process_type", json!("x"))));
         for (name, value) in [
             ("data", json!({"type": "monthly", "total": 2})),
             ("webhook_id", json!("b")),
             ("webhook_id", json!(null)),
             ("webhook_code", json!("x")),
             ("link_id", json!("m")),
+            // It may be the first message that says whose link it is.
+            ("external_id", json!("x")),
             ("request_id", json!(null)),
         ] {
             assert_ne!(key(&first), key(&with(name, value)), "{name}");
@@ -131,6 +148,84 @@ mod tests {
         let mut bare = with("webhook_id", Value::Null);
         bare["request_id"] = Value::Null;
         assert_eq!(key(&bare), None);
+    }
+
+    #[test]
+    fn a_webhook_that_names_another_date_is_another_fact() {
+        let webhook = |due: &str| {
+            json!({"webhook_id": "a", "webhook_type": "CONSENT", "webhook_code": "consent_about_to_expire", "link_id": "l",
+                "data": {"consent_id": "c", "consent_due_date": due}})
+        };
+        assert_eq!(key(&webhook("2026-12-01")), key(&webhook("2026-12-01")));
+        assert_ne!(key(&webhook("2026-12-01")), key(&webhook("2026-12-08")));
+        let mut as_text = webhook("2026-12-01");
+        as_text["data"] = as_text["data"].to_string().into();
+        assert_eq!(key(&webhook("2026-12-01")), key(&as_text));
+    }
+
+    #[test]
+    fn a_read_that_saw_something_else_is_another_fact() {
+        let link = "l".parse().unwrap();
+        let key = |seen: &Value| of_observation(&link, &serde_json::from_value(seen.clone()).unwrap());
+        let found = json!({"observed_at": "2026-11-22T10:15:00Z", "source": "app", "outcome": "found",
+            "link": {"id": "l", "status": "valid", "last_accessed_at": "2026-11-22T10:00:00Z"}});
+        let consent = json!({"observed_at": "2026-11-22T10:15:00Z", "source": "app", "outcome": "consent",
+            "consent": {"id": "c", "status": "AUTHORISED", "expired_at": "2026-12-01"}});
+        let accepted = json!({"observed_at": "2026-11-22T10:15:00Z", "source": "app", "outcome": "refresh_accepted",
+            "request_id": "r"});
+        let mut reordered = found.clone();
+        reordered["link"] = json!({"last_accessed_at": "2026-11-22T10:00:00Z", "status": "valid", "id": "l"});
+        assert_eq!(key(&found), key(&reordered));
+        for (seen, pointer, other) in [
+            (&found, "/link/status", json!("invalid")),
+            (&found, "/link/last_accessed_at", json!("2026-11-22T10:14:00Z")),
+            (&found, "/link/last_accessed_at", Value::Null),
+            (&found, "/source", json!("sweep")),
+            (&found, "/observed_at", json!("2026-11-22T10:15:00.001Z")),
+            (&found, "/outcome", json!("missing")),
+            (&consent, "/consent/status", json!("EXPIRED")),
+            (&consent, "/consent/expired_at", json!("2027-12-01")),
+            (&consent, "/consent/id", json!("d")),
+            (&accepted, "/request_id", json!("s")),
+        ] {
+            let mut changed = seen.clone();
+            *changed.pointer_mut(pointer).unwrap() = other;
+            assert_eq!(key(seen), key(&seen.clone()));
+            assert_ne!(key(seen), key(&changed), "{pointer} of {seen}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_says_something_else_is_another_fact() {
+        let link = "l".parse().unwrap();
+        let key = |error: &Value| {
+            let error: ApiError = serde_json::from_value(error.clone()).unwrap();
+            let item = ErrorBody::parse(&error.body).items.remove(0);
+            of_api_error(&link, error.http_status, Call::of(&error), &item, "4363b08b51eb43509c745df5ac92a7f6")
+        };
+        let first = json!({"http_status": 400, "method": "POST", "path": "/api/transactions/", "body": [{"code": "login_error",
+            "message": "Invalid credentials provided to login to the institution", "session": "secret", "expiry": 9600}]});
+        let with = |pointer: &str, value: Value| {
+            let mut changed = first.clone();
+            *changed.pointer_mut(pointer).unwrap() = value;
+            changed
+        };
+        assert_eq!(key(&first), key(&with("/body/0/session", json!("removed"))));
+        assert_eq!(key(&first), key(&with("/body", first["body"][0].clone())));
+        assert_eq!(key(&first), key(&with("/path", json!("https://api.belvo.com/api/transactions/"))));
+        for other in [
+            with("/http_status", json!(428)),
+            with("/body/0/code", json!("token_required")),
+            with("/body/0/message", json!("The user account is locked, please contact the institution")),
+            with("/body/0/expiry", json!(600)),
+            with("/body/0", json!({"code": "invalid_link"})),
+            with("/path", json!("/api/links/l/refresh/")),
+            with("/method", json!("PUT")),
+        ] {
+            // A PUT on transactions is no call that means something else.
+            let is_same = other["method"] == "PUT";
+            assert_eq!(key(&first) == key(&other), is_same, "{other}");
+        }
     }
 
     #[test]

@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
-use super::body::{ConsentResource, ErrorItem, LinkResource, WebhookBody, parse_time};
+use super::body::webhook::WebhookBody;
+use super::body::{ConsentResource, LinkResource, believed};
 use super::call::Call;
+use super::error_body::ErrorItem;
+use super::informs::{self, Told};
 use super::key;
 use super::translate::{ErrorSays, WebhookSays};
 use super::undecodable::{Undecodable, same_link};
@@ -64,11 +67,13 @@ pub enum Unrelated {
     Creation,
     /// The user mistyped the MFA token; the attempt goes on.
     WrongToken,
+    /// The user is in the widget; how that ends is not said yet.
+    InWidget,
 }
 
 impl Unrelated {
     /// Every class there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Keys,
         Self::Permission,
         Self::Request,
@@ -81,6 +86,7 @@ impl Unrelated {
         Self::ConsentPending,
         Self::Creation,
         Self::WrongToken,
+        Self::InWidget,
     ];
 
     /// The spelling in messages and metrics.
@@ -98,6 +104,7 @@ impl Unrelated {
             Self::ConsentPending => "consent_pending",
             Self::Creation => "creation",
             Self::WrongToken => "wrong_token",
+            Self::InWidget => "in_widget",
         }
     }
 
@@ -112,7 +119,8 @@ impl Unrelated {
             | Self::PartialData
             | Self::ConsentPending
             | Self::Creation
-            | Self::WrongToken => false,
+            | Self::WrongToken
+            | Self::InWidget => false,
         }
     }
 }
@@ -139,7 +147,13 @@ fn plain(code: &str) -> String {
 }
 
 /// The meaning of a webhook whose row is known.
-pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &WebhookBody) -> Meaning {
+pub(super) fn of_webhook(
+    says: WebhookSays,
+    family: &str,
+    code: &str,
+    body: &WebhookBody,
+    received_at: Timestamp,
+) -> Meaning {
     let event = match says {
         WebhookSays::Breaks(cause) => Event::Broken(Breakage::of(cause)),
         WebhookSays::ConsentEnds => Event::ConsentEnding,
@@ -159,7 +173,11 @@ pub(super) fn of_webhook(says: WebhookSays, family: &str, code: &str, body: &Web
         consent: (family == "CONSENT").then(|| {
             Box::new(Consent {
                 id: body.data_text("consent_id"),
-                due: body.data_text("consent_due_date").and_then(|at| parse_time(&at)).map_or(Due::Unknown, Due::At),
+                due: match informs::due(body.data.get("consent_due_date"), received_at) {
+                    Told::This(at) => Due::At(at),
+                    Told::Nothing => Due::Unknown,
+                    Told::Unread => Due::Unreadable,
+                },
                 institution_display_name: body.data_text("institution_display_name"),
                 institution_icon_logo: body.data_text("institution_icon_logo"),
                 ..Consent::default()
@@ -201,7 +219,7 @@ pub(super) fn of_api_error(
         (ErrorSays::Unrelated(class), _any) => return Meaning::unrelated(class, code),
     };
     let request_id = item.request_id.as_deref().or(error.request_id.as_deref());
-    let key = request_id.map(|id| key::of_api_error(link, code, id));
+    let key = request_id.map(|id| key::of_api_error(link, error.http_status, call, item, id));
     Meaning::Event(Input { key, ..event.into() })
 }
 
@@ -213,18 +231,37 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
             Event::UpdateStarted { until: received_at.after(life) }
         }
         Widget::Success { link: named, institution } => {
-            same_link(link, named.as_deref().and_then(|id| id.trim().parse().ok()))?;
-            let profile = Profile { institution: institution.clone(), ..Profile::default() };
+            same_link(link, named.as_deref().and_then(|id| id.parse().ok()))?;
+            // A hint like the rest of it, and a text from somebody's device: a long one is not believed.
+            let institution = institution.as_deref().and_then(believed);
+            let profile = Profile { institution, ..Profile::default() };
             let input = Input { profile, ..Event::UpdateClaimed.into() };
             return Ok(Meaning::Event(input));
         }
         Widget::Updated {} => Event::UpdateClaimed,
-        Widget::Exit { .. } | Widget::Error { .. } => Event::UpdateAbandoned,
+        Widget::Exit { .. } => Event::UpdateAbandoned,
+        Widget::Error { error, meta_data, .. } => {
+            let in_meta_data = || meta_data.as_ref()?.get("error_code")?.as_str();
+            let codes = [error.as_deref(), in_meta_data()];
+            if !codes.into_iter().flatten().any(ends_the_widget) {
+                let code = codes.into_iter().flatten().next().unwrap_or("error");
+                return Ok(Meaning::unrelated(Unrelated::InWidget, code));
+            }
+            Event::UpdateAbandoned
+        }
+        Widget::PageLoad {} => return Ok(Meaning::unrelated(Unrelated::InWidget, "page_load")),
         Widget::Warning { warning, .. } => {
             return Ok(Meaning::unrelated(Unrelated::InstitutionOff, warning.as_deref().unwrap_or("warning")));
         }
     };
     Ok(Meaning::event(event))
+}
+
+/// Whether the widget cannot go on after this error. It shows every other one to the user, who may try again: the exit
+/// callback, a success or the token's end says how the attempt ended. (Guide: hosted widget, `error=ACCESS_TOKEN_NOT_VALID`.)
+fn ends_the_widget(error: &str) -> bool {
+    let error = error.to_ascii_uppercase();
+    error.contains("TOKEN") && ["NOT_VALID", "INVALID", "EXPIRED"].iter().any(|end| error.contains(end))
 }
 
 /// The meaning of what was read from Belvo.
@@ -237,7 +274,7 @@ pub(super) fn of_observation(
     let observed_at = seen.observed_at.min(received_at);
     let (event, profile) = match &seen.outcome {
         Outcome::Found { link: resource } => {
-            let resource = LinkResource::parse(resource);
+            let resource = LinkResource::parse(resource, received_at);
             same_link(link, resource.id.clone())?;
             let word = resource.status.ok_or_else(|| Undecodable::shape("$.link.status", "missing"))?;
             let Some(status) = status_of(&word) else { return Ok(Meaning::unknown(&["observation", "status", &word])) };
@@ -253,7 +290,7 @@ pub(super) fn of_observation(
             (Event::Observed(observation), profile)
         }
         Outcome::Consent { consent: resource } => {
-            let resource = ConsentResource::parse(resource);
+            let resource = ConsentResource::parse(resource, received_at);
             same_link(link, resource.link_id)?;
             let word = resource.status.as_deref().unwrap_or_default();
             let status = match word {

@@ -3,6 +3,9 @@
 //! Belvo empties its sandbox on the first of each month, and a wrong address or another customer's keys look the same:
 //! every link is a 404. A tombstone is for ever, so whoever sees links missing asks here before saying so, and
 //! everybody shares the answer. It must never be asked about links that Belvo was not asked for by their own ids.
+//!
+//! Only links that relink knows count, found or missing. A stranger is a link of which relink has nothing but questions:
+//! anybody who reports a 404 names one. That Belvo does not know it either is no sign of anything.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,29 +45,41 @@ pub struct MissingGuard {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Answers to single questions, the oldest first; the link if it was missing.
-    answers: VecDeque<(Timestamp, Option<LinkId>)>,
+    /// The latest answer to a single question about each link, the oldest first.
+    answers: VecDeque<Answer>,
     incident_at: Option<Timestamp>,
 }
 
+#[derive(Debug)]
+struct Answer {
+    at: Timestamp,
+    link: LinkId,
+    is_missing: bool,
+}
+
 impl MissingGuard {
-    /// A pass asked for `asked` links by id, and `missing` of them were not there.
+    /// A pass asked for `asked` known links by id, each once, and `missing` of them were not there.
     pub fn judge_pass(&self, asked: usize, missing: usize, now: Timestamp) -> Verdict {
         self.seen().judge(is_incident(asked, missing), now)
     }
 
-    /// A single link was asked for and found.
-    pub fn note_found(&self, now: Timestamp) {
-        self.seen().note(now, None);
+    /// A single known link was asked for and found.
+    pub fn note_found(&self, link: &LinkId, now: Timestamp) {
+        self.seen().note(link, false, now);
     }
 
-    /// A single link was asked for and was not there.
+    /// A single known link was asked for and was not there.
     pub fn judge_one(&self, link: &LinkId, now: Timestamp) -> Verdict {
         let mut seen = self.seen();
-        seen.note(now, Some(link));
-        let missing = seen.answers.iter().filter(|(_, missing)| missing.is_some()).count();
+        seen.note(link, true, now);
+        let missing = seen.answers.iter().filter(|answer| answer.is_missing).count();
         let incident = is_incident(seen.answers.len(), missing);
         seen.judge(incident, now)
+    }
+
+    /// A stranger was not there. It is no sign of an incident, but during one it is not believed either.
+    pub fn judge_stranger(&self, now: Timestamp) -> Verdict {
+        self.seen().judge(false, now)
     }
 
     /// Belvo knows no link at all.
@@ -90,10 +105,10 @@ impl Seen {
         if sign || goes_on { Verdict::Incident { begins: !goes_on } } else { Verdict::Believable }
     }
 
-    fn note(&mut self, now: Timestamp, missing: Option<&LinkId>) {
+    fn note(&mut self, link: &LinkId, is_missing: bool, now: Timestamp) {
         // A question that is asked again is one question.
-        self.answers.retain(|(at, link)| now.since(*at) < WINDOW && (link.is_none() || link.as_ref() != missing));
-        self.answers.push_back((now, missing.cloned()));
+        self.answers.retain(|answer| now.since(answer.at) < WINDOW && answer.link != *link);
+        self.answers.push_back(Answer { at: now, link: link.clone(), is_missing });
     }
 }
 
@@ -137,12 +152,33 @@ mod tests {
         assert_eq!(guard.judge_one(&link(3), at(2)), Verdict::Believable, "asked again");
         assert_eq!(guard.judge_one(&link(10), at(2)), Verdict::Incident { begins: true });
         let busy = MissingGuard::default();
-        (0..200).for_each(|_| busy.note_found(at(1)));
+        (100..300).for_each(|number| busy.note_found(&link(number), at(1)));
         (0..20).for_each(|number| assert_eq!(busy.judge_one(&link(number), at(1)), Verdict::Believable));
         let slow = MissingGuard::default();
         for number in 0..20 {
             let now = at(60 * i64::try_from(number).unwrap());
             assert_eq!(slow.judge_one(&link(number), now), Verdict::Believable, "{number}");
         }
+    }
+
+    #[test]
+    fn one_link_that_is_found_again_and_again_is_one_link() {
+        let guard = MissingGuard::default();
+        (0..200).for_each(|_| guard.note_found(&link(99), at(1)));
+        (0..10).for_each(|number| assert_eq!(guard.judge_one(&link(number), at(1)), Verdict::Believable));
+        assert_eq!(guard.judge_one(&link(10), at(1)), Verdict::Incident { begins: true });
+        let back = MissingGuard::default();
+        (0..10).for_each(|number| assert_eq!(back.judge_one(&link(number), at(1)), Verdict::Believable));
+        back.note_found(&link(3), at(2));
+        assert_eq!(back.judge_one(&link(10), at(3)), Verdict::Believable, "one of them is there after all");
+    }
+
+    #[test]
+    fn strangers_are_no_sign_and_are_not_believed_during_an_incident() {
+        let guard = MissingGuard::default();
+        (0..50).for_each(|_| assert_eq!(guard.judge_stranger(at(1)), Verdict::Believable));
+        assert_eq!(guard.judge_one(&link(1), at(2)), Verdict::Believable, "a deletion among them");
+        guard.judge_emptiness(at(3));
+        assert_eq!(guard.judge_stranger(at(4)), Verdict::Incident { begins: false });
     }
 }

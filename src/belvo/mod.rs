@@ -2,8 +2,10 @@
 //!
 //! - [`translate`](mod@translate) ★: the classification tables, from a message to its meaning. Start here; a new code of Belvo's is a new row.
 //! - `meaning`: how a row and a body become an event; `key`: the identity of a fact
-//! - [`body`]: Belvo's bodies as they are sent, read leniently; `call`: which request an API error answers, and its link
-//! - `undecodable`: why a message has no meaning
+//! - [`body`], `error_body`: Belvo's bodies as they are sent, read leniently; `informs`: their dates and ids
+//! - `call`: which request an API error answers, and its link
+//! - `own`: relink's own bodies, as their senders write them; `report`: of them, a reported API error
+//! - `payload`: from bytes to JSON, whatever encoding they have; `undecodable`: why a message has no meaning
 //! - [`client`]: the calls relink makes itself; a failure is judged by the same tables
 //! - `budget`: how often all of them together may be made; `missing`: when a 404 is believed
 //!
@@ -15,18 +17,23 @@ pub mod translate;
 
 mod budget;
 mod call;
+mod error_body;
+mod informs;
 mod key;
 mod meaning;
 mod missing;
+mod own;
+mod payload;
+mod report;
 mod undecodable;
 
 pub use budget::{Budget, Urgency, Usage};
-pub use call::{find_link, without_session};
 pub use client::{
     BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, RefreshAnswer, SecretId,
     SecretPassword, Timeouts, WidgetToken,
 };
 pub use meaning::{Meaning, Unrelated};
 pub use missing::{MissingGuard, Verdict};
-pub use translate::{link_of_webhook, translate};
+pub use payload::{TEXT_BYTES_MAX, decompress, decompress_bare, read_json};
+pub use translate::{Reading, link_of_api_error, link_of_webhook, read, translate};
 pub use undecodable::Undecodable;

@@ -1,19 +1,23 @@
 //! What a message means: from Belvo's codes to an event of the machine. **The two tables are the whole classification.**
 //!
-//! `WEBHOOKS` has a row per (type, code), `ERRORS` per (HTTP status, code, message); a new code is a new row. Sources:
-//! "Webhooks: LINK family", "Webhooks: CONSENT family", the webhook page of each resource, "API reference: errors", and the guide
-//! "Belvo API errors".
+//! `WEBHOOKS` has a row per (type, code), `ERRORS` per (HTTP status, code, message); a new code is a new row. `MESSAGES` is what a failed
+//! login says, in a webhook as in an answer. Sources: "Webhooks: LINK family", "Webhooks: CONSENT family", the webhook page of each
+//! resource, "API reference: errors", and the guide "Belvo API errors".
 //!
 //! Three rules. A signal about our keys, our request or an institution's outage never becomes an event. What is in no row is
 //! [`Meaning::Unknown`]: kept whole, counted, never guessed at. No input panics, and no error quotes what it read.
 //!
-//! Next: `meaning` (how a row and a body become an event), `body` (what the bodies look like), `call` (which request an error answers).
+//! Next: `meaning` (how a row and a body become an event), `body` and `error_body` (what the bodies look like), `call` (which request
+//! an error answers), `own` (what relink's own callers may write).
 
-use super::body::{ErrorBody, ErrorItem, WebhookBody, webhook_link};
-use super::call::{Call, links_named};
+use super::body::webhook::{WebhookBody, envelope, webhook_link};
+use super::call::{self, Call, find_link, links_named};
+use super::error_body::{ErrorBody, ErrorItem};
+use super::informs;
 use super::meaning::{self, Meaning, Unrelated};
-use super::undecodable::{Undecodable, parse_as, parse_json, same_link};
-use crate::contract::input::INPUT_SCHEMA_VERSION;
+use super::payload::read_json;
+use super::undecodable::{Undecodable, same_link};
+use super::{own, report};
 use crate::contract::{ApiError, InputKind};
 use crate::link::{Cause, DataKind, LinkId, Timestamp};
 use serde_json::Value;
@@ -140,19 +144,46 @@ const fn not(class: Unrelated) -> ErrorSays {
 /// An error that is in no row, among several: outranked by what is known of the link, never hidden by what is not about it.
 const UNKNOWN_RANK: u8 = 50;
 
+/// That a link may be gone, in whatever words.
+const MISSING_RANK: u8 = 70;
+
+/// What a failed login says: `login_error` is not one condition, its message decides. Words of the message in small letters, rank as in
+/// [`ERRORS`], and what it says; the first row that fits counts. An unknown message decides nothing.
+///
+/// The same words come as the answer to a call (400, `login_error`) and in `data` of a webhook of the LINK family.
+#[rustfmt::skip]
+const MESSAGES: &[(&str, u8, ErrorSays)] = &[
+    // "A MFA token is required by the institution, but it's not supported yet by Belvo."
+    ("not supported yet by belvo",      90, Refuses(Cause::Unsupported)),
+    // "The user account is locked, user needs to contact the institution to unlock it"
+    ("account is locked",               85, Refuses(Cause::AccountBlocked)),
+    // The same reason in other words: only the institution can help.
+    ("needs to contact the institution", 85, Refuses(Cause::AccountBlocked)),
+    ("account is blocked",              85, Refuses(Cause::AccountBlocked)),
+    ("account has been blocked",        85, Refuses(Cause::AccountBlocked)),
+    ("account has been locked",         85, Refuses(Cause::AccountBlocked)),
+    ("account locked",                  85, Refuses(Cause::AccountBlocked)),
+    ("account blocked",                 85, Refuses(Cause::AccountBlocked)),
+    // "The user account access was forbidden by the institution"
+    ("access was forbidden",            85, Refuses(Cause::AccountBlocked)),
+    ("forbidden by the institution",    85, Refuses(Cause::AccountBlocked)),
+    // "A MFA token is required by the institution to login"
+    ("token is required",               80, WantsToken),
+    ("invalid credentials",             75, Refuses(Cause::Credentials)),
+    ("missing credentials",             75, Refuses(Cause::Credentials)),
+    // "Impossible to login, something unexpected happened while logging into the institution. Try again later."
+    ("something unexpected happened",   30, not(Unrelated::Outage)),
+];
+
+/// The code of an error whose message decides.
+const LOGIN_ERROR: &str = "login_error";
+
 /// HTTP status, code, words of the message (small letters; none: any message), rank, and what it says. The first row that fits
 /// counts. Of several errors in one body, the one with the highest rank counts: the more final, the higher.
 #[rustfmt::skip]
 const ERRORS: &[(Http, &str, &str, u8, ErrorSays)] = &[
     (Is(400), "unconfirmed_link",           "",                                95, Unfinished),
     (Is(400), "invalid_link",               "",                                80, Breaks(Cause::Credentials)),
-    // `login_error` is not one condition: the message decides, and an unknown message decides nothing.
-    (Is(400), "login_error",                "not supported yet by belvo",      90, Refuses(Cause::Unsupported)),
-    (Is(400), "login_error",                "account is locked",               85, Refuses(Cause::AccountBlocked)),
-    (Is(400), "login_error",                "forbidden by the institution",    85, Refuses(Cause::AccountBlocked)),
-    (Is(400), "login_error",                "invalid credentials",             75, Refuses(Cause::Credentials)),
-    (Is(400), "login_error",                "missing credentials",             75, Refuses(Cause::Credentials)),
-    (Is(400), "login_error",                "something unexpected happened",   30, not(Unrelated::Outage)),
     (Is(400), "session_expired",            "",                                70, SessionOver),
     // The widget of Open Finance Brazil ran out of time before anything was asked of the institution.
     (Is(400), "session_expired_ob",         "",                                40, not(Unrelated::Creation)),
@@ -204,6 +235,8 @@ const ERRORS: &[(Http, &str, &str, u8, ErrorSays)] = &[
     (Is(404), "expired_credentials",        "",                                80, Refuses(Cause::Credentials)),
     (Is(404), "not_found",                  "",                                70, Missing),
     (Is(404), NONE,                         "not found.",                      70, Missing),
+    // "No Link matches the given query.": how Django says it, on which Belvo runs.
+    (Is(404), NONE,                         "matches the given query",         70, Missing),
 
     (Is(405), ANY,                          "",                                10, not(Unrelated::Request)),
     (Is(408), ANY,                          "",                                30, not(Unrelated::Outage)),
@@ -220,6 +253,15 @@ const ERRORS: &[(Http, &str, &str, u8, ErrorSays)] = &[
     (Server,  ANY,                          "",                                30, not(Unrelated::Outage)),
 ];
 
+/// A message that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// What it means.
+    pub meaning: Meaning,
+    /// Its fields that could not be read, as paths into its body. It means what it means without them.
+    pub unread: Vec<&'static str>,
+}
+
 /// What a message on an input subject of `link` means.
 ///
 /// `received_at` is when the message was stored: bodies carry spans, and Belvo's carry no time at all.
@@ -232,14 +274,32 @@ pub fn translate(
     payload: &[u8],
     received_at: Timestamp,
 ) -> Result<Meaning, Undecodable> {
-    let value = parse_json(payload)?;
-    match kind {
-        InputKind::Webhook => translate_webhook(link, &value),
-        InputKind::ApiError => translate_api_error(link, &parse_own(value)?, received_at),
-        InputKind::Widget => meaning::of_widget(link, &parse_own(value)?, received_at),
-        InputKind::Observation => meaning::of_observation(link, &parse_own(value)?, received_at),
-        InputKind::Command => meaning::of_command(&parse_own(value)?),
+    read(kind, link, payload, received_at).map(|reading| reading.meaning)
+}
+
+/// What a message means, and what of it could not be read.
+///
+/// # Errors
+/// Like [`translate`].
+pub fn read(kind: InputKind, link: &LinkId, payload: &[u8], received_at: Timestamp) -> Result<Reading, Undecodable> {
+    let value = read_json(payload)?;
+    if kind != InputKind::Webhook {
+        own::check_version(&value)?;
     }
+    let unread = informs::unread(kind, &value, received_at);
+    let meaning = match kind {
+        InputKind::Webhook => translate_webhook(link, &value, received_at),
+        InputKind::ApiError => translate_report(link, &report::parse(value)?, received_at),
+        InputKind::Widget => meaning::of_widget(link, &own::parse_widget(value)?, received_at),
+        InputKind::Observation => meaning::of_observation(link, &own::parse_observation(value)?, received_at),
+        InputKind::Command => meaning::of_command(&own::parse_command(value)?),
+    };
+    Ok(Reading { meaning: meaning?, unread })
+}
+
+/// The link a reported API error is about, for whoever has to find its subject; none if it names none, or cannot be read.
+pub fn link_of_api_error(payload: &[u8]) -> Option<LinkId> {
+    find_link(&report::parse(read_json(payload).ok()?).ok()?)
 }
 
 /// The link a webhook is about, for whoever has to find its subject.
@@ -247,23 +307,50 @@ pub fn translate(
 /// # Errors
 /// [`Undecodable`] if the payload names none.
 pub fn link_of_webhook(payload: &[u8]) -> Result<LinkId, Undecodable> {
-    match parse_json(payload)? {
-        Value::Object(body) => webhook_link(&body),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err(Undecodable::shape("$", "expected an object"))
-        }
-    }
+    let value = read_json(payload)?;
+    webhook_link(envelope(&value).ok_or_else(|| Undecodable::shape("$", "expected an object"))?)
 }
 
-fn translate_webhook(link: &LinkId, value: &Value) -> Result<Meaning, Undecodable> {
+fn translate_webhook(link: &LinkId, value: &Value, received_at: Timestamp) -> Result<Meaning, Undecodable> {
     let body = WebhookBody::parse(value)?;
     same_link(link, Some(body.link.clone()))?;
     let (family, code) = as_the_table_spells(&body.family, &body.code);
     let row = WEBHOOKS.iter().find(|(row_family, row_code, _)| *row_family == family && *row_code == code);
     Ok(match row {
-        Some((family, code, says)) => meaning::of_webhook(*says, family, code, &body),
+        Some((family, code, W::Breaks(cause))) if *family == "LINK" => {
+            let cause = most_telling(most_telling(*cause, &body.data), &body.beside_data);
+            meaning::of_webhook(W::Breaks(cause), family, code, &body, received_at)
+        }
+        Some((family, code, says)) => meaning::of_webhook(*says, family, code, &body, received_at),
         None => Meaning::unknown(&["webhook", family, code]),
     })
+}
+
+/// What has to be mended when a webhook of the LINK family says `cause`, and the error in its `data` more: by the message of that error,
+/// else by its code. Of all that is said the most telling counts.
+///
+/// What tells nothing leaves it to the webhook's own code. So does "something unexpected happened, try again later": Belvo sends
+/// `invalid_credentials` about the link once and not again, so that dropping it would lose an outage, while believing it costs at most
+/// a prompt that the next read of the link takes back.
+fn most_telling(cause: Cause, data: &Value) -> Cause {
+    let cause_of = |item: &ErrorItem| {
+        let code = item.code.as_deref().unwrap_or_default();
+        let by_code = || ERRORS.iter().find(|row| row.1 == code && !code.is_empty()).map(|row| row.4);
+        match message_row(item).map(|(_rank, says)| says).or_else(by_code)? {
+            Breaks(cause) | Refuses(cause) => Some(cause),
+            WantsToken => Some(Cause::Token),
+            Unfinished | SessionOver | Missing | QuotaUsedUp | ErrorSays::Unrelated(_) => None,
+        }
+    };
+    let tells = |cause: &Cause| match cause {
+        Cause::Credentials => 0,
+        Cause::Token => 1,
+        Cause::ConsentEnded => 2,
+        Cause::AccountBlocked => 3,
+        Cause::Unsupported => 4,
+    };
+    let said = ErrorBody::parse(data).items.into_iter().filter_map(|item| cause_of(&item));
+    said.chain([cause]).max_by_key(tells).unwrap_or(cause)
 }
 
 /// The spellings that differ between copies of the documentation, brought to one.
@@ -283,29 +370,65 @@ pub(super) fn translate_api_error(
     error: &ApiError,
     received_at: Timestamp,
 ) -> Result<Meaning, Undecodable> {
+    judge(link, error, received_at, |item| row_of(error.http_status, item))
+}
+
+/// The same of an error that somebody reports. That the link may be gone is taken from more words than Belvo documents: it only makes
+/// relink ask.
+fn translate_report(link: &LinkId, error: &ApiError, received_at: Timestamp) -> Result<Meaning, Undecodable> {
+    let may_be_gone = |item: &ErrorItem| match error.http_status {
+        // "Gone", whatever else it says.
+        410 => true,
+        // Any sentence, none at all, or a page; a code that is not known stays unknown.
+        404 => item.code.is_none(),
+        _other => false,
+    };
+    let is_of_belvo = call::is_of_belvo(&error.path);
+    judge(link, error, received_at, |item| {
+        let row = row_of(error.http_status, item);
+        row.or_else(|| (is_of_belvo && may_be_gone(item)).then_some((MISSING_RANK, Missing)))
+    })
+}
+
+/// The meaning of an error, by the row that each of its items has.
+fn judge(
+    link: &LinkId,
+    error: &ApiError,
+    received_at: Timestamp,
+    row_of: impl Fn(&ErrorItem) -> Option<(u8, ErrorSays)>,
+) -> Result<Meaning, Undecodable> {
     if !(400..=599).contains(&error.http_status) {
         return Err(Undecodable::shape("$.http_status", "expected the status of an error, 400 to 599"));
     }
     links_named(error).try_for_each(|named| same_link(link, Some(named)))?;
     let body = ErrorBody::parse(&error.body);
-    let ranked = body.items.iter().map(|item| match row_of(error.http_status, item) {
-        Some((rank, says)) => (rank, Some(says), item),
-        None => (UNKNOWN_RANK, None, item),
+    // Some statuses say enough without a body.
+    let bare = [ErrorItem::default()];
+    let items = if body.items.is_empty() { &bare } else { &body.items[..] };
+    let ranked = items.iter().filter_map(|item| match row_of(item) {
+        // A wrapper's own words are those of the client that passed the error on, unless they are a code of Belvo's.
+        _any if item.is_wrapper && item.code.is_none() => None,
+        None if item.is_wrapper => None,
+        Some((rank, says)) => Some((rank, Some(says), item)),
+        None => Some((UNKNOWN_RANK, None, item)),
     });
     // Of equals the first counts.
-    let Some((_, says, item)) = ranked.reduce(|first, next| if next.0 > first.0 { next } else { first }) else {
-        return Ok(Meaning::unknown(&["api_error", &error.http_status.to_string()]));
-    };
+    let most_final = ranked.reduce(|first, next| if next.0 > first.0 { next } else { first });
+    let (says, item) = most_final.map_or((None, &bare[0]), |(_, says, item)| (says, item));
     let code = item.code.as_deref().unwrap_or("without_code");
-    Ok(match says {
-        Some(says) => meaning::of_api_error(says, Call::of(error), link, error, item, received_at),
-        None => Meaning::unknown(&["api_error", &error.http_status.to_string(), code]),
-    })
+    match says {
+        Some(says) => Ok(meaning::of_api_error(says, Call::of(error), link, error, item, received_at)),
+        None if body.items.is_empty() => Err(report::nothing_found()),
+        None => Ok(Meaning::unknown(&["api_error", &error.http_status.to_string(), code])),
+    }
 }
 
-/// What the table says of one error: rank and meaning.
+/// What the tables say of one error: rank and meaning.
 fn row_of(status: u16, item: &ErrorItem) -> Option<(u8, ErrorSays)> {
     let code = item.code.as_deref().unwrap_or(NONE);
+    if status == 400 && (code == LOGIN_ERROR || code == NONE) {
+        return message_row(item);
+    }
     let message = item.message.as_deref().unwrap_or_default().to_ascii_lowercase();
     let fits = |http: Http, row_code: &str, words: &str| {
         let status_fits = match http {
@@ -318,14 +441,17 @@ fn row_of(status: u16, item: &ErrorItem) -> Option<(u8, ErrorSays)> {
     row.map(|&(_, _, _, rank, says)| (rank, says))
 }
 
-/// Reads one of our own bodies, after a look at its version.
-fn parse_own<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Undecodable> {
-    match value.get("schema_version").and_then(Value::as_u64) {
-        Some(found) if found > INPUT_SCHEMA_VERSION => {
-            Err(Undecodable::FutureVersion { found, known: INPUT_SCHEMA_VERSION })
-        }
-        Some(_) | None => parse_as(value),
-    }
+/// What the message of a failed login says.
+fn message_row(item: &ErrorItem) -> Option<(u8, ErrorSays)> {
+    let message = item.message.as_deref()?.to_ascii_lowercase();
+    let row = MESSAGES.iter().find(|(words, ..)| has_words(&message, words));
+    row.map(|&(_, rank, says)| (rank, says))
+}
+
+/// Whether `message` has these words as words: `invalid credentials_storage` is another matter.
+fn has_words(message: &str, words: &str) -> bool {
+    let is_end = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    message.match_indices(words).any(|(at, _)| is_end(&message[at + words.len()..]))
 }
 
 #[cfg(test)]

@@ -11,6 +11,15 @@ pub enum Undecodable {
     /// There is no body.
     #[error("the message has no body")]
     Empty,
+    /// The body is compressed, and damaged.
+    #[error("the body is compressed, and cannot be decompressed")]
+    Compressed,
+    /// The body is compressed, and holds more than is read.
+    #[error("the body is compressed, and holds more than {max} bytes")]
+    TooLarge {
+        /// The most that is read, in bytes.
+        max: usize,
+    },
     /// The body is not JSON.
     #[error("the body is not JSON (line {line}, column {column})")]
     NotJson {
@@ -53,6 +62,8 @@ impl Undecodable {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
+            Self::Compressed => "compressed",
+            Self::TooLarge { .. } => "too_large",
             Self::NotJson { .. } => "not_json",
             Self::WrongShape { .. } => "wrong_shape",
             Self::LinkMismatch { .. } => "link_mismatch",
@@ -66,20 +77,17 @@ impl Undecodable {
     }
 }
 
-/// Reads bytes as JSON of any shape.
-pub(super) fn parse_json(payload: &[u8]) -> Result<Value, Undecodable> {
-    if payload.iter().all(u8::is_ascii_whitespace) {
-        return Err(Undecodable::Empty);
-    }
-    serde_json::from_slice(payload).map_err(|error| Undecodable::NotJson { line: error.line(), column: error.column() })
-}
-
 /// Reads JSON as one of our own types.
 pub(super) fn parse_as<T: DeserializeOwned>(value: Value) -> Result<T, Undecodable> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let at = if path == "." { "$".to_owned() } else { format!("$.{path}") };
-        Undecodable::shape(at, problem_of(&error.inner().to_string()))
+        let message = error.inner().to_string();
+        // Where something is missing is where it should be, and our own word.
+        match message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+            Some(field) => Undecodable::shape(format!("{at}.{field}"), "missing"),
+            None => Undecodable::shape(at, problem_of(&message)),
+        }
     })
 }
 
@@ -88,7 +96,7 @@ fn problem_of(message: &str) -> String {
     if let Some((_quoted, expected)) = message.rsplit_once(", expected ") {
         return format!("expected {expected}");
     }
-    let safe = ["missing field `", "not an RFC 3339 time"].iter().any(|start| message.starts_with(start));
+    let safe = message.starts_with("not an RFC 3339 time");
     if safe { message.to_owned() } else { "not what the schema describes".to_owned() }
 }
 
@@ -102,17 +110,18 @@ pub(super) fn same_link(expected: &LinkId, found: Option<LinkId>) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use super::super::payload::read_json;
     use super::*;
     use crate::contract::{ApiError, Command, Observation};
 
     fn check<T: DeserializeOwned>(json: &str, at: &str, problem: &str) {
-        let error = parse_json(json.as_bytes()).and_then(parse_as::<T>).err();
+        let error = read_json(json.as_bytes()).and_then(parse_as::<T>).err();
         assert_eq!(error, Some(Undecodable::shape(at, problem)), "{json}");
     }
 
     #[test]
     fn says_where_and_what_but_quotes_nothing() {
-        check::<ApiError>(r#"{"method": "GET", "path": "/"}"#, "$", "missing field `http_status`");
+        check::<ApiError>(r#"{"method": "GET", "path": "/"}"#, "$.http_status", "missing");
         check::<ApiError>(
             r#"{"http_status": "hunter2", "method": "GET", "path": "/"}"#,
             "$.http_status",
@@ -132,16 +141,13 @@ mod tests {
         );
         check::<Observation>(
             r#"{"observed_at": "2026-11-22T10:15:00Z", "source": "app", "outcome": "found"}"#,
-            "$",
-            "missing field `link`",
+            "$.link",
+            "missing",
         );
     }
 
     #[test]
-    fn bytes_that_are_not_json() {
-        assert_eq!(parse_json(b" \n"), Err(Undecodable::Empty));
-        assert_eq!(parse_json(b"{\n\"a\": hunter2}"), Err(Undecodable::NotJson { line: 2, column: 6 }));
-        let deep = "[".repeat(100_000);
-        assert!(matches!(parse_json(deep.as_bytes()), Err(Undecodable::NotJson { .. })));
+    fn says_where_reading_stopped() {
+        assert_eq!(read_json(b"{\n\"a\": hunter2}"), Err(Undecodable::NotJson { line: 2, column: 6 }));
     }
 }

@@ -13,6 +13,10 @@ use serde_json::Value;
 
 use crate::config::{Config, Sources};
 use crate::nats::history::HistoryEntry;
+use crate::printable::shortened;
+
+/// The longest detail of a problem that is shown, in characters.
+const DETAIL_LENGTH_MAX: usize = 2_000;
 
 /// Which relink to ask, and with what.
 #[derive(Args, Debug)]
@@ -37,11 +41,12 @@ pub(super) struct Relink {
 }
 
 /// `GET /v1/links/{id}/history`
-#[derive(Deserialize)]
 pub(super) struct History {
     pub(super) link_id: String,
     pub(super) entries: Vec<HistoryEntry>,
     pub(super) truncated: bool,
+    /// How many entries are of a newer relink, or none at all: they hide none of the others.
+    pub(super) unreadable_count: usize,
 }
 
 impl Relink {
@@ -62,7 +67,18 @@ impl Relink {
     }
 
     pub(super) async fn history(&self, link: &str) -> anyhow::Result<History> {
-        self.ask(Method::GET, &format!("/v1/links/{link}/history")).await
+        #[derive(Deserialize)]
+        struct Answer {
+            link_id: String,
+            entries: Vec<Value>,
+            truncated: bool,
+        }
+        let Answer { link_id, entries, truncated } =
+            self.ask(Method::GET, &format!("/v1/links/{link}/history")).await?;
+        let count = entries.len();
+        let entries: Vec<HistoryEntry> =
+            entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect();
+        Ok(History { link_id, unreadable_count: count - entries.len(), entries, truncated })
     }
 
     pub(super) async fn dead_letters(&self) -> anyhow::Result<Vec<Value>> {
@@ -76,7 +92,8 @@ impl Relink {
         while let Some(from) = after {
             let page: Page = self.ask(Method::GET, &format!("/v1/dead-letters?limit=1000&after={from}")).await?;
             all.extend(page.dead_letters);
-            after = page.next;
+            // Whatever answers there, the list ends.
+            after = page.next.filter(|&next| next > from);
         }
         Ok(all)
     }
@@ -105,6 +122,6 @@ impl Relink {
         }
         let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
         let detail = problem["detail"].as_str().unwrap_or("the answer says no more");
-        bail!("{} answered {}: {detail}", self.url, status.as_u16());
+        bail!("{} answered {}: {}", self.url, status.as_u16(), shortened(detail, DETAIL_LENGTH_MAX));
     }
 }

@@ -21,6 +21,7 @@ use crate::config::{self, Config, Loaded, LogConfig, LogFormat, Sources};
 use crate::demo::DemoArgs;
 use crate::drawing::{self, Format};
 use crate::fleet::FleetArgs;
+use crate::printable::printable_lines;
 use crate::sandbox::SandboxArgs;
 use crate::simulation::SimulateArgs;
 use crate::{demo, fleet, sandbox, schemas, service, simulation, telemetry};
@@ -203,7 +204,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let style = anstyle::AnsiColor::Red.on_default().bold();
-            anstream::eprintln!("{style}relink:{style:#} {error:#}");
+            anstream::eprintln!("{style}relink:{style:#} {}", printable_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -256,12 +257,14 @@ async fn run_until_told(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Why(WhyArgs { subject, relink }) => {
             // A message id is `<link>.<version>.<n>`, and no link id has a dot.
-            let (link, message) = match subject.split_once('.') {
-                Some((link, _)) => (link, Some(subject.as_str())),
-                None => (subject.as_str(), None),
+            let (link, behind) = match subject.trim().split_once('.') {
+                Some((link, behind)) => (link, Some(behind)),
+                None => (subject.trim(), None),
             };
             let history = ask::Relink::of(relink)?.history(link).await?;
-            return print(&story::tell(&history, message)?);
+            // However the id was spelt, messages have the link's own spelling.
+            let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
+            return print(&story::tell(&history, message.as_deref())?);
         }
         Command::DeadLetters(DeadLettersArgs { command, relink }) => {
             let relink = ask::Relink::of(relink)?;

@@ -1,5 +1,7 @@
 //! Tells what a running relink said, for people: the story of a link, and dead letters. Colours are stripped where
 //! unwanted.
+//!
+//! Ids, names and messages in it come from outside: every text is made printable before anything is told of it.
 
 use std::fmt::Write;
 
@@ -10,12 +12,16 @@ use serde_json::Value;
 use super::ask::History;
 use crate::contract::{Because, Origin, OriginKind};
 use crate::nats::history::{HistoryEntry, HistoryKind};
+use crate::printable::{escaped, printable, printable_json, printable_lines};
 
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
 
 /// The story of a link, with one message of it pointed at.
 pub(super) fn tell(history: &History, message: Option<&str>) -> anyhow::Result<String> {
+    // Ids are looked for as they are shown.
+    let (history, message) = (&shown(history), message.map(printable));
+    let message = message.as_deref();
     if let Some(id) = message
         && !history.entries.iter().any(|entry| mentions(entry, id))
     {
@@ -30,6 +36,13 @@ pub(super) fn tell(history: &History, message: Option<&str>) -> anyhow::Result<S
     if history.truncated {
         line(&mut story, format_args!("{DIM}(only the oldest part of it fits here){DIM:#}"));
     }
+    if history.unreadable_count > 0 {
+        let count = history.unreadable_count;
+        line(
+            &mut story,
+            format_args!("{DIM}({count} entries of it are of a kind that this relink cannot read){DIM:#}"),
+        );
+    }
     let begins_late = history
         .entries
         .iter()
@@ -43,6 +56,17 @@ pub(super) fn tell(history: &History, message: Option<&str>) -> anyhow::Result<S
         tell_entry(&mut story, entry, pointed_at);
     }
     Ok(story)
+}
+
+/// The history with every text in it made printable.
+fn shown(history: &History) -> History {
+    let entry = |entry: &HistoryEntry| HistoryEntry {
+        name: entry.name.as_deref().map(printable),
+        message_id: entry.message_id.as_deref().map(printable),
+        body: printable_json(&entry.body),
+        ..entry.clone()
+    };
+    History { link_id: printable(&history.link_id), entries: history.entries.iter().map(entry).collect(), ..*history }
 }
 
 /// A commit holds what it says before the state that says it; people want to hear of the move first.
@@ -173,6 +197,10 @@ fn tell_origin(story: &mut String, origin: &Origin) {
     let input = origin.input_sequence.map(|sequence| format!(", input {sequence}")).unwrap_or_default();
     let id = origin.message_id.as_deref().map(|id| format!(", message {id}")).unwrap_or_default();
     line(story, format_args!("        {DIM}because of {door}, heard {}{input}{id}{DIM:#}", origin.heard_at.0));
+    if !origin.unread.is_empty() {
+        let fields = origin.unread.join(", ");
+        line(story, format_args!("        {DIM}it could not be read in: {}{DIM:#}", fields.escape_debug()));
+    }
 }
 
 fn because(entry: &HistoryEntry) -> Option<Because> {
@@ -207,9 +235,9 @@ pub(super) fn letters(letters: &[Value]) -> String {
     }
     let mut text = String::new();
     for letter in letters {
-        let field = |name: &str| letter[name].as_str().unwrap_or("?").to_owned();
+        let field = |name: &str| printable(letter[name].as_str().unwrap_or("?"));
         let (at, reason, subject, detail) = (field("at"), field("reason"), field("subject"), field("detail"));
-        let sequence = &letter["sequence"];
+        let sequence = letter["sequence"].as_u64().map_or_else(|| "?".to_owned(), |sequence| sequence.to_string());
         line(
             &mut text,
             format_args!("{BOLD}{sequence:>6}{BOLD:#}  {at}  {reason:<15} {subject}  {DIM}{detail}{DIM:#}"),
@@ -223,20 +251,87 @@ pub(super) fn letter(letter: &Value) -> String {
     let mut text = String::new();
     let Value::Object(fields) = letter else { return text };
     for (name, value) in fields.iter().filter(|(name, value)| !name.starts_with("payload") && !value.is_null()) {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        line(&mut text, format_args!("{DIM}{name:<15}{DIM:#} {}", value.escape_debug()));
+        let value = value.as_str().map_or_else(|| printable_json(value).to_string(), printable);
+        line(&mut text, format_args!("{DIM}{:<15}{DIM:#} {value}", printable(name)));
     }
     if let Some(payload) = letter["payload"].as_str() {
-        // A terminal must not be told what to do by what a stranger sent.
-        let shown: String =
-            payload.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect();
+        // As it came but for what a terminal would obey: JSON has the exact bytes.
+        let shown = escaped(payload, &['\n', '\t'], &|_| char::REPLACEMENT_CHARACTER.to_string());
         line(&mut text, format_args!("\n{shown}"));
     } else if let Some(payload) = letter["payload_base64"].as_str() {
-        line(&mut text, format_args!("\n{DIM}not text; in base64:{DIM:#}\n{payload}"));
+        line(&mut text, format_args!("\n{DIM}not text; in base64:{DIM:#}\n{}", printable_lines(payload)));
     }
     text
 }
 
 fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
     let _infallible = writeln!(text, "{content}");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What a stranger would like a terminal to do.
+    const EVIL: &str =
+        "x\n  2026-01-01T00:00:00.000Z  forged\r\u{1b}[2J\u{7}\u{9b}31m\u{202e}\u{2066}\u{200b}\u{feff}é";
+
+    const DANGEROUS: [char; 8] = ['\r', '\u{1b}', '\u{7}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{200b}', '\u{feff}'];
+
+    /// Whether only our own styles and line breaks are in it.
+    fn is_tame(text: &str) -> bool {
+        let mut plain = text.to_owned();
+        for style in [DIM, BOLD, AnsiColor::Yellow.on_default(), AnsiColor::Cyan.on_default()] {
+            plain = plain.replace(&style.render().to_string(), "").replace(&style.render_reset().to_string(), "");
+        }
+        let is_forged = |line: &str| line.trim_start().starts_with("2026-01-01");
+        !plain.contains(DANGEROUS) && !plain.lines().any(is_forged)
+    }
+
+    #[test]
+    fn a_story_is_told_by_us_alone() {
+        let at = "2026-11-23T00:46:06.207Z";
+        let origin = json!({"kind": "webhook", "message_id": EVIL, "heard_at": at});
+        let because = json!({"event": EVIL, "from": "unconfirmed", "to": "unconfirmed", "at": at, "origin": origin});
+        let episode = json!({"id": EVIL, "cause": EVIL, "opened_at": EVIL, "prompt": "waiting",
+            "prompt_asked_at": EVIL, "prompt_waits_until": EVIL});
+        let state = json!({"state": EVIL, "since": EVIL, "institution": EVIL, "external_id": EVIL, "version": 2,
+            "episode": episode, "because": because, "sent": [EVIL]});
+        let news = json!({"action": EVIL, "attempt": EVIL, "proof": EVIL, "by": EVIL, "resource": EVIL, "kind": EVIL,
+            "why": EVIL});
+        let refused = json!({"event": EVIL, "detail": EVIL, "origin": origin});
+        let entry = |kind: &str, body: &Value| {
+            let entry = json!({"kind": kind, "type": EVIL, "message_id": EVIL, "sequence": 1, "stored_at": at,
+                "body": body});
+            serde_json::from_value::<HistoryEntry>(entry).unwrap()
+        };
+        let said = [("state", &state), ("notice", &news), ("job", &news), ("refused", &refused), ("state", &news)];
+        let entries = said.map(|(kind, body)| entry(kind, body)).into();
+        let mut history = History { link_id: EVIL.to_owned(), entries, truncated: true, unreadable_count: 1 };
+        let story = tell(&history, Some(EVIL)).unwrap();
+        assert!(is_tame(&story), "{story:?}");
+        assert!(story.contains("\\u{1b}[2J") && story.contains('é') && story.contains('▶'), "{story}");
+        assert!(is_tame(&tell(&history, Some("\u{1b}other")).unwrap_err().to_string()));
+        for count in [4, 1, 0] {
+            history.entries.truncate(count);
+            let story = tell(&history, None).unwrap();
+            assert!(is_tame(&story), "{story:?}");
+        }
+    }
+
+    #[test]
+    fn letters_are_shown_by_us_alone() {
+        let letter = json!({"sequence": 7, "at": EVIL, "reason": EVIL, "subject": EVIL, "detail": EVIL,
+            "headers": {EVIL: EVIL}, EVIL: EVIL, "payload": EVIL});
+        let odd = json!({"sequence": EVIL, "payload_base64": "eA=="});
+        for text in [letters(&[letter.clone(), odd.clone(), json!(null)]), self::letter(&odd)] {
+            assert!(is_tame(&text), "{text:?}");
+        }
+        // A body keeps its lines: whoever asks for it wants to read it.
+        let text = self::letter(&letter);
+        let body = text.replace(&DIM.render().to_string(), "").replace(&DIM.render_reset().to_string(), "");
+        assert!(body.contains("\\u{1b}[2J") && !body.contains(DANGEROUS), "{text:?}");
+    }
 }

@@ -7,6 +7,7 @@ use toml::Value;
 use super::catalogue::{Kind, SETTINGS, Setting};
 use super::layers::{Found, Layers, Raw};
 use super::reader::{SET, list, text};
+use crate::printable::{escaped, printable};
 
 /// What stands where no secret is set.
 const NOT_SET: &str = "[not set]";
@@ -28,7 +29,7 @@ pub(super) fn report(layers: &Layers) -> String {
             None => format!("# {name} is not set"),
         };
         let origin = match layers.found.get(setting.key) {
-            Some(found) => found.origin.to_string(),
+            Some(found) => printable(&found.origin.to_string()),
             None => format!("set {} to change it", setting.variable),
         };
         let _infallible = writeln!(report, "{line:<48} # {origin}");
@@ -45,17 +46,33 @@ fn value(setting: &Setting, found: &Found) -> String {
             _ => format!("\"{SET}\""),
         };
     }
-    let quoted = |text: &str| Value::String(text.to_owned()).to_string();
+    let list_of = |items: Vec<&str>| format!("[{}]", items.into_iter().map(quoted).collect::<Vec<_>>().join(", "));
     match (setting.kind, &found.raw) {
         (Kind::Url, raw) => quoted(&text(raw).map(hide_user).unwrap_or_default()),
-        (_, Raw::Toml(value)) => value.to_string(),
-        (Kind::Number | Kind::Switch, Raw::Text(text)) => text.trim().to_owned(),
-        (Kind::List | Kind::Spans, raw @ Raw::Text(_)) => {
-            let items = list(raw).unwrap_or_default();
-            Value::Array(items.into_iter().map(|item| Value::String(item.to_owned())).collect()).to_string()
-        }
+        (_, Raw::Toml(value)) => shown(value),
+        (Kind::Number | Kind::Switch, Raw::Text(text)) => printable(text.trim()),
+        (Kind::List | Kind::Spans, raw @ Raw::Text(_)) => list_of(list(raw).unwrap_or_default()),
         (Kind::Text | Kind::Bytes | Kind::Span, Raw::Text(text)) => quoted(text.trim()),
     }
+}
+
+/// A value on one line.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
+}
+
+/// A text as TOML, on one line, with what a terminal would obey as TOML's own escapes.
+fn quoted(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+    let escape = |c: char| match u32::from(c) {
+        code @ 0..=0xffff => format!("\\u{code:04X}"),
+        code => format!("\\U{code:08X}"),
+    };
+    format!("\"{}\"", escaped(&text, &[], &escape))
 }
 
 /// Addresses without their users and passwords.
@@ -73,4 +90,19 @@ pub(super) fn hide_user(addresses: &str) -> String {
         }
     };
     addresses.split(',').map(hide).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_stays_on_its_line_and_is_the_same_text() {
+        for text in ["", "a \"b\" \\c", "São Paulo", "x\n[http]\r\u{1b}[2J\u{9b}\u{202e}\u{e0041}", "''"] {
+            let shown = quoted(text);
+            assert!(!shown.contains(['\n', '\r', '\u{1b}', '\u{9b}', '\u{202e}']), "{shown:?}");
+            let read: toml::Table = format!("a = {shown}").parse().unwrap();
+            assert_eq!(read["a"].as_str(), Some(text));
+        }
+    }
 }

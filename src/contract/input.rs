@@ -3,6 +3,9 @@
 //! These types are public: JSON Schemas are generated from them, and their comments are the schemas' descriptions. They say how
 //! a body looks, never what it means; meaning is `belvo::translate`. Readers ignore fields they do not know, so that a newer
 //! publisher and an older relink get along; a change that breaks them is a new `schema_version`. Bodies never appear in `Debug`.
+//!
+//! The schemas say what to send. Readers take more: a field that only informs is never a reason to refuse (`lenient`), and a
+//! reported error is understood in other words too (`belvo::report`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +18,9 @@ use super::rfc3339;
 use crate::link::Timestamp;
 
 mod examples;
+mod lenient;
+
+pub use lenient::version_in;
 
 /// The newest `schema_version` of the bodies in this file.
 pub const INPUT_SCHEMA_VERSION: u64 = super::SCHEMA_VERSION as u64;
@@ -115,16 +121,19 @@ pub struct Webhook {
 #[schemars(example = ApiError::example())]
 pub struct ApiError {
     /// Version of this schema; 1 if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::version", skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<u64>,
-    /// The HTTP status Belvo answered with.
+    /// The HTTP status Belvo answered with. Also read as `status`, `statusCode` or `status_code`, as a text, and from a wrapper in
+    /// `body`; if they contradict each other, the outer one counts.
     #[serde(alias = "status")]
     #[schemars(range(min = 400, max = 599))]
     pub http_status: u16,
-    /// The method of the request, such as `POST`.
-    pub method: String,
-    /// The path of the request, such as `/api/transactions/`; a query or a whole URL does no harm. The same error means another
+    /// The method of the request, such as `POST`. Needed for `/api/links/` and `/api/links/{id}/`: the same error means another
     /// thing for a creation (`POST /api/links/`) than for a repair (`PUT /api/links/{id}/`).
+    #[serde(default)]
+    pub method: String,
+    /// The path of the request, such as `/api/transactions/`; a query, a gateway's prefix or a whole URL does no harm. Also read as
+    /// `url`.
     pub path: String,
     /// The link the request was about. Belvo's errors name it only with status 428, so say it wherever you know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,7 +141,8 @@ pub struct ApiError {
     /// Belvo's `request_id`, if you have it from elsewhere than the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// The body of the answer as it came: an array of objects with `code`, `message` and `request_id`, or whatever it was.
+    /// The body of the answer as it came: an array of objects with `code`, `message` and `request_id`, or whatever it was. As a text
+    /// that holds the JSON, or in the wrapper of a client's error object, it is understood too.
     #[serde(default)]
     pub body: Value,
 }
@@ -154,16 +164,16 @@ pub enum Widget {
     /// A widget token was minted (`POST /api/token/` with `link_id`): the user is about to repair the link.
     Started {
         /// How long the token lives, in seconds.
-        #[serde(default = "widget_token_seconds")]
+        #[serde(default = "widget_token_seconds", deserialize_with = "lenient::seconds")]
         expires_in_seconds: u64,
     },
     /// The success callback.
     Success {
         /// The link the callback names.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         link: Option<String>,
         /// The institution the callback names.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         institution: Option<String>,
     },
     /// Your own `PUT` or `PATCH` on the link was answered 200.
@@ -171,46 +181,49 @@ pub enum Widget {
     /// The exit callback: the user closed the widget.
     Exit {
         /// The last error the user saw.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::last_error", skip_serializing_if = "Option::is_none")]
         last_encountered_error: Option<LastError>,
         /// Its code, as the hosted widget's query spells it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         last_encountered_error_code: Option<String>,
         /// Its message, as the hosted widget's query spells it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         last_encountered_error_message: Option<String>,
         /// Where the user was.
-        #[serde(default, alias = "metadata", skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         meta_data: Option<Value>,
         /// The institution, as the hosted widget's query spells it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         meta_data_institution_name: Option<String>,
         /// The step, as the hosted widget's query spells it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         meta_data_step: Option<String>,
     },
-    /// The error callback, or an event named `ERROR`.
+    /// The error callback, or an event named `ERROR`. Only an error of the access token ends the attempt; after any other one the
+    /// widget stays open, and the user may try again.
     Error {
         /// The error, such as `ACCESS_TOKEN_NOT_VALID`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         error: Option<String>,
         /// What it says.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         error_message: Option<String>,
         /// Belvo's `request_id`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         request_id: Option<String>,
         /// `error_code`, `error_message`, `institution_name`, `timestamp`.
-        #[serde(default, alias = "metadata", skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         meta_data: Option<Value>,
     },
+    /// The widget's own `PAGE_LOAD`: the user is in it. How that ends is said by another event.
+    PageLoad {},
     /// The warning callback: it says nothing of the link.
     Warning {
         /// The warning, such as `institution_disabled`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         warning: Option<String>,
         /// What it says.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         warning_message: Option<String>,
     },
 }
@@ -219,10 +232,10 @@ pub enum Widget {
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 pub struct LastError {
     /// Such as `login_error` or `institution_down`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// What it says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
@@ -235,13 +248,14 @@ const fn widget_token_seconds() -> u64 {
 #[schemars(example = Observation::example())]
 pub struct Observation {
     /// Version of this schema; 1 if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::version", skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<u64>,
     /// When it was read, by the reader's clock (RFC 3339). One in the future counts as now.
     #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub observed_at: Timestamp,
-    /// Who read it.
+    /// Who read it; your application if absent.
+    #[serde(default, deserialize_with = "lenient::source")]
     pub source: Source,
     /// What was read.
     #[serde(flatten)]
@@ -249,7 +263,7 @@ pub struct Observation {
 }
 
 /// Who read a link from Belvo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// relink, because the machine asked.
@@ -257,6 +271,7 @@ pub enum Source {
     /// relink, looking for what the webhooks missed.
     Sweep,
     /// Your own application.
+    #[default]
     App,
 }
 
@@ -291,7 +306,7 @@ pub enum Outcome {
     /// `POST /api/links/{id}/refresh/` answered 202.
     RefreshAccepted {
         /// Belvo's `request_id`; the webhooks of the refresh carry it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         request_id: Option<String>,
     },
 }
@@ -301,7 +316,7 @@ pub enum Outcome {
 #[schemars(example = Command::example())]
 pub struct Command {
     /// Version of this schema; 1 if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::version", skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<u64>,
     /// What.
     pub command: CommandName,
@@ -310,10 +325,10 @@ pub struct Command {
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub until: Option<Timestamp>,
     /// Who decided it, for people who read the log of messages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// Why, for the same people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 

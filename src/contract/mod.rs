@@ -7,16 +7,18 @@
 //! - `record`: a link's whole state: the body of `link.state.<link>`, and what the store keeps
 //! - `notice`: what subscribers are told; `output`: jobs, refusals, marks and fences
 //! - `incident`: what operations is told of an institution
-//! - `words`: the vocabulary they share
+//! - `words`: the vocabulary they share; `secrets`: what no body may keep
 //!
 //! A body only ever gains optional fields. Anything else is a new schema version, and readers refuse versions they do not know.
 
 mod incident;
 pub mod input;
+pub mod limits;
 mod notice;
 mod output;
 mod record;
 mod rfc3339;
+mod secrets;
 mod words;
 
 pub use incident::{IncidentBecause, IncidentBody, IncidentNews, institution_token};
@@ -26,6 +28,7 @@ pub use input::{
 pub use notice::{GapSpan, News, NoticeBody, NoticeName, Renewal};
 pub use output::{Address, Because, Fence, JobBody, JobName, Mark, Origin, OriginKind, RefusedBody};
 pub use record::{BadRecord, Record};
+pub use secrets::{is_session, json_in, squeezed, without_secrets, without_session};
 pub use words::{
     AccessModeWord, Action, At, AttemptWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
     RefreshByWord, RemovalWord, StateWord,

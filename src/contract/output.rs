@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::input::InputKind;
 use super::notice::NoticeName;
 use super::words::{At, StateWord, is_false};
-use crate::link::{EventName, Input, Job, Link, LinkId, Refusal, Step};
+use crate::link::{EventName, Input, Job, Link, LinkId, Refusal, Step, Timestamp};
 
 /// Where on the output stream a message belongs. `nats::subject` has the spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +66,17 @@ pub struct Origin {
     pub message_id: Option<String>,
     /// When the input stream stored it; for a timer, when it fired.
     pub heard_at: At,
+    /// Fields of the message that could not be read, such as `data.consent_due_date`: what they were to say stays as it
+    /// was known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+impl Origin {
+    /// A deadline of relink's own that fired at `now`.
+    pub fn timer(now: Timestamp) -> Self {
+        Self { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: At(now), unread: Vec::new() }
+    }
 }
 
 /// The doors.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Because;
 use super::words::{AccessModeWord, At, StateWord, is_false};
-use crate::link::{Link, LinkId, Profile, Quiet, Session, State};
+use crate::link::{Episode, Link, LinkId, Profile, Quiet, Session, State};
 
 mod parts;
 
@@ -92,6 +92,12 @@ pub struct Record {
     /// Belvo was asked then and has not answered yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_asked_at: Option<At>,
+    /// Somebody said then that it was repaired although no outage was known: a report of it may be late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_at: Option<At>,
+    /// Its user holds a widget token until then that no attempt in `update` accounts for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub widget_until: Option<At>,
     /// Facts taken in lately, by which a repeat is recognised. For relink's own use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<SeenRecord>,
@@ -130,8 +136,10 @@ impl Record {
         match &link.state {
             State::Unconfirmed | State::Invalid { .. } | State::Removed => {}
             State::Valid { suspicion: held } => suspicion = held.as_ref().map(SuspicionRecord::of),
-            State::TokenRequired { session, .. } => session_expires_at = session.map(|session| At(session.expires_at)),
-            State::Updating { fallback, phase, .. } => update = Some(UpdateRecord::of(*fallback, *phase)),
+            State::TokenRequired { episode } => {
+                session_expires_at = episode.session.map(|session| At(session.expires_at));
+            }
+            State::Updating { phase, .. } => update = Some(UpdateRecord::of(*phase)),
         }
         let (silence_probed_until, silence_reported) = match link.quiet {
             Quiet::Listening => (None, false),
@@ -168,6 +176,8 @@ impl Record {
             muted: link.muted,
             snoozed_until: link.snoozed_until.map(At),
             verify_asked_at: link.verify_asked_at.map(At),
+            claimed_at: link.claimed_at.map(At),
+            widget_until: link.widget_until.map(At),
             recent: link.recent.iter().map(SeenRecord::of).collect(),
             because,
             sent,
@@ -237,6 +247,8 @@ impl Record {
             muted: self.muted,
             snoozed_until: self.snoozed_until.map(|at| at.0),
             verify_asked_at: self.verify_asked_at.map(|at| at.0),
+            claimed_at: self.claimed_at.map(|at| at.0),
+            widget_until: self.widget_until.map(|at| at.0),
             recent: self.recent.iter().map(SeenRecord::parse).collect::<Result<_, _>>()?,
         })
     }
@@ -247,17 +259,13 @@ impl Record {
             StateWord::Unconfirmed => State::Unconfirmed,
             StateWord::Valid => State::Valid { suspicion: self.suspicion.as_ref().map(SuspicionRecord::parse) },
             StateWord::Invalid => State::Invalid { episode: episode()? },
-            StateWord::TokenRequired => State::TokenRequired {
-                episode: episode()?,
-                session: self.session_expires_at.map(|At(expires_at)| Session { expires_at }),
-            },
+            StateWord::TokenRequired => {
+                let session = self.session_expires_at.map(|At(expires_at)| Session { expires_at });
+                State::TokenRequired { episode: Episode { session, ..episode()? } }
+            }
             StateWord::Updating => {
                 let update = self.update.as_ref().ok_or(BadRecord::Impossible("update"))?;
-                State::Updating {
-                    episode: episode()?,
-                    fallback: update.parse_fallback()?,
-                    phase: update.parse_phase()?,
-                }
+                State::Updating { episode: episode()?, phase: update.parse_phase(self.since)? }
             }
             StateWord::Removed => State::Removed,
         })

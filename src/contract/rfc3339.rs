@@ -1,21 +1,55 @@
 //! Times in messages: RFC 3339 text, for `#[serde(with = "rfc3339")]`. The core's `Timestamp` knows nothing of serde.
+//!
+//! Written is RFC 3339 only; read is whatever [`Timestamp`] reads, and a number as its digits: seconds or milliseconds since
+//! 1970.
+
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serializer, de};
 
 use crate::link::Timestamp;
+
+/// A time as it is read.
+struct Read(Timestamp);
+
+impl<'de> Deserialize<'de> for Read {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Time;
+        impl de::Visitor<'_> for Time {
+            type Value = Read;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an RFC 3339 time such as 2026-11-22T10:15:00Z")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Read, E> {
+                text.parse().map(Read).map_err(E::custom)
+            }
+            fn visit_u64<E: de::Error>(self, count: u64) -> Result<Read, E> {
+                self.visit_str(&count.to_string())
+            }
+            fn visit_i64<E: de::Error>(self, count: i64) -> Result<Read, E> {
+                self.visit_str(&count.to_string())
+            }
+            fn visit_f64<E: de::Error>(self, count: f64) -> Result<Read, E> {
+                self.visit_str(&count.to_string())
+            }
+        }
+        from.deserialize_any(Time)
+    }
+}
 
 pub(super) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(at)
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
-    String::deserialize(from)?.parse().map_err(de::Error::custom)
+    Read::deserialize(from).map(|Read(at)| at)
 }
 
 /// The same for a time that may be absent.
 pub(super) mod option {
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use serde::{Deserialize, Deserializer, Serializer};
 
+    use super::Read;
     use crate::link::Timestamp;
 
     pub(in crate::contract) fn serialize<S: Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
@@ -26,6 +60,6 @@ pub(super) mod option {
     }
 
     pub(in crate::contract) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
-        Option::<String>::deserialize(from)?.map(|text| text.parse().map_err(de::Error::custom)).transpose()
+        Ok(Option::<Read>::deserialize(from)?.map(|Read(at)| at))
     }
 }

@@ -360,9 +360,23 @@ pub enum DeadReason {
     Panicked,
     /// What follows from it does not fit a message: NATS refuses the commit, also of this message alone.
     TooLarge,
+    /// relink's own record of the link cannot be read: it is damaged. To be replayed once the store has been rebuilt.
+    UnreadableRecord,
 }
 
 impl DeadReason {
+    /// Every reason there is.
+    pub const ALL: [Self; 8] = [
+        Self::Malformed,
+        Self::NoLink,
+        Self::UnknownSubject,
+        Self::FutureVersion,
+        Self::UnknownCode,
+        Self::Panicked,
+        Self::TooLarge,
+        Self::UnreadableRecord,
+    ];
+
     /// Its token.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -373,6 +387,7 @@ impl DeadReason {
             Self::UnknownCode => "unknown_code",
             Self::Panicked => "panicked",
             Self::TooLarge => "too_large",
+            Self::UnreadableRecord => "unreadable_record",
         }
     }
 }

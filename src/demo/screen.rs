@@ -5,6 +5,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 
 use crate::contract::StateWord;
+use crate::printable::{printable, printable_lines};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -44,11 +45,13 @@ impl Screen {
 
     /// Something the demo does, as a person or a bank would.
     pub(super) fn act(&self, who: &str, text: &str) {
+        let (who, text) = (printable(who), printable(text));
         anstream::println!("   {CYAN}{who:>8}{CYAN:#}  {text}");
     }
 
     /// Something that arrived on the stream.
     pub(super) fn hear(&self, subject: &str, text: &str) {
+        let (subject, text) = (printable(subject), printable(text));
         anstream::println!("   {GREEN}{:>8}{GREEN:#}  {subject}  {DIM}{text}{DIM:#}", "relink");
     }
 
@@ -57,7 +60,7 @@ impl Screen {
     }
 
     pub(super) fn problem(&self, text: &str) {
-        anstream::println!("\n{RED}{text}{RED:#}");
+        anstream::println!("\n{RED}{}{RED:#}", printable_lines(text));
     }
 
     pub(super) fn heading(&self, columns: [&str; 5]) {
@@ -66,7 +69,7 @@ impl Screen {
     }
 
     pub(super) fn row(&self, columns: [&str; 4], state: StateWord, as_it_should: bool) {
-        let [link, user, institution, prompts] = columns;
+        let [link, user, institution, prompts] = columns.map(printable);
         let style = match state {
             StateWord::Valid => GREEN,
             StateWord::Invalid | StateWord::TokenRequired => RED,
@@ -80,6 +83,6 @@ impl Screen {
     }
 
     pub(super) fn command(&self, what: &str, command: &str) {
-        anstream::println!("   {DIM}# {what}{DIM:#}\n   {command}\n");
+        anstream::println!("   {DIM}# {what}{DIM:#}\n   {}\n", printable_lines(command));
     }
 }

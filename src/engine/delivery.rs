@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::contract::limits::MESSAGE_ID_BYTES_MAX;
 use crate::contract::{DeadReason, InputKind, SCHEMA_VERSION};
 use crate::link::{LinkId, Timestamp};
 
@@ -63,6 +64,15 @@ impl Delivery {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// The sender's id of the message, if it is not too long to be kept; and whether it is.
+    pub(super) fn message_id(&self) -> (Option<String>, bool) {
+        match self.header("ce-id") {
+            Some(id) if id.len() <= MESSAGE_ID_BYTES_MAX => (Some(id.to_owned()), false),
+            Some(_) => (None, true),
+            None => (None, false),
+        }
+    }
+
     /// The kind for metrics: never an outsider's text.
     pub(super) fn kind_word(&self) -> &'static str {
         self.kind.parse::<InputKind>().map_or("other", InputKind::as_str)
@@ -71,13 +81,13 @@ impl Delivery {
     /// Checks subject and envelope. A plain publish without any header is fine: the subject says what it is.
     pub(super) fn open(&self) -> Result<(InputKind, LinkId), (DeadReason, String)> {
         let unknown_subject = |problem: &dyn fmt::Display| {
-            (DeadReason::UnknownSubject, format!("subject `{}`: {problem}", self.subject.escape_debug()))
+            (DeadReason::UnknownSubject, format!("subject `{}`: {problem}", start_of(&self.subject)))
         };
         let kind: InputKind = self.kind.parse().map_err(|error| unknown_subject(&error))?;
         let link: LinkId = self.link.parse().map_err(|error| unknown_subject(&error))?;
         let future = |problem: String| Err((DeadReason::FutureVersion, problem));
         if let Some(version) = self.header("ce-specversion").filter(|version| *version != "1.0") {
-            return future(format!("CloudEvents {}; this relink reads 1.0", version.escape_debug()));
+            return future(format!("CloudEvents {}; this relink reads 1.0", start_of(version)));
         }
         if let Some(schema) = self.header("ce-dataschema") {
             let version = schema
@@ -85,11 +95,16 @@ impl Delivery {
                 .next()
                 .and_then(|version| version.trim_start_matches('v').parse::<u16>().ok());
             if version.is_some_and(|version| version > SCHEMA_VERSION) {
-                return future(format!("schema {}; this relink reads version {SCHEMA_VERSION}", schema.escape_debug()));
+                return future(format!("schema {}; this relink reads version {SCHEMA_VERSION}", start_of(schema)));
             }
         }
         Ok((kind, link))
     }
+}
+
+/// The start of a text from outside, printable: a reason lies in a header of the dead letter, where there is little room.
+fn start_of(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
 }
 
 /// Bytes in a log of inputs: as text where they are text, else in base64.

@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::contract::{At, IncidentBecause, IncidentBody, IncidentNews, Origin, OriginKind};
+use crate::contract::{At, IncidentBecause, IncidentBody, IncidentNews, Origin};
 use crate::link::{LinkId, Policy, Timestamp};
 
 /// How many times the usual number is unusual.
@@ -156,9 +156,7 @@ impl Incidents {
             ongoing.since.get_or_insert(now);
             let is_over = is_off || ongoing.ends_at(window).is_some_and(|at| at <= now);
             if told.len() < limit && is_over && !self.ends_skipped.contains(name) {
-                let origin =
-                    Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: At(now) };
-                let because = IncidentBecause { link_id: None, origin };
+                let because = IncidentBecause { link_id: None, origin: Origin::timer(now) };
                 told.push(ongoing.tell(IncidentNews::Ended, name, now, window, because));
                 (institution.ongoing, institution.ended_at) = (None, Some(now));
             }

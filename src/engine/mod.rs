@@ -23,8 +23,8 @@ pub use delivery::{Dead, Delivery, payload};
 pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 
 use self::incident::{Incidents, Opening};
-use crate::belvo::{Meaning, Undecodable, translate};
-use crate::contract::{At, Because, DeadReason, Mark, Origin, OriginKind, Record, RefusedBody};
+use crate::belvo::{self, Meaning, Reading, Undecodable};
+use crate::contract::{At, BadRecord, Because, DeadReason, InputKind, Mark, Origin, OriginKind, Record, RefusedBody};
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError};
 
@@ -63,6 +63,7 @@ pub struct Engine<S> {
 
 type StepFn = fn(&Link, &Input, Timestamp, &Policy) -> Result<Step, Refusal>;
 
+/// A link, and the lane of the input stream that last changed it.
 #[derive(Clone)]
 struct Held {
     link: Link,
@@ -231,11 +232,11 @@ impl<S: Store> Engine<S> {
         // A bug that panics on one message must not stop the lane for ever: the message is set aside and the lane goes on.
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             let (kind, link) = delivery.open()?;
-            let meaning = translate(kind, &link, &delivery.payload, received_at)
+            let reading = belvo::read(kind, &link, &delivery.payload, received_at)
                 .map_err(|undecodable| (reason_of(&undecodable), undecodable.to_string()))?;
-            Ok((kind, link, meaning))
+            Ok((kind, link, reading))
         }));
-        let (kind, link, meaning) = match decoded {
+        let (kind, id, Reading { meaning, mut unread }) = match decoded {
             Ok(Ok(decoded)) => decoded,
             Ok(Err((reason, detail))) => {
                 Self::bury(delivery, reason, detail, plan);
@@ -246,17 +247,34 @@ impl<S: Store> Engine<S> {
                 return Ok(());
             }
         };
+        let (message_id, too_long) = delivery.message_id();
+        unread.extend(too_long.then_some("ce-id"));
         let origin = Origin {
             kind: OriginKind::from(kind),
             input_sequence: Some(delivery.sequence),
-            message_id: delivery.header("ce-id").map(str::to_owned),
+            message_id,
             heard_at: At(received_at),
+            unread: unread.iter().map(|&field| field.to_owned()).collect(),
         };
+        plan.unread.extend(unread.into_iter().map(|field| (id.clone(), field)));
+        let held = match self.load(&id) {
+            Ok(held) => held,
+            Err(error) if error.is_of_one_record() => {
+                let detail = "what relink knows of the link cannot be read".to_owned();
+                Self::bury(delivery, DeadReason::UnreadableRecord, detail, plan);
+                plan.links_unreadable.push(id);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let link = held.map_or_else(|| Link::unheard_of(id, received_at), |held| held.link);
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
-                let held = self.load(&link)?.map(|held| held.link);
-                let link = held.unwrap_or_else(|| Link::unheard_of(link, received_at));
+                if kind == InputKind::Widget && link.profile.institution.is_some() {
+                    // A widget's `institution` comes from the user's device: it fills a gap and corrects nothing.
+                    input.profile.institution = None;
+                }
                 let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
                 input.incident = self.incidents.is_on(institution.map(String::as_str));
                 let event = input.event.name();
@@ -282,11 +300,11 @@ impl<S: Store> Engine<S> {
             Meaning::NotAboutTheLink { class, code } => {
                 plan.tally.add(word, "not_about_the_link");
                 let detail = format!("{code}: {}", class.as_str());
-                self.plan_remark(&link, delivery, "not_about_the_link", detail, origin, plan)?;
+                Self::plan_remark(&link, delivery, "not_about_the_link", detail, origin, plan);
             }
             Meaning::Unknown { what } => {
                 let detail = format!("{what}; kept whole in the dead letters");
-                self.plan_remark(&link, delivery, "unknown", detail, origin, plan)?;
+                Self::plan_remark(&link, delivery, "unknown", detail, origin, plan);
                 Self::bury(delivery, DeadReason::UnknownCode, what, plan);
             }
         }
@@ -294,17 +312,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// A message that is no event for the link is still part of its story.
-    fn plan_remark(
-        &self,
-        link: &LinkId,
-        delivery: &Delivery,
-        reason: &str,
-        detail: String,
-        origin: Origin,
-        plan: &mut Plan,
-    ) -> Result<(), StoreError> {
-        let link =
-            self.load(link)?.map_or_else(|| Link::unheard_of(link.clone(), delivery.stored_at()), |held| held.link);
+    fn plan_remark(link: &Link, delivery: &Delivery, reason: &str, detail: String, origin: Origin, plan: &mut Plan) {
         let body = RefusedBody {
             link_id: link.id.to_string(),
             event: None,
@@ -313,8 +321,7 @@ impl<S: Store> Engine<S> {
             state: (link.version > 0).then(|| link.state.name().into()),
             origin,
         };
-        plan.refuse(delivery.lane, delivery.sequence, &link, body);
-        Ok(())
+        plan.refuse(delivery.lane, delivery.sequence, link, body);
     }
 
     fn bury(delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {
@@ -371,8 +378,13 @@ fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, Store
         let mut query = Query { state: Some(state), limit: STORE_PAGE, ..Query::default() };
         loop {
             let page = store.page(&query)?;
-            for stored in &page.links {
-                opening_of(&stored.parse()?.link()?).iter().for_each(|opening| incidents.remember(opening));
+            for (id, stored) in page.ids.iter().zip(&page.links) {
+                match stored.parse().and_then(|record| Ok(record.link()?)) {
+                    Ok(link) => opening_of(&link).iter().for_each(|opening| incidents.remember(opening)),
+                    Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
+                    // It is one less in a count. The engine stops when it has to decide about that link, and not before.
+                    Err(error) => tracing::error!(link.id = %id, %error, "a record cannot be read and is not counted"),
+                }
             }
             match page.next {
                 Some(next) => query.after = Some(next),
@@ -388,6 +400,8 @@ fn reason_of(undecodable: &Undecodable) -> DeadReason {
         Undecodable::FutureVersion { .. } => DeadReason::FutureVersion,
         Undecodable::Payments => DeadReason::NoLink,
         Undecodable::Empty
+        | Undecodable::Compressed
+        | Undecodable::TooLarge { .. }
         | Undecodable::NotJson { .. }
         | Undecodable::WrongShape { .. }
         | Undecodable::LinkMismatch { .. } => DeadReason::Malformed,

@@ -30,6 +30,10 @@ pub struct Plan {
     pub prompts_held_count: u64,
     /// What is set aside. To be made durable **before** the batch: the marks say that it has been handled.
     pub dead: Vec<Dead>,
+    /// Fields of accepted or refused messages that could not be read, as paths; each with its link.
+    pub unread: Vec<(LinkId, &'static str)>,
+    /// Links of which relink's own record cannot be read.
+    pub links_unreadable: Vec<LinkId>,
     /// Links whose timer panicked: a bug of ours.
     pub timers_panicked: Vec<LinkId>,
     /// What happened, for metrics.
@@ -115,6 +119,7 @@ impl Plan {
             && self.puts.is_empty()
             && self.receipts.is_empty()
             && self.timers_panicked.is_empty()
+            && self.links_unreadable.is_empty()
     }
 
     /// Takes the store's share out of the plan, once the batch is known to be stored.
@@ -181,8 +186,9 @@ impl Plan {
     }
 
     pub(super) fn refuse(&mut self, lane: u16, sequence: u64, link: &Link, body: RefusedBody) {
-        let id = format!("{}.{}.refused-{lane}-{sequence}", link.id, link.version);
+        // A stream that was created anew, or lost its tail, gives sequences out again: the time tells them apart.
         let at = body.origin.heard_at.0;
+        let id = format!("{}.{}.refused-{lane}-{sequence}-{}", link.id, link.version, at.as_millis());
         self.push(lane, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
     }
 

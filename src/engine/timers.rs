@@ -5,14 +5,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Engine, Held, Item, Plan, TIMERS_MAX};
-use crate::contract::{At, Because, Origin, OriginKind};
+use crate::contract::{Because, Origin};
 use crate::link::{Event, Input, Link, LinkId, Timestamp};
 use crate::store::{Head, Put, Store, StoreError};
 
 impl<S: Store> Engine<S> {
     /// Steps at most `max` of the links that are due at `now`.
     pub(super) fn plan_timers(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<(), StoreError> {
-        for (id, Held { link, lane }) in self.due(now, max)? {
+        for (id, Held { link, lane }) in self.due(now, max, plan)? {
             let under_way = self.overlay.contains_key(&id);
             let incident = self.incidents.is_on(link.profile.institution.as_deref());
             let input = Input { incident, ..Event::DeadlinePassed.into() };
@@ -20,9 +20,7 @@ impl<S: Store> Engine<S> {
             match catch_unwind(AssertUnwindSafe(|| (self.step)(&link, &input, now, &self.policy))) {
                 Ok(Ok(step)) => {
                     plan.tally.add("timer", "accepted");
-                    let origin =
-                        Origin { kind: OriginKind::Timer, input_sequence: None, message_id: None, heard_at: At(now) };
-                    let because = Because::of(&step, &input, origin);
+                    let because = Because::of(&step, &input, Origin::timer(now));
                     plan.add_item(|| Item::Timer(id));
                     self.take(&step, lane, because, now, plan);
                 }
@@ -39,7 +37,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// The first `max` links of our lanes that the store says are due, but those that are left alone.
-    fn due(&self, now: Timestamp, max: usize) -> Result<Vec<(LinkId, Held)>, StoreError> {
+    fn due(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<Vec<(LinkId, Held)>, StoreError> {
         let mut limit = TIMERS_MAX + self.timers_skipped.len();
         loop {
             let all = self.store.due(now, limit)?;
@@ -52,7 +50,17 @@ impl<S: Store> Engine<S> {
                 if self.timers_skipped.contains(&id) {
                     continue;
                 }
-                let Some(held) = self.load(&id)? else { continue };
+                let held = match self.load(&id) {
+                    Ok(held) => held,
+                    Err(error) if error.is_of_one_record() => {
+                        // It stays due until the store has been rebuilt.
+                        plan.links_unreadable.push(id.clone());
+                        self.timers_skipped.insert(id);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                let Some(held) = held else { continue };
                 if let Some(lane) = self.home_of(held.lane) {
                     ours.push((id, Held { lane, ..held }));
                 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{FleetOptions, simulate};
 use crate::clock;
+use crate::printable::printable_lines;
 
 /// A seed that nobody chose.
 const SEED: u64 = 1;
@@ -63,7 +64,7 @@ pub async fn run(args: FleetArgs, seed: Option<u64>, shutdown: CancellationToken
     if args.json {
         anstream::println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        anstream::print!("{}", report.table());
+        anstream::print!("{}", printable_lines(&report.table()));
         anstream::eprintln!("\n{} days in {:.1} s", days, began.elapsed().as_secs_f64());
     }
     Ok(if report.is_good() || args.report_only { ExitCode::SUCCESS } else { ExitCode::FAILURE })

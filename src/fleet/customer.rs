@@ -5,8 +5,7 @@ use anyhow::Context;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::belvo::without_session;
-use crate::contract::ApiError;
+use crate::contract::{ApiError, without_session};
 use crate::link::LinkId;
 use crate::sandbox::SandboxConfig;
 use secrecy::{ExposeSecret, SecretString};

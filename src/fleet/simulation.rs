@@ -342,6 +342,8 @@ impl Simulation {
 
     async fn rotate(&mut self) {
         let rotated = self.relink.reconciler.rotate().await;
+        // What it asks for wakes it up again anyway: whether it came is no matter of the simulation's.
+        let _retried = self.relink.reconciler.retry().await;
         let steps = u32::try_from(self.members.len().div_ceil(IDS_MAX)).unwrap_or(u32::MAX).max(1);
         let pause = if rotated.is_ok() { jittered(SETTINGS.rotation / steps, &mut self.rng) } else { SWEEP_RETRY };
         self.plan_in(pause, Happening::Rotate);

@@ -56,6 +56,11 @@ pub(super) fn check_webhook(keys: &Keys, open: bool, headers: &HeaderMap) -> Res
     }
 }
 
+/// Whether a request carries one of the configured `Authorization` values of webhooks, wherever it is addressed to.
+pub(super) fn is_webhook(keys: &Keys, headers: &HeaderMap) -> bool {
+    headers.get(AUTHORIZATION).is_some_and(|value| keys.open(value.as_bytes()))
+}
+
 /// Checks the bearer token of `/v1`.
 pub(super) fn check_api(tokens: &Keys, headers: &HeaderMap) -> Result<(), Problem> {
     if tokens.is_empty() {

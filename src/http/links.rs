@@ -21,6 +21,9 @@ const PAGE: (usize, usize) = (100, 1_000);
 #[derive(Serialize)]
 pub(super) struct Links {
     links: Vec<Record>,
+    /// The links among them whose records cannot be read; absent where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<String>,
     /// What to give as `after` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -62,8 +65,16 @@ pub(super) async fn list(State(door): State<SharedDoor>, query: Query) -> Result
     let institution = query.text("institution").map(str::to_owned);
     let query = store::Query { state, institution, after: query.parse("after")?, limit: query.limit(PAGE.0, PAGE.1)? };
     let page = door.ask_store(move |store| store.page(&query)).await?;
-    let links = page.links.iter().map(public).collect::<Result<_, _>>()?;
-    Ok(Json(Links { links, next: page.next.map(|id| id.to_string()) }))
+    // One record that cannot be read hides no other; it is named instead.
+    let mut unreadable: Vec<String> = page.unreadable.into_iter().map(|entry| entry.key).collect();
+    let mut links = Vec::with_capacity(page.links.len());
+    for (id, stored) in page.ids.iter().zip(&page.links) {
+        match public(stored) {
+            Ok(record) => links.push(record),
+            Err(_unreadable) => unreadable.push(id.to_string()),
+        }
+    }
+    Ok(Json(Links { links, unreadable, next: page.next.map(|id| id.to_string()) }))
 }
 
 fn parse_state(text: &str) -> Result<StateName, Problem> {

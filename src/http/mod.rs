@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   POST /webhooks/belvo                 ingest.rs        Belvo reports; the Authorization value of its dashboard
+//!   GET  /webhooks/belvo                 ingest.rs        ... looks whether the address is right; also HEAD, OPTIONS
 //!   POST /v1/api-errors                  report.rs        your application reports an error of Belvo's API
 //!   POST /v1/links/{id}/widget           report.rs        ... what the widget said
 //!   POST /v1/links/{id}/commands         report.rs        ... what an operator decided
@@ -13,7 +14,7 @@
 //!   GET  /healthz /readyz /metrics       health.rs        for machines, without credentials
 //! ```
 //!
-//! - `auth`: who may come in; `body`: bounded reading
+//! - `auth`: who may come in; `paths`: one spelling of each path; `body`: bounded reading
 //! - `problem`: every error, as `application/problem+json`; `observe`: counts, logs once, catches panics
 //!
 //! Everything that comes in goes to the input stream and is answered 2xx only when it is on the disk; nothing here
@@ -27,6 +28,7 @@ mod ingest;
 mod links;
 mod observe;
 mod parameters;
+mod paths;
 mod problem;
 mod renewal;
 mod repair;
@@ -189,19 +191,21 @@ pub fn router(door: Door) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&door), admit));
-    Router::new()
-        .route(ingest::PATH, post(ingest::webhook))
+    let routes = Router::new()
+        .route(ingest::PATH, post(ingest::webhook).get(ingest::probe).options(ingest::options))
         .nest("/v1", v1)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .fallback(not_found)
+        .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         // `body.rs` bounds bodies itself, so that the answer is a problem like all others.
         .layer(DefaultBodyLimit::disable())
         .layer(observe::catch_panics())
         .layer(middleware::from_fn(observe::observe))
-        .with_state(door)
+        .with_state(door);
+    // A layer runs before the routes that are behind it, so the path has one spelling when they look at it.
+    Router::new().fallback_service(routes).layer(middleware::map_request(paths::one_spelling))
 }
 
 /// Serves until `shutdown`, then answers what is being asked, for a bounded time.
@@ -236,6 +240,11 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 async fn admit(State(door): State<SharedDoor>, request: Request, next: Next) -> Result<Response, Problem> {
     auth::check_api(&door.api_tokens, request.headers())?;
     Ok(next.run(request).await)
+}
+
+async fn nothing_here(State(door): State<SharedDoor>, request: Request) -> Problem {
+    let problem = not_found(request.uri().clone()).await;
+    ingest::astray(&door, request, problem).await
 }
 
 async fn not_found(uri: Uri) -> Problem {

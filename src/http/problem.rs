@@ -4,7 +4,7 @@
 //! `observe.rs`, once, beside the same `instance`, so that a caller's report finds its line.
 //! Neither ever quotes a body or a secret.
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -26,6 +26,7 @@ pub(super) enum Kind {
     NotReplayable,
     TooLarge,
     NotJsonContent,
+    UnknownCoding,
     WrongShape,
     LinkNotFound,
     Internal,
@@ -48,6 +49,9 @@ impl Kind {
             Self::NotReplayable => (StatusCode::CONFLICT, "not-replayable", "The dead letter cannot be replayed"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
             Self::NotJsonContent => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json-content", "JSON is needed"),
+            Self::UnknownCoding => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown-coding", "The compression is not known")
+            }
             Self::WrongShape => (StatusCode::UNPROCESSABLE_ENTITY, "wrong-shape", "The body has the wrong shape"),
             Self::LinkNotFound => (StatusCode::UNPROCESSABLE_ENTITY, "no-link", "The body does not say which link"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "relink failed"),
@@ -124,7 +128,10 @@ impl From<Undecodable> for Problem {
     fn from(error: Undecodable) -> Self {
         let detail = error.to_string();
         match error {
-            Undecodable::Empty | Undecodable::NotJson { .. } => Self::new(Kind::NotJson, detail),
+            Undecodable::Empty | Undecodable::Compressed | Undecodable::NotJson { .. } => {
+                Self::new(Kind::NotJson, detail)
+            }
+            Undecodable::TooLarge { .. } => Self::new(Kind::TooLarge, detail),
             Undecodable::WrongShape { at, .. } => Self::new(Kind::WrongShape, detail).at(pointer(&at)),
             Undecodable::FutureVersion { .. } => Self::new(Kind::WrongShape, detail).at("/schema_version"),
             Undecodable::LinkMismatch { .. } | Undecodable::Payments => Self::new(Kind::WrongShape, detail),
@@ -177,6 +184,10 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.kind == Kind::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"relink\""));
+        }
+        if self.kind == Kind::UnknownCoding {
+            // RFC 9110, section 12.5.3: what would be taken.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
         }
         if let Some(secs) = self.retry_after_secs {
             headers.insert(RETRY_AFTER, HeaderValue::from(secs));

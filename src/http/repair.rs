@@ -18,7 +18,7 @@ use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
 use super::{Door, SharedDoor, renewal};
-use crate::belvo::{CallError, WidgetToken};
+use crate::belvo::{CallError, WidgetToken, read_json as parse_json};
 use crate::contract::{ApiError, InputKind, Widget};
 use crate::link::LinkId;
 
@@ -95,10 +95,7 @@ fn read_wishes(body: &[u8]) -> Result<Wishes, Problem> {
     if body.trim_ascii().is_empty() {
         return Ok(Wishes::default());
     }
-    let value: Value = serde_json::from_slice(body).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        Problem::new(Kind::NotJson, format!("The body is not JSON (line {line}, column {column})."))
-    })?;
+    let value = parse_json(body)?;
     let wrong = || {
         Problem::new(
             Kind::WrongShape,

@@ -8,14 +8,15 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::json;
 
 use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
 use super::{Door, SharedDoor};
-use crate::belvo::{Meaning, Undecodable, find_link, without_session};
-use crate::contract::{ApiError, InputKind};
+use crate::belvo::{Meaning, Undecodable, link_of_api_error, read_json};
+use crate::contract::{InputKind, without_secrets};
 use crate::link::LinkId;
 use crate::telemetry::INPUTS;
 
@@ -23,7 +24,7 @@ use crate::telemetry::INPUTS;
 const NO_LINK: &str = "no-link";
 
 pub(super) async fn api_error(State(door): State<SharedDoor>, request: Request) -> Result<Response, Problem> {
-    let body = body::read_json(request).await?;
+    let body = at_rest(body::read_json(request).await?);
     let stand_in: LinkId = NO_LINK.parse().map_err(Problem::internal)?;
     let link = link_of_api_error(&body);
     let meaning = understand(&door, InputKind::ApiError, link.as_ref().unwrap_or(&stand_in), &body)?;
@@ -36,30 +37,24 @@ pub(super) async fn api_error(State(door): State<SharedDoor>, request: Request) 
             Meaning::Event(_) | Meaning::Unknown { .. } => Err(no_link()),
         };
     };
-    store(&door, InputKind::ApiError, &link, at_rest(&body)?).await
+    store(&door, InputKind::ApiError, &link, body).await
 }
 
-/// The error as it is kept: a sender reports what Belvo answered as it came, an open MFA session included.
-fn at_rest(body: &[u8]) -> Result<Bytes, Problem> {
-    let mut error: Value = serde_json::from_slice(body).map_err(Problem::internal)?;
-    if let Some(answer) = error.get_mut("body") {
-        *answer = without_session(answer.take());
-    }
-    serde_json::to_vec(&error).map(Bytes::from).map_err(Problem::internal)
-}
-
-/// The link an error is about, if the body can be read that far; whatever is wrong with it is said by [`understand`].
-fn link_of_api_error(body: &[u8]) -> Option<LinkId> {
-    serde_json::from_slice::<ApiError>(body).ok().as_ref().and_then(find_link)
+/// A report as it is kept: a sender reports what Belvo answered as it came, an open MFA session included.
+/// A body in an odd encoding is kept as plain JSON, in which a session is found at any depth.
+fn at_rest(body: Bytes) -> Bytes {
+    let is_plain = serde_json::from_slice::<IgnoredAny>(&body).is_ok();
+    let read = if is_plain { None } else { read_json(&body).ok() };
+    let body = read.map_or(body, |value| value.to_string().into());
+    without_secrets(&body).map_or(body, Bytes::from)
 }
 
 fn no_link() -> Problem {
     count(InputKind::ApiError, "refused");
     Problem::new(
         Kind::LinkNotFound,
-        "The error is about a link and does not say which. It was looked for in `link_id`, in `body` (`link`, which \
-         Belvo sends \
-         with status 428 only), in `path` (`/api/links/{id}/…`) and in its query (`link=…`); set `link_id`.",
+        "The error is about a link and does not say which. It was looked for in `link_id` (or `link`), in `body` (`link`, \
+         which Belvo sends with status 428 only), in `path` (`…/links/{id}/…`) and in its query (`link=…`); set `link_id`.",
     )
     .at("/link_id")
 }
@@ -69,7 +64,7 @@ pub(super) async fn widget(
     LinkInPath(link): LinkInPath,
     request: Request,
 ) -> Result<Response, Problem> {
-    let body = body::read_json(request).await?;
+    let body = at_rest(body::read_json(request).await?);
     understand(&door, InputKind::Widget, &link, &body)?;
     store(&door, InputKind::Widget, &link, body).await
 }
@@ -79,7 +74,7 @@ pub(super) async fn command(
     LinkInPath(link): LinkInPath,
     request: Request,
 ) -> Result<Response, Problem> {
-    let body = body::read_json(request).await?;
+    let body = at_rest(body::read_json(request).await?);
     understand(&door, InputKind::Command, &link, &body)?;
     store(&door, InputKind::Command, &link, body).await
 }

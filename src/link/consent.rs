@@ -29,6 +29,8 @@ pub enum Due {
     /// Nobody has said so, or the date that was known is no longer right.
     #[default]
     Unknown,
+    /// The message names something that cannot be a date. Only in a message: nothing is learnt from it.
+    Unreadable,
     /// Then.
     At(Timestamp),
     /// Never, unless its user ends it (`undefined_consent_expiration`).
@@ -40,7 +42,7 @@ impl Due {
     pub const fn at(self) -> Option<Timestamp> {
         match self {
             Self::At(at) => Some(at),
-            Self::Unknown | Self::Never => None,
+            Self::Unknown | Self::Unreadable | Self::Never => None,
         }
     }
 
@@ -59,8 +61,9 @@ impl Consent {
         take(&mut self.id, &newer.id);
         take(&mut self.institution_display_name, &newer.institution_display_name);
         take(&mut self.institution_icon_logo, &newer.institution_icon_logo);
-        if newer.due != Due::Unknown {
-            self.due = newer.due;
+        match newer.due {
+            Due::Unknown | Due::Unreadable => {}
+            Due::At(_) | Due::Never => self.due = newer.due,
         }
     }
 }

@@ -21,6 +21,7 @@ pub struct Step {
 
 /// One thing the machine asks for.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a step has at most five, and each lives until its message is encoded")]
 pub enum Effect {
     /// Tell the subscribers.
     Notice {
@@ -166,9 +167,6 @@ pub enum Refusal {
     /// Nobody is updating the link.
     #[error("nobody is updating the link")]
     NotUpdating,
-    /// The link is not known to be broken, so there is nothing to update.
-    #[error("the link is not known to be broken, so there is nothing to update")]
-    NotBroken,
     /// The data came with errors and proves nothing.
     #[error("the data came with errors and proves nothing")]
     DataWithErrors,
@@ -192,7 +190,6 @@ impl Refusal {
             Self::Stale => "stale",
             Self::Removed => "removed",
             Self::NotUpdating => "not_updating",
-            Self::NotBroken => "not_broken",
             Self::DataWithErrors => "data_with_errors",
             Self::CreationOnly => "creation_only",
             Self::CannotVerify => "cannot_verify",

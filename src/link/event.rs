@@ -117,6 +117,17 @@ pub enum Cause {
     Unsupported,
 }
 
+impl Cause {
+    /// Whether a link that is broken by it is `TokenRequired`. Every other cause makes it `Invalid`: Belvo's status knows
+    /// only these two.
+    pub const fn wants_token(self) -> bool {
+        match self {
+            Self::Token => true,
+            Self::Credentials | Self::AccountBlocked | Self::ConsentEnded | Self::Unsupported => false,
+        }
+    }
+}
+
 /// Belvo's MFA login session. Its id is a credential of the caller who opened it and is not kept here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {

@@ -11,7 +11,7 @@
 //! A link that breaks while no incident is known is prompted at once: no prompt is ever delayed for a suspicion.
 
 use super::draft::{Draft, Next};
-use super::{Cause, Episode, Notice, Observation, Policy, Prompt, Refusal, State, Status, Timestamp};
+use super::{Cause, Episode, Notice, Policy, Prompt, Refusal, State, Timestamp};
 
 impl Cause {
     /// Whether an institution that is in trouble makes Belvo say this of links whose users did nothing wrong. A consent
@@ -41,8 +41,10 @@ impl Draft<'_> {
     }
 
     /// A broken link is due: its prompt waits, or a reminder does.
-    pub(super) fn pass_broken_deadline(&mut self, mut state: State) -> Next {
-        let Some((episode, until, asked_at)) = waiting(&mut state) else { return self.remind(state) };
+    pub(super) fn pass_broken_deadline(&mut self, mut episode: Episode) -> Next {
+        let Prompt::Waiting { until, asked_at } = episode.prompt else {
+            return self.remind(episode).map(State::broken);
+        };
         if self.now < until {
             return Err(Refusal::NotDue);
         }
@@ -51,55 +53,33 @@ impl Draft<'_> {
         if self.incident && may_pass {
             episode.prompt = self.wait_for_the_end();
         } else if self.policy.can_verify() && may_pass && asked_at.is_none() {
-            // A question that is under way was asked while the incident was: its answer would say what is known.
+            // A question that is under way was asked during the incident: its answer would say what is known.
             self.link.verify_asked_at = Some(self.now);
             self.push_verify();
             episode.prompt =
                 Prompt::Waiting { until: self.now.after(answer_wait(self.policy)), asked_at: Some(self.now) };
         } else {
-            self.end_waiting(&mut state);
+            self.end_waiting(&mut episode);
         }
-        Ok(state)
+        Ok(State::broken(episode))
     }
 
-    /// A read of a broken link. One from after the question that says "still broken" ends the wait.
-    pub(super) fn observe_broken_or_waiting(&mut self, mut state: State, seen: &Observation) -> Next {
-        let asked_at = waiting(&mut state).and_then(|(_, _, asked_at)| asked_at);
-        let still_broken = match seen.status {
-            Status::Invalid | Status::TokenRequired => asked_at.is_some_and(|at| seen.observed_at >= at),
-            Status::Valid | Status::Unconfirmed => false,
-        };
-        let observed = self.observe_broken(state.clone(), seen);
-        // In the next incident the answer is worth nothing: it is waited for anew.
-        if !still_broken || self.incident {
-            return observed;
+    /// Belvo was asked after the incident and says that the link is still broken: the prompt waits no longer. If another
+    /// incident has begun meanwhile, the answer does not count, and the link waits for a new one.
+    pub(super) fn end_waiting_by_answer(&mut self, episode: &mut Episode, observed_at: Timestamp) {
+        let Prompt::Waiting { asked_at: Some(asked_at), .. } = episode.prompt else { return };
+        if observed_at >= asked_at && !self.incident {
+            self.end_waiting(episode);
         }
-        let mut state = match observed {
-            Err(Refusal::AlreadyKnown) => state,
-            observed => observed?,
-        };
-        self.end_waiting(&mut state);
-        Ok(state)
     }
 
     /// The wait is over and the link still broken: the episode's one prompt is due.
-    fn end_waiting(&mut self, state: &mut State) {
-        let Some((episode, ..)) = waiting(state) else { return };
+    fn end_waiting(&mut self, episode: &mut Episode) {
         episode.pause_reminders(self.now, self.policy);
         episode.prompt = if self.link.muted { Prompt::Held } else { Prompt::Sent };
         if episode.prompt == Prompt::Sent {
-            let episode = episode.clone();
-            self.tell(Notice::UpdateRequired, Some(&episode));
+            self.tell(Notice::UpdateRequired, Some(episode));
         }
-    }
-}
-
-/// The episode whose prompt waits, until when, and when Belvo was asked whether it still has to be sent.
-const fn waiting(state: &mut State) -> Option<(&mut Episode, Timestamp, Option<Timestamp>)> {
-    let (State::Invalid { episode } | State::TokenRequired { episode, .. }) = state else { return None };
-    match episode.prompt {
-        Prompt::Waiting { until, asked_at } => Some((episode, until, asked_at)),
-        Prompt::Sent | Prompt::Held => None,
     }
 }
 

@@ -40,7 +40,5 @@ pub use event::{
 pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
 pub use machine::step;
 pub use policy::{BadSetting, Policy, Settings};
-pub use state::{
-    Asks, Attempt, Fallback, Link, Phase, Quiet, RECENT_KEYS_MAX, Refresh, Seen, State, StateName, Suspicion,
-};
+pub use state::{Asks, Attempt, Link, Phase, Quiet, RECENT_KEYS_MAX, Refresh, Seen, State, StateName, Suspicion};
 pub use time::{Month, NotATime, Timestamp};

@@ -1,7 +1,7 @@
 //! Asking Belvo, and what a person or Belvo decides about a link: its end, and an operator's commands.
 
 use super::draft::{Draft, Next};
-use super::{Command, Effect, Event, Job, Notice, Quiet, Refusal, Removal, State};
+use super::{Command, Effect, Job, Notice, Quiet, Refusal, Removal, State};
 
 impl Draft<'_> {
     pub(super) fn ask(&mut self, state: State) -> Next {
@@ -32,38 +32,17 @@ impl Draft<'_> {
         self.effects.push(Effect::Job(Job::Verify { consent }));
     }
 
-    pub(super) fn end_or_obey(&mut self, state: State, event: &Event) -> Next {
-        match event {
-            Event::LinkDeleted => Ok(self.remove(&state, Removal::Deleted)),
-            Event::ObservedMissing => Ok(self.remove(&state, Removal::Missing)),
-            Event::MissingReported => self.ask(state),
-            Event::Command(command) => self.obey(state, *command),
-            Event::Broken(_)
-            | Event::CreationUnfinished
-            | Event::SessionExpired
-            | Event::ConsentEnding
-            | Event::ConsentChanged
-            | Event::ConsentObserved(_)
-            | Event::UpdateStarted { .. }
-            | Event::UpdateClaimed
-            | Event::UpdateAbandoned
-            | Event::Observed(_)
-            | Event::DataArrived(_)
-            | Event::RefreshAccepted
-            | Event::QuotaReached { .. }
-            | Event::DeadlinePassed => Err(Refusal::AlreadyKnown),
-        }
-    }
-
-    fn remove(&mut self, state: &State, why: Removal) -> State {
+    pub(super) fn remove(&mut self, state: &State, why: Removal) -> State {
         self.link.refresh = None;
         self.link.verify_asked_at = None;
+        self.link.claimed_at = None;
+        self.link.widget_until = None;
         self.link.quiet = Quiet::Listening;
         self.tell(Notice::Removed { why }, state.episode());
         State::Removed
     }
 
-    fn obey(&mut self, state: State, command: Command) -> Next {
+    pub(super) fn obey(&mut self, state: State, command: Command) -> Next {
         let mut state = state;
         match command {
             Command::Mute if self.link.muted => return Err(Refusal::AlreadyKnown),
@@ -71,10 +50,10 @@ impl Draft<'_> {
             Command::Unmute if !self.link.muted => return Err(Refusal::AlreadyKnown),
             Command::Unmute => {
                 self.link.muted = false;
-                if let State::Invalid { episode } | State::TokenRequired { episode, .. } = &mut state {
+                if let State::Invalid { episode } | State::TokenRequired { episode } = &mut state {
                     episode.pause_reminders(self.now, self.policy);
+                    self.release_prompt(episode);
                 }
-                self.release_prompt(&mut state);
             }
             Command::Snooze(until) if self.link.snoozed_until == Some(until) => return Err(Refusal::AlreadyKnown),
             Command::Snooze(until) => self.link.snoozed_until = Some(until),

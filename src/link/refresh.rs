@@ -1,11 +1,11 @@
 //! The historical refresh that follows a repair: what has come, what is asked for again, and when it is given up.
 
 use super::draft::{Draft, Next};
-use super::{Asks, Data, DataKind, Effect, Gap, Job, Month, Notice, Refresh, Refusal, State};
+use super::{Asks, Data, Effect, Gap, Job, Month, Notice, Refresh, Refusal, State};
 
 impl Draft<'_> {
     pub(super) fn count_arrival(&mut self, data: &Data) {
-        let Some(refresh) = self.link.refresh.as_mut().filter(|_| counts_as_arrival(data)) else { return };
+        let Some(refresh) = &mut self.link.refresh else { return };
         refresh.arrived = with_arrival(std::mem::take(&mut refresh.arrived), data);
         // Where the fetched resources are not known, the first to come is all there is to go by.
         if self.missing_resources().is_empty() {
@@ -101,14 +101,6 @@ impl Draft<'_> {
             Some(_) | None => {}
         }
         Ok(state)
-    }
-}
-
-/// Whether data is part of a history that was missed. A correction is not.
-pub(super) const fn counts_as_arrival(data: &Data) -> bool {
-    match data.kind {
-        DataKind::Historical | DataKind::New => true,
-        DataKind::Changed => false,
     }
 }
 

@@ -4,28 +4,23 @@
 //! calls would be called broken for ever. So before its user is reminded, relink asks for a refresh, which is a login.
 //! What comes of it ends the outage, or is one more refusal; the ladder bounds how many there are.
 
-use super::draft::{Draft, Next};
-use super::{Effect, Episode, Job, Link, Notice, Policy, Prompt, Refusal, State, Timestamp};
+use super::draft::Draft;
+use super::{Effect, Episode, Job, Link, Notice, Policy, Prompt, Refusal, Timestamp};
 
 impl Draft<'_> {
     /// A reminder is due: first the login, where one could tell.
-    pub(super) fn remind(&mut self, mut state: State) -> Next {
-        let (State::Invalid { episode } | State::TokenRequired { episode, .. }) = &mut state else {
-            return Err(Refusal::NotBroken);
-        };
-        if self.link.reminder_deadline(episode, self.policy).is_none_or(|at| self.now < at) {
+    pub(super) fn remind(&mut self, mut episode: Episode) -> Result<Episode, Refusal> {
+        if self.link.reminder_deadline(&episode, self.policy).is_none_or(|at| self.now < at) {
             return Err(Refusal::NotDue);
         }
-        if self.link.tries_a_login(episode, self.policy) {
+        if self.link.tries_a_login(&episode, self.policy) {
             episode.tried_at = Some(self.now);
             self.effects.push(Effect::Job(Job::Refresh { resources: Vec::new() }));
-            return Ok(state);
+            return Ok(episode);
         }
         episode.climb(self.now, self.policy);
-        let reminder = Notice::Reminder { number: episode.reminders_count };
-        let episode = episode.clone();
-        self.tell(reminder, Some(&episode));
-        Ok(state)
+        self.tell(Notice::Reminder { number: episode.reminders_count }, Some(&episode));
+        Ok(episode)
     }
 }
 
@@ -38,7 +33,7 @@ impl Link {
     }
 
     fn reminder_due_at(&self, episode: &Episode) -> Option<Timestamp> {
-        let silenced = self.muted || episode.prompt == Prompt::Held;
+        let silenced = self.muted || episode.prompt != Prompt::Sent;
         let due_at = episode.next_reminder_at.filter(|_| !silenced)?;
         Some(self.snoozed_until.map_or(due_at, |until| due_at.max(until)))
     }

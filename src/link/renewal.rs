@@ -10,7 +10,12 @@ use super::{
 
 impl Draft<'_> {
     /// Tells the user of a working link, once for each due date.
+    ///
+    /// A date such as `0001-01-01` stands for none: nobody is told to renew because of it, and Belvo is asked for the consent.
     pub(super) fn announce_consent_end(&mut self, state: State) -> Next {
+        if self.due_is_unreadable {
+            return self.ask_or(state, Refusal::AlreadyKnown);
+        }
         let due = self.link.consent_due();
         let muted = self.link.muted;
         let consent = self.link.profile.consent.get_or_insert_default();
@@ -50,17 +55,26 @@ impl Draft<'_> {
     }
 
     /// On a link whose consent has ended the same message says that it was renewed.
-    pub(super) fn claim_renewal(&mut self, state: State) -> Next {
-        let is_over = self.consent_moved && self.link.consent_due().is_over(self.now);
-        match state {
-            State::Updating { episode, fallback, phase } if episode.cause == Cause::ConsentEnded && !is_over => {
-                self.claim_update(episode, fallback, phase)
-            }
-            State::Invalid { ref episode } if episode.cause == Cause::ConsentEnded && !is_over => {
-                self.claim_repair(state)
-            }
-            state => self.ask_or(state, Refusal::AlreadyKnown),
+    pub(super) fn claim_renewal(&mut self, episode: Episode) -> Next {
+        if self.may_be_renewed(&episode) {
+            self.claim_repair(episode)
+        } else {
+            self.ask_or(State::broken(episode), Refusal::AlreadyKnown)
         }
+    }
+
+    /// The same while the user is at it.
+    pub(super) fn claim_renewal_while_updating(&mut self, episode: Episode, phase: Phase) -> Next {
+        if self.may_be_renewed(&episode) {
+            self.claim_update(episode, phase)
+        } else {
+            self.ask_or(State::Updating { episode, phase }, Refusal::AlreadyKnown)
+        }
+    }
+
+    fn may_be_renewed(&self, episode: &Episode) -> bool {
+        let is_over = self.consent_moved && self.link.consent_due().is_over(self.now);
+        episode.cause == Cause::ConsentEnded && !is_over
     }
 
     pub(super) fn observe_consent_while_valid(
@@ -69,11 +83,12 @@ impl Draft<'_> {
         seen: ConsentObservation,
     ) -> Next {
         match (seen.status, suspicion) {
-            (ConsentStatus::Ended, _) if self.link.recovered_at.is_some_and(|at| seen.observed_at < at) => {
+            (ConsentStatus::Ended, _) if self.link.settled_since().is_some_and(|at| seen.observed_at < at) => {
                 Err(Refusal::Stale)
             }
             (ConsentStatus::Ended, _) => Ok(self.open(&Breakage::of(Cause::ConsentEnded))),
-            // Belvo's word may lag behind the date: until it has moved, it is not over only because it says so.
+            // An expired due date alone does not end the suspicion: Belvo's status may lag behind the date, so it must report
+            // a new one.
             (ConsentStatus::Authorised, Some(held))
                 if held.breakage.cause == Cause::ConsentEnded
                     && seen.observed_at >= held.at
@@ -85,8 +100,7 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn observe_consent_while_broken(&mut self, state: State, seen: ConsentObservation) -> Next {
-        let Some(episode) = state.episode().cloned() else { return Err(Refusal::NotBroken) };
+    pub(super) fn observe_consent_while_broken(&mut self, episode: Episode, seen: ConsentObservation) -> Next {
         match seen.status {
             ConsentStatus::Authorised if self.shows_renewal(&episode, seen, false) => {
                 Ok(self.recover(&episode, Proof::Observed, None))
@@ -94,7 +108,7 @@ impl Draft<'_> {
             ConsentStatus::Authorised => Err(Refusal::AlreadyKnown),
             ConsentStatus::Ended if episode.cause == Cause::ConsentEnded => Err(Refusal::AlreadyKnown),
             ConsentStatus::Ended if seen.observed_at < self.link.since => Err(Refusal::Stale),
-            ConsentStatus::Ended => self.restate(state, &Breakage::of(Cause::ConsentEnded)),
+            ConsentStatus::Ended => self.restate(episode, &Breakage::of(Cause::ConsentEnded)),
         }
     }
 
@@ -118,7 +132,7 @@ impl Draft<'_> {
     fn shows_renewal(&self, episode: &Episode, seen: ConsentObservation, claimed: bool) -> bool {
         episode.cause == Cause::ConsentEnded
             && (claimed || self.consent_moved)
-            && seen.observed_at >= episode.opened_at
+            && seen.observed_at >= episode.known_since()
             && !self.link.consent_due().is_over(seen.observed_at)
     }
 

@@ -1,6 +1,6 @@
 //! What is known of a link: its state, and what it remembers.
 
-use super::{DedupKey, Episode, LinkId, Month, Profile, Session, Timestamp};
+use super::{DedupKey, Episode, LinkId, Month, Profile, Timestamp};
 
 /// How many dedup keys a link remembers.
 ///
@@ -43,6 +43,12 @@ pub struct Link {
     pub snoozed_until: Option<Timestamp>,
     /// When a verify was last asked for and has not been answered.
     pub verify_asked_at: Option<Timestamp>,
+    /// When somebody last said that the link was repaired although no outage was known: the report of the outage may
+    /// arrive later. Starts the settle window, like [`Link::recovered_at`]; forgotten when the window is over.
+    pub claimed_at: Option<Timestamp>,
+    /// Until when the user holds a widget token that no open attempt accounts for: the link is not known to be broken, or
+    /// an earlier attempt is still being verified. Forgotten when the token has expired.
+    pub widget_until: Option<Timestamp>,
     /// The facts it has taken in lately, oldest first; at most [`RECENT_KEYS_MAX`].
     pub recent: Vec<Seen>,
 }
@@ -68,15 +74,12 @@ pub enum State {
     TokenRequired {
         /// The outage.
         episode: Episode,
-        /// The login session that is still open, if one is known.
-        session: Option<Session>,
     },
-    /// Its user is repairing it, or says it is repaired. Always ends: `phase` carries a deadline.
+    /// Its user is repairing it, or says it is repaired. Always ends: `phase` carries a deadline. If the attempt
+    /// fails, it goes back to the state that fits the episode's cause ([`State::broken`]).
     Updating {
         /// The outage.
         episode: Episode,
-        /// What it goes back to when the attempt fails.
-        fallback: Fallback,
         /// How far the attempt has got.
         phase: Phase,
     },
@@ -95,20 +98,14 @@ pub struct Suspicion {
     pub until: Timestamp,
 }
 
-/// What `Updating` goes back to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fallback {
-    /// [`State::Invalid`]
-    Invalid,
-    /// [`State::TokenRequired`]
-    TokenRequired,
-}
-
 /// How far an attempt to repair has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The user holds a widget token.
     WithUser {
+        /// When the attempt began. Tokens minted later, such as by a page that mints one each time it is drawn, extend the
+        /// attempt to [`super::Settings::update_wait_max`] from here and no further.
+        started_at: Timestamp,
         /// When the token, or the MFA session inside the attempt, dies.
         until: Timestamp,
     },
@@ -246,10 +243,25 @@ impl State {
         }
     }
 
+    /// The broken state that fits the cause of an episode.
+    pub const fn broken(episode: Episode) -> Self {
+        if episode.cause.wants_token() { Self::TokenRequired { episode } } else { Self::Invalid { episode } }
+    }
+
+    /// The open episode, to be changed.
+    pub(super) const fn episode_mut(&mut self) -> Option<&mut Episode> {
+        match self {
+            Self::Invalid { episode } | Self::TokenRequired { episode } | Self::Updating { episode, .. } => {
+                Some(episode)
+            }
+            Self::Unconfirmed | Self::Valid { .. } | Self::Removed => None,
+        }
+    }
+
     /// The open episode, if there is one.
     pub const fn episode(&self) -> Option<&Episode> {
         match self {
-            Self::Invalid { episode } | Self::TokenRequired { episode, .. } | Self::Updating { episode, .. } => {
+            Self::Invalid { episode } | Self::TokenRequired { episode } | Self::Updating { episode, .. } => {
                 Some(episode)
             }
             Self::Unconfirmed | Self::Valid { .. } | Self::Removed => None,
@@ -258,6 +270,12 @@ impl State {
 }
 
 impl Link {
+    /// The last recovery, or the last word of the user's that the link works: evidence from before it is old, and the settle
+    /// window begins with it.
+    pub(super) fn settled_since(&self) -> Option<Timestamp> {
+        self.recovered_at.max(self.claimed_at)
+    }
+
     /// A link nothing has been heard of: its first evidence is a step like any other.
     pub fn unheard_of(id: LinkId, now: Timestamp) -> Self {
         Self {
@@ -277,6 +295,8 @@ impl Link {
             muted: false,
             snoozed_until: None,
             verify_asked_at: None,
+            claimed_at: None,
+            widget_until: None,
             recent: Vec::new(),
         }
     }

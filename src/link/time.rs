@@ -4,22 +4,38 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::macros::offset;
 use time::{Date, OffsetDateTime, UtcOffset};
 
-/// A point in time, in whole milliseconds since the Unix epoch (UTC).
+mod text;
+
+/// A point in time, in whole milliseconds since the Unix epoch (UTC), within the years 0 to 9999.
+///
+/// Only those years have a spelling in RFC 3339. A time outside them is moved to their first or last millisecond
+/// wherever it is made, so that what is written can be read again, and a mistake of somebody's never becomes 1970.
 ///
 /// Belvo's webhooks carry no timestamp at all, so every time in this program is one of ours: when JetStream stored the
-/// message, or when a timer was looked at.
+/// message, or when a timer was looked at. Exceptions are named where they are read: due dates, reads, accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// A point in time from milliseconds since the Unix epoch.
+    /// `0000-01-01T00:00:00.000Z`
+    pub const EARLIEST: Self = Self(-62_167_219_200_000);
+
+    /// `9999-12-31T23:59:59.999Z`
+    pub const LATEST: Self = Self(253_402_300_799_999);
+
+    /// A point in time from milliseconds since the Unix epoch; the nearest there is, if there is none.
     pub const fn from_millis(millis: i64) -> Self {
-        Self(millis)
+        if millis < Self::EARLIEST.0 {
+            Self::EARLIEST
+        } else if millis > Self::LATEST.0 {
+            Self::LATEST
+        } else {
+            Self(millis)
+        }
     }
 
     /// Milliseconds since the Unix epoch.
@@ -27,22 +43,23 @@ impl Timestamp {
         self.0
     }
 
-    /// This point plus a span. Saturates at the end of time instead of wrapping.
+    /// This point plus a span. Saturates at [`Timestamp::LATEST`] instead of wrapping.
     pub fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+        Self::from_millis(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// This point minus a span. Saturates at the beginning of time.
+    /// This point minus a span. Saturates at [`Timestamp::EARLIEST`].
     pub fn before(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+        Self::from_millis(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
     fn point(self) -> OffsetDateTime {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+            .expect("a Timestamp lies within the years 0 to 9999")
     }
 
     fn of(point: OffsetDateTime) -> Self {
-        Self(i64::try_from(point.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
+        Self::from_millis(i64::try_from(point.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
     }
 
     /// How long ago `earlier` was; zero if it lies in the future.
@@ -61,7 +78,8 @@ impl Month {
     /// The month of a point in time.
     pub fn of(at: Timestamp) -> Self {
         let date = at.point().to_offset(BRAZIL).date();
-        Self(date.year() * 12 + i32::from(u8::from(date.month())) - 1)
+        // In Brazil, year 0 begins three hours after the first Timestamp.
+        Self((date.year() * 12 + i32::from(u8::from(date.month())) - 1).max(0))
     }
 
     /// A month from 1 to 12 of a year from 0 to 9999; none if it is not.
@@ -80,7 +98,7 @@ impl Month {
         let next = self.0.saturating_add(1);
         let month = u8::try_from(next.rem_euclid(12) + 1).ok().and_then(|month| time::Month::try_from(month).ok());
         let first = month.and_then(|month| Date::from_calendar_date(next.div_euclid(12), month, 1).ok());
-        first.map_or(Timestamp(i64::MAX), |date| Timestamp::of(date.midnight().assume_offset(BRAZIL)))
+        first.map_or(Timestamp::LATEST, |date| Timestamp::of(date.midnight().assume_offset(BRAZIL)))
     }
 }
 
@@ -101,16 +119,41 @@ pub struct NotATime;
 impl FromStr for Timestamp {
     type Err = NotATime;
 
-    /// Accepts what Belvo sends: RFC 3339 with any number of fractional digits, `Z` or an offset.
+    /// Accepts RFC 3339, and the other forms in which dates come: `01/12/2026`, seconds since 1970, and more. A time
+    /// beyond the years 0 to 9999 is moved to their end.
     fn from_str(text: &str) -> Result<Self, NotATime> {
-        let point = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NotATime)?;
-        Ok(Self::of(point))
+        text::parse(text).ok_or(NotATime)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_time_reads_back_as_it_was_written(millis in any::<i64>(), within in -70_000_000_000_000_i64..300_000_000_000_000) {
+            for at in [millis, within].map(Timestamp::from_millis) {
+                prop_assert_eq!(at.to_string().parse(), Ok(at));
+                prop_assert!((Timestamp::EARLIEST..=Timestamp::LATEST).contains(&at));
+                let (year, month) = Month::of(at).year_and_month();
+                prop_assert_eq!(Month::new(year, month), Some(Month::of(at)));
+                prop_assert!(Month::of(at).end() >= at);
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_time() {
+        for (millis, text) in [(i64::MIN, "0000-01-01T00:00:00.000Z"), (i64::MAX, "9999-12-31T23:59:59.999Z")] {
+            let end = Timestamp::from_millis(millis);
+            assert_eq!((end.to_string().as_str(), text.parse()), (text, Ok(end)));
+            assert_eq!(end.after(Duration::MAX), Timestamp::LATEST);
+            assert_eq!(end.before(Duration::MAX), Timestamp::EARLIEST);
+        }
+    }
 
     #[test]
     fn text_and_value_agree() {

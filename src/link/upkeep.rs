@@ -2,8 +2,8 @@
 
 use super::draft::{Draft, Next};
 use super::{
-    AccessMode, Data, Episode, Gap, Link, Notice, Observation, Phase, Policy, Prompt, Proof, Quiet, Refresh, RefreshBy,
-    Refusal, State, Suspicion, Timestamp,
+    AccessMode, Data, DataKind, Episode, Gap, Link, Notice, Observation, Phase, Policy, Prompt, Proof, Quiet, Refresh,
+    RefreshBy, Refusal, State, Suspicion, Timestamp,
 };
 
 impl Draft<'_> {
@@ -35,6 +35,7 @@ impl Draft<'_> {
             self.ask_for_refresh(Vec::new());
         }
         self.link.recovered_at = Some(self.now);
+        self.link.widget_until = None;
         self.link.verify_asked_at = None;
         self.link.snoozed_until = None;
         self.link.quiet = Quiet::Listening;
@@ -44,21 +45,46 @@ impl Draft<'_> {
         State::Valid { suspicion: None }
     }
 
-    /// Data that arrived after the update began proves the repair.
-    pub(super) fn recover_by_data(&mut self, episode: Episode, data: &Data) -> Next {
-        refuse_errors(data)?;
-        self.recover(&episode, Proof::Data, None);
-        self.take_data(data)
+    /// Data proves that the link works again; only where Belvo cannot be asked.
+    pub(super) fn recover_by_data(&mut self, episode: &Episode, data: &Data) -> State {
+        let works = self.recover(episode, Proof::Data, None);
+        self.count_data(data);
+        works
     }
 
-    /// Data flows: whatever was doubted is refuted, and a refresh that is owed comes nearer.
-    pub(super) fn take_data(&mut self, data: &Data) -> Next {
-        refuse_errors(data)?;
+    /// Data of a link that works, or is finished now. What speaks against it is refuted by data only where Belvo cannot be
+    /// asked: the data may be older.
+    pub(super) fn take_data(&mut self, suspicion: Option<Suspicion>, data: &Data) -> Next {
+        if !shows_access(data) {
+            return self.ask_about_data(State::Valid { suspicion }, data);
+        }
+        let suspicion = suspicion.filter(|_| self.policy.can_verify());
+        self.count_data(data);
+        if suspicion.is_some() {
+            self.ask_belvo();
+        }
+        Ok(State::Valid { suspicion })
+    }
+
+    /// Data flows, and a refresh that is owed comes nearer.
+    fn count_data(&mut self, data: &Data) {
         self.link.data_at = Some(self.now);
         self.link.quiet = Quiet::Listening;
         self.tell(Notice::DataAvailable(data.clone()), None);
         self.count_arrival(data);
-        Ok(State::Valid { suspicion: None })
+    }
+
+    /// An error or a correction proves nothing of the link, in no state. Where something may be wrong, Belvo is asked.
+    pub(super) fn ask_about_data(&mut self, state: State, data: &Data) -> Next {
+        let works = matches!(state, State::Valid { suspicion: None });
+        // A correction is made at Belvo, without access to the institution: it is no news of a link that works.
+        let asked = (data.has_errors || !works) && self.ask_belvo();
+        if data.has_errors {
+            return if asked { Ok(state) } else { Err(Refusal::DataWithErrors) };
+        }
+        let episode = state.episode().cloned();
+        self.tell(Notice::DataAvailable(data.clone()), episode.as_ref());
+        Ok(state)
     }
 
     /// Takes over Belvo's `last_accessed_at`: its last successful access is a sign of life.
@@ -127,13 +153,15 @@ impl Link {
                 let consent = self.consent_deadline(policy);
                 [doubt, answer, refresh, consent, self.quiet_deadline(policy)].into_iter().flatten().min()
             }
-            State::Invalid { episode } | State::TokenRequired { episode, .. } => {
+            State::Invalid { episode } | State::TokenRequired { episode } => {
                 if let Prompt::Waiting { until, .. } = episode.prompt {
                     return Some(until);
                 }
                 self.reminder_deadline(episode, policy)
             }
-            State::Updating { phase: Phase::WithUser { until } | Phase::Verifying { until, .. }, .. } => Some(*until),
+            State::Updating { phase: Phase::WithUser { until, .. } | Phase::Verifying { until, .. }, .. } => {
+                Some(*until)
+            }
         }
     }
 
@@ -157,6 +185,11 @@ impl Link {
     }
 }
 
-pub(super) const fn refuse_errors(data: &Data) -> Result<(), Refusal> {
-    if data.has_errors { Err(Refusal::DataWithErrors) } else { Ok(()) }
+/// Whether the data shows that Belvo had access to the institution. A correction (`transactions_updated`) is made without,
+/// and data with errors shows nothing.
+pub(super) const fn shows_access(data: &Data) -> bool {
+    match data.kind {
+        DataKind::Historical | DataKind::New => !data.has_errors,
+        DataKind::Changed => false,
+    }
 }

@@ -1,8 +1,11 @@
-//! Dead letters: messages relink could not read, set aside with their bytes, their headers and the reason.
+//! Dead letters: messages relink could not read, set aside with their bytes, their headers and the reason. Only an open MFA session is
+//! taken out of the bytes.
 //!
 //! One lies on `relink.dead.<reason>` with the original body as its body, so that any NATS tool can look at it. Its
 //! headers are the original ones, beside ours in `Relink-Dead-*`; those that JetStream itself obeys (`Nats-*`) are kept
 //! under `Relink-Original-Nats-*`, else a message that came in a batch would open a batch here.
+//!
+//! What never lay in a stream is one letter if all of it is the same: bytes, headers, subject and reason.
 //!
 //! A lane that stops between setting aside and acknowledging sets aside again: the message id (stream identity, sequence, and when it was
 //! stored) makes that one letter, within the stream's duplicate window of an hour.
@@ -21,7 +24,8 @@ use async_nats::jetstream::stream::DirectGetErrorKind;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::contract::DeadReason;
+use crate::contract::{DeadReason, without_secrets};
+use crate::link::LinkId;
 use crate::nats::stream::StreamIdentity;
 use crate::nats::subject::Subjects;
 
@@ -65,7 +69,7 @@ pub struct DeadLetter {
     pub subject: String,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its bytes, as they came.
+    /// Its bytes, as they came; what is kept of them has no MFA session.
     pub payload: Bytes,
     /// Why, in a word.
     pub reason: DeadReason,
@@ -141,11 +145,15 @@ impl DeadLetters {
         Self { context, subjects }
     }
 
-    /// Sets a message aside and gives the letter's sequence once it is stored. Repeating it gives the same letter.
+    /// Sets a message aside, without its secrets, and gives the letter's sequence once it is stored. Repeating it gives the same letter.
     ///
     /// # Errors
     /// [`DeadLetterError::Publish`]; then the message must come again.
     pub async fn publish(&self, letter: &DeadLetter) -> Result<u64, DeadLetterError> {
+        // Set aside means kept for ever: an open MFA session is not.
+        let clean = without_secrets(&letter.payload);
+        let letter =
+            &DeadLetter { payload: clean.map_or_else(|| letter.payload.clone(), Bytes::from), ..letter.clone() };
         let sizes = [(true, letter.payload.len()), (false, letter.payload.len()), (false, self.body_max())];
         let mut refusal = None;
         for (with_headers, body_max) in sizes {
@@ -212,11 +220,13 @@ impl DeadLetters {
         let Some((kind, link_id)) = stored.or_else(|| self.subjects.parse_published(&letter.subject)) else {
             return refuse(format!("`{}` is not an input subject", letter.subject.escape_debug()));
         };
+        // Under the link's own spelling, so that it comes to the link's own lane.
+        let link_id: LinkId = link_id.parse().expect("a link id has just been read there");
         let mut headers = HeaderMap::new();
         for (name, values) in letter.headers.iter().filter(|(name, _)| !has_prefix(name.as_ref(), OBEYED)) {
             values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
         }
-        let published = self.send(self.subjects.input(kind, link_id), headers, letter.payload).await;
+        let published = self.send(self.subjects.input(kind, link_id.as_str()), headers, letter.payload).await;
         published.map_err(DeadLetterError::Publish)
     }
 
@@ -257,10 +267,20 @@ fn own_headers(letter: &DeadLetter) -> HeaderMap {
     let id = match &letter.input {
         Some(input) => input.letter_id(),
         None => {
+            let words = [letter.subject.as_str(), letter.reason.as_str(), letter.detail.as_str()];
+            let mut parts: Vec<&[u8]> = words.map(str::as_bytes).to_vec();
+            let mut kept: Vec<(&str, &str)> = Vec::new();
+            for (name, values) in letter.headers.iter() {
+                kept.extend(values.iter().map(|value| (name.as_ref(), value.as_str())));
+            }
+            kept.sort_unstable();
+            parts.extend(kept.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]));
+            parts.push(&letter.payload);
             let mut hash = Sha256::new();
-            hash.update(letter.subject.as_bytes());
-            hash.update([0]);
-            hash.update(&letter.payload);
+            for part in parts {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part);
+            }
             hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
         }
     };

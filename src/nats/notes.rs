@@ -14,10 +14,14 @@ pub(super) fn publish(note: Note) {
         Note::Committing { messages_count } => {
             metrics::histogram!("relink_commit_messages").record(messages_count as f64);
         }
-        Note::Committed { incidents, prompts_held_count, incidents_count } => {
+        Note::Committed { incidents, prompts_held_count, incidents_count, unread } => {
             metrics::gauge!("relink_incidents").set(incidents_count as f64);
             metrics::counter!("relink_prompts_held_total").increment(prompts_held_count);
             incidents.iter().for_each(publish_incident);
+            for (link, field) in unread {
+                metrics::counter!("relink_fields_unread_total", "field" => field).increment(1);
+                tracing::warn!(link.id = %link, input.field = field, "a field of an input cannot be read; it is taken for unknown");
+            }
         }
         Note::CaughtUp { states_count, rebuilt } => {
             tracing::info!(states_count, rebuilt, "caught up with the stream of states");
@@ -55,6 +59,14 @@ pub(super) fn publish(note: Note) {
                 Limit::MessageBytes => "max_payload, or the stream's max_msg_size",
             };
             tracing::warn!(items_count, limit, "NATS refused a commit that is too large; the next ones are smaller");
+        }
+        Note::LinkUnreadable { link } => {
+            metrics::counter!("relink_links_unreadable_total").increment(1);
+            tracing::error!(
+                link.id = %link,
+                "the record of a link cannot be read, and its inputs are set aside: stop relink, move the store's directory away, \
+                 start it again, then replay the dead letters"
+            );
         }
         Note::TimerSetAside { of } => {
             metrics::counter!("relink_timers_set_aside_total").increment(1);

@@ -33,6 +33,9 @@ pub const LANE_GROUP: &str = "lane";
 /// The consumer that hands out jobs.
 pub const JOBS_CONSUMER: &str = "relink-jobs";
 
+/// How many jobs may be under way or put off at once: some for each link of a large fleet.
+const JOBS_PENDING_MAX: i64 = 1_000_000;
+
 /// What an operator may choose about streams and consumers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSettings {
@@ -234,6 +237,8 @@ fn jobs(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
         filter_subject: subjects.job_wildcard(),
         ack_policy: AckPolicy::Explicit,
         ack_wait: settings.job_ack_wait,
+        // Jobs that are put off count as pending. A thousand of them, the server's default, would hold up all others.
+        max_ack_pending: JOBS_PENDING_MAX,
         max_deliver: -1,
         ..pull::Config::default()
     };

@@ -17,7 +17,7 @@
 //! Next: `stream.rs` declares the streams over these subjects.
 
 use crate::contract::InputKind;
-use crate::link::LINK_ID_LENGTH_MAX;
+use crate::link::{LINK_ID_LENGTH_MAX, LinkId};
 
 /// The longest token, in characters. A Belvo link id is a UUID of 36.
 pub const TOKEN_LENGTH_MAX: usize = LINK_ID_LENGTH_MAX;
@@ -244,12 +244,13 @@ impl Subjects {
         is_token_safe(link_id).then_some((kind.parse().ok()?, link_id))
     }
 
-    /// Takes a stored input subject apart: `belvo.<lane>.<kind>.<link>`.
+    /// Takes a stored input subject apart: `belvo.<lane>.<kind>.<link>`. The link is as its publisher spelt it, which may be
+    /// any spelling that [`LinkId`] reads: `urn:uuid:…` is no token of ours, and a publisher's good right.
     pub fn parse_input<'a>(&self, subject: &'a str) -> Option<StoredInput<'a>> {
         let (partition, rest) = after(subject, &self.input_prefix)?.split_once('.')?;
         let (kind, link_id) = rest.split_once('.')?;
         let (partition, kind) = (parse_partition(partition)?, kind.parse().ok()?);
-        is_token_safe(link_id).then_some(StoredInput { partition, kind, link_id })
+        link_id.parse::<LinkId>().is_ok().then_some(StoredInput { partition, kind, link_id })
     }
 
     /// Takes an output subject apart.

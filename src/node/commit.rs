@@ -77,6 +77,9 @@ impl<S: Store + Clone> Node<S> {
         if !counts.is_empty() {
             self.note(Note::Planned { counts });
         }
+        for link in plan.links_unreadable.drain(..) {
+            self.note(Note::LinkUnreadable { link });
+        }
         for link in plan.timers_panicked.drain(..) {
             self.note(Note::TimerSetAside { of: link.to_string() });
         }
@@ -217,7 +220,8 @@ impl<S: Store + Clone> Node<S> {
         engine.settle(&plan);
         let incidents_count = engine.incidents_count();
         let (incidents, prompts_held_count) = (std::mem::take(&mut plan.incidents), plan.prompts_held_count);
-        self.note(Note::Committed { incidents, prompts_held_count, incidents_count });
+        let unread = std::mem::take(&mut plan.unread);
+        self.note(Note::Committed { incidents, prompts_held_count, incidents_count, unread });
         self.acknowledge(&plan);
     }
 
@@ -255,13 +259,10 @@ impl<S: Store + Clone> Node<S> {
         self.note(Note::TooLarge { items_count, limit: limit.clone() });
         match first_item.filter(|_| items_count <= 1) {
             Some(item) => {
-                if let Item::Timer(_) | Item::IncidentEnd(_) = &item {
-                    let of = match &item {
-                        Item::Timer(link) => link.to_string(),
-                        Item::IncidentEnd(institution) => institution.clone(),
-                        Item::Delivery { .. } => String::new(),
-                    };
-                    self.note(Note::TimerSetAside { of });
+                match &item {
+                    Item::Timer(link) => self.note(Note::TimerSetAside { of: link.to_string() }),
+                    Item::IncidentEnd(institution) => self.note(Note::TimerSetAside { of: institution.clone() }),
+                    Item::Delivery { .. } => {}
                 }
                 let detail = match limit {
                     Limit::Messages => "its commit has more messages than NATS takes at once",

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::input::{BatchId, ReaderId, RequestId};
 use crate::contract::IncidentBody;
 use crate::engine::{Dead, Message, Outgoing, TallyKey};
-use crate::link::Timestamp;
+use crate::link::{LinkId, Timestamp};
 use crate::store::Changes;
 
 /// What is to be done.
@@ -184,7 +184,7 @@ pub enum End {
         /// How, for people.
         problem: String,
     },
-    /// A record is from a newer relink, or one of the store's is unreadable.
+    /// A record is from a newer relink.
     Record {
         /// What is wrong, for people.
         problem: String,
@@ -212,6 +212,8 @@ pub enum Note {
         prompts_held_count: u64,
         /// How many incidents are on now.
         incidents_count: usize,
+        /// Fields of its inputs that could not be read, as paths; each with its link. Their messages counted without them.
+        unread: Vec<(LinkId, &'static str)>,
     },
     /// The store is up to the fences.
     CaughtUp {
@@ -267,6 +269,12 @@ pub enum Note {
         items_count: usize,
         /// What it was too large for.
         limit: super::Limit,
+    },
+    /// relink's own record of a link cannot be read: what is delivered for the link is set aside, its timers are left alone, and all
+    /// other links go on.
+    LinkUnreadable {
+        /// Which.
+        link: LinkId,
     },
     /// A timer cannot be stored, however small its batch; it is left alone until the next start.
     TimerSetAside {

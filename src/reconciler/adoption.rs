@@ -16,6 +16,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::compare::Move;
+use super::put_off::Element;
 use super::{PUBLISHES_MAX, Reconciler, STORE_PAGE, SweepError};
 use crate::contract::{Because, Command, CommandName, InputKind};
 use crate::link::{EventName, LinkId, StateName};
@@ -24,6 +25,9 @@ use crate::store::Query;
 
 /// How the ids of an adoption's mutes begin.
 const MUTE_ID: &str = "adoption-";
+
+/// So many histories in a row may fail before it is NATS that fails, and not a link.
+const FAILURES_MAX: u32 = 3;
 
 /// The adopted links, as far as this process has found them.
 #[derive(Default)]
@@ -45,22 +49,25 @@ enum Turn {
 }
 
 impl Reconciler {
-    /// Publishes what was found about links that relink had not heard of; the broken ones are muted first.
-    pub(super) async fn adopt(&self, found: Vec<Move>, adopted: &mut Adopted) -> Result<(), SweepError> {
+    /// Publishes what was found about links that relink had not heard of; the broken ones are muted first. Gives how many
+    /// had to be skipped.
+    pub(super) async fn adopt(&self, found: Vec<Move>, adopted: &mut Adopted) -> Result<usize, SweepError> {
         let is_broken = |found: &Move| matches!(found.to, StateName::Invalid | StateName::TokenRequired);
         adopted.waiting.extend(found.iter().filter(|found| is_broken(found)).map(|found| found.link.clone()));
         let published = stream::iter(found).map(|found| async move {
             if is_broken(&found) {
                 self.command(CommandName::Mute, &found.link, "adopted").await?;
             }
-            self.publish(InputKind::Observation, &found.link, found.body, None).await?;
+            let published = self.publish(InputKind::Observation, &found.link, found.body, None).await;
+            if !self.is_published(&found.link, published)? {
+                return Ok(1);
+            }
             let state = found.to.as_str();
             metrics::counter!("relink_adopted_total", "institution" => found.institution, "state" => state)
                 .increment(1);
-            Ok::<_, SweepError>(())
+            Ok::<_, SweepError>(0)
         });
-        published.buffer_unordered(PUBLISHES_MAX).try_collect::<()>().await?;
-        Ok(())
+        published.buffer_unordered(PUBLISHES_MAX).try_fold(0, async |count, skipped| Ok(count + skipped)).await
     }
 
     /// Releases one adopted link: unmutes it, so that its user is prompted if it is still broken. Whether there was
@@ -77,11 +84,22 @@ impl Reconciler {
             adopted.waiting.extend(self.find_muted().await?);
             adopted.searched = true;
         }
-        let mut released = false;
+        let (mut released, mut failures) = (false, 0);
         for _ in 0..adopted.waiting.len() {
-            let Some(link) = adopted.waiting.front().cloned() else { break };
-            let turn = self.take_turn(&link).await?;
-            adopted.waiting.pop_front();
+            let Some(link) = adopted.waiting.pop_front() else { break };
+            let turn = match self.take_turn(&link).await {
+                Ok(turn) => turn,
+                Err(error) => {
+                    // It goes to the end: whatever is the matter with it must not keep those behind it waiting.
+                    adopted.waiting.push_back(link.clone());
+                    failures += 1;
+                    if failures > FAILURES_MAX || !matches!(error, SweepError::History(_)) {
+                        return Err(error);
+                    }
+                    self.skip("history", Element::link(link), &error);
+                    continue;
+                }
+            };
             match turn {
                 Turn::Released => {
                     released = true;
@@ -97,7 +115,9 @@ impl Reconciler {
     }
 
     async fn take_turn(&self, link: &LinkId) -> Result<Turn, SweepError> {
-        let known = self.known(vec![link.clone()]).await?.remove(0);
+        let Some(known) = self.known(vec![link.clone()]).await?.into_iter().flatten().next() else {
+            return Ok(Turn::Early);
+        };
         let state = known.link().state.name();
         if !known.is_known() || (state == StateName::Unconfirmed && known.link().muted) {
             return Ok(Turn::Early);
@@ -124,23 +144,21 @@ impl Reconciler {
 
     /// Every muted link of the store.
     async fn find_muted(&self) -> Result<Vec<LinkId>, SweepError> {
-        self.ask_store(|store| {
-            let (mut muted, mut query) = (Vec::new(), Query { limit: STORE_PAGE, ..Query::default() });
-            loop {
-                let page = store.page(&query)?;
-                for stored in page.links.iter().filter(|stored| stored.head.state != StateName::Removed) {
-                    let record = stored.parse()?;
-                    if record.muted {
-                        muted.push(record.link()?.id);
-                    }
-                }
-                query.after = page.next;
-                if query.after.is_none() {
-                    return Ok(muted);
+        let (mut muted, mut query) = (Vec::new(), Query { limit: STORE_PAGE, ..Query::default() });
+        loop {
+            let page = self.stored_page(query.clone()).await?;
+            for (id, stored) in page.ids.into_iter().zip(&page.links) {
+                match stored.parse() {
+                    Ok(record) if record.muted && stored.head.state != StateName::Removed => muted.push(id),
+                    Ok(_) => {}
+                    Err(error) => self.skip_record(id.as_str(), &error),
                 }
             }
-        })
-        .await
+            query.after = page.next;
+            if query.after.is_none() {
+                return Ok(muted);
+            }
+        }
     }
 
     async fn command(&self, command: CommandName, link: &LinkId, reason: &str) -> Result<(), SweepError> {

@@ -62,6 +62,11 @@ impl Known {
     pub(super) const fn is_known(&self) -> bool {
         self.link.version > 0
     }
+
+    /// Whether relink has nothing of the link but questions: somebody has named it, and nobody has seen it at Belvo.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.link.state.name() == StateName::Unconfirmed && self.link.profile.institution.is_none()
+    }
 }
 
 /// What `read` would do to the link; `None` if it says what is known, or nothing that the machine would act upon before
@@ -104,7 +109,7 @@ mod tests {
     const ID: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
     fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_millis(1_000 * seconds)
+        Timestamp::from_millis(1_790_000_000_000 + 1_000 * seconds)
     }
 
     fn policy() -> Policy {

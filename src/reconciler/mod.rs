@@ -13,9 +13,13 @@
 //! publishes is an observation like anybody else's, and counts for one transition learnt only by sweeping: the drift
 //! meter.
 //!
+//! One element that cannot be read stops no step: it is skipped, counted, and asked for again later (`put_off`).
+//!
 //! - [`Reconciler`]: the steps, each to be awaited by itself; `pace` only times them
+//! - `by_id`: links that are asked for by their ids
 //! - `compare`: what a read of a link would change; `vanished`: links that Belvo does not know
 //! - `adoption`: links that were broken before relink came
+//! - `put_off`: what could not be looked at
 //!
 //! | metric | labels | what it counts |
 //! |---|---|---|
@@ -25,24 +29,29 @@
 //! | `relink_sweep_ended_at_seconds` | `step` | when it ended well, since the Unix epoch |
 //! | `relink_sweep_failures_total` | `step` | how often one broke off |
 //! | `relink_missing_held` | | links that Belvo does not know, in the pass that was taken for an incident; 0: none |
+//! | `relink_skipped_total` | `why` | what could not be looked at and was skipped; `put_off` has the reasons |
+//! | `relink_put_off` | | links and consents that were skipped and will be asked for again |
 //! | `relink_adopted_waiting` | | adopted links still muted |
 
 mod adoption;
+mod by_id;
 mod compare;
 mod consents;
 mod pace;
+mod put_off;
 mod vanished;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
-use crate::belvo::{CallError, Client, IDS_MAX, LinkFilter, MissingGuard};
+use crate::belvo::{CallError, Client, IDS_MAX, LinkFilter, ListPage, ListPages, MissingGuard, Unrelated};
 use crate::clock::{self, Clock};
 use crate::contract::{InputKind, Outcome};
 use crate::link::{LinkId, Policy, StateName};
@@ -52,13 +61,21 @@ use crate::nats::publisher::PublishError;
 use crate::store::{Page, Query, Store, StoreError};
 
 use self::adoption::Adopted;
+use self::by_id::is_about_keys;
 use self::compare::{Known, Move, Read};
+use self::put_off::{Element, PutOff, skipped};
 
 /// How many messages may wait for their acknowledgement at once.
 const PUBLISHES_MAX: usize = 64;
 
 /// How many links are read from the store at once.
 const STORE_PAGE: usize = 1000;
+
+/// So often is one place of the rotation tried while Belvo shows nothing of it at all; then the rotation goes on.
+const STALLS_MAX: u32 = 3;
+
+/// So many pages of a list in a row may fail before it is Belvo that fails, and not a page.
+const PAGE_FAILURES_MAX: u32 = 2;
 
 /// How often, and how fast.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +113,7 @@ pub struct Reconciler {
     settings: Settings,
     parts: Parts,
     progress: Arc<Mutex<Progress>>,
+    put_off: Arc<StdMutex<PutOff>>,
     drift: watch::Sender<BTreeMap<String, u64>>,
 }
 
@@ -104,6 +122,8 @@ pub struct Reconciler {
 struct Progress {
     /// The rotation goes on behind this link.
     rotated_to: Option<LinkId>,
+    /// How often it has tried there in vain.
+    stalls_count: u32,
     adopted: Adopted,
 }
 
@@ -118,6 +138,8 @@ pub struct Swept {
     pub adopted_count: usize,
     /// How many links were missing, and it was not believed.
     pub held_count: usize,
+    /// How many links, consents, or pages of them could not be looked at and were skipped.
+    pub skipped_count: usize,
     /// Of a rotation: whether every link has been looked at.
     pub round_ended: bool,
 }
@@ -138,7 +160,7 @@ pub enum SweepError {
     #[error(transparent)]
     History(#[from] HistoryError),
     /// A bug.
-    #[error("reading the store panicked")]
+    #[error("it panicked, which is a bug")]
     Panicked,
 }
 
@@ -152,8 +174,9 @@ impl Reconciler {
 
     /// A reconciler whose rotation goes on behind `link`, or begins at the beginning.
     pub fn rotating_from(link: Option<LinkId>, settings: Settings, parts: Parts) -> Self {
-        let progress = Progress { rotated_to: link, adopted: Adopted::default() };
-        Self { settings, parts, progress: Arc::new(Mutex::new(progress)), drift: watch::Sender::default() }
+        let progress = Progress { rotated_to: link, stalls_count: 0, adopted: Adopted::default() };
+        let (progress, put_off) = (Arc::new(Mutex::new(progress)), Arc::default());
+        Self { settings, parts, progress, put_off, drift: watch::Sender::default() }
     }
 
     /// The drift meter: how many transitions the sweeps alone have found since the start, by institution.
@@ -191,7 +214,7 @@ impl Reconciler {
                 let mut query = Query { state: Some(state), limit: STORE_PAGE, ..Query::default() };
                 loop {
                     let page = self.stored_page(query.clone()).await?;
-                    ids.extend(page.links.iter().filter_map(|link| link.parse().ok()?.link_id.parse().ok()));
+                    ids.extend(page.ids);
                     query.after = page.next;
                     if query.after.is_none() {
                         break;
@@ -212,12 +235,21 @@ impl Reconciler {
         let step = async {
             let query = Query { after: progress.rotated_to.clone(), limit: IDS_MAX, ..Query::default() };
             let page = self.stored_page(query).await?;
-            let living = page.links.iter().filter(|link| link.head.state != StateName::Removed);
-            let ids = living.filter_map(|link| link.parse().ok()?.link_id.parse().ok()).collect();
-            let mut swept = self.examine(ids).await?;
-            swept.round_ended = page.next.is_none();
-            progress.rotated_to = page.next;
-            Ok(swept)
+            let living =
+                page.ids.into_iter().zip(&page.links).filter(|(_, link)| link.head.state != StateName::Removed);
+            let ids: Vec<LinkId> = living.map(|(id, _)| id).collect();
+            let examined = self.examine(ids.clone()).await;
+            if let Err(error) = &examined {
+                progress.stalls_count += 1;
+                if progress.stalls_count < STALLS_MAX {
+                    return examined;
+                }
+                // These links are tried again by themselves; the others are not kept waiting for them.
+                ids.into_iter().for_each(|id| self.skip("belvo", Element::link(id), error));
+            }
+            progress.stalls_count = 0;
+            progress.rotated_to = page.next.clone();
+            Ok(Swept { round_ended: page.next.is_none(), ..examined? })
         };
         self.timed("rotate", step).await
     }
@@ -226,13 +258,19 @@ impl Reconciler {
     async fn list(&self, filter: &LinkFilter, progress: &mut Progress) -> Result<Swept, SweepError> {
         let (mut swept, mut suspects) = (Swept::default(), Vec::new());
         let mut pages = self.parts.belvo.links(filter);
-        while let Some(page) = pages.next().await? {
+        let broke_off = loop {
+            let page = match self.next_page(&mut pages, &mut swept).await {
+                Ok(Some(page)) => page,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            };
             let read_at = self.parts.clock.now().before(page.took);
             swept.read_count += page.items.len();
-            let links: Vec<_> = page.items.into_iter().filter_map(with_id).collect();
+            let links = self.with_ids(page, with_id);
             let known = self.known(links.iter().map(|(id, _)| id.clone()).collect()).await?;
             let mut unheard_of = Vec::new();
             for ((id, resource), known) in links.into_iter().zip(known) {
+                let Some(known) = known else { continue };
                 let is_known = known.is_known();
                 let read = Read { outcome: Outcome::Found { link: resource }, read_at };
                 match self.compare(&known, read) {
@@ -241,68 +279,111 @@ impl Reconciler {
                     None => {}
                 }
             }
-            swept.adopted_count += unheard_of.len();
-            self.adopt(unheard_of, &mut progress.adopted).await?;
-        }
+            let found_count = unheard_of.len();
+            let skipped_count = self.adopt(unheard_of, &mut progress.adopted).await?;
+            swept.adopted_count += found_count - skipped_count;
+            swept.skipped_count += skipped_count;
+        };
         // A list takes long, and its webhook may have come meanwhile: those that disagree are asked for once more, by
-        // id.
-        let examined = self.examine(suspects).await?;
-        Ok(Swept { read_count: swept.read_count + examined.read_count, adopted_count: swept.adopted_count, ..examined })
+        // id. So are those of a list that broke off.
+        let examined = self.examine(suspects).await;
+        if let Some(error) = broke_off {
+            return Err(error.into());
+        }
+        let examined = examined?;
+        Ok(Swept {
+            read_count: swept.read_count + examined.read_count,
+            adopted_count: swept.adopted_count,
+            skipped_count: swept.skipped_count + examined.skipped_count,
+            ..examined
+        })
     }
 
-    /// Asks for these links by id, and publishes what would move them.
-    async fn examine(&self, ids: Vec<LinkId>) -> Result<Swept, SweepError> {
-        let (mut swept, mut missing) = (Swept::default(), Vec::new());
-        // Belvo refuses a whole request for one id that is none of its own.
-        let ids: Vec<LinkId> = ids.into_iter().filter(is_belvos).collect();
-        for chunk in ids.chunks(IDS_MAX) {
-            // Read before the question leaves, so that the answer is newer, whatever clocks say.
-            let known = self.known(chunk.to_vec()).await?;
-            let mut found = Vec::new();
-            let mut pages = self.parts.belvo.links(&LinkFilter::Ids(chunk.to_vec()));
-            while let Some(page) = pages.next().await? {
-                let read_at = self.parts.clock.now().before(page.took);
-                found.extend(page.items.into_iter().filter_map(with_id).map(|(id, link)| (id, link, read_at)));
-            }
-            swept.read_count += found.len();
-            let mut moves = Vec::new();
-            for known in known {
-                let place = found.iter().position(|(id, _, _)| id == known.id());
-                match place.map(|place| found.swap_remove(place)) {
-                    Some((_, link, read_at)) => {
-                        let read = Read { outcome: Outcome::Found { link }, read_at };
-                        moves.extend(self.compare(&known, read));
+    /// The next page of a list that can be read. One that cannot is passed over, unless that is Belvo's and not its own
+    /// fault.
+    async fn next_page(&self, pages: &mut ListPages<'_>, swept: &mut Swept) -> Result<Option<ListPage>, CallError> {
+        let mut failures = 0;
+        loop {
+            match pages.next().await {
+                Ok(page) => return Ok(page),
+                Err(error) => {
+                    failures += 1;
+                    let is_forbidden = matches!(error, CallError::Permanent { class: Some(Unrelated::Permission), .. });
+                    let is_final = is_about_keys(&error) || is_forbidden;
+                    if failures > PAGE_FAILURES_MAX || is_final || !pages.pass_over() {
+                        return Err(error);
                     }
-                    None => missing.push(known),
+                    tracing::warn!(%error, "a page of a list cannot be read and is passed over");
+                    skipped("belvo", 1);
+                    swept.skipped_count += 1;
                 }
             }
-            swept.drifted_count += self.report(moves).await?;
         }
-        self.judge_missing(ids.len(), missing, &mut swept).await?;
-        Ok(swept)
+    }
+
+    /// The elements of a page that name their link; the others are counted.
+    fn with_ids(
+        &self,
+        page: ListPage,
+        link_of: impl Fn(Map<String, Value>) -> Option<(LinkId, Map<String, Value>)>,
+    ) -> Vec<(LinkId, Map<String, Value>)> {
+        let count = page.odd_count + page.items.len();
+        let named: Vec<_> = page.items.into_iter().filter_map(link_of).collect();
+        let odd_count = count - named.len();
+        if odd_count > 0 {
+            tracing::warn!(elements.count = odd_count, "elements of a list of Belvo's name no link and are skipped");
+            skipped("shape", odd_count);
+        }
+        named
     }
 
     /// Publishes what moved and has not moved meanwhile; gives how many.
-    async fn report(&self, moves: Vec<Move>) -> Result<usize, SweepError> {
+    async fn report(&self, moves: Vec<Move>, skipped_count: &mut usize) -> Result<usize, SweepError> {
         let known_now = self.known(moves.iter().map(|found| found.link.clone()).collect()).await?;
         let unmoved = moves.into_iter().zip(known_now);
-        let unmoved = unmoved.filter(|(found, now)| found.version == now.version()).map(|(found, _)| found);
-        let published = stream::iter(unmoved)
+        let unmoved = unmoved.filter(|(found, now)| now.as_ref().is_some_and(|now| found.version == now.version()));
+        let mut published = stream::iter(unmoved.map(|(found, _)| found))
             .map(|found| async move {
-                self.publish(InputKind::Observation, &found.link, found.body, None).await?;
+                let (link, body) = (&found.link, found.body);
+                let result = self.publish(InputKind::Observation, link, body, None).await;
+                if !self.is_published(link, result)? {
+                    return Ok(None);
+                }
                 let (from, to) = (found.from.as_str(), found.to.as_str());
                 if from == to {
                     // Only introduced: nothing was missed.
-                    return Ok::<_, SweepError>(0);
+                    return Ok::<_, SweepError>(Some(0));
                 }
                 tracing::info!(link.id = %found.link, from, to, "a sweep found what no webhook told");
                 self.drift.send_modify(|drift| *drift.entry(found.institution.clone()).or_default() += 1);
                 metrics::counter!("relink_drift_total", "institution" => found.institution, "from" => from, "to" => to)
                     .increment(1);
-                Ok(1)
+                Ok(Some(1))
             })
             .buffer_unordered(PUBLISHES_MAX);
-        published.try_fold(0, async |count, drifted| Ok(count + drifted)).await
+        let mut drifted_count = 0;
+        while let Some(published) = published.next().await {
+            match published? {
+                Some(drifted) => drifted_count += drifted,
+                None => *skipped_count += 1,
+            }
+        }
+        Ok(drifted_count)
+    }
+
+    /// Whether a message was published. One that NATS will never take is skipped; anything else may pass, and stops the
+    /// step.
+    fn is_published(&self, link: &LinkId, result: Result<(), PublishError>) -> Result<bool, PublishError> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(
+                error @ (PublishError::TooLarge { .. } | PublishError::Subject { .. } | PublishError::Refused { .. }),
+            ) => {
+                self.skip("message", Element::link(link.clone()), &error);
+                Ok(false)
+            }
+            Err(error @ (PublishError::Busy | PublishError::Unavailable { .. } | PublishError::Closed)) => Err(error),
+        }
     }
 
     /// Publishes one input. The id marks it for whoever has to recognise it in the link's history.
@@ -317,18 +398,38 @@ impl Reconciler {
         self.parts.inputs.put(NewInput { kind, link, source: "/relink/reconciler", at, id, body }).await
     }
 
+    /// What `read` would do to the link. A bug that panics on one link must not hide those behind it.
     fn compare(&self, known: &Known, read: Read) -> Option<Move> {
-        compare::moves(known, read, &self.parts.policy, self.settings.rotation)
+        let compare = AssertUnwindSafe(|| compare::moves(known, read, &self.parts.policy, self.settings.rotation));
+        catch_unwind(compare).unwrap_or_else(|_panic| {
+            self.skip("bug", Element::link(known.id().clone()), &"comparing it panicked");
+            None
+        })
     }
 
-    /// What relink knows of these links, in their order.
-    async fn known(&self, ids: Vec<LinkId>) -> Result<Vec<Known>, SweepError> {
+    /// What relink knows of these links, in their order; `None` where the record cannot be read.
+    async fn known(&self, ids: Vec<LinkId>) -> Result<Vec<Option<Known>>, SweepError> {
         let now = self.parts.clock.now();
-        self.ask_store(move |store| ids.into_iter().map(|id| Known::read(store, id, now)).collect()).await
+        let read = self.ask_store(move |store| {
+            let read = |id: LinkId| match Known::read(store, id.clone(), now) {
+                Err(error @ (StoreError::Corrupt { .. } | StoreError::Record(_))) => Ok((id, Err(error))),
+                Err(error @ (StoreError::Disk(_) | StoreError::InUse { .. } | StoreError::FutureFormat { .. })) => {
+                    Err(error)
+                }
+                Ok(known) => Ok((id, Ok(known))),
+            };
+            ids.into_iter().map(read).collect::<Result<Vec<_>, _>>()
+        });
+        let readable = |(id, known): (LinkId, Result<Known, StoreError>)| {
+            known.inspect_err(|error| self.skip_record(id.as_str(), error)).ok()
+        };
+        Ok(read.await?.into_iter().map(readable).collect())
     }
 
     async fn stored_page(&self, query: Query) -> Result<Page, SweepError> {
-        self.ask_store(move |store| store.page(&query)).await
+        let page = self.ask_store(move |store| store.page(&query)).await?;
+        page.unreadable.iter().for_each(|unreadable| self.skip_record(&unreadable.key, &unreadable.problem));
+        Ok(page)
     }
 
     /// Asks the store, off the runtime's threads: it may have to read from the disk.
@@ -357,11 +458,6 @@ impl Reconciler {
         }
         result
     }
-}
-
-/// Whether Belvo could have given the id: anybody may publish about a link, and call it what they like.
-fn is_belvos(id: &LinkId) -> bool {
-    id.as_str().len() == 36 && Uuid::try_parse(id.as_str()).is_ok()
 }
 
 /// A link resource that names its link.

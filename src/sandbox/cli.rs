@@ -16,6 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::scenario::{RelinkUnderTest, Scenario, play};
 use super::world::{is_header_value, is_webhook_url};
 use super::{Sandbox, SandboxConfig};
+use crate::printable::{printable, printable_lines, shortened};
+
+/// The longest line of a rehearsal, in characters.
+const LINE_LENGTH_MAX: usize = 2_000;
 
 /// Belvo in a box: its API, its widget and its webhooks, on this machine.
 #[derive(Args, Debug)]
@@ -146,7 +150,7 @@ async fn rehearse(file: &Path, mut args: SandboxArgs) -> anyhow::Result<()> {
     let seed = *args.seed.get_or_insert_with(|| fastrand::u64(..));
     let secret_id = args.secret_id.clone();
     let sandbox = Sandbox::start(scenario.sandbox(args.into())).await.context("starting the sandbox")?;
-    anstream::println!("{}\n\n{}\n", scenario.title(), scenario.why());
+    anstream::println!("{}\n\n{}\n", printable(scenario.title()), printable_lines(scenario.why()));
     anstream::println!("Belvo is {}, seed {seed}. relink has to be started with", sandbox.url());
     anstream::println!("  RELINK_BELVO_URL={} RELINK_BELVO_SECRET_ID={secret_id} and its password", sandbox.url());
     anstream::println!("  RELINK_BELVO_PORTAL_URL={}/portal/", sandbox.url());
@@ -157,7 +161,8 @@ async fn rehearse(file: &Path, mut args: SandboxArgs) -> anyhow::Result<()> {
         );
         anstream::println!("  RELINK_POLICY_{}={value}", setting.to_uppercase());
     }
-    let ended = play(&scenario, &sandbox, &relink, &|line| anstream::println!("{line}")).await;
+    let ended =
+        play(&scenario, &sandbox, &relink, &|line| anstream::println!("{}", shortened(line, LINE_LENGTH_MAX))).await;
     sandbox.shutdown().await;
     ended.context("the scenario did not end as it should")?;
     anstream::println!("PASSED");
@@ -165,7 +170,7 @@ async fn rehearse(file: &Path, mut args: SandboxArgs) -> anyhow::Result<()> {
 }
 
 fn introduce(sandbox: &Sandbox, secret_id: &str, webhooks: &str) {
-    let url = sandbox.url();
+    let (url, webhooks) = (sandbox.url(), printable(webhooks));
     let by_itself = if sandbox.shared.config.schedule {
         "links are refreshed by their rate, consents end by their date"
     } else {

@@ -219,14 +219,5 @@ fn received_headers() -> Value {
 }
 
 fn dead_reasons() -> String {
-    let reasons = [
-        DeadReason::Malformed,
-        DeadReason::NoLink,
-        DeadReason::UnknownSubject,
-        DeadReason::FutureVersion,
-        DeadReason::UnknownCode,
-        DeadReason::Panicked,
-        DeadReason::TooLarge,
-    ];
-    reasons.map(|reason| format!("`{}`", reason.as_str())).join(", ")
+    DeadReason::ALL.map(|reason| format!("`{}`", reason.as_str())).join(", ")
 }

@@ -21,7 +21,11 @@ use crate::contract::Record;
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 
 /// The format of the whole store. A change of anything in the drawing above is a new one.
-pub(super) const FORMAT: u16 = 1;
+pub(super) const FORMAT: u16 = 2;
+
+/// The format of 0.1.0: the same, but links were kept under their ids as they were sent, so that a UUID without dashes was a
+/// link of its own.
+pub(super) const FORMAT_WITH_IDS_AS_SENT: u16 = 1;
 
 const HEAD_VERSION: u8 = 1;
 const HEAD_LENGTH: usize = 21;

@@ -160,10 +160,23 @@ pub struct Query {
 /// Some of the links asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// Them.
+    /// Them. That a head can be read does not mean that its record can.
     pub links: Vec<StoredLink>,
+    /// Their ids, in the same order.
+    pub ids: Vec<LinkId>,
+    /// What lies among them and cannot be read: it hides none of the others.
+    pub unreadable: Vec<Unreadable>,
     /// Where to go on, if there may be more.
     pub next: Option<LinkId>,
+}
+
+/// An entry that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its key, printable.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: String,
 }
 
 /// The store cannot do what was asked.
@@ -183,6 +196,12 @@ pub enum StoreError {
     /// A record is damaged, or of a newer relink.
     #[error(transparent)]
     Record(#[from] BadRecord),
+    /// Another process has the store open.
+    #[error("{} is in use by another relink; stop it, or set another data directory", directory.display())]
+    InUse {
+        /// The store's directory.
+        directory: PathBuf,
+    },
     /// The whole store is of a newer relink.
     #[error("the store has format {found}, written by a newer relink (this one reads {known}); upgrade this node")]
     FutureFormat {
@@ -191,4 +210,18 @@ pub enum StoreError {
         /// The format of this program.
         known: u16,
     },
+}
+
+impl StoreError {
+    /// Whether one record cannot be read, and all others can: it is damaged, or a bug wrote it. Such a record stops nothing but its
+    /// link. A record of a newer relink is another matter: nothing can be decided beside it.
+    pub const fn is_of_one_record(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::Record(BadRecord::NotARecord(_) | BadRecord::Impossible(_)) => true,
+            Self::Disk(_)
+            | Self::InUse { .. }
+            | Self::FutureFormat { .. }
+            | Self::Record(BadRecord::FutureVersion { .. }) => false,
+        }
+    }
 }

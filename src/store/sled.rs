@@ -8,13 +8,14 @@
 //! - Some damaged images panic on open: caught. A directory that cannot be opened is set aside, never deleted.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::format::{
-    self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, INCIDENT_PREFIX, MARK_PREFIX, POSITION_KEY, StoredLink,
+    self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, FORMAT_WITH_IDS_AS_SENT, INCIDENT_PREFIX, MARK_PREFIX, POSITION_KEY,
+    StoredLink,
 };
 use super::tree::{collect_page, decode_incident, decode_mark, edits_of, page_start};
 use super::{Changes, Page, Position, Query, Store, StoreError};
@@ -51,13 +52,7 @@ impl SledStore {
     pub fn open(directory: &Path, cache_bytes: u64) -> Result<Opened, StoreError> {
         let problem = match Self::open_unlocked(directory, cache_bytes) {
             Ok(store) => return Ok(Opened { store, quarantined: None }),
-            Err(error @ StoreError::FutureFormat { .. }) => return Err(error),
-            Err(error) if is_locked(&error) => {
-                let directory = directory.display();
-                return Err(StoreError::Disk(format!(
-                    "{directory} is in use by another relink; stop it, or set another data directory"
-                )));
-            }
+            Err(error @ (StoreError::FutureFormat { .. } | StoreError::InUse { .. })) => return Err(error),
             Err(error) => error.to_string(),
         };
         let aside = Self::set_aside(directory)?;
@@ -67,13 +62,19 @@ impl SledStore {
 
     /// Opens it once nobody holds it: sled's threads give a store that was dropped back some moments later.
     fn open_unlocked(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let mut has_failed = false;
         for _ in 0..LOCK_TRIES {
-            match Self::try_open(directory, cache_bytes) {
-                Err(error) if is_locked(&error) => std::thread::sleep(LOCK_PAUSE),
-                opened => return opened,
+            if !is_held(directory) {
+                match Self::try_open(directory, cache_bytes) {
+                    Ok(store) => return Ok(store),
+                    // Whoever held it between the two looks may be gone again: damage is there the second time, too.
+                    Err(error) if has_failed && !is_held(directory) => return Err(error),
+                    Err(_first) => has_failed = true,
+                }
             }
+            std::thread::sleep(LOCK_PAUSE);
         }
-        Self::try_open(directory, cache_bytes)
+        Err(StoreError::InUse { directory: directory.to_owned() })
     }
 
     /// Moves a store's directory out of the way. The store must not be open.
@@ -113,12 +114,35 @@ impl SledStore {
             Some(value) => {
                 let found = <[u8; 2]>::try_from(&value[..]).map(u16::from_be_bytes);
                 let found = found.map_err(|_| format::corrupt(FORMAT_KEY, "not a format version"))?;
-                if found > FORMAT {
-                    return Err(StoreError::FutureFormat { found, known: FORMAT });
+                match found {
+                    FORMAT => {}
+                    FORMAT_WITH_IDS_AS_SENT => {
+                        catch_unwind(AssertUnwindSafe(|| store.check_ids()))
+                            .map_err(|panic| StoreError::Disk(format!("sled panicked: {}", panic_text(&*panic))))??;
+                        store.db.insert(FORMAT_KEY, &FORMAT.to_be_bytes())?;
+                        store.checkpoint()?;
+                    }
+                    newer if newer > FORMAT => return Err(StoreError::FutureFormat { found, known: FORMAT }),
+                    _unknown => return Err(format::corrupt(FORMAT_KEY, "a format version that never was")),
                 }
             }
         }
         Ok(store)
+    }
+
+    /// Fails if a link is kept under another spelling of its id than relink has today. Once a UUID without dashes was a link of its own;
+    /// such a record would never be found again, and always be due. From the stream it comes back as the one link that it is.
+    fn check_ids(&self) -> Result<(), StoreError> {
+        for prefix in StateName::ALL.map(format::state_prefix) {
+            for key in self.db.scan_prefix(&prefix).keys() {
+                let key = key?;
+                let id = &key[prefix.len()..];
+                if format::parse_link_id(id).is_none_or(|parsed| parsed.as_str().as_bytes() != id) {
+                    return Err(format::corrupt(&key, "a link under another spelling of its id"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -222,9 +246,12 @@ impl From<sled::Error> for StoreError {
     }
 }
 
-/// Whether another process has the database open: sled then reports that it could not take the lock on the file.
-fn is_locked(error: &StoreError) -> bool {
-    matches!(error, StoreError::Disk(text) if text.contains("could not acquire lock"))
+/// Whether somebody has the database open. sled holds the operating system's lock on its file as long as it is open (flock
+/// on Unix, LockFileEx on Windows), and reports a lock that it did not get as an error without a kind; so this asks the
+/// operating system itself.
+fn is_held(directory: &Path) -> bool {
+    let file = File::options().read(true).write(true).open(directory.join("db"));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -243,4 +270,32 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_under_an_old_spelling_of_its_id_is_read_again_from_the_stream() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        for (id, is_kept) in [
+            ("link_1", true),
+            ("16f68516-bcbc-4cf7-b815-c500d4204e28", true),
+            ("16f68516bcbc4cf7b815c500d4204e28", false),
+        ] {
+            {
+                let store = SledStore::open(&path, 1 << 20).unwrap().store;
+                let key = [format::state_prefix(StateName::Valid), id.as_bytes().to_vec()].concat();
+                store.db.insert(key, Vec::new()).unwrap();
+                store.db.insert(FORMAT_KEY, &FORMAT_WITH_IDS_AS_SENT.to_be_bytes()).unwrap();
+                store.checkpoint().unwrap();
+            }
+            let opened = SledStore::open(&path, 1 << 20).unwrap();
+            assert_eq!(opened.quarantined.is_none(), is_kept, "{id}");
+        }
+        let empty = SledStore::open(&path, 1 << 20).unwrap().store;
+        assert_eq!(empty.count().unwrap()[&StateName::Valid], 0);
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::format::{self, Head, MARK_PREFIX, POSITION_KEY};
-use super::{Changes, Page, Put, Query, StoreError};
+use super::format::{self, Head, MARK_PREFIX, POSITION_KEY, StoredLink};
+use super::{Changes, Page, Put, Query, StoreError, Unreadable};
 use crate::contract::{IncidentBody, Mark};
 use crate::link::LinkId;
 
@@ -86,7 +86,7 @@ fn page_prefix(query: &Query) -> Vec<u8> {
     query.state.map_or_else(|| format::LINK_PREFIX.to_vec(), format::state_prefix)
 }
 
-/// Collects a page from keys in order, starting at [`page_start`].
+/// Collects a page from keys in order, starting at [`page_start`]. What cannot be read is named beside it.
 pub(super) fn collect_page(
     query: &Query,
     keys: impl Iterator<Item = Result<Vec<u8>, StoreError>>,
@@ -104,15 +104,54 @@ pub(super) fn collect_page(
         }
         let link_key = [format::LINK_PREFIX, id].concat();
         let Some(value) = read(&link_key)? else { continue };
-        let stored = format::decode_link(&link_key, &value)?;
-        let wanted = match &query.institution {
-            None => true,
-            Some(institution) => stored.parse()?.institution.as_ref() == Some(institution),
-        };
-        if wanted {
-            page.links.push(stored);
-            last = Some(format::parse_link_id(id).ok_or_else(|| format::corrupt(&key, "not a link id"))?);
+        match wanted(query, &key, id, &link_key, &value) {
+            Ok(Some((id, stored))) => {
+                page.links.push(stored);
+                page.ids.push(id.clone());
+                last = Some(id);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let key = String::from_utf8_lossy(id).escape_debug().to_string();
+                page.unreadable.push(Unreadable { key, problem: error.to_string() });
+            }
         }
     }
     Ok(page)
+}
+
+/// A link, if it is what the query asks for.
+fn wanted(
+    query: &Query,
+    key: &[u8],
+    id: &[u8],
+    link_key: &[u8],
+    value: &[u8],
+) -> Result<Option<(LinkId, StoredLink)>, StoreError> {
+    let id = format::parse_link_id(id).ok_or_else(|| format::corrupt(key, "not a link id"))?;
+    let stored = format::decode_link(link_key, value)?;
+    let is_wanted = match &query.institution {
+        None => true,
+        Some(institution) => stored.parse()?.institution.as_ref() == Some(institution),
+    };
+    Ok(is_wanted.then_some((id, stored)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::StateName;
+
+    #[test]
+    fn an_entry_that_cannot_be_read_hides_no_other() {
+        let head = Head { state: StateName::Valid, lane: 0, version: 1, deadline: None };
+        let value = format::encode_link(&head, b"{}");
+        let keys: Vec<Vec<u8>> = [&b"la"[..], b"lb", b"l\x1b[2J", b"lc", b"ld"].map(<[u8]>::to_vec).into();
+        let read = |key: &[u8]| Ok(Some(if key == b"lb" { b"short".to_vec() } else { value.clone() }));
+        let query = Query { limit: 2, ..Query::default() };
+        let page = collect_page(&query, keys.into_iter().map(Ok), read).unwrap();
+        assert_eq!(page.ids.iter().map(LinkId::as_str).collect::<Vec<_>>(), ["a", "c"]);
+        let keys: Vec<_> = page.unreadable.iter().map(|entry| entry.key.as_str()).collect();
+        assert_eq!((keys, page.next.as_ref().map(LinkId::as_str)), (vec!["b", "\\u{1b}[2J"], Some("c")));
+    }
 }

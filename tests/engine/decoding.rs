@@ -1,15 +1,17 @@
 //! No message stops a lane: whatever comes is taken in, refused or set aside whole, and its lane's mark moves past it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use relink::contract::InputKind;
+use relink::contract::{Address, InputKind, NoticeName};
 use relink::engine::{Delivery, Engine, Plan};
-use relink::store::MemoryStore;
-use serde_json::Value;
+use relink::link::StateName;
+use relink::store::{Changes, Head, MemoryStore, Put, Store};
+use serde_json::{Value, json};
 
 use crate::inputs::INPUT_CREATED_NS;
 use crate::inputs::{START, Said, delivery, policy, reasons};
@@ -35,7 +37,7 @@ fn check_survives(delivery: &Delivery) {
 }
 
 /// Any JSON at all.
-fn json() -> impl Strategy<Value = Value> {
+fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -57,7 +59,7 @@ fn json() -> impl Strategy<Value = Value> {
 
 /// A documented body with one of its values replaced, at any depth.
 fn spoilt() -> impl Strategy<Value = (InputKind, Value)> {
-    (select(InputKind::ALL.to_vec()), any::<Index>(), json()).prop_map(|(kind, which, odd)| {
+    (select(InputKind::ALL.to_vec()), any::<Index>(), any_value()).prop_map(|(kind, which, odd)| {
         let mut body = kind.example();
         let mut left = which.index(count(&body));
         replace(&mut body, &mut left, &odd);
@@ -101,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn any_json(kind in select(InputKind::ALL.to_vec()), body in json(), stored_at_ns in any::<i64>()) {
+    fn any_json(kind in select(InputKind::ALL.to_vec()), body in any_value(), stored_at_ns in any::<i64>()) {
         let mut delivery = delivery(kind.as_str(), LINK, body.to_string());
         delivery.stored_at_ns = stored_at_ns;
         check_survives(&delivery);
@@ -149,4 +151,129 @@ fn a_schema_is_of_the_future_only_by_its_version() {
     check("", &[]);
     check("urn:relink:schema:input.command:2", &["future_version"; 2]);
     check("https://example.com/schemas/command/v12", &["future_version"; 2]);
+}
+
+/// The bodies of the messages that a plan has for a kind of subject.
+fn bodies(plan: &Plan, is_wanted: fn(&Address) -> bool) -> Vec<Value> {
+    let wanted = plan.messages.iter().filter(|outgoing| is_wanted(&outgoing.message.address));
+    wanted.map(|outgoing| serde_json::from_slice(&outgoing.message.body).unwrap()).collect()
+}
+
+fn consent_webhook(due: &Value) -> Vec<u8> {
+    let body = json!({"webhook_type": "CONSENT", "webhook_code": "openfinance_consent_about_to_expire", "link_id": LINK,
+        "webhook_id": "w", "data": {"consent_id": "c", "consent_due_date": due, "action": "renew"}});
+    body.to_string().into_bytes()
+}
+
+#[test]
+fn a_due_date_that_cannot_be_one_is_unknown_and_visible() {
+    for impossible in [
+        json!("0001-01-01"),
+        json!("1970-01-01T00:00:00Z"),
+        json!("0000-01-01T00:00:00+01:00"),
+        json!("9999-12-31T23:59:59-03:00"),
+        json!(0),
+        json!("31/12"),
+    ] {
+        let store = MemoryStore::default();
+        let mut engine = Engine::new(store.clone(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap();
+        let mut repeat = delivery("webhook", LINK, consent_webhook(&impossible));
+        repeat.sequence += 1;
+        let said = delivery("webhook", LINK, consent_webhook(&impossible));
+        let plan = engine.plan(&mut VecDeque::from([said, repeat]), START).unwrap();
+        store.apply(&plan.changes(None)).unwrap();
+        engine.settle(&plan);
+        let states = bodies(&plan, |address| matches!(address, Address::State(_)));
+        assert_eq!(states[0]["consent"]["due_at"], Value::Null, "{impossible}");
+        assert_eq!(states[0]["because"]["origin"]["unread"], json!(["data.consent_due_date"]));
+        let refused = bodies(&plan, |address| matches!(address, Address::Refused(_)));
+        assert_eq!(refused[0]["origin"]["unread"], json!(["data.consent_due_date"]));
+        assert_eq!(plan.unread.len(), 2);
+        // No timer runs to such a date, and nobody is prompted in a year.
+        let later = START.after(Duration::from_secs(366 * 86_400));
+        let timers = engine.plan(&mut VecDeque::new(), later).unwrap();
+        let prompts = bodies(&timers, |address| matches!(address, Address::Notice(NoticeName::UpdateRequired, _)));
+        assert_eq!(prompts, Vec::<Value>::new(), "{impossible}");
+    }
+    let known = plan(delivery("webhook", LINK, consent_webhook(&json!("01/12/2026"))));
+    let states = bodies(&known, |address| matches!(address, Address::State(_)));
+    assert_eq!(states[0]["consent"]["due_at"], "2026-12-01T00:00:00.000Z");
+    assert!(states[0]["because"]["origin"].get("unread").is_none());
+}
+
+#[test]
+fn two_reads_of_one_second_are_two_facts() {
+    let seen = |status: &str| {
+        let body = json!({"observed_at": START.to_string(), "source": "app", "outcome": "found",
+            "link": {"id": LINK, "status": status}});
+        delivery("observation", LINK, body.to_string())
+    };
+    let mut engine = Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap();
+    let mut queue: VecDeque<Delivery> = ["valid", "invalid", "invalid"].map(seen).into();
+    for (sequence, delivery) in (1..).zip(&mut queue) {
+        delivery.sequence = sequence;
+    }
+    let plan = engine.plan(&mut queue, START).unwrap();
+    let states = bodies(&plan, |address| matches!(address, Address::State(_)));
+    assert_eq!(states.iter().map(|state| state["state"].as_str().unwrap()).collect::<Vec<_>>(), ["valid", "invalid"]);
+    let refused = bodies(&plan, |address| matches!(address, Address::Refused(_)));
+    assert_eq!((refused.len(), refused[0]["reason"].as_str()), (1, Some("repeated")));
+}
+
+#[test]
+fn a_refusal_of_a_stream_made_anew_has_another_id() {
+    let repeated = |stored_at_ns: i64| {
+        let mut first = delivery("command", LINK, Bytes::from_static(br#"{"command":"unmute"}"#));
+        first.stored_at_ns = stored_at_ns;
+        let plan = plan(first);
+        plan.messages
+            .iter()
+            .find(|sent| matches!(sent.message.address, Address::Refused(_)))
+            .unwrap()
+            .message
+            .id
+            .clone()
+    };
+    let at = START.as_millis() * 1_000_000;
+    assert_eq!(repeated(at), repeated(at));
+    assert_ne!(repeated(at), repeated(at + 1_000_000));
+}
+
+#[test]
+fn a_message_on_nats_is_read_like_one_over_http() {
+    let text = r#"{"webhook_type": "LINK", "webhook_code": "token_required", "link_id": "16f68516-bcbc-4cf7-b815-c500d4204e28"}"#;
+    for payload in [
+        [b"\xef\xbb\xbf", text.as_bytes()].concat(),
+        text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        text.replace("LINK\"", "LINK\", \"external_id\": \"\\ud83d\n\"").into_bytes(),
+        [&text.as_bytes()[..1], b"\"external_id\": \"Jos\xe9\", ", &text.as_bytes()[1..]].concat(),
+    ] {
+        let plan = plan(delivery("webhook", LINK, payload));
+        assert_eq!(reasons(&plan), Vec::<&str>::new());
+        let states = bodies(&plan, |address| matches!(address, Address::State(_)));
+        assert_eq!(states[0]["state"], "token_required");
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_stops_nothing_but_its_link() {
+    let store = MemoryStore::default();
+    let head = Head { state: StateName::Invalid, lane: 0, version: 3, deadline: Some(START) };
+    let damaged = Put { id: "link-1".parse().unwrap(), head, record: b"{\"schema_version\":1,".to_vec() };
+    store.apply(&Changes { puts: vec![damaged], ..Changes::default() }).unwrap();
+    let mut engine = Engine::new(store, policy(true), INPUT_CREATED_NS, &BTreeMap::from([(0, 0)])).unwrap();
+    // Its timer is due, and so is what is delivered for it; another link's webhook comes behind.
+    let mut queue = VecDeque::from([1, 2].map(|link| {
+        let mut delivery = Said::Credentials.about(link, 1, START);
+        (delivery.lane, delivery.sequence) = (0, u64::from(link));
+        delivery
+    }));
+    let plan = engine.plan(&mut queue, START).unwrap();
+    assert_eq!(reasons(&plan), ["unreadable_record"]);
+    assert_eq!(plan.links_unreadable, ["link-1".parse().unwrap(), "link-1".parse().unwrap()]);
+    let stored: Vec<&str> = plan.puts.iter().map(|put| put.id.as_str()).collect();
+    assert_eq!((stored, plan.marks[&0].sequence), (vec!["link-2"], 2));
+    assert!(!plan.dead[0].detail.contains("schema_version"), "a reason quotes no record");
+    engine.settle(&plan);
+    assert!(engine.plan(&mut VecDeque::new(), START).unwrap().is_idle(), "it is told once, and not again at once");
 }

@@ -7,7 +7,7 @@ use relink::link::{Policy, Settings, Timestamp};
 use serde_json::{Value, json};
 
 /// How many lanes there are.
-const LANES: u16 = 3;
+pub(crate) const LANES: u16 = 3;
 
 /// When the streams were created: their identities.
 pub(crate) const INPUT_CREATED_NS: i64 = 1_111;

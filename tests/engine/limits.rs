@@ -1,14 +1,17 @@
-//! A plan fits one atomic batch, whatever it is made of, and the same input makes the same plan.
+//! A plan fits one atomic batch, whatever it is made of, a record has a largest size, and the same input makes the same plan.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use relink::contract::Address;
+use relink::contract::limits::{
+    EXTERNAL_ID_BYTES_MAX, MESSAGE_ID_BYTES_MAX, RECORD_BYTES_MAX, RESOURCE_BYTES_MAX, RESOURCES_MAX, TEXT_BYTES_MAX,
+};
+use relink::contract::{Address, Record};
 use relink::engine::{Delivery, Engine, MESSAGES_MAX, Plan};
 use relink::link::{LinkId, Timestamp};
 use relink::store::{MemoryStore, Position, Store};
+use serde_json::{Value, json};
 
-use crate::inputs::INPUT_CREATED_NS;
-use crate::inputs::{START, Said, policy};
+use crate::inputs::{INPUT_CREATED_NS, START, Said, delivery, policy};
 
 fn engine() -> Engine<MemoryStore> {
     Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &BTreeMap::new()).unwrap()
@@ -17,7 +20,7 @@ fn engine() -> Engine<MemoryStore> {
 /// One message per lane and round, numbered as a stream would.
 fn deliveries(lanes: u16, rounds: u32, said: Said) -> VecDeque<Delivery> {
     let all = (0..rounds).flat_map(|round| (0..lanes).map(move |lane| (round, lane)));
-    let delivery = |(sequence, (round, lane)): (u64, (u32, u16))| {
+    let numbered = |(sequence, (round, lane)): (u64, (u32, u16))| {
         let mut delivery = said.about(0, round, START);
         delivery.lane = lane;
         if said != Said::NoLink {
@@ -28,7 +31,7 @@ fn deliveries(lanes: u16, rounds: u32, said: Said) -> VecDeque<Delivery> {
         delivery.sequence = sequence;
         delivery
     };
-    (1..).zip(all).map(delivery).collect()
+    (1..).zip(all).map(numbered).collect()
 }
 
 /// Plans until the queue is empty; every plan fits a batch, and their marks come to the end of every lane.
@@ -115,4 +118,51 @@ fn a_morning_of_reminders_does_not_hold_up_what_arrives() {
         total += plan.puts.len();
     }
     assert_eq!(total, 400);
+}
+
+/// Every text from outside that a record keeps, `length` of its limit long, in letters that JSON writes with six.
+fn everything_about_a_link(length: impl Fn(usize) -> usize) -> Vec<Delivery> {
+    let text = |limit: usize| "\u{1}".repeat(length(limit));
+    let resources = (0..length(RESOURCES_MAX)).map(|n| format!("{n:02}{}", text(RESOURCE_BYTES_MAX - 2)));
+    let observed = |outcome: Value| {
+        let mut body = json!({"observed_at": START.to_string(), "source": "app"});
+        body.as_object_mut().unwrap().extend(outcome.as_object().unwrap().clone());
+        delivery("observation", "link-1", body.to_string())
+    };
+    let link = json!({"id": "link-1", "status": "invalid", "institution": text(TEXT_BYTES_MAX), "access_mode": "recurrent",
+        "external_id": text(EXTERNAL_ID_BYTES_MAX), "fetch_resources": resources.collect::<Vec<_>>()});
+    let consent = json!({"id": text(TEXT_BYTES_MAX), "link_id": "link-1", "status": "AUTHORISED",
+        "institution_display_name": text(TEXT_BYTES_MAX), "institution_icon_logo": text(TEXT_BYTES_MAX)});
+    let mut all = vec![
+        observed(json!({"outcome": "consent", "consent": consent})),
+        observed(json!({"outcome": "found", "link": link})),
+    ];
+    for (sequence, delivery) in (1..).zip(&mut all) {
+        delivery.sequence = sequence;
+        delivery.headers.push(("ce-id".to_owned(), "\\".repeat(length(MESSAGE_ID_BYTES_MAX))));
+    }
+    all
+}
+
+fn record_after(deliveries: Vec<Delivery>) -> (usize, Record) {
+    let plan = engine().plan(&mut VecDeque::from(deliveries), START).unwrap();
+    let state = plan.messages.iter().rev().find(|outgoing| matches!(outgoing.message.address, Address::State(_)));
+    let body = &state.unwrap().message.body;
+    (body.len(), serde_json::from_slice(body).unwrap())
+}
+
+#[test]
+fn a_record_has_a_largest_size() {
+    let (bytes, record) = record_after(everything_about_a_link(|limit| limit));
+    assert_eq!(record.external_id.as_deref().map(str::len), Some(EXTERNAL_ID_BYTES_MAX));
+    assert_eq!(record.fetch_resources.len(), RESOURCES_MAX);
+    assert_eq!(record.because.origin.message_id.as_deref().map(str::len), Some(MESSAGE_ID_BYTES_MAX));
+    assert!(bytes <= RECORD_BYTES_MAX, "{bytes}");
+
+    // A text beyond its limit is left out, and its message counts all the same.
+    let (bytes, record) = record_after(everything_about_a_link(|limit| limit * 100));
+    assert_eq!((record.external_id, record.institution), (None, None));
+    assert_eq!(record.because.origin.message_id, None);
+    assert!(record.because.origin.unread.contains(&"ce-id".to_owned()), "{:?}", record.because.origin.unread);
+    assert!(bytes < 4_096, "{bytes}");
 }

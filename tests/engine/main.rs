@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod decoding;
+mod identity;
 mod incidents;
 mod inputs;
 mod limits;

@@ -162,8 +162,13 @@ impl Bench {
 /// A transition from unconfirmed to valid, caused by a webhook.
 pub(crate) fn because() -> Because {
     let at = At(Timestamp::from_millis(1_700_000_000_000));
-    let origin =
-        Origin { kind: OriginKind::Webhook, input_sequence: Some(1), message_id: Some("w-1".into()), heard_at: at };
+    let origin = Origin {
+        kind: OriginKind::Webhook,
+        input_sequence: Some(1),
+        message_id: Some("w-1".into()),
+        heard_at: at,
+        unread: Vec::new(),
+    };
     Because {
         event: "data_arrived".into(),
         from: StateWord::Unconfirmed,

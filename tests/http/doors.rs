@@ -76,7 +76,7 @@ async fn health_needs_no_credentials() {
 async fn the_wrong_method_is_a_problem_that_names_the_right_one() {
     let bench = Bench::new().await;
     for (method, path, allowed) in [
-        (Method::GET, "/webhooks/belvo", "POST"),
+        (Method::PUT, "/webhooks/belvo", "POST,GET,HEAD,OPTIONS"),
         (Method::PUT, "/v1/api-errors", "POST"),
         (Method::DELETE, "/v1/links", "GET,HEAD"),
         (Method::POST, "/healthz", "GET,HEAD"),

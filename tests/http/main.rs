@@ -10,6 +10,8 @@ mod bench;
 mod capture;
 
 mod doors;
+mod identity;
+mod passed_on;
 mod reads;
 mod repairs;
 mod reports;

@@ -1,9 +1,10 @@
 //! What an application reports: API errors, widget callbacks, commands.
 
 use relink::contract::{ApiError, Command, Widget};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, LINK};
+use crate::bench::{API_TOKEN, Bench, LINK, answer};
 
 fn error(http_status: u16, method: &str, path: &str, body: Value) -> Value {
     json!({"http_status": http_status, "method": method, "path": path, "body": body})
@@ -75,6 +76,75 @@ async fn an_open_session_is_not_kept() {
 }
 
 #[tokio::test]
+async fn a_body_is_understood_however_it_is_passed_on_and_its_session_is_not_kept() {
+    let bench = Bench::new().await;
+    let mut body = codes("token_required", "A MFA token is required by the institution to login");
+    body[0]["session"] = "2675b703b9d4451f8d4861a3eee54449".into();
+    body[0]["expiry"] = 9600.into();
+    body[0]["link"] = LINK.into();
+    body[0]["tokenGenerationData"] = json!({"type": "numeric", "value": "51248120"});
+    let as_text = Value::from(body.to_string());
+    let passed_on = [
+        body.clone(),
+        as_text.clone(),
+        Value::from(as_text.to_string()),
+        json!({"statusCode": 428, "detail": body}),
+        json!([body]),
+        json!({"errors": body}),
+        json!({"response": {"status": 428, "data": as_text}, "config": {"headers": {"Authorization": "Basic 51248120"}}}),
+        Value::from(format!("RequestError: {body}")),
+    ];
+    for body in &passed_on {
+        let answer = bench.post("/v1/api-errors", error(428, "POST", "/api/accounts/", body.clone())).await;
+        assert_eq!((answer.status, &answer.body["link_id"]), (202, &json!(LINK)), "{body}: {}", answer.text);
+    }
+    // In an encoding in which the name of a secret would not be found.
+    let report = error(428, "POST", "/api/accounts/", body.clone()).to_string();
+    let utf16: Vec<u8> = report.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let request = bench.request(Method::POST, "/v1/api-errors").bearer_auth(API_TOKEN);
+    assert_eq!(answer(request.header("content-type", "application/json").body(utf16)).await.status, 202);
+    let stored = bench.inputs().await;
+    assert_eq!(stored.len(), passed_on.len() + 1);
+    for (_, _, stored) in stored {
+        let stored = String::from_utf8(stored.to_vec()).unwrap();
+        assert!(!stored.contains("2675b703") && !stored.contains("51248120"), "{stored}");
+        assert!(stored.contains("9600") && stored.contains("token_required"), "{stored}");
+    }
+    // What else is reported may have one too.
+    let exit = json!({"event": "exit", "meta_data": {"session": "2675b703b9d4451f8d4861a3eee54449"}});
+    assert_eq!(bench.post(&format!("/v1/links/{LINK}/widget"), exit).await.status, 202);
+    let (_, _, stored) = bench.inputs().await.pop().unwrap();
+    assert!(!String::from_utf8_lossy(&stored).contains("2675b703"));
+}
+
+#[tokio::test]
+async fn a_report_without_a_secret_is_kept_byte_for_byte() {
+    let bench = Bench::new().await;
+    let body = format!(
+        r#"{{"path": "/api/links/{LINK}/refresh/", "status": "400", "body":  "[{{\"code\": \"brand_new\"}}]" }}"#
+    );
+    assert_eq!(bench.post("/v1/api-errors", &body).await.status, 202, "unknown, and understood");
+    assert_eq!(bench.inputs().await[0].2, body);
+}
+
+#[tokio::test]
+async fn a_body_that_says_nothing_is_refused_with_what_was_looked_for() {
+    let bench = Bench::new().await;
+    for body in [json!("<html>502</html>"), json!([]), Value::Null, json!({"ok": false})] {
+        for link_id in [Value::Null, json!(LINK)] {
+            let mut report = error(400, "POST", "/api/accounts/", body.clone());
+            report["link_id"] = link_id;
+            let answer = bench.post("/v1/api-errors", &report).await;
+            let problem = answer.problem(422, "wrong-shape");
+            assert_eq!(problem["at"], "/body");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(["`code`", "`detail`", "`errors`"].iter().all(|word| detail.contains(word)), "{detail}");
+        }
+    }
+    assert!(bench.inputs().await.is_empty() && bench.dead_letters().await.is_empty());
+}
+
+#[tokio::test]
 async fn an_error_about_our_keys_needs_no_link() {
     let bench = Bench::new().await;
     let body = error(401, "GET", "/api/accounts/", codes("authentication_failed", "Invalid Secret Keys"));
@@ -129,6 +199,14 @@ async fn every_callback_of_the_widget_is_taken() {
         json!({"event": "error", "error": "ACCESS_TOKEN_NOT_VALID", "error_message": "x"}),
         json!({"event": "updated"}),
         json!({"event": "warning", "warning": "institution_disabled"}),
+        // As devices send it.
+        json!({"event": "exit", "last_encountered_error": "institution_down"}),
+        json!({"event": "error", "error": {"code": "x"}}),
+        json!({"event": "success", "link": LINK, "institution": {"name": "x"}}),
+        json!({"event": "success", "institution": "x".repeat(900_000)}),
+        json!({"event": "started", "expires_in_seconds": "600"}),
+        json!({"eventName": "ERROR", "request_id": "x", "meta_data": {"error_code": "login_error"}}),
+        json!({"eventName": "PAGE_LOAD", "metadata": {"page": "x"}}),
     ] {
         let answer = bench.post(&path, &body).await;
         assert_eq!(answer.status, 202, "{body}: {}", answer.text);
@@ -143,14 +221,18 @@ async fn bodies_of_the_wrong_shape_are_refused_with_what_and_where() {
     let other = "30cb4806-6e00-48a4-91c9-ca55968576c8";
     let mismatch = json!({"event": "success", "link": other}).to_string();
     let future = json!({"schema_version": 99, "command": "mute"}).to_string();
-    let cases: [(&str, &str, u16, &str, Option<&str>); 11] = [
+    let cases: [(&str, &str, u16, &str, Option<&str>); 15] = [
         (&errors, "", 400, "not-json", None),
         (&errors, "{", 400, "not-json", None),
         (&errors, "[]", 422, "wrong-shape", Some("")),
-        (&errors, r#"{"method": "GET", "path": "/"}"#, 422, "wrong-shape", Some("")),
+        (&errors, r#"{"method": "GET", "path": "/"}"#, 422, "wrong-shape", Some("/http_status")),
+        (&errors, r#"{"http_status": 400, "method": "GET"}"#, 422, "wrong-shape", Some("/path")),
+        (&errors, r#"{"http_status": 400, "path": "/api/links/"}"#, 422, "wrong-shape", Some("/method")),
         (&errors, r#"{"http_status": "x", "method": "GET", "path": "/"}"#, 422, "wrong-shape", Some("/http_status")),
         (&errors, r#"{"http_status": 200, "method": "GET", "path": "/"}"#, 422, "wrong-shape", Some("/http_status")),
         (&widget, r#"{"event": "danced"}"#, 422, "wrong-shape", Some("/event")),
+        (&widget, "{}", 422, "wrong-shape", Some("/event")),
+        (&commands, "{}", 422, "wrong-shape", Some("/command")),
         (&widget, &mismatch, 422, "wrong-shape", None),
         (&commands, r#"{"command": "explode"}"#, 422, "wrong-shape", Some("/command")),
         (&commands, r#"{"command": "snooze"}"#, 422, "wrong-shape", Some("/until")),

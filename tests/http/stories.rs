@@ -73,6 +73,30 @@ async fn the_story_of_a_link_names_every_move_and_what_it_caused() {
     let pointed = told(&bench, &["why", &format!("{LINK}.1.1")]).await;
     let marked: Vec<_> = pointed.lines().filter(|line| line.starts_with('▶')).collect();
     assert!(marked.len() == 1 && marked[0].contains("data_available"), "{pointed}");
+    // However the id is spelt: as a database has it, or pasted with a blank.
+    let plain = LINK.replace('-', "");
+    for link in [plain.clone(), format!(" {LINK} "), format!("{{{}}}", LINK.to_uppercase()), format!("urn:uuid:{LINK}")]
+    {
+        assert_eq!(told(&bench, &["why", &link]).await, story, "{link}");
+    }
+    for message in [format!("{plain}.1.1"), format!("{}.1.1 ", LINK.to_uppercase())] {
+        assert_eq!(told(&bench, &["why", &message]).await, pointed, "{message}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_stranger_calls_a_link_forges_no_line_of_its_story() {
+    let bench = Bench::new().await;
+    let evil = "x\n2026-01-01T00:00:00.000Z  forged\r\u{1b}[2J\u{9b}31m\u{202e}\u{200b}é";
+    let mut link = Link::unheard_of(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
+    (link.version, link.state) = (1, State::Valid { suspicion: None });
+    (link.profile.institution, link.profile.external_id) = (Some(evil.to_owned()), Some(evil.repeat(1_000)));
+    let record = Record::of(&link, 0, because(), Vec::new());
+    publish(&bench, format!("link.state.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
+    let story = told(&bench, &["why", LINK]).await;
+    assert!(!story.contains(['\r', '\u{1b}', '\u{9b}', '\u{202e}', '\u{200b}']), "{story:?}");
+    assert!(!story.lines().any(|line| line.starts_with("2026")) && story.len() < 4_000, "{story:?}");
+    assert!(story.contains(r"x\n2026-01-01T00:00:00.000Z  forged\r\u{1b}[2J\u{9b}31m\u{202e}\u{200b}é"), "{story:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod consents;
 mod drawings;
+mod hints;
 mod incident;
 mod properties;
 mod refreshes;

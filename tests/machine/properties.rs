@@ -12,8 +12,8 @@ use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
-    Cause, Command, ConsentStatus, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, Notice, Observation, Phase,
-    Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, step,
+    Cause, Command, ConsentStatus, DataKind, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, Notice,
+    Observation, Phase, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, step,
 };
 
 use crate::world::{DAY, ENDINGS, HOUR, Heard, MINUTE, START, Story, events, profiles, shift};
@@ -126,10 +126,15 @@ fn taken_at(link: &Link, now: Timestamp) -> Timestamp {
     now.max(link.updated_at)
 }
 
-/// In the settle window after a proven recovery.
+/// The last recovery or claim.
+fn settled_from(link: &Link) -> Option<Timestamp> {
+    link.recovered_at.max(link.claimed_at)
+}
+
+/// In the settle window after a proven recovery, or after the user's word.
 fn is_settling(link: &Link, now: Timestamp, story: &Story) -> bool {
     let window = story.policy.settings().settle_window;
-    link.recovered_at.is_some_and(|at| taken_at(link, now) < at.after(window))
+    settled_from(link).is_some_and(|at| taken_at(link, now) < at.after(window))
 }
 
 proptest! {
@@ -147,12 +152,16 @@ proptest! {
             prop_assert_eq!(step.link.episodes_count - heard.before.episodes_count, u32::from(opens));
             if opens {
                 let episode = step.link.state.episode().unwrap();
-                prop_assert_eq!((episode.number.0, episode.attempts_count), (step.link.episodes_count, 0));
+                let in_widget = to == StateName::Updating;
+                let counts = (step.link.episodes_count, u32::from(in_widget));
+                prop_assert_eq!((episode.number.0, episode.attempts_count), counts);
+                // Whoever is in the widget already is not prompted, as long as the token lives.
+                let token_lives = heard.before.widget_until.is_some_and(|until| step.at < until);
+                prop_assert_eq!(in_widget, token_lives);
                 let waits = heard.input.incident && episode.cause.may_be_the_institutions();
-                prop_assert_eq!(prompts(step), usize::from(!heard.before.muted && !waits));
+                prop_assert_eq!(prompts(step), usize::from(!heard.before.muted && !waits && !in_widget));
                 let is_waiting = matches!(episode.prompt, Prompt::Waiting { .. });
-                prop_assert_eq!(is_waiting, waits && !heard.before.muted);
-                prop_assert!(to != StateName::Updating);
+                prop_assert_eq!(is_waiting, waits && !heard.before.muted && !in_widget);
             } else if prompts(step) > 0 {
                 // A muted link's one prompt, or one of an incident, held back until now.
                 let held = heard.before.state.episode().unwrap();
@@ -180,7 +189,9 @@ proptest! {
                     }
                     Notice::Reminder { number } => {
                         let episode = episode.as_ref().unwrap();
-                        prop_assert_eq!(&heard.input.event, &Event::DeadlinePassed);
+                        // A failed attempt is followed by the reminder that it must not put off any further.
+                        let by_timer = heard.input.event == Event::DeadlinePassed;
+                        prop_assert!(by_timer || step.from == StateName::Updating);
                         prop_assert!(reminded.insert((episode.number, *number)));
                         prop_assert!(*number == 1 || reminded.contains(&(episode.number, number - 1)));
                         prop_assert!(step.at >= episode.opened_at.after(ladder[*number as usize - 1]));
@@ -201,7 +212,7 @@ proptest! {
         for (_, taken) in steps(&story) {
             let (Some(episode), false) = (taken.link.state.episode(), taken.link.muted) else { continue };
             let Prompt::Waiting { .. } = episode.prompt else { continue };
-            let (mut link, mut asked, mut attempts) = (taken.link.clone(), 0, settings.verify_attempts_max + 5);
+            let (mut link, mut asked, mut attempts) = (taken.link.clone(), 0, 2 * (settings.verify_attempts_max + 5));
             for turn in 0.. {
                 let incident = turn < ends_after;
                 let at = link.deadline(&story.policy).expect("what waits has a deadline");
@@ -242,15 +253,15 @@ proptest! {
                 continue;
             }
             let can_verify = story.policy.settings().can_verify;
-            let opened_at = heard.before.state.episode().unwrap().opened_at;
+            let episode = heard.before.state.episode().unwrap();
+            let opened_at = episode.observed_at.unwrap_or(episode.opened_at);
             match (&heard.input.event, recovered[0]) {
                 (Event::Observed(seen), Proof::Observed) => {
                     prop_assert_eq!(seen.status, Status::Valid);
                     prop_assert!(seen.observed_at >= opened_at);
                 }
                 (Event::DataArrived(data), Proof::Data) => {
-                    prop_assert!(!data.has_errors);
-                    prop_assert!(step.from == StateName::Updating || !can_verify);
+                    prop_assert!(!data.has_errors && data.kind != DataKind::Changed && !can_verify);
                 }
                 (Event::ConsentObserved(seen), Proof::Observed) => {
                     prop_assert_eq!(seen.status, ConsentStatus::Authorised);
@@ -268,7 +279,8 @@ proptest! {
             let link = &taken.link;
             let episode = link.state.episode().unwrap();
             let mut link = link.clone();
-            for _ in 0..story.policy.settings().verify_attempts_max + 2 {
+            // The attempt, and the one that its user may have begun while the first was being verified.
+            for _ in 0..2 * (story.policy.settings().verify_attempts_max + 2) {
                 let State::Updating { .. } = link.state else { break };
                 let at = link.deadline(&story.policy).expect("an attempt has a deadline");
                 let step = step(&link, &Event::DeadlinePassed.into(), at, &story.policy).unwrap();
@@ -296,12 +308,12 @@ proptest! {
                     prop_assert_eq!(answered_soon, story.policy.settings().can_verify);
                     prop_assert_eq!(prompts(step), 0);
                 }
-                (Event::Observed(seen), answer) if heard.before.recovered_at > Some(seen.observed_at) => {
+                (Event::Observed(seen), answer) if settled_from(&heard.before) > Some(seen.observed_at) => {
                     let doubts = matches!(seen.status, Status::Invalid | Status::TokenRequired);
                     let refused = matches!(answer, Err(Refusal::Stale | Refusal::Repeated));
                     prop_assert!(!doubts || refused, "{:?}", answer);
                 }
-                (Event::ConsentObserved(seen), answer) if heard.before.recovered_at > Some(seen.observed_at) => {
+                (Event::ConsentObserved(seen), answer) if settled_from(&heard.before) > Some(seen.observed_at) => {
                     let refused = matches!(answer, Err(Refusal::Stale | Refusal::Repeated));
                     prop_assert!(seen.status == ConsentStatus::Authorised || refused, "{:?}", answer);
                 }

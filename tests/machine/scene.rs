@@ -16,9 +16,14 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
+    /// A link of which nothing has been received yet.
+    pub(crate) fn unknown(can_verify: bool) -> Self {
+        Self { story: Story::new(can_verify), now: START }
+    }
+
     /// A working link.
     pub(crate) fn valid(can_verify: bool) -> Self {
-        let mut scene = Self { story: Story::new(can_verify), now: START };
+        let mut scene = Self::unknown(can_verify);
         scene.hears(data());
         scene
     }
@@ -39,6 +44,16 @@ impl Scene {
         scene.wait(MINUTE);
         let observed = scene.observed(Status::Valid, None);
         scene.hears(observed);
+        assert_eq!(scene.state(), StateName::Valid);
+        scene
+    }
+
+    /// The same without keys: the user's word is all the proof there is.
+    pub(crate) fn repaired_without_keys() -> Self {
+        let mut scene = Self::broken(false, Cause::Credentials);
+        scene.wait(MINUTE);
+        scene.hears(Event::UpdateClaimed);
+        scene.wait(MINUTE);
         assert_eq!(scene.state(), StateName::Valid);
         scene
     }

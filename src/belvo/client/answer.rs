@@ -1,5 +1,8 @@
 //! An answer of Belvo's, read to its end and judged by the table of `translate`.
 //!
+//! Gateways, proxies and login pages answer in Belvo's place. An answer that does not have the shape Belvo documents
+//! ("API reference: errors", and the answer of each call) says nothing of any link: it counts as a 503, which may pass.
+//!
 //! It reads no more than a bounded part, keeps no MFA session, and puts nothing of a body into an error's text.
 //! Who asks, and what is an answer rather than an error, is `client`.
 
@@ -7,21 +10,18 @@ use std::time::Duration;
 
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Response, StatusCode};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Call, CallError};
-use crate::belvo::body::ErrorBody;
-use crate::belvo::call::without_session;
+use crate::belvo::error_body::ErrorBody;
 use crate::belvo::meaning::{Meaning, Unrelated};
+use crate::belvo::payload::read_json;
 use crate::belvo::translate::translate_api_error;
-use crate::contract::ApiError;
+use crate::contract::{ApiError, without_session};
 use crate::link::Timestamp;
 
 /// The most of an answer that is read. A link resource has about a kilobyte.
 pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
-
-/// The most kept of an answer that is not JSON, such as a proxy's HTML page.
-const PAGE_CHARS_MAX: usize = 500;
 
 /// 80 requests in 30 seconds are too many.
 pub(super) const THROTTLED_PAUSE: Duration = Duration::from_secs(30);
@@ -39,13 +39,16 @@ const WAIT_MAX: Duration = Duration::from_secs(3600);
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
-    pub(super) body: Value,
+    /// `None`: no JSON, or longer than what is read.
+    pub(super) body: Option<Value>,
 }
 
 /// An answer that is an error, and what the table says of it.
 pub(super) struct Refused {
     pub(super) error: ApiError,
     pub(super) meaning: Meaning,
+    /// See [`Answer::says_missing`].
+    pub(super) says_missing: bool,
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -56,24 +59,79 @@ impl Answer {
         let seconds: Option<u64> = header.and_then(|text| text.trim().parse().ok());
         let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(WAIT_MAX));
         let status = response.status();
-        let mut bytes = Vec::new();
+        let (mut bytes, mut is_whole) = (Vec::new(), true);
         while let Some(chunk) = response.chunk().await? {
             let room = bytes_max - bytes.len();
             bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
             if chunk.len() > room {
+                is_whole = false;
                 break;
             }
         }
-        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_no_json| {
-            String::from_utf8_lossy(&bytes).chars().take(PAGE_CHARS_MAX).collect::<String>().into()
-        });
+        let body = read_json(&bytes).ok().filter(|_| is_whole);
         Ok(Self { status, retry_after, body })
+    }
+
+    /// The body of a success, if it is an object.
+    pub(super) fn object(self) -> Option<Map<String, Value>> {
+        match self.body {
+            Some(Value::Object(object)) => Some(object),
+            Some(_) | None => None,
+        }
+    }
+
+    /// The objects of an error's body: Belvo sends an array of them, and old endpoints a single one.
+    fn items(&self) -> impl Iterator<Item = &Map<String, Value>> {
+        let items = match &self.body {
+            Some(Value::Array(items)) => items.as_slice(),
+            Some(item @ Value::Object(_)) => std::slice::from_ref(item),
+            Some(_) | None => &[],
+        };
+        items.iter().filter_map(Value::as_object)
+    }
+
+    /// Whether Belvo could have written this error: a `code`, or the `detail` of old endpoints. Gateways write `message`,
+    /// `error` or a page, and of an address that they do not serve also `detail`.
+    fn is_error_of_belvos(&self) -> bool {
+        let knows_address = self.status != StatusCode::NOT_FOUND || self.says_missing();
+        self.items().any(|item| has_text(item, "code") || (knows_address && has_text(item, "detail")))
+    }
+
+    /// Whether this is Belvo's own word that there is no such thing: `not_found`, or the sentences of the framework that
+    /// Belvo is made with. Other frameworks say "Not Found" of an address that they do not serve.
+    pub(super) fn says_missing(&self) -> bool {
+        let says_missing = |item: &Map<String, Value>| match item.get("code").and_then(Value::as_str) {
+            Some(code) => code.eq_ignore_ascii_case("not_found"),
+            None => {
+                let detail = item.get("detail").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
+                detail.starts_with("not found.") || detail.contains("matches the given query")
+            }
+        };
+        self.status == StatusCode::NOT_FOUND && self.items().any(says_missing)
     }
 }
 
+/// Whether a field is a text with something in it.
+pub(super) fn has_text(object: &Map<String, Value>, key: &str) -> bool {
+    object.get(key).and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty())
+}
+
+/// Whether the status says enough, whatever the body is: too slow, too often, out of order. Beyond 80 requests in 30
+/// seconds Belvo's proxy answers 403 with a page.
+fn says_enough(status: StatusCode) -> bool {
+    let known = [StatusCode::FORBIDDEN, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    status.is_server_error() || known.contains(&status)
+}
+
 impl Refused {
-    /// Asks the table. Fails where the answer is no error of Belvo's, such as a redirect.
+    /// Asks the table. An answer that is no error of Belvo's, such as a redirect or a gateway's page, may pass.
     pub(super) fn of(call: &Call<'_>, answer: Answer) -> Result<Self, CallError> {
+        let is_error = answer.status.is_client_error() || answer.status.is_server_error();
+        let is_belvos = answer.is_error_of_belvos();
+        if !is_error || !(is_belvos || says_enough(answer.status)) {
+            return Err(call.not_belvos(answer.status, answer.retry_after));
+        }
+        let says_missing = answer.says_missing();
         let error = ApiError {
             schema_version: None,
             http_status: answer.status.as_u16(),
@@ -81,18 +139,15 @@ impl Refused {
             path: call.path.clone(),
             link_id: call.link.map(ToString::to_string),
             request_id: None,
-            body: without_session(answer.body),
+            body: answer.body.filter(|_| is_belvos).map_or(Value::Null, without_session),
         };
-        if !(answer.status.is_client_error() || answer.status.is_server_error()) {
-            return Err(call.failed(&format!("status {} is no answer of Belvo's", error.http_status)));
-        }
         // A list is asked for no link: what its error would say of one is dropped below.
         let nobody = || NOBODY.parse().expect("a word is a link id");
         let link = call.link.cloned().unwrap_or_else(nobody);
         // The time would only date a session, which is not used here.
         let meaning = translate_api_error(&link, &error, Timestamp::default())
-            .map_err(|problem| call.failed(&format!("status {}: {problem}", error.http_status)))?;
-        Ok(Self { error, meaning, retry_after: answer.retry_after })
+            .map_err(|_not_belvos| call.not_belvos(answer.status, answer.retry_after))?;
+        Ok(Self { error, meaning, says_missing, retry_after: answer.retry_after })
     }
 }
 
@@ -132,7 +187,8 @@ const fn pause_after(class: Unrelated) -> Option<Duration> {
         | Unrelated::PartialData
         | Unrelated::ConsentPending
         | Unrelated::Creation
-        | Unrelated::WrongToken => None,
+        | Unrelated::WrongToken
+        | Unrelated::InWidget => None,
     }
 }
 

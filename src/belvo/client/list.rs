@@ -1,14 +1,15 @@
 //! `GET /api/links/`, `GET /api/consents/`: lists, page by page.
 //!
 //! Belvo has no sort and no "changed since", so a list is asked for by status or by id. It must never send the keys
-//! elsewhere: of Belvo's absolute `next` only the query is used, and only if it names the host that was asked. Sources:
-//! "API reference: links" (filters, `fields`), "API
-//! reference: consents", "Sandbox" (pages of 10 unless `page_size` is given).
+//! elsewhere: of Belvo's absolute `next` only the query is used, and asked of the configured address, whatever a gateway
+//! makes of the rest. It ends: a page or a `next` that was there before is the end. Sources: "API reference: links"
+//! (filters, `fields`, `page`), "API reference: consents", "Sandbox" (pages of 10 unless `page_size` is given).
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode, Url};
+use reqwest::Method;
 use serde_json::{Map, Value};
 
 use super::answer::Refused;
@@ -21,6 +22,12 @@ const PAGE_SIZE: usize = 1000;
 
 /// The most of a page that is read: a thousand links of the fields below, ten times over.
 const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// No list has more pages: ten million links.
+const PAGES_MAX: usize = 10_000;
+
+/// The longest query of a `next` that is used. The longest that relink makes has some 2 000 characters.
+const QUERY_LENGTH_MAX: usize = 8_000;
 
 /// What relink needs of a link. The rest, such as who owns the account, need not travel.
 const FIELDS: &str =
@@ -53,7 +60,7 @@ pub enum LinkFilter {
 }
 
 impl LinkFilter {
-    fn query(&self) -> String {
+    pub(super) fn query(&self) -> String {
         let page = format!("page_size={PAGE_SIZE}&fields={FIELDS}");
         match self {
             Self::All => page,
@@ -71,6 +78,8 @@ impl LinkFilter {
 pub struct ListPage {
     /// The resources, as they came.
     pub items: Vec<Map<String, Value>>,
+    /// How many elements are no resources at all, and were left out.
+    pub odd_count: usize,
     /// From when the request left until the answer was there: what they say may be so old.
     pub took: Duration,
 }
@@ -82,8 +91,21 @@ pub struct ListPages<'a> {
     path: &'static str,
     fields: &'static str,
     urgency: Urgency,
-    next: Option<String>,
+    next: Next,
     asked: BTreeSet<String>,
+    /// Digests of the pages that came.
+    seen: BTreeSet<u64>,
+}
+
+/// Where a list goes on.
+#[derive(Debug)]
+enum Next {
+    /// With the page of this query.
+    Query(String),
+    /// Nobody knows: the last page's `next` cannot be followed.
+    Lost,
+    /// It has ended.
+    End,
 }
 
 impl Client {
@@ -99,7 +121,8 @@ impl Client {
     }
 
     fn list(&self, path: &'static str, fields: &'static str, urgency: Urgency, query: String) -> ListPages<'_> {
-        ListPages { client: self, path, fields, urgency, next: Some(query), asked: BTreeSet::new() }
+        let (next, asked, seen) = (Next::Query(query), BTreeSet::new(), BTreeSet::new());
+        ListPages { client: self, path, fields, urgency, next, asked, seen }
     }
 
     /// Whether Belvo knows any link under these keys.
@@ -108,18 +131,7 @@ impl Client {
     /// [`CallError`].
     pub async fn knows_any_link(&self) -> Result<bool, CallError> {
         let mut pages = self.list(LINKS, FIELDS, Urgency::Now, "page_size=1&fields=id".to_owned());
-        Ok(pages.next().await?.is_some_and(|page| !page.items.is_empty()))
-    }
-
-    fn next_query(&self, call: &Call<'_>, next: &str) -> Result<String, CallError> {
-        let base = Url::parse(&self.base).map_err(|_| call.failed("the address of Belvo is none"))?;
-        // By itself relative to the list, should Belvo ever do without the origin.
-        let url = base.join(next).map_err(|_| call.failed("`next` is no address"))?;
-        let same_place = url.host_str() == base.host_str() && url.path().ends_with(&call.path);
-        match url.query() {
-            Some(query) if same_place => Ok(query.to_owned()),
-            Some(_) | None => Err(call.failed("`next` leads away from Belvo")),
-        }
+        Ok(pages.next().await?.is_some_and(|page| !page.items.is_empty() || page.odd_count > 0))
     }
 }
 
@@ -127,33 +139,99 @@ impl ListPages<'_> {
     /// The next page; `None` after the last.
     ///
     /// # Errors
-    /// [`CallError`]; asking again then asks for the same page.
+    /// [`CallError`]; asking again then asks for the same page, unless it is passed over.
     pub async fn next(&mut self) -> Result<Option<ListPage>, CallError> {
-        let Some(query) = self.next.clone() else { return Ok(None) };
         let call = Call { method: Method::GET, path: self.path.to_owned(), link: None };
+        let query = match &self.next {
+            Next::Query(query) => query.clone(),
+            Next::Lost => return Err(call.lost()),
+            Next::End => return Ok(None),
+        };
         let url = format!("{}{}?{query}", self.client.base, call.path);
         let (answer, took) =
             self.client.ask_at(&call, &url, self.urgency, PAGE_BYTES_MAX, |it| self.client.with_keys(it)).await?;
-        if answer.status == StatusCode::NOT_FOUND && !self.asked.is_empty() {
+        if answer.says_missing() && !self.asked.is_empty() {
             // "Invalid page.": the list became shorter while it was read.
-            self.next = None;
+            self.next = Next::End;
             return Ok(None);
         }
-        if !answer.status.is_success() {
+        let (status, retry_after) = (answer.status, answer.retry_after);
+        if !status.is_success() {
             return Err(Refused::of(&call, answer)?.into());
         }
-        let Some(results) = answer.body.get("results").and_then(Value::as_array) else {
-            return Err(call.failed("the answer is no list"));
+        let mut list = answer.object().unwrap_or_default();
+        let Some(Value::Array(results)) = list.remove("results") else {
+            return Err(call.not_belvos(status, retry_after));
         };
-        let mut items: Vec<_> = results.iter().filter_map(Value::as_object).cloned().collect();
-        items.iter_mut().for_each(|item| keep(self.fields, item));
-        let next = answer.body.get("next").and_then(Value::as_str);
-        let next = next.map(|next| self.client.next_query(&call, next)).transpose()?;
-        self.asked.insert(query);
-        if next.as_ref().is_some_and(|next| self.asked.contains(next)) {
-            return Err(call.failed("`next` leads in a circle"));
+        if !self.seen.insert(digest(&results)) && !self.asked.is_empty() {
+            self.end("the page has come before");
+            return Ok(None);
         }
-        self.next = next;
-        Ok(Some(ListPage { items, took }))
+        self.asked.insert(query);
+        self.go_on(list.get("next"));
+        let count = results.len();
+        let mut items: Vec<_> = results.into_iter().filter_map(object).collect();
+        items.iter_mut().for_each(|item| keep(self.fields, item));
+        Ok(Some(ListPage { odd_count: count - items.len(), items, took }))
     }
+
+    /// Leaves out the page that could not be read. Whether there is another to try: pages are numbered from 1.
+    pub fn pass_over(&mut self) -> bool {
+        let Next::Query(query) = &self.next else { return false };
+        let number = query.split('&').find_map(|pair| pair.strip_prefix("page=")?.parse::<usize>().ok()).unwrap_or(1);
+        let others: Vec<_> = query.split('&').filter(|pair| !pair.starts_with("page=")).collect();
+        let query = format!("{}&page={}", others.join("&"), number.saturating_add(1));
+        // A cursor has no number.
+        let has_others = !others.iter().any(|pair| pair.starts_with("cursor=")) && number < PAGES_MAX;
+        if has_others {
+            self.next = Next::Query(query);
+        }
+        has_others
+    }
+
+    fn go_on(&mut self, next: Option<&Value>) {
+        match next {
+            None | Some(Value::Null) => self.next = Next::End,
+            Some(next) => match next.as_str().and_then(query_of) {
+                None => self.next = Next::Lost,
+                Some(query) if self.asked.contains(query) => self.end("`next` leads back"),
+                Some(_) if self.asked.len() >= PAGES_MAX => self.end("there are too many pages"),
+                Some(query) => self.next = Next::Query(query.to_owned()),
+            },
+        }
+    }
+
+    /// Ends a list that would go on for ever.
+    fn end(&mut self, why: &str) {
+        tracing::warn!(list = self.path, pages_count = self.asked.len(), why, "a list of Belvo's is taken to end here");
+        self.next = Next::End;
+    }
+}
+
+impl Call<'_> {
+    fn lost(&self) -> CallError {
+        let why = format!("{} {}: `next` cannot be followed", self.method, self.path);
+        CallError::Transient { why, retry_after: None }
+    }
+}
+
+/// The query of an address, which is all of it that is used.
+fn query_of(next: &str) -> Option<&str> {
+    let (_, query) = next.split('#').next()?.split_once('?')?;
+    let is_usable =
+        !query.is_empty() && query.len() <= QUERY_LENGTH_MAX && query.bytes().all(|byte| byte.is_ascii_graphic());
+    is_usable.then_some(query)
+}
+
+fn object(value: Value) -> Option<Map<String, Value>> {
+    match value {
+        Value::Object(object) => Some(object),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
+    }
+}
+
+fn digest(results: &[Value]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    results.hash(&mut hasher);
+    hasher.finish()
 }

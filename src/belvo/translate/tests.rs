@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::contract::input::INPUT_SCHEMA_VERSION;
 use crate::link::{
     AccessMode, Breakage, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, Observation,
     Profile, Session, Status,
@@ -13,6 +14,8 @@ use crate::link::{
 mod api_errors;
 mod documented;
 mod fuzz;
+mod own_words;
+mod passed_on;
 
 pub(super) const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 pub(super) const REQUEST: &str = "4363b08b-51eb-4350-9c74-5df5ac92a7f6";
@@ -96,6 +99,13 @@ fn the_tables_have_no_row_twice_and_no_row_unreachable() {
         assert_eq!(row_of(status, &item), Some((*rank, *says)), "{status} {:?} {words:?}", item.code);
         assert_ne!(*rank, UNKNOWN_RANK);
     }
+    for (words, rank, says) in MESSAGES {
+        for code in [Some(LOGIN_ERROR.to_owned()), None] {
+            let item = ErrorItem { code, message: Some(words.to_uppercase()), ..ErrorItem::default() };
+            assert_eq!(row_of(400, &item), Some((*rank, *says)), "{words:?}");
+        }
+        assert_ne!(*rank, UNKNOWN_RANK);
+    }
 }
 
 #[test]
@@ -124,8 +134,10 @@ fn widget_callbacks() {
         (json!({"event": "error", "error": "ACCESS_TOKEN_NOT_VALID", "error_message": "x"}), abandoned.clone()),
         (
             json!({"event": "error", "eventName": "ERROR", "request_id": "x", "meta_data": {"error_code": "login_error"}}),
-            abandoned,
+            Said::Not(Unrelated::InWidget),
         ),
+        (json!({"event": "error"}), Said::Not(Unrelated::InWidget)),
+        (json!({"event": "error", "error": "access_token_expired"}), abandoned),
         (json!({"event": "warning", "warning": "institution_disabled"}), Said::Not(Unrelated::InstitutionOff)),
     ] {
         check(InputKind::Widget, &body, Ok(expected));
@@ -177,7 +189,7 @@ fn observations() {
         (seen("updating", at), Ok(Said::Unknown("observation status updating".into()))),
         (base("missing"), Ok(Said::Event(Event::ObservedMissing))),
         (base("refresh_accepted"), Ok(Said::Event(Event::RefreshAccepted))),
-        (base("found"), Err(Undecodable::shape("$", "missing field `link`"))),
+        (base("found"), Err(Undecodable::shape("$.link", "missing"))),
         (
             json!({"observed_at": at, "source": "app", "outcome": "found", "link": {"id": LINK}}),
             Err(Undecodable::shape("$.link.status", "missing")),
@@ -226,6 +238,14 @@ fn commands() {
         (json!({"command": "mute", "by": "ana", "reason": "x"}), said(Command::Mute)),
         (json!({"command": "unmute"}), said(Command::Unmute)),
         (json!({"command": "snooze", "until": until}), said(Command::Snooze(until.parse().unwrap()))),
+        (json!({"command": "snooze", "until": "01/12/2026 06:00-0300"}), said(Command::Snooze(until.parse().unwrap()))),
+        (json!({"command": "snooze", "until": 1_796_115_600}), said(Command::Snooze(until.parse().unwrap()))),
+        (json!({"command": "snooze", "until": 1_796_115_600_000.0}), said(Command::Snooze(until.parse().unwrap()))),
+        (json!({"command": "snooze", "until": "9999-12-31T23:59:59-03:00"}), said(Command::Snooze(Timestamp::LATEST))),
+        (
+            json!({"command": "snooze", "until": true}),
+            Err(Undecodable::shape("$.until", "expected an RFC 3339 time such as 2026-11-22T10:15:00Z")),
+        ),
         (json!({"command": "verify", "until": null}), said(Command::Verify)),
         (json!({"command": "forget"}), said(Command::Forget)),
         (json!({"command": "snooze"}), Err(Undecodable::shape("$.until", "missing: `snooze` needs it"))),

@@ -5,11 +5,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::words::{At, AttemptWord, CauseWord, StateWord, is_false};
+use super::super::words::{At, AttemptWord, CauseWord, is_false};
 use super::BadRecord;
 use crate::link::{
-    Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, Fallback, LinkId, Month, Phase, Prompt, Refresh,
-    Seen, Session, Suspicion,
+    Asks, Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, LinkId, Month, Phase, Prompt, Refresh, Seen,
+    Session, Suspicion,
 };
 
 /// An outage.
@@ -23,6 +23,9 @@ pub struct EpisodeRecord {
     pub cause: CauseWord,
     /// When it began.
     pub opened_at: At,
+    /// When the observation was read that the state comes from; absent if it comes from anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<At>,
     /// When a login was last refused, as long as Belvo's status is not known to say so too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_at: Option<At>,
@@ -41,6 +44,9 @@ pub struct EpisodeRecord {
     pub reminders_count: u32,
     /// When the next is due.
     pub next_reminder_at: Option<At>,
+    /// Failed attempts put the next reminder off, but never beyond this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remind_by: Option<At>,
     /// When relink last tried a login before a reminder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_at: Option<At>,
@@ -57,7 +63,8 @@ pub struct EpisodeRecord {
 pub enum PromptWord {
     /// It went out.
     Sent,
-    /// The link is muted; it goes out when that is undone.
+    /// The link is muted, or its user was in the widget already when the outage became known; it goes out when that is
+    /// undone, or the attempt has failed.
     Held,
     /// Many links of the institution failed together; it goes out if the link is still broken when that is over.
     Waiting,
@@ -68,10 +75,11 @@ pub enum PromptWord {
 pub struct UpdateRecord {
     /// How far it has got.
     pub phase: PhaseWord,
-    /// The state it goes back to if the attempt fails.
-    pub fallback: StateWord,
     /// When the phase ends by itself.
     pub until: At,
+    /// `with_user`: when the attempt began, from which its longest span counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<At>,
     /// `verifying`: how the user's part ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<AttemptWord>,
@@ -187,6 +195,7 @@ impl EpisodeRecord {
             number: episode.number.0,
             cause: episode.cause.into(),
             opened_at: At(episode.opened_at),
+            observed_at: episode.observed_at.map(At),
             refused_at: episode.refused_at.map(At),
             prompt_sent: episode.prompt == Prompt::Sent,
             prompt: Some(prompt),
@@ -194,6 +203,7 @@ impl EpisodeRecord {
             prompt_asked_at: asked_at,
             reminders_count: episode.reminders_count,
             next_reminder_at: episode.next_reminder_at.map(At),
+            remind_by: episode.remind_by.map(At),
             tried_at: episode.tried_at.map(At),
             attempts_count: episode.attempts_count,
             arrived: episode.arrived.clone(),
@@ -204,11 +214,14 @@ impl EpisodeRecord {
         Ok(Episode {
             number: EpisodeNumber(self.number),
             cause: self.cause.into(),
+            session: None,
             opened_at: self.opened_at.0,
+            observed_at: self.observed_at.map(|at| at.0),
             refused_at: self.refused_at.map(|at| at.0),
             prompt: self.parse_prompt()?,
             reminders_count: self.reminders_count,
             next_reminder_at: self.next_reminder_at.map(|at| at.0),
+            remind_by: self.remind_by.map(|at| at.0),
             tried_at: self.tried_at.map(|at| at.0),
             attempts_count: self.attempts_count,
             arrived: self.arrived.clone(),
@@ -230,39 +243,31 @@ impl EpisodeRecord {
 }
 
 impl UpdateRecord {
-    pub(super) fn of(fallback: Fallback, phase: Phase) -> Self {
-        let fallback = match fallback {
-            Fallback::Invalid => StateWord::Invalid,
-            Fallback::TokenRequired => StateWord::TokenRequired,
-        };
+    pub(super) fn of(phase: Phase) -> Self {
         match phase {
-            Phase::WithUser { until } => {
-                Self { phase: PhaseWord::WithUser, fallback, until: At(until), after: None, asked_count: None }
-            }
+            Phase::WithUser { started_at, until } => Self {
+                phase: PhaseWord::WithUser,
+                until: At(until),
+                started_at: Some(At(started_at)),
+                after: None,
+                asked_count: None,
+            },
             Phase::Verifying { after, asked_count, until } => Self {
                 phase: PhaseWord::Verifying,
-                fallback,
                 until: At(until),
+                started_at: None,
                 after: Some(after.into()),
                 asked_count: Some(asked_count),
             },
         }
     }
 
-    pub(super) fn parse_fallback(&self) -> Result<Fallback, BadRecord> {
-        match self.fallback {
-            StateWord::Invalid => Ok(Fallback::Invalid),
-            StateWord::TokenRequired => Ok(Fallback::TokenRequired),
-            StateWord::Unconfirmed | StateWord::Valid | StateWord::Updating | StateWord::Removed => {
-                Err(BadRecord::Impossible("update.fallback"))
-            }
-        }
-    }
-
-    pub(super) fn parse_phase(&self) -> Result<Phase, BadRecord> {
+    /// `since` is when the link entered `updating`: a record from before there was `started_at` has no better word.
+    pub(super) fn parse_phase(&self, since: At) -> Result<Phase, BadRecord> {
         let At(until) = self.until;
+        let At(started_at) = self.started_at.unwrap_or(since);
         match (self.phase, self.after, self.asked_count) {
-            (PhaseWord::WithUser, _, _) => Ok(Phase::WithUser { until }),
+            (PhaseWord::WithUser, _, _) => Ok(Phase::WithUser { started_at, until }),
             (PhaseWord::Verifying, Some(after), Some(asked_count)) => {
                 Ok(Phase::Verifying { after: after.into(), asked_count, until })
             }

@@ -1,6 +1,7 @@
 //! The window: when it is full, when it is calm, what is usual, and what a restart knows.
 
 use super::*;
+use crate::contract::OriginKind;
 use crate::link::Settings;
 
 const MINUTE: i64 = 60_000;
@@ -19,7 +20,13 @@ fn incidents(links: u32) -> Incidents {
 }
 
 fn origin() -> Origin {
-    Origin { kind: OriginKind::Webhook, input_sequence: Some(7), message_id: None, heard_at: At(at(0)) }
+    Origin {
+        kind: OriginKind::Webhook,
+        input_sequence: Some(7),
+        message_id: None,
+        heard_at: At(at(0)),
+        unread: Vec::new(),
+    }
 }
 
 /// One link of the institution opens, at the moment it is planned.

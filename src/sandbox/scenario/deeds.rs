@@ -212,13 +212,12 @@ fn read_answer(fields: &mut Fields<'_>) -> Result<Answer, ScenarioError> {
 }
 
 fn read_wait(what: &str, fields: &mut Fields<'_>, names: &[Name]) -> Result<Wait, ScenarioError> {
-    const REFUSALS: [&str; 12] = [
+    const REFUSALS: [&str; 11] = [
         "repeated",
         "already_known",
         "stale",
         "removed",
         "not_updating",
-        "not_broken",
         "data_with_errors",
         "creation_only",
         "cannot_verify",

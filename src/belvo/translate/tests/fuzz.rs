@@ -30,6 +30,11 @@ const WORDS: &[&str] = &[
     "é",
     "9999999999d",
     "*",
+    "[{\"code\": \"token_required\", \"session\": \"2675b703\"}]",
+    "RequestError: {",
+    "%2Fapi%2Flinks%",
+    "428",
+    "PAGE_LOAD",
 ];
 
 const NAMES: &[&str] = &[
@@ -62,6 +67,16 @@ const NAMES: &[&str] = &[
     "until",
     "schema_version",
     "last_accessed_at",
+    "detail",
+    "error",
+    "statusCode",
+    "response",
+    "error_code",
+    "error_message",
+    "eventName",
+    "metadata",
+    "institution",
+    "url",
 ];
 
 /// JSON that has a good chance of being almost right: the field names and words of the bodies, with anything in them.
@@ -102,6 +117,7 @@ fn all_kinds(payload: &[u8]) {
         let _meaning = translate(kind, &link(), payload, now());
     }
     let _link = link_of_webhook(payload);
+    let _link = link_of_api_error(payload);
 }
 
 proptest! {

@@ -1,0 +1,292 @@
+//! The webhook envelope, as Belvo sends it.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::{normalise_request_id, text};
+use crate::belvo::informs;
+use crate::belvo::payload::unwrapped;
+use crate::belvo::undecodable::Undecodable;
+use crate::link::LinkId;
+
+/// The webhook envelope ("Webhooks: LINK family" and its siblings), all versions since 2021.
+#[derive(Clone)]
+pub struct WebhookBody {
+    /// `webhook_id`: not proven unique.
+    pub webhook_id: Option<String>,
+    /// `webhook_type`, in capitals.
+    pub family: String,
+    /// `webhook_code`, in small letters.
+    pub code: String,
+    /// `link_id`.
+    pub link: LinkId,
+    /// `request_id`, normalised. Absent before 2022 and from the CONSENT examples.
+    pub request_id: Option<String>,
+    /// `external_id`, exactly as it was sent. Null in some examples.
+    pub external_id: Option<String>,
+    /// `data`: null where the message has none. A text that holds JSON is that JSON.
+    pub data: Value,
+    /// What stands beside `data` and may say why: `error_code`, `error_message`, `message` and their like; and `data` if
+    /// it is a sentence.
+    pub beside_data: Value,
+    /// Whether an error stands beside `data`.
+    failed: bool,
+}
+
+impl WebhookBody {
+    /// Reads the envelope.
+    pub fn parse(value: &Value) -> Result<Self, Undecodable> {
+        let body = envelope(value).ok_or_else(|| Undecodable::shape("$", "expected an object"))?;
+        Ok(Self {
+            webhook_id: text(body, "webhook_id"),
+            link: webhook_link(body)?,
+            family: needed(body, "webhook_type")?.to_ascii_uppercase(),
+            code: needed(body, "webhook_code")?.to_ascii_lowercase(),
+            request_id: text(body, "request_id").map(|id| normalise_request_id(&id)),
+            external_id: informs::external_id(body).this(),
+            data: data_of(body).into_owned(),
+            beside_data: beside_data(body),
+            failed: body.iter().any(|(key, value)| match key.as_str() {
+                "status" | "status_code" | "http_status" => is_failure(value),
+                key => names_error(key) && says_something(value),
+            }),
+        })
+    }
+
+    /// A text of `data`.
+    pub fn data_text(&self, key: &str) -> Option<String> {
+        text(self.data.as_object()?, key)
+    }
+
+    /// How many items `data` counts: its `total_*` or `new_*` number. A breakdown such as `total_inflow_transactions` has the
+    /// longer name.
+    pub fn items_count(&self) -> Option<u64> {
+        let counts = self.data.as_object()?.iter().filter_map(|(key, value)| {
+            let is_count = key.starts_with("total_") || key.starts_with("new_");
+            Some((key.len(), key, value.as_u64().filter(|_| is_count)?))
+        });
+        counts.min().map(|(_, _, count)| count)
+    }
+
+    /// Whether the message says, in any words, that something went wrong: an `error` or `errors` or `error_*` that is not
+    /// empty, a failed `status`, or what an error of the API looks like; at any depth of `data`, or beside it. Belvo
+    /// documents none of these for data webhooks, and customers have seen several.
+    pub fn has_errors(&self) -> bool {
+        // Data in words is no data: `data` is an object wherever Belvo documents it.
+        self.failed || self.data.is_string() || says_error(&self.data)
+    }
+}
+
+/// The object that a webhook is. Some gateways pass on a list of one.
+pub(in crate::belvo) fn envelope(value: &Value) -> Option<&Map<String, Value>> {
+    match value.as_array().map(Vec::as_slice) {
+        Some([only]) => only.as_object(),
+        Some(_) => None,
+        None => value.as_object(),
+    }
+}
+
+/// The `data` of an envelope.
+pub(in crate::belvo) fn data_of(body: &Map<String, Value>) -> Cow<'_, Value> {
+    match body.get("data") {
+        Some(data) => unwrapped(data).map_or(Cow::Borrowed(data), Cow::Owned),
+        None => Cow::Owned(Value::Null),
+    }
+}
+
+fn beside_data(body: &Map<String, Value>) -> Value {
+    let is_reason = |key: &str| names_error(key) || ["message", "detail", "reason", "code"].contains(&key);
+    let mut reasons: Map<String, Value> =
+        body.iter().filter(|(key, _)| is_reason(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let data = body.get("data").unwrap_or(&Value::Null);
+    let sentence = data.as_str().or_else(|| data.get("reason")?.as_str());
+    if let Some(sentence) = sentence.filter(|_| !reasons.contains_key("message")) {
+        reasons.insert("message".to_owned(), Value::from(sentence));
+    }
+    Value::Object(reasons)
+}
+
+/// The `link_id` of a webhook envelope.
+pub(in crate::belvo) fn webhook_link(body: &Map<String, Value>) -> Result<LinkId, Undecodable> {
+    let id = match body.get("link_id") {
+        Some(Value::String(id)) => id,
+        // "Webhooks: payments" have `object_id`; the direct debit ones `eventType`.
+        None | Some(Value::Null)
+            if ["object_id", "eventType", "eventCode"].iter().any(|key| body.contains_key(*key)) =>
+        {
+            return Err(Undecodable::Payments);
+        }
+        Some(_) => return Err(Undecodable::shape("$.link_id", "expected a string")),
+        None => return Err(Undecodable::shape("$.link_id", "missing")),
+    };
+    id.trim().parse().map_err(|error: crate::link::NotALinkId| Undecodable::shape("$.link_id", error.to_string()))
+}
+
+fn needed(body: &Map<String, Value>, key: &str) -> Result<String, Undecodable> {
+    let problem = if body.contains_key(key) { "expected a text" } else { "missing" };
+    text(body, key).ok_or_else(|| Undecodable::shape(format!("$.{key}"), problem))
+}
+
+/// Whether a value names an error, itself or in one of its fields.
+fn says_error(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        Value::Array(items) => items.iter().any(says_error),
+        Value::Object(fields) => {
+            // Belvo's data webhooks carry counts and dates; a code or a sentence is what its errors are made of.
+            let is_text = |key: &&str| text(fields, key).is_some();
+            let is_api_error = ["code", "message", "detail", "exception", "reason"].iter().any(is_text);
+            is_api_error || fields.iter().any(|(key, value)| is_error(key, value))
+        }
+    }
+}
+
+fn is_error(key: &str, value: &Value) -> bool {
+    match key.to_ascii_lowercase().as_str() {
+        "status" | "status_code" | "http_status" => is_failure(value),
+        "success" | "succeeded" | "ok" => *value == Value::Bool(false),
+        key if key.contains("fail") => says_something(value),
+        key if names_error(key) => says_something(value),
+        _other => says_error(value),
+    }
+}
+
+/// `error`, `errors`, `error_code`, `errorMessage`, `total_errors` and their like.
+fn names_error(key: &str) -> bool {
+    key.to_ascii_lowercase().contains("error")
+}
+
+/// Whether a value is there: not null, false, zero or empty.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Bool(true) => true,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+    }
+}
+
+/// Whether a status is that of a failure: an HTTP status from 400 on, or a word for it.
+fn is_failure(status: &Value) -> bool {
+    let Some(word) = super::plain(status) else { return false };
+    let word = word.to_ascii_lowercase();
+    match word.parse::<f64>() {
+        Ok(number) => number >= 400.0,
+        Err(_) => {
+            let failed = ["error", "fail", "invalid", "reject", "denied", "expired", "token_required", "unauthorized"];
+            failed.iter().any(|part| word.contains(part))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
+
+    fn parse(changes: Value) -> Result<WebhookBody, Undecodable> {
+        let mut body = json!({"webhook_type": "ACCOUNTS", "webhook_code": "historical_update", "link_id": LINK});
+        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        WebhookBody::parse(&body)
+    }
+
+    #[test]
+    fn errors_in_other_words() {
+        for data in [
+            json!({"errors": [{"code": "login_error", "message": "x"}]}),
+            json!({"errors": ["x"]}),
+            json!({"errors": {"code": "x"}}),
+            json!({"errors": "x"}),
+            json!({"errors": true}),
+            json!({"errors": 2}),
+            json!({"error": "x"}),
+            json!({"error": {"code": "x"}}),
+            json!({"Error": {"code": "x"}}),
+            json!({"error_code": "login_error", "error_message": "x", "status": 400}),
+            json!({"error_message": "x"}),
+            json!({"errorCode": "x"}),
+            json!({"total_errors": 3, "total_accounts": 7}),
+            json!({"status": "error"}),
+            json!({"status": "FAILED"}),
+            json!({"status": 400}),
+            json!({"status": "428"}),
+            json!({"status_code": 500}),
+            json!({"success": false}),
+            json!({"code": "token_required", "message": "x"}),
+            json!([{"code": "token_required", "message": "x"}]),
+            json!({"result": {"error": "x"}}),
+            json!({"code": "token_required"}),
+            json!({"message": "Invalid credentials"}),
+            json!({"detail": "Not found."}),
+            json!({"failed": true}),
+            json!({"failed_resources": ["ACCOUNTS"]}),
+            json!("Invalid credentials provided"),
+            json!("{\"error\": \"x\"}"),
+        ] {
+            assert!(parse(json!({ "data": data })).unwrap().has_errors(), "{data}");
+        }
+        for data in [
+            Value::Null,
+            json!({}),
+            json!([]),
+            json!({"total_accounts": 7}),
+            json!({"errors": []}),
+            json!({"errors": {}}),
+            json!({"errors": ""}),
+            json!({"errors": null}),
+            json!({"errors": false}),
+            json!({"errors": 0}),
+            json!({"error": null, "error_code": null, "error_message": " "}),
+            json!({"total_errors": 0}),
+            json!({"status": "success"}),
+            json!({"status": 200}),
+            json!({"status": null}),
+            json!({"success": true}),
+            json!({"failed_resources": [], "failed": false}),
+        ] {
+            assert!(!parse(json!({ "data": data })).unwrap().has_errors(), "{data}");
+        }
+        assert!(parse(json!({"data": {}, "error": {"code": "x"}})).unwrap().has_errors());
+        assert!(!parse(json!({"data": {}, "error": null})).unwrap().has_errors());
+    }
+
+    #[test]
+    fn an_envelope_however_it_is_passed_on() {
+        let read = parse(json!({"webhook_type": " accounts\n", "webhook_code": "Historical_Update ", "webhook_id": 17,
+            "link_id": format!(" {} ", LINK.to_uppercase()), "data": "{\"total_accounts\": 7}", "more": [1]}));
+        let read = read.unwrap();
+        assert_eq!(
+            (read.family.as_str(), read.code.as_str(), read.link.as_str()),
+            ("ACCOUNTS", "historical_update", LINK)
+        );
+        assert_eq!((read.webhook_id.as_deref(), read.items_count()), (Some("17"), Some(7)));
+        for data in [Value::Null, json!([]), json!("text"), json!(7), json!(true), json!("[")] {
+            let read = parse(json!({ "data": data })).unwrap();
+            assert_eq!(
+                (read.items_count(), read.data_text("x"), read.has_errors()),
+                (None, None, data.is_string()),
+                "{data}"
+            );
+        }
+        let one = json!([{"webhook_type": "LINK", "webhook_code": "token_required", "link_id": LINK}]);
+        assert_eq!(WebhookBody::parse(&one).unwrap().code, "token_required");
+        for other in [json!([]), json!([one[0], one[0]]), json!([[one[0]]])] {
+            assert!(WebhookBody::parse(&other).is_err());
+        }
+    }
+
+    #[test]
+    fn a_link_id_that_is_no_text_is_named() {
+        for id in [json!(7), json!(null), json!(true), json!([LINK]), json!({"id": LINK})] {
+            let error = parse(json!({ "link_id": id })).err();
+            assert_eq!(error, Some(Undecodable::shape("$.link_id", "expected a string")), "{id}");
+        }
+        assert_eq!(parse(json!({"link_id": null, "object_id": "x"})).err(), Some(Undecodable::Payments));
+    }
+}

@@ -1,0 +1,247 @@
+//! Reads one version as an upgraded relink would read it, and lists every problem.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use relink::belvo::{Meaning, translate};
+use relink::contract::{Fence, IncidentBody, JobBody, Mark, NoticeBody, Record, RefusedBody};
+use relink::link::{Event, Link, LinkId, Policy, Settings, StateName, Timestamp, step};
+use relink::nats::subject::{OutputSubject, Subjects};
+use relink::store::{Changes, MemoryStore, Position, Put, Query, SledStore, Store, StoredLink};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::corpus::{Corpus, INPUTS, LINKS, Line};
+use crate::{CACHE_BYTES, Promise, Version};
+
+/// Identity of the stream in stores that are rebuilt here. Its value means nothing.
+pub(crate) const REBUILT_FROM: i64 = 1;
+
+/// Everything that does not come up to the version's promise.
+pub(crate) fn problems(corpus: &Corpus, version: &Version) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut note = |place: &str, result: Result<(), String>| {
+        problems.extend(result.err().map(|problem| format!("{}: {place}: {problem}", version.name)));
+    };
+    for (number, record) in (1..).zip(corpus.records()) {
+        note(&format!("record {number}"), check_record(record.as_bytes(), version));
+    }
+    for line in corpus.lines(LINKS) {
+        let checked = match Subjects::default().parse_output(&line.subject) {
+            Some(OutputSubject::State { .. }) => check_record(&line.payload(), version),
+            Some(subject) => check_message(subject, &line.payload(), version),
+            None => Err("it is on no subject of relink".to_owned()),
+        };
+        note(&format!("{} {}", line.sequence, line.subject), checked);
+    }
+    for line in corpus.lines(INPUTS) {
+        note(&format!("{} {}", line.sequence, line.subject), check_input(&line));
+    }
+    note("the store", check_store(corpus, version));
+    problems
+}
+
+/// The policy of an operator with API keys, or of one without.
+pub(crate) fn policy(can_verify: bool) -> Policy {
+    Policy::new(Settings { can_verify, ..Settings::default() }).unwrap()
+}
+
+fn check_record(json: &[u8], version: &Version) -> Result<(), String> {
+    let read = Record::parse(json).and_then(|record| Ok((record.link()?, record)));
+    let (link, record) = match (read, version.messages) {
+        (Ok(read), Promise::Reads) => read,
+        (Ok(_), Promise::Refuses(_)) => return Err("it is read, and should be refused".to_owned()),
+        (Err(error), Promise::Refuses(saying)) if error.to_string().contains(saying) => return Ok(()),
+        (Err(error), _) => return Err(error.to_string()),
+    };
+    let again = Record::of(&link, record.lane, record.because.clone(), record.sent.clone());
+    let again = serde_json::to_vec(&again).unwrap();
+    let reread = Record::parse(&again).and_then(|record| record.link()).map_err(|error| error.to_string())?;
+    if reread != link {
+        return Err(format!("it is another link once written anew: {reread:?}, was {link:?}"));
+    }
+    compare(&value(json), &value(&again), version)?;
+    goes_on(&link)
+}
+
+/// The machine takes such a link on: to its next deadline, and to its end.
+fn goes_on(link: &Link) -> Result<(), String> {
+    for policy in [policy(true), policy(false)] {
+        if let Some(at) = link.deadline(&policy) {
+            let passed = step(link, &Event::DeadlinePassed.into(), at, &policy);
+            passed.map_err(|refusal| format!("its deadline {at} leads nowhere: {refusal}"))?;
+        }
+        if step(link, &Event::LinkDeleted.into(), link.updated_at, &policy).is_err() != is_removed(link) {
+            return Err("it cannot be removed, or was removed and goes on".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn is_removed(link: &Link) -> bool {
+    link.state.name() == StateName::Removed
+}
+
+fn check_message(subject: OutputSubject<'_>, payload: &[u8], version: &Version) -> Result<(), String> {
+    match subject {
+        OutputSubject::State { .. } => check_record(payload, version),
+        OutputSubject::Notice { .. } => check_body::<NoticeBody>(payload, version),
+        OutputSubject::Job { .. } => check_body::<JobBody>(payload, version),
+        OutputSubject::Refused { .. } => check_body::<RefusedBody>(payload, version),
+        OutputSubject::Mark { .. } => check_body::<Mark>(payload, version),
+        OutputSubject::Fence { .. } => check_body::<Fence>(payload, version),
+        OutputSubject::Incident { .. } => check_body::<IncidentBody>(payload, version),
+    }
+}
+
+fn check_body<T: DeserializeOwned + Serialize>(payload: &[u8], version: &Version) -> Result<(), String> {
+    let body: T = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+    compare(&value(payload), &serde_json::to_value(&body).unwrap(), version)
+}
+
+/// Everything that the old body says must be in the new one, unless the version's row names the field. Parsing alone does not show that: an
+/// optional field that was renamed has its default, and the old name is ignored.
+fn compare(old: &Value, new: &Value, version: &Version) -> Result<(), String> {
+    let lost = lost(old, new, "");
+    let known = |path: &String| path == "schema_version" || version.gone.iter().any(|(gone, _why)| gone == path);
+    match lost.into_iter().find(|path| !known(path)) {
+        Some(path) => Err(format!("`{path}` is lost or changed")),
+        None => Ok(()),
+    }
+}
+
+/// The paths of `old` that `new` does not repeat. Null and absent are the same.
+fn lost(old: &Value, new: &Value, path: &str) -> Vec<String> {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            let child = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            old.iter().flat_map(|(name, old)| lost(old, new.get(name).unwrap_or(&Value::Null), &child(name))).collect()
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            old.iter().zip(new).flat_map(|(old, new)| lost(old, new, path)).collect()
+        }
+        _ if old == new => Vec::new(),
+        _ => vec![path.to_owned()],
+    }
+}
+
+fn value(json: &[u8]) -> Value {
+    serde_json::from_slice(json).unwrap()
+}
+
+fn check_input(line: &Line) -> Result<(), String> {
+    let before = line.means.as_deref().ok_or("it has no meaning")?;
+    // A later version may well understand what this one did not.
+    if before.starts_with(UNKNOWN) || before.starts_with(UNREADABLE) {
+        return Ok(());
+    }
+    let now = meaning_of(line);
+    if now == before { Ok(()) } else { Err(format!("it meant `{before}`, and now `{now}`")) }
+}
+
+const UNKNOWN: &str = "unknown";
+const UNREADABLE: &str = "unreadable";
+
+/// What the program understands from a stored input, in a few words.
+pub(crate) fn meaning_of(line: &Line) -> String {
+    let subjects = Subjects::default();
+    let Some(input) = subjects.parse_input(&line.subject) else { return format!("{UNREADABLE} subject") };
+    let (link, stored_at): (LinkId, _) = (input.link_id.parse().unwrap(), line.stored_at.unwrap().0);
+    match translate(input.kind, &link, &line.payload(), stored_at) {
+        Ok(Meaning::Event(input)) => input.event.name().to_string(),
+        Ok(Meaning::NotAboutTheLink { class, code }) => format!("not about the link: {} {code}", class.as_str()),
+        Ok(Meaning::Unknown { what }) => format!("{UNKNOWN} {what}"),
+        Err(error) => format!("{UNREADABLE} {}", error.as_str()),
+    }
+}
+
+/// A store rebuilt from LINKS by the rule of `nats::replica`.
+pub(crate) fn rebuild(lines: &[Line], policy: &Policy) -> Result<MemoryStore, String> {
+    let (store, subjects) = (MemoryStore::default(), Subjects::default());
+    for line in lines {
+        let (mut changes, payload) = (Changes::default(), line.payload());
+        match subjects.parse_output(&line.subject) {
+            Some(OutputSubject::State { .. }) => changes.puts.push(put(&payload, policy)?),
+            Some(OutputSubject::Mark { partition }) => changes.marks.push((partition, body(&payload)?)),
+            Some(OutputSubject::Incident { .. }) => changes.incidents.push(body(&payload)?),
+            _ => {}
+        }
+        changes.position = Some(Position { stream_created_ns: REBUILT_FROM, sequence: line.sequence });
+        store.apply(&changes).map_err(|error| error.to_string())?;
+    }
+    Ok(store)
+}
+
+/// What commits and catching up put into the store for a record.
+pub(crate) fn put(payload: &Bytes, policy: &Policy) -> Result<Put, String> {
+    Put::of_state_message(payload, policy).map_err(|error| error.to_string())
+}
+
+fn body<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(payload).map_err(|error| error.to_string())
+}
+
+fn check_store(corpus: &Corpus, version: &Version) -> Result<(), String> {
+    let directory = tempfile::tempdir().unwrap();
+    let copy = corpus.copy_to(&directory.path().join("copy"));
+    let opened = match (SledStore::open(&copy.store(), CACHE_BYTES), version.store) {
+        (Err(error), Promise::Refuses(saying)) if error.to_string().contains(saying) => return Ok(()),
+        (Err(error), _) => return Err(error.to_string()),
+        (Ok(opened), _) => opened,
+    };
+    match (opened.quarantined, version.store) {
+        (Some((_aside, why)), Promise::Refuses(saying)) if why.contains(saying) => return Ok(()),
+        (Some((_aside, why)), _) => return Err(format!("it is set aside: {why}")),
+        (None, Promise::Refuses(_)) => return Err("it is opened, and should be refused".to_owned()),
+        (None, Promise::Reads) => {}
+    }
+    if matches!(version.messages, Promise::Refuses(_)) {
+        return Ok(());
+    }
+    let (store, policy) = (opened.store, policy(true));
+    let expected = rebuild(&corpus.lines(LINKS), &policy)?;
+    let puts =
+        corpus.stored_records().into_iter().map(|record| put(&record.into(), &policy)).collect::<Result<_, _>>()?;
+    expected.apply(&Changes { puts, ..Changes::default() }).map_err(|error| error.to_string())?;
+    let (links, expected_links) = (links_of(&store)?, links_of(&expected)?);
+    // A deadline in the store is one of the old policy: it is compared with the timers only.
+    let facts = |link: &StoredLink| (link.head.state, link.head.lane, link.head.version, link.record.clone());
+    if !links.iter().map(facts).eq(expected_links.iter().map(facts)) {
+        return Err(format!("it has {} links, and not the {} that were written", links.len(), expected_links.len()));
+    }
+    check_timers(&store, &links)?;
+    let bookkeeping = |store: &dyn Store| -> Result<_, relink::store::StoreError> {
+        Ok((store.marks()?, store.incidents()?, store.count()?, store.position()?.map(|position| position.sequence)))
+    };
+    let found = bookkeeping(&store).map_err(|error| error.to_string())?;
+    let written = bookkeeping(&expected).map_err(|error| error.to_string())?;
+    if found != written {
+        return Err(format!("it has {found:?}, written was {written:?}"));
+    }
+    Ok(())
+}
+
+fn check_timers(store: &dyn Store, links: &[StoredLink]) -> Result<(), String> {
+    let mut expected: Vec<(Timestamp, String)> = Vec::new();
+    for link in links {
+        let id = link.parse().map_err(|error| error.to_string())?.link_id;
+        expected.extend(link.head.deadline.map(|at| (at, id)));
+    }
+    expected.sort();
+    let due = store.due(Timestamp::from_millis(i64::MAX - 1), usize::MAX).map_err(|error| error.to_string())?;
+    if !due.iter().map(LinkId::as_str).eq(expected.iter().map(|(_, id)| id.as_str())) {
+        return Err("its timers are not those of its links".to_owned());
+    }
+    Ok(())
+}
+
+pub(crate) fn links_of(store: &dyn Store) -> Result<Vec<StoredLink>, String> {
+    let page = store.page(&Query { limit: usize::MAX, ..Query::default() });
+    Ok(page.map_err(|error| error.to_string())?.links)
+}
+
+/// The links, committed offsets and incidents of a store.
+pub(crate) fn everything(store: &dyn Store) -> (Vec<StoredLink>, BTreeMap<u16, Mark>, Vec<IncidentBody>) {
+    (links_of(store).unwrap(), store.marks().unwrap(), store.incidents().unwrap())
+}

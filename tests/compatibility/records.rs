@@ -1,0 +1,311 @@
+//! Link records of every shape that the machine comes to, found by walks from event to event.
+//!
+//! A record is kept if it shows something that no other kept record shows: in its state a field that is there or absent, a word, a
+//! number of facts, or two of these in one part of the record. So a field that is new is covered without a line here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
+use relink::contract::{At, Because, Origin, OriginKind, Record};
+use relink::link::{
+    AccessMode, Consent, DedupKey, Due, Event, Input, Link, Policy, Profile, RECENT_KEYS_MAX, Step, Timestamp, step,
+};
+use serde_json::Value;
+
+use crate::check::policy;
+use crate::world::{DAY, ENDINGS, HOUR, MINUTE, START, events, profiles, shift};
+
+const SEED: u64 = 8;
+
+/// How many walks find everything in [`MUST_SHOW`].
+pub(crate) const WALKS_TO_TRY: u64 = 150;
+
+/// How many find almost every pair of fields that can occur. They take minutes, so only a version that is kept has so many.
+pub(crate) const WALKS_TO_KEEP: u64 = 3_000;
+
+const STEPS_MAX: usize = 90;
+
+/// What the records must show between them, so that no change of the walks makes the corpus poorer unnoticed.
+const MUST_SHOW: &[&str] = &[
+    "unconfirmed",
+    "valid",
+    "invalid",
+    "token_required",
+    "updating",
+    "removed",
+    "episode.cause=credentials",
+    "episode.cause=token",
+    "episode.cause=account_blocked",
+    "episode.cause=consent_ended",
+    "episode.cause=unsupported",
+    "episode.prompt=sent",
+    "episode.prompt=held",
+    "episode.prompt=waiting",
+    "episode.prompt_asked_at",
+    "episode.refused_at",
+    "episode.tried_at",
+    "episode.arrived",
+    "update.phase=with_user",
+    "update.phase=verifying",
+    "update.after=claimed",
+    "update.after=abandoned",
+    "update.after=timed_out",
+    "session_expires_at",
+    "suspicion.session_expires_at",
+    "suspicion.during_update=true",
+    "suspicion.refused_login=true",
+    "refresh.asked=true",
+    "refresh.asked=false",
+    "refresh.arrived",
+    "refresh_needs_token=true",
+    "silence_probed_until",
+    "silence_reported=true",
+    "asks.refused_until",
+    "muted=true",
+    "snoozed_until",
+    "verify_asked_at",
+    "consent.due_at",
+    "consent.endless=true",
+    "consent.announced=true",
+    "consent.announced_for",
+    "consent.passed",
+    "consent.institution_icon_logo",
+    "access_mode=single",
+    "access_mode=recurrent",
+    "external_id",
+    "institution",
+    "recent#0",
+    "recent#32",
+    "because.incident=true",
+];
+
+/// The lines of the file, each record with a link id of its own that names its state.
+pub(crate) fn lines(walks_count: u64) -> Vec<String> {
+    let mut paths = BTreeSet::new();
+    walks(walks_count, &mut |record| paths.extend(shapes_of(&to_value(record)).into_keys()));
+    let paths: Vec<String> = paths.into_iter().collect();
+
+    let mut shown = BTreeSet::new();
+    let mut candidates = Vec::new();
+    walks(walks_count, &mut |record| {
+        let traits = traits_of(&to_value(record), &paths);
+        if traits.iter().any(|found| !shown.contains(found)) {
+            shown.extend(traits.iter().cloned());
+            candidates.push((record.clone(), traits));
+        }
+    });
+    // The later ones are richer: of those before them only what they do not show is needed.
+    let mut kept = Vec::new();
+    let mut kept_traits = BTreeSet::new();
+    for (record, traits) in candidates.into_iter().rev() {
+        if traits.iter().any(|found| !kept_traits.contains(found)) {
+            kept_traits.extend(traits);
+            kept.push(record);
+        }
+    }
+    kept.reverse();
+    let values: Vec<Value> = kept.iter().map(to_value).collect();
+    assert_shown(&values, &paths);
+    let mut counts = BTreeMap::<String, u32>::new();
+    let named = kept.iter().zip(&values).map(|(record, value)| {
+        let state = value["state"].as_str().unwrap().to_owned();
+        let count = counts.entry(state.clone()).or_default();
+        *count += 1;
+        let id = format!("{}-{count:03}", state.replace('_', "-"));
+        let link = Link { id: id.parse().unwrap(), ..record.link().unwrap() };
+        let sent = record.sent.iter().map(|sent| format!("{id}.{sent}")).collect();
+        serde_json::to_string(&Record::of(&link, record.lane, record.because.clone(), sent)).unwrap()
+    });
+    named.collect()
+}
+
+fn assert_shown(records: &[Value], paths: &[String]) {
+    let shown: BTreeSet<String> = records
+        .iter()
+        .flat_map(|record| {
+            let shapes = shapes_of(record).into_iter().flat_map(|(path, shape)| [format!("{path}{shape}"), path]);
+            let recent = record["recent"].as_array().map_or(0, Vec::len);
+            shapes.chain([format!("recent#{recent}"), record["state"].as_str().unwrap().to_owned()]).collect::<Vec<_>>()
+        })
+        .collect();
+    let missing: Vec<_> = MUST_SHOW.iter().filter(|wanted| !shown.contains(**wanted)).collect();
+    assert!(missing.is_empty(), "no record shows {missing:?}; there are {paths:?}");
+    assert_eq!(RECENT_KEYS_MAX, 32, "`recent#32` in MUST_SHOW is the longest list");
+}
+
+/// Gives every record that the walks come to, the same in each run.
+fn walks(count: u64, take: &mut impl FnMut(&Record)) {
+    let mut rng = Rng::with_seed(SEED);
+    let policies = [policy(true), policy(true), policy(false)];
+    for number in 0..count {
+        let id = "walk".parse().unwrap();
+        let mut walk = Walk {
+            link: Link::unheard_of(id, START),
+            now: START,
+            incident: false,
+            habits: rng.usize(0..3),
+            is_busy: rng.u8(0..6) == 0,
+            number,
+        };
+        let policy = &policies[rng.usize(0..policies.len())];
+        for _ in 0..rng.usize(1..STEPS_MAX) {
+            if let Some(record) = walk.take_step(policy, &mut rng) {
+                take(&record);
+            }
+        }
+    }
+}
+
+struct Walk {
+    link: Link,
+    now: Timestamp,
+    incident: bool,
+    /// How much is said of the link beside the facts: nothing, something, everything.
+    habits: usize,
+    /// Whether everything happens within the time for which facts are remembered.
+    is_busy: bool,
+    number: u64,
+}
+
+impl Walk {
+    fn take_step(&mut self, policy: &Policy, rng: &mut Rng) -> Option<Record> {
+        if rng.u8(0..12) == 0 {
+            self.incident = !self.incident;
+        }
+        let deadline = self.link.deadline(policy).filter(|_| !self.is_busy && rng.u8(0..4) == 0);
+        let input = if let Some(at) = deadline {
+            self.now = self.now.max(at);
+            Input { incident: self.incident, ..Event::DeadlinePassed.into() }
+        } else {
+            let waits = [MINUTE, 7 * MINUTE, HOUR, 9 * HOUR, 2 * DAY];
+            self.now = shift(self.now, if self.is_busy { MINUTE } else { waits[rng.usize(0..waits.len())] });
+            let event = match rng.u8(0..80) {
+                0 => ENDINGS[rng.usize(0..ENDINGS.len())].clone(),
+                1..8 => Event::UpdateStarted { until: shift(self.now, 10 * MINUTE) },
+                8..12 => Event::UpdateAbandoned,
+                12..16 => Event::UpdateClaimed,
+                _ => rng.choice(events(self.now)).unwrap(),
+            };
+            let key = (self.is_busy || rng.u8(0..3) > 0).then(|| DedupKey(rng.u64(..)));
+            Input { event, key, profile: self.profile(rng), incident: self.incident }
+        };
+        let step = step(&self.link, &input, self.now, policy).ok()?;
+        let because = Because::of(&step, &input, self.origin(&input.event));
+        self.link = step.link.clone();
+        let sent = sent_of(&step);
+        Some(Record::of(&step.link, u16::try_from(self.number % 16).unwrap(), because, sent))
+    }
+
+    fn profile(&self, rng: &mut Rng) -> Profile {
+        let full = Profile {
+            external_id: Some("user-7".to_owned()),
+            institution: Some("ofgringotts_br_retail".to_owned()),
+            access_mode: Some(AccessMode::Recurrent),
+            consent: Some(Box::new(Consent {
+                id: Some("b2c17cb6-1f9d-4f9c-8d0f-1f5e7d0c0f5a".to_owned()),
+                due: [Due::Unknown, Due::Never, Due::At(shift(self.now, 9 * DAY))][rng.usize(0..3)],
+                institution_display_name: Some("Gringotts (Brasil) – conta \"única\"".to_owned()),
+                institution_icon_logo: Some("https://example.com/gringotts.svg".to_owned()),
+                ..Consent::default()
+            })),
+            ..Profile::default()
+        };
+        match (self.habits, rng.u8(0..8)) {
+            (1, 0..3) => rng.choice(profiles(self.now)).unwrap(),
+            (2, 0) => full,
+            (2, 1) => Profile { consent: None, ..full },
+            (2, 2) => rng.choice(profiles(self.now)).unwrap(),
+            _ => Profile::default(),
+        }
+    }
+
+    fn origin(&self, event: &Event) -> Origin {
+        let kind = match event {
+            Event::DeadlinePassed => OriginKind::Timer,
+            Event::Command(_) => OriginKind::Command,
+            Event::UpdateStarted { .. } | Event::UpdateClaimed | Event::UpdateAbandoned => OriginKind::Widget,
+            Event::Observed(_) | Event::ConsentObserved(_) | Event::ObservedMissing => OriginKind::Observation,
+            Event::DataArrived(_) | Event::LinkDeleted => OriginKind::Webhook,
+            _ => OriginKind::ApiError,
+        };
+        let is_input = kind != OriginKind::Timer;
+        let message_id =
+            (is_input && self.number.is_multiple_of(2)).then(|| format!("b7d6b3c2-0000-4000-8000-{:012}", self.number));
+        Origin {
+            kind,
+            input_sequence: is_input.then_some(self.number),
+            message_id,
+            heard_at: At(self.now),
+            unread: Vec::new(),
+        }
+    }
+}
+
+/// The ids of a step's messages, without the link's id in front.
+fn sent_of(step: &Step) -> Vec<String> {
+    (1..=step.effects.len()).map(|number| format!("{}.{number}", step.link.version)).collect()
+}
+
+fn to_value(record: &Record) -> Value {
+    serde_json::to_value(record).unwrap()
+}
+
+/// Every path of the record, with its word if it has one out of few.
+fn shapes_of(record: &Value) -> BTreeMap<String, String> {
+    let mut shapes = BTreeMap::new();
+    collect_shapes(record, "", &mut shapes);
+    shapes
+}
+
+fn collect_shapes(value: &Value, path: &str, shapes: &mut BTreeMap<String, String>) {
+    let shape = match value {
+        Value::Null => return,
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                collect_shapes(value, &path, shapes);
+            }
+            String::new()
+        }
+        Value::Bool(flag) => format!("={flag}"),
+        Value::String(word) if is_word(path) => format!("={word}"),
+        Value::Array(items) if path == "recent" && items.len() == RECENT_KEYS_MAX => "=full".to_owned(),
+        Value::String(_) | Value::Number(_) | Value::Array(_) => String::new(),
+    };
+    if !path.is_empty() {
+        shapes.insert(path.to_owned(), shape);
+    }
+}
+
+/// Whether the text is one of the contract's words.
+fn is_word(path: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or_default();
+    ["state", "cause", "prompt", "phase", "after", "fallback", "access_mode", "event", "kind"].contains(&last)
+}
+
+fn traits_of(record: &Value, paths: &[String]) -> BTreeSet<String> {
+    let shapes = shapes_of(record);
+    let state = record["state"].as_str().unwrap();
+    let described: Vec<(&str, String)> = paths
+        .iter()
+        .map(|path| {
+            let shape = shapes.get(path).map_or_else(|| "-".to_owned(), |shape| format!("+{shape}"));
+            (path.as_str(), format!("{path}{shape}"))
+        })
+        .collect();
+    let mut traits: BTreeSet<String> = described
+        .iter()
+        .map(|(path, shape)| if path.starts_with("because") { shape.clone() } else { format!("{state} {shape}") })
+        .collect();
+    // Pairs within one part.
+    for (index, (path, shape)) in described.iter().enumerate() {
+        let Some((part, _)) = path.rsplit_once('.').filter(|(part, _)| !part.starts_with("because")) else { continue };
+        if !shapes.contains_key(part) {
+            continue;
+        }
+        let siblings =
+            described[index + 1..].iter().filter(|(other, _)| other.rsplit_once('.').is_some_and(|(of, _)| of == part));
+        traits.extend(siblings.map(|(_, other)| format!("{shape} {other}")));
+    }
+    traits
+}

@@ -1,0 +1,138 @@
+//! One link is one record, however its id is spelt and wherever that puts a message.
+//!
+//! The server chooses a message's lane by a hash of the link token as it was published, so each spelling of one UUID may come
+//! by a lane of its own.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use relink::contract::{Address, NoticeName, Record};
+use relink::engine::{Delivery, Engine, Message};
+use relink::link::{Policy, StateName};
+use relink::store::{MemoryStore, Query, Store};
+use serde_json::{Value, json};
+
+use crate::inputs::{INPUT_CREATED_NS, LANES, START, delivery, policy};
+
+const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
+
+/// The spellings that are one token of a subject.
+const SPELLINGS: [&str; 6] = [
+    LINK,
+    "16f68516bcbc4cf7b815c500d4204e28",
+    "16F68516-BCBC-4CF7-B815-C500D4204E28",
+    "16F68516BCBC4CF7B815C500D4204E28",
+    "urn:uuid:16f68516-bcbc-4cf7-b815-c500d4204e28",
+    "{16f68516-bcbc-4cf7-b815-c500d4204e28}",
+];
+
+fn invalid_credentials(spelling: &str, request: usize) -> Value {
+    json!({"webhook_id": "w", "webhook_type": "LINK", "webhook_code": "invalid_credentials", "link_id": spelling,
+        "request_id": format!("{request:08}-51eb-4350-9c74-5df5ac92a7f6")})
+}
+
+/// The `nth` message, on the lane to which its spelling may have been hashed.
+fn said(kind: &str, nth: usize, body: &Value) -> Delivery {
+    let mut said = delivery(kind, SPELLINGS[nth % SPELLINGS.len()], body.to_string());
+    said.lane = nth as u16 % LANES;
+    said
+}
+
+fn records(store: &MemoryStore) -> Vec<Record> {
+    let page = store.page(&Query { limit: 10, ..Query::default() }).unwrap();
+    page.links.iter().map(|stored| stored.parse().unwrap()).collect()
+}
+
+/// An engine over a store, and what it has published. Each batch of inputs is one plan after a new start.
+struct Desk {
+    policy: Policy,
+    store: MemoryStore,
+    offsets: BTreeMap<u16, u64>,
+    inputs_count: u64,
+    output: Vec<Message>,
+    dead_count: usize,
+}
+
+impl Desk {
+    fn new(can_verify: bool) -> Self {
+        let (store, policy) = (MemoryStore::default(), policy(can_verify));
+        Self { policy, store, offsets: BTreeMap::new(), inputs_count: 0, output: Vec::new(), dead_count: 0 }
+    }
+
+    fn receive(&mut self, deliveries: Vec<Delivery>) {
+        let numbered = deliveries.into_iter().map(|mut delivery| {
+            self.inputs_count += 1;
+            (delivery.sequence, delivery.stored_at_ns) = (self.inputs_count, START.as_millis() * 1_000_000);
+            delivery
+        });
+        let mut queue: VecDeque<Delivery> = numbered.collect();
+        let mut engine = Engine::new(self.store.clone(), self.policy.clone(), INPUT_CREATED_NS, &self.offsets).unwrap();
+        while !queue.is_empty() {
+            let mut plan = engine.plan(&mut queue, START).unwrap();
+            self.store.apply(&plan.changes(None)).unwrap();
+            engine.settle(&plan);
+            self.dead_count += plan.dead.len();
+            self.offsets.extend(plan.marks.iter().map(|(lane, mark)| (*lane, mark.sequence)));
+            self.output.extend(plan.messages.drain(..).map(|outgoing| outgoing.message));
+        }
+    }
+
+    fn prompts(&self) -> usize {
+        let is_prompt = |message: &&Message| matches!(message.address, Address::Notice(NoticeName::UpdateRequired, _));
+        self.output.iter().filter(is_prompt).count()
+    }
+}
+
+#[test]
+fn a_link_published_under_every_spelling_is_one_record_with_one_prompt_and_one_history() {
+    for (first, spelling) in SPELLINGS.iter().enumerate() {
+        let mut desk = Desk::new(false);
+        // Some in one plan, some in the next, some after a new start.
+        for (round, count) in [SPELLINGS.len(), 1, SPELLINGS.len()].into_iter().enumerate() {
+            let numbers = (0..SPELLINGS.len()).cycle().skip(first + round).take(count);
+            // The body spells it in yet another way than the subject.
+            let body = |nth: usize| invalid_credentials(SPELLINGS[(nth + 1) % SPELLINGS.len()], nth);
+            desk.receive(numbers.map(|nth| said("webhook", nth, &body(nth))).collect());
+        }
+        let records = records(&desk.store);
+        assert_eq!(records.iter().map(|record| record.link_id.as_str()).collect::<Vec<_>>(), [LINK]);
+        assert_eq!((desk.prompts(), desk.dead_count), (1, 0), "first said as {spelling}");
+        let states = desk.output.iter().filter(|message| matches!(message.address, Address::State(_)));
+        let versions: Vec<u64> =
+            states.map(|message| serde_json::from_slice::<Record>(&message.body).unwrap().version).collect();
+        assert!(versions.is_sorted_by(|a, b| a + 1 == *b), "one history, whatever the lane: {versions:?}");
+    }
+}
+
+#[test]
+fn what_a_device_calls_the_institution_corrects_nothing_and_is_bounded() {
+    let mut desk = Desk::new(true);
+    let claims = |institution: Value| json!({"event": "success", "institution": institution});
+    let mut institution_after = |kind: &str, body: &Value| {
+        desk.receive(vec![said(kind, 0, body)]);
+        let record = records(&desk.store).pop().unwrap();
+        assert!(serde_json::to_string(&record).unwrap().len() < 16 * 1024);
+        record.institution
+    };
+    institution_after("webhook", &invalid_credentials(LINK, 1));
+    assert_eq!(institution_after("widget", &claims(json!("x".repeat(900_000)))), None);
+    assert_eq!(institution_after("widget", &claims(json!("said_by_the_user"))).as_deref(), Some("said_by_the_user"));
+    let seen = json!({"observed_at": START.to_string(), "outcome": "found",
+        "link": {"id": LINK, "status": "invalid", "institution": "erebor_mx_retail"}});
+    assert_eq!(institution_after("observation", &seen).as_deref(), Some("erebor_mx_retail"));
+    institution_after("webhook", &invalid_credentials(LINK, 2));
+    assert_eq!(institution_after("widget", &claims(json!("evil"))).as_deref(), Some("erebor_mx_retail"));
+}
+
+#[test]
+fn a_repair_reported_under_another_spelling_mends_the_same_link() {
+    let mut desk = Desk::new(false);
+    let observed = json!({"observed_at": START.to_string(), "source": "app",
+        "outcome": "found", "link": {"id": SPELLINGS[1], "status": "valid"}});
+    let error = json!({"http_status": 400, "method": "POST", "path": format!("/api/links/{}/refresh/", SPELLINGS[3]),
+        "link_id": SPELLINGS[4], "body": [{"code": "invalid_link", "link": SPELLINGS[5]}]});
+    let success = json!({"event": "success", "link": SPELLINGS[2]});
+    desk.receive(vec![said("api_error", 0, &error), said("widget", 1, &success), said("observation", 5, &observed)]);
+    assert_eq!((desk.prompts(), desk.dead_count), (1, 0));
+    assert_eq!(desk.store.count().unwrap()[&StateName::Valid], 1);
+    assert_eq!(records(&desk.store).len(), 1);
+}

@@ -1,0 +1,478 @@
+//! One bad element never stops a list: a link, a consent, a page or a record that cannot be read is skipped, and asked for
+//! again later. The reconciler and the jobs over real HTTP, with a Belvo that answers as each test says, and without NATS.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use futures::future::{BoxFuture, ready};
+use relink::belvo::{Budget, Client, MissingGuard, SecretId, SecretPassword, Timeouts};
+use relink::clock::{Clock, Hands};
+use relink::contract::{At, Because, InputKind, JobBody, JobName, Origin, OriginKind, Record, StateWord};
+use relink::jobs::{Done, Worker};
+use relink::link::{
+    Breakage, Cause, Consent, Due, Event, Input, Link, LinkId, Observation, Policy, Profile, Settings, Status,
+    Timestamp, step,
+};
+use relink::nats::history::{HistoryEntry, HistoryError, HistoryKind, LinkHistory, ReadHistory};
+use relink::nats::inputs::{Inputs, NewInput};
+use relink::nats::publisher::PublishError;
+use relink::reconciler::{self, Parts, Reconciler, SweepError, Swept};
+use relink::store::{Changes, Head, MemoryStore, Put, Store};
+use serde_json::{Value, json};
+
+const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+/// A link's id by its number; the order is the same.
+/// Where the transitions of these tests come from.
+fn origin() -> Origin {
+    let (kind, heard_at) = (OriginKind::Command, At(START));
+    Origin { kind, input_sequence: None, message_id: None, heard_at, unread: Vec::new() }
+}
+
+fn id(number: usize) -> LinkId {
+    format!("00000000-0000-4000-8000-{number:012}").parse().unwrap()
+}
+
+fn policy() -> Policy {
+    Policy::new(Settings { can_verify: true, ..Settings::default() }).unwrap()
+}
+
+/// What Belvo answers: to a path with its query.
+type Answers = Arc<Mutex<Box<dyn Fn(&str) -> Response + Send>>>;
+
+fn json_of(body: Value) -> Response {
+    Json(body).into_response()
+}
+
+fn page_of(status: u16) -> Response {
+    (StatusCode::from_u16(status).unwrap(), [(CONTENT_TYPE, "text/html")], "<html>").into_response()
+}
+
+fn error_of(status: u16, code: &str) -> Response {
+    (StatusCode::from_u16(status).unwrap(), Json(json!([{"code": code, "message": "x"}]))).into_response()
+}
+
+fn link_of(id: &str, status: &str) -> Value {
+    json!({"id": id, "status": status, "institution": "erebor_mx_retail"})
+}
+
+/// The ids that a request for a list names.
+fn ids_of(request: &str) -> Option<Vec<String>> {
+    let ids = request.split_once("id__in=")?.1.split('&').next()?;
+    Some(ids.split(',').map(str::to_owned).collect())
+}
+
+/// The link that is asked for by itself.
+fn single(request: &str) -> Option<&str> {
+    request.strip_prefix("/api/links/")?.strip_suffix('/').filter(|id| !id.is_empty())
+}
+
+/// A Belvo that shows these links as valid, in every list and by themselves, and knows no other.
+fn shows(request: &str, known: &BTreeSet<String>) -> Response {
+    if let Some(id) = single(request) {
+        return if known.contains(id) { json_of(link_of(id, "valid")) } else { error_of(404, "not_found") };
+    }
+    let wanted = ids_of(request).unwrap_or_else(|| known.iter().cloned().collect());
+    let results: Vec<_> = wanted.iter().filter(|id| known.contains(*id)).map(|id| link_of(id, "valid")).collect();
+    json_of(json!({"count": results.len(), "next": null, "previous": null, "results": results}))
+}
+
+/// What was published, and what NATS does not take.
+#[derive(Default)]
+struct Inbox {
+    inputs: Mutex<Vec<NewInput>>,
+    refused: Mutex<BTreeSet<LinkId>>,
+    no_history: Mutex<BTreeSet<LinkId>>,
+    panics: Mutex<bool>,
+}
+
+impl Inbox {
+    /// The links that were published about, sorted.
+    fn links(&self) -> Vec<LinkId> {
+        let links: BTreeSet<_> = self.inputs.lock().unwrap().iter().map(|input| input.link.clone()).collect();
+        links.into_iter().collect()
+    }
+}
+
+impl Inputs for Inbox {
+    fn put(&self, input: NewInput) -> BoxFuture<'_, Result<(), PublishError>> {
+        assert!(!*self.panics.lock().unwrap(), "a bug");
+        if self.refused.lock().unwrap().contains(&input.link) {
+            return Box::pin(ready(Err(PublishError::TooLarge { size: 9, max: 8 })));
+        }
+        self.inputs.lock().unwrap().push(input);
+        Box::pin(ready(Ok(())))
+    }
+}
+
+impl ReadHistory for Inbox {
+    fn history<'a>(&'a self, link: &'a LinkId) -> BoxFuture<'a, Result<LinkHistory, HistoryError>> {
+        if self.no_history.lock().unwrap().contains(link) {
+            return Box::pin(ready(Err(HistoryError { detail: "no answer".to_owned() })));
+        }
+        let origin = json!({"kind": "command", "message_id": "adoption-1", "heard_at": At(START)});
+        let because = json!({"event": "mute", "from": "invalid", "to": "invalid", "at": At(START), "origin": origin});
+        let (kind, stored_at, body) = (HistoryKind::State, At(START), json!({"because": because}));
+        let entry = HistoryEntry { kind, name: None, message_id: None, sequence: 1, stored_at, body };
+        Box::pin(ready(Ok(LinkHistory { entries: vec![entry], truncated: false })))
+    }
+}
+
+struct Bench {
+    reconciler: Reconciler,
+    worker: Worker,
+    store: MemoryStore,
+    inbox: Arc<Inbox>,
+    hands: Hands,
+    clock: Clock,
+    answers: Answers,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Bench {
+    async fn start(answer: impl Fn(&str) -> Response + Send + 'static) -> Self {
+        type Shared = (Answers, Arc<Mutex<Vec<String>>>);
+        async fn handle(State((answers, asked)): State<Shared>, request: Request) -> Response {
+            let line = request.uri().to_string();
+            asked.lock().unwrap().push(line.clone());
+            answers.lock().unwrap()(&line)
+        }
+        let (answers, asked): Shared = (Arc::new(Mutex::new(Box::new(answer))), Arc::default());
+        let app = Router::new().fallback(handle).with_state((Arc::clone(&answers), Arc::clone(&asked)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let (clock, hands) = Clock::driven(START);
+        let keys = (SecretId("a".into()), SecretPassword("b".into()));
+        let belvo = Client::new(&url, keys.0, keys.1, Timeouts::default()).unwrap();
+        let belvo = belvo.with_budget(Budget::by(clock.clone(), 100_000));
+        let (store, inbox, guard) = (MemoryStore::default(), Arc::new(Inbox::default()), MissingGuard::default());
+        let inputs = Arc::clone(&inbox) as Arc<dyn Inputs>;
+        let worker = Worker::new(Arc::clone(&inputs), belvo.clone(), guard.clone(), clock.clone());
+        let parts = Parts {
+            belvo,
+            guard,
+            store: Arc::new(store.clone()),
+            inputs,
+            histories: Arc::clone(&inbox) as Arc<dyn ReadHistory>,
+            policy: policy(),
+            clock: clock.clone(),
+        };
+        let hour = Duration::from_secs(3600);
+        let settings = reconciler::Settings { sweep_every: hour, rotation: hour * 24, adoption_per_hour: 60 };
+        let reconciler = Reconciler::rotating_from(None, settings, parts);
+        Self { reconciler, worker, store, inbox, hands, clock, answers, asked }
+    }
+
+    /// From now on Belvo answers so.
+    fn answer(&self, answer: impl Fn(&str) -> Response + Send + 'static) {
+        *self.answers.lock().unwrap() = Box::new(answer);
+    }
+
+    /// Puts a link into the store, as these events leave it.
+    fn knows(&self, link: &LinkId, events: Vec<Input>) {
+        let mut record = None;
+        let mut state = Link::unheard_of(link.clone(), START);
+        for input in events {
+            let step = step(&state, &input, START, &policy()).unwrap();
+            record = Some(Record::of(&step.link, 0, Because::of(&step, &input, origin()), Vec::new()));
+            state = step.link;
+        }
+        let record = serde_json::to_vec(&record.unwrap()).unwrap();
+        self.put(link, Head::of(&state, 0, &policy()), record);
+    }
+
+    fn put(&self, link: &LinkId, head: Head, record: Vec<u8>) {
+        let put = Put { id: link.clone(), head, record };
+        self.store.apply(&Changes { puts: vec![put], ..Changes::default() }).unwrap();
+    }
+
+    fn knows_valid(&self, numbers: impl IntoIterator<Item = usize>) {
+        numbers.into_iter().for_each(|number| self.knows(&id(number), vec![seen(Status::Valid)]));
+    }
+
+    /// A record of which only the head can be read.
+    fn damage(&self, link: &LinkId) {
+        let mut head = self.store.get(link).unwrap().unwrap().head;
+        head.version += 1;
+        self.put(link, head, b"{\"schema_version\": 1".to_vec());
+    }
+
+    /// One round of the rotation, whose steps must all go well.
+    async fn round(&self) -> Swept {
+        let mut total = Swept::default();
+        for _ in 0..20 {
+            let swept = self.reconciler.rotate().await.unwrap();
+            total.read_count += swept.read_count;
+            total.drifted_count += swept.drifted_count;
+            total.skipped_count += swept.skipped_count;
+            if swept.round_ended {
+                return total;
+            }
+        }
+        panic!("the rotation does not come round");
+    }
+
+    fn pass(&self, span: Duration) {
+        self.hands.set(self.clock.now().after(span));
+    }
+
+    /// How often a path was asked for.
+    fn asked(&self, path: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|line| *line == path).count()
+    }
+}
+
+fn seen(status: Status) -> Input {
+    let profile = Profile { institution: Some("erebor_mx_retail".to_owned()), ..Profile::default() };
+    let observation = Observation { observed_at: START, status, last_accessed_at: None };
+    Input { profile, ..Event::Observed(observation).into() }
+}
+
+fn known(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
+    numbers.into_iter().map(|number| id(number).to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_link_that_cannot_be_shown_hides_none_behind_it() {
+    for poison in [500, 503, 403, 401, 302, 200, 404] {
+        let listed = known((0..120).filter(|number| ![3, 7].contains(number)));
+        let (bad, path) = (id(3).to_string(), format!("/api/links/{}/", id(3)));
+        let bench = Bench::start(move |request| match single(request) {
+            Some(asked) if asked == bad => page_of(poison),
+            _ => shows(request, &listed),
+        })
+        .await;
+        bench.knows_valid(0..120);
+        let swept = bench.round().await;
+        assert_eq!((swept.read_count, swept.drifted_count, swept.skipped_count), (118, 1, 1), "{poison}");
+        assert_eq!(bench.inbox.links(), [id(7)], "the one that is really gone");
+
+        // It is tried again later, by itself, and later each time.
+        assert_eq!(bench.reconciler.retry().await.unwrap(), Swept::default());
+        assert_eq!(bench.asked(&path), 1, "{poison}");
+        for (minutes, times) in [(5, 2), (5, 2), (5, 3), (15, 3), (5, 4)] {
+            bench.pass(Duration::from_secs(minutes * 60));
+            bench.reconciler.retry().await.unwrap();
+            assert_eq!(bench.asked(&path), times, "{poison}");
+        }
+        let listed = known((0..120).filter(|number| *number != 3));
+        bench.answer(move |request| shows(request, &listed));
+        bench.pass(Duration::from_secs(40 * 60));
+        assert_eq!(bench.reconciler.retry().await.unwrap().drifted_count, 1, "{poison}");
+        assert_eq!(bench.inbox.links(), [id(3), id(7)]);
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_spoils_a_list_hides_none_beside_it() {
+    // Wherever it is among the fifty, and however many there are.
+    let places = [(500, vec![0]), (403, vec![49]), (400, vec![0, 1]), (302, vec![20, 21, 22, 23, 60])];
+    for (status, bad) in places {
+        let (spoils, listed) = (known(bad.clone()), known(0..70));
+        let bench = Bench::start(move |request| match ids_of(request) {
+            Some(ids) if ids.iter().any(|id| spoils.contains(id)) => page_of(status),
+            _ => shows(request, &listed),
+        })
+        .await;
+        bench.knows_valid(0..70);
+        let swept = bench.round().await;
+        assert_eq!((swept.read_count, swept.skipped_count), (70 - bad.len(), bad.len()), "{bad:?}");
+        let swept = bench.round().await;
+        assert_eq!((swept.read_count, swept.skipped_count), (70 - bad.len(), bad.len()), "{bad:?} again");
+    }
+}
+
+#[tokio::test]
+async fn a_belvo_that_shows_nothing_holds_the_rotation_up_for_a_while_only() {
+    let bench = Bench::start(|_| page_of(502)).await;
+    bench.knows_valid(0..120);
+    for _ in 0..3 {
+        assert!(matches!(bench.reconciler.rotate().await, Err(SweepError::Belvo(_))));
+    }
+    let listed = known(0..120);
+    bench.answer(move |request| shows(request, &listed));
+    bench.asked.lock().unwrap().clear();
+    assert_eq!(bench.reconciler.rotate().await.unwrap().read_count, 50);
+    let line = bench.asked.lock().unwrap()[0].clone();
+    assert_eq!(ids_of(&line).unwrap()[0], id(50).to_string(), "it has gone on");
+    bench.pass(Duration::from_secs(3600));
+    assert_eq!(bench.reconciler.retry().await.unwrap().read_count, 50, "and comes back");
+}
+
+#[tokio::test]
+async fn a_consent_that_cannot_be_read_hides_none_behind_it() {
+    let consent = |number: usize| format!("00000000-0000-4000-9000-{number:012}");
+    let shown =
+        move |number: usize| json!({"id": consent(number), "link_id": id(number).as_str(), "status": "EXPIRED"});
+    let bench = Bench::start(move |request| {
+        if let Some(id) = request.strip_prefix("/api/consents/00000000-0000-4000-9000-") {
+            let number: usize = id.trim_end_matches('/').parse().unwrap();
+            return if number == 0 { page_of(500) } else { json_of(shown(number)) };
+        }
+        let odd = [json!(null), json!({"id": 7}), json!("x"), json!({"id": consent(9), "link_id": 7})];
+        let results: Vec<_> = odd.into_iter().chain((0..4).map(shown)).collect();
+        json_of(json!({"next": null, "results": results}))
+    })
+    .await;
+    for number in 0..4 {
+        let due = Due::At(START.after(Duration::from_secs(30 * 86_400)));
+        let known = Consent { id: Some(consent(number)), due, ..Consent::default() };
+        let profile = Profile { consent: Some(Box::new(known)), ..Profile::default() };
+        let introduced = Input { profile, ..Event::ConsentEnding.into() };
+        bench.knows(&id(number), vec![seen(Status::Valid), introduced]);
+    }
+    let swept = bench.reconciler.sweep_consents().await.unwrap();
+    assert_eq!((swept.drifted_count, swept.skipped_count), (3, 1));
+    assert_eq!(bench.inbox.links(), [id(1), id(2), id(3)]);
+
+    bench.answer(move |_| json_of(shown(0)));
+    bench.pass(Duration::from_secs(5 * 60));
+    assert_eq!(bench.reconciler.retry().await.unwrap().drifted_count, 1);
+    assert_eq!(bench.inbox.links(), [id(0), id(1), id(2), id(3)]);
+}
+
+#[tokio::test]
+async fn neither_an_odd_element_nor_a_page_stops_a_survey() {
+    let bench = Bench::start(|request| {
+        let page = |number: usize, next: Value| {
+            let good = link_of(id(number).as_str(), "valid");
+            let results =
+                json!([null, {"status": "valid"}, {"id": 7, "status": "valid"}, {"id": null}, [], good, {"id": "a b"}]);
+            json_of(json!({"next": next, "results": results}))
+        };
+        match request.split('&').find_map(|pair| pair.strip_prefix("page=")) {
+            None => page(1, json!(format!("http://internal:8000{request}&page=2"))),
+            Some("2") => page_of(500),
+            Some("3") => page(3, Value::Null),
+            Some(_) => error_of(404, "not_found"),
+        }
+    })
+    .await;
+    let swept = bench.reconciler.survey().await.unwrap();
+    assert_eq!((swept.adopted_count, swept.skipped_count), (2, 1));
+    assert_eq!(bench.inbox.links(), [id(1), id(3)]);
+
+    // What was read before a list breaks off is not lost with it.
+    let bench = Bench::start(|request| match request.contains("&page=") {
+        false => json_of(
+            json!({"next": format!("?{}&page=2", &request[12..]), "results": [link_of(id(1).as_str(), "valid")]}),
+        ),
+        true => page_of(500),
+    })
+    .await;
+    assert!(bench.reconciler.survey().await.is_err());
+    assert_eq!(bench.inbox.links(), [id(1)]);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_hides_no_link() {
+    let listed = known(0..60);
+    let bench = Bench::start(move |request| shows(request, &listed)).await;
+    bench.knows_valid((0..60).filter(|number| number % 10 != 5));
+    for number in [5, 15, 25] {
+        bench.knows(&id(number), vec![seen(Status::Valid), Event::Broken(Breakage::of(Cause::Credentials)).into()]);
+    }
+    bench.damage(&id(0));
+    bench.damage(&id(5));
+    assert_eq!(bench.round().await.read_count, 57 - 2);
+    let swept = bench.reconciler.sweep_held().await.unwrap();
+    assert_eq!(swept.read_count, 2, "of three broken ones");
+    let swept = bench.reconciler.survey().await.unwrap();
+    assert_eq!(swept.adopted_count, 3, "those that it has never heard of");
+    assert!(!bench.inbox.links().contains(&id(5)), "nothing is said of what cannot be read");
+}
+
+#[tokio::test]
+async fn a_message_that_nats_does_not_take_hides_none_beside_it() {
+    let listed = known(0..4);
+    let bench = Bench::start(move |request| shows(request, &listed)).await;
+    bench.inbox.refused.lock().unwrap().insert(id(1));
+    let swept = bench.reconciler.survey().await.unwrap();
+    assert_eq!((swept.adopted_count, swept.skipped_count), (3, 1));
+    assert_eq!(bench.inbox.links(), [id(0), id(2), id(3)]);
+}
+
+#[tokio::test]
+async fn a_history_that_cannot_be_read_keeps_nobody_waiting() {
+    let bench = Bench::start(|_| page_of(500)).await;
+    for number in 0..4 {
+        let mute = Event::Command(relink::link::Command::Mute);
+        bench.knows(&id(number), vec![seen(Status::Invalid), mute.into()]);
+    }
+    bench.inbox.no_history.lock().unwrap().insert(id(0));
+    for _ in 0..3 {
+        assert!(bench.reconciler.release_adopted().await.unwrap());
+    }
+    assert_eq!(bench.inbox.links(), [id(1), id(2), id(3)]);
+    bench.inbox.no_history.lock().unwrap().clear();
+    let unmuted = bench.inbox.inputs.lock().unwrap().len();
+    while !bench.inbox.links().contains(&id(0)) {
+        bench.reconciler.release_adopted().await.unwrap();
+    }
+    assert!(bench.inbox.inputs.lock().unwrap().len() > unmuted);
+}
+
+#[tokio::test]
+async fn strangers_that_are_missing_hide_no_deletion() {
+    let listed = known(1..5);
+    let bench = Bench::start(move |request| shows(request, &listed)).await;
+    bench.knows_valid(0..5);
+    for number in 100..130 {
+        bench.knows(&id(number), vec![Event::MissingReported.into()]);
+    }
+    // By a job: each stranger first, and then the one that is gone.
+    let job = |number: usize, to: StateWord| {
+        let because =
+            Because { event: "verify".to_owned(), from: to, to, at: At(START), incident: false, origin: origin() };
+        let (name, link_id) = (JobName::Verify, id(number).to_string());
+        JobBody { name, link_id, asked_at: At(START), consent_id: None, resources: Vec::new(), because }
+    };
+    for number in 100..130 {
+        let done = bench.worker.perform(&job(number, StateWord::Unconfirmed), &id(number), START).await;
+        assert_eq!(done, Done::Reported);
+    }
+    assert_eq!(bench.worker.perform(&job(0, StateWord::Valid), &id(0), START).await, Done::Reported);
+
+    // And by the rotation.
+    bench.inbox.inputs.lock().unwrap().clear();
+    let swept = bench.round().await;
+    assert_eq!((swept.held_count, swept.read_count), (0, 4));
+    assert!(bench.inbox.links().contains(&id(0)), "{:?}", bench.inbox.links());
+}
+
+#[tokio::test]
+async fn a_job_that_is_answered_by_a_gateway_or_panics_is_put_off() {
+    let bench = Bench::start(|_| page_of(200)).await;
+    let word = StateWord::Valid;
+    let because =
+        Because { event: "verify".to_owned(), from: word, to: word, at: At(START), incident: false, origin: origin() };
+    for name in [JobName::Verify, JobName::Refresh] {
+        let because = because.clone();
+        let link_id = id(1).to_string();
+        let job = JobBody { name, link_id, asked_at: At(START), consent_id: None, resources: Vec::new(), because };
+        for status in [200, 202, 204, 302, 400, 401, 403, 404, 409, 428, 500] {
+            bench.answer(move |_| page_of(status));
+            let done = bench.worker.perform(&job, &id(1), START).await;
+            assert!(matches!(done, Done::Later(..)), "{name:?} {status}: {done:?}");
+        }
+        *bench.inbox.panics.lock().unwrap() = true;
+        bench.answer(|request| match request.ends_with("refresh/") {
+            true => json_of(json!({"request_id": "r"})),
+            false => json_of(link_of(id(1).as_str(), "valid")),
+        });
+        assert!(matches!(bench.worker.perform(&job, &id(1), START).await, Done::Later(..)));
+        *bench.inbox.panics.lock().unwrap() = false;
+        assert_eq!(bench.worker.perform(&job, &id(1), START).await, Done::Reported);
+    }
+    let kinds: Vec<_> = bench.inbox.inputs.lock().unwrap().iter().map(|input| input.kind).collect();
+    assert_eq!(kinds, [InputKind::Observation; 2]);
+}
