@@ -29,8 +29,8 @@ mod undecodable;
 
 pub use budget::{Budget, Urgency, Usage};
 pub use client::{
-    BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, RefreshAnswer, SecretId,
-    SecretPassword, Timeouts, WidgetToken,
+    BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, Question, RefreshAnswer, Reply,
+    SecretId, SecretPassword, Timeouts, WidgetToken, Wire,
 };
 pub use meaning::{Meaning, Unrelated};
 pub use missing::{MissingGuard, Verdict};
