@@ -10,7 +10,8 @@
 //! something by itself, `schedule` and `consent` what that is; `webhook` and `family` are what is said, `post_box` where it waits and
 //! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`; `widget` and `portal` are the pages
 //! a user would see.
-//! `control` has the strings to pull, in process and over HTTP; `drive` moves time, and `fleet` makes many links.
+//! `control` has the strings to pull, in process and over HTTP; `drive` moves time, `in_process` needs no socket, and `fleet` makes many
+//! links.
 //! [`scenario`] plays whole stories.
 
 use std::net::SocketAddr;
@@ -54,6 +55,7 @@ mod control_http;
 mod control_json;
 mod drive;
 mod fleet;
+mod in_process;
 
 pub mod scenario;
 
@@ -64,6 +66,7 @@ pub use control::{Control, ControlError, NewWebhook};
 pub use drive::TakenWebhook;
 pub use fault::{ApiFault, WebhookFault};
 pub use fleet::NewFleetLink;
+pub use in_process::{Answered, InProcess};
 pub use link::{AccessMode, LinkStatus, Login, LoginFailure, RefreshRate};
 pub use post_box::{Delivery, DeliveryOutcome};
 pub use quota::QuotaUse;
