@@ -50,7 +50,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
-    ("simulation", &["link", "clock", "contract", "belvo", "store", "engine", "node", "nats"]),
+    (
+        "simulation",
+        &["link", "clock", "contract", "belvo", "store", "engine", "node", "nats", "jobs", "reconciler", "sandbox"],
+    ),
     (
         "cli",
         &[

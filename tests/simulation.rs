@@ -50,6 +50,7 @@ fn nothing_is_lost_and_nothing_is_said_twice() {
     // Runs in which nothing happens prove nothing.
     let sum = |of: fn(&Counts) -> usize| runs.iter().map(of).sum::<usize>();
     assert!(sum(|run| run.inputs) > 800 && sum(|run| run.told) > 600 && sum(|run| run.commits) > 300, "{runs:?}");
+    assert!(sum(|run| run.jobs) > 100 && sum(|run| run.sweeps) > 1_000 && sum(|run| run.given_up) > 0, "{runs:?}");
     assert!(sum(|run| run.troubles) > 20 && sum(|run| run.processes) > 32 && sum(|run| run.lost) > 50, "{runs:?}");
 }
 
@@ -99,6 +100,10 @@ fn troubles_of(bug: Bug) -> Option<Vec<Trouble>> {
         Bug::UnknownOutcomeIgnored => Some(vec![Trouble::RequestLate]),
         Bug::HoleNotSeen => Some(vec![Trouble::DeliveryLost]),
         Bug::StoreAheadKept => Some(vec![Trouble::OutputTailLost]),
+        Bug::JobAcknowledgedBeforeReport => Some(vec![Trouble::PublishLost]),
+        Bug::JobNeverGivenUp => Some(vec![Trouble::BelvoRefuses]),
+        Bug::AdoptionPrompts | Bug::NeverSwept => Some(vec![Trouble::WebhookLost]),
+        Bug::MissingBelieved => Some(vec![Trouble::BelvoAstray, Trouble::TimeJump]),
         _shows_in_any => None,
     }
 }

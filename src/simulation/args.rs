@@ -69,13 +69,15 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     }
     let seconds = began.elapsed().as_secs_f64();
     anstream::println!(
-        "{count} seeds in {seconds:.1} s ({:.0} a minute): {} inputs, {} commits ({} refused), {} processes, {} troubles, {} lost \
-         requests, answers and deliveries; no rule was broken",
+        "{count} seeds in {seconds:.1} s ({:.0} a minute): {} inputs, {} commits ({} refused), {} processes, {} jobs tried, \
+         {} sweeps, {} troubles, {} lost requests, answers and deliveries; no rule was broken",
         count as f64 * 60.0 / seconds.max(0.001),
         sum.inputs,
         sum.commits,
         sum.refused,
         sum.processes,
+        sum.jobs,
+        sum.sweeps,
         sum.troubles,
         sum.lost
     );
@@ -159,6 +161,9 @@ impl Counts {
         self.lost += other.lost;
         self.troubles += other.troubles;
         self.processes += other.processes;
+        self.jobs += other.jobs;
+        self.given_up += other.given_up;
+        self.sweeps += other.sweeps;
     }
 }
 

@@ -15,8 +15,11 @@
 
 mod args;
 mod bank;
+mod belvo;
 mod chance;
 mod checkers;
+mod crew;
+mod errands;
 mod jetstream;
 mod network;
 mod process;
@@ -79,6 +82,12 @@ pub struct Counts {
     pub troubles: usize,
     /// Processes that were started.
     pub processes: usize,
+    /// Jobs that were handed out, again and again.
+    pub jobs: usize,
+    /// Jobs that were given up.
+    pub given_up: usize,
+    /// Steps that the reconciler began.
+    pub sweeps: usize,
 }
 
 /// A rule that did not hold.

@@ -3,6 +3,7 @@
 use super::bank::TOO_LARGE;
 use super::chance::Trouble;
 use super::checkers::Checked;
+use super::jetstream::Stored;
 use super::process::Process;
 use super::saboteur::Act;
 use super::world::{Event, World};
@@ -153,6 +154,7 @@ impl World {
 
     /// It is gone, and its connection with it.
     pub(super) fn remove(&mut self, id: u32) {
+        self.crews.remove(&id);
         let Some(process) = self.processes.remove(&id) else { return };
         for (reader, _) in process.readers.values().copied() {
             let lingers = self.mix.strikes(Trouble::SecondReader, &mut self.chance);
@@ -373,13 +375,11 @@ impl World {
             self.trace.say(self.run_ms(), || line);
         }
         self.checkers.stored(batch, &self.jetstream)?;
-        let is_job = |address: &Address| matches!(address, Address::Job(..));
-        let jobs = batch.iter().filter(|stored| is_job(&stored.message.address));
-        let jobs: Vec<_> = jobs.filter_map(|stored| serde_json::from_slice(&stored.message.body).ok()).collect();
-        for job in jobs {
-            let after_ms = 100 + self.chance.delay_ms(3_000);
-            self.later(after_ms, Event::Belvo(job));
+        let is_job = |stored: &&Stored| matches!(stored.message.address, Address::Job(..));
+        for Stored { message, .. } in batch.iter().filter(is_job) {
+            self.jetstream.jobs.store(message.id.clone(), message.body.clone(), self.now_ms);
         }
+        self.hand_out_jobs_later();
         Ok(())
     }
 }

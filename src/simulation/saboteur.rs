@@ -50,11 +50,21 @@ pub enum Bug {
     RewoundTooFar,
     /// A store that knows more than the stream is kept.
     StoreAheadKept,
+    /// A job is acknowledged before what came of it is stored.
+    JobAcknowledgedBeforeReport,
+    /// A job that will never succeed is tried for ever.
+    JobNeverGivenUp,
+    /// Adopted links are not muted.
+    AdoptionPrompts,
+    /// The reconciler does nothing.
+    NeverSwept,
+    /// A sweep takes all links for deleted that it does not see, however many they are.
+    MissingBelieved,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::AcknowledgeBeforeCommit,
         Self::NoFence,
         Self::IdentityIgnored,
@@ -73,6 +83,11 @@ impl Bug {
         Self::HoleNotSeen,
         Self::RewoundTooFar,
         Self::StoreAheadKept,
+        Self::JobAcknowledgedBeforeReport,
+        Self::JobNeverGivenUp,
+        Self::AdoptionPrompts,
+        Self::NeverSwept,
+        Self::MissingBelieved,
     ];
 
     /// The policy that a node with this bug keeps.
