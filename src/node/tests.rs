@@ -1,5 +1,6 @@
 //! The node against streams that do as they are told: one test for each way in which something can go wrong.
 
+mod driver;
 mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
