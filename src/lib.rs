@@ -18,7 +18,7 @@
 //! | [`sandbox`] | Belvo in a box, for demos and tests; it shares no code with the rooms it tests |
 //! | [`fleet`] | a fleet, simulated: a month of trouble in seconds, and a judge |
 //! | [`printable`] | text from outside, as people may see it |
-//! | [`simulation`] | the node against streams, disks and clocks that go wrong: one seed, one run |
+//! | [`simulation`] | node, jobs and reconciler against streams, disks, clocks and a Belvo that go wrong: one seed, one run |
 //! | [`service`], [`cli`], [`config`] | wiring |
 
 pub mod link;

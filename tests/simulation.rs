@@ -100,6 +100,7 @@ fn troubles_of(bug: Bug) -> Option<Vec<Trouble>> {
         Bug::UnknownOutcomeIgnored => Some(vec![Trouble::RequestLate]),
         Bug::HoleNotSeen => Some(vec![Trouble::DeliveryLost]),
         Bug::StoreAheadKept => Some(vec![Trouble::OutputTailLost]),
+        Bug::LettersBySequence => Some(vec![Trouble::InputTailLost, Trouble::BadInputs]),
         Bug::JobAcknowledgedBeforeReport => Some(vec![Trouble::PublishLost]),
         Bug::JobNeverGivenUp => Some(vec![Trouble::BelvoRefuses]),
         Bug::AdoptionPrompts | Bug::NeverSwept => Some(vec![Trouble::WebhookLost]),

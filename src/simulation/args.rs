@@ -14,9 +14,9 @@ use super::chance::Trouble;
 use super::{Counts, Failure, Found, Options, shorten, simulate};
 use crate::clock;
 
-/// The shipped node against streams, disks and clocks that go wrong.
+/// The shipped node, jobs and reconciler against streams, disks, clocks and a Belvo that go wrong.
 ///
-/// Each seed is a run of its own, in virtual time: two or three nodes, publishers and a Belvo, and troubles of the kinds that the seed knows,
+/// Each seed is a run of its own, in virtual time: two or three nodes with their jobs and sweeps, publishers and a Belvo, and troubles of the kinds that the seed knows,
 /// such as lost answers, replaced owners, disks that fail, and servers that lose their tail. After every event the rules of README's
 /// "Guarantees" and "What is lost, and when" are checked, and at the end everything must come to rest. A run that breaks a rule is made short
 /// and printed with its last events and the command that repeats it, and the status is 1.

@@ -5,7 +5,7 @@ use super::chance::Trouble;
 use super::checkers::Checked;
 use super::jetstream::Stored;
 use super::process::Process;
-use super::saboteur::Act;
+use super::saboteur::{Act, Bug};
 use super::world::{Event, World};
 use crate::contract::Address;
 use crate::engine::Outgoing;
@@ -305,7 +305,9 @@ impl World {
                 for letter in letters {
                     let (sequence, stored_at_ns) = (letter.delivery.sequence, letter.delivery.stored_at_ns);
                     let place = InputPosition { stream: stream.clone(), sequence, stored_at_ns };
-                    self.jetstream.letters.store(place.letter_id(), letter, self.now_ms);
+                    let by_sequence = (self.options.bug == Some(Bug::LettersBySequence)).then(|| sequence.to_string());
+                    let id = by_sequence.unwrap_or_else(|| place.letter_id());
+                    self.jetstream.letters.store(id, letter, self.now_ms);
                 }
                 Input::DeadLettersStored { batch }
             }

@@ -50,6 +50,8 @@ pub enum Bug {
     RewoundTooFar,
     /// A store that knows more than the stream is kept.
     StoreAheadKept,
+    /// Dead letters are told from one another by the sequences of their inputs alone.
+    LettersBySequence,
     /// A job is acknowledged before what came of it is stored.
     JobAcknowledgedBeforeReport,
     /// A job that will never succeed is tried for ever.
@@ -64,7 +66,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::AcknowledgeBeforeCommit,
         Self::NoFence,
         Self::IdentityIgnored,
@@ -83,6 +85,7 @@ impl Bug {
         Self::HoleNotSeen,
         Self::RewoundTooFar,
         Self::StoreAheadKept,
+        Self::LettersBySequence,
         Self::JobAcknowledgedBeforeReport,
         Self::JobNeverGivenUp,
         Self::AdoptionPrompts,
