@@ -71,7 +71,7 @@ mod found {
     #[test]
     fn the_letter_of_a_sequence_that_was_given_out_twice_is_kept() {
         let troubles = Some(vec![Trouble::InputTailLost, Trouble::BadInputs]);
-        let seeds = vec![4, 5, 6, 7];
+        let seeds = vec![0, 1, 2, 3];
         at_once(seeds, |seed| good(&Options { troubles: troubles.clone(), ..Options::of(seed) }));
     }
 

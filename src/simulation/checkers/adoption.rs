@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::jetstream::InputStream;
 use super::Checked;
 use crate::contract::{Address, InputKind, NoticeName};
-use crate::engine::Message;
+use crate::engine::{Delivery, Message};
 
 /// Links that relink first heard of by a sweep, as broken, and that nobody has unmuted yet.
 #[derive(Default)]
@@ -27,8 +27,9 @@ impl Adoption {
             self.0.remove(&delivery.link);
         }
         let says_broken = matches!(body["link"]["status"].as_str(), Some("invalid" | "token_required"));
-        let is_first =
-            input.ever[..place].iter().all(|other| other.link != delivery.link || is_from_sweep(&other.headers));
+        // A sweep may have seen it work before: then this is what no webhook told, and no adoption.
+        let is_mute = |other: &Delivery| is_from_sweep(&other.headers) && other.kind == InputKind::Command.as_str();
+        let is_first = input.ever[..place].iter().all(|other| other.link != delivery.link || is_mute(other));
         if is_from_sweep(&delivery.headers) && says_broken && is_first {
             self.0.insert(delivery.link.clone());
         }
