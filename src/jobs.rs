@@ -25,8 +25,8 @@ use crate::nats::publisher::PublishError;
 use crate::nats::stream::JOBS_CONSUMER;
 use crate::nats::subject::Subjects;
 
-/// How many calls to Belvo may be under way at once. Belvo asks for restraint: 80 requests in 30 seconds.
-const CALLS_MAX: usize = 4;
+/// How many jobs may be under way at once. Belvo asks for restraint: 80 requests in 30 seconds.
+pub const JOBS_AT_ONCE_MAX: usize = 4;
 
 /// Belvo's advice for what may pass: 3 seconds, doubled each time (guide: API errors, retry policy). Ours goes on to a ceiling, because
 /// an outage can last longer than five tries and the question stays.
@@ -111,10 +111,10 @@ impl Worker {
         let consumer: PullConsumer =
             context.get_consumer_from_stream(JOBS_CONSUMER, output).await.map_err(|error| error.to_string())?;
         // Pulled no further ahead than what can be worked on: a job that waits here would count as slow and come again.
-        let messages = consumer.stream().max_messages_per_batch(CALLS_MAX).messages().await;
+        let messages = consumer.stream().max_messages_per_batch(JOBS_AT_ONCE_MAX).messages().await;
         let messages = messages.map_err(|error| error.to_string())?;
         let work = messages.take_until(shutdown.cancelled()).map_err(|error| error.to_string());
-        work.try_for_each_concurrent(CALLS_MAX, |message| async {
+        work.try_for_each_concurrent(JOBS_AT_ONCE_MAX, |message| async {
             self.handle(message).await;
             Ok(())
         })
@@ -126,19 +126,32 @@ impl Worker {
             let millis = info.published.unix_timestamp_nanos() / 1_000_000;
             (info.delivered, Timestamp::from_millis(i64::try_from(millis).unwrap_or_default()))
         });
-        let (link, ack) = match parse(&message.payload) {
-            Ok((job, link)) => {
-                let done = self.perform(&job, &link, stored_at).await;
-                (Some(link), acknowledge(&done, job.name, tries))
-            }
-            Err(problem) => {
-                tracing::error!(%problem, "a message on a job subject is not ours and is dropped");
-                (None, AckKind::Term)
-            }
+        let ack = match self.work_on(&message.payload, tries, stored_at).await {
+            Next::Ended => AckKind::Ack,
+            Next::Again(pause) => AckKind::Nak(Some(pause)),
+            Next::GivenUp => AckKind::Term,
         };
         if let Err(error) = message.ack_with(ack).await {
             // It comes again after the acknowledgement wait, and doing it twice is harmless.
-            tracing::warn!(%error, link.id = link.map(|link| link.to_string()), "a job could not be acknowledged");
+            let subject = message.subject.as_str();
+            tracing::warn!(%error, subject, "a job could not be acknowledged");
+        }
+    }
+
+    /// All that follows from a message on a job subject, but its acknowledgement: it was handed out for the `tries`th time, and asked for at
+    /// `stored_at`. Without NATS, so that a simulation does the same.
+    pub async fn work_on(&self, payload: &[u8], tries: i64, stored_at: Timestamp) -> Next {
+        match parse(payload) {
+            Ok((job, link)) => {
+                let done = self.perform(&job, &link, stored_at).await;
+                let next = decide_retry(&done, tries);
+                record_outcome(&job, &link, &done, next, tries);
+                next
+            }
+            Err(problem) => {
+                tracing::error!(%problem, "a message on a job subject is not ours and is dropped");
+                Next::GivenUp
+            }
         }
     }
 
@@ -265,37 +278,27 @@ pub fn decide_retry(done: &Done, tries: i64) -> Next {
     }
 }
 
-/// Says what follows: to the log, to the metrics, and to the consumer.
-fn acknowledge(done: &Done, job: JobName, tries: i64) -> AckKind {
-    let count = |outcome: &'static str| {
-        metrics::counter!(metric::JOBS.name, "job" => job.as_str(), "outcome" => outcome).increment(1);
-    };
+/// Logs and counts the outcome of a try.
+fn record_outcome(job: &JobBody, link: &LinkId, done: &Done, next: Next, tries: i64) {
+    let job = job.name.as_str();
     let why = match done {
         Done::Reported => "",
         Done::Later(_, why) | Done::GivenUp(why) => why,
     };
-    match decide_retry(done, tries) {
-        Next::Ended => {
-            count("reported");
-            AckKind::Ack
-        }
+    let outcome = match next {
+        Next::Ended => "reported",
         Next::Again(pause) => {
-            count("later");
             let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(job = job.as_str(), tries, why, pause_ms, "a job will be tried again");
-            AckKind::Nak(Some(pause))
+            tracing::warn!(job, link.id = %link, tries, why, pause_ms, "a job will be tried again");
+            "later"
         }
         Next::GivenUp => {
-            count("given_up");
-            tracing::error!(
-                job = job.as_str(),
-                tries,
-                why,
-                "a job is given up: it was tried often, or would fail again"
-            );
-            AckKind::Term
+            let message = "a job is given up: it was tried often, or would fail again";
+            tracing::error!(job, link.id = %link, tries, why, "{message}");
+            "given_up"
         }
-    }
+    };
+    metrics::counter!(metric::JOBS.name, "job" => job, "outcome" => outcome).increment(1);
 }
 
 fn backoff(tries: i64) -> Duration {

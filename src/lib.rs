@@ -27,7 +27,7 @@
 //! | [`service`], [`config`], [`cli`], [`telemetry`], [`metric`], [`clock`], [`tls`] | wiring |
 //! | [`drawing`], [`schemas`], [`printable`] | the machine as a picture; JSON Schemas; text from outside, made safe for a terminal |
 //! | [`rehearsal`] | relink against relink's sandbox (the crate `belvo-sandbox`, a stand-in for Belvo): demo, scenarios, a month of a fleet |
-//! | [`simulation`] | the node among faults: one seed is one run |
+//! | [`simulation`] | node, jobs and reconciler among faults: one seed is one run |
 //!
 //! # The way of one webhook
 //!

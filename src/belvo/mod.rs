@@ -37,8 +37,8 @@ mod unrelated;
 
 pub use budget::{Budget, Urgency, Usage};
 pub use client::{
-    BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, RefreshAnswer, SecretId,
-    SecretPassword, Timeouts, WidgetToken,
+    BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, Question, RefreshAnswer, Reply,
+    SecretId, SecretPassword, Timeouts, WidgetToken, Wire,
 };
 pub use meaning::Meaning;
 pub use missing::{Absence, MissingGuard};

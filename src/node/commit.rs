@@ -49,7 +49,7 @@ pub(super) struct InFlight {
 /// A write that the store has been asked for.
 #[derive(Debug)]
 pub(super) struct Applying {
-    request: RequestId,
+    pub(super) request: RequestId,
     /// The plan whose changes they are; none if they were read from the output stream.
     plan: Option<Plan>,
 }

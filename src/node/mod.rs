@@ -24,7 +24,8 @@
 //! ```
 //!
 //! - Outputs are begun in the order in which they come. Writes to the store are finished in that order; a driver may do them at once and
-//!   hand in the answer before it looks at the next output. Everything else may take its time.
+//!   hand in the answer before it looks at the next output. A driver that says otherwise has a bug, and the node panics. Everything else
+//!   may take its time.
 //! - An answer repeats the number of its output. Late, doubled and unknown answers are ignored, so a driver need not cancel anything.
 //! - A crash is to drop the node, and everything that it asked for and that has not yet reached its stream or store.
 //! - The node reads its store in `handle`. Nobody writes the store but the driver, when the node asks for it.
@@ -290,8 +291,14 @@ impl<S: Store + Clone> Node<S> {
                     self.start_over(now, &problem);
                 }
             }
-            Input::Applied { request } => self.applied(now, request),
-            Input::Checkpointed { request } => self.checkpointed(request),
+            Input::Applied { request } => {
+                self.assert_first(request, self.applying.iter().any(|applying| applying.request == request));
+                self.applied(now, request);
+            }
+            Input::Checkpointed { request } => {
+                self.assert_first(request, self.checkpointing == Some(request));
+                self.checkpointed(request);
+            }
             Input::StoreFailed { problem } => return Err(End::Store { problem }),
             Input::RequestFailed { request, problem } => {
                 let _ = self.acquiring_failed(now, request, &problem) || self.placing_failed(now, request, &problem);
@@ -300,6 +307,13 @@ impl<S: Store + Clone> Node<S> {
             Input::Shutdown => self.stopping = true,
         }
         Ok(())
+    }
+
+    /// A driver that finishes writes out of order writes the store wrongly, and would wait for ever for the one that it left out.
+    fn assert_first(&self, request: RequestId, is_under_way: bool) {
+        let earlier = self.applying.front().filter(|first| is_under_way && first.request < request);
+        let earlier = earlier.map(|first| first.request);
+        assert!(earlier.is_none(), "the driver says that write {request:?} is done, and not {earlier:?} before it");
     }
 
     /// Does what has become possible.

@@ -1,6 +1,7 @@
 //! The node against streams that do as they are told: one test for each way in which something can go wrong.
 
 mod chain;
+mod driver;
 mod places;
 
 use std::collections::{BTreeMap, BTreeSet};

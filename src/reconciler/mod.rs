@@ -15,7 +15,7 @@
 //!
 //! One element that cannot be read stops no step: it is skipped, counted, and asked for again later (`put_off`).
 //!
-//! - [`Reconciler`]: the steps, each to be awaited by itself; `pace` only times them
+//! - [`Reconciler`]: the steps, each to be awaited by itself; `pace` only times them, by a [`Schedule`]
 //! - `by_id`: links that are asked for by their ids
 //! - `compare`: what a read of a link would change; `vanished`: links that Belvo does not know
 //! - `adoption`: links that were broken before relink came
@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use serde_json::{Map, Value};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
@@ -54,6 +55,7 @@ use crate::store::{Page, Query, Store, StoreError};
 use self::adoption::Adopted;
 use self::by_id::is_about_keys;
 use self::compare::{Known, Move, Read};
+pub use self::pace::{Schedule, Step};
 use self::put_off::{Element, PutOff, skipped};
 
 /// How many messages may wait for their acknowledgement at once.
@@ -429,6 +431,10 @@ impl Reconciler {
         ask: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, SweepError> {
         let store = Arc::clone(&self.parts.store);
+        // Without a runtime, as in a simulation, there is nobody to hold up.
+        if Handle::try_current().is_err() {
+            return Ok(ask(store.as_ref())?);
+        }
         let asked = tokio::task::spawn_blocking(move || ask(store.as_ref())).await;
         Ok(asked.map_err(|_panic| SweepError::Panicked)??)
     }

@@ -14,11 +14,11 @@ use super::chance::Trouble;
 use super::{Counts, Failure, Found, Options, shorten, simulate};
 use crate::clock;
 
-/// The shipped node against streams, disks and clocks that go wrong.
+/// The shipped node, jobs and reconciler against streams, disks, clocks and a Belvo that go wrong.
 ///
-/// Each seed is a run of its own, in virtual time: two or three nodes, publishers and a Belvo, and troubles of the kinds that the seed knows,
-/// such as lost answers, replaced owners, disks that fail, and servers that lose their tail. After every event the rules of
-/// docs/guarantees.md ("Guarantees", "What is lost, and when") are checked, and at the end everything must come to rest. A run that breaks a rule is made short
+/// Each seed is a run of its own, in virtual time: two or three nodes with their jobs and sweeps, publishers and a Belvo, and troubles of
+/// the kinds that the seed knows, such as lost answers, replaced owners, disks that fail, and servers that lose their tail. After every
+/// event the rules of docs/guarantees.md are checked, and at the end everything must come to rest. A run that breaks a rule is made short
 /// and printed with its last events and the command that repeats it, and the status is 1.
 #[derive(Args, Debug)]
 pub struct SimulateArgs {
@@ -69,13 +69,15 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     }
     let seconds = began.elapsed().as_secs_f64();
     anstream::println!(
-        "{count} seeds in {seconds:.1} s ({:.0} a minute): {} inputs, {} commits ({} refused), {} processes, {} troubles, {} lost \
-         requests, answers and deliveries; no rule was broken",
+        "{count} seeds in {seconds:.1} s ({:.0} a minute): {} inputs, {} commits ({} refused), {} processes, {} jobs tried, \
+         {} sweeps, {} troubles, {} lost requests, answers and deliveries; no rule was broken",
         count as f64 * 60.0 / seconds.max(0.001),
         sum.inputs,
         sum.commits,
         sum.refused,
         sum.processes,
+        sum.jobs,
+        sum.sweeps,
         sum.troubles,
         sum.lost
     );
@@ -159,6 +161,9 @@ impl Counts {
         self.lost += other.lost;
         self.troubles += other.troubles;
         self.processes += other.processes;
+        self.jobs += other.jobs;
+        self.given_up += other.given_up;
+        self.sweeps += other.sweeps;
     }
 }
 

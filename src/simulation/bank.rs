@@ -1,52 +1,56 @@
-//! Belvo and everybody who publishes: links break and are repaired, and a good deal is said of them, true or not.
+//! Everybody who publishes, and what happens to the links at Belvo: they break and are repaired, and a good deal is said of them, true or not.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::belvo::Belvo;
 use super::chance::{Chance, Mix, Trouble};
-use crate::contract::{Command, JobBody, JobName, Observation, Webhook, Widget};
+use super::errands::error;
+use crate::belvo::{Question, Reply};
+use crate::contract::{Command, Observation, Webhook, Widget};
 use crate::engine::Delivery;
 use crate::link::Timestamp;
 
-/// How many links there are.
+/// How many links there are that people speak of; and with one of which only Belvo knows.
 const LINKS: usize = 6;
+pub(super) const LINKS_AT_BELVO: usize = LINKS + 1;
 
 /// A text that the record of a link has no room for, where the server's limit is low.
 pub(super) const TOO_LARGE: &str = "this-text-is-taken-for-nine-hundred-kilobytes";
 
-/// What Belvo knows of its links.
+/// What happens to the links, and what is said of it.
 pub(super) struct Bank {
-    links: Vec<Truth>,
+    pub(super) belvo: Belvo,
+    /// What Belvo said of each link before that changed.
+    before: Vec<&'static str>,
+    /// The link that Belvo refuses every call about.
+    pub(super) refused: Option<usize>,
     partitions: u16,
     requests_count: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Truth {
-    status: &'static str,
-    /// What it was before it changed.
-    before: &'static str,
-    is_gone: bool,
 }
 
 /// Something published, and after how many milliseconds.
 pub(super) type Published = (i64, Delivery);
 
 impl Bank {
-    pub(super) fn new(partitions: u16) -> Self {
-        let truth = Truth { status: "valid", before: "valid", is_gone: false };
-        Self { links: vec![truth; LINKS], partitions, requests_count: 0 }
+    pub(super) fn new(partitions: u16, belvo: Belvo, refused: Option<usize>) -> Self {
+        Self { belvo, before: vec!["valid"; LINKS_AT_BELVO], refused, partitions, requests_count: 0 }
     }
 
-    /// What the first links are known by when a run begins.
-    pub(super) fn begin(&self, now: Timestamp) -> Vec<Published> {
-        (0..LINKS / 2).map(|link| (0, self.said(link, "observation", observation(&name(link), "valid", now)))).collect()
+    /// What the first links are known by when a run begins. The last may have been broken for long.
+    pub(super) fn begin(&self, chance: &mut Chance, now: Timestamp) -> Vec<Published> {
+        if chance.one_in(2) {
+            self.belvo.breaks(LINKS, "invalid");
+        }
+        (0..LINKS / 2)
+            .map(|link| (0, self.said(link, "observation", observation(&self.belvo.name(link), "valid", now))))
+            .collect()
     }
 
     /// Something happens at Belvo or to a user, and is published or not.
     pub(super) fn next(&mut self, chance: &mut Chance, mix: &Mix, now: Timestamp) -> Vec<Published> {
         let link = chance.below(LINKS);
-        let id = name(link);
+        let id = self.belvo.name(link);
         match chance.below(20) {
             0..5 => self.breaks(link, chance),
             5..9 => self.is_repaired(link, chance),
@@ -56,7 +60,7 @@ impl Bank {
             }
             11..13 => self.noise(link, chance, now),
             13..15 => {
-                let status = if chance.one_in(4) { self.links[link].before } else { self.links[link].status };
+                let status = if chance.one_in(4) { self.before[link] } else { self.status(link) };
                 vec![(0, self.said(link, "observation", observation(&id, status, now)))]
             }
             15 => {
@@ -64,7 +68,7 @@ impl Bank {
                 vec![(0, self.said(link, "command", json!({"command": command})))]
             }
             16 if chance.one_in(10) => {
-                self.links[link].is_gone = true;
+                self.belvo.delete(link);
                 self.webhook(link, "LINK", "link_deleted", chance)
             }
             _ => self.bad(link, chance, mix),
@@ -73,12 +77,12 @@ impl Bank {
 
     fn breaks(&mut self, link: usize, chance: &mut Chance) -> Vec<Published> {
         let status = *chance.pick(&["invalid", "token_required"]);
-        let truth = &mut self.links[link];
-        (truth.before, truth.status) = (truth.status, status);
+        self.before[link] = self.status(link);
+        self.belvo.breaks(link, status);
         match chance.below(8) {
             0 => Vec::new(),
             1..3 => {
-                let body = token_wanted(&name(link), self.request(chance));
+                let body = token_wanted(&self.belvo.name(link), self.request(chance));
                 vec![(chance.delay_ms(500), self.said(link, "api_error", body))]
             }
             _ if status == "invalid" => self.webhook(link, "LINK", "invalid_credentials", chance),
@@ -88,7 +92,7 @@ impl Bank {
 
     /// A user opens the widget, and comes to an end in it or not.
     fn is_repaired(&mut self, link: usize, chance: &mut Chance) -> Vec<Published> {
-        let id = name(link);
+        let id = self.belvo.name(link);
         let started = json!({"event": "started", "expires_in_seconds": chance.within(1, 600)});
         let mut published = vec![(0, self.said(link, "widget", started))];
         let later = chance.within(50, 20_000);
@@ -97,8 +101,8 @@ impl Bank {
             1 => published.push((later, self.said(link, "widget", json!({"event": "exit"})))),
             end => {
                 if end > 2 {
-                    let truth = &mut self.links[link];
-                    (truth.before, truth.status) = (truth.status, "valid");
+                    self.before[link] = self.status(link);
+                    self.belvo.is_repaired(link);
                 }
                 published.push((later, self.said(link, "widget", with(Widget::example(), "link", json!(id)))));
                 if chance.one_in(2) {
@@ -119,7 +123,7 @@ impl Bank {
             2 => ("api_error", json!({"http_status": 503, "method": "POST", "path": "/api/transactions/"})),
             3 => ("widget", json!({"event": "exit"})),
             4 => ("command", json!({"command": "snooze", "until": tomorrow})),
-            _ => ("widget", with(Widget::example(), "link", json!(name(link)))),
+            _ => ("widget", with(Widget::example(), "link", json!(self.belvo.name(link)))),
         };
         vec![(0, self.said(link, kind, body))]
     }
@@ -148,7 +152,7 @@ impl Bank {
             6 => return self.webhook(link, "LINK", "link_healed", chance),
             7 => return vec![(0, self.said(link, "api_error", json!({"http_status": "teapot"})))],
             8 => {
-                let another = with(Webhook::example(), "link_id", json!(name(LINKS)));
+                let another = with(Webhook::example(), "link_id", json!("link-6"));
                 return vec![(0, self.said(link, "webhook", another))];
             }
             _ => delivery.payload = with(Command::example(), "schema_version", json!(9)).to_string().into(),
@@ -156,33 +160,37 @@ impl Bank {
         vec![(0, delivery)]
     }
 
-    /// What comes of a job, if anything does.
-    pub(super) fn answer(&mut self, job: &JobBody, chance: &mut Chance, mix: &Mix, now: Timestamp) -> Vec<Published> {
-        let Some(link) = (0..LINKS).find(|link| name(*link) == job.link_id) else { return Vec::new() };
-        if mix.strikes(Trouble::BelvoSilent, chance) {
-            return Vec::new();
+    /// What Belvo says of a link; of one that is gone, what it said last.
+    fn status(&self, link: usize) -> &'static str {
+        self.belvo.status(link).unwrap_or(self.before[link])
+    }
+
+    /// What Belvo answers, or what it would have answered a while ago.
+    pub(super) fn reply(&self, question: &Question, is_astray: bool, lags: bool) -> Result<Reply, String> {
+        let names = |link: usize| question.target.contains(&format!("/{}/", self.belvo.name(link)));
+        if self.refused.is_some_and(names) {
+            return Ok(Reply { status: 400, retry_after: None, body: error("invalid") });
         }
-        let Truth { status, before, is_gone } = self.links[link];
-        let status = if mix.strikes(Trouble::BelvoLags, chance) { before } else { status };
-        let seen = |outcome: &str| json!({"observed_at": now.to_string(), "source": "verify", "outcome": outcome});
-        match job.name {
-            _ if is_gone => vec![(0, self.said(link, "observation", seen("missing")))],
-            JobName::Verify => vec![(0, self.said(link, "observation", observation(&name(link), status, now)))],
-            JobName::Refresh => {
-                let mut published = vec![(0, self.said(link, "observation", seen("refresh_accepted")))];
-                let mut told = match status {
-                    "valid" => self.webhook(link, "TRANSACTIONS", "historical_update", chance),
-                    _ => self.webhook(link, "LINK", "invalid_credentials", chance),
-                };
-                told.iter_mut().for_each(|(after, _)| *after += 1_000);
-                published.append(&mut told);
-                published
+        let mut reply = self.belvo.ask(question, is_astray)?;
+        if lags && let Ok(mut body) = serde_json::from_slice::<Value>(&reply.body) {
+            match body.get_mut("results").and_then(Value::as_array_mut) {
+                Some(links) => links.iter_mut().for_each(|link| self.set_back(link)),
+                None => self.set_back(&mut body),
             }
+            reply.body = body.to_string().into_bytes();
+        }
+        Ok(reply)
+    }
+
+    fn set_back(&self, resource: &mut Value) {
+        let link = resource.get("id").and_then(Value::as_str).and_then(|id| self.belvo.find(id));
+        if let (Some(link), Some(status)) = (link, resource.get_mut("status")) {
+            *status = json!(self.before[link]);
         }
     }
 
     fn webhook(&mut self, link: usize, family: &str, code: &str, chance: &mut Chance) -> Vec<Published> {
-        let body = with(Webhook::example(), "link_id", json!(name(link)));
+        let body = with(Webhook::example(), "link_id", json!(self.belvo.name(link)));
         let body = with(body, "webhook_type", json!(family));
         let body = with(body, "webhook_code", json!(code));
         let request = self.request(chance);
@@ -196,8 +204,8 @@ impl Bank {
         self.requests_count
     }
 
-    fn said(&self, link: usize, kind: &str, body: Value) -> Delivery {
-        let link_name = name(link);
+    pub(super) fn said(&self, link: usize, kind: &str, body: Value) -> Delivery {
+        let link_name = self.belvo.name(link);
         Delivery {
             partition: u16::try_from(link).unwrap_or_default() % self.partitions,
             sequence: 0,
@@ -210,10 +218,6 @@ impl Bank {
             receipt: String::new(),
         }
     }
-}
-
-fn name(link: usize) -> String {
-    format!("link-{link}")
 }
 
 fn with(mut body: Value, field: &str, value: Value) -> Value {

@@ -117,11 +117,25 @@ pub enum Trouble {
     BelvoSilent,
     /// Belvo answers what was true before.
     BelvoLags,
+    /// Belvo, or what stands before it, answers with an error that passes.
+    BelvoFails,
+    /// Belvo says that there are too many calls.
+    BelvoThrottles,
+    /// Belvo refuses every call about one link, for ever.
+    BelvoRefuses,
+    /// For a while, and once, the calls reach the Belvo of another customer, which knows no link of ours.
+    BelvoAstray,
+    /// A webhook does not arrive; Belvo tries a few times more.
+    WebhookLost,
+    /// The acknowledgement of a job does not arrive.
+    JobAckLost,
+    /// What a job or a sweep publishes is not stored, or nobody knows whether it is.
+    PublishLost,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 41] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -156,10 +170,17 @@ impl Trouble {
         Self::BadInputs,
         Self::BelvoSilent,
         Self::BelvoLags,
+        Self::BelvoFails,
+        Self::BelvoThrottles,
+        Self::BelvoRefuses,
+        Self::BelvoAstray,
+        Self::WebhookLost,
+        Self::JobAckLost,
+        Self::PublishLost,
     ];
 
     /// Those that strike by themselves, every few seconds; the others strike what is being done.
-    pub(super) const STRIKING: [Self; 21] = [
+    pub(super) const STRIKING: [Self; 22] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -181,6 +202,7 @@ impl Trouble {
         Self::TimeJump,
         Self::ClockSkew,
         Self::StagedExpires,
+        Self::BelvoAstray,
     ];
 }
 

@@ -1,12 +1,14 @@
-//! THE SIMULATION: the shipped node against streams, disks and clocks that do everything wrong that they may, from one seed.
+//! THE SIMULATION: the shipped node, jobs worker and reconciler against streams, disks, clocks and a Belvo that do everything wrong that they
+//! may, from one seed.
 //!
 //! One seed is one run in virtual time: a few minutes of messages, troubles of the kinds that the seed knows (`chance`), then an end of all
 //! troubles in which everything must come to rest. After every event the checkers look (`checkers`). The same seed gives the same run, so a
 //! failure is repeated by its number. `fleet` is its sister: there nothing goes wrong with the bus, and users and banks are the subject.
 //!
 //! - `chance`: the dice, the kinds of trouble, and which of them a seed knows
-//! - `jetstream`: a model of the streams; `bank`: Belvo, and what is published
+//! - `jetstream`: a model of the streams; `bank`: what happens to links, and what is published; `belvo`: Belvo in a box
 //! - `process`: the node and its store; `network`, `readers`: the way between them and the streams; `troubles`: what strikes by itself
+//! - `crew`: the worker and the reconciler of a process; `errands`: the way between them, Belvo and the streams
 //! - `world`: what happens next; `checkers`: what must hold
 //! - `saboteur`: planted bugs, to test the test; `search`: many seeds, and a failure made short; `args`: the command line
 //!
@@ -15,8 +17,11 @@
 
 mod args;
 mod bank;
+mod belvo;
 mod chance;
 mod checkers;
+mod crew;
+mod errands;
 mod jetstream;
 mod network;
 mod process;
@@ -79,6 +84,12 @@ pub struct Counts {
     pub troubles: usize,
     /// Processes that were started.
     pub processes: usize,
+    /// Jobs that were handed out, again and again.
+    pub jobs: usize,
+    /// Jobs that were given up.
+    pub given_up: usize,
+    /// Steps that the reconciler began.
+    pub sweeps: usize,
 }
 
 /// A rule that did not hold.

@@ -3,8 +3,9 @@
 use super::bank::TOO_LARGE;
 use super::chance::Trouble;
 use super::checkers::Checked;
+use super::jetstream::Stored;
 use super::process::Process;
-use super::saboteur::Act;
+use super::saboteur::{Act, Bug};
 use super::world::{Event, World};
 use crate::contract::Address;
 use crate::engine::{Message, Outgoing};
@@ -154,6 +155,7 @@ impl World {
 
     /// It is gone, and its connection with it.
     pub(super) fn remove(&mut self, id: u32) {
+        self.crews.remove(&id);
         let Some(process) = self.processes.remove(&id) else { return };
         for (reader, _) in process.readers.values().copied() {
             let lingers = self.mix.strikes(Trouble::SecondReader, &mut self.chance);
@@ -307,7 +309,9 @@ impl World {
                 for letter in letters {
                     let (sequence, stored_at_ns) = (letter.delivery.sequence, letter.delivery.stored_at_ns);
                     let place = InputPosition { stream: stream.clone(), sequence, stored_at_ns };
-                    self.jetstream.letters.store(place.letter_id(), letter, self.now_ms);
+                    let by_sequence = (self.options.bug == Some(Bug::LettersBySequence)).then(|| sequence.to_string());
+                    let id = by_sequence.unwrap_or_else(|| place.letter_id());
+                    self.jetstream.letters.store(id, letter, self.now_ms);
                 }
                 Input::DeadLettersStored { batch }
             }
@@ -383,13 +387,11 @@ impl World {
             self.trace.say(self.run_ms(), || line);
         }
         self.checkers.stored(batch, &self.jetstream)?;
-        let is_job = |address: &Address| matches!(address, Address::Job(..));
-        let jobs = batch.iter().filter(|stored| is_job(&stored.message.address));
-        let jobs: Vec<_> = jobs.filter_map(|stored| serde_json::from_slice(&stored.message.body).ok()).collect();
-        for job in jobs {
-            let after_ms = 100 + self.chance.delay_ms(3_000);
-            self.later(after_ms, Event::Belvo(job));
+        let is_job = |stored: &&Stored| matches!(stored.message.address, Address::Job(..));
+        for Stored { message, .. } in batch.iter().filter(is_job) {
+            self.jetstream.jobs.store(message.id.clone(), message.body.clone(), self.now_ms);
         }
+        self.hand_out_jobs_later();
         Ok(())
     }
 }

@@ -55,11 +55,23 @@ pub enum Bug {
     CommitsNotChained,
     /// Whether the stream still has what the store knows is told from its length alone.
     WitnessIgnored,
+    /// Dead letters are told from one another by the sequences of their inputs alone.
+    LettersBySequence,
+    /// A job is acknowledged before what came of it is stored.
+    JobAcknowledgedBeforeReport,
+    /// A job that will never succeed is tried for ever.
+    JobNeverGivenUp,
+    /// Adopted links are not muted.
+    AdoptionPrompts,
+    /// The reconciler does nothing.
+    NeverSwept,
+    /// A sweep takes all links for deleted that it does not see, however many they are.
+    MissingBelieved,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 26] = [
         Self::AcknowledgeBeforeCommit,
         Self::NoFence,
         Self::IdentityIgnored,
@@ -80,6 +92,12 @@ impl Bug {
         Self::StoreAheadKept,
         Self::CommitsNotChained,
         Self::WitnessIgnored,
+        Self::LettersBySequence,
+        Self::JobAcknowledgedBeforeReport,
+        Self::JobNeverGivenUp,
+        Self::AdoptionPrompts,
+        Self::NeverSwept,
+        Self::MissingBelieved,
     ];
 
     /// The policy that a node with this bug keeps.

@@ -74,7 +74,7 @@ impl World {
                     self.all_crash(false);
                 }
                 self.jetstream.output.make_anew(self.now_ms * 1_000_000 + 1);
-                return self.checkers.output_lost(&self.jetstream);
+                return self.output_is_lost();
             }
             Trouble::InputAges => {
                 let up_to = self.checkers.handled_up_to(&self.jetstream);
@@ -90,6 +90,11 @@ impl World {
                 process.into_iter().for_each(|process| process.skew_ms = skew_ms);
             }
             Trouble::StagedExpires => self.jetstream.output.forget_staged(|_| true),
+            Trouble::BelvoAstray if !self.was_astray => {
+                self.was_astray = true;
+                self.astray_until_ms = self.now_ms + self.chance.within(60_000, 10_800_000);
+            }
+            Trouble::BelvoAstray => {}
             other => unreachable!("{other} strikes what is being done"),
         }
         Ok(())
@@ -116,6 +121,13 @@ impl World {
         self.restart_server();
         let count = 1 + self.chance.below(6);
         self.jetstream.output.lose_tail(count);
+        self.output_is_lost()
+    }
+
+    /// Jobs are on the output stream too.
+    fn output_is_lost(&mut self) -> Checked {
+        let stored = self.jetstream.output.messages.iter().map(|stored| stored.message.id.clone()).collect();
+        self.jetstream.jobs.retain(&stored);
         self.checkers.output_lost(&self.jetstream)
     }
 

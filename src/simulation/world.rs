@@ -5,14 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::bank::Bank;
+use super::bank::{Bank, LINKS_AT_BELVO};
+use super::belvo::Belvo;
 use super::chance::{Chance, Mix, Trouble};
 use super::checkers::{Checked, Checkers, Rest};
+use super::crew::Crew;
+use super::errands::Errand;
 use super::jetstream::{JetStream, Pull};
 use super::process::Process;
 use super::trace::Trace;
 use super::{Counts, Options};
-use crate::contract::JobBody;
+use crate::belvo::Client;
 use crate::engine::Delivery;
 use crate::link::{Policy, PolicySettings, Timestamp};
 use crate::node::{BatchId, Input, Output, Phase, ReaderId};
@@ -20,6 +23,9 @@ use crate::store::MemoryStore;
 
 /// When every run begins.
 const START_MS: i64 = 1_790_000_000_000;
+
+/// So long the reconciler has its time once all troubles are over.
+const DAYS_OF_SWEEPS: usize = 3;
 
 /// Something that happens.
 pub(super) enum Event {
@@ -49,8 +55,8 @@ pub(super) enum Event {
     Wake { process: u32, nth: u64 },
     /// A batch that was staged has been idle for too long.
     Expire { process: u32, batch: BatchId },
-    /// Belvo does a job.
-    Belvo(JobBody),
+    /// Something between a crew and what it works with.
+    Errand(Errand),
     /// Something may go wrong.
     Trouble,
     /// A process is started in place of another, over this store.
@@ -83,6 +89,16 @@ pub(super) struct World {
     pub(super) server_up_at_ms: i64,
     pub(super) bank: Bank,
     pub(super) processes: BTreeMap<u32, Process>,
+    /// What asks Belvo; nothing if relink has no keys.
+    pub(super) client: Option<Client>,
+    /// The workers and reconcilers of the processes.
+    pub(super) crews: BTreeMap<u32, Crew>,
+    /// When jobs are handed out next, and when Belvo does something by itself.
+    pub(super) handing_out_jobs_ms: Option<i64>,
+    pub(super) belvo_at_ms: Option<i64>,
+    /// Until then the calls reach the Belvo of another customer.
+    pub(super) astray_until_ms: i64,
+    pub(super) was_astray: bool,
     /// Those that are no more, and whether what went into all of them is recorded and replayed.
     pub(super) ended: Vec<Process>,
     is_recorded: bool,
@@ -124,6 +140,7 @@ impl World {
         let latency_ms = chance.within(1, 40) * slow;
         let limit = usize::try_from(chance.within(14, 40)).unwrap_or(14);
         let batch_messages_max = if mix.has(Trouble::BatchLimit) { limit } else { 1_000 };
+        let refused = mix.has(Trouble::BelvoRefuses).then_some(0);
         let people_left = options.steps.unwrap_or_else(|| 40 + chance.below(120));
         Self {
             partitions,
@@ -133,8 +150,14 @@ impl World {
             batch_messages_max,
             jetstream: JetStream::new(partitions, START_MS * 1_000_000, *chance.pick(&[2_000, 8_000, 30_000])),
             server_up_at_ms: START_MS,
-            bank: Bank::new(partitions),
+            bank: Bank::new(partitions, Belvo::new(options.seed, START_MS, LINKS_AT_BELVO), refused),
             processes: BTreeMap::new(),
+            client: policy.settings().can_verify.then(Belvo::client),
+            crews: BTreeMap::new(),
+            handing_out_jobs_ms: None,
+            belvo_at_ms: None,
+            astray_until_ms: 0,
+            was_astray: false,
             ended: Vec::new(),
             is_recorded: chance.one_in(8) && options.bug.is_none(),
             assigned: vec![0; usize::from(partitions)],
@@ -205,7 +228,8 @@ impl World {
     pub(super) fn run(&mut self) -> Checked {
         let (mix, shared) = (self.mix.all(), self.is_shared);
         self.say(|| format!("partitions shared: {shared}; troubles: {mix:?}"));
-        for (after_ms, delivery) in self.bank.begin(self.now()) {
+        let now = self.now();
+        for (after_ms, delivery) in self.bank.begin(&mut self.chance, now) {
             self.later(after_ms, Event::Publish(delivery));
         }
         self.start(0, MemoryStore::default())?;
@@ -259,11 +283,7 @@ impl World {
                 }
             }
             Event::Expire { process, batch } => drop(self.jetstream.output.take_staged(process, batch)),
-            Event::Belvo(job) => {
-                let now = self.now();
-                let published = self.bank.answer(&job, &mut self.chance, &self.mix, now);
-                published.into_iter().for_each(|(after_ms, delivery)| self.later(after_ms, Event::Publish(delivery)));
-            }
+            Event::Errand(errand) => return self.run_errand(errand),
             Event::Trouble => return self.trouble(),
             Event::Start { instead_of, store } => {
                 self.starting.remove(&instead_of);
@@ -285,6 +305,7 @@ impl World {
             return;
         }
         self.people_left = self.people_left.saturating_sub(1);
+        self.live_at_belvo();
         let now = self.now();
         for (after_ms, delivery) in self.bank.next(&mut self.chance, &self.mix, now) {
             if self.mix.strikes(Trouble::Repeats, &mut self.chance) {
@@ -293,11 +314,15 @@ impl World {
             }
             self.later(after_ms, Event::Publish(delivery));
         }
-        let pause_ms = self.chance.delay_ms(400);
+        let mut pause_ms = self.chance.delay_ms(400);
+        // So that jobs and sweeps come to something meanwhile.
+        if self.client.is_some() && self.chance.one_in(20) {
+            pause_ms += self.chance.within(5_000, 40_000);
+        }
         self.later(pause_ms, Event::People);
     }
 
-    fn publish(&mut self, delivery: Delivery) {
+    pub(super) fn publish(&mut self, delivery: Delivery) {
         // Who publishes hears that it did not work, and does it again.
         if self.now_ms < self.server_up_at_ms {
             let wait_ms = self.server_up_at_ms - self.now_ms + self.chance.delay_ms(50);
@@ -306,6 +331,7 @@ impl World {
         }
         let (partition, subject) = (delivery.partition, delivery.subject.clone());
         let place = self.jetstream.input.publish(delivery, self.now_ms * 1_000_000);
+        self.checkers.heard(&self.jetstream, place);
         let sequence = self.jetstream.input.ever[place].sequence;
         self.say(|| format!("input {sequence} of partition {partition}: {subject}"));
         self.hand_out_later(partition, 0);
@@ -339,6 +365,7 @@ impl World {
         self.say(|| format!("process {id} starts with partitions {partitions:?}"));
         let process = Process::new(id, store, self.partitions, &self.policy, self.options.bug, self.is_recorded);
         self.processes.insert(id, process);
+        self.start_crew(id);
         partitions.iter().for_each(|partition| self.assigned[usize::from(*partition)] = id);
         id
     }
@@ -355,6 +382,7 @@ impl World {
     fn come_to_rest(&mut self) -> Checked {
         self.is_resting = true;
         self.mix.clear();
+        self.astray_until_ms = 0;
         (self.latency_ms, self.batch_messages_max) = (2, 1_000);
         self.say(|| "all troubles are over".to_owned());
         self.processes.values_mut().for_each(|process| process.skew_ms = 0);
@@ -364,6 +392,7 @@ impl World {
         }
         self.settle()?;
         self.check_rest()?;
+        self.check_truth()?;
         // The store is a copy of the stream: one that is lost is the same again.
         let lost: Vec<u32> = self.assigned.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         for process in lost {
@@ -384,6 +413,11 @@ impl World {
         for _ in 0..10 {
             self.now_ms += 3_600_000;
             self.settle_for(8_000)?;
+        }
+        // With keys, what no webhook told is found by sweeps, and a bad word is outweighed by the next access.
+        for _ in 0..if self.client.is_some() { DAYS_OF_SWEEPS * 24 } else { 0 } {
+            self.now_ms += 3_595_000;
+            self.settle_for(5_000)?;
         }
         Ok(())
     }

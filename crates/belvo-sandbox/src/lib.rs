@@ -10,7 +10,8 @@
 //! something by itself, `schedule` and `consent` what that is; `webhook` and `family` are what is said, `post_box` where it waits and
 //! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`; `widget` and `portal` are the pages
 //! a user would see.
-//! `control` has the strings to pull, in process and over HTTP; `drive` moves time, and `fleet` makes many links.
+//! `control` is the control API, in process and over HTTP; `drive` moves time, `in_process` needs no socket, and `new_link` makes many
+//! links.
 
 mod clock;
 mod config;
@@ -45,6 +46,7 @@ mod control;
 mod control_http;
 mod control_json;
 mod drive;
+mod in_process;
 mod new_link;
 mod server;
 
@@ -57,6 +59,7 @@ pub use control::{Control, NewWebhook};
 pub use drive::TakenWebhook;
 pub use error::{ControlError, SandboxError};
 pub use fault::{ApiFault, WebhookFault};
+pub use in_process::{Answered, InProcess};
 pub use link::{AccessMode, LinkStatus, RefreshRate};
 pub use login::{Login, LoginFailure};
 pub use new_link::NewFleetLink;

@@ -12,7 +12,7 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Response, StatusCode};
 use serde_json::{Map, Value};
 
-use super::{Call, CallError};
+use super::{Call, CallError, Reply};
 use crate::belvo::error_body::ErrorBody;
 use crate::belvo::meaning::Meaning;
 use crate::belvo::payload::read_json;
@@ -45,6 +45,12 @@ pub(super) struct Answer {
     pub(super) body: Option<Value>,
 }
 
+/// The wait of a `Retry-After`. It can also be a date, which is not supported because it needs a clock.
+fn wait_of(header: &str) -> Option<Duration> {
+    let seconds: Option<u64> = header.trim().parse().ok();
+    seconds.map(|seconds| Duration::from_secs(seconds).min(WAIT_MAX))
+}
+
 /// An answer that is an error, and its classification.
 pub(super) struct Refused {
     pub(super) error: ApiError,
@@ -56,10 +62,7 @@ pub(super) struct Refused {
 
 impl Answer {
     pub(super) async fn read(mut response: Response, bytes_max: usize) -> Result<Self, reqwest::Error> {
-        let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        // `Retry-After` can also be a date, which is not supported because it needs a clock.
-        let seconds: Option<u64> = header.and_then(|text| text.trim().parse().ok());
-        let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(WAIT_MAX));
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(wait_of);
         let status = response.status();
         let (mut bytes, mut is_whole) = (Vec::new(), true);
         while let Some(chunk) = response.chunk().await? {
@@ -72,6 +75,16 @@ impl Answer {
         }
         let body = read_json(&bytes).ok().filter(|_| is_whole);
         Ok(Self { status, retry_after, body })
+    }
+
+    /// The answer that a reply contains.
+    pub(super) fn of(reply: Reply, bytes_max: usize) -> Self {
+        let Reply { status, retry_after, body } = reply;
+        // Belvo sends no status that HTTP does not have.
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let retry_after = retry_after.as_deref().and_then(wait_of);
+        let body = read_json(&body).ok().filter(|_| body.len() <= bytes_max);
+        Self { status, retry_after, body }
     }
 
     /// The body of a successful answer, if it is an object.

@@ -246,7 +246,9 @@ impl History {
 /// What an input must come to.
 pub(super) fn due(delivery: &Delivery) -> Due {
     let kind = delivery.kind.parse::<InputKind>();
-    let (Ok(kind), Ok(link), []) = (kind, delivery.link.parse(), &delivery.headers[..]) else { return Due::Dead };
+    let of_another_version = |(name, _): &(String, String)| name.eq_ignore_ascii_case("ce-specversion");
+    let is_ours = !delivery.headers.iter().any(of_another_version);
+    let (Ok(kind), Ok(link), true) = (kind, delivery.link.parse(), is_ours) else { return Due::Dead };
     match translate(kind, &link, &delivery.payload, delivery.stored_at()) {
         Ok(Meaning::Event(input)) => Due::Event(Box::new(input)),
         Ok(Meaning::NotAboutTheLink { .. }) => Due::Remark { and_dead: false },

@@ -3,24 +3,29 @@
 //! - `history`: the output stream as it stands: owners, ids, committed offsets, one outcome for each input
 //! - `story`: what is told of one link follows from what was heard of it, and keeps the rules for users
 //! - `incidents`: what is told of institutions
-//! - `rest`: how everything stands once all troubles are over
+//! - `adoption`: links that were broken before relink came
+//! - `rest`: how everything stands once all troubles are over; `truth`: what Belvo says of the links then
 //!
 //! A stream that has lost its tail, or is made anew, is read again from its beginning: docs/guarantees.md ("What is lost") allows that what
 //! was lost is said again, and nothing else. They must never: be loosened until they are green.
 
+mod adoption;
 mod history;
 mod incidents;
 mod rest;
 mod story;
+mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::adoption::Adoption;
 use self::history::History;
 pub(super) use self::rest::Rest;
+pub(super) use self::truth::Truth;
 use super::jetstream::{JetStream, Stored};
 use crate::contract::{Address, CommittedOffset};
 use crate::engine::Message;
-use crate::link::Policy;
+use crate::link::{Link, LinkId, Policy};
 use crate::node::FenceToTake;
 use crate::store::Changes;
 
@@ -30,6 +35,7 @@ pub(super) type Checked = Result<(), String>;
 pub(super) struct Checkers {
     policy: Policy,
     history: History,
+    adoption: Adoption,
     /// What was ever on the output stream, of before a loss too: states by the id of their message, committed offsets and incidents.
     states_ever: BTreeMap<String, BTreeSet<Vec<u8>>>,
     offsets_ever: BTreeMap<u16, Vec<CommittedOffset>>,
@@ -41,13 +47,15 @@ pub(super) struct Checkers {
 impl Checkers {
     pub(super) fn new(policy: Policy) -> Self {
         let history = History::new(policy.clone());
-        let (states_ever, offsets_ever, incidents_ever) = Default::default();
-        Self { policy, history, states_ever, offsets_ever, incidents_ever, is_output_lost: false }
+        let (adoption, states_ever, offsets_ever, incidents_ever) = Default::default();
+        Self { policy, history, adoption, states_ever, offsets_ever, incidents_ever, is_output_lost: false }
     }
 
     /// The output stream has taken these messages, whole.
     pub(super) fn stored(&mut self, batch: &[Stored], jetstream: &JetStream) -> Checked {
-        for Stored { message: Message { address, id, body, .. }, .. } in batch {
+        for Stored { message, .. } in batch {
+            self.adoption.check(message)?;
+            let Message { address, id, body, .. } = message;
             match address {
                 Address::State(_) => drop(self.states_ever.entry(id.clone()).or_default().insert(body.clone())),
                 Address::Offset(partition) => {
@@ -65,14 +73,26 @@ impl Checkers {
         self.history.append(batch, jetstream)
     }
 
+    /// The input stream has taken a message.
+    pub(super) fn heard(&mut self, jetstream: &JetStream, place: usize) {
+        self.adoption.heard(&jetstream.input, place);
+    }
+
+    /// What the output stream says of a link.
+    pub(super) fn link(&self, name: &str) -> Option<&Link> {
+        self.history.stories.link(&name.parse::<LinkId>().ok()?)
+    }
+
     /// The input stream has lost messages, or is another one.
     pub(super) fn input_lost(&mut self) {
+        self.adoption.forget();
         self.history.input_lost();
     }
 
     /// The output stream has lost messages, or is another one.
     pub(super) fn output_lost(&mut self, jetstream: &JetStream) -> Checked {
         self.is_output_lost = true;
+        self.adoption.forget();
         self.history = History::new(self.policy.clone());
         self.history.input_lost();
         for batch in jetstream.output.messages.chunk_by(|a, b| a.batch == b.batch) {

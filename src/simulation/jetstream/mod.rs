@@ -5,13 +5,16 @@
 //!
 //! - `input`: the input stream, its consumers, and the readers that wait at them
 //! - `output`: the output stream, staged batches and fences
+//! - `jobs`: the consumer of the jobs on it
 
 mod input;
+mod jobs;
 mod output;
 
 use std::collections::BTreeMap;
 
 pub(super) use self::input::{InputStream, Pull};
+pub(super) use self::jobs::Jobs;
 pub(super) use self::output::{FOLLOWS_ANYTHING, OutputStream, Stored};
 use crate::engine::DeadDelivery;
 
@@ -23,6 +26,7 @@ pub(super) struct JetStream {
     pub(super) input: InputStream,
     pub(super) output: OutputStream,
     pub(super) letters: Letters,
+    pub(super) jobs: Jobs,
 }
 
 impl JetStream {
@@ -31,6 +35,7 @@ impl JetStream {
             input: InputStream::new(partitions, now_ns, ack_wait_ms),
             output: OutputStream::new(now_ns),
             letters: Letters::default(),
+            jobs: Jobs::default(),
         }
     }
 }

@@ -1,0 +1,54 @@
+//! Where the network is, if it is not there: a question and its reply, as values.
+//!
+//! Everything that [`Client`](super::Client) makes of an answer (paging, what is Belvo's own word, what may pass) then runs without a
+//! socket, and whoever stands here may lose, hold up and forge what they like. Nothing that serves uses it.
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+use reqwest::Request;
+use reqwest::header::AUTHORIZATION;
+use secrecy::SecretString;
+
+/// Stands in for the network between relink and Belvo.
+pub trait Wire: fmt::Debug + Send + Sync {
+    /// Carries a question to Belvo, and the reply back.
+    ///
+    /// # Errors
+    /// Why no reply came, as the end of a sentence, such as "timed out"; Belvo may have done what was asked.
+    fn ask(&self, question: Question) -> BoxFuture<'_, Result<Reply, String>>;
+}
+
+/// What is asked of Belvo.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The HTTP method, in capitals.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// The value of the `Authorization` header, if there is one.
+    pub authorization: Option<SecretString>,
+    /// The body, JSON or empty.
+    pub body: Vec<u8>,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The value of the `Retry-After` header, if there is one.
+    pub retry_after: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Question {
+    pub(super) fn of(request: &Request) -> Self {
+        let (url, headers) = (request.url(), request.headers());
+        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(SecretString::from);
+        let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default().to_vec();
+        Self { method: request.method().to_string(), target: format!("{}{query}", url.path()), authorization, body }
+    }
+}
