@@ -61,7 +61,7 @@
 //! | an update ends in `valid` only by proof | `tests/machine/properties.rs`: `updating_becomes_valid_only_by_proof` |
 //! | evidence is verified, and never lost | `tests/machine/properties.rs`: `evidence_is_never_lost` |
 //! | a repeated input changes nothing | `tests/machine/properties.rs`: `a_repeat_changes_nothing` |
-//! | machine and table are one | `tests/machine/table.rs`: `the_machine_does_what_the_table_lists_and_nothing_else` |
+//! | machine and table are one | `tests/machine/table.rs`: `the_machine_accepts_exactly_the_transitions_of_the_table` |
 //! | a link's inputs, replayed, give the link | `tests/machine/properties.rs`: `a_history_replayed_gives_its_link` |
 //! | effects are stored exactly once, whatever fails | `tests/simulation.rs`: `nothing_is_lost_and_nothing_is_said_twice` |
 //! | the checkers of that simulation find planted bugs | `tests/simulation.rs`: `every_planted_bug_is_found` |

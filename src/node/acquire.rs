@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Node;
 use super::catch_up::{self, Coverage};
 use super::commit::Applying;
 use super::input::{FenceFacts, OutputMessage, RequestId, StreamFacts};
+use super::messages::fence_message;
 use super::output::{End, FenceToTake, Note, Output, PartitionEnd};
 use super::partition::{Partition, Stage};
-use super::{Node, fence_message};
 use crate::link::Timestamp;
 use crate::store::{Store, StoreError};
 

@@ -40,6 +40,7 @@
 //! - `commit`: the pipeline from the queue to the acknowledgement
 //! - `catch_up`: what messages of the output stream come to; how much of it the store has
 //! - `resume`: whether a committed offset still speaks of this input stream
+//! - `messages`: the node's own messages: fences, and the last message of a commit
 //! - `recording`: a log of inputs, and its replay
 //!
 //! It must never: read a clock, decide about a link (that is `engine`), or forget an answer that leaves an outcome open.
@@ -52,6 +53,7 @@ mod commit;
 mod place;
 
 mod catch_up;
+mod messages;
 mod partition;
 mod recording;
 mod resume;
@@ -59,6 +61,7 @@ mod resume;
 pub use self::input::{
     BatchId, Delivered, FenceFacts, Input, Limit, OutputKind, OutputMessage, ReaderId, RequestId, StreamFacts,
 };
+pub use self::messages::fence_message;
 pub use self::output::{Closing, End, FenceToTake, Note, Output, PartitionEnd};
 pub use self::recording::{Recorded, ReplayError, replay};
 use std::collections::{BTreeMap, VecDeque};
@@ -69,8 +72,7 @@ use self::catch_up::Coverage;
 use self::commit::{Applying, InFlight, Next};
 use self::partition::{Partition, Stage};
 use self::place::Placing;
-use crate::contract::{Address, At, Commit, Fence};
-use crate::engine::{Delivery, Engine, MESSAGES_MAX, Message};
+use crate::engine::{Delivery, Engine, MESSAGES_MAX};
 use crate::link::{Policy, Timestamp};
 use crate::store::{Store, StoreError};
 
@@ -473,15 +475,6 @@ impl<S: Store + Clone> Node<S> {
         self.outputs.push_back(Output::Note(note));
     }
 
-    /// The message that closes a commit.
-    fn closing_message(&mut self, now: Timestamp) -> Message {
-        let number = self.next_id();
-        let NodeOptions { owner, writer, .. } = &self.options;
-        let commit = Commit { owner: owner.clone(), sent_at: At(now) };
-        let body = serde_json::to_vec(&commit).expect("a commit is a plain struct");
-        Message { address: Address::Commit(writer.clone()), id: format!("commit.{writer}.{number}"), at: now, body }
-    }
-
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -496,14 +489,6 @@ impl End {
     fn of(error: StoreError) -> Self {
         Self::Store { problem: error.to_string() }
     }
-}
-
-/// The message that takes a partition's fence.
-pub fn fence_message(partition: u16, owner: &str, now: Timestamp) -> Message {
-    let fence = Fence { owner: owner.to_owned(), taken_at: At(now) };
-    let body = serde_json::to_vec(&fence).expect("a fence is a plain struct");
-    let id = format!("fence.{partition}.{owner}.{}", now.as_millis());
-    Message { address: Address::Fence(partition), id, at: now, body }
 }
 
 #[cfg(test)]

@@ -1,0 +1,26 @@
+//! The node's own messages on the output stream: fences, and the last message of each commit.
+
+use super::{Node, NodeOptions};
+use crate::contract::{Address, At, Commit, Fence};
+use crate::engine::Message;
+use crate::link::Timestamp;
+
+/// The message that takes a partition's fence.
+pub fn fence_message(partition: u16, owner: &str, now: Timestamp) -> Message {
+    let fence = Fence { owner: owner.to_owned(), taken_at: At(now) };
+    let body = serde_json::to_vec(&fence).expect("a fence is a plain struct");
+    let id = format!("fence.{partition}.{owner}.{}", now.as_millis());
+    Message { address: Address::Fence(partition), id, at: now, body }
+}
+
+impl<S> Node<S> {
+    /// The last message of a commit. Its id is unique, because `writer` is and no number is used twice.
+    pub(super) fn closing_message(&mut self, now: Timestamp) -> Message {
+        self.last_id += 1;
+        let NodeOptions { owner, writer, .. } = &self.options;
+        let commit = Commit { owner: owner.clone(), sent_at: At(now) };
+        let body = serde_json::to_vec(&commit).expect("a commit is a plain struct");
+        let id = format!("commit.{writer}.{}", self.last_id);
+        Message { address: Address::Commit(writer.clone()), id, at: now, body }
+    }
+}
