@@ -3,15 +3,19 @@
 //! One durable pull consumer on the stream `LINKS`. It remembers where it was, so this program may be stopped and
 //! started at any time, and several copies of it share the work. Ends after COUNT notices; without it, never.
 //!
+//! A new consumer starts at the oldest notice that the stream has, and one that was stopped for a day at yesterday's. So
+//! it looks at each link before it prompts: a user whose link works again gets no message.
+//!
 //! It uses nothing of relink: copy it into your own program.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::{self, AckKind};
 use futures::StreamExt;
 use serde_json::Value;
 
@@ -41,20 +45,43 @@ async fn main() -> Result<(), async_nats::Error> {
     while seen.len() < count {
         let Some(message) = messages.next().await else { break };
         let message = message?;
-        let id = message.headers.as_ref().and_then(|headers| headers.get("ce-id")).map(|id| id.as_str().to_owned());
-        if seen.insert(id.clone().unwrap_or_default()) {
+        let id = message.headers.as_ref().and_then(|headers| headers.get("ce-id"));
+        let id = id.map(|id| id.as_str().to_owned()).unwrap_or_default();
+        if !seen.contains(&id) {
             let notice: Value = serde_json::from_slice(&message.payload)?;
             let state = state_now(&stream, notice["link_id"].as_str().unwrap_or_default()).await?;
-            prompt(&id.unwrap_or_default(), &notice, state.as_deref());
+            if state["version"].as_u64() < version_of(&id) {
+                // The state is older than the notice, so it cannot tell. The notice comes again in a second.
+                message.ack_with(AckKind::Nak(Some(Duration::from_secs(1)))).await?;
+                continue;
+            }
+            if still_needs_its_user(&notice, &state) {
+                prompt(&id, &notice, &state);
+            } else {
+                eprintln!("no prompt for {id}: that outage is over, or under repair");
+            }
+            seen.insert(id);
         }
-        // Only now: what is not acknowledged comes again.
+        // Only now: a notice that is not acknowledged comes again.
         message.double_ack().await?;
     }
     Ok(())
 }
 
+/// Whether the outage of this notice is still open and nobody is repairing it. An episode is one outage; a link's
+/// episodes are numbered, so a notice of an earlier episode is told apart from one of the episode that is open now.
+fn still_needs_its_user(notice: &Value, state: &Value) -> bool {
+    let number = &state["episode"]["number"];
+    number.is_u64() && *number == notice["episode"]["number"] && state["state"] != "updating"
+}
+
+/// The version of the link that sent this notice; notice ids are `<link>.<version>.<n>`.
+fn version_of(id: &str) -> Option<u64> {
+    id.rsplit('.').nth(1)?.parse().ok()
+}
+
 /// Your part: an e-mail, a push message, a banner. `action` says what the user has to do.
-fn prompt(id: &str, notice: &Value, state: Option<&str>) {
+fn prompt(id: &str, notice: &Value, state: &Value) {
     let shown = serde_json::json!({
         "id": id,
         "type": notice["type"],
@@ -62,19 +89,17 @@ fn prompt(id: &str, notice: &Value, state: Option<&str>) {
         "external_id": notice["external_id"],
         "institution": notice["institution"],
         "action": notice["action"],
-        "state_now": state,
+        "state_now": state["state"],
     });
     println!("{shown}");
 }
 
-/// The state of a link at this moment: the last message of its state subject. With the `kv` feature of async-nats the
-/// bucket `links` says the same.
-async fn state_now(stream: &Stream, link_id: &str) -> Result<Option<String>, async_nats::Error> {
+/// The state of a link at this moment: the last message on its subject.
+async fn state_now(stream: &Stream, link_id: &str) -> Result<Value, async_nats::Error> {
     let last = match stream.get_last_raw_message_by_subject(&format!("link.state.{link_id}")).await {
         Ok(last) => last,
-        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(Value::Null),
         Err(error) => return Err(error.into()),
     };
-    let record: Value = serde_json::from_slice(&last.payload)?;
-    Ok(record["state"].as_str().map(str::to_owned))
+    Ok(serde_json::from_slice(&last.payload)?)
 }

@@ -1,7 +1,7 @@
 //! The machine's table, drawn: as a picture for GitHub or Graphviz, as JSON, as text.
 //!
-//! Everything here is made from [`MOVES`], so that no drawing can say anything but what the machine does. README.md and
-//! ARCHITECTURE.md show the Mermaid drawing between two marks; a test keeps it the current one.
+//! Everything here is made from [`MOVES`], so that no drawing can say anything but what the machine does. docs/messages.md
+//! and ARCHITECTURE.md show the Mermaid drawing between two marks; a test keeps it the current one.
 
 use std::collections::BTreeMap;
 

@@ -19,6 +19,7 @@ use crate::belvo::{CallError, Client, LinkRead, MissingGuard, RefreshAnswer, Unr
 use crate::clock::Clock;
 use crate::contract::{InputKind, JobBody, JobName, Observation, Outcome, Source, StateWord};
 use crate::link::{LinkId, Timestamp};
+use crate::metric;
 use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::publisher::PublishError;
 use crate::nats::stream::JOBS_CONSUMER;
@@ -266,7 +267,7 @@ pub fn settle(done: &Done, tries: i64) -> Next {
 /// Says what follows: to the log, to the metrics, and to the consumer.
 fn acknowledge(done: &Done, job: JobName, tries: i64) -> AckKind {
     let count = |outcome: &'static str| {
-        metrics::counter!("relink_jobs_total", "job" => job.as_str(), "outcome" => outcome).increment(1);
+        metrics::counter!(metric::JOBS.name, "job" => job.as_str(), "outcome" => outcome).increment(1);
     };
     let why = match done {
         Done::Reported => "",

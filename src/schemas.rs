@@ -16,8 +16,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use crate::contract::{
-    ApiError, Command, Fence, IncidentBody, InputKind, JobBody, Mark, NoticeBody, Observation, Record, RefusedBody,
-    SCHEMA_VERSION, Webhook, Widget,
+    ApiError, Command, Commit, Fence, IncidentBody, InputKind, JobBody, Mark, NoticeBody, Observation, Record,
+    RefusedBody, SCHEMA_VERSION, Webhook, Widget,
 };
 
 mod asyncapi;
@@ -70,6 +70,7 @@ pub fn schemas() -> Vec<MessageSchema> {
         ("link.refused", written::<RefusedBody>()),
         ("link.incident", written::<IncidentBody>()),
         ("link.mark", written::<Mark>()),
+        ("link.commit", written::<Commit>()),
         ("link.fence", written::<Fence>()),
     ];
     let outputs = outputs.into_iter().map(|(name, schema)| (name.to_owned(), schema));

@@ -1,22 +1,5 @@
-//! What relink says about itself: the log on standard error, and metrics for Prometheus at `GET /metrics`.
-//!
-//! | metric | labels | what it counts |
-//! |---|---|---|
-//! | `relink_http_requests_total` | `route`, `method`, `status` | answers; `route` is the pattern, never the path |
-//! | `relink_http_request_seconds` | `route` | how long they took (summary) |
-//! | `relink_http_panics_total` | | requests whose handling panicked: each is a bug |
-//! | `relink_http_inputs_total` | `kind`, `outcome` | inputs, `stored`, `unreadable`, `refused`, `unavailable` |
-//! | `relink_http_inputs_unknown_total` | `kind` | stored inputs whose code is in no table of ours |
-//! | `relink_inputs_total` | `kind`, `outcome` | what the lanes made of each input: `accepted`, a refusal, a dead letter's reason |
-//! | `relink_commit_messages` | | messages in each commit (summary) |
-//! | `relink_incidents` | | institutions whose links fail together now |
-//! | `relink_prompts_held_total` | | prompts that had to wait for the end of an incident |
-//! | `relink_timers_set_aside_total` | | timers that cannot be handled and are left alone until the next start |
-//! | `relink_jobs_total` | `job`, `outcome` | calls to Belvo: `reported`, `later`, `given_up` |
-//! | `relink_belvo_odd_answers_total` | `status` | answers to calls of Belvo's API that are not in its words |
-//! | `relink_unauthorized_total` | `door` | requests without valid credentials: `webhooks` or `v1` |
-//!
-//! The reconciler's are in `reconciler/mod.rs`, with their labels.
+//! What relink says about itself: the log on standard error, and metrics for Prometheus at `GET /metrics`. Their table is
+//! in [`crate::metric`].
 //!
 //! The log never holds a body, a secret or a token: messages read alone, ids are dotted fields (`link.id`,
 //! `request.id`). A line of the text log is one line, whatever stands in its fields.
@@ -25,6 +8,7 @@ use std::sync::OnceLock;
 use std::{fmt, io};
 
 use anstyle::Style;
+use metrics::Unit;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
@@ -37,20 +21,8 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::metric::{Kind, METRICS, Metric};
 use crate::printable::shortened;
-
-/// `relink_http_requests_total`
-pub const HTTP_REQUESTS: &str = "relink_http_requests_total";
-/// `relink_http_request_seconds`
-pub const HTTP_REQUEST_SECONDS: &str = "relink_http_request_seconds";
-/// `relink_http_panics_total`
-pub const HTTP_PANICS: &str = "relink_http_panics_total";
-/// `relink_http_inputs_total`
-pub const INPUTS: &str = "relink_http_inputs_total";
-/// `relink_http_inputs_unknown_total`
-pub const INPUTS_UNKNOWN: &str = "relink_http_inputs_unknown_total";
-/// `relink_unauthorized_total`
-pub const UNAUTHORIZED: &str = "relink_unauthorized_total";
 
 /// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -142,40 +114,16 @@ pub fn metrics() -> PrometheusHandle {
     handle.clone()
 }
 
+/// Tells Prometheus what each metric counts. Those that count seconds say so in their name.
 fn describe() {
-    metrics::describe_counter!(HTTP_REQUESTS, "Answers of the HTTP door.");
-    metrics::describe_histogram!(HTTP_REQUEST_SECONDS, metrics::Unit::Seconds, "How long the answers took.");
-    metrics::describe_counter!(HTTP_PANICS, "Requests whose handling panicked.");
-    metrics::describe_counter!(INPUTS, "Inputs handed in at the HTTP door, by kind and outcome.");
-    metrics::describe_counter!(INPUTS_UNKNOWN, "Stored inputs whose code is in no table of relink's.");
-    metrics::describe_counter!(UNAUTHORIZED, "Requests without valid credentials.");
-    metrics::describe_counter!(
-        "relink_fields_unread_total",
-        "Fields of inputs, such as dates, that could not be read, by field."
-    );
-    metrics::describe_counter!("relink_inputs_total", "What the lanes made of each input, by kind and outcome.");
-    metrics::describe_histogram!("relink_commit_messages", "Messages in each commit.");
-    metrics::describe_counter!("relink_jobs_total", "Calls to Belvo that the machine asked for, by job and outcome.");
-    metrics::describe_gauge!("relink_incidents", "Institutions whose links fail together now.");
-    metrics::describe_counter!("relink_prompts_held_total", "Prompts that had to wait for the end of an incident.");
-    metrics::describe_counter!(
-        "relink_timers_set_aside_total",
-        "Timers that cannot be handled and are left alone until the next start."
-    );
-    metrics::describe_counter!("relink_drift_total", "Transitions learnt only by sweeping.");
-    metrics::describe_counter!("relink_adopted_total", "Links first heard of by sweeping.");
-    metrics::describe_gauge!("relink_adopted_waiting", "Adopted links that are still muted.");
-    metrics::describe_gauge!("relink_missing_held", "Links that Belvo does not know, taken for an incident; 0: none.");
-    metrics::describe_counter!("relink_skipped_total", "What sweeps could not look at and skipped, by reason.");
-    metrics::describe_gauge!("relink_put_off", "Links and consents that were skipped and will be asked for again.");
-    metrics::describe_counter!("relink_belvo_odd_answers_total", "Answers that are not in Belvo's words, by status.");
-    metrics::describe_gauge!("relink_sweep_seconds", metrics::Unit::Seconds, "How long each step's last sweep took.");
-    metrics::describe_gauge!(
-        "relink_sweep_ended_at_seconds",
-        metrics::Unit::Seconds,
-        "When each step's last sweep ended well, since the Unix epoch."
-    );
-    metrics::describe_counter!("relink_sweep_failures_total", "Sweeps that broke off, by step.");
+    for Metric { name, kind, about, .. } in METRICS {
+        let unit = if name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, unit, *about),
+            Kind::Gauge => metrics::describe_gauge!(*name, unit, *about),
+            Kind::Histogram => metrics::describe_histogram!(*name, unit, *about),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -224,8 +172,8 @@ mod tests {
     #[test]
     fn metrics_may_be_asked_for_twice() {
         let first = super::metrics();
-        metrics::counter!(super::UNAUTHORIZED, "door" => "test").increment(1);
-        assert!(super::metrics().render().contains("relink_unauthorized_total{door=\"test\"} 1"));
+        metrics::counter!(crate::metric::UNAUTHORIZED.name, "endpoint" => "test").increment(1);
+        assert!(super::metrics().render().contains("relink_unauthorized_total{endpoint=\"test\"} 1"));
         assert!(first.render().contains("# HELP relink_unauthorized_total"));
     }
 }

@@ -1,5 +1,5 @@
 //! The documents say what the program does, where a test can tell: the picture of the machine is the one the machine draws, the
-//! settings are the catalogue's, links lead somewhere, and lines can be read.
+//! settings are the catalogue's, links lead somewhere, and lines can be read. `tests/commands_in_documents.rs` runs their commands.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,28 @@ use std::path::{Path, PathBuf};
 use relink::config::SETTINGS;
 use relink::drawing::{BEGIN, END, between_marks, fenced};
 
-const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+/// The documents of the repository's root; [`documents`] adds those of `docs/`.
+const ROOT: [&str; 5] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+
+/// README is read by everybody first, so it stays short: the rest is in `docs/`.
+const README_LINES_MAX: usize = 150;
 
 /// The longest line of a document, in characters, as in the sources.
 const LINE_LENGTH_MAX: usize = 140;
 
 fn path_of(document: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(document)
+}
+
+/// Every document, as a path below the repository's root.
+fn documents() -> Vec<String> {
+    let files =
+        fs::read_dir(path_of("docs")).expect("a folder of documents").map(|file| file.expect("a file").file_name());
+    let files = files.map(|name| format!("docs/{}", name.to_str().expect("a name in UTF-8")));
+    let mut documents: Vec<_> = files.filter(|name| name.ends_with(".md")).collect();
+    documents.sort();
+    documents.extend(ROOT.map(str::to_owned));
+    documents
 }
 
 fn read(document: &str) -> String {
@@ -37,8 +52,8 @@ fn check(document: &str) {
 }
 
 #[test]
-fn the_readme_shows_the_machine_as_it_is() {
-    check("README.md");
+fn the_messages_show_the_machine_as_it_is() {
+    check("docs/messages.md");
 }
 
 #[test]
@@ -47,8 +62,8 @@ fn the_architecture_shows_the_machine_as_it_is() {
 }
 
 #[test]
-fn the_readme_lists_every_setting_with_its_default_and_no_other() {
-    let text = read("README.md");
+fn the_settings_list_every_setting_with_its_default_and_no_other() {
+    let text = read("docs/settings.md");
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `RELINK_")).collect();
     let expected: Vec<_> = SETTINGS
         .iter()
@@ -57,25 +72,54 @@ fn the_readme_lists_every_setting_with_its_default_and_no_other() {
             format!("| `{}` | `{}` | {default} | {} |", setting.variable, setting.key, setting.about)
         })
         .collect();
-    assert!(rows == expected, "README.md lists other settings; it should list\n\n{}", expected.join("\n"));
+    assert!(rows == expected, "docs/settings.md lists other settings; it should list\n\n{}", expected.join("\n"));
+}
+
+/// The targets of a document's links, but for those to other hosts.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = prose(text).flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.starts_with("http"))
+}
+
+/// The anchor that GitHub gives a heading: small letters, no punctuation, dashes for blanks.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
 #[test]
 fn relative_links_lead_somewhere() {
-    for document in DOCUMENTS {
-        let text = read(document);
-        let targets = prose(&text).flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next());
-        for target in targets.filter(|target| !target.starts_with("http")) {
-            let file = target.split('#').next().unwrap_or_default();
-            assert!(path_of(file).exists(), "{document} links to {target}, which is not there");
+    for document in documents() {
+        let text = read(&document);
+        let folder = Path::new(&document).parent().expect("a document is in a folder");
+        for target in links(&text) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { path_of(&document) } else { path_of("").join(folder).join(file) };
+            assert!(path.exists(), "{document} links to {target}, which is not there");
+            if !heading.is_empty() {
+                let there = fs::read_to_string(&path).expect("a document");
+                let mut headings = prose(&there).filter(|line| line.starts_with('#'));
+                let is_there = headings.any(|line| anchor(line.trim_start_matches('#').trim()) == heading);
+                assert!(is_there, "{document} links to {target}, and that document has no such heading");
+            }
         }
     }
 }
 
 #[test]
+fn the_readme_is_short_and_leads_to_every_other_document() {
+    let text = read("README.md");
+    let lines = text.lines().count();
+    assert!(lines <= README_LINES_MAX, "README.md has {lines} lines; move something to docs/");
+    for document in documents().iter().filter(|document| *document != "README.md") {
+        assert!(links(&text).any(|target| target == document), "README.md does not lead to {document}");
+    }
+}
+
+#[test]
 fn a_document_has_one_title_and_lines_that_can_be_read() {
-    for document in DOCUMENTS {
-        let text = read(document);
+    for document in documents() {
+        let text = read(&document);
         let titles = prose(&text).filter(|line| line.starts_with("# ")).count();
         assert_eq!(titles, 1, "{document} has {titles} titles");
         for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.contains("<br/>")) {
@@ -91,4 +135,31 @@ fn the_readme_names_one_test_command_for_the_checks() {
     let block = text.split("<!-- test:begin -->").nth(1).and_then(|rest| rest.split("<!-- test:end -->").next());
     let lines: Vec<_> = block.expect("marks of the test command").lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(lines, ["```sh", "cargo test", "```"]);
+}
+
+/// Whether a source has this function or constant.
+fn has(file: &str, item: &str) -> bool {
+    let text = read(file);
+    [format!("fn {item}("), format!("const {item}:")].iter().any(|start| text.contains(start))
+}
+
+/// The invariants of `src/lib.rs`, each with the test that holds it; rustdoc checks its links, and this what cannot be linked.
+#[test]
+fn the_tour_names_what_is_there() {
+    let text = read("src/lib.rs");
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("//! | ") && line.contains("`tests/")).collect();
+    assert!(rows.len() >= 10, "the table of invariants");
+    for row in rows {
+        let quoted: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+        let [.., file, test] = quoted[..] else { panic!("{row} names a file and a test") };
+        assert!(has(file, test), "{file} has no {test}");
+    }
+    // A private function stands before its file: `read` (`src/http/body.rs`).
+    let parts: Vec<_> = text.split("` (`src/").collect();
+    assert!(parts.len() > 3, "the way of one webhook");
+    for pair in parts.windows(2) {
+        let function = pair[0].rsplit('`').next().expect("a name");
+        let file = format!("src/{}", pair[1].split('`').next().expect("a file"));
+        assert!(has(&file, function), "{file} has no {function}");
+    }
 }

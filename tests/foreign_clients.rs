@@ -21,6 +21,7 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use foreign::{installed, run};
+use support::binary::inherited;
 use support::{TestNats, within};
 
 const LANES: u16 = 4;
@@ -70,20 +71,38 @@ async fn rust_example() -> PathBuf {
     build.args(["build", "--quiet", "--example", "subscribe_notices"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     build.args(profile.ends_with("release").then_some("--release"));
     build.arg("--target-dir").arg(profile.parent().expect("target"));
+    // Cargo tells a test about its own package. A build script that watches these variables (ring's does) would run again, and with it
+    // everything above would be built again, here and in the next `cargo test`.
+    let of_this_package = inherited().map(|(name, _)| name).filter(|name| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "OUT_DIR"].iter().any(|of| name.starts_with(of))
+    });
+    of_this_package.for_each(|name| {
+        build.env_remove(name);
+    });
     run(&mut build).await.unwrap_or_else(|error| panic!("{error}"));
     profile.join("examples").join(format!("subscribe_notices{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// Runs a subscriber for one notice; the line it prints.
-async fn subscribe(command: &mut Command, nats: &TestNats) -> Value {
-    let said = within("a subscriber", run(command.arg(nats.server.url()).arg("1"))).await;
+/// Runs a subscriber for so many notices; what it says to users, one line each.
+async fn subscribe(mut command: Command, nats: &TestNats, notices: usize) -> Vec<Value> {
+    let said = within("a subscriber", run(command.arg(nats.server.url()).arg(notices.to_string()))).await;
     let said = said.unwrap_or_else(|error| panic!("{error}"));
-    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+    said.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {said}"))).collect()
+}
+
+/// The subscribers to copy, each with the name of its consumer.
+async fn subscribers() -> [(&'static str, Command); 3] {
+    let (python, node_folder, rust_example) = (python().await, node_folder().await, rust_example().await);
+    let mut in_python = Command::new(python);
+    in_python.arg(example("python/subscribe_notices.py"));
+    let mut in_javascript = Command::new("node");
+    in_javascript.arg(node_folder.join("subscribe_notices.mjs"));
+    [("prompts-python", in_python), ("prompts-node", in_javascript), ("prompts-rust", Command::new(rust_example))]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_language_reports_and_subscribes() {
-    let (python, node_folder, rust_example) = (python().await, node_folder().await, rust_example().await);
+    let (python, subscribers) = (python().await, subscribers().await);
     let nats = TestNats::start_with_streams(LANES).await;
     let policy = Policy::new(Settings::default()).expect("the defaults are in range");
     let options = NodeOptions { subjects: Subjects::default(), partitions: LANES, owner: "test".to_owned(), policy };
@@ -110,22 +129,84 @@ async fn any_language_reports_and_subscribes() {
         "external_id": null, "institution": null,
         "action": "provide_token", "state_now": "token_required",
     });
-    let mut in_python = Command::new(&python);
-    in_python.arg(example("python/subscribe_notices.py"));
-    assert_eq!(subscribe(&mut in_python, &nats).await, expected);
-    let mut in_javascript = Command::new("node");
-    in_javascript.arg(node_folder.join("subscribe_notices.mjs"));
-    assert_eq!(subscribe(&mut in_javascript, &nats).await, expected);
-    assert_eq!(subscribe(&mut Command::new(rust_example), &nats).await, expected);
-
-    // What they have acknowledged does not come again: the consumers remember.
-    for durable in ["prompts-python", "prompts-node", "prompts-rust"] {
+    for (durable, subscriber) in subscribers {
+        assert_eq!(subscribe(subscriber, &nats, 1).await, [expected.clone()], "{durable}");
+        // A notice that was acknowledged does not come again: the consumer remembers.
         let stream = nats.context.get_stream("LINKS").await.expect("the stream");
         let info = stream.consumer_info(durable).await.expect("the consumer is durable");
         assert_eq!((info.num_pending, info.num_ack_pending), (0, 0), "{durable}");
     }
     shutdown.cancel();
     within("stopping", running).await.expect("no panic").expect("a clean end");
+}
+
+/// A new subscriber reads the whole history. Who gets a message is decided by the link as it is now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_subscriber_prompts_nobody_whose_link_works_again() {
+    let nats = TestNats::start_with_streams(LANES).await;
+    nats.notice("repaired", 1, 1).await;
+    nats.state("repaired", 2, "valid", None).await;
+    nats.notice("removed", 1, 1).await;
+    nats.state("removed", 2, "removed", None).await;
+    // Its user is in the widget already.
+    nats.notice("updating", 1, 1).await;
+    nats.state("updating", 2, "updating", Some(1)).await;
+    // Broken, repaired and broken again: only the outage that is open now is worth a message.
+    nats.notice("again", 1, 1).await;
+    nats.notice("again", 3, 2).await;
+    nats.state("again", 3, "invalid", Some(2)).await;
+
+    for (durable, subscriber) in subscribers().await {
+        // The state of this link is behind its notice, until the subscriber has seen the notice.
+        nats.state("behind", 4, "valid", None).await;
+        nats.notice("behind", 5, 1).await;
+        let state_follows = async {
+            let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+            let mut look = tokio::time::interval(Duration::from_millis(20));
+            loop {
+                look.tick().await;
+                let info = stream.consumer_info(durable).await;
+                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 6) {
+                    break;
+                }
+            }
+            nats.state("behind", 5, "token_required", Some(1)).await;
+        };
+        let (prompts, ()) = tokio::join!(subscribe(subscriber, &nats, 6), within("the notices", state_follows));
+        let ids: Vec<_> = prompts.iter().map(|prompt| prompt["id"].as_str().expect("an id")).collect();
+        assert_eq!(ids, ["again.3.1", "behind.5.1"], "{durable}");
+        assert_eq!(prompts[1]["state_now"], "token_required", "{durable}");
+        nats.context
+            .get_stream("LINKS")
+            .await
+            .expect("the stream")
+            .purge()
+            .filter("link.notice.update_required.behind")
+            .await
+            .expect("purged");
+    }
+}
+
+impl TestNats {
+    /// What a relink would have published: only the fields that a subscriber reads.
+    async fn notice(&self, link: &str, version: u64, episode: u64) {
+        let body = json!({
+            "type": "update_required", "link_id": link, "external_id": null, "institution": null,
+            "action": "provide_token", "episode": {"number": episode},
+        });
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("ce-id", format!("{link}.{version}.1"));
+        let subject = format!("link.notice.update_required.{link}");
+        let published = self.context.publish_with_headers(subject, headers, body.to_string().into()).await;
+        published.expect("sent").await.expect("stored");
+    }
+
+    async fn state(&self, link: &str, version: u64, state: &str, episode: Option<u64>) {
+        let episode = episode.map(|number| json!({"number": number}));
+        let body = json!({"link_id": link, "version": version, "state": state, "episode": episode});
+        let published = self.context.publish(format!("link.state.{link}"), body.to_string().into()).await;
+        published.expect("sent").await.expect("stored");
+    }
 }
 
 /// Waits until a stream has a message on this subject.

@@ -160,7 +160,7 @@ async fn take_by_another(nats: &TestNats, partitions: std::ops::Range<u16>) {
         FenceToTake { partition, expects: None, message }
     };
     let fences = partitions.map(fence).collect();
-    take_fences(&nats.batches(), &Subjects::default(), fences).await.expect("the fences");
+    take_fences(&nats.batches(), &Subjects::default(), fences, None).await.expect("the fences");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use relink::simulation::{Bug, Counts, Options, Trouble, shorten, simulate};
 
 /// So many of the same seeds every time, and so many fresh ones.
 const SEEDS_FIXED: u64 = 12;
-const SEEDS_FRESH: u64 = 2;
+const SEEDS_FRESH: u64 = 4;
 
 /// Within so many seeds every planted bug must show.
 const SEEDS_PER_BUG: u64 = 20;
@@ -99,6 +99,7 @@ fn troubles_of(bug: Bug) -> Option<Vec<Trouble>> {
         Bug::UnknownOutcomeIgnored => Some(vec![Trouble::RequestLate]),
         Bug::HoleNotSeen => Some(vec![Trouble::DeliveryLost]),
         Bug::StoreAheadKept => Some(vec![Trouble::OutputTailLost]),
+        Bug::CommitsNotChained | Bug::WitnessIgnored => Some(vec![Trouble::OutputTailLostAlone, Trouble::TakeOver]),
         _shows_in_any => None,
     }
 }
@@ -125,14 +126,4 @@ fn every_planted_bug_is_found() {
 fn no_bug_is_found_where_none_is_planted() {
     let all = Bug::ALL.into_iter().filter_map(troubles_of).collect();
     at_once(all, |troubles| good(&Options { troubles: Some(troubles), ..Options::of(1) }));
-}
-
-/// What relink does not come through yet is found, so that nobody takes it for mended; then its trouble joins the others.
-#[test]
-fn the_known_gaps_are_still_gaps() {
-    for gap in Trouble::KNOWN_GAPS {
-        let troubles = vec![gap, Trouble::Slow, Trouble::TakeOver, Trouble::RequestLate, Trouble::ReaderFails];
-        let fails = |seed| simulate(&Options { troubles: Some(troubles.clone()), ..Options::of(seed) }).is_err();
-        assert!((0..40).any(fails), "{gap} is no gap any more");
-    }
 }

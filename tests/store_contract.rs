@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use relink::contract::{At, IncidentBecause, IncidentBody, IncidentNews, Mark, Origin, OriginKind};
 use relink::link::{LinkId, StateName, Timestamp};
-use relink::store::{Changes, Head, MemoryStore, Position, Put, Query, SledStore, Store, StoreError};
+use relink::store::{Changes, Head, MemoryStore, Position, Put, Query, SledStore, Store, StoreError, Witness};
 
 const CACHE: u64 = 16 << 20;
 
@@ -33,11 +33,15 @@ fn what_is_applied_is_seen_whole() {
     each_store(|store| {
         assert_eq!(store.position().unwrap(), None);
         let mark = Mark { stream_created_ns: 7, sequence: 9, stored_at_ns: 11 };
-        let position = Position { stream_created_ns: 5, sequence: 12 };
+        let position = Position {
+            stream_created_ns: 5,
+            sequence: 12,
+            witness: Some(Witness { sequence: 11, owner: "us".to_owned() }),
+        };
         let changes = Changes {
             puts: vec![put(1, 1, StateName::Valid, Some(100)), put(2, 1, StateName::Invalid, None)],
             marks: vec![(3, mark.clone())],
-            position: Some(position),
+            position: Some(position.clone()),
             ..Changes::default()
         };
         store.apply(&changes).unwrap();

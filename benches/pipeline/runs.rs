@@ -169,7 +169,7 @@ pub(crate) async fn limit(said: &[Said], batches: &Batches) -> Run {
                         pulled += 1;
                         slice.insert(delivered.delivery.lane, delivered.delivery.receipt);
                     }
-                    FromLane::Rewound(_) => {}
+                    FromLane::Rewound(..) => {}
                     FromLane::Failed(_, problem) => panic!("{problem}"),
                 }
             }

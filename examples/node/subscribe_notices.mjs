@@ -2,9 +2,11 @@
 //
 // One durable pull consumer on the stream LINKS. It remembers where it was, so this program may be stopped and started
 // at any time, and several copies of it share the work. Ends after COUNT notices; without it, never.
+//
+// A new consumer starts at the oldest notice that the stream has, and one that was stopped for a day at yesterday's. So
+// it looks at each link before it prompts: a user whose link works again gets no message.
 
 import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
-import { Kvm } from "@nats-io/kv";
 import { connect, nanos } from "@nats-io/transport-node";
 
 const SUBJECT = "link.notice.update_required.*";
@@ -20,7 +22,6 @@ await manager.consumers.add("LINKS", {
   ack_policy: AckPolicy.Explicit,
   ack_wait: nanos(30_000),
 });
-const links = await new Kvm(connection).open("links");
 const consumer = await jetstream(connection).consumers.get("LINKS", DURABLE);
 
 // Each notice arrives at least once, with a stable id. Keep the ids where you keep what you did about them, in the same
@@ -30,22 +31,41 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
   const id = message.headers.get("ce-id");
   if (!seen.has(id)) {
     const notice = message.json();
-    await prompt(id, notice, await stateNow(notice.link_id));
+    const state = await stateNow(notice.link_id);
+    if (!(state?.version >= versionOf(id))) {
+      // The state is older than the notice, so it cannot tell. The notice comes again in a second.
+      message.nak(1_000);
+      continue;
+    }
+    if (stillNeedsItsUser(notice, state)) await prompt(id, notice, state);
+    else console.error(`no prompt for ${id}: that outage is over, or under repair`);
     seen.add(id);
   }
-  // Only now: what is not acknowledged comes again.
+  // Only now: a notice that is not acknowledged comes again.
   await message.ackAck();
   if (seen.size >= Number(count)) break;
 }
 await connection.close();
 
+// Whether the outage of this notice is still open and nobody is repairing it. An episode is one outage; a link's episodes
+// are numbered, so a notice of an earlier episode is told apart from one of the episode that is open now.
+function stillNeedsItsUser(notice, state) {
+  return state?.episode?.number === notice.episode.number && state.state !== "updating";
+}
+
+// The version of the link that sent this notice; notice ids are <link>.<version>.<n>.
+function versionOf(id) {
+  return Number(id.split(".").at(-2));
+}
+
+// The state of a link at this moment: the last message on its subject.
+async function stateNow(linkId) {
+  const last = await manager.streams.getMessage("LINKS", { last_by_subj: `link.state.${linkId}` });
+  return last?.json() ?? null;
+}
+
 // Your part: an e-mail, a push message, a banner. `action` says what the user has to do.
 async function prompt(id, notice, state) {
   const { type, link_id, external_id, institution, action } = notice;
-  console.log(JSON.stringify({ id, type, link_id, external_id, institution, action, state_now: state }));
-}
-
-// The state of a link at this moment; the bucket may be a moment behind, and then does not know a new link.
-async function stateNow(linkId) {
-  return (await links.get(linkId))?.json().state ?? null;
+  console.log(JSON.stringify({ id, type, link_id, external_id, institution, action, state_now: state.state }));
 }

@@ -2,6 +2,9 @@
 
 One durable pull consumer on the stream LINKS. It remembers where it was, so this program may be stopped and started
 at any time, and several copies of it share the work. Ends after COUNT notices; without it, never.
+
+A new consumer starts at the oldest notice that the stream has, and one that was stopped for a day at yesterday's. So it
+looks at each link before it prompts: a user whose link works again gets no message.
 """
 
 import asyncio
@@ -10,7 +13,7 @@ import sys
 
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig
-from nats.js.errors import KeyNotFoundError
+from nats.js.errors import NotFoundError
 
 SUBJECT = "link.notice.update_required.*"
 DURABLE = "prompts-python"
@@ -19,7 +22,6 @@ DURABLE = "prompts-python"
 async def main(url="nats://127.0.0.1:4222", count=None):
     connection = await nats.connect(url)
     jetstream = connection.jetstream()
-    links = await jetstream.key_value("links")
     config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=30)
     notices = await jetstream.pull_subscribe(SUBJECT, durable=DURABLE, stream="LINKS", config=config)
 
@@ -35,25 +37,45 @@ async def main(url="nats://127.0.0.1:4222", count=None):
             notice_id = message.headers["ce-id"]
             if notice_id not in seen:
                 notice = json.loads(message.data)
-                await prompt(notice_id, notice, await state_now(links, notice["link_id"]))
+                state = await state_now(jetstream, notice["link_id"])
+                if state is None or state["version"] < version_of(notice_id):
+                    # The state is older than the notice, so it cannot tell. The notice comes again in a second.
+                    await message.nak(delay=1)
+                    continue
+                if still_needs_its_user(notice, state):
+                    await prompt(notice_id, notice, state)
+                else:
+                    print(f"no prompt for {notice_id}: that outage is over, or under repair", file=sys.stderr)
                 seen.add(notice_id)
-            # Only now: what is not acknowledged comes again.
+            # Only now: a notice that is not acknowledged comes again.
             await message.ack_sync()
     await connection.close()
+
+
+def still_needs_its_user(notice, state):
+    """Whether the outage of this notice is still open and nobody is repairing it. An episode is one outage; a link's
+    episodes are numbered, so a notice of an earlier episode is told apart from one of the episode that is open now."""
+    episode = state and state.get("episode")
+    return bool(episode) and episode["number"] == notice["episode"]["number"] and state["state"] != "updating"
+
+
+def version_of(notice_id):
+    """The version of the link that sent this notice; notice ids are <link>.<version>.<n>."""
+    return int(notice_id.rsplit(".", 2)[1])
+
+
+async def state_now(jetstream, link_id):
+    """The state of a link at this moment: the last message on its subject."""
+    try:
+        return json.loads((await jetstream.get_last_msg("LINKS", f"link.state.{link_id}")).data)
+    except NotFoundError:
+        return None
 
 
 async def prompt(notice_id, notice, state):
     """Your part: an e-mail, a push message, a banner. `action` says what the user has to do."""
     shown = {key: notice[key] for key in ("type", "link_id", "external_id", "institution", "action")}
-    print(json.dumps({"id": notice_id, **shown, "state_now": state}), flush=True)
-
-
-async def state_now(links, link_id):
-    """The state of a link at this moment; the bucket may be a moment behind, and then does not know a new link."""
-    try:
-        return json.loads((await links.get(link_id)).value)["state"]
-    except KeyNotFoundError:
-        return None
+    print(json.dumps({"id": notice_id, **shown, "state_now": state["state"]}), flush=True)
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -21,6 +21,7 @@ use super::budget::{Budget, Urgency};
 use super::meaning::{Meaning, Unrelated};
 use crate::contract::ApiError;
 use crate::link::{Event, LinkId};
+use crate::metric;
 
 mod answer;
 mod list;
@@ -352,7 +353,7 @@ impl Call<'_> {
     /// The answer has another shape than Belvo documents, so something else has answered: it may pass.
     fn not_belvos(&self, status: StatusCode, retry_after: Option<Duration>) -> CallError {
         let status = status.as_u16();
-        metrics::counter!("relink_belvo_odd_answers_total", "status" => status.to_string()).increment(1);
+        metrics::counter!(metric::BELVO_UNEXPECTED_RESPONSES.name, "status" => status.to_string()).increment(1);
         let why = format!("{} {} was answered {status}, and not in Belvo's words", self.method, self.path);
         CallError::Transient { why, retry_after }
     }

@@ -270,8 +270,7 @@ pub(super) fn of_observation(
     seen: &contract::Observation,
     received_at: Timestamp,
 ) -> Result<Meaning, Undecodable> {
-    // A reader whose clock runs ahead must not outrank later proofs.
-    let observed_at = seen.observed_at.min(received_at);
+    let observed_at = seen.observed_at;
     let (event, profile) = match &seen.outcome {
         Outcome::Found { link: resource } => {
             let resource = LinkResource::parse(resource, received_at);

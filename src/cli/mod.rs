@@ -117,25 +117,25 @@ struct ServeArgs {
     /// A TOML file with settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address of the HTTP door [RELINK_LISTEN]
+    /// Address of the HTTP door (RELINK_LISTEN)
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Directory of the store, and of relink's own NATS [RELINK_DATA_DIR]
+    /// Directory of the store, and of relink's own NATS (RELINK_DATA_DIR)
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// NATS to connect to [RELINK_NATS_URL]; without one relink runs its own
+    /// NATS to connect to (RELINK_NATS_URL); without one relink runs its own
     #[arg(long, value_name = "URL")]
     nats_url: Option<String>,
-    /// NATS credentials file [RELINK_NATS_CREDENTIALS]
+    /// NATS credentials file (RELINK_NATS_CREDENTIALS)
     #[arg(long, value_name = "FILE")]
     nats_credentials: Option<String>,
-    /// Let anybody post webhooks [RELINK_ALLOW_OPEN_WEBHOOKS]
+    /// Let anybody post webhooks (RELINK_ALLOW_OPEN_WEBHOOKS)
     #[arg(long)]
     allow_open_webhooks: bool,
-    /// What is logged, such as info or relink=debug,info [RELINK_LOG]
+    /// What is logged, such as info or relink=debug,info (RELINK_LOG)
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
-    /// text or json [RELINK_LOG_FORMAT]
+    /// text or json (RELINK_LOG_FORMAT)
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 }

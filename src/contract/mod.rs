@@ -26,7 +26,7 @@ pub use input::{
     ApiError, Command, CommandName, InputKind, LastError, NotAnInputKind, Observation, Outcome, Source, Webhook, Widget,
 };
 pub use notice::{GapSpan, News, NoticeBody, NoticeName, Renewal};
-pub use output::{Address, Because, Fence, JobBody, JobName, Mark, Origin, OriginKind, RefusedBody};
+pub use output::{Address, Because, Commit, Fence, JobBody, JobName, Mark, Origin, OriginKind, RefusedBody};
 pub use record::{BadRecord, Record};
 pub use secrets::{is_session, json_in, squeezed, without_secrets, without_session};
 pub use words::{

@@ -26,6 +26,8 @@ pub enum Address {
     Mark(u16),
     /// `link.fence.<lane>`
     Fence(u16),
+    /// `link.commit.<writer>`
+    Commit(String),
     /// `link.incident.<institution>`, with the institution as [`super::institution_token`] spells it.
     Incident(String),
 }
@@ -199,6 +201,16 @@ pub struct Fence {
     pub owner: String,
     /// When it took the lane.
     pub taken_at: At,
+}
+
+/// Body of `link.commit.<writer>`: the last message of each commit. A commit is stored only if the writer's last one is still on the
+/// stream, so nothing is built on a commit that the stream has lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Commit {
+    /// The process, as its fences name it.
+    pub owner: String,
+    /// When it was sent.
+    pub sent_at: At,
 }
 
 impl JobBody {

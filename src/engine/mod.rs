@@ -28,8 +28,9 @@ use crate::contract::{At, BadRecord, Because, DeadReason, InputKind, Mark, Origi
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError, pages};
 
-/// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12).
-pub const MESSAGES_MAX: usize = 1000;
+/// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12), less
+/// the one that the node adds (`contract::Commit`).
+pub const MESSAGES_MAX: usize = 999;
 
 /// The most messages one delivery can make: the state, its effects, and that its institution's incident begins; or a refusal.
 const MESSAGES_PER_DELIVERY_MAX: usize = 2 + EFFECTS_MAX;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::problem::{Kind, Problem};
-use crate::telemetry::UNAUTHORIZED;
+use crate::metric;
 
 /// The values that open a door, as digests: the values themselves are not kept.
 #[derive(Clone)]
@@ -90,6 +90,6 @@ pub(super) fn check_api(tokens: &Keys, headers: &HeaderMap) -> Result<(), Proble
 }
 
 fn refuse(door: &'static str, detail: &str) -> Problem {
-    metrics::counter!(UNAUTHORIZED, "door" => door).increment(1);
+    metrics::counter!(metric::UNAUTHORIZED.name, "endpoint" => door).increment(1);
     Problem::new(Kind::Unauthorized, detail)
 }

@@ -27,8 +27,8 @@ use super::problem::{Kind, Problem};
 use super::{Door, SharedDoor};
 use crate::belvo::{Undecodable, link_of_webhook};
 use crate::contract::{DeadReason, InputKind};
+use crate::metric;
 use crate::nats::dead_letter::DeadLetter;
-use crate::telemetry::INPUTS;
 
 /// How long a webhook may take from its last byte to its answer. Belvo gives up after five seconds, of which some are
 /// the network's.
@@ -143,11 +143,11 @@ async fn set_aside(
     let letter = DeadLetter { subject, headers: kept, payload, reason, detail, input: None };
     match door.dead_letters.publish(&letter).await {
         Ok(sequence) => {
-            metrics::counter!(INPUTS, "kind" => "webhook", "outcome" => "unreadable").increment(1);
+            metrics::counter!(metric::HTTP_INPUTS.name, "kind" => "webhook", "outcome" => "unreadable").increment(1);
             problem.with("dead_letter", sequence)
         }
         Err(error) => {
-            metrics::counter!(INPUTS, "kind" => "webhook", "outcome" => "unavailable").increment(1);
+            metrics::counter!(metric::HTTP_INPUTS.name, "kind" => "webhook", "outcome" => "unavailable").increment(1);
             Problem::new(Kind::Unavailable, "The webhook cannot be read, and could not be set aside; send it again.")
                 .retry_after_secs(5)
                 .inside(error)

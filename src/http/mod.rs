@@ -59,13 +59,14 @@ use crate::clock;
 use crate::config::Config;
 use crate::contract::InputKind;
 use crate::link::LinkId;
+use crate::metric;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::envelope;
 use crate::nats::history::Histories;
 use crate::nats::publisher::Publisher;
 use crate::nats::subject::Subjects;
 use crate::store::Store;
-use crate::telemetry::{self, INPUTS, INPUTS_UNKNOWN};
+use crate::telemetry;
 
 /// How long requests that are being answered may still take once relink is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -138,7 +139,7 @@ impl Door {
     fn understand(&self, kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
         let meaning = belvo::translate(kind, link, body, clock::now())?;
         if let Meaning::Unknown { what } = &meaning {
-            metrics::counter!(INPUTS_UNKNOWN, "kind" => kind.as_str()).increment(1);
+            metrics::counter!(metric::HTTP_INPUTS_UNKNOWN.name, "kind" => kind.as_str()).increment(1);
             tracing::info!(link.id = %link, input.what = what, "an input is in no table of ours; it is kept whole");
         }
         Ok(meaning)
@@ -153,7 +154,7 @@ impl Door {
         let headers = envelope::input_headers(kind, link, source, clock::now());
         let stored = self.publisher.publish(self.subject_of(kind, link), headers, body).await;
         let outcome = if stored.is_ok() { "stored" } else { "unavailable" };
-        metrics::counter!(INPUTS, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
+        metrics::counter!(metric::HTTP_INPUTS.name, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
         Ok(stored?)
     }
 

@@ -10,7 +10,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::problem::{Incident, Problem};
 use crate::clock;
-use crate::telemetry::{HTTP_PANICS, HTTP_REQUEST_SECONDS, HTTP_REQUESTS};
+use crate::metric;
 
 type Catch = fn(Box<dyn Any + Send + 'static>) -> Response;
 
@@ -20,7 +20,7 @@ pub(super) fn catch_panics() -> CatchPanicLayer<Catch> {
 }
 
 fn caught(_panic: Box<dyn Any + Send + 'static>) -> Response {
-    metrics::counter!(HTTP_PANICS).increment(1);
+    metrics::counter!(metric::HTTP_PANICS.name).increment(1);
     // What it says may quote the request, so only that it happened goes into the log; the panic hook has its place.
     Problem::internal("the handler panicked").into_response()
 }
@@ -35,8 +35,9 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let status = response.status();
     let seconds = started.elapsed().as_secs_f64();
     let code = status.as_str().to_owned();
-    metrics::counter!(HTTP_REQUESTS, "route" => route.clone(), "method" => method, "status" => code).increment(1);
-    metrics::histogram!(HTTP_REQUEST_SECONDS, "route" => route.clone()).record(seconds);
+    metrics::counter!(metric::HTTP_REQUESTS.name, "route" => route.clone(), "method" => method, "status" => code)
+        .increment(1);
+    metrics::histogram!(metric::HTTP_REQUEST_SECONDS.name, "route" => route.clone()).record(seconds);
     if let Some(incident) = response.extensions().get::<Incident>() {
         let Incident { id, slug, inside } = incident;
         let status = status.as_u16();

@@ -18,7 +18,7 @@ use super::{Door, SharedDoor};
 use crate::belvo::{Meaning, Undecodable, link_of_api_error, read_json};
 use crate::contract::{InputKind, without_secrets};
 use crate::link::LinkId;
-use crate::telemetry::INPUTS;
+use crate::metric;
 
 /// Stands in where an error names no link, to ask the table what it would mean.
 const NO_LINK: &str = "no-link";
@@ -90,5 +90,5 @@ async fn store(door: &Door, kind: InputKind, link: &LinkId, body: Bytes) -> Resu
 }
 
 fn count(kind: InputKind, outcome: &'static str) {
-    metrics::counter!(INPUTS, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
+    metrics::counter!(metric::HTTP_INPUTS.name, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
 }

@@ -3,6 +3,7 @@
 //! An event is what a message *means*; the messages themselves, and the table from one to the other, live in `belvo`.
 //! Nothing about our keys, our requests or an institution's outage is an event: such a signal never touches a link.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::consent::{Consent, ConsentObservation, ConsentStatus};
@@ -125,6 +126,23 @@ impl Cause {
             Self::Token => true,
             Self::Credentials | Self::AccountBlocked | Self::ConsentEnded | Self::Unsupported => false,
         }
+    }
+}
+
+impl Event {
+    /// The event with no read later than its receipt at `received_at`: a read by a clock that runs ahead would make every
+    /// later read look old, and the link could not recover.
+    pub(super) fn read_by(&self, received_at: Timestamp) -> Cow<'_, Self> {
+        let mut event = Cow::Borrowed(self);
+        if let Self::Observed(Observation { observed_at, .. })
+        | Self::ConsentObserved(ConsentObservation { observed_at, .. }) = self
+            && *observed_at > received_at
+            && let Self::Observed(Observation { observed_at, .. })
+            | Self::ConsentObserved(ConsentObservation { observed_at, .. }) = event.to_mut()
+        {
+            *observed_at = received_at;
+        }
+        event
     }
 }
 

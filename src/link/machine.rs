@@ -36,7 +36,8 @@ pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Resu
         draft.refuse_repeat(key)?;
     }
     draft.learn(&input.profile);
-    match next(&mut draft, &input.event) {
+    let event = input.event.read_by(draft.now);
+    match next(&mut draft, &event) {
         Ok(state) => Ok(draft.accept(link, state, input.key)),
         // The message says nothing new of the state, but something of the link.
         Err(Refusal::AlreadyKnown) if draft.has_learnt(link) => Ok(draft.accept(link, link.state.clone(), input.key)),

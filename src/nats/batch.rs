@@ -37,6 +37,10 @@ pub const BATCH_MESSAGES_MAX: usize = 1_000;
 /// (`jetstream.limits.batch.timeout`), so waiting longer for one learns nothing.
 pub const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the headers of a batch and of an expectation take at most, in bytes, beside the expected subject.
+const BATCH_HEADERS_BYTES_MAX: usize = 128;
+const EXPECT_BYTES_MAX: usize = 128;
+
 /// How long a refused commit waits for the answer to the first message, which tells the reason.
 const OPENING_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -237,30 +241,33 @@ impl Batches {
     /// # Errors
     /// Before anything is sent: [`BatchError::Empty`], [`BatchError::TooLarge`], [`BatchError::MessageTooLarge`]. While
     /// sending: [`BatchError::Incomplete`] when the connection is gone for good.
-    pub async fn stage(&self, messages: Vec<BatchMessage>) -> Result<StagedBatch, BatchError> {
-        let count = messages.len();
+    pub async fn stage(&self, mut messages: Vec<BatchMessage>) -> Result<StagedBatch, BatchError> {
+        let Some(last) = messages.pop() else { return Err(BatchError::Empty) };
+        let index = messages.len();
+        if self.is_too_large(&last) {
+            return Err(BatchError::MessageTooLarge { index });
+        }
+        Ok(StagedBatch { open: self.open(messages).await?, last })
+    }
+
+    /// Sends these messages, without waiting for an answer. The last one of the batch is still to come.
+    ///
+    /// # Errors
+    /// As [`Batches::stage`]; a batch may be opened without a message.
+    pub async fn open(&self, messages: Vec<BatchMessage>) -> Result<OpenBatch, BatchError> {
+        let count = messages.len() + 1;
         if count > BATCH_MESSAGES_MAX {
             return Err(BatchError::TooLarge { count });
         }
-        let id = uuid::Uuid::new_v4().simple().to_string();
-        let mut parts: Vec<Parts> = messages.into_iter().map(BatchMessage::into_parts).collect();
-        // One message is whole by itself, and a plain publish is checked against the same expectation.
-        if count > 1 {
-            for ((_, headers, _), number) in parts.iter_mut().zip(1..) {
-                number_in(headers, &id, number);
-            }
-            if let Some((_, headers, _)) = parts.last_mut() {
-                headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
-            }
-        }
         // Looked at before anything is sent, since half a batch would stay open at the server.
-        let max = self.client.max_payload().min(self.message_bytes_max);
-        if let Some(index) = parts.iter().position(|(_, headers, payload)| wire_size(headers) + payload.len() > max) {
+        if let Some(index) = messages.iter().position(|message| self.is_too_large(message)) {
             return Err(BatchError::MessageTooLarge { index });
         }
-        let Some(last) = parts.pop() else { return Err(BatchError::Empty) };
+        let id = uuid::Uuid::new_v4().simple().to_string();
         let mut opening = None;
-        for (subject, headers, payload) in parts {
+        for (message, number) in messages.into_iter().zip(1..) {
+            let (subject, mut headers, payload) = message.into_parts();
+            number_in(&mut headers, &id, number);
             if opening.is_none() {
                 let sent = self.context.publish_with_headers(subject, headers, payload).await;
                 opening = Some(sent.map_err(|_| BatchError::Incomplete)?);
@@ -269,7 +276,14 @@ impl Batches {
                 sent.map_err(|_| BatchError::Incomplete)?;
             }
         }
-        Ok(StagedBatch { batches: self.clone(), id, last, count, opening })
+        Ok(OpenBatch { batches: self.clone(), id, count, opening })
+    }
+
+    /// Whether a message, with the headers of a batch, is larger than the server or the stream takes.
+    fn is_too_large(&self, message: &BatchMessage) -> bool {
+        let max = self.client.max_payload().min(self.message_bytes_max);
+        let expect = message.expect.as_ref().map_or(0, |expect| expect.subject.len() + EXPECT_BYTES_MAX);
+        wire_size(&message.headers) + expect + BATCH_HEADERS_BYTES_MAX + message.payload.len() > max
     }
 }
 
@@ -280,26 +294,55 @@ type Parts = (String, HeaderMap, Bytes);
 #[must_use = "a batch that is not committed is never stored"]
 #[derive(Debug)]
 pub struct StagedBatch {
-    batches: Batches,
-    id: String,
-    last: Parts,
-    count: usize,
-    /// The answer to the first message, awaited beside the commit: empty, or why the batch was refused at once.
-    opening: Option<PublishAckFuture>,
+    open: OpenBatch,
+    last: BatchMessage,
 }
 
 impl StagedBatch {
     /// How many messages the batch has.
     pub fn count(&self) -> usize {
-        self.count
+        self.open.count
     }
 
-    /// Sends the last message with the commit mark and waits for the answer to the whole.
+    /// As [`OpenBatch::commit`].
     ///
     /// # Errors
     /// [`BatchError`]; only [`BatchError::Unknown`] leaves open whether the batch was stored.
     pub async fn commit(self) -> Result<BatchAck, BatchError> {
-        let Self { batches, id: _, last: (subject, headers, payload), count, opening } = self;
+        self.open.commit(self.last).await
+    }
+
+    /// As [`OpenBatch::abandon`].
+    pub async fn abandon(self) {
+        self.open.abandon(&self.last.subject).await;
+    }
+}
+
+/// A batch whose last message is still to come.
+#[must_use = "a batch that is not committed is never stored"]
+#[derive(Debug)]
+pub struct OpenBatch {
+    batches: Batches,
+    id: String,
+    /// How many messages the batch has, with the last one.
+    count: usize,
+    /// The answer to the first message, awaited beside the commit: empty, or why the batch was refused at once.
+    opening: Option<PublishAckFuture>,
+}
+
+impl OpenBatch {
+    /// Sends the last message with the commit mark and waits for the answer to the whole.
+    ///
+    /// # Errors
+    /// [`BatchError`]; only [`BatchError::Unknown`] leaves open whether the batch was stored.
+    pub async fn commit(self, last: BatchMessage) -> Result<BatchAck, BatchError> {
+        let Self { batches, id, count, opening } = self;
+        let (subject, mut headers, payload) = last.into_parts();
+        // One message is whole by itself, and a plain publish is checked against the same expectation.
+        if count > 1 {
+            number_in(&mut headers, &id, count);
+            headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+        }
         let request = Request::new().headers(headers).payload(payload).timeout(Some(batches.timeout));
         let answer = match batches.client.send_request(subject.clone(), request).await {
             Ok(answer) => answer,
@@ -336,15 +379,15 @@ impl StagedBatch {
     }
 
     /// Gives the batch up, and its place among the fifty that a stream may have open. Without this the server waits ten
-    /// seconds for the rest of it.
-    pub async fn abandon(self) {
+    /// seconds for the rest of it. `subject` is any subject of the stream.
+    pub async fn abandon(self, subject: &str) {
         if self.count == 1 {
             return; // Nothing has been sent.
         }
         // A gap in the sequence ends a batch (ADR-50). It is a courtesy: if it does not arrive, time ends the batch.
         let mut headers = HeaderMap::new();
         number_in(&mut headers, &self.id, self.count + 1);
-        let _ = self.batches.client.publish_with_headers(self.last.0, headers, Bytes::new()).await;
+        let _ = self.batches.client.publish_with_headers(subject.to_owned(), headers, Bytes::new()).await;
     }
 }
 

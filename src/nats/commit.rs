@@ -9,16 +9,16 @@ use std::collections::BTreeMap;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 
-use super::batch::{BATCH_MESSAGES_MAX, BatchError, BatchMessage, Batches, StagedBatch};
+use super::batch::{BATCH_MESSAGES_MAX, BatchError, BatchMessage, Batches, OpenBatch};
 use super::envelope;
 use super::subject::Subjects;
 use crate::engine::{Message, Outgoing};
-use crate::node::{BatchId, FenceToTake, Input, Limit};
+use crate::node::{BatchId, Closing, FenceToTake, Input, Limit};
 
 /// A message is larger than the stream's `max_msg_size`.
 const MESSAGE_EXCEEDS_MAXIMUM: u64 = 10_054;
 
-/// Takes fences: from now on the commits of every other owner are refused. Gives their sequences.
+/// Takes fences: from now on the commits of every other owner are refused. Gives their sequences, and that of the message behind them.
 ///
 /// # Errors
 /// [`BatchError`]; [`BatchError::Refused`] if a fence is not where it was expected.
@@ -26,9 +26,10 @@ pub async fn take_fences(
     batches: &Batches,
     subjects: &Subjects,
     fences: Vec<FenceToTake>,
-) -> Result<BTreeMap<u16, u64>, BatchError> {
-    let mut taken = BTreeMap::new();
-    for fences in fences.chunks(BATCH_MESSAGES_MAX) {
+    mut closing: Option<Message>,
+) -> Result<(BTreeMap<u16, u64>, Option<u64>), BatchError> {
+    let (mut taken, mut closed_at) = (BTreeMap::new(), None);
+    for fences in fences.chunks(BATCH_MESSAGES_MAX - 1) {
         let message = |FenceToTake { partition, expects, message }: &FenceToTake| {
             let message = to_batch_message(subjects, message.clone());
             match expects {
@@ -36,17 +37,28 @@ pub async fn take_fences(
                 None => message,
             }
         };
-        let ack = batches.publish_atomic(fences.iter().map(message).collect()).await?;
+        let mut messages: Vec<BatchMessage> = fences.iter().map(message).collect();
+        // Behind the first fences: the others, if there are so many, are not committed to before all of them are taken.
+        let closes = closing.take().map(|closing| messages.push(to_batch_message(subjects, closing))).is_some();
+        let ack = batches.publish_atomic(messages).await?;
+        closed_at = closed_at.or(closes.then_some(ack.last_sequence));
         taken.extend(fences.iter().enumerate().map(|(index, fence)| (fence.partition, ack.sequence_of(index))));
     }
-    Ok(taken)
+    Ok((taken, closed_at))
+}
+
+/// The last message of a commit. It is refused, and all of the batch with it, if the one before is no longer on the stream.
+pub fn closing(subjects: &Subjects, Closing { follows, message }: Closing) -> BatchMessage {
+    let message = to_batch_message(subjects, message);
+    let subject = message.subject.clone();
+    message.expecting(subject, follows)
 }
 
 /// Sends a batch to the server, all but its last message.
 ///
 /// # Errors
 /// [`BatchError`]; nothing was stored.
-pub async fn stage(batches: &Batches, subjects: &Subjects, messages: Vec<Outgoing>) -> Result<StagedBatch, BatchError> {
+pub async fn stage(batches: &Batches, subjects: &Subjects, messages: Vec<Outgoing>) -> Result<OpenBatch, BatchError> {
     let messages = messages.into_iter().map(|Outgoing { lane, fence, message }| {
         let message = to_batch_message(subjects, message);
         match fence {
@@ -54,7 +66,7 @@ pub async fn stage(batches: &Batches, subjects: &Subjects, messages: Vec<Outgoin
             None => message,
         }
     });
-    batches.stage(messages.collect()).await
+    batches.open(messages.collect()).await
 }
 
 /// What the error of a batch is to the node.

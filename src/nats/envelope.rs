@@ -4,6 +4,7 @@
 //! dump can still tell.
 
 use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_TTL;
 use uuid::Uuid;
 
 use crate::contract::{Address, InputKind, SCHEMA_VERSION};
@@ -14,6 +15,10 @@ use crate::nats::subject::Subjects;
 /// Who publishes what leaves relink.
 const SOURCE: &str = "/relink";
 
+/// How long the last message of a commit is kept (`Nats-TTL`, nats-server 2.11): each process has a subject of its own, which must not stay
+/// for ever. A process that commits nothing for so long takes its fences anew.
+const COMMIT_TTL: &str = "720h";
+
 /// The subject of a message for the output stream.
 pub fn subject(subjects: &Subjects, address: &Address) -> String {
     match address {
@@ -23,6 +28,7 @@ pub fn subject(subjects: &Subjects, address: &Address) -> String {
         Address::Refused(link) => subjects.refused(link.as_str()),
         Address::Mark(lane) => subjects.mark(*lane),
         Address::Fence(lane) => subjects.fence(*lane),
+        Address::Commit(writer) => subjects.commit(writer),
         Address::Incident(institution) => subjects.incident(institution),
     }
 }
@@ -36,6 +42,7 @@ pub fn headers(message: &Message) -> HeaderMap {
         Address::Refused(link) => ("link.refused".to_owned(), Some(link)),
         Address::Mark(_) => ("link.mark".to_owned(), None),
         Address::Fence(_) => ("link.fence".to_owned(), None),
+        Address::Commit(_) => ("link.commit".to_owned(), None),
         Address::Incident(_) => ("link.incident".to_owned(), None),
     };
     let mut headers = HeaderMap::new();
@@ -49,6 +56,9 @@ pub fn headers(message: &Message) -> HeaderMap {
     headers.insert("ce-time", message.at.to_string());
     headers.insert("ce-dataschema", dataschema(&message.address));
     headers.insert("content-type", "application/json");
+    if matches!(message.address, Address::Commit(_)) {
+        headers.insert(NATS_MESSAGE_TTL, COMMIT_TTL);
+    }
     headers
 }
 
@@ -76,6 +86,7 @@ fn dataschema(address: &Address) -> String {
         Address::Refused(_) => "link.refused",
         Address::Mark(_) => "link.mark",
         Address::Fence(_) => "link.fence",
+        Address::Commit(_) => "link.commit",
         Address::Incident(_) => "link.incident",
     };
     format!("urn:relink:schema:{schema}:{SCHEMA_VERSION}")

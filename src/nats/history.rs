@@ -163,7 +163,13 @@ impl Histories {
             Some(OutputSubject::Notice { notice, .. }) => (HistoryKind::Notice, Some(notice.to_owned())),
             Some(OutputSubject::Job { job, .. }) => (HistoryKind::Job, Some(job.to_owned())),
             Some(OutputSubject::Refused { .. }) => (HistoryKind::Refused, None),
-            Some(OutputSubject::Fence { .. } | OutputSubject::Mark { .. } | OutputSubject::Incident { .. }) | None => {
+            Some(
+                OutputSubject::Fence { .. }
+                | OutputSubject::Mark { .. }
+                | OutputSubject::Commit { .. }
+                | OutputSubject::Incident { .. },
+            )
+            | None => {
                 return Ok(None);
             }
         };

@@ -27,8 +27,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// What a reader hands over.
 #[derive(Debug)]
 pub enum FromLane {
-    /// The consumer stands where it was asked to.
-    Rewound(ReaderId),
+    /// The consumer stands where it was asked to, in the stream that was created at this time, in nanoseconds since the Unix epoch.
+    Rewound(ReaderId, i64),
     /// A message.
     Delivered(Delivered),
     /// The reader has ended, as its last word: why, as async-nats says it.
@@ -67,7 +67,11 @@ async fn forward(
     if delivered.stream_sequence > behind {
         return Err(format!("another process reads {name}: it got message {}", delivered.stream_sequence));
     }
-    if queue.send(FromLane::Rewound(reader)).await.is_err() {
+    // Asked last: a stream made anew before that has another consumer of this name.
+    let input = context.get_stream(subjects.input_stream()).await.map_err(|error| error.to_string())?;
+    let created = input.cached_info().created.unix_timestamp_nanos();
+    let created_ns = i64::try_from(created).map_err(|_| "a stream whose time is out of range".to_owned())?;
+    if queue.send(FromLane::Rewound(reader, created_ns)).await.is_err() {
         return Ok(());
     }
     let pull: pull::StreamBuilder<'_> = consumer.stream();

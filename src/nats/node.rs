@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, block_in_place};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{BATCH_TIMEOUT, BatchAck, BatchError, Batches, StagedBatch};
+use super::batch::{BATCH_TIMEOUT, BatchAck, BatchError, Batches, OpenBatch};
 use super::commit::{self, take_fences};
 use super::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
 use super::lane::{self, FromLane};
@@ -80,9 +80,10 @@ impl<S: Store + Clone + 'static> Node<S> {
         let context = jetstream::new(client.clone());
         let dead_letters = DeadLetters::new(context.clone(), subjects.clone());
         let batches = Batches::new(client.clone(), BATCH_TIMEOUT);
-        let owner = format!("{owner} {}", uuid::Uuid::new_v4());
+        let writer = uuid::Uuid::new_v4().to_string();
+        let owner = format!("{owner} {writer}");
         let plan_ahead_min = node::PLAN_AHEAD_MIN;
-        let options = node::NodeOptions { owner, partitions_count: partitions, policy, plan_ahead_min };
+        let options = node::NodeOptions { owner, writer, partitions_count: partitions, policy, plan_ahead_min };
         let node = node::Node::new(options, store);
         let (phase, _) = watch::channel(Phase::Starting);
         let streams = Streams::new(context, subjects);
@@ -157,7 +158,7 @@ struct Driver<S> {
     readers: JoinSet<()>,
     by_lane: HashMap<u16, AbortHandle>,
     reading: Option<AbortHandle>,
-    staged: HashMap<BatchId, Box<StagedBatch>>,
+    staged: HashMap<BatchId, Box<OpenBatch>>,
     to_lanes: mpsc::Sender<FromLane>,
     to_read: mpsc::Sender<Input>,
     wake_at: tokio::time::Instant,
@@ -166,7 +167,7 @@ struct Driver<S> {
 /// What a task came to.
 enum Done {
     Answer(Input),
-    Staged(BatchId, Box<StagedBatch>),
+    Staged(BatchId, Box<OpenBatch>),
     Nothing,
 }
 
@@ -224,7 +225,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
                     deliveries.push(delivered);
                     continue;
                 }
-                FromLane::Rewound(reader) => Input::Rewound { reader },
+                FromLane::Rewound(reader, created_ns) => Input::Rewound { reader, created_ns },
                 FromLane::Failed(reader, problem) => Input::ReaderFailed { reader, problem },
             };
             if !deliveries.is_empty() {
@@ -319,11 +320,15 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 let found = async move { streams.find_input(after_ns).await };
                 self.ask(request, found, move |sequence| Input::InputFound { request, sequence });
             }
-            Output::TakeFences { request, fences } => {
+            Output::LookUpOutput { request, sequence } => {
+                let owner = async move { streams.owner_of(sequence).await };
+                self.ask(request, owner, move |owner| Input::OutputLookedUp { request, owner });
+            }
+            Output::TakeFences { request, fences, closing } => {
                 let batches = self.batches.clone();
                 self.tasks.spawn(async move {
-                    Done::Answer(match take_fences(&batches, &streams.subjects, fences).await {
-                        Ok(fences) => Input::FencesTaken { request, fences },
+                    Done::Answer(match take_fences(&batches, &streams.subjects, fences, closing).await {
+                        Ok((fences, closing)) => Input::FencesTaken { request, fences, closing },
                         Err(BatchError::Refused { .. }) => Input::FencesRefused { request },
                         Err(error) => Input::RequestFailed { request, problem: error.to_string() },
                     })
@@ -379,10 +384,11 @@ impl<S: Store + Clone + 'static> Driver<S> {
                     }
                 });
             }
-            Output::CommitBatch { batch } => {
+            Output::CommitBatch { batch, closing } => {
                 let Some(staged) = staged.remove(&batch) else { return };
+                let last = commit::closing(&streams.subjects, closing);
                 self.tasks.spawn(async move {
-                    Done::Answer(match staged.commit().await {
+                    Done::Answer(match staged.commit(last).await {
                         Ok(BatchAck { last_sequence, count, .. }) => {
                             Input::BatchCommitted { batch, last_sequence, messages_count: count }
                         }
@@ -392,8 +398,9 @@ impl<S: Store + Clone + 'static> Driver<S> {
             }
             Output::DiscardBatch { batch } => {
                 if let Some(staged) = staged.remove(&batch) {
+                    let subject = streams.subjects.fence(0);
                     self.tasks.spawn(async move {
-                        staged.abandon().await;
+                        staged.abandon(&subject).await;
                         Done::Nothing
                     });
                 }

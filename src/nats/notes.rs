@@ -1,6 +1,7 @@
 //! What the node has to say, for the log and the metrics.
 
 use crate::contract::{IncidentBody, IncidentNews};
+use crate::metric;
 use crate::node::{Limit, Note};
 
 /// Logs and counts a note.
@@ -8,18 +9,18 @@ pub(super) fn publish(note: Note) {
     match note {
         Note::Planned { counts } => {
             for ((kind, outcome), count) in counts {
-                metrics::counter!("relink_inputs_total", "kind" => kind, "outcome" => outcome).increment(count);
+                metrics::counter!(metric::INPUTS.name, "kind" => kind, "outcome" => outcome).increment(count);
             }
         }
         Note::Committing { messages_count } => {
-            metrics::histogram!("relink_commit_messages").record(messages_count as f64);
+            metrics::histogram!(metric::COMMIT_MESSAGES.name).record(messages_count as f64);
         }
         Note::Committed { incidents, prompts_held_count, incidents_count, unread } => {
-            metrics::gauge!("relink_incidents").set(incidents_count as f64);
-            metrics::counter!("relink_prompts_held_total").increment(prompts_held_count);
+            metrics::gauge!(metric::INCIDENTS.name).set(incidents_count as f64);
+            metrics::counter!(metric::PROMPTS_DEFERRED.name).increment(prompts_held_count);
             incidents.iter().for_each(publish_incident);
             for (link, field) in unread {
-                metrics::counter!("relink_fields_unread_total", "field" => field).increment(1);
+                metrics::counter!(metric::UNREADABLE_FIELDS.name, "field" => field).increment(1);
                 tracing::warn!(link.id = %link, input.field = field, "a field of an input cannot be read; it is taken for unknown");
             }
         }
@@ -61,7 +62,7 @@ pub(super) fn publish(note: Note) {
             tracing::warn!(items_count, limit, "NATS refused a commit that is too large; the next ones are smaller");
         }
         Note::LinkUnreadable { link } => {
-            metrics::counter!("relink_links_unreadable_total").increment(1);
+            metrics::counter!(metric::LINKS_UNREADABLE.name).increment(1);
             tracing::error!(
                 link.id = %link,
                 "the record of a link cannot be read, and its inputs are set aside: stop relink, move the store's directory away, \
@@ -69,7 +70,7 @@ pub(super) fn publish(note: Note) {
             );
         }
         Note::TimerSetAside { of } => {
-            metrics::counter!("relink_timers_set_aside_total").increment(1);
+            metrics::counter!(metric::TIMERS_SET_ASIDE.name).increment(1);
             tracing::error!(of, "a timer cannot be handled; it is left alone until the next start");
         }
         Note::StartingOver { problem, pause_ms } => {

@@ -11,6 +11,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use futures::stream::{StreamExt, TryStreamExt};
+use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::stream::extent;
@@ -84,6 +85,21 @@ impl Streams {
         };
         let fences = futures::stream::iter(partitions).map(fence).buffered(FENCES_AT_ONCE);
         fences.try_filter_map(async |fence| Ok(fence)).try_collect().await
+    }
+
+    /// The process that wrote a message of the output stream; none if the message is no longer there, or names no owner.
+    pub(super) async fn owner_of(&self, sequence: u64) -> Result<Option<String>, String> {
+        /// Fences and commits have it.
+        #[derive(Deserialize)]
+        struct Owned {
+            owner: String,
+        }
+        let output = self.stream(&self.subjects.output_stream()).await?;
+        match output.get_raw_message(sequence).await {
+            Ok(message) => Ok(serde_json::from_slice(&message.payload).ok().map(|Owned { owner }| owner)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(format!("cannot read message {sequence} of the output stream: {error}")),
+        }
     }
 
     /// When a message of the input stream was stored; none if it is no longer there.

@@ -5,7 +5,7 @@
 //!   stored      belvo.<lane>.<kind>.<link>     the stream's subject transform adds the lane
 //!   decided     link.state.<link>   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
 //!   of a bank   link.incident.<institution>
-//!   kept        link.fence.<lane>   link.mark.<lane>
+//!   kept        link.fence.<lane>   link.mark.<lane>   link.commit.<writer>
 //!   set aside   relink.dead.<reason>
 //! ```
 //!
@@ -55,6 +55,8 @@ pub enum OutputSubject<'a> {
     Fence { partition: u16 },
     /// How far the lane has come.
     Mark { partition: u16 },
+    /// The last message of a commit.
+    Commit { writer: &'a str },
     /// Whether many links of an institution fail together.
     Incident { institution: &'a str },
 }
@@ -228,6 +230,11 @@ impl Subjects {
         format!("{}.mark.{partition}", self.output_prefix)
     }
 
+    /// `link.commit.<writer>`, with the writer's name for itself, which is unique.
+    pub fn commit(&self, writer: &str) -> String {
+        format!("{}.commit.{}", self.output_prefix, checked(writer))
+    }
+
     /// `link.incident.<institution>`, with the institution as `contract::institution_token` spells it.
     pub fn incident(&self, institution: &str) -> String {
         format!("{}.incident.{}", self.output_prefix, checked(institution))
@@ -266,6 +273,7 @@ impl Subjects {
             ["refused", link_id] => Some(OutputSubject::Refused { link_id }),
             ["incident", institution] => Some(OutputSubject::Incident { institution }),
             ["fence", partition] => Some(OutputSubject::Fence { partition: parse_partition(partition)? }),
+            ["commit", writer] => Some(OutputSubject::Commit { writer }),
             ["mark", partition] => Some(OutputSubject::Mark { partition: parse_partition(partition)? }),
             _ => None,
         }
@@ -377,6 +385,7 @@ mod tests {
                 (subjects.incident(&id), OutputSubject::Incident { institution: &id }),
                 (subjects.fence(partition), OutputSubject::Fence { partition }),
                 (subjects.mark(partition), OutputSubject::Mark { partition }),
+                (subjects.commit(&word), OutputSubject::Commit { writer: &word }),
             ] {
                 prop_assert_eq!(subjects.parse_output(&subject), Some(expected));
                 prop_assert_eq!(subjects.parse_input(&subject), None);

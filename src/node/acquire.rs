@@ -29,9 +29,25 @@ pub(super) struct Acquisition {
 #[derive(Debug)]
 enum Step {
     ReadingFacts(RequestId),
-    RestartingStore { request: RequestId, store_sequence: u64, stream_is_another: bool, output: StreamFacts },
-    TakingFences { request: RequestId, partitions: BTreeSet<u16>, last_sequence: u64 },
-    CatchingUp { target: u64 },
+    RestartingStore {
+        request: RequestId,
+        store_sequence: u64,
+        stream_is_another: bool,
+        output: StreamFacts,
+    },
+    TakingFences {
+        request: RequestId,
+        partitions: BTreeSet<u16>,
+        last_sequence: u64,
+    },
+    /// Is the store still a part of the output stream? Asked behind the fences, before which nothing can be added any more.
+    ComparingStore {
+        request: RequestId,
+        target: u64,
+    },
+    CatchingUp {
+        target: u64,
+    },
 }
 
 /// Reading the output stream.
@@ -58,6 +74,7 @@ impl<S: Store + Clone> Node<S> {
     pub(super) fn fences_read(&mut self, now: Timestamp, request: RequestId, fences: &BTreeMap<u16, FenceFacts>) {
         let Some((_, asked)) = self.checking.take_if(|(asked, _)| *asked == request) else { return };
         self.must_check = false;
+        let was_refused = std::mem::take(&mut self.was_refused);
         let (mut moved, mut taken) = (false, false);
         for number in asked {
             let Some(partition) = self.partitions.get_mut(&number) else { continue };
@@ -86,6 +103,8 @@ impl<S: Store + Clone> Node<S> {
             self.begin_ending(End::Fenced);
         } else if moved {
             self.start_over(now, "a fence of ours is not where it was");
+        } else if was_refused && !taken {
+            self.start_over(now, "the output stream has lost our last commit");
         }
     }
 
@@ -114,9 +133,9 @@ impl<S: Store + Clone> Node<S> {
             return Ok(());
         }
         let position = self.store.position()?;
-        let is_another = position.is_some_and(|position| position.stream_created_ns != output.created_ns);
+        let is_another = position.as_ref().is_some_and(|position| position.stream_created_ns != output.created_ns);
         let known = self.coverage.as_ref().map_or(0, Coverage::last);
-        let store_sequence = position.map_or(0, |position| position.sequence.max(known));
+        let store_sequence = position.as_ref().map_or(0, |position| position.sequence.max(known));
         let is_ahead = position.is_some() && (self.store_is_ahead || store_sequence > output.last_sequence);
         if !is_another && !is_ahead {
             if !self.partitions.values().any(Partition::is_held) {
@@ -170,10 +189,19 @@ impl<S: Store + Clone> Node<S> {
         let partitions = fences.iter().map(|fence| fence.partition).collect();
         let step = Step::TakingFences { request, partitions, last_sequence: output.last_sequence };
         self.acquisition = Some(Acquisition { step, states_count: 0, rebuilt: false });
-        self.outputs.push_back(Output::TakeFences { request, fences });
+        // Commits of partitions that are held already go on from the last one of theirs.
+        let is_first = !self.partitions.values().any(Partition::is_held);
+        let closing = is_first.then(|| self.closing_message(now));
+        self.outputs.push_back(Output::TakeFences { request, fences, closing });
     }
 
-    pub(super) fn fences_taken(&mut self, now: Timestamp, request: RequestId, fences: &BTreeMap<u16, u64>) {
+    pub(super) fn fences_taken(
+        &mut self,
+        now: Timestamp,
+        request: RequestId,
+        fences: &BTreeMap<u16, u64>,
+        closing: Option<u64>,
+    ) {
         let Some(acquisition) = &mut self.acquisition else { return };
         let Step::TakingFences { request: asked, partitions, last_sequence } = &acquisition.step else { return };
         if *asked != request {
@@ -193,6 +221,36 @@ impl<S: Store + Clone> Node<S> {
             }
             target = target.max(sequence);
         }
+        if closing.is_some() {
+            self.last_closing = closing;
+        }
+        match self.coverage.as_ref().and_then(Coverage::witness).map(|witness| witness.sequence) {
+            Some(sequence) => {
+                let request = self.request();
+                let step = Step::ComparingStore { request, target };
+                self.acquisition = Some(Acquisition { step, states_count: 0, rebuilt: false });
+                self.outputs.push_back(Output::LookUpOutput { request, sequence });
+            }
+            None => self.catch_up(target),
+        }
+    }
+
+    pub(super) fn output_looked_up(&mut self, now: Timestamp, request: RequestId, owner: Option<&str>) {
+        let Some(acquisition) = &self.acquisition else { return };
+        let Step::ComparingStore { request: asked, target } = acquisition.step else { return };
+        if asked != request {
+            return;
+        }
+        let witness = self.coverage.as_ref().and_then(Coverage::witness);
+        if witness.is_none_or(|witness| Some(witness.owner.as_str()) == owner) {
+            self.catch_up(target);
+        } else {
+            self.store_is_ahead = true;
+            self.start_over(now, "the output stream has lost messages that the store has");
+        }
+    }
+
+    fn catch_up(&mut self, target: u64) {
         let rebuilt = self.coverage.as_ref().is_some_and(|known| known.reached().is_none());
         self.acquisition = Some(Acquisition { step: Step::CatchingUp { target }, states_count: 0, rebuilt });
         self.read_up_to(target);
@@ -227,10 +285,14 @@ impl<S: Store + Clone> Node<S> {
         let Some(Reading { up_to, .. }) = self.reading.as_ref().filter(|reading| reading.request == request) else {
             return Ok(());
         };
-        let is_done = reached >= *up_to;
+        let (up_to, is_done) = (*up_to, reached >= *up_to);
         let Some(known) = &mut self.coverage else { return Ok(()) };
         let mut read = catch_up::read(messages, known, &self.options.policy).map_err(|error| error.to_string())?;
         known.read_to(reached);
+        // It reads up to a fence of ours, or up to our last commit.
+        if is_done && known.witness().is_none_or(|witness| witness.sequence < up_to) {
+            known.witnessed(up_to, &self.options.owner);
+        }
         read.changes.position = known.position();
         for (sequence, problem) in read.skipped {
             self.note(Note::Skipped { sequence, problem });
@@ -299,9 +361,11 @@ impl<S: Store + Clone> Node<S> {
         let step = self.acquisition.as_ref().map(|acquisition| &acquisition.step);
         let is_step = match step {
             Some(Step::ReadingFacts(asked)) => *asked == request,
-            Some(Step::RestartingStore { request: asked, .. } | Step::TakingFences { request: asked, .. }) => {
-                *asked == request
-            }
+            Some(
+                Step::RestartingStore { request: asked, .. }
+                | Step::TakingFences { request: asked, .. }
+                | Step::ComparingStore { request: asked, .. },
+            ) => *asked == request,
             Some(Step::CatchingUp { .. }) => is_reading,
             None => false,
         };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::input::{OutputKind, OutputMessage};
 use crate::contract::{BadRecord, IncidentBody, Mark};
 use crate::link::Policy;
-use crate::store::{Changes, Position, Put};
+use crate::store::{Changes, Position, Put, Witness};
 
 /// What some messages come to.
 #[derive(Debug, Default, PartialEq)]
@@ -71,6 +71,8 @@ pub(super) struct Coverage {
     stream_created_ns: i64,
     /// `None`: nothing at all.
     reached: Option<u64>,
+    /// Proves that the stream still has all of this.
+    witness: Option<Witness>,
     /// First and last sequence of each run of own commits beyond `reached`.
     islands: BTreeMap<u64, u64>,
 }
@@ -78,7 +80,8 @@ pub(super) struct Coverage {
 impl Coverage {
     /// That of a store at this position.
     pub(super) fn at(stream_created_ns: i64, position: Option<Position>) -> Self {
-        Self { stream_created_ns, reached: position.map(|position| position.sequence), islands: BTreeMap::new() }
+        let (reached, witness) = position.map_or((None, None), |position| (Some(position.sequence), position.witness));
+        Self { stream_created_ns, reached, witness, islands: BTreeMap::new() }
     }
 
     /// Everything up to here is in the store.
@@ -88,7 +91,18 @@ impl Coverage {
 
     /// The store's position, for its next write.
     pub(super) fn position(&self) -> Option<Position> {
-        self.reached.map(|sequence| Position { stream_created_ns: self.stream_created_ns, sequence })
+        let Self { stream_created_ns, ref witness, .. } = *self;
+        self.reached.map(|sequence| Position { stream_created_ns, sequence, witness: witness.clone() })
+    }
+
+    /// The message that has to be on the stream still, if anything is known of it.
+    pub(super) fn witness(&self) -> Option<&Witness> {
+        self.witness.as_ref().filter(|_| self.reached.is_some())
+    }
+
+    /// This process wrote a message at `sequence`, and has read or written everything of its own before it.
+    pub(super) fn witnessed(&mut self, sequence: u64, owner: &str) {
+        self.witness = Some(Witness { sequence, owner: owner.to_owned() });
     }
 
     /// The last sequence that is in the store; 0 for none.
@@ -145,7 +159,7 @@ mod tests {
     use super::*;
 
     fn coverage(reached: Option<u64>) -> Coverage {
-        Coverage::at(7, reached.map(|sequence| Position { stream_created_ns: 7, sequence }))
+        Coverage::at(7, reached.map(|sequence| Position { stream_created_ns: 7, sequence, witness: None }))
     }
 
     #[test]
@@ -168,7 +182,9 @@ mod tests {
         known.read_to(12);
         assert_eq!((known.reached(), known.islands_count()), (Some(20), 1));
         known.read_to(29);
-        assert_eq!(known.position(), Some(Position { stream_created_ns: 7, sequence: 31 }));
+        known.witnessed(31, "us");
+        let witness = Some(Witness { sequence: 31, owner: "us".to_owned() });
+        assert_eq!(known.position(), Some(Position { stream_created_ns: 7, sequence: 31, witness }));
     }
 
     #[test]

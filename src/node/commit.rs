@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::Node;
 use super::input::{BatchId, Limit, RequestId};
-use super::output::{Note, Output};
+use super::output::{Closing, Note, Output};
 use super::partition::Stage;
 use crate::engine::{Item, Plan};
 use crate::link::Timestamp;
@@ -94,7 +94,7 @@ impl<S: Store + Clone> Node<S> {
             return Ok(());
         }
         let fences = self.guard(&mut plan);
-        let (id, messages_count) = (BatchId(self.next_id()), plan.messages.len() as u64);
+        let (id, messages_count) = (BatchId(self.next_id()), plan.messages.len() as u64 + 1);
         let letters = std::mem::take(&mut plan.dead);
         let batch = Batch { id, plan, messages_count, fences };
         self.next = Some(Next { batch, stage: BatchStage::SettingAside });
@@ -139,12 +139,12 @@ impl<S: Store + Clone> Node<S> {
         }
     }
 
-    pub(super) fn batch_staged(&mut self, id: BatchId) {
+    pub(super) fn batch_staged(&mut self, now: Timestamp, id: BatchId) {
         if self.is_next(id, BatchStage::Staging) {
             if let Some(next) = &mut self.next {
                 next.stage = BatchStage::Staged;
             }
-            self.commit_staged();
+            self.commit_staged(now);
         } else if !self.is_next(id, BatchStage::Staged)
             && self.in_flight.as_ref().is_none_or(|flight| flight.batch.id != id)
         {
@@ -158,7 +158,7 @@ impl<S: Store + Clone> Node<S> {
     }
 
     /// Commits the next batch, if it is staged and none is under way.
-    fn commit_staged(&mut self) {
+    fn commit_staged(&mut self, now: Timestamp) {
         if self.in_flight.is_some() {
             return;
         }
@@ -168,8 +168,10 @@ impl<S: Store + Clone> Node<S> {
             assert_eq!(held.and_then(|partition| partition.fence), Some(*fence), "partition {number} is not held");
         }
         let known = self.coverage.as_ref().map_or(0, super::Coverage::last);
+        let follows = self.last_closing.expect("a partition that is held was taken together with a closing message");
+        let closing = Closing { follows, message: self.closing_message(now) };
         self.note(Note::Committing { messages_count: batch.messages_count });
-        self.outputs.push_back(Output::CommitBatch { batch: batch.id });
+        self.outputs.push_back(Output::CommitBatch { batch: batch.id, closing });
         self.in_flight = Some(InFlight { batch, known });
     }
 
@@ -192,12 +194,15 @@ impl<S: Store + Clone> Node<S> {
             assert!(mark.sequence > behind, "the committed offset of partition {number} goes back: {behind}, {mark:?}");
             (partition.behind, partition.offset) = (Some(mark.sequence), Some(mark.clone()));
         }
+        // Fences may have been taken, and a first message of ours been stored, behind a commit of partitions that are lost by now.
+        self.last_closing = self.last_closing.max(Some(last_sequence));
         if let Some(known) = &mut self.coverage {
             known.committed(first_sequence, last_sequence);
+            known.witnessed(last_sequence, &self.options.owner);
         }
         self.items_max = self.items_max.saturating_mul(2).min(self.items_ceiling);
         // The next commit goes out before this one's bookkeeping, which is no longer in anybody's way.
-        self.commit_staged();
+        self.commit_staged(now);
         self.apply(plan);
     }
 
@@ -241,7 +246,7 @@ impl<S: Store + Clone> Node<S> {
         }
     }
 
-    /// Nothing of the batch is stored: another node has a fence of it.
+    /// Nothing of the batch is stored: another node has a fence of it, or the output stream has lost what we wrote last.
     pub(super) fn batch_refused(&mut self, now: Timestamp, id: BatchId) {
         if self.take_batch(id).is_none() {
             return;
@@ -250,7 +255,8 @@ impl<S: Store + Clone> Node<S> {
         for partition in self.partitions.values_mut().filter(|partition| partition.is_held()) {
             partition.stage = Stage::Suspect;
         }
-        self.fail(now, "a commit was refused: a fence in it is no longer ours");
+        self.was_refused = true;
+        self.fail(now, "a commit was refused: a fence in it is no longer ours, or our last commit is no longer there");
     }
 
     /// Nothing of the batch is stored, and nothing like it ever will be: smaller ones may.

@@ -63,6 +63,15 @@ pub enum Input {
         request: RequestId,
         /// For each partition the sequence of its fence on the output stream.
         fences: BTreeMap<u16, u64>,
+        /// The sequence of the message behind them, if there was one.
+        closing: Option<u64>,
+    },
+    /// Answers [`super::Output::LookUpOutput`].
+    OutputLookedUp {
+        /// Of the output.
+        request: RequestId,
+        /// The process that wrote the message: the `owner` in its body. None if it is not there, or has no owner.
+        owner: Option<String>,
     },
     /// Answers [`super::Output::TakeFences`]: none is stored, because one of them is not where it was expected.
     FencesRefused {
@@ -111,6 +120,9 @@ pub enum Input {
     Rewound {
         /// Of the output.
         reader: ReaderId,
+        /// When the input stream that the consumer is of was created, in nanoseconds since the Unix epoch, asked after the consumer stood
+        /// there.
+        created_ns: i64,
     },
     /// Messages of the input stream. At most [`super::Node::room`] of them, else the queue grows beyond its bound.
     Delivered {

@@ -58,7 +58,7 @@ mod resume;
 pub use self::input::{
     BatchId, Delivered, FenceFacts, Input, Limit, OutputKind, OutputMessage, ReaderId, RequestId, StreamFacts,
 };
-pub use self::output::{End, FenceToTake, Note, Output, PartitionEnd};
+pub use self::output::{Closing, End, FenceToTake, Note, Output, PartitionEnd};
 pub use self::recording::{Recorded, ReplayError, replay};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -68,7 +68,7 @@ use self::catch_up::Coverage;
 use self::commit::{Applying, InFlight, Next};
 use self::partition::{Partition, Stage};
 use self::place::Placing;
-use crate::contract::{Address, At, Fence};
+use crate::contract::{Address, At, Commit, Fence};
 use crate::engine::{Delivery, Engine, MESSAGES_MAX, Message};
 use crate::link::{Policy, Timestamp};
 use crate::store::{Store, StoreError};
@@ -91,6 +91,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub struct NodeOptions {
     /// Who writes the fences: this node and no other, also of the same process.
     pub owner: String,
+    /// The same as a part of a subject: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
+    pub writer: String,
     /// How many partitions the input stream has.
     pub partitions_count: u16,
     /// The policy of the machine.
@@ -134,6 +136,10 @@ pub struct Node<S> {
     coverage: Option<Coverage>,
     /// The store has commits that the output stream has lost.
     store_is_ahead: bool,
+    /// The sequence of the last message that closed a commit of ours. None while nothing is known of it.
+    last_closing: Option<u64>,
+    /// A commit was refused, and it is not known yet by what.
+    was_refused: bool,
     /// The identity of the input stream.
     input_created_ns: Option<i64>,
 
@@ -188,6 +194,8 @@ impl<S: Store + Clone> Node<S> {
             placing: None,
             coverage: None,
             store_is_ahead: false,
+            last_closing: None,
+            was_refused: false,
             input_created_ns: None,
             queue: VecDeque::new(),
             next: None,
@@ -257,7 +265,8 @@ impl<S: Store + Clone> Node<S> {
             }
             Input::OutputFacts { request, stream } => self.output_facts(now, request, stream).map_err(End::of)?,
             Input::StoreRestarted { request, kept_at } => self.store_restarted(now, request, kept_at),
-            Input::FencesTaken { request, fences } => self.fences_taken(now, request, &fences),
+            Input::FencesTaken { request, fences, closing } => self.fences_taken(now, request, &fences, closing),
+            Input::OutputLookedUp { request, owner } => self.output_looked_up(now, request, owner.as_deref()),
             Input::FencesRefused { request } => self.fences_refused(now, request),
             Input::FencesRead { request, fences } => self.fences_read(now, request, &fences),
             Input::OutputRead { request, messages, reached } => {
@@ -266,11 +275,11 @@ impl<S: Store + Clone> Node<S> {
             Input::InputFacts { request, stream } => self.input_facts(now, request, stream),
             Input::InputLookedUp { request, stored_at_ns } => self.input_looked_up(now, request, stored_at_ns),
             Input::InputFound { request, sequence } => self.input_found(now, request, sequence),
-            Input::Rewound { reader } => self.rewound(reader),
+            Input::Rewound { reader, created_ns } => self.rewound(now, reader, created_ns),
             Input::Delivered { deliveries } => self.delivered(now, deliveries),
             Input::ReaderFailed { reader, problem } => self.reader_failed(now, reader, &problem),
             Input::DeadLettersStored { batch } => self.dead_letters_stored(batch),
-            Input::BatchStaged { batch } => self.batch_staged(batch),
+            Input::BatchStaged { batch } => self.batch_staged(now, batch),
             Input::BatchCommitted { batch, last_sequence, messages_count } => {
                 self.batch_committed(now, batch, last_sequence, messages_count);
             }
@@ -448,6 +457,15 @@ impl<S: Store + Clone> Node<S> {
 
     fn note(&mut self, note: Note) {
         self.outputs.push_back(Output::Note(note));
+    }
+
+    /// The message that closes a commit.
+    fn closing_message(&mut self, now: Timestamp) -> Message {
+        let number = self.next_id();
+        let NodeOptions { owner, writer, .. } = &self.options;
+        let commit = Commit { owner: owner.clone(), sent_at: At(now) };
+        let body = serde_json::to_vec(&commit).expect("a commit is a plain struct");
+        Message { address: Address::Commit(writer.clone()), id: format!("commit.{writer}.{number}"), at: now, body }
     }
 
     fn next_id(&mut self) -> u64 {

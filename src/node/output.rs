@@ -31,6 +31,15 @@ pub enum Output {
         request: RequestId,
         /// One for each partition.
         fences: Vec<FenceToTake>,
+        /// A message to store behind them: the first of this process's commits, none where commits are under way.
+        closing: Option<Message>,
+    },
+    /// Ask who wrote a message of the output stream. Answer: `OutputLookedUp` or `RequestFailed`.
+    LookUpOutput {
+        /// For the answer.
+        request: RequestId,
+        /// Its sequence.
+        sequence: u64,
     },
     /// Read the last fence of each of these partitions. Answer: `FencesRead` or `RequestFailed`.
     ReadFences {
@@ -102,10 +111,12 @@ pub enum Output {
         /// fence subject of the message's partition.
         messages: Vec<Outgoing>,
     },
-    /// Make a staged batch real. Answer: `BatchCommitted`, `BatchRefused`, `BatchTooLarge`, `BatchFailed` or `BatchUnknown`.
+    /// Send the last message of a staged batch, which makes it real. Answer: `BatchCommitted`, `BatchRefused`, `BatchTooLarge`, `BatchFailed` or `BatchUnknown`.
     CommitBatch {
         /// Which.
         batch: BatchId,
+        /// Its last message.
+        closing: Closing,
     },
     /// Give a staged batch up. No answer.
     DiscardBatch {
@@ -159,6 +170,16 @@ pub struct FenceToTake {
     pub partition: u16,
     /// The sequence that the partition's last fence must have, 0 for none; `None`: whatever is there is replaced.
     pub expects: Option<u64>,
+    /// The message.
+    pub message: Message,
+}
+
+/// The last message of a commit. Its subject is this process's own ([`crate::contract::Address::Commit`]).
+#[derive(Clone, Debug)]
+pub struct Closing {
+    /// The whole batch is to be refused unless this is the sequence of the last message on the subject: what this process wrote last is
+    /// still on the stream.
+    pub follows: u64,
     /// The message.
     pub message: Message,
 }

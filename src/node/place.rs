@@ -163,8 +163,14 @@ impl<S: Store + Clone> Node<S> {
         true
     }
 
-    pub(super) fn rewound(&mut self, id: ReaderId) {
+    pub(super) fn rewound(&mut self, now: Timestamp, id: ReaderId, created_ns: i64) {
+        let input_created_ns = self.input_created_ns;
         let Some(partition) = self.partition_of(id) else { return };
+        // It is another stream than the one that was asked about.
+        if input_created_ns != Some(created_ns) {
+            self.start_over(now, "the input stream was created anew");
+            return;
+        }
         partition.stage = match std::mem::replace(&mut partition.stage, Stage::Suspect) {
             Stage::Rewinding(reader) => Stage::Reading(reader),
             other => other,

@@ -20,6 +20,7 @@ use super::put_off::Element;
 use super::{PUBLISHES_MAX, Reconciler, STORE_PAGE, SweepError};
 use crate::contract::{Because, Command, CommandName, InputKind};
 use crate::link::{EventName, LinkId, StateName};
+use crate::metric;
 use crate::nats::history::HistoryKind;
 use crate::store::{Page, Query};
 
@@ -63,8 +64,7 @@ impl Reconciler {
                 return Ok(1);
             }
             let state = found.to.as_str();
-            metrics::counter!("relink_adopted_total", "institution" => found.institution, "state" => state)
-                .increment(1);
+            metrics::counter!(metric::ADOPTED.name, "institution" => found.institution, "state" => state).increment(1);
             Ok::<_, SweepError>(0)
         });
         published.buffer_unordered(PUBLISHES_MAX).try_fold(0, async |count, skipped| Ok(count + skipped)).await
@@ -110,7 +110,7 @@ impl Reconciler {
             }
         }
         let waiting = u32::try_from(adopted.waiting.len()).unwrap_or(u32::MAX);
-        metrics::gauge!("relink_adopted_waiting").set(f64::from(waiting));
+        metrics::gauge!(metric::ADOPTIONS_PENDING.name).set(f64::from(waiting));
         Ok(released)
     }
 

@@ -21,17 +21,7 @@
 //! - `adoption`: links that were broken before relink came
 //! - `put_off`: what could not be looked at
 //!
-//! | metric | labels | what it counts |
-//! |---|---|---|
-//! | `relink_drift_total` | `institution`, `from`, `to` | transitions learnt only by sweeping |
-//! | `relink_adopted_total` | `institution`, `state` | links first heard of by sweeping |
-//! | `relink_sweep_seconds` | `step` | how long the last one took |
-//! | `relink_sweep_ended_at_seconds` | `step` | when it ended well, since the Unix epoch |
-//! | `relink_sweep_failures_total` | `step` | how often one broke off |
-//! | `relink_missing_held` | | links that Belvo does not know, in the pass that was taken for an incident; 0: none |
-//! | `relink_skipped_total` | `why` | what could not be looked at and was skipped; `put_off` has the reasons |
-//! | `relink_put_off` | | links and consents that were skipped and will be asked for again |
-//! | `relink_adopted_waiting` | | adopted links still muted |
+//! Its metrics are in [`crate::metric`], from `relink_drift_total` on.
 
 mod adoption;
 mod by_id;
@@ -55,6 +45,7 @@ use crate::belvo::{CallError, Client, IDS_MAX, LinkFilter, ListPage, ListPages, 
 use crate::clock::{self, Clock};
 use crate::contract::{InputKind, Outcome};
 use crate::link::{LinkId, Policy, StateName};
+use crate::metric;
 use crate::nats::history::{HistoryError, ReadHistory};
 use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::publisher::PublishError;
@@ -349,7 +340,7 @@ impl Reconciler {
                 }
                 tracing::info!(link.id = %found.link, from, to, "a sweep found what no webhook told");
                 self.drift.send_modify(|drift| *drift.entry(found.institution.clone()).or_default() += 1);
-                metrics::counter!("relink_drift_total", "institution" => found.institution, "from" => from, "to" => to)
+                metrics::counter!(metric::DRIFT.name, "institution" => found.institution, "from" => from, "to" => to)
                     .increment(1);
                 Ok(Some(1))
             })
@@ -456,11 +447,11 @@ impl Reconciler {
         let started = clock::instant();
         let result = step.await;
         if result.is_ok() {
-            metrics::gauge!("relink_sweep_seconds", "step" => name).set(started.elapsed().as_secs_f64());
+            metrics::gauge!(metric::SWEEP_SECONDS.name, "step" => name).set(started.elapsed().as_secs_f64());
             let ended_at = Duration::from_millis(u64::try_from(self.parts.clock.now().as_millis()).unwrap_or_default());
-            metrics::gauge!("relink_sweep_ended_at_seconds", "step" => name).set(ended_at.as_secs_f64());
+            metrics::gauge!(metric::SWEEP_ENDED_AT_SECONDS.name, "step" => name).set(ended_at.as_secs_f64());
         } else {
-            metrics::counter!("relink_sweep_failures_total", "step" => name).increment(1);
+            metrics::counter!(metric::SWEEP_FAILURES.name, "step" => name).increment(1);
         }
         result
     }

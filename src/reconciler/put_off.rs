@@ -20,6 +20,7 @@ use std::time::Duration;
 use super::{Reconciler, SweepError, Swept};
 use crate::belvo::IDS_MAX;
 use crate::link::{LinkId, StateName, Timestamp};
+use crate::metric;
 
 /// The first wait; doubled after each failure.
 const WAIT_MIN: Duration = Duration::from_secs(5 * 60);
@@ -151,13 +152,13 @@ impl Reconciler {
 
     fn show_put_off(&self) {
         let count = u32::try_from(self.put_off().elements.len()).unwrap_or(u32::MAX);
-        metrics::gauge!("relink_put_off").set(f64::from(count));
+        metrics::gauge!(metric::READS_DEFERRED.name).set(f64::from(count));
     }
 }
 
 /// Counts what was skipped.
 pub(super) fn skipped(why: &'static str, count: usize) {
-    metrics::counter!("relink_skipped_total", "why" => why).increment(count as u64);
+    metrics::counter!(metric::SKIPPED.name, "why" => why).increment(count as u64);
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::put_off::Element;
 use super::{Reconciler, SweepError, Swept};
 use crate::belvo::{CallError, LinkRead, Verdict};
 use crate::contract::Outcome;
+use crate::metric;
 
 /// After so many failures in a row it is Belvo that fails: the others are put off without a question.
 const FAILURES_MAX: u32 = 10;
@@ -24,7 +25,7 @@ impl Reconciler {
     ) -> Result<(), SweepError> {
         if missing.is_empty() {
             if answered > 0 {
-                metrics::gauge!("relink_missing_held").set(0.0);
+                metrics::gauge!(metric::MISSING_UNCONFIRMED.name).set(0.0);
             }
             return Ok(());
         }
@@ -43,7 +44,8 @@ impl Reconciler {
         }
         if let Verdict::Incident { begins } = verdict {
             swept.held_count = missing.len();
-            metrics::gauge!("relink_missing_held").set(f64::from(u32::try_from(missing.len()).unwrap_or(u32::MAX)));
+            metrics::gauge!(metric::MISSING_UNCONFIRMED.name)
+                .set(f64::from(u32::try_from(missing.len()).unwrap_or(u32::MAX)));
             if begins {
                 tracing::error!(
                     links.asked_count = answered,
@@ -56,7 +58,7 @@ impl Reconciler {
             }
             return Ok(());
         }
-        metrics::gauge!("relink_missing_held").set(0.0);
+        metrics::gauge!(metric::MISSING_UNCONFIRMED.name).set(0.0);
         self.ask_one_by_one(&missing, swept).await
     }
 

@@ -9,7 +9,7 @@ use super::MessageSchema;
 use super::story::Example;
 use crate::contract::DeadReason;
 
-/// What is promised of every message that relink sends. README.md says the same.
+/// What is promised of every message that relink sends. docs/guarantees.md says the same.
 const GUARANTEE: &str = "The effects of an input land in the stream `LINKS` exactly once; subscribers receive them \
     at least once, with a stable id (`ce-id`). A subscriber that drops repeated ids sees each effect once.";
 
@@ -26,7 +26,7 @@ struct Channel {
     about: &'static str,
 }
 
-const CHANNELS: [Channel; 12] = [
+const CHANNELS: [Channel; 13] = [
     input("belvo.webhook", "belvo.webhook.{link_id}", "Webhooks of Belvo."),
     input("belvo.api_error", "belvo.api_error.{link_id}", "Errors that a caller of Belvo's API got back."),
     input("belvo.widget", "belvo.widget.{link_id}", "What happens in the Connect Widget in update mode."),
@@ -47,6 +47,7 @@ const CHANNELS: [Channel; 12] = [
     ),
     output("link.mark", "link.mark.{lane}", "How far a lane has come. For relink itself."),
     output("link.fence", "link.fence.{lane}", "Who owns a lane. For relink itself."),
+    output("link.commit", "link.commit.{writer}", "The end of a commit of one process. For relink itself."),
 ];
 
 const fn input(message: &'static str, address: &'static str, about: &'static str) -> Channel {
@@ -126,6 +127,7 @@ fn parameter(token: &str, message: &str, examples: &[&Example]) -> Value {
             "examples": ["erebor_mx_retail"],
         }),
         "lane" => json!({"description": "The partition of the input stream, from 0."}),
+        "writer" => json!({"description": "A name that only one process of relink has."}),
         _link_id => json!({
             "description": "Belvo's id of the link, in small letters: 1 to 64 of `A-Z a-z 0-9 _ -`.",
             "examples": ["16f68516-bcbc-4cf7-b815-c500d4204e28"],

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
 
-use crate::contract::{Address, At, Fence, InputKind};
+use crate::contract::{Address, At, Commit, Fence, InputKind};
 use crate::engine::{Delivery, Engine, Message};
 use crate::link::{Policy, Settings, Timestamp};
 use crate::nats::envelope;
@@ -136,7 +136,8 @@ pub fn examples() -> Vec<Example> {
     let created_ns = BEGINNING.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
         .expect("an empty store in memory can be read");
-    let (mut inputs, mut outputs) = (Vec::new(), vec![to_example(&subjects, &fence())]);
+    let (mut inputs, mut outputs) =
+        (Vec::new(), [fence(), commit()].map(|message| to_example(&subjects, &message)).to_vec());
     for (sequence, (seconds, said)) in (1..).zip(script()) {
         let mut queue = VecDeque::new();
         if let Some(said) = said {
@@ -240,8 +241,23 @@ fn to_example(subjects: &Subjects, message: &Message) -> Example {
     Example { name, variant, subject: envelope::subject(subjects, &message.address), headers, body }
 }
 
+/// The process that wrote it all.
+const OWNER: &str = "relink-7d4b9c";
+
+/// The first message of a process on its own subject.
+fn commit() -> Message {
+    let writer = "5e0d3f0a-8d0b-4c52-9f0e-2d9a6f6f5c11".to_owned();
+    let commit = Commit { owner: OWNER.to_owned(), sent_at: At(BEGINNING) };
+    Message {
+        id: format!("commit.{writer}.1"),
+        address: Address::Commit(writer),
+        at: BEGINNING,
+        body: serde_json::to_vec(&commit).expect("a commit is a plain struct"),
+    }
+}
+
 fn fence() -> Message {
-    let fence = Fence { owner: "relink-7d4b9c".to_owned(), taken_at: At(BEGINNING) };
+    let fence = Fence { owner: OWNER.to_owned(), taken_at: At(BEGINNING) };
     Message {
         address: Address::Fence(0),
         id: format!("fence.0.{}.{}", fence.owner, BEGINNING.as_millis()),

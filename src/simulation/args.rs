@@ -17,8 +17,8 @@ use crate::clock;
 /// The shipped node against streams, disks and clocks that go wrong.
 ///
 /// Each seed is a run of its own, in virtual time: two or three nodes, publishers and a Belvo, and troubles of the kinds that the seed knows,
-/// such as lost answers, replaced owners, disks that fail, and servers that lose their tail. After every event the rules of README's
-/// "Guarantees" and "What is lost, and when" are checked, and at the end everything must come to rest. A run that breaks a rule is made short
+/// such as lost answers, replaced owners, disks that fail, and servers that lose their tail. After every event the rules of
+/// docs/guarantees.md ("Guarantees", "What is lost, and when") are checked, and at the end everything must come to rest. A run that breaks a rule is made short
 /// and printed with its last events and the command that repeats it, and the status is 1.
 #[derive(Args, Debug)]
 pub struct SimulateArgs {

@@ -7,10 +7,10 @@ use super::process::Process;
 use super::saboteur::Act;
 use super::world::{Event, World};
 use crate::contract::Address;
-use crate::engine::Outgoing;
+use crate::engine::{Message, Outgoing};
 use crate::nats::dead_letter::InputPosition;
 use crate::nats::stream::StreamIdentity;
-use crate::node::{BatchId, End, FenceToTake, Input, Limit, Note, Output, PartitionEnd, RequestId};
+use crate::node::{BatchId, Closing, End, FenceToTake, Input, Limit, Note, Output, PartitionEnd, RequestId};
 use crate::store::{Changes, MemoryStore, Store};
 
 /// After this an answer is no longer waited for.
@@ -127,6 +127,7 @@ impl World {
                 self.send(id, output);
             }
             Output::ReadOutputFacts { .. }
+            | Output::LookUpOutput { .. }
             | Output::ReadFences { .. }
             | Output::ReadOutput { .. }
             | Output::ReadInputFacts { .. }
@@ -241,9 +242,9 @@ impl World {
     fn arrive_late(&mut self, id: u32, output: Output, patience_ms: i64) {
         let after_ms = patience_ms + self.chance.delay_ms(4_000);
         match output {
-            Output::CommitBatch { batch } => {
+            Output::CommitBatch { batch, closing } => {
                 if let Some(batch) = self.jetstream.output.take_staged(id, batch) {
-                    self.later(after_ms, Event::Ghost { process: id, batch });
+                    self.later(after_ms, Event::Ghost { process: id, batch, closing });
                 }
             }
             output => self.later(after_ms, Event::Arrive { process: id, output, is_answered: false }),
@@ -283,7 +284,10 @@ impl World {
             Output::FindInput { request, after_ns } => {
                 Input::InputFound { request, sequence: input.first_after(after_ns) }
             }
-            Output::TakeFences { request, fences } => self.take_fences(id, request, fences)?,
+            Output::LookUpOutput { request, sequence } => {
+                Input::OutputLookedUp { request, owner: stream.owner_of(sequence) }
+            }
+            Output::TakeFences { request, fences, closing } => self.take_fences(id, request, fences, closing)?,
             Output::ReadOutput { request, after, up_to } => {
                 let Some((messages, reached)) = stream.read(after, up_to) else {
                     return Ok(vec![Input::RequestFailed {
@@ -308,8 +312,8 @@ impl World {
                 Input::DeadLettersStored { batch }
             }
             Output::StageBatch { batch, messages } => self.stage(id, batch, messages),
-            Output::CommitBatch { batch } => match self.jetstream.output.take_staged(id, batch) {
-                Some(messages) => self.commit(id, batch, messages)?,
+            Output::CommitBatch { batch, closing } => match self.jetstream.output.take_staged(id, batch) {
+                Some(messages) => self.commit(id, batch, messages, closing)?,
                 None => Input::BatchFailed { batch, problem: "the server does not have the whole batch".to_owned() },
             },
             other => unreachable!("{other:?} is not for the server"),
@@ -317,7 +321,7 @@ impl World {
     }
 
     fn stage(&mut self, id: u32, batch: BatchId, messages: Vec<Outgoing>) -> Input {
-        if messages.len() > self.batch_messages_max {
+        if messages.len() >= self.batch_messages_max {
             return Input::BatchTooLarge { batch, limit: Limit::Messages };
         }
         let is_too_large =
@@ -330,9 +334,9 @@ impl World {
         Input::BatchStaged { batch }
     }
 
-    fn commit(&mut self, id: u32, batch: BatchId, messages: Vec<Outgoing>) -> Result<Input, String> {
-        let messages_count = messages.len() as u64;
-        match self.jetstream.output.store(id, messages) {
+    fn commit(&mut self, id: u32, batch: BatchId, messages: Vec<Outgoing>, closing: Closing) -> Result<Input, String> {
+        let messages_count = messages.len() as u64 + 1;
+        match self.jetstream.output.store(id, messages, closing) {
             Ok(last_sequence) => {
                 self.counts.commits += 1;
                 self.stored(messages_count)?;
@@ -347,17 +351,23 @@ impl World {
     }
 
     /// It was given up, and nobody waits for an answer.
-    pub(super) fn ghost(&mut self, id: u32, batch: Vec<Outgoing>) -> Checked {
+    pub(super) fn ghost(&mut self, id: u32, batch: Vec<Outgoing>, closing: Closing) -> Checked {
         self.say(|| format!("a batch that process {id} has given up arrives"));
-        self.commit(id, BatchId(0), batch).map(drop)
+        self.commit(id, BatchId(0), batch, closing).map(drop)
     }
 
-    fn take_fences(&mut self, id: u32, request: RequestId, fences: Vec<FenceToTake>) -> Result<Input, String> {
-        let count = fences.len() as u64;
-        match self.jetstream.output.take(id, fences) {
-            Ok(fences) => {
+    fn take_fences(
+        &mut self,
+        id: u32,
+        request: RequestId,
+        fences: Vec<FenceToTake>,
+        closing: Option<Message>,
+    ) -> Result<Input, String> {
+        let count = fences.len() as u64 + u64::from(closing.is_some());
+        match self.jetstream.output.take(id, fences, closing) {
+            Ok((fences, closing)) => {
                 self.stored(count)?;
-                Ok(Input::FencesTaken { request, fences })
+                Ok(Input::FencesTaken { request, fences, closing })
             }
             Err(_refused) => Ok(Input::FencesRefused { request }),
         }
@@ -388,13 +398,14 @@ impl World {
 fn unanswered(output: &Output, problem: &str) -> Input {
     let problem = problem.to_owned();
     match output {
-        Output::CommitBatch { batch } => Input::BatchUnknown { batch: *batch, problem },
+        Output::CommitBatch { batch, .. } => Input::BatchUnknown { batch: *batch, problem },
         Output::StoreDeadLetters { batch, .. } | Output::StageBatch { batch, .. } => {
             Input::BatchFailed { batch: *batch, problem }
         }
         Output::Rewind { reader, .. } => Input::ReaderFailed { reader: *reader, problem },
         Output::ReadOutputFacts { request }
         | Output::TakeFences { request, .. }
+        | Output::LookUpOutput { request, .. }
         | Output::ReadFences { request, .. }
         | Output::ReadOutput { request, .. }
         | Output::ReadInputFacts { request }
@@ -418,7 +429,7 @@ fn shown_output(output: &Output) -> String {
             let sequences: Vec<u64> = letters.iter().map(|letter| letter.delivery.sequence).collect();
             format!("StoreDeadLetters {} {sequences:?}", batch.0)
         }
-        Output::TakeFences { request, fences } => {
+        Output::TakeFences { request, fences, .. } => {
             let fences: Vec<_> = fences.iter().map(|fence| (fence.partition, fence.expects)).collect();
             format!("TakeFences {} {fences:?}", request.0)
         }

@@ -51,7 +51,13 @@ impl Process {
     ) -> Self {
         let owner = format!("process {id}");
         let saboteur = Saboteur::new(bug, owner.clone(), policy.clone());
-        let options = NodeOptions { owner, partitions_count, policy: Bug::policy(bug, policy), plan_ahead_min: 1 };
+        let options = NodeOptions {
+            owner,
+            writer: format!("process-{id}"),
+            partitions_count,
+            policy: Bug::policy(bug, policy),
+            plan_ahead_min: 1,
+        };
         let recording = is_recorded.then(|| {
             let (inputs, outputs) = Default::default();
             Recording { options: options.clone(), store: store.copy(), inputs, outputs }

@@ -40,7 +40,8 @@ impl World {
             Ok((_, base)) => {
                 let after_ms = self.chance.delay_ms(self.latency_ms);
                 let arrives_at_ms = self.now_ms + after_ms;
-                self.later(after_ms, Event::Hear { process, input: Input::Rewound { reader } });
+                let created_ns = self.jetstream.input.facts().created_ns;
+                self.later(after_ms, Event::Hear { process, input: Input::Rewound { reader, created_ns } });
                 self.arrives(process, partition, arrives_at_ms);
                 self.soon(Event::Pull { partition, pull: Pull { process, reader, base } });
                 return;

@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::contract::{Address, NoticeName, RefusedBody};
+use super::jetstream::FOLLOWS_ANYTHING;
+use crate::contract::{Address, At, Commit, NoticeName, RefusedBody};
 use crate::engine::{Message, Outgoing};
-use crate::link::{Policy, Settings};
-use crate::node::{BatchId, Input, Limit, Output, ReaderId, RequestId};
+use crate::link::{Policy, Settings, Timestamp};
+use crate::node::{BatchId, Closing, Input, Limit, Output, ReaderId, RequestId};
 use crate::store::{Changes, MemoryStore, Put, Store};
 
 /// A bug that the simulation must find.
@@ -50,11 +51,15 @@ pub enum Bug {
     RewoundTooFar,
     /// A store that knows more than the stream is kept.
     StoreAheadKept,
+    /// A commit is stored whether or not the one before is still there.
+    CommitsNotChained,
+    /// Whether the stream still has what the store knows is told from its length alone.
+    WitnessIgnored,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::AcknowledgeBeforeCommit,
         Self::NoFence,
         Self::IdentityIgnored,
@@ -73,6 +78,8 @@ impl Bug {
         Self::HoleNotSeen,
         Self::RewoundTooFar,
         Self::StoreAheadKept,
+        Self::CommitsNotChained,
+        Self::WitnessIgnored,
     ];
 
     /// The policy that a node with this bug keeps.
@@ -151,9 +158,12 @@ impl Saboteur {
                 self.puts.insert(batch, puts.collect());
                 vec![Act::Do(Output::StageBatch { batch, messages })]
             }
-            (Bug::AppliedBeforeCommitted, Output::CommitBatch { batch }) => {
+            (Bug::AppliedBeforeCommitted, Output::CommitBatch { batch, closing }) => {
                 let puts = self.puts.remove(&batch).unwrap_or_default();
-                vec![Act::Write(Changes { puts, ..Changes::default() }), Act::Do(Output::CommitBatch { batch })]
+                vec![
+                    Act::Write(Changes { puts, ..Changes::default() }),
+                    Act::Do(Output::CommitBatch { batch, closing }),
+                ]
             }
             (Bug::OverlayDropped, Output::Apply { request, changes }) => {
                 self.held.push((3, Output::Apply { request, changes }));
@@ -163,17 +173,21 @@ impl Saboteur {
                 self.letters.insert(batch, output);
                 vec![Act::Tell(Input::DeadLettersStored { batch })]
             }
-            (Bug::NextNotWaiting, Output::CommitBatch { batch }) => {
+            (Bug::NextNotWaiting, Output::CommitBatch { batch, closing }) => {
                 self.under_way = Some(batch);
                 match (self.answered_early.remove(&batch), self.sent_early.contains(&batch)) {
                     (Some(answer), _) => vec![Act::Tell(answer)],
                     (None, true) => Vec::new(),
-                    (None, false) => vec![Act::Do(Output::CommitBatch { batch })],
+                    (None, false) => vec![Act::Do(Output::CommitBatch { batch, closing })],
                 }
             }
             (Bug::CatchUpStopsEarly, Output::ReadOutput { request, after, up_to }) => {
                 self.ends.insert(request, up_to);
                 vec![Act::Do(Output::ReadOutput { request, after, up_to })]
+            }
+            (Bug::CommitsNotChained, Output::CommitBatch { batch, mut closing }) => {
+                closing.follows = FOLLOWS_ANYTHING;
+                vec![Act::Do(Output::CommitBatch { batch, closing })]
             }
             (Bug::NeverWoken, Output::WakeAt { .. }) => Vec::new(),
             (Bug::RewoundTooFar, Output::Rewind { reader, partition, behind }) => {
@@ -239,7 +253,7 @@ impl Saboteur {
             (Bug::NextNotWaiting, Input::BatchStaged { batch }) => {
                 if self.under_way.is_some() {
                     self.sent_early.insert(batch);
-                    acts.push(Act::Do(Output::CommitBatch { batch }));
+                    acts.push(Act::Do(Output::CommitBatch { batch, closing: self.closing_early(batch) }));
                 }
                 acts.push(Act::Tell(Input::BatchStaged { batch }));
             }
@@ -255,6 +269,11 @@ impl Saboteur {
                     }
                     Some(_) | None => acts.push(Act::Tell(input)),
                 }
+            }
+            (Bug::WitnessIgnored, Input::OutputLookedUp { request, .. }) => {
+                let position = store.position().ok().flatten();
+                let owner = position.and_then(|position| Some(position.witness?.owner));
+                acts.push(Act::Tell(Input::OutputLookedUp { request, owner }));
             }
             (Bug::FenceOfAnotherBelieved, Input::FencesRead { request, mut fences }) => {
                 fences.values_mut().for_each(|fence| fence.owner.clone_from(&self.owner));
@@ -276,6 +295,17 @@ impl Saboteur {
             (_, input) => acts.push(Act::Tell(input)),
         }
         acts
+    }
+}
+
+impl Saboteur {
+    /// The end of a batch that is committed before the node asks for it.
+    fn closing_early(&self, batch: BatchId) -> Closing {
+        let (writer, id) = (self.owner.replace(' ', "-"), format!("commit.early.{}.{}", self.owner, batch.0));
+        let commit = Commit { owner: self.owner.clone(), sent_at: At(Timestamp::default()) };
+        let body = serde_json::to_vec(&commit).unwrap_or_default();
+        let message = Message { address: Address::Commit(writer), id, at: Timestamp::default(), body };
+        Closing { follows: FOLLOWS_ANYTHING, message }
     }
 }
 

@@ -63,11 +63,9 @@ impl World {
                 return self.lose_output();
             }
             Trouble::OutputTailLostAlone => return self.lose_output(),
-            Trouble::InputMadeAnew | Trouble::InputMadeAnewAtOnce => {
+            Trouble::InputMadeAnew => {
                 self.jetstream.input.make_anew(self.now_ms * 1_000_000 + 1);
-                if trouble == Trouble::InputMadeAnew {
-                    self.delete_consumers();
-                }
+                self.end_coming_pulls();
                 self.checkers.input_lost();
                 self.fail_readers(None, HEARTBEATS_MS);
             }
@@ -103,16 +101,6 @@ impl World {
         let (id, store) = (process.id, left(process));
         self.remove(id);
         self.start_later(id, store);
-    }
-
-    /// Until somebody makes the consumers anew, no reader comes to its place.
-    fn delete_consumers(&mut self) {
-        self.fail_placing();
-        for partition in 0..self.partitions {
-            self.jetstream.input.delete_consumer(partition);
-            let after_ms = self.chance.within(1, 20_000);
-            self.later(after_ms, Event::ConsumerBack(partition));
-        }
     }
 
     /// All processes die, and nothing of them is on its way any more.

@@ -30,7 +30,7 @@ pub(super) enum Event {
     /// What a process asked for arrives at the server, which answers or not.
     Arrive { process: u32, output: Output, is_answered: bool },
     /// A batch that was given up arrives after all.
-    Ghost { process: u32, batch: Vec<crate::engine::Outgoing> },
+    Ghost { process: u32, batch: Vec<crate::engine::Outgoing>, closing: crate::node::Closing },
     /// An answer arrives at a process.
     Hear { process: u32, input: Input },
     /// A reader looks at its consumer after it has been reset.
@@ -170,14 +170,9 @@ impl World {
         self.now_ms - START_MS
     }
 
-    /// Readers that are on their way to their places fail.
-    pub(super) fn fail_placing(&mut self) {
-        let is_placing = |event: &Event| match event {
-            Event::LookAt { .. } | Event::Pull { .. } => true,
-            Event::Arrive { output, .. } => matches!(output, Output::Rewind { .. }),
-            _other => false,
-        };
-        self.calendar.retain(|_, event| !is_placing(event));
+    /// A reader whose consumer is gone before it waits there, waits in vain and fails.
+    pub(super) fn end_coming_pulls(&mut self) {
+        self.calendar.retain(|_, event| !matches!(event, Event::Pull { .. }));
     }
 
     /// What has been sent by processes that died with the server does not arrive.
@@ -237,7 +232,7 @@ impl World {
             Event::People => self.people(),
             Event::Publish(delivery) => self.publish(delivery),
             Event::Arrive { process, output, is_answered } => return self.arrive(process, output, is_answered),
-            Event::Ghost { process, batch } => return self.ghost(process, batch),
+            Event::Ghost { process, batch, closing } => return self.ghost(process, batch, closing),
             Event::Hear { process, input } => return self.hear(process, input),
             Event::LookAt { process, reader, partition, behind } => self.look_at(process, reader, partition, behind),
             Event::Pull { partition, pull } => {

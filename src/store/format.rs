@@ -3,7 +3,7 @@
 //! ```text
 //! key                                     value
 //! "f"                                     format version, u16
-//! "p"                                     position in LINKS: stream created i64, sequence u64
+//! "p"                                     position in LINKS: stream created i64, sequence u64; witness: sequence u64, owner
 //! "m" lane:u16                            mark: JSON
 //! "i" institution                         its latest incident: JSON
 //! "l" link id                             head (21 bytes) + JSON of the record
@@ -16,7 +16,7 @@
 //! All numbers are big-endian, so that the order of keys is the order of values. `s` and `d` are derived from the heads; the
 //! head is what lets a commit be applied, and a list be filtered, without parsing any JSON.
 
-use super::{Position, StoreError};
+use super::{Position, StoreError, Witness};
 use crate::contract::Record;
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 
@@ -161,19 +161,29 @@ pub(super) fn decode_link(key: &[u8], value: &[u8]) -> Result<StoredLink, StoreE
     Ok(StoredLink { head, record: value[HEAD_LENGTH..].to_vec() })
 }
 
-pub(super) fn encode_position(position: &Position) -> [u8; 16] {
-    let mut value = [0; 16];
-    value[..8].copy_from_slice(&position.stream_created_ns.to_be_bytes());
-    value[8..].copy_from_slice(&position.sequence.to_be_bytes());
+pub(super) fn encode_position(position: &Position) -> Vec<u8> {
+    let mut value = Vec::with_capacity(24);
+    value.extend_from_slice(&position.stream_created_ns.to_be_bytes());
+    value.extend_from_slice(&position.sequence.to_be_bytes());
+    if let Some(witness) = &position.witness {
+        value.extend_from_slice(&witness.sequence.to_be_bytes());
+        value.extend_from_slice(witness.owner.as_bytes());
+    }
     value
 }
 
 pub(super) fn decode_position(value: &[u8]) -> Result<Position, StoreError> {
-    let (created, sequence) = value
-        .split_first_chunk::<8>()
-        .and_then(|(created, rest)| Some((*created, <[u8; 8]>::try_from(rest).ok()?)))
-        .ok_or_else(|| corrupt(POSITION_KEY, "not a position"))?;
-    Ok(Position { stream_created_ns: i64::from_be_bytes(created), sequence: u64::from_be_bytes(sequence) })
+    let damaged = || corrupt(POSITION_KEY, "not a position");
+    let (created, rest) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let (sequence, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let witness = if rest.is_empty() {
+        None
+    } else {
+        let (sequence, owner) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let owner = std::str::from_utf8(owner).map_err(|_| damaged())?.to_owned();
+        Some(Witness { sequence: u64::from_be_bytes(*sequence), owner })
+    };
+    Ok(Position { stream_created_ns: i64::from_be_bytes(*created), sequence: u64::from_be_bytes(*sequence), witness })
 }
 
 pub(super) fn corrupt(key: &[u8], problem: impl Into<String>) -> StoreError {
@@ -207,6 +217,16 @@ mod tests {
             assert_eq!(decode_link(b"l", &value).unwrap(), StoredLink { head, record: b"{}".to_vec() });
         }
         assert!(decode_link(b"l", b"short").is_err());
+    }
+
+    #[test]
+    fn a_position_reads_back() {
+        let witness = Witness { sequence: 8, owner: "host 7 a-b".to_owned() };
+        for witness in [None, Some(witness)] {
+            let position = Position { stream_created_ns: -5, sequence: 9, witness };
+            assert_eq!(decode_position(&encode_position(&position)).unwrap(), position);
+        }
+        assert!(decode_position(&[0; 15]).is_err() && decode_position(&[0; 20]).is_err());
     }
 
     #[test]

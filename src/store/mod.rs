@@ -136,12 +136,24 @@ impl Put {
 }
 
 /// How far the stream `LINKS` has been applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// When the stream was created, in nanoseconds since the Unix epoch: its identity.
     pub stream_created_ns: i64,
     /// Everything up to this sequence has been applied.
     pub sequence: u64,
+    /// A message that the stream has as long as it has lost nothing of this. `None` in a store of 0.1.0.
+    pub witness: Option<Witness>,
+}
+
+/// The last message on the stream `LINKS` that the store's process wrote itself. A stream loses its tail only: while this message is
+/// there, so is everything before it. The sequence alone proves nothing, since a stream that lost its tail gives sequences out again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// Its sequence.
+    pub sequence: u64,
+    /// The process that wrote it, as its fences name it; no other process has this name.
+    pub owner: String,
 }
 
 /// Which links to list.

@@ -51,7 +51,7 @@ pub(super) fn edits_of(
         edits.push((format::mark_key(*lane), Some(encode(mark)?)));
     }
     if let Some(position) = &changes.position {
-        edits.push((POSITION_KEY.to_vec(), Some(format::encode_position(position).to_vec())));
+        edits.push((POSITION_KEY.to_vec(), Some(format::encode_position(position))));
     }
     Ok(edits)
 }

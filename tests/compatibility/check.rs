@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use relink::belvo::{Meaning, translate};
-use relink::contract::{Fence, IncidentBody, JobBody, Mark, NoticeBody, Record, RefusedBody};
+use relink::contract::{Commit, Fence, IncidentBody, JobBody, Mark, NoticeBody, Record, RefusedBody};
 use relink::link::{Event, Link, LinkId, Policy, Settings, StateName, Timestamp, step};
 use relink::nats::subject::{OutputSubject, Subjects};
 use relink::store::{Changes, MemoryStore, Position, Put, Query, SledStore, Store, StoredLink};
@@ -91,6 +91,7 @@ fn check_message(subject: OutputSubject<'_>, payload: &[u8], version: &Version) 
         OutputSubject::Refused { .. } => check_body::<RefusedBody>(payload, version),
         OutputSubject::Mark { .. } => check_body::<Mark>(payload, version),
         OutputSubject::Fence { .. } => check_body::<Fence>(payload, version),
+        OutputSubject::Commit { .. } => check_body::<Commit>(payload, version),
         OutputSubject::Incident { .. } => check_body::<IncidentBody>(payload, version),
     }
 }
@@ -167,7 +168,7 @@ pub(crate) fn rebuild(lines: &[Line], policy: &Policy) -> Result<MemoryStore, St
             Some(OutputSubject::Incident { .. }) => changes.incidents.push(body(&payload)?),
             _ => {}
         }
-        changes.position = Some(Position { stream_created_ns: REBUILT_FROM, sequence: line.sequence });
+        changes.position = Some(Position { stream_created_ns: REBUILT_FROM, sequence: line.sequence, witness: None });
         store.apply(&changes).map_err(|error| error.to_string())?;
     }
     Ok(store)

@@ -41,7 +41,8 @@ pub(crate) async fn take_over(corpus: &Corpus, version: &Version) {
 async fn catch_up(nats: &TestNats, policy: &Policy, store: &MemoryStore) -> Result<(), End> {
     let (subjects, now) = (Subjects::default(), clock::now());
     let (owner, plan_ahead_min) = ("upgraded".to_owned(), PLAN_AHEAD_MIN);
-    let options = NodeOptions { owner, partitions_count: PARTITIONS, policy: policy.clone(), plan_ahead_min };
+    let writer = owner.clone();
+    let options = NodeOptions { owner, writer, partitions_count: PARTITIONS, policy: policy.clone(), plan_ahead_min };
     let mut node = Node::new(options, store.clone());
     node.handle(now, Input::Gained { partitions: (0..PARTITIONS).collect() });
     while let Some(output) = node.poll_output() {
@@ -50,9 +51,9 @@ async fn catch_up(nats: &TestNats, policy: &Policy, store: &MemoryStore) -> Resu
                 let last_sequence = nats.read("LINKS").await.last().map_or(0, |(sequence, ..)| *sequence);
                 Input::OutputFacts { request, stream: StreamFacts { created_ns: REBUILT_FROM, last_sequence } }
             }
-            Output::TakeFences { request, fences } => {
-                let fences = take_fences(&nats.batches(), &subjects, fences).await.unwrap();
-                Input::FencesTaken { request, fences }
+            Output::TakeFences { request, fences, closing } => {
+                let (fences, closing) = take_fences(&nats.batches(), &subjects, fences, closing).await.unwrap();
+                Input::FencesTaken { request, fences, closing }
             }
             Output::ReadOutput { request, after, up_to } => {
                 let behind = nats.read("LINKS").await.into_iter().filter(|(sequence, ..)| Some(*sequence) > after);

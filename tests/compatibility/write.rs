@@ -9,16 +9,16 @@ use std::path::Path;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use relink::contract::{At, DeadReason, JobName, NoticeName};
-use relink::engine::{Dead, Delivery, Engine};
+use relink::contract::{Address, At, Commit, DeadReason, JobName, NoticeName};
+use relink::engine::{self, Dead, Delivery, Engine};
 use relink::link::{Policy, Settings, StateName, Timestamp};
-use relink::nats::commit::{stage, take_fences};
+use relink::nats::commit::{closing, stage, take_fences};
 use relink::nats::dead_letter::{DeadLetter, DeadLetters, InputPosition};
 use relink::nats::envelope;
 use relink::nats::stream::{StreamIdentity, extent};
 use relink::nats::subject::Subjects;
-use relink::node::{FenceToTake, fence_message};
-use relink::store::{Changes, Position, SledStore, Store};
+use relink::node::{Closing, FenceToTake, fence_message};
+use relink::store::{Changes, Position, SledStore, Store, Witness};
 use serde_json::Value;
 
 use crate::check::{meaning_of, put};
@@ -58,6 +58,7 @@ struct Run {
     subjects: Subjects,
     letters: DeadLetters,
     fences: BTreeMap<u16, u64>,
+    closed_at: u64,
     input: StreamIdentity,
     output_created_ns: i64,
     engine: Engine<SledStore>,
@@ -66,21 +67,31 @@ struct Run {
 /// A moment, and the input of it as the server stored it.
 type Stored = (Timestamp, Option<(Line, Delivery)>);
 
+/// The process that wrote it all.
+const OWNER: &str = "relink-7d4b9c";
+
+fn closing_message(at: Timestamp) -> engine::Message {
+    let body = serde_json::to_vec(&Commit { owner: OWNER.to_owned(), sent_at: At(at) }).unwrap();
+    let id = format!("commit.{OWNER}.{}", at.as_millis());
+    engine::Message { address: Address::Commit(OWNER.to_owned()), id, at, body }
+}
+
 impl Run {
     async fn start(store: SledStore, policy: Policy) -> Self {
         let (nats, subjects) = (TestNats::start_with_streams(PARTITIONS).await, Subjects::default());
         let began = moments()[0].at;
         let fence = |partition| {
-            let message = fence_message(partition, "relink-7d4b9c", began);
+            let message = fence_message(partition, OWNER, began);
             FenceToTake { partition, expects: None, message }
         };
         let fences = (0..PARTITIONS).map(fence).collect();
-        let fences = take_fences(&nats.batches(), &subjects, fences).await.unwrap();
+        let (fences, closed_at) =
+            take_fences(&nats.batches(), &subjects, fences, Some(closing_message(began))).await.unwrap();
         let letters = DeadLetters::new(nats.context.clone(), subjects.clone());
         let input = extent(&nats.context, "BELVO").await.unwrap().identity;
         let output_created_ns = created_ns(&extent(&nats.context, "LINKS").await.unwrap().identity);
         let engine = Engine::new(store, policy, created_ns(&input), &BTreeMap::new()).unwrap();
-        Self { nats, subjects, letters, fences, input, output_created_ns, engine }
+        Self { nats, subjects, letters, fences, closed_at: closed_at.unwrap(), input, output_created_ns, engine }
     }
 
     /// Publishes all inputs, and gives them as the stream has them.
@@ -137,8 +148,11 @@ impl Run {
                     outgoing.fence = guarded.insert(outgoing.lane).then(|| self.fences[&outgoing.lane]);
                 }
                 let batch = stage(&self.nats.batches(), &self.subjects, messages).await.unwrap();
-                let sequence = batch.commit().await.unwrap().last_sequence;
-                let position = Position { stream_created_ns: self.output_created_ns, sequence };
+                let last = Closing { follows: self.closed_at, message: closing_message(*at) };
+                let sequence = batch.commit(closing(&self.subjects, last)).await.unwrap().last_sequence;
+                self.closed_at = sequence;
+                let witness = Some(Witness { sequence, owner: OWNER.to_owned() });
+                let position = Position { stream_created_ns: self.output_created_ns, sequence, witness };
                 self.engine.store().apply(&plan.changes(Some(position))).unwrap();
                 self.engine.settle(&plan);
             }

@@ -56,7 +56,8 @@ impl Relink {
         assert!(queue.is_empty());
         let messages = std::mem::take(&mut plan.messages);
         self.said.extend(messages.into_iter().map(|out| (out.message.address, out.message.body)));
-        let position = Position { stream_created_ns: OUTPUT_CREATED_NS, sequence: self.said.len() as u64 };
+        let position =
+            Position { stream_created_ns: OUTPUT_CREATED_NS, sequence: self.said.len() as u64, witness: None };
         self.engine.store().apply(&plan.changes(Some(position))).unwrap();
         self.engine.settle(&plan);
     }

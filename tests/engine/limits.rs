@@ -108,7 +108,7 @@ fn a_morning_of_reminders_does_not_hold_up_what_arrives() {
     assert!((1..400).contains(&reminded(&plan)));
     // The rest are reminded by the next plans, each once, while nothing is settled.
     let mut total = reminded(&plan);
-    engine.store().apply(&plan.changes(Some(Position { stream_created_ns: 1, sequence: 1 }))).unwrap();
+    engine.store().apply(&plan.changes(Some(Position { stream_created_ns: 1, sequence: 1, witness: None }))).unwrap();
     engine.settle(&plan);
     while !engine.store().due(tomorrow, 1).unwrap().is_empty() {
         let plan = engine.plan(&mut VecDeque::new(), tomorrow).unwrap();

@@ -17,11 +17,15 @@ pub(crate) async fn run(command: &mut Command) -> Result<String, String> {
     Err(format!("{shown}: {}\n{}", output.status, String::from_utf8_lossy(&said)))
 }
 
+/// One installation at a time: two tests of one program may want the same folder.
+static INSTALLING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A folder that `fill` has filled, now or in an earlier run.
 pub(crate) async fn installed(package: &str, fill: impl AsyncFnOnce(&Path) -> Result<(), String>) -> PathBuf {
     let name: String = package.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let done = folder.join("installed");
+    let _alone = INSTALLING.lock().await;
     if !done.exists() {
         std::fs::create_dir_all(&folder).expect("cargo's temporary folder can be written");
         if let Err(error) = fill(&folder).await {

@@ -417,3 +417,23 @@ fn before_a_reminder_of_a_refused_login_a_login_is_tried() {
     scene.hears(observed);
     assert_eq!((scene.state(), scene.story.link.episodes_count), (StateName::Valid, 1));
 }
+
+/// The clock of the reader runs ahead, by a minute or by a hundred years.
+#[test]
+fn a_read_by_a_clock_that_runs_ahead_does_not_outrank_later_reads() {
+    for ahead in [MINUTE, 36_500 * DAY] {
+        let mut scene = Scene::valid(true);
+        let early = |scene: &Scene, status| match scene.observed(status, None) {
+            Event::Observed(seen) => {
+                Event::Observed(Observation { observed_at: shift(seen.observed_at, ahead), ..seen })
+            }
+            other => other,
+        };
+        let broken = early(&scene, Status::TokenRequired);
+        scene.hears(broken);
+        scene.wait(1_000);
+        let repaired = scene.observed(Status::Valid, None);
+        scene.hears(repaired);
+        assert_eq!(scene.state(), StateName::Valid);
+    }
+}

@@ -13,7 +13,7 @@ pub(crate) const API_TOKEN: &str = "of-the-application";
 
 /// What a program needs of its surroundings, and nothing that would configure it.
 #[expect(clippy::disallowed_methods, reason = "the tests are their own configuration")]
-fn inherited() -> impl Iterator<Item = (String, String)> {
+pub(crate) fn inherited() -> impl Iterator<Item = (String, String)> {
     std::env::vars().filter(|(name, _)| !name.starts_with("RELINK_"))
 }
 

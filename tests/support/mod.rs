@@ -115,7 +115,7 @@ pub(crate) fn server_source() -> ServerSource {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tests are their own configuration")]
-fn variable(name: &str) -> Option<PathBuf> {
+pub(crate) fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 

@@ -46,7 +46,7 @@ impl Cast {
         let webhook_secret = format!("Bearer {}", Uuid::new_v4().simple());
         let api_token = Uuid::new_v4().simple().to_string();
         let sandbox = Sandbox::start(SandboxConfig::default()).await?;
-        screen.act("belvo", &format!("a sandbox of our own is at {}", sandbox.url()));
+        screen.act("belvo", &format!("relink's sandbox is at {}", sandbox.url()));
         config.http.listen = ([127, 0, 0, 1], 0).into();
         config.http.webhook_secrets = vec![webhook_secret.clone().into()];
         config.http.api_tokens = vec![api_token.clone().into()];

@@ -130,6 +130,7 @@ impl Relink {
         let reconciler = Reconciler::rotating_from(None, SETTINGS, parts);
         let options = NodeOptions {
             owner: "fleet".to_owned(),
+            writer: "fleet".to_owned(),
             partitions_count: LANE + 1,
             policy,
             plan_ahead_min: PLAN_AHEAD_MIN,
@@ -229,11 +230,15 @@ impl Relink {
             Output::ReadInputFacts { request } => {
                 Input::InputFacts { request, stream: facts(self.sources.len() as u64) }
             }
-            Output::TakeFences { request, fences } => {
+            Output::TakeFences { request, fences, closing } => {
                 let numbered = fences.iter().zip(last_sequence + 1..);
                 let fences: BTreeMap<_, _> = numbered.map(|(fence, sequence)| (fence.partition, sequence)).collect();
                 self.streams.said += fences.len() as u64;
-                Input::FencesTaken { request, fences }
+                let closing = closing.map(|_first| {
+                    self.streams.said += 1;
+                    self.streams.said
+                });
+                Input::FencesTaken { request, fences, closing }
             }
             // There is nothing on it but the fences.
             Output::ReadOutput { request, up_to, .. } => {
@@ -241,15 +246,15 @@ impl Relink {
             }
             Output::Rewind { reader, .. } => {
                 self.streams.reader = Some(reader);
-                Input::Rewound { reader }
+                Input::Rewound { reader, created_ns: STREAM_CREATED_NS }
             }
             Output::StageBatch { batch, messages } => {
                 self.streams.staged = messages;
                 Input::BatchStaged { batch }
             }
-            Output::CommitBatch { batch } => {
+            Output::CommitBatch { batch, .. } => {
                 let messages = take(&mut self.streams.staged);
-                let messages_count = messages.len() as u64;
+                let messages_count = messages.len() as u64 + 1;
                 self.streams.said += messages_count;
                 for Outgoing { message, .. } in messages {
                     self.remember_muting(&message)?;

@@ -193,7 +193,7 @@ impl Simulation {
                     let body: Value = serde_json::from_slice(&message.body)?;
                     self.incidents += u64::from(body["type"] == "began");
                 }
-                Address::Refused(_) | Address::Mark(_) | Address::Fence(_) => {}
+                Address::Refused(_) | Address::Mark(_) | Address::Fence(_) | Address::Commit(_) => {}
             }
         }
         Ok(())

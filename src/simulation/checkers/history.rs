@@ -109,7 +109,7 @@ impl History {
                     let mark: Mark = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
                     self.commit_offset(*partition, mark, jetstream)?;
                 }
-                Address::Fence(_) => {}
+                Address::Fence(_) | Address::Commit(_) => {}
             }
         }
         if !said.is_empty() {

@@ -5,7 +5,7 @@
 //! - `incidents`: what is told of institutions
 //! - `rest`: how everything stands once all troubles are over
 //!
-//! A stream that has lost its tail, or is made anew, is read again from its beginning: README's "what is lost, and when" allows that what
+//! A stream that has lost its tail, or is made anew, is read again from its beginning: docs/guarantees.md ("What is lost") allows that what
 //! was lost is said again, and nothing else. They must never: be loosened until they are green.
 
 mod history;
@@ -55,7 +55,11 @@ impl Checkers {
                     self.marks_ever.entry(*partition).or_default().push(mark);
                 }
                 Address::Incident(_) => drop(self.incidents_ever.insert(id.clone())),
-                Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Fence(_) => {}
+                Address::Notice(..)
+                | Address::Job(..)
+                | Address::Refused(_)
+                | Address::Fence(_)
+                | Address::Commit(_) => {}
             }
         }
         self.history.append(batch, jetstream)

@@ -12,7 +12,7 @@ mod output;
 use std::collections::BTreeMap;
 
 pub(super) use self::input::{InputStream, Pull};
-pub(super) use self::output::{OutputStream, Stored};
+pub(super) use self::output::{FOLLOWS_ANYTHING, OutputStream, Stored};
 use crate::engine::Dead;
 
 /// Within this time a letter with an id that is there already is the same letter (`duplicate_window` of the dead letters).

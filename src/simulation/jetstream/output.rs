@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::contract::{Address, Fence};
+use crate::contract::{Address, Commit, Fence};
 use crate::engine::{Message, Outgoing};
-use crate::node::{BatchId, FenceFacts, FenceToTake, OutputKind, OutputMessage, StreamFacts};
+use crate::node::{BatchId, Closing, FenceFacts, FenceToTake, OutputKind, OutputMessage, StreamFacts};
 
 /// A message that is stored. Its sequence is its place plus one.
 #[derive(Clone, Debug)]
@@ -26,7 +26,10 @@ pub(in crate::simulation) struct OutputStream {
     batches_count: u64,
 }
 
-/// A fence is not where it was expected.
+/// What a planted bug says instead of the sequence of the writer's last message: nothing is checked.
+pub(in crate::simulation) const FOLLOWS_ANYTHING: u64 = u64::MAX;
+
+/// A fence is not where it was expected, or the writer's last commit.
 #[derive(Debug)]
 pub(in crate::simulation) struct Refused;
 
@@ -40,11 +43,19 @@ impl OutputStream {
     }
 
     /// Stores a batch: the sequence of its last message.
-    pub(in crate::simulation) fn store(&mut self, owner: u32, batch: Vec<Outgoing>) -> Result<u64, Refused> {
+    pub(in crate::simulation) fn store(
+        &mut self,
+        owner: u32,
+        mut batch: Vec<Outgoing>,
+        Closing { follows, message }: Closing,
+    ) -> Result<u64, Refused> {
         let moved = |sent: &Outgoing| sent.fence.is_some_and(|fence| fence != self.fence(sent.lane));
-        if batch.iter().any(moved) {
+        let is_lost = follows != FOLLOWS_ANYTHING && follows != self.last_of(&message.address);
+        if batch.iter().any(moved) || is_lost {
             return Err(Refused);
         }
+        let lane = batch.first().map_or(0, |sent| sent.lane);
+        batch.push(Outgoing { lane, fence: None, message });
         self.batches_count += 1;
         let batch_number = self.batches_count;
         let stored = |Outgoing { lane, message, .. }| Stored { owner, lane, message, batch: batch_number };
@@ -57,19 +68,40 @@ impl OutputStream {
         &mut self,
         owner: u32,
         fences: Vec<FenceToTake>,
-    ) -> Result<BTreeMap<u16, u64>, Refused> {
+        closing: Option<Message>,
+    ) -> Result<(BTreeMap<u16, u64>, Option<u64>), Refused> {
         let moved = |fence: &FenceToTake| fence.expects.is_some_and(|expects| expects != self.fence(fence.partition));
         if fences.iter().any(moved) {
             return Err(Refused);
         }
         self.batches_count += 1;
         let mut taken = BTreeMap::new();
+        let lane = fences.first().map_or(0, |fence| fence.partition);
         for FenceToTake { partition, message, .. } in fences {
             self.messages.push(Stored { owner, lane: partition, message, batch: self.batches_count });
             taken.insert(partition, self.messages.len() as u64);
         }
         self.fences.extend(&taken);
-        Ok(taken)
+        let closing = closing.map(|message| {
+            self.messages.push(Stored { owner, lane, message, batch: self.batches_count });
+            self.messages.len() as u64
+        });
+        Ok((taken, closing))
+    }
+
+    /// The sequence of the last message on a subject; 0 for none.
+    fn last_of(&self, address: &Address) -> u64 {
+        self.messages.iter().rposition(|stored| stored.message.address == *address).map_or(0, |at| at as u64 + 1)
+    }
+
+    /// The owner that the body of a message names.
+    pub(in crate::simulation) fn owner_of(&self, sequence: u64) -> Option<String> {
+        let Message { address, body, .. } = &self.stored(sequence)?.message;
+        match address {
+            Address::Fence(_) => serde_json::from_slice(body).ok().map(|Fence { owner, .. }| owner),
+            Address::Commit(_) => serde_json::from_slice(body).ok().map(|Commit { owner, .. }| owner),
+            _other => None,
+        }
     }
 
     /// The sequence of a partition's last fence; 0 for none.
@@ -124,7 +156,11 @@ impl OutputStream {
                 Address::State(_) => OutputKind::State,
                 Address::Mark(partition) => OutputKind::Mark(partition),
                 Address::Incident(_) => OutputKind::Incident,
-                Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Fence(_) => OutputKind::Other,
+                Address::Notice(..)
+                | Address::Job(..)
+                | Address::Refused(_)
+                | Address::Fence(_)
+                | Address::Commit(_) => OutputKind::Other,
             };
             OutputMessage { sequence, kind, body: stored.message.body.clone().into() }
         };
@@ -153,7 +189,7 @@ impl OutputStream {
 }
 
 fn is_read(address: &Address) -> bool {
-    !matches!(address, Address::Notice(..) | Address::Job(..) | Address::Refused(_))
+    !matches!(address, Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Commit(_))
 }
 
 /// The subject, as far as it tells one from another.
@@ -165,6 +201,7 @@ fn subject(address: &Address) -> String {
         Address::Refused(link) => format!("refused.{link}"),
         Address::Mark(partition) => format!("mark.{partition}"),
         Address::Fence(partition) => format!("fence.{partition}"),
+        Address::Commit(writer) => format!("commit.{writer}"),
         Address::Incident(token) => format!("incident.{token}"),
     }
 }

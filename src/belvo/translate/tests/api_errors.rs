@@ -90,7 +90,7 @@ fn a_refused_login_depends_on_the_call() {
     check(InputKind::ApiError, &refused(USE), Ok(refused_login(Cause::Credentials)));
 }
 
-/// The institution Heimdall of the sandbox asks for an MFA token at every turn.
+/// The institution Heimdall of Belvo's sandbox asks for an MFA token at every turn.
 #[test]
 fn heimdall() {
     let wants = |call, expiry: Value| {

@@ -1,0 +1,55 @@
+//! Where a reader begins, and what it brings: holes, sequences that are given out twice, and streams made anew.
+
+use super::*;
+
+#[test]
+fn a_hole_in_the_deliveries_is_read_again() {
+    let mut rig = Rig::new(&[0]);
+    rig.deliver(&[(0, 1)]);
+    rig.readers.get_mut(&0).unwrap().1 += 1;
+    rig.rewound.clear();
+    rig.deliver(&[(0, 3)]);
+    assert_eq!(rig.offsets(), [(0, 1)].into());
+    rig.wait();
+    assert_eq!(rig.rewound, [(0, 1)]);
+    rig.deliver(&[(0, 2), (0, 3)]);
+    assert_eq!(rig.offsets(), [(0, 3)].into());
+}
+
+#[test]
+fn a_sequence_that_is_given_out_twice_is_no_repeat() {
+    let mut rig = Rig::new(&[0]);
+    rig.deliver(&[(0, 1), (0, 2)]);
+    let mut again = rig.delivered(0, 2);
+    again.delivery.stored_at_ns += 1_000;
+    rig.drive(Input::Delivered { deliveries: vec![again] });
+    assert!(matches!(rig.notes.last(), Some(Note::StartingOver { .. })), "{:?}", rig.notes);
+}
+
+#[test]
+fn nor_is_one_that_another_reader_brings_while_the_first_is_under_way() {
+    let mut rig = Rig::new(&[0]);
+    rig.answers = false;
+    rig.deliver(&[(0, 1)]);
+    let reader = rig.readers[&0].0;
+    rig.drive(Input::ReaderFailed { reader, problem: "the server is gone".to_owned() });
+    rig.wait();
+    let mut newer = rig.delivered(0, 1);
+    newer.delivery.stored_at_ns += 1;
+    rig.drive(Input::Delivered { deliveries: vec![newer] });
+    assert!(format!("{:?}", rig.notes.last()).contains("a second time"), "{:?}", rig.notes);
+}
+
+#[test]
+fn a_reader_at_another_stream_than_was_asked_about_is_not_believed() {
+    let mut rig = Rig::new(&[0]);
+    rig.deliver(&[(0, 1)]);
+    let reader = rig.readers[&0].0;
+    rig.drive(Input::ReaderFailed { reader, problem: "the stream is gone".to_owned() });
+    rig.anew = true;
+    rig.wait();
+    assert!(format!("{:?}", rig.notes.last()).contains("created anew"), "{:?}", rig.notes);
+    rig.anew = false;
+    rig.wait();
+    assert_eq!(rig.node.phase(), Phase::Running);
+}

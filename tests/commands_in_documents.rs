@@ -1,0 +1,231 @@
+//! The commands that `README.md` and `docs/quickstart.md` print are run, from the text of the documents, as they are printed: with a real
+//! nats-server, a real `relink serve`, and relink's sandbox as Belvo.
+//!
+//! One script is made of all `sh` blocks of a document, in order, as a reader pastes them into one terminal. It runs in a folder that looks
+//! like a checkout. Two things stand in for what a test cannot wait for: a `cargo` that links the program under test instead of building
+//! it, and a folder of wheels in the place of PyPI.
+//!
+//! The documents name fixed ports. On Linux the script gets a network of its own, so that it meets nobody else's server.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod foreign;
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use foreign::{installed, run};
+
+/// A script that takes longer hangs. Each takes about ten seconds on an idle machine.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// Where scripts share the machine's ports, one runs at a time.
+static PORTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(document: &str) -> String {
+    fs::read_to_string(root().join(document)).unwrap()
+}
+
+/// The blocks of a document in one language, each with the number of its first line.
+fn blocks(text: &str, language: &str) -> Vec<(usize, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    let mut is_in_another = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        match (&mut open, line.strip_prefix("```")) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some((_, block)), None) => *block += &format!("{line}\n"),
+            (None, Some(info)) if !is_in_another && info == language => open = Some((number + 1, String::new())),
+            (None, Some(_)) => is_in_another = !is_in_another,
+            (None, None) => {}
+        }
+    }
+    assert!(!blocks.is_empty(), "no block of {language}");
+    blocks
+}
+
+/// The packages that the documents install from PyPI, once, so that a test does so from a folder.
+async fn wheels() -> PathBuf {
+    let quickstart = read("docs/quickstart.md");
+    let commands = blocks(&quickstart, "sh").into_iter().map(|(_, block)| block).collect::<String>();
+    let packages: Vec<_> = commands.split_whitespace().filter(|word| word.contains("==")).collect();
+    assert!(!packages.is_empty(), "the quickstart installs what it needs, with its version");
+    let name = format!("wheels {}", packages.join(" "));
+    let folder = installed(&name, async |folder| {
+        let pip = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest"];
+        run(Command::new("python3").args(pip).arg(folder).args(&packages)).await.map(drop)
+    });
+    folder.await
+}
+
+/// A folder that looks like a checkout of this repository, to a reader of the documents.
+fn checkout() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(root().join("examples"), folder.path().join("examples")).unwrap();
+    let relink = env!("CARGO_BIN_EXE_relink");
+    let cargo = format!(
+        "#!/bin/sh\ncase \"$*\" in\n\
+         'build --release') mkdir -p target/release && ln -s '{relink}' target/release/relink ;;\n\
+         'run --release -- demo') exec '{relink}' demo --once ;;\n\
+         'test') echo 'this is it' ;;\n\
+         *) echo \"nothing stands in for cargo $*\" >&2; exit 1 ;;\nesac\n"
+    );
+    fs::create_dir(folder.path().join("bin")).unwrap();
+    fs::write(folder.path().join("bin/cargo"), cargo).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(folder.path().join("bin/cargo"), executable).unwrap();
+    folder
+}
+
+/// How to run a program with a network of its own, in which only loopback is; `None` where that cannot be had.
+async fn alone() -> Option<Vec<&'static str>> {
+    for unshare in [&["unshare", "--net"][..], &["unshare", "--map-root-user", "--net"]] {
+        let with_loopback = [unshare, &["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]].concat();
+        if run(Command::new(with_loopback[0]).args(&with_loopback[1..]).arg("true")).await.is_ok() {
+            return Some(with_loopback);
+        }
+    }
+    None
+}
+
+/// Ends everything that a script has left running, also when the test fails.
+struct Group(u32);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let mut kill = std::process::Command::new("kill");
+        kill.args(["-s", "KILL", "--", &format!("-{}", self.0)]).stderr(Stdio::null());
+        let _ = kill.status();
+    }
+}
+
+/// Runs all `sh` blocks of a document in this shell, as one script that stops at the first failure. Gives what they print.
+///
+/// `before` adds commands of the test's before a block.
+async fn run_all(document: &str, shell: &[&str], before: impl Fn(&str) -> &'static str) -> String {
+    let (text, wheels, folder) = (read(document), wheels().await, checkout());
+    let script = blocks(&text, "sh").iter().fold(String::new(), |script, (number, block)| {
+        format!("{script}{}\nprintf '%s\\n' '=== {document}:{number}'\n{block}", before(block))
+    });
+    fs::write(folder.path().join("commands"), script).unwrap();
+
+    let alone = alone().await;
+    let _ports = match alone {
+        Some(_) => None,
+        None => {
+            eprintln!("{document}: this machine gives no network of its own, so the documents' ports have to be free");
+            Some(PORTS.lock().await)
+        }
+    };
+    let all = [&alone.unwrap_or_default()[..], shell, &["commands"]].concat();
+    let path =
+        [folder.path().join("bin").to_str().unwrap(), &support::variable("PATH").unwrap().to_string_lossy()].join(":");
+    let mut command = Command::new(all[0]);
+    command.args(&all[1..]).current_dir(folder.path()).env_clear().envs(support::binary::inherited());
+    command.env("PATH", path).env("no_proxy", "*").env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", wheels);
+    // Into files: a program that goes on in the background would keep a pipe open.
+    let file = |name: &str| fs::File::create(folder.path().join(name)).unwrap();
+    command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr")).process_group(0);
+    let mut child = command.spawn().unwrap();
+    let _group = Group(child.id().unwrap());
+    let status = tokio::time::timeout(SCRIPT_TIMEOUT, child.wait()).await;
+
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+    let (stdout, stderr) = (read("stdout"), read("stderr"));
+    let said = || {
+        let logs = ["nats", "sandbox", "relink"].map(|name| read(&format!("target/quickstart/{name}.log")));
+        format!("{}\n{stdout}\n{stderr}\n{}", shell.join(" "), logs.join("\n"))
+    };
+    let status = status.unwrap_or_else(|_| panic!("{document}: a command does not end\n{}", said())).unwrap();
+    assert!(status.success(), "{document}: a command fails ({status})\n{}", said());
+    stdout
+}
+
+const BASH: &[&str] = &["bash", "--noprofile", "--norc", "-eu", "-o", "pipefail"];
+const ZSH: &[&str] = &["zsh", "-f", "-eu", "-o", "pipefail"];
+
+async fn walk(shell: &[&str]) {
+    // A reader takes longer to read on than relink takes to ask Belvo; a script does not.
+    let printed = run_all("docs/quickstart.md", shell, |block| match block.contains("relink why") {
+        true => {
+            "until curl --silent http://127.0.0.1:8480/v1/links/$LINK -H 'Authorization: Bearer choose-another' \
+             | grep --quiet '\"state\":\"valid\"'; do true; done"
+        }
+        false => "",
+    });
+    let printed = printed.await;
+    // The example's line, and the one that `relink why` has of it: one prompt.
+    assert_eq!(printed.matches("\"type\": \"update_required\"").count(), 1, "{printed}");
+    assert_eq!(printed.matches("update_required (action update_credentials)").count(), 1, "{printed}");
+    assert!(printed.contains("recovered (proof observed)"), "{printed}");
+    assert!(printed.contains("\"state\": \"valid\""), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quickstart_works_as_printed_in_bash() {
+    walk(BASH).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quickstart_works_as_printed_in_zsh() {
+    if run(Command::new("zsh").arg("--version")).await.is_err() {
+        eprintln!("SKIPPED: zsh is not installed, so nothing is known about the quickstart in it");
+        return;
+    }
+    walk(ZSH).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readme_works_as_printed() {
+    // The demo finds this one; without it, it would install one, for which there is no network here.
+    relink::nats::server_binary::locate(support::server_source()).await.expect("the tests need a nats-server");
+    let printed = run_all("README.md", BASH, |_| "").await;
+    assert!(printed.contains("webhook_secrets = [\"[set]\"]"), "{printed}");
+    // The documents show parts of what the demo prints.
+    let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines: Vec<_> = printed.lines().map(squeezed).collect();
+    for document in ["README.md", "docs/rehearsal.md"] {
+        let text = read(document);
+        let shown =
+            text.split("```text\n1. ").nth(1).and_then(|rest| rest.split("```").next()).expect("a part of the demo");
+        for line in shown.lines().filter(|line| *line != "...") {
+            assert!(
+                lines.iter().any(|printed| printed.contains(&squeezed(line))),
+                "{document} shows `{line}`:\n{printed}"
+            );
+        }
+    }
+}
+
+/// What a reader pastes is read by an interactive shell: zsh takes no comments then, and bash and zsh replace `!`.
+#[test]
+fn blocks_can_be_pasted_into_an_interactive_shell() {
+    for document in ["README.md", "docs/quickstart.md"] {
+        for (number, block) in blocks(&read(document), "sh") {
+            let is_comment = |line: &str| line.starts_with('#') || line.contains(" #");
+            assert!(!block.lines().any(is_comment), "{document}:{number} has a comment, which zsh would run");
+            // At the end of a line it is left alone, as in `pid=$!`.
+            let is_replaced = |line: &str| line.trim_end_matches("$!").contains('!');
+            assert!(!block.lines().any(is_replaced), "{document}:{number} has a `!`, which shells replace");
+            assert!(!block.starts_with("$ "), "{document}:{number} shows a prompt");
+        }
+    }
+}
+
+#[test]
+fn the_quickstart_shows_the_example_as_it_is() {
+    let example = read("examples/python/subscribe_notices.py");
+    for (number, block) in blocks(&read("docs/quickstart.md"), "python") {
+        assert!(example.contains(&block), "docs/quickstart.md:{number} shows other lines than the example has");
+    }
+}
