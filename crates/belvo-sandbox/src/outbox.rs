@@ -32,7 +32,7 @@ pub enum DeliveryOutcome {
     TimedOut,
     /// No connection, or it broke.
     Failed(String),
-    /// Lost on purpose: [`WebhookFault::Drop`].
+    /// Lost on purpose: [`WebhookFault::Drop`](crate::WebhookFault::Drop).
     Dropped,
     /// There is no webhook URL.
     NoUrl,
