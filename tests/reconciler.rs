@@ -1,4 +1,4 @@
-//! What the webhooks missed, on real parts: relink in process, a real nats-server, Belvo in a box.
+//! What the webhooks missed, on real parts: relink in process, a real nats-server, and the sandbox as Belvo.
 //!
 //! No webhook ever reaches relink here, so whatever it knows it learnt by sweeping. Sweeps are driven one at a time;
 //! the run loop's first one comes long after these tests have ended.

@@ -32,7 +32,7 @@ use crate::contract::{
     At, BadRecord, Because, CommittedOffset, DeadReason, InputKind, Origin, OriginKind, Record, RefusedBody,
 };
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
-use crate::store::{Head, Put, Query, Store, StoreError};
+use crate::store::{Head, Put, Query, Store, StoreError, pages};
 
 /// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12), less
 /// the one that the node adds (`contract::Commit`).
@@ -391,9 +391,8 @@ fn opening_of(link: &Link) -> Option<Opening<'_>> {
 fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, StoreError> {
     let mut incidents = Incidents::of(policy, store.incidents()?);
     for state in [StateName::Invalid, StateName::TokenRequired, StateName::Updating] {
-        let mut query = Query { state: Some(state), limit: STORE_PAGE, ..Query::default() };
-        loop {
-            let page = store.page(&query)?;
+        for page in pages(store, Query { state: Some(state), limit: STORE_PAGE, ..Query::default() }) {
+            let page = page?;
             for (id, stored) in page.ids.iter().zip(&page.links) {
                 match stored.parse().and_then(|record| Ok(record.link()?)) {
                     Ok(link) => opening_of(&link).iter().for_each(|opening| incidents.remember(opening)),
@@ -401,10 +400,6 @@ fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, Store
                     // The link is missing from a count. Its messages are dead-lettered when they arrive.
                     Err(error) => tracing::error!(link.id = %id, %error, "a record cannot be read and is not counted"),
                 }
-            }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => break,
             }
         }
     }

@@ -22,7 +22,7 @@ use crate::contract::{Because, Command, CommandName, InputKind};
 use crate::link::{EventName, LinkId, StateName};
 use crate::metric;
 use crate::nats::history::HistoryKind;
-use crate::store::Query;
+use crate::store::{Page, Query};
 
 /// How the ids of an adoption's mutes begin.
 const MUTE_ID: &str = "adoption-";
@@ -144,9 +144,8 @@ impl Reconciler {
 
     /// Every muted link of the store.
     async fn find_muted(&self) -> Result<Vec<LinkId>, SweepError> {
-        let (mut muted, mut query) = (Vec::new(), Query { limit: STORE_PAGE, ..Query::default() });
-        loop {
-            let page = self.stored_page(query.clone()).await?;
+        let mut muted = Vec::new();
+        let take = |page: Page| {
             for (id, stored) in page.ids.into_iter().zip(&page.links) {
                 match stored.parse() {
                     Ok(record) if record.muted && stored.head.state != StateName::Removed => muted.push(id),
@@ -154,11 +153,9 @@ impl Reconciler {
                     Err(error) => self.skip_record(id.as_str(), &error),
                 }
             }
-            query.after = page.next;
-            if query.after.is_none() {
-                return Ok(muted);
-            }
-        }
+        };
+        self.each_stored_page(Query { limit: STORE_PAGE, ..Query::default() }, take).await?;
+        Ok(muted)
     }
 
     async fn command(&self, command: CommandName, link: &LinkId, reason: &str) -> Result<(), SweepError> {

@@ -204,15 +204,8 @@ impl Reconciler {
         let step = async {
             let mut ids = Vec::new();
             for state in [StateName::Invalid, StateName::TokenRequired, StateName::Updating] {
-                let mut query = Query { state: Some(state), limit: STORE_PAGE, ..Query::default() };
-                loop {
-                    let page = self.stored_page(query.clone()).await?;
-                    ids.extend(page.ids);
-                    query.after = page.next;
-                    if query.after.is_none() {
-                        break;
-                    }
-                }
+                let query = Query { state: Some(state), limit: STORE_PAGE, ..Query::default() };
+                self.each_stored_page(query, |page| ids.extend(page.ids)).await?;
             }
             self.examine(ids).await
         };
@@ -417,6 +410,19 @@ impl Reconciler {
             known.inspect_err(|error| self.skip_record(id.as_str(), error)).ok()
         };
         Ok(read.await?.into_iter().map(readable).collect())
+    }
+
+    /// All pages of a query. Other tasks have their turn between two of them.
+    async fn each_stored_page(&self, mut query: Query, mut take: impl FnMut(Page)) -> Result<(), SweepError> {
+        loop {
+            let mut page = self.stored_page(query.clone()).await?;
+            let next = page.next.take();
+            take(page);
+            match next {
+                Some(_) => query.after = next,
+                None => return Ok(()),
+            }
+        }
     }
 
     async fn stored_page(&self, query: Query) -> Result<Page, SweepError> {

@@ -169,6 +169,20 @@ pub struct Query {
     pub limit: usize,
 }
 
+/// All pages of a query, one after the other, until the last one or an error.
+pub fn pages<S: Store + ?Sized>(store: &S, query: Query) -> impl Iterator<Item = Result<Page, StoreError>> {
+    let mut next = Some(query);
+    std::iter::from_fn(move || {
+        let mut query = next.take()?;
+        let page = store.page(&query);
+        if let Ok(Page { next: after @ Some(_), .. }) = &page {
+            query.after.clone_from(after);
+            next = Some(query);
+        }
+        Some(page)
+    })
+}
+
 /// Some of the links asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Page {

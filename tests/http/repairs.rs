@@ -1,4 +1,4 @@
-//! `POST /v1/links/{id}/update`, against a Belvo in a box.
+//! `POST /v1/links/{id}/update`, against the sandbox.
 
 use belvo_sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use relink::link::{Consent, State};

@@ -1,15 +1,15 @@
-//! What a test wants the bank or Belvo to answer, looked up when it is asked for: a code that Belvo does not document is
-//! refused then, and nothing that goes wrong later has to be papered over.
+//! The bank's answer to a login, with its error looked up in Belvo's error reference.
 //!
-//! Next: [`super::bank`] and [`super::fault`], which give these answers.
+//! It is looked up when a test asks for it, so that a code which Belvo does not document is refused at once and not at
+//! some later login. Next: [`super::bank`], where logins are attempted.
 
 use crate::error::ControlError;
 use crate::login::{Login, LoginFailure};
 use crate::problem::Problem;
 
-/// What the bank will say to the next login: [`Login`], looked up.
+/// The bank's answer to the next login: [`Login`], with its error looked up.
 #[derive(Clone, Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum BankAnswer {
     Works,
     TokenRequired,
     QrRequired,
@@ -17,7 +17,7 @@ pub(crate) enum Verdict {
     Answers(Problem),
 }
 
-impl Verdict {
+impl BankAnswer {
     pub(crate) fn of(login: Login) -> Result<Self, ControlError> {
         let code = match login {
             Login::Works => return Ok(Self::Works),
@@ -29,7 +29,7 @@ impl Verdict {
         match code.as_str() {
             "token_required" => Ok(Self::TokenRequired),
             "login_error" => Ok(Self::Fails(LoginFailure::InvalidCredentials)),
-            code => match code.strip_prefix("login_error:").and_then(LoginFailure::from_name) {
+            code => match code.strip_prefix("login_error:").and_then(|name| name.parse().ok()) {
                 Some(failure) => Ok(Self::Fails(failure)),
                 None => Problem::documented(code).map(Self::Answers),
             },
@@ -38,11 +38,11 @@ impl Verdict {
 }
 
 impl Login {
-    /// Whether a bank can say this.
+    /// Checks that Belvo documents the code.
     ///
     /// # Errors
-    /// A code that Belvo does not document.
+    /// [`ControlError::NoSuchCode`] if it does not.
     pub fn check(&self) -> Result<(), ControlError> {
-        Verdict::of(self.clone()).map(drop)
+        BankAnswer::of(self.clone()).map(drop)
     }
 }

@@ -1,5 +1,4 @@
-//! The flags of the program `belvo-sandbox`, and of `relink sandbox`: a Belvo in a box on a port of its own, until it is
-//! told to stop.
+//! The flags of the program `belvo-sandbox`, which `relink sandbox` has too, and the run of a sandbox on a port of its own.
 //!
 //! It reads no environment; flags are all there is.
 
@@ -20,14 +19,14 @@ use crate::world::{is_header_value, is_webhook_url};
 /// How many webhooks are under way at the same time, unless a number is given.
 const DELIVERIES_AT_ONCE: usize = 4;
 
-/// Belvo in a box: its API, its widget and its webhooks, on this machine.
+/// How a sandbox is set up, as flags.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("receiver").multiple(true))]
 pub struct SandboxArgs {
-    /// Where to listen.
+    /// Where to listen. The control API has no authentication, so keep it on the loopback interface.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8490")]
     pub listen: SocketAddr,
-    /// Where to send webhooks, such as http://127.0.0.1:8480/webhooks/belvo.
+    /// Where to send webhooks, such as http://127.0.0.1:8480/webhooks/belvo; without it they are recorded and not sent.
     #[arg(long, value_name = "URL", value_parser = webhook_url, group = "receiver")]
     pub webhook_url: Option<String>,
     /// The whole Authorization value to send with each webhook, such as "Bearer abc".
@@ -39,13 +38,13 @@ pub struct SandboxArgs {
     /// The secret password of Basic auth.
     #[arg(long, value_name = "PASSWORD", default_value = "sandbox")]
     pub secret_password: SecretString,
-    /// Let nothing happen by itself: no refreshes by rate, no consents that end by their date.
+    /// Switch Belvo's own schedule off: no refreshes by rate, no consents that end by their date.
     #[arg(long)]
     pub no_schedule: bool,
-    /// Have all links gone on the first of each month, as in Belvo's own sandbox.
+    /// Remove all links on the first of each month, as Belvo's own sandbox does.
     #[arg(long, conflicts_with = "no_schedule")]
     pub monthly_wipe: bool,
-    /// How many calls of the API are let through in 30 seconds; 0 for any number.
+    /// How many calls of the API are let through in 30 seconds, before the answer is 403; 0 for any number.
     #[arg(long, value_name = "CALLS", default_value_t = 80)]
     pub requests_per_30s: u32,
     /// How many webhooks are under way at the same time: 4, unless another number is given.
@@ -60,7 +59,7 @@ fn webhook_url(text: &str) -> Result<String, &'static str> {
     if is_webhook_url(text) { Ok(text.to_owned()) } else { Err("must be an http or https address") }
 }
 
-/// Reads a secret: what is wrong with it is said without saying it.
+/// Reads a secret; its error does not contain the secret.
 #[derive(Clone)]
 struct Authorization;
 
@@ -111,20 +110,17 @@ pub async fn run(args: SandboxArgs, shutdown: CancellationToken) -> anyhow::Resu
 
 fn introduce(sandbox: &Sandbox, secret_id: &str, webhooks: &str) {
     let (url, webhooks) = (sandbox.url(), webhooks.escape_debug());
-    let by_itself = if sandbox.config().schedule {
-        "links are refreshed by their rate, consents end by their date"
-    } else {
-        "nothing"
-    };
+    let schedule =
+        if sandbox.config().schedule { "links are refreshed by their rate, consents end by their date" } else { "off" };
     anstream::println!(
-        "Belvo in a box listens on {url}
+        "belvo-sandbox listens on {url}
 
   API       {url}/api/           Basic auth, secret id {secret_id:?}
   widget    {url}/widget/?access_token=…
   portal    {url}/portal/?access_token=…&link_id=…&consent_id=…&action=renew
   control   {url}/sandbox/       no auth
   webhooks  go to {webhooks}
-  by itself {by_itself}
+  schedule  {schedule}
 
 Break a link:
   curl -s {url}/sandbox/links -H 'content-type: application/json' \\

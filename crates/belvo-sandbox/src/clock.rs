@@ -1,7 +1,6 @@
-//! The sandbox's own clock: the real one plus a shift, or one that only moves when it is told to.
+//! The sandbox's own clock: the real one plus a shift, or a manual one.
 //!
-//! Tokens, MFA sessions, cool-downs, credentials, the agenda and the post box all read it. It never runs backwards.
-//! Next: [`super::schedule`] and [`super::dispatcher`], which wait for it.
+//! Tokens, MFA sessions, cool-downs, credentials, the schedule and the outbox all read it. It never runs backwards.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,13 +9,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-/// What the sandbox goes by.
+/// The clock of a sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SandboxTime {
-    /// The clock of the machine, plus whatever it has been advanced by.
+    /// The clock of the machine, plus the time that the control API has added.
     #[default]
     Wall,
-    /// It stands still, and moves only by [`Control::advance`](super::Control::advance) and
+    /// A manual clock, which moves only by [`Control::advance`](super::Control::advance) and
     /// [`Control::advance_to`](super::Control::advance_to).
     Driven {
         /// Where it stands at the beginning, in milliseconds since the Unix epoch.
@@ -51,14 +50,14 @@ impl Clock {
         if self.is_driven { shift_ms } else { machine_now_ms().saturating_add(shift_ms).min(LATEST_MS) }
     }
 
-    /// Moves time forward, and answers what time it is then. Whoever waits for this clock has to be woken by the caller.
+    /// Moves time forward, and answers what time it is then. The caller has to wake the tasks that wait for this clock.
     pub(crate) fn advance(&self, span_ms: i64) -> i64 {
         let later = |shift_ms: i64| Some(shift_ms.saturating_add(span_ms.max(0)).min(LATEST_MS));
         let _always_some = self.shift_ms.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
         self.now_ms()
     }
 
-    /// How long one has to sleep until then, if nobody moves the clock: `None` if it would never come by itself.
+    /// How long to sleep until then, if nobody moves the clock; `None` for a manual clock, which does not move by itself.
     pub(crate) fn until(&self, at_ms: i64) -> Option<Duration> {
         let left_ms = at_ms.saturating_sub(self.now_ms());
         (!self.is_driven).then(|| Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)))

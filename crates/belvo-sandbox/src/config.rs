@@ -8,13 +8,14 @@ use secrecy::SecretString;
 use crate::clock::SandboxTime;
 use crate::webhook::PayloadShape;
 
-/// Who takes webhooks out of the post box.
+/// Who delivers the webhooks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WebhookDelivery {
     /// The sandbox sends them itself, over HTTP.
     #[default]
     Send,
-    /// Whoever holds the [`Control`], by [`Control::take_webhooks`] and [`Control::settle_webhook`].
+    /// The program that holds the [`Control`](crate::Control), by
+    /// [`take_webhooks`](crate::Control::take_webhooks) and [`settle_webhook`](crate::Control::settle_webhook).
     ByHand,
 }
 
@@ -46,15 +47,15 @@ pub struct SandboxConfig {
     pub payload_shape: PayloadShape,
     /// How many calls of the API are let through in 30 seconds; without a number, any. Belvo's reference says 80.
     pub requests_per_30s: Option<u32>,
-    /// What its clock goes by.
+    /// Its clock.
     pub time: SandboxTime,
-    /// Whether Belvo does by itself what it does by itself: refreshes recurrent links by their rate, ends consents on
-    /// their day. Without it such things happen only when [`Control`] says so.
+    /// Whether Belvo's own schedule runs: it refreshes recurrent links by their rate and ends consents on their day.
+    /// Without it such things happen only when a test asks the [`Control`](crate::Control) for them.
     pub schedule: bool,
-    /// Whether the schedule goes on refreshing a link that it could not log in to, and says so each time anew. A link
-    /// with a consent has no login: when its consent is over, nothing more is said.
+    /// Whether the schedule goes on refreshing a broken link, with a webhook each time. A link with a consent has no
+    /// login: when its consent is over, no more webhooks are sent.
     pub repeats_while_broken: bool,
-    /// Whether a scheduled refresh gives word of a consent that is about to end. At Belvo it is opt-in.
+    /// Whether a scheduled refresh announces the end of a consent. At Belvo it is opt-in.
     pub consent_warnings: bool,
     /// Whether the schedule has all links gone on the first of each month, as in Belvo's own sandbox.
     pub monthly_wipe: bool,

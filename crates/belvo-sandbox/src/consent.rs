@@ -19,7 +19,7 @@ pub(crate) struct Consent {
     pub(crate) status: &'static str,
     pub(crate) created_at: i64,
     pub(crate) expires_at: i64,
-    /// Where its end is in the agenda.
+    /// Where its end is in the schedule.
     pub(crate) planned_end: Option<Slot>,
 }
 

@@ -1,7 +1,7 @@
-//! The strings to pull, in process: everything a test or a demo can make happen that no API of Belvo's would do.
+//! The control API in process: everything that a test can make happen and that no API of Belvo's can.
 //!
-//! A handle is cheap to clone and acts at once. Over HTTP the same is in [`super::control_http`]; time and deliveries by
-//! hand are in [`super::drive`].
+//! A handle is cheap to clone and acts at once. Over HTTP the same is in [`super::control_index`]; time and deliveries
+//! by hand are in [`super::drive`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::bank::{NewLink, RefreshOutcome};
-use crate::bank_answer::Verdict;
+use crate::bank_answer::BankAnswer;
 use crate::consent::ConsentLack;
 use crate::error::ControlError;
 use crate::fault::{ApiAnswer, ApiFault, ArmedApiFault, WebhookFault};
 use crate::institution::{Access, Institution};
 use crate::link::{AccessMode, Link, LinkStatus};
 use crate::login::Login;
-use crate::outbox::{Delivery, Parcel};
+use crate::outbox::{Delivery, QueuedWebhook};
 use crate::quota::QuotaUse;
 use crate::shared::Shared;
 use crate::webhook::{Correction, PayloadShape, Webhook};
@@ -67,7 +67,7 @@ impl Control {
         }))
     }
 
-    /// A link that has been there for long: valid, and no webhook follows.
+    /// Adds a link that was connected long ago: valid, and no webhook follows.
     pub fn add_link(
         &self,
         institution: &str,
@@ -78,7 +78,7 @@ impl Control {
         Ok(self.shared.change(|world, now| world.add_link(now, new)))
     }
 
-    /// What Belvo's scheduler would do now; answers the request id its webhooks carry.
+    /// Refreshes a link as Belvo's scheduler does; answers the request id of its webhooks.
     pub fn scheduled_refresh(&self, link: Uuid, outcome: RefreshOutcome) -> Result<Uuid, ControlError> {
         self.shared.change(|world, now| world.scheduled_refresh(now, link, outcome))
     }
@@ -88,7 +88,7 @@ impl Control {
         self.with_link(link, |link| {
             link.status = status;
             if status == LinkStatus::Valid {
-                link.login = Verdict::Works;
+                link.login = BankAnswer::Works;
                 link.failed_logins = 0;
             }
         })
@@ -99,10 +99,10 @@ impl Control {
         self.read_link(link, |link| link.status)
     }
 
-    /// Sets what the bank will say at the next login. The status changes when a login is attempted.
+    /// Sets the bank's answer to the next logins. The status changes when a login is attempted.
     pub fn set_login(&self, link: Uuid, login: Login) -> Result<(), ControlError> {
-        let verdict = Verdict::of(login)?;
-        self.with_link(link, |link| link.login = verdict)
+        let answer = BankAnswer::of(login)?;
+        self.with_link(link, |link| link.login = answer)
     }
 
     /// Sets whether refreshes find anything. Without new data a repair is followed by no webhook at all.
@@ -110,7 +110,7 @@ impl Control {
         self.with_link(link, |link| link.fresh_data = fresh)
     }
 
-    /// What a link that hangs on a consent has used up of its month; of any other, nothing counts.
+    /// The monthly limits of a link with a consent, and how much of each is used; a link without one has no limits.
     pub fn quotas(&self, link: Uuid) -> Result<Vec<QuotaUse>, ControlError> {
         let now = self.now_ms();
         self.read_link(link, |link| {
@@ -185,23 +185,23 @@ impl Control {
         })
     }
 
-    /// The next `count` webhooks suffer this.
+    /// The next `count` webhooks have this fault.
     pub fn fail_webhooks(&self, fault: WebhookFault, count: usize) {
         self.shared.world().faults.arm_webhook(fault, count);
     }
 
-    /// The next `count` calls whose `METHOD /path` contains `on` (empty: any) suffer this.
+    /// The next `count` calls whose `METHOD /path` contains `on` (empty: any) have this fault.
     pub fn fail_api(&self, fault: ApiFault, count: usize, on: &str) -> Result<(), ControlError> {
         let answer = ApiAnswer::of(fault)?;
         self.shared.world().faults.arm_api(ArmedApiFault { answer, left: count, on: on.to_owned() });
         Ok(())
     }
 
-    /// Calls off all faults that have not happened yet. Webhooks that wait to be reordered are lost.
+    /// Removes all faults that have not happened yet. Webhooks that wait to be reordered are lost.
     pub fn clear_faults(&self) {
         self.shared.change(|world, _| {
             world.faults.clear();
-            world.post_box.let_go();
+            world.outbox.let_go();
         });
     }
 
@@ -216,7 +216,7 @@ impl Control {
         self.shared.change(|world, _| world.shape = shape);
     }
 
-    /// Sends a webhook by hand. The link need not exist; it says nothing about the link's status.
+    /// Sends a webhook by hand. The link need not exist, and its status stays as it is.
     pub fn send_webhook(&self, link: Uuid, new: NewWebhook) {
         self.shared.change(|world, now| {
             let request_id = new.request_id.unwrap_or_else(|| world.uuid());
@@ -236,10 +236,10 @@ impl Control {
     /// Sends the body of an earlier delivery again, byte for byte, after `delay`.
     pub fn replay(&self, delivery: u64, delay: Duration) -> Result<(), ControlError> {
         self.shared.change(|world, now| {
-            let found = world.post_box.deliveries_after(delivery.saturating_sub(1)).next();
+            let found = world.outbox.deliveries_after(delivery.saturating_sub(1)).next();
             let found =
                 found.filter(|found| found.seq == delivery).cloned().ok_or(ControlError::NoSuchDelivery(delivery))?;
-            let parcel = Parcel {
+            let queued = QueuedWebhook {
                 webhook_id: found.webhook_id,
                 link_id: found.link_id,
                 webhook_type: found.webhook_type,
@@ -247,19 +247,19 @@ impl Control {
                 body: found.body,
                 attempt: 1,
             };
-            world.enqueue(now + super::clock::millis(delay), parcel);
+            world.enqueue(now + super::clock::millis(delay), queued);
             Ok(())
         })
     }
 
     /// Every attempt to deliver a webhook after the `after`th, the first first.
     pub fn deliveries(&self, after: u64) -> Vec<Delivery> {
-        self.shared.world().post_box.deliveries_after(after).cloned().collect()
+        self.shared.world().outbox.deliveries_after(after).cloned().collect()
     }
 
     /// The same, but so many at most.
     pub fn deliveries_page(&self, after: u64, limit: usize) -> Vec<Delivery> {
-        self.shared.world().post_box.deliveries_after(after).take(limit).cloned().collect()
+        self.shared.world().outbox.deliveries_after(after).take(limit).cloned().collect()
     }
 
     /// Waits for the first attempt after the `after`th that this is true of.
@@ -268,17 +268,17 @@ impl Control {
         after: u64,
         wanted: impl Fn(&Delivery) -> bool,
     ) -> Result<Delivery, ControlError> {
-        self.wait(|world| world.post_box.deliveries_after(after).find(|found| wanted(found)).cloned()).await
+        self.wait(|world| world.outbox.deliveries_after(after).find(|found| wanted(found)).cloned()).await
     }
 
     /// Waits until no webhook is on its way or waiting, retries included.
     pub async fn settled(&self) -> Result<(), ControlError> {
-        self.wait(|world| world.post_box.is_settled().then_some(())).await
+        self.wait(|world| world.outbox.is_settled().then_some(())).await
     }
 
     /// Forgets every webhook that is still on its way.
     pub fn clear_webhooks(&self) {
-        self.shared.change(|world, _| world.post_box.clear());
+        self.shared.change(|world, _| world.outbox.clear());
     }
 
     async fn wait<T>(&self, found: impl Fn(&World) -> Option<T>) -> Result<T, ControlError> {

@@ -1,44 +1,11 @@
-//! The strings to pull, over HTTP: JSON in, JSON out, no authentication. It is for loopback only.
-//!
-//! | call | body | answer, or what happens |
-//! |---|---|---|
-//! | `GET /sandbox/links` | | all links, as Belvo shows them |
-//! | `POST /sandbox/links` | `{institution, access_mode?, …}`, see below | `{link}`; webhooks, or `silent` |
-//! | `POST /sandbox/links/{id}/scheduled-refresh` | `{outcome}`, a [`RefreshOutcome`] | `{request_id}` |
-//! | `POST /sandbox/links/{id}/status` | `{status}` | set without a webhook |
-//! | `POST /sandbox/links/{id}/login` | `{login}`, see [`Login::from_name`] | what the bank says next |
-//! | `POST /sandbox/links/{id}/fresh-data` | `{fresh}` | whether refreshes find anything |
-//! | `GET /sandbox/links/{id}/quotas` | | `[{resource, limit, used}]` of this month, for a link with a consent |
-//! | `POST /sandbox/links/{id}/repair` | | as the widget's success |
-//! | `POST /sandbox/links/{id}/corrections` | `{correction}`, a [`Correction`] | `transactions_updated` and the like |
-//! | `POST /sandbox/links/{id}/consent` | `{event, within_secs?}` | `about_to_expire`, `expire`, `renew`, or resources that cannot be had: `unrecoverable`, `temporarily_unavailable` |
-//! | `POST /sandbox/wipe` | | `{links}`: how many are gone |
-//! | `POST /sandbox/faults/webhooks` | `{kind, count?, delay_ms?}`, a [`WebhookFault`] | for the next `count` |
-//! | `POST /sandbox/faults/api` | `{kind, count?, on?, secs?}`, see below | for the next `count` |
-//! | `GET /sandbox/codes` | | the codes of errors that can be asked for |
-//! | `DELETE /sandbox/faults` | | none any more |
-//! | `POST /sandbox/webhook` | `{url, authorization?}` | where webhooks go; nowhere, if `url` is null |
-//! | `POST /sandbox/payload-shape` | `{shape}`, a [`PayloadShape`] | |
-//! | `POST /sandbox/webhooks` | `{link, webhook_type, webhook_code, …}`, see [`NewWebhook`] | sent by hand |
-//! | `GET /sandbox/deliveries?after=N&limit=L&wait_ms=M` | | the L (100) attempts after the Nth; waits M ms for one |
-//! | `POST /sandbox/deliveries/{seq}/replay` | `{delay_ms?}` | the same body again |
-//! | `GET /sandbox/time` | | `{now, next_event}`: when the next thing happens, or the next webhook is due |
-//! | `POST /sandbox/advance` | `{secs}` or `{until}` | time goes forward, and what is planned happens; the same answer |
-//!
-//! A new link may also have `external_id`, `refresh_rate`, `fetch_resources`, `created_at`, `consent_ends_at` and
-//! `silent`. Times are RFC 3339.
-//!
-//! An API fault's `kind` is `rate_limited`, `timeout` (both last `secs`), or a code that `GET /sandbox/codes` lists: of
-//! Belvo's error reference, with `login_error:locked` and its like for the message, `token_required` for the link that the
-//! call names, and `forbidden_html` for the proxy's 403. `on` is a part of `METHOD /path`. Names are in snake case.
+//! The handlers of the control API: JSON in, JSON out. [`super::control_index`] lists them, with their bodies.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -58,46 +25,20 @@ use crate::shared::Shared;
 use crate::webhook::{Correction, PayloadShape};
 use crate::world::{is_header_value, is_webhook_url};
 
-type Handle = State<Arc<Shared>>;
-type Answer = Result<Json<Value>, Refusal>;
-
-/// The routes under `/sandbox/`.
-pub(crate) fn routes() -> Router<Arc<Shared>> {
-    Router::new()
-        .route("/sandbox/links", get(links).post(create))
-        .route("/sandbox/links/{id}/scheduled-refresh", post(scheduled_refresh))
-        .route("/sandbox/links/{id}/status", post(status))
-        .route("/sandbox/links/{id}/login", post(login))
-        .route("/sandbox/links/{id}/fresh-data", post(fresh_data))
-        .route("/sandbox/links/{id}/quotas", get(quotas))
-        .route("/sandbox/links/{id}/repair", post(repair))
-        .route("/sandbox/links/{id}/corrections", post(correction))
-        .route("/sandbox/links/{id}/consent", post(consent))
-        .route("/sandbox/wipe", post(wipe))
-        .route("/sandbox/codes", get(codes))
-        .route("/sandbox/faults", delete(clear_faults))
-        .route("/sandbox/faults/webhooks", post(webhook_fault))
-        .route("/sandbox/faults/api", post(api_fault))
-        .route("/sandbox/webhook", post(webhook_target))
-        .route("/sandbox/payload-shape", post(payload_shape))
-        .route("/sandbox/webhooks", post(send_webhook))
-        .route("/sandbox/deliveries", get(deliveries))
-        .route("/sandbox/deliveries/{seq}/replay", post(replay))
-        .route("/sandbox/time", get(time))
-        .route("/sandbox/advance", post(advance))
-}
+pub(crate) type Handle = State<Arc<Shared>>;
+pub(crate) type Answer = Result<Json<Value>, Refusal>;
 
 fn done() -> Answer {
     Ok(Json(json!({})))
 }
 
-async fn links(State(shared): Handle) -> Answer {
+pub(crate) async fn links(State(shared): Handle) -> Answer {
     Ok(Json(json!(Control::new(shared).links())))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CreateBody {
+pub(crate) struct CreateBody {
     institution: String,
     access_mode: Option<AccessMode>,
     external_id: Option<String>,
@@ -109,7 +50,7 @@ struct CreateBody {
     silent: bool,
 }
 
-async fn create(State(shared): Handle, Body(body): Body<CreateBody>) -> Answer {
+pub(crate) async fn create(State(shared): Handle, Body(body): Body<CreateBody>) -> Answer {
     let new = NewFleetLink {
         institution: body.institution,
         access_mode: body.access_mode.unwrap_or(AccessMode::Recurrent),
@@ -125,64 +66,72 @@ async fn create(State(shared): Handle, Body(body): Body<CreateBody>) -> Answer {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RefreshBody {
+pub(crate) struct RefreshBody {
     outcome: RefreshOutcome,
 }
 
-async fn scheduled_refresh(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<RefreshBody>) -> Answer {
+pub(crate) async fn scheduled_refresh(
+    State(shared): Handle,
+    InPath(id): InPath<Uuid>,
+    Body(body): Body<RefreshBody>,
+) -> Answer {
     let request_id = Control::new(shared).scheduled_refresh(id, body.outcome)?;
     Ok(Json(json!({"request_id": request_id})))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StatusBody {
+pub(crate) struct StatusBody {
     status: LinkStatus,
 }
 
-async fn status(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<StatusBody>) -> Answer {
+pub(crate) async fn status(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<StatusBody>) -> Answer {
     Control::new(shared).set_status(id, body.status)?;
     done()
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LoginBody {
+pub(crate) struct LoginBody {
     login: String,
 }
 
-async fn login(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<LoginBody>) -> Answer {
+pub(crate) async fn login(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<LoginBody>) -> Answer {
     Control::new(shared).set_login(id, Login::from_name(&body.login))?;
     done()
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FreshBody {
+pub(crate) struct FreshBody {
     fresh: bool,
 }
 
-async fn fresh_data(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<FreshBody>) -> Answer {
+pub(crate) async fn fresh_data(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<FreshBody>) -> Answer {
     Control::new(shared).set_fresh_data(id, body.fresh)?;
     done()
 }
 
-async fn quotas(State(shared): Handle, InPath(id): InPath<Uuid>) -> Answer {
+pub(crate) async fn quotas(State(shared): Handle, InPath(id): InPath<Uuid>) -> Answer {
     Ok(Json(json!(Control::new(shared).quotas(id)?)))
 }
 
-async fn repair(State(shared): Handle, InPath(id): InPath<Uuid>) -> Answer {
+pub(crate) async fn repair(State(shared): Handle, InPath(id): InPath<Uuid>) -> Answer {
     Control::new(shared).repair(id)?;
     done()
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CorrectionBody {
+pub(crate) struct CorrectionBody {
     correction: Correction,
 }
 
-async fn correction(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<CorrectionBody>) -> Answer {
+pub(crate) async fn correction(
+    State(shared): Handle,
+    InPath(id): InPath<Uuid>,
+    Body(body): Body<CorrectionBody>,
+) -> Answer {
     Control::new(shared).correct_transactions(id, body.correction)?;
     done()
 }
@@ -199,12 +148,12 @@ enum ConsentEvent {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ConsentBody {
+pub(crate) struct ConsentBody {
     event: ConsentEvent,
     within_secs: Option<u64>,
 }
 
-async fn consent(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<ConsentBody>) -> Answer {
+pub(crate) async fn consent(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Body<ConsentBody>) -> Answer {
     const SEVEN_DAYS_SECS: u64 = 7 * 24 * 3600;
     let control = Control::new(shared);
     match (body.event, body.within_secs) {
@@ -224,15 +173,15 @@ async fn consent(State(shared): Handle, InPath(id): InPath<Uuid>, Body(body): Bo
     done()
 }
 
-async fn wipe(State(shared): Handle) -> Answer {
+pub(crate) async fn wipe(State(shared): Handle) -> Answer {
     Ok(Json(json!({"links": Control::new(shared).wipe()})))
 }
 
-async fn codes() -> Answer {
+pub(crate) async fn codes() -> Answer {
     Ok(Json(json!(error_codes())))
 }
 
-async fn clear_faults(State(shared): Handle) -> Answer {
+pub(crate) async fn clear_faults(State(shared): Handle) -> Answer {
     Control::new(shared).clear_faults();
     done()
 }
@@ -252,13 +201,13 @@ enum WebhookFaultKind {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WebhookFaultBody {
+pub(crate) struct WebhookFaultBody {
     kind: WebhookFaultKind,
     count: Option<usize>,
     delay_ms: Option<u64>,
 }
 
-async fn webhook_fault(State(shared): Handle, Body(body): Body<WebhookFaultBody>) -> Answer {
+pub(crate) async fn webhook_fault(State(shared): Handle, Body(body): Body<WebhookFaultBody>) -> Answer {
     let fault = match body.kind {
         WebhookFaultKind::Drop => WebhookFault::Drop,
         WebhookFaultKind::Duplicate => WebhookFault::Duplicate,
@@ -275,7 +224,7 @@ async fn webhook_fault(State(shared): Handle, Body(body): Body<WebhookFaultBody>
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ApiFaultBody {
+pub(crate) struct ApiFaultBody {
     kind: String,
     count: Option<usize>,
     #[serde(default)]
@@ -283,7 +232,7 @@ struct ApiFaultBody {
     secs: Option<u64>,
 }
 
-async fn api_fault(State(shared): Handle, Body(body): Body<ApiFaultBody>) -> Answer {
+pub(crate) async fn api_fault(State(shared): Handle, Body(body): Body<ApiFaultBody>) -> Answer {
     let span = Duration::from_secs(body.secs.unwrap_or(30));
     let fault = match body.kind.as_str() {
         "rate_limited" => ApiFault::RateLimited(span),
@@ -296,14 +245,14 @@ async fn api_fault(State(shared): Handle, Body(body): Body<ApiFaultBody>) -> Ans
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TargetBody {
+pub(crate) struct TargetBody {
     /// Null for nowhere; it has to be said.
     #[serde(deserialize_with = "Option::deserialize")]
     url: Option<String>,
     authorization: Option<SecretString>,
 }
 
-async fn webhook_target(State(shared): Handle, Body(body): Body<TargetBody>) -> Answer {
+pub(crate) async fn webhook_target(State(shared): Handle, Body(body): Body<TargetBody>) -> Answer {
     if body.url.as_deref().is_some_and(|url| !is_webhook_url(url)) {
         return Err(Refusal::bad("url must be an http or https address, or null"));
     }
@@ -316,18 +265,18 @@ async fn webhook_target(State(shared): Handle, Body(body): Body<TargetBody>) -> 
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ShapeBody {
+pub(crate) struct ShapeBody {
     shape: PayloadShape,
 }
 
-async fn payload_shape(State(shared): Handle, Body(body): Body<ShapeBody>) -> Answer {
+pub(crate) async fn payload_shape(State(shared): Handle, Body(body): Body<ShapeBody>) -> Answer {
     Control::new(shared).set_payload_shape(body.shape);
     done()
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SendBody {
+pub(crate) struct SendBody {
     link: Uuid,
     webhook_type: String,
     webhook_code: String,
@@ -339,7 +288,7 @@ struct SendBody {
     delay_ms: u64,
 }
 
-async fn send_webhook(State(shared): Handle, Body(body): Body<SendBody>) -> Answer {
+pub(crate) async fn send_webhook(State(shared): Handle, Body(body): Body<SendBody>) -> Answer {
     let new = NewWebhook {
         webhook_type: body.webhook_type,
         webhook_code: body.webhook_code,
@@ -358,7 +307,7 @@ const DELIVERIES_MAX: usize = 1_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DeliveriesQuery {
+pub(crate) struct DeliveriesQuery {
     #[serde(default)]
     after: u64,
     #[serde(default)]
@@ -366,7 +315,7 @@ struct DeliveriesQuery {
     limit: Option<usize>,
 }
 
-async fn deliveries(State(shared): Handle, Asked(query): Asked<DeliveriesQuery>) -> Answer {
+pub(crate) async fn deliveries(State(shared): Handle, Asked(query): Asked<DeliveriesQuery>) -> Answer {
     let control = Control::new(shared);
     if query.wait_ms > 0 {
         let wait = Duration::from_millis(query.wait_ms.min(60_000));
@@ -379,11 +328,11 @@ async fn deliveries(State(shared): Handle, Asked(query): Asked<DeliveriesQuery>)
 
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
-struct ReplayBody {
+pub(crate) struct ReplayBody {
     delay_ms: u64,
 }
 
-async fn replay(State(shared): Handle, InPath(seq): InPath<u64>, body: Bytes) -> Answer {
+pub(crate) async fn replay(State(shared): Handle, InPath(seq): InPath<u64>, body: Bytes) -> Answer {
     // No body at all is as good as an empty one.
     let body = if body.is_empty() { Ok(ReplayBody::default()) } else { serde_json::from_slice::<ReplayBody>(&body) };
     let body = body.map_err(|wrong| Refusal::bad(wrong.to_string()))?;
@@ -393,17 +342,17 @@ async fn replay(State(shared): Handle, InPath(seq): InPath<u64>, body: Bytes) ->
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AdvanceBody {
+pub(crate) struct AdvanceBody {
     secs: Option<u64>,
     until: Option<String>,
 }
 
 /// How far time can be moved at once.
 const ADVANCE_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
-/// How far it moves before others get their turn: what is planned happens on the way, and nobody is answered meanwhile.
+/// How far it moves at once. Scheduled actions happen on the way, and no other call is answered until the step is done.
 const ADVANCE_STEP: Duration = Duration::from_secs(24 * 3_600);
 
-async fn advance(State(shared): Handle, Body(body): Body<AdvanceBody>) -> Answer {
+pub(crate) async fn advance(State(shared): Handle, Body(body): Body<AdvanceBody>) -> Answer {
     let control = Control::new(shared);
     let now_ms = control.now_ms();
     let at_ms = match (body.secs, body.until) {
@@ -423,7 +372,7 @@ async fn advance(State(shared): Handle, Body(body): Body<AdvanceBody>) -> Answer
     Ok(Json(told_time(&control)))
 }
 
-async fn time(State(shared): Handle) -> Answer {
+pub(crate) async fn time(State(shared): Handle) -> Answer {
     Ok(Json(told_time(&Control::new(shared))))
 }
 

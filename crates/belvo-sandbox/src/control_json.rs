@@ -1,6 +1,6 @@
-//! What the control API reads and refuses: parts of a request, and the JSON that says why one cannot be used.
+//! Reads the parts of a request to the control API, and answers with JSON when one cannot be used.
 //!
-//! axum's own refusals are plain text; here each is `{"error": "..."}`, like everything else the control API refuses.
+//! axum's own refusals are plain text; here each is `{"error": "..."}`, like every other refusal of the control API.
 //! Next: [`super::control_http`].
 
 use axum::Json;
@@ -13,12 +13,12 @@ use serde_json::json;
 
 use crate::error::ControlError;
 
-/// What could not be done, in words.
-pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
+/// A refusal: the status, and the reason in words.
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 
 impl Refusal {
-    /// The request says something impossible.
-    pub(super) fn bad(problem: impl Into<String>) -> Self {
+    /// The request cannot be carried out as it is.
+    pub(crate) fn bad(problem: impl Into<String>) -> Self {
         Self(StatusCode::BAD_REQUEST, problem.into())
     }
 }
@@ -46,7 +46,7 @@ impl IntoResponse for Refusal {
 }
 
 /// A JSON body.
-pub(super) struct Body<T>(pub(super) T);
+pub(crate) struct Body<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
@@ -58,7 +58,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 }
 
 /// A part of the path.
-pub(super) struct InPath<T>(pub(super) T);
+pub(crate) struct InPath<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<T> {
     type Rejection = Refusal;
@@ -70,7 +70,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
 }
 
 /// The query.
-pub(super) struct Asked<T>(pub(super) T);
+pub(crate) struct Asked<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     type Rejection = Refusal;

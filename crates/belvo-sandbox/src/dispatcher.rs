@@ -1,8 +1,8 @@
 //! The one task that delivers webhooks: in order of their time, with Belvo's timeout and retries.
 //!
-//! One parcel at a time, the order on the wire is the order in the queue, and a test that wants disorder asks for it.
-//! With several at a time it is as with Belvo: nothing is promised, and a slow answer holds up nobody else. Next:
-//! [`super::outbox`], where parcels come from, and what follows a delivery.
+//! With one webhook at a time, webhooks are sent in the order of the queue; a test that wants another order asks for a
+//! fault. With several at a time there is no order, as with Belvo, and a slow receiver does not delay the others. Next:
+//! [`super::outbox`], where they wait and where their deliveries are recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use tokio::task::JoinSet;
 
-use crate::outbox::{DeliveryOutcome, Parcel};
+use crate::outbox::{DeliveryOutcome, QueuedWebhook};
 use crate::shared::{Shared, sleep};
 use crate::world::Target;
 
-/// The task's loop; ends when the sandbox stops, and leaves those who are out where they are.
+/// The task's loop; ends when the sandbox stops, and drops the attempts that are under way.
 pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
     let at_once = shared.config.deliveries_at_once.max(1);
     let mut out = JoinSet::new();
@@ -22,11 +22,11 @@ pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
         let nap = {
             let mut world = shared.world();
             while out.len() < at_once
-                && let Some((_, parcel)) = world.post_box.take_due(shared.clock.now_ms())
+                && let Some((_, queued)) = world.outbox.take_due(shared.clock.now_ms())
             {
-                out.spawn(errand(Arc::clone(&shared), client.clone(), parcel, world.target.clone()));
+                out.spawn(attempt(Arc::clone(&shared), client.clone(), queued, world.target.clone()));
             }
-            world.post_box.next_due().filter(|_| out.len() < at_once).and_then(|due_at| shared.clock.until(due_at))
+            world.outbox.next_due().filter(|_| out.len() < at_once).and_then(|due_at| shared.clock.until(due_at))
         };
         tokio::select! {
             Some(_done) = out.join_next() => {}
@@ -37,23 +37,23 @@ pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
     }
 }
 
-async fn errand(shared: Arc<Shared>, client: reqwest::Client, parcel: Parcel, target: Option<Target>) {
-    let outcome = deliver(&client, &parcel, target.as_ref(), shared.config.webhook_timeout).await;
+async fn attempt(shared: Arc<Shared>, client: reqwest::Client, queued: QueuedWebhook, target: Option<Target>) {
+    let outcome = deliver(&client, &queued, target.as_ref(), shared.config.webhook_timeout).await;
     if let Some(reason) = outcome.failure() {
-        let Parcel { webhook_type, webhook_code, link_id, attempt, .. } = &parcel;
+        let QueuedWebhook { webhook_type, webhook_code, link_id, attempt, .. } = &queued;
         tracing::warn!(%webhook_type, %webhook_code, link = %link_id, attempt, %reason, "webhook not delivered");
     }
-    shared.change(|world, now| world.settle(now, parcel, outcome));
+    shared.change(|world, now| world.settle(now, queued, outcome));
 }
 
 async fn deliver(
     client: &reqwest::Client,
-    parcel: &Parcel,
+    queued: &QueuedWebhook,
     target: Option<&Target>,
     timeout: Duration,
 ) -> DeliveryOutcome {
     let Some(target) = target else { return DeliveryOutcome::NoUrl };
-    let mut request = client.post(&target.url).timeout(timeout).json(&parcel.body);
+    let mut request = client.post(&target.url).timeout(timeout).json(&queued.body);
     if let Some(authorization) = &target.authorization {
         request = request.header(reqwest::header::AUTHORIZATION, authorization.expose_secret());
     }

@@ -1,7 +1,7 @@
-//! Driving: time that moves when it is told to, and webhooks that are taken out by hand.
+//! The manual clock: a program moves the sandbox's time, and delivers its webhooks itself.
 //!
 //! A program that lives through a year in a second does this: [`Control::next_event_at`], [`Control::advance_to`], then
-//! [`Control::take_webhooks`], and [`Control::settle_webhook`] for each. What it does costs the same with ten links and
+//! [`Control::take_webhooks`], and [`Control::settle_webhook`] for each. This costs the same with ten links and
 //! with ten thousand.
 
 use std::time::Duration;
@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use crate::clock::millis;
 use crate::control::Control;
-use crate::outbox::{DeliveryOutcome, Parcel};
+use crate::outbox::{DeliveryOutcome, QueuedWebhook};
 
-/// A webhook that was taken out of the post box.
+/// A webhook that was taken out of the outbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TakenWebhook {
     /// When it was due, in milliseconds since the Unix epoch.
@@ -33,18 +33,18 @@ pub struct TakenWebhook {
 }
 
 impl Control {
-    /// What time it is in the sandbox, in milliseconds since the Unix epoch.
+    /// The sandbox's time, in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
         self.shared.clock.now_ms()
     }
 
-    /// When the next thing happens by itself, or the next webhook is due. It may be in the past.
+    /// When the next scheduled event or the next webhook is due. It may be in the past.
     pub fn next_event_at(&self) -> Option<i64> {
         let world = self.shared.world();
-        [world.agenda.next_due(), world.post_box.next_due()].into_iter().flatten().min()
+        [world.schedule.next_due(), world.outbox.next_due()].into_iter().flatten().min()
     }
 
-    /// Moves the sandbox's time forward: tokens age, cool-downs end, what is planned happens, each thing at its own
+    /// Moves the sandbox's time forward: tokens age, cool-downs end, scheduled events happen, each at its own
     /// time, and webhooks and retries come due.
     pub fn advance(&self, span: Duration) {
         self.shared.advance(|_| millis(span));
@@ -59,25 +59,25 @@ impl Control {
     /// nobody else sends them.
     pub fn take_webhooks(&self) -> Vec<TakenWebhook> {
         self.shared.change(|world, now| {
-            let taken = std::iter::from_fn(|| world.post_box.take_due(now));
-            taken.map(|(at_ms, parcel)| TakenWebhook::of(at_ms, parcel)).collect()
+            let taken = std::iter::from_fn(|| world.outbox.take_due(now));
+            taken.map(|(at_ms, queued)| TakenWebhook::of(at_ms, queued)).collect()
         })
     }
 
-    /// Says what came of a webhook that was taken: it is recorded, and Belvo's retry follows if it failed.
+    /// Records the outcome of a webhook that was taken; if it failed, Belvo's retry follows.
     pub fn settle_webhook(&self, taken: TakenWebhook, outcome: DeliveryOutcome) {
         self.shared.change(|world, now| world.settle(now, taken.into(), outcome));
     }
 }
 
 impl TakenWebhook {
-    fn of(at_ms: i64, parcel: Parcel) -> Self {
-        let Parcel { webhook_id, link_id, webhook_type, webhook_code, body, attempt } = parcel;
+    fn of(at_ms: i64, queued: QueuedWebhook) -> Self {
+        let QueuedWebhook { webhook_id, link_id, webhook_type, webhook_code, body, attempt } = queued;
         Self { at_ms, link_id, webhook_id, webhook_type, webhook_code, attempt, body }
     }
 }
 
-impl From<TakenWebhook> for Parcel {
+impl From<TakenWebhook> for QueuedWebhook {
     fn from(taken: TakenWebhook) -> Self {
         let TakenWebhook { at_ms: _, link_id, webhook_id, webhook_type, webhook_code, attempt, body } = taken;
         Self { webhook_id, link_id, webhook_type, webhook_code, body, attempt }

@@ -12,7 +12,7 @@ pub enum SandboxError {
     Listen {
         /// The address asked for.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The client for webhooks could not be made.
@@ -20,7 +20,7 @@ pub enum SandboxError {
     Client(#[source] reqwest::Error),
 }
 
-/// Why a string could not be pulled.
+/// Why the control API refuses a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
     /// There is no link of this id.

@@ -1,6 +1,6 @@
-//! What Belvo says of each kind of data: the codes of its webhooks and the counts in them, as one table.
+//! The webhooks of each resource: their codes, and the counts in them, as one table.
 //!
-//! Source: the webhook docs, one page for each resource. Next: [`super::webhook`], where they get their envelope.
+//! Source: the webhook docs, one page for each resource. Next: [`super::webhook`], which puts them in their envelope.
 
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ struct Family {
     news: Option<&'static str>,
 }
 
-/// What most histories are called.
+/// The code of most histories.
 const HISTORY: &[&str] = &["historical_update"];
 
 #[rustfmt::skip]

@@ -1,4 +1,4 @@
-//! What can be made to go wrong on purpose, for the next N webhooks or the next N calls of the API.
+//! Faults on purpose: in the next N webhooks, or in the answers to the next N calls of the API.
 //!
 //! Faults are used up in the order they were asked for. They change what is sent and answered, never what a link *is*:
 //! for that see [`super::control::Control::set_login`] and [`super::control::Control::set_status`].
@@ -22,9 +22,9 @@ pub enum WebhookFault {
     Reorder,
     /// Its `external_id` is null.
     NullExternalId,
-    /// Its code is one that nobody has heard of.
+    /// Its code is one that Belvo does not document.
     UnknownCode,
-    /// Its data has `errors`: what it tells of came in part.
+    /// Its data has `errors`, as when only a part of the data was collected.
     DataErrors,
     /// Its code lacks `openfinance_`, as the guide "My Belvo Portal" spells it: `consent_expired`.
     ShortCode,
@@ -61,20 +61,20 @@ impl ApiFault {
 }
 
 impl ApiFault {
-    /// Whether Belvo can fail like this.
+    /// Checks that Belvo documents the code.
     ///
     /// # Errors
-    /// A code that Belvo does not document.
+    /// [`ControlError::NoSuchCode`] if it does not.
     pub fn check(&self) -> Result<(), ControlError> {
         ApiAnswer::of(self.clone()).map(drop)
     }
 }
 
-/// What a call will be answered with: [`ApiFault`], looked up.
+/// The answer to a call: [`ApiFault`], with its error looked up.
 #[derive(Clone, Debug)]
 pub(crate) enum ApiAnswer {
     Error(Problem),
-    /// A 428 for the link that the call names; a call that names none is not meant.
+    /// A 428 for the link that the call names; a call that names no link is not affected.
     TokenRequired,
     RateLimited(Duration),
     Timeout(Duration),

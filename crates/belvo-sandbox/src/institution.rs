@@ -1,6 +1,6 @@
 //! The institutions of the sandbox: Belvo's own fictional ones, as one table, and one more.
 //!
-//! What differs between them is only how one gets in (password, one-time token, consent) and which resources there are.
+//! They differ only in how a user logs in (password, one-time token, consent) and in their resources.
 //! Next: [`super::bank`], where a login is attempted.
 
 use serde_json::{Value, json};

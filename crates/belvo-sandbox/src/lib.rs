@@ -1,17 +1,31 @@
-//! Belvo in a box: a stand-in for Belvo that behaves like Belvo, for demos and tests.
+//! A stand-in for Belvo in which links can be broken, for demos and tests.
 //!
 //! Belvo's own sandbox sends no LINK webhooks and cannot make a link `invalid`, so nobody can rehearse a broken link
-//! there. Here every road can be walked: the API of links with its errors, the widget, the webhooks with their retries,
-//! and faults in all of them. It depends on nothing of relink, so a mistake of ours about Belvo would have to be made
-//! twice to go unnoticed.
+//! there. Here everything that breaks or repairs a link can be made to happen: the API of links with its errors, the
+//! widget, the webhooks with their retries, and faults in all of them. The crate depends on nothing of relink, so a wrong
+//! belief about Belvo would have to be written twice before a test of relink missed it.
 //!
-//! A tour: `link` and `world` are the state; `bank` is a login, within the limits of `quota`, with
-//! what a `verdict` or a `fault` has made of it; `agenda` is when Belvo does
-//! something by itself, `schedule` and `consent` what that is; `webhook` and `family` are what is said, `post_box` where it waits and
-//! `courier` how it is delivered; `api` is Belvo's HTTP, behind its `rate_limit`; `widget` and `portal` are the pages
-//! a user would see.
-//! `control` is the control API, in process and over HTTP; `drive` moves time, `in_process` needs no socket, and `new_link` makes many
-//! links.
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use belvo_sandbox::{AccessMode, RefreshOutcome, Sandbox, SandboxConfig};
+//!
+//! let sandbox = Sandbox::start(SandboxConfig::default()).await?;
+//! let link = sandbox.control().create_link("erebor_mx_retail", AccessMode::Recurrent, Some("user-1"))?;
+//! sandbox.control().scheduled_refresh(link, RefreshOutcome::LoginError)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where to find things, from the data to the outside:
+//!
+//! - `link`, `consent`, `institution`, `quota`, `schedule`, `outbox`: the data; `world` has all of it
+//! - `login`, `bank_answer`, `fault`, `problem`: answers that a test can ask for
+//! - `webhook`, `family`: the content of webhooks
+//! - `bank`: every change of a link
+//! - `shared`: the state behind its lock; `dispatcher` sends webhooks
+//! - `api`, `widget`, `portal`: Belvo's HTTP; `rate_limit` is its proxy's
+//! - `control`, `drive`, `new_link`: the control API in process; `control_index`, `control_http`: the same over HTTP
+//! - `in_process`: a sandbox without a socket; `server` starts one with a socket; `cli` has the flags of the program
 
 mod clock;
 mod config;
@@ -44,6 +58,7 @@ mod widget;
 mod cli;
 mod control;
 mod control_http;
+mod control_index;
 mod control_json;
 mod drive;
 mod in_process;

@@ -1,23 +1,25 @@
-//! A link as Belvo keeps it, and what the bank behind it will say at the next login.
+//! A link as Belvo keeps it.
 //!
-//! Belvo's `status` has four words and no reason; [`Login`] is the hidden truth that a test sets and the API only
-//! shows through its answers. Next: [`super::bank`], where the two meet.
+//! Belvo's `status` has four values and no reason. The bank's answer to the next login is hidden: a test sets it, and the
+//! API shows it only in its answers. Next: [`super::bank`], where the two meet.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use strum::{EnumString, IntoStaticStr};
 use uuid::Uuid;
 
-use crate::bank_answer::Verdict;
+use crate::bank_answer::BankAnswer;
 use crate::clock::{belvo_time, millis};
 use crate::institution::{Access, Institution};
 use crate::quota::Quota;
 use crate::schedule::Slot;
 
-/// Belvo's word on a link (API reference, Links).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Belvo's status of a link (API reference, Links).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum LinkStatus {
     /// Belvo can log in.
     Valid,
@@ -30,26 +32,16 @@ pub enum LinkStatus {
 }
 
 impl LinkStatus {
-    /// The word itself.
+    /// Belvo's name for it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Valid => "valid",
-            Self::Invalid => "invalid",
-            Self::Unconfirmed => "unconfirmed",
-            Self::TokenRequired => "token_required",
-        }
-    }
-
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::Valid, Self::Invalid, Self::Unconfirmed, Self::TokenRequired]
-            .into_iter()
-            .find(|status| status.as_str() == name)
+        self.into()
     }
 }
 
 /// Whether Belvo refreshes a link by itself (API reference, Links).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum AccessMode {
     /// Only when asked.
     Single,
@@ -57,62 +49,43 @@ pub enum AccessMode {
     Recurrent,
 }
 
-impl AccessMode {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Single => "single",
-            Self::Recurrent => "recurrent",
-        }
-    }
-
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::Single, Self::Recurrent].into_iter().find(|mode| mode.as_str() == name)
-    }
-}
-
 /// How often Belvo refreshes a recurrent link (API reference, Links).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, EnumString, IntoStaticStr)]
 pub enum RefreshRate {
     /// `6h`
     #[serde(rename = "6h")]
+    #[strum(serialize = "6h")]
     SixHours,
     /// `12h`
     #[serde(rename = "12h")]
+    #[strum(serialize = "12h")]
     TwelveHours,
     /// `24h`
     #[serde(rename = "24h")]
+    #[strum(serialize = "24h")]
     Day,
     /// `7d`, unless another is asked for.
     #[default]
     #[serde(rename = "7d")]
+    #[strum(serialize = "7d")]
     Week,
     /// `30d`
     #[serde(rename = "30d")]
+    #[strum(serialize = "30d")]
     ThirtyDays,
 }
 
 impl RefreshRate {
-    const ALL: [(Self, &'static str, u64); 5] = [
-        (Self::SixHours, "6h", 6),
-        (Self::TwelveHours, "12h", 12),
-        (Self::Day, "24h", 24),
-        (Self::Week, "7d", 7 * 24),
-        (Self::ThirtyDays, "30d", 30 * 24),
-    ];
-
-    /// The word itself.
-    pub fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|row| row.0 == self).map_or("", |row| row.1)
-    }
-
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|row| row.1 == name).map(|row| row.0)
-    }
-
     /// The time from one scheduled refresh to the next, in milliseconds.
     pub(crate) fn span_ms(self) -> i64 {
-        let hours = Self::ALL.iter().find(|row| row.0 == self).map_or(0, |row| row.2);
-        millis(std::time::Duration::from_secs(hours * 3_600))
+        let hours = match self {
+            Self::SixHours => 6,
+            Self::TwelveHours => 12,
+            Self::Day => 24,
+            Self::Week => 7 * 24,
+            Self::ThirtyDays => 30 * 24,
+        };
+        hours * 3_600 * 1_000
     }
 }
 
@@ -177,21 +150,21 @@ pub(crate) struct Link {
     pub(crate) stored_at: i64,
     pub(crate) stale_in: String,
     pub(crate) fetch_resources: Vec<String>,
-    /// What the bank will say next.
-    pub(crate) login: Verdict,
+    /// The bank's answer to the next login.
+    pub(crate) login: BankAnswer,
     /// Whether a refresh finds anything new: after a repair, none is a legal outcome.
     pub(crate) fresh_data: bool,
     pub(crate) failed_logins: u32,
     pub(crate) refreshed_at: Option<i64>,
     /// Resources that have been collected, and can be listed.
     pub(crate) collected: BTreeSet<String>,
-    /// What it has used up of its month, if it hangs on a consent.
+    /// How much of its monthly limits it has used, if it has a consent.
     pub(crate) quota: Quota,
     /// The MFA session that waits for its token: at most one, for a new one voids it.
     pub(crate) session: Option<String>,
-    /// Where its next scheduled refresh is in the agenda.
+    /// Where its next scheduled refresh is in the schedule.
     pub(crate) planned_refresh: Option<Slot>,
-    /// Where its first history is in the agenda, if it has just become recurrent.
+    /// Where its first history is in the schedule, if it has just become recurrent.
     pub(crate) planned_history: Option<Slot>,
 }
 
@@ -207,9 +180,9 @@ impl Link {
         json!({
             "id": self.id,
             "institution": self.institution.name,
-            "access_mode": self.access_mode.as_str(),
-            "status": self.status.as_str(),
-            "refresh_rate": self.refresh_rate.map(RefreshRate::as_str),
+            "access_mode": self.access_mode,
+            "status": self.status,
+            "refresh_rate": self.refresh_rate,
             "created_by": CREATED_BY,
             "last_accessed_at": self.last_accessed_at.map(belvo_time),
             "external_id": self.external_id,

@@ -1,61 +1,59 @@
-//! What the bank says to a login.
+//! The bank's answer to a login, as a test asks for it.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumMessage, EnumString, IntoStaticStr, VariantArray};
 
 /// Why a login fails: the seven messages of `login_error` (error reference).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    EnumMessage,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum LoginFailure {
     /// The password is wrong.
+    #[strum(message = "Invalid credentials provided to login to the institution")]
     InvalidCredentials,
     /// Belvo did not even try, the password having been wrong before.
+    #[strum(message = "Login not attempted due to invalid credentials")]
     NotAttempted,
     /// There are no credentials to try.
+    #[strum(message = "Missing credentials to login to the institution")]
     MissingCredentials,
     /// The bank locked the account; a new password will not help.
+    #[strum(message = "The user account is locked, user needs to contact the institution to unlock it")]
     Locked,
     /// The bank forbids the access; a new password will not help.
+    #[strum(message = "The user account access was forbidden by the institution")]
     Forbidden,
     /// Something unexpected, to be tried later.
+    #[strum(
+        message = "Impossible to login, something unexpected happened while logging into the institution. Try again later."
+    )]
     Unexpected,
     /// The bank wants a kind of token that Belvo cannot handle.
+    #[strum(message = "A MFA token is required by the institution, but it’s not supported yet by Belvo.")]
     MfaUnsupported,
 }
 
 impl LoginFailure {
-    const ALL: [(Self, &'static str, &'static str); 7] = [
-        (Self::InvalidCredentials, "invalid_credentials", "Invalid credentials provided to login to the institution"),
-        (Self::NotAttempted, "not_attempted", "Login not attempted due to invalid credentials"),
-        (Self::MissingCredentials, "missing_credentials", "Missing credentials to login to the institution"),
-        (Self::Locked, "locked", "The user account is locked, user needs to contact the institution to unlock it"),
-        (Self::Forbidden, "forbidden", "The user account access was forbidden by the institution"),
-        (
-            Self::Unexpected,
-            "unexpected",
-            "Impossible to login, something unexpected happened while logging into the institution. Try again later.",
-        ),
-        (
-            Self::MfaUnsupported,
-            "mfa_unsupported",
-            "A MFA token is required by the institution, but it’s not supported yet by Belvo.",
-        ),
-    ];
-
     /// Belvo's message for it.
     pub fn message(self) -> &'static str {
-        Self::ALL.iter().find(|row| row.0 == self).map_or("", |row| row.2)
-    }
-
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|row| row.1 == name).map(|row| row.0)
-    }
-
-    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        Self::ALL.iter().map(|row| row.1)
+        self.get_message().expect("each failure has its message")
     }
 }
 
-/// What the bank will say to the next login with the stored credentials.
+/// The bank's answer to the next login with the stored credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Login {
     /// It lets Belvo in.
@@ -79,7 +77,7 @@ impl Login {
             "works" => Self::Works,
             "token_required" => Self::TokenRequired,
             "qr_required" => Self::QrRequired,
-            name => LoginFailure::from_name(name).map_or_else(|| Self::Answers(name.to_owned()), Self::Fails),
+            name => name.parse().map_or_else(|_| Self::Answers(name.to_owned()), Self::Fails),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The program `belvo-sandbox`: a Belvo in a box, until it is told to stop.
+//! The program `belvo-sandbox`: runs a sandbox until SIGINT or SIGTERM.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,11 @@ use clap::Parser;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// A stand-in for Belvo on this machine: its API, its widget and its webhooks, in which links can be broken.
+/// A stand-in for Belvo on this machine, in which links break when you say so.
+///
+/// It has Belvo's API of links and data, its widget, its consent portal and its webhooks with their retries. Use its
+/// address in place of https://sandbox.belvo.com, with the secret id and the secret password below. Links are broken and
+/// repaired, and time is moved, by the control API under /sandbox, which `GET /sandbox` describes.
 #[derive(Parser, Debug)]
 #[command(name = "belvo-sandbox", version, after_help = EXAMPLES)]
 struct Cli {
@@ -19,7 +23,14 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   belvo-sandbox --webhook-url http://127.0.0.1:8480/webhooks/belvo
-                                       a Belvo to break links in, by its control API";
+  curl http://127.0.0.1:8490/sandbox   the control API, as JSON
+  curl http://127.0.0.1:8490/sandbox/links -H 'content-type: application/json' \\
+       -d '{\"institution\":\"erebor_mx_retail\",\"external_id\":\"user-1\"}'
+                                       connect a user; the answer has the id of the link
+  curl http://127.0.0.1:8490/sandbox/links/LINK/scheduled-refresh -H 'content-type: application/json' \\
+       -d '{\"outcome\":\"login_error\"}'   break the link: invalid, with its webhook
+  curl http://127.0.0.1:8490/sandbox/deliveries
+                                       the webhooks, and how each delivery ended";
 
 fn main() -> ExitCode {
     let Cli { sandbox } = Cli::parse();

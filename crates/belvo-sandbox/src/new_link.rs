@@ -1,4 +1,4 @@
-//! Ten thousand links at once: how a program that simulates a customer puts them there.
+//! Links with a past: a program that simulates a customer adds thousands of them.
 //!
 //! Next: [`super::drive`], which lets them live.
 
@@ -12,7 +12,7 @@ use crate::institution::Institution;
 use crate::link::{AccessMode, RefreshRate};
 use crate::world::World;
 
-/// A link of a fleet. What is `None` is as Belvo has it by default.
+/// A link to add. A field that is `None` has Belvo's default.
 #[derive(Clone, Debug)]
 pub struct NewFleetLink {
     /// Its institution, by name.

@@ -1,7 +1,6 @@
-//! The post box every webhook goes through, and the record of what came of each.
+//! The outbox: webhooks that wait to be sent, and the record of every attempt.
 //!
-//! [`World::post`] applies the faults that were armed and puts a parcel in; the courier takes it out when it is due.
-//! Next: [`super::dispatcher`].
+//! [`super::bank`] puts webhooks in, and the dispatcher takes them out when they are due.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,7 +12,7 @@ use crate::clock::belvo_time;
 
 /// A webhook on its way.
 #[derive(Clone, Debug)]
-pub(crate) struct Parcel {
+pub(crate) struct QueuedWebhook {
     pub(crate) webhook_id: String,
     pub(crate) link_id: Uuid,
     pub(crate) webhook_type: String,
@@ -23,7 +22,7 @@ pub(crate) struct Parcel {
     pub(crate) attempt: u32,
 }
 
-/// What came of one attempt to deliver a webhook.
+/// The outcome of one attempt to deliver a webhook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
 pub enum DeliveryOutcome {
@@ -33,19 +32,19 @@ pub enum DeliveryOutcome {
     TimedOut,
     /// No connection, or it broke.
     Failed(String),
-    /// Lost on purpose: [`WebhookFault::Drop`].
+    /// Lost on purpose: [`WebhookFault::Drop`](crate::WebhookFault::Drop).
     Dropped,
     /// There is no webhook URL.
     NoUrl,
 }
 
 impl DeliveryOutcome {
-    /// Whether Belvo would take it as delivered.
+    /// Whether Belvo counts it as delivered.
     pub fn is_ok(&self) -> bool {
         matches!(self, Self::Answered(status) if (200..300).contains(status))
     }
 
-    /// What went wrong on the way, in words; nothing if it arrived, or was never sent.
+    /// The error, for the log; none if the webhook arrived, or was never sent.
     pub(crate) fn failure(&self) -> Option<String> {
         match self {
             Self::Answered(status) if !self.is_ok() => Some(format!("answered {status}")),
@@ -73,56 +72,56 @@ pub struct Delivery {
     pub webhook_type: String,
     /// Its code.
     pub webhook_code: String,
-    /// What came of it.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: DeliveryOutcome,
     /// The body, as sent.
     pub body: Value,
 }
 
-/// Webhooks that wait for their time, and what came of those that did not.
+/// Webhooks that wait for their time, and the records of those that were sent.
 #[derive(Debug, Default)]
-pub(crate) struct PostBox {
+pub(crate) struct Outbox {
     /// The records of the latest attempts, numbered in order.
     pub(crate) deliveries: VecDeque<Delivery>,
-    /// How many parcels have been taken out, and nobody has said yet what came of them.
+    /// How many webhooks have been taken out and have no outcome yet.
     in_flight: usize,
-    queue: BTreeMap<(i64, u64), Parcel>,
-    held: Vec<(i64, Parcel)>,
+    queue: BTreeMap<(i64, u64), QueuedWebhook>,
+    held: Vec<(i64, QueuedWebhook)>,
     delivered: u64,
 }
 
-impl PostBox {
-    /// Puts a parcel in its place in the queue; `seq` orders those of one millisecond.
-    pub(crate) fn put(&mut self, due_at: i64, seq: u64, parcel: Parcel) {
-        self.queue.insert((due_at, seq), parcel);
+impl Outbox {
+    /// Puts a webhook in its place in the queue; `seq` orders those of one millisecond.
+    pub(crate) fn put(&mut self, due_at: i64, seq: u64, queued: QueuedWebhook) {
+        self.queue.insert((due_at, seq), queued);
     }
 
-    /// Holds a parcel back, until [`Self::take_held`].
-    pub(crate) fn hold(&mut self, due_at: i64, parcel: Parcel) {
-        self.held.push((due_at, parcel));
+    /// Holds a webhook back, until [`Self::take_held`].
+    pub(crate) fn hold(&mut self, due_at: i64, queued: QueuedWebhook) {
+        self.held.push((due_at, queued));
     }
 
-    /// The parcels that were held back, the last first, and when the latest of them was due.
-    pub(crate) fn take_held(&mut self) -> (Option<i64>, impl Iterator<Item = Parcel> + use<>) {
+    /// The webhooks that were held back, the last first, and when the latest of them was due.
+    pub(crate) fn take_held(&mut self) -> (Option<i64>, impl Iterator<Item = QueuedWebhook> + use<>) {
         let held = std::mem::take(&mut self.held);
         (held.iter().map(|held| held.0).max(), held.into_iter().rev().map(|held| held.1))
     }
 
-    /// When the next parcel is due.
+    /// When the next webhook is due.
     pub(crate) fn next_due(&self) -> Option<i64> {
         self.queue.first_key_value().map(|(key, _)| key.0)
     }
 
-    /// Takes the next parcel out if it is due, with the time it was due at. [`World::settle`] has to follow.
-    pub(crate) fn take_due(&mut self, now: i64) -> Option<(i64, Parcel)> {
+    /// Takes the next webhook out if it is due, with the time it was due at. Its outcome has to follow.
+    pub(crate) fn take_due(&mut self, now: i64) -> Option<(i64, QueuedWebhook)> {
         let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= now)?;
         self.in_flight += 1;
-        let ((due_at, _), parcel) = entry.remove_entry();
-        Some((due_at, parcel))
+        let ((due_at, _), queued) = entry.remove_entry();
+        Some((due_at, queued))
     }
 
-    /// One of those that were taken out has come back.
+    /// A webhook that was taken out has its outcome.
     pub(crate) fn has_come_back(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
@@ -149,8 +148,8 @@ impl PostBox {
         self.deliveries.range(start..)
     }
 
-    /// Writes down what came of an attempt; the oldest records go when more than `kept` are there.
-    pub(crate) fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome, kept: usize) {
+    /// Records an attempt; the oldest records go when more than `kept` are there.
+    pub(crate) fn record(&mut self, now: i64, queued: &QueuedWebhook, outcome: DeliveryOutcome, kept: usize) {
         self.delivered += 1;
         if self.deliveries.len() >= kept.max(1) {
             self.deliveries.pop_front();
@@ -158,13 +157,13 @@ impl PostBox {
         self.deliveries.push_back(Delivery {
             seq: self.delivered,
             at: belvo_time(now),
-            attempt: parcel.attempt,
-            webhook_id: parcel.webhook_id.clone(),
-            link_id: parcel.link_id,
-            webhook_type: parcel.webhook_type.clone(),
-            webhook_code: parcel.webhook_code.clone(),
+            attempt: queued.attempt,
+            webhook_id: queued.webhook_id.clone(),
+            link_id: queued.link_id,
+            webhook_type: queued.webhook_type.clone(),
+            webhook_code: queued.webhook_code.clone(),
             outcome,
-            body: parcel.body.clone(),
+            body: queued.body.clone(),
         });
     }
 }

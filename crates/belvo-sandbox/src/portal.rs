@@ -3,7 +3,7 @@
 //! A consent has no update mode: the address of the portal carries a token that is bound to no link, and every parameter
 //! of the CONSENT webhook beside it (guide "My Belvo Portal"). The page sends them to `POST /portal/renew`:
 //!
-//! | what is wrong | answer |
+//! | mistake | answer |
 //! |---|---|
 //! | the token is unknown, spent, too old, lacks a scope, or is not for `consent_management` | 401, the widget's `error` |
 //! | `action` is not `renew` | 400, `invalid` |

@@ -1,12 +1,13 @@
 //! Every error the sandbox can answer with, as one table, and the envelope Belvo wraps them in.
 //!
-//! The envelope is a JSON *array* of `{code, message, request_id, field?}` (error handling docs). The table never says
-//! what an error means for a link: that is for the program under test to find out. Next: [`super::api`].
+//! The envelope is a JSON *array* of `{code, message, request_id, field?}` (error handling docs). The table does not
+//! tell what an error means for a link: the program under test has to find that out. Next: [`super::api`].
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+use strum::VariantArray;
 use uuid::Uuid;
 
 use crate::error::ControlError;
@@ -79,7 +80,7 @@ pub(crate) struct Problem {
 impl Problem {
     /// The error Belvo documents under this code, or nothing if it documents none.
     pub(crate) fn find(code: &str) -> Option<Self> {
-        if let Some(failure) = code.strip_prefix("login_error:").and_then(LoginFailure::from_name) {
+        if let Some(failure) = code.strip_prefix("login_error:").and_then(|name| name.parse().ok()) {
             return Some(Self::login_error(failure));
         }
         match code {
@@ -95,7 +96,7 @@ impl Problem {
         }
         KNOWN.iter().find(|row| row.0 == code).map(|&(code, status, message)| Self::new(status, code, message))
     }
-    /// [`Self::find`] for a code that somebody asks for.
+    /// [`Self::find`] for a code that a test asks for.
     pub(crate) fn documented(code: &str) -> Result<Self, ControlError> {
         Self::find(code).ok_or_else(|| ControlError::NoSuchCode(code.to_owned()))
     }
@@ -206,7 +207,8 @@ impl IntoResponse for Problem {
 pub fn error_codes() -> Vec<String> {
     let known = KNOWN.iter().map(|row| row.0);
     let others = ["forbidden_html", "link_refreshed", "login_error", "throttled", "token_required"];
-    let messages = LoginFailure::names().map(|name| format!("login_error:{name}"));
+    let messages =
+        LoginFailure::VARIANTS.iter().map(|failure| format!("login_error:{}", <&'static str>::from(failure)));
     known.chain(others).map(str::to_owned).chain(messages).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Operational limits of Brazil's open finance: how often a month the data of a consent may be asked for.
 //!
 //! The regulator counts per user (CPF or CNPJ), institution and calendar month; here one link is one user. What Belvo
-//! refreshes by itself does not count. Next: [`super::bank`], which asks before it goes to the bank.
+//! refreshes by itself does not count. Next: [`super::bank`], which checks them before each login.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub struct QuotaUse {
     pub used: u32,
 }
 
-/// What a link has used up of its month.
+/// How much of its monthly limits a link has used.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Quota {
     /// When the month ends and all counts are 0 again.

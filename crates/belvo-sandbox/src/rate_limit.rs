@@ -1,7 +1,7 @@
 //! How many calls of the API are let through: 80 in 30 seconds, beyond which the caller's address may be blocked (older
 //! API reference; newer copies leave it to the contract).
 //!
-//! What stands before the API at Belvo is a proxy, so the refusal is the proxy's page and no error of the API's.
+//! At Belvo a proxy in front of the API refuses such calls, so the answer is the proxy's page and no error of the API's.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
-//! What Belvo has planned: each thing with its time.
+//! The schedule of Belvo's own actions: each with its time.
 //!
 //! An entry is made where its cause is (a link that is registered, a consent that is given) and taken back when the
-//! cause is gone, so the first one is always the next thing to happen. What then happens is in [`super::bank`].
+//! cause is gone, so the first one is always the next to happen. [`super::bank`] carries them out.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 /// When it is due, and its number: two things of the same millisecond happen in the order they were planned in.
 pub(crate) type Slot = (i64, u64);
 
-/// Something that happens by itself.
+/// An action of Belvo's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Planned {
     /// The scheduled refresh of a recurrent link.
@@ -25,11 +25,11 @@ pub(crate) enum Planned {
 
 /// All of it, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Agenda {
+pub(crate) struct Schedule {
     entries: BTreeMap<Slot, Planned>,
 }
 
-impl Agenda {
+impl Schedule {
     pub(crate) fn put(&mut self, slot: Slot, planned: Planned) {
         self.entries.insert(slot, planned);
     }

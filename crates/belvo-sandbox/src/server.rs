@@ -23,7 +23,10 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Listens, and starts delivering webhooks and doing what is planned.
+    /// Listens, and starts the dispatcher and the schedule.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
     pub async fn start(config: SandboxConfig) -> Result<Self, SandboxError> {
         let address = config.listen;
         let failed = |source| SandboxError::Listen { address, source };
@@ -64,12 +67,12 @@ impl Sandbox {
         &self.shared.config
     }
 
-    /// The strings to pull.
+    /// The control API, in process.
     pub fn control(&self) -> Control {
         Control::new(Arc::clone(&self.shared))
     }
 
-    /// Answers what is being asked, then stops. Webhooks that are still waiting are lost.
+    /// Answers the calls under way, then stops. Webhooks that are still waiting are lost.
     pub async fn shutdown(self) {
         self.shared.stop.cancel();
         self.tasks.wait().await;

@@ -1,4 +1,4 @@
-//! What the server, the dispatcher and the control handle share: the state behind its lock, the clock, and the signals.
+//! The state that the server, the dispatcher and the control API share: behind its lock, with the clock and the signals.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::config::SandboxConfig;
 use crate::rate_limit::RateLimit;
 use crate::world::{Rules, Target, World};
 
-/// What the server, the courier and the control handle share.
+/// Shared by the server, the dispatcher and the control API.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: SandboxConfig,
     pub(crate) clock: Clock,
     pub(crate) stop: CancellationToken,
-    /// Wakes the courier.
+    /// Wakes the dispatcher.
     pub(crate) wake: Notify,
     /// Changes whenever something was delivered or posted.
     pub(crate) changed: watch::Sender<u64>,
@@ -57,8 +57,7 @@ impl Shared {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, which everything that was due before has changed by then; wakes the courier and whoever
-    /// watches.
+    /// Changes the state, after everything that was due before; then wakes the dispatcher and the tasks that watch.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World, i64) -> T) -> T {
         let answer = {
             let mut world = self.world();
@@ -70,7 +69,7 @@ impl Shared {
         answer
     }
 
-    /// Moves time forward; what is due until then happens on the way, each at its own time.
+    /// Moves time forward; scheduled actions until then happen on the way, each at its own time.
     pub(crate) fn advance(&self, span_ms: impl FnOnce(i64) -> i64) {
         {
             let mut world = self.world();
@@ -80,7 +79,7 @@ impl Shared {
         self.announce();
     }
 
-    /// Tells the courier and the watchers that something happened.
+    /// Wakes the dispatcher and the tasks that watch.
     fn announce(&self) {
         self.wake.notify_one();
         self.changed.send_modify(|count| *count += 1);
@@ -95,12 +94,12 @@ pub(crate) async fn sleep(nap: Option<Duration>) {
     }
 }
 
-/// Does what is planned when its time comes; ends when the sandbox stops. Needed only where time passes by itself.
+/// Runs the schedule until the sandbox stops. A manual clock does not need it: moving the clock does the same.
 pub(crate) async fn run_schedule(shared: Arc<Shared>) {
     let mut changed = shared.changed.subscribe();
     loop {
         changed.mark_unchanged();
-        let nap = shared.world().agenda.next_due().and_then(|due_at| shared.clock.until(due_at));
+        let nap = shared.world().schedule.next_due().and_then(|due_at| shared.clock.until(due_at));
         tokio::select! {
             () = sleep(nap) => shared.change(|_, _| ()),
             _ = changed.changed() => {}

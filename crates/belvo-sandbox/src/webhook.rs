@@ -1,7 +1,7 @@
-//! What a webhook says, in the shapes Belvo has used over the years.
+//! The content of a webhook, in the shapes that Belvo has used over the years.
 //!
 //! Bodies carry no time, no sequence and no attempt counter, because Belvo's carry none. Delivery is not here: see
-//! [`super::dispatcher`]. Next: [`super::family`] for what each resource says.
+//! [`super::dispatcher`]. Next: [`super::family`] for the codes and data of each resource.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -23,13 +23,13 @@ pub enum PayloadShape {
     Oldest,
 }
 
-/// What a bank does to transactions that it has shown before (webhook docs, Transactions).
+/// A bank's correction of transactions that it has shown before (webhook docs, Transactions).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Correction {
-    /// They read differently now.
+    /// They have changed.
     Updated,
-    /// They are gone.
+    /// They were deleted.
     Deleted,
 }
 
@@ -49,13 +49,13 @@ pub(crate) struct Webhook {
     pub(crate) webhook_type: String,
     /// Why it was sent: `historical_update` or `recurrent_update`; the table of values is in no copy of the docs.
     pub(crate) process_type: Option<String>,
-    /// What happened.
+    /// Its code.
     pub(crate) webhook_code: String,
     /// The link it is about.
     pub(crate) link_id: Uuid,
     /// The refresh it belongs to; the consent family has none.
     pub(crate) request_id: Option<Uuid>,
-    /// What the customer calls the user; Belvo may leave it null.
+    /// The customer's name for the user; Belvo may leave it null.
     pub(crate) external_id: Option<String>,
     /// Counts and reasons, never the data itself.
     pub(crate) data: Value,
@@ -83,7 +83,7 @@ impl Webhook {
         Self { process_type: None, ..Self::recurrent(link, "LINK", "link_deleted", request_id, json!({})) }
     }
 
-    /// Resource families after a creation, a repair, or `refresh/`: what has never been collected has its first history.
+    /// Resource families after a creation, a repair, or `refresh/`: a resource that was never collected has its first history.
     pub(crate) fn historical(link: &Link, resources: &[String], request_id: Uuid, now: i64) -> Vec<Self> {
         let mut webhooks = Vec::new();
         for resource in resources {
@@ -103,7 +103,7 @@ impl Webhook {
         news.map(|(resource, (code, data))| Self::recurrent(link, resource, code, request_id, data)).collect()
     }
 
-    /// TRANSACTIONS family: the bank corrected some of them. Single links hear of it too.
+    /// TRANSACTIONS family: the bank corrected some of them. Single links get it too.
     pub(crate) fn corrected(link: &Link, correction: Correction, request_id: Uuid) -> Self {
         Self::recurrent(link, "TRANSACTIONS", correction.code(), request_id, json!({"count": 2}))
     }

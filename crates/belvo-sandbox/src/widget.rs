@@ -1,7 +1,7 @@
 //! A stand-in for Belvo's widget in update mode: a page with three buttons, and the JSON call behind them.
 //!
 //! It answers with what the documented callbacks give the app (widget callbacks guide). A callback comes from the
-//! user's device and proves nothing; what became true is in the link. Outcomes of `POST /widget/complete`:
+//! user's device and proves nothing; only the link's own status does. Outcomes of `POST /widget/complete`:
 //!
 //! | outcome | what happens | answer |
 //! |---|---|---|
@@ -35,7 +35,7 @@ use crate::world::World;
 /// The scopes that update mode takes: to create a link, `write_links` would do (update mode guide).
 const SCOPES: [&str; 2] = ["write_links", "read_links"];
 
-/// What the user does in the widget.
+/// An action of the user in the widget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
@@ -96,7 +96,7 @@ fn callback(world: &mut World, now: i64, access_token: &str, outcome: Outcome) -
     }
 }
 
-/// Where in the widget its user left.
+/// The widget's name for the step at which a user leaves.
 const ABANDONED: &str = "abandon-survey";
 
 /// The exit callback: an error only if there was one, the institution because one was chosen.
@@ -115,7 +115,7 @@ fn exit(link: &Link, last_error: Option<(String, String)>) -> (Value, Vec<(&'sta
     (Value::Object(callback), parameters)
 }
 
-/// What the widget tells the app while it stays open.
+/// The event that the widget sends the app while it stays open.
 fn error_event(link: &Link, now: i64, failure: LoginFailure, request_id: Uuid) -> Value {
     json!({
         "eventName": "ERROR",
@@ -133,7 +133,7 @@ fn not_valid() -> Value {
     json!({"error": "ACCESS_TOKEN_NOT_VALID", "error_message": "The access token is not valid or has expired."})
 }
 
-/// What the widget says instead of opening.
+/// The widget's answer when it does not open.
 pub(crate) fn refused() -> Response {
     (StatusCode::UNAUTHORIZED, Json(not_valid())).into_response()
 }

@@ -1,7 +1,7 @@
 //! Everything the sandbox remembers, behind one lock.
 //!
-//! It does no I/O and reads no clock: callers pass `now`. What happens at a login is in [`super::bank`], what happens by
-//! itself in [`super::schedule`], and webhooks leave through [`super::outbox`].
+//! It does no I/O and reads no clock: callers pass `now`. Everything that happens to a link is in [`super::bank`];
+//! webhooks leave through [`super::outbox`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -12,9 +12,9 @@ use uuid::Uuid;
 use crate::consent::Consent;
 use crate::fault::Faults;
 use crate::link::Link;
-use crate::outbox::PostBox;
+use crate::outbox::Outbox;
 use crate::rate_limit::RateLimit;
-use crate::schedule::Agenda;
+use crate::schedule::Schedule;
 use crate::webhook::PayloadShape;
 
 /// An MFA session that waits for its token (428).
@@ -33,15 +33,15 @@ pub(crate) struct Token {
     pub(crate) scopes: Vec<String>,
     pub(crate) expires_at: i64,
     pub(crate) alive: bool,
-    /// What went wrong in the widget so far, for its exit callback.
+    /// The last error in the widget, for its exit callback.
     pub(crate) last_error: Option<(String, String)>,
-    /// `widget.openfinance_feature` of the request: what a user may do with it in the portal.
+    /// `widget.openfinance_feature` of the request: the action that it allows in the portal.
     pub(crate) feature: Option<String>,
     /// `widget.callback_urls` of the request, for the stand-in page.
     pub(crate) callback_urls: Value,
 }
 
-/// Where webhooks go: what was typed into Belvo's dashboard.
+/// Where webhooks go: the settings of Belvo's dashboard.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) url: String,
@@ -69,7 +69,7 @@ pub(crate) struct Rules {
     pub(crate) retry_step_ms: i64,
     /// How many delivery records are kept.
     pub(crate) deliveries_kept: usize,
-    /// Whether things happen by themselves.
+    /// Whether Belvo's own schedule runs.
     pub(crate) schedule: bool,
     /// Whether a link that is broken is refreshed all the same.
     pub(crate) repeats_while_broken: bool,
@@ -82,7 +82,7 @@ pub(crate) struct Rules {
 impl Rules {
     /// `expiry` of the 428's example.
     pub(crate) const SESSION_LIFE_MS: i64 = 9_600 * 1_000;
-    /// A refresh gives word of a consent's end when it is this near (webhook docs, Consents).
+    /// A refresh announces the end of a consent that is this near (webhook docs, Consents).
     pub(crate) const CONSENT_WARNING_MS: i64 = 7 * 24 * 3_600 * 1_000;
     /// A single link that becomes recurrent gets its history on the next day (API reference, Links).
     pub(crate) const FIRST_HISTORY_MS: i64 = 24 * 3_600 * 1_000;
@@ -108,14 +108,14 @@ pub(crate) struct World {
     pub(crate) minted: VecDeque<(i64, String)>,
     /// By the link each belongs to.
     pub(crate) consents: BTreeMap<Uuid, Consent>,
-    pub(crate) agenda: Agenda,
+    pub(crate) schedule: Schedule,
     /// When the latest links were deleted, for the limit of five a minute.
     pub(crate) deletions: VecDeque<i64>,
     pub(crate) faults: Faults,
     pub(crate) rate_limit: RateLimit,
     pub(crate) target: Option<Target>,
     pub(crate) shape: PayloadShape,
-    pub(crate) post_box: PostBox,
+    pub(crate) outbox: Outbox,
     next_seq: u64,
 }
 
@@ -129,18 +129,18 @@ impl World {
             tokens: HashMap::new(),
             minted: VecDeque::new(),
             consents: BTreeMap::new(),
-            agenda: Agenda::default(),
+            schedule: Schedule::default(),
             deletions: VecDeque::new(),
             faults: Faults::default(),
             rate_limit: RateLimit::new(None),
             target,
             shape,
-            post_box: PostBox::default(),
+            outbox: Outbox::default(),
             next_seq: 0,
         }
     }
 
-    /// A widget access token that can still be used, for what takes these scopes.
+    /// A widget access token that is still valid and has these scopes.
     pub(crate) fn live_token(&self, now: i64, access: &str, scopes: &[&str]) -> Option<&Token> {
         let token = self.tokens.get(access).filter(|token| token.alive && now < token.expires_at)?;
         scopes.iter().all(|&scope| token.scopes.iter().any(|given| given == scope)).then_some(token)
@@ -160,7 +160,7 @@ impl World {
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 
-    /// The next number of the one sequence that orders links and parcels.
+    /// The next number of the one sequence that orders links and queued webhooks.
     pub(crate) fn seq(&mut self) -> u64 {
         self.next_seq += 1;
         self.next_seq

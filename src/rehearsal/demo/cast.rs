@@ -1,4 +1,4 @@
-//! Who plays: relink, Belvo in a box, the customer's application, and four people with a bank account.
+//! The parts of the demo: relink, the sandbox, the customer's application, and four users.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -18,7 +18,7 @@ use crate::link::{Policy, PolicySettings};
 use crate::nats::server_binary::ServerSource;
 use crate::service::Service;
 
-/// Somebody's link.
+/// The link of a user.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
     name: String,
@@ -74,7 +74,7 @@ impl Cast {
         self.service.stop().await
     }
 
-    /// A link that has been there for long: relink has not heard of it.
+    /// A link that was connected long ago; relink does not know it yet.
     pub(super) fn link(&self, name: &str, institution: &str) -> anyhow::Result<Person> {
         let link = self.sandbox.control().add_link(institution, AccessMode::Recurrent, Some(name))?;
         let person = Person { name: name.to_owned(), institution: institution.to_owned(), link };
@@ -82,7 +82,7 @@ impl Cast {
         Ok(person)
     }
 
-    /// A scheduled refresh that goes well: how relink hears of the link.
+    /// A scheduled refresh that succeeds: its webhooks make the link known to relink.
     pub(super) async fn data_arrives(&self, person: &Person) -> anyhow::Result<()> {
         self.sandbox.control().scheduled_refresh(person.link, RefreshOutcome::Ok)?;
         let state = format!("link.state.{}", person.link);

@@ -1,6 +1,6 @@
 //! The demo: four links break in four ways and are repaired, on real parts, while you watch.
 //!
-//! Everything is real but Belvo: a nats-server of its own, this relink with its store, HTTP between them. Belvo is `sandbox`. What
+//! Everything is real but Belvo: a nats-server of its own, this relink with its store, HTTP between them. Belvo is the crate `belvo-sandbox`. What
 //! is printed is what arrived on the stream `LINKS`, not what the demo expects; the story goes on only when it has.
 
 mod cast;

@@ -1,4 +1,4 @@
-//! What the demo looks like. Colours only where somebody can see them, and never against NO_COLOR.
+//! The output of the demo. Colours only on a terminal, and never against NO_COLOR.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ const RED: Style = AnsiColor::Red.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 
-/// How long a line stays alone for somebody who reads along.
+/// The pause after a line, so that a person can read along.
 const PACE: Duration = Duration::from_millis(500);
 
-/// Where the story is told.
+/// The output.
 pub(super) struct Screen {
-    /// Whether somebody reads along.
+    /// Whether a person reads along.
     paced: bool,
 }
 
@@ -28,7 +28,7 @@ impl Screen {
         Self { paced }
     }
 
-    /// Lets a reader catch up. Nothing waits for it: the parts run on.
+    /// Waits so that a person can read; the parts of the demo run on.
     pub(super) async fn pause(&self) {
         if self.paced {
             tokio::time::sleep(PACE).await;

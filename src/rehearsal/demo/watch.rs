@@ -1,4 +1,4 @@
-//! The demo's own subscriber: an ordinary consumer of `LINKS`, as anybody's would be.
+//! The demo's own subscriber: an ordinary consumer of `LINKS`, like that of any other program.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// How long the story waits for the next thing to happen before it says that something is wrong.
+/// How long the story waits for the next thing to happen before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One message that arrived.
@@ -27,7 +27,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Subscribes to everything relink says.
+    /// Subscribes to everything that relink publishes.
     pub(super) async fn start(client: async_nats::Client) -> anyhow::Result<Self> {
         let stream = jetstream::new(client).get_stream("LINKS").await.context("the stream of states")?;
         let consumer = stream.create_consumer(pull::OrderedConfig::default()).await?;

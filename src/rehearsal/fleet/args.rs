@@ -12,7 +12,7 @@ use super::simulation::simulate;
 use crate::clock;
 use crate::printable::printable_lines;
 
-/// A seed that nobody chose.
+/// The seed, unless another is given.
 const SEED: u64 = 1;
 
 /// A simulated fleet, instead of a Belvo to talk to.
@@ -71,7 +71,7 @@ pub async fn run(args: FleetArgs, seed: Option<u64>, shutdown: CancellationToken
     Ok(if report.is_good() || args.report_only { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One line that is written over, for somebody who looks on.
+/// The progress line on a terminal.
 struct Progress {
     days: u32,
     is_seen: bool,

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use belvo_sandbox::{ApiFault, LinkStatus, Login, LoginFailure};
 
+use super::checker::GroundTruth;
 use super::hazards::{
     AMENDS, API_DOWN, BANK_CONFUSED, BANK_DOWN, BANKS, DAY, Disturbance, Draw, RECEIVER_DOWN, per_day_and_million,
     percent,
 };
-use super::judge::Truth;
 use super::state::{BankState, Happening, Simulation};
 
-/// What happens to a single link.
+/// A trouble of a single link.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     PasswordChanged,
@@ -37,9 +37,9 @@ impl Simulation {
         rng.wait_for(DAY.mul_f64(1e6 / f64::from(per_million)))
     }
 
-    /// Something happens to a link. Nobody knows until somebody logs in.
+    /// Something happens to a link; it shows at the next login.
     pub(super) async fn trouble(&mut self, number: usize) -> anyhow::Result<()> {
-        if self.is_quiet() || self.judge.truth(number) == Truth::Gone {
+        if self.is_quiet() || self.checker.truth(number) == GroundTruth::Gone {
             return Ok(());
         }
         let bank = self.members[number].bank;
@@ -62,7 +62,7 @@ impl Simulation {
             }
         };
         let member = &mut self.members[number];
-        if member.login == Login::Works && self.judge.truth(number) == Truth::Works {
+        if member.login == Login::Works && self.checker.truth(number) == GroundTruth::Works {
             member.login = login;
             self.show_login(number);
         }
@@ -71,7 +71,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Tells the sandbox what the bank says to this link's credentials.
+    /// Sets the bank's answer to this link's credentials in the sandbox.
     pub(super) fn show_login(&self, number: usize) {
         let member = &self.members[number];
         let login = match &self.banks[member.bank] {
@@ -171,7 +171,7 @@ impl Simulation {
     fn make_amends(&mut self, bank: usize) -> anyhow::Result<()> {
         for number in self.with_bank(bank) {
             let member = &mut self.members[number];
-            if !std::mem::take(&mut member.wronged) || self.judge.truth(number) != Truth::Broken {
+            if !std::mem::take(&mut member.wronged) || self.checker.truth(number) != GroundTruth::Broken {
                 continue;
             }
             let id = member.id;

@@ -54,7 +54,7 @@ impl Customer {
         }))
     }
 
-    /// Deletes a link: with a webhook that says so, or at once and in silence. Whether Belvo did.
+    /// Deletes a link: asynchronously with a webhook, or at once without one. Answers whether Belvo did.
     pub(super) async fn delete(&self, link: &LinkId, aloud: bool) -> anyhow::Result<bool> {
         let mut request = self.request(Method::DELETE, &format!("/api/links/{link}/"));
         if aloud {

@@ -63,7 +63,7 @@ pub(super) mod percent {
     pub(in crate::rehearsal::fleet) const BROKEN_BEFORE: u32 = 1;
     /// Links that the customer calls each day; the other single ones each week.
     pub(in crate::rehearsal::fleet) const CALLED_DAILY: u32 = 30;
-    /// Applications that go on calling although relink said that the link is broken.
+    /// Applications that go on calling although relink published that the link is broken.
     pub(in crate::rehearsal::fleet) const CALLED_ALL_THE_SAME: u32 = 50;
     /// Deletions that Belvo confirms by a webhook; the others it does in silence.
     pub(in crate::rehearsal::fleet) const DELETED_ALOUD: u32 = 50;
@@ -74,9 +74,9 @@ pub(super) mod percent {
     pub(in crate::rehearsal::fleet) const SUCCEEDS: u32 = 76;
     /// Attempts in which the password is mistyped first; the rest closes the widget.
     pub(in crate::rehearsal::fleet) const MISTYPES: u32 = 12;
-    /// Successes of which nobody hears: the callback is lost.
+    /// Successes whose callback is lost.
     pub(in crate::rehearsal::fleet) const CALLBACK_LOST: u32 = 10;
-    /// Exits that the application hears of.
+    /// Exits whose callback reaches the application.
     pub(in crate::rehearsal::fleet) const EXIT_HEARD: u32 = 70;
     /// Those who closed the widget and come back by themselves.
     pub(in crate::rehearsal::fleet) const COMES_BACK: u32 = 50;
@@ -114,7 +114,7 @@ pub(super) const BANK_CONFUSED: Disturbance =
 /// How long Belvo takes after that to call valid again, in silence, what it called invalid for no fault of the user's.
 pub(super) const AMENDS: Span = (Duration::from_secs(2 * 3600), Duration::from_secs(8 * 3600));
 
-/// Nobody takes the webhooks.
+/// No receiver takes the webhooks.
 pub(super) const RECEIVER_DOWN: Disturbance = Disturbance {
     every: Duration::from_secs(3 * 24 * 3600),
     lasts: (Duration::from_secs(20 * 60), Duration::from_secs(20 * 60)),

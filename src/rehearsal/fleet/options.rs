@@ -9,6 +9,6 @@ pub struct FleetOptions {
     pub days: u32,
     /// Where all chance comes from.
     pub seed: u64,
-    /// A link whose whole story is to be told.
+    /// A link whose full history is reported.
     pub story: Option<String>,
 }

@@ -1,14 +1,14 @@
 //! The people: users who are prompted and react, or do not; who mistype, close the widget, or repair their link where
-//! nobody sees it; and the customer's application, which reads data and reports what it is told.
+//! nobody sees it; and the customer's application, which reads data and reports Belvo's errors.
 
 use std::time::Duration;
 
 use belvo_sandbox::{Login, LoginFailure};
 use secrecy::SecretString;
 
+use super::checker::GroundTruth;
 use super::customer::Outcome;
 use super::hazards::{BANKS, DAY, Draw, HOUR, UNLOCKING, percent};
-use super::judge::Truth;
 use super::state::{Happening, Simulation, Visit};
 use crate::belvo::{CallError, WidgetToken};
 use crate::contract::{InputKind, Widget};
@@ -16,7 +16,7 @@ use crate::link::LinkId;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long somebody is in the widget.
+/// How long a user is in the widget.
 const IN_WIDGET: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(180));
 
 impl Simulation {
@@ -35,7 +35,7 @@ impl Simulation {
         self.plan_in(wait, Happening::Visit(number, visit));
     }
 
-    /// relink told the user: a prompt, or a reminder.
+    /// The user gets a prompt or a reminder.
     pub(super) fn user_is_told(&mut self, number: usize) {
         let member = &mut self.members[number];
         if member.is_awaited || member.rng.happens(percent::IGNORED) {
@@ -56,7 +56,8 @@ impl Simulation {
         // Who has left the widget open overnight is as good as gone.
         // Who was asked for a password gives it, whether the bank still wants it or not.
         let asked = self.members[number].told_broken && !matches!(visit, Visit::MendsElsewhere);
-        let (works, gone) = (self.judge.truth(number) == Truth::Works, self.judge.truth(number) == Truth::Gone);
+        let (works, gone) =
+            (self.checker.truth(number) == GroundTruth::Works, self.checker.truth(number) == GroundTruth::Gone);
         if self.is_quiet() || gone || (works && !asked) {
             return Ok(());
         }
@@ -93,7 +94,7 @@ impl Simulation {
         let link = member.link.clone();
         match self.relink.belvo.update_token(&link).await {
             Ok(WidgetToken { access, expires_in, .. }) => {
-                self.hear_widget(&link, &Widget::Started { expires_in_seconds: expires_in.as_secs() })?;
+                self.report_widget(&link, &Widget::Started { expires_in_seconds: expires_in.as_secs() })?;
                 let wait = self.members[number].rng.between(IN_WIDGET);
                 self.await_user(number, wait, Visit::Ends { token: access, has_mistyped: false });
             }
@@ -121,7 +122,7 @@ impl Simulation {
                 self.repaired(number);
                 if !callback_lost {
                     let institution = Some(BANKS[self.members[number].bank].name.to_owned());
-                    self.hear_widget(&link, &Widget::Success { link: Some(link.to_string()), institution })?;
+                    self.report_widget(&link, &Widget::Success { link: Some(link.to_string()), institution })?;
                 }
                 return Ok(());
             }
@@ -136,7 +137,7 @@ impl Simulation {
         let exit = self.customer.in_widget(&token, Outcome::Exit).await?;
         if let Some(mut exit) = exit.filter(|_| is_heard) {
             exit["event"] = "exit".into();
-            self.relink.hear(InputKind::Widget, link, serde_json::to_vec(&exit)?);
+            self.relink.receive(InputKind::Widget, link, serde_json::to_vec(&exit)?);
         }
         if comes_back {
             self.await_user(number, wait, if locked { Visit::OpensUnlocked } else { Visit::Opens });
@@ -159,14 +160,14 @@ impl Simulation {
         self.look(number);
     }
 
-    fn hear_widget(&self, link: &LinkId, widget: &Widget) -> anyhow::Result<()> {
-        self.relink.hear(InputKind::Widget, link.clone(), serde_json::to_vec(widget)?);
+    fn report_widget(&self, link: &LinkId, widget: &Widget) -> anyhow::Result<()> {
+        self.relink.receive(InputKind::Widget, link.clone(), serde_json::to_vec(widget)?);
         Ok(())
     }
 
     /// The customer reads data of a single link, unless it knows better.
     pub(super) async fn call(&mut self, number: usize) -> anyhow::Result<()> {
-        if self.is_quiet() || self.judge.truth(number) == Truth::Gone {
+        if self.is_quiet() || self.checker.truth(number) == GroundTruth::Gone {
             return Ok(());
         }
         let member = &mut self.members[number];

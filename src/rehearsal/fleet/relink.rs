@@ -1,8 +1,8 @@
 //! relink under test: the node, the jobs and the reconciler as they are, over a store in memory and two streams to which nothing ever
 //! happens.
 //!
-//! Whoever runs it moves the clock, hands in what is heard, and gets back what relink says. Nothing here decides
-//! anything about a link.
+//! The simulation moves the clock, hands in inputs, and gets back the messages that relink publishes. Nothing here
+//! decides anything about a link.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem::take;
@@ -25,7 +25,7 @@ use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::publisher::PublishError;
 use crate::node::{Delivered, Input, Node, NodeOptions, Note, Output, PLAN_AHEAD_MIN, Phase, ReaderId, StreamFacts};
 use crate::reconciler::{self, Reconciler};
-use crate::store::{MemoryStore, Query, Store};
+use crate::store::{MemoryStore, Query, Store, pages};
 
 /// The one partition: order between links is none of this simulation's subjects.
 const PARTITION: u16 = 0;
@@ -40,11 +40,11 @@ pub(super) const SETTINGS: reconciler::Settings = reconciler::Settings {
     adoption_per_hour: 60,
 };
 
-/// How an input was heard of.
+/// Where an input came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// At the door: webhooks, errors that the customer reports, the widget.
-    Door,
+pub(super) enum Source {
+    /// Over HTTP: webhooks, errors that the customer reports, the widget.
+    Http,
     /// By a job.
     Job,
     /// By a sweep.
@@ -63,8 +63,8 @@ pub(super) struct Relink {
     streams: Streams,
     store: MemoryStore,
     bus: Arc<Bus>,
-    /// How each input was heard of, by its sequence.
-    heard: Vec<Heard>,
+    /// Where each input came from, by its sequence.
+    sources: Vec<Source>,
 }
 
 /// The two streams, as the node sees them: what it asks for is done at once, and never fails.
@@ -77,12 +77,12 @@ struct Streams {
     delivered: u64,
 }
 
-/// What relink said in one go.
+/// The messages that relink published in one go.
 #[derive(Default)]
 pub(super) struct Said {
     /// The messages, in order.
     pub(super) messages: Vec<Message>,
-    /// The links of which errors of Belvo's API said that they are broken.
+    /// The links that are broken according to errors of Belvo's API.
     pub(super) refused: Vec<LinkId>,
 }
 
@@ -109,7 +109,7 @@ impl ReadHistory for Bus {
 }
 
 impl Relink {
-    /// A relink that has heard of nothing, whose Belvo is at `url`.
+    /// A relink without any input yet, whose Belvo is at `url`.
     pub(super) fn start(url: &str, keys: (SecretId, SecretPassword), now: Timestamp) -> anyhow::Result<Self> {
         let (clock, hands) = Clock::driven(now);
         let budget = Budget::by(clock.clone(), BELVO_REQUESTS_PER_30S);
@@ -136,8 +136,8 @@ impl Relink {
             plan_ahead_min: PLAN_AHEAD_MIN,
         };
         let node = Node::new(options, store.clone());
-        let (streams, heard) = (Streams::default(), Vec::new());
-        let mut relink = Self { belvo, worker, reconciler, clock, budget, hands, node, streams, store, bus, heard };
+        let (streams, sources) = (Streams::default(), Vec::new());
+        let mut relink = Self { belvo, worker, reconciler, clock, budget, hands, node, streams, store, bus, sources };
         relink.drive(Input::Gained { partitions: vec![PARTITION] }, &mut Said::default())?;
         anyhow::ensure!(relink.node.phase() == Phase::Running, "the node does not run");
         Ok(relink)
@@ -149,7 +149,7 @@ impl Relink {
     }
 
     /// Takes in what came through the door.
-    pub(super) fn hear(&self, kind: InputKind, link: LinkId, body: Vec<u8>) {
+    pub(super) fn receive(&self, kind: InputKind, link: LinkId, body: Vec<u8>) {
         let source = "/relink/fleet";
         lock(&self.bus.inbox).push(NewInput { kind, link, source, at: self.clock.now(), id: None, body });
     }
@@ -159,14 +159,14 @@ impl Relink {
         Ok(self.store.next_deadline()?)
     }
 
-    /// How the input of this sequence was heard of.
-    pub(super) fn heard(&self, sequence: u64) -> Heard {
-        usize::try_from(sequence).ok().and_then(|at| self.heard.get(at - 1)).copied().unwrap_or(Heard::Door)
+    /// Where the input of this sequence came from.
+    pub(super) fn source_of(&self, sequence: u64) -> Source {
+        usize::try_from(sequence).ok().and_then(|at| self.sources.get(at - 1)).copied().unwrap_or(Source::Http)
     }
 
     /// How many inputs it has taken in.
     pub(super) fn inputs_count(&self) -> u64 {
-        self.heard.len() as u64
+        self.sources.len() as u64
     }
 
     /// What it has asked of Belvo.
@@ -174,7 +174,7 @@ impl Relink {
         self.budget.usage()
     }
 
-    /// Handles what has been heard and what is due, to the end, and gives what follows.
+    /// Handles all inputs and everything that is due, and gives the messages that follow.
     pub(super) fn digest(&mut self) -> anyhow::Result<Said> {
         let mut said = Said::default();
         let now = self.clock.now();
@@ -183,14 +183,14 @@ impl Relink {
             if says_broken(&input) {
                 said.refused.push(input.link.clone());
             }
-            self.heard.push(match input.source {
-                "/relink/reconciler" => Heard::Sweep,
-                "/relink/jobs" => Heard::Job,
-                _ => Heard::Door,
+            self.sources.push(match input.source {
+                "/relink/reconciler" => Source::Sweep,
+                "/relink/jobs" => Source::Job,
+                _ => Source::Http,
             });
             let reader = self.streams.reader.context("the node reads")?;
             self.streams.delivered += 1;
-            let delivery = delivery(input, self.heard.len() as u64, now);
+            let delivery = delivery(input, self.sources.len() as u64, now);
             deliveries.push(Delivered { reader, nth: self.streams.delivered, delivery });
         }
         if !deliveries.is_empty() {
@@ -227,7 +227,9 @@ impl Relink {
         let facts = |last_sequence| StreamFacts { created_ns: STREAM_CREATED_NS, last_sequence };
         Ok(Some(match output {
             Output::ReadOutputFacts { request } => Input::OutputFacts { request, stream: facts(last_sequence) },
-            Output::ReadInputFacts { request } => Input::InputFacts { request, stream: facts(self.heard.len() as u64) },
+            Output::ReadInputFacts { request } => {
+                Input::InputFacts { request, stream: facts(self.sources.len() as u64) }
+            }
             Output::TakeFences { request, fences, closing } => {
                 let numbered = fences.iter().zip(last_sequence + 1..);
                 let fences: BTreeMap<_, _> = numbered.map(|(fence, sequence)| (fence.partition, sequence)).collect();
@@ -289,20 +291,15 @@ impl Relink {
         Ok(())
     }
 
-    /// relink's word on every link it has heard of.
+    /// relink's state of every link that it knows.
     pub(super) fn words(&self) -> anyhow::Result<BTreeMap<LinkId, crate::link::StateName>> {
         let mut words = BTreeMap::new();
-        let mut query = Query { limit: 1_000, ..Query::default() };
-        loop {
-            let page = self.store.page(&query)?;
-            for stored in &page.links {
+        for page in pages(&self.store, Query { limit: 1_000, ..Query::default() }) {
+            for stored in &page?.links {
                 words.insert(stored.parse()?.link()?.id, stored.head.state);
             }
-            query.after = page.next;
-            if query.after.is_none() {
-                return Ok(words);
-            }
         }
+        Ok(words)
     }
 }
 

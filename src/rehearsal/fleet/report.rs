@@ -1,18 +1,18 @@
-//! What a run came to: a table for people, JSON for machines. The same seed gives the same bytes.
+//! The result of a run: a table for people, JSON for machines. The same seed gives the same bytes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::judge::{Judge, Tally};
+use super::checker::{Checker, Tally};
 use super::options::FleetOptions;
 use super::state::Simulation;
 
-/// How many of the things that went wrong are told in words.
+/// How many of the failures are listed.
 const STORIES_MAX: usize = 10;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// How many links there were.
@@ -25,26 +25,26 @@ pub struct Report {
     pub outages: u64,
     /// Of these, how many are older than relink.
     pub outages_adopted: u64,
-    /// Of these, how many began before anybody had heard that the one before had ended: its prompt still stands.
+    /// Of these, how many began before relink noticed that the one before had ended: its prompt still stands.
     pub outages_carried_over: u64,
     /// Of these, how many began at a call of relink's own, such as the refresh after a repair. Without relink they would
     /// not have begun then.
     pub outages_at_relinks_call: u64,
-    /// Of these, in how many Belvo contradicted itself: it refused the login, and its status said `valid`.
+    /// Of these, in how many Belvo contradicted itself: it refused the login, and its status was `valid`.
     pub outages_contradicted: u64,
     /// Of these, how many were never prompted because their bank refused everybody, and then took them again.
     pub outages_spared: u64,
-    /// How often relink said that a bank's incident began.
+    /// How often relink published that a bank's incident began.
     pub incidents: u64,
     /// What relink made of it.
     pub relink: Score,
     /// What a webhook handler without relink would have made of the same webhooks and errors.
     pub without_relink: Score,
-    /// From the moment Belvo's word changed to the prompt; of outages that are not older than relink.
+    /// From the change of Belvo's status to the prompt; of outages that are not older than relink.
     pub time_to_detect: Spread,
     /// From the repair to `recovered`.
     pub time_to_recover: Spread,
-    /// Prompts that came of a sweep: without it, nobody would have heard.
+    /// Prompts after an outage that only a sweep noticed.
     pub learnt_by_sweep: u64,
     /// Spans of missed history.
     pub gaps: Gaps,
@@ -56,9 +56,9 @@ pub struct Report {
     pub inputs: u64,
     /// Notices that relink sent, by type.
     pub notices: BTreeMap<String, u64>,
-    /// What went wrong, in words; the first few.
+    /// The failures, one sentence each; the first few.
     pub stories: Vec<String>,
-    /// All that happened to the link whose story was asked for.
+    /// The full history of the link that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub story: Vec<String>,
 }
@@ -76,7 +76,7 @@ pub struct Score {
     pub lost: u64,
     /// Prompts while the link worked.
     pub falsely: u64,
-    /// Links whose last word was wrong, after a quiet day.
+    /// Links whose last state was wrong, after a quiet day.
     pub stuck: u64,
 }
 
@@ -120,28 +120,28 @@ pub struct Belvo {
 impl Report {
     pub(super) fn of(simulation: &Simulation) -> Self {
         let FleetOptions { links, days, seed, story: _ } = simulation.options;
-        let judge: &Judge = &simulation.judge;
+        let checker: &Checker = &simulation.checker;
         let usage = simulation.relink.usage();
         let told = |(link, story): &(usize, String)| format!("{} {story}", simulation.members[*link].link);
         Self {
             links,
             days,
             seed,
-            outages: judge.outages,
-            outages_adopted: judge.adopted,
-            outages_carried_over: judge.carried_over,
-            outages_contradicted: judge.contradicted,
-            outages_spared: judge.spared,
+            outages: checker.outages,
+            outages_adopted: checker.adopted,
+            outages_carried_over: checker.carried_over,
+            outages_contradicted: checker.contradicted,
+            outages_spared: checker.spared,
             incidents: simulation.incidents,
-            outages_at_relinks_call: judge.by_relink,
-            relink: Score::of(&judge.relink),
-            without_relink: Score::of(&judge.naive),
-            time_to_detect: Spread::of(&judge.to_detect),
-            time_to_recover: Spread::of(&judge.to_recover),
-            learnt_by_sweep: judge.learnt_by_sweep,
+            outages_at_relinks_call: checker.by_relink,
+            relink: Score::of(&checker.relink),
+            without_relink: Score::of(&checker.naive),
+            time_to_detect: Spread::of(&checker.to_detect),
+            time_to_recover: Spread::of(&checker.to_recover),
+            learnt_by_sweep: checker.learnt_by_sweep,
             gaps: Gaps {
-                opened: judge.gaps_opened,
-                closed: judge.gaps_closed,
+                opened: checker.gaps_opened,
+                closed: checker.gaps_closed,
                 refreshes_asked: simulation.refreshes_asked,
             },
             belvo: Belvo {
@@ -152,12 +152,12 @@ impl Report {
             webhooks_sent: simulation.webhooks_sent,
             inputs: simulation.relink.inputs_count(),
             notices: simulation.notices.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
-            stories: judge.stories.iter().take(STORIES_MAX).map(told).collect(),
+            stories: checker.stories.iter().take(STORIES_MAX).map(told).collect(),
             story: simulation.story.lines.clone(),
         }
     }
 
-    /// Whether relink lost no outage, prompted nobody twice, and ended with the right word on every link.
+    /// Whether relink lost no outage, prompted nobody twice, and ended with the right state of every link.
     pub const fn is_good(&self) -> bool {
         self.relink.lost == 0 && self.relink.repeated == 0 && self.relink.stuck == 0
     }

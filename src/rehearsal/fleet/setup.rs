@@ -9,9 +9,9 @@ use belvo_sandbox::{
 };
 
 use super::calendar::Calendar;
+use super::checker::Checker;
 use super::customer::Customer;
 use super::hazards::{BANKS, DAY, Draw, HOUR, RHYTHMS, WEBHOOK_RETRY_STEP, percent};
-use super::judge::Judge;
 use super::options::FleetOptions;
 use super::relink::Relink;
 use super::state::{BEGIN, BankState, Happening, Member, Simulation};
@@ -40,7 +40,7 @@ impl Simulation {
             control: sandbox.control(),
             customer: Customer::of(sandbox.url(), &config)?,
             relink: Relink::start(&sandbox.url(), keys, BEGIN)?,
-            judge: Judge::new(options.links),
+            checker: Checker::new(options.links),
             calendar: Calendar::new(),
             members: Vec::with_capacity(options.links),
             banks: BANKS.iter().map(|_| BankState::default()).collect(),
@@ -96,7 +96,7 @@ impl Simulation {
             login = Login::Fails(LoginFailure::InvalidCredentials);
             self.control.set_login(id, login.clone())?;
             self.control.set_status(id, LinkStatus::Invalid)?;
-            self.judge.broken_before(number, BEGIN);
+            self.checker.broken_before(number, BEGIN);
         }
         if mode == AccessMode::Single {
             self.calendar.plan(BEGIN.after(rng.between((HOUR, DAY * 7))), Happening::Call(number));

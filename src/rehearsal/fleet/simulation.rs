@@ -1,11 +1,11 @@
-//! The loop: the next thing that happens, whoever does it, and what follows from it.
+//! The loop: the next event, and everything that follows from it.
 //!
 //! ```text
-//!   people, banks, Belvo's own schedule ─▶ webhooks, errors, callbacks ─▶ relink ─▶ notices ─▶ people, judge
+//!   people, banks, Belvo's own schedule ─▶ webhooks, errors, callbacks ─▶ relink ─▶ notices ─▶ people, checker
 //!                                                                            └────▶ jobs ─▶ Belvo
 //! ```
 //!
-//! One thing happens at a time, and everything that follows from it at once, so a seed has one story. Both clocks stand
+//! One event happens at a time, and everything that follows from it at once, so a seed has one history. Both clocks stand
 //! still meanwhile; only a call that has to wait for its turn moves relink's on.
 
 use std::time::Duration;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use belvo_sandbox::LinkStatus;
 use serde_json::Value;
 
+use super::checker::GroundTruth;
 use super::hazards::DAY;
-use super::judge::Truth;
 use super::options::FleetOptions;
 use super::relink::SETTINGS;
 use super::report::Report;
@@ -34,10 +34,10 @@ const SWEEP_RETRY: Duration = Duration::from_secs(5 * 60);
 /// How long a job lies on the bus before a worker has it.
 const JOB_LATENCY: Duration = Duration::from_millis(150);
 
-/// How a link's state says that its prompt waits for the end of an incident.
+/// In a link's state: its prompt waits for the end of an incident.
 const WAITS: &[u8] = br#""prompt":"deferred""#;
 
-/// Lets a fleet live through its days. `on_day` hears of each that has passed.
+/// Lets a fleet live through its days. `on_day` is called for each that has passed.
 ///
 /// # Errors
 /// If a part fails in a way that the simulation does not know: a mistake in it, or in relink.
@@ -50,7 +50,7 @@ pub async fn simulate(options: FleetOptions, on_day: impl FnMut(u32)) -> anyhow:
 }
 
 impl Simulation {
-    /// Lives through it all. `on_day` hears of each day that has passed.
+    /// Lives through it all. `on_day` is called for each day that has passed.
     pub(super) async fn live(&mut self, mut on_day: impl FnMut(u32)) -> anyhow::Result<()> {
         let end = self.end_of_days().after(QUIET);
         let mut day = 0;
@@ -67,7 +67,7 @@ impl Simulation {
                 self.happen(happening).await?;
             }
             self.follow()?;
-            self.judge.relink_calls = false;
+            self.checker.relink_calls = false;
             let passed = u32::try_from(now.since(BEGIN).as_secs() / DAY.as_secs()).unwrap_or(u32::MAX);
             if passed > day {
                 day = passed;
@@ -78,7 +78,7 @@ impl Simulation {
         let words = self.relink.words()?;
         let words: Vec<_> =
             self.members.iter().map(|member| words.get(&member.link).map(|&word| truth_of(word))).collect();
-        self.judge.end(&words, self.now());
+        self.checker.end(&words, self.now());
         Ok(())
     }
 
@@ -92,7 +92,7 @@ impl Simulation {
 
     async fn happen(&mut self, happening: Happening) -> anyhow::Result<()> {
         match happening {
-            Happening::Arrival(letter) => self.arrive(*letter)?,
+            Happening::Arrival(webhook) => self.arrive(*webhook)?,
             Happening::Job { job, link, stored_at, tries } => self.work(job, link, stored_at, tries).await,
             Happening::Sweep => self.sweep().await,
             Happening::Rotate => self.rotate().await,
@@ -119,7 +119,7 @@ impl Simulation {
     }
 
     async fn work(&mut self, job: Box<JobBody>, link: LinkId, stored_at: Timestamp, tries: i64) {
-        self.judge.relink_calls = true;
+        self.checker.relink_calls = true;
         let done = self.relink.worker.perform(&job, &link, stored_at).await;
         match jobs::decide_retry(&done, tries) {
             Next::Ended => self.refreshes_asked += u64::from(job.name == JobName::Refresh),
@@ -147,7 +147,7 @@ impl Simulation {
         let pause = if swept.is_ok() { jittered(SETTINGS.sweep_every, &mut self.rng) } else { SWEEP_RETRY };
         self.plan_in(pause, Happening::Sweep);
         if swept.is_ok() {
-            self.judge.swept();
+            self.checker.swept();
         }
     }
 
@@ -160,7 +160,7 @@ impl Simulation {
         self.plan_in(pause, Happening::Rotate);
     }
 
-    /// Lets relink handle what it has heard, and hands on what it says.
+    /// Lets relink handle its inputs, and hands its messages on.
     fn follow(&mut self) -> anyhow::Result<()> {
         let said = self.relink.digest()?;
         for link in said.refused {
@@ -186,7 +186,7 @@ impl Simulation {
                     if message.body.windows(WAITS.len()).any(|words| words == WAITS)
                         && let Some(number) = self.numbered(&link)
                     {
-                        self.judge.held(number);
+                        self.checker.held(number);
                     }
                 }
                 Address::Incident(_) => {
@@ -205,18 +205,18 @@ impl Simulation {
             NoticeName::UpdateRequired => {
                 let body: Value = serde_json::from_slice(body)?;
                 let sequence = body["because"]["origin"]["input_sequence"].as_u64();
-                let heard = sequence.map(|sequence| self.relink.heard(sequence));
-                self.judge.prompted(number, heard, now);
+                let source = sequence.map(|sequence| self.relink.source_of(sequence));
+                self.checker.prompted(number, source, now);
                 self.members[number].told_broken = true;
                 self.user_is_told(number);
             }
             NoticeName::Reminder => self.user_is_told(number),
             NoticeName::Recovered => {
                 self.members[number].told_broken = false;
-                self.judge.recovered(number, now);
+                self.checker.recovered(number, now);
             }
-            NoticeName::RefreshDue => self.judge.gap_opened(number),
-            NoticeName::Refreshed => self.judge.gap_closed(number),
+            NoticeName::RefreshDue => self.checker.gap_opened(number),
+            NoticeName::Refreshed => self.checker.gap_closed(number),
             NoticeName::UpdateStarted
             | NoticeName::UpdateFailed
             | NoticeName::DataAvailable
@@ -227,43 +227,45 @@ impl Simulation {
         Ok(())
     }
 
-    /// Looks at what is true of a link now, and tells the judge.
+    /// Reads the ground truth of a link, and reports it to the checker.
     pub(super) fn look(&mut self, number: usize) {
         let member = &mut self.members[number];
         let truth = match self.control.status_of(member.id) {
-            Err(_gone) => Truth::Gone,
-            Ok(LinkStatus::Valid) if member.refused => Truth::Refused,
-            Ok(LinkStatus::Valid) => Truth::Works,
-            Ok(_) => Truth::Broken,
+            Err(_gone) => GroundTruth::Gone,
+            Ok(LinkStatus::Valid) if member.refused => GroundTruth::Refused,
+            Ok(LinkStatus::Valid) => GroundTruth::Works,
+            Ok(_) => GroundTruth::Broken,
         };
-        let before = self.judge.truth(number);
+        let before = self.checker.truth(number);
         let now = self.relink.clock.now();
-        self.judge.is_true(number, truth, now);
+        self.checker.is_true(number, truth, now);
         if before != truth {
             self.story.tell(&member.link, now, || format!("truth    {before:?} -> {truth:?}"));
         }
-        if before == Truth::Works && truth != Truth::Gone {
+        if before == GroundTruth::Works && truth != GroundTruth::Gone {
             self.broke(number);
         }
     }
 
-    /// Nothing may have become true that nobody looked at.
+    /// Fails if the ground truth of a link has changed without a call of [`Self::look`].
     fn look_at_all(&mut self) -> anyhow::Result<()> {
         for number in 0..self.members.len() {
-            let before = self.judge.truth(number);
+            let before = self.checker.truth(number);
             self.look(number);
             let link = &self.members[number].link;
-            anyhow::ensure!(before == self.judge.truth(number), "{link} changed, and the judge was not told");
+            anyhow::ensure!(before == self.checker.truth(number), "{link} changed, and the checker was not told");
         }
         Ok(())
     }
 }
 
-fn truth_of(word: StateName) -> Truth {
+fn truth_of(word: StateName) -> GroundTruth {
     match word {
-        StateName::Valid => Truth::Works,
-        StateName::Invalid | StateName::TokenRequired | StateName::Updating | StateName::Unconfirmed => Truth::Broken,
-        StateName::Removed => Truth::Gone,
+        StateName::Valid => GroundTruth::Works,
+        StateName::Invalid | StateName::TokenRequired | StateName::Updating | StateName::Unconfirmed => {
+            GroundTruth::Broken
+        }
+        StateName::Removed => GroundTruth::Gone,
     }
 }
 

@@ -8,9 +8,9 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::calendar::Calendar;
+use super::checker::Checker;
 use super::customer::Customer;
 use super::hazards::DAY;
-use super::judge::Judge;
 use super::options::FleetOptions;
 use super::relink::Relink;
 use super::story::Story;
@@ -30,7 +30,7 @@ pub(super) enum Happening {
     /// A user does something.
     Visit(usize, Visit),
     /// A webhook arrives that was late.
-    Arrival(Box<Letter>),
+    Arrival(Box<InTransit>),
     /// A job is due.
     Job {
         job: Box<JobBody>,
@@ -50,7 +50,7 @@ pub(super) enum Happening {
     ConfusionEnds(usize),
     /// Belvo calls valid again what the confusion broke.
     Amends(usize),
-    /// Nobody takes webhooks; somebody does again.
+    /// The receiver of webhooks goes down, and comes back.
     ReceiverDown,
     ReceiverUp,
     /// Belvo's API answers 500; it does not any more.
@@ -58,7 +58,7 @@ pub(super) enum Happening {
     ApiUp,
 }
 
-/// What a user does next.
+/// The next action of a user.
 #[derive(Debug)]
 pub(super) enum Visit {
     /// Opens the widget, or the portal for consents.
@@ -73,7 +73,7 @@ pub(super) enum Visit {
 
 /// A webhook on its way.
 #[derive(Clone, Debug)]
-pub(super) struct Letter {
+pub(super) struct InTransit {
     pub(super) link: Uuid,
     pub(super) family: String,
     pub(super) code: String,
@@ -85,7 +85,7 @@ pub(super) struct Letter {
 pub(super) struct BankState {
     /// It answers `institution_down`.
     pub(super) is_down: bool,
-    /// It refuses everybody's password.
+    /// It refuses every password.
     pub(super) is_confused: bool,
 }
 
@@ -94,13 +94,13 @@ pub(super) struct Member {
     pub(super) id: Uuid,
     pub(super) link: LinkId,
     pub(super) bank: usize,
-    /// What its bank says to its credentials, as long as the bank is well.
+    /// The bank's answer to its credentials, as long as the bank is up.
     pub(super) login: Login,
     /// Whether Belvo's last answer about it was that only its user can help.
     pub(super) refused: bool,
     /// Whether it broke for no fault of its user's.
     pub(super) wronged: bool,
-    /// Whether relink has said that it is broken, and not yet that it works again.
+    /// Whether relink has published that it is broken, and not yet that it works again.
     pub(super) told_broken: bool,
     /// Whether its user is about to do something.
     pub(super) is_awaited: bool,
@@ -113,14 +113,14 @@ pub(super) struct Simulation {
     pub(super) control: Control,
     pub(super) customer: Customer,
     pub(super) relink: Relink,
-    pub(super) judge: Judge,
+    pub(super) checker: Checker,
     pub(super) calendar: Calendar<Happening>,
     pub(super) members: Vec<Member>,
     pub(super) banks: Vec<BankState>,
     pub(super) receiver_is_down: bool,
     pub(super) rng: fastrand::Rng,
     pub(super) notices: BTreeMap<&'static str, u64>,
-    /// How often relink said that an institution's incident began.
+    /// How often relink published that an institution's incident began.
     pub(super) incidents: u64,
     pub(super) webhooks_sent: u64,
     pub(super) jobs_given_up: u64,
@@ -141,7 +141,7 @@ impl Simulation {
         self.calendar.plan(at, what);
     }
 
-    /// Whether the last days have come, in which nothing new goes wrong and nobody does anything.
+    /// Whether the last days have come, in which nothing new goes wrong and no user acts.
     pub(super) fn is_quiet(&self) -> bool {
         self.now() >= self.end_of_days()
     }

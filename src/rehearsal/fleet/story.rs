@@ -1,4 +1,4 @@
-//! The story of one link, for whoever has to find out why it was lost, prompted twice, or left with the wrong word.
+//! The full history of one link, to find out why it was lost, prompted twice, or left in the wrong state.
 
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ impl Story {
         }
     }
 
-    /// relink said something.
+    /// relink published a message.
     pub(super) fn tell_message(&mut self, message: &Message) {
         let (Address::State(link) | Address::Notice(_, link) | Address::Job(_, link) | Address::Refused(link)) =
             &message.address

@@ -1,24 +1,24 @@
-//! The post between Belvo and the customer: webhooks that are lost, late, doubled, out of order, or find nobody in.
+//! The network between Belvo and the customer: webhooks that are lost, late, doubled or out of order, or find no receiver.
 //!
-//! What arrives, arrives at relink and at a handler without relink alike.
+//! relink and the handler without relink get the same webhooks.
 
 use belvo_sandbox::{DeliveryOutcome, TakenWebhook};
 
 use super::hazards::{Draw, FATES, IN_TRANSIT};
-use super::state::{Happening, Letter, Simulation};
+use super::state::{Happening, InTransit, Simulation};
 use crate::belvo::link_of_webhook;
 use crate::contract::{ApiError, InputKind};
 
 impl Simulation {
     /// Belvo sends a webhook.
     pub(super) fn post(&mut self, webhook: TakenWebhook) -> anyhow::Result<()> {
-        let letter = Letter {
+        let in_transit = InTransit {
             link: webhook.link_id,
             family: webhook.webhook_type.clone(),
             code: webhook.webhook_code.clone(),
             body: serde_json::to_vec(&webhook.body)?,
         };
-        if let Some(&number) = self.index.get(&letter.link) {
+        if let Some(&number) = self.index.get(&in_transit.link) {
             self.look(number);
         }
         self.webhooks_sent += 1;
@@ -31,27 +31,27 @@ impl Simulation {
         let arrivals = if self.is_quiet() { &[IN_TRANSIT] } else { FATES[fate].1 };
         for span in arrivals {
             let span = self.rng.between(*span);
-            self.plan_in(span, Happening::Arrival(Box::new(letter.clone())));
+            self.plan_in(span, Happening::Arrival(Box::new(in_transit.clone())));
         }
         Ok(())
     }
 
     /// A webhook arrives.
-    pub(super) fn arrive(&mut self, letter: Letter) -> anyhow::Result<()> {
-        let Letter { link, family, code, body } = letter;
+    pub(super) fn arrive(&mut self, webhook: InTransit) -> anyhow::Result<()> {
+        let InTransit { link, family, code, body } = webhook;
         if let Some(&number) = self.index.get(&link) {
             match (family.as_str(), code.as_str()) {
                 ("LINK", "invalid_credentials" | "token_required") | ("CONSENT", "openfinance_consent_expired") => {
-                    self.judge.naively_broken(number);
+                    self.checker.naively_broken(number);
                 }
                 ("LINK" | "CONSENT", _) => {}
-                (_data, _) => self.judge.naively_works(number),
+                (_data, _) => self.checker.naively_works(number),
             }
         }
         let now = self.now();
         let link = link_of_webhook(&body)?;
         self.story.tell(&link, now, || format!("webhook  {family} {code}"));
-        self.relink.hear(InputKind::Webhook, link, body);
+        self.relink.receive(InputKind::Webhook, link, body);
         Ok(())
     }
 
@@ -59,11 +59,11 @@ impl Simulation {
     pub(super) fn report(&mut self, number: usize, error: &ApiError) -> anyhow::Result<()> {
         let code = error.body.get(0).and_then(|item| item.get("code")).and_then(|code| code.as_str());
         if error.http_status == 428 || code == Some("invalid_link") {
-            self.judge.naively_broken(number);
+            self.checker.naively_broken(number);
         }
         let (link, now) = (self.members[number].link.clone(), self.now());
         self.story.tell(&link, now, || format!("error    {} {code:?}", error.http_status));
-        self.relink.hear(InputKind::ApiError, link, serde_json::to_vec(error)?);
+        self.relink.receive(InputKind::ApiError, link, serde_json::to_vec(error)?);
         Ok(())
     }
 }

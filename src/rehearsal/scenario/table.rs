@@ -68,7 +68,7 @@ impl Source<'_> {
                 Segment::Map { key } | Segment::Enum { variant: key } => Some(key.as_str()),
                 Segment::Seq { .. } | Segment::Unknown => None,
             });
-            let field = on_path.chain(named).filter(|key| fields.contains_key(*key)).last();
+            let field = on_path.chain(named).rfind(|key| fields.contains_key(*key));
             let span = field.and_then(|field| fields.get(field)).map_or_else(|| table.span(), Spanned::span);
             self.error(&span, problem(what, field, &message))
         })

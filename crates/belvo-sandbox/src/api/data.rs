@@ -1,6 +1,6 @@
 //! The resources of a link: enough of them to make every error of a login happen, and to have something to list.
 //!
-//! What there is to list is in [`super::items`]. Next: [`super::super::bank`] for the login.
+//! The items of each list are in [`super::items`]. Next: [`super::super::bank`] for the login.
 
 use std::collections::BTreeMap;
 
@@ -83,7 +83,7 @@ pub(super) async fn consents(
     page(&all, &params, &uri, &headers, |consent| consent.to_json(world.links.get(&consent.link_id)))
 }
 
-/// What belongs to the wanted link, or to all.
+/// The entries of the wanted link, or of all links.
 fn of_link<'w, T>(all: &'w BTreeMap<Uuid, T>, wanted: Option<&String>) -> Box<dyn Iterator<Item = &'w T> + 'w> {
     match wanted {
         None => Box::new(all.values()),
@@ -91,7 +91,7 @@ fn of_link<'w, T>(all: &'w BTreeMap<Uuid, T>, wanted: Option<&String>) -> Box<dy
     }
 }
 
-/// `GET /api/<resource>/`: what has been collected, which is nothing before the webhook said so.
+/// `GET /api/<resource>/`: the data collected so far; there is none before the first `historical_update`.
 pub(super) async fn list(
     resource: &'static str,
     State(shared): Context,
@@ -147,7 +147,7 @@ pub(super) async fn retrieve(
     })
 }
 
-/// `PATCH /api/<resource>/`: resumes what a 428 interrupted.
+/// `PATCH /api/<resource>/`: resumes a login that a 428 interrupted.
 pub(super) async fn resume(resource: &'static str, State(shared): Context, body: Bytes) -> Result<Response, Problem> {
     let body = object(&body)?;
     shared.change(|world, now| {

@@ -1,4 +1,4 @@
-//! What stands before every call: the rate limit, the faults that were asked for, and Basic auth.
+//! The checks before every call: the rate limit, the faults that were asked for, and Basic auth.
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ pub(super) async fn authenticate(State(shared): Context, request: Request, next:
     }
 }
 
-/// Reads a request's body that nobody will look at. An answer before its end would make the server close the connection, and a client
-/// that keeps it for its next call would find it gone.
+/// Reads a body that is not used. A server that answers before the end of the body closes the connection, which the
+/// client may want to reuse for its next call.
 async fn read_off(request: Request) {
     let _too_large_or_broken = axum::body::to_bytes(request.into_body(), UNREAD_BODY_BYTES_MAX).await;
 }
@@ -43,7 +43,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     pair.split_once(':').map(|(id, password)| (id.to_owned(), password.to_owned()))
 }
 
-/// What the proxy before the API lets through.
+/// The rate limit of the proxy in front of the API.
 pub(super) async fn limit_rate(State(shared): Context, request: Request, next: Next) -> Response {
     let is_admitted = {
         let mut world = shared.world();

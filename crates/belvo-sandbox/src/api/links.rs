@@ -74,7 +74,7 @@ fn new_link(body: &Map<String, Value>) -> Result<NewLink, Problem> {
     if let Some((_, None)) = storage {
         problems.push(Problem::field("credentials_storage", "invalid", "Enter a valid value."));
     }
-    let refresh_rate = text(body, "refresh_rate").map(|word| (word, RefreshRate::from_name(word)));
+    let refresh_rate = text(body, "refresh_rate").map(|word| (word, word.parse::<RefreshRate>().ok()));
     if let Some((word, None)) = refresh_rate {
         let message = format!("\"{word}\" is not a valid choice.");
         problems.push(Problem::field("refresh_rate", "invalid_choice", &message));
@@ -111,7 +111,7 @@ fn access_mode(body: &Map<String, Value>) -> Result<Option<AccessMode>, Problem>
     let Some(word) = text(body, "access_mode") else { return Ok(None) };
     let message = format!("\"{word}\" is not a valid choice.");
     let wrong = || Problem::field("access_mode", "invalid_choice", &message);
-    AccessMode::from_name(word).map(Some).ok_or_else(wrong)
+    word.parse().map(Some).map_err(|_| wrong())
 }
 
 fn stale_in(body: &Map<String, Value>) -> Result<Option<String>, Problem> {

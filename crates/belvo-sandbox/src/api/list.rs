@@ -106,19 +106,19 @@ type Field = fn(&Link) -> &str;
 /// The fields that can be filtered by, each as `name` and as `name__in`.
 const FIELDS: [(&str, Field); 6] = [
     ("institution", |link| link.institution.name),
-    ("access_mode", |link| link.access_mode.as_str()),
+    ("access_mode", |link| link.access_mode.into()),
     ("status", |link| link.status.as_str()),
     ("external_id", |link| link.external_id.as_deref().unwrap_or_default()),
     ("institution_user_id", |link| link.institution_user_id.as_str()),
-    ("refresh_rate", |link| link.refresh_rate.map_or("", RefreshRate::as_str)),
+    ("refresh_rate", |link| link.refresh_rate.map_or("", RefreshRate::into)),
 ];
 
 impl<'a> LinkFilter<'a> {
     /// Refuses words that are no status or access mode, and times that are none.
     pub(crate) fn new(params: &'a Params) -> Result<Self, Problem> {
         for (name, known) in [
-            ("status", (|word| LinkStatus::from_name(word).is_some()) as fn(&str) -> bool),
-            ("access_mode", |word| AccessMode::from_name(word).is_some()),
+            ("status", (|word| word.parse::<LinkStatus>().is_ok()) as fn(&str) -> bool),
+            ("access_mode", |word| word.parse::<AccessMode>().is_ok()),
         ] {
             for key in [name.to_owned(), format!("{name}__in")] {
                 let words = params.get(&key).map(String::as_str).unwrap_or_default().split(',');

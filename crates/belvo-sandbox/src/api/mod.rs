@@ -1,7 +1,7 @@
-//! Belvo's HTTP API, as far as links go: the routes, the rate limit, the door (Basic auth), and the faults.
+//! Belvo's HTTP API, as far as links go: the routes, the rate limit, Basic auth and the faults.
 //!
-//! Trailing slashes are required and there is no version in the path, as with Belvo. Handlers translate; what happens
-//! to a link is in [`super::bank`].
+//! Trailing slashes are required and there is no version in the path, as with Belvo. Handlers translate; the
+//! changes of a link are in [`super::bank`].
 
 mod data;
 mod gate;
@@ -22,9 +22,9 @@ use serde_json::{Value, json};
 use self::gate::{authenticate, inject_faults, limit_rate};
 use crate::problem::Problem;
 use crate::shared::Shared;
-use crate::{control_http, portal, widget};
+use crate::{control_index, portal, widget};
 
-/// The whole server: Belvo's API behind its door; the widget, the portal and the control API beside it.
+/// The whole server: Belvo's API behind Basic auth; the widget, the portal and the control API beside it.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let mut api = Router::new()
         .route("/api/", get(root))
@@ -49,7 +49,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route_layer(from_fn_with_state(Arc::clone(&shared), limit_rate));
     api.merge(widget::routes())
         .merge(portal::routes())
-        .merge(control_http::routes())
+        .merge(control_index::routes())
         .method_not_allowed_fallback(|method: Method| async move {
             Problem::new(405, "method_not_allowed", &format!("Method \"{method}\" not allowed."))
         })
@@ -57,7 +57,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// `GET /api/`: what the SDKs ask to see whether the secrets are right.
+/// `GET /api/`: the SDKs call it to check the secrets.
 async fn root() -> axum::Json<Value> {
     axum::Json(json!({"name": "Belvo API", "environment": "sandbox"}))
 }

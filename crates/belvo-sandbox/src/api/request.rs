@@ -1,4 +1,4 @@
-//! Reads the parts of a request, and refuses those that Belvo refuses, in its words.
+//! Reads the parts of a request, and refuses those that Belvo refuses, with its messages.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::config::SandboxConfig;
 use crate::problem::Problem;
 use crate::shared::Shared;
 
-/// What every handler is given.
+/// The argument of every handler.
 pub(super) type Context = State<Arc<Shared>>;
 
 /// Whether these are the secrets of this sandbox.

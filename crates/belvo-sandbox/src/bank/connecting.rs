@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::registration::NewLink;
-use crate::bank_answer::Verdict;
+use crate::bank_answer::BankAnswer;
 use crate::institution::Access;
 use crate::link::{AccessMode, Link, LinkStatus, Storage};
 use crate::login::LoginFailure;
@@ -20,7 +20,7 @@ use crate::world::World;
 const WRONG: &str = "wrong";
 
 impl World {
-    /// Puts a link in the world, valid and silent: as if it had been there for long.
+    /// Puts a link in the world, valid and without a webhook, as if it had been connected long ago.
     pub(crate) fn add_link(&mut self, now: i64, new: NewLink) -> Uuid {
         let id = self.uuid();
         let recurrent = new.access_mode == AccessMode::Recurrent;
@@ -44,7 +44,7 @@ impl World {
             fetch_resources: new
                 .fetch_resources
                 .unwrap_or_else(|| new.institution.resources.iter().map(|&name| name.to_owned()).collect()),
-            login: Verdict::Works,
+            login: BankAnswer::Works,
             fresh_data: true,
             failed_logins: 0,
             refreshed_at: None,
@@ -131,18 +131,18 @@ impl World {
         }
         match &login {
             // A new password is no cure for these.
-            Verdict::Fails(failure @ (LoginFailure::Locked | LoginFailure::Forbidden))
-            | Verdict::Fails(failure @ (LoginFailure::Unexpected | LoginFailure::MfaUnsupported)) => {
+            BankAnswer::Fails(failure @ (LoginFailure::Locked | LoginFailure::Forbidden))
+            | BankAnswer::Fails(failure @ (LoginFailure::Unexpected | LoginFailure::MfaUnsupported)) => {
                 return Err(Problem::login_error(*failure));
             }
-            Verdict::Answers(problem) => return Err(problem.clone()),
-            Verdict::Works | Verdict::TokenRequired | Verdict::QrRequired | Verdict::Fails(_) => {}
+            BankAnswer::Answers(problem) => return Err(problem.clone()),
+            BankAnswer::Works | BankAnswer::TokenRequired | BankAnswer::QrRequired | BankAnswer::Fails(_) => {}
         }
-        let asks = link.institution.access == Access::Token || matches!(login, Verdict::TokenRequired);
-        let shows_qr = matches!(login, Verdict::QrRequired);
+        let asks = link.institution.access == Access::Token || matches!(login, BankAnswer::TokenRequired);
+        let shows_qr = matches!(login, BankAnswer::QrRequired);
         if shows_qr || asks && token.is_none_or(|token| token.starts_with(WRONG)) {
             if !shows_qr {
-                link.login = Verdict::TokenRequired;
+                link.login = BankAnswer::TokenRequired;
             }
             if link.status != LinkStatus::Unconfirmed {
                 link.status = LinkStatus::TokenRequired;

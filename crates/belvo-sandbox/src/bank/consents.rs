@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::bank_answer::Verdict;
+use crate::bank_answer::BankAnswer;
 use crate::clock::millis;
 use crate::consent::{Consent, ConsentLack};
 use crate::error::ControlError;
@@ -47,10 +47,10 @@ impl World {
         consent.status = "EXPIRED";
         consent.expires_at = now;
         link.status = LinkStatus::Invalid;
-        link.login = Verdict::Fails(LoginFailure::MissingCredentials);
+        link.login = BankAnswer::Fails(LoginFailure::MissingCredentials);
         let planned_end = consent.planned_end.take();
         let webhook = (link.access_mode == AccessMode::Recurrent).then(|| consent.expired(link));
-        self.agenda.take_back(planned_end);
+        self.schedule.take_back(planned_end);
         if let Some(webhook) = webhook {
             self.post(now, now, webhook);
         }

@@ -1,4 +1,4 @@
-//! Puts into the schedule what Belvo will do by itself, and takes it out.
+//! Plans Belvo's own actions: puts them into the schedule, and takes them out again.
 
 use uuid::Uuid;
 
@@ -16,11 +16,11 @@ impl World {
     /// recurrent.
     pub(crate) fn plan_refresh(&mut self, now: i64, id: Uuid, since: i64) {
         let Some(link) = self.links.get_mut(&id).filter(|_| self.rules.schedule) else { return };
-        self.agenda.take_back(link.planned_refresh.take());
+        self.schedule.take_back(link.planned_refresh.take());
         let Some(rate) = link.refresh_rate else { return };
         let span = rate.span_ms();
         let first = since + span + self.rng.i64(0..=span / JITTER_PART);
-        // Those that would have been before now have been.
+        // Refreshes before now are in the past: the next one counts.
         let missed = now.saturating_sub(first).div_euclid(span) + 1;
         self.plan_refresh_at(id, first + span * missed.max(0));
     }
@@ -36,7 +36,7 @@ impl World {
         let slot = (at, self.seq());
         if let Some(link) = self.links.get_mut(&id) {
             link.planned_refresh = Some(slot);
-            self.agenda.put(slot, Planned::Refresh(id));
+            self.schedule.put(slot, Planned::Refresh(id));
         }
     }
 
@@ -46,34 +46,34 @@ impl World {
         self.plan_refresh(now, id, now);
         let slot = (now + Rules::FIRST_HISTORY_MS, self.seq());
         let Some(link) = self.links.get_mut(&id).filter(|_| self.rules.schedule) else { return };
-        self.agenda.take_back(link.planned_history.take());
+        self.schedule.take_back(link.planned_history.take());
         if link.access_mode == AccessMode::Recurrent {
             link.planned_history = Some(slot);
-            self.agenda.put(slot, Planned::FirstHistory(id));
+            self.schedule.put(slot, Planned::FirstHistory(id));
         }
     }
 
     pub(crate) fn plan_consent_end(&mut self, link_id: Uuid) {
         let seq = self.seq();
         let Some(consent) = self.consents.get_mut(&link_id).filter(|_| self.rules.schedule) else { return };
-        self.agenda.take_back(consent.planned_end.take());
+        self.schedule.take_back(consent.planned_end.take());
         let slot = (consent.expires_at, seq);
         consent.planned_end = Some(slot);
-        self.agenda.put(slot, Planned::ConsentEnd(link_id));
+        self.schedule.put(slot, Planned::ConsentEnd(link_id));
     }
 
     /// Plans the next monthly wipe, if there is one.
     pub(crate) fn plan_wipe(&mut self, now: i64) {
         if self.rules.schedule && self.rules.monthly_wipe {
             let slot = (next_month(now), self.seq());
-            self.agenda.put(slot, Planned::Wipe);
+            self.schedule.put(slot, Planned::Wipe);
         }
     }
 
-    /// Takes back what is planned for a link that goes.
+    /// Takes back the plans of a link that is deleted.
     pub(crate) fn take_back_plans(&mut self, link: &Link) {
-        self.agenda.take_back(link.planned_refresh);
-        self.agenda.take_back(link.planned_history);
-        self.agenda.take_back(self.consents.get(&link.id).and_then(|consent| consent.planned_end));
+        self.schedule.take_back(link.planned_refresh);
+        self.schedule.take_back(link.planned_history);
+        self.schedule.take_back(self.consents.get(&link.id).and_then(|consent| consent.planned_end));
     }
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::bank_answer::Verdict;
+use crate::bank_answer::BankAnswer;
 use crate::institution::Access;
 use crate::link::{Link, LinkStatus};
 use crate::login::LoginFailure;
@@ -37,16 +37,16 @@ impl World {
             return Err(Problem::of("expired_credentials"));
         }
         match link.login.clone() {
-            Verdict::Works if link.institution.access != Access::Token => {
+            BankAnswer::Works if link.institution.access != Access::Token => {
                 link.failed_logins = 0;
                 link.last_accessed_at = Some(now);
                 Ok(())
             }
-            Verdict::Works | Verdict::TokenRequired | Verdict::QrRequired => {
+            BankAnswer::Works | BankAnswer::TokenRequired | BankAnswer::QrRequired => {
                 link.status = LinkStatus::TokenRequired;
                 Err(self.ask_for_token(now, id))
             }
-            Verdict::Fails(failure) => {
+            BankAnswer::Fails(failure) => {
                 // One failed login is not yet an invalid link: Belvo's error reference says six.
                 link.failed_logins += u32::from(failure != LoginFailure::Unexpected);
                 if link.failed_logins >= limit {
@@ -54,7 +54,7 @@ impl World {
                 }
                 Err(Problem::login_error(failure))
             }
-            Verdict::Answers(problem) => Err(problem),
+            BankAnswer::Answers(problem) => Err(problem),
         }
     }
 
@@ -86,7 +86,7 @@ impl World {
         let mut expects_token = true;
         if let Some(link) = self.links.get_mut(&id) {
             link.session = Some(session.clone());
-            expects_token = !matches!(link.login, Verdict::QrRequired);
+            expects_token = !matches!(link.login, BankAnswer::QrRequired);
         }
         self.sessions.insert(session.clone(), Session { link: id, expires_at, expects_token });
         Problem::token_required(id, &session, Rules::SESSION_LIFE_MS / 1_000, expects_token)

@@ -2,24 +2,24 @@
 
 use uuid::Uuid;
 
-use crate::bank_answer::Verdict;
+use crate::bank_answer::BankAnswer;
 use crate::link::{AccessMode, LinkStatus};
 use crate::webhook::Webhook;
 use crate::world::World;
 
 impl World {
-    /// The link works again: whatever was wrong with it is over, and open sessions are void.
+    /// The link works again: its errors are over, and open sessions are void.
     pub(crate) fn heal(&mut self, now: i64, id: Uuid) {
         self.close_session(id);
         let Some(link) = self.links.get_mut(&id) else { return };
         link.status = LinkStatus::Valid;
-        link.login = Verdict::Works;
+        link.login = BankAnswer::Works;
         link.failed_logins = 0;
         link.last_accessed_at = Some(now);
         link.stored_at = now;
     }
 
-    /// The user got through the widget: the link works, and what follows a creation or a repair follows.
+    /// The user succeeded in the widget: the link works, and the webhooks of a creation or a repair follow.
     pub(crate) fn repair(&mut self, now: i64, id: Uuid) {
         let first = self.links.get(&id).is_some_and(|link| link.status == LinkStatus::Unconfirmed);
         self.heal(now, id);
@@ -30,7 +30,7 @@ impl World {
         }
     }
 
-    /// After a repair Belvo refreshes a recurrent link by itself, and says so only if it finds something.
+    /// After a repair Belvo refreshes a recurrent link, and sends webhooks only if it finds new data.
     pub(crate) fn refresh_if_recurrent(&mut self, now: i64, id: Uuid) {
         let recurrent =
             self.links.get(&id).is_some_and(|link| link.access_mode == AccessMode::Recurrent && link.fresh_data);

@@ -1,13 +1,12 @@
-//! What Belvo does without being asked: scheduled refreshes, the monthly wipe; and the end of a consent, which is in
-//! [`super::consent`].
+//! Belvo's scheduled actions: refreshes, the end of a consent, and the monthly wipe.
 //!
-//! It happens when the agenda says so, if the sandbox has a schedule, and when the control handle says so, in a test that
-//! decides itself. No LINK webhook comes from anywhere else, but for `link_deleted`.
+//! They happen at their time in the schedule, if the sandbox has one, or when a test asks the control API for them. Every
+//! LINK webhook but `link_deleted` comes from here.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::bank_answer::Verdict;
+use crate::bank_answer::BankAnswer;
 use crate::error::ControlError;
 use crate::institution::Access;
 use crate::link::{AccessMode, Link, LinkStatus};
@@ -30,11 +29,11 @@ pub enum RefreshOutcome {
     InstitutionDown,
 }
 
-/// What happens by itself.
+/// Scheduled actions.
 impl World {
     /// Does everything that is planned until then, each thing at its own time.
     pub(crate) fn do_what_is_due(&mut self, until: i64) {
-        while let Some((now, planned)) = self.agenda.take_due(until) {
+        while let Some((now, planned)) = self.schedule.take_due(until) {
             match planned {
                 Planned::Refresh(id) => {
                     self.plan_next_refresh(now, id);
@@ -51,8 +50,8 @@ impl World {
         }
     }
 
-    /// A scheduled refresh whose outcome the bank decides, or the status of the link if that is broken: the same word
-    /// again, with another request id.
+    /// A scheduled refresh. The bank decides its outcome; if the link is broken already, its status does, and the same
+    /// webhook is sent again with another request id.
     fn refresh_by_itself(&mut self, now: i64, id: Uuid) {
         let repeats = self.rules.repeats_while_broken;
         let Some(link) = self.links.get(&id) else { return };
@@ -86,24 +85,24 @@ impl World {
 }
 
 impl Link {
-    /// What the bank has to say to a scheduled refresh.
+    /// The outcome of a scheduled refresh at this bank.
     fn scheduled_outcome(&self) -> RefreshOutcome {
         match (&self.login, self.institution.access) {
-            (Verdict::Works, Access::Token) | (Verdict::TokenRequired | Verdict::QrRequired, _) => {
+            (BankAnswer::Works, Access::Token) | (BankAnswer::TokenRequired | BankAnswer::QrRequired, _) => {
                 RefreshOutcome::TokenRequired
             }
-            (Verdict::Works, _) => RefreshOutcome::Ok,
-            // A consent has no credentials that could be wrong; "try again later" is no verdict on them.
-            (Verdict::Fails(_), Access::Consent) | (Verdict::Fails(LoginFailure::Unexpected), _) => {
+            (BankAnswer::Works, _) => RefreshOutcome::Ok,
+            // A consent has no credentials that could be wrong; "try again later" is no statement about them.
+            (BankAnswer::Fails(_), Access::Consent) | (BankAnswer::Fails(LoginFailure::Unexpected), _) => {
                 RefreshOutcome::InstitutionDown
             }
-            (Verdict::Fails(_), _) => RefreshOutcome::LoginError,
-            (Verdict::Answers(_), _) => RefreshOutcome::InstitutionDown,
+            (BankAnswer::Fails(_), _) => RefreshOutcome::LoginError,
+            (BankAnswer::Answers(_), _) => RefreshOutcome::InstitutionDown,
         }
     }
 }
 
-/// What it is that happens.
+/// One refresh, and the wipe.
 impl World {
     /// One scheduled refresh; the request id its webhooks carry.
     pub(crate) fn scheduled_refresh(
@@ -133,12 +132,12 @@ impl World {
             }
             RefreshOutcome::LoginError => {
                 let failure = match &link.login {
-                    Verdict::Fails(failure) => *failure,
+                    BankAnswer::Fails(failure) => *failure,
                     _ => LoginFailure::InvalidCredentials,
                 };
-                // What the bank would say to a link that Belvo holds for broken is not found out by saying so again.
+                // A link that Belvo calls broken is not tried at the bank again, so the bank's answer stays as it is.
                 if link.status != LinkStatus::Invalid {
-                    link.login = Verdict::Fails(failure);
+                    link.login = BankAnswer::Fails(failure);
                 }
                 // One refresh is several logins, one for each resource.
                 link.failed_logins = link.failed_logins.max(self.rules.logins_until_invalid);
@@ -147,8 +146,8 @@ impl World {
                 self.post(now, now, webhook);
             }
             RefreshOutcome::TokenRequired => {
-                if link.status != LinkStatus::TokenRequired && !matches!(link.login, Verdict::QrRequired) {
-                    link.login = Verdict::TokenRequired;
+                if link.status != LinkStatus::TokenRequired && !matches!(link.login, BankAnswer::QrRequired) {
+                    link.login = BankAnswer::TokenRequired;
                 }
                 link.status = LinkStatus::TokenRequired;
                 let webhook = Webhook::token_required(link, request_id);
@@ -159,14 +158,14 @@ impl World {
         Ok(request_id)
     }
 
-    /// The first of the month: every link is gone, without a word (sandbox docs).
+    /// The first of the month: every link is gone, and no webhook is sent (sandbox docs).
     pub(crate) fn wipe(&mut self) -> usize {
         let count = self.links.len();
         self.links.clear();
         self.consents.clear();
         self.sessions.clear();
         self.tokens.clear();
-        self.agenda.clear();
+        self.schedule.clear();
         count
     }
 }

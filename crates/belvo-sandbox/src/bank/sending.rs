@@ -1,21 +1,22 @@
-//! Webhooks on their way into the outbox, with the faults that were asked for, and what follows an attempt.
+//! Puts webhooks into the outbox, with the faults that a test asked for, and records the outcome of each attempt.
 
 use serde_json::{Value, json};
 
 use crate::clock::millis;
 use crate::fault::WebhookFault;
-use crate::outbox::{DeliveryOutcome, Parcel};
+use crate::outbox::{DeliveryOutcome, QueuedWebhook};
 use crate::webhook::Webhook;
 use crate::world::World;
 
 /// The first attempt and five retries (webhook docs, oldest copy).
 const ATTEMPTS_MAX: u32 = 6;
 
-/// What an error in a webhook's data says. It is in no copy of the docs; a customer's code reads a code and a message.
+/// The message of an error in a webhook's data. No copy of the docs shows one; a customer's code reads `code` and
+/// `message`.
 const PARTIAL: &str = "Belvo is unable to process the request due to an internal system issue";
 
 impl World {
-    /// Puts a webhook in the post box, with the next fault applied.
+    /// Puts a webhook in the outbox, with the next fault applied to it.
     pub(crate) fn post(&mut self, due_at: i64, now: i64, mut webhook: Webhook) {
         let fault = self.faults.next_webhook();
         match fault {
@@ -32,7 +33,7 @@ impl World {
             _ => {}
         }
         let webhook_id = self.uuid().simple().to_string();
-        let parcel = Parcel {
+        let queued = QueuedWebhook {
             body: webhook.to_body(&webhook_id, self.shape),
             webhook_id,
             link_id: webhook.link_id,
@@ -41,46 +42,46 @@ impl World {
             attempt: 1,
         };
         match fault {
-            Some((WebhookFault::Drop, _)) => self.record(now, &parcel, DeliveryOutcome::Dropped),
+            Some((WebhookFault::Drop, _)) => self.record(now, &queued, DeliveryOutcome::Dropped),
             Some((WebhookFault::Duplicate, _)) => {
-                self.enqueue(due_at, parcel.clone());
-                self.enqueue(due_at, parcel);
+                self.enqueue(due_at, queued.clone());
+                self.enqueue(due_at, queued);
             }
-            Some((WebhookFault::Delay(span), _)) => self.enqueue(due_at + millis(span), parcel),
+            Some((WebhookFault::Delay(span), _)) => self.enqueue(due_at + millis(span), queued),
             Some((WebhookFault::Reorder, left)) => {
-                self.post_box.hold(due_at, parcel);
+                self.outbox.hold(due_at, queued);
                 if left == 0 {
-                    let (latest, held) = self.post_box.take_held();
-                    for parcel in held {
-                        self.enqueue(latest.unwrap_or(due_at), parcel);
+                    let (latest, held) = self.outbox.take_held();
+                    for queued in held {
+                        self.enqueue(latest.unwrap_or(due_at), queued);
                     }
                 }
             }
-            _ => self.enqueue(due_at, parcel),
+            _ => self.enqueue(due_at, queued),
         }
     }
 
-    /// Puts a parcel in the queue as it is: for retries and replays.
-    pub(crate) fn enqueue(&mut self, due_at: i64, parcel: Parcel) {
+    /// Puts a webhook in the queue as it is: for retries and replays.
+    pub(crate) fn enqueue(&mut self, due_at: i64, queued: QueuedWebhook) {
         let seq = self.seq();
-        self.post_box.put(due_at, seq, parcel);
+        self.outbox.put(due_at, seq, queued);
     }
 
-    /// Writes down what came of a parcel that was taken out. A refused one comes back one step later than the time
-    /// before (linear back-off), five times; then it is lost, and nothing can read it back.
-    pub(crate) fn settle(&mut self, now: i64, mut parcel: Parcel, outcome: DeliveryOutcome) {
-        self.post_box.has_come_back();
-        let is_over = outcome.is_ok() || outcome == DeliveryOutcome::NoUrl || parcel.attempt >= ATTEMPTS_MAX;
-        self.record(now, &parcel, outcome);
+    /// Records the outcome of a webhook that was taken out. A failed one is tried again up to five times, each time one
+    /// step later than before (linear back-off); then it is lost, and no API of Belvo's shows it.
+    pub(crate) fn settle(&mut self, now: i64, mut queued: QueuedWebhook, outcome: DeliveryOutcome) {
+        self.outbox.has_come_back();
+        let is_over = outcome.is_ok() || outcome == DeliveryOutcome::NoUrl || queued.attempt >= ATTEMPTS_MAX;
+        self.record(now, &queued, outcome);
         if !is_over {
-            let wait_ms = self.rules.retry_step_ms.saturating_mul(i64::from(parcel.attempt));
-            parcel.attempt += 1;
-            self.enqueue(now.saturating_add(wait_ms), parcel);
+            let wait_ms = self.rules.retry_step_ms.saturating_mul(i64::from(queued.attempt));
+            queued.attempt += 1;
+            self.enqueue(now.saturating_add(wait_ms), queued);
         }
     }
 
-    fn record(&mut self, now: i64, parcel: &Parcel, outcome: DeliveryOutcome) {
+    fn record(&mut self, now: i64, queued: &QueuedWebhook, outcome: DeliveryOutcome) {
         let kept = self.rules.deliveries_kept;
-        self.post_box.record(now, parcel, outcome, kept);
+        self.outbox.record(now, queued, outcome, kept);
     }
 }

@@ -1,30 +1,31 @@
-//! The judge: it knows when each link really broke and worked again, hears what relink says, and compares.
+//! The checker: it knows the ground truth (when each link really broke and worked again), receives relink's notices, and
+//! compares the two.
 //!
-//! What is true of a link is Belvo's word on it, its status. An **outage** begins when that says that only the user can
-//! help, and ends when it no longer does. relink ought to prompt once in each.
+//! The ground truth of a link is Belvo's status. An **outage** begins when the status says that only the user can help,
+//! and ends when it no longer does. relink has to prompt once in each.
 //!
 //! - **repeated**: a second prompt in one outage
-//! - **lost**: two whole sweeps came and went in the outage, and nobody was prompted
+//! - **lost**: two whole sweeps ended within the outage, and there was no prompt
 //! - **false**: a prompt while the link worked
 //!
-//! An outage that nobody could have heard of (it ended before the second sweep) is neither. Of links that were broken
-//! before relink came, the prompts are held back on purpose: they may take as long as the adoption does. A link that was
-//! repaired and broke again before anybody heard of the repair has its prompt already: the one before still stands, and
-//! reminders follow it. These are counted as **carried over**. Where a bank refuses everybody, relink holds the prompts
-//! back until that is over; who works again by then is **spared**.
+//! An outage that relink could not notice (it ended before the second sweep) is neither. For links that were broken
+//! before relink came, relink defers the prompts on purpose: they may take as long as the adoption does. If a link was
+//! repaired and broke again before relink noticed the repair, the earlier prompt still stands, and reminders follow it:
+//! such outages are **carried over**. Where a bank refuses all logins, relink defers the prompts until that is over;
+//! links that work again by then are **spared**.
 //!
-//! Belvo contradicts itself, too: it refuses a login, or has no credentials left, and its status goes on saying `valid`
-//! (six refusals make a link invalid). Whoever asks gets one answer, and whoever calls another. Such an outage begins
-//! with the refusal and is judged like any other.
+//! Belvo also contradicts itself: it refuses a login, or has no credentials left, and its status stays `valid` (six
+//! refusals make a link invalid). A read of the status and a call for data then have different answers. Such an outage
+//! begins with the refusal and is checked like any other.
 
 use std::collections::BTreeMap;
 
-use super::relink::Heard;
+use super::relink::Source;
 use crate::link::Timestamp;
 
-/// What is true of a link.
+/// The ground truth of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Truth {
+pub(super) enum GroundTruth {
     Works,
     /// Belvo's status is `valid`, and its last answer to a call was that only the user can help.
     Refused,
@@ -53,14 +54,14 @@ pub(super) struct Outage {
     naive_prompts: u32,
 }
 
-/// What is known of one link.
+/// The record of one link.
 #[derive(Clone, Debug)]
 struct Case {
-    truth: Truth,
+    truth: GroundTruth,
     outage: Option<Outage>,
-    /// When the last outage ended, until relink says so; only if relink had said that it began.
+    /// When the last outage ended, until relink publishes that; only if relink had published its beginning.
     repaired_at: Option<Timestamp>,
-    /// Whether history that was missed is still to come.
+    /// Whether missed history has not arrived yet.
     gap: bool,
     /// Whether the handler without relink holds it to be broken.
     naive_broken: bool,
@@ -79,7 +80,7 @@ pub(super) struct Tally {
 }
 
 /// All of it.
-pub(super) struct Judge {
+pub(super) struct Checker {
     cases: Vec<Case>,
     pub(super) outages: u64,
     pub(super) adopted: u64,
@@ -94,7 +95,7 @@ pub(super) struct Judge {
     pub(super) relink_calls: bool,
     pub(super) relink: Tally,
     pub(super) naive: Tally,
-    /// From the truth to the prompt, in milliseconds.
+    /// From the beginning of an outage to its prompt, in milliseconds.
     pub(super) to_detect: Vec<u64>,
     /// From the repair to `recovered`.
     pub(super) to_recover: Vec<u64>,
@@ -104,13 +105,13 @@ pub(super) struct Judge {
     sweeps: u64,
     /// After how many sweeps every adopted link has been released.
     adoption_sweeps: u64,
-    /// What went wrong, in words: the number of the link, and what. For whoever has to find out why.
+    /// The failures: the number of the link, and a sentence.
     pub(super) stories: Vec<(usize, String)>,
 }
 
-impl Judge {
+impl Checker {
     pub(super) fn new(links: usize) -> Self {
-        let case = Case { truth: Truth::Works, outage: None, repaired_at: None, gap: false, naive_broken: false };
+        let case = Case { truth: GroundTruth::Works, outage: None, repaired_at: None, gap: false, naive_broken: false };
         Self {
             cases: vec![case; links],
             outages: 0,
@@ -133,13 +134,13 @@ impl Judge {
         }
     }
 
-    pub(super) fn truth(&self, link: usize) -> Truth {
+    pub(super) fn truth(&self, link: usize) -> GroundTruth {
         self.cases[link].truth
     }
 
     /// This link was broken before relink came.
     pub(super) fn broken_before(&mut self, link: usize, now: Timestamp) {
-        self.is_true(link, Truth::Broken, now);
+        self.is_true(link, GroundTruth::Broken, now);
         self.adopted += 1;
         if let Some(outage) = &mut self.cases[link].outage {
             outage.adopted = true;
@@ -148,24 +149,24 @@ impl Judge {
         self.adoption_sweeps = self.adopted / 60 + 1;
     }
 
-    /// This is true of a link, from now on.
-    pub(super) fn is_true(&mut self, link: usize, truth: Truth, now: Timestamp) {
+    /// The ground truth of a link changes to this.
+    pub(super) fn is_true(&mut self, link: usize, truth: GroundTruth, now: Timestamp) {
         let case = &mut self.cases[link];
         if case.truth == truth {
             return;
         }
         case.truth = truth;
-        if let (Some(outage), Truth::Broken | Truth::Refused) = (&mut case.outage, truth) {
+        if let (Some(outage), GroundTruth::Broken | GroundTruth::Refused) = (&mut case.outage, truth) {
             outage.contradicted = true;
             return;
         }
         let before = case.repaired_at.take();
         if let Some(outage) = case.outage.take() {
-            // relink has something to take back only if it had heard of it.
-            case.repaired_at = (truth == Truth::Works && outage.prompts > 0).then_some(now);
+            // relink has a recovery to publish only if it had prompted.
+            case.repaired_at = (truth == GroundTruth::Works && outage.prompts > 0).then_some(now);
             self.close(link, &outage, now);
         }
-        if matches!(truth, Truth::Broken | Truth::Refused) {
+        if matches!(truth, GroundTruth::Broken | GroundTruth::Refused) {
             self.outages += 1;
             self.carried_over += u64::from(before.is_some());
             self.by_relink += u64::from(self.relink_calls);
@@ -175,7 +176,7 @@ impl Judge {
                 began_after_sweeps,
                 adopted: false,
                 carried_over: before.is_some(),
-                contradicted: truth == Truth::Refused,
+                contradicted: truth == GroundTruth::Refused,
                 held: false,
                 by_relink: self.relink_calls,
                 prompts: 0,
@@ -190,17 +191,16 @@ impl Judge {
         let is_spared = outage.held && outage.prompts == 0;
         self.spared += u64::from(is_spared);
         let excused = outage.carried_over || is_spared;
-        let could_be_heard_of = !excused && self.sweeps.saturating_sub(outage.began_after_sweeps) >= patience;
-        let naive = (&mut self.naive, outage.naive_prompts, could_be_heard_of && !outage.by_relink);
-        for (tally, prompts, could_be_heard_of) in [(&mut self.relink, outage.prompts, could_be_heard_of), naive] {
+        let is_noticeable = !excused && self.sweeps.saturating_sub(outage.began_after_sweeps) >= patience;
+        let naive = (&mut self.naive, outage.naive_prompts, is_noticeable && !outage.by_relink);
+        for (tally, prompts, is_noticeable) in [(&mut self.relink, outage.prompts, is_noticeable), naive] {
             *tally.prompts_per_outage.entry(prompts).or_default() += 1;
-            let [repeated, lost] =
-                [prompts.saturating_sub(1), u32::from(prompts == 0 && could_be_heard_of)].map(u64::from);
+            let [repeated, lost] = [prompts.saturating_sub(1), u32::from(prompts == 0 && is_noticeable)].map(u64::from);
             tally.repeated += repeated;
             tally.lost += lost;
         }
         self.contradicted += u64::from(outage.contradicted);
-        if outage.prompts == 0 && could_be_heard_of {
+        if outage.prompts == 0 && is_noticeable {
             self.stories.push((link, format!("lost: broken from {} to {now}, never prompted", outage.began_at)));
         }
         if outage.prompts > 1 {
@@ -215,10 +215,10 @@ impl Judge {
         self.sweeps += 1;
     }
 
-    /// relink said `update_required`.
-    pub(super) fn prompted(&mut self, link: usize, heard: Option<Heard>, now: Timestamp) {
+    /// relink published `update_required`.
+    pub(super) fn prompted(&mut self, link: usize, source: Option<Source>, now: Timestamp) {
         self.relink.prompts += 1;
-        self.learnt_by_sweep += u64::from(heard == Some(Heard::Sweep));
+        self.learnt_by_sweep += u64::from(source == Some(Source::Sweep));
         let Some(outage) = &mut self.cases[link].outage else {
             self.relink.falsely += 1;
             return;
@@ -236,26 +236,26 @@ impl Judge {
         }
     }
 
-    /// relink said `recovered`.
+    /// relink published `recovered`.
     pub(super) fn recovered(&mut self, link: usize, now: Timestamp) {
         if let Some(repaired_at) = self.cases[link].repaired_at.take() {
             self.to_recover.push(millis(now, repaired_at));
         }
     }
 
-    /// relink said `refresh_due`.
+    /// relink published `refresh_due`.
     pub(super) fn gap_opened(&mut self, link: usize) {
         self.gaps_opened += 1;
         self.cases[link].gap = true;
     }
 
-    /// relink said `refreshed`.
+    /// relink published `refreshed`.
     pub(super) fn gap_closed(&mut self, link: usize) {
         self.gaps_closed += 1;
         self.cases[link].gap = false;
     }
 
-    /// A handler without relink heard of a broken link, and prompts.
+    /// A handler without relink learns of a broken link, and prompts.
     pub(super) fn naively_broken(&mut self, link: usize) {
         self.naive.prompts += 1;
         let case = &mut self.cases[link];
@@ -266,28 +266,28 @@ impl Judge {
         }
     }
 
-    /// A handler without relink heard that data came: all that ever tells it that a link works again.
+    /// A handler without relink learns that data came, which is its only sign that a link works again.
     pub(super) fn naively_works(&mut self, link: usize) {
         self.cases[link].naive_broken = false;
     }
 
-    /// The month is over: the outages that go on are judged, and relink's last word on each link is compared.
-    pub(super) fn end(&mut self, words: &[Option<Truth>], now: Timestamp) {
+    /// The month is over: the outages that go on are checked, and relink's last state of each link is compared.
+    pub(super) fn end(&mut self, words: &[Option<GroundTruth>], now: Timestamp) {
         for (link, word) in words.iter().enumerate() {
             if let Some(outage) = self.cases[link].outage.take() {
                 self.close(link, &outage, now);
             }
             let truth = self.cases[link].truth;
-            let word_wanted = if truth == Truth::Refused { Truth::Broken } else { truth };
+            let word_wanted = if truth == GroundTruth::Refused { GroundTruth::Broken } else { truth };
             if *word != Some(word_wanted) {
                 self.relink.stuck += 1;
                 self.stories.push((link, format!("stuck: relink says {word:?}, and Belvo {truth:?}")));
             }
             let naive_says_broken = self.cases[link].naive_broken;
             self.naive.stuck += match truth {
-                Truth::Works => u64::from(naive_says_broken),
-                Truth::Broken | Truth::Refused => u64::from(!naive_says_broken),
-                Truth::Gone => 0,
+                GroundTruth::Works => u64::from(naive_says_broken),
+                GroundTruth::Broken | GroundTruth::Refused => u64::from(!naive_says_broken),
+                GroundTruth::Gone => 0,
             };
         }
         self.to_detect.sort_unstable();
