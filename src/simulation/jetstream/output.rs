@@ -65,7 +65,7 @@ impl OutputStream {
         self.batches_count += 1;
         let mut taken = BTreeMap::new();
         for FenceToTake { partition, message, .. } in fences {
-            self.messages.push(Stored { owner, partition: partition, message, batch: self.batches_count });
+            self.messages.push(Stored { owner, partition, message, batch: self.batches_count });
             taken.insert(partition, self.messages.len() as u64);
         }
         self.fences.extend(&taken);
