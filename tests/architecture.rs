@@ -385,9 +385,9 @@ fn the_modules_of_belvo_import_each_other_in_one_direction() {
     // Remove the modules that import no other one, again and again: the rest is a circle.
     while let Some(leaf) = imports.iter().find(|(_, names)| names.is_empty()).map(|(module, _)| module.clone()) {
         imports.remove(&leaf);
-        imports.values_mut().for_each(|names| {
+        for names in imports.values_mut() {
             names.remove(&leaf);
-        });
+        }
     }
     let circles = imports.iter().map(|(module, names)| format!("belvo::{module} imports {names:?}"));
     assert_none("modules of belvo in a circle", circles);

@@ -234,7 +234,7 @@ const fn stored_at_ns(sequence: u64) -> i64 {
 /// Each is of a link of its own.
 fn delivery(partition: u16, sequence: u64) -> Delivery {
     Delivery {
-        partition: partition,
+        partition,
         sequence,
         stored_at_ns: stored_at_ns(sequence),
         subject: format!("belvo.{partition}.webhook.link-{sequence}"),

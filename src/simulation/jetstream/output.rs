@@ -78,7 +78,7 @@ impl OutputStream {
         let mut taken = BTreeMap::new();
         let partition = fences.first().map_or(0, |fence| fence.partition);
         for FenceToTake { partition, message, .. } in fences {
-            self.messages.push(Stored { owner, partition: partition, message, batch: self.batches_count });
+            self.messages.push(Stored { owner, partition, message, batch: self.batches_count });
             taken.insert(partition, self.messages.len() as u64);
         }
         self.fences.extend(&taken);
