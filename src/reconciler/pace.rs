@@ -54,6 +54,7 @@ pub struct Schedule {
     surveyed: bool,
     swept: bool,
     asked_for_consents: bool,
+    sweeps_count: u64,
     rng: fastrand::Rng,
 }
 
@@ -70,6 +71,7 @@ impl Schedule {
             surveyed: false,
             swept: false,
             asked_for_consents: false,
+            sweeps_count: 0,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -89,6 +91,11 @@ impl Schedule {
             (Step::Sweep, self.sweep_at),
             |first, next| if next.1.max(now) < first.1.max(now) { next } else { first },
         )
+    }
+
+    /// How many sweeps have read all that they asked for.
+    pub const fn sweeps_count(&self) -> u64 {
+        self.sweeps_count
     }
 
     /// A step has ended at `now`, and is done again after `pause`.
@@ -150,6 +157,7 @@ impl Reconciler {
             Step::Sweep => {
                 schedule.swept = true;
                 self.sweep(&mut schedule.surveyed).await?;
+                schedule.sweeps_count += 1;
                 Ok(schedule.jittered(self.settings.sweep_every))
             }
             Step::Consents => {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use relink::contract::limits::{
     EXTERNAL_ID_BYTES_MAX, MESSAGE_ID_BYTES_MAX, RECORD_BYTES_MAX, RESOURCE_BYTES_MAX, RESOURCES_MAX, TEXT_BYTES_MAX,
 };
-use relink::contract::{Address, Record};
-use relink::engine::{Delivery, Engine, MESSAGES_MAX, Plan};
+use relink::contract::{Address, DeadReason, Record};
+use relink::engine::{Delivery, Engine, Item, MESSAGES_MAX, Plan};
 use relink::link::{LinkId, Timestamp};
 use relink::store::{MemoryStore, Position, Store};
 use serde_json::{Value, json};
@@ -91,6 +91,24 @@ fn the_same_input_makes_the_same_messages_under_the_same_ids() {
         assert_eq!(messages_of(&first), messages_of(&again), "{sample:?}");
         assert!(!messages_of(&first).is_empty(), "{sample:?} changes nothing");
     }
+}
+
+/// A server that lost its tail gives sequences out a second time: the message that has the sequence now is another one.
+#[test]
+fn a_delivery_is_set_aside_by_its_storage_time_too() {
+    let mut engine = engine();
+    let mut large = Sample::Credentials.about(1, 1, START);
+    large.sequence = 5;
+    let Delivery { partition, sequence, stored_at_ns, .. } = large;
+    engine.set_aside(Item::Delivery { partition, sequence, stored_at_ns }, "too large".to_owned());
+    let mut reasons = |delivery: Delivery| -> Vec<DeadReason> {
+        engine.restart(INPUT_CREATED_NS, &[(partition, 4)].into()).unwrap();
+        let plan = engine.plan(&mut VecDeque::from([delivery]), START).unwrap();
+        plan.dead_letters.iter().map(|dead| dead.reason).collect()
+    };
+    let another = Delivery { stored_at_ns: stored_at_ns + 1, ..large.clone() };
+    assert_eq!(reasons(another), []);
+    assert_eq!(reasons(large), [DeadReason::TooLarge]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The first day of a fleet: its links, its banks, and what is planned.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use belvo_sandbox::{
     AccessMode, LinkStatus, Login, LoginFailure, NewFleetLink, RefreshRate, Sandbox, SandboxConfig, SandboxTime,
@@ -18,9 +17,7 @@ use super::state::{BEGIN, BankState, Happening, Member, Simulation};
 use super::story::Story;
 use crate::belvo::{SecretId, SecretPassword};
 use crate::link::LinkId;
-
-/// From relink's start to its first sweep. As in the reconciler.
-const SWEEP_START: Duration = Duration::from_secs(30);
+use crate::reconciler::Schedule;
 
 impl Simulation {
     /// A fleet on the first day, as relink is put in front of it.
@@ -36,10 +33,12 @@ impl Simulation {
         };
         let sandbox = Sandbox::start(config.clone()).await?;
         let keys = (SecretId(config.secret_id.clone().into()), SecretPassword(config.secret_password.clone()));
+        let relink = Relink::start(&sandbox.url(), keys, BEGIN)?;
         let mut simulation = Self {
+            schedule: Schedule::new(relink.clock.elapsed(), options.seed),
             control: sandbox.control(),
             customer: Customer::of(sandbox.url(), &config)?,
-            relink: Relink::start(&sandbox.url(), keys, BEGIN)?,
+            relink,
             checker: Checker::new(options.links),
             calendar: Calendar::new(),
             members: Vec::with_capacity(options.links),
@@ -53,18 +52,13 @@ impl Simulation {
             refreshes_asked: 0,
             story: Story::of(options.story.as_deref().map(str::parse).transpose()?),
             index: HashMap::new(),
-            surveyed: false,
             sandbox,
             options,
         };
         for _ in 0..simulation.options.links {
             simulation.add_member()?;
         }
-        let start = BEGIN.after(SWEEP_START);
-        simulation.calendar.plan(start, Happening::Sweep);
-        simulation.calendar.plan(start.after(SWEEP_START), Happening::Rotate);
-        simulation.calendar.plan(start.after(SWEEP_START), Happening::Release);
-        simulation.calendar.plan(start.after(SWEEP_START * 2), Happening::Consents);
+        simulation.plan_reconciler();
         simulation.plan_disturbances();
         Ok(simulation)
     }

@@ -19,7 +19,6 @@ use super::options::FleetOptions;
 use super::relink::SETTINGS;
 use super::report::Report;
 use super::state::{BEGIN, Happening, Simulation};
-use crate::belvo::IDS_MAX;
 use crate::contract::{Address, JobBody, JobName, NoticeName};
 use crate::jobs::{self, Next};
 use crate::link::{LinkId, StateName, Timestamp};
@@ -27,9 +26,6 @@ use crate::link::{LinkId, StateName, Timestamp};
 /// How long everything is left in peace at the end, so that what relink has not noticed by then, it never will: one
 /// rotation, and two sweeps.
 const QUIET: Duration = Duration::from_secs(27 * 3600);
-
-/// How soon a sweep that broke off is tried again. As in the reconciler.
-const SWEEP_RETRY: Duration = Duration::from_secs(5 * 60);
 
 /// How long a job lies on the bus before a worker has it.
 const JOB_LATENCY: Duration = Duration::from_millis(150);
@@ -94,18 +90,7 @@ impl Simulation {
         match happening {
             Happening::Arrival(webhook) => self.arrive(*webhook)?,
             Happening::Job { job, link, stored_at, tries } => self.work(job, link, stored_at, tries).await,
-            Happening::Sweep => self.sweep().await,
-            Happening::Rotate => self.rotate().await,
-            Happening::Consents => {
-                let swept = self.relink.reconciler.sweep_consents().await;
-                let pause = jittered(SETTINGS.rotation, &mut self.rng);
-                self.plan_in(if swept.is_ok() { pause } else { SWEEP_RETRY }, Happening::Consents);
-            }
-            Happening::Release => {
-                let released = self.relink.reconciler.release_adopted().await;
-                let pause = Duration::from_secs(3600) / SETTINGS.adoption_per_hour;
-                self.plan_in(if released.is_ok() { pause } else { SWEEP_RETRY }, Happening::Release);
-            }
+            Happening::Reconcile => self.reconcile().await,
             Happening::Visit(number, visit) => {
                 let now = self.now();
                 self.story.tell(&self.members[number].link, now, || format!("user     {visit:?}"));
@@ -133,31 +118,24 @@ impl Simulation {
         }
     }
 
-    async fn sweep(&mut self) {
-        let listed = if self.surveyed {
-            self.relink.reconciler.sweep_broken().await
-        } else {
-            self.relink.reconciler.survey().await
-        };
-        self.surveyed |= listed.is_ok();
-        let swept = match listed {
-            Ok(_) => self.relink.reconciler.sweep_held().await,
-            Err(error) => Err(error),
-        };
-        let pause = if swept.is_ok() { jittered(SETTINGS.sweep_every, &mut self.rng) } else { SWEEP_RETRY };
-        self.plan_in(pause, Happening::Sweep);
-        if swept.is_ok() {
+    /// Lets relink's reconciler do its next step.
+    async fn reconcile(&mut self) {
+        let clock = self.relink.clock.clone();
+        let (step, _) = self.schedule.next(clock.elapsed(), &SETTINGS);
+        let sweeps_count = self.schedule.sweeps_count();
+        let pause = self.relink.reconciler.perform(step, &mut self.schedule).await;
+        self.schedule.ended(step, clock.elapsed(), pause);
+        if self.schedule.sweeps_count() > sweeps_count {
             self.checker.swept();
         }
+        self.plan_reconciler();
     }
 
-    async fn rotate(&mut self) {
-        let rotated = self.relink.reconciler.rotate().await;
-        // What it asks for wakes it up again anyway: whether it came is no matter of the simulation's.
-        let _retried = self.relink.reconciler.retry().await;
-        let steps = u32::try_from(self.members.len().div_ceil(IDS_MAX)).unwrap_or(u32::MAX).max(1);
-        let pause = if rotated.is_ok() { jittered(SETTINGS.rotation / steps, &mut self.rng) } else { SWEEP_RETRY };
-        self.plan_in(pause, Happening::Rotate);
+    /// Plans the next step of relink's reconciler, when its schedule says.
+    pub(super) fn plan_reconciler(&mut self) {
+        let elapsed = self.relink.clock.elapsed();
+        let (_, at) = self.schedule.next(elapsed, &SETTINGS);
+        self.plan_in(at.saturating_sub(elapsed), Happening::Reconcile);
     }
 
     /// Lets relink handle its inputs, and hands its messages on.
@@ -267,9 +245,4 @@ fn truth_of(word: StateName) -> GroundTruth {
         }
         StateName::Removed => GroundTruth::Gone,
     }
-}
-
-/// A tenth more or less, as the reconciler's own pace is.
-fn jittered(span: Duration, rng: &mut fastrand::Rng) -> Duration {
-    span.mul_f64(rng.f64().mul_add(0.2, 0.9))
 }

@@ -16,6 +16,7 @@ use super::relink::Relink;
 use super::story::Story;
 use crate::contract::JobBody;
 use crate::link::{LinkId, Timestamp};
+use crate::reconciler::Schedule;
 
 /// When the month begins: 2026-03-02T00:00:00Z, a Monday. Any would do.
 pub(super) const BEGIN: Timestamp = Timestamp::from_millis(1_772_409_600_000);
@@ -38,11 +39,8 @@ pub(super) enum Happening {
         stored_at: Timestamp,
         tries: i64,
     },
-    /// relink sweeps, rotates, reads consents, releases.
-    Sweep,
-    Rotate,
-    Consents,
-    Release,
+    /// The next step of relink's reconciler.
+    Reconcile,
     /// A bank goes down, or confuses its passwords; and is over it.
     BankDown(usize),
     BankUp(usize),
@@ -127,7 +125,8 @@ pub(super) struct Simulation {
     pub(super) refreshes_asked: u64,
     pub(super) story: Story,
     pub(super) index: HashMap<Uuid, usize>,
-    pub(super) surveyed: bool,
+    /// When relink's reconciler does what.
+    pub(super) schedule: Schedule,
     pub(super) sandbox: Sandbox,
 }
 
