@@ -145,7 +145,7 @@ impl DeadLetters {
         Self { context, subjects }
     }
 
-    /// Stores a message as a dead letter, without its MFA sessions, and returns the letter's sequence. A repeat does not store a second letter.
+    /// Stores a message as a dead letter, without its MFA sessions, and returns its sequence. A repeat does not store a second letter.
     ///
     /// # Errors
     /// [`DeadLetterError::Publish`]; then the sender must repeat the message.
@@ -292,7 +292,10 @@ fn own_headers(letter: &DeadLetter) -> HeaderMap {
 fn keep_original(original: &HeaderMap, headers: &mut HeaderMap) {
     for (name, values) in original.iter() {
         let name: &str = name.as_ref();
-        let kept = if has_prefix(name, SERVER_PREFIX) || has_prefix(name, RELINK_PREFIX) || has_prefix(name, ORIGINAL_PREFIX) {
+        let kept = if has_prefix(name, SERVER_PREFIX)
+            || has_prefix(name, RELINK_PREFIX)
+            || has_prefix(name, ORIGINAL_PREFIX)
+        {
             format!("{ORIGINAL_PREFIX}{name}")
         } else {
             name.to_owned()

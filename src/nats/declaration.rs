@@ -81,7 +81,8 @@ pub enum StreamError {
     },
     /// The input stream was created for another number of partitions.
     #[error(
-        "the stream {stream} was created with {found} partitions and the configuration says {wanted}; the number is fixed at creation, because it decides which partition a link belongs to: set it back to {found}, or use another input prefix for a new installation"
+        "the stream {stream} was created with {found} partitions, but the configuration says {wanted}; the number is fixed at creation, \
+         because it decides which partition a link belongs to: set it back to {found}, or use another input prefix for a new installation"
     )]
     Partitions {
         /// The input stream.

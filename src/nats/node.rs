@@ -51,8 +51,8 @@ pub struct NodeOptions {
 pub enum NodeError {
     /// Another node has taken the partitions.
     #[error(
-        "another relink process has taken over these partitions, and only one may run for a set of streams. Stop the other process, or give \
-         this one its own subject prefix"
+        "another relink process has taken over these partitions, and only one may run for a set of streams. \
+         Stop the other process, or give this one its own subject prefix"
     )]
     Fenced,
     /// The store failed.

@@ -21,7 +21,8 @@ pub(super) fn publish(note: Note) {
             incidents.iter().for_each(publish_incident);
             for (link, field) in unreadable_fields {
                 metrics::counter!(metric::UNREADABLE_FIELDS.name, "field" => field).increment(1);
-                tracing::warn!(link.id = %link, input.field = field, "a field of an input cannot be read; the input was handled without it");
+                let message = "a field of an input cannot be read; the input was handled without it";
+                tracing::warn!(link.id = %link, input.field = field, message);
             }
         }
         Note::CaughtUp { states_count, rebuilt } => {
@@ -32,7 +33,7 @@ pub(super) fn publish(note: Note) {
             stream.last_sequence = stream_last_sequence,
             stream.is_another = stream_is_another,
             store.kept_at = kept_at.unwrap_or_else(|| "nowhere".to_owned()),
-            "the store has messages that the output stream has not: the stream lost its last messages or was created again; the store is rebuilt from the stream"
+            "the output stream lost its last messages or was created again; the store, which has more, is rebuilt from the stream"
         ),
         Note::InputStreamIsAnother { partition } => {
             tracing::warn!(partition, "the input stream was created again; the partition starts at its beginning");
@@ -42,7 +43,7 @@ pub(super) fn publish(note: Note) {
             committed.sequence = committed,
             stream.last_sequence = stream_last_sequence,
             resumed_after = behind,
-            "the input stream lost messages that it had acknowledged; the partition resumes with the first message that was stored after the loss"
+            "the input stream lost acknowledged messages; the partition resumes with the first message after the loss"
         ),
         Note::OutputTailLost { store_sequence, commit_sequence } => tracing::error!(
             store.sequence = store_sequence,
@@ -74,7 +75,11 @@ pub(super) fn publish(note: Note) {
             tracing::error!(of, "a timer cannot be handled; it will not fire again until the next start");
         }
         Note::StartingOver { problem, pause_ms } => {
-            tracing::warn!(error = problem, pause_ms, "partitions stopped; they will start again after their committed offsets");
+            tracing::warn!(
+                error = problem,
+                pause_ms,
+                "partitions stopped; they will start again after their committed offsets"
+            );
         }
     }
 }

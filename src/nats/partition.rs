@@ -72,7 +72,8 @@ async fn forward(
     // The creation time is read last, so that it belongs to the stream of this consumer or to a newer stream.
     let input = context.get_stream(subjects.input_stream()).await.map_err(|error| error.to_string())?;
     let created = input.cached_info().created.unix_timestamp_nanos();
-    let created_ns = i64::try_from(created).map_err(|_| "the creation time of the input stream is out of range".to_owned())?;
+    let created_ns =
+        i64::try_from(created).map_err(|_| "the creation time of the input stream is out of range".to_owned())?;
     if queue.send(FromReader::Rewound(reader, created_ns)).await.is_err() {
         return Ok(());
     }

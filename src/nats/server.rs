@@ -115,13 +115,13 @@ pub enum ServerError {
         source: io::Error,
     },
     /// Another relink process uses this store.
-    #[error("the NATS store {} is in use by another relink process; stop that process, or choose another data directory", store_dir.display())]
+    #[error("the NATS store {} is in use by another relink process; stop it, or choose another data directory", store_dir.display())]
     InUse {
         /// The store.
         store_dir: PathBuf,
     },
     /// A server of a killed relink process does not end.
-    #[error("a nats-server (process {pid}) of a killed relink process still uses {} and does not stop; end it by hand", store_dir.display())]
+    #[error("a nats-server (process {pid}) of a killed relink still uses {} and does not stop; end it by hand", store_dir.display())]
     Orphan {
         /// The process id, from the pid file.
         pid: String,
@@ -148,7 +148,8 @@ pub enum ServerError {
     },
     /// The connected server is too old.
     #[error(
-        "the NATS server is {found}, relink needs {MINIMUM} or newer (2.15 preferred: atomic batches sync once per batch from there); update it, or leave out its address to let relink run its own"
+        "the NATS server has version {found}, but relink needs {MINIMUM} or newer (2.15 is better: it syncs an atomic batch once); \
+         update it, or leave out its address, so that relink runs its own server"
     )]
     TooOld {
         /// The version that the server reports.

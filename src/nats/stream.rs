@@ -2,8 +2,8 @@
 //!
 //! | stream | holds | consumers |
 //! |---|---|---|
-//! | `BELVO` | inputs, by partition (subject transform with a hash of the link id) | `relink-<p>`: partition *p*, in order, acknowledged up to a message |
-//! | `LINKS` | outputs: states, notices, jobs, refusals, incidents, fences, offsets; a plan is durable once it is here | `relink-jobs`: calls to Belvo, one by one |
+//! | `BELVO` | inputs, by partition (a hash of the link id) | `relink-<p>`: partition *p*, in order, acknowledged up to a message |
+//! | `LINKS` | outputs: states, notices, jobs, refusals, incidents, fences, offsets | `relink-jobs`: calls to Belvo, one by one |
 //! | `RELINK_DEAD` | dead letters | |
 //! | `KV_links` | the last state of every link as a key-value bucket; the server copies it from `LINKS` | |
 //!
@@ -166,7 +166,11 @@ fn dead_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
         // After a crash between a dead letter and its commit, the node stores the letter again, long before an hour is over.
         duplicate_window: Duration::from_secs(60 * 60),
         allow_direct: true,
-        ..base(subjects.dead_stream(), "Messages that relink could not handle, with their bytes and the reason.", settings)
+        ..base(
+            subjects.dead_stream(),
+            "Messages that relink could not handle, with their bytes and the reason.",
+            settings,
+        )
     };
     Declaration::stream(config, &["subjects", "duplicate_window", "allow_direct"])
 }

@@ -170,7 +170,8 @@ impl Streams {
         let mut arriving = consumer.messages().await.map_err(|error| failed(&error))?;
         let (mut messages, mut reached) = (Vec::new(), 0);
         while reached < up_to {
-            let message = arriving.next().await.ok_or_else(|| failed(&"the consumer ended"))?.map_err(|error| failed(&error))?;
+            let message =
+                arriving.next().await.ok_or_else(|| failed(&"the consumer ended"))?.map_err(|error| failed(&error))?;
             reached = message.info().map_err(|error| failed(&error))?.stream_sequence;
             let kind = match subjects.parse_output(&message.subject) {
                 Some(OutputSubject::State { .. }) => OutputKind::State,

@@ -43,7 +43,6 @@ enum Step {
         last_sequence: u64,
     },
     /// Looks up whether the output stream still has the messages that the store has. It comes after the fences, because from then on the
-    /// can write for these partitions.
     /// server refuses every earlier commit for these partitions.
     ComparingStore {
         request: RequestId,

@@ -121,8 +121,9 @@ impl<S: Store + Clone> Node<S> {
             }
             let partition = self.partitions.get(&outgoing.partition).filter(|partition| partition.is_held());
             let fence = partition.and_then(|partition| partition.fence);
-            let fence = fence
-                .unwrap_or_else(|| panic!("a message must not be staged for partition {}, whose fence is not ours", outgoing.partition));
+            let fence = fence.unwrap_or_else(|| {
+                panic!("a message must not be staged for partition {}, whose fence is not ours", outgoing.partition)
+            });
             outgoing.fence = Some(fence);
             fences.insert(outgoing.partition, fence);
         }
@@ -170,7 +171,11 @@ impl<S: Store + Clone> Node<S> {
         let Some(Next { batch, .. }) = self.next.take_if(|next| next.stage == BatchStage::Staged) else { return };
         for (number, fence) in &batch.fences {
             let held = self.partitions.get(number).filter(|partition| partition.is_held());
-            assert_eq!(held.and_then(|partition| partition.fence), Some(*fence), "the fence of partition {number} is not ours");
+            assert_eq!(
+                held.and_then(|partition| partition.fence),
+                Some(*fence),
+                "the fence of partition {number} is not ours"
+            );
         }
         let known_sequence = self.coverage.as_ref().map_or(0, super::Coverage::last);
         let follows = self.last_closing.expect("the first fences are taken together with a closing message");
@@ -181,7 +186,9 @@ impl<S: Store + Clone> Node<S> {
     }
 
     pub(super) fn batch_committed(&mut self, now: Timestamp, id: BatchId, last_sequence: u64, messages_count: u64) {
-        let Some(InFlight { batch, known_sequence }) = self.in_flight.take_if(|flight| flight.batch.id == id) else { return };
+        let Some(InFlight { batch, known_sequence }) = self.in_flight.take_if(|flight| flight.batch.id == id) else {
+            return;
+        };
         assert_eq!(messages_count, batch.messages_count, "a batch is stored whole or not at all");
         let first_sequence = last_sequence + 1 - messages_count;
         if first_sequence <= known_sequence {
@@ -202,7 +209,7 @@ impl<S: Store + Clone> Node<S> {
             );
             (partition.handled, partition.offset) = (Some(offset.sequence), Some(offset.clone()));
         }
-        // The node may have lost this commit's partitions and gained others since; then a later closing message is stored with their fences.
+        // If the node has lost this commit's partitions and gained others, a later closing message is stored with their fences.
         self.last_closing = self.last_closing.max(Some(last_sequence));
         if let Some(coverage) = &mut self.coverage {
             coverage.committed(first_sequence, last_sequence);
@@ -246,7 +253,11 @@ impl<S: Store + Clone> Node<S> {
             if receipt.sequence <= handled {
                 receipts.push(receipt.receipt.clone());
             } else {
-                assert!(plan.offsets.is_empty(), "partition {number}: message {} is not committed and cannot be acknowledged", receipt.sequence);
+                assert!(
+                    plan.offsets.is_empty(),
+                    "partition {number}: message {} is not committed and cannot be acknowledged",
+                    receipt.sequence
+                );
             }
         }
         if !receipts.is_empty() {
@@ -264,7 +275,10 @@ impl<S: Store + Clone> Node<S> {
             partition.stage = Stage::Suspect;
         }
         self.was_refused = true;
-        self.fail(now, "a commit was refused: another node has taken a fence, or our last commit is no longer on the stream");
+        self.fail(
+            now,
+            "a commit was refused: another node has taken a fence, or our last commit is no longer on the stream",
+        );
     }
 
     /// Nothing of the batch is stored. The next plan has half the items; an item that is too large alone is set aside.
@@ -296,7 +310,7 @@ impl<S: Store + Clone> Node<S> {
         self.discard_plans();
     }
 
-    /// Removes the batch with this id from the pipeline, because nothing of it is stored. The next batch depends on the one in flight, so it
+    /// Removes a batch from the pipeline, because nothing of it is stored. The next batch depends on the one in flight, so it
     /// is discarded with it.
     fn take_batch(&mut self, id: BatchId) -> Option<Batch> {
         if let Some(flight) = self.in_flight.take_if(|flight| flight.batch.id == id) {

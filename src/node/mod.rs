@@ -1,8 +1,9 @@
 //! The node: the commit protocol of one relink process, as a state machine without I/O.
 //!
 //! A node runs some partitions of the input stream `BELVO`. It handles the inputs of each partition in order, and commits the results of
-//! many inputs as one atomic batch on the output stream `LINKS`. A **driver** owns the node: it performs the node's outputs (over NATS,
-//! or in a simulation) and hands the answers back as inputs.
+//! many inputs as one atomic batch on the output stream `LINKS`. To own a partition, a node writes a **fence**: a message with its name on
+//! `link.fence.<partition>`. The last fence names the owner. A **driver** performs the node's outputs (over NATS, or in a simulation) and
+//! hands the answers back as inputs.
 //!
 //! # One commit, step by step
 //!
@@ -28,12 +29,13 @@
 //! - **Refused:** nothing is stored. The node discards its plans and reads the fences. A partition that has the fence of another node ends
 //!   here; the other partitions resume after their committed offsets. If no other node has taken a fence, the output stream has lost our
 //!   last commit, and the node starts over. A node that has lost its last partition ends.
-//! - **Unknown:** the batch may be stored, as a whole. The node starts over.
+//! - **Unknown:** the whole batch may be stored, or nothing. The node starts over.
 //! - **Failed:** nothing is stored. The node starts over.
 //! - **Too large:** nothing is stored. The node plans again with half the items. A single delivery that is too large becomes a dead letter.
 //!
 //! To **start over** is to discard all plans, to take the fences again, and to read from the output stream which commits are stored. The
-//! new fences make the server refuse every earlier batch of this node, also one that is still on its way.
+//! new fences make the server refuse every earlier batch of this node, also one that is still on its way. If the output stream has lost
+//! messages that the store has, the node empties the store and reads the whole state from the stream.
 //!
 //! # The stages of a partition
 //!

@@ -141,8 +141,8 @@ pub enum Output {
         /// The answer carries this id.
         request: RequestId,
     },
-    /// Acknowledge everything up to these deliveries to JetStream. This is a hint: if it is lost, JetStream delivers the messages again, and
-    /// the node skips them. No answer.
+    /// Acknowledge everything up to these deliveries to JetStream. This is a hint: if it is lost, JetStream delivers the messages again,
+    /// and the node skips them. No answer.
     Acknowledge {
         /// The receipts of the deliveries ([`crate::engine::Delivery::receipt`]).
         receipts: Vec<String>,

@@ -99,15 +99,20 @@ impl Rig {
     fn perform(&mut self, output: Output) -> Result<Option<Input>, Output> {
         let facts = |created_ns, last_sequence| StreamFacts { created_ns, last_sequence };
         Ok(Some(match output {
-            Output::ReadOutputFacts { request } => Input::OutputFacts { request, stream: facts(OUTPUT_NS, self.output_last) },
-            Output::ReadInputFacts { request } => Input::InputFacts { request, stream: facts(INPUT_NS, self.input_last) },
+            Output::ReadOutputFacts { request } => {
+                Input::OutputFacts { request, stream: facts(OUTPUT_NS, self.output_last) }
+            }
+            Output::ReadInputFacts { request } => {
+                Input::InputFacts { request, stream: facts(INPUT_NS, self.input_last) }
+            }
             Output::LookUpInput { request, sequence } => {
                 Input::InputLookedUp { request, stored_at_ns: Some(stored_at_ns(sequence)) }
             }
             Output::ReadFences { request, .. } => Input::FencesRead { request, fences: self.fences.clone() },
-            Output::LookUpOutput { request, sequence } => {
-                Input::OutputLookedUp { request, owner: (!self.lost_sequences.contains(&sequence)).then(|| US.to_owned()) }
-            }
+            Output::LookUpOutput { request, sequence } => Input::OutputLookedUp {
+                request,
+                owner: (!self.lost_sequences.contains(&sequence)).then(|| US.to_owned()),
+            },
             Output::TakeFences { request, fences, closing } => {
                 let there = |partition| self.fences.get(&partition).map_or(0, |fence: &FenceFacts| fence.sequence);
                 if fences.iter().any(|fence| fence.expects.is_some_and(|expects| expects != there(fence.partition))) {
@@ -134,8 +139,9 @@ impl Rig {
                 Input::DeadLettersStored { batch }
             }
             Output::StageBatch { batch, messages } => {
-                let is_too_large =
-                    |too_large_link: &str| messages.iter().any(|outgoing| outgoing.message.id.starts_with(too_large_link));
+                let is_too_large = |too_large_link: &str| {
+                    messages.iter().any(|outgoing| outgoing.message.id.starts_with(too_large_link))
+                };
                 if self.too_large_link.is_some_and(is_too_large) {
                     return Ok(Some(Input::BatchTooLarge { batch, limit: Limit::MessageBytes }));
                 }

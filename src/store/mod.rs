@@ -68,7 +68,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] if the disk fails.
     fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError>;
 
-    /// The last incident message of each institution that has one, in the order of their names. Its body says whether the incident has ended.
+    /// The last incident message of each institution, in the order of their names. The body says whether the incident has ended.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
@@ -240,8 +240,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether only one record is unreadable, because it is damaged or a bug wrote it. Then only its link stops. A record of a newer version
-    /// of relink ends the process, because other records may be of that version too.
+    /// Whether only one record is unreadable, because it is damaged or a bug wrote it. Then only its link stops. A record of a newer
+    /// version of relink ends the process, because the state of its link is valid and would be ignored.
     pub const fn is_of_one_record(&self) -> bool {
         match self {
             Self::Corrupt { .. } | Self::Record(BadRecord::NotARecord(_) | BadRecord::Impossible(_)) => true,

@@ -18,7 +18,11 @@ fn no_commit_is_built_on_one_that_the_stream_has_lost() {
         rig.wait();
     }
     assert!(rig.notes.iter().any(|note| matches!(note, Note::StoreRestarted { .. })), "{:?}", rig.notes);
-    assert_eq!((rig.node.phase(), rig.rewound.last()), (Phase::Running, Some(&(0, 0))), "the input is read from its beginning");
+    assert_eq!(
+        (rig.node.phase(), rig.rewound.last()),
+        (Phase::Running, Some(&(0, 0))),
+        "the input is read from its beginning"
+    );
 }
 
 #[test]
@@ -29,7 +33,7 @@ fn a_store_with_messages_that_the_stream_has_lost_is_emptied() {
     // Another node has written beyond the store's position, so the last sequence alone does not show the loss.
     for (last_commit, restarts) in [("us", false), ("another", true)] {
         let mut rig = Rig::over(store.copy());
-        (rig.output_last, rig.received) = (100, 2);
+        (rig.output_last, rig.input_last) = (100, 2);
         if last_commit != US {
             rig.lost_sequences = 1..=100;
         }
