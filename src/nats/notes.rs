@@ -21,8 +21,11 @@ pub(super) fn publish(note: Note) {
             incidents.iter().for_each(publish_incident);
             for (link, field) in unreadable_fields {
                 metrics::counter!(metric::UNREADABLE_FIELDS.name, "field" => field).increment(1);
-                let message = "a field of an input cannot be read; the input was handled without it";
-                tracing::warn!(link.id = %link, input.field = field, message);
+                tracing::warn!(
+                    link.id = %link,
+                    input.field = field,
+                    "a field of an input cannot be read; the input was handled without it"
+                );
             }
         }
         Note::CaughtUp { states_count, rebuilt } => {

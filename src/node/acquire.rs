@@ -97,7 +97,7 @@ impl<S: Store + Clone> Node<S> {
             if partition.fence != Some(found) {
                 // Our fence was stored although its answer was lost, or the output stream was created again.
                 partition.fence = Some(found);
-                is_moved |= partition.is_held();
+                is_moved |= partition.is_owned();
             } else if matches!(partition.stage, Stage::Suspect) {
                 partition.stage = Stage::Acquired;
             }
@@ -141,13 +141,13 @@ impl<S: Store + Clone> Node<S> {
         let store_sequence = position.as_ref().map_or(0, |position| position.sequence.max(known));
         let is_ahead = position.is_some() && (self.store_is_ahead || store_sequence > output.last_sequence);
         if !is_another && !is_ahead {
-            if !self.partitions.values().any(Partition::is_held) {
+            if !self.partitions.values().any(Partition::is_owned) {
                 self.coverage = Some(Coverage::at(output.created_ns, position));
             }
             self.take_fences(now, output);
             return Ok(());
         }
-        if self.partitions.values().any(Partition::is_held) || !self.applying.is_empty() {
+        if self.partitions.values().any(Partition::is_owned) || !self.applying.is_empty() {
             self.start_over(now, "the output stream lost its last messages or was created again");
             return Ok(());
         }
@@ -193,7 +193,7 @@ impl<S: Store + Clone> Node<S> {
         let step = Step::TakingFences { request, partitions, last_sequence: output.last_sequence };
         self.acquisition = Some(Acquisition { step, states_count: 0, rebuilt: false });
         // A node that holds partitions has a closing message already, and its next commit must follow that one.
-        let is_first = !self.partitions.values().any(Partition::is_held);
+        let is_first = !self.partitions.values().any(Partition::is_owned);
         let closing = is_first.then(|| self.closing_message(now));
         self.outputs.push_back(Output::TakeFences { request, fences, closing });
     }

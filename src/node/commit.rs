@@ -119,7 +119,7 @@ impl<S: Store + Clone> Node<S> {
             if fences.contains_key(&outgoing.partition) {
                 continue;
             }
-            let partition = self.partitions.get(&outgoing.partition).filter(|partition| partition.is_held());
+            let partition = self.partitions.get(&outgoing.partition).filter(|partition| partition.is_owned());
             let fence = partition.and_then(|partition| partition.fence);
             let fence = fence.unwrap_or_else(|| {
                 panic!("a message must not be staged for partition {}, whose fence is not ours", outgoing.partition)
@@ -170,9 +170,9 @@ impl<S: Store + Clone> Node<S> {
         }
         let Some(Next { batch, .. }) = self.next.take_if(|next| next.stage == BatchStage::Staged) else { return };
         for (number, fence) in &batch.fences {
-            let held = self.partitions.get(number).filter(|partition| partition.is_held());
+            let owned = self.partitions.get(number).filter(|partition| partition.is_owned());
             assert_eq!(
-                held.and_then(|partition| partition.fence),
+                owned.and_then(|partition| partition.fence),
                 Some(*fence),
                 "the fence of partition {number} is not ours"
             );
@@ -271,7 +271,7 @@ impl<S: Store + Clone> Node<S> {
             return;
         }
         self.discard_plans();
-        for partition in self.partitions.values_mut().filter(|partition| partition.is_held()) {
+        for partition in self.partitions.values_mut().filter(|partition| partition.is_owned()) {
             partition.stage = Stage::Suspect;
         }
         self.was_refused = true;

@@ -393,8 +393,8 @@ impl<S: Store + Clone> Node<S> {
         if !self.is_engine_stale || self.resuming.is_some() || !self.is_pipeline_empty() {
             return Ok(());
         }
-        let held = self.partitions.iter().filter_map(|(number, partition)| Some((*number, partition.handled?)));
-        let offsets: BTreeMap<u16, u64> = held.collect();
+        let handled = self.partitions.iter().filter_map(|(number, partition)| Some((*number, partition.handled?)));
+        let offsets: BTreeMap<u16, u64> = handled.collect();
         let Some(input_created_ns) = self.input_created_ns.filter(|_| !offsets.is_empty()) else { return Ok(()) };
         match &mut self.engine {
             Some(engine) => engine.restart(input_created_ns, &offsets)?,

@@ -59,7 +59,7 @@ impl Partition {
     }
 
     /// Whether the fence is ours, and the last handled sequence is known.
-    pub(super) fn is_held(&self) -> bool {
+    pub(super) fn is_owned(&self) -> bool {
         self.handled.is_some()
     }
 

@@ -54,8 +54,8 @@ impl<S: Store + Clone> Node<S> {
             return;
         }
         resuming.input = Some(input);
-        let is_held = self.partitions.values().any(Partition::is_held);
-        if is_held && self.input_created_ns != Some(input.created_ns) {
+        let is_owned = self.partitions.values().any(Partition::is_owned);
+        if is_owned && self.input_created_ns != Some(input.created_ns) {
             self.start_over(now, "the input stream was created again");
             return;
         }

@@ -241,7 +241,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether only one record is unreadable, because it is damaged or a bug wrote it. Then only its link stops. A record of a newer
-    /// version of relink ends the process, because the state of its link is valid and would be ignored.
+    /// version of relink is not damaged; it means that this version is too old for the store, so the process ends.
     pub const fn is_of_one_record(&self) -> bool {
         match self {
             Self::Corrupt { .. } | Self::Record(BadRecord::NotARecord(_) | BadRecord::Impossible(_)) => true,
