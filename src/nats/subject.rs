@@ -58,7 +58,7 @@ pub enum OutputSubject<'a> {
     Offset { partition: u16 },
     /// The closing message of a commit.
     Commit { writer: &'a str },
-    /// The begin or the end of an institution's incident.
+    /// The start or the end of an institution's incident.
     Incident { institution: &'a str },
 }
 

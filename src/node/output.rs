@@ -20,7 +20,7 @@ pub enum Output {
         /// The answer carries this id.
         request: RequestId,
     },
-    /// Empty the store, because it has messages that the output stream has not (`Store::restart_empty`). Answer: `StoreRestarted` or
+    /// Empty the store, because it has messages that are not on the output stream (`Store::restart_empty`). Answer: `StoreRestarted` or
     /// `StoreFailed`.
     RestartStore {
         /// The answer carries this id.
@@ -249,7 +249,7 @@ pub enum Note {
         /// Whether the store was empty and has been rebuilt.
         rebuilt: bool,
     },
-    /// The store had messages that the output stream has not, so it was emptied.
+    /// The store had messages that are not on the output stream, so it was emptied.
     StoreRestarted {
         /// The last sequence of the output stream that the store had.
         store_sequence: u64,

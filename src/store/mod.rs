@@ -49,7 +49,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError`]; then the changes since the last checkpoint may be lost in a crash of the host.
     fn checkpoint(&self) -> Result<(), StoreError>;
 
-    /// Empties the store, because it has messages that the stream has not, or belongs to another stream. If possible, it copies the old
+    /// Empties the store, because it has messages that are not on the stream, or belongs to another stream. If possible, it copies the old
     /// content to another directory first, and returns that directory.
     ///
     /// # Errors

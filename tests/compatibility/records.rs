@@ -1,6 +1,6 @@
 //! Link records of every shape that the machine produces, found by random walks of events.
 //!
-//! A record is kept if it has a trait that no other kept record has: for its state, a present or absent field, a value out of a fixed set,
+//! A record is kept if it has a trait that no other kept record has: for its state, a present or absent field, a value of a fixed set,
 //! a number of facts, or a pair of these in one part of the record. So a new field is covered without a change here.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -250,7 +250,7 @@ fn to_value(record: &Record) -> Value {
     serde_json::to_value(record).unwrap()
 }
 
-/// Every path of the record, with its value if the value is out of a fixed set.
+/// Every path of the record, with its value if the value is one of a fixed set.
 fn shapes_of(record: &Value) -> BTreeMap<String, String> {
     let mut shapes = BTreeMap::new();
     collect_shapes(record, "", &mut shapes);
@@ -277,7 +277,7 @@ fn collect_shapes(value: &Value, path: &str, shapes: &mut BTreeMap<String, Strin
     }
 }
 
-/// Whether the field's values are out of a fixed set.
+/// Whether the field's values are a fixed set.
 fn is_word(path: &str) -> bool {
     let last = path.rsplit('.').next().unwrap_or_default();
     ["state", "cause", "prompt", "phase", "after", "fallback", "access_mode", "event", "kind"].contains(&last)

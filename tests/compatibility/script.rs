@@ -5,7 +5,7 @@ use relink::link::Timestamp;
 use relink::schemas::story;
 use serde_json::{Value, json};
 
-/// The begin of the run: 2026-11-02T09:00:00Z.
+/// The start of the run: 2026-11-02T09:00:00Z.
 const BEGINNING: Timestamp = Timestamp::from_millis(1_793_610_000_000);
 
 const MINUTE: i64 = 60;
