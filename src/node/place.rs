@@ -129,6 +129,7 @@ impl<S: Store + Clone> Node<S> {
             // The engine does not know the partition yet.
             self.is_engine_stale = true;
         }
+        // Without the time of the last handled message, no delivery counts as newer than it.
         let handled_at_ns =
             offset.filter(|offset| offset.sequence == after).map_or(i64::MAX, |offset| offset.stored_at_ns);
         let queued = partition.newest.filter(|(sequence, _)| *sequence > after);
