@@ -1,7 +1,6 @@
-//! The durable step without NATS: what planning a slice costs, and what applying it to the store costs, per input.
+//! The engine without NATS: the time to plan a slice of inputs, and the time to apply the plan to the store, per input.
 //!
-//! The links go round and round through the story of `load/`, an hour apart, so that no round is mistaken for the one
-//! before.
+//! The links go through the outage of `load/` again and again, a day apart, so that no input is a repeat of the round before.
 
 #[path = "load/mod.rs"]
 mod load;
@@ -19,12 +18,12 @@ const LINKS: usize = 2_000;
 const SLICES: [usize; 3] = [1, 100, 400];
 const STORE_CACHE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// An endless load and an engine that takes it.
+/// An engine with an endless load.
 struct Bench<S> {
     engine: Engine<S>,
     sequence: u64,
     round: usize,
-    coming: VecDeque<load::Said>,
+    coming: VecDeque<load::LoadInput>,
 }
 
 impl<S: Store> Bench<S> {
@@ -38,26 +37,26 @@ impl<S: Store> Bench<S> {
     fn slice(&mut self, count: usize) -> VecDeque<Delivery> {
         let mut slice = VecDeque::with_capacity(count);
         while slice.len() < count {
-            let Some(said) = self.coming.pop_front() else {
-                self.coming = load::stories(LINKS, self.round).into();
+            let Some(input) = self.coming.pop_front() else {
+                self.coming = load::inputs(LINKS, self.round).into();
                 self.round += 1;
                 continue;
             };
             self.sequence += 1;
             let seconds = i64::try_from(self.round).expect("a small number") * 24 * 3600 + 60;
-            slice.push_back(load::delivery(&said, self.sequence, seconds));
+            slice.push_back(load::delivery(&input, self.sequence, seconds));
         }
         slice
     }
 
-    /// How long planning and how long applying took, for so many slices.
+    /// The time for planning and the time for applying, for this number of slices.
     fn run(&mut self, slices: u64, count: usize) -> (Duration, Duration) {
         let (mut planning, mut applying) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..slices {
             let mut queue = self.slice(count);
             while !queue.is_empty() {
                 let began: Instant = clock::instant();
-                // Timers are none of this bench's business: nothing is ever due at the beginning of time.
+                // The plan's time is the epoch, so that no timer is due.
                 let plan = self.engine.plan(&mut queue, Timestamp::default()).expect("the store can be read");
                 planning += began.elapsed();
                 let began = clock::instant();

@@ -1,13 +1,11 @@
-//! The whole node against its limit, on a real nats-server that syncs every acknowledged write.
+//! The throughput of the node and of its limit, on a real nats-server that syncs every acknowledged write.
 //!
-//! The limit does all that the guarantees ask of NATS and nothing else: it pulls the same deliveries through the same
-//! partitions and commits *the very batches that the node committed*, read back from the stream: same number, sizes,
-//! subjects and headers. No decoding, no state, no disk of its own. What the node is slower than that is what relink
-//! itself costs.
+//! The limit is a program that does only the work of NATS: it pulls the same deliveries from the same partitions, and
+//! commits the same batches, which it reads from the node's output stream. It decodes nothing, and has no state and no
+//! store. The difference between the node and the limit is the cost of relink itself.
 //!
-//! Both are measured in turn, several times in one run, each on a fresh server; nothing is asserted about absolute
-//! times. Also: how long one webhook takes at low load, and how fast a lost store is rebuilt. Next: `load/` for what
-//! is said.
+//! A run measures both in turn, several times, each on a new server. It asserts nothing about absolute times. It also
+//! measures the latency of one webhook at low load, and the rebuild of a lost store. Next: `load/` has the inputs.
 
 #![expect(clippy::print_stdout, reason = "a bench reports on the standard output")]
 
@@ -22,7 +20,7 @@ mod support;
 
 use measure::{Machine, Run, best, median, percentile};
 
-/// How much is measured.
+/// The size of the measurement.
 struct Size {
     links: usize,
     rounds: usize,
@@ -32,7 +30,7 @@ struct Size {
 
 const WHOLE: Size = Size { links: 5_000, rounds: 3, latencies: 300, rebuilt_links: 50_000 };
 
-/// Without `--bench` (as `cargo test --all-targets` runs it) only that it works is shown.
+/// Without `--bench` (as in `cargo test --all-targets`), the size is small, and only shows that the bench works.
 const GLIMPSE: Size = Size { links: 50, rounds: 1, latencies: 5, rebuilt_links: 500 };
 
 #[tokio::main]
@@ -40,9 +38,9 @@ async fn main() {
     let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).try_init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let size = if arguments.iter().any(|argument| argument == "--bench") { WHOLE } else { GLIMPSE };
-    // `cargo bench --bench pipeline -- node` runs the node alone, which is what one wants to look at with a profiler.
+    // `cargo bench --bench pipeline -- node` runs only the node, for a profiler.
     if arguments.iter().any(|argument| argument == "node") {
-        let (node, _) = runs::node(&load::stories(size.links * 4, 0)).await;
+        let (node, _) = runs::node(&load::inputs(size.links * 4, 0)).await;
         println!("{node}");
         return;
     }
@@ -56,26 +54,26 @@ async fn main() {
     println!("| store rebuilt from `LINKS` | {rate:.0} links/s ({count} links in {seconds:.2} s) |");
 }
 
-/// The node and its limit in turn, so that whatever else the machine does falls on both.
+/// Runs the node and the limit in turn, so that other load of the machine affects both.
 async fn against_limit(size: &Size) {
-    let said = load::stories(size.links, 0);
-    println!("{} inputs about {} links, {} partitions", said.len(), size.links, runs::PARTITIONS);
+    let inputs = load::inputs(size.links, 0);
+    println!("{} inputs about {} links, {} partitions", inputs.len(), size.links, runs::PARTITIONS);
     let (mut nodes, mut limits) = (Vec::new(), Vec::new());
     for round in 1..=size.rounds {
-        let (node, batches) = runs::node(&said).await;
-        let limit = runs::limit(&said, &batches).await;
+        let (node, batches) = runs::node(&inputs).await;
+        let limit = runs::limit(&inputs, &batches).await;
         println!("  round {round}  node  {node}\n           limit {limit}");
         nodes.push(node);
         limits.push(limit);
     }
     let (mut node, mut limit) = (Run::rates(&nodes), Run::rates(&limits));
-    println!("\n| what | median of {} | best |\n|---|---|---|", size.rounds);
+    println!("\n| measured | median of {} | best |\n|---|---|---|", size.rounds);
     let (node, limit) = ((median(&mut node), best(&node)), (median(&mut limit), best(&limit)));
     println!("| the node | {:.0} inputs/s | {:.0} inputs/s |", node.0, node.1);
     println!("| its limit: same deliveries, same batches | {:.0} inputs/s | {:.0} inputs/s |", limit.0, limit.1);
     println!("| node / limit | {:.2} | {:.2} |", node.0 / limit.0, node.1 / limit.1);
     if let (Some(node), Some(limit)) = (Run::cpu_micros(&nodes), Run::cpu_micros(&limits)) {
-        println!("| CPU of an input: node | {:.1} µs here, {:.1} µs nats-server | |", node.0, node.1);
-        println!("| CPU of an input: limit | {:.1} µs here, {:.1} µs nats-server | |", limit.0, limit.1);
+        println!("| CPU time per input: node | {:.1} µs here, {:.1} µs nats-server | |", node.0, node.1);
+        println!("| CPU time per input: limit | {:.1} µs here, {:.1} µs nats-server | |", limit.0, limit.1);
     }
 }

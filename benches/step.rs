@@ -1,4 +1,4 @@
-//! The core alone: one step of the machine, and a link's record written and read, over the mixed story of `load/`.
+//! The core: one step of the machine, and writing and reading a link's record, with the inputs of `load/`.
 
 #[path = "load/mod.rs"]
 mod load;
@@ -10,15 +10,17 @@ use relink::belvo::{Meaning, translate};
 use relink::contract::{At, Because, Origin, OriginKind, Record};
 use relink::link::{Input, Link, Policy, PolicySettings, Timestamp, step};
 
-/// Every step of one link's story: the link before, the event, and when.
+/// Every step of one link's outage: the link before, the event, and the time.
 fn steps(policy: &Policy) -> Vec<(Link, Input, Timestamp)> {
     let id = load::link_id(7).parse().expect("an id");
     let mut now = Timestamp::from_millis(1_790_000_000_000);
     let mut link = Link::unknown(id, now);
     let mut steps = Vec::new();
-    for said in load::stories(8, 0).iter().filter(|said| said.link == link.id.as_str()).cloned().collect::<Vec<_>>() {
+    for loaded in
+        load::inputs(8, 0).iter().filter(|loaded| loaded.link == link.id.as_str()).cloned().collect::<Vec<_>>()
+    {
         now = now.after(std::time::Duration::from_secs(60));
-        let meaning = translate(said.kind, &link.id, said.body.as_bytes(), now).expect("the load can be read");
+        let meaning = translate(loaded.kind, &link.id, loaded.body.as_bytes(), now).expect("the load can be read");
         let Meaning::Event(input) = meaning else { panic!("{meaning:?} is no event") };
         steps.push((link.clone(), input.clone(), now));
         if let Ok(taken) = step(&link, &input, now, policy) {
@@ -35,11 +37,11 @@ fn core(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("step");
     group.throughput(Throughput::Elements(steps.len() as u64));
     group.bench_function("decode", |bencher| {
-        let said = load::stories(1, 0);
+        let inputs = load::inputs(1, 0);
         let id = load::link_id(0).parse().expect("an id");
         bencher.iter(|| {
-            for said in &said {
-                let _ = black_box(translate(said.kind, &id, said.body.as_bytes(), Timestamp::default()));
+            for input in &inputs {
+                let _ = black_box(translate(input.kind, &id, input.body.as_bytes(), Timestamp::default()));
             }
         });
     });

@@ -65,10 +65,10 @@
 //! | a link's inputs, replayed, give the link | `tests/machine/properties.rs`: `a_history_replayed_gives_its_link` |
 //! | effects are stored exactly once, whatever fails | `tests/simulation.rs`: `nothing_is_lost_and_nothing_is_said_twice` |
 //! | the checkers of that simulation find planted bugs | `tests/simulation.rs`: `every_planted_bug_is_found` |
-//! | the same with real processes and `kill -9` | `tests/kill.rs`: `nothing_is_lost_and_nothing_is_said_twice` |
+//! | the same with real processes and `kill -9` | `tests/kill.rs`: `no_input_is_lost_and_no_message_is_published_twice` |
 //! | nothing is built on a commit that the stream has lost | `src/node/tests/chain.rs`: `no_commit_is_built_on_one_that_the_stream_has_lost` |
 //! | a batch of a replaced owner is refused, whole | `tests/nats_batch.rs`: `a_replaced_owner_is_refused_even_with_a_batch_it_had_staged` |
-//! | an unreadable input stops nothing | `tests/node.rs`: `what_nobody_can_read_is_set_aside_and_the_partition_goes_on` |
+//! | an unreadable input stops nothing | `tests/node.rs`: `an_unreadable_input_becomes_a_dead_letter_and_the_partition_goes_on` |
 //! | a store that knows more than the stream is rebuilt | `tests/node.rs`: `a_store_that_knows_more_than_the_stream_is_rebuilt` |
 //! | no secret gets into a message, a record or a log | `tests/engine/secrets.rs`: `no_secret_gets_into_a_message_a_record_or_a_log` |
 //! | data of every earlier version is read, or refused in plain words | `tests/compatibility/main.rs`: `VERSIONS` |

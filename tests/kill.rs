@@ -1,6 +1,6 @@
-//! `kill -9` of the real binary, and of the real nats-server, while events flow: nothing is lost and nothing is said twice.
+//! SIGKILL of the real binary and of the real nats-server under load: no input is lost, and no message is published twice.
 //!
-//! Which moment is hit is a matter of chance; the seed decides after how many webhooks each kill comes (`RELINK_TEST_SEED=<n>` replays it).
+//! The seed decides after how many webhooks each kill comes (`RELINK_TEST_SEED=<n>` uses it again). The exact moment is random.
 
 mod support;
 
@@ -34,7 +34,7 @@ fn seed() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_and_nothing_is_said_twice() {
+async fn no_input_is_lost_and_no_message_is_published_twice() {
     let mut random = fastrand::Rng::with_seed(seed());
     let mut nats = TestNats::start_with(|options| options.sync_always = true).await;
     let data = nats.dir.path().join("relink");
@@ -43,7 +43,7 @@ async fn nothing_is_lost_and_nothing_is_said_twice() {
     let mut accepted = 0_usize;
     let mut request = 0_usize;
     for round in 0..ROUNDS {
-        // A burst of webhooks of which the kill hits some half way in; Belvo repeats what was not answered 2xx.
+        // The kill comes during a burst of webhooks. Belvo repeats a webhook that got no 2xx answer.
         let burst: Vec<String> = (0..LINKS)
             .map(|n| {
                 request += 1;
@@ -96,12 +96,12 @@ async fn nothing_is_lost_and_nothing_is_said_twice() {
         }
     }
     assert_eq!(accepted, LINKS * ROUNDS);
-    // The end of every link's story: when these have been told, everything before them has.
+    // The last input of each link. When their outputs are published, so are those of all earlier inputs.
     for n in 0..LINKS {
         let deleted = webhook(&link(n), "link_deleted", 1_000_000 + n);
         assert_eq!(relink.webhook(&client, deleted).await, Some(200));
     }
-    let outputs = within("every link's end", async {
+    let outputs = within("the last output of every link", async {
         loop {
             let outputs = nats.read("LINKS").await;
             let removed = outputs.iter().filter(|(_, subject, ..)| subject.starts_with("link.notice.removed.")).count();
@@ -128,7 +128,7 @@ fn check(outputs: &[(u64, String, async_nats::HeaderMap, bytes::Bytes)], inputs:
             continue;
         }
         let id = headers.get("ce-id").expect("every message has an id").to_string();
-        assert!(ids.insert(id.clone()), "{id} was said twice");
+        assert!(ids.insert(id.clone()), "the message {id} was published twice");
         let words: Vec<&str> = subject.split('.').collect();
         match words[1] {
             "state" => {
@@ -159,7 +159,7 @@ fn check(outputs: &[(u64, String, async_nats::HeaderMap, bytes::Bytes)], inputs:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_graceful_stop_goes_on_where_it_was() {
+async fn after_a_graceful_stop_the_next_start_goes_on() {
     let nats = TestNats::start().await;
     let data = nats.dir.path().join("relink");
     let client = support::binary::client();

@@ -1,11 +1,11 @@
-//! Atomic batches and the fence, against a real nats-server.
+//! Atomic batches and fences, with a real nats-server.
 
 mod support;
 
 use relink::nats::batch::{BATCH_MESSAGES_MAX, BatchError, Batches};
 use support::{TestNats, message};
 
-/// Takes the fence of partition 0 as a new owner does, and gives its sequence.
+/// Takes the fence of partition 0 like a new owner, and returns its sequence.
 async fn take_fence(batches: &Batches, last: u64) -> u64 {
     let fence = message("link.fence.0", "owner").expecting("link.fence.0", last);
     batches.publish_atomic(vec![fence]).await.expect("the fence is free").last_sequence
@@ -26,7 +26,7 @@ async fn a_batch_is_stored_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_single_message_is_a_batch() {
+async fn a_single_message_can_be_published_as_a_batch() {
     let nats = TestNats::start_with_streams(2).await;
     let ack = nats.batches().publish_atomic(vec![message("link.state.a", "1")]).await.expect("the batch commits");
     assert_eq!((ack.last_sequence, ack.count), (1, 1));
@@ -52,7 +52,7 @@ async fn a_replaced_owner_is_refused_even_with_a_batch_it_had_staged() {
         vec![message("link.state.a", body).expecting("link.fence.0", fence), message("link.notice.recovered.a", body)]
     };
     old.publish_atomic(owned("mine")).await.expect("the owner may write");
-    let staged = old.stage(owned("late")).await.expect("staging asks nobody");
+    let staged = old.stage(owned("late")).await.expect("staging waits for no answer");
 
     let next_fence = take_fence(&new, fence).await;
     let before = nats.read("LINKS").await.len();
@@ -63,7 +63,7 @@ async fn a_replaced_owner_is_refused_even_with_a_batch_it_had_staged() {
     }
     let again = message("link.fence.0", "owner").expecting("link.fence.0", fence);
     assert!(matches!(old.publish_atomic(vec![again]).await, Err(BatchError::Refused { .. })));
-    assert_eq!(nats.read("LINKS").await.len(), before, "nothing of a refused batch is stored");
+    assert_eq!(nats.read("LINKS").await.len(), before, "no message of a refused batch is stored");
 
     let theirs = message("link.state.a", "theirs").expecting("link.fence.0", next_fence);
     new.publish_atomic(vec![theirs]).await.expect("the new owner may write");
@@ -87,12 +87,12 @@ async fn one_batch_is_staged_while_another_commits() {
         last = ack.last_sequence;
         staged = next.expect("staged");
     }
-    drop(staged); // What is staged and not committed is never stored.
+    drop(staged); // A staged batch that is not committed is never stored.
     assert_eq!(nats.read("LINKS").await.len() as u64, last);
 }
 
 #[tokio::test]
-async fn an_abandoned_batch_gives_its_place_back() {
+async fn an_abandoned_batch_no_longer_counts_as_open() {
     let nats = TestNats::start_with_streams(2).await;
     let batches = nats.batches();
     let two = || vec![message("link.state.a", "x"), message("link.state.b", "x")];
@@ -110,7 +110,7 @@ async fn an_abandoned_batch_gives_its_place_back() {
     abandoned.abandon().await;
     batches.publish_atomic(two()).await.expect("one place is free");
     for staged in open {
-        assert_eq!(staged.commit().await.expect("staged batches stay open beside it").count, 2);
+        assert_eq!(staged.commit().await.expect("other staged batches stay open").count, 2);
     }
     assert_eq!(nats.read("LINKS").await.len(), 2 * (2 + 49));
 }
@@ -151,13 +151,13 @@ async fn a_known_message_id_refuses_the_batch() {
 }
 
 #[tokio::test]
-async fn the_reason_of_an_early_refusal_is_told() {
+async fn the_error_has_the_reason_of_an_early_refusal() {
     let nats = TestNats::start_with_streams(2).await;
     let error = nats.batches().publish_atomic(vec![message("nobody.listens", "x")]).await.expect_err("no stream");
     assert!(matches!(error, BatchError::NoStream { .. }), "{error}");
-    // RELINK_DEAD does not allow batches (10174); the refusal comes in answer to the first message.
+    // RELINK_DEAD does not allow batches (10174). The answer to the first message has this reason.
     let two = || vec![message("relink.dead.x", "1"), message("relink.dead.x", "2")];
-    let error = nats.batches().publish_atomic(two()).await.expect_err("the stream takes no batches");
+    let error = nats.batches().publish_atomic(two()).await.expect_err("the stream allows no batches");
     assert!(matches!(error, BatchError::Server { code: 10174, .. }), "{error}");
     let large = vec![message("link.state.a", "x"), message("link.state.b", "x".repeat(9 * 1024 * 1024))];
     let error = nats.batches().publish_atomic(large).await.expect_err("too large for one message");
@@ -165,7 +165,7 @@ async fn the_reason_of_an_early_refusal_is_told() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_nobody_knows_is_called_unknown() {
+async fn a_commit_without_an_answer_has_an_unknown_outcome() {
     let nats = TestNats::start_with_streams(2).await;
     let batches = Batches::new(nats.client.clone(), std::time::Duration::from_millis(200));
     let staged = batches.stage(vec![message("link.state.a", "x"), message("link.state.b", "x")]).await.expect("staged");

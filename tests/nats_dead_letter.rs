@@ -1,4 +1,4 @@
-//! Dead letters against a real nats-server: set aside whole, listed, replayed, and never twice.
+//! Dead letters, with a real nats-server: stored whole and only once, listed, and replayed.
 
 mod support;
 
@@ -22,14 +22,14 @@ fn letter(subject: &str, body: &'static [u8]) -> DeadLetter {
 }
 
 #[tokio::test]
-async fn a_message_comes_back_with_its_bytes_and_headers_and_can_be_replayed() {
+async fn a_dead_letter_keeps_its_bytes_and_headers_and_can_be_replayed() {
     let nats = TestNats::start_with_streams(2).await;
     let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
     let mut headers = HeaderMap::new();
     headers.insert("Ce-Id", "42");
     headers.append("X-Twice", "1");
     headers.append("X-Twice", "2");
-    // As a partition would see it: through a batch, under the stored subject.
+    // The input has the headers of a batch and the stored subject, like one that a partition reads.
     let input = message("belvo.webhook.abc", "\u{0}{broken").with_headers(headers);
     nats.batches().publish_atomic(vec![message("belvo.webhook.x", "{}"), input]).await.expect("stored");
     let (sequence, subject, headers, payload) = nats.read("BELVO").await.remove(1);
@@ -38,14 +38,14 @@ async fn a_message_comes_back_with_its_bytes_and_headers_and_can_be_replayed() {
     let dead = DeadLetter { input, subject: subject.clone(), headers, payload: payload.clone(), ..letter("", b"") };
 
     let number = letters.publish(&dead).await.expect("set aside");
-    assert_eq!(letters.publish(&dead).await.expect("set aside"), number, "one letter, however often a partition stops");
+    assert_eq!(letters.publish(&dead).await.expect("set aside"), number, "a repeat gives the same letter");
     let stored = letters.get(number).await.expect("there");
     assert_eq!((stored.subject.as_str(), &stored.payload), (subject.as_str(), &payload));
     assert_eq!((stored.input_stream.as_deref(), stored.input_sequence), (Some(stream.to_string().as_str()), Some(2)));
     assert_eq!((stored.reason.as_str(), stored.detail.as_str()), ("malformed", "not JSON:  expected value"));
     assert_eq!(stored.headers.get("Ce-Id").map(|value| value.as_str()), Some("42"));
     assert_eq!(stored.headers.get_all("X-Twice").count(), 2);
-    assert!(stored.headers.get("Nats-Batch-Id").is_some(), "even what JetStream would obey is kept");
+    assert!(stored.headers.get("Nats-Batch-Id").is_some(), "headers on which JetStream would act are kept too");
     assert!(stored.at_ns > 0 && stored.truncated_from.is_none());
 
     let again = letters.replay(number).await.expect("replayed");
@@ -56,7 +56,7 @@ async fn a_message_comes_back_with_its_bytes_and_headers_and_can_be_replayed() {
 }
 
 #[tokio::test]
-async fn an_open_session_does_not_lie_in_a_letter() {
+async fn a_letter_has_no_open_session() {
     const SESSION: &str = "2675b703b9d4451f8d4861a3eee54449";
     let nats = TestNats::start_with_streams(2).await;
     let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
@@ -85,7 +85,7 @@ async fn letters_are_listed_page_by_page() {
     for body in [&b"1"[..], b"2", b"3"] {
         letters.publish(&letter("belvo.webhook.a", body)).await.expect("set aside");
     }
-    letters.publish(&letter("belvo.webhook.a", b"1")).await.expect("the same body again is the same letter");
+    letters.publish(&letter("belvo.webhook.a", b"1")).await.expect("the same message gives the same letter");
     let bodies = async |after, limit| {
         let page = letters.list(after, limit).await.expect("read");
         page.into_iter().map(|letter| (letter.sequence, letter.payload)).collect::<Vec<_>>()
@@ -99,7 +99,7 @@ async fn letters_are_listed_page_by_page() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_shrinks_and_says_so() {
+async fn a_letter_that_is_too_large_is_shortened_and_has_a_header_about_it() {
     let nats = TestNats::start_with_streams(2).await;
     let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
     let body = Bytes::from(vec![b'x'; nats.client.max_payload()]);
@@ -124,8 +124,8 @@ async fn only_inputs_are_replayed() {
         assert!(matches!(error, DeadLetterError::NotReplayable { .. }), "{error}");
     }
     let number = letters.publish(&letter("belvo.webhook.a", b"y")).await.expect("set aside");
-    assert_eq!(letters.replay(number).await.expect("an HTTP input never had a partition"), 1);
-    // Under the link's own spelling, whatever its publisher's was.
+    assert_eq!(letters.replay(number).await.expect("an input over HTTP has a subject without a partition"), 1);
+    // The replayed subject has relink's spelling of the link id, not the publisher's.
     let spelt = letter("belvo.1.webhook.urn:uuid:16F68516-BCBC-4CF7-B815-C500D4204E28", b"y");
     let number = letters.publish(&spelt).await.expect("set aside");
     letters.replay(number).await.expect("replayed");
@@ -134,7 +134,7 @@ async fn only_inputs_are_replayed() {
 }
 
 #[tokio::test]
-async fn a_letter_is_another_one_if_anything_of_it_is() {
+async fn messages_that_differ_in_any_part_are_different_letters() {
     let nats = TestNats::start_with_streams(2).await;
     let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
     let first = letter("/webhooks/belvo", b"1");

@@ -1,4 +1,4 @@
-//! The durable publisher against a real nats-server: every caller hears the sequence of its own message.
+//! The publisher, with a real nats-server: every caller gets the sequence of its own message.
 
 mod support;
 
@@ -22,15 +22,15 @@ async fn publish(publisher: &Publisher, n: usize) -> Result<u64, PublishError> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_callers_hear_their_own_sequence() {
+async fn a_thousand_callers_get_their_own_sequences() {
     let nats = TestNats::start_with_streams(4).await;
     let publisher = publisher(&nats, PublisherOptions::default());
     let tasks = (0..1_000).map(|n| {
         let publisher = publisher.clone();
         tokio::spawn(async move { (n, publish(&publisher, n).await.expect("stored")) })
     });
-    let told = within("a thousand answers", join_all(tasks)).await;
-    let told: HashSet<_> = told.into_iter().map(|told| told.expect("no panic")).collect();
+    let answered = within("a thousand answers", join_all(tasks)).await;
+    let answered: HashSet<_> = answered.into_iter().map(|answered| answered.expect("no panic")).collect();
 
     let stored = nats.read("BELVO").await;
     let stored: HashSet<_> = stored
@@ -43,8 +43,8 @@ async fn a_thousand_callers_hear_their_own_sequence() {
             (n, sequence)
         })
         .collect();
-    assert_eq!(told.len(), 1_000);
-    assert_eq!(told, stored, "each caller was told the sequence at which its message lies");
+    assert_eq!(answered.len(), 1_000);
+    assert_eq!(answered, stored, "each caller gets the sequence of its message");
 }
 
 #[tokio::test]
@@ -64,9 +64,9 @@ async fn a_bad_message_fails_alone() {
     let send = |subject: &str, headers: HeaderMap, body: usize| {
         publisher.publish(subject.to_owned(), headers, Bytes::from(vec![b'x'; body]))
     };
-    // Enough for a batch, beside the bad ones.
+    // There are enough good messages for a batch.
     let neighbours = join_all((0..10).map(|_| send("belvo.webhook.n", HeaderMap::new(), 10)));
-    // The server refuses a rollup on a stream that does not allow it, and the whole batch with it.
+    // The stream does not allow a rollup, so the server refuses the whole batch.
     let mut rollup = HeaderMap::new();
     rollup.insert("Nats-Rollup", "sub");
     let (neighbours, good, refused, other, elsewhere, wild, large) = tokio::join!(
@@ -88,7 +88,7 @@ async fn a_bad_message_fails_alone() {
 }
 
 #[tokio::test]
-async fn the_largest_message_admitted_is_stored() {
+async fn the_largest_allowed_message_is_stored() {
     let nats = TestNats::start_with_streams(2).await;
     let publisher = publisher(&nats, PublisherOptions::default());
     let send = |size: usize| {
@@ -103,11 +103,11 @@ async fn the_largest_message_admitted_is_stored() {
 }
 
 #[tokio::test]
-async fn more_than_the_queue_holds_is_busy() {
+async fn callers_get_busy_when_the_queue_is_full() {
     let nats = TestNats::start_with_streams(2).await;
     let options = PublisherOptions { queue_messages_max: 10, ..PublisherOptions::default() };
     let few_messages = publisher(&nats, options);
-    // One thread and no await in between: the gatherer cannot take any before all have tried.
+    // There is one thread and no await between the calls, so the publisher's task takes no message before all callers have tried.
     let answers = join_all((0..50).map(|n| publish(&few_messages, n))).await;
     let busy = answers.iter().filter(|answer| **answer == Err(PublishError::Busy)).count();
     assert_eq!((busy, answers.iter().filter(|answer| answer.is_ok()).count()), (40, 10));
@@ -115,11 +115,11 @@ async fn more_than_the_queue_holds_is_busy() {
     let few_bytes = publisher(&nats, PublisherOptions { queue_bytes_max: 500, ..PublisherOptions::default() });
     let answers = join_all((0..50).map(|n| publish(&few_bytes, n))).await;
     assert!(answers.contains(&Err(PublishError::Busy)));
-    assert!(publish(&few_bytes, 0).await.is_ok(), "what was held is given back with the answers");
+    assert!(publish(&few_bytes, 0).await.is_ok(), "the answers release the bytes of the queue");
 }
 
 #[tokio::test]
-async fn shutdown_answers_everybody_and_admits_nobody() {
+async fn shutdown_answers_every_caller_and_refuses_new_ones() {
     let nats = TestNats::start_with_streams(2).await;
     let publisher = publisher(&nats, PublisherOptions { batch_messages_max: 7, ..PublisherOptions::default() });
     let (answers, ()) = within("the shutdown", async {
@@ -132,7 +132,7 @@ async fn shutdown_answers_everybody_and_admits_nobody() {
 }
 
 #[tokio::test]
-async fn without_a_server_callers_are_told_to_repeat() {
+async fn without_a_server_callers_get_unavailable() {
     let nats = TestNats::start_with_streams(2).await;
     let options = PublisherOptions { timeout: std::time::Duration::from_millis(200), ..PublisherOptions::default() };
     let publisher = publisher(&nats, options);

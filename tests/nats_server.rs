@@ -1,4 +1,4 @@
-//! Our own nats-server: it continues its store, survives a crash of ours, and is found once for everybody.
+//! The nats-server that relink starts: restarts, crashes of relink, and the search for its binary.
 
 mod support;
 
@@ -22,22 +22,22 @@ async fn a_restart_continues_the_store_on_the_same_port() {
         assert_eq!(server.url(), url);
         let client = async_nats::connect(&url).await.expect("connects");
         let stream = async_nats::jetstream::new(client).get_stream("LINKS").await.expect("the stream is there");
-        assert_eq!(stream.get_raw_message(1).await.expect("and the message").payload, "1");
-        server.kill().await.expect("a crash loses nothing acknowledged either");
+        assert_eq!(stream.get_raw_message(1).await.expect("the message is there").payload, "1");
+        server.kill().await.expect("the server can be killed");
     }
 }
 
 #[tokio::test]
-async fn one_store_has_one_owner() {
+async fn two_servers_cannot_use_one_store() {
     let nats = TestNats::start().await;
     let error = NatsServer::start(nats.server.options().clone()).await.expect_err("it is in use");
     assert!(matches!(error, ServerError::InUse { .. }), "{error}");
 }
 
-/// What is left when relink is killed with -9: the server runs and holds its lock, the owner's lock is free.
+/// After relink was killed with SIGKILL, the server still runs and holds its lock, and relink's own lock is free.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_server_left_behind_is_stopped_first() {
+async fn a_server_of_a_killed_process_is_stopped_first() {
     let nats = TestNats::start_with_streams(2).await;
     nats.batches().publish_atomic(vec![message("link.state.a", "1")]).await.expect("stored");
     let options = nats.server.options().clone();
@@ -50,7 +50,7 @@ async fn a_server_left_behind_is_stopped_first() {
         .stdin(lock)
         .spawn()
         .expect("an orphan");
-    // It is up once it has written its pid.
+    // The server runs once it has written its pid file.
     let pid_file = options.store_dir.join("nats-server.pid");
     within("the orphan's start", async {
         while !std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.trim() == orphan.id().to_string()) {
@@ -59,14 +59,14 @@ async fn a_server_left_behind_is_stopped_first() {
     })
     .await;
     let reaper = tokio::task::spawn_blocking(move || orphan.wait());
-    let server = NatsServer::start(options).await.expect("it starts where the orphan was");
+    let server = NatsServer::start(options).await.expect("the server starts on the same store");
     assert!(reaper.await.expect("no panic").is_ok(), "the orphan has ended");
     let client = async_nats::connect(server.url()).await.expect("connects");
     assert!(async_nats::jetstream::new(client).get_stream("LINKS").await.is_ok());
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_start_says_why() {
+async fn the_error_of_a_failed_start_has_the_end_of_the_log() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("bound").port();
     let binary = locate(server_source()).await.expect("a nats-server");
@@ -81,13 +81,13 @@ async fn a_server_that_cannot_start_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_looks_for_a_server_finds_the_same() {
-    // On a fresh machine this installs one: one of the four, while the others wait.
+async fn concurrent_searches_for_a_server_find_the_same_binary() {
+    // On a new machine, one of the four searches installs a server, and the others wait.
     let source = server_source();
     let all = futures::future::join_all((0..4).map(|_| locate(source.clone()))).await;
     let first = all[0].as_ref().expect("there is one, or it can be installed").clone();
     assert!(all.iter().all(|found| found.as_ref().is_ok_and(|path| *path == first)));
-    // What was installed is used later without leave to install.
+    // An installed server is found later, also if an installation is not allowed.
     let found = locate(ServerSource { may_install: false, ..source }).await;
     assert_eq!(found.expect("it is still there"), first);
 }

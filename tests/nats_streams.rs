@@ -1,4 +1,4 @@
-//! Streams and consumers against a real nats-server: created once, compared for ever, never edited.
+//! Streams and consumers, with a real nats-server: created if they are missing, compared otherwise, and never edited.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn settings(partitions: u16) -> StreamSettings {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_created_and_what_exists_is_left_alone() {
+async fn missing_streams_are_created_and_existing_ones_are_unchanged() {
     let nats = TestNats::start().await;
     for pinned in [None, Some(Duration::from_secs(45))] {
         let prefix = if pinned.is_some() { "b" } else { "a" };
@@ -40,12 +40,12 @@ async fn nodes_that_start_together_agree() {
     let (subjects, settings) = (Subjects::default(), settings(4));
     let starts = (0..4).map(|_| ensure_all(&nats.context, &subjects, &settings));
     for outcome in futures::future::join_all(starts).await {
-        outcome.expect("whoever comes second finds what it wants");
+        outcome.expect("the second node finds the streams as declared");
     }
 }
 
 #[tokio::test]
-async fn a_difference_is_an_error_that_says_what_to_do() {
+async fn the_error_for_a_difference_has_a_command() {
     let nats = TestNats::start_with_streams(2).await;
     let change = async |stream: &str, change: fn(&mut Config)| {
         let found = nats.context.get_stream(stream).await.expect("the stream exists");
@@ -53,10 +53,10 @@ async fn a_difference_is_an_error_that_says_what_to_do() {
         change(&mut config);
         nats.context.update_stream(&config).await.expect("the operator may edit");
     };
-    // What relink does not depend on is the operator's own.
+    // An operator may change fields on which relink does not depend.
     change("LINKS", |config| config.description = Some("ours".to_owned())).await;
     change("LINKS", |config| config.max_bytes = 1 << 20).await;
-    ensure_all(&nats.context, &Subjects::default(), &settings(2)).await.expect("nothing of ours has changed");
+    ensure_all(&nats.context, &Subjects::default(), &settings(2)).await.expect("no compared field has changed");
 
     change("LINKS", |config| config.max_messages_per_subject = 3).await;
     let error = ensure_all(&nats.context, &Subjects::default(), &settings(2)).await.expect_err("it differs");
@@ -88,7 +88,7 @@ async fn the_number_of_partitions_is_fixed_at_creation() {
 }
 
 #[tokio::test]
-async fn all_that_is_said_of_a_link_goes_to_one_partition_in_order() {
+async fn all_inputs_of_a_link_go_to_one_partition_in_order() {
     let nats = TestNats::start_with_streams(4).await;
     let subjects = Subjects::default();
     let links: Vec<String> = (0..40).map(|_| uuid::Uuid::new_v4().to_string()).collect();
@@ -135,7 +135,7 @@ async fn a_stream_that_was_created_again_has_another_identity() {
 #[tokio::test]
 async fn every_state_is_in_the_bucket() {
     let nats = TestNats::start_with_streams(2).await;
-    // The view follows on its own; a subscription tells when, so that nothing here waits by the clock.
+    // NATS fills the bucket on its own. A subscription shows when that is done, so the test needs no sleep.
     let stream = nats.context.get_stream("KV_links").await.expect("declared");
     let config = async_nats::jetstream::consumer::pull::Config::default();
     let consumer = stream.create_consumer(config).await.expect("a consumer");

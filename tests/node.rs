@@ -1,4 +1,4 @@
-//! The node on a real nats-server: from a publish on an input subject to the state and notices on `LINKS`, and what survives.
+//! The node on a real nats-server: a published input becomes a state and notices on `LINKS`, also across crashes and take-overs.
 
 mod support;
 
@@ -55,7 +55,7 @@ impl RunningNode {
         self.store
     }
 
-    /// Ends it without any goodbye, as `kill -9` would.
+    /// Ends the node at once, like SIGKILL.
     async fn abort(self) -> MemoryStore {
         self.task.abort();
         let _ = self.task.await;
@@ -76,7 +76,7 @@ async fn publish(nats: &TestNats, subject: &str, body: impl Into<String>) {
     ack.await.expect("stored");
 }
 
-/// Everything on `LINKS` of these subjects, until `count` have come.
+/// The first `count` messages on `LINKS` with this filter; waits until they exist.
 async fn read_output(nats: &TestNats, filter: &str, count: usize) -> Vec<(String, bytes::Bytes)> {
     let stream = nats.context.get_stream("LINKS").await.expect("the stream");
     let config = pull::OrderedConfig { filter_subject: filter.to_owned(), ..pull::OrderedConfig::default() };
@@ -113,7 +113,7 @@ async fn a_webhook_becomes_one_prompt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_can_read_is_set_aside_and_the_partition_goes_on() {
+async fn an_unreadable_input_becomes_a_dead_letter_and_the_partition_goes_on() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), "not json").await;
@@ -133,14 +133,14 @@ async fn what_nobody_can_read_is_set_aside_and_the_partition_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_loses_nothing_and_says_nothing_twice() {
+async fn a_crash_loses_nothing_and_publishes_nothing_twice() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     read_output(&nats, "link.offset.*", 1).await;
     let store = node.abort().await;
     publish(&nats, "belvo.webhook.other", webhook("token_required", 2).replace(LINK, "other")).await;
-    // A host crash on top: the store is what it was at its last checkpoint, or gone.
+    // After a crash of the host, the store has the content of its last checkpoint, or is lost.
     for store in [store.durable(), MemoryStore::default()] {
         let node = RunningNode::start(&nats, store).await;
         let notices = read_output(&nats, "link.notice.>", 2).await;
@@ -154,7 +154,7 @@ async fn a_crash_loses_nothing_and_says_nothing_twice() {
     assert_eq!(read_output(&nats, "link.notice.>", 2).await.len(), 2);
 }
 
-/// Another process takes these partitions, and no process that runs knows of it.
+/// Writes fences of another owner for these partitions.
 async fn take_by_another(nats: &TestNats, partitions: std::ops::Range<u16>) {
     let fence = |partition| {
         let message = fence_message(partition, "another", Timestamp::from_millis(1));
@@ -168,7 +168,7 @@ async fn take_by_another(nats: &TestNats, partitions: std::ops::Range<u16>) {
 async fn a_replaced_node_is_refused_and_its_deliveries_are_not_lost() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let first = RunningNode::start(&nats, MemoryStore::default()).await;
-    // Somebody else takes the partitions; the first node does not know yet.
+    // Another owner takes the partitions, and the first node does not know it yet.
     take_by_another(&nats, 0..PARTITIONS).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     let ended = within("the end of a replaced node", first.task).await.expect("no panic");
@@ -184,7 +184,7 @@ async fn a_node_that_loses_one_partition_goes_on_with_the_others() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     take_by_another(&nats, 1..2).await;
-    // Each link's commit is refused or stored; whoever is refused goes on without the partition that was lost.
+    // After the first refused commit, the node goes on without the partition that it has lost.
     let links = (0..40).map(|link| format!("link-{link}"));
     for id in links.clone() {
         publish(&nats, &format!("belvo.webhook.{id}"), webhook("token_required", 1).replace(LINK, &id)).await;
@@ -198,17 +198,17 @@ async fn a_node_that_loses_one_partition_goes_on_with_the_others() {
     }
     assert!((1..40).contains(&of_others.len()), "{of_others:?}");
     let states = read_output(&nats, "link.state.>", of_others.len()).await;
-    let told: BTreeSet<_> = states.iter().map(|(subject, _)| subject.trim_start_matches("link.state.")).collect();
-    assert_eq!(told, of_others.iter().map(String::as_str).collect());
+    let published: BTreeSet<_> = states.iter().map(|(subject, _)| subject.trim_start_matches("link.state.")).collect();
+    assert_eq!(published, of_others.iter().map(String::as_str).collect());
     node.stop().await;
-    // Nothing of the lost partition was written, and nothing of it is lost.
+    // The node wrote nothing for the lost partition. The next node handles its inputs.
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     read_output(&nats, "link.state.>", 40).await;
     assert_eq!(node.stop().await.count().expect("a store").values().sum::<u64>(), 40);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_input_whose_commit_is_too_large_is_set_aside_alone() {
+async fn an_input_whose_commit_is_too_large_becomes_the_only_dead_letter() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     let breaks = async |link: &str| {
@@ -217,7 +217,7 @@ async fn an_input_whose_commit_is_too_large_is_set_aside_alone() {
     };
     breaks("link-a").await;
     read_output(&nats, "link.notice.update_started.*", 1).await;
-    // A stream that takes what that came to, and not much more.
+    // The stream's limit is a little more than the largest message so far.
     let size = |(_, _, headers, body): &(u64, String, HeaderMap, bytes::Bytes)| {
         let values = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
         values.map(|(name, value)| name.to_string().len() + value.as_str().len() + 4).sum::<usize>() + body.len()
@@ -242,13 +242,13 @@ async fn an_input_whose_commit_is_too_large_is_set_aside_alone() {
     let dead = within("the dead letter", dead).await;
     let letters: Vec<_> = dead.iter().map(|(_, subject, _, body)| (subject.as_str(), &body[..])).collect();
     assert_eq!(letters, [("relink.dead.too_large", large.as_bytes())]);
-    // The partitions go on: of every link the prompt and the start of its repair.
+    // The partitions go on: every link has its prompt and the start of its repair.
     read_output(&nats, "link.notice.update_started.*", 3).await;
     node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_input_stream_made_anew_is_read_from_its_beginning() {
+async fn an_input_stream_that_was_created_again_is_read_from_its_beginning() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     for request in 0..5 {
@@ -265,7 +265,7 @@ async fn an_input_stream_made_anew_is_read_from_its_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_knows_more_than_the_stream_is_rebuilt() {
+async fn a_store_with_more_messages_than_the_stream_is_rebuilt() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
@@ -275,7 +275,7 @@ async fn a_store_that_knows_more_than_the_stream_is_rebuilt() {
     nats.context.delete_stream("KV_links").await.expect("deleted");
     nats.ensure(PARTITIONS).await;
     let node = RunningNode::start(&nats, store).await;
-    // Nothing is left of the states, but all of the input is: the story is told again from it.
+    // The states are lost, but the input stream has all inputs, so the node publishes the notice again.
     read_output(&nats, "link.notice.>", 1).await;
     let store = node.stop().await;
     assert_eq!(store.count().expect("a store").values().sum::<u64>(), 1);
@@ -287,14 +287,14 @@ async fn timers_fire_without_any_input() {
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     publish(&nats, &format!("belvo.widget.{LINK}"), r#"{"event":"started","expires_in_seconds":1}"#).await;
-    // The token dies after a second, and Belvo is asked.
+    // The token expires after a second, and the machine asks for a verify job.
     let jobs = read_output(&nats, "link.job.verify.*", 1).await;
     assert!(String::from_utf8_lossy(&jobs[0].1).contains("\"timer\""), "{jobs:?}");
     node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_may_go_and_come_back() {
+async fn the_node_goes_on_after_a_restart_of_the_server() {
     let mut nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
@@ -309,7 +309,7 @@ async fn the_server_may_go_and_come_back() {
 async fn two_nodes_at_once_lose_nothing() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let first = RunningNode::start(&nats, MemoryStore::default()).await;
-    // The first still has its pulls waiting at every partition when the second takes them.
+    // The first node still has an open pull at every partition when the second node takes them.
     let second = RunningNode::start(&nats, MemoryStore::default()).await;
     const LINKS: u64 = 200;
     for link in 0..LINKS {
@@ -330,7 +330,7 @@ fn found(link: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_incident_is_told_once_and_outlives_the_store() {
+async fn an_incident_is_published_once_and_is_known_after_a_loss_of_the_store() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let mut node = RunningNode::start(&nats, MemoryStore::default()).await;
     const LINKS: usize = 20;
@@ -344,20 +344,20 @@ async fn an_incident_is_told_once_and_outlives_the_store() {
     for link in 0..LINKS {
         fails(link).await;
     }
-    let told = read_output(&nats, "link.incident.>", 1).await;
-    assert_eq!(told[0].0, "link.incident.erebor_mx_retail");
-    let began: IncidentBody = serde_json::from_slice(&told[0].1).expect("an incident");
+    let incidents = read_output(&nats, "link.incident.>", 1).await;
+    assert_eq!(incidents[0].0, "link.incident.erebor_mx_retail");
+    let began: IncidentBody = serde_json::from_slice(&incidents[0].1).expect("an incident");
     assert_eq!((began.change, began.links_count), (IncidentChange::Began, 20));
-    // The host crashes and takes the store with it.
+    // The host crashes, and the store is lost.
     node.abort().await;
     node = RunningNode::start(&nats, MemoryStore::default()).await;
     fails(LINKS).await;
     let mut states = read_output(&nats, &format!("link.state.link-{LINKS}"), 2).await;
-    let held = states.pop().expect("two states");
-    let held = Record::parse(&held.1).expect("a record");
-    assert!(held.because.incident && held.sent.is_empty(), "{held:?}");
+    let deferred = states.pop().expect("two states");
+    let deferred = Record::parse(&deferred.1).expect("a record");
+    assert!(deferred.because.incident && deferred.sent.is_empty(), "{deferred:?}");
     assert_eq!(node.stop().await.incidents().expect("a store"), [began]);
-    let said = nats.read("LINKS").await;
-    let count = |prefix: &str| said.iter().filter(|(_, subject, ..)| subject.starts_with(prefix)).count();
+    let outputs = nats.read("LINKS").await;
+    let count = |prefix: &str| outputs.iter().filter(|(_, subject, ..)| subject.starts_with(prefix)).count();
     assert_eq!((count("link.incident."), count("link.notice.update_required.")), (1, LINKS));
 }

@@ -1,4 +1,4 @@
-//! The store's promise, held against both stores, and what only a disk can do: crash, be damaged, be in use.
+//! The contract of `Store`, checked for both stores; and crashes, damage and locks of the store on disk.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ fn each_store(check: impl Fn(&dyn Store)) {
 }
 
 #[test]
-fn what_is_applied_is_seen_whole() {
+fn applied_changes_are_visible_as_a_whole() {
     each_store(|store| {
         assert_eq!(store.position().unwrap(), None);
         let offset = CommittedOffset { stream_created_ns: 7, sequence: 9, stored_at_ns: 11 };
@@ -77,11 +77,11 @@ fn incident(institution: &str, change: IncidentChange, millis: i64) -> IncidentB
 }
 
 #[test]
-fn of_each_institution_the_latest_incident_is_kept() {
+fn the_last_incident_of_each_institution_is_kept() {
     each_store(|store| {
         assert_eq!(store.incidents().unwrap(), []);
         let apply = |incidents| store.apply(&Changes { incidents, ..Changes::default() }).unwrap();
-        // A name may be any text, and the beginning of another.
+        // A name may be any text, and may be a prefix of another name.
         let (bank, longer) = ("banco.ão \u{0}", "banco.ão \u{0} 2");
         apply(vec![incident(bank, IncidentChange::Began, 0), incident(longer, IncidentChange::Began, 0)]);
         apply(vec![incident(bank, IncidentChange::Ended, 1), incident(bank, IncidentChange::Began, 2)]);
@@ -103,7 +103,7 @@ fn a_put_that_is_not_newer_changes_nothing() {
         assert_eq!(store.get(&id(1)).unwrap().unwrap().head.version, 5);
         assert_eq!(store.due(Timestamp::from_millis(49), 10).unwrap(), []);
         assert_eq!(store.count().unwrap()[&StateName::Valid], 0);
-        // A policy that was changed moves deadlines of links that were not.
+        // A changed policy moves the deadline of an unchanged link.
         store.apply(&changes(vec![put(1, 5, StateName::Invalid, Some(20))])).unwrap();
         assert_eq!(store.due(Timestamp::from_millis(49), 10).unwrap(), [id(1)]);
     });
@@ -130,7 +130,7 @@ fn pages_follow_each_other_without_gap_or_repeat() {
     });
 }
 
-/// The indexes are derived; whatever is applied, they agree with a plain reading of the heads.
+/// A model without indexes: it computes the expected results from the heads.
 #[derive(Clone, Debug)]
 struct Model {
     heads: BTreeMap<LinkId, Head>,
@@ -153,7 +153,7 @@ impl Model {
 }
 
 fn any_put() -> impl Strategy<Value = Put> {
-    // A version is one state and, under one policy, one deadline.
+    // The state and the deadline follow from the version, as in relink under one policy.
     (0..6_u8, 1..20_u64).prop_map(|(n, version)| {
         let mixed = version * 31 + u64::from(n);
         let deadline = i64::try_from(mixed % 23).expect("below 23") - 3;
@@ -172,7 +172,7 @@ proptest! {
         let memory = MemoryStore::default();
         let mut model = Model { heads: BTreeMap::new() };
         for commit in commits {
-            // Within one commit only the newest put of a link counts, which is what applying them in order comes to.
+            // In one commit only the newest put of a link counts; the model gets the same result by applying the puts in order.
             commit.iter().for_each(|put| model.apply(put));
             for store in [&sled as &dyn Store, &memory] {
                 store.apply(&changes(commit.clone())).unwrap();
@@ -205,7 +205,7 @@ fn a_checkpoint_outlives_the_process() {
 }
 
 #[test]
-fn damage_is_noticed_and_set_aside() {
+fn a_damaged_store_is_quarantined() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     {
@@ -213,7 +213,7 @@ fn damage_is_noticed_and_set_aside() {
         store.apply(&changes((0..200).map(|n| put(n, 1, StateName::Valid, None)).collect())).unwrap();
         store.checkpoint().unwrap();
     }
-    // Every kind of damage: nonsense where the settings are, and a log cut and overwritten in many places.
+    // The damages: a wrong settings file, and a log that is cut or overwritten at many positions.
     let log = std::fs::read(path.join("db")).unwrap();
     let mut damaged = log.clone();
     damaged.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x5a);

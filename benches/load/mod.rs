@@ -1,34 +1,34 @@
-//! The load of every bench: links that live through one outage each, as Belvo, the widget and relink's own reads
-//! would tell it.
+//! The load of every bench: links that have one outage each.
 //!
-//! Eight inputs a link: it is read; its refresh fails; Belvo says so again; somebody's request gets the same error;
-//! the user opens the widget and succeeds; Belvo is asked; data comes. Two of the eight change nothing, as in life.
+//! Each link has eight inputs: an observation; a webhook about a failed refresh; the same webhook again; an API error
+//! of a request; a widget callback for the start and one for the success; an observation; a webhook with data. Two of
+//! the eight change nothing, as in production.
 
 #![expect(dead_code, reason = "every bench compiles this file and uses a part of it")]
 
 use relink::contract::InputKind;
 use relink::engine::Delivery;
 
-/// How many inputs a link's story has.
-pub(crate) const STORY_LENGTH: usize = 8;
+/// The number of inputs of a link.
+pub(crate) const INPUTS_PER_LINK: usize = 8;
 
-/// How many links live through their outage at the same time: neither all in one commit nor all in different ones.
+/// The number of links with an outage at the same time, so that some inputs of a link are in the same commit and some are not.
 const LINKS_AT_ONCE: usize = 500;
 
-/// What is published.
+/// An input to publish.
 #[derive(Clone, Debug)]
-pub(crate) struct Said {
+pub(crate) struct LoadInput {
     pub(crate) link: String,
     pub(crate) kind: InputKind,
     pub(crate) body: String,
 }
 
-/// The stories of `links` links, some hundred at a time, `round` times over.
-pub(crate) fn stories(links: usize, round: usize) -> Vec<Said> {
+/// The inputs of `links` links in a round; groups of links have their outage at the same time.
+pub(crate) fn inputs(links: usize, round: usize) -> Vec<LoadInput> {
     let all: Vec<usize> = (0..links).collect();
     let together = all.chunks(LINKS_AT_ONCE);
     together
-        .flat_map(|links| (0..STORY_LENGTH).flat_map(|n| links.iter().map(move |&link| said(link, round, n))))
+        .flat_map(|links| (0..INPUTS_PER_LINK).flat_map(|n| links.iter().map(move |&link| input_of(link, round, n))))
         .collect()
 }
 
@@ -38,15 +38,15 @@ pub(crate) fn link_id(link: usize) -> String {
 }
 
 /// A webhook that breaks a link.
-pub(crate) fn breakage(link: usize) -> Said {
-    said(link, 0, 1)
+pub(crate) fn breakage(link: usize) -> LoadInput {
+    input_of(link, 0, 1)
 }
 
-fn said(link: usize, round: usize, n: usize) -> Said {
+fn input_of(link: usize, round: usize, n: usize) -> LoadInput {
     let id = link_id(link);
     let (kind, body) = match n {
         0 => (InputKind::Observation, observation(&id)),
-        // The second is a repeat of the first.
+        // The second webhook repeats the first one.
         1 | 2 => (InputKind::Webhook, webhook(&id, round, "LINK", "invalid_credentials", LOGIN_ERROR)),
         3 => (InputKind::ApiError, api_error(&id, round)),
         4 => (InputKind::Widget, r#"{"event":"started","expires_in_seconds":600}"#.to_owned()),
@@ -60,7 +60,7 @@ fn said(link: usize, round: usize, n: usize) -> Said {
             webhook(&id, round, "TRANSACTIONS", "new_transactions_available", r#"{"new_transactions":17}"#),
         ),
     };
-    Said { link: id, kind, body }
+    LoadInput { link: id, kind, body }
 }
 
 const LOGIN_ERROR: &str = r#"{"error_code":"login_error","status":400,
@@ -81,7 +81,7 @@ fn api_error(id: &str, round: usize) -> String {
     )
 }
 
-/// From the future, which counts as now: so it is never older than what it follows.
+/// An observation from the future, which counts as now, so it is never older than an earlier input.
 fn observation(id: &str) -> String {
     format!(
         r#"{{"observed_at":"2099-01-01T00:00:00Z","source":"verify","outcome":"found","link":{{"id":"{id}",
@@ -91,17 +91,17 @@ fn observation(id: &str) -> String {
     )
 }
 
-/// As the partition would deliver it, at a second and sequence of one's choice.
-pub(crate) fn delivery(said: &Said, sequence: u64, seconds: i64) -> Delivery {
+/// The delivery of an input, with this sequence and time.
+pub(crate) fn delivery(input: &LoadInput, sequence: u64, seconds: i64) -> Delivery {
     Delivery {
         partition: 0,
         sequence,
         stored_at_ns: (1_790_000_000 + seconds) * 1_000_000_000,
-        subject: format!("belvo.0.{}.{}", said.kind, said.link),
-        kind: said.kind.as_str().to_owned(),
-        link: said.link.clone(),
+        subject: format!("belvo.0.{}.{}", input.kind, input.link),
+        kind: input.kind.as_str().to_owned(),
+        link: input.link.clone(),
         headers: Vec::new(),
-        payload: said.body.clone().into(),
+        payload: input.body.clone().into(),
         receipt: String::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! What is measured beside time, and on what machine.
+//! The measured values, and a description of the machine.
 
 use std::fmt;
 use std::io::Write;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::support::TestNats;
 
-/// How long a number of inputs took, and which process worked how long for it.
+/// One measurement: the number of inputs, the time, and the CPU time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
     pub(crate) inputs: usize,
     pub(crate) messages: usize,
     pub(crate) batches: usize,
     pub(crate) took: Duration,
-    /// Seconds of CPU: ours and nats-server's, where the system tells.
+    /// The CPU time of this process and of nats-server, in seconds, if the system reports it.
     pub(crate) cpu: Option<(f64, f64)>,
 }
 
@@ -26,8 +26,8 @@ impl Run {
         runs.iter().map(Self::per_second).collect()
     }
 
-    /// Microseconds of CPU for an input over all runs: ours, and nats-server's. Busy neighbours do not change them
-    /// much.
+    /// The CPU time per input over all runs, in microseconds: of this process, and of nats-server. Other load of the
+    /// machine changes it only a little.
     pub(crate) fn cpu_micros(runs: &[Self]) -> Option<(f64, f64)> {
         let inputs: usize = runs.iter().map(|run| run.inputs).sum();
         let cpus: Option<Vec<(f64, f64)>> = runs.iter().map(|run| run.cpu).collect();
@@ -52,28 +52,28 @@ impl fmt::Display for Run {
     }
 }
 
-/// Seconds of CPU that a process has used, from `/proc`.
+/// The CPU time that a process has used, in seconds, from `/proc`.
 pub(crate) fn cpu_seconds(process: &str) -> Option<f64> {
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // After the name, which may hold anything: state is field 3, utime 14, stime 15.
+    // The process name may contain any character, so parsing starts after it: state is field 3, utime 14, stime 15.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<f64>().ok();
     Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
 }
 
-/// Both processes' CPU so far.
+/// The CPU time of both processes so far.
 pub(crate) fn cpu(nats: &TestNats) -> Option<(f64, f64)> {
     Some((cpu_seconds("self")?, cpu_seconds(&nats.server.pid().to_string())?))
 }
 
-/// What was used between two looks.
+/// The difference of two values of [`cpu`].
 pub(crate) fn cpu_between(before: Option<(f64, f64)>, after: Option<(f64, f64)>) -> Option<(f64, f64)> {
     let (before, after) = (before?, after?);
     Some((after.0 - before.0, after.1 - before.1))
 }
 
-/// Where all of it was measured. A number without its machine says nothing.
+/// The machine, which is printed with every result.
 pub(crate) struct Machine {
     cores: usize,
     model: String,

@@ -1,4 +1,4 @@
-//! The runs: the node, its limit, one webhook at a time, a rebuild.
+//! The measurements: the node, the limit, one webhook at a time, and a rebuild.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::load::{self, Said};
+use crate::load::{self, LoadInput};
 use crate::measure::{Run, cpu, cpu_between};
 use crate::support::{TestNats, within};
 
@@ -27,7 +27,7 @@ pub(crate) const PARTITIONS: u16 = 16;
 
 const STORE_CACHE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// The batches that a node committed, as they can be committed again.
+/// The batches of a node, without the headers of a batch, so that they can be committed again.
 pub(crate) type Batches = Vec<Vec<BatchMessage>>;
 
 struct Running {
@@ -68,14 +68,15 @@ fn policy() -> Policy {
     Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).expect("the defaults are in range")
 }
 
-/// A fresh server that has been told everything.
-async fn told(said: &[Said]) -> TestNats {
+/// A new server with all inputs.
+async fn server_with(inputs: &[LoadInput]) -> TestNats {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let subjects = Subjects::default();
     let batches = nats.batches();
-    for slice in said.chunks(1_000) {
-        let message =
-            |said: &Said| BatchMessage::new(subjects.input(said.kind, &said.link), said.body.clone().into_bytes());
+    for slice in inputs.chunks(1_000) {
+        let message = |input: &LoadInput| {
+            BatchMessage::new(subjects.input(input.kind, &input.link), input.body.clone().into_bytes())
+        };
         batches.publish_atomic(slice.iter().map(message).collect()).await.expect("the input is stored");
     }
     nats
@@ -93,11 +94,11 @@ async fn ends(nats: &TestNats) -> BTreeMap<u16, u64> {
     ends
 }
 
-/// The node, until it has handled everything; and what it committed.
-pub(crate) async fn node(said: &[Said]) -> (Run, Batches) {
-    let nats = told(said).await;
+/// Runs the node until it has handled all inputs, and returns its batches.
+pub(crate) async fn node(inputs: &[LoadInput]) -> (Run, Batches) {
+    let nats = server_with(inputs).await;
     let ends = ends(&nats).await;
-    // Taking the partitions is a start's cost, not an input's.
+    // The time for taking the partitions is not measured.
     let running = Running::start(&nats).await;
     let (before, began) = (cpu(&nats), clock::instant());
     let handled = |store: &SledStore| {
@@ -112,10 +113,10 @@ pub(crate) async fn node(said: &[Said]) -> (Run, Batches) {
     running.stop().await;
     let batches = committed(&nats).await;
     let messages = batches.iter().map(Vec::len).sum();
-    (Run { inputs: said.len(), messages, batches: batches.len(), took, cpu }, batches)
+    (Run { inputs: inputs.len(), messages, batches: batches.len(), took, cpu }, batches)
 }
 
-/// Reads the node's commits back, batch by batch.
+/// Reads the node's commits from the output stream, batch by batch.
 async fn committed(nats: &TestNats) -> Batches {
     let mut batches: Batches = Vec::new();
     let mut last = None;
@@ -138,9 +139,9 @@ async fn committed(nats: &TestNats) -> Batches {
     batches
 }
 
-/// The same deliveries pulled, the same batches committed, one while the next is staged, and nothing else.
-pub(crate) async fn limit(said: &[Said], batches: &Batches) -> Run {
-    let nats = told(said).await;
+/// Pulls the same deliveries and commits the same batches. Each batch is staged while the one before commits.
+pub(crate) async fn limit(inputs: &[LoadInput], batches: &Batches) -> Run {
+    let nats = server_with(inputs).await;
     let client = nats.connect().await;
     let messages: usize = batches.iter().map(Vec::len).sum();
     let context = async_nats::jetstream::new(client.clone());
@@ -157,9 +158,9 @@ pub(crate) async fn limit(said: &[Said], batches: &Batches) -> Run {
     let mut receipts: VecDeque<BTreeMap<u16, String>> = VecDeque::new();
     let mut in_flight: Option<JoinHandle<_>> = None;
     for batch in batches {
-        // A batch is due when its share of the deliveries is here.
+        // A batch is sent after its share of the deliveries has arrived.
         let count = batch.len();
-        let due = (said.len() * (committed + count)).div_ceil(messages);
+        let due = (inputs.len() * (committed + count)).div_ceil(messages);
         let mut slice = BTreeMap::new();
         while pulled < due {
             deliveries.recv_many(&mut arrived, due - pulled).await;
@@ -186,7 +187,7 @@ pub(crate) async fn limit(said: &[Said], batches: &Batches) -> Run {
         finish(&client, answer, &mut receipts).await;
     }
     let (took, cpu) = (began.elapsed(), cpu_between(before, cpu(&nats)));
-    Run { inputs: said.len(), messages, batches: batches.len(), took, cpu }
+    Run { inputs: inputs.len(), messages, batches: batches.len(), took, cpu }
 }
 
 async fn finish<A, E: std::fmt::Debug>(
@@ -200,7 +201,7 @@ async fn finish<A, E: std::fmt::Debug>(
     }
 }
 
-/// One webhook at a time: milliseconds from before its publish until a subscriber has the notice.
+/// Publishes one webhook at a time. Returns the milliseconds from the publish until a subscriber has the notice.
 pub(crate) async fn latency(count: usize) -> Vec<f64> {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let running = Running::start(&nats).await;
@@ -210,21 +211,21 @@ pub(crate) async fn latency(count: usize) -> Vec<f64> {
     let mut notices = consumer.messages().await.expect("messages");
     let mut took_ms = Vec::with_capacity(count);
     for link in 0..count {
-        let said = load::breakage(link);
-        let subject = Subjects::default().input(said.kind, &said.link);
+        let webhook = load::breakage(link);
+        let subject = Subjects::default().input(webhook.kind, &webhook.link);
         let began = clock::instant();
-        let ack = nats.context.publish(subject, said.body.into()).await.expect("published");
+        let ack = nats.context.publish(subject, webhook.body.into()).await.expect("published");
         let stored = async { ack.await.expect("stored") };
         let (_, notice) = tokio::join!(stored, within("a notice", notices.next()));
         took_ms.push(began.elapsed().as_secs_f64() * 1e3);
         let subject = notice.expect("a notice").expect("a message").subject.to_string();
-        assert_eq!(subject, format!("link.notice.update_required.{}", said.link));
+        assert_eq!(subject, format!("link.notice.update_required.{}", webhook.link));
     }
     running.stop().await;
     took_ms
 }
 
-/// Starts a node with an empty store over a stream with the states of so many links, until every partition runs.
+/// Starts a node with an empty store over a stream with the states of `links` links, and waits until every partition runs.
 pub(crate) async fn rebuild(links: usize) -> (u64, Duration) {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let subjects = Subjects::default();
@@ -245,12 +246,12 @@ pub(crate) async fn rebuild(links: usize) -> (u64, Duration) {
     (count, took)
 }
 
-/// A link in the middle of its outage.
+/// The record of a link with an open outage.
 fn record(link: usize) -> Record {
-    let said = load::breakage(link);
+    let webhook = load::breakage(link);
     let now = clock::now();
-    let id = said.link.parse().expect("an id");
-    let input = match relink::belvo::translate(said.kind, &id, said.body.as_bytes(), now).expect("a webhook") {
+    let id = webhook.link.parse().expect("an id");
+    let input = match relink::belvo::translate(webhook.kind, &id, webhook.body.as_bytes(), now).expect("a webhook") {
         relink::belvo::Meaning::Event(input) => input,
         other => panic!("{other:?} breaks nothing"),
     };

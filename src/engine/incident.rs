@@ -5,7 +5,7 @@
 //! in a window (the baseline), whichever is more. An incident **begins** when that many distinct links have opened an
 //! episode within one window. It **ends** after a whole window in which fewer than a quarter of the threshold have.
 //!
-//! The begin is computed from the times at which the episodes opened, so that a backlog of messages gives the same
+//! The start is computed from the times at which the episodes opened, so that a backlog of messages gives the same
 //! result however fast it is read. The end is computed from the times at which the openings were planned, so that an
 //! incident does not end while its backlog has not been read.
 //!
@@ -65,7 +65,7 @@ struct Ongoing {
     threshold: u64,
     links_count: u64,
     deferred_count: u64,
-    /// The earliest begin of the calm window. `None`: the time of the next call.
+    /// The earliest start of the calm window. `None`: the time of the next call.
     since: Option<Timestamp>,
     /// When the last openings were planned; at most as many as end a calm.
     latest: VecDeque<Timestamp>,
@@ -138,7 +138,7 @@ impl Incidents {
         }
         institution.recent.clear();
         // An opening in a backlog may be older than the end of the last incident, and two incidents must not have the
-        // same begin.
+        // same start.
         let after_last = institution.ended_at.map(|at| at.after(Duration::from_millis(1)));
         let (began_at, latest) = (after_last.map_or(opening.at, |at| at.max(opening.at)), VecDeque::new());
         let ongoing = Ongoing { began_at, threshold, links_count: count, deferred_count: 0, since: Some(now), latest };

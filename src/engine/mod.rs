@@ -38,7 +38,7 @@ use crate::store::{Head, Put, Query, Store, StoreError, pages};
 /// the one that the node adds (`contract::Commit`).
 pub const MESSAGES_MAX: usize = 999;
 
-/// The most messages that one delivery can lead to: the state, the effects, and the begin of an incident; or a refusal.
+/// The most messages that one delivery can lead to: the state, the effects, and the start of an incident; or a refusal.
 const MESSAGES_PER_DELIVERY_MAX: usize = 2 + EFFECTS_MAX;
 
 /// The most timers in one plan, so that many reminders at one time do not delay arriving messages.

@@ -198,7 +198,7 @@ impl Plan {
         self.push(partition, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
     }
 
-    /// Adds the message about the begin or the end of an incident.
+    /// Adds the message about the start or the end of an incident.
     pub(super) fn incident(&mut self, partition: u16, body: IncidentBody) {
         let address = Address::Incident(institution_token(&body.institution));
         self.push(partition, Message { address, id: body.message_id(), at: body.at.0, body: encode(&body) });

@@ -1,4 +1,4 @@
-//! Atomic batch publish (ADR-50): up to a thousand messages that one stream stores together or not at all.
+//! Atomic batch publish (NATS ADR-50): up to 1000 messages that one stream stores together or not at all.
 //!
 //! ```text
 //!   stage(m1 … mn)          commit()
@@ -7,13 +7,13 @@
 //!   …                       mn  Sequence n, Commit 1 ──reply─▶ ack {last sequence, count} or the refusal of all of them
 //! ```
 //!
-//! A batch costs the server a temporary store, some 3 ms whatever its size (2.15.1, file storage), where a plain publish
-//! is synced in 0.6 ms. So a batch of one message is sent as what it is: a plain publish with the same guarantees.
+//! For a batch the server creates a temporary store, which takes about 3 ms whatever the size (2.15.1, file storage); a plain
+//! publish is synced in 0.6 ms. So a batch of one message is sent as a plain publish, which has the same guarantees.
 //!
-//! Until the commit the server holds the batch in memory, so batch *k+1* may be staged while *k* commits. Expectations
-//! (the fence) are checked at the commit: a batch that was staged before its owner was replaced is refused after.
+//! Until the commit the server keeps the batch in memory, so batch *k+1* may be staged while *k* commits. The server checks
+//! expectations (the fences) at the commit, so it also refuses a batch that was staged before its owner was replaced.
 //!
-//! Never: retry here (only the caller knows whether a repeat is harmless), or report an unknown outcome as a failure.
+//! This file must never retry (only the caller knows whether a repeat is harmless), or report an unknown outcome as a failure.
 //! Next: `publisher.rs` (many callers, one batch), `stream.rs` (which streams allow batches).
 
 use std::future::IntoFuture;
@@ -30,42 +30,42 @@ use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-/// The most messages one batch may hold: `jetstream.limits.batch.max_msgs` of nats-server, whose default this is.
+/// The most messages of one batch: the default of nats-server's `jetstream.limits.batch.max_msgs`.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;
 
-/// How long to wait for an answer unless told otherwise. The server drops an idle open batch after ten seconds
-/// (`jetstream.limits.batch.timeout`), so waiting longer for one learns nothing.
+/// The usual time limit for an answer. The server drops an idle open batch after 10 seconds (`jetstream.limits.batch.timeout`),
+/// so a longer wait has no use.
 pub const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the headers of a batch and of an expectation take at most, in bytes, beside the expected subject.
+/// The largest size of the headers of a batch and of an expectation, in bytes, without the expected subject.
 const BATCH_HEADERS_BYTES_MAX: usize = 128;
 const EXPECT_BYTES_MAX: usize = 128;
 
-/// How long a refused commit waits for the answer to the first message, which tells the reason.
-const OPENING_PATIENCE: Duration = Duration::from_millis(100);
+/// After a refused commit, how long to wait for the answer to the first message, which has the reason.
+const OPENING_ANSWER_WAIT: Duration = Duration::from_millis(100);
 
-/// Names the subject that [`NATS_EXPECTED_LAST_SUBJECT_SEQUENCE`] speaks of; async-nats 0.51 has no constant for it.
+/// The header with the subject of [`NATS_EXPECTED_LAST_SUBJECT_SEQUENCE`]; async-nats 0.51 has no constant for it.
 const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
-/// What must still be true of the stream when the batch commits, else all of it is refused.
+/// A condition on the stream. If it is false at the commit, the server refuses the whole batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expect {
-    /// The subject looked at: a fence, which the batch itself need not write.
+    /// The subject that the server checks, for example a fence. The batch need not write to it.
     pub subject: String,
-    /// The stream sequence of the last message on that subject; 0 means that there is none.
+    /// The stream sequence that the last message on the subject must have; 0 if there must be none.
     pub last_sequence: u64,
 }
 
 /// One message of a batch.
 #[derive(Debug, Clone, Default)]
 pub struct BatchMessage {
-    /// Where it is published; every subject of a batch must belong to the same stream.
+    /// The subject to publish on. All subjects of a batch must belong to the same stream.
     pub subject: String,
-    /// Headers of its own. The batch headers are added to them.
+    /// The headers of the message. The batch headers are added to them.
     pub headers: HeaderMap,
     /// The body.
     pub payload: Bytes,
-    /// At most one expectation a message; several messages may carry one, each on another subject.
+    /// The expectation, if any. Several messages of a batch may have one, each on another subject.
     pub expect: Option<Expect>,
 }
 
@@ -82,7 +82,7 @@ impl BatchMessage {
         self
     }
 
-    /// The same message, carrying an expectation for the whole batch.
+    /// The same message, with an expectation for the whole batch.
     #[must_use]
     pub fn expecting(mut self, subject: impl Into<String>, last_sequence: u64) -> Self {
         self.expect = Some(Expect { subject: subject.into(), last_sequence });
@@ -99,14 +99,14 @@ impl BatchMessage {
     }
 }
 
-/// The batch is stored, whole and (with `sync_interval: always`) on the disk.
+/// The whole batch is stored and, with `sync_interval: always`, on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchAck {
-    /// The stream that took it.
+    /// The stream that stored it.
     pub stream: String,
     /// The stream sequence of the batch's last message. The messages of a batch are consecutive.
     pub last_sequence: u64,
-    /// How many messages were stored.
+    /// The number of messages that were stored.
     pub count: u64,
 }
 
@@ -117,10 +117,10 @@ impl BatchAck {
     }
 }
 
-/// Why a batch was not acknowledged. Every variant but [`BatchError::Unknown`] means that nothing was stored.
+/// The reason why a batch was not acknowledged. Every variant except [`BatchError::Unknown`] means that nothing was stored.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// A batch needs a message to carry the commit.
+    /// The batch has no message that could carry the commit.
     #[error("a batch needs at least one message")]
     Empty,
     /// More than [`BATCH_MESSAGES_MAX`] messages, or more than the server's own limit (10199).
@@ -132,38 +132,38 @@ pub enum BatchError {
     /// One message exceeds the server's `max_payload`, or the stream's `max_msg_size`.
     #[error("message {index} of the batch is larger than the server's max_payload or the stream's max_msg_size")]
     MessageTooLarge {
-        /// Its place in the batch, from 0.
+        /// Its index in the batch, from 0.
         index: usize,
     },
-    /// An expectation no longer holds (10071): another writer moved the fence.
+    /// An expectation is no longer true (10071): another writer has published on that subject.
     #[error("the batch was refused, another writer holds the fence: {description}")]
     Refused {
         /// The server's words.
         description: String,
     },
-    /// A `Nats-Msg-Id` in the batch is already known (10201): look what is there.
+    /// The stream already has a `Nats-Msg-Id` of the batch (10201).
     #[error("the batch holds a message id that the stream already knows")]
     Duplicate,
-    /// The server lost part of the batch before its commit (10176): a reconnect, a restart or ten idle seconds.
+    /// The server lost part of the batch before its commit (10176), by a reconnect, a restart or 10 idle seconds.
     #[error("the server does not have the whole batch and abandoned it")]
     Incomplete,
-    /// Too many open batches on this stream or server (10210; 50 and 1000): try again when some have ended.
+    /// This stream or server has too many open batches (10210; the limits are 50 and 1000). A later retry may succeed.
     #[error("the server has too many open batches")]
     TooManyOpen,
-    /// No stream listens on the subject.
+    /// No stream has the subject.
     #[error("no stream takes the subject `{subject}`")]
     NoStream {
         /// The subject of the commit message.
         subject: String,
     },
-    /// Nobody knows whether the batch was stored. It may even land later, out of the client's buffer after a reconnect,
-    /// until the fence has moved: move it first, then look what is there.
+    /// It is unknown whether the batch was stored. After a reconnect, the client's buffer may even send it later. So the caller must
+    /// write a new fence first, and then read what the stream has stored.
     #[error("the outcome of the batch is unknown: {cause}")]
     Unknown {
-        /// What went wrong while waiting.
+        /// The error of the wait.
         cause: String,
     },
-    /// Any other refusal.
+    /// The server refused the batch for another reason.
     #[error("the server refused the batch: {description}")]
     Server {
         /// The JetStream error code.
@@ -174,7 +174,7 @@ pub enum BatchError {
 }
 
 impl BatchError {
-    /// Whether it is certain that nothing of the batch was stored, or ever will be.
+    /// Whether it is certain that nothing of the batch is stored, now or later.
     pub fn is_certain(&self) -> bool {
         !matches!(self, Self::Unknown { .. })
     }
@@ -193,7 +193,7 @@ impl BatchError {
     }
 }
 
-/// The handle to publish batches with: a connection and a time limit. Cheap to clone.
+/// Publishes batches over a connection, with a time limit. A clone is cheap.
 #[derive(Debug, Clone)]
 pub struct Batches {
     client: Client,
@@ -204,7 +204,7 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Batches over this connection; every wait is bounded by `timeout` ([`BATCH_TIMEOUT`] fits).
+    /// Publishes over this connection; `timeout` limits every wait, usually to [`BATCH_TIMEOUT`].
     ///
     /// Must be called inside a tokio runtime (async-nats starts a task for each context).
     pub fn new(client: Client, timeout: Duration) -> Self {
@@ -212,8 +212,8 @@ impl Batches {
         Self { client, context, timeout, message_bytes_max: usize::MAX }
     }
 
-    /// Batches for a stream with this `max_msg_size`. The server drops a batch with a larger message, and says so only to that message,
-    /// which asks for no answer: the commit would find no batch, and the reason would be lost.
+    /// Publishes to a stream with this `max_msg_size`. The server drops a batch with a larger message, and reports the reason only as the
+    /// answer to that message. Staged messages ask for no answer, so the size must be checked before.
     #[must_use]
     pub fn with_message_bytes_max(mut self, bytes: usize) -> Self {
         self.message_bytes_max = bytes;
@@ -225,7 +225,7 @@ impl Batches {
         &self.client
     }
 
-    /// Stages and commits at once.
+    /// Stages and commits a batch.
     ///
     /// # Errors
     /// [`BatchError`]; only [`BatchError::Unknown`] leaves open whether the batch was stored.
@@ -233,10 +233,10 @@ impl Batches {
         self.stage(messages).await?.commit().await
     }
 
-    /// Sends all messages but the last, without waiting for an answer.
+    /// Sends all messages except the last one, without waiting for an answer.
     ///
-    /// A staged batch that is dropped is never stored, but the server keeps it open for ten seconds;
-    /// [`StagedBatch::abandon`] is kinder.
+    /// A staged batch that is dropped is never stored, but the server keeps it open for 10 seconds. [`StagedBatch::abandon`] closes it
+    /// at once.
     ///
     /// # Errors
     /// Before anything is sent: [`BatchError::Empty`], [`BatchError::TooLarge`], [`BatchError::MessageTooLarge`]. While
@@ -250,7 +250,7 @@ impl Batches {
         Ok(StagedBatch { open: self.open(messages).await?, last })
     }
 
-    /// Sends these messages, without waiting for an answer. The last one of the batch is still to come.
+    /// Sends these messages, without waiting for an answer. The batch's last message follows with the commit.
     ///
     /// # Errors
     /// As [`Batches::stage`]; a batch may be opened without a message.
@@ -259,7 +259,7 @@ impl Batches {
         if count > BATCH_MESSAGES_MAX {
             return Err(BatchError::TooLarge { count });
         }
-        // Looked at before anything is sent, since half a batch would stay open at the server.
+        // The check comes before the first message is sent, because an incomplete batch would stay open at the server.
         if let Some(index) = messages.iter().position(|message| self.is_too_large(message)) {
             return Err(BatchError::MessageTooLarge { index });
         }
@@ -279,7 +279,7 @@ impl Batches {
         Ok(OpenBatch { batches: self.clone(), id, count, opening })
     }
 
-    /// Whether a message, with the headers of a batch, is larger than the server or the stream takes.
+    /// Whether a message, with the headers of a batch, is larger than the limit of the server or the stream.
     fn is_too_large(&self, message: &BatchMessage) -> bool {
         let max = self.client.max_payload().min(self.message_bytes_max);
         let expect = message.expect.as_ref().map_or(0, |expect| expect.subject.len() + EXPECT_BYTES_MAX);
@@ -287,10 +287,10 @@ impl Batches {
     }
 }
 
-/// A message ready to be sent: subject, headers, body.
+/// The subject, the headers and the body of a message to send.
 type Parts = (String, HeaderMap, Bytes);
 
-/// A batch whose messages are with the server, all but the last; [`StagedBatch::commit`] makes it real.
+/// A batch whose messages have been sent, except the last one; [`StagedBatch::commit`] sends that one.
 #[must_use = "a batch that is not committed is never stored"]
 #[derive(Debug)]
 pub struct StagedBatch {
@@ -318,27 +318,27 @@ impl StagedBatch {
     }
 }
 
-/// A batch whose last message is still to come.
+/// A batch whose last message is not known yet.
 #[must_use = "a batch that is not committed is never stored"]
 #[derive(Debug)]
 pub struct OpenBatch {
     batches: Batches,
     id: String,
-    /// How many messages the batch has, with the last one.
+    /// The number of messages of the batch, including the last one.
     count: usize,
-    /// The answer to the first message, awaited beside the commit: empty, or why the batch was refused at once.
+    /// The answer to the first message: empty, or the reason why the server refused the batch at once.
     opening: Option<PublishAckFuture>,
 }
 
 impl OpenBatch {
-    /// Sends the last message with the commit mark and waits for the answer to the whole.
+    /// Sends the last message with the commit header, and waits for the answer to the whole batch.
     ///
     /// # Errors
     /// [`BatchError`]; only [`BatchError::Unknown`] leaves open whether the batch was stored.
     pub async fn commit(self, last: BatchMessage) -> Result<BatchAck, BatchError> {
         let Self { batches, id, count, opening } = self;
         let (subject, mut headers, payload) = last.into_parts();
-        // One message is whole by itself, and a plain publish is checked against the same expectation.
+        // A single message needs no batch: the server checks the expectation of a plain publish too.
         if count > 1 {
             number_in(&mut headers, &id, count);
             headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
@@ -360,7 +360,7 @@ impl OpenBatch {
             }
         };
         match serde_json::from_slice::<Response<PublishAck>>(&answer.payload) {
-            // A batch is refused for a known id (10201); a plain publish is acknowledged, and not stored.
+            // For a known id, the server refuses a batch (10201), but acknowledges a plain publish without storing it.
             Ok(Response::Ok(ack)) if ack.duplicate => Err(BatchError::Duplicate),
             Ok(Response::Ok(ack)) => Ok(BatchAck {
                 stream: ack.stream,
@@ -368,7 +368,7 @@ impl OpenBatch {
                 count: ack.batch_size.unwrap_or(count as u64),
             }),
             Ok(Response::Err { error }) => match BatchError::from_server(&error, count) {
-                // Whatever refused the first message is the reason why the commit found no batch.
+                // If the server refused the first message, that is the reason why it has no batch at the commit.
                 BatchError::Incomplete => {
                     Err(refusal_of_opening(opening, count).await.unwrap_or(BatchError::Incomplete))
                 }
@@ -378,13 +378,13 @@ impl OpenBatch {
         }
     }
 
-    /// Gives the batch up, and its place among the fifty that a stream may have open. Without this the server waits ten
-    /// seconds for the rest of it. `subject` is any subject of the stream.
+    /// Closes the batch without a commit. Otherwise the server keeps it open for 10 seconds, as one of the 50 open batches of the
+    /// stream. `subject` is any subject of the stream.
     pub async fn abandon(self, subject: &str) {
         if self.count == 1 {
             return; // Nothing has been sent.
         }
-        // A gap in the sequence ends a batch (ADR-50). It is a courtesy: if it does not arrive, time ends the batch.
+        // A gap in the batch sequence ends a batch (ADR-50). If this message is lost, the batch ends by its timeout.
         let mut headers = HeaderMap::new();
         number_in(&mut headers, &self.id, self.count + 1);
         let _ = self.batches.client.publish_with_headers(subject.to_owned(), headers, Bytes::new()).await;
@@ -396,7 +396,7 @@ fn number_in(headers: &mut HeaderMap, batch_id: &str, number: usize) {
     headers.insert(NATS_BATCH_SEQUENCE, number.to_string());
 }
 
-/// What headers take on the wire, in bytes: a status line, `name: value` lines, an empty line.
+/// The size of headers on the wire, in bytes: a status line, `name: value` lines, an empty line.
 pub(crate) fn wire_size(headers: &HeaderMap) -> usize {
     let lines = headers.iter().flat_map(|(name, values)| {
         let name: &[u8] = name.as_ref();
@@ -405,11 +405,11 @@ pub(crate) fn wire_size(headers: &HeaderMap) -> usize {
     "NATS/1.0\r\n\r\n".len() + lines.sum::<usize>()
 }
 
-/// The early answer comes over the same connection before the commit's, so a moment's patience is plenty.
+/// The error in the answer to the first message. It arrives over the same connection before the answer to the commit.
 async fn refusal_of_opening(opening: Option<PublishAckFuture>, count: usize) -> Option<BatchError> {
-    let answer = timeout(OPENING_PATIENCE, opening?.into_future()).await.ok()?;
+    let answer = timeout(OPENING_ANSWER_WAIT, opening?.into_future()).await.ok()?;
     let error = answer.err()?;
-    // An accepted opening is answered with nothing at all, which is an error too, but not one of the server's.
+    // The answer to an accepted first message is empty. That is an error too, but not one of the server.
     let refusal = std::error::Error::source(&error)?.downcast_ref::<jetstream::Error>()?;
     Some(BatchError::from_server(refusal, count))
 }

@@ -1,8 +1,8 @@
-//! The commit: one atomic batch on `LINKS` that carries everything a plan came to, guarded by the fences of its partitions; and the fences
-//! themselves.
+//! The commit: one atomic batch on `LINKS` with all messages of a plan, guarded by the fences of its partitions. This file also takes
+//! fences.
 //!
-//! Where a message names a fence, the batch is stored only if the last message on `link.fence.<partition>` is still that one. A writer that
-//! has been replaced is refused as a whole, whatever it had in flight.
+//! A message may name a fence. Then the server stores the batch only if that fence is still the last message on
+//! `link.fence.<partition>`. So the server refuses every batch of a node that another node has replaced.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,14 @@ use super::subject::Subjects;
 use crate::engine::{Message, Outgoing};
 use crate::node::{BatchId, Closing, FenceToTake, Input, Limit};
 
-/// A message is larger than the stream's `max_msg_size`.
+/// The server's error code for a message that is larger than the stream's `max_msg_size`.
 const MESSAGE_EXCEEDS_MAXIMUM: u64 = 10_054;
 
-/// Takes fences: from now on the commits of every other owner are refused. Gives their sequences, and that of the message behind them.
+/// Stores fences. From then on the server refuses the commits of every earlier owner. Returns the sequence of each fence, and the
+/// sequence of the closing message.
 ///
 /// # Errors
-/// [`BatchError`]; [`BatchError::Refused`] if a fence is not where it was expected.
+/// [`BatchError`]; [`BatchError::Refused`] if the last fence of a partition has another sequence than expected.
 pub async fn take_fences(
     batches: &Batches,
     subjects: &Subjects,
@@ -38,7 +39,7 @@ pub async fn take_fences(
             }
         };
         let mut messages: Vec<BatchMessage> = fences.iter().map(message).collect();
-        // Behind the first fences: the others, if there are so many, are not committed to before all of them are taken.
+        // The closing message goes into the first batch. If more batches follow, no commit is sent before all fences are stored.
         let closes = closing.take().map(|closing| messages.push(to_batch_message(subjects, closing))).is_some();
         let ack = batches.publish_atomic(messages).await?;
         closed_at = closed_at.or(closes.then_some(ack.last_sequence));
@@ -47,14 +48,14 @@ pub async fn take_fences(
     Ok((taken, closed_at))
 }
 
-/// The last message of a commit. It is refused, and all of the batch with it, if the one before is no longer on the stream.
+/// The closing message of a commit. The server refuses the whole batch if the previous closing message is no longer on the stream.
 pub fn closing(subjects: &Subjects, Closing { follows, message }: Closing) -> BatchMessage {
     let message = to_batch_message(subjects, message);
     let subject = message.subject.clone();
     message.expecting(subject, follows)
 }
 
-/// Sends a batch to the server, all but its last message.
+/// Sends all messages of a batch to the server, except the last one.
 ///
 /// # Errors
 /// [`BatchError`]; nothing was stored.
@@ -69,7 +70,7 @@ pub async fn stage(batches: &Batches, subjects: &Subjects, messages: Vec<Outgoin
     batches.open(messages.collect()).await
 }
 
-/// What the error of a batch is to the node.
+/// The node's input for an error of a batch.
 pub(super) fn failure(batch: BatchId, error: &BatchError) -> Input {
     let problem = error.to_string();
     match error {
@@ -78,7 +79,7 @@ pub(super) fn failure(batch: BatchId, error: &BatchError) -> Input {
         BatchError::MessageTooLarge { .. } | BatchError::Server { code: MESSAGE_EXCEEDS_MAXIMUM, .. } => {
             Input::BatchTooLarge { batch, limit: Limit::MessageBytes }
         }
-        // Our batches have no message ids: if the server knows one, only looking tells what is there.
+        // relink's batches have no message ids, so a duplicate id is unexpected, and only the stream shows what is stored.
         BatchError::Unknown { .. } | BatchError::Duplicate => Input::BatchUnknown { batch, problem },
         BatchError::Empty
         | BatchError::Incomplete

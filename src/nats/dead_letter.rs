@@ -1,16 +1,15 @@
-//! Dead letters: messages relink could not read, set aside with their bytes, their headers and the reason. Only an open MFA session is
-//! taken out of the bytes.
+//! Dead letters: messages that relink could not handle, stored with their bytes, their headers and the reason. Only open MFA sessions are
+//! removed from the bytes.
 //!
-//! One lies on `relink.dead.<reason>` with the original body as its body, so that any NATS tool can look at it. Its
-//! headers are the original ones, beside ours in `Relink-Dead-*`; those that JetStream itself obeys (`Nats-*`) are kept
-//! under `Relink-Original-Nats-*`, else a message that came in a batch would open a batch here.
+//! A letter is published on `relink.dead.<reason>`. Its body is the original body, so any NATS tool can show it. Its headers are the
+//! original ones, and relink's own in `Relink-Dead-*`. JetStream acts on `Nats-*` headers, so an original `Nats-*` header is renamed to
+//! `Relink-Original-Nats-*`; otherwise a message of a batch would open a batch here.
 //!
-//! What never lay in a stream is one letter if all of it is the same: bytes, headers, subject and reason.
+//! Each letter has a message id, so that a repeat within the stream's duplicate window (an hour) is not stored twice. For an input the id
+//! has the stream's identity, the sequence and the time of storage: after a crash before the commit, the same input gives the same
+//! letter. For a message that was never in a stream the id is a hash of bytes, headers, subject and reason.
 //!
-//! A partition that stops between setting aside and acknowledging sets aside again: the message id (stream identity, sequence, and when it was
-//! stored) makes that one letter, within the stream's duplicate window of an hour.
-//!
-//! Never: lose a message because it does not fit (the letter shrinks instead, and says so), or delete one by itself.
+//! This file must never lose a message because of its size (it shortens the letter and notes that in a header), or delete a letter.
 //! Next: `stream.rs` declares the stream; `partition.rs` and `http/ingest.rs` write here, the command line lists and replays.
 
 use std::future::IntoFuture;
@@ -35,56 +34,57 @@ const SUBJECT: &str = "Relink-Dead-Subject";
 const STREAM: &str = "Relink-Dead-Stream";
 const SEQUENCE: &str = "Relink-Dead-Sequence";
 const TRUNCATED: &str = "Relink-Dead-Truncated";
-const OURS: &str = "Relink-Dead-";
-const ORIGINAL: &str = "Relink-Original-";
-const OBEYED: &str = "Nats-";
+const RELINK_PREFIX: &str = "Relink-Dead-";
+const ORIGINAL_PREFIX: &str = "Relink-Original-";
+const SERVER_PREFIX: &str = "Nats-";
 
-/// The longest detail, in characters; it is a header, not a report.
+/// The longest detail, in characters, because it is stored as a header.
 const DETAIL_LENGTH_MAX: usize = 512;
-/// What the headers of a letter take at most once the original ones are left out.
+/// The largest size of a letter's own headers, in bytes, without the original ones.
 const OWN_HEADERS_BYTES: usize = 4 * 1024;
 
-/// Where in a stream a message lay.
+/// The position of a message in a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputPosition {
-    /// Which stream.
+    /// The stream.
     pub stream: StreamIdentity,
-    /// Its sequence there.
+    /// The sequence in the stream.
     pub sequence: u64,
-    /// When it was stored there, in nanoseconds since the Unix epoch: a server that lost its tail gives a sequence out twice.
+    /// When it was stored, in nanoseconds since the Unix epoch. It is needed because a stream that lost its last messages assigns their
+    /// sequences again.
     pub stored_at_ns: i64,
 }
 
 impl InputPosition {
-    /// The id of the letter that a message of this place becomes: the same each time it is set aside, and that of no other message.
+    /// The message id of the dead letter for the message at this position. It is the same for each repeat, and unique to the message.
     pub fn letter_id(&self) -> String {
         format!("{}:{}:{}", self.stream, self.sequence, self.stored_at_ns)
     }
 }
 
-/// A message to be set aside.
+/// A message to store as a dead letter.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// Its subject, published or stored; for an HTTP request the subject it would have had, or its path.
+    /// The message's subject, published or stored; for an HTTP request, the subject of its input or its path.
     pub subject: String,
-    /// Its headers.
+    /// The message's headers.
     pub headers: HeaderMap,
-    /// Its bytes, as they came; what is kept of them has no MFA session.
+    /// The original bytes. MFA sessions are removed when the letter is stored.
     pub payload: Bytes,
-    /// Why, in a word.
+    /// The reason.
     pub reason: DeadReason,
-    /// Why, for a person. Must not quote the body: it may hold a secret.
+    /// The reason in detail, for people. It must not quote the body, which may contain a secret.
     pub detail: String,
-    /// Where it lay; `None` when it never reached a stream.
+    /// The position of the input; `None` if the message was never in a stream.
     pub input: Option<InputPosition>,
 }
 
-/// A dead letter read back.
+/// A dead letter that was read from its stream.
 #[derive(Debug, Clone)]
 pub struct StoredLetter {
-    /// Its sequence in the stream of dead letters.
+    /// The sequence in the stream of dead letters.
     pub sequence: u64,
-    /// When it was set aside, in nanoseconds since the Unix epoch.
+    /// When it was stored, in nanoseconds since the Unix epoch.
     pub at_ns: i128,
     /// The original subject.
     pub subject: String,
@@ -92,42 +92,42 @@ pub struct StoredLetter {
     pub headers: HeaderMap,
     /// The original body, or its beginning.
     pub payload: Bytes,
-    /// How long the original body was, when only its beginning was kept; in bytes.
+    /// The length of the original body in bytes, if only its beginning was stored.
     pub truncated_from: Option<u64>,
-    /// The reason's token.
+    /// The token of the reason.
     pub reason: String,
-    /// The reason for a person.
+    /// The reason in detail, for people.
     pub detail: String,
-    /// The stream it lay in, as [`StreamIdentity`] prints it.
+    /// The stream of the input, as [`StreamIdentity`] prints it.
     pub input_stream: Option<String>,
-    /// Its sequence there.
+    /// The sequence of the input in that stream.
     pub input_sequence: Option<u64>,
 }
 
-/// Why a dead letter was not written, read or replayed.
+/// The reason why a dead letter was not stored, read or replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    /// Not stored: the message must not be acknowledged.
+    /// The letter is not stored, so the message must not be acknowledged.
     #[error("the dead letter could not be stored: {0}")]
     Publish(#[source] PublishError),
-    /// The stream of dead letters does not answer, or does not exist.
+    /// The stream of dead letters does not exist, or the server does not answer.
     #[error("the dead letters cannot be read: {detail}")]
     Read {
-        /// The answer.
+        /// The error text.
         detail: String,
     },
-    /// There is none with that number.
+    /// No dead letter has this sequence.
     #[error("there is no dead letter {sequence}")]
     NotFound {
-        /// The number asked for.
+        /// The sequence.
         sequence: u64,
     },
-    /// It was never an input, or not all of it is there.
+    /// The letter is not an input, or its body is not complete.
     #[error("the dead letter {sequence} cannot be replayed: {why}")]
     NotReplayable {
-        /// Its number.
+        /// The sequence of the letter.
         sequence: u64,
-        /// Why not.
+        /// The reason.
         why: String,
     },
 }
@@ -145,12 +145,12 @@ impl DeadLetters {
         Self { context, subjects }
     }
 
-    /// Sets a message aside, without its secrets, and gives the letter's sequence once it is stored. Repeating it gives the same letter.
+    /// Stores a message as a dead letter, without its MFA sessions, and returns its sequence. A repeat does not store a second letter.
     ///
     /// # Errors
-    /// [`DeadLetterError::Publish`]; then the message must come again.
+    /// [`DeadLetterError::Publish`]; then the sender must repeat the message.
     pub async fn publish(&self, letter: &DeadLetter) -> Result<u64, DeadLetterError> {
-        // Set aside means kept for ever: an open MFA session is not.
+        // Dead letters are kept without a time limit, and an open MFA session must not be kept.
         let clean = without_secrets(&letter.payload);
         let letter =
             &DeadLetter { payload: clean.map_or_else(|| letter.payload.clone(), Bytes::from), ..letter.clone() };
@@ -171,7 +171,7 @@ impl DeadLetters {
                         dead_letter.sequence = sequence,
                         dead_letter.reason = letter.reason.as_str(),
                         input.sequence = letter.input.as_ref().map(|input| input.sequence),
-                        "a message was set aside as a dead letter"
+                        "a message was stored as a dead letter"
                     );
                     return Ok(sequence);
                 }
@@ -182,7 +182,7 @@ impl DeadLetters {
         Err(DeadLetterError::Publish(refusal.unwrap_or_else(|| PublishError::new(PublishErrorKind::Other))))
     }
 
-    /// The letters behind `after` (0 for all), oldest first, at most `limit`.
+    /// The letters after the sequence `after` (0 for all), oldest first, at most `limit`.
     ///
     /// # Errors
     /// [`DeadLetterError::Read`].
@@ -206,10 +206,10 @@ impl DeadLetters {
         message.map(read_letter).ok_or(DeadLetterError::NotFound { sequence })
     }
 
-    /// Publishes the original message again, as new input, and gives its new sequence there. The letter stays.
+    /// Publishes the original message again as a new input, and returns its sequence in the input stream. The letter stays.
     ///
     /// # Errors
-    /// [`DeadLetterError::NotReplayable`] unless the original subject is an input's and all of the body is there.
+    /// [`DeadLetterError::NotReplayable`] unless the original subject is one of an input and the body is complete.
     pub async fn replay(&self, sequence: u64) -> Result<u64, DeadLetterError> {
         let letter = self.get(sequence).await?;
         let refuse = |why: String| Err(DeadLetterError::NotReplayable { sequence, why });
@@ -220,10 +220,10 @@ impl DeadLetters {
         let Some((kind, link_id)) = stored.or_else(|| self.subjects.parse_published(&letter.subject)) else {
             return refuse(format!("`{}` is not an input subject", letter.subject.escape_debug()));
         };
-        // Under the link's own spelling, so that it comes to the link's own partition.
-        let link_id: LinkId = link_id.parse().expect("a link id has just been read there");
+        // The subject has relink's spelling of the link id, so that the input goes to the link's partition.
+        let link_id: LinkId = link_id.parse().expect("the subject was parsed, so its link id is valid");
         let mut headers = HeaderMap::new();
-        for (name, values) in letter.headers.iter().filter(|(name, _)| !has_prefix(name.as_ref(), OBEYED)) {
+        for (name, values) in letter.headers.iter().filter(|(name, _)| !has_prefix(name.as_ref(), SERVER_PREFIX)) {
             values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
         }
         let published = self.send(self.subjects.input(kind, link_id.as_str()), headers, letter.payload).await;
@@ -288,12 +288,15 @@ fn own_headers(letter: &DeadLetter) -> HeaderMap {
     headers
 }
 
-/// Adds the original headers; those that would make this server do something are renamed.
+/// Adds the original headers. Headers on which the server would act are renamed.
 fn keep_original(original: &HeaderMap, headers: &mut HeaderMap) {
     for (name, values) in original.iter() {
         let name: &str = name.as_ref();
-        let kept = if has_prefix(name, OBEYED) || has_prefix(name, OURS) || has_prefix(name, ORIGINAL) {
-            format!("{ORIGINAL}{name}")
+        let kept = if has_prefix(name, SERVER_PREFIX)
+            || has_prefix(name, RELINK_PREFIX)
+            || has_prefix(name, ORIGINAL_PREFIX)
+        {
+            format!("{ORIGINAL_PREFIX}{name}")
         } else {
             name.to_owned()
         };
@@ -307,10 +310,10 @@ fn read_letter(message: StreamMessage) -> StoredLetter {
     let mut headers = HeaderMap::new();
     for (name, values) in message.headers.iter() {
         let name: &str = name.as_ref();
-        // What is neither ours nor the server's is original, under its own name or the one it was given.
-        if let Some(original) = name.strip_prefix(ORIGINAL) {
+        // A header that is neither relink's nor the server's is an original one, with its own name or a renamed one.
+        if let Some(original) = name.strip_prefix(ORIGINAL_PREFIX) {
             values.iter().for_each(|value| headers.append(original, value.clone()));
-        } else if !has_prefix(name, OURS) && !has_prefix(name, OBEYED) {
+        } else if !has_prefix(name, RELINK_PREFIX) && !has_prefix(name, SERVER_PREFIX) {
             values.iter().for_each(|value| headers.append(name, value.clone()));
         }
     }
@@ -332,7 +335,7 @@ fn has_prefix(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// A header cannot hold a line break, and should not hold a page.
+/// Makes a text fit for a header: one line, and not too long.
 fn header_value(text: &str) -> HeaderValue {
     let line: String = text.chars().take(DETAIL_LENGTH_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
     HeaderValue::from(line)
@@ -343,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_messages_that_were_given_one_sequence_are_two_letters() {
+    fn two_messages_with_the_same_sequence_are_two_letters() {
         let stream = StreamIdentity { stream: "BELVO".to_owned(), created_ns: 1 };
         let letter_id = |stored_at_ns| InputPosition { stream: stream.clone(), sequence: 7, stored_at_ns }.letter_id();
         assert_ne!(letter_id(1_000), letter_id(2_000));

@@ -1,9 +1,9 @@
-//! One stream or consumer as relink wants it, and the comparison with the one that exists.
+//! The declaration of one stream or consumer, and its comparison with the existing one.
 //!
-//! Only the fields that relink depends on are compared, by their names in the JetStream API, so that an operator is
-//! free to set the others (placement, compression, a size limit).
+//! relink compares only the fields that it depends on, by their names in the JetStream API. An operator is free to set the others
+//! (placement, compression, a size limit).
 //!
-//! Never: edit what exists. The error carries the `nats` command that would.
+//! relink must never edit an existing stream or consumer. The error has the `nats` command that an operator can run.
 //! Next: `stream.rs` declares all of them.
 
 use std::fmt::Display;
@@ -19,7 +19,7 @@ use serde_json::Value;
 #[derive(Debug, Clone)]
 pub struct Declaration {
     wanted: Wanted,
-    /// What is compared beside [`STREAM_FIELDS`], as named in the JetStream API.
+    /// The fields to compare in addition to [`STREAM_FIELDS`], as named in the JetStream API.
     fields: &'static [&'static str],
 }
 
@@ -29,28 +29,28 @@ enum Wanted {
     Consumer { stream: String, config: Box<pull::Config> },
 }
 
-/// What every stream is compared by.
+/// The fields that are compared for every stream.
 const STREAM_FIELDS: [&str; 3] = ["storage", "retention", "num_replicas"];
 
-/// What [`Declaration::ensure`] found.
+/// The result of [`Declaration::ensure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ensured {
-    /// It was missing, and is now there.
+    /// It was missing, and was created.
     Created,
-    /// It was there, as wanted.
+    /// It exists as declared.
     Matching,
 }
 
-/// A field that is not as wanted.
+/// A field that differs from the declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Its name in the JetStream API.
+    /// The field's name in the JetStream API.
     pub field: &'static str,
-    /// What the server has, as JSON (durations in nanoseconds).
+    /// The value at the server, as JSON (durations in nanoseconds).
     pub found: String,
-    /// What relink wants, likewise.
+    /// The declared value, as JSON.
     pub wanted: String,
-    /// What to do about it.
+    /// How an operator can repair it.
     pub advice: String,
 }
 
@@ -60,47 +60,48 @@ impl Display for Difference {
     }
 }
 
-/// Why a stream or consumer cannot be used.
+/// The reason why a stream or consumer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// The settings contradict themselves.
     #[error("the stream settings cannot be used: {detail}")]
     Settings {
-        /// What to change.
+        /// The setting to change.
         detail: String,
     },
-    /// It exists, otherwise than declared.
+    /// It exists, but differs from its declaration.
     #[error("the {kind} {name} is not as relink needs it: {}", join(differences))]
     Differs {
         /// `stream` or `consumer`.
         kind: &'static str,
-        /// Its name; a consumer's with its stream's before it.
+        /// The name; for a consumer, the stream's name comes first.
         name: String,
         /// Every field that differs.
         differences: Vec<Difference>,
     },
     /// The input stream was created for another number of partitions.
     #[error(
-        "the stream {stream} was created with {found} partitions and the configuration says {wanted}; the number is fixed at creation, because it decides which partition a link belongs to: set it back to {found}, or use another input prefix for a new installation"
+        "the stream {stream} was created with {found} partitions, but the configuration says {wanted}; the number is fixed at creation, \
+         because it decides which partition a link belongs to: set it back to {found}, or use another input prefix for a new installation"
     )]
     Partitions {
         /// The input stream.
         stream: String,
-        /// Its partitions.
+        /// Its number of partitions.
         found: u16,
         /// The configured number.
         wanted: u16,
     },
-    /// JetStream did not do what was asked.
+    /// A request to JetStream failed.
     #[error("cannot {action} the {kind} {name}: {detail}")]
     Api {
-        /// What was asked.
+        /// The verb of the request.
         action: &'static str,
         /// `stream` or `consumer`.
         kind: &'static str,
-        /// Its name.
+        /// The name of the stream or consumer.
         name: String,
-        /// The answer.
+        /// The error text.
         detail: String,
     },
 }
@@ -124,7 +125,7 @@ impl Declaration {
         Self { wanted: Wanted::Consumer { stream, config: Box::new(config) }, fields }
     }
 
-    /// Its name; a consumer's with its stream's before it.
+    /// The name; for a consumer, the stream's name comes first.
     pub fn name(&self) -> String {
         match &self.wanted {
             Wanted::Stream(config) => config.name.clone(),
@@ -134,27 +135,27 @@ impl Declaration {
         }
     }
 
-    /// Creates it if it is missing, else compares it. Two nodes that start together may both call this.
+    /// Creates it if it is missing, and compares it otherwise. Two nodes that start together may both call this.
     ///
     /// # Errors
-    /// [`StreamError`]; nothing that existed has been touched.
+    /// [`StreamError`]; existing streams and consumers are unchanged.
     pub async fn ensure(&self, context: &jetstream::Context) -> Result<Ensured, StreamError> {
         if self.matches(context).await? {
             return Ok(Ensured::Matching);
         }
         if self.create(context).await? {
-            tracing::info!(stream.name = %self.name(), "created what relink needs in JetStream");
+            tracing::info!(stream.name = %self.name(), "created a stream or consumer in JetStream");
             return Ok(Ensured::Created);
         }
-        // Somebody else was faster. What they made is compared like anything that exists.
+        // Another process has created it in the meantime, so it is compared like any existing one.
         if self.matches(context).await? {
             Ok(Ensured::Matching)
         } else {
-            Err(self.error("create", &"it comes and goes"))
+            Err(self.error("create", &"another process deletes it again"))
         }
     }
 
-    /// Whether it exists; an error if it exists otherwise than declared.
+    /// Whether it exists. If it exists and differs from the declaration, the result is an error.
     async fn matches(&self, context: &jetstream::Context) -> Result<bool, StreamError> {
         match &self.wanted {
             Wanted::Stream(wanted) => match context.get_stream(&wanted.name).await {
@@ -181,7 +182,7 @@ impl Declaration {
         }
     }
 
-    /// Whether this call created it; `false` when somebody else just did.
+    /// Whether this call created it; `false` if another process has created it in the meantime.
     async fn create(&self, context: &jetstream::Context) -> Result<bool, StreamError> {
         match &self.wanted {
             Wanted::Stream(config) => match context.create_stream(config.as_ref()).await {
@@ -212,7 +213,7 @@ impl Declaration {
         let common: &[&'static str] = if matches!(self.wanted, Wanted::Stream(_)) { &STREAM_FIELDS } else { &[] };
         let mut differences = Vec::new();
         for field in common.iter().chain(self.fields).copied() {
-            // A field that is left out has its default, on both sides.
+            // A missing field has its default value, on both sides.
             let (found, wanted) = (found.get(field).unwrap_or(&Value::Null), wanted.get(field).unwrap_or(&Value::Null));
             if found == wanted {
                 continue;
@@ -229,14 +230,14 @@ impl Declaration {
         Err(StreamError::Differs { kind: self.kind(), name: self.name(), differences })
     }
 
-    /// The command of the `nats` client that makes it right, or what to do where none can.
+    /// The `nats` command that repairs a difference, or other advice if no command can.
     fn advice(&self, field: &str, wanted: &Value) -> String {
         let name = self.name().replace('/', " ");
         let kind = self.kind();
         let Some(flag) = flag(field).filter(|_| !wanted.is_null()) else {
             return match &self.wanted {
                 Wanted::Stream(config) if config.sources.is_some() => {
-                    format!("it is only a view, so run `nats stream rm {name}` and start relink again")
+                    format!("NATS can copy it again, so run `nats stream rm {name}` and start relink again")
                 }
                 Wanted::Stream(_) => format!(
                     "this cannot be edited: take a copy with `nats stream backup {name} DIR`, then either choose another \

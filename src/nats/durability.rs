@@ -1,16 +1,17 @@
-//! Whether a NATS that was given to us can keep the promise that an acknowledged message is on a disk.
+//! Checks whether an external NATS server has an acknowledged message on its disk.
 //!
-//! With the default `sync_interval` (2 minutes) a crash of the host loses minutes of acknowledged messages, and whole streams that are new
-//! (nats-server #7564). A client cannot read that setting; the server's HTTP monitor tells. We warn and go on: the operator decides.
+//! With the default `sync_interval` (2 minutes), a crash of the host loses minutes of acknowledged messages, and may lose new streams as a
+//! whole (nats-server #7564). A client cannot read that setting; the server's HTTP monitor reports it. relink logs a warning and goes on,
+//! because the operator decides.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// How long the monitor may take.
+/// The longest time for an answer of the monitor.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What of `/varz` matters here (nats-server, "Monitoring NATS").
+/// The fields of `/varz` that this check reads (nats-server, "Monitoring NATS").
 #[derive(Deserialize)]
 struct Varz {
     jetstream: Option<JetStream>,
@@ -27,13 +28,14 @@ struct JetStreamConfig {
     sync_always: bool,
 }
 
-/// Warns where the server's settings, or the number of copies, cannot keep the promise. `monitor_url` is the server's HTTP monitor, if it is known.
+/// Logs a warning if the server does not sync each write, or if this cannot be checked. `monitor_url` is the address of the server's HTTP
+/// monitor, if it is configured.
 pub async fn warn_where_promises_cannot_be_kept(monitor_url: Option<&str>, replicas: usize) {
     let Some(monitor_url) = monitor_url else {
         tracing::warn!(
             replicas,
-            "cannot tell whether this NATS server syncs every write to its disk (`sync_interval: always`); without it a crash of \
-             its host loses acknowledged messages. Set RELINK_NATS_MONITOR_URL to have it checked"
+            "it is unknown whether this NATS server syncs every write to its disk (`sync_interval: always`); without that setting, \
+             a crash of its host loses acknowledged messages. Set RELINK_NATS_MONITOR_URL so that relink can check it"
         );
         return;
     };
@@ -53,23 +55,23 @@ pub async fn warn_where_promises_cannot_be_kept(monitor_url: Option<&str>, repli
 async fn sync_always(monitor_url: &str) -> Result<bool, String> {
     crate::tls::install();
     let client = reqwest::Client::builder().timeout(MONITOR_TIMEOUT).build().map_err(|error| error.to_string())?;
-    // Without the address, which may hold a password.
+    // The error is logged without the address, which may contain a password.
     let failed = |error: reqwest::Error| error.without_url().to_string();
     let answer = client.get(format!("{}/varz", monitor_url.trim_end_matches('/'))).send().await.map_err(failed)?;
     let varz: Varz = answer.json().await.map_err(failed)?;
     varz.jetstream
         .and_then(|jetstream| jetstream.config)
         .map(|config| config.sync_always)
-        .ok_or_else(|| "it says nothing about JetStream".to_owned())
+        .ok_or_else(|| "its /varz has no JetStream configuration".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Cut from the answer of nats-server 2.15.1.
+    /// The bodies are parts of an answer of nats-server 2.15.1.
     #[test]
-    fn what_varz_says() {
+    fn varz_shows_whether_every_write_is_synced() {
         let check = |config: &str, expected: Option<bool>| {
             let varz: Varz = serde_json::from_str(config).unwrap();
             assert_eq!(

@@ -1,7 +1,7 @@
 //! The envelope: CloudEvents 1.0 in the NATS binding, binary mode: attributes as headers, data as the body.
 //!
-//! The subject says where a message belongs; the envelope says what it is, so that a subscriber behind a wildcard, a mirror or a
-//! dump can still tell.
+//! The envelope repeats the type and the link of a message, so that a consumer of a mirror or of a dump, where the subject may be
+//! different, can still identify the message.
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
@@ -12,11 +12,11 @@ use crate::engine::Message;
 use crate::link::{LinkId, Timestamp};
 use crate::nats::subject::Subjects;
 
-/// Who publishes what leaves relink.
+/// The `ce-source` of every message on the output stream.
 const SOURCE: &str = "/relink";
 
-/// How long the last message of a commit is kept (`Nats-TTL`, nats-server 2.11): each process has a subject of its own, which must not stay
-/// for ever. A process that commits nothing for so long takes its fences anew.
+/// How long the stream keeps a closing message (`Nats-TTL`, nats-server 2.11). Each process has its own subject for these messages, and the
+/// subjects of ended processes must disappear. A process that commits nothing for so long takes its fences again.
 const COMMIT_TTL: &str = "720h";
 
 /// The subject of a message for the output stream.
@@ -62,9 +62,9 @@ pub fn headers(message: &Message) -> HeaderMap {
     headers
 }
 
-/// The headers of an input about `link` that `source` heard at `at`; its body stays byte for byte what the sender wrote.
+/// The headers of an input about `link` that `source` received at `at`. They leave the sender's body unchanged.
 ///
-/// Each publish has an id of its own: whether it repeats a fact is decided by the link's record, not by ids.
+/// Each publish has a new id, because relink finds repeated facts by the link's record and not by ids.
 pub fn input_headers(kind: InputKind, link: &LinkId, source: &str, at: Timestamp) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("ce-specversion", "1.0");
@@ -77,7 +77,7 @@ pub fn input_headers(kind: InputKind, link: &LinkId, source: &str, at: Timestamp
     headers
 }
 
-/// Which schema of `schemas/` a body follows, and which version of it.
+/// The schema of the body in `schemas/`, with its version.
 fn dataschema(address: &Address) -> String {
     let schema = match address {
         Address::State(_) => "link.state",

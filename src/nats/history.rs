@@ -1,10 +1,10 @@
-//! Everything `LINKS` still has of one link, in the order in which it was decided.
+//! The history of a link: all messages about it that `LINKS` still has, oldest first.
 //!
-//! An ephemeral pull consumer over the link's own subjects: the server filters, so a long stream costs nothing.
-//! `LINKS` keeps the last messages of each subject (64 by default), so an old link's story begins in the middle; the
-//! newest state is always there.
+//! An ephemeral pull consumer reads the link's own subjects. The server filters them, so the length of the stream does not matter.
+//! `LINKS` keeps the last messages of each subject (64 by default), so the history of an old link has no beginning; the newest state is
+//! always there.
 //!
-//! Never: a second copy of the history elsewhere. Next: `http/links.rs` shows it, `cli/story.rs` tells it.
+//! relink keeps no second copy of the history. Next: `http/links.rs` serves it, `cli/story.rs` prints it.
 
 use std::time::Duration;
 
@@ -20,28 +20,28 @@ use crate::contract::{At, JobName, NoticeName};
 use crate::link::{LinkId, Timestamp};
 use crate::nats::subject::{OutputSubject, Subjects};
 
-/// The most messages of one link that are read. A link has some fifteen subjects, and one state message an event.
+/// The most messages of one link that are read. A link has about 15 subjects, and one state message for each accepted event.
 pub const HISTORY_MESSAGES_MAX: usize = 2_000;
 
-/// How long a history may take: a person waits for it.
+/// The time limit of a read; it is short because a person waits for the answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One message about a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
-    /// What kind of message.
+    /// The kind of the message.
     pub kind: HistoryKind,
-    /// Of a notice or a job: which.
+    /// The type of a notice or a job.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its `ce-id`.
+    /// The `ce-id` of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// Its sequence in `LINKS`.
+    /// The sequence in `LINKS`.
     pub sequence: u64,
     /// When `LINKS` stored it.
     pub stored_at: At,
-    /// Its body.
+    /// The body, as JSON.
     pub body: Value,
 }
 
@@ -49,22 +49,22 @@ pub struct HistoryEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HistoryKind {
-    /// Its state after an event.
+    /// The link's state after an event.
     State,
-    /// What the company was told.
+    /// A notice to subscribers.
     Notice,
-    /// What Belvo was to be asked.
+    /// A job: a call to Belvo.
     Job,
-    /// What was ignored.
+    /// A refused event.
     Refused,
 }
 
-/// Some of a link's history.
+/// The history of a link, or its older part.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkHistory {
-    /// Oldest first.
+    /// The messages, oldest first.
     pub entries: Vec<HistoryEntry>,
-    /// Whether there was more than [`HISTORY_MESSAGES_MAX`]; the newest are missing then.
+    /// Whether there are more than [`HISTORY_MESSAGES_MAX`] messages; then the newest ones are missing.
     pub truncated: bool,
 }
 
@@ -72,7 +72,7 @@ pub struct LinkHistory {
 #[derive(Debug, thiserror::Error)]
 #[error("the history cannot be read from NATS: {detail}")]
 pub struct HistoryError {
-    /// What JetStream said.
+    /// The error text.
     pub detail: String,
 }
 
@@ -89,9 +89,9 @@ pub struct Histories {
     subjects: Subjects,
 }
 
-/// Something that knows the histories of links.
+/// Reads histories; a simulation implements it too.
 pub trait ReadHistory: Send + Sync {
-    /// What has been decided about a link, oldest first.
+    /// The messages about a link, oldest first.
     ///
     /// # Errors
     /// [`HistoryError`].
@@ -105,15 +105,15 @@ impl ReadHistory for Histories {
 }
 
 impl Histories {
-    /// The histories of this environment.
+    /// Creates a reader for this environment.
     pub fn new(context: Context, subjects: Subjects) -> Self {
         Self { context, subjects }
     }
 
-    /// Everything `LINKS` has of a link, oldest first; nothing for a link it has never heard of.
+    /// All messages about a link on `LINKS`, oldest first; none for an unknown link.
     ///
     /// # Errors
-    /// [`HistoryError`] if NATS does not answer in time or the stream is not there.
+    /// [`HistoryError`] if NATS does not answer in time or the stream does not exist.
     pub async fn read(&self, link: &LinkId) -> Result<LinkHistory, HistoryError> {
         timeout(READ_TIMEOUT, self.read_all(link))
             .await
@@ -127,7 +127,7 @@ impl Histories {
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::None,
             memory_storage: true,
-            // The server's own way to forget a consumer whose reader has gone.
+            // The server deletes the consumer after this time without a reader.
             inactive_threshold: Duration::from_secs(30),
             ..pull::Config::default()
         };
@@ -142,7 +142,7 @@ impl Histories {
                 history.entries.extend(self.entry(&message.map_err(HistoryError::of)?)?);
             }
         }
-        // It would go by itself; a page of histories should not leave a page of consumers until then.
+        // The server would delete the consumer later. Many reads must not leave many consumers until then.
         if let Err(error) = stream.delete_consumer(&consumer.cached_info().name).await {
             tracing::debug!(%error, "a consumer of a history could not be deleted and will expire");
         }
@@ -177,7 +177,7 @@ impl Histories {
         let stored_ms = i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
         let mut body = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
         if let (HistoryKind::State, Value::Object(record)) = (kind, &mut body) {
-            record.remove("recent"); // By which relink recognises repeats: for its own use.
+            record.remove("recent"); // relink recognises repeated events by this field; readers have no use for it.
         }
         Ok(Some(HistoryEntry {
             kind,

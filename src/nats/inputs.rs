@@ -1,6 +1,6 @@
-//! The input stream, as far as relink's own parts need it: somewhere to put what they have learnt.
+//! The trait through which the jobs and the reconciler publish inputs.
 //!
-//! The jobs and the reconciler know this trait and not the bus, so that a simulation can stand behind it.
+//! They depend on this trait and not on NATS, so that a simulation can implement it.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -13,23 +13,23 @@ use crate::nats::publisher::{PublishError, Publisher};
 /// An input that a part of relink publishes.
 #[derive(Clone, Debug)]
 pub struct NewInput {
-    /// What kind of news it is.
+    /// The kind of the input.
     pub kind: InputKind,
-    /// Which link it is about.
+    /// The link that the input is about.
     pub link: LinkId,
-    /// Which part says so: the `ce-source`.
+    /// The part of relink that publishes it: the `ce-source`.
     pub source: &'static str,
-    /// When it was heard.
+    /// When that part received it: the `ce-time`.
     pub at: Timestamp,
-    /// What marks it for whoever has to recognise it in the link's history; else it gets some id.
+    /// The `ce-id`, if the publisher must recognise the input in the link's history. `None`: a random id.
     pub id: Option<String>,
     /// The body, JSON.
     pub body: Vec<u8>,
 }
 
-/// The way into the input stream.
+/// Publishes inputs to the input stream.
 pub trait Inputs: Send + Sync {
-    /// Stores one input; on the disk when this is through.
+    /// Stores one input. It returns when the server has acknowledged the input.
     ///
     /// # Errors
     /// [`PublishError`].

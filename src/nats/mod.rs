@@ -1,23 +1,23 @@
-//! The bus: everything relink says to NATS and hears from it.
+//! NATS: everything that relink publishes to NATS and reads from it.
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`subject`] | the one place where subjects and stream names are put together and taken apart |
-//! | [`stream`], [`declaration`] | the one place where streams and consumers are declared; the comparison with what exists |
-//! | [`batch`] | atomic batch publish: all of it or nothing, and a fence that refuses a replaced writer |
-//! | [`publisher`] | the way in: many callers, few small batches, an answer to each |
-//! | [`inputs`] | the same, as far as the jobs and the reconciler need it |
-//! | [`dead_letter`] | what could not be read: set aside with its bytes, listed, replayed |
-//! | [`node`] | **the driver of the node**: does over NATS what `crate::node` asks for |
-//! | [`partition`] | one partition's deliveries, in order |
-//! | `streams_read` | what the node asks about the two streams, and reading the output stream |
-//! | [`commit`], [`envelope`] | one atomic batch for a plan, guarded by fences; what each message says of itself |
-//! | `notes` | what the node has to say, as log lines and metrics |
-//! | [`history`] | everything decided about one link, for whoever asks why |
-//! | [`durability`] | whether a server that was given to us syncs its writes |
-//! | [`server`], [`server_binary`] | a nats-server of our own: started and stopped; found or installed |
+//! | [`subject`] | builds and parses subjects and stream names; no other file does |
+//! | [`stream`], [`declaration`] | declares streams and consumers, and compares them with the existing ones; no other file does |
+//! | [`batch`] | atomic batch publish: the server stores all messages or none; a fence refuses a replaced writer |
+//! | [`publisher`] | publishes inputs: groups the messages of many callers into few batches, and answers each caller |
+//! | [`inputs`] | the part of the publisher that the jobs and the reconciler use, as a trait |
+//! | [`dead_letter`] | dead letters: stored with their bytes, listed, replayed |
+//! | [`node`] | **the driver of the node**: performs the outputs of `crate::node` over NATS |
+//! | [`partition`] | reads one partition's deliveries, in order |
+//! | `streams_read` | reads facts and messages of the two streams for the node |
+//! | [`commit`], [`envelope`] | the atomic batch of a plan with its fences; the subject and the headers of each message |
+//! | `notes` | the notes of the node, as log lines and metrics |
+//! | [`history`] | reads all messages about one link on the output stream |
+//! | [`durability`] | checks whether an external server syncs its writes |
+//! | [`server`], [`server_binary`] | a nats-server as a child process: started and stopped; its binary found or installed |
 //!
-//! This room moves bytes. It never looks into a link or decides about one. [`node`] alone asks the clock.
+//! This module moves bytes. It never decides about a link. Only [`node`] reads the clock.
 
 pub mod subject;
 

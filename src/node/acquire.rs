@@ -1,7 +1,7 @@
-//! How partitions become ours: fences, and catching the store up to them.
+//! Acquiring partitions: the node takes their fences, and catches up the store to these fences.
 //!
-//! Partitions that are wanted at the same time are acquired together, while others go on. A fence that was ours before is taken again only
-//! from where we left it, so that two nodes never take a partition from each other in turn.
+//! Partitions that are assigned at the same time are acquired together; the other partitions go on meanwhile. The node takes a fence of its
+//! own again only if it is still the last fence of its partition, so that two nodes never take a partition from each other in turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,15 +15,16 @@ use super::partition::{Partition, Stage};
 use crate::link::Timestamp;
 use crate::store::{Store, StoreError};
 
-/// So many runs of own commits with gaps between them are remembered; then the gaps are read.
-const ISLANDS_MAX: usize = 256;
+/// The most runs of own commits in [`Coverage`]. When there are more, the node reads the gaps between them.
+const RUNS_MAX: usize = 256;
 
-/// Taking some partitions.
+/// The acquisition of some partitions.
 #[derive(Debug)]
 pub(super) struct Acquisition {
     step: Step,
-    /// What has been read for it.
+    /// The number of states that have been read for it.
     states_count: u64,
+    /// Whether the store was empty at the beginning.
     rebuilt: bool,
 }
 
@@ -41,7 +42,8 @@ enum Step {
         partitions: BTreeSet<u16>,
         last_sequence: u64,
     },
-    /// Is the store still a part of the output stream? Asked behind the fences, before which nothing can be added any more.
+    /// Looks up whether the output stream still has the messages that the store has. It comes after the fences, because from then on the
+    /// server refuses every earlier commit for these partitions.
     ComparingStore {
         request: RequestId,
         target: u64,
@@ -51,7 +53,7 @@ enum Step {
     },
 }
 
-/// Reading the output stream.
+/// An open read of the output stream.
 #[derive(Debug)]
 pub(super) struct Reading {
     request: RequestId,
@@ -59,63 +61,63 @@ pub(super) struct Reading {
 }
 
 impl<S: Store + Clone> Node<S> {
-    /// Asks whether our fences are still ours, if there is a doubt.
+    /// Reads the fences of all partitions, if another node may have taken one.
     pub(super) fn begin_check(&mut self) {
         let is_suspect = self.partitions.values().any(|partition| matches!(partition.stage, Stage::Suspect));
-        if self.checking.is_some() || !(is_suspect || self.must_check) {
+        if self.fence_check.is_some() || !(is_suspect || self.must_check_fences) {
             return;
         }
         let known = self.partitions.iter().filter(|(_, partition)| partition.fence.is_some());
         let partitions: Vec<u16> = known.map(|(partition, _)| *partition).collect();
         let request = self.request();
-        self.checking = Some((request, partitions.clone()));
+        self.fence_check = Some((request, partitions.clone()));
         self.outputs.push_back(Output::ReadFences { request, partitions });
     }
 
     pub(super) fn fences_read(&mut self, now: Timestamp, request: RequestId, fences: &BTreeMap<u16, FenceFacts>) {
-        let Some((_, asked)) = self.checking.take_if(|(asked, _)| *asked == request) else { return };
-        self.must_check = false;
+        let Some((_, asked)) = self.fence_check.take_if(|(asked, _)| *asked == request) else { return };
+        self.must_check_fences = false;
         let was_refused = std::mem::take(&mut self.was_refused);
-        let (mut moved, mut taken) = (false, false);
+        let (mut is_moved, mut is_taken) = (false, false);
         for number in asked {
             let Some(partition) = self.partitions.get_mut(&number) else { continue };
-            // Its fence is being written at this moment: the answer may be of before or after.
+            // The node is taking this fence now, so the answer may show the old fence or the new one.
             if matches!(partition.stage, Stage::Acquiring) {
                 continue;
             }
             let found = match fences.get(&number) {
                 Some(found) if found.owner != self.options.owner => {
                     self.end_partition(number, PartitionEnd::Taken);
-                    taken = true;
+                    is_taken = true;
                     continue;
                 }
                 Some(found) => found.sequence,
                 None => 0,
             };
             if partition.fence != Some(found) {
-                // A fence of ours that nobody knew to be stored, or the output stream has been made anew.
+                // Our fence was stored although its answer was lost, or the output stream was created again.
                 partition.fence = Some(found);
-                moved |= partition.is_held();
+                is_moved |= partition.is_owned();
             } else if matches!(partition.stage, Stage::Suspect) {
-                partition.stage = Stage::Unplaced;
+                partition.stage = Stage::Acquired;
             }
         }
-        if taken && self.partitions.is_empty() {
+        if is_taken && self.partitions.is_empty() {
             self.begin_ending(End::Fenced);
-        } else if moved {
-            self.start_over(now, "a fence of ours is not where it was");
-        } else if was_refused && !taken {
+        } else if is_moved {
+            self.start_over(now, "the last fence of a partition has another sequence than expected");
+        } else if was_refused && !is_taken {
             self.start_over(now, "the output stream has lost our last commit");
         }
     }
 
     pub(super) fn begin_acquisition(&mut self) {
-        let is_wanted = self.partitions.values().any(|partition| matches!(partition.stage, Stage::Wanted));
-        let is_busy = self.acquisition.is_some() || self.checking.is_some() || self.must_check;
-        if !is_wanted || is_busy || !self.applying.is_empty() {
+        let is_assigned = self.partitions.values().any(|partition| matches!(partition.stage, Stage::Assigned));
+        let is_busy = self.acquisition.is_some() || self.fence_check.is_some() || self.must_check_fences;
+        if !is_assigned || is_busy || !self.applying.is_empty() {
             return;
         }
-        for partition in self.partitions.values_mut().filter(|partition| matches!(partition.stage, Stage::Wanted)) {
+        for partition in self.partitions.values_mut().filter(|partition| matches!(partition.stage, Stage::Assigned)) {
             partition.stage = Stage::Acquiring;
         }
         let request = self.request();
@@ -139,14 +141,14 @@ impl<S: Store + Clone> Node<S> {
         let store_sequence = position.as_ref().map_or(0, |position| position.sequence.max(known));
         let is_ahead = position.is_some() && (self.store_is_ahead || store_sequence > output.last_sequence);
         if !is_another && !is_ahead {
-            if !self.partitions.values().any(Partition::is_held) {
+            if !self.partitions.values().any(Partition::is_owned) {
                 self.coverage = Some(Coverage::at(output.created_ns, position));
             }
             self.take_fences(now, output);
             return Ok(());
         }
-        if self.partitions.values().any(Partition::is_held) || !self.applying.is_empty() {
-            self.start_over(now, "the output stream lost its tail or was created anew");
+        if self.partitions.values().any(Partition::is_owned) || !self.applying.is_empty() {
+            self.start_over(now, "the output stream lost its last messages or was created again");
             return Ok(());
         }
         let request = self.request();
@@ -182,7 +184,7 @@ impl<S: Store + Clone> Node<S> {
                 message: fence_message(partition, owner, now),
             })
             .collect();
-        // All of them have been lost in the meantime.
+        // The node has lost all these partitions in the meantime.
         if fences.is_empty() {
             self.acquisition = None;
             return;
@@ -190,8 +192,8 @@ impl<S: Store + Clone> Node<S> {
         let partitions = fences.iter().map(|fence| fence.partition).collect();
         let step = Step::TakingFences { request, partitions, last_sequence: output.last_sequence };
         self.acquisition = Some(Acquisition { step, states_count: 0, rebuilt: false });
-        // Commits of partitions that are held already go on from the last one of theirs.
-        let is_first = !self.partitions.values().any(Partition::is_held);
+        // A node that holds partitions has a closing message already, and its next commit must follow that one.
+        let is_first = !self.partitions.values().any(Partition::is_owned);
         let closing = is_first.then(|| self.closing_message(now));
         self.outputs.push_back(Output::TakeFences { request, fences, closing });
     }
@@ -212,9 +214,9 @@ impl<S: Store + Clone> Node<S> {
         let mut target = 0;
         for number in partitions {
             let sequence = fences.get(&number).copied().unwrap_or(0);
-            // A fence that is not behind what was there is on another stream.
+            // A new message has a higher sequence than all earlier ones, unless the stream was deleted and created again.
             if sequence <= last_sequence {
-                self.acquisition_failed(now, "the output stream was created anew");
+                self.acquisition_failed(now, "the output stream was created again");
                 return;
             }
             if let Some(partition) = self.partitions.get_mut(&number) {
@@ -260,8 +262,8 @@ impl<S: Store + Clone> Node<S> {
     pub(super) fn fences_refused(&mut self, now: Timestamp, request: RequestId) {
         let step = self.acquisition.as_ref().map(|acquisition| &acquisition.step);
         if matches!(step, Some(Step::TakingFences { request: asked, .. }) if *asked == request) {
-            self.must_check = true;
-            self.acquisition_failed(now, "a fence of ours is not where it was");
+            self.must_check_fences = true;
+            self.acquisition_failed(now, "the last fence of a partition has another sequence than expected");
         }
     }
 
@@ -276,7 +278,7 @@ impl<S: Store + Clone> Node<S> {
     }
 
     /// # Errors
-    /// The record of a newer relink, and what is wrong with it.
+    /// The error text, if a record is from a newer version of relink.
     pub(super) fn output_read(
         &mut self,
         request: RequestId,
@@ -290,7 +292,7 @@ impl<S: Store + Clone> Node<S> {
         let Some(known) = &mut self.coverage else { return Ok(()) };
         let mut read = catch_up::read(messages, known, &self.options.policy).map_err(|error| error.to_string())?;
         known.read_to(reached);
-        // It reads up to a fence of ours, or up to our last commit.
+        // A read ends at a fence of ours or at our last commit, so we wrote the message at `up_to`.
         if is_done && known.witness().is_none_or(|witness| witness.sequence < up_to) {
             known.witnessed(up_to, &self.options.owner);
         }
@@ -310,14 +312,14 @@ impl<S: Store + Clone> Node<S> {
         Ok(())
     }
 
-    /// Goes on once the store has come to the fences.
+    /// Ends the acquisition once the store has every message up to the fences.
     pub(super) fn finish_catching_up(&mut self) -> Result<(), StoreError> {
         let Some(Acquisition { step: Step::CatchingUp { target }, states_count, rebuilt }) = self.acquisition else {
             return Ok(());
         };
         let reached = self.coverage.as_ref().and_then(Coverage::reached);
         if reached.is_none_or(|reached| reached < target) {
-            // What was being read before may have ended short of these fences.
+            // An earlier read was open, and it may have ended before these fences.
             self.read_up_to(target);
             return Ok(());
         }
@@ -327,8 +329,8 @@ impl<S: Store + Clone> Node<S> {
         let mut offsets = self.store.offsets()?;
         for (number, partition) in &mut self.partitions {
             if matches!(partition.stage, Stage::Acquiring) && partition.fence.is_some_and(|fence| fence <= target) {
-                (partition.offset, partition.behind) = (offsets.remove(number), None);
-                partition.stage = Stage::Unplaced;
+                (partition.offset, partition.handled) = (offsets.remove(number), None);
+                partition.stage = Stage::Acquired;
             }
         }
         self.acquisition = None;
@@ -336,10 +338,10 @@ impl<S: Store + Clone> Node<S> {
         Ok(())
     }
 
-    /// Reads what other nodes wrote between our commits, before it is too much to remember.
+    /// Reads the messages of other nodes between our commits, if the list of gaps is too long.
     pub(super) fn fill_gaps(&mut self) {
         let Some(known) = &self.coverage else { return };
-        if known.islands_count() >= ISLANDS_MAX {
+        if known.runs_count() >= RUNS_MAX {
             self.read_up_to(known.last());
         }
     }
@@ -352,9 +354,9 @@ impl<S: Store + Clone> Node<S> {
         self.fail(now, problem);
     }
 
-    /// Whether the failed request was one of these.
+    /// Handles a failed request of this file; returns whether it was one.
     pub(super) fn acquiring_failed(&mut self, now: Timestamp, request: RequestId, problem: &str) -> bool {
-        if self.checking.take_if(|(asked, _)| *asked == request).is_some() {
+        if self.fence_check.take_if(|(asked, _)| *asked == request).is_some() {
             self.fail(now, problem);
             return true;
         }

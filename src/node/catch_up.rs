@@ -1,7 +1,8 @@
-//! Catching up: what messages of the output stream come to, and how much of the stream the store has.
+//! Catching up: messages of the output stream become changes of the store. [`Coverage`] tracks which messages the store has.
 //!
-//! Start, take-over and rebuild are this one thing: read what is behind the store's position, or, for an empty store, the last message of
-//! each subject, and apply it like a commit. It may be repeated or interrupted anywhere: a put that is not newer changes nothing.
+//! A start, a take-over and a rebuild use the same mechanism. The node reads the messages after the store's position or, for an empty
+//! store, the last message of each subject, and applies them like a commit. It may repeat this or stop anywhere, because a put that is not
+//! newer than the stored record changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -10,24 +11,24 @@ use crate::contract::{BadRecord, CommittedOffset, IncidentBody};
 use crate::link::Policy;
 use crate::store::{Changes, Position, Put, Witness};
 
-/// What some messages come to.
+/// The changes from some messages.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Read {
     pub(super) changes: Changes,
     pub(super) states_count: u64,
-    /// Messages that are not ours, and what is wrong with them.
+    /// The sequences of unreadable messages, each with an error text.
     pub(super) skipped: Vec<(u64, String)>,
 }
 
-/// Reads messages, but those that the store has by another way.
+/// Turns messages into changes, except those that the store has already.
 ///
 /// # Errors
-/// A record of a newer relink: nothing can be decided without it. Other unreadable messages are skipped: only relink publishes here, and
-/// a foreign message is no reason never to start again.
+/// A record of a newer version of relink, because the node cannot decide about that link without it. Other unreadable messages are skipped:
+/// only relink publishes on this stream, and one foreign message must not prevent every start.
 pub(super) fn read(messages: &[OutputMessage], known: &Coverage, policy: &Policy) -> Result<Read, BadRecord> {
     let mut read = Read::default();
     for OutputMessage { sequence, kind, body } in messages {
-        // A commit of ours may have become known while it was being read.
+        // The node may have learned during the read that a commit of its own is stored.
         if known.has(*sequence) {
             continue;
         }
@@ -64,84 +65,84 @@ pub(super) fn read(messages: &[OutputMessage], known: &Coverage, policy: &Policy
     Ok(read)
 }
 
-/// How much of the output stream the store has: everything up to a sequence, and beyond that our own commits, between which there may
-/// be messages of other nodes that nobody has read yet.
+/// The messages of the output stream that the store has: all messages up to a sequence, and after it our own commits. Between these commits
+/// there may be messages of other nodes that this node has not read yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Coverage {
     stream_created_ns: i64,
-    /// `None`: nothing at all.
+    /// The store has every message up to this sequence; `None` for an empty store.
     reached: Option<u64>,
-    /// Proves that the stream still has all of this.
+    /// While the stream has this message, it has all messages before it too.
     witness: Option<Witness>,
-    /// First and last sequence of each run of own commits beyond `reached`.
-    islands: BTreeMap<u64, u64>,
+    /// The first and the last sequence of each run of own commits after `reached`.
+    runs: BTreeMap<u64, u64>,
 }
 
 impl Coverage {
-    /// That of a store at this position.
+    /// The coverage of a store at this position.
     pub(super) fn at(stream_created_ns: i64, position: Option<Position>) -> Self {
         let (reached, witness) = position.map_or((None, None), |position| (Some(position.sequence), position.witness));
-        Self { stream_created_ns, reached, witness, islands: BTreeMap::new() }
+        Self { stream_created_ns, reached, witness, runs: BTreeMap::new() }
     }
 
-    /// Everything up to here is in the store.
+    /// The store has every message up to this sequence; `None` for an empty store.
     pub(super) fn reached(&self) -> Option<u64> {
         self.reached
     }
 
-    /// The store's position, for its next write.
+    /// The position to write with the next changes of the store.
     pub(super) fn position(&self) -> Option<Position> {
         let Self { stream_created_ns, ref witness, .. } = *self;
         self.reached.map(|sequence| Position { stream_created_ns, sequence, witness: witness.clone() })
     }
 
-    /// The message that has to be on the stream still, if anything is known of it.
+    /// The message that must still be on the stream, if the store has any.
     pub(super) fn witness(&self) -> Option<&Witness> {
         self.witness.as_ref().filter(|_| self.reached.is_some())
     }
 
-    /// This process wrote a message at `sequence`, and has read or written everything of its own before it.
+    /// Makes the message at `sequence` the witness: this node wrote it, and the store has every earlier message of this node.
     pub(super) fn witnessed(&mut self, sequence: u64, owner: &str) {
         self.witness = Some(Witness { sequence, owner: owner.to_owned() });
     }
 
-    /// The last sequence that is in the store; 0 for none.
+    /// The highest sequence that the store has; 0 for none.
     pub(super) fn last(&self) -> u64 {
-        self.islands.last_key_value().map(|(_, last)| *last).or(self.reached).unwrap_or(0)
+        self.runs.last_key_value().map(|(_, last)| *last).or(self.reached).unwrap_or(0)
     }
 
-    pub(super) fn islands_count(&self) -> usize {
-        self.islands.len()
+    pub(super) fn runs_count(&self) -> usize {
+        self.runs.len()
     }
 
-    /// Whether the store has the message already, and perhaps newer ones: applying it would take a committed offset back.
+    /// Whether the store has the message already. To apply it again could set a committed offset back.
     pub(super) fn has(&self, sequence: u64) -> bool {
         self.reached.is_some_and(|reached| sequence <= reached)
-            || self.islands.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
+            || self.runs.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
     }
 
-    /// Everything up to `sequence` has been read.
+    /// Every message up to `sequence` has been read.
     pub(super) fn read_to(&mut self, sequence: u64) {
         self.reached = Some(self.reached.map_or(sequence, |reached| reached.max(sequence)));
         self.join();
     }
 
-    /// A commit of ours is stored from `first` to `last`.
+    /// A commit of this node is stored at the sequences `first` to `last`.
     pub(super) fn committed(&mut self, first: u64, last: u64) {
-        let end = self.islands.entry(first).or_insert(last);
+        let end = self.runs.entry(first).or_insert(last);
         *end = last.max(*end);
         self.join();
     }
 
     fn join(&mut self) {
         let Some(mut reached) = self.reached else { return };
-        while let Some(entry) = self.islands.first_entry().filter(|entry| *entry.key() <= reached + 1) {
+        while let Some(entry) = self.runs.first_entry().filter(|entry| *entry.key() <= reached + 1) {
             reached = reached.max(entry.remove());
         }
         self.reached = Some(reached);
-        // Runs that touch are one.
+        // Adjacent runs become one run.
         let mut joined: BTreeMap<u64, u64> = BTreeMap::new();
-        for (first, last) in std::mem::take(&mut self.islands) {
+        for (first, last) in std::mem::take(&mut self.runs) {
             match joined.last_entry() {
                 Some(mut before) if first <= *before.get() + 1 => {
                     let end = last.max(*before.get());
@@ -150,7 +151,7 @@ impl Coverage {
                 Some(_) | None => drop(joined.insert(first, last)),
             }
         }
-        self.islands = joined;
+        self.runs = joined;
     }
 }
 
@@ -163,24 +164,24 @@ mod tests {
     }
 
     #[test]
-    fn own_commits_move_the_position_while_nobody_else_writes() {
+    fn own_commits_advance_the_position_while_no_other_node_writes() {
         let mut known = coverage(Some(10));
         known.committed(11, 14);
         known.committed(15, 15);
-        assert_eq!((known.reached(), known.last(), known.islands_count()), (Some(15), 15, 0));
+        assert_eq!((known.reached(), known.last(), known.runs_count()), (Some(15), 15, 0));
     }
 
     #[test]
-    fn a_gap_is_not_stepped_over_until_it_has_been_read() {
+    fn the_position_does_not_pass_a_gap_before_it_has_been_read() {
         let mut known = coverage(Some(10));
         known.committed(13, 14);
         known.committed(15, 20);
         known.committed(30, 31);
-        assert_eq!((known.reached(), known.last(), known.islands_count()), (Some(10), 31, 2));
+        assert_eq!((known.reached(), known.last(), known.runs_count()), (Some(10), 31, 2));
         assert!(known.has(13) && known.has(20) && known.has(30));
         assert!(!known.has(12) && !known.has(21) && !known.has(32));
         known.read_to(12);
-        assert_eq!((known.reached(), known.islands_count()), (Some(20), 1));
+        assert_eq!((known.reached(), known.runs_count()), (Some(20), 1));
         known.read_to(29);
         known.witnessed(31, "us");
         let witness = Some(Witness { sequence: 31, owner: "us".to_owned() });
@@ -188,16 +189,16 @@ mod tests {
     }
 
     #[test]
-    fn what_has_been_read_and_is_then_said_to_be_ours_changes_nothing() {
+    fn a_commit_that_has_been_read_already_changes_nothing() {
         let mut known = coverage(Some(10));
         known.read_to(20);
         known.committed(12, 15);
         known.committed(19, 22);
-        assert_eq!((known.reached(), known.last(), known.islands_count()), (Some(22), 22, 0));
+        assert_eq!((known.reached(), known.last(), known.runs_count()), (Some(22), 22, 0));
     }
 
     #[test]
-    fn what_the_store_has_is_not_applied_again() {
+    fn messages_that_the_store_has_are_not_applied_again() {
         let offset = |sequence: u64| OutputMessage {
             sequence,
             kind: OutputKind::Offset(0),

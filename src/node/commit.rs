@@ -1,8 +1,7 @@
-//! The pipeline: from the queue over the plan, the dead letters and the batch to the store and the acknowledgement.
+//! The pipeline: queue, plan, dead letters, batch, store, acknowledgement. The head of `mod.rs` describes the steps.
 //!
-//! One commit is under way at a time. While it is, the next slice is planned over the engine's overlay, and staged with the server once it
-//! is about full; it is committed only after the one before is known to be stored. So a refused commit takes nothing with it that was
-//! built on top.
+//! One commit is in flight at a time. Meanwhile the node makes the next plan over the engine's overlay, and stages its batch with the
+//! server. It commits that batch only after it knows that the previous one is stored, because the plan depends on the previous changes.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +13,7 @@ use crate::engine::{Item, Plan};
 use crate::link::Timestamp;
 use crate::store::{Store, StoreError};
 
-/// The plan after the one that is under way.
+/// The batch that follows the one in flight.
 #[derive(Debug)]
 pub(super) struct Next {
     batch: Batch,
@@ -23,34 +22,37 @@ pub(super) struct Next {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BatchStage {
-    SettingAside,
+    /// The driver stores its dead letters.
+    StoringDeadLetters,
+    /// The driver sends its messages, except the last one.
     Staging,
+    /// Only the closing message is missing.
     Staged,
 }
 
-/// A plan and the batch that it makes.
+/// A plan and its batch.
 #[derive(Debug)]
 pub(super) struct Batch {
     id: BatchId,
     plan: Plan,
     messages_count: u64,
-    /// The fences that guard it.
+    /// The fence that the batch names for each partition.
     fences: BTreeMap<u16, u64>,
 }
 
-/// The batch that is being committed.
+/// The batch whose closing message was sent, and whose outcome is not known yet.
 #[derive(Debug)]
 pub(super) struct InFlight {
     batch: Batch,
-    /// The last sequence of the output stream that was known when it was sent.
-    known: u64,
+    /// The last known sequence of the output stream when the closing message was sent.
+    known_sequence: u64,
 }
 
-/// A write that the store has been asked for.
+/// A write to the store that the driver has not finished.
 #[derive(Debug)]
 pub(super) struct Applying {
     pub(super) request: RequestId,
-    /// The plan whose changes they are; none if they were read from the output stream.
+    /// The plan whose changes are written; `None` if the changes were read from the output stream.
     plan: Option<Plan>,
 }
 
@@ -65,11 +67,11 @@ impl<S: Store + Clone> Node<S> {
         self.next.is_none() && self.in_flight.is_none() && self.applying.is_empty()
     }
 
-    /// Plans what is there, if it is time to.
+    /// Makes the next plan, if the pipeline has room for it and there is enough input.
     pub(super) fn plan(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let Some(engine) = self.engine.as_mut().filter(|_| !self.is_engine_stale) else { return Ok(()) };
-        let is_worth_it = self.in_flight.is_none() || self.queue.len() >= self.options.plan_ahead_min;
-        if self.next.is_some() || !self.applying.is_empty() || !is_worth_it {
+        let has_enough = self.in_flight.is_none() || self.queue.len() >= self.options.plan_ahead_min;
+        if self.next.is_some() || !self.applying.is_empty() || !has_enough {
             return Ok(());
         }
         let mut plan = engine.plan_at_most(self.items_max, &mut self.queue, now)?;
@@ -86,9 +88,9 @@ impl<S: Store + Clone> Node<S> {
         if plan.messages.is_empty() {
             assert!(
                 plan.dead_letters.is_empty() && plan.offsets.is_empty(),
-                "what is handled has its offset in a batch"
+                "a plan that handles inputs must commit an offset"
             );
-            // Nothing for the stream: redeliveries to acknowledge again, timers to move, or nothing at all.
+            // The plan needs no commit. It may have redeliveries to acknowledge again, or timers to move in the store.
             if !plan.puts.is_empty() {
                 self.apply(plan);
             } else {
@@ -100,34 +102,35 @@ impl<S: Store + Clone> Node<S> {
         let (id, messages_count) = (BatchId(self.next_id()), plan.messages.len() as u64 + 1);
         let letters = std::mem::take(&mut plan.dead_letters);
         let batch = Batch { id, plan, messages_count, fences };
-        self.next = Some(Next { batch, stage: BatchStage::SettingAside });
+        self.next = Some(Next { batch, stage: BatchStage::StoringDeadLetters });
         if letters.is_empty() {
             self.stage();
         } else {
-            let input_created_ns = self.input_created_ns.expect("a partition that is held has an input stream");
+            let input_created_ns = self.input_created_ns.expect("a partition with a fence has an input stream");
             self.outputs.push_back(Output::StoreDeadLetters { batch: id, input_created_ns, letters });
         }
         Ok(())
     }
 
-    /// Puts each partition's fence on the first of its messages.
+    /// Adds each partition's fence to the partition's first message.
     fn guard(&self, plan: &mut Plan) -> BTreeMap<u16, u64> {
         let mut fences = BTreeMap::new();
         for outgoing in &mut plan.messages {
             if fences.contains_key(&outgoing.partition) {
                 continue;
             }
-            let partition = self.partitions.get(&outgoing.partition).filter(|partition| partition.is_held());
+            let partition = self.partitions.get(&outgoing.partition).filter(|partition| partition.is_owned());
             let fence = partition.and_then(|partition| partition.fence);
-            let fence = fence
-                .unwrap_or_else(|| panic!("nothing is staged for partition {}, which is not held", outgoing.partition));
+            let fence = fence.unwrap_or_else(|| {
+                panic!("a message must not be staged for partition {}, whose fence is not ours", outgoing.partition)
+            });
             outgoing.fence = Some(fence);
             fences.insert(outgoing.partition, fence);
         }
         fences
     }
 
-    /// Stages the next batch: its dead letters are stored, or it has none.
+    /// Stages the next batch, after its dead letters are stored.
     fn stage(&mut self) {
         if let Some(Next { batch, stage }) = &mut self.next {
             *stage = BatchStage::Staging;
@@ -137,7 +140,7 @@ impl<S: Store + Clone> Node<S> {
     }
 
     pub(super) fn dead_letters_stored(&mut self, id: BatchId) {
-        if self.is_next(id, BatchStage::SettingAside) {
+        if self.is_next(id, BatchStage::StoringDeadLetters) {
             self.stage();
         }
     }
@@ -151,7 +154,7 @@ impl<S: Store + Clone> Node<S> {
         } else if !self.is_next(id, BatchStage::Staged)
             && self.in_flight.as_ref().is_none_or(|flight| flight.batch.id != id)
         {
-            // It was given up while it was being staged.
+            // The batch was discarded while the driver staged it.
             self.outputs.push_back(Output::DiscardBatch { batch: id });
         }
     }
@@ -160,54 +163,60 @@ impl<S: Store + Clone> Node<S> {
         self.next.as_ref().is_some_and(|next| next.batch.id == id && next.stage == stage)
     }
 
-    /// Commits the next batch, if it is staged and none is under way.
+    /// Commits the next batch, if it is staged and no other batch is in flight.
     fn commit_staged(&mut self, now: Timestamp) {
         if self.in_flight.is_some() {
             return;
         }
         let Some(Next { batch, .. }) = self.next.take_if(|next| next.stage == BatchStage::Staged) else { return };
         for (number, fence) in &batch.fences {
-            let held = self.partitions.get(number).filter(|partition| partition.is_held());
-            assert_eq!(held.and_then(|partition| partition.fence), Some(*fence), "partition {number} is not held");
+            let owned = self.partitions.get(number).filter(|partition| partition.is_owned());
+            assert_eq!(
+                owned.and_then(|partition| partition.fence),
+                Some(*fence),
+                "the fence of partition {number} is not ours"
+            );
         }
-        let known = self.coverage.as_ref().map_or(0, super::Coverage::last);
-        let follows = self.last_closing.expect("a partition that is held was taken together with a closing message");
+        let known_sequence = self.coverage.as_ref().map_or(0, super::Coverage::last);
+        let follows = self.last_closing.expect("the first fences are taken together with a closing message");
         let closing = Closing { follows, message: self.closing_message(now) };
         self.note(Note::Committing { messages_count: batch.messages_count });
         self.outputs.push_back(Output::CommitBatch { batch: batch.id, closing });
-        self.in_flight = Some(InFlight { batch, known });
+        self.in_flight = Some(InFlight { batch, known_sequence });
     }
 
     pub(super) fn batch_committed(&mut self, now: Timestamp, id: BatchId, last_sequence: u64, messages_count: u64) {
-        let Some(InFlight { batch, known }) = self.in_flight.take_if(|flight| flight.batch.id == id) else { return };
+        let Some(InFlight { batch, known_sequence }) = self.in_flight.take_if(|flight| flight.batch.id == id) else {
+            return;
+        };
         assert_eq!(messages_count, batch.messages_count, "a batch is stored whole or not at all");
         let first_sequence = last_sequence + 1 - messages_count;
-        if first_sequence <= known {
-            self.note(Note::OutputTailLost { store_sequence: known, commit_sequence: first_sequence });
+        if first_sequence <= known_sequence {
+            self.note(Note::OutputTailLost { store_sequence: known_sequence, commit_sequence: first_sequence });
             self.store_is_ahead = true;
-            self.start_over(now, "the output stream lost its tail");
+            self.start_over(now, "the output stream lost its last messages");
             return;
         }
         let Batch { plan, fences, .. } = batch;
         for (number, offset) in &plan.offsets {
             let Some(partition) = self.partitions.get_mut(number) else { continue };
-            let Some(behind) = partition.behind.filter(|_| partition.fence == fences.get(number).copied()) else {
+            let Some(handled) = partition.handled.filter(|_| partition.fence == fences.get(number).copied()) else {
                 continue;
             };
             assert!(
-                offset.sequence > behind,
-                "the committed offset of partition {number} goes back: {behind}, {offset:?}"
+                offset.sequence > handled,
+                "the committed offset of partition {number} decreases: {handled}, {offset:?}"
             );
-            (partition.behind, partition.offset) = (Some(offset.sequence), Some(offset.clone()));
+            (partition.handled, partition.offset) = (Some(offset.sequence), Some(offset.clone()));
         }
-        // Fences may have been taken, and a first message of ours been stored, behind a commit of partitions that are lost by now.
+        // If the node has lost this commit's partitions and gained others, a later closing message is stored with their fences.
         self.last_closing = self.last_closing.max(Some(last_sequence));
-        if let Some(known) = &mut self.coverage {
-            known.committed(first_sequence, last_sequence);
-            known.witnessed(last_sequence, &self.options.owner);
+        if let Some(coverage) = &mut self.coverage {
+            coverage.committed(first_sequence, last_sequence);
+            coverage.witnessed(last_sequence, &self.options.owner);
         }
         self.items_max = self.items_max.saturating_mul(2).min(self.items_ceiling);
-        // The next commit goes out before this one's bookkeeping, which is no longer in anybody's way.
+        // The next batch is committed before this one is applied: it depends on this one being stored, not on the store.
         self.commit_staged(now);
         self.apply(plan);
     }
@@ -221,7 +230,7 @@ impl<S: Store + Clone> Node<S> {
     }
 
     pub(super) fn applied(&mut self, now: Timestamp, request: RequestId) {
-        // Writes are finished in order.
+        // The driver finishes writes in order.
         let Some(Applying { plan, .. }) = self.applying.pop_front_if(|applying| applying.request == request) else {
             return;
         };
@@ -236,15 +245,19 @@ impl<S: Store + Clone> Node<S> {
         self.acknowledge(&plan);
     }
 
-    /// Acknowledges what the plan was made of, as far as it is committed: a repeat may be of a message that is still under way.
+    /// Acknowledges the deliveries of a plan that are committed. A redelivery may be of a message whose commit is still in flight.
     fn acknowledge(&mut self, plan: &Plan) {
         let mut receipts = Vec::with_capacity(plan.receipts.len());
         for (number, receipt) in &plan.receipts {
-            let Some(behind) = self.partitions.get(number).and_then(|partition| partition.behind) else { continue };
-            if receipt.sequence <= behind {
+            let Some(handled) = self.partitions.get(number).and_then(|partition| partition.handled) else { continue };
+            if receipt.sequence <= handled {
                 receipts.push(receipt.receipt.clone());
             } else {
-                assert!(plan.offsets.is_empty(), "partition {number}: {} is not committed", receipt.sequence);
+                assert!(
+                    plan.offsets.is_empty(),
+                    "partition {number}: message {} is not committed and cannot be acknowledged",
+                    receipt.sequence
+                );
             }
         }
         if !receipts.is_empty() {
@@ -252,20 +265,23 @@ impl<S: Store + Clone> Node<S> {
         }
     }
 
-    /// Nothing of the batch is stored: another node has a fence of it, or the output stream has lost what we wrote last.
+    /// Nothing of the batch is stored: another node has taken one of its fences, or the output stream has lost our last closing message.
     pub(super) fn batch_refused(&mut self, now: Timestamp, id: BatchId) {
         if self.take_batch(id).is_none() {
             return;
         }
-        self.retreat();
-        for partition in self.partitions.values_mut().filter(|partition| partition.is_held()) {
+        self.discard_plans();
+        for partition in self.partitions.values_mut().filter(|partition| partition.is_owned()) {
             partition.stage = Stage::Suspect;
         }
         self.was_refused = true;
-        self.fail(now, "a commit was refused: a fence in it is no longer ours, or our last commit is no longer there");
+        self.fail(
+            now,
+            "a commit was refused: another node has taken a fence, or our last commit is no longer on the stream",
+        );
     }
 
-    /// Nothing of the batch is stored, and nothing like it ever will be: smaller ones may.
+    /// Nothing of the batch is stored. The next plan has half the items; an item that is too large alone is set aside.
     pub(super) fn batch_too_large(&mut self, id: BatchId, limit: &Limit) {
         let Some(Batch { plan: Plan { items_count, first_item, .. }, .. }) = self.take_batch(id) else { return };
         self.note(Note::TooLarge { items_count, limit: limit.clone() });
@@ -291,13 +307,14 @@ impl<S: Store + Clone> Node<S> {
                 }
             }
         }
-        self.retreat();
+        self.discard_plans();
     }
 
-    /// The batch with this id, if it is under way: nothing of it is stored, so what was planned on top of it is given up too.
+    /// Removes a batch from the pipeline, because nothing of it is stored. The next batch depends on the one in flight, so it
+    /// is discarded with it.
     fn take_batch(&mut self, id: BatchId) -> Option<Batch> {
         if let Some(flight) = self.in_flight.take_if(|flight| flight.batch.id == id) {
-            self.drop_next();
+            self.discard_next();
             return Some(flight.batch);
         }
         Some(self.next.take_if(|next| next.batch.id == id)?.batch)
@@ -308,7 +325,7 @@ impl<S: Store + Clone> Node<S> {
             || self.in_flight.as_ref().is_some_and(|flight| flight.batch.id == id)
     }
 
-    pub(super) fn drop_next(&mut self) {
+    pub(super) fn discard_next(&mut self) {
         if let Some(Next { batch, stage: BatchStage::Staged }) = self.next.take() {
             self.outputs.push_back(Output::DiscardBatch { batch: batch.id });
         }
@@ -319,14 +336,15 @@ impl<S: Store + Clone> Node<S> {
         self.next.as_ref().is_some_and(|next| next.batch.fences.contains_key(&partition))
     }
 
-    /// What was planned has been given up, and certainly none of it is stored: everything is read again behind the committed offsets.
-    pub(super) fn retreat(&mut self) {
+    /// Discards all plans and the queue, and stops the readers: the partitions read their inputs again after the committed offsets. The
+    /// caller has discarded the batches.
+    pub(super) fn discard_plans(&mut self) {
         self.is_engine_stale = true;
         self.queue.clear();
         for (number, partition) in &mut self.partitions {
             partition.newest = None;
             if partition.reader().is_some() {
-                partition.stage = Stage::Unplaced;
+                partition.stage = Stage::Acquired;
                 self.outputs.push_back(Output::StopReader { partition: *number });
             }
         }

@@ -1,7 +1,7 @@
-//! What a node is told: one closed list of values.
+//! The inputs of a node: one closed list of values.
 //!
-//! An answer repeats the number of the output that asked for it. A node ignores an answer that it no longer waits for, so a driver may
-//! hand in late answers, and answers in any order. Everything here can be written as JSON: a log of inputs replays to the same outputs
+//! An answer carries the id of its output. The node ignores an answer to an output that is no longer open, so a driver may hand in late
+//! answers, and answers in any order. Every input can be written as JSON: a replayed log of inputs gives the same outputs
 //! (`recording.rs`).
 
 use std::collections::BTreeMap;
@@ -12,243 +12,242 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Delivery, payload};
 
-/// Connects an answer with the output that asked for it.
+/// The id that connects an answer with its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RequestId(pub u64);
 
-/// One batch, from its dead letters to its commit.
+/// The id of a batch, from its dead letters to its commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BatchId(pub u64);
 
-/// One reader of one partition, from one [`super::Output::Rewind`] to the next.
+/// The id of a reader of one partition, from one [`super::Output::Rewind`] to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ReaderId(pub u64);
 
-/// What happened.
+/// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Input {
-    /// The node shall run these partitions: all of them at the start of a single node, one by one where several nodes share them.
-    /// Whoever had them before is replaced.
+    /// The node must run these partitions. A single node gains all of them at its start. The node takes their fences, which replaces any
+    /// earlier owner.
     Gained {
-        /// Which.
+        /// The numbers of the partitions.
         partitions: Vec<u16>,
     },
-    /// The node shall no longer run these partitions. Nothing is written for them any more; their fences stay as they are.
+    /// The node must no longer run these partitions. It writes nothing for them any more, and does not change their fences.
     Lost {
-        /// Which.
+        /// The numbers of the partitions.
         partitions: Vec<u16>,
     },
 
     /// Answers [`super::Output::ReadOutputFacts`].
     OutputFacts {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
         /// The output stream.
         stream: StreamFacts,
     },
     /// Answers [`super::Output::RestartStore`]: the store is empty.
     StoreRestarted {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
-        /// Where the old store was kept, printable.
+        /// The directory to which the old store was moved, as printable text; `None` if it was not kept.
         kept_at: Option<String>,
     },
-    /// Answers [`super::Output::TakeFences`]: all of them are stored.
+    /// Answers [`super::Output::TakeFences`]: all fences are stored.
     FencesTaken {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
         /// For each partition the sequence of its fence on the output stream.
         fences: BTreeMap<u16, u64>,
-        /// The sequence of the message behind them, if there was one.
+        /// The sequence of the closing message that was stored after them, if the output had one.
         closing: Option<u64>,
     },
     /// Answers [`super::Output::LookUpOutput`].
     OutputLookedUp {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
-        /// The process that wrote the message: the `owner` in its body. None if it is not there, or has no owner.
+        /// The process that wrote the message: the `owner` in its body. `None` if the message does not exist, or has no owner.
         owner: Option<String>,
     },
-    /// Answers [`super::Output::TakeFences`]: none is stored, because one of them is not where it was expected.
+    /// Answers [`super::Output::TakeFences`]: no fence is stored, because the last fence of a partition has another sequence than expected.
     FencesRefused {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
     },
     /// Answers [`super::Output::ReadFences`].
     FencesRead {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
         /// The last fence of each partition that has one.
         fences: BTreeMap<u16, FenceFacts>,
     },
-    /// Answers [`super::Output::ReadOutput`], as often as it takes: the next messages, in the order of the stream.
+    /// Answers [`super::Output::ReadOutput`], one or more times: the next messages, in the order of the stream.
     OutputRead {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
         /// States, committed offsets and incidents; other messages may be left out.
         messages: Vec<OutputMessage>,
-        /// Everything up to this sequence has been handed in.
+        /// The driver has handed in every message up to this sequence.
         reached: u64,
     },
 
     /// Answers [`super::Output::ReadInputFacts`].
     InputFacts {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
         /// The input stream.
         stream: StreamFacts,
     },
     /// Answers [`super::Output::LookUpInput`].
     InputLookedUp {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
-        /// When the message was stored, in nanoseconds since the Unix epoch; none if it is no longer there.
+        /// When the message was stored, in nanoseconds since the Unix epoch; `None` if the stream no longer has it.
         stored_at_ns: Option<i64>,
     },
     /// Answers [`super::Output::FindInput`].
     InputFound {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
-        /// The sequence of the first message stored later; none if there is none.
+        /// The sequence of the first message that was stored after the time; `None` if there is no such message.
         sequence: Option<u64>,
     },
-    /// Answers [`super::Output::Rewind`]: the consumer stands where it was asked to, and deliveries follow.
+    /// Answers [`super::Output::Rewind`]: the consumer is reset to the sequence, and deliveries follow.
     Rewound {
-        /// Of the output.
+        /// The id of the output that it answers.
         reader: ReaderId,
-        /// When the input stream that the consumer is of was created, in nanoseconds since the Unix epoch, asked after the consumer stood
-        /// there.
+        /// When the input stream of the consumer was created, in nanoseconds since the Unix epoch. The driver reads it after the reset.
         created_ns: i64,
     },
-    /// Messages of the input stream. At most [`super::Node::room`] of them, else the queue grows beyond its bound.
+    /// Messages of the input stream: at most [`super::Node::room`] of them, because the queue does not check its limit.
     Delivered {
-        /// In the order in which each reader got them.
+        /// The deliveries; those of one reader are in the order in which it got them.
         deliveries: Vec<Delivered>,
     },
-    /// A reader has ended. Deliveries that it handed over before stay valid.
+    /// A reader has ended with an error. Its earlier deliveries stay valid.
     ReaderFailed {
-        /// Which.
+        /// The reader.
         reader: ReaderId,
-        /// Why, for people.
+        /// The error text, for the log.
         problem: String,
     },
 
-    /// Answers [`super::Output::StoreDeadLetters`]: all of them are on the disk of the server.
+    /// Answers [`super::Output::StoreDeadLetters`]: the server has stored all of them.
     DeadLettersStored {
-        /// Of the output.
+        /// The id of the output that it answers.
         batch: BatchId,
     },
-    /// Answers [`super::Output::StageBatch`].
+    /// Answers [`super::Output::StageBatch`]: the server has received all messages of the batch except the last one.
     BatchStaged {
-        /// Of the output.
+        /// The id of the output that it answers.
         batch: BatchId,
     },
-    /// Answers [`super::Output::CommitBatch`]: the batch is stored, whole.
+    /// Answers [`super::Output::CommitBatch`]: the whole batch is stored.
     BatchCommitted {
-        /// Of the output.
+        /// The id of the output that it answers.
         batch: BatchId,
         /// The sequence of its last message on the output stream. The messages of a batch are consecutive.
         last_sequence: u64,
-        /// How many messages were stored.
+        /// The number of messages that were stored.
         messages_count: u64,
     },
-    /// Answers [`super::Output::StageBatch`] or [`super::Output::CommitBatch`]: nothing is stored, because a fence in it is no longer the
-    /// last of its partition.
+    /// Answers [`super::Output::StageBatch`] or [`super::Output::CommitBatch`]: nothing is stored, because a fence that the batch names is
+    /// no longer the last one of its partition, or because the previous closing message of this node is no longer on the stream.
     BatchRefused {
-        /// Of the output.
+        /// The id of the output that it answers.
         batch: BatchId,
     },
-    /// Answers [`super::Output::StageBatch`] or [`super::Output::CommitBatch`]: nothing is stored, and the same batch never will be.
+    /// Answers [`super::Output::StageBatch`] or [`super::Output::CommitBatch`]: nothing is stored, and a retry of the same batch would fail
+    /// too.
     BatchTooLarge {
-        /// Of the output.
+        /// The id of the output that it answers.
         batch: BatchId,
-        /// In what respect.
+        /// The limit that the batch exceeds.
         limit: Limit,
     },
-    /// Answers [`super::Output::StoreDeadLetters`], [`super::Output::StageBatch`] or [`super::Output::CommitBatch`]: certainly nothing of
-    /// the batch is stored. It may succeed another time.
+    /// Answers [`super::Output::StoreDeadLetters`], [`super::Output::StageBatch`] or [`super::Output::CommitBatch`]: nothing of the batch
+    /// is stored on the output stream. A retry may succeed.
     BatchFailed {
-        /// Of the output.
+        /// The id of the output that it answers.
         batch: BatchId,
-        /// Why, for people.
+        /// The error text, for the log.
         problem: String,
     },
-    /// Answers [`super::Output::CommitBatch`]: nobody knows whether the batch is stored. It may even be stored later, until its fences
-    /// have been taken anew.
+    /// Answers [`super::Output::CommitBatch`]: it is unknown whether the batch is stored. The server may even store it later, until new
+    /// fences are taken.
     BatchUnknown {
-        /// Of the output.
+        /// The id of the output that it answers.
         batch: BatchId,
-        /// What went wrong, for people.
+        /// The error text, for the log.
         problem: String,
     },
 
-    /// Answers [`super::Output::Apply`]: every reader of the store sees the changes.
+    /// Answers [`super::Output::Apply`]: reads of the store return the changes.
     Applied {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
     },
-    /// Answers [`super::Output::Checkpoint`].
+    /// Answers [`super::Output::Checkpoint`]: every applied change is on stable storage.
     Checkpointed {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
     },
-    /// Answers [`super::Output::Apply`], [`super::Output::RestartStore`] or [`super::Output::Checkpoint`]: the disk failed. The node ends.
+    /// Answers [`super::Output::Apply`], [`super::Output::RestartStore`] or [`super::Output::Checkpoint`]: the write failed. The node ends.
     StoreFailed {
-        /// Why, for people.
+        /// The error text, for the log.
         problem: String,
     },
 
-    /// Answers any output with a `request`, but those to the store: it did not work, or nobody knows whether it did. The node tries
-    /// again after a pause.
+    /// Answers any output with a `request`, except those to the store: the request failed, or its outcome is unknown. The node tries again
+    /// after a pause.
     RequestFailed {
-        /// Of the output.
+        /// The id of the output that it answers.
         request: RequestId,
-        /// Why, for people.
+        /// The error text, for the log.
         problem: String,
     },
-    /// Time has passed: due at [`super::Output::WakeAt`], harmless at any other time.
+    /// The time of the last [`super::Output::WakeAt`] has come. A tick at any other time is harmless.
     Tick,
-    /// The node shall come to an end: the commits under way are finished, the store is checkpointed, then
-    /// [`super::Output::End`].
+    /// The node must end. It finishes the commits in flight and checkpoints the store; then its last output is [`super::Output::End`].
     Shutdown,
 }
 
-/// A stream, as the server describes it.
+/// The server's description of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamFacts {
-    /// When it was created, in nanoseconds since the Unix epoch: its identity, since its name outlives it.
+    /// When the stream was created, in nanoseconds since the Unix epoch. This is its identity, because a new stream may have the same name.
     pub created_ns: i64,
-    /// The last sequence given out; 0 in a new stream.
+    /// The last sequence that the stream has assigned; 0 in a new stream.
     pub last_sequence: u64,
 }
 
 /// The last message on a partition's fence subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FenceFacts {
-    /// Its sequence.
+    /// The sequence of the message.
     pub sequence: u64,
-    /// Who wrote it: [`super::NodeOptions::owner`] of some node.
+    /// The [`super::NodeOptions::owner`] of the node that wrote it.
     pub owner: String,
 }
 
-/// A message of the output stream, as far as catching up needs it.
+/// A message of the output stream, with the parts that catching up needs.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputMessage {
-    /// Its sequence.
+    /// The sequence of the message.
     pub sequence: u64,
-    /// What its subject says it is.
+    /// The kind of the message, from its subject.
     pub kind: OutputKind,
-    /// Its body.
+    /// The body.
     #[serde(with = "payload")]
     pub body: Bytes,
 }
 
 impl fmt::Debug for OutputMessage {
-    /// Without the body, which may be long.
+    /// Omits the body, which may be long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("OutputMessage");
         shown.field("sequence", &self.sequence).field("kind", &self.kind).field("body_bytes", &self.body.len()).finish()
@@ -265,23 +264,23 @@ pub enum OutputKind {
     Offset(u16),
     /// The latest incident of an institution.
     Incident,
-    /// Anything else: it only says how far the reading has come.
+    /// Any other kind; only its sequence matters, as the progress of the read.
     Other,
 }
 
-/// One delivery, and which one of its reader's it is.
+/// A delivery, with its number in the count of its reader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delivered {
-    /// Who read it.
+    /// The reader that got the delivery.
     pub reader: ReaderId,
-    /// 1 for the first delivery since the consumer was rewound, then 2, 3, …, as the server's consumer counts them. A number left out is
-    /// a message that somebody else got.
+    /// The server's consumer counts deliveries: 1 is the first one since the consumer was reset. A missing number means that another client
+    /// got that message.
     pub nth: u64,
     /// The message.
     pub delivery: Delivery,
 }
 
-/// What a batch was too large for.
+/// The limit that a batch exceeds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {

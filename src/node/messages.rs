@@ -1,11 +1,11 @@
-//! The node's own messages on the output stream: fences, and the last message of each commit.
+//! The node's own messages on the output stream: fences, and the closing message of each commit.
 
 use super::{Node, NodeOptions};
 use crate::contract::{Address, At, Commit, Fence};
 use crate::engine::Message;
 use crate::link::Timestamp;
 
-/// The message that takes a partition's fence.
+/// The fence message that makes `owner` the owner of a partition.
 pub fn fence_message(partition: u16, owner: &str, now: Timestamp) -> Message {
     let fence = Fence { owner: owner.to_owned(), taken_at: At(now) };
     let body = serde_json::to_vec(&fence).expect("a fence is a plain struct");
@@ -14,7 +14,7 @@ pub fn fence_message(partition: u16, owner: &str, now: Timestamp) -> Message {
 }
 
 impl<S> Node<S> {
-    /// The last message of a commit. Its id is unique, because `writer` is and no number is used twice.
+    /// A closing message. Its id is unique, because `writer` is unique and the node uses no number twice.
     pub(super) fn closing_message(&mut self, now: Timestamp) -> Message {
         self.last_id += 1;
         let NodeOptions { owner, writer, .. } = &self.options;

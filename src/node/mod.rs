@@ -1,49 +1,97 @@
-//! THE NODE: the commit protocol of this process's partitions, as one state machine without I/O.
+//! The node: the commit protocol of one relink process, as a state machine without I/O.
+//!
+//! A node runs some partitions of the input stream `BELVO`. It handles the inputs of each partition in order, and commits the results of
+//! many inputs as one atomic batch on the output stream `LINKS`. To own a partition, a node writes a **fence**: a message with its name on
+//! `link.fence.<partition>`. The last fence names the owner. A **driver** performs the node's outputs (over NATS, or in a simulation) and
+//! hands the answers back as inputs.
+//!
+//! # One commit, step by step
+//!
+//! 1. **Queue.** The driver hands in deliveries ([`Input::Delivered`]). The node checks that no delivery is missing, and queues them.
+//! 2. **Plan.** The engine turns queued deliveries and due timers into a plan: the new states, notices, jobs and refusals, and for each
+//!    partition the committed offset, which says up to which input the partition is handled.
+//! 3. **Dead letters** ([`Output::StoreDeadLetters`]). Inputs that cannot be handled are stored first, because the committed offset will
+//!    count them as handled.
+//! 4. **Stage** ([`Output::StageBatch`]). The driver sends all messages of the batch except the last one. The server keeps them in memory.
+//!    For each partition, one message names the partition's fence.
+//! 5. **Commit** ([`Output::CommitBatch`]). The driver sends the last message, called the closing message. The server stores the whole
+//!    batch, or refuses all of it. It refuses the batch if a named fence is no longer the last one of its partition (another node has taken
+//!    the partition), or if the previous closing message of this node is no longer on the stream (the stream has lost its tail).
+//! 6. **Apply** ([`Output::Apply`]). The driver writes the same changes to the store.
+//! 7. **Acknowledge** ([`Output::Acknowledge`]). The driver acknowledges the deliveries to JetStream. This is a hint that saves
+//!    redeliveries. The committed offset alone decides where a partition resumes.
+//!
+//! One commit is in flight at a time. While commit *k* is in flight, the node plans *k + 1* on top of the changes of *k* (the overlay) and
+//! stages it. It sends the closing message of *k + 1* only after it knows that *k* is stored.
+//!
+//! # When a commit does not succeed
+//!
+//! - **Refused:** nothing is stored. The node discards its plans and reads the fences. A partition that has the fence of another node ends
+//!   here; the other partitions resume after their committed offsets. If no other node has taken a fence, the output stream has lost our
+//!   last commit, and the node starts over. A node that has lost its last partition ends.
+//! - **Unknown:** the whole batch may be stored, or nothing. The node starts over.
+//! - **Failed:** nothing is stored. The node starts over.
+//! - **Too large:** nothing is stored. The node plans again with half the items. A single delivery that is too large becomes a dead letter.
+//!
+//! To **start over** is to discard all plans, to take the fences again, and to read from the output stream which commits are stored. The
+//! new fences make the server refuse every earlier batch of this node, also one that is still on its way. If the output stream has lost
+//! messages that the store has, the node empties the store and reads the whole state from the stream.
+//!
+//! # The stages of a partition
 //!
 //! ```text
-//!   partition:  wanted ─▶ fence taken ─▶ caught up ─▶ placed ─▶ rewound ─▶ reading ──▶ ended (another node took the fence)
-//!                 ▲                                     ▲                    │
-//!                 │ anything else failed, or            │ its reader failed, │
-//!                 │ nobody knows the outcome            │ its fence is ours  │
-//!                 └─────────────────────────────────────┴────────────────────┘
-//!
-//!   commit:     queue ─▶ plan ─▶ dead letters ─▶ stage ─▶ commit ─▶ apply ─▶ acknowledge
-//!                        k + 1: planned over the overlay ┘ k: one at a time
+//!   Assigned ──▶ Acquiring ──▶ Acquired ──▶ Resuming ──▶ Rewinding ──▶ Reading
+//!      ▲         take the         ▲         find the     reset the        │
+//!      │         fence, catch     │         resume       consumer         │ the reader failed,
+//!      │         up the store     │         point                         │ or a commit was refused
+//!      │                          │                                       ▼
+//!      │                          └─── our fence is still the last ─── Suspect ──▶ ended: another node has taken the fence
+//!      │                                                                  │
+//!      └─────────────────────────── the node starts over ─────────────────┘
 //! ```
 //!
-//! **How to drive it.** A driver owns a [`Node`] and does what it says. There is no clock in it, no randomness and no I/O but reading the
-//! store; the same inputs at the same times over the same store give the same outputs.
+//! # How to drive a node
 //!
 //! ```text
-//!   node.handle(now, Input::Gained { partitions: all of them });
+//!   node.handle(now, Input::Gained { partitions });
 //!   loop {
-//!       while let Some(output) = node.poll_output() { begin it; Output::End: return }
-//!       wait for an answer, deliveries (at most node.room()), the time of the last WakeAt, or shutdown
-//!       node.handle(now, the input);
+//!       while let Some(output) = node.poll_output() { begin it; after Output::End: return }
+//!       wait for an answer, for at most node.room() deliveries, for the time of the last WakeAt, or for a shutdown
+//!       node.handle(now, input);
 //!   }
 //! ```
 //!
-//! - Outputs are begun in the order in which they come. Writes to the store are finished in that order; a driver may do them at once and
-//!   hand in the answer before it looks at the next output. A driver that says otherwise has a bug, and the node panics. Everything else
-//!   may take its time.
-//! - An answer repeats the number of its output. Late, doubled and unknown answers are ignored, so a driver need not cancel anything.
-//! - A crash is to drop the node, and everything that it asked for and that has not yet reached its stream or store.
-//! - The node reads its store in `handle`. Nobody writes the store but the driver, when the node asks for it.
+//! - The driver begins outputs in the order in which it polls them. It finishes writes to the store (`Apply`, `RestartStore`,
+//!   `Checkpoint`) in that order too; if it answers them in another order, the node panics, because the store may then be wrong. All other
+//!   outputs may finish in any order.
+//! - An answer carries the id of its output. The node ignores late, repeated and unknown answers, so the driver need not cancel anything.
+//! - A crash is simulated by dropping the node, together with every output that has not reached its stream or store yet.
+//! - The node reads the store in [`Node::handle`]. Only the driver writes it, and only when an output asks for it.
+//! - The node has no clock, no randomness, and no I/O except reading the store. The same inputs at the same times over the same store give
+//!   the same outputs.
 //!
-//! **What it promises**, whatever its answers are (each is an assertion here or a checker of the simulation):
-//! one commit is under way at a time, and the next is committed only after it is known to be stored; dead letters are stored before the
-//! commit that counts them as handled; a partition's committed offset never goes back while the input stream is the same; nothing is
-//! acknowledged beyond the committed offset; nothing is staged for a partition whose fence is not ours.
+//! # Invariants
 //!
-//! - `input`, `output`: what goes in and out
-//! - `acquire`: fences, catching up; `place`: where a partition goes on, and its reader
+//! Each one is an assertion in this module, or a checker of the simulation:
+//!
+//! - At most one commit is in flight, and the next one is committed only after it is known to be stored.
+//! - Dead letters are stored before the commit that counts them as handled.
+//! - A partition's committed offset never decreases while the input stream is the same.
+//! - The node acknowledges no delivery that is newer than the committed offset.
+//! - The node stages no message for a partition whose fence it does not have.
+//!
+//! # Files
+//!
+//! - `input`, `output`: the values that go in and out
+//! - `acquire`: takes fences and catches up the store; `place`: finds where a partition resumes, and supervises its reader
 //! - `commit`: the pipeline from the queue to the acknowledgement
-//! - `catch_up`: what messages of the output stream come to; how much of it the store has
-//! - `resume`: whether a committed offset still speaks of this input stream
-//! - `messages`: the node's own messages: fences, and the last message of a commit
+//! - `catch_up`: turns messages of the output stream into changes of the store, and tracks which messages the store has
+//! - `ending`: checkpoints, and the end of a node
+//! - `resume`: decides whether a committed offset is still valid for the input stream
+//! - `messages`: the node's own messages: fences and closing messages
 //! - `recording`: a log of inputs, and its replay
 //!
-//! It must never: read a clock, decide about a link (that is `engine`), or forget an answer that leaves an outcome open.
+//! This module must never read a clock, decide about a link (the engine does), or ignore the answer to an open commit.
 
 mod input;
 mod output;
@@ -53,6 +101,7 @@ mod commit;
 mod place;
 
 mod catch_up;
+mod ending;
 mod messages;
 mod partition;
 mod recording;
@@ -70,89 +119,92 @@ use std::time::Duration;
 use self::acquire::{Acquisition, Reading};
 use self::catch_up::Coverage;
 use self::commit::{Applying, InFlight, Next};
+use self::ending::{Ending, EndingStage};
 use self::partition::{Partition, Stage};
-use self::place::Placing;
+use self::place::Resuming;
 use crate::engine::{Delivery, Engine, MESSAGES_MAX};
 use crate::link::{Policy, Timestamp};
 use crate::store::{Store, StoreError};
 
-/// Deliveries waiting for their plan: a few commits' worth.
+/// The most deliveries in the queue: enough for a few commits.
 const QUEUE_DELIVERIES_MAX: usize = 2_048;
 
-/// The longest time between two checkpoints of a store that changed. It bounds only how much is read again after a crash of the host.
+/// The longest time from a change of the store to its next checkpoint. After a crash of the host, the changes since the last checkpoint
+/// are read again from the output stream.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
-/// The longest time until timers are looked at again.
+/// The longest time between two checks for due timers.
 const TIMERS_EVERY: Duration = Duration::from_secs(1);
 
-/// The first pause after a failure; doubled up to [`PAUSE_MAX`].
+/// The pause after the first failure. Each further failure doubles it, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What a node needs to know.
+/// The settings of a node.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
-    /// Who writes the fences: this node and no other, also of the same process.
+    /// The owner in the fences of this node. No other node may have the same owner, not even in the same process.
     pub owner: String,
-    /// The same as a part of a subject: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
+    /// The owner as a subject token, for `link.commit.<writer>`: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
     pub writer: String,
-    /// How many partitions the input stream has.
+    /// The number of partitions of the input stream.
     pub partitions_count: u16,
     /// The policy of the machine.
     pub policy: Policy,
-    /// How many deliveries make it worth planning the next commit while one is under way: about as many as fill it
-    /// ([`PLAN_AHEAD_MIN`]), or 1 where every interleaving is to be seen.
+    /// While a commit is in flight, the node plans the next one only if the queue has at least this many deliveries. Production uses
+    /// [`PLAN_AHEAD_MIN`], which about fills a commit; tests use 1 to get more interleavings.
     pub plan_ahead_min: usize,
 }
 
-/// A third of the messages of a full commit: a delivery makes three, more or less.
+/// A third of the messages of a full commit, because a delivery results in about three messages.
 pub const PLAN_AHEAD_MIN: usize = MESSAGES_MAX / 3;
 
-/// Where a node stands.
+/// The progress of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// A partition is not being read yet, or not at present.
+    /// At least one partition has no reader now.
     Starting,
-    /// Every partition is being read.
+    /// Every partition has a reader.
     Running,
-    /// It ended.
+    /// The node has ended or is ending.
     Stopped,
 }
 
-/// The partitions of this process.
+/// The commit protocol of the partitions of one process.
 pub struct Node<S> {
     options: NodeOptions,
     store: S,
-    /// Made when the first partition has been placed.
+    /// `None` until the first partition has its resume point.
     engine: Option<Engine<S>>,
-    /// Whether the engine has plans that were given up, or does not know all partitions.
+    /// Whether the engine has discarded plans in its overlay, or does not know all partitions.
     is_engine_stale: bool,
     partitions: BTreeMap<u16, Partition>,
 
     acquisition: Option<Acquisition>,
-    /// Whether our fences may not be where we left them.
-    must_check: bool,
-    checking: Option<(RequestId, Vec<u16>)>,
+    /// Whether to read the fences before anything else, because the server refused to let us take one.
+    must_check_fences: bool,
+    /// The open request for the fences of these partitions.
+    fence_check: Option<(RequestId, Vec<u16>)>,
     reading: Option<Reading>,
-    placing: Option<Placing>,
-    /// How much of the output stream the store has.
+    resuming: Option<Resuming>,
+    /// Which messages of the output stream the store has.
     coverage: Option<Coverage>,
-    /// The store has commits that the output stream has lost.
+    /// Whether the store has commits that the output stream has lost.
     store_is_ahead: bool,
-    /// The sequence of the last message that closed a commit of ours. None while nothing is known of it.
+    /// The sequence of our last closing message; `None` until the first one is stored.
     last_closing: Option<u64>,
-    /// A commit was refused, and it is not known yet by what.
+    /// Whether a commit was refused and the reason is not known yet.
     was_refused: bool,
-    /// The identity of the input stream.
+    /// When the input stream was created, in nanoseconds since the Unix epoch: its identity.
     input_created_ns: Option<i64>,
 
     queue: VecDeque<Delivery>,
     next: Option<Next>,
     in_flight: Option<InFlight>,
     applying: VecDeque<Applying>,
-    /// How many items the next plan may have: fewer after a batch was too large, then twice as many after each commit.
+    /// The most items (deliveries and timers) of the next plan. A batch that is too large halves it, a commit doubles it.
     items_max: usize,
-    /// As many as the server is known to take.
+    /// The upper limit of `items_max`, after the server has refused a batch for its number of messages.
     items_ceiling: usize,
 
     checkpoint_at: Option<Timestamp>,
@@ -166,23 +218,8 @@ pub struct Node<S> {
     outputs: VecDeque<Output>,
 }
 
-/// A node on its way to its end.
-struct Ending {
-    why: End,
-    stage: EndingStage,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum EndingStage {
-    /// Writes that were asked for are not done yet.
-    Writing,
-    /// The last checkpoint is under way.
-    Checkpointing,
-    Ended,
-}
-
 impl<S: Store + Clone> Node<S> {
-    /// A node without partitions, over this store. The store's clones are the same store.
+    /// Creates a node without partitions. A clone of `store` must be a handle of the same store.
     pub fn new(options: NodeOptions, store: S) -> Self {
         Self {
             options,
@@ -191,10 +228,10 @@ impl<S: Store + Clone> Node<S> {
             is_engine_stale: true,
             partitions: BTreeMap::new(),
             acquisition: None,
-            must_check: false,
-            checking: None,
+            must_check_fences: false,
+            fence_check: None,
             reading: None,
-            placing: None,
+            resuming: None,
             coverage: None,
             store_is_ahead: false,
             last_closing: None,
@@ -218,29 +255,29 @@ impl<S: Store + Clone> Node<S> {
         }
     }
 
-    /// Takes in what happened, at `now`. A time before the last one is fine: the system's clock may be set back.
+    /// Handles an input at the time `now`. The time may be earlier than that of the last input, because the system's clock may be set back.
     pub fn handle(&mut self, now: Timestamp, input: Input) {
         if self.ending.as_ref().is_some_and(|ending| ending.stage == EndingStage::Ended) {
             return;
         }
-        self.clock_is(now);
-        let taken = self.take(now, input).and_then(|()| self.advance(now).map_err(End::of));
-        if let Err(why) = taken {
+        self.limit_pauses(now);
+        let handled = self.dispatch(now, input).and_then(|()| self.advance(now).map_err(End::of));
+        if let Err(why) = handled {
             self.end(why);
         }
     }
 
-    /// The next thing to do. To be called until there is nothing, before the next [`Node::handle`].
+    /// The next output. The driver polls until there is none before it calls [`Node::handle`] again.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// How many more deliveries fit the queue.
+    /// The number of deliveries for which the queue has room.
     pub fn room(&self) -> usize {
         QUEUE_DELIVERIES_MAX.saturating_sub(self.queue.len())
     }
 
-    /// Where the node stands.
+    /// The progress of the node.
     pub fn phase(&self) -> Phase {
         let is_reading = |partition: &Partition| matches!(partition.stage, Stage::Reading(_));
         match &self.ending {
@@ -256,11 +293,11 @@ impl<S: Store + Clone> Node<S> {
         &self.store
     }
 
-    fn take(&mut self, now: Timestamp, input: Input) -> Result<(), End> {
+    fn dispatch(&mut self, now: Timestamp, input: Input) -> Result<(), End> {
         match input {
             Input::Gained { partitions } => {
                 for partition in partitions {
-                    self.partitions.entry(partition).or_insert_with(Partition::wanted);
+                    self.partitions.entry(partition).or_insert_with(Partition::assigned);
                 }
             }
             Input::Lost { partitions } => {
@@ -303,7 +340,7 @@ impl<S: Store + Clone> Node<S> {
             }
             Input::StoreFailed { problem } => return Err(End::Store { problem }),
             Input::RequestFailed { request, problem } => {
-                let _ = self.acquiring_failed(now, request, &problem) || self.placing_failed(now, request, &problem);
+                let _ = self.acquiring_failed(now, request, &problem) || self.resuming_failed(now, request, &problem);
             }
             Input::Tick => self.wake_at = None,
             Input::Shutdown => self.stopping = true,
@@ -311,14 +348,15 @@ impl<S: Store + Clone> Node<S> {
         Ok(())
     }
 
-    /// A driver that finishes writes out of order writes the store wrongly, and would wait for ever for the one that it left out.
+    /// Panics if the driver answers a write before an earlier one: the store may be wrong, and the node would wait forever for the earlier
+    /// answer.
     fn assert_first(&self, request: RequestId, is_under_way: bool) {
         let earlier = self.applying.front().filter(|first| is_under_way && first.request < request);
         let earlier = earlier.map(|first| first.request);
-        assert!(earlier.is_none(), "the driver says that write {request:?} is done, and not {earlier:?} before it");
+        assert!(earlier.is_none(), "the driver finished write {request:?} before write {earlier:?}");
     }
 
-    /// Does what has become possible.
+    /// Begins every step that has become possible.
     fn advance(&mut self, now: Timestamp) -> Result<(), StoreError> {
         if self.stopping && self.ending.is_none() && self.is_pipeline_empty() {
             self.begin_ending(End::Stopped);
@@ -327,7 +365,7 @@ impl<S: Store + Clone> Node<S> {
             self.go_on_ending();
             return Ok(());
         }
-        // What is on its way is finished; what has only been pulled comes again at the next start.
+        // Commits that are in flight are finished. Queued deliveries are not: they are delivered again at the next start.
         if self.stopping {
             return Ok(());
         }
@@ -336,7 +374,7 @@ impl<S: Store + Clone> Node<S> {
             self.retry_at = None;
             self.begin_check();
             self.begin_acquisition();
-            self.begin_placing();
+            self.begin_resuming();
             self.fill_gaps();
         }
         self.restart_engine()?;
@@ -350,13 +388,13 @@ impl<S: Store + Clone> Node<S> {
         self.schedule(now)
     }
 
-    /// Lets the engine begin anew behind the committed offsets, once nothing of what it planned is open.
+    /// Resets the engine to the committed offsets, as soon as no plan is open.
     fn restart_engine(&mut self) -> Result<(), StoreError> {
-        if !self.is_engine_stale || self.placing.is_some() || !self.is_pipeline_empty() {
+        if !self.is_engine_stale || self.resuming.is_some() || !self.is_pipeline_empty() {
             return Ok(());
         }
-        let held = self.partitions.iter().filter_map(|(number, partition)| Some((*number, partition.behind?)));
-        let offsets: BTreeMap<u16, u64> = held.collect();
+        let handled = self.partitions.iter().filter_map(|(number, partition)| Some((*number, partition.handled?)));
+        let offsets: BTreeMap<u16, u64> = handled.collect();
         let Some(input_created_ns) = self.input_created_ns.filter(|_| !offsets.is_empty()) else { return Ok(()) };
         match &mut self.engine {
             Some(engine) => engine.restart(input_created_ns, &offsets)?,
@@ -370,18 +408,18 @@ impl<S: Store + Clone> Node<S> {
         Ok(())
     }
 
-    /// Nobody knows how a commit ended, or something else failed that the whole protocol stands on: nothing half-done is kept, and all
-    /// partitions take their fences anew, behind which nothing of before can be stored.
+    /// Discards all plans and takes the fences of all partitions again. It is for a commit with an unknown outcome, and for any other
+    /// failure that leaves the state of a stream unknown. After the new fences, the server refuses every earlier batch of this node.
     fn start_over(&mut self, now: Timestamp, problem: &str) {
-        self.drop_next();
+        self.discard_next();
         self.in_flight = None;
-        self.retreat();
-        (self.acquisition, self.reading, self.placing) = (None, None, None);
+        self.discard_plans();
+        (self.acquisition, self.reading, self.resuming) = (None, None, None);
         self.partitions.values_mut().for_each(Partition::start_over);
         self.fail(now, problem);
     }
 
-    /// Waits before the next attempt. What fails during the pause is no reason for a longer one.
+    /// Schedules the next attempt after a pause. A failure during the pause does not make it longer.
     fn fail(&mut self, now: Timestamp, problem: &str) {
         if self.retry_at.is_some_and(|at| at > now) {
             return;
@@ -400,55 +438,17 @@ impl<S: Store + Clone> Node<S> {
         if let Some(engine) = &mut self.engine {
             engine.release(number);
         }
-        // What was planned with it cannot be divided.
+        // The messages of one partition cannot be removed from a batch, so the whole next batch is discarded.
         if self.is_next_of(number) {
-            self.drop_next();
-            self.retreat();
+            self.discard_next();
+            self.discard_plans();
         }
         self.outputs.push_back(Output::StopReader { partition: number });
         self.outputs.push_back(Output::PartitionEnded { partition: number, why });
     }
 
-    fn begin_ending(&mut self, why: End) {
-        self.drop_next();
-        self.in_flight = None;
-        self.retreat();
-        self.ending.get_or_insert(Ending { why, stage: EndingStage::Writing });
-    }
-
-    fn go_on_ending(&mut self) {
-        let stage = self.ending.as_ref().map(|ending| ending.stage);
-        if stage == Some(EndingStage::Writing) && self.applying.is_empty() && self.checkpointing.is_none() {
-            self.checkpoint();
-            if let Some(ending) = &mut self.ending {
-                ending.stage = EndingStage::Checkpointing;
-            }
-        }
-    }
-
-    fn checkpoint(&mut self) {
-        let request = self.request();
-        (self.checkpointing, self.checkpoint_at) = (Some(request), None);
-        self.outputs.push_back(Output::Checkpoint { request });
-    }
-
-    fn checkpointed(&mut self, request: RequestId) {
-        if self.checkpointing.take_if(|asked| *asked == request).is_none() {
-            return;
-        }
-        let last = self.ending.as_ref().filter(|ending| ending.stage == EndingStage::Checkpointing);
-        if let Some(why) = last.map(|ending| ending.why.clone()) {
-            self.end(why);
-        }
-    }
-
-    fn end(&mut self, why: End) {
-        self.ending = Some(Ending { why: why.clone(), stage: EndingStage::Ended });
-        self.outputs.push_back(Output::End { why });
-    }
-
-    /// A clock that was set back does not make anything wait longer than it would have.
-    fn clock_is(&mut self, now: Timestamp) {
+    /// Shortens pauses that a clock set back would prolong.
+    fn limit_pauses(&mut self, now: Timestamp) {
         self.retry_at = self.retry_at.map(|at| at.min(now.after(PAUSE_MAX)));
         self.checkpoint_at = self.checkpoint_at.map(|at| at.min(now.after(CHECKPOINT_EVERY)));
     }
@@ -456,11 +456,11 @@ impl<S: Store + Clone> Node<S> {
     fn schedule(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let checkpoint_at = self.checkpoint_at.filter(|_| self.checkpointing.is_none());
         let mut wake_at = self.retry_at.into_iter().chain(checkpoint_at).min();
-        // The end of what is under way wakes the node too.
+        // While the pipeline is busy, the next answer wakes the node.
         if let Some(engine) = self.engine.as_ref().filter(|_| !self.is_engine_stale && self.is_pipeline_empty()) {
             let latest = now.after(TIMERS_EVERY);
             let next = self.store.next_deadline()?.into_iter().chain(engine.next_deadline()).min();
-            // One that is past is left alone on purpose, or another node's.
+            // A deadline in the past belongs to a timer that was set aside, or to the partition of another node.
             let timers_at = next.filter(|at| *at > now).map_or(latest, |at| at.min(latest));
             wake_at = Some(wake_at.map_or(timers_at, |at| at.min(timers_at)));
         }

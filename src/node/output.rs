@@ -1,7 +1,8 @@
-//! What a node wants done: one closed list of values. The driver does it, and answers with the input that the output's comment names.
+//! The outputs of a node: one closed list of values. The driver performs an output, and answers with an input that the output's comment
+//! names.
 //!
-//! Outputs are to be begun in the order in which they are drained. Those that write the store ([`Output::Apply`],
-//! [`Output::RestartStore`]) are to be finished in that order too; all others may take their time and overtake one another.
+//! The driver begins outputs in the order in which it polls them. It finishes writes to the store ([`Output::Apply`],
+//! [`Output::RestartStore`], [`Output::Checkpoint`]) in that order too. All other outputs may finish in any order.
 
 use std::collections::BTreeMap;
 
@@ -11,302 +12,308 @@ use crate::engine::{DeadDelivery, Message, Outgoing, TallyKey};
 use crate::link::{LinkId, Timestamp};
 use crate::store::Changes;
 
-/// What is to be done.
+/// An action that the driver must perform.
 #[derive(Debug)]
 pub enum Output {
-    /// Ask for the output stream's identity and last sequence. Answer: `OutputFacts` or `RequestFailed`.
+    /// Read the output stream's creation time and last sequence. Answer: `OutputFacts` or `RequestFailed`.
     ReadOutputFacts {
-        /// For the answer.
+        /// The answer carries this id.
         request: RequestId,
     },
-    /// Empty the store, which knows more than the output stream (`Store::restart_empty`). Answer: `StoreRestarted` or `StoreFailed`.
+    /// Empty the store, because it has messages that are not on the output stream (`Store::restart_empty`). Answer: `StoreRestarted` or
+    /// `StoreFailed`.
     RestartStore {
-        /// For the answer.
+        /// The answer carries this id.
         request: RequestId,
     },
-    /// Store these fences on the output stream, all or none. From then on the commits of every earlier owner are refused.
-    /// Answer: `FencesTaken`, `FencesRefused`, or `RequestFailed` also where nobody knows.
+    /// Store these fences on the output stream, all or none. From then on the server refuses every commit of an earlier owner.
+    /// Answer: `FencesTaken`, `FencesRefused`, or `RequestFailed`, also if the outcome is unknown.
     TakeFences {
-        /// For the answer.
+        /// The answer carries this id.
         request: RequestId,
         /// One for each partition.
         fences: Vec<FenceToTake>,
-        /// A message to store behind them: the first of this process's commits, none where commits are under way.
+        /// A closing message to store after the fences; the node's first commit must follow it. `None` if the node commits already.
         closing: Option<Message>,
     },
-    /// Ask who wrote a message of the output stream. Answer: `OutputLookedUp` or `RequestFailed`.
+    /// Read the owner of one message of the output stream. Answer: `OutputLookedUp` or `RequestFailed`.
     LookUpOutput {
-        /// For the answer.
+        /// The answer carries this id.
         request: RequestId,
-        /// Its sequence.
+        /// The sequence of the message.
         sequence: u64,
     },
     /// Read the last fence of each of these partitions. Answer: `FencesRead` or `RequestFailed`.
     ReadFences {
-        /// For the answer.
+        /// The answer carries this id.
         request: RequestId,
-        /// Which.
+        /// The numbers of the partitions.
         partitions: Vec<u16>,
     },
-    /// Read the output stream: states, committed offsets, incidents and fences. Answer: `OutputRead`, again and again, until it has reached
-    /// `up_to`, which is the sequence of such a message; or `RequestFailed`, at any time.
+    /// Read the output stream: states, committed offsets, incidents and fences. Answer: `OutputRead`, repeated until `up_to` is reached; or
+    /// `RequestFailed`, at any time.
     ReadOutput {
-        /// For the answers.
+        /// Every answer carries this id.
         request: RequestId,
-        /// Read everything behind this sequence. `None`: the last message of each subject is enough.
+        /// Read every message after this sequence. `None`: read only the last message of each subject.
         after: Option<u64>,
-        /// Where to stop.
+        /// The read ends when it has reached this sequence.
         up_to: u64,
     },
 
-    /// Ask for the input stream's identity and last sequence. Answer: `InputFacts` or `RequestFailed`.
+    /// Read the input stream's creation time and last sequence. Answer: `InputFacts` or `RequestFailed`.
     ReadInputFacts {
-        /// For the answer.
+        /// The answer carries this id.
         request: RequestId,
     },
-    /// Ask when a message of the input stream was stored. Answer: `InputLookedUp` or `RequestFailed`.
+    /// Read when a message of the input stream was stored. Answer: `InputLookedUp` or `RequestFailed`.
     LookUpInput {
-        /// For the answer.
+        /// The answer carries this id.
         request: RequestId,
-        /// Its sequence.
+        /// The sequence of the message.
         sequence: u64,
     },
     /// Find the first message of the input stream that was stored after a time. Answer: `InputFound` or `RequestFailed`.
     FindInput {
-        /// For the answer.
+        /// The answer carries this id.
         request: RequestId,
         /// The time, in nanoseconds since the Unix epoch.
         after_ns: i64,
     },
-    /// End the partition's reader, if there is one; put the partition's consumer behind a sequence, whatever it remembers; read on from
-    /// there. Answer: `Rewound`, then `Delivered` again and again; or `ReaderFailed`, at any time.
+    /// End the partition's reader, if there is one. Reset the partition consumer to a sequence, whatever JetStream remembers of
+    /// acknowledgements, and start a new reader. Answer: `Rewound`, then `Delivered` for each message; or `ReaderFailed`, at any time.
     Rewind {
-        /// The new reader, for the answers.
+        /// The new reader. Every answer carries this id.
         reader: ReaderId,
-        /// Which partition.
+        /// The number of the partition.
         partition: u16,
-        /// The last sequence that is not to be delivered.
+        /// The last sequence that is handled already. The first delivery is the message after it.
         behind: u64,
     },
     /// End the partition's reader. No answer.
     StopReader {
-        /// Which partition.
+        /// The number of the partition.
         partition: u16,
     },
 
-    /// Make these dead letters durable. Answer: `DeadLettersStored` or `BatchFailed`.
+    /// Store these dead letters on the dead-letter stream. Answer: `DeadLettersStored` or `BatchFailed`.
     StoreDeadLetters {
-        /// The batch that has to wait for them.
+        /// The batch that follows. The answer carries this id.
         batch: BatchId,
-        /// When the input stream was created, in nanoseconds since the Unix epoch: the identity of the stream that they lay in.
+        /// When the input stream was created, in nanoseconds since the Unix epoch: the identity of the stream from which they come.
         input_created_ns: i64,
-        /// What is set aside.
+        /// The dead letters.
         letters: Vec<DeadDelivery>,
     },
-    /// Send a batch to the server without making it real. Answer: `BatchStaged`, `BatchRefused`, `BatchTooLarge` or `BatchFailed`.
+    /// Send all messages of a batch except the last one; the server does not store them yet. Answer: `BatchStaged`, `BatchRefused`,
+    /// `BatchTooLarge` or `BatchFailed`.
     StageBatch {
-        /// For the answer.
+        /// The answer carries this id.
         batch: BatchId,
-        /// The messages, in order. Where one names a fence, the whole batch is to be refused unless that is the last message on the
-        /// fence subject of the message's partition.
+        /// The messages, in order. If a message names a fence, the server must refuse the whole batch unless that fence is the last message
+        /// on the fence subject of the message's partition.
         messages: Vec<Outgoing>,
     },
-    /// Send the last message of a staged batch, which makes it real. Answer: `BatchCommitted`, `BatchRefused`, `BatchTooLarge`, `BatchFailed` or `BatchUnknown`.
+    /// Send the last message of a staged batch. The server then stores the whole batch or refuses it. Answer: `BatchCommitted`,
+    /// `BatchRefused`, `BatchTooLarge`, `BatchFailed` or `BatchUnknown`.
     CommitBatch {
-        /// Which.
+        /// The answer carries this id.
         batch: BatchId,
-        /// Its last message.
+        /// The last message.
         closing: Closing,
     },
-    /// Give a staged batch up. No answer.
+    /// Discard a staged batch: never send its last message. No answer.
     DiscardBatch {
-        /// Which.
+        /// The id of the batch.
         batch: BatchId,
     },
 
-    /// Apply a commit, or what was read, to the store (`Store::apply`). Answer: `Applied` or `StoreFailed`.
+    /// Write changes to the store (`Store::apply`): those of a commit, or those read from the output stream. Answer: `Applied` or
+    /// `StoreFailed`.
     Apply {
-        /// For the answer.
+        /// The answer carries this id.
         request: RequestId,
         /// The changes.
         changes: Changes,
     },
-    /// Put the store on stable storage (`Store::checkpoint`). Answer: `Checkpointed` or `StoreFailed`.
+    /// Make every applied change durable (`Store::checkpoint`). Answer: `Checkpointed` or `StoreFailed`.
     Checkpoint {
-        /// For the answer.
+        /// The answer carries this id.
         request: RequestId,
     },
-    /// Tell JetStream that everything up to these deliveries has been handled. A hint: one that is lost costs a redelivery. No answer.
+    /// Acknowledge everything up to these deliveries to JetStream. This is a hint: if it is lost, JetStream delivers the messages again,
+    /// and the node skips them. No answer.
     Acknowledge {
         /// The receipts of the deliveries ([`crate::engine::Delivery::receipt`]).
         receipts: Vec<String>,
     },
 
-    /// Hand in a `Tick` at this time, instead of the time asked for before.
+    /// Hand in a `Tick` at this time. It replaces the time of the previous `WakeAt`.
     WakeAt {
-        /// When.
+        /// The time of the tick.
         at: Timestamp,
     },
-    /// A partition has come to its end here: it is no longer read or written. The others go on. No answer.
+    /// The node no longer reads or writes this partition. Its other partitions go on. No answer.
     PartitionEnded {
-        /// Which.
+        /// The number of the partition.
         partition: u16,
-        /// Why.
+        /// The reason.
         why: PartitionEnd,
     },
-    /// Something that people should see: for the log and the metrics. No answer.
+    /// An entry for the log and the metrics. No answer.
     Note(Note),
-    /// The last output. No answer; the node ignores whatever comes.
+    /// The last output. The node ignores every later input.
     End {
-        /// Why.
+        /// The reason.
         why: End,
     },
 }
 
-/// A fence to be written.
+/// A fence to write.
 #[derive(Clone, Debug)]
 pub struct FenceToTake {
-    /// Of which partition.
+    /// The number of the partition.
     pub partition: u16,
-    /// The sequence that the partition's last fence must have, 0 for none; `None`: whatever is there is replaced.
+    /// The sequence that the partition's last fence must have now; 0 if there must be none. `None`: replace any fence.
     pub expects: Option<u64>,
     /// The message.
     pub message: Message,
 }
 
-/// The last message of a commit. Its subject is this process's own ([`crate::contract::Address::Commit`]).
+/// The closing message: the last message of a commit. Its subject belongs to this node alone ([`crate::contract::Address::Commit`]).
 #[derive(Clone, Debug)]
 pub struct Closing {
-    /// The whole batch is to be refused unless this is the sequence of the last message on the subject: what this process wrote last is
-    /// still on the stream.
+    /// The sequence of the node's previous closing message. The server must refuse the whole batch unless this is the last message on the
+    /// subject. So no commit is stored on a stream that has lost the previous one.
     pub follows: u64,
     /// The message.
     pub message: Message,
 }
 
-/// Why a partition ended.
+/// The reason why a partition ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartitionEnd {
     /// Another node has taken its fence.
     Taken,
-    /// [`super::Input::Lost`].
+    /// The driver handed in [`super::Input::Lost`].
     GivenUp,
 }
 
-/// Why a node ended.
+/// The reason why a node ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// [`super::Input::Shutdown`].
+    /// The driver handed in [`super::Input::Shutdown`].
     Stopped,
     /// Other nodes have taken the fences of all its partitions.
     Fenced,
     /// The store failed.
     Store {
-        /// How, for people.
+        /// The error text, for the log.
         problem: String,
     },
-    /// A record is from a newer relink.
+    /// A newer version of relink wrote a record, and this version cannot read it.
     Record {
-        /// What is wrong, for people.
+        /// The error text, for the log.
         problem: String,
     },
 }
 
-/// What people should see.
+/// An entry for the log and the metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
-    /// A slice was planned: how many inputs of which kind came to what.
+    /// The engine made a plan.
     Planned {
-        /// The counts.
+        /// The number of inputs by their kind and outcome.
         counts: BTreeMap<TallyKey, u64>,
     },
-    /// A commit is on its way.
+    /// The closing message of a commit is being sent.
     Committing {
-        /// How many messages it has.
+        /// The number of messages of the commit.
         messages_count: u64,
     },
     /// A commit is stored and applied.
     Committed {
-        /// The incidents that began or ended with it.
+        /// The incidents that began or ended in this commit.
         incidents: Vec<IncidentBody>,
-        /// How many prompts begin to wait for the end of an incident.
+        /// The number of prompts that this commit deferred until the end of an incident.
         prompts_deferred_count: u64,
-        /// How many incidents are on now.
+        /// The number of incidents that have not ended.
         incidents_count: usize,
-        /// Fields of its inputs that could not be read, as paths; each with its link. Their messages counted without them.
+        /// Paths of fields that could not be read, each with the link of its input. The inputs were handled without these fields.
         unreadable_fields: Vec<(LinkId, &'static str)>,
     },
-    /// The store is up to the fences.
+    /// The store has every message of the output stream up to the fences.
     CaughtUp {
-        /// How many states were read.
+        /// The number of states that were read.
         states_count: u64,
         /// Whether the store was empty and has been rebuilt.
         rebuilt: bool,
     },
-    /// The store knew more than the output stream, and was emptied.
+    /// The store had messages that are not on the output stream, so it was emptied.
     StoreRestarted {
-        /// How far the store had come.
+        /// The last sequence of the output stream that the store had.
         store_sequence: u64,
-        /// How far the stream has come.
+        /// The last sequence of the output stream.
         stream_last_sequence: u64,
-        /// Whether the stream is another one.
+        /// Whether the output stream was deleted and created again.
         stream_is_another: bool,
-        /// Where the old store was kept, printable.
+        /// The directory to which the old store was moved, as printable text; `None` if it was not kept.
         kept_at: Option<String>,
     },
-    /// The input stream was created anew; the partition starts at its beginning.
+    /// The input stream was deleted and created again, so the partition starts at the stream's beginning.
     InputStreamIsAnother {
-        /// Which partition.
+        /// The number of the partition.
         partition: u16,
     },
-    /// The input stream lost its tail, and with it messages that it had acknowledged; the partition goes on with what was stored since.
+    /// The input stream lost its last messages, although it had acknowledged them. The partition resumes with the first message that was
+    /// stored after the loss.
     InputTailLost {
-        /// Which partition.
+        /// The number of the partition.
         partition: u16,
-        /// How far it had been handled.
+        /// The sequence of the committed offset.
         committed: u64,
-        /// How far the stream has come.
+        /// The last sequence of the input stream.
         stream_last_sequence: u64,
-        /// Behind which message the partition goes on.
+        /// The partition resumes after this sequence.
         behind: u64,
     },
-    /// The output stream lost its tail while the node was running.
+    /// The output stream lost its last messages while the node was running.
     OutputTailLost {
-        /// How far the store has come.
+        /// The last sequence that the store has.
         store_sequence: u64,
-        /// Where a new commit was stored.
+        /// The first sequence of the commit that was stored after the loss. It is not higher than `store_sequence`.
         commit_sequence: u64,
     },
-    /// A message on the output stream is not one of ours and was skipped.
+    /// A message on the output stream cannot be read, so it was skipped.
     Skipped {
-        /// Its sequence.
+        /// The sequence of the message.
         sequence: u64,
-        /// What is wrong with it.
+        /// The error text.
         problem: String,
     },
-    /// A batch was too large; the next ones hold less.
+    /// A batch was too large. The next plans have fewer items.
     TooLarge {
-        /// What was in it: deliveries and timers.
+        /// The number of deliveries and timers in the batch.
         items_count: usize,
-        /// What it was too large for.
+        /// The limit that the batch exceeds.
         limit: super::Limit,
     },
-    /// relink's own record of a link cannot be read: what is delivered for the link is set aside, its timers are left alone, and all
-    /// other links go on.
+    /// relink's own record of a link cannot be read. Deliveries for the link become dead letters, its timers do not fire, and all other
+    /// links go on.
     LinkUnreadable {
-        /// Which.
+        /// The link.
         link: LinkId,
     },
-    /// A timer cannot be stored, however small its batch; it is left alone until the next start.
+    /// A timer panicked, or its own batch is too large. It does not fire again until the next start.
     TimerSetAside {
-        /// Of which link, or of which institution's incident.
+        /// The id of the link, or the institution of the incident.
         of: String,
     },
-    /// Something that passes: these partitions start again behind their committed offsets.
+    /// Something failed that may work later. The node tries again after a pause, and reads the partitions after their committed offsets.
     StartingOver {
-        /// Why.
+        /// The error text.
         problem: String,
-        /// After how long, in milliseconds.
+        /// The length of the pause, in milliseconds.
         pause_ms: u64,
     },
 }

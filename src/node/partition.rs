@@ -1,41 +1,42 @@
-//! One partition of this node, between its fence and its reader.
+//! One partition of this node: its fence, its committed offset, and its reader.
 
 use super::input::{ReaderId, RequestId};
 use crate::contract::CommittedOffset;
 
-/// A partition that the node has been told to run.
+/// A partition that is assigned to the node.
 #[derive(Debug)]
 pub(super) struct Partition {
-    /// The sequence of its last fence that we know to be ours; 0 if it is known to have none. `None`: nothing is known, and whoever
-    /// has it is replaced.
+    /// The sequence of the last fence that this node wrote; 0 if the partition has no fence. `None`: the node has not taken the partition
+    /// yet, and will replace any earlier owner.
     pub(super) fence: Option<u64>,
-    /// Its committed offset, as the output stream has it. `None`: nothing has been handled yet.
+    /// The committed offset on the output stream. `None`: no input has been handled yet.
     pub(super) offset: Option<CommittedOffset>,
-    /// The sequence on the input stream up to which it has been handled. `None`: not known, since its fence is not ours or its offset
-    /// has not been compared with the input stream.
-    pub(super) behind: Option<u64>,
-    /// The sequence of the newest message that is queued or handled, and when that was stored: what comes with a sequence below is a
-    /// repeat only if it is as old. It outlives a reader, as what that has read does. `None`: nothing that the input stream has is.
+    /// The last sequence of the input stream that is handled. `None`: unknown, because the fence is not ours, or because the offset has not
+    /// been compared with the input stream.
+    pub(super) handled: Option<u64>,
+    /// The sequence of the newest message that is queued or handled, and when it was stored (nanoseconds since the Unix epoch). A delivery
+    /// with a lower sequence is a repeat only if it is not newer. The value stays when a reader ends, because its deliveries stay queued.
+    /// `None`: no message of the input stream is queued or handled.
     pub(super) newest: Option<(u64, i64)>,
     pub(super) stage: Stage,
 }
 
-/// How far a partition has come.
+/// The stage of a partition; the picture in `mod.rs` shows the changes.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// Its fence is to be taken, and the store to be caught up to it.
-    Wanted,
-    /// That is under way.
+    /// The node must take the fence, and catch up the store to it.
+    Assigned,
+    /// The node is taking the fence, or is catching up.
     Acquiring,
-    /// Its reader failed, or a commit was refused: somebody else may have taken its fence.
+    /// The reader failed, or a commit was refused: another node may have taken the fence.
     Suspect,
-    /// Its fence is ours; where it goes on is to be found out.
-    Unplaced,
-    /// That is under way.
-    Placing,
-    /// Its consumer is being put there.
+    /// The fence is ours and the store is caught up. The node must find the resume point.
+    Acquired,
+    /// The node is finding the resume point.
+    Resuming,
+    /// The driver is resetting the consumer to the resume point.
     Rewinding(Reader),
-    /// It is being read.
+    /// The reader delivers messages.
     Reading(Reader),
 }
 
@@ -43,23 +44,23 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) id: ReaderId,
-    /// Which delivery comes next; 1 is the first.
+    /// The number of the next delivery; the first one is 1.
     pub(super) next: u64,
 }
 
 impl Partition {
-    pub(super) fn wanted() -> Self {
-        Self { fence: None, offset: None, behind: None, newest: None, stage: Stage::Wanted }
+    pub(super) fn assigned() -> Self {
+        Self { fence: None, offset: None, handled: None, newest: None, stage: Stage::Assigned }
     }
 
-    /// Everything has to be found out anew; but that its fence was ours once is not forgotten.
+    /// Forgets everything except the fence: the node takes it again only if it is still the last one.
     pub(super) fn start_over(&mut self) {
-        (self.offset, self.behind, self.newest, self.stage) = (None, None, None, Stage::Wanted);
+        (self.offset, self.handled, self.newest, self.stage) = (None, None, None, Stage::Assigned);
     }
 
-    /// Whether its fence is ours, and its commits are known.
-    pub(super) fn is_held(&self) -> bool {
-        self.behind.is_some()
+    /// Whether the fence is ours, and the last handled sequence is known.
+    pub(super) fn is_owned(&self) -> bool {
+        self.handled.is_some()
     }
 
     pub(super) fn is_read_by(&self, id: ReaderId) -> bool {
@@ -69,16 +70,16 @@ impl Partition {
     pub(super) fn reader(&mut self) -> Option<&mut Reader> {
         match &mut self.stage {
             Stage::Rewinding(reader) | Stage::Reading(reader) => Some(reader),
-            Stage::Wanted | Stage::Acquiring | Stage::Suspect | Stage::Unplaced | Stage::Placing => None,
+            Stage::Assigned | Stage::Acquiring | Stage::Suspect | Stage::Acquired | Stage::Resuming => None,
         }
     }
 }
 
-/// A question about the input stream, on the way to where a partition goes on.
+/// An open request about a message of the input stream, to find the resume point of a partition.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) request: RequestId,
     pub(super) partition: u16,
-    /// The offset that the question is about.
+    /// The committed offset of the partition.
     pub(super) offset: CommittedOffset,
 }

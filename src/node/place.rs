@@ -1,163 +1,164 @@
-//! Where a partition goes on, and its reader.
+//! The resume point of a partition, and its reader.
 //!
-//! A consumer is put behind the committed offset whenever a reader starts: what JetStream remembers of acknowledgements is a hint. So
-//! nothing is ever nak'd, and redelivery order does not matter.
+//! Whenever a reader starts, the driver resets the partition consumer to the message after the committed offset. JetStream's own memory of
+//! acknowledgements is only a hint. So the node never sends a negative acknowledgement, and the order of redeliveries does not matter.
 //!
-//! A consumer hands each message to one reader. A process that has been replaced and does not know it yet still has pulls waiting, and
-//! a message that goes to it would be a hole here that later messages step over. The consumer counts its deliveries, so a hole shows.
+//! A consumer delivers each message to one client. A process that was replaced, and does not know it yet, may still have an open pull and
+//! get a message; then that message is missing here. The consumer counts its deliveries, so the node notices the missing number.
 
 use std::collections::BTreeMap;
 
 use super::input::{Delivered, ReaderId, RequestId, StreamFacts};
 use super::output::Output;
 use super::partition::{Question, Reader, Stage};
-use super::resume::{self, Place};
+use super::resume::{self, Step};
 use super::{Node, Partition};
 use crate::contract::CommittedOffset;
 use crate::link::Timestamp;
 use crate::store::Store;
 
-/// Finding out where some partitions go on.
+/// The open search for the resume points of some partitions.
 #[derive(Debug)]
-pub(super) struct Placing {
+pub(super) struct Resuming {
     request: RequestId,
-    /// Once it is known.
+    /// The facts of the input stream; `None` until they are known.
     input: Option<StreamFacts>,
-    /// For each partition the sequence up to which it had been handled when this began; none if that is not known yet.
-    behind: BTreeMap<u16, Option<u64>>,
+    /// For each partition, its last handled sequence at the beginning of the search; `None` if it was unknown.
+    handled: BTreeMap<u16, Option<u64>>,
     questions: Vec<Question>,
 }
 
 impl<S: Store + Clone> Node<S> {
-    pub(super) fn begin_placing(&mut self) {
-        if self.placing.is_some() {
+    pub(super) fn begin_resuming(&mut self) {
+        if self.resuming.is_some() {
             return;
         }
-        let mut behind = BTreeMap::new();
+        let mut handled = BTreeMap::new();
         for (number, partition) in &mut self.partitions {
-            if matches!(partition.stage, Stage::Unplaced) {
-                partition.stage = Stage::Placing;
-                behind.insert(*number, partition.behind);
+            if matches!(partition.stage, Stage::Acquired) {
+                partition.stage = Stage::Resuming;
+                handled.insert(*number, partition.handled);
             }
         }
-        if behind.is_empty() {
+        if handled.is_empty() {
             return;
         }
         let request = self.request();
-        self.placing = Some(Placing { request, input: None, behind, questions: Vec::new() });
+        self.resuming = Some(Resuming { request, input: None, handled, questions: Vec::new() });
         self.outputs.push_back(Output::ReadInputFacts { request });
     }
 
     pub(super) fn input_facts(&mut self, now: Timestamp, request: RequestId, input: StreamFacts) {
-        let Some(placing) = &mut self.placing else { return };
-        if placing.request != request || placing.input.is_some() {
+        let Some(resuming) = &mut self.resuming else { return };
+        if resuming.request != request || resuming.input.is_some() {
             return;
         }
-        placing.input = Some(input);
-        let is_held = self.partitions.values().any(Partition::is_held);
-        if is_held && self.input_created_ns != Some(input.created_ns) {
-            self.start_over(now, "the input stream was created anew");
+        resuming.input = Some(input);
+        let is_owned = self.partitions.values().any(Partition::is_owned);
+        if is_owned && self.input_created_ns != Some(input.created_ns) {
+            self.start_over(now, "the input stream was created again");
             return;
         }
         self.input_created_ns = Some(input.created_ns);
-        let numbers: Vec<u16> = placing.behind.keys().copied().collect();
+        let numbers: Vec<u16> = resuming.handled.keys().copied().collect();
         for number in numbers {
             let Some(partition) = self.partitions.get(&number) else { continue };
             let offset = partition.offset.clone();
-            self.take_place(now, number, offset.as_ref(), resume::place(number, offset.as_ref(), input));
+            self.follow(now, number, offset.as_ref(), resume::first_step(number, offset.as_ref(), input));
         }
-        self.end_placing();
+        self.end_resuming();
     }
 
     pub(super) fn input_looked_up(&mut self, now: Timestamp, request: RequestId, stored_at_ns: Option<i64>) {
         if let Some(Question { partition, offset, .. }) = self.take_question(request) {
-            self.take_place(now, partition, Some(&offset), resume::looked_up(&offset, stored_at_ns));
-            self.end_placing();
+            self.follow(now, partition, Some(&offset), resume::looked_up(&offset, stored_at_ns));
+            self.end_resuming();
         }
     }
 
     pub(super) fn input_found(&mut self, now: Timestamp, request: RequestId, sequence: Option<u64>) {
-        let Some(input) = self.placing.as_ref().and_then(|placing| placing.input) else { return };
+        let Some(input) = self.resuming.as_ref().and_then(|resuming| resuming.input) else { return };
         if let Some(Question { partition, offset, .. }) = self.take_question(request) {
-            self.take_place(now, partition, Some(&offset), resume::found(partition, &offset, input, sequence));
-            self.end_placing();
+            self.follow(now, partition, Some(&offset), resume::found(partition, &offset, input, sequence));
+            self.end_resuming();
         }
     }
 
     fn take_question(&mut self, request: RequestId) -> Option<Question> {
-        let questions = &mut self.placing.as_mut()?.questions;
+        let questions = &mut self.resuming.as_mut()?.questions;
         let index = questions.iter().position(|question| question.request == request)?;
         Some(questions.swap_remove(index))
     }
 
-    /// Asks on, or lets a reader begin.
-    fn take_place(&mut self, now: Timestamp, number: u16, offset: Option<&CommittedOffset>, place: Place) {
-        let Some(placing) = &self.placing else { return };
-        let was_behind = placing.behind.get(&number).copied().flatten();
-        let is_placing = |partition: &Partition| matches!(partition.stage, Stage::Placing);
-        if !self.partitions.get(&number).is_some_and(is_placing) {
+    /// Performs a step: asks the next question about the input stream, or starts the reader.
+    fn follow(&mut self, now: Timestamp, number: u16, offset: Option<&CommittedOffset>, step: Step) {
+        let Some(resuming) = &self.resuming else { return };
+        let handled_before = resuming.handled.get(&number).copied().flatten();
+        let is_resuming = |partition: &Partition| matches!(partition.stage, Stage::Resuming);
+        if !self.partitions.get(&number).is_some_and(is_resuming) {
             return;
         }
-        let (behind, note) = match (place, offset) {
-            (Place::Behind(behind, note), _) => (behind, note),
-            (Place::LookUp { sequence }, Some(offset)) => {
+        let (after, note) = match (step, offset) {
+            (Step::ResumeAfter(after, note), _) => (after, note),
+            (Step::LookUp { sequence }, Some(offset)) => {
                 let request = self.ask(number, offset);
                 self.outputs.push_back(Output::LookUpInput { request, sequence });
                 return;
             }
-            (Place::Find { after_ns }, Some(offset)) => {
+            (Step::Find { after_ns }, Some(offset)) => {
                 let request = self.ask(number, offset);
                 self.outputs.push_back(Output::FindInput { request, after_ns });
                 return;
             }
-            (Place::LookUp { .. } | Place::Find { .. }, None) => {
-                unreachable!("only an offset has a message to ask for")
+            (Step::LookUp { .. } | Step::Find { .. }, None) => {
+                unreachable!("a look-up or a search needs a committed offset")
             }
         };
         if let Some(note) = note {
             self.note(note);
         }
-        // What is under way was planned behind an offset that the input stream no longer has.
-        if was_behind.is_some_and(|was_behind| was_behind != behind) {
-            self.start_over(now, "the input stream lost its tail");
+        // Open plans start at an offset that the input stream no longer has.
+        if handled_before.is_some_and(|handled_before| handled_before != after) {
+            self.start_over(now, "the input stream lost its last messages");
             return;
         }
         let id = ReaderId(self.next_id());
         let Some(partition) = self.partitions.get_mut(&number) else { return };
-        if partition.behind.is_none() {
-            partition.behind = Some(behind);
-            // The engine does not know of the partition yet.
+        if partition.handled.is_none() {
+            partition.handled = Some(after);
+            // The engine does not know the partition yet.
             self.is_engine_stale = true;
         }
+        // Without the time of the last handled message, no delivery counts as newer than it.
         let handled_at_ns =
-            offset.filter(|offset| offset.sequence == behind).map_or(i64::MAX, |offset| offset.stored_at_ns);
-        let queued = partition.newest.filter(|(sequence, _)| *sequence > behind);
-        partition.newest = Some(queued.unwrap_or((behind, handled_at_ns)));
+            offset.filter(|offset| offset.sequence == after).map_or(i64::MAX, |offset| offset.stored_at_ns);
+        let queued = partition.newest.filter(|(sequence, _)| *sequence > after);
+        partition.newest = Some(queued.unwrap_or((after, handled_at_ns)));
         partition.stage = Stage::Rewinding(Reader { id, next: 1 });
-        self.outputs.push_back(Output::Rewind { reader: id, partition: number, behind });
+        self.outputs.push_back(Output::Rewind { reader: id, partition: number, behind: after });
     }
 
     fn ask(&mut self, partition: u16, offset: &CommittedOffset) -> RequestId {
         let request = self.request();
-        if let Some(placing) = &mut self.placing {
-            placing.questions.push(Question { request, partition, offset: offset.clone() });
+        if let Some(resuming) = &mut self.resuming {
+            resuming.questions.push(Question { request, partition, offset: offset.clone() });
         }
         request
     }
 
-    fn end_placing(&mut self) {
-        self.placing.take_if(|placing| placing.input.is_some() && placing.questions.is_empty());
+    fn end_resuming(&mut self) {
+        self.resuming.take_if(|resuming| resuming.input.is_some() && resuming.questions.is_empty());
     }
 
-    /// Whether the failed request was one of these.
-    pub(super) fn placing_failed(&mut self, now: Timestamp, request: RequestId, problem: &str) -> bool {
-        let Some(placing) = &self.placing else { return false };
-        if placing.request != request && !placing.questions.iter().any(|question| question.request == request) {
+    /// Handles a failed request of this file; returns whether it was one.
+    pub(super) fn resuming_failed(&mut self, now: Timestamp, request: RequestId, problem: &str) -> bool {
+        let Some(resuming) = &self.resuming else { return false };
+        if resuming.request != request && !resuming.questions.iter().any(|question| question.request == request) {
             return false;
         }
-        self.placing = None;
-        for partition in self.partitions.values_mut().filter(|partition| matches!(partition.stage, Stage::Placing)) {
-            partition.stage = Stage::Unplaced;
+        self.resuming = None;
+        for partition in self.partitions.values_mut().filter(|partition| matches!(partition.stage, Stage::Resuming)) {
+            partition.stage = Stage::Acquired;
         }
         self.fail(now, problem);
         true
@@ -166,9 +167,9 @@ impl<S: Store + Clone> Node<S> {
     pub(super) fn rewound(&mut self, now: Timestamp, id: ReaderId, created_ns: i64) {
         let input_created_ns = self.input_created_ns;
         let Some(partition) = self.partition_of(id) else { return };
-        // It is another stream than the one that was asked about.
+        // The stream of the consumer is not the one whose facts were read.
         if input_created_ns != Some(created_ns) {
-            self.start_over(now, "the input stream was created anew");
+            self.start_over(now, "the input stream was created again");
             return;
         }
         partition.stage = match std::mem::replace(&mut partition.stage, Stage::Suspect) {
@@ -184,7 +185,7 @@ impl<S: Store + Clone> Node<S> {
             let Some(reader) = partition.reader().filter(|reader| reader.id == id) else { continue };
             if nth != reader.next {
                 let problem = format!(
-                    "partition {number}: another process reads it: delivery {nth} came after {}",
+                    "partition {number}: another client got a message: delivery {nth} came after {}",
                     reader.next - 1
                 );
                 self.outputs.push_back(Output::StopReader { partition: number });
@@ -196,15 +197,16 @@ impl<S: Store + Clone> Node<S> {
             if delivery.sequence > sequence {
                 partition.newest = Some((delivery.sequence, delivery.stored_at_ns));
             } else if delivery.stored_at_ns > stored_at_ns {
-                // A repeat is as old as it was. This one is newer than a message behind it: its sequence was given out twice.
-                self.start_over(now, "the input stream gives sequences out a second time");
+                // A repeat has the time of the first delivery. This message is newer than one with a higher sequence, so the stream has
+                // assigned its sequence a second time.
+                self.start_over(now, "the input stream assigned sequences a second time");
                 return;
             }
             self.queue.push_back(delivery);
         }
     }
 
-    /// The reader has ended, and perhaps because another process has taken the partition.
+    /// The reader has ended. The reason may be that another node has taken the partition, so the fences are read next.
     pub(super) fn reader_failed(&mut self, now: Timestamp, id: ReaderId, problem: &str) {
         if let Some(partition) = self.partition_of(id) {
             partition.stage = Stage::Suspect;

@@ -1,7 +1,7 @@
-//! A log of inputs, one JSON line each, and what a node makes of it: the same outputs every time.
+//! A log of inputs, one JSON line each, and its replay. A node gives the same outputs at every replay.
 //!
-//! Such a log holds what was delivered, and so perhaps a secret: it is for simulations and for rehearsals, and no part of relink writes
-//! one while it serves.
+//! A log has the payloads of deliveries, which may contain secrets. So only simulations and rehearsals write a log; `relink serve` never
+//! does.
 
 use std::collections::VecDeque;
 
@@ -11,24 +11,24 @@ use super::{Input, Node, NodeOptions, Output};
 use crate::link::Timestamp;
 use crate::store::{Store, StoreError};
 
-/// A line of a log.
+/// One line of a log.
 #[derive(Serialize, Deserialize)]
 pub struct Recorded {
-    /// When the input was handed in, in milliseconds since the Unix epoch.
+    /// The time at which the node handled the input, in milliseconds since the Unix epoch.
     pub at_ms: i64,
-    /// It.
+    /// The input.
     pub input: Input,
 }
 
-/// Why a log could not be replayed.
+/// The reason why a log could not be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// A line is not an input.
+    /// A line is not a recorded input.
     #[error("line {line} of the log cannot be read: {problem}")]
     Line {
-        /// Which, from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error of the JSON parser.
         problem: serde_json::Error,
     },
     /// The store failed.
@@ -37,7 +37,7 @@ pub enum ReplayError {
 }
 
 impl Recorded {
-    /// The line for an input.
+    /// Writes an input as one line of a log.
     pub fn line(now: Timestamp, input: &Input) -> String {
         #[derive(Serialize)]
         struct Line<'a> {
@@ -48,8 +48,8 @@ impl Recorded {
     }
 }
 
-/// What a node answers to a log, each output as its debug text. `store` is to be as it was when the log began; it is written as the log
-/// says that it was.
+/// Hands the inputs of a log to a new node, and returns the node's outputs as debug texts. `store` must have the same content as at the
+/// beginning of the log; the replay repeats the writes whose answers are in the log.
 ///
 /// # Errors
 /// [`ReplayError`].

@@ -1,4 +1,4 @@
-//! The node against streams that do as they are told: one test for each way in which something can go wrong.
+//! The node with scripted streams: one test for each way in which something can fail.
 
 mod chain;
 mod driver;
@@ -15,32 +15,33 @@ const US: &str = "us";
 const INPUT_NS: i64 = 11;
 const OUTPUT_NS: i64 = 22;
 
-/// A node, and streams that answer at once what every test needs. What a test is about is given back.
+/// A node with streams that answer common outputs at once. Other outputs are returned to the test.
 struct Rig {
     node: Node<MemoryStore>,
     now: Timestamp,
-    said: u64,
-    received: u64,
+    output_last: u64,
+    input_last: u64,
     fences: BTreeMap<u16, FenceFacts>,
     readers: BTreeMap<u16, (ReaderId, u64)>,
     rewound: Vec<(u16, u64)>,
-    /// `max_payload` as a number of messages of inputs in one batch; a link that is in no batch.
-    poison: Option<&'static str>,
+    /// The prefix of message ids that make a batch too large.
+    too_large_link: Option<&'static str>,
+    /// The most messages of a batch.
     batch_messages_max: usize,
     staged: BTreeMap<BatchId, Vec<crate::engine::Outgoing>>,
     committed: Vec<String>,
     dead: Vec<(u64, &'static str)>,
-    /// The last message that closed a commit, and what must be there before each batch.
+    /// The sequence of the last closing message, and for each batch the sequence that it expects there.
     closed_at: u64,
     closings: BTreeMap<BatchId, u64>,
-    /// Messages of the output stream that are no longer ours.
-    lost: std::ops::RangeInclusive<u64>,
+    /// Messages of the output stream that were lost and replaced by messages of other nodes.
+    lost_sequences: std::ops::RangeInclusive<u64>,
     acknowledged: Vec<String>,
     notes: Vec<Note>,
-    /// Whether commits are answered.
-    answers: bool,
-    /// Whether readers find another stream.
-    anew: bool,
+    /// Whether the streams answer commits.
+    answers_commits: bool,
+    /// Whether readers find an input stream that was created again.
+    is_input_recreated: bool,
 }
 
 impl Rig {
@@ -52,7 +53,7 @@ impl Rig {
         rig
     }
 
-    /// A node that has no partition yet.
+    /// A rig whose node has no partition yet.
     fn over(store: MemoryStore) -> Self {
         let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap();
         let options =
@@ -60,27 +61,27 @@ impl Rig {
         Self {
             node: Node::new(options, store),
             now: START,
-            said: 0,
-            received: 0,
+            output_last: 0,
+            input_last: 0,
             fences: BTreeMap::new(),
             readers: BTreeMap::new(),
             rewound: Vec::new(),
-            poison: None,
+            too_large_link: None,
             batch_messages_max: usize::MAX,
             staged: BTreeMap::new(),
             committed: Vec::new(),
             dead: Vec::new(),
             closed_at: 0,
             closings: BTreeMap::new(),
-            lost: 0..=0,
+            lost_sequences: 0..=0,
             acknowledged: Vec::new(),
             notes: Vec::new(),
-            answers: true,
-            anew: false,
+            answers_commits: true,
+            is_input_recreated: false,
         }
     }
 
-    /// Hands an input in, and answers what follows; gives the outputs that are left, by their names.
+    /// Hands in an input and answers the outputs that follow. Returns the debug texts of the outputs that were not answered.
     fn drive(&mut self, input: Input) -> Vec<String> {
         let (mut inputs, mut rest) = (VecDeque::from([input]), Vec::new());
         while let Some(input) = inputs.pop_front() {
@@ -98,15 +99,20 @@ impl Rig {
     fn perform(&mut self, output: Output) -> Result<Option<Input>, Output> {
         let facts = |created_ns, last_sequence| StreamFacts { created_ns, last_sequence };
         Ok(Some(match output {
-            Output::ReadOutputFacts { request } => Input::OutputFacts { request, stream: facts(OUTPUT_NS, self.said) },
-            Output::ReadInputFacts { request } => Input::InputFacts { request, stream: facts(INPUT_NS, self.received) },
+            Output::ReadOutputFacts { request } => {
+                Input::OutputFacts { request, stream: facts(OUTPUT_NS, self.output_last) }
+            }
+            Output::ReadInputFacts { request } => {
+                Input::InputFacts { request, stream: facts(INPUT_NS, self.input_last) }
+            }
             Output::LookUpInput { request, sequence } => {
                 Input::InputLookedUp { request, stored_at_ns: Some(stored_at_ns(sequence)) }
             }
             Output::ReadFences { request, .. } => Input::FencesRead { request, fences: self.fences.clone() },
-            Output::LookUpOutput { request, sequence } => {
-                Input::OutputLookedUp { request, owner: (!self.lost.contains(&sequence)).then(|| US.to_owned()) }
-            }
+            Output::LookUpOutput { request, sequence } => Input::OutputLookedUp {
+                request,
+                owner: (!self.lost_sequences.contains(&sequence)).then(|| US.to_owned()),
+            },
             Output::TakeFences { request, fences, closing } => {
                 let there = |partition| self.fences.get(&partition).map_or(0, |fence: &FenceFacts| fence.sequence);
                 if fences.iter().any(|fence| fence.expects.is_some_and(|expects| expects != there(fence.partition))) {
@@ -126,16 +132,17 @@ impl Rig {
             Output::Rewind { reader, partition, behind } => {
                 self.readers.insert(partition, (reader, 0));
                 self.rewound.push((partition, behind));
-                Input::Rewound { reader, created_ns: INPUT_NS + i64::from(self.anew) }
+                Input::Rewound { reader, created_ns: INPUT_NS + i64::from(self.is_input_recreated) }
             }
             Output::StoreDeadLetters { batch, letters, .. } => {
                 self.dead.extend(letters.iter().map(|dead| (dead.delivery.sequence, dead.reason.as_str())));
                 Input::DeadLettersStored { batch }
             }
             Output::StageBatch { batch, messages } => {
-                let is_poisoned =
-                    |poison: &str| messages.iter().any(|outgoing| outgoing.message.id.starts_with(poison));
-                if self.poison.is_some_and(is_poisoned) {
+                let is_too_large = |too_large_link: &str| {
+                    messages.iter().any(|outgoing| outgoing.message.id.starts_with(too_large_link))
+                };
+                if self.too_large_link.is_some_and(is_too_large) {
                     return Ok(Some(Input::BatchTooLarge { batch, limit: Limit::MessageBytes }));
                 }
                 if messages.len() > self.batch_messages_max {
@@ -146,7 +153,7 @@ impl Rig {
             }
             Output::CommitBatch { batch, closing } => {
                 self.closings.insert(batch, closing.follows);
-                if !self.answers {
+                if !self.answers_commits {
                     return Err(Output::CommitBatch { batch, closing });
                 }
                 self.commit(batch)
@@ -173,41 +180,41 @@ impl Rig {
         }))
     }
 
-    /// The server stores or refuses a batch.
+    /// Stores or refuses a batch, as the server does.
     fn commit(&mut self, batch: BatchId) -> Input {
-        let messages = self.staged.remove(&batch).expect("it is staged");
-        let moved = |outgoing: &crate::engine::Outgoing| {
+        let messages = self.staged.remove(&batch).expect("the batch is staged");
+        let is_fenced = |outgoing: &crate::engine::Outgoing| {
             let there = self.fences.get(&outgoing.partition).map(|fence| fence.sequence);
             outgoing.fence.is_some_and(|fence| Some(fence) != there)
         };
         let is_lost = self.closings.get(&batch).is_some_and(|follows| *follows != self.closed_at);
-        if messages.iter().any(moved) || is_lost {
+        if messages.iter().any(is_fenced) || is_lost {
             return Input::BatchRefused { batch };
         }
         let messages_count = messages.len() as u64 + 1;
-        self.said += messages_count - 1;
+        self.output_last += messages_count - 1;
         self.close();
         self.committed.extend(messages.into_iter().map(|outgoing| outgoing.message.id));
-        Input::BatchCommitted { batch, last_sequence: self.said, messages_count }
+        Input::BatchCommitted { batch, last_sequence: self.output_last, messages_count }
     }
 
-    /// A message that closes a commit.
+    /// Stores a closing message.
     fn close(&mut self) -> u64 {
-        self.said += 1;
-        self.closed_at = self.said;
-        self.said
+        self.output_last += 1;
+        self.closed_at = self.output_last;
+        self.output_last
     }
 
     fn take(&mut self, partition: u16, owner: &str) -> u64 {
-        self.said += 1;
-        self.fences.insert(partition, FenceFacts { sequence: self.said, owner: owner.to_owned() });
-        self.said
+        self.output_last += 1;
+        self.fences.insert(partition, FenceFacts { sequence: self.output_last, owner: owner.to_owned() });
+        self.output_last
     }
 
     fn delivered(&mut self, partition: u16, sequence: u64) -> Delivered {
-        let (reader, nth) = self.readers.get_mut(&partition).expect("it is read");
+        let (reader, nth) = self.readers.get_mut(&partition).expect("the partition has a reader");
         *nth += 1;
-        self.received = self.received.max(sequence);
+        self.input_last = self.input_last.max(sequence);
         Delivered { reader: *reader, nth: *nth, delivery: delivery(partition, sequence) }
     }
 
@@ -216,7 +223,7 @@ impl Rig {
         self.drive(Input::Delivered { deliveries })
     }
 
-    /// Lets so many pauses pass.
+    /// Lets the longest pause pass.
     fn wait(&mut self) -> Vec<String> {
         self.now = self.now.after(PAUSE_MAX);
         self.drive(Input::Tick)
@@ -231,7 +238,7 @@ const fn stored_at_ns(sequence: u64) -> i64 {
     START.as_millis() * 1_000_000 + sequence.cast_signed()
 }
 
-/// Each is of a link of its own.
+/// A delivery; each sequence has its own link.
 fn delivery(partition: u16, sequence: u64) -> Delivery {
     Delivery {
         partition,
@@ -251,7 +258,7 @@ fn delivery(partition: u16, sequence: u64) -> Delivery {
 }
 
 #[test]
-fn what_is_delivered_is_committed_applied_and_then_acknowledged() {
+fn deliveries_are_committed_applied_and_then_acknowledged() {
     let mut rig = Rig::new(&[0, 1]);
     assert_eq!(rig.rewound, [(0, 0), (1, 0)]);
     rig.deliver(&[(0, 1), (1, 2), (0, 3)]);
@@ -261,17 +268,17 @@ fn what_is_delivered_is_committed_applied_and_then_acknowledged() {
 }
 
 #[test]
-fn one_commit_is_under_way_and_the_next_waits_for_it() {
+fn one_commit_is_in_flight_and_the_next_one_is_only_staged() {
     let mut rig = Rig::new(&[0]);
-    rig.answers = false;
+    rig.answers_commits = false;
     let first = rig.deliver(&[(0, 1)]);
     assert!(first[0].starts_with("CommitBatch") && first.len() == 1, "{first:?}");
-    assert_eq!(rig.deliver(&[(0, 2)]), Vec::<String>::new(), "it is staged, and not more");
-    // A repeat of what is under way is acknowledged when it is committed, and not before.
+    assert_eq!(rig.deliver(&[(0, 2)]), Vec::<String>::new(), "the second batch is staged but not committed");
+    // A repeat of a message in flight is acknowledged only after its commit.
     rig.deliver(&[(0, 1)]);
     assert_eq!(rig.acknowledged, Vec::<String>::new());
     let batches: Vec<BatchId> = rig.staged.keys().copied().collect();
-    rig.answers = true;
+    rig.answers_commits = true;
     let committed = rig.commit(batches[0]);
     rig.drive(committed);
     assert_eq!(rig.offsets(), [(0, 2)].into());
@@ -285,11 +292,11 @@ fn a_partition_that_another_node_has_taken_ends_and_the_others_go_on() {
     let fences = rig.fences.clone();
     rig.take(1, "another");
     rig.rewound.clear();
-    // One batch of all three is refused as a whole.
+    // The batch has messages of all three partitions, and is refused as a whole.
     assert_eq!(rig.deliver(&[(0, 4), (1, 5), (2, 6)]), Vec::<String>::new());
     let ended = rig.wait();
     assert_eq!(ended, ["PartitionEnded { partition: 1, why: Taken }"]);
-    assert_eq!(rig.rewound, [(0, 1), (2, 3)], "behind their committed offsets");
+    assert_eq!(rig.rewound, [(0, 1), (2, 3)], "the others resume after their committed offsets");
     assert_eq!((rig.fences[&0].sequence, rig.fences[&2].sequence), (fences[&0].sequence, fences[&2].sequence));
     rig.deliver(&[(0, 4), (2, 6)]);
     assert_eq!(rig.offsets(), [(0, 4), (1, 2), (2, 6)].into());
@@ -297,28 +304,28 @@ fn a_partition_that_another_node_has_taken_ends_and_the_others_go_on() {
 }
 
 #[test]
-fn a_node_ends_when_others_have_taken_its_last_partition() {
+fn a_node_ends_when_another_node_has_taken_its_last_partition() {
     let mut rig = Rig::new(&[0, 1]);
     rig.take(0, "another");
     rig.take(1, "another");
     rig.deliver(&[(1, 1)]);
     let rest = rig.wait();
     assert_eq!(rest.last().map(String::as_str), Some("End { why: Fenced }"), "{rest:?}");
-    assert_eq!(rig.wait(), Vec::<String>::new(), "it is over");
+    assert_eq!(rig.wait(), Vec::<String>::new(), "an ended node has no outputs");
 }
 
 #[test]
-fn an_unknown_outcome_is_looked_up_behind_new_fences() {
+fn after_an_unknown_outcome_the_node_takes_new_fences() {
     let mut rig = Rig::new(&[0]);
-    rig.answers = false;
+    rig.answers_commits = false;
     rig.deliver(&[(0, 1)]);
     let before = rig.fences[&0].sequence;
     let batch = *rig.staged.keys().next().unwrap();
-    rig.answers = true;
+    rig.answers_commits = true;
     rig.drive(Input::BatchUnknown { batch, problem: "lost".to_owned() });
     rig.wait();
     assert!(rig.fences[&0].sequence > before);
-    // The batch comes too late, and its answer is of no interest.
+    // The batch reaches the server late and is refused. The node ignores the answer.
     assert_eq!(rig.commit(batch), Input::BatchRefused { batch });
     rig.drive(Input::BatchRefused { batch });
     assert_eq!(rig.node.phase(), Phase::Running);
@@ -329,7 +336,7 @@ fn an_unknown_outcome_is_looked_up_behind_new_fences() {
 #[test]
 fn a_fence_is_never_taken_back_from_another_node() {
     let mut rig = Rig::new(&[0]);
-    rig.answers = false;
+    rig.answers_commits = false;
     rig.deliver(&[(0, 1)]);
     let batch = *rig.staged.keys().next().unwrap();
     rig.drive(Input::BatchUnknown { batch, problem: "lost".to_owned() });
@@ -340,7 +347,7 @@ fn a_fence_is_never_taken_back_from_another_node() {
 }
 
 #[test]
-fn a_fence_of_ours_that_was_stored_unnoticed_is_no_other_node() {
+fn an_own_fence_whose_answer_was_lost_is_not_taken_for_another_nodes() {
     let mut rig = Rig::new(&[0, 1]);
     rig.take(1, US);
     rig.deliver(&[(0, 1), (1, 2)]);
@@ -353,12 +360,12 @@ fn a_fence_of_ours_that_was_stored_unnoticed_is_no_other_node() {
 }
 
 #[test]
-fn a_delivery_whose_commit_cannot_be_stored_is_set_aside_alone() {
+fn a_delivery_whose_commit_is_too_large_becomes_the_only_dead_letter() {
     let mut rig = Rig::new(&[0, 1]);
-    rig.poison = Some("link-5.");
+    rig.too_large_link = Some("link-5.");
     let sequences: Vec<(u16, u64)> = (1..=9).map(|sequence| (u16::from(sequence % 2 == 0), sequence)).collect();
     rig.deliver(&sequences);
-    // The readers begin anew after each refusal.
+    // The readers start again after each refusal.
     for _ in 0..20 {
         let offsets = rig.offsets();
         let left = |(partition, sequence): &(u16, u64)| offsets.get(partition).is_none_or(|offset| sequence > offset);
@@ -372,7 +379,7 @@ fn a_delivery_whose_commit_cannot_be_stored_is_set_aside_alone() {
 }
 
 #[test]
-fn a_server_that_takes_fewer_messages_at_once_gets_smaller_batches() {
+fn a_server_with_a_lower_batch_limit_gets_smaller_batches() {
     let mut rig = Rig::new(&[0]);
     rig.batch_messages_max = 10;
     let sequences: Vec<(u16, u64)> = (1..=50).map(|sequence| (0, sequence)).collect();
@@ -388,33 +395,33 @@ fn a_server_that_takes_fewer_messages_at_once_gets_smaller_batches() {
 }
 
 #[test]
-fn a_partition_that_is_given_up_ends_alone() {
+fn a_lost_partition_ends_and_the_others_go_on() {
     let mut rig = Rig::new(&[0, 1]);
-    rig.answers = false;
+    rig.answers_commits = false;
     rig.deliver(&[(0, 1)]);
     rig.deliver(&[(0, 2), (1, 3)]);
     let rest = rig.drive(Input::Lost { partitions: vec![1] });
     assert!(rest.iter().any(|output| output == "PartitionEnded { partition: 1, why: GivenUp }"), "{rest:?}");
-    assert!(rest[0].starts_with("DiscardBatch"), "what was planned with it is given up: {rest:?}");
-    rig.answers = true;
+    assert!(rest[0].starts_with("DiscardBatch"), "the batch with its messages is discarded: {rest:?}");
+    rig.answers_commits = true;
     let batch = *rig.staged.keys().next().unwrap();
     let committed = rig.commit(batch);
     rig.drive(committed);
     rig.deliver(&[(0, 2)]);
     assert_eq!(rig.offsets(), [(0, 2)].into());
-    // It may come back.
+    // The partition can be gained again.
     rig.drive(Input::Gained { partitions: vec![1] });
     rig.deliver(&[(1, 3)]);
     assert_eq!(rig.offsets(), [(0, 2), (1, 3)].into());
 }
 
 #[test]
-fn partitions_that_are_given_up_before_they_were_taken_leave_nothing_behind() {
+fn a_partition_that_is_lost_before_its_fence_is_taken_does_not_block_others() {
     let mut rig = Rig::new(&[0]);
     rig.node.handle(rig.now, Input::Gained { partitions: vec![1] });
-    let Some(Output::ReadOutputFacts { request }) = rig.node.poll_output() else { panic!("it begins") };
+    let Some(Output::ReadOutputFacts { request }) = rig.node.poll_output() else { panic!("the acquisition begins") };
     rig.drive(Input::Lost { partitions: vec![1] });
-    let stream = StreamFacts { created_ns: OUTPUT_NS, last_sequence: rig.said };
+    let stream = StreamFacts { created_ns: OUTPUT_NS, last_sequence: rig.output_last };
     assert_eq!(rig.drive(Input::OutputFacts { request, stream }), Vec::<String>::new());
     rig.drive(Input::Gained { partitions: vec![2] });
     rig.deliver(&[(0, 1), (2, 2)]);
@@ -422,13 +429,13 @@ fn partitions_that_are_given_up_before_they_were_taken_leave_nothing_behind() {
 }
 
 #[test]
-fn a_shutdown_finishes_what_is_under_way() {
+fn a_shutdown_finishes_open_commits() {
     let mut rig = Rig::new(&[0]);
-    rig.answers = false;
+    rig.answers_commits = false;
     rig.deliver(&[(0, 1)]);
     rig.deliver(&[(0, 2)]);
     assert_eq!(rig.drive(Input::Shutdown), Vec::<String>::new());
-    rig.answers = true;
+    rig.answers_commits = true;
     let batch = *rig.staged.keys().next().unwrap();
     let committed = rig.commit(batch);
     assert_eq!(rig.drive(committed), ["End { why: Stopped }"]);
@@ -443,7 +450,7 @@ fn a_store_that_fails_ends_the_node() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_makes_nobody_wait_for_it() {
+fn a_clock_that_is_set_back_prolongs_no_pause() {
     let mut rig = Rig::new(&[0]);
     let (reader, _) = rig.readers[&0];
     rig.drive(Input::ReaderFailed { reader, problem: "gone".to_owned() });

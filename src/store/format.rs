@@ -1,30 +1,30 @@
-//! Keys and versioned values: one tree, a prefix for each kind.
+//! The keys and the versioned values of the store: one ordered tree, with a key prefix for each kind.
 //!
 //! ```text
 //! key                                     value
 //! "f"                                     format version, u16
 //! "p"                                     position in LINKS: stream created i64, sequence u64; witness: sequence u64, owner
-//! "m" partition:u16                            offset: JSON
-//! "i" institution                         its latest incident: JSON
+//! "m" partition:u16                       committed offset: JSON
+//! "i" institution                         its last incident message: JSON
 //! "l" link id                             head (21 bytes) + JSON of the record
-//! "s" state:u8 link id                    -        who is in this state
-//! "d" deadline:i64 ^ sign  link id        -        who is due, in order of time
+//! "s" state:u8 link id                    -        index of the links by state
+//! "d" deadline:i64 ^ sign  link id        -        index of the links by deadline
 //!
 //! head:  version:u8 = 1 │ state:u8 │ partition:u16 │ link version:u64 │ deadline:i64, or i64::MAX for none │ reserved:u8
 //! ```
 //!
-//! All numbers are big-endian, so that the order of keys is the order of values. `s` and `d` are derived from the heads; the
-//! head is what lets a commit be applied, and a list be filtered, without parsing any JSON.
+//! All numbers are big-endian, so that the order of keys is the order of values. `s` and `d` are derived from the heads. With the head,
+//! the store applies a commit and filters a list by state without parsing JSON.
 
 use super::{Position, StoreError, Witness};
 use crate::contract::Record;
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 
-/// The format of the whole store. A change of anything in the drawing above is a new one.
+/// The format version of the store. Any change of the table above needs a new version.
 pub(super) const FORMAT: u16 = 2;
 
-/// The format of 0.1.0: the same, but links were kept under their ids as they were sent, so that a UUID without dashes was a
-/// link of its own.
+/// The format of 0.1.0. It differs in the keys of links: they had the sender's spelling of the id, so a UUID without dashes was a separate
+/// link.
 pub(super) const FORMAT_WITH_IDS_AS_SENT: u16 = 1;
 
 const HEAD_VERSION: u8 = 1;
@@ -39,32 +39,32 @@ pub(super) const LINK_PREFIX: &[u8] = b"l";
 pub(super) const STATE_PREFIX: &[u8] = b"s";
 pub(super) const DEADLINE_PREFIX: &[u8] = b"d";
 
-/// What can be told of a stored link without reading its record.
+/// The fields of a stored link that are readable without parsing its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Its state.
+    /// The link's state.
     pub state: StateName,
-    /// Its partition of the input stream.
+    /// The link's partition of the input stream.
     pub partition: u16,
-    /// Its version: a put with one that is not higher is stale.
+    /// The link's version. A put with a lower version changes nothing.
     pub version: u64,
-    /// When it is due.
+    /// The link's next deadline.
     pub deadline: Option<Timestamp>,
 }
 
 impl Head {
-    /// The head of a link of this partition. Its deadline is the one that today's policy gives it.
+    /// The head of a link of this partition. The deadline follows from `policy`.
     pub fn of(link: &Link, partition: u16, policy: &Policy) -> Self {
         Self { state: link.state.name(), partition, version: link.version, deadline: link.deadline(policy) }
     }
 }
 
-/// A link as stored: the head, and the record unparsed.
+/// A stored link: the head, and the record as JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredLink {
-    /// What can be told without parsing.
+    /// The fields that are readable without parsing.
     pub head: Head,
-    /// The JSON of its record.
+    /// The JSON of the record.
     pub record: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ impl StoredLink {
     /// Parses the record.
     ///
     /// # Errors
-    /// [`StoreError::Record`] if it is damaged or of a newer relink.
+    /// [`StoreError::Record`] if it is damaged or a newer version of relink wrote it.
     pub fn parse(&self) -> Result<Record, StoreError> {
         Ok(Record::parse(&self.record)?)
     }
@@ -121,7 +121,7 @@ pub(super) fn parse_link_id(bytes: &[u8]) -> Option<LinkId> {
 
 const SIGN: u64 = 1 << 63;
 
-/// Maps signed time to an unsigned number of the same order.
+/// Maps a time to an unsigned number, and keeps the order.
 const fn ordered(at: Timestamp) -> u64 {
     (at.as_millis() as u64) ^ SIGN
 }
@@ -144,7 +144,7 @@ pub(super) fn decode_head(key: &[u8], value: &[u8]) -> Result<Head, StoreError> 
     };
     let [version, state, l0, l1, v0, v1, v2, v3, v4, v5, v6, v7, d0, d1, d2, d3, d4, d5, d6, d7, _] = *head;
     if version != HEAD_VERSION {
-        return Err(corrupt(key, "a head of another version"));
+        return Err(corrupt(key, "a head of an unknown version"));
     }
     let state = parse_state_byte(state).ok_or_else(|| corrupt(key, "an unknown state"))?;
     let deadline = i64::from_be_bytes([d0, d1, d2, d3, d4, d5, d6, d7]);

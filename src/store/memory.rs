@@ -1,7 +1,7 @@
-//! The store's promise in memory: an ordered map where sled has an ordered tree, and the same keys and values.
+//! The store in memory: an ordered map with the same keys and values as the tree of sled.
 //!
-//! It exists for tests and benches of what stands above the store. A crash is a parameter there: [`MemoryStore::durable`] is what
-//! a host crash would leave.
+//! Tests and benches of the layers above use it. They can simulate a crash: [`MemoryStore::durable`] is the content after a crash of the
+//! host.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::link::{LinkId, StateName, Timestamp};
 
 type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// A store in memory; clones share it.
+/// A store in memory. Clones share its content.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     trees: Arc<Mutex<Trees>>,
@@ -28,13 +28,13 @@ struct Trees {
 }
 
 impl MemoryStore {
-    /// What a crash of the host would leave: the last checkpoint.
+    /// A store with the content after a crash of the host: the last checkpoint.
     pub fn durable(&self) -> Self {
         let checkpointed = self.lock().checkpointed.clone();
         Self { trees: Arc::new(Mutex::new(Trees { applied: checkpointed.clone(), checkpointed })) }
     }
 
-    /// A store of its own with the same content, all of it checkpointed.
+    /// An independent store with the same content, all of it checkpointed.
     #[must_use]
     pub fn copy(&self) -> Self {
         let applied = self.lock().applied.clone();

@@ -1,12 +1,13 @@
-//! THE DISK: every link's record, the timers derived from them, institutions' incidents, and how far the stream has been read.
+//! The store: the record of every link, the deadlines of the links, the incidents of institutions, and the position in `LINKS`.
 //!
-//! The store is the *materialised* state: the commit point is the stream `LINKS`, and a store that is lost, behind or corrupt is
-//! brought up to date from there. So what [`Store`] has to promise is small, and written at the trait.
+//! The store is a copy of the output stream `LINKS` in a form that the engine and the HTTP server can query. A change is durable once it is
+//! on `LINKS`. If the store is lost, incomplete or damaged, the node reads it again from the stream. So the guarantees of [`Store`] are
+//! few; the trait documents them.
 //!
-//! - `format`: keys and versioned values, drawn
-//! - `sled`: the promise kept on disk; the only file that imports sled
-//! - `memory`: the promise kept in memory, for tests and benches of everything above
-//! - `tree`: what the two do alike
+//! - `format`: the keys and the versioned values
+//! - `sled`: the store on disk; the only file that imports sled
+//! - `memory`: the store in memory, for tests and benches
+//! - `tree`: the functions that both use
 
 mod format;
 mod memory;
@@ -22,52 +23,52 @@ pub use self::sled::{Opened, SledStore};
 use crate::contract::{BadRecord, CommittedOffset, IncidentBody, Record};
 use crate::link::{LinkId, Policy, StateName, Timestamp};
 
-/// A place to keep what has been committed.
+/// Keeps the committed state of links, partitions and incidents.
 ///
-/// One writer at a time; any number of readers beside it.
+/// There is one writer at a time, and any number of concurrent readers.
 pub trait Store: Send + Sync {
     /// The stored form of a link, if the store has it.
     ///
     /// # Errors
-    /// [`StoreError`] if the disk fails or what it holds is not ours.
+    /// [`StoreError`] if the disk fails or the value is damaged.
     fn get(&self, id: &LinkId) -> Result<Option<StoredLink>, StoreError>;
 
-    /// Applies a commit: **all of it or none**, also across a crash. After it returns, every reader sees it. It is on stable storage only
-    /// after the next [`Store::checkpoint`]; losing it before then loses nothing that the stream does not still have.
+    /// Applies the changes of a commit: **all of them or none**, also across a crash. After it returns, every reader sees them. They are on
+    /// stable storage only after the next [`Store::checkpoint`]; a loss before that is no loss of data, because the stream has the changes.
     ///
-    /// A put whose version is below the stored one changes nothing, and one of the same version only the deadline, so a commit may be
-    /// applied again.
+    /// A put with a version below the stored one changes nothing. A put with the same version changes only the deadline. So the same commit
+    /// may be applied again.
     ///
     /// # Errors
-    /// [`StoreError`]; then nothing was applied.
+    /// [`StoreError`]; then no change was applied.
     fn apply(&self, changes: &Changes) -> Result<(), StoreError>;
 
-    /// Puts everything applied so far on stable storage, also against a crash of the host.
+    /// Writes all applied changes to stable storage, so that they survive a crash of the host.
     ///
     /// # Errors
-    /// [`StoreError`]; then nothing is promised of what was applied since the last checkpoint.
+    /// [`StoreError`]; then the changes since the last checkpoint may be lost in a crash of the host.
     fn checkpoint(&self) -> Result<(), StoreError>;
 
-    /// Empties the store, which knows more than the stream or belongs to another one. What it held is kept aside where it can be, and
-    /// the place is returned.
+    /// Empties the store, because it has messages that are not on the stream, or belongs to another stream. If possible, it copies the old
+    /// content to another directory first, and returns that directory.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
     fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError>;
 
-    /// How far the stream has been applied. `None`: never, the store is empty.
+    /// The position in `LINKS` up to which the store has all messages. `None`: the store is empty.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
     fn position(&self) -> Result<Option<Position>, StoreError>;
 
-    /// How far each partition has handled its input.
+    /// The committed offset of each partition.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
     fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError>;
 
-    /// The latest incident of each institution that had one, in the order of their names; whether it is on is in its body.
+    /// The last incident message of each institution, in the order of their names. The body says whether the incident has ended.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
@@ -79,7 +80,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] if the disk fails.
     fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<LinkId>, StoreError>;
 
-    /// The earliest deadline of all.
+    /// The earliest deadline of all links.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
@@ -91,42 +92,42 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] if the disk fails.
     fn page(&self, query: &Query) -> Result<Page, StoreError>;
 
-    /// How many links are in each state.
+    /// The number of links in each state.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError>;
 }
 
-/// One commit, as the store takes it.
+/// The changes of one commit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
-    /// Links as they are now.
+    /// The changed links.
     pub puts: Vec<Put>,
-    /// Institutions' incidents, in the order of the stream: of one institution the last stays.
+    /// Incident messages, in the order of the stream. The last one of each institution is kept.
     pub incidents: Vec<IncidentBody>,
-    /// How far partitions have got.
+    /// The committed offsets of partitions.
     pub offsets: Vec<(u16, CommittedOffset)>,
-    /// Where in the stream that leaves us. `None`: unchanged.
+    /// The new position in `LINKS`. `None`: unchanged.
     pub position: Option<Position>,
 }
 
-/// A link as it is now.
+/// A changed link.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Put {
-    /// Which.
+    /// The id of the link.
     pub id: LinkId,
-    /// What can be told without reading the record.
+    /// The fields that are stored outside of the JSON.
     pub head: Head,
-    /// The JSON of its [`crate::contract::Record`].
+    /// The JSON of the link's [`crate::contract::Record`].
     pub record: Vec<u8>,
 }
 
 impl Put {
-    /// The put that a state message comes to: what catching up applies, and the same as the commit applied when it was made.
+    /// The put for a state message. Catching up applies it; it is the same as the put of the original commit.
     ///
     /// # Errors
-    /// [`BadRecord`] if it is not a record of ours, or of a newer relink.
+    /// [`BadRecord`] if the body is no record, or a newer version of relink wrote it.
     pub fn of_state_message(payload: &[u8], policy: &Policy) -> Result<Self, BadRecord> {
         let record = Record::parse(payload)?;
         let link = record.link()?;
@@ -135,41 +136,41 @@ impl Put {
     }
 }
 
-/// How far the stream `LINKS` has been applied.
+/// The position in the stream `LINKS` up to which the store has all messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// When the stream was created, in nanoseconds since the Unix epoch: its identity.
     pub stream_created_ns: i64,
-    /// Everything up to this sequence has been applied.
+    /// The store has all messages up to this sequence.
     pub sequence: u64,
-    /// A message that the stream has as long as it has lost nothing of this. `None` in a store of 0.1.0.
+    /// While the stream has this message, it has lost no message that the store has. `None` in a store of 0.1.0.
     pub witness: Option<Witness>,
 }
 
-/// The last message on the stream `LINKS` that the store's process wrote itself. A stream loses its tail only: while this message is
-/// there, so is everything before it. The sequence alone proves nothing, since a stream that lost its tail gives sequences out again.
+/// The last message on `LINKS` that the store's own process wrote. A stream loses messages only from its end, so while it has this message,
+/// it has all earlier ones. The sequence alone proves nothing, because a stream that lost messages assigns their sequences again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witness {
-    /// Its sequence.
+    /// The sequence of the message.
     pub sequence: u64,
-    /// The process that wrote it, as its fences name it; no other process has this name.
+    /// The owner in the message: a name that no other process has.
     pub owner: String,
 }
 
-/// Which links to list.
+/// A query for a list of links.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// Only in this state.
+    /// Only links in this state.
     pub state: Option<StateName>,
-    /// Only of this institution.
+    /// Only links of this institution.
     pub institution: Option<String>,
-    /// Only behind this id.
+    /// Only links after this id.
     pub after: Option<LinkId>,
-    /// At most so many.
+    /// The most links of one page.
     pub limit: usize,
 }
 
-/// All pages of a query, one after the other, until the last one or an error.
+/// All pages of a query, in order, until the last one or an error.
 pub fn pages<S: Store + ?Sized>(store: &S, query: Query) -> impl Iterator<Item = Result<Page, StoreError>> {
     let mut next = Some(query);
     std::iter::from_fn(move || {
@@ -183,52 +184,52 @@ pub fn pages<S: Store + ?Sized>(store: &S, query: Query) -> impl Iterator<Item =
     })
 }
 
-/// Some of the links asked for.
+/// One page of a list of links.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// Them. That a head can be read does not mean that its record can.
+    /// The links. Their heads were read; a record may still be unreadable.
     pub links: Vec<StoredLink>,
-    /// Their ids, in the same order.
+    /// The ids of `links`, in the same order.
     pub ids: Vec<LinkId>,
-    /// What lies among them and cannot be read: it hides none of the others.
+    /// Unreadable entries among the links. They do not stop the list.
     pub unreadable: Vec<Unreadable>,
-    /// Where to go on, if there may be more.
+    /// The id after which the next page starts, if there may be more links.
     pub next: Option<LinkId>,
 }
 
 /// An entry that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Its key, printable.
+    /// The key, as printable text.
     pub key: String,
-    /// What is wrong with it.
+    /// The error text.
     pub problem: String,
 }
 
-/// The store cannot do what was asked.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The disk, or sled.
+    /// The disk or sled failed.
     #[error("the store failed: {0}")]
     Disk(String),
-    /// A value is not what we wrote.
-    #[error("the store holds something unreadable at {key}: {problem}")]
+    /// A value does not have relink's format.
+    #[error("the store has an unreadable entry at {key}: {problem}")]
     Corrupt {
-        /// Where, printable.
+        /// The key, as printable text.
         key: String,
-        /// What is wrong.
+        /// The error text.
         problem: String,
     },
-    /// A record is damaged, or of a newer relink.
+    /// A record is damaged, or a newer version of relink wrote it.
     #[error(transparent)]
     Record(#[from] BadRecord),
     /// Another process has the store open.
-    #[error("{} is in use by another relink; stop it, or set another data directory", directory.display())]
+    #[error("{} is in use by another relink process; stop that process, or set another data directory", directory.display())]
     InUse {
         /// The store's directory.
         directory: PathBuf,
     },
-    /// The whole store is of a newer relink.
+    /// A newer version of relink wrote the store.
     #[error("the store has format {found}, written by a newer relink (this one reads {known}); upgrade this node")]
     FutureFormat {
         /// The format on disk.
@@ -239,8 +240,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether one record cannot be read, and all others can: it is damaged, or a bug wrote it. Such a record stops nothing but its
-    /// link. A record of a newer relink is another matter: nothing can be decided beside it.
+    /// Whether only one record is unreadable, because it is damaged or a bug wrote it. Then only its link stops. A record of a newer
+    /// version of relink is not damaged; it means that this version is too old for the store, so the process ends.
     pub const fn is_of_one_record(&self) -> bool {
         match self {
             Self::Corrupt { .. } | Self::Record(BadRecord::NotARecord(_) | BadRecord::Impossible(_)) => true,

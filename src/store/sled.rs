@@ -1,11 +1,11 @@
 //! The store on disk: sled 0.34, one writer, one tree, prefixed keys. The only file that imports sled.
 //!
-//! What is known of sled 0.34 and how this file lives with it:
-//! - `apply_batch` on one tree is atomic and costs a third of a transaction over two trees: hence one tree.
+//! Properties of sled 0.34, and their consequences here:
+//! - `apply_batch` on one tree is atomic and takes a third of the time of a transaction over two trees, so the store has one tree.
 //! - `flush()` ends in `sync_file_range`, which neither commits the file system's metadata nor empties the disk's cache; after a host
 //!   crash the database did not open. A checkpoint therefore flushes **and** fsyncs the database file.
-//! - `flush_async` deadlocks when several run at once (sled #1308): never used, and banned in `clippy.toml`.
-//! - Some damaged images panic on open: caught. A directory that cannot be opened is set aside, never deleted.
+//! - `flush_async` deadlocks when several run at once (sled #1308), so `clippy.toml` bans it.
+//! - The open of a damaged file may panic, so the panic is caught. A directory that cannot be opened is renamed and never deleted.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -22,7 +22,7 @@ use super::{Changes, Page, Position, Query, Store, StoreError};
 use crate::contract::{CommittedOffset, IncidentBody};
 use crate::link::{LinkId, StateName, Timestamp};
 
-/// How often, and how long, a directory that somebody holds is waited for: a second.
+/// The number of tries to open a directory that is in use, and the pause between them: one second in all.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -33,22 +33,22 @@ pub struct SledStore {
     directory: PathBuf,
 }
 
-/// What opening a directory came to.
+/// The result of opening a directory.
 #[derive(Debug)]
 pub struct Opened {
     /// The store.
     pub store: SledStore,
-    /// Where the old directory was put, and why, if it could not be opened.
+    /// If the old store could not be opened: its new directory, and the error text.
     pub quarantined: Option<(PathBuf, String)>,
 }
 
 impl SledStore {
-    /// Opens the store in `directory`, creating it if there is none. A store that cannot be opened is set aside as
-    /// `<directory>.quarantine-<n>` and an empty one is created: everything in it can be read again from the stream.
+    /// Opens the store in `directory`, or creates it. If a store cannot be opened, its directory is renamed to
+    /// `<directory>.quarantine-<n>`, and an empty store is created; the node reads its content again from the stream.
     ///
     /// # Errors
-    /// [`StoreError::FutureFormat`] if a newer relink wrote it (that is never set aside), [`StoreError::Disk`] if not even an empty store can be
-    /// created, or another process has this one open.
+    /// [`StoreError::FutureFormat`] if a newer version of relink wrote the store (then it is not renamed), [`StoreError::InUse`] if another
+    /// process has it open, [`StoreError::Disk`] if an empty store cannot be created either.
     pub fn open(directory: &Path, cache_bytes: u64) -> Result<Opened, StoreError> {
         let problem = match Self::open_unlocked(directory, cache_bytes) {
             Ok(store) => return Ok(Opened { store, quarantined: None }),
@@ -60,15 +60,15 @@ impl SledStore {
         Ok(Opened { store, quarantined: Some((aside, problem)) })
     }
 
-    /// Opens it once nobody holds it: sled's threads give a store that was dropped back some moments later.
+    /// Opens the store once it is not in use. It retries, because sled's threads release a dropped store only after some time.
     fn open_unlocked(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let mut has_failed = false;
         for _ in 0..LOCK_TRIES {
-            if !is_held(directory) {
+            if !is_in_use(directory) {
                 match Self::try_open(directory, cache_bytes) {
                     Ok(store) => return Ok(store),
-                    // Whoever held it between the two looks may be gone again: damage is there the second time, too.
-                    Err(error) if has_failed && !is_held(directory) => return Err(error),
+                    // Another process may have opened the store after the check, so the first error may not mean damage.
+                    Err(error) if has_failed && !is_in_use(directory) => return Err(error),
                     Err(_first) => has_failed = true,
                 }
             }
@@ -77,7 +77,7 @@ impl SledStore {
         Err(StoreError::InUse { directory: directory.to_owned() })
     }
 
-    /// Moves a store's directory out of the way. The store must not be open.
+    /// Renames a store's directory to a free quarantine name. The store must not be open.
     ///
     /// # Errors
     /// [`StoreError::Disk`] if the file system refuses.
@@ -96,16 +96,16 @@ impl SledStore {
 
     fn try_open(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let was_there = directory.join("db").exists();
-        // Checkpoints are ours to time, so sled's own flushing thread is off.
+        // The node decides when to checkpoint, so sled's own flush thread is off.
         let config = sled::Config::new().path(directory).cache_capacity(cache_bytes).flush_every_ms(None);
         let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
         let db =
             opened.map_err(|panic| StoreError::Disk(format!("sled panicked on open: {}", panic_text(&*panic))))??;
         let store = Self { db, directory: directory.to_owned() };
         match store.read(FORMAT_KEY)? {
-            // sled opens some damaged logs without a word, as if they were empty.
+            // sled opens some damaged logs without an error, as an empty store.
             None if was_there => {
-                return Err(format::corrupt(FORMAT_KEY, "missing from a store that was there before"));
+                return Err(format::corrupt(FORMAT_KEY, "missing from an existing store"));
             }
             None => {
                 store.db.insert(FORMAT_KEY, &FORMAT.to_be_bytes())?;
@@ -123,22 +123,22 @@ impl SledStore {
                         store.checkpoint()?;
                     }
                     newer if newer > FORMAT => return Err(StoreError::FutureFormat { found, known: FORMAT }),
-                    _unknown => return Err(format::corrupt(FORMAT_KEY, "a format version that never was")),
+                    _unknown => return Err(format::corrupt(FORMAT_KEY, "an unknown format version")),
                 }
             }
         }
         Ok(store)
     }
 
-    /// Fails if a link is kept under another spelling of its id than relink has today. Once a UUID without dashes was a link of its own;
-    /// such a record would never be found again, and always be due. From the stream it comes back as the one link that it is.
+    /// Fails if a key has another spelling of a link id than relink uses now. Version 0.1.0 kept a UUID without dashes as a separate link;
+    /// such a record would never be found, and would always be due. The rebuild from the stream stores it under the right id.
     fn check_ids(&self) -> Result<(), StoreError> {
         for prefix in StateName::ALL.map(format::state_prefix) {
             for key in self.db.scan_prefix(&prefix).keys() {
                 let key = key?;
                 let id = &key[prefix.len()..];
                 if format::parse_link_id(id).is_none_or(|parsed| parsed.as_str().as_bytes() != id) {
-                    return Err(format::corrupt(&key, "a link under another spelling of its id"));
+                    return Err(format::corrupt(&key, "another spelling of a link id"));
                 }
             }
         }
@@ -169,7 +169,7 @@ impl Store for SledStore {
 
     fn checkpoint(&self) -> Result<(), StoreError> {
         self.db.flush()?;
-        // The log and the snapshot lie in these two; a file that is not there yet has nothing to lose.
+        // sled keeps its data in these two files. A file that does not exist yet needs no sync.
         for name in ["db", "conf"] {
             match File::open(self.directory.join(name)).and_then(|file| file.sync_all()) {
                 Ok(()) => {}
@@ -181,7 +181,7 @@ impl Store for SledStore {
     }
 
     fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {
-        // The stream has lost what is only here now: a person may want to look.
+        // The old content is copied, because it has messages that the stream has lost, and an operator may need them.
         self.checkpoint()?;
         let aside = Self::free_name(&self.directory)?;
         copy_files(&self.directory, &aside)
@@ -246,10 +246,9 @@ impl From<sled::Error> for StoreError {
     }
 }
 
-/// Whether somebody has the database open. sled holds the operating system's lock on its file as long as it is open (flock
-/// on Unix, LockFileEx on Windows), and reports a lock that it did not get as an error without a kind; so this asks the
-/// operating system itself.
-fn is_held(directory: &Path) -> bool {
+/// Whether a process has the database open. While it is open, sled holds the operating system's lock on its file (flock on Unix,
+/// LockFileEx on Windows). sled reports a failed lock as an error without a kind, so this function tries the lock itself.
+fn is_in_use(directory: &Path) -> bool {
     let file = File::options().read(true).write(true).open(directory.join("db"));
     file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
@@ -277,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_under_an_old_spelling_of_its_id_is_read_again_from_the_stream() {
+    fn a_store_with_an_old_spelling_of_a_link_id_is_quarantined() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         for (id, is_kept) in [

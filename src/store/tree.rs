@@ -1,4 +1,4 @@
-//! What every ordered tree does alike, memory's and sled's: the edits of a commit, and a page of links.
+//! Functions for both ordered trees, in memory and of sled: the edits of a commit, and a page of links.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::link::LinkId;
 /// A value to put at a key, or `None` to remove the key.
 pub(super) type Edit = (Vec<u8>, Option<Vec<u8>>);
 
-/// The edits of a commit, in order, given a way to read what is there.
+/// The edits of a commit, in order. `read` reads the current value of a key.
 pub(super) fn edits_of(
     changes: &Changes,
     read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<Vec<Edit>, StoreError> {
     let mut edits = Vec::with_capacity(changes.puts.len() * 3 + changes.incidents.len() + changes.offsets.len() + 1);
-    // Several puts of one link in one commit: only the last counts, and the indexes must follow what is on disk.
+    // If a commit has several puts of one link, only the newest counts, so that the index edits match the stored head.
     let mut last: BTreeMap<&LinkId, &Put> = BTreeMap::new();
     for put in &changes.puts {
         let newest = last.entry(&put.id).or_insert(put);
@@ -27,7 +27,7 @@ pub(super) fn edits_of(
     for (id, put) in last {
         let key = format::link_key(id);
         let before = read(&key)?.map(|value| format::decode_head(&key, &value)).transpose()?;
-        // The same version with another deadline is the same link under another policy.
+        // The deadline of an unchanged link may differ, because the policy was changed.
         let newer = |before: Head| before.version < put.head.version;
         let retimed = |before: Head| before.version == put.head.version && before.deadline != put.head.deadline;
         if before.is_some_and(|before| !newer(before) && !retimed(before)) {
@@ -71,12 +71,12 @@ pub(super) fn decode_offset(key: &[u8], value: &[u8]) -> Result<(u16, CommittedO
     Ok((u16::from_be_bytes(partition), offset))
 }
 
-/// Where the keys of a page start: in the index of a state, or among all links.
+/// The first key of a page: in the index of a state, or among all links.
 pub(super) fn page_start(query: &Query) -> Vec<u8> {
     let mut start = page_prefix(query);
     if let Some(after) = &query.after {
         start.extend_from_slice(after.as_str().as_bytes());
-        // The first key behind it.
+        // The first key after this one.
         start.push(0);
     }
     start
@@ -86,7 +86,7 @@ fn page_prefix(query: &Query) -> Vec<u8> {
     query.state.map_or_else(|| format::LINK_PREFIX.to_vec(), format::state_prefix)
 }
 
-/// Collects a page from keys in order, starting at [`page_start`]. What cannot be read is named beside it.
+/// Collects a page from ordered keys, starting at [`page_start`]. Unreadable entries are listed separately.
 pub(super) fn collect_page(
     query: &Query,
     keys: impl Iterator<Item = Result<Vec<u8>, StoreError>>,
@@ -120,7 +120,7 @@ pub(super) fn collect_page(
     Ok(page)
 }
 
-/// A link, if it is what the query asks for.
+/// The link of a key, if it matches the query.
 fn wanted(
     query: &Query,
     key: &[u8],
@@ -143,7 +143,7 @@ mod tests {
     use crate::link::StateName;
 
     #[test]
-    fn an_entry_that_cannot_be_read_hides_no_other() {
+    fn an_unreadable_entry_hides_no_other_entry() {
         let head = Head { state: StateName::Valid, partition: 0, version: 1, deadline: None };
         let value = format::encode_link(&head, b"{}");
         let keys: Vec<Vec<u8>> = [&b"la"[..], b"lb", b"l\x1b[2J", b"lc", b"ld"].map(<[u8]>::to_vec).into();

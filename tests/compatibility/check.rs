@@ -1,4 +1,4 @@
-//! Reads one version as an upgraded relink would read it, and lists every problem.
+//! Reads the data of one version like an upgraded relink, and lists every problem.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use serde_json::Value;
 use crate::corpus::{Corpus, INPUTS, LINKS, Line};
 use crate::{CACHE_BYTES, Promise, Renamed, Version};
 
-/// Identity of the stream in stores that are rebuilt here. Its value means nothing.
+/// The identity of the stream in rebuilt stores. The value is arbitrary.
 pub(crate) const REBUILT_FROM: i64 = 1;
 
-/// Everything that does not come up to the version's promise.
+/// Every difference from the promise in the version's row.
 pub(crate) fn problems(corpus: &Corpus, version: &Version) -> Vec<String> {
     let mut problems = Vec::new();
     let mut note = |place: &str, result: Result<(), String>| {
@@ -31,7 +31,7 @@ pub(crate) fn problems(corpus: &Corpus, version: &Version) -> Vec<String> {
         let checked = match Subjects::default().parse_output(&line.subject) {
             Some(OutputSubject::State { .. }) => check_record(&line.payload(), version),
             Some(subject) => check_message(subject, &line.payload(), version),
-            None => Err("it is on no subject of relink".to_owned()),
+            None => Err("its subject is none of relink's".to_owned()),
         };
         note(&format!("{} {}", line.sequence, line.subject), checked);
     }
@@ -51,7 +51,7 @@ fn check_record(json: &[u8], version: &Version) -> Result<(), String> {
     let read = Record::parse(json).and_then(|record| Ok((record.link()?, record)));
     let (link, record) = match (read, version.messages) {
         (Ok(read), Promise::Reads) => read,
-        (Ok(_), Promise::Refuses(_)) => return Err("it is read, and should be refused".to_owned()),
+        (Ok(_), Promise::Refuses(_)) => return Err("it is read but must be refused".to_owned()),
         (Err(error), Promise::Refuses(saying)) if error.to_string().contains(saying) => return Ok(()),
         (Err(error), _) => return Err(error.to_string()),
     };
@@ -59,21 +59,21 @@ fn check_record(json: &[u8], version: &Version) -> Result<(), String> {
     let again = serde_json::to_vec(&again).unwrap();
     let reread = Record::parse(&again).and_then(|record| record.link()).map_err(|error| error.to_string())?;
     if reread != link {
-        return Err(format!("it is another link once written anew: {reread:?}, was {link:?}"));
+        return Err(format!("the link changes when it is written and read again: {reread:?}, was {link:?}"));
     }
     compare(&value(json), &value(&again), version)?;
     goes_on(&link)
 }
 
-/// The machine takes such a link on: to its next deadline, and to its end.
+/// Checks that the machine can handle the link's next deadline and its removal.
 fn goes_on(link: &Link) -> Result<(), String> {
     for policy in [policy(true), policy(false)] {
         if let Some(at) = link.deadline(&policy) {
             let passed = step(link, &Event::DeadlinePassed.into(), at, &policy);
-            passed.map_err(|refusal| format!("its deadline {at} leads nowhere: {refusal}"))?;
+            passed.map_err(|refusal| format!("its deadline {at} is refused: {refusal}"))?;
         }
         if step(link, &Event::LinkDeleted.into(), link.updated_at, &policy).is_err() != is_removed(link) {
-            return Err("it cannot be removed, or was removed and goes on".to_owned());
+            return Err("it cannot be removed, or a removed link was changed".to_owned());
         }
     }
     Ok(())
@@ -101,8 +101,8 @@ fn check_body<T: DeserializeOwned + Serialize>(payload: &[u8], version: &Version
     compare(&value(payload), &serde_json::to_value(&body).unwrap(), version)
 }
 
-/// Everything that the old body says must be in the new one, unless the version's row names the field. Parsing alone does not show that: an
-/// optional field that was renamed has its default, and the old name is ignored.
+/// Checks that the new body has every field of the old one, unless the version's row names the field. Parsing alone does not show a loss: a
+/// renamed optional field gets its default, and the old name is ignored.
 fn compare(old: &Value, new: &Value, version: &Version) -> Result<(), String> {
     let lost = lost(&with_todays_names(old, version), new, "");
     let known = |path: &String| path == "schema_version" || version.gone.iter().any(|(gone, _why)| gone == path);
@@ -112,7 +112,7 @@ fn compare(old: &Value, new: &Value, version: &Version) -> Result<(), String> {
     }
 }
 
-/// The body of an older version in the names of today.
+/// The body of an older version, with today's names.
 fn with_todays_names(old: &Value, version: &Version) -> Value {
     let mut body = old.clone();
     for renamed in version.renamed {
@@ -137,7 +137,7 @@ fn with_todays_names(old: &Value, version: &Version) -> Value {
     body
 }
 
-/// The paths of `old` that `new` does not repeat. Null and absent are the same.
+/// The paths of `old` that are missing in `new`. Null and absent are the same.
 fn lost(old: &Value, new: &Value, path: &str) -> Vec<String> {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
@@ -158,18 +158,18 @@ fn value(json: &[u8]) -> Value {
 
 fn check_input(line: &Line) -> Result<(), String> {
     let before = line.means.as_deref().ok_or("it has no meaning")?;
-    // A later version may well understand what this one did not.
+    // A later version may understand an input that this one did not.
     if before.starts_with(UNKNOWN) || before.starts_with(UNREADABLE) {
         return Ok(());
     }
     let now = meaning_of(line);
-    if now == before { Ok(()) } else { Err(format!("it meant `{before}`, and now `{now}`")) }
+    if now == before { Ok(()) } else { Err(format!("its meaning was `{before}`, and now is `{now}`")) }
 }
 
 const UNKNOWN: &str = "unknown";
 const UNREADABLE: &str = "unreadable";
 
-/// What the program understands from a stored input, in a few words.
+/// A short text for the meaning of a stored input.
 pub(crate) fn meaning_of(line: &Line) -> String {
     let subjects = Subjects::default();
     let Some(input) = subjects.parse_input(&line.subject) else { return format!("{UNREADABLE} subject") };
@@ -182,7 +182,7 @@ pub(crate) fn meaning_of(line: &Line) -> String {
     }
 }
 
-/// A store rebuilt from LINKS by the rule of `nats::replica`.
+/// A store that is rebuilt from LINKS like in `node::catch_up`.
 pub(crate) fn rebuild(lines: &[Line], policy: &Policy) -> Result<MemoryStore, String> {
     let (store, subjects) = (MemoryStore::default(), Subjects::default());
     for line in lines {
@@ -199,7 +199,7 @@ pub(crate) fn rebuild(lines: &[Line], policy: &Policy) -> Result<MemoryStore, St
     Ok(store)
 }
 
-/// What commits and catching up put into the store for a record.
+/// The put of a record, as in a commit and in catching up.
 pub(crate) fn put(payload: &Bytes, policy: &Policy) -> Result<Put, String> {
     Put::of_state_message(payload, policy).map_err(|error| error.to_string())
 }
@@ -218,8 +218,8 @@ fn check_store(corpus: &Corpus, version: &Version) -> Result<(), String> {
     };
     match (opened.quarantined, version.store) {
         (Some((_aside, why)), Promise::Refuses(saying)) if why.contains(saying) => return Ok(()),
-        (Some((_aside, why)), _) => return Err(format!("it is set aside: {why}")),
-        (None, Promise::Refuses(_)) => return Err("it is opened, and should be refused".to_owned()),
+        (Some((_aside, why)), _) => return Err(format!("it is quarantined: {why}")),
+        (None, Promise::Refuses(_)) => return Err("it is opened but must be refused".to_owned()),
         (None, Promise::Reads) => {}
     }
     if matches!(version.messages, Promise::Refuses(_)) {
@@ -231,10 +231,10 @@ fn check_store(corpus: &Corpus, version: &Version) -> Result<(), String> {
         corpus.stored_records().into_iter().map(|record| put(&record.into(), &policy)).collect::<Result<_, _>>()?;
     expected.apply(&Changes { puts, ..Changes::default() }).map_err(|error| error.to_string())?;
     let (links, expected_links) = (links_of(&store)?, links_of(&expected)?);
-    // A deadline in the store is one of the old policy: it is compared with the timers only.
+    // A deadline in the store follows from the old policy, so it is compared only with the timers.
     let facts = |link: &StoredLink| (link.head.state, link.head.partition, link.head.version, link.record.clone());
     if !links.iter().map(facts).eq(expected_links.iter().map(facts)) {
-        return Err(format!("it has {} links, and not the {} that were written", links.len(), expected_links.len()));
+        return Err(format!("it has {} links, but {} were written", links.len(), expected_links.len()));
     }
     check_timers(&store, &links)?;
     let bookkeeping = |store: &dyn Store| -> Result<_, relink::store::StoreError> {
@@ -243,7 +243,7 @@ fn check_store(corpus: &Corpus, version: &Version) -> Result<(), String> {
     let found = bookkeeping(&store).map_err(|error| error.to_string())?;
     let written = bookkeeping(&expected).map_err(|error| error.to_string())?;
     if found != written {
-        return Err(format!("it has {found:?}, written was {written:?}"));
+        return Err(format!("it has {found:?}, but {written:?} was written"));
     }
     Ok(())
 }
@@ -257,7 +257,7 @@ fn check_timers(store: &dyn Store, links: &[StoredLink]) -> Result<(), String> {
     expected.sort();
     let due = store.due(Timestamp::from_millis(i64::MAX - 1), usize::MAX).map_err(|error| error.to_string())?;
     if !due.iter().map(LinkId::as_str).eq(expected.iter().map(|(_, id)| id.as_str())) {
-        return Err("its timers are not those of its links".to_owned());
+        return Err("its timers do not match its links".to_owned());
     }
     Ok(())
 }

@@ -1,14 +1,14 @@
-//! The files of one version: how they are named, read and written.
+//! The files of one version: their names, and how they are read and written.
 //!
 //! ```text
-//! records.jsonl        link records, one a line: bodies of `link.state.<link>`, and values of the store
+//! records.jsonl        link records, one per line: bodies of `link.state.<link>`, and values of the store
 //! inputs.jsonl         messages of the stream BELVO, as stored, with the meaning that this version read in each
 //! links.jsonl          messages of the stream LINKS: every kind of message, in the order of the stream
 //! dead_letters.jsonl   messages of the stream RELINK_DEAD
 //! store/               a sled directory, closed cleanly: the store of that run, and every third link of records.jsonl
 //! ```
 //!
-//! A payload of JSON lies in its line byte for byte; any other payload is base64.
+//! A line has a JSON payload byte for byte, and any other payload as base64.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub(crate) struct Corpus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Line {
     pub(crate) sequence: u64,
-    /// Only of an input: the time at which the run took it in.
+    /// For an input: the time at which the run handled it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stored_at: Option<At>,
     pub(crate) subject: String,
@@ -46,7 +46,7 @@ pub(crate) struct Line {
     payload: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
-    /// Only of an input: what this version understood.
+    /// For an input: its meaning in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) means: Option<String>,
 }
@@ -55,7 +55,7 @@ impl Line {
     pub(crate) fn of((sequence, subject, headers, payload): (u64, String, HeaderMap, Bytes)) -> Self {
         let pairs = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
         let mut headers: Vec<_> = pairs.map(|(name, value)| (name.to_string(), value.as_str().to_owned())).collect();
-        // A header map has no order but that of the values of one name.
+        // A header map keeps only the order of the values of one name.
         headers.sort_by(|(one, _), (other, _)| one.cmp(other));
         let text = std::str::from_utf8(&payload).ok().filter(|text| !text.contains('\n') && text.trim() == *text);
         let json = text.and_then(|text| serde_json::from_str::<Box<RawValue>>(text).ok());
@@ -71,7 +71,7 @@ impl Line {
         }
     }
 
-    /// The headers that the publisher gave. The server wrote, or obeyed, the others.
+    /// The publisher's headers, without those that the server wrote or acted on.
     pub(crate) fn own_headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in self.headers.iter().filter(|(name, _)| !name.starts_with("Nats-")) {
@@ -86,7 +86,7 @@ impl Corpus {
         self.read(RECORDS).lines().map(str::to_owned).collect()
     }
 
-    /// The records that are in the store, too. All of them would not fit into the least file that sled makes.
+    /// The records that are in the store too. All records would not fit into the smallest file of sled.
     pub(crate) fn stored_records(&self) -> Vec<String> {
         self.records().into_iter().step_by(3).collect()
     }
@@ -105,7 +105,7 @@ impl Corpus {
         fs::write(self.directory.join(file), text).unwrap();
     }
 
-    /// Copies the whole version: opening a store writes into it.
+    /// Copies the whole version, because opening a store writes to it.
     pub(crate) fn copy_to(&self, directory: &Path) -> Self {
         copy(&self.directory, directory);
         Self { directory: directory.to_owned() }

@@ -1,15 +1,15 @@
-//! Data of earlier versions of relink is read by every later one, or refused in plain words.
+//! Every later version of relink reads the data of earlier versions, or refuses it with a clear error.
 //!
-//! Each directory beside this file is the data of one version, written by that version's own code (`corpus` lists the files), and
-//! each row of [`VERSIONS`] says what today's relink does with it. A directory never changes: its row has its hash.
+//! Each directory next to this file has the data of one version, written by that version's own code (`corpus` lists the files). Each
+//! row of [`VERSIONS`] says what today's relink does with it. A directory never changes; its row has its hash.
 //!
 //! **When you change the format of a record, a message or the store**, keep the old directories as they are, and
-//! 1. write the new format as a version of its own: `RELINK_WRITE_CORPUS=v0.2 cargo test --test compatibility`;
+//! 1. write the new format as a new version: `RELINK_WRITE_CORPUS=v0.2 cargo test --test compatibility`;
 //! 2. add its row, with the hash that the failing test prints;
-//! 3. if an older version loses a field on purpose, name it in [`Version::gone`]; if it is refused, say so with
-//!    [`Promise::Refuses`]. There is no third way: data that is read differently, or not at all, fails here.
+//! 3. if an older version loses a field on purpose, name it in [`Version::gone`]; if it is refused, declare that with
+//!    [`Promise::Refuses`]. Data that is read differently, or not at all, fails here.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a panic shows where a test failed")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 use check::problems;
 use corpus::{Corpus, LINKS, RECORDS};
 
-/// Every version that ever wrote data, oldest first.
+/// Every released version, oldest first.
 const VERSIONS: &[Version] = &[Version {
     name: "v0.1",
     digest: "674562465fee1e344b777092a7b98fc4f2e1d1c639d5d594dc6e451f77d6a54a",
@@ -45,10 +45,10 @@ const VERSIONS: &[Version] = &[Version {
     renamed: RENAMED_SINCE_0_1,
 }];
 
-/// The state that a failed attempt goes back to.
+/// The state after a failed attempt, a field that is no longer stored.
 const GONE_FALLBACK: (&str, &str) = ("update.fallback", "it follows from the cause of the episode");
 
-/// What relink 0.2 and later write under another name, or with another word for a value.
+/// Fields that relink 0.2 and later write with another name, and values that they write with another word.
 const RENAMED_SINCE_0_1: &[Renamed] = &[
     Renamed::Field { path: "lane", to: "partition" },
     Renamed::Field { path: "because.origin.heard_at", to: "received_at" },
@@ -66,25 +66,25 @@ const RENAMED_SINCE_0_1: &[Renamed] = &[
     Renamed::Value { path: "type", from: "silent", to: "stale" },
 ];
 
-/// How many partitions the runs behind the streams have.
+/// The number of partitions of the runs that wrote the streams.
 const PARTITIONS: u16 = 2;
 
 const CACHE_BYTES: u64 = 16 << 20;
 
-/// A version's data, and what this relink does with it.
+/// The data of a version, and what this relink does with it.
 #[derive(Clone, Copy)]
 struct Version {
-    /// Its directory.
+    /// The name of its directory.
     name: &'static str,
-    /// [`Corpus::digest`] of its directory.
+    /// The [`Corpus::digest`] of its directory.
     digest: &'static str,
-    /// Records and messages on the streams.
+    /// The promise for records and messages on the streams.
     messages: Promise,
-    /// The directory of the store. If it is refused, the store is rebuilt from the stream.
+    /// The promise for the directory of the store. If it is refused, the store is rebuilt from the stream.
     store: Promise,
     /// Fields that this relink no longer keeps, as paths in a body, each with the reason why nothing is lost.
     gone: &'static [(&'static str, &'static str)],
-    /// Fields and values that this relink keeps under another name.
+    /// Fields and values that have another name in this relink.
     renamed: &'static [Renamed],
 }
 
@@ -95,12 +95,12 @@ enum Renamed {
     Value { path: &'static str, from: &'static str, to: &'static str },
 }
 
-/// What this relink does with data of an older, or a newer, version.
+/// What this relink does with data of an older or a newer version.
 #[derive(Clone, Copy, Debug)]
 enum Promise {
-    /// It reads them, as they are or by a migration.
+    /// It reads the data, directly or with a migration.
     Reads,
-    /// It refuses them with an error that says this.
+    /// It refuses the data with an error that contains this text.
     Refuses(&'static str),
 }
 
@@ -119,14 +119,18 @@ fn newest() -> &'static Version {
 }
 
 #[test]
-fn no_version_is_edited_or_forgotten() {
+fn no_version_is_edited_or_missing() {
     let directories = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     let directories: BTreeSet<_> = directories.map(|path| path.file_name().unwrap().to_owned()).collect();
     let rows = VERSIONS.iter().map(|version| version.name.into()).collect();
-    assert_eq!(directories, rows, "every directory has a row in VERSIONS, and every row its directory");
+    assert_eq!(directories, rows, "every directory must have a row in VERSIONS, and every row a directory");
     for version in VERSIONS {
         let digest = version.corpus().digest();
-        assert_eq!(digest, version.digest, "{} was edited: a version never changes, add one", version.name);
+        assert_eq!(
+            digest, version.digest,
+            "{} was edited, but a version must never change: add a new version",
+            version.name
+        );
     }
 }
 
@@ -138,16 +142,16 @@ fn every_version_is_read_or_refused_as_its_row_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_streams_of_every_version_are_taken_over() {
+async fn a_node_runs_on_the_streams_of_every_version() {
     for version in VERSIONS {
         server::take_over(&version.corpus(), version).await;
         server::read_dead_letters(&version.corpus(), version).await;
     }
 }
 
-/// Without `RELINK_WRITE_CORPUS` the version goes to a temporary directory: what writes the next one works when it is needed.
+/// Without `RELINK_WRITE_CORPUS` the version is written to a temporary directory, which tests the writer of the next version.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_today_is_read_today() {
+async fn data_of_this_version_is_read_by_this_version() {
     #[expect(clippy::disallowed_methods, reason = "the tests are their own configuration")]
     let named = std::env::var("RELINK_WRITE_CORPUS").ok();
     let temporary = tempfile::tempdir().unwrap();
@@ -155,7 +159,7 @@ async fn what_is_written_today_is_read_today() {
         Some(name) => {
             let plain =
                 name.starts_with('v') && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '.');
-            assert!(plain, "RELINK_WRITE_CORPUS is the name of the new version, such as v0.2");
+            assert!(plain, "RELINK_WRITE_CORPUS must be the name of the new version, such as v0.2");
             (root().join(name), records::WALKS_TO_KEEP)
         }
         None => (temporary.path().join("today"), records::WALKS_TO_TRY),
@@ -168,7 +172,7 @@ async fn what_is_written_today_is_read_today() {
     server::read_dead_letters(&corpus, &today).await;
 }
 
-/// A copy of the newest version whose records were changed.
+/// A copy of the newest version with changed records.
 fn changed(directory: &Path, change: impl Fn(&mut Value)) -> Corpus {
     let copy = newest().corpus().copy_to(directory);
     let rewrite = |record: String| {
@@ -181,7 +185,7 @@ fn changed(directory: &Path, change: impl Fn(&mut Value)) -> Corpus {
 }
 
 #[test]
-fn data_of_a_newer_version_is_refused_in_plain_words() {
+fn data_of_a_newer_version_is_refused_with_a_clear_error() {
     let temporary = tempfile::tempdir().unwrap();
     let newer = changed(&temporary.path().join("newer"), |record| record["schema_version"] = json!(999));
     newer.write_lines(LINKS, &[]);
@@ -191,9 +195,9 @@ fn data_of_a_newer_version_is_refused_in_plain_words() {
         problems.into_iter().filter(|problem| problem.contains(": record ")).collect::<Vec<_>>()
     };
     assert_eq!(of_records(problems(&newer, &refused)), expected);
-    assert_ne!(of_records(problems(&newer, newest())), expected, "a promise to read them is broken");
+    assert_ne!(of_records(problems(&newer, newest())), expected, "the promise to read them is broken");
 
-    // The format of the store is a number under a key of its own.
+    // The store has its format version under a key.
     let store = newer.store();
     let database = sled::open(&store).unwrap();
     database.insert("f", &u16::MAX.to_be_bytes()).unwrap();
@@ -209,7 +213,7 @@ fn data_of_a_newer_version_is_refused_in_plain_words() {
 #[test]
 fn a_field_that_is_lost_is_noticed() {
     let temporary = tempfile::tempdir().unwrap();
-    // To this relink a field that it does not know is what a renamed one would be to a later one.
+    // An unknown field has the same effect here as a renamed field in a later version.
     let older = changed(&temporary.path().join("older"), |record| {
         if let Some(episode) = record["episode"].as_object_mut() {
             episode.insert("severity".to_owned(), json!("high"));

@@ -1,7 +1,7 @@
-//! Link records of every shape that the machine comes to, found by walks from event to event.
+//! Link records of every shape that the machine produces, found by random walks of events.
 //!
-//! A record is kept if it shows something that no other kept record shows: in its state a field that is there or absent, a word, a
-//! number of facts, or two of these in one part of the record. So a field that is new is covered without a line here.
+//! A record is kept if it has a trait that no other kept record has: for its state, a present or absent field, a value of a fixed set,
+//! a number of facts, or a pair of these in one part of the record. So a new field is covered without a change here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,15 +17,15 @@ use crate::world::{DAY, ENDINGS, HOUR, MINUTE, START, events, profiles, shift};
 
 const SEED: u64 = 8;
 
-/// How many walks find everything in [`MUST_SHOW`].
+/// The number of walks that find every trait in [`MUST_SHOW`].
 pub(crate) const WALKS_TO_TRY: u64 = 150;
 
-/// How many find almost every pair of fields that can occur. They take minutes, so only a version that is kept has so many.
+/// The number of walks that find almost every possible pair of fields. They take minutes, so only a released version has so many.
 pub(crate) const WALKS_TO_KEEP: u64 = 3_000;
 
 const STEPS_MAX: usize = 90;
 
-/// What the records must show between them, so that no change of the walks makes the corpus poorer unnoticed.
+/// The traits that the records together must have, so that a change of the walks cannot make the corpus poorer without notice.
 const MUST_SHOW: &[&str] = &[
     "unconfirmed",
     "valid",
@@ -79,7 +79,7 @@ const MUST_SHOW: &[&str] = &[
     "because.incident=true",
 ];
 
-/// The lines of the file, each record with a link id of its own that names its state.
+/// The lines of the file. Each record has its own link id, which names its state.
 pub(crate) fn lines(walks_count: u64) -> Vec<String> {
     let mut paths = BTreeSet::new();
     walks(walks_count, &mut |record| paths.extend(shapes_of(&to_value(record)).into_keys()));
@@ -94,7 +94,7 @@ pub(crate) fn lines(walks_count: u64) -> Vec<String> {
             candidates.push((record.clone(), traits));
         }
     });
-    // The later ones are richer: of those before them only what they do not show is needed.
+    // Later records have more traits, so an earlier one is kept only for a trait that no later one has.
     let mut kept = Vec::new();
     let mut kept_traits = BTreeSet::new();
     for (record, traits) in candidates.into_iter().rev() {
@@ -133,7 +133,7 @@ fn assert_shown(records: &[Value], paths: &[String]) {
     assert_eq!(RECENT_KEYS_MAX, 32, "`recent#32` in MUST_SHOW is the longest list");
 }
 
-/// Gives every record that the walks come to, the same in each run.
+/// Calls `take` with every record of the walks. They are the same in each run.
 fn walks(count: u64, take: &mut impl FnMut(&Record)) {
     let mut rng = Rng::with_seed(SEED);
     let policies = [policy(true), policy(true), policy(false)];
@@ -160,9 +160,9 @@ struct Walk {
     link: Link,
     now: Timestamp,
     incident: bool,
-    /// How much is said of the link beside the facts: nothing, something, everything.
+    /// How much the inputs describe the link: not, partly, fully.
     habits: usize,
-    /// Whether everything happens within the time for which facts are remembered.
+    /// Whether all events are within the time for which the record keeps facts.
     is_busy: bool,
     number: u64,
 }
@@ -241,7 +241,7 @@ impl Walk {
     }
 }
 
-/// The ids of a step's messages, without the link's id in front.
+/// The ids of a step's messages, without the link's id.
 fn sent_of(step: &Step) -> Vec<String> {
     (1..=step.effects.len()).map(|number| format!("{}.{number}", step.link.version)).collect()
 }
@@ -250,7 +250,7 @@ fn to_value(record: &Record) -> Value {
     serde_json::to_value(record).unwrap()
 }
 
-/// Every path of the record, with its word if it has one out of few.
+/// Every path of the record, with its value if the value is one of a fixed set.
 fn shapes_of(record: &Value) -> BTreeMap<String, String> {
     let mut shapes = BTreeMap::new();
     collect_shapes(record, "", &mut shapes);
@@ -277,7 +277,7 @@ fn collect_shapes(value: &Value, path: &str, shapes: &mut BTreeMap<String, Strin
     }
 }
 
-/// Whether the text is one of the contract's words.
+/// Whether the field's values are a fixed set.
 fn is_word(path: &str) -> bool {
     let last = path.rsplit('.').next().unwrap_or_default();
     ["state", "cause", "prompt", "phase", "after", "fallback", "access_mode", "event", "kind"].contains(&last)
@@ -297,7 +297,7 @@ fn traits_of(record: &Value, paths: &[String]) -> BTreeSet<String> {
         .iter()
         .map(|(path, shape)| if path.starts_with("because") { shape.clone() } else { format!("{state} {shape}") })
         .collect();
-    // Pairs within one part.
+    // Pairs of shapes within one part of the record.
     for (index, (path, shape)) in described.iter().enumerate() {
         let Some((part, _)) = path.rsplit_once('.').filter(|(part, _)| !part.starts_with("because")) else { continue };
         if !shapes.contains_key(part) {

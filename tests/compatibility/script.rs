@@ -1,32 +1,32 @@
-//! What the run behind the streams of a version is told: a few links with every kind of trouble, and an input of every kind.
+//! The inputs of the run that writes a version's streams: a few links with every kind of outage, and every kind of input.
 
 use relink::contract::InputKind;
 use relink::link::Timestamp;
 use relink::schemas::story;
 use serde_json::{Value, json};
 
-/// When the run begins: 2026-11-02T09:00:00Z.
+/// The start of the run: 2026-11-02T09:00:00Z.
 const BEGINNING: Timestamp = Timestamp::from_millis(1_793_610_000_000);
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// How many links of one institution have to fail to be an incident in this run.
+/// The number of failing links that is an incident in this run.
 pub(crate) const INCIDENT_LINKS: u32 = 3;
 
-/// A moment: only timers are due, or an input arrives.
+/// A moment of the run: an input arrives, or only timers are due.
 pub(crate) struct Moment {
     pub(crate) at: Timestamp,
     pub(crate) input: Option<Input>,
 }
 
-/// An input as it is published.
+/// An input to publish.
 pub(crate) struct Input {
     pub(crate) subject: String,
-    /// Whether it has relink's own headers; any NATS client may publish without them.
+    /// Whether it has relink's headers. Any NATS client may publish without them.
     pub(crate) with_headers: bool,
-    /// A header of its own.
+    /// One more header.
     pub(crate) header: Option<(&'static str, &'static str)>,
     pub(crate) body: Vec<u8>,
 }
@@ -49,7 +49,7 @@ pub(crate) fn moments() -> Vec<Moment> {
 }
 
 impl Script {
-    fn say(&mut self, seconds: i64, kind: InputKind, link: &str, body: Value) {
+    fn publish_json(&mut self, seconds: i64, kind: InputKind, link: &str, body: Value) {
         self.publish(seconds, format!("belvo.{kind}.{link}"), body.to_string().into_bytes(), None);
     }
 
@@ -62,46 +62,56 @@ impl Script {
         self.0.push(Moment { at: at(seconds), input: None });
     }
 
-    /// Refused credentials, a reminder, two attempts, the missed history, and a silence at the end.
+    /// Refused credentials, a reminder, two attempts, the missed history, and a stale link at the end.
     fn repair_credentials(&mut self) {
         use InputKind::{Observation, Webhook, Widget};
         let link = "ana-recurrent";
-        self.say(0, Observation, link, found(link, 0, "valid"));
-        self.say(5, Webhook, link, webhook(link, "ACCOUNTS", "historical_update", 1, json!({"total_accounts": 2})));
-        self.say(
+        self.publish_json(0, Observation, link, found(link, 0, "valid"));
+        self.publish_json(
+            5,
+            Webhook,
+            link,
+            webhook(link, "ACCOUNTS", "historical_update", 1, json!({"total_accounts": 2})),
+        );
+        self.publish_json(
             6 * HOUR,
             Webhook,
             link,
             webhook(link, "LINK", "invalid_credentials", 2, json!({"error_code": "login_error"})),
         );
-        self.say(
+        self.publish_json(
             6 * HOUR + 9,
             Webhook,
             link,
             webhook(link, "LINK", "invalid_credentials", 2, json!({"error_code": "login_error"})),
         );
-        // Before a reminder relink tries a login itself.
+        // Before a reminder, relink tries a refresh itself.
         self.wait(DAY + 6 * HOUR);
         self.wait(DAY + 6 * HOUR + 10 * MINUTE);
         let first = DAY + 7 * HOUR;
-        self.say(first, Widget, link, json!({"event": "started", "expires_in_seconds": 600}));
-        self.say(first + 40, Widget, link, json!({"event": "exit", "last_encountered_error": {"code": "login_error"}}));
-        self.say(first + 45, Observation, link, found(link, first + 44, "invalid"));
+        self.publish_json(first, Widget, link, json!({"event": "started", "expires_in_seconds": 600}));
+        self.publish_json(
+            first + 40,
+            Widget,
+            link,
+            json!({"event": "exit", "last_encountered_error": {"code": "login_error"}}),
+        );
+        self.publish_json(first + 45, Observation, link, found(link, first + 44, "invalid"));
         let second = DAY + 9 * HOUR;
-        self.say(second, Widget, link, json!({"event": "started"}));
-        self.say(
+        self.publish_json(second, Widget, link, json!({"event": "started"}));
+        self.publish_json(
             second + 90,
             Widget,
             link,
             json!({"event": "success", "link": link, "institution": "erebor_mx_retail"}),
         );
-        self.say(second + 92, Observation, link, found(link, second + 92, "valid"));
+        self.publish_json(second + 92, Observation, link, found(link, second + 92, "valid"));
         for (request, family, code) in [
             (3, "TRANSACTIONS", "historical_update"),
             (4, "ACCOUNTS", "new_accounts_available"),
             (5, "TRANSACTIONS", "transactions_updated"),
         ] {
-            self.say(
+            self.publish_json(
                 second + 300 + request,
                 Webhook,
                 link,
@@ -112,13 +122,13 @@ impl Script {
         self.wait(6 * DAY + HOUR);
     }
 
-    /// A token is wanted of a link that nobody refreshes but its customer; and every error that is not about the link.
+    /// A link that only its customer refreshes needs a token; and every error that is not about the link.
     fn repair_token(&mut self) {
         use InputKind::{ApiError, Observation, Webhook, Widget};
         let link = "bruno-single";
-        self.say(10, Observation, link, single(link, 10, "valid"));
+        self.publish_json(10, Observation, link, single(link, 10, "valid"));
         let wanted = json!({"code": "token_required", "message": "A MFA token is required", "session": "s", "expiry": 9600, "link": link});
-        self.say(2 * DAY, ApiError, link, api_error(428, "POST", "/api/transactions/", link, &wanted));
+        self.publish_json(2 * DAY, ApiError, link, api_error(428, "POST", "/api/transactions/", link, &wanted));
         for (minutes, status, code) in [
             (1, 400, "institution_down"),
             (2, 400, "too_many_sessions"),
@@ -135,39 +145,39 @@ impl Script {
         ] {
             let error =
                 json!({"code": code, "message": "Something unexpected happened", "request_id": request_id(minutes)});
-            self.say(
+            self.publish_json(
                 2 * DAY + minutes * MINUTE,
                 ApiError,
                 link,
                 api_error(status, "GET", "/api/accounts/", link, &error),
             );
         }
-        self.say(2 * DAY + HOUR, Webhook, link, webhook(link, "LINK", "link_healed", 6, json!({})));
+        self.publish_json(2 * DAY + HOUR, Webhook, link, webhook(link, "LINK", "link_healed", 6, json!({})));
         let repaired = 2 * DAY + 3 * HOUR;
-        self.say(repaired, Widget, link, json!({"event": "updated"}));
-        self.say(repaired + 3, Observation, link, single(link, repaired + 2, "valid"));
+        self.publish_json(repaired, Widget, link, json!({"event": "updated"}));
+        self.publish_json(repaired + 3, Observation, link, single(link, repaired + 2, "valid"));
         let accepted =
             json!({"observed_at": at(repaired + 5).to_string(), "source": "verify", "outcome": "refresh_accepted"});
-        self.say(repaired + 6, Observation, link, accepted);
-        self.say(
+        self.publish_json(repaired + 6, Observation, link, accepted);
+        self.publish_json(
             repaired + 99,
             Webhook,
             link,
             webhook(link, "TRANSACTIONS", "historical_update", 7, json!({"total_transactions": 240})),
         );
         let blocked = json!({"code": "login_error", "message": "The account is locked"});
-        self.say(20 * DAY, ApiError, link, api_error(400, "POST", "/api/accounts/", link, &blocked));
+        self.publish_json(20 * DAY, ApiError, link, api_error(400, "POST", "/api/accounts/", link, &blocked));
         let expired = json!({"code": "expired_credentials", "message": "x"});
-        self.say(20 * DAY + 60, ApiError, link, api_error(404, "POST", "/api/accounts/", link, &expired));
+        self.publish_json(20 * DAY + 60, ApiError, link, api_error(404, "POST", "/api/accounts/", link, &expired));
     }
 
-    /// A consent that is announced to end, ends, and is renewed; the month's quota; and the link's end.
+    /// A consent whose end is announced, that ends and is renewed; the monthly quota; and the deletion of the link.
     fn renew_consent(&mut self) {
         use InputKind::{ApiError, Observation, Webhook};
         let link = "carla-consent";
-        self.say(20, Observation, link, found(link, 20, "valid"));
-        self.say(21, Observation, link, consent(link, 21, "AUTHORISED", 10 * DAY));
-        self.say(22, Observation, link, consent(link, 22, "AWAITING_AUTHORISATION", 10 * DAY));
+        self.publish_json(20, Observation, link, found(link, 20, "valid"));
+        self.publish_json(21, Observation, link, consent(link, 21, "AUTHORISED", 10 * DAY));
+        self.publish_json(22, Observation, link, consent(link, 22, "AWAITING_AUTHORISATION", 10 * DAY));
         self.wait(3 * DAY + MINUTE);
         let data = json!({"consent_id": "c1", "consent_due_date": "2026-11-12", "institution_display_name": "Gringotts (Brasil)"});
         for (seconds, code, request) in [
@@ -176,23 +186,23 @@ impl Script {
             (10 * DAY + 2 * HOUR, "openfinance_consent_with_unrecoverable_resources", 10),
             (10 * DAY + 3 * HOUR, "openfinance_consent_expiration_changed", 11),
         ] {
-            self.say(seconds, Webhook, link, webhook(link, "CONSENT", code, request, data.clone()));
+            self.publish_json(seconds, Webhook, link, webhook(link, "CONSENT", code, request, data.clone()));
         }
         let renewed = 10 * DAY + 4 * HOUR;
-        self.say(renewed, Observation, link, consent(link, renewed, "AUTHORISED", 300 * DAY));
+        self.publish_json(renewed, Observation, link, consent(link, renewed, "AUTHORISED", 300 * DAY));
         let quota = json!({"code": "operational_limits_reached", "message": "x", "request_id": request_id(90)});
         let path = format!("/api/links/{link}/refresh/");
-        self.say(11 * DAY, ApiError, link, api_error(400, "POST", &path, link, &quota));
-        self.say(12 * DAY, Observation, link, consent(link, 12 * DAY, "REJECTED", 300 * DAY));
-        self.say(13 * DAY, Webhook, link, webhook(link, "LINK", "link_deleted", 12, json!({})));
-        self.say(13 * DAY + 1, Webhook, link, webhook(link, "LINK", "token_required", 13, json!({})));
+        self.publish_json(11 * DAY, ApiError, link, api_error(400, "POST", &path, link, &quota));
+        self.publish_json(12 * DAY, Observation, link, consent(link, 12 * DAY, "REJECTED", 300 * DAY));
+        self.publish_json(13 * DAY, Webhook, link, webhook(link, "LINK", "link_deleted", 12, json!({})));
+        self.publish_json(13 * DAY + 1, Webhook, link, webhook(link, "LINK", "token_required", 13, json!({})));
     }
 
-    /// A muted link breaks, and is verified, snoozed, unmuted and forgotten; another is never finished.
+    /// A muted link breaks, and is verified, snoozed, unmuted and forgotten; another link stays unconfirmed.
     fn obey_operators(&mut self) {
         use InputKind::{ApiError, Command, Observation, Webhook, Widget};
         let link = "elena-muted";
-        self.say(30, Observation, link, found(link, 30, "valid"));
+        self.publish_json(30, Observation, link, found(link, 30, "valid"));
         let snooze = json!({"command": "snooze", "until": at(9 * DAY).to_string(), "by": "support@example.com", "reason": "travelling"});
         for (seconds, command) in [
             (31, json!({"command": "mute", "by": "support@example.com"})),
@@ -201,32 +211,32 @@ impl Script {
             (5 * HOUR, json!({"command": "unmute"})),
             (30 * DAY, json!({"command": "forget"})),
         ] {
-            self.say(seconds, Command, link, command);
+            self.publish_json(seconds, Command, link, command);
         }
-        self.say(2 * HOUR, Webhook, link, webhook(link, "LINK", "token_required", 14, json!({})));
+        self.publish_json(2 * HOUR, Webhook, link, webhook(link, "LINK", "token_required", 14, json!({})));
         let unfinished = json!({"code": "unconfirmed_link", "message": "x", "request_id": request_id(91)});
-        self.say(
+        self.publish_json(
             40,
             ApiError,
             "diego-unfinished",
             api_error(400, "GET", "/api/accounts/", "diego-unfinished", &unfinished),
         );
         let missing = json!({"code": "not_found", "message": "Not found", "request_id": request_id(92)});
-        self.say(
+        self.publish_json(
             41,
             ApiError,
             "diego-unfinished",
             api_error(404, "GET", "/api/accounts/", "diego-unfinished", &missing),
         );
         let gone = json!({"observed_at": at(50).to_string(), "source": "sweep", "outcome": "missing"});
-        self.say(50, Observation, "felipe-missing", gone);
-        self.say(
+        self.publish_json(50, Observation, "felipe-missing", gone);
+        self.publish_json(
             51,
             Widget,
             "ana-recurrent",
             json!({"event": "error", "error": "ACCESS_TOKEN_NOT_VALID", "metadata": {}}),
         );
-        self.say(52, Widget, "ana-recurrent", json!({"event": "warning", "warning": "institution_disabled"}));
+        self.publish_json(52, Widget, "ana-recurrent", json!({"event": "warning", "warning": "institution_disabled"}));
     }
 
     /// Links of one institution fail together; one recovers before its prompt is sent.
@@ -235,16 +245,16 @@ impl Script {
         let begins = 15 * DAY;
         for number in 0..INCIDENT_LINKS + 3 {
             let (link, after) = (format!("bank-{number}"), i64::from(number));
-            self.say(begins + after, Observation, &link, found(&link, begins + after, "valid"));
+            self.publish_json(begins + after, Observation, &link, found(&link, begins + after, "valid"));
             let request = 20 + after;
             let failed = webhook(&link, "LINK", "invalid_credentials", request, json!({"error_code": "login_error"}));
-            self.say(begins + MINUTE + after, Webhook, &link, failed);
+            self.publish_json(begins + MINUTE + after, Webhook, &link, failed);
         }
         for minutes in [12, 22, 24, 30, 60] {
             self.wait(begins + minutes * MINUTE);
         }
         let link = format!("bank-{INCIDENT_LINKS}");
-        self.say(begins + 25 * MINUTE, Observation, &link, found(&link, begins + 25 * MINUTE, "valid"));
+        self.publish_json(begins + 25 * MINUTE, Observation, &link, found(&link, begins + 25 * MINUTE, "valid"));
     }
 
     fn publish_what_cannot_be_read(&mut self) {
@@ -264,7 +274,7 @@ impl Script {
         }
     }
 
-    /// The inputs that the published schemas show.
+    /// The examples of the published schemas.
     fn publish_examples(&mut self) {
         let mut seconds = 40 * DAY;
         for example in story::examples().into_iter().filter(|example| example.name.starts_with("belvo.")) {
@@ -272,26 +282,31 @@ impl Script {
             seconds += 7;
         }
         for kind in InputKind::ALL {
-            self.say(seconds, kind, "16f68516-bcbc-4cf7-b815-c500d4204e28", kind.example());
+            self.publish_json(seconds, kind, "16f68516-bcbc-4cf7-b815-c500d4204e28", kind.example());
             seconds += 7;
         }
     }
 
-    /// At the end there is a link in every state.
+    /// The last inputs, so that the run ends with a link in every state.
     fn end(&mut self) {
         use InputKind::{Observation, Webhook, Widget};
         let seconds = 41 * DAY;
         for link in ["hugo-working", "ines-updating", "joao-token"] {
-            self.say(seconds, Observation, link, found(link, seconds, "valid"));
+            self.publish_json(seconds, Observation, link, found(link, seconds, "valid"));
         }
-        self.say(
+        self.publish_json(
             seconds + 1,
             Webhook,
             "ines-updating",
             webhook("ines-updating", "LINK", "invalid_credentials", 50, json!({})),
         );
-        self.say(seconds + 2, Widget, "ines-updating", json!({"event": "started", "expires_in_seconds": 600}));
-        self.say(seconds + 3, Webhook, "joao-token", webhook("joao-token", "LINK", "token_required", 51, json!({})));
+        self.publish_json(seconds + 2, Widget, "ines-updating", json!({"event": "started", "expires_in_seconds": 600}));
+        self.publish_json(
+            seconds + 3,
+            Webhook,
+            "joao-token",
+            webhook("joao-token", "LINK", "token_required", 51, json!({})),
+        );
     }
 }
 

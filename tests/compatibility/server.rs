@@ -1,4 +1,4 @@
-//! An upgraded relink on a real nats-server whose streams hold the data of one version.
+//! An upgraded relink on a real nats-server whose streams have the data of one version.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ async fn fill(nats: &TestNats, lines: &[Line]) {
     }
 }
 
-/// The partitions are taken over, and an empty store is rebuilt from LINKS.
+/// The node takes the partitions, and rebuilds an empty store from LINKS.
 pub(crate) async fn take_over(corpus: &Corpus, version: &Version) {
     let (nats, policy) = (TestNats::start_with_streams(PARTITIONS).await, policy(true));
     let lines = corpus.lines(LINKS);
@@ -32,12 +32,12 @@ pub(crate) async fn take_over(corpus: &Corpus, version: &Version) {
     match (catch_up(&nats, &policy, &store).await, version.messages) {
         (Ok(()), Promise::Reads) => {}
         (Err(why), Promise::Refuses(saying)) if format!("{why:?}").contains(saying) => return,
-        (caught_up, promise) => panic!("{}: {promise:?}, and catching up came to {caught_up:?}", version.name),
+        (caught_up, promise) => panic!("{}: {promise:?}, but catching up gave {caught_up:?}", version.name),
     }
     assert_eq!(everything(&store), everything(&rebuild(&lines, &policy).unwrap()), "{}", version.name);
 }
 
-/// The shipped node, driven until it asks for the input stream: its store has then caught up with the output stream.
+/// Drives the shipped node until it asks for the input stream. Then its store has caught up with the output stream.
 async fn catch_up(nats: &TestNats, policy: &Policy, store: &MemoryStore) -> Result<(), End> {
     let (subjects, now) = (Subjects::default(), clock::now());
     let (owner, plan_ahead_min) = ("upgraded".to_owned(), PLAN_AHEAD_MIN);
@@ -80,10 +80,10 @@ async fn catch_up(nats: &TestNats, policy: &Policy, store: &MemoryStore) -> Resu
         };
         node.handle(now, answer);
     }
-    panic!("the node waits for nothing, and has not caught up")
+    panic!("the node has no outputs, but has not caught up")
 }
 
-/// Dead letters are listed with the message they were made of, and can be replayed if it was an input.
+/// Dead letters are listed with their original message, and can be replayed if it was an input.
 pub(crate) async fn read_dead_letters(corpus: &Corpus, version: &Version) {
     let (nats, name) = (TestNats::start_with_streams(PARTITIONS).await, version.name);
     let inputs: BTreeMap<u64, Line> = corpus.lines(INPUTS).into_iter().map(|line| (line.sequence, line)).collect();
@@ -103,7 +103,7 @@ pub(crate) async fn read_dead_letters(corpus: &Corpus, version: &Version) {
         let sequence = letter.sequence;
         let subject = letter.subject.clone();
         let kept = Line::of((input.sequence, letter.subject, letter.headers, letter.payload));
-        // What 0.1.0 set aside kept an open MFA session; from then on none is kept.
+        // A dead letter of 0.1.0 has an open MFA session; later versions remove it.
         let unchanged = kept.payload() == input.payload();
         let cleaned = without_secrets(&input.payload()).is_some_and(|cleaned| kept.payload() == cleaned);
         assert!(kept.subject == input.subject && (unchanged || cleaned), "{place}");

@@ -1,7 +1,7 @@
-//! Writes the data of today's relink as a version: its own code makes every byte.
+//! Writes the data of today's relink as a version. relink's own code makes every byte.
 //!
-//! The streams are those of a run on a real nats-server: inputs are published, planned by the engine, committed as fenced batches and
-//! applied to a sled store, as the node does it. Only time is the script's.
+//! The streams come from a run on a real nats-server: inputs are published, planned by the engine, committed as fenced batches, and
+//! applied to a sled store, as in the node. Only the times come from the script.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -27,9 +27,9 @@ use crate::script::{INCIDENT_LINKS, Input, Moment, moments};
 use crate::support::TestNats;
 use crate::{CACHE_BYTES, PARTITIONS, records};
 
-/// Writes a version into a directory that must not be there yet.
+/// Writes a version into a directory that must not exist yet.
 pub(crate) async fn write(directory: &Path, walks_count: u64) -> Corpus {
-    assert!(!directory.exists(), "{} is there already, and a version never changes", directory.display());
+    assert!(!directory.exists(), "{} exists already, and a version must never change", directory.display());
     fs::create_dir_all(directory).unwrap();
     let corpus = Corpus { directory: directory.to_owned() };
     let records = tokio::task::spawn_blocking(move || records::lines(walks_count)).await.unwrap();
@@ -49,7 +49,7 @@ pub(crate) async fn write(directory: &Path, walks_count: u64) -> Corpus {
         store.apply(&Changes { puts, ..Changes::default() }).unwrap();
         store.checkpoint().unwrap();
     }
-    // Opening waits for the first handle to be closed for good; this second one writes nothing.
+    // Opening waits until sled has released the first handle. The second handle writes nothing.
     drop(SledStore::open(&corpus.store(), CACHE_BYTES).unwrap());
     corpus
 }
@@ -65,10 +65,10 @@ struct Run {
     engine: Engine<SledStore>,
 }
 
-/// A moment, and the input of it as the server stored it.
+/// A moment, with its input as the server stored it.
 type Stored = (Timestamp, Option<(Line, Delivery)>);
 
-/// The process that wrote it all.
+/// The owner of the fences.
 const OWNER: &str = "relink-7d4b9c";
 
 fn closing_message(at: Timestamp) -> engine::Message {
@@ -95,7 +95,7 @@ impl Run {
         Self { nats, subjects, letters, fences, closed_at: closed_at.unwrap(), input, output_created_ns, engine }
     }
 
-    /// Publishes all inputs, and gives them as the stream has them.
+    /// Publishes all inputs, and returns them as the stream has stored them.
     async fn publish(&self, moments: Vec<Moment>) -> Vec<Stored> {
         for Moment { at, input } in &moments {
             let Some(Input { subject, with_headers, header, body }) = input else { continue };
@@ -160,7 +160,7 @@ impl Run {
         }
     }
 
-    /// A webhook that names no link is set aside by the HTTP server, and never is an input.
+    /// The HTTP server dead-letters a webhook without a link; it is never an input.
     async fn set_aside_a_request(&self) {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", "application/json");
@@ -192,7 +192,7 @@ fn input_line(message: Message, at: Timestamp) -> Line {
 
 fn delivery((sequence, subject, headers, payload): Message, at: Timestamp) -> Delivery {
     let tokens: Vec<String> = subject.split('.').map(str::to_owned).collect();
-    // As `nats::partition` does it: a subject that is no input's has neither kind nor link.
+    // As in `nats::partition`: a subject that is none of an input has neither kind nor link.
     let input = Subjects::default().parse_input(&subject);
     let (kind, link) = input.map_or_else(Default::default, |input| (input.kind.to_string(), input.link_id.to_owned()));
     let headers = headers
@@ -217,7 +217,7 @@ fn created_ns(stream: &StreamIdentity) -> i64 {
     i64::try_from(stream.created_ns).unwrap()
 }
 
-/// Nothing that relink publishes may be missing.
+/// Checks that the run has every kind of message.
 fn assert_complete(links: &[Line], dead: &[Line], inputs: &[Line]) {
     let mut there: BTreeSet<String> = BTreeSet::new();
     for line in links.iter().chain(dead) {
@@ -248,7 +248,7 @@ fn assert_complete(links: &[Line], dead: &[Line], inputs: &[Line]) {
     ];
     wanted.extend(reasons.map(|reason| format!("relink.dead.{}", reason.as_str())));
     let missing: Vec<_> = wanted.iter().filter(|wanted| !there.contains(*wanted)).collect();
-    assert!(missing.is_empty(), "the run does not come to {missing:?}");
+    assert!(missing.is_empty(), "the run does not produce {missing:?}");
     let unclear: Vec<_> = inputs.iter().filter(|line| line.means.is_none()).collect();
     assert!(unclear.is_empty(), "{unclear:?}");
 }

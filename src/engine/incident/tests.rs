@@ -1,4 +1,4 @@
-//! The begin and the end of an incident, the baseline, and a restart.
+//! The start and the end of an incident, the baseline, and a restart.
 
 use super::*;
 use crate::contract::OriginKind;

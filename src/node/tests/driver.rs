@@ -1,8 +1,8 @@
-//! What a driver must not do.
+//! Rules for a driver.
 
 use super::*;
 
-/// A node whose store is asked for two writes and then a checkpoint.
+/// A node with two open writes to the store, and then an open checkpoint.
 fn writing() -> Rig {
     let mut rig = Rig::new(&[0]);
     rig.node.applying.extend([RequestId(101), RequestId(102)].map(Applying::read));
@@ -11,7 +11,7 @@ fn writing() -> Rig {
 }
 
 #[test]
-fn writes_are_finished_in_order() {
+fn writes_may_finish_in_order() {
     let mut rig = writing();
     for request in [101, 102].map(RequestId) {
         rig.drive(Input::Applied { request });
@@ -21,7 +21,7 @@ fn writes_are_finished_in_order() {
 }
 
 #[test]
-fn an_answer_that_comes_again_is_ignored() {
+fn a_repeated_answer_is_ignored() {
     let mut rig = writing();
     for request in [101, 101, 99].map(RequestId) {
         rig.drive(Input::Applied { request });
@@ -30,13 +30,13 @@ fn an_answer_that_comes_again_is_ignored() {
 }
 
 #[test]
-#[should_panic(expected = "the driver says that write")]
-fn a_write_that_overtakes_another_is_a_bug_of_the_driver() {
+#[should_panic(expected = "the driver finished write")]
+fn a_write_that_finishes_before_an_earlier_write_panics() {
     writing().drive(Input::Applied { request: RequestId(102) });
 }
 
 #[test]
-#[should_panic(expected = "the driver says that write")]
-fn so_is_a_checkpoint_before_what_it_is_to_keep() {
+#[should_panic(expected = "the driver finished write")]
+fn a_checkpoint_that_finishes_before_an_earlier_write_panics() {
     writing().drive(Input::Checkpointed { request: RequestId(103) });
 }

@@ -1,9 +1,9 @@
-//! Where a reader begins, and what it brings: holes, sequences that are given out twice, and streams made anew.
+//! Readers: missing deliveries, sequences that are assigned twice, and streams that are created again.
 
 use super::*;
 
 #[test]
-fn a_hole_in_the_deliveries_is_read_again() {
+fn a_missing_delivery_is_read_again() {
     let mut rig = Rig::new(&[0]);
     rig.deliver(&[(0, 1)]);
     rig.readers.get_mut(&0).unwrap().1 += 1;
@@ -17,7 +17,7 @@ fn a_hole_in_the_deliveries_is_read_again() {
 }
 
 #[test]
-fn a_sequence_that_is_given_out_twice_is_no_repeat() {
+fn a_sequence_that_is_assigned_twice_is_no_repeat() {
     let mut rig = Rig::new(&[0]);
     rig.deliver(&[(0, 1), (0, 2)]);
     let mut again = rig.delivered(0, 2);
@@ -27,9 +27,9 @@ fn a_sequence_that_is_given_out_twice_is_no_repeat() {
 }
 
 #[test]
-fn nor_is_one_that_another_reader_brings_while_the_first_is_under_way() {
+fn a_sequence_that_is_assigned_twice_is_noticed_across_readers_of_a_partition() {
     let mut rig = Rig::new(&[0]);
-    rig.answers = false;
+    rig.answers_commits = false;
     rig.deliver(&[(0, 1)]);
     let reader = rig.readers[&0].0;
     rig.drive(Input::ReaderFailed { reader, problem: "the server is gone".to_owned() });
@@ -41,15 +41,15 @@ fn nor_is_one_that_another_reader_brings_while_the_first_is_under_way() {
 }
 
 #[test]
-fn a_reader_at_another_stream_than_was_asked_about_is_not_believed() {
+fn a_reader_of_another_stream_makes_the_node_start_over() {
     let mut rig = Rig::new(&[0]);
     rig.deliver(&[(0, 1)]);
     let reader = rig.readers[&0].0;
     rig.drive(Input::ReaderFailed { reader, problem: "the stream is gone".to_owned() });
-    rig.anew = true;
+    rig.is_input_recreated = true;
     rig.wait();
-    assert!(format!("{:?}", rig.notes.last()).contains("created anew"), "{:?}", rig.notes);
-    rig.anew = false;
+    assert!(format!("{:?}", rig.notes.last()).contains("created again"), "{:?}", rig.notes);
+    rig.is_input_recreated = false;
     rig.wait();
     assert_eq!(rig.node.phase(), Phase::Running);
 }
