@@ -141,7 +141,7 @@ impl Simulation {
         };
         self.surveyed |= listed.is_ok();
         let swept = match listed {
-            Ok(_) => self.relink.reconciler.sweep_held().await,
+            Ok(_) => self.relink.reconciler.sweep_known_broken().await,
             Err(error) => Err(error),
         };
         let pause = if swept.is_ok() { jittered(SETTINGS.sweep_every, &mut self.rng) } else { SWEEP_RETRY };
