@@ -4,7 +4,7 @@
 //! `LINKS` keeps the last messages of each subject (64 by default), so an old link's story begins in the middle; the
 //! newest state is always there.
 //!
-//! Never: a second copy of the history elsewhere. Next: `http/links.rs` shows it, `cli/story.rs` tells it.
+//! Never: a second copy of the history elsewhere. Next: `http/links.rs` shows it, `cli/history.rs` prints it.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::MessageSchema;
-use super::story::Example;
+use super::examples::Example;
 use crate::contract::DeadReason;
 
 /// The delivery guarantee of every message that relink sends. docs/guarantees.md repeats it.
