@@ -9,7 +9,7 @@
 //! servers.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 mod foreign;
 mod support;

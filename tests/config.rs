@@ -1,6 +1,6 @@
 //! The configuration: layers, origins, refused values, hidden secrets.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 //! No webhook reaches relink here, so it learns everything by sweeps. Each test runs the steps itself; the first
 //! scheduled step comes long after a test has ended.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! One bad element does not stop a sweep: a link, a consent, a page or a record that cannot be read is skipped and
 //! read again later. The reconciler and the jobs use real HTTP, a Belvo that each test scripts, and no NATS.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

@@ -110,8 +110,8 @@ fn headline(text: &mut String, history: &History, newest: Option<&HistoryEntry>)
     let state = newest.body["state"].as_str().unwrap_or("?");
     let colour = colour_of(state);
     let mut of = Vec::new();
-    for (word, key) in [("at", "institution"), ("of", "external_id")] {
-        of.extend(newest.body[key].as_str().map(|value| format!(" {word} {value}")));
+    for (preposition, key) in [("at", "institution"), ("of", "external_id")] {
+        of.extend(newest.body[key].as_str().map(|value| format!(" {preposition} {value}")));
     }
     let since = newest.body["since"].as_str().unwrap_or("?");
     line(
@@ -220,11 +220,11 @@ fn because(entry: &HistoryEntry) -> Option<Because> {
 
 /// The most important fields of a notice.
 fn details_of(body: &Value) -> String {
-    let words = ["action", "number", "attempt", "proof", "by", "resource", "kind", "reason", "why"];
-    let details = words.into_iter().filter_map(|word| {
-        let value = &body[word];
+    let fields = ["action", "number", "attempt", "proof", "by", "resource", "kind", "reason", "why"];
+    let details = fields.into_iter().filter_map(|field| {
+        let value = &body[field];
         let text = value.as_str().map(str::to_owned).or_else(|| value.as_u64().map(|number| number.to_string()));
-        text.map(|text| format!("{word} {text}"))
+        text.map(|text| format!("{field} {text}"))
     });
     let details: Vec<_> = details.collect();
     if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) }
@@ -310,7 +310,7 @@ mod tests {
             "prompt_asked_at": HOSTILE, "prompt_deferred_until": HOSTILE});
         let state = json!({"state": HOSTILE, "since": HOSTILE, "institution": HOSTILE, "external_id": HOSTILE, "version": 2,
             "episode": episode, "because": because, "sent": [HOSTILE]});
-        let news = json!({"action": HOSTILE, "attempt": HOSTILE, "proof": HOSTILE, "by": HOSTILE, "resource": HOSTILE, "kind": HOSTILE,
+        let notice = json!({"action": HOSTILE, "attempt": HOSTILE, "proof": HOSTILE, "by": HOSTILE, "resource": HOSTILE, "kind": HOSTILE,
             "reason": HOSTILE, "why": HOSTILE});
         let refused = json!({"event": HOSTILE, "detail": HOSTILE, "origin": origin});
         let entry = |kind: &str, body: &Value| {
@@ -318,8 +318,9 @@ mod tests {
                 "body": body});
             serde_json::from_value::<HistoryEntry>(entry).unwrap()
         };
-        let details = [("state", &state), ("notice", &news), ("job", &news), ("refused", &refused), ("state", &news)];
-        let entries = details.map(|(kind, body)| entry(kind, body)).into();
+        let bodies =
+            [("state", &state), ("notice", &notice), ("job", &notice), ("refused", &refused), ("state", &notice)];
+        let entries = bodies.map(|(kind, body)| entry(kind, body)).into();
         let mut history = History { link_id: HOSTILE.to_owned(), entries, truncated: true, unreadable_count: 1 };
         let text = show(&history, Some(HOSTILE)).unwrap();
         assert!(is_safe(&text), "{text:?}");

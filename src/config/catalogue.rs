@@ -137,13 +137,7 @@ pub static SETTINGS: &[Setting] = &[
     )
     .flag("--data-dir"),
     row("store.cache_bytes", "RELINK_CACHE_BYTES", Bytes, Some("256MiB"), "size of the store's cache in memory"),
-    row(
-        "belvo.url",
-        "RELINK_BELVO_URL",
-        Text,
-        None,
-        "address of Belvo's API, such as https://sandbox.belvo.com; needs both secrets",
-    ),
+    row("belvo.url", "RELINK_BELVO_URL", Text, None, "address of Belvo's API, such as https://sandbox.belvo.com"),
     secret("belvo.secret_id", "RELINK_BELVO_SECRET_ID", Text, "Belvo's secret id"),
     secret("belvo.secret_password", "RELINK_BELVO_SECRET_PASSWORD", Text, "Belvo's secret password"),
     row(
@@ -158,7 +152,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_BELVO_PORTAL_URL",
         Text,
         Some("https://meuportal.belvo.com/"),
-        "address of the portal where users renew open-finance consents",
+        "portal where users renew open-finance consents",
     ),
     row(
         "belvo.requests_per_30s",
@@ -210,7 +204,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_SETTLE_WINDOW",
         Span,
         Some("30m"),
-        "time after a recovery in which evidence of an outage is verified first",
+        "time after a recovery in which evidence is verified first",
     ),
     row(
         "policy.repeat_window",
@@ -252,7 +246,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_CONSENT_REFRESHES_MAX",
         Number,
         Some("4"),
-        "most refreshes per month of a link with a consent (Belvo's quota: 8)",
+        "most refreshes per month of a link with a consent",
     ),
     row(
         "policy.consent_notice",
@@ -266,21 +260,21 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_STALE_AFTER_INTERVALS",
         Number,
         Some("2"),
-        "number of missed refresh intervals after which a link is stale",
+        "missed refresh intervals after which a link is stale",
     ),
     row(
         "policy.incident_links",
         "RELINK_POLICY_INCIDENT_LINKS",
         Number,
         Some("20"),
-        "number of failing links of an institution that is an incident; 0: never",
+        "failing links of an institution that are an incident; 0: never",
     ),
     row(
         "policy.incident_window",
         "RELINK_POLICY_INCIDENT_WINDOW",
         Span,
         Some("10m"),
-        "window in which they fail, and the time without failures that ends the incident",
+        "window in which they fail; as long without failures ends it",
     ),
     row(
         "policy.incident_wait",

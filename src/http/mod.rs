@@ -69,10 +69,10 @@ use crate::nats::subject::Subjects;
 use crate::store::Store;
 use crate::telemetry;
 
-/// How long open requests may take after relink is told to stop.
+/// How long open requests may take after the shutdown has started.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// The interval at which the exporter drops old histogram samples, for a process whose `/metrics` nobody reads.
+/// The interval at which the exporter drops old histogram samples, if no scraper reads `/metrics`.
 const UPKEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// The parts of relink that the HTTP server uses.

@@ -1,7 +1,7 @@
 //! The HTTP server, tested from outside: real HTTP requests, and a real nats-server behind the server.
 //!
 //! No test sleeps: a message that was answered 2xx is stored, so a test can read it at once.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::bench::{Bench, LINK, answer};
 use crate::capture;
 
-/// Each secret has a text of its own, which tells the source of a leak.
+/// Each secret is a different text, so a leak shows its source.
 const WEBHOOK: &str = "Bearer planted-webhook-secret";
 const TOKEN: &str = "planted-api-token";
 const PASSWORD: &str = "planted-belvo-password";

@@ -1,4 +1,4 @@
-//! `POST /v1/links/{id}/update`, against the sandbox.
+//! `POST /v1/links/{id}/update`, with the simulated Belvo.
 
 use belvo_sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use relink::link::{Consent, State};
