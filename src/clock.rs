@@ -1,7 +1,7 @@
 //! The only file that reads a clock.
 //!
-//! Everything inside takes `now` as an argument, so a week of retries runs in a millisecond in a test. The rim asks
-//! here: [`now`] where it is always the wall clock, a [`Clock`] where somebody may want to drive it (`fleet`).
+//! The core takes `now` as an argument, so a test can run a week of retries in a millisecond. The rim reads the time
+//! here: by [`now`] where it is always the wall clock, by a [`Clock`] where a simulation may replace it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,25 +16,25 @@ pub fn now() -> Timestamp {
     Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// A monotonic instant, for measuring how long something took.
+/// A monotonic instant, to measure durations.
 #[expect(clippy::disallowed_methods, reason = "this is the file the ban points to")]
 pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// A clock to hand around. Clones show the same time.
+/// A clock that is passed to the parts that need one. Clones show the same time.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
     Wall { started: Instant },
-    Driven(Arc<AtomicI64>),
+    Manual(Arc<AtomicI64>),
 }
 
-/// What moves the clocks of [`Clock::driven`].
+/// Sets the time of the clocks of one [`Clock::manual`].
 #[derive(Clone, Debug)]
-pub struct Hands(Arc<AtomicI64>);
+pub struct ManualClock(Arc<AtomicI64>);
 
 impl Default for Clock {
     fn default() -> Self {
@@ -43,45 +43,46 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The clock on the wall.
+    /// The wall clock.
     pub fn wall() -> Self {
         Self(Source::Wall { started: instant() })
     }
 
-    /// A clock that stands still at `from`, and the hands that move it.
-    pub fn driven(from: Timestamp) -> (Self, Hands) {
+    /// A clock that stays at `from` until its [`ManualClock`] sets it.
+    pub fn manual(from: Timestamp) -> (Self, ManualClock) {
         let millis = Arc::new(AtomicI64::new(from.as_millis()));
-        (Self(Source::Driven(Arc::clone(&millis))), Hands(millis))
+        (Self(Source::Manual(Arc::clone(&millis))), ManualClock(millis))
     }
 
-    /// Now.
+    /// The time now.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::Wall { .. } => now(),
-            Source::Driven(millis) => Timestamp::from_millis(millis.load(Ordering::Acquire)),
+            Source::Manual(millis) => Timestamp::from_millis(millis.load(Ordering::Acquire)),
         }
     }
 
-    /// How long since some moment in the past, the same for all clones. On the wall it takes no notice of leaps of the
-    /// system's time, so that spans are measured by it.
+    /// The time since a fixed moment in the past, the same for all clones. The wall clock measures it monotonically,
+    /// so changes of the system time do not affect it.
     pub fn elapsed(&self) -> Duration {
         match &self.0 {
             Source::Wall { started } => started.elapsed(),
-            Source::Driven(_) => self.now().since(Timestamp::default()),
+            Source::Manual(_) => self.now().since(Timestamp::default()),
         }
     }
 
-    /// Waits for so long. A driven clock has nobody to wait for it, so it moves on by itself.
+    /// Sleeps for `span`. A manual clock returns at once and advances by `span`, because no other task advances it
+    /// meanwhile.
     pub async fn sleep(&self, span: Duration) {
         match &self.0 {
             Source::Wall { .. } => tokio::time::sleep(span).await,
-            Source::Driven(millis) => Hands(Arc::clone(millis)).set(self.now().after(span)),
+            Source::Manual(millis) => ManualClock(Arc::clone(millis)).set(self.now().after(span)),
         }
     }
 }
 
-impl Hands {
-    /// Moves the clocks to `at`, never back.
+impl ManualClock {
+    /// Sets the clocks to `at`; never backwards.
     pub fn set(&self, at: Timestamp) {
         self.0.fetch_max(at.as_millis(), Ordering::AcqRel);
     }
@@ -92,11 +93,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_driven_clock_moves_when_it_is_moved() {
-        let (clock, hands) = Clock::driven(Timestamp::from_millis(1_000));
+    async fn a_manual_clock_advances_only_when_it_is_set() {
+        let (clock, manual) = Clock::manual(Timestamp::from_millis(1_000));
         let other = clock.clone();
-        hands.set(Timestamp::from_millis(5_000));
-        hands.set(Timestamp::from_millis(4_000));
+        manual.set(Timestamp::from_millis(5_000));
+        manual.set(Timestamp::from_millis(4_000));
         assert_eq!((other.now(), other.elapsed()), (Timestamp::from_millis(5_000), Duration::from_secs(5)));
         clock.sleep(Duration::from_secs(3600)).await;
         assert_eq!(other.now(), Timestamp::from_millis(3_605_000));

@@ -1,7 +1,7 @@
-//! The machine's table, drawn: as a picture for GitHub or Graphviz, as JSON, as text.
+//! Draws the table of the state machine: as a diagram for GitHub or Graphviz, as JSON, as text.
 //!
-//! Everything here is made from [`MOVES`], so that no drawing can say anything but what the machine does. docs/messages.md
-//! and ARCHITECTURE.md show the Mermaid drawing between two marks; a test keeps it the current one.
+//! All drawings are made from [`MOVES`], which a test compares with the machine. docs/messages.md and ARCHITECTURE.md
+//! contain the Mermaid drawing between two markers, which a test compares with [`fenced`].
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use serde::Serialize;
 use crate::link::table::MOVES;
 use crate::link::{EventName, StateName};
 
-/// The mark before the drawing in a document.
+/// The marker before the drawing in a document.
 pub const BEGIN: &str = "<!-- machine:begin -->";
 
-/// The mark after the drawing in a document.
+/// The marker after the drawing in a document.
 pub const END: &str = "<!-- machine:end -->";
 
-/// How the machine is drawn.
+/// The format of a drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// A Mermaid state diagram: what GitHub renders
+    /// A Mermaid state diagram, which GitHub renders
     Mermaid,
     /// A Graphviz graph
     Dot,
-    /// Every row of the table, and the names of all states and events
+    /// Every row of the table, and the names of all states and events, as JSON
     Json,
-    /// Every row of the table, aligned
+    /// Every row of the table, as aligned text
     Text,
 }
 
@@ -39,18 +39,18 @@ pub fn draw(format: Format) -> String {
     }
 }
 
-/// The Mermaid drawing as a document shows it: between the marks, fenced.
+/// The Mermaid drawing as documents contain it: fenced, between the markers.
 pub fn fenced() -> String {
     format!("{BEGIN}\n```mermaid\n{}```\n{END}", mermaid())
 }
 
-/// The first part of a document that stands between the marks, the marks included.
+/// The first text of a document between the markers, with the markers.
 pub fn between_marks(document: &str) -> Option<&str> {
     let from = &document[document.find(BEGIN)?..];
     Some(&from[..from.find(END)? + END.len()])
 }
 
-/// The moves between two different states: one arrow, labelled with its events, each in the order of the table.
+/// The transitions between two different states: one arrow, with its events in the order of the table.
 fn arrows() -> BTreeMap<(StateName, StateName), Vec<EventName>> {
     let mut arrows = BTreeMap::<_, Vec<_>>::new();
     for row in MOVES {
@@ -65,7 +65,7 @@ fn join<'a>(names: impl IntoIterator<Item = &'a str>, between: &str) -> String {
     names.into_iter().collect::<Vec<_>>().join(between)
 }
 
-/// Which state leads to which, one line a state: the overview at the head of `src/link/machine.rs`.
+/// The next states of each state, one line a state: the overview at the head of `src/link/machine.rs`.
 pub fn overview() -> String {
     let arrows = arrows();
     let mut drawing = String::new();
@@ -100,7 +100,7 @@ fn dot() -> String {
     drawing
 }
 
-/// A row in JSON. Its own type: the core knows no JSON.
+/// A row as JSON; a type of its own, because the core does not derive serde.
 #[derive(Serialize)]
 struct Row {
     from: &'static str,
@@ -108,7 +108,7 @@ struct Row {
     to: Vec<&'static str>,
 }
 
-/// One row of the table a line, so that people can read it too.
+/// One row of the table on each line, for readers and diffs.
 fn json() -> String {
     let states = compact(&StateName::ALL.map(StateName::as_str));
     let events = compact(&EventName::ALL.map(EventName::as_str));

@@ -1,10 +1,10 @@
-//! Jobs: the calls to Belvo that the machine asked for, and what was seen published as input like anybody else's.
+//! The worker that does jobs: the calls to Belvo that the machine requests. It publishes the results as inputs.
 //!
-//! A job is a message on `link.job.<type>.<link>`, taken from a durable consumer, so it is done **at least once**: verify reads, and a
-//! refresh that was already asked for answers 409. A job never touches a link's state itself. What Belvo says of the link goes in as an
-//! observation or an API error and is decided where everything is decided.
+//! A job is a message on `link.job.<type>.<link>`, read from a durable consumer, so it is done **at least once**: a
+//! verify job only reads, and Belvo answers 409 to a repeated refresh. A job does not change the state of a link.
+//! Belvo's answer is published as an observation or an API error, and the machine decides about it.
 //!
-//! Each job stands for itself: one that fails, or panics, is put off, and the others go on.
+//! A job that fails or panics is retried later and does not block the others.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -25,24 +25,26 @@ use crate::nats::publisher::PublishError;
 use crate::nats::stream::JOBS_CONSUMER;
 use crate::nats::subject::Subjects;
 
-/// How many jobs may be under way at once. Belvo asks for restraint: 80 requests in 30 seconds.
+/// How many jobs run at once. Belvo asks for at most 80 requests in 30 seconds.
 pub const JOBS_AT_ONCE_MAX: usize = 4;
 
-/// Belvo's advice for what may pass: 3 seconds, doubled each time (guide: API errors, retry policy). Ours goes on to a ceiling, because
-/// an outage can last longer than five tries and the question stays.
+/// Belvo's advice for temporary errors is a pause of 3 seconds, doubled after each attempt, and five attempts (guide:
+/// API errors, retry policy). relink continues with a maximal pause, because an outage can last longer and the link
+/// still needs the answer.
 const RETRY_MIN: Duration = Duration::from_secs(3);
 const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// After so many tries a job is given up, loudly: with the pauses above, most of a day.
+/// After this many attempts a job is given up and logged as an error: with these pauses, after most of a day.
 const TRIES_MAX: i64 = 200;
 
-/// How long a missing link waits while many are: the incident has to end first, or somebody has to say `forget`.
+/// The pause of a verify job for a missing link during an incident of many missing links: the incident has to end, or
+/// an operator sends `forget`.
 const MISSING_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// The pause before the consumer is opened again after a failure.
+/// The pause before the worker opens the consumer again after an error.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Does the jobs of one environment.
+/// Does jobs.
 #[derive(Clone)]
 pub struct Worker {
     inputs: Arc<dyn Inputs>,
@@ -51,48 +53,48 @@ pub struct Worker {
     clock: Clock,
 }
 
-/// What Belvo said.
+/// The answer of Belvo to one call.
 enum Answer {
-    /// It is to be published.
-    Seen(ReadOutcome),
-    /// Too early: to be asked again, after a while.
-    NotYet(Duration, String),
+    /// An outcome to publish as an observation.
+    Publish(ReadOutcome),
+    /// Belvo has no answer yet: the call is retried after the pause, for this reason.
+    Retry(Duration, String),
 }
 
-/// How a job ended.
+/// The result of one attempt at a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Done {
-    /// What was seen is on the input stream.
+pub enum Outcome {
+    /// The answer is on the input stream.
     Reported,
-    /// To be tried again, after a while.
-    Later(Duration, String),
-    /// It will never succeed.
+    /// The job is retried after at least this pause, for this reason.
+    Retry(Duration, String),
+    /// The job can never succeed, for this reason.
     GivenUp(String),
 }
 
-/// What follows a try.
+/// The decision after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing.
+    /// The job is done.
     Ended,
-    /// Another, after so long.
+    /// The job is retried after this pause.
     Again(Duration),
-    /// None; somebody has to look at it.
+    /// The job is given up; an operator has to examine it.
     GivenUp,
 }
 
 impl Worker {
-    /// A worker that asks `belvo` and publishes into `inputs`; `guard` says when a 404 is believed. What it saw is
-    /// dated by `clock`.
+    /// A worker that calls `belvo` and publishes to `inputs`. `guard` decides whether a 404 is a deletion. `clock`
+    /// dates the observations.
     pub fn new(inputs: Arc<dyn Inputs>, belvo: Client, guard: MissingGuard, clock: Clock) -> Self {
         Self { inputs, belvo, guard, clock }
     }
 
-    /// Works on what the jobs' consumer hands out until `shutdown`, then finishes the calls that are under way.
+    /// Does the jobs of the consumer until `shutdown`, then finishes the running ones.
     pub async fn run(self, context: jetstream::Context, subjects: Subjects, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
             if let Err(problem) = self.work(&context, &subjects, &shutdown).await {
-                tracing::warn!(%problem, "the jobs stopped and will go on");
+                tracing::warn!(%problem, "the consumer of jobs failed and will be opened again");
                 tokio::select! {
                     () = shutdown.cancelled() => {}
                     () = tokio::time::sleep(REOPEN_PAUSE) => {}
@@ -110,7 +112,8 @@ impl Worker {
         let output = subjects.output_stream();
         let consumer: PullConsumer =
             context.get_consumer_from_stream(JOBS_CONSUMER, output).await.map_err(|error| error.to_string())?;
-        // Pulled no further ahead than what can be worked on: a job that waits here would count as slow and come again.
+        // A pull takes no more jobs than can run: the server would redeliver a job that waits in the client for too
+        // long.
         let messages = consumer.stream().max_messages_per_batch(JOBS_AT_ONCE_MAX).messages().await;
         let messages = messages.map_err(|error| error.to_string())?;
         let work = messages.take_until(shutdown.cancelled()).map_err(|error| error.to_string());
@@ -132,114 +135,124 @@ impl Worker {
             Next::GivenUp => AckKind::Term,
         };
         if let Err(error) = message.ack_with(ack).await {
-            // It comes again after the acknowledgement wait, and doing it twice is harmless.
+            // The server redelivers the job, and a repetition is harmless.
             let subject = message.subject.as_str();
             tracing::warn!(%error, subject, "a job could not be acknowledged");
         }
     }
 
-    /// All that follows from a message on a job subject, but its acknowledgement: it was handed out for the `tries`th time, and asked for at
-    /// `stored_at`. Without NATS, so that a simulation does the same.
+    /// Handles a message of a job subject, except the acknowledgement. `tries` counts its deliveries; `stored_at` is
+    /// the time of its publish. It does not use NATS, so a simulation can call it.
     pub async fn work_on(&self, payload: &[u8], tries: i64, stored_at: Timestamp) -> Next {
         match parse(payload) {
             Ok((job, link)) => {
-                let done = self.perform(&job, &link, stored_at).await;
-                let next = decide_retry(&done, tries);
-                record_outcome(&job, &link, &done, next, tries);
+                let outcome = self.perform(&job, &link, stored_at).await;
+                let next = decide_retry(&outcome, tries);
+                record_outcome(&job, &link, &outcome, next, tries);
                 next
             }
             Err(problem) => {
-                tracing::error!(%problem, "a message on a job subject is not ours and is dropped");
+                tracing::error!(%problem, "a message on a job subject is not a job of relink and is dropped");
                 Next::GivenUp
             }
         }
     }
 
-    /// Does a job that was asked for at `stored_at`, and publishes what was seen. A bug that panics on one job puts it
-    /// off like any other failure.
-    pub async fn perform(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Done {
-        let done = AssertUnwindSafe(self.try_to_perform(job, link, stored_at)).catch_unwind().await;
-        done.unwrap_or_else(|_panic| Done::Later(Duration::ZERO, "it panicked, which is a bug".to_owned()))
+    /// Does a job that was published at `stored_at`. A panic, which is a bug, counts as a failed attempt.
+    pub async fn perform(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Outcome {
+        let outcome = AssertUnwindSafe(self.try_to_perform(job, link, stored_at)).catch_unwind().await;
+        outcome.unwrap_or_else(|_panic| {
+            Outcome::Retry(Duration::ZERO, "the job panicked, which is a bug in relink".to_owned())
+        })
     }
 
-    async fn try_to_perform(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Done {
-        // The question was asked by the clock of the NATS server, the answer is read by ours. An answer is never older than its question,
-        // whatever the two clocks think of each other.
+    async fn try_to_perform(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Outcome {
+        // The job is dated by the NATS server's clock, the answer by relink's. An observation must not be older than
+        // its verify request, even if relink's clock is behind.
         let observed_at = self.clock.now().max(stored_at);
-        // The consent before the link: what it says is what the link's status leaves open.
+        // The consent is published first, because it decides what the link's status leaves open.
         let consent = match self.read_consent(job, link).await {
-            Some(read) => self.report(read.map(Answer::Seen), link, observed_at).await,
-            None => Done::Reported,
+            Some(read) => self.publish_answer(read.map(Answer::Publish), link, observed_at).await,
+            None => Outcome::Reported,
         };
         let answer = match job.name {
             JobName::Verify => self.belvo.get_link(link).await.map(|read| match read {
                 LinkRead::Found(resource) => {
-                    if !is_stranger(job) {
+                    if !is_unobserved(job) {
                         self.guard.note_found(link, self.clock.now());
                     }
-                    Answer::Seen(ReadOutcome::Found { link: resource })
+                    Answer::Publish(ReadOutcome::Found { link: resource })
                 }
-                LinkRead::Missing if self.believes_missing(job, link) => Answer::Seen(ReadOutcome::Missing),
-                LinkRead::Missing => Answer::NotYet(
+                LinkRead::Missing if self.is_deleted(job, link) => Answer::Publish(ReadOutcome::Missing),
+                LinkRead::Missing => Answer::Retry(
                     MISSING_PAUSE,
                     "many links are missing at Belvo: an incident, not deletions".to_owned(),
                 ),
             }),
             JobName::Refresh => self.belvo.refresh_link(link, &job.resources).await.map(|answer| match answer {
-                RefreshAnswer::Accepted { request_id } => Answer::Seen(ReadOutcome::RefreshAccepted { request_id }),
-                RefreshAnswer::CoolingDown { wait } => Answer::NotYet(wait, "it was refreshed a moment ago".to_owned()),
+                RefreshAnswer::Accepted { request_id } => Answer::Publish(ReadOutcome::RefreshAccepted { request_id }),
+                RefreshAnswer::CoolingDown { wait } => {
+                    Answer::Retry(wait, "Belvo refreshed the link a moment ago".to_owned())
+                }
             }),
         };
-        match (self.report(answer, link, observed_at).await, consent) {
-            // The link has been told of all the same; the consent is asked for again, and the link with it.
-            (Done::Reported, unread @ Done::Later(..)) => unread,
-            (done, _) => done,
+        match (self.publish_answer(answer, link, observed_at).await, consent) {
+            // The observation of the link is published already; the retry reads the consent and the link again.
+            (Outcome::Reported, unread_consent @ Outcome::Retry(..)) => unread_consent,
+            (outcome, _) => outcome,
         }
     }
 
-    /// Reads the consent that the job names. None where there is nothing to say of it: not every account may read
-    /// consents, and the link itself still tells something.
+    /// Reads the consent that the job names. `None` if there is no consent, or if Belvo permanently refuses to show
+    /// it; the job still reads the link.
     async fn read_consent(&self, job: &JobBody, link: &LinkId) -> Option<Result<ReadOutcome, CallError>> {
         match self.belvo.get_consent(link, job.consent_id.as_deref()?).await {
             Ok(consent) => consent.map(|consent| Ok(ReadOutcome::Consent { consent })),
             Err(CallError::Permanent { why, .. }) => {
-                tracing::warn!(why, "a consent cannot be read");
+                tracing::warn!(why, "Belvo does not return the consent of a link; only the link is read");
                 None
             }
             Err(error @ (CallError::Api(_) | CallError::Transient { .. })) => Some(Err(error)),
         }
     }
 
-    /// Publishes what Belvo answered.
-    async fn report(&self, answer: Result<Answer, CallError>, link: &LinkId, observed_at: Timestamp) -> Done {
+    /// Publishes Belvo's answer.
+    async fn publish_answer(
+        &self,
+        answer: Result<Answer, CallError>,
+        link: &LinkId,
+        observed_at: Timestamp,
+    ) -> Outcome {
         let published = match answer {
-            Ok(Answer::Seen(outcome)) => {
+            Ok(Answer::Publish(outcome)) => {
                 let observation = Observation { schema_version: None, observed_at, source: Source::Verify, outcome };
                 self.publish(InputKind::Observation, link, serde_json::to_vec(&observation)).await
             }
-            Ok(Answer::NotYet(wait, why)) => return Done::Later(wait, why),
+            Ok(Answer::Retry(wait, why)) => return Outcome::Retry(wait, why),
             Err(CallError::Api(error)) => self.publish(InputKind::ApiError, link, serde_json::to_vec(&*error)).await,
-            Err(CallError::Transient { why, retry_after }) => return Done::Later(retry_after.unwrap_or_default(), why),
-            // Somebody will mend the keys, and the question stays.
-            Err(CallError::Permanent { why, class: Some(Unrelated::Keys | Unrelated::Permission) }) => {
-                return Done::Later(RETRY_MAX, why);
+            Err(CallError::Transient { why, retry_after }) => {
+                return Outcome::Retry(retry_after.unwrap_or_default(), why);
             }
-            Err(CallError::Permanent { why, .. }) => return Done::GivenUp(why),
+            // An operator has to correct the keys; the job still needs its answer then.
+            Err(CallError::Permanent { why, class: Some(Unrelated::Keys | Unrelated::Permission) }) => {
+                return Outcome::Retry(RETRY_MAX, why);
+            }
+            Err(CallError::Permanent { why, .. }) => return Outcome::GivenUp(why),
         };
         match published {
-            Ok(()) => Done::Reported,
-            Err(error) => Done::Later(Duration::ZERO, error.to_string()),
+            Ok(()) => Outcome::Reported,
+            Err(error) => Outcome::Retry(Duration::ZERO, error.to_string()),
         }
     }
 
-    /// Whether a 404 is a deletion. A tombstone is for ever, so it is not while many links are missing.
-    fn believes_missing(&self, job: &JobBody, link: &LinkId) -> bool {
+    /// Whether a 404 means that the link is deleted. A removal is final, so it does not while many links are missing.
+    fn is_deleted(&self, job: &JobBody, link: &LinkId) -> bool {
         let now = self.clock.now();
         let absence =
-            if is_stranger(job) { self.guard.assess_unknown_link(now) } else { self.guard.assess_one(link, now) };
+            if is_unobserved(job) { self.guard.assess_unknown_link(now) } else { self.guard.assess_one(link, now) };
         if absence == (Absence::Incident { begins: true }) {
             tracing::error!(
-                "Belvo does not know many links that relink knows; as long as that lasts, none counts as deleted"
+                "Belvo does not know many links that relink knows; during this incident no link counts as deleted"
             );
         }
         absence == Absence::Deletion
@@ -257,8 +270,8 @@ impl Worker {
     }
 }
 
-/// Whether relink had nothing of the link but this question: somebody has named it, and nobody has seen it work.
-fn is_stranger(job: &JobBody) -> bool {
+/// Whether the link is only known by its id: an input named it, and no read from Belvo has found it.
+fn is_unobserved(job: &JobBody) -> bool {
     job.because.to == StateWord::Unconfirmed
 }
 
@@ -268,32 +281,32 @@ fn parse(payload: &[u8]) -> Result<(JobBody, LinkId), String> {
     Ok((job, link))
 }
 
-/// What follows after the `tries`th try.
-pub fn decide_retry(done: &Done, tries: i64) -> Next {
-    match done {
-        Done::Reported => Next::Ended,
-        Done::GivenUp(_) => Next::GivenUp,
-        Done::Later(..) if tries >= TRIES_MAX => Next::GivenUp,
-        Done::Later(wait, _) => Next::Again((*wait).max(backoff(tries))),
+/// The decision after attempt number `tries`.
+pub fn decide_retry(outcome: &Outcome, tries: i64) -> Next {
+    match outcome {
+        Outcome::Reported => Next::Ended,
+        Outcome::GivenUp(_) => Next::GivenUp,
+        Outcome::Retry(..) if tries >= TRIES_MAX => Next::GivenUp,
+        Outcome::Retry(wait, _) => Next::Again((*wait).max(backoff(tries))),
     }
 }
 
-/// Logs and counts the outcome of a try.
-fn record_outcome(job: &JobBody, link: &LinkId, done: &Done, next: Next, tries: i64) {
+/// Logs and counts the result of an attempt.
+fn record_outcome(job: &JobBody, link: &LinkId, outcome: &Outcome, next: Next, tries: i64) {
     let job = job.name.as_str();
-    let why = match done {
-        Done::Reported => "",
-        Done::Later(_, why) | Done::GivenUp(why) => why,
+    let why = match outcome {
+        Outcome::Reported => "",
+        Outcome::Retry(_, why) | Outcome::GivenUp(why) => why,
     };
     let outcome = match next {
         Next::Ended => "reported",
         Next::Again(pause) => {
             let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(job, link.id = %link, tries, why, pause_ms, "a job will be tried again");
-            "later"
+            tracing::warn!(job, link.id = %link, tries, why, pause_ms, "a job failed and will be retried");
+            "retried"
         }
         Next::GivenUp => {
-            let message = "a job is given up: it was tried often, or would fail again";
+            let message = "a job is given up: it failed too often, or cannot succeed";
             tracing::error!(job, link.id = %link, tries, why, "{message}");
             "given_up"
         }
@@ -311,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_follow_belvos_advice_up_to_a_ceiling() {
+    fn pauses_double_up_to_a_maximum() {
         let pauses: Vec<u64> = [1, 2, 3, 4, 5, 99].map(|tries| backoff(tries).as_secs()).to_vec();
         assert_eq!(pauses, [3, 6, 12, 24, 48, 300]);
     }

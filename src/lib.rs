@@ -72,7 +72,7 @@
 //! | a store that knows more than the stream is rebuilt | `tests/node.rs`: `a_store_that_knows_more_than_the_stream_is_rebuilt` |
 //! | no secret gets into a message, a record or a log | `tests/engine/secrets.rs`: `no_secret_gets_into_a_message_a_record_or_a_log` |
 //! | data of every earlier version is read, or refused in plain words | `tests/compatibility/main.rs`: `VERSIONS` |
-//! | imports point towards the centre | `tests/architecture.rs`: `imports_run_along_the_arrows` |
+//! | imports point towards the centre | `tests/architecture.rs`: `modules_import_only_what_their_row_allows` |
 
 pub mod link;
 

@@ -1,4 +1,4 @@
-//! The binary: nothing but the hand-over to [`relink::cli`].
+//! The binary: calls [`relink::cli`].
 
 use std::process::ExitCode;
 

@@ -1,30 +1,30 @@
-//! Text from outside, as people may see it: on a terminal and in a log.
+//! Text from outside, made safe for terminals and logs.
 //!
-//! Ids, names and messages come from Belvo, from callers and from other programs. A terminal obeys some characters: it
-//! moves, recolours, reorders or hides what is printed, so that a text could forge lines of relink's own. [`printable`]
-//! shows each of those as an escape, such as `\u{1b}`, and leaves letters of every script as they are. Every output for
-//! people goes through here; JSON has its own escapes and stays exact.
+//! Ids, names and messages come from Belvo, from callers and from other programs. A terminal interprets some
+//! characters: they move the cursor, change colours, reorder or hide text, so a sender could forge lines of relink's
+//! output. [`printable`] replaces each of them by an escape such as `\u{1b}`, and leaves letters of every script as
+//! they are. All output for people passes through this file. JSON output has JSON's escapes and stays exact.
 //!
-//! What is obeyed or not seen: control characters (C0, DEL, C1), line and paragraph separators, direction marks and other
-//! formats, blanks that are no spaces, variation selectors and fillers, private and unassigned characters, and heaps of
-//! combining marks.
+//! Escaped are: control characters (C0, DEL, C1), line and paragraph separators, direction marks and other format
+//! characters, blanks other than the space, variation selectors and fillers, private and unassigned characters, and
+//! more than [`MARKS_MAX`] combining marks in a row.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-/// The longest text shown where somebody has not asked for the whole, in characters.
+/// The longest text in short outputs, in characters.
 pub const LENGTH_MAX: usize = 300;
 
-/// So many marks may stand on one letter.
+/// The number of combining marks that one letter may have.
 const MARKS_MAX: usize = 3;
 
-/// One line for people, of at most [`LENGTH_MAX`] characters.
+/// The text on one line, of at most [`LENGTH_MAX`] characters.
 pub fn printable(text: &str) -> String {
     shortened(text, LENGTH_MAX)
 }
 
-/// One line for people, of at most `length_max` characters; how many more there are is said.
+/// The text on one line, of at most `length_max` characters, followed by the number of omitted ones.
 pub fn shortened(text: &str, length_max: usize) -> String {
     let Some((end, _)) = text.char_indices().nth(length_max) else { return escaped(text, &[], &escape) };
     let mut shown = escaped(&text[..end], &[], &escape);
@@ -32,12 +32,12 @@ pub fn shortened(text: &str, length_max: usize) -> String {
     shown
 }
 
-/// Several lines for people, of any length: line breaks and tabs stay what they are.
+/// The text without a limit on its length; line breaks and tabs are kept.
 pub fn printable_lines(text: &str) -> String {
     escaped(text, &['\n', '\t'], &escape)
 }
 
-/// Every text in a JSON value, keys too, as [`printable`] shows it.
+/// A JSON value with [`printable`] applied to every text and key.
 pub fn printable_json(value: &Value) -> Value {
     match value {
         Value::String(text) => Value::String(printable(text)),
@@ -49,13 +49,13 @@ pub fn printable_json(value: &Value) -> Value {
     }
 }
 
-/// The text with every character that is not safe to print replaced by what `escape` makes of it.
+/// The text with every unsafe character replaced by `escape`, except those of `kept`.
 pub fn escaped(text: &str, kept: &[char], escape: &dyn Fn(char) -> String) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut marks = 0;
     for c in text.chars() {
         marks = if is_mark(c) { marks + 1 } else { 0 };
-        // A mark at the beginning would stand on what was printed before.
+        // A mark at the beginning would combine with the character printed before it.
         let is_heap = marks > MARKS_MAX || (marks > 0 && shown.is_empty());
         if kept.contains(&c) || (is_safe(c) && !is_heap) {
             shown.push(c);
@@ -75,11 +75,12 @@ fn escape(c: char) -> String {
     }
 }
 
-/// Whether a terminal shows the character and does nothing else with it.
+/// Whether a terminal only shows the character.
 fn is_safe(c: char) -> bool {
     match c {
         ' '..='~' => true,
-        // Letters and marks that nobody sees: joiners, fillers, vowels without a shape, selectors, a blank of braille.
+        // Invisible letters and marks: joiners, fillers, vowels without a shape, variation selectors, the blank of
+        // braille.
         '\u{34f}'
         | '\u{115f}'
         | '\u{1160}'
@@ -96,14 +97,14 @@ fn is_safe(c: char) -> bool {
     }
 }
 
-/// Whether Rust's own table counts it as printable; it has controls, formats, separators, private and unassigned ones as
-/// not. Behind a letter, so that marks count as the letters' own.
+/// Whether Rust's table counts the character as printable; control, format, separator, private and unassigned
+/// characters are not. The character is tested after a letter, because Rust escapes a mark at the beginning.
 fn is_shown_by_debug(c: char) -> bool {
     let text: String = ['a', c].into_iter().collect();
     text.escape_debug().nth(1) == Some(c)
 }
 
-/// Whether it is printable, and stands on the letter before it.
+/// Whether the character is a printable combining mark.
 fn is_mark(c: char) -> bool {
     !c.is_ascii() && c.escape_debug().len() > 1 && is_shown_by_debug(c)
 }
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_of_every_script_stay() {
+    fn letters_of_every_script_are_unchanged() {
         for text in [
             "",
             "erebor_mx_retail",
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_obeys_or_hides_is_escaped() {
+    fn characters_that_a_terminal_interprets_or_hides_are_escaped() {
         for (text, shown) in [
             ("\u{1b}[2J\u{1b}]0;x\u{7}", "\\u{1b}[2J\\u{1b}]0;x\\u{7}"),
             ("a\nb\r\nc\td", "a\\nb\\r\\nc\\td"),
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn no_character_of_all_breaks_out() {
+    fn no_character_is_dangerous_after_escaping() {
         for c in '\0'..=char::MAX {
             let shown = printable(&format!("a{c}"));
             let is_dangerous = |c: char| {
@@ -166,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_cut_and_says_so() {
+    fn a_long_text_is_shortened_and_the_rest_is_counted() {
         assert_eq!(shortened("éééé", 3), "ééé… (1 more)");
         assert_eq!(shortened("ééé", 3), "ééé");
         assert!(printable(&"x".repeat(1 << 20)).chars().count() < LENGTH_MAX + 30);
     }
 
     #[test]
-    fn texts_inside_json() {
+    fn texts_in_json_are_escaped() {
         let value = serde_json::json!({"a\u{1b}": ["\u{9b}", 7, null, {"b": "\n"}]});
         assert_eq!(printable_json(&value), serde_json::json!({"a\\u{1b}": ["\\u{9b}", 7, null, {"b": "\\n"}]}));
     }

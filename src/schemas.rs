@@ -1,13 +1,13 @@
 //! The published contract: the files of `schemas/`, for readers who do not know Rust.
 //!
 //! A JSON Schema for every message, made from the types of [`crate::contract`]; an example of each, made by running the
-//! engine over the inputs of [`story`]; and an AsyncAPI document. All of them are generated, and a test compares the
+//! engine over the inputs of [`examples`]; and an AsyncAPI document. All of them are generated, and a test compares the
 //! committed files with [`documents`].
 //!
 //! The result does not depend on a clock, on chance or on a running server: the same program always writes the same
 //! files.
 //!
-//! Next: `schemas/README.md`, which people read; `nats::envelope`, which puts the URNs of these schemas on messages.
+//! Next: `schemas/README.md`, the guide for readers; `nats::envelope`, which puts the URNs of these schemas on messages.
 
 use std::path::{Path, PathBuf};
 
@@ -22,9 +22,9 @@ use crate::contract::{
 };
 
 mod asyncapi;
-pub mod story;
+pub mod examples;
 
-use story::Example;
+use examples::Example;
 
 /// The schema of a message.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +81,7 @@ pub fn schemas() -> Vec<MessageSchema> {
 /// All files of `schemas/` except its README: the path below that directory, and the content.
 pub fn documents() -> Vec<(String, String)> {
     let schemas = schemas();
-    let examples = story::examples();
+    let examples = examples::examples();
     let mut documents: Vec<(String, String)> =
         schemas.iter().map(|schema| (schema.file(), text(&schema.schema))).collect();
     documents.extend(examples.iter().map(|example| (example_file(example), text(&example.body))));

@@ -1,11 +1,11 @@
-//! The service: everything wired together, started in order, stopped in the reverse.
+//! The service: creates and connects all parts, starts them in order, and stops them in reverse order.
 //!
 //! ```text
-//!   start:  store ─▶ NATS (given, or our own) ─▶ streams ─▶ publisher ─▶ partitions ─▶ jobs, reconciler ─▶ HTTP
-//!   stop:   HTTP (answers what is open) ─▶ jobs, reconciler ─▶ publisher (drains) ─▶ partitions (finish the batch, fsync) ─▶ our own NATS
+//!   start:  store ─▶ NATS (given, or relink's own) ─▶ streams ─▶ publisher ─▶ partitions ─▶ jobs, reconciler ─▶ HTTP
+//!   stop:   HTTP (finishes open requests) ─▶ jobs, reconciler ─▶ publisher (drains) ─▶ partitions (finish the commit, fsync) ─▶ relink's own NATS
 //! ```
 //!
-//! Nothing is decided here. If one part ends by itself the rest is stopped in order and the process ends with that part's error.
+//! If a part ends by itself, the others are stopped in order and the process ends with the error of that part.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
 use crate::clock::Clock;
 use crate::config::{Config, NatsConfig, ReconcilerConfig};
-use crate::http::{self, Door, Parts};
+use crate::http::{self, Parts, Server};
 use crate::jobs::Worker;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::history::Histories;
@@ -34,10 +34,11 @@ use crate::node::Phase;
 use crate::reconciler::{self, Reconciler};
 use crate::store::SledStore;
 
-/// How long a part may take to stop before it is left behind. The parts bound themselves; this only catches a bug.
+/// How long the service waits for a part to stop. Every part bounds its own stop, so this limit is reached only by a
+/// bug.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A running relink.
+/// A running service.
 pub struct Service {
     http_address: SocketAddr,
     nats_url: String,
@@ -58,7 +59,7 @@ type Task<T> = JoinHandle<T>;
 /// Runs the service until `shutdown`.
 ///
 /// # Errors
-/// What stopped it from starting, or ended it.
+/// The error that prevented the start, or that ended a part.
 pub async fn run(config: Config, server_source: ServerSource, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check_for_serving()?;
     let mut service = Service::start(&config, server_source).await?;
@@ -73,10 +74,10 @@ pub async fn run(config: Config, server_source: ServerSource, shutdown: Cancella
 }
 
 impl Service {
-    /// Starts everything. On return the HTTP door is open and the partitions are starting.
+    /// Starts all parts. On return the HTTP server is listening and the partitions are starting.
     ///
     /// # Errors
-    /// What is missing or wrong, and what to do about it.
+    /// The first part that cannot start, with the setting to change.
     pub async fn start(config: &Config, server_source: ServerSource) -> anyhow::Result<Self> {
         let store = open_store(config)?;
         let own_server = own_server(config, server_source).await?;
@@ -90,7 +91,8 @@ impl Service {
             durability::warn_where_promises_cannot_be_kept(monitor, config.nats.streams.replicas).await;
         }
 
-        // Bound before the partitions run, so that a port in use is an error before anything has been taken over.
+        // The port is bound before the partitions run: if it is in use, relink ends before it takes the partitions
+        // from another process.
         let listener = TcpListener::bind(config.http.listen).await.with_context(|| {
             format!("cannot listen on {}: choose another address with RELINK_LISTEN", config.http.listen)
         })?;
@@ -130,7 +132,7 @@ impl Service {
         });
         if jobs.is_none() {
             tracing::warn!(
-                "no Belvo keys are configured: repairs are believed, not verified, and missed history is not asked for. \
+                "no Belvo keys are configured: relink cannot verify repairs or request missed history. \
                  Set RELINK_BELVO_URL, RELINK_BELVO_SECRET_ID and RELINK_BELVO_SECRET_PASSWORD"
             );
         }
@@ -143,7 +145,7 @@ impl Service {
             drift: reconciler.as_ref().map(|(reconciler, _)| reconciler.drift()),
             ready: ready(phase.clone()),
         };
-        let router = http::router(Door::new(config, parts));
+        let router = http::router(Server::new(config, parts));
         let http = tokio::spawn(http::serve(listener, router, stop.clone()));
         let nats_url = match (&own_server, &config.nats.url) {
             (Some(server), _) => server.url().to_owned(),
@@ -166,31 +168,31 @@ impl Service {
         })
     }
 
-    /// Where the HTTP door is.
+    /// The address of the HTTP server.
     pub const fn http_address(&self) -> SocketAddr {
         self.http_address
     }
 
-    /// Where NATS is, without any secret.
+    /// The address of NATS, without user and password.
     pub fn nats_url(&self) -> &str {
         &self.nats_url
     }
 
-    /// What finds out what the webhooks missed, if Belvo can be asked: for whoever wants a sweep now.
+    /// The reconciler, so that a caller can start a sweep; `None` without Belvo keys.
     pub fn reconciler(&self) -> Option<&Reconciler> {
         self.reconciler.as_ref().map(|(reconciler, _)| reconciler)
     }
 
-    /// Waits until every partition runs, or a part has ended.
+    /// Waits until every partition is running, or a part has ended.
     ///
     /// # Errors
-    /// If the partitions ended before they ran.
+    /// The error of the partitions, if they ended before that.
     pub async fn running(&mut self) -> anyhow::Result<()> {
         let phase = *self.phase.wait_for(|phase| *phase != Phase::Starting).await?;
         if phase == Phase::Running { Ok(()) } else { self.ended().await }
     }
 
-    /// Waits until a part ends by itself, which none should.
+    /// Waits until a part ends by itself; in normal operation none does.
     async fn ended(&mut self) -> anyhow::Result<()> {
         let own_server = async {
             match &mut self.own_server {
@@ -199,7 +201,7 @@ impl Service {
             }
         };
         tokio::select! {
-            ended = &mut self.http => ended?.context("the HTTP door closed"),
+            ended = &mut self.http => ended?.context("the HTTP server ended"),
             ended = &mut self.node => ended?.context("the partitions ended"),
             ended = own_server => Err(anyhow!(
                 "relink's own nats-server ended ({}); its log is nats/nats-server.log in the data directory", ended?
@@ -207,16 +209,17 @@ impl Service {
         }
     }
 
-    /// Stops everything in order: open requests are answered, the batch under way is finished, the store is on the disk.
+    /// Stops all parts in order: open requests are answered, the current commit is finished, the store is on the
+    /// disk.
     ///
     /// # Errors
-    /// The first thing that went wrong on the way; the rest is stopped all the same.
+    /// The first error; the other parts are stopped anyway.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
         let mut first_problem = None;
         let mut note = |problem: Option<anyhow::Error>| first_problem = first_problem.take().or(problem);
         if !self.http.is_finished() {
-            note(finish("the HTTP door", self.http).await.map_or_else(Some, |ended| ended.err().map(Into::into)));
+            note(finish("the HTTP server", self.http).await.map_or_else(Some, |ended| ended.err().map(Into::into)));
         }
         if let Some(jobs) = self.jobs {
             note(finish("the jobs", jobs).await.err());
@@ -229,7 +232,7 @@ impl Service {
         if !self.node.is_finished() {
             note(finish("the partitions", self.node).await.map_or_else(Some, |ended| ended.err().map(Into::into)));
         }
-        // What was acknowledged last may still be on its way out.
+        // The last acknowledgements may still be in the client's buffer.
         if let Err(error) = self.client.flush().await {
             note(Some(error.into()));
         }
@@ -252,7 +255,7 @@ fn open_store(config: &Config) -> anyhow::Result<SledStore> {
     })?;
     let opened = SledStore::open(&directory.join("store"), config.store.cache_bytes)?;
     if let Some((aside, why)) = opened.quarantined {
-        tracing::error!(store.kept_at = %aside.display(), why, "the store could not be opened and was set aside; it is rebuilt from the stream");
+        tracing::error!(store.kept_at = %aside.display(), why, "the store could not be opened and was moved to quarantine; relink rebuilds it from the stream");
     }
     Ok(opened.store)
 }
@@ -262,11 +265,11 @@ async fn own_server(config: &Config, source: ServerSource) -> anyhow::Result<Opt
         return Ok(None);
     }
     let binary = locate(source).await.context(
-        "no NATS is configured and none could be started: set RELINK_NATS_URL to yours, or install nats-server and set RELINK_NATS_SERVER to it",
+        "no NATS is configured and none could be started: set RELINK_NATS_URL to the address of yours, or RELINK_NATS_SERVER to the path of a nats-server",
     )?;
     let options = ServerOptions::new(binary, config.store.data_dir.join("nats"));
     let server = NatsServer::start(options).await?;
-    tracing::info!(nats.url = server.url(), "started a nats-server of our own, on loopback, durable");
+    tracing::info!(nats.url = server.url(), "relink has started its own nats-server on a loopback address");
     Ok(Some(server))
 }
 
@@ -281,10 +284,9 @@ async fn connect(config: &NatsConfig, own_server: Option<&NatsServer>) -> anyhow
         (None, None) => Vec::new(),
     };
     let url = config.url.as_ref().map(ToString::to_string).unwrap_or_default();
-    options
-        .connect(addresses)
-        .await
-        .with_context(|| format!("cannot connect to NATS at {url}: is it running, and RELINK_NATS_URL right?"))
+    options.connect(addresses).await.with_context(|| {
+        format!("cannot connect to NATS at {url}: check that it is running and that RELINK_NATS_URL is right")
+    })
 }
 
 fn belvo_client(config: &Config) -> anyhow::Result<Option<belvo::Client>> {
@@ -301,7 +303,7 @@ fn reconciler_settings(config: &Config) -> reconciler::Settings {
     reconciler::Settings { sweep_every, rotation, adoption_per_hour }
 }
 
-/// Ready is: every partition is running.
+/// Whether every partition is running, as a channel.
 fn ready(mut phase: watch::Receiver<Phase>) -> watch::Receiver<bool> {
     let (sender, ready) = watch::channel(false);
     tokio::spawn(async move {

@@ -1,8 +1,8 @@
-//! What relink says about itself: the log on standard error, and metrics for Prometheus at `GET /metrics`. Their table is
-//! in [`crate::metric`].
+//! The log, on standard error, and the metrics, for Prometheus at `GET /metrics`. The table of the metrics is in
+//! [`crate::metric`].
 //!
-//! The log never holds a body, a secret or a token: messages read alone, ids are dotted fields (`link.id`,
-//! `request.id`). A line of the text log is one line, whatever stands in its fields.
+//! The log never contains a body, a secret or a token. A message is readable without its fields; ids are dotted
+//! fields (`link.id`, `request.id`). An event of the text log is one line, whatever its fields contain.
 
 use std::sync::OnceLock;
 use std::{fmt, io};
@@ -27,15 +27,15 @@ use crate::printable::shortened;
 /// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter is not one.
+    /// The filter has a syntax error.
     #[error("the log filter cannot be used: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Something else already takes this process's log.
+    /// A subscriber has been installed before.
     #[error("the log has already been set up in this process")]
     Log(#[from] TryInitError),
 }
 
-/// Starts the log of this process, on standard error: colours only for people who want them.
+/// Starts the log of this process on standard error, with colours only if the terminal supports them.
 ///
 /// # Errors
 /// [`TelemetryError`] if the filter is malformed or a log has been started before.
@@ -46,7 +46,7 @@ pub fn start_log(config: &LogConfig) -> Result<(), TelemetryError> {
     match config.format {
         LogFormat::Json => registry.with(format.json().flatten_event(true).with_filter(filter)).try_init()?,
         LogFormat::Text => {
-            // Asks the terminal and honours NO_COLOR, as everything else relink prints does.
+            // Depends on the terminal and on NO_COLOR, like all other output of relink.
             let colours = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
             registry.with(format.fmt_fields(PrintableFields).with_ansi(colours).with_filter(filter)).try_init()?;
         }
@@ -57,8 +57,8 @@ pub fn start_log(config: &LogConfig) -> Result<(), TelemetryError> {
 /// The longest value of a field in the text log, in characters.
 const FIELD_LENGTH_MAX: usize = 2_000;
 
-/// Fields as the text log shows them: like the usual ones, but nothing in them is obeyed by a terminal or breaks the line.
-/// The usual ones let line breaks and direction marks through.
+/// Formats the fields of the text log like tracing's default, but escapes line breaks, direction marks and all other
+/// characters that a terminal interprets, which the default prints.
 pub struct PrintableFields;
 
 impl<'writer> FormatFields<'writer> for PrintableFields {
@@ -92,21 +92,21 @@ impl Visit for PrintableLine<'_> {
     }
 }
 
-/// Whether a line with this metadata is free of bodies, whatever the filter asks for: at `TRACE` the crates below us
-/// log what they send and receive, async-nats whole messages.
+/// Whether an event with this metadata contains no body, whatever the filter selects: at `TRACE` the crates that
+/// relink uses log the data that they send and receive; async-nats logs whole messages.
 pub fn shows_no_body(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target().split("::").next() == Some("relink");
     ours || *metadata.level() <= Level::DEBUG
 }
 
-/// What renders the metrics of this process. The recorder is installed at the first call; later calls share it.
+/// The exporter of the metrics of this process. The first call installs the recorder; later calls share it.
 pub fn metrics() -> PrometheusHandle {
     static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
     let handle = METRICS.get_or_init(|| {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
-            tracing::warn!("another metrics recorder was installed before relink's; GET /metrics will stay empty");
+            tracing::warn!("another metrics recorder was installed before relink's, so GET /metrics stays empty");
         }
         describe();
         handle
@@ -114,7 +114,7 @@ pub fn metrics() -> PrometheusHandle {
     handle.clone()
 }
 
-/// Tells Prometheus what each metric counts. Those that count seconds say so in their name.
+/// Registers the description and the unit of each metric; the name of a metric in seconds ends in `_seconds`.
 fn describe() {
     for Metric { name, kind, about, .. } in METRICS {
         let unit = if name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
@@ -136,9 +136,9 @@ mod tests {
     use super::PrintableFields;
 
     #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Paper {
+    impl Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -149,19 +149,19 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_the_log_stays_one_line_whatever_is_in_it() {
+    fn an_event_of_the_text_log_is_one_line() {
         let forged = "x\n2026-01-01T00:00:00Z  INFO forged\r\u{1b}[2J\u{9b}31m\u{202e}\u{200b}";
         for colours in [false, true] {
-            let paper = Paper::default();
-            let pages = paper.clone();
+            let buffer = Buffer::default();
+            let shared = buffer.clone();
             let layer = tracing_subscriber::fmt::layer().fmt_fields(PrintableFields).with_ansi(colours);
-            let subscriber = tracing_subscriber::registry().with(layer.with_writer(move || pages.clone()));
+            let subscriber = tracing_subscriber::registry().with(layer.with_writer(move || shared.clone()));
             tracing::subscriber::with_default(subscriber, || {
                 let span = tracing::info_span!("span", link.id = %forged);
                 let _entered = span.enter();
                 tracing::info!(link.id = %forged, institution = forged, count = 7, "{forged}");
             });
-            let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+            let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
             let dangerous = ['\r', '\u{9b}', '\u{202e}', '\u{200b}'];
             assert!(text.ends_with('\n') && text.matches('\n').count() == 1 && !text.contains(dangerous), "{text:?}");
             assert!(!text.contains("\u{1b}[2J") && text.contains("\\u{1b}[2J"), "{text:?}");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_may_be_asked_for_twice() {
+    fn the_recorder_is_installed_once_and_shared() {
         let first = super::metrics();
         metrics::counter!(crate::metric::UNAUTHORIZED.name, "endpoint" => "test").increment(1);
         assert!(super::metrics().render().contains("relink_unauthorized_total{endpoint=\"test\"} 1"));

@@ -1,8 +1,9 @@
-//! One TLS provider for the whole process: ring, for reqwest and async-nats alike.
+//! The TLS provider of the process: ring, for reqwest and async-nats.
 //!
-//! reqwest panics when a client is built before a provider is installed, so every place that builds one says this first.
+//! reqwest panics if a client is built before a provider is installed, so every place that builds one calls
+//! [`install`] first.
 
-/// Makes ring the provider of this process, unless it has one already, which is as good.
+/// Installs ring as the provider of this process. A provider that is already installed stays.
 pub fn install() {
-    let _another_is_as_good = rustls::crypto::ring::default_provider().install_default();
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
 }

@@ -1,15 +1,17 @@
-//! The rules of the house that a compiler does not know: who may import whom, who owns which crate, how a file looks.
+//! Rules about the sources that the compiler does not check: which module may import which, which module may use
+//! which crate, and the form of a file.
 //!
-//! The two tables are the whole of it. A new room is a new row; a new arrow is a decision, to be made here and in ARCHITECTURE.md.
-//! Only what ships is looked at: unit tests may reach further.
+//! [`MODULES`] and [`OWNERS`] are the complete rules. A new module needs a row. A new import between modules is a
+//! design decision: change the table and ARCHITECTURE.md. Unit tests are not checked; they may import more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-/// A room of `src/`, and the rooms it may import. From the centre to the rim: an arrow only ever points up this table.
-const ROOMS: &[(&str, &[&str])] = &[
+/// Each top-level module of `src/`, and the modules that it may import, from the core to the rim. A module imports
+/// only modules above it.
+const MODULES: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("printable", &[]),
     ("metric", &[]),
@@ -29,7 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reconciler", &["metric", "link", "clock", "contract", "belvo", "store", "nats"]),
     ("http", &["metric", "link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
     ("service", &["clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
-    // relink's sandbox is the crate `belvo_sandbox`, which knows nothing of relink; `simulation` uses it too.
+    // The simulated Belvo is the crate `belvo_sandbox`, which imports nothing of relink; `simulation` uses it too.
     (
         "rehearsal",
         &[
@@ -69,7 +71,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
 ];
 
-/// An outside crate, and the only places that may use it.
+/// Each external crate with restricted use, and the only files that may use it.
 const OWNERS: &[(&str, &[&str])] = &[
     ("sled", &["store/sled.rs"]),
     (
@@ -131,22 +133,23 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("metrics_exporter_prometheus", &["telemetry.rs", "http/mod.rs"]),
 ];
 
-/// Crates that the inner rooms do without: the core has no serde, no I/O and no log; what decides is synchronous.
+/// Crates that the inner modules may not use: the core has no serde, I/O, async code or log.
 const NOT_IN: &[(&str, &[&str])] = &[
     ("link/", &["serde", "serde_json", "schemars", "tokio", "futures", "tracing", "metrics", "fastrand", "bytes"]),
     ("contract/", &["tokio", "futures", "tracing", "metrics"]),
     ("store/", &["tokio", "futures"]),
     ("engine/", &["tokio", "futures", "metrics"]),
-    // What the node does is a value, also what it has to say for log and metrics, so that a simulation sees it.
+    // The node returns everything as a value, also events for the log and the metrics, so that a simulation sees
+    // them.
     ("node/", &["tokio", "futures", "async_nats", "metrics", "tracing", "fastrand", "uuid", "time"]),
 ];
 
-/// Modules whose files import one another in one direction only: they can be read from the first to the last.
+/// Directories whose files have no import cycle, so that they can be read in one order.
 const WITHOUT_CYCLES: &[&str] = &["crates/belvo-sandbox/src/", "src/rehearsal/"];
 
 const LINES_MAX: usize = 500;
 
-/// A source file: its path below the root, its lines as written, and what ships of it without comments and texts.
+/// A source file: the path below the root, the full text, and the shipped code without comments and string contents.
 struct Source {
     path: String,
     text: String,
@@ -154,8 +157,8 @@ struct Source {
 }
 
 impl Source {
-    /// The room of a file of `src/`; a file of another crate has none.
-    fn room(&self) -> Option<&str> {
+    /// The top-level module of a file of `src/`; `None` for a file of another crate.
+    fn top_module(&self) -> Option<&str> {
         let inside = self.path.strip_prefix("src/")?;
         inside.split('/').next().map(|first| first.trim_end_matches(".rs"))
     }
@@ -184,7 +187,7 @@ fn sources() -> Vec<Source> {
             }
         }
     }
-    assert!(sources.len() > 100, "these are not the sources: {}", sources.len());
+    assert!(sources.len() > 100, "too few sources were found: {}", sources.len());
     sources
 }
 
@@ -192,7 +195,7 @@ fn shipped() -> Vec<Source> {
     sources().into_iter().filter(|source| !source.is_test()).collect()
 }
 
-/// Crude, and enough for sources that rustfmt has seen: raw texts with quotes inside would confuse it.
+/// A simple scanner, sufficient for formatted sources: raw strings with quotes inside would confuse it.
 fn without_comments_and_texts(text: &str) -> String {
     let mut code = String::new();
     for line in text.lines() {
@@ -208,7 +211,7 @@ fn without_comments_and_texts(text: &str) -> String {
     code
 }
 
-/// The names behind every `prefix` that is a path of its own: `crate::a` and `crate::{a, b::c}` give `a` and `b`.
+/// The names after every `prefix` that begins a path: `crate::a` and `crate::{a, b::c}` give `a` and `b`.
 fn names_behind<'a>(code: &'a str, prefix: &str) -> BTreeSet<&'a str> {
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices(prefix) {
@@ -230,52 +233,52 @@ fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Fails with every offence at once.
-fn assert_none(rule: &str, offences: impl IntoIterator<Item = String>) {
-    let list = offences.into_iter().fold(String::new(), |mut list, offence| {
-        writeln!(list, "  {offence}").expect("a text grows");
+/// Fails with a list of all violations.
+fn assert_none(rule: &str, violations: impl IntoIterator<Item = String>) {
+    let list = violations.into_iter().fold(String::new(), |mut list, violation| {
+        writeln!(list, "  {violation}").expect("a text grows");
         list
     });
     assert!(list.is_empty(), "{rule}:\n{list}");
 }
 
 #[test]
-fn imports_run_along_the_arrows() {
-    let mut offences = Vec::new();
+fn modules_import_only_what_their_row_allows() {
+    let mut violations = Vec::new();
     for source in shipped() {
-        let Some(room) = source.room().filter(|room| *room != "lib") else { continue };
-        let Some((_, may)) = ROOMS.iter().find(|(name, _)| *name == room) else {
-            offences.push(format!("{}: the room `{room}` has no row in ROOMS", source.path));
+        let Some(module) = source.top_module().filter(|module| *module != "lib") else { continue };
+        let Some((_, may)) = MODULES.iter().find(|(name, _)| *name == module) else {
+            violations.push(format!("{}: the module `{module}` has no row in MODULES", source.path));
             continue;
         };
         let mut imported = names_behind(&source.code, "crate::");
         imported.extend(names_behind(&source.code, "relink::"));
-        for name in imported.into_iter().filter(|name| *name != room && !may.contains(name)) {
-            offences.push(format!("{} imports {name}", source.path));
+        for name in imported.into_iter().filter(|name| *name != module && !may.contains(name)) {
+            violations.push(format!("{} imports {name}", source.path));
         }
-        let is_top = source.path == format!("src/{room}.rs") || source.path == format!("src/{room}/mod.rs");
+        let is_top = source.path == format!("src/{module}.rs") || source.path == format!("src/{module}/mod.rs");
         if is_top && source.code.contains("super::") {
-            offences.push(format!("{} leaves its room by `super::`; say `crate::`", source.path));
+            violations.push(format!("{} leaves its module by `super::`; use `crate::`", source.path));
         }
     }
-    assert_none("imports against the arrows of ROOMS", offences);
+    assert_none("imports that MODULES does not allow", violations);
 }
 
 #[test]
-fn no_arrow_points_back() {
-    for (index, (room, may)) in ROOMS.iter().enumerate() {
-        let above: BTreeSet<_> = ROOMS[..index].iter().map(|(name, _)| *name).collect();
-        assert!(may.iter().all(|name| above.contains(name)), "{room} imports a room that is not above it: {may:?}");
+fn a_module_imports_only_modules_above_it() {
+    for (index, (module, may)) in MODULES.iter().enumerate() {
+        let above: BTreeSet<_> = MODULES[..index].iter().map(|(name, _)| *name).collect();
+        assert!(may.iter().all(|name| above.contains(name)), "{module} imports a module that is not above it: {may:?}");
     }
 }
 
-/// The paths that begin with `crate::`, `self::` or `super::`, as their parts; a group in braces is several paths.
+/// The paths that begin with `crate::`, `self::` or `super::`, split into parts; a group in braces is several paths.
 fn paths_of(code: &str) -> Vec<Vec<&str>> {
     let mut paths = Vec::new();
     for start in ["crate::", "self::", "super::"] {
         for (at, _) in code.match_indices(start) {
             let before = &code[..at];
-            // `pub(in crate::…)` is no import.
+            // `pub(in crate::…)` is not an import.
             if before.ends_with(|before: char| before == ':' || is_name(before)) || before.ends_with("(in ") {
                 continue;
             }
@@ -296,13 +299,13 @@ fn paths_of(code: &str) -> Vec<Vec<&str>> {
     paths
 }
 
-/// A file as a module: `src/a/mod.rs` and `src/a.rs` are `src/a`, a crate's root is its `src`.
+/// The module of a file: `src/a/mod.rs` and `src/a.rs` are `src/a`; the root of a crate is its `src`.
 fn module_of(path: &str) -> &str {
     let path = path.trim_end_matches(".rs");
     ["/mod", "/lib", "/main"].iter().find_map(|root| path.strip_suffix(root)).unwrap_or(path)
 }
 
-/// For each module, the other modules that its file imports. A table of contents imports all that it lists.
+/// The imports of each module. A module also imports its direct submodules.
 fn imports_by_module(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
     let modules: BTreeSet<_> = sources.iter().map(|source| module_of(&source.path)).collect();
     let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -333,12 +336,12 @@ fn imports_by_module(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
 }
 
 #[test]
-fn no_two_files_import_each_other() {
+fn files_without_import_cycles() {
     let shipped = shipped();
     let imports = imports_by_module(&shipped);
-    let mut offences = Vec::new();
+    let mut violations = Vec::new();
     for place in WITHOUT_CYCLES {
-        // Whoever imports nothing that is left is taken away; what cannot be taken away is a circle, or imports one.
+        // Modules without remaining imports are removed repeatedly. The rest are cycles, and modules that import one.
         let mut left: BTreeMap<_, _> =
             imports.iter().filter(|(module, _)| format!("{module}/").starts_with(place)).collect();
         assert!(left.len() > 3, "{place} has only {} files", left.len());
@@ -355,10 +358,10 @@ fn no_two_files_import_each_other() {
         }
         for (module, others) in &left {
             let others: Vec<_> = others.iter().filter(|other| left.contains_key(*other)).collect();
-            offences.push(format!("{module} imports {others:?}"));
+            violations.push(format!("{module} imports {others:?}"));
         }
     }
-    assert_none("files that import each other, and those that import such", offences);
+    assert_none("import cycles, and the files that import them", violations);
 }
 
 #[test]
@@ -382,38 +385,38 @@ fn the_modules_of_belvo_import_each_other_in_one_direction() {
     let modules: BTreeSet<String> = imports.keys().cloned().collect();
     imports.values_mut().for_each(|names| names.retain(|name| modules.contains(name)));
     assert!(imports["translate"].contains("classify") && imports["meaning"].contains("classify"), "{imports:?}");
-    // Remove the modules that import no other one, again and again: the rest is a circle.
+    // Modules without imports are removed repeatedly; the rest is a cycle.
     while let Some(leaf) = imports.iter().find(|(_, names)| names.is_empty()).map(|(module, _)| module.clone()) {
         imports.remove(&leaf);
         for names in imports.values_mut() {
             names.remove(&leaf);
         }
     }
-    let circles = imports.iter().map(|(module, names)| format!("belvo::{module} imports {names:?}"));
-    assert_none("modules of belvo in a circle", circles);
+    let cycles = imports.iter().map(|(module, names)| format!("belvo::{module} imports {names:?}"));
+    assert_none("import cycles in belvo", cycles);
 }
 
 #[test]
-fn every_outside_crate_stays_with_its_owner() {
-    let mut offences = Vec::new();
+fn restricted_crates_are_used_only_by_their_owners() {
+    let mut violations = Vec::new();
     for source in shipped() {
         let Some(inside) = source.path.strip_prefix("src/") else { continue };
         let uses = |name: &str| !names_behind(&source.code, &format!("{name}::")).is_empty();
         for (name, owners) in OWNERS {
             if uses(name) && !owners.iter().any(|owner| inside.starts_with(owner)) {
-                offences.push(format!("{} uses {name}, which belongs to {owners:?}", source.path));
+                violations.push(format!("{} uses {name}, which only {owners:?} may use", source.path));
             }
         }
         for (place, names) in NOT_IN.iter().filter(|(place, _)| inside.starts_with(place)) {
-            offences.extend(names.iter().filter(|name| uses(name)).map(|name| format!("{place} does without {name}")));
+            violations.extend(names.iter().filter(|name| uses(name)).map(|name| format!("{place} may not use {name}")));
         }
     }
-    assert_none("crates outside their rooms", offences);
+    assert_none("restricted crates outside their owners", violations);
 }
 
 #[test]
-fn files_are_short_and_begin_with_what_they_are() {
-    let offences = sources().into_iter().filter_map(|source| {
+fn files_are_short_and_begin_with_a_description() {
+    let violations = sources().into_iter().filter_map(|source| {
         let lines = source.text.lines().count();
         let problem = match lines {
             _ if !source.text.starts_with("//! ") => "does not begin with `//!`".to_owned(),
@@ -422,48 +425,48 @@ fn files_are_short_and_begin_with_what_they_are() {
         };
         Some(format!("{} {problem}", source.path))
     });
-    assert_none(&format!("at most {LINES_MAX} lines, and a head that says what this is"), offences);
+    assert_none(&format!("at most {LINES_MAX} lines, and a description at the head"), violations);
 }
 
 #[test]
-fn no_file_is_named_for_nothing() {
-    let nothing = ["util", "utils", "common", "helper", "helpers", "misc"];
-    let named = |source: &Source| source.path.split(['/', '.']).any(|part| nothing.contains(&part));
-    assert_none("a file has a subject", sources().into_iter().filter(named).map(|source| source.path));
+fn file_names_name_a_subject() {
+    let vague = ["util", "utils", "common", "helper", "helpers", "misc"];
+    let named = |source: &Source| source.path.split(['/', '.']).any(|part| vague.contains(&part));
+    assert_none("file names that name no subject", sources().into_iter().filter(named).map(|source| source.path));
 }
 
 #[test]
-fn nothing_is_left_for_later() {
+fn no_source_has_an_unfinished_part() {
     let later = ["to".to_owned() + "do!", "unimplemented!".to_owned(), "TO".to_owned() + "DO", "FIX".to_owned() + "ME"];
     let is_left = |source: &Source| later.iter().any(|word| source.text.contains(word.as_str()));
-    let offences = sources().into_iter().filter(|source| source.path != "tests/architecture.rs").filter(is_left);
-    assert_none("what is not done is an issue", offences.map(|source| source.path));
+    let violations = sources().into_iter().filter(|source| source.path != "tests/architecture.rs").filter(is_left);
+    assert_none("unfinished parts belong into an issue", violations.map(|source| source.path));
 }
 
 #[test]
-fn names_are_handed_on_by_tables_of_contents_only() {
-    let is_contents = |source: &Source| {
-        // A file with a directory of its own is the contents of that directory.
+fn only_parent_modules_reexport_names() {
+    let is_parent = |source: &Source| {
+        // A file with a directory of the same name is the parent module of that directory.
         let directory = source.path.trim_end_matches(".rs");
         source.path.ends_with("/mod.rs") || source.path.ends_with("src/lib.rs") || Path::new(directory).is_dir()
     };
-    let hands_on = |source: &Source| source.code.lines().any(|line| line.trim_start().starts_with("pub use "));
-    let offences = shipped().into_iter().filter(|source| !is_contents(source) && hands_on(source));
-    assert_none("`pub use` outside mod.rs", offences.map(|source| source.path));
+    let reexports = |source: &Source| source.code.lines().any(|line| line.trim_start().starts_with("pub use "));
+    let violations = shipped().into_iter().filter(|source| !is_parent(source) && reexports(source));
+    assert_none("`pub use` outside mod.rs", violations.map(|source| source.path));
 }
 
 #[test]
-fn the_machine_has_no_arm_for_everything_else() {
-    let in_link = shipped().into_iter().filter(|source| source.room() == Some("link"));
-    let offences = in_link.flat_map(|Source { path, code, .. }| {
+fn the_machine_has_no_wildcard_arm() {
+    let in_link = shipped().into_iter().filter(|source| source.top_module() == Some("link"));
+    let violations = in_link.flat_map(|Source { path, code, .. }| {
         let arms = code.lines().filter(|line| line.trim_start().starts_with("_ =>")).map(str::to_owned);
         arms.map(|arm| format!("{path}:{arm}")).collect::<Vec<_>>()
     });
-    assert_none("a new state or event must not compile until it has its arm", offences);
+    assert_none("a new state or event must not compile until it has its arm", violations);
 }
 
 #[test]
-fn the_reader_of_sources_reads() {
+fn the_scanner_finds_imports() {
     let code = "use crate::link::{A, B};\nuse crate::{nats::x, store};\nself::sled::y(); // crate::no\n\"crate::no\"\nsled::z()";
     let code = without_comments_and_texts(code);
     assert_eq!(names_behind(&code, "crate::"), BTreeSet::from(["link", "nats", "store"]));

@@ -1,8 +1,8 @@
-//! The command line, by the binary itself: what it prints, and how it ends.
+//! The command line, tested with the binary: its output and its exit codes.
 
 use std::process::{Command, Output};
 
-/// Runs relink with an environment of its own.
+/// Runs relink with only this environment.
 fn relink(args: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
     command.args(args).env_clear().envs(environment.iter().copied());
@@ -37,7 +37,7 @@ fn help_of_serve_documents_every_setting() {
 }
 
 #[test]
-fn check_config_prints_the_whole_and_fails_as_serve_would() {
+fn check_config_prints_the_configuration_and_fails_like_serve() {
     let output = relink(&["check-config", "--listen", "127.0.0.1:9"], &[("RELINK_WEBHOOK_SECRETS", "Bearer hunter2")]);
     let text = stdout(&output);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -47,7 +47,7 @@ fn check_config_prints_the_whole_and_fails_as_serve_would() {
     let output = relink(&["check-config"], &[]);
     assert!(!output.status.success());
     assert!(stderr(&output).starts_with("relink: the configuration cannot be used"), "{}", stderr(&output));
-    assert!(stdout(&output).contains("[policy]"), "the whole is shown even so");
+    assert!(stdout(&output).contains("[policy]"), "the configuration must be shown also with an error");
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn serve_refuses_to_start_with_open_webhooks_or_a_wrong_value() {
 }
 
 #[test]
-fn the_machine_is_drawn_in_every_format() {
+fn machine_prints_every_format() {
     for (format, start) in [("mermaid", "stateDiagram-v2"), ("dot", "digraph"), ("json", "{"), ("text", "state ")] {
         let output = relink(&["machine", "--format", format], &[]);
         assert!(stdout(&output).starts_with(start), "{format}");
@@ -69,13 +69,13 @@ fn the_machine_is_drawn_in_every_format() {
 }
 
 #[test]
-fn asking_without_a_token_or_without_a_relink_says_so() {
+fn a_missing_token_and_an_unreachable_relink_are_reported() {
     let output = relink(&["why", "some-link"], &[]);
     assert!(!output.status.success());
     assert!(stderr(&output).contains("RELINK_API_TOKENS"), "{}", stderr(&output));
-    // The port is reserved and closed everywhere these tests run.
+    // Port 1 is reserved, and no program listens on it.
     let output = relink(&["dead-letters", "list", "--url", "http://127.0.0.1:1"], &[("RELINK_API_TOKENS", "hunter2")]);
     assert!(!output.status.success());
     let text = stderr(&output);
-    assert!(text.contains("is `relink serve` running there?") && !text.contains("hunter2"), "{text}");
+    assert!(text.contains("check that `relink serve` is running there") && !text.contains("hunter2"), "{text}");
 }

@@ -1,14 +1,15 @@
-//! The commands that `README.md` and `docs/quickstart.md` print are run, from the text of the documents, as they are printed: with a real
-//! nats-server, a real `relink serve`, and relink's sandbox as Belvo.
+//! Runs the commands that `README.md` and `docs/quickstart.md` print, as they are printed: with a real nats-server, a
+//! real `relink serve`, and the simulated Belvo.
 //!
-//! One script is made of all `sh` blocks of a document, in order, as a reader pastes them into one terminal. It runs in a folder that looks
-//! like a checkout. Two things stand in for what a test cannot wait for: a `cargo` that links the program under test instead of building
-//! it, and a folder of wheels in the place of PyPI.
+//! All `sh` blocks of a document form one script, as if a reader pasted them into one terminal. It runs in a
+//! directory that looks like a checkout. Two things are replaced to save time: `cargo` links the program under test
+//! instead of building it, and a directory of wheels replaces PyPI.
 //!
-//! The documents name fixed ports. On Linux the script gets a network of its own, so that it meets nobody else's server.
+//! The documents use fixed ports. On Linux the script gets its own network namespace, so that it cannot reach other
+//! servers.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 mod foreign;
 mod support;
@@ -23,10 +24,10 @@ use tokio::process::Command;
 
 use foreign::{installed, run};
 
-/// A script that takes longer hangs. Each takes about ten seconds on an idle machine.
+/// A script that takes longer is taken to hang. Each takes about ten seconds on an idle machine.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// Where scripts share the machine's ports, one runs at a time.
+/// Serialises the scripts where they share the machine's ports.
 static PORTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn root() -> &'static Path {
@@ -37,7 +38,7 @@ fn read(document: &str) -> String {
     fs::read_to_string(root().join(document)).unwrap()
 }
 
-/// The blocks of a document in one language, each with the number of its first line.
+/// The code blocks of a document in one language, each with the number of its first line.
 fn blocks(text: &str, language: &str) -> Vec<(usize, String)> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, String)> = None;
@@ -55,12 +56,12 @@ fn blocks(text: &str, language: &str) -> Vec<(usize, String)> {
     blocks
 }
 
-/// The packages that the documents install from PyPI, once, so that a test does so from a folder.
+/// A directory with the packages that the documents install from PyPI, downloaded once.
 async fn wheels() -> PathBuf {
     let quickstart = read("docs/quickstart.md");
     let commands = blocks(&quickstart, "sh").into_iter().map(|(_, block)| block).collect::<String>();
     let packages: Vec<_> = commands.split_whitespace().filter(|word| word.contains("==")).collect();
-    assert!(!packages.is_empty(), "the quickstart installs what it needs, with its version");
+    assert!(!packages.is_empty(), "the quickstart must install packages with their versions");
     let name = format!("wheels {}", packages.join(" "));
     let folder = installed(&name, async |folder| {
         let pip = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest"];
@@ -69,7 +70,7 @@ async fn wheels() -> PathBuf {
     folder.await
 }
 
-/// A folder that looks like a checkout of this repository, to a reader of the documents.
+/// A directory that looks like a checkout of this repository.
 fn checkout() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(root().join("examples"), folder.path().join("examples")).unwrap();
@@ -79,7 +80,7 @@ fn checkout() -> tempfile::TempDir {
          'build --release') mkdir -p target/release && ln -s '{relink}' target/release/relink ;;\n\
          'run --release -- demo') exec '{relink}' demo --once ;;\n\
          'test') echo 'this is it' ;;\n\
-         *) echo \"nothing stands in for cargo $*\" >&2; exit 1 ;;\nesac\n"
+         *) echo \"there is no replacement for cargo $*\" >&2; exit 1 ;;\nesac\n"
     );
     fs::create_dir(folder.path().join("bin")).unwrap();
     fs::write(folder.path().join("bin/cargo"), cargo).unwrap();
@@ -88,7 +89,8 @@ fn checkout() -> tempfile::TempDir {
     folder
 }
 
-/// How to run a program with a network of its own, in which only loopback is; `None` where that cannot be had.
+/// A command prefix that runs a program in its own network namespace, with only loopback; `None` if the system does
+/// not allow it.
 async fn alone() -> Option<Vec<&'static str>> {
     for unshare in [&["unshare", "--net"][..], &["unshare", "--map-root-user", "--net"]] {
         let with_loopback = [unshare, &["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]].concat();
@@ -99,12 +101,12 @@ async fn alone() -> Option<Vec<&'static str>> {
     None
 }
 
-/// Tells whoever runs the tests, also when they pass: what `eprintln!` prints is kept back then.
+/// Prints to standard error also when the tests pass: `eprintln!` is captured then.
 fn notice(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Ends everything that a script has left running, also when the test fails.
+/// Kills all processes that a script has started, also when the test fails.
 struct Group(u32);
 
 impl Drop for Group {
@@ -115,9 +117,10 @@ impl Drop for Group {
     }
 }
 
-/// Runs all `sh` blocks of a document in this shell, as one script that stops at the first failure. Gives what they print.
+/// Runs all `sh` blocks of a document in this shell, as one script that stops at the first failure. Returns its
+/// output.
 ///
-/// `before` adds commands of the test's before a block.
+/// `before` returns commands to insert before a block.
 async fn run_all(document: &str, shell: &[&str], before: impl Fn(&str) -> &'static str) -> String {
     let (text, wheels, folder) = (read(document), wheels().await, checkout());
     let script = blocks(&text, "sh").iter().fold(String::new(), |script, (number, block)| {
@@ -130,7 +133,7 @@ async fn run_all(document: &str, shell: &[&str], before: impl Fn(&str) -> &'stat
         Some(_) => None,
         None => {
             notice(&format!(
-                "{document}: this machine gives no network of its own, so the documents' ports have to be free"
+                "{document}: network namespaces are not available, so the ports of the documents must be free"
             ));
             Some(PORTS.lock().await)
         }
@@ -141,7 +144,7 @@ async fn run_all(document: &str, shell: &[&str], before: impl Fn(&str) -> &'stat
     let mut command = Command::new(all[0]);
     command.args(&all[1..]).current_dir(folder.path()).env_clear().envs(support::binary::inherited());
     command.env("PATH", path).env("no_proxy", "*").env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", wheels);
-    // Into files: a program that goes on in the background would keep a pipe open.
+    // Output goes to files: a background process would keep a pipe open.
     let file = |name: &str| fs::File::create(folder.path().join(name)).unwrap();
     command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr")).process_group(0);
     let mut child = command.spawn().unwrap();
@@ -150,20 +153,20 @@ async fn run_all(document: &str, shell: &[&str], before: impl Fn(&str) -> &'stat
 
     let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_default();
     let (stdout, stderr) = (read("stdout"), read("stderr"));
-    let said = || {
+    let output = || {
         let logs = ["nats", "sandbox", "relink"].map(|name| read(&format!("target/quickstart/{name}.log")));
         format!("{}\n{stdout}\n{stderr}\n{}", shell.join(" "), logs.join("\n"))
     };
-    let status = status.unwrap_or_else(|_| panic!("{document}: a command does not end\n{}", said())).unwrap();
-    assert!(status.success(), "{document}: a command fails ({status})\n{}", said());
+    let status = status.unwrap_or_else(|_| panic!("{document}: a command did not end\n{}", output())).unwrap();
+    assert!(status.success(), "{document}: a command failed ({status})\n{}", output());
     stdout
 }
 
 const BASH: &[&str] = &["bash", "--noprofile", "--norc", "-eu", "-o", "pipefail"];
 const ZSH: &[&str] = &["zsh", "-f", "-eu", "-o", "pipefail"];
 
-async fn walk(shell: &[&str]) {
-    // A reader takes longer to read on than relink takes to ask Belvo; a script does not.
+async fn run_quickstart(shell: &[&str]) {
+    // relink needs a moment to verify the repair; a reader takes longer than that, a script does not.
     let printed = run_all("docs/quickstart.md", shell, |block| match block.contains("relink why") {
         true => {
             "until curl --silent http://127.0.0.1:8480/v1/links/$LINK -H 'Authorization: Bearer choose-another' \
@@ -172,7 +175,7 @@ async fn walk(shell: &[&str]) {
         false => "",
     });
     let printed = printed.await;
-    // The example's line, and the one that `relink why` has of it: one prompt.
+    // One line is printed by the example and one by `relink why`: there was one prompt.
     assert_eq!(printed.matches("\"type\": \"update_required\"").count(), 1, "{printed}");
     assert_eq!(printed.matches("update_required (action update_credentials)").count(), 1, "{printed}");
     assert!(printed.contains("recovered (proof observed)"), "{printed}");
@@ -181,25 +184,25 @@ async fn walk(shell: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quickstart_works_as_printed_in_bash() {
-    walk(BASH).await;
+    run_quickstart(BASH).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quickstart_works_as_printed_in_zsh() {
     if run(Command::new("zsh").arg("--version")).await.is_err() {
-        notice("SKIPPED: zsh is not installed, so nothing is known about the quickstart in it");
+        notice("SKIPPED: zsh is not installed, so the quickstart was not tested with it");
         return;
     }
-    walk(ZSH).await;
+    run_quickstart(ZSH).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readme_works_as_printed() {
-    // The demo finds this one; without it, it would install one, for which there is no network here.
+    // The demo would install a nats-server, for which it has no network here; this call makes one available.
     relink::nats::server_binary::locate(support::server_source()).await.expect("the tests need a nats-server");
     let printed = run_all("README.md", BASH, |_| "").await;
     assert!(printed.contains("webhook_secrets = [\"[set]\"]"), "{printed}");
-    // The documents show parts of what the demo prints.
+    // The documents show parts of the demo's output.
     let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     let lines: Vec<_> = printed.lines().map(squeezed).collect();
     for document in ["README.md", "docs/rehearsal.md"] {
@@ -215,14 +218,17 @@ async fn the_readme_works_as_printed() {
     }
 }
 
-/// What a reader pastes is read by an interactive shell: zsh takes no comments then, and bash and zsh replace `!`.
+/// A pasted block is read by an interactive shell: zsh has no comments there, and bash and zsh replace `!`.
 #[test]
 fn blocks_can_be_pasted_into_an_interactive_shell() {
     for document in ["README.md", "docs/quickstart.md"] {
         for (number, block) in blocks(&read(document), "sh") {
             let is_comment = |line: &str| line.starts_with('#') || line.contains(" #");
-            assert!(!block.lines().any(is_comment), "{document}:{number} has a comment, which zsh would run");
-            // At the end of a line it is left alone, as in `pid=$!`.
+            assert!(
+                !block.lines().any(is_comment),
+                "{document}:{number} has a comment, which an interactive zsh would run"
+            );
+            // A `!` at the end of a line is not replaced, as in `pid=$!`.
             let is_replaced = |line: &str| line.trim_end_matches("$!").contains('!');
             assert!(!block.lines().any(is_replaced), "{document}:{number} has a `!`, which shells replace");
             assert!(!block.starts_with("$ "), "{document}:{number} shows a prompt");
@@ -231,9 +237,9 @@ fn blocks_can_be_pasted_into_an_interactive_shell() {
 }
 
 #[test]
-fn the_quickstart_shows_the_example_as_it_is() {
+fn the_quickstart_shows_the_current_example() {
     let example = read("examples/python/subscribe_notices.py");
     for (number, block) in blocks(&read("docs/quickstart.md"), "python") {
-        assert!(example.contains(&block), "docs/quickstart.md:{number} shows other lines than the example has");
+        assert!(example.contains(&block), "docs/quickstart.md:{number} shows lines that the example does not have");
     }
 }

@@ -1,6 +1,6 @@
-//! The configuration, from outside: layers, origins, refusals, and what is never shown.
+//! The configuration: layers, origins, refused values, hidden secrets.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ impl Given {
         self.load().unwrap().config
     }
 
-    /// The one problem there is.
+    /// The only problem.
     fn problem(&self) -> String {
         let ConfigError { problems } = self.load().unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:#?}");
@@ -58,7 +58,7 @@ fn given() -> Given {
 }
 
 #[test]
-fn the_defaults_are_the_documented_ones_and_those_of_the_rooms() {
+fn the_defaults_are_the_documented_ones_and_those_of_the_modules() {
     let config = Config::defaults();
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8480");
     assert_eq!(config.store.data_dir, PathBuf::from("./relink-data"));
@@ -130,14 +130,14 @@ fn every_kind_of_value_is_read() {
     assert_eq!((keys.url.as_str(), keys.secret_password.expose_secret()), ("https://sandbox.belvo.com", "12345"));
     assert_eq!(config.log.format, LogFormat::Json);
     let settings = config.policy.settings();
-    assert!(settings.can_verify, "with all three parts relink can ask Belvo");
+    assert!(settings.can_verify, "with all three settings relink can verify");
     assert_eq!(settings.settle_window, Duration::from_secs(90 * 60));
     assert_eq!(settings.reminders, [12, 48].map(|hours| Duration::from_secs(hours * 3600)));
     assert_eq!(settings.verify_attempts_max, 5);
 }
 
 #[test]
-fn the_environment_spells_lists_with_commas_and_numbers_as_text() {
+fn environment_variables_hold_lists_with_commas_and_numbers_as_text() {
     let config = given()
         .env("RELINK_WEBHOOK_SECRETS", " Bearer a , Basic b ")
         .env("RELINK_POLICY_REMINDERS", "1d,3d")
@@ -151,7 +151,7 @@ fn the_environment_spells_lists_with_commas_and_numbers_as_text() {
 }
 
 #[test]
-fn every_setting_can_be_read_from_each_layer_it_is_promised_in() {
+fn every_setting_can_be_read_from_each_of_its_layers() {
     for setting in SETTINGS.iter().filter(|setting| setting.default.is_some()) {
         let default = setting.default.unwrap();
         assert!(given().env(setting.variable, default).load().is_ok(), "{}", setting.variable);
@@ -185,8 +185,8 @@ fn unknown_names_are_refused_with_a_guess() {
 }
 
 #[test]
-fn what_kubernetes_makes_up_is_not_ours() {
-    let made_up = [
+fn variables_of_kubernetes_are_ignored() {
+    let variables = [
         "RELINK_SERVICE_HOST",
         "RELINK_SERVICE_PORT",
         "RELINK_SERVICE_PORT_HTTP",
@@ -197,40 +197,43 @@ fn what_kubernetes_makes_up_is_not_ours() {
         "RELINK_NATS_PORT",
         "RELINK_NATS_PORT_4222_TCP_PROTO",
     ];
-    let given = made_up.iter().fold(given(), |given, name| given.env(name, "tcp://10.0.0.1:8480"));
+    let given = variables.iter().fold(given(), |given, name| given.env(name, "tcp://10.0.0.1:8480"));
     assert!(given.load().is_ok());
 }
 
 #[test]
-fn values_out_of_range_are_refused_with_their_origin_and_what_would_be_right() {
+fn wrong_values_are_refused_with_their_origin_and_the_expected_value() {
     let check = |given: Given, parts: &[&str]| {
         let problem = given.problem();
         assert!(parts.iter().all(|part| problem.contains(part)), "{problem}");
     };
     check(
         given().env("RELINK_PARTITIONS", "0"),
-        &["environment RELINK_PARTITIONS: nats.partitions must be a whole number from 1 to 1024, is `0`"],
+        &["environment RELINK_PARTITIONS: nats.partitions must be a whole number from 1 to 1024, but is `0`"],
     );
     check(given().file("[nats]\npartitions = \"4\""), &["file ", "nats.partitions must be a whole number", "a string"]);
     check(given().flag("--listen", "localhost"), &["flag --listen: http.listen must be an address and a port"]);
-    check(given().env("RELINK_HISTORY", "lots"), &["from 1 to 10000, is `lots`"]);
+    check(given().env("RELINK_HISTORY", "lots"), &["from 1 to 10000, but is `lots`"]);
     check(given().env("RELINK_REPLICAS", "6"), &["from 1 to 5"]);
-    check(given().env("RELINK_INPUT_MAX_AGE", "5"), &["must be a span such as 30m, 6h or 1d, is `5`"]);
+    check(given().env("RELINK_INPUT_MAX_AGE", "5"), &["must be a duration such as 30m, 6h or 1d, but is `5`"]);
     check(given().env("RELINK_INPUT_MAX_AGE", "1s"), &["must be from 1h to"]);
     check(given().env("RELINK_CACHE_BYTES", "1"), &["must be from 1MiB to"]);
     check(given().env("RELINK_LOG_FORMAT", "xml"), &["log.format must be text or json"]);
     check(given().env("RELINK_LOG", "relink=loud"), &["log.filter must be a filter such as"]);
-    check(given().env("RELINK_ALLOW_OPEN_WEBHOOKS", "yes"), &["must be true or false, is `yes`"]);
+    check(given().env("RELINK_ALLOW_OPEN_WEBHOOKS", "yes"), &["must be true or false, but is `yes`"]);
     check(given().env("RELINK_PREFIX_OUTPUT", "belvo"), &["nats.prefix_output: ", "overlap"]);
     check(given().env("RELINK_NATS_URL", "nats://:::"), &["nats.url must be addresses such as nats://127.0.0.1:4222"]);
-    check(given().env("RELINK_NATS_CREDENTIALS", "/nowhere.creds"), &["nats.credentials names no file"]);
-    check(given().env("RELINK_NATS_SERVER", "/nowhere/nats-server"), &["nats.server names no file"]);
+    check(given().env("RELINK_NATS_CREDENTIALS", "/nowhere.creds"), &["nats.credentials is not a file"]);
+    check(given().env("RELINK_NATS_SERVER", "/nowhere/nats-server"), &["nats.server is not a file"]);
     check(
         given().file("[policy]\nreminders = [\"3d\", \"1d\"]"),
         &["file ", "policy.reminders every step must be later"],
     );
     check(given().file("[policy]\nverify_wait = \"0s\""), &["policy.verify_wait must be from 1 ms to 366 days"]);
-    check(given().file("[http]\napi_tokens = \"one\""), &["http.api_tokens must be an array of texts, is a string"]);
+    check(
+        given().file("[http]\napi_tokens = \"one\""),
+        &["http.api_tokens must be an array of texts, but is a string"],
+    );
     check(given().file("[http\n"), &["line 1: not TOML"]);
     let mut missing = given();
     missing.sources.file = Some(PathBuf::from("/nowhere/relink.toml"));
@@ -238,22 +241,22 @@ fn values_out_of_range_are_refused_with_their_origin_and_what_would_be_right() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let given = given().env("RELINK_PARTITIONS", "0").env("RELINK_LISTEN", "x").env("RELINK_OOPS", "x");
     let error = given.load().unwrap_err();
     assert_eq!(error.problems.len(), 3, "{error}");
 }
 
 #[test]
-fn keys_for_belvo_come_whole_or_not_at_all() {
+fn belvos_address_and_keys_are_set_together() {
     let one = given().env("RELINK_BELVO_URL", "https://sandbox.belvo.com").problem();
-    assert!(one.contains("needs belvo.secret_id (RELINK_BELVO_SECRET_ID) and belvo.secret_password"), "{one}");
+    assert!(one.contains("also needs belvo.secret_id (RELINK_BELVO_SECRET_ID) and belvo.secret_password"), "{one}");
     let two = given().env("RELINK_BELVO_SECRET_ID", "id").env("RELINK_BELVO_SECRET_PASSWORD", "p").problem();
-    assert!(two.contains("needs belvo.url (RELINK_BELVO_URL) beside it"), "{two}");
+    assert!(two.contains("also needs belvo.url (RELINK_BELVO_URL)"), "{two}");
 }
 
 #[test]
-fn serving_without_a_webhook_secret_has_to_be_said() {
+fn serving_without_a_webhook_secret_must_be_configured() {
     let error = Config::defaults().check_for_serving().unwrap_err().to_string();
     assert!(error.contains("RELINK_WEBHOOK_SECRETS") && error.contains("RELINK_ALLOW_OPEN_WEBHOOKS=true"), "{error}");
     assert!(given().env("RELINK_WEBHOOK_SECRETS", "Bearer a").config().check_for_serving().is_ok());
@@ -261,7 +264,7 @@ fn serving_without_a_webhook_secret_has_to_be_said() {
 }
 
 #[test]
-fn no_secret_is_ever_shown() {
+fn no_secret_is_shown() {
     let loaded = given()
         .env("RELINK_WEBHOOK_SECRETS", "Bearer hunter2,Basic hunter2")
         .env("RELINK_API_TOKENS", "hunter2")
@@ -283,5 +286,5 @@ fn no_secret_is_ever_shown() {
     }
     let error = given().env("RELINK_NATS_URL", "nats://hunter2@[:1").load().unwrap_err().to_string();
     assert!(!error.contains("hunter2"), "{error}");
-    assert!(given().env("RELINK_API_TOKENS", "[set]").problem().contains("only stands for it in check-config"));
+    assert!(given().env("RELINK_API_TOKENS", "[set]").problem().contains("is only its placeholder in check-config"));
 }

@@ -1,5 +1,5 @@
-//! The documents say what the program does, where a test can tell: the picture of the machine is the one the machine draws, the
-//! settings are the catalogue's, links lead somewhere, and lines can be read. `tests/commands_in_documents.rs` runs their commands.
+//! Tests that documents agree with the program: the drawing of the machine, the table of settings, links, line
+//! lengths. `tests/commands_in_documents.rs` runs their commands.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 use relink::config::SETTINGS;
 use relink::drawing::{BEGIN, END, between_marks, fenced};
 
-/// The documents of the repository's root; [`documents`] adds those of `docs/`.
+/// The documents in the root of the repository; [`documents`] adds those of `docs/`.
 const ROOT: [&str; 5] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
 
-/// README is read by everybody first, so it stays short: the rest is in `docs/`.
+/// A limit for the README, which is the first page for every reader; details belong into `docs/`.
 const README_LINES_MAX: usize = 150;
 
-/// The longest line of a document, in characters, as in the sources.
+/// The longest line of a document, in characters.
 const LINE_LENGTH_MAX: usize = 140;
 
 fn path_of(document: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(document)
 }
 
-/// Every document, as a path below the repository's root.
+/// The paths of all documents, below the root of the repository.
 fn documents() -> Vec<String> {
     let files =
         fs::read_dir(path_of("docs")).expect("a folder of documents").map(|file| file.expect("a file").file_name());
@@ -48,21 +48,21 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
 fn check(document: &str) {
     let text = read(document);
     let shown = between_marks(&text).unwrap_or_else(|| panic!("{document} has no {BEGIN} … {END}"));
-    assert!(shown == fenced(), "{document} shows another machine; it should show\n\n{}", fenced());
+    assert!(shown == fenced(), "{document} does not contain the current drawing, which is\n\n{}", fenced());
 }
 
 #[test]
-fn the_messages_show_the_machine_as_it_is() {
+fn the_messages_contain_the_current_drawing() {
     check("docs/messages.md");
 }
 
 #[test]
-fn the_architecture_shows_the_machine_as_it_is() {
+fn the_architecture_contains_the_current_drawing() {
     check("ARCHITECTURE.md");
 }
 
 #[test]
-fn the_settings_list_every_setting_with_its_default_and_no_other() {
+fn the_settings_document_contains_the_table() {
     let text = read("docs/settings.md");
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `RELINK_")).collect();
     let expected: Vec<_> = SETTINGS
@@ -72,52 +72,56 @@ fn the_settings_list_every_setting_with_its_default_and_no_other() {
             format!("| `{}` | `{}` | {default} | {} |", setting.variable, setting.key, setting.about)
         })
         .collect();
-    assert!(rows == expected, "docs/settings.md lists other settings; it should list\n\n{}", expected.join("\n"));
+    assert!(
+        rows == expected,
+        "docs/settings.md does not contain the current table, which is\n\n{}",
+        expected.join("\n")
+    );
 }
 
-/// The targets of a document's links, but for those to other hosts.
+/// The targets of a document's relative links.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = prose(text).flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next());
     targets.filter(|target| !target.starts_with("http"))
 }
 
-/// The anchor that GitHub gives a heading: small letters, no punctuation, dashes for blanks.
+/// GitHub's anchor of a heading: lower case, no punctuation, dashes for spaces.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
 #[test]
-fn relative_links_lead_somewhere() {
+fn relative_links_have_targets() {
     for document in documents() {
         let text = read(&document);
         let folder = Path::new(&document).parent().expect("a document is in a folder");
         for target in links(&text) {
             let (file, heading) = target.split_once('#').unwrap_or((target, ""));
             let path = if file.is_empty() { path_of(&document) } else { path_of("").join(folder).join(file) };
-            assert!(path.exists(), "{document} links to {target}, which is not there");
+            assert!(path.exists(), "{document} links to {target}, which does not exist");
             if !heading.is_empty() {
                 let there = fs::read_to_string(&path).expect("a document");
                 let mut headings = prose(&there).filter(|line| line.starts_with('#'));
                 let is_there = headings.any(|line| anchor(line.trim_start_matches('#').trim()) == heading);
-                assert!(is_there, "{document} links to {target}, and that document has no such heading");
+                assert!(is_there, "{document} links to {target}, but that document has no such heading");
             }
         }
     }
 }
 
 #[test]
-fn the_readme_is_short_and_leads_to_every_other_document() {
+fn the_readme_is_short_and_links_to_every_other_document() {
     let text = read("README.md");
     let lines = text.lines().count();
-    assert!(lines <= README_LINES_MAX, "README.md has {lines} lines; move something to docs/");
+    assert!(lines <= README_LINES_MAX, "README.md has {lines} lines; move a part to docs/");
     for document in documents().iter().filter(|document| *document != "README.md") {
-        assert!(links(&text).any(|target| target == document), "README.md does not lead to {document}");
+        assert!(links(&text).any(|target| target == document), "README.md has no link to {document}");
     }
 }
 
 #[test]
-fn a_document_has_one_title_and_lines_that_can_be_read() {
+fn a_document_has_one_title_and_no_long_line() {
     for document in documents() {
         let text = read(&document);
         let titles = prose(&text).filter(|line| line.starts_with("# ")).count();
@@ -133,19 +137,21 @@ fn a_document_has_one_title_and_lines_that_can_be_read() {
 fn the_readme_names_one_test_command_for_the_checks() {
     let text = read("README.md");
     let block = text.split("<!-- test:begin -->").nth(1).and_then(|rest| rest.split("<!-- test:end -->").next());
-    let lines: Vec<_> = block.expect("marks of the test command").lines().filter(|line| !line.is_empty()).collect();
+    let lines: Vec<_> =
+        block.expect("the markers of the test command").lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(lines, ["```sh", "cargo test", "```"]);
 }
 
-/// Whether a source has this function or constant.
+/// Whether a source defines this function or constant.
 fn has(file: &str, item: &str) -> bool {
     let text = read(file);
     [format!("fn {item}("), format!("const {item}:")].iter().any(|start| text.contains(start))
 }
 
-/// The invariants of `src/lib.rs`, each with the test that holds it; rustdoc checks its links, and this what cannot be linked.
+/// The functions and tests that `src/lib.rs` names must exist. rustdoc checks its links; this test checks the names
+/// that cannot be links.
 #[test]
-fn the_tour_names_what_is_there() {
+fn the_tour_names_existing_functions_and_tests() {
     let text = read("src/lib.rs");
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("//! | ") && line.contains("`tests/")).collect();
     assert!(rows.len() >= 10, "the table of invariants");
@@ -154,9 +160,9 @@ fn the_tour_names_what_is_there() {
         let [.., file, test] = quoted[..] else { panic!("{row} names a file and a test") };
         assert!(has(file, test), "{file} has no {test}");
     }
-    // A private function stands before its file: `read` (`src/http/body.rs`).
+    // A private function is written before its file: `read` (`src/http/body.rs`).
     let parts: Vec<_> = text.split("` (`src/").collect();
-    assert!(parts.len() > 3, "the way of one webhook");
+    assert!(parts.len() > 3, "the walk of one webhook");
     for pair in parts.windows(2) {
         let function = pair[0].rsplit('`').next().expect("a name");
         let file = format!("src/{}", pair[1].split('`').next().expect("a file"));

@@ -1,8 +1,7 @@
-//! What others would write against relink, run for real: the programs in `examples/`, each with the client library of
-//! its language.
+//! The programs in `examples/`, run with the client library of their language.
 //!
-//! A Python program reports an API error; a node makes a notice of it; subscribers in Python, JavaScript and Rust
-//! receive it and see the link's state. Where a library cannot be installed the test fails and says so; it is never
+//! A Python program reports an API error and a node publishes a notice. Subscribers in Python, JavaScript and Rust
+//! receive the notice and read the link's state. If a library cannot be installed, the test fails; it is never
 //! skipped.
 
 mod foreign;
@@ -35,7 +34,7 @@ fn text(path: &Path) -> String {
     std::fs::read_to_string(path).expect("the examples are there")
 }
 
-/// Python with what `examples/python/requirements.txt` asks for.
+/// A Python with the packages of `examples/python/requirements.txt`.
 async fn python() -> PathBuf {
     let requirements = example("python/requirements.txt");
     let wanted = text(&requirements);
@@ -47,8 +46,8 @@ async fn python() -> PathBuf {
     folder.await.join("venv/bin/python")
 }
 
-/// A folder with what `examples/node/package.json` asks for, and the example in it: modules are looked for beside a
-/// program.
+/// A directory with the packages of `examples/node/package.json` and a copy of the example: Node looks for modules
+/// beside the program.
 async fn node_folder() -> PathBuf {
     let package = example("node/package.json");
     let asked: Value = serde_json::from_str(&text(&package)).expect("package.json is JSON");
@@ -63,7 +62,7 @@ async fn node_folder() -> PathBuf {
     folder
 }
 
-/// The example, built as cargo builds it: `cargo test --test foreign_clients` alone does not.
+/// Builds the example in Rust: `cargo test --test foreign_clients` alone does not.
 async fn rust_example() -> PathBuf {
     let test = std::env::current_exe().expect("this program has a path");
     let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
@@ -71,8 +70,8 @@ async fn rust_example() -> PathBuf {
     build.args(["build", "--quiet", "--example", "subscribe_notices"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     build.args(profile.ends_with("release").then_some("--release"));
     build.arg("--target-dir").arg(profile.parent().expect("target"));
-    // Cargo tells a test about its own package. A build script that watches these variables (ring's does) would run again, and with it
-    // everything above would be built again, here and in the next `cargo test`.
+    // Cargo sets these variables for a test. A build script that watches them, such as ring's, would run again, and
+    // everything that depends on it would be built again.
     let of_this_package = inherited().map(|(name, _)| name).filter(|name| {
         ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "OUT_DIR"].iter().any(|of| name.starts_with(of))
     });
@@ -83,14 +82,17 @@ async fn rust_example() -> PathBuf {
     profile.join("examples").join(format!("subscribe_notices{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// Runs a subscriber for so many notices; what it says to users, one line each.
+/// Runs a subscriber until it has handled `notices` notices. Returns the prompts that it printed, one each line.
 async fn subscribe(mut command: Command, nats: &TestNats, notices: usize) -> Vec<Value> {
-    let said = within("a subscriber", run(command.arg(nats.server.url()).arg(notices.to_string()))).await;
-    let said = said.unwrap_or_else(|error| panic!("{error}"));
-    said.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {said}"))).collect()
+    let printed = within("a subscriber", run(command.arg(nats.server.url()).arg(notices.to_string()))).await;
+    let printed = printed.unwrap_or_else(|error| panic!("{error}"));
+    printed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {printed}")))
+        .collect()
 }
 
-/// The subscribers to copy, each with the name of its consumer.
+/// The example subscribers, each with the name of its consumer.
 async fn subscribers() -> [(&'static str, Command); 3] {
     let (python, node_folder, rust_example) = (python().await, node_folder().await, rust_example().await);
     let mut in_python = Command::new(python);
@@ -101,7 +103,7 @@ async fn subscribers() -> [(&'static str, Command); 3] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_language_reports_and_subscribes() {
+async fn examples_in_every_language_report_and_subscribe() {
     let (python, subscribers) = (python().await, subscribers().await);
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let policy = Policy::new(PolicySettings::default()).expect("the defaults are in range");
@@ -121,9 +123,9 @@ async fn any_language_reports_and_subscribes() {
         command.arg(example("python/report_api_error.py")).arg(LINK).arg(nats.server.url());
         command
     };
-    let said = run(&mut report()).await.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(said, "stored as message 1\n");
-    // Reported again, as a retry would: it is the same fact, and nobody is prompted twice.
+    let printed = run(&mut report()).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(printed, "stored as message 1\n");
+    // A repeated report is the same fact, and does not prompt again.
     run(&mut report()).await.unwrap_or_else(|error| panic!("{error}"));
     within("the repeat", nats_has(&nats, "LINKS", &format!("link.refused.{LINK}"))).await;
     within("the key-value view", nats_has(&nats, "KV_links", &format!("$KV.links.{LINK}"))).await;
@@ -135,7 +137,7 @@ async fn any_language_reports_and_subscribes() {
     });
     for (durable, subscriber) in subscribers {
         assert_eq!(subscribe(subscriber, &nats, 1).await, std::slice::from_ref(&expected), "{durable}");
-        // A notice that was acknowledged does not come again: the consumer remembers.
+        // An acknowledged notice is not delivered again: the consumer is durable.
         let stream = nats.context.get_stream("LINKS").await.expect("the stream");
         let info = stream.consumer_info(durable).await.expect("the consumer is durable");
         assert_eq!((info.num_pending, info.num_ack_pending), (0, 0), "{durable}");
@@ -144,31 +146,31 @@ async fn any_language_reports_and_subscribes() {
     within("stopping", running).await.expect("no panic").expect("a clean end");
 }
 
-/// A new subscriber reads the whole history. Who gets a message is decided by the link as it is now.
+/// A new subscriber reads the whole history. It prompts only for links that are broken now.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_subscriber_prompts_nobody_whose_link_works_again() {
+async fn a_new_subscriber_prompts_no_user_whose_link_works_again() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     nats.notice("repaired", 1, 1).await;
     nats.state("repaired", 2, "valid", None).await;
     nats.notice("removed", 1, 1).await;
     nats.state("removed", 2, "removed", None).await;
-    // Its user is in the widget already.
+    // The user of this link is in the widget already.
     nats.notice("updating", 1, 1).await;
     nats.state("updating", 2, "updating", Some(1)).await;
-    // Broken, repaired and broken again: only the outage that is open now is worth a message.
+    // Broken, repaired and broken again: only the notice of the open episode counts.
     nats.notice("again", 1, 1).await;
     nats.notice("again", 3, 2).await;
     nats.state("again", 3, "invalid", Some(2)).await;
 
     for (durable, subscriber) in subscribers().await {
-        // The state of this link is behind its notice, until the subscriber has seen the notice.
+        // The state of this link is published after the subscriber has received its notice.
         nats.state("behind", 4, "valid", None).await;
         nats.notice("behind", 5, 1).await;
         let state_follows = async {
             let stream = nats.context.get_stream("LINKS").await.expect("the stream");
-            let mut look = tokio::time::interval(Duration::from_millis(20));
+            let mut poll = tokio::time::interval(Duration::from_millis(20));
             loop {
-                look.tick().await;
+                poll.tick().await;
                 let info = stream.consumer_info(durable).await;
                 if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 6) {
                     break;
@@ -192,7 +194,7 @@ async fn a_new_subscriber_prompts_nobody_whose_link_works_again() {
 }
 
 impl TestNats {
-    /// What a relink would have published: only the fields that a subscriber reads.
+    /// Publishes a notice with only the fields that a subscriber reads.
     async fn notice(&self, link: &str, version: u64, episode: u64) {
         let body = json!({
             "type": "update_required", "link_id": link, "external_id": null, "institution": null,
@@ -216,8 +218,8 @@ impl TestNats {
 /// Waits until a stream has a message on this subject.
 async fn nats_has(nats: &TestNats, stream: &str, subject: &str) {
     let stream = nats.context.get_stream(stream).await.expect("the stream");
-    let mut look = tokio::time::interval(Duration::from_millis(20));
+    let mut poll = tokio::time::interval(Duration::from_millis(20));
     while stream.get_last_raw_message_by_subject(subject).await.is_err() {
-        look.tick().await;
+        poll.tick().await;
     }
 }

@@ -1,4 +1,4 @@
-//! One table of metrics (`src/metric.rs`): docs/operations.md shows it, and the code counts by it.
+//! The table of metrics (`src/metric.rs`): docs/operations.md contains it, and the code records only its metrics.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,23 +16,27 @@ fn row(metric: &Metric) -> String {
 }
 
 #[test]
-fn the_document_lists_every_metric_and_no_other() {
+fn the_document_contains_the_table() {
     let text = fs::read_to_string(root().join("docs/operations.md")).expect("the document");
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `relink_")).collect();
     let expected: Vec<_> = METRICS.iter().map(row).collect();
-    assert!(rows == expected, "docs/operations.md lists other metrics; it should list\n\n{}", expected.join("\n"));
+    assert!(
+        rows == expected,
+        "docs/operations.md does not contain the current table, which is\n\n{}",
+        expected.join("\n")
+    );
 }
 
-/// Every metric that is named anywhere in the documents is one.
+/// Documents name only metrics of the table.
 #[test]
-fn no_document_names_a_metric_that_is_not_there() {
+fn no_document_names_an_unknown_metric() {
     let known: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
     for document in ["README.md", "ARCHITECTURE.md", "SECURITY.md", "docs/operations.md", "docs/guarantees.md"] {
         let text = fs::read_to_string(root().join(document)).expect("a document");
         let words =
             text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("relink_"));
         for word in words {
-            assert!(known.contains(word), "{document} names {word}");
+            assert!(known.contains(word), "{document} names {word}, which is not a metric");
         }
     }
 }
@@ -41,7 +45,7 @@ fn no_document_names_a_metric_that_is_not_there() {
 fn names_follow_the_rules_of_prometheus() {
     let mut names = BTreeSet::new();
     for metric in METRICS {
-        assert!(names.insert(metric.name), "{} is there twice", metric.name);
+        assert!(names.insert(metric.name), "{} is in the table twice", metric.name);
         assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
     }
 }
@@ -51,9 +55,9 @@ fn sources(folder: PathBuf) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { sources(path) } else { vec![path] }).collect()
 }
 
-/// Each place that counts does so by a constant of the table, as the kind that it is, and with its labels.
+/// Each recording uses a constant of the table, with its kind and its labels.
 #[test]
-fn the_code_counts_by_the_table() {
+fn the_code_records_only_metrics_of_the_table() {
     let table = fs::read_to_string(root().join("src/metric.rs")).expect("the table");
     let constant = |metric: &Metric| {
         let line = table.lines().find(|line| line.contains(&format!("\"{}\"", metric.name)));
@@ -66,11 +70,12 @@ fn the_code_counts_by_the_table() {
         let shipped = text.split("#[cfg(test)]\nmod ").next().expect("a part");
         for (kind, word) in [(Kind::Counter, "counter"), (Kind::Gauge, "gauge"), (Kind::Histogram, "histogram")] {
             for call in shipped.split(&format!("metrics::{word}!(")).skip(1) {
-                // The arguments end where the value is recorded.
+                // The arguments end before the recorded value.
                 let arguments = [".increment(", ".set(", ".record("].iter().filter_map(|end| call.find(end)).min();
                 let arguments = &call[..arguments.expect("a value is recorded")];
                 let named = constants.iter().find(|(name, _)| arguments.starts_with(&format!("metric::{name}.name")));
-                let (name, metric) = named.unwrap_or_else(|| panic!("{}: {arguments} is in no table", path.display()));
+                let (name, metric) =
+                    named.unwrap_or_else(|| panic!("{}: {arguments} is not in the table", path.display()));
                 assert_eq!(metric.kind, kind, "{}: {name}", path.display());
                 let before_arrows = arguments.split("\" =>").take(arguments.matches("\" =>").count());
                 let labels: Vec<_> =
@@ -81,6 +86,6 @@ fn the_code_counts_by_the_table() {
         }
     }
     for (name, _) in &constants {
-        assert!(used.contains(name), "nothing counts {name}");
+        assert!(used.contains(name), "no code records {name}");
     }
 }

@@ -1,9 +1,9 @@
-//! What the webhooks missed, on real parts: relink in process, a real nats-server, and the sandbox as Belvo.
+//! The reconciler with real parts: relink in process, a real nats-server, and the simulated Belvo.
 //!
-//! No webhook ever reaches relink here, so whatever it knows it learnt by sweeping. Sweeps are driven one at a time;
-//! the run loop's first one comes long after these tests have ended.
+//! No webhook reaches relink here, so it learns everything by sweeps. Each test runs the steps itself; the first
+//! scheduled step comes long after a test has ended.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 mod support;
 
@@ -24,14 +24,14 @@ use uuid::Uuid;
 
 const TOKEN: &str = "token-of-the-test";
 
-/// What relink has said: the last record of each link, and how many notices of each name.
+/// The messages of relink so far: the last record of each link, and the number of notices of each name.
 #[derive(Default)]
-struct Said {
+struct Published {
     records: BTreeMap<String, Value>,
     notices: BTreeMap<String, usize>,
 }
 
-impl Said {
+impl Published {
     fn in_state(&self, state: &str) -> usize {
         self.records.values().filter(|record| record["state"] == state).count()
     }
@@ -45,7 +45,7 @@ impl Said {
     }
 }
 
-/// relink with a Belvo that sends no webhooks.
+/// relink, and a Belvo that sends it no webhooks.
 struct Bench {
     sandbox: Sandbox,
     control: Control,
@@ -79,10 +79,10 @@ impl Bench {
         Self { control: sandbox.control(), sandbox, config, service, context, http, _dir: dir }
     }
 
-    /// Stops relink and starts it again on the same data.
+    /// Stops relink and starts it again with the same data.
     async fn restart(&mut self) {
         let config = self.config.clone();
-        // One at a time: a store has one owner.
+        // Another service takes the place meanwhile: a store cannot be open twice.
         let placeholder = tempfile::tempdir().unwrap();
         let mut elsewhere = config.clone();
         placeholder.path().clone_into(&mut elsewhere.store.data_dir);
@@ -102,7 +102,7 @@ impl Bench {
         (0..count).map(add).collect()
     }
 
-    /// Links that relink knows to be valid.
+    /// Adds links and waits until relink knows them as valid.
     async fn known_links(&self, count: usize) -> Vec<Uuid> {
         let links = self.links(count);
         let swept = self.reconciler().survey().await.unwrap();
@@ -111,18 +111,18 @@ impl Bench {
         links
     }
 
-    /// How many messages the input stream has ever taken.
+    /// The last sequence of the input stream.
     async fn inputs(&self) -> u64 {
         self.context.get_stream("BELVO").await.unwrap().cached_info().state.last_sequence
     }
 
-    /// Waits until all that relink has said so far fits, and gives it.
-    async fn wait(&self, what: &str, fits: impl Fn(&Said) -> bool) -> Said {
+    /// Waits until the messages so far fulfil a condition, and returns them.
+    async fn wait(&self, what: &str, fits: impl Fn(&Published) -> bool) -> Published {
         let stream = self.context.get_stream("LINKS").await.unwrap();
         let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
         let search = async {
             let mut messages = consumer.messages().await.unwrap();
-            let (mut said, mut last) = (Said::default(), None);
+            let (mut published, mut last) = (Published::default(), None);
             loop {
                 let message = messages.next().await.unwrap().unwrap();
                 let mut words = message.subject.split('.').skip(1);
@@ -130,30 +130,30 @@ impl Bench {
                     ("state", link) => {
                         let record: Value = serde_json::from_slice(&message.payload).unwrap();
                         last = Some((link.to_owned(), record["version"].clone()));
-                        said.records.insert(link.to_owned(), record);
+                        published.records.insert(link.to_owned(), record);
                     }
-                    ("notice", name) => *said.notices.entry(name.to_owned()).or_default() += 1,
+                    ("notice", name) => *published.notices.entry(name.to_owned()).or_default() += 1,
                     _other => {}
                 }
-                // To the end of what is there: a step's notices come with its state, in one batch.
-                if message.info().unwrap().pending == 0 && fits(&said) {
-                    return (said, last.unwrap());
+                // Only at the end of the stream: the notices of a step are in the same batch as its state.
+                if message.info().unwrap().pending == 0 && fits(&published) {
+                    return (published, last.unwrap());
                 }
             }
         };
-        let (said, (link, version)) = within(what, search).await;
-        // A commit is in the store a moment after it is in the stream, and sweeps look there.
+        let (published, (link, version)) = within(what, search).await;
+        // A commit is in the store a moment after it is in the stream, and sweeps read the store.
         let url = format!("http://{}/v1/links/{link}", self.service.http_address());
         let in_store = async || {
             let answer = self.http.get(&url).bearer_auth(TOKEN).send().await.unwrap();
             answer.json::<Value>().await.unwrap()["version"].as_u64() >= version.as_u64()
         };
         within("the store", async { while !in_store().await {} }).await;
-        said
+        published
     }
 
-    async fn wait_for(&self, state: &str, count: usize) -> Said {
-        self.wait(&format!("{count} links {state}"), |said| said.in_state(state) == count).await
+    async fn wait_for(&self, state: &str, count: usize) -> Published {
+        self.wait(&format!("{count} links {state}"), |published| published.in_state(state) == count).await
     }
 
     async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
@@ -192,7 +192,7 @@ async fn serve(config: &Config) -> (Service, jetstream::Context) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_webhook_is_found_and_so_is_a_repair_elsewhere() {
+async fn sweeps_find_lost_webhooks_and_repairs() {
     let bench = Bench::start().await;
     let links = bench.known_links(3).await;
 
@@ -201,35 +201,35 @@ async fn a_lost_webhook_is_found_and_so_is_a_repair_elsewhere() {
     let swept = bench.reconciler().sweep_broken().await.unwrap();
     assert_eq!((swept.drifted_count, swept.adopted_count), (2, 0));
     bench.wait_for("token_required", 1).await;
-    let told = bench.wait_for("invalid", 1).await;
-    assert_eq!(told.notices("update_required"), 2);
+    let published = bench.wait_for("invalid", 1).await;
+    assert_eq!(published.notices("update_required"), 2);
 
     let before = bench.inputs().await;
-    assert_eq!(bench.reconciler().sweep_broken().await.unwrap().drifted_count, 0, "it is known by now");
-    assert_eq!(bench.reconciler().sweep_held().await.unwrap().drifted_count, 0);
+    assert_eq!(bench.reconciler().sweep_broken().await.unwrap().drifted_count, 0, "relink knows it by now");
+    assert_eq!(bench.reconciler().sweep_known_broken().await.unwrap().drifted_count, 0);
     assert_eq!(bench.inputs().await, before);
 
     bench.control.repair(links[0]).unwrap();
-    let swept = bench.reconciler().sweep_held().await.unwrap();
+    let swept = bench.reconciler().sweep_known_broken().await.unwrap();
     assert_eq!((swept.read_count, swept.drifted_count), (2, 1));
-    let told = bench.wait_for("valid", 2).await;
-    assert_eq!((told.notices("recovered"), told.notices("update_required")), (1, 2));
+    let published = bench.wait_for("valid", 2).await;
+    assert_eq!((published.notices("recovered"), published.notices("update_required")), (1, 2));
 
     let metrics = bench.metrics().await;
     for (from, to) in [("valid", "invalid"), ("valid", "token_required"), ("invalid", "valid")] {
         let line = format!("relink_drift_total{{institution=\"erebor_mx_retail\",from=\"{from}\",to=\"{to}\"}}");
         assert!(metrics.contains(&line), "{line}");
     }
-    assert!(metrics.contains("relink_sweep_ended_at_seconds{step=\"held\"}"));
+    assert!(metrics.contains("relink_sweep_ended_at_seconds{step=\"unconfirmed_count\"}"));
     for described in ["relink_drift_total", "relink_sweep_seconds", "relink_incidents", "relink_inputs_total"] {
-        assert!(metrics.contains(&format!("# HELP {described} ")), "{described} says what it is");
+        assert!(metrics.contains(&format!("# HELP {described} ")), "{described} must have a description");
     }
     assert_eq!(bench.summary().await["drift_by_institution"], json!({"erebor_mx_retail": 3}));
     bench.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agreement_is_silent_on_every_road_and_on_every_page() {
+async fn no_step_publishes_what_relink_knows() {
     let bench = Bench::start().await;
     let links = bench.known_links(1_203).await;
     bench.control.set_status(links[7], LinkStatus::Invalid).unwrap();
@@ -238,23 +238,23 @@ async fn agreement_is_silent_on_every_road_and_on_every_page() {
 
     let before = bench.inputs().await;
     let swept = bench.reconciler().survey().await.unwrap();
-    assert_eq!(swept, Swept { read_count: 1_203, ..Swept::default() }, "two pages, and nothing new in them");
+    assert_eq!(swept, Swept { read_count: 1_203, ..Swept::default() }, "two pages without a change");
     bench.reconciler().sweep_broken().await.unwrap();
-    bench.reconciler().sweep_held().await.unwrap();
+    bench.reconciler().sweep_known_broken().await.unwrap();
     bench.reconciler().rotate().await.unwrap();
     assert_eq!(bench.inputs().await, before);
     bench.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rotation_sees_every_link_and_finds_what_nobody_lists() {
+async fn the_rotation_reads_every_link_and_finds_deleted_ones() {
     let bench = Bench::start().await;
     let links = bench.known_links(120).await;
-    // A status that no list of broken links has, and a link that no list has.
+    // Only the rotation is used here. A deleted link is in no list of Belvo.
     bench.control.set_status(links[3], LinkStatus::Invalid).unwrap();
     bench.delete_at_belvo(links[60]).await;
 
-    // It begins anywhere: to the end, then once around.
+    // The rotation begins at a random link: first to the end, then one full round.
     while !bench.reconciler().rotate().await.unwrap().round_ended {}
     let mut read_count = 0;
     loop {
@@ -266,19 +266,19 @@ async fn the_rotation_sees_every_link_and_finds_what_nobody_lists() {
     }
     assert_eq!(read_count, 119);
     bench.wait_for("invalid", 1).await;
-    let told = bench.wait_for("removed", 1).await;
-    assert_eq!((told.notices("update_required"), told.notices("removed")), (1, 1));
+    let published = bench.wait_for("removed", 1).await;
+    assert_eq!((published.notices("update_required"), published.notices("removed")), (1, 1));
     bench.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_with_broken_links_is_adopted_without_a_storm() {
+async fn broken_links_are_adopted_muted_and_released_one_by_one() {
     let mut bench = Bench::start().await;
     let links = bench.links(50);
     for link in &links[..20] {
         bench.control.set_status(*link, LinkStatus::Invalid).unwrap();
     }
-    // One that its operator muted long ago: it is none of the reconciler's.
+    // An operator muted this link, so adoption must not release it.
     let (status, _) = bench.post(&format!("/v1/links/{}/commands", links[30]), &json!({"command": "mute"})).await;
     assert!(status.is_success(), "{status}");
     bench.wait_for("unconfirmed", 1).await;
@@ -287,18 +287,18 @@ async fn a_fleet_with_broken_links_is_adopted_without_a_storm() {
     let swept = bench.reconciler().survey().await.unwrap();
     assert_eq!((swept.adopted_count, swept.drifted_count), (49, 1));
     bench.wait_for("token_required", 1).await;
-    let told = bench.wait_for("invalid", 20).await;
-    assert_eq!(told.notices("update_required"), 0, "nobody is prompted");
+    let published = bench.wait_for("invalid", 20).await;
+    assert_eq!(published.notices("update_required"), 0, "no user is prompted");
 
     for _ in 0..3 {
         assert!(bench.reconciler().release_adopted().await.unwrap());
     }
-    let told = bench.wait("three prompts", |said| said.notices("update_required") == 3).await;
-    let waiting = links[..20].iter().copied().find(|link| told.is_muted(*link)).unwrap();
+    let published = bench.wait("three prompts", |published| published.notices("update_required") == 3).await;
+    let waiting = links[..20].iter().copied().find(|link| published.is_muted(*link)).unwrap();
 
-    // One is repaired before its turn: it is unmuted, and its user hears of no outage that is over.
+    // One is repaired before its release: it is unmuted without a notice.
     bench.control.repair(waiting).unwrap();
-    assert_eq!(bench.reconciler().sweep_held().await.unwrap().drifted_count, 1);
+    assert_eq!(bench.reconciler().sweep_known_broken().await.unwrap().drifted_count, 1);
     bench.wait_for("invalid", 19).await;
 
     bench.restart().await;
@@ -307,15 +307,15 @@ async fn a_fleet_with_broken_links_is_adopted_without_a_storm() {
         released += 1;
     }
     assert_eq!(released, 19);
-    let told =
-        bench.wait("all are released", |said| said.records.values().filter(|it| it["muted"] == true).count() == 1);
-    let told = told.await;
-    assert_eq!((told.notices("update_required"), told.is_muted(links[30])), (19, true));
+    let published = bench
+        .wait("all are released", |published| published.records.values().filter(|it| it["muted"] == true).count() == 1);
+    let published = published.await;
+    assert_eq!((published.notices("update_required"), published.is_muted(links[30])), (19, true));
     bench.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_monthly_wipe_is_no_deletion() {
+async fn a_wipe_of_belvos_sandbox_is_not_a_deletion() {
     for count in [3, 30] {
         let bench = Bench::start().await;
         let links = bench.known_links(count).await;
@@ -325,30 +325,32 @@ async fn the_monthly_wipe_is_no_deletion() {
         assert_eq!(bench.control.wipe(), count);
 
         let before = bench.inputs().await;
-        assert_eq!(bench.reconciler().sweep_held().await.unwrap().held_count, 1);
-        let mut held = 0;
+        assert_eq!(bench.reconciler().sweep_known_broken().await.unwrap().unconfirmed_count, 1);
+        let mut unconfirmed_count = 0;
         loop {
             let swept = bench.reconciler().rotate().await.unwrap();
-            held += swept.held_count;
-            if swept.round_ended && held >= count {
+            unconfirmed_count += swept.unconfirmed_count;
+            if swept.round_ended && unconfirmed_count >= count {
                 break;
             }
         }
-        assert_eq!(bench.inputs().await, before, "nothing is said of any of them");
+        assert_eq!(bench.inputs().await, before, "nothing is published about any of them");
 
-        // Somebody asks about one of them: the job does not believe it, either.
+        // An operator requests a verification: the job does not treat the 404 as a deletion either.
         let path = format!("/v1/links/{}/commands", links[1]);
         assert!(bench.post(&path, &json!({"command": "verify"})).await.0.is_success());
-        let put_off = "relink_jobs_total{job=\"verify\",outcome=\"later\"}";
-        within("the job is put off", async { while !bench.metrics().await.contains(put_off) {} }).await;
-        let told = bench.wait("the question", |said| !said.records[&links[1].to_string()]["verify_asked_at"].is_null());
-        assert_eq!(told.await.notices("removed"), 0);
+        let retried = "relink_jobs_total{job=\"verify\",outcome=\"retried\"}";
+        within("the job is retried", async { while !bench.metrics().await.contains(retried) {} }).await;
+        let published = bench.wait("the verify request", |published| {
+            !published.records[&links[1].to_string()]["verify_asked_at"].is_null()
+        });
+        assert_eq!(published.await.notices("removed"), 0);
         bench.end().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sweeps_leave_a_part_of_the_budget_to_users() {
+async fn sweeps_leave_a_part_of_the_call_budget_to_users() {
     let bench = Bench::start_with(|config| config.belvo.requests_per_30s = 4).await;
     let links = bench.links(1);
     bench.control.set_status(links[0], LinkStatus::Invalid).unwrap();
@@ -357,7 +359,7 @@ async fn sweeps_leave_a_part_of_the_budget_to_users() {
     for _ in 0..2 {
         bench.reconciler().survey().await.unwrap();
     }
-    // Three of four are gone, and no sweep may have the last.
+    // Three of four requests are used, and a sweep may not use the last one.
     let path = format!("/v1/links/{}/update", links[0]);
     let (status, _) = bench.post(&path, &json!({})).await;
     assert_eq!(status, StatusCode::OK);
@@ -367,64 +369,67 @@ async fn sweeps_leave_a_part_of_the_budget_to_users() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn consents_are_followed_without_a_webhook() {
+async fn sweeps_find_ending_and_ended_consents() {
     let bench = Bench::start().await;
     let add = |_| bench.control.add_link("ofmockbank_br_retail", AccessMode::Recurrent, None).unwrap();
     let links: Vec<Uuid> = (0..2).map(add).collect();
     bench.reconciler().survey().await.unwrap();
     bench.wait_for("valid", 2).await;
 
-    // One ends in three days, which is nearer than the notice; the other has ended.
+    // One ends in three days, which is less than `consent_notice`; the other has ended.
     bench.control.consent_about_to_expire(links[0], Duration::from_secs(3 * 86_400)).unwrap();
     bench.control.expire_consent(links[1]).unwrap();
     let swept = bench.reconciler().sweep_consents().await.unwrap();
     assert_eq!((swept.read_count, swept.drifted_count), (2, 1));
-    let told = bench.wait("both are told", |said| {
-        let told = said.notices("consent_expiring") == 1 && said.notices("update_required") == 1;
+    let published = bench.wait("both notices", |published| {
+        let both = published.notices("consent_expiring") == 1 && published.notices("update_required") == 1;
         // The notices of a step come before its state.
-        told && said.in_state("invalid") == 1 && said.records[&links[0].to_string()]["consent"]["announced"] == true
+        both && published.in_state("invalid") == 1
+            && published.records[&links[0].to_string()]["consent"]["announced"] == true
     });
-    let told = told.await;
-    assert_eq!(told.records[&links[1].to_string()]["episode"]["cause"], "consent_ended");
-    let consent = &told.records[&links[0].to_string()]["consent"];
+    let published = published.await;
+    assert_eq!(published.records[&links[1].to_string()]["episode"]["cause"], "consent_ended");
+    let consent = &published.records[&links[0].to_string()]["consent"];
     assert_eq!(consent["institution_display_name"], "OF Mock Bank");
 
     let again = bench.reconciler().sweep_consents().await.unwrap();
     assert_eq!((again.read_count, again.drifted_count), (2, 0));
 
-    // Renewed in Belvo's portal, where no app is told.
+    // Renewed in Belvo's portal, which sends no callback to an application.
     bench.control.renew_consent(links[1]).unwrap();
     let swept = bench.reconciler().sweep_consents().await.unwrap();
     assert_eq!(swept.drifted_count, 1);
-    let healed = bench.wait_for("valid", 2).await;
-    assert_eq!((healed.notices("recovered"), healed.notices("update_required")), (1, 1));
+    let recovered = bench.wait_for("valid", 2).await;
+    assert_eq!((recovered.notices("recovered"), recovered.notices("update_required")), (1, 1));
     bench.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_verify_reads_the_consent_beside_the_link() {
+async fn a_verify_job_reads_the_consent_and_the_link() {
     let bench = Bench::start().await;
     let link = bench.control.add_link("ofmockbank_br_retail", AccessMode::Recurrent, None).unwrap();
     bench.reconciler().survey().await.unwrap();
     bench.wait_for("valid", 1).await;
-    // It learns that there is a consent, and its id.
+    // relink learns the id of the consent.
     bench.reconciler().sweep_consents().await.unwrap();
-    let told = bench.wait("the consent", |said| said.records.values().all(|record| !record["consent"].is_null())).await;
-    assert!(told.records[&link.to_string()]["consent"]["id"].is_string());
+    let published = bench
+        .wait("the consent", |published| published.records.values().all(|record| !record["consent"].is_null()))
+        .await;
+    assert!(published.records[&link.to_string()]["consent"]["id"].is_string());
 
-    // The consent has ended, and the link's own status shows nothing of it.
+    // The consent has ended; the status of the link does not show it.
     bench.control.expire_consent(link).unwrap();
     bench.control.set_status(link, LinkStatus::Valid).unwrap();
     let commands = format!("/v1/links/{link}/commands");
     assert!(bench.post(&commands, &json!({"command": "verify"})).await.0.is_success());
-    let told = bench.wait_for("invalid", 1).await;
-    assert_eq!(told.records[&link.to_string()]["episode"]["cause"], "consent_ended");
+    let published = bench.wait_for("invalid", 1).await;
+    assert_eq!(published.records[&link.to_string()]["episode"]["cause"], "consent_ended");
 
-    // A claim of a renewal is proven by the consent.
+    // The state of the consent is the proof of a claimed renewal.
     bench.control.renew_consent(link).unwrap();
     let widget = format!("/v1/links/{link}/widget");
     assert!(bench.post(&widget, &json!({"event": "success"})).await.0.is_success());
-    let told = bench.wait_for("valid", 1).await;
-    assert_eq!((told.notices("update_required"), told.notices("recovered")), (1, 1));
+    let published = bench.wait_for("valid", 1).await;
+    assert_eq!((published.notices("update_required"), published.notices("recovered")), (1, 1));
     bench.end().await;
 }

@@ -1,5 +1,5 @@
-//! `schemas/` says what the program does: the files are the current ones, the examples are valid, and whatever the
-//! machine comes to fits the schemas.
+//! The files of `schemas/` are current, the examples are valid, and all messages of the machine are valid by the
+//! schemas.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,10 +15,10 @@ use relink::link::{
     Effect, Event, Input, Link, LinkObservation, Policy, PolicySettings, Profile, Prompt, Session, StateName, Status,
     Timestamp, step,
 };
-use relink::schemas::{documents, schemas, story, write};
+use relink::schemas::{documents, examples, schemas, write};
 use serde_json::Value;
 
-const HOW: &str = "run `cargo run -- schemas --write schemas` and look at the difference";
+const HOW: &str = "run `cargo run -- schemas --write schemas` and review the difference";
 
 fn directory() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas"))
@@ -53,20 +53,20 @@ fn check(validator: &Validator, body: &Value) {
 }
 
 #[test]
-fn the_files_are_the_current_ones() {
+fn the_files_are_current() {
     let documents = documents();
     for (name, contents) in &documents {
         let file = std::fs::read_to_string(directory().join(name)).unwrap_or_default();
-        assert_eq!(&file, contents, "schemas/{name} is not what the types say: {HOW}");
+        assert_eq!(&file, contents, "schemas/{name} differs from the types: {HOW}");
     }
     let mut expected: Vec<String> = documents.into_iter().map(|(name, _)| name).collect();
     expected.push("README.md".to_owned());
     expected.sort();
-    assert_eq!(files_below(directory()), expected, "a file too many or too few in schemas/: {HOW}");
+    assert_eq!(files_below(directory()), expected, "the files in schemas/ are not the expected ones: {HOW}");
 }
 
 #[test]
-fn writing_writes_all_of_them() {
+fn write_creates_all_files() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let written = write(&dir.path().join("deep/er")).expect("it can be written");
     assert_eq!(written.len(), documents().len());
@@ -77,9 +77,9 @@ fn writing_writes_all_of_them() {
 }
 
 #[test]
-fn every_example_follows_its_schema_and_says_so() {
+fn every_example_is_valid_and_names_its_schema() {
     let validators = validators();
-    for example in story::examples() {
+    for example in examples::examples() {
         check(&validators[&example.name], &example.body);
         let header = |name: &str| example.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let schema = schemas().into_iter().find(|schema| schema.name == example.name).expect("a schema");
@@ -93,10 +93,10 @@ fn every_example_follows_its_schema_and_says_so() {
 }
 
 #[test]
-fn there_is_an_example_of_everything() {
-    let examples = story::examples();
+fn every_variant_has_an_example() {
+    let all = examples::examples();
     let has = |name: &str, variant: Option<&str>| {
-        let found = examples.iter().any(|example| example.name == name && example.variant.as_deref() == variant);
+        let found = all.iter().any(|example| example.name == name && example.variant.as_deref() == variant);
         assert!(found, "no example of {name} {variant:?}");
     };
     for name in NoticeName::ALL {
@@ -111,22 +111,22 @@ fn there_is_an_example_of_everything() {
     for reason in ["repeated", "not_about_the_link", "unknown"] {
         has("link.refused", Some(reason));
     }
-    for news in ["began", "ended"] {
-        has("link.incident", Some(news));
+    for change in ["began", "ended"] {
+        has("link.incident", Some(change));
     }
     has("link.offset", None);
     has("link.fence", None);
     for kind in InputKind::ALL {
-        assert!(examples.iter().any(|example| example.name == format!("belvo.{kind}")), "no example of {kind}");
+        assert!(all.iter().any(|example| example.name == format!("belvo.{kind}")), "no example of {kind}");
     }
-    // What is in the examples is nobody's secret: an MFA session comes in, and never goes out.
-    for example in examples.iter().filter(|example| example.name.starts_with("link.")) {
+    // The MFA session of an input must not be in any message of relink.
+    for example in all.iter().filter(|example| example.name.starts_with("link.")) {
         assert!(!example.body.to_string().contains("2675b703b9d4451f8d4861a3eee54449"), "{example:?}");
     }
 }
 
 #[test]
-fn the_schemas_say_no_to_what_is_no_message() {
+fn the_schemas_refuse_wrong_messages() {
     for (name, validator) in validators() {
         for wrong in [Value::Null, serde_json::json!([]), serde_json::json!({}), serde_json::json!({"type": "healed"})]
         {
@@ -148,7 +148,7 @@ fn refs(value: &Value) -> Vec<String> {
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_has_a_target() {
     let documents: BTreeMap<String, Value> = documents()
         .into_iter()
         .map(|(name, contents)| (name, serde_json::from_str(&contents).expect("a document is JSON")))
@@ -158,13 +158,13 @@ fn every_reference_leads_somewhere() {
             let (file, pointer) = reference.split_once('#').unwrap_or((&reference, ""));
             let file = if file.is_empty() { name } else { file.trim_start_matches("./") };
             let target = documents.get(file).and_then(|document| document.pointer(pointer));
-            assert!(target.is_some(), "{name} refers to {reference}, which is not there");
+            assert!(target.is_some(), "{name} refers to {reference}, which does not exist");
         }
     }
 }
 
 #[test]
-fn the_asyncapi_document_has_what_asyncapi_asks_for() {
+fn the_asyncapi_document_has_the_required_members() {
     let (_, text) = documents().into_iter().find(|(name, _)| name == "asyncapi.json").expect("it is written");
     let document: Value = serde_json::from_str(&text).expect("it is JSON");
     assert_eq!(document["asyncapi"], "3.0.0");
@@ -187,8 +187,11 @@ fn the_asyncapi_document_has_what_asyncapi_asks_for() {
         let input =
             operation["channel"]["$ref"].as_str().is_some_and(|channel| channel.starts_with("#/channels/belvo."));
         assert_eq!(operation["action"], if input { "receive" } else { "send" }, "{id}");
-        let promise = operation["description"].as_str().expect("a promise");
-        assert!(input || promise.contains("exactly once") && promise.contains("at least once"), "{id}: {promise}");
+        let guarantee = operation["description"].as_str().expect("a guarantee");
+        assert!(
+            input || guarantee.contains("exactly once") && guarantee.contains("at least once"),
+            "{id}: {guarantee}"
+        );
     }
     for (name, message) in document["components"]["messages"].as_object().expect("messages") {
         assert_eq!(message["contentType"], "application/json", "{name}");
@@ -289,15 +292,16 @@ fn origin(kind: OriginKind, now: Timestamp) -> Origin {
     }
 }
 
-/// The last step of a walk is an ending, so that tombstones are seen too.
-fn walk(inputs: Vec<(Input, u32)>, can_verify: bool) {
+/// Steps through the inputs and checks every message. The last event deletes the link, so that a tombstone is checked
+/// too.
+fn check_messages_of(inputs: Vec<(Input, u32)>, can_verify: bool) {
     let validators = validators();
     let policy =
         Policy::new(PolicySettings { can_verify, ..PolicySettings::default() }).expect("the defaults are in range");
     let mut now = Timestamp::from_millis(1_790_000_000_000);
     let mut link = Link::unknown("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().expect("an id"), now);
-    let ending = (Input::from(Event::LinkDeleted), 1);
-    for (input, seconds) in inputs.into_iter().chain([ending]) {
+    let deletion = (Input::from(Event::LinkDeleted), 1);
+    for (input, seconds) in inputs.into_iter().chain([deletion]) {
         now = now.after(Duration::from_secs(seconds.into()));
         let event = input.event.name();
         match step(&link, &input, now, &policy) {
@@ -332,11 +336,11 @@ fn walk(inputs: Vec<(Input, u32)>, can_verify: bool) {
 }
 
 #[test]
-fn a_record_from_before_there_was_a_word_for_the_prompt_is_read() {
-    let examples = story::examples();
+fn records_with_older_fields_of_the_prompt_are_read() {
+    let all = examples::examples();
     let invalid =
-        |example: &&story::Example| example.name == "link.state" && example.variant.as_deref() == Some("invalid");
-    let record = &examples.iter().find(invalid).expect("an example of a broken link").body;
+        |example: &&examples::Example| example.name == "link.state" && example.variant.as_deref() == Some("invalid");
+    let record = &all.iter().find(invalid).expect("an example of a broken link").body;
     let prompt = |sent: bool, prompt: Option<&str>| {
         let mut record = record.clone();
         record["episode"]["prompt_sent"] = sent.into();
@@ -356,10 +360,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_the_machine_comes_to_fits_the_schemas(
+    fn all_messages_of_the_machine_are_valid_by_the_schemas(
         inputs in prop::collection::vec((some_input(), prop_oneof![0_u32..600, 0_u32..10 * 86_400]), 1..24),
         can_verify: bool,
     ) {
-        walk(inputs, can_verify);
+        check_messages_of(inputs, can_verify);
     }
 }

@@ -1,14 +1,14 @@
-//! The command line: one program, its roles as subcommands.
+//! The command line: one program with a subcommand for each role.
 //!
 //! - `serve`, `demo`, `sandbox` run until SIGINT or SIGTERM (`signals`)
-//! - `check-config`, `machine`, `schemas`, `simulate` print and end
-//! - `why`, `dead-letters` ask a running relink over HTTP (`ask`); `story` tells what it says
+//! - `check-config`, `machine`, `schemas`, `simulate` print and exit
+//! - `why`, `dead-letters` call a running relink over HTTP (`client`) and format its answers (`history`)
 //!
-//! Nothing is decided here: each subcommand is one call into the room that does it.
+//! Each subcommand calls the module that does the work.
 
-mod ask;
+mod client;
+mod history;
 mod signals;
-mod story;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -27,8 +27,8 @@ use crate::rehearsal::scenario::{self, ScenarioArgs};
 use crate::simulation::SimulateArgs;
 use crate::{schemas, service, simulation, telemetry};
 
-/// Keeps Belvo links alive: every webhook and API error drives one state machine per link, and NATS tells the rest of
-/// the company once what to do.
+/// Keeps Belvo links alive. Webhooks and API errors drive one state machine per link; NATS delivers the resulting
+/// notices to your services.
 #[derive(Parser, Debug)]
 #[command(name = "relink", version, propagate_version = true, after_help = EXAMPLES)]
 pub struct Cli {
@@ -38,42 +38,42 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  relink demo                          see it work, with everything it needs
-  relink serve --config relink.toml    the service
-  relink check-config                  what the configuration comes to, and where each value is from
+  relink demo                          a demonstration, with everything that it needs
+  relink serve --config relink.toml    run the service
+  relink check-config                  the resolved configuration, and the origin of each value
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
-                                       why that link is as it is
-  relink machine --format mermaid      the state machine, drawn";
+                                       the history of that link
+  relink machine --format mermaid      a diagram of the state machine";
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the service
     #[command(after_help = SERVE_EXAMPLES, after_long_help = serve_help())]
     Serve(ServeArgs),
-    /// See it work: a broken link from its webhook to its recovery, on this machine
+    /// Demonstrate relink: break links and repair them, on this machine
     Demo(DemoArgs),
-    /// Run a Belvo of your own, in which links can be broken
+    /// Run a simulated Belvo, in which links can be broken
     #[command(after_help = SANDBOX_EXAMPLES)]
     Sandbox(SandboxCommand),
-    /// Print the resolved configuration, secrets hidden, with the origin of every value
+    /// Print the resolved configuration, with hidden secrets and the origin of every value
     CheckConfig(ServeArgs),
-    /// Tell the story of a link: every transition, what caused it, what was sent
+    /// Show the history of a link: every transition, its reason, and the published messages
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
-    /// Look at messages that could not be read, and replay them
+    /// List, show and replay dead letters: messages that relink could not handle
     DeadLetters(DeadLettersArgs),
-    /// Draw the state machine
+    /// Print a diagram of the state machine
     Machine {
-        /// How
+        /// Format of the diagram
         #[arg(long, value_enum, default_value = "mermaid")]
         format: Format,
     },
-    /// Let the node live through troubles, and check that nothing is lost or said twice
+    /// Run the commit protocol under injected faults, and check that no effect is lost or duplicated
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(SimulateArgs),
     /// Write the JSON Schemas of all messages
     Schemas {
-        /// Where to
+        /// Directory to write to
         #[arg(long, value_name = "DIR", default_value = "schemas")]
         write: PathBuf,
     },
@@ -88,54 +88,54 @@ Examples:
 const SANDBOX_EXAMPLES: &str = "\
 Examples:
   relink sandbox --webhook-url http://127.0.0.1:8480/webhooks/belvo
-                                       a Belvo to break links in, by its control API
+                                       a simulated Belvo; links are broken by its control API
   relink sandbox --scenario scenarios/account-locked.toml --api-token TOKEN
-                                       a rehearsal against a running relink
+                                       play a scenario against a running relink
   relink sandbox --links 10000 --days 30 --seed 7
-                                       a month of a fleet, in well under two minutes";
+                                       a month of 10,000 links, in less than two minutes";
 
 const SIMULATE_EXAMPLES: &str = "\
 Examples:
-  relink simulate --minutes 10         fresh seeds for ten minutes
+  relink simulate --minutes 10         new seeds for ten minutes
   relink simulate --seeds 5000 --from 1
-                                       these seeds, the same every time
-  relink simulate --seed 42 --trace    one run, with its last events";
+                                       these seeds, with the same result each time
+  relink simulate --seed 42 --trace    one run, and its last events";
 
 const WHY_EXAMPLES: &str = "\
 Examples:
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
-  relink why 16f68516-bcbc-4cf7-b815-c500d4204e28.7.1     why this message was sent
-The token is --token, else the first of RELINK_API_TOKENS; the address is --url, else http://<RELINK_LISTEN>.";
+  relink why 16f68516-bcbc-4cf7-b815-c500d4204e28.7.1     the history, with this message marked
+The token is --token, or the first of RELINK_API_TOKENS. The address is --url, or http://<RELINK_LISTEN>.";
 
 fn serve_help() -> String {
     format!("{SERVE_EXAMPLES}\n\n{}", config::help())
 }
 
-/// Where the configuration comes from.
+/// The flags of the configuration.
 #[derive(Args, Debug, Default)]
 struct ServeArgs {
-    /// A TOML file with settings
+    /// TOML file with settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address of the HTTP door (RELINK_LISTEN)
+    /// Address and port of the HTTP server (RELINK_LISTEN)
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Directory of the store, and of relink's own NATS (RELINK_DATA_DIR)
+    /// Directory of the store and of relink's own NATS (RELINK_DATA_DIR)
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// NATS to connect to (RELINK_NATS_URL); without one relink runs its own
+    /// Address of NATS (RELINK_NATS_URL); without one relink runs its own nats-server
     #[arg(long, value_name = "URL")]
     nats_url: Option<String>,
     /// NATS credentials file (RELINK_NATS_CREDENTIALS)
     #[arg(long, value_name = "FILE")]
     nats_credentials: Option<String>,
-    /// Let anybody post webhooks (RELINK_ALLOW_OPEN_WEBHOOKS)
+    /// Accept webhooks without credentials (RELINK_ALLOW_OPEN_WEBHOOKS)
     #[arg(long)]
     allow_open_webhooks: bool,
-    /// What is logged, such as info or relink=debug,info (RELINK_LOG)
+    /// Log filter, such as info or relink=debug,info (RELINK_LOG)
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
-    /// text or json (RELINK_LOG_FORMAT)
+    /// Log format: text or json (RELINK_LOG_FORMAT)
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 }
@@ -156,7 +156,7 @@ impl ServeArgs {
     }
 }
 
-/// A Belvo to talk to, a scenario, or a fleet that is simulated.
+/// The flags of a simulated Belvo, of a scenario, and of a simulated fleet.
 #[derive(Args, Debug)]
 struct SandboxCommand {
     #[command(flatten)]
@@ -169,11 +169,11 @@ struct SandboxCommand {
 
 #[derive(Args, Debug)]
 struct WhyArgs {
-    /// A link, or one of relink's messages about it
+    /// A link id, or the id of a message about the link
     #[arg(value_name = "LINK_OR_MESSAGE_ID")]
     subject: String,
     #[command(flatten)]
-    relink: ask::RelinkArgs,
+    relink: client::RelinkArgs,
 }
 
 #[derive(Args, Debug)]
@@ -181,21 +181,21 @@ struct DeadLettersArgs {
     #[command(subcommand)]
     command: DeadLettersCommand,
     #[command(flatten)]
-    relink: ask::RelinkArgs,
+    relink: client::RelinkArgs,
 }
 
 #[derive(Subcommand, Debug)]
 enum DeadLettersCommand {
-    /// All of them, oldest first
+    /// List all dead letters, the oldest first
     List,
-    /// One, with its bytes
+    /// Show one dead letter with its payload
     Show {
-        /// Its number
+        /// Sequence of the dead letter
         sequence: u64,
     },
-    /// Publish one again, as new input
+    /// Publish the original message of one again, as a new input
     Replay {
-        /// Its number
+        /// Sequence of the dead letter
         sequence: u64,
     },
 }
@@ -227,32 +227,32 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             schemas::write(&write).with_context(|| format!("writing schemas to {}", write.display()))?;
             Ok(ExitCode::SUCCESS)
         }
-        running => {
+        command => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-            runtime.context("starting the runtime")?.block_on(run_until_told(running))
+            runtime.context("starting the runtime")?.block_on(run_async(command))
         }
     }
 }
 
-/// The subcommands that wait for something.
-async fn run_until_told(command: Command) -> anyhow::Result<ExitCode> {
+/// Runs the subcommands that need the async runtime.
+async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => {
             let sources = args.sources();
             let Loaded { config, .. } = Config::load(&sources)?;
             config.check_for_serving()?;
             telemetry::start_log(&config.log)?;
-            // The service runs what is there; it never installs.
+            // The service uses an installed nats-server; only `demo` may install one.
             let server = sources.server_source(config.nats.server.clone(), false);
             service::run(config, server, signals::shutdown()?).await?;
         }
         Command::Demo(args) => {
-            telemetry::start_log(&quiet())?;
+            telemetry::start_log(&warnings_only())?;
             let server = Sources::of_process(None, Vec::new()).server_source(None, true);
             return demo::run(args, server, signals::shutdown()?).await;
         }
         Command::Sandbox(SandboxCommand { sandbox, scenario, fleet }) => {
-            telemetry::start_log(&if fleet.is_wanted() { silent() } else { quiet() })?;
+            telemetry::start_log(&if fleet.is_wanted() { no_log() } else { warnings_only() })?;
             if fleet.is_wanted() {
                 return fleet::run(fleet, sandbox.seed, signals::shutdown()?).await;
             }
@@ -267,19 +267,19 @@ async fn run_until_told(command: Command) -> anyhow::Result<ExitCode> {
                 Some((link, behind)) => (link, Some(behind)),
                 None => (subject.trim(), None),
             };
-            let history = ask::Relink::of(relink)?.history(link).await?;
-            // However the id was spelt, messages have the link's own spelling.
+            let history = client::RunningRelink::of(relink)?.history(link).await?;
+            // A UUID has several spellings; message ids contain the one that relink uses.
             let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
-            return print(&story::tell(&history, message.as_deref())?);
+            return print(&history::show(&history, message.as_deref())?);
         }
         Command::DeadLetters(DeadLettersArgs { command, relink }) => {
-            let relink = ask::Relink::of(relink)?;
+            let relink = client::RunningRelink::of(relink)?;
             let text = match command {
-                DeadLettersCommand::List => story::letters(&relink.dead_letters().await?),
-                DeadLettersCommand::Show { sequence } => story::letter(&relink.dead_letter(sequence).await?),
+                DeadLettersCommand::List => history::dead_letters(&relink.dead_letters().await?),
+                DeadLettersCommand::Show { sequence } => history::dead_letter(&relink.dead_letter(sequence).await?),
                 DeadLettersCommand::Replay { sequence } => {
                     let input = relink.replay(sequence).await?;
-                    format!("dead letter {sequence} is input {input} now\n")
+                    format!("dead letter {sequence} was published again as input {input}\n")
                 }
             };
             return print(&text);
@@ -291,18 +291,17 @@ async fn run_until_told(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The log of programs that tell people themselves what they do.
-fn quiet() -> LogConfig {
+/// The log of programs that print their own progress.
+fn warnings_only() -> LogConfig {
     LogConfig { filter: "warn,relink::nats::server_binary=info".to_owned(), format: LogFormat::Text }
 }
 
-/// The log of a simulation: in a month of troubles every warning comes true many times over.
-fn silent() -> LogConfig {
+/// The log of a simulated fleet: faults are injected, so warnings are normal and many.
+fn no_log() -> LogConfig {
     LogConfig { filter: "off".to_owned(), format: LogFormat::Text }
 }
 
-/// Prints to standard output, with colours only where they are wanted. A reader that has seen enough (`| head`) is no
-/// error.
+/// Prints to standard output, with colours only if it supports them. A closed pipe (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<ExitCode> {
     match anstream::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -319,7 +318,7 @@ mod tests {
     use super::Cli;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 }

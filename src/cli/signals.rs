@@ -1,9 +1,9 @@
-//! SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once.
+//! SIGINT and SIGTERM: the first one starts an orderly stop, the second one ends the process at once.
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-/// What a shell reports of a program that was interrupted.
+/// The exit code of an interrupted program, by the convention of shells: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
 
 /// A token that the first signal cancels.
@@ -13,10 +13,10 @@ pub(super) fn shutdown() -> anyhow::Result<CancellationToken> {
     let cancelled = token.clone();
     tokio::spawn(async move {
         signals.next().await;
-        tracing::info!("stopping; a second signal ends at once");
+        tracing::info!("relink is stopping; a second signal ends it at once");
         cancelled.cancel();
         signals.next().await;
-        anstream::eprintln!("relink: ended at once, on a second signal");
+        anstream::eprintln!("relink: ended at once because of a second signal");
         std::process::exit(INTERRUPTED);
     });
     Ok(token)

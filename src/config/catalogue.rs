@@ -1,37 +1,36 @@
-//! Every setting there is, as a table: its key in the file, its variable, its flag, its default, and what it is for.
+//! The table of all settings: key in the file, variable, flag, default, description.
 //!
-//! `--help`, `relink check-config`, the did-you-mean and the reading itself are made from these rows, so a setting
-//! that is not
-//! here does not exist. Next: `layers.rs` collects the values, `mod.rs` turns them into types.
+//! `--help`, `relink check-config`, the guesses for unknown names and the reading of values use these rows, so no
+//! other setting exists. Next: `layers.rs` collects the values, `mod.rs` converts them into types.
 
 use Kind::{Bytes, List, Number, Span, Spans, Switch, Text, Url};
 
-/// One setting.
+/// A setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its key in the TOML file, with the table before the dot.
+    /// The key in the TOML file, with the name of the table before the dot.
     pub key: &'static str,
-    /// Its environment variable.
+    /// The environment variable.
     pub variable: &'static str,
-    /// Its flag of `relink serve`, if it has one. Secrets have none: the flags of a process are visible to everybody
-    /// on the machine.
+    /// The flag of `relink serve`. Secrets have none, because other users of the machine can see the flags of a
+    /// process.
     pub flag: Option<&'static str>,
-    /// What its value looks like.
+    /// The format of the value.
     pub kind: Kind,
-    /// Whether its value is never shown.
+    /// Whether the value is hidden in all output.
     pub secret: bool,
-    /// Its value if nobody gives one, spelled as in the environment.
+    /// The default, in the format of the environment.
     pub default: Option<&'static str>,
-    /// What it is for.
+    /// The description, one clause.
     pub about: &'static str,
 }
 
-/// What a value looks like.
+/// The format of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A text.
     Text,
-    /// An address that may hold a user and a password.
+    /// An address that may contain a user and a password.
     Url,
     /// A whole number.
     Number,
@@ -39,11 +38,11 @@ pub enum Kind {
     Bytes,
     /// `true` or `false`.
     Switch,
-    /// Texts: an array in the file, comma-separated elsewhere.
+    /// Several texts: an array in the file, comma-separated elsewhere.
     List,
-    /// A span, such as `30m`, `6h` or `1d`.
+    /// A duration, such as `30m`, `6h` or `1d`.
     Span,
-    /// Spans: an array in the file, comma-separated elsewhere.
+    /// Several durations: an array in the file, comma-separated elsewhere.
     Spans,
 }
 
@@ -68,14 +67,15 @@ impl Setting {
     }
 }
 
-/// All settings, in the order in which people are told of them.
+/// All settings, in the order of `--help` and of docs/settings.md.
 pub static SETTINGS: &[Setting] = &[
-    row("http.listen", "RELINK_LISTEN", Text, Some("127.0.0.1:8480"), "address of the HTTP door").flag("--listen"),
+    row("http.listen", "RELINK_LISTEN", Text, Some("127.0.0.1:8480"), "address and port of the HTTP server")
+        .flag("--listen"),
     secret(
         "http.webhook_secrets",
         "RELINK_WEBHOOK_SECRETS",
         List,
-        "whole Authorization values that Belvo may send; two at a time for a rotation",
+        "accepted Authorization values of webhooks, whole; give two during a rotation",
     ),
     secret("http.api_tokens", "RELINK_API_TOKENS", List, "bearer tokens for /v1"),
     row(
@@ -83,7 +83,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_ALLOW_OPEN_WEBHOOKS",
         Switch,
         Some("false"),
-        "start without webhook secrets: anybody may then post webhooks",
+        "start without webhook secrets; then everybody can post webhooks",
     )
     .flag("--allow-open-webhooks"),
     row(
@@ -91,7 +91,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_NATS_URL",
         Url,
         None,
-        "NATS to connect to, several with commas; without one relink runs its own",
+        "address of NATS, or several; without one relink runs its own nats-server",
     )
     .flag("--nats-url"),
     row("nats.credentials", "RELINK_NATS_CREDENTIALS", Text, None, "NATS credentials file (.creds)")
@@ -101,55 +101,43 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_NATS_SERVER",
         Text,
         None,
-        "nats-server to run when no NATS is given; else the one on PATH",
+        "path of the nats-server that relink runs if nats.url is not set; default: the one on PATH",
     ),
     row(
         "nats.monitor_url",
         "RELINK_NATS_MONITOR_URL",
         Url,
         None,
-        "HTTP monitor of the NATS server, to check its sync_interval",
+        "address of the NATS server's HTTP monitor, to check its sync_interval",
     ),
-    row("nats.prefix_input", "RELINK_PREFIX_INPUT", Text, Some("belvo"), "first words of the subjects relink hears"),
-    row(
-        "nats.prefix_output",
-        "RELINK_PREFIX_OUTPUT",
-        Text,
-        Some("link"),
-        "first words of the subjects relink speaks on",
-    ),
+    row("nats.prefix_input", "RELINK_PREFIX_INPUT", Text, Some("belvo"), "prefix of the subjects of inputs"),
+    row("nats.prefix_output", "RELINK_PREFIX_OUTPUT", Text, Some("link"), "prefix of the subjects of outputs"),
     row(
         "nats.partitions",
         "RELINK_PARTITIONS",
         Number,
         Some("16"),
-        "partitions; fixed when the input stream is created",
+        "number of partitions; fixed when the input stream is created",
     ),
-    row("nats.replicas", "RELINK_REPLICAS", Number, Some("1"), "copies of every stream in a NATS cluster"),
+    row("nats.replicas", "RELINK_REPLICAS", Number, Some("1"), "replicas of every stream in a NATS cluster"),
     row(
         "nats.history",
         "RELINK_HISTORY",
         Number,
         Some("64"),
-        "messages kept per output subject: the length of a link's history",
+        "messages kept on each output subject, which limits the history of a link",
     ),
-    row("nats.input_max_age", "RELINK_INPUT_MAX_AGE", Span, Some("30d"), "how long an input is kept"),
+    row("nats.input_max_age", "RELINK_INPUT_MAX_AGE", Span, Some("30d"), "how long inputs are kept"),
     row(
         "store.data_dir",
         "RELINK_DATA_DIR",
         Text,
         Some("./relink-data"),
-        "directory of the store, and of relink's own NATS",
+        "directory of the store and of relink's own NATS",
     )
     .flag("--data-dir"),
-    row("store.cache_bytes", "RELINK_CACHE_BYTES", Bytes, Some("256MiB"), "memory the store may use as a cache"),
-    row(
-        "belvo.url",
-        "RELINK_BELVO_URL",
-        Text,
-        None,
-        "Belvo's API, such as https://sandbox.belvo.com; with both secrets relink can ask Belvo",
-    ),
+    row("store.cache_bytes", "RELINK_CACHE_BYTES", Bytes, Some("256MiB"), "size of the store's cache in memory"),
+    row("belvo.url", "RELINK_BELVO_URL", Text, None, "address of Belvo's API, such as https://sandbox.belvo.com"),
     secret("belvo.secret_id", "RELINK_BELVO_SECRET_ID", Text, "Belvo's secret id"),
     secret("belvo.secret_password", "RELINK_BELVO_SECRET_PASSWORD", Text, "Belvo's secret password"),
     row(
@@ -157,144 +145,143 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_BELVO_WIDGET_URL",
         Text,
         Some("https://widget.belvo.io/"),
-        "where Belvo's hosted widget lives",
+        "address of Belvo's hosted widget",
     ),
     row(
         "belvo.portal_url",
         "RELINK_BELVO_PORTAL_URL",
         Text,
         Some("https://meuportal.belvo.com/"),
-        "where users renew open-finance consents",
+        "portal where users renew open-finance consents",
     ),
     row(
         "belvo.requests_per_30s",
         "RELINK_BELVO_REQUESTS_PER_30S",
         Number,
         Some("80"),
-        "requests to Belvo in any 30 seconds, of all of relink",
+        "most requests to Belvo in any 30 seconds",
     ),
-    row("reconciler.sweep_every", "RELINK_SWEEP_EVERY", Span, Some("1h"), "how often Belvo is asked for broken links"),
+    row("reconciler.sweep_every", "RELINK_SWEEP_EVERY", Span, Some("1h"), "interval between sweeps of broken links"),
     row(
         "reconciler.rotation",
         "RELINK_ROTATION",
         Span,
         Some("1d"),
-        "how long it takes to compare every link with Belvo",
+        "time in which every link is compared with Belvo once",
     ),
     row(
         "reconciler.adoption_per_hour",
         "RELINK_ADOPTION_PER_HOUR",
         Number,
         Some("60"),
-        "adopted broken links released an hour; 0: none by itself",
+        "adopted broken links that are released per hour; 0: none",
     ),
-    row("log.filter", "RELINK_LOG", Text, Some("info"), "what is logged, such as info or relink=debug,info")
-        .flag("--log"),
-    row("log.format", "RELINK_LOG_FORMAT", Text, Some("text"), "text or json").flag("--log-format"),
+    row("log.filter", "RELINK_LOG", Text, Some("info"), "log filter, such as info or relink=debug,info").flag("--log"),
+    row("log.format", "RELINK_LOG_FORMAT", Text, Some("text"), "log format: text or json").flag("--log-format"),
     row(
         "policy.update_wait_max",
         "RELINK_POLICY_UPDATE_WAIT_MAX",
         Span,
         Some("30m"),
-        "the longest an update may be with the user",
+        "longest time of one repair attempt of a user",
     ),
     row(
         "policy.verify_wait",
         "RELINK_POLICY_VERIFY_WAIT",
         Span,
         Some("2m"),
-        "how long one question to Belvo may go unanswered",
+        "how long relink waits for the answer to one verify job",
     ),
     row(
         "policy.verify_attempts_max",
         "RELINK_POLICY_VERIFY_ATTEMPTS_MAX",
         Number,
         Some("3"),
-        "how often a claimed repair is looked at",
+        "how often a claimed repair is verified",
     ),
     row(
         "policy.settle_window",
         "RELINK_POLICY_SETTLE_WINDOW",
         Span,
         Some("30m"),
-        "for how long after a recovery bad news is checked first",
+        "time after a recovery in which evidence is verified first",
     ),
     row(
         "policy.repeat_window",
         "RELINK_POLICY_REPEAT_WINDOW",
         Span,
         Some("4h"),
-        "for how long a fact is recognised as a repeat",
+        "how long a repeated fact is recognised",
     ),
     row(
         "policy.reminders",
         "RELINK_POLICY_REMINDERS",
         Spans,
         Some("1d,3d,7d"),
-        "when users are reminded, from the beginning of the outage",
+        "times of the reminders, since the start of the outage",
     ),
     row(
         "policy.reminder_pause",
         "RELINK_POLICY_REMINDER_PAUSE",
         Span,
         Some("1d"),
-        "the least time between two words to a user",
+        "least time between two prompts to a user",
     ),
     row(
         "policy.refresh_wait",
         "RELINK_POLICY_REFRESH_WAIT",
         Span,
         Some("6h"),
-        "how long Belvo's own refresh may take after a repair",
+        "how long relink waits for Belvo's own refresh after a repair",
     ),
     row(
         "policy.refresh_attempts_max",
         "RELINK_POLICY_REFRESH_ATTEMPTS_MAX",
         Number,
         Some("2"),
-        "how many refreshes a repair is given, Belvo's own included",
+        "most refreshes after a repair, Belvo's own included",
     ),
     row(
         "policy.consent_refreshes_max",
         "RELINK_POLICY_CONSENT_REFRESHES_MAX",
         Number,
         Some("4"),
-        "monthly refreshes for a link with a consent (quota: 8)",
+        "most refreshes per month of a link with a consent",
     ),
     row(
         "policy.consent_notice",
         "RELINK_POLICY_CONSENT_NOTICE",
         Span,
         Some("7d"),
-        "how long before a consent ends its user is told",
+        "how long before its end a consent is announced to the user",
     ),
     row(
         "policy.stale_after_intervals",
         "RELINK_POLICY_STALE_AFTER_INTERVALS",
         Number,
         Some("2"),
-        "after how many missed refresh intervals a link is stale",
+        "missed refresh intervals after which a link is stale",
     ),
     row(
         "policy.incident_links",
         "RELINK_POLICY_INCIDENT_LINKS",
         Number,
         Some("20"),
-        "so many links of one institution are an incident; 0: never",
+        "failing links of an institution that are an incident; 0: never",
     ),
     row(
         "policy.incident_window",
         "RELINK_POLICY_INCIDENT_WINDOW",
         Span,
         Some("10m"),
-        "within how long they have to fail, and how long a calm ends it",
+        "window in which they fail; as long without failures ends it",
     ),
     row(
         "policy.incident_wait",
         "RELINK_POLICY_INCIDENT_WAIT",
         Span,
         Some("10m"),
-        "how often a prompt held in an incident is looked at",
+        "how often a link with a deferred prompt is verified",
     ),
 ];
 
@@ -303,10 +290,10 @@ pub(super) fn setting(key: &str) -> &'static Setting {
     SETTINGS
         .iter()
         .find(|setting| setting.key == key)
-        .expect("every key that is read is in the catalogue, a test reads all")
+        .expect("every key that is read is in the catalogue; a test reads all of them")
 }
 
-/// The catalogue for `--help`: variable, key, default, purpose.
+/// The text for `--help`: variable, key, flag, description and default of each setting.
 pub fn help() -> String {
     let mut text = String::from(
         "Settings. A flag wins over the environment, the environment over the file, the file over the default.\n\

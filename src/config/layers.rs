@@ -1,7 +1,7 @@
-//! Collects the values of the settings from four layers, and remembers where each came from.
+//! Collects the values of the settings from four layers, with the origin of each value.
 //!
-//! Unknown names are refused here, with a guess at what was meant: a mistyped setting that is ignored is found out in
-//! an incident. Values are only collected; `mod.rs` reads them. This is the only file that reads the environment.
+//! Unknown names are refused, with a guess at the right one: if a mistyped setting were ignored, its operator would
+//! notice in an outage. Values are not parsed here; `mod.rs` does. This is the only file that reads the environment.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,25 +12,25 @@ use toml::{Table, Value};
 
 use super::catalogue::{SETTINGS, Setting};
 
-/// What the configuration is read from.
+/// The sources of the configuration.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// The TOML file, if one was named.
     pub file: Option<PathBuf>,
-    /// The environment, of which only `RELINK_*` is looked at.
+    /// The environment; only `RELINK_*` are settings.
     pub environment: Vec<(OsString, OsString)>,
-    /// Flags that were given, such as `("--listen", "0.0.0.0:8480")`.
+    /// The given flags, such as `("--listen", "0.0.0.0:8480")`.
     pub flags: Vec<(&'static str, String)>,
 }
 
 impl Sources {
-    /// This process's environment, beside a file and flags.
+    /// The environment of this process, with `file` and `flags`.
     #[expect(clippy::disallowed_methods, reason = "this is the file the ban points to")]
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(&'static str, String)>) -> Self {
         Self { file, environment: std::env::vars_os().collect(), flags }
     }
 
-    /// A variable of another program's, such as `PATH`. Empty counts as not set.
+    /// A variable that is not a setting, such as `PATH`. An empty one counts as not set.
     pub(super) fn variable(&self, name: &str) -> Option<&OsString> {
         let found = self.environment.iter().find(|(variable, _)| variable == name);
         found.map(|(_, value)| value).filter(|value| !value.is_empty())
@@ -61,7 +61,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value nobody has looked into. Not `Debug`: it may be a secret.
+/// An unparsed value. It is not `Debug`, because it may be a secret.
 #[derive(Clone)]
 pub(super) enum Raw {
     /// From the environment, a flag or the catalogue.
@@ -70,14 +70,14 @@ pub(super) enum Raw {
     Toml(Value),
 }
 
-/// A value and where it came from.
+/// A value and its origin.
 #[derive(Clone)]
 pub(super) struct Found {
     pub(super) raw: Raw,
     pub(super) origin: Origin,
 }
 
-/// The values by key, and what was wrong with the layers.
+/// The values by key, and the problems of the layers.
 #[derive(Default)]
 pub(super) struct Layers {
     pub(super) found: BTreeMap<&'static str, Found>,
@@ -85,7 +85,7 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Collects; a later layer wins.
+    /// Collects the layers; a later one overrides an earlier one.
     pub(super) fn collect(sources: &Sources) -> Self {
         let mut layers = Self::default();
         for setting in SETTINGS {
@@ -100,7 +100,7 @@ impl Layers {
         for (flag, value) in &sources.flags {
             match SETTINGS.iter().find(|setting| setting.flag == Some(*flag)) {
                 Some(setting) => layers.put(setting, Raw::Text(value.clone()), Origin::Flag(flag)),
-                None => layers.problems.push(format!("flag {flag}: there is no such setting")),
+                None => layers.problems.push(format!("flag {flag}: unknown flag")),
             }
         }
         layers
@@ -121,7 +121,7 @@ impl Layers {
         match text.parse::<Table>() {
             Ok(table) => self.add_table(path, "", table),
             Err(error) => {
-                // Its own words would quote the line, which may hold a secret.
+                // The error's own text would quote the line, which may contain a secret.
                 let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
                 self.problems.push(format!("file {}, line {line}: not TOML: {}", path.display(), error.message()));
             }
@@ -168,8 +168,8 @@ impl Layers {
     }
 }
 
-/// Kubernetes describes every service of a namespace in variables: for one named `relink` or `relink-…` they begin
-/// like ours.
+/// Whether Kubernetes sets this variable: it describes each service of the namespace, and the variables of a service
+/// named `relink` or `relink-…` begin with `RELINK_`.
 fn is_kubernetes(name: &str) -> bool {
     let words: Vec<&str> = name.split('_').collect();
     let ends_in = |end: &[&str]| words.ends_with(end);
@@ -182,7 +182,7 @@ fn is_kubernetes(name: &str) -> bool {
         || port_of
 }
 
-/// What an unknown key may have meant: the same word in another table, or the nearest spelling.
+/// A guess for an unknown key: the same name in another table, or the nearest spelling.
 fn guess_key(key: &str) -> String {
     let last = key.rsplit('.').next().unwrap_or(key);
     match SETTINGS.iter().find(|setting| setting.key.rsplit('.').next() == Some(last)) {
@@ -191,7 +191,8 @@ fn guess_key(key: &str) -> String {
     }
 }
 
-/// Names are long and share their beginnings, so only the nearest one is worth a guess, and only if few letters differ.
+/// A guess for an unknown name: only the nearest spelling, and only if few letters differ, because the names are long
+/// and have common prefixes.
 fn guess<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<_> = known.collect();
     if let Some(longer) = known.iter().find(|known| known.strip_prefix(name).is_some_and(|rest| rest.starts_with('_')))

@@ -1,13 +1,12 @@
-//! What an operator decides, read once at the start.
+//! The configuration, read once at the start.
 //!
-//! One precedence: **flags, then the environment, then the file (`--config FILE`, TOML), then the default**. Every
-//! value is checked here and has its type afterwards; nothing else reads the environment. Unknown names are refused,
-//! in the file and among
-//! `RELINK_*`; empty variables count as not set, and so do those that Kubernetes makes up for a service named `relink`.
+//! The precedence is: **flags, then the environment, then the file (`--config FILE`, TOML), then the default**. Every
+//! value is checked and converted to its type here. Unknown names are refused, in the file and among `RELINK_*`.
+//! Empty variables, and those that Kubernetes sets for a service named `relink`, count as not set.
 //!
-//! - `catalogue`: every setting there is, as a table
-//! - `layers`: collects the values and remembers where each came from; the only file that reads the environment
-//! - `reader`: text into types; `show`: the resolved whole for `check-config`
+//! - `catalogue`: the table of all settings
+//! - `layers`: collects the values and their origins; the only file that reads the environment
+//! - `reader`: parses single values; `show`: the report of `check-config`
 
 mod catalogue;
 mod layers;
@@ -33,52 +32,54 @@ use crate::nats::subject::Subjects;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The configuration, checked.
+/// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The HTTP door.
+    /// The HTTP server.
     pub http: HttpConfig,
-    /// The bus.
+    /// NATS and its streams.
     pub nats: NatsConfig,
-    /// The disk.
+    /// The store.
     pub store: StoreConfig,
-    /// The bank side.
+    /// Belvo's API.
     pub belvo: BelvoConfig,
-    /// What the webhooks missed.
+    /// The reconciler.
     pub reconciler: ReconcilerConfig,
     /// The log.
     pub log: LogConfig,
-    /// How patient the machine is: `[policy]`, `RELINK_POLICY_*`. `can_verify` is derived from `belvo`.
+    /// The policy of the machine: `[policy]`, `RELINK_POLICY_*`. `can_verify` is set if there are keys for Belvo.
     pub policy: Policy,
 }
 
-/// The HTTP door.
+/// The settings of the HTTP server.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// `RELINK_LISTEN`: where it listens.
+    /// `RELINK_LISTEN`: the address and the port.
     pub listen: SocketAddr,
-    /// `RELINK_WEBHOOK_SECRETS`: whole `Authorization` values that Belvo may send.
+    /// `RELINK_WEBHOOK_SECRETS`: accepted `Authorization` values of webhooks.
     pub webhook_secrets: Vec<SecretString>,
     /// `RELINK_API_TOKENS`: bearer tokens for `/v1`.
     pub api_tokens: Vec<SecretString>,
-    /// `RELINK_ALLOW_OPEN_WEBHOOKS`: start even though anybody could post webhooks.
+    /// `RELINK_ALLOW_OPEN_WEBHOOKS`: accept webhooks without credentials.
     pub allow_open_webhooks: bool,
 }
 
-/// The bus.
+/// The settings of NATS and its streams.
 #[derive(Clone, Debug)]
 pub struct NatsConfig {
-    /// `RELINK_NATS_URL`: what to connect to; `None` runs a server of our own. May hold a password.
+    /// `RELINK_NATS_URL`: the addresses of NATS, perhaps with a password. With `None` relink runs its own
+    /// nats-server.
     pub url: Option<NatsUrl>,
     /// `RELINK_NATS_CREDENTIALS`: a credentials file.
     pub credentials: Option<PathBuf>,
-    /// `RELINK_NATS_SERVER`: the nats-server to run when there is no `url`.
+    /// `RELINK_NATS_SERVER`: the nats-server that relink runs if there is no `url`.
     pub server: Option<PathBuf>,
-    /// `RELINK_NATS_MONITOR_URL`: where the server tells about itself.
+    /// `RELINK_NATS_MONITOR_URL`: the HTTP monitor of the NATS server.
     pub monitor_url: Option<NatsUrl>,
-    /// `RELINK_PREFIX_INPUT`, `RELINK_PREFIX_OUTPUT`: all subjects and stream names.
+    /// `RELINK_PREFIX_INPUT`, `RELINK_PREFIX_OUTPUT`: the subjects and the names of the streams.
     pub subjects: Subjects,
-    /// `RELINK_PARTITIONS`, `RELINK_REPLICAS`, `RELINK_HISTORY`, `RELINK_INPUT_MAX_AGE`: how streams are declared.
+    /// `RELINK_PARTITIONS`, `RELINK_REPLICAS`, `RELINK_HISTORY`, `RELINK_INPUT_MAX_AGE`: the configuration of the
+    /// streams.
     pub streams: StreamSettings,
 }
 
@@ -87,7 +88,7 @@ pub struct NatsConfig {
 pub struct NatsUrl(SecretString);
 
 impl NatsUrl {
-    /// The addresses, with whatever secret they hold.
+    /// The addresses, with their passwords.
     pub fn expose(&self) -> impl Iterator<Item = &str> {
         self.0.expose_secret().split(',').map(str::trim).filter(|address| !address.is_empty())
     }
@@ -100,40 +101,40 @@ impl std::fmt::Display for NatsUrl {
     }
 }
 
-/// The disk.
+/// The settings of the store.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// `RELINK_DATA_DIR`: below it lie the store and relink's own NATS.
+    /// `RELINK_DATA_DIR`: the directory of the store and of relink's own NATS.
     pub data_dir: PathBuf,
-    /// `RELINK_CACHE_BYTES`: memory for the store's cache.
+    /// `RELINK_CACHE_BYTES`: the size of the store's cache, in bytes.
     pub cache_bytes: u64,
 }
 
-/// The bank side.
+/// The settings of Belvo's API.
 #[derive(Clone, Debug)]
 pub struct BelvoConfig {
-    /// Where and with what Belvo can be asked; `None` if nobody said.
+    /// The address and the keys; `None` if they are not set.
     pub keys: Option<BelvoKeys>,
-    /// `RELINK_BELVO_WIDGET_URL`: where the hosted widget lives.
+    /// `RELINK_BELVO_WIDGET_URL`: the address of the hosted widget.
     pub widget_url: String,
-    /// `RELINK_BELVO_PORTAL_URL`: where consents are renewed.
+    /// `RELINK_BELVO_PORTAL_URL`: the address of the portal where users renew consents.
     pub portal_url: String,
-    /// `RELINK_BELVO_REQUESTS_PER_30S`: how many requests may leave in any 30 seconds.
+    /// `RELINK_BELVO_REQUESTS_PER_30S`: the most requests to Belvo in any 30 seconds.
     pub requests_per_30s: usize,
 }
 
-/// What the webhooks missed.
+/// The settings of the reconciler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReconcilerConfig {
-    /// `RELINK_SWEEP_EVERY`: from one sweep of the broken links to the next.
+    /// `RELINK_SWEEP_EVERY`: the interval between sweeps of broken links.
     pub sweep_every: Duration,
-    /// `RELINK_ROTATION`: how long it takes to look at every link.
+    /// `RELINK_ROTATION`: the time in which every link is read once.
     pub rotation: Duration,
-    /// `RELINK_ADOPTION_PER_HOUR`: how many adopted links are released an hour; 0: none by itself.
+    /// `RELINK_ADOPTION_PER_HOUR`: how many adopted links are released per hour; 0: none.
     pub adoption_per_hour: u32,
 }
 
-/// What it takes to ask Belvo: all of it or nothing.
+/// The address of Belvo's API and the keys. All three are set, or none.
 #[derive(Clone, Debug)]
 pub struct BelvoKeys {
     /// `RELINK_BELVO_URL`.
@@ -144,46 +145,46 @@ pub struct BelvoKeys {
     pub secret_password: SecretString,
 }
 
-/// The log.
+/// The settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// `RELINK_LOG`: what is logged, as `tracing-subscriber` spells it.
+    /// `RELINK_LOG`: the filter, in the syntax of `tracing-subscriber`.
     pub filter: String,
     /// `RELINK_LOG_FORMAT`.
     pub format: LogFormat,
 }
 
-/// What a line of the log looks like.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Lines of text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object on each line.
     Json,
 }
 
-/// The configuration cannot be used. Says everything that is wrong with it.
+/// The configuration has errors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration cannot be used:\n  - {}", .problems.join("\n  - "))]
 pub struct ConfigError {
-    /// Each with where the value came from and what would be right.
+    /// All problems, each with the origin of the value and the expected value.
     pub problems: Vec<String>,
 }
 
-/// A configuration, and the account of it.
+/// A configuration and its report.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// It as TOML, secrets hidden, the origin of every value beside it.
+    /// The configuration as TOML, with hidden secrets and the origin of every value.
     pub report: String,
 }
 
 impl Config {
-    /// Reads and checks everything.
+    /// Reads and checks all settings.
     ///
     /// # Errors
-    /// [`ConfigError`] with every problem there is.
+    /// [`ConfigError`] with all problems.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         let mut reader = Reader { layers: Layers::collect(sources) };
         let config = read(&mut reader);
@@ -194,21 +195,20 @@ impl Config {
         }
     }
 
-    /// The configuration of somebody who decided nothing.
+    /// The configuration without any sources.
     pub fn defaults() -> Self {
-        Self::load(&Sources::default()).expect("the defaults are in range, as a test holds").config
+        Self::load(&Sources::default()).expect("the defaults are valid, which a test checks").config
     }
 
-    /// What `serve` asks for beyond well-formed values.
+    /// Checks the requirements of `serve` beyond valid values.
     ///
     /// # Errors
-    /// [`ConfigError`] if webhooks would be open to anybody and nobody said that they may.
+    /// [`ConfigError`] if no webhook secret is set and open webhooks are not explicitly allowed.
     pub fn check_for_serving(&self) -> Result<(), ConfigError> {
         if self.http.webhook_secrets.is_empty() && !self.http.allow_open_webhooks {
-            let problem = "nobody may post webhooks: set RELINK_WEBHOOK_SECRETS (http.webhook_secrets) to the whole \
-                           Authorization value that is typed into Belvo's dashboard, such as `Bearer …`; or, to let \
-                           anybody \
-                           post them, say so with RELINK_ALLOW_OPEN_WEBHOOKS=true";
+            let problem = "no webhook secret is set: set RELINK_WEBHOOK_SECRETS (http.webhook_secrets) to the whole \
+                           Authorization value that is typed into Belvo's dashboard, such as `Bearer …`; or, to \
+                           accept webhooks without credentials, set RELINK_ALLOW_OPEN_WEBHOOKS=true";
             return Err(ConfigError { problems: vec![problem.to_owned()] });
         }
         Ok(())
@@ -216,7 +216,7 @@ impl Config {
 }
 
 impl Sources {
-    /// Where a nats-server may come from: the named one (else `RELINK_NATS_SERVER`), `PATH`, or the user's cache
+    /// The places to look for a nats-server: `named` (or `RELINK_NATS_SERVER`), `PATH`, or the user's cache
     /// directory.
     pub fn server_source(&self, named: Option<PathBuf>, may_install: bool) -> ServerSource {
         let directory = |name: &str| self.variable(name).map(PathBuf::from);
@@ -230,7 +230,7 @@ impl Sources {
     }
 }
 
-/// `None` only beside a problem.
+/// Returns `None` only if a problem was noted.
 fn read(reader: &mut Reader) -> Option<Config> {
     let http = HttpConfig {
         listen: reader
@@ -261,17 +261,17 @@ fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
     if let Some(url) = &url
         && url.expose().any(|address| address.parse::<ServerAddr>().is_err())
     {
-        reader.reject("nats.url", "must be addresses such as nats://127.0.0.1:4222, several with commas between them");
+        reader.reject("nats.url", "must be addresses such as nats://127.0.0.1:4222, separated by commas");
     }
     let credentials = reader.text("nats.credentials").map(PathBuf::from);
     if credentials.as_deref().is_some_and(|path| !path.is_file()) {
-        reader.reject("nats.credentials", "names no file; give the path of a .creds file");
+        reader.reject("nats.credentials", "is not a file; give the path of a .creds file");
     }
     let server = reader.text("nats.server").map(PathBuf::from);
     if server.as_deref().is_some_and(is_missing) {
         reader.reject(
             "nats.server",
-            "names no file; give the path of a nats-server, or leave it out to use the one on PATH",
+            "is not a file; give the path of a nats-server, or remove it to use the one on PATH",
         );
     }
     let monitor_url = reader.secret("nats.monitor_url").map(NatsUrl);
@@ -292,7 +292,7 @@ fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
     Some(NatsConfig { url, credentials, server, monitor_url, subjects, streams })
 }
 
-/// A bare name is looked up on `PATH` by whoever runs it.
+/// A name without a directory is looked up on `PATH` later.
 fn is_missing(path: &Path) -> bool {
     path.components().count() > 1 && !path.is_file()
 }
@@ -302,7 +302,10 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
     let missing: Vec<_> = parts.into_iter().filter(|key| !reader.layers.found.contains_key(key)).collect();
     if let (1..=2, Some(given)) = (missing.len(), parts.into_iter().find(|key| !missing.contains(key))) {
         let names: Vec<_> = missing.iter().map(|key| format!("{key} ({})", catalogue::setting(key).variable)).collect();
-        reader.reject(given, format!("needs {} beside it: to ask Belvo takes all three, or none", names.join(" and ")));
+        reader.reject(
+            given,
+            format!("also needs {}: relink needs all three to call Belvo's API, or none of them", names.join(" and ")),
+        );
     }
     let url = reader.text("belvo.url").map(|url| url.trim_end_matches('/').to_owned());
     let keys = match (url, reader.secret("belvo.secret_id"), reader.secret("belvo.secret_password")) {
@@ -369,7 +372,7 @@ fn read_policy(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
     let had_problems = !reader.layers.problems.is_empty();
     match Policy::new(settings) {
         Ok(policy) => Some(policy),
-        // A span that could not be read is zero here, and has been reported already.
+        // An invalid duration is zero here; its problem has been noted already.
         Err(_) if had_problems => None,
         Err(bad) => {
             let key =

@@ -1,7 +1,7 @@
-//! Reads single values: text into types, with the range in words. Every problem names where the value came from.
+//! Parses single values and checks their ranges. Every problem names the origin of the value.
 //!
-//! A problem is noted and reading goes on with a placeholder, so that an operator sees all problems at once. It never
-//! quotes the value of a secret. Next: `mod.rs` puts the values together.
+//! A problem is noted and reading continues with a placeholder, so that an operator sees all problems at once. A
+//! problem never quotes a secret. Next: `mod.rs` builds the configuration.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -14,16 +14,16 @@ use toml::Value;
 use super::catalogue::{Setting, setting};
 use super::layers::{Found, Layers, Raw};
 
-/// What `check-config` prints in place of a secret; as a value it is a mistake.
+/// The text that `check-config` prints in place of a secret; as a value it is refused.
 pub(super) const SET: &str = "[set]";
 
-/// The values, while they are being read.
+/// The collected values, and the problems so far.
 pub(super) struct Reader {
     pub(super) layers: Layers,
 }
 
 impl Reader {
-    /// Reads one value; `None` if nobody gave it or it was wrong, which has then been noted.
+    /// Parses one value. `None` if it is not set, or if it was wrong, which is noted.
     pub(super) fn read<T>(&mut self, key: &'static str, parse: impl FnOnce(&Raw) -> Result<T, String>) -> Option<T> {
         let Found { raw, origin } = self.layers.found.get(key)?;
         match parse(raw) {
@@ -36,7 +36,7 @@ impl Reader {
         }
     }
 
-    /// Notes that a value which was well-formed cannot be used.
+    /// Notes a problem with a parsed value.
     pub(super) fn reject(&mut self, key: &'static str, problem: impl Display) {
         let origin = self.layers.found.get(key).map(|found| format!("{}: ", found.origin)).unwrap_or_default();
         self.layers.problems.push(format!("{origin}{key} {problem}"));
@@ -49,7 +49,7 @@ impl Reader {
     pub(super) fn parsed<T: FromStr>(&mut self, key: &'static str, wanted: &str) -> Option<T> {
         self.read(key, |raw| {
             let text = text(raw)?;
-            text.parse().map_err(|_| format!("must be {wanted}, is `{}`", text.escape_debug()))
+            text.parse().map_err(|_| format!("must be {wanted}, but is `{}`", text.escape_debug()))
         })
     }
 
@@ -62,7 +62,7 @@ impl Reader {
             };
             let (least, most) = (range.start(), range.end());
             number.filter(|number| range.contains(number)).ok_or_else(|| {
-                format!("must be a whole number from {least} to {most}, is {}", shown(raw, setting(key)))
+                format!("must be a whole number from {least} to {most}, but is {}", shown(raw, setting(key)))
             })
         });
         read.unwrap_or(*range.start())
@@ -73,7 +73,7 @@ impl Reader {
             Raw::Toml(Value::Boolean(switch)) => Ok(*switch),
             Raw::Text(text) if text.trim() == "true" => Ok(true),
             Raw::Text(text) if text.trim() == "false" => Ok(false),
-            Raw::Text(_) | Raw::Toml(_) => Err(format!("must be true or false, is {}", shown(raw, setting(key)))),
+            Raw::Text(_) | Raw::Toml(_) => Err(format!("must be true or false, but is {}", shown(raw, setting(key)))),
         });
         read.unwrap_or_default()
     }
@@ -87,7 +87,10 @@ impl Reader {
             };
             bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
                 let (least, most) = (range.start() >> 20, range.end() >> 20);
-                format!("must be from {least}MiB to {most}MiB in bytes, MiB or GiB, is {}", shown(raw, setting(key)))
+                format!(
+                    "must be from {least}MiB to {most}MiB in bytes, MiB or GiB, but is {}",
+                    shown(raw, setting(key))
+                )
             })
         });
         read.unwrap_or_default()
@@ -123,22 +126,22 @@ impl Reader {
 pub(super) fn text(raw: &Raw) -> Result<&str, String> {
     match raw {
         Raw::Text(text) | Raw::Toml(Value::String(text)) if !text.trim().is_empty() => Ok(text.trim()),
-        Raw::Text(_) | Raw::Toml(Value::String(_)) => Err("is empty; leave it out, or give it a value".to_owned()),
-        Raw::Toml(other) => Err(format!("must be a text in quotes, is {}", with_article(other))),
+        Raw::Text(_) | Raw::Toml(Value::String(_)) => Err("is empty; remove it, or give it a value".to_owned()),
+        Raw::Toml(other) => Err(format!("must be a text in quotes, but is {}", with_article(other))),
     }
 }
 
 /// The value as texts.
 pub(super) fn list(raw: &Raw) -> Result<Vec<&str>, String> {
-    let wrong = |other: &Value| format!("must be an array of texts, is {}", with_article(other));
+    let wrong = |other: &Value| format!("must be an array of texts, but is {}", with_article(other));
     match raw {
         Raw::Text(text) => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()),
         Raw::Toml(Value::Array(items)) => items
             .iter()
             .map(|item| match item {
                 Value::String(text) if !text.trim().is_empty() => Ok(text.trim()),
-                Value::String(_) => Err("has an empty item; leave it out".to_owned()),
-                other => Err(format!("must be an array of texts, has {} in it", with_article(other))),
+                Value::String(_) => Err("has an empty item; remove it".to_owned()),
+                other => Err(format!("must be an array of texts, but contains {}", with_article(other))),
             })
             .collect(),
         Raw::Toml(other) => Err(wrong(other)),
@@ -151,7 +154,7 @@ fn with_article(value: &Value) -> String {
     format!("{article} {kind}")
 }
 
-/// A wrong value as a problem quotes it.
+/// A wrong value, as it is quoted in a problem.
 fn shown(raw: &Raw, setting: &Setting) -> String {
     match raw {
         _ if setting.secret => SET.to_owned(),
@@ -163,14 +166,14 @@ fn shown(raw: &Raw, setting: &Setting) -> String {
 
 fn hide(text: &str) -> Result<SecretString, String> {
     if text.starts_with(SET) || text.contains(['\r', '\n']) {
-        return Err(format!("must be the secret itself on one line; `{SET}` only stands for it in check-config"));
+        return Err(format!("must be the secret itself, on one line; `{SET}` is only its placeholder in check-config"));
     }
     Ok(SecretString::from(text))
 }
 
 fn parse_span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|_| format!("must be a span such as 30m, 6h or 1d, is `{}`", text.escape_debug()))
+        .map_err(|_| format!("must be a duration such as 30m, 6h or 1d, but is `{}`", text.escape_debug()))
 }
 
 fn parse_bytes(text: &str) -> Option<u64> {

@@ -1,4 +1,5 @@
-//! `relink check-config`: the resolved whole as TOML, with secrets hidden and the origin of every value beside it.
+//! `relink check-config`: prints the resolved configuration as TOML, with hidden secrets and the origin of each
+//! value.
 
 use std::fmt::Write;
 
@@ -9,7 +10,7 @@ use super::layers::{Found, Layers, Raw};
 use super::reader::{SET, list, text};
 use crate::printable::{escaped, printable};
 
-/// What stands where no secret is set.
+/// The placeholder of a secret that is not set.
 const NOT_SET: &str = "[not set]";
 
 /// The report.
@@ -65,7 +66,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// A text as TOML, on one line, with what a terminal would obey as TOML's own escapes.
+/// A text as a TOML string on one line; characters that a terminal interprets become TOML escapes.
 fn quoted(text: &str) -> String {
     let text = text.replace('\\', "\\\\").replace('"', "\\\"");
     let escape = |c: char| match u32::from(c) {
@@ -75,13 +76,13 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped(&text, &[], &escape))
 }
 
-/// Addresses without their users and passwords.
+/// The addresses with users and passwords replaced by [`SET`].
 pub(super) fn hide_user(addresses: &str) -> String {
     let hide = |address: &str| {
         let address = address.trim();
         let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        // A password may contain anything, so look for the last `@` if the address has only one part.
+        // A password may contain a `/`, so without an `@` before the path the last `@` of the address counts.
         let at = rest[..end].rfind('@').or_else(|| rest.rfind('@'));
         let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
         match at {
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_stays_on_its_line_and_is_the_same_text() {
+    fn a_quoted_text_is_one_line_and_parses_to_the_same_text() {
         for text in ["", "a \"b\" \\c", "São Paulo", "x\n[http]\r\u{1b}[2J\u{9b}\u{202e}\u{e0041}", "''"] {
             let shown = quoted(text);
             assert!(!shown.contains(['\n', '\r', '\u{1b}', '\u{9b}', '\u{202e}']), "{shown:?}");

@@ -1,5 +1,5 @@
-//! Who may come in. Values are compared as SHA-256 digests in constant time, with every configured one in turn, so
-//! that neither their number, their length nor their beginning can be measured from outside.
+//! Checks credentials. A presented value is compared as a SHA-256 digest, in constant time, with every configured
+//! value, so that their number, lengths and prefixes cannot be measured from outside.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -10,7 +10,7 @@ use subtle::{Choice, ConstantTimeEq};
 use super::problem::{Kind, Problem};
 use crate::metric;
 
-/// The values that open a door, as digests: the values themselves are not kept.
+/// Accepted values, stored as digests only.
 #[derive(Clone)]
 pub(super) struct Keys(Vec<[u8; 32]>);
 
@@ -23,8 +23,8 @@ impl Keys {
         self.0.is_empty()
     }
 
-    /// Whether the value is one of them.
-    fn open(&self, presented: &[u8]) -> bool {
+    /// Whether the presented value is one of the accepted ones.
+    fn accept(&self, presented: &[u8]) -> bool {
         let presented = digest(presented);
         self.0.iter().fold(Choice::from(0), |found, key| found | key.ct_eq(&presented)).into()
     }
@@ -34,31 +34,29 @@ fn digest(value: &[u8]) -> [u8; 32] {
     Sha256::digest(value).into()
 }
 
-/// Checks the whole `Authorization` value of a webhook.
+/// Checks the `Authorization` value of a webhook, scheme included.
 pub(super) fn check_webhook(keys: &Keys, open: bool, headers: &HeaderMap) -> Result<(), Problem> {
     if keys.is_empty() && open {
         return Ok(());
     }
     match headers.get(AUTHORIZATION) {
-        Some(value) if keys.open(value.as_bytes()) => Ok(()),
+        Some(value) if keys.accept(value.as_bytes()) => Ok(()),
         Some(_) => Err(refuse(
             "webhooks",
-            "The Authorization header is not one of those configured as RELINK_WEBHOOK_SECRETS. It is compared \
-             whole, scheme \
-             included, with what was typed into Belvo's dashboard.",
+            "The Authorization header is not one of the values of RELINK_WEBHOOK_SECRETS. The whole header is \
+             compared, scheme included. It is the value that was typed into Belvo's dashboard.",
         )),
         None => Err(refuse(
             "webhooks",
-            "There is no Authorization header. Type the value configured as RELINK_WEBHOOK_SECRETS into Belvo's \
-             dashboard, \
-             field Authorization.",
+            "There is no Authorization header. Type a value of RELINK_WEBHOOK_SECRETS into the field Authorization \
+             of Belvo's dashboard.",
         )),
     }
 }
 
-/// Whether a request carries one of the configured `Authorization` values of webhooks, wherever it is addressed to.
+/// Whether the request has one of the configured `Authorization` values of webhooks, at any path.
 pub(super) fn is_webhook(keys: &Keys, headers: &HeaderMap) -> bool {
-    headers.get(AUTHORIZATION).is_some_and(|value| keys.open(value.as_bytes()))
+    headers.get(AUTHORIZATION).is_some_and(|value| keys.accept(value.as_bytes()))
 }
 
 /// Checks the bearer token of `/v1`.
@@ -66,7 +64,7 @@ pub(super) fn check_api(tokens: &Keys, headers: &HeaderMap) -> Result<(), Proble
     if tokens.is_empty() {
         return Err(refuse(
             "v1",
-            "No API token is configured, so nobody may use /v1: set RELINK_API_TOKENS (http.api_tokens) and \
+            "No API token is configured, so /v1 is disabled: set RELINK_API_TOKENS (http.api_tokens) and \
              restart relink.",
         ));
     }
@@ -82,14 +80,14 @@ pub(super) fn check_api(tokens: &Keys, headers: &HeaderMap) -> Result<(), Proble
             ));
         }
     };
-    if tokens.open(token) {
+    if tokens.accept(token) {
         Ok(())
     } else {
-        Err(refuse("v1", "The bearer token is not one of those configured as RELINK_API_TOKENS."))
+        Err(refuse("v1", "The bearer token is not one of the values of RELINK_API_TOKENS."))
     }
 }
 
-fn refuse(door: &'static str, detail: &str) -> Problem {
-    metrics::counter!(metric::UNAUTHORIZED.name, "endpoint" => door).increment(1);
+fn refuse(endpoint: &'static str, detail: &str) -> Problem {
+    metrics::counter!(metric::UNAUTHORIZED.name, "endpoint" => endpoint).increment(1);
     Problem::new(Kind::Unauthorized, detail)
 }

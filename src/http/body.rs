@@ -1,7 +1,8 @@
-//! Reads a request's body: bounded in bytes and time, decompressed, and JSON where it has to be.
+//! Reads the body of a request: limited in size and time, decompressed, and checked to be JSON where JSON is
+//! required.
 //!
-//! What is in a body decides, not what the headers say of it: gateways and clients label JSON as `text/plain` or as a
-//! form's, and leave a `Content-Encoding` on what they have decompressed. A header only helps to say what is wrong.
+//! The bytes decide the format, not the headers: gateways and clients label JSON as `text/plain` or as a form, and
+//! keep a `Content-Encoding` header after they have decompressed the body. The headers only improve error messages.
 
 use std::time::Duration;
 
@@ -16,24 +17,24 @@ use tokio::time::timeout;
 use super::problem::{Kind, Problem};
 use crate::belvo::{TEXT_BYTES_MAX, decompress, decompress_bare, read_json as parse_json};
 
-/// The largest body, compressed or not. Belvo's webhooks carry counts and dates, some kilobytes at most.
+/// The largest body in bytes, compressed or not. Belvo's webhooks have counts and dates, a few kilobytes.
 pub(super) const BODY_BYTES_MAX: usize = TEXT_BYTES_MAX;
 
-/// How long a body may take to arrive.
+/// How long the whole body may take to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A body that was not read to its end.
-pub(super) struct Unread {
-    /// Why.
+/// The body could not be read to its end.
+pub(super) struct BodyError {
+    /// The answer to the sender.
     pub(super) problem: Box<Problem>,
-    /// What of it had arrived, if it is too large: a repeat would be no smaller.
+    /// The received part of a body that is too large. It is dead-lettered, because a repetition would be as large.
     pub(super) start: Option<Bytes>,
 }
 
-/// Reads the body of a request that is to be JSON; an empty one is for the caller to judge.
+/// Reads the body of a request that must be JSON. An empty body is returned as it is.
 pub(super) async fn read_json(request: Request) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
-    let body = read(&parts.headers, body).await.map_err(|unread| *unread.problem)?;
+    let body = read(&parts.headers, body).await.map_err(|error| *error.problem)?;
     let body = unpack(&parts.headers, body)?;
     if !body.trim_ascii().is_empty() && parse_json(&body).is_err() {
         check_content(&parts.headers)?;
@@ -41,24 +42,24 @@ pub(super) async fn read_json(request: Request) -> Result<Bytes, Problem> {
     Ok(body)
 }
 
-/// Reads a body of any kind, as it comes.
-pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Unread> {
+/// Reads the bytes of a body.
+pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, BodyError> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > BODY_BYTES_MAX) {
         return Err(too_large(Bytes::new()));
     }
     let late = || Problem::new(Kind::Timeout, format!("The body did not arrive within {} s.", READ_TIMEOUT.as_secs()));
     let read = timeout(READ_TIMEOUT, read_bounded(body)).await;
-    read.unwrap_or_else(|_| Err(Unread { problem: Box::new(late()), start: None }))
+    read.unwrap_or_else(|_| Err(BodyError { problem: Box::new(late()), start: None }))
 }
 
-async fn read_bounded(body: Body) -> Result<Bytes, Unread> {
+async fn read_bounded(body: Body) -> Result<Bytes, BodyError> {
     let mut chunks = body.into_data_stream();
     let mut whole = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
         let chunk: Bytes = chunk.map_err(|error| {
-            let problem = Problem::new(Kind::NotJson, "The body ended before it was complete.").inside(error);
-            Unread { problem: Box::new(problem), start: None }
+            let problem = Problem::new(Kind::NotJson, "The body ended before it was complete.").log_detail(error);
+            BodyError { problem: Box::new(problem), start: None }
         })?;
         if whole.len() + chunk.len() > BODY_BYTES_MAX {
             return Err(too_large(whole.freeze()));
@@ -68,12 +69,13 @@ async fn read_bounded(body: Body) -> Result<Bytes, Unread> {
     Ok(whole.freeze())
 }
 
-fn too_large(start: Bytes) -> Unread {
-    let problem = Problem::new(Kind::TooLarge, format!("The body may have {BODY_BYTES_MAX} bytes."));
-    Unread { problem: Box::new(problem), start: Some(start) }
+fn too_large(start: Bytes) -> BodyError {
+    let problem =
+        Problem::new(Kind::TooLarge, format!("The body has more than {BODY_BYTES_MAX} bytes, which is the maximum."));
+    BodyError { problem: Box::new(problem), start: Some(start) }
 }
 
-/// Takes off what `Content-Encoding` names, and what shows itself as gzip or zlib without being named.
+/// Decompresses the codings of `Content-Encoding`, and gzip or zlib data that no header announces.
 pub(super) fn unpack(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Problem> {
     let mut body = body;
     // The last coding was applied last (RFC 9110, section 8.4).
@@ -93,7 +95,7 @@ pub(super) fn unpack(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Problem>
             _unknown if parse_json(&body).is_ok() => body,
             _unknown => {
                 let detail =
-                    "The body is compressed in a way that relink does not know; it takes gzip and deflate, or none.";
+                    "The Content-Encoding is not supported; relink reads gzip, deflate and uncompressed bodies.";
                 return Err(Problem::new(Kind::UnknownCoding, detail));
             }
         };
@@ -109,7 +111,8 @@ fn inflate(body: Bytes) -> Result<Bytes, Problem> {
     })
 }
 
-/// Of a body that is no JSON: fails if the request says so itself. Plain text, bytes, or nothing said may be anything.
+/// For a body that is not JSON: fails if the `Content-Type` excludes JSON. A missing type, plain text and bytes may
+/// be JSON.
 pub(super) fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
@@ -117,11 +120,13 @@ pub(super) fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
     let hint = match essence.as_slice() {
         b"" | b"application/json" | b"text/json" | b"text/plain" | b"application/octet-stream" => return Ok(()),
         json if json.starts_with(b"application/") && json.ends_with(b"+json") => return Ok(()),
-        b"application/x-www-form-urlencoded" => " It is a form's; with curl, add -H 'Content-Type: application/json'.",
+        b"application/x-www-form-urlencoded" => {
+            " It is the type of a form; with curl, add -H 'Content-Type: application/json'."
+        }
         _other => "",
     };
     Err(Problem::new(
         Kind::NotJsonContent,
-        format!("The body is not JSON, and its Content-Type does not say so.{hint}"),
+        format!("The body is not JSON, and its Content-Type is not that of JSON.{hint}"),
     ))
 }

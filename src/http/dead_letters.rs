@@ -1,4 +1,4 @@
-//! What could not be read: listed without its bytes, shown with them, replayed.
+//! `/v1/dead-letters`: the list without payloads, one dead letter with its payload, and the replay of one.
 
 use axum::Json;
 use axum::extract::State;
@@ -6,30 +6,30 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::SharedDoor;
+use super::SharedServer;
 use super::parameters::{Query, SequenceInPath};
 use super::problem::{Kind, Problem};
 use crate::contract::At;
 use crate::link::Timestamp;
 use crate::nats::dead_letter::{DeadLetterError, StoredLetter};
 
-/// How many letters a page has if nobody says, and at most.
+/// The number of dead letters on a page: the default and the maximum.
 const PAGE: (usize, usize) = (100, 1_000);
 
-pub(super) async fn list(State(door): State<SharedDoor>, query: Query) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(State(server): State<SharedServer>, query: Query) -> Result<Json<Value>, Problem> {
     query.only(&["after", "limit"])?;
     let limit = query.limit(PAGE.0, PAGE.1)?;
-    let letters = door.dead_letters.list(query.parse("after")?.unwrap_or(0), limit).await?;
+    let letters = server.dead_letters.list(query.parse("after")?.unwrap_or(0), limit).await?;
     let next = (letters.len() == limit).then(|| letters.last().map(|letter| letter.sequence));
     let letters: Vec<_> = letters.iter().map(summary).collect();
     Ok(Json(json!({"dead_letters": letters, "next": next})))
 }
 
 pub(super) async fn show(
-    State(door): State<SharedDoor>,
+    State(server): State<SharedServer>,
     SequenceInPath(sequence): SequenceInPath,
 ) -> Result<Json<Value>, Problem> {
-    let letter = door.dead_letters.get(sequence).await?;
+    let letter = server.dead_letters.get(sequence).await?;
     let mut shown = summary(&letter);
     let headers = letter.headers.iter().map(|(name, values)| {
         let values: Vec<_> = values.iter().map(|value| value.as_str()).collect();
@@ -44,10 +44,10 @@ pub(super) async fn show(
 }
 
 pub(super) async fn replay(
-    State(door): State<SharedDoor>,
+    State(server): State<SharedServer>,
     SequenceInPath(sequence): SequenceInPath,
 ) -> Result<Json<Value>, Problem> {
-    let input = door.dead_letters.replay(sequence).await?;
+    let input = server.dead_letters.replay(sequence).await?;
     tracing::info!(dead_letter.sequence = sequence, input.sequence = input, "a dead letter was replayed");
     Ok(Json(json!({"dead_letter": sequence, "sequence": input})))
 }
@@ -73,7 +73,9 @@ impl From<DeadLetterError> for Problem {
             DeadLetterError::NotFound { .. } => Self::new(Kind::NotFound, format!("{error}.")),
             DeadLetterError::NotReplayable { .. } => Self::new(Kind::NotReplayable, format!("{error}.")),
             DeadLetterError::Publish(_) | DeadLetterError::Read { .. } => {
-                Self::new(Kind::Unavailable, "NATS did not do it; try again.").retry_after_secs(5).inside(error)
+                Self::new(Kind::Unavailable, "NATS did not complete the request; try again.")
+                    .retry_after_secs(5)
+                    .log_detail(error)
             }
         }
     }

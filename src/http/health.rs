@@ -1,4 +1,4 @@
-//! For machines, without credentials: alive, ready, metrics. Nothing here tells a stranger about a link.
+//! `/healthz`, `/readyz` and `/metrics`: without credentials, so they contain no data of a link.
 
 use axum::Json;
 use axum::extract::State;
@@ -6,21 +6,21 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
-use super::SharedDoor;
+use super::SharedServer;
 use super::problem::{Kind, Problem};
 
 pub(super) async fn alive() -> Json<Value> {
     Json(json!({"status": "alive", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-pub(super) async fn ready(State(door): State<SharedDoor>) -> Result<Json<Value>, Problem> {
-    if *door.ready.borrow() {
+pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Value>, Problem> {
+    if *server.ready.borrow() {
         return Ok(Json(json!({"status": "ready"})));
     }
-    Err(Problem::new(Kind::NotReady, "Not every partition is running yet; what comes in is stored and handled later.")
+    Err(Problem::new(Kind::NotReady, "Not every partition is running yet; inputs are stored now and handled later.")
         .retry_after_secs(1))
 }
 
-pub(super) async fn metrics(State(door): State<SharedDoor>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], door.metrics.render())
+pub(super) async fn metrics(State(server): State<SharedServer>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], server.metrics.render())
 }

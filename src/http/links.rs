@@ -1,4 +1,4 @@
-//! What is known of links: lists, one link, its history, and of all of them the summary.
+//! `/v1/links` and `/v1/summary`: lists of links, one link, its history, and totals.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use super::SharedDoor;
+use super::SharedServer;
 use super::parameters::{LinkInPath, Query, bad};
 use super::problem::{Kind, Problem};
 use crate::contract::{At, IncidentBody, IncidentChange, Record};
@@ -14,17 +14,17 @@ use crate::link::{LinkId, StateName};
 use crate::nats::history::HistoryEntry;
 use crate::store::{self, StoredLink};
 
-/// How many links a page has if nobody says, and at most.
+/// The number of links on a page: the default and the maximum.
 const PAGE: (usize, usize) = (100, 1_000);
 
 /// `GET /v1/links`
 #[derive(Serialize)]
 pub(super) struct Links {
     links: Vec<Record>,
-    /// The links among them whose records cannot be read; absent where there are none.
+    /// The ids of links on this page whose records cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<String>,
-    /// What to give as `after` for the next page; absent on the last.
+    /// The value of `after` for the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -42,30 +42,30 @@ pub(super) struct History {
 pub(super) struct Summary {
     links_count: u64,
     by_state: BTreeMap<&'static str, u64>,
-    /// The institutions whose links fail together now.
+    /// The institutions with an incident now.
     incidents: Vec<IncidentSummary>,
-    /// How many transitions were learnt only by sweeping since the start, by institution; absent where nothing is swept,
-    /// which is without Belvo keys.
+    /// How many transitions only a sweep has found since the start, by institution; absent without Belvo keys,
+    /// because then there are no sweeps.
     #[serde(skip_serializing_if = "Option::is_none")]
     drift_by_institution: Option<BTreeMap<String, u64>>,
 }
 
-/// An incident under way. How many prompts it has held is told when it ends.
+/// A current incident. The number of its deferred prompts is published when it ends.
 #[derive(Serialize)]
 struct IncidentSummary {
     institution: String,
     began_at: At,
-    /// How many links had failed when it began.
+    /// How many links had failed when the incident began.
     links_count: u64,
 }
 
-pub(super) async fn list(State(door): State<SharedDoor>, query: Query) -> Result<Json<Links>, Problem> {
+pub(super) async fn list(State(server): State<SharedServer>, query: Query) -> Result<Json<Links>, Problem> {
     query.only(&["state", "institution", "limit", "after"])?;
     let state = query.text("state").map(parse_state).transpose()?;
     let institution = query.text("institution").map(str::to_owned);
     let query = store::Query { state, institution, after: query.parse("after")?, limit: query.limit(PAGE.0, PAGE.1)? };
-    let page = door.ask_store(move |store| store.page(&query)).await?;
-    // One record that cannot be read hides no other; it is named instead.
+    let page = server.read_store(move |store| store.page(&query)).await?;
+    // An unreadable record does not fail the page; its id is listed in `unreadable`.
     let mut unreadable: Vec<String> = page.unreadable.into_iter().map(|entry| entry.key).collect();
     let mut links = Vec::with_capacity(page.links.len());
     for (id, stored) in page.ids.iter().zip(&page.links) {
@@ -83,29 +83,34 @@ fn parse_state(text: &str) -> Result<StateName, Problem> {
     found.ok_or_else(|| bad("state", &format!("must be one of `{}`", names())))
 }
 
-pub(super) async fn show(State(door): State<SharedDoor>, LinkInPath(id): LinkInPath) -> Result<Json<Record>, Problem> {
-    let asked = id.clone();
-    match door.ask_store(move |store| store.get(&asked)).await? {
+pub(super) async fn show(
+    State(server): State<SharedServer>,
+    LinkInPath(id): LinkInPath,
+) -> Result<Json<Record>, Problem> {
+    let key = id.clone();
+    match server.read_store(move |store| store.get(&key)).await? {
         Some(stored) => Ok(Json(public(&stored)?)),
-        None => Err(unheard_of(&id)),
+        None => Err(unknown_link(&id)),
     }
 }
 
 pub(super) async fn history(
-    State(door): State<SharedDoor>,
+    State(server): State<SharedServer>,
     LinkInPath(id): LinkInPath,
 ) -> Result<Json<History>, Problem> {
-    let read = door.histories.read(&id).await.map_err(|error| {
-        Problem::new(Kind::Unavailable, "NATS did not give the history; try again.").retry_after_secs(1).inside(error)
+    let read = server.histories.read(&id).await.map_err(|error| {
+        Problem::new(Kind::Unavailable, "The history could not be read from NATS; try again.")
+            .retry_after_secs(1)
+            .log_detail(error)
     })?;
     if read.entries.is_empty() {
-        return Err(unheard_of(&id));
+        return Err(unknown_link(&id));
     }
     Ok(Json(History { link_id: id.to_string(), entries: read.entries, truncated: read.truncated }))
 }
 
-pub(super) async fn summary(State(door): State<SharedDoor>) -> Result<Json<Summary>, Problem> {
-    let (counts, incidents) = door.ask_store(|store| Ok((store.count()?, store.incidents()?))).await?;
+pub(super) async fn summary(State(server): State<SharedServer>) -> Result<Json<Summary>, Problem> {
+    let (counts, incidents) = server.read_store(|store| Ok((store.count()?, store.incidents()?))).await?;
     let by_state: BTreeMap<_, _> =
         StateName::ALL.into_iter().map(|state| (state.as_str(), counts.get(&state).copied().unwrap_or(0))).collect();
     let incidents = incidents.into_iter().filter(|incident| incident.change == IncidentChange::Began);
@@ -114,7 +119,7 @@ pub(super) async fn summary(State(door): State<SharedDoor>) -> Result<Json<Summa
         began_at,
         links_count,
     });
-    let drift_by_institution = door.drift.as_ref().map(|drift| drift.borrow().clone());
+    let drift_by_institution = server.drift.as_ref().map(|drift| drift.borrow().clone());
     Ok(Json(Summary {
         links_count: by_state.values().sum(),
         by_state,
@@ -123,16 +128,16 @@ pub(super) async fn summary(State(door): State<SharedDoor>) -> Result<Json<Summa
     }))
 }
 
-/// A record without what is for relink's own use.
+/// The record without `recent`, which only relink uses.
 fn public(stored: &StoredLink) -> Result<Record, Problem> {
     let mut record = stored.parse()?;
     record.recent.clear();
     Ok(record)
 }
 
-fn unheard_of(id: &LinkId) -> Problem {
+fn unknown_link(id: &LinkId) -> Problem {
     Problem::new(
         Kind::NotFound,
-        format!("relink has not heard of the link {id}; its first webhook or error makes it known."),
+        format!("relink does not know the link {id}; it becomes known with its first webhook or API error."),
     )
 }

@@ -1,24 +1,25 @@
-//! THE FRONT DOOR: HTTP in, HTTP out.
+//! The HTTP server: the routes, and what all of them share.
 //!
 //! ```text
-//!   POST /webhooks/belvo                 ingest.rs        Belvo reports; the Authorization value of its dashboard
-//!   GET  /webhooks/belvo                 ingest.rs        ... looks whether the address is right; also HEAD, OPTIONS
-//!   POST /v1/api-errors                  report.rs        your application reports an error of Belvo's API
-//!   POST /v1/links/{id}/widget           report.rs        ... what the widget said
-//!   POST /v1/links/{id}/commands         report.rs        ... what an operator decided
-//!   POST /v1/links/{id}/update           repair.rs        mints a widget token; the link is being repaired
-//!   GET  /v1/links[/{id}[/history]]      links.rs         what is known of links, and why
+//!   POST /webhooks/belvo                 ingest.rs        webhooks; with the Authorization value of Belvo's dashboard
+//!   GET  /webhooks/belvo                 ingest.rs        a check of the address; also HEAD and OPTIONS
+//!   POST /v1/api-errors                  report.rs        an error of Belvo's API, from your application
+//!   POST /v1/links/{id}/widget           report.rs        an event of the widget
+//!   POST /v1/links/{id}/commands         report.rs        a command of an operator
+//!   POST /v1/links/{id}/update           repair.rs        mints a widget token for the user who repairs a link
+//!   GET  /v1/links[/{id}[/history]]      links.rs         the links, and the history of one
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
-//!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  what could not be read
-//!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  ... once more
-//!   GET  /healthz /readyz /metrics       health.rs        for machines, without credentials
+//!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
+//!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input
+//!   GET  /healthz /readyz /metrics       health.rs        for monitoring, without credentials
 //! ```
 //!
-//! - `auth`: who may come in; `paths`: one spelling of each path; `body`: bounded reading
-//! - `problem`: every error, as `application/problem+json`; `observe`: counts, logs once, catches panics
+//! - `auth`: checks credentials; `paths`: normalizes the path; `body`: reads bodies of bounded size
+//! - `problem`: every error, as `application/problem+json`; `observe`: metrics, the log, panics
 //!
-//! Everything that comes in goes to the input stream and is answered 2xx only when it is on the disk; nothing here
-//! decides about a link. Next: `nats::publisher` stores it, the partitions handle it.
+//! Every accepted input is published to the input stream. The answer is 2xx only after NATS has stored the message on
+//! its disk. This module decides nothing about a link. Next: `nats::publisher` stores the input, the partitions
+//! handle it.
 
 mod auth;
 mod body;
@@ -68,32 +69,32 @@ use crate::nats::subject::Subjects;
 use crate::store::Store;
 use crate::telemetry;
 
-/// How long requests that are being answered may still take once relink is told to stop.
+/// How long open requests may take after the shutdown has started.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How often the metrics' histograms are tidied when nobody asks for them.
+/// The interval at which the exporter drops old histogram samples, if no scraper reads `/metrics`.
 const UPKEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// What the door leads to.
+/// The parts of relink that the HTTP server uses.
 pub struct Parts {
-    /// The way into the input stream.
+    /// Publishes to the input stream.
     pub publisher: Publisher,
-    /// Where what cannot be read goes.
+    /// Stores, lists and replays dead letters.
     pub dead_letters: DeadLetters,
-    /// What has been decided about each link.
+    /// Reads the history of a link.
     pub histories: Histories,
-    /// What is known of each link.
+    /// The record of each link.
     pub store: Arc<dyn Store>,
-    /// Belvo, if there are keys for it.
+    /// The client of Belvo's API; `None` without keys.
     pub belvo: Option<belvo::Client>,
-    /// How many transitions the sweeps alone have found since the start, by institution; `None` if nothing is swept.
+    /// How many transitions only a sweep has found since the start, by institution; `None` without a reconciler.
     pub drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
     /// Whether all partitions are running.
     pub ready: watch::Receiver<bool>,
 }
 
-/// The front door: what it leads to, and who may use it.
-pub struct Door {
+/// The state of the HTTP server: its parts and its credentials.
+pub struct Server {
     publisher: Publisher,
     dead_letters: DeadLetters,
     histories: Histories,
@@ -110,10 +111,10 @@ pub struct Door {
     metrics: PrometheusHandle,
 }
 
-type SharedDoor = Arc<Door>;
+type SharedServer = Arc<Server>;
 
-impl Door {
-    /// The door of a configuration.
+impl Server {
+    /// Takes credentials and addresses from `config`.
     pub fn new(config: &Config, parts: Parts) -> Self {
         let Parts { publisher, dead_letters, histories, store, belvo, drift, ready } = parts;
         Self {
@@ -134,18 +135,17 @@ impl Door {
         }
     }
 
-    /// What an input means, by the tables; to be asked before it is stored, so that the sender hears what is wrong
-    /// with it.
-    fn understand(&self, kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
+    /// Translates an input before it is stored, so that the sender learns of errors in the answer.
+    fn translate(&self, kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
         let meaning = belvo::translate(kind, link, body, clock::now())?;
         if let Meaning::Unknown { what } = &meaning {
             metrics::counter!(metric::HTTP_INPUTS_UNKNOWN.name, "kind" => kind.as_str()).increment(1);
-            tracing::info!(link.id = %link, input.what = what, "an input is in no table of ours; it is kept whole");
+            tracing::info!(link.id = %link, input.what = what, "the code of an input is not in relink's tables; the input is stored unchanged");
         }
         Ok(meaning)
     }
 
-    /// Stores an input about a link and gives its sequence, once it is on the disk.
+    /// Publishes an input about a link. Returns its sequence in the input stream, once it is stored on the disk.
     async fn store_input(&self, kind: InputKind, link: &LinkId, body: Bytes) -> Result<u64, Problem> {
         let source = match kind {
             InputKind::Webhook => "/relink/webhooks/belvo",
@@ -162,21 +162,21 @@ impl Door {
         self.subjects.input(kind, link.as_str())
     }
 
-    /// Asks the store, off the runtime's threads: it may have to read from the disk.
-    async fn ask_store<T: Send + 'static>(
+    /// Runs `query` on the store in a blocking thread, because the store may read from the disk.
+    async fn read_store<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&dyn Store) -> Result<T, crate::store::StoreError> + Send + 'static,
+        query: impl FnOnce(&dyn Store) -> Result<T, crate::store::StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
         let store = Arc::clone(&self.store);
-        let asked = tokio::task::spawn_blocking(move || ask(store.as_ref())).await;
-        // What a panic says may quote a record, so only that there was one goes into the log.
-        asked.map_err(|_panic| Problem::internal("reading the store panicked"))?.map_err(Problem::from)
+        let result = tokio::task::spawn_blocking(move || query(store.as_ref())).await;
+        // A panic message may quote a record, so it is not logged.
+        result.map_err(|_panic| Problem::internal("reading the store panicked"))?.map_err(Problem::from)
     }
 }
 
-/// All routes.
-pub fn router(door: Door) -> Router {
-    let door = Arc::new(door);
+/// Builds the router with all routes.
+pub fn router(server: Server) -> Router {
+    let server = Arc::new(server);
     let v1 = Router::new()
         .route("/api-errors", post(report::api_error))
         .route("/links", get(links::list))
@@ -191,46 +191,47 @@ pub fn router(door: Door) -> Router {
         .route("/dead-letters/{sequence}/replay", post(dead_letters::replay))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&door), admit));
+        .layer(middleware::from_fn_with_state(Arc::clone(&server), require_token));
     let routes = Router::new()
         .route(ingest::PATH, post(ingest::webhook).get(ingest::probe).options(ingest::options))
         .nest("/v1", v1)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .fallback(nothing_here)
+        .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        // `body.rs` bounds bodies itself, so that the answer is a problem like all others.
+        // `body.rs` limits bodies itself, so that an oversized body is answered with a problem like every other
+        // error.
         .layer(DefaultBodyLimit::disable())
         .layer(observe::catch_panics())
         .layer(middleware::from_fn(observe::observe))
-        .with_state(door);
-    // A layer runs before the routes that are behind it, so the path has one spelling when they look at it.
-    Router::new().fallback_service(routes).layer(middleware::map_request(paths::one_spelling))
+        .with_state(server);
+    // The path is normalized in a layer around the router, because layers inside it run after routing.
+    Router::new().fallback_service(routes).layer(middleware::map_request(paths::normalize_path))
 }
 
-/// Serves until `shutdown`, then answers what is being asked, for a bounded time.
+/// Serves until `shutdown`, then finishes open requests within a bounded time.
 ///
 /// # Errors
 /// If the listener fails for good.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
     let metrics = telemetry::metrics();
     let mut upkeep = tokio::time::interval(UPKEEP_EVERY);
-    // Answers are small: waiting to fill a packet would only delay them.
+    // Answers are small; Nagle's algorithm would only delay them.
     let listener = listener.tap_io(|stream| {
-        let _refused_by_a_dead_connection = stream.set_nodelay(true);
+        let _fails_on_a_closed_connection = stream.set_nodelay(true);
     });
     let graceful = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let mut server = std::pin::pin!(graceful.into_future());
-    let mut over = std::pin::pin!(async {
+    let mut grace_ended = std::pin::pin!(async {
         shutdown.cancelled().await;
         tokio::time::sleep(GRACE).await;
     });
     loop {
         tokio::select! {
-            ended = &mut server => return ended,
-            () = &mut over => {
-                tracing::warn!("some requests were still open {} s after the stop and were cut off", GRACE.as_secs());
+            result = &mut server => return result,
+            () = &mut grace_ended => {
+                tracing::warn!("requests were still open {} s after the stop and were aborted", GRACE.as_secs());
                 return Ok(());
             }
             _ = upkeep.tick() => metrics.run_upkeep(),
@@ -238,24 +239,24 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     }
 }
 
-async fn admit(State(door): State<SharedDoor>, request: Request, next: Next) -> Result<Response, Problem> {
-    auth::check_api(&door.api_tokens, request.headers())?;
+async fn require_token(State(server): State<SharedServer>, request: Request, next: Next) -> Result<Response, Problem> {
+    auth::check_api(&server.api_tokens, request.headers())?;
     Ok(next.run(request).await)
 }
 
-async fn nothing_here(State(door): State<SharedDoor>, request: Request) -> Problem {
+async fn unknown_path(State(server): State<SharedServer>, request: Request) -> Problem {
     let problem = not_found(request.uri().clone()).await;
-    ingest::astray(&door, request, problem).await
+    ingest::misdirected(&server, request, problem).await
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    Problem::new(Kind::NotFound, format!("There is nothing at {}.", uri.path().escape_debug()))
+    Problem::new(Kind::NotFound, format!("There is no resource at {}.", uri.path().escape_debug()))
 }
 
 async fn wrong_method(request: Request) -> Problem {
     let (method, path) = (request.method(), request.uri().path());
     Problem::new(
         Kind::MethodNotAllowed,
-        format!("{} does not take {method}; see the Allow header.", path.escape_debug()),
+        format!("{} does not support the method {method}; see the Allow header.", path.escape_debug()),
     )
 }

@@ -1,4 +1,4 @@
-//! Around every request: counted, timed, its failure logged once, its panic caught.
+//! The layer around every request: counts and times it, logs a failure once, catches a panic.
 
 use std::any::Any;
 
@@ -14,22 +14,22 @@ use crate::metric;
 
 type Catch = fn(Box<dyn Any + Send + 'static>) -> Response;
 
-/// Turns a panic into a problem, so that one request's bug is one request's failure.
+/// Turns a panic of a handler into a problem with status 500; other requests go on.
 pub(super) fn catch_panics() -> CatchPanicLayer<Catch> {
-    CatchPanicLayer::custom(caught as Catch)
+    CatchPanicLayer::custom(panic_response as Catch)
 }
 
-fn caught(_panic: Box<dyn Any + Send + 'static>) -> Response {
+fn panic_response(_panic: Box<dyn Any + Send + 'static>) -> Response {
     metrics::counter!(metric::HTTP_PANICS.name).increment(1);
-    // What it says may quote the request, so only that it happened goes into the log; the panic hook has its place.
+    // The panic message may quote the request, so it is not logged; relink's panic hook logs the place.
     Problem::internal("the handler panicked").into_response()
 }
 
 /// Counts and times a request, and logs it if it failed.
 pub(super) async fn observe(request: Request, next: Next) -> Response {
-    // The pattern, never the path: a stranger must not be able to make up label values.
+    // The pattern of the route, never the path: a caller must not be able to create label values.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let method = word_of(request.method());
+    let method = method_label(request.method());
     let started = clock::instant();
     let response = next.run(request).await;
     let status = response.status();
@@ -39,20 +39,20 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         .increment(1);
     metrics::histogram!(metric::HTTP_REQUEST_SECONDS.name, "route" => route.clone()).record(seconds);
     if let Some(problem) = response.extensions().get::<LoggedProblem>() {
-        let LoggedProblem { id, slug, inside } = problem;
+        let LoggedProblem { id, slug, log_detail } = problem;
         let status = status.as_u16();
         if status >= 500 {
             tracing::error!(request.id = %id, http.route = route, http.method = method, http.status = status,
-                problem.kind = slug, "a request failed: {inside}");
+                problem.kind = slug, "a request failed: {log_detail}");
         } else {
             tracing::info!(request.id = %id, http.route = route, http.method = method, http.status = status,
-                problem.kind = slug, "a request was refused: {inside}");
+                problem.kind = slug, "a request was refused: {log_detail}");
         }
     }
     response
 }
 
-fn word_of(method: &Method) -> &'static str {
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

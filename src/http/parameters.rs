@@ -1,5 +1,5 @@
-//! Parameters of paths and queries. Unknown ones are refused: a filter that is silently ignored answers another
-//! question.
+//! Parameters of paths and queries. Unknown parameters are refused: if a mistyped filter were ignored, the caller
+//! would take the answer for a filtered one.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -50,17 +50,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
-        pairs.map(|pairs| Self(pairs.0)).map_err(|_| bad("query", "must be `name=value` pairs joined by `&`"))
+        pairs.map(|pairs| Self(pairs.0)).map_err(|_| bad("query", "must consist of `name=value` pairs joined by `&`"))
     }
 }
 
 impl Query {
-    /// Fails if there is a parameter besides these, or one twice.
+    /// Fails if a parameter is not in `known`, or is given twice.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Problem> {
         for (at, (name, _)) in self.0.iter().enumerate() {
             if !known.contains(&name.as_str()) {
                 let known = known.join("`, `");
-                return Err(bad(name, &format!("there is no such parameter; there are `{known}`")));
+                return Err(bad(name, &format!("the parameter is unknown; known are `{known}`")));
             }
             if self.0[..at].iter().any(|(earlier, _)| earlier == name) {
                 return Err(bad(name, "may be given once"));
@@ -69,18 +69,18 @@ impl Query {
         Ok(())
     }
 
-    /// A parameter as it is; empty counts as not given.
+    /// The text of a parameter; `None` if it is absent or empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(found, _)| found == name)?;
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// A parameter as a type.
+    /// The parsed value of a parameter; `None` if it is absent or empty.
     pub(super) fn parse<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
         self.text(name).map(|text| text.parse().map_err(|error| bad(name, &format!("{error}")))).transpose()
     }
 
-    /// `limit`: how many items a page has.
+    /// The parameter `limit`: the number of items on a page.
     pub(super) fn limit(&self, default: usize, max: usize) -> Result<usize, Problem> {
         match self.parse::<usize>("limit") {
             Ok(None) => Ok(default),
@@ -90,7 +90,7 @@ impl Query {
     }
 }
 
-/// A problem with a parameter.
+/// The problem for a parameter with a wrong value; `what` is the end of the sentence.
 pub(super) fn bad(name: &str, what: &str) -> Problem {
     let name: String = name.chars().take(40).collect();
     Problem::new(Kind::BadParameter, format!("`{}`: {what}.", name.escape_debug())).with("parameter", name)

@@ -1,23 +1,24 @@
-//! One spelling of each path, before it is routed.
+//! Normalizes the path of a request before routing.
 //!
-//! People type addresses into Belvo's dashboard and into configurations: with a slash at the end, with two at the seam, in
-//! capitals. A webhook that is answered 404 five times is lost, so its path is read as it was meant. A slash at the end does
-//! no harm under `/v1` either. Nothing else is changed: a proxy in front may forbid `/metrics`, and must not be led around.
+//! Operators type the address into Belvo's dashboard and into configurations: with a slash at the end, with two
+//! slashes, in capitals. Belvo drops a webhook that is answered 404 five times, so such spellings of its path are
+//! accepted. A slash at the end is also accepted under `/v1`. No other path is changed: a proxy in front of relink
+//! may forbid `/metrics`, and another spelling must not bypass it.
 
 use axum::extract::Request;
 use axum::http::Uri;
 
 use super::ingest;
 
-/// Gives the request the spelling of its path that the routes have.
-pub(super) async fn one_spelling(mut request: Request) -> Request {
-    if let Some(uri) = respelt(request.uri()) {
+/// Replaces the path by the spelling that the routes have.
+pub(super) async fn normalize_path(mut request: Request) -> Request {
+    if let Some(uri) = normalized(request.uri()) {
         *request.uri_mut() = uri;
     }
     request
 }
 
-fn respelt(uri: &Uri) -> Option<Uri> {
+fn normalized(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     let is_webhook = format!("/{}", segments.join("/")).eq_ignore_ascii_case(ingest::PATH);
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_paths_are_the_same() {
+    fn only_webhook_and_v1_paths_are_normalized() {
         for (path, expected) in [
             ("/webhooks/belvo", None),
             ("/webhooks/belvo?x=%20", None),
@@ -58,8 +59,8 @@ mod tests {
             ("/", None),
             ("*", None),
         ] {
-            let respelt = respelt(&path.parse().unwrap()).map(|uri| uri.to_string());
-            assert_eq!(respelt.as_deref(), expected, "{path}");
+            let normalized = normalized(&path.parse().unwrap()).map(|uri| uri.to_string());
+            assert_eq!(normalized.as_deref(), expected, "{path}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What goes wrong, as `application/problem+json` (RFC 9457).
+//! Errors as `application/problem+json` (RFC 9457).
 //!
-//! A problem has two messages: the outside one is for the caller and names nothing of ours; the inside one is logged by
-//! `observe.rs`, once, beside the same `instance`, so that a caller's report finds its line.
-//! Neither ever quotes a body or a secret.
+//! A problem has two messages. `detail` is for the caller and contains nothing internal. `log_detail` is for the log:
+//! `observe.rs` logs it once, with the `instance` that the caller received, so that the log line can be found.
+//! Neither quotes a body or a secret.
 
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -14,7 +14,7 @@ use crate::belvo::Undecodable;
 use crate::nats::publisher::PublishError;
 use crate::store::StoreError;
 
-/// The kinds of problem. Callers may decide on the `type`, so a kind is never renamed.
+/// The kinds of problem. Callers may depend on the `type`, so a kind is never renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     NotJson,
@@ -37,25 +37,27 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Status, the end of `type`, and title.
+    /// The HTTP status, the end of `type`, and `title`.
     const fn row(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::NotJson => (StatusCode::BAD_REQUEST, "not-json", "The body is not JSON"),
-            Self::BadParameter => (StatusCode::BAD_REQUEST, "bad-parameter", "A parameter cannot be used"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Valid credentials are needed"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is no such thing here"),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),
+            Self::BadParameter => (StatusCode::BAD_REQUEST, "bad-parameter", "A parameter has a wrong value"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Valid credentials are required"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "The resource does not exist"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not supported")
+            }
             Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long to arrive"),
             Self::NotReplayable => (StatusCode::CONFLICT, "not-replayable", "The dead letter cannot be replayed"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
-            Self::NotJsonContent => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json-content", "JSON is needed"),
+            Self::NotJsonContent => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json-content", "JSON is required"),
             Self::UnknownCoding => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown-coding", "The compression is not known")
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown-coding", "The compression is not supported")
             }
             Self::WrongShape => (StatusCode::UNPROCESSABLE_ENTITY, "wrong-shape", "The body has the wrong shape"),
-            Self::LinkNotFound => (StatusCode::UNPROCESSABLE_ENTITY, "no-link", "The body does not say which link"),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "relink failed"),
-            Self::BelvoRefused => (StatusCode::BAD_GATEWAY, "belvo-refused", "Belvo did not do it"),
+            Self::LinkNotFound => (StatusCode::UNPROCESSABLE_ENTITY, "no-link", "The body does not name a link"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "relink failed, which is a bug"),
+            Self::BelvoRefused => (StatusCode::BAD_GATEWAY, "belvo-refused", "Belvo refused the request, or failed"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not stored; try again"),
             Self::NoBelvoKeys => (StatusCode::SERVICE_UNAVAILABLE, "no-belvo-keys", "relink has no keys for Belvo"),
             Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "relink is not ready"),
@@ -63,64 +65,64 @@ impl Kind {
     }
 }
 
-/// A problem, to be answered with.
+/// A problem: becomes the response.
 #[derive(Debug)]
 pub(super) struct Problem {
     kind: Kind,
     detail: String,
     at: Option<String>,
-    inside: Option<String>,
+    log_detail: Option<String>,
     retry_after_secs: Option<u32>,
     members: Map<String, Value>,
 }
 
-/// What `observe.rs` logs of a problem; it travels with the response.
+/// The part of a problem that `observe.rs` logs, as an extension of the response.
 #[derive(Clone, Debug)]
 pub(super) struct LoggedProblem {
     pub(super) id: Uuid,
     pub(super) slug: &'static str,
-    pub(super) inside: String,
+    pub(super) log_detail: String,
 }
 
 impl Problem {
-    /// A problem; `detail` is for the caller.
+    /// A problem of `kind`; `detail` is sent to the caller.
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let members = Map::new();
-        Self { kind, detail: detail.into(), at: None, inside: None, retry_after_secs: None, members }
+        Self { kind, detail: detail.into(), at: None, log_detail: None, retry_after_secs: None, members }
     }
 
-    /// Where in the body, as a JSON pointer; or which parameter.
+    /// Adds the member `at`: the wrong field as a JSON pointer (RFC 6901).
     pub(super) fn at(mut self, at: impl Into<String>) -> Self {
         self.at = Some(at.into());
         self
     }
 
-    /// What the caller need not know, for the log.
-    pub(super) fn inside(mut self, inside: impl ToString) -> Self {
-        self.inside = Some(inside.to_string());
+    /// Sets the text for the log. Without one, `detail` is logged.
+    pub(super) fn log_detail(mut self, log_detail: impl ToString) -> Self {
+        self.log_detail = Some(log_detail.to_string());
         self
     }
 
-    /// When to try again.
+    /// Sets the header `Retry-After`, in seconds.
     pub(super) fn retry_after_secs(mut self, secs: u32) -> Self {
         self.retry_after_secs = Some(secs);
         self
     }
 
-    /// Another member of the answer.
+    /// Adds a member to the body of the answer.
     pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
         self
     }
 
-    /// What the caller is told.
+    /// The message for the caller.
     pub(super) fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// relink's own failure.
-    pub(super) fn internal(inside: impl ToString) -> Self {
-        Self::new(Kind::Internal, "This is a fault of relink's, not of the request; its log has more.").inside(inside)
+    /// An internal error; `log_detail` goes to the log only.
+    pub(super) fn internal(log_detail: impl ToString) -> Self {
+        Self::new(Kind::Internal, "relink failed, not the request; the log has the reason.").log_detail(log_detail)
     }
 }
 
@@ -143,15 +145,17 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         match &error {
             PublishError::TooLarge { max, .. } => {
-                Self::new(Kind::TooLarge, format!("The bus takes messages up to {max} bytes.")).inside(error)
+                Self::new(Kind::TooLarge, format!("NATS accepts messages of at most {max} bytes.")).log_detail(error)
             }
-            PublishError::Busy => Self::new(Kind::Unavailable, "Too many messages are waiting to be stored.")
-                .retry_after_secs(1)
-                .inside(error),
+            PublishError::Busy => {
+                Self::new(Kind::Unavailable, "Too many messages are waiting to be stored; try again.")
+                    .retry_after_secs(1)
+                    .log_detail(error)
+            }
             PublishError::Unavailable { .. } | PublishError::Closed => {
-                Self::new(Kind::Unavailable, "The message is not known to be stored; send it again.")
+                Self::new(Kind::Unavailable, "NATS did not confirm that the message is stored; send it again.")
                     .retry_after_secs(5)
-                    .inside(error)
+                    .log_detail(error)
             }
             PublishError::Subject { .. } | PublishError::Refused { .. } => Self::internal(error),
         }
@@ -186,21 +190,25 @@ impl IntoResponse for Problem {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"relink\""));
         }
         if self.kind == Kind::UnknownCoding {
-            // RFC 9110, section 12.5.3: what would be taken.
+            // RFC 9110, section 12.5.3: the answer names the supported codings.
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
         }
         if let Some(secs) = self.retry_after_secs {
             headers.insert(RETRY_AFTER, HeaderValue::from(secs));
         }
-        // A probe that asks every second whether we are ready is answered, not logged.
+        // Orchestrators probe `/readyz` every second; logging each answer would fill the log.
         if self.kind != Kind::NotReady {
-            response.extensions_mut().insert(LoggedProblem { id, slug, inside: self.inside.unwrap_or(self.detail) });
+            response.extensions_mut().insert(LoggedProblem {
+                id,
+                slug,
+                log_detail: self.log_detail.unwrap_or(self.detail),
+            });
         }
         response
     }
 }
 
-/// A JSON path such as `$.body[0].code` as a JSON pointer (RFC 6901): `/body/0/code`.
+/// Converts a JSON path such as `$.body[0].code` into a JSON pointer (RFC 6901): `/body/0/code`.
 fn pointer(path: &str) -> String {
     let path = path.trim_start_matches('$');
     let steps = path.split(['.', '[', ']']).filter(|step| !step.is_empty());
@@ -212,7 +220,7 @@ mod tests {
     use super::pointer;
 
     #[test]
-    fn paths_become_pointers() {
+    fn json_paths_become_json_pointers() {
         for (path, expected) in [("$", ""), ("$.http_status", "/http_status"), ("$.body[0].code", "/body/0/code")] {
             assert_eq!(pointer(path), expected);
         }

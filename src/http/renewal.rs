@@ -1,42 +1,43 @@
-//! The repair of a link with an open-finance consent: not the widget's update mode, but a renewal in Belvo's portal.
+//! The repair of a link with an open-finance consent: the user renews the consent in Belvo's portal; update mode does
+//! not apply.
 //!
-//! The caller gives the `widget` object that Belvo wants, with the user's name and document in it; relink adds what it
-//! has kept of the consent and hands back the address to send the user to. Nothing of the object is kept, published or
+//! The caller sends the `widget` object that Belvo requires, with the user's name and document number. relink adds
+//! the stored fields of the consent and returns the address of the portal. The object is not stored, published or
 //! logged. Source: guide "My Belvo Portal".
 
 use reqwest::Url;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
-use super::Door;
+use super::Server;
 use super::problem::{Kind, Problem};
 use crate::belvo::WidgetToken;
 use crate::link::{Link, LinkId};
 
-impl Door {
-    /// What is known of the link, if it has a consent.
+impl Server {
+    /// The link, if it has a consent.
     pub(super) async fn consent_link(&self, id: &LinkId) -> Result<Option<Link>, Problem> {
         let asked = id.clone();
         let stored =
-            self.ask_store(move |store| store.get(&asked)?.map(|stored| Ok(stored.parse()?.link()?)).transpose());
+            self.read_store(move |store| store.get(&asked)?.map(|stored| Ok(stored.parse()?.link()?)).transpose());
         Ok(stored.await?.filter(|link| link.profile.consent.is_some()))
     }
 }
 
-/// The `widget` object of the request, which a renewal cannot do without.
+/// The `widget` object of the request; it is required for a renewal.
 pub(super) fn read_widget(widget: Option<Map<String, Value>>) -> Result<Map<String, Value>, Problem> {
     let has_consent = |widget: &Map<String, Value>| widget.get("consent").is_some_and(Value::is_object);
     widget.filter(has_consent).ok_or_else(|| {
         Problem::new(
             Kind::WrongShape,
-            "This link has a consent, which is renewed in Belvo's portal. Give `widget`, as Belvo's guide \"My Belvo \
-             Portal\" has it: `branding`, `callback_urls`, and `consent` with the name and the document of the user.",
+            "This link has a consent, which the user renews in Belvo's portal. Send `widget`, as in Belvo's guide \"My Belvo \
+             Portal\": `branding`, `callback_urls`, and `consent` with the name and the document of the user.",
         )
         .at("/widget")
     })
 }
 
-/// The address to send the user to: every parameter but the token was once in a webhook.
+/// The address of the portal for the user. Every parameter but the token came from a webhook.
 pub(super) fn address(portal: &str, link: &Link, token: &WidgetToken) -> Result<Url, Problem> {
     let mut url = Url::parse(portal).map_err(Problem::internal)?;
     let consent = link.profile.consent.as_deref().cloned().unwrap_or_default();

@@ -1,7 +1,8 @@
-//! What your application reports: errors of Belvo's API, what the widget said, what an operator decided.
+//! Reports of your application: errors of Belvo's API, events of the widget, commands of operators.
 //!
-//! Each is checked by the same reader that the engine uses, so what is answered 202 is understood later. A body that
-//! cannot be read is only refused: its sender is here to hear it. The same bodies may be published on NATS instead.
+//! Each report is checked by the translation that the engine uses, so the engine can read what was answered 202. An
+//! unreadable report is refused and not stored: the sender receives the error in the answer. The same bodies may be
+//! published on NATS instead.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -14,20 +15,20 @@ use serde_json::json;
 use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
-use super::{Door, SharedDoor};
+use super::{Server, SharedServer};
 use crate::belvo::{Meaning, Undecodable, link_of_api_error, read_json};
 use crate::contract::{InputKind, without_secrets};
 use crate::link::LinkId;
 use crate::metric;
 
-/// Stands in where an error names no link, to ask the table what it would mean.
+/// A placeholder link id, to translate an error that names no link.
 const NO_LINK: &str = "no-link";
 
-pub(super) async fn api_error(State(door): State<SharedDoor>, request: Request) -> Result<Response, Problem> {
-    let body = at_rest(body::read_json(request).await?);
+pub(super) async fn api_error(State(server): State<SharedServer>, request: Request) -> Result<Response, Problem> {
+    let body = redacted(body::read_json(request).await?);
     let stand_in: LinkId = NO_LINK.parse().map_err(Problem::internal)?;
     let link = link_of_api_error(&body);
-    let meaning = understand(&door, InputKind::ApiError, link.as_ref().unwrap_or(&stand_in), &body)?;
+    let meaning = translate(&server, InputKind::ApiError, link.as_ref().unwrap_or(&stand_in), &body)?;
     let Some(link) = link else {
         return match meaning {
             Meaning::NotAboutTheLink { class, code } => {
@@ -37,12 +38,12 @@ pub(super) async fn api_error(State(door): State<SharedDoor>, request: Request) 
             Meaning::Event(_) | Meaning::Unknown { .. } => Err(no_link()),
         };
     };
-    store(&door, InputKind::ApiError, &link, body).await
+    store(&server, InputKind::ApiError, &link, body).await
 }
 
-/// A report as it is kept: a sender reports what Belvo answered as it came, an open MFA session included.
-/// A body in an odd encoding is kept as plain JSON, in which a session is found at any depth.
-fn at_rest(body: Bytes) -> Bytes {
+/// The bytes to store. Senders report Belvo's error unchanged, including an open MFA session, which is removed. A
+/// body in an unusual encoding is stored as plain JSON, so that secrets are found at any depth.
+fn redacted(body: Bytes) -> Bytes {
     let is_plain = serde_json::from_slice::<IgnoredAny>(&body).is_ok();
     let read = if is_plain { None } else { read_json(&body).ok() };
     let body = read.map_or(body, |value| value.to_string().into());
@@ -53,38 +54,38 @@ fn no_link() -> Problem {
     count(InputKind::ApiError, "refused");
     Problem::new(
         Kind::LinkNotFound,
-        "The error is about a link and does not say which. It was looked for in `link_id` (or `link`), in `body` (`link`, \
-         which Belvo sends with status 428 only), in `path` (`…/links/{id}/…`) and in its query (`link=…`); set `link_id`.",
+        "The error is about a link and does not name it. relink looked in `link_id` (or `link`), in `body` (`link`, \
+         which Belvo sends with status 428 only), in `path` (`…/links/{id}/…`) and in its query (`link=…`). Set `link_id`.",
     )
     .at("/link_id")
 }
 
 pub(super) async fn widget(
-    State(door): State<SharedDoor>,
+    State(server): State<SharedServer>,
     LinkInPath(link): LinkInPath,
     request: Request,
 ) -> Result<Response, Problem> {
-    let body = at_rest(body::read_json(request).await?);
-    understand(&door, InputKind::Widget, &link, &body)?;
-    store(&door, InputKind::Widget, &link, body).await
+    let body = redacted(body::read_json(request).await?);
+    translate(&server, InputKind::Widget, &link, &body)?;
+    store(&server, InputKind::Widget, &link, body).await
 }
 
 pub(super) async fn command(
-    State(door): State<SharedDoor>,
+    State(server): State<SharedServer>,
     LinkInPath(link): LinkInPath,
     request: Request,
 ) -> Result<Response, Problem> {
-    let body = at_rest(body::read_json(request).await?);
-    understand(&door, InputKind::Command, &link, &body)?;
-    store(&door, InputKind::Command, &link, body).await
+    let body = redacted(body::read_json(request).await?);
+    translate(&server, InputKind::Command, &link, &body)?;
+    store(&server, InputKind::Command, &link, body).await
 }
 
-fn understand(door: &Door, kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
-    door.understand(kind, link, body).inspect_err(|_| count(kind, "refused"))
+fn translate(server: &Server, kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
+    server.translate(kind, link, body).inspect_err(|_| count(kind, "refused"))
 }
 
-async fn store(door: &Door, kind: InputKind, link: &LinkId, body: Bytes) -> Result<Response, Problem> {
-    let sequence = door.store_input(kind, link, body).await?;
+async fn store(server: &Server, kind: InputKind, link: &LinkId, body: Bytes) -> Result<Response, Problem> {
+    let sequence = server.store_input(kind, link, body).await?;
     let answer = json!({"link_id": link.as_str(), "sequence": sequence});
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }

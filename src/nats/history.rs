@@ -4,7 +4,7 @@
 //! `LINKS` keeps the last messages of each subject (64 by default), so the history of an old link has no beginning; the newest state is
 //! always there.
 //!
-//! relink keeps no second copy of the history. Next: `http/links.rs` serves it, `cli/story.rs` prints it.
+//! relink keeps no second copy of the history. Next: `http/links.rs` serves it, `cli/history.rs` prints it.
 
 use std::time::Duration;
 

@@ -1,13 +1,13 @@
-//! Links that were broken before relink came: adopted muted, and released a few at a time.
+//! Adoption: links that were broken before relink was installed are muted, and released a few at a time.
 //!
 //! ```text
-//!   unheard of, broken ─▶ mute, then the observation ─▶ broken, its prompt held ─▶ unmute, 60 an hour ─▶ the one prompt
+//!   unknown, broken ─▶ mute, then the observation ─▶ broken, its prompt muted ─▶ unmute, 60 an hour ─▶ one prompt
 //! ```
 //!
-//! A fleet that relink is put in front of may have thousands of broken links; their users are not all prompted in one
-//! minute. Which links are adopted is kept where everything is: the `mute` of an adoption has an id that begins with
-//! [`MUTE_ID`], and the link's history names it. So a restart, or a lost store, loses nothing; and what an operator
-//! muted is never unmuted here.
+//! When relink is installed, thousands of links may already be broken; adoption keeps their users from being prompted
+//! in the same minute. Nothing is stored beside the stream: the `mute` of an adoption has a message id that begins
+//! with [`MUTE_ID`], and the history of the link contains it. So a restart or a lost store loses nothing, and a link
+//! that an operator muted is never unmuted here.
 
 use std::collections::VecDeque;
 
@@ -15,8 +15,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::compare::Move;
-use super::put_off::Element;
+use super::compare::Change;
+use super::deferred::Element;
 use super::{PUBLISHES_MAX, Reconciler, STORE_PAGE, SweepError};
 use crate::contract::{Because, Command, CommandName, InputKind};
 use crate::link::{EventName, LinkId, StateName};
@@ -24,36 +24,36 @@ use crate::metric;
 use crate::nats::history::HistoryKind;
 use crate::store::{Page, Query};
 
-/// How the ids of an adoption's mutes begin.
+/// The prefix of the message ids of adoption commands.
 const MUTE_ID: &str = "adoption-";
 
-/// So many histories in a row may fail before it is NATS that fails, and not a link.
+/// More failed reads of histories in a row than this mean that NATS fails, and not a single history.
 const FAILURES_MAX: u32 = 3;
 
-/// The adopted links, as far as this process has found them.
+/// The adopted links that this process knows.
 #[derive(Default)]
 pub(super) struct Adopted {
-    /// Links to be released, and others that are muted: which is which is looked up when their turn comes.
+    /// Links to release, and links that operators muted: the history, read at release, tells them apart.
     waiting: VecDeque<LinkId>,
-    /// Whether the store has been searched for what earlier processes adopted.
+    /// Whether the links that earlier processes adopted have been loaded from the store.
     searched: bool,
 }
 
-/// What came of a look at one muted link.
-enum Turn {
-    /// It was unmuted while broken: its user hears of it.
+/// The result of an attempt to release one link.
+enum Release {
+    /// The link was unmuted while broken: its user is prompted now.
     Released,
-    /// It was unmuted, or is none of ours: nobody hears anything.
-    Done,
-    /// Its observation is still on its way.
-    Early,
+    /// The link was unmuted without a prompt, or adoption did not mute it.
+    NotNeeded,
+    /// The observation of the adoption has not been handled yet.
+    TooEarly,
 }
 
 impl Reconciler {
-    /// Publishes what was found about links that relink had not heard of; the broken ones are muted first. Gives how many
-    /// had to be skipped.
-    pub(super) async fn adopt(&self, found: Vec<Move>, adopted: &mut Adopted) -> Result<usize, SweepError> {
-        let is_broken = |found: &Move| matches!(found.to, StateName::Invalid | StateName::TokenRequired);
+    /// Publishes the reads of links that relink does not know, with a `mute` first for the broken ones. Returns how
+    /// many links were skipped.
+    pub(super) async fn adopt(&self, found: Vec<Change>, adopted: &mut Adopted) -> Result<usize, SweepError> {
+        let is_broken = |found: &Change| matches!(found.to, StateName::Invalid | StateName::TokenRequired);
         adopted.waiting.extend(found.iter().filter(|found| is_broken(found)).map(|found| found.link.clone()));
         let published = stream::iter(found).map(|found| async move {
             if is_broken(&found) {
@@ -70,10 +70,10 @@ impl Reconciler {
         published.buffer_unordered(PUBLISHES_MAX).try_fold(0, async |count, skipped| Ok(count + skipped)).await
     }
 
-    /// Releases one adopted link: unmutes it, so that its user is prompted if it is still broken. Whether there was
-    /// one.
+    /// Releases one adopted link: unmutes it, so that its user is prompted if the link is still broken. Returns
+    /// whether there was such a link.
     ///
-    /// Adopted links that have been repaired meanwhile are unmuted on the way, for nobody hears of that.
+    /// Links that were repaired meanwhile are unmuted too and do not count, because their users receive no prompt.
     ///
     /// # Errors
     /// [`SweepError`].
@@ -87,10 +87,10 @@ impl Reconciler {
         let (mut released, mut failures) = (false, 0);
         for _ in 0..adopted.waiting.len() {
             let Some(link) = adopted.waiting.pop_front() else { break };
-            let turn = match self.take_turn(&link).await {
+            let release = match self.try_release(&link).await {
                 Ok(turn) => turn,
                 Err(error) => {
-                    // It goes to the end: whatever is the matter with it must not keep those behind it waiting.
+                    // The link goes to the end of the queue, so that its error does not block the links behind it.
                     adopted.waiting.push_back(link.clone());
                     failures += 1;
                     if failures > FAILURES_MAX || !matches!(error, SweepError::History(_)) {
@@ -100,13 +100,13 @@ impl Reconciler {
                     continue;
                 }
             };
-            match turn {
-                Turn::Released => {
+            match release {
+                Release::Released => {
                     released = true;
                     break;
                 }
-                Turn::Early => adopted.waiting.push_back(link),
-                Turn::Done => {}
+                Release::TooEarly => adopted.waiting.push_back(link),
+                Release::NotNeeded => {}
             }
         }
         let waiting = u32::try_from(adopted.waiting.len()).unwrap_or(u32::MAX);
@@ -114,23 +114,23 @@ impl Reconciler {
         Ok(released)
     }
 
-    async fn take_turn(&self, link: &LinkId) -> Result<Turn, SweepError> {
+    async fn try_release(&self, link: &LinkId) -> Result<Release, SweepError> {
         let Some(known) = self.known(vec![link.clone()]).await?.into_iter().flatten().next() else {
-            return Ok(Turn::Early);
+            return Ok(Release::TooEarly);
         };
         let state = known.link().state.name();
         if !known.is_known() || (state == StateName::Unconfirmed && known.link().muted) {
-            return Ok(Turn::Early);
+            return Ok(Release::TooEarly);
         }
         if !known.link().muted || state == StateName::Removed || !self.muted_by_adoption(link).await? {
-            return Ok(Turn::Done);
+            return Ok(Release::NotNeeded);
         }
         self.command(CommandName::Unmute, link, "released").await?;
-        tracing::info!(link.id = %link, link.state = state.as_str(), "an adopted link is released");
-        Ok(if state == StateName::Valid { Turn::Done } else { Turn::Released })
+        tracing::info!(link.id = %link, link.state = state.as_str(), "an adopted link is unmuted");
+        Ok(if state == StateName::Valid { Release::NotNeeded } else { Release::Released })
     }
 
-    /// Whether the link's last word on muting is ours.
+    /// Whether the last `mute` or `unmute` of the link came from adoption.
     async fn muted_by_adoption(&self, link: &LinkId) -> Result<bool, SweepError> {
         let history = self.parts.histories.history(link).await?;
         let states = history.entries.into_iter().rev().filter(|entry| entry.kind == HistoryKind::State);
@@ -142,7 +142,7 @@ impl Reconciler {
         Ok(mute.and_then(|mute| mute.origin.message_id).is_some_and(|id| id.starts_with(MUTE_ID)))
     }
 
-    /// Every muted link of the store.
+    /// The muted links of the store.
     async fn find_muted(&self) -> Result<Vec<LinkId>, SweepError> {
         let mut muted = Vec::new();
         let take = |page: Page| {

@@ -1,7 +1,7 @@
-//! What a read of a link would change: the machine is asked, and answers without doing it.
+//! The change that a read of a link would cause: the read is tried on the machine, and the result is not stored.
 //!
-//! Pure. That the same machine decides once more, when the observation arrives, is what makes this safe: a wrong guess
-//! here costs a refusal or one pass, never a wrong state.
+//! This file is pure. The same machine decides again when the observation arrives, so an error here costs a refused
+//! message or one missed pass, never a wrong state.
 
 use std::time::Duration;
 
@@ -10,30 +10,30 @@ use crate::contract::{InputKind, Observation, ReadOutcome, Source};
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp, step};
 use crate::store::{Store, StoreError};
 
-/// What relink knows of a link, and when it looked.
+/// The record of a link, and the time at which it was read from the store.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     link: Link,
     at: Timestamp,
 }
 
-/// What was read from Belvo.
+/// One read from Belvo.
 pub(super) struct Read {
     pub(super) outcome: ReadOutcome,
-    /// When the question left, by our clock.
+    /// When the request was sent, by relink's clock.
     pub(super) read_at: Timestamp,
 }
 
-/// A read that moves a link.
+/// A read that changes a link.
 #[derive(Debug)]
-pub(super) struct Move {
+pub(super) struct Change {
     pub(super) link: LinkId,
-    /// The version of the link it moves.
+    /// The version of the link it changes.
     pub(super) version: u64,
     pub(super) from: StateName,
     pub(super) to: StateName,
     pub(super) institution: String,
-    /// The body of the observation.
+    /// The body of the observation to publish.
     pub(super) body: Vec<u8>,
 }
 
@@ -58,43 +58,43 @@ impl Known {
         &self.link
     }
 
-    /// Whether relink has ever heard of the link.
+    /// Whether relink has a record of the link.
     pub(super) const fn is_known(&self) -> bool {
         self.link.version > 0
     }
 
-    /// Whether relink has nothing of the link but questions: somebody has named it, and nobody has seen it at Belvo.
-    pub(super) fn is_stranger(&self) -> bool {
+    /// Whether the link is only known by its id: an input named it, and no read from Belvo has found it.
+    pub(super) fn is_unobserved(&self) -> bool {
         self.link.state.name() == StateName::Unconfirmed && self.link.profile.institution.is_none()
     }
 }
 
-/// What `read` would do to the link; `None` if it says what is known, or nothing that the machine would act upon before
-/// the link is looked at again, at the latest after `look_again`.
-pub(super) fn moves(known: &Known, read: Read, policy: &Policy, look_again: Duration) -> Option<Move> {
+/// The change that `read` would cause. `None` if the read agrees with the record, or if the link's own timer does not
+/// need it before the next read, at the latest after `next_read_within`.
+pub(super) fn change_of(known: &Known, read: Read, policy: &Policy, next_read_within: Duration) -> Option<Change> {
     let link = &known.link;
-    // The link's times are the NATS server's, the read's are ours. What was asked after the link was looked up is newer
-    // than all that had happened to it by then, whatever the two clocks think of each other.
+    // The times of the link come from the NATS server's clock, those of the read from relink's. A read that was sent
+    // after the record was read is newer than the record, even if relink's clock is behind.
     let observed_at = if known.at <= read.read_at { read.read_at.max(link.updated_at) } else { read.read_at };
     let observation = Observation { schema_version: None, observed_at, source: Source::Sweep, outcome: read.outcome };
     let body = serde_json::to_vec(&observation).expect("our bodies have string keys and no failing serializers");
     let now = observed_at.max(link.updated_at);
-    // A status that is in no table is no news: `Belvo` has more words than the machine.
+    // An unknown status of Belvo causes no event.
     let Ok(Meaning::Event(input)) = belvo::translate(InputKind::Observation, &link.id, &body, now) else { return None };
     let step = step(link, &input, now, policy).ok()?;
     let to = step.link.state.name();
-    // A link that was first heard of in a webhook is one whose institution nobody has said: prompts name it.
-    // The date of a consent is what its timer runs to.
+    // A webhook does not name the institution; prompts need it, so the first read that has it is published. A changed
+    // consent is published because its due date is a timer.
     let introduces = (link.profile.institution.is_none() && step.link.profile.institution.is_some())
         || link.profile.consent != step.link.profile.consent;
-    // Belvo had access, so the link need not be asked about one by one when its silence becomes suspicious.
-    let deadline = link.deadline(policy).filter(|&at| at <= now.after(look_again));
-    let spares_a_question = deadline.is_some() && step.link.deadline(policy).is_none_or(|at| Some(at) > deadline);
-    if known.is_known() && to == step.from && !introduces && !spares_a_question {
+    // A new access postpones the deadline at which the link would become stale, which saves a verify job.
+    let deadline = link.deadline(policy).filter(|&at| at <= now.after(next_read_within));
+    let saves_a_read = deadline.is_some() && step.link.deadline(policy).is_none_or(|at| Some(at) > deadline);
+    if known.is_known() && to == step.from && !introduces && !saves_a_read {
         return None;
     }
     let institution = step.link.profile.institution.unwrap_or_else(|| "unknown".to_owned());
-    Some(Move { link: link.id.clone(), version: link.version, from: step.from, to, institution, body })
+    Some(Change { link: link.id.clone(), version: link.version, from: step.from, to, institution, body })
 }
 
 #[cfg(test)]
@@ -121,57 +121,57 @@ mod tests {
         Read { outcome: ReadOutcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(seconds) }
     }
 
-    fn known(events: &[(Event, i64)], looked_at: i64) -> Known {
+    fn known(events: &[(Event, i64)], read_at: i64) -> Known {
         let mut link = Link::unknown(ID.parse().unwrap(), at(0));
         for (event, seconds) in events {
             let profile = Profile { institution: Some("erebor_mx_retail".to_owned()), ..Profile::default() };
             let input = Input { profile, ..event.clone().into() };
             link = step(&link, &input, at(*seconds), &policy()).unwrap().link;
         }
-        Known { link, at: at(looked_at) }
+        Known { link, at: at(read_at) }
     }
 
-    fn seen(status: Status, seconds: i64) -> Event {
+    fn observed(status: Status, seconds: i64) -> Event {
         Event::Observed(LinkObservation { observed_at: at(seconds), status, last_accessed_at: None })
     }
 
-    fn moved(known: &Known, read: Read) -> Option<(&'static str, &'static str)> {
-        moves(known, read, &policy(), DAY).map(|found| (found.from.as_str(), found.to.as_str()))
+    fn states_of_change(known: &Known, read: Read) -> Option<(&'static str, &'static str)> {
+        change_of(known, read, &policy(), DAY).map(|found| (found.from.as_str(), found.to.as_str()))
     }
 
     #[test]
-    fn agreement_is_silent_and_disagreement_moves() {
-        let valid = known(&[(seen(Status::Valid, 1), 1)], 10);
+    fn only_a_differing_status_is_a_change() {
+        let valid = known(&[(observed(Status::Valid, 1), 1)], 10);
         let invalid = known(&[(Event::Broken(Breakage::of(Cause::Credentials)), 1)], 10);
-        let unheard_of = known(&[], 10);
+        let unknown = known(&[], 10);
         for (known, status, expected) in [
             (&valid, "valid", None),
             (&valid, "invalid", Some(("valid", "invalid"))),
             (&valid, "token_required", Some(("valid", "token_required"))),
             (&valid, "unconfirmed", None),
-            (&valid, "a_new_word", None),
+            (&valid, "an_unknown_status", None),
             (&invalid, "invalid", None),
             (&invalid, "valid", Some(("invalid", "valid"))),
             (&invalid, "token_required", Some(("invalid", "token_required"))),
-            (&unheard_of, "unconfirmed", Some(("unconfirmed", "unconfirmed"))),
-            (&unheard_of, "invalid", Some(("unconfirmed", "invalid"))),
+            (&unknown, "unconfirmed", Some(("unconfirmed", "unconfirmed"))),
+            (&unknown, "invalid", Some(("unconfirmed", "invalid"))),
         ] {
-            assert_eq!(moved(known, read(status, 11)), expected, "{} {status}", known.link.state.name());
+            assert_eq!(states_of_change(known, read(status, 11)), expected, "{} {status}", known.link.state.name());
         }
         let missing = Read { outcome: ReadOutcome::Missing, read_at: at(11) };
-        assert_eq!(moved(&valid, missing), Some(("valid", "removed")));
+        assert_eq!(states_of_change(&valid, missing), Some(("valid", "removed")));
     }
 
     #[test]
-    fn a_link_whose_institution_nobody_said_is_introduced_once() {
-        let mut valid = known(&[(seen(Status::Valid, 1), 1)], 10);
-        assert_eq!(moved(&valid, read("valid", 11)), None);
+    fn the_first_read_that_has_the_institution_is_a_change() {
+        let mut valid = known(&[(observed(Status::Valid, 1), 1)], 10);
+        assert_eq!(states_of_change(&valid, read("valid", 11)), None);
         valid.link.profile.institution = None;
-        assert_eq!(moved(&valid, read("valid", 11)), Some(("valid", "valid")));
+        assert_eq!(states_of_change(&valid, read("valid", 11)), Some(("valid", "valid")));
     }
 
     #[test]
-    fn an_access_is_told_in_time_to_spare_a_question() {
+    fn a_new_access_is_published_only_shortly_before_the_deadline() {
         const HOURS: i64 = 3600;
         let profile = Profile {
             institution: Some("erebor_mx_retail".to_owned()),
@@ -189,22 +189,26 @@ mod tests {
                 "last_accessed_at": accessed.map(|at| at.to_string())});
             Read { outcome: ReadOutcome::Found { link: link.as_object().unwrap().clone() }, read_at: at(hours * HOURS) }
         };
-        // It is missed after two days, and looked at once a day.
-        assert_eq!(moved(&known, read(20, accessed(19))), None);
-        assert_eq!(moved(&known, read(25, accessed(24))), Some(("valid", "valid")));
-        assert_eq!(moved(&known, read(25, accessed(0))), None, "nothing new");
+        // The link becomes stale after two days, and is read once a day.
+        assert_eq!(states_of_change(&known, read(20, accessed(19))), None);
+        assert_eq!(states_of_change(&known, read(25, accessed(24))), Some(("valid", "valid")));
+        assert_eq!(states_of_change(&known, read(25, accessed(0))), None, "nothing new");
     }
 
     #[test]
-    fn what_belvo_cannot_show_is_not_asked_away() {
+    fn a_valid_status_does_not_change_a_hidden_cause() {
         let blocked = known(&[(Event::Broken(Breakage::of(Cause::AccountBlocked)), 1)], 10);
-        assert_eq!(moved(&blocked, read("valid", 11)), None);
+        assert_eq!(states_of_change(&blocked, read("valid", 11)), None);
     }
 
     #[test]
-    fn a_read_from_before_the_look_undoes_no_proof() {
-        let recovered = [(Event::Broken(Breakage::of(Cause::Credentials)), 1), (seen(Status::Valid, 100), 100)];
-        assert_eq!(moved(&known(&recovered, 101), read("invalid", 99)), None, "the list was slow");
-        assert_eq!(moved(&known(&recovered, 90), read("invalid", 95)), Some(("valid", "invalid")), "our clock is slow");
+    fn a_read_older_than_the_record_undoes_no_proof() {
+        let recovered = [(Event::Broken(Breakage::of(Cause::Credentials)), 1), (observed(Status::Valid, 100), 100)];
+        assert_eq!(states_of_change(&known(&recovered, 101), read("invalid", 99)), None, "the list took long");
+        assert_eq!(
+            states_of_change(&known(&recovered, 90), read("invalid", 95)),
+            Some(("valid", "invalid")),
+            "our clock is behind"
+        );
     }
 }

@@ -1,34 +1,33 @@
-//! THE RECONCILER: what the webhooks missed.
+//! The reconciler: finds the changes that no webhook reported, by reading Belvo's API (a sweep).
 //!
 //! ```text
-//!   survey   every link there is, once after the start: what relink never heard of       ─┐
-//!   broken   Belvo's lists of broken links, each hour: what should have been told        ─┼─▶ belvo.observation.<link>
-//!   held     those relink holds to be broken, each hour: what was repaired unseen        ─┤    (and mute, for what is
-//!   rotate   fifty of all links at a time, the whole fleet once a day                    ─┤    adopted: adoption.rs)
-//!   consents all consents, once a day: due dates, and what ended without a word          ─┘
+//!   survey        all links, once after the start: finds links that relink does not know ─┐
+//!   broken        Belvo's lists of broken links, hourly: finds lost outages               ─┼─▶ belvo.observation.<link>
+//!   known_broken  links that relink knows as broken, hourly: finds lost repairs           ─┤   (and a mute for broken
+//!   rotate        fifty of all links at a time, all links once a day                      ─┤   links that are adopted)
+//!   consents      all consents, once a day: finds due dates and ended consents            ─┘
 //! ```
 //!
-//! It decides nothing about a link. It asks the machine, which is pure, whether a read would move the link, and
-//! publishes only what would: agreement is silent, and the input stream gets no message that would be refused. What it
-//! publishes is an observation like anybody else's, and counts for one transition learnt only by sweeping: the drift
-//! meter.
+//! The reconciler does not decide about a link. It tries each read on the machine, which is pure, and publishes an
+//! observation only if the read would change the link. A read that agrees with relink costs no message. A published
+//! observation is an input like any other. A transition that results from it counts as drift.
 //!
-//! One element that cannot be read stops no step: it is skipped, counted, and asked for again later (`put_off`).
+//! An element that cannot be read does not stop a step: it is skipped, counted, and read again later (`deferred`).
 //!
-//! - [`Reconciler`]: the steps, each to be awaited by itself; `pace` only times them, by a [`Schedule`]
-//! - `by_id`: links that are asked for by their ids
-//! - `compare`: what a read of a link would change; `vanished`: links that Belvo does not know
-//! - `adoption`: links that were broken before relink came
-//! - `put_off`: what could not be looked at
+//! - [`Reconciler`]: the steps; a caller awaits each by itself. `pace` runs them at the times of a [`Schedule`]
+//! - `by_id`: reads links by their ids
+//! - `compare`: the change that a read would cause; `vanished`: links that Belvo does not know
+//! - `adoption`: links that were broken before relink was installed
+//! - `deferred`: elements that could not be read
 //!
-//! Its metrics are in [`crate::metric`], from `relink_drift_total` on.
+//! The metrics are in [`crate::metric`], from `relink_drift_total` on.
 
 mod adoption;
 mod by_id;
 mod compare;
 mod consents;
+mod deferred;
 mod pace;
-mod put_off;
 mod vanished;
 
 use std::collections::BTreeMap;
@@ -54,130 +53,130 @@ use crate::store::{Page, Query, Store, StoreError};
 
 use self::adoption::Adopted;
 use self::by_id::is_about_keys;
-use self::compare::{Known, Move, Read};
+use self::compare::{Change, Known, Read};
+use self::deferred::{Deferred, Element, skipped};
 pub use self::pace::{Schedule, Step};
-use self::put_off::{Element, PutOff, skipped};
 
-/// How many messages may wait for their acknowledgement at once.
+/// How many published messages may be unacknowledged at once.
 const PUBLISHES_MAX: usize = 64;
 
-/// How many links are read from the store at once.
+/// How many links are read from the store in one page.
 const STORE_PAGE: usize = 1000;
 
-/// So often is one place of the rotation tried while Belvo shows nothing of it at all; then the rotation goes on.
+/// After this many failures at one place of the rotation, the rotation skips those links and goes on.
 const STALLS_MAX: u32 = 3;
 
-/// So many pages of a list in a row may fail before it is Belvo that fails, and not a page.
+/// More failed pages of a list in a row than this mean that Belvo fails, and not a single page.
 const PAGE_FAILURES_MAX: u32 = 2;
 
-/// How often, and how fast.
+/// The times and rates of the steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// From one sweep of the broken links to the next, about.
+    /// The interval between two sweeps of broken links; jittered by a tenth.
     pub sweep_every: Duration,
-    /// How long the rotation takes to look at every link.
+    /// The time in which the rotation reads every link once.
     pub rotation: Duration,
-    /// How many adopted links are released in an hour. 0: a person does it.
+    /// How many adopted links are released per hour. 0: none; an operator unmutes them.
     pub adoption_per_hour: u32,
 }
 
-/// What the reconciler works with.
+/// The parts of relink that the reconciler uses.
 #[derive(Clone)]
 pub struct Parts {
-    /// Belvo.
+    /// The client of Belvo's API.
     pub belvo: Client,
-    /// When a 404 is believed; shared with whoever else gets them.
+    /// Decides whether a 404 is a deletion; shared with the jobs.
     pub guard: MissingGuard,
-    /// What is known of each link.
+    /// The record of each link.
     pub store: Arc<dyn Store>,
-    /// The way into the input stream.
+    /// Publishes to the input stream.
     pub inputs: Arc<dyn Inputs>,
-    /// What has been decided about each link.
+    /// Reads the history of a link.
     pub histories: Arc<dyn ReadHistory>,
-    /// The policy of the machine that is asked.
+    /// The policy of the machine on which reads are tried.
     pub policy: Policy,
-    /// What reads are dated by.
+    /// The clock that dates reads.
     pub clock: Clock,
 }
 
-/// Finds what the webhooks missed. Clones are the same reconciler: one step runs at a time.
+/// Finds the changes that no webhook reported. Clones share their progress, and one step runs at a time.
 #[derive(Clone)]
 pub struct Reconciler {
     settings: Settings,
     parts: Parts,
     progress: Arc<Mutex<Progress>>,
-    put_off: Arc<StdMutex<PutOff>>,
+    deferred: Arc<StdMutex<Deferred>>,
     drift: watch::Sender<BTreeMap<String, u64>>,
 }
 
-/// What is remembered from one step to the next. Nothing is lost with it but time.
+/// The progress between steps. It is not stored: after a restart the steps repeat some reads.
 #[derive(Default)]
 struct Progress {
-    /// The rotation goes on behind this link.
+    /// The last link of the rotation; the next step begins after it.
     rotated_to: Option<LinkId>,
-    /// How often it has tried there in vain.
+    /// How often in a row the next step has failed.
     stalls_count: u32,
     adopted: Adopted,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// How many links were read from Belvo.
     pub read_count: usize,
-    /// How many observations were published about links that had moved.
+    /// How many published observations report drift.
     pub drifted_count: usize,
-    /// How many links relink had never heard of.
+    /// How many links were unknown to relink before.
     pub adopted_count: usize,
-    /// How many links were missing, and it was not believed.
-    pub held_count: usize,
-    /// How many links, consents, or pages of them could not be looked at and were skipped.
+    /// How many links are missing at Belvo but not taken for deleted, because many are missing at once.
+    pub unconfirmed_count: usize,
+    /// How many links, consents or pages could not be read and were skipped.
     pub skipped_count: usize,
-    /// Of a rotation: whether every link has been looked at.
+    /// Of `rotate`: whether it has reached the last link.
     pub round_ended: bool,
 }
 
-/// A step broke off. What it published before stands; the next one does the rest.
+/// A step failed. The messages that it has published remain; the next step of its kind continues.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
-    /// Belvo did not answer as it should.
+    /// A call to Belvo failed.
     #[error(transparent)]
     Belvo(#[from] CallError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What was found could not be published.
+    /// NATS did not store an observation.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// What was decided about a link could not be read.
+    /// The history of a link could not be read.
     #[error(transparent)]
     History(#[from] HistoryError),
-    /// A bug.
-    #[error("it panicked, which is a bug")]
+    /// The step panicked, which is a bug.
+    #[error("the step panicked, which is a bug in relink")]
     Panicked,
 }
 
 impl Reconciler {
-    /// A reconciler. Nothing happens before one of its steps is awaited.
+    /// A reconciler that runs a step only when the step is awaited. The rotation begins at a random place.
     pub fn new(settings: Settings, parts: Parts) -> Self {
-        // A restart every day must not leave the links at the end of the order out for ever.
+        // With a fixed begin, a process that is restarted every day would never reach the last links.
         let anywhere = Uuid::new_v4().to_string().parse().ok();
         Self::rotating_from(anywhere, settings, parts)
     }
 
-    /// A reconciler whose rotation goes on behind `link`, or begins at the beginning.
+    /// A reconciler whose rotation begins after `link`, or at the first link.
     pub fn rotating_from(link: Option<LinkId>, settings: Settings, parts: Parts) -> Self {
         let progress = Progress { rotated_to: link, stalls_count: 0, adopted: Adopted::default() };
-        let (progress, put_off) = (Arc::new(Mutex::new(progress)), Arc::default());
-        Self { settings, parts, progress, put_off, drift: watch::Sender::default() }
+        let (progress, deferred) = (Arc::new(Mutex::new(progress)), Arc::default());
+        Self { settings, parts, progress, deferred, drift: watch::Sender::default() }
     }
 
-    /// The drift meter: how many transitions the sweeps alone have found since the start, by institution.
+    /// How many transitions only a sweep has found since the start, by institution.
     pub fn drift(&self) -> watch::Receiver<BTreeMap<String, u64>> {
         self.drift.subscribe()
     }
 
-    /// Lists every link of Belvo's, to hear of those that relink has never heard of.
+    /// Lists all links at Belvo, to find those that relink does not know.
     ///
     /// # Errors
     /// [`SweepError`].
@@ -195,11 +194,11 @@ impl Reconciler {
         self.timed("broken", self.list(&LinkFilter::Broken, &mut progress)).await
     }
 
-    /// Asks for the links that relink holds to be broken.
+    /// Reads the links that are broken according to relink.
     ///
     /// # Errors
     /// [`SweepError`].
-    pub async fn sweep_held(&self) -> Result<Swept, SweepError> {
+    pub async fn sweep_known_broken(&self) -> Result<Swept, SweepError> {
         let _progress = self.progress.lock().await;
         let step = async {
             let mut ids = Vec::new();
@@ -207,12 +206,12 @@ impl Reconciler {
                 let query = Query { state: Some(state), limit: STORE_PAGE, ..Query::default() };
                 self.each_stored_page(query, |page| ids.extend(page.ids)).await?;
             }
-            self.examine(ids).await
+            self.read_and_compare(ids).await
         };
-        self.timed("held", step).await
+        self.timed("known_broken", step).await
     }
 
-    /// Asks for the next fifty of all links.
+    /// Reads the next fifty of all links.
     ///
     /// # Errors
     /// [`SweepError`].
@@ -221,28 +220,28 @@ impl Reconciler {
         let step = async {
             let query = Query { after: progress.rotated_to.clone(), limit: IDS_MAX, ..Query::default() };
             let page = self.stored_page(query).await?;
-            let living =
+            let existing =
                 page.ids.into_iter().zip(&page.links).filter(|(_, link)| link.head.state != StateName::Removed);
-            let ids: Vec<LinkId> = living.map(|(id, _)| id).collect();
-            let examined = self.examine(ids.clone()).await;
-            if let Err(error) = &examined {
+            let ids: Vec<LinkId> = existing.map(|(id, _)| id).collect();
+            let compared = self.read_and_compare(ids.clone()).await;
+            if let Err(error) = &compared {
                 progress.stalls_count += 1;
                 if progress.stalls_count < STALLS_MAX {
-                    return examined;
+                    return compared;
                 }
-                // These links are tried again by themselves; the others are not kept waiting for them.
+                // These links are read again one by one later; the rotation goes on with the others.
                 ids.into_iter().for_each(|id| self.skip("belvo", Element::link(id), error));
             }
             progress.stalls_count = 0;
             progress.rotated_to = page.next.clone();
-            Ok(Swept { round_ended: page.next.is_none(), ..examined? })
+            Ok(Swept { round_ended: page.next.is_none(), ..compared? })
         };
         self.timed("rotate", step).await
     }
 
-    /// What a list of Belvo's says of links that relink does not know, or holds for something else.
+    /// Lists links at Belvo and publishes each read that would change a link.
     async fn list(&self, filter: &LinkFilter, progress: &mut Progress) -> Result<Swept, SweepError> {
-        let (mut swept, mut suspects) = (Swept::default(), Vec::new());
+        let (mut swept, mut differing) = (Swept::default(), Vec::new());
         let mut pages = self.parts.belvo.links(filter);
         let broke_off = loop {
             let page = match self.next_page(&mut pages, &mut swept).await {
@@ -254,39 +253,38 @@ impl Reconciler {
             swept.read_count += page.items.len();
             let links = self.with_ids(page, with_id);
             let known = self.known(links.iter().map(|(id, _)| id.clone()).collect()).await?;
-            let mut unheard_of = Vec::new();
+            let mut unknown = Vec::new();
             for ((id, resource), known) in links.into_iter().zip(known) {
                 let Some(known) = known else { continue };
                 let is_known = known.is_known();
                 let read = Read { outcome: ReadOutcome::Found { link: resource }, read_at };
                 match self.compare(&known, read) {
-                    Some(_) if is_known => suspects.push(id),
-                    Some(found) => unheard_of.push(found),
+                    Some(_) if is_known => differing.push(id),
+                    Some(found) => unknown.push(found),
                     None => {}
                 }
             }
-            let found_count = unheard_of.len();
-            let skipped_count = self.adopt(unheard_of, &mut progress.adopted).await?;
+            let found_count = unknown.len();
+            let skipped_count = self.adopt(unknown, &mut progress.adopted).await?;
             swept.adopted_count += found_count - skipped_count;
             swept.skipped_count += skipped_count;
         };
-        // A list takes long, and its webhook may have come meanwhile: those that disagree are asked for once more, by
-        // id. So are those of a list that broke off.
-        let examined = self.examine(suspects).await;
+        // A list takes long, and a webhook may have arrived meanwhile. So the differing links are read once more, by
+        // id, also if the list broke off.
+        let compared = self.read_and_compare(differing).await;
         if let Some(error) = broke_off {
             return Err(error.into());
         }
-        let examined = examined?;
+        let compared = compared?;
         Ok(Swept {
-            read_count: swept.read_count + examined.read_count,
+            read_count: swept.read_count + compared.read_count,
             adopted_count: swept.adopted_count,
-            skipped_count: swept.skipped_count + examined.skipped_count,
-            ..examined
+            skipped_count: swept.skipped_count + compared.skipped_count,
+            ..compared
         })
     }
 
-    /// The next page of a list that can be read. One that cannot is passed over, unless that is Belvo's and not its own
-    /// fault.
+    /// The next readable page of a list. An unreadable page is skipped, unless the error concerns the whole list.
     async fn next_page(&self, pages: &mut ListPages<'_>, swept: &mut Swept) -> Result<Option<ListPage>, CallError> {
         let mut failures = 0;
         loop {
@@ -299,7 +297,7 @@ impl Reconciler {
                     if failures > PAGE_FAILURES_MAX || is_final || !pages.pass_over() {
                         return Err(error);
                     }
-                    tracing::warn!(%error, "a page of a list cannot be read and is passed over");
+                    tracing::warn!(%error, "a page of a list of Belvo cannot be read and is skipped");
                     skipped("belvo", 1);
                     swept.skipped_count += 1;
                 }
@@ -307,7 +305,7 @@ impl Reconciler {
         }
     }
 
-    /// The elements of a page that name their link; the others are counted.
+    /// The elements of a page that name their link. The others are counted and logged.
     fn with_ids(
         &self,
         page: ListPage,
@@ -317,16 +315,19 @@ impl Reconciler {
         let named: Vec<_> = page.items.into_iter().filter_map(link_of).collect();
         let odd_count = count - named.len();
         if odd_count > 0 {
-            tracing::warn!(elements.count = odd_count, "elements of a list of Belvo's name no link and are skipped");
+            tracing::warn!(
+                elements.count = odd_count,
+                "elements of a list of Belvo do not name a link and are skipped"
+            );
             skipped("shape", odd_count);
         }
         named
     }
 
-    /// Publishes what moved and has not moved meanwhile; gives how many.
-    async fn report(&self, moves: Vec<Move>, skipped_count: &mut usize) -> Result<usize, SweepError> {
-        let known_now = self.known(moves.iter().map(|found| found.link.clone()).collect()).await?;
-        let unmoved = moves.into_iter().zip(known_now);
+    /// Publishes the changes whose links have not changed meanwhile. Returns how many of them are drift.
+    async fn publish_changes(&self, changes: Vec<Change>, skipped_count: &mut usize) -> Result<usize, SweepError> {
+        let known_now = self.known(changes.iter().map(|found| found.link.clone()).collect()).await?;
+        let unmoved = changes.into_iter().zip(known_now);
         let unmoved = unmoved.filter(|(found, now)| now.as_ref().is_some_and(|now| found.version == now.version()));
         let mut published = stream::iter(unmoved.map(|(found, _)| found))
             .map(|found| async move {
@@ -337,10 +338,10 @@ impl Reconciler {
                 }
                 let (from, to) = (found.from.as_str(), found.to.as_str());
                 if from == to {
-                    // Only introduced: nothing was missed.
+                    // The state is the same: only the profile is new, so this is not drift.
                     return Ok::<_, SweepError>(Some(0));
                 }
-                tracing::info!(link.id = %found.link, from, to, "a sweep found what no webhook told");
+                tracing::info!(link.id = %found.link, from, to, "a sweep found a change that no webhook reported");
                 self.drift.send_modify(|drift| *drift.entry(found.institution.clone()).or_default() += 1);
                 metrics::counter!(metric::DRIFT.name, "institution" => found.institution, "from" => from, "to" => to)
                     .increment(1);
@@ -357,8 +358,8 @@ impl Reconciler {
         Ok(drifted_count)
     }
 
-    /// Whether a message was published. One that NATS will never take is skipped; anything else may pass, and stops the
-    /// step.
+    /// Whether a message was published. A message that NATS will never accept is skipped; other errors are temporary
+    /// and end the step.
     fn is_published(&self, link: &LinkId, result: Result<(), PublishError>) -> Result<bool, PublishError> {
         match result {
             Ok(()) => Ok(true),
@@ -372,7 +373,7 @@ impl Reconciler {
         }
     }
 
-    /// Publishes one input. The id marks it for whoever has to recognise it in the link's history.
+    /// Publishes one input. `id` is its message id, by which `adoption` recognises it in the history of the link.
     async fn publish(
         &self,
         kind: InputKind,
@@ -384,19 +385,19 @@ impl Reconciler {
         self.parts.inputs.put(NewInput { kind, link, source: "/relink/reconciler", at, id, body }).await
     }
 
-    /// What `read` would do to the link. A bug that panics on one link must not hide those behind it.
-    fn compare(&self, known: &Known, read: Read) -> Option<Move> {
-        let compare = AssertUnwindSafe(|| compare::moves(known, read, &self.parts.policy, self.settings.rotation));
+    /// The change that `read` would cause. A panic, which is a bug, skips only this link.
+    fn compare(&self, known: &Known, read: Read) -> Option<Change> {
+        let compare = AssertUnwindSafe(|| compare::change_of(known, read, &self.parts.policy, self.settings.rotation));
         catch_unwind(compare).unwrap_or_else(|_panic| {
-            self.skip("bug", Element::link(known.id().clone()), &"comparing it panicked");
+            self.skip("bug", Element::link(known.id().clone()), &"the comparison panicked");
             None
         })
     }
 
-    /// What relink knows of these links, in their order; `None` where the record cannot be read.
+    /// The records of these links, in the order of `ids`; `None` if a record cannot be read.
     async fn known(&self, ids: Vec<LinkId>) -> Result<Vec<Option<Known>>, SweepError> {
         let now = self.parts.clock.now();
-        let read = self.ask_store(move |store| {
+        let read = self.read_store(move |store| {
             let read = |id: LinkId| match Known::read(store, id.clone(), now) {
                 Err(error @ (StoreError::Corrupt { .. } | StoreError::Record(_))) => Ok((id, Err(error))),
                 Err(error @ (StoreError::Disk(_) | StoreError::InUse { .. } | StoreError::FutureFormat { .. })) => {
@@ -412,7 +413,7 @@ impl Reconciler {
         Ok(read.await?.into_iter().map(readable).collect())
     }
 
-    /// All pages of a query. Other tasks have their turn between two of them.
+    /// Passes every page of a query to `take`.
     async fn each_stored_page(&self, mut query: Query, mut take: impl FnMut(Page)) -> Result<(), SweepError> {
         loop {
             let mut page = self.stored_page(query.clone()).await?;
@@ -426,23 +427,23 @@ impl Reconciler {
     }
 
     async fn stored_page(&self, query: Query) -> Result<Page, SweepError> {
-        let page = self.ask_store(move |store| store.page(&query)).await?;
+        let page = self.read_store(move |store| store.page(&query)).await?;
         page.unreadable.iter().for_each(|unreadable| self.skip_record(&unreadable.key, &unreadable.problem));
         Ok(page)
     }
 
-    /// Asks the store, off the runtime's threads: it may have to read from the disk.
-    async fn ask_store<T: Send + 'static>(
+    /// Runs `query` on the store in a blocking thread, because the store may read from the disk.
+    async fn read_store<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+        query: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, SweepError> {
         let store = Arc::clone(&self.parts.store);
-        // Without a runtime, as in a simulation, there is nobody to hold up.
+        // A simulation has no runtime, and no other task that a read could block.
         if Handle::try_current().is_err() {
-            return Ok(ask(store.as_ref())?);
+            return Ok(query(store.as_ref())?);
         }
-        let asked = tokio::task::spawn_blocking(move || ask(store.as_ref())).await;
-        Ok(asked.map_err(|_panic| SweepError::Panicked)??)
+        let result = tokio::task::spawn_blocking(move || query(store.as_ref())).await;
+        Ok(result.map_err(|_panic| SweepError::Panicked)??)
     }
 
     async fn timed<T>(
@@ -463,7 +464,7 @@ impl Reconciler {
     }
 }
 
-/// A link resource that names its link.
+/// A resource `link` with its id; `None` if the id is missing or invalid.
 fn with_id(resource: Map<String, Value>) -> Option<(LinkId, Map<String, Value>)> {
     let id = resource.get("id")?.as_str()?.parse().ok()?;
     Some((id, resource))

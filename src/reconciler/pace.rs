@@ -1,7 +1,7 @@
-//! When the reconciler does what. It adds nothing to the steps but the time.
+//! The schedule of the reconciler's steps.
 //!
-//! Nothing begins before the partitions run, nor at once after: what relink missed while it was down may still be in the
-//! input stream, or be sent again by Belvo, and would look like drift.
+//! The first step runs some time after the partitions have started: events of relink's downtime may still be in the
+//! input stream, or be repeated by Belvo, and would look like drift.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -14,26 +14,26 @@ use tokio_util::sync::CancellationToken;
 use super::{Reconciler, Settings, SweepError};
 use crate::belvo::IDS_MAX;
 
-/// From the start to the first sweep.
+/// The pause between the start of the partitions and the first sweep.
 const START_PAUSE: Duration = Duration::from_secs(30);
 
-/// The first pause after a failure; Belvo may be down for hours, and the question stays.
+/// The pause after a failed step.
 const RETRY_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// How often it is looked whether something that was put off is due.
-const PUT_OFF_PAUSE: Duration = Duration::from_secs(60);
+/// The interval at which deferred reads are checked.
+const DEFERRED_PAUSE: Duration = Duration::from_secs(60);
 
-/// The least time between two steps of one kind, however large the fleet or the rate.
+/// The least pause between two steps of one kind, whatever the number of links and the rate.
 const STEP_PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// A kind of step, in the order in which they go if several are due.
+/// A kind of step. If several are due, they run in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// The lists of Belvo's, and the links that are held to be broken.
+    /// Belvo's lists of broken links, and the links that relink knows as broken.
     Sweep,
     /// The list of all consents.
     Consents,
-    /// What was put off.
+    /// The deferred reads.
     Retry,
     /// One adopted link.
     Release,
@@ -41,7 +41,8 @@ pub enum Step {
     Rotate,
 }
 
-/// Which step is next, and when: all times are spans since any one moment. A restart begins a new one.
+/// The time of the next step of each kind, as a duration since any fixed moment. It is not stored; a restart begins a
+/// new schedule.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     sweep_at: Duration,
@@ -49,17 +50,18 @@ pub struct Schedule {
     retry_at: Duration,
     release_at: Duration,
     rotate_at: Duration,
-    // The survey introduces the links that consents are about; consents tell what an adopted link's user has to do.
-    // Neither waits for ever for one that does not come to its end.
+    // Consents follow the first sweep, whose survey adopts the links of the consents. Releases follow the consents,
+    // which tell what the user of an adopted link has to do. A failed attempt also counts, so that an error does not
+    // block the next kind.
     surveyed: bool,
     swept: bool,
-    asked_for_consents: bool,
+    listed_consents: bool,
     sweeps_count: u64,
     rng: fastrand::Rng,
 }
 
 impl Schedule {
-    /// The schedule of a start at `now`, with dice from `seed`.
+    /// The schedule of a process that starts at `now`; `seed` determines the jitter.
     pub fn new(now: Duration, seed: u64) -> Self {
         let (first, second) = (now + START_PAUSE, now + START_PAUSE * 2);
         Self {
@@ -70,15 +72,15 @@ impl Schedule {
             rotate_at: second,
             surveyed: false,
             swept: false,
-            asked_for_consents: false,
+            listed_consents: false,
             sweeps_count: 0,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// The next step, and when; in the past, if it is overdue.
+    /// The next step and its time, which is in the past if the step is overdue.
     pub fn next(&self, now: Duration, settings: &Settings) -> (Step, Duration) {
-        let releases = settings.adoption_per_hour > 0 && self.asked_for_consents;
+        let releases = settings.adoption_per_hour > 0 && self.listed_consents;
         let steps = [
             (Step::Consents, self.consents_at, self.swept),
             (Step::Retry, self.retry_at, true),
@@ -86,19 +88,19 @@ impl Schedule {
             (Step::Rotate, self.rotate_at, true),
         ];
         let waiting = steps.into_iter().filter(|(.., is_on)| *is_on).map(|(step, at, _)| (step, at));
-        // Of those that are due already, none is earlier than another.
+        // Of several steps that are due, the first in the order of `Step` runs, not the longest overdue.
         waiting.fold(
             (Step::Sweep, self.sweep_at),
             |first, next| if next.1.max(now) < first.1.max(now) { next } else { first },
         )
     }
 
-    /// How many sweeps have read all that they asked for.
+    /// How many sweeps have read everything that they requested.
     pub const fn sweeps_count(&self) -> u64 {
         self.sweeps_count
     }
 
-    /// A step has ended at `now`, and is done again after `pause`.
+    /// Notes that a step ended at `now`; the next one of its kind is due after `pause`.
     pub fn ended(&mut self, step: Step, now: Duration, pause: Duration) {
         let next = now + pause.max(STEP_PAUSE_MIN);
         match step {
@@ -110,22 +112,22 @@ impl Schedule {
         }
     }
 
-    /// A tenth more or less, so that many relinks do not call Belvo in one second.
+    /// Adds jitter of up to a tenth, so that several processes do not call Belvo in the same second.
     fn jittered(&mut self, span: Duration) -> Duration {
         span.mul_f64(self.rng.f64().mul_add(0.2, 0.9))
     }
 }
 
 impl Reconciler {
-    /// Sweeps until `shutdown`. A step under way is then broken off; the next start does it again.
+    /// Runs the steps until `shutdown`, which aborts a running step; the next start repeats it.
     pub async fn run(self, ready: watch::Receiver<bool>, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = self.sweep_for_ever(ready) => {}
+            () = self.sweep_forever(ready) => {}
         }
     }
 
-    async fn sweep_for_ever(&self, mut ready: watch::Receiver<bool>) {
+    async fn sweep_forever(&self, mut ready: watch::Receiver<bool>) {
         let start = Instant::now();
         let mut schedule = Schedule::new(Duration::ZERO, fastrand::u64(..));
         loop {
@@ -142,12 +144,12 @@ impl Reconciler {
         }
     }
 
-    /// Does one step, and gives the pause until the next of its kind.
+    /// Runs one step. Returns the pause until the next one of its kind.
     pub async fn perform(&self, step: Step, schedule: &mut Schedule) -> Duration {
-        // A bug that panics in one step must not end them all.
+        // A panic, which is a bug, ends only this step.
         let result = AssertUnwindSafe(self.try_to_perform(step, schedule)).catch_unwind().await;
         result.unwrap_or(Err(SweepError::Panicked)).unwrap_or_else(|error| {
-            tracing::warn!(%error, ?step, "a sweep broke off and will be tried again");
+            tracing::warn!(%error, ?step, "a sweep failed and will be tried again");
             RETRY_PAUSE.min(self.settings.sweep_every)
         })
     }
@@ -161,11 +163,11 @@ impl Reconciler {
                 Ok(schedule.jittered(self.settings.sweep_every))
             }
             Step::Consents => {
-                schedule.asked_for_consents = true;
+                schedule.listed_consents = true;
                 self.sweep_consents().await?;
                 Ok(schedule.jittered(self.settings.rotation))
             }
-            Step::Retry => self.retry().await.map(|_swept| PUT_OFF_PAUSE),
+            Step::Retry => self.retry().await.map(|_swept| DEFERRED_PAUSE),
             Step::Release => {
                 self.release_adopted().await.map(|_released| release_pause(self.settings.adoption_per_hour))
             }
@@ -179,30 +181,30 @@ impl Reconciler {
     async fn sweep(&self, surveyed: &mut bool) -> Result<(), SweepError> {
         let listed = if *surveyed { self.sweep_broken().await } else { self.survey().await };
         *surveyed |= listed.is_ok();
-        // The links that relink holds to be broken are asked for by id, which may well work where a list does not.
-        let held = self.sweep_held().await;
-        let (listed, held) = (listed?, held?);
-        let drifted_count = listed.drifted_count + held.drifted_count;
+        // This step reads links by id, which may work while lists fail.
+        let known_broken = self.sweep_known_broken().await;
+        let (listed, known_broken) = (listed?, known_broken?);
+        let drifted_count = listed.drifted_count + known_broken.drifted_count;
         tracing::info!(
-            links.read_count = listed.read_count + held.read_count,
+            links.read_count = listed.read_count + known_broken.read_count,
             links.drifted_count = drifted_count,
             links.adopted_count = listed.adopted_count,
-            links.skipped_count = listed.skipped_count + held.skipped_count,
+            links.skipped_count = listed.skipped_count + known_broken.skipped_count,
             "a sweep has ended"
         );
         Ok(())
     }
 
-    /// Fifty links, then as long as makes the whole fleet take one rotation.
+    /// Reads fifty links. Returns the pause with which all links take one rotation.
     async fn rotate_and_pause(&self) -> Result<Duration, SweepError> {
         self.rotate().await?;
-        let links: u64 = self.ask_store(|store| Ok(store.count()?.values().sum())).await?;
+        let links: u64 = self.read_store(|store| Ok(store.count()?.values().sum())).await?;
         let steps = u32::try_from(links.div_ceil(IDS_MAX as u64)).unwrap_or(u32::MAX).max(1);
         Ok(self.settings.rotation / steps)
     }
 }
 
-/// One at a time rather than an hour's at once: the people who answer the users' questions are not a batch either.
+/// Links are released one at a time and evenly over the hour, because people answer the questions of the users.
 fn release_pause(per_hour: u32) -> Duration {
     Duration::from_secs(3600) / per_hour.max(1)
 }
@@ -212,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_a_pause() {
+    fn a_rate_per_hour_becomes_a_pause() {
         let pauses = [1, 60, 3600].map(|per_hour| release_pause(per_hour).as_secs());
         assert_eq!(pauses, [3600, 60, 1]);
     }
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_steps_go_in_their_order() {
+    fn the_first_steps_run_in_the_order_of_their_kinds() {
         let settings = Settings {
             sweep_every: Duration::from_secs(3600),
             rotation: Duration::from_secs(86_400),
@@ -237,16 +239,16 @@ mod tests {
         for _ in 0..5 {
             let (step, at) = schedule.next(now, &settings);
             now = now.max(at);
-            // As `perform` does.
+            // As `try_to_perform` does.
             schedule.swept |= step == Step::Sweep;
-            schedule.asked_for_consents |= step == Step::Consents;
+            schedule.listed_consents |= step == Step::Consents;
             schedule.ended(step, now, Duration::from_secs(600));
             steps.push((step, now.as_secs()));
         }
         let expected =
             [(Step::Sweep, 30), (Step::Consents, 30), (Step::Retry, 60), (Step::Release, 60), (Step::Rotate, 60)];
         assert_eq!(steps, expected);
-        // Long asleep, everything is due: the order holds again.
+        // After a long pause every step is due: the order of the kinds decides again.
         assert_eq!(schedule.next(now + Duration::from_secs(9_999), &settings).0, Step::Sweep);
     }
 }

@@ -1,23 +1,23 @@
-//! Links that were asked for by id and did not come: a deletion each, or an incident at large.
+//! Links that were read by id and are missing in the answer: deleted ones, or an incident.
 //!
-//! A tombstone is for ever. So many at once are not believed (`belvo::MissingGuard`), nor is any while Belvo knows no
-//! link at all, and of the rest each is asked for once more by itself. What is not believed is left as it is, and asked
-//! again next time. What cannot be asked for is skipped, and tried again later (`put_off`).
+//! A removal is final. So when many links are missing at once (`belvo::MissingGuard`), or when Belvo returns no link
+//! at all, none of them counts as deleted. Otherwise each missing link is read once more by itself. Unconfirmed links
+//! stay as they are and are read again in the next pass. A link whose read fails is deferred (`deferred`).
 
 use super::compare::{Known, Read};
-use super::put_off::Element;
+use super::deferred::Element;
 use super::{Reconciler, SweepError, Swept};
 use crate::belvo::{Absence, CallError, LinkRead};
 use crate::contract::ReadOutcome;
 use crate::metric;
 
-/// After so many failures in a row it is Belvo that fails: the others are put off without a question.
+/// After this many failures in a row Belvo fails, and not a link: the others are deferred without a request.
 const FAILURES_MAX: u32 = 10;
 
 impl Reconciler {
-    /// `answered` known links were asked for by id, and those of them that are `missing` did not come; strangers among the
-    /// missing are no sign of anything.
-    pub(super) async fn judge_missing(
+    /// Decides about the `missing` ones of `answered` links that were read by id. Links that no read has ever found
+    /// do not count as evidence of an incident.
+    pub(super) async fn assess_missing(
         &self,
         answered: usize,
         missing: Vec<Known>,
@@ -29,7 +29,7 @@ impl Reconciler {
             }
             return Ok(());
         }
-        let known_missing = missing.iter().filter(|known| !known.is_stranger()).count();
+        let known_missing = missing.iter().filter(|known| !known.is_unobserved()).count();
         let mut absence = self.parts.guard.assess_pass(answered, known_missing, self.parts.clock.now());
         if absence == Absence::Deletion {
             match self.parts.belvo.knows_any_link().await {
@@ -43,27 +43,27 @@ impl Reconciler {
             }
         }
         if let Absence::Incident { begins } = absence {
-            swept.held_count = missing.len();
+            swept.unconfirmed_count = missing.len();
             metrics::gauge!(metric::MISSING_UNCONFIRMED.name)
                 .set(f64::from(u32::try_from(missing.len()).unwrap_or(u32::MAX)));
             if begins {
                 tracing::error!(
                     links.asked_count = answered,
                     links.missing_count = known_missing,
-                    "Belvo does not know many links that relink knows. That is an incident, so none of them counts as \
-                     deleted: its sandbox is emptied on the first of each month; or are RELINK_BELVO_URL and the keys \
-                     of another environment? If they were deleted, send `forget` for each (POST \
-                     /v1/links/{{id}}/commands)"
+                    "Belvo does not know many links that relink knows. relink treats this as an incident: \
+                     none of them counts as deleted. Possible reasons: Belvo empties its sandbox on the first of \
+                     each month, or RELINK_BELVO_URL and the keys belong to another environment. If the links \
+                     were deleted, send `forget` for each (POST /v1/links/{{id}}/commands)"
                 );
             }
             return Ok(());
         }
         metrics::gauge!(metric::MISSING_UNCONFIRMED.name).set(0.0);
-        self.ask_one_by_one(&missing, swept).await
+        self.read_one_by_one(&missing, swept).await
     }
 
-    async fn ask_one_by_one(&self, missing: &[Known], swept: &mut Swept) -> Result<(), SweepError> {
-        let (mut moves, mut failures, mut last) = (Vec::new(), 0, None::<CallError>);
+    async fn read_one_by_one(&self, missing: &[Known], swept: &mut Swept) -> Result<(), SweepError> {
+        let (mut changes, mut failures, mut last) = (Vec::new(), 0, None::<CallError>);
         for known in missing {
             let element = Element::link(known.id().clone());
             if let Some(error) = last.as_ref().filter(|_| failures >= FAILURES_MAX) {
@@ -84,10 +84,10 @@ impl Reconciler {
                 }
             };
             failures = 0;
-            self.looked_at(&element);
-            moves.extend(self.compare(known, Read { outcome, read_at: asked_at }));
+            self.clear_deferral(&element);
+            changes.extend(self.compare(known, Read { outcome, read_at: asked_at }));
         }
-        swept.drifted_count += self.report(moves, &mut swept.skipped_count).await?;
+        swept.drifted_count += self.publish_changes(changes, &mut swept.skipped_count).await?;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::MessageSchema;
-use super::story::Example;
+use super::examples::Example;
 use crate::contract::DeadReason;
 
 /// The delivery guarantee of every message that relink sends. docs/guarantees.md repeats it.
@@ -119,8 +119,8 @@ fn channel(channel: &Channel, examples: &[&Example]) -> Value {
 fn parameter(token: &str, message: &str, examples: &[&Example]) -> Value {
     match token {
         "type" => {
-            let words: Vec<&str> = examples.iter().filter_map(|example| example.variant.as_deref()).collect();
-            json!({"description": format!("The `type` of the {}.", message.trim_start_matches("link.")), "enum": words})
+            let variants: Vec<&str> = examples.iter().filter_map(|example| example.variant.as_deref()).collect();
+            json!({"description": format!("The `type` of the {}.", message.trim_start_matches("link.")), "enum": variants})
         }
         "institution" => json!({
             "description": "Belvo's name of the institution; a name that is not a valid token is replaced by one with a hash.",
@@ -147,7 +147,7 @@ fn operation(channel: &Channel) -> (String, Value) {
     (format!("{action}_{}", short(channel)), operation)
 }
 
-/// The last word of a message's name.
+/// The last token of a message's name.
 fn short(channel: &Channel) -> &'static str {
     channel.message.rsplit('.').next().unwrap_or(channel.message)
 }

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use futures::task::noop_waker;
 
 use crate::belvo::{Budget, Client, MissingGuard, Question, Reply, Wire};
-use crate::clock::{Clock, Hands};
+use crate::clock::{Clock, ManualClock};
 use crate::jobs::{Next, Worker};
 use crate::link::{LinkId, Policy, Timestamp};
 use crate::nats::history::{HistoryError, LinkHistory, ReadHistory};
@@ -106,7 +106,7 @@ pub(super) struct Crew {
     reconciler: Option<Reconciler>,
     /// When the reconciler does what; away while it does something.
     schedule: Option<Box<Schedule>>,
-    hands: Hands,
+    hands: ManualClock,
     mailbox: Mailbox,
     tasks: BTreeMap<u64, Task>,
     tasks_count: u64,
@@ -128,7 +128,7 @@ impl Crew {
         now_ms: i64,
         seed: u64,
     ) -> Self {
-        let (clock, hands) = Clock::driven(Timestamp::from_millis(now_ms));
+        let (clock, hands) = Clock::manual(Timestamp::from_millis(now_ms));
         let mailbox = Mailbox::default();
         // Waiting for one's turn is tried elsewhere; what Belvo says of too many requests holds here too.
         let belvo = client.clone().with_budget(Budget::by(clock.clone(), 1_000)).with_wire(Arc::new(mailbox.clone()));

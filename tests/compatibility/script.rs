@@ -2,7 +2,7 @@
 
 use relink::contract::InputKind;
 use relink::link::Timestamp;
-use relink::schemas::story;
+use relink::schemas::examples;
 use serde_json::{Value, json};
 
 /// The start of the run: 2026-11-02T09:00:00Z.
@@ -277,7 +277,7 @@ impl Script {
     /// The examples of the published schemas.
     fn publish_examples(&mut self) {
         let mut seconds = 40 * DAY;
-        for example in story::examples().into_iter().filter(|example| example.name.starts_with("belvo.")) {
+        for example in examples::examples().into_iter().filter(|example| example.name.starts_with("belvo.")) {
             self.publish(seconds, example.subject, example.body.to_string().into_bytes(), None);
             seconds += 7;
         }

@@ -1,4 +1,4 @@
-//! What every test stands on: a nats-server, a door over it, a store to fill, and a client.
+//! The fixture of every test: a nats-server, relink's HTTP server, a store in memory, and a client.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use async_nats::jetstream;
 use bytes::Bytes;
 use relink::config::{Config, Sources};
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
-use relink::http::{Door, Parts, router, serve};
+use relink::http::{Parts, Server, router, serve};
 use relink::link::{Consent, DedupKey, Link, LinkId, RecentFact, State, Timestamp};
 use relink::nats::dead_letter::{DeadLetters, StoredLetter};
 use relink::nats::history::Histories;
@@ -31,7 +31,7 @@ pub(crate) const WEBHOOK_SECRET: &str = "Basic dXNlcjpwYXNz";
 pub(crate) const API_TOKEN: &str = "token-of-the-app";
 pub(crate) const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
-/// A door that is open.
+/// A running HTTP server.
 pub(crate) struct Bench {
     pub(crate) nats: TestNats,
     pub(crate) store: MemoryStore,
@@ -43,7 +43,7 @@ pub(crate) struct Bench {
     pub(crate) served: JoinHandle<std::io::Result<()>>,
 }
 
-/// An answer, read to its end.
+/// A response with its whole body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -52,14 +52,14 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
-/// The configuration of these variables.
+/// The configuration from these variables.
 pub(crate) fn config(environment: &[(&str, &str)]) -> Config {
     let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     Config::load(&Sources { environment: environment.collect(), ..Sources::default() }).unwrap().config
 }
 
 impl Bench {
-    /// With one webhook secret and one token.
+    /// A server with one webhook secret and one API token.
     pub(crate) async fn new() -> Self {
         Self::with(&[("RELINK_WEBHOOK_SECRETS", WEBHOOK_SECRET), ("RELINK_API_TOKENS", API_TOKEN)]).await
     }
@@ -69,13 +69,13 @@ impl Bench {
         Self::over(environment, store.clone(), store).await
     }
 
-    /// Over a store of the test's own.
+    /// A server that reads `asked`; `store` is the one that [`Bench::put`] writes to.
     pub(crate) async fn over(environment: &[(&str, &str)], asked: impl Store + 'static, store: MemoryStore) -> Self {
         capture::start();
         let config = config(environment);
         let nats = TestNats::start_with_streams(2).await;
         let subjects = Subjects::default();
-        // What is tried with the server gone should not take the ten seconds of production.
+        // Tests without a NATS server should not wait for the ten seconds of production.
         let options = PublisherOptions { timeout: Duration::from_millis(300), ..PublisherOptions::default() };
         let (ready, is_ready) = watch::channel(true);
         let drift = watch::Sender::<BTreeMap<String, u64>>::default();
@@ -98,7 +98,7 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(serve(listener, router(Door::new(&config, parts)), shutdown.clone()));
+        let served = tokio::spawn(serve(listener, router(Server::new(&config, parts)), shutdown.clone()));
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
         Self { nats, store, url, client, ready, drift, shutdown, served }
@@ -108,22 +108,22 @@ impl Bench {
         self.client.request(method, format!("{}{path}", self.url))
     }
 
-    /// A webhook with the right secret.
+    /// A webhook with the accepted `Authorization` value.
     pub(crate) fn webhook(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
         self.request(Method::POST, "/webhooks/belvo").header("authorization", WEBHOOK_SECRET).body(body)
     }
 
-    /// `GET /v1/…` with the right token.
+    /// `GET /v1/…` with the accepted token.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         answer(self.request(Method::GET, path).bearer_auth(API_TOKEN)).await
     }
 
-    /// `POST /v1/…` with the right token.
+    /// `POST /v1/…` with the accepted token.
     pub(crate) async fn post(&self, path: &str, body: impl ToString) -> Answer {
         answer(self.request(Method::POST, path).bearer_auth(API_TOKEN).body(body.to_string())).await
     }
 
-    /// What is on the input stream: subject without its partition, headers, body.
+    /// The messages of the input stream: subject without partition, headers, body.
     pub(crate) async fn inputs(&self) -> Vec<(String, HeaderMap, Bytes)> {
         let subjects = Subjects::default();
         let without_partition = |subject: String| {
@@ -138,7 +138,7 @@ impl Bench {
         DeadLetters::new(self.nats.context.clone(), Subjects::default()).list(0, 100).await.unwrap()
     }
 
-    /// Puts a link into the store.
+    /// Writes a link to the store.
     pub(crate) fn put(&self, id: &str, institution: &str, state: State) {
         self.put_with_consent(id, institution, state, None);
     }
@@ -187,7 +187,7 @@ pub(crate) async fn answer(request: RequestBuilder) -> Answer {
 }
 
 impl Answer {
-    /// Checks that it is a problem of this kind, in the form of RFC 9457.
+    /// Checks that the response is a problem of this kind, in the form of RFC 9457.
     pub(crate) fn problem(&self, status: u16, slug: &str) -> &Value {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(self.headers["content-type"], "application/problem+json");

@@ -1,4 +1,4 @@
-//! Keeps everything that this process can be made to log, for a test that looks for secrets in it.
+//! Captures the log of this process at every level, for a test that searches it for secrets.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, Once, PoisonError};
@@ -23,7 +23,7 @@ impl Write for Capture {
     }
 }
 
-/// Starts to keep the log, and shows what people would see of it beside a test that fails.
+/// Starts the capture, and prints the log at `INFO` beside a failing test.
 pub(crate) fn start() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
@@ -36,7 +36,7 @@ pub(crate) fn start() {
     });
 }
 
-/// What has been logged so far.
+/// The log so far.
 pub(crate) fn log() -> String {
     String::from_utf8_lossy(&CAPTURED.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
 }

@@ -1,11 +1,11 @@
-//! However a link's id is spelt, and at whichever door: it is one link.
+//! Every spelling of a link id, at every endpoint, names the same link.
 
 use relink::link::State;
 use serde_json::json;
 
 use crate::bench::{Bench, LINK, answer};
 
-/// As databases, libraries and people write a UUID, and how that looks in a path.
+/// The spellings of a UUID in databases, libraries and texts, and their form in a path.
 const SPELLINGS: [(&str, &str); 6] = [
     (LINK, LINK),
     ("16f68516bcbc4cf7b815c500d4204e28", "16f68516bcbc4cf7b815c500d4204e28"),
@@ -16,7 +16,7 @@ const SPELLINGS: [(&str, &str); 6] = [
 ];
 
 #[tokio::test]
-async fn what_is_said_of_a_link_goes_to_one_subject() {
+async fn inputs_with_every_spelling_have_the_subject_of_one_link() {
     let bench = Bench::new().await;
     let mut expected = Vec::new();
     for (spelling, in_path) in SPELLINGS {
@@ -52,7 +52,7 @@ async fn what_is_said_of_a_link_goes_to_one_subject() {
 }
 
 #[tokio::test]
-async fn a_link_is_read_under_every_spelling() {
+async fn a_link_can_be_read_by_every_spelling() {
     let bench = Bench::new().await;
     bench.put(LINK, "erebor_mx_retail", State::Valid { suspicion: None });
     for (_, in_path) in SPELLINGS {

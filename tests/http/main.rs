@@ -1,7 +1,7 @@
-//! The front door, from outside: real HTTP in, a real nats-server behind it.
+//! The HTTP server, tested from outside: real HTTP requests, and a real nats-server behind the server.
 //!
-//! Nothing sleeps: a 2xx is an answer from the disk, so what it promises can be read at once.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+//! No test sleeps: a message that was answered 2xx is stored, so a test can read it at once.
+#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -9,12 +9,12 @@ mod support;
 mod bench;
 mod capture;
 
-mod doors;
+mod command_line;
+mod credentials;
+mod encodings;
 mod identity;
-mod passed_on;
+mod no_secret_in_logs;
 mod reads;
 mod repairs;
 mod reports;
-mod secrets;
-mod stories;
 mod webhooks;

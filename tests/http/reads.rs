@@ -1,4 +1,4 @@
-//! What can be read: links, histories, counts, dead letters.
+//! The reading endpoints: links, histories, the summary, dead letters.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ async fn unknown_parameters_and_values_are_refused() {
 }
 
 #[tokio::test]
-async fn one_link_is_shown_without_what_is_for_our_own_use() {
+async fn a_link_is_shown_without_internal_fields() {
     let bench = Bench::new().await;
     bench.put(LINK, "erebor", valid());
     let answer = bench.get(&format!("/v1/links/{LINK}")).await;
@@ -78,8 +78,8 @@ async fn one_link_is_shown_without_what_is_for_our_own_use() {
     assert_eq!(answer.body["because"]["origin"]["message_id"], "w-1");
     assert!(answer.body.get("recent").is_none());
     let upper = bench.get(&format!("/v1/links/{}", LINK.to_uppercase())).await;
-    assert_eq!(upper.status, 200, "one link, whatever the spelling");
-    bench.get("/v1/links/unheard-of").await.problem(404, "not-found");
+    assert_eq!(upper.status, 200, "every spelling names the same link");
+    bench.get("/v1/links/unknown-link").await.problem(404, "not-found");
     bench.get("/v1/links/a.b").await.problem(400, "bad-parameter");
 }
 
@@ -92,15 +92,15 @@ async fn the_summary_counts_every_state() {
     let answer = bench.get("/v1/summary").await;
     let by_state =
         json!({"invalid": 0, "removed": 1, "token_required": 0, "unconfirmed": 0, "updating": 0, "valid": 2});
-    let nothing_odd = json!({"links_count": 3, "by_state": by_state, "incidents": [], "drift_by_institution": {}});
-    assert_eq!(answer.body, nothing_odd);
+    let expected = json!({"links_count": 3, "by_state": by_state, "incidents": [], "drift_by_institution": {}});
+    assert_eq!(answer.body, expected);
 }
 
 #[tokio::test]
-async fn the_summary_names_banks_in_trouble_and_what_only_sweeps_found() {
+async fn the_summary_contains_incidents_and_drift() {
     let bench = Bench::new().await;
     let at = because().at;
-    let told = |institution: &str, change| IncidentBody {
+    let incident = |institution: &str, change| IncidentBody {
         change,
         institution: institution.to_owned(),
         at,
@@ -111,7 +111,7 @@ async fn the_summary_names_banks_in_trouble_and_what_only_sweeps_found() {
         window_seconds: 600,
         because: IncidentBecause { link_id: None, origin: because().origin },
     };
-    let incidents = vec![told("erebor", IncidentChange::Began), told("gringotts", IncidentChange::Ended)];
+    let incidents = vec![incident("erebor", IncidentChange::Began), incident("gringotts", IncidentChange::Ended)];
     bench.store.apply(&Changes { incidents, ..Changes::default() }).unwrap();
     bench.drift.send_replace(BTreeMap::from([("erebor".to_owned(), 4)]));
     let summary = bench.get("/v1/summary").await.body;
@@ -120,7 +120,7 @@ async fn the_summary_names_banks_in_trouble_and_what_only_sweeps_found() {
 }
 
 #[tokio::test]
-async fn a_history_has_everything_of_its_link_in_order_and_nothing_else() {
+async fn a_history_has_all_messages_of_its_link_in_order() {
     let bench = Bench::new().await;
     let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(0));
     link.version = 1;
@@ -130,7 +130,7 @@ async fn a_history_has_everything_of_its_link_in_order_and_nothing_else() {
         link_id: LINK.into(),
         event: Some("token_requested".into()),
         reason: "repeat".into(),
-        detail: "heard before".into(),
+        detail: "known already".into(),
         state: None,
         origin: because().origin,
     };
@@ -151,13 +151,14 @@ async fn a_history_has_everything_of_its_link_in_order_and_nothing_else() {
     let answer = bench.get(&format!("/v1/links/{LINK}/history")).await;
     assert_eq!((answer.status, &answer.body["truncated"]), (200, &json!(false)), "{}", answer.text);
     let entries = answer.body["entries"].as_array().unwrap();
-    let told: Vec<_> = entries.iter().map(|entry| (entry["kind"].as_str().unwrap(), entry["type"].as_str())).collect();
+    let listed: Vec<_> =
+        entries.iter().map(|entry| (entry["kind"].as_str().unwrap(), entry["type"].as_str())).collect();
     let expected = [("state", None), ("notice", Some("data_available")), ("job", Some("verify")), ("refused", None)];
-    assert_eq!(told, expected);
+    assert_eq!(listed, expected);
     assert_eq!(entries[0]["message_id"], format!("{LINK}.1.0"));
     assert_eq!(entries[0]["body"]["because"]["event"], "data_arrived");
     assert!(entries[0]["stored_at"].as_str().unwrap().ends_with('Z'));
-    bench.get("/v1/links/unheard-of/history").await.problem(404, "not-found");
+    bench.get("/v1/links/unknown-link/history").await.problem(404, "not-found");
 }
 
 #[tokio::test]
@@ -172,7 +173,7 @@ async fn dead_letters_are_listed_shown_and_replayed() {
     let letters = list.body["dead_letters"].as_array().unwrap();
     assert_eq!(letters.len(), 3);
     assert_eq!((&letters[0]["reason"], &letters[0]["bytes"]), (&json!("malformed"), &json!(5)));
-    assert!(letters[0].get("payload").is_none(), "a list shows no bodies");
+    assert!(letters[0].get("payload").is_none(), "the list contains no payloads");
     let page = bench.get("/v1/dead-letters?limit=2").await;
     assert_eq!(page.body["next"], 2);
     assert_eq!(bench.get("/v1/dead-letters?after=2").await.body["dead_letters"].as_array().unwrap().len(), 1);

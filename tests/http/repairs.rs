@@ -1,4 +1,4 @@
-//! `POST /v1/links/{id}/update`, against the sandbox.
+//! `POST /v1/links/{id}/update`, with the simulated Belvo.
 
 use belvo_sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use relink::link::{Consent, State};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::bench::{API_TOKEN, Bench, LINK};
 
-/// A door with keys for a Belvo, that Belvo, and a link it knows.
+/// An HTTP server with keys, the simulated Belvo for it, and a link at that Belvo.
 async fn bench(password: &str) -> (Bench, Sandbox, Uuid) {
     let sandbox = Sandbox::start(SandboxConfig::default()).await.unwrap();
     let link = sandbox.control().add_link("erebor_mx_retail", AccessMode::Recurrent, None).unwrap();
@@ -24,7 +24,7 @@ async fn bench(password: &str) -> (Bench, Sandbox, Uuid) {
 }
 
 #[tokio::test]
-async fn a_token_is_minted_and_stays_in_the_answer() {
+async fn a_minted_token_is_only_in_the_answer() {
     let (bench, sandbox, link) = bench("sandbox").await;
     let answer = bench.post(&format!("/v1/links/{link}/update"), json!({"locale": "pt"})).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
@@ -38,13 +38,13 @@ async fn a_token_is_minted_and_stays_in_the_answer() {
     let stored = bench.inputs().await;
     assert_eq!((stored.len(), stored[0].0.as_str()), (1, format!("belvo.widget.{link}").as_str()));
     let body: Value = serde_json::from_slice(&stored[0].2).unwrap();
-    assert_eq!(body, json!({"event": "started", "expires_in_seconds": 600}), "and no token");
+    assert_eq!(body, json!({"event": "started", "expires_in_seconds": 600}), "the message must not contain the token");
     let page = reqwest::get(widget_url).await.unwrap();
-    assert!(page.status().is_success(), "the address opens the widget");
+    assert!(page.status().is_success(), "the address must open the widget");
 }
 
 #[tokio::test]
-async fn an_empty_body_is_fine_and_an_unknown_language_is_not() {
+async fn an_empty_body_is_accepted_and_an_unknown_locale_is_refused() {
     let (bench, _sandbox, link) = bench("sandbox").await;
     let path = format!("/v1/links/{link}/update");
     let answer = bench.post(&path, "").await;
@@ -80,9 +80,13 @@ async fn a_link_with_a_consent_is_renewed_in_the_portal() {
     assert_eq!(answer.body["widget_url"], expected);
     let stored = bench.inputs().await;
     let body: Value = serde_json::from_slice(&stored[0].2).unwrap();
-    assert_eq!((stored.len(), body), (1, json!({"event": "started", "expires_in_seconds": 600})), "and no person");
+    assert_eq!(
+        (stored.len(), body),
+        (1, json!({"event": "started", "expires_in_seconds": 600})),
+        "the message must not contain personal data"
+    );
 
-    // What Belvo refuses may name the person too: it is answered, and not published.
+    // Belvo's error may contain personal data, so it is answered and not published.
     sandbox.control().fail_api(ApiFault::Error("invalid_link".into()), 1, "/api/token/").unwrap();
     let refused = bench.post(&path, json!({"widget": widget})).await;
     assert_eq!(refused.problem(502, "belvo-refused")["belvo_code"], "invalid_link");
@@ -90,7 +94,7 @@ async fn a_link_with_a_consent_is_renewed_in_the_portal() {
 }
 
 #[tokio::test]
-async fn without_keys_the_answer_says_which_are_missing() {
+async fn without_keys_the_answer_names_the_settings() {
     let bench = Bench::new().await;
     let answer = bench.post(&format!("/v1/links/{LINK}/update"), "").await;
     let detail = answer.problem(503, "no-belvo-keys")["detail"].as_str().unwrap();
@@ -98,7 +102,7 @@ async fn without_keys_the_answer_says_which_are_missing() {
 }
 
 #[tokio::test]
-async fn wrong_keys_are_a_bad_gateway_and_no_news_of_the_link() {
+async fn wrong_keys_are_answered_502_and_publish_nothing() {
     let (bench, _sandbox, link) = bench("wrong-password").await;
     let answer = bench.post(&format!("/v1/links/{link}/update"), "").await;
     let problem = answer.problem(502, "belvo-refused");
@@ -108,7 +112,7 @@ async fn wrong_keys_are_a_bad_gateway_and_no_news_of_the_link() {
 }
 
 #[tokio::test]
-async fn an_outage_says_when_to_come_back() {
+async fn an_outage_of_belvo_is_answered_with_retry_after() {
     let (bench, sandbox, link) = bench("sandbox").await;
     sandbox.control().fail_api(ApiFault::server_error(), 1, "/api/token/").unwrap();
     let answer = bench.post(&format!("/v1/links/{link}/update"), "").await;
@@ -118,7 +122,7 @@ async fn an_outage_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn what_belvo_says_of_the_link_is_passed_on() {
+async fn an_error_of_belvo_about_the_link_is_published() {
     let (bench, sandbox, link) = bench("sandbox").await;
     sandbox.control().fail_api(ApiFault::Error("invalid_link".into()), 1, "/api/token/").unwrap();
     let answer = bench.post(&format!("/v1/links/{link}/update"), "").await;

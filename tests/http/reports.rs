@@ -1,4 +1,4 @@
-//! What an application reports: API errors, widget callbacks, commands.
+//! The reports of an application: API errors, callbacks of the widget, commands.
 
 use relink::contract::{ApiError, Command, Widget};
 use reqwest::Method;
@@ -15,15 +15,15 @@ fn codes(code: &str, message: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_api_error_finds_its_link() {
+async fn the_link_of_an_api_error_is_found() {
     let bench = Bench::new().await;
     let invalid = || codes("invalid_link", "The link has been invalidated");
-    let mut said = error(400, "POST", "/api/transactions/", invalid());
-    said["link_id"] = LINK.into();
+    let mut with_link_id = error(400, "POST", "/api/transactions/", invalid());
+    with_link_id["link_id"] = LINK.into();
     let mut in_body = invalid();
     in_body[0]["link"] = LINK.into();
     let bodies = [
-        said,
+        with_link_id,
         error(428, "POST", "/api/accounts/", in_body),
         error(400, "POST", &format!("/api/links/{LINK}/refresh/"), invalid()),
         error(400, "GET", &format!("https://sandbox.belvo.com/api/accounts/?link={LINK}"), invalid()),
@@ -42,7 +42,7 @@ async fn an_api_error_finds_its_link() {
 }
 
 #[tokio::test]
-async fn the_session_of_a_428_is_not_kept() {
+async fn the_session_of_a_428_is_not_stored() {
     let bench = Bench::new().await;
     let mut body = codes("token_required", "A MFA token is required by the institution to login");
     body[0]["session"] = "2675b703b9d4451f8d4861a3eee54449".into();
@@ -52,16 +52,12 @@ async fn the_session_of_a_428_is_not_kept() {
     assert_eq!(bench.post("/v1/api-errors", error(428, "POST", "/api/accounts/", body)).await.status, 202);
     let stored: Value = serde_json::from_slice(&bench.inputs().await[0].2).unwrap();
     let kept = &stored["body"][0];
-    assert_eq!(
-        (&kept["session"], &kept["expiry"]),
-        (&json!("removed"), &json!(9600)),
-        "how long it lives still matters"
-    );
+    assert_eq!((&kept["session"], &kept["expiry"]), (&json!("removed"), &json!(9600)), "the expiry must be kept");
     assert!(kept.get("token_generation_data").is_none());
 }
 
 #[tokio::test]
-async fn an_open_session_is_not_kept() {
+async fn the_session_and_the_token_data_are_not_stored() {
     let bench = Bench::new().await;
     let mut token_required = codes("token_required", "A MFA token is required by the institution to login");
     token_required[0]["session"] = "2675b703b9d4451f8d4861a3eee54449".into();
@@ -76,7 +72,7 @@ async fn an_open_session_is_not_kept() {
 }
 
 #[tokio::test]
-async fn a_body_is_understood_however_it_is_passed_on_and_its_session_is_not_kept() {
+async fn an_error_is_readable_in_every_wrapping_and_its_session_is_not_stored() {
     let bench = Bench::new().await;
     let mut body = codes("token_required", "A MFA token is required by the institution to login");
     body[0]["session"] = "2675b703b9d4451f8d4861a3eee54449".into();
@@ -84,7 +80,7 @@ async fn a_body_is_understood_however_it_is_passed_on_and_its_session_is_not_kep
     body[0]["link"] = LINK.into();
     body[0]["tokenGenerationData"] = json!({"type": "numeric", "value": "51248120"});
     let as_text = Value::from(body.to_string());
-    let passed_on = [
+    let wrappings = [
         body.clone(),
         as_text.clone(),
         Value::from(as_text.to_string()),
@@ -94,23 +90,23 @@ async fn a_body_is_understood_however_it_is_passed_on_and_its_session_is_not_kep
         json!({"response": {"status": 428, "data": as_text}, "config": {"headers": {"Authorization": "Basic 51248120"}}}),
         Value::from(format!("RequestError: {body}")),
     ];
-    for body in &passed_on {
+    for body in &wrappings {
         let answer = bench.post("/v1/api-errors", error(428, "POST", "/api/accounts/", body.clone())).await;
         assert_eq!((answer.status, &answer.body["link_id"]), (202, &json!(LINK)), "{body}: {}", answer.text);
     }
-    // In an encoding in which the name of a secret would not be found.
+    // An encoding in which a search for the bytes of a name fails.
     let report = error(428, "POST", "/api/accounts/", body.clone()).to_string();
     let utf16: Vec<u8> = report.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let request = bench.request(Method::POST, "/v1/api-errors").bearer_auth(API_TOKEN);
     assert_eq!(answer(request.header("content-type", "application/json").body(utf16)).await.status, 202);
     let stored = bench.inputs().await;
-    assert_eq!(stored.len(), passed_on.len() + 1);
+    assert_eq!(stored.len(), wrappings.len() + 1);
     for (_, _, stored) in stored {
         let stored = String::from_utf8(stored.to_vec()).unwrap();
         assert!(!stored.contains("2675b703") && !stored.contains("51248120"), "{stored}");
         assert!(stored.contains("9600") && stored.contains("token_required"), "{stored}");
     }
-    // What else is reported may have one too.
+    // Other reports may contain a session too.
     let exit = json!({"event": "exit", "meta_data": {"session": "2675b703b9d4451f8d4861a3eee54449"}});
     assert_eq!(bench.post(&format!("/v1/links/{LINK}/widget"), exit).await.status, 202);
     let (_, _, stored) = bench.inputs().await.pop().unwrap();
@@ -118,17 +114,17 @@ async fn a_body_is_understood_however_it_is_passed_on_and_its_session_is_not_kep
 }
 
 #[tokio::test]
-async fn a_report_without_a_secret_is_kept_byte_for_byte() {
+async fn a_report_without_a_secret_is_stored_byte_for_byte() {
     let bench = Bench::new().await;
     let body = format!(
         r#"{{"path": "/api/links/{LINK}/refresh/", "status": "400", "body":  "[{{\"code\": \"brand_new\"}}]" }}"#
     );
-    assert_eq!(bench.post("/v1/api-errors", &body).await.status, 202, "unknown, and understood");
+    assert_eq!(bench.post("/v1/api-errors", &body).await.status, 202, "an unknown code must be accepted");
     assert_eq!(bench.inputs().await[0].2, body);
 }
 
 #[tokio::test]
-async fn a_body_that_says_nothing_is_refused_with_what_was_looked_for() {
+async fn an_error_without_a_code_is_refused_and_the_answer_names_the_fields() {
     let bench = Bench::new().await;
     for body in [json!("<html>502</html>"), json!([]), Value::Null, json!({"ok": false})] {
         for link_id in [Value::Null, json!(LINK)] {
@@ -145,7 +141,7 @@ async fn a_body_that_says_nothing_is_refused_with_what_was_looked_for() {
 }
 
 #[tokio::test]
-async fn an_error_about_our_keys_needs_no_link() {
+async fn an_error_about_the_keys_needs_no_link() {
     let bench = Bench::new().await;
     let body = error(401, "GET", "/api/accounts/", codes("authentication_failed", "Invalid Secret Keys"));
     let answer = bench.post("/v1/api-errors", body).await;
@@ -156,11 +152,11 @@ async fn an_error_about_our_keys_needs_no_link() {
 }
 
 #[tokio::test]
-async fn an_error_about_a_link_nobody_names_is_refused_with_where_it_was_looked_for() {
+async fn an_error_without_a_link_is_refused_and_the_answer_names_the_places() {
     let bench = Bench::new().await;
     for body in [
         error(400, "POST", "/api/accounts/", codes("invalid_link", "The link has been invalidated")),
-        error(418, "POST", "/api/accounts/", codes("teapot", "nobody knows")),
+        error(418, "POST", "/api/accounts/", codes("teapot", "an unknown code")),
     ] {
         let answer = bench.post("/v1/api-errors", body).await;
         let problem = answer.problem(422, "no-link");
@@ -171,7 +167,7 @@ async fn an_error_about_a_link_nobody_names_is_refused_with_where_it_was_looked_
 }
 
 #[tokio::test]
-async fn the_examples_of_the_schemas_are_taken() {
+async fn the_examples_of_the_schemas_are_accepted() {
     let bench = Bench::new().await;
     assert_eq!(bench.post("/v1/api-errors", ApiError::example()).await.status, 202);
     assert_eq!(bench.post(&format!("/v1/links/{LINK}/widget"), Widget::example()).await.status, 202);
@@ -186,7 +182,7 @@ async fn the_examples_of_the_schemas_are_taken() {
 }
 
 #[tokio::test]
-async fn every_callback_of_the_widget_is_taken() {
+async fn every_callback_of_the_widget_is_accepted() {
     let bench = Bench::new().await;
     let path = format!("/v1/links/{LINK}/widget");
     for body in [
@@ -199,7 +195,7 @@ async fn every_callback_of_the_widget_is_taken() {
         json!({"event": "error", "error": "ACCESS_TOKEN_NOT_VALID", "error_message": "x"}),
         json!({"event": "updated"}),
         json!({"event": "warning", "warning": "institution_disabled"}),
-        // As devices send it.
+        // Forms that devices send.
         json!({"event": "exit", "last_encountered_error": "institution_down"}),
         json!({"event": "error", "error": {"code": "x"}}),
         json!({"event": "success", "link": LINK, "institution": {"name": "x"}}),
@@ -214,7 +210,7 @@ async fn every_callback_of_the_widget_is_taken() {
 }
 
 #[tokio::test]
-async fn bodies_of_the_wrong_shape_are_refused_with_what_and_where() {
+async fn bodies_of_the_wrong_shape_are_refused_with_the_place_of_the_error() {
     let bench = Bench::new().await;
     let (errors, widget, commands) =
         ("/v1/api-errors".to_owned(), format!("/v1/links/{LINK}/widget"), format!("/v1/links/{LINK}/commands"));

@@ -1,4 +1,4 @@
-//! `POST /webhooks/belvo`: what Belvo documents, who may send it, and everything that can be wrong with it.
+//! `POST /webhooks/belvo`: documented payloads, credentials, and every kind of error.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::bench::{Bench, LINK, WEBHOOK_SECRET, answer};
 use crate::support::within;
 
-/// Belvo's documented payloads, by generation, and some that nobody has heard of.
+/// Belvo's documented payloads, of several generations, and some unknown ones.
 fn payloads() -> Vec<Value> {
     vec![
         json!({"webhook_id": "aadf41a1fc8e4f79a49f7f04027ac999", "webhook_type": "LINK",
@@ -37,7 +37,7 @@ fn payloads() -> Vec<Value> {
 #[tokio::test]
 async fn documented_payloads_are_stored_byte_for_byte() {
     let bench = Bench::new().await;
-    // Spaces that no serializer of ours would write, to tell bytes from a copy of their meaning.
+    // Unusual spaces, which a parsed and serialised copy would not have.
     let bodies: Vec<String> = payloads().iter().map(|payload| format!(" {payload:#}\n")).collect();
     for (at, body) in bodies.iter().enumerate() {
         let answer = answer(bench.webhook(body.clone()).header("content-type", "application/json")).await;
@@ -58,7 +58,7 @@ async fn documented_payloads_are_stored_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_missing_content_type_is_fine_and_an_id_is_lower_cased() {
+async fn a_missing_content_type_is_accepted_and_a_link_id_is_lower_cased() {
     let bench = Bench::new().await;
     let body = json!({"webhook_type": "LINK", "webhook_code": "token_required", "link_id": LINK.to_uppercase()});
     let answer = answer(bench.webhook(body.to_string())).await;
@@ -67,7 +67,7 @@ async fn a_missing_content_type_is_fine_and_an_id_is_lower_cased() {
 }
 
 #[tokio::test]
-async fn only_a_configured_authorization_comes_in() {
+async fn only_configured_authorization_values_are_accepted() {
     let bench = Bench::with(&[("RELINK_WEBHOOK_SECRETS", "Basic dXNlcjpwYXNz, Bearer next-one")]).await;
     let body = payloads()[0].to_string();
     let post = |value: Option<&str>| {
@@ -85,11 +85,11 @@ async fn only_a_configured_authorization_comes_in() {
     let refused = post(None).await;
     assert!(refused.problem(401, "unauthorized")["detail"].as_str().unwrap().contains("no Authorization header"));
     assert_eq!(bench.inputs().await.len(), 2);
-    assert!(bench.dead_letters().await.is_empty(), "a stranger fills nothing");
+    assert!(bench.dead_letters().await.is_empty(), "an unauthorized webhook must not be stored");
 }
 
 #[tokio::test]
-async fn an_open_door_has_to_be_asked_for() {
+async fn webhooks_without_credentials_are_accepted_only_if_configured() {
     let body = payloads()[0].to_string();
     let closed = Bench::with(&[]).await;
     answer(closed.request(Method::POST, "/webhooks/belvo").body(body.clone())).await.problem(401, "unauthorized");
@@ -97,11 +97,11 @@ async fn an_open_door_has_to_be_asked_for() {
     assert_eq!(answer(open.request(Method::POST, "/webhooks/belvo").body(body)).await.status, 200);
 }
 
-/// Body, status, slug, where, the letter's reason, the letter's subject.
+/// Body, status, slug, `at`, reason and subject of the dead letter.
 type Case<'a> = (&'a str, u16, &'a str, Option<&'a str>, DeadReason, &'a str);
 
 #[tokio::test]
-async fn what_cannot_be_read_is_set_aside_and_refused_with_what_and_where() {
+async fn an_unreadable_webhook_is_dead_lettered_and_refused_with_the_place_of_the_error() {
     let bench = Bench::new().await;
     let subject = format!("belvo.webhook.{LINK}");
     let no_code = json!({"webhook_type": "LINK", "link_id": LINK}).to_string();
@@ -138,7 +138,7 @@ async fn what_cannot_be_read_is_set_aside_and_refused_with_what_and_where() {
 }
 
 #[tokio::test]
-async fn a_repeated_bad_webhook_is_one_letter() {
+async fn a_repeated_unreadable_webhook_is_one_dead_letter() {
     let bench = Bench::new().await;
     for _ in 0..6 {
         assert_eq!(answer(bench.webhook("hello")).await.problem(400, "not-json")["dead_letter"], 1);
@@ -147,7 +147,7 @@ async fn a_repeated_bad_webhook_is_one_letter() {
 }
 
 #[tokio::test]
-async fn what_the_body_says_counts_and_not_its_label() {
+async fn the_body_decides_and_not_the_content_type() {
     let bench = Bench::new().await;
     let body = payloads()[0].to_string();
     let labels =
@@ -165,7 +165,7 @@ async fn what_the_body_says_counts_and_not_its_label() {
         let refused = answer(bench.webhook("payload=x").header("content-type", content)).await;
         assert!(refused.problem(status, slug)["dead_letter"].is_u64(), "{}", refused.text);
     }
-    assert_eq!(bench.dead_letters().await.len(), 3, "each says how it was labelled");
+    assert_eq!(bench.dead_letters().await.len(), 3, "each has its own content type");
 }
 
 #[tokio::test]
@@ -177,9 +177,9 @@ async fn a_body_beyond_a_mebibyte_is_refused_announced_or_not() {
     };
     assert_eq!(answer(bench.webhook(padded(1 << 20))).await.status, 200);
     let refused = answer(bench.webhook(padded((1 << 20) + 1))).await;
-    assert_eq!(refused.problem(413, "too-large")["dead_letter"], 1, "not even that is lost without a trace");
+    assert_eq!(refused.problem(413, "too-large")["dead_letter"], 1, "a body that is too large must be dead-lettered");
 
-    // The same in chunks: nothing is announced, so the door has to count.
+    // The same in chunks, without a length that could be checked first.
     let address = bench.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
@@ -189,7 +189,7 @@ async fn a_body_beyond_a_mebibyte_is_refused_announced_or_not() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
     for _ in 0..17 {
-        // The door may hang up in the middle, which is its good right.
+        // The server may close the connection before the end.
         if stream.write_all(chunk.as_bytes()).await.is_err() {
             break;
         }
@@ -201,7 +201,7 @@ async fn a_body_beyond_a_mebibyte_is_refused_announced_or_not() {
 }
 
 #[tokio::test]
-async fn without_nats_nothing_is_promised_and_the_answer_is_in_time() {
+async fn without_nats_the_answer_is_503_within_belvos_timeout() {
     let bench = Bench::new().await;
     let Bench { nats, client, url, served, .. } = bench;
     nats.server.kill().await.unwrap();
@@ -210,7 +210,7 @@ async fn without_nats_nothing_is_promised_and_the_answer_is_in_time() {
         tokio::time::timeout(Duration::from_secs(5), answer(request))
     };
     for body in [payloads()[0].to_string(), "hello".to_owned()] {
-        let refused = post(body).await.expect("an answer while Belvo still listens");
+        let refused = post(body).await.expect("an answer within Belvo's timeout");
         refused.problem(503, "unavailable");
         assert!(refused.headers.contains_key("retry-after"));
     }

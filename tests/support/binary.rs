@@ -1,4 +1,4 @@
-//! Runs the built binary like an operator.
+//! The built binary, started like in production.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::within;
 pub(crate) const WEBHOOK_SECRET: &str = "Bearer of-the-dashboard";
 pub(crate) const API_TOKEN: &str = "of-the-application";
 
-/// The environment variables that a child needs, without relink's settings.
+/// The environment of this process without `RELINK_*`.
 #[expect(clippy::disallowed_methods, reason = "the tests are their own configuration")]
 pub(crate) fn inherited() -> impl Iterator<Item = (String, String)> {
     std::env::vars().filter(|(name, _)| !name.starts_with("RELINK_"))
@@ -31,7 +31,7 @@ pub(crate) struct Relink {
 }
 
 impl Relink {
-    /// Starts the service over a NATS and a data directory, and waits until its partitions run.
+    /// Starts the service with this NATS and data directory, and waits until its partitions run.
     pub(crate) async fn serve(nats_url: &str, data_dir: &std::path::Path, more: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
         command
@@ -59,7 +59,7 @@ impl Relink {
         relink
     }
 
-    /// Reads the log up to a message.
+    /// Reads the log until this message.
     pub(crate) async fn wait_for_log(&mut self, message: &str) -> serde_json::Value {
         let mut before = Vec::new();
         let search = async {
@@ -90,14 +90,14 @@ impl Relink {
         within("the partitions to run", ready).await;
     }
 
-    /// Sends a signal by its name.
+    /// Sends a signal to the process.
     pub(crate) async fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().await.expect("a kill command");
         assert!(sent.success());
     }
 
-    /// Posts a webhook and returns the status.
+    /// Posts a webhook. Returns the status of the response, if there is one.
     pub(crate) async fn webhook(&self, client: &reqwest::Client, body: String) -> Option<u16> {
         let request = client.post(format!("{}/webhooks/belvo", self.url)).header("authorization", WEBHOOK_SECRET);
         let answer = request.header("content-type", "application/json").body(body).send().await.ok()?;

@@ -1,4 +1,4 @@
-//! Shared by the tests with a real nats-server: each test gets its own server and directory.
+//! Fixtures of the tests with a real nats-server: each test has its own server and directory.
 //!
 //! The server comes from `$RELINK_NATS_SERVER`, from `PATH`, or is installed once into the user's cache directory.
 //! Next: `nats_batch.rs` is the shortest example.
@@ -20,7 +20,7 @@ use relink::nats::server_binary::{ServerSource, locate};
 use relink::nats::stream::{StreamSettings, ensure_all};
 use relink::nats::subject::Subjects;
 
-/// A nats-server for one test, which ends with it.
+/// A nats-server for one test; it ends with the test.
 #[derive(Debug)]
 pub(crate) struct TestNats {
     pub(crate) server: NatsServer,
@@ -75,15 +75,15 @@ impl TestNats {
         Batches::new(self.client.clone(), BATCH_TIMEOUT)
     }
 
-    /// Another connection, for another node.
+    /// Another connection, like that of another node.
     pub(crate) async fn connect(&self) -> Client {
         async_nats::connect(self.server.url()).await.expect("nats-server takes connections")
     }
 
     /// Sequence, subject, headers and body of every message of a stream, oldest first.
     ///
-    /// It reads through a consumer, like a partition, because a read by sequence (`STREAM.MSG.GET`) in async-nats 0.51 keeps only the last
-    /// of several headers with the same name.
+    /// Reads by a consumer, like a partition: reading by sequence (`STREAM.MSG.GET`) keeps only the last of several
+    /// headers with one name in async-nats 0.51.
     pub(crate) async fn read(&self, stream: &str) -> Vec<(u64, String, HeaderMap, bytes::Bytes)> {
         let stream = self.context.get_stream(stream).await.expect("the stream exists");
         let count = usize::try_from(stream.cached_info().state.messages).expect("a count");
@@ -99,7 +99,7 @@ impl TestNats {
     }
 }
 
-/// The sources of nats-server for the tests.
+/// The places where the tests look for nats-server.
 pub(crate) fn server_source() -> ServerSource {
     let cache_dir = variable("XDG_CACHE_HOME")
         .or_else(|| variable("LOCALAPPDATA"))
@@ -124,7 +124,7 @@ pub(crate) fn message(subject: impl Into<String>, body: impl Into<String>) -> Ba
     BatchMessage::new(subject, body.into().into_bytes())
 }
 
-/// Limits a wait of a test to 30 s, so that a hang is a failure with a name.
+/// Awaits with a timeout, so that a hang becomes a named failure.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(30), future).await {
         Ok(value) => value,

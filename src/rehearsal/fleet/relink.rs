@@ -15,7 +15,7 @@ use futures::future::{BoxFuture, ready};
 use serde_json::Value;
 
 use crate::belvo::{Budget, Client, Meaning, MissingGuard, SecretId, SecretPassword, Timeouts, Usage, translate};
-use crate::clock::{Clock, Hands};
+use crate::clock::{Clock, ManualClock};
 use crate::contract::{Address, At, InputKind};
 use crate::engine::{Delivery, Message, Outgoing};
 use crate::jobs::Worker;
@@ -58,7 +58,7 @@ pub(super) struct Relink {
     pub(super) reconciler: Reconciler,
     pub(super) clock: Clock,
     budget: Budget,
-    hands: Hands,
+    hands: ManualClock,
     node: Node<MemoryStore>,
     streams: Streams,
     store: MemoryStore,
@@ -111,7 +111,7 @@ impl ReadHistory for Bus {
 impl Relink {
     /// A relink without any input yet, whose Belvo is at `url`.
     pub(super) fn start(url: &str, keys: (SecretId, SecretPassword), now: Timestamp) -> anyhow::Result<Self> {
-        let (clock, hands) = Clock::driven(now);
+        let (clock, hands) = Clock::manual(now);
         let budget = Budget::by(clock.clone(), BELVO_REQUESTS_PER_30S);
         let belvo = Client::new(url, keys.0, keys.1, Timeouts::default())?.with_budget(budget.clone());
         let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })?;
@@ -207,7 +207,7 @@ impl Relink {
         Ok(said)
     }
 
-    /// Hands an input in and does all that follows from it; whether the store was written.
+    /// ManualClock an input in and does all that follows from it; whether the store was written.
     fn drive(&mut self, input: Input, said: &mut Said) -> anyhow::Result<bool> {
         let now = self.clock.now();
         let mut written = false;

@@ -1,7 +1,7 @@
-//! One bad element never stops a list: a link, a consent, a page or a record that cannot be read is skipped, and asked for
-//! again later. The reconciler and the jobs over real HTTP, with a Belvo that answers as each test says, and without NATS.
+//! One bad element does not stop a sweep: a link, a consent, a page or a record that cannot be read is skipped and
+//! read again later. The reconciler and the jobs use real HTTP, a Belvo that each test scripts, and no NATS.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -14,9 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use futures::future::{BoxFuture, ready};
 use relink::belvo::{Budget, Client, MissingGuard, SecretId, SecretPassword, Timeouts};
-use relink::clock::{Clock, Hands};
+use relink::clock::{Clock, ManualClock};
 use relink::contract::{At, Because, InputKind, JobBody, JobName, Origin, OriginKind, Record, StateWord};
-use relink::jobs::{Done, Worker};
+use relink::jobs::{Outcome, Worker};
 use relink::link::{
     Breakage, Cause, Consent, Due, Event, Input, Link, LinkId, LinkObservation, Policy, PolicySettings, Profile,
     Status, Timestamp, step,
@@ -30,13 +30,13 @@ use serde_json::{Value, json};
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
-/// A link's id by its number; the order is the same.
-/// Where the transitions of these tests come from.
+/// The origin of all transitions in these tests.
 fn origin() -> Origin {
     let (kind, received_at) = (OriginKind::Command, At(START));
     Origin { kind, input_sequence: None, message_id: None, received_at, unreadable_fields: Vec::new() }
 }
 
+/// The id of a link by its number, in the same order.
 fn id(number: usize) -> LinkId {
     format!("00000000-0000-4000-8000-{number:012}").parse().unwrap()
 }
@@ -45,7 +45,7 @@ fn policy() -> Policy {
     Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap()
 }
 
-/// What Belvo answers: to a path with its query.
+/// The response of Belvo to a path with its query.
 type Answers = Arc<Mutex<Box<dyn Fn(&str) -> Response + Send>>>;
 
 fn json_of(body: Value) -> Response {
@@ -64,19 +64,19 @@ fn link_of(id: &str, status: &str) -> Value {
     json!({"id": id, "status": status, "institution": "erebor_mx_retail"})
 }
 
-/// The ids that a request for a list names.
+/// The ids in the filter of a list.
 fn ids_of(request: &str) -> Option<Vec<String>> {
     let ids = request.split_once("id__in=")?.1.split('&').next()?;
     Some(ids.split(',').map(str::to_owned).collect())
 }
 
-/// The link that is asked for by itself.
+/// The id in the path of a single link.
 fn single(request: &str) -> Option<&str> {
     request.strip_prefix("/api/links/")?.strip_suffix('/').filter(|id| !id.is_empty())
 }
 
-/// A Belvo that shows these links as valid, in every list and by themselves, and knows no other.
-fn shows(request: &str, known: &BTreeSet<String>) -> Response {
+/// The responses of a Belvo that has these links, all valid, and no other.
+fn belvo_with(request: &str, known: &BTreeSet<String>) -> Response {
     if let Some(id) = single(request) {
         return if known.contains(id) { json_of(link_of(id, "valid")) } else { error_of(404, "not_found") };
     }
@@ -85,7 +85,7 @@ fn shows(request: &str, known: &BTreeSet<String>) -> Response {
     json_of(json!({"count": results.len(), "next": null, "previous": null, "results": results}))
 }
 
-/// What was published, and what NATS does not take.
+/// The published inputs, and the links whose inputs or histories fail.
 #[derive(Default)]
 struct Inbox {
     inputs: Mutex<Vec<NewInput>>,
@@ -95,7 +95,7 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// The links that were published about, sorted.
+    /// The links of the published inputs, sorted.
     fn links(&self) -> Vec<LinkId> {
         let links: BTreeSet<_> = self.inputs.lock().unwrap().iter().map(|input| input.link.clone()).collect();
         links.into_iter().collect()
@@ -131,26 +131,26 @@ struct Bench {
     worker: Worker,
     store: MemoryStore,
     inbox: Arc<Inbox>,
-    hands: Hands,
+    manual: ManualClock,
     clock: Clock,
     answers: Answers,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Bench {
     async fn start(answer: impl Fn(&str) -> Response + Send + 'static) -> Self {
         type Shared = (Answers, Arc<Mutex<Vec<String>>>);
-        async fn handle(State((answers, asked)): State<Shared>, request: Request) -> Response {
+        async fn handle(State((answers, requests)): State<Shared>, request: Request) -> Response {
             let line = request.uri().to_string();
-            asked.lock().unwrap().push(line.clone());
+            requests.lock().unwrap().push(line.clone());
             answers.lock().unwrap()(&line)
         }
-        let (answers, asked): Shared = (Arc::new(Mutex::new(Box::new(answer))), Arc::default());
-        let app = Router::new().fallback(handle).with_state((Arc::clone(&answers), Arc::clone(&asked)));
+        let (answers, requests): Shared = (Arc::new(Mutex::new(Box::new(answer))), Arc::default());
+        let app = Router::new().fallback(handle).with_state((Arc::clone(&answers), Arc::clone(&requests)));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });
-        let (clock, hands) = Clock::driven(START);
+        let (clock, manual) = Clock::manual(START);
         let keys = (SecretId("a".into()), SecretPassword("b".into()));
         let belvo = Client::new(&url, keys.0, keys.1, Timeouts::default()).unwrap();
         let belvo = belvo.with_budget(Budget::by(clock.clone(), 100_000));
@@ -169,15 +169,15 @@ impl Bench {
         let hour = Duration::from_secs(3600);
         let settings = reconciler::Settings { sweep_every: hour, rotation: hour * 24, adoption_per_hour: 60 };
         let reconciler = Reconciler::rotating_from(None, settings, parts);
-        Self { reconciler, worker, store, inbox, hands, clock, answers, asked }
+        Self { reconciler, worker, store, inbox, manual, clock, answers, requests }
     }
 
-    /// From now on Belvo answers so.
+    /// Sets the responses of Belvo.
     fn answer(&self, answer: impl Fn(&str) -> Response + Send + 'static) {
         *self.answers.lock().unwrap() = Box::new(answer);
     }
 
-    /// Puts a link into the store, as these events leave it.
+    /// Writes a link to the store, in the state after these events.
     fn knows(&self, link: &LinkId, events: Vec<Input>) {
         let mut record = None;
         let mut state = Link::unknown(link.clone(), START);
@@ -199,14 +199,14 @@ impl Bench {
         numbers.into_iter().for_each(|number| self.knows(&id(number), vec![seen(Status::Valid)]));
     }
 
-    /// A record of which only the head can be read.
+    /// Damages the record of a link; its head stays readable.
     fn damage(&self, link: &LinkId) {
         let mut head = self.store.get(link).unwrap().unwrap().head;
         head.version += 1;
         self.put(link, head, b"{\"schema_version\": 1".to_vec());
     }
 
-    /// One round of the rotation, whose steps must all go well.
+    /// One round of the rotation, in which no step may fail.
     async fn round(&self) -> Swept {
         let mut total = Swept::default();
         for _ in 0..20 {
@@ -222,12 +222,12 @@ impl Bench {
     }
 
     fn pass(&self, span: Duration) {
-        self.hands.set(self.clock.now().after(span));
+        self.manual.set(self.clock.now().after(span));
     }
 
-    /// How often a path was asked for.
-    fn asked(&self, path: &str) -> usize {
-        self.asked.lock().unwrap().iter().filter(|line| *line == path).count()
+    /// How often a path was requested.
+    fn requests(&self, path: &str) -> usize {
+        self.requests.lock().unwrap().iter().filter(|line| *line == path).count()
     }
 }
 
@@ -242,30 +242,30 @@ fn known(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn a_link_that_cannot_be_shown_hides_none_behind_it() {
+async fn an_unreadable_link_does_not_hide_the_links_after_it() {
     for poison in [500, 503, 403, 401, 302, 200, 404] {
         let listed = known((0..120).filter(|number| ![3, 7].contains(number)));
         let (bad, path) = (id(3).to_string(), format!("/api/links/{}/", id(3)));
         let bench = Bench::start(move |request| match single(request) {
-            Some(asked) if asked == bad => page_of(poison),
-            _ => shows(request, &listed),
+            Some(link) if link == bad => page_of(poison),
+            _ => belvo_with(request, &listed),
         })
         .await;
         bench.knows_valid(0..120);
         let swept = bench.round().await;
         assert_eq!((swept.read_count, swept.drifted_count, swept.skipped_count), (118, 1, 1), "{poison}");
-        assert_eq!(bench.inbox.links(), [id(7)], "the one that is really gone");
+        assert_eq!(bench.inbox.links(), [id(7)], "the one that is deleted");
 
-        // It is tried again later, by itself, and later each time.
+        // The link is read again by itself, with growing pauses.
         assert_eq!(bench.reconciler.retry().await.unwrap(), Swept::default());
-        assert_eq!(bench.asked(&path), 1, "{poison}");
+        assert_eq!(bench.requests(&path), 1, "{poison}");
         for (minutes, times) in [(5, 2), (5, 2), (5, 3), (15, 3), (5, 4)] {
             bench.pass(Duration::from_secs(minutes * 60));
             bench.reconciler.retry().await.unwrap();
-            assert_eq!(bench.asked(&path), times, "{poison}");
+            assert_eq!(bench.requests(&path), times, "{poison}");
         }
         let listed = known((0..120).filter(|number| *number != 3));
-        bench.answer(move |request| shows(request, &listed));
+        bench.answer(move |request| belvo_with(request, &listed));
         bench.pass(Duration::from_secs(40 * 60));
         assert_eq!(bench.reconciler.retry().await.unwrap().drifted_count, 1, "{poison}");
         assert_eq!(bench.inbox.links(), [id(3), id(7)]);
@@ -273,14 +273,14 @@ async fn a_link_that_cannot_be_shown_hides_none_behind_it() {
 }
 
 #[tokio::test]
-async fn an_id_that_spoils_a_list_hides_none_beside_it() {
-    // Wherever it is among the fifty, and however many there are.
+async fn an_id_that_fails_a_list_does_not_hide_the_others() {
+    // At any place among the fifty, and any number of them.
     let places = [(500, vec![0]), (403, vec![49]), (400, vec![0, 1]), (302, vec![20, 21, 22, 23, 60])];
     for (status, bad) in places {
-        let (spoils, listed) = (known(bad.clone()), known(0..70));
+        let (failing, listed) = (known(bad.clone()), known(0..70));
         let bench = Bench::start(move |request| match ids_of(request) {
-            Some(ids) if ids.iter().any(|id| spoils.contains(id)) => page_of(status),
-            _ => shows(request, &listed),
+            Some(ids) if ids.iter().any(|id| failing.contains(id)) => page_of(status),
+            _ => belvo_with(request, &listed),
         })
         .await;
         bench.knows_valid(0..70);
@@ -292,24 +292,24 @@ async fn an_id_that_spoils_a_list_hides_none_beside_it() {
 }
 
 #[tokio::test]
-async fn a_belvo_that_shows_nothing_holds_the_rotation_up_for_a_while_only() {
+async fn a_failing_belvo_stops_the_rotation_only_for_a_while() {
     let bench = Bench::start(|_| page_of(502)).await;
     bench.knows_valid(0..120);
     for _ in 0..3 {
         assert!(matches!(bench.reconciler.rotate().await, Err(SweepError::Belvo(_))));
     }
     let listed = known(0..120);
-    bench.answer(move |request| shows(request, &listed));
-    bench.asked.lock().unwrap().clear();
+    bench.answer(move |request| belvo_with(request, &listed));
+    bench.requests.lock().unwrap().clear();
     assert_eq!(bench.reconciler.rotate().await.unwrap().read_count, 50);
-    let line = bench.asked.lock().unwrap()[0].clone();
-    assert_eq!(ids_of(&line).unwrap()[0], id(50).to_string(), "it has gone on");
+    let line = bench.requests.lock().unwrap()[0].clone();
+    assert_eq!(ids_of(&line).unwrap()[0], id(50).to_string(), "the rotation must continue with the next links");
     bench.pass(Duration::from_secs(3600));
-    assert_eq!(bench.reconciler.retry().await.unwrap().read_count, 50, "and comes back");
+    assert_eq!(bench.reconciler.retry().await.unwrap().read_count, 50, "the skipped links must be read later");
 }
 
 #[tokio::test]
-async fn a_consent_that_cannot_be_read_hides_none_behind_it() {
+async fn an_unreadable_consent_does_not_hide_the_others() {
     let consent = |number: usize| format!("00000000-0000-4000-9000-{number:012}");
     let shown =
         move |number: usize| json!({"id": consent(number), "link_id": id(number).as_str(), "status": "EXPIRED"});
@@ -341,7 +341,7 @@ async fn a_consent_that_cannot_be_read_hides_none_behind_it() {
 }
 
 #[tokio::test]
-async fn neither_an_odd_element_nor_a_page_stops_a_survey() {
+async fn neither_a_malformed_element_nor_a_page_stops_a_survey() {
     let bench = Bench::start(|request| {
         let page = |number: usize, next: Value| {
             let good = link_of(id(number).as_str(), "valid");
@@ -361,7 +361,7 @@ async fn neither_an_odd_element_nor_a_page_stops_a_survey() {
     assert_eq!((swept.adopted_count, swept.skipped_count), (2, 1));
     assert_eq!(bench.inbox.links(), [id(1), id(3)]);
 
-    // What was read before a list breaks off is not lost with it.
+    // Elements that were read before a list fails are published.
     let bench = Bench::start(|request| match request.contains("&page=") {
         false => json_of(
             json!({"next": format!("?{}&page=2", &request[12..]), "results": [link_of(id(1).as_str(), "valid")]}),
@@ -374,9 +374,9 @@ async fn neither_an_odd_element_nor_a_page_stops_a_survey() {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_hides_no_link() {
+async fn an_unreadable_record_does_not_hide_other_links() {
     let listed = known(0..60);
-    let bench = Bench::start(move |request| shows(request, &listed)).await;
+    let bench = Bench::start(move |request| belvo_with(request, &listed)).await;
     bench.knows_valid((0..60).filter(|number| number % 10 != 5));
     for number in [5, 15, 25] {
         bench.knows(&id(number), vec![seen(Status::Valid), Event::Broken(Breakage::of(Cause::Credentials)).into()]);
@@ -384,17 +384,17 @@ async fn a_record_that_cannot_be_read_hides_no_link() {
     bench.damage(&id(0));
     bench.damage(&id(5));
     assert_eq!(bench.round().await.read_count, 57 - 2);
-    let swept = bench.reconciler.sweep_held().await.unwrap();
-    assert_eq!(swept.read_count, 2, "of three broken ones");
+    let swept = bench.reconciler.sweep_known_broken().await.unwrap();
+    assert_eq!(swept.read_count, 2, "two of the three broken links are readable");
     let swept = bench.reconciler.survey().await.unwrap();
-    assert_eq!(swept.adopted_count, 3, "those that it has never heard of");
-    assert!(!bench.inbox.links().contains(&id(5)), "nothing is said of what cannot be read");
+    assert_eq!(swept.adopted_count, 3, "the links that relink did not know");
+    assert!(!bench.inbox.links().contains(&id(5)), "nothing is published about an unreadable link");
 }
 
 #[tokio::test]
-async fn a_message_that_nats_does_not_take_hides_none_beside_it() {
+async fn a_message_that_nats_refuses_does_not_hide_the_others() {
     let listed = known(0..4);
-    let bench = Bench::start(move |request| shows(request, &listed)).await;
+    let bench = Bench::start(move |request| belvo_with(request, &listed)).await;
     bench.inbox.refused.lock().unwrap().insert(id(1));
     let swept = bench.reconciler.survey().await.unwrap();
     assert_eq!((swept.adopted_count, swept.skipped_count), (3, 1));
@@ -402,7 +402,7 @@ async fn a_message_that_nats_does_not_take_hides_none_beside_it() {
 }
 
 #[tokio::test]
-async fn a_history_that_cannot_be_read_keeps_nobody_waiting() {
+async fn an_unreadable_history_does_not_block_the_release_of_other_links() {
     let bench = Bench::start(|_| page_of(500)).await;
     for number in 0..4 {
         let mute = Event::Command(relink::link::Command::Mute);
@@ -422,14 +422,14 @@ async fn a_history_that_cannot_be_read_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn strangers_that_are_missing_hide_no_deletion() {
+async fn missing_links_that_were_never_observed_do_not_hide_a_deletion() {
     let listed = known(1..5);
-    let bench = Bench::start(move |request| shows(request, &listed)).await;
+    let bench = Bench::start(move |request| belvo_with(request, &listed)).await;
     bench.knows_valid(0..5);
     for number in 100..130 {
         bench.knows(&id(number), vec![Event::MissingReported.into()]);
     }
-    // By a job: each stranger first, and then the one that is gone.
+    // Verify jobs: first for each link that was never observed, then for the deleted one.
     let job = |number: usize, to: StateWord| {
         let because =
             Because { event: "verify".to_owned(), from: to, to, at: At(START), incident: false, origin: origin() };
@@ -437,41 +437,47 @@ async fn strangers_that_are_missing_hide_no_deletion() {
         JobBody { name, link_id, asked_at: At(START), consent_id: None, resources: Vec::new(), because }
     };
     for number in 100..130 {
-        let done = bench.worker.perform(&job(number, StateWord::Unconfirmed), &id(number), START).await;
-        assert_eq!(done, Done::Reported);
+        let outcome = bench.worker.perform(&job(number, StateWord::Unconfirmed), &id(number), START).await;
+        assert_eq!(outcome, Outcome::Reported);
     }
-    assert_eq!(bench.worker.perform(&job(0, StateWord::Valid), &id(0), START).await, Done::Reported);
+    assert_eq!(bench.worker.perform(&job(0, StateWord::Valid), &id(0), START).await, Outcome::Reported);
 
-    // And by the rotation.
+    // The same by the rotation.
     bench.inbox.inputs.lock().unwrap().clear();
     let swept = bench.round().await;
-    assert_eq!((swept.held_count, swept.read_count), (0, 4));
+    assert_eq!((swept.unconfirmed_count, swept.read_count), (0, 4));
     assert!(bench.inbox.links().contains(&id(0)), "{:?}", bench.inbox.links());
 }
 
 #[tokio::test]
-async fn a_job_that_is_answered_by_a_gateway_or_panics_is_put_off() {
+async fn a_job_is_retried_after_a_gateways_page_and_after_a_panic() {
     let bench = Bench::start(|_| page_of(200)).await;
-    let word = StateWord::Valid;
-    let because =
-        Because { event: "verify".to_owned(), from: word, to: word, at: At(START), incident: false, origin: origin() };
+    let state = StateWord::Valid;
+    let because = Because {
+        event: "verify".to_owned(),
+        from: state,
+        to: state,
+        at: At(START),
+        incident: false,
+        origin: origin(),
+    };
     for name in [JobName::Verify, JobName::Refresh] {
         let because = because.clone();
         let link_id = id(1).to_string();
         let job = JobBody { name, link_id, asked_at: At(START), consent_id: None, resources: Vec::new(), because };
         for status in [200, 202, 204, 302, 400, 401, 403, 404, 409, 428, 500] {
             bench.answer(move |_| page_of(status));
-            let done = bench.worker.perform(&job, &id(1), START).await;
-            assert!(matches!(done, Done::Later(..)), "{name:?} {status}: {done:?}");
+            let outcome = bench.worker.perform(&job, &id(1), START).await;
+            assert!(matches!(outcome, Outcome::Retry(..)), "{name:?} {status}: {outcome:?}");
         }
         *bench.inbox.panics.lock().unwrap() = true;
         bench.answer(|request| match request.ends_with("refresh/") {
             true => json_of(json!({"request_id": "r"})),
             false => json_of(link_of(id(1).as_str(), "valid")),
         });
-        assert!(matches!(bench.worker.perform(&job, &id(1), START).await, Done::Later(..)));
+        assert!(matches!(bench.worker.perform(&job, &id(1), START).await, Outcome::Retry(..)));
         *bench.inbox.panics.lock().unwrap() = false;
-        assert_eq!(bench.worker.perform(&job, &id(1), START).await, Done::Reported);
+        assert_eq!(bench.worker.perform(&job, &id(1), START).await, Outcome::Reported);
     }
     let kinds: Vec<_> = bench.inbox.inputs.lock().unwrap().iter().map(|input| input.kind).collect();
     assert_eq!(kinds, [InputKind::Observation; 2]);

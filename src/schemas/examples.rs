@@ -1,7 +1,8 @@
-//! A small story, told to the real engine: the examples in `schemas/` are what was said in it.
+//! The examples in `schemas/`: a fixed script of inputs is run through the real engine, and its messages are the
+//! examples.
 //!
-//! Four links, a fortnight, every kind of notice, job and state; and a bank that refuses everybody. Nothing in it is real, and nothing
-//! in it is chance.
+//! The script has four links, a week, and every kind of notice, job and state; then an incident of one institution.
+//! All data is invented, and the result is always the same.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,40 +15,40 @@ use crate::nats::envelope;
 use crate::nats::subject::Subjects;
 use crate::store::{MemoryStore, Store};
 
-/// A message of the story.
+/// One example message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// Its schema, such as `link.notice`.
+    /// The name of its schema, such as `link.notice`.
     pub name: String,
-    /// Which of several examples of that schema.
+    /// The name of the example among several of one schema.
     pub variant: Option<String>,
-    /// Where it was published.
+    /// The subject.
     pub subject: String,
-    /// Its headers, in order of their names.
+    /// The headers, in order of their names.
     pub headers: Vec<(String, String)>,
-    /// Its body.
+    /// The body.
     pub body: Value,
 }
 
-/// Recurrent, loses its credentials, is repaired at the second attempt, later falls silent.
+/// A recurrent link: its credentials fail, the second repair attempt succeeds, later it becomes stale.
 const ANA: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
-/// Single, wants a token, reported by the customer's own application.
+/// A single link: needs a token, which the customer's application reports.
 const BRUNO: &str = "30cb4806-6e00-48a4-91c9-ca55968576c8";
-/// In Brazil: a consent that ends. Deleted in the end.
+/// A Brazilian link: its consent is about to end; it is deleted.
 const CARLA: &str = "8848bd0c-9c7e-4f53-a732-ec896b11d4c4";
-/// Never finished its registration.
+/// A link whose registration was not finished.
 const DIEGO: &str = "bd15a6f6-9abd-4cf7-a1b3-cd1bea62e0f1";
 
-/// When the story begins: 2026-11-02T09:00:00Z.
-const BEGINNING: Timestamp = Timestamp::from_millis(1_793_610_000_000);
+/// The start of the script: 2026-11-02T09:00:00Z.
+const START: Timestamp = Timestamp::from_millis(1_793_610_000_000);
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// What is said to relink in the story. `variant` names the example file; a body that shows nothing new has none.
-struct Said {
-    /// Seconds from the beginning.
+/// An input of the script. `variant` is the name of its example file; an input that shows nothing new has none.
+struct ScriptedInput {
+    /// Seconds since the start.
     at: i64,
     link: &'static str,
     kind: InputKind,
@@ -55,40 +56,40 @@ struct Said {
     body: Value,
 }
 
-/// The whole story, in order; a row of `None` is a moment at which only timers are due.
-fn script() -> Vec<(i64, Option<Said>)> {
+/// The whole script, in order; a row of `None` is a time at which only timers are due.
+fn script() -> Vec<(i64, Option<ScriptedInput>)> {
     use InputKind::{ApiError, Command, Observation, Webhook, Widget};
-    let said = |at, link, kind, variant, body| (at, Some(Said { at, link, kind, variant, body }));
-    let silence = |at| (at, None);
+    let input = |at, link, kind, variant, body| (at, Some(ScriptedInput { at, link, kind, variant, body }));
+    let timers_only = |at| (at, None);
     vec![
-        said(0, ANA, Observation, "found", found(ANA, 0, "valid", "recurrent")),
-        said(5, ANA, Webhook, "historical_update", webhook(ANA, "ACCOUNTS", "historical_update", 1, json!({}))),
-        said(20, DIEGO, ApiError, "unconfirmed_link", api_error(400, DIEGO, unconfirmed())),
-        said(25, BRUNO, Observation, "", found(BRUNO, 25, "valid", "single")),
-        said(30, CARLA, Observation, "", found(CARLA, 30, "valid", "recurrent")),
-        // Ana's bank refuses the stored password; nobody reacts for a day.
-        said(6 * HOUR, ANA, Webhook, "invalid_credentials", login_failed(ANA)),
-        said(6 * HOUR + 10, ANA, Webhook, "", login_failed(ANA)),
-        silence(DAY + 6 * HOUR),
-        // She opens the widget, closes it, and comes back.
-        said(DAY + 7 * HOUR, ANA, Widget, "started", json!({"event": "started", "expires_in_seconds": 600})),
-        said(DAY + 7 * HOUR + 40, ANA, Widget, "exit", left()),
-        said(DAY + 7 * HOUR + 45, ANA, Observation, "", found(ANA, DAY + 7 * HOUR + 44, "invalid", "recurrent")),
-        said(DAY + 9 * HOUR, ANA, Widget, "", json!({"event": "started", "expires_in_seconds": 600})),
-        said(DAY + 9 * HOUR + 90, ANA, Widget, "success", succeeded(ANA)),
-        said(DAY + 9 * HOUR + 92, ANA, Observation, "", found(ANA, DAY + 9 * HOUR + 92, "valid", "recurrent")),
-        said(
+        input(0, ANA, Observation, "found", found(ANA, 0, "valid", "recurrent")),
+        input(5, ANA, Webhook, "historical_update", webhook(ANA, "ACCOUNTS", "historical_update", 1, json!({}))),
+        input(20, DIEGO, ApiError, "unconfirmed_link", api_error(400, DIEGO, unconfirmed())),
+        input(25, BRUNO, Observation, "", found(BRUNO, 25, "valid", "single")),
+        input(30, CARLA, Observation, "", found(CARLA, 30, "valid", "recurrent")),
+        // Ana's bank refuses the stored password; a day passes without a repair.
+        input(6 * HOUR, ANA, Webhook, "invalid_credentials", login_failed(ANA)),
+        input(6 * HOUR + 10, ANA, Webhook, "", login_failed(ANA)),
+        timers_only(DAY + 6 * HOUR),
+        // She opens the widget and closes it; later she opens it again.
+        input(DAY + 7 * HOUR, ANA, Widget, "started", json!({"event": "started", "expires_in_seconds": 600})),
+        input(DAY + 7 * HOUR + 40, ANA, Widget, "exit", exited()),
+        input(DAY + 7 * HOUR + 45, ANA, Observation, "", found(ANA, DAY + 7 * HOUR + 44, "invalid", "recurrent")),
+        input(DAY + 9 * HOUR, ANA, Widget, "", json!({"event": "started", "expires_in_seconds": 600})),
+        input(DAY + 9 * HOUR + 90, ANA, Widget, "success", succeeded(ANA)),
+        input(DAY + 9 * HOUR + 92, ANA, Observation, "", found(ANA, DAY + 9 * HOUR + 92, "valid", "recurrent")),
+        input(
             DAY + 9 * HOUR + 5 * MINUTE,
             ANA,
             Webhook,
             "new_transactions_available",
             webhook(ANA, "TRANSACTIONS", "new_transactions_available", 2, json!({"new_transactions": 17})),
         ),
-        // Bruno's bank wants a token: his own application was told so and says it here.
-        said(2 * DAY, BRUNO, ApiError, "token_required", api_error(428, BRUNO, token_required(BRUNO))),
-        said(2 * DAY + HOUR, BRUNO, ApiError, "institution_down", api_error(400, BRUNO, institution_down())),
-        said(2 * DAY + HOUR + MINUTE, BRUNO, Webhook, "", webhook(BRUNO, "LINK", "link_healed", 3, json!({}))),
-        said(
+        // Bruno's bank requires a token: the customer's application receives the error and reports it.
+        input(2 * DAY, BRUNO, ApiError, "token_required", api_error(428, BRUNO, token_required(BRUNO))),
+        input(2 * DAY + HOUR, BRUNO, ApiError, "institution_down", api_error(400, BRUNO, institution_down())),
+        input(2 * DAY + HOUR + MINUTE, BRUNO, Webhook, "", webhook(BRUNO, "LINK", "link_healed", 3, json!({}))),
+        input(
             2 * DAY + 2 * HOUR,
             BRUNO,
             Command,
@@ -98,9 +99,9 @@ fn script() -> Vec<(i64, Option<Said>)> {
                 "reason": "The user is travelling until then",
             }),
         ),
-        said(2 * DAY + 3 * HOUR, BRUNO, Widget, "updated", json!({"event": "updated"})),
-        said(2 * DAY + 3 * HOUR + 3, BRUNO, Observation, "", found(BRUNO, 2 * DAY + 3 * HOUR + 2, "valid", "single")),
-        said(
+        input(2 * DAY + 3 * HOUR, BRUNO, Widget, "updated", json!({"event": "updated"})),
+        input(2 * DAY + 3 * HOUR + 3, BRUNO, Observation, "", found(BRUNO, 2 * DAY + 3 * HOUR + 2, "valid", "single")),
+        input(
             2 * DAY + 3 * HOUR + 6,
             BRUNO,
             Observation,
@@ -111,40 +112,40 @@ fn script() -> Vec<(i64, Option<Said>)> {
                 "request_id": "0a9c5bd1d6d84a2a9c7c1c5b6f9d2e41",
             }),
         ),
-        said(
+        input(
             2 * DAY + 3 * HOUR + 4 * MINUTE,
             BRUNO,
             Webhook,
             "",
             webhook(BRUNO, "TRANSACTIONS", "historical_update", 4, json!({"total_transactions": 240})),
         ),
-        // Carla's consent ends in a month; she leaves instead.
-        said(3 * DAY, CARLA, Webhook, "consent_about_to_expire", consent_ends(CARLA)),
-        said(4 * DAY, CARLA, Command, "verify", json!({"command": "verify", "by": "support@example.com"})),
-        said(5 * DAY, CARLA, Webhook, "link_deleted", webhook(CARLA, "LINK", "link_deleted", 5, json!({}))),
-        // Ana's refreshes stop coming. Belvo is asked, and does not answer.
-        silence(6 * DAY),
-        silence(6 * DAY + HOUR),
+        // Carla's consent ends in a month; she deletes the link.
+        input(3 * DAY, CARLA, Webhook, "consent_about_to_expire", consent_ends(CARLA)),
+        input(4 * DAY, CARLA, Command, "verify", json!({"command": "verify", "by": "support@example.com"})),
+        input(5 * DAY, CARLA, Webhook, "link_deleted", webhook(CARLA, "LINK", "link_deleted", 5, json!({}))),
+        // No scheduled refresh of Ana's link arrives, and the verify job has no answer.
+        timers_only(6 * DAY),
+        timers_only(6 * DAY + HOUR),
     ]
 }
 
-/// Everything that was said in the story, once each: first what was said to relink, then what relink said.
+/// All example messages, one of each variant: first the inputs, then the messages of relink.
 pub fn examples() -> Vec<Example> {
     let subjects = Subjects::default();
     let settings = PolicySettings { can_verify: true, ..PolicySettings::default() };
     let policy = Policy::new(settings).expect("the defaults are in range");
-    let created_ns = BEGINNING.as_millis() * 1_000_000;
+    let created_ns = START.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
         .expect("an empty store in memory can be read");
     let (mut inputs, mut outputs) =
         (Vec::new(), [fence(), commit()].map(|message| to_example(&subjects, &message)).to_vec());
-    for (sequence, (seconds, said)) in (1..).zip(script()) {
+    for (sequence, (seconds, scripted)) in (1..).zip(script()) {
         let mut queue = VecDeque::new();
-        if let Some(said) = said {
-            let subject = subjects.input(said.kind, said.link);
-            queue.push_back(deliver(&said, sequence, &subject));
-            if !said.variant.is_empty() {
-                inputs.push(input_example(&said, sequence, subject));
+        if let Some(scripted) = scripted {
+            let subject = subjects.input(scripted.kind, scripted.link);
+            queue.push_back(deliver(&scripted, sequence, &subject));
+            if !scripted.variant.is_empty() {
+                inputs.push(input_example(&scripted, sequence, subject));
             }
         }
         let plan = engine.plan(&mut queue, at(seconds)).expect("a store in memory can be read");
@@ -158,12 +159,12 @@ pub fn examples() -> Vec<Example> {
     all.filter(|example| known.insert((example.name.clone(), example.variant.clone()))).collect()
 }
 
-/// What relink says when a bank refuses everybody, and when it has calmed down.
+/// The messages at the begin and the end of an incident of an institution.
 fn incident() -> Vec<Message> {
     let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })
         .expect("the defaults are in range");
     let links = i64::from(policy.settings().incident_links) + 5;
-    let created_ns = BEGINNING.as_millis() * 1_000_000;
+    let created_ns = START.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
         .expect("an empty store in memory can be read");
     let mut messages = Vec::new();
@@ -172,9 +173,9 @@ fn incident() -> Vec<Message> {
         let seen = (InputKind::Observation, found(&id, 7 * DAY + link, "valid", "recurrent"));
         let failed = (InputKind::Webhook, login_failed(&id));
         let delivery = |(index, (kind, body)): (i64, (InputKind, Value))| {
-            let said = Said { at: 7 * DAY + link, link: ANA, kind, variant: "", body };
+            let input = ScriptedInput { at: 7 * DAY + link, link: ANA, kind, variant: "", body };
             let sequence = u64::try_from(2 * link + index).expect("neither is negative");
-            Delivery { link: id.clone(), ..deliver(&said, sequence, "") }
+            Delivery { link: id.clone(), ..deliver(&input, sequence, "") }
         };
         let mut queue: VecDeque<Delivery> = (1..).zip([seen, failed]).map(delivery).collect();
         let plan = engine.plan(&mut queue, at(7 * DAY + link)).expect("a store in memory can be read");
@@ -187,19 +188,19 @@ fn incident() -> Vec<Message> {
 }
 
 fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_millis(BEGINNING.as_millis() + seconds * 1_000)
+    Timestamp::from_millis(START.as_millis() + seconds * 1_000)
 }
 
-fn deliver(said: &Said, sequence: u64, subject: &str) -> Delivery {
+fn deliver(scripted: &ScriptedInput, sequence: u64, subject: &str) -> Delivery {
     Delivery {
         partition: 0,
         sequence,
-        stored_at_ns: at(said.at).as_millis() * 1_000_000,
+        stored_at_ns: at(scripted.at).as_millis() * 1_000_000,
         subject: subject.to_owned(),
-        kind: said.kind.as_str().to_owned(),
-        link: said.link.to_owned(),
+        kind: scripted.kind.as_str().to_owned(),
+        link: scripted.link.to_owned(),
         headers: vec![("ce-id".to_owned(), input_id(sequence))],
-        payload: said.body.to_string().into(),
+        payload: scripted.body.to_string().into(),
         receipt: String::new(),
     }
 }
@@ -208,19 +209,19 @@ fn input_id(sequence: u64) -> String {
     format!("b7d6b3c2-0000-4000-8000-{sequence:012}")
 }
 
-fn input_example(said: &Said, sequence: u64, subject: String) -> Example {
-    let name = format!("belvo.{}", said.kind);
+fn input_example(scripted: &ScriptedInput, sequence: u64, subject: String) -> Example {
+    let name = format!("belvo.{}", scripted.kind);
     let header = |name: &str, value: String| (name.to_owned(), value);
     let headers = vec![
         header("ce-dataschema", format!("urn:relink:schema:{name}:{}", crate::contract::SCHEMA_VERSION)),
         header("ce-id", input_id(sequence)),
         header("ce-source", "/your-application".to_owned()),
         header("ce-specversion", "1.0".to_owned()),
-        header("ce-time", at(said.at).to_string()),
+        header("ce-time", at(scripted.at).to_string()),
         header("ce-type", name.clone()),
         header("content-type", "application/json".to_owned()),
     ];
-    Example { name, variant: Some(said.variant.to_owned()), subject, headers, body: said.body.clone() }
+    Example { name, variant: Some(scripted.variant.to_owned()), subject, headers, body: scripted.body.clone() }
 }
 
 fn to_example(subjects: &Subjects, message: &Message) -> Example {
@@ -242,27 +243,27 @@ fn to_example(subjects: &Subjects, message: &Message) -> Example {
     Example { name, variant, subject: envelope::subject(subjects, &message.address), headers, body }
 }
 
-/// The process that wrote it all.
+/// The owner name of the process that publishes the examples.
 const OWNER: &str = "relink-7d4b9c";
 
-/// The first message of a process on its own subject.
+/// The first message of a process on its own subject `link.commit.<writer>`.
 fn commit() -> Message {
     let writer = "5e0d3f0a-8d0b-4c52-9f0e-2d9a6f6f5c11".to_owned();
-    let commit = Commit { owner: OWNER.to_owned(), sent_at: At(BEGINNING) };
+    let commit = Commit { owner: OWNER.to_owned(), sent_at: At(START) };
     Message {
         id: format!("commit.{writer}.1"),
         address: Address::Commit(writer),
-        at: BEGINNING,
+        at: START,
         body: serde_json::to_vec(&commit).expect("a commit is a plain struct"),
     }
 }
 
 fn fence() -> Message {
-    let fence = Fence { owner: OWNER.to_owned(), taken_at: At(BEGINNING) };
+    let fence = Fence { owner: OWNER.to_owned(), taken_at: At(START) };
     Message {
         address: Address::Fence(0),
-        id: format!("fence.0.{}.{}", fence.owner, BEGINNING.as_millis()),
-        at: BEGINNING,
+        id: format!("fence.0.{}.{}", fence.owner, START.as_millis()),
+        at: START,
         body: serde_json::to_vec(&fence).expect("a fence is a plain struct"),
     }
 }
@@ -378,7 +379,7 @@ fn succeeded(link: &str) -> Value {
     json!({"event": "success", "link": link, "institution": "erebor_mx_retail"})
 }
 
-fn left() -> Value {
+fn exited() -> Value {
     json!({
         "event": "exit",
         "last_encountered_error": {"code": "login_error", "message": "Invalid credentials"},

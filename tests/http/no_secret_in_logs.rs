@@ -1,4 +1,4 @@
-//! Nothing that is secret, and nothing of a body, is ever logged, on any road and at any level.
+//! No secret and no part of a body is ever logged, at any endpoint and level.
 
 use belvo_sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use relink::link::{Consent, State};
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::bench::{Bench, LINK, answer};
 use crate::capture;
 
-/// Each with a word of its own, so that what leaks names its road.
+/// Each secret is a different text, so a leak shows its source.
 const WEBHOOK: &str = "Bearer planted-webhook-secret";
 const TOKEN: &str = "planted-api-token";
 const PASSWORD: &str = "planted-belvo-password";
@@ -34,7 +34,7 @@ async fn a_planted_secret_never_appears_in_the_log() {
     let v1 = |token: &str, path: String, body: String| {
         answer(bench.request(Method::POST, &path).bearer_auth(token).body(body))
     };
-    let good = json!({"webhook_type": "PLANTED", "webhook_code": "unheard_of", "link_id": LINK,
+    let good = json!({"webhook_type": "PLANTED", "webhook_code": "unknown_code", "link_id": LINK,
         "external_id": "planted-external-id", "data": {"secret": "planted-webhook-body"}});
     let mut statuses = vec![
         webhook(WEBHOOK, good.to_string()).await.status,
@@ -60,7 +60,7 @@ async fn a_planted_secret_never_appears_in_the_log() {
 
     let minted = v1(TOKEN, format!("/v1/links/{link}/update"), String::new()).await;
     assert_eq!(minted.status, 200, "{}", minted.text);
-    // A renewal's request names its user.
+    // The request of a renewal contains personal data.
     let consent = Some(Consent { id: Some("c1".into()), ..Consent::default() });
     bench.put_with_consent(&link.to_string(), "ofmockbank_br_retail", State::Valid { suspicion: None }, consent);
     let person = json!({"number": "planted-document", "name": "planted-name"});

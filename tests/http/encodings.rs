@@ -1,4 +1,4 @@
-//! `POST /webhooks/belvo`, passed on by something that compresses, re-encodes, relabels or respells it.
+//! `POST /webhooks/belvo` through gateways that compress, re-encode, relabel or rewrite the webhook.
 
 use std::io::Write;
 
@@ -36,7 +36,7 @@ fn deflate(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// The `external_id` that the engine will read in a stored webhook.
+/// The `external_id` that the engine reads in a stored webhook.
 fn external_id(stored: &[u8]) -> Option<String> {
     assert_eq!(link_of_webhook(stored).unwrap().as_str(), LINK);
     match translate(InputKind::Webhook, &LINK.parse().unwrap(), stored, Timestamp::default()).unwrap() {
@@ -46,15 +46,15 @@ fn external_id(stored: &[u8]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn odd_bytes_are_stored_as_they_came_and_are_understood() {
+async fn unusual_encodings_are_stored_unchanged_and_are_readable() {
     let bench = Bench::new().await;
     let text = webhook();
     let named = |id: &str| text.replace("\"José\"", id).into_bytes();
     let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let cases: Vec<(&str, Vec<u8>, Option<&str>)> = vec![
-        ("a mark", [b"\xef\xbb\xbf", text.as_bytes()].concat(), Some("José")),
+        ("a byte order mark", [b"\xef\xbb\xbf", text.as_bytes()].concat(), Some("José")),
         ("UTF-16", [&b"\xff\xfe"[..], &utf16].concat(), Some("José")),
-        ("half a pair", named("\"x\\ud83d\""), Some("x\u{fffd}")),
+        ("half a surrogate pair", named("\"x\\ud83d\""), Some("x\u{fffd}")),
         ("Latin-1", text.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect(), Some("José")),
         ("a line break", named("\"one\ntwo\""), Some("one\ntwo")),
         ("twenty digits", named("12345678901234567890123"), Some("12345678901234567890123")),
@@ -74,7 +74,7 @@ async fn odd_bytes_are_stored_as_they_came_and_are_understood() {
 }
 
 #[tokio::test]
-async fn a_compressed_body_is_stored_without_its_compression() {
+async fn a_compressed_body_is_stored_decompressed() {
     let bench = Bench::new().await;
     let text = webhook();
     let bytes = text.as_bytes();
@@ -85,7 +85,7 @@ async fn a_compressed_body_is_stored_without_its_compression() {
         (Some("deflate"), deflate(bytes)),
         (Some("identity, gzip"), gzip(bytes)),
         (Some("deflate, gzip"), gzip(&zlib(bytes))),
-        // A gateway that forgot the header, and others that left it on.
+        // A gateway that dropped the header, and others that kept it after they had decompressed the body.
         (None, gzip(bytes)),
         (Some("gzip"), bytes.to_vec()),
         (Some("br"), bytes.to_vec()),
@@ -100,7 +100,7 @@ async fn a_compressed_body_is_stored_without_its_compression() {
 }
 
 #[tokio::test]
-async fn compression_that_cannot_be_taken_off_is_set_aside_and_refused() {
+async fn a_body_that_cannot_be_decompressed_is_dead_lettered_and_refused() {
     let bench = Bench::new().await;
     let whole = gzip(webhook().as_bytes());
     let bomb = gzip(&vec![b' '; 64 << 20]);
@@ -128,7 +128,7 @@ async fn compression_that_cannot_be_taken_off_is_set_aside_and_refused() {
 }
 
 #[tokio::test]
-async fn the_path_however_it_is_spelt() {
+async fn every_spelling_of_the_webhook_path_is_accepted() {
     let bench = Bench::new().await;
     let post =
         |path: &str| answer(bench.request(Method::POST, path).header("authorization", WEBHOOK_SECRET).body(webhook()));
@@ -153,7 +153,7 @@ async fn the_path_however_it_is_spelt() {
 }
 
 #[tokio::test]
-async fn a_webhook_at_another_path_leaves_a_trace_and_can_be_replayed() {
+async fn a_webhook_at_an_unknown_path_is_dead_lettered_and_can_be_replayed() {
     let bench = Bench::new().await;
     let post = |path: &str, secret: &str, body: String| {
         answer(bench.request(Method::POST, path).header("authorization", secret).body(body))
@@ -165,7 +165,11 @@ async fn a_webhook_at_another_path_leaves_a_trace_and_can_be_replayed() {
     post("/webhooks", WEBHOOK_SECRET, "hello".to_owned()).await.problem(404, "not-found");
     for (path, secret) in [("/webhooks", "Basic x"), ("/v1/webhooks", WEBHOOK_SECRET)] {
         let refused = post(path, secret, webhook()).await;
-        assert!(refused.body.get("dead_letter").is_none(), "a stranger fills nothing: {}", refused.text);
+        assert!(
+            refused.body.get("dead_letter").is_none(),
+            "a request without the webhook secret must not be stored: {}",
+            refused.text
+        );
     }
     let letters = bench.dead_letters().await;
     assert_eq!(letters.len(), 5);
@@ -180,12 +184,12 @@ async fn a_webhook_at_another_path_leaves_a_trace_and_can_be_replayed() {
 }
 
 #[tokio::test]
-async fn a_look_at_the_address_needs_no_credentials_and_tells_nothing() {
+async fn a_probe_of_the_address_needs_no_credentials() {
     let bench = Bench::new().await;
     let ask = |method: Method, path: &str| answer(bench.request(method, path));
     for path in ["/webhooks/belvo", "/webhooks/belvo/", "/webhooks/belvo?challenge=x"] {
         let got = ask(Method::GET, path).await;
-        assert_eq!((got.status, got.body), (200, json!({"status": "webhooks are taken here, with POST"})));
+        assert_eq!((got.status, got.body), (200, json!({"status": "send webhooks to this address with POST"})));
         let head = ask(Method::HEAD, path).await;
         assert_eq!((head.status, head.text.as_str()), (200, ""));
         let options = ask(Method::OPTIONS, path).await;
@@ -197,17 +201,17 @@ async fn a_look_at_the_address_needs_no_credentials_and_tells_nothing() {
 }
 
 #[tokio::test]
-async fn reports_are_read_by_the_same_reader() {
+async fn reports_are_read_in_the_same_encodings() {
     let bench = Bench::new().await;
     let report = json!({"http_status": 428, "method": "POST", "path": "/api/accounts/", "link_id": LINK,
         "body": [{"code": "token_required", "message": "é", "session": "2675b703b9d4451f8d4861a3eee54449"}]});
     let text = report.to_string();
     for (name, body, header) in [
-        ("a mark", [b"\xef\xbb\xbf", text.as_bytes()].concat(), ("content-type", "text/plain")),
+        ("a byte order mark", [b"\xef\xbb\xbf", text.as_bytes()].concat(), ("content-type", "text/plain")),
         ("gzip", gzip(text.as_bytes()), ("content-encoding", "gzip")),
         ("Latin-1", text.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect(), ("x", "y")),
         (
-            "half a pair",
+            "half a surrogate pair",
             text.replace('é', "\\udc00").into_bytes(),
             ("content-type", "application/x-www-form-urlencoded"),
         ),

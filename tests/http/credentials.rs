@@ -1,4 +1,4 @@
-//! Who may come in, what is always there, and how the door closes.
+//! Credentials, health endpoints, failures of a handler, and the stop of the server.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::bench::{API_TOKEN, Bench, LINK, WEBHOOK_SECRET, answer};
 use crate::support::within;
 
 #[tokio::test]
-async fn v1_needs_a_token() {
+async fn v1_requires_a_token() {
     let bench = Bench::with(&[("RELINK_API_TOKENS", "one,two")]).await;
     let get = |value: Option<&str>, path: &str| {
         let request = bench.request(Method::GET, path);
@@ -30,12 +30,12 @@ async fn v1_needs_a_token() {
         assert!(refused.headers.contains_key("www-authenticate"));
     }
     get(None, "/v1/summary").await.problem(401, "unauthorized");
-    get(None, "/v1/there-is-no-such-thing").await.problem(401, "unauthorized");
-    get(Some("Bearer one"), "/v1/there-is-no-such-thing").await.problem(404, "not-found");
+    get(None, "/v1/no-such-path").await.problem(401, "unauthorized");
+    get(Some("Bearer one"), "/v1/no-such-path").await.problem(404, "not-found");
 }
 
 #[tokio::test]
-async fn without_configured_tokens_v1_is_closed_not_open() {
+async fn without_configured_tokens_v1_refuses_every_request() {
     let bench = Bench::with(&[]).await;
     for (method, path) in [
         (Method::POST, "/v1/api-errors".to_owned()),
@@ -57,7 +57,7 @@ async fn without_configured_tokens_v1_is_closed_not_open() {
 }
 
 #[tokio::test]
-async fn health_needs_no_credentials() {
+async fn health_endpoints_need_no_credentials() {
     let bench = Bench::new().await;
     let get = |path: &str| answer(bench.request(Method::GET, path));
     assert_eq!(get("/healthz").await.body["status"], "alive");
@@ -69,11 +69,11 @@ async fn health_needs_no_credentials() {
     assert!(metrics.headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
     let expected = "relink_http_requests_total{route=\"/readyz\",method=\"GET\",status=\"503\"}";
     assert!(metrics.text.contains(expected), "{}", metrics.text);
-    assert!(!metrics.text.contains("nothing-here"), "a path of a stranger is no label");
+    assert!(!metrics.text.contains("nothing-here"), "a path that a caller chose must not be a label");
 }
 
 #[tokio::test]
-async fn the_wrong_method_is_a_problem_that_names_the_right_one() {
+async fn a_wrong_method_is_answered_with_the_allowed_ones() {
     let bench = Bench::new().await;
     for (method, path, allowed) in [
         (Method::PUT, "/webhooks/belvo", "POST,GET,HEAD,OPTIONS"),
@@ -87,7 +87,7 @@ async fn the_wrong_method_is_a_problem_that_names_the_right_one() {
     }
 }
 
-/// A store with a bug.
+/// A store that panics or fails.
 struct Panicking;
 
 impl Store for Panicking {
@@ -124,7 +124,7 @@ impl Store for Panicking {
     }
 
     fn page(&self, _query: &Query) -> Result<Page, StoreError> {
-        Err(StoreError::Disk("hunter2 is in the way".into()))
+        Err(StoreError::Disk("an error that names hunter2".into()))
     }
 
     fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {
@@ -137,18 +137,18 @@ impl Store for Panicking {
 }
 
 #[tokio::test]
-async fn a_panic_or_a_failure_of_the_disk_is_one_requests_problem() {
+async fn a_panic_or_a_failure_of_the_store_fails_only_its_request() {
     let bench = Bench::over(&[("RELINK_API_TOKENS", API_TOKEN)], Panicking, MemoryStore::default()).await;
     for path in [format!("/v1/links/{LINK}"), "/v1/links".to_owned()] {
         let failed = bench.get(&path).await;
         failed.problem(500, "internal");
-        assert!(!failed.text.contains("hunter2"), "the inside stays inside");
+        assert!(!failed.text.contains("hunter2"), "the answer must not contain internal errors");
     }
     assert_eq!(bench.get("/v1/summary").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_closing_door_answers_what_is_open_and_ends() {
+async fn a_stopping_server_answers_open_requests_and_ends() {
     let bench = Bench::new().await;
     let body = json!({"webhook_type": "LINK", "webhook_code": "token_required", "link_id": LINK}).to_string();
     let mut stream = TcpStream::connect(bench.url.trim_start_matches("http://")).await.unwrap();
@@ -159,7 +159,7 @@ async fn a_closing_door_answers_what_is_open_and_ends() {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut start = [0; 25];
-    within("the invitation to go on", stream.read_exact(&mut start)).await.unwrap();
+    within("the response 100 Continue", stream.read_exact(&mut start)).await.unwrap();
     assert_eq!(&start, b"HTTP/1.1 100 Continue\r\n\r\n");
 
     bench.shutdown.cancel();

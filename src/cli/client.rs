@@ -1,4 +1,4 @@
-//! Asks a running relink over its HTTP API.
+//! The client of a running relink's HTTP API.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,26 +15,25 @@ use crate::config::{Config, Sources};
 use crate::nats::history::HistoryEntry;
 use crate::printable::shortened;
 
-/// The longest detail of a problem that is shown, in characters.
+/// The longest `detail` of a problem that is shown, in characters.
 const DETAIL_LENGTH_MAX: usize = 2_000;
 
-/// Which relink to ask, and with what.
+/// The flags that select a running relink.
 #[derive(Args, Debug)]
 pub(super) struct RelinkArgs {
-    /// Where it listens, such as http://127.0.0.1:8480
+    /// Address of relink, such as http://127.0.0.1:8480
     #[arg(long, value_name = "URL", global = true)]
     url: Option<String>,
-    /// A token of its RELINK_API_TOKENS; better left to that variable, for flags are visible to everybody on the
-    /// machine
+    /// One of its RELINK_API_TOKENS. Prefer the variable: other users of the machine can see the flags of a process
     #[arg(long, value_name = "TOKEN", global = true)]
     token: Option<SecretString>,
-    /// The TOML file the service reads, to find address and token in
+    /// TOML file of the service, which contains the address and the token
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 
-/// A running relink.
-pub(super) struct Relink {
+/// A connection to a running relink.
+pub(super) struct RunningRelink {
     client: Client,
     url: String,
     token: SecretString,
@@ -45,18 +44,18 @@ pub(super) struct History {
     pub(super) link_id: String,
     pub(super) entries: Vec<HistoryEntry>,
     pub(super) truncated: bool,
-    /// How many entries are of a newer relink, or none at all: they hide none of the others.
+    /// How many entries this version cannot read, such as those of a newer relink. They are skipped.
     pub(super) unreadable_count: usize,
 }
 
-impl Relink {
+impl RunningRelink {
     pub(super) fn of(args: RelinkArgs) -> anyhow::Result<Self> {
         let (url, token) = match (args.url, args.token) {
             (Some(url), Some(token)) => (url, token),
             (url, token) => {
                 let config = Config::load(&Sources::of_process(args.config, Vec::new()))?.config;
                 let token = token.or_else(|| config.http.api_tokens.first().cloned()).context(
-                    "a token is needed: give --token, or set RELINK_API_TOKENS as for the service, whose first is used",
+                    "a token is required: give --token, or set RELINK_API_TOKENS as for the service; the first one is used",
                 )?;
                 (url.unwrap_or_else(|| format!("http://{}", config.http.listen)), token)
             }
@@ -68,13 +67,13 @@ impl Relink {
 
     pub(super) async fn history(&self, link: &str) -> anyhow::Result<History> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct Response {
             link_id: String,
             entries: Vec<Value>,
             truncated: bool,
         }
-        let Answer { link_id, entries, truncated } =
-            self.ask(Method::GET, &format!("/v1/links/{link}/history")).await?;
+        let Response { link_id, entries, truncated } =
+            self.request(Method::GET, &format!("/v1/links/{link}/history")).await?;
         let count = entries.len();
         let entries: Vec<HistoryEntry> =
             entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect();
@@ -90,38 +89,40 @@ impl Relink {
         let mut all = Vec::new();
         let mut after = Some(0);
         while let Some(from) = after {
-            let page: Page = self.ask(Method::GET, &format!("/v1/dead-letters?limit=1000&after={from}")).await?;
+            let page: Page = self.request(Method::GET, &format!("/v1/dead-letters?limit=1000&after={from}")).await?;
             all.extend(page.dead_letters);
-            // Whatever answers there, the list ends.
+            // Ends even if the server repeats a page.
             after = page.next.filter(|&next| next > from);
         }
         Ok(all)
     }
 
     pub(super) async fn dead_letter(&self, sequence: u64) -> anyhow::Result<Value> {
-        self.ask(Method::GET, &format!("/v1/dead-letters/{sequence}")).await
+        self.request(Method::GET, &format!("/v1/dead-letters/{sequence}")).await
     }
 
-    /// The sequence of the new input.
+    /// Replays a dead letter. Returns the sequence of the new input.
     pub(super) async fn replay(&self, sequence: u64) -> anyhow::Result<u64> {
-        let answer: Value = self.ask(Method::POST, &format!("/v1/dead-letters/{sequence}/replay")).await?;
-        answer["sequence"].as_u64().context("relink answered without a sequence")
+        let answer: Value = self.request(Method::POST, &format!("/v1/dead-letters/{sequence}/replay")).await?;
+        answer["sequence"].as_u64().context("the answer of relink has no sequence")
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
+    async fn request<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
         let url = format!("{}{path}", self.url);
         let request = self.client.request(method, &url).bearer_auth(self.token.expose_secret());
         let response = request.send().await.map_err(|error| {
             let error = error.without_url();
-            anyhow::Error::new(error).context(format!("asking {}: is `relink serve` running there?", self.url))
+            anyhow::Error::new(error)
+                .context(format!("cannot reach {}: check that `relink serve` is running there", self.url))
         })?;
         let status = response.status();
-        let body = response.bytes().await.with_context(|| format!("reading the answer of {}", self.url))?;
+        let body = response.bytes().await.with_context(|| format!("reading the response of {}", self.url))?;
         if status.is_success() {
-            return serde_json::from_slice(&body).with_context(|| format!("{url} gave no answer of a relink"));
+            return serde_json::from_slice(&body)
+                .with_context(|| format!("the response of {url} is not that of a relink"));
         }
         let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let detail = problem["detail"].as_str().unwrap_or("the answer says no more");
+        let detail = problem["detail"].as_str().unwrap_or("the response has no details");
         bail!("{} answered {}: {}", self.url, status.as_u16(), shortened(detail, DETAIL_LENGTH_MAX));
     }
 }
