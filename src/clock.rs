@@ -22,7 +22,7 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// A clock to hand around. Clones show the same time.
+/// A clock. Clones show the same time.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -32,9 +32,9 @@ enum Source {
     Driven(Arc<AtomicI64>),
 }
 
-/// What moves the clocks of [`Clock::driven`].
+/// Sets the time of the clocks of [`Clock::driven`].
 #[derive(Clone, Debug)]
-pub struct Hands(Arc<AtomicI64>);
+pub struct ManualClock(Arc<AtomicI64>);
 
 impl Default for Clock {
     fn default() -> Self {
@@ -43,15 +43,15 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The clock on the wall.
+    /// The system clock.
     pub fn wall() -> Self {
         Self(Source::Wall { started: instant() })
     }
 
-    /// A clock that stands still at `from`, and the hands that move it.
-    pub fn driven(from: Timestamp) -> (Self, Hands) {
+    /// A clock that shows `from`, and the manual clock that sets it.
+    pub fn driven(from: Timestamp) -> (Self, ManualClock) {
         let millis = Arc::new(AtomicI64::new(from.as_millis()));
-        (Self(Source::Driven(Arc::clone(&millis))), Hands(millis))
+        (Self(Source::Driven(Arc::clone(&millis))), ManualClock(millis))
     }
 
     /// Now.
@@ -62,8 +62,8 @@ impl Clock {
         }
     }
 
-    /// How long since some moment in the past, the same for all clones. On the wall it takes no notice of leaps of the
-    /// system's time, so that spans are measured by it.
+    /// The time since a fixed moment in the past, the same for all clones. For the system clock it is monotonic: a change of
+    /// the system time does not affect it.
     pub fn elapsed(&self) -> Duration {
         match &self.0 {
             Source::Wall { started } => started.elapsed(),
@@ -71,17 +71,17 @@ impl Clock {
         }
     }
 
-    /// Waits for so long. A driven clock has nobody to wait for it, so it moves on by itself.
+    /// Waits for `span`. A driven clock does not wait: it moves forward by `span` at once.
     pub async fn sleep(&self, span: Duration) {
         match &self.0 {
             Source::Wall { .. } => tokio::time::sleep(span).await,
-            Source::Driven(millis) => Hands(Arc::clone(millis)).set(self.now().after(span)),
+            Source::Driven(millis) => ManualClock(Arc::clone(millis)).set(self.now().after(span)),
         }
     }
 }
 
-impl Hands {
-    /// Moves the clocks to `at`, never back.
+impl ManualClock {
+    /// Sets the clocks to `at`; an earlier time is ignored.
     pub fn set(&self, at: Timestamp) {
         self.0.fetch_max(at.as_millis(), Ordering::AcqRel);
     }
@@ -93,10 +93,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_driven_clock_moves_when_it_is_moved() {
-        let (clock, hands) = Clock::driven(Timestamp::from_millis(1_000));
+        let (clock, manual_clock) = Clock::driven(Timestamp::from_millis(1_000));
         let other = clock.clone();
-        hands.set(Timestamp::from_millis(5_000));
-        hands.set(Timestamp::from_millis(4_000));
+        manual_clock.set(Timestamp::from_millis(5_000));
+        manual_clock.set(Timestamp::from_millis(4_000));
         assert_eq!((other.now(), other.elapsed()), (Timestamp::from_millis(5_000), Duration::from_secs(5)));
         clock.sleep(Duration::from_secs(3600)).await;
         assert_eq!(other.now(), Timestamp::from_millis(3_605_000));

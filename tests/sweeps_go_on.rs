@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use futures::future::{BoxFuture, ready};
 use relink::belvo::{Budget, Client, MissingGuard, SecretId, SecretPassword, Timeouts};
-use relink::clock::{Clock, Hands};
+use relink::clock::{Clock, ManualClock};
 use relink::contract::{At, Because, InputKind, JobBody, JobName, Origin, OriginKind, Record, StateWord};
 use relink::jobs::{Done, Worker};
 use relink::link::{
@@ -131,7 +131,7 @@ struct Bench {
     worker: Worker,
     store: MemoryStore,
     inbox: Arc<Inbox>,
-    hands: Hands,
+    manual_clock: ManualClock,
     clock: Clock,
     answers: Answers,
     asked: Arc<Mutex<Vec<String>>>,
@@ -150,7 +150,7 @@ impl Bench {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });
-        let (clock, hands) = Clock::driven(START);
+        let (clock, manual_clock) = Clock::driven(START);
         let keys = (SecretId("a".into()), SecretPassword("b".into()));
         let belvo = Client::new(&url, keys.0, keys.1, Timeouts::default()).unwrap();
         let belvo = belvo.with_budget(Budget::by(clock.clone(), 100_000));
@@ -169,7 +169,7 @@ impl Bench {
         let hour = Duration::from_secs(3600);
         let settings = reconciler::Settings { sweep_every: hour, rotation: hour * 24, adoption_per_hour: 60 };
         let reconciler = Reconciler::rotating_from(None, settings, parts);
-        Self { reconciler, worker, store, inbox, hands, clock, answers, asked }
+        Self { reconciler, worker, store, inbox, manual_clock, clock, answers, asked }
     }
 
     /// From now on Belvo answers so.
@@ -222,7 +222,7 @@ impl Bench {
     }
 
     fn pass(&self, span: Duration) {
-        self.hands.set(self.clock.now().after(span));
+        self.manual_clock.set(self.clock.now().after(span));
     }
 
     /// How often a path was asked for.

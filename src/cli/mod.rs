@@ -68,7 +68,7 @@ enum Command {
         #[arg(long, value_enum, default_value = "mermaid")]
         format: Format,
     },
-    /// Let the node live through troubles, and check that nothing is lost or said twice
+    /// Run the node with injected faults, and check that no input is lost and no effect is published twice
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(SimulateArgs),
     /// Write the JSON Schemas of all messages
@@ -296,7 +296,7 @@ fn quiet() -> LogConfig {
     LogConfig { filter: "warn,relink::nats::server_binary=info".to_owned(), format: LogFormat::Text }
 }
 
-/// The log of a simulation: in a month of troubles every warning comes true many times over.
+/// The log level of a simulation: its faults cause every warning many times.
 fn silent() -> LogConfig {
     LogConfig { filter: "off".to_owned(), format: LogFormat::Text }
 }

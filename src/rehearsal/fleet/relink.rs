@@ -15,7 +15,7 @@ use futures::future::{BoxFuture, ready};
 use serde_json::Value;
 
 use crate::belvo::{Budget, Client, Meaning, MissingGuard, SecretId, SecretPassword, Timeouts, Usage, translate};
-use crate::clock::{Clock, Hands};
+use crate::clock::{Clock, ManualClock};
 use crate::contract::{Address, At, InputKind};
 use crate::engine::{Delivery, Message, Outgoing};
 use crate::jobs::Worker;
@@ -58,7 +58,7 @@ pub(super) struct Relink {
     pub(super) reconciler: Reconciler,
     pub(super) clock: Clock,
     budget: Budget,
-    hands: Hands,
+    manual_clock: ManualClock,
     node: Node<MemoryStore>,
     streams: Streams,
     store: MemoryStore,
@@ -111,7 +111,7 @@ impl ReadHistory for Bus {
 impl Relink {
     /// A relink without any input yet, whose Belvo is at `url`.
     pub(super) fn start(url: &str, keys: (SecretId, SecretPassword), now: Timestamp) -> anyhow::Result<Self> {
-        let (clock, hands) = Clock::driven(now);
+        let (clock, manual_clock) = Clock::driven(now);
         let budget = Budget::by(clock.clone(), BELVO_REQUESTS_PER_30S);
         let belvo = Client::new(url, keys.0, keys.1, Timeouts::default())?.with_budget(budget.clone());
         let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })?;
@@ -137,7 +137,8 @@ impl Relink {
         };
         let node = Node::new(options, store.clone());
         let (streams, sources) = (Streams::default(), Vec::new());
-        let mut relink = Self { belvo, worker, reconciler, clock, budget, hands, node, streams, store, bus, sources };
+        let mut relink =
+            Self { belvo, worker, reconciler, clock, budget, manual_clock, node, streams, store, bus, sources };
         relink.drive(Input::Gained { partitions: vec![PARTITION] }, &mut Said::default())?;
         anyhow::ensure!(relink.node.phase() == Phase::Running, "the node does not run");
         Ok(relink)
@@ -145,7 +146,7 @@ impl Relink {
 
     /// Moves the clock, never back.
     pub(super) fn set_clock(&self, at: Timestamp) {
-        self.hands.set(at);
+        self.manual_clock.set(at);
     }
 
     /// Takes in what came through the door.
@@ -207,7 +208,7 @@ impl Relink {
         Ok(said)
     }
 
-    /// Hands an input in and does all that follows from it; whether the store was written.
+    /// ManualClock an input in and does all that follows from it; whether the store was written.
     fn drive(&mut self, input: Input, said: &mut Said) -> anyhow::Result<bool> {
         let now = self.clock.now();
         let mut written = false;
