@@ -1,4 +1,4 @@
-//! The first day of a fleet: its links, its banks, and what is planned.
+//! The setup of a fleet: its links, its banks, and the first events.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -8,22 +8,22 @@ use belvo_sandbox::{
     WebhookDelivery,
 };
 
-use super::calendar::Calendar;
 use super::checker::Checker;
 use super::customer::Customer;
-use super::hazards::{BANKS, DAY, Draw, HOUR, RHYTHMS, WEBHOOK_RETRY_STEP, percent};
+use super::event_queue::EventQueue;
+use super::link_log::LinkLog;
 use super::options::FleetOptions;
+use super::rates::{BANKS, DAY, Draw, HOUR, RHYTHMS, WEBHOOK_RETRY_STEP, percent};
 use super::relink::Relink;
-use super::state::{BEGIN, BankState, Happening, Member, Simulation};
-use super::story::Story;
+use super::state::{BEGIN, BankState, FleetEvent, Member, Simulation};
 use crate::belvo::{SecretId, SecretPassword};
 use crate::link::LinkId;
 
-/// From relink's start to its first sweep. As in the reconciler.
+/// The time from relink's start to its first sweep, as in the reconciler.
 const SWEEP_START: Duration = Duration::from_secs(30);
 
 impl Simulation {
-    /// A fleet on the first day, as relink is put in front of it.
+    /// Creates a fleet at the time of relink's installation.
     pub(super) async fn begin(options: FleetOptions) -> anyhow::Result<Self> {
         let config = SandboxConfig {
             time: SandboxTime::Driven { from_ms: BEGIN.as_millis() },
@@ -41,7 +41,7 @@ impl Simulation {
             customer: Customer::of(sandbox.url(), &config)?,
             relink: Relink::start(&sandbox.url(), keys, BEGIN)?,
             checker: Checker::new(options.links),
-            calendar: Calendar::new(),
+            event_queue: EventQueue::new(),
             members: Vec::with_capacity(options.links),
             banks: BANKS.iter().map(|_| BankState::default()).collect(),
             receiver_is_down: false,
@@ -49,9 +49,9 @@ impl Simulation {
             notices: BTreeMap::new(),
             incidents: 0,
             webhooks_sent: 0,
-            jobs_given_up: 0,
-            refreshes_asked: 0,
-            story: Story::of(options.story.as_deref().map(str::parse).transpose()?),
+            jobs_abandoned: 0,
+            refreshes_requested: 0,
+            link_log: LinkLog::of(options.link_log.as_deref().map(str::parse).transpose()?),
             index: HashMap::new(),
             surveyed: false,
             sandbox,
@@ -61,10 +61,10 @@ impl Simulation {
             simulation.add_member()?;
         }
         let start = BEGIN.after(SWEEP_START);
-        simulation.calendar.plan(start, Happening::Sweep);
-        simulation.calendar.plan(start.after(SWEEP_START), Happening::Rotate);
-        simulation.calendar.plan(start.after(SWEEP_START), Happening::Release);
-        simulation.calendar.plan(start.after(SWEEP_START * 2), Happening::Consents);
+        simulation.event_queue.plan(start, FleetEvent::Sweep);
+        simulation.event_queue.plan(start.after(SWEEP_START), FleetEvent::Rotate);
+        simulation.event_queue.plan(start.after(SWEEP_START), FleetEvent::Release);
+        simulation.event_queue.plan(start.after(SWEEP_START * 2), FleetEvent::Consents);
         simulation.plan_disturbances();
         Ok(simulation)
     }
@@ -99,12 +99,22 @@ impl Simulation {
             self.checker.broken_before(number, BEGIN);
         }
         if mode == AccessMode::Single {
-            self.calendar.plan(BEGIN.after(rng.between((HOUR, DAY * 7))), Happening::Call(number));
+            self.event_queue.plan(BEGIN.after(rng.between((HOUR, DAY * 7))), FleetEvent::Call(number));
         }
-        self.calendar.plan(BEGIN.after(self.time_to_trouble(bank, &mut rng)), Happening::Trouble(number));
+        self.event_queue.plan(BEGIN.after(self.time_to_fault(bank, &mut rng)), FleetEvent::LinkFault(number));
         self.index.insert(id, number);
-        let (refused, wronged, told_broken, is_awaited) = (false, false, false, false);
-        self.members.push(Member { id, link, bank, login, refused, wronged, told_broken, is_awaited, rng });
+        let (refused, is_falsely_invalid, is_notified_broken, has_planned_action) = (false, false, false, false);
+        self.members.push(Member {
+            id,
+            link,
+            bank,
+            login,
+            refused,
+            is_falsely_invalid,
+            is_notified_broken,
+            has_planned_action,
+            rng,
+        });
         Ok(())
     }
 }
