@@ -1,12 +1,12 @@
 //! Prompts the user of a link that needs repair: `cargo run --example subscribe_notices [NATS_URL] [COUNT]`
 //!
-//! One durable pull consumer on the stream `LINKS`. It remembers where it was, so this program may be stopped and
-//! started at any time, and several copies of it share the work. Ends after COUNT notices; without it, never.
+//! One durable pull consumer on the stream `LINKS`. The server stores its position, so this program may be stopped and
+//! started at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
 //!
 //! A new consumer starts at the oldest notice that the stream has, and one that was stopped for a day at yesterday's. So
 //! it looks at each link before it prompts: a user whose link works again gets no message.
 //!
-//! It uses nothing of relink: copy it into your own program.
+//! It does not use relink's crate: copy it into your own program.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
 
@@ -38,8 +38,8 @@ async fn main() -> Result<(), async_nats::Error> {
     };
     let consumer = stream.get_or_create_consumer(DURABLE, config).await?;
 
-    // Each notice arrives at least once, with a stable id. Keep the ids where you keep what you did about them, in the
-    // same transaction; a set in memory only shows the idea.
+    // Each notice arrives at least once, with a stable id. Store the ids together with your reaction to the notices, in the
+    // same transaction; the set in memory is only an illustration.
     let mut seen = HashSet::new();
     let mut messages = consumer.messages().await?;
     while seen.len() < count {
@@ -51,7 +51,7 @@ async fn main() -> Result<(), async_nats::Error> {
             let notice: Value = serde_json::from_slice(&message.payload)?;
             let state = state_now(&stream, notice["link_id"].as_str().unwrap_or_default()).await?;
             if state["version"].as_u64() < version_of(&id) {
-                // The state is older than the notice, so it cannot tell. The notice comes again in a second.
+                // The state is older than the notice, so it cannot decide. The notice is delivered again in a second.
                 message.ack_with(AckKind::Nak(Some(Duration::from_secs(1)))).await?;
                 continue;
             }
@@ -62,14 +62,14 @@ async fn main() -> Result<(), async_nats::Error> {
             }
             seen.insert(id);
         }
-        // Only now: a notice that is not acknowledged comes again.
+        // Acknowledge last: a notice without an acknowledgement is delivered again.
         message.double_ack().await?;
     }
     Ok(())
 }
 
-/// Whether the outage of this notice is still open and nobody is repairing it. An episode is one outage; a link's
-/// episodes are numbered, so a notice of an earlier episode is told apart from one of the episode that is open now.
+/// Whether the outage of this notice is still open and no repair is in progress. An episode is one outage; a link's
+/// episodes are numbered, so a notice of an earlier episode differs from one of the open episode.
 fn still_needs_its_user(notice: &Value, state: &Value) -> bool {
     let number = &state["episode"]["number"];
     number.is_u64() && *number == notice["episode"]["number"] && state["state"] != "updating"
@@ -80,7 +80,7 @@ fn version_of(id: &str) -> Option<u64> {
     id.rsplit('.').nth(1)?.parse().ok()
 }
 
-/// Your part: an e-mail, a push message, a banner. `action` says what the user has to do.
+/// Your part: an e-mail, a push message, a banner. `action` is the required action of the user.
 fn prompt(id: &str, notice: &Value, state: &Value) {
     let shown = serde_json::json!({
         "id": id,

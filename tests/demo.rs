@@ -1,10 +1,11 @@
-//! The demo end to end, run as a user runs it: all its scenarios on real parts.
+//! The demo, end to end, on real parts, as a user runs it.
 
 use std::process::Command;
 
 #[test]
-fn the_demo_publishes_the_expected_notices() {
-    let output = Command::new(env!("CARGO_BIN_EXE_relink")).args(["demo", "--once"]).output().expect("it runs");
+fn every_link_ends_in_its_expected_state() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_relink")).args(["demo", "--once"]).output().expect("the program starts");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
     for (notice, count) in
@@ -12,5 +13,5 @@ fn the_demo_publishes_the_expected_notices() {
     {
         assert_eq!(printed.matches(&format!("link.notice.{notice}.")).count(), count, "{notice}:\n{printed}");
     }
-    assert!(!printed.contains('\u{1b}'), "no colours without a terminal");
+    assert!(!printed.contains('\u{1b}'), "there are no colours without a terminal");
 }

@@ -1,7 +1,7 @@
-//! The gallery: every file in `scenarios/` is played against a relink of its own, on a nats-server of its own.
+//! Plays every file in `scenarios/` against a separate relink and nats-server.
 //!
 //! `RELINK_SCENARIO=<part of a file's name>` plays only those. A failure names the file, the step with its line, and
-//! everything relink had said until then. Next: `scenarios/README.md` for the words of the files.
+//! all messages that relink had published until then. `scenarios/README.md` describes the file format.
 
 mod support;
 
@@ -16,12 +16,12 @@ use relink::rehearsal::scenario::{RelinkUnderTest, Scenario, play};
 use relink::service::Service;
 use support::binary::{API_TOKEN, WEBHOOK_SECRET};
 
-/// How many are played at the same time: each waits most of its time, and has a nats-server that syncs to disk.
+/// The number of scenarios that run at the same time: each waits most of its time, and its nats-server syncs to disk.
 const AT_ONCE: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_scenario_ends_as_it_should() {
-    let files = gallery();
+async fn every_scenario_passes() {
+    let files = scenario_files();
     assert!(files.len() >= 15 || wanted().is_some_and(|_| !files.is_empty()), "there are {} scenarios", files.len());
     let played = files.into_iter().map(|file| async move {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -40,9 +40,9 @@ async fn every_scenario_ends_as_it_should() {
     assert!(failures.is_empty(), "\n\n{}\n", failures.join("\n\n"));
 }
 
-/// As an operator rehearses: the binary, a relink that was there before, NATS of its own.
+/// The way of an operator: the binary plays a scenario against a running relink with an external NATS.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_plays_one_against_a_relink_that_runs() {
+async fn the_command_plays_a_scenario_against_a_running_relink() {
     let nats = support::TestNats::start().await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let listen = free.expect("a free port").to_string();
@@ -55,25 +55,25 @@ async fn the_command_plays_one_against_a_relink_that_runs() {
     let data = nats.dir.path().join("relink");
     let relink = support::binary::Relink::serve(nats.server.url(), &data, &environment).await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let well = folder.join("widget-abandoned.toml");
-    let text = std::fs::read_to_string(&well).expect("it is in the gallery");
-    let badly = nats.dir.path().join("badly.toml");
-    std::fs::write(&badly, text.replace("recovered = 1", "recovered = 2")).expect("written");
-    for (file, ends_well) in [(&well, true), (&badly, false)] {
+    let passing = folder.join("widget-abandoned.toml");
+    let text = std::fs::read_to_string(&passing).expect("the file exists");
+    let failing = nats.dir.path().join("failing.toml");
+    std::fs::write(&failing, text.replace("recovered = 1", "recovered = 2")).expect("written");
+    for (file, passes) in [(&passing, true), (&failing, false)] {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_relink"));
         command
             .args(["sandbox", "--listen", &listen, "--webhook-authorization", WEBHOOK_SECRET, "--scenario"])
             .arg(file);
         command.args(["--relink-url", &relink.url, "--api-token", API_TOKEN, "--nats-url", nats.server.url()]);
         let output = support::within("a rehearsal", command.kill_on_drop(true).output()).await.expect("it runs");
-        let told = String::from_utf8_lossy(&output.stdout);
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(i32::from(!ends_well)), "{told}\n{complaint}");
-        assert_eq!(told.ends_with("PASSED\n"), ends_well, "{told}");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(i32::from(!passes)), "{printed}\n{errors}");
+        assert_eq!(printed.ends_with("PASSED\n"), passes, "{printed}");
         assert_eq!(
-            complaint.contains("the end of `maria`: notices `recovered`: 1, and not 2"),
-            !ends_well,
-            "{complaint}"
+            errors.contains("the final state of `maria`: notices `recovered`: found 1, expected 2"),
+            !passes,
+            "{errors}"
         );
     }
 }
@@ -82,26 +82,29 @@ async fn the_command_plays_one_against_a_relink_that_runs() {
 fn a_mistake_in_a_file_is_named_with_its_line() {
     let file = |step: &str, end: &str| {
         format!(
-            "title = 't'\nwhy = 'w'\n[links]\nmaria = {{ institution = 'erebor_mx_retail' }}\n[story]\nsteps = [\n\
-             {{ hear = 'recovered', link = 'maria' }},\n{step}\n]\n[end]\n{end}\n"
+            "title = 't'\nwhy = 'w'\n[links]\nmaria = {{ institution = 'erebor_mx_retail' }}\n[scenario]\nsteps = [\n\
+             {{ notice = 'recovered', link = 'maria' }},\n{step}\n]\n[end]\n{end}\n"
         )
     };
     let end = "maria = { state = 'valid' }";
     let parse = |text: &str| Scenario::parse("a.toml", text).map(drop).map_err(|error| error.to_string());
     assert_eq!(parse(&file("", end)), Ok(()));
     for (step, end, line, problem) in [
-        ("{ hear = 'recoverd', link = 'maria' },", end, 8, "`hear` must be one of"),
-        ("{ hear = 'recovered', link = 'mario' },", end, 8, "`mario` is not in [links]"),
-        ("{ hear = 'recovered', link = 'maria', wiht = {} },", end, 8, "this step has no `wiht`"),
+        ("{ notice = 'recoverd', link = 'maria' },", end, 8, "`notice` must be one of"),
+        ("{ notice = 'recovered', link = 'mario' },", end, 8, "`mario` is not in [links]"),
+        ("{ notice = 'recovered', link = 'maria', wiht = {} },", end, 8, "this step has no `wiht`"),
         ("{ user = 'succeeds' },", end, 8, "this step needs `link`"),
         ("{ user = 'succeeds', app = 'calls', link = 'maria' },", end, 8, "exactly one of"),
         ("{ bank = 'lockd', link = 'maria' },", end, 8, "Belvo documents no error `lockd`"),
-        ("{ hear = 'silent', link = 'maria', within = 'soon' },", end, 8, "must be a span such as"),
-        ("{ hear = ", end, 8, ""),
+        ("{ notice = 'stale', link = 'maria', within = 'soon' },", end, 8, "must be a span such as"),
+        ("{ notice = ", end, 8, ""),
+        ("{ hear = 'recovered', link = 'maria' },", end, 8, "`hear` is now `notice`"),
+        ("{ settled = true },", end, 8, "`settled` is now `idle`"),
+        ("{ user = 'succeeds', link = 'maria', unheard = true },", end, 8, "`unheard` is now `reported = false`"),
         ("", "maria = { state = 'fine' }", 11, "`state` must be one of"),
         ("", "maria = { notices = { recoverd = 1 } }", 11, "there is no notice `recoverd`"),
-        ("", "mario = {}", 11, "[end] speaks of `mario`"),
-        ("", "", 12, "[end] does not say what becomes of `maria`"),
+        ("", "mario = {}", 11, "[end] names `mario`"),
+        ("", "", 12, "[end] has no entry for `maria`"),
     ] {
         let error = parse(&file(step, end)).expect_err(problem);
         let fits = error.starts_with(&format!("a.toml:{line}: ")) && error.contains(problem);
@@ -109,35 +112,37 @@ fn a_mistake_in_a_file_is_named_with_its_line() {
     }
     let never = file("", end).replace("[links]", "[belvo]\nlogins_until_invalid = 0\n[links]");
     assert!(parse(&never).is_err_and(|error| error.contains("`logins_until_invalid` must be a number, 1 or more")));
+    let old = file("", end).replace("[scenario]", "[story]");
+    assert!(parse(&old).is_err_and(|error| error.starts_with("a.toml:5: `story` is now `[scenario]`")));
     let unknown = file("", end).replace("why", "whi");
     assert!(parse(&unknown).is_err_and(|error| error.starts_with("a.toml:2: unknown field `whi`")));
 }
 
-/// The sandbox refuses other codes, and says where those are that it knows: this list has the same.
+/// The sandbox refuses other codes, and its error names this list.
 #[test]
 fn the_readme_lists_every_code_that_belvo_documents() {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/README.md"));
-    let readme = readme.expect("the gallery says what it is");
+    let readme = readme.expect("the README exists");
     for code in belvo_sandbox::error_codes() {
         assert!(readme.contains(&format!("`{code}`")), "scenarios/README.md does not list {code}");
     }
 }
 
-/// The gallery's list is complete.
+/// The README lists every scenario file.
 #[test]
-fn the_gallery_lists_every_file() {
+fn the_readme_lists_every_file() {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/README.md"));
-    let readme = readme.expect("the gallery says what it is");
-    for file in gallery() {
+    let readme = readme.expect("the README exists");
+    for file in scenario_files() {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         assert!(readme.contains(&format!("({name})")), "{name} is not in scenarios/README.md");
     }
 }
 
-/// The files, in the order of their names.
-fn gallery() -> Vec<PathBuf> {
+/// The scenario files, sorted by name.
+fn scenario_files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let entries = std::fs::read_dir(folder).expect("the gallery is there");
+    let entries = std::fs::read_dir(folder).expect("the directory exists");
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     if let Some(part) = wanted() {
@@ -155,11 +160,11 @@ fn wanted() -> Option<String> {
 async fn play_file(name: &str, file: &Path) -> Result<(), String> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
     let scenario = Scenario::parse(name, &text).map_err(|error| error.to_string())?;
-    let told = Mutex::new(String::new());
-    let tell = |line: &str| {
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.push_str(line);
-        told.push('\n');
+    let printed = Mutex::new(String::new());
+    let report = |line: &str| {
+        let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
+        printed.push_str(line);
+        printed.push('\n');
     };
     let sandbox =
         Sandbox::start(scenario.sandbox(SandboxConfig::default())).await.map_err(|error| error.to_string())?;
@@ -175,14 +180,14 @@ async fn play_file(name: &str, file: &Path) -> Result<(), String> {
         nats_url: service.nats_url().to_owned(),
         stream: "LINKS".into(),
     };
-    let ended = play(&scenario, &sandbox, &relink, &tell).await;
+    let ended = play(&scenario, &sandbox, &relink, &report).await;
     sandbox.shutdown().await;
     service.stop().await.map_err(|error| format!("{error:#}"))?;
-    let told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
-    ended.map_err(|failure| format!("{failure}\n  what was played:\n{told}"))
+    let printed = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ended.map_err(|failure| format!("{failure}\n  output:\n{printed}"))
 }
 
-/// A relink whose Belvo is the sandbox, and as impatient as the scenario wants it.
+/// The configuration of a relink whose Belvo is the sandbox, with the policy of the scenario.
 fn config(scenario: &Scenario, sandbox: &Sandbox, directory: &Path) -> Result<Config, String> {
     let file = directory.join("relink.toml");
     let mut settings = toml::Table::new();

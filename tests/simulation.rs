@@ -1,26 +1,26 @@
-//! The shipped node lives through what may go wrong, seed by seed; and the test of the test: planted bugs are found.
+//! Runs the shipped node with injected faults, seed by seed, and tests the simulation itself: it must find injected bugs.
 //!
-//! `SEED=7 cargo test --test simulation` repeats one seed; `relink simulate` runs as many as one likes, and shortens what it finds.
+//! `SEED=7 cargo test --test simulation` repeats one seed; `relink simulate` runs any number of seeds and shortens a failing run.
 
-#![expect(clippy::print_stdout, reason = "the seeds of a run are shown with its failure")]
+#![expect(clippy::print_stdout, reason = "a failed test shows its seeds")]
 
 use std::thread;
 
-use relink::simulation::{Bug, Counts, Options, Trouble, shorten, simulate};
+use relink::simulation::{Bug, Counts, Fault, Options, shorten, simulate};
 
-/// So many of the same seeds every time, and so many fresh ones.
+/// The number of fixed seeds, and of new seeds in each test run.
 const SEEDS_FIXED: u64 = 12;
 const SEEDS_FRESH: u64 = 4;
 
-/// Within so many seeds every planted bug must show.
+/// The number of seeds within which the simulation must find an injected bug.
 const SEEDS_PER_BUG: u64 = 20;
 
-/// The counts of a run that breaks no rule.
-fn good(options: &Options) -> Counts {
+/// Runs the simulation and returns its counters; panics with the shortened failure if a rule is violated.
+fn run_without_failure(options: &Options) -> Counts {
     simulate(options).unwrap_or_else(|failure| panic!("{}", shorten(failure).shortest))
 }
 
-/// Runs all of them, two at once.
+/// Runs `each` for all items, on two threads.
 fn at_once<T: Send, R: Send>(all: Vec<T>, each: impl Fn(T) -> R + Sync) -> Vec<R> {
     let mut first = all;
     let second = first.split_off(first.len() / 2);
@@ -31,31 +31,31 @@ fn at_once<T: Send, R: Send>(all: Vec<T>, each: impl Fn(T) -> R + Sync) -> Vec<R
     })
 }
 
-/// The seed that is to be repeated alone.
-#[expect(clippy::disallowed_methods, reason = "a test is told by its environment which seed to repeat")]
+/// The seed of `SEED`, which is then run alone.
+#[expect(clippy::disallowed_methods, reason = "the environment names the seed to repeat")]
 fn seed_asked_for() -> Option<u64> {
     std::env::var("SEED").ok()?.parse().ok()
 }
 
 #[test]
-fn nothing_is_lost_and_nothing_is_said_twice() {
+fn no_input_is_lost_and_no_effect_is_published_twice() {
     if let Some(seed) = seed_asked_for() {
-        good(&Options::of(seed));
+        run_without_failure(&Options::of(seed));
         return;
     }
     let fresh = u64::from(std::process::id()) * 1_000_003 % 1_000_000_007;
     println!("fresh seeds from {fresh}");
     let seeds = (0..SEEDS_FIXED).chain(fresh..fresh + SEEDS_FRESH).collect();
-    let runs = at_once(seeds, |seed| good(&Options::of(seed)));
-    // Runs in which nothing happens prove nothing.
+    let runs = at_once(seeds, |seed| run_without_failure(&Options::of(seed)));
+    // The counters show that the runs exercised something.
     let sum = |of: fn(&Counts) -> usize| runs.iter().map(of).sum::<usize>();
-    assert!(sum(|run| run.inputs) > 800 && sum(|run| run.told) > 600 && sum(|run| run.commits) > 300, "{runs:?}");
+    assert!(sum(|run| run.inputs) > 800 && sum(|run| run.outcomes) > 600 && sum(|run| run.commits) > 300, "{runs:?}");
     assert!(sum(|run| run.jobs) > 100 && sum(|run| run.sweeps) > 1_000 && sum(|run| run.given_up) > 0, "{runs:?}");
-    assert!(sum(|run| run.troubles) > 20 && sum(|run| run.processes) > 32 && sum(|run| run.lost) > 50, "{runs:?}");
+    assert!(sum(|run| run.faults) > 20 && sum(|run| run.processes) > 32 && sum(|run| run.lost) > 50, "{runs:?}");
 }
 
 #[test]
-fn one_seed_is_one_run() {
+fn one_seed_gives_one_run() {
     for seed in [3, 5] {
         let run =
             || format!("{:?}", simulate(&Options { bug: Some(Bug::OverlayDropped), trace: true, ..Options::of(seed) }));
@@ -63,43 +63,43 @@ fn one_seed_is_one_run() {
     }
 }
 
-/// Seeds that found something, by what it was. A change of the random source moves what a seed meets, so each finding has an exact test as
-/// well: node/tests/places.rs, engine/limits.rs, and the planted bug `LettersBySequence`.
+/// Seeds that found bugs, each named for its bug. A change of the random source changes what a seed meets, so each finding has an exact
+/// test as well: src/node/tests/places.rs, tests/engine/limits.rs, and the injected bug `LettersBySequence`.
 mod found {
     use super::*;
 
-    /// Letters were named by stream and sequence alone: of two messages that a server had given one sequence, the second was lost.
+    /// The id of a dead letter consisted of stream and sequence: of two messages with one sequence, the second was lost.
     #[test]
-    fn the_letter_of_a_sequence_that_was_given_out_twice_is_kept() {
-        let troubles = Some(vec![Trouble::InputTailLost, Trouble::BadInputs]);
+    fn a_dead_letter_is_kept_when_its_sequence_was_given_out_twice() {
+        let faults = Some(vec![Fault::InputTailLost, Fault::UnreadableInputs]);
         let seeds = vec![0, 1, 2, 3];
-        at_once(seeds, |seed| good(&Options { troubles: troubles.clone(), ..Options::of(seed) }));
+        at_once(seeds, |seed| run_without_failure(&Options { faults: faults.clone(), ..Options::of(seed) }));
     }
 }
 
-/// The troubles in which a bug shows, where most seeds have none of them.
-fn troubles_of(bug: Bug) -> Option<Vec<Trouble>> {
+/// The faults that expose a bug, for bugs that most seeds do not expose.
+fn faults_of(bug: Bug) -> Option<Vec<Fault>> {
     match bug {
-        Bug::NoFence | Bug::FenceOfAnotherBelieved => Some(vec![Trouble::TakeOver, Trouble::Move]),
-        Bug::IdentityIgnored => Some(vec![Trouble::InputMadeAnew]),
-        Bug::RedeliveryNotSkipped => Some(vec![Trouble::AckLost]),
-        Bug::UnknownOutcomeIgnored => Some(vec![Trouble::RequestLate]),
-        Bug::HoleNotSeen => Some(vec![Trouble::DeliveryLost]),
-        Bug::StoreAheadKept => Some(vec![Trouble::OutputTailLost]),
-        Bug::CommitsNotChained | Bug::WitnessIgnored => Some(vec![Trouble::OutputTailLostAlone, Trouble::TakeOver]),
-        Bug::LettersBySequence => Some(vec![Trouble::InputTailLost, Trouble::BadInputs]),
-        Bug::JobAcknowledgedBeforeReport => Some(vec![Trouble::PublishLost]),
-        Bug::JobNeverGivenUp => Some(vec![Trouble::BelvoRefuses]),
-        Bug::AdoptionPrompts | Bug::NeverSwept => Some(vec![Trouble::WebhookLost]),
-        Bug::MissingBelieved => Some(vec![Trouble::BelvoAstray, Trouble::TimeJump]),
-        _shows_in_any => None,
+        Bug::NoFence | Bug::ForeignFenceAccepted => Some(vec![Fault::TakeOver, Fault::PartitionMoved]),
+        Bug::StreamIdentityIgnored => Some(vec![Fault::InputRecreated]),
+        Bug::RedeliveryNotSkipped => Some(vec![Fault::AckLost]),
+        Bug::UnknownOutcomeIgnored => Some(vec![Fault::RequestLate]),
+        Bug::MissingDeliveryIgnored => Some(vec![Fault::DeliveryLost]),
+        Bug::StoreAheadKept => Some(vec![Fault::OutputTailLost]),
+        Bug::CommitsNotChained | Bug::WitnessIgnored => Some(vec![Fault::OutputTailLostAlone, Fault::TakeOver]),
+        Bug::DeadLetterIdBySequence => Some(vec![Fault::InputTailLost, Fault::UnreadableInputs]),
+        Bug::JobAcknowledgedBeforeReport => Some(vec![Fault::PublishLost]),
+        Bug::JobNeverGivenUp => Some(vec![Fault::BelvoRefuses]),
+        Bug::AdoptionNotMuted | Bug::SweepsDisabled => Some(vec![Fault::WebhookLost]),
+        Bug::MissingLinksRemoved => Some(vec![Fault::BelvoWrongAccount, Fault::TimeJump]),
+        _exposed_by_any_seed => None,
     }
 }
 
 #[test]
-fn every_planted_bug_is_found() {
+fn every_injected_bug_is_found() {
     let found = at_once(Bug::ALL.to_vec(), |bug| {
-        let options = |seed| Options { bug: Some(bug), troubles: troubles_of(bug), ..Options::of(seed) };
+        let options = |seed| Options { bug: Some(bug), faults: faults_of(bug), ..Options::of(seed) };
         let found = (0..SEEDS_PER_BUG).find_map(|seed| Some((seed, simulate(&options(seed)).err()?.sentence)));
         match found {
             Some((seed, sentence)) => {
@@ -113,9 +113,9 @@ fn every_planted_bug_is_found() {
     assert!(hidden.is_empty(), "not found within {SEEDS_PER_BUG} seeds: {hidden:?}");
 }
 
-/// The same troubles without a bug are no trouble.
+/// The same faults without a bug violate no rule.
 #[test]
-fn no_bug_is_found_where_none_is_planted() {
-    let all = Bug::ALL.into_iter().filter_map(troubles_of).collect();
-    at_once(all, |troubles| good(&Options { troubles: Some(troubles), ..Options::of(1) }));
+fn no_rule_is_violated_without_an_injected_bug() {
+    let all = Bug::ALL.into_iter().filter_map(faults_of).collect();
+    at_once(all, |faults| run_without_failure(&Options { faults: Some(faults), ..Options::of(1) }));
 }

@@ -1,7 +1,7 @@
 // Prompts the user of a link that needs repair: node subscribe_notices.mjs [NATS_URL] [COUNT]
 //
-// One durable pull consumer on the stream LINKS. It remembers where it was, so this program may be stopped and started
-// at any time, and several copies of it share the work. Ends after COUNT notices; without it, never.
+// One durable pull consumer on the stream LINKS. The server stores its position, so this program may be stopped and started
+// at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
 //
 // A new consumer starts at the oldest notice that the stream has, and one that was stopped for a day at yesterday's. So
 // it looks at each link before it prompts: a user whose link works again gets no message.
@@ -24,8 +24,8 @@ await manager.consumers.add("LINKS", {
 });
 const consumer = await jetstream(connection).consumers.get("LINKS", DURABLE);
 
-// Each notice arrives at least once, with a stable id. Keep the ids where you keep what you did about them, in the same
-// transaction; a set in memory only shows the idea.
+// Each notice arrives at least once, with a stable id. Store the ids together with your reaction to the notices, in the same
+// transaction; the set in memory is only an illustration.
 const seen = new Set();
 for await (const message of await consumer.consume({ max_messages: 10 })) {
   const id = message.headers.get("ce-id");
@@ -33,7 +33,7 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
     const notice = message.json();
     const state = await stateNow(notice.link_id);
     if (!(state?.version >= versionOf(id))) {
-      // The state is older than the notice, so it cannot tell. The notice comes again in a second.
+      // The state is older than the notice, so it cannot decide. The notice is delivered again in a second.
       message.nak(1_000);
       continue;
     }
@@ -41,14 +41,14 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
     else console.error(`no prompt for ${id}: that outage is over, or under repair`);
     seen.add(id);
   }
-  // Only now: a notice that is not acknowledged comes again.
+  // Acknowledge last: a notice without an acknowledgement is delivered again.
   await message.ackAck();
   if (seen.size >= Number(count)) break;
 }
 await connection.close();
 
-// Whether the outage of this notice is still open and nobody is repairing it. An episode is one outage; a link's episodes
-// are numbered, so a notice of an earlier episode is told apart from one of the episode that is open now.
+// Whether the outage of this notice is still open and no repair is in progress. An episode is one outage; a link's episodes
+// are numbered, so a notice of an earlier episode differs from one of the open episode.
 function stillNeedsItsUser(notice, state) {
   return state?.episode?.number === notice.episode.number && state.state !== "updating";
 }
@@ -64,7 +64,7 @@ async function stateNow(linkId) {
   return last?.json() ?? null;
 }
 
-// Your part: an e-mail, a push message, a banner. `action` says what the user has to do.
+// Your part: an e-mail, a push message, a banner. `action` is the required action of the user.
 async function prompt(id, notice, state) {
   const { type, link_id, external_id, institution, action } = notice;
   console.log(JSON.stringify({ id, type, link_id, external_id, institution, action, state_now: state.state }));

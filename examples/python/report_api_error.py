@@ -1,6 +1,6 @@
-"""Tells relink about an error that Belvo's API gave you: report_api_error.py LINK_ID [NATS_URL]
+"""Reports an error of Belvo's API to relink: report_api_error.py LINK_ID [NATS_URL]
 
-Report every error, whatever it is: relink's table knows which of them concern the link. The schema of the body is
+Report every error: relink decides which errors concern the link. The schema of the body is
 schemas/belvo.api_error.v1.schema.json.
 """
 

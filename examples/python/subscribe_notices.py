@@ -1,7 +1,7 @@
 """Prompts the user of a link that needs repair: subscribe_notices.py [NATS_URL] [COUNT]
 
-One durable pull consumer on the stream LINKS. It remembers where it was, so this program may be stopped and started
-at any time, and several copies of it share the work. Ends after COUNT notices; without it, never.
+One durable pull consumer on the stream LINKS. The server stores its position, so this program may be stopped and started
+at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
 
 A new consumer starts at the oldest notice that the stream has, and one that was stopped for a day at yesterday's. So it
 looks at each link before it prompts: a user whose link works again gets no message.
@@ -25,8 +25,8 @@ async def main(url="nats://127.0.0.1:4222", count=None):
     config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=30)
     notices = await jetstream.pull_subscribe(SUBJECT, durable=DURABLE, stream="LINKS", config=config)
 
-    # Each notice arrives at least once, with a stable id. Keep the ids where you keep what you did about them, in the
-    # same transaction; a set in memory only shows the idea.
+    # Each notice arrives at least once, with a stable id. Store the ids together with your reaction to the notices, in the
+    # same transaction; the set in memory is only an illustration.
     seen = set()
     while count is None or len(seen) < int(count):
         try:
@@ -39,7 +39,7 @@ async def main(url="nats://127.0.0.1:4222", count=None):
                 notice = json.loads(message.data)
                 state = await state_now(jetstream, notice["link_id"])
                 if state is None or state["version"] < version_of(notice_id):
-                    # The state is older than the notice, so it cannot tell. The notice comes again in a second.
+                    # The state is older than the notice, so it cannot decide. The notice is delivered again in a second.
                     await message.nak(delay=1)
                     continue
                 if still_needs_its_user(notice, state):
@@ -47,14 +47,14 @@ async def main(url="nats://127.0.0.1:4222", count=None):
                 else:
                     print(f"no prompt for {notice_id}: that outage is over, or under repair", file=sys.stderr)
                 seen.add(notice_id)
-            # Only now: a notice that is not acknowledged comes again.
+            # Acknowledge last: a notice without an acknowledgement is delivered again.
             await message.ack_sync()
     await connection.close()
 
 
 def still_needs_its_user(notice, state):
-    """Whether the outage of this notice is still open and nobody is repairing it. An episode is one outage; a link's
-    episodes are numbered, so a notice of an earlier episode is told apart from one of the episode that is open now."""
+    """Whether the outage of this notice is still open and no repair is in progress. An episode is one outage; a link's
+    episodes are numbered, so a notice of an earlier episode differs from one of the open episode."""
     episode = state and state.get("episode")
     return bool(episode) and episode["number"] == notice["episode"]["number"] and state["state"] != "updating"
 
@@ -73,7 +73,7 @@ async def state_now(jetstream, link_id):
 
 
 async def prompt(notice_id, notice, state):
-    """Your part: an e-mail, a push message, a banner. `action` says what the user has to do."""
+    """Your part: an e-mail, a push message, a banner. `action` is the required action of the user."""
     shown = {key: notice[key] for key in ("type", "link_id", "external_id", "institution", "action")}
     print(json.dumps({"id": notice_id, **shown, "state_now": state["state"]}), flush=True)
 

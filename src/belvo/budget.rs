@@ -221,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_budget_waits_by_its_own_clock() {
-        let (clock, _hands) = Clock::manual(crate::link::Timestamp::from_millis(0));
+        let (clock, _manual_clock) = Clock::manual(crate::link::Timestamp::from_millis(0));
         let budget = Budget::by(clock.clone(), 4);
         for _ in 0..7 {
             budget.take(Urgency::Background).await.unwrap();

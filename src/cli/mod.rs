@@ -68,7 +68,7 @@ enum Command {
         #[arg(long, value_enum, default_value = "mermaid")]
         format: Format,
     },
-    /// Run the commit protocol under injected faults, and check that no effect is lost or duplicated
+    /// Run the node with injected faults, and check that no input is lost and no effect is published twice
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(SimulateArgs),
     /// Write the JSON Schemas of all messages

@@ -312,8 +312,10 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
         (Some(url), Some(secret_id), Some(secret_password)) => Some(BelvoKeys { url, secret_id, secret_password }),
         _ => None,
     };
-    if keys.as_ref().is_some_and(|keys| !is_http(&keys.url)) {
-        reader.reject("belvo.url", "must be an address without user or path, such as https://sandbox.belvo.com");
+    // relink adds the whole path (`/api/links/…`). A path in front of it may be that of a gateway.
+    if keys.as_ref().is_some_and(|keys| !is_http(&keys.url) || keys.url.ends_with("/api")) {
+        reader
+            .reject("belvo.url", "must be an address without user and without /api, such as https://sandbox.belvo.com");
     }
     let page = |reader: &mut Reader, key, problem| {
         let url = reader.text(key).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Rehearsals: what needs both relink and a Belvo that can be broken, which is the crate `belvo-sandbox`.
+//! Programs that run relink against the crate `belvo-sandbox`, in which links can be broken.
 //!
-//! [`demo`] plays one story for somebody who looks on, [`scenario`] plays a file against any relink, and [`fleet`] lets
-//! thousands of links live through a month in one process. No part that serves imports this module.
+//! [`demo`] runs four fixed repairs on real parts, [`scenario`] plays a file against any relink, and [`fleet`] simulates
+//! thousands of links for a month in one process. No module of the service imports this one.
 
 pub mod demo;
 pub mod fleet;

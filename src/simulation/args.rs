@@ -1,4 +1,4 @@
-//! `relink simulate`: the flags, the progress, and how it ends.
+//! The command `relink simulate`: its flags, progress and exit status.
 
 use std::io::{IsTerminal, Write};
 use std::num::NonZero;
@@ -10,59 +10,59 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::chance::Trouble;
+use super::fault::Fault;
 use super::{Counts, Failure, Found, Options, shorten, simulate};
 use crate::clock;
 
-/// The shipped node, jobs and reconciler against streams, disks, clocks and a Belvo that go wrong.
+/// Test the shipped node, jobs and reconciler against streams, disks, clocks and a Belvo with injected faults.
 ///
-/// Each seed is a run of its own, in virtual time: two or three nodes with their jobs and sweeps, publishers and a Belvo, and troubles of
-/// the kinds that the seed knows, such as lost answers, replaced owners, disks that fail, and servers that lose their tail. After every
-/// event the rules of docs/guarantees.md are checked, and at the end everything must come to rest. A run that breaks a rule is made short
-/// and printed with its last events and the command that repeats it, and the status is 1.
+/// Each seed is a separate run in virtual time: two or three nodes with their jobs and sweeps, publishers and a Belvo, and a mix of
+/// faults that the seed determines, such as lost responses, replaced owners, failing disks, and streams that lose their tail. After every
+/// event the rules of docs/guarantees.md are checked, and at the end no work may be left. If a run violates a rule, the program shortens
+/// it, prints its last events and the command that repeats it, and exits with status 1.
 #[derive(Args, Debug)]
 pub struct SimulateArgs {
-    /// Run so many seeds, from --from on.
+    /// The number of seeds to run, starting at --from.
     #[arg(long, value_name = "N", default_value_t = 1_000, conflicts_with = "minutes")]
     seeds: u64,
-    /// Run fresh seeds for so many minutes.
+    /// Run new seeds for this many minutes.
     #[arg(long, value_name = "M", value_parser = parse_minutes)]
     minutes: Option<Duration>,
-    /// The first seed; by default another one each time.
+    /// The first seed; random by default.
     #[arg(long, value_name = "SEED")]
     from: Option<u64>,
-    /// Run this seed alone.
+    /// Run only this seed.
     #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "minutes", "from"])]
     seed: Option<u64>,
-    /// Let these troubles strike instead of those that each seed knows, such as crash,answer-lost; a wrong one gives the list.
-    #[arg(long, value_name = "TROUBLES", value_delimiter = ',')]
-    troubles: Option<Vec<Trouble>>,
-    /// End all troubles after so many steps of the publishers.
+    /// Inject these faults instead of the fault mix of each seed, such as crash,answer-lost; an unknown name prints the list.
+    #[arg(long, value_name = "FAULTS", value_delimiter = ',')]
+    faults: Option<Vec<Fault>>,
+    /// End all faults after this many publisher turns.
     #[arg(long, value_name = "N", requires = "seed")]
     steps: Option<usize>,
-    /// Print the last events of the run, also if it is good.
+    /// Print the last events of the run, also if it succeeds.
     #[arg(long, requires = "seed")]
     trace: bool,
 }
 
 fn parse_minutes(text: &str) -> Result<Duration, String> {
-    let minutes: f64 = text.parse().map_err(|_| format!("`{text}` is no number of minutes"))?;
+    let minutes: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of minutes"))?;
     Duration::try_from_secs_f64(minutes * 60.0).map_err(|error| error.to_string())
 }
 
-/// Runs the seeds, and stops at the first that breaks a rule.
+/// Runs the seeds and stops at the first one that violates a rule.
 ///
 /// # Errors
-/// If there is nobody to print for.
+/// Never today; the signature is that of every subcommand.
 pub fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     if let Some(seed) = args.seed {
-        return Ok(run_one(Options { seed, steps: args.steps, troubles: args.troubles, bug: None, trace: args.trace }));
+        return Ok(run_one(Options { seed, steps: args.steps, faults: args.faults, bug: None, trace: args.trace }));
     }
     let began = clock::instant();
     let from = args.from.unwrap_or_else(|| fastrand::u64(..1 << 40));
     anstream::eprintln!("seeds from {from}");
     let is_over = |count: u64| args.minutes.map_or(count >= args.seeds, |minutes| began.elapsed() >= minutes);
-    let Searched { count, sum, failure } = search(from, args.troubles, is_over, began);
+    let Searched { count, sum, failure } = search(from, args.faults, is_over, began);
     if let Some(failure) = failure {
         print_failure(&shorten(failure));
         return Ok(ExitCode::FAILURE);
@@ -70,7 +70,7 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     let seconds = began.elapsed().as_secs_f64();
     anstream::println!(
         "{count} seeds in {seconds:.1} s ({:.0} a minute): {} inputs, {} commits ({} refused), {} processes, {} jobs tried, \
-         {} sweeps, {} troubles, {} lost requests, answers and deliveries; no rule was broken",
+         {} sweeps, {} faults, {} lost requests, responses and deliveries; no rule was violated",
         count as f64 * 60.0 / seconds.max(0.001),
         sum.inputs,
         sum.commits,
@@ -78,23 +78,23 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
         sum.processes,
         sum.jobs,
         sum.sweeps,
-        sum.troubles,
+        sum.faults,
         sum.lost
     );
     Ok(ExitCode::SUCCESS)
 }
 
-/// What many seeds came to.
+/// The result of many seeds.
 struct Searched {
     count: u64,
     sum: Counts,
     failure: Option<Box<Failure>>,
 }
 
-/// Runs seeds on all cores until it is over or one breaks a rule. Which core runs a seed is all that chance has not decided.
-fn search(from: u64, troubles: Option<Vec<Trouble>>, is_over: impl Fn(u64) -> bool + Sync, began: Instant) -> Searched {
+/// Runs seeds on all cores until `is_over`, or until one violates a rule. Only the assignment of seeds to cores is not deterministic.
+fn search(from: u64, faults: Option<Vec<Fault>>, is_over: impl Fn(u64) -> bool + Sync, began: Instant) -> Searched {
     let next = AtomicU64::new(0);
-    let progress = Progress { is_seen: std::io::stderr().is_terminal(), told_ms: 0 };
+    let progress = Progress { is_seen: std::io::stderr().is_terminal(), shown_ms: 0 };
     let shared = Mutex::new((Searched { count: 0, sum: Counts::default(), failure: None }, progress));
     let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     let work = || loop {
@@ -102,7 +102,7 @@ fn search(from: u64, troubles: Option<Vec<Trouble>>, is_over: impl Fn(u64) -> bo
         if is_over(count) || lock().0.failure.is_some() {
             return;
         }
-        let run = simulate(&Options { troubles: troubles.clone(), ..Options::of(from.wrapping_add(count)) });
+        let run = simulate(&Options { faults: faults.clone(), ..Options::of(from.wrapping_add(count)) });
         let (searched, progress) = &mut *lock();
         match run {
             Ok(counts) => {
@@ -127,7 +127,7 @@ fn search(from: u64, troubles: Option<Vec<Trouble>>, is_over: impl Fn(u64) -> bo
 fn run_one(options: Options) -> ExitCode {
     match simulate(&options) {
         Ok(counts) => {
-            anstream::println!("seed {}: no rule was broken; {counts:?}", options.seed);
+            anstream::println!("seed {}: no rule was violated; {counts:?}", options.seed);
             ExitCode::SUCCESS
         }
         Err(failure) => {
@@ -144,22 +144,22 @@ fn print_failure(found: &Found) {
     let style = anstyle::AnsiColor::Red.on_default().bold();
     anstream::println!("{shortest}");
     if first.sentence != shortest.sentence {
-        anstream::println!("\nfound as: {}", first.sentence);
+        anstream::println!("\noriginal failure: {}", first.sentence);
     }
-    anstream::println!("the whole run: {}", first.command());
-    anstream::println!("{style}a rule is broken{style:#}");
+    anstream::println!("the unshortened run: {}", first.command());
+    anstream::println!("{style}a rule was violated{style:#}");
 }
 
 impl Counts {
     fn add(&mut self, other: &Self) {
         self.events += other.events;
-        self.people += other.people;
+        self.turns += other.turns;
         self.inputs += other.inputs;
-        self.told += other.told;
+        self.outcomes += other.outcomes;
         self.commits += other.commits;
         self.refused += other.refused;
         self.lost += other.lost;
-        self.troubles += other.troubles;
+        self.faults += other.faults;
         self.processes += other.processes;
         self.jobs += other.jobs;
         self.given_up += other.given_up;
@@ -167,16 +167,16 @@ impl Counts {
     }
 }
 
-/// One line that is written over, for somebody who looks on.
+/// One line of progress that is overwritten, on a terminal only.
 struct Progress {
     is_seen: bool,
-    told_ms: u128,
+    shown_ms: u128,
 }
 
 impl Progress {
     fn show(&mut self, elapsed: Duration, line: impl FnOnce() -> String) {
-        if self.is_seen && elapsed.as_millis() > self.told_ms + 200 {
-            self.told_ms = elapsed.as_millis();
+        if self.is_seen && elapsed.as_millis() > self.shown_ms + 200 {
+            self.shown_ms = elapsed.as_millis();
             self.write(&format!("\r{} ", line()));
         }
     }
@@ -189,7 +189,7 @@ impl Progress {
 
     fn write(&self, text: &str) {
         let mut screen = anstream::stderr();
-        // A progress that cannot be shown is not worth ending for.
+        // A failure to print the progress must not end the run.
         let _written = screen.write_all(text.as_bytes()).and_then(|()| screen.flush());
     }
 }

@@ -1,4 +1,5 @@
-//! The Belvo in a box, as the simulation drives it: the truth about the links, its API, and its webhooks. The only file that knows `sandbox`.
+//! The Belvo sandbox, as the simulation drives it: the ground truth about the links, its API, and its webhooks. Only this file imports
+//! `belvo_sandbox`.
 
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -13,17 +14,17 @@ use belvo_sandbox::{
     TakenWebhook,
 };
 
-/// What Belvo says of itself and of its links.
+/// Belvo, with its links.
 pub(super) struct Belvo {
-    box_: InProcess,
+    sandbox: InProcess,
     control: Control,
-    /// Belvo under keys of another customer: it works, and knows no link.
-    stranger: InProcess,
+    /// Another account at Belvo: its API works and it has no links.
+    other_account: InProcess,
     ids: Vec<Uuid>,
 }
 
-/// A webhook that leaves Belvo.
-pub(super) struct Letter {
+/// A webhook that Belvo sends.
+pub(super) struct OutgoingWebhook {
     pub(super) link: usize,
     pub(super) body: Value,
     taken: TakenWebhook,
@@ -37,14 +38,14 @@ impl Belvo {
             seed,
             ..SandboxConfig::default()
         };
-        let box_ = InProcess::new(config.clone());
-        let control = box_.control();
+        let sandbox = InProcess::new(config.clone());
+        let control = sandbox.control();
         let add = |_| control.add_link("erebor_mx_retail", AccessMode::Recurrent, None);
         let ids = (0..links).map(|link| add(link).expect("the sandbox has this bank")).collect();
-        Self { box_, control, stranger: InProcess::new(config), ids }
+        Self { sandbox, control, other_account: InProcess::new(config), ids }
     }
 
-    /// A client with the keys of this Belvo; whoever uses it gives it a wire.
+    /// A client with the keys of this Belvo; the caller sets its `Wire`.
     pub(super) fn client() -> Client {
         static CLIENT: LazyLock<Client> = LazyLock::new(Belvo::make_client);
         CLIENT.clone()
@@ -60,13 +61,13 @@ impl Belvo {
         self.ids.get(link).map_or_else(|| format!("link-{link}"), Uuid::to_string)
     }
 
-    /// Which link has this id.
+    /// The link with this id.
     pub(super) fn find(&self, name: &str) -> Option<usize> {
         let id = Uuid::from_str(name).ok()?;
         self.ids.iter().position(|known| *known == id)
     }
 
-    /// Belvo's status of a link; nothing for one that is gone.
+    /// Belvo's status of a link; `None` for a deleted link.
     pub(super) fn status(&self, link: usize) -> Option<&'static str> {
         let status = self.control.status_of(self.ids[link]).ok()?;
         Some(match status {
@@ -77,53 +78,53 @@ impl Belvo {
         })
     }
 
-    /// A login has failed, and no webhook tells of it.
-    pub(super) fn breaks(&self, link: usize, status: &str) {
+    /// A login fails, and Belvo sends no webhook about it.
+    pub(super) fn break_link(&self, link: usize, status: &str) {
         let (status, login) = match status {
             "token_required" => (LinkStatus::TokenRequired, Login::TokenRequired),
             _ => (LinkStatus::Invalid, Login::Fails(LoginFailure::InvalidCredentials)),
         };
-        // A link that is gone stays gone.
+        // A deleted link stays deleted.
         let id = self.ids[link];
         let _gone = self.control.set_status(id, status).and_then(|()| self.control.set_login(id, login));
     }
 
-    /// The user has repaired it.
-    pub(super) fn is_repaired(&self, link: usize) {
+    /// The user repairs the link.
+    pub(super) fn repair(&self, link: usize) {
         let _gone = self.control.repair(self.ids[link]);
     }
 
     pub(super) fn delete(&self, link: usize) {
         let target = format!("/api/links/{}/", self.ids[link]);
         let authorization = "Basic c2FuZGJveDpzYW5kYm94";
-        drop(self.box_.ask("DELETE", &target, Some(authorization), Vec::new()));
+        drop(self.sandbox.ask("DELETE", &target, Some(authorization), Vec::new()));
     }
 
-    /// When something happens at Belvo by itself.
+    /// The time of Belvo's next scheduled event.
     pub(super) fn next_event_ms(&self) -> Option<i64> {
         self.control.next_event_at()
     }
 
-    /// Belvo lives until now; the webhooks that are due leave.
-    pub(super) fn live(&self, now_ms: i64) -> Vec<Letter> {
+    /// Advances Belvo's clock; returns the webhooks that are due.
+    pub(super) fn advance(&self, now_ms: i64) -> Vec<OutgoingWebhook> {
         self.control.advance_to(now_ms);
         let taken = self.control.take_webhooks().into_iter();
-        let letter = |taken: TakenWebhook| {
+        let webhook = |taken: TakenWebhook| {
             let link = self.ids.iter().position(|id| *id == taken.link_id)?;
-            Some(Letter { link, body: taken.body.clone(), taken })
+            Some(OutgoingWebhook { link, body: taken.body.clone(), taken })
         };
-        taken.filter_map(letter).collect()
+        taken.filter_map(webhook).collect()
     }
 
-    /// Whether a webhook was answered 2xx; if not, it comes again, a few times.
-    pub(super) fn settle(&self, letter: Letter, is_taken: bool) {
+    /// Records whether a webhook was answered 2xx; otherwise Belvo retries it a few times.
+    pub(super) fn record_outcome(&self, webhook: OutgoingWebhook, is_taken: bool) {
         let outcome = if is_taken { DeliveryOutcome::Answered(200) } else { DeliveryOutcome::TimedOut };
-        self.control.settle_webhook(letter.taken, outcome);
+        self.control.settle_webhook(webhook.taken, outcome);
     }
 
-    /// What it answers; or, if the question goes to another customer's Belvo, what that one answers.
-    pub(super) fn ask(&self, question: &Question, is_astray: bool) -> Result<Reply, String> {
-        let asked = if is_astray { &self.stranger } else { &self.box_ };
+    /// The response of Belvo or, if `is_wrong_account`, of the other account.
+    pub(super) fn ask(&self, question: &Question, is_wrong_account: bool) -> Result<Reply, String> {
+        let asked = if is_wrong_account { &self.other_account } else { &self.sandbox };
         let authorization = question.authorization.as_ref().map(|value| value.expose_secret().to_owned());
         let body = question.body.clone();
         let answered = asked.ask(&question.method, &question.target, authorization.as_deref(), body);

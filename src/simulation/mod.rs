@@ -1,156 +1,157 @@
-//! THE SIMULATION: the shipped node, jobs worker and reconciler against streams, disks, clocks and a Belvo that do everything wrong that they
-//! may, from one seed.
+//! The simulation runs the shipped node, jobs worker and reconciler against models of JetStream, disks, clocks and Belvo, which
+//! fail in every permitted way. One seed determines a run.
 //!
-//! One seed is one run in virtual time: a few minutes of messages, troubles of the kinds that the seed knows (`chance`), then an end of all
-//! troubles in which everything must come to rest. After every event the checkers look (`checkers`). The same seed gives the same run, so a
-//! failure is repeated by its number. `fleet` is its sister: there nothing goes wrong with the bus, and users and banks are the subject.
+//! A run takes place in virtual time: a few minutes of messages and of faults from the fault mix of the seed (`fault`), then a phase
+//! without
+//! faults, at whose end all work must be done. The checkers run after every event (`checkers`). The same seed gives the same run, so a
+//! seed reproduces a failure. `fleet` is the counterpart: there the bus has no faults, and users and institutions are simulated.
 //!
-//! - `chance`: the dice, the kinds of trouble, and which of them a seed knows
-//! - `jetstream`: a model of the streams; `bank`: what happens to links, and what is published; `belvo`: Belvo in a box
-//! - `process`: the node and its store; `network`, `readers`: the way between them and the streams; `troubles`: what strikes by itself
-//! - `crew`: the worker and the reconciler of a process; `errands`: the way between them, Belvo and the streams
-//! - `world`: what happens next; `checkers`: what must hold
-//! - `saboteur`: planted bugs, to test the test; `search`: many seeds, and a failure made short; `args`: the command line
+//! - `fault`: the random source, the kinds of faults, and the fault mix of a seed
+//! - `jetstream`: a model of the streams; `publishers`: changes of links and the messages about them; `belvo`: the Belvo sandbox
+//! - `process`: the node and its store; `network`, `readers`: the transport between them and the streams; `injection`: spontaneous faults
+//! - `background`: the worker and the reconciler of a process; `background_events`: the transport between them, Belvo and the streams
+//! - `world`: the event queue; `checkers`: the invariants
+//! - `bug_injector`: injected bugs, which test the simulation itself; `search`: shortens a failing run; `args`: the command line
 //!
-//! Nothing here is imported by what serves. It must never: decide anything about a link, read a clock of its own, or be loosened until it
-//! is green.
+//! No module of the service imports this one. It must never: decide anything about a link, read the system clock, or have a checker
+//! relaxed to make a run pass.
 
 mod args;
-mod bank;
+mod background;
+mod background_events;
 mod belvo;
-mod chance;
+mod bug_injector;
 mod checkers;
-mod crew;
-mod errands;
+mod fault;
+mod injection;
 mod jetstream;
 mod network;
 mod process;
+mod publishers;
 mod readers;
-mod saboteur;
 mod search;
 mod trace;
-mod troubles;
 mod world;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use self::args::{SimulateArgs, run};
-pub use self::chance::Trouble;
-pub use self::saboteur::Bug;
+pub use self::bug_injector::Bug;
+pub use self::fault::Fault;
 pub use self::search::{Found, shorten};
 use self::world::World;
 
-/// Which run.
+/// The options of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Where all chance comes from.
+    /// The seed of the random source.
     pub seed: u64,
-    /// How many times somebody has something to say before troubles end; by default the seed chooses.
+    /// The number of publisher turns before the faults end; by default the seed determines it.
     pub steps: Option<usize>,
-    /// These troubles instead of those that the seed knows.
-    pub troubles: Option<Vec<Trouble>>,
-    /// A bug that is planted in the nodes.
+    /// The kinds of faults, in place of the fault mix of the seed.
+    pub faults: Option<Vec<Fault>>,
+    /// A bug that is injected into every node.
     pub bug: Option<Bug>,
-    /// Whether the last events are written down.
+    /// Whether the last events are recorded.
     pub trace: bool,
 }
 
 impl Options {
-    /// The run of a seed.
+    /// The default run of a seed.
     pub fn of(seed: u64) -> Self {
         Self { seed, ..Self::default() }
     }
 }
 
-/// What happened in a run: one in which nothing happens proves nothing.
+/// The counters of a run. They show that a run exercised something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events of all kinds.
     pub events: usize,
-    /// How many times somebody had something to say.
-    pub people: usize,
+    /// Turns of the publishers.
+    pub turns: usize,
     /// Inputs that were stored.
     pub inputs: usize,
-    /// Inputs that were told in the end.
-    pub told: usize,
+    /// Inputs whose outcome is on the output stream at the end.
+    pub outcomes: usize,
     /// Commits that were stored.
     pub commits: usize,
-    /// Commits that were refused for their fences.
+    /// Commits that the server refused because of their fences.
     pub refused: usize,
-    /// Requests, answers and deliveries that were lost or late.
+    /// Requests, responses and deliveries that were lost or late.
     pub lost: usize,
-    /// Troubles that struck by themselves.
-    pub troubles: usize,
-    /// Processes that were started.
+    /// Spontaneous faults that were injected.
+    pub faults: usize,
+    /// Processes that started.
     pub processes: usize,
-    /// Jobs that were handed out, again and again.
+    /// Deliveries of jobs, redeliveries included.
     pub jobs: usize,
-    /// Jobs that were given up.
+    /// Jobs that the worker abandoned.
     pub given_up: usize,
-    /// Steps that the reconciler began.
+    /// Steps that the reconciler started.
     pub sweeps: usize,
 }
 
-/// A rule that did not hold.
+/// A violated invariant.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Which run.
+    /// The options of one run.
     pub options: Options,
-    /// What the checker says.
+    /// The message of the checker.
     pub sentence: String,
-    /// The troubles of the run.
-    troubles: Vec<Trouble>,
-    /// How many times somebody had had something to say.
-    people: usize,
-    /// The last events, if they were written down.
+    /// The kinds of faults of the run.
+    faults: Vec<Fault>,
+    /// The publisher turns that had taken place.
+    turns: usize,
+    /// The last events, if they were recorded.
     pub events: Vec<String>,
 }
 
-/// How many of the last events are shown with a failure.
+/// The number of the last events that are printed with a failure.
 const LINES_SHOWN: usize = 60;
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let troubles: Vec<String> = self.troubles.iter().map(ToString::to_string).collect();
+        let faults: Vec<String> = self.faults.iter().map(ToString::to_string).collect();
         for line in &self.events[self.events.len().saturating_sub(LINES_SHOWN)..] {
             writeln!(f, "{line}")?;
         }
         writeln!(f, "\nseed {}: {}", self.options.seed, self.sentence)?;
-        let known = if troubles.is_empty() { "none".to_owned() } else { troubles.join(",") };
-        writeln!(f, "its troubles: {known}")?;
-        write!(f, "again: {}", self.command())
+        let known = if faults.is_empty() { "none".to_owned() } else { faults.join(",") };
+        writeln!(f, "faults: {known}")?;
+        write!(f, "repeat with: {}", self.command())
     }
 }
 
 impl Failure {
-    /// The command that repeats it.
+    /// The command that repeats the run.
     pub fn command(&self) -> String {
         let mut command = format!("relink simulate --seed {}", self.options.seed);
         if let Some(steps) = self.options.steps {
             command.push_str(&format!(" --steps {steps}"));
         }
-        if let Some(troubles) = &self.options.troubles {
-            let troubles: Vec<String> = troubles.iter().map(ToString::to_string).collect();
-            command.push_str(&format!(" --troubles {}", troubles.join(",")));
+        if let Some(faults) = &self.options.faults {
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            command.push_str(&format!(" --faults {}", faults.join(",")));
         }
         command + " --trace"
     }
 }
 
-/// Lives through one run.
+/// Executes one run.
 ///
 /// # Errors
-/// [`Failure`]: the first rule that did not hold.
+/// [`Failure`]: the first violated invariant.
 pub fn simulate(options: &Options) -> Result<Counts, Box<Failure>> {
     let mut world = World::new(options.clone());
     let checked = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let checked = checked.unwrap_or_else(|panic| Err(format!("a panic: {}", process::said_in(&*panic))));
+    let checked = checked.unwrap_or_else(|panic| Err(format!("a panic: {}", process::panic_message(&*panic))));
     let failure = |sentence| Failure {
         options: options.clone(),
         sentence,
-        troubles: world.known_troubles(),
-        people: world.people_had(),
+        faults: world.initial_faults(),
+        turns: world.turns_taken(),
         events: world.trace.lines(),
     };
     match checked {

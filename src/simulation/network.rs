@@ -1,11 +1,11 @@
-//! The way between the processes and the server: what a node asks for gets there or not, and is answered or not.
+//! The network between the processes and the server: a request may be lost or late, and so may its response.
 
-use super::bank::TOO_LARGE;
-use super::chance::Trouble;
+use super::bug_injector::{Bug, DriverAction};
 use super::checkers::Checked;
+use super::fault::Fault;
 use super::jetstream::Stored;
 use super::process::Process;
-use super::saboteur::{Act, Bug};
+use super::publishers::TOO_LARGE;
 use super::world::{Event, World};
 use crate::contract::Address;
 use crate::engine::{Message, Outgoing};
@@ -14,57 +14,57 @@ use crate::nats::stream::StreamIdentity;
 use crate::node::{BatchId, Closing, End, FenceToTake, Input, Limit, Note, Output, PartitionEnd, RequestId};
 use crate::store::{Changes, MemoryStore, Store};
 
-/// After this an answer is no longer waited for.
+/// The timeout of a request.
 const TIMEOUT_MS: i64 = 10_000;
 
-/// How long a server keeps an idle batch.
+/// The time after which a server drops an idle batch.
 const BATCH_IDLE_MS: i64 = 10_000;
 
-/// How many messages of the output stream come at once.
+/// The number of messages of the output stream in one chunk.
 const PIECE: usize = 5;
 
 impl World {
-    /// Tells a process something, and begins whatever it wants done then.
-    pub(super) fn hear(&mut self, id: u32, input: Input) -> Checked {
+    /// Passes an input to a process and starts the outputs that follow.
+    pub(super) fn receive(&mut self, id: u32, input: Input) -> Checked {
         let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
-        let acts = process.saboteur.input(input, &process.store);
-        self.act(id, acts)
+        let actions = process.bug_injector.input(input, &process.store);
+        self.act(id, actions)
     }
 
-    fn act(&mut self, id: u32, acts: Vec<Act>) -> Checked {
-        for act in acts {
+    fn act(&mut self, id: u32, actions: Vec<DriverAction>) -> Checked {
+        for act in actions {
             match act {
-                Act::Do(output) => self.perform(id, output)?,
-                Act::Tell(input) => self.tell(id, input)?,
-                Act::Write(changes) => self.apply(id, &changes)?,
+                DriverAction::Perform(output) => self.perform(id, output)?,
+                DriverAction::Deliver(input) => self.handle_input(id, input)?,
+                DriverAction::Write(changes) => self.apply(id, &changes)?,
             }
         }
         Ok(())
     }
 
-    fn tell(&mut self, id: u32, input: Input) -> Checked {
+    fn handle_input(&mut self, id: u32, input: Input) -> Checked {
         let now_ms = self.now_ms;
         let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
         let is_shown = self.trace.is_on() && input != Input::Tick;
         let shown = is_shown.then(|| shown(&format!("{input:?}")));
         let handled = process.handle(now_ms, input);
         if let Some(shown) = shown {
-            self.say(|| format!("process {id} <- {shown}"));
+            self.log(|| format!("process {id} <- {shown}"));
         }
         handled?;
         while let Some(output) = self.processes.get_mut(&id).and_then(Process::poll) {
             if self.trace.is_on() && !matches!(output, Output::WakeAt { .. }) {
                 let shown = shown_output(&output);
-                self.say(|| format!("process {id} -> {shown}"));
+                self.log(|| format!("process {id} -> {shown}"));
             }
             let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
-            let acts = process.saboteur.output(output);
-            self.act(id, acts)?;
+            let actions = process.bug_injector.output(output);
+            self.act(id, actions)?;
         }
         Ok(())
     }
 
-    /// Does what a node asks for, or sends it on its way.
+    /// Performs an output of a node, or sends it to the server.
     fn perform(&mut self, id: u32, output: Output) -> Checked {
         let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
         match output {
@@ -75,7 +75,7 @@ impl World {
                     return self.write(id);
                 }
                 if is_first {
-                    let after_ms = self.chance.delay_ms(5);
+                    let after_ms = self.random.delay_ms(5);
                     self.later(after_ms, Event::Write(id));
                 }
             }
@@ -89,8 +89,8 @@ impl World {
             Output::Note(_) => {}
             Output::Rewind { partition, .. } | Output::StopReader { partition } => {
                 if let Some((reader, _)) = process.readers.remove(&partition) {
-                    let lingers = self.mix.strikes(Trouble::SecondReader, &mut self.chance);
-                    let after_ms = if lingers { self.chance.within(1_000, 30_000) } else { 0 };
+                    let lingers = self.fault_mix.occurs(Fault::SecondReader, &mut self.random);
+                    let after_ms = if lingers { self.random.within(1_000, 30_000) } else { 0 };
                     self.later(after_ms, Event::EndPull { process: id, reader });
                 }
                 if let Output::Rewind { reader, .. } = output {
@@ -105,20 +105,20 @@ impl World {
                 for receipt in receipts {
                     let numbers: Vec<i64> = receipt.split(' ').filter_map(|number| number.parse().ok()).collect();
                     let [partition, sequence, stored_at_ns] = numbers[..] else {
-                        return Err(format!("{receipt} is no receipt"));
+                        return Err(format!("{receipt} is not a receipt"));
                     };
                     let (partition, sequence) = (partition as u16, sequence as u64);
                     self.checkers.acknowledged(partition, sequence, stored_at_ns)?;
-                    if !self.mix.strikes(Trouble::AckLost, &mut self.chance) {
+                    if !self.fault_mix.occurs(Fault::AckLost, &mut self.random) {
                         self.soon(Event::Acknowledge { partition, sequence });
                     }
                 }
             }
             Output::DiscardBatch { batch } => self.soon(Event::Expire { process: id, batch }),
             Output::PartitionEnded { partition, why } => {
-                // A fence of somebody who is gone has arrived late: the partition is still given to this process.
+                // A fence of an ended process arrived late: the partition is still assigned to this process.
                 if why == PartitionEnd::Taken && self.assigned[usize::from(partition)] == id {
-                    let after_ms = self.chance.within(500, 4_000);
+                    let after_ms = self.random.within(500, 4_000);
                     self.later(after_ms, Event::Gain { process: id, partitions: vec![partition] });
                 }
             }
@@ -141,7 +141,7 @@ impl World {
         Ok(())
     }
 
-    /// A process has ended by itself.
+    /// Handles the end of a process that its node has decided.
     fn end(&mut self, id: u32, why: &End) -> Checked {
         let store = match why {
             End::Stopped | End::Fenced => self.processes.get(&id).map(|process| process.store.copy()),
@@ -153,27 +153,27 @@ impl World {
         Ok(())
     }
 
-    /// It is gone, and its connection with it.
+    /// Removes a process with its connection.
     pub(super) fn remove(&mut self, id: u32) {
-        self.crews.remove(&id);
+        self.background.remove(&id);
         let Some(process) = self.processes.remove(&id) else { return };
         for (reader, _) in process.readers.values().copied() {
-            let lingers = self.mix.strikes(Trouble::SecondReader, &mut self.chance);
-            let after_ms = if lingers { self.chance.within(1_000, 30_000) } else { 0 };
+            let lingers = self.fault_mix.occurs(Fault::SecondReader, &mut self.random);
+            let after_ms = if lingers { self.random.within(1_000, 30_000) } else { 0 };
             self.later(after_ms, Event::EndPull { process: id, reader });
         }
         self.ended.push(process);
     }
 
-    /// Somebody starts it again, if it still has partitions.
+    /// Schedules a restart, if the process still has partitions.
     pub(super) fn start_later(&mut self, instead_of: u32, store: MemoryStore) {
         if self.assigned.contains(&instead_of) && self.starting.insert(instead_of) {
-            let after_ms = self.chance.delay_ms(500);
+            let after_ms = self.random.delay_ms(500);
             self.later(after_ms, Event::Start { instead_of, store });
         }
     }
 
-    /// One write of a process's disk.
+    /// Performs one write to the store of a process.
     pub(super) fn write(&mut self, id: u32) -> Checked {
         let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
         let Some(output) = process.writes.pop_front() else { return Ok(()) };
@@ -196,18 +196,18 @@ impl World {
             other => unreachable!("{other:?} is not for the store"),
         };
         if self.writes_at_once {
-            return self.hear(id, answer);
+            return self.receive(id, answer);
         }
         if is_more {
-            let after_ms = self.chance.delay_ms(5);
+            let after_ms = self.random.delay_ms(5);
             self.later(after_ms, Event::Write(id));
         }
-        // The process hears of its writes in their order.
-        let at_ms = self.now_ms + self.chance.delay_ms(3);
+        // The node learns about its writes in their order.
+        let at_ms = self.now_ms + self.random.delay_ms(3);
         let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
-        process.heard_of_writes_ms = process.heard_of_writes_ms.max(at_ms);
-        let after_ms = process.heard_of_writes_ms - self.now_ms;
-        self.later(after_ms, Event::Hear { process: id, input: answer });
+        process.last_write_reported_ms = process.last_write_reported_ms.max(at_ms);
+        let after_ms = process.last_write_reported_ms - self.now_ms;
+        self.later(after_ms, Event::Receive { process: id, input: answer });
         Ok(())
     }
 
@@ -217,22 +217,22 @@ impl World {
         process.store.apply(changes).map_err(|error| format!("the store of process {id}: {error}"))
     }
 
-    /// Sends a request: it gets there or not, in time or not, and so does its answer.
+    /// Sends a request. The request or its response may be lost or late.
     fn send(&mut self, id: u32, output: Output) {
-        let dice = (
-            self.mix.strikes(Trouble::RequestLost, &mut self.chance),
-            self.mix.strikes(Trouble::AnswerLost, &mut self.chance),
-            self.mix.strikes(Trouble::RequestLate, &mut self.chance),
+        let faults = (
+            self.fault_mix.occurs(Fault::RequestLost, &mut self.random),
+            self.fault_mix.occurs(Fault::AnswerLost, &mut self.random),
+            self.fault_mix.occurs(Fault::RequestLate, &mut self.random),
         );
         let is_down = self.now_ms < self.server_up_at_ms;
-        if !is_down && dice == (false, false, false) {
+        if !is_down && faults == (false, false, false) {
             self.soon(Event::Arrive { process: id, output, is_answered: true });
             return;
         }
         self.counts.lost += 1;
-        let patience_ms = self.chance.within(1, TIMEOUT_MS);
-        self.later(patience_ms, Event::Hear { process: id, input: unanswered(&output, "no answer came") });
-        match dice {
+        let patience_ms = self.random.within(1, TIMEOUT_MS);
+        self.later(patience_ms, Event::Receive { process: id, input: unanswered(&output, "no response") });
+        match faults {
             _ if is_down => {}
             (true, ..) => {}
             (_, true, _) => self.soon(Event::Arrive { process: id, output, is_answered: false }),
@@ -240,33 +240,34 @@ impl World {
         }
     }
 
-    /// Out of the buffer of a client, after a reconnect: whole, since what was staged is in it too.
+    /// Schedules a late request, as from the buffer of a client after a reconnect. A commit arrives with its staged messages, which are in
+    /// the buffer too.
     fn arrive_late(&mut self, id: u32, output: Output, patience_ms: i64) {
-        let after_ms = patience_ms + self.chance.delay_ms(4_000);
+        let after_ms = patience_ms + self.random.delay_ms(4_000);
         match output {
             Output::CommitBatch { batch, closing } => {
                 if let Some(batch) = self.jetstream.output.take_staged(id, batch) {
-                    self.later(after_ms, Event::Ghost { process: id, batch, closing });
+                    self.later(after_ms, Event::LateBatch { process: id, batch, closing });
                 }
             }
             output => self.later(after_ms, Event::Arrive { process: id, output, is_answered: false }),
         }
     }
 
-    /// A request is at the server.
+    /// Handles a request that has reached the server.
     pub(super) fn arrive(&mut self, id: u32, output: Output, is_answered: bool) -> Checked {
         if self.now_ms < self.server_up_at_ms {
             if is_answered {
-                self.soon(Event::Hear { process: id, input: unanswered(&output, "the server is away") });
+                self.soon(Event::Receive { process: id, input: unanswered(&output, "the server is down") });
             }
             return Ok(());
         }
         let answers = self.answers(id, output)?;
-        // Pieces of one answer keep their order.
+        // The chunks of one response keep their order.
         let mut after_ms = 0;
         for input in answers.into_iter().filter(|_| is_answered) {
-            after_ms += self.chance.delay_ms(self.latency_ms);
-            self.later(after_ms, Event::Hear { process: id, input });
+            after_ms += self.random.delay_ms(self.latency_ms);
+            self.later(after_ms, Event::Receive { process: id, input });
         }
         Ok(())
     }
@@ -309,9 +310,10 @@ impl World {
                 for letter in letters {
                     let (sequence, stored_at_ns) = (letter.delivery.sequence, letter.delivery.stored_at_ns);
                     let place = InputPosition { stream: stream.clone(), sequence, stored_at_ns };
-                    let by_sequence = (self.options.bug == Some(Bug::LettersBySequence)).then(|| sequence.to_string());
+                    let by_sequence =
+                        (self.options.bug == Some(Bug::DeadLetterIdBySequence)).then(|| sequence.to_string());
                     let id = by_sequence.unwrap_or_else(|| place.letter_id());
-                    self.jetstream.letters.store(id, letter, self.now_ms);
+                    self.jetstream.dead_letters.store(id, letter, self.now_ms);
                 }
                 Input::DeadLettersStored { batch }
             }
@@ -348,15 +350,15 @@ impl World {
             }
             Err(_refused) => {
                 self.counts.refused += 1;
-                self.say(|| format!("the server refuses batch {} of process {id}", batch.0));
+                self.log(|| format!("the server refuses batch {} of process {id}", batch.0));
                 Ok(Input::BatchRefused { batch })
             }
         }
     }
 
-    /// It was given up, and nobody waits for an answer.
-    pub(super) fn ghost(&mut self, id: u32, batch: Vec<Outgoing>, closing: Closing) -> Checked {
-        self.say(|| format!("a batch that process {id} has given up arrives"));
+    /// Commits a batch that arrives after the timeout of its sender, who gets no response.
+    pub(super) fn late_batch(&mut self, id: u32, batch: Vec<Outgoing>, closing: Closing) -> Checked {
+        self.log(|| format!("a batch of process {id} arrives after its timeout"));
         self.commit(id, BatchId(0), batch, closing).map(drop)
     }
 
@@ -377,14 +379,14 @@ impl World {
         }
     }
 
-    /// The output stream has taken so many messages.
+    /// Checks the last `count` messages of the output stream, and registers their jobs.
     fn stored(&mut self, count: u64) -> Checked {
         let messages = &self.jetstream.output.messages;
         let batch = &messages[messages.len() - usize::try_from(count).unwrap_or(0)..];
         if self.trace.is_on() {
             let ids: Vec<&str> = batch.iter().map(|stored| stored.message.id.as_str()).collect();
             let line = format!("stored up to {}: {}", messages.len(), ids.join(", "));
-            self.trace.say(self.run_ms(), || line);
+            self.trace.record(self.run_ms(), || line);
         }
         self.checkers.stored(batch, &self.jetstream)?;
         let is_job = |stored: &&Stored| matches!(stored.message.address, Address::Job(..));
@@ -396,7 +398,7 @@ impl World {
     }
 }
 
-/// What a process makes of an answer that does not come.
+/// The input that a driver reports for a missing response.
 fn unanswered(output: &Output, problem: &str) -> Input {
     let problem = problem.to_owned();
     match output {

@@ -1,9 +1,9 @@
-//! A process: a node, its store, and its driver as far as one is needed.
+//! A process: a node, its store, and the driver state that the simulation needs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::saboteur::{Bug, Saboteur};
+use super::bug_injector::{Bug, BugInjector};
 use crate::link::{Policy, Timestamp};
 use crate::node::{Input, Node, NodeOptions, Output, ReaderId, Recorded, replay};
 use crate::store::MemoryStore;
@@ -12,27 +12,27 @@ pub(super) struct Process {
     pub(super) id: u32,
     pub(super) node: Node<MemoryStore>,
     pub(super) store: MemoryStore,
-    /// The store as it was some time ago.
+    /// A copy of the store from an earlier time.
     pub(super) store_before: MemoryStore,
-    /// How far its clock is ahead.
+    /// The offset of its clock.
     pub(super) skew_ms: i64,
-    /// The reader of each partition, and when its last delivery arrives.
+    /// The reader of each partition, and the arrival time of its last delivery.
     pub(super) readers: BTreeMap<u16, (ReaderId, i64)>,
-    /// What is for the store, in order.
+    /// Outputs that wait for the store, in order.
     pub(super) writes: VecDeque<Output>,
-    /// When it hears of the last of them.
-    pub(super) heard_of_writes_ms: i64,
-    /// Which wake is the last that was asked for.
+    /// The time at which the node learns that the last write is done.
+    pub(super) last_write_reported_ms: i64,
+    /// The number of the last requested wake-up.
     pub(super) wakes_count: u64,
-    /// Its timers that cannot be handled.
+    /// Links whose timers were set aside.
     pub(super) set_aside: BTreeSet<String>,
-    pub(super) saboteur: Saboteur,
+    pub(super) bug_injector: BugInjector,
     pub(super) is_stopping: bool,
-    /// What went in and came out, in some runs.
+    /// The node's inputs and outputs, in some runs.
     recording: Option<Recording>,
 }
 
-/// A log of a node's inputs, and its outputs as text.
+/// A log of a node's inputs and its outputs, as text.
 struct Recording {
     options: NodeOptions,
     store: MemoryStore,
@@ -50,7 +50,7 @@ impl Process {
         is_recorded: bool,
     ) -> Self {
         let owner = format!("process {id}");
-        let saboteur = Saboteur::new(bug, owner.clone(), policy.clone());
+        let bug_injector = BugInjector::new(bug, owner.clone(), policy.clone());
         let options = NodeOptions {
             owner,
             writer: format!("process-{id}"),
@@ -71,18 +71,18 @@ impl Process {
             skew_ms: 0,
             readers: BTreeMap::new(),
             writes: VecDeque::new(),
-            heard_of_writes_ms: 0,
+            last_write_reported_ms: 0,
             wakes_count: 0,
             set_aside: BTreeSet::new(),
-            saboteur,
+            bug_injector,
             is_stopping: false,
         }
     }
 
-    /// Hands an input in.
+    /// Passes an input to the node.
     ///
     /// # Errors
-    /// What the node said when it panicked: one of its own assertions.
+    /// The panic message of the node, such as that of a failed assertion.
     pub(super) fn handle(&mut self, now_ms: i64, input: Input) -> Result<(), String> {
         let now = Timestamp::from_millis(now_ms + self.skew_ms);
         if let Some(recording) = &mut self.recording {
@@ -90,10 +90,10 @@ impl Process {
             recording.inputs.push('\n');
         }
         catch_unwind(AssertUnwindSafe(|| self.node.handle(now, input)))
-            .map_err(|panic| format!("process {} panicked: {}", self.id, said_in(&*panic)))
+            .map_err(|panic| format!("process {} panicked: {}", self.id, panic_message(&*panic)))
     }
 
-    /// The next thing that the node wants done.
+    /// The next output of the node.
     pub(super) fn poll(&mut self) -> Option<Output> {
         let output = self.node.poll_output()?;
         if let Some(recording) = &mut self.recording {
@@ -102,10 +102,10 @@ impl Process {
         Some(output)
     }
 
-    /// A log of what went in comes to the same outputs, byte for byte.
+    /// Checks that the recorded inputs replay to the same outputs, byte for byte.
     ///
     /// # Errors
-    /// It does not.
+    /// The first difference.
     pub(super) fn replay(self) -> Result<(), String> {
         let Some(Recording { options, store, inputs, outputs }) = self.recording else { return Ok(()) };
         let replayed = replay(options, store, &inputs).map_err(|error| format!("process {}: {error}", self.id))?;
@@ -113,7 +113,7 @@ impl Process {
             return Ok(());
         };
         let (then, now) = (outputs.get(at), replayed.get(at));
-        Err(format!("the log of process {} replays to {now:?}, and it was {then:?}", self.id))
+        Err(format!("the log of process {} replays to {now:?} instead of {then:?}", self.id))
     }
 
     pub(super) fn is_reading(&self, partition: u16, reader: ReaderId) -> bool {
@@ -121,8 +121,8 @@ impl Process {
     }
 }
 
-/// The words of a panic.
-pub(super) fn said_in(panic: &(dyn std::any::Any + Send)) -> String {
+/// The message of a panic.
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }

@@ -1,33 +1,33 @@
-//! Readers: how one comes to its place at a consumer, and what it is handed.
+//! Readers: how a reader is attached to its consumer, and which deliveries it receives.
 
 use std::collections::BTreeMap;
 
-use super::chance::Trouble;
+use super::fault::Fault;
 use super::jetstream::Pull;
 use super::world::{Event, World};
 use crate::node::{Delivered, Input, ReaderId};
 
-/// How many messages a consumer hands out at once.
+/// The number of messages that a consumer delivers at once.
 const HANDED_OUT_MAX: usize = 6;
 
 impl World {
-    /// The first half of putting a reader to its place.
+    /// The first half of attaching a reader: the consumer is reset.
     pub(super) fn reset(&mut self, id: u32, reader: ReaderId, partition: u16, behind: u64) -> Vec<Input> {
-        // A reader that was given up on the way has been stopped with its task.
+        // A reader that was replaced meanwhile has been stopped.
         if !self.processes.get(&id).is_some_and(|process| process.is_reading(partition, reader)) {
             return Vec::new();
         }
         match self.jetstream.input.reset(partition, behind) {
             Ok(()) => {
-                self.soon(Event::LookAt { process: id, reader, partition, behind });
+                self.soon(Event::InspectConsumer { process: id, reader, partition, behind });
                 Vec::new()
             }
             Err(problem) => vec![Input::ReaderFailed { reader, problem }],
         }
     }
 
-    /// The second: it looks at the consumer, which somebody else may have used in between, and begins to wait.
-    pub(super) fn look_at(&mut self, id: u32, reader: ReaderId, partition: u16, behind: u64) {
+    /// The second half: the reader inspects the consumer, which another reader may have used in between, and begins to pull.
+    pub(super) fn inspect_consumer(&mut self, id: u32, reader: ReaderId, partition: u16, behind: u64) {
         let Some(process) = self.processes.get(&id).filter(|process| process.is_reading(partition, reader)) else {
             return;
         };
@@ -38,20 +38,20 @@ impl World {
                 Input::ReaderFailed { reader, problem: format!("another process got message {reached}") }
             }
             Ok((_, base)) => {
-                let after_ms = self.chance.delay_ms(self.latency_ms);
+                let after_ms = self.random.delay_ms(self.latency_ms);
                 let arrives_at_ms = self.now_ms + after_ms;
                 let created_ns = self.jetstream.input.facts().created_ns;
-                self.later(after_ms, Event::Hear { process, input: Input::Rewound { reader, created_ns } });
+                self.later(after_ms, Event::Receive { process, input: Input::Rewound { reader, created_ns } });
                 self.arrives(process, partition, arrives_at_ms);
                 self.soon(Event::Pull { partition, pull: Pull { process, reader, base } });
                 return;
             }
             Err(problem) => Input::ReaderFailed { reader, problem },
         };
-        self.soon(Event::Hear { process, input });
+        self.soon(Event::Receive { process, input });
     }
 
-    /// Notes when the last word of a reader arrives; what comes after it does not overtake it.
+    /// Records the arrival time of a reader's last message; a later message does not arrive before it.
     fn arrives(&mut self, id: u32, partition: u16, at_ms: i64) -> i64 {
         let reader = self.processes.get_mut(&id).and_then(|process| process.readers.get_mut(&partition));
         reader.map_or(at_ms, |(_, last_ms)| {
@@ -60,7 +60,7 @@ impl World {
         })
     }
 
-    /// A consumer hands out what it has, to whoever waits.
+    /// A consumer delivers its messages to the waiting readers.
     pub(super) fn hand_out(&mut self, partition: u16) {
         if self.now_ms < self.server_up_at_ms {
             return;
@@ -68,12 +68,12 @@ impl World {
         let mut handed: BTreeMap<(u32, ReaderId), Vec<Delivered>> = BTreeMap::new();
         let mut is_all = false;
         for _ in 0..HANDED_OUT_MAX {
-            let nth = self.chance.below(self.jetstream.input.pulls(partition));
+            let nth = self.random.below(self.jetstream.input.pulls(partition));
             let Some((pull, delivered)) = self.jetstream.input.hand_out(partition, nth, self.now_ms) else {
                 is_all = true;
                 break;
             };
-            if self.mix.strikes(Trouble::DeliveryLost, &mut self.chance) {
+            if self.fault_mix.occurs(Fault::DeliveryLost, &mut self.random) {
                 self.counts.lost += 1;
                 continue;
             }
@@ -84,9 +84,9 @@ impl World {
                 self.counts.lost += 1;
                 continue;
             }
-            let at_ms = self.now_ms + self.chance.delay_ms(self.latency_ms);
+            let at_ms = self.now_ms + self.random.delay_ms(self.latency_ms);
             let after_ms = self.arrives(process, partition, at_ms) - self.now_ms;
-            self.later(after_ms, Event::Hear { process, input: Input::Delivered { deliveries } });
+            self.later(after_ms, Event::Receive { process, input: Input::Delivered { deliveries } });
         }
         if !is_all {
             self.hand_out_later(partition, 0);

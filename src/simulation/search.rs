@@ -1,29 +1,29 @@
-//! A failure made short: fewer troubles and fewer steps that still break the same kind of rule.
+//! Shortens a failing run: fewer faults and fewer publisher turns.
 
 use super::{Failure, Options, simulate};
 
-/// A failure, and the shortest run that was found for it.
+/// A failure and the shortest failing run found for it.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// As it was found.
+    /// The original failure.
     pub first: Box<Failure>,
     /// The shortest run, with its last events.
     pub shortest: Box<Failure>,
 }
 
-/// Leaves troubles out, then steps, as long as a rule is broken. The same sentence need not come out: a shorter run that fails is worth more.
+/// Removes faults, then publisher turns, while the run still fails. The shorter run may violate another rule than the original.
 pub fn shorten(first: Box<Failure>) -> Found {
     let mut shortest = first.clone();
     let fails = |options: &Options| simulate(&Options { trace: true, ..options.clone() }).err();
-    let mut kept = first.troubles.clone();
-    for trouble in first.troubles.clone() {
-        let fewer: Vec<_> = kept.iter().copied().filter(|other| *other != trouble).collect();
-        let options = Options { troubles: Some(fewer.clone()), ..shortest.options.clone() };
+    let mut kept = first.faults.clone();
+    for fault in first.faults.clone() {
+        let fewer: Vec<_> = kept.iter().copied().filter(|other| *other != fault).collect();
+        let options = Options { faults: Some(fewer.clone()), ..shortest.options.clone() };
         if let Some(failure) = fails(&options) {
             (kept, shortest) = (fewer, failure);
         }
     }
-    let (mut low, mut high) = (0, shortest.people);
+    let (mut low, mut high) = (0, shortest.turns);
     while low < high {
         let middle = low + (high - low) / 2;
         match fails(&Options { steps: Some(middle), ..shortest.options.clone() }) {

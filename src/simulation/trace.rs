@@ -1,8 +1,8 @@
-//! What happened last, to be read by people. It is only written down where somebody is going to read it.
+//! The last events of a run, as text. They are recorded only on request.
 
 use std::collections::VecDeque;
 
-/// How many lines are kept.
+/// The number of lines that are kept.
 const LINES_MAX: usize = 20_000;
 
 pub(super) struct Trace {
@@ -19,7 +19,7 @@ impl Trace {
         self.is_on
     }
 
-    pub(super) fn say(&mut self, at_ms: i64, line: impl FnOnce() -> String) {
+    pub(super) fn record(&mut self, at_ms: i64, line: impl FnOnce() -> String) {
         if !self.is_on {
             return;
         }

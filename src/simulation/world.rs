@@ -1,18 +1,18 @@
-//! The world: what is to happen next, in virtual time.
+//! The world: the event queue, in virtual time.
 //!
-//! One thing happens at a time. Between any two of them everything may go wrong, and after each of them the checkers look.
+//! One event is handled at a time. A fault can occur between any two events, and the checkers run after each event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::bank::{Bank, LINKS_AT_BELVO};
+use super::background::BackgroundTasks;
+use super::background_events::BackgroundEvent;
 use super::belvo::Belvo;
-use super::chance::{Chance, Mix, Trouble};
-use super::checkers::{Checked, Checkers, Rest};
-use super::crew::Crew;
-use super::errands::Errand;
+use super::checkers::{Checked, Checkers, FinalState};
+use super::fault::{Fault, FaultMix, RandomSource};
 use super::jetstream::{JetStream, Pull};
 use super::process::Process;
+use super::publishers::{LINKS_AT_BELVO, Publishers};
 use super::trace::Trace;
 use super::{Counts, Options};
 use crate::belvo::Client;
@@ -21,96 +21,96 @@ use crate::link::{Policy, PolicySettings, Timestamp};
 use crate::node::{BatchId, Input, Output, Phase, ReaderId};
 use crate::store::MemoryStore;
 
-/// When every run begins.
+/// The start time of every run.
 const START_MS: i64 = 1_790_000_000_000;
 
-/// So long the reconciler has its time once all troubles are over.
+/// The number of days for which the reconciler runs after all faults have ended.
 const DAYS_OF_SWEEPS: usize = 3;
 
-/// Something that happens.
+/// An event of the simulation.
 pub(super) enum Event {
-    /// Somebody has something to say.
-    People,
-    /// It arrives at the input stream.
+    /// A publisher has its turn.
+    PublisherTurn,
+    /// A message arrives at the input stream.
     Publish(Delivery),
-    /// What a process asked for arrives at the server, which answers or not.
+    /// A request of a process arrives at the server, which may answer.
     Arrive { process: u32, output: Output, is_answered: bool },
-    /// A batch that was given up arrives after all.
-    Ghost { process: u32, batch: Vec<crate::engine::Outgoing>, closing: crate::node::Closing },
-    /// An answer arrives at a process.
-    Hear { process: u32, input: Input },
-    /// A reader looks at its consumer after it has been reset.
-    LookAt { process: u32, reader: ReaderId, partition: u16, behind: u64 },
-    /// A reader begins to wait.
+    /// A batch arrives after the timeout of its sender.
+    LateBatch { process: u32, batch: Vec<crate::engine::Outgoing>, closing: crate::node::Closing },
+    /// A response arrives at a process.
+    Receive { process: u32, input: Input },
+    /// A reader inspects its consumer after the reset.
+    InspectConsumer { process: u32, reader: ReaderId, partition: u16, behind: u64 },
+    /// A reader begins to pull.
     Pull { partition: u16, pull: Pull },
-    /// The pull of a reader that is gone ends.
+    /// The pull request of a stopped reader ends.
     EndPull { process: u32, reader: ReaderId },
-    /// A consumer hands out what it has.
+    /// A consumer delivers its messages.
     HandOut(u16),
     /// An acknowledgement arrives.
     Acknowledge { partition: u16, sequence: u64 },
-    /// The disk of a process does the next write.
+    /// The disk of a process performs the next write.
     Write(u32),
-    /// The time a process wanted to be woken at.
+    /// The wake-up time of a process.
     Wake { process: u32, nth: u64 },
-    /// A batch that was staged has been idle for too long.
+    /// A staged batch has been idle for too long.
     Expire { process: u32, batch: BatchId },
-    /// Something between a crew and what it works with.
-    Errand(Errand),
-    /// Something may go wrong.
-    Trouble,
-    /// A process is started in place of another, over this store.
+    /// An event of the background tasks of a process.
+    Background(BackgroundEvent),
+    /// A spontaneous fault may be injected.
+    Fault,
+    /// A process replaces another one, with this store.
     Start { instead_of: u32, store: MemoryStore },
-    /// A process is told which partitions are its own, as far as they still are.
+    /// A process gains partitions, if they are still assigned to it.
     Gain { process: u32, partitions: Vec<u16> },
-    /// A process is told to give a partition up.
+    /// A process loses a partition.
     Lose { process: u32, partition: u16 },
-    /// Somebody makes a consumer anew.
-    ConsumerBack(u16),
+    /// A deleted consumer is created again.
+    RecreateConsumer(u16),
 }
 
 pub(super) struct World {
     pub(super) options: Options,
-    pub(super) chance: Chance,
-    pub(super) mix: Mix,
-    troubles: Vec<Trouble>,
+    pub(super) random: RandomSource,
+    pub(super) fault_mix: FaultMix,
+    faults: Vec<Fault>,
     pub(super) policy: Policy,
     pub(super) now_ms: i64,
-    calendar: BTreeMap<(i64, u64), Event>,
+    event_queue: BTreeMap<(i64, u64), Event>,
     events_count: u64,
     pub(super) partitions: u16,
-    /// Whether the partitions are shared by several processes.
+    /// Whether several processes share the partitions.
     pub(super) is_shared: bool,
-    /// Whether writes to the store are done at once.
+    /// Whether writes to the store are synchronous.
     pub(super) writes_at_once: bool,
     pub(super) latency_ms: i64,
     pub(super) batch_messages_max: usize,
     pub(super) jetstream: JetStream,
     pub(super) server_up_at_ms: i64,
-    pub(super) bank: Bank,
+    pub(super) publishers: Publishers,
     pub(super) processes: BTreeMap<u32, Process>,
-    /// What asks Belvo; nothing if relink has no keys.
+    /// The client for Belvo; `None` if relink has no keys.
     pub(super) client: Option<Client>,
-    /// The workers and reconcilers of the processes.
-    pub(super) crews: BTreeMap<u32, Crew>,
-    /// When jobs are handed out next, and when Belvo does something by itself.
+    /// The background tasks of each process.
+    pub(super) background: BTreeMap<u32, BackgroundTasks>,
+    /// The time of the next job delivery, and of the next scheduled event of Belvo.
     pub(super) handing_out_jobs_ms: Option<i64>,
     pub(super) belvo_at_ms: Option<i64>,
-    /// Until then the calls reach the Belvo of another customer.
-    pub(super) astray_until_ms: i64,
-    pub(super) was_astray: bool,
-    /// Those that are no more, and whether what went into all of them is recorded and replayed.
+    /// Until this time the calls go to another Belvo account.
+    pub(super) wrong_account_until_ms: i64,
+    pub(super) had_wrong_account: bool,
+    /// Processes that have ended, and whether all inputs are recorded and replayed.
     pub(super) ended: Vec<Process>,
     is_recorded: bool,
-    /// The process that each partition is given to; it may be dead.
+    /// The process that each partition is assigned to; it may have crashed.
     pub(super) assigned: Vec<u32>,
-    /// Processes in whose place one is going to be started.
+    /// Processes whose successor is about to start.
     pub(super) starting: BTreeSet<u32>,
     processes_count: u32,
-    /// When each consumer hands out next.
+    /// The time of the next delivery of each consumer.
     handing_out: BTreeMap<u16, i64>,
-    people_left: usize,
-    pub(super) is_resting: bool,
+    turns_left: usize,
+    pub(super) is_finishing: bool,
     pub(super) checkers: Checkers,
     pub(super) trace: Trace,
     pub(super) counts: Counts,
@@ -118,64 +118,65 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(options: Options) -> Self {
-        let mut chance = Chance::of(options.seed);
-        let mut mix = Mix::of(&mut chance);
-        if let Some(kept) = &options.troubles {
-            mix.set(kept);
+        let mut random = RandomSource::of(options.seed);
+        let mut fault_mix = FaultMix::of(&mut random);
+        if let Some(kept) = &options.faults {
+            fault_mix.set(kept);
         }
-        let is_shared = chance.one_in(3);
-        let partitions = u16::try_from(chance.within(1, 3)).unwrap_or(1);
-        // With incidents, two links that fail are one, and one calm minute its end. Which of several nodes tells of one is not settled.
-        let incident_links = if is_shared { 0 } else { u32::try_from(chance.within(0, 3)).unwrap_or(0) };
+        let is_shared = random.one_in(3);
+        let partitions = u16::try_from(random.within(1, 3)).unwrap_or(1);
+        // With incidents on, 0 to 3 failures make an incident, and one minute without failures ends it. With several nodes it is not
+        // decided yet which one reports an incident, so incidents are off.
+        let incident_links = if is_shared { 0 } else { u32::try_from(random.within(0, 3)).unwrap_or(0) };
         let minute = Duration::from_secs(60);
         let settings = PolicySettings {
-            can_verify: chance.below(4) > 0,
+            can_verify: random.below(4) > 0,
             incident_links,
             incident_window: minute,
             incident_wait: minute,
             ..PolicySettings::default()
         };
         let policy = Policy::new(settings).expect("these settings are in range");
-        let slow = if mix.has(Trouble::Slow) { 40 } else { 1 };
-        let latency_ms = chance.within(1, 40) * slow;
-        let limit = usize::try_from(chance.within(14, 40)).unwrap_or(14);
-        let batch_messages_max = if mix.has(Trouble::BatchLimit) { limit } else { 1_000 };
-        let refused = mix.has(Trouble::BelvoRefuses).then_some(0);
-        let people_left = options.steps.unwrap_or_else(|| 40 + chance.below(120));
+        let slow = if fault_mix.has(Fault::Slow) { 40 } else { 1 };
+        let latency_ms = random.within(1, 40) * slow;
+        let limit = usize::try_from(random.within(14, 40)).unwrap_or(14);
+        let batch_messages_max = if fault_mix.has(Fault::BatchLimit) { limit } else { 1_000 };
+        let refused = fault_mix.has(Fault::BelvoRefuses).then_some(0);
+        let turns_left = options.steps.unwrap_or_else(|| 40 + random.below(120));
         Self {
             partitions,
             is_shared,
-            writes_at_once: chance.one_in(2),
+            writes_at_once: random.one_in(2),
             latency_ms,
             batch_messages_max,
-            jetstream: JetStream::new(partitions, START_MS * 1_000_000, *chance.pick(&[2_000, 8_000, 30_000])),
+            jetstream: JetStream::new(partitions, START_MS * 1_000_000, *random.pick(&[2_000, 8_000, 30_000])),
             server_up_at_ms: START_MS,
-            bank: Bank::new(partitions, Belvo::new(options.seed, START_MS, LINKS_AT_BELVO), refused),
+            publishers: Publishers::new(partitions, Belvo::new(options.seed, START_MS, LINKS_AT_BELVO), refused),
             processes: BTreeMap::new(),
             client: policy.settings().can_verify.then(Belvo::client),
-            crews: BTreeMap::new(),
+            background: BTreeMap::new(),
             handing_out_jobs_ms: None,
             belvo_at_ms: None,
-            astray_until_ms: 0,
-            was_astray: false,
+            wrong_account_until_ms: 0,
+            had_wrong_account: false,
             ended: Vec::new(),
-            is_recorded: chance.one_in(8) && options.bug.is_none(),
+            is_recorded: random.one_in(8) && options.bug.is_none(),
             assigned: vec![0; usize::from(partitions)],
             starting: BTreeSet::new(),
             processes_count: 0,
             handing_out: BTreeMap::new(),
-            people_left,
-            is_resting: false,
+            turns_left,
+            is_finishing: false,
             checkers: Checkers::new(policy.clone()),
             trace: Trace::new(options.trace),
-            counts: Counts { people: people_left, ..Counts::default() },
+            counts: Counts { turns: turns_left, ..Counts::default() },
             now_ms: START_MS,
-            calendar: BTreeMap::new(),
+            event_queue: BTreeMap::new(),
             events_count: 0,
             policy,
-            troubles: mix.all(),
-            mix,
-            chance,
+            faults: fault_mix.all(),
+            fault_mix,
+            random,
             options,
         }
     }
@@ -184,67 +185,67 @@ impl World {
         Timestamp::from_millis(self.now_ms)
     }
 
-    pub(super) fn say(&mut self, line: impl FnOnce() -> String) {
-        self.trace.say(self.now_ms - START_MS, line);
+    pub(super) fn log(&mut self, line: impl FnOnce() -> String) {
+        self.trace.record(self.now_ms - START_MS, line);
     }
 
-    /// How long the run has lasted.
+    /// The elapsed time of the run.
     pub(super) fn run_ms(&self) -> i64 {
         self.now_ms - START_MS
     }
 
-    /// A reader whose consumer is gone before it waits there, waits in vain and fails.
-    pub(super) fn end_coming_pulls(&mut self) {
-        self.calendar.retain(|_, event| !matches!(event, Event::Pull { .. }));
+    /// Cancels the pulls that have not reached their consumer: the consumer is gone, and the readers will fail.
+    pub(super) fn cancel_scheduled_pulls(&mut self) {
+        self.event_queue.retain(|_, event| !matches!(event, Event::Pull { .. }));
     }
 
-    /// What has been sent by processes that died with the server does not arrive.
-    pub(super) fn forget_what_is_sent(&mut self) {
-        self.calendar.retain(|_, event| !matches!(event, Event::Arrive { .. } | Event::Ghost { .. }));
+    /// Drops the messages in transit of processes that crashed together with the server.
+    pub(super) fn drop_messages_in_transit(&mut self) {
+        self.event_queue.retain(|_, event| !matches!(event, Event::Arrive { .. } | Event::LateBatch { .. }));
     }
 
     pub(super) fn later(&mut self, after_ms: i64, event: Event) {
         self.events_count += 1;
-        self.calendar.insert((self.now_ms + after_ms.max(0), self.events_count), event);
+        self.event_queue.insert((self.now_ms + after_ms.max(0), self.events_count), event);
     }
 
-    /// After about as long as a message travels.
+    /// Schedules an event after one network latency.
     pub(super) fn soon(&mut self, event: Event) {
-        let after_ms = self.chance.delay_ms(self.latency_ms);
+        let after_ms = self.random.delay_ms(self.latency_ms);
         self.later(after_ms, event);
     }
 
-    /// The troubles that the run began with.
-    pub(super) fn known_troubles(&self) -> Vec<Trouble> {
-        self.troubles.clone()
+    /// The kinds of faults at the start of the run.
+    pub(super) fn initial_faults(&self) -> Vec<Fault> {
+        self.faults.clone()
     }
 
-    /// How many times somebody has had something to say.
-    pub(super) fn people_had(&self) -> usize {
-        self.counts.people - self.people_left
+    /// The number of publisher turns so far.
+    pub(super) fn turns_taken(&self) -> usize {
+        self.counts.turns - self.turns_left
     }
 
-    /// Lives through the run.
+    /// Executes the run.
     pub(super) fn run(&mut self) -> Checked {
-        let (mix, shared) = (self.mix.all(), self.is_shared);
-        self.say(|| format!("partitions shared: {shared}; troubles: {mix:?}"));
+        let (fault_mix, shared) = (self.fault_mix.all(), self.is_shared);
+        self.log(|| format!("partitions shared: {shared}; faults: {fault_mix:?}"));
         let now = self.now();
-        for (after_ms, delivery) in self.bank.begin(&mut self.chance, now) {
+        for (after_ms, delivery) in self.publishers.begin(&mut self.random, now) {
             self.later(after_ms, Event::Publish(delivery));
         }
         self.start(0, MemoryStore::default())?;
-        self.later(0, Event::People);
-        self.later(1_000, Event::Trouble);
-        while self.people_left > 0 {
+        self.later(0, Event::PublisherTurn);
+        self.later(1_000, Event::Fault);
+        while self.turns_left > 0 {
             self.step()?;
         }
-        self.come_to_rest()
+        self.finish()
     }
 
-    /// The next event.
+    /// Handles the next event.
     fn step(&mut self) -> Checked {
-        let Some(((at_ms, _), event)) = self.calendar.pop_first() else {
-            return Err("nothing happens any more".to_owned());
+        let Some(((at_ms, _), event)) = self.event_queue.pop_first() else {
+            return Err("the event queue is empty".to_owned());
         };
         self.now_ms = self.now_ms.max(at_ms);
         self.counts.events += 1;
@@ -253,14 +254,16 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Checked {
         match event {
-            Event::People => self.people(),
+            Event::PublisherTurn => self.publisher_turn(),
             Event::Publish(delivery) => self.publish(delivery),
             Event::Arrive { process, output, is_answered } => return self.arrive(process, output, is_answered),
-            Event::Ghost { process, batch, closing } => return self.ghost(process, batch, closing),
-            Event::Hear { process, input } => return self.hear(process, input),
-            Event::LookAt { process, reader, partition, behind } => self.look_at(process, reader, partition, behind),
+            Event::LateBatch { process, batch, closing } => return self.late_batch(process, batch, closing),
+            Event::Receive { process, input } => return self.receive(process, input),
+            Event::InspectConsumer { process, reader, partition, behind } => {
+                self.inspect_consumer(process, reader, partition, behind)
+            }
             Event::Pull { partition, pull } => {
-                // One that was given up on the way has been stopped with its task.
+                // A reader that was replaced meanwhile has been stopped.
                 if self.processes.get(&pull.process).is_some_and(|process| process.is_reading(partition, pull.reader)) {
                     self.jetstream.input.pull(partition, pull);
                     self.hand_out_later(partition, 1);
@@ -279,12 +282,12 @@ impl World {
             Event::Write(process) => return self.write(process),
             Event::Wake { process, nth } => {
                 if self.processes.get(&process).is_some_and(|process| process.wakes_count == nth) {
-                    return self.hear(process, Input::Tick);
+                    return self.receive(process, Input::Tick);
                 }
             }
             Event::Expire { process, batch } => drop(self.jetstream.output.take_staged(process, batch)),
-            Event::Errand(errand) => return self.run_errand(errand),
-            Event::Trouble => return self.trouble(),
+            Event::Background(event) => return self.handle_background_event(event),
+            Event::Fault => return self.maybe_inject_fault(),
             Event::Start { instead_of, store } => {
                 self.starting.remove(&instead_of);
                 return self.start(instead_of, store);
@@ -292,53 +295,53 @@ impl World {
             Event::Gain { process, partitions } => return self.gain(process, partitions),
             Event::Lose { process, partition } => {
                 if self.assigned[usize::from(partition)] != process {
-                    return self.hear(process, Input::Lost { partitions: vec![partition] });
+                    return self.receive(process, Input::Lost { partitions: vec![partition] });
                 }
             }
-            Event::ConsumerBack(partition) => self.jetstream.input.make_consumer(partition),
+            Event::RecreateConsumer(partition) => self.jetstream.input.make_consumer(partition),
         }
         Ok(())
     }
 
-    fn people(&mut self) {
-        if self.is_resting {
+    fn publisher_turn(&mut self) {
+        if self.is_finishing {
             return;
         }
-        self.people_left = self.people_left.saturating_sub(1);
-        self.live_at_belvo();
+        self.turns_left = self.turns_left.saturating_sub(1);
+        self.advance_belvo();
         let now = self.now();
-        for (after_ms, delivery) in self.bank.next(&mut self.chance, &self.mix, now) {
-            if self.mix.strikes(Trouble::Repeats, &mut self.chance) {
-                let again_ms = after_ms + self.chance.delay_ms(3_000);
+        for (after_ms, delivery) in self.publishers.next(&mut self.random, &self.fault_mix, now) {
+            if self.fault_mix.occurs(Fault::DuplicateInputs, &mut self.random) {
+                let again_ms = after_ms + self.random.delay_ms(3_000);
                 self.later(again_ms, Event::Publish(delivery.clone()));
             }
             self.later(after_ms, Event::Publish(delivery));
         }
-        let mut pause_ms = self.chance.delay_ms(400);
-        // So that jobs and sweeps come to something meanwhile.
-        if self.client.is_some() && self.chance.one_in(20) {
-            pause_ms += self.chance.within(5_000, 40_000);
+        let mut pause_ms = self.random.delay_ms(400);
+        // A pause gives jobs and sweeps time to make progress.
+        if self.client.is_some() && self.random.one_in(20) {
+            pause_ms += self.random.within(5_000, 40_000);
         }
-        self.later(pause_ms, Event::People);
+        self.later(pause_ms, Event::PublisherTurn);
     }
 
     pub(super) fn publish(&mut self, delivery: Delivery) {
-        // Who publishes hears that it did not work, and does it again.
+        // The publisher gets an error and retries.
         if self.now_ms < self.server_up_at_ms {
-            let wait_ms = self.server_up_at_ms - self.now_ms + self.chance.delay_ms(50);
+            let wait_ms = self.server_up_at_ms - self.now_ms + self.random.delay_ms(50);
             self.later(wait_ms, Event::Publish(delivery));
             return;
         }
         let (partition, subject) = (delivery.partition, delivery.subject.clone());
         let place = self.jetstream.input.publish(delivery, self.now_ms * 1_000_000);
-        self.checkers.heard(&self.jetstream, place);
+        self.checkers.received(&self.jetstream, place);
         let sequence = self.jetstream.input.ever[place].sequence;
-        self.say(|| format!("input {sequence} of partition {partition}: {subject}"));
+        self.log(|| format!("input {sequence} of partition {partition}: {subject}"));
         self.hand_out_later(partition, 0);
     }
 
     pub(super) fn hand_out_later(&mut self, partition: u16, after_ms: i64) {
-        let after_ms = after_ms + self.chance.delay_ms(self.latency_ms);
+        let after_ms = after_ms + self.random.delay_ms(self.latency_ms);
         let at_ms = self.now_ms + after_ms;
         if self.handing_out.get(&partition).is_none_or(|before_ms| at_ms < *before_ms) {
             self.handing_out.insert(partition, at_ms);
@@ -346,7 +349,7 @@ impl World {
         }
     }
 
-    /// Starts a process for all partitions that are given to `instead_of`.
+    /// Starts a process for all partitions that are assigned to `instead_of`.
     pub(super) fn start(&mut self, instead_of: u32, store: MemoryStore) -> Checked {
         let all = 0..self.partitions;
         let partitions: Vec<u16> =
@@ -358,14 +361,14 @@ impl World {
         self.gain(id, partitions)
     }
 
-    /// A new process that these partitions are given to; it does not know of them yet.
+    /// Starts a process and assigns these partitions to it; the process is not notified yet.
     pub(super) fn start_with(&mut self, partitions: &[u16], store: MemoryStore) -> u32 {
         self.processes_count += 1;
         let id = self.processes_count;
-        self.say(|| format!("process {id} starts with partitions {partitions:?}"));
+        self.log(|| format!("process {id} starts with partitions {partitions:?}"));
         let process = Process::new(id, store, self.partitions, &self.policy, self.options.bug, self.is_recorded);
         self.processes.insert(id, process);
-        self.start_crew(id);
+        self.start_background(id);
         partitions.iter().for_each(|partition| self.assigned[usize::from(*partition)] = id);
         id
     }
@@ -375,58 +378,58 @@ impl World {
         if partitions.is_empty() {
             return Ok(());
         }
-        self.hear(process, Input::Gained { partitions })
+        self.receive(process, Input::Gained { partitions })
     }
 
-    /// All troubles are over, and everybody has said what they had to say.
-    fn come_to_rest(&mut self) -> Checked {
-        self.is_resting = true;
-        self.mix.clear();
-        self.astray_until_ms = 0;
+    /// Ends all faults and publisher turns, lets the processes finish their work, and checks the final state.
+    fn finish(&mut self) -> Checked {
+        self.is_finishing = true;
+        self.fault_mix.clear();
+        self.wrong_account_until_ms = 0;
         (self.latency_ms, self.batch_messages_max) = (2, 1_000);
-        self.say(|| "all troubles are over".to_owned());
+        self.log(|| "all faults have ended".to_owned());
         self.processes.values_mut().for_each(|process| process.skew_ms = 0);
         for partition in 0..self.partitions {
-            let event = Event::ConsumerBack(partition);
+            let event = Event::RecreateConsumer(partition);
             self.later(25_000, event);
         }
-        self.settle()?;
-        self.check_rest()?;
-        self.check_truth()?;
-        // The store is a copy of the stream: one that is lost is the same again.
+        self.run_out_timers()?;
+        self.check_final_state()?;
+        self.check_ground_truth()?;
+        // The store is a copy of the stream: a rebuilt store must have the same content.
         let lost: Vec<u32> = self.assigned.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         for process in lost {
-            self.say(|| format!("process {process} loses its store"));
+            self.log(|| format!("process {process} loses its store"));
             self.remove(process);
             self.start(process, MemoryStore::default())?;
         }
-        self.settle_for(30_000)?;
-        self.check_rest()?;
+        self.run_for(30_000)?;
+        self.check_final_state()?;
         let processes =
             std::mem::take(&mut self.ended).into_iter().chain(std::mem::take(&mut self.processes).into_values());
         processes.into_iter().try_for_each(Process::replay)
     }
 
-    /// What is doubted is believed, what waits is looked at, and no institution is in trouble for ever.
-    fn settle(&mut self) -> Checked {
-        self.settle_for(200_000)?;
+    /// Advances the time until all suspicions, deferred prompts and incidents have ended.
+    fn run_out_timers(&mut self) -> Checked {
+        self.run_for(200_000)?;
         for _ in 0..10 {
             self.now_ms += 3_600_000;
-            self.settle_for(8_000)?;
+            self.run_for(8_000)?;
         }
-        // With keys, what no webhook told is found by sweeps, and a bad word is outweighed by the next access.
+        // With keys, sweeps find the changes without a webhook, and the next successful access outweighs a refused login.
         for _ in 0..if self.client.is_some() { DAYS_OF_SWEEPS * 24 } else { 0 } {
             self.now_ms += 3_595_000;
-            self.settle_for(5_000)?;
+            self.run_for(5_000)?;
         }
         Ok(())
     }
 
-    fn settle_for(&mut self, span_ms: i64) -> Checked {
+    fn run_for(&mut self, span_ms: i64) -> Checked {
         let end_ms = self.now_ms + span_ms;
         loop {
-            self.restart_who_is_missing();
-            let is_next = self.calendar.first_key_value().is_some_and(|((at_ms, _), _)| *at_ms <= end_ms);
+            self.restart_missing_processes();
+            let is_next = self.event_queue.first_key_value().is_some_and(|((at_ms, _), _)| *at_ms <= end_ms);
             if !is_next {
                 self.now_ms = self.now_ms.max(end_ms);
                 return Ok(());
@@ -435,8 +438,8 @@ impl World {
         }
     }
 
-    /// An operator starts what has ended and should not have.
-    pub(super) fn restart_who_is_missing(&mut self) {
+    /// Restarts processes that have ended and still have partitions, as an operator would.
+    pub(super) fn restart_missing_processes(&mut self) {
         let wanted: BTreeSet<u32> = self.assigned.iter().copied().collect();
         for process in wanted {
             if !self.processes.contains_key(&process) && self.starting.insert(process) {
@@ -445,22 +448,22 @@ impl World {
         }
     }
 
-    fn check_rest(&mut self) -> Checked {
+    fn check_final_state(&mut self) -> Checked {
         let wanted: BTreeSet<u32> = self.assigned.iter().copied().collect();
         for id in wanted {
-            let process = self.processes.get(&id).ok_or_else(|| format!("process {id} does not stay"))?;
+            let process = self.processes.get(&id).ok_or_else(|| format!("process {id} is not running at the end"))?;
             let ours = |partition: &u16| self.assigned[usize::from(*partition)] == id;
             let partitions: BTreeSet<u16> = (0..self.partitions).filter(ours).collect();
             let (phase, now) = (process.node.phase(), self.now());
             let Process { store, set_aside, .. } = process;
-            let rest = Rest { process: id, phase, store, partitions: &partitions, set_aside, now };
-            self.checkers.at_rest(&rest, &self.jetstream)?;
+            let final_state = FinalState { process: id, phase, store, partitions: &partitions, set_aside, now };
+            self.checkers.check_final_state(&final_state, &self.jetstream)?;
             if phase != Phase::Running {
-                return Err(format!("process {id} does not run"));
+                return Err(format!("process {id} is not in the running phase"));
             }
         }
         self.counts.inputs = self.jetstream.input.ever.len();
-        self.counts.told = self.checkers.told_count();
+        self.counts.outcomes = self.checkers.outcomes_count();
         self.counts.processes = self.processes_count as usize;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The sandbox as a library: a link breaks, and a year passes, in a few milliseconds and without a webhook receiver.
+//! The sandbox as a library: a link breaks, and a year is simulated, in a few milliseconds and without a webhook receiver.
 //!
 //! `cargo run -p belvo-sandbox --example break_a_link`
 
@@ -11,7 +11,7 @@ use belvo_sandbox::{
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = SandboxConfig {
-        // 2026-01-01T00:00:00Z; it moves only when it is told to.
+        // 2026-01-01T00:00:00Z; the clock moves only on request.
         time: SandboxTime::Driven { from_ms: 1_767_225_600_000 },
         schedule: true,
         delivery: WebhookDelivery::ByHand,

@@ -1,7 +1,7 @@
 //! The bank's answer to a login, with its error looked up in Belvo's error reference.
 //!
-//! It is looked up when a test asks for it, so that a code which Belvo does not document is refused at once and not at
-//! some later login. Next: [`super::bank`], where logins are attempted.
+//! The error is looked up when a test sets it, so that an undocumented code is refused immediately and not at
+//! a later login. Next: [`super::bank`], which attempts logins.
 
 use crate::error::ControlError;
 use crate::login::{Login, LoginFailure};

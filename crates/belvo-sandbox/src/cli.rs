@@ -1,6 +1,6 @@
 //! The flags of the program `belvo-sandbox`, which `relink sandbox` has too, and the run of a sandbox on a port of its own.
 //!
-//! It reads no environment; flags are all there is.
+//! It does not read environment variables.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -16,17 +16,17 @@ use crate::config::SandboxConfig;
 use crate::server::Sandbox;
 use crate::world::{is_header_value, is_webhook_url};
 
-/// How many webhooks are under way at the same time, unless a number is given.
+/// The default number of webhooks in transit at the same time.
 const DELIVERIES_AT_ONCE: usize = 4;
 
-/// How a sandbox is set up, as flags.
+/// The flags of a sandbox.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("receiver").multiple(true))]
 pub struct SandboxArgs {
-    /// Where to listen. The control API has no authentication, so keep it on the loopback interface.
+    /// The address to listen on. The control API has no authentication, so keep it on the loopback interface.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8490")]
     pub listen: SocketAddr,
-    /// Where to send webhooks, such as http://127.0.0.1:8480/webhooks/belvo; without it they are recorded and not sent.
+    /// The URL that receives webhooks, such as http://127.0.0.1:8480/webhooks/belvo; without it they are recorded and not sent.
     #[arg(long, value_name = "URL", value_parser = webhook_url, group = "receiver")]
     pub webhook_url: Option<String>,
     /// The whole Authorization value to send with each webhook, such as "Bearer abc".
@@ -38,19 +38,19 @@ pub struct SandboxArgs {
     /// The secret password of Basic auth.
     #[arg(long, value_name = "PASSWORD", default_value = "sandbox")]
     pub secret_password: SecretString,
-    /// Switch Belvo's own schedule off: no refreshes by rate, no consents that end by their date.
+    /// Switch Belvo's schedule off: no scheduled refreshes, and no consents that end on their date.
     #[arg(long)]
     pub no_schedule: bool,
     /// Remove all links on the first of each month, as Belvo's own sandbox does.
     #[arg(long, conflicts_with = "no_schedule")]
     pub monthly_wipe: bool,
-    /// How many calls of the API are let through in 30 seconds, before the answer is 403; 0 for any number.
+    /// The maximum number of API calls in 30 seconds; further calls are answered 403. 0 means no limit.
     #[arg(long, value_name = "CALLS", default_value_t = 80)]
     pub requests_per_30s: u32,
-    /// How many webhooks are under way at the same time: 4, unless another number is given.
+    /// The maximum number of webhooks in transit at the same time. Default: 4.
     #[arg(long, value_name = "WEBHOOKS")]
     pub deliveries_at_once: Option<usize>,
-    /// The seed that all ids come from: 1, unless another is given.
+    /// The seed of all ids. Default: 1.
     #[arg(long)]
     pub seed: Option<u64>,
 }
@@ -99,7 +99,7 @@ impl From<SandboxArgs> for SandboxConfig {
 /// # Errors
 /// If it cannot listen.
 pub async fn run(args: SandboxArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let webhooks = args.webhook_url.clone().unwrap_or_else(|| "nowhere (give --webhook-url)".into());
+    let webhooks = args.webhook_url.clone().unwrap_or_else(|| "not sent (set --webhook-url)".into());
     let secret_id = args.secret_id.clone();
     let sandbox = Sandbox::start(args.into()).await.context("starting the sandbox")?;
     introduce(&sandbox, &secret_id, &webhooks);

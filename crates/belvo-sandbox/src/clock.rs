@@ -18,19 +18,19 @@ pub enum SandboxTime {
     /// A manual clock, which moves only by [`Control::advance`](super::Control::advance) and
     /// [`Control::advance_to`](super::Control::advance_to).
     Driven {
-        /// Where it stands at the beginning, in milliseconds since the Unix epoch.
+        /// Its initial time, in milliseconds since the Unix epoch.
         from_ms: i64,
     },
 }
 
-/// The end of the year 9999: time is not written beyond it, and sums with spans cannot overflow.
+/// The end of the year 9999, the maximum time: RFC 3339 cannot express a later one, and sums with spans cannot overflow.
 pub(crate) const LATEST_MS: i64 = 253_402_300_799_999;
 
 /// The clock behind [`SandboxTime`].
 #[derive(Debug)]
 pub(crate) struct Clock {
     is_driven: bool,
-    /// Driven: now. Wall: what to add to the machine's clock.
+    /// For a manual clock the time; otherwise the offset to the machine's clock.
     shift_ms: AtomicI64,
 }
 
@@ -50,14 +50,14 @@ impl Clock {
         if self.is_driven { shift_ms } else { machine_now_ms().saturating_add(shift_ms).min(LATEST_MS) }
     }
 
-    /// Moves time forward, and answers what time it is then. The caller has to wake the tasks that wait for this clock.
+    /// Moves the time forward and returns the new time. The caller has to wake the tasks that wait for this clock.
     pub(crate) fn advance(&self, span_ms: i64) -> i64 {
         let later = |shift_ms: i64| Some(shift_ms.saturating_add(span_ms.max(0)).min(LATEST_MS));
         let _always_some = self.shift_ms.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
         self.now_ms()
     }
 
-    /// How long to sleep until then, if nobody moves the clock; `None` for a manual clock, which does not move by itself.
+    /// The time to sleep until then, if no call moves the clock; `None` for a manual clock.
     pub(crate) fn until(&self, at_ms: i64) -> Option<Duration> {
         let left_ms = at_ms.saturating_sub(self.now_ms());
         (!self.is_driven).then(|| Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)))
@@ -70,24 +70,24 @@ fn machine_now_ms() -> i64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// A span in milliseconds, as signed arithmetic wants it.
+/// A span in milliseconds, as a signed number.
 pub(crate) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2)
 }
 
-/// Belvo's way to write a time: RFC 3339, UTC, six fractional digits.
+/// Belvo's time format: RFC 3339, UTC, six fractional digits.
 pub(crate) fn belvo_time(at_ms: i64) -> String {
     const FORM: &[time::format_description::BorrowedFormatItem<'_>] =
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
     instant(at_ms).format(FORM).unwrap_or_default()
 }
 
-/// The calendar day, as Belvo's date fields have it.
+/// The calendar day, in the format of Belvo's date fields.
 pub(crate) fn belvo_date(at_ms: i64) -> String {
     instant(at_ms).date().to_string()
 }
 
-/// A time as people write it in RFC 3339, from 1970 on.
+/// Parses an RFC 3339 time from 1970 on.
 pub(crate) fn parse_time(text: &str) -> Option<i64> {
     let at = OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?;
     i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().filter(|at_ms| *at_ms >= 0)

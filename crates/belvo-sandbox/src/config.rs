@@ -1,4 +1,4 @@
-//! How a sandbox is set up.
+//! The configuration of a sandbox.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use secrecy::SecretString;
 use crate::clock::SandboxTime;
 use crate::webhook::PayloadShape;
 
-/// Who delivers the webhooks.
+/// How webhooks are delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WebhookDelivery {
     /// The sandbox sends them itself, over HTTP.
     #[default]
     Send,
-    /// The program that holds the [`Control`](crate::Control), by
+    /// The program with the [`Control`](crate::Control) delivers them, with
     /// [`take_webhooks`](crate::Control::take_webhooks) and [`settle_webhook`](crate::Control::settle_webhook).
     ByHand,
 }
 
-/// How a sandbox is set up.
+/// The configuration of a sandbox.
 #[derive(Clone, Debug)]
 pub struct SandboxConfig {
-    /// Where it listens; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free port.
     pub listen: SocketAddr,
-    /// Where webhooks go; without one they are recorded and not sent.
+    /// The URL that receives webhooks; without it they are recorded and not sent.
     pub webhook_url: Option<String>,
     /// The whole `Authorization` value of each webhook, as typed into Belvo's dashboard.
     pub webhook_authorization: Option<SecretString>,
@@ -32,38 +32,38 @@ pub struct SandboxConfig {
     pub secret_id: String,
     /// The password of Basic auth.
     pub secret_password: SecretString,
-    /// How long a receiver may take. Belvo's integration checklists say five seconds.
+    /// The timeout of a receiver. Belvo's integration checklists say five seconds.
     pub webhook_timeout: Duration,
-    /// How many webhooks are under way at the same time. Belvo sends one for each resource in parallel; one at a time
-    /// keeps them in order.
+    /// The maximum number of webhooks in transit at the same time. Belvo sends those of one refresh in parallel; the value 1
+    /// keeps webhooks in order.
     pub deliveries_at_once: usize,
     /// The first retry comes after one step, the second after two more, and so on. Belvo does not say how long it is.
     pub webhook_retry_step: Duration,
-    /// How soon the `historical_update` webhooks follow a creation, a repair or a refresh.
+    /// The time from a creation, a repair or a refresh to its `historical_update` webhooks.
     pub data_delay: Duration,
-    /// How many failed logins make a link `invalid`. Belvo's error reference says six.
+    /// The number of failed logins that make a link `invalid`. Belvo's error reference says six.
     pub logins_until_invalid: u32,
     /// Which generation of Belvo's webhook body to send.
     pub payload_shape: PayloadShape,
-    /// How many calls of the API are let through in 30 seconds; without a number, any. Belvo's reference says 80.
+    /// The maximum number of API calls in 30 seconds; `None` means no limit. Belvo's reference says 80.
     pub requests_per_30s: Option<u32>,
     /// Its clock.
     pub time: SandboxTime,
-    /// Whether Belvo's own schedule runs: it refreshes recurrent links by their rate and ends consents on their day.
-    /// Without it such things happen only when a test asks the [`Control`](crate::Control) for them.
+    /// Whether Belvo's schedule runs: it refreshes recurrent links by their rate and ends consents on their date.
+    /// Without it these events happen only on a call of the [`Control`](crate::Control).
     pub schedule: bool,
-    /// Whether the schedule goes on refreshing a broken link, with a webhook each time. A link with a consent has no
-    /// login: when its consent is over, no more webhooks are sent.
+    /// Whether the schedule continues to refresh a broken link, with a webhook each time. A link with a consent has no
+    /// login: after the end of its consent no webhooks are sent.
     pub repeats_while_broken: bool,
     /// Whether a scheduled refresh announces the end of a consent. At Belvo it is opt-in.
     pub consent_warnings: bool,
-    /// Whether the schedule has all links gone on the first of each month, as in Belvo's own sandbox.
+    /// Whether the schedule deletes all links on the first day of each month, as in Belvo's own sandbox.
     pub monthly_wipe: bool,
     /// Who delivers webhooks.
     pub delivery: WebhookDelivery,
-    /// How many records of deliveries are kept; the oldest go first.
+    /// The maximum number of delivery records; the oldest are dropped first.
     pub deliveries_kept: usize,
-    /// All ids come from it.
+    /// The seed of all ids.
     pub seed: u64,
 }
 

@@ -19,16 +19,16 @@ pub(crate) struct Consent {
     pub(crate) status: &'static str,
     pub(crate) created_at: i64,
     pub(crate) expires_at: i64,
-    /// Where its end is in the schedule.
+    /// The schedule entry of its end.
     pub(crate) planned_end: Option<Slot>,
 }
 
-/// How a consent cannot be used in full, although it stands.
+/// A restriction of a valid consent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsentLack {
-    /// Some resources are gone for good.
+    /// Some resources are permanently unavailable.
     Unrecoverable,
-    /// Some resources cannot be had for now.
+    /// Some resources are temporarily unavailable.
     TemporarilyUnavailable,
 }
 
@@ -78,13 +78,13 @@ impl Consent {
         self.webhook(link, "openfinance_consent_expired", self.renewal(link))
     }
 
-    /// CONSENT family: its end has moved. Only the name is documented.
+    /// CONSENT family: its end date has changed. Only the name is documented.
     pub(crate) fn expiration_changed(&self, link: &Link) -> Webhook {
         let data = json!({"consent_id": self.id, "consent_due_date": belvo_time(self.expires_at)});
         self.webhook(link, "openfinance_consent_expiration_changed", data)
     }
 
-    /// CONSENT family: some of its resources cannot be had, for now or for good. Only the names are documented.
+    /// CONSENT family: some of its resources are unavailable, temporarily or permanently. Only the names are documented.
     pub(crate) fn lacks_resources(&self, link: &Link, lack: ConsentLack) -> Webhook {
         self.webhook(link, lack.code(), json!({"consent_id": self.id}))
     }
@@ -105,7 +105,7 @@ impl Consent {
             process_type: Some("recurrent_update".into()),
             webhook_code: code.into(),
             link_id: link.id,
-            // The examples of this family have none.
+            // Belvo's examples of this family have no value here.
             request_id: None,
             external_id: link.external_id.clone(),
             data,

@@ -1,7 +1,7 @@
-//! The control API in process: everything that a test can make happen and that no API of Belvo's can.
+//! The control API in process: actions of banks, users and Belvo's schedule that no API of Belvo offers.
 //!
-//! A handle is cheap to clone and acts at once. Over HTTP the same is in [`super::control_index`]; time and deliveries
-//! by hand are in [`super::drive`].
+//! A handle is cheap to clone, and its calls take effect immediately. [`super::control_index`] is the same over HTTP; the manual clock
+//! and manual deliveries are in [`super::drive`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::shared::Shared;
 use crate::webhook::{Correction, PayloadShape, Webhook};
 use crate::world::{Target, World};
 
-/// A webhook to send by hand: any family, any code, at any time.
+/// A webhook with any family and code, to be sent by a test.
 #[derive(Clone, Debug, Default)]
 pub struct NewWebhook {
     /// Its family, such as `LINK`.
@@ -33,11 +33,11 @@ pub struct NewWebhook {
     pub webhook_code: String,
     /// `historical_update`, `recurrent_update`, or left out.
     pub process_type: Option<String>,
-    /// The refresh it belongs to; a new one if none is given.
+    /// The id of its refresh; a new id if `None`.
     pub request_id: Option<Uuid>,
     /// Its data; an empty object if null.
     pub data: Value,
-    /// How long it waits: a webhook that is late after a repair.
+    /// The delay before it is sent.
     pub delay: Duration,
 }
 
@@ -52,7 +52,7 @@ impl Control {
         Self { shared }
     }
 
-    /// A user has just connected: the link is valid, and the `historical_update` webhooks follow.
+    /// Adds a link that a user has just connected: it is valid, and its `historical_update` webhooks follow.
     pub fn create_link(
         &self,
         institution: &str,
@@ -67,7 +67,7 @@ impl Control {
         }))
     }
 
-    /// Adds a link that was connected long ago: valid, and no webhook follows.
+    /// Adds a link that was connected earlier: it is valid, and no webhook follows.
     pub fn add_link(
         &self,
         institution: &str,
@@ -78,12 +78,12 @@ impl Control {
         Ok(self.shared.change(|world, now| world.add_link(now, new)))
     }
 
-    /// Refreshes a link as Belvo's scheduler does; answers the request id of its webhooks.
+    /// Refreshes a link as Belvo's scheduler does; returns the request id of its webhooks.
     pub fn scheduled_refresh(&self, link: Uuid, outcome: RefreshOutcome) -> Result<Uuid, ControlError> {
         self.shared.change(|world, now| world.scheduled_refresh(now, link, outcome))
     }
 
-    /// Sets Belvo's status without a webhook, as if it had been lost.
+    /// Sets Belvo's status without a webhook.
     pub fn set_status(&self, link: Uuid, status: LinkStatus) -> Result<(), ControlError> {
         self.with_link(link, |link| {
             link.status = status;
@@ -105,12 +105,12 @@ impl Control {
         self.with_link(link, |link| link.login = answer)
     }
 
-    /// Sets whether refreshes find anything. Without new data a repair is followed by no webhook at all.
+    /// Sets whether refreshes find new data. Without new data no webhook follows a repair.
     pub fn set_fresh_data(&self, link: Uuid, fresh: bool) -> Result<(), ControlError> {
         self.with_link(link, |link| link.fresh_data = fresh)
     }
 
-    /// The monthly limits of a link with a consent, and how much of each is used; a link without one has no limits.
+    /// The monthly limits of a link with a consent and their use; a link without a consent has no limits.
     pub fn quotas(&self, link: Uuid) -> Result<Vec<QuotaUse>, ControlError> {
         let now = self.now_ms();
         self.read_link(link, |link| {
@@ -119,8 +119,8 @@ impl Control {
         })
     }
 
-    /// Repairs a link as its user's success does, but without the widget: by new credentials, or, if it hangs on a
-    /// consent, by [`Self::renew_consent`].
+    /// Repairs a link as its user does, but without the widget: with new credentials or, if it has a
+    /// consent, with [`Self::renew_consent`].
     pub fn repair(&self, link: Uuid) -> Result<(), ControlError> {
         self.shared.change(|world, now| {
             let access = world.links.get(&link).ok_or(ControlError::NoSuchLink(link))?.institution.access;
@@ -145,22 +145,22 @@ impl Control {
         links.into_iter().map(Link::to_json).collect()
     }
 
-    /// The consent will end in so long: CONSENT/`openfinance_consent_about_to_expire`.
+    /// Sets the end of the consent to `within` from now: CONSENT/`openfinance_consent_about_to_expire`.
     pub fn consent_about_to_expire(&self, link: Uuid, within: Duration) -> Result<(), ControlError> {
         self.shared.change(|world, now| world.consent_about_to_expire(now, link, within))
     }
 
-    /// The consent has ended: CONSENT/`openfinance_consent_expired`.
+    /// Ends the consent: CONSENT/`openfinance_consent_expired`.
     pub fn expire_consent(&self, link: Uuid) -> Result<(), ControlError> {
         self.shared.change(|world, now| world.expire_consent(now, link))
     }
 
-    /// Some resources of the consent cannot be had: CONSENT/`openfinance_consent_with_*_resources`.
+    /// Makes some resources of the consent unavailable: CONSENT/`openfinance_consent_with_*_resources`.
     pub fn lose_consent_resources(&self, link: Uuid, lack: ConsentLack) -> Result<(), ControlError> {
         self.shared.change(|world, now| world.lose_resources(now, link, lack))
     }
 
-    /// The bank corrected transactions: TRANSACTIONS/`transactions_updated` or `transactions_deleted`.
+    /// Corrects transactions at the bank: TRANSACTIONS/`transactions_updated` or `transactions_deleted`.
     pub fn correct_transactions(&self, link: Uuid, correction: Correction) -> Result<(), ControlError> {
         self.shared.change(|world, now| {
             let request_id = world.uuid();
@@ -171,12 +171,12 @@ impl Control {
         })
     }
 
-    /// The user renewed it in Belvo's portal.
+    /// Renews the consent, as the user does in Belvo's portal.
     pub fn renew_consent(&self, link: Uuid) -> Result<(), ControlError> {
         self.shared.change(|world, now| world.renew_consent(now, link))
     }
 
-    /// The monthly wipe: every link is gone, silently. Answers how many there were.
+    /// The monthly wipe: deletes every link without a webhook. Returns their number.
     pub fn wipe(&self) -> usize {
         self.shared.change(|world, now| {
             let count = world.wipe();
@@ -197,7 +197,7 @@ impl Control {
         Ok(())
     }
 
-    /// Removes all faults that have not happened yet. Webhooks that wait to be reordered are lost.
+    /// Removes all pending faults. Webhooks that wait to be reordered are lost.
     pub fn clear_faults(&self) {
         self.shared.change(|world, _| {
             world.faults.clear();
@@ -205,18 +205,18 @@ impl Control {
         });
     }
 
-    /// Where webhooks go from now on; none: they are recorded and not sent.
+    /// Sets the URL that receives webhooks; with `None` they are recorded and not sent.
     pub fn set_webhook(&self, url: Option<String>, authorization: Option<SecretString>) {
         let target = url.map(|url| Target { url, authorization });
         self.shared.change(|world, _| world.target = target);
     }
 
-    /// Which generation of Belvo's body webhooks have from now on.
+    /// Sets the generation of the following webhook bodies.
     pub fn set_payload_shape(&self, shape: PayloadShape) {
         self.shared.change(|world, _| world.shape = shape);
     }
 
-    /// Sends a webhook by hand. The link need not exist, and its status stays as it is.
+    /// Sends this webhook. The link need not exist, and its status does not change.
     pub fn send_webhook(&self, link: Uuid, new: NewWebhook) {
         self.shared.change(|world, now| {
             let request_id = new.request_id.unwrap_or_else(|| world.uuid());
@@ -252,17 +252,17 @@ impl Control {
         })
     }
 
-    /// Every attempt to deliver a webhook after the `after`th, the first first.
+    /// All delivery attempts after number `after`, in order.
     pub fn deliveries(&self, after: u64) -> Vec<Delivery> {
         self.shared.world().outbox.deliveries_after(after).cloned().collect()
     }
 
-    /// The same, but so many at most.
+    /// At most `limit` delivery attempts after number `after`, in order.
     pub fn deliveries_page(&self, after: u64, limit: usize) -> Vec<Delivery> {
         self.shared.world().outbox.deliveries_after(after).take(limit).cloned().collect()
     }
 
-    /// Waits for the first attempt after the `after`th that this is true of.
+    /// Waits for the first delivery attempt after number `after` that matches.
     pub async fn wait_for_delivery(
         &self,
         after: u64,
@@ -271,12 +271,12 @@ impl Control {
         self.wait(|world| world.outbox.deliveries_after(after).find(|found| wanted(found)).cloned()).await
     }
 
-    /// Waits until no webhook is on its way or waiting, retries included.
+    /// Waits until no webhook is queued or in transit, retries included.
     pub async fn settled(&self) -> Result<(), ControlError> {
         self.wait(|world| world.outbox.is_settled().then_some(())).await
     }
 
-    /// Forgets every webhook that is still on its way.
+    /// Drops all queued webhooks.
     pub fn clear_webhooks(&self) {
         self.shared.change(|world, _| world.outbox.clear());
     }

@@ -246,7 +246,7 @@ pub(crate) async fn api_fault(State(shared): Handle, Body(body): Body<ApiFaultBo
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TargetBody {
-    /// Null for nowhere; it has to be said.
+    /// The URL, or null for none; the field is required.
     #[serde(deserialize_with = "Option::deserialize")]
     url: Option<String>,
     authorization: Option<SecretString>,
@@ -301,7 +301,7 @@ pub(crate) async fn send_webhook(State(shared): Handle, Body(body): Body<SendBod
     done()
 }
 
-/// How many deliveries are answered at once, unless another `limit` is given.
+/// The default `limit` of deliveries.
 const DELIVERIES_DEFAULT: usize = 100;
 const DELIVERIES_MAX: usize = 1_000;
 
@@ -319,7 +319,7 @@ pub(crate) async fn deliveries(State(shared): Handle, Asked(query): Asked<Delive
     let control = Control::new(shared);
     if query.wait_ms > 0 {
         let wait = Duration::from_millis(query.wait_ms.min(60_000));
-        // Nothing in time is an empty list, not an error.
+        // A timeout gives an empty list and no error.
         let _in_time = tokio::time::timeout(wait, control.wait_for_delivery(query.after, |_| true)).await;
     }
     let limit = query.limit.unwrap_or(DELIVERIES_DEFAULT).min(DELIVERIES_MAX);
@@ -333,7 +333,7 @@ pub(crate) struct ReplayBody {
 }
 
 pub(crate) async fn replay(State(shared): Handle, InPath(seq): InPath<u64>, body: Bytes) -> Answer {
-    // No body at all is as good as an empty one.
+    // A missing body counts as an empty one.
     let body = if body.is_empty() { Ok(ReplayBody::default()) } else { serde_json::from_slice::<ReplayBody>(&body) };
     let body = body.map_err(|wrong| Refusal::bad(wrong.to_string()))?;
     Control::new(shared).replay(seq, Duration::from_millis(body.delay_ms))?;
@@ -347,9 +347,9 @@ pub(crate) struct AdvanceBody {
     until: Option<String>,
 }
 
-/// How far time can be moved at once.
+/// The maximum span of one call.
 const ADVANCE_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
-/// How far it moves at once. Scheduled actions happen on the way, and no other call is answered until the step is done.
+/// The span of one step. Scheduled events happen within a step, and other calls wait until the step is done.
 const ADVANCE_STEP: Duration = Duration::from_secs(24 * 3_600);
 
 pub(crate) async fn advance(State(shared): Handle, Body(body): Body<AdvanceBody>) -> Answer {
@@ -361,7 +361,7 @@ pub(crate) async fn advance(State(shared): Handle, Body(body): Body<AdvanceBody>
         _ => return Err(Refusal::bad("give either secs or until")),
     };
     if at_ms.saturating_sub(now_ms) > millis(ADVANCE_MAX) {
-        return Err(Refusal::bad("time goes forward by a year at most"));
+        return Err(Refusal::bad("the time moves forward by a year at most"));
     }
     let mut step_ms = now_ms;
     while step_ms < at_ms {
@@ -382,5 +382,5 @@ fn told_time(control: &Control) -> Value {
 
 /// A time in a body.
 fn moment(text: &str) -> Result<i64, Refusal> {
-    parse_time(text).ok_or_else(|| Refusal::bad(format!("{text} is no RFC 3339 time")))
+    parse_time(text).ok_or_else(|| Refusal::bad(format!("{text} is not an RFC 3339 time")))
 }

@@ -18,7 +18,7 @@ use crate::shared::Shared;
 struct Endpoint {
     method: &'static str,
     path: &'static str,
-    /// The fields of the JSON body or of the query; those with `?` may be left out.
+    /// The fields of the JSON body or of the query; those with `?` are optional.
     takes: &'static str,
     about: &'static str,
 }

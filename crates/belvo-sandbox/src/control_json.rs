@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::error::ControlError;
 
-/// A refusal: the status, and the reason in words.
+/// A refusal: the status and the reason.
 pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 
 impl Refusal {

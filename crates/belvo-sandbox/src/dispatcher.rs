@@ -1,8 +1,8 @@
 //! The one task that delivers webhooks: in order of their time, with Belvo's timeout and retries.
 //!
-//! With one webhook at a time, webhooks are sent in the order of the queue; a test that wants another order asks for a
-//! fault. With several at a time there is no order, as with Belvo, and a slow receiver does not delay the others. Next:
-//! [`super::outbox`], where they wait and where their deliveries are recorded.
+//! With one webhook at a time, webhooks are sent in the order of the queue; a test changes the order with a
+//! fault. With several at a time there is no order, as at Belvo, and a slow response does not delay the others. Next:
+//! [`super::outbox`], which queues webhooks and records their deliveries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::outbox::{DeliveryOutcome, QueuedWebhook};
 use crate::shared::{Shared, sleep};
 use crate::world::Target;
 
-/// The task's loop; ends when the sandbox stops, and drops the attempts that are under way.
+/// The task's loop. It ends when the sandbox stops, and drops the attempts in progress.
 pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
     let at_once = shared.config.deliveries_at_once.max(1);
     let mut out = JoinSet::new();

@@ -1,8 +1,8 @@
-//! The manual clock: a program moves the sandbox's time, and delivers its webhooks itself.
+//! The manual clock: a program sets the sandbox's time and delivers the webhooks itself.
 //!
-//! A program that lives through a year in a second does this: [`Control::next_event_at`], [`Control::advance_to`], then
-//! [`Control::take_webhooks`], and [`Control::settle_webhook`] for each. This costs the same with ten links and
-//! with ten thousand.
+//! A program that simulates a year in a second calls [`Control::next_event_at`] and [`Control::advance_to`], then
+//! [`Control::take_webhooks`], and [`Control::settle_webhook`] for each webhook. The cost does not depend on the
+//! number of links.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::outbox::{DeliveryOutcome, QueuedWebhook};
 /// A webhook that was taken out of the outbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TakenWebhook {
-    /// When it was due, in milliseconds since the Unix epoch.
+    /// Its due time, in milliseconds since the Unix epoch.
     pub at_ms: i64,
     /// The link it is about.
     pub link_id: Uuid,
@@ -38,25 +38,25 @@ impl Control {
         self.shared.clock.now_ms()
     }
 
-    /// When the next scheduled event or the next webhook is due. It may be in the past.
+    /// The time of the next scheduled event or webhook. It may be in the past.
     pub fn next_event_at(&self) -> Option<i64> {
         let world = self.shared.world();
         [world.schedule.next_due(), world.outbox.next_due()].into_iter().flatten().min()
     }
 
-    /// Moves the sandbox's time forward: tokens age, cool-downs end, scheduled events happen, each at its own
-    /// time, and webhooks and retries come due.
+    /// Moves the sandbox's time forward: tokens expire, cool-downs end, scheduled events happen, each at its own
+    /// time, and webhooks and retries become due.
     pub fn advance(&self, span: Duration) {
         self.shared.advance(|_| millis(span));
     }
 
-    /// The same, up to a moment; nothing happens if that is past.
+    /// Moves the sandbox's time forward to `at_ms`; an earlier time is ignored.
     pub fn advance_to(&self, at_ms: i64) {
         self.shared.advance(|now| at_ms.saturating_sub(now));
     }
 
     /// Takes all webhooks that are due now, in order. For [`WebhookDelivery::ByHand`](super::WebhookDelivery::ByHand):
-    /// nobody else sends them.
+    /// the sandbox does not send them.
     pub fn take_webhooks(&self) -> Vec<TakenWebhook> {
         self.shared.change(|world, now| {
             let taken = std::iter::from_fn(|| world.outbox.take_due(now));

@@ -1,6 +1,6 @@
 //! The webhooks of each resource: their codes, and the counts in them, as one table.
 //!
-//! Source: the webhook docs, one page for each resource. Next: [`super::webhook`], which puts them in their envelope.
+//! Source: the webhook docs, one page for each resource. Next: [`super::webhook`], which adds the envelope.
 
 use serde_json::{Map, Value, json};
 
@@ -10,10 +10,10 @@ use crate::clock::belvo_date;
 struct Family {
     /// Its name in `fetch_resources`, which is also the type of its webhooks.
     resource: &'static str,
-    /// The codes of its first history. Any later one is `historical_update`.
+    /// The codes of its first history. The code of a later history is `historical_update`.
     first: &'static [&'static str],
-    /// The code after a scheduled refresh that found something. Some have none: they are computed from others, or are
-    /// only ever fetched whole.
+    /// The code after a scheduled refresh with new data. Some resources have none: they are computed from others, or are
+    /// always fetched completely.
     news: Option<&'static str>,
 }
 
@@ -34,7 +34,7 @@ const FAMILIES: &[Family] = &[
     family("INVOICES", &["initial_inflow_update", "initial_outflow_update"], Some("new_invoices_available")),
     family("TAX_RETURNS", HISTORY, Some("new_tax_returns_available")),
     family("TAX_STATUS", HISTORY, None),
-    // The one that is no `new_*_available`.
+    // The only code that is not `new_*_available`.
     family("EMPLOYMENT_RECORDS", HISTORY, Some("employment_changes")),
     family("EMPLOYMENTS", HISTORY, Some("new_employments_available")),
 ];
@@ -54,7 +54,7 @@ pub(crate) fn history(resource: &str, is_first: bool, now: i64) -> Vec<(&'static
     codes.iter().flat_map(|&code| counts.iter().map(move |data| (code, data.clone()))).collect()
 }
 
-/// Code and data of the webhook after a scheduled refresh that found something.
+/// Code and data of the webhook after a scheduled refresh with new data.
 pub(crate) fn news(resource: &str) -> Option<(&'static str, Value)> {
     let code = find(resource)?.news?;
     if code == "employment_changes" {
@@ -89,7 +89,7 @@ fn counts(resource: &str, now: i64) -> Vec<Value> {
             .to_vec(),
         "EMPLOYMENT_RECORDS" => one(json!({"total_employment_record_profiles": 1})),
         "EMPLOYMENTS" => one(json!({"total_employments": 1})),
-        // No copy of their page shows any.
+        // The documentation shows no data for these.
         _ => one(json!({})),
     }
 }

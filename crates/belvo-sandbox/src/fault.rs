@@ -1,6 +1,6 @@
-//! Faults on purpose: in the next N webhooks, or in the answers to the next N calls of the API.
+//! Injected faults: in the next N webhooks, or in the responses to the next N calls of the API.
 //!
-//! Faults are used up in the order they were asked for. They change what is sent and answered, never what a link *is*:
+//! Faults are applied in the order in which they were set. They change webhooks and responses, never the state of a link:
 //! for that see [`super::control::Control::set_login`] and [`super::control::Control::set_status`].
 
 use std::collections::VecDeque;
@@ -12,13 +12,13 @@ use crate::problem::Problem;
 /// A fault in the delivery of webhooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebhookFault {
-    /// It is lost: recorded, never sent.
+    /// It is recorded and not sent.
     Drop,
     /// It is sent twice, byte for byte.
     Duplicate,
-    /// It comes later.
+    /// It is sent later.
     Delay(Duration),
-    /// As many as were asked for are held back, then sent last first.
+    /// The affected webhooks are held back, then sent in reverse order.
     Reorder,
     /// Its `external_id` is null.
     NullExternalId,
@@ -33,13 +33,13 @@ pub enum WebhookFault {
 /// A fault in the answers of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiFault {
-    /// Any error of Belvo's error reference, by its code; `login_error:locked` and its like choose the message, and
+    /// Any error of Belvo's error reference, by its code; a suffix as in `login_error:locked` selects the message, and
     /// `forbidden_html` is the proxy's 403. `token_required` opens a session for the link that the call names, in its
-    /// path or as `link` in its body, and waits for a call that names one.
+    /// path or as `link` in its body; it applies to the next call that names a link.
     Error(String),
     /// 429 with `Retry-After`.
     RateLimited(Duration),
-    /// No answer for so long, then 408.
+    /// No response for this span, then 408.
     Timeout(Duration),
 }
 
@@ -91,7 +91,7 @@ impl ApiAnswer {
     }
 }
 
-/// An API fault waiting for the calls it is meant for.
+/// A pending API fault.
 #[derive(Clone, Debug)]
 pub(crate) struct ArmedApiFault {
     pub(crate) answer: ApiAnswer,
@@ -100,7 +100,7 @@ pub(crate) struct ArmedApiFault {
     pub(crate) on: String,
 }
 
-/// All faults that are waiting.
+/// All pending faults.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     webhooks: VecDeque<(WebhookFault, usize)>,
@@ -124,7 +124,7 @@ impl Faults {
         *self = Self::default();
     }
 
-    /// The fault of the next webhook, and how many of the same kind are still to come.
+    /// The fault of the next webhook, and the remaining number of this fault.
     pub(crate) fn next_webhook(&mut self) -> Option<(WebhookFault, usize)> {
         let (fault, left) = self.webhooks.front_mut()?;
         *left -= 1;
@@ -135,14 +135,14 @@ impl Faults {
         Some(taken)
     }
 
-    /// Whether the fault of this call may depend on the link it names.
+    /// Whether the fault of this call depends on the link that the call names.
     pub(crate) fn asks_for_link(&self, call: &str) -> bool {
         self.api
             .iter()
             .any(|armed| call.contains(armed.on.as_str()) && matches!(armed.answer, ApiAnswer::TokenRequired))
     }
 
-    /// The answer to this call, if one is meant for it. `call` is `METHOD /path`.
+    /// The faulty response to this call, if any. `call` is `METHOD /path`.
     pub(crate) fn next_api(&mut self, call: &str, names_link: bool) -> Option<ApiAnswer> {
         let is_meant = |armed: &ArmedApiFault| {
             call.contains(armed.on.as_str()) && (names_link || !matches!(armed.answer, ApiAnswer::TokenRequired))

@@ -1,7 +1,7 @@
-//! The sandbox without a socket: a caller sends a request by a function call, and moves the clock.
+//! The sandbox without a socket: the caller sends requests by function calls and sets the clock.
 //!
-//! The same server as over HTTP, with the same routes, credentials and faults. Nothing here waits. A fault that would wait
-//! ([`ApiFault::Timeout`](super::ApiFault::Timeout)) gives no answer, and the caller decides how long that takes.
+//! It is the same server as over HTTP, with the same routes, credentials and faults. No function waits. A fault that would wait
+//! ([`ApiFault::Timeout`](super::ApiFault::Timeout)) gives no response, and the caller decides about the duration.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::config::{SandboxConfig, WebhookDelivery};
 use crate::control::Control;
 use crate::shared::Shared;
 
-/// A sandbox in this process. It does what is planned when its clock is moved.
+/// A sandbox in this process. Scheduled events happen when its clock is moved.
 #[derive(Clone, Debug)]
 pub struct InProcess {
     shared: Arc<Shared>,
@@ -48,7 +48,7 @@ impl InProcess {
         Control::new(Arc::clone(&self.shared))
     }
 
-    /// Sends a request to Belvo's API; `target` is path and query. `None` if no answer comes.
+    /// Sends a request to Belvo's API; `target` is path and query. `None` means no response.
     pub fn ask(&self, method: &str, target: &str, authorization: Option<&str>, body: Vec<u8>) -> Option<Answered> {
         let mut request = Request::builder().method(method).uri(target).header("content-type", "application/json");
         if let Some(authorization) = authorization {

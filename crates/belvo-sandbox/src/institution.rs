@@ -5,16 +5,16 @@
 
 use serde_json::{Value, json};
 
-/// How a user lets Belvo in.
+/// How a user gives Belvo access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Username and password.
     Password,
-    /// A username alone (Mexico's social security knows people by their CURP).
+    /// A username only (Mexico's social security identifies a person by the CURP).
     Username,
     /// Password, and a one-time token at every login: Heimdall.
     Token,
-    /// A Brazilian open-finance consent; nothing is stored.
+    /// A Brazilian open-finance consent; no credentials are stored.
     Consent,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Institution {
 
 const RETAIL: &[&str] = &["ACCOUNTS", "OWNERS", "TRANSACTIONS"];
 
-/// All that Belvo lists. The resource lists are also the default `fetch_resources` of a link.
+/// The institutions that Belvo lists. The resource lists are also the default `fetch_resources` of a link.
 pub(crate) const INSTITUTIONS: &[Institution] = &[
     Institution {
         id: 1,
@@ -100,8 +100,8 @@ pub(crate) const INSTITUTIONS: &[Institution] = &[
     },
 ];
 
-/// Made up after its Mexican sister: Belvo has the product in Brazil, and no institution of its sandbox for it. So it can
-/// be had by its name, and is in no list.
+/// An invented institution, modelled on the Mexican one: Belvo offers the product in Brazil, but its sandbox has no institution for it.
+/// It can be used by name, and is in no list.
 pub(crate) const UNLISTED: &[Institution] = &[Institution {
     id: 7,
     name: "planet_br_employment",
@@ -118,7 +118,7 @@ impl Institution {
         INSTITUTIONS.iter().chain(UNLISTED).find(|institution| institution.name == name)
     }
 
-    /// As `GET /api/institutions/` lists it.
+    /// Its entry in `GET /api/institutions/`.
     pub(crate) fn to_json(&self) -> Value {
         let field = |name: &str, kind: &str, label: &str| json!({"name": name, "type": kind, "label": label});
         let mut form_fields = vec![field("username", "text", "Username")];

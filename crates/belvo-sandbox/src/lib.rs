@@ -1,9 +1,9 @@
 //! A stand-in for Belvo in which links can be broken, for demos and tests.
 //!
-//! Belvo's own sandbox sends no LINK webhooks and cannot make a link `invalid`, so nobody can rehearse a broken link
-//! there. Here everything that breaks or repairs a link can be made to happen: the API of links with its errors, the
-//! widget, the webhooks with their retries, and faults in all of them. The crate depends on nothing of relink, so a wrong
-//! belief about Belvo would have to be written twice before a test of relink missed it.
+//! Belvo's own sandbox sends no LINK webhooks and cannot make a link `invalid`, so a broken link cannot be tested
+//! there. This crate has every event that breaks or repairs a link: the API of links with its errors, the
+//! widget, the webhooks with their retries, and faults in all of them. The crate does not depend on relink, so a wrong
+//! assumption about Belvo has to be made twice before a test of relink misses it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,14 +16,14 @@
 //! # }
 //! ```
 //!
-//! Where to find things, from the data to the outside:
+//! The modules, from the data to the interfaces:
 //!
 //! - `link`, `consent`, `institution`, `quota`, `schedule`, `outbox`: the data; `world` has all of it
-//! - `login`, `bank_answer`, `fault`, `problem`: answers that a test can ask for
+//! - `login`, `bank_answer`, `fault`, `problem`: responses that a test can set
 //! - `webhook`, `family`: the content of webhooks
 //! - `bank`: every change of a link
 //! - `shared`: the state behind its lock; `dispatcher` sends webhooks
-//! - `api`, `widget`, `portal`: Belvo's HTTP; `rate_limit` is its proxy's
+//! - `api`, `widget`, `portal`: Belvo's HTTP endpoints; `rate_limit`: that of the proxy in front of them
 //! - `control`, `drive`, `new_link`: the control API in process; `control_index`, `control_http`: the same over HTTP
 //! - `in_process`: a sandbox without a socket; `server` starts one with a socket; `cli` has the flags of the program
 

@@ -1,7 +1,7 @@
-//! A link as Belvo keeps it.
+//! A link, with the data that Belvo keeps.
 //!
-//! Belvo's `status` has four values and no reason. The bank's answer to the next login is hidden: a test sets it, and the
-//! API shows it only in its answers. Next: [`super::bank`], where the two meet.
+//! Belvo's `status` has four values and no reason. The bank's answer to the next login is not visible: a test sets it, and the
+//! API shows it only in the responses to logins. Next: [`super::bank`], which attempts logins.
 
 use std::collections::BTreeSet;
 
@@ -23,16 +23,16 @@ use crate::schedule::Slot;
 pub enum LinkStatus {
     /// Belvo can log in.
     Valid,
-    /// Belvo could not log in several times; only the user can repair it.
+    /// Several logins failed; only the user can repair the link.
     Invalid,
     /// The creation was never completed.
     Unconfirmed,
-    /// The bank wants a one-time token.
+    /// The bank requires a one-time token.
     TokenRequired,
 }
 
 impl LinkStatus {
-    /// Belvo's name for it.
+    /// The name in Belvo's API.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
@@ -43,7 +43,7 @@ impl LinkStatus {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum AccessMode {
-    /// Only when asked.
+    /// Only on request.
     Single,
     /// On a schedule, `refresh_rate`.
     Recurrent,
@@ -64,7 +64,7 @@ pub enum RefreshRate {
     #[serde(rename = "24h")]
     #[strum(serialize = "24h")]
     Day,
-    /// `7d`, unless another is asked for.
+    /// `7d`, the default.
     #[default]
     #[serde(rename = "7d")]
     #[strum(serialize = "7d")]
@@ -89,7 +89,7 @@ impl RefreshRate {
     }
 }
 
-/// How long Belvo keeps the credentials (`credentials_storage`).
+/// The time for which Belvo stores the credentials (`credentials_storage`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Storage {
     Store,
@@ -114,7 +114,7 @@ impl Storage {
         }
     }
 
-    /// How long after they were typed the credentials are gone.
+    /// The time after which the credentials are deleted.
     fn life_ms(self) -> Option<i64> {
         let minutes = |count: u64| Some(millis(std::time::Duration::from_secs(count * 60)));
         match self {
@@ -135,7 +135,7 @@ pub(crate) fn is_stale_in(text: &str) -> bool {
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     pub(crate) id: Uuid,
-    /// Order of creation; the list shows the newest first.
+    /// The number in the order of creation; lists show the newest link first.
     pub(crate) seq: u64,
     pub(crate) institution: &'static Institution,
     pub(crate) access_mode: AccessMode,
@@ -152,30 +152,30 @@ pub(crate) struct Link {
     pub(crate) fetch_resources: Vec<String>,
     /// The bank's answer to the next login.
     pub(crate) login: BankAnswer,
-    /// Whether a refresh finds anything new: after a repair, none is a legal outcome.
+    /// Whether a refresh finds new data. A refresh after a repair may find none.
     pub(crate) fresh_data: bool,
     pub(crate) failed_logins: u32,
     pub(crate) refreshed_at: Option<i64>,
     /// Resources that have been collected, and can be listed.
     pub(crate) collected: BTreeSet<String>,
-    /// How much of its monthly limits it has used, if it has a consent.
+    /// The use of its monthly limits, if it has a consent.
     pub(crate) quota: Quota,
-    /// The MFA session that waits for its token: at most one, for a new one voids it.
+    /// The open MFA session: at most one, because a new session voids the old one.
     pub(crate) session: Option<String>,
-    /// Where its next scheduled refresh is in the schedule.
+    /// The schedule entry of its next scheduled refresh.
     pub(crate) planned_refresh: Option<Slot>,
-    /// Where its first history is in the schedule, if it has just become recurrent.
+    /// The schedule entry of its first history, if it has just become recurrent.
     pub(crate) planned_history: Option<Slot>,
 }
 
 impl Link {
-    /// Whether the stored credentials are still there. A consent needs none.
+    /// Whether the credentials are still stored. A consent needs none.
     pub(crate) fn has_credentials(&self, now: i64) -> bool {
         let is_consent = self.institution.access == Access::Consent;
         is_consent || self.storage.life_ms().is_none_or(|life| now < self.stored_at.saturating_add(life))
     }
 
-    /// As Belvo shows it: no reason for the status, and not when it changed.
+    /// Its JSON in Belvo's API: without a reason for the status, and without the time of its change.
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "id": self.id,

@@ -1,4 +1,4 @@
-//! The bank's answer to a login, as a test asks for it.
+//! The bank's answer to a login, as a test sets it.
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumMessage, EnumString, IntoStaticStr, VariantArray};
@@ -24,10 +24,10 @@ pub enum LoginFailure {
     /// The password is wrong.
     #[strum(message = "Invalid credentials provided to login to the institution")]
     InvalidCredentials,
-    /// Belvo did not even try, the password having been wrong before.
+    /// Belvo did not try to log in, because the password was wrong before.
     #[strum(message = "Login not attempted due to invalid credentials")]
     NotAttempted,
-    /// There are no credentials to try.
+    /// No credentials are stored.
     #[strum(message = "Missing credentials to login to the institution")]
     MissingCredentials,
     /// The bank locked the account; a new password will not help.
@@ -36,12 +36,12 @@ pub enum LoginFailure {
     /// The bank forbids the access; a new password will not help.
     #[strum(message = "The user account access was forbidden by the institution")]
     Forbidden,
-    /// Something unexpected, to be tried later.
+    /// An unexpected error; a later try may succeed.
     #[strum(
         message = "Impossible to login, something unexpected happened while logging into the institution. Try again later."
     )]
     Unexpected,
-    /// The bank wants a kind of token that Belvo cannot handle.
+    /// The bank requires a kind of token that Belvo does not support.
     #[strum(message = "A MFA token is required by the institution, but it’s not supported yet by Belvo.")]
     MfaUnsupported,
 }
@@ -56,16 +56,16 @@ impl LoginFailure {
 /// The bank's answer to the next login with the stored credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Login {
-    /// It lets Belvo in.
+    /// The login succeeds.
     #[default]
     Works,
-    /// It asks for a one-time token: 428.
+    /// The bank requires a one-time token: 428.
     TokenRequired,
-    /// It shows a QR code to confirm with: 428, whose session is resumed without a token (`expects_user_input` false).
+    /// The bank shows a QR code to confirm: 428, whose session is resumed without a token (`expects_user_input` false).
     QrRequired,
-    /// It refuses: `login_error`.
+    /// The bank refuses the login: `login_error`.
     Fails(LoginFailure),
-    /// Anything else from Belvo's error reference, such as `institution_down` or `too_many_sessions`, by its code.
+    /// Another error of Belvo's error reference, such as `institution_down` or `too_many_sessions`, by its code.
     Answers(String),
 }
 

@@ -8,7 +8,7 @@ use clap::Parser;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// A stand-in for Belvo on this machine, in which links break when you say so.
+/// A stand-in for Belvo on this machine, in which you can break links.
 ///
 /// It has Belvo's API of links and data, its widget, its consent portal and its webhooks with their retries. Use its
 /// address in place of https://sandbox.belvo.com, with the secret id and the secret password below. Links are broken and
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn serve(args: SandboxArgs) -> anyhow::Result<()> {
     let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("warn")).with_writer(std::io::stderr);
-    // A log that was started already is as good.
+    // The call fails if a log was started already, which is no problem.
     let _started = log.try_init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {

@@ -1,6 +1,6 @@
-//! Links with a past: a program that simulates a customer adds thousands of them.
+//! Links that already exist at the start of a simulation.
 //!
-//! Next: [`super::drive`], which lets them live.
+//! Next: [`super::drive`], which moves the time.
 
 use uuid::Uuid;
 
@@ -17,20 +17,20 @@ use crate::world::World;
 pub struct NewFleetLink {
     /// Its institution, by name.
     pub institution: String,
-    /// Whether Belvo refreshes it by itself.
+    /// Whether Belvo refreshes it on a schedule.
     pub access_mode: AccessMode,
-    /// What the customer calls the user.
+    /// The customer's id of the user.
     pub external_id: Option<String>,
-    /// How often it is refreshed, if it is recurrent; else `7d`.
+    /// Its refresh rate, if it is recurrent; by default `7d`.
     pub refresh_rate: Option<RefreshRate>,
-    /// What is fetched; else all that the institution has.
+    /// The fetched resources; by default all of the institution.
     pub fetch_resources: Option<Vec<String>>,
-    /// When its user connected it, in milliseconds since the Unix epoch; else now. Its scheduled refreshes are counted
+    /// The time of its creation, in milliseconds since the Unix epoch; by default now. Its scheduled refreshes are counted
     /// from there.
     pub created_at_ms: Option<i64>,
-    /// When its consent ends, if its institution wants one; else 366 days after it was given.
+    /// The end of its consent, if its institution needs one; by default 366 days after its start.
     pub consent_ends_at_ms: Option<i64>,
-    /// Whether its first `historical_update` webhooks are sent now; else it has been there for long, and nothing is.
+    /// Whether its first `historical_update` webhooks are sent now.
     pub is_announced: bool,
 }
 
@@ -49,16 +49,16 @@ impl Default for NewFleetLink {
     }
 }
 
-/// The nearest time that can be written.
+/// The nearest time that RFC 3339 can express.
 fn written(at_ms: i64) -> i64 {
     at_ms.clamp(0, LATEST_MS)
 }
 
 impl Control {
-    /// Puts a link into the world, valid.
+    /// Adds a valid link.
     ///
     /// # Errors
-    /// If there is no such institution, or it lacks one of the resources.
+    /// If the institution does not exist, or lacks one of the resources.
     pub fn add_fleet_link(&self, new: NewFleetLink) -> Result<Uuid, ControlError> {
         let institution =
             Institution::find(&new.institution).ok_or(ControlError::NoSuchInstitution(new.institution))?;
@@ -85,7 +85,7 @@ impl Control {
 }
 
 impl World {
-    /// A link that was connected long ago has been refreshed since: one interval before its next refresh.
+    /// The last refresh of an existing link: one interval before its next refresh.
     fn has_been_refreshed(&mut self, id: Uuid) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let last = link.planned_refresh.zip(link.refresh_rate).map(|((next, _), rate)| next - rate.span_ms());

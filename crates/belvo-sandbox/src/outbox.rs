@@ -1,6 +1,6 @@
-//! The outbox: webhooks that wait to be sent, and the record of every attempt.
+//! The outbox: queued webhooks, and the record of every attempt.
 //!
-//! [`super::bank`] puts webhooks in, and the dispatcher takes them out when they are due.
+//! [`super::bank`] adds webhooks, and the dispatcher takes them when they are due.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::clock::belvo_time;
 
-/// A webhook on its way.
+/// A queued webhook.
 #[derive(Clone, Debug)]
 pub(crate) struct QueuedWebhook {
     pub(crate) webhook_id: String,
@@ -28,11 +28,11 @@ pub(crate) struct QueuedWebhook {
 pub enum DeliveryOutcome {
     /// The receiver answered with this HTTP status.
     Answered(u16),
-    /// No answer within the timeout.
+    /// No response within the timeout.
     TimedOut,
-    /// No connection, or it broke.
+    /// The connection failed.
     Failed(String),
-    /// Lost on purpose: [`WebhookFault::Drop`](crate::WebhookFault::Drop).
+    /// Dropped by a fault: [`WebhookFault::Drop`](crate::WebhookFault::Drop).
     Dropped,
     /// There is no webhook URL.
     NoUrl,
@@ -48,7 +48,7 @@ impl DeliveryOutcome {
     pub(crate) fn failure(&self) -> Option<String> {
         match self {
             Self::Answered(status) if !self.is_ok() => Some(format!("answered {status}")),
-            Self::TimedOut => Some("no answer in time".to_owned()),
+            Self::TimedOut => Some("no response in time".to_owned()),
             Self::Failed(reason) => Some(reason.clone()),
             Self::Answered(_) | Self::Dropped | Self::NoUrl => None,
         }
@@ -60,7 +60,7 @@ impl DeliveryOutcome {
 pub struct Delivery {
     /// 1, 2, 3, … in the order of the attempts.
     pub seq: u64,
-    /// When, by the sandbox's clock.
+    /// Its time, by the sandbox's clock.
     pub at: String,
     /// 1 for the first, up to 6.
     pub attempt: u32,
@@ -79,12 +79,12 @@ pub struct Delivery {
     pub body: Value,
 }
 
-/// Webhooks that wait for their time, and the records of those that were sent.
+/// Queued webhooks, and the records of the attempts.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     /// The records of the latest attempts, numbered in order.
     pub(crate) deliveries: VecDeque<Delivery>,
-    /// How many webhooks have been taken out and have no outcome yet.
+    /// The number of webhooks in transit: taken, and without an outcome.
     in_flight: usize,
     queue: BTreeMap<(i64, u64), QueuedWebhook>,
     held: Vec<(i64, QueuedWebhook)>,
@@ -92,7 +92,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Puts a webhook in its place in the queue; `seq` orders those of one millisecond.
+    /// Queues a webhook; `seq` orders those of the same millisecond.
     pub(crate) fn put(&mut self, due_at: i64, seq: u64, queued: QueuedWebhook) {
         self.queue.insert((due_at, seq), queued);
     }
@@ -102,18 +102,18 @@ impl Outbox {
         self.held.push((due_at, queued));
     }
 
-    /// The webhooks that were held back, the last first, and when the latest of them was due.
+    /// Takes the webhooks that were held back, in reverse order, with the due time of the latest one.
     pub(crate) fn take_held(&mut self) -> (Option<i64>, impl Iterator<Item = QueuedWebhook> + use<>) {
         let held = std::mem::take(&mut self.held);
         (held.iter().map(|held| held.0).max(), held.into_iter().rev().map(|held| held.1))
     }
 
-    /// When the next webhook is due.
+    /// The due time of the next webhook.
     pub(crate) fn next_due(&self) -> Option<i64> {
         self.queue.first_key_value().map(|(key, _)| key.0)
     }
 
-    /// Takes the next webhook out if it is due, with the time it was due at. Its outcome has to follow.
+    /// Takes the next webhook if it is due, with its due time. The caller must record its outcome.
     pub(crate) fn take_due(&mut self, now: i64) -> Option<(i64, QueuedWebhook)> {
         let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= now)?;
         self.in_flight += 1;
@@ -121,34 +121,34 @@ impl Outbox {
         Some((due_at, queued))
     }
 
-    /// A webhook that was taken out has its outcome.
+    /// Counts the outcome of a taken webhook.
     pub(crate) fn has_come_back(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// Whether nothing is on its way or waiting.
+    /// Whether no webhook is queued or in transit.
     pub(crate) fn is_settled(&self) -> bool {
         self.queue.is_empty() && self.held.is_empty() && self.in_flight == 0
     }
 
-    /// Forgets every webhook that is on its way.
+    /// Drops all queued webhooks.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.held.clear();
     }
 
-    /// Forgets the webhooks that were held back for others, which will not come.
+    /// Drops the webhooks that were held back.
     pub(crate) fn let_go(&mut self) {
         self.held.clear();
     }
 
-    /// The attempts after the `after`th, which are numbered in order.
+    /// The attempts after number `after`.
     pub(crate) fn deliveries_after(&self, after: u64) -> impl Iterator<Item = &Delivery> {
         let start = self.deliveries.partition_point(|delivery| delivery.seq <= after);
         self.deliveries.range(start..)
     }
 
-    /// Records an attempt; the oldest records go when more than `kept` are there.
+    /// Records an attempt; drops the oldest records beyond `kept`.
     pub(crate) fn record(&mut self, now: i64, queued: &QueuedWebhook, outcome: DeliveryOutcome, kept: usize) {
         self.delivered += 1;
         if self.deliveries.len() >= kept.max(1) {

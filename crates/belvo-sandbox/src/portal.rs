@@ -1,11 +1,11 @@
 //! A stand-in for "My Belvo Portal", where the user of a Brazilian open-finance link renews its consent.
 //!
-//! A consent has no update mode: the address of the portal carries a token that is bound to no link, and every parameter
-//! of the CONSENT webhook beside it (guide "My Belvo Portal"). The page sends them to `POST /portal/renew`:
+//! A consent has no update mode: the address of the portal contains a token that is bound to no link, and every parameter
+//! of the CONSENT webhook (guide "My Belvo Portal"). The page sends them to `POST /portal/renew`:
 //!
 //! | mistake | answer |
 //! |---|---|
-//! | the token is unknown, spent, too old, lacks a scope, or is not for `consent_management` | 401, the widget's `error` |
+//! | the token is unknown, used, expired, lacks a scope, or is not for `consent_management` | 401, the widget's `error` |
 //! | `action` is not `renew` | 400, `invalid` |
 //! | there is no such link, or the consent is not its own | 404, `not_found` |
 //!
@@ -33,7 +33,7 @@ const FEATURE: &str = "consent_management";
 /// The scopes of a token for the portal.
 const SCOPES: [&str; 3] = ["read_consents", "write_consents", "write_consent_callback"];
 
-/// The parameters of the page's address that matter; the others are for the eye.
+/// The parameters of the page's address that are checked; the others are only displayed.
 #[derive(Deserialize)]
 struct Renewal {
     access_token: String,
@@ -42,7 +42,7 @@ struct Renewal {
     action: String,
 }
 
-/// The page, and the call behind its button.
+/// The routes of the page and of its button.
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new().route("/portal/", get(page)).route("/portal/renew", post(renew))
 }

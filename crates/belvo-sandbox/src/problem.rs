@@ -1,7 +1,7 @@
-//! Every error the sandbox can answer with, as one table, and the envelope Belvo wraps them in.
+//! All errors of the sandbox, as one table, and Belvo's envelope for them.
 //!
 //! The envelope is a JSON *array* of `{code, message, request_id, field?}` (error handling docs). The table does not
-//! tell what an error means for a link: the program under test has to find that out. Next: [`super::api`].
+//! say what an error means for a link: the program under test has to find that out. Next: [`super::api`].
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
@@ -20,7 +20,7 @@ const KNOWN: &[(&str, u16, &str)] = &[
     ("institution_down", 400, "The financial institution is down, try again later"),
     ("institution_inactive", 400, "The institution has been temporarily deactivated"),
     ("institution_unavailable", 400, "The financial institution is unavailable"),
-    // Only an older copy names it, without its message.
+    // Only an older copy of the docs names it, without a message.
     ("invalid_access_mode_switch", 400, "The access mode cannot be changed: the credentials are not stored any more"),
     ("invalid_credentials_storage", 400, "Recurrent links must store the credentials"),
     ("invalid_fetch_resources", 400, "Single links without stored credentials must fetch resources"),
@@ -68,7 +68,7 @@ const KNOWN: &[(&str, u16, &str)] = &[
     ),
 ];
 
-/// An error answer: a status and one object per thing that is wrong.
+/// An error response: a status and one object per error.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
     status: u16,
@@ -96,14 +96,14 @@ impl Problem {
         }
         KNOWN.iter().find(|row| row.0 == code).map(|&(code, status, message)| Self::new(status, code, message))
     }
-    /// [`Self::find`] for a code that a test asks for.
+    /// [`Self::find`] for a code that a test sets.
     pub(crate) fn documented(code: &str) -> Result<Self, ControlError> {
         Self::find(code).ok_or_else(|| ControlError::NoSuchCode(code.to_owned()))
     }
 
-    /// [`Self::find`] for the codes this program itself spells.
+    /// [`Self::find`] for the codes in this program.
     pub(crate) fn of(code: &'static str) -> Self {
-        Self::find(code).expect("every code spelt in the sandbox is in the table")
+        Self::find(code).expect("every code in the sandbox is in the table")
     }
 
     /// An error with one object.
@@ -114,7 +114,7 @@ impl Problem {
         Self { status, errors: vec![error], retry_after_secs: None, html: false }
     }
 
-    /// `login_error` is one code for seven conditions; only the message tells them apart.
+    /// `login_error` is one code for seven conditions; only the message distinguishes them.
     pub(crate) fn login_error(failure: LoginFailure) -> Self {
         Self::new(400, "login_error", failure.message())
     }
@@ -131,7 +131,7 @@ impl Problem {
         Self::new(409, "link_refreshed", &message)
     }
 
-    /// A 429 that says when to come back.
+    /// A 429 with the time until the next try.
     pub(crate) fn throttled(secs: u64) -> Self {
         let message = format!("Request was throttled. Expected available in {secs} seconds.");
         let mut problem = Self::new(429, "throttled", &message);
@@ -139,8 +139,8 @@ impl Problem {
         problem
     }
 
-    /// The 428: the one error that names the link, and carries the session to resume. A QR code is confirmed elsewhere,
-    /// and no token is expected for it.
+    /// The 428: the only error that names the link and contains the session to resume. A QR code is confirmed elsewhere,
+    /// and needs no token.
     pub(crate) fn token_required(link: Uuid, session: &str, expiry_secs: i64, expects_token: bool) -> Self {
         let (kind, instructions) = if expects_token {
             ("numeric", "Use this code to generate the token")
@@ -202,7 +202,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Every code of an error that can be asked for, by [`ApiFault::Error`](crate::ApiFault) and
+/// Every error code that a test can set, with [`ApiFault::Error`](crate::ApiFault) and
 /// [`Login::Answers`](crate::Login).
 pub fn error_codes() -> Vec<String> {
     let known = KNOWN.iter().map(|row| row.0);

@@ -1,31 +1,31 @@
-//! Operational limits of Brazil's open finance: how often a month the data of a consent may be asked for.
+//! Operational limits of Brazil's open finance: the number of requests per month for the data of a consent.
 //!
-//! The regulator counts per user (CPF or CNPJ), institution and calendar month; here one link is one user. What Belvo
-//! refreshes by itself does not count. Next: [`super::bank`], which checks them before each login.
+//! The regulator counts per user (CPF or CNPJ), institution and calendar month; here one link is one user. Belvo's
+//! scheduled refreshes do not count. Next: [`super::bank`], which checks the limits before each login.
 
 use serde::Serialize;
 
 use crate::clock::next_month;
 
-/// How often a month each resource may be asked for (open-finance guide, operational limits). Transactions of the last
-/// few days have a larger limit of their own, which is left out: a refresh asks for a year of them.
+/// The monthly limit of each resource (open-finance guide, operational limits). Transactions of the last
+/// few days have a larger limit, which is left out: a refresh requests a year of them.
 const LIMITS: [(&str, u32); 4] = [("OWNERS", 8), ("ACCOUNTS", 8), ("TRANSACTIONS", 8), ("BILLS", 30)];
 
-/// One limit of a link, and how much of it is used up.
+/// A limit of a link, and its use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct QuotaUse {
     /// The resource, as in `fetch_resources`.
     pub resource: &'static str,
-    /// How often it may be asked for in a calendar month.
+    /// The maximum number of requests in a calendar month.
     pub limit: u32,
-    /// How often it has been asked for in this one.
+    /// The number of requests in this month.
     pub used: u32,
 }
 
-/// How much of its monthly limits a link has used.
+/// The use of the monthly limits of a link.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Quota {
-    /// When the month ends and all counts are 0 again.
+    /// The end of the month, at which all counts are reset.
     ends_at: i64,
     used: [u32; LIMITS.len()],
 }
@@ -38,7 +38,7 @@ impl Quota {
         rows.map(|(&(resource, limit), used)| QuotaUse { resource, limit, used }).collect()
     }
 
-    /// Whether each of these may be asked for once more.
+    /// Whether one more request for each of these resources is allowed.
     pub(crate) fn allows(&self, now: i64, resources: &[String]) -> bool {
         let is_spent = |quota: &QuotaUse| quota.used >= quota.limit;
         !self
@@ -48,7 +48,7 @@ impl Quota {
             .any(|quota| resources.iter().any(|name| name == quota.resource))
     }
 
-    /// Each of these has been asked for once more.
+    /// Counts one request for each of these resources.
     pub(crate) fn spend(&mut self, now: i64, resources: &[String]) {
         if now >= self.ends_at {
             *self = Self { ends_at: next_month(now), ..Self::default() };

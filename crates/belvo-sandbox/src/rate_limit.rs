@@ -1,28 +1,28 @@
-//! How many calls of the API are let through: 80 in 30 seconds, beyond which the caller's address may be blocked (older
-//! API reference; newer copies leave it to the contract).
+//! The rate limit of the API: 80 calls in 30 seconds, above which the caller's address may be blocked (older
+//! API reference; newer copies refer to the contract).
 //!
-//! At Belvo a proxy in front of the API refuses such calls, so the answer is the proxy's page and no error of the API's.
+//! At Belvo a proxy in front of the API refuses such calls, so the response is a page of the proxy and not an error of the API.
 
 use std::collections::VecDeque;
 
-/// The span the calls are counted in.
+/// The span in which calls are counted.
 const SPAN_MS: i64 = 30 * 1_000;
 
-/// A window that slides over the latest calls.
+/// A sliding window over the latest calls.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     calls_max: Option<usize>,
-    /// When each call of the latest 30 seconds came, the oldest first. Refused ones are not in it.
+    /// The times of the accepted calls of the last 30 seconds, the oldest first.
     calls: VecDeque<i64>,
 }
 
 impl RateLimit {
-    /// So many calls; without a number, any.
+    /// A limit of `max` calls; `None` means no limit.
     pub(crate) fn new(calls_max: Option<u32>) -> Self {
         Self { calls_max: calls_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)), calls: VecDeque::new() }
     }
 
-    /// Whether a call that comes now is let through; if so, it counts.
+    /// Whether a call at this time is accepted; an accepted call counts.
     pub(crate) fn admits(&mut self, now: i64) -> bool {
         let Some(max) = self.calls_max else { return true };
         while self.calls.pop_front_if(|at| *at + SPAN_MS <= now).is_some() {}

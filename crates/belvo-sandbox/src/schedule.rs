@@ -1,29 +1,29 @@
-//! The schedule of Belvo's own actions: each with its time.
+//! The schedule of Belvo's own actions, by time.
 //!
-//! An entry is made where its cause is (a link that is registered, a consent that is given) and taken back when the
-//! cause is gone, so the first one is always the next to happen. [`super::bank`] carries them out.
+//! An entry is added with its cause (a link is registered, a consent is given) and removed when the
+//! cause ends, so the first entry is always the next action. [`super::bank`] performs the actions.
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-/// When it is due, and its number: two things of the same millisecond happen in the order they were planned in.
+/// The due time and a number: actions of the same millisecond keep the order in which they were scheduled.
 pub(crate) type Slot = (i64, u64);
 
-/// An action of Belvo's own.
+/// A scheduled action of Belvo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Planned {
     /// The scheduled refresh of a recurrent link.
     Refresh(Uuid),
-    /// The first history of a link that was single until yesterday.
+    /// The first history of a link that has become recurrent.
     FirstHistory(Uuid),
     /// The consent of this link ends.
     ConsentEnd(Uuid),
-    /// All links are gone.
+    /// The monthly wipe.
     Wipe,
 }
 
-/// All of it, in order.
+/// The schedule, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     entries: BTreeMap<Slot, Planned>,
@@ -40,12 +40,12 @@ impl Schedule {
         }
     }
 
-    /// When the next thing happens.
+    /// The time of the next action.
     pub(crate) fn next_due(&self) -> Option<i64> {
         self.entries.first_key_value().map(|(slot, _)| slot.0)
     }
 
-    /// Takes the next thing out, with its time, if that is not after `until`.
+    /// Takes the next action with its time, if that is not after `until`.
     pub(crate) fn take_due(&mut self, until: i64) -> Option<(i64, Planned)> {
         let entry = self.entries.first_entry().filter(|entry| entry.key().0 <= until)?;
         let ((due_at, _), planned) = entry.remove_entry();

@@ -33,7 +33,7 @@ impl Sandbox {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         tls::install();
-        // Belvo takes any answer but 2xx for a failure; nothing says that it goes where a redirect points.
+        // Belvo treats any response but 2xx as a failure; the docs do not say that it follows redirects.
         let client = reqwest::Client::builder().no_proxy().redirect(Policy::none());
         let client = client.build().map_err(SandboxError::Client)?;
 
@@ -62,7 +62,7 @@ impl Sandbox {
         format!("http://{}", self.address)
     }
 
-    /// How it is set up.
+    /// Its configuration.
     pub fn config(&self) -> &SandboxConfig {
         &self.shared.config
     }
@@ -72,7 +72,7 @@ impl Sandbox {
         Control::new(Arc::clone(&self.shared))
     }
 
-    /// Answers the calls under way, then stops. Webhooks that are still waiting are lost.
+    /// Finishes the calls in progress, then stops. Queued webhooks are lost.
     pub async fn shutdown(self) {
         self.shared.stop.cancel();
         self.tasks.wait().await;

@@ -1,4 +1,4 @@
-//! The state that the server, the dispatcher and the control API share: behind its lock, with the clock and the signals.
+//! The state that the server, the dispatcher and the control API share, behind a lock, with the clock and the signals.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// Wakes the dispatcher.
     pub(crate) wake: Notify,
-    /// Changes whenever something was delivered or posted.
+    /// Changes after each delivery and each new webhook.
     pub(crate) changed: watch::Sender<u64>,
     world: Mutex<World>,
 }
@@ -57,7 +57,7 @@ impl Shared {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, after everything that was due before; then wakes the dispatcher and the tasks that watch.
+    /// Performs all due actions, then changes the state; then wakes the dispatcher and the waiting tasks.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World, i64) -> T) -> T {
         let answer = {
             let mut world = self.world();
@@ -69,7 +69,7 @@ impl Shared {
         answer
     }
 
-    /// Moves time forward; scheduled actions until then happen on the way, each at its own time.
+    /// Moves the time forward; scheduled actions happen at their own times.
     pub(crate) fn advance(&self, span_ms: impl FnOnce(i64) -> i64) {
         {
             let mut world = self.world();
@@ -79,14 +79,14 @@ impl Shared {
         self.announce();
     }
 
-    /// Wakes the dispatcher and the tasks that watch.
+    /// Wakes the dispatcher and the waiting tasks.
     fn announce(&self) {
         self.wake.notify_one();
         self.changed.send_modify(|count| *count += 1);
     }
 }
 
-/// Sleeps so long; without an end, for ever.
+/// Sleeps for the span; `None` means forever.
 pub(crate) async fn sleep(nap: Option<Duration>) {
     match nap {
         Some(nap) => tokio::time::sleep(nap).await,

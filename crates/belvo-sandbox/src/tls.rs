@@ -2,7 +2,7 @@
 //!
 //! reqwest panics when a client is built before a provider is installed.
 
-/// Makes ring the provider of this process, unless it has one already, which is as good.
+/// Makes ring the TLS provider of this process, unless it already has one.
 pub(crate) fn install() {
     let _another_is_as_good = rustls::crypto::ring::default_provider().install_default();
 }

@@ -1,6 +1,6 @@
 //! The content of a webhook, in the shapes that Belvo has used over the years.
 //!
-//! Bodies carry no time, no sequence and no attempt counter, because Belvo's carry none. Delivery is not here: see
+//! As at Belvo, bodies contain no time, no sequence and no attempt counter. For the delivery see
 //! [`super::dispatcher`]. Next: [`super::family`] for the codes and data of each resource.
 
 use serde::{Deserialize, Serialize};
@@ -23,13 +23,13 @@ pub enum PayloadShape {
     Oldest,
 }
 
-/// A bank's correction of transactions that it has shown before (webhook docs, Transactions).
+/// A bank's correction of earlier transactions (webhook docs, Transactions).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Correction {
-    /// They have changed.
+    /// The transactions were changed.
     Updated,
-    /// They were deleted.
+    /// The transactions were deleted.
     Deleted,
 }
 
@@ -42,20 +42,20 @@ impl Correction {
     }
 }
 
-/// A webhook before it is put in its envelope.
+/// A webhook without its envelope.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Webhook {
     /// The family: `LINK`, `CONSENT`, `ACCOUNTS`, …
     pub(crate) webhook_type: String,
-    /// Why it was sent: `historical_update` or `recurrent_update`; the table of values is in no copy of the docs.
+    /// The reason: `historical_update` or `recurrent_update`; the docs have no table of the values.
     pub(crate) process_type: Option<String>,
     /// Its code.
     pub(crate) webhook_code: String,
     /// The link it is about.
     pub(crate) link_id: Uuid,
-    /// The refresh it belongs to; the consent family has none.
+    /// The id of its refresh; the consent family has none.
     pub(crate) request_id: Option<Uuid>,
-    /// The customer's name for the user; Belvo may leave it null.
+    /// The customer's id of the user; it may be null.
     pub(crate) external_id: Option<String>,
     /// Counts and reasons, never the data itself.
     pub(crate) data: Value,
@@ -68,7 +68,7 @@ impl Webhook {
         Self::recurrent(link, "LINK", "invalid_credentials", request_id, data)
     }
 
-    /// LINK family: the scheduled refresh was asked for a token. The docs show no session in it.
+    /// LINK family: the bank required a token at the scheduled refresh. The docs show no session in it.
     pub(crate) fn token_required(link: &Link, request_id: Uuid) -> Self {
         let data = json!({
             "error_code": "token_required",
@@ -78,12 +78,12 @@ impl Webhook {
         Self::recurrent(link, "LINK", "token_required", request_id, data)
     }
 
-    /// Sent when an asynchronous DELETE is through. Only its name is documented.
+    /// LINK family: an asynchronous DELETE is finished. Only the name is documented.
     pub(crate) fn link_deleted(link: &Link, request_id: Uuid) -> Self {
         Self { process_type: None, ..Self::recurrent(link, "LINK", "link_deleted", request_id, json!({})) }
     }
 
-    /// Resource families after a creation, a repair, or `refresh/`: a resource that was never collected has its first history.
+    /// Resource families after a creation, a repair, or `refresh/`: a resource without collected data has its first history.
     pub(crate) fn historical(link: &Link, resources: &[String], request_id: Uuid, now: i64) -> Vec<Self> {
         let mut webhooks = Vec::new();
         for resource in resources {
@@ -97,7 +97,7 @@ impl Webhook {
         webhooks
     }
 
-    /// Resource families after a scheduled refresh that found something.
+    /// Resource families after a scheduled refresh with new data.
     pub(crate) fn new_data(link: &Link, resources: &[String], request_id: Uuid) -> Vec<Self> {
         let news = resources.iter().filter_map(|resource| Some((resource, family::news(resource)?)));
         news.map(|(resource, (code, data))| Self::recurrent(link, resource, code, request_id, data)).collect()

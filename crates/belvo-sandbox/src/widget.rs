@@ -1,16 +1,16 @@
-//! A stand-in for Belvo's widget in update mode: a page with three buttons, and the JSON call behind them.
+//! A stand-in for Belvo's widget in update mode: a page with three buttons, and their JSON call.
 //!
-//! It answers with what the documented callbacks give the app (widget callbacks guide). A callback comes from the
-//! user's device and proves nothing; only the link's own status does. Outcomes of `POST /widget/complete`:
+//! The response is the callback of the documented widget (widget callbacks guide). A callback comes from the
+//! user's device and proves nothing; only the link's status is a proof. Outcomes of `POST /widget/complete`:
 //!
 //! | outcome | what happens | answer |
 //! |---|---|---|
-//! | `success` | the link is valid, the token dead, a recurrent link is refreshed | `{link, institution}` |
+//! | `success` | the link is valid, the token is used, a recurrent link is refreshed | `{link, institution}` |
 //! | `wrong_password` | nothing; the widget stays open and remembers it | the widget's `ERROR` event |
-//! | `exit` | the user closes it; nothing else | `{last_encountered_error?, meta_data}` |
-//! | `error` | the widget gives up on its token | `{error, error_message}` |
+//! | `exit` | the user closes the widget; no change | `{last_encountered_error?, meta_data}` |
+//! | `error` | the widget rejects its token | `{error, error_message}` |
 //!
-//! A token that is unknown, spent, too old, or lacks a scope of update mode gets the `error` answer, with HTTP 401.
+//! A token that is unknown, used, expired, or lacks a scope of update mode gets the `error` response, with HTTP 401.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ use crate::problem::Problem;
 use crate::shared::Shared;
 use crate::world::World;
 
-/// The scopes that update mode takes: to create a link, `write_links` would do (update mode guide).
+/// The scopes that update mode needs; creating a link needs only `write_links` (update mode guide).
 const SCOPES: [&str; 2] = ["write_links", "read_links"];
 
 /// An action of the user in the widget.
@@ -51,7 +51,7 @@ struct Complete {
     outcome: Outcome,
 }
 
-/// The page, and the call behind its buttons.
+/// The routes of the page and of its buttons.
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new().route("/widget/", get(page)).route("/widget/complete", post(complete))
 }
@@ -133,12 +133,12 @@ fn not_valid() -> Value {
     json!({"error": "ACCESS_TOKEN_NOT_VALID", "error_message": "The access token is not valid or has expired."})
 }
 
-/// The widget's answer when it does not open.
+/// The widget's response if it does not open.
 pub(crate) fn refused() -> Response {
     (StatusCode::UNAUTHORIZED, Json(not_valid())).into_response()
 }
 
-/// The deep link the hosted widget would go to, for the page to follow.
+/// The deep link to which the hosted widget would redirect.
 pub(crate) fn callback_url(urls: &Value, name: &str, parameters: &[(&str, String)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let url = urls.get(name).and_then(Value::as_str).and_then(|url| Url::parse(url).ok());

@@ -1,6 +1,6 @@
-//! Everything the sandbox remembers, behind one lock.
+//! The whole state of the sandbox.
 //!
-//! It does no I/O and reads no clock: callers pass `now`. Everything that happens to a link is in [`super::bank`];
+//! It does no I/O and reads no clock: callers pass `now`. All changes of a link are in [`super::bank`];
 //! webhooks leave through [`super::outbox`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -17,7 +17,7 @@ use crate::rate_limit::RateLimit;
 use crate::schedule::Schedule;
 use crate::webhook::PayloadShape;
 
-/// An MFA session that waits for its token (428).
+/// An open MFA session (428).
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) link: Uuid,
@@ -41,7 +41,7 @@ pub(crate) struct Token {
     pub(crate) callback_urls: Value,
 }
 
-/// Where webhooks go: the settings of Belvo's dashboard.
+/// The webhook settings of Belvo's dashboard.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) url: String,
@@ -53,40 +53,40 @@ pub(crate) fn is_webhook_url(url: &str) -> bool {
     reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-/// Whether this can be an `Authorization` value.
+/// Whether this is a valid `Authorization` value.
 pub(crate) fn is_header_value(value: &str) -> bool {
     axum::http::HeaderValue::from_str(value).is_ok()
 }
 
-/// The numbers Belvo's behaviour depends on.
+/// The settings of Belvo's behaviour.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// How soon the webhooks of a refresh follow it.
+    /// The time from a refresh to its webhooks.
     pub(crate) data_delay_ms: i64,
-    /// How many failed logins make a link `invalid`.
+    /// The number of failed logins that make a link `invalid`.
     pub(crate) logins_until_invalid: u32,
-    /// How much longer each retry of a webhook waits than the one before.
+    /// The increase of the delay from one retry of a webhook to the next.
     pub(crate) retry_step_ms: i64,
-    /// How many delivery records are kept.
+    /// The maximum number of delivery records.
     pub(crate) deliveries_kept: usize,
-    /// Whether Belvo's own schedule runs.
+    /// Whether Belvo's schedule runs.
     pub(crate) schedule: bool,
-    /// Whether a link that is broken is refreshed all the same.
+    /// Whether broken links are refreshed too.
     pub(crate) repeats_while_broken: bool,
-    /// Whether a refresh says that a consent is about to end: at Belvo, opt-in by its support.
+    /// Whether a refresh announces the end of a consent; at Belvo this is opt-in.
     pub(crate) consent_warnings: bool,
-    /// Whether all links are gone on the first of the month.
+    /// Whether all links are deleted on the first day of the month.
     pub(crate) monthly_wipe: bool,
 }
 
 impl Rules {
     /// `expiry` of the 428's example.
     pub(crate) const SESSION_LIFE_MS: i64 = 9_600 * 1_000;
-    /// A refresh announces the end of a consent that is this near (webhook docs, Consents).
+    /// The time before its end at which a refresh announces the end of a consent (webhook docs, Consents).
     pub(crate) const CONSENT_WARNING_MS: i64 = 7 * 24 * 3_600 * 1_000;
-    /// A single link that becomes recurrent gets its history on the next day (API reference, Links).
+    /// The time after which a single link that becomes recurrent gets its history (API reference, Links).
     pub(crate) const FIRST_HISTORY_MS: i64 = 24 * 3_600 * 1_000;
-    /// Widget access tokens live ten minutes.
+    /// The lifetime of a widget access token.
     pub(crate) const TOKEN_LIFE_MS: i64 = 600 * 1_000;
     /// One `refresh/` per link in ten minutes.
     pub(crate) const REFRESH_EVERY_MS: i64 = 600 * 1_000;
@@ -104,12 +104,12 @@ pub(crate) struct World {
     pub(crate) links: BTreeMap<Uuid, Link>,
     pub(crate) sessions: HashMap<String, Session>,
     pub(crate) tokens: HashMap<String, Token>,
-    /// When each token was minted, the oldest first.
+    /// The creation time of each token, the oldest first.
     pub(crate) minted: VecDeque<(i64, String)>,
-    /// By the link each belongs to.
+    /// The consents, by link.
     pub(crate) consents: BTreeMap<Uuid, Consent>,
     pub(crate) schedule: Schedule,
-    /// When the latest links were deleted, for the limit of five a minute.
+    /// The times of the latest deletions, for the limit of five per minute.
     pub(crate) deletions: VecDeque<i64>,
     pub(crate) faults: Faults,
     pub(crate) rate_limit: RateLimit,
@@ -146,7 +146,7 @@ impl World {
         scopes.iter().all(|&scope| token.scopes.iter().any(|given| given == scope)).then_some(token)
     }
 
-    /// A token dies when its user succeeds.
+    /// Removes a token after its user's success.
     pub(crate) fn spend_token(&mut self, access: &str) {
         if let Some(token) = self.tokens.get_mut(access) {
             token.alive = false;

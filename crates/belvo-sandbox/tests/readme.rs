@@ -1,4 +1,4 @@
-//! The README and `GET /sandbox` list the same endpoints, and each of them is there.
+//! The README and `GET /sandbox` list the same endpoints, and each endpoint exists.
 
 use belvo_sandbox::{Sandbox, SandboxConfig};
 use reqwest::Method;

@@ -1,8 +1,8 @@
-//! Belvo's official SDKs, unchanged, against the sandbox: what they cannot tell from Belvo, we may call Belvo.
+//! Runs Belvo's official SDKs, unchanged, against the sandbox.
 //!
-//! They are installed from their registries into cargo's temporary folder, once. Where that cannot be done the test
-//! fails and says so; it is never skipped. The stories are in `sdk/python.py` and `sdk/node.mjs`.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+//! They are installed from their registries into cargo's temporary folder, once. If that fails, the test fails with the
+//! reason; it is never skipped. The scripts are `sdk/python.py` and `sdk/node.mjs`.
+#![expect(clippy::unwrap_used, reason = "a panic names the line of the test")]
 
 #[path = "../../../tests/foreign/mod.rs"]
 mod foreign;
@@ -38,7 +38,7 @@ fn script(name: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn the_python_sdk_takes_it_for_belvo() {
+async fn the_python_sdk_works_with_the_sandbox() {
     let folder = installed(PYTHON_SDK, async |folder| {
         run(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await?;
         let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYTHON_SDK];
@@ -55,7 +55,7 @@ async fn the_python_sdk_takes_it_for_belvo() {
 }
 
 #[tokio::test]
-async fn the_node_sdk_takes_it_for_belvo() {
+async fn the_node_sdk_works_with_the_sandbox() {
     let folder = installed(NODE_SDK, async |folder| {
         std::fs::write(folder.join("package.json"), "{\"private\": true}\n").unwrap();
         let npm = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", NODE_SDK];

@@ -124,7 +124,11 @@ pub(in crate::belvo) fn webhook_link(body: &Map<String, Value>) -> Result<LinkId
 }
 
 fn needed(body: &Map<String, Value>, key: &str) -> Result<String, Undecodable> {
-    let problem = if body.contains_key(key) { "expected a text" } else { "missing" };
+    let problem = match body.get(key) {
+        Some(Value::String(_)) => "too long, or without a visible character",
+        Some(_) => "expected a text",
+        None => "missing",
+    };
     text(body, key).ok_or_else(|| Undecodable::shape(format!("$.{key}"), problem))
 }
 

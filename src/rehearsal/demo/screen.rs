@@ -1,4 +1,4 @@
-//! The output of the demo. Colours only on a terminal, and never against NO_COLOR.
+//! The output of the demo. It has colours only on a terminal and without NO_COLOR.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ const RED: Style = AnsiColor::Red.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 
-/// The pause after a line, so that a person can read along.
+/// The pause after a line, for a reader.
 const PACE: Duration = Duration::from_millis(500);
 
 /// The output.
 pub(super) struct Screen {
-    /// Whether a person reads along.
+    /// Whether there are pauses.
     paced: bool,
 }
 
@@ -28,7 +28,7 @@ impl Screen {
         Self { paced }
     }
 
-    /// Waits so that a person can read; the parts of the demo run on.
+    /// Pauses the output; the parts of the demo keep running.
     pub(super) async fn pause(&self) {
         if self.paced {
             tokio::time::sleep(PACE).await;
@@ -39,18 +39,18 @@ impl Screen {
         anstream::println!("\n{BOLD}{text}{BOLD:#}\n");
     }
 
-    pub(super) fn scene(&self, number: &str, text: &str) {
+    pub(super) fn section(&self, number: &str, text: &str) {
         anstream::println!("\n{BOLD}{number}. {text}{BOLD:#}");
     }
 
-    /// Something the demo does, as a person or a bank would.
-    pub(super) fn act(&self, who: &str, text: &str) {
+    /// An action of a user, a bank, the application or a part of the demo.
+    pub(super) fn action(&self, who: &str, text: &str) {
         let (who, text) = (printable(who), printable(text));
         anstream::println!("   {CYAN}{who:>8}{CYAN:#}  {text}");
     }
 
-    /// Something that arrived on the stream.
-    pub(super) fn hear(&self, subject: &str, text: &str) {
+    /// A notice from the stream.
+    pub(super) fn notice(&self, subject: &str, text: &str) {
         let (subject, text) = (printable(subject), printable(text));
         anstream::println!("   {GREEN}{:>8}{GREEN:#}  {subject}  {DIM}{text}{DIM:#}", "relink");
     }
@@ -68,7 +68,7 @@ impl Screen {
         anstream::println!("\n   {BOLD}{link:<36}  {user:<6}  {institution:<20}  {state:<15}  {prompts}{BOLD:#}");
     }
 
-    pub(super) fn row(&self, columns: [&str; 4], state: StateWord, as_it_should: bool) {
+    pub(super) fn row(&self, columns: [&str; 4], state: StateWord, is_correct: bool) {
         let [link, user, institution, prompts] = columns.map(printable);
         let style = match state {
             StateWord::Valid => GREEN,
@@ -76,9 +76,9 @@ impl Screen {
             StateWord::Updating | StateWord::Unconfirmed | StateWord::Removed => YELLOW,
         };
         let name = crate::link::StateName::from(state).as_str();
-        let verdict = if as_it_should { "" } else { "  <- not where it should be" };
+        let mark = if is_correct { "" } else { "  <- not the expected state" };
         anstream::println!(
-            "   {link:<36}  {user:<6}  {institution:<20}  {style}{name:<15}{style:#}  {prompts}{RED}{verdict}{RED:#}"
+            "   {link:<36}  {user:<6}  {institution:<20}  {style}{name:<15}{style:#}  {prompts}{RED}{mark}{RED:#}"
         );
     }
 

@@ -1,4 +1,4 @@
-//! `relink sandbox --links N --days N`: the flags, the progress, and how it ends.
+//! `relink sandbox --links N --days N`: its flags, progress and exit status.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -12,49 +12,49 @@ use super::simulation::simulate;
 use crate::clock;
 use crate::printable::printable_lines;
 
-/// The seed, unless another is given.
+/// The default seed.
 const SEED: u64 = 1;
 
-/// A simulated fleet, instead of a Belvo to talk to.
+/// The flags that simulate a fleet instead of a plain sandbox.
 #[derive(Args, Debug)]
 pub struct FleetArgs {
-    /// Simulate a fleet of so many links against relink's own code, with no NATS and no waiting, and report how its
-    /// users were prompted: lost, repeated, time to detect and to recover, beside a webhook handler without relink.
-    /// Ends with status 1 if relink lost an outage, prompted one twice, or is wrong about a link at the end.
+    /// Simulate a fleet of N links with relink's own code, without NATS and without waiting, and report how its
+    /// users were prompted: lost, repeated, time to detect and to recover, compared with a webhook handler without relink.
+    /// The exit status is 1 if relink lost an outage, prompted twice in one, or has a wrong state of a link at the end.
     #[arg(long, value_name = "N", requires = "days", help_heading = "Simulate a fleet",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000),
           conflicts_with_all = ["scenario", "webhook_url", "webhook_authorization"])]
     pub links: Option<u32>,
-    /// For so many days; a day without trouble follows. The same --seed gives the same report, byte for byte.
+    /// The number of days; a phase without faults follows. The same --seed gives the same report, byte for byte.
     #[arg(long, value_name = "N", requires = "links", help_heading = "Simulate a fleet",
           value_parser = clap::value_parser!(u32).range(1..=3_650))]
     pub days: Option<u32>,
-    /// Report in JSON.
+    /// Print the report as JSON.
     #[arg(long, requires = "links", help_heading = "Simulate a fleet")]
     pub json: bool,
-    /// Tell all that happened to this link, too: why one was lost, repeated or stuck.
+    /// Also print the full history of this link, which shows why it was lost, repeated or stuck.
     #[arg(long, value_name = "LINK", requires = "links", help_heading = "Simulate a fleet")]
-    pub story: Option<String>,
-    /// Report, and end with status 0 whatever came out.
+    pub link_log: Option<String>,
+    /// Exit with status 0 whatever the result.
     #[arg(long, requires = "links", help_heading = "Simulate a fleet")]
     pub report_only: bool,
 }
 
 impl FleetArgs {
-    /// Whether a fleet is asked for.
+    /// Whether the flags request a fleet.
     pub const fn is_wanted(&self) -> bool {
         self.links.is_some()
     }
 }
 
-/// Simulates a fleet until its days are over, or `shutdown`.
+/// Simulates a fleet to its last day, or until `shutdown`.
 ///
 /// # Errors
-/// If it was stopped, or a part failed in a way that the simulation does not know.
+/// If it was stopped, or a part failed in a way that the simulation does not provide for.
 pub async fn run(args: FleetArgs, seed: Option<u64>, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     let links = args.links.context("--links is needed")?.try_into()?;
     let days = args.days.context("--days is needed")?;
-    let options = FleetOptions { links, days, seed: seed.unwrap_or(SEED), story: args.story };
+    let options = FleetOptions { links, days, seed: seed.unwrap_or(SEED), link_log: args.link_log };
     let began = clock::instant();
     let progress = Progress::new(days);
     let report = tokio::select! {
@@ -94,7 +94,7 @@ impl Progress {
     fn write(&self, text: &str) {
         if self.is_seen {
             let mut screen = anstream::stderr();
-            // A progress that cannot be shown is not worth ending for.
+            // A failure to print the progress must not end the run.
             let _written = screen.write_all(text.as_bytes()).and_then(|()| screen.flush());
         }
     }

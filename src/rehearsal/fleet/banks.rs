@@ -1,191 +1,191 @@
-//! The banks and Belvo: what goes wrong with one link, with one bank, and with the machines between them.
+//! Faults of single links, of banks, of the webhook receiver, and of Belvo's API.
 
 use std::time::Duration;
 
 use belvo_sandbox::{ApiFault, LinkStatus, Login, LoginFailure};
 
 use super::checker::GroundTruth;
-use super::hazards::{
-    AMENDS, API_DOWN, BANK_CONFUSED, BANK_DOWN, BANKS, DAY, Disturbance, Draw, RECEIVER_DOWN, per_day_and_million,
-    percent,
+use super::rates::{
+    API_DOWN, BANK_DOWN, BANKS, DAY, Disturbance, Draw, LOGINS_REFUSED, RECEIVER_DOWN, STATUS_RESTORE,
+    per_day_and_million, percent,
 };
-use super::state::{BankState, Happening, Simulation};
+use super::state::{BankState, FleetEvent, Simulation};
 
-/// A trouble of a single link.
+/// A fault of a single link.
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
+enum LinkFault {
     PasswordChanged,
     TokenWanted,
     Locked,
     Deleted,
 }
 
-/// What can happen to a link of such a bank, and how often.
-fn troubles(bank: usize) -> impl Iterator<Item = (Trouble, u32)> {
+/// The faults of the links of a bank, with their rates.
+fn link_faults(bank: usize) -> impl Iterator<Item = (LinkFault, u32)> {
     let of_passwords = [
-        (Trouble::PasswordChanged, per_day_and_million::PASSWORD_CHANGED),
-        (Trouble::TokenWanted, per_day_and_million::TOKEN_WANTED),
-        (Trouble::Locked, per_day_and_million::LOCKED),
+        (LinkFault::PasswordChanged, per_day_and_million::PASSWORD_CHANGED),
+        (LinkFault::TokenWanted, per_day_and_million::TOKEN_WANTED),
+        (LinkFault::Locked, per_day_and_million::LOCKED),
     ];
     let of_passwords = of_passwords.into_iter().filter(move |_| BANKS[bank].has_password);
-    of_passwords.chain([(Trouble::Deleted, per_day_and_million::DELETED)])
+    of_passwords.chain([(LinkFault::Deleted, per_day_and_million::DELETED)])
 }
 
 impl Simulation {
-    pub(super) fn time_to_trouble(&self, bank: usize, rng: &mut fastrand::Rng) -> Duration {
-        let per_million: u32 = troubles(bank).map(|(_, rate)| rate).sum();
+    pub(super) fn time_to_fault(&self, bank: usize, rng: &mut fastrand::Rng) -> Duration {
+        let per_million: u32 = link_faults(bank).map(|(_, rate)| rate).sum();
         rng.wait_for(DAY.mul_f64(1e6 / f64::from(per_million)))
     }
 
-    /// Something happens to a link; it shows at the next login.
-    pub(super) async fn trouble(&mut self, number: usize) -> anyhow::Result<()> {
-        if self.is_quiet() || self.checker.truth(number) == GroundTruth::Gone {
+    /// Injects a fault into a link; it has its effect at the next login.
+    pub(super) async fn link_fault(&mut self, number: usize) -> anyhow::Result<()> {
+        if self.is_final_phase() || self.checker.truth(number) == GroundTruth::Gone {
             return Ok(());
         }
         let bank = self.members[number].bank;
         let mut rng = self.members[number].rng.fork();
-        let mut drawn = rng.u32(0..troubles(bank).map(|(_, rate)| rate).sum());
-        let trouble = troubles(bank).find(|(_, rate)| {
+        let mut drawn = rng.u32(0..link_faults(bank).map(|(_, rate)| rate).sum());
+        let link_fault = link_faults(bank).find(|(_, rate)| {
             let is_this = drawn < *rate;
             drawn = drawn.saturating_sub(*rate);
             is_this
         });
-        let login = match trouble {
-            Some((Trouble::PasswordChanged, _)) => Login::Fails(LoginFailure::InvalidCredentials),
-            Some((Trouble::TokenWanted, _)) => Login::TokenRequired,
-            Some((Trouble::Locked, _)) => Login::Fails(LoginFailure::Locked),
-            Some((Trouble::Deleted, _)) | None => {
+        let login = match link_fault {
+            Some((LinkFault::PasswordChanged, _)) => Login::Fails(LoginFailure::InvalidCredentials),
+            Some((LinkFault::TokenWanted, _)) => Login::TokenRequired,
+            Some((LinkFault::Locked, _)) => Login::Fails(LoginFailure::Locked),
+            Some((LinkFault::Deleted, _)) | None => {
                 let link = self.members[number].link.clone();
-                self.customer.delete(&link, rng.happens(percent::DELETED_ALOUD)).await?;
-                self.look(number);
+                self.customer.delete(&link, rng.happens(percent::DELETED_WITH_WEBHOOK)).await?;
+                self.update_truth(number);
                 Login::Works
             }
         };
         let member = &mut self.members[number];
         if member.login == Login::Works && self.checker.truth(number) == GroundTruth::Works {
             member.login = login;
-            self.show_login(number);
+            self.set_sandbox_login(number);
         }
-        let wait = self.time_to_trouble(bank, &mut rng);
-        self.plan_in(wait, Happening::Trouble(number));
+        let wait = self.time_to_fault(bank, &mut rng);
+        self.plan_in(wait, FleetEvent::LinkFault(number));
         Ok(())
     }
 
     /// Sets the bank's answer to this link's credentials in the sandbox.
-    pub(super) fn show_login(&self, number: usize) {
+    pub(super) fn set_sandbox_login(&self, number: usize) {
         let member = &self.members[number];
         let login = match &self.banks[member.bank] {
             BankState { is_down: true, .. } => Login::Answers("institution_down".to_owned()),
-            BankState { is_confused: true, .. } if member.login == Login::Works => {
+            BankState { refuses_logins: true, .. } if member.login == Login::Works => {
                 Login::Fails(LoginFailure::InvalidCredentials)
             }
             BankState { .. } => member.login.clone(),
         };
-        // A link that is gone needs none.
+        // The call fails for a deleted link, which needs no login.
         let _gone = self.control.set_login(member.id, login);
     }
 
-    /// Plans the first of each kind of disturbance.
+    /// Schedules the first disturbance of each kind.
     pub(super) fn plan_disturbances(&mut self) {
         for (bank, kind) in BANKS.iter().enumerate() {
-            self.plan_next(&BANK_DOWN, Happening::BankDown(bank));
+            self.plan_next(&BANK_DOWN, FleetEvent::BankDown(bank));
             if kind.has_password {
-                self.plan_next(&BANK_CONFUSED, Happening::Confusion(bank));
+                self.plan_next(&LOGINS_REFUSED, FleetEvent::LoginsRefused(bank));
             }
         }
-        self.plan_next(&RECEIVER_DOWN, Happening::ReceiverDown);
-        self.plan_next(&API_DOWN, Happening::ApiDown);
+        self.plan_next(&RECEIVER_DOWN, FleetEvent::ReceiverDown);
+        self.plan_next(&API_DOWN, FleetEvent::ApiDown);
     }
 
-    fn plan_next(&mut self, disturbance: &Disturbance, what: Happening) {
+    fn plan_next(&mut self, disturbance: &Disturbance, what: FleetEvent) {
         let wait = self.rng.wait_for(disturbance.every);
         self.plan_in(wait, what);
     }
 
-    fn plan_end(&mut self, disturbance: &Disturbance, what: Happening) {
+    fn plan_end(&mut self, disturbance: &Disturbance, what: FleetEvent) {
         let lasts = self.rng.between(disturbance.lasts);
         self.plan_in(lasts, what);
     }
 
-    /// Something happens to many at once, or is over.
-    pub(super) fn disturb(&mut self, happening: Happening) -> anyhow::Result<()> {
+    /// Starts or ends a disturbance of many links.
+    pub(super) fn handle_disturbance(&mut self, event: FleetEvent) -> anyhow::Result<()> {
         let begins = matches!(
-            happening,
-            Happening::BankDown(_) | Happening::Confusion(_) | Happening::ReceiverDown | Happening::ApiDown
+            event,
+            FleetEvent::BankDown(_) | FleetEvent::LoginsRefused(_) | FleetEvent::ReceiverDown | FleetEvent::ApiDown
         );
-        if begins && self.is_quiet() {
+        if begins && self.is_final_phase() {
             return Ok(());
         }
-        match happening {
-            Happening::BankDown(bank) => {
+        match event {
+            FleetEvent::BankDown(bank) => {
                 self.banks[bank].is_down = true;
-                self.plan_end(&BANK_DOWN, Happening::BankUp(bank));
-                self.show_logins(bank);
+                self.plan_end(&BANK_DOWN, FleetEvent::BankUp(bank));
+                self.set_sandbox_logins(bank);
             }
-            Happening::BankUp(bank) => {
+            FleetEvent::BankUp(bank) => {
                 self.banks[bank].is_down = false;
-                self.plan_next(&BANK_DOWN, Happening::BankDown(bank));
-                self.show_logins(bank);
+                self.plan_next(&BANK_DOWN, FleetEvent::BankDown(bank));
+                self.set_sandbox_logins(bank);
             }
-            Happening::Confusion(bank) => {
-                self.banks[bank].is_confused = true;
-                self.plan_end(&BANK_CONFUSED, Happening::ConfusionEnds(bank));
-                self.show_logins(bank);
+            FleetEvent::LoginsRefused(bank) => {
+                self.banks[bank].refuses_logins = true;
+                self.plan_end(&LOGINS_REFUSED, FleetEvent::LoginsAccepted(bank));
+                self.set_sandbox_logins(bank);
             }
-            Happening::ConfusionEnds(bank) => {
-                self.banks[bank].is_confused = false;
-                self.plan_next(&BANK_CONFUSED, Happening::Confusion(bank));
-                self.show_logins(bank);
-                let amends = self.rng.between(AMENDS);
-                self.plan_in(amends, Happening::Amends(bank));
+            FleetEvent::LoginsAccepted(bank) => {
+                self.banks[bank].refuses_logins = false;
+                self.plan_next(&LOGINS_REFUSED, FleetEvent::LoginsRefused(bank));
+                self.set_sandbox_logins(bank);
+                let restore_in = self.rng.between(STATUS_RESTORE);
+                self.plan_in(restore_in, FleetEvent::StatusesRestored(bank));
                 for number in self.with_bank(bank) {
-                    if self.members[number].refused && self.members[number].wronged {
+                    if self.members[number].refused && self.members[number].is_falsely_invalid {
                         self.members[number].refused = false;
-                        self.look(number);
+                        self.update_truth(number);
                     }
                 }
             }
-            Happening::Amends(bank) => self.make_amends(bank)?,
-            Happening::ReceiverDown => {
+            FleetEvent::StatusesRestored(bank) => self.restore_statuses(bank)?,
+            FleetEvent::ReceiverDown => {
                 self.receiver_is_down = true;
-                self.plan_end(&RECEIVER_DOWN, Happening::ReceiverUp);
+                self.plan_end(&RECEIVER_DOWN, FleetEvent::ReceiverUp);
             }
-            Happening::ReceiverUp => {
+            FleetEvent::ReceiverUp => {
                 self.receiver_is_down = false;
-                self.plan_next(&RECEIVER_DOWN, Happening::ReceiverDown);
+                self.plan_next(&RECEIVER_DOWN, FleetEvent::ReceiverDown);
             }
-            Happening::ApiDown => {
+            FleetEvent::ApiDown => {
                 self.control.fail_api(ApiFault::server_error(), usize::MAX, "/api/")?;
-                self.plan_end(&API_DOWN, Happening::ApiUp);
+                self.plan_end(&API_DOWN, FleetEvent::ApiUp);
             }
-            Happening::ApiUp => {
+            FleetEvent::ApiUp => {
                 self.control.clear_faults();
-                self.plan_next(&API_DOWN, Happening::ApiDown);
+                self.plan_next(&API_DOWN, FleetEvent::ApiDown);
             }
-            other => anyhow::bail!("{other:?} is no disturbance"),
+            other => anyhow::bail!("{other:?} is not a disturbance"),
         }
         Ok(())
     }
 
-    /// Belvo calls valid again, in silence, what the bank's confusion has broken.
-    fn make_amends(&mut self, bank: usize) -> anyhow::Result<()> {
+    /// Belvo sets the links valid again that the refused logins have broken, without a webhook.
+    fn restore_statuses(&mut self, bank: usize) -> anyhow::Result<()> {
         for number in self.with_bank(bank) {
             let member = &mut self.members[number];
-            if !std::mem::take(&mut member.wronged) || self.checker.truth(number) != GroundTruth::Broken {
+            if !std::mem::take(&mut member.is_falsely_invalid) || self.checker.truth(number) != GroundTruth::Broken {
                 continue;
             }
             let id = member.id;
             if self.control.status_of(id)? == LinkStatus::Invalid {
                 self.control.set_status(id, LinkStatus::Valid)?;
-                self.show_login(number);
+                self.set_sandbox_login(number);
             }
-            self.look(number);
+            self.update_truth(number);
         }
         Ok(())
     }
 
-    fn show_logins(&self, bank: usize) {
-        self.with_bank(bank).into_iter().for_each(|number| self.show_login(number));
+    fn set_sandbox_logins(&self, bank: usize) {
+        self.with_bank(bank).into_iter().for_each(|number| self.set_sandbox_login(number));
     }
 
     fn with_bank(&self, bank: usize) -> Vec<usize> {

@@ -6,13 +6,13 @@
 //!
 //! - **repeated**: a second prompt in one outage
 //! - **lost**: two whole sweeps ended within the outage, and there was no prompt
-//! - **false**: a prompt while the link worked
+//! - **false**: a prompt for a working link
 //!
-//! An outage that relink could not notice (it ended before the second sweep) is neither. For links that were broken
-//! before relink came, relink defers the prompts on purpose: they may take as long as the adoption does. If a link was
-//! repaired and broke again before relink noticed the repair, the earlier prompt still stands, and reminders follow it:
-//! such outages are **carried over**. Where a bank refuses all logins, relink defers the prompts until that is over;
-//! links that work again by then are **spared**.
+//! An outage that ended before the second sweep without a prompt is neither: relink could not detect it. For links that were broken
+//! before relink was installed, relink defers the prompts on purpose, until the adoption releases them. If a link was
+//! repaired and broke again before relink detected the repair, the earlier prompt is still valid, and reminders follow it:
+//! such outages are **carried over**. If a bank refuses all logins, relink defers the prompts until the incident is over;
+//! the prompts of links that work again by then are **avoided**.
 //!
 //! Belvo also contradicts itself: it refuses a login, or has no credentials left, and its status stays `valid` (six
 //! refusals make a link invalid). A read of the status and a call for data then have different answers. Such an outage
@@ -27,7 +27,7 @@ use crate::link::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroundTruth {
     Works,
-    /// Belvo's status is `valid`, and its last answer to a call was that only the user can help.
+    /// Belvo's status is `valid`, and its last response to a call was an error that only the user can resolve.
     Refused,
     Broken,
     Gone,
@@ -37,20 +37,20 @@ pub(super) enum GroundTruth {
 #[derive(Clone, Debug)]
 pub(super) struct Outage {
     pub(super) began_at: Timestamp,
-    /// How many sweeps had ended by then.
+    /// The number of finished sweeps at that time.
     began_after_sweeps: u64,
-    /// Whether it is older than relink.
+    /// Whether it began before relink was installed.
     adopted: bool,
-    /// Whether the prompt of the one before still stands.
+    /// Whether the prompt of the previous outage is still valid.
     carried_over: bool,
-    /// Whether Belvo's status and its answers ever differed in it.
+    /// Whether Belvo's status and its responses ever contradicted each other in it.
     contradicted: bool,
-    /// Whether its prompt was held back, because the links of its bank failed together.
-    held: bool,
-    /// Whether it began at a call of relink's own: a handler without relink never made that call.
+    /// Whether its prompt was deferred by an incident.
+    deferred: bool,
+    /// Whether a call of relink caused it: a handler without relink never makes that call.
     by_relink: bool,
     pub(super) prompts: u32,
-    /// The same, of a handler without relink.
+    /// The prompts of a handler without relink.
     naive_prompts: u32,
 }
 
@@ -59,27 +59,27 @@ pub(super) struct Outage {
 struct Case {
     truth: GroundTruth,
     outage: Option<Outage>,
-    /// When the last outage ended, until relink publishes that; only if relink had published its beginning.
+    /// The end of the last outage, until relink publishes it; only if relink had published its beginning.
     repaired_at: Option<Timestamp>,
-    /// Whether missed history has not arrived yet.
+    /// Whether a gap is open.
     gap: bool,
-    /// Whether the handler without relink holds it to be broken.
+    /// The state of the handler without relink: whether the link is broken.
     naive_broken: bool,
 }
 
-/// One prompter's record.
+/// The results of relink, or of the handler without relink.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// How many outages were prompted this often.
+    /// The number of outages for each number of prompts.
     pub(super) prompts_per_outage: BTreeMap<u32, u64>,
     pub(super) prompts: u64,
     pub(super) repeated: u64,
     pub(super) lost: u64,
-    pub(super) falsely: u64,
+    pub(super) false_prompts: u64,
     pub(super) stuck: u64,
 }
 
-/// All of it.
+/// The checker, with the results of all links.
 pub(super) struct Checker {
     cases: Vec<Case>,
     pub(super) outages: u64,
@@ -87,26 +87,26 @@ pub(super) struct Checker {
     pub(super) carried_over: u64,
     /// Outages in which Belvo contradicted itself.
     pub(super) contradicted: u64,
-    /// Outages whose prompt was held back in an incident, and that were over before it had to go out.
-    pub(super) spared: u64,
-    /// Outages that began at a call of relink's own.
+    /// Outages whose prompt was deferred by an incident, and that ended before the prompt was due.
+    pub(super) avoided: u64,
+    /// Outages that a call of relink caused.
     pub(super) by_relink: u64,
-    /// Whether relink is calling Belvo just now.
+    /// Whether relink is making a call to Belvo now.
     pub(super) relink_calls: bool,
     pub(super) relink: Tally,
-    pub(super) naive: Tally,
+    pub(super) baseline: Tally,
     /// From the beginning of an outage to its prompt, in milliseconds.
     pub(super) to_detect: Vec<u64>,
-    /// From the repair to `recovered`.
+    /// The time from the repair to `recovered`.
     pub(super) to_recover: Vec<u64>,
-    pub(super) learnt_by_sweep: u64,
+    pub(super) detected_by_sweep: u64,
     pub(super) gaps_opened: u64,
     pub(super) gaps_closed: u64,
     sweeps: u64,
-    /// After how many sweeps every adopted link has been released.
+    /// The number of sweeps after which every adopted link is released.
     adoption_sweeps: u64,
     /// The failures: the number of the link, and a sentence.
-    pub(super) stories: Vec<(usize, String)>,
+    pub(super) failures: Vec<(usize, String)>,
 }
 
 impl Checker {
@@ -118,19 +118,19 @@ impl Checker {
             adopted: 0,
             carried_over: 0,
             contradicted: 0,
-            spared: 0,
+            avoided: 0,
             by_relink: 0,
             relink_calls: false,
             relink: Tally::default(),
-            naive: Tally::default(),
+            baseline: Tally::default(),
             to_detect: Vec::new(),
             to_recover: Vec::new(),
-            learnt_by_sweep: 0,
+            detected_by_sweep: 0,
             gaps_opened: 0,
             gaps_closed: 0,
             sweeps: 0,
             adoption_sweeps: 0,
-            stories: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -138,9 +138,9 @@ impl Checker {
         self.cases[link].truth
     }
 
-    /// This link was broken before relink came.
+    /// Records a link that was broken before relink was installed.
     pub(super) fn broken_before(&mut self, link: usize, now: Timestamp) {
-        self.is_true(link, GroundTruth::Broken, now);
+        self.set_truth(link, GroundTruth::Broken, now);
         self.adopted += 1;
         if let Some(outage) = &mut self.cases[link].outage {
             outage.adopted = true;
@@ -149,8 +149,8 @@ impl Checker {
         self.adoption_sweeps = self.adopted / 60 + 1;
     }
 
-    /// The ground truth of a link changes to this.
-    pub(super) fn is_true(&mut self, link: usize, truth: GroundTruth, now: Timestamp) {
+    /// Records a change of the ground truth.
+    pub(super) fn set_truth(&mut self, link: usize, truth: GroundTruth, now: Timestamp) {
         let case = &mut self.cases[link];
         if case.truth == truth {
             return;
@@ -177,7 +177,7 @@ impl Checker {
                 adopted: false,
                 carried_over: before.is_some(),
                 contradicted: truth == GroundTruth::Refused,
-                held: false,
+                deferred: false,
                 by_relink: self.relink_calls,
                 prompts: 0,
                 naive_prompts: 0,
@@ -188,12 +188,12 @@ impl Checker {
 
     fn close(&mut self, link: usize, outage: &Outage, now: Timestamp) {
         let patience = if outage.adopted { 2 + self.adoption_sweeps } else { 2 };
-        let is_spared = outage.held && outage.prompts == 0;
-        self.spared += u64::from(is_spared);
+        let is_spared = outage.deferred && outage.prompts == 0;
+        self.avoided += u64::from(is_spared);
         let excused = outage.carried_over || is_spared;
         let is_noticeable = !excused && self.sweeps.saturating_sub(outage.began_after_sweeps) >= patience;
-        let naive = (&mut self.naive, outage.naive_prompts, is_noticeable && !outage.by_relink);
-        for (tally, prompts, is_noticeable) in [(&mut self.relink, outage.prompts, is_noticeable), naive] {
+        let baseline = (&mut self.baseline, outage.naive_prompts, is_noticeable && !outage.by_relink);
+        for (tally, prompts, is_noticeable) in [(&mut self.relink, outage.prompts, is_noticeable), baseline] {
             *tally.prompts_per_outage.entry(prompts).or_default() += 1;
             let [repeated, lost] = [prompts.saturating_sub(1), u32::from(prompts == 0 && is_noticeable)].map(u64::from);
             tally.repeated += repeated;
@@ -201,26 +201,26 @@ impl Checker {
         }
         self.contradicted += u64::from(outage.contradicted);
         if outage.prompts == 0 && is_noticeable {
-            self.stories.push((link, format!("lost: broken from {} to {now}, never prompted", outage.began_at)));
+            self.failures.push((link, format!("lost: broken from {} to {now}, never prompted", outage.began_at)));
         }
         if outage.prompts > 1 {
             let times = outage.prompts;
-            self.stories
+            self.failures
                 .push((link, format!("repeated: broken from {} to {now}, prompted {times} times", outage.began_at)));
         }
     }
 
-    /// A sweep of the broken links and of those held to be broken has ended well.
+    /// Records a successful sweep.
     pub(super) const fn swept(&mut self) {
         self.sweeps += 1;
     }
 
-    /// relink published `update_required`.
+    /// Records the notice `update_required`.
     pub(super) fn prompted(&mut self, link: usize, source: Option<Source>, now: Timestamp) {
         self.relink.prompts += 1;
-        self.learnt_by_sweep += u64::from(source == Some(Source::Sweep));
+        self.detected_by_sweep += u64::from(source == Some(Source::Sweep));
         let Some(outage) = &mut self.cases[link].outage else {
-            self.relink.falsely += 1;
+            self.relink.false_prompts += 1;
             return;
         };
         outage.prompts += 1;
@@ -229,62 +229,62 @@ impl Checker {
         }
     }
 
-    /// relink holds the prompt back until the incident of the link's bank is over.
-    pub(super) fn held(&mut self, link: usize) {
+    /// Records that relink defers the prompt until the incident of the institution is over.
+    pub(super) fn deferred(&mut self, link: usize) {
         if let Some(outage) = &mut self.cases[link].outage {
-            outage.held = true;
+            outage.deferred = true;
         }
     }
 
-    /// relink published `recovered`.
+    /// Records the notice `recovered`.
     pub(super) fn recovered(&mut self, link: usize, now: Timestamp) {
         if let Some(repaired_at) = self.cases[link].repaired_at.take() {
             self.to_recover.push(millis(now, repaired_at));
         }
     }
 
-    /// relink published `refresh_due`.
+    /// Records the notice `refresh_due`.
     pub(super) fn gap_opened(&mut self, link: usize) {
         self.gaps_opened += 1;
         self.cases[link].gap = true;
     }
 
-    /// relink published `refreshed`.
+    /// Records the notice `refreshed`.
     pub(super) fn gap_closed(&mut self, link: usize) {
         self.gaps_closed += 1;
         self.cases[link].gap = false;
     }
 
-    /// A handler without relink learns of a broken link, and prompts.
-    pub(super) fn naively_broken(&mut self, link: usize) {
-        self.naive.prompts += 1;
+    /// A handler without relink receives evidence, and prompts.
+    pub(super) fn baseline_broken(&mut self, link: usize) {
+        self.baseline.prompts += 1;
         let case = &mut self.cases[link];
         case.naive_broken = true;
         match &mut case.outage {
             Some(outage) => outage.naive_prompts += 1,
-            None => self.naive.falsely += 1,
+            None => self.baseline.false_prompts += 1,
         }
     }
 
-    /// A handler without relink learns that data came, which is its only sign that a link works again.
-    pub(super) fn naively_works(&mut self, link: usize) {
+    /// A handler without relink receives data, its only sign that a link works again.
+    pub(super) fn baseline_works(&mut self, link: usize) {
         self.cases[link].naive_broken = false;
     }
 
-    /// The month is over: the outages that go on are checked, and relink's last state of each link is compared.
-    pub(super) fn end(&mut self, words: &[Option<GroundTruth>], now: Timestamp) {
-        for (link, word) in words.iter().enumerate() {
+    /// Checks the open outages at the end, and compares relink's last state of each link.
+    pub(super) fn end(&mut self, states: &[Option<GroundTruth>], now: Timestamp) {
+        for (link, state) in states.iter().enumerate() {
             if let Some(outage) = self.cases[link].outage.take() {
                 self.close(link, &outage, now);
             }
             let truth = self.cases[link].truth;
             let word_wanted = if truth == GroundTruth::Refused { GroundTruth::Broken } else { truth };
-            if *word != Some(word_wanted) {
+            if *state != Some(word_wanted) {
                 self.relink.stuck += 1;
-                self.stories.push((link, format!("stuck: relink says {word:?}, and Belvo {truth:?}")));
+                self.failures.push((link, format!("stuck: relink's state is {state:?}, and Belvo's {truth:?}")));
             }
             let naive_says_broken = self.cases[link].naive_broken;
-            self.naive.stuck += match truth {
+            self.baseline.stuck += match truth {
                 GroundTruth::Works => u64::from(naive_says_broken),
                 GroundTruth::Broken | GroundTruth::Refused => u64::from(!naive_says_broken),
                 GroundTruth::Gone => 0,

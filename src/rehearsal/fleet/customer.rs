@@ -1,5 +1,5 @@
-//! The customer's own calls to Belvo, and what its users do in the widget: everything in the fleet that is neither
-//! relink nor Belvo, as far as it is HTTP.
+//! The HTTP calls of the customer's application to Belvo, and the actions of its users in the widget.
+//! relink's own calls are in `relink`.
 
 use anyhow::Context;
 use belvo_sandbox::SandboxConfig;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::contract::{ApiError, without_session};
 use crate::link::LinkId;
 
-/// What a user does in the widget.
+/// The outcome of a user's attempt in the widget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Success,
@@ -18,7 +18,7 @@ pub(super) enum Outcome {
     Exit,
 }
 
-/// The customer's application, as Belvo sees it.
+/// The customer's application.
 pub(super) struct Customer {
     base: String,
     id: String,
@@ -33,7 +33,7 @@ impl Customer {
         Ok(Self { base, id: config.secret_id.clone(), password: config.secret_password.clone(), http })
     }
 
-    /// Reads data of a link, for which Belvo logs in at the bank. Belvo's error, if it answers with one.
+    /// Reads data of a link, for which Belvo logs in at the bank; returns Belvo's error, if any.
     pub(super) async fn read_owners(&self, link: &LinkId) -> anyhow::Result<Option<ApiError>> {
         let path = "/api/owners/";
         let request = self.request(Method::POST, path).json(&json!({"link": link.as_str()}));
@@ -54,16 +54,16 @@ impl Customer {
         }))
     }
 
-    /// Deletes a link: asynchronously with a webhook, or at once without one. Answers whether Belvo did.
-    pub(super) async fn delete(&self, link: &LinkId, aloud: bool) -> anyhow::Result<bool> {
+    /// Deletes a link: asynchronously with a webhook, or synchronously without one. Returns whether Belvo deleted it.
+    pub(super) async fn delete(&self, link: &LinkId, with_webhook: bool) -> anyhow::Result<bool> {
         let mut request = self.request(Method::DELETE, &format!("/api/links/{link}/"));
-        if aloud {
+        if with_webhook {
             request = request.header("X-Belvo-Request-Mode", "async");
         }
         Ok(request.send().await?.status().is_success())
     }
 
-    /// What a user does in the widget, and its callback; none if the token is too old.
+    /// Completes the widget; returns its callback, or `None` if the token has expired.
     pub(super) async fn in_widget(&self, token: &SecretString, outcome: Outcome) -> anyhow::Result<Option<Value>> {
         let outcome = match outcome {
             Outcome::Success => "success",

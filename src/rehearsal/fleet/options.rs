@@ -1,14 +1,14 @@
-//! Which fleet is simulated.
+//! The options of a fleet.
 
-/// Which fleet.
+/// The options of a fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetOptions {
-    /// How many links.
+    /// The number of links.
     pub links: usize,
-    /// For how many days.
+    /// The number of days.
     pub days: u32,
-    /// Where all chance comes from.
+    /// The seed of all randomness.
     pub seed: u64,
-    /// A link whose full history is reported.
-    pub story: Option<String>,
+    /// A link whose full history is part of the report.
+    pub link_log: Option<String>,
 }

@@ -1,8 +1,7 @@
-//! relink under test: the node, the jobs and the reconciler as they are, over a store in memory and two streams to which nothing ever
-//! happens.
+//! relink under test: the shipped node, jobs and reconciler, with a store in memory and two streams without faults.
 //!
-//! The simulation moves the clock, hands in inputs, and gets back the messages that relink publishes. Nothing here
-//! decides anything about a link.
+//! The simulation sets the clock, passes inputs, and receives the messages that relink publishes. This module decides
+//! nothing about a link.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem::take;
@@ -27,66 +26,66 @@ use crate::node::{Delivered, Input, Node, NodeOptions, Note, Output, PLAN_AHEAD_
 use crate::reconciler::{self, Reconciler};
 use crate::store::{MemoryStore, Query, Store, pages};
 
-/// The one partition: order between links is none of this simulation's subjects.
+/// The only partition: this simulation does not test the order between links.
 const PARTITION: u16 = 0;
 
 /// The identities of the two streams.
 const STREAM_CREATED_NS: i64 = 1;
 
-/// Between two sweeps, and of the rotation: relink's defaults.
+/// relink's default interval of sweeps and of the rotation.
 pub(super) const SETTINGS: reconciler::Settings = reconciler::Settings {
     sweep_every: Duration::from_secs(3600),
     rotation: Duration::from_secs(24 * 3600),
     adoption_per_hour: 60,
 };
 
-/// Where an input came from.
+/// The source of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// Over HTTP: webhooks, errors that the customer reports, the widget.
+    /// HTTP: webhooks, reported errors, widget callbacks.
     Http,
-    /// By a job.
+    /// A job.
     Job,
-    /// By a sweep.
+    /// A sweep.
     Sweep,
 }
 
-/// relink, and what moves its clock.
+/// relink, with its clock.
 pub(super) struct Relink {
     pub(super) belvo: Client,
     pub(super) worker: Worker,
     pub(super) reconciler: Reconciler,
     pub(super) clock: Clock,
     budget: Budget,
-    hands: ManualClock,
+    manual_clock: ManualClock,
     node: Node<MemoryStore>,
     streams: Streams,
     store: MemoryStore,
     bus: Arc<Bus>,
-    /// Where each input came from, by its sequence.
+    /// The source of each input, by its sequence.
     sources: Vec<Source>,
 }
 
-/// The two streams, as the node sees them: what it asks for is done at once, and never fails.
+/// The two streams: each request of the node succeeds immediately.
 #[derive(Default)]
 struct Streams {
     /// The last sequence of the output stream.
-    said: u64,
+    published: u64,
     staged: Vec<Outgoing>,
     reader: Option<ReaderId>,
     delivered: u64,
 }
 
-/// The messages that relink published in one go.
+/// The messages that relink published in one step.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct Published {
     /// The messages, in order.
     pub(super) messages: Vec<Message>,
     /// The links that are broken according to errors of Belvo's API.
     pub(super) refused: Vec<LinkId>,
 }
 
-/// The in-process bus: inputs that wait for their turn, and what adoption has to be able to read back.
+/// The in-process bus: pending inputs, and the state messages that adoption reads back.
 #[derive(Default)]
 struct Bus {
     inbox: Mutex<Vec<NewInput>>,
@@ -109,9 +108,9 @@ impl ReadHistory for Bus {
 }
 
 impl Relink {
-    /// A relink without any input yet, whose Belvo is at `url`.
+    /// Starts a relink without inputs, whose Belvo is at `url`.
     pub(super) fn start(url: &str, keys: (SecretId, SecretPassword), now: Timestamp) -> anyhow::Result<Self> {
-        let (clock, hands) = Clock::manual(now);
+        let (clock, manual_clock) = Clock::manual(now);
         let budget = Budget::by(clock.clone(), BELVO_REQUESTS_PER_30S);
         let belvo = Client::new(url, keys.0, keys.1, Timeouts::default())?.with_budget(budget.clone());
         let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })?;
@@ -137,51 +136,52 @@ impl Relink {
         };
         let node = Node::new(options, store.clone());
         let (streams, sources) = (Streams::default(), Vec::new());
-        let mut relink = Self { belvo, worker, reconciler, clock, budget, hands, node, streams, store, bus, sources };
-        relink.drive(Input::Gained { partitions: vec![PARTITION] }, &mut Said::default())?;
-        anyhow::ensure!(relink.node.phase() == Phase::Running, "the node does not run");
+        let mut relink =
+            Self { belvo, worker, reconciler, clock, budget, manual_clock, node, streams, store, bus, sources };
+        relink.drive(Input::Gained { partitions: vec![PARTITION] }, &mut Published::default())?;
+        anyhow::ensure!(relink.node.phase() == Phase::Running, "the node is not running");
         Ok(relink)
     }
 
-    /// Moves the clock, never back.
+    /// Sets the clock; an earlier time is ignored.
     pub(super) fn set_clock(&self, at: Timestamp) {
-        self.hands.set(at);
+        self.manual_clock.set(at);
     }
 
-    /// Takes in what came through the door.
+    /// Stores an input, as the HTTP server does.
     pub(super) fn receive(&self, kind: InputKind, link: LinkId, body: Vec<u8>) {
         let source = "/relink/fleet";
         lock(&self.bus.inbox).push(NewInput { kind, link, source, at: self.clock.now(), id: None, body });
     }
 
-    /// When relink wants to be woken.
+    /// The next wake-up time of relink.
     pub(super) fn next_deadline(&self) -> anyhow::Result<Option<Timestamp>> {
         Ok(self.store.next_deadline()?)
     }
 
-    /// Where the input of this sequence came from.
+    /// The source of the input with this sequence.
     pub(super) fn source_of(&self, sequence: u64) -> Source {
         usize::try_from(sequence).ok().and_then(|at| self.sources.get(at - 1)).copied().unwrap_or(Source::Http)
     }
 
-    /// How many inputs it has taken in.
+    /// The number of inputs.
     pub(super) fn inputs_count(&self) -> u64 {
         self.sources.len() as u64
     }
 
-    /// What it has asked of Belvo.
+    /// The number of calls to Belvo.
     pub(super) fn usage(&self) -> Usage {
         self.budget.usage()
     }
 
-    /// Handles all inputs and everything that is due, and gives the messages that follow.
-    pub(super) fn digest(&mut self) -> anyhow::Result<Said> {
-        let mut said = Said::default();
+    /// Handles all inputs and due timers; returns the published messages.
+    pub(super) fn handle_inputs(&mut self) -> anyhow::Result<Published> {
+        let mut published = Published::default();
         let now = self.clock.now();
         let mut deliveries = Vec::new();
         for input in take(&mut *lock(&self.bus.inbox)) {
-            if says_broken(&input) {
-                said.refused.push(input.link.clone());
+            if reports_broken(&input) {
+                published.refused.push(input.link.clone());
             }
             self.sources.push(match input.source {
                 "/relink/reconciler" => Source::Sweep,
@@ -194,21 +194,18 @@ impl Relink {
             deliveries.push(Delivered { reader, nth: self.streams.delivered, delivery });
         }
         if !deliveries.is_empty() {
-            self.drive(Input::Delivered { deliveries }, &mut said)?;
+            self.drive(Input::Delivered { deliveries }, &mut published)?;
         }
         while self.next_deadline()?.is_some_and(|at| at <= now) {
-            let before = self.streams.said;
-            let retimed = self.drive(Input::Tick, &mut said)?;
-            anyhow::ensure!(
-                self.streams.said > before || retimed,
-                "a timer is due at {now} and nothing follows from it"
-            );
+            let before = self.streams.published;
+            let retimed = self.drive(Input::Tick, &mut published)?;
+            anyhow::ensure!(self.streams.published > before || retimed, "a timer is due at {now} and has no effect");
         }
-        Ok(said)
+        Ok(published)
     }
 
-    /// ManualClock an input in and does all that follows from it; whether the store was written.
-    fn drive(&mut self, input: Input, said: &mut Said) -> anyhow::Result<bool> {
+    /// Passes an input to the node and performs its outputs; returns whether the store was written.
+    fn drive(&mut self, input: Input, published: &mut Published) -> anyhow::Result<bool> {
         let now = self.clock.now();
         let mut written = false;
         let mut inputs = VecDeque::from([input]);
@@ -216,14 +213,14 @@ impl Relink {
             self.node.handle(now, input);
             while let Some(output) = self.node.poll_output() {
                 written |= matches!(output, Output::Apply { .. });
-                inputs.extend(self.perform(output, said)?);
+                inputs.extend(self.perform(output, published)?);
             }
         }
         Ok(written)
     }
 
-    fn perform(&mut self, output: Output, said: &mut Said) -> anyhow::Result<Option<Input>> {
-        let last_sequence = self.streams.said;
+    fn perform(&mut self, output: Output, published: &mut Published) -> anyhow::Result<Option<Input>> {
+        let last_sequence = self.streams.published;
         let facts = |last_sequence| StreamFacts { created_ns: STREAM_CREATED_NS, last_sequence };
         Ok(Some(match output {
             Output::ReadOutputFacts { request } => Input::OutputFacts { request, stream: facts(last_sequence) },
@@ -233,14 +230,14 @@ impl Relink {
             Output::TakeFences { request, fences, closing } => {
                 let numbered = fences.iter().zip(last_sequence + 1..);
                 let fences: BTreeMap<_, _> = numbered.map(|(fence, sequence)| (fence.partition, sequence)).collect();
-                self.streams.said += fences.len() as u64;
+                self.streams.published += fences.len() as u64;
                 let closing = closing.map(|_first| {
-                    self.streams.said += 1;
-                    self.streams.said
+                    self.streams.published += 1;
+                    self.streams.published
                 });
                 Input::FencesTaken { request, fences, closing }
             }
-            // There is nothing on it but the fences.
+            // The stream contains only the fences.
             Output::ReadOutput { request, up_to, .. } => {
                 Input::OutputRead { request, messages: Vec::new(), reached: up_to }
             }
@@ -255,59 +252,60 @@ impl Relink {
             Output::CommitBatch { batch, .. } => {
                 let messages = take(&mut self.streams.staged);
                 let messages_count = messages.len() as u64 + 1;
-                self.streams.said += messages_count;
+                self.streams.published += messages_count;
                 for Outgoing { message, .. } in messages {
-                    self.remember_muting(&message)?;
-                    said.messages.push(message);
+                    self.keep_mute_states(&message)?;
+                    published.messages.push(message);
                 }
-                Input::BatchCommitted { batch, last_sequence: self.streams.said, messages_count }
+                Input::BatchCommitted { batch, last_sequence: self.streams.published, messages_count }
             }
             Output::Apply { request, changes } => {
                 self.store.apply(&changes)?;
                 Input::Applied { request }
             }
-            // The store is in memory, and nobody crashes here.
+            // The store is in memory, and there are no crashes.
             Output::Checkpoint { request } => Input::Checkpointed { request },
             Output::StoreDeadLetters { letters, .. } => anyhow::bail!("relink could not read {letters:?}"),
             Output::Note(Note::StartingOver { problem, .. }) => anyhow::bail!("the node starts over: {problem}"),
             Output::Note(Note::TimerSetAside { of }) => anyhow::bail!("the timer of {of} cannot be handled"),
             Output::Note(_) | Output::Acknowledge { .. } | Output::WakeAt { .. } => return Ok(None),
-            other => anyhow::bail!("nothing here leads to {other:?}"),
+            other => anyhow::bail!("unexpected output {other:?}"),
         }))
     }
 
-    /// Keeps a state message if it is one by which a link was muted or unmuted: only these are looked for again.
-    fn remember_muting(&self, message: &Message) -> anyhow::Result<()> {
+    /// Keeps a state message that muted or unmuted a link: adoption reads only these back.
+    fn keep_mute_states(&self, message: &Message) -> anyhow::Result<()> {
         let Address::State(link) = &message.address else { return Ok(()) };
-        let marks = [EventName::Mute, EventName::Unmute].map(|event| format!(r#""event":"{}""#, event.as_str()));
+        let patterns = [EventName::Mute, EventName::Unmute].map(|event| format!(r#""event":"{}""#, event.as_str()));
         let text = std::str::from_utf8(&message.body).context("a record is text")?;
-        if !marks.iter().any(|mark| text.contains(mark)) {
+        if !patterns.iter().any(|mark| text.contains(mark)) {
             return Ok(());
         }
         let body: Value = serde_json::from_str(text).context("a record is JSON")?;
         let (kind, stored_at) = (HistoryKind::State, At(message.at));
-        let entry = HistoryEntry { kind, name: None, message_id: None, sequence: self.streams.said, stored_at, body };
+        let entry =
+            HistoryEntry { kind, name: None, message_id: None, sequence: self.streams.published, stored_at, body };
         lock(&self.bus.mutings).entry(link.clone()).or_default().push(entry);
         Ok(())
     }
 
-    /// relink's state of every link that it knows.
-    pub(super) fn words(&self) -> anyhow::Result<BTreeMap<LinkId, crate::link::StateName>> {
-        let mut words = BTreeMap::new();
+    /// relink's state of every known link.
+    pub(super) fn states(&self) -> anyhow::Result<BTreeMap<LinkId, crate::link::StateName>> {
+        let mut states = BTreeMap::new();
         for page in pages(&self.store, Query { limit: 1_000, ..Query::default() }) {
             for stored in &page?.links {
-                words.insert(stored.parse()?.link()?.id, stored.head.state);
+                states.insert(stored.parse()?.link()?.id, stored.head.state);
             }
         }
-        Ok(words)
+        Ok(states)
     }
 }
 
 /// relink's default.
 const BELVO_REQUESTS_PER_30S: usize = 80;
 
-/// Whether it is an error of Belvo's API after which only the user can help.
-fn says_broken(input: &NewInput) -> bool {
+/// Whether the input is an error of Belvo's API that only the user can resolve.
+fn reports_broken(input: &NewInput) -> bool {
     input.kind == InputKind::ApiError
         && translate(input.kind, &input.link, &input.body, input.at)
             .is_ok_and(|meaning| matches!(meaning, Meaning::Event(input) if matches!(input.event, Event::Broken(_))))

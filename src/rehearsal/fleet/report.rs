@@ -1,4 +1,4 @@
-//! The result of a run: a table for people, JSON for machines. The same seed gives the same bytes.
+//! The report of a run, as a table and as JSON. The same seed gives the same bytes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,120 +9,120 @@ use super::checker::{Checker, Tally};
 use super::options::FleetOptions;
 use super::state::Simulation;
 
-/// How many of the failures are listed.
-const STORIES_MAX: usize = 10;
+/// The maximum number of listed failures.
+const FAILURES_MAX: usize = 10;
 
-/// The result of a run.
+/// The report of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// How many links there were.
+    /// The number of links.
     pub links: usize,
-    /// For how many days.
+    /// The number of days.
     pub days: u32,
-    /// From which seed.
+    /// The seed.
     pub seed: u64,
-    /// How often a link stopped working until its user did something.
+    /// Outages: spans in which only the user could repair the link.
     pub outages: u64,
-    /// Of these, how many are older than relink.
+    /// Outages that began before relink was installed.
     pub outages_adopted: u64,
-    /// Of these, how many began before relink noticed that the one before had ended: its prompt still stands.
+    /// Outages that began before relink detected the end of the previous one, whose prompt is still valid.
     pub outages_carried_over: u64,
-    /// Of these, how many began at a call of relink's own, such as the refresh after a repair. Without relink they would
-    /// not have begun then.
+    /// Outages that a call of relink caused, such as the refresh after a repair. Without relink they would
+    /// not have begun at that time.
     pub outages_at_relinks_call: u64,
-    /// Of these, in how many Belvo contradicted itself: it refused the login, and its status was `valid`.
+    /// Outages in which Belvo refused the login while its status was `valid`.
     pub outages_contradicted: u64,
-    /// Of these, how many were never prompted because their bank refused everybody, and then took them again.
-    pub outages_spared: u64,
-    /// How often relink published that a bank's incident began.
+    /// Outages that were not prompted, because the bank refused all logins and the link worked again later.
+    pub outages_avoided: u64,
+    /// Incidents of institutions.
     pub incidents: u64,
-    /// What relink made of it.
+    /// The results of relink.
     pub relink: Score,
-    /// What a webhook handler without relink would have made of the same webhooks and errors.
+    /// The results of a webhook handler without relink, for the same webhooks and errors.
     pub without_relink: Score,
-    /// From the change of Belvo's status to the prompt; of outages that are not older than relink.
+    /// The time from the change of Belvo's status to the prompt, without the outages before the installation.
     pub time_to_detect: Spread,
-    /// From the repair to `recovered`.
+    /// The time from the repair to `recovered`.
     pub time_to_recover: Spread,
-    /// Prompts after an outage that only a sweep noticed.
-    pub learnt_by_sweep: u64,
-    /// Spans of missed history.
+    /// Prompts for outages that only a sweep detected.
+    pub detected_by_sweep: u64,
+    /// The gaps.
     pub gaps: Gaps,
-    /// What relink asked of Belvo.
+    /// relink's calls to Belvo.
     pub belvo: Belvo,
-    /// Webhooks that Belvo sent, its retries included.
+    /// Webhooks that Belvo sent, retries included.
     pub webhooks_sent: u64,
-    /// Inputs that relink took in.
+    /// Inputs of relink.
     pub inputs: u64,
-    /// Notices that relink sent, by type.
+    /// Notices of relink, by type.
     pub notices: BTreeMap<String, u64>,
-    /// The failures, one sentence each; the first few.
-    pub stories: Vec<String>,
-    /// The full history of the link that was asked for.
+    /// The first failures, one sentence each.
+    pub failures: Vec<String>,
+    /// The full history of the link of `--link-log`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub story: Vec<String>,
+    pub link_log: Vec<String>,
 }
 
-/// How well users were prompted.
+/// The results about prompts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Score {
-    /// How many prompts there were.
+    /// The number of prompts.
     pub prompts: u64,
-    /// How many outages were prompted this often.
+    /// The number of outages for each number of prompts.
     pub outages_by_prompts: BTreeMap<u32, u64>,
     /// Prompts beyond the first of an outage.
     pub repeated: u64,
-    /// Outages that went on through two sweeps and more, and were never prompted.
+    /// Outages that lasted for two sweeps or more and were not prompted.
     pub lost: u64,
-    /// Prompts while the link worked.
-    pub falsely: u64,
-    /// Links whose last state was wrong, after a quiet day.
+    /// Prompts for a working link.
+    pub false_prompts: u64,
+    /// Links with a wrong state at the end, after the phase without faults.
     pub stuck: u64,
 }
 
-/// How long something took, in milliseconds.
+/// A distribution of durations, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Spread {
-    /// How often it was measured.
+    /// The number of measurements.
     pub count: u64,
-    /// Half of them took no longer than this,
+    /// The median.
     pub p50: u64,
-    /// nineteen of twenty than this,
+    /// The 95th percentile.
     pub p95: u64,
-    /// ninety-nine of a hundred than this,
+    /// The 99th percentile.
     pub p99: u64,
-    /// and all than this.
+    /// The maximum.
     pub max: u64,
 }
 
-/// Spans of missed history.
+/// The gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Gaps {
-    /// How many there were.
+    /// Opened gaps.
     pub opened: u64,
-    /// How many were filled. Where a bank has nothing new, nothing comes, and that is right.
+    /// Closed gaps. A gap stays open, correctly, if the bank has no new data.
     pub closed: u64,
-    /// How often relink asked Belvo for what was missed.
-    pub refreshes_asked: u64,
+    /// Refreshes that relink requested.
+    pub refreshes_requested: u64,
 }
 
-/// What relink asked of Belvo.
+/// relink's calls to Belvo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Belvo {
-    /// Calls of its API.
+    /// Calls of Belvo's API.
     pub calls: u64,
-    /// The most of them in any 30 seconds.
+    /// The maximum number of calls within 30 seconds.
     pub most_in_30s: usize,
-    /// Jobs that were given up.
-    pub jobs_given_up: u64,
+    /// Jobs that relink abandoned.
+    pub jobs_abandoned: u64,
 }
 
 impl Report {
     pub(super) fn of(simulation: &Simulation) -> Self {
-        let FleetOptions { links, days, seed, story: _ } = simulation.options;
+        let FleetOptions { links, days, seed, link_log: _ } = simulation.options;
         let checker: &Checker = &simulation.checker;
         let usage = simulation.relink.usage();
-        let told = |(link, story): &(usize, String)| format!("{} {story}", simulation.members[*link].link);
+        let with_link = |(link, failure): &(usize, String)| format!("{} {failure}", simulation.members[*link].link);
         Self {
             links,
             days,
@@ -131,38 +131,38 @@ impl Report {
             outages_adopted: checker.adopted,
             outages_carried_over: checker.carried_over,
             outages_contradicted: checker.contradicted,
-            outages_spared: checker.spared,
+            outages_avoided: checker.avoided,
             incidents: simulation.incidents,
             outages_at_relinks_call: checker.by_relink,
             relink: Score::of(&checker.relink),
-            without_relink: Score::of(&checker.naive),
+            without_relink: Score::of(&checker.baseline),
             time_to_detect: Spread::of(&checker.to_detect),
             time_to_recover: Spread::of(&checker.to_recover),
-            learnt_by_sweep: checker.learnt_by_sweep,
+            detected_by_sweep: checker.detected_by_sweep,
             gaps: Gaps {
                 opened: checker.gaps_opened,
                 closed: checker.gaps_closed,
-                refreshes_asked: simulation.refreshes_asked,
+                refreshes_requested: simulation.refreshes_requested,
             },
             belvo: Belvo {
                 calls: usage.requests,
                 most_in_30s: usage.most_in_span,
-                jobs_given_up: simulation.jobs_given_up,
+                jobs_abandoned: simulation.jobs_abandoned,
             },
             webhooks_sent: simulation.webhooks_sent,
             inputs: simulation.relink.inputs_count(),
             notices: simulation.notices.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
-            stories: checker.stories.iter().take(STORIES_MAX).map(told).collect(),
-            story: simulation.story.lines.clone(),
+            failures: checker.failures.iter().take(FAILURES_MAX).map(with_link).collect(),
+            link_log: simulation.link_log.lines.clone(),
         }
     }
 
-    /// Whether relink lost no outage, prompted nobody twice, and ended with the right state of every link.
+    /// Whether relink lost no outage, prompted at most once in each, and has the correct state of every link at the end.
     pub const fn is_good(&self) -> bool {
         self.relink.lost == 0 && self.relink.repeated == 0 && self.relink.stuck == 0
     }
 
-    /// The table.
+    /// The report as a table.
     pub fn table(&self) -> String {
         let mut text = String::new();
         let (links, days) = (grouped(self.links as u64), self.days);
@@ -176,17 +176,17 @@ impl Report {
         line(format!("{:<30}{:>10}{:>16}", "outages", grouped(self.outages), grouped(self.outages)));
         for (name, value) in [
             ("prompts", (|score: &Score| score.prompts) as fn(&Score) -> u64),
-            ("  outages prompted never", |score| score.prompted(0..1)),
+            ("  outages without prompt", |score| score.prompted(0..1)),
             ("  outages prompted once", |score| score.prompted(1..2)),
             ("  outages prompted twice", |score| score.prompted(2..3)),
             ("  outages prompted more", |score| score.prompted(3..u32::MAX)),
             ("lost", |score| score.lost),
             ("repeated", |score| score.repeated),
             ("links stuck at the end", |score| score.stuck),
-            ("while the link worked", |score| score.falsely),
+            ("prompts while the link worked", |score| score.false_prompts),
         ] {
-            let (relink, naive) = (grouped(value(&self.relink)), grouped(value(&self.without_relink)));
-            line(format!("{name:<30}{relink:>10}{naive:>16}"));
+            let (relink, baseline) = (grouped(value(&self.relink)), grouped(value(&self.without_relink)));
+            line(format!("{name:<30}{relink:>10}{baseline:>16}"));
         }
         line(String::new());
         line(format!("{:<30}{:>10}{:>10}{:>10}{:>10}", "", "p50", "p95", "p99", "max"));
@@ -196,19 +196,19 @@ impl Report {
         }
         line(String::new());
         for (name, count) in [
-            ("learnt only by sweeping", self.learnt_by_sweep),
-            ("broken before relink came", self.outages_adopted),
-            ("carried over from the last", self.outages_carried_over),
-            ("refused, and called valid", self.outages_contradicted),
-            ("incidents of a bank", self.incidents),
-            ("  links spared a prompt", self.outages_spared),
-            ("begun at relink's own call", self.outages_at_relinks_call),
-            ("spans of missed history", self.gaps.opened),
-            ("  filled", self.gaps.closed),
-            ("refreshes asked", self.gaps.refreshes_asked),
+            ("detected only by a sweep", self.detected_by_sweep),
+            ("broken before installation", self.outages_adopted),
+            ("carried over", self.outages_carried_over),
+            ("login refused, status valid", self.outages_contradicted),
+            ("incidents of institutions", self.incidents),
+            ("  prompts avoided", self.outages_avoided),
+            ("caused by a call of relink", self.outages_at_relinks_call),
+            ("gaps", self.gaps.opened),
+            ("  closed", self.gaps.closed),
+            ("refreshes requested", self.gaps.refreshes_requested),
             ("calls to Belvo", self.belvo.calls),
             ("  most in 30 s", self.belvo.most_in_30s as u64),
-            ("jobs given up", self.belvo.jobs_given_up),
+            ("jobs abandoned", self.belvo.jobs_abandoned),
             ("webhooks sent", self.webhooks_sent),
             ("inputs", self.inputs),
         ] {
@@ -218,11 +218,11 @@ impl Report {
         for (name, count) in &self.notices {
             line(format!("  {name:<28}{:>10}", grouped(*count)));
         }
-        for story in &self.stories {
-            line(format!("\n{story}"));
+        for failure in &self.failures {
+            line(format!("\n{failure}"));
         }
-        for told in &self.story {
-            line(told.clone());
+        for entry in &self.link_log {
+            line(entry.clone());
         }
         text
     }
@@ -230,8 +230,8 @@ impl Report {
 
 impl Score {
     fn of(tally: &Tally) -> Self {
-        let Tally { prompts_per_outage, prompts, repeated, lost, falsely, stuck } = tally.clone();
-        Self { prompts, outages_by_prompts: prompts_per_outage, repeated, lost, falsely, stuck }
+        let Tally { prompts_per_outage, prompts, repeated, lost, false_prompts, stuck } = tally.clone();
+        Self { prompts, outages_by_prompts: prompts_per_outage, repeated, lost, false_prompts, stuck }
     }
 
     fn prompted(&self, times: std::ops::Range<u32>) -> u64 {
@@ -240,7 +240,7 @@ impl Score {
 }
 
 impl Spread {
-    /// Of spans in order.
+    /// The distribution of sorted spans.
     fn of(sorted: &[u64]) -> Self {
         let at = |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied();
         let [p50, p95, p99, max] = [50, 95, 99, 100].map(|percent| at(percent).unwrap_or_default());
@@ -272,7 +272,7 @@ fn span(millis: u64) -> String {
         3_600..86_400 => write!(text, "{}h{:02}", seconds / 3_600, seconds % 3_600 / 60),
         86_400.. => write!(text, "{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3_600),
     };
-    debug_assert!(written.is_ok(), "a text grows");
+    debug_assert!(written.is_ok(), "writing to a string cannot fail");
     text
 }
 
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_of_what_was_measured() {
+    fn percentiles_are_measured_values() {
         let hundred: Vec<u64> = (1..=100).collect();
         assert_eq!(Spread::of(&hundred), Spread { count: 100, p50: 50, p95: 95, p99: 99, max: 100 });
         assert_eq!(Spread::of(&[7]), Spread { count: 1, p50: 7, p95: 7, p99: 7, max: 7 });

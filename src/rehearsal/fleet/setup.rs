@@ -1,4 +1,4 @@
-//! The first day of a fleet: its links, its banks, and what is planned.
+//! The setup of a fleet: its links, its banks, and the first events.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,20 +7,20 @@ use belvo_sandbox::{
     WebhookDelivery,
 };
 
-use super::calendar::Calendar;
 use super::checker::Checker;
 use super::customer::Customer;
-use super::hazards::{BANKS, DAY, Draw, HOUR, RHYTHMS, WEBHOOK_RETRY_STEP, percent};
+use super::event_queue::EventQueue;
+use super::link_log::LinkLog;
 use super::options::FleetOptions;
+use super::rates::{BANKS, DAY, Draw, HOUR, RHYTHMS, WEBHOOK_RETRY_STEP, percent};
 use super::relink::Relink;
-use super::state::{BEGIN, BankState, Happening, Member, Simulation};
-use super::story::Story;
+use super::state::{BEGIN, BankState, FleetEvent, Member, Simulation};
 use crate::belvo::{SecretId, SecretPassword};
 use crate::link::LinkId;
 use crate::reconciler::Schedule;
 
 impl Simulation {
-    /// A fleet on the first day, as relink is put in front of it.
+    /// Creates a fleet at the time of relink's installation.
     pub(super) async fn begin(options: FleetOptions) -> anyhow::Result<Self> {
         let config = SandboxConfig {
             time: SandboxTime::Driven { from_ms: BEGIN.as_millis() },
@@ -40,7 +40,7 @@ impl Simulation {
             customer: Customer::of(sandbox.url(), &config)?,
             relink,
             checker: Checker::new(options.links),
-            calendar: Calendar::new(),
+            event_queue: EventQueue::new(),
             members: Vec::with_capacity(options.links),
             banks: BANKS.iter().map(|_| BankState::default()).collect(),
             receiver_is_down: false,
@@ -48,9 +48,9 @@ impl Simulation {
             notices: BTreeMap::new(),
             incidents: 0,
             webhooks_sent: 0,
-            jobs_given_up: 0,
-            refreshes_asked: 0,
-            story: Story::of(options.story.as_deref().map(str::parse).transpose()?),
+            jobs_abandoned: 0,
+            refreshes_requested: 0,
+            link_log: LinkLog::of(options.link_log.as_deref().map(str::parse).transpose()?),
             index: HashMap::new(),
             sandbox,
             options,
@@ -93,12 +93,22 @@ impl Simulation {
             self.checker.broken_before(number, BEGIN);
         }
         if mode == AccessMode::Single {
-            self.calendar.plan(BEGIN.after(rng.between((HOUR, DAY * 7))), Happening::Call(number));
+            self.event_queue.plan(BEGIN.after(rng.between((HOUR, DAY * 7))), FleetEvent::Call(number));
         }
-        self.calendar.plan(BEGIN.after(self.time_to_trouble(bank, &mut rng)), Happening::Trouble(number));
+        self.event_queue.plan(BEGIN.after(self.time_to_fault(bank, &mut rng)), FleetEvent::LinkFault(number));
         self.index.insert(id, number);
-        let (refused, wronged, told_broken, is_awaited) = (false, false, false, false);
-        self.members.push(Member { id, link, bank, login, refused, wronged, told_broken, is_awaited, rng });
+        let (refused, is_falsely_invalid, is_notified_broken, has_planned_action) = (false, false, false, false);
+        self.members.push(Member {
+            id,
+            link,
+            bank,
+            login,
+            refused,
+            is_falsely_invalid,
+            is_notified_broken,
+            has_planned_action,
+            rng,
+        });
         Ok(())
     }
 }

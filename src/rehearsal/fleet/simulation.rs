@@ -1,12 +1,12 @@
-//! The loop: the next event, and everything that follows from it.
+//! The main loop: it handles the next event with all its consequences.
 //!
 //! ```text
-//!   people, banks, Belvo's own schedule ─▶ webhooks, errors, callbacks ─▶ relink ─▶ notices ─▶ people, checker
-//!                                                                            └────▶ jobs ─▶ Belvo
+//!   users, banks, Belvo's schedule ─▶ webhooks, errors, callbacks ─▶ relink ─▶ notices ─▶ users, checker
+//!                                                                       └────▶ jobs ─▶ Belvo
 //! ```
 //!
-//! One event happens at a time, and everything that follows from it at once, so a seed has one history. Both clocks stand
-//! still meanwhile; only a call that has to wait for its turn moves relink's on.
+//! One event is handled at a time, and its consequences immediately after it, so a seed has one history. Both clocks are
+//! constant during an event; only a call that waits for the call budget moves relink's clock forward.
 
 use std::time::Duration;
 
@@ -14,44 +14,44 @@ use belvo_sandbox::LinkStatus;
 use serde_json::Value;
 
 use super::checker::GroundTruth;
-use super::hazards::DAY;
 use super::options::FleetOptions;
+use super::rates::DAY;
 use super::relink::SETTINGS;
 use super::report::Report;
-use super::state::{BEGIN, Happening, Simulation};
+use super::state::{BEGIN, FleetEvent, Simulation};
 use crate::contract::{Address, JobBody, JobName, NoticeName};
 use crate::jobs::{self, Next};
 use crate::link::{LinkId, StateName, Timestamp};
 
-/// How long everything is left in peace at the end, so that what relink has not noticed by then, it never will: one
+/// The length of the final phase without faults, in which relink must detect every change: one
 /// rotation, and two sweeps.
 const QUIET: Duration = Duration::from_secs(27 * 3600);
 
-/// How long a job lies on the bus before a worker has it.
+/// The time from the publication of a job to its delivery.
 const JOB_LATENCY: Duration = Duration::from_millis(150);
 
-/// In a link's state: its prompt waits for the end of an incident.
-const WAITS: &[u8] = br#""prompt":"deferred""#;
+/// The text in the state of a link whose prompt is deferred by an incident.
+const PROMPT_DEFERRED: &[u8] = br#""prompt":"deferred""#;
 
-/// Lets a fleet live through its days. `on_day` is called for each that has passed.
+/// Simulates a fleet. `on_day` is called after each day.
 ///
 /// # Errors
-/// If a part fails in a way that the simulation does not know: a mistake in it, or in relink.
+/// If a part fails in a way that the simulation does not provide for: a bug in the simulation or in relink.
 pub async fn simulate(options: FleetOptions, on_day: impl FnMut(u32)) -> anyhow::Result<Report> {
     let mut simulation = Simulation::begin(options).await?;
-    simulation.live(on_day).await?;
+    simulation.run_days(on_day).await?;
     let report = Report::of(&simulation);
     simulation.sandbox.shutdown().await;
     Ok(report)
 }
 
 impl Simulation {
-    /// Lives through it all. `on_day` is called for each day that has passed.
-    pub(super) async fn live(&mut self, mut on_day: impl FnMut(u32)) -> anyhow::Result<()> {
+    /// Runs all days. `on_day` is called after each day.
+    pub(super) async fn run_days(&mut self, mut on_day: impl FnMut(u32)) -> anyhow::Result<()> {
         let end = self.end_of_days().after(QUIET);
         let mut day = 0;
         loop {
-            let next = [self.calendar.next_at(), self.relink.next_deadline()?, self.next_of_belvo()];
+            let next = [self.event_queue.next_at(), self.relink.next_deadline()?, self.next_of_belvo()];
             let Some(next) = next.into_iter().flatten().min().filter(|&next| next <= end) else { break };
             self.relink.set_clock(next);
             let now = self.now();
@@ -59,10 +59,10 @@ impl Simulation {
             for webhook in self.control.take_webhooks() {
                 self.post(webhook)?;
             }
-            if let Some(happening) = self.calendar.take_due(now) {
-                self.happen(happening).await?;
+            if let Some(event) = self.event_queue.take_due(now) {
+                self.handle(event).await?;
             }
-            self.follow()?;
+            self.run_relink()?;
             self.checker.relink_calls = false;
             let passed = u32::try_from(now.since(BEGIN).as_secs() / DAY.as_secs()).unwrap_or(u32::MAX);
             if passed > day {
@@ -70,11 +70,11 @@ impl Simulation {
                 on_day(day);
             }
         }
-        self.look_at_all()?;
-        let words = self.relink.words()?;
-        let words: Vec<_> =
-            self.members.iter().map(|member| words.get(&member.link).map(|&word| truth_of(word))).collect();
-        self.checker.end(&words, self.now());
+        self.check_truths()?;
+        let states = self.relink.states()?;
+        let states: Vec<_> =
+            self.members.iter().map(|member| states.get(&member.link).map(|&state| truth_of(state))).collect();
+        self.checker.end(&states, self.now());
         Ok(())
     }
 
@@ -86,19 +86,19 @@ impl Simulation {
         self.index.get(&link.as_str().parse().ok()?).copied()
     }
 
-    async fn happen(&mut self, happening: Happening) -> anyhow::Result<()> {
-        match happening {
-            Happening::Arrival(webhook) => self.arrive(*webhook)?,
-            Happening::Job { job, link, stored_at, tries } => self.work(job, link, stored_at, tries).await,
-            Happening::Reconcile => self.reconcile().await,
-            Happening::Visit(number, visit) => {
+    async fn handle(&mut self, event: FleetEvent) -> anyhow::Result<()> {
+        match event {
+            FleetEvent::Arrival(webhook) => self.arrive(*webhook)?,
+            FleetEvent::Job { job, link, stored_at, tries } => self.work(job, link, stored_at, tries).await,
+            FleetEvent::Reconcile => self.reconcile().await,
+            FleetEvent::UserAction(number, act) => {
                 let now = self.now();
-                self.story.tell(&self.members[number].link, now, || format!("user     {visit:?}"));
-                self.visit(number, visit).await?;
+                self.link_log.log(&self.members[number].link, now, || format!("user     {act:?}"));
+                self.act(number, act).await?;
             }
-            Happening::Call(link) => self.call(link).await?,
-            Happening::Trouble(link) => self.trouble(link).await?,
-            other => self.disturb(other)?,
+            FleetEvent::Call(link) => self.call(link).await?,
+            FleetEvent::LinkFault(link) => self.link_fault(link).await?,
+            other => self.handle_disturbance(other)?,
         }
         Ok(())
     }
@@ -107,14 +107,14 @@ impl Simulation {
         self.checker.relink_calls = true;
         let done = self.relink.worker.perform(&job, &link, stored_at).await;
         match jobs::decide_retry(&done, tries) {
-            Next::Ended => self.refreshes_asked += u64::from(job.name == JobName::Refresh),
+            Next::Ended => self.refreshes_requested += u64::from(job.name == JobName::Refresh),
             Next::Again(pause) => {
-                self.plan_in(pause, Happening::Job { job, link: link.clone(), stored_at, tries: tries + 1 })
+                self.plan_in(pause, FleetEvent::Job { job, link: link.clone(), stored_at, tries: tries + 1 })
             }
-            Next::GivenUp => self.jobs_given_up += 1,
+            Next::GivenUp => self.jobs_abandoned += 1,
         }
         if let Some(number) = self.numbered(&link) {
-            self.look(number);
+            self.update_truth(number);
         }
     }
 
@@ -135,20 +135,20 @@ impl Simulation {
     pub(super) fn plan_reconciler(&mut self) {
         let elapsed = self.relink.clock.elapsed();
         let (_, at) = self.schedule.next(elapsed, &SETTINGS);
-        self.plan_in(at.saturating_sub(elapsed), Happening::Reconcile);
+        self.plan_in(at.saturating_sub(elapsed), FleetEvent::Reconcile);
     }
 
-    /// Lets relink handle its inputs, and hands its messages on.
-    fn follow(&mut self) -> anyhow::Result<()> {
-        let said = self.relink.digest()?;
-        for link in said.refused {
+    /// Lets relink handle its inputs, and forwards its messages.
+    fn run_relink(&mut self) -> anyhow::Result<()> {
+        let published = self.relink.handle_inputs()?;
+        for link in published.refused {
             if let Some(number) = self.numbered(&link) {
                 self.members[number].refused = true;
-                self.look(number);
+                self.update_truth(number);
             }
         }
-        for message in said.messages {
-            self.story.tell_message(&message);
+        for message in published.messages {
+            self.link_log.log_message(&message);
             match message.address {
                 Address::Notice(name, link) => {
                     *self.notices.entry(name.as_str()).or_default() += 1;
@@ -157,14 +157,14 @@ impl Simulation {
                 }
                 Address::Job(_, link) => {
                     let (job, stored_at) = (serde_json::from_slice(&message.body)?, self.now());
-                    self.plan_in(JOB_LATENCY, Happening::Job { job, link, stored_at, tries: 1 });
+                    self.plan_in(JOB_LATENCY, FleetEvent::Job { job, link, stored_at, tries: 1 });
                 }
                 Address::State(link) => {
-                    // Read as text: of half a million states a few say so.
-                    if message.body.windows(WAITS.len()).any(|words| words == WAITS)
+                    // A text search is faster than parsing: only a few of half a million states match.
+                    if message.body.windows(PROMPT_DEFERRED.len()).any(|states| states == PROMPT_DEFERRED)
                         && let Some(number) = self.numbered(&link)
                     {
-                        self.checker.held(number);
+                        self.checker.deferred(number);
                     }
                 }
                 Address::Incident(_) => {
@@ -185,12 +185,12 @@ impl Simulation {
                 let sequence = body["because"]["origin"]["input_sequence"].as_u64();
                 let source = sequence.map(|sequence| self.relink.source_of(sequence));
                 self.checker.prompted(number, source, now);
-                self.members[number].told_broken = true;
-                self.user_is_told(number);
+                self.members[number].is_notified_broken = true;
+                self.notify_user(number);
             }
-            NoticeName::Reminder => self.user_is_told(number),
+            NoticeName::Reminder => self.notify_user(number),
             NoticeName::Recovered => {
-                self.members[number].told_broken = false;
+                self.members[number].is_notified_broken = false;
                 self.checker.recovered(number, now);
             }
             NoticeName::RefreshDue => self.checker.gap_opened(number),
@@ -206,7 +206,7 @@ impl Simulation {
     }
 
     /// Reads the ground truth of a link, and reports it to the checker.
-    pub(super) fn look(&mut self, number: usize) {
+    pub(super) fn update_truth(&mut self, number: usize) {
         let member = &mut self.members[number];
         let truth = match self.control.status_of(member.id) {
             Err(_gone) => GroundTruth::Gone,
@@ -216,29 +216,29 @@ impl Simulation {
         };
         let before = self.checker.truth(number);
         let now = self.relink.clock.now();
-        self.checker.is_true(number, truth, now);
+        self.checker.set_truth(number, truth, now);
         if before != truth {
-            self.story.tell(&member.link, now, || format!("truth    {before:?} -> {truth:?}"));
+            self.link_log.log(&member.link, now, || format!("truth    {before:?} -> {truth:?}"));
         }
         if before == GroundTruth::Works && truth != GroundTruth::Gone {
-            self.broke(number);
+            self.link_broke(number);
         }
     }
 
     /// Fails if the ground truth of a link has changed without a call of [`Self::look`].
-    fn look_at_all(&mut self) -> anyhow::Result<()> {
+    fn check_truths(&mut self) -> anyhow::Result<()> {
         for number in 0..self.members.len() {
             let before = self.checker.truth(number);
-            self.look(number);
+            self.update_truth(number);
             let link = &self.members[number].link;
-            anyhow::ensure!(before == self.checker.truth(number), "{link} changed, and the checker was not told");
+            anyhow::ensure!(before == self.checker.truth(number), "{link} changed without a report to the checker");
         }
         Ok(())
     }
 }
 
-fn truth_of(word: StateName) -> GroundTruth {
-    match word {
+fn truth_of(state: StateName) -> GroundTruth {
+    match state {
         StateName::Valid => GroundTruth::Works,
         StateName::Invalid | StateName::TokenRequired | StateName::Updating | StateName::Unconfirmed => {
             GroundTruth::Broken

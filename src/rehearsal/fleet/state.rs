@@ -1,4 +1,4 @@
-//! The fleet, and everything that is going to happen to it.
+//! The state of the simulation: the fleet and its future events.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -7,30 +7,30 @@ use belvo_sandbox::{Control, Login, Sandbox};
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::calendar::Calendar;
 use super::checker::Checker;
 use super::customer::Customer;
-use super::hazards::DAY;
+use super::event_queue::EventQueue;
+use super::link_log::LinkLog;
 use super::options::FleetOptions;
+use super::rates::DAY;
 use super::relink::Relink;
-use super::story::Story;
 use crate::contract::JobBody;
 use crate::link::{LinkId, Timestamp};
 use crate::reconciler::Schedule;
 
-/// When the month begins: 2026-03-02T00:00:00Z, a Monday. Any would do.
+/// The start of the simulation: 2026-03-02T00:00:00Z, a Monday. The date is arbitrary.
 pub(super) const BEGIN: Timestamp = Timestamp::from_millis(1_772_409_600_000);
 
-/// Something that is going to happen.
+/// A future event.
 #[derive(Debug)]
-pub(super) enum Happening {
-    /// A link's next trouble.
-    Trouble(usize),
+pub(super) enum FleetEvent {
+    /// The next fault of a link.
+    LinkFault(usize),
     /// The customer reads data of a single link.
     Call(usize),
-    /// A user does something.
-    Visit(usize, Visit),
-    /// A webhook arrives that was late.
+    /// Performs the planned action of a user.
+    UserAction(usize, UserAction),
+    /// Handles the arrival of a webhook.
     Arrival(Box<InTransit>),
     /// A job is due.
     Job {
@@ -41,35 +41,35 @@ pub(super) enum Happening {
     },
     /// The next step of relink's reconciler.
     Reconcile,
-    /// A bank goes down, or confuses its passwords; and is over it.
+    /// A bank goes down or refuses all logins; and the end of both.
     BankDown(usize),
     BankUp(usize),
-    Confusion(usize),
-    ConfusionEnds(usize),
-    /// Belvo calls valid again what the confusion broke.
-    Amends(usize),
-    /// The receiver of webhooks goes down, and comes back.
+    LoginsRefused(usize),
+    LoginsAccepted(usize),
+    /// Belvo sets the links valid again that the refused logins broke.
+    StatusesRestored(usize),
+    /// The receiver of webhooks goes down, and is up again.
     ReceiverDown,
     ReceiverUp,
-    /// Belvo's API answers 500; it does not any more.
+    /// Belvo's API answers 500; and the end of that.
     ApiDown,
     ApiUp,
 }
 
 /// The next action of a user.
 #[derive(Debug)]
-pub(super) enum Visit {
+pub(super) enum UserAction {
     /// Opens the widget, or the portal for consents.
     Opens,
-    /// Is done in the widget, one way or the other.
+    /// Leaves the widget, with a success or an exit.
     Ends { token: SecretString, has_mistyped: bool },
-    /// Has an account unlocked at the bank, and opens the widget.
+    /// Has the account unlocked at the bank, and opens the widget.
     OpensUnlocked,
-    /// Has it repaired where relink does not see it: by a call of the customer's own.
-    MendsElsewhere,
+    /// The link is repaired by a call of the customer, which relink does not receive.
+    RepairsElsewhere,
 }
 
-/// A webhook on its way.
+/// A webhook in transit.
 #[derive(Clone, Debug)]
 pub(super) struct InTransit {
     pub(super) link: Uuid,
@@ -78,52 +78,52 @@ pub(super) struct InTransit {
     pub(super) body: Vec<u8>,
 }
 
-/// How a bank is.
+/// The state of a bank.
 #[derive(Debug, Default)]
 pub(super) struct BankState {
     /// It answers `institution_down`.
     pub(super) is_down: bool,
     /// It refuses every password.
-    pub(super) is_confused: bool,
+    pub(super) refuses_logins: bool,
 }
 
-/// One link of the fleet.
+/// A link of the fleet.
 pub(super) struct Member {
     pub(super) id: Uuid,
     pub(super) link: LinkId,
     pub(super) bank: usize,
-    /// The bank's answer to its credentials, as long as the bank is up.
+    /// The bank's answer to its credentials while the bank is up.
     pub(super) login: Login,
-    /// Whether Belvo's last answer about it was that only its user can help.
+    /// Whether Belvo's last response about it was an error that only its user can resolve.
     pub(super) refused: bool,
-    /// Whether it broke for no fault of its user's.
-    pub(super) wronged: bool,
-    /// Whether relink has published that it is broken, and not yet that it works again.
-    pub(super) told_broken: bool,
-    /// Whether its user is about to do something.
-    pub(super) is_awaited: bool,
+    /// Whether it is invalid although its credentials are correct.
+    pub(super) is_falsely_invalid: bool,
+    /// Whether relink has reported it as broken and not yet as recovered.
+    pub(super) is_notified_broken: bool,
+    /// Whether an action of its user is scheduled.
+    pub(super) has_planned_action: bool,
     pub(super) rng: fastrand::Rng,
 }
 
-/// The fleet, and all it has to do with.
+/// The simulation of a fleet.
 pub(super) struct Simulation {
     pub(super) options: FleetOptions,
     pub(super) control: Control,
     pub(super) customer: Customer,
     pub(super) relink: Relink,
     pub(super) checker: Checker,
-    pub(super) calendar: Calendar<Happening>,
+    pub(super) event_queue: EventQueue<FleetEvent>,
     pub(super) members: Vec<Member>,
     pub(super) banks: Vec<BankState>,
     pub(super) receiver_is_down: bool,
     pub(super) rng: fastrand::Rng,
     pub(super) notices: BTreeMap<&'static str, u64>,
-    /// How often relink published that an institution's incident began.
+    /// The number of incidents that relink has published.
     pub(super) incidents: u64,
     pub(super) webhooks_sent: u64,
-    pub(super) jobs_given_up: u64,
-    pub(super) refreshes_asked: u64,
-    pub(super) story: Story,
+    pub(super) jobs_abandoned: u64,
+    pub(super) refreshes_requested: u64,
+    pub(super) link_log: LinkLog,
     pub(super) index: HashMap<Uuid, usize>,
     /// When relink's reconciler does what.
     pub(super) schedule: Schedule,
@@ -135,13 +135,13 @@ impl Simulation {
         self.relink.clock.now()
     }
 
-    pub(super) fn plan_in(&mut self, span: Duration, what: Happening) {
+    pub(super) fn plan_in(&mut self, span: Duration, what: FleetEvent) {
         let at = self.now().after(span);
-        self.calendar.plan(at, what);
+        self.event_queue.plan(at, what);
     }
 
-    /// Whether the last days have come, in which nothing new goes wrong and no user acts.
-    pub(super) fn is_quiet(&self) -> bool {
+    /// Whether the final phase has begun, without new faults and without actions of users.
+    pub(super) fn is_final_phase(&self) -> bool {
         self.now() >= self.end_of_days()
     }
 

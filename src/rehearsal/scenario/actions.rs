@@ -1,4 +1,4 @@
-//! The tables of a scenario file, as types that serde reads. Nothing here plays: see [`super::player`].
+//! The tables of a scenario file, as types that serde reads. [`super::player`] executes them.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use super::values::{
     Span, State, True,
 };
 
-/// The name of a link in the file. Its id is not known before the links are set up, or before a step registers it.
+/// The name of a link in the file. Its id is known only after the setup, or after a step has registered the link.
 pub(super) type Name = String;
 
-/// How long a wait for one thing lasts unless the step says otherwise.
+/// The default limit of a wait.
 pub(super) const WAIT_WITHIN: Duration = Duration::from_secs(20);
-/// How long everything under way may take to come to its end, unless the step says otherwise.
-pub(super) const SETTLE_WITHIN: Duration = Duration::from_secs(60);
+/// The default limit of a wait for the end of all work in progress.
+pub(super) const IDLE_WITHIN: Duration = Duration::from_secs(60);
 
-/// `[belvo]`: how the sandbox of this scenario differs from its usual self.
+/// `[belvo]`: settings of the sandbox that differ from its defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BelvoSettings {
@@ -27,7 +27,7 @@ pub(super) struct BelvoSettings {
     pub(super) webhook_retry_step: Option<Span>,
     pub(super) logins_until_invalid: Option<Logins>,
     pub(super) payload_shape: Option<PayloadShape>,
-    /// Whether links are refreshed by their rate and consents end while `lets_pass` lets time pass.
+    /// Whether links are refreshed by their rate and consents end when `advances_clock` moves the clock.
     #[serde(default)]
     pub(super) schedule: bool,
 }
@@ -38,25 +38,25 @@ pub(super) struct BelvoSettings {
 pub(super) struct LinkSetup {
     pub(super) institution: String,
     pub(super) access_mode: Option<AccessMode>,
-    /// The link's name, unless another is given.
+    /// The link's name by default.
     pub(super) external_id: Option<String>,
     pub(super) refresh_rate: Option<RefreshRate>,
-    /// When its consent ends, counted from the beginning.
+    /// The time from the start of the scenario to the end of the consent.
     pub(super) consent_ends_in: Option<Span>,
     #[serde(default)]
     pub(super) before: Before,
 }
 
-/// The state of a link when the scenario begins.
+/// What relink knows about a link when the scenario starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Before {
-    /// Its user connected it, and relink has received its first data.
+    /// The link is connected, and relink has received its first data.
     #[default]
     Known,
-    /// Belvo has it, and relink has received nothing about it.
-    Unheard,
-    /// It does not exist: a step registers it.
+    /// The link exists at Belvo, and relink has received no message about it.
+    Unknown,
+    /// The link does not exist; a step registers it.
     Absent,
 }
 
@@ -64,63 +64,63 @@ pub(super) enum Before {
 #[derive(Clone, Debug)]
 pub(super) struct Step {
     pub(super) line: usize,
-    /// As the file has it, on one line.
+    /// Its text in the file, on one line.
     pub(super) text: String,
     pub(super) action: Action,
 }
 
-/// An action of somebody, or a wait. Its first word is the key that only one step has: `belvo`, `hear`, `expect`, …
+/// A step: an action, or a wait. The kind is the one key that every step of that kind has: `belvo`, `notice`, `expect`, …
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Action {
     Belvo(BelvoAction),
-    /// The bank answers logins like this from now on.
+    /// Sets the bank's answer to the following logins.
     Bank {
         bank: BankAnswer,
         link: Name,
     },
     User(UserAction),
     App(AppAction),
-    /// The next notice of this type that has not been waited for yet.
-    Hear {
-        hear: Notice,
+    /// Waits for the next notice of this type that no step has waited for yet.
+    Notice {
+        notice: Notice,
         link: Name,
-        /// Fields of its body; a key may be a path, such as `because.event`.
+        /// Expected fields of its body; a key may be a path, such as `because.event`.
         #[serde(default)]
         with: Map<String, Value>,
         within: Option<Span>,
     },
-    /// relink's state of the link is this one.
+    /// Waits until relink's state of the link is this one.
     State {
         state: State,
         link: Name,
         within: Option<Span>,
     },
-    /// The next refusal for this reason: relink says that an input changed nothing.
+    /// Waits for the next refusal with this reason.
     Refused {
         refused: Refusal,
         link: Name,
         within: Option<Span>,
     },
-    /// A dead letter about this link, for this reason.
+    /// Requires a dead letter about this link with this reason.
     DeadLetter {
         dead_letter: String,
         link: Name,
         within: Option<Span>,
     },
-    /// The next message about the institution's incident, and it is this one.
+    /// Waits for the next message about an incident of the institution, which must be this one.
     Incident {
         incident: IncidentChange,
         institution: String,
         within: Option<Span>,
     },
-    /// Everything that was sent has arrived and has been handled, and so has everything that follows from it.
-    Settled {
-        #[serde(rename = "settled")]
-        _settled: True,
+    /// Waits until all messages have been handled, and all calls and messages that follow from them.
+    Idle {
+        #[serde(rename = "idle")]
+        _idle: True,
         within: Option<Span>,
     },
-    /// The same as `settled`; then all of this is true.
+    /// Waits as `idle` does, then requires all of this.
     Expect {
         expect: Name,
         state: Option<State>,
@@ -130,12 +130,12 @@ pub(super) enum Action {
     },
 }
 
-/// The keys of which a step has exactly one. `expect` comes first: it has fields of the names of others.
-pub(super) const FIRST_WORDS: [&str; 11] =
-    ["expect", "belvo", "bank", "user", "app", "hear", "state", "refused", "dead_letter", "incident", "settled"];
+/// The kinds of steps: a step has exactly one of these keys. `expect` comes first because its other fields have the names of kinds.
+pub(super) const KINDS: [&str; 11] =
+    ["expect", "belvo", "bank", "user", "app", "notice", "state", "refused", "dead_letter", "incident", "idle"];
 
-/// Those of them whose value is a verb, which decides what else the step has.
-pub(super) const WITH_VERB: [&str; 3] = ["belvo", "user", "app"];
+/// The kinds whose value is a verb, which determines the other fields of the step.
+pub(super) const KINDS_WITH_VERB: [&str; 3] = ["belvo", "user", "app"];
 
 /// `belvo = "…"`
 #[derive(Clone, Debug, Deserialize)]
@@ -150,7 +150,7 @@ pub(super) enum BelvoAction {
         r#type: String,
         code: String,
         process_type: Option<String>,
-        /// Webhooks with the same label belong to the same refresh.
+        /// A label: webhooks with the same label belong to the same refresh.
         refresh: Option<String>,
         #[serde(default)]
         data: Value,
@@ -178,8 +178,8 @@ pub(super) enum BelvoAction {
         times: usize,
     },
     Mishandles {
-        webhook: Mishandling,
-        /// Only of `delayed`.
+        webhook: DeliveryFault,
+        /// Only for `delayed`.
         delay: Option<Span>,
         #[serde(default = "once")]
         times: usize,
@@ -195,11 +195,11 @@ pub(super) enum BelvoAction {
         link: Name,
     },
     Wipes {},
-    Speaks {
+    ChangesPayload {
         shape: PayloadShape,
     },
-    /// The sandbox's clock goes forward; no other clock does.
-    LetsPass {
+    /// Moves the sandbox's clock forward, and no other clock.
+    AdvancesClock {
         span: Span,
     },
 }
@@ -208,10 +208,10 @@ const fn once() -> usize {
     1
 }
 
-/// A fault in the delivery of a webhook, as a file spells it.
+/// A fault in the delivery of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Mishandling {
+pub(super) enum DeliveryFault {
     Dropped,
     Duplicated,
     Delayed,
@@ -222,8 +222,8 @@ pub(super) enum Mishandling {
     OfShortCode,
 }
 
-impl Mishandling {
-    /// The sandbox's own word for it.
+impl DeliveryFault {
+    /// The fault as a value of the sandbox.
     pub(super) fn fault(self, delay: Option<Span>) -> WebhookFault {
         match self {
             Self::Dropped => WebhookFault::Drop,
@@ -247,21 +247,21 @@ pub(super) enum UserAction {
     },
     Succeeds {
         link: Name,
-        #[serde(default)]
-        unheard: bool,
+        #[serde(default = "yes")]
+        reported: bool,
     },
     Mistypes {
         link: Name,
     },
     ClosesWidget {
         link: Name,
-        #[serde(default)]
-        unheard: bool,
+        #[serde(default = "yes")]
+        reported: bool,
     },
     RenewsConsent {
         link: Name,
-        #[serde(default)]
-        unheard: bool,
+        #[serde(default = "yes")]
+        reported: bool,
     },
 }
 

@@ -1,4 +1,4 @@
-//! `relink sandbox --scenario FILE`: the flags, and what is printed while a scenario is played.
+//! `relink sandbox --scenario FILE`: its flags and its output.
 
 use std::path::{Path, PathBuf};
 
@@ -12,18 +12,19 @@ use super::file::Scenario;
 use super::player::{RelinkUnderTest, play};
 use crate::printable::{printable, printable_lines, shortened};
 
-/// The longest line of a rehearsal, in characters.
+/// The maximum length of an output line, in characters.
 const LINE_LENGTH_MAX: usize = 2_000;
 
-/// A scenario, instead of a sandbox that waits for calls.
+/// The flags that play a scenario instead of a plain sandbox.
 #[derive(Args, Debug)]
 pub struct ScenarioArgs {
-    /// Play this scenario against a relink whose Belvo this sandbox is, and end with its verdict. Nothing happens by
-    /// itself unless the file says so; webhooks go to that relink, one after the other, unless a flag says otherwise.
+    /// Play this scenario against a running relink that uses this sandbox as its Belvo, and exit with the result. The
+    /// schedule of the sandbox is off unless the file turns it on; webhooks go to that relink, one at a time, unless a
+    /// flag says otherwise.
     #[arg(long, value_name = "FILE", requires = "api_token", group = "receiver", help_heading = "Play a scenario",
           conflicts_with_all = ["no_schedule", "monthly_wipe"])]
     pub scenario: Option<PathBuf>,
-    /// Where relink's HTTP door is.
+    /// The URL of relink's HTTP server.
     #[arg(
         long,
         value_name = "URL",
@@ -35,7 +36,7 @@ pub struct ScenarioArgs {
     /// A bearer token of relink's API.
     #[arg(long, value_name = "TOKEN", requires = "scenario", help_heading = "Play a scenario")]
     pub api_token: Option<SecretString>,
-    /// The NATS that relink publishes on.
+    /// The URL of the NATS server that relink uses.
     #[arg(
         long,
         value_name = "URL",
@@ -44,15 +45,15 @@ pub struct ScenarioArgs {
         help_heading = "Play a scenario"
     )]
     pub nats_url: String,
-    /// relink's output stream.
+    /// The name of relink's output stream.
     #[arg(long, value_name = "NAME", default_value = "LINKS", requires = "scenario", help_heading = "Play a scenario")]
     pub stream: String,
 }
 
-/// Plays the scenario `file`, until it is over or `shutdown`.
+/// Plays the scenario `file`, until its end or `shutdown`.
 ///
 /// # Errors
-/// If the sandbox cannot listen, or the scenario did not end as it should.
+/// If the sandbox cannot listen, or the scenario failed.
 pub async fn run(
     file: &Path,
     args: ScenarioArgs,
@@ -65,16 +66,16 @@ pub async fn run(
     }
 }
 
-/// The sandbox of a scenario: nothing happens in it that the file does not ask for, and webhooks keep their order.
+/// The configuration of the sandbox: its schedule is off, and webhooks keep their order.
 fn config(mut args: SandboxArgs, relink_url: &str) -> SandboxConfig {
     args.webhook_url.get_or_insert_with(|| format!("{relink_url}/webhooks/belvo"));
     args.deliveries_at_once.get_or_insert(1);
-    // A relink remembers its links, so each rehearsal has others.
+    // relink remembers its links, so each run needs other link ids.
     args.seed.get_or_insert_with(|| fastrand::u64(..));
     SandboxConfig { schedule: false, ..args.into() }
 }
 
-/// Plays a scenario, and tells it.
+/// Plays a scenario and prints its progress.
 async fn rehearse(file: &Path, args: ScenarioArgs, sandbox: SandboxArgs) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let scenario = Scenario::parse(&file.display().to_string(), &text)?;
@@ -88,7 +89,7 @@ async fn rehearse(file: &Path, args: ScenarioArgs, sandbox: SandboxArgs) -> anyh
     let (seed, secret_id) = (config.seed, config.secret_id.clone());
     let sandbox = Sandbox::start(config).await.context("starting the sandbox")?;
     anstream::println!("{}\n\n{}\n", printable(scenario.title()), printable_lines(scenario.why()));
-    anstream::println!("Belvo is {}, seed {seed}. relink has to be started with", sandbox.url());
+    anstream::println!("The Belvo sandbox is at {}, seed {seed}. Start relink with", sandbox.url());
     anstream::println!("  RELINK_BELVO_URL={} RELINK_BELVO_SECRET_ID={secret_id} and its password", sandbox.url());
     anstream::println!("  RELINK_BELVO_PORTAL_URL={}/portal/", sandbox.url());
     for (setting, value) in scenario.policy() {
@@ -101,7 +102,7 @@ async fn rehearse(file: &Path, args: ScenarioArgs, sandbox: SandboxArgs) -> anyh
     let ended =
         play(&scenario, &sandbox, &relink, &|line| anstream::println!("{}", shortened(line, LINE_LENGTH_MAX))).await;
     sandbox.shutdown().await;
-    ended.context("the scenario did not end as it should")?;
+    ended.context("the scenario failed")?;
     anstream::println!("PASSED");
     Ok(())
 }
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scenario_decides_for_itself_what_happens() {
+    fn a_scenario_turns_the_schedule_off() {
         Program::command().debug_assert();
         let program = parse(&["--scenario", "a.toml", "--api-token", "t"]).expect("both are there");
         let config = config(program.sandbox, "http://127.0.0.1:1");
@@ -134,16 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_do_not_go_together_are_refused() {
+    fn conflicting_flags_are_refused() {
         let scenario = ["--scenario", "a.toml", "--api-token", "t"];
         for more in [&["--webhook-authorization", "Bearer abc"][..], &["--webhook-url", "http://127.0.0.1:1/"]] {
             assert!(parse(&[&scenario[..], more].concat()).is_ok(), "{more:?}");
         }
         for more in ["--no-schedule", "--monthly-wipe"] {
-            assert!(parse(&[&scenario[..], &[more]].concat()).is_err(), "its file decides, and not {more}");
+            assert!(parse(&[&scenario[..], &[more]].concat()).is_err(), "{more} conflicts with --scenario");
         }
-        assert!(parse(&["--scenario", "a.toml"]).is_err(), "relink's API has no door without a token");
-        assert!(parse(&["--relink-url", "http://127.0.0.1:1"]).is_err(), "only a scenario knows of relink");
+        assert!(parse(&["--scenario", "a.toml"]).is_err(), "a scenario needs a token of relink's API");
+        assert!(parse(&["--relink-url", "http://127.0.0.1:1"]).is_err(), "--relink-url needs a scenario");
         assert!(parse(&["--webhook-authorization", "Bearer abc"]).is_err(), "an Authorization for webhooks to nowhere");
     }
 }

@@ -1,4 +1,4 @@
-//! Why a scenario file cannot be read, and why a scenario did not end as it should.
+//! The errors of a scenario: a file that cannot be read, and a scenario that failed.
 
 use std::time::Duration;
 
@@ -8,49 +8,49 @@ use belvo_sandbox::ControlError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {problem} (column {column})")]
 pub struct ScenarioError {
-    /// The file, as it was named.
+    /// The path of the file, as it was given.
     pub file: String,
     /// The line, from 1.
     pub line: usize,
     /// The character in that line, from 1.
     pub column: usize,
-    /// What is wrong, and what would be right.
+    /// The mistake and the expected form.
     pub problem: String,
 }
 
-/// Why a scenario did not end as it should.
+/// The failure of a scenario.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {problem}\n{received}")]
 pub struct Failure {
-    /// The step, with its line in the file, or the end.
+    /// The step with its line in the file, or the final comparison.
     pub place: String,
-    /// What happened instead.
+    /// The problem.
     pub problem: PlayError,
-    /// Everything relink had published until then.
+    /// All messages that relink had published until then.
     pub received: String,
 }
 
-/// What went wrong in a step.
+/// The problem of a step.
 #[derive(Debug, thiserror::Error)]
 pub enum PlayError {
-    /// Something that was waited for did not come.
-    #[error("{what} did not come within {}", humantime::format_duration(*.within))]
+    /// A wait ended without its message.
+    #[error("{what} did not arrive within {}", humantime::format_duration(*.within))]
     Late {
-        /// What was waited for.
+        /// The expected message or state.
         what: String,
-        /// How long it was waited for.
+        /// The limit of the wait.
         within: Duration,
     },
-    /// Something else happened than the file says.
+    /// The result differs from the file.
     #[error("{0}")]
     Unexpected(String),
-    /// The sandbox refused.
+    /// The sandbox refused an action.
     #[error("the sandbox refused: {0}")]
     Sandbox(#[from] ControlError),
     /// relink or the sandbox could not be reached.
-    #[error("no answer: {0}")]
+    #[error("no response: {0}")]
     Http(#[from] reqwest::Error),
-    /// NATS could not be reached, or has no such stream.
+    /// NATS could not be reached, or does not have the stream.
     #[error("NATS: {0}")]
     Nats(String),
 }

@@ -1,4 +1,4 @@
-//! Reads a scenario file. A mistake in it is an error with file, line and column; nothing unknown is passed over.
+//! Reads a scenario file. A mistake is an error with file, line and column; an unknown field is a mistake.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 
 use super::actions::{
-    Action, BelvoAction, BelvoSettings, Expectation, FIRST_WORDS, LinkSetup, Mishandling, Name, Step, WITH_VERB,
+    Action, BelvoAction, BelvoSettings, DeliveryFault, Expectation, KINDS, KINDS_WITH_VERB, LinkSetup, Name, Step,
 };
 use super::error::ScenarioError;
 use super::table::{Source, Table};
@@ -25,7 +25,7 @@ pub struct Scenario {
     pub(super) endings: Vec<(Name, Expectation)>,
 }
 
-/// The file as TOML has it. The tables inside keep the places of their values, for messages.
+/// The file as TOML. The inner tables keep the positions of their values, for error messages.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -35,7 +35,7 @@ struct Document {
     relink: RelinkTable,
     belvo: Option<Spanned<Table>>,
     links: BTreeMap<Name, Spanned<Table>>,
-    story: Story,
+    scenario: ScenarioTable,
     end: BTreeMap<Name, Spanned<Table>>,
 }
 
@@ -48,19 +48,22 @@ struct RelinkTable {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Story {
+struct ScenarioTable {
     steps: Vec<Spanned<Table>>,
 }
 
 impl Scenario {
-    /// Reads a scenario; `file` is only for messages.
+    /// Reads a scenario; `file` is used only in error messages.
     ///
     /// # Errors
     /// The first mistake in it.
     pub fn parse(file: &str, text: &str) -> Result<Self, ScenarioError> {
         let source = Source { file, text };
-        let document: Document = toml::from_str(text)
-            .map_err(|error| source.error(&error.span().unwrap_or_default(), error.message().trim_end()))?;
+        let document: Document = toml::from_str(text).map_err(|error| {
+            let message = error.message().trim_end();
+            let old = message.starts_with("unknown field `story`").then(|| renamed("story")).flatten();
+            source.error(&error.span().unwrap_or_default(), old.unwrap_or_else(|| message.to_owned()))
+        })?;
         let belvo = document.belvo.as_ref().map(|table| source.read("[belvo]", table)).transpose()?;
         let mut links = Vec::new();
         for (name, table) in &document.links {
@@ -68,16 +71,16 @@ impl Scenario {
         }
         let names = &document.links;
         let steps =
-            document.story.steps.iter().map(|table| read_step(source, table, names)).collect::<Result<_, _>>()?;
+            document.scenario.steps.iter().map(|table| read_step(source, table, names)).collect::<Result<_, _>>()?;
         let mut endings = Vec::new();
         for (name, table) in &document.end {
             if !names.contains_key(name) {
-                return Err(source.error(&table.span(), format!("[end] speaks of `{name}`, which is not in [links]")));
+                return Err(source.error(&table.span(), format!("[end] names `{name}`, which is not in [links]")));
             }
             endings.push((name.clone(), source.read::<Expectation>("an ending", table)?));
         }
         if let Some(name) = names.keys().find(|name| !document.end.contains_key(*name)) {
-            let problem = format!("[end] does not say what becomes of `{name}`");
+            let problem = format!("[end] has no entry for `{name}`");
             return Err(source.error(&(text.len()..text.len()), problem));
         }
         Ok(Self {
@@ -91,23 +94,23 @@ impl Scenario {
         })
     }
 
-    /// What it is about.
+    /// The title.
     pub fn title(&self) -> &str {
         &self.title
     }
 
-    /// The mistake of a program that it shows.
+    /// The mistake that a program without this case makes.
     pub fn why(&self) -> &str {
         &self.why
     }
 
-    /// `[relink.policy]`: the settings of `[policy]` that the relink it is played against needs, so that a wait of
-    /// minutes becomes one of milliseconds.
+    /// `[relink.policy]`: the policy settings that relink needs for this scenario. They shorten waits from minutes to
+    /// milliseconds.
     pub fn policy(&self) -> &toml::Table {
         &self.policy
     }
 
-    /// The sandbox it is to be played in.
+    /// The configuration of the sandbox for this scenario.
     pub fn sandbox(&self, usual: SandboxConfig) -> SandboxConfig {
         let BelvoSettings { data_delay, webhook_retry_step, logins_until_invalid, payload_shape, schedule } =
             self.belvo;
@@ -122,20 +125,23 @@ impl Scenario {
     }
 }
 
-/// Reads a step; `names` has the links there are.
+/// Reads a step; `names` are the links of the file.
 fn read_step(
     source: Source<'_>,
     table: &Spanned<Table>,
     names: &BTreeMap<Name, Spanned<Table>>,
 ) -> Result<Step, ScenarioError> {
     let fields = table.get_ref();
-    let mut words = FIRST_WORDS.into_iter().filter(|word| fields.contains_key(*word));
-    let (word, other) = (words.next(), words.next());
-    let Some(word) = word.filter(|word| other.is_none() || *word == "expect") else {
-        let problem = format!("a step has exactly one of {}", FIRST_WORDS.join(", "));
+    if let Some((name, span)) = fields.iter().find_map(|(name, value)| Some((renamed(name)?, value.span()))) {
+        return Err(source.error(&span, name));
+    }
+    let mut kinds = KINDS.into_iter().filter(|kind| fields.contains_key(*kind));
+    let (kind, other) = (kinds.next(), kinds.next());
+    let Some(kind) = kind.filter(|kind| other.is_none() || *kind == "expect") else {
+        let problem = format!("a step has exactly one of {}", KINDS.join(", "));
         return Err(source.error(&table.span(), problem));
     };
-    let action = source.read_as("this step", table, |value| arranged(value, word))?;
+    let action = source.read_as("this step", table, |value| arranged(value, kind))?;
     for key in ["link", "expect"] {
         if let Some((name, span)) = fields.get(key).and_then(|name| Some((name.get_ref().as_str()?, name.span())))
             && !names.contains_key(name)
@@ -144,24 +150,36 @@ fn read_step(
         }
     }
     if let Action::Belvo(BelvoAction::Mishandles { webhook, delay: Some(_), .. }) = &action
-        && *webhook != Mishandling::Delayed
+        && *webhook != DeliveryFault::Delayed
     {
         return Err(source.error(&table.span(), "`delay` is only for `webhook = \"delayed\"`"));
     }
     Ok(Step { line: source.line_of(&table.span()), text: source.text_of(table.span()), action })
 }
 
-/// `{belvo = "refreshes", link = …}` as `{belvo: {refreshes: {link: …}}}`, and `{hear = "…", link = …}` as
-/// `{hear: {hear: "…", link: …}}`: the forms in which serde has an enum.
-fn arranged(mut fields: Value, word: &str) -> Value {
+/// Converts `{belvo = "refreshes", link = …}` to `{belvo: {refreshes: {link: …}}}`, and `{notice = "…", link = …}` to
+/// `{notice: {notice: "…", link: …}}`, as serde represents an enum.
+fn arranged(mut fields: Value, kind: &str) -> Value {
     let mut inner = fields.clone();
-    if WITH_VERB.contains(&word)
-        && let Some(verb) = fields.get(word).and_then(Value::as_str).map(str::to_owned)
+    if KINDS_WITH_VERB.contains(&kind)
+        && let Some(verb) = fields.get(kind).and_then(Value::as_str).map(str::to_owned)
     {
         if let Value::Object(fields) = &mut fields {
-            fields.remove(word);
+            fields.remove(kind);
         }
         inner = Value::Object(Map::from_iter([(verb, fields)]));
     }
-    Value::Object(Map::from_iter([(word.to_owned(), inner)]))
+    Value::Object(Map::from_iter([(kind.to_owned(), inner)]))
+}
+
+/// The error for a key of version 0.1 that has a new name.
+fn renamed(key: &str) -> Option<String> {
+    let new = match key {
+        "story" => "`[scenario]`",
+        "hear" => "`notice`",
+        "settled" => "`idle`",
+        "unheard" => "`reported = false`",
+        _other => return None,
+    };
+    Some(format!("`{key}` is now {new}; see scenarios/README.md"))
 }

@@ -1,4 +1,4 @@
-//! The calls of the customer's side: to relink, as the customer's application makes them, and to Belvo.
+//! The HTTP calls of the customer's application: to relink and to Belvo.
 
 use reqwest::{Method, RequestBuilder, Url};
 use secrecy::{ExposeSecret, SecretString};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::PlayError;
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Clone, Debug)]
 pub(super) struct Response {
     pub(super) status: u16,
@@ -24,7 +24,7 @@ impl Response {
     }
 }
 
-/// relink, from outside.
+/// relink's HTTP API.
 pub(super) struct RelinkHttp {
     pub(super) client: reqwest::Client,
     pub(super) url: String,
@@ -32,13 +32,13 @@ pub(super) struct RelinkHttp {
 }
 
 impl RelinkHttp {
-    /// Posts to the API; anything but 2xx is an error.
+    /// Sends a POST; any status but 2xx is an error.
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, PlayError> {
         let request = self.client.post(format!("{}{path}", self.url)).json(body);
         self.send(path, request).await
     }
 
-    /// Asks the API.
+    /// Sends a GET; any status but 2xx is an error.
     pub(super) async fn get(&self, path: &str) -> Result<Value, PlayError> {
         self.send(path, self.client.get(format!("{}{path}", self.url))).await
     }
@@ -52,7 +52,7 @@ impl RelinkHttp {
     }
 }
 
-/// Belvo, as the customer's application sees it.
+/// Belvo's HTTP API, as the customer's application uses it.
 pub(super) struct BelvoHttp {
     pub(super) client: reqwest::Client,
     pub(super) url: String,
@@ -61,7 +61,7 @@ pub(super) struct BelvoHttp {
 }
 
 impl BelvoHttp {
-    /// Calls the API with Basic auth and gives whatever is response.
+    /// Calls the API with Basic auth and returns the response, whatever its status.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, PlayError> {
         let request = self.client.request(method, format!("{}{path}", self.url));
         let request = request.basic_auth(&self.secret_id, Some(self.secret_password.expose_secret()));
@@ -72,13 +72,13 @@ impl BelvoHttp {
         .await
     }
 
-    /// Deletes by URL, at once or with a webhook when it is done.
+    /// Deletes by URL: synchronously, or asynchronously with a webhook at the end.
     pub(super) async fn delete(&self, url: &str, later: bool) -> Result<Response, PlayError> {
         let request = self.client.delete(url).basic_auth(&self.secret_id, Some(self.secret_password.expose_secret()));
         send(if later { request.header("X-Belvo-Request-Mode", "async") } else { request }).await
     }
 
-    /// What the user does in the widget.
+    /// Completes the widget as the user does, with this outcome.
     pub(super) async fn complete_widget(&self, access_token: &str, outcome: &str) -> Result<Value, PlayError> {
         let body = json!({ "access_token": access_token, "outcome": outcome });
         let response = send(self.client.post(format!("{}/widget/complete", self.url)).json(&body)).await?;
@@ -90,7 +90,7 @@ impl BelvoHttp {
 }
 
 impl BelvoHttp {
-    /// The user presses the button of the portal's page at this address, which carries a token.
+    /// Renews a consent, as the button on the portal's page at this address does. The address contains a token.
     pub(super) async fn renew_consent(&self, address: &str) -> Result<(), PlayError> {
         let portal = format!("{}/portal/", self.url);
         let page = Url::parse(address).ok().filter(|page| page.as_str().split('?').next() == Some(portal.as_str()));

@@ -1,8 +1,8 @@
-//! Plays a scenario: sets up the links, goes through the steps, waits, and compares.
+//! Plays a scenario: creates the links, performs the steps, and compares the result.
 //!
-//! Before anything is compared, everything under way comes to its end: Belvo has nothing left to send, relink has no
-//! call left to make, and relink has answered an input about every link, which it handles after everything that was
-//! sent before. Next: [`super::acts`] for the actions of Belvo, the user and the application.
+//! Before each comparison the player waits until all work is done: Belvo has no webhook left to send, relink has no call left
+//! to make, and relink has answered a probe input about every link, which it handles after all earlier inputs.
+//! [`super::actors`] has the actions of Belvo, the user and the application.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -13,51 +13,51 @@ use serde_json::{Value, json};
 use strum::VariantArray;
 use uuid::Uuid;
 
-use super::actions::{Action, Before, Expectation, LinkSetup, Name, SETTLE_WITHIN, WAIT_WITHIN};
+use super::actions::{Action, Before, Expectation, IDLE_WITHIN, LinkSetup, Name, WAIT_WITHIN};
 use super::error::{Failure, PlayError};
 use super::file::Scenario;
 use super::http::{BelvoHttp, RelinkHttp};
 use super::subscriber::{Kind, Received, Subscriber};
 use super::values::{Notice, Span};
 
-/// How long relink or the sandbox may take for an answer.
+/// The timeout of a request to relink or the sandbox.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// How many dead letters are read at once.
-const LETTERS: usize = 1_000;
+/// The page size for dead letters.
+const DEAD_LETTERS_PAGE: usize = 1_000;
 
-/// What is counted of an institution.
+/// The name under which waits for incidents are counted.
 const INCIDENT: &str = "incident";
 
-/// The relink a scenario is played against. It must be configured with the sandbox as its Belvo.
+/// The relink that a scenario is played against. The sandbox must be its Belvo.
 #[derive(Clone, Debug)]
 pub struct RelinkUnderTest {
     /// The base URL of its HTTP server.
     pub url: String,
     /// A bearer token of its API.
     pub api_token: SecretString,
-    /// The NATS it publishes on.
+    /// The URL of its NATS server.
     pub nats_url: String,
-    /// Its output stream, `LINKS` unless it was given another prefix.
+    /// The name of its output stream; `LINKS` by default.
     pub stream: String,
 }
 
-/// Receives what happens, a line at a time.
-pub type Tell<'a> = &'a (dyn Fn(&str) + Sync);
+/// Receives the progress of a scenario, line by line.
+pub type Report<'a> = &'a (dyn Fn(&str) + Sync);
 
-/// Plays a scenario in a sandbox that is `relink`'s Belvo and sends it its webhooks.
+/// Plays a scenario in a sandbox, which is `relink`'s Belvo and sends its webhooks to `relink`.
 ///
 /// # Errors
-/// The step that failed, or what was not true at the end.
+/// The step that failed, or the difference at the end.
 pub async fn play(
     scenario: &Scenario,
     sandbox: &Sandbox,
     relink: &RelinkUnderTest,
-    tell: Tell<'_>,
+    report: Report<'_>,
 ) -> Result<(), Failure> {
-    let silence = |place: &str, problem| Failure { place: place.to_owned(), problem, received: String::new() };
-    let mut player = Player::new(sandbox, relink, tell).await.map_err(|problem| silence("at the start", problem))?;
+    let at_start = |problem| Failure { place: "at the start".to_owned(), problem, received: String::new() };
+    let mut player = Player::new(sandbox, relink, report).await.map_err(at_start)?;
     let fail = |player: &Player<'_>, place: &str, problem| {
-        tell(&format!("  FAILED  {place}"));
+        report(&format!("  FAILED  {place}"));
         Failure { place: place.to_owned(), problem, received: player.history() }
     };
     if let Err(problem) = player.set_up(scenario).await {
@@ -65,20 +65,20 @@ pub async fn play(
     }
     for step in &scenario.steps {
         let place = format!("line {}: {}", step.line, step.text);
-        tell(&format!("  {place}"));
+        report(&format!("  {place}"));
         if let Err(problem) = player.perform(&step.action).await {
             return Err(fail(&player, &place, problem));
         }
     }
     for (link, ending) in &scenario.endings {
-        let place = format!("the end of `{link}`");
+        let place = format!("the final state of `{link}`");
         if let Err(problem) = player.compare(link, ending, true).await {
             return Err(fail(&player, &place, problem));
         }
-        tell(&format!("  {place} is as it should be"));
+        report(&format!("  {place} is correct"));
     }
     if let Err(problem) = player.compare_incidents() {
-        return Err(fail(&player, "the end of the institutions", problem));
+        return Err(fail(&player, "the incidents at the end", problem));
     }
     Ok(())
 }
@@ -89,24 +89,24 @@ pub(super) struct Player<'a> {
     pub(super) relink: RelinkHttp,
     pub(super) belvo: BelvoHttp,
     pub(super) subscriber: Subscriber,
-    pub(super) tell: Tell<'a>,
-    /// The links of the story that exist, in the order of their names; then those that the story has registered.
+    pub(super) report: Report<'a>,
+    /// The ids of the links: first those of the setup, in the order of their names, then those that a step has registered.
     pub(super) ids: Vec<(Name, Uuid)>,
     pub(super) links: HashMap<Name, LinkSetup>,
-    /// The widget token each user holds.
+    /// The widget token of each user.
     pub(super) tokens: HashMap<Name, String>,
     /// The MFA session of the latest 428 of each link.
     pub(super) sessions: HashMap<Name, String>,
-    /// The refreshes that webhooks of the file belong to.
+    /// The id of each labelled refresh.
     pub(super) refreshes: HashMap<String, Uuid>,
-    /// How often each notice or refusal has been waited for.
+    /// The number of waits for each notice, refusal or incident.
     waited: HashMap<(Name, String), usize>,
-    /// Messages received before this belong to the setup.
+    /// The number of messages that were received during the setup.
     began: usize,
 }
 
 impl<'a> Player<'a> {
-    async fn new(sandbox: &Sandbox, relink: &RelinkUnderTest, tell: Tell<'a>) -> Result<Self, PlayError> {
+    async fn new(sandbox: &Sandbox, relink: &RelinkUnderTest, report: Report<'a>) -> Result<Self, PlayError> {
         crate::tls::install();
         let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build()?;
         let config = sandbox.config();
@@ -122,7 +122,7 @@ impl<'a> Player<'a> {
             relink: RelinkHttp { client, url, api_token: relink.api_token.clone() },
             belvo,
             subscriber: Subscriber::open(&relink.nats_url, &relink.stream).await?,
-            tell,
+            report,
             ids: Vec::new(),
             links: HashMap::new(),
             tokens: HashMap::new(),
@@ -147,23 +147,23 @@ impl<'a> Player<'a> {
                 ..NewFleetLink::default()
             };
             let id = match setup.before {
-                Before::Known | Before::Unheard => Some(self.control.add_fleet_link(new)?),
+                Before::Known | Before::Unknown => Some(self.control.add_fleet_link(new)?),
                 Before::Absent => None,
             };
             self.ids.extend(id.map(|id| (name.clone(), id)));
             self.links.insert(name.clone(), setup.clone());
             let id = id.map_or_else(|| "to be registered".to_owned(), |id| id.to_string());
-            (self.tell)(&format!("  {name} is {id}, of {}", setup.institution));
+            (self.report)(&format!("  {name} is {id}, of {}", setup.institution));
         }
-        self.settle(SETTLE_WITHIN).await?;
+        self.wait_until_idle(IDLE_WITHIN).await?;
         for (name, _) in scenario.links.iter().filter(|(_, setup)| setup.before == Before::Known) {
             match self.state(name)? {
                 Some(state) if state == "valid" => {}
                 state => {
-                    let state = state.unwrap_or_else(|| "not known".to_owned());
+                    let state = state.unwrap_or_else(|| "unknown".to_owned());
                     let problem = format!(
-                        "relink was sent the first data of `{name}`, and its state of it is {state}, not valid; does \
-                         relink get this sandbox's webhooks?"
+                        "the sandbox sent the first data of `{name}` to relink, but relink's state is {state}, not valid; does \
+                         relink receive this sandbox's webhooks?"
                     );
                     return Err(PlayError::Unexpected(problem));
                 }
@@ -176,12 +176,12 @@ impl<'a> Player<'a> {
     async fn perform(&mut self, action: &Action) -> Result<(), PlayError> {
         let limit = |within: &Option<Span>, usual: Duration| within.map_or(usual, |span| span.0);
         match action {
-            Action::Belvo(action) => self.belvo_does(action),
+            Action::Belvo(action) => self.belvo(action),
             Action::Bank { bank, link } => Ok(self.control.set_login(self.id(link)?, bank.0.clone())?),
-            Action::User(action) => self.user_does(action).await,
-            Action::App(action) => self.app_does(action).await,
-            Action::Hear { hear, link, with, within } => {
-                let notice = self.next_notice(link, *hear, limit(within, WAIT_WITHIN)).await?;
+            Action::User(action) => self.user(action).await,
+            Action::App(action) => self.app(action).await,
+            Action::Notice { notice, link, with, within } => {
+                let notice = self.next_notice(link, *notice, limit(within, WAIT_WITHIN)).await?;
                 for (key, wanted) in with {
                     let found = key.split('.').fold(&notice.body, |value, key| &value[key]);
                     if found != wanted {
@@ -207,7 +207,7 @@ impl<'a> Player<'a> {
                 self.nth(link, &what, limit(within, WAIT_WITHIN), nth, fits).await.map(drop)
             }
             Action::DeadLetter { dead_letter, link, within } => {
-                self.expect_dead_letter(link, dead_letter, limit(within, SETTLE_WITHIN)).await
+                self.expect_dead_letter(link, dead_letter, limit(within, IDLE_WITHIN)).await
             }
             Action::Incident { incident, institution, within } => {
                 let (nth, began) = (self.count_wait(institution, INCIDENT), self.began);
@@ -219,7 +219,7 @@ impl<'a> Player<'a> {
                 }
                 Err(PlayError::Unexpected(format!("{what} is {}", received.body["type"])))
             }
-            Action::Settled { _settled, within } => self.settle(limit(within, SETTLE_WITHIN)).await,
+            Action::Idle { _idle, within } => self.wait_until_idle(limit(within, IDLE_WITHIN)).await,
             Action::Expect { expect, state, belvo, notices } => {
                 let expected = Expectation { state: *state, belvo: *belvo, notices: notices.clone() };
                 self.compare(expect, &expected, false).await
@@ -232,16 +232,16 @@ impl<'a> Player<'a> {
         found.ok_or_else(|| PlayError::Unexpected(format!("`{name}` has not been registered yet")))
     }
 
-    // --- waiting ---
+    // --- waits ---
 
-    /// The next notice of this type that has not been waited for yet.
+    /// Waits for the next notice of this type that no step has waited for yet.
     async fn next_notice(&mut self, link: &str, notice: Notice, within: Duration) -> Result<Received, PlayError> {
         let notice = <&'static str>::from(notice);
         let nth = self.count_wait(link, &format!("notice {notice}"));
         self.nth(link, notice, within, nth, |received| received.kind == Kind::Notice(notice.to_owned())).await
     }
 
-    /// How often this has been waited for before.
+    /// Counts a wait; returns the number of earlier waits.
     fn count_wait(&mut self, link: &str, what: &str) -> usize {
         let count = self.waited.entry((link.to_owned(), what.to_owned())).or_default();
         *count += 1;
@@ -263,53 +263,53 @@ impl<'a> Player<'a> {
             .await
     }
 
-    /// Waits until nothing is under way.
-    async fn settle(&self, within: Duration) -> Result<(), PlayError> {
-        let rest = async {
+    /// Waits until no webhook, input or job is in progress.
+    async fn wait_until_idle(&self, within: Duration) -> Result<(), PlayError> {
+        let idle = async {
             loop {
                 let before = self.subscriber.len();
                 self.control.settled().await?;
-                self.subscriber.jobs_done(SETTLE_WITHIN).await?;
+                self.subscriber.jobs_done(IDLE_WITHIN).await?;
                 for (_, id) in &self.ids {
-                    self.ask(*id).await?;
+                    self.probe(*id).await?;
                 }
-                self.subscriber.jobs_done(SETTLE_WITHIN).await?;
+                self.subscriber.jobs_done(IDLE_WITHIN).await?;
                 if self.ids.iter().all(|(_, id)| self.subscriber.about(*id, before).is_empty()) {
                     return Ok(());
                 }
             }
         };
-        let late = |_| PlayError::Late { what: "the end of everything under way".to_owned(), within };
-        tokio::time::timeout(within, rest).await.map_err(late)?
+        let late = |_| PlayError::Late { what: "the end of all work in progress".to_owned(), within };
+        tokio::time::timeout(within, idle).await.map_err(late)?
     }
 
-    /// Says something about a link that changes nothing, and waits until relink has said so: everything that was sent
-    /// before it has been handled then.
-    async fn ask(&self, id: Uuid) -> Result<(), PlayError> {
-        let warning =
-            json!({"event": "warning", "warning": "scenario", "warning_message": "Nothing; only a question."});
+    /// Sends an input about a link that changes nothing, and waits for its refusal: relink has then handled all earlier
+    /// inputs about the link.
+    async fn probe(&self, id: Uuid) -> Result<(), PlayError> {
+        let warning = json!({"event": "warning", "warning": "scenario", "warning_message": "Probe; changes nothing."});
         let answer = self.relink.post(&format!("/v1/links/{id}/widget"), &warning).await?;
         let Some(input) = answer["sequence"].as_u64() else {
-            return Err(PlayError::Unexpected(format!("relink's answer has no sequence: {answer}")));
+            return Err(PlayError::Unexpected(format!("relink's response has no sequence: {answer}")));
         };
         self.subscriber.ignore(input);
         let answered = |subscriber: &Subscriber| subscriber.has_answered(id, input).then_some(());
-        self.subscriber.wait("relink's word on a question", SETTLE_WITHIN, answered).await
+        self.subscriber.wait("the refusal of a probe", IDLE_WITHIN, answered).await
     }
 
     async fn expect_dead_letter(&self, link: &str, reason: &str, within: Duration) -> Result<(), PlayError> {
         let id = self.id(link)?.to_string();
-        self.settle(within).await?;
-        let is_of_link = |letter: &Value| letter["subject"].as_str().is_some_and(|subject| subject.ends_with(&id));
+        self.wait_until_idle(within).await?;
+        let is_of_link =
+            |dead_letter: &Value| dead_letter["subject"].as_str().is_some_and(|subject| subject.ends_with(&id));
         let (mut after, mut others) = (0, Vec::new());
         loop {
-            let listed = self.relink.get(&format!("/v1/dead-letters?limit={LETTERS}&after={after}")).await?;
-            let letters = listed["dead_letters"].as_array().cloned().unwrap_or_default();
-            for letter in letters.into_iter().filter(is_of_link) {
-                if letter["reason"] == reason {
+            let listed = self.relink.get(&format!("/v1/dead-letters?limit={DEAD_LETTERS_PAGE}&after={after}")).await?;
+            let dead_letters = listed["dead_letters"].as_array().cloned().unwrap_or_default();
+            for dead_letter in dead_letters.into_iter().filter(is_of_link) {
+                if dead_letter["reason"] == reason {
                     return Ok(());
                 }
-                others.push(letter["reason"].to_string());
+                others.push(dead_letter["reason"].to_string());
             }
             match listed["next"].as_u64() {
                 Some(next) => after = next,
@@ -320,23 +320,23 @@ impl<'a> Player<'a> {
         Err(PlayError::Unexpected(problem))
     }
 
-    // --- judging ---
+    // --- comparisons ---
 
     fn state(&self, name: &str) -> Result<Option<String>, PlayError> {
         Ok(latest_state(&self.subscriber.about(self.id(name)?, 0)))
     }
 
-    /// Compares a link with what must be true; at the end, notices that are not named must not have come.
+    /// Compares a link with the expectation. At the end a notice type that is not named must have the count 0.
     async fn compare(&self, link: &str, expected: &Expectation, at_the_end: bool) -> Result<(), PlayError> {
-        self.settle(SETTLE_WITHIN).await?;
+        self.wait_until_idle(IDLE_WITHIN).await?;
         let mut wrong = Vec::new();
         let mut compare = |what: &str, found: String, wanted: String| {
             if found != wanted {
-                wrong.push(format!("{what}: {found}, and not {wanted}"));
+                wrong.push(format!("{what}: found {found}, expected {wanted}"));
             }
         };
         if let Some(wanted) = expected.state {
-            let found = self.state(link)?.unwrap_or_else(|| "not known".to_owned());
+            let found = self.state(link)?.unwrap_or_else(|| "unknown".to_owned());
             compare("relink's state", found, <&'static str>::from(wanted).to_owned());
         }
         let id = self.id(link)?;
@@ -357,34 +357,35 @@ impl<'a> Player<'a> {
         if wrong.is_empty() { Ok(()) } else { Err(PlayError::Unexpected(wrong.join("; "))) }
     }
 
-    /// Every message about an institution has been waited for: one incident too many would otherwise not be noticed.
+    /// Checks that a step has waited for every incident message, so that an unexpected incident is detected.
     fn compare_incidents(&self) -> Result<(), PlayError> {
         let institutions: BTreeSet<&String> = self.links.values().map(|setup| &setup.institution).collect();
         for institution in institutions {
             let received = self.subscriber.of_institution(institution, self.began).len();
             let waited = self.waited.get(&(institution.clone(), INCIDENT.to_owned())).copied().unwrap_or_default();
             if received != waited {
-                let problem =
-                    format!("{received} messages about incidents of {institution}, and {waited} were waited for");
+                let problem = format!(
+                    "{received} incident messages of {institution} were received, and the steps waited for {waited}"
+                );
                 return Err(PlayError::Unexpected(problem));
             }
         }
         Ok(())
     }
 
-    /// Everything that relink has published, for people.
+    /// All messages that relink has published, as text.
     fn history(&self) -> String {
         let mut lines = Vec::new();
         for (name, id) in &self.ids {
             for received in self.subscriber.about(*id, 0) {
                 let because = if received.kind == Kind::Refused { &received.body } else { &received.body["because"] };
-                let said = match &received.kind {
+                let message = match &received.kind {
                     Kind::Notice(notice) => format!("notice {notice}"),
                     Kind::Refused => format!("refused {}: {}", received.body["reason"], received.body["detail"]),
                     Kind::State | Kind::Incident | Kind::Other => format!("state {}", received.body["state"]),
                 };
                 let (event, origin) = (&because["event"], &because["origin"]["kind"]);
-                lines.push(format!("    {name}: {said} (event {event}, from {origin})"));
+                lines.push(format!("    {name}: {message} (event {event}, from {origin})"));
             }
         }
         lines.join("\n")

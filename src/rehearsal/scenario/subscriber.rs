@@ -1,7 +1,7 @@
-//! The scenario's own subscriber: an ordinary consumer of relink's output stream, like that of any other program.
+//! The subscriber of a scenario: an ordinary consumer of relink's output stream, as any other program would use.
 //!
-//! It recognises a subject by its last parts (`notice.<type>.<link>`, `state.<link>`, `refused.<link>`), so it works
-//! with any subject prefix of relink's.
+//! It recognises a subject by its last tokens (`notice.<type>.<link>`, `state.<link>`, `refused.<link>`), so it works with any
+//! subject prefix.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::error::PlayError;
 
-/// The consumer that relink's jobs are taken from: while it has some, relink still has calls to Belvo to make.
+/// The consumer of relink's jobs: while it has messages, relink still has calls to Belvo to make.
 const JOBS: &str = "relink-jobs";
 
 /// The kind of a message.
@@ -26,13 +26,13 @@ pub(super) enum Kind {
     Notice(String),
     State,
     Refused,
-    /// The incident of an institution, whose name stands where other messages have the link's id.
+    /// An incident of an institution. The subject ends with the institution instead of a link id.
     Incident,
-    /// Jobs and relink's own bookkeeping, which a subscriber ignores.
+    /// Jobs and internal messages, which a subscriber ignores.
     Other,
 }
 
-/// One message that arrived.
+/// A received message.
 #[derive(Clone, Debug)]
 pub(super) struct Received {
     pub(super) kind: Kind,
@@ -53,25 +53,25 @@ impl Received {
         Self { kind, link: words.last().copied().unwrap_or_default().to_owned(), body }
     }
 
-    /// The input that this is relink's answer to.
+    /// The sequence of the input that led to this message.
     pub(super) fn input_sequence(&self) -> Option<u64> {
         let because = if self.kind == Kind::Refused { &self.body } else { &self.body["because"] };
         because["origin"]["input_sequence"].as_u64()
     }
 }
 
-/// Everything that has arrived since the scenario began, in order.
+/// All messages received since the start, in order.
 pub(super) struct Subscriber {
     stream: Stream,
     received: Arc<Mutex<Vec<Received>>>,
     count: watch::Receiver<usize>,
-    /// Inputs of the scenario's own that are not part of the scenario: see [`Subscriber::ignore`].
+    /// The probe inputs of the player: see [`Subscriber::ignore`].
     ignored: Mutex<HashSet<u64>>,
     listener: tokio::task::JoinHandle<()>,
 }
 
 impl Subscriber {
-    /// Subscribes to what relink publishes from now on.
+    /// Subscribes to all messages that relink publishes from now on.
     pub(super) async fn open(nats_url: &str, stream: &str) -> Result<Self, PlayError> {
         let failed = |error: &dyn std::fmt::Display| PlayError::Nats(error.to_string());
         let client = async_nats::connect(nats_url).await.map_err(|error| failed(&error))?;
@@ -93,12 +93,12 @@ impl Subscriber {
         Ok(Self { stream, received, count, ignored: Mutex::default(), listener })
     }
 
-    /// Leaves out the messages that answer this input of the scenario's own.
+    /// Ignores the messages that result from this probe input.
     pub(super) fn ignore(&self, input: u64) {
         self.ignored.lock().unwrap_or_else(PoisonError::into_inner).insert(input);
     }
 
-    /// The messages received about a link since the `after`th message, the scenario's own inputs left out.
+    /// The messages about a link after the first `after` messages, without those of probe inputs.
     pub(super) fn about(&self, link: Uuid, after: usize) -> Vec<Received> {
         let link = link.to_string();
         let ignored = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +109,7 @@ impl Subscriber {
         self.all().iter().skip(after).filter(ours).cloned().collect()
     }
 
-    /// The messages received about an institution since the `after`th message.
+    /// The incident messages of an institution after the first `after` messages.
     pub(super) fn of_institution(&self, institution: &str, after: usize) -> Vec<Received> {
         let of_it =
             |received: &&Received| received.kind == Kind::Incident && received.body["institution"] == institution;
@@ -122,12 +122,12 @@ impl Subscriber {
         self.all().iter().any(|received| received.link == link && received.input_sequence() == Some(input))
     }
 
-    /// How many messages were received, about any link.
+    /// The number of received messages.
     pub(super) fn len(&self) -> usize {
         self.all().len()
     }
 
-    /// Waits until `found` finds something in the messages received.
+    /// Waits until `found` returns a value.
     pub(super) async fn wait<T>(
         &self,
         what: &str,
@@ -150,7 +150,7 @@ impl Subscriber {
 
     /// Waits until relink has no call to Belvo left to make.
     pub(super) async fn jobs_done(&self, within: Duration) -> Result<(), PlayError> {
-        /// The server tells the state of a consumer only when it is asked.
+        /// The state of a consumer has to be polled; this is the interval.
         const ASK_EVERY: Duration = Duration::from_millis(25);
         let ask = async {
             loop {

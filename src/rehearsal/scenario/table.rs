@@ -1,7 +1,7 @@
-//! Reads a table of a scenario file into a type, and says where in the file a mistake is.
+//! Reads a table of a scenario file into a type. An error names the position in the file.
 //!
-//! serde says what is wrong and what would be right; the place comes from the spans of `toml`, and the name of the field
-//! from the path that serde was on.
+//! The problem comes from serde, the position from the spans of `toml`, and the name of the field from the path of
+//! `serde_path_to_error`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::error::ScenarioError;
 
-/// A table, with the place of each of its values.
+/// A table, with the position of each value.
 pub(super) type Table = BTreeMap<String, Spanned<toml::Value>>;
 
 /// A scenario file.
@@ -24,7 +24,7 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// A mistake at this place.
+    /// An error at this position.
     pub(super) fn error(&self, span: &Range<usize>, problem: impl Into<String>) -> ScenarioError {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let in_line = before.rsplit('\n').next().unwrap_or_default();
@@ -36,22 +36,22 @@ impl Source<'_> {
         }
     }
 
-    /// The line of this place, from 1.
+    /// The line of this position, from 1.
     pub(super) fn line_of(&self, span: &Range<usize>) -> usize {
         self.text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1
     }
 
-    /// The whole text of this place, on one line.
+    /// The text of this span, on one line.
     pub(super) fn text_of(&self, span: Range<usize>) -> String {
         self.text.get(span).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    /// Reads a table; `what` is its name in messages.
+    /// Reads a table; `what` is its name in error messages.
     pub(super) fn read<T: DeserializeOwned>(&self, what: &str, table: &Spanned<Table>) -> Result<T, ScenarioError> {
         self.read_as(what, table, |value| value)
     }
 
-    /// The same, after `arrange` has brought it into the form in which serde has the type.
+    /// Reads a table that `arrange` first converts to the form that serde expects.
     pub(super) fn read_as<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -75,7 +75,7 @@ impl Source<'_> {
     }
 }
 
-/// A message of serde's, as the writer of the file needs it.
+/// An error message of serde, in the terms of the file.
 fn problem(what: &str, field: Option<&str>, message: &str) -> String {
     let expected = message.split_once(", expected ").map_or("", |(_, expected)| expected);
     if let Some(name) = in_quotes(message, "missing field ") {
@@ -92,7 +92,7 @@ fn problem(what: &str, field: Option<&str>, message: &str) -> String {
     format!("`{field}`{colon} {message}")
 }
 
-/// The name in back quotes behind `start`.
+/// The name in back quotes after `start`.
 fn in_quotes<'a>(message: &'a str, start: &str) -> Option<&'a str> {
     message.strip_prefix(start)?.strip_prefix('`')?.split('`').next()
 }

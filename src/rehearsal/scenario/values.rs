@@ -1,7 +1,6 @@
-//! The single values of a scenario file: spans, calls, codes, and the words of fixed lists.
+//! The values of a scenario file: spans, calls, codes, and the names of fixed lists.
 //!
-//! A message here that begins with "must" is printed behind the name of the field that it is about: see
-//! [`super::table`].
+//! An error message here that begins with "must" is printed after the name of its field: see [`super::table`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use strum::{IntoStaticStr, VariantArray};
 
-/// A span as people write it: `200ms`, `5s`, `7d`.
+/// A time span, such as `200ms`, `5s` or `7d`.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Span(pub(super) Duration);
@@ -24,7 +23,7 @@ impl TryFrom<String> for Span {
     }
 }
 
-/// How many failed logins make a link `invalid`.
+/// The number of failed logins that make a link `invalid`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "i64")]
 pub(super) struct Logins(pub(super) u32);
@@ -38,7 +37,7 @@ impl TryFrom<i64> for Logins {
     }
 }
 
-/// `true`, the only value that makes sense.
+/// The value `true`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "bool")]
 pub(super) struct True;
@@ -51,7 +50,7 @@ impl TryFrom<bool> for True {
     }
 }
 
-/// A call of Belvo's API, `METHOD /path/`; `{link}` in the path stands for the id.
+/// A call of Belvo's API, `METHOD /path/`; `{link}` in the path is replaced by the id.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Call {
@@ -72,7 +71,7 @@ impl TryFrom<String> for Call {
     }
 }
 
-/// `428 token_required`: the answer that a call must get.
+/// The required response of a call, such as `428 token_required`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Answered {
@@ -91,7 +90,7 @@ impl TryFrom<String> for Answered {
     }
 }
 
-/// An HTTP status of an error.
+/// An HTTP error status.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "i64")]
 pub(super) struct ErrorStatus(pub(super) u16);
@@ -105,7 +104,7 @@ impl TryFrom<i64> for ErrorStatus {
     }
 }
 
-/// The bank's answer to a login; a code that Belvo does not document is refused.
+/// The bank's answer to a login; an undocumented code is refused.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct BankAnswer(pub(super) Login);
@@ -133,7 +132,7 @@ impl TryFrom<String> for ErrorCode {
     }
 }
 
-/// The types of notice. A message may have others one day; a file may not, for it would be a typing mistake.
+/// The types of notice. Any other name in a file is a mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -147,12 +146,13 @@ pub(super) enum Notice {
     DataAvailable,
     Refreshed,
     ConsentExpiring,
-    Silent,
+    Stale,
     Removed,
 }
 
 impl Notice {
-    /// Whether it is only counted where a file names it: how much data the bank had says nothing about relink.
+    /// Whether every notice of this type counts. `data_available` counts only where a file names it, because the amount of
+    /// data depends on the bank.
     pub(super) fn is_counted(self) -> bool {
         self != Self::DataAvailable
     }
@@ -171,7 +171,7 @@ pub(super) enum State {
     Removed,
 }
 
-/// Belvo's status of a link, or that there is none any more.
+/// Belvo's status of a link; `gone` for a deleted link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -183,14 +183,14 @@ pub(super) enum BelvoStatus {
     Gone,
 }
 
-/// Why relink says that an input changed nothing.
+/// The reason of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum Refusal {
     Repeated,
     AlreadyKnown,
-    Stale,
+    Outdated,
     Removed,
     NotUpdating,
     DataWithErrors,
@@ -210,7 +210,7 @@ pub(super) enum IncidentChange {
     Ended,
 }
 
-/// How many notices of each type there must have been since the beginning.
+/// The required number of notices of each type since the start.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(try_from = "BTreeMap<String, Value>")]
 pub(super) struct Counts(pub(super) BTreeMap<Notice, usize>);

@@ -1,40 +1,40 @@
-//! The output stream as it stands, held against the input stream.
+//! Checks the output stream against the input stream.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::super::bank::TOO_LARGE;
 use super::super::jetstream::{InputStream, JetStream, Stored};
+use super::super::publishers::TOO_LARGE;
 use super::Checked;
 use super::incidents::Incidents;
-use super::story::{Said, Stories};
+use super::link::{LinkChecker, PendingEffects};
 use crate::belvo::{Meaning, translate};
 use crate::contract::{Address, CommittedOffset, DeadReason, InputKind, Origin, Record, RefusedBody};
 use crate::engine::Delivery;
 use crate::link::{Input, LinkId, Policy};
 
-/// What one input must come to.
+/// The required outcome of an input.
 pub(super) enum Due {
-    /// A state, or the machine's refusal.
+    /// A state, or a refusal of the machine.
     Event(Box<Input>),
-    /// A remark that it changed nothing; kept in the dead letters as well if nobody knows what it is.
+    /// A refusal without an event; and a dead letter if the code is unknown.
     Remark { and_dead: bool },
-    /// The dead letters only.
+    /// A dead letter only.
     Dead,
 }
 
 pub(super) struct History {
     pub(super) policy: Policy,
-    /// Who has each partition's last fence.
+    /// The owner of the last fence of each partition.
     pub(super) owners: BTreeMap<u16, u32>,
-    /// The address and the body of each id.
+    /// The address and the body for each message id.
     ids: HashMap<String, (Address, Vec<u8>)>,
-    pub(super) stories: Stories,
+    pub(super) link_checker: LinkChecker,
     pub(super) incidents: Incidents,
-    /// The inputs that are told, by their place.
-    told: HashMap<usize, LinkId>,
-    told_last: BTreeMap<LinkId, usize>,
+    /// The link of each input that has an outcome, by the input's place.
+    places: HashMap<usize, LinkId>,
+    last_place: BTreeMap<LinkId, usize>,
     pub(super) offsets: BTreeMap<u16, CommittedOffset>,
-    /// Partitions whose next committed offset may be behind the last: the input stream has lost what lies between.
+    /// Partitions whose next committed offset may be lower than the last one, because the input stream has lost messages.
     may_go_back: BTreeSet<u16>,
     is_input_lost: bool,
 }
@@ -45,10 +45,10 @@ impl History {
             policy,
             owners: BTreeMap::new(),
             ids: HashMap::new(),
-            stories: Stories::default(),
+            link_checker: LinkChecker::default(),
             incidents: Incidents::default(),
-            told: HashMap::new(),
-            told_last: BTreeMap::new(),
+            places: HashMap::new(),
+            last_place: BTreeMap::new(),
             offsets: BTreeMap::new(),
             may_go_back: BTreeSet::new(),
             is_input_lost: false,
@@ -60,14 +60,14 @@ impl History {
         self.may_go_back = self.offsets.keys().copied().collect();
     }
 
-    pub(super) fn told_count(&self) -> usize {
-        self.told.len()
+    pub(super) fn outcomes_count(&self) -> usize {
+        self.places.len()
     }
 
-    /// Checks a batch, in the order of its messages.
+    /// Checks the messages of a batch in their order.
     pub(super) fn append(&mut self, batch: &[Stored], jetstream: &JetStream) -> Checked {
-        let mut said = Said::default();
-        let mut told_now: Vec<(u16, usize)> = Vec::new();
+        let mut effects = PendingEffects::default();
+        let mut completed_now: Vec<(u16, usize)> = Vec::new();
         for Stored { owner, partition, message, .. } in batch {
             let (id, body) = (&message.id, &message.body);
             if let Address::Fence(partition) = message.address {
@@ -76,8 +76,8 @@ impl History {
             }
             let replaced_by = self.owners.get(partition);
             if replaced_by != Some(owner) {
-                let by = replaced_by.map_or_else(|| "nobody".to_owned(), |by| format!("process {by}"));
-                return Err(format!("process {owner} got {id} in for partition {partition}, which belongs to {by}"));
+                let by = replaced_by.map_or_else(|| "no process".to_owned(), |by| format!("process {by}"));
+                return Err(format!("process {owner} stored {id} for partition {partition}, which belongs to {by}"));
             }
             self.check_id(id, &message.address, body)?;
             let unreadable = |error: &dyn std::fmt::Display| format!("{id}: {error}");
@@ -85,26 +85,26 @@ impl History {
                 Address::State(link) => {
                     let record = Record::parse(body).map_err(|error| unreadable(&error))?;
                     let (input, place) = self.input_of(link, &record.because.origin, &jetstream.input)?;
-                    let incident = self.incidents.is_on(input.as_deref(), self.stories.link(link));
-                    self.stories.take(link, &record, input.as_deref(), incident, &said, &self.policy)?;
+                    let incident = self.incidents.is_on(input.as_deref(), self.link_checker.link(link));
+                    self.link_checker.take(link, &record, input.as_deref(), incident, &effects, &self.policy)?;
                     if let Some(place) = place {
-                        self.tell(link, place)?;
-                        told_now.push((*partition, place));
+                        self.record_input(link, place)?;
+                        completed_now.push((*partition, place));
                     }
-                    said.clear();
+                    effects.clear();
                 }
                 Address::Refused(link) => {
                     let refused: RefusedBody = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
                     let (input, place) = self.input_of(link, &refused.origin, &jetstream.input)?;
-                    let place = place.ok_or_else(|| format!("{id}: a timer is refused"))?;
-                    let incident = self.incidents.is_on(input.as_deref(), self.stories.link(link));
-                    self.stories.refuse(link, &refused, input.as_deref(), incident, &self.policy)?;
-                    self.tell(link, place)?;
-                    told_now.push((*partition, place));
+                    let place = place.ok_or_else(|| format!("{id}: a refusal names no input"))?;
+                    let incident = self.incidents.is_on(input.as_deref(), self.link_checker.link(link));
+                    self.link_checker.refuse(link, &refused, input.as_deref(), incident, &self.policy)?;
+                    self.record_input(link, place)?;
+                    completed_now.push((*partition, place));
                 }
-                Address::Notice(name, link) => said.notice(*name, link, id),
-                Address::Job(name, link) => said.job(*name, link, id),
-                Address::Incident(token) => self.incidents.take(token, body, self.stories.opened_last())?,
+                Address::Notice(name, link) => effects.notice(*name, link, id),
+                Address::Job(name, link) => effects.job(*name, link, id),
+                Address::Incident(token) => self.incidents.take(token, body, self.link_checker.opened_last())?,
                 Address::Offset(partition) => {
                     let offset: CommittedOffset = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
                     self.commit_offset(*partition, offset, jetstream)?;
@@ -112,14 +112,14 @@ impl History {
                 Address::Fence(_) | Address::Commit(_) => {}
             }
         }
-        if !said.is_empty() {
-            return Err(format!("{said} was said, and no state tells why"));
+        if !effects.is_empty() {
+            return Err(format!("the effects {effects} were published without a state"));
         }
-        for (partition, place) in told_now {
+        for (partition, place) in completed_now {
             let input = &jetstream.input.ever[place];
             if self.offsets.get(&partition).is_none_or(|offset| offset.stored_at_ns < input.stored_at_ns) {
                 return Err(format!(
-                    "input {} is told, and no committed offset of its batch has passed it",
+                    "input {} has an outcome, but its batch has no committed offset that covers it",
                     input.sequence
                 ));
             }
@@ -127,19 +127,20 @@ impl History {
         Ok(())
     }
 
-    /// One id, one content.
+    /// Checks that an id belongs to one content only.
     fn check_id(&mut self, id: &str, address: &Address, body: &[u8]) -> Checked {
         let Some(before) = self.ids.insert(id.to_owned(), (address.clone(), body.to_vec())) else { return Ok(()) };
-        // Inputs whose sequences were given out twice have told of themselves twice: refusals and committed offsets are named by them.
+        // The ids of refusals and committed offsets contain the sequence of the input. After a loss, a server gives sequences out twice.
         let is_named_by_input = matches!(address, Address::Offset(_) | Address::Refused(_));
         if is_named_by_input && self.is_input_lost {
             return Ok(());
         }
-        let same = if before == (address.clone(), body.to_vec()) { "said twice" } else { "the id of two messages" };
+        let same =
+            if before == (address.clone(), body.to_vec()) { "published twice" } else { "the id of two messages" };
         Err(format!("{id} is {same}"))
     }
 
-    /// The input that a message tells of, and its place; nothing for a timer.
+    /// The input that led to a message, and its place; `None` for a timer.
     fn input_of(
         &self,
         link: &LinkId,
@@ -148,31 +149,33 @@ impl History {
     ) -> Result<(Option<Box<Input>>, Option<usize>), String> {
         let Some(sequence) = origin.input_sequence else { return Ok((None, None)) };
         let place = stream.place_of(sequence, origin.received_at.0);
-        let place =
-            place.ok_or_else(|| format!("{link}: there never was an input {sequence} of {}", origin.received_at.0))?;
+        let place = place
+            .ok_or_else(|| format!("{link}: there never was an input {sequence} stored at {}", origin.received_at.0))?;
         let delivery = &stream.ever[place];
         if delivery.link != link.as_str() {
-            return Err(format!("input {sequence} is of {}, and told of {link}", delivery.link));
+            return Err(format!("input {sequence} is about {}, but its outcome is about {link}", delivery.link));
         }
         match due(delivery) {
             Due::Event(input) => Ok((Some(input), Some(place))),
             Due::Remark { .. } => Ok((None, Some(place))),
-            Due::Dead => Err(format!("input {sequence} cannot be read, and is told of {link}")),
+            Due::Dead => Err(format!("input {sequence} cannot be read, but has an outcome for {link}")),
         }
     }
 
-    /// Each input is told once, and those of a link in their order.
-    fn tell(&mut self, link: &LinkId, place: usize) -> Checked {
-        if self.told.insert(place, link.clone()).is_some() {
-            return Err(format!("an input of {link}, the {place}th that was published, is told twice"));
+    /// Checks that each input has one outcome, and that the outcomes of a link are in the order of the inputs.
+    fn record_input(&mut self, link: &LinkId, place: usize) -> Checked {
+        if self.places.insert(place, link.clone()).is_some() {
+            return Err(format!("input {place} of {link} has two outcomes"));
         }
-        match self.told_last.insert(link.clone(), place) {
-            Some(before) if before > place => Err(format!("{link}: input {place} is told behind input {before}")),
+        match self.last_place.insert(link.clone(), place) {
+            Some(before) if before > place => {
+                Err(format!("{link}: the outcome of input {place} follows that of input {before}"))
+            }
             Some(_) | None => Ok(()),
         }
     }
 
-    /// A partition's offset only grows, and what it passes has its outcome.
+    /// Checks that a partition's offset only grows, and that every input up to it has an outcome.
     fn commit_offset(&mut self, partition: u16, offset: CommittedOffset, jetstream: &JetStream) -> Checked {
         let before = self.offsets.get(&partition).filter(|before| before.stream_created_ns == offset.stream_created_ns);
         let is_back = before.is_some_and(|before| offset.stored_at_ns <= before.stored_at_ns);
@@ -210,20 +213,21 @@ impl History {
         handled.last().map_or(0, |delivery| delivery.sequence)
     }
 
-    /// Told, or set aside with its very bytes: as it must be.
+    /// Checks that an input has the required outcome: a message on the output stream, or a dead letter with the same bytes.
     pub(super) fn check_outcome(&self, place: usize, delivery: &Delivery, jetstream: &JetStream) -> Checked {
-        let is_told = self.told.contains_key(&place);
-        let letters = jetstream.letters.all.iter().filter(|letter| {
-            letter.delivery.stored_at_ns == delivery.stored_at_ns && letter.delivery.payload == delivery.payload
+        let has_outcome = self.places.contains_key(&place);
+        let dead_letters = jetstream.dead_letters.all.iter().filter(|dead_letter| {
+            dead_letter.delivery.stored_at_ns == delivery.stored_at_ns
+                && dead_letter.delivery.payload == delivery.payload
         });
-        let reasons: Vec<DeadReason> = letters.map(|letter| letter.reason).collect();
+        let reasons: Vec<DeadReason> = dead_letters.map(|dead_letter| dead_letter.reason).collect();
         let is_dead = !reasons.is_empty();
         let is_too_large = delivery.payload.windows(TOO_LARGE.len()).any(|window| window == TOO_LARGE.as_bytes());
         let expected = match due(delivery) {
             Due::Event(_) if is_too_large => {
-                // A batch that could not be stored alone is set aside; a later node may find that the machine refuses it.
+                // An input whose commit alone is too large is dead-lettered; a later node may find that the machine refuses it.
                 let is_set_aside = is_dead && reasons.iter().all(|reason| *reason == DeadReason::TooLarge);
-                if is_told || is_set_aside {
+                if has_outcome || is_set_aside {
                     return Ok(());
                 }
                 (false, true)
@@ -232,18 +236,18 @@ impl History {
             Due::Remark { and_dead } => (true, and_dead),
             Due::Dead => (false, true),
         };
-        if (is_told, is_dead) == expected {
+        if (has_outcome, is_dead) == expected {
             return Ok(());
         }
         let (sequence, partition) = (delivery.sequence, delivery.partition);
         Err(format!(
-            "the committed offset has passed input {sequence} of partition {partition} ({}): told {is_told}, set aside {is_dead}",
+            "the committed offset has passed input {sequence} of partition {partition} ({}): outcome {has_outcome}, dead letter {is_dead}",
             delivery.subject
         ))
     }
 }
 
-/// What an input must come to.
+/// The required outcome of an input.
 pub(super) fn due(delivery: &Delivery) -> Due {
     let kind = delivery.kind.parse::<InputKind>();
     let of_another_version = |(name, _): &(String, String)| name.eq_ignore_ascii_case("ce-specversion");

@@ -1,4 +1,4 @@
-//! What is told of institutions: one beginning, right behind the opening that made it one; one end; and so on.
+//! Checks the incident messages of each institution: a beginning directly after the opening that caused it, then one end, and so on.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,15 @@ use super::Checked;
 use crate::contract::{IncidentBody, IncidentChange, OriginKind, institution_token};
 use crate::link::{Input, Link, LinkId};
 
-/// The last word on each institution.
+/// The last incident message of each institution.
 #[derive(Default)]
 pub(super) struct Incidents(pub(super) BTreeMap<String, IncidentBody>);
 
 impl Incidents {
-    /// Whether the institution of this link has one now.
-    pub(super) fn is_on(&self, heard: Option<&Input>, link: Option<&Link>) -> bool {
-        let heard = heard.and_then(|heard| heard.profile.institution.as_ref());
-        let institution = heard.or(link.and_then(|link| link.profile.institution.as_ref()));
+    /// Whether the institution of this link has an incident now.
+    pub(super) fn is_on(&self, received: Option<&Input>, link: Option<&Link>) -> bool {
+        let received = received.and_then(|received| received.profile.institution.as_ref());
+        let institution = received.or(link.and_then(|link| link.profile.institution.as_ref()));
         let latest = institution.and_then(|institution| self.0.get(institution));
         latest.is_some_and(|latest| latest.change == IncidentChange::Began)
     }

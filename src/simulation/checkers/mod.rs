@@ -1,27 +1,27 @@
-//! THE CHECKERS: the rules that must hold after every event, each told in its own words and not in those of the code that keeps it.
+//! The checkers: the invariants after every event. Each is written independently of the code that it checks.
 //!
-//! - `history`: the output stream as it stands: owners, ids, committed offsets, one outcome for each input
-//! - `story`: what is told of one link follows from what was heard of it, and keeps the rules for users
-//! - `incidents`: what is told of institutions
-//! - `adoption`: links that were broken before relink came
-//! - `rest`: how everything stands once all troubles are over; `truth`: what Belvo says of the links then
+//! - `history`: the output stream: owners, ids, committed offsets, one outcome for each input
+//! - `link`: the messages about one link follow from its inputs and obey the rules for users
+//! - `incidents`: the incident messages of institutions
+//! - `adoption`: links that were broken before relink was installed
+//! - `final_state`: the processes and stores after all faults have ended; `ground_truth`: Belvo's status of the links then
 //!
-//! A stream that has lost its tail, or is made anew, is read again from its beginning: docs/guarantees.md ("What is lost") allows that what
-//! was lost is said again, and nothing else. They must never: be loosened until they are green.
+//! If a stream loses its tail or is created again, the checkers read it from its beginning: docs/guarantees.md ("What is lost") allows
+//! only that lost messages are published again. A checker must never be relaxed to make a run pass.
 
 mod adoption;
+mod final_state;
+mod ground_truth;
 mod history;
 mod incidents;
-mod rest;
-mod story;
-mod truth;
+mod link;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::adoption::Adoption;
+pub(super) use self::final_state::FinalState;
+pub(super) use self::ground_truth::GroundTruth;
 use self::history::History;
-pub(super) use self::rest::Rest;
-pub(super) use self::truth::Truth;
 use super::jetstream::{JetStream, Stored};
 use crate::contract::{Address, CommittedOffset};
 use crate::engine::Message;
@@ -29,18 +29,18 @@ use crate::link::{Link, LinkId, Policy};
 use crate::node::FenceToTake;
 use crate::store::Changes;
 
-/// What a checker found, as a sentence for people.
+/// The result of a checker; the error is a sentence for the log.
 pub(super) type Checked = Result<(), String>;
 
 pub(super) struct Checkers {
     policy: Policy,
     history: History,
     adoption: Adoption,
-    /// What was ever on the output stream, of before a loss too: states by the id of their message, committed offsets and incidents.
+    /// Everything that was ever on the output stream, lost messages included: states by message id, committed offsets and incidents.
     states_ever: BTreeMap<String, BTreeSet<Vec<u8>>>,
     offsets_ever: BTreeMap<u16, Vec<CommittedOffset>>,
     incidents_ever: BTreeSet<String>,
-    /// Whether the output stream has ever lost something.
+    /// Whether the output stream has ever lost messages.
     is_output_lost: bool,
 }
 
@@ -51,7 +51,7 @@ impl Checkers {
         Self { policy, history, adoption, states_ever, offsets_ever, incidents_ever, is_output_lost: false }
     }
 
-    /// The output stream has taken these messages, whole.
+    /// Checks a batch that the output stream has stored.
     pub(super) fn stored(&mut self, batch: &[Stored], jetstream: &JetStream) -> Checked {
         for Stored { message, .. } in batch {
             self.adoption.check(message)?;
@@ -73,23 +73,23 @@ impl Checkers {
         self.history.append(batch, jetstream)
     }
 
-    /// The input stream has taken a message.
-    pub(super) fn heard(&mut self, jetstream: &JetStream, place: usize) {
-        self.adoption.heard(&jetstream.input, place);
+    /// Records a message that the input stream has stored.
+    pub(super) fn received(&mut self, jetstream: &JetStream, place: usize) {
+        self.adoption.received(&jetstream.input, place);
     }
 
-    /// What the output stream says of a link.
+    /// The state of a link according to the output stream.
     pub(super) fn link(&self, name: &str) -> Option<&Link> {
-        self.history.stories.link(&name.parse::<LinkId>().ok()?)
+        self.history.link_checker.link(&name.parse::<LinkId>().ok()?)
     }
 
-    /// The input stream has lost messages, or is another one.
+    /// Records that the input stream has lost messages or was created again.
     pub(super) fn input_lost(&mut self) {
         self.adoption.forget();
         self.history.input_lost();
     }
 
-    /// The output stream has lost messages, or is another one.
+    /// Records that the output stream has lost messages or was created again, and checks the rest.
     pub(super) fn output_lost(&mut self, jetstream: &JetStream) -> Checked {
         self.is_output_lost = true;
         self.adoption.forget();
@@ -101,7 +101,7 @@ impl Checkers {
         Ok(())
     }
 
-    /// A process tells JetStream that everything up to a delivery has been handled.
+    /// Checks an acknowledgement: a committed offset must have reached the delivery.
     pub(super) fn acknowledged(&self, partition: u16, sequence: u64, stored_at_ns: i64) -> Checked {
         let covers = |offset: &CommittedOffset| offset.sequence >= sequence && offset.stored_at_ns >= stored_at_ns;
         let offsets = self.offsets_ever.get(&partition);
@@ -109,37 +109,38 @@ impl Checkers {
             return Ok(());
         }
         Err(format!(
-            "input {sequence} of partition {partition} is acknowledged, and no committed offset has reached it"
+            "input {sequence} of partition {partition} is acknowledged before a committed offset has reached it"
         ))
     }
 
-    /// A store is given these changes.
+    /// Checks changes that are written to a store: they must be on the output stream.
     pub(super) fn applied(&self, changes: &Changes) -> Checked {
         for put in &changes.puts {
             let id = format!("{}.{}.0", put.id, put.head.version);
             if !self.states_ever.get(&id).is_some_and(|bodies| bodies.contains(&put.record)) {
-                return Err(format!("a store is given {id}, which is not on the output stream"));
+                return Err(format!("{id} is written to a store and is not on the output stream"));
             }
         }
         for (partition, offset) in &changes.offsets {
             if !self.offsets_ever.get(partition).is_some_and(|offsets| offsets.contains(offset)) {
                 return Err(format!(
-                    "a store is given {offset:?} of partition {partition}, which is not on the output stream"
+                    "{offset:?} of partition {partition} is written to a store and is not on the output stream"
                 ));
             }
         }
         let unknown = changes.incidents.iter().find(|incident| !self.incidents_ever.contains(&incident.message_id()));
-        unknown
-            .map_or(Ok(()), |incident| Err(format!("a store is given {}, which was never told", incident.message_id())))
+        unknown.map_or(Ok(()), |incident| {
+            Err(format!("{} is written to a store and was never published", incident.message_id()))
+        })
     }
 
-    /// A process asks for fences: one that is not its own it never takes from where it lies.
+    /// Checks a request for fences: a process must not take over from a fence of another process that it names as its own.
     pub(super) fn takes(&self, owner: u32, fences: &[FenceToTake], jetstream: &JetStream) -> Checked {
         for FenceToTake { partition, expects, .. } in fences {
             let there = expects.and_then(|expects| jetstream.output.stored(expects));
             let is_foreign =
                 |there: &&Stored| there.message.address == Address::Fence(*partition) && there.owner != owner;
-            // Behind a loss a sequence has been given out twice.
+            // After a loss a sequence can be given out twice.
             if let Some(there) = there.filter(is_foreign).filter(|_| !self.is_output_lost) {
                 return Err(format!("process {owner} takes partition {partition} back from process {}", there.owner));
             }
@@ -147,18 +148,18 @@ impl Checkers {
         Ok(())
     }
 
-    /// The last input before the first that is not handled.
+    /// The sequence of the last input before the first unhandled one.
     pub(super) fn handled_up_to(&self, jetstream: &JetStream) -> u64 {
         self.history.handled_up_to(&jetstream.input)
     }
 
-    /// How everything stands.
-    pub(super) fn at_rest(&self, rest: &Rest<'_>, jetstream: &JetStream) -> Checked {
-        self.history.at_rest(rest, jetstream)
+    /// Checks the final state of a process.
+    pub(super) fn check_final_state(&self, final_state: &FinalState<'_>, jetstream: &JetStream) -> Checked {
+        self.history.check_final_state(final_state, jetstream)
     }
 
-    /// How many messages the output stream has of which kind: a run in which nothing is said proves nothing.
-    pub(super) fn told_count(&self) -> usize {
-        self.history.told_count()
+    /// The number of inputs that have an outcome.
+    pub(super) fn outcomes_count(&self) -> usize {
+        self.history.outcomes_count()
     }
 }

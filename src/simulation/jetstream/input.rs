@@ -1,7 +1,7 @@
-//! The input stream, and the consumer of each partition.
+//! The input stream and the consumer of each partition.
 //!
-//! A consumer hands each message to one of the readers whose pulls wait, whoever they are, and counts what it hands out. What is not
-//! acknowledged comes again.
+//! A consumer delivers each message to one of the waiting pull requests, of any reader, and counts its deliveries. A message without an
+//! acknowledgement is delivered again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +12,13 @@ use crate::node::{Delivered, ReaderId, StreamFacts};
 pub(in crate::simulation) struct InputStream {
     created_ns: i64,
     last_sequence: u64,
-    /// After this a delivery that was not acknowledged comes again (`ack_wait`).
+    /// The time after which an unacknowledged message is delivered again (`ack_wait`).
     pub(in crate::simulation) ack_wait_ms: i64,
-    /// What is there: its place in `ever`.
+    /// The messages on the stream: their sequence, and their place in `ever`.
     messages: BTreeMap<u64, usize>,
-    /// Everything that was ever stored, also what was lost.
+    /// All messages that were ever stored, lost ones included.
     pub(in crate::simulation) ever: Vec<Delivery>,
-    /// The places in `ever` of everything that once had a sequence.
+    /// For each sequence, the places in `ever` of all messages that had it.
     by_sequence: BTreeMap<u64, Vec<usize>>,
     consumers: Vec<Consumer>,
 }
@@ -27,21 +27,21 @@ pub(in crate::simulation) struct InputStream {
 #[derive(Default)]
 struct Consumer {
     is_deleted: bool,
-    /// The last sequence that it handed out for the first time.
+    /// The last sequence that was delivered for the first time.
     reached: u64,
-    /// How often it handed something out.
+    /// The number of deliveries.
     count: u64,
-    /// When what is not acknowledged was handed out.
+    /// The delivery time of each unacknowledged message.
     pending: BTreeMap<u64, i64>,
     pulls: Vec<Pull>,
 }
 
-/// A reader that waits for messages.
+/// A pull request of a reader.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::simulation) struct Pull {
     pub(in crate::simulation) process: u32,
     pub(in crate::simulation) reader: ReaderId,
-    /// The consumer's count when the reader looked at it.
+    /// The consumer's count when the reader inspected it.
     pub(in crate::simulation) base: u64,
 }
 
@@ -63,12 +63,12 @@ impl InputStream {
         StreamFacts { created_ns: self.created_ns, last_sequence: self.last_sequence }
     }
 
-    /// Stores a message; gives its place in `ever`.
+    /// Stores a message; returns its place in `ever`.
     pub(in crate::simulation) fn publish(&mut self, mut delivery: Delivery, now_ns: i64) -> usize {
         self.last_sequence += 1;
         let place = self.ever.len();
         delivery.sequence = self.last_sequence;
-        // No two messages have one time, as on a server that has something to do.
+        // No two messages have the same time, as on a busy server.
         delivery.stored_at_ns = self.ever.last().map_or(now_ns, |last| now_ns.max(last.stored_at_ns + 1));
         self.messages.insert(self.last_sequence, place);
         self.by_sequence.entry(self.last_sequence).or_default().push(place);
@@ -80,13 +80,13 @@ impl InputStream {
         self.messages.get(&sequence).map(|place| &self.ever[*place])
     }
 
-    /// What once had this sequence and was stored in this millisecond.
+    /// The place of the message that had this sequence and was stored in this millisecond.
     pub(in crate::simulation) fn place_of(&self, sequence: u64, stored_at: Timestamp) -> Option<usize> {
         let places = self.by_sequence.get(&sequence)?;
         places.iter().copied().find(|place| self.ever[*place].stored_at() == stored_at)
     }
 
-    /// The places of what is there.
+    /// The places of the messages on the stream.
     pub(in crate::simulation) fn places(&self) -> impl DoubleEndedIterator<Item = usize> {
         self.messages.values().copied()
     }
@@ -110,13 +110,13 @@ impl InputStream {
         }
     }
 
-    pub(in crate::simulation) fn make_anew(&mut self, created_ns: i64) {
+    pub(in crate::simulation) fn recreate(&mut self, created_ns: i64) {
         (self.created_ns, self.last_sequence) = (created_ns, 0);
         self.messages.clear();
         self.consumers.iter_mut().for_each(|consumer| *consumer = Consumer::default());
     }
 
-    /// What is there up to `sequence` has aged out.
+    /// Removes the messages up to `up_to`, as `max_age` does.
     pub(in crate::simulation) fn age(&mut self, up_to: u64) {
         self.messages.retain(|sequence, _| *sequence > up_to);
     }
@@ -129,12 +129,12 @@ impl InputStream {
         *self.consumer(partition) = Consumer { is_deleted: true, ..Consumer::default() };
     }
 
-    /// Makes a consumer that is deleted anew.
+    /// Creates a deleted consumer again.
     pub(in crate::simulation) fn make_consumer(&mut self, partition: u16) {
         self.consumer(partition).is_deleted = false;
     }
 
-    /// Puts a consumer behind a sequence.
+    /// Resets a consumer, so that it continues after `behind`.
     pub(in crate::simulation) fn reset(&mut self, partition: u16, behind: u64) -> Result<(), String> {
         let consumer = self.consumer(partition);
         if consumer.is_deleted {
@@ -145,7 +145,7 @@ impl InputStream {
         Ok(())
     }
 
-    /// The last sequence that a consumer handed out, and its count.
+    /// The last sequence that a consumer delivered, and its count.
     pub(in crate::simulation) fn consumer_facts(&mut self, partition: u16) -> Result<(u64, u64), String> {
         let consumer = self.consumer(partition);
         if consumer.is_deleted {
@@ -175,7 +175,7 @@ impl InputStream {
         self.consumer(partition).pending.retain(|pending, _| *pending > sequence);
     }
 
-    /// Hands the next message to the `nth` of the pulls that wait, if there are both.
+    /// Delivers the next message to the `nth` pull request, if both exist.
     pub(in crate::simulation) fn hand_out(
         &mut self,
         partition: u16,

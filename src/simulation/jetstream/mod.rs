@@ -1,11 +1,12 @@
-//! JETSTREAM, as far as relink relies on it: an input stream with its consumers, an output stream that takes batches, and dead letters.
+//! A model of JetStream, as far as relink relies on it: an input stream with its consumers, an output stream with batches, and dead
+//! letters.
 //!
-//! Nothing here knows what a message means, and no rule of relink's is here. What a server does wrong is done to it by `world`, from
-//! outside; here is what it does at all.
+//! The model does not interpret messages and contains no rule of relink. It shows how a server behaves; the faults of a server are
+//! injected from outside, by `world`.
 //!
-//! - `input`: the input stream, its consumers, and the readers that wait at them
+//! - `input`: the input stream, its consumers, and their pull requests
 //! - `output`: the output stream, staged batches and fences
-//! - `jobs`: the consumer of the jobs on it
+//! - `jobs`: the consumer of the jobs on the output stream
 
 mod input;
 mod jobs;
@@ -18,14 +19,14 @@ pub(super) use self::jobs::Jobs;
 pub(super) use self::output::{FOLLOWS_ANYTHING, OutputStream, Stored};
 use crate::engine::DeadDelivery;
 
-/// Within this time a letter with an id that is there already is the same letter (`duplicate_window` of the dead letters).
-const LETTERS_WINDOW_MS: i64 = 3_600_000;
+/// The time within which a dead letter with a known id is a duplicate (`duplicate_window` of the dead letter stream).
+const DEAD_LETTERS_WINDOW_MS: i64 = 3_600_000;
 
 /// The three streams.
 pub(super) struct JetStream {
     pub(super) input: InputStream,
     pub(super) output: OutputStream,
-    pub(super) letters: Letters,
+    pub(super) dead_letters: DeadLetters,
     pub(super) jobs: Jobs,
 }
 
@@ -34,7 +35,7 @@ impl JetStream {
         Self {
             input: InputStream::new(partitions, now_ns, ack_wait_ms),
             output: OutputStream::new(now_ns),
-            letters: Letters::default(),
+            dead_letters: DeadLetters::default(),
             jobs: Jobs::default(),
         }
     }
@@ -42,19 +43,19 @@ impl JetStream {
 
 /// The dead letters.
 #[derive(Default)]
-pub(super) struct Letters {
+pub(super) struct DeadLetters {
     pub(super) all: Vec<DeadDelivery>,
-    /// When a letter of this id was stored last.
+    /// The time at which a dead letter with this id was stored last.
     known: BTreeMap<String, i64>,
 }
 
-impl Letters {
-    /// Stores a letter, unless one of its id has been stored lately; whether it did.
-    pub(super) fn store(&mut self, id: String, letter: DeadDelivery, now_ms: i64) -> bool {
-        let known = self.known.get(&id).is_some_and(|at| now_ms - at < LETTERS_WINDOW_MS);
+impl DeadLetters {
+    /// Stores a dead letter, unless it is a duplicate; returns whether it was stored.
+    pub(super) fn store(&mut self, id: String, dead_letter: DeadDelivery, now_ms: i64) -> bool {
+        let known = self.known.get(&id).is_some_and(|at| now_ms - at < DEAD_LETTERS_WINDOW_MS);
         if !known {
             self.known.insert(id, now_ms);
-            self.all.push(letter);
+            self.all.push(dead_letter);
         }
         !known
     }

@@ -1,4 +1,4 @@
-//! The output stream: batches, whole or not at all, and the fences that guard them.
+//! The output stream: atomic batches, and the fences that guard them.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(in crate::simulation) struct Stored {
     pub(in crate::simulation) owner: u32,
     pub(in crate::simulation) partition: u16,
     pub(in crate::simulation) message: Message,
-    /// Which batch it is of.
+    /// The number of its batch.
     pub(in crate::simulation) batch: u64,
 }
 
@@ -26,10 +26,10 @@ pub(in crate::simulation) struct OutputStream {
     batches_count: u64,
 }
 
-/// What a planted bug says instead of the sequence of the writer's last message: nothing is checked.
+/// Replaces the expected sequence of the writer's last message, for an injected bug: the server then checks nothing.
 pub(in crate::simulation) const FOLLOWS_ANYTHING: u64 = u64::MAX;
 
-/// A fence is not where it was expected, or the writer's last commit.
+/// A fence, or the writer's last commit, does not have the expected sequence.
 #[derive(Debug)]
 pub(in crate::simulation) struct Refused;
 
@@ -42,7 +42,7 @@ impl OutputStream {
         StreamFacts { created_ns: self.created_ns, last_sequence: self.messages.len() as u64 }
     }
 
-    /// Stores a batch: the sequence of its last message.
+    /// Stores a batch; returns the sequence of its last message.
     pub(in crate::simulation) fn store(
         &mut self,
         owner: u32,
@@ -94,7 +94,7 @@ impl OutputStream {
         self.messages.iter().rposition(|stored| stored.message.address == *address).map_or(0, |at| at as u64 + 1)
     }
 
-    /// The owner that the body of a message names.
+    /// The owner in the body of a fence or commit message.
     pub(in crate::simulation) fn owner_of(&self, sequence: u64) -> Option<String> {
         let Message { address, body, .. } = &self.stored(sequence)?.message;
         match address {
@@ -131,12 +131,12 @@ impl OutputStream {
         self.staged.remove(&(owner, batch))
     }
 
-    /// Forgets what is staged: ten idle seconds, a reconnect, or a restart of the server.
+    /// Drops staged batches: after ten idle seconds, a reconnect, or a restart of the server.
     pub(in crate::simulation) fn forget_staged(&mut self, of: impl Fn(u32) -> bool) {
         self.staged.retain(|(owner, _), _| !of(*owner));
     }
 
-    /// What a reader of the stream gets: behind `after`, or the last of each subject; and how far that reaches.
+    /// The messages after `after`, or the last message of each subject; and the sequence that the read has reached.
     pub(in crate::simulation) fn read(&self, after: Option<u64>, up_to: u64) -> Option<(Vec<OutputMessage>, u64)> {
         let all = (1..).zip(&self.messages).filter(|(_, stored)| is_read(&stored.message.address));
         let mut unread: Vec<(u64, &Stored)> = match after {
@@ -148,7 +148,7 @@ impl OutputStream {
             }
         };
         unread.sort_by_key(|(sequence, _)| *sequence);
-        // A fence that has been replaced is not the last of its subject; the one that replaced it is behind it.
+        // A replaced fence is not the last message of its subject; its replacement has a higher sequence.
         let end = unread.iter().position(|(sequence, _)| *sequence >= up_to)?;
         unread.truncate(end + 1);
         let message = |&(sequence, stored): &(u64, &Stored)| {
@@ -167,7 +167,7 @@ impl OutputStream {
         Some((unread.iter().map(message).collect(), unread[end].0))
     }
 
-    /// Loses its last batches, whole.
+    /// Removes the last batches, each as a whole.
     pub(in crate::simulation) fn lose_tail(&mut self, batches_count: usize) {
         for _ in 0..batches_count {
             let Some(last) = self.messages.last().map(|stored| stored.batch) else { break };
@@ -183,7 +183,7 @@ impl OutputStream {
         }
     }
 
-    pub(in crate::simulation) fn make_anew(&mut self, created_ns: i64) {
+    pub(in crate::simulation) fn recreate(&mut self, created_ns: i64) {
         *self = Self::new(created_ns);
     }
 }
@@ -192,7 +192,7 @@ fn is_read(address: &Address) -> bool {
     !matches!(address, Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Commit(_))
 }
 
-/// The subject, as far as it tells one from another.
+/// A text that identifies the subject.
 fn subject(address: &Address) -> String {
     match address {
         Address::State(link) => format!("state.{link}"),

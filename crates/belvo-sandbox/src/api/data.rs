@@ -1,4 +1,4 @@
-//! The resources of a link: enough of them to make every error of a login happen, and to have something to list.
+//! The resources of a link: sufficient for every login error and for every list.
 //!
 //! The items of each list are in [`super::items`]. Next: [`super::super::bank`] for the login.
 
@@ -103,7 +103,7 @@ pub(super) async fn list(
     let name = name_of(resource);
     let links: Vec<_> =
         of_link(&world.links, params.get("link")).filter(|link| link.collected.contains(&name)).collect();
-    // Each link has as many, so it is known which links are on a page.
+    // Each link has the same number of items, so the links of a page can be computed.
     let each = count(resource);
     page_of(links.len() * each, &params, &uri, &headers, |range| {
         let on_page = links.iter().skip(range.start / each.max(1)).flat_map(|link| items(resource, link));
@@ -111,7 +111,7 @@ pub(super) async fn list(
     })
 }
 
-/// `POST /api/<resource>/`: one login at the bank, and the data of it.
+/// `POST /api/<resource>/`: one login at the bank, which returns the data.
 pub(super) async fn retrieve(
     resource: &'static str,
     State(shared): Context,

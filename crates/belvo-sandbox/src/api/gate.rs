@@ -1,4 +1,4 @@
-//! The checks before every call: the rate limit, the faults that were asked for, and Basic auth.
+//! The checks before every call: the rate limit, the injected faults, and Basic auth.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::fault::ApiAnswer;
 use crate::problem::Problem;
 use crate::shared::Shared;
 
-/// How much of a body is read although it will not be looked at.
+/// The maximum size of an unused body that is still read.
 const UNREAD_BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Basic auth, as everywhere but `/api/token/`.
@@ -56,7 +56,7 @@ pub(super) async fn limit_rate(State(shared): Context, request: Request, next: N
     Problem::of("forbidden_html").into_response()
 }
 
-/// Answers with the fault that was armed for this call, if there is one.
+/// Responds with the fault for this call, if any.
 pub(super) async fn inject_faults(State(shared): Context, mut request: Request, next: Next) -> Response {
     let call = format!("{} {}", request.method(), request.uri().path());
     let asks_for_link = shared.world().faults.asks_for_link(&call);

@@ -1,5 +1,5 @@
-//! What an institution has, as Belvo would list it: a few of each, with the fields a reader looks at first. The numbers
-//! are made up from the link's id, the same each time.
+//! The items of each resource list, with the most used fields. The numbers
+//! are derived from the link's id, so they are constant.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::clock::{belvo_date, belvo_time};
 use crate::link::Link;
 
-/// How many of a resource a link has: the length of [`items`].
+/// The number of items of a resource: the length of [`items`].
 pub(super) fn count(resource: &str) -> usize {
     match resource {
         "accounts" | "investments" => 2,
@@ -170,7 +170,7 @@ fn currency(link: &Link) -> &'static str {
     }
 }
 
-/// A number that belongs to the link.
+/// A number derived from the link's id.
 fn seed(link: &Link) -> u32 {
     link.id.as_fields().0
 }

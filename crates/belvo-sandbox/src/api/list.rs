@@ -34,7 +34,7 @@ pub(crate) fn page<T>(
     page_of(items.len(), params, uri, headers, |range| items[range].iter().map(&show).collect())
 }
 
-/// One page of so many items, of which only those on it are made.
+/// One page of a list; only the items of the page are created.
 pub(crate) fn page_of(
     count: usize,
     params: &Params,
@@ -95,7 +95,7 @@ fn select(mut item: Value, params: &Params) -> Value {
 /// The documented filters of `GET /api/links/`, parsed.
 pub(crate) struct LinkFilter<'a> {
     ids: Option<BTreeSet<Uuid>>,
-    /// A field, and the words it may have.
+    /// A field and its allowed values.
     words: Vec<(Field, HashSet<&'a str>)>,
     created: Vec<(&'static str, i64)>,
 }
@@ -114,7 +114,7 @@ const FIELDS: [(&str, Field); 6] = [
 ];
 
 impl<'a> LinkFilter<'a> {
-    /// Refuses words that are no status or access mode, and times that are none.
+    /// Refuses unknown statuses and access modes, and invalid times.
     pub(crate) fn new(params: &'a Params) -> Result<Self, Problem> {
         for (name, known) in [
             ("status", (|word| word.parse::<LinkStatus>().is_ok()) as fn(&str) -> bool),
@@ -150,7 +150,7 @@ impl<'a> LinkFilter<'a> {
         }
         let is_ours = |list: &String| list.split(',').any(|by| by == CREATED_BY);
         if params.get("created_by__not_in").is_some_and(is_ours) {
-            // All links of this sandbox were made by its one user.
+            // All links of this sandbox were created by its only user.
             words.push((|_| "", HashSet::new()));
         }
         let ids = given("id").map(|ids| ids.into_iter().filter_map(|id| id.parse().ok()).collect::<BTreeSet<Uuid>>());
@@ -158,7 +158,7 @@ impl<'a> LinkFilter<'a> {
         Ok(Self { ids, words, created })
     }
 
-    /// The links that are in the list. Where ids are given, no others are looked at.
+    /// The matching links. With a filter by id only those links are searched.
     pub(crate) fn select<'w>(&self, links: &'w BTreeMap<Uuid, Link>) -> Vec<&'w Link> {
         match &self.ids {
             Some(ids) => ids.iter().filter_map(|id| links.get(id)).filter(|link| self.matches(link)).collect(),

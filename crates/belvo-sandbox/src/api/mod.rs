@@ -1,6 +1,6 @@
 //! Belvo's HTTP API, as far as links go: the routes, the rate limit, Basic auth and the faults.
 //!
-//! Trailing slashes are required and there is no version in the path, as with Belvo. Handlers translate; the
+//! As at Belvo, trailing slashes are required and the path has no version. Handlers translate requests; the
 //! changes of a link are in [`super::bank`].
 
 mod data;
@@ -24,7 +24,7 @@ use crate::problem::Problem;
 use crate::shared::Shared;
 use crate::{control_index, portal, widget};
 
-/// The whole server: Belvo's API behind Basic auth; the widget, the portal and the control API beside it.
+/// All routes: Belvo's API with Basic auth; the widget, the portal and the control API without it.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let mut api = Router::new()
         .route("/api/", get(root))
@@ -43,7 +43,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     }
     let api = api
         .route_layer(from_fn_with_state(Arc::clone(&shared), authenticate))
-        // The token call carries its secrets in the body.
+        // The token call has its secrets in the body.
         .route("/api/token/", post(token::create))
         .route_layer(from_fn_with_state(Arc::clone(&shared), inject_faults))
         .route_layer(from_fn_with_state(Arc::clone(&shared), limit_rate));

@@ -1,4 +1,4 @@
-//! Reads the parts of a request, and refuses those that Belvo refuses, with its messages.
+//! Reads the parts of a request, and refuses invalid ones with Belvo's messages.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) fn secrets_match(config: &SandboxConfig, id: &str, password: &str) ->
     id == config.secret_id && password == config.secret_password.expose_secret()
 }
 
-/// The body as a JSON object; anything else is Belvo's `parse_error`. No body at all is an empty object.
+/// The body as a JSON object; anything else is Belvo's `parse_error`. A missing body is an empty object.
 pub(super) fn object(body: &Bytes) -> Result<Map<String, Value>, Problem> {
     if body.is_empty() {
         return Ok(Map::new());
@@ -39,7 +39,7 @@ pub(super) fn text<'a>(body: &'a Map<String, Value>, field: &str) -> Option<&'a 
     body.get(field).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-/// A text field that has to be there.
+/// A required text field.
 pub(super) fn required<'a>(body: &'a Map<String, Value>, field: &str) -> Result<&'a str, Problem> {
     match body.get(field) {
         None => Err(Problem::field(field, "required", "This field is required.")),
@@ -58,7 +58,7 @@ pub(super) fn required_id(body: &Map<String, Value>, field: &str) -> Result<Uuid
     text.parse().map_err(|_| Problem::field(field, "invalid", &format!("“{text}” is not a valid UUID.")))
 }
 
-/// A link id in a path: one that is no UUID is simply not found.
+/// A link id in a path: an invalid UUID is not found.
 pub(super) fn path_id(text: &str) -> Result<Uuid, Problem> {
     text.parse().map_err(|_| Problem::of("not_found"))
 }
@@ -75,12 +75,12 @@ pub(super) fn resources(body: &Map<String, Value>) -> Result<Option<Vec<String>>
     }
 }
 
-/// Whether the caller wants only a receipt, and the result by webhook.
+/// Whether the caller requests only a receipt now, and the result by webhook.
 pub(super) fn wants_async(headers: &HeaderMap) -> bool {
     headers.get("X-Belvo-Request-Mode").is_some_and(|mode| mode.as_bytes().eq_ignore_ascii_case(b"async"))
 }
 
-/// The receipt of an asynchronous call. Here ids have no dashes; in webhooks the same id has.
+/// The receipt of an asynchronous call. Its id has no dashes, but has dashes in the webhooks.
 pub(super) fn receipt(request_id: Uuid) -> Response {
     (axum::http::StatusCode::ACCEPTED, axum::Json(json!({"request_id": request_id.simple().to_string()})))
         .into_response()

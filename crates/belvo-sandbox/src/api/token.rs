@@ -1,8 +1,8 @@
 //! `POST /api/token/`: the access token of the widget.
 //!
 //! The secrets are in the body; the `Authorization` header is ignored. With a `link_id` the token is for update mode and bound to
-//! that link; it lives ten minutes and dies when the user succeeds (update mode guide). A link that hangs on a consent has
-//! no update mode: its token has no `link_id`, and is for the portal (guide "My Belvo Portal"). The signature is made up.
+//! that link; it expires after ten minutes, and with the user's success (update mode guide). A link with a consent has
+//! no update mode: its token has no `link_id`, and is for the portal (guide "My Belvo Portal"). The signature is invalid.
 
 use axum::body::Bytes;
 use axum::extract::State;

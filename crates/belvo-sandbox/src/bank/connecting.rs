@@ -1,7 +1,7 @@
-//! A link that is made, whose token is typed, or that gets new credentials.
+//! The creation of a link, the resumption of an MFA session, and new credentials.
 //!
-//! Each of these is one attempt at the bank. A success makes the link `valid`; a failure may change its status, and
-//! answers with one of Belvo's errors.
+//! Each of these is one login at the bank. A success makes the link `valid`; a failure may change its status, and
+//! returns one of Belvo's errors.
 
 use std::collections::BTreeSet;
 
@@ -16,11 +16,11 @@ use crate::problem::Problem;
 use crate::quota::Quota;
 use crate::world::World;
 
-/// A password or token that starts like this is wrong; every other one is right, as in Belvo's own sandbox.
+/// A password or token with this prefix is wrong; any other is correct, as in Belvo's own sandbox.
 const WRONG: &str = "wrong";
 
 impl World {
-    /// Puts a link in the world, valid and without a webhook, as if it had been connected long ago.
+    /// Adds a valid link without a webhook, as if it had been connected earlier.
     pub(crate) fn add_link(&mut self, now: i64, new: NewLink) -> Uuid {
         let id = self.uuid();
         let recurrent = new.access_mode == AccessMode::Recurrent;
@@ -62,7 +62,7 @@ impl World {
         id
     }
 
-    /// `POST /api/links/`: registers a user. Heimdall asks for a token first, and leaves the link unconfirmed.
+    /// `POST /api/links/`: registers a link. Heimdall requires a token first, so the link is unconfirmed.
     pub(crate) fn create(
         &mut self,
         now: i64,
@@ -86,7 +86,7 @@ impl World {
         Ok(id)
     }
 
-    /// `PATCH /api/links/` and its like: the user typed the token of a 428, or confirmed without one if none is expected.
+    /// `PATCH /api/links/` and similar calls: the user entered the token of a 428, or confirmed if no token is expected.
     pub(crate) fn resume(
         &mut self,
         now: i64,
@@ -107,7 +107,7 @@ impl World {
         }
         self.has_update_mode(found.link)?;
         if found.expects_token && token.is_none_or(|token| token.starts_with(WRONG)) {
-            // What Belvo says to a wrong token is not documented; asking again is what its widget does.
+            // Belvo's response to a wrong token is not documented; its widget asks again.
             return Err(self.ask_for_token(now, found.link));
         }
         self.repair(now, found.link);
@@ -130,7 +130,7 @@ impl World {
             return Err(Problem::login_error(LoginFailure::InvalidCredentials));
         }
         match &login {
-            // A new password is no cure for these.
+            // A new password does not resolve these.
             BankAnswer::Fails(failure @ (LoginFailure::Locked | LoginFailure::Forbidden))
             | BankAnswer::Fails(failure @ (LoginFailure::Unexpected | LoginFailure::MfaUnsupported)) => {
                 return Err(Problem::login_error(*failure));
@@ -153,7 +153,7 @@ impl World {
         Ok(())
     }
 
-    /// A consent has no credentials: no new ones can be given, and its user renews it in the portal.
+    /// Refuses new credentials for a link with a consent, which the user renews in the portal.
     pub(crate) fn has_update_mode(&self, id: Uuid) -> Result<(), Problem> {
         let is_consent = self.links.get(&id).is_some_and(|link| link.institution.access == Access::Consent);
         if is_consent { Err(Problem::of("unsupported_operation")) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! Consents that are given, end, and are renewed.
+//! The start, end and renewal of consents.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::link::{AccessMode, Link, LinkStatus};
 use crate::login::LoginFailure;
 use crate::world::World;
 
-/// How long a consent runs when it is given or renewed.
+/// The default duration of a consent.
 const CONSENT_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl World {
-    /// Gives a link its consent, or renews the one it has, until `ends_at` or for as long as consents last.
+    /// Gives a link a consent or renews it, until `ends_at` or for the default duration.
     pub(crate) fn give_consent(&mut self, now: i64, link_id: Uuid, ends_at: Option<i64>) {
         let expires_at = ends_at.unwrap_or_else(|| now + millis(CONSENT_LIFE));
         if let Some(consent) = self.consents.get_mut(&link_id) {
@@ -30,7 +30,7 @@ impl World {
         self.plan_consent_end(link_id);
     }
 
-    /// The consent will end in so long: CONSENT/`openfinance_consent_about_to_expire`.
+    /// Sets the end of the consent to `within` from now: CONSENT/`openfinance_consent_about_to_expire`.
     pub(crate) fn consent_about_to_expire(&mut self, now: i64, id: Uuid, within: Duration) -> Result<(), ControlError> {
         let (link, consent) = self.consent_of(id)?;
         consent.expires_at = now + millis(within);
@@ -57,7 +57,7 @@ impl World {
         Ok(())
     }
 
-    /// Some of its resources cannot be had: the link is as it was.
+    /// Makes some of its resources unavailable; the link does not change.
     pub(crate) fn lose_resources(&mut self, now: i64, id: Uuid, lack: ConsentLack) -> Result<(), ControlError> {
         let (link, consent) = self.consent_of(id)?;
         let webhook = consent.lacks_resources(link, lack);

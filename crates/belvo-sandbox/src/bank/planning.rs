@@ -1,4 +1,4 @@
-//! Plans Belvo's own actions: puts them into the schedule, and takes them out again.
+//! Adds Belvo's own actions to the schedule, and removes them.
 
 use uuid::Uuid;
 
@@ -7,12 +7,12 @@ use crate::link::{AccessMode, Link};
 use crate::schedule::Planned;
 use crate::world::{Rules, World};
 
-/// The first refresh of a link comes up to this part of its interval late, so that links of one rate do not all come at
-/// once. Belvo does not say how it spreads them.
+/// The first refresh of a link is late by up to this part of its interval, so that links with the same rate are not refreshed at
+/// the same time. Belvo does not document how it distributes them.
 const JITTER_PART: i64 = 10;
 
 impl World {
-    /// Plans the scheduled refreshes of a link, one interval after `since` and so on; or takes them back, if it is not
+    /// Schedules the refreshes of a link, the first one interval after `since`; or removes them, if the link is not
     /// recurrent.
     pub(crate) fn plan_refresh(&mut self, now: i64, id: Uuid, since: i64) {
         let Some(link) = self.links.get_mut(&id).filter(|_| self.rules.schedule) else { return };
@@ -20,7 +20,7 @@ impl World {
         let Some(rate) = link.refresh_rate else { return };
         let span = rate.span_ms();
         let first = since + span + self.rng.i64(0..=span / JITTER_PART);
-        // Refreshes before now are in the past: the next one counts.
+        // Refreshes before now are skipped.
         let missed = now.saturating_sub(first).div_euclid(span) + 1;
         self.plan_refresh_at(id, first + span * missed.max(0));
     }
@@ -40,8 +40,8 @@ impl World {
         }
     }
 
-    /// The access mode of a link has changed: to recurrent, and its history comes on the next day; or to single, and
-    /// nothing comes any more.
+    /// Handles a change of the access mode: a recurrent link gets its history on the next day; a single link
+    /// gets no more data.
     pub(crate) fn plan_for_access_mode(&mut self, now: i64, id: Uuid) {
         self.plan_refresh(now, id, now);
         let slot = (now + Rules::FIRST_HISTORY_MS, self.seq());
@@ -62,7 +62,7 @@ impl World {
         self.schedule.put(slot, Planned::ConsentEnd(link_id));
     }
 
-    /// Plans the next monthly wipe, if there is one.
+    /// Schedules the next monthly wipe, if it is on.
     pub(crate) fn plan_wipe(&mut self, now: i64) {
         if self.rules.schedule && self.rules.monthly_wipe {
             let slot = (next_month(now), self.seq());
@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// Takes back the plans of a link that is deleted.
+    /// Removes the scheduled actions of a deleted link.
     pub(crate) fn take_back_plans(&mut self, link: &Link) {
         self.schedule.take_back(link.planned_refresh);
         self.schedule.take_back(link.planned_history);

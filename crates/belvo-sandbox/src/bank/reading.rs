@@ -1,4 +1,4 @@
-//! A login with the stored credentials, to read or refresh data. This is where links break.
+//! A login with the stored credentials, to read or refresh data. A failed login can break a link.
 
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ impl World {
         Ok(())
     }
 
-    /// One login with the stored credentials, for reading data. This is where links break.
+    /// One login with the stored credentials, for reading data. A failure can break the link.
     fn log_in(&mut self, now: i64, id: Uuid) -> Result<(), Problem> {
         let limit = self.rules.logins_until_invalid;
         let link = self.links.get_mut(&id).ok_or_else(|| Problem::of("not_found"))?;
@@ -47,7 +47,7 @@ impl World {
                 Err(self.ask_for_token(now, id))
             }
             BankAnswer::Fails(failure) => {
-                // One failed login is not yet an invalid link: Belvo's error reference says six.
+                // A link becomes invalid after several failed logins: Belvo's error reference says six.
                 link.failed_logins += u32::from(failure != LoginFailure::Unexpected);
                 if link.failed_logins >= limit {
                     link.status = LinkStatus::Invalid;
@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    /// `POST /api/links/{id}/refresh/`: answers at once, webhooks follow.
+    /// `POST /api/links/{id}/refresh/`: responds immediately; webhooks follow.
     pub(crate) fn refresh(&mut self, now: i64, id: Uuid, resources: Option<Vec<String>>) -> Result<Uuid, Problem> {
         let link = self.links.get(&id).ok_or_else(|| Problem::of("not_found"))?;
         let resources = resources.unwrap_or_else(|| link.fetch_resources.clone());

@@ -1,9 +1,9 @@
-//! What is needed to make a link.
+//! The data of a new link.
 
 use crate::institution::Institution;
 use crate::link::{AccessMode, RefreshRate, Storage};
 
-/// What is needed to make a link.
+/// The data of a new link.
 #[derive(Clone, Debug)]
 pub(crate) struct NewLink {
     pub(crate) institution: &'static Institution,
@@ -13,9 +13,9 @@ pub(crate) struct NewLink {
     pub(crate) stale_in: Option<String>,
     pub(crate) fetch_resources: Option<Vec<String>>,
     pub(crate) refresh_rate: Option<RefreshRate>,
-    /// When it was connected; now, if nothing is said.
+    /// The time of its creation; by default now.
     pub(crate) created_at: Option<i64>,
-    /// When its consent ends; after its usual life, if nothing is said.
+    /// The end of its consent; by default after the default duration.
     pub(crate) consent_ends_at: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! A link that works again, and the data that follows.
+//! The repair of a link, and the data after it.
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use crate::webhook::Webhook;
 use crate::world::World;
 
 impl World {
-    /// The link works again: its errors are over, and open sessions are void.
+    /// Makes the link valid: resets its errors and voids open sessions.
     pub(crate) fn heal(&mut self, now: i64, id: Uuid) {
         self.close_session(id);
         let Some(link) = self.links.get_mut(&id) else { return };
@@ -19,7 +19,7 @@ impl World {
         link.stored_at = now;
     }
 
-    /// The user succeeded in the widget: the link works, and the webhooks of a creation or a repair follow.
+    /// Handles the user's success in the widget: the link is valid, and the webhooks of a creation or a repair follow.
     pub(crate) fn repair(&mut self, now: i64, id: Uuid) {
         let first = self.links.get(&id).is_some_and(|link| link.status == LinkStatus::Unconfirmed);
         self.heal(now, id);
@@ -39,7 +39,7 @@ impl World {
         }
     }
 
-    /// Posts the `historical_update` webhooks of all the link's resources; answers the refresh's request id.
+    /// Posts the `historical_update` webhooks of all the link's resources; returns the refresh's request id.
     pub(crate) fn collect(&mut self, now: i64, id: Uuid) -> Uuid {
         let request_id = self.uuid();
         let resources = self.links.get(&id).map(|link| link.fetch_resources.clone()).unwrap_or_default();

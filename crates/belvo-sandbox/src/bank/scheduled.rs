@@ -1,6 +1,6 @@
 //! Belvo's scheduled actions: refreshes, the end of a consent, and the monthly wipe.
 //!
-//! They happen at their time in the schedule, if the sandbox has one, or when a test asks the control API for them. Every
+//! They happen at their time in the schedule, if it is on, or on a call of the control API. Every
 //! LINK webhook but `link_deleted` comes from here.
 
 use serde::{Deserialize, Serialize};
@@ -19,19 +19,19 @@ use crate::world::{Rules, World};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefreshOutcome {
-    /// It worked: `new_*_available` webhooks if there is anything new.
+    /// The refresh succeeded: `new_*_available` webhooks if there is new data.
     Ok,
-    /// The bank refused: status `invalid`, webhook LINK/`invalid_credentials`.
+    /// The bank refused the login: status `invalid`, webhook LINK/`invalid_credentials`.
     LoginError,
-    /// The bank wants a token: status `token_required`, webhook LINK/`token_required`.
+    /// The bank requires a token: status `token_required`, webhook LINK/`token_required`.
     TokenRequired,
-    /// The bank is down: nothing is sent, nothing changes.
+    /// The bank is down: no webhook and no change.
     InstitutionDown,
 }
 
 /// Scheduled actions.
 impl World {
-    /// Does everything that is planned until then, each thing at its own time.
+    /// Performs all actions that are scheduled until `until`, each at its own time.
     pub(crate) fn do_what_is_due(&mut self, until: i64) {
         while let Some((now, planned)) = self.schedule.take_due(until) {
             match planned {
@@ -40,7 +40,7 @@ impl World {
                     self.refresh_by_itself(now, id);
                 }
                 Planned::FirstHistory(id) => self.first_history(now, id),
-                // The one error there could be is that the consent is gone, and its entry goes with it.
+                // The only possible error is a deleted consent, whose entry is removed with it.
                 Planned::ConsentEnd(id) => drop(self.expire_consent(now, id)),
                 Planned::Wipe => {
                     self.wipe();
@@ -92,7 +92,7 @@ impl Link {
                 RefreshOutcome::TokenRequired
             }
             (BankAnswer::Works, _) => RefreshOutcome::Ok,
-            // A consent has no credentials that could be wrong; "try again later" is no statement about them.
+            // A consent has no credentials; "try again later" says nothing about credentials.
             (BankAnswer::Fails(_), Access::Consent) | (BankAnswer::Fails(LoginFailure::Unexpected), _) => {
                 RefreshOutcome::InstitutionDown
             }
@@ -104,7 +104,7 @@ impl Link {
 
 /// One refresh, and the wipe.
 impl World {
-    /// One scheduled refresh; the request id its webhooks carry.
+    /// One scheduled refresh; returns the request id of its webhooks.
     pub(crate) fn scheduled_refresh(
         &mut self,
         now: i64,
@@ -135,7 +135,7 @@ impl World {
                     BankAnswer::Fails(failure) => *failure,
                     _ => LoginFailure::InvalidCredentials,
                 };
-                // A link that Belvo calls broken is not tried at the bank again, so the bank's answer stays as it is.
+                // Belvo does not log in for a broken link again, so the bank's answer does not change.
                 if link.status != LinkStatus::Invalid {
                     link.login = BankAnswer::Fails(failure);
                 }
@@ -158,7 +158,7 @@ impl World {
         Ok(request_id)
     }
 
-    /// The first of the month: every link is gone, and no webhook is sent (sandbox docs).
+    /// The monthly wipe: deletes every link without a webhook (sandbox docs).
     pub(crate) fn wipe(&mut self) -> usize {
         let count = self.links.len();
         self.links.clear();

@@ -1,4 +1,4 @@
-//! Puts webhooks into the outbox, with the faults that a test asked for, and records the outcome of each attempt.
+//! Adds webhooks to the outbox, with the injected faults, and records the outcome of each attempt.
 
 use serde_json::{Value, json};
 
@@ -11,12 +11,12 @@ use crate::world::World;
 /// The first attempt and five retries (webhook docs, oldest copy).
 const ATTEMPTS_MAX: u32 = 6;
 
-/// The message of an error in a webhook's data. No copy of the docs shows one; a customer's code reads `code` and
+/// The message of an error in a webhook's data. The docs show none; a customer's code reads `code` and
 /// `message`.
 const PARTIAL: &str = "Belvo is unable to process the request due to an internal system issue";
 
 impl World {
-    /// Puts a webhook in the outbox, with the next fault applied to it.
+    /// Adds a webhook to the outbox, with the next fault applied.
     pub(crate) fn post(&mut self, due_at: i64, now: i64, mut webhook: Webhook) {
         let fault = self.faults.next_webhook();
         match fault {
@@ -61,14 +61,14 @@ impl World {
         }
     }
 
-    /// Puts a webhook in the queue as it is: for retries and replays.
+    /// Queues a webhook without a fault: for retries and replays.
     pub(crate) fn enqueue(&mut self, due_at: i64, queued: QueuedWebhook) {
         let seq = self.seq();
         self.outbox.put(due_at, seq, queued);
     }
 
-    /// Records the outcome of a webhook that was taken out. A failed one is tried again up to five times, each time one
-    /// step later than before (linear back-off); then it is lost, and no API of Belvo's shows it.
+    /// Records the outcome of a taken webhook. A failed one is retried up to five times, each time one
+    /// step later than before (linear back-off); then it is lost, and no API of Belvo shows it.
     pub(crate) fn settle(&mut self, now: i64, mut queued: QueuedWebhook, outcome: DeliveryOutcome) {
         self.outbox.has_come_back();
         let is_over = outcome.is_ok() || outcome == DeliveryOutcome::NoUrl || queued.attempt >= ATTEMPTS_MAX;

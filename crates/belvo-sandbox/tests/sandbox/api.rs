@@ -1,4 +1,4 @@
-//! Belvo's HTTP: the door, lists, checks of requests, and every error on demand.
+//! Belvo's HTTP API: authentication, lists, checks of requests, and every error.
 
 use std::time::Duration;
 
@@ -7,48 +7,48 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::bench::{Bench, RECURRENT, codes};
+use crate::fixture::{Fixture, RECURRENT, codes};
 
 #[tokio::test]
-async fn the_door_knows_the_secrets() {
-    let bench = Bench::new().await;
-    assert_eq!(bench.get("/api/").await.0, 200);
-    let url = format!("{}/api/links/", bench.sandbox.url());
-    for request in [bench.client.get(&url), bench.client.get(&url).basic_auth("sandbox", Some("nope"))] {
+async fn wrong_secrets_are_refused() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.get("/api/").await.0, 200);
+    let url = format!("{}/api/links/", fixture.sandbox.url());
+    for request in [fixture.client.get(&url), fixture.client.get(&url).basic_auth("sandbox", Some("nope"))] {
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 401);
         let body: Value = response.json().await.unwrap();
         assert_eq!(body[0]["code"], "authentication_failed");
     }
-    assert_eq!(bench.refused(Method::GET, "/api/nothing/", Value::Null).await.1["code"], "not_found");
-    assert_eq!(bench.refused(Method::DELETE, "/api/links/", Value::Null).await.0, 405);
-    assert_eq!(bench.get("/api/institutions/").await.1["count"], 6);
+    assert_eq!(fixture.refused(Method::GET, "/api/nothing/", Value::Null).await.1["code"], "not_found");
+    assert_eq!(fixture.refused(Method::DELETE, "/api/links/", Value::Null).await.0, 405);
+    assert_eq!(fixture.get("/api/institutions/").await.1["count"], 6);
 }
 
 #[tokio::test]
 async fn lists_have_pages_and_filters() {
-    let bench = Bench::new().await;
+    let fixture = Fixture::new().await;
     for number in 0..25 {
         let institution = if number % 2 == 0 { "erebor_mx_retail" } else { "gringotts_co_retail" };
-        let link = bench.control.add_link(institution, RECURRENT, Some(&format!("user-{number}"))).unwrap();
+        let link = fixture.control.add_link(institution, RECURRENT, Some(&format!("user-{number}"))).unwrap();
         if number % 5 == 0 {
-            bench.control.set_status(link, LinkStatus::Invalid).unwrap();
+            fixture.control.set_status(link, LinkStatus::Invalid).unwrap();
         }
     }
     let mut path = "/api/links/?page_size=10".to_owned();
     let mut seen = Vec::new();
     loop {
-        let (status, body) = bench.get(&path).await;
+        let (status, body) = fixture.get(&path).await;
         assert_eq!((status, &body["count"]), (200, &json!(25)));
         seen.extend(body["results"].as_array().unwrap().iter().map(|link| link["id"].clone()));
         let Some(next) = body["next"].as_str() else { break };
-        assert!(next.starts_with(&bench.sandbox.url()), "{next}");
+        assert!(next.starts_with(&fixture.sandbox.url()), "{next}");
         path = next.to_owned();
     }
     seen.dedup();
     assert_eq!(seen.len(), 25);
 
-    let count = async |query: &str| bench.get(&format!("/api/links/?{query}")).await.1["count"].as_u64().unwrap();
+    let count = async |query: &str| fixture.get(&format!("/api/links/?{query}")).await.1["count"].as_u64().unwrap();
     assert_eq!(count("status__in=invalid,token_required,unconfirmed").await, 5);
     assert_eq!(count("status__in=invalid%2Ctoken_required").await, 5);
     assert_eq!(count("institution=gringotts_co_retail&status=valid").await, 10);
@@ -61,22 +61,22 @@ async fn lists_have_pages_and_filters() {
     assert_eq!(count(&format!("id__in={one},{other}&id={one}")).await, 1);
     assert_eq!(count(&format!("id__in={one}&id={other}")).await, 0);
     assert_eq!(count("id=no-id").await, 0);
-    let (_, two) = bench.get(&format!("/api/links/?id__in={other},{one}")).await;
+    let (_, two) = fixture.get(&format!("/api/links/?id__in={other},{one}")).await;
     assert_eq!((&two["results"][0]["id"], &two["results"][1]["id"]), (&json!(one), &json!(other)), "the newest first");
     let by = two["results"][0]["created_by"].as_str().unwrap();
     assert_eq!((count(&format!("created_by__not_in={by}")).await, count("created_by__not_in=else").await), (0, 25));
     assert_eq!(count("page_size=5000&no_such_filter=1").await, 25);
-    assert_eq!(bench.refused(Method::GET, "/api/links/?status=sad", Value::Null).await.1["code"], "invalid_choice");
-    assert_eq!(bench.refused(Method::GET, "/api/links/?page=9", Value::Null).await.0, 404);
-    let some = bench.get("/api/links/?page_size=1&fields=id,status").await.1;
+    assert_eq!(fixture.refused(Method::GET, "/api/links/?status=sad", Value::Null).await.1["code"], "invalid_choice");
+    assert_eq!(fixture.refused(Method::GET, "/api/links/?page=9", Value::Null).await.0, 404);
+    let some = fixture.get("/api/links/?page_size=1&fields=id,status").await.1;
     assert_eq!(some["results"][0].as_object().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn a_registration_is_checked_field_by_field() {
-    let bench = Bench::new().await;
+    let fixture = Fixture::new().await;
     let (status, errors) =
-        bench.post("/api/links/", json!({"institution": "narnia", "access_mode": "Australia"})).await;
+        fixture.post("/api/links/", json!({"institution": "narnia", "access_mode": "Australia"})).await;
     assert_eq!(status, 400);
     let found: Vec<_> = errors
         .as_array()
@@ -99,7 +99,7 @@ async fn a_registration_is_checked_field_by_field() {
         body
     };
     let refused = async |extra: Value| {
-        bench.refused(Method::POST, "/api/links/", register(extra)).await.1["code"].as_str().unwrap().to_owned()
+        fixture.refused(Method::POST, "/api/links/", register(extra)).await.1["code"].as_str().unwrap().to_owned()
     };
     assert_eq!(refused(json!({"password": "wrong"})).await, "login_error");
     assert_eq!(refused(json!({"stale_in": "a year"})).await, "invalid");
@@ -112,7 +112,7 @@ async fn a_registration_is_checked_field_by_field() {
     assert_eq!(refused(json!({"credentials_storage": "nostore"})).await, "invalid_fetch_resources");
     assert_eq!(refused(json!({"fetch_resources": "ACCOUNTS"})).await, "not_a_list");
     assert_eq!(refused(json!({"fetch_resources": ["INVOICES"]})).await, "invalid");
-    let (status, link) = bench.post("/api/links/", register(json!({"external_id": "user-1"}))).await;
+    let (status, link) = fixture.post("/api/links/", register(json!({"external_id": "user-1"}))).await;
     assert_eq!(status, 201);
     assert_eq!(
         (&link["status"], &link["access_mode"], &link["credentials_storage"], &link["refresh_rate"]),
@@ -122,39 +122,39 @@ async fn a_registration_is_checked_field_by_field() {
 }
 
 #[tokio::test]
-async fn data_comes_with_a_login_and_is_listed_after() {
-    let bench = Bench::new().await;
-    let link = bench.control.add_link("erebor_mx_retail", AccessMode::Single, None).unwrap();
+async fn data_needs_a_login_and_is_listed_after_it() {
+    let fixture = Fixture::new().await;
+    let link = fixture.control.add_link("erebor_mx_retail", AccessMode::Single, None).unwrap();
     let list = format!("/api/transactions/?link={link}");
-    assert_eq!(bench.get(&list).await.1["count"], 0);
-    let (status, error) = bench.refused(Method::POST, "/api/transactions/", json!({"link": link})).await;
+    assert_eq!(fixture.get(&list).await.1["count"], 0);
+    let (status, error) = fixture.refused(Method::POST, "/api/transactions/", json!({"link": link})).await;
     assert_eq!((status, &error["field"]), (400, &json!("date_from")));
-    let (status, items) = bench.post("/api/transactions/", json!({"link": link, "date_from": "2024-01-01"})).await;
+    let (status, items) = fixture.post("/api/transactions/", json!({"link": link, "date_from": "2024-01-01"})).await;
     assert_eq!((status, items.as_array().unwrap().len()), (201, 24));
-    assert_eq!(bench.get(&list).await.1["count"], 24);
-    let fiscal = bench.control.add_link("tatooine_mx_fiscal", AccessMode::Single, None).unwrap();
-    assert_eq!(bench.log_in(fiscal).await.1, "unsupported_operation");
-    assert_eq!(bench.log_in(Uuid::nil()).await.1, "does_not_exist");
+    assert_eq!(fixture.get(&list).await.1["count"], 24);
+    let fiscal = fixture.control.add_link("tatooine_mx_fiscal", AccessMode::Single, None).unwrap();
+    assert_eq!(fixture.log_in(fiscal).await.1, "unsupported_operation");
+    assert_eq!(fixture.log_in(Uuid::nil()).await.1, "does_not_exist");
 }
 
 #[tokio::test]
 async fn every_resource_of_an_institution_has_its_calls() {
-    let bench = Bench::new().await;
-    let (_, institutions) = bench.get("/api/institutions/").await;
+    let fixture = Fixture::new().await;
+    let (_, institutions) = fixture.get("/api/institutions/").await;
     for institution in institutions["results"].as_array().unwrap() {
         let name = institution["name"].as_str().unwrap();
         if name == "heimdall_mx_retail" {
             continue;
         }
-        let link = bench.control.add_link(name, AccessMode::Single, None).unwrap();
+        let link = fixture.control.add_link(name, AccessMode::Single, None).unwrap();
         for resource in institution["resources"].as_array().unwrap() {
             let path = format!("/api/{}/", resource.as_str().unwrap().to_lowercase().replace('_', "-"));
             let list = format!("{path}?link={link}");
-            assert_eq!(bench.get(&list).await.1["count"], 0, "{path}");
-            let (status, items) = bench.post(&path, json!({"link": link, "date_from": "2024-01-01"})).await;
+            assert_eq!(fixture.get(&list).await.1["count"], 0, "{path}");
+            let (status, items) = fixture.post(&path, json!({"link": link, "date_from": "2024-01-01"})).await;
             let count = items.as_array().unwrap().len();
             assert!(status == 201 && count > 0, "{path}: {status} {items}");
-            let (_, listed) = bench.get(&list).await;
+            let (_, listed) = fixture.get(&list).await;
             assert_eq!(listed["count"], count, "{path}");
             assert_eq!(listed["results"], items, "{path}");
             let ids: std::collections::BTreeSet<_> =
@@ -162,20 +162,20 @@ async fn every_resource_of_an_institution_has_its_calls() {
             assert_eq!(ids.len(), count, "{path}");
         }
         let lacking = if name == "tatooine_mx_fiscal" { "owners" } else { "invoices" };
-        let (_, refused) = bench.post(&format!("/api/{lacking}/"), json!({"link": link})).await;
+        let (_, refused) = fixture.post(&format!("/api/{lacking}/"), json!({"link": link})).await;
         assert_eq!(refused[0]["code"], "unsupported_operation");
-        assert_eq!(bench.get(&format!("/api/{lacking}/?link={link}")).await.1["count"], 0);
+        assert_eq!(fixture.get(&format!("/api/{lacking}/?link={link}")).await.1["count"], 0);
     }
 }
 
 #[tokio::test]
-async fn a_page_of_all_links_data_has_what_belongs_on_it() {
-    let bench = Bench::new().await;
+async fn a_page_over_all_links_has_the_right_items() {
+    let fixture = Fixture::new().await;
     for _ in 0..5 {
-        bench.control.create_link("erebor_mx_retail", RECURRENT, None).unwrap();
+        fixture.control.create_link("erebor_mx_retail", RECURRENT, None).unwrap();
     }
     let ids = async |path: &str| {
-        let (_, body) = bench.get(path).await;
+        let (_, body) = fixture.get(path).await;
         assert_eq!(body["count"], 120);
         body["results"].as_array().unwrap().iter().map(|item| item["id"].clone()).collect::<Vec<_>>()
     };
@@ -188,30 +188,30 @@ async fn a_page_of_all_links_data_has_what_belongs_on_it() {
 }
 
 #[tokio::test]
-async fn deletion_is_limited_or_announced() {
-    let mut bench = Bench::new().await;
+async fn synchronous_deletions_are_limited_and_asynchronous_ones_send_a_webhook() {
+    let mut fixture = Fixture::new().await;
     let links: Vec<Uuid> =
-        (0..7).map(|_| bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap()).collect();
+        (0..7).map(|_| fixture.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap()).collect();
     let path = |index: usize| format!("/api/links/{}/", links[index]);
     for index in 0..5 {
-        assert_eq!(bench.call(Method::DELETE, &path(index), Value::Null).await.0, 204);
+        assert_eq!(fixture.call(Method::DELETE, &path(index), Value::Null).await.0, 204);
     }
-    assert_eq!(bench.refused(Method::DELETE, &path(5), Value::Null).await.0, 429);
-    bench.control.advance(Duration::from_secs(60));
-    assert_eq!(bench.call(Method::DELETE, &path(5), Value::Null).await.0, 204);
-    assert_eq!(bench.refused(Method::GET, &path(5), Value::Null).await.0, 404);
+    assert_eq!(fixture.refused(Method::DELETE, &path(5), Value::Null).await.0, 429);
+    fixture.control.advance(Duration::from_secs(60));
+    assert_eq!(fixture.call(Method::DELETE, &path(5), Value::Null).await.0, 204);
+    assert_eq!(fixture.refused(Method::GET, &path(5), Value::Null).await.0, 404);
 
-    let request = bench.client.delete(format!("{}{}", bench.sandbox.url(), path(6)));
+    let request = fixture.client.delete(format!("{}{}", fixture.sandbox.url(), path(6)));
     let request = request.basic_auth("sandbox", Some("sandbox")).header("X-Belvo-Request-Mode", "async");
     assert_eq!(request.send().await.unwrap().status(), 202);
-    assert_eq!(codes(&bench.webhooks(1).await), ["LINK/link_deleted"]);
-    assert_eq!(bench.status(links[6]).await, "gone");
+    assert_eq!(codes(&fixture.webhooks(1).await), ["LINK/link_deleted"]);
+    assert_eq!(fixture.status(links[6]).await, "gone");
 }
 
 #[tokio::test]
 async fn token_requests_are_checked() {
-    let bench = Bench::new().await;
-    let (status, errors) = bench.post("/api/token/", json!({})).await;
+    let fixture = Fixture::new().await;
+    let (status, errors) = fixture.post("/api/token/", json!({})).await;
     assert_eq!((status, errors.as_array().unwrap().len()), (400, 3));
     let body = |password: &str, scopes: &str, link: &str| {
         json!({
@@ -226,15 +226,15 @@ async fn token_requests_are_checked() {
         (body("sandbox", scopes, "not-an-id"), 400, "invalid"),
         (body("sandbox", scopes, &nil), 400, "does_not_exist"),
     ] {
-        let (found, error) = bench.refused(Method::POST, "/api/token/", request).await;
+        let (found, error) = fixture.refused(Method::POST, "/api/token/", request).await;
         assert_eq!((found, error["code"].as_str().unwrap()), (status, code));
     }
 }
 
 #[tokio::test]
-async fn the_api_goes_wrong_on_demand() {
-    let bench = Bench::new().await;
-    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+async fn api_faults_are_applied() {
+    let fixture = Fixture::new().await;
+    let link = fixture.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
     for (code, status) in [
         ("unexpected_error", 500),
         ("institution_down", 400),
@@ -245,69 +245,69 @@ async fn the_api_goes_wrong_on_demand() {
         ("access_to_resource_denied", 403),
         ("operational_limits_reached", 400),
     ] {
-        bench.control.fail_api(ApiFault::Error(code.into()), 1, "POST /api/accounts/").unwrap();
-        assert_eq!(bench.get("/api/links/").await.0, 200, "the fault is not meant for this call");
-        assert_eq!(bench.log_in(link).await, (status, code.to_owned()));
-        assert_eq!(bench.log_in(link).await.0, 201);
+        fixture.control.fail_api(ApiFault::Error(code.into()), 1, "POST /api/accounts/").unwrap();
+        assert_eq!(fixture.get("/api/links/").await.0, 200, "the fault is not meant for this call");
+        assert_eq!(fixture.log_in(link).await, (status, code.to_owned()));
+        assert_eq!(fixture.log_in(link).await.0, 201);
     }
-    bench.control.fail_api(ApiFault::Timeout(Duration::from_millis(1)), 1, "").unwrap();
-    assert_eq!(bench.log_in(link).await, (408, "request_timeout".into()));
-    bench.control.fail_api(ApiFault::RateLimited(Duration::from_secs(7)), 1, "").unwrap();
-    let url = format!("{}/api/links/", bench.sandbox.url());
-    let response = bench.client.get(url).basic_auth("sandbox", Some("sandbox")).send().await.unwrap();
+    fixture.control.fail_api(ApiFault::Timeout(Duration::from_millis(1)), 1, "").unwrap();
+    assert_eq!(fixture.log_in(link).await, (408, "request_timeout".into()));
+    fixture.control.fail_api(ApiFault::RateLimited(Duration::from_secs(7)), 1, "").unwrap();
+    let url = format!("{}/api/links/", fixture.sandbox.url());
+    let response = fixture.client.get(url).basic_auth("sandbox", Some("sandbox")).send().await.unwrap();
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "7"));
-    bench.control.fail_api(ApiFault::Error("forbidden_html".into()), 1, "").unwrap();
-    assert_eq!(bench.get("/api/links/").await, (403, Value::Null));
-    let unknown = bench.control.fail_api(ApiFault::Error("no_such_code".into()), 1, "").unwrap_err().to_string();
+    fixture.control.fail_api(ApiFault::Error("forbidden_html".into()), 1, "").unwrap();
+    assert_eq!(fixture.get("/api/links/").await, (403, Value::Null));
+    let unknown = fixture.control.fail_api(ApiFault::Error("no_such_code".into()), 1, "").unwrap_err().to_string();
     assert!(unknown.contains("`no_such_code`") && unknown.contains("/sandbox/codes"), "{unknown}");
-    assert!(bench.control.set_login(link, Login::Answers("no_such_code".into())).is_err());
-    bench.control.set_login(link, Login::Answers("too_many_sessions".into())).unwrap();
-    assert_eq!(bench.log_in(link).await.1, "too_many_sessions");
-    assert_eq!(bench.status(link).await, "valid");
+    assert!(fixture.control.set_login(link, Login::Answers("no_such_code".into())).is_err());
+    fixture.control.set_login(link, Login::Answers("too_many_sessions".into())).unwrap();
+    assert_eq!(fixture.log_in(link).await.1, "too_many_sessions");
+    assert_eq!(fixture.status(link).await, "valid");
 }
 
 #[tokio::test]
-async fn a_token_can_be_wanted_by_any_call_that_names_a_link() {
-    let bench = Bench::new().await;
-    let link = bench.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+async fn a_token_fault_applies_to_any_call_that_names_a_link() {
+    let fixture = Fixture::new().await;
+    let link = fixture.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
     let refresh = format!("/api/links/{link}/refresh/");
     for (path, body) in [("/api/owners/", json!({"link": link})), (refresh.as_str(), Value::Null)] {
         let fault = json!({"kind": "token_required"});
-        assert_eq!(bench.post("/sandbox/faults/api", fault).await.0, 200);
-        assert_eq!(bench.get("/api/links/").await.0, 200, "a call that names no link is not meant");
-        let (status, error) = bench.refused(Method::POST, path, body).await;
+        assert_eq!(fixture.post("/sandbox/faults/api", fault).await.0, 200);
+        assert_eq!(fixture.get("/api/links/").await.0, 200, "a call that names no link is not meant");
+        let (status, error) = fixture.refused(Method::POST, path, body).await;
         assert_eq!((status, &error["code"], &error["link"]), (428, &json!("token_required"), &json!(link)));
         let resumed = json!({"session": error["session"], "link": link, "token": "123456"});
-        assert_eq!(bench.call(Method::PATCH, "/api/links/", resumed).await.0, 200);
+        assert_eq!(fixture.call(Method::PATCH, "/api/links/", resumed).await.0, 200);
     }
 }
 
 #[tokio::test]
-async fn every_code_that_is_listed_can_be_asked_for() {
-    let bench = Bench::new().await;
-    for code in bench.get("/sandbox/codes").await.1.as_array().unwrap() {
+async fn every_listed_code_can_be_set() {
+    let fixture = Fixture::new().await;
+    for code in fixture.get("/sandbox/codes").await.1.as_array().unwrap() {
         let code = code.as_str().unwrap();
-        assert_eq!(bench.post("/sandbox/faults/api", json!({"kind": code})).await.0, 200, "{code}");
+        assert_eq!(fixture.post("/sandbox/faults/api", json!({"kind": code})).await.0, 200, "{code}");
     }
 }
 
 #[tokio::test]
-async fn whatever_is_refused_is_refused_in_json() {
-    let bench = Bench::new().await;
-    let (status, error) = bench.refused(Method::GET, "/api/consents/abc/", Value::Null).await;
+async fn every_refusal_is_json() {
+    let fixture = Fixture::new().await;
+    let (status, error) = fixture.refused(Method::GET, "/api/consents/abc/", Value::Null).await;
     assert_eq!((status, &error["code"]), (404, &json!("not_found")));
-    let url = |path: &str| format!("{}{path}", bench.sandbox.url());
+    let url = |path: &str| format!("{}{path}", fixture.sandbox.url());
     let id = Uuid::nil();
     for (request, status) in [
-        (bench.client.get(url("/sandbox/links/abc/quotas")), 400),
-        (bench.client.post(url("/sandbox/deliveries/one/replay")), 400),
-        (bench.client.post(url("/sandbox/deliveries/1/replay")).body("{"), 400),
-        (bench.client.get(url("/sandbox/deliveries?after=x")), 400),
-        (bench.client.get(url("/sandbox/deliveries?limit=5&since=1")), 400),
-        (bench.client.post(url("/sandbox/links")).body("{}"), 415),
-        (bench.client.post(url("/sandbox/links")).header("content-type", "application/json").body("{"), 400),
-        (bench.client.post(url("/sandbox/links")).json(&json!({"institution": 1})), 422),
-        (bench.client.post(url(&format!("/sandbox/links/{id}/status"))).json(&json!({"status": "valid"})), 404),
+        (fixture.client.get(url("/sandbox/links/abc/quotas")), 400),
+        (fixture.client.post(url("/sandbox/deliveries/one/replay")), 400),
+        (fixture.client.post(url("/sandbox/deliveries/1/replay")).body("{"), 400),
+        (fixture.client.get(url("/sandbox/deliveries?after=x")), 400),
+        (fixture.client.get(url("/sandbox/deliveries?limit=5&since=1")), 400),
+        (fixture.client.post(url("/sandbox/links")).body("{}"), 415),
+        (fixture.client.post(url("/sandbox/links")).header("content-type", "application/json").body("{"), 400),
+        (fixture.client.post(url("/sandbox/links")).json(&json!({"institution": 1})), 422),
+        (fixture.client.post(url(&format!("/sandbox/links/{id}/status"))).json(&json!({"status": "valid"})), 404),
     ] {
         let response = request.send().await.unwrap();
         let (path, found) = (response.url().path().to_owned(), response.status());

@@ -1,28 +1,28 @@
-//! The one road by which a consent is renewed, and the roads that are closed to it.
+//! The renewal of a consent in the portal, and the calls that cannot renew it.
 
 use belvo_sandbox::RefreshOutcome;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::bench::{Bench, RECURRENT, codes};
+use crate::fixture::{Fixture, RECURRENT, codes};
 
 const SCOPES: &str = "read_consents,write_consents,write_consent_callback";
 
 /// A link whose consent has ended, and the consent's id.
-async fn ended(bench: &mut Bench) -> (Uuid, Value) {
-    let link = bench.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
-    bench.control.expire_consent(link).unwrap();
-    let told = bench.webhook().await;
-    assert_eq!(bench.status(link).await, "invalid");
+async fn ended(fixture: &mut Fixture) -> (Uuid, Value) {
+    let link = fixture.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
+    fixture.control.expire_consent(link).unwrap();
+    let told = fixture.webhook().await;
+    assert_eq!(fixture.status(link).await, "invalid");
     (link, told["data"]["consent_id"].clone())
 }
 
-/// A token as the guide "My Belvo Portal" has it made.
-async fn portal_token(bench: &Bench, scopes: &str, feature: &str) -> String {
+/// A token as in the guide "My Belvo Portal".
+async fn portal_token(fixture: &Fixture, scopes: &str, feature: &str) -> String {
     let widget = json!({"openfinance_feature": feature, "callback_urls": {"success": "app://done?from=portal"}});
     let body = json!({"id": "sandbox", "password": "sandbox", "scopes": scopes, "widget": widget});
-    let (status, body) = bench.post("/api/token/", body).await;
+    let (status, body) = fixture.post("/api/token/", body).await;
     assert_eq!(status, 200, "{body}");
     body["access"].as_str().unwrap().to_owned()
 }
@@ -33,40 +33,45 @@ fn renewal(token: &str, link: Uuid, consent: &Value) -> Value {
 
 #[tokio::test]
 async fn a_consent_has_no_update_mode() {
-    let mut bench = Bench::new().await;
-    let (link, _) = ended(&mut bench).await;
-    let put = bench.refused(Method::PUT, &format!("/api/links/{link}/"), json!({"password": "new"})).await;
+    let mut fixture = Fixture::new().await;
+    let (link, _) = ended(&mut fixture).await;
+    let put = fixture.refused(Method::PUT, &format!("/api/links/{link}/"), json!({"password": "new"})).await;
     assert_eq!((put.0, &put.1["code"]), (400, &json!("unsupported_operation")));
     let update_mode = json!({
         "id": "sandbox", "password": "sandbox", "link_id": link, "scopes": "read_institutions,write_links,read_links",
     });
-    let minted = bench.refused(Method::POST, "/api/token/", update_mode).await;
+    let minted = fixture.refused(Method::POST, "/api/token/", update_mode).await;
     assert_eq!((minted.0, &minted.1["code"]), (400, &json!("unsupported_operation")));
-    bench.control.scheduled_refresh(link, RefreshOutcome::TokenRequired).unwrap();
-    let (_, asked) = bench.refused(Method::POST, "/api/accounts/", json!({"link": link})).await;
+    fixture.control.scheduled_refresh(link, RefreshOutcome::TokenRequired).unwrap();
+    let (_, asked) = fixture.refused(Method::POST, "/api/accounts/", json!({"link": link})).await;
     let resumed = json!({"session": asked["session"], "link": link, "token": "123456"});
-    let patch = bench.refused(Method::PATCH, "/api/links/", resumed).await;
+    let patch = fixture.refused(Method::PATCH, "/api/links/", resumed).await;
     assert_eq!((patch.0, &patch.1["code"]), (400, &json!("unsupported_operation")));
     let path = format!("/api/consents/?link_id={link}");
-    assert_eq!(bench.get(&path).await.1["results"][0]["status"], "EXPIRED");
+    assert_eq!(fixture.get(&path).await.1["results"][0]["status"], "EXPIRED");
 }
 
 #[tokio::test]
 async fn a_consent_is_renewed_in_the_portal() {
-    let mut bench = Bench::new().await;
-    let (link, consent) = ended(&mut bench).await;
-    let token = portal_token(&bench, SCOPES, "consent_management").await;
-    let page = bench.client.get(format!("{}/portal/?access_token={token}", bench.sandbox.url())).send().await.unwrap();
+    let mut fixture = Fixture::new().await;
+    let (link, consent) = ended(&mut fixture).await;
+    let token = portal_token(&fixture, SCOPES, "consent_management").await;
+    let page =
+        fixture.client.get(format!("{}/portal/?access_token={token}", fixture.sandbox.url())).send().await.unwrap();
     assert!(page.text().await.unwrap().contains("/portal/renew"));
 
-    let other = bench.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
+    let other = fixture.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
     let mut extend = renewal(&token, link, &consent);
     extend["action"] = json!("extend");
     for (wrong, status) in [
         (renewal("made.up.token", link, &consent), 401),
-        (renewal(&portal_token(&bench, SCOPES, "consent_link_creation").await, link, &consent), 401),
+        (renewal(&portal_token(&fixture, SCOPES, "consent_link_creation").await, link, &consent), 401),
         (
-            renewal(&portal_token(&bench, "read_consents,write_consents", "consent_management").await, link, &consent),
+            renewal(
+                &portal_token(&fixture, "read_consents,write_consents", "consent_management").await,
+                link,
+                &consent,
+            ),
             401,
         ),
         (renewal(&token, other, &consent), 404),
@@ -74,17 +79,17 @@ async fn a_consent_is_renewed_in_the_portal() {
         (renewal(&token, link, &json!("b2c17cb6")), 400),
         (extend, 400),
     ] {
-        assert_eq!(bench.post("/portal/renew", wrong.clone()).await.0, status, "{wrong}");
-        assert_eq!(bench.status(link).await, "invalid", "{wrong}");
+        assert_eq!(fixture.post("/portal/renew", wrong.clone()).await.0, status, "{wrong}");
+        assert_eq!(fixture.status(link).await, "invalid", "{wrong}");
     }
 
-    let (status, answer) = bench.post("/portal/renew", renewal(&token, link, &consent)).await;
+    let (status, answer) = fixture.post("/portal/renew", renewal(&token, link, &consent)).await;
     assert_eq!((status, answer), (200, json!({"link": link, "consent": consent})));
-    assert_eq!(bench.status(link).await, "valid");
-    let told = codes(&bench.webhooks(5).await);
+    assert_eq!(fixture.status(link).await, "valid");
+    let told = codes(&fixture.webhooks(5).await);
     assert_eq!(
         (told[0].as_str(), told[4].as_str()),
         ("CONSENT/openfinance_consent_expiration_changed", "BILLS/historical_update")
     );
-    assert_eq!(bench.post("/portal/renew", renewal(&token, link, &consent)).await.0, 401, "a token dies on success");
+    assert_eq!(fixture.post("/portal/renew", renewal(&token, link, &consent)).await.0, 401, "a token dies on success");
 }

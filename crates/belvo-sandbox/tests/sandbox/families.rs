@@ -1,11 +1,11 @@
-//! What Belvo says of each kind of data, walked down its documented families.
+//! The webhooks of each documented resource.
 
 use belvo_sandbox::{AccessMode, ConsentLack, Correction, RefreshOutcome, WebhookFault};
 use serde_json::json;
 
-use crate::bench::{Bench, RECURRENT, codes};
+use crate::fixture::{Fixture, RECURRENT, codes};
 
-/// An institution that has it, its type, the codes of its first history, and the code of news.
+/// For each resource: an institution that has it, its type, the codes of its first history, and the code of new data.
 const FAMILIES: &[(&str, &str, &[&str], Option<&str>)] = &[
     ("ofmockbank_br_retail", "ACCOUNTS", &["historical_update"], Some("new_accounts_available")),
     ("ofmockbank_br_retail", "OWNERS", &["historical_update"], Some("new_owners_available")),
@@ -27,7 +27,7 @@ const FAMILIES: &[(&str, &str, &[&str], Option<&str>)] = &[
         &["initial_inflow_update", "initial_outflow_update"],
         Some("new_invoices_available"),
     ),
-    // The yearly ones and the monthly ones.
+    // One webhook for yearly and one for monthly tax returns.
     (
         "tatooine_mx_fiscal",
         "TAX_RETURNS",
@@ -40,66 +40,66 @@ const FAMILIES: &[(&str, &str, &[&str], Option<&str>)] = &[
 
 #[tokio::test]
 async fn every_family_has_its_codes() {
-    let mut bench = Bench::new().await;
+    let mut fixture = Fixture::new().await;
     let spelt = |family: &str, codes: &[&str]| codes.iter().map(|code| format!("{family}/{code}")).collect::<Vec<_>>();
     for &(institution, family, first, news) in FAMILIES {
         let new = json!({"institution": institution, "fetch_resources": [family]});
-        let (status, answer) = bench.post("/sandbox/links", new).await;
+        let (status, answer) = fixture.post("/sandbox/links", new).await;
         assert_eq!(status, 200, "{answer}");
         let link = answer["link"].as_str().unwrap().parse().unwrap();
-        assert_eq!(codes(&bench.webhooks(first.len()).await), spelt(family, first));
+        assert_eq!(codes(&fixture.webhooks(first.len()).await), spelt(family, first));
 
-        // TAX_RETURNS are two of the same code; nothing else has more than one later history.
+        // Only TAX_RETURNS has two webhooks for a later history, with the same code.
         let times = if family == "TAX_RETURNS" { 2 } else { 1 };
-        assert_eq!(bench.post(&format!("/api/links/{link}/refresh/"), json!({})).await.0, 202);
-        let again = bench.webhooks(times).await;
+        assert_eq!(fixture.post(&format!("/api/links/{link}/refresh/"), json!({})).await.0, 202);
+        let again = fixture.webhooks(times).await;
         assert_eq!(codes(&again), spelt(family, &["historical_update", "historical_update"][..times]));
         assert_eq!(again[0]["process_type"], "historical_update");
 
         let path = format!("/api/{}/", family.to_lowercase().replace('_', "-"));
-        let (status, items) = bench.post(&path, json!({"link": link, "date_from": "2024-01-01"})).await;
+        let (status, items) = fixture.post(&path, json!({"link": link, "date_from": "2024-01-01"})).await;
         assert!(status == 201 && items.as_array().is_some_and(|items| !items.is_empty()), "{path}: {status} {items}");
 
-        bench.control.scheduled_refresh(link, RefreshOutcome::Ok).unwrap();
-        bench.control.scheduled_refresh(link, RefreshOutcome::LoginError).unwrap();
+        fixture.control.scheduled_refresh(link, RefreshOutcome::Ok).unwrap();
+        fixture.control.scheduled_refresh(link, RefreshOutcome::LoginError).unwrap();
         let news: Vec<_> = news.into_iter().collect();
-        let told = bench.webhooks(news.len() + 1).await;
+        let told = fixture.webhooks(news.len() + 1).await;
         let wanted = [spelt(family, &news), vec!["LINK/invalid_credentials".into()]].concat();
         assert_eq!(codes(&told), wanted, "{family} says nothing else of what is new");
         assert_eq!(told[0]["process_type"], "recurrent_update");
-        bench.control.settled().await.unwrap();
+        fixture.control.settled().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn what_no_refresh_brings_can_be_asked_for() {
-    let mut bench = Bench::new().await;
-    let single = bench.control.add_link("erebor_mx_retail", AccessMode::Single, None).unwrap();
-    bench.control.correct_transactions(single, Correction::Updated).unwrap();
+async fn resources_without_scheduled_webhooks_can_be_requested() {
+    let mut fixture = Fixture::new().await;
+    let single = fixture.control.add_link("erebor_mx_retail", AccessMode::Single, None).unwrap();
+    fixture.control.correct_transactions(single, Correction::Updated).unwrap();
     let path = format!("/sandbox/links/{single}/corrections");
-    assert_eq!(bench.post(&path, json!({"correction": "deleted"})).await.0, 200);
-    let told = codes(&bench.webhooks(2).await);
+    assert_eq!(fixture.post(&path, json!({"correction": "deleted"})).await.0, 200);
+    let told = codes(&fixture.webhooks(2).await);
     assert_eq!(told, ["TRANSACTIONS/transactions_updated", "TRANSACTIONS/transactions_deleted"]);
-    assert_eq!(bench.post(&path, json!({"correction": "forgotten"})).await.0, 422);
+    assert_eq!(fixture.post(&path, json!({"correction": "forgotten"})).await.0, 422);
 
-    let consent = bench.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
-    bench.control.lose_consent_resources(consent, ConsentLack::Unrecoverable).unwrap();
+    let consent = fixture.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
+    fixture.control.lose_consent_resources(consent, ConsentLack::Unrecoverable).unwrap();
     let path = format!("/sandbox/links/{consent}/consent");
-    assert_eq!(bench.post(&path, json!({"event": "temporarily_unavailable"})).await.0, 200);
-    let told = codes(&bench.webhooks(2).await);
+    assert_eq!(fixture.post(&path, json!({"event": "temporarily_unavailable"})).await.0, 200);
+    let told = codes(&fixture.webhooks(2).await);
     assert_eq!(told[0], "CONSENT/openfinance_consent_with_unrecoverable_resources");
     assert_eq!(told[1], "CONSENT/openfinance_consent_with_temporarily_unavailable_resources");
-    assert_eq!(bench.status(consent).await, "valid");
-    assert!(bench.control.lose_consent_resources(single, ConsentLack::Unrecoverable).is_err());
+    assert_eq!(fixture.status(consent).await, "valid");
+    assert!(fixture.control.lose_consent_resources(single, ConsentLack::Unrecoverable).is_err());
 
-    bench.control.fail_webhooks(WebhookFault::ShortCode, 1);
-    bench.control.expire_consent(consent).unwrap();
-    assert_eq!(codes(&bench.webhooks(1).await), ["CONSENT/consent_expired"]);
+    fixture.control.fail_webhooks(WebhookFault::ShortCode, 1);
+    fixture.control.expire_consent(consent).unwrap();
+    assert_eq!(codes(&fixture.webhooks(1).await), ["CONSENT/consent_expired"]);
 
     let refresh = format!("/api/links/{single}/refresh/");
-    assert_eq!(bench.post("/sandbox/faults/webhooks", json!({"kind": "data_errors"})).await.0, 200);
-    assert_eq!(bench.post(&refresh, json!({"fetch_resources": ["OWNERS", "ACCOUNTS"]})).await.0, 202);
-    let told = bench.webhooks(2).await;
+    assert_eq!(fixture.post("/sandbox/faults/webhooks", json!({"kind": "data_errors"})).await.0, 200);
+    assert_eq!(fixture.post(&refresh, json!({"fetch_resources": ["OWNERS", "ACCOUNTS"]})).await.0, 202);
+    let told = fixture.webhooks(2).await;
     assert_eq!(
         (&told[0]["data"]["total_owners"], &told[0]["data"]["errors"][0]["code"]),
         (&json!(1), &json!("unexpected_error"))

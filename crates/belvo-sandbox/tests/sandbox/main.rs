@@ -1,14 +1,14 @@
-//! The sandbox, from outside: real HTTP in, real webhooks out.
+//! Tests of the sandbox through its HTTP API and its webhooks.
 //!
-//! Nothing sleeps: time is driven, and what has to be waited for announces itself.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+//! No test sleeps: the clock is manual, and each wait has an event.
+#![expect(clippy::unwrap_used, reason = "a panic names the line of the test")]
 
-mod bench;
+mod fixture;
 
 mod api;
 mod consents;
 mod families;
 mod limits;
-mod roads;
+mod links;
 mod time;
 mod webhooks;

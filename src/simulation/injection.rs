@@ -1,106 +1,106 @@
-//! Troubles that strike by themselves.
+//! Injects the spontaneous faults.
 
-use super::chance::Trouble;
 use super::checkers::Checked;
+use super::fault::Fault;
 use super::world::{Event, World};
 use crate::node::Input;
 use crate::store::MemoryStore;
 
-/// A reader misses two heartbeats before it knows that the server is gone.
+/// A reader detects a lost server after two missed heartbeats.
 const HEARTBEATS_MS: i64 = 11_000;
 
 impl World {
-    /// Something goes wrong, or not.
-    pub(super) fn trouble(&mut self) -> Checked {
-        if self.is_resting {
+    /// Injects a fault, if the fault mix says so.
+    pub(super) fn maybe_inject_fault(&mut self) -> Checked {
+        if self.is_finishing {
             return Ok(());
         }
-        let pause_ms = self.chance.within(100, 5_000);
-        self.later(pause_ms, Event::Trouble);
-        let known: Vec<Trouble> = Trouble::STRIKING.into_iter().filter(|trouble| self.mix.has(*trouble)).collect();
+        let pause_ms = self.random.within(100, 5_000);
+        self.later(pause_ms, Event::Fault);
+        let known: Vec<Fault> = Fault::SPONTANEOUS.into_iter().filter(|fault| self.fault_mix.has(*fault)).collect();
         if known.is_empty() {
             return Ok(());
         }
-        let trouble = *self.chance.pick(&known);
-        if !self.mix.strikes(trouble, &mut self.chance) {
+        let fault = *self.random.pick(&known);
+        if !self.fault_mix.occurs(fault, &mut self.random) {
             return Ok(());
         }
-        self.counts.troubles += 1;
-        self.say(|| format!("trouble: {trouble}"));
-        self.strike(trouble)
+        self.counts.faults += 1;
+        self.log(|| format!("fault: {fault}"));
+        self.inject(fault)
     }
 
-    fn strike(&mut self, trouble: Trouble) -> Checked {
+    fn inject(&mut self, fault: Fault) -> Checked {
         let ids: Vec<u32> = self.processes.keys().copied().collect();
-        let victim = if ids.is_empty() { None } else { Some(*self.chance.pick(&ids)) };
-        let partition = u16::try_from(self.chance.below(usize::from(self.partitions))).unwrap_or(0);
-        match trouble {
-            Trouble::Crash => self.crash(victim, |process| process.store.copy()),
-            Trouble::HostCrash => self.crash(victim, |process| process.store.durable()),
-            Trouble::StoreLost => self.crash(victim, |_process| MemoryStore::default()),
-            Trouble::StoreOld => self.crash(victim, |process| process.store_before.copy()),
-            Trouble::StoreFails => return self.fail_store(victim),
-            Trouble::Stop => return self.stop(victim),
-            Trouble::TakeOver => self.take_over(victim),
-            Trouble::Move => self.move_partition(partition),
-            Trouble::ReaderFails => self.fail_reader(victim, partition),
-            Trouble::ConsumerDeleted => {
+        let victim = if ids.is_empty() { None } else { Some(*self.random.pick(&ids)) };
+        let partition = u16::try_from(self.random.below(usize::from(self.partitions))).unwrap_or(0);
+        match fault {
+            Fault::Crash => self.crash(victim, |process| process.store.copy()),
+            Fault::HostCrash => self.crash(victim, |process| process.store.durable()),
+            Fault::StoreLost => self.crash(victim, |_process| MemoryStore::default()),
+            Fault::StoreOutdated => self.crash(victim, |process| process.store_before.copy()),
+            Fault::StoreFails => return self.fail_store(victim),
+            Fault::Stop => return self.stop(victim),
+            Fault::TakeOver => self.take_over(victim),
+            Fault::PartitionMoved => self.move_partition(partition),
+            Fault::ReaderFails => self.fail_reader(victim, partition),
+            Fault::ConsumerDeleted => {
                 self.jetstream.input.delete_consumer(partition);
                 self.fail_readers(Some(partition), 2_000);
-                let after_ms = self.chance.within(1, 20_000);
-                self.later(after_ms, Event::ConsumerBack(partition));
+                let after_ms = self.random.within(1, 20_000);
+                self.later(after_ms, Event::RecreateConsumer(partition));
             }
-            Trouble::ServerRestarts => self.restart_server(),
-            Trouble::InputTailLost => {
+            Fault::ServerRestarts => self.restart_server(),
+            Fault::InputTailLost => {
                 self.restart_server();
-                let count = 1 + self.chance.below(8);
+                let count = 1 + self.random.below(8);
                 self.jetstream.input.lose_tail(count);
                 self.checkers.input_lost();
             }
-            Trouble::OutputTailLost => {
-                // Which of several stores knows more than the stream is not to be seen once another process has written on.
+            Fault::OutputTailLost => {
+                // Once another process has written to the stream, a store that is ahead of it cannot be recognised any more.
                 self.all_crash(self.is_shared);
                 return self.lose_output();
             }
-            Trouble::OutputTailLostAlone => return self.lose_output(),
-            Trouble::InputMadeAnew => {
-                self.jetstream.input.make_anew(self.now_ms * 1_000_000 + 1);
-                self.end_coming_pulls();
+            Fault::OutputTailLostAlone => return self.lose_output(),
+            Fault::InputRecreated => {
+                self.jetstream.input.recreate(self.now_ms * 1_000_000 + 1);
+                self.cancel_scheduled_pulls();
                 self.checkers.input_lost();
                 self.fail_readers(None, HEARTBEATS_MS);
             }
-            Trouble::OutputMadeAnew | Trouble::OutputMadeAnewAlone => {
-                if trouble == Trouble::OutputMadeAnew {
+            Fault::OutputRecreated | Fault::OutputRecreatedAlone => {
+                if fault == Fault::OutputRecreated {
                     self.all_crash(false);
                 }
-                self.jetstream.output.make_anew(self.now_ms * 1_000_000 + 1);
+                self.jetstream.output.recreate(self.now_ms * 1_000_000 + 1);
                 return self.output_is_lost();
             }
-            Trouble::InputAges => {
+            Fault::InputAges => {
                 let up_to = self.checkers.handled_up_to(&self.jetstream);
                 self.jetstream.input.age(up_to);
             }
-            Trouble::TimeJump => {
-                let most_ms = *self.chance.pick(&[60_000, 3_600_000, 86_400_000, 5 * 86_400_000]);
-                self.now_ms += self.chance.within(1, most_ms);
+            Fault::TimeJump => {
+                let most_ms = *self.random.pick(&[60_000, 3_600_000, 86_400_000, 5 * 86_400_000]);
+                self.now_ms += self.random.within(1, most_ms);
             }
-            Trouble::ClockSkew => {
-                let skew_ms = self.chance.within(-600_000, 600_000);
+            Fault::ClockSkew => {
+                let skew_ms = self.random.within(-600_000, 600_000);
                 let process = victim.and_then(|id| self.processes.get_mut(&id));
                 process.into_iter().for_each(|process| process.skew_ms = skew_ms);
             }
-            Trouble::StagedExpires => self.jetstream.output.forget_staged(|_| true),
-            Trouble::BelvoAstray if !self.was_astray => {
-                self.was_astray = true;
-                self.astray_until_ms = self.now_ms + self.chance.within(60_000, 10_800_000);
+            Fault::StagedExpires => self.jetstream.output.forget_staged(|_| true),
+            Fault::BelvoWrongAccount if !self.had_wrong_account => {
+                self.had_wrong_account = true;
+                self.wrong_account_until_ms = self.now_ms + self.random.within(60_000, 10_800_000);
             }
-            Trouble::BelvoAstray => {}
-            other => unreachable!("{other} strikes what is being done"),
+            Fault::BelvoWrongAccount => {}
+            other => unreachable!("{other} affects an operation in progress"),
         }
         Ok(())
     }
 
-    /// A process dies; the next one finds what is left of its store.
+    /// A process crashes; its successor starts with the remaining store.
     fn crash(&mut self, victim: Option<u32>, left: impl FnOnce(&super::process::Process) -> MemoryStore) {
         let Some(process) = victim.and_then(|id| self.processes.get(&id)) else { return };
         let (id, store) = (process.id, left(process));
@@ -108,40 +108,40 @@ impl World {
         self.start_later(id, store);
     }
 
-    /// All processes die, and nothing of them is on its way any more.
+    /// All processes crash, and their messages in transit are lost.
     fn all_crash(&mut self, is_lost: bool) {
         let ids: Vec<u32> = self.processes.keys().copied().collect();
         for id in ids {
             self.crash(Some(id), |process| if is_lost { MemoryStore::default() } else { process.store.durable() });
         }
-        self.forget_what_is_sent();
+        self.drop_messages_in_transit();
     }
 
     fn lose_output(&mut self) -> Checked {
         self.restart_server();
-        let count = 1 + self.chance.below(6);
+        let count = 1 + self.random.below(6);
         self.jetstream.output.lose_tail(count);
         self.output_is_lost()
     }
 
-    /// Jobs are on the output stream too.
+    /// Updates the jobs, which are on the output stream too.
     fn output_is_lost(&mut self) -> Checked {
         let stored = self.jetstream.output.messages.iter().map(|stored| stored.message.id.clone()).collect();
         self.jetstream.jobs.retain(&stored);
         self.checkers.output_lost(&self.jetstream)
     }
 
-    /// The next write fails, and nothing of it is there.
+    /// The next write fails completely.
     fn fail_store(&mut self, victim: Option<u32>) -> Checked {
         let Some(process) = victim.and_then(|id| self.processes.get_mut(&id)) else { return Ok(()) };
         if process.writes.pop_front().is_none() {
-            // A copy is made now and then.
+            // Without a pending write, the old copy of the store is renewed instead.
             process.store_before = process.store.copy();
             return Ok(());
         }
         process.writes.clear();
         let id = process.id;
-        self.hear(id, Input::StoreFailed { problem: "as the dice will".to_owned() })
+        self.receive(id, Input::StoreFailed { problem: "injected fault".to_owned() })
     }
 
     fn stop(&mut self, victim: Option<u32>) -> Checked {
@@ -151,10 +151,10 @@ impl World {
         }
         process.store_before = process.store.copy();
         let id = process.id;
-        self.hear(id, Input::Shutdown)
+        self.receive(id, Input::Shutdown)
     }
 
-    /// Another process takes everything that one has; that one is not told.
+    /// Another process takes all partitions of a process, which is not notified.
     fn take_over(&mut self, victim: Option<u32>) {
         let Some(process) = victim.and_then(|id| self.processes.get_mut(&id)) else { return };
         let id = process.id;
@@ -169,9 +169,9 @@ impl World {
         self.later(0, Event::Gain { process: next, partitions });
     }
 
-    /// What another host may have of a process's store.
+    /// A copy of a process's store that another host may have: current, checkpointed, old or empty.
     fn some_copy(&mut self, id: u32) -> MemoryStore {
-        let which = self.chance.below(4);
+        let which = self.random.below(4);
         let Some(process) = self.processes.get(&id) else { return MemoryStore::default() };
         match which {
             0 => process.store.copy(),
@@ -181,21 +181,21 @@ impl World {
         }
     }
 
-    /// A partition goes to another process; both hear of it, in any order.
+    /// A partition moves to another process; both are notified, in any order.
     fn move_partition(&mut self, partition: u16) {
         if !self.is_shared {
             return;
         }
         let from = self.assigned[usize::from(partition)];
         let others: Vec<u32> = self.processes.keys().copied().filter(|id| *id != from).collect();
-        let to = if others.is_empty() || (others.len() < 2 && self.chance.one_in(3)) {
+        let to = if others.is_empty() || (others.len() < 2 && self.random.one_in(3)) {
             let copy = self.some_copy(from);
             self.start_with(&[], copy)
         } else {
-            *self.chance.pick(&others)
+            *self.random.pick(&others)
         };
         self.assigned[usize::from(partition)] = to;
-        let (lost_ms, gained_ms) = (self.chance.delay_ms(200), self.chance.delay_ms(200));
+        let (lost_ms, gained_ms) = (self.random.delay_ms(200), self.random.delay_ms(200));
         self.later(lost_ms, Event::Lose { process: from, partition });
         self.later(gained_ms, Event::Gain { process: to, partitions: vec![partition] });
     }
@@ -205,11 +205,11 @@ impl World {
         let Some((reader, _)) = process.readers.remove(&partition) else { return };
         let id = process.id;
         self.later(0, Event::EndPull { process: id, reader });
-        let problem = "as the dice will".to_owned();
-        self.soon(Event::Hear { process: id, input: Input::ReaderFailed { reader, problem } });
+        let problem = "injected fault".to_owned();
+        self.soon(Event::Receive { process: id, input: Input::ReaderFailed { reader, problem } });
     }
 
-    /// All readers fail, of one partition or of all; each notices when it does.
+    /// All readers of one partition or of all partitions fail; each detects it at its own time.
     fn fail_readers(&mut self, partition: Option<u16>, within_ms: i64) {
         let mut failing = Vec::new();
         for process in self.processes.values_mut() {
@@ -220,15 +220,15 @@ impl World {
         }
         for (process, reader) in failing {
             self.jetstream.input.end_pulls(|pull| pull.process == process && pull.reader == reader);
-            let after_ms = self.chance.within(0, within_ms);
+            let after_ms = self.random.within(0, within_ms);
             let problem = "the consumer is gone".to_owned();
-            self.later(after_ms, Event::Hear { process, input: Input::ReaderFailed { reader, problem } });
+            self.later(after_ms, Event::Receive { process, input: Input::ReaderFailed { reader, problem } });
         }
     }
 
-    /// The server is away for a moment: what is staged is forgotten, and nobody waits at a consumer any more.
+    /// The server restarts: staged batches and pull requests are lost.
     fn restart_server(&mut self) {
-        self.server_up_at_ms = self.now_ms + self.chance.within(1_001, 5_000);
+        self.server_up_at_ms = self.now_ms + self.random.within(1_001, 5_000);
         self.jetstream.output.forget_staged(|_| true);
         self.jetstream.input.end_pulls(|_| true);
         self.fail_readers(None, HEARTBEATS_MS);

@@ -1,17 +1,17 @@
-//! What is going to happen, by its time. Two things of one millisecond happen in the order they were planned in.
+//! The queue of future events, by time. Events of the same millisecond keep the order in which they were scheduled.
 
 use std::collections::BTreeMap;
 
 use crate::link::Timestamp;
 
-/// Things to come.
+/// Future events.
 #[derive(Debug)]
-pub(super) struct Calendar<T> {
+pub(super) struct EventQueue<T> {
     entries: BTreeMap<(Timestamp, u64), T>,
     planned: u64,
 }
 
-impl<T> Calendar<T> {
+impl<T> EventQueue<T> {
     pub(super) const fn new() -> Self {
         Self { entries: BTreeMap::new(), planned: 0 }
     }
@@ -25,7 +25,7 @@ impl<T> Calendar<T> {
         self.entries.first_key_value().map(|(key, _)| key.0)
     }
 
-    /// Takes the next thing out, if it is not later than `now`.
+    /// Removes and returns the next event that is due at `now`.
     pub(super) fn take_due(&mut self, now: Timestamp) -> Option<T> {
         let entry = self.entries.first_entry().filter(|entry| entry.key().0 <= now)?;
         Some(entry.remove())

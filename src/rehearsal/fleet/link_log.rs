@@ -6,27 +6,27 @@ use crate::contract::Address;
 use crate::engine::Message;
 use crate::link::{LinkId, Timestamp};
 
-/// Lines about one link; nothing about the others.
+/// The log of one link.
 #[derive(Debug, Default)]
-pub(super) struct Story {
+pub(super) struct LinkLog {
     link: Option<LinkId>,
     pub(super) lines: Vec<String>,
 }
 
-impl Story {
+impl LinkLog {
     pub(super) fn of(link: Option<LinkId>) -> Self {
         Self { link, lines: Vec::new() }
     }
 
-    /// Something happened to a link.
-    pub(super) fn tell(&mut self, link: &LinkId, at: Timestamp, what: impl FnOnce() -> String) {
+    /// Logs an event, if it is about the selected link.
+    pub(super) fn log(&mut self, link: &LinkId, at: Timestamp, what: impl FnOnce() -> String) {
         if self.link.as_ref() == Some(link) {
             self.lines.push(format!("{at}  {}", what()));
         }
     }
 
-    /// relink published a message.
-    pub(super) fn tell_message(&mut self, message: &Message) {
+    /// Logs a message of relink, if it is about the selected link.
+    pub(super) fn log_message(&mut self, message: &Message) {
         let (Address::State(link) | Address::Notice(_, link) | Address::Job(_, link) | Address::Refused(link)) =
             &message.address
         else {

@@ -1,6 +1,6 @@
-//! Planted bugs: the test of the test. A saboteur stands between a node and its driver, and changes what they say to each other.
+//! Injected bugs test the simulation itself. A bug injector sits between a node and its driver and changes the values that pass.
 //!
-//! What goes in and out of a node are values, so nothing of what is shipped has to be touched for it.
+//! A node's inputs and outputs are values, so the shipped code stays unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,15 +17,15 @@ use crate::store::{Changes, MemoryStore, Put, Store};
 pub enum Bug {
     /// Deliveries are acknowledged when they arrive.
     AcknowledgeBeforeCommit,
-    /// Batches are not guarded by fences.
+    /// Batches carry no fences.
     NoFence,
-    /// A committed offset is believed without looking at which stream it speaks of.
-    IdentityIgnored,
+    /// A committed offset is used without a check that it belongs to this stream.
+    StreamIdentityIgnored,
     /// The settle window of the machine is off.
     SettleWindowOff,
-    /// Bad news about a link that is known to be broken prompts again.
+    /// Evidence about a link that is known to be broken prompts again.
     PromptOnEveryWebhook,
-    /// What is under way is forgotten before the store has it.
+    /// The overlay of a commit is dropped before the store has its changes.
     OverlayDropped,
     /// Dead letters are stored after the commit that counts them.
     DeadLettersAfterCommit,
@@ -33,74 +33,74 @@ pub enum Bug {
     AppliedBeforeCommitted,
     /// Committed offsets are left out of the batch.
     OffsetNotInBatch,
-    /// A commit does not wait for the one before.
-    NextNotWaiting,
-    /// A delivery that comes again is taken for a new one.
+    /// A commit is sent before the outcome of the previous one is known.
+    CommitsOverlap,
+    /// A redelivery is treated as a new delivery.
     RedeliveryNotSkipped,
-    /// A fence is taken for one's own, whoever wrote it.
-    FenceOfAnotherBelieved,
-    /// A commit that nobody knows the outcome of is taken for one that failed.
+    /// A fence of another process is accepted as the node's own.
+    ForeignFenceAccepted,
+    /// A commit with an unknown outcome is treated as failed.
     UnknownOutcomeIgnored,
-    /// Catching up ends with the first piece.
+    /// Catching up ends after the first chunk.
     CatchUpStopsEarly,
-    /// A node is not woken for its timers.
-    NeverWoken,
-    /// A hole in the deliveries is not seen.
-    HoleNotSeen,
-    /// A reader begins one message too late.
+    /// The node never receives a tick for its timers.
+    TimersIgnored,
+    /// A missing delivery is not detected.
+    MissingDeliveryIgnored,
+    /// A reader starts one message too late.
     RewoundTooFar,
-    /// A store that knows more than the stream is kept.
+    /// A store that is ahead of the stream is kept.
     StoreAheadKept,
-    /// A commit is stored whether or not the one before is still there.
+    /// A commit is stored even if the previous one is no longer on the stream.
     CommitsNotChained,
-    /// Whether the stream still has what the store knows is told from its length alone.
+    /// Only the length of the stream is compared with the store, not the witness.
     WitnessIgnored,
-    /// Dead letters are told from one another by the sequences of their inputs alone.
-    LettersBySequence,
-    /// A job is acknowledged before what came of it is stored.
+    /// The id of a dead letter contains only the sequence of its input.
+    DeadLetterIdBySequence,
+    /// A job is acknowledged before its report is stored.
     JobAcknowledgedBeforeReport,
-    /// A job that will never succeed is tried for ever.
+    /// A job that cannot succeed is retried without end.
     JobNeverGivenUp,
     /// Adopted links are not muted.
-    AdoptionPrompts,
-    /// The reconciler does nothing.
-    NeverSwept,
-    /// A sweep takes all links for deleted that it does not see, however many they are.
-    MissingBelieved,
+    AdoptionNotMuted,
+    /// The reconciler does not run.
+    SweepsDisabled,
+    /// A sweep reports every link that it does not find as deleted, whatever their number.
+    MissingLinksRemoved,
 }
 
 impl Bug {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 26] = [
         Self::AcknowledgeBeforeCommit,
         Self::NoFence,
-        Self::IdentityIgnored,
+        Self::StreamIdentityIgnored,
         Self::SettleWindowOff,
         Self::PromptOnEveryWebhook,
         Self::OverlayDropped,
         Self::DeadLettersAfterCommit,
         Self::AppliedBeforeCommitted,
         Self::OffsetNotInBatch,
-        Self::NextNotWaiting,
+        Self::CommitsOverlap,
         Self::RedeliveryNotSkipped,
-        Self::FenceOfAnotherBelieved,
+        Self::ForeignFenceAccepted,
         Self::UnknownOutcomeIgnored,
         Self::CatchUpStopsEarly,
-        Self::NeverWoken,
-        Self::HoleNotSeen,
+        Self::TimersIgnored,
+        Self::MissingDeliveryIgnored,
         Self::RewoundTooFar,
         Self::StoreAheadKept,
         Self::CommitsNotChained,
         Self::WitnessIgnored,
-        Self::LettersBySequence,
+        Self::DeadLetterIdBySequence,
         Self::JobAcknowledgedBeforeReport,
         Self::JobNeverGivenUp,
-        Self::AdoptionPrompts,
-        Self::NeverSwept,
-        Self::MissingBelieved,
+        Self::AdoptionNotMuted,
+        Self::SweepsDisabled,
+        Self::MissingLinksRemoved,
     ];
 
-    /// The policy that a node with this bug keeps.
+    /// The policy of a node with this bug.
     pub(super) fn policy(bug: Option<Self>, policy: &Policy) -> Policy {
         if bug != Some(Self::SettleWindowOff) {
             return policy.clone();
@@ -117,124 +117,127 @@ impl fmt::Display for Bug {
     }
 }
 
-/// What the driver of a sabotaged node does.
-pub(super) enum Act {
-    /// What the node asked for, or did not.
-    Do(Output),
-    /// Hand it in.
-    Tell(Input),
-    /// Write the store, without a word to the node.
+/// An action of the driver of a node with an injected bug.
+pub(super) enum DriverAction {
+    /// Perform an output, which the node may not have requested.
+    Perform(Output),
+    /// Pass an input to the node.
+    Deliver(Input),
+    /// Write to the store without notifying the node.
     Write(Changes),
 }
 
-/// A bug at work in one process.
+/// The injected bug of one process, with its state.
 #[derive(Default)]
-pub(super) struct Saboteur {
+pub(super) struct BugInjector {
     bug: Option<Bug>,
     owner: String,
     policy: Policy,
-    /// Outputs that wait, and for how many more inputs.
-    held: Vec<(u32, Output)>,
-    letters: BTreeMap<BatchId, Output>,
+    /// Delayed outputs, and the number of inputs that they still wait for.
+    delayed: Vec<(u32, Output)>,
+    dead_letters: BTreeMap<BatchId, Output>,
     puts: BTreeMap<BatchId, Vec<Put>>,
-    /// How many messages more or fewer than the node thinks a batch has.
-    surplus: BTreeMap<BatchId, i64>,
-    under_way: Option<BatchId>,
-    sent_early: BTreeSet<BatchId>,
+    /// The difference between the real and the expected number of messages of a batch.
+    count_difference: BTreeMap<BatchId, i64>,
+    in_flight: Option<BatchId>,
+    committed_early: BTreeSet<BatchId>,
     answered_early: BTreeMap<BatchId, Input>,
     ends: BTreeMap<RequestId, u64>,
     counts: BTreeMap<ReaderId, (u64, u64)>,
 }
 
-impl Saboteur {
+impl BugInjector {
     pub(super) fn new(bug: Option<Bug>, owner: String, policy: Policy) -> Self {
         Self { bug, owner, policy, ..Self::default() }
     }
 
-    /// What becomes of what the node wants done.
-    pub(super) fn output(&mut self, output: Output) -> Vec<Act> {
-        let Some(bug) = self.bug else { return vec![Act::Do(output)] };
+    /// Translates an output of the node into actions.
+    pub(super) fn output(&mut self, output: Output) -> Vec<DriverAction> {
+        let Some(bug) = self.bug else { return vec![DriverAction::Perform(output)] };
         match (bug, output) {
             (Bug::NoFence, Output::StageBatch { batch, mut messages }) => {
                 messages.iter_mut().for_each(|sent| sent.fence = None);
-                vec![Act::Do(Output::StageBatch { batch, messages })]
+                vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
             }
             (Bug::OffsetNotInBatch, Output::StageBatch { batch, mut messages }) => {
                 let before = messages.len();
                 messages.retain(|sent| !matches!(sent.message.address, Address::Offset(_)));
-                self.surplus.insert(batch, -i64::try_from(before - messages.len()).unwrap_or(0));
-                vec![Act::Do(Output::StageBatch { batch, messages })]
+                self.count_difference.insert(batch, -i64::try_from(before - messages.len()).unwrap_or(0));
+                vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
             }
             (Bug::PromptOnEveryWebhook, Output::StageBatch { batch, messages }) => {
                 let before = messages.len();
                 let messages: Vec<Outgoing> = messages.into_iter().flat_map(prompted_again).collect();
-                self.surplus.insert(batch, i64::try_from(messages.len() - before).unwrap_or(0));
-                vec![Act::Do(Output::StageBatch { batch, messages })]
+                self.count_difference.insert(batch, i64::try_from(messages.len() - before).unwrap_or(0));
+                vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
             }
             (Bug::AppliedBeforeCommitted, Output::StageBatch { batch, messages }) => {
                 let states = messages.iter().filter(|sent| matches!(sent.message.address, Address::State(_)));
                 let puts = states.filter_map(|sent| Put::of_state_message(&sent.message.body, &self.policy).ok());
                 self.puts.insert(batch, puts.collect());
-                vec![Act::Do(Output::StageBatch { batch, messages })]
+                vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
             }
             (Bug::AppliedBeforeCommitted, Output::CommitBatch { batch, closing }) => {
                 let puts = self.puts.remove(&batch).unwrap_or_default();
                 vec![
-                    Act::Write(Changes { puts, ..Changes::default() }),
-                    Act::Do(Output::CommitBatch { batch, closing }),
+                    DriverAction::Write(Changes { puts, ..Changes::default() }),
+                    DriverAction::Perform(Output::CommitBatch { batch, closing }),
                 ]
             }
             (Bug::OverlayDropped, Output::Apply { request, changes }) => {
-                self.held.push((3, Output::Apply { request, changes }));
-                vec![Act::Tell(Input::Applied { request })]
+                self.delayed.push((3, Output::Apply { request, changes }));
+                vec![DriverAction::Deliver(Input::Applied { request })]
             }
             (Bug::DeadLettersAfterCommit, output @ Output::StoreDeadLetters { batch, .. }) => {
-                self.letters.insert(batch, output);
-                vec![Act::Tell(Input::DeadLettersStored { batch })]
+                self.dead_letters.insert(batch, output);
+                vec![DriverAction::Deliver(Input::DeadLettersStored { batch })]
             }
-            (Bug::NextNotWaiting, Output::CommitBatch { batch, closing }) => {
-                self.under_way = Some(batch);
-                match (self.answered_early.remove(&batch), self.sent_early.contains(&batch)) {
-                    (Some(answer), _) => vec![Act::Tell(answer)],
+            (Bug::CommitsOverlap, Output::CommitBatch { batch, closing }) => {
+                self.in_flight = Some(batch);
+                match (self.answered_early.remove(&batch), self.committed_early.contains(&batch)) {
+                    (Some(answer), _) => vec![DriverAction::Deliver(answer)],
                     (None, true) => Vec::new(),
-                    (None, false) => vec![Act::Do(Output::CommitBatch { batch, closing })],
+                    (None, false) => vec![DriverAction::Perform(Output::CommitBatch { batch, closing })],
                 }
             }
             (Bug::CatchUpStopsEarly, Output::ReadOutput { request, after, up_to }) => {
                 self.ends.insert(request, up_to);
-                vec![Act::Do(Output::ReadOutput { request, after, up_to })]
+                vec![DriverAction::Perform(Output::ReadOutput { request, after, up_to })]
             }
             (Bug::CommitsNotChained, Output::CommitBatch { batch, mut closing }) => {
                 closing.follows = FOLLOWS_ANYTHING;
-                vec![Act::Do(Output::CommitBatch { batch, closing })]
+                vec![DriverAction::Perform(Output::CommitBatch { batch, closing })]
             }
-            (Bug::NeverWoken, Output::WakeAt { .. }) => Vec::new(),
+            (Bug::TimersIgnored, Output::WakeAt { .. }) => Vec::new(),
             (Bug::RewoundTooFar, Output::Rewind { reader, partition, behind }) => {
-                vec![Act::Do(Output::Rewind { reader, partition, behind: behind + 1 })]
+                vec![DriverAction::Perform(Output::Rewind { reader, partition, behind: behind + 1 })]
             }
             (Bug::StoreAheadKept, Output::RestartStore { request }) => {
-                vec![Act::Tell(Input::StoreRestarted { request, kept_at: None })]
+                vec![DriverAction::Deliver(Input::StoreRestarted { request, kept_at: None })]
             }
-            (_, output) => vec![Act::Do(output)],
+            (_, output) => vec![DriverAction::Perform(output)],
         }
     }
 
-    /// What becomes of what the node is told.
-    pub(super) fn input(&mut self, input: Input, store: &MemoryStore) -> Vec<Act> {
-        let Some(bug) = self.bug else { return vec![Act::Tell(input)] };
-        let mut acts: Vec<Act> = Vec::new();
-        let held = std::mem::take(&mut self.held);
-        for (left, output) in held {
+    /// Translates an input for the node into actions.
+    pub(super) fn input(&mut self, input: Input, store: &MemoryStore) -> Vec<DriverAction> {
+        let Some(bug) = self.bug else { return vec![DriverAction::Deliver(input)] };
+        let mut actions: Vec<DriverAction> = Vec::new();
+        let delayed = std::mem::take(&mut self.delayed);
+        for (left, output) in delayed {
             if left == 0 {
-                acts.push(Act::Do(output));
+                actions.push(DriverAction::Perform(output));
             } else {
-                self.held.push((left - 1, output));
+                self.delayed.push((left - 1, output));
             }
         }
         match (bug, input) {
             (Bug::AcknowledgeBeforeCommit, Input::Delivered { deliveries }) => {
                 let receipts = deliveries.iter().map(|delivered| delivered.delivery.receipt.clone()).collect();
-                acts.extend([Act::Do(Output::Acknowledge { receipts }), Act::Tell(Input::Delivered { deliveries })]);
+                actions.extend([
+                    DriverAction::Perform(Output::Acknowledge { receipts }),
+                    DriverAction::Deliver(Input::Delivered { deliveries }),
+                ]);
             }
             (Bug::RedeliveryNotSkipped, Input::Delivered { mut deliveries }) => {
                 for delivered in &mut deliveries {
@@ -244,81 +247,82 @@ impl Saboteur {
                     }
                     *last = delivered.delivery.sequence;
                 }
-                acts.push(Act::Tell(Input::Delivered { deliveries }));
+                actions.push(DriverAction::Deliver(Input::Delivered { deliveries }));
             }
-            (Bug::HoleNotSeen, Input::Delivered { mut deliveries }) => {
+            (Bug::MissingDeliveryIgnored, Input::Delivered { mut deliveries }) => {
                 for delivered in &mut deliveries {
                     let (count, _) = self.counts.entry(delivered.reader).or_default();
                     *count += 1;
                     delivered.nth = *count;
                 }
-                acts.push(Act::Tell(Input::Delivered { deliveries }));
+                actions.push(DriverAction::Deliver(Input::Delivered { deliveries }));
             }
-            (Bug::IdentityIgnored, Input::InputFacts { request, mut stream }) => {
+            (Bug::StreamIdentityIgnored, Input::InputFacts { request, mut stream }) => {
                 let offsets = store.offsets().unwrap_or_default();
                 for offset in offsets.values() {
                     stream.created_ns = offset.stream_created_ns;
                     stream.last_sequence = stream.last_sequence.max(offset.sequence);
                 }
-                acts.push(Act::Tell(Input::InputFacts { request, stream }));
+                actions.push(DriverAction::Deliver(Input::InputFacts { request, stream }));
             }
-            (Bug::IdentityIgnored, Input::InputLookedUp { request, .. }) => {
-                acts.push(Act::Tell(Input::InputLookedUp { request, stored_at_ns: None }));
+            (Bug::StreamIdentityIgnored, Input::InputLookedUp { request, .. }) => {
+                actions.push(DriverAction::Deliver(Input::InputLookedUp { request, stored_at_ns: None }));
             }
             (Bug::DeadLettersAfterCommit, input @ Input::BatchCommitted { batch, .. }) => {
-                acts.extend(self.letters.remove(&batch).map(Act::Do));
-                acts.push(Act::Tell(input));
+                actions.extend(self.dead_letters.remove(&batch).map(DriverAction::Perform));
+                actions.push(DriverAction::Deliver(input));
             }
-            (Bug::NextNotWaiting, Input::BatchStaged { batch }) => {
-                if self.under_way.is_some() {
-                    self.sent_early.insert(batch);
-                    acts.push(Act::Do(Output::CommitBatch { batch, closing: self.closing_early(batch) }));
+            (Bug::CommitsOverlap, Input::BatchStaged { batch }) => {
+                if self.in_flight.is_some() {
+                    self.committed_early.insert(batch);
+                    actions
+                        .push(DriverAction::Perform(Output::CommitBatch { batch, closing: self.closing_early(batch) }));
                 }
-                acts.push(Act::Tell(Input::BatchStaged { batch }));
+                actions.push(DriverAction::Deliver(Input::BatchStaged { batch }));
             }
-            (Bug::NextNotWaiting, input) => {
+            (Bug::CommitsOverlap, input) => {
                 let answered = answered_batch(&input);
                 match answered {
-                    Some(batch) if self.under_way == Some(batch) => {
-                        self.under_way = None;
-                        acts.push(Act::Tell(input));
+                    Some(batch) if self.in_flight == Some(batch) => {
+                        self.in_flight = None;
+                        actions.push(DriverAction::Deliver(input));
                     }
-                    Some(batch) if self.sent_early.contains(&batch) => {
+                    Some(batch) if self.committed_early.contains(&batch) => {
                         self.answered_early.insert(batch, input);
                     }
-                    Some(_) | None => acts.push(Act::Tell(input)),
+                    Some(_) | None => actions.push(DriverAction::Deliver(input)),
                 }
             }
             (Bug::WitnessIgnored, Input::OutputLookedUp { request, .. }) => {
                 let position = store.position().ok().flatten();
                 let owner = position.and_then(|position| Some(position.witness?.owner));
-                acts.push(Act::Tell(Input::OutputLookedUp { request, owner }));
+                actions.push(DriverAction::Deliver(Input::OutputLookedUp { request, owner }));
             }
-            (Bug::FenceOfAnotherBelieved, Input::FencesRead { request, mut fences }) => {
+            (Bug::ForeignFenceAccepted, Input::FencesRead { request, mut fences }) => {
                 fences.values_mut().for_each(|fence| fence.owner.clone_from(&self.owner));
-                acts.push(Act::Tell(Input::FencesRead { request, fences }));
+                actions.push(DriverAction::Deliver(Input::FencesRead { request, fences }));
             }
             (Bug::UnknownOutcomeIgnored, Input::BatchUnknown { batch, .. }) => {
-                acts.push(Act::Tell(Input::BatchTooLarge { batch, limit: Limit::Messages }));
+                actions.push(DriverAction::Deliver(Input::BatchTooLarge { batch, limit: Limit::Messages }));
             }
             (Bug::CatchUpStopsEarly, Input::OutputRead { request, messages, reached }) => {
                 let reached = self.ends.get(&request).copied().unwrap_or(reached);
-                acts.push(Act::Tell(Input::OutputRead { request, messages, reached }));
+                actions.push(DriverAction::Deliver(Input::OutputRead { request, messages, reached }));
             }
-            (Bug::NeverWoken, Input::Tick) => {}
+            (Bug::TimersIgnored, Input::Tick) => {}
             (_, Input::BatchCommitted { batch, last_sequence, messages_count }) => {
-                let surplus = self.surplus.remove(&batch).unwrap_or(0);
-                let messages_count = messages_count.saturating_add_signed(-surplus);
-                acts.push(Act::Tell(Input::BatchCommitted { batch, last_sequence, messages_count }));
+                let count_difference = self.count_difference.remove(&batch).unwrap_or(0);
+                let messages_count = messages_count.saturating_add_signed(-count_difference);
+                actions.push(DriverAction::Deliver(Input::BatchCommitted { batch, last_sequence, messages_count }));
             }
-            (_, input) => acts.push(Act::Tell(input)),
+            (_, input) => actions.push(DriverAction::Deliver(input)),
         }
-        acts
+        actions
     }
 }
 
-impl Saboteur {
-    /// The end of a batch that is committed before the node asks for it.
+impl BugInjector {
+    /// The closing message of a batch that is committed before the node requests it.
     fn closing_early(&self, batch: BatchId) -> Closing {
         let (writer, id) = (self.owner.replace(' ', "-"), format!("commit.early.{}.{}", self.owner, batch.0));
         let commit = Commit { owner: self.owner.clone(), sent_at: At(Timestamp::default()) };
@@ -339,7 +343,7 @@ fn answered_batch(input: &Input) -> Option<BatchId> {
     }
 }
 
-/// A prompt in front of a refusal of bad news that was known already.
+/// Adds a prompt before a refusal with the reason `already_known`.
 fn prompted_again(sent: Outgoing) -> Vec<Outgoing> {
     let Address::Refused(link) = &sent.message.address else { return vec![sent] };
     let body: Option<RefusedBody> = serde_json::from_slice(&sent.message.body).ok();

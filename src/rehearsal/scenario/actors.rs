@@ -13,16 +13,16 @@ use super::http::Response;
 use super::player::Player;
 use super::values::Answered;
 
-/// How long before its end a consent is announced, unless the step says otherwise.
+/// The default time between the warning about a consent and its end.
 const CONSENT_WARNING: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// The answer that a call must get, if the file says which, and whether the app reports an error to relink.
+/// The required response of a call, if the file has one, and whether the app reports an error to relink.
 type Expected<'a> = (Option<&'a Answered>, bool);
 
 impl Player<'_> {
     // --- Belvo ---
 
-    pub(super) fn belvo_does(&mut self, action: &BelvoAction) -> Result<(), PlayError> {
+    pub(super) fn belvo(&mut self, action: &BelvoAction) -> Result<(), PlayError> {
         match action {
             BelvoAction::Refreshes { link, outcome } => {
                 self.control.scheduled_refresh(self.id(link)?, *outcome)?;
@@ -62,15 +62,15 @@ impl Player<'_> {
             BelvoAction::Wipes {} => {
                 self.control.wipe();
             }
-            BelvoAction::Speaks { shape } => self.control.set_payload_shape(*shape),
-            BelvoAction::LetsPass { span } => self.control.advance(span.0),
+            BelvoAction::ChangesPayload { shape } => self.control.set_payload_shape(*shape),
+            BelvoAction::AdvancesClock { span } => self.control.advance(span.0),
         }
         Ok(())
     }
 
     // --- the user ---
 
-    pub(super) async fn user_does(&mut self, action: &UserAction) -> Result<(), PlayError> {
+    pub(super) async fn user(&mut self, action: &UserAction) -> Result<(), PlayError> {
         match action {
             UserAction::OpensWidget { link } => {
                 let minted = self.relink.post(&format!("/v1/links/{}/update", self.id(link)?), &json!({})).await?;
@@ -80,29 +80,29 @@ impl Player<'_> {
                 self.tokens.insert(link.clone(), access.to_owned());
                 Ok(())
             }
-            UserAction::Succeeds { link, unheard } => {
+            UserAction::Succeeds { link, reported } => {
                 let callback = self.in_widget(link, "success").await?;
                 let callback =
                     json!({"event": "success", "link": callback["link"], "institution": callback["institution"]});
-                self.call_back(link, *unheard, &callback).await
+                self.call_back(link, *reported, &callback).await
             }
             UserAction::Mistypes { link } => self.in_widget(link, "wrong_password").await.map(drop),
-            UserAction::ClosesWidget { link, unheard } => {
+            UserAction::ClosesWidget { link, reported } => {
                 let mut callback = self.in_widget(link, "exit").await?;
                 callback["event"] = json!("exit");
-                self.call_back(link, *unheard, &callback).await
+                self.call_back(link, *reported, &callback).await
             }
-            // Found by the user, with a token that relink did not mint.
-            UserAction::RenewsConsent { link, unheard: true } => Ok(self.control.renew_consent(self.id(link)?)?),
-            UserAction::RenewsConsent { link, unheard: false } => self.renew_consent(link).await,
+            // The user has found the portal without a token of relink.
+            UserAction::RenewsConsent { link, reported: false } => Ok(self.control.renew_consent(self.id(link)?)?),
+            UserAction::RenewsConsent { link, reported: true } => self.renew_consent(link).await,
         }
     }
 
-    /// Goes to the portal by the address that relink hands out.
+    /// Opens the portal at the address that relink returns, and renews the consent.
     async fn renew_consent(&self, link: &str) -> Result<(), PlayError> {
         let person = json!({"type": "CPF", "number": "76109277673", "name": "Ralph Bragg"});
-        let wishes = json!({"widget": {"consent": {"identification_info": [person]}}});
-        let minted = self.relink.post(&format!("/v1/links/{}/update", self.id(link)?), &wishes).await?;
+        let request = json!({"widget": {"consent": {"identification_info": [person]}}});
+        let minted = self.relink.post(&format!("/v1/links/{}/update", self.id(link)?), &request).await?;
         self.belvo.renew_consent(minted["widget_url"].as_str().unwrap_or_default()).await
     }
 
@@ -113,9 +113,9 @@ impl Player<'_> {
         self.belvo.complete_widget(token, outcome).await
     }
 
-    /// The widget calls the app back, and the app reports that to relink; unless the callback is lost.
-    async fn call_back(&self, link: &str, unheard: bool, callback: &Value) -> Result<(), PlayError> {
-        if unheard {
+    /// The app reports a callback of the widget to relink, if `reported`.
+    async fn call_back(&self, link: &str, reported: bool, callback: &Value) -> Result<(), PlayError> {
+        if !reported {
             return Ok(());
         }
         self.relink.post(&format!("/v1/links/{}/widget", self.id(link)?), callback).await.map(drop)
@@ -123,12 +123,12 @@ impl Player<'_> {
 
     // --- the customer's application ---
 
-    pub(super) async fn app_does(&mut self, action: &AppAction) -> Result<(), PlayError> {
+    pub(super) async fn app(&mut self, action: &AppAction) -> Result<(), PlayError> {
         match action {
             AppAction::Calls { link, call, answered, reported } => {
                 let id = self.id(link)?;
                 let path = call.path.replace("{link}", &id.to_string());
-                // A month of transactions; the other resources pay no heed to it.
+                // The date is for transactions; the other resources ignore it.
                 let body = json!({"link": id, "date_from": "2026-01-01"});
                 let is_post = call.method == "POST";
                 let method = if is_post { Method::POST } else { Method::GET };
@@ -143,7 +143,7 @@ impl Player<'_> {
                 let body = json!({"password": password});
                 let response = self.belvo.call(Method::PUT, &path, Some(&body)).await?;
                 let is_done = self.take_answer(link, "PUT", &path, (answered.as_ref(), *reported), response).await?;
-                self.say_updated(link, is_done && *reported).await
+                self.report_update(link, is_done && *reported).await
             }
             AppAction::Resumes { link, token, answered, reported } => {
                 let session = self.sessions.get(link).cloned().unwrap_or_default();
@@ -151,7 +151,7 @@ impl Player<'_> {
                 let response = self.belvo.call(Method::PATCH, "/api/links/", Some(&body)).await?;
                 let is_done =
                     self.take_answer(link, "PATCH", "/api/links/", (answered.as_ref(), *reported), response).await?;
-                self.say_updated(link, is_done && *reported).await
+                self.report_update(link, is_done && *reported).await
             }
             AppAction::Reports { link, call, status, errors } => {
                 let path = call.path.replace("{link}", &self.id(link)?.to_string());
@@ -166,7 +166,7 @@ impl Player<'_> {
         }
     }
 
-    /// `POST /api/links/`: the link exists from then on, perhaps only half.
+    /// `POST /api/links/`: the link exists from then on, even if the login is not complete.
     async fn register(&mut self, link: &str, password: &str, answer: Expected<'_>) -> Result<(), PlayError> {
         let Some(setup) = self.links.get(link) else { return self.id(link).map(drop) };
         let body = json!({
@@ -193,7 +193,7 @@ impl Player<'_> {
         Err(PlayError::Unexpected(format!("Belvo response {}: {}", response.status, response.body)))
     }
 
-    /// Checks an answer of Belvo's against the file, and reports it if it is an error. Whether it was none.
+    /// Checks a response of Belvo against the file and reports an error to relink; returns whether the call succeeded.
     async fn take_answer(
         &mut self,
         link: &str,
@@ -220,14 +220,14 @@ impl Player<'_> {
 
     async fn report(&self, link: &str, method: &str, path: &str, response: &Response) -> Result<(), PlayError> {
         let mut report = json!({"http_status": response.status, "method": method, "path": path, "body": response.body});
-        // A registration that came to nothing has no link to name.
+        // A failed registration has no link id.
         if let Ok(id) = self.id(link) {
             report["link_id"] = json!(id);
         }
         self.relink.post("/v1/api-errors", &report).await.map(drop)
     }
 
-    async fn say_updated(&self, link: &str, is_said: bool) -> Result<(), PlayError> {
-        self.call_back(link, !is_said, &json!({"event": "updated"})).await
+    async fn report_update(&self, link: &str, is_reported: bool) -> Result<(), PlayError> {
+        self.call_back(link, is_reported, &json!({"event": "updated"})).await
     }
 }

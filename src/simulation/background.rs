@@ -1,8 +1,8 @@
-//! The crew of a process: the shipped jobs worker and the shipped reconciler, and all that they wait for, as values.
+//! The background tasks of a process: the shipped jobs worker and the shipped reconciler. Each external call is a value.
 //!
-//! What is shipped is asynchronous and knows three traits: Belvo is behind `Wire`, the publisher behind `Inputs`, the histories behind
-//! `ReadHistory`. Here each call is a wish that the world grants, late, wrongly or not at all, and the future is polled by hand when it has
-//! been. So a crew that dies in the middle of a job is a future that is dropped.
+//! The shipped code is asynchronous and uses three traits: `Wire` for Belvo, `Inputs` for the publisher, and `ReadHistory` for the
+//! histories. Here each call becomes a `PendingCall`, which the world answers late, wrongly or not at all. After the answer the world
+//! polls the future. So a process that crashes in the middle of a job is a dropped future.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,71 +23,71 @@ use crate::nats::publisher::PublishError;
 use crate::reconciler::{Parts, Reconciler, Schedule, Settings, Step};
 use crate::store::MemoryStore;
 
-/// relink's defaults.
+/// relink's default settings.
 pub(super) const SETTINGS: Settings = Settings {
     sweep_every: Duration::from_secs(3600),
     rotation: Duration::from_secs(24 * 3600),
     adoption_per_hour: 60,
 };
 
-/// Where the answer to a wish goes.
+/// The channel for the answer to a call.
 pub(super) type Answer<T, E> = oneshot::Sender<Result<T, E>>;
 
-/// Something that a task waits for.
-pub(super) enum Wish {
-    /// Belvo's answer.
+/// An external call of a task.
+pub(super) enum PendingCall {
+    /// A request to Belvo.
     Ask(Question, Answer<Reply, String>),
-    /// An input on the disk.
+    /// A publish to the input stream.
     Put(NewInput, Answer<(), PublishError>),
-    /// The history of a link.
+    /// A read of the history of a link.
     History(LinkId, Answer<LinkHistory, HistoryError>),
 }
 
-/// What tasks wait for, until the world takes it.
+/// The calls that the tasks have made and the world has not taken yet.
 #[derive(Clone, Default)]
-struct Mailbox(Arc<Mutex<Vec<Wish>>>);
+struct CallQueue(Arc<Mutex<Vec<PendingCall>>>);
 
-impl std::fmt::Debug for Mailbox {
+impl std::fmt::Debug for CallQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Mailbox")
     }
 }
 
-impl Mailbox {
-    fn wish(&self, wish: Wish) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(wish);
+impl CallQueue {
+    fn enqueue(&self, enqueue: PendingCall) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(enqueue);
     }
 
-    fn take(&self) -> Vec<Wish> {
+    fn take(&self) -> Vec<PendingCall> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Wire for Mailbox {
+impl Wire for CallQueue {
     fn ask(&self, question: Question) -> BoxFuture<'_, Result<Reply, String>> {
         let (answer, answered) = oneshot::channel();
-        self.wish(Wish::Ask(question, answer));
+        self.enqueue(PendingCall::Ask(question, answer));
         Box::pin(async move { answered.await.unwrap_or_else(|_| Err("broke off".to_owned())) })
     }
 }
 
-impl Inputs for Mailbox {
+impl Inputs for CallQueue {
     fn put(&self, input: NewInput) -> BoxFuture<'_, Result<(), PublishError>> {
         let (answer, answered) = oneshot::channel();
-        self.wish(Wish::Put(input, answer));
+        self.enqueue(PendingCall::Put(input, answer));
         Box::pin(async move { answered.await.unwrap_or(Err(PublishError::Closed)) })
     }
 }
 
-impl ReadHistory for Mailbox {
+impl ReadHistory for CallQueue {
     fn history<'a>(&'a self, link: &'a LinkId) -> BoxFuture<'a, Result<LinkHistory, HistoryError>> {
         let (answer, answered) = oneshot::channel();
-        self.wish(Wish::History(link.clone(), answer));
+        self.enqueue(PendingCall::History(link.clone(), answer));
         Box::pin(async move { answered.await.unwrap_or_else(|_| Ok(LinkHistory::default())) })
     }
 }
 
-/// How a task ended.
+/// The result of a task.
 pub(super) enum Outcome {
     Job(Next),
     Step(Step, Box<Schedule>, Duration),
@@ -95,31 +95,31 @@ pub(super) enum Outcome {
 
 struct Task {
     future: BoxFuture<'static, Outcome>,
-    /// The job that it does.
+    /// The id of its job, if it does one.
     job: Option<String>,
-    /// What it has put on the input stream.
+    /// The number of reports that it has stored on the input stream.
     reports_count: usize,
 }
 
-pub(super) struct Crew {
+pub(super) struct BackgroundTasks {
     worker: Worker,
     reconciler: Option<Reconciler>,
-    /// When the reconciler does what; away while it does something.
+    /// The schedule of the reconciler; `None` while a step is running.
     schedule: Option<Box<Schedule>>,
-    hands: ManualClock,
-    mailbox: Mailbox,
+    manual_clock: ManualClock,
+    call_queue: CallQueue,
     tasks: BTreeMap<u64, Task>,
     tasks_count: u64,
 }
 
-/// A task that has ended: how, the job that it did, and how many reports of it are on the input stream.
+/// A finished task: its result, its job, and the number of its reports on the input stream.
 pub(super) struct Ended {
     pub(super) outcome: Outcome,
     pub(super) job: Option<String>,
     pub(super) reports_count: usize,
 }
 
-impl Crew {
+impl BackgroundTasks {
     pub(super) fn new(
         client: &Client,
         store: &MemoryStore,
@@ -128,11 +128,12 @@ impl Crew {
         now_ms: i64,
         seed: u64,
     ) -> Self {
-        let (clock, hands) = Clock::manual(Timestamp::from_millis(now_ms));
-        let mailbox = Mailbox::default();
-        // Waiting for one's turn is tried elsewhere; what Belvo says of too many requests holds here too.
-        let belvo = client.clone().with_budget(Budget::by(clock.clone(), 1_000)).with_wire(Arc::new(mailbox.clone()));
-        let (guard, inputs) = (MissingGuard::default(), Arc::new(mailbox.clone()) as Arc<dyn Inputs>);
+        let (clock, manual_clock) = Clock::manual(Timestamp::from_millis(now_ms));
+        let call_queue = CallQueue::default();
+        // The call budget is tested elsewhere, so it is large here; a 429 of Belvo still pauses the calls.
+        let belvo =
+            client.clone().with_budget(Budget::by(clock.clone(), 1_000)).with_wire(Arc::new(call_queue.clone()));
+        let (guard, inputs) = (MissingGuard::default(), Arc::new(call_queue.clone()) as Arc<dyn Inputs>);
         let worker = Worker::new(Arc::clone(&inputs), belvo.clone(), guard.clone(), clock.clone());
         let schedule = Box::new(Schedule::new(clock.elapsed(), seed));
         let parts = Parts {
@@ -140,35 +141,35 @@ impl Crew {
             guard,
             store: Arc::new(store.clone()),
             inputs,
-            histories: Arc::new(mailbox.clone()),
+            histories: Arc::new(call_queue.clone()),
             policy: policy.clone(),
             clock,
         };
         let reconciler = sweeps.then(|| Reconciler::rotating_from(None, SETTINGS, parts));
         let (tasks, tasks_count) = Default::default();
-        Self { worker, reconciler, schedule: Some(schedule), hands, mailbox, tasks, tasks_count }
+        Self { worker, reconciler, schedule: Some(schedule), manual_clock, call_queue, tasks, tasks_count }
     }
 
-    /// How many jobs it does.
+    /// The number of running jobs.
     pub(super) fn jobs_count(&self) -> usize {
         self.tasks.values().filter(|task| task.job.is_some()).count()
     }
 
-    /// Begins a job.
+    /// Starts a job and returns the id of its task.
     pub(super) fn begin_job(&mut self, id: &str, body: Vec<u8>, tries: i64, stored_at_ms: i64) -> u64 {
         let (worker, stored_at) = (self.worker.clone(), Timestamp::from_millis(stored_at_ms));
         let future = Box::pin(async move { Outcome::Job(worker.work_on(&body, tries, stored_at).await) });
         self.begin(future, Some(id.to_owned()))
     }
 
-    /// The next step of the reconciler, and at what time; none while it does one.
+    /// The next step of the reconciler and its time; `None` while a step is running.
     pub(super) fn next_step(&self, now_ms: i64) -> Option<(Step, i64)> {
         self.reconciler.as_ref()?;
         let (step, at) = self.schedule.as_ref()?.next(span(now_ms), &SETTINGS);
         Some((step, i64::try_from(at.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// Begins it.
+    /// Starts a step of the reconciler.
     pub(super) fn begin_step(&mut self, step: Step) -> Option<u64> {
         let reconciler = self.reconciler.clone()?;
         let mut schedule = self.schedule.take()?;
@@ -179,7 +180,7 @@ impl Crew {
         Some(self.begin(future, None))
     }
 
-    /// A step has ended.
+    /// Records that a step has finished.
     pub(super) fn end_step(&mut self, step: Step, mut schedule: Box<Schedule>, pause: Duration, now_ms: i64) {
         schedule.ended(step, span(now_ms), pause);
         self.schedule = Some(schedule);
@@ -191,25 +192,25 @@ impl Crew {
         self.tasks_count
     }
 
-    /// Goes on with a task, as far as it comes: what it waits for then, and how it ended.
-    pub(super) fn poll(&mut self, id: u64, now_ms: i64) -> (Vec<Wish>, Option<Ended>) {
-        self.hands.set(Timestamp::from_millis(now_ms));
+    /// Polls a task; returns its new calls and, if it has finished, its result.
+    pub(super) fn poll(&mut self, id: u64, now_ms: i64) -> (Vec<PendingCall>, Option<Ended>) {
+        self.manual_clock.set(Timestamp::from_millis(now_ms));
         let Some(task) = self.tasks.get_mut(&id) else { return (Vec::new(), None) };
         let waker = noop_waker();
         let polled = task.future.as_mut().poll(&mut Context::from_waker(&waker));
-        let wishes = self.mailbox.take();
-        let Poll::Ready(outcome) = polled else { return (wishes, None) };
+        let calls = self.call_queue.take();
+        let Poll::Ready(outcome) = polled else { return (calls, None) };
         let ended = self.tasks.remove(&id).map(|Task { job, reports_count, .. }| Ended { outcome, job, reports_count });
-        (wishes, ended)
+        (calls, ended)
     }
 
-    /// A report of a task is on the input stream.
+    /// Counts a report of a task that is on the input stream.
     pub(super) fn is_reported(&mut self, task: u64) {
         self.tasks.get_mut(&task).into_iter().for_each(|task| task.reports_count += 1);
     }
 }
 
-/// The clock of a crew, since the Unix epoch.
+/// The time since the Unix epoch.
 fn span(now_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(now_ms).unwrap_or(0))
 }

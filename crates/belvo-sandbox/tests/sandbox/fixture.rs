@@ -1,4 +1,4 @@
-//! What every test stands on: a sandbox, a client with the right secrets, and a receiver of its webhooks.
+//! The fixture: a sandbox, a client with the right secrets, and a receiver of its webhooks.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(crate) const AUTHORIZATION: &str = "Bearer typed-into-the-dashboard";
 pub(crate) const RECURRENT: AccessMode = AccessMode::Recurrent;
 
 /// A sandbox, a client with the right secrets, and a receiver of its webhooks.
-pub(crate) struct Bench {
+pub(crate) struct Fixture {
     pub(crate) sandbox: Sandbox,
     pub(crate) control: Control,
     pub(crate) client: reqwest::Client,
@@ -24,10 +24,10 @@ pub(crate) struct Bench {
     pub(crate) answers: mpsc::UnboundedSender<Answer>,
 }
 
-/// What the receiver does with the next webhook; without one it answers 200.
+/// The response of the receiver to the next webhook; the default is 200.
 pub(crate) enum Answer {
     Status(u16),
-    /// 307, to itself.
+    /// A 307 redirect to the receiver itself.
     Redirect,
     Never,
 }
@@ -53,7 +53,7 @@ async fn receive(
     }
 }
 
-impl Bench {
+impl Fixture {
     pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
@@ -100,7 +100,7 @@ impl Bench {
         self.call(Method::POST, path, body).await
     }
 
-    /// A call that has to fail: status and first error, after checking Belvo's envelope.
+    /// A call that must fail: checks Belvo's envelope, and returns the status and the first error.
     pub(crate) async fn refused(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
         let (status, errors) = self.call(method, path, body).await;
         assert!(status >= 400, "{status} {errors}");
@@ -121,7 +121,7 @@ impl Bench {
         self.get(&format!("/api/links/{link}/")).await.1["status"].as_str().unwrap_or("gone").to_owned()
     }
 
-    /// The next webhook that reached the receiver.
+    /// The next webhook at the receiver.
     pub(crate) async fn webhook(&mut self) -> Value {
         let (headers, body) = self.received.recv().await.unwrap();
         assert_eq!(headers["authorization"], AUTHORIZATION);
@@ -152,7 +152,7 @@ impl Bench {
     }
 }
 
-/// Family and code of each.
+/// Family and code of each webhook.
 pub(crate) fn codes(webhooks: &[Value]) -> Vec<String> {
     webhooks
         .iter()

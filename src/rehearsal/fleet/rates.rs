@@ -1,7 +1,7 @@
-//! What goes wrong in a fleet, how often, and how its people behave: all the numbers of the simulation.
+//! The rates of faults and of user behaviour: all numbers of the fleet simulation.
 //!
-//! None of them is Belvo's: it publishes no such figures. They are meant to be believable, and on the bad side, so that
-//! a month has every kind of trouble in it many times over.
+//! The numbers are assumptions: Belvo publishes no such figures. They are plausible but high, so that each kind of fault
+//! occurs many times in a month.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A bank, and the part of the fleet that is with it, of 100.
+/// A bank, and its share of the fleet in percent.
 pub(super) struct Bank {
     pub(super) name: &'static str,
     pub(super) share: u32,
-    /// Whether it knows its users by a password, which may change and be refused.
+    /// Whether its users log in with a password, which they can change and the bank can refuse.
     pub(super) has_password: bool,
-    /// Whether the customer reads its data by calls of its own, too.
+    /// Whether the customer also reads its data with calls of its own.
     pub(super) has_owners: bool,
 }
 
-/// The institutions of the sandbox. Heimdall asks for a token at every login, so each refresh of its links is an outage;
-/// a single link there would break again at each call, the refresh after its repair included.
+/// The institutions of the sandbox. Heimdall requires a token at every login, so each refresh of its links is an outage;
+/// a single link there would break again at each call, including the refresh after its repair.
 pub(super) const BANKS: &[Bank] = &[
     Bank { name: "erebor_mx_retail", share: 36, has_password: true, has_owners: true },
     Bank { name: "gringotts_co_retail", share: 24, has_password: true, has_owners: true },
@@ -32,8 +32,8 @@ pub(super) const BANKS: &[Bank] = &[
     Bank { name: "heimdall_mx_retail", share: 4, has_password: true, has_owners: false },
 ];
 
-/// Access modes and refresh rates, of 100. Single links are of banks whose data the customer reads by calls of its own;
-/// a link of another bank that would be single is refreshed once a week.
+/// Access modes and refresh rates, in percent. Only banks whose data the customer reads have single links;
+/// a single link of another bank becomes a link with a weekly refresh.
 pub(super) const RHYTHMS: &[(u32, AccessMode, Option<RefreshRate>)] = &[
     (3, AccessMode::Recurrent, Some(RefreshRate::SixHours)),
     (7, AccessMode::Recurrent, Some(RefreshRate::TwelveHours)),
@@ -43,50 +43,50 @@ pub(super) const RHYTHMS: &[(u32, AccessMode, Option<RefreshRate>)] = &[
     (25, AccessMode::Single, None),
 ];
 
-/// What happens to one link in a day, in parts of a million.
+/// Faults of one link per day, in parts per million.
 pub(super) mod per_day_and_million {
-    /// Its password is changed at the bank.
+    /// The user changes the password at the bank.
     pub(in crate::rehearsal::fleet) const PASSWORD_CHANGED: u32 = 4_000;
-    /// Its bank wants a token, once.
+    /// The bank requires a token once.
     pub(in crate::rehearsal::fleet) const TOKEN_WANTED: u32 = 2_000;
-    /// Its account is locked by the bank.
+    /// The bank locks the account.
     pub(in crate::rehearsal::fleet) const LOCKED: u32 = 500;
-    /// Its user leaves, and the customer deletes it.
+    /// The user leaves, and the customer deletes the link.
     pub(in crate::rehearsal::fleet) const DELETED: u32 = 700;
 }
 
-/// Things of which so many in a hundred are so.
+/// Probabilities in percent.
 pub(super) mod percent {
-    /// Links of which a refresh never finds anything new.
+    /// Links whose refreshes never find new data.
     pub(in crate::rehearsal::fleet) const WITHOUT_NEWS: u32 = 30;
-    /// Links that were broken before relink came.
+    /// Links that were broken before relink was installed.
     pub(in crate::rehearsal::fleet) const BROKEN_BEFORE: u32 = 1;
-    /// Links that the customer calls each day; the other single ones each week.
+    /// Single links that the customer calls each day; the others are called each week.
     pub(in crate::rehearsal::fleet) const CALLED_DAILY: u32 = 30;
-    /// Applications that go on calling although relink published that the link is broken.
-    pub(in crate::rehearsal::fleet) const CALLED_ALL_THE_SAME: u32 = 50;
-    /// Deletions that Belvo confirms by a webhook; the others it does in silence.
-    pub(in crate::rehearsal::fleet) const DELETED_ALOUD: u32 = 50;
+    /// Applications that continue their calls after relink has reported the link as broken.
+    pub(in crate::rehearsal::fleet) const CALLED_WHILE_BROKEN: u32 = 50;
+    /// Deletions with a webhook; the others have none.
+    pub(in crate::rehearsal::fleet) const DELETED_WITH_WEBHOOK: u32 = 50;
 
-    /// Prompts and reminders that the user never acts upon.
+    /// Prompts and reminders that the user ignores.
     pub(in crate::rehearsal::fleet) const IGNORED: u32 = 12;
-    /// Attempts that succeed at once.
+    /// Attempts that succeed immediately.
     pub(in crate::rehearsal::fleet) const SUCCEEDS: u32 = 76;
-    /// Attempts in which the password is mistyped first; the rest closes the widget.
+    /// Attempts with a wrong password first; in the remaining attempts the user closes the widget.
     pub(in crate::rehearsal::fleet) const MISTYPES: u32 = 12;
     /// Successes whose callback is lost.
     pub(in crate::rehearsal::fleet) const CALLBACK_LOST: u32 = 10;
     /// Exits whose callback reaches the application.
-    pub(in crate::rehearsal::fleet) const EXIT_HEARD: u32 = 70;
-    /// Those who closed the widget and come back by themselves.
+    pub(in crate::rehearsal::fleet) const EXIT_REPORTED: u32 = 70;
+    /// Users who closed the widget and return without a reminder.
     pub(in crate::rehearsal::fleet) const COMES_BACK: u32 = 50;
-    /// Users who notice an outage by themselves, and open the widget.
-    pub(in crate::rehearsal::fleet) const COMES_UNASKED: u32 = 8;
-    /// Outages that are mended where relink cannot see it: by a call of the customer's own.
-    pub(in crate::rehearsal::fleet) const MENDED_ELSEWHERE: u32 = 4;
+    /// Users who notice an outage and open the widget without a prompt.
+    pub(in crate::rehearsal::fleet) const COMES_UNPROMPTED: u32 = 8;
+    /// Outages that are repaired by a call of the customer, which relink does not receive.
+    pub(in crate::rehearsal::fleet) const REPAIRED_ELSEWHERE: u32 = 4;
 }
 
-/// How long a user takes to react: so many in a hundred within this and the next span.
+/// The reaction time of users: the percentage whose reaction is between this span and the next one.
 pub(super) const REACTIONS: &[(u32, Duration, Duration)] = &[
     (45, Duration::from_secs(120), HOUR),
     (30, HOUR, Duration::from_secs(12 * 3600)),
@@ -94,69 +94,69 @@ pub(super) const REACTIONS: &[(u32, Duration, Duration)] = &[
     (7, Duration::from_secs(2 * 24 * 3600), Duration::from_secs(6 * 24 * 3600)),
 ];
 
-/// How long a bank takes to unlock an account once its user has asked.
+/// The time that a bank takes to unlock an account.
 pub(super) const UNLOCKING: Span = (HOUR, Duration::from_secs(3 * 24 * 3600));
 
-/// Something that happens to many at once: from one to the next on average, and how long it lasts.
+/// A disturbance of many links: its average interval and its duration.
 pub(super) struct Disturbance {
     pub(super) every: Duration,
     pub(super) lasts: Span,
 }
 
-/// Of each bank: it answers `institution_down`.
+/// Each bank: it answers `institution_down`.
 pub(super) const BANK_DOWN: Disturbance =
     Disturbance { every: Duration::from_secs(10 * 24 * 3600), lasts: (HOUR, Duration::from_secs(6 * 3600)) };
 
-/// Of each bank with passwords: it refuses everybody's, and then takes them again.
-pub(super) const BANK_CONFUSED: Disturbance =
+/// Each bank with passwords: it refuses all logins for a while.
+pub(super) const LOGINS_REFUSED: Disturbance =
     Disturbance { every: Duration::from_secs(20 * 24 * 3600), lasts: (HOUR, HOUR) };
 
-/// How long Belvo takes after that to call valid again, in silence, what it called invalid for no fault of the user's.
-pub(super) const AMENDS: Span = (Duration::from_secs(2 * 3600), Duration::from_secs(8 * 3600));
+/// The time after which Belvo sets links valid again that refused logins had made invalid, without a webhook.
+pub(super) const STATUS_RESTORE: Span = (Duration::from_secs(2 * 3600), Duration::from_secs(8 * 3600));
 
-/// No receiver takes the webhooks.
+/// The receiver of webhooks is down.
 pub(super) const RECEIVER_DOWN: Disturbance = Disturbance {
     every: Duration::from_secs(3 * 24 * 3600),
     lasts: (Duration::from_secs(20 * 60), Duration::from_secs(20 * 60)),
 };
 
-/// Belvo's API answers 500 to everything.
+/// Belvo's API answers every call with 500.
 pub(super) const API_DOWN: Disturbance =
     Disturbance { every: Duration::from_secs(4 * 24 * 3600), lasts: (Duration::from_secs(5 * 60), HOUR) };
 
-/// From this to that.
+/// A minimum and a maximum.
 pub(super) type Span = (Duration, Duration);
 
-/// How long a webhook takes from Belvo to the customer, if nothing is the matter.
+/// The normal transit time of a webhook.
 pub(super) const IN_TRANSIT: Span = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// What becomes of webhooks, of 100, and when each copy of one arrives.
+/// The outcomes of a webhook in percent, each with the transit time of every copy.
 pub(super) const FATES: &[(u32, &[Span])] = &[
     (93, &[IN_TRANSIT]),
-    // Lost on its way.
+    // Lost.
     (1, &[]),
     // Late.
     (1, &[(MINUTE, Duration::from_secs(3 * 3600))]),
-    // Overtaken by others.
+    // Out of order.
     (3, &[(IN_TRANSIT.0, Duration::from_secs(30))]),
-    // Twice.
+    // Duplicated.
     (2, &[IN_TRANSIT, (MINUTE, HOUR)]),
 ];
 
-/// The first retry of a webhook comes after this, the second after twice as much more. Belvo does not say how long it is.
+/// The time before the first retry of a webhook; the second retry follows after twice that time. Belvo does not document it.
 pub(super) const WEBHOOK_RETRY_STEP: Duration = Duration::from_secs(2 * 60);
 
-/// Draws from these numbers.
+/// Draws random values with these rates.
 pub(super) trait Draw {
-    /// Whether it is so, for something that is so `percent` times in a hundred.
+    /// True with a probability of `percent`.
     fn happens(&mut self, percent: u32) -> bool;
-    /// Something between the two.
+    /// A span between the minimum and the maximum.
     fn between(&mut self, span: Span) -> Duration;
-    /// The time to the next of what comes at random, and `every` so often on average.
+    /// The time to the next of random events with the average interval `every`.
     fn wait_for(&mut self, every: Duration) -> Duration;
-    /// Which of these parts of a hundred.
+    /// The index of one of these shares of 100.
     fn pick(&mut self, parts: impl Iterator<Item = u32>) -> usize;
-    /// How long a user takes to react.
+    /// A reaction time.
     fn reaction(&mut self) -> Duration;
 }
 
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_parts_of_a_hundred() {
+    fn shares_add_up_to_a_hundred() {
         assert_eq!(BANKS.iter().map(|bank| bank.share).sum::<u32>(), 100);
         assert_eq!(RHYTHMS.iter().map(|rhythm| rhythm.0).sum::<u32>(), 100);
         assert_eq!(FATES.iter().map(|fate| fate.0).sum::<u32>(), 100);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_at_random_comes_so_often() {
+    fn random_events_have_their_average_interval() {
         let mut rng = fastrand::Rng::with_seed(7);
         let total: Duration = (0..10_000).map(|_| rng.wait_for(DAY)).sum();
         assert!((total / 10_000).abs_diff(DAY) < HOUR, "{:?}", total / 10_000);

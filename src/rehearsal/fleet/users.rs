@@ -1,5 +1,5 @@
-//! The people: users who are prompted and react, or do not; who mistype, close the widget, or repair their link where
-//! nobody sees it; and the customer's application, which reads data and reports Belvo's errors.
+//! The users, who react to prompts or ignore them, mistype passwords, close the widget, or repair a link without relink;
+//! and the customer's application, which reads data and reports Belvo's errors.
 
 use std::time::Duration;
 
@@ -8,83 +8,83 @@ use secrecy::SecretString;
 
 use super::checker::GroundTruth;
 use super::customer::Outcome;
-use super::hazards::{BANKS, DAY, Draw, HOUR, UNLOCKING, percent};
-use super::state::{Happening, Simulation, Visit};
+use super::rates::{BANKS, DAY, Draw, HOUR, UNLOCKING, percent};
+use super::state::{FleetEvent, Simulation, UserAction};
 use crate::belvo::{CallError, WidgetToken};
 use crate::contract::{InputKind, Widget};
 use crate::link::LinkId;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long a user is in the widget.
+/// The time that a user spends in the widget.
 const IN_WIDGET: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(180));
 
 impl Simulation {
-    /// A link has just broken: a few notice by themselves.
-    pub(super) fn broke(&mut self, number: usize) {
+    /// Handles a new outage: a few users act without a prompt.
+    pub(super) fn link_broke(&mut self, number: usize) {
         let bank = &self.banks[self.members[number].bank];
         let member = &mut self.members[number];
-        member.wronged = bank.is_confused && member.login == Login::Works;
+        member.is_falsely_invalid = bank.refuses_logins && member.login == Login::Works;
         let locked = is_locked(&member.login);
         let wait = member.rng.between((MINUTE * 10, DAY * 2));
-        let visit = match member.rng.u32(0..100) {
-            drawn if drawn < percent::MENDED_ELSEWHERE && !locked => Visit::MendsElsewhere,
-            drawn if drawn < percent::MENDED_ELSEWHERE + percent::COMES_UNASKED => Visit::Opens,
+        let act = match member.rng.u32(0..100) {
+            drawn if drawn < percent::REPAIRED_ELSEWHERE && !locked => UserAction::RepairsElsewhere,
+            drawn if drawn < percent::REPAIRED_ELSEWHERE + percent::COMES_UNPROMPTED => UserAction::Opens,
             _stays => return,
         };
-        self.plan_in(wait, Happening::Visit(number, visit));
+        self.plan_in(wait, FleetEvent::UserAction(number, act));
     }
 
     /// The user gets a prompt or a reminder.
-    pub(super) fn user_is_told(&mut self, number: usize) {
+    pub(super) fn notify_user(&mut self, number: usize) {
         let member = &mut self.members[number];
-        if member.is_awaited || member.rng.happens(percent::IGNORED) {
+        if member.has_planned_action || member.rng.happens(percent::IGNORED) {
             return;
         }
         let wait = member.rng.reaction();
-        self.await_user(number, wait, Visit::Opens);
+        self.plan_user_action(number, wait, UserAction::Opens);
     }
 
-    fn await_user(&mut self, number: usize, wait: Duration, visit: Visit) {
-        self.members[number].is_awaited = true;
-        self.plan_in(wait, Happening::Visit(number, visit));
+    fn plan_user_action(&mut self, number: usize, wait: Duration, act: UserAction) {
+        self.members[number].has_planned_action = true;
+        self.plan_in(wait, FleetEvent::UserAction(number, act));
     }
 
-    /// A user does something.
-    pub(super) async fn visit(&mut self, number: usize, visit: Visit) -> anyhow::Result<()> {
-        self.members[number].is_awaited = false;
-        // Who has left the widget open overnight is as good as gone.
-        // Who was asked for a password gives it, whether the bank still wants it or not.
-        let asked = self.members[number].told_broken && !matches!(visit, Visit::MendsElsewhere);
+    /// Performs the planned action of a user.
+    pub(super) async fn act(&mut self, number: usize, act: UserAction) -> anyhow::Result<()> {
+        self.members[number].has_planned_action = false;
+        // A user who acts while the link works does so only if relink has reported it as broken:
+        // a prompted user enters the password, even if the bank no longer requires it.
+        let asked = self.members[number].is_notified_broken && !matches!(act, UserAction::RepairsElsewhere);
         let (works, gone) =
             (self.checker.truth(number) == GroundTruth::Works, self.checker.truth(number) == GroundTruth::Gone);
-        if self.is_quiet() || gone || (works && !asked) {
+        if self.is_final_phase() || gone || (works && !asked) {
             return Ok(());
         }
-        match visit {
-            Visit::MendsElsewhere if self.can_repair(number) => {
+        match act {
+            UserAction::RepairsElsewhere if self.can_repair(number) => {
                 self.control.repair(self.members[number].id)?;
                 self.repaired(number);
                 Ok(())
             }
-            Visit::MendsElsewhere => Ok(()),
-            Visit::Opens => self.open(number).await,
-            Visit::OpensUnlocked => {
+            UserAction::RepairsElsewhere => Ok(()),
+            UserAction::Opens => self.open(number).await,
+            UserAction::OpensUnlocked => {
                 if is_locked(&self.members[number].login) {
-                    // The bank takes the password again; that Belvo does not try is another matter.
+                    // The bank accepts the password again, but Belvo does not try it before the user enters it.
                     self.members[number].login = Login::Fails(LoginFailure::InvalidCredentials);
-                    self.show_login(number);
+                    self.set_sandbox_login(number);
                 }
                 self.open(number).await
             }
-            Visit::Ends { token, has_mistyped } => self.end_visit(number, token, has_mistyped).await,
+            UserAction::Ends { token, has_mistyped } => self.leave_widget(number, token, has_mistyped).await,
         }
     }
 
     async fn open(&mut self, number: usize) -> anyhow::Result<()> {
         let member = &self.members[number];
         if !BANKS[member.bank].has_password {
-            // A consent is renewed in Belvo's portal, which tells the customer nothing.
+            // The renewal of a consent in Belvo's portal has no callback to the customer.
             if self.can_repair(number) {
                 self.control.renew_consent(member.id)?;
                 self.repaired(number);
@@ -96,20 +96,20 @@ impl Simulation {
             Ok(WidgetToken { access, expires_in, .. }) => {
                 self.report_widget(&link, &Widget::Started { expires_in_seconds: expires_in.as_secs() })?;
                 let wait = self.members[number].rng.between(IN_WIDGET);
-                self.await_user(number, wait, Visit::Ends { token: access, has_mistyped: false });
+                self.plan_user_action(number, wait, UserAction::Ends { token: access, has_mistyped: false });
             }
             Err(error) => {
                 if let CallError::Api(error) = error {
                     self.report(number, &error)?;
                 }
                 let wait = self.members[number].rng.between((MINUTE * 10, HOUR * 6));
-                self.await_user(number, wait, Visit::Opens);
+                self.plan_user_action(number, wait, UserAction::Opens);
             }
         }
         Ok(())
     }
 
-    async fn end_visit(&mut self, number: usize, token: SecretString, has_mistyped: bool) -> anyhow::Result<()> {
+    async fn leave_widget(&mut self, number: usize, token: SecretString, has_mistyped: bool) -> anyhow::Result<()> {
         let link = self.members[number].link.clone();
         let can_repair = self.can_repair(number);
         let locked = is_locked(&self.members[number].login);
@@ -128,36 +128,36 @@ impl Simulation {
             }
         } else if drawn < percent::SUCCEEDS + percent::MISTYPES && !has_mistyped {
             self.customer.in_widget(&token, Outcome::WrongPassword).await?;
-            self.await_user(number, wait, Visit::Ends { token, has_mistyped: true });
+            self.plan_user_action(number, wait, UserAction::Ends { token, has_mistyped: true });
             return Ok(());
         }
-        let is_heard = rng.happens(percent::EXIT_HEARD);
+        let is_reported = rng.happens(percent::EXIT_REPORTED);
         let comes_back = locked || rng.happens(percent::COMES_BACK);
         let wait = if locked { rng.between(UNLOCKING) } else { rng.reaction() };
         let exit = self.customer.in_widget(&token, Outcome::Exit).await?;
-        if let Some(mut exit) = exit.filter(|_| is_heard) {
+        if let Some(mut exit) = exit.filter(|_| is_reported) {
             exit["event"] = "exit".into();
             self.relink.receive(InputKind::Widget, link, serde_json::to_vec(&exit)?);
         }
         if comes_back {
-            self.await_user(number, wait, if locked { Visit::OpensUnlocked } else { Visit::Opens });
+            self.plan_user_action(number, wait, if locked { UserAction::OpensUnlocked } else { UserAction::Opens });
         }
         Ok(())
     }
 
-    /// Whether the bank would let the user in with the right password.
+    /// Whether a login with the correct password would succeed.
     fn can_repair(&self, number: usize) -> bool {
         let member = &self.members[number];
         let bank = &self.banks[member.bank];
-        !bank.is_down && !bank.is_confused && !is_locked(&member.login)
+        !bank.is_down && !bank.refuses_logins && !is_locked(&member.login)
     }
 
-    /// The link works again, for whatever its user did.
+    /// Records that the link works again.
     fn repaired(&mut self, number: usize) {
         let member = &mut self.members[number];
-        (member.login, member.refused, member.wronged) = (Login::Works, false, false);
-        self.show_login(number);
-        self.look(number);
+        (member.login, member.refused, member.is_falsely_invalid) = (Login::Works, false, false);
+        self.set_sandbox_login(number);
+        self.update_truth(number);
     }
 
     fn report_widget(&self, link: &LinkId, widget: &Widget) -> anyhow::Result<()> {
@@ -165,20 +165,20 @@ impl Simulation {
         Ok(())
     }
 
-    /// The customer reads data of a single link, unless it knows better.
+    /// The customer reads data of a single link, unless relink has reported it as broken.
     pub(super) async fn call(&mut self, number: usize) -> anyhow::Result<()> {
-        if self.is_quiet() || self.checker.truth(number) == GroundTruth::Gone {
+        if self.is_final_phase() || self.checker.truth(number) == GroundTruth::Gone {
             return Ok(());
         }
         let member = &mut self.members[number];
-        // The same applications each time, and the same links.
-        let mut habits = fastrand::Rng::with_seed(number as u64);
-        let every = if habits.happens(percent::CALLED_DAILY) { DAY } else { DAY * 7 };
-        let calls_broken = habits.happens(percent::CALLED_ALL_THE_SAME);
+        // The seed is the link's number: the habits of its application are constant.
+        let mut app_rng = fastrand::Rng::with_seed(number as u64);
+        let every = if app_rng.happens(percent::CALLED_DAILY) { DAY } else { DAY * 7 };
+        let calls_broken = app_rng.happens(percent::CALLED_WHILE_BROKEN);
         let wait = member.rng.between((every.mul_f64(0.9), every.mul_f64(1.1)));
-        let skips = member.told_broken && !calls_broken;
+        let skips = member.is_notified_broken && !calls_broken;
         let link = member.link.clone();
-        self.plan_in(wait, Happening::Call(number));
+        self.plan_in(wait, FleetEvent::Call(number));
         if skips {
             return Ok(());
         }
@@ -186,7 +186,7 @@ impl Simulation {
             Some(error) => self.report(number, &error)?,
             None => self.members[number].refused = false,
         }
-        self.look(number);
+        self.update_truth(number);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
-//! What is told of one link: it follows from what was heard, and keeps the rules that users rely on.
+//! Checks the messages about one link: they follow from its inputs, and obey the rules that users rely on.
 //!
-//! The first is the machine's own word ([`step`] on the same input gives the same state); the others are said once more, without it, so
-//! that a mistake in the machine shows too.
+//! The first check uses the machine: [`step`] on the same input must give the same state. The other rules are written without the
+//! machine, so that they find its bugs too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,33 +11,33 @@ use crate::contract::{JobName, NoticeName, Record, RefusedBody};
 use crate::link::table::MOVES;
 use crate::link::{Effect, Event, EventName, Input, Job, Link, LinkId, Notice, Policy, Prompt, State, StateName, step};
 
-/// The links as the stream tells of them.
+/// The links according to the output stream.
 #[derive(Default)]
-pub(super) struct Stories {
+pub(super) struct LinkChecker {
     pub(super) links: BTreeMap<LinkId, Link>,
-    /// The outages that were prompted.
+    /// The episodes with a prompt.
     prompted: BTreeSet<(LinkId, u32)>,
-    /// The link whose state was the last, if it opened an outage.
+    /// The link of the last state, if that state opened an episode.
     opened_last: Option<LinkId>,
 }
 
-/// Notices and jobs that were said and whose state has not come yet.
+/// Notices and jobs whose state has not been published yet.
 #[derive(Default)]
-pub(super) struct Said(Vec<(What, LinkId, String)>);
+pub(super) struct PendingEffects(Vec<(EffectName, LinkId, String)>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum What {
+enum EffectName {
     Notice(NoticeName),
     Job(JobName),
 }
 
-impl Said {
+impl PendingEffects {
     pub(super) fn notice(&mut self, name: NoticeName, link: &LinkId, id: &str) {
-        self.0.push((What::Notice(name), link.clone(), id.to_owned()));
+        self.0.push((EffectName::Notice(name), link.clone(), id.to_owned()));
     }
 
     pub(super) fn job(&mut self, name: JobName, link: &LinkId, id: &str) {
-        self.0.push((What::Job(name), link.clone(), id.to_owned()));
+        self.0.push((EffectName::Job(name), link.clone(), id.to_owned()));
     }
 
     pub(super) fn clear(&mut self) {
@@ -49,18 +49,18 @@ impl Said {
     }
 
     fn has(&self, name: NoticeName) -> bool {
-        self.0.iter().any(|(what, ..)| *what == What::Notice(name))
+        self.0.iter().any(|(effect_name, ..)| *effect_name == EffectName::Notice(name))
     }
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for PendingEffects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<&str> = self.0.iter().map(|(_, _, id)| id.as_str()).collect();
         f.write_str(&ids.join(", "))
     }
 }
 
-impl Stories {
+impl LinkChecker {
     pub(super) fn link(&self, id: &LinkId) -> Option<&Link> {
         self.links.get(id)
     }
@@ -69,14 +69,14 @@ impl Stories {
         self.opened_last.as_ref()
     }
 
-    /// A state, and what was said right before it.
+    /// Checks a state and the effects directly before it.
     pub(super) fn take(
         &mut self,
         id: &LinkId,
         record: &Record,
-        heard: Option<&Input>,
+        received: Option<&Input>,
         incident: bool,
-        said: &Said,
+        effects: &PendingEffects,
         policy: &Policy,
     ) -> Checked {
         let origin = &record.because.origin;
@@ -86,14 +86,19 @@ impl Stories {
         if record.version != before.version + 1 {
             return Err(format!("{which} follows version {}", before.version));
         }
-        let mut input = match (heard, origin.input_sequence) {
-            (Some(heard), _) => heard.clone(),
+        let mut input = match (received, origin.input_sequence) {
+            (Some(received), _) => received.clone(),
             (None, None) => Event::DeadlinePassed.into(),
-            (None, Some(sequence)) => return Err(format!("{which}: input {sequence} is no event, and moved the link")),
+            (None, Some(sequence)) => {
+                return Err(format!("{which}: input {sequence} is not an event, but changed the link"));
+            }
         };
         input.incident = incident;
         if record.because.incident != incident {
-            return Err(format!("{which}: it says incident {}, the stream says {incident}", record.because.incident));
+            return Err(format!(
+                "{which}: its incident flag is {}, and that of the stream {incident}",
+                record.because.incident
+            ));
         }
         let step = step(&before, &input, origin.received_at.0, policy);
         let step =
@@ -101,20 +106,20 @@ impl Stories {
         if step.link != after {
             return Err(format!("{which}: {} leads to another state", input.event.name().as_str()));
         }
-        let due: Vec<What> = step.effects.iter().map(what).collect();
-        let ids: Vec<&String> = said.0.iter().map(|(_, _, id)| id).collect();
-        let is_said = said.0.iter().map(|(what, ..)| *what).eq(due.iter().copied());
-        let is_of_link = said.0.iter().all(|(_, link, _)| link == id);
-        if !is_said || !is_of_link || !record.sent.iter().eq(ids) {
-            return Err(format!("{which}: {said} was said, and {due:?} is due"));
+        let due: Vec<EffectName> = step.effects.iter().map(effect_name).collect();
+        let ids: Vec<&String> = effects.0.iter().map(|(_, _, id)| id).collect();
+        let is_complete = effects.0.iter().map(|(effect_name, ..)| *effect_name).eq(due.iter().copied());
+        let is_of_link = effects.0.iter().all(|(_, link, _)| link == id);
+        if !is_complete || !is_of_link || !record.sent.iter().eq(ids) {
+            return Err(format!("{which}: the published effects are {effects}, and the required ones {due:?}"));
         }
-        self.check_rules(&which, &before, &after, input.event.name(), record, said, policy)?;
+        self.check_rules(&which, &before, &after, input.event.name(), record, effects, policy)?;
         self.opened_last = (after.episodes_count > before.episodes_count).then(|| id.clone());
         self.links.insert(id.clone(), after);
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "everything that is known of one transition")]
+    #[expect(clippy::too_many_arguments, reason = "all facts about one transition")]
     fn check_rules(
         &mut self,
         which: &str,
@@ -122,7 +127,7 @@ impl Stories {
         after: &Link,
         event: EventName,
         record: &Record,
-        said: &Said,
+        effects: &PendingEffects,
         policy: &Policy,
     ) -> Checked {
         let (from, to) = (before.state.name(), after.state.name());
@@ -131,9 +136,13 @@ impl Stories {
             || before.deadline(policy).is_some_and(|at| at <= record.because.origin.received_at.0);
         let episode = after.state.episode().or(before.state.episode());
         let number = episode.map_or(0, |episode| episode.number.0);
-        let prompts = said.0.iter().filter(|(what, ..)| *what == What::Notice(NoticeName::UpdateRequired)).count();
+        let prompts = effects
+            .0
+            .iter()
+            .filter(|(effect_name, ..)| *effect_name == EffectName::Notice(NoticeName::UpdateRequired))
+            .count();
         let is_new_prompt = prompts == 0 || self.prompted.insert((after.id.clone(), number));
-        let reminded = said.has(NoticeName::Reminder);
+        let reminded = effects.has(NoticeName::Reminder);
         let ladder = &policy.settings().reminders;
         let is_on_ladder = episode.is_some_and(|episode| {
             let step = ladder.get((episode.reminders_count as usize).wrapping_sub(1));
@@ -142,57 +151,66 @@ impl Stories {
         });
         let is_broken = |state: &State| state.episode().is_some();
         let rules = [
-            (is_legal, "is no row of the table"),
-            (is_due, "comes before its time"),
-            (prompts < 2 && is_new_prompt, "prompts for an outage that was prompted"),
-            (prompts == 0 || (is_broken(&after.state) && !after.muted), "prompts where nothing is to be done"),
-            (!reminded || is_on_ladder, "reminds off the ladder"),
+            (is_legal, "is not in the transition table"),
+            (is_due, "is a timer before its deadline"),
+            (prompts < 2 && is_new_prompt, "prompts twice in one episode"),
             (
-                from != StateName::Updating || to == StateName::Updating || attempt_ends_well(to, said),
+                prompts == 0 || (is_broken(&after.state) && !after.muted),
+                "prompts for a link that is muted or not broken",
+            ),
+            (!reminded || is_on_ladder, "sends a reminder outside the reminder ladder"),
+            (
+                from != StateName::Updating || to == StateName::Updating || attempt_ends_well(to, effects),
                 "ends an update without proof, failure or removal",
             ),
             (
-                !is_broken(&before.state) || to != StateName::Valid || said.has(NoticeName::Recovered),
-                "recovers without a word",
+                !is_broken(&before.state) || to != StateName::Valid || effects.has(NoticeName::Recovered),
+                "recovers without a notice",
             ),
             (
                 is_broken(&before.state) || !is_broken(&after.state) || is_opened(before, after),
-                "breaks without a new outage",
+                "breaks without a new episode",
             ),
-            (after.updated_at >= before.updated_at, "goes back in time"),
+            (after.updated_at >= before.updated_at, "has an earlier time than the state before"),
         ];
         let broken = rules.into_iter().find(|(holds, _)| !holds);
         broken.map_or(Ok(()), |(_, problem)| Err(format!("{which} ({from} to {to} on {}) {problem}", event.as_str())))
     }
 
-    /// A refusal: nothing has changed.
+    /// Checks a refusal: the machine must refuse the same input for the same reason.
     pub(super) fn refuse(
         &self,
         id: &LinkId,
         body: &RefusedBody,
-        heard: Option<&Input>,
+        received: Option<&Input>,
         incident: bool,
         policy: &Policy,
     ) -> Checked {
         let received_at = body.origin.received_at.0;
-        let unheard_of = Link::unknown(id.clone(), received_at);
-        let link = self.links.get(id).unwrap_or(&unheard_of);
-        let Some(heard) = heard else {
-            return if body.event.is_none() { Ok(()) } else { Err(format!("{id}: a remark names an event")) };
+        let unknown = Link::unknown(id.clone(), received_at);
+        let link = self.links.get(id).unwrap_or(&unknown);
+        let Some(received) = received else {
+            return if body.event.is_none() {
+                Ok(())
+            } else {
+                Err(format!("{id}: a refusal names an event that its input does not have"))
+            };
         };
-        match step(link, &Input { incident, ..heard.clone() }, received_at, policy) {
+        match step(link, &Input { incident, ..received.clone() }, received_at, policy) {
             Err(refusal) if refusal.as_str() == body.reason => Ok(()),
-            Err(refusal) => Err(format!("{id}: refused as {}, and the machine says {}", body.reason, refusal.as_str())),
-            Ok(_) => Err(format!("{id}.{}: refused as {}, and the machine takes it", link.version, body.reason)),
+            Err(refusal) => {
+                Err(format!("{id}: refused as {}, but the machine refuses it as {}", body.reason, refusal.as_str()))
+            }
+            Ok(_) => Err(format!("{id}.{}: refused as {}, but the machine accepts it", link.version, body.reason)),
         }
     }
 }
 
-fn attempt_ends_well(to: StateName, said: &Said) -> bool {
+fn attempt_ends_well(to: StateName, effects: &PendingEffects) -> bool {
     match to {
-        StateName::Valid => said.has(NoticeName::Recovered),
-        StateName::Invalid | StateName::TokenRequired => said.has(NoticeName::UpdateFailed),
-        StateName::Removed => said.has(NoticeName::Removed),
+        StateName::Valid => effects.has(NoticeName::Recovered),
+        StateName::Invalid | StateName::TokenRequired => effects.has(NoticeName::UpdateFailed),
+        StateName::Removed => effects.has(NoticeName::Removed),
         StateName::Unconfirmed | StateName::Updating => false,
     }
 }
@@ -202,11 +220,11 @@ fn is_opened(before: &Link, after: &Link) -> bool {
     after.episodes_count == before.episodes_count + 1 && number == Some(after.episodes_count)
 }
 
-fn what(effect: &Effect) -> What {
+fn effect_name(effect: &Effect) -> EffectName {
     match effect {
-        Effect::Job(Job::Verify { .. }) => What::Job(JobName::Verify),
-        Effect::Job(Job::Refresh { .. }) => What::Job(JobName::Refresh),
-        Effect::Notice { notice, .. } => What::Notice(match notice {
+        Effect::Job(Job::Verify { .. }) => EffectName::Job(JobName::Verify),
+        Effect::Job(Job::Refresh { .. }) => EffectName::Job(JobName::Refresh),
+        Effect::Notice { notice, .. } => EffectName::Notice(match notice {
             Notice::UpdateRequired => NoticeName::UpdateRequired,
             Notice::Reminder { .. } => NoticeName::Reminder,
             Notice::UpdateStarted => NoticeName::UpdateStarted,

@@ -1,4 +1,4 @@
-//! The demo's own subscriber: an ordinary consumer of `LINKS`, like that of any other program.
+//! The subscriber of the demo: an ordinary consumer of `LINKS`, as any other program would use.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,73 +9,73 @@ use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// How long the story waits for the next thing to happen before it fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The limit of a wait for a message.
+const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
-/// One message that arrived.
+/// A received message.
 #[derive(Clone, Debug)]
-pub(super) struct Heard {
+pub(super) struct Received {
     pub(super) subject: String,
     pub(super) body: Value,
 }
 
-/// Everything that has arrived so far, in order.
+/// All received messages, in order.
 #[derive(Clone)]
-pub(super) struct Watch {
-    heard: Arc<Mutex<Vec<Heard>>>,
+pub(super) struct Subscriber {
+    received: Arc<Mutex<Vec<Received>>>,
     count: watch::Receiver<usize>,
 }
 
-impl Watch {
-    /// Subscribes to everything that relink publishes.
+impl Subscriber {
+    /// Subscribes to all messages of relink.
     pub(super) async fn start(client: async_nats::Client) -> anyhow::Result<Self> {
         let stream = jetstream::new(client).get_stream("LINKS").await.context("the stream of states")?;
         let consumer = stream.create_consumer(pull::OrderedConfig::default()).await?;
         let mut messages = consumer.messages().await?;
-        let heard = Arc::new(Mutex::new(Vec::new()));
+        let received = Arc::new(Mutex::new(Vec::new()));
         let (sender, count) = watch::channel(0);
-        let into = Arc::clone(&heard);
+        let into = Arc::clone(&received);
         tokio::spawn(async move {
             while let Some(Ok(message)) = messages.next().await {
                 let body = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
-                let mut heard = into.lock().unwrap_or_else(PoisonError::into_inner);
-                heard.push(Heard { subject: message.subject.to_string(), body });
-                if sender.send(heard.len()).is_err() {
+                let mut received = into.lock().unwrap_or_else(PoisonError::into_inner);
+                received.push(Received { subject: message.subject.to_string(), body });
+                if sender.send(received.len()).is_err() {
                     return;
                 }
             }
         });
-        Ok(Self { heard, count })
+        Ok(Self { received, count })
     }
 
-    /// Waits for a message that fits, from the `after`th on; gives its place too.
+    /// Waits for a matching message after the first `after` messages; returns it with its index.
     pub(super) async fn wait(
         &self,
         what: &str,
         after: usize,
-        fits: impl Fn(&Heard) -> bool,
-    ) -> anyhow::Result<(usize, Heard)> {
+        fits: impl Fn(&Received) -> bool,
+    ) -> anyhow::Result<(usize, Received)> {
         let mut count = self.count.clone();
         let search = async {
             loop {
                 count.borrow_and_update();
-                let found = self.snapshot().into_iter().enumerate().skip(after).find(|(_, heard)| fits(heard));
+                let found = self.snapshot().into_iter().enumerate().skip(after).find(|(_, received)| fits(received));
                 if let Some(found) = found {
                     return Ok(found);
                 }
                 count.changed().await.context("the subscription ended")?;
             }
         };
-        let waited = tokio::time::timeout(PATIENCE, search).await;
-        waited.map_err(|_| anyhow!("{what} did not come within {} s", PATIENCE.as_secs()))?
+        let waited = tokio::time::timeout(WAIT_LIMIT, search).await;
+        waited.map_err(|_| anyhow!("{what} did not arrive within {} s", WAIT_LIMIT.as_secs()))?
     }
 
-    /// All that has arrived.
-    pub(super) fn snapshot(&self) -> Vec<Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// All messages received so far.
+    pub(super) fn snapshot(&self) -> Vec<Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How much has arrived.
+    /// The number of messages received so far.
     pub(super) fn len(&self) -> usize {
         *self.count.borrow()
     }

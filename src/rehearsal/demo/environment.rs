@@ -1,0 +1,278 @@
+//! The environment of the demo: relink, the sandbox, the customer's application, and four users.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use anyhow::{Context as _, bail};
+use belvo_sandbox::{AccessMode, Delivery, DeliveryOutcome, RefreshOutcome, Sandbox, SandboxConfig};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::screen::Screen;
+use super::subscriber::{Received, Subscriber};
+use crate::config::{BelvoKeys, Config};
+use crate::contract::{Record, StateWord};
+use crate::link::{Policy, PolicySettings};
+use crate::nats::server_binary::ServerSource;
+use crate::service::Service;
+
+/// A user with a link.
+#[derive(Clone, Debug)]
+pub(super) struct User {
+    name: String,
+    institution: String,
+    link: Uuid,
+}
+
+/// The running parts of the demo.
+pub(super) struct Environment {
+    sandbox: Sandbox,
+    service: Service,
+    application: reqwest::Client,
+    api_token: String,
+    subscriber: Subscriber,
+    users: Mutex<Vec<(User, StateWord)>>,
+}
+
+impl Environment {
+    pub(super) async fn start(
+        screen: &Screen,
+        mut config: Config,
+        directory: &Path,
+        server_source: ServerSource,
+    ) -> anyhow::Result<Self> {
+        let webhook_secret = format!("Bearer {}", Uuid::new_v4().simple());
+        let api_token = Uuid::new_v4().simple().to_string();
+        let sandbox = Sandbox::start(SandboxConfig::default()).await?;
+        screen.action("belvo", &format!("relink's sandbox is at {}", sandbox.url()));
+        config.http.listen = ([127, 0, 0, 1], 0).into();
+        config.http.webhook_secrets = vec![webhook_secret.clone().into()];
+        config.http.api_tokens = vec![api_token.clone().into()];
+        directory.clone_into(&mut config.store.data_dir);
+        config.belvo.keys = Some(BelvoKeys {
+            url: sandbox.url(),
+            secret_id: SecretString::from("sandbox"),
+            secret_password: SecretString::from("sandbox"),
+        });
+        config.policy = Policy::new(PolicySettings { can_verify: true, ..config.policy.settings().clone() })?;
+        let mut service = Service::start(&config, server_source).await?;
+        service.running().await?;
+        screen.action("nats", &format!("nats-server is at {}, durable, its own for this demo", service.nats_url()));
+        screen.action("relink", &format!("is at http://{}", service.http_address()));
+        let webhook_url = format!("http://{}/webhooks/belvo", service.http_address());
+        sandbox.control().set_webhook(Some(webhook_url), Some(webhook_secret.into()));
+        let subscriber = Subscriber::start(async_nats::connect(service.nats_url()).await?).await?;
+        crate::tls::install();
+        let application = reqwest::Client::builder().no_proxy().build()?;
+        Ok(Self { sandbox, service, application, api_token, subscriber, users: Mutex::new(Vec::new()) })
+    }
+
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        self.sandbox.shutdown().await;
+        self.service.stop().await
+    }
+
+    /// Adds a link at Belvo; relink does not know it yet.
+    pub(super) fn link(&self, name: &str, institution: &str) -> anyhow::Result<User> {
+        let link = self.sandbox.control().add_link(institution, AccessMode::Recurrent, Some(name))?;
+        let user = User { name: name.to_owned(), institution: institution.to_owned(), link };
+        self.users().push((user.clone(), StateWord::Valid));
+        Ok(user)
+    }
+
+    /// Runs a successful scheduled refresh: its webhooks make the link known to relink.
+    pub(super) async fn data_arrives(&self, user: &User) -> anyhow::Result<()> {
+        self.sandbox.control().scheduled_refresh(user.link, RefreshOutcome::Ok)?;
+        let state = format!("link.state.{}", user.link);
+        let valid = |received: &Received| received.subject == state && received.body["state"] == "valid";
+        self.subscriber.wait("the first state of the link", 0, valid).await.map(drop)
+    }
+
+    /// The bank requires a new token when Belvo refreshes the link.
+    pub(super) async fn bank_requires_token(&self, screen: &Screen, user: &User) -> anyhow::Result<()> {
+        self.refresh_fails(screen, user, RefreshOutcome::TokenRequired).await
+    }
+
+    /// The user has changed the password at the bank, and Belvo's next refresh cannot log in.
+    pub(super) async fn user_changes_password(&self, screen: &Screen, user: &User) -> anyhow::Result<()> {
+        self.refresh_fails(screen, user, RefreshOutcome::LoginError).await
+    }
+
+    async fn refresh_fails(&self, screen: &Screen, user: &User, outcome: RefreshOutcome) -> anyhow::Result<()> {
+        let belvo = self.sandbox.control();
+        belvo.scheduled_refresh(user.link, outcome)?;
+        let matches = |sent: &Delivery| sent.link_id == user.link && sent.webhook_type == "LINK";
+        let sent = belvo.wait_for_delivery(0, matches).await?;
+        let DeliveryOutcome::Answered(status) = sent.outcome else { bail!("relink did not answer Belvo's webhook") };
+        let what = format!(
+            "refresh of {}'s link fails; POST /webhooks/belvo LINK/{} is answered {status}",
+            user.name, sent.webhook_code
+        );
+        screen.action("belvo", &what);
+        screen.pause().await;
+        Ok(())
+    }
+
+    /// The customer's application calls Belvo, gets an error, and reports it.
+    pub(super) async fn application_calls_accounts(&self, screen: &Screen, user: &User) -> anyhow::Result<()> {
+        let path = "/api/accounts/";
+        let answer = self
+            .application
+            .post(format!("{}{path}", self.sandbox.url()))
+            .basic_auth("sandbox", Some("sandbox"))
+            .json(&json!({ "link": user.link }))
+            .send()
+            .await?;
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await?;
+        screen.action("your app", &format!("POST {path} is answered {status} {}", body[0]["code"]));
+        let report = json!({ "http_status": status, "method": "POST", "path": path, "body": body });
+        self.post("/v1/api-errors", &report).await?;
+        screen.action("your app", "POST /v1/api-errors with the unchanged response; relink finds the link in it");
+        Ok(())
+    }
+
+    /// The user follows the prompt, enters the required value, and the link recovers.
+    pub(super) async fn user_repairs(&self, screen: &Screen, user: &User) -> anyhow::Result<()> {
+        let after = self.subscriber.len();
+        let callback = self.open_widget(screen, user, "success").await?;
+        let success = json!({ "event": "success", "link": callback["link"], "institution": callback["institution"] });
+        self.post(&format!("/v1/links/{}/widget", user.link), &success).await?;
+        screen.action(&user.name, "enters the value; the widget calls back: success. relink verifies it with Belvo");
+        for notice in ["recovered", "refresh_due", "refreshed"] {
+            self.wait_for_notice(screen, user, notice, after).await?;
+        }
+        Ok(())
+    }
+
+    /// The user follows the prompt and closes the widget.
+    pub(super) async fn user_closes_widget(&self, screen: &Screen, user: &User) -> anyhow::Result<()> {
+        let after = self.subscriber.len();
+        let mut exit = self.open_widget(screen, user, "exit").await?;
+        exit["event"] = json!("exit");
+        self.post(&format!("/v1/links/{}/widget", user.link), &exit).await?;
+        screen.action(&user.name, "closes the widget. relink reads the link, in case the repair succeeded anyway");
+        self.wait_for_notice(screen, user, "update_failed", after).await?;
+        self.expect_final_state(user, StateWord::Invalid);
+        Ok(())
+    }
+
+    /// Mints a token for update mode and completes the widget; returns the widget's callback.
+    async fn open_widget(&self, screen: &Screen, user: &User, outcome: &str) -> anyhow::Result<Value> {
+        let after = self.subscriber.len();
+        let minted = self.post(&format!("/v1/links/{}/update", user.link), &json!({})).await?;
+        let Some(access) = minted["access"].as_str() else { bail!("no access token in the response") };
+        screen.action(&user.name, "opens the prompt; your app requests an access token (POST /v1/links/{id}/update)");
+        self.wait_for_notice(screen, user, "update_started", after).await?;
+        let completed = self
+            .application
+            .post(format!("{}/widget/complete", self.sandbox.url()))
+            .json(&json!({ "access_token": access, "outcome": outcome }))
+            .send()
+            .await?
+            .error_for_status()?;
+        Ok(completed.json().await?)
+    }
+
+    /// Waits for a notice about a link and prints it.
+    pub(super) async fn expect(&self, screen: &Screen, user: &User, notice: &str) -> anyhow::Result<()> {
+        self.wait_for_notice(screen, user, notice, 0).await
+    }
+
+    async fn wait_for_notice(&self, screen: &Screen, user: &User, notice: &str, after: usize) -> anyhow::Result<()> {
+        let subject = format!("link.notice.{notice}.{}", user.link);
+        let (_, received) = self.subscriber.wait(&subject, after, |received| received.subject == subject).await?;
+        let body = &received.body;
+        let because = &body["because"];
+        let mut text = format!(
+            "{} -> {}, because of {} ({})",
+            text_of(&because["from"]),
+            text_of(&because["to"]),
+            text_of(&because["event"]),
+            text_of(&because["origin"]["kind"])
+        );
+        for detail in ["action", "proof", "by", "attempt", "arrived"] {
+            if !body[detail].is_null() {
+                text.push_str(&format!(", {detail}: {}", body[detail]));
+            }
+        }
+        screen.notice(&subject.replace(&user.link.to_string(), &format!("<{}>", user.name)), &text);
+        screen.pause().await;
+        Ok(())
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let url = format!("http://{}{path}", self.service.http_address());
+        let answer = self.application.post(url).bearer_auth(&self.api_token).json(body).send().await?;
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap_or(Value::Null);
+        if !status.is_success() {
+            bail!("{path} was answered {status}: {body}");
+        }
+        Ok(body)
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let url = format!("http://{}{path}", self.service.http_address());
+        let answer = self.application.get(url).bearer_auth(&self.api_token).send().await?;
+        Ok(answer.error_for_status()?.json().await?)
+    }
+
+    /// Prints the final state of every link from relink's API; returns whether all are correct, with exactly one prompt each.
+    pub(super) async fn show_final_states(&self, screen: &Screen) -> anyhow::Result<bool> {
+        screen.heading(["link", "user", "institution", "state", "prompts"]);
+        let mut all_correct = true;
+        let users = self.users().clone();
+        for (user, expected) in users {
+            let record: Record = serde_json::from_value(self.get(&format!("/v1/links/{}", user.link)).await?)
+                .context("GET /v1/links/{id} is not a link's state")?;
+            let prompt = format!("link.notice.update_required.{}", user.link);
+            let prompts =
+                self.subscriber.snapshot().iter().filter(|received| received.subject == prompt).count().to_string();
+            let is_correct = record.state == expected && prompts == "1";
+            all_correct &= is_correct;
+            let columns = [&record.link_id, &user.name, &user.institution, &prompts].map(String::as_str);
+            screen.row(columns, record.state, is_correct);
+        }
+        Ok(all_correct)
+    }
+
+    /// Prints commands to explore the running demo.
+    pub(super) fn show_commands(&self, screen: &Screen) {
+        let http = format!("http://{}", self.service.http_address());
+        let token = &self.api_token;
+        let link = self.users().last().map(|(user, _)| user.link.to_string()).unwrap_or_default();
+        screen.title("The demo keeps running. Try these commands; Ctrl-C ends it.");
+        let curl = format!("curl -s -H 'Authorization: Bearer {token}' {http}");
+        screen.command("all invalid links", &format!("{curl}/v1/links?state=invalid"));
+        screen.command("why this link is in its state", &format!("relink why {link} --url {http} --token {token}"));
+        screen.command("all transitions of a link", &format!("{curl}/v1/links/{link}/history"));
+        screen.command(
+            "subscribe to the prompts, with any NATS client",
+            &format!("nats --server {} sub 'link.notice.>'", self.service.nats_url()),
+        );
+        screen.command("break a link", &format!(
+            "curl -s -X POST {}/sandbox/links/{link}/scheduled-refresh -H 'content-type: application/json' -d '{{\"outcome\":\"token_required\"}}'",
+            self.sandbox.url()
+        ));
+        screen.command("metrics", &format!("curl -s {http}/metrics"));
+    }
+
+    fn expect_final_state(&self, user: &User, state: StateWord) {
+        for (known, expected) in self.users().iter_mut() {
+            if known.link == user.link {
+                *expected = state;
+            }
+        }
+    }
+
+    fn users(&self) -> std::sync::MutexGuard<'_, Vec<(User, StateWord)>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
+}

@@ -1,0 +1,284 @@
+//! The random source of a run, the kinds of faults, and the fault mix of a seed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// The random source. The same seed gives the same numbers.
+pub(super) struct RandomSource(fastrand::Rng);
+
+impl RandomSource {
+    pub(super) fn of(seed: u64) -> Self {
+        // Seeds are small consecutive numbers; the multiplication makes their first random numbers independent.
+        Self(fastrand::Rng::with_seed(seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+    }
+
+    /// A number below `end`; 0 if `end` is 0.
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        if end == 0 { 0 } else { self.0.usize(..end) }
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub(super) fn within(&mut self, low: i64, high: i64) -> i64 {
+        self.0.i64(low..=high.max(low))
+    }
+
+    pub(super) fn happens(&mut self, probability: f64) -> bool {
+        self.0.f64() < probability
+    }
+
+    pub(super) fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+
+    pub(super) fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len())]
+    }
+
+    /// A delay up to `usual` milliseconds; sometimes up to 10 or 100 times as long.
+    pub(super) fn delay_ms(&mut self, usual: i64) -> i64 {
+        let scale = match self.below(50) {
+            0 => 100,
+            1..5 => 10,
+            _ => 1,
+        };
+        self.within(0, usual * scale)
+    }
+}
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process crashes between any two steps; its host keeps running.
+    Crash,
+    /// A host crashes: the store is reset to the last checkpoint.
+    HostCrash,
+    /// A process crashes and its disk is lost: the store is empty.
+    StoreLost,
+    /// A process crashes and restarts with an old copy of its store.
+    StoreOutdated,
+    /// A write to the store fails.
+    StoreFails,
+    /// A process shuts down gracefully and restarts.
+    Stop,
+    /// Another process takes all partitions while the owner keeps running.
+    TakeOver,
+    /// A partition moves from one process to another.
+    PartitionMoved,
+    /// A request does not reach the server.
+    RequestLost,
+    /// The server executes a request, and its response is lost.
+    AnswerLost,
+    /// The server executes a request after the sender's timeout.
+    RequestLate,
+    /// The latency of every message is high.
+    Slow,
+    /// The server drops a staged batch.
+    StagedExpires,
+    /// The server limits a batch to a few messages.
+    BatchLimit,
+    /// The record of some links is larger than the maximum message size.
+    MessageLimit,
+    /// An acknowledgement is lost, so a handled message is delivered again.
+    AckLost,
+    /// A delivery to a reader is lost.
+    DeliveryLost,
+    /// The pull request of a stopped reader still receives messages.
+    SecondReader,
+    /// A reader fails.
+    ReaderFails,
+    /// A consumer is deleted and created again.
+    ConsumerDeleted,
+    /// The server restarts.
+    ServerRestarts,
+    /// The server's host crashes, and the input stream loses the messages that were not synced.
+    InputTailLost,
+    /// The host of the server and of all processes crashes, and the output stream loses the messages that were not synced.
+    OutputTailLost,
+    /// The server's host crashes while the processes keep running, and the output stream loses the messages that were not synced.
+    OutputTailLostAlone,
+    /// The input stream is deleted and created again later.
+    InputRecreated,
+    /// The output stream is deleted while no process runs, and created again.
+    OutputRecreated,
+    /// The output stream is deleted while processes run, and created again.
+    OutputRecreatedAlone,
+    /// Handled messages expire from the input stream.
+    InputAges,
+    /// The time jumps forward by up to five days.
+    TimeJump,
+    /// The clock of a process gets an offset of up to ten minutes.
+    ClockSkew,
+    /// A publisher publishes a message twice.
+    DuplicateInputs,
+    /// Messages that cannot be read.
+    UnreadableInputs,
+    /// A call to Belvo times out.
+    BelvoTimesOut,
+    /// Belvo answers with the previous status of a link.
+    BelvoLags,
+    /// Belvo, or a gateway in front of it, answers with a temporary error.
+    BelvoFails,
+    /// Belvo answers 429.
+    BelvoThrottles,
+    /// Belvo refuses every call about one link permanently.
+    BelvoRefuses,
+    /// Once per run, for a while, the calls go to another Belvo account, which has none of the links.
+    BelvoWrongAccount,
+    /// A webhook does not arrive; Belvo retries it a few times.
+    WebhookLost,
+    /// The acknowledgement of a job is lost.
+    JobAckLost,
+    /// A publish of a job or a sweep fails, or its outcome is unknown.
+    PublishLost,
+}
+
+impl Fault {
+    /// All variants.
+    pub const ALL: [Self; 41] = [
+        Self::Crash,
+        Self::HostCrash,
+        Self::StoreLost,
+        Self::StoreOutdated,
+        Self::StoreFails,
+        Self::Stop,
+        Self::TakeOver,
+        Self::PartitionMoved,
+        Self::RequestLost,
+        Self::AnswerLost,
+        Self::RequestLate,
+        Self::Slow,
+        Self::StagedExpires,
+        Self::BatchLimit,
+        Self::MessageLimit,
+        Self::AckLost,
+        Self::DeliveryLost,
+        Self::SecondReader,
+        Self::ReaderFails,
+        Self::ConsumerDeleted,
+        Self::ServerRestarts,
+        Self::InputTailLost,
+        Self::OutputTailLost,
+        Self::OutputTailLostAlone,
+        Self::InputRecreated,
+        Self::OutputRecreated,
+        Self::OutputRecreatedAlone,
+        Self::InputAges,
+        Self::TimeJump,
+        Self::ClockSkew,
+        Self::DuplicateInputs,
+        Self::UnreadableInputs,
+        Self::BelvoTimesOut,
+        Self::BelvoLags,
+        Self::BelvoFails,
+        Self::BelvoThrottles,
+        Self::BelvoRefuses,
+        Self::BelvoWrongAccount,
+        Self::WebhookLost,
+        Self::JobAckLost,
+        Self::PublishLost,
+    ];
+
+    /// The faults that are injected on a timer, every few seconds. The others affect an operation in progress.
+    pub(super) const SPONTANEOUS: [Self; 22] = [
+        Self::Crash,
+        Self::HostCrash,
+        Self::StoreLost,
+        Self::StoreOutdated,
+        Self::StoreFails,
+        Self::Stop,
+        Self::TakeOver,
+        Self::PartitionMoved,
+        Self::ReaderFails,
+        Self::ConsumerDeleted,
+        Self::ServerRestarts,
+        Self::InputTailLost,
+        Self::OutputTailLost,
+        Self::OutputTailLostAlone,
+        Self::InputRecreated,
+        Self::OutputRecreated,
+        Self::OutputRecreatedAlone,
+        Self::InputAges,
+        Self::TimeJump,
+        Self::ClockSkew,
+        Self::StagedExpires,
+        Self::BelvoWrongAccount,
+    ];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, letter) in format!("{self:?}").chars().enumerate() {
+            if letter.is_uppercase() && index > 0 {
+                f.write_str("-")?;
+            }
+            write!(f, "{}", letter.to_lowercase())?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|fault| fault.to_string() == text);
+        named.ok_or_else(|| {
+            let all: Vec<String> = Self::ALL.iter().map(ToString::to_string).collect();
+            format!("`{text}` is not a fault; the faults are {}", all.join(", "))
+        })
+    }
+}
+
+/// The kinds of faults of a run, each with its probability.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FaultMix(BTreeMap<Fault, f64>);
+
+impl FaultMix {
+    /// Each seed has its own mix: some seeds have two kinds of faults with a high probability, some have all kinds. Faults that always
+    /// occur together would not be tested apart.
+    pub(super) fn of(random: &mut RandomSource) -> Self {
+        let keep = match random.below(16) {
+            0 => 0.0,
+            1..5 => 2.0 / 32.0,
+            5..11 => 0.25,
+            11..14 => 0.5,
+            _ => 1.0,
+        };
+        let rates = [0.03, 0.15, 0.5];
+        let mut fault_mix = BTreeMap::new();
+        for fault in Fault::ALL {
+            let (kept, rate) = (random.happens(keep), *random.pick(&rates));
+            if kept {
+                fault_mix.insert(fault, rate);
+            }
+        }
+        Self(fault_mix)
+    }
+
+    /// Restricts the mix to `faults`; a fault that the mix lacks gets the probability 0.15.
+    pub(super) fn set(&mut self, faults: &[Fault]) {
+        self.0.retain(|fault, _| faults.contains(fault));
+        faults.iter().for_each(|fault| {
+            self.0.entry(*fault).or_insert(0.15);
+        });
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn has(&self, fault: Fault) -> bool {
+        self.0.contains_key(&fault)
+    }
+
+    pub(super) fn all(&self) -> Vec<Fault> {
+        self.0.keys().copied().collect()
+    }
+
+    /// Whether the fault occurs now. A random number is drawn even if the mix lacks the fault, so that a run without it changes little.
+    pub(super) fn occurs(&self, fault: Fault, random: &mut RandomSource) -> bool {
+        let drawn = random.0.f64();
+        self.0.get(&fault).is_some_and(|rate| drawn < *rate)
+    }
+}
