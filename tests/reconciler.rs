@@ -220,7 +220,7 @@ async fn sweeps_find_lost_webhooks_and_repairs() {
         let line = format!("relink_drift_total{{institution=\"erebor_mx_retail\",from=\"{from}\",to=\"{to}\"}}");
         assert!(metrics.contains(&line), "{line}");
     }
-    assert!(metrics.contains("relink_sweep_ended_at_seconds{step=\"unconfirmed_count\"}"));
+    assert!(metrics.contains("relink_sweep_ended_at_seconds{step=\"known_broken\"}"));
     for described in ["relink_drift_total", "relink_sweep_seconds", "relink_incidents", "relink_inputs_total"] {
         assert!(metrics.contains(&format!("# HELP {described} ")), "{described} must have a description");
     }
