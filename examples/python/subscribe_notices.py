@@ -53,8 +53,8 @@ async def main(url="nats://127.0.0.1:4222", count=None):
 
 
 def still_needs_its_user(notice, state):
-    """Whether the outage of this notice is still open and nobody is repairing it. An episode is one outage; a link's
-    episodes are numbered, so a notice of an earlier episode is told apart from one of the episode that is open now."""
+    """Whether the outage of this notice is still open, and its user is not repairing the link. An episode is one outage.
+    The episodes of a link are numbered, so the number shows whether the notice is about the open episode."""
     episode = state and state.get("episode")
     return bool(episode) and episode["number"] == notice["episode"]["number"] and state["state"] != "updating"
 
