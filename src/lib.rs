@@ -64,16 +64,16 @@
 //! | a repeated input changes nothing | `tests/machine/properties.rs`: `a_repeat_changes_nothing` |
 //! | the machine and its table agree | `tests/machine/table.rs`: `the_machine_accepts_exactly_the_transitions_of_the_table` |
 //! | replaying the inputs of a link gives the link | `tests/machine/properties.rs`: `a_history_replayed_gives_its_link` |
-//! | effects are stored exactly once, whatever fails | `tests/simulation.rs`: `nothing_is_lost_and_nothing_is_said_twice` |
-//! | the checkers of that simulation find planted bugs | `tests/simulation.rs`: `every_planted_bug_is_found` |
-//! | the same with real processes and `kill -9` | `tests/kill.rs`: `nothing_is_lost_and_nothing_is_said_twice` |
+//! | effects are stored exactly once, whatever fails | `tests/simulation.rs`: `no_input_is_lost_and_no_effect_is_published_twice` |
+//! | the checkers of that simulation find injected bugs | `tests/simulation.rs`: `every_injected_bug_is_found` |
+//! | the same with real processes and `kill -9` | `tests/kill.rs`: `no_input_is_lost_and_no_message_is_published_twice` |
 //! | nothing is built on a commit that the stream has lost | `src/node/tests/chain.rs`: `no_commit_is_built_on_one_that_the_stream_has_lost` |
 //! | a batch of a replaced owner is refused, whole | `tests/nats_batch.rs`: `a_replaced_owner_is_refused_even_with_a_batch_it_had_staged` |
-//! | an unreadable input stops nothing | `tests/node.rs`: `what_nobody_can_read_is_set_aside_and_the_partition_goes_on` |
-//! | a store that knows more than the stream is rebuilt | `tests/node.rs`: `a_store_that_knows_more_than_the_stream_is_rebuilt` |
+//! | an unreadable input stops nothing | `tests/node.rs`: `an_unreadable_input_becomes_a_dead_letter_and_the_partition_goes_on` |
+//! | a store that knows more than the stream is rebuilt | `tests/node.rs`: `a_store_with_more_messages_than_the_stream_is_rebuilt` |
 //! | no secret gets into a message, a record or a log | `tests/engine/secrets.rs`: `no_secret_gets_into_a_message_a_record_or_a_log` |
 //! | data of every earlier version is read, or refused in plain words | `tests/compatibility/main.rs`: `VERSIONS` |
-//! | imports point towards the centre | `tests/architecture.rs`: `imports_run_along_the_arrows` |
+//! | imports point towards the centre | `tests/architecture.rs`: `modules_import_only_what_their_row_allows` |
 
 pub mod link;
 
