@@ -68,8 +68,8 @@ async fn main() -> Result<(), async_nats::Error> {
     Ok(())
 }
 
-/// Whether the outage of this notice is still open and no repair is in progress. An episode is one outage; a link's
-/// episodes are numbered, so a notice of an earlier episode differs from one of the open episode.
+/// Whether the outage of this notice is still open, and its user is not repairing the link. An episode is one outage.
+/// The episodes of a link are numbered, so the number shows whether the notice is about the open episode.
 fn still_needs_its_user(notice: &Value, state: &Value) -> bool {
     let number = &state["episode"]["number"];
     number.is_u64() && *number == notice["episode"]["number"] && state["state"] != "updating"

@@ -47,8 +47,8 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
 }
 await connection.close();
 
-// Whether the outage of this notice is still open and no repair is in progress. An episode is one outage; a link's episodes
-// are numbered, so a notice of an earlier episode differs from one of the open episode.
+// Whether the outage of this notice is still open, and its user is not repairing the link. An episode is one outage.
+// The episodes of a link are numbered, so the number shows whether the notice is about the open episode.
 function stillNeedsItsUser(notice, state) {
   return state?.episode?.number === notice.episode.number && state.state !== "updating";
 }

@@ -53,8 +53,8 @@ async def main(url="nats://127.0.0.1:4222", count=None):
 
 
 def still_needs_its_user(notice, state):
-    """Whether the outage of this notice is still open and no repair is in progress. An episode is one outage; a link's
-    episodes are numbered, so a notice of an earlier episode differs from one of the open episode."""
+    """Whether the outage of this notice is still open, and its user is not repairing the link. An episode is one outage.
+    The episodes of a link are numbered, so the number shows whether the notice is about the open episode."""
     episode = state and state.get("episode")
     return bool(episode) and episode["number"] == notice["episode"]["number"] and state["state"] != "updating"
 
