@@ -153,7 +153,7 @@ impl Streams {
             Some(after) => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
             None => DeliverPolicy::LastPerSubject,
         };
-        // The filter has fences too, because the read ends with the message of the last fence.
+        // The filter has fences and the last messages of commits too, because a read ends at one of these.
         let config = pull::OrderedConfig {
             filter_subjects: vec![
                 subjects.state_wildcard(),
@@ -161,6 +161,7 @@ impl Streams {
                 subjects.offset_wildcard(),
                 subjects.offset_wildcard_0_1(),
                 subjects.fence_wildcard(),
+                subjects.commit_wildcard(),
             ],
             deliver_policy,
             ..pull::OrderedConfig::default()

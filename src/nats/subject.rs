@@ -184,6 +184,11 @@ impl Subjects {
         format!("{}.fence.*", self.output_prefix)
     }
 
+    /// The last messages of all commits.
+    pub fn commit_wildcard(&self) -> String {
+        format!("{}.commit.*", self.output_prefix)
+    }
+
     /// The incidents of all institutions.
     pub fn incident_wildcard(&self) -> String {
         format!("{}.incident.*", self.output_prefix)

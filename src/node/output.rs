@@ -50,7 +50,7 @@ pub enum Output {
         /// The numbers of the partitions.
         partitions: Vec<u16>,
     },
-    /// Read the output stream: states, committed offsets, incidents and fences. Answer: `OutputRead`, repeated until `up_to` is reached; or
+    /// Read the output stream: states, committed offsets, incidents, fences and the last messages of commits. Answer: `OutputRead`, repeated until `up_to` is reached; or
     /// `RequestFailed`, at any time.
     ReadOutput {
         /// Every answer carries this id.

@@ -96,7 +96,7 @@ impl Rig {
         rest
     }
 
-    fn perform(&mut self, output: Output) -> Result<Option<Input>, Output> {
+    fn perform(&mut self, output: Output) -> Result<Option<Input>, Box<Output>> {
         let facts = |created_ns, last_sequence| StreamFacts { created_ns, last_sequence };
         Ok(Some(match output {
             Output::ReadOutputFacts { request } => {
@@ -154,7 +154,7 @@ impl Rig {
             Output::CommitBatch { batch, closing } => {
                 self.closings.insert(batch, closing.follows);
                 if !self.answers_commits {
-                    return Err(Output::CommitBatch { batch, closing });
+                    return Err(Box::new(Output::CommitBatch { batch, closing }));
                 }
                 self.commit(batch)
             }
@@ -176,7 +176,7 @@ impl Rig {
                 return Ok(None);
             }
             Output::WakeAt { .. } => return Ok(None),
-            other => return Err(other),
+            other => return Err(Box::new(other)),
         }))
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::fault::Fault;
-use super::{Counts, Failure, Found, Options, shorten, simulate};
+use super::{Counts, Failure, Found, Options, shorten, simulate, simulate_with_events};
 use crate::clock;
 
 /// Test the shipped node, jobs and reconciler against streams, disks, clocks and a Belvo with injected faults.
@@ -23,7 +23,7 @@ use crate::clock;
 #[derive(Args, Debug)]
 pub struct SimulateArgs {
     /// The number of seeds to run, starting at --from.
-    #[arg(long, value_name = "N", default_value_t = 1_000, conflicts_with = "minutes")]
+    #[arg(long, value_name = "N", default_value_t = 1_000, conflicts_with = "minutes", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Run new seeds for this many minutes.
     #[arg(long, value_name = "M", value_parser = parse_minutes)]
@@ -47,6 +47,9 @@ pub struct SimulateArgs {
 
 fn parse_minutes(text: &str) -> Result<Duration, String> {
     let minutes: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of minutes"))?;
+    if minutes <= 0.0 {
+        return Err("it must be more than 0".to_owned());
+    }
     Duration::try_from_secs_f64(minutes * 60.0).map_err(|error| error.to_string())
 }
 
@@ -125,14 +128,15 @@ fn search(from: u64, faults: Option<Vec<Fault>>, is_over: impl Fn(u64) -> bool +
 }
 
 fn run_one(options: Options) -> ExitCode {
-    match simulate(&options) {
+    let (run, events) = simulate_with_events(&options);
+    events.iter().for_each(|line| anstream::println!("{line}"));
+    match run {
         Ok(counts) => {
             anstream::println!("seed {}: no rule was violated; {counts:?}", options.seed);
             ExitCode::SUCCESS
         }
         Err(failure) => {
             let shown = Failure { events: Vec::new(), ..(*failure).clone() };
-            failure.events.iter().for_each(|line| anstream::println!("{line}"));
             anstream::println!("{shown}");
             ExitCode::FAILURE
         }

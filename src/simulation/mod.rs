@@ -144,6 +144,11 @@ impl Failure {
 /// # Errors
 /// [`Failure`]: the first violated invariant.
 pub fn simulate(options: &Options) -> Result<Counts, Box<Failure>> {
+    simulate_with_events(options).0
+}
+
+/// Executes one run. Also returns its last events, if [`Options::trace`] is set.
+pub fn simulate_with_events(options: &Options) -> (Result<Counts, Box<Failure>>, Vec<String>) {
     let mut world = World::new(options.clone());
     let checked = catch_unwind(AssertUnwindSafe(|| world.run()));
     let checked = checked.unwrap_or_else(|panic| Err(format!("a panic: {}", process::panic_message(&*panic))));
@@ -154,8 +159,9 @@ pub fn simulate(options: &Options) -> Result<Counts, Box<Failure>> {
         turns: world.turns_taken(),
         events: world.trace.lines(),
     };
+    let events = world.trace.lines();
     match checked {
-        Ok(()) => Ok(world.counts),
-        Err(sentence) => Err(Box::new(failure(sentence))),
+        Ok(()) => (Ok(world.counts), events),
+        Err(sentence) => (Err(Box::new(failure(sentence))), events),
     }
 }

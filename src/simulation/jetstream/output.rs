@@ -189,7 +189,7 @@ impl OutputStream {
 }
 
 fn is_read(address: &Address) -> bool {
-    !matches!(address, Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Commit(_))
+    !matches!(address, Address::Notice(..) | Address::Job(..) | Address::Refused(_))
 }
 
 /// A text that identifies the subject.
