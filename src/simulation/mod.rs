@@ -1,10 +1,9 @@
 //! The simulation runs the shipped node, jobs worker and reconciler against models of JetStream, disks, clocks and Belvo, which
 //! fail in every permitted way. One seed determines a run.
 //!
-//! A run takes place in virtual time: a few minutes of messages and of faults from the fault mix of the seed (`fault`), then a phase
-//! without
-//! faults, at whose end all work must be done. The checkers run after every event (`checkers`). The same seed gives the same run, so a
-//! seed reproduces a failure. `fleet` is the counterpart: there the bus has no faults, and users and institutions are simulated.
+//! A run takes place in virtual time: a few minutes of messages and faults from the seed's fault mix (`fault`), then a phase without
+//! faults, at whose end all work must be done. The checkers run after every event (`checkers`). The same seed gives the same run, so
+//! a seed reproduces a failure. `fleet` is the counterpart: there the bus has no faults, and users and institutions are simulated.
 //!
 //! - `fault`: the random source, the kinds of faults, and the fault mix of a seed
 //! - `jetstream`: a model of the streams; `publishers`: changes of links and the messages about them; `belvo`: the Belvo sandbox

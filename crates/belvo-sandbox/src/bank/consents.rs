@@ -68,7 +68,7 @@ impl World {
     /// The user renewed it in Belvo's portal: CONSENT/`openfinance_consent_expiration_changed`, and a refresh.
     pub(crate) fn renew_consent(&mut self, now: i64, id: Uuid) -> Result<(), ControlError> {
         self.consent_of(id)?;
-        self.heal(now, id);
+        self.make_valid(now, id);
         self.give_consent(now, id, None);
         let (link, consent) = self.consent_of(id)?;
         let webhook = consent.expiration_changed(link);

@@ -9,7 +9,7 @@ use crate::world::World;
 
 impl World {
     /// Makes the link valid: resets its errors and voids open sessions.
-    pub(crate) fn heal(&mut self, now: i64, id: Uuid) {
+    pub(crate) fn make_valid(&mut self, now: i64, id: Uuid) {
         self.close_session(id);
         let Some(link) = self.links.get_mut(&id) else { return };
         link.status = LinkStatus::Valid;
@@ -22,7 +22,7 @@ impl World {
     /// Handles the user's success in the widget: the link is valid, and the webhooks of a creation or a repair follow.
     pub(crate) fn repair(&mut self, now: i64, id: Uuid) {
         let first = self.links.get(&id).is_some_and(|link| link.status == LinkStatus::Unconfirmed);
-        self.heal(now, id);
+        self.make_valid(now, id);
         if first {
             self.collect(now, id);
         } else {
