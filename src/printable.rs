@@ -7,7 +7,7 @@
 //!
 //! Escaped are: control characters (C0, DEL, C1), line and paragraph separators, direction marks and other format
 //! characters, blanks other than the space, variation selectors and fillers, private and unassigned characters, and
-//! more than [`MARKS_MAX`] combining marks in a row.
+//! more than `MARKS_MAX` combining marks in a row.
 
 use std::fmt::Write;
 

@@ -218,7 +218,12 @@ impl DeadLetters {
         }
         let stored = self.subjects.parse_input(&letter.subject).map(|input| (input.kind, input.link_id));
         let Some((kind, link_id)) = stored.or_else(|| self.subjects.parse_published(&letter.subject)) else {
-            return refuse(format!("`{}` is not an input subject", letter.subject.escape_debug()));
+            let why = if letter.subject.starts_with('/') {
+                "relink found no link id in the request, so there is no subject to publish it on".to_owned()
+            } else {
+                format!("`{}` is not an input subject", letter.subject.escape_debug())
+            };
+            return refuse(why);
         };
         // The subject has relink's spelling of the link id, so that the input goes to the link's partition.
         let link_id: LinkId = link_id.parse().expect("the subject was parsed, so its link id is valid");

@@ -153,16 +153,8 @@ impl Streams {
             Some(after) => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
             None => DeliverPolicy::LastPerSubject,
         };
-        // The filter has fences and the last messages of commits too, because a read ends at one of these.
         let config = pull::OrderedConfig {
-            filter_subjects: vec![
-                subjects.state_wildcard(),
-                subjects.incident_wildcard(),
-                subjects.offset_wildcard(),
-                subjects.offset_wildcard_0_1(),
-                subjects.fence_wildcard(),
-                subjects.commit_wildcard(),
-            ],
+            filter_subjects: read_filter(subjects),
             deliver_policy,
             ..pull::OrderedConfig::default()
         };
@@ -192,5 +184,43 @@ impl Streams {
 
     async fn stream(&self, name: &str) -> Result<jetstream::stream::Stream, String> {
         self.context.get_stream(name).await.map_err(|error| format!("stream {name}: {error}"))
+    }
+}
+
+/// The subjects of the output stream that catching up reads. Fences and the last messages of commits change nothing in the store, but a
+/// read ends at one of them.
+fn read_filter(subjects: &Subjects) -> Vec<String> {
+    vec![
+        subjects.state_wildcard(),
+        subjects.incident_wildcard(),
+        subjects.offset_wildcard(),
+        subjects.offset_wildcard_0_1(),
+        subjects.fence_wildcard(),
+        subjects.commit_wildcard(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::Address;
+    use crate::nats::envelope;
+
+    /// A read that could not see the message at which it ends would wait for the next one.
+    #[test]
+    fn the_filter_has_every_message_that_is_applied_and_every_message_at_which_a_read_ends() {
+        let subjects = Subjects::default();
+        let filter = read_filter(&subjects);
+        for address in [
+            Address::State("a".parse().unwrap()),
+            Address::Incident("erebor".to_owned()),
+            Address::Offset(3),
+            Address::Fence(3),
+            Address::Commit("writer-1".to_owned()),
+        ] {
+            let subject = envelope::subject(&subjects, &address);
+            let (start, _last_token) = subject.rsplit_once('.').unwrap();
+            assert!(filter.contains(&format!("{start}.*")), "{subject}");
+        }
     }
 }

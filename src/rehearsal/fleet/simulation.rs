@@ -225,7 +225,7 @@ impl Simulation {
         }
     }
 
-    /// Fails if the ground truth of a link has changed without a call of [`Self::look`].
+    /// Fails if the ground truth of a link has changed without a call of [`Self::update_truth`].
     fn check_truths(&mut self) -> anyhow::Result<()> {
         for number in 0..self.members.len() {
             let before = self.checker.truth(number);
