@@ -107,7 +107,7 @@ pub(super) fn of_observation(link: &LinkId, seen: &Observation) -> DedupKey {
     Parts::of("observation").and(link.as_str()).and(seen.source.as_str()).and(&at).and_json(&outcome).key()
 }
 
-// Callbacks of the widget and commands have no key. They contain nothing that tells a second delivery from a second
+// Callbacks of the widget and commands have no key. They contain nothing that distinguishes a second delivery from a second
 // action: a user may succeed or fail twice. A `ce-id` would, but publishers copy it from examples, and then the second
 // action would be lost.
 

@@ -288,7 +288,7 @@ impl TransitionBuilder<'_> {
         }
         self.emit(Notice::DataAvailable(data.clone()), Some(&episode));
         self.request_verification();
-        // Without API keys nobody can tell whether the data is older than the outage, so it is not counted.
+        // Without API keys relink cannot know whether the data is older than the outage, so it is not counted.
         let counts = self.policy.can_verify();
         let arrived = if counts { with_arrival(episode.arrived, data) } else { episode.arrived };
         Ok(State::broken(Episode { arrived, ..episode }))

@@ -1,7 +1,7 @@
-//! Where the network is, if it is not there: a question and its reply, as values.
+//! A replacement for the network: a request to Belvo and its response, as values.
 //!
-//! Everything that [`Client`](super::Client) makes of an answer (paging, what is Belvo's own word, what may pass) then runs without a
-//! socket, and whoever stands here may lose, hold up and forge what they like. Nothing that serves uses it.
+//! With it, [`Client`](super::Client) runs without a socket: paging, the check that an answer is Belvo's, and the decision whether to try
+//! again are the shipped code. The simulation loses, delays and falsifies the responses. The service does not use it.
 
 use std::fmt;
 
