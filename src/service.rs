@@ -298,9 +298,9 @@ fn belvo_client(config: &Config) -> anyhow::Result<Option<belvo::Client>> {
     ))
 }
 
-fn reconciler_settings(config: &Config) -> reconciler::Settings {
+fn reconciler_settings(config: &Config) -> reconciler::SweepSettings {
     let ReconcilerConfig { sweep_every, rotation, adoption_per_hour } = config.reconciler;
-    reconciler::Settings { sweep_every, rotation, adoption_per_hour }
+    reconciler::SweepSettings { sweep_every, rotation, adoption_per_hour }
 }
 
 /// Whether every partition is running, as a channel.

@@ -70,12 +70,12 @@ async fn the_error_for_a_difference_has_a_command() {
     assert_eq!(unchanged.max_messages_per_subject, 3, "relink edits nothing");
     change("LINKS", |config| config.max_messages_per_subject = 64).await;
 
-    let told = async |wanted: StreamSettings| {
+    let error_of = async |wanted: StreamSettings| {
         ensure_all(&nats.context, &Subjects::default(), &wanted).await.expect_err("it differs").to_string()
     };
-    let text = told(StreamSettings { input_age_max: Duration::from_secs(3600), ..settings(2) }).await;
+    let text = error_of(StreamSettings { input_age_max: Duration::from_secs(3600), ..settings(2) }).await;
     assert!(text.contains("nats stream edit BELVO --max-age=3600s"), "{text}");
-    let text = told(StreamSettings { partition_ack_wait: Duration::from_secs(20), ..settings(2) }).await;
+    let text = error_of(StreamSettings { partition_ack_wait: Duration::from_secs(20), ..settings(2) }).await;
     assert!(text.contains("the consumer BELVO/relink-0 "), "{text}");
     assert!(text.contains("nats consumer edit BELVO relink-0 --wait=20s"), "{text}");
 }

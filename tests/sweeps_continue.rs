@@ -167,7 +167,7 @@ impl Bench {
             clock: clock.clone(),
         };
         let hour = Duration::from_secs(3600);
-        let settings = reconciler::Settings { sweep_every: hour, rotation: hour * 24, adoption_per_hour: 60 };
+        let settings = reconciler::SweepSettings { sweep_every: hour, rotation: hour * 24, adoption_per_hour: 60 };
         let reconciler = Reconciler::rotating_from(None, settings, parts);
         Self { reconciler, worker, store, inbox, manual, clock, answers, requests }
     }

@@ -135,7 +135,7 @@ impl Cause {
 impl Event {
     /// The same event, with an observation at most as late as its receipt at `received_at`. The clock of a reader may run ahead; an
     /// observation from the future would make every later one look outdated, and the link could never recover.
-    pub(super) fn read_by(&self, received_at: Timestamp) -> Cow<'_, Self> {
+    pub(super) fn bounded_by_receipt(&self, received_at: Timestamp) -> Cow<'_, Self> {
         let mut event = Cow::Borrowed(self);
         if let Self::Observed(LinkObservation { observed_at, .. })
         | Self::ConsentObserved(ConsentObservation { observed_at, .. }) = self

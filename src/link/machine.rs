@@ -48,7 +48,7 @@ pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Resu
         builder.refuse_repeat(key)?;
     }
     builder.merge_profile(&input.profile);
-    let event = input.event.read_by(builder.now);
+    let event = input.event.bounded_by_receipt(builder.now);
     match next(&mut builder, &event) {
         Ok(state) => Ok(builder.accept(link, state, input.key)),
         // The event does not change the state, but its message has a new profile field, such as the `external_id`.

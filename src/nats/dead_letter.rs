@@ -57,7 +57,7 @@ pub struct InputPosition {
 
 impl InputPosition {
     /// The message id of the dead letter for the message at this position. It is the same for each repeat, and unique to the message.
-    pub fn letter_id(&self) -> String {
+    pub fn dead_letter_id(&self) -> String {
         format!("{}:{}:{}", self.stream, self.sequence, self.stored_at_ns)
     }
 }
@@ -270,7 +270,7 @@ fn own_headers(letter: &DeadLetter) -> HeaderMap {
         headers.insert(SEQUENCE, input.sequence.to_string());
     }
     let id = match &letter.input {
-        Some(input) => input.letter_id(),
+        Some(input) => input.dead_letter_id(),
         None => {
             let words = [letter.subject.as_str(), letter.reason.as_str(), letter.detail.as_str()];
             let mut parts: Vec<&[u8]> = words.map(str::as_bytes).to_vec();
@@ -353,8 +353,9 @@ mod tests {
     #[test]
     fn two_messages_with_the_same_sequence_are_two_letters() {
         let stream = StreamIdentity { stream: "BELVO".to_owned(), created_ns: 1 };
-        let letter_id = |stored_at_ns| InputPosition { stream: stream.clone(), sequence: 7, stored_at_ns }.letter_id();
-        assert_ne!(letter_id(1_000), letter_id(2_000));
-        assert_eq!(letter_id(1_000), letter_id(1_000));
+        let dead_letter_id =
+            |stored_at_ns| InputPosition { stream: stream.clone(), sequence: 7, stored_at_ns }.dead_letter_id();
+        assert_ne!(dead_letter_id(1_000), dead_letter_id(2_000));
+        assert_eq!(dead_letter_id(1_000), dead_letter_id(1_000));
     }
 }

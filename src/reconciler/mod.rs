@@ -71,7 +71,7 @@ const PAGE_FAILURES_MAX: u32 = 2;
 
 /// The times and rates of the steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct SweepSettings {
     /// The interval between two sweeps of broken links; jittered by a tenth.
     pub sweep_every: Duration,
     /// The time in which the rotation reads every link once.
@@ -102,7 +102,7 @@ pub struct Parts {
 /// Finds the changes that no webhook reported. Clones share their progress, and one step runs at a time.
 #[derive(Clone)]
 pub struct Reconciler {
-    settings: Settings,
+    settings: SweepSettings,
     parts: Parts,
     progress: Arc<Mutex<Progress>>,
     deferred: Arc<StdMutex<Deferred>>,
@@ -158,14 +158,14 @@ pub enum SweepError {
 
 impl Reconciler {
     /// A reconciler that runs a step only when the step is awaited. The rotation begins at a random place.
-    pub fn new(settings: Settings, parts: Parts) -> Self {
+    pub fn new(settings: SweepSettings, parts: Parts) -> Self {
         // With a fixed begin, a process that is restarted every day would never reach the last links.
         let anywhere = Uuid::new_v4().to_string().parse().ok();
         Self::rotating_from(anywhere, settings, parts)
     }
 
     /// A reconciler whose rotation begins after `link`, or at the first link.
-    pub fn rotating_from(link: Option<LinkId>, settings: Settings, parts: Parts) -> Self {
+    pub fn rotating_from(link: Option<LinkId>, settings: SweepSettings, parts: Parts) -> Self {
         let progress = Progress { rotated_to: link, stalls_count: 0, adopted: Adopted::default() };
         let (progress, deferred) = (Arc::new(Mutex::new(progress)), Arc::default());
         Self { settings, parts, progress, deferred, drift: watch::Sender::default() }
@@ -294,7 +294,7 @@ impl Reconciler {
                     failures += 1;
                     let is_forbidden = matches!(error, CallError::Permanent { class: Some(Unrelated::Permission), .. });
                     let is_final = is_about_keys(&error) || is_forbidden;
-                    if failures > PAGE_FAILURES_MAX || is_final || !pages.pass_over() {
+                    if failures > PAGE_FAILURES_MAX || is_final || !pages.skip_page() {
                         return Err(error);
                     }
                     tracing::warn!(%error, "a page of a list of Belvo cannot be read and is skipped");
@@ -311,15 +311,15 @@ impl Reconciler {
         page: ListPage,
         link_of: impl Fn(Map<String, Value>) -> Option<(LinkId, Map<String, Value>)>,
     ) -> Vec<(LinkId, Map<String, Value>)> {
-        let count = page.odd_count + page.items.len();
+        let count = page.malformed_count + page.items.len();
         let named: Vec<_> = page.items.into_iter().filter_map(link_of).collect();
-        let odd_count = count - named.len();
-        if odd_count > 0 {
+        let malformed_count = count - named.len();
+        if malformed_count > 0 {
             tracing::warn!(
-                elements.count = odd_count,
+                elements.count = malformed_count,
                 "elements of a list of Belvo do not name a link and are skipped"
             );
-            skipped("shape", odd_count);
+            skipped("shape", malformed_count);
         }
         named
     }

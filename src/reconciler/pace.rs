@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Reconciler, Settings, SweepError};
+use super::{Reconciler, SweepError, SweepSettings};
 use crate::belvo::IDS_MAX;
 
 /// The pause between the start of the partitions and the first sweep.
@@ -79,7 +79,7 @@ impl Schedule {
     }
 
     /// The next step and its time, which is in the past if the step is overdue.
-    pub fn next(&self, now: Duration, settings: &Settings) -> (Step, Duration) {
+    pub fn next(&self, now: Duration, settings: &SweepSettings) -> (Step, Duration) {
         let releases = settings.adoption_per_hour > 0 && self.listed_consents;
         let steps = [
             (Step::Consents, self.consents_at, self.swept),
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_first_steps_run_in_the_order_of_their_kinds() {
-        let settings = Settings {
+        let settings = SweepSettings {
             sweep_every: Duration::from_secs(3600),
             rotation: Duration::from_secs(86_400),
             adoption_per_hour: 60,

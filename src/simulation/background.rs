@@ -20,11 +20,11 @@ use crate::link::{LinkId, Policy, Timestamp};
 use crate::nats::history::{HistoryError, LinkHistory, ReadHistory};
 use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::publisher::PublishError;
-use crate::reconciler::{Parts, Reconciler, Schedule, Settings, Step};
+use crate::reconciler::{Parts, Reconciler, Schedule, Step, SweepSettings};
 use crate::store::MemoryStore;
 
 /// relink's default settings.
-pub(super) const SETTINGS: Settings = Settings {
+pub(super) const SETTINGS: SweepSettings = SweepSettings {
     sweep_every: Duration::from_secs(3600),
     rotation: Duration::from_secs(24 * 3600),
     adoption_per_hour: 60,

@@ -119,7 +119,7 @@ impl Belvo {
     /// Records whether a webhook was answered 2xx; otherwise Belvo retries it a few times.
     pub(super) fn record_outcome(&self, webhook: OutgoingWebhook, is_taken: bool) {
         let outcome = if is_taken { DeliveryOutcome::Answered(200) } else { DeliveryOutcome::TimedOut };
-        self.control.settle_webhook(webhook.taken, outcome);
+        self.control.record_outcome(webhook.taken, outcome);
     }
 
     /// The response of Belvo or, if `is_wrong_account`, of the other account.

@@ -312,7 +312,7 @@ impl World {
                     let place = InputPosition { stream: stream.clone(), sequence, stored_at_ns };
                     let by_sequence =
                         (self.options.bug == Some(Bug::DeadLetterIdBySequence)).then(|| sequence.to_string());
-                    let id = by_sequence.unwrap_or_else(|| place.letter_id());
+                    let id = by_sequence.unwrap_or_else(|| place.dead_letter_id());
                     self.jetstream.dead_letters.store(id, letter, self.now_ms);
                 }
                 Input::DeadLettersStored { batch }

@@ -161,8 +161,8 @@ fn an_announcement_during_an_outage_is_emitted_after_the_repair() {
     scene.wait(DAY);
     let observed = scene.observed(Status::Valid, Some(scene.now));
     scene.receive(observed);
-    let told = scene.receive(Event::DeadlinePassed);
-    assert_eq!(announcements(&told), [Some(due_at)]);
+    let effects = scene.receive(Event::DeadlinePassed);
+    assert_eq!(announcements(&effects), [Some(due_at)]);
 }
 
 #[test]

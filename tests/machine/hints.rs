@@ -383,9 +383,9 @@ proptest! {
         if held_back {
             scene.update_starts();
         }
-        let mut told = prompts(&scene.receive(rejected()));
+        let mut prompts_count = prompts(&scene.receive(rejected()));
         let broken_at = scene.now;
-        let mut told_at = vec![broken_at; told];
+        let mut prompted_at = vec![broken_at; prompts_count];
         for pause in pauses.iter().cycle() {
             let next = shift(scene.now, *pause);
             if next > shift(broken_at, 20 * DAY) {
@@ -400,15 +400,15 @@ proptest! {
                     effects.extend(scene.try_receive(observed).unwrap_or_default());
                 }
                 let news = prompts(&effects) + reminders(&effects);
-                told += news;
-                told_at.extend(vec![scene.now; news]);
+                prompts_count += news;
+                prompted_at.extend(vec![scene.now; news]);
             }
             scene.now = next;
             let _drawn = scene.try_receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
         }
-        prop_assert_eq!(told, 4, "one prompt and three reminders: {:?}", told_at);
-        for (at, latest) in told_at.iter().zip([HOUR, 2 * DAY + HOUR, 4 * DAY + HOUR, 8 * DAY + HOUR]) {
-            prop_assert!(*at <= shift(broken_at, latest), "{:?}", told_at);
+        prop_assert_eq!(prompts_count, 4, "one prompt and three reminders: {:?}", prompted_at);
+        for (at, latest) in prompted_at.iter().zip([HOUR, 2 * DAY + HOUR, 4 * DAY + HOUR, 8 * DAY + HOUR]) {
+            prop_assert!(*at <= shift(broken_at, latest), "{:?}", prompted_at);
         }
     }
 }

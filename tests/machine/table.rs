@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use strum::VariantArray;
+
 use crate::world::{DAY, ENDINGS, HOUR, History, MINUTE, START, events, profiles, shift};
 use relink::link::table::MOVES;
 use relink::link::{Consent, Due, Event, EventName, Input, Link, Policy, Profile, Refusal, StateName, Timestamp, step};
@@ -72,8 +74,8 @@ fn listed() -> Seen {
 fn the_machine_accepts_exactly_the_transitions_of_the_table() {
     let listed = listed();
     let explored = explore();
-    for from in StateName::ALL {
-        for on in EventName::ALL {
+    for &from in StateName::VARIANTS {
+        for &on in EventName::VARIANTS {
             let done = explored.get(&(from, on)).unwrap_or_else(|| panic!("{from} × {on} was never tried"));
             let none = BTreeSet::new();
             assert_eq!(done, listed.get(&(from, on)).unwrap_or(&none), "{from} × {on}: machine, then table");

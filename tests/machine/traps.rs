@@ -406,7 +406,7 @@ fn a_refresh_is_asked_for_before_a_reminder_of_a_refused_login() {
         scene.wait_for_deadline();
         let effects = scene.receive(Event::DeadlinePassed);
         assert!(
-            matches!(&effects[..], [Effect::Notice { notice: Notice::Reminder { number: told }, .. }] if *told == number)
+            matches!(&effects[..], [Effect::Notice { notice: Notice::Reminder { number: sent }, .. }] if *sent == number)
         );
     }
     // The third login succeeds: the episode ends, and no reminder is sent.

@@ -30,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
     control.advance(Duration::from_secs(1));
     for webhook in control.take_webhooks() {
         anstream::println!("{}/{}", webhook.webhook_type, webhook.webhook_code);
-        control.settle_webhook(webhook, DeliveryOutcome::Answered(200));
+        control.record_outcome(webhook, DeliveryOutcome::Answered(200));
     }
     anstream::println!("now the link is {}", control.status_of(link)?.as_str());
 

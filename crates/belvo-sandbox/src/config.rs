@@ -15,7 +15,7 @@ pub enum WebhookDelivery {
     #[default]
     Send,
     /// The program with the [`Control`](crate::Control) delivers them, with
-    /// [`take_webhooks`](crate::Control::take_webhooks) and [`settle_webhook`](crate::Control::settle_webhook).
+    /// [`take_webhooks`](crate::Control::take_webhooks) and [`record_outcome`](crate::Control::record_outcome).
     ByHand,
 }
 

@@ -272,8 +272,8 @@ impl Control {
     }
 
     /// Waits until no webhook is queued or in transit, retries included.
-    pub async fn settled(&self) -> Result<(), ControlError> {
-        self.wait(|world| world.outbox.is_settled().then_some(())).await
+    pub async fn outbox_idle(&self) -> Result<(), ControlError> {
+        self.wait(|world| world.outbox.is_idle().then_some(())).await
     }
 
     /// Drops all queued webhooks.

@@ -43,7 +43,7 @@ async fn attempt(shared: Arc<Shared>, client: reqwest::Client, queued: QueuedWeb
         let QueuedWebhook { webhook_type, webhook_code, link_id, attempt, .. } = &queued;
         tracing::warn!(%webhook_type, %webhook_code, link = %link_id, attempt, %reason, "webhook not delivered");
     }
-    shared.change(|world, now| world.settle(now, queued, outcome));
+    shared.change(|world, now| world.record_outcome(now, queued, outcome));
 }
 
 async fn deliver(

@@ -1,7 +1,7 @@
 //! The manual clock: a program sets the sandbox's time and delivers the webhooks itself.
 //!
 //! A program that simulates a year in a second calls [`Control::next_event_at`] and [`Control::advance_to`], then
-//! [`Control::take_webhooks`], and [`Control::settle_webhook`] for each webhook. The cost does not depend on the
+//! [`Control::take_webhooks`], and [`Control::record_outcome`] for each webhook. The cost does not depend on the
 //! number of links.
 
 use std::time::Duration;
@@ -65,8 +65,8 @@ impl Control {
     }
 
     /// Records the outcome of a webhook that was taken; if it failed, Belvo's retry follows.
-    pub fn settle_webhook(&self, taken: TakenWebhook, outcome: DeliveryOutcome) {
-        self.shared.change(|world, now| world.settle(now, taken.into(), outcome));
+    pub fn record_outcome(&self, taken: TakenWebhook, outcome: DeliveryOutcome) {
+        self.shared.change(|world, now| world.record_outcome(now, taken.into(), outcome));
     }
 }
 

@@ -50,11 +50,11 @@ fn serve(args: SandboxArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        let told = shutdown.clone();
+        let cancelled_by_signal = shutdown.clone();
         let stop = stop_signal().context("listening for signals")?;
         tokio::spawn(async move {
             stop.await;
-            told.cancel();
+            cancelled_by_signal.cancel();
         });
         belvo_sandbox::run(args, shutdown).await
     })

@@ -127,7 +127,7 @@ impl Outbox {
     }
 
     /// Whether no webhook is queued or in transit.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.held.is_empty() && self.in_flight == 0
     }
 

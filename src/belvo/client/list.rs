@@ -79,7 +79,7 @@ pub struct ListPage {
     /// The unchanged resources.
     pub items: Vec<Map<String, Value>>,
     /// How many elements were left out because they are not objects.
-    pub odd_count: usize,
+    pub malformed_count: usize,
     /// The time from sending the request to the complete answer. The resources may be this old.
     pub took: Duration,
 }
@@ -131,7 +131,7 @@ impl Client {
     /// [`CallError`].
     pub async fn knows_any_link(&self) -> Result<bool, CallError> {
         let mut pages = self.list(LINKS, FIELDS, Urgency::Now, "page_size=1&fields=id".to_owned());
-        Ok(pages.next().await?.is_some_and(|page| !page.items.is_empty() || page.odd_count > 0))
+        Ok(pages.next().await?.is_some_and(|page| !page.items.is_empty() || page.malformed_count > 0))
     }
 }
 
@@ -172,11 +172,11 @@ impl ListPages<'_> {
         let count = results.len();
         let mut items: Vec<_> = results.into_iter().filter_map(object).collect();
         items.iter_mut().for_each(|item| keep(self.fields, item));
-        Ok(Some(ListPage { odd_count: count - items.len(), items, took }))
+        Ok(Some(ListPage { malformed_count: count - items.len(), items, took }))
     }
 
     /// Skips the page that could not be read. Returns whether there can be another page; pages are numbered from 1.
-    pub fn pass_over(&mut self) -> bool {
+    pub fn skip_page(&mut self) -> bool {
         let Next::Query(query) = &self.next else { return false };
         let number = query.split('&').find_map(|pair| pair.strip_prefix("page=")?.parse::<usize>().ok()).unwrap_or(1);
         let others: Vec<_> = query.split('&').filter(|pair| !pair.starts_with("page=")).collect();

@@ -33,7 +33,7 @@ const PARTITION: u16 = 0;
 const STREAM_CREATED_NS: i64 = 1;
 
 /// relink's default interval of sweeps and of the rotation.
-pub(super) const SETTINGS: reconciler::Settings = reconciler::Settings {
+pub(super) const SETTINGS: reconciler::SweepSettings = reconciler::SweepSettings {
     sweep_every: Duration::from_secs(3600),
     rotation: Duration::from_secs(24 * 3600),
     adoption_per_hour: 60,

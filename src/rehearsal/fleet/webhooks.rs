@@ -23,7 +23,7 @@ impl Simulation {
         }
         self.webhooks_sent += 1;
         let outcome = DeliveryOutcome::Answered(if self.receiver_is_down { 503 } else { 200 });
-        self.control.settle_webhook(webhook, outcome);
+        self.control.record_outcome(webhook, outcome);
         if self.receiver_is_down {
             return Ok(());
         }

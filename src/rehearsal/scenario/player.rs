@@ -268,7 +268,7 @@ impl<'a> Player<'a> {
         let idle = async {
             loop {
                 let before = self.subscriber.len();
-                self.control.settled().await?;
+                self.control.outbox_idle().await?;
                 self.subscriber.jobs_done(IDLE_WITHIN).await?;
                 for (_, id) in &self.ids {
                     self.probe(*id).await?;

@@ -69,7 +69,7 @@ impl World {
 
     /// Records the outcome of a taken webhook. A failed one is retried up to five times, each time one
     /// step later than before (linear back-off); then it is lost, and no API of Belvo shows it.
-    pub(crate) fn settle(&mut self, now: i64, mut queued: QueuedWebhook, outcome: DeliveryOutcome) {
+    pub(crate) fn record_outcome(&mut self, now: i64, mut queued: QueuedWebhook, outcome: DeliveryOutcome) {
         self.outbox.has_come_back();
         let is_over = outcome.is_ok() || outcome == DeliveryOutcome::NoUrl || queued.attempt >= ATTEMPTS_MAX;
         self.record(now, &queued, outcome);

@@ -13,9 +13,9 @@ const SCOPES: &str = "read_consents,write_consents,write_consent_callback";
 async fn ended(fixture: &mut Fixture) -> (Uuid, Value) {
     let link = fixture.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
     fixture.control.expire_consent(link).unwrap();
-    let told = fixture.webhook().await;
+    let received = fixture.webhook().await;
     assert_eq!(fixture.status(link).await, "invalid");
-    (link, told["data"]["consent_id"].clone())
+    (link, received["data"]["consent_id"].clone())
 }
 
 /// A token as in the guide "My Belvo Portal".
@@ -86,9 +86,9 @@ async fn a_consent_is_renewed_in_the_portal() {
     let (status, answer) = fixture.post("/portal/renew", renewal(&token, link, &consent)).await;
     assert_eq!((status, answer), (200, json!({"link": link, "consent": consent})));
     assert_eq!(fixture.status(link).await, "valid");
-    let told = codes(&fixture.webhooks(5).await);
+    let received = codes(&fixture.webhooks(5).await);
     assert_eq!(
-        (told[0].as_str(), told[4].as_str()),
+        (received[0].as_str(), received[4].as_str()),
         ("CONSENT/openfinance_consent_expiration_changed", "BILLS/historical_update")
     );
     assert_eq!(fixture.post("/portal/renew", renewal(&token, link, &consent)).await.0, 401, "a token dies on success");

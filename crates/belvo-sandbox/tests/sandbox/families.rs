@@ -63,11 +63,11 @@ async fn every_family_has_its_codes() {
         fixture.control.scheduled_refresh(link, RefreshOutcome::Ok).unwrap();
         fixture.control.scheduled_refresh(link, RefreshOutcome::LoginError).unwrap();
         let news: Vec<_> = news.into_iter().collect();
-        let told = fixture.webhooks(news.len() + 1).await;
+        let received = fixture.webhooks(news.len() + 1).await;
         let wanted = [spelt(family, &news), vec!["LINK/invalid_credentials".into()]].concat();
-        assert_eq!(codes(&told), wanted, "{family} says nothing else of what is new");
-        assert_eq!(told[0]["process_type"], "recurrent_update");
-        fixture.control.settled().await.unwrap();
+        assert_eq!(codes(&received), wanted, "{family} says nothing else of what is new");
+        assert_eq!(received[0]["process_type"], "recurrent_update");
+        fixture.control.outbox_idle().await.unwrap();
     }
 }
 
@@ -78,17 +78,17 @@ async fn resources_without_scheduled_webhooks_can_be_requested() {
     fixture.control.correct_transactions(single, Correction::Updated).unwrap();
     let path = format!("/sandbox/links/{single}/corrections");
     assert_eq!(fixture.post(&path, json!({"correction": "deleted"})).await.0, 200);
-    let told = codes(&fixture.webhooks(2).await);
-    assert_eq!(told, ["TRANSACTIONS/transactions_updated", "TRANSACTIONS/transactions_deleted"]);
+    let received = codes(&fixture.webhooks(2).await);
+    assert_eq!(received, ["TRANSACTIONS/transactions_updated", "TRANSACTIONS/transactions_deleted"]);
     assert_eq!(fixture.post(&path, json!({"correction": "forgotten"})).await.0, 422);
 
     let consent = fixture.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
     fixture.control.lose_consent_resources(consent, ConsentLack::Unrecoverable).unwrap();
     let path = format!("/sandbox/links/{consent}/consent");
     assert_eq!(fixture.post(&path, json!({"event": "temporarily_unavailable"})).await.0, 200);
-    let told = codes(&fixture.webhooks(2).await);
-    assert_eq!(told[0], "CONSENT/openfinance_consent_with_unrecoverable_resources");
-    assert_eq!(told[1], "CONSENT/openfinance_consent_with_temporarily_unavailable_resources");
+    let received = codes(&fixture.webhooks(2).await);
+    assert_eq!(received[0], "CONSENT/openfinance_consent_with_unrecoverable_resources");
+    assert_eq!(received[1], "CONSENT/openfinance_consent_with_temporarily_unavailable_resources");
     assert_eq!(fixture.status(consent).await, "valid");
     assert!(fixture.control.lose_consent_resources(single, ConsentLack::Unrecoverable).is_err());
 
@@ -99,10 +99,10 @@ async fn resources_without_scheduled_webhooks_can_be_requested() {
     let refresh = format!("/api/links/{single}/refresh/");
     assert_eq!(fixture.post("/sandbox/faults/webhooks", json!({"kind": "data_errors"})).await.0, 200);
     assert_eq!(fixture.post(&refresh, json!({"fetch_resources": ["OWNERS", "ACCOUNTS"]})).await.0, 202);
-    let told = fixture.webhooks(2).await;
+    let received = fixture.webhooks(2).await;
     assert_eq!(
-        (&told[0]["data"]["total_owners"], &told[0]["data"]["errors"][0]["code"]),
+        (&received[0]["data"]["total_owners"], &received[0]["data"]["errors"][0]["code"]),
         (&json!(1), &json!("unexpected_error"))
     );
-    assert_eq!(told[1]["data"], json!({"total_accounts": 2}));
+    assert_eq!(received[1]["data"], json!({"total_accounts": 2}));
 }

@@ -253,7 +253,7 @@ async fn a_repair_without_new_data_sends_no_webhook() {
     fixture.control.scheduled_refresh(link, RefreshOutcome::TokenRequired).unwrap();
     let token = fixture.token(link).await;
     assert_eq!(fixture.widget(&token, "success").await.0, 200);
-    fixture.control.settled().await.unwrap();
+    fixture.control.outbox_idle().await.unwrap();
     let deliveries = fixture.control.deliveries(0);
     assert_eq!(deliveries.len(), 1, "{deliveries:?}");
     assert_eq!(deliveries[0].webhook_code, "token_required");

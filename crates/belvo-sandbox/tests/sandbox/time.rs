@@ -33,7 +33,7 @@ fn run_until(control: &Control, until_ms: i64) -> Vec<TakenWebhook> {
     while let Some(at_ms) = control.next_event_at().filter(|at_ms| *at_ms <= until_ms) {
         control.advance_to(at_ms);
         for taken in control.take_webhooks() {
-            control.settle_webhook(taken.clone(), DeliveryOutcome::Answered(200));
+            control.record_outcome(taken.clone(), DeliveryOutcome::Answered(200));
             all.push(taken);
         }
     }
@@ -130,14 +130,20 @@ async fn the_bank_decides_the_outcome_of_a_refresh() {
         fixture.control.set_login(id, Login::Answers("institution_down".into())).unwrap();
         (codes(&bodies(&about)), about.first().map(|taken| taken.body["data"].clone()), status)
     };
-    let (told, data, status) = outcome(Login::Fails(LoginFailure::Locked)).await;
-    assert_eq!((told.as_slice(), status), (&vec!["LINK/invalid_credentials".to_owned(); 4][..], LinkStatus::Invalid));
+    let (received, data, status) = outcome(Login::Fails(LoginFailure::Locked)).await;
+    assert_eq!(
+        (received.as_slice(), status),
+        (&vec!["LINK/invalid_credentials".to_owned(); 4][..], LinkStatus::Invalid)
+    );
     assert_eq!(data.unwrap()["error_message"], LoginFailure::Locked.message());
-    let (told, _, status) = outcome(Login::TokenRequired).await;
-    assert_eq!((told.as_slice(), status), (&vec!["LINK/token_required".to_owned(); 4][..], LinkStatus::TokenRequired));
+    let (received, _, status) = outcome(Login::TokenRequired).await;
+    assert_eq!(
+        (received.as_slice(), status),
+        (&vec!["LINK/token_required".to_owned(); 4][..], LinkStatus::TokenRequired)
+    );
     for silent in [Login::Answers("too_many_sessions".into()), Login::Fails(LoginFailure::Unexpected)] {
-        let (told, _, status) = outcome(silent).await;
-        assert_eq!((told.len(), status), (0, LinkStatus::Valid));
+        let (received, _, status) = outcome(silent).await;
+        assert_eq!((received.len(), status), (0, LinkStatus::Valid));
     }
 }
 
@@ -153,9 +159,9 @@ async fn a_refresh_without_new_data_sends_no_webhook_and_a_repaired_link_is_refr
     fixture.control.set_login(id, Login::Fails(LoginFailure::InvalidCredentials)).unwrap();
     assert_eq!(codes(&bodies(&run_until(&fixture.control, START_MS + 3 * DAY_MS))), ["LINK/invalid_credentials"; 8]);
     fixture.control.repair(id).unwrap();
-    let told = codes(&bodies(&run_until(&fixture.control, START_MS + 4 * DAY_MS)));
-    assert_eq!(told[0], "ACCOUNTS/historical_update");
-    assert_eq!(told[1..], ["ACCOUNTS/new_accounts_available"; 4]);
+    let received = codes(&bodies(&run_until(&fixture.control, START_MS + 4 * DAY_MS)));
+    assert_eq!(received[0], "ACCOUNTS/historical_update");
+    assert_eq!(received[1..], ["ACCOUNTS/new_accounts_available"; 4]);
 }
 
 #[tokio::test]
@@ -227,9 +233,9 @@ async fn a_consent_is_announced_and_ends_on_its_date() {
     let id = fixture.control.add_fleet_link(consent(RECURRENT)).unwrap();
     let taken = run_until(&fixture.control, START_MS + 30 * DAY_MS);
     assert!(taken.iter().all(|taken| taken.link_id == id), "single links hear nothing of their consents");
-    let told = codes(&bodies(&taken));
+    let received = codes(&bodies(&taken));
     assert_eq!(
-        told,
+        received,
         [
             "ACCOUNTS/new_accounts_available",
             "CONSENT/openfinance_consent_about_to_expire",
@@ -265,9 +271,9 @@ async fn the_announcement_of_a_consents_end_can_be_switched_off() {
         ..link(RefreshRate::SixHours)
     });
     assert!(id.is_ok());
-    let told = codes(&bodies(&run_until(&fixture.control, START_MS + 2 * DAY_MS)));
-    assert_eq!(told.last().unwrap(), "CONSENT/openfinance_consent_expired");
-    assert!(!told.iter().any(|code| code.ends_with("about_to_expire")));
+    let received = codes(&bodies(&run_until(&fixture.control, START_MS + 2 * DAY_MS)));
+    assert_eq!(received.last().unwrap(), "CONSENT/openfinance_consent_expired");
+    assert!(!received.iter().any(|code| code.ends_with("about_to_expire")));
 }
 
 #[tokio::test]
@@ -303,14 +309,14 @@ async fn manually_delivered_webhooks_are_retried() {
         let taken = taken.pop().unwrap();
         assert_eq!((taken.attempt, taken.at_ms, taken.link_id), (attempt, at_ms, id));
         let outcome = if attempt == 1 { DeliveryOutcome::TimedOut } else { DeliveryOutcome::Answered(500) };
-        fixture.control.settle_webhook(taken, outcome);
+        fixture.control.record_outcome(taken, outcome);
         at_ms += HOUR_MS * i64::from(attempt);
         fixture.control.advance_to(at_ms - 1);
         assert_eq!(fixture.control.take_webhooks(), []);
         fixture.control.advance_to(at_ms);
     }
     assert_eq!(fixture.control.take_webhooks(), [], "after the fifth retry it is lost");
-    fixture.control.settled().await.unwrap();
+    fixture.control.outbox_idle().await.unwrap();
     assert_eq!(fixture.control.deliveries(0).len(), 6);
 }
 
@@ -380,7 +386,7 @@ async fn other_calls_are_answered_while_time_moves() {
     .await;
     fixture.control.add_fleet_link(link(RefreshRate::ThirtyDays)).unwrap();
     assert_eq!(fixture.post("/sandbox/advance", json!({"secs": 360 * 24 * 3_600})).await.0, 200);
-    fixture.control.settled().await.unwrap();
+    fixture.control.outbox_idle().await.unwrap();
     let deliveries = fixture.control.deliveries(0);
     assert_eq!(deliveries.len(), 11);
     assert!(

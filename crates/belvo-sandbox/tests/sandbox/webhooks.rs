@@ -37,7 +37,7 @@ async fn a_refused_webhook_is_retried_five_times() {
         // Linear back-off: the nth retry waits n steps.
         fixture.control.advance(Duration::from_secs(3_600 * u64::from(attempt)));
     }
-    fixture.control.settled().await.unwrap();
+    fixture.control.outbox_idle().await.unwrap();
     assert_eq!(fixture.control.deliveries(0).len(), 6, "after the fifth retry it is lost");
 }
 
@@ -92,8 +92,8 @@ async fn a_slow_response_does_not_delay_other_webhooks() {
     fixture.answers.send(Answer::Never).unwrap();
     fixture.control.repair(link).unwrap();
     assert_eq!(fixture.webhooks(5).await.len(), 5, "one of them is never answered");
-    let told = fixture.control.wait_for_delivery(3, |_| true).await.unwrap();
-    assert_eq!((told.seq, told.outcome), (4, DeliveryOutcome::Answered(200)));
+    let received = fixture.control.wait_for_delivery(3, |_| true).await.unwrap();
+    assert_eq!((received.seq, received.outcome), (4, DeliveryOutcome::Answered(200)));
     assert_eq!(fixture.control.deliveries(0).len(), 4, "and one slot is still taken by it");
 }
 
@@ -157,9 +157,9 @@ async fn a_removed_fault_has_no_effect() {
     fixture.control.fail_webhooks(WebhookFault::Reorder, 3);
     let sent = json!({"link": Uuid::nil(), "webhook_type": "LINK", "webhook_code": "token_required"});
     assert_eq!(fixture.post("/sandbox/webhooks", sent).await.0, 200);
-    assert!(fixture.control.settled().now_or_never().is_none(), "it waits for two more");
+    assert!(fixture.control.outbox_idle().now_or_never().is_none(), "it waits for two more");
     assert_eq!(fixture.call(Method::DELETE, "/sandbox/faults", Value::Null).await.0, 200);
-    assert!(fixture.control.settled().now_or_never().is_some_and(|settled| settled.is_ok()));
+    assert!(fixture.control.outbox_idle().now_or_never().is_some_and(|idle| idle.is_ok()));
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn deliveries_are_read_in_pages() {
     for _ in 0..150 {
         fixture.control.send_webhook(Uuid::nil(), NewWebhook { webhook_type: "LINK".into(), ..NewWebhook::default() });
     }
-    fixture.control.settled().await.unwrap();
+    fixture.control.outbox_idle().await.unwrap();
     let seqs = async |query: &str| {
         let (status, list) = fixture.get(&format!("/sandbox/deliveries?{query}")).await;
         assert_eq!(status, 200);
@@ -257,5 +257,5 @@ async fn shutdown_does_not_wait_for_queued_webhooks() {
     tokio::time::timeout(Duration::from_secs(20), fixture.sandbox.shutdown()).await.expect("it stops");
     drop(fixture.client);
     let _answered_or_refused = hanging.await.unwrap();
-    assert!(control.settled().await.is_err());
+    assert!(control.outbox_idle().await.is_err());
 }
