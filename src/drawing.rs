@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use strum::VariantArray;
 
 use crate::link::table::MOVES;
 use crate::link::{EventName, StateName};
@@ -65,11 +66,15 @@ fn join<'a>(names: impl IntoIterator<Item = &'a str>, between: &str) -> String {
     names.into_iter().collect::<Vec<_>>().join(between)
 }
 
+fn names<T: Copy + Into<&'static str>>(all: &[T]) -> Vec<&'static str> {
+    all.iter().map(|&name| name.into()).collect()
+}
+
 /// The next states of each state, one line a state: the overview at the head of `src/link/machine.rs`.
 pub fn overview() -> String {
     let arrows = arrows();
     let mut drawing = String::new();
-    for from in StateName::ALL {
+    for &from in StateName::VARIANTS {
         let to: Vec<_> = arrows.keys().filter(|(source, _)| *source == from).map(|(_, to)| to.as_str()).collect();
         let to = if to.is_empty() { "(final)".to_owned() } else { to.join(", ") };
         drawing.push_str(&format!("{:14} ──▶ {to}\n", from.as_str()));
@@ -89,7 +94,7 @@ fn mermaid() -> String {
 
 fn dot() -> String {
     let mut drawing = String::from("digraph machine {\n    node [shape=box, style=rounded];\n");
-    for state in StateName::ALL {
+    for &state in StateName::VARIANTS {
         drawing.push_str(&format!("    {state};\n"));
     }
     for ((from, to), events) in arrows() {
@@ -110,8 +115,8 @@ struct Row {
 
 /// One row of the table on each line, for readers and diffs.
 fn json() -> String {
-    let states = compact(&StateName::ALL.map(StateName::as_str));
-    let events = compact(&EventName::ALL.map(EventName::as_str));
+    let states = compact(&names(StateName::VARIANTS));
+    let events = compact(&names(EventName::VARIANTS));
     let rows = MOVES.iter().map(|row| {
         let to = row.to.iter().map(|state| state.as_str()).collect();
         compact(&Row { from: row.from.as_str(), on: row.on.as_str(), to })
@@ -126,8 +131,8 @@ fn compact(value: &impl Serialize) -> String {
 
 fn text() -> String {
     let widest = |names: &[&str]| names.iter().map(|name| name.len()).max().unwrap_or(0);
-    let state_width = widest(&StateName::ALL.map(StateName::as_str));
-    let event_width = widest(&EventName::ALL.map(EventName::as_str));
+    let state_width = widest(&names(StateName::VARIANTS));
+    let event_width = widest(&names(EventName::VARIANTS));
     let line = |from: &str, on: &str, to: &str| format!("{from:state_width$}  {on:event_width$}  {to}\n");
     let mut drawing = line("state", "event", "next state");
     for row in MOVES {

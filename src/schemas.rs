@@ -15,6 +15,7 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
+use strum::VariantArray;
 
 use crate::contract::{
     ApiError, Command, Commit, CommittedOffset, Fence, IncidentBody, InputKind, JobBody, NoticeBody, Observation,
@@ -54,7 +55,7 @@ impl MessageSchema {
 
 /// The schemas of all messages: first the inputs, then the outputs.
 pub fn schemas() -> Vec<MessageSchema> {
-    let inputs = InputKind::ALL.into_iter().map(|kind| {
+    let inputs = InputKind::VARIANTS.iter().map(|kind| {
         let schema = match kind {
             InputKind::Webhook => read::<Webhook>(),
             InputKind::ApiError => read::<ApiError>(),

@@ -111,6 +111,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "rehearsal/scenario/args.rs",
             "rehearsal/fleet/args.rs",
             "simulation/args.rs",
+            "simulation/fault.rs",
         ],
     ),
     (

@@ -17,6 +17,7 @@ use relink::link::{
 };
 use relink::schemas::{documents, examples, schemas, write};
 use serde_json::Value;
+use strum::VariantArray;
 
 const HOW: &str = "run `cargo run -- schemas --write schemas` and review the difference";
 
@@ -87,7 +88,7 @@ fn every_example_is_valid_and_names_its_schema() {
         assert_eq!(schema.schema["$id"], schema.urn());
         assert!(example.subject.starts_with(&format!("{}.", example.name)), "{}", example.subject);
     }
-    for kind in InputKind::ALL {
+    for &kind in InputKind::VARIANTS {
         check(&validators[&format!("belvo.{kind}")], &kind.example());
     }
 }
@@ -99,13 +100,13 @@ fn every_variant_has_an_example() {
         let found = all.iter().any(|example| example.name == name && example.variant.as_deref() == variant);
         assert!(found, "no example of {name} {variant:?}");
     };
-    for name in NoticeName::ALL {
+    for &name in NoticeName::VARIANTS {
         has("link.notice", Some(name.as_str()));
     }
-    for name in JobName::ALL {
+    for &name in JobName::VARIANTS {
         has("link.job", Some(name.as_str()));
     }
-    for name in StateName::ALL {
+    for &name in StateName::VARIANTS {
         has("link.state", Some(name.as_str()));
     }
     for reason in ["repeated", "not_about_the_link", "unknown"] {
@@ -116,7 +117,7 @@ fn every_variant_has_an_example() {
     }
     has("link.offset", None);
     has("link.fence", None);
-    for kind in InputKind::ALL {
+    for &kind in InputKind::VARIANTS {
         assert!(all.iter().any(|example| example.name == format!("belvo.{kind}")), "no example of {kind}");
     }
     // The MFA session of an input must not be in any message of relink.

@@ -6,6 +6,8 @@
 
 use std::thread;
 
+use strum::VariantArray;
+
 use relink::simulation::{Bug, Counts, Fault, Options, shorten, simulate};
 
 /// The number of fixed seeds, and of new seeds in each test run.
@@ -98,7 +100,7 @@ fn faults_of(bug: Bug) -> Option<Vec<Fault>> {
 
 #[test]
 fn every_injected_bug_is_found() {
-    let found = at_once(Bug::ALL.to_vec(), |bug| {
+    let found = at_once(Bug::VARIANTS.to_vec(), |bug| {
         let options = |seed| Options { bug: Some(bug), faults: faults_of(bug), ..Options::of(seed) };
         let found = (0..SEEDS_PER_BUG).find_map(|seed| Some((seed, simulate(&options(seed)).err()?.sentence)));
         match found {
@@ -116,6 +118,6 @@ fn every_injected_bug_is_found() {
 /// The same faults without a bug violate no rule.
 #[test]
 fn no_rule_is_violated_without_an_injected_bug() {
-    let all = Bug::ALL.into_iter().filter_map(faults_of).collect();
+    let all = Bug::VARIANTS.iter().copied().filter_map(faults_of).collect();
     at_once(all, |faults| run_without_failure(&Options { faults: Some(faults), ..Options::of(1) }));
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use relink::contract::{At, CommittedOffset, IncidentBecause, IncidentBody, IncidentChange, Origin, OriginKind};
 use relink::link::{LinkId, StateName, Timestamp};
 use relink::store::{Changes, Head, MemoryStore, Position, Put, Query, SledStore, Store, StoreError, Witness};
+use strum::VariantArray;
 
 const CACHE: u64 = 16 << 20;
 
@@ -157,7 +158,7 @@ fn any_put() -> impl Strategy<Value = Put> {
     (0..6_u8, 1..20_u64).prop_map(|(n, version)| {
         let mixed = version * 31 + u64::from(n);
         let deadline = i64::try_from(mixed % 23).expect("below 23") - 3;
-        let state = StateName::ALL[usize::try_from(mixed % 6).expect("below 6")];
+        let state = StateName::VARIANTS[usize::try_from(mixed % 6).expect("below 6")];
         put(n, version, state, (mixed % 3 > 0).then_some(deadline))
     })
 }

@@ -3,13 +3,16 @@
 //! The caller reports the path. It may have a host or the prefix of a gateway, no `api`, additional slashes, capitals,
 //! or percent-encoding. Only the paths of Belvo's API are recognised in it.
 
+use strum::IntoStaticStr;
+
 use crate::contract::{ApiError, squeezed};
 use crate::link::LinkId;
 
 use super::error_body::ErrorBody;
 
 /// The kind of a call, as far as the meaning of an error depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Call {
     /// `POST /api/links/`: creates a link. Its errors are about a link that has never worked.
     Creation,
@@ -51,6 +54,11 @@ const RESOURCES: &[&str] = &[
 ];
 
 impl Call {
+    /// The name of the kind, for dedup keys.
+    pub(super) fn as_str(self) -> &'static str {
+        self.into()
+    }
+
     /// The kind of the call with this method and path.
     pub(super) fn of(error: &ApiError) -> Self {
         let method = error.method.trim().to_ascii_uppercase();
@@ -61,17 +69,6 @@ impl Call {
             ("PUT" | "PATCH", Some([_id])) => Self::Repair,
             ("POST", Some([_id, refresh])) if refresh.eq_ignore_ascii_case("refresh") => Self::Refresh,
             _other => Self::Use,
-        }
-    }
-
-    /// The name of the kind, for dedup keys.
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Creation => "creation",
-            Self::Resumption => "resumption",
-            Self::Repair => "repair",
-            Self::Refresh => "refresh",
-            Self::Use => "use",
         }
     }
 

@@ -2,11 +2,13 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use strum::IntoStaticStr;
 
 use crate::link::LinkId;
 
 /// Why a message cannot be read, and at which place. The dead letter has the complete message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Undecodable {
     /// The body is empty.
     #[error("the message has no body")]
@@ -59,17 +61,8 @@ pub enum Undecodable {
 
 impl Undecodable {
     /// The name in metrics and dead letters.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Compressed => "compressed",
-            Self::TooLarge { .. } => "too_large",
-            Self::NotJson { .. } => "not_json",
-            Self::WrongShape { .. } => "wrong_shape",
-            Self::LinkMismatch { .. } => "link_mismatch",
-            Self::Payments => "payments",
-            Self::FutureVersion { .. } => "future_version",
-        }
+    pub fn as_str(&self) -> &'static str {
+        self.into()
     }
 
     pub(super) fn shape(at: impl Into<String>, problem: impl Into<String>) -> Self {

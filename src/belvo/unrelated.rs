@@ -1,7 +1,10 @@
 //! The classes of messages that are not about the link: they never become an event.
 
+use strum::{IntoStaticStr, VariantArray};
+
 /// The classes of messages that are not about the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Unrelated {
     /// Belvo does not accept the API keys.
     Keys,
@@ -32,40 +35,9 @@ pub enum Unrelated {
 }
 
 impl Unrelated {
-    /// All classes.
-    pub const ALL: [Self; 13] = [
-        Self::Keys,
-        Self::Permission,
-        Self::Request,
-        Self::Outage,
-        Self::Busy,
-        Self::RateLimit,
-        Self::Delay,
-        Self::InstitutionOff,
-        Self::PartialData,
-        Self::ConsentPending,
-        Self::Creation,
-        Self::WrongToken,
-        Self::InWidget,
-    ];
-
     /// The name in messages and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Keys => "keys",
-            Self::Permission => "permission",
-            Self::Request => "request",
-            Self::Outage => "outage",
-            Self::Busy => "busy",
-            Self::RateLimit => "rate_limit",
-            Self::Delay => "delay",
-            Self::InstitutionOff => "institution_off",
-            Self::PartialData => "partial_data",
-            Self::ConsentPending => "consent_pending",
-            Self::Creation => "creation",
-            Self::WrongToken => "wrong_token",
-            Self::InWidget => "in_widget",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// Whether the same request may succeed later (guide: Belvo API errors, retry policy).

@@ -4,6 +4,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::output::Origin;
 use super::words::At;
@@ -39,13 +40,21 @@ pub struct IncidentBody {
 }
 
 /// Whether an incident begins or ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum IncidentChange {
     /// Many links of the institution failed within the window, so the institution is the most likely cause.
     Began,
     /// Few links failed for a whole window. The deferred prompts that are still needed are published.
     Ended,
+}
+
+impl IncidentChange {
+    /// The name in messages.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// The reason why an incident began or ended.
@@ -56,16 +65,6 @@ pub struct IncidentBecause {
     pub link_id: Option<String>,
     /// The message, or the timer, that led to it.
     pub origin: Origin,
-}
-
-impl IncidentChange {
-    /// The name in messages.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Began => "began",
-            Self::Ended => "ended",
-        }
-    }
 }
 
 impl IncidentBody {

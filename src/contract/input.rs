@@ -10,11 +10,11 @@
 //! (`belvo::report`).
 
 use std::fmt;
-use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 use super::rfc3339;
 use crate::link::Timestamp;
@@ -32,7 +32,11 @@ pub const INPUT_SCHEMA_VERSION: u64 = super::SCHEMA_VERSION as u64;
 pub const WIDGET_TOKEN_SECONDS: u64 = 600;
 
 /// The kind of an input message. It is a token of the subject, and decides which body the message has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumString, IntoStaticStr, VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
+#[strum(parse_err_ty = NotAnInputKind, parse_err_fn = not_an_input_kind)]
 pub enum InputKind {
     /// [`Webhook`]: a webhook of Belvo.
     Webhook,
@@ -47,18 +51,9 @@ pub enum InputKind {
 }
 
 impl InputKind {
-    /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Webhook, Self::ApiError, Self::Widget, Self::Observation, Self::Command];
-
     /// The token in subjects.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Webhook => "webhook",
-            Self::ApiError => "api_error",
-            Self::Widget => "widget",
-            Self::Observation => "observation",
-            Self::Command => "command",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// An example of a body of this kind, for the documentation.
@@ -73,23 +68,13 @@ impl InputKind {
     }
 }
 
-impl fmt::Display for InputKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// The text is no kind of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a kind of input: webhook, api_error, widget, observation or command")]
 pub struct NotAnInputKind;
 
-impl FromStr for InputKind {
-    type Err = NotAnInputKind;
-
-    fn from_str(text: &str) -> Result<Self, NotAnInputKind> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(NotAnInputKind)
-    }
+fn not_an_input_kind(_text: &str) -> NotAnInputKind {
+    NotAnInputKind
 }
 
 /// A webhook, byte for byte as Belvo sent it. It has no timestamp, no sequence number and no signature.
@@ -270,8 +255,9 @@ pub struct Observation {
 }
 
 /// Who read a link from Belvo.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Source {
     /// relink, for a verify job.
     Verify,
@@ -284,12 +270,8 @@ pub enum Source {
 
 impl Source {
     /// The name in messages.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Verify => "verify",
-            Self::Sweep => "sweep",
-            Self::App => "app",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

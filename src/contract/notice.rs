@@ -4,6 +4,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 use super::output::Because;
 use super::words::{
@@ -12,7 +13,8 @@ use super::words::{
 use crate::link::{Cause, Episode, Gap, Link, Notice, Step};
 
 /// The types of notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum NoticeName {
     /// Prompt the user, once per episode.
     UpdateRequired,
@@ -39,36 +41,9 @@ pub enum NoticeName {
 }
 
 impl NoticeName {
-    /// All types of notice.
-    pub const ALL: [Self; 11] = [
-        Self::UpdateRequired,
-        Self::Reminder,
-        Self::UpdateStarted,
-        Self::UpdateFailed,
-        Self::Recovered,
-        Self::RefreshDue,
-        Self::DataAvailable,
-        Self::Refreshed,
-        Self::ConsentExpiring,
-        Self::Stale,
-        Self::Removed,
-    ];
-
     /// The token in the subject.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::UpdateRequired => "update_required",
-            Self::Reminder => "reminder",
-            Self::UpdateStarted => "update_started",
-            Self::UpdateFailed => "update_failed",
-            Self::Recovered => "recovered",
-            Self::RefreshDue => "refresh_due",
-            Self::DataAvailable => "data_available",
-            Self::Refreshed => "refreshed",
-            Self::ConsentExpiring => "consent_expiring",
-            Self::Stale => "stale",
-            Self::Removed => "removed",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

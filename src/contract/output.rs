@@ -5,6 +5,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 use super::input::InputKind;
 use super::notice::NoticeName;
@@ -33,8 +34,9 @@ pub enum Address {
 }
 
 /// The types of job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum JobName {
     /// Read the link from Belvo and publish the observation.
     Verify,
@@ -43,15 +45,9 @@ pub enum JobName {
 }
 
 impl JobName {
-    /// All types of job.
-    pub const ALL: [Self; 2] = [Self::Verify, Self::Refresh];
-
     /// The token in the subject.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Verify => "verify",
-            Self::Refresh => "refresh",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -4,11 +4,34 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::link::{
     AccessMode, AttemptEnd, Cause, DataKind, Episode, EpisodeNumber, LinkId, Proof, RefreshBy, Removal, StateName,
     Timestamp,
 };
+
+/// Implements the conversions between an enum of the core, which has no serde, and its enum in JSON. Both matches are
+/// exhaustive: a variant that only one of them has does not compile.
+macro_rules! convert_both_ways {
+    ($core:ident, $word:ident { $($variant:ident),+ }) => {
+        impl From<$core> for $word {
+            fn from(core: $core) -> Self {
+                match core {
+                    $($core::$variant => Self::$variant,)+
+                }
+            }
+        }
+
+        impl From<$word> for $core {
+            fn from(word: $word) -> Self {
+                match word {
+                    $($word::$variant => Self::$variant,)+
+                }
+            }
+        }
+    };
+}
 
 /// A point in time: RFC 3339, UTC, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,31 +91,7 @@ pub enum StateWord {
     Removed,
 }
 
-impl From<StateName> for StateWord {
-    fn from(name: StateName) -> Self {
-        match name {
-            StateName::Unconfirmed => Self::Unconfirmed,
-            StateName::Valid => Self::Valid,
-            StateName::Invalid => Self::Invalid,
-            StateName::TokenRequired => Self::TokenRequired,
-            StateName::Updating => Self::Updating,
-            StateName::Removed => Self::Removed,
-        }
-    }
-}
-
-impl From<StateWord> for StateName {
-    fn from(word: StateWord) -> Self {
-        match word {
-            StateWord::Unconfirmed => Self::Unconfirmed,
-            StateWord::Valid => Self::Valid,
-            StateWord::Invalid => Self::Invalid,
-            StateWord::TokenRequired => Self::TokenRequired,
-            StateWord::Updating => Self::Updating,
-            StateWord::Removed => Self::Removed,
-        }
-    }
-}
+convert_both_ways!(StateName, StateWord { Unconfirmed, Valid, Invalid, TokenRequired, Updating, Removed });
 
 /// What the user has to repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -110,29 +109,7 @@ pub enum CauseWord {
     Unsupported,
 }
 
-impl From<Cause> for CauseWord {
-    fn from(cause: Cause) -> Self {
-        match cause {
-            Cause::Credentials => Self::Credentials,
-            Cause::Token => Self::Token,
-            Cause::AccountBlocked => Self::AccountBlocked,
-            Cause::ConsentEnded => Self::ConsentEnded,
-            Cause::Unsupported => Self::Unsupported,
-        }
-    }
-}
-
-impl From<CauseWord> for Cause {
-    fn from(word: CauseWord) -> Self {
-        match word {
-            CauseWord::Credentials => Self::Credentials,
-            CauseWord::Token => Self::Token,
-            CauseWord::AccountBlocked => Self::AccountBlocked,
-            CauseWord::ConsentEnded => Self::ConsentEnded,
-            CauseWord::Unsupported => Self::Unsupported,
-        }
-    }
-}
+convert_both_ways!(Cause, CauseWord { Credentials, Token, AccountBlocked, ConsentEnded, Unsupported });
 
 /// What the user has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -174,25 +151,7 @@ pub enum AttemptEndWord {
     TimedOut,
 }
 
-impl From<AttemptEnd> for AttemptEndWord {
-    fn from(core: AttemptEnd) -> Self {
-        match core {
-            AttemptEnd::Claimed => Self::Claimed,
-            AttemptEnd::Abandoned => Self::Abandoned,
-            AttemptEnd::TimedOut => Self::TimedOut,
-        }
-    }
-}
-
-impl From<AttemptEndWord> for AttemptEnd {
-    fn from(word: AttemptEndWord) -> Self {
-        match word {
-            AttemptEndWord::Claimed => Self::Claimed,
-            AttemptEndWord::Abandoned => Self::Abandoned,
-            AttemptEndWord::TimedOut => Self::TimedOut,
-        }
-    }
-}
+convert_both_ways!(AttemptEnd, AttemptEndWord { Claimed, Abandoned, TimedOut });
 
 /// Belvo's `access_mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -204,23 +163,7 @@ pub enum AccessModeWord {
     Recurrent,
 }
 
-impl From<AccessMode> for AccessModeWord {
-    fn from(core: AccessMode) -> Self {
-        match core {
-            AccessMode::Single => Self::Single,
-            AccessMode::Recurrent => Self::Recurrent,
-        }
-    }
-}
-
-impl From<AccessModeWord> for AccessMode {
-    fn from(word: AccessModeWord) -> Self {
-        match word {
-            AccessModeWord::Single => Self::Single,
-            AccessModeWord::Recurrent => Self::Recurrent,
-        }
-    }
-}
+convert_both_ways!(AccessMode, AccessModeWord { Single, Recurrent });
 
 /// The evidence that a link works again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -234,15 +177,7 @@ pub enum ProofWord {
     Claimed,
 }
 
-impl From<Proof> for ProofWord {
-    fn from(core: Proof) -> Self {
-        match core {
-            Proof::Observed => Self::Observed,
-            Proof::Data => Self::Data,
-            Proof::Claimed => Self::Claimed,
-        }
-    }
-}
+convert_both_ways!(Proof, ProofWord { Observed, Data, Claimed });
 
 /// Who asks Belvo for the historical refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -256,15 +191,7 @@ pub enum RefreshByWord {
     Subscriber,
 }
 
-impl From<RefreshBy> for RefreshByWord {
-    fn from(core: RefreshBy) -> Self {
-        match core {
-            RefreshBy::Belvo => Self::Belvo,
-            RefreshBy::Relink => Self::Relink,
-            RefreshBy::Subscriber => Self::Subscriber,
-        }
-    }
-}
+convert_both_ways!(RefreshBy, RefreshByWord { Belvo, Relink, Subscriber });
 
 /// The kind of a data webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -278,15 +205,7 @@ pub enum DataKindWord {
     Changed,
 }
 
-impl From<DataKind> for DataKindWord {
-    fn from(core: DataKind) -> Self {
-        match core {
-            DataKind::Historical => Self::Historical,
-            DataKind::New => Self::New,
-            DataKind::Changed => Self::Changed,
-        }
-    }
-}
+convert_both_ways!(DataKind, DataKindWord { Historical, New, Changed });
 
 /// Why a link was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -300,15 +219,7 @@ pub enum RemovalWord {
     Forgotten,
 }
 
-impl From<Removal> for RemovalWord {
-    fn from(core: Removal) -> Self {
-        match core {
-            Removal::Deleted => Self::Deleted,
-            Removal::Missing => Self::Missing,
-            Removal::Forgotten => Self::Forgotten,
-        }
-    }
-}
+convert_both_ways!(Removal, RemovalWord { Deleted, Missing, Forgotten });
 
 /// An episode: one outage of one link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -343,8 +254,9 @@ impl EpisodeSummary {
 }
 
 /// Why a message was dead-lettered: the last token of a dead letter's subject, and its header `Relink-Dead-Reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum DeadReason {
     /// The body cannot be read as the kind of input that its subject names.
     Malformed,
@@ -366,30 +278,9 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
-    /// All reasons.
-    pub const ALL: [Self; 8] = [
-        Self::Malformed,
-        Self::NoLink,
-        Self::UnknownSubject,
-        Self::FutureVersion,
-        Self::UnknownCode,
-        Self::Panicked,
-        Self::TooLarge,
-        Self::UnreadableRecord,
-    ];
-
     /// The token in the subject.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::NoLink => "no_link",
-            Self::UnknownSubject => "unknown_subject",
-            Self::FutureVersion => "future_version",
-            Self::UnknownCode => "unknown_code",
-            Self::Panicked => "panicked",
-            Self::TooLarge => "too_large",
-            Self::UnreadableRecord => "unreadable_record",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

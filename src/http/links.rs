@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use strum::VariantArray;
 
 use super::SharedServer;
 use super::parameters::{LinkInPath, Query, bad};
@@ -78,9 +79,8 @@ pub(super) async fn list(State(server): State<SharedServer>, query: Query) -> Re
 }
 
 fn parse_state(text: &str) -> Result<StateName, Problem> {
-    let names = || StateName::ALL.map(StateName::as_str).join("`, `");
-    let found = StateName::ALL.into_iter().find(|state| state.as_str() == text);
-    found.ok_or_else(|| bad("state", &format!("must be one of `{}`", names())))
+    let names = || StateName::VARIANTS.iter().map(|state| state.as_str()).collect::<Vec<_>>().join("`, `");
+    text.parse().map_err(|_| bad("state", &format!("must be one of `{}`", names())))
 }
 
 pub(super) async fn show(
@@ -111,8 +111,11 @@ pub(super) async fn history(
 
 pub(super) async fn summary(State(server): State<SharedServer>) -> Result<Json<Summary>, Problem> {
     let (counts, incidents) = server.read_store(|store| Ok((store.count()?, store.incidents()?))).await?;
-    let by_state: BTreeMap<_, _> =
-        StateName::ALL.into_iter().map(|state| (state.as_str(), counts.get(&state).copied().unwrap_or(0))).collect();
+    let by_state: BTreeMap<_, _> = StateName::VARIANTS
+        .iter()
+        .copied()
+        .map(|state| (state.as_str(), counts.get(&state).copied().unwrap_or(0)))
+        .collect();
     let incidents = incidents.into_iter().filter(|incident| incident.change == IncidentChange::Began);
     let incidents = incidents.map(|IncidentBody { institution, began_at, links_count, .. }| IncidentSummary {
         institution,

@@ -1,5 +1,7 @@
 //! The effects of a step: notices to emit and calls to Belvo, as values. The core performs none of them.
 
+use strum::IntoStaticStr;
+
 use super::{AttemptEnd, Data, Episode, Link, StateName, Timestamp};
 
 /// The most effects that one step may have. The engine relies on this limit to keep a commit below 1000 messages, the
@@ -152,7 +154,8 @@ pub enum Job {
 
 /// Why the machine refuses an event. A refusal changes nothing and is no error: it is recorded for readers of the
 /// history of the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Refusal {
     /// A message with the same dedup key was accepted within the repeat window.
     #[error("the message repeats one that was accepted before")]
@@ -185,17 +188,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The name in messages and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Repeated => "repeated",
-            Self::AlreadyKnown => "already_known",
-            Self::Outdated => "outdated",
-            Self::Removed => "removed",
-            Self::NotUpdating => "not_updating",
-            Self::DataWithErrors => "data_with_errors",
-            Self::CreationOnly => "creation_only",
-            Self::CannotVerify => "cannot_verify",
-            Self::NotDue => "not_due",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }

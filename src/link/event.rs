@@ -5,7 +5,8 @@
 //! because it says nothing about one link.
 
 use std::borrow::Cow;
-use std::fmt;
+
+use strum::{Display, IntoStaticStr, VariantArray};
 
 use super::consent::{Consent, ConsentObservation, ConsentStatus};
 use super::{DedupKey, Timestamp};
@@ -268,7 +269,8 @@ pub enum Command {
 }
 
 /// The name of an event in the transition table and in messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum EventName {
     /// [`Cause::Credentials`]
     CredentialsRejected,
@@ -333,80 +335,9 @@ pub enum EventName {
 }
 
 impl EventName {
-    /// All events, in the order of the table.
-    pub const ALL: [Self; 30] = [
-        Self::CredentialsRejected,
-        Self::TokenRequested,
-        Self::AccountBlocked,
-        Self::ConsentEnded,
-        Self::UnsupportedLogin,
-        Self::CreationUnfinished,
-        Self::SessionExpired,
-        Self::ConsentEnding,
-        Self::ConsentChanged,
-        Self::UpdateStarted,
-        Self::UpdateClaimed,
-        Self::UpdateAbandoned,
-        Self::ObservedValid,
-        Self::ObservedInvalid,
-        Self::ObservedTokenRequired,
-        Self::ObservedUnconfirmed,
-        Self::ObservedMissing,
-        Self::ObservedConsentAuthorised,
-        Self::ObservedConsentEnded,
-        Self::MissingReported,
-        Self::DataArrived,
-        Self::RefreshAccepted,
-        Self::QuotaReached,
-        Self::LinkDeleted,
-        Self::DeadlinePassed,
-        Self::Mute,
-        Self::Unmute,
-        Self::Snooze,
-        Self::Verify,
-        Self::Forget,
-    ];
-
     /// The name in messages, tables and drawings.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::CredentialsRejected => "credentials_rejected",
-            Self::TokenRequested => "token_requested",
-            Self::AccountBlocked => "account_blocked",
-            Self::ConsentEnded => "consent_ended",
-            Self::UnsupportedLogin => "unsupported_login",
-            Self::CreationUnfinished => "creation_unfinished",
-            Self::SessionExpired => "session_expired",
-            Self::ConsentEnding => "consent_ending",
-            Self::ConsentChanged => "consent_changed",
-            Self::UpdateStarted => "update_started",
-            Self::UpdateClaimed => "update_claimed",
-            Self::UpdateAbandoned => "update_abandoned",
-            Self::ObservedValid => "observed_valid",
-            Self::ObservedInvalid => "observed_invalid",
-            Self::ObservedTokenRequired => "observed_token_required",
-            Self::ObservedUnconfirmed => "observed_unconfirmed",
-            Self::ObservedMissing => "observed_missing",
-            Self::ObservedConsentAuthorised => "observed_consent_authorised",
-            Self::ObservedConsentEnded => "observed_consent_ended",
-            Self::MissingReported => "missing_reported",
-            Self::DataArrived => "data_arrived",
-            Self::RefreshAccepted => "refresh_accepted",
-            Self::QuotaReached => "quota_reached",
-            Self::LinkDeleted => "link_deleted",
-            Self::DeadlinePassed => "deadline_passed",
-            Self::Mute => "mute",
-            Self::Unmute => "unmute",
-            Self::Snooze => "snooze",
-            Self::Verify => "verify",
-            Self::Forget => "forget",
-        }
-    }
-}
-
-impl fmt::Display for EventName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

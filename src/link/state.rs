@@ -1,5 +1,7 @@
 //! A link: its state, and the other fields that the machine needs for its decisions.
 
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
+
 use super::{DedupKey, Episode, LinkId, Month, Profile, Timestamp};
 
 /// How many dedup keys a link keeps.
@@ -192,7 +194,10 @@ pub struct RecentFact {
 }
 
 /// The name of a state in the transition table, in messages and in the HTTP API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumString, IntoStaticStr, VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum StateName {
     /// [`State::Unconfirmed`]
     Unconfirmed,
@@ -209,26 +214,9 @@ pub enum StateName {
 }
 
 impl StateName {
-    /// All states.
-    pub const ALL: [Self; 6] =
-        [Self::Unconfirmed, Self::Valid, Self::Invalid, Self::TokenRequired, Self::Updating, Self::Removed];
-
     /// The name in messages, tables and drawings.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unconfirmed => "unconfirmed",
-            Self::Valid => "valid",
-            Self::Invalid => "invalid",
-            Self::TokenRequired => "token_required",
-            Self::Updating => "updating",
-            Self::Removed => "removed",
-        }
-    }
-}
-
-impl std::fmt::Display for StateName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

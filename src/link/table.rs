@@ -13,14 +13,14 @@ pub struct Move {
     pub from: StateName,
     /// The event.
     pub on: EventName,
-    /// The possible states after it, in the order of [`StateName::ALL`]. The state before may be one of them.
+    /// The possible states after it, in the order of [`StateName::VARIANTS`]. The state before may be one of them.
     pub to: &'static [StateName],
 }
 
 use EventName as E;
 use StateName as S;
 
-/// All legal transitions, in the order of [`StateName::ALL`] and [`EventName::ALL`].
+/// All legal transitions, in the order of [`StateName::VARIANTS`] and [`EventName::VARIANTS`].
 ///
 /// A transition to the same state changes another field of the link, or has an effect. There is no transition out of
 /// `Removed`.

@@ -14,6 +14,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strum::VariantArray;
 use tokio::time::timeout;
 
 use crate::contract::{At, JobName, NoticeName};
@@ -151,8 +152,8 @@ impl Histories {
 
     fn subjects_of(&self, link: &str) -> Vec<String> {
         let mut subjects = vec![self.subjects.state(link), self.subjects.refused(link)];
-        subjects.extend(NoticeName::ALL.map(|name| self.subjects.notice(name.as_str(), link)));
-        subjects.extend(JobName::ALL.map(|name| self.subjects.job(name.as_str(), link)));
+        subjects.extend(NoticeName::VARIANTS.iter().map(|name| self.subjects.notice(name.as_str(), link)));
+        subjects.extend(JobName::VARIANTS.iter().map(|name| self.subjects.job(name.as_str(), link)));
         subjects
     }
 

@@ -324,6 +324,7 @@ fn parse_partition(token: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use strum::VariantArray;
 
     use super::*;
 
@@ -381,13 +382,13 @@ mod tests {
     proptest! {
         #[test]
         fn every_built_subject_is_parsed(
-            id in "[A-Za-z0-9_-]{1,64}", word in "[a-z_]{1,20}", partition: u16, kind in 0..InputKind::ALL.len(),
+            id in "[A-Za-z0-9_-]{1,64}", word in "[a-z_]{1,20}", partition: u16, kind in 0..InputKind::VARIANTS.len(),
             prefix in "[a-z]{1,8}(\\.[a-z]{1,8}){0,3}",
         ) {
             let Ok(subjects) = Subjects::new(&format!("in{prefix}"), &format!("out{prefix}")) else {
                 return Err(TestCaseError::reject("the prefixes are too long"));
             };
-            let kind = InputKind::ALL[kind];
+            let kind = InputKind::VARIANTS[kind];
             let published = subjects.input(kind, &id);
             prop_assert_eq!(subjects.parse_published(&published), Some((kind, id.as_str())));
             let stored = format!("in{prefix}.{partition}.{kind}.{id}");

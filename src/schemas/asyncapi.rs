@@ -4,6 +4,7 @@
 //! the messages that others subscribe to.
 
 use serde_json::{Map, Value, json};
+use strum::VariantArray;
 
 use super::MessageSchema;
 use super::examples::Example;
@@ -221,5 +222,5 @@ fn received_headers() -> Value {
 }
 
 fn dead_reasons() -> String {
-    DeadReason::ALL.map(|reason| format!("`{}`", reason.as_str())).join(", ")
+    DeadReason::VARIANTS.iter().map(|reason| format!("`{}`", reason.as_str())).collect::<Vec<_>>().join(", ")
 }

@@ -35,7 +35,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "minutes", "from"])]
     seed: Option<u64>,
     /// Inject these faults instead of the fault mix of each seed, such as crash,answer-lost; an unknown name prints the list.
-    #[arg(long, value_name = "FAULTS", value_delimiter = ',')]
+    #[arg(long, value_name = "FAULTS", value_delimiter = ',', hide_possible_values = true)]
     faults: Option<Vec<Fault>>,
     /// End all faults after this many publisher turns.
     #[arg(long, value_name = "N", requires = "seed")]

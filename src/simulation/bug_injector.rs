@@ -3,7 +3,8 @@
 //! A node's inputs and outputs are values, so the shipped code stays unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+
+use strum::{Display, VariantArray};
 
 use super::jetstream::FOLLOWS_ANYTHING;
 use crate::contract::{Address, At, Commit, NoticeName, RefusedBody};
@@ -13,7 +14,7 @@ use crate::node::{BatchId, Closing, Input, Limit, Output, ReaderId, RequestId};
 use crate::store::{Changes, MemoryStore, Put, Store};
 
 /// A bug that the simulation must find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, VariantArray)]
 pub enum Bug {
     /// Deliveries are acknowledged when they arrive.
     AcknowledgeBeforeCommit,
@@ -70,36 +71,6 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// All variants.
-    pub const ALL: [Self; 26] = [
-        Self::AcknowledgeBeforeCommit,
-        Self::NoFence,
-        Self::StreamIdentityIgnored,
-        Self::SettleWindowOff,
-        Self::PromptOnEveryWebhook,
-        Self::OverlayDropped,
-        Self::DeadLettersAfterCommit,
-        Self::AppliedBeforeCommitted,
-        Self::OffsetNotInBatch,
-        Self::CommitsOverlap,
-        Self::RedeliveryNotSkipped,
-        Self::ForeignFenceAccepted,
-        Self::UnknownOutcomeIgnored,
-        Self::CatchUpStopsEarly,
-        Self::TimersIgnored,
-        Self::MissingDeliveryIgnored,
-        Self::RewoundTooFar,
-        Self::StoreAheadKept,
-        Self::CommitsNotChained,
-        Self::WitnessIgnored,
-        Self::DeadLetterIdBySequence,
-        Self::JobAcknowledgedBeforeReport,
-        Self::JobNeverGivenUp,
-        Self::AdoptionNotMuted,
-        Self::SweepsDisabled,
-        Self::MissingLinksRemoved,
-    ];
-
     /// The policy of a node with this bug.
     pub(super) fn policy(bug: Option<Self>, policy: &Policy) -> Policy {
         if bug != Some(Self::SettleWindowOff) {
@@ -108,12 +79,6 @@ impl Bug {
         let settings =
             PolicySettings { settle_window: std::time::Duration::from_millis(1), ..policy.settings().clone() };
         Policy::new(settings).expect("a settle window may be short")
-    }
-}
-
-impl fmt::Display for Bug {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
     }
 }
 

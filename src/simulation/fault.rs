@@ -1,8 +1,9 @@
 //! The random source of a run, the kinds of faults, and the fault mix of a seed.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
+
+use clap::ValueEnum;
+use strum::{Display, VariantArray};
 
 /// The random source. The same seed gives the same numbers.
 pub(super) struct RandomSource(fastrand::Rng);
@@ -47,7 +48,8 @@ impl RandomSource {
 }
 
 /// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Display, ValueEnum, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Fault {
     /// A process crashes between any two steps; its host keeps running.
     Crash,
@@ -134,51 +136,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All variants.
-    pub const ALL: [Self; 41] = [
-        Self::Crash,
-        Self::HostCrash,
-        Self::StoreLost,
-        Self::StoreOutdated,
-        Self::StoreFails,
-        Self::Stop,
-        Self::TakeOver,
-        Self::PartitionMoved,
-        Self::RequestLost,
-        Self::AnswerLost,
-        Self::RequestLate,
-        Self::Slow,
-        Self::StagedExpires,
-        Self::BatchLimit,
-        Self::MessageLimit,
-        Self::AckLost,
-        Self::DeliveryLost,
-        Self::SecondReader,
-        Self::ReaderFails,
-        Self::ConsumerDeleted,
-        Self::ServerRestarts,
-        Self::InputTailLost,
-        Self::OutputTailLost,
-        Self::OutputTailLostAlone,
-        Self::InputRecreated,
-        Self::OutputRecreated,
-        Self::OutputRecreatedAlone,
-        Self::InputAges,
-        Self::TimeJump,
-        Self::ClockSkew,
-        Self::DuplicateInputs,
-        Self::UnreadableInputs,
-        Self::BelvoTimesOut,
-        Self::BelvoLags,
-        Self::BelvoFails,
-        Self::BelvoThrottles,
-        Self::BelvoRefuses,
-        Self::BelvoWrongAccount,
-        Self::WebhookLost,
-        Self::JobAckLost,
-        Self::PublishLost,
-    ];
-
     /// The faults that are injected on a timer, every few seconds. The others affect an operation in progress.
     pub(super) const SPONTANEOUS: [Self; 22] = [
         Self::Crash,
@@ -206,30 +163,6 @@ impl Fault {
     ];
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, letter) in format!("{self:?}").chars().enumerate() {
-            if letter.is_uppercase() && index > 0 {
-                f.write_str("-")?;
-            }
-            write!(f, "{}", letter.to_lowercase())?;
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Fault {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let named = Self::ALL.into_iter().find(|fault| fault.to_string() == text);
-        named.ok_or_else(|| {
-            let all: Vec<String> = Self::ALL.iter().map(ToString::to_string).collect();
-            format!("`{text}` is not a fault; the faults are {}", all.join(", "))
-        })
-    }
-}
-
 /// The kinds of faults of a run, each with its probability.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FaultMix(BTreeMap<Fault, f64>);
@@ -247,7 +180,7 @@ impl FaultMix {
         };
         let rates = [0.03, 0.15, 0.5];
         let mut fault_mix = BTreeMap::new();
-        for fault in Fault::ALL {
+        for &fault in Fault::VARIANTS {
             let (kept, rate) = (random.happens(keep), *random.pick(&rates));
             if kept {
                 fault_mix.insert(fault, rate);

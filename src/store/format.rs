@@ -16,6 +16,8 @@
 //! All numbers are big-endian, so that the order of keys is the order of values. `s` and `d` are derived from the heads. With the head,
 //! the store applies a commit and filters a list by state without parsing JSON.
 
+use strum::VariantArray;
+
 use super::{Position, StoreError, Witness};
 use crate::contract::Record;
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
@@ -202,7 +204,7 @@ const fn state_byte(state: StateName) -> u8 {
 }
 
 fn parse_state_byte(byte: u8) -> Option<StateName> {
-    StateName::ALL.into_iter().find(|&state| state_byte(state) == byte)
+    StateName::VARIANTS.iter().copied().find(|&state| state_byte(state) == byte)
 }
 
 #[cfg(test)]

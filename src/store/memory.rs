@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use strum::VariantArray;
+
 use super::format::{self, DEADLINE_PREFIX, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink};
 use super::tree::{collect_page, decode_incident, decode_offset, edits_of, page_start};
 use super::{Changes, Page, Position, Query, Store, StoreError};
@@ -122,6 +124,6 @@ impl Store for MemoryStore {
             let entries = trees.applied.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
             (state, entries.count() as u64)
         };
-        Ok(StateName::ALL.into_iter().map(count).collect())
+        Ok(StateName::VARIANTS.iter().copied().map(count).collect())
     }
 }

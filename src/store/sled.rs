@@ -13,6 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use strum::VariantArray;
+
 use super::format::{
     self, DEADLINE_PREFIX, FORMAT, FORMAT_KEY, FORMAT_WITH_IDS_AS_SENT, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY,
     StoredLink,
@@ -133,7 +135,7 @@ impl SledStore {
     /// Fails if a key has another spelling of a link id than relink uses now. Version 0.1.0 kept a UUID without dashes as a separate link;
     /// such a record would never be found, and would always be due. The rebuild from the stream stores it under the right id.
     fn check_ids(&self) -> Result<(), StoreError> {
-        for prefix in StateName::ALL.map(format::state_prefix) {
+        for prefix in StateName::VARIANTS.iter().copied().map(format::state_prefix) {
             for key in self.db.scan_prefix(&prefix).keys() {
                 let key = key?;
                 let id = &key[prefix.len()..];
@@ -236,7 +238,7 @@ impl Store for SledStore {
             }
             Ok((state, count))
         };
-        StateName::ALL.into_iter().map(count).collect()
+        StateName::VARIANTS.iter().copied().map(count).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use relink::contract::InputKind;
 use relink::link::Timestamp;
 use relink::schemas::examples;
 use serde_json::{Value, json};
+use strum::VariantArray;
 
 /// The start of the run: 2026-11-02T09:00:00Z.
 const BEGINNING: Timestamp = Timestamp::from_millis(1_793_610_000_000);
@@ -281,7 +282,7 @@ impl Script {
             self.publish(seconds, example.subject, example.body.to_string().into_bytes(), None);
             seconds += 7;
         }
-        for kind in InputKind::ALL {
+        for &kind in InputKind::VARIANTS {
             self.publish_json(seconds, kind, "16f68516-bcbc-4cf7-b815-c500d4204e28", kind.example());
             seconds += 7;
         }

@@ -20,6 +20,7 @@ use relink::nats::subject::Subjects;
 use relink::node::{Closing, FenceToTake, fence_message};
 use relink::store::{Changes, Position, SledStore, Store, Witness};
 use serde_json::Value;
+use strum::VariantArray;
 
 use crate::check::{meaning_of, put};
 use crate::corpus::{Corpus, DEAD_LETTERS, INPUTS, LINKS, Line, RECORDS};
@@ -232,9 +233,9 @@ fn assert_complete(links: &[Line], dead: &[Line], inputs: &[Line]) {
     }
     let mut wanted: Vec<String> =
         ["fence", "offset", "refused", "incident"].map(|kind| format!("link.{kind}")).to_vec();
-    wanted.extend(NoticeName::ALL.map(|name| format!("link.notice.{}", name.as_str())));
-    wanted.extend(JobName::ALL.map(|name| format!("link.job.{}", name.as_str())));
-    wanted.extend(StateName::ALL.map(|name| format!("state:{}", name.as_str())));
+    wanted.extend(NoticeName::VARIANTS.iter().map(|name| format!("link.notice.{}", name.as_str())));
+    wanted.extend(JobName::VARIANTS.iter().map(|name| format!("link.job.{}", name.as_str())));
+    wanted.extend(StateName::VARIANTS.iter().map(|name| format!("state:{}", name.as_str())));
     wanted.extend(["incident:began", "incident:ended"].map(str::to_owned));
     wanted.extend(
         ["repeated", "already_known", "not_about_the_link", "unknown", "removed"].map(|why| format!("refused:{why}")),

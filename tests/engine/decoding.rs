@@ -13,6 +13,7 @@ use relink::engine::{Delivery, Engine, Plan};
 use relink::link::StateName;
 use relink::store::{Changes, Head, MemoryStore, Put, Store};
 use serde_json::{Value, json};
+use strum::VariantArray;
 
 use crate::inputs::INPUT_CREATED_NS;
 use crate::inputs::{START, Sample, delivery, policy, reasons};
@@ -60,7 +61,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 
 /// A documented body with one of its values replaced, at any depth.
 fn spoilt() -> impl Strategy<Value = (InputKind, Value)> {
-    (select(InputKind::ALL.to_vec()), any::<Index>(), any_value()).prop_map(|(kind, which, odd)| {
+    (select(InputKind::VARIANTS.to_vec()), any::<Index>(), any_value()).prop_map(|(kind, which, odd)| {
         let mut body = kind.example();
         let mut left = which.index(count(&body));
         replace(&mut body, &mut left, &odd);
@@ -93,7 +94,7 @@ fn replace(value: &mut Value, left: &mut usize, odd: &Value) {
 proptest! {
     #[test]
     fn any_bytes_on_any_subject(
-        kind in prop_oneof![select(InputKind::ALL.to_vec()).prop_map(|kind| kind.as_str().to_owned()), "\\PC{0,9}"],
+        kind in prop_oneof![select(InputKind::VARIANTS.to_vec()).prop_map(|kind| kind.as_str().to_owned()), "\\PC{0,9}"],
         link in prop_oneof![Just(LINK.to_owned()), "\\PC{0,70}"],
         headers in vec((select(vec!["ce-id", "ce-specversion", "ce-dataschema", "x"]), "\\PC{0,20}"), 0..4),
         payload in vec(any::<u8>(), 0..200),
@@ -104,7 +105,7 @@ proptest! {
     }
 
     #[test]
-    fn any_json(kind in select(InputKind::ALL.to_vec()), body in any_value(), stored_at_ns in any::<i64>()) {
+    fn any_json(kind in select(InputKind::VARIANTS.to_vec()), body in any_value(), stored_at_ns in any::<i64>()) {
         let mut delivery = delivery(kind.as_str(), LINK, body.to_string());
         delivery.stored_at_ns = stored_at_ns;
         check_survives(&delivery);

@@ -10,6 +10,7 @@ use relink::contract::InputKind;
 use relink::engine::Engine;
 use relink::store::{MemoryStore, Query, Store};
 use serde_json::{Value, json};
+use strum::VariantArray;
 
 use crate::inputs::INPUT_CREATED_NS;
 use crate::inputs::{START, delivery, policy, with};
@@ -64,7 +65,7 @@ fn planted() -> Vec<(&'static str, String)> {
     }
     bodies.push(("command", json!({"command": "verify", "reason": SECRET, "token": SECRET}).to_string()));
     // Bodies of a wrong shape, so that reading them fails at the secret.
-    for kind in InputKind::ALL {
+    for &kind in InputKind::VARIANTS {
         bodies.push((kind.as_str(), json!(SECRET).to_string()));
         bodies.push((kind.as_str(), format!("{{{SECRET}")));
         let mut example = kind.example();

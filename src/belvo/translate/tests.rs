@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use strum::VariantArray;
 
 use super::*;
 use crate::belvo::Unrelated;
@@ -263,7 +264,7 @@ fn commands() {
 
 #[test]
 fn the_examples_of_the_schemas_mean_something() {
-    for kind in InputKind::ALL {
+    for &kind in InputKind::VARIANTS {
         let example = kind.example();
         let id = match kind {
             InputKind::ApiError => "30cb4806-6e00-48a4-91c9-ca55968576c8",
