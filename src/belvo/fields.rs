@@ -28,11 +28,6 @@ pub(super) fn text_of(value: &Value) -> Option<String> {
     (!text.is_empty() && text.len() <= TEXT_BYTES_MAX).then_some(text)
 }
 
-/// The text without surrounding blanks; `None` if it is empty or too long to be kept.
-pub(super) fn bounded(text: &str) -> Option<String> {
-    text_of(&Value::from(text))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,6 @@ use super::body::{ConsentResource, LinkResource};
 use super::call::Call;
 use super::classify::{ErrorClass, WebhookClass};
 use super::error_body::ErrorItem;
-use super::fields::bounded;
 use super::key;
 use super::optional::{self, FieldValue};
 use super::undecodable::{Undecodable, same_link};
@@ -149,13 +148,11 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
             let life = Duration::from_secs(*expires_in_seconds).min(LIFE_MAX);
             Event::UpdateStarted { until: received_at.after(life) }
         }
-        Widget::Success { link: named, institution } => {
+        // The `institution` is not used: it comes from the user's device, and the institution of a link decides whether
+        // the prompts of an incident are deferred.
+        Widget::Success { link: named, institution: _ } => {
             same_link(link, named.as_deref().and_then(|id| id.parse().ok()))?;
-            // The text is from the user's device, so a long one is not accepted.
-            let institution = institution.as_deref().and_then(bounded);
-            let profile = Profile { institution, ..Profile::default() };
-            let input = Input { profile, ..Event::UpdateClaimed.into() };
-            return Ok(Meaning::Event(input));
+            Event::UpdateClaimed
         }
         Widget::Updated {} => Event::UpdateClaimed,
         Widget::Exit { .. } => Event::UpdateAbandoned,

@@ -164,7 +164,7 @@ pub enum Widget {
         /// The link in the callback.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         link: Option<String>,
-        /// The institution in the callback.
+        /// The institution in the callback. relink does not use it: a user's device may send any name.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         institution: Option<String>,
     },

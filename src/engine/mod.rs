@@ -28,9 +28,7 @@ pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 
 use self::incident::{Incidents, Opening};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
-use crate::contract::{
-    At, BadRecord, Because, CommittedOffset, DeadReason, InputKind, Origin, OriginKind, Record, RefusedBody,
-};
+use crate::contract::{At, BadRecord, Because, CommittedOffset, DeadReason, Origin, OriginKind, Record, RefusedBody};
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError, pages};
 
@@ -286,11 +284,6 @@ impl<S: Store> Engine<S> {
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
-                if kind == InputKind::Widget && link.profile.institution.is_some() {
-                    // The `institution` in a callback of the widget comes from the user's device, so it never replaces
-                    // a known one.
-                    input.profile.institution = None;
-                }
                 let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
                 input.incident = self.incidents.is_on(institution.map(String::as_str));
                 let event = input.event.name();

@@ -104,7 +104,7 @@ fn a_link_published_under_every_spelling_is_one_record_with_one_prompt_and_one_h
 }
 
 #[test]
-fn the_institution_in_a_widget_callback_replaces_nothing_and_is_bounded() {
+fn the_institution_in_a_widget_callback_is_not_used() {
     let mut desk = Desk::new(true);
     let claims = |institution: Value| json!({"event": "success", "institution": institution});
     let mut institution_after = |kind: &str, body: &Value| {
@@ -115,7 +115,7 @@ fn the_institution_in_a_widget_callback_replaces_nothing_and_is_bounded() {
     };
     institution_after("webhook", &invalid_credentials(LINK, 1));
     assert_eq!(institution_after("widget", &claims(json!("x".repeat(900_000)))), None);
-    assert_eq!(institution_after("widget", &claims(json!("said_by_the_user"))).as_deref(), Some("said_by_the_user"));
+    assert_eq!(institution_after("widget", &claims(json!("sent_by_a_device"))), None);
     let seen = json!({"observed_at": START.to_string(), "outcome": "found",
         "link": {"id": LINK, "status": "invalid", "institution": "erebor_mx_retail"}});
     assert_eq!(institution_after("observation", &seen).as_deref(), Some("erebor_mx_retail"));

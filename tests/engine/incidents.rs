@@ -194,6 +194,14 @@ fn links_of_an_unknown_institution_are_prompted() {
 }
 
 #[test]
+fn the_institution_that_devices_send_starts_no_incident() {
+    let mut relink = Relink::new(true);
+    relink.receive(Sample::Claimed, 0..LINKS, 0);
+    relink.receive(Sample::Credentials, 0..LINKS, MINUTE);
+    assert_eq!((relink.record(0).institution, relink.incidents().len()), (None, 0));
+}
+
+#[test]
 fn a_link_that_is_unmuted_during_an_incident_has_a_deferred_prompt() {
     let mut relink = Relink::new(true);
     relink.receive(Sample::SeenValid, 0..LINKS, 0);

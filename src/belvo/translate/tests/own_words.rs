@@ -55,19 +55,6 @@ fn an_event_is_known_by_each_of_its_names() {
 }
 
 #[test]
-fn a_text_from_a_device_has_a_length_limit() {
-    let institution =
-        |said: Value| input(InputKind::Widget, &json!({"event": "success", "institution": said})).profile.institution;
-    assert_eq!(institution(json!(" erebor ")).as_deref(), Some("erebor"));
-    assert_eq!(institution(json!({"name": "x"})).as_deref(), Some("x"));
-    assert_eq!(institution(json!("x".repeat(512))).map(|name| name.len()), Some(512));
-    for odd in [json!("x".repeat(513)), json!("x".repeat(900_000)), json!(""), json!([]), json!({"x": 1}), Value::Null]
-    {
-        assert_eq!(institution(odd), None);
-    }
-}
-
-#[test]
 fn a_missing_required_field_is_named() {
     let at = "2026-11-22T10:15:00Z";
     for (kind, body, place) in [
