@@ -21,6 +21,7 @@ use crate::contract::{InputKind, JobBody, JobName, Observation, ReadOutcome, Sou
 use crate::link::{LinkId, Timestamp};
 use crate::metric;
 use crate::nats::inputs::{Inputs, NewInput};
+use crate::nats::limit::{REQUEST_TIMEOUT, within};
 use crate::nats::publisher::PublishError;
 use crate::nats::stream::JOBS_CONSUMER;
 use crate::nats::subject::Subjects;
@@ -40,6 +41,11 @@ const TRIES_MAX: i64 = 200;
 /// The pause of a verify job for a missing link during an incident of many missing links: the incident has to end, or
 /// an operator sends `forget`.
 const MISSING_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// How long a pull waits for jobs before it is repeated, and the interval of the server's heartbeats. Two missed heartbeats end the pull
+/// with an error.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The pause before the worker opens the consumer again after an error.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -110,12 +116,18 @@ impl Worker {
         shutdown: &CancellationToken,
     ) -> Result<(), String> {
         let output = subjects.output_stream();
-        let consumer: PullConsumer =
-            context.get_consumer_from_stream(JOBS_CONSUMER, output).await.map_err(|error| error.to_string())?;
-        // A pull takes no more jobs than can run: the server would redeliver a job that waits in the client for too
-        // long.
-        let messages = consumer.stream().max_messages_per_batch(JOBS_AT_ONCE_MAX).messages().await;
-        let messages = messages.map_err(|error| error.to_string())?;
+        let messages = within(REQUEST_TIMEOUT, async {
+            let consumer: PullConsumer =
+                context.get_consumer_from_stream(JOBS_CONSUMER, output).await.map_err(|error| error.to_string())?;
+            // A pull takes no more jobs than can run: the server would redeliver a job that waits in the client for too
+            // long.
+            let pull = consumer.stream().max_messages_per_batch(JOBS_AT_ONCE_MAX);
+            pull.expires(PULL_EXPIRES).heartbeat(HEARTBEAT).messages().await.map_err(|error| error.to_string())
+        });
+        let messages = tokio::select! {
+            messages = messages => messages?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
         let work = messages.take_until(shutdown.cancelled()).map_err(|error| error.to_string());
         work.try_for_each_concurrent(JOBS_AT_ONCE_MAX, |message| async {
             self.handle(message).await;
@@ -134,10 +146,11 @@ impl Worker {
             Next::Again(pause) => AckKind::Nak(Some(pause)),
             Next::GivenUp => AckKind::Term,
         };
-        if let Err(error) = message.ack_with(ack).await {
+        let acknowledged = async { message.ack_with(ack).await.map_err(|error| error.to_string()) };
+        if let Err(error) = within(REQUEST_TIMEOUT, acknowledged).await {
             // The server redelivers the job, and a repetition is harmless.
             let subject = message.subject.as_str();
-            tracing::warn!(%error, subject, "a job could not be acknowledged");
+            tracing::warn!(error, subject, "a job could not be acknowledged");
         }
     }
 

@@ -82,4 +82,5 @@ metrics! {
     SWEEP_ENDED_AT_SECONDS: Gauge "relink_sweep_ended_at_seconds" ["step"]
         "when the last complete sweep ended, in seconds since 1970";
     SWEEP_FAILURES: Counter "relink_sweep_failures_total" ["step"] "sweeps that failed";
+    SERVER_RESTARTS: Counter "relink_nats_server_restarts_total" [] "restarts of relink's own nats-server";
 }

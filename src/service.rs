@@ -5,19 +5,25 @@
 //!   stop:   HTTP (finishes open requests) ─▶ jobs, reconciler ─▶ publisher (drains) ─▶ partitions (finish the commit, fsync) ─▶ relink's own NATS
 //! ```
 //!
-//! If a part ends by itself, the others are stopped in order and the process ends with the error of that part.
+//! If a part ends by itself, the others are stopped in order and the process ends with the error of that part. A stop takes at most
+//! `RELINK_STOP_TIMEOUT` (`stop`). relink's own nats-server is started again if it ends (`own_server`).
+
+mod own_server;
+mod stop;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use async_nats::jetstream;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use self::own_server::OwnServer;
+use self::stop::StopBudget;
 use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
 use crate::clock::Clock;
 use crate::config::{Config, NatsConfig, ReconcilerConfig};
@@ -34,10 +40,6 @@ use crate::node::Phase;
 use crate::reconciler::{self, Reconciler};
 use crate::store::SledStore;
 
-/// How long the service waits for a part to stop. Every part bounds its own stop, so this limit is reached only by a
-/// bug.
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
-
 /// A running service.
 pub struct Service {
     http_address: SocketAddr,
@@ -51,10 +53,12 @@ pub struct Service {
     publisher: Publisher,
     phase: watch::Receiver<Phase>,
     client: async_nats::Client,
-    own_server: Option<NatsServer>,
+    own_server: Option<OwnServer>,
+    stop_timeout: Duration,
 }
 
-type Task<T> = JoinHandle<T>;
+/// A task that is aborted when its handle is dropped.
+type Task<T> = AbortOnDropHandle<T>;
 
 /// Runs the service until `shutdown`.
 ///
@@ -62,7 +66,13 @@ type Task<T> = JoinHandle<T>;
 /// The error that prevented the start, or that ended a part.
 pub async fn run(config: Config, server_source: ServerSource, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check_for_serving()?;
-    let mut service = Service::start(&config, server_source).await?;
+    let mut service = tokio::select! {
+        started = Service::start(&config, server_source) => started?,
+        () = shutdown.cancelled() => {
+            tracing::info!("relink is stopped during its start");
+            return Ok(());
+        }
+    };
     tracing::info!(http.address = %service.http_address, nats.url = %service.nats_url, "relink is listening");
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -81,7 +91,7 @@ impl Service {
     pub async fn start(config: &Config, server_source: ServerSource) -> anyhow::Result<Self> {
         let store = open_store(config)?;
         let own_server = own_server(config, server_source).await?;
-        let client = connect(&config.nats, own_server.as_ref()).await?;
+        let client = connect(&config.nats, own_server.as_ref().map(OwnServer::url)).await?;
         min_version_check(&client)?;
         let context = jetstream::new(client.clone());
         let subjects = config.nats.subjects.clone();
@@ -109,11 +119,11 @@ impl Service {
         let node = Node::new(client.clone(), options, store.clone());
         let phase = node.phase();
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
-        let node = tokio::spawn(node.run(node_stop.clone()));
+        let node = spawn(node.run(node_stop.clone()));
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
         let jobs = belvo.clone().map(|belvo| {
             let worker = Worker::new(Arc::new(publisher.clone()), belvo, guard.clone(), clock.clone());
-            tokio::spawn(worker.run(context.clone(), subjects.clone(), stop.clone()))
+            spawn(worker.run(context.clone(), subjects.clone(), stop.clone()))
         });
         let histories = Histories::new(context.clone(), subjects.clone());
         let reconciler = belvo.clone().map(|belvo| {
@@ -127,7 +137,7 @@ impl Service {
                 clock,
             };
             let reconciler = Reconciler::new(reconciler_settings(config), parts);
-            let task = tokio::spawn(reconciler.clone().run(ready(phase.clone()), stop.clone()));
+            let task = spawn(reconciler.clone().run(ready(phase.clone()), stop.clone()));
             (reconciler, task)
         });
         if jobs.is_none() {
@@ -146,7 +156,7 @@ impl Service {
             ready: ready(phase.clone()),
         };
         let router = http::router(Server::new(config, parts));
-        let http = tokio::spawn(http::serve(listener, router, stop.clone()));
+        let http = spawn(http::serve(listener, router, stop.clone()));
         let nats_url = match (&own_server, &config.nats.url) {
             (Some(server), _) => server.url().to_owned(),
             (None, Some(url)) => url.to_string(),
@@ -165,6 +175,7 @@ impl Service {
             phase,
             client,
             own_server,
+            stop_timeout: config.service.stop_timeout,
         })
     }
 
@@ -203,49 +214,56 @@ impl Service {
         tokio::select! {
             ended = &mut self.http => ended?.context("the HTTP server ended"),
             ended = &mut self.node => ended?.context("the partitions ended"),
-            ended = own_server => Err(anyhow!(
-                "relink's own nats-server ended ({}); its log is nats/nats-server.log in the data directory", ended?
-            )),
+            ended = own_server => ended.context("relink cannot go on without its nats-server"),
         }
     }
 
-    /// Stops all parts in order: open requests are answered, the current commit is finished, the store is on the
-    /// disk.
+    /// Stops all parts in order: open requests are answered, the current commit is finished, the store is on the disk. A part that does
+    /// not end in time is aborted, with a warning.
     ///
     /// # Errors
     /// The first error; the other parts are stopped anyway.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
+        let budget = StopBudget::new(self.stop_timeout);
         let mut first_problem = None;
         let mut note = |problem: Option<anyhow::Error>| first_problem = first_problem.take().or(problem);
-        if !self.http.is_finished() {
-            note(finish("the HTTP server", self.http).await.map_or_else(Some, |ended| ended.err().map(Into::into)));
+        if !self.http.is_finished()
+            && let Ok(ended) = budget.wait("the HTTP server", 6, self.http).await
+        {
+            note(ended.map_or_else(|panic| Some(panic.into()), |ended| ended.err().map(Into::into)));
         }
-        if let Some(jobs) = self.jobs {
-            note(finish("the jobs", jobs).await.err());
+        // They have stopped at the same time as the HTTP server, so they have had as much time.
+        if let Some(jobs) = self.jobs
+            && let Ok(ended) = budget.wait("the jobs", 5, jobs).await
+        {
+            note(ended.err().map(Into::into));
         }
-        if let Some((_, task)) = self.reconciler {
-            note(finish("the reconciler", task).await.err());
+        if let Some((_, task)) = self.reconciler
+            && let Ok(ended) = budget.wait("the reconciler", 5, task).await
+        {
+            note(ended.err().map(Into::into));
         }
-        self.publisher.shutdown().await;
+        let _aborted = budget.wait("the publisher", 4, self.publisher.shutdown()).await;
         self.node_stop.cancel();
-        if !self.node.is_finished() {
-            note(finish("the partitions", self.node).await.map_or_else(Some, |ended| ended.err().map(Into::into)));
+        if !self.node.is_finished()
+            && let Ok(ended) = budget.wait("the partitions", 2, self.node).await
+        {
+            note(ended.map_or_else(|panic| Some(panic.into()), |ended| ended.err().map(Into::into)));
         }
-        // The last acknowledgements may still be in the client's buffer.
-        if let Err(error) = self.client.flush().await {
-            note(Some(error.into()));
+        // The last acknowledgements may still be in the client's buffer. They are only hints, so they need no connection.
+        if self.client.connection_state() == async_nats::connection::State::Connected {
+            let _aborted = budget.wait("the NATS connection", 2, self.client.flush()).await;
         }
         if let Some(server) = self.own_server {
-            note(server.stop().await.err().map(Into::into));
+            note(server.stop(&budget).await.err());
         }
         first_problem.map_or(Ok(()), Err)
     }
 }
 
-async fn finish<T>(part: &str, task: Task<T>) -> anyhow::Result<T> {
-    let ended = tokio::time::timeout(STOP_PATIENCE, task).await;
-    ended.map_err(|_| anyhow!("{part} did not stop within {} s", STOP_PATIENCE.as_secs()))?.map_err(Into::into)
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Task<T> {
+    AbortOnDropHandle::new(tokio::spawn(task))
 }
 
 fn open_store(config: &Config) -> anyhow::Result<SledStore> {
@@ -260,7 +278,7 @@ fn open_store(config: &Config) -> anyhow::Result<SledStore> {
     Ok(opened.store)
 }
 
-async fn own_server(config: &Config, source: ServerSource) -> anyhow::Result<Option<NatsServer>> {
+async fn own_server(config: &Config, source: ServerSource) -> anyhow::Result<Option<OwnServer>> {
     if config.nats.url.is_some() {
         return Ok(None);
     }
@@ -270,16 +288,16 @@ async fn own_server(config: &Config, source: ServerSource) -> anyhow::Result<Opt
     let options = ServerOptions::new(binary, config.store.data_dir.join("nats"));
     let server = NatsServer::start(options).await?;
     tracing::info!(nats.url = server.url(), "relink has started its own nats-server on a loopback address");
-    Ok(Some(server))
+    Ok(Some(OwnServer::supervise(server)))
 }
 
-async fn connect(config: &NatsConfig, own_server: Option<&NatsServer>) -> anyhow::Result<async_nats::Client> {
+async fn connect(config: &NatsConfig, own_server: Option<&str>) -> anyhow::Result<async_nats::Client> {
     let mut options = async_nats::ConnectOptions::new().name("relink");
     if let Some(path) = &config.credentials {
         options = options.credentials_file(path).await.with_context(|| format!("cannot read {}", path.display()))?;
     }
     let addresses: Vec<async_nats::ServerAddr> = match (own_server, &config.url) {
-        (Some(server), _) => vec![server.url().parse()?],
+        (Some(own), _) => vec![own.parse()?],
         (None, Some(url)) => url.expose().map(str::parse).collect::<Result<_, _>>()?,
         (None, None) => Vec::new(),
     };

@@ -42,7 +42,8 @@ pub enum TelemetryError {
 pub fn start_log(config: &LogConfig) -> Result<(), TelemetryError> {
     let filter = config.filter.parse::<EnvFilter>()?.and(filter_fn(shows_no_body));
     let registry = tracing_subscriber::registry();
-    let format = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    // tracing would report a failed write on standard error, and panic if that fails too: it may be a closed terminal.
+    let format = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
     match config.format {
         LogFormat::Json => registry.with(format.json().flatten_event(true).with_filter(filter)).try_init()?,
         LogFormat::Text => {

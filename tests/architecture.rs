@@ -30,7 +30,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("jobs", &["metric", "link", "clock", "contract", "belvo", "nats"]),
     ("reconciler", &["metric", "link", "clock", "contract", "belvo", "store", "nats"]),
     ("http", &["metric", "link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
-    ("service", &["clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
+    (
+        "service",
+        &["metric", "clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"],
+    ),
     // The simulated Belvo is the crate `belvo_sandbox`, which imports nothing of relink; `simulation` uses it too.
     (
         "rehearsal",
@@ -119,6 +122,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "cli/",
             "service.rs",
+            "service/",
             "schemas.rs",
             "rehearsal/demo/",
             "rehearsal/scenario/args.rs",

@@ -4,7 +4,7 @@ mod support;
 
 use relink::nats::server::{NatsServer, ServerError, min_version_check};
 use relink::nats::server_binary::{MINIMUM, ServerSource, locate};
-use support::{TestNats, message, server_source, within};
+use support::{STOP_LIMIT, TestNats, message, server_source, within};
 
 #[tokio::test]
 async fn a_restart_continues_the_store_on_the_same_port() {
@@ -16,7 +16,7 @@ async fn a_restart_continues_the_store_on_the_same_port() {
     let mut options = nats.server.options().clone();
     options.port = nats.server.port();
     let url = nats.server.url().to_owned();
-    nats.server.stop().await.expect("stopped");
+    nats.server.stop(STOP_LIMIT).await.expect("stopped");
     for _ in 0..2 {
         let server = NatsServer::start(options.clone()).await.expect("it starts again");
         assert_eq!(server.url(), url);
@@ -41,7 +41,7 @@ async fn a_server_of_a_killed_process_is_stopped_first() {
     let nats = TestNats::start_with_streams(2).await;
     nats.batches().publish_atomic(vec![message("link.state.a", "1")]).await.expect("stored");
     let options = nats.server.options().clone();
-    nats.server.stop().await.expect("stopped");
+    nats.server.stop(STOP_LIMIT).await.expect("stopped");
     let lock = std::fs::File::create(options.store_dir.join("server.lock")).expect("the lock file");
     lock.try_lock().expect("free");
     let mut orphan = std::process::Command::new(&options.binary)

@@ -1,6 +1,6 @@
 //! The command line: one program with a subcommand for each role.
 //!
-//! - `serve`, `demo`, `sandbox` run until SIGINT or SIGTERM (`signals`)
+//! - `serve`, `demo`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
 //! - `check-config`, `machine`, `schemas`, `simulate` print and exit
 //! - `why`, `dead-letters` call a running relink over HTTP (`client`) and format its answers (`history`)
 //!
@@ -13,10 +13,12 @@ mod signals;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use belvo_sandbox::SandboxArgs;
 use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Loaded, LogConfig, LogFormat, Sources};
 use crate::drawing::{self, Format};
@@ -106,6 +108,9 @@ Examples:
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28.7.1     the history, with this message marked
 The token is --token, or the first of RELINK_API_TOKENS. The address is --url, or http://<RELINK_LISTEN>.";
+
+/// How long tasks may take to end after the program has ended.
+const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
 fn serve_help() -> String {
     format!("{SERVE_EXAMPLES}\n\n{}", config::help())
@@ -207,7 +212,9 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let style = anstyle::AnsiColor::Red.on_default().bold();
-            anstream::eprintln!("{style}relink:{style:#} {}", printable_lines(&format!("{error:#}")));
+            // Standard error may be a closed terminal.
+            let message = printable_lines(&format!("{error:#}"));
+            let _ = writeln!(anstream::stderr(), "{style}relink:{style:#} {message}");
             ExitCode::FAILURE
         }
     }
@@ -229,13 +236,24 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-            runtime.context("starting the runtime")?.block_on(run_async(command))
+            let runtime = runtime.context("starting the runtime")?;
+            let at_once = CancellationToken::new();
+            let ended = runtime.block_on(async {
+                tokio::select! {
+                    ended = run_async(command, &at_once) => ended,
+                    // What is dropped here kills its processes.
+                    () = at_once.cancelled() => Ok(ExitCode::from(signals::INTERRUPTED)),
+                }
+            });
+            // A part that was aborted may be in a call that does not return, such as a write to a disk that hangs.
+            runtime.shutdown_timeout(RUNTIME_GRACE);
+            ended
         }
     }
 }
 
 /// Runs the subcommands that need the async runtime.
-async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
+async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => {
             let sources = args.sources();
@@ -244,21 +262,21 @@ async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
             telemetry::start_log(&config.log)?;
             // The service uses an installed nats-server; only `demo` may install one.
             let server = sources.server_source(config.nats.server.clone(), false);
-            service::run(config, server, signals::shutdown()?).await?;
+            service::run(config, server, signals::shutdown(at_once)?).await?;
         }
         Command::Demo(args) => {
             telemetry::start_log(&warnings_only())?;
             let server = Sources::of_process(None, Vec::new()).server_source(None, true);
-            return demo::run(args, server, signals::shutdown()?).await;
+            return demo::run(args, server, signals::shutdown(at_once)?).await;
         }
         Command::Sandbox(SandboxCommand { sandbox, scenario, fleet }) => {
             telemetry::start_log(&if fleet.is_wanted() { no_log() } else { warnings_only() })?;
             if fleet.is_wanted() {
-                return fleet::run(fleet, sandbox.seed, signals::shutdown()?).await;
+                return fleet::run(fleet, sandbox.seed, signals::shutdown(at_once)?).await;
             }
             match scenario.scenario.clone() {
-                Some(file) => scenario::run(&file, scenario, sandbox, signals::shutdown()?).await?,
-                None => belvo_sandbox::run(sandbox, signals::shutdown()?).await?,
+                Some(file) => scenario::run(&file, scenario, sandbox, signals::shutdown(at_once)?).await?,
+                None => belvo_sandbox::run(sandbox, signals::shutdown(at_once)?).await?,
             }
         }
         Command::Why(WhyArgs { subject, relink }) => {

@@ -176,6 +176,13 @@ pub static SETTINGS: &[Setting] = &[
         Some("60"),
         "adopted broken links that are released per hour; 0: none",
     ),
+    row(
+        "service.stop_timeout",
+        "RELINK_STOP_TIMEOUT",
+        Span,
+        Some("10s"),
+        "longest time of a stop; what has not ended by then is aborted",
+    ),
     row("log.filter", "RELINK_LOG", Text, Some("info"), "log filter, such as info or relink=debug,info").flag("--log"),
     row("log.format", "RELINK_LOG_FORMAT", Text, Some("text"), "log format: text or json").flag("--log-format"),
     row(

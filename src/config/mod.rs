@@ -45,6 +45,8 @@ pub struct Config {
     pub belvo: BelvoConfig,
     /// The reconciler.
     pub reconciler: ReconcilerConfig,
+    /// The process.
+    pub service: ServiceConfig,
     /// The log.
     pub log: LogConfig,
     /// The policy of the machine: `[policy]`, `RELINK_POLICY_*`. `can_verify` is set if there are keys for Belvo.
@@ -143,6 +145,13 @@ pub struct BelvoKeys {
     pub secret_id: SecretString,
     /// `RELINK_BELVO_SECRET_PASSWORD`.
     pub secret_password: SecretString,
+}
+
+/// The settings of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// `RELINK_STOP_TIMEOUT`: the longest time of a stop, all steps together.
+    pub stop_timeout: Duration,
 }
 
 /// The settings of the log.
@@ -251,9 +260,11 @@ fn read(reader: &mut Reader) -> Option<Config> {
         rotation: reader.span_within("reconciler.rotation", HOUR..=365 * 24 * HOUR),
         adoption_per_hour: u32::try_from(reader.number("reconciler.adoption_per_hour", 0..=36_000)).unwrap_or(0),
     };
+    let service =
+        ServiceConfig { stop_timeout: reader.span_within("service.stop_timeout", Duration::from_secs(1)..=HOUR) };
     let log = read_log(reader);
     let policy = read_policy(reader, belvo.keys.is_some());
-    Some(Config { http, nats: nats?, store, belvo, reconciler, log, policy: policy? })
+    Some(Config { http, nats: nats?, store, belvo, reconciler, service, log, policy: policy? })
 }
 
 fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {

@@ -263,6 +263,14 @@ impl Batches {
         if let Some(index) = messages.iter().position(|message| self.is_too_large(message)) {
             return Err(BatchError::MessageTooLarge { index });
         }
+        // While there is no connection, the client takes messages until its queue is full, and then waits.
+        let opened = timeout(self.timeout, self.send_all(messages)).await;
+        let (id, opening) = opened.unwrap_or(Err(BatchError::Incomplete))?;
+        Ok(OpenBatch { batches: self.clone(), id, count, opening })
+    }
+
+    /// Returns the id of the batch, and the answer to its first message.
+    async fn send_all(&self, messages: Vec<BatchMessage>) -> Result<(String, Option<PublishAckFuture>), BatchError> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let mut opening = None;
         for (message, number) in messages.into_iter().zip(1..) {
@@ -276,7 +284,7 @@ impl Batches {
                 sent.map_err(|_| BatchError::Incomplete)?;
             }
         }
-        Ok(OpenBatch { batches: self.clone(), id, count, opening })
+        Ok((id, opening))
     }
 
     /// Whether a message, with the headers of a batch, is larger than the limit of the server or the stream.
@@ -344,9 +352,12 @@ impl OpenBatch {
             headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
         }
         let request = Request::new().headers(headers).payload(payload).timeout(Some(batches.timeout));
-        let answer = match batches.client.send_request(subject.clone(), request).await {
-            Ok(answer) => answer,
-            Err(error) => {
+        // The client's own time limit begins when the request is in its queue.
+        let answered = timeout(batches.timeout, batches.client.send_request(subject.clone(), request)).await;
+        let answer = match answered {
+            Ok(Ok(answer)) => answer,
+            Err(_) => return Err(BatchError::Unknown { cause: "there was no answer in time".to_owned() }),
+            Ok(Err(error)) => {
                 return Err(match error.kind() {
                     RequestErrorKind::NoResponders => BatchError::NoStream { subject },
                     RequestErrorKind::MaxPayloadExceeded => BatchError::MessageTooLarge { index: count - 1 },
@@ -387,7 +398,8 @@ impl OpenBatch {
         // A gap in the batch sequence ends a batch (ADR-50). If this message is lost, the batch ends by its timeout.
         let mut headers = HeaderMap::new();
         number_in(&mut headers, &self.id, self.count + 1);
-        let _ = self.batches.client.publish_with_headers(subject.to_owned(), headers, Bytes::new()).await;
+        let sent = self.batches.client.publish_with_headers(subject.to_owned(), headers, Bytes::new());
+        let _ = timeout(self.batches.timeout, sent).await;
     }
 }
 

@@ -13,6 +13,7 @@
 //! Next: `stream.rs` declares the stream; `partition.rs` and `http/ingest.rs` write here, the command line lists and replays.
 
 use std::future::IntoFuture;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderValue, NATS_MESSAGE_ID};
@@ -22,6 +23,7 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::DirectGetErrorKind;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 
 use crate::contract::{DeadReason, without_secrets};
 use crate::link::LinkId;
@@ -37,6 +39,9 @@ const TRUNCATED: &str = "Relink-Dead-Truncated";
 const RELINK_PREFIX: &str = "Relink-Dead-";
 const ORIGINAL_PREFIX: &str = "Relink-Original-";
 const SERVER_PREFIX: &str = "Nats-";
+
+/// The time limit of each request. It includes the wait for a place in the client's queue, which may be full while NATS is gone.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest detail, in characters, because it is stored as a header.
 const DETAIL_LENGTH_MAX: usize = 512;
@@ -236,8 +241,11 @@ impl DeadLetters {
     }
 
     async fn send(&self, subject: String, headers: HeaderMap, body: Bytes) -> Result<u64, PublishError> {
-        let accepted = self.context.publish_with_headers(subject, headers, body).await?;
-        Ok(accepted.into_future().await?.sequence)
+        let sent = async {
+            let accepted = self.context.publish_with_headers(subject, headers, body).await?;
+            Ok(accepted.into_future().await?.sequence)
+        };
+        timeout(REQUEST_TIMEOUT, sent).await.unwrap_or_else(|_| Err(PublishError::new(PublishErrorKind::TimedOut)))
     }
 
     async fn read(&self, sequence: u64, or_next: bool) -> Result<Option<StreamMessage>, DeadLetterError> {
@@ -248,7 +256,8 @@ impl DeadLetters {
         if or_next {
             request = request.next_by_subject(self.subjects.dead_wildcard());
         }
-        match request.send().await {
+        let answered = timeout(REQUEST_TIMEOUT, request.send()).await.map_err(|_| read(&"NATS did not answer"))?;
+        match answered {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
             Err(error) => Err(read(&error)),

@@ -12,6 +12,7 @@
 //! | [`partition`] | reads one partition's deliveries, in order |
 //! | `streams_read` | reads facts and messages of the two streams for the node |
 //! | [`commit`], [`envelope`] | the atomic batch of a plan with its fences; the subject and the headers of each message |
+//! | `limit` | the time limits of requests |
 //! | `notes` | the notes of the node, as log lines and metrics |
 //! | [`history`] | reads all messages about one link on the output stream |
 //! | [`durability`] | checks whether an external server syncs its writes |
@@ -33,6 +34,7 @@ pub mod history;
 
 pub mod commit;
 pub mod envelope;
+pub(crate) mod limit;
 pub mod node;
 mod notes;
 pub mod partition;

@@ -9,16 +9,19 @@
 //! The driver decides nothing. A stop at any point has the same effect as a crash of the process.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::{Client, HeaderMap};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, block_in_place};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{BATCH_TIMEOUT, BatchAck, BatchError, Batches, OpenBatch};
 use super::commit::{self, take_fences};
 use super::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
+use super::limit::{REQUEST_TIMEOUT, within};
 use super::notes;
 use super::partition::{self, FromReader};
 use super::stream::StreamIdentity;
@@ -358,7 +361,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
     ) {
         self.tasks.spawn(async move {
             let failed = |problem| Input::RequestFailed { request, problem };
-            Done::Answer(asked.await.map_or_else(failed, answer))
+            Done::Answer(within(REQUEST_TIMEOUT, asked).await.map_or_else(failed, answer))
         });
     }
 
@@ -409,10 +412,13 @@ impl<S: Store + Clone + 'static> Driver<S> {
             Output::Acknowledge { receipts } => {
                 let client = self.client.clone();
                 self.tasks.spawn(async move {
-                    for receipt in receipts {
-                        // An acknowledgement is a hint; if it is lost, JetStream delivers the message again.
-                        let _ = client.publish(receipt, "+ACK".into()).await;
-                    }
+                    // An acknowledgement is a hint; if it is lost, JetStream delivers the message again.
+                    let send = async {
+                        for receipt in receipts {
+                            let _ = client.publish(receipt, "+ACK".into()).await;
+                        }
+                    };
+                    let _ = timeout(REQUEST_TIMEOUT, send).await;
                     Done::Nothing
                 });
             }
@@ -445,5 +451,5 @@ fn failed_store(error: crate::store::StoreError) -> Input {
 
 /// A time in the far future, for the time before the first `WakeAt`.
 fn far_off() -> tokio::time::Instant {
-    tokio::time::Instant::now() + std::time::Duration::from_secs(3600)
+    tokio::time::Instant::now() + Duration::from_secs(3600)
 }

@@ -12,6 +12,7 @@ use async_nats::jetstream::consumer::{PullConsumer, pull};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
+use super::limit::{REQUEST_TIMEOUT, within};
 use super::stream::partition_consumer;
 use super::subject::Subjects;
 use crate::engine::Delivery;
@@ -20,11 +21,12 @@ use crate::node::{Delivered, ReaderId};
 /// How many messages one pull asks for: enough for a few commits, so that the next messages are here when a commit is done.
 const PULL_MESSAGES_MAX: usize = 512;
 
-/// How long a pull waits for messages before it is repeated.
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// How long a pull waits for messages before it is repeated. The open pulls of a process that hangs (SIGSTOP) live on for as long, and
+/// take messages from the process that replaces it. So this limits the time of a take-over.
+const PULL_EXPIRES: Duration = Duration::from_secs(5);
 
-/// The interval of the server's heartbeats. Two missed heartbeats end the reader with an error.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The interval of the server's heartbeats, less than half of [`PULL_EXPIRES`]. Two missed heartbeats end the reader with an error.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// What a reader sends to the driver.
 #[derive(Debug)]
@@ -60,6 +62,38 @@ async fn forward(
     subjects: &Subjects,
     queue: &mpsc::Sender<FromReader>,
 ) -> Result<(), String> {
+    let opened = within(REQUEST_TIMEOUT, open(context, partition, behind, subjects)).await;
+    let (consumer, created_ns) = opened?;
+    if queue.send(FromReader::Rewound(reader, created_ns)).await.is_err() {
+        return Ok(());
+    }
+    let messages = within(REQUEST_TIMEOUT, async {
+        let pull: pull::StreamBuilder<'_> = consumer.stream();
+        let pull = pull.max_messages_per_batch(PULL_MESSAGES_MAX).expires(PULL_EXPIRES).heartbeat(HEARTBEAT);
+        pull.messages().await.map_err(|error| error.to_string())
+    });
+    let messages = messages.await?;
+    let mut messages = std::pin::pin!(messages);
+    while let Some(message) = messages.next().await {
+        let message = message.map_err(|error| error.to_string())?;
+        let count = message.info().map_err(|error| error.to_string())?.consumer_sequence;
+        let nth = count.saturating_sub(consumer.cached_info().delivered.consumer_sequence);
+        let delivery = delivery(partition, subjects, message)?;
+        if queue.send(FromReader::Delivered(Delivered { reader, nth, delivery })).await.is_err() {
+            return Ok(());
+        }
+    }
+    Err("the stream of messages ended".to_owned())
+}
+
+/// Resets the consumer to the message after `behind`. Returns the consumer, and when its stream was created, in nanoseconds since the
+/// Unix epoch.
+async fn open(
+    context: &jetstream::Context,
+    partition: u16,
+    behind: u64,
+    subjects: &Subjects,
+) -> Result<(PullConsumer, i64), String> {
     let name = partition_consumer(partition);
     let input = context.get_stream(subjects.input_stream()).await.map_err(|error| error.to_string())?;
     let reset = input.reset_consumer(&name, Some(behind + 1)).await;
@@ -74,28 +108,7 @@ async fn forward(
     let created = input.cached_info().created.unix_timestamp_nanos();
     let created_ns =
         i64::try_from(created).map_err(|_| "the creation time of the input stream is out of range".to_owned())?;
-    if queue.send(FromReader::Rewound(reader, created_ns)).await.is_err() {
-        return Ok(());
-    }
-    let pull: pull::StreamBuilder<'_> = consumer.stream();
-    let messages = pull
-        .max_messages_per_batch(PULL_MESSAGES_MAX)
-        .expires(PULL_EXPIRES)
-        .heartbeat(HEARTBEAT)
-        .messages()
-        .await
-        .map_err(|error| error.to_string())?;
-    let mut messages = std::pin::pin!(messages);
-    while let Some(message) = messages.next().await {
-        let message = message.map_err(|error| error.to_string())?;
-        let count = message.info().map_err(|error| error.to_string())?.consumer_sequence;
-        let nth = count.saturating_sub(delivered.consumer_sequence);
-        let delivery = delivery(partition, subjects, message)?;
-        if queue.send(FromReader::Delivered(Delivered { reader, nth, delivery })).await.is_err() {
-            return Ok(());
-        }
-    }
-    Err("the stream of messages ended".to_owned())
+    Ok((consumer, created_ns))
 }
 
 fn delivery(partition: u16, subjects: &Subjects, message: jetstream::Message) -> Result<Delivery, String> {

@@ -135,6 +135,13 @@ struct Entry {
     held: OwnedSemaphorePermit,
 }
 
+impl Entry {
+    /// Whether the caller no longer waits. After an outage the queue has many such messages, which their senders have repeated.
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
 impl Publisher {
     /// Starts the task that gathers and publishes. Must be called inside a tokio runtime.
     pub fn start(client: Client, subjects: Subjects, options: PublisherOptions) -> Self {
@@ -160,7 +167,7 @@ impl Publisher {
 
     /// Stores one message, and returns its sequence in the stream after the server has acknowledged it.
     ///
-    /// The message may be stored even if the future is dropped.
+    /// If the future is dropped, the message may be stored or not.
     ///
     /// # Errors
     /// [`PublishError`]; only [`PublishError::Unavailable`] leaves open whether the message was stored.
@@ -217,6 +224,9 @@ impl Gatherer {
                 }
             };
             let Some(first) = first else { return };
+            if first.is_abandoned() {
+                continue;
+            }
             let (batch, permit) = self.gather(first).await;
             let batches = self.batches.clone();
             self.tasks.spawn(async move {
@@ -236,6 +246,7 @@ impl Gatherer {
             let full = batch.len() >= self.messages_max || bytes >= self.options.batch_bytes_max;
             tokio::select! {
                 entry = self.entries.recv(), if open && !full => match entry {
+                    Some(entry) if entry.is_abandoned() => {}
                     Some(entry) => {
                         bytes += entry.size;
                         batch.push(entry);

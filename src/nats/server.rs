@@ -25,8 +25,8 @@ use crate::nats::server_binary::{MINIMUM, ServerVersion};
 
 /// The time limit for a server to become ready: it reads the whole index of its store first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// The time limit for a server to end before it is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// The time limit for the server of a killed relink process to end.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(20);
 /// The interval of the checks for readiness, within [`READY_TIMEOUT`].
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The largest message, in bytes. Above 8 MiB nats-server logs a warning.
@@ -258,13 +258,17 @@ impl NatsServer {
         &self.options
     }
 
-    /// Asks the server to close its store and to end, and kills it after 20 seconds.
+    /// Asks the server to close its store and to end, and kills it if it has not ended after `limit`.
     ///
     /// # Errors
     /// [`ServerError::Io`] if the process can neither be stopped nor be killed.
-    pub async fn stop(mut self) -> Result<(), ServerError> {
-        signal_quit(&self.options.binary, &self.pid.to_string()).await;
-        match timeout(STOP_TIMEOUT, self.child.wait()).await {
+    pub async fn stop(mut self, limit: Duration) -> Result<(), ServerError> {
+        let (binary, pid) = (self.options.binary.clone(), self.pid.to_string());
+        let stopped = async {
+            signal_quit(&binary, &pid).await;
+            self.child.wait().await
+        };
+        match timeout(limit, stopped).await {
             Ok(Ok(status)) => {
                 tracing::info!(server.pid = self.pid, server.status = %status, "nats-server has stopped");
                 Ok(())
@@ -285,7 +289,7 @@ impl NatsServer {
         self.child.kill().await.map_err(io_error("kill", &self.options.binary))
     }
 
-    /// Waits until the server ends unexpectedly. Then relink should end too.
+    /// Waits until the server ends unexpectedly.
     ///
     /// # Errors
     /// [`ServerError::Io`] when the process cannot be watched.
@@ -328,7 +332,7 @@ async fn stop_orphan(options: &ServerOptions) -> Result<File, ServerError> {
     let pid = fs::read_to_string(options.pid_file()).unwrap_or_default().trim().to_owned();
     tracing::warn!(server.pid = pid, "stopping the nats-server of a killed relink process");
     signal_quit(&options.binary, &pid).await;
-    let freed = timeout(STOP_TIMEOUT, async {
+    let freed = timeout(ORPHAN_TIMEOUT, async {
         let mut look = interval(LOOK_EVERY);
         loop {
             look.tick().await;

@@ -14,6 +14,7 @@ use futures::stream::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::limit::{REQUEST_TIMEOUT, within};
 use super::stream::extent;
 use super::subject::{OutputSubject, Subjects};
 use crate::contract::Fence;
@@ -27,6 +28,9 @@ const FENCES_AT_ONCE: usize = 16;
 
 /// How long to wait for the first message after a time. The server delivers it at once if there is one.
 const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(2);
+
+/// How long to wait for the next message of a read. The stream has it, but the server may have to search a large stream for it.
+const NEXT_MESSAGE_WAIT: Duration = Duration::from_secs(60);
 
 /// The two streams of an environment.
 #[derive(Clone, Debug)]
@@ -159,12 +163,18 @@ impl Streams {
             ..pull::OrderedConfig::default()
         };
         let output = self.stream(&subjects.output_stream()).await?;
-        let consumer = output.create_consumer(config).await.map_err(|error| failed(&error))?;
-        let mut arriving = consumer.messages().await.map_err(|error| failed(&error))?;
+        let arriving = within(REQUEST_TIMEOUT, async {
+            let consumer = output.create_consumer(config).await.map_err(|error| failed(&error))?;
+            consumer.messages().await.map_err(|error| failed(&error))
+        });
+        let mut arriving = arriving.await?;
         let (mut messages, mut reached) = (Vec::new(), 0);
         while reached < up_to {
-            let message =
-                arriving.next().await.ok_or_else(|| failed(&"the consumer ended"))?.map_err(|error| failed(&error))?;
+            // An ordered consumer opens itself again for ever, also if NATS is gone.
+            let next = within(NEXT_MESSAGE_WAIT, async {
+                arriving.next().await.ok_or_else(|| failed(&"the consumer ended"))?.map_err(|error| failed(&error))
+            });
+            let message = next.await?;
             reached = message.info().map_err(|error| failed(&error))?.stream_sequence;
             let kind = match subjects.parse_output(&message.subject) {
                 Some(OutputSubject::State { .. }) => OutputKind::State,

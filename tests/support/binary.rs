@@ -3,8 +3,9 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 
 use super::within;
 
@@ -23,11 +24,28 @@ pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
+/// Sends a signal to a process; returns whether it exists.
+pub(crate) async fn try_signal(name: &str, pid: &str) -> bool {
+    let mut kill = Command::new("kill");
+    kill.args(["-s", name, pid]).stderr(Stdio::null());
+    kill.status().await.expect("a kill command").success()
+}
+
+/// Sends a signal to a process that exists.
+pub(crate) async fn signal(name: &str, pid: &str) {
+    assert!(try_signal(name, pid).await, "process {pid} does not exist");
+}
+
+/// Whether a process exists.
+pub(crate) async fn is_alive(pid: &str) -> bool {
+    try_signal("0", pid).await
+}
+
 /// A running `relink serve`.
 pub(crate) struct Relink {
     pub(crate) child: Child,
     pub(crate) url: String,
-    log: Lines<BufReader<ChildStderr>>,
+    log: mpsc::UnboundedReceiver<String>,
 }
 
 impl Relink {
@@ -51,7 +69,15 @@ impl Relink {
             .kill_on_drop(true);
         let mut child = command.spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("a pipe");
-        let mut relink = Self { child, url: String::new(), log: BufReader::new(stderr).lines() };
+        // The log is always read: relink would wait if the pipe were full.
+        let (to_test, log) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let _ = to_test.send(line);
+            }
+        });
+        let mut relink = Self { child, url: String::new(), log };
         let line = relink.wait_for_log("relink is listening").await;
         let address = line["http.address"].as_str().expect("an address");
         relink.url = format!("http://{address}");
@@ -63,7 +89,7 @@ impl Relink {
     pub(crate) async fn wait_for_log(&mut self, message: &str) -> serde_json::Value {
         let mut before = Vec::new();
         let search = async {
-            while let Some(line) = self.log.next_line().await.expect("a log") {
+            while let Some(line) = self.log.recv().await {
                 let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
                 if parsed["message"] == message {
                     return parsed;
@@ -75,7 +101,8 @@ impl Relink {
         within(message, search).await
     }
 
-    async fn wait_until_ready(&self) {
+    /// Waits until `/readyz` answers 200.
+    pub(crate) async fn wait_until_ready(&self) {
         let client = client();
         let ready = async {
             while !client
@@ -92,9 +119,22 @@ impl Relink {
 
     /// Sends a signal to the process.
     pub(crate) async fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().await.expect("a kill command");
-        assert!(sent.success());
+        signal(name, &self.child.id().expect("it runs").to_string()).await;
+    }
+
+    /// Waits until relink knows a link. Returns its state.
+    pub(crate) async fn wait_for_link(&self, client: &reqwest::Client, link: &str) -> serde_json::Value {
+        let url = format!("{}/v1/links/{link}", self.url);
+        let known = async {
+            loop {
+                let answer = client.get(&url).bearer_auth(API_TOKEN).send().await;
+                if let Some(answer) = answer.ok().filter(|answer| answer.status().is_success()) {
+                    return answer.json().await.expect("JSON");
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        within("a link to be known", known).await
     }
 
     /// Posts a webhook. Returns the status of the response, if there is one.

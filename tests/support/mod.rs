@@ -20,6 +20,9 @@ use relink::nats::server_binary::{ServerSource, locate};
 use relink::nats::stream::{StreamSettings, ensure_all};
 use relink::nats::subject::Subjects;
 
+/// The time limit for a nats-server to end by itself.
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(20);
+
 /// A nats-server for one test; it ends with the test.
 #[derive(Debug)]
 pub(crate) struct TestNats {
@@ -38,7 +41,7 @@ impl TestNats {
     /// An empty server with other options.
     pub(crate) async fn start_with(change: impl FnOnce(&mut ServerOptions)) -> Self {
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
-        let binary = locate(server_source()).await.expect("the tests need a nats-server");
+        let binary = nats_server().await;
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut options = ServerOptions::new(binary, dir.path().join("nats"));
         change(&mut options);
@@ -55,7 +58,7 @@ impl TestNats {
         let running = std::mem::replace(&mut self.server, replaced.await.expect("nats-server starts"));
         running.kill().await.expect("killed");
         let other = std::mem::replace(&mut self.server, NatsServer::start(options).await.expect("nats-server starts"));
-        other.stop().await.expect("stopped");
+        other.stop(STOP_LIMIT).await.expect("stopped");
     }
 
     /// A server with the streams of the default configuration and this many partitions.
@@ -97,6 +100,11 @@ impl TestNats {
         });
         within("reading a stream", messages.collect()).await
     }
+}
+
+/// The path of the nats-server of the tests.
+pub(crate) async fn nats_server() -> PathBuf {
+    locate(server_source()).await.expect("the tests need a nats-server")
 }
 
 /// The places where the tests look for nats-server.

@@ -9,9 +9,12 @@ mod screen;
 mod subscriber;
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use self::environment::Environment;
@@ -19,6 +22,10 @@ use self::screen::Screen;
 use crate::clock;
 use crate::config::Config;
 use crate::nats::server_binary::ServerSource;
+
+/// The attempts to remove the directory, and the pause between two.
+const REMOVE_TRIES_MAX: usize = 20;
+const REMOVE_PAUSE: Duration = Duration::from_millis(100);
 
 /// The flags of `relink demo`.
 #[derive(clap::Args, Debug)]
@@ -35,32 +42,57 @@ pub struct DemoArgs {
 pub async fn run(args: DemoArgs, server_source: ServerSource, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     // The pauses are for a reader at a terminal.
     let screen = Screen::new(!args.once && std::io::stdout().is_terminal());
-    let began = clock::instant();
     let directory = tempfile::Builder::new().prefix("relink-demo-").tempdir().context("cannot create a directory")?;
+    let is_correct = run_in(directory.path(), &args, &screen, server_source, shutdown).await;
+    remove(directory).await;
+    Ok(if is_correct? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the demo with its data in this directory. Returns whether every link is in its expected state.
+async fn run_in(
+    directory: &Path,
+    args: &DemoArgs,
+    screen: &Screen,
+    server_source: ServerSource,
+    shutdown: CancellationToken,
+) -> anyhow::Result<bool> {
+    let began = clock::instant();
     screen.title("relink demo: four links break in four ways");
     let environment = tokio::select! {
-        started = Environment::start(&screen, Config::defaults(), directory.path(), server_source) => started?,
-        () = shutdown.cancelled() => return Ok(ExitCode::FAILURE),
+        started = Environment::start(screen, Config::defaults(), directory, server_source) => started?,
+        () = shutdown.cancelled() => return Ok(false),
     };
     let played = tokio::select! {
-        played = play(&screen, &environment) => played,
+        played = async {
+            play(screen, &environment).await?;
+            environment.show_final_states(screen).await
+        } => played,
         () = shutdown.cancelled() => Err(anyhow::anyhow!("stopped before the end")),
     };
-    let is_correct = match played {
-        Ok(()) => environment.show_final_states(&screen).await?,
-        Err(problem) => {
-            screen.problem(&format!("{problem:#}"));
-            false
-        }
-    };
+    let is_correct = played.unwrap_or_else(|problem| {
+        screen.problem(&format!("{problem:#}"));
+        false
+    });
     screen.aside(&format!("The demo took {:.1} s.", began.elapsed().as_secs_f64()));
     if is_correct && !args.once {
-        environment.show_commands(&screen);
+        environment.show_commands(screen);
         shutdown.cancelled().await;
         screen.aside("Stopping.");
     }
     environment.stop().await?;
-    Ok(if is_correct { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(is_correct)
+}
+
+/// Removes the directory. A nats-server that was killed during its start may write a last file into it, so this tries several times.
+async fn remove(directory: TempDir) {
+    let path = directory.keep();
+    for _ in 0..REMOVE_TRIES_MAX {
+        if std::fs::remove_dir_all(&path).is_ok() {
+            return;
+        }
+        tokio::time::sleep(REMOVE_PAUSE).await;
+    }
+    tracing::warn!(path = %path.display(), "the directory of the demo could not be removed");
 }
 
 async fn play(screen: &Screen, environment: &Environment) -> anyhow::Result<()> {

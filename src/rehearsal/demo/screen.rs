@@ -1,5 +1,6 @@
 //! The output of the demo. It has colours only on a terminal and without NO_COLOR.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -16,6 +17,14 @@ const CYAN: Style = AnsiColor::Cyan.on_default();
 
 /// The pause after a line, for a reader.
 const PACE: Duration = Duration::from_millis(500);
+
+/// Prints a line. A terminal that was closed is no error: the demo then gets SIGHUP, and stops its nats-server and removes its
+/// directory. `println!` would panic instead.
+macro_rules! print_line {
+    ($($line:tt)*) => {
+        let _ = writeln!(anstream::stdout(), $($line)*);
+    };
+}
 
 /// The output.
 pub(super) struct Screen {
@@ -36,36 +45,36 @@ impl Screen {
     }
 
     pub(super) fn title(&self, text: &str) {
-        anstream::println!("\n{BOLD}{text}{BOLD:#}\n");
+        print_line!("\n{BOLD}{text}{BOLD:#}\n");
     }
 
     pub(super) fn section(&self, number: &str, text: &str) {
-        anstream::println!("\n{BOLD}{number}. {text}{BOLD:#}");
+        print_line!("\n{BOLD}{number}. {text}{BOLD:#}");
     }
 
     /// An action of a user, a bank, the application or a part of the demo.
     pub(super) fn action(&self, who: &str, text: &str) {
         let (who, text) = (printable(who), printable(text));
-        anstream::println!("   {CYAN}{who:>8}{CYAN:#}  {text}");
+        print_line!("   {CYAN}{who:>8}{CYAN:#}  {text}");
     }
 
     /// A notice from the stream.
     pub(super) fn notice(&self, subject: &str, text: &str) {
         let (subject, text) = (printable(subject), printable(text));
-        anstream::println!("   {GREEN}{:>8}{GREEN:#}  {subject}  {DIM}{text}{DIM:#}", "relink");
+        print_line!("   {GREEN}{:>8}{GREEN:#}  {subject}  {DIM}{text}{DIM:#}", "relink");
     }
 
     pub(super) fn aside(&self, text: &str) {
-        anstream::println!("{DIM}{text}{DIM:#}");
+        print_line!("{DIM}{text}{DIM:#}");
     }
 
     pub(super) fn problem(&self, text: &str) {
-        anstream::println!("\n{RED}{}{RED:#}", printable_lines(text));
+        print_line!("\n{RED}{}{RED:#}", printable_lines(text));
     }
 
     pub(super) fn heading(&self, columns: [&str; 5]) {
         let [link, user, institution, state, prompts] = columns;
-        anstream::println!("\n   {BOLD}{link:<36}  {user:<6}  {institution:<20}  {state:<15}  {prompts}{BOLD:#}");
+        print_line!("\n   {BOLD}{link:<36}  {user:<6}  {institution:<20}  {state:<15}  {prompts}{BOLD:#}");
     }
 
     pub(super) fn row(&self, columns: [&str; 4], state: StateWord, is_correct: bool) {
@@ -77,12 +86,12 @@ impl Screen {
         };
         let name = crate::link::StateName::from(state).as_str();
         let mark = if is_correct { "" } else { "  <- not the expected state" };
-        anstream::println!(
+        print_line!(
             "   {link:<36}  {user:<6}  {institution:<20}  {style}{name:<15}{style:#}  {prompts}{RED}{mark}{RED:#}"
         );
     }
 
     pub(super) fn command(&self, what: &str, command: &str) {
-        anstream::println!("   {DIM}# {what}{DIM:#}\n   {}\n", printable_lines(command));
+        print_line!("   {DIM}# {what}{DIM:#}\n   {}\n", printable_lines(command));
     }
 }

@@ -1,0 +1,19 @@
+//! Time limits for requests to NATS.
+//!
+//! async-nats limits the wait for an answer. But while there is no connection, its queue of commands fills, and then each call waits for a
+//! place in the queue without a limit. So every call of relink has a limit around it.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+/// The time limit of a request, or of a few requests that belong together.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Awaits a request with a time limit.
+///
+/// # Errors
+/// The error text of the request, or of the missed limit.
+pub(crate) async fn within<T>(limit: Duration, request: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    timeout(limit, request).await.unwrap_or_else(|_| Err(format!("NATS did not answer within {} s", limit.as_secs())))
+}

@@ -1,0 +1,110 @@
+//! Outages of NATS while relink runs, with real processes: relink goes on by itself, or it ends with a sentence; it never hangs.
+
+mod support;
+
+use std::process::ExitStatus;
+
+use support::binary::Relink;
+use support::{TestNats, within};
+
+fn link(n: usize) -> String {
+    format!("00000000-0000-4000-8000-{n:012}")
+}
+
+fn webhook(link: &str, code: &str, request: usize) -> String {
+    format!(
+        r#"{{"webhook_id":"{request:032x}","webhook_type":"LINK","process_type":"recurrent_update","webhook_code":"{code}",
+            "link_id":"{link}","request_id":"{request:08x}-51eb-4350-9c74-5df5ac92a7f6","external_id":null,"data":{{}}}}"#
+    )
+}
+
+async fn ended(mut relink: Relink) -> ExitStatus {
+    within("the end of relink", relink.child.wait()).await.expect("a status")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_while_nats_is_gone() {
+    let nats = TestNats::start().await;
+    let data = nats.dir.path().join("relink");
+    let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    let client = support::binary::client();
+    assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
+    nats.server.kill().await.expect("killed");
+    // The partitions notice it, and the publisher has a message that NATS will never store.
+    relink.wait_for_log("partitions stopped; they will start again after their committed offsets").await;
+    assert_eq!(relink.webhook(&client, webhook(&link(2), "token_required", 2)).await, Some(503));
+    relink.signal("TERM").await;
+    assert!(ended(relink).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_at_once_after_the_loss_of_nats_ends() {
+    let nats = TestNats::start().await;
+    let relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &[]).await;
+    nats.server.kill().await.expect("killed");
+    relink.signal("HUP").await;
+    assert!(ended(relink).await.success());
+}
+
+/// Starts relink with its own nats-server. Returns the id of the server's process too.
+async fn with_its_own_server(data: &std::path::Path) -> (Relink, String) {
+    let binary = support::nats_server().await;
+    let binary = binary.to_str().expect("UTF-8");
+    let relink = Relink::serve("", data, &[("RELINK_NATS_SERVER", binary)]).await;
+    let pid = server_pid(data);
+    (relink, pid)
+}
+
+fn server_pid(data: &std::path::Path) -> String {
+    std::fs::read_to_string(data.join("nats/nats-server.pid")).unwrap_or_default().trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_own_nats_server_is_started_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut relink, first) = with_its_own_server(dir.path()).await;
+    let client = support::binary::client();
+    assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
+    support::binary::signal("KILL", &first).await;
+    relink.wait_for_log("relink's own nats-server ended; relink starts it again").await;
+    let stored = async {
+        let mut request = 1;
+        loop {
+            request += 1;
+            if relink.webhook(&client, webhook(&link(2), "token_required", request)).await == Some(200) {
+                return;
+            }
+        }
+    };
+    within("a webhook to be stored again", stored).await;
+    relink.wait_until_ready().await;
+    relink.wait_for_link(&client, &link(2)).await;
+    let second = server_pid(dir.path());
+    assert_ne!(first, second);
+    relink.signal("TERM").await;
+    assert!(ended(relink).await.success());
+    assert!(!support::binary::is_alive(&second).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_server_that_ends_again_and_again_ends_relink() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (relink, _) = with_its_own_server(dir.path()).await;
+    let mut child = relink.child;
+    let killed = async {
+        let mut last = String::new();
+        loop {
+            if let Some(status) = child.try_wait().expect("a status") {
+                return status;
+            }
+            let pid = server_pid(dir.path());
+            if !pid.is_empty() && pid != last {
+                support::binary::try_signal("KILL", &pid).await;
+                last = pid;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let status = within("the end of relink", killed).await;
+    assert_eq!(status.code(), Some(1));
+}
