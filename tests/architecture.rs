@@ -76,7 +76,7 @@ const MODULES: &[(&str, &[&str])] = &[
 
 /// Each external crate with restricted use, and the only files that may use it.
 const OWNERS: &[(&str, &[&str])] = &[
-    ("sled", &["store/sled.rs"]),
+    ("sled", &["store/sled.rs", "store/sled/database.rs"]),
     (
         "async_nats",
         &[

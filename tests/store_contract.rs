@@ -214,12 +214,12 @@ fn a_damaged_store_is_quarantined() {
         store.apply(&changes((0..200).map(|n| put(n, 1, StateName::Valid, None)).collect())).unwrap();
         store.checkpoint().unwrap();
     }
-    // The damages: a wrong settings file, and a log that is cut or overwritten at many positions.
-    let log = std::fs::read(path.join("db")).unwrap();
-    let mut damaged = log.clone();
+    // The damages: a wrong settings file, and a log that is overwritten at many positions. `store_damage.rs` has single damages.
+    let database = path.join("1");
+    let mut damaged = std::fs::read(database.join("db")).unwrap();
     damaged.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x5a);
-    std::fs::write(path.join("db"), &damaged).unwrap();
-    std::fs::write(path.join("conf"), b"nonsense").unwrap();
+    std::fs::write(database.join("db"), &damaged).unwrap();
+    std::fs::write(database.join("conf"), b"nonsense").unwrap();
     let opened = SledStore::open(&path, CACHE).unwrap();
     let (aside, why) = opened.quarantined.expect("the damage is noticed");
     assert!(aside.join("db").exists());

@@ -400,9 +400,14 @@ impl Reconciler {
         let read = self.read_store(move |store| {
             let read = |id: LinkId| match Known::read(store, id.clone(), now) {
                 Err(error @ (StoreError::Corrupt { .. } | StoreError::Record(_))) => Ok((id, Err(error))),
-                Err(error @ (StoreError::Disk(_) | StoreError::InUse { .. } | StoreError::FutureFormat { .. })) => {
-                    Err(error)
-                }
+                Err(
+                    error @ (StoreError::Disk(_)
+                    | StoreError::Damaged(_)
+                    | StoreError::Denied { .. }
+                    | StoreError::Full { .. }
+                    | StoreError::InUse { .. }
+                    | StoreError::FutureFormat { .. }),
+                ) => Err(error),
                 Ok(known) => Ok((id, Ok(known))),
             };
             ids.into_iter().map(read).collect::<Result<Vec<_>, _>>()

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! key                                     value
-//! "f"                                     format version, u16
+//! "f"                                     checksum of the next two bytes, format version u16
+//! "c"                                     content: entries u64, bytes u64, sum of the checksums u64, complete u8
 //! "p"                                     position in LINKS: stream created i64, sequence u64; witness: sequence u64, owner
 //! "m" partition:u16                       committed offset: JSON
 //! "i" institution                         its last incident message: JSON
 //! "l" link id                             head (21 bytes) + JSON of the record
 //! "s" state:u8 link id                    -        index of the links by state
 //! "d" deadline:i64 ^ sign  link id        -        index of the links by deadline
+//!
+//! Every value except - begins with its checksum, u64 (`content.rs`).
 //!
 //! head:  version:u8 = 1 │ state:u8 │ partition:u16 │ link version:u64 │ deadline:i64, or i64::MAX for none │ reserved:u8
 //! ```
@@ -18,22 +21,25 @@
 
 use strum::VariantArray;
 
+use super::content;
 use super::{Position, StoreError, Witness};
 use crate::contract::Record;
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 
 /// The format version of the store. Any change of the table above needs a new version.
-pub(super) const FORMAT: u16 = 2;
+pub(super) const FORMAT: u16 = 3;
 
-/// The format of 0.1.0. It differs in the keys of links: they had the sender's spelling of the id, so a UUID without dashes was a separate
-/// link.
-pub(super) const FORMAT_WITH_IDS_AS_SENT: u16 = 1;
+/// The last format without checksums, without the content and with one database in the directory itself. Format 1 differs from it in the
+/// keys of links: they had the sender's spelling of the id, so a UUID without dashes was a separate link. A store of both formats is copied
+/// when it is opened, unless it has such a key; then it is rebuilt.
+pub(super) const FORMAT_WITHOUT_CHECKSUMS: u16 = 2;
 
 const HEAD_VERSION: u8 = 1;
 const HEAD_LENGTH: usize = 21;
 const NO_DEADLINE: i64 = i64::MAX;
 
 pub(super) const FORMAT_KEY: &[u8] = b"f";
+pub(super) const CONTENT_KEY: &[u8] = b"c";
 pub(super) const POSITION_KEY: &[u8] = b"p";
 pub(super) const OFFSET_PREFIX: &[u8] = b"m";
 pub(super) const INCIDENT_PREFIX: &[u8] = b"i";
@@ -186,6 +192,27 @@ pub(super) fn decode_position(value: &[u8]) -> Result<Position, StoreError> {
         Some(Witness { sequence: u64::from_be_bytes(*sequence), owner })
     };
     Ok(Position { stream_created_ns: i64::from_be_bytes(*created), sequence: u64::from_be_bytes(*sequence), witness })
+}
+
+pub(super) fn encode_format() -> Vec<u8> {
+    content::seal(FORMAT_KEY, &FORMAT.to_be_bytes())
+}
+
+/// Checks the format version of a database.
+///
+/// # Errors
+/// [`StoreError::FutureFormat`], or [`StoreError::Damaged`] if it has no version that a relink has written.
+pub(super) fn check_format(value: Option<&[u8]>, is_sealed: bool) -> Result<(), StoreError> {
+    // sled opens some damaged logs without an error, as an empty database.
+    let value = value.ok_or_else(|| StoreError::Damaged("the format version is missing".to_owned()))?;
+    let payload = if is_sealed { content::unseal(FORMAT_KEY, value)? } else { value };
+    let found = <[u8; 2]>::try_from(payload).map(u16::from_be_bytes);
+    match found {
+        Ok(found) if found > FORMAT => Err(StoreError::FutureFormat { found, known: FORMAT }),
+        Ok(FORMAT) if is_sealed => Ok(()),
+        Ok(1..=FORMAT_WITHOUT_CHECKSUMS) if !is_sealed => Ok(()),
+        Ok(_) | Err(_) => Err(StoreError::Damaged("the format version is unknown".to_owned())),
+    }
 }
 
 pub(super) fn corrupt(key: &[u8], problem: impl Into<String>) -> StoreError {

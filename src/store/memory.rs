@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use strum::VariantArray;
 
-use super::format::{self, DEADLINE_PREFIX, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink};
-use super::tree::{collect_page, decode_incident, decode_offset, edits_of, page_start};
+use super::content::Content;
+use super::format::{self, CONTENT_KEY, DEADLINE_PREFIX, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink};
+use super::tree::{collect_page, decode_incident, decode_link, decode_offset, decode_position, edits_of, page_start};
 use super::{Changes, Page, Position, Query, Store, StoreError};
 use crate::contract::{CommittedOffset, IncidentBody};
 use crate::link::{LinkId, StateName, Timestamp};
@@ -56,14 +57,15 @@ fn below<'a>(tree: &'a Tree, prefix: &'a [u8]) -> impl Iterator<Item = (&'a Vec<
 impl Store for MemoryStore {
     fn get(&self, id: &LinkId) -> Result<Option<StoredLink>, StoreError> {
         let key = format::link_key(id);
-        self.lock().applied.get(&key).map(|value| format::decode_link(&key, value)).transpose()
+        self.lock().applied.get(&key).map(|value| decode_link(&key, value)).transpose()
     }
 
     fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
         let mut trees = self.lock();
         let tree = &mut trees.applied;
-        let edits = edits_of(changes, |key| Ok(tree.get(key).cloned()))?;
-        for (key, value) in edits {
+        let content = tree.get(CONTENT_KEY).map(|value| Content::decode(value)).transpose()?.unwrap_or_default();
+        let edits = edits_of(changes, content, |key| Ok(tree.get(key).cloned()))?;
+        for (key, value) in edits.list {
             match value {
                 Some(value) => tree.insert(key, value),
                 None => tree.remove(&key),
@@ -84,7 +86,7 @@ impl Store for MemoryStore {
     }
 
     fn position(&self) -> Result<Option<Position>, StoreError> {
-        self.lock().applied.get(POSITION_KEY).map(|value| format::decode_position(value)).transpose()
+        self.lock().applied.get(POSITION_KEY).map(|value| decode_position(value)).transpose()
     }
 
     fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError> {

@@ -5,10 +5,12 @@
 //! few; the trait documents them.
 //!
 //! - `format`: the keys and the versioned values
-//! - `sled`: the store on disk; the only file that imports sled
+//! - `content`: the checksums, and the sum over them that shows a missing or an old value
+//! - `sled`: the store on disk; the only module that imports sled
 //! - `memory`: the store in memory, for tests and benches
 //! - `tree`: the functions that both use
 
+mod content;
 mod format;
 mod memory;
 mod sled;
@@ -49,8 +51,8 @@ pub trait Store: Send + Sync {
     /// [`StoreError`]; then the changes since the last checkpoint may be lost in a crash of the host.
     fn checkpoint(&self) -> Result<(), StoreError>;
 
-    /// Empties the store, because it has messages that are not on the stream, or belongs to another stream. If possible, it copies the old
-    /// content to another directory first, and returns that directory.
+    /// Empties the store, because it has messages that are not on the stream, or belongs to another stream. If possible, it moves the old
+    /// content to another directory, and returns that directory.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
@@ -212,6 +214,34 @@ pub enum StoreError {
     /// The disk or sled failed.
     #[error("the store failed: {0}")]
     Disk(String),
+    /// Entries are missing, old or not those that were written, or sled failed in a way that only a damage explains. A rebuild from the
+    /// stream repairs it.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// This user may not read or write the store.
+    #[error(
+        "relink may not read or write {}: {problem}. Run relink as the owner of its data directory, or correct the owner and the \
+         permissions of that directory",
+        path.display()
+    )]
+    Denied {
+        /// The file or directory.
+        path: PathBuf,
+        /// The error text.
+        problem: String,
+    },
+    /// The disk of the store is full.
+    #[error(
+        "the disk of the store is full ({}: {problem}). Free some space, or set RELINK_DATA_DIR to another disk, and start relink; \
+         nothing is lost, because the stream has everything",
+        path.display()
+    )]
+    Full {
+        /// The file or directory.
+        path: PathBuf,
+        /// The error text.
+        problem: String,
+    },
     /// A value does not have relink's format.
     #[error("the store has an unreadable entry at {key}: {problem}")]
     Corrupt {
@@ -246,6 +276,9 @@ impl StoreError {
         match self {
             Self::Corrupt { .. } | Self::Record(BadRecord::NotARecord(_) | BadRecord::Impossible(_)) => true,
             Self::Disk(_)
+            | Self::Damaged(_)
+            | Self::Denied { .. }
+            | Self::Full { .. }
             | Self::InUse { .. }
             | Self::FutureFormat { .. }
             | Self::Record(BadRecord::FutureVersion { .. }) => false,

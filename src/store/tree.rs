@@ -2,20 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use super::format::{self, Head, OFFSET_PREFIX, POSITION_KEY, StoredLink};
-use super::{Changes, Page, Put, Query, StoreError, Unreadable};
+use super::content::{Content, seal, unseal};
+use super::format::{self, CONTENT_KEY, Head, OFFSET_PREFIX, POSITION_KEY, StoredLink};
+use super::{Changes, Page, Position, Put, Query, StoreError, Unreadable};
 use crate::contract::{CommittedOffset, IncidentBody};
 use crate::link::LinkId;
 
 /// A value to put at a key, or `None` to remove the key.
 pub(super) type Edit = (Vec<u8>, Option<Vec<u8>>);
 
-/// The edits of a commit, in order. `read` reads the current value of a key.
+/// The edits of a commit, and the content of the store after them.
+#[derive(Debug, Default)]
+pub(super) struct Edits {
+    pub(super) list: Vec<Edit>,
+    pub(super) content: Content,
+}
+
+/// The edits of a commit. `content` is the store's content before it; `read` reads the current value of a key.
 pub(super) fn edits_of(
     changes: &Changes,
+    content: Content,
     read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
-) -> Result<Vec<Edit>, StoreError> {
-    let mut edits = Vec::with_capacity(changes.puts.len() * 3 + changes.incidents.len() + changes.offsets.len() + 1);
+) -> Result<Edits, StoreError> {
+    let mut edits = Edits { list: Vec::with_capacity(changes.puts.len() * 3 + changes.offsets.len() + 2), content };
     // If a commit has several puts of one link, only the newest counts, so that the index edits match the stored head.
     let mut last: BTreeMap<&LinkId, &Put> = BTreeMap::new();
     for put in &changes.puts {
@@ -26,34 +35,86 @@ pub(super) fn edits_of(
     }
     for (id, put) in last {
         let key = format::link_key(id);
-        let before = read(&key)?.map(|value| format::decode_head(&key, &value)).transpose()?;
+        let value_before = read(&key)?;
+        let before = value_before.as_ref().map(|value| format::decode_head(&key, unseal(&key, value)?)).transpose()?;
         // The deadline of an unchanged link may differ, because the policy was changed.
         let newer = |before: Head| before.version < put.head.version;
         let retimed = |before: Head| before.version == put.head.version && before.deadline != put.head.deadline;
         if before.is_some_and(|before| !newer(before) && !retimed(before)) {
             continue;
         }
-        if before.map(|before| before.state) != Some(put.head.state) {
-            edits.extend(before.map(|before| (format::state_key(before.state, id), None)));
-            edits.push((format::state_key(put.head.state, id), Some(Vec::new())));
-        }
-        let deadline_before = before.and_then(|before| before.deadline);
-        if deadline_before != put.head.deadline {
-            edits.extend(deadline_before.map(|at| (format::deadline_key(at, id), None)));
-            edits.extend(put.head.deadline.map(|at| (format::deadline_key(at, id), Some(Vec::new()))));
-        }
-        edits.push((key, Some(format::encode_link(&put.head, &put.record))));
+        edits.index(id, before, put.head);
+        edits.put(key, value_before, &format::encode_link(&put.head, &put.record));
     }
+    // Of several messages of an institution or a partition, the last one counts.
+    let mut values: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     for incident in &changes.incidents {
-        edits.push((format::incident_key(&incident.institution), Some(encode(incident)?)));
+        values.insert(format::incident_key(&incident.institution), encode(incident)?);
     }
     for (partition, offset) in &changes.offsets {
-        edits.push((format::offset_key(*partition), Some(encode(offset)?)));
+        values.insert(format::offset_key(*partition), encode(offset)?);
     }
     if let Some(position) = &changes.position {
-        edits.push((POSITION_KEY.to_vec(), Some(format::encode_position(position))));
+        values.insert(POSITION_KEY.to_vec(), format::encode_position(position));
     }
+    for (key, payload) in values {
+        let before = read(&key)?;
+        if let Some(value) = &before {
+            unseal(&key, value)?;
+        }
+        edits.put(key, before, &payload);
+    }
+    edits.close();
     Ok(edits)
+}
+
+impl Edits {
+    /// The edits that copy entries without checksums from another store into an empty one, or over older entries of the same keys.
+    /// `read` reads the current value of a key.
+    pub(super) fn copying(
+        entries: &[(Vec<u8>, Vec<u8>)],
+        content: Content,
+        read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let mut edits = Self { list: Vec::with_capacity(entries.len() * 3 + 1), content };
+        for (key, payload) in entries {
+            let value_before = read(key)?;
+            if let Some(id) = key.strip_prefix(format::LINK_PREFIX).and_then(format::parse_link_id) {
+                let before = value_before.as_ref().map(|value| format::decode_head(key, unseal(key, value)?)).transpose()?;
+                edits.index(&id, before, format::decode_head(key, payload)?);
+            }
+            edits.put(key.clone(), value_before, payload);
+        }
+        edits.close();
+        Ok(edits)
+    }
+
+    fn index(&mut self, id: &LinkId, before: Option<Head>, after: Head) {
+        if before.map(|before| before.state) != Some(after.state) {
+            self.list.extend(before.map(|before| (format::state_key(before.state, id), None)));
+            self.list.push((format::state_key(after.state, id), Some(Vec::new())));
+        }
+        let deadline_before = before.and_then(|before| before.deadline);
+        if deadline_before != after.deadline {
+            self.list.extend(deadline_before.map(|at| (format::deadline_key(at, id), None)));
+            self.list.extend(after.deadline.map(|at| (format::deadline_key(at, id), Some(Vec::new()))));
+        }
+    }
+
+    fn put(&mut self, key: Vec<u8>, before: Option<Vec<u8>>, payload: &[u8]) {
+        let value = seal(&key, payload);
+        if let Some(before) = before {
+            self.content.remove(&key, &before);
+        }
+        self.content.add(&key, &value);
+        self.list.push((key, Some(value)));
+    }
+
+    fn close(&mut self) {
+        if !self.list.is_empty() {
+            self.list.push((CONTENT_KEY.to_vec(), Some(self.content.encode())));
+        }
+    }
 }
 
 fn encode<T: serde::Serialize>(body: &T) -> Result<Vec<u8>, StoreError> {
@@ -61,13 +122,21 @@ fn encode<T: serde::Serialize>(body: &T) -> Result<Vec<u8>, StoreError> {
 }
 
 pub(super) fn decode_incident(key: &[u8], value: &[u8]) -> Result<IncidentBody, StoreError> {
-    serde_json::from_slice(value).map_err(|error| format::corrupt(key, error.to_string()))
+    serde_json::from_slice(unseal(key, value)?).map_err(|error| format::corrupt(key, error.to_string()))
+}
+
+pub(super) fn decode_position(value: &[u8]) -> Result<Position, StoreError> {
+    format::decode_position(unseal(POSITION_KEY, value)?)
+}
+
+pub(super) fn decode_link(key: &[u8], value: &[u8]) -> Result<StoredLink, StoreError> {
+    format::decode_link(key, unseal(key, value)?)
 }
 
 pub(super) fn decode_offset(key: &[u8], value: &[u8]) -> Result<(u16, CommittedOffset), StoreError> {
     let partition = key.strip_prefix(OFFSET_PREFIX).and_then(|partition| <[u8; 2]>::try_from(partition).ok());
     let partition = partition.ok_or_else(|| format::corrupt(key, "not an offset key"))?;
-    let offset = serde_json::from_slice(value).map_err(|error| format::corrupt(key, error.to_string()))?;
+    let offset = serde_json::from_slice(unseal(key, value)?).map_err(|error| format::corrupt(key, error.to_string()))?;
     Ok((u16::from_be_bytes(partition), offset))
 }
 
@@ -111,6 +180,8 @@ pub(super) fn collect_page(
                 last = Some(id);
             }
             Ok(None) => {}
+            // Not one record is unreadable, but the whole store is damaged.
+            Err(error @ StoreError::Damaged(_)) => return Err(error),
             Err(error) => {
                 let key = String::from_utf8_lossy(id).escape_debug().to_string();
                 page.unreadable.push(Unreadable { key, problem: error.to_string() });
@@ -129,7 +200,7 @@ fn wanted(
     value: &[u8],
 ) -> Result<Option<(LinkId, StoredLink)>, StoreError> {
     let id = format::parse_link_id(id).ok_or_else(|| format::corrupt(key, "not a link id"))?;
-    let stored = format::decode_link(link_key, value)?;
+    let stored = decode_link(link_key, value)?;
     let is_wanted = match &query.institution {
         None => true,
         Some(institution) => stored.parse()?.institution.as_ref() == Some(institution),
@@ -145,9 +216,9 @@ mod tests {
     #[test]
     fn an_unreadable_entry_hides_no_other_entry() {
         let head = Head { state: StateName::Valid, partition: 0, version: 1, deadline: None };
-        let value = format::encode_link(&head, b"{}");
+        let record = format::encode_link(&head, b"{}");
         let keys: Vec<Vec<u8>> = [&b"la"[..], b"lb", b"l\x1b[2J", b"lc", b"ld"].map(<[u8]>::to_vec).into();
-        let read = |key: &[u8]| Ok(Some(if key == b"lb" { b"short".to_vec() } else { value.clone() }));
+        let read = |key: &[u8]| Ok(Some(seal(key, if key == b"lb" { b"short" } else { &record[..] })));
         let query = Query { limit: 2, ..Query::default() };
         let page = collect_page(&query, keys.into_iter().map(Ok), read).unwrap();
         assert_eq!(page.ids.iter().map(LinkId::as_str).collect::<Vec<_>>(), ["a", "c"]);

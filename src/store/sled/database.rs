@@ -1,0 +1,241 @@
+//! One sled database: every call is guarded, and every value is checked.
+//!
+//! sled panics where it meets a damage that it does not expect. A panic here becomes [`StoreError::Damaged`], and from then on every call
+//! of the database fails with it.
+
+use std::any::Any;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::directories::environment_error;
+use crate::store::content::{Content, Scan};
+use crate::store::format::{self, CONTENT_KEY, FORMAT_KEY};
+use crate::store::tree::Edits;
+use crate::store::{Changes, StoreError, tree};
+
+/// The most characters of a panic's text in an error. The text may quote the entry that sled was reading.
+const PANIC_TEXT_MAX: usize = 200;
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Database {
+    /// The number in the name of its directory.
+    number: u64,
+    directory: PathBuf,
+    db: sled::Db,
+    content: Mutex<Content>,
+    /// The first damage that was found.
+    damage: OnceLock<String>,
+}
+
+impl Database {
+    /// Creates an empty database.
+    ///
+    /// # Errors
+    /// The failure of the disk.
+    pub(super) fn create(number: u64, directory: PathBuf, cache_bytes: u64) -> Result<Self, StoreError> {
+        let db = open_sled(&directory, cache_bytes)?;
+        let database = Self::new(number, directory, db, Content::default());
+        database.guarded(|db| {
+            let mut batch = sled::Batch::default();
+            batch.insert(FORMAT_KEY, format::encode_format());
+            batch.insert(CONTENT_KEY, Content::default().encode());
+            db.apply_batch(batch)?;
+            Ok(())
+        })?;
+        database.flush()?;
+        Ok(database)
+    }
+
+    /// Opens a database and scans all of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::FutureFormat`], or the failure of the disk.
+    pub(super) fn open(number: u64, directory: PathBuf, cache_bytes: u64) -> Result<Self, StoreError> {
+        let db = open_sled(&directory, cache_bytes)?;
+        let database = Self::new(number, directory, db, Content::default());
+        let content = database.guarded(|db| {
+            format::check_format(db.get(FORMAT_KEY)?.as_deref(), true)?;
+            let content = db.get(CONTENT_KEY)?;
+            let content = content.ok_or_else(|| StoreError::Damaged("its record of its content is missing".to_owned()))?;
+            let content = Content::decode(&content)?;
+            scan(db, Some(&content))?;
+            Ok(content)
+        })?;
+        *database.content() = content;
+        Ok(database)
+    }
+
+    /// Opens the database of an older relink, which has no checksums.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_legacy(directory: PathBuf, cache_bytes: u64) -> Result<Self, StoreError> {
+        let db = open_sled(&directory, cache_bytes)?;
+        let database = Self::new(0, directory, db, Content::default());
+        database.guarded(|db| {
+            format::check_format(db.get(FORMAT_KEY)?.as_deref(), false)?;
+            scan(db, None)
+        })?;
+        Ok(database)
+    }
+
+    fn new(number: u64, directory: PathBuf, db: sled::Db, content: Content) -> Self {
+        Self { number, directory, db, content: Mutex::new(content), damage: OnceLock::new() }
+    }
+
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first damage that was found.
+    pub(super) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    /// Calls sled. A panic, and an error that is neither of the environment nor of one record, is damage.
+    ///
+    /// # Errors
+    /// The error of the call, or the damage.
+    pub(super) fn guarded<T>(&self, call: impl FnOnce(&sled::Db) -> Result<T, Failure>) -> Result<T, StoreError> {
+        if let Some(damage) = self.damage() {
+            return Err(StoreError::Damaged(damage.to_owned()));
+        }
+        let result = caught(&self.directory, || call(&self.db));
+        if let Err(StoreError::Damaged(why)) = &result {
+            let _ = self.damage.set(why.clone());
+        }
+        result
+    }
+
+    pub(super) fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.guarded(|db| Ok(db.get(key)?.map(|value| value.to_vec())))
+    }
+
+    /// Applies changes. There must be one writer at a time.
+    pub(super) fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
+        let edits = tree::edits_of(changes, *self.content(), |key| self.read(key));
+        self.write(self.noticed(edits)?)
+    }
+
+    /// Writes entries without checksums. There must be one writer at a time.
+    pub(super) fn copy_in(&self, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StoreError> {
+        let edits = Edits::copying(entries, *self.content(), |key| self.read(key));
+        self.write(self.noticed(edits)?)
+    }
+
+    /// Records that the store has, or has no longer to wait for, the state of every link.
+    pub(super) fn set_complete(&self, is_complete: bool) -> Result<(), StoreError> {
+        let content = Content { is_complete, ..*self.content() };
+        let list = vec![(CONTENT_KEY.to_vec(), Some(content.encode()))];
+        self.write(Edits { list, content })
+    }
+
+    fn write(&self, edits: Edits) -> Result<(), StoreError> {
+        if edits.list.is_empty() {
+            return Ok(());
+        }
+        self.guarded(|db| {
+            let mut batch = sled::Batch::default();
+            for (key, value) in edits.list {
+                match value {
+                    Some(value) => batch.insert(key, value),
+                    None => batch.remove(key),
+                }
+            }
+            Ok(db.apply_batch(batch)?)
+        })?;
+        *self.content() = edits.content;
+        Ok(())
+    }
+
+    /// Remembers a damage that was found in a value outside of [`Self::guarded`].
+    pub(super) fn noticed<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Damaged(why)) = &result {
+            let _ = self.damage.set(why.clone());
+        }
+        result
+    }
+
+    /// Writes everything to stable storage.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        self.guarded(|db| {
+            db.flush()?;
+            Ok(())
+        })?;
+        // sled keeps its data in these two files. A file that does not exist yet needs no sync.
+        for name in ["db", "conf"] {
+            let path = self.directory.join(name);
+            match File::open(&path).and_then(|file| file.sync_all()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(super::directories::io_error(&path, &error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn scan(db: &sled::Db, recorded: Option<&Content>) -> Result<(), Failure> {
+    let mut scan = Scan::default();
+    for entry in db.iter() {
+        let (key, value) = entry?;
+        scan.take(&key, &value, recorded.is_some())?;
+    }
+    Ok(scan.end(recorded)?)
+}
+
+fn open_sled(directory: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
+    super::directories::wait_until_free(directory)?;
+    // The node decides when to checkpoint, so sled's own flush thread is off.
+    let config = sled::Config::new().path(directory).cache_capacity(cache_bytes).flush_every_ms(None);
+    caught(directory, || Ok(config.open()?))
+}
+
+fn caught<T>(directory: &Path, call: impl FnOnce() -> Result<T, Failure>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|failure| failure.at(directory)),
+        Err(panic) => Err(StoreError::Damaged(format!("sled panicked: {}", panic_text(&*panic)))),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("?").escape_debug().take(PANIC_TEXT_MAX).collect()
+}
+
+/// An error within a call of sled.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Sled(sled::Error),
+    Store(StoreError),
+}
+
+impl From<sled::Error> for Failure {
+    fn from(error: sled::Error) -> Self {
+        Self::Sled(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Failure {
+    fn at(self, directory: &Path) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            Self::Sled(sled::Error::Io(error)) => environment_error(directory, &error)
+                .unwrap_or_else(|| StoreError::Damaged(format!("sled failed: {error}"))),
+            Self::Sled(error) => StoreError::Damaged(format!("sled failed: {error}")),
+        }
+    }
+}
