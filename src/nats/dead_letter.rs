@@ -36,6 +36,7 @@ const SUBJECT: &str = "Relink-Dead-Subject";
 const STREAM: &str = "Relink-Dead-Stream";
 const SEQUENCE: &str = "Relink-Dead-Sequence";
 const TRUNCATED: &str = "Relink-Dead-Truncated";
+const HEADERS_DROPPED: &str = "Relink-Dead-Headers-Dropped";
 const RELINK_PREFIX: &str = "Relink-Dead-";
 const ORIGINAL_PREFIX: &str = "Relink-Original-";
 const SERVER_PREFIX: &str = "Nats-";
@@ -45,6 +46,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest detail, in characters, because it is stored as a header.
 const DETAIL_LENGTH_MAX: usize = 512;
+/// The largest size of the original headers of a letter, in bytes. JetStream stores at most 64 KiB of headers with a message (error 10097),
+/// so the original headers of an input may leave no place for the letter's own ones.
+const ORIGINAL_HEADERS_BYTES_MAX: usize = 56 * 1024;
 /// The largest size of a letter's own headers, in bytes, without the original ones.
 const OWN_HEADERS_BYTES: usize = 4 * 1024;
 
@@ -302,8 +306,10 @@ fn own_headers(letter: &DeadLetter) -> HeaderMap {
     headers
 }
 
-/// Adds the original headers. Headers on which the server would act are renamed.
+/// Adds the original headers. Headers on which the server would act are renamed. Headers beyond [`ORIGINAL_HEADERS_BYTES_MAX`] are counted
+/// and left out.
 fn keep_original(original: &HeaderMap, headers: &mut HeaderMap) {
+    let (mut bytes, mut dropped) = (0, 0_usize);
     for (name, values) in original.iter() {
         let name: &str = name.as_ref();
         let kept = if has_prefix(name, SERVER_PREFIX)
@@ -314,7 +320,18 @@ fn keep_original(original: &HeaderMap, headers: &mut HeaderMap) {
         } else {
             name.to_owned()
         };
-        values.iter().for_each(|value| headers.append(kept.as_str(), value.clone()));
+        for value in values {
+            let size = kept.len() + value.as_str().len() + ": \r\n".len();
+            if bytes + size > ORIGINAL_HEADERS_BYTES_MAX {
+                dropped += 1;
+            } else {
+                bytes += size;
+                headers.append(kept.as_str(), value.clone());
+            }
+        }
+    }
+    if dropped > 0 {
+        headers.insert(HEADERS_DROPPED, dropped.to_string());
     }
 }
 

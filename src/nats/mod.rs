@@ -9,6 +9,7 @@
 //! | [`inputs`] | the part of the publisher that the jobs and the reconciler use, as a trait |
 //! | [`dead_letter`] | dead letters: stored with their bytes, listed, replayed |
 //! | [`node`] | **the driver of the node**: performs the outputs of `crate::node` over NATS |
+//! | `raw_message` | reads an input whose headers the NATS client cannot parse |
 //! | [`partition`] | reads one partition's deliveries, in order |
 //! | `streams_read` | reads facts and messages of the two streams for the node |
 //! | [`commit`], [`envelope`] | the atomic batch of a plan with its fences; the subject and the headers of each message |
@@ -38,6 +39,7 @@ pub(crate) mod limit;
 pub mod node;
 mod notes;
 pub mod partition;
+mod raw_message;
 mod streams_read;
 
 pub mod durability;

@@ -414,7 +414,8 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 self.tasks.spawn(async move {
                     // An acknowledgement is a hint; if it is lost, JetStream delivers the message again.
                     let send = async {
-                        for receipt in receipts {
+                        // A delivery that was not pulled has none.
+                        for receipt in receipts.into_iter().filter(|receipt| !receipt.is_empty()) {
                             let _ = client.publish(receipt, "+ACK".into()).await;
                         }
                     };

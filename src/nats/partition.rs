@@ -4,15 +4,21 @@
 //! Whenever a reader starts, it resets the consumer to the sequence that the node names. The reader never sends a negative
 //! acknowledgement, and does not wait for the effect of an acknowledgement. Each delivery has its number in the count of the
 //! consumer, so that the node notices a missing one.
+//!
+//! A message whose headers the NATS client cannot parse closes the connection (`raw_message.rs`). So a reader takes such messages by
+//! another request before it pulls, and it ends when the connection was made anew, because such a message may have closed it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{PullConsumer, pull};
 use futures::StreamExt;
 use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::limit::{REQUEST_TIMEOUT, within};
+use super::raw_message::{self, RawMessage, Wanted};
 use super::stream::partition_consumer;
 use super::subject::Subjects;
 use crate::engine::Delivery;
@@ -20,6 +26,15 @@ use crate::node::{Delivered, ReaderId};
 
 /// How many messages one pull asks for: enough for a few commits, so that the next messages are here when a commit is done.
 const PULL_MESSAGES_MAX: usize = 512;
+
+/// How many bytes one pull asks for, at least; see [`pull_bytes`].
+const PULL_BYTES: usize = 2 * 1024 * 1024;
+
+/// How many bytes the headers, the subject and the reply subject of a message add to its size in a pull, at most.
+const MESSAGE_OVERHEAD_BYTES: usize = 128 * 1024;
+
+/// How often a reader looks whether the connection was made anew.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a pull waits for messages before it is repeated. The open pulls of a process that hangs (SIGSTOP) live on for as long, and
 /// take messages from the process that replaces it. So this limits the time of a take-over.
@@ -62,28 +77,99 @@ async fn forward(
     subjects: &Subjects,
     queue: &mpsc::Sender<FromReader>,
 ) -> Result<(), String> {
+    let connects = || context.client().statistics().connects.load(Ordering::Relaxed);
+    let connects_at_start = connects();
+    let unparsable = unparsable_behind(context, partition, behind, subjects).await?;
+    let behind = unparsable.last().map_or(behind, |message| message.sequence);
     let opened = within(REQUEST_TIMEOUT, open(context, partition, behind, subjects)).await;
     let (consumer, created_ns) = opened?;
     if queue.send(FromReader::Rewound(reader, created_ns)).await.is_err() {
         return Ok(());
     }
+    let mut nth_before = 0;
+    for message in unparsable {
+        nth_before += 1;
+        tracing::warn!(
+            input.sequence = message.sequence,
+            "the headers of an input cannot be parsed; relink reads it without them"
+        );
+        let delivery = raw_delivery(partition, subjects, message);
+        if queue.send(FromReader::Delivered(Delivered { reader, nth: nth_before, delivery })).await.is_err() {
+            return Ok(());
+        }
+    }
     let messages = within(REQUEST_TIMEOUT, async {
         let pull: pull::StreamBuilder<'_> = consumer.stream();
-        let pull = pull.max_messages_per_batch(PULL_MESSAGES_MAX).expires(PULL_EXPIRES).heartbeat(HEARTBEAT);
+        let pull = pull
+            .max_messages_per_batch(PULL_MESSAGES_MAX)
+            .max_bytes_per_batch(pull_bytes(context.client().max_payload()));
+        let pull = pull.expires(PULL_EXPIRES).heartbeat(HEARTBEAT);
         pull.messages().await.map_err(|error| error.to_string())
     });
     let messages = messages.await?;
     let mut messages = std::pin::pin!(messages);
-    while let Some(message) = messages.next().await {
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let message = tokio::select! {
+            biased;
+            message = messages.next() => message,
+            _ = look.tick() => {
+                if connects() == connects_at_start {
+                    continue;
+                }
+                return Err("the connection to NATS was made anew".to_owned());
+            }
+        };
+        let Some(message) = message else { break };
         let message = message.map_err(|error| error.to_string())?;
         let count = message.info().map_err(|error| error.to_string())?.consumer_sequence;
-        let nth = count.saturating_sub(consumer.cached_info().delivered.consumer_sequence);
+        let nth = nth_before + count.saturating_sub(consumer.cached_info().delivered.consumer_sequence);
         let delivery = delivery(partition, subjects, message)?;
         if queue.send(FromReader::Delivered(Delivered { reader, nth, delivery })).await.is_err() {
             return Ok(());
         }
     }
     Err("the stream of messages ended".to_owned())
+}
+
+/// How many bytes one pull asks for. Without a limit, a backlog of large messages fills the server's buffer for this connection, and the
+/// server closes it as that of a slow consumer (`max_pending`, 64 MiB by default, for all partitions together). A pull that is smaller than
+/// a message would never get it.
+fn pull_bytes(max_payload: usize) -> usize {
+    PULL_BYTES.max(max_payload + MESSAGE_OVERHEAD_BYTES)
+}
+
+/// The next messages of the partition, as long as their headers cannot be parsed.
+async fn unparsable_behind(
+    context: &jetstream::Context,
+    partition: u16,
+    behind: u64,
+    subjects: &Subjects,
+) -> Result<Vec<RawMessage>, String> {
+    let (stream, filter) = (subjects.input_stream(), subjects.partition(partition));
+    let (mut unparsable, mut next) = (Vec::new(), behind + 1);
+    while unparsable.len() < PULL_MESSAGES_MAX {
+        let wanted = Wanted::next(filter.clone(), next);
+        match within(REQUEST_TIMEOUT, raw_message::read(context, &stream, &wanted)).await? {
+            Some(message) if !message.is_parsable() => {
+                next = message.sequence + 1;
+                unparsable.push(message);
+            }
+            Some(_) | None => break,
+        }
+    }
+    Ok(unparsable)
+}
+
+/// The delivery of a message that was not pulled. It has no receipt: the consumer starts behind it.
+fn raw_delivery(partition: u16, subjects: &Subjects, message: RawMessage) -> Delivery {
+    let headers = message.headers();
+    let RawMessage { subject, sequence, stored_at_ns, payload, .. } = message;
+    let (kind, link) = subjects
+        .parse_input(&subject)
+        .map_or_else(Default::default, |input| (input.kind.as_str().to_owned(), input.link_id.to_owned()));
+    Delivery { partition, sequence, stored_at_ns, subject, kind, link, headers, payload, receipt: String::new() }
 }
 
 /// Resets the consumer to the message after `behind`. Returns the consumer, and when its stream was created, in nanoseconds since the

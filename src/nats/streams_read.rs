@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use futures::stream::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::limit::{REQUEST_TIMEOUT, within};
+use super::raw_message::{self, Wanted};
 use super::stream::extent;
 use super::subject::{OutputSubject, Subjects};
 use crate::contract::Fence;
@@ -26,8 +27,8 @@ const CHUNK_MESSAGES: usize = 1_000;
 /// The most open requests for fences.
 const FENCES_AT_ONCE: usize = 16;
 
-/// How long to wait for the first message after a time. The server delivers it at once if there is one.
-const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(2);
+/// How long the server keeps the consumer that finds the first message after a time.
+const PROBE_LIFE: Duration = Duration::from_secs(5);
 
 /// How long to wait for the next message of a read. The stream has it, but the server may have to search a large stream for it.
 const NEXT_MESSAGE_WAIT: Duration = Duration::from_secs(60);
@@ -108,38 +109,26 @@ impl Streams {
 
     /// When a message of the input stream was stored; `None` if the stream no longer has it.
     pub(super) async fn look_up_input(&self, sequence: u64) -> Result<Option<i64>, String> {
-        let failed =
-            |error: &dyn std::fmt::Display| format!("cannot read message {sequence} of the input stream: {error}");
-        let input = self.stream(&self.subjects.input_stream()).await?;
-        match input.get_raw_message(sequence).await {
-            Ok(message) => {
-                let at = i64::try_from(message.time.unix_timestamp_nanos());
-                at.map(Some).map_err(|_| failed(&"its time is out of range"))
-            }
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(failed(&error)),
-        }
+        let stream = self.subjects.input_stream();
+        let message = raw_message::read(&self.context, &stream, &Wanted::at(sequence)).await?;
+        Ok(message.map(|message| message.stored_at_ns))
     }
 
-    /// The sequence of the first message of the input stream that was stored after a time.
+    /// The sequence of the first message of the input stream that was stored after a time. No message is delivered for that: the server
+    /// tells where a new consumer starts.
     pub(super) async fn find_input(&self, after_ns: i64) -> Result<Option<u64>, String> {
         let start_time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(after_ns) + 1)
             .map_err(|error| error.to_string())?;
-        let config = pull::OrderedConfig {
+        let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartTime { start_time },
-            headers_only: true,
-            ..pull::OrderedConfig::default()
+            ack_policy: AckPolicy::None,
+            inactive_threshold: PROBE_LIFE,
+            ..pull::Config::default()
         };
         let input = self.stream(&self.subjects.input_stream()).await?;
         let consumer = input.create_consumer(config).await.map_err(|error| error.to_string())?;
-        let mut messages = consumer.messages().await.map_err(|error| error.to_string())?;
-        match tokio::time::timeout(FIRST_MESSAGE_WAIT, messages.next()).await {
-            Err(_) | Ok(None) => Ok(None),
-            Ok(Some(message)) => {
-                let message = message.map_err(|error| error.to_string())?;
-                Ok(Some(message.info().map_err(|error| error.to_string())?.stream_sequence))
-            }
-        }
+        let info = consumer.cached_info();
+        Ok((info.num_pending > 0).then_some(info.delivered.stream_sequence + 1))
     }
 
     /// Reads the messages of the output stream after `after`, or the last message of each subject, and sends them in chunks up to

@@ -59,7 +59,8 @@ impl Database {
         let content = database.guarded(|db| {
             format::check_format(db.get(FORMAT_KEY)?.as_deref(), true)?;
             let content = db.get(CONTENT_KEY)?;
-            let content = content.ok_or_else(|| StoreError::Damaged("its record of its content is missing".to_owned()))?;
+            let content =
+                content.ok_or_else(|| StoreError::Damaged("its record of its content is missing".to_owned()))?;
             let content = Content::decode(&content)?;
             scan(db, Some(&content))?;
             Ok(content)

@@ -1,0 +1,147 @@
+//! Messages on the input subjects that no publisher should send: headers that the NATS client cannot parse, headers that leave no place for
+//! a dead letter's own, and a backlog of large messages. None of them stops a partition, and no other input waits for them.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use async_nats::jetstream::consumer::pull;
+use futures::StreamExt;
+use relink::link::{Policy, PolicySettings};
+use relink::nats::node::{Node, NodeOptions};
+use relink::nats::subject::Subjects;
+use relink::store::MemoryStore;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use support::{TestNats, within};
+
+const PARTITIONS: u16 = 4;
+
+fn link(n: usize) -> String {
+    format!("00000000-0000-4000-8000-{n:012}")
+}
+
+fn webhook(n: usize) -> String {
+    let link = link(n);
+    format!(
+        r#"{{"webhook_id":"{n:032x}","webhook_type":"LINK","process_type":"recurrent_update","webhook_code":"invalid_credentials",
+            "link_id":"{link}","request_id":"{n:08x}-51eb-4350-9c74-5df5ac92a7f6","external_id":null,"data":{{}}}}"#
+    )
+}
+
+/// A client that speaks the protocol byte by byte, because a NATS client refuses to publish such headers.
+struct RawClient(BufReader<TcpStream>);
+
+impl RawClient {
+    async fn connect(nats: &TestNats) -> Self {
+        let port = nats.server.port().expect("a port");
+        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await.expect("a connection"));
+        stream.read_line(&mut String::new()).await.expect("the server's INFO");
+        let connect = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true}\r\n";
+        stream.get_mut().write_all(connect).await.expect("a write");
+        Self(stream)
+    }
+
+    async fn publish(&mut self, subject: &str, headers: &[u8], body: &[u8]) {
+        let (size, total) = (headers.len(), headers.len() + body.len());
+        let mut frame = format!("HPUB {subject} {size} {total}\r\n").into_bytes();
+        frame.extend_from_slice(headers);
+        frame.extend_from_slice(body);
+        frame.extend_from_slice(b"\r\n");
+        self.0.get_mut().write_all(&frame).await.expect("a write");
+    }
+
+    /// Waits until the server has taken all messages.
+    async fn flush(&mut self) {
+        self.0.get_mut().write_all(b"PING\r\n").await.expect("a write");
+        let mut line = String::new();
+        while line != "PONG\r\n" {
+            line.clear();
+            assert!(within("an answer", self.0.read_line(&mut line)).await.expect("a line") > 0, "connection closed");
+        }
+    }
+}
+
+/// Starts a node, and waits until each of these links has its prompt.
+async fn wait_for_prompts(nats: &TestNats, wanted: usize) -> BTreeSet<String> {
+    let policy = Policy::new(PolicySettings { can_verify: true, incident_links: 0, ..PolicySettings::default() });
+    let options = NodeOptions {
+        subjects: Subjects::default(),
+        partitions: PARTITIONS,
+        owner: "test".to_owned(),
+        policy: policy.expect("in range"),
+    };
+    let shutdown = CancellationToken::new();
+    let node = Node::new(nats.connect().await, options, MemoryStore::default());
+    let task = tokio::spawn(node.run(shutdown.clone()));
+    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+    let filter_subject = "link.notice.update_required.*".to_owned();
+    let config = pull::OrderedConfig { filter_subject, ..pull::OrderedConfig::default() };
+    let messages = stream.create_consumer(config).await.expect("a consumer").messages().await.expect("messages");
+    let prompts = messages.take(wanted).map(|message| message.expect("a message").subject.to_string());
+    let prompts: Vec<String> = within("the prompts", prompts.collect()).await;
+    shutdown.cancel();
+    within("stopping", task).await.expect("no panic").expect("a clean end");
+    prompts.into_iter().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_the_client_cannot_parse_stop_no_partition() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let mut raw = RawClient::connect(&nats).await;
+    let headers: [&[u8]; 6] = [
+        b"NATS/1.0\r\nX-Name: Jos\xe9\r\n\r\n",
+        b"NATS/1.0\r\nno colon\r\n\r\n",
+        b"NATS/1.0\r\nX Name: blank\r\n\r\n",
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
+        b"NATS/1.0\r\nX-Good: yes\r\n\r\n",
+    ];
+    for n in 0..60 {
+        raw.publish(&format!("belvo.webhook.{}", link(n)), headers[n % 6], webhook(n).as_bytes()).await;
+    }
+    raw.flush().await;
+    let wanted: BTreeSet<String> = (0..60).map(|n| format!("link.notice.update_required.{}", link(n))).collect();
+    assert_eq!(wait_for_prompts(&nats, 60).await, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_with_very_long_headers_is_dead_lettered() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let mut raw = RawClient::connect(&nats).await;
+    let mut headers = String::from("NATS/1.0\r\n");
+    for n in 0..16 {
+        let _ = write!(headers, "X-Long-{n}: {}\r\n", "x".repeat(4_040));
+    }
+    headers.push_str("\r\n");
+    raw.publish(&format!("belvo.webhook.{}", link(0)), headers.as_bytes(), b"not json").await;
+    raw.publish(&format!("belvo.webhook.{}", link(0)), b"NATS/1.0\r\n\r\n", webhook(0).as_bytes()).await;
+    raw.flush().await;
+    assert_eq!(wait_for_prompts(&nats, 1).await.len(), 1, "the input behind it is handled");
+    let letters = nats.read("RELINK_DEAD").await;
+    let [(_, subject, headers, body)] = &letters[..] else { panic!("one dead letter, not {}", letters.len()) };
+    assert_eq!((subject.as_str(), &body[..]), ("relink.dead.malformed", &b"not json"[..]));
+    let dropped: usize =
+        headers.get("Relink-Dead-Headers-Dropped").expect("a count").as_str().parse().expect("a number");
+    assert_eq!(headers.iter().filter(|(name, _)| name.to_string().starts_with("X-Long-")).count(), 16 - dropped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_of_large_messages_is_read_in_order() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let publisher = nats.connect().await;
+    let large = vec![b'x'; publisher.max_payload() - 1_024];
+    for n in 0..24 {
+        publisher.publish(format!("belvo.webhook.{}", link(n)), large.clone().into()).await.expect("a publish");
+    }
+    publisher.flush().await.expect("a flush");
+    let mut raw = RawClient::connect(&nats).await;
+    for n in 0..24 {
+        raw.publish(&format!("belvo.webhook.{}", link(n)), b"NATS/1.0\r\n\r\n", webhook(n).as_bytes()).await;
+    }
+    raw.flush().await;
+    assert_eq!(wait_for_prompts(&nats, 24).await.len(), 24);
+}
