@@ -1,6 +1,6 @@
 //! The flags of the program `belvo-sandbox`, which `relink sandbox` has too, and the run of a sandbox on a port of its own.
 //!
-//! It does not read environment variables.
+//! This file does not read environment variables.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;

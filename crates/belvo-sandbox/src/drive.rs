@@ -18,7 +18,7 @@ use crate::outbox::{DeliveryOutcome, QueuedWebhook};
 pub struct TakenWebhook {
     /// Its due time, in milliseconds since the Unix epoch.
     pub at_ms: i64,
-    /// The link it is about.
+    /// The link of the webhook.
     pub link_id: Uuid,
     /// The webhook's id.
     pub webhook_id: String,

@@ -49,7 +49,7 @@ impl Default for NewFleetLink {
     }
 }
 
-/// The nearest time that RFC 3339 can express.
+/// The time or, if RFC 3339 cannot express it, the nearest time that RFC 3339 can express.
 fn written(at_ms: i64) -> i64 {
     at_ms.clamp(0, LATEST_MS)
 }

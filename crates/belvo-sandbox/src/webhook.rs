@@ -17,9 +17,9 @@ pub enum PayloadShape {
     /// All fields.
     #[default]
     Current,
-    /// 2022–23: no `process_type`.
+    /// The envelope of 2022 and 2023, without `process_type`.
     Mid,
-    /// 2021–22: no `process_type`, `request_id` or `external_id`.
+    /// The envelope of 2021 and 2022, without `process_type`, `request_id` and `external_id`.
     Oldest,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Webhook {
     pub(crate) webhook_type: String,
     /// The reason: `historical_update` or `recurrent_update`; the docs have no table of the values.
     pub(crate) process_type: Option<String>,
-    /// Its code.
+    /// The code.
     pub(crate) webhook_code: String,
     /// The link it is about.
     pub(crate) link_id: Uuid,
