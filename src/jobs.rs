@@ -233,7 +233,7 @@ impl Worker {
             Err(CallError::Transient { why, retry_after }) => {
                 return Outcome::Retry(retry_after.unwrap_or_default(), why);
             }
-            // An operator has to correct the keys; the job still needs its answer then.
+            // An operator has to correct the keys; then the retry gets its answer.
             Err(CallError::Permanent { why, class: Some(Unrelated::Keys | Unrelated::Permission) }) => {
                 return Outcome::Retry(RETRY_MAX, why);
             }
@@ -245,7 +245,8 @@ impl Worker {
         }
     }
 
-    /// Whether a 404 means that the link is deleted. A removal is final, so it does not while many links are missing.
+    /// Whether a 404 means that the link is deleted. A removal is final, so a 404 does not mean it while many links are
+    /// missing.
     fn is_deleted(&self, job: &JobBody, link: &LinkId) -> bool {
         let now = self.clock.now();
         let absence =

@@ -173,7 +173,7 @@ mod tests {
         let back = MissingGuard::default();
         (0..10).for_each(|number| assert_eq!(back.assess_one(&link(number), at(1)), Absence::Deletion));
         back.note_found(&link(3), at(2));
-        assert_eq!(back.assess_one(&link(10), at(3)), Absence::Deletion, "one of them is there after all");
+        assert_eq!(back.assess_one(&link(10), at(3)), Absence::Deletion, "one of the missing links was found later");
     }
 
     #[test]

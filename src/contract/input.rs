@@ -246,7 +246,7 @@ pub struct Observation {
     #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub observed_at: Timestamp,
-    /// Who read it; your application if absent.
+    /// The program that read the link; your application if absent.
     #[serde(default, deserialize_with = "lenient::source")]
     pub source: Source,
     /// The result.
@@ -254,7 +254,7 @@ pub struct Observation {
     pub outcome: ReadOutcome,
 }
 
-/// Who read a link from Belvo.
+/// The program that read a link from Belvo.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -327,7 +327,7 @@ pub struct Command {
 pub enum CommandName {
     /// Send no prompts and no reminders until `unmute`.
     Mute,
-    /// End `mute`. A prompt that was held back is published if the link is still broken.
+    /// End `mute`. A muted prompt is published if the link is still broken.
     Unmute,
     /// Send no reminders before `until`.
     Snooze,

@@ -55,7 +55,7 @@ pub enum Notice {
     },
     /// The link works again.
     Recovered {
-        /// The evidence that it works.
+        /// The fact that shows that the link works.
         proof: Proof,
     },
     /// Data was missed during the outage, and has to be fetched by a historical refresh.
@@ -94,7 +94,7 @@ pub enum Notice {
     },
 }
 
-/// The evidence that a link works again.
+/// A fact that shows that a link works again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// Belvo's status of the link, or of its consent, was read after the repair and says so.

@@ -150,7 +150,8 @@ impl Event {
     }
 }
 
-/// Belvo's MFA login session. Its id is a credential of the caller who opened it, so it is not stored.
+/// Belvo's MFA session: a login that waits for the user's token. Its id is a credential of the caller who opened it, so
+/// it is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
     /// When it expires. Belvo answers a later PATCH with `session_expired`.
@@ -258,7 +259,7 @@ pub enum DataKind {
 pub enum Command {
     /// Send no prompts and no reminders until [`Command::Unmute`].
     Mute,
-    /// End [`Command::Mute`]. A prompt that was held back is emitted if the link is still broken.
+    /// End [`Command::Mute`]. A muted prompt is emitted if the link is still broken.
     Unmute,
     /// Send no reminders before this time.
     Snooze(Timestamp),

@@ -126,8 +126,8 @@ impl TransitionBuilder<'_> {
     }
 
     /// The attempt failed: the link returns to the broken state of the same episode. The prompt is emitted only if it
-    /// was held back for this attempt. A reminder that may not be postponed any more is emitted now. If the user has
-    /// opened the widget again, the next attempt begins at once.
+    /// was muted for this attempt. A reminder that may not be postponed any more is emitted now. If the user has opened
+    /// the widget again, the next attempt begins at once.
     fn fall_back(&mut self, after: AttemptEnd, mut episode: Episode) -> State {
         episode.postpone_reminder(self.now, self.policy);
         episode.arrived.clear();

@@ -58,7 +58,8 @@ pub struct Link {
 
 /// The state of a link.
 ///
-/// It is not Belvo's status: Belvo has four statuses and no `updating`, and sends no webhook when a link works again.
+/// This state is not Belvo's status: Belvo has four statuses and no `updating`, and sends no webhook when a link works
+/// again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     /// No proof that the creation of the link was finished. Its user is never prompted, because the link has never

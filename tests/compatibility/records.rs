@@ -20,7 +20,8 @@ const SEED: u64 = 8;
 /// The number of walks that find every trait in [`MUST_SHOW`].
 pub(crate) const WALKS_TO_TRY: u64 = 150;
 
-/// The number of walks that find almost every possible pair of fields. They take minutes, so only a released version has so many.
+/// The number of walks that find almost every possible pair of fields. They take minutes, so only a released version is
+/// written with this number.
 pub(crate) const WALKS_TO_KEEP: u64 = 3_000;
 
 const STEPS_MAX: usize = 90;

@@ -365,7 +365,7 @@ fn a_general_cause_does_not_replace_a_precise_one() {
     }
     let mut scene = Scene::broken(true, Cause::Credentials);
     scene.receive(Event::Broken(Breakage::of(Cause::AccountBlocked)));
-    assert_eq!(scene.cause(), Some(Cause::AccountBlocked), "the other way round it is news");
+    assert_eq!(scene.cause(), Some(Cause::AccountBlocked), "a specific cause replaces a general one");
 }
 
 proptest! {

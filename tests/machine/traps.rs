@@ -384,7 +384,7 @@ fn a_claim_after_a_refused_login_is_proven_by_the_status() {
     scene.receive(refused_login());
     scene.update_starts();
     let observed = scene.observed(Status::Valid, None);
-    assert_eq!(scene.try_receive(observed), Err(Refusal::AlreadyKnown), "the user is still at it");
+    assert_eq!(scene.try_receive(observed), Err(Refusal::AlreadyKnown), "the user is still in the widget");
     scene.receive(Event::UpdateClaimed);
     let observed = scene.observed(Status::Valid, None);
     scene.receive(observed);

@@ -64,7 +64,7 @@ pub(super) enum Before {
 #[derive(Clone, Debug)]
 pub(super) struct Step {
     pub(super) line: usize,
-    /// Its text in the file, on one line.
+    /// The text of the step in the file, on one line.
     pub(super) text: String,
     pub(super) action: Action,
 }
