@@ -142,7 +142,7 @@ impl Worker {
     }
 
     /// Handles a message of a job subject, except the acknowledgement. `tries` counts its deliveries; `stored_at` is
-    /// the time of its publish. It does not use NATS, so a simulation can call it.
+    /// the time of its publish. This function does not use NATS, so a simulation can call it.
     pub async fn work_on(&self, payload: &[u8], tries: i64, stored_at: Timestamp) -> Next {
         match parse(payload) {
             Ok((job, link)) => {

@@ -1,7 +1,7 @@
 //! Runs the commands that `README.md` and `docs/quickstart.md` print, as they are printed: with a real nats-server, a
 //! real `relink serve`, and the simulated Belvo.
 //!
-//! All `sh` blocks of a document form one script, as if a reader pasted them into one terminal. It runs in a
+//! All `sh` blocks of a document form one script, as if a reader pasted them into one terminal. The script runs in a
 //! directory that looks like a checkout. Two things are replaced to save time: `cargo` links the program under test
 //! instead of building it, and a directory of wheels replaces PyPI.
 //!

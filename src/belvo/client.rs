@@ -126,7 +126,7 @@ pub enum RefreshAnswer {
 /// A widget token for update mode. Mint it when the user clicks; never store it.
 #[derive(Clone, Debug)]
 pub struct WidgetToken {
-    /// The access token for the widget. It becomes invalid when the user has connected.
+    /// The access token for the widget. The token becomes invalid when the user has connected.
     pub access: SecretString,
     /// The refresh token, if Belvo returned one.
     pub refresh: Option<SecretString>,

@@ -235,8 +235,8 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// Belvo's status says that the link works. That ends the episode unless Belvo's status cannot show its cause
-    /// ([`Episode::is_ended_by`]).
+    /// Belvo's status says that the link works. This observation ends the episode unless Belvo's status cannot show its
+    /// cause ([`Episode::is_ended_by`]).
     fn observe_working_while_broken(&mut self, episode: Episode, seen: &LinkObservation) -> Next {
         if seen.observed_at < episode.known_since() {
             Err(Refusal::Outdated)
@@ -360,7 +360,7 @@ fn accessed_since(seen: &LinkObservation, since: Timestamp) -> bool {
     seen.last_accessed_at.is_some_and(|at| at > since)
 }
 
-/// Whether Belvo's status cannot show the cause. It has no value for a locked account, an ended consent or an
+/// Whether Belvo's status cannot show the cause. The status has no value for a locked account, an ended consent or an
 /// unsupported MFA.
 const fn is_hidden(cause: Cause) -> bool {
     match cause {

@@ -9,7 +9,7 @@ use super::{
     RecentFact, Refusal, State, Step, Timestamp,
 };
 
-/// A copy of a link that one event changes. It is dropped if the event is refused.
+/// A copy of a link that one event changes. The copy is dropped if the event is refused.
 pub(super) struct TransitionBuilder<'a> {
     pub(super) link: Link,
     pub(super) effects: Vec<Effect>,

@@ -29,7 +29,7 @@ pub enum Effect {
     Notice {
         /// The notice.
         notice: Notice,
-        /// The episode that the notice belongs to. It is there even if this step closed the episode.
+        /// The episode that the notice belongs to. The episode is present even if this step closed it.
         episode: Option<Episode>,
     },
     /// Make a call to Belvo.

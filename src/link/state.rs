@@ -80,8 +80,8 @@ pub enum State {
         /// The outage.
         episode: Episode,
     },
-    /// An attempt to repair the link. It always ends, because `phase` has a deadline. After a failed attempt the state
-    /// is [`State::broken`] of the episode.
+    /// An attempt to repair the link. An attempt always ends, because `phase` has a deadline. After a failed attempt
+    /// the state is [`State::broken`] of the episode.
     Updating {
         /// The outage.
         episode: Episode,

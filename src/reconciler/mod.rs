@@ -109,7 +109,7 @@ pub struct Reconciler {
     drift: watch::Sender<BTreeMap<String, u64>>,
 }
 
-/// The progress between steps. It is not stored: after a restart the steps repeat some reads.
+/// The progress between steps. The progress is not stored: after a restart the steps repeat some reads.
 #[derive(Default)]
 struct Progress {
     /// The last link of the rotation; the next step begins after it.

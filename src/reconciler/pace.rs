@@ -41,8 +41,8 @@ pub enum Step {
     Rotate,
 }
 
-/// The time of the next step of each kind, as a duration since any fixed moment. It is not stored; a restart begins a
-/// new schedule.
+/// The time of the next step of each kind, as a duration since any fixed moment. The schedule is not stored; a restart
+/// begins a new schedule.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     sweep_at: Duration,

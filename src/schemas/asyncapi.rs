@@ -11,7 +11,7 @@ use super::examples::Example;
 use crate::contract::DeadReason;
 
 /// The delivery guarantee of every message that relink sends. docs/guarantees.md repeats it.
-const GUARANTEE: &str = "The effects of an input land in the stream `LINKS` exactly once; subscribers receive them \
+const GUARANTEE: &str = "The effects of an input are in the stream `LINKS` exactly once; subscribers receive them \
     at least once, with a stable id (`ce-id`). A subscriber that drops repeated ids sees each effect once.";
 
 /// The instructions for publishers.

@@ -63,7 +63,7 @@ impl Options {
     }
 }
 
-/// The counters of a run. They show that a run exercised something.
+/// The counters of a run. The counters show that a run exercised something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events of all kinds.

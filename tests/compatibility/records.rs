@@ -134,7 +134,7 @@ fn assert_shown(records: &[Value], paths: &[String]) {
     assert_eq!(RECENT_KEYS_MAX, 32, "`recent#32` in MUST_SHOW is the longest list");
 }
 
-/// Calls `take` with every record of the walks. They are the same in each run.
+/// Calls `take` with every record of the walks. The walks are the same in each run.
 fn walks(count: u64, take: &mut impl FnMut(&Record)) {
     let mut rng = Rng::with_seed(SEED);
     let policies = [policy(true), policy(true), policy(false)];

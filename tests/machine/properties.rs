@@ -121,7 +121,7 @@ fn read(observed_at: Timestamp, status: Status) -> Event {
     Event::Observed(LinkObservation { observed_at, status, last_accessed_at: Some(observed_at) })
 }
 
-/// The time of a step. It is never before the previous step.
+/// The time of a step. This time is never before the previous step.
 fn taken_at(link: &Link, now: Timestamp) -> Timestamp {
     now.max(link.updated_at)
 }

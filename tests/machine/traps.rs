@@ -301,8 +301,8 @@ fn data_right_after_an_answer_is_verified_again() {
     }
 }
 
-/// The data that led to the verify request arrived after the repair. It counts for the refresh, unless Belvo says that
-/// the link is still broken.
+/// The data that led to the verify request arrived after the repair. The data counts for the refresh, unless Belvo says
+/// that the link is still broken.
 #[test]
 fn data_before_the_proof_counts_for_the_refresh() {
     for late in [false, true] {

@@ -1,6 +1,7 @@
 //! The control API: one table of its endpoints, from which the routes are made and `GET /sandbox` is answered.
 //!
-//! It has no authentication, so it is for the loopback interface only. Names in bodies are in snake case, times are RFC
+//! The control API has no authentication, so it is for the loopback interface only. Names in bodies are in snake case,
+//! times are RFC
 //! 3339. The README has the same table, and a test compares them.
 
 use std::sync::Arc;
@@ -41,7 +42,7 @@ fn endpoints() -> Vec<Row> {
         row("GET", "/sandbox", "", "This list.", get(index)),
         row("GET", "/sandbox/links", "", "All links, the oldest first, as Belvo shows them.", get(http::links)),
         row("POST", "/sandbox/links", "institution, access_mode?, external_id?, refresh_rate?, fetch_resources?, created_at?, consent_ends_at?, silent?", "Makes a valid link and sends its first data webhooks, unless silent. Returns the id as link.", post(http::create)),
-        row("POST", "/sandbox/links/{id}/scheduled-refresh", "outcome: ok, login_error, token_required, institution_down", "Refreshes a recurrent link as Belvo's scheduler does, with this outcome and its webhooks. This breaks a link.", post(http::scheduled_refresh)),
+        row("POST", "/sandbox/links/{id}/scheduled-refresh", "outcome: ok, login_error, token_required, institution_down", "Refreshes a recurrent link as Belvo's scheduler does, with this outcome and its webhooks. login_error and token_required break the link.", post(http::scheduled_refresh)),
         row("POST", "/sandbox/links/{id}/status", "status: valid, invalid, unconfirmed, token_required", "Sets Belvo's status and sends no webhook.", post(http::status)),
         row("POST", "/sandbox/links/{id}/login", "login: works, token_required, qr_required, or a code of GET /sandbox/codes, with or without the prefix login_error:", "Sets the bank's answer to the next logins.", post(http::login)),
         row("POST", "/sandbox/links/{id}/fresh-data", "fresh: true, false", "Sets whether refreshes find new data; if not, no webhook follows a repair.", post(http::fresh_data)),

@@ -38,7 +38,7 @@ impl Control {
         self.shared.clock.now_ms()
     }
 
-    /// The time of the next scheduled event or webhook. It may be in the past.
+    /// The time of the next scheduled event or webhook. The time may be in the past.
     pub fn next_event_at(&self) -> Option<i64> {
         let world = self.shared.world();
         [world.schedule.next_due(), world.outbox.next_due()].into_iter().flatten().min()

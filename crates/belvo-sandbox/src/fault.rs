@@ -1,7 +1,7 @@
 //! Injected faults: in the next N webhooks, or in the responses to the next N calls of the API.
 //!
-//! Faults are applied in the order in which they were set. They change webhooks and responses, never the state of a link:
-//! for that see [`super::control::Control::set_login`] and [`super::control::Control::set_status`].
+//! Faults are applied in the order in which they were set. Faults change webhooks and responses, never the state of a
+//! link: for that see [`super::control::Control::set_login`] and [`super::control::Control::set_status`].
 
 use std::collections::VecDeque;
 use std::time::Duration;

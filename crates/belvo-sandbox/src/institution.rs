@@ -100,8 +100,8 @@ pub(crate) const INSTITUTIONS: &[Institution] = &[
     },
 ];
 
-/// An invented institution, modelled on the Mexican one: Belvo offers the product in Brazil, but its sandbox has no institution for it.
-/// It can be used by name, and is in no list.
+/// An invented institution, modelled on the Mexican one: Belvo offers the product in Brazil, but its sandbox has no
+/// institution for it. The institution can be used by name, and is in no list.
 pub(crate) const UNLISTED: &[Institution] = &[Institution {
     id: 7,
     name: "planet_br_employment",

@@ -25,8 +25,8 @@ pub struct NewFleetLink {
     pub refresh_rate: Option<RefreshRate>,
     /// The fetched resources; by default all of the institution.
     pub fetch_resources: Option<Vec<String>>,
-    /// The time of its creation, in milliseconds since the Unix epoch; by default now. Its scheduled refreshes are counted
-    /// from there.
+    /// The time of its creation, in milliseconds since the Unix epoch; by default now. The scheduled refreshes are
+    /// counted from this time.
     pub created_at_ms: Option<i64>,
     /// The end of its consent, if its institution needs one; by default 366 days after its start.
     pub consent_ends_at_ms: Option<i64>,

@@ -103,7 +103,7 @@ impl Webhook {
         news.map(|(resource, (code, data))| Self::recurrent(link, resource, code, request_id, data)).collect()
     }
 
-    /// TRANSACTIONS family: the bank corrected some of them. Single links get it too.
+    /// TRANSACTIONS family: the bank corrected some of them. Single links get this webhook too.
     pub(crate) fn corrected(link: &Link, correction: Correction, request_id: Uuid) -> Self {
         Self::recurrent(link, "TRANSACTIONS", correction.code(), request_id, json!({"count": 2}))
     }
