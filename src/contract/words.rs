@@ -169,7 +169,7 @@ convert_both_ways!(AccessMode, AccessModeWord { Single, Recurrent });
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProofWord {
-    /// Belvo's status of the link, or of its consent, was read after the repair and says so.
+    /// Belvo's status of the link, or of its consent, was read after the repair, and shows that the link works.
     Observed,
     /// Data arrived during the attempt, or after the settle window. Counts only without API keys.
     Data,

@@ -97,7 +97,7 @@ pub enum Notice {
 /// A fact that shows that a link works again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Belvo's status of the link, or of its consent, was read after the repair and says so.
+    /// Belvo's status of the link, or of its consent, was read after the repair, and shows that the link works.
     Observed,
     /// Data arrived during the attempt, or after the settle window. Counts only if no API keys are configured.
     Data,

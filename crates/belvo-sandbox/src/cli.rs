@@ -1,4 +1,5 @@
-//! The flags of the program `belvo-sandbox`, which `relink sandbox` has too, and the run of a sandbox on a port of its own.
+//! Defines the flags of the program `belvo-sandbox`, which `relink sandbox` has too, and runs a sandbox on its own
+//! port.
 //!
 //! This file does not read environment variables.
 

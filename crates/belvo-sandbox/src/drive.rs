@@ -16,15 +16,15 @@ use crate::outbox::{DeliveryOutcome, QueuedWebhook};
 /// A webhook that was taken out of the outbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TakenWebhook {
-    /// Its due time, in milliseconds since the Unix epoch.
+    /// The due time, in milliseconds since the Unix epoch.
     pub at_ms: i64,
     /// The link of the webhook.
     pub link_id: Uuid,
     /// The webhook's id.
     pub webhook_id: String,
-    /// Its family.
+    /// The family.
     pub webhook_type: String,
-    /// Its code.
+    /// The code.
     pub webhook_code: String,
     /// 1 for the first attempt, up to 6.
     pub attempt: u32,

@@ -15,13 +15,13 @@ use crate::world::World;
 /// A link to add. A field that is `None` has Belvo's default.
 #[derive(Clone, Debug)]
 pub struct NewFleetLink {
-    /// Its institution, by name.
+    /// The institution, by name.
     pub institution: String,
     /// Whether Belvo refreshes it on a schedule.
     pub access_mode: AccessMode,
     /// The customer's id of the user.
     pub external_id: Option<String>,
-    /// Its refresh rate, if it is recurrent; by default `7d`.
+    /// The refresh rate of a recurrent link; by default `7d`.
     pub refresh_rate: Option<RefreshRate>,
     /// The fetched resources; by default all of the institution.
     pub fetch_resources: Option<Vec<String>>,

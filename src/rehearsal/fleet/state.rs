@@ -41,7 +41,7 @@ pub(super) enum FleetEvent {
     },
     /// The next step of relink's reconciler.
     Reconcile,
-    /// A bank goes down or refuses all logins; and the end of both.
+    /// A bank goes down or refuses all logins, or becomes normal again.
     BankDown(usize),
     BankUp(usize),
     LoginsRefused(usize),
@@ -51,7 +51,7 @@ pub(super) enum FleetEvent {
     /// The receiver of webhooks goes down, and is up again.
     ReceiverDown,
     ReceiverUp,
-    /// Belvo's API answers 500; and the end of that.
+    /// Belvo's API begins to answer 500, or becomes normal again.
     ApiDown,
     ApiUp,
 }
