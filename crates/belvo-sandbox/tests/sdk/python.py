@@ -38,7 +38,7 @@ ERRORS = [
 
 
 def control(path, body=None):
-    """A string to pull, which Belvo does not have."""
+    """A call of the control API, which Belvo does not have."""
     answer = requests.post(f"{URL}/sandbox/{path}", json=body or {}, timeout=10)
     answer.raise_for_status()
     return answer.json()
