@@ -142,7 +142,7 @@ pub enum CallError {
     Api(Box<ApiError>),
     /// The same call may succeed later: 50x, `too_many_sessions`, an outage, a rate limit, a network failure, or an
     /// answer that is not from Belvo.
-    #[error("{why}; it may pass")]
+    #[error("{why}; a later call may succeed")]
     Transient {
         /// The error text.
         why: String,
