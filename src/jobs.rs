@@ -155,7 +155,7 @@ impl Worker {
     }
 
     /// Handles a message of a job subject, except the acknowledgement. `tries` counts its deliveries; `stored_at` is
-    /// the time of its publish. It does not use NATS, so a simulation can call it.
+    /// the time of its publish. This function does not use NATS, so a simulation can call it.
     pub async fn work_on(&self, payload: &[u8], tries: i64, stored_at: Timestamp) -> Next {
         match parse(payload) {
             Ok((job, link)) => {
@@ -246,7 +246,7 @@ impl Worker {
             Err(CallError::Transient { why, retry_after }) => {
                 return Outcome::Retry(retry_after.unwrap_or_default(), why);
             }
-            // An operator has to correct the keys; the job still needs its answer then.
+            // An operator has to correct the keys; then the retry gets its answer.
             Err(CallError::Permanent { why, class: Some(Unrelated::Keys | Unrelated::Permission) }) => {
                 return Outcome::Retry(RETRY_MAX, why);
             }
@@ -258,7 +258,8 @@ impl Worker {
         }
     }
 
-    /// Whether a 404 means that the link is deleted. A removal is final, so it does not while many links are missing.
+    /// Whether a 404 means that the link is deleted. A removal is final, so a 404 does not mean it while many links are
+    /// missing.
     fn is_deleted(&self, job: &JobBody, link: &LinkId) -> bool {
         let now = self.clock.now();
         let absence =

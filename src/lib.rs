@@ -6,8 +6,9 @@
 //! the input are committed to the stream `LINKS` as one atomic batch. An embedded store (sled) has the latest state of every link; it
 //! can be rebuilt from `LINKS` at any time.
 //!
-//! This page has three parts: the modules, the way of one webhook through the modules, and the invariants with their tests.
-//! ARCHITECTURE.md has the reasons, the table of failures and the glossary; docs/ is for operators and users of relink.
+//! This page has three parts: the modules, the path of one webhook through the modules, and the invariants with their
+//! tests. ARCHITECTURE.md has the reasons, the table of failures and the glossary; docs/ is for operators and users of
+//! relink.
 //!
 //! # The modules
 //!
@@ -30,7 +31,7 @@
 //! | [`rehearsal`] | relink against its sandbox (the crate `belvo-sandbox`, a stand-in for Belvo): demo, scenarios, a month of a fleet |
 //! | [`simulation`] | node, jobs and reconciler with injected faults: one seed is one run |
 //!
-//! # The way of one webhook
+//! # The path of one webhook
 //!
 //! Belvo posts `LINK / invalid_credentials`. These are the steps until a subscriber receives the notice:
 //!
@@ -72,7 +73,7 @@
 //! | an unreadable input stops nothing | `tests/node.rs`: `an_unreadable_input_becomes_a_dead_letter_and_the_partition_goes_on` |
 //! | a store that knows more than the stream is rebuilt | `tests/node.rs`: `a_store_with_more_messages_than_the_stream_is_rebuilt` |
 //! | no secret gets into a message, a record or a log | `tests/engine/secrets.rs`: `no_secret_gets_into_a_message_a_record_or_a_log` |
-//! | data of every earlier version is read, or refused in plain words | `tests/compatibility/main.rs`: `VERSIONS` |
+//! | data of every earlier version is read, or refused with a clear error | `tests/compatibility/main.rs`: `VERSIONS` |
 //! | imports point towards the centre | `tests/architecture.rs`: `modules_import_only_what_their_row_allows` |
 
 pub mod link;

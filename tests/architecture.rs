@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-/// Each top-level module of `src/`, and the modules that it may import, from the core to the rim. A module imports
-/// only modules above it.
+/// Each top-level module of `src/`, and the modules that it may import, from the core outwards. A module imports only
+/// modules above it.
 const MODULES: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("printable", &[]),
@@ -445,7 +445,7 @@ fn no_source_has_an_unfinished_part() {
     let later = ["to".to_owned() + "do!", "unimplemented!".to_owned(), "TO".to_owned() + "DO", "FIX".to_owned() + "ME"];
     let is_left = |source: &Source| later.iter().any(|word| source.text.contains(word.as_str()));
     let violations = sources().into_iter().filter(|source| source.path != "tests/architecture.rs").filter(is_left);
-    assert_none("unfinished parts belong into an issue", violations.map(|source| source.path));
+    assert_none("an unfinished part belongs in an issue", violations.map(|source| source.path));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Runs the commands that `README.md` and `docs/quickstart.md` print, as they are printed: with a real nats-server, a
 //! real `relink serve`, and the simulated Belvo.
 //!
-//! All `sh` blocks of a document form one script, as if a reader pasted them into one terminal. It runs in a
+//! All `sh` blocks of a document form one script, as if a reader pasted them into one terminal. The script runs in a
 //! directory that looks like a checkout. Two things are replaced to save time: `cargo` links the program under test
 //! instead of building it, and a directory of wheels replaces PyPI.
 //!
@@ -24,7 +24,7 @@ use tokio::process::Command;
 
 use foreign::{installed, run};
 
-/// A script that takes longer is taken to hang. Each takes about ten seconds on an idle machine.
+/// A script that takes longer counts as hung. Each takes about ten seconds on an idle machine.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Serialises the scripts where they share the machine's ports.
@@ -198,7 +198,7 @@ async fn the_quickstart_works_as_printed_in_zsh() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readme_works_as_printed() {
-    // The demo would install a nats-server, for which it has no network here; this call makes one available.
+    // The demo would install a nats-server, but it has no network here; this call installs one before.
     relink::nats::server_binary::locate(support::server_source()).await.expect("the tests need a nats-server");
     let printed = run_all("README.md", BASH, |_| "").await;
     assert!(printed.contains("webhook_secrets = [\"[set]\"]"), "{printed}");

@@ -10,7 +10,7 @@ use relink::drawing::{BEGIN, END, between_marks, fenced};
 /// The documents in the root of the repository; [`documents`] adds those of `docs/`.
 const ROOT: [&str; 5] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
 
-/// A limit for the README, which is the first page for every reader; details belong into `docs/`.
+/// A limit for the README, which is the first page for every reader; details belong in `docs/`.
 const README_LINES_MAX: usize = 150;
 
 /// The longest line of a document, in characters.
@@ -162,7 +162,7 @@ fn the_tour_names_existing_functions_and_tests() {
     }
     // A private function is written before its file: `read` (`src/http/body.rs`).
     let parts: Vec<_> = text.split("` (`src/").collect();
-    assert!(parts.len() > 3, "the walk of one webhook");
+    assert!(parts.len() > 3, "the path of one webhook");
     for pair in parts.windows(2) {
         let function = pair[0].rsplit('`').next().expect("a name");
         let file = format!("src/{}", pair[1].split('`').next().expect("a file"));

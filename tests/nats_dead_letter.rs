@@ -37,8 +37,8 @@ async fn a_dead_letter_keeps_its_bytes_and_headers_and_can_be_replayed() {
     let input = Some(InputPosition { stream: stream.clone(), sequence, stored_at_ns: 1_790_000_000_000_000_000 });
     let dead = DeadLetter { input, subject: subject.clone(), headers, payload: payload.clone(), ..letter("", b"") };
 
-    let number = letters.publish(&dead).await.expect("set aside");
-    assert_eq!(letters.publish(&dead).await.expect("set aside"), number, "a repeat gives the same letter");
+    let number = letters.publish(&dead).await.expect("stored");
+    assert_eq!(letters.publish(&dead).await.expect("stored"), number, "a repeat gives the same dead letter");
     let stored = letters.get(number).await.expect("there");
     assert_eq!((stored.subject.as_str(), &stored.payload), (subject.as_str(), &payload));
     assert_eq!((stored.input_stream.as_deref(), stored.input_sequence), (Some(stream.to_string().as_str()), Some(2)));
@@ -69,8 +69,8 @@ async fn a_letter_has_no_open_session() {
     ] {
         let payload = Bytes::from(payload);
         let dead = DeadLetter { payload: payload.clone(), ..letter("belvo.api_error.a", b"") };
-        let number = letters.publish(&dead).await.expect("set aside");
-        assert_eq!(letters.publish(&dead).await.expect("set aside"), number, "one letter");
+        let number = letters.publish(&dead).await.expect("stored");
+        assert_eq!(letters.publish(&dead).await.expect("stored"), number, "one dead letter");
         let kept = String::from_utf8(letters.get(number).await.expect("there").payload.to_vec()).expect("a text");
         assert!(!kept.contains(SESSION), "{kept}");
         assert!(kept.contains("brand_new") && kept.contains("9600") && kept.contains("kept"), "{kept}");
@@ -83,9 +83,9 @@ async fn letters_are_listed_page_by_page() {
     let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
     assert!(letters.list(0, 10).await.expect("read").is_empty());
     for body in [&b"1"[..], b"2", b"3"] {
-        letters.publish(&letter("belvo.webhook.a", body)).await.expect("set aside");
+        letters.publish(&letter("belvo.webhook.a", body)).await.expect("stored");
     }
-    letters.publish(&letter("belvo.webhook.a", b"1")).await.expect("the same message gives the same letter");
+    letters.publish(&letter("belvo.webhook.a", b"1")).await.expect("the same message gives the same dead letter");
     let bodies = async |after, limit| {
         let page = letters.list(after, limit).await.expect("read");
         page.into_iter().map(|letter| (letter.sequence, letter.payload)).collect::<Vec<_>>()
@@ -104,7 +104,7 @@ async fn a_letter_that_is_too_large_is_shortened_and_has_a_header_about_it() {
     let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
     let body = Bytes::from(vec![b'x'; nats.client.max_payload()]);
     let large = DeadLetter { payload: body.clone(), reason: DeadReason::Malformed, ..letter("belvo.webhook.a", b"") };
-    let number = letters.publish(&large).await.expect("set aside");
+    let number = letters.publish(&large).await.expect("stored");
     let stored = letters.get(number).await.expect("there");
     assert_eq!(stored.truncated_from, Some(body.len() as u64));
     assert_eq!(stored.payload, body[..stored.payload.len()]);
@@ -119,15 +119,15 @@ async fn only_inputs_are_replayed() {
     for subject in
         ["link.state.a", "belvo.webhook.a.b", "/webhooks\r\nX: y", "belvo.other.a", "$JS.API.STREAM.DELETE.LINKS"]
     {
-        let number = letters.publish(&letter(subject, b"x")).await.expect("set aside");
+        let number = letters.publish(&letter(subject, b"x")).await.expect("stored");
         let error = letters.replay(number).await.expect_err("not an input");
         assert!(matches!(error, DeadLetterError::NotReplayable { .. }), "{error}");
     }
-    let number = letters.publish(&letter("belvo.webhook.a", b"y")).await.expect("set aside");
+    let number = letters.publish(&letter("belvo.webhook.a", b"y")).await.expect("stored");
     assert_eq!(letters.replay(number).await.expect("an input over HTTP has a subject without a partition"), 1);
     // The replayed subject has relink's spelling of the link id, not the publisher's.
     let spelt = letter("belvo.1.webhook.urn:uuid:16F68516-BCBC-4CF7-B815-C500D4204E28", b"y");
-    let number = letters.publish(&spelt).await.expect("set aside");
+    let number = letters.publish(&spelt).await.expect("stored");
     letters.replay(number).await.expect("replayed");
     let (_, subject, ..) = nats.read("BELVO").await.pop().expect("an input");
     assert!(subject.ends_with(".webhook.16f68516-bcbc-4cf7-b815-c500d4204e28"), "{subject}");
@@ -155,7 +155,7 @@ async fn messages_that_differ_in_any_part_are_different_letters() {
     ];
     for _twice in 0..2 {
         for (number, other) in (1..).zip(&others) {
-            assert_eq!(letters.publish(other).await.expect("set aside"), number);
+            assert_eq!(letters.publish(other).await.expect("stored"), number);
         }
     }
 }

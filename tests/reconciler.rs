@@ -82,7 +82,7 @@ impl Bench {
     /// Stops relink and starts it again with the same data.
     async fn restart(&mut self) {
         let config = self.config.clone();
-        // Another service takes the place meanwhile: a store cannot be open twice.
+        // `replace` needs another service meanwhile, which has its own store: a store cannot be open twice.
         let placeholder = tempfile::tempdir().unwrap();
         let mut elsewhere = config.clone();
         placeholder.path().clone_into(&mut elsewhere.store.data_dir);
@@ -205,7 +205,7 @@ async fn sweeps_find_lost_webhooks_and_repairs() {
     assert_eq!(published.notices("update_required"), 2);
 
     let before = bench.inputs().await;
-    assert_eq!(bench.reconciler().sweep_broken().await.unwrap().drifted_count, 0, "relink knows it by now");
+    assert_eq!(bench.reconciler().sweep_broken().await.unwrap().drifted_count, 0, "relink knows the change already");
     assert_eq!(bench.reconciler().sweep_known_broken().await.unwrap().drifted_count, 0);
     assert_eq!(bench.inputs().await, before);
 

@@ -40,7 +40,7 @@ async fn every_scenario_passes() {
     assert!(failures.is_empty(), "\n\n{}\n", failures.join("\n\n"));
 }
 
-/// The way of an operator: the binary plays a scenario against a running relink with an external NATS.
+/// As an operator does it: the binary plays a scenario against a running relink with an external NATS.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_plays_a_scenario_against_a_running_relink() {
     let nats = support::TestNats::start().await;

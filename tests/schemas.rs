@@ -42,7 +42,7 @@ fn files_below(directory: &Path) -> Vec<String> {
 
 fn validators() -> BTreeMap<String, Validator> {
     let compile = |schema: &Value| {
-        jsonschema::options().should_validate_formats(true).build(schema).expect("the schema is a schema")
+        jsonschema::options().should_validate_formats(true).build(schema).expect("the generated schema is valid")
     };
     schemas().into_iter().map(|schema| (schema.name.clone(), compile(&schema.schema))).collect()
 }

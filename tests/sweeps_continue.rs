@@ -218,7 +218,7 @@ impl Bench {
                 return total;
             }
         }
-        panic!("the rotation does not come round");
+        panic!("the rotation does not reach the last link");
     }
 
     fn pass(&self, span: Duration) {
@@ -254,7 +254,7 @@ async fn an_unreadable_link_does_not_hide_the_links_after_it() {
         bench.knows_valid(0..120);
         let swept = bench.round().await;
         assert_eq!((swept.read_count, swept.drifted_count, swept.skipped_count), (118, 1, 1), "{poison}");
-        assert_eq!(bench.inbox.links(), [id(7)], "the one that is deleted");
+        assert_eq!(bench.inbox.links(), [id(7)], "only the deleted link");
 
         // The link is read again by itself, with growing pauses.
         assert_eq!(bench.reconciler.retry().await.unwrap(), Swept::default());

@@ -3,8 +3,9 @@
 // One durable pull consumer on the stream LINKS. The server stores its position, so this program may be stopped and started
 // at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
 //
-// A new consumer starts at the oldest notice that the stream has, and one that was stopped for a day at yesterday's. So
-// it looks at each link before it prompts: a user whose link works again gets no message.
+// A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
+// yesterday's. So this program reads the state of each link before it prompts: a user whose link works again gets no
+// message.
 
 import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, nanos } from "@nats-io/transport-node";

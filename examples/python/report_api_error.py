@@ -20,7 +20,7 @@ async def report(jetstream, link_id, method, path, http_status, body):
 
 async def main(link_id, url="nats://127.0.0.1:4222"):
     connection = await nats.connect(url)
-    # What POST /api/transactions/ answered. Leave the body as it came: an array of errors.
+    # The response to POST /api/transactions/. Leave the body unchanged: an array of errors.
     body = [
         {
             "code": "token_required",

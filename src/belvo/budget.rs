@@ -69,17 +69,17 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// A budget of so many requests, at least one, in any 30 seconds.
+    /// A budget of `requests_max` requests, at least one, in any 30 seconds.
     pub fn new(requests_max: usize) -> Self {
         Self::within(requests_max, SPAN)
     }
 
-    /// A budget of so many requests, at least one, in any `span`.
+    /// A budget of `requests_max` requests, at least one, in any `span`.
     pub fn within(requests_max: usize, span: Duration) -> Self {
         Self::timed(requests_max, span, Clock::wall())
     }
 
-    /// A budget of so many requests, at least one, in any 30 seconds of this clock.
+    /// A budget of `requests_max` requests, at least one, in any 30 seconds of this clock.
     pub fn by(clock: Clock, requests_max: usize) -> Self {
         Self::timed(requests_max, SPAN, clock)
     }
@@ -124,7 +124,7 @@ impl Budget {
         &self.shared.clock
     }
 
-    /// Belvo asked for a pause (429, `Retry-After`): no request is sent for so long.
+    /// Belvo asked for a pause (429, `Retry-After`): no request is sent for this span.
     pub fn pause(&self, span: Duration) {
         self.window().pause(self.clock().elapsed(), span);
     }
@@ -196,7 +196,7 @@ mod tests {
     fn no_window_of_thirty_seconds_exceeds_the_budget() {
         let start = SECOND;
         let sent = greedy(&mut empty(), start, 300, 80);
-        assert_eq!(sent.len(), 800, "and no less than that, either");
+        assert_eq!(sent.len(), 800, "the budget is used completely");
         for (index, first) in sent.iter().enumerate() {
             let within = sent[index..].iter().take_while(|&&at| at < *first + SPAN).count();
             assert!(within <= 80, "{within} requests from the {index}th on");

@@ -1,7 +1,7 @@
 //! The call that an API error answers, and the link that it is about. The error itself rarely contains either.
 //!
-//! The caller reports the path. It may have a host or the prefix of a gateway, no `api`, additional slashes, capitals,
-//! or percent-encoding. Only the paths of Belvo's API are recognised in it.
+//! The caller reports the path. The path may have a host or the prefix of a gateway, no `api`, additional slashes,
+//! capitals, or percent-encoding. Only the paths of Belvo's API are recognised in it.
 
 use strum::IntoStaticStr;
 
@@ -93,8 +93,8 @@ pub(super) fn is_of_belvo(path: &str) -> bool {
         || place.segments.iter().any(|segment| RESOURCES.contains(&segment.to_ascii_lowercase().as_str()))
 }
 
-/// The link that an API error is about, for its subject. It is taken from the field `link_id` of the report, else from
-/// the body of a 428, else from the path or the query of the request.
+/// The link that an API error is about, for its subject. The link is taken from the field `link_id` of the report, else
+/// from the body of a 428, else from the path or the query of the request.
 pub(super) fn find_link(error: &ApiError) -> Option<LinkId> {
     links_named(error).next()
 }

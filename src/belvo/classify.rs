@@ -303,7 +303,7 @@ fn most_precise(cause: Cause, data: &Value) -> Cause {
     causes.chain([cause]).max_by_key(precision).unwrap_or(cause)
 }
 
-/// Type and code in one form. Their spellings differ between copies of the documentation.
+/// Type and code in one form. The spellings of both differ between copies of the documentation.
 pub(super) fn as_the_table_spells<'a>(family: &'a str, code: &'a str) -> (&'a str, &'a str) {
     match (family, code) {
         ("LINKS", code) => ("LINK", code),

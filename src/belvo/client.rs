@@ -74,7 +74,7 @@ pub struct Client {
     id: SecretId,
     password: SecretPassword,
     http: reqwest::Client,
-    /// Stands in for the network.
+    /// Replaces the network, in a simulation.
     wire: Option<Arc<dyn Wire>>,
     budget: Budget,
 }
@@ -126,7 +126,7 @@ pub enum RefreshAnswer {
 /// A widget token for update mode. Mint it when the user clicks; never store it.
 #[derive(Clone, Debug)]
 pub struct WidgetToken {
-    /// The access token for the widget. It becomes invalid when the user has connected.
+    /// The access token for the widget. The token becomes invalid when the user has connected.
     pub access: SecretString,
     /// The refresh token, if Belvo returned one.
     pub refresh: Option<SecretString>,
@@ -142,9 +142,9 @@ pub enum CallError {
     Api(Box<ApiError>),
     /// The same call may succeed later: 50x, `too_many_sessions`, an outage, a rate limit, a network failure, or an
     /// answer that is not from Belvo.
-    #[error("{why}; it may pass")]
+    #[error("{why}; a later call may succeed")]
     Transient {
-        /// What happened.
+        /// The error text.
         why: String,
         /// When to try again, if that is known. Otherwise back off; Belvo recommends 3, 6, 12, 24 and 48 seconds.
         retry_after: Option<Duration>,
@@ -152,7 +152,7 @@ pub enum CallError {
     /// The same call will fail again: the API keys, the permissions, the request, or a quota are the reason.
     #[error("{why}")]
     Permanent {
-        /// What happened.
+        /// The error text.
         why: String,
         /// The class of the error, if it is in a table.
         class: Option<Unrelated>,
@@ -201,7 +201,7 @@ impl Client {
         Self { budget, ..self }
     }
 
-    /// With somebody who stands in for the network: nothing goes over HTTP.
+    /// Replaces the network by `wire`: no request goes over HTTP.
     #[must_use]
     pub fn with_wire(self, wire: Arc<dyn Wire>) -> Self {
         Self { wire: Some(wire), ..self }
@@ -257,7 +257,7 @@ impl Client {
         }
         let refused = Refused::of(call, answer)?;
         match &refused.meaning {
-            // For the table a 404 is a hint that leads to a read of the link. This is that read.
+            // In the table a 404 is a hint that leads to a read of the link. This call is the read.
             Meaning::Event(input) if input.event == Event::MissingReported && !refused.says_missing => {
                 Err(call.not_belvos(status, retry_after))
             }

@@ -34,8 +34,8 @@ const MESSAGE: &[&str] = &["message", "errormessage", "detail", "errordetail", "
 /// The field names of an HTTP status in a wrapper.
 const STATUS: &[&str] = &["httpstatus", "httpstatuscode", "statuscode", "status"];
 
-/// The field names of the request in the error object of an HTTP client. They are not searched, because only the answer
-/// counts.
+/// The field names of the request in the error object of an HTTP client. These fields are not searched, because only
+/// the answer counts.
 const REQUEST: &[&str] = &["config", "request", "headers"];
 
 /// The errors in a body.
@@ -161,7 +161,7 @@ pub(super) fn named(fields: &Map<String, Value>, names: &[&str]) -> Option<Strin
     text(&Map::from_iter([(String::new(), found.clone())]), "")
 }
 
-/// A text that is not empty. It may be long, because it is not kept in a record.
+/// A text that is not empty. The text may be long, because it is not kept in a record.
 fn words(value: &Value) -> Option<&str> {
     value.as_str().map(str::trim).filter(|text| !text.is_empty())
 }

@@ -70,7 +70,8 @@ impl Parts {
 /// can be equal.
 ///
 /// The key includes `data`: TAX_RETURNS and INVOICES send two webhooks with one code per refresh, and a later webhook
-/// may have another due date. It does not include `process_type` and `external_id`, which do not identify the fact.
+/// may have another due date. The key does not include `process_type` and `external_id`, which do not identify the
+/// fact.
 pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody) -> Option<DedupKey> {
     if body.webhook_id.is_none() && body.request_id.is_none() {
         return None;
@@ -107,9 +108,9 @@ pub(super) fn of_observation(link: &LinkId, seen: &Observation) -> DedupKey {
     Parts::of("observation").and(link.as_str()).and(seen.source.as_str()).and(&at).and_json(&outcome).key()
 }
 
-// Callbacks of the widget and commands have no key. They contain nothing that distinguishes a second delivery from a second
-// action: a user may succeed or fail twice. A `ce-id` would, but publishers copy it from examples, and then the second
-// action would be lost.
+// Callbacks of the widget and commands have no key. Callbacks and commands contain nothing that distinguishes a second
+// delivery from a second action: a user may succeed or fail twice. A `ce-id` would, but publishers copy it from
+// examples, and then the second action would be lost.
 
 #[cfg(test)]
 mod tests {

@@ -3,8 +3,8 @@
 //!
 //! Belvo empties its sandbox on the first of each month. A wrong address or the API keys of another customer have the
 //! same effect: Belvo answers 404 for every link. A removed link is never revived, so jobs and sweeps ask
-//! [`MissingGuard`] before they report a link as missing, and share it. It must only be asked about links that were
-//! read by their own id.
+//! [`MissingGuard`] before they report a link as missing, and share it. The guard must only be asked about links that
+//! were read by their own id.
 //!
 //! Only links that relink knows count, found or missing. Anybody who reports a 404 can name an unknown link; a 404 for
 //! it is no sign of an incident.
@@ -79,8 +79,8 @@ impl MissingGuard {
         seen.assess(incident, now)
     }
 
-    /// An unknown link was missing. That is no sign of an incident; during an incident it is not reported as deleted
-    /// either.
+    /// An unknown link was missing. An unknown link is no sign of an incident; during an incident the link is not
+    /// reported as deleted either.
     pub fn assess_unknown_link(&self, now: Timestamp) -> Absence {
         self.seen().assess(false, now)
     }
@@ -173,7 +173,7 @@ mod tests {
         let back = MissingGuard::default();
         (0..10).for_each(|number| assert_eq!(back.assess_one(&link(number), at(1)), Absence::Deletion));
         back.note_found(&link(3), at(2));
-        assert_eq!(back.assess_one(&link(10), at(3)), Absence::Deletion, "one of them is there after all");
+        assert_eq!(back.assess_one(&link(10), at(3)), Absence::Deletion, "one of the missing links was found later");
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! classifies their errors by the same tables; `budget` is the rate limit of all calls, and `missing` decides whether a
 //! 404 means that a link was deleted.
 //!
-//! This module decides what a message means. The machine (`link`) decides what follows from it.
+//! This module decides the meaning of a message. The machine (`link`) decides the consequences.
 
 pub mod body;
 pub mod client;

@@ -55,7 +55,7 @@ pub(super) fn unwrapped(value: &Value) -> Option<Value> {
     text.starts_with(['{', '[']).then(|| parse(text).ok())?
 }
 
-/// Decompresses gzip or zlib. They are recognised by their first bytes, with which no JSON begins.
+/// Decompresses gzip or zlib. Both formats are recognised by their first bytes, with which no JSON begins.
 ///
 /// # Errors
 /// [`Undecodable::Compressed`]: the data is damaged. [`Undecodable::TooLarge`]: the decompressed body is too large.
@@ -70,8 +70,8 @@ pub fn decompress(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Undecodable> {
     }
 }
 
-/// Decompresses a raw deflate stream, which some senders call `Content-Encoding: deflate`. It cannot be recognised by
-/// its first bytes.
+/// Decompresses a raw deflate stream, which some senders call `Content-Encoding: deflate`. A raw deflate stream cannot
+/// be recognised by its first bytes.
 ///
 /// # Errors
 /// The errors of [`decompress`].

@@ -32,8 +32,8 @@ pub struct Reading {
 
 /// The meaning of a message on an input subject of `link`.
 ///
-/// `received_at` is when the message was stored. It is needed because bodies contain durations, and Belvo's bodies
-/// contain no times.
+/// `received_at` is when the message was stored. The time is needed because bodies contain durations, and Belvo's
+/// bodies contain no times.
 ///
 /// # Errors
 /// [`Undecodable`]: the body cannot be read as its kind, or is about another link.

@@ -47,7 +47,7 @@ pub enum Undecodable {
         found: LinkId,
     },
     /// A webhook of Belvo's payments products, which has another envelope and no link.
-    #[error("a webhook of Belvo's payments products: it names no link; register another address for those")]
+    #[error("a webhook of Belvo's payments products: it names no link; register another address for these webhooks")]
     Payments,
     /// The body has a newer schema version than this relink reads.
     #[error("the body has schema version {found}, this relink reads up to {known}")]

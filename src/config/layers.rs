@@ -61,7 +61,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// An unparsed value. It is not `Debug`, because it may be a secret.
+/// An unparsed value. The type is not `Debug`, because a value may be a secret.
 #[derive(Clone)]
 pub(super) enum Raw {
     /// From the environment, a flag or the catalogue.

@@ -1,4 +1,4 @@
-//! Messages about an incident: many links of one institution fail together. They are for operations.
+//! Messages to operations about an incident, in which many links of one institution fail together.
 //!
 //! The last message of an institution is also the durable record of whether it has an incident; the store keeps a copy.
 

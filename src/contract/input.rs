@@ -114,17 +114,18 @@ pub struct ApiError {
     /// Version of this schema; 1 if absent.
     #[serde(default, deserialize_with = "lenient::version", skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<u64>,
-    /// The HTTP status of the answer. It is also read from `status`, `statusCode` or `status_code`, from a text, and
-    /// from a wrapper in `body`. If two of them differ, the outer one counts.
+    /// The HTTP status of the answer. The status is also read from `status`, `statusCode` or `status_code`, from a
+    /// text, and from a wrapper in `body`. If two of them differ, the outer one counts.
     #[serde(alias = "status")]
     #[schemars(range(min = 400, max = 599))]
     pub http_status: u16,
-    /// The method of the request, such as `POST`. It is needed for `/api/links/` and `/api/links/{id}/`, because the
-    /// same error has another meaning for a creation (`POST /api/links/`) than for a repair (`PUT /api/links/{id}/`).
+    /// The method of the request, such as `POST`. The method is needed for `/api/links/` and `/api/links/{id}/`,
+    /// because the same error has another meaning for a creation (`POST /api/links/`) than for a repair
+    /// (`PUT /api/links/{id}/`).
     #[serde(default)]
     pub method: String,
     /// The path of the request, such as `/api/transactions/`. A query, the prefix of a gateway or a whole URL is
-    /// accepted. It is also read from `url`.
+    /// accepted. The path is also read from `url`.
     pub path: String,
     /// The link that the request was about. Belvo's errors name the link only with status 428, so fill it in whenever
     /// you know it.
@@ -246,7 +247,7 @@ pub struct Observation {
     #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub observed_at: Timestamp,
-    /// Who read it; your application if absent.
+    /// The program that read the link; your application if absent.
     #[serde(default, deserialize_with = "lenient::source")]
     pub source: Source,
     /// The result.
@@ -254,7 +255,7 @@ pub struct Observation {
     pub outcome: ReadOutcome,
 }
 
-/// Who read a link from Belvo.
+/// The program that read a link from Belvo.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -327,7 +328,7 @@ pub struct Command {
 pub enum CommandName {
     /// Send no prompts and no reminders until `unmute`.
     Mute,
-    /// End `mute`. A prompt that was held back is published if the link is still broken.
+    /// End `mute`. A muted prompt is published if the link is still broken.
     Unmute,
     /// Send no reminders before `until`.
     Snooze,

@@ -19,6 +19,6 @@ pub const RESOURCE_BYTES_MAX: usize = 64;
 /// The id of the message that led to a transition (CloudEvents `ce-id`), in bytes. The ids that relink makes are UUIDs.
 pub const MESSAGE_ID_BYTES_MAX: usize = 256;
 
-/// The largest record, in bytes, if all of these are at their limits; a test makes such a record. It leaves room for
-/// the headers of a message, and for the other records of a commit.
+/// The largest record, in bytes, if all of these are at their limits; a test makes such a record. This size leaves room
+/// for the headers of a message, and for the other records of a commit.
 pub const RECORD_BYTES_MAX: usize = 128 * 1024;

@@ -126,7 +126,7 @@ pub enum NoticeContent {
     },
     /// The link works again.
     Recovered {
-        /// The evidence that it works.
+        /// The fact that shows that the link works.
         proof: ProofWord,
     },
     /// Data was missed during the outage, and has to be fetched by a historical refresh.

@@ -62,7 +62,7 @@ pub struct Origin {
     /// The `ce-id` of the message, if its publisher gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// When the input stream stored it; for a timer, when it fired.
+    /// When the input stream stored the message; for a timer, when the timer fired.
     #[serde(alias = "heard_at")]
     pub received_at: At,
     /// Paths of fields that could not be read, such as `data.consent_due_date`. The message counts without them.

@@ -1,6 +1,7 @@
 //! Times in bodies from outside, for `#[serde(with = "rfc3339")]`. The `Timestamp` of the core has no serde.
 //!
-//! It writes RFC 3339. It reads every form that [`Timestamp`] reads, and numbers: seconds or milliseconds since 1970.
+//! This module writes RFC 3339. It reads every form that [`Timestamp`] reads, and numbers: seconds or milliseconds
+//! since 1970.
 
 use std::fmt;
 

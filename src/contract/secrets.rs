@@ -20,7 +20,7 @@ const LAYERS_MAX: usize = 4;
 /// The most quotes, colons and backslashes between a name and its value in a text.
 const GAP_MAX: usize = 4096;
 
-/// The shortest value that is taken for a session id in a text that is not JSON. Belvo's ids have 32 characters.
+/// The shortest value that is treated as a session id in a text that is not JSON. Belvo's ids have 32 characters.
 const SESSION_LENGTH_MIN: usize = 8;
 
 /// The payload without its secrets; `None` if no secret is found, so that the payload can be used unchanged.

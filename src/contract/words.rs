@@ -123,7 +123,7 @@ pub enum Action {
     ContactInstitution,
     /// Renew the open-finance consent.
     RenewConsent,
-    /// The user cannot repair the link: tell them that the institution is not supported.
+    /// The user cannot repair the link: the message to the user should say that the institution is not supported.
     None,
 }
 
@@ -165,11 +165,11 @@ pub enum AccessModeWord {
 
 convert_both_ways!(AccessMode, AccessModeWord { Single, Recurrent });
 
-/// The evidence that a link works again.
+/// A fact that shows that a link works again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProofWord {
-    /// Belvo's status of the link, or of its consent, was read after the repair and says so.
+    /// Belvo's status of the link, or of its consent, was read after the repair, and shows that the link works.
     Observed,
     /// Data arrived during the attempt, or after the settle window. Counts only without API keys.
     Data,

@@ -40,7 +40,7 @@ pub struct DeadDelivery {
     pub delivery: Delivery,
     /// The reason, for programs.
     pub reason: DeadReason,
-    /// The reason, for people. It never quotes the body.
+    /// The reason, for people. The reason never quotes the body.
     pub detail: String,
 }
 

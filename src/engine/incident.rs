@@ -2,8 +2,9 @@
 //! the time.
 //!
 //! The *threshold* of an institution is the policy's `incident_links`, or five times the usual number of failing links
-//! in a window (the baseline), whichever is more. An incident **begins** when that many distinct links have opened an
-//! episode within one window. It **ends** after a whole window in which fewer than a quarter of the threshold have.
+//! in a window (the baseline), whichever is more. An incident **begins** when at least as many distinct links as the
+//! threshold have opened an episode within one window. It **ends** after a whole window in which fewer links than a
+//! quarter of the threshold have opened an episode.
 //!
 //! The start is computed from the times at which the episodes opened, so that a backlog of messages gives the same
 //! result however fast it is read. The end is computed from the times at which the openings were planned, so that an
@@ -51,7 +52,8 @@ pub(super) struct Incidents {
 
 #[derive(Default)]
 struct Institution {
-    /// Links that opened an episode recently and outside of an incident: when it was opened, and when that was planned.
+    /// Links that opened an episode recently and outside of an incident: when the episode was opened, and when this
+    /// opening was planned.
     recent: BTreeMap<LinkId, (Timestamp, Timestamp)>,
     /// The number of openings in each window of the past day.
     baseline: BTreeMap<i64, u64>,
@@ -67,7 +69,7 @@ struct Ongoing {
     deferred_count: u64,
     /// The earliest start of the calm window. `None`: the time of the next call.
     since: Option<Timestamp>,
-    /// When the last openings were planned; at most as many as end a calm.
+    /// When the last openings were planned; at most as many openings as end a calm window.
     latest: VecDeque<Timestamp>,
 }
 

@@ -58,7 +58,8 @@ pub struct Engine<S> {
     partitions_count: u16,
     /// The incidents as of the last plan, committed or not.
     incidents: Incidents,
-    /// Deliveries whose commit cannot be stored, and the reason. They are dead-lettered when they are planned again.
+    /// Deliveries whose commit cannot be stored, and the reason. These deliveries are dead-lettered when they are
+    /// planned again.
     set_aside: BTreeMap<(u16, u64, i64), String>,
     /// Links whose timer cannot be handled. Their timers are skipped until the next start of the process.
     timers_skipped: BTreeSet<LinkId>,
@@ -390,7 +391,7 @@ fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, Store
                 match stored.parse().and_then(|record| Ok(record.link()?)) {
                     Ok(link) => opening_of(&link).iter().for_each(|opening| incidents.remember(opening)),
                     Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
-                    // The link is missing from a count. Its messages are dead-lettered when they arrive.
+                    // The link is missing from a count. The messages of the link are dead-lettered when they arrive.
                     Err(error) => tracing::error!(link.id = %id, %error, "a record cannot be read and is not counted"),
                 }
             }

@@ -30,7 +30,8 @@ pub struct Plan {
     pub incidents: Vec<IncidentBody>,
     /// How many prompts are deferred by this plan.
     pub prompts_deferred_count: u64,
-    /// Deliveries to dead-letter. They must be durable **before** the batch, because its committed offsets pass them.
+    /// Deliveries to dead-letter. Dead letters must be durable **before** the batch, because its committed offsets pass
+    /// them.
     pub dead_letters: Vec<DeadDelivery>,
     /// Paths of fields that could not be read, in accepted and refused messages, each with its link.
     pub unreadable_fields: Vec<(LinkId, &'static str)>,
@@ -205,7 +206,7 @@ impl Plan {
         self.incidents.push(body);
     }
 
-    /// Adds a change of a deadline in the store. It is not published.
+    /// Adds a change of a deadline in the store. The change is not published.
     pub(super) fn retime(&mut self, put: Option<Put>) {
         self.puts.extend(put);
     }

@@ -1,8 +1,8 @@
 //! Timers: the machine gets a `DeadlinePassed` for every link whose deadline has passed, in the same plan as the
 //! deliveries.
 //!
-//! The store has an index of the deadlines. It can be outdated: a commit in flight, or a changed policy, may have moved
-//! a deadline.
+//! The store has an index of the deadlines. The index can be outdated: a commit in flight, or a changed policy, may
+//! have moved a deadline.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

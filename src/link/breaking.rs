@@ -235,8 +235,8 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// Belvo's status says that the link works. That ends the episode unless Belvo's status cannot show its cause
-    /// ([`Episode::is_ended_by`]).
+    /// Belvo's status says that the link works. This observation ends the episode unless Belvo's status cannot show its
+    /// cause ([`Episode::is_ended_by`]).
     fn observe_working_while_broken(&mut self, episode: Episode, seen: &LinkObservation) -> Next {
         if seen.observed_at < episode.known_since() {
             Err(Refusal::Outdated)
@@ -294,7 +294,7 @@ impl TransitionBuilder<'_> {
         Ok(State::broken(Episode { arrived, ..episode }))
     }
 
-    /// Emits the episode's prompt if it was held back and the reason for holding it back is gone.
+    /// Emits the episode's muted prompt, unless the link is still muted or an incident defers the prompt.
     pub(super) fn release_prompt(&mut self, episode: &mut Episode) {
         if episode.prompt != Prompt::Muted {
             return;
@@ -308,9 +308,9 @@ impl TransitionBuilder<'_> {
 }
 
 impl Cause {
-    /// The cause of an outage with this cause when evidence names `newer`. Belvo also uses its codes for `Credentials`
-    /// (`invalid`, `invalid_link`) when a link cannot be used for another reason, so `Credentials` does not replace a
-    /// more precise cause.
+    /// The cause of an outage with this cause, after evidence with the cause `newer`. Belvo also uses its codes for
+    /// `Credentials` (`invalid`, `invalid_link`) when a link cannot be used for another reason, so `Credentials` does
+    /// not replace a more precise cause.
     pub(super) const fn refined_by(self, newer: Self) -> Self {
         match (self, newer) {
             (Self::AccountBlocked | Self::ConsentEnded | Self::Unsupported, Self::Credentials) => self,
@@ -327,7 +327,7 @@ impl Breakage {
 }
 
 impl Episode {
-    /// Updates the cause and the login session of the outage from further evidence.
+    /// Updates the cause and the MFA session of the outage from further evidence.
     pub(super) fn apply_evidence(&mut self, breakage: &Breakage, now: Timestamp) {
         // The institution has just answered a login with the user's new credentials, so this cause replaces every other
         // one.
@@ -344,8 +344,8 @@ impl Episode {
 
     /// Whether an observed `valid` ends this outage. Belvo's status does not show a hidden cause, and shows a refused
     /// login only after several of them. Then `valid` ends the outage only if Belvo has had access to the account
-    /// since. A refused login is disregarded while the prompt is deferred: its user has not been asked, and the next
-    /// login will tell.
+    /// since. A refused login is disregarded while the prompt is deferred: its user has not been prompted, and the next
+    /// login shows whether the link works.
     pub(super) fn is_ended_by(&self, seen: &LinkObservation) -> bool {
         let refused_at = match self.prompt {
             Prompt::Sent | Prompt::Muted => self.refused_at,
@@ -360,7 +360,7 @@ fn accessed_since(seen: &LinkObservation, since: Timestamp) -> bool {
     seen.last_accessed_at.is_some_and(|at| at > since)
 }
 
-/// Whether Belvo's status cannot show the cause. It has no value for a locked account, an ended consent or an
+/// Whether Belvo's status cannot show the cause. The status has no value for a locked account, an ended consent or an
 /// unsupported MFA.
 const fn is_hidden(cause: Cause) -> bool {
     match cause {

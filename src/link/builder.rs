@@ -9,7 +9,7 @@ use super::{
     RecentFact, Refusal, State, Step, Timestamp,
 };
 
-/// A copy of a link that one event changes. It is dropped if the event is refused.
+/// A copy of a link that one event changes. The copy is dropped if the event is refused.
 pub(super) struct TransitionBuilder<'a> {
     pub(super) link: Link,
     pub(super) effects: Vec<Effect>,
@@ -108,16 +108,16 @@ fn assert_consistent(link: &Link, state: &State) {
             assert!(episode.cause.requires_token() == requires_token, "a broken state fits the cause of its episode");
             assert!(
                 episode.session.is_none() || requires_token,
-                "only a link that requires a token has a login session"
+                "only a link that requires a token has an MFA session"
             );
             assert!(
                 episode.prompt != Prompt::Muted || link.muted,
-                "outside of an attempt, only a muted link has a prompt that is held back"
+                "outside of an attempt, only a muted link has a muted prompt"
             );
         }
         State::Updating { episode, .. } => {
             assert!(episode.attempts_count > 0, "every attempt is counted in its episode");
-            assert!(episode.session.is_none(), "while the user is in the widget, the widget owns the login session");
+            assert!(episode.session.is_none(), "while the user is in the widget, the widget has the MFA session");
         }
         State::Unconfirmed | State::Valid { .. } | State::Removed => {}
     }

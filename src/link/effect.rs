@@ -29,7 +29,7 @@ pub enum Effect {
     Notice {
         /// The notice.
         notice: Notice,
-        /// The episode that the notice belongs to. It is there even if this step closed the episode.
+        /// The episode that the notice belongs to. The episode is present even if this step closed it.
         episode: Option<Episode>,
     },
     /// Make a call to Belvo.
@@ -55,7 +55,7 @@ pub enum Notice {
     },
     /// The link works again.
     Recovered {
-        /// The evidence that it works.
+        /// The fact that shows that the link works.
         proof: Proof,
     },
     /// Data was missed during the outage, and has to be fetched by a historical refresh.
@@ -94,10 +94,10 @@ pub enum Notice {
     },
 }
 
-/// The evidence that a link works again.
+/// A fact that shows that a link works again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Belvo's status of the link, or of its consent, was read after the repair and says so.
+    /// Belvo's status of the link, or of its consent, was read after the repair, and shows that the link works.
     Observed,
     /// Data arrived during the attempt, or after the settle window. Counts only if no API keys are configured.
     Data,

@@ -55,8 +55,8 @@ pub enum Event {
         /// When the token expires. Belvo's tokens are valid for 10 minutes.
         until: Timestamp,
     },
-    /// A success callback of the widget, or a 200 to PUT or PATCH, says that the link is repaired. It is no proof,
-    /// because the callback comes from the user's device.
+    /// A success callback of the widget, or a 200 to PUT or PATCH, says that the link is repaired. This claim is no
+    /// proof, because the callback comes from the user's device.
     UpdateClaimed,
     /// The widget was closed, or reported an error.
     UpdateAbandoned,
@@ -107,7 +107,7 @@ impl Breakage {
     }
 }
 
-/// What the user has to repair. It decides the text of the prompt.
+/// What the user has to repair. The cause decides the text of the prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The stored credentials are refused (400 `invalid_link`, webhook `invalid_credentials`).
@@ -150,7 +150,8 @@ impl Event {
     }
 }
 
-/// Belvo's MFA login session. Its id is a credential of the caller who opened it, so it is not stored.
+/// Belvo's MFA session: a login that waits for the user's token. Its id is a credential of the caller who opened it, so
+/// it is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
     /// When it expires. Belvo answers a later PATCH with `session_expired`.
@@ -258,7 +259,7 @@ pub enum DataKind {
 pub enum Command {
     /// Send no prompts and no reminders until [`Command::Unmute`].
     Mute,
-    /// End [`Command::Mute`]. A prompt that was held back is emitted if the link is still broken.
+    /// End [`Command::Mute`]. A muted prompt is emitted if the link is still broken.
     Unmute,
     /// Send no reminders before this time.
     Snooze(Timestamp),

@@ -1,4 +1,4 @@
-//! Identifiers. Each is parsed where it enters the program, so that code behind that point need not check it again.
+//! Identifiers. Each identifier is parsed where it enters the program, so that later code need not check it again.
 
 use std::fmt;
 use std::str::FromStr;

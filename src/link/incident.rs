@@ -6,9 +6,9 @@
 //!                                       └────────┘ incident goes on: deferred again └──▶ still broken, or no answer: prompt
 //! ```
 //!
-//! The caller says in [`super::Input::incident`] whether the institution has an incident, because the machine sees only
-//! one link. Without API keys Belvo cannot be asked, and the prompt is emitted when the incident is over. If a link
-//! breaks while no incident is known, its prompt is emitted at once.
+//! [`super::Input::incident`] shows whether the institution has an incident. The caller sets it, because the machine
+//! sees only one link. Without API keys Belvo cannot be asked, and the prompt is emitted when the incident is over. If
+//! a link breaks while no incident is known, its prompt is emitted at once.
 
 use super::builder::{Next, TransitionBuilder};
 use super::{Cause, Episode, Notice, Policy, Prompt, Refusal, State, Timestamp};
@@ -25,7 +25,7 @@ impl Cause {
 }
 
 impl TransitionBuilder<'_> {
-    /// Whether a prompt that is due now is sent, held back or deferred.
+    /// Whether a prompt that is due now is sent, muted or deferred.
     pub(super) fn prompt_for(&self, cause: Cause) -> Prompt {
         if self.link.muted {
             Prompt::Muted

@@ -22,8 +22,8 @@
 //! that the link works, else in `invalid` or `token_required`, whichever fits the cause; then the episode goes on, and
 //! the user is not prompted again.
 //!
-//! The prompt of an episode is held back while the link is muted, and deferred while its institution has an incident
-//! (`incident`).
+//! The prompt of an episode is not sent while the link is muted (a *muted* prompt) or while its institution has an
+//! incident (a *deferred* prompt; see `incident`).
 //!
 //! [`step`] is the entry point. It is pure: the same link, input, time and policy give the same result. The `match` in
 //! `next` has an arm for every pair of state and event; the arms are methods in `breaking`, `repair`, `refresh`,

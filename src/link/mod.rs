@@ -1,6 +1,6 @@
 //! The core: the state machine of one link.
 //!
-//! A link is the connection of one user to one bank, held by Belvo. A link breaks when the bank refuses the stored
+//! A link is the connection of one user to one bank, which Belvo keeps. A link breaks when the bank refuses the stored
 //! password or asks for a new one-time code, and only the user can repair it. This module decides, for each fact that
 //! arrives about a link, which state the link is in, whether its user is prompted, and what Belvo is asked.
 //!

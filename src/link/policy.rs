@@ -149,7 +149,7 @@ impl Policy {
         self.0.can_verify
     }
 
-    /// How long all verify requests of one question may stay unanswered together.
+    /// The longest wait for the answer to a verify request, all its repeats included.
     pub(super) fn answer_wait(&self) -> Duration {
         self.0.verify_wait * self.0.verify_attempts_max
     }

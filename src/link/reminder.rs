@@ -2,8 +2,8 @@
 //!
 //! For some outages the only evidence is one refused login. The cause may have been a short failure of the institution,
 //! and if nobody uses the link, no later login shows that it works. So before a reminder relink asks for a refresh,
-//! because a refresh is a login. Its result ends the outage or is one more refused login. The number of reminders
-//! limits the number of these refreshes.
+//! because a refresh is a login. The result of the refresh ends the outage or is one more refused login. The number of
+//! reminders limits the number of these refreshes.
 
 use super::builder::TransitionBuilder;
 use super::{Effect, Episode, Job, Link, Notice, Policy, Prompt, Refusal, Timestamp};

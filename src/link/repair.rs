@@ -30,8 +30,8 @@ impl TransitionBuilder<'_> {
         if self.note_widget(until) || asked { Ok(state) } else { Err(Refusal::AlreadyKnown) }
     }
 
-    /// Another widget token was minted during an attempt. It extends the time in the widget, but never cancels the
-    /// verification of a claimed repair: some pages mint a token each time they are loaded, also right after the
+    /// Another widget token was minted during an attempt. The token extends the time in the widget, but never cancels
+    /// the verification of a claimed repair: some pages mint a token each time they are loaded, also right after the
     /// success.
     pub(super) fn restart_update(&mut self, episode: Episode, phase: UpdatePhase, until: Timestamp) -> Next {
         let phase = match phase {
@@ -126,8 +126,8 @@ impl TransitionBuilder<'_> {
     }
 
     /// The attempt failed: the link returns to the broken state of the same episode. The prompt is emitted only if it
-    /// was held back for this attempt. A reminder that may not be postponed any more is emitted now. If the user has
-    /// opened the widget again, the next attempt begins at once.
+    /// was muted for this attempt. A reminder that may not be postponed any more is emitted now. If the user has opened
+    /// the widget again, the next attempt begins at once.
     fn fall_back(&mut self, after: AttemptEnd, mut episode: Episode) -> State {
         episode.postpone_reminder(self.now, self.policy);
         episode.arrived.clear();
@@ -141,8 +141,8 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// Further evidence during an attempt. It may change the cause, and so the state after a failed attempt. A new MFA
-    /// session extends the user's time.
+    /// Further evidence during an attempt. The evidence may change the cause, and so the state after a failed attempt.
+    /// A new MFA session extends the user's time.
     pub(super) fn refine_update(&mut self, before: Episode, phase: UpdatePhase, breakage: &Breakage) -> Next {
         let next_phase = match (phase, breakage.session) {
             (UpdatePhase::WithUser { started_at, until }, Some(session)) if breakage.during_update => {
@@ -209,8 +209,8 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// Data during an attempt. It may have arrived before the outage, so Belvo is asked. Without API keys, it proves
-    /// the repair.
+    /// Data during an attempt. The data may have arrived before the outage, so Belvo is asked. Without API keys, it
+    /// proves the repair.
     pub(super) fn take_data_while_updating(&mut self, episode: Episode, phase: UpdatePhase, data: &Data) -> Next {
         if !shows_access(data) {
             return self.verify_after_data(State::Updating { episode, phase }, data);

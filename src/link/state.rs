@@ -58,7 +58,8 @@ pub struct Link {
 
 /// The state of a link.
 ///
-/// It is not Belvo's status: Belvo has four statuses and no `updating`, and sends no webhook when a link works again.
+/// This state is not Belvo's status: Belvo has four statuses and no `updating`, and sends no webhook when a link works
+/// again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     /// No proof that the creation of the link was finished. Its user is never prompted, because the link has never
@@ -79,8 +80,8 @@ pub enum State {
         /// The outage.
         episode: Episode,
     },
-    /// An attempt to repair the link. It always ends, because `phase` has a deadline. After a failed attempt the state
-    /// is [`State::broken`] of the episode.
+    /// An attempt to repair the link. An attempt always ends, because `phase` has a deadline. After a failed attempt
+    /// the state is [`State::broken`] of the episode.
     Updating {
         /// The outage.
         episode: Episode,

@@ -22,8 +22,9 @@ use StateName as S;
 
 /// All legal transitions, in the order of [`StateName::VARIANTS`] and [`EventName::VARIANTS`].
 ///
-/// A transition to the same state changes another field of the link, or has an effect. There is no transition out of
-/// `Removed`.
+/// A transition to the same state changes another field of the link, or has an effect. From `Unconfirmed` and `Valid`,
+/// evidence leads to `Valid` if it is a suspicion, which is verified first, and to `Updating` if the user is in the
+/// widget already. There is no transition out of `Removed`.
 pub const MOVES: &[Move] = &[
     // Unconfirmed: relink knows only that the link exists, or that its creation was never finished.
     row(S::Unconfirmed, E::CredentialsRejected, &[S::Valid, S::Invalid, S::Updating]),

@@ -178,7 +178,7 @@ impl Link {
         match self.freshness {
             Freshness::Fresh if self.profile.access_mode == Some(AccessMode::Recurrent) => {
                 let every = self.profile.refresh_every?;
-                // The time of an outage does not count, so the time begins again after a repair.
+                // The interval does not include an outage: it begins again at the recovery.
                 let listening_since = self.data_at.max(self.recovered_at)?;
                 Some(listening_since.after(every.saturating_mul(policy.settings().stale_after_intervals)))
             }

@@ -33,7 +33,7 @@ const FAILURES_MAX: u32 = 3;
 /// The adopted links that this process knows.
 #[derive(Default)]
 pub(super) struct Adopted {
-    /// Links to release, and links that operators muted: the history, read at release, tells them apart.
+    /// Links to release, and links that operators muted: the history, which is read at the release, distinguishes them.
     waiting: VecDeque<LinkId>,
     /// Whether the links that earlier processes adopted have been loaded from the store.
     searched: bool,

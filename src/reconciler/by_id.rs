@@ -14,7 +14,8 @@ use crate::belvo::{CallError, IDS_MAX, LinkFilter, Unrelated};
 use crate::contract::ReadOutcome;
 use crate::link::LinkId;
 
-/// More failures in a row than this mean that Belvo fails, and not a link: splitting fifty down to one takes seven.
+/// More failures in a row than this mean that Belvo fails, and not a single link: splitting fifty links down to one
+/// link takes seven failures.
 const FAILURES_MAX: u32 = 8;
 
 impl Reconciler {

@@ -12,7 +12,8 @@ use crate::belvo::{CallError, Unrelated};
 use crate::contract::ReadOutcome;
 use crate::link::LinkId;
 
-/// After this many failures in a row Belvo fails, and not a consent: the others are deferred without a request.
+/// This many failures in a row mean that Belvo fails, and not a single consent: the other consents are deferred without
+/// a request.
 const FAILURES_MAX: u32 = 10;
 
 impl Reconciler {

@@ -109,7 +109,7 @@ pub struct Reconciler {
     drift: watch::Sender<BTreeMap<String, u64>>,
 }
 
-/// The progress between steps. It is not stored: after a restart the steps repeat some reads.
+/// The progress between steps. The progress is not stored: after a restart the steps repeat some reads.
 #[derive(Default)]
 struct Progress {
     /// The last link of the rotation; the next step begins after it.
@@ -128,7 +128,7 @@ pub struct Swept {
     pub drifted_count: usize,
     /// How many links were unknown to relink before.
     pub adopted_count: usize,
-    /// How many links are missing at Belvo but not taken for deleted, because many are missing at once.
+    /// How many links are missing at Belvo but do not count as deleted, because many are missing at once.
     pub unconfirmed_count: usize,
     /// How many links, consents or pages could not be read and were skipped.
     pub skipped_count: usize,
@@ -159,7 +159,7 @@ pub enum SweepError {
 impl Reconciler {
     /// A reconciler that runs a step only when the step is awaited. The rotation begins at a random place.
     pub fn new(settings: SweepSettings, parts: Parts) -> Self {
-        // With a fixed begin, a process that is restarted every day would never reach the last links.
+        // With a fixed start, a process that is restarted every day would never reach the last links.
         let anywhere = Uuid::new_v4().to_string().parse().ok();
         Self::rotating_from(anywhere, settings, parts)
     }

@@ -41,8 +41,8 @@ pub enum Step {
     Rotate,
 }
 
-/// The time of the next step of each kind, as a duration since any fixed moment. It is not stored; a restart begins a
-/// new schedule.
+/// The time of the next step of each kind, as a duration since any fixed moment. The schedule is not stored; a restart
+/// begins a new schedule.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     sweep_at: Duration,
@@ -51,7 +51,7 @@ pub struct Schedule {
     release_at: Duration,
     rotate_at: Duration,
     // Consents follow the first sweep, whose survey adopts the links of the consents. Releases follow the consents,
-    // which tell what the user of an adopted link has to do. A failed attempt also counts, so that an error does not
+    // which show what the user of an adopted link has to do. A failed attempt also counts, so that an error does not
     // block the next kind.
     surveyed: bool,
     swept: bool,

@@ -11,12 +11,13 @@ use crate::belvo::{Absence, CallError, LinkRead};
 use crate::contract::ReadOutcome;
 use crate::metric;
 
-/// After this many failures in a row Belvo fails, and not a link: the others are deferred without a request.
+/// This many failures in a row mean that Belvo fails, and not a single link: the other links are deferred without a
+/// request.
 const FAILURES_MAX: u32 = 10;
 
 impl Reconciler {
-    /// Decides about the `missing` ones of `answered` links that were read by id. Links that no read has ever found
-    /// do not count as evidence of an incident.
+    /// Decides whether the `missing` links were deleted; `answered` links were read by id. A link that no read has ever
+    /// found is no sign of an incident.
     pub(super) async fn assess_missing(
         &self,
         answered: usize,

@@ -11,7 +11,7 @@ use super::examples::Example;
 use crate::contract::DeadReason;
 
 /// The delivery guarantee of every message that relink sends. docs/guarantees.md repeats it.
-const GUARANTEE: &str = "The effects of an input land in the stream `LINKS` exactly once; subscribers receive them \
+const GUARANTEE: &str = "The effects of an input are in the stream `LINKS` exactly once; subscribers receive them \
     at least once, with a stable id (`ce-id`). A subscriber that drops repeated ids sees each effect once.";
 
 /// The instructions for publishers.
@@ -39,12 +39,12 @@ const CHANNELS: [Channel; 13] = [
         "link.state.{link_id}",
         "The state of a link. The last messages are its history; the key-value bucket `links` has the newest.",
     ),
-    output("link.job", "link.job.{type}.{link_id}", "Calls to Belvo. relink makes them itself."),
+    output("link.job", "link.job.{type}.{link_id}", "Calls to Belvo, which relink makes itself."),
     output("link.refused", "link.refused.{link_id}", "Messages that changed nothing, and the reason."),
     output(
         "link.incident",
         "link.incident.{institution}",
-        "The begin and the end of an incident of an institution. For operations.",
+        "The start and the end of an incident of an institution. For operations.",
     ),
     output("link.offset", "link.offset.{partition}", "The last handled input of a partition. For relink itself."),
     output("link.fence", "link.fence.{partition}", "The owner of a partition. For relink itself."),
@@ -204,7 +204,7 @@ fn sent_headers() -> Value {
     })
 }
 
-/// The same for what others publish: all of it may be left out.
+/// The headers of the messages that other programs publish; all of them are optional.
 fn received_headers() -> Value {
     json!({
         "type": "object",

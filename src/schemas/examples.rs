@@ -159,7 +159,7 @@ pub fn examples() -> Vec<Example> {
     all.filter(|example| known.insert((example.name.clone(), example.variant.clone()))).collect()
 }
 
-/// The messages at the begin and the end of an incident of an institution.
+/// The messages at the start and the end of an incident of an institution.
 fn incident() -> Vec<Message> {
     let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })
         .expect("the defaults are in range");

@@ -296,7 +296,7 @@ impl World {
         }
     }
 
-    /// Advances Belvo to the present time and sends its webhooks.
+    /// Advances Belvo's clock to the present time and sends its webhooks.
     pub(super) fn advance_belvo(&mut self) {
         for webhook in self.publishers.belvo.advance(self.now_ms) {
             let OutgoingWebhook { link, ref body, .. } = webhook;
@@ -428,7 +428,7 @@ impl World {
         }
         if let Some(job) = self.jetstream.jobs.open_before(self.now_ms - JOB_LIFE_MS) {
             let (id, tries) = (&job.id, job.tries);
-            return Err(format!("job {id} is neither finished nor abandoned after {tries} tries"));
+            return Err(format!("job {id} is neither finished nor given up after {tries} tries"));
         }
         // With several processes there are no sweeps.
         let links = (0..LINKS_AT_BELVO).filter(|link| !self.is_shared && self.publishers.refused != Some(*link));

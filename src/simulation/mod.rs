@@ -12,8 +12,8 @@
 //! - `world`: the event queue; `checkers`: the invariants
 //! - `bug_injector`: injected bugs, which test the simulation itself; `search`: shortens a failing run; `args`: the command line
 //!
-//! No module of the service imports this one. It must never: decide anything about a link, read the system clock, or have a checker
-//! relaxed to make a run pass.
+//! No module of the service imports this one. It must never decide anything about a link or read the system clock, and
+//! nobody may relax a checker to make a run pass.
 
 mod args;
 mod background;
@@ -63,7 +63,7 @@ impl Options {
     }
 }
 
-/// The counters of a run. They show that a run exercised something.
+/// The counters of a run. The counters show that a run exercised something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events of all kinds.
@@ -86,7 +86,7 @@ pub struct Counts {
     pub processes: usize,
     /// Deliveries of jobs, redeliveries included.
     pub jobs: usize,
-    /// Jobs that the worker abandoned.
+    /// Jobs that the worker gave up.
     pub given_up: usize,
     /// Steps that the reconciler started.
     pub sweeps: usize,

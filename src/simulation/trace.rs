@@ -1,4 +1,4 @@
-//! The last events of a run, as text. They are recorded only on request.
+//! The last events of a run, as text. Events are recorded only on request.
 
 use std::collections::VecDeque;
 

@@ -95,12 +95,12 @@ enum Renamed {
     Value { path: &'static str, from: &'static str, to: &'static str },
 }
 
-/// What this relink does with data of an older or a newer version.
+/// The promise of this relink for data of an older or a newer version.
 #[derive(Clone, Copy, Debug)]
 enum Promise {
-    /// It reads the data, directly or with a migration.
+    /// This relink reads the data, directly or with a migration.
     Reads,
-    /// It refuses the data with an error that contains this text.
+    /// This relink refuses the data with an error that contains this text.
     Refuses(&'static str),
 }
 
@@ -152,7 +152,7 @@ async fn a_node_runs_on_the_streams_of_every_version() {
 /// Without `RELINK_WRITE_CORPUS` the version is written to a temporary directory, which tests the writer of the next version.
 #[tokio::test(flavor = "multi_thread")]
 async fn data_of_this_version_is_read_by_this_version() {
-    #[expect(clippy::disallowed_methods, reason = "the tests are their own configuration")]
+    #[expect(clippy::disallowed_methods, reason = "a test reads its own variable")]
     let named = std::env::var("RELINK_WRITE_CORPUS").ok();
     let temporary = tempfile::tempdir().unwrap();
     let (directory, walks_count) = match &named {

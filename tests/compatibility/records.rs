@@ -20,7 +20,8 @@ const SEED: u64 = 8;
 /// The number of walks that find every trait in [`MUST_SHOW`].
 pub(crate) const WALKS_TO_TRY: u64 = 150;
 
-/// The number of walks that find almost every possible pair of fields. They take minutes, so only a released version has so many.
+/// The number of walks that find almost every possible pair of fields. They take minutes, so only a released version is
+/// written with this number.
 pub(crate) const WALKS_TO_KEEP: u64 = 3_000;
 
 const STEPS_MAX: usize = 90;
@@ -133,7 +134,7 @@ fn assert_shown(records: &[Value], paths: &[String]) {
     assert_eq!(RECENT_KEYS_MAX, 32, "`recent#32` in MUST_SHOW is the longest list");
 }
 
-/// Calls `take` with every record of the walks. They are the same in each run.
+/// Calls `take` with every record of the walks. The walks are the same in each run.
 fn walks(count: u64, take: &mut impl FnMut(&Record)) {
     let mut rng = Rng::with_seed(SEED);
     let policies = [policy(true), policy(true), policy(false)];

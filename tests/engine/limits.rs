@@ -93,7 +93,7 @@ fn the_same_input_makes_the_same_messages_under_the_same_ids() {
     }
 }
 
-/// A server that lost its tail gives sequences out a second time: the message that has the sequence now is another one.
+/// A server that lost its tail assigns sequences a second time, so the sequence now belongs to another message.
 #[test]
 fn a_delivery_is_set_aside_by_its_storage_time_too() {
     let mut engine = engine();
@@ -143,8 +143,8 @@ fn many_due_reminders_do_not_delay_deliveries() {
     assert_eq!(total, 400);
 }
 
-/// Messages with every text that a record keeps, each `length` of its limit long, in characters that JSON escapes with
-/// six bytes.
+/// Messages with every text that a record keeps. `length` gives the length of a text from its limit; JSON escapes each
+/// character with six bytes.
 fn everything_about_a_link(length: impl Fn(usize) -> usize) -> Vec<Delivery> {
     let text = |limit: usize| "\u{1}".repeat(length(limit));
     let resources = (0..length(RESOURCES_MAX)).map(|n| format!("{n:02}{}", text(RESOURCE_BYTES_MAX - 2)));

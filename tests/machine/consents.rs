@@ -244,7 +244,7 @@ fn a_claim_of_a_renewal_is_not_proven_by_the_links_status() {
     scene.wait(MINUTE);
     scene.receive(Event::UpdateClaimed);
     let ended = scene.reads_consent(ConsentStatus::Ended);
-    assert_eq!(scene.receive(ended), [], "it answers the question, and the claim is not over");
+    assert_eq!(scene.receive(ended), [], "this read closes the verify request, and the claim stays open");
     let observed = scene.observed(Status::Valid, Some(shift(opened_at, -HOUR)));
     assert_eq!(scene.try_receive(observed), Err(Refusal::AlreadyKnown));
     let observed = scene.observed(Status::Valid, Some(shift(opened_at, SECOND)));

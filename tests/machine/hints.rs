@@ -303,7 +303,8 @@ fn tokens_extend_an_attempt_up_to_update_wait_max() {
 
 #[test]
 fn observations_are_ordered_by_when_they_were_read() {
-    // Both observations were read before the first of them arrived; the second in the same second, or later.
+    // Both observations were read before the first one arrived. The second one was read in the same second as the first
+    // one, or later.
     for (first, second) in [
         (Status::Invalid, Status::Valid),
         (Status::TokenRequired, Status::Invalid),
@@ -365,7 +366,7 @@ fn a_general_cause_does_not_replace_a_precise_one() {
     }
     let mut scene = Scene::broken(true, Cause::Credentials);
     scene.receive(Event::Broken(Breakage::of(Cause::AccountBlocked)));
-    assert_eq!(scene.cause(), Some(Cause::AccountBlocked), "the other way round it is news");
+    assert_eq!(scene.cause(), Some(Cause::AccountBlocked), "a specific cause replaces a general one");
 }
 
 proptest! {

@@ -40,7 +40,7 @@ impl Scene {
     }
 
     fn is_due(&mut self) -> Vec<Effect> {
-        self.now = self.history.link.deadline(&self.history.policy).expect("the link waits for something");
+        self.now = self.history.link.deadline(&self.history.policy).expect("the link has a deadline");
         self.receive(Event::DeadlinePassed)
     }
 
@@ -93,7 +93,7 @@ fn the_prompt_is_sent_if_belvo_does_not_answer_in_time() {
     let mut scene = Scene::asked();
     let asked_at = scene.now;
     assert_eq!(prompts(&scene.is_due()), 1);
-    assert_eq!(scene.now, shift(asked_at, 30 * MINUTE), "many links share the answers");
+    assert_eq!(scene.now, shift(asked_at, 30 * MINUTE), "many links share the call budget");
 }
 
 #[test]

@@ -24,9 +24,9 @@ const LENGTH_MAX: usize = 60;
 /// One action of a random history, chosen before the earlier actions are applied.
 #[derive(Clone, Debug)]
 enum Action {
-    /// An event, so many milliseconds later. The dedup keys are chosen out of a few, so that some repeat by chance.
+    /// An event, `millis` milliseconds later. The dedup keys are chosen out of a few, so that some repeat by chance.
     Event { event: Index, millis: i64, key: Option<u64>, profile: Index },
-    /// The link's deadline passes, so many milliseconds late.
+    /// The link's deadline passes, `late` milliseconds late.
     DeadlinePasses { late: i64 },
     /// The incident of the institution begins or ends.
     Incident { is_on: bool },
@@ -121,7 +121,7 @@ fn read(observed_at: Timestamp, status: Status) -> Event {
     Event::Observed(LinkObservation { observed_at, status, last_accessed_at: Some(observed_at) })
 }
 
-/// The time of a step. It is never before the previous step.
+/// The time of a step. This time is never before the previous step.
 fn taken_at(link: &Link, now: Timestamp) -> Timestamp {
     now.max(link.updated_at)
 }

@@ -301,8 +301,8 @@ fn data_right_after_an_answer_is_verified_again() {
     }
 }
 
-/// The data that led to the verify request arrived after the repair. It counts for the refresh, unless Belvo says that
-/// the link is still broken.
+/// The data that led to the verify request arrived after the repair. The data counts for the refresh, unless Belvo says
+/// that the link is still broken.
 #[test]
 fn data_before_the_proof_counts_for_the_refresh() {
     for late in [false, true] {
@@ -384,7 +384,7 @@ fn a_claim_after_a_refused_login_is_proven_by_the_status() {
     scene.receive(refused_login());
     scene.update_starts();
     let observed = scene.observed(Status::Valid, None);
-    assert_eq!(scene.try_receive(observed), Err(Refusal::AlreadyKnown), "the user is still at it");
+    assert_eq!(scene.try_receive(observed), Err(Refusal::AlreadyKnown), "the user is still in the widget");
     scene.receive(Event::UpdateClaimed);
     let observed = scene.observed(Status::Valid, None);
     scene.receive(observed);

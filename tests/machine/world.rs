@@ -16,7 +16,7 @@ pub(crate) const MINUTE: i64 = 60_000;
 pub(crate) const HOUR: i64 = 60 * MINUTE;
 pub(crate) const DAY: i64 = 24 * HOUR;
 
-/// The time plus so many milliseconds, which may be negative.
+/// The time plus `millis` milliseconds, which may be negative.
 pub(crate) fn shift(at: Timestamp, millis: i64) -> Timestamp {
     Timestamp::from_millis(at.as_millis() + millis)
 }

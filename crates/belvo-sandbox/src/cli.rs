@@ -1,6 +1,7 @@
-//! The flags of the program `belvo-sandbox`, which `relink sandbox` has too, and the run of a sandbox on a port of its own.
+//! Defines the flags of the program `belvo-sandbox`, which `relink sandbox` has too, and runs a sandbox on its own
+//! port.
 //!
-//! It does not read environment variables.
+//! This file does not read environment variables.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 //! The sandbox's own clock: the real one plus a shift, or a manual one.
 //!
-//! Tokens, MFA sessions, cool-downs, credentials, the schedule and the outbox all read it. It never runs backwards.
+//! Tokens, MFA sessions, cool-downs, credentials, the schedule and the outbox all read it. The clock never runs
+//! backwards.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +19,7 @@ pub enum SandboxTime {
     /// A manual clock, which moves only by [`Control::advance`](super::Control::advance) and
     /// [`Control::advance_to`](super::Control::advance_to).
     Driven {
-        /// Its initial time, in milliseconds since the Unix epoch.
+        /// The initial time, in milliseconds since the Unix epoch.
         from_ms: i64,
     },
 }

@@ -34,10 +34,11 @@ pub struct SandboxConfig {
     pub secret_password: SecretString,
     /// The timeout of a receiver. Belvo's integration checklists say five seconds.
     pub webhook_timeout: Duration,
-    /// The maximum number of webhooks in transit at the same time. Belvo sends those of one refresh in parallel; the value 1
-    /// keeps webhooks in order.
+    /// The maximum number of webhooks in transit at the same time. Belvo sends the webhooks of one refresh in parallel;
+    /// the value 1 keeps webhooks in order.
     pub deliveries_at_once: usize,
-    /// The first retry comes after one step, the second after two more, and so on. Belvo does not say how long it is.
+    /// The first retry comes after one step, the second after two more, and so on. Belvo does not publish the length of
+    /// a step.
     pub webhook_retry_step: Duration,
     /// The time from a creation, a repair or a refresh to its `historical_update` webhooks.
     pub data_delay: Duration,
@@ -47,7 +48,7 @@ pub struct SandboxConfig {
     pub payload_shape: PayloadShape,
     /// The maximum number of API calls in 30 seconds; `None` means no limit. Belvo's reference says 80.
     pub requests_per_30s: Option<u32>,
-    /// Its clock.
+    /// The clock of the sandbox.
     pub time: SandboxTime,
     /// Whether Belvo's schedule runs: it refreshes recurrent links by their rate and ends consents on their date.
     /// Without it these events happen only on a call of the [`Control`](crate::Control).

@@ -27,15 +27,15 @@ use crate::world::{Target, World};
 /// A webhook with any family and code, to be sent by a test.
 #[derive(Clone, Debug, Default)]
 pub struct NewWebhook {
-    /// Its family, such as `LINK`.
+    /// The family, such as `LINK`.
     pub webhook_type: String,
-    /// Its code.
+    /// The code.
     pub webhook_code: String,
     /// `historical_update`, `recurrent_update`, or left out.
     pub process_type: Option<String>,
-    /// The id of its refresh; a new id if `None`.
+    /// The id of the refresh; a new id if `None`.
     pub request_id: Option<Uuid>,
-    /// Its data; an empty object if null.
+    /// The data; an empty object if null.
     pub data: Value,
     /// The delay before it is sent.
     pub delay: Duration,

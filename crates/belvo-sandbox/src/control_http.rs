@@ -1,4 +1,4 @@
-//! The handlers of the control API: JSON in, JSON out. [`super::control_index`] lists them, with their bodies.
+//! The handlers of the control API: JSON in, JSON out. [`super::control_index`] lists the endpoints, with their bodies.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Reads the parts of a request to the control API, and answers with JSON when one cannot be used.
+//! Reads the parts of a request to the control API, and answers with JSON if a part is invalid.
 //!
 //! axum's own refusals are plain text; here each is `{"error": "..."}`, like every other refusal of the control API.
 //! Next: [`super::control_http`].

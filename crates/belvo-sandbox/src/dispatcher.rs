@@ -14,7 +14,7 @@ use crate::outbox::{DeliveryOutcome, QueuedWebhook};
 use crate::shared::{Shared, sleep};
 use crate::world::Target;
 
-/// The task's loop. It ends when the sandbox stops, and drops the attempts in progress.
+/// The task's loop. The loop ends when the sandbox stops, and drops the attempts in progress.
 pub(crate) async fn run(shared: Arc<Shared>, client: reqwest::Client) {
     let at_once = shared.config.deliveries_at_once.max(1);
     let mut out = JoinSet::new();

@@ -16,15 +16,15 @@ use crate::outbox::{DeliveryOutcome, QueuedWebhook};
 /// A webhook that was taken out of the outbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TakenWebhook {
-    /// Its due time, in milliseconds since the Unix epoch.
+    /// The due time, in milliseconds since the Unix epoch.
     pub at_ms: i64,
-    /// The link it is about.
+    /// The link of the webhook.
     pub link_id: Uuid,
     /// The webhook's id.
     pub webhook_id: String,
-    /// Its family.
+    /// The family.
     pub webhook_type: String,
-    /// Its code.
+    /// The code.
     pub webhook_code: String,
     /// 1 for the first attempt, up to 6.
     pub attempt: u32,
@@ -38,7 +38,7 @@ impl Control {
         self.shared.clock.now_ms()
     }
 
-    /// The time of the next scheduled event or webhook. It may be in the past.
+    /// The time of the next scheduled event or webhook. The time may be in the past.
     pub fn next_event_at(&self) -> Option<i64> {
         let world = self.shared.world();
         [world.schedule.next_due(), world.outbox.next_due()].into_iter().flatten().min()

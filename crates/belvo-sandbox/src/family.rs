@@ -8,7 +8,7 @@ use crate::clock::belvo_date;
 
 /// One resource.
 struct Family {
-    /// Its name in `fetch_resources`, which is also the type of its webhooks.
+    /// The name in `fetch_resources`, which is also the type of the webhooks.
     resource: &'static str,
     /// The codes of its first history. The code of a later history is `historical_update`.
     first: &'static [&'static str],

@@ -1,7 +1,7 @@
 //! Injected faults: in the next N webhooks, or in the responses to the next N calls of the API.
 //!
-//! Faults are applied in the order in which they were set. They change webhooks and responses, never the state of a link:
-//! for that see [`super::control::Control::set_login`] and [`super::control::Control::set_status`].
+//! Faults are applied in the order in which they were set. Faults change webhooks and responses, never the state of a
+//! link: for that see [`super::control::Control::set_login`] and [`super::control::Control::set_status`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::problem::Problem;
 /// A fault in the delivery of webhooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebhookFault {
-    /// It is recorded and not sent.
+    /// The webhook is recorded and not sent.
     Drop,
-    /// It is sent twice, byte for byte.
+    /// The webhook is sent twice, byte for byte.
     Duplicate,
-    /// It is sent later.
+    /// The webhook is sent later.
     Delay(Duration),
     /// The affected webhooks are held back, then sent in reverse order.
     Reorder,
-    /// Its `external_id` is null.
+    /// The `external_id` of the webhook is null.
     NullExternalId,
-    /// Its code is one that Belvo does not document.
+    /// The code of the webhook is not documented by Belvo.
     UnknownCode,
-    /// Its data has `errors`, as when only a part of the data was collected.
+    /// The data of the webhook has `errors`, as when only a part of the data was collected.
     DataErrors,
-    /// Its code lacks `openfinance_`, as the guide "My Belvo Portal" spells it: `consent_expired`.
+    /// The code of the webhook lacks `openfinance_`, as the guide "My Belvo Portal" spells it: `consent_expired`.
     ShortCode,
 }
 
@@ -96,7 +96,7 @@ impl ApiAnswer {
 pub(crate) struct ArmedApiFault {
     pub(crate) answer: ApiAnswer,
     pub(crate) left: usize,
-    /// Only calls whose `METHOD /path` contains this; empty for any.
+    /// The fault applies only to calls whose `METHOD /path` contains this text; empty for any call.
     pub(crate) on: String,
 }
 

@@ -1,7 +1,8 @@
 //! The sandbox without a socket: the caller sends requests by function calls and sets the clock.
 //!
-//! It is the same server as over HTTP, with the same routes, credentials and faults. No function waits. A fault that would wait
-//! ([`ApiFault::Timeout`](super::ApiFault::Timeout)) gives no response, and the caller decides about the duration.
+//! The caller gets the same server as over HTTP, with the same routes, credentials and faults. No function waits. A
+//! fault that would wait ([`ApiFault::Timeout`](super::ApiFault::Timeout)) gives no response, and the caller decides
+//! about the duration.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The institutions of the sandbox: Belvo's own fictional ones, as one table, and one more.
 //!
-//! They differ only in how a user logs in (password, one-time token, consent) and in their resources.
-//! Next: [`super::bank`], where a login is attempted.
+//! The institutions differ only in how a user logs in (password, one-time token, consent) and in their resources. Next:
+//! [`super::bank`], where a login is attempted.
 
 use serde_json::{Value, json};
 
@@ -100,8 +100,8 @@ pub(crate) const INSTITUTIONS: &[Institution] = &[
     },
 ];
 
-/// An invented institution, modelled on the Mexican one: Belvo offers the product in Brazil, but its sandbox has no institution for it.
-/// It can be used by name, and is in no list.
+/// An invented institution, modelled on the Mexican one: Belvo offers the product in Brazil, but its sandbox has no
+/// institution for it. The institution can be used by name, and is in no list.
 pub(crate) const UNLISTED: &[Institution] = &[Institution {
     id: 7,
     name: "planet_br_employment",
@@ -118,7 +118,7 @@ impl Institution {
         INSTITUTIONS.iter().chain(UNLISTED).find(|institution| institution.name == name)
     }
 
-    /// Its entry in `GET /api/institutions/`.
+    /// The entry in `GET /api/institutions/`.
     pub(crate) fn to_json(&self) -> Value {
         let field = |name: &str, kind: &str, label: &str| json!({"name": name, "type": kind, "label": label});
         let mut form_fields = vec![field("username", "text", "Username")];

@@ -175,7 +175,7 @@ impl Link {
         is_consent || self.storage.life_ms().is_none_or(|life| now < self.stored_at.saturating_add(life))
     }
 
-    /// Its JSON in Belvo's API: without a reason for the status, and without the time of its change.
+    /// The JSON of the link in Belvo's API: without a reason for the status, and without the time of its change.
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "id": self.id,

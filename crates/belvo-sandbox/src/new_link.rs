@@ -15,18 +15,18 @@ use crate::world::World;
 /// A link to add. A field that is `None` has Belvo's default.
 #[derive(Clone, Debug)]
 pub struct NewFleetLink {
-    /// Its institution, by name.
+    /// The institution, by name.
     pub institution: String,
     /// Whether Belvo refreshes it on a schedule.
     pub access_mode: AccessMode,
     /// The customer's id of the user.
     pub external_id: Option<String>,
-    /// Its refresh rate, if it is recurrent; by default `7d`.
+    /// The refresh rate of a recurrent link; by default `7d`.
     pub refresh_rate: Option<RefreshRate>,
     /// The fetched resources; by default all of the institution.
     pub fetch_resources: Option<Vec<String>>,
-    /// The time of its creation, in milliseconds since the Unix epoch; by default now. Its scheduled refreshes are counted
-    /// from there.
+    /// The time of its creation, in milliseconds since the Unix epoch; by default now. The scheduled refreshes are
+    /// counted from this time.
     pub created_at_ms: Option<i64>,
     /// The end of its consent, if its institution needs one; by default 366 days after its start.
     pub consent_ends_at_ms: Option<i64>,
@@ -49,7 +49,7 @@ impl Default for NewFleetLink {
     }
 }
 
-/// The nearest time that RFC 3339 can express.
+/// The time or, if RFC 3339 cannot express it, the nearest time that RFC 3339 can express.
 fn written(at_ms: i64) -> i64 {
     at_ms.clamp(0, LATEST_MS)
 }

@@ -60,7 +60,7 @@ impl DeliveryOutcome {
 pub struct Delivery {
     /// 1, 2, 3, … in the order of the attempts.
     pub seq: u64,
-    /// Its time, by the sandbox's clock.
+    /// The time of the attempt, by the sandbox's clock.
     pub at: String,
     /// 1 for the first, up to 6.
     pub attempt: u32,
@@ -68,9 +68,9 @@ pub struct Delivery {
     pub webhook_id: String,
     /// The link it is about.
     pub link_id: Uuid,
-    /// Its family.
+    /// The family.
     pub webhook_type: String,
-    /// Its code.
+    /// The code.
     pub webhook_code: String,
     /// The outcome.
     #[serde(flatten)]

@@ -62,7 +62,7 @@ impl Sandbox {
         format!("http://{}", self.address)
     }
 
-    /// Its configuration.
+    /// The configuration of the sandbox.
     pub fn config(&self) -> &SandboxConfig {
         &self.shared.config
     }

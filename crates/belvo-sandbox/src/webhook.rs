@@ -17,9 +17,9 @@ pub enum PayloadShape {
     /// All fields.
     #[default]
     Current,
-    /// 2022–23: no `process_type`.
+    /// The envelope of 2022 and 2023, without `process_type`.
     Mid,
-    /// 2021–22: no `process_type`, `request_id` or `external_id`.
+    /// The envelope of 2021 and 2022, without `process_type`, `request_id` and `external_id`.
     Oldest,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Webhook {
     pub(crate) webhook_type: String,
     /// The reason: `historical_update` or `recurrent_update`; the docs have no table of the values.
     pub(crate) process_type: Option<String>,
-    /// Its code.
+    /// The code.
     pub(crate) webhook_code: String,
     /// The link it is about.
     pub(crate) link_id: Uuid,
@@ -103,7 +103,7 @@ impl Webhook {
         news.map(|(resource, (code, data))| Self::recurrent(link, resource, code, request_id, data)).collect()
     }
 
-    /// TRANSACTIONS family: the bank corrected some of them. Single links get it too.
+    /// TRANSACTIONS family: the bank corrected some of them. Single links get this webhook too.
     pub(crate) fn corrected(link: &Link, correction: Correction, request_id: Uuid) -> Self {
         Self::recurrent(link, "TRANSACTIONS", correction.code(), request_id, json!({"count": 2}))
     }

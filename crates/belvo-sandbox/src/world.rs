@@ -1,7 +1,7 @@
 //! The whole state of the sandbox.
 //!
-//! It does no I/O and reads no clock: callers pass `now`. All changes of a link are in [`super::bank`];
-//! webhooks leave through [`super::outbox`].
+//! This file does no I/O and reads no clock: callers pass `now`. All changes of a link are in [`super::bank`]; webhooks
+//! leave through [`super::outbox`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -80,7 +80,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// `expiry` of the 428's example.
+    /// How long an MFA session is open: the `expiry` in Belvo's example of a 428.
     pub(crate) const SESSION_LIFE_MS: i64 = 9_600 * 1_000;
     /// The time before its end at which a refresh announces the end of a consent (webhook docs, Consents).
     pub(crate) const CONSENT_WARNING_MS: i64 = 7 * 24 * 3_600 * 1_000;
@@ -88,11 +88,11 @@ impl Rules {
     pub(crate) const FIRST_HISTORY_MS: i64 = 24 * 3_600 * 1_000;
     /// The lifetime of a widget access token.
     pub(crate) const TOKEN_LIFE_MS: i64 = 600 * 1_000;
-    /// One `refresh/` per link in ten minutes.
+    /// A link accepts one `refresh/` in this span.
     pub(crate) const REFRESH_EVERY_MS: i64 = 600 * 1_000;
-    /// Five synchronous deletions a minute.
+    /// The maximum number of synchronous deletions in a minute.
     pub(crate) const DELETIONS_MAX: usize = 5;
-    /// The minute those five count in.
+    /// The span in which these deletions are counted.
     pub(crate) const DELETIONS_SPAN_MS: i64 = 60 * 1_000;
 }
 

@@ -1,7 +1,7 @@
 //! Runs Belvo's official SDKs, unchanged, against the sandbox.
 //!
-//! They are installed from their registries into cargo's temporary folder, once. If that fails, the test fails with the
-//! reason; it is never skipped. The scripts are `sdk/python.py` and `sdk/node.mjs`.
+//! The SDKs are installed from their registries into cargo's temporary folder, once. If that fails, the test fails with
+//! the reason; it is never skipped. The scripts are `sdk/python.py` and `sdk/node.mjs`.
 #![expect(clippy::unwrap_used, reason = "a panic names the line of the test")]
 
 #[path = "../../../tests/foreign/mod.rs"]
@@ -17,7 +17,7 @@ use foreign::{installed, run};
 const PYTHON_SDK: &str = "belvo-python==0.39.1";
 const NODE_SDK: &str = "belvo@0.28.0";
 
-/// A sandbox with 130 links: 100 valid, 20 invalid, 10 that want a token.
+/// A sandbox with 130 links: 100 valid, 20 invalid, 10 that require a token.
 async fn populated() -> Sandbox {
     let sandbox = Sandbox::start(SandboxConfig::default()).await.unwrap();
     let control = sandbox.control();

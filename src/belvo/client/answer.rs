@@ -45,7 +45,7 @@ pub(super) struct Answer {
     pub(super) body: Option<Value>,
 }
 
-/// The wait of a `Retry-After`. It can also be a date, which is not supported because it needs a clock.
+/// The wait of a `Retry-After`. `Retry-After` can also be a date, which is not supported because it needs a clock.
 fn wait_of(header: &str) -> Option<Duration> {
     let seconds: Option<u64> = header.trim().parse().ok();
     seconds.map(|seconds| Duration::from_secs(seconds).min(WAIT_MAX))

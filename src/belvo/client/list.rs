@@ -203,7 +203,7 @@ impl ListPages<'_> {
 
     /// Ends a list whose pages repeat.
     fn end(&mut self, why: &str) {
-        tracing::warn!(list = self.path, pages_count = self.asked.len(), why, "a list of Belvo's is taken to end here");
+        tracing::warn!(list = self.path, pages_count = self.asked.len(), why, "relink stops reading a list of Belvo");
         self.next = Next::End;
     }
 }

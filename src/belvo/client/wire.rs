@@ -10,16 +10,17 @@ use reqwest::Request;
 use reqwest::header::AUTHORIZATION;
 use secrecy::SecretString;
 
-/// Stands in for the network between relink and Belvo.
+/// Replaces the network between relink and Belvo.
 pub trait Wire: fmt::Debug + Send + Sync {
-    /// Carries a question to Belvo, and the reply back.
+    /// Sends a request to Belvo, and returns the response.
     ///
     /// # Errors
-    /// Why no reply came, as the end of a sentence, such as "timed out"; Belvo may have done what was asked.
+    /// The reason why there is no response, as the end of a sentence, such as "timed out"; Belvo may have handled the
+    /// request.
     fn ask(&self, question: Question) -> BoxFuture<'_, Result<Reply, String>>;
 }
 
-/// What is asked of Belvo.
+/// A request to Belvo.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// The HTTP method, in capitals.
@@ -32,7 +33,7 @@ pub struct Question {
     pub body: Vec<u8>,
 }
 
-/// What came back.
+/// The response of Belvo.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// The HTTP status.

@@ -7,7 +7,7 @@
 //! | `NaN`, `Infinity`, `-Infinity` | `null` | Python and JavaScript write them |
 //! | a number that serde_json cannot keep exactly, such as one of twenty digits | the text of its digits | it may be an id |
 //!
-//! It reads tokens, not the grammar; the parser decides whether the result is JSON.
+//! This file reads tokens, not the grammar; the parser decides whether the result is JSON.
 
 use std::borrow::Cow;
 

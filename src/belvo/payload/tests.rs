@@ -34,25 +34,31 @@ fn every_encoding_of_one_text() {
     let (little, big) = (utf16(u16::to_le_bytes), utf16(u16::to_be_bytes));
     for (name, bytes) in [
         ("utf-8", TEXT.into()),
-        ("utf-8 with a mark", with_mark(b"\xef\xbb\xbf", TEXT.as_bytes())),
-        ("utf-8 with two marks", with_mark(b"\xef\xbb\xbf\xef\xbb\xbf", TEXT.as_bytes())),
+        ("utf-8 with a byte order mark", with_mark(b"\xef\xbb\xbf", TEXT.as_bytes())),
+        ("utf-8 with two byte order marks", with_mark(b"\xef\xbb\xbf\xef\xbb\xbf", TEXT.as_bytes())),
         ("utf-8 with a zero", [TEXT.as_bytes(), b"\0"].concat()),
-        ("utf-16 le with a mark", with_mark(b"\xff\xfe", &little)),
-        ("utf-16 be with a mark", with_mark(b"\xfe\xff", &big)),
+        ("utf-16 le with a byte order mark", with_mark(b"\xff\xfe", &little)),
+        ("utf-16 be with a byte order mark", with_mark(b"\xfe\xff", &big)),
         ("utf-16 le", little),
         ("utf-16 be", big),
         ("gzip", gzip(TEXT.as_bytes())),
         ("gzip in two members", [gzip(&TEXT.as_bytes()[..20]), gzip(&TEXT.as_bytes()[20..])].concat()),
-        ("gzip with a mark", gzip(&with_mark(b"\xef\xbb\xbf", TEXT.as_bytes()))),
+        ("gzip with a byte order mark", gzip(&with_mark(b"\xef\xbb\xbf", TEXT.as_bytes()))),
         ("zlib, fast", zlib(TEXT.as_bytes(), 1)),
         ("zlib", zlib(TEXT.as_bytes(), 6)),
         ("zlib, best", zlib(TEXT.as_bytes(), 9)),
-        ("a text that holds it", Value::from(TEXT).to_string().into()),
-        ("such a text in a text", Value::from(Value::from(TEXT).to_string()).to_string().into()),
+        ("a text that contains JSON", Value::from(TEXT).to_string().into()),
+        (
+            "a text that contains a text that contains JSON",
+            Value::from(Value::from(TEXT).to_string()).to_string().into(),
+        ),
     ] {
         // A text is unwrapped only if it contains an object or an array.
-        let expected =
-            if name == "such a text in a text" { Value::from(Value::from(TEXT).to_string()) } else { plain() };
+        let expected = if name == "a text that contains a text that contains JSON" {
+            Value::from(Value::from(TEXT).to_string())
+        } else {
+            plain()
+        };
         assert_eq!(read_json(&bytes), Ok(expected), "{name}");
     }
 }

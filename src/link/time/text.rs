@@ -8,7 +8,7 @@
 //! | RFC 3339, also with a blank for `T`, in small letters, without seconds, with `+0000` or `+00` | `2026-12-01 10:15-0300` |
 //! | without a time of day (read as midnight) or without an offset (read as UTC) | `2026-12-01`, `20261201`, `2026/12/01` |
 //! | day, month, year, as in Brazil | `01/12/2026 10:15`, `1-12-2026`, `01.12.2026` |
-//! | seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by size | `1796120100`, `1796120100000` |
+//! | seconds, milliseconds, microseconds or nanoseconds since 1970, distinguished by size | `1796120100`, `1796120100000` |
 //!
 //! `03/04/2026` is the third of April. A date with the month first (`12/25/2026`) is not read: the same sender's dates
 //! would be read wrongly on the first twelve days of each month.
@@ -33,7 +33,7 @@ const EPOCH_JULIAN_DAY: i64 = 2_440_588;
 const COUNT_MIN: i64 = 100_000_000;
 
 /// The factor between two units (seconds, milliseconds, …). In each unit, counts of the years 1973 to 5138 lie between
-/// [`COUNT_MIN`] and [`COUNT_MIN`] times this factor, so the size of a number tells its unit.
+/// [`COUNT_MIN`] and [`COUNT_MIN`] times this factor, so the size of a number shows its unit.
 const UNIT: i64 = 1_000;
 
 /// Reads a time. `None` if the text has none of the forms. A time outside the years 0 to 9999 is replaced by the
@@ -169,7 +169,7 @@ impl Rest<'_> {
         while self.take(bytes).is_some() {}
     }
 
-    /// All the digits that follow, at least one and at most eight, and how many they are.
+    /// The value and the number of the digits that follow, at least one and at most eight.
     fn digits(&mut self) -> Option<(i64, usize)> {
         let length = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (digits, rest) = self.0.split_at_checked(length).filter(|_| (1..=8).contains(&length))?;

@@ -18,9 +18,10 @@ const SEED: u64 = 1;
 /// The flags that simulate a fleet instead of a plain sandbox.
 #[derive(Args, Debug)]
 pub struct FleetArgs {
-    /// Simulate a fleet of N links with relink's own code, without NATS and without waiting, and report how its
-    /// users were prompted: lost, repeated, time to detect and to recover, compared with a webhook handler without relink.
-    /// The exit status is 1 if relink lost an outage, prompted twice in one, or has a wrong state of a link at the end.
+    /// Simulate a fleet of N links with relink's own code, without NATS and without waiting, and report how its users
+    /// were prompted: lost, repeated, time to detect and to recover, compared with a webhook handler without relink.
+    /// The exit status is 1 if relink lost an outage, prompted twice for one outage, or has a wrong state of a link at
+    /// the end.
     #[arg(long, value_name = "N", requires = "days", help_heading = "Simulate a fleet",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000),
           conflicts_with_all = ["scenario", "webhook_url", "webhook_authorization"])]

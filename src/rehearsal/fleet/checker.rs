@@ -8,11 +8,11 @@
 //! - **lost**: two whole sweeps ended within the outage, and there was no prompt
 //! - **false**: a prompt for a working link
 //!
-//! An outage that ended before the second sweep without a prompt is neither: relink could not detect it. For links that were broken
-//! before relink was installed, relink defers the prompts on purpose, until the adoption releases them. If a link was
-//! repaired and broke again before relink detected the repair, the earlier prompt is still valid, and reminders follow it:
-//! such outages are **carried over**. If a bank refuses all logins, relink defers the prompts until the incident is over;
-//! the prompts of links that work again by then are **avoided**.
+//! An outage that ended before the second sweep without a prompt counts as none of these: relink could not detect it.
+//! For links that were broken before relink was installed, relink defers the prompts on purpose, until the adoption
+//! releases them. If a link was repaired and broke again before relink detected the repair, the earlier prompt is still
+//! valid, and reminders follow it: such outages are **carried over**. If a bank refuses all logins, relink defers the
+//! prompts until the incident is over; the prompts of links that work again by then are **avoided**.
 //!
 //! Belvo also contradicts itself: it refuses a login, or has no credentials left, and its status stays `valid` (six
 //! refusals make a link invalid). A read of the status and a call for data then have different answers. Such an outage
@@ -145,7 +145,7 @@ impl Checker {
         if let Some(outage) = &mut self.cases[link].outage {
             outage.adopted = true;
         }
-        // Sixty an hour, and a sweep an hour.
+        // Adoption releases sixty links an hour, and there is one sweep an hour.
         self.adoption_sweeps = self.adopted / 60 + 1;
     }
 

@@ -12,7 +12,7 @@
 //! - `checker`: compares relink with the ground truth; `report`: the results; `link_log`: the full history of one link
 //! - `args`: the flags of `relink sandbox`
 //!
-//! It must never: decide anything about a link, or have the checker relaxed to make a run pass.
+//! This module must never decide anything about a link, and nobody may relax the checker to make a run pass.
 
 mod args;
 mod banks;

@@ -1,7 +1,7 @@
 //! The rates of faults and of user behaviour: all numbers of the fleet simulation.
 //!
-//! The numbers are assumptions: Belvo publishes no such figures. They are plausible but high, so that each kind of fault
-//! occurs many times in a month.
+//! The numbers are assumptions: Belvo publishes no such figures. The numbers are plausible but high, so that each kind
+//! of fault occurs many times in a month.
 
 use std::time::Duration;
 
@@ -154,7 +154,7 @@ pub(super) trait Draw {
     fn between(&mut self, span: Span) -> Duration;
     /// The time to the next of random events with the average interval `every`.
     fn wait_for(&mut self, every: Duration) -> Duration;
-    /// The index of one of these shares of 100.
+    /// Draws an index; the share of an index, in percent, is its probability.
     fn pick(&mut self, parts: impl Iterator<Item = u32>) -> usize;
     /// A reaction time.
     fn reaction(&mut self) -> Duration;

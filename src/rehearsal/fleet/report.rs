@@ -113,7 +113,7 @@ pub struct Belvo {
     pub calls: u64,
     /// The maximum number of calls within 30 seconds.
     pub most_in_30s: usize,
-    /// Jobs that relink abandoned.
+    /// Jobs that relink gave up.
     pub jobs_abandoned: u64,
 }
 

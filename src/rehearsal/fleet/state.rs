@@ -41,7 +41,7 @@ pub(super) enum FleetEvent {
     },
     /// The next step of relink's reconciler.
     Reconcile,
-    /// A bank goes down or refuses all logins; and the end of both.
+    /// A bank goes down or refuses all logins, or becomes normal again.
     BankDown(usize),
     BankUp(usize),
     LoginsRefused(usize),
@@ -51,7 +51,7 @@ pub(super) enum FleetEvent {
     /// The receiver of webhooks goes down, and is up again.
     ReceiverDown,
     ReceiverUp,
-    /// Belvo's API answers 500; and the end of that.
+    /// Belvo's API begins to answer 500, or becomes normal again.
     ApiDown,
     ApiUp,
 }
@@ -81,9 +81,9 @@ pub(super) struct InTransit {
 /// The state of a bank.
 #[derive(Debug, Default)]
 pub(super) struct BankState {
-    /// It answers `institution_down`.
+    /// The bank answers `institution_down`.
     pub(super) is_down: bool,
-    /// It refuses every password.
+    /// The bank refuses every password.
     pub(super) refuses_logins: bool,
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Simulation {
     pub(super) refreshes_requested: u64,
     pub(super) link_log: LinkLog,
     pub(super) index: HashMap<Uuid, usize>,
-    /// When relink's reconciler does what.
+    /// The schedule of relink's reconciler.
     pub(super) schedule: Schedule,
     pub(super) sandbox: Sandbox,
 }

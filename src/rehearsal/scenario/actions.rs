@@ -11,7 +11,8 @@ use super::values::{
     Span, State, True,
 };
 
-/// The name of a link in the file. Its id is known only after the setup, or after a step has registered the link.
+/// The name of a link in the file. The id of the link is known only after the setup, or after a step has registered the
+/// link.
 pub(super) type Name = String;
 
 /// The default limit of a wait.
@@ -64,7 +65,7 @@ pub(super) enum Before {
 #[derive(Clone, Debug)]
 pub(super) struct Step {
     pub(super) line: usize,
-    /// Its text in the file, on one line.
+    /// The text of the step in the file, on one line.
     pub(super) text: String,
     pub(super) action: Action,
 }

@@ -104,8 +104,8 @@ impl Scenario {
         &self.why
     }
 
-    /// `[relink.policy]`: the policy settings that relink needs for this scenario. They shorten waits from minutes to
-    /// milliseconds.
+    /// `[relink.policy]`: the policy settings that relink needs for this scenario. These settings shorten waits from
+    /// minutes to milliseconds.
     pub fn policy(&self) -> &toml::Table {
         &self.policy
     }

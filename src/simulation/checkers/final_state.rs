@@ -15,7 +15,7 @@ pub(in crate::simulation) struct FinalState<'a> {
     pub(in crate::simulation) process: u32,
     pub(in crate::simulation) phase: Phase,
     pub(in crate::simulation) store: &'a MemoryStore,
-    /// Its partitions.
+    /// The partitions of the process.
     pub(in crate::simulation) partitions: &'a BTreeSet<u16>,
     /// Links whose timers the process has set aside.
     pub(in crate::simulation) set_aside: &'a BTreeSet<String>,

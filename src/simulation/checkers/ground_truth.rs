@@ -33,7 +33,7 @@ impl GroundTruth<'_> {
         let state = link.state.name();
         match (status, state) {
             (None, StateName::Removed) => Ok(()),
-            // A job accepts up to ten links as deleted: README, "What it does not do (yet)".
+            // A job accepts up to ten links as deleted: docs/guarantees.md, "What relink does not do (yet)".
             (Some(_), StateName::Removed) if had_wrong_account => Ok(()),
             (Some("valid"), StateName::Valid) => Ok(()),
             (Some("valid"), _) if !is_shown_by_status(&link.state) => Ok(()),

@@ -130,7 +130,8 @@ impl History {
     /// Checks that an id belongs to one content only.
     fn check_id(&mut self, id: &str, address: &Address, body: &[u8]) -> Checked {
         let Some(before) = self.ids.insert(id.to_owned(), (address.clone(), body.to_vec())) else { return Ok(()) };
-        // The ids of refusals and committed offsets contain the sequence of the input. After a loss, a server gives sequences out twice.
+        // The ids of refusals and committed offsets contain the sequence of the input. After a loss, a server assigns
+        // sequences a second time.
         let is_named_by_input = matches!(address, Address::Offset(_) | Address::Refused(_));
         if is_named_by_input && self.is_input_lost {
             return Ok(());

@@ -140,7 +140,7 @@ impl Checkers {
             let there = expects.and_then(|expects| jetstream.output.stored(expects));
             let is_foreign =
                 |there: &&Stored| there.message.address == Address::Fence(*partition) && there.owner != owner;
-            // After a loss a sequence can be given out twice.
+            // After a loss a server can assign a sequence a second time.
             if let Some(there) = there.filter(is_foreign).filter(|_| !self.is_output_lost) {
                 return Err(format!("process {owner} takes partition {partition} back from process {}", there.owner));
             }

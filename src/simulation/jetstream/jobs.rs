@@ -19,7 +19,7 @@ pub(in crate::simulation) struct JobMessage {
     pub(in crate::simulation) stored_at_ms: i64,
     /// The number of deliveries.
     pub(in crate::simulation) tries: i64,
-    /// The time of the next delivery; `None` once the job is acknowledged or abandoned.
+    /// The time of the next delivery; `None` once the job is acknowledged or given up.
     next_ms: Option<i64>,
 }
 

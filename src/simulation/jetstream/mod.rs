@@ -1,8 +1,8 @@
 //! A model of JetStream, as far as relink relies on it: an input stream with its consumers, an output stream with batches, and dead
 //! letters.
 //!
-//! The model does not interpret messages and contains no rule of relink. It shows how a server behaves; the faults of a server are
-//! injected from outside, by `world`.
+//! The model does not interpret messages and contains no rule of relink. The model shows how a server behaves; the
+//! faults of a server are injected from outside, by `world`.
 //!
 //! - `input`: the input stream, its consumers, and their pull requests
 //! - `output`: the output stream, staged batches and fences

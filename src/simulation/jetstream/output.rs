@@ -6,7 +6,7 @@ use crate::contract::{Address, Commit, Fence};
 use crate::engine::{Message, Outgoing};
 use crate::node::{BatchId, Closing, FenceFacts, FenceToTake, OutputKind, OutputMessage, StreamFacts};
 
-/// A message that is stored. Its sequence is its place plus one.
+/// A message that is stored. The sequence of a message is its place plus one.
 #[derive(Clone, Debug)]
 pub(in crate::simulation) struct Stored {
     /// The process that sent it.

@@ -1,4 +1,5 @@
-//! The resources of a link: sufficient for every login error and for every list.
+//! The endpoints of a link's resources: a POST logs in and can fail with every login error; a GET lists the collected
+//! data.
 //!
 //! The items of each list are in [`super::items`]. Next: [`super::super::bank`] for the login.
 
@@ -20,8 +21,8 @@ use crate::institution::INSTITUTIONS;
 use crate::problem::Problem;
 use crate::world::World;
 
-/// The resources that have an endpoint here, by its path: all that links name in `fetch_resources` (API reference). An
-/// institution that lacks one answers `unsupported_operation`.
+/// The resources that have an endpoint here, by the path of the endpoint: all values of `fetch_resources` (API
+/// reference). A call for a resource that the institution lacks is answered `unsupported_operation`.
 pub(super) const READABLE: [&str; 14] = [
     "accounts",
     "bills",

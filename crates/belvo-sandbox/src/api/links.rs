@@ -151,7 +151,7 @@ pub(super) async fn detail(State(shared): Context, Path(id): Path<String>) -> Re
     show(&shared.world(), path_id(&id)?)
 }
 
-/// `PATCH /api/links/{id}/`: access mode, stale_in, fetch_resources. It triggers nothing at once.
+/// `PATCH /api/links/{id}/`: access mode, stale_in, fetch_resources. The change has no immediate effect.
 pub(super) async fn patch(State(shared): Context, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
     let (id, body) = (path_id(&id)?, object(&body)?);
     shared.change(|world, now| {
@@ -160,7 +160,7 @@ pub(super) async fn patch(State(shared): Context, Path(id): Path<String>, body: 
         let names = supported(link.institution, resources(&body)?)?;
         let stale_in = stale_in(&body)?;
         if let Some(mode) = access_mode(&body)? {
-            // Belvo would have nothing to log in with by itself.
+            // A scheduled refresh would have no credentials.
             if mode == AccessMode::Recurrent && !link.has_credentials(now) {
                 return Err(Problem::of("invalid_access_mode_switch"));
             }
@@ -197,7 +197,7 @@ pub(super) async fn put(State(shared): Context, Path(id): Path<String>, body: By
     })
 }
 
-/// `DELETE /api/links/{id}/`: at once, five a minute; or by webhook.
+/// `DELETE /api/links/{id}/`: synchronous, at most five a minute; or asynchronous, with a webhook.
 pub(super) async fn delete(
     State(shared): Context,
     Path(id): Path<String>,
@@ -232,7 +232,7 @@ fn delete_later(shared: &Shared, id: Uuid) -> Result<Response, Problem> {
     })
 }
 
-/// A link and all that hangs on it; a consent ends with its link.
+/// Removes a link with its session, its consent and its scheduled actions.
 fn forget(world: &mut World, id: Uuid) -> Result<Link, Problem> {
     let link = world.links.remove(&id).ok_or_else(|| Problem::of("not_found"))?;
     world.take_back_plans(&link);

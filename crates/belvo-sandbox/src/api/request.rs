@@ -80,7 +80,7 @@ pub(super) fn wants_async(headers: &HeaderMap) -> bool {
     headers.get("X-Belvo-Request-Mode").is_some_and(|mode| mode.as_bytes().eq_ignore_ascii_case(b"async"))
 }
 
-/// The receipt of an asynchronous call. Its id has no dashes, but has dashes in the webhooks.
+/// The receipt of an asynchronous call. The id of the receipt has no dashes; the same id in webhooks has dashes.
 pub(super) fn receipt(request_id: Uuid) -> Response {
     (axum::http::StatusCode::ACCEPTED, axum::Json(json!({"request_id": request_id.simple().to_string()})))
         .into_response()

@@ -130,7 +130,7 @@ impl World {
             return Err(Problem::login_error(LoginFailure::InvalidCredentials));
         }
         match &login {
-            // A new password does not resolve these.
+            // A new password does not resolve these errors.
             BankAnswer::Fails(failure @ (LoginFailure::Locked | LoginFailure::Forbidden))
             | BankAnswer::Fails(failure @ (LoginFailure::Unexpected | LoginFailure::MfaUnsupported)) => {
                 return Err(Problem::login_error(*failure));

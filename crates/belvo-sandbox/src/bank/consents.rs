@@ -40,8 +40,8 @@ impl World {
         Ok(())
     }
 
-    /// The consent has ended: CONSENT/`openfinance_consent_expired`, for a recurrent link (webhook docs, Consents). That
-    /// its link then reads `invalid` is inferred.
+    /// The consent has ended: CONSENT/`openfinance_consent_expired`, for a recurrent link (webhook docs, Consents). The
+    /// docs do not say that the status of the link then is `invalid`; this is inferred.
     pub(crate) fn expire_consent(&mut self, now: i64, id: Uuid) -> Result<(), ControlError> {
         let (link, consent) = self.consent_of(id)?;
         consent.status = "EXPIRED";
@@ -65,7 +65,7 @@ impl World {
         Ok(())
     }
 
-    /// The user renewed it in Belvo's portal: CONSENT/`openfinance_consent_expiration_changed`, and a refresh.
+    /// The user renewed the consent in Belvo's portal: CONSENT/`openfinance_consent_expiration_changed`, and a refresh.
     pub(crate) fn renew_consent(&mut self, now: i64, id: Uuid) -> Result<(), ControlError> {
         self.consent_of(id)?;
         self.make_valid(now, id);

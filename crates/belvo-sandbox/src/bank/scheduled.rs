@@ -1,7 +1,7 @@
 //! Belvo's scheduled actions: refreshes, the end of a consent, and the monthly wipe.
 //!
-//! They happen at their time in the schedule, if it is on, or on a call of the control API. Every
-//! LINK webhook but `link_deleted` comes from here.
+//! The actions happen at their time in the schedule, if the schedule is on, or on a call of the control API. Every LINK
+//! webhook but `link_deleted` comes from here.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -50,8 +50,8 @@ impl World {
         }
     }
 
-    /// A scheduled refresh. The bank decides its outcome; if the link is broken already, its status does, and the same
-    /// webhook is sent again with another request id.
+    /// A scheduled refresh. The outcome is the bank's answer or, if the link is broken already, the status of the link:
+    /// then the same webhook is sent again with another request id.
     fn refresh_by_itself(&mut self, now: i64, id: Uuid) {
         let repeats = self.rules.repeats_while_broken;
         let Some(link) = self.links.get(&id) else { return };

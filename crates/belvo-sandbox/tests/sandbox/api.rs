@@ -246,7 +246,7 @@ async fn api_faults_are_applied() {
         ("operational_limits_reached", 400),
     ] {
         fixture.control.fail_api(ApiFault::Error(code.into()), 1, "POST /api/accounts/").unwrap();
-        assert_eq!(fixture.get("/api/links/").await.0, 200, "the fault is not meant for this call");
+        assert_eq!(fixture.get("/api/links/").await.0, 200, "the fault does not apply to this call");
         assert_eq!(fixture.log_in(link).await, (status, code.to_owned()));
         assert_eq!(fixture.log_in(link).await.0, 201);
     }
@@ -274,7 +274,7 @@ async fn a_token_fault_applies_to_any_call_that_names_a_link() {
     for (path, body) in [("/api/owners/", json!({"link": link})), (refresh.as_str(), Value::Null)] {
         let fault = json!({"kind": "token_required"});
         assert_eq!(fixture.post("/sandbox/faults/api", fault).await.0, 200);
-        assert_eq!(fixture.get("/api/links/").await.0, 200, "a call that names no link is not meant");
+        assert_eq!(fixture.get("/api/links/").await.0, 200, "the fault does not apply to a call that names no link");
         let (status, error) = fixture.refused(Method::POST, path, body).await;
         assert_eq!((status, &error["code"], &error["link"]), (428, &json!("token_required"), &json!(link)));
         let resumed = json!({"session": error["session"], "link": link, "token": "123456"});

@@ -91,5 +91,9 @@ async fn a_consent_is_renewed_in_the_portal() {
         (received[0].as_str(), received[4].as_str()),
         ("CONSENT/openfinance_consent_expiration_changed", "BILLS/historical_update")
     );
-    assert_eq!(fixture.post("/portal/renew", renewal(&token, link, &consent)).await.0, 401, "a token dies on success");
+    assert_eq!(
+        fixture.post("/portal/renew", renewal(&token, link, &consent)).await.0,
+        401,
+        "a success invalidates the token"
+    );
 }

@@ -65,7 +65,7 @@ async fn every_family_has_its_codes() {
         let news: Vec<_> = news.into_iter().collect();
         let received = fixture.webhooks(news.len() + 1).await;
         let wanted = [spelt(family, &news), vec!["LINK/invalid_credentials".into()]].concat();
-        assert_eq!(codes(&received), wanted, "{family} says nothing else of what is new");
+        assert_eq!(codes(&received), wanted, "{family} sends no other webhook about new data");
         assert_eq!(received[0]["process_type"], "recurrent_update");
         fixture.control.outbox_idle().await.unwrap();
     }

@@ -46,10 +46,10 @@ async fn too_many_calls_get_the_page_of_the_proxy() {
         (403, "text/html")
     );
     assert!(response.text().await.unwrap().contains("403 Forbidden"));
-    assert_eq!(fixture.get("/sandbox/links").await.0, 200, "the control API is not Belvo's");
+    assert_eq!(fixture.get("/sandbox/links").await.0, 200, "the control API has no rate limit");
     fixture.control.advance(Duration::from_secs(10));
     assert_eq!(fixture.get("/api/links/").await.0, 200);
-    assert_eq!(fixture.get("/api/links/").await.0, 403, "the two of 10 s ago still count");
+    assert_eq!(fixture.get("/api/links/").await.0, 403, "the two calls of 10 s ago still count");
 }
 
 #[tokio::test]
@@ -72,10 +72,10 @@ async fn a_consent_has_a_monthly_quota() {
         let (status, error) = fixture.refused(Method::POST, path, body).await;
         assert_eq!((status, &error["code"]), (400, &json!("operational_limits_reached")));
     }
-    assert_eq!(fixture.control.link(link).unwrap()["last_accessed_at"], accessed, "nobody went to the bank");
-    assert_eq!(fixture.post(&refresh, only("OWNERS")).await.0, 202, "each resource has its own");
+    assert_eq!(fixture.control.link(link).unwrap()["last_accessed_at"], accessed, "no login was attempted");
+    assert_eq!(fixture.post(&refresh, only("OWNERS")).await.0, 202, "each resource has its own limit");
     assert_eq!((used(&fixture, link, "ACCOUNTS").await, used(&fixture, link, "OWNERS").await), (json!(8), json!(1)));
-    assert_eq!(fixture.status(link).await, "valid", "it says nothing about the link");
+    assert_eq!(fixture.status(link).await, "valid", "a quota error does not change the link");
 
     // 2026-02-01T00:00:00Z
     fixture.control.advance_to(START_MS + 22 * 24 * 3_600 * 1_000 - 1);
@@ -104,7 +104,7 @@ async fn only_consents_have_quotas_and_scheduled_refreshes_are_free() {
         ..NewFleetLink::default()
     });
     fixture.control.advance(20 * 24 * HOUR);
-    assert!(fixture.control.take_webhooks().len() > 4 * 8 * 4, "twenty days of four refreshes");
+    assert!(fixture.control.take_webhooks().len() > 4 * 8 * 4, "four refreshes a day for twenty days");
     assert_eq!(used(&fixture, consent.unwrap(), "ACCOUNTS").await, 0);
     assert_eq!(fixture.get(&format!("/sandbox/links/{}/quotas", Uuid::nil())).await.0, 404);
 }

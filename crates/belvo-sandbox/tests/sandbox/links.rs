@@ -68,7 +68,7 @@ async fn a_session_is_resumed_with_its_token_unless_it_expects_none() {
     with_token["token"] = json!("123456");
     let (status, error) = fixture.refused(Method::PATCH, "/api/invoices/", with_token.clone()).await;
     assert_eq!((status, &error["code"]), (400, &json!("unsupported_operation")));
-    assert_eq!(fixture.status(link).await, "token_required", "none of these spent the session");
+    assert_eq!(fixture.status(link).await, "token_required", "the session is still open after these calls");
     let (status, owners) = fixture.call(Method::PATCH, "/api/owners/", with_token).await;
     assert_eq!((status, owners.as_array().map(Vec::len)), (200, Some(1)));
 
@@ -91,7 +91,7 @@ async fn six_failed_logins_make_a_link_invalid() {
     for _ in 0..7 {
         assert_eq!(fixture.log_in(link).await, (400, "login_error".into()));
     }
-    assert_eq!(fixture.status(link).await, "valid", "try again later is no verdict on the credentials");
+    assert_eq!(fixture.status(link).await, "valid", "an unexpected error does not count as a refused login");
     fixture.control.set_login(link, Login::Fails(LoginFailure::Locked)).unwrap();
     for attempt in 1..=6 {
         assert_eq!(fixture.status(link).await, "valid", "before attempt {attempt}");
@@ -125,7 +125,7 @@ async fn credentials_are_deleted_after_their_storage_time() {
     assert_eq!(fixture.log_in(link).await.0, 201);
     fixture.control.advance(Duration::from_secs(24 * 3600));
     assert_eq!(fixture.log_in(link).await, (404, "expired_credentials".into()));
-    assert_eq!(fixture.status(link).await, "valid", "a 404 that is not about the link's existence");
+    assert_eq!(fixture.status(link).await, "valid", "this 404 does not mean that the link is deleted");
     let path = format!("/api/links/{link}/");
     let recurrent = json!({"access_mode": "recurrent", "stale_in": "30d"});
     let (status, error) = fixture.refused(Method::PATCH, &path, recurrent.clone()).await;
@@ -140,7 +140,7 @@ async fn credentials_are_deleted_after_their_storage_time() {
     }
     let consent = fixture.control.add_link("ofmockbank_br_retail", AccessMode::Single, None).unwrap();
     fixture.control.advance(Duration::from_secs(365 * 24 * 3600));
-    assert_eq!(fixture.log_in(consent).await.0, 201, "there are no credentials that could be gone");
+    assert_eq!(fixture.log_in(consent).await.0, 201, "a consent has no credentials that could expire");
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn update_mode_repairs_under_the_same_id() {
     assert_eq!(fixture.widget(&token, "success").await, (200, success));
     assert_eq!(fixture.status(link).await, "valid");
     assert_eq!(fixture.webhooks(3).await[0]["process_type"], "historical_update");
-    assert_eq!(fixture.widget(&token, "success").await.0, 401, "a token dies on success");
+    assert_eq!(fixture.widget(&token, "success").await.0, 401, "a success invalidates the token");
 
     for scopes in ["read_institutions,write_links", "read_links", "read_consents,write_consents"] {
         let token = fixture.token_of(link, scopes).await;
@@ -217,7 +217,7 @@ async fn update_mode_repairs_under_the_same_id() {
     }
     let late = fixture.token(link).await;
     fixture.control.advance(Duration::from_secs(600));
-    assert_eq!(fixture.widget(&late, "success").await.0, 401, "a token lives ten minutes");
+    assert_eq!(fixture.widget(&late, "success").await.0, 401, "a token is valid for ten minutes");
 }
 
 #[tokio::test]

@@ -113,7 +113,7 @@ async fn an_existing_link_keeps_its_refresh_times() {
     let id = fixture.control.add_fleet_link(NewFleetLink { created_at_ms, ..link(RefreshRate::Day) }).unwrap();
     assert_eq!(fixture.control.link(id).unwrap()["created_at"], "2023-04-16T00:00:00.000000Z");
     let taken = run_until(&fixture.control, START_MS + 2 * DAY_MS);
-    assert_eq!(taken.len(), 2, "those of the past are not made up for");
+    assert_eq!(taken.len(), 2, "refreshes of the past are skipped");
     assert!(taken[0].at_ms > START_MS && taken[0].at_ms <= START_MS + DAY_MS / 10);
 }
 
@@ -189,14 +189,14 @@ async fn a_broken_link_is_refreshed_with_a_webhook_each_time_unless_switched_off
         assert_eq!(codes(&bodies(&run_until(&fixture.control, START_MS + 1))), ["CONSENT/openfinance_consent_expired"]);
         fixture.control.set_login(id, Login::Fails(LoginFailure::InvalidCredentials)).unwrap();
         let taken = bodies(&run_until(&fixture.control, START_MS + DAY_MS + 5 * HOUR_MS));
-        assert_eq!(codes(&taken), vec!["LINK/invalid_credentials"; times], "a consent that is over is silent");
+        assert_eq!(codes(&taken), vec!["LINK/invalid_credentials"; times], "no webhook is sent for an ended consent");
         let refreshes: std::collections::BTreeSet<_> =
             taken.iter().map(|body| body["request_id"].as_str().unwrap().to_owned()).collect();
-        assert_eq!(refreshes.len(), times, "each is a refresh of its own");
+        assert_eq!(refreshes.len(), times, "each webhook belongs to another refresh");
         assert_eq!(fixture.control.status_of(id), Ok(LinkStatus::Invalid));
         fixture.control.set_login(id, Login::Works).unwrap();
         run_until(&fixture.control, START_MS + 3 * DAY_MS);
-        assert_eq!(fixture.control.status_of(id), Ok(LinkStatus::Invalid), "only its user can repair it");
+        assert_eq!(fixture.control.status_of(id), Ok(LinkStatus::Invalid), "only the user can repair the link");
     }
 }
 
@@ -216,7 +216,11 @@ async fn a_single_link_that_becomes_recurrent_gets_its_history_on_the_next_day()
     assert_eq!(fixture.control.next_event_at(), None);
     assert_eq!(patch("recurrent").await.0, 200);
     assert_eq!(patch("single").await.0, 200);
-    assert_eq!(run_until(&fixture.control, START_MS + 40 * DAY_MS), [], "it was single again before the next day");
+    assert_eq!(
+        run_until(&fixture.control, START_MS + 40 * DAY_MS),
+        [],
+        "the link was single again before the next day"
+    );
 }
 
 #[tokio::test]
@@ -232,7 +236,7 @@ async fn a_consent_is_announced_and_ends_on_its_date() {
     let single = fixture.control.add_fleet_link(consent(AccessMode::Single)).unwrap();
     let id = fixture.control.add_fleet_link(consent(RECURRENT)).unwrap();
     let taken = run_until(&fixture.control, START_MS + 30 * DAY_MS);
-    assert!(taken.iter().all(|taken| taken.link_id == id), "single links hear nothing of their consents");
+    assert!(taken.iter().all(|taken| taken.link_id == id), "a single link gets no webhook about its consent");
     let received = codes(&bodies(&taken));
     assert_eq!(
         received,
@@ -287,14 +291,14 @@ async fn a_deleted_link_has_no_scheduled_actions() {
     let id = fixture.control.add_fleet_link(new).unwrap();
     run_until(&fixture.control, first_of_february - 1);
     assert_eq!(fixture.control.status_of(id), Ok(LinkStatus::Valid));
-    assert_eq!(run_until(&fixture.control, first_of_february), [], "without a word");
+    assert_eq!(run_until(&fixture.control, first_of_february), [], "no webhook is sent");
     assert!(fixture.control.status_of(id).is_err());
     assert_eq!(fixture.control.next_event_at(), Some(first_of_february + 28 * DAY_MS));
     assert_eq!(fixture.control.wipe(), 0);
     assert_eq!(
         fixture.control.next_event_at(),
         Some(first_of_february + 28 * DAY_MS),
-        "by hand is beside the schedule"
+        "a wipe by hand does not change the schedule"
     );
 }
 
@@ -305,7 +309,7 @@ async fn manually_delivered_webhooks_are_retried() {
     let mut at_ms = START_MS;
     for attempt in 1..=6_u32 {
         let mut taken = fixture.control.take_webhooks();
-        assert_eq!(fixture.control.take_webhooks(), [], "what is taken is taken");
+        assert_eq!(fixture.control.take_webhooks(), [], "a webhook is taken only once");
         let taken = taken.pop().unwrap();
         assert_eq!((taken.attempt, taken.at_ms, taken.link_id), (attempt, at_ms, id));
         let outcome = if attempt == 1 { DeliveryOutcome::TimedOut } else { DeliveryOutcome::Answered(500) };
@@ -315,7 +319,7 @@ async fn manually_delivered_webhooks_are_retried() {
         assert_eq!(fixture.control.take_webhooks(), []);
         fixture.control.advance_to(at_ms);
     }
-    assert_eq!(fixture.control.take_webhooks(), [], "after the fifth retry it is lost");
+    assert_eq!(fixture.control.take_webhooks(), [], "after the fifth retry the webhook is lost");
     fixture.control.outbox_idle().await.unwrap();
     assert_eq!(fixture.control.deliveries(0).len(), 6);
 }
@@ -330,7 +334,7 @@ async fn faults_apply_to_manually_delivered_webhooks() {
     assert_eq!(taken[0].body, taken[1].body);
     run_until(&fixture.control, START_MS + 8 * DAY_MS);
     let kept: Vec<u64> = fixture.control.deliveries(0).iter().map(|delivery| delivery.seq).collect();
-    assert_eq!(kept, [2, 3], "the oldest record is gone");
+    assert_eq!(kept, [2, 3], "the oldest record was dropped");
     assert!(fixture.control.replay(1, Duration::ZERO).is_err());
     assert!(fixture.control.replay(3, Duration::ZERO).is_ok());
 }
@@ -391,7 +395,7 @@ async fn other_calls_are_answered_while_time_moves() {
     assert_eq!(deliveries.len(), 11);
     assert!(
         deliveries[0].at.as_str() < "2026-03-01",
-        "the first left when time was still on its way: {}",
+        "the first webhook was sent while the time was still moving: {}",
         deliveries[0].at
     );
 }

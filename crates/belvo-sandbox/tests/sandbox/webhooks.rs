@@ -91,10 +91,10 @@ async fn a_slow_response_does_not_delay_other_webhooks() {
     let link = fixture.control.add_link("tatooine_mx_fiscal", RECURRENT, None).unwrap();
     fixture.answers.send(Answer::Never).unwrap();
     fixture.control.repair(link).unwrap();
-    assert_eq!(fixture.webhooks(5).await.len(), 5, "one of them is never answered");
+    assert_eq!(fixture.webhooks(5).await.len(), 5, "one of the webhooks is never answered");
     let received = fixture.control.wait_for_delivery(3, |_| true).await.unwrap();
     assert_eq!((received.seq, received.outcome), (4, DeliveryOutcome::Answered(200)));
-    assert_eq!(fixture.control.deliveries(0).len(), 4, "and one slot is still taken by it");
+    assert_eq!(fixture.control.deliveries(0).len(), 4, "the unanswered webhook still occupies one slot");
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn a_removed_fault_has_no_effect() {
     fixture.control.fail_webhooks(WebhookFault::Reorder, 3);
     let sent = json!({"link": Uuid::nil(), "webhook_type": "LINK", "webhook_code": "token_required"});
     assert_eq!(fixture.post("/sandbox/webhooks", sent).await.0, 200);
-    assert!(fixture.control.outbox_idle().now_or_never().is_none(), "it waits for two more");
+    assert!(fixture.control.outbox_idle().now_or_never().is_none(), "the webhook waits for two more");
     assert_eq!(fixture.call(Method::DELETE, "/sandbox/faults", Value::Null).await.0, 200);
     assert!(fixture.control.outbox_idle().now_or_never().is_some_and(|idle| idle.is_ok()));
 }

@@ -12,7 +12,7 @@ const { version } = require("belvo/package.json");
 const UPDATE_SCOPES = "read_institutions,write_links,read_links";
 const MISSING = "00000000-0000-4000-8000-000000000000";
 
-// What the API says, by error class: code, HTTP status.
+// Every error class: code, HTTP status.
 const ERRORS = [
   ["login_error", 400],
   ["invalid_link", 400],
@@ -33,7 +33,7 @@ const ERRORS = [
   ["unexpected_error", 500],
 ];
 
-// A string to pull, which Belvo does not have.
+// A call of the control API, which Belvo does not have.
 async function control(path, body = {}) {
   const answer = await fetch(`${url}/sandbox/${path}`, {
     method: "POST",
@@ -58,7 +58,7 @@ async function refused(status, code, promise) {
 }
 
 assert.equal(version, "0.28.0");
-// The SDK logs the whole error of a failed login; that is its business.
+// The SDK logs the whole error of a failed login; the test hides this output.
 const log = console.log;
 console.log = () => {};
 await assert.rejects(new Client("sandbox", "not the password", url).connect(), /Login failed/);
@@ -66,7 +66,8 @@ console.log = log;
 const client = new Client("sandbox", "sandbox", url);
 await client.connect();
 
-// All pages, by the absolute next links; this SDK stops at 100 unless told, and then asks for one large page.
+// All pages, by the absolute next links. By default this SDK returns at most 100 items; with `limit` it requests one
+// large page.
 assert.equal((await client.links.list()).length, 100);
 const paged = await client.links.list({ filters: { page_size: 7, status: "valid" } });
 assert.equal(new Set(paged.map((link) => link.id)).size, 100);
@@ -128,7 +129,7 @@ for (const [code, status] of ERRORS) {
 await control("faults/api", { kind: "rate_limited", secs: 1, on: "POST /api/owners/" });
 await refused(429, "throttled", client.owners.retrieve(link.id));
 
-// Deletion, and what is left of it. The SDK answers false to any error.
+// A deletion, and the errors after it. The SDK answers false to any error.
 assert.equal(await client.links.delete(link.id), true);
 assert.equal(await client.links.delete(link.id), false);
 await refused(404, "not_found", client.links.update(link.id, { password: "right" }));

@@ -15,7 +15,7 @@ URL = sys.argv[1]
 UPDATE_SCOPES = "read_institutions,write_links,read_links"
 MISSING = "00000000-0000-4000-8000-000000000000"
 
-# What the API says, by error class: code, HTTP status.
+# Every error class: code, HTTP status.
 ERRORS = [
     ("login_error", 400),
     ("invalid_link", 400),
@@ -38,7 +38,7 @@ ERRORS = [
 
 
 def control(path, body=None):
-    """A string to pull, which Belvo does not have."""
+    """A call of the control API, which Belvo does not have."""
     answer = requests.post(f"{URL}/sandbox/{path}", json=body or {}, timeout=10)
     answer.raise_for_status()
     return answer.json()
@@ -131,7 +131,7 @@ def main():
     assert client.Links.get(link["id"])["status"] == "valid"
     refused(400, "does_not_exist", lambda: client.WidgetToken.create(link=MISSING, raise_exception=True))
 
-    # Every error class, as an exception and, as this SDK does unless told, as data.
+    # Every error class, as an exception and, by default, as data.
     for code, status in ERRORS:
         control("faults/api", {"kind": code, "count": 2, "on": "POST /api/owners/"})
         refused(status, code, lambda: client.Owners.create(link["id"], raise_exception=True))
@@ -139,7 +139,7 @@ def main():
     control("faults/api", {"kind": "rate_limited", "secs": 1, "on": "POST /api/owners/"})
     refused(429, "throttled", lambda: client.Owners.create(link["id"], raise_exception=True))
 
-    # Deletion, and what is left of it. The SDK answers False to any error.
+    # A deletion, and the errors after it. The SDK answers False to any error.
     assert client.Links.delete(link["id"]) is True
     assert client.Links.delete(link["id"]) is False
     refused(404, "not_found", lambda: client.Links.update(link["id"], password="right", raise_exception=True))
