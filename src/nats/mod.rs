@@ -4,18 +4,20 @@
 //! |---|---|
 //! | [`subject`] | builds and parses subjects and stream names; no other file does |
 //! | [`stream`], [`declaration`] | declares streams and consumers, and compares them with the existing ones; no other file does |
+//! | [`watch`] | ensures the streams and consumers again while relink runs |
 //! | [`batch`] | atomic batch publish: the server stores all messages or none; a fence refuses a replaced writer |
 //! | [`publisher`] | publishes inputs: groups the messages of many callers into few batches, and answers each caller |
 //! | [`inputs`] | the part of the publisher that the jobs and the reconciler use, as a trait |
 //! | [`dead_letter`] | dead letters: stored with their bytes, listed, replayed |
 //! | [`node`] | **the driver of the node**: performs the outputs of `crate::node` over NATS |
 //! | [`partition`] | reads one partition's deliveries, in order |
+//! | `restore` | fills a new output stream from the store |
 //! | `streams_read` | reads facts and messages of the two streams for the node |
 //! | [`commit`], [`envelope`] | the atomic batch of a plan with its fences; the subject and the headers of each message |
 //! | `limit` | the time limits of requests |
 //! | `notes` | the notes of the node, as log lines and metrics |
 //! | [`history`] | reads all messages about one link on the output stream |
-//! | [`durability`] | checks whether an external server syncs its writes |
+//! | [`durability`], [`server_health`] | check whether a server syncs its writes, and whether it can write |
 //! | [`server`], [`server_binary`] | a nats-server as a child process: started and stopped; its binary found or installed |
 //!
 //! This module moves bytes. It never decides about a link. Only [`node`] reads the clock.
@@ -24,6 +26,7 @@ pub mod subject;
 
 pub mod declaration;
 pub mod stream;
+pub mod watch;
 
 pub mod batch;
 pub mod inputs;
@@ -38,8 +41,10 @@ pub(crate) mod limit;
 pub mod node;
 mod notes;
 pub mod partition;
+mod restore;
 mod streams_read;
 
 pub mod durability;
 pub mod server;
 pub mod server_binary;
+pub mod server_health;
