@@ -82,5 +82,7 @@ metrics! {
     SWEEP_ENDED_AT_SECONDS: Gauge "relink_sweep_ended_at_seconds" ["step"]
         "when the last complete sweep ended, in seconds since 1970";
     SWEEP_FAILURES: Counter "relink_sweep_failures_total" ["step"] "sweeps that failed";
+    RECREATED: Counter "relink_streams_recreated_total" ["name"]
+        "streams and consumers that were deleted while relink ran, and were created again";
     SERVER_RESTARTS: Counter "relink_nats_server_restarts_total" [] "restarts of relink's own nats-server";
 }

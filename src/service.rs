@@ -9,6 +9,7 @@
 //! `RELINK_STOP_TIMEOUT` (`stop`). relink's own nats-server is started again if it ends (`own_server`).
 
 mod own_server;
+mod readiness;
 mod stop;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::own_server::OwnServer;
+use self::readiness::Sources;
 use self::stop::StopBudget;
 use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
 use crate::clock::Clock;
@@ -30,11 +32,14 @@ use crate::config::{Config, NatsConfig, ReconcilerConfig};
 use crate::http::{self, Parts, Server};
 use crate::jobs::Worker;
 use crate::nats::dead_letter::DeadLetters;
+use crate::nats::declaration::StreamError;
+
 use crate::nats::history::Histories;
 use crate::nats::node::{Node, NodeError, NodeOptions};
 use crate::nats::publisher::{Publisher, PublisherOptions};
 use crate::nats::server::{NatsServer, ServerOptions, min_version_check};
 use crate::nats::server_binary::{ServerSource, locate};
+use crate::nats::watch::Watch;
 use crate::nats::{durability, stream};
 use crate::node::Phase;
 use crate::reconciler::{self, Reconciler};
@@ -48,6 +53,7 @@ pub struct Service {
     http: Task<std::io::Result<()>>,
     node: Task<Result<(), NodeError>>,
     node_stop: CancellationToken,
+    streams: Task<Result<(), StreamError>>,
     jobs: Option<Task<()>>,
     reconciler: Option<(Reconciler, Task<()>)>,
     publisher: Publisher,
@@ -90,12 +96,21 @@ impl Service {
     /// The first part that cannot start, with the setting to change.
     pub async fn start(config: &Config, server_source: ServerSource) -> anyhow::Result<Self> {
         let store = open_store(config)?;
-        let own_server = own_server(config, server_source).await?;
-        let client = connect(&config.nats, own_server.as_ref().map(OwnServer::url)).await?;
+        let own_server = start_server(config, server_source).await?;
+        let client = connect(&config.nats, own_server.as_ref().map(NatsServer::url)).await?;
         min_version_check(&client)?;
         let context = jetstream::new(client.clone());
         let subjects = config.nats.subjects.clone();
-        stream::ensure_all(&context, &subjects, &config.nats.streams).await?;
+        let own_server = match own_server {
+            Some(server) => {
+                let server = own_server::ensure_streams(server, &context, &subjects, &config.nats.streams).await?;
+                Some(OwnServer::supervise(server))
+            }
+            None => {
+                stream::ensure_all(&context, &subjects, &config.nats.streams).await?;
+                None
+            }
+        };
         if own_server.is_none() {
             let monitor = config.nats.monitor_url.as_ref().and_then(|url| url.expose().next());
             durability::warn_where_promises_cannot_be_kept(monitor, config.nats.streams.replicas).await;
@@ -117,9 +132,17 @@ impl Service {
             policy: config.policy.clone(),
         };
         let node = Node::new(client.clone(), options, store.clone());
-        let phase = node.phase();
+        let (phase, recreated) = (node.phase(), node.recreated());
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let node = spawn(node.run(node_stop.clone()));
+        let watch = Watch::new(context.clone(), subjects.clone(), &config.nats.streams, recreated);
+        let not_ready = readiness::collect(Sources {
+            phase: phase.clone(),
+            streams: watch.problems(),
+            not_stored: publisher.not_stored(),
+            server: own_server.as_ref().map(OwnServer::status),
+        });
+        let streams = spawn(watch.run(stop.clone()));
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
         let jobs = belvo.clone().map(|belvo| {
             let worker = Worker::new(Arc::new(publisher.clone()), belvo, guard.clone(), clock.clone());
@@ -153,7 +176,7 @@ impl Service {
             store: Arc::new(store),
             belvo,
             drift: reconciler.as_ref().map(|(reconciler, _)| reconciler.drift()),
-            ready: ready(phase.clone()),
+            not_ready,
         };
         let router = http::router(Server::new(config, parts));
         let http = spawn(http::serve(listener, router, stop.clone()));
@@ -169,6 +192,7 @@ impl Service {
             http,
             node,
             node_stop,
+            streams,
             jobs,
             reconciler,
             publisher,
@@ -214,6 +238,7 @@ impl Service {
         tokio::select! {
             ended = &mut self.http => ended?.context("the HTTP server ended"),
             ended = &mut self.node => ended?.context("the partitions ended"),
+            ended = &mut self.streams => ended?.context("relink cannot go on without its streams"),
             ended = own_server => ended.context("relink cannot go on without its nats-server"),
         }
     }
@@ -247,13 +272,13 @@ impl Service {
         let _aborted = budget.wait("the publisher", 4, self.publisher.shutdown()).await;
         self.node_stop.cancel();
         if !self.node.is_finished()
-            && let Ok(ended) = budget.wait("the partitions", 2, self.node).await
+            && let Ok(ended) = budget.wait("the partitions", 3, self.node).await
         {
             note(ended.map_or_else(|panic| Some(panic.into()), |ended| ended.err().map(Into::into)));
         }
         // The last acknowledgements may still be in the client's buffer. They are only hints, so they need no connection.
         if self.client.connection_state() == async_nats::connection::State::Connected {
-            let _aborted = budget.wait("the NATS connection", 2, self.client.flush()).await;
+            let _aborted = budget.wait("the NATS connection", 3, self.client.flush()).await;
         }
         if let Some(server) = self.own_server {
             note(server.stop(&budget).await.err());
@@ -278,17 +303,19 @@ fn open_store(config: &Config) -> anyhow::Result<SledStore> {
     Ok(opened.store)
 }
 
-async fn own_server(config: &Config, source: ServerSource) -> anyhow::Result<Option<OwnServer>> {
+async fn start_server(config: &Config, source: ServerSource) -> anyhow::Result<Option<NatsServer>> {
     if config.nats.url.is_some() {
         return Ok(None);
     }
     let binary = locate(source).await.context(
         "no NATS is configured and none could be started: set RELINK_NATS_URL to the address of yours, or RELINK_NATS_SERVER to the path of a nats-server",
     )?;
-    let options = ServerOptions::new(binary, config.store.data_dir.join("nats"));
+    let mut options = ServerOptions::new(binary, config.store.data_dir.join("nats"));
+    // The supervisor reads the server's health from its monitor.
+    options.monitor = true;
     let server = NatsServer::start(options).await?;
     tracing::info!(nats.url = server.url(), "relink has started its own nats-server on a loopback address");
-    Ok(Some(OwnServer::supervise(server)))
+    Ok(Some(server))
 }
 
 async fn connect(config: &NatsConfig, own_server: Option<&str>) -> anyhow::Result<async_nats::Client> {

@@ -84,6 +84,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "jobs.rs",
             "http/ingest.rs",
             "service.rs",
+            "service/own_server.rs",
             "config/mod.rs",
             "rehearsal/demo/",
             "rehearsal/scenario/subscriber.rs",
@@ -103,6 +104,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "http/repair.rs",
             "http/renewal.rs",
             "nats/durability.rs",
+            "nats/server_health.rs",
         ],
     ),
     (

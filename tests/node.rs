@@ -265,20 +265,31 @@ async fn an_input_stream_that_was_created_again_is_read_from_its_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_with_more_messages_than_the_stream_is_rebuilt() {
+async fn a_new_output_stream_is_filled_from_the_store() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     read_output(&nats, "link.notice.>", 1).await;
+    let before = read_output(&nats, "link.state.>", 1).await;
     let store = node.stop().await;
     nats.context.delete_stream("LINKS").await.expect("deleted");
-    nats.context.delete_stream("KV_links").await.expect("deleted");
+    nats.ensure(PARTITIONS).await;
+    // A stream on which a process has taken a fence is not new.
+    take_by_another(&nats, 1..2).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    read_output(&nats, "link.notice.>", 1).await;
+    node.abort().await;
+    nats.context.delete_stream("LINKS").await.expect("deleted");
     nats.ensure(PARTITIONS).await;
     let node = RunningNode::start(&nats, store).await;
-    // The states are lost, but the input stream has all inputs, so the node publishes the notice again.
-    read_output(&nats, "link.notice.>", 1).await;
-    let store = node.stop().await;
-    assert_eq!(store.count().expect("a store").values().sum::<u64>(), 1);
+    assert_eq!(read_output(&nats, "link.state.>", 1).await, before);
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("link_deleted", 2)).await;
+    let states = read_output(&nats, "link.state.>", 2).await;
+    assert_eq!(Record::parse(&states[1].1).expect("a record").version, 2);
+    // The input was not handled again.
+    let notices = read_output(&nats, "link.notice.>", 1).await;
+    assert_eq!(notices[0].0, format!("link.notice.removed.{LINK}"));
+    assert_eq!(node.stop().await.count().expect("a store").values().sum::<u64>(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,7 +83,12 @@ async fn its_own_nats_server_is_started_again() {
     assert_ne!(first, second);
     relink.signal("TERM").await;
     assert!(ended(relink).await.success());
-    assert!(!support::binary::is_alive(&second).await);
+    let gone = async {
+        while support::binary::is_alive(&second).await {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    within("the end of nats-server", gone).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,4 +112,50 @@ async fn a_nats_server_that_ends_again_and_again_ends_relink() {
     };
     let status = within("the end of relink", killed).await;
     assert_eq!(status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_state_of_a_consumer_is_set_aside() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let client = support::binary::client();
+    let (relink, _) = with_its_own_server(dir.path()).await;
+    for n in 0..12 {
+        assert_eq!(relink.webhook(&client, webhook(&link(n), "token_required", n)).await, Some(200));
+        relink.wait_for_link(&client, &link(n)).await;
+    }
+    relink.signal("TERM").await;
+    assert!(ended(relink).await.success());
+    let streams = dir.path().join("nats/jetstream/$G/streams");
+    for state in ["BELVO/obs/relink-0/o.dat", "BELVO/obs/relink-2/o.dat", "LINKS/obs/relink-jobs/o.dat"] {
+        std::fs::write(streams.join(state), "garbage").expect("the state of a consumer");
+    }
+    let (relink, _) = with_its_own_server(dir.path()).await;
+    for n in 12..24 {
+        assert_eq!(relink.webhook(&client, webhook(&link(n), "token_required", n)).await, Some(200));
+        relink.wait_for_link(&client, &link(n)).await;
+    }
+    // No input was handled a second time.
+    for n in 0..12 {
+        assert_eq!(relink.wait_for_link(&client, &link(n)).await["version"], 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_hangs_is_replaced() {
+    let nats = TestNats::start().await;
+    let client = support::binary::client();
+    let first = Relink::serve(nats.server.url(), &nats.dir.path().join("first"), &[]).await;
+    assert_eq!(first.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
+    first.wait_for_link(&client, &link(1)).await;
+    first.signal("STOP").await;
+    // The first process still has a pull at every partition.
+    let second = Relink::serve(nats.server.url(), &nats.dir.path().join("second"), &[]).await;
+    for n in 2..14 {
+        assert_eq!(second.webhook(&client, webhook(&link(n), "token_required", n)).await, Some(200));
+    }
+    for n in 1..14 {
+        second.wait_for_link(&client, &link(n)).await;
+    }
+    first.signal("CONT").await;
+    assert_eq!(ended(first).await.code(), Some(1));
 }

@@ -14,11 +14,12 @@ pub(super) async fn alive() -> Json<Value> {
 }
 
 pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Value>, Problem> {
-    if *server.ready.borrow() {
+    let reasons = server.not_ready.borrow().clone();
+    if reasons.is_empty() {
         return Ok(Json(json!({"status": "ready"})));
     }
-    Err(Problem::new(Kind::NotReady, "Not every partition is running yet; inputs are stored now and handled later.")
-        .retry_after_secs(1))
+    let detail = format!("relink cannot store inputs or decide about links now: {}.", reasons.join("; "));
+    Err(Problem::new(Kind::NotReady, detail).with("reasons", reasons).retry_after_secs(1))
 }
 
 pub(super) async fn metrics(State(server): State<SharedServer>) -> impl IntoResponse {

@@ -89,8 +89,8 @@ pub struct Parts {
     pub belvo: Option<belvo::Client>,
     /// How many transitions only a sweep has found since the start, by institution; `None` without a reconciler.
     pub drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
-    /// Whether all partitions are running.
-    pub ready: watch::Receiver<bool>,
+    /// Why relink cannot store inputs or decide about links, each reason as one clause; none if it can.
+    pub not_ready: watch::Receiver<Vec<String>>,
 }
 
 /// The state of the HTTP server: its parts and its credentials.
@@ -101,7 +101,7 @@ pub struct Server {
     store: Arc<dyn Store>,
     belvo: Option<belvo::Client>,
     drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
-    ready: watch::Receiver<bool>,
+    not_ready: watch::Receiver<Vec<String>>,
     subjects: Subjects,
     webhook_keys: Keys,
     open_webhooks: bool,
@@ -116,7 +116,7 @@ type SharedServer = Arc<Server>;
 impl Server {
     /// Takes credentials and addresses from `config`.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { publisher, dead_letters, histories, store, belvo, drift, ready } = parts;
+        let Parts { publisher, dead_letters, histories, store, belvo, drift, not_ready } = parts;
         Self {
             publisher,
             dead_letters,
@@ -124,7 +124,7 @@ impl Server {
             store,
             belvo,
             drift,
-            ready,
+            not_ready,
             subjects: config.nats.subjects.clone(),
             webhook_keys: Keys::of(&config.http.webhook_secrets),
             open_webhooks: config.http.allow_open_webhooks,

@@ -152,6 +152,11 @@ impl From<PublishError> for Problem {
                     .retry_after_secs(1)
                     .log_detail(error)
             }
+            PublishError::NoRoom { .. } => {
+                Self::new(Kind::Unavailable, "NATS has no room for the message now; send it again.")
+                    .retry_after_secs(30)
+                    .log_detail(error)
+            }
             PublishError::Unavailable { .. } | PublishError::Closed => {
                 Self::new(Kind::Unavailable, "NATS did not confirm that the message is stored; send it again.")
                     .retry_after_secs(5)

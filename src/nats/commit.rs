@@ -89,7 +89,7 @@ pub(super) fn failure(batch: BatchId, error: &BatchError) -> Input {
     }
 }
 
-fn to_batch_message(subjects: &Subjects, message: Message) -> BatchMessage {
+pub(super) fn to_batch_message(subjects: &Subjects, message: Message) -> BatchMessage {
     let headers: HeaderMap = envelope::headers(&message);
     BatchMessage::new(envelope::subject(subjects, &message.address), Bytes::from(message.body)).with_headers(headers)
 }

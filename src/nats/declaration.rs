@@ -21,6 +21,8 @@ pub struct Declaration {
     wanted: Wanted,
     /// The fields to compare in addition to [`STREAM_FIELDS`], as named in the JetStream API.
     fields: &'static [&'static str],
+    /// What is lost if it is deleted, for the log.
+    loss: &'static str,
 }
 
 #[derive(Debug, Clone)]
@@ -39,6 +41,11 @@ pub enum Ensured {
     Created,
     /// It exists as declared.
     Matching,
+    /// It is a consumer as declared, but an operator has paused it.
+    Paused {
+        /// The rest of the pause, in seconds.
+        seconds: u64,
+    },
 }
 
 /// A field that differs from the declaration.
@@ -92,6 +99,18 @@ pub enum StreamError {
         /// The configured number.
         wanted: u16,
     },
+    /// The server cannot create the consumer, because it cannot read or write the consumer's own state.
+    #[error(
+        "NATS cannot store the state of the consumer {consumer} of the stream {stream}: {detail}. If its disk has room, the state is          damaged: stop the nats-server, remove the directory streams/{stream}/obs/{consumer} in its store, and start it again; nothing is          lost, because relink knows where the consumer must continue"
+    )]
+    ConsumerState {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        consumer: String,
+        /// The server's words.
+        detail: String,
+    },
     /// A request to JetStream failed.
     #[error("cannot {action} the {kind} {name}: {detail}")]
     Api {
@@ -110,6 +129,11 @@ impl StreamError {
     pub(crate) fn api(action: &'static str, kind: &'static str, name: &str, error: &dyn Display) -> Self {
         Self::Api { action, kind, name: name.to_owned(), detail: error.to_string() }
     }
+
+    /// Whether the server has refused to create something that is missing.
+    pub(crate) fn is_of_create(&self) -> bool {
+        matches!(self, Self::ConsumerState { .. } | Self::Api { action: "create", .. })
+    }
 }
 
 fn join(differences: &[Difference]) -> String {
@@ -117,12 +141,22 @@ fn join(differences: &[Difference]) -> String {
 }
 
 impl Declaration {
-    pub(crate) fn stream(config: stream::Config, fields: &'static [&'static str]) -> Self {
-        Self { wanted: Wanted::Stream(Box::new(config)), fields }
+    pub(crate) fn stream(config: stream::Config, fields: &'static [&'static str], loss: &'static str) -> Self {
+        Self { wanted: Wanted::Stream(Box::new(config)), fields, loss }
     }
 
-    pub(crate) fn consumer(stream: String, config: pull::Config, fields: &'static [&'static str]) -> Self {
-        Self { wanted: Wanted::Consumer { stream, config: Box::new(config) }, fields }
+    pub(crate) fn consumer(
+        stream: String,
+        config: pull::Config,
+        fields: &'static [&'static str],
+        loss: &'static str,
+    ) -> Self {
+        Self { wanted: Wanted::Consumer { stream, config: Box::new(config) }, fields, loss }
+    }
+
+    /// What is lost if it is deleted, as one clause.
+    pub fn loss(&self) -> &'static str {
+        self.loss
     }
 
     /// The name; for a consumer, the stream's name comes first.
@@ -140,29 +174,27 @@ impl Declaration {
     /// # Errors
     /// [`StreamError`]; existing streams and consumers are unchanged.
     pub async fn ensure(&self, context: &jetstream::Context) -> Result<Ensured, StreamError> {
-        if self.matches(context).await? {
-            return Ok(Ensured::Matching);
+        if let Some(ensured) = self.matches(context).await? {
+            return Ok(ensured);
         }
         if self.create(context).await? {
             tracing::info!(stream.name = %self.name(), "created a stream or consumer in JetStream");
             return Ok(Ensured::Created);
         }
         // Another process has created it in the meantime, so it is compared like any existing one.
-        if self.matches(context).await? {
-            Ok(Ensured::Matching)
-        } else {
-            Err(self.error("create", &"another process deletes it again"))
-        }
+        self.matches(context).await?.ok_or_else(|| self.error("create", &"another process deletes it again"))
     }
 
-    /// Whether it exists. If it exists and differs from the declaration, the result is an error.
-    async fn matches(&self, context: &jetstream::Context) -> Result<bool, StreamError> {
+    /// `None` if it does not exist. If it exists and differs from the declaration, the result is an error.
+    async fn matches(&self, context: &jetstream::Context) -> Result<Option<Ensured>, StreamError> {
         match &self.wanted {
             Wanted::Stream(wanted) => match context.get_stream(&wanted.name).await {
-                Ok(found) => self.compare(&found.cached_info().config, wanted.as_ref()).map(|()| true),
+                Ok(found) => {
+                    self.compare(&found.cached_info().config, wanted.as_ref()).map(|()| Some(Ensured::Matching))
+                }
                 Err(error) => match error.kind() {
                     GetStreamErrorKind::JetStream(refusal) if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                        Ok(false)
+                        Ok(None)
                     }
                     _ => Err(self.error("read", &error)),
                 },
@@ -173,9 +205,11 @@ impl Declaration {
                 match stream.consumer_info(durable).await {
                     Ok(found) => {
                         let wanted = jetstream::consumer::IntoConsumerConfig::into_consumer_config(config.as_ref());
-                        self.compare(&found.config, &wanted).map(|()| true)
+                        self.compare(&found.config, &wanted)?;
+                        let seconds = found.pause_remaining.unwrap_or_default().as_secs();
+                        Ok(Some(if found.paused { Ensured::Paused { seconds } } else { Ensured::Matching }))
                     }
-                    Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(false),
+                    Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
                     Err(error) => Err(self.error("read", &error)),
                 }
             }
@@ -197,10 +231,15 @@ impl Declaration {
                 },
             },
             Wanted::Consumer { stream, config } => {
-                let stream = context.get_stream_no_info(stream).await.map_err(|error| self.error("create", &error))?;
-                match stream.create_consumer_strict(config.as_ref().clone()).await {
+                let found = context.get_stream_no_info(stream).await.map_err(|error| self.error("create", &error))?;
+                match found.create_consumer_strict(config.as_ref().clone()).await {
                     Ok(_) => Ok(true),
                     Err(error) if error.kind() == ConsumerCreateStrictErrorKind::AlreadyExists => Ok(false),
+                    Err(error) if is_of_consumer_state(&error.kind()) => Err(StreamError::ConsumerState {
+                        stream: stream.clone(),
+                        consumer: config.durable_name.clone().unwrap_or_default(),
+                        detail: error.to_string(),
+                    }),
                     Err(error) => Err(self.error("create", &error)),
                 }
             }
@@ -280,6 +319,16 @@ impl Declaration {
     fn error(&self, action: &'static str, error: &dyn Display) -> StreamError {
         StreamError::api(action, self.kind(), &self.name(), error)
     }
+}
+
+/// Whether the server could not read or write the state of a consumer (10012). It also keeps a damaged state for ever, because it finds it
+/// again at each attempt.
+fn is_of_consumer_state(kind: &ConsumerCreateStrictErrorKind) -> bool {
+    // The code is one of many reasons.
+    let is_state = |refusal: &jetstream::Error| {
+        refusal.error_code() == ErrorCode::CONSUMER_CREATE && refusal.to_string().contains("store for consumer")
+    };
+    matches!(kind, ConsumerCreateStrictErrorKind::JetStream(refusal) if is_state(refusal))
 }
 
 /// The flag of `nats stream edit` or `nats consumer edit` for a field; `None` where the server does not allow an edit.

@@ -10,10 +10,22 @@ use tokio::time::timeout;
 /// The time limit of a request, or of a few requests that belong together.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Awaits a request with a time limit; `late` is the error of a missed limit.
+///
+/// # Errors
+/// The error of the request, or `late`.
+pub(crate) async fn within_or<T, E>(
+    limit: Duration,
+    late: impl FnOnce() -> E,
+    request: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    timeout(limit, request).await.unwrap_or_else(|_| Err(late()))
+}
+
 /// Awaits a request with a time limit.
 ///
 /// # Errors
 /// The error text of the request, or of the missed limit.
 pub(crate) async fn within<T>(limit: Duration, request: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    timeout(limit, request).await.unwrap_or_else(|_| Err(format!("NATS did not answer within {} s", limit.as_secs())))
+    within_or(limit, || format!("NATS did not answer within {} s", limit.as_secs()), request).await
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`subject`] | builds and parses subjects and stream names; no other file does |
 //! | [`stream`], [`declaration`] | declares streams and consumers, and compares them with the existing ones; no other file does |
+//! | [`watch`] | ensures the streams and consumers again while relink runs |
 //! | [`batch`] | atomic batch publish: the server stores all messages or none; a fence refuses a replaced writer |
 //! | [`publisher`] | publishes inputs: groups the messages of many callers into few batches, and answers each caller |
 //! | [`inputs`] | the part of the publisher that the jobs and the reconciler use, as a trait |
@@ -11,12 +12,13 @@
 //! | [`node`] | **the driver of the node**: performs the outputs of `crate::node` over NATS |
 //! | `raw_message` | reads an input whose headers the NATS client cannot parse |
 //! | [`partition`] | reads one partition's deliveries, in order |
+//! | `restore` | fills a new output stream from the store |
 //! | `streams_read` | reads facts and messages of the two streams for the node |
 //! | [`commit`], [`envelope`] | the atomic batch of a plan with its fences; the subject and the headers of each message |
 //! | `limit` | the time limits of requests |
 //! | `notes` | the notes of the node, as log lines and metrics |
 //! | [`history`] | reads all messages about one link on the output stream |
-//! | [`durability`] | checks whether an external server syncs its writes |
+//! | [`durability`], [`server_health`] | check whether a server syncs its writes, and whether it can write |
 //! | [`server`], [`server_binary`] | a nats-server as a child process: started and stopped; its binary found or installed |
 //!
 //! This module moves bytes. It never decides about a link. Only [`node`] reads the clock.
@@ -25,6 +27,7 @@ pub mod subject;
 
 pub mod declaration;
 pub mod stream;
+pub mod watch;
 
 pub mod batch;
 pub mod inputs;
@@ -40,8 +43,10 @@ pub mod node;
 mod notes;
 pub mod partition;
 mod raw_message;
+mod restore;
 mod streams_read;
 
 pub mod durability;
 pub mod server;
 pub mod server_binary;
+pub mod server_health;

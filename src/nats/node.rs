@@ -9,11 +9,12 @@
 //! The driver decides nothing. A stop at any point has the same effect as a crash of the process.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::{Client, HeaderMap};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, block_in_place};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,13 +25,14 @@ use super::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition
 use super::limit::{REQUEST_TIMEOUT, within};
 use super::notes;
 use super::partition::{self, FromReader};
+use super::restore::{RESTORE_TIMEOUT, restore};
 use super::stream::StreamIdentity;
 use super::streams_read::Streams;
 use super::subject::Subjects;
 use crate::clock;
 use crate::engine::DeadDelivery;
 use crate::link::Policy;
-use crate::node::{self, BatchId, End, Input, Output, Phase, RequestId};
+use crate::node::{self, BatchId, End, Input, Output, Phase, RequestId, StreamFacts};
 use crate::store::Store;
 
 /// The most deliveries between the readers and the node.
@@ -75,6 +77,7 @@ pub struct Node<S> {
     partitions: u16,
     node: node::Node<S>,
     phase: watch::Sender<Phase>,
+    recreated: Arc<Notify>,
 }
 
 impl<S: Store + Clone + 'static> Node<S> {
@@ -91,12 +94,17 @@ impl<S: Store + Clone + 'static> Node<S> {
         let node = node::Node::new(options, store);
         let (phase, _) = watch::channel(Phase::Starting);
         let streams = Streams::new(context, subjects);
-        Self { client, streams, batches, dead_letters, partitions, node, phase }
+        Self { client, streams, batches, dead_letters, partitions, node, phase, recreated: Arc::new(Notify::new()) }
     }
 
     /// A receiver of the node's progress.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// Notify it after a stream or consumer was created again, so that the node finds out at once, and not with its next commit.
+    pub fn recreated(&self) -> Arc<Notify> {
+        Arc::clone(&self.recreated)
     }
 
     /// Runs until `shutdown`, and repeats what fails for a while. On a clean return the store is checkpointed.
@@ -105,6 +113,7 @@ impl<S: Store + Clone + 'static> Node<S> {
     /// [`NodeError`]: a failure that a retry cannot repair.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
         let partitions = (0..self.partitions).collect();
+        let recreated = Arc::clone(&self.recreated);
         let (mut driver, mut deliveries, mut read) = Driver::new(self);
         let mut arrived = Vec::new();
         let mut stopping = false;
@@ -124,6 +133,9 @@ impl<S: Store + Clone + 'static> Node<S> {
                 () = tokio::time::sleep_until(driver.wake_at) => {
                     driver.wake_at = far_off();
                     input = Some(Input::Tick);
+                }
+                () = recreated.notified(), if !stopping => {
+                    input = Some(Input::StartOver { problem: "a stream or consumer was created again".to_owned() });
                 }
                 () = shutdown.cancelled(), if !stopping => {
                     stopping = true;
@@ -154,6 +166,7 @@ struct Driver<S> {
     streams: Streams,
     batches: Batches,
     dead_letters: DeadLetters,
+    partitions: u16,
     node: node::Node<S>,
     phase: watch::Sender<Phase>,
     /// The outputs without an answer.
@@ -177,7 +190,7 @@ enum Done {
 
 impl<S: Store + Clone + 'static> Driver<S> {
     fn new(node: Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
-        let Node { client, streams, batches, dead_letters, partitions: _, node, phase } = node;
+        let Node { client, streams, batches, dead_letters, partitions, node, phase, recreated: _ } = node;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
@@ -186,6 +199,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             streams,
             batches,
             dead_letters,
+            partitions,
             node,
             phase,
             tasks: JoinSet::new(),
@@ -304,8 +318,12 @@ impl<S: Store + Clone + 'static> Driver<S> {
         let streams = self.streams.clone();
         match output {
             Output::ReadOutputFacts { request } => {
-                let facts = async move { streams.output_facts().await };
-                self.ask(request, facts, move |stream| Input::OutputFacts { request, stream });
+                let (store, batches, partitions) = (self.node.store().clone(), self.batches.clone(), self.partitions);
+                self.tasks.spawn(async move {
+                    let facts = output_facts(&store, &streams, &batches, partitions).await;
+                    let failed = |problem| Input::RequestFailed { request, problem };
+                    Done::Answer(facts.map_or_else(failed, |stream| Input::OutputFacts { request, stream }))
+                });
             }
             Output::ReadInputFacts { request } => {
                 let stream = streams.subjects.input_stream();
@@ -426,6 +444,18 @@ impl<S: Store + Clone + 'static> Driver<S> {
             other => unreachable!("another function performs {other:?}"),
         }
     }
+}
+
+/// The facts of the output stream. A new stream is filled from the store first.
+async fn output_facts<S: Store>(
+    store: &S,
+    streams: &Streams,
+    batches: &Batches,
+    partitions: u16,
+) -> Result<StreamFacts, String> {
+    let facts = within(REQUEST_TIMEOUT, streams.output_facts()).await?;
+    let is_restored = within(RESTORE_TIMEOUT, restore(store, streams, batches, partitions, facts)).await?;
+    if is_restored { within(REQUEST_TIMEOUT, streams.output_facts()).await } else { Ok(facts) }
 }
 
 async fn store_all(

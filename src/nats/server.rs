@@ -93,6 +93,23 @@ impl ServerOptions {
     fn log_file(&self) -> PathBuf {
         self.store_dir.join("nats-server.log")
     }
+
+    /// Moves the state of a consumer out of the store, so that the next start of the server begins with an empty one. Returns the new place.
+    /// The server must not run.
+    ///
+    /// # Errors
+    /// [`ServerError::Io`] if the state is not where nats-server 2.15 keeps it, or cannot be moved.
+    pub fn set_aside_consumer_state(&self, stream: &str, consumer: &str) -> Result<PathBuf, ServerError> {
+        // relink's own server has no accounts, so everything is in the default one.
+        let streams = self.store_dir.join("jetstream").join("$G").join("streams");
+        let state = streams.join(stream).join("obs").join(consumer);
+        let kept = self.store_dir.join("damaged-consumers");
+        fs::create_dir_all(&kept).map_err(io_error("create", &kept))?;
+        let numbered = (1..u32::MAX).map(|n| kept.join(format!("{stream}-{consumer}-{n}")));
+        let kept_at = numbered.into_iter().find(|path| !path.exists()).unwrap_or(kept);
+        fs::rename(&state, &kept_at).map_err(io_error("move", &state))?;
+        Ok(kept_at)
+    }
 }
 
 /// The reason why the child server does not run.

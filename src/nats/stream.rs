@@ -10,16 +10,18 @@
 //! relink creates a missing stream or consumer. It compares an existing one in the fields that it depends on; the error for a difference
 //! names the command that repairs it.
 //!
-//! relink must never edit or delete an existing stream or consumer, because a restart must not undo an operator's decision.
+//! relink must never edit or delete an existing stream or consumer, because a restart must not undo an operator's decision. The one
+//! exception is the bucket, which is a copy: relink deletes it when the stream that it copied is gone.
 //! Next: `declaration.rs` has the comparison; `subject.rs` has the names.
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, PriorityPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull};
 use async_nats::jetstream::stream::{self, Info, Source, StorageType, SubjectTransform};
 use async_nats::jetstream::{self};
 
-use crate::nats::declaration::{Declaration, StreamError};
+use crate::nats::declaration::{Declaration, Ensured, StreamError};
+use crate::nats::limit::{REQUEST_TIMEOUT, within_or};
 use crate::nats::subject::Subjects;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -126,10 +128,63 @@ pub async fn ensure_all(
     settings: &StreamSettings,
 ) -> Result<(), StreamError> {
     settings.validate()?;
-    for declaration in declarations(subjects, settings) {
-        declaration.ensure(context).await?;
+    let all = declarations(subjects, settings);
+    ensure_each(context, &all).await?;
+    if discard_outdated_bucket(context, subjects).await? {
+        ensure_each(context, &all).await?;
     }
     Ok(())
+}
+
+async fn ensure_each(context: &jetstream::Context, all: &[Declaration]) -> Result<(), StreamError> {
+    for declaration in all {
+        if let Ensured::Paused { seconds } = limited(declaration.ensure(context)).await? {
+            tracing::warn!(stream.name = %declaration.name(), seconds, "a consumer of relink is paused, so its messages wait");
+        }
+    }
+    Ok(())
+}
+
+/// The consumers that the server cannot create because of their state ([`StreamError::ConsumerState`]), as stream and consumer.
+pub async fn consumers_with_damaged_state(
+    context: &jetstream::Context,
+    subjects: &Subjects,
+    settings: &StreamSettings,
+) -> Vec<(String, String)> {
+    let mut damaged = Vec::new();
+    for declaration in declarations(subjects, settings) {
+        if let Err(StreamError::ConsumerState { stream, consumer, .. }) = limited(declaration.ensure(context)).await {
+            damaged.push((stream, consumer));
+        }
+    }
+    damaged
+}
+
+/// Deletes the key-value bucket if it is older than the output stream, and returns whether it did. Then it is a copy of a stream that is
+/// gone, and NATS would not copy the first messages of the new one, because it counts their sequences as copied.
+///
+/// # Errors
+/// [`StreamError::Api`] if one of the two does not exist or the server does not answer.
+pub(crate) async fn discard_outdated_bucket(
+    context: &jetstream::Context,
+    subjects: &Subjects,
+) -> Result<bool, StreamError> {
+    let bucket = format!("KV_{}", subjects.bucket());
+    let output = limited(extent(context, &subjects.output_stream())).await?;
+    let copy = limited(extent(context, &bucket)).await?;
+    if copy.identity.created_ns >= output.identity.created_ns {
+        return Ok(false);
+    }
+    let deleted = async {
+        context.delete_stream(&bucket).await.map_err(|error| StreamError::api("delete", "stream", &bucket, &error))
+    };
+    limited(deleted).await.map(|_| true)
+}
+
+/// Awaits a request with a time limit.
+pub(crate) async fn limited<T>(request: impl Future<Output = Result<T, StreamError>>) -> Result<T, StreamError> {
+    let late = || StreamError::api("read", "stream or consumer", "of relink", &"NATS did not answer in time");
+    within_or(REQUEST_TIMEOUT, late, request).await
 }
 
 fn input_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
@@ -144,7 +199,11 @@ fn input_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
         ..base(subjects.input_stream(), "Inputs about links: webhooks, API errors, observations.", settings)
     };
     let fields = &["subjects", "subject_transform", "max_age", "max_msgs_per_subject", "allow_atomic"];
-    Declaration::stream(config, fields)
+    Declaration::stream(
+        config,
+        fields,
+        "inputs that were not handled yet are lost; a sweep finds the changes of their links, if relink has Belvo's keys",
+    )
 }
 
 fn output_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
@@ -157,7 +216,11 @@ fn output_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration 
         ..base(subjects.output_stream(), "Outputs of relink: states, notices and jobs of every link.", settings)
     };
     let fields = &["subjects", "max_msgs_per_subject", "max_age", "allow_atomic", "allow_direct", "allow_msg_ttl"];
-    Declaration::stream(config, fields)
+    Declaration::stream(
+        config,
+        fields,
+        "the history of all links is lost; relink publishes their last states again from its store",
+    )
 }
 
 fn dead_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
@@ -172,7 +235,7 @@ fn dead_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
             settings,
         )
     };
-    Declaration::stream(config, &["subjects", "duplicate_window", "allow_direct"])
+    Declaration::stream(config, &["subjects", "duplicate_window", "allow_direct"], "all dead letters are lost")
 }
 
 fn bucket_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
@@ -192,7 +255,8 @@ fn bucket_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration 
             settings,
         )
     };
-    Declaration::stream(config, &["sources", "max_msgs_per_subject", "allow_direct"])
+    let fields = &["sources", "max_msgs_per_subject", "allow_direct"];
+    Declaration::stream(config, fields, "nothing is lost, because NATS copies it from the output stream again")
 }
 
 fn base(name: String, description: &str, settings: &StreamSettings) -> stream::Config {
@@ -233,13 +297,16 @@ fn declared_consumer(subjects: &Subjects, settings: &StreamSettings, partition: 
         "priority_groups",
         "priority_timeout",
     ];
-    Declaration::consumer(subjects.input_stream(), config, fields)
+    let loss = "nothing is lost, because the partition continues after its committed offset";
+    Declaration::consumer(subjects.input_stream(), config, fields, loss)
 }
 
 fn jobs(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
     let config = pull::Config {
         durable_name: Some(JOBS_CONSUMER.to_owned()),
         filter_subject: subjects.job_wildcard(),
+        // A consumer that was deleted and created again delivers the last job of each link, and not all earlier ones.
+        deliver_policy: DeliverPolicy::LastPerSubject,
         ack_policy: AckPolicy::Explicit,
         ack_wait: settings.job_ack_wait,
         // Deferred jobs count as pending. With the server's default of 1000, so many deferred jobs would block all others.
@@ -248,7 +315,8 @@ fn jobs(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
         ..pull::Config::default()
     };
     let fields = &["filter_subject", "ack_policy", "ack_wait", "max_deliver"];
-    Declaration::consumer(subjects.output_stream(), config, fields)
+    let loss = "nothing is lost, but the last job of each link is done again";
+    Declaration::consumer(subjects.output_stream(), config, fields, loss)
 }
 
 /// The identity of a stream. A stream that is deleted and created again has the same name, and assigns sequences from 1 again; only its

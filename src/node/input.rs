@@ -210,6 +210,11 @@ pub enum Input {
         /// The error text, for the log.
         problem: String,
     },
+    /// A stream may have been created again: the node takes its fences anew, and finds out. At any other time this is harmless.
+    StartOver {
+        /// The reason, for the log.
+        problem: String,
+    },
     /// The time of the last [`super::Output::WakeAt`] has come. A tick at any other time is harmless.
     Tick,
     /// The node must end. It finishes the commits in flight and checkpoints the store; then its last output is [`super::Output::End`].

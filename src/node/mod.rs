@@ -342,6 +342,7 @@ impl<S: Store + Clone> Node<S> {
             Input::RequestFailed { request, problem } => {
                 let _ = self.acquiring_failed(now, request, &problem) || self.resuming_failed(now, request, &problem);
             }
+            Input::StartOver { problem } => self.start_over(now, &problem),
             Input::Tick => self.wake_at = None,
             Input::Shutdown => self.stopping = true,
         }

@@ -369,7 +369,12 @@ impl Reconciler {
                 self.skip("message", Element::link(link.clone()), &error);
                 Ok(false)
             }
-            Err(error @ (PublishError::Busy | PublishError::Unavailable { .. } | PublishError::Closed)) => Err(error),
+            Err(
+                error @ (PublishError::Busy
+                | PublishError::NoRoom { .. }
+                | PublishError::Unavailable { .. }
+                | PublishError::Closed),
+            ) => Err(error),
         }
     }
 

@@ -37,7 +37,7 @@ pub(crate) struct Bench {
     pub(crate) store: MemoryStore,
     pub(crate) url: String,
     pub(crate) client: Client,
-    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) not_ready: watch::Sender<Vec<String>>,
     pub(crate) drift: watch::Sender<BTreeMap<String, u64>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) served: JoinHandle<std::io::Result<()>>,
@@ -77,7 +77,7 @@ impl Bench {
         let subjects = Subjects::default();
         // Tests without a NATS server should not wait for the ten seconds of production.
         let options = PublisherOptions { timeout: Duration::from_millis(300), ..PublisherOptions::default() };
-        let (ready, is_ready) = watch::channel(true);
+        let (not_ready, reasons) = watch::channel(Vec::new());
         let drift = watch::Sender::<BTreeMap<String, u64>>::default();
         let belvo = config.belvo.keys.clone().map(|keys| {
             use relink::belvo::{Client, SecretId, SecretPassword, Timeouts};
@@ -93,7 +93,7 @@ impl Bench {
             store: Arc::new(asked),
             belvo,
             drift: Some(drift.subscribe()),
-            ready: is_ready,
+            not_ready: reasons,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -101,7 +101,7 @@ impl Bench {
         let served = tokio::spawn(serve(listener, router(Server::new(&config, parts)), shutdown.clone()));
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { nats, store, url, client, ready, drift, shutdown, served }
+        Self { nats, store, url, client, not_ready, drift, shutdown, served }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

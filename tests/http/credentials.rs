@@ -62,8 +62,10 @@ async fn health_endpoints_need_no_credentials() {
     let get = |path: &str| answer(bench.request(Method::GET, path));
     assert_eq!(get("/healthz").await.body["status"], "alive");
     assert_eq!(get("/readyz").await.body, json!({"status": "ready"}));
-    bench.ready.send_replace(false);
-    get("/readyz").await.problem(503, "not-ready");
+    bench.not_ready.send_replace(vec!["NATS does not answer".to_owned()]);
+    let answer = get("/readyz").await;
+    answer.problem(503, "not-ready");
+    assert_eq!(answer.body["reasons"], json!(["NATS does not answer"]));
     get("/nothing-here").await.problem(404, "not-found");
     let metrics = get("/metrics").await;
     assert!(metrics.headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));

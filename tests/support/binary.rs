@@ -51,9 +51,21 @@ pub(crate) struct Relink {
 impl Relink {
     /// Starts the service with this NATS and data directory, and waits until its partitions run.
     pub(crate) async fn serve(nats_url: &str, data_dir: &std::path::Path, more: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
+        let relink = Self::spawn(&[env!("CARGO_BIN_EXE_relink"), "serve"], nats_url, data_dir, more).await;
+        relink.wait_until_ready().await;
+        relink
+    }
+
+    /// Starts this command, which ends in `relink serve`, and waits until it listens.
+    pub(crate) async fn spawn(
+        program: &[&str],
+        nats_url: &str,
+        data_dir: &std::path::Path,
+        more: &[(&str, &str)],
+    ) -> Self {
+        let mut command = Command::new(program[0]);
         command
-            .arg("serve")
+            .args(&program[1..])
             .env_clear()
             .envs(inherited())
             .env("RELINK_NATS_URL", nats_url)
@@ -81,17 +93,16 @@ impl Relink {
         let line = relink.wait_for_log("relink is listening").await;
         let address = line["http.address"].as_str().expect("an address");
         relink.url = format!("http://{address}");
-        relink.wait_until_ready().await;
         relink
     }
 
-    /// Reads the log until this message.
+    /// Reads the log until a message that starts with this text.
     pub(crate) async fn wait_for_log(&mut self, message: &str) -> serde_json::Value {
         let mut before = Vec::new();
         let search = async {
             while let Some(line) = self.log.recv().await {
                 let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-                if parsed["message"] == message {
+                if parsed["message"].as_str().is_some_and(|text| text.starts_with(message)) {
                     return parsed;
                 }
                 before.push(line);
@@ -115,6 +126,20 @@ impl Relink {
             }
         };
         within("the partitions to run", ready).await;
+    }
+
+    /// Waits until `/readyz` answers 503 with a reason that contains this text.
+    pub(crate) async fn wait_until_not_ready(&self, client: &reqwest::Client, reason: &str) {
+        let not_ready = async {
+            loop {
+                let answer = client.get(format!("{}/readyz", self.url)).send().await.expect("an answer");
+                if answer.status() == 503 && answer.text().await.expect("a body").contains(reason) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        within(reason, not_ready).await;
     }
 
     /// Sends a signal to the process.

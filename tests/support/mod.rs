@@ -52,11 +52,17 @@ impl TestNats {
 
     /// Kills the server and starts it again, on the same port and directory.
     pub(crate) async fn restart(&mut self) {
+        self.restart_after(|_store| {}).await;
+    }
+
+    /// Kills the server, changes its directory, and starts it again on the same port.
+    pub(crate) async fn restart_after(&mut self, change: impl FnOnce(&std::path::Path)) {
         let mut options = self.server.options().clone();
         options.port = self.server.port();
         let replaced = NatsServer::start(ServerOptions::new(&options.binary, self.dir.path().join("other")));
         let running = std::mem::replace(&mut self.server, replaced.await.expect("nats-server starts"));
         running.kill().await.expect("killed");
+        change(&options.store_dir);
         let other = std::mem::replace(&mut self.server, NatsServer::start(options).await.expect("nats-server starts"));
         other.stop(STOP_LIMIT).await.expect("stopped");
     }

@@ -1,0 +1,88 @@
+//! Whether relink can store inputs and decide about links: the answer of `/readyz`.
+//!
+//! It is judged by what the parts see in their work; no message is published for a test. Each reason disappears by itself.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::own_server::ServerStatus;
+use crate::nats::publisher::NotStored;
+use crate::node::Phase;
+
+/// How often the reasons are collected.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// How long a failed publish counts. After that relink is ready again until the next failure, because a sender that waits for `/readyz`
+/// sends nothing that could succeed.
+const NOT_STORED_COUNTS: Duration = Duration::from_secs(30);
+
+/// What the parts see.
+pub(super) struct Sources {
+    /// The partitions.
+    pub(super) phase: watch::Receiver<Phase>,
+    /// The streams and consumers.
+    pub(super) streams: watch::Receiver<Vec<String>>,
+    /// The last publish of an input, if it failed.
+    pub(super) not_stored: watch::Receiver<Option<NotStored>>,
+    /// relink's own nats-server, if there is one.
+    pub(super) server: Option<watch::Receiver<ServerStatus>>,
+}
+
+impl Sources {
+    /// The reasons why relink is not ready, each as one clause; none if it is ready. The partitions have run since `running_since`.
+    fn reasons(&self, running_since: Instant) -> Vec<String> {
+        let mut reasons = self.streams.borrow().clone();
+        match *self.phase.borrow() {
+            Phase::Running => {}
+            Phase::Starting => reasons.push("not every partition is running".to_owned()),
+            Phase::Stopped => reasons.push("the partitions have ended".to_owned()),
+        }
+        // A partition that starts has stored a fence, so the failures before it are over.
+        let mut over_before = running_since;
+        if let Some(server) = &self.server {
+            let status = server.borrow();
+            reasons.extend(status.problem.clone());
+            over_before = over_before.max(status.started_at);
+        }
+        let not_stored = self.not_stored.borrow();
+        let counts = |failed: &&NotStored| failed.at.elapsed() < NOT_STORED_COUNTS && failed.at > over_before;
+        if let Some(failed) = not_stored.as_ref().filter(counts) {
+            reasons.push(format!("the last input was not stored: {}", failed.why));
+        }
+        reasons
+    }
+}
+
+/// Collects the reasons until the receiver is dropped, and logs their changes.
+pub(super) fn collect(mut sources: Sources) -> watch::Receiver<Vec<String>> {
+    let mut running_since = Instant::now();
+    let (sender, receiver) = watch::channel(sources.reasons(running_since));
+    tokio::spawn(async move {
+        let mut unready_since = None;
+        loop {
+            if *sources.phase.borrow_and_update() != Phase::Running {
+                running_since = Instant::now();
+            }
+            let reasons = sources.reasons(running_since);
+            let is_ready = reasons.is_empty();
+            let has_changed = sender.send_if_modified(|before| std::mem::replace(before, reasons.clone()) != reasons);
+            if has_changed && is_ready {
+                let since: Option<Instant> = unready_since.take();
+                let unready_ms = since.map_or(0, |since| since.elapsed().as_millis());
+                tracing::info!(unready_ms = u64::try_from(unready_ms).unwrap_or(u64::MAX), "relink is ready");
+            } else if has_changed {
+                unready_since.get_or_insert_with(Instant::now);
+                tracing::warn!(reasons = reasons.join("; "), "relink is not ready");
+            }
+            tokio::select! {
+                // The phase changes most often; the sender lives as long as the node.
+                Ok(()) = sources.phase.changed() => {}
+                () = sleep(EVERY) => {}
+                () = sender.closed() => return,
+            }
+        }
+    });
+    receiver
+}
