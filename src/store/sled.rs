@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::format::{
@@ -31,6 +32,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 pub struct SledStore {
     db: sled::Db,
     directory: PathBuf,
+    /// sled's two files. They stay open, so that a checkpoint never needs a new descriptor.
+    files: Arc<[File]>,
 }
 
 /// The result of opening a directory.
@@ -101,7 +104,10 @@ impl SledStore {
         let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
         let db =
             opened.map_err(|panic| StoreError::Disk(format!("sled panicked on open: {}", panic_text(&*panic))))??;
-        let store = Self { db, directory: directory.to_owned() };
+        let open =
+            |name| File::open(directory.join(name)).map_err(|e| StoreError::Disk(format!("cannot open {name}: {e}")));
+        let files = [open("db")?, open("conf")?].into();
+        let store = Self { db, directory: directory.to_owned(), files };
         match store.read(FORMAT_KEY)? {
             // sled opens some damaged logs without an error, as an empty store.
             None if was_there => {
@@ -169,15 +175,8 @@ impl Store for SledStore {
 
     fn checkpoint(&self) -> Result<(), StoreError> {
         self.db.flush()?;
-        // sled keeps its data in these two files. A file that does not exist yet needs no sync.
-        for name in ["db", "conf"] {
-            match File::open(self.directory.join(name)).and_then(|file| file.sync_all()) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(StoreError::Disk(format!("fsync of {name}: {error}"))),
-            }
-        }
-        Ok(())
+        let synced = self.files.iter().try_for_each(File::sync_all);
+        synced.map_err(|error| StoreError::Disk(format!("fsync of the store's files: {error}")))
     }
 
     fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {
