@@ -27,13 +27,42 @@ pub(crate) fn client() -> reqwest::Client {
 pub(crate) struct Relink {
     pub(crate) child: Child,
     pub(crate) url: String,
+    /// The lines of the log that were read.
+    pub(crate) seen: Vec<String>,
     log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Relink {
     /// Starts the service with this NATS and data directory, and waits until its partitions run.
     pub(crate) async fn serve(nats_url: &str, data_dir: &std::path::Path, more: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
+        Self::serve_by(Command::new(env!("CARGO_BIN_EXE_relink")), None, nats_url, data_dir, more).await
+    }
+
+    /// The same, and checks that relink logs this message before it listens.
+    pub(crate) async fn serve_after(
+        message: &str,
+        nats_url: &str,
+        data_dir: &std::path::Path,
+        more: &[(&str, &str)],
+    ) -> Self {
+        Self::serve_by(Command::new(env!("CARGO_BIN_EXE_relink")), Some(message), nats_url, data_dir, more).await
+    }
+
+    /// The same for a process that may open at most this many files.
+    pub(crate) async fn serve_with_descriptors(descriptors: u32, nats_url: &str, data_dir: &std::path::Path) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_relink")]);
+        Self::serve_by(shell, None, nats_url, data_dir, &[]).await
+    }
+
+    async fn serve_by(
+        mut command: Command,
+        message_before: Option<&str>,
+        nats_url: &str,
+        data_dir: &std::path::Path,
+        more: &[(&str, &str)],
+    ) -> Self {
         command
             .arg("serve")
             .env_clear()
@@ -51,7 +80,10 @@ impl Relink {
             .kill_on_drop(true);
         let mut child = command.spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("a pipe");
-        let mut relink = Self { child, url: String::new(), log: BufReader::new(stderr).lines() };
+        let mut relink = Self { child, url: String::new(), seen: Vec::new(), log: BufReader::new(stderr).lines() };
+        if let Some(message) = message_before {
+            relink.wait_for_log(message).await;
+        }
         let line = relink.wait_for_log("relink is listening").await;
         let address = line["http.address"].as_str().expect("an address");
         relink.url = format!("http://{address}");
@@ -61,18 +93,29 @@ impl Relink {
 
     /// Reads the log until this message.
     pub(crate) async fn wait_for_log(&mut self, message: &str) -> serde_json::Value {
-        let mut before = Vec::new();
+        let before = &mut self.seen;
         let search = async {
             while let Some(line) = self.log.next_line().await.expect("a log") {
                 let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+                before.push(line);
                 if parsed["message"] == message {
                     return parsed;
                 }
-                before.push(line);
             }
             panic!("relink ended before it logged `{message}`:\n{}", before.join("\n"));
         };
         within(message, search).await
+    }
+
+    /// Waits for the end of the process and reads the rest of its log.
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
+        let rest = async {
+            while let Some(line) = self.log.next_line().await.expect("a log") {
+                self.seen.push(line);
+            }
+            self.child.wait().await.expect("a status")
+        };
+        within("the end of relink", rest).await
     }
 
     async fn wait_until_ready(&self) {
