@@ -100,6 +100,7 @@ pub mod clock;
 pub mod config;
 pub mod direct;
 pub mod metric;
+pub mod os;
 pub mod printable;
 pub mod rehearsal;
 pub mod service;

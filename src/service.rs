@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
 use crate::clock::Clock;
-use crate::config::{Config, NatsConfig, ReconcilerConfig};
-use crate::http::{self, Parts, Server};
+use crate::config::{Config, ReconcilerConfig};
+use crate::http::{self, Limits, Parts, Server};
 use crate::jobs::Worker;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::history::Histories;
@@ -43,7 +43,7 @@ pub struct Service {
     http_address: SocketAddr,
     nats_url: String,
     stop: CancellationToken,
-    http: Task<std::io::Result<()>>,
+    http: Task<()>,
     node: Task<Result<(), NodeError>>,
     node_stop: CancellationToken,
     jobs: Option<Task<()>>,
@@ -146,7 +146,7 @@ impl Service {
             ready: ready(phase.clone()),
         };
         let router = http::router(Server::new(config, parts));
-        let http = tokio::spawn(http::serve(listener, router, stop.clone()));
+        let http = tokio::spawn(http::serve(listener, router, Limits::new(config.http.connections_max), stop.clone()));
         let nats_url = match (&own_server, &config.nats.url) {
             (Some(server), _) => server.url().to_owned(),
             (None, Some(url)) => url.to_string(),
@@ -201,7 +201,7 @@ impl Service {
             }
         };
         tokio::select! {
-            ended = &mut self.http => ended?.context("the HTTP server ended"),
+            ended = &mut self.http => ended.map_err(Into::into).and(Err(anyhow!("the HTTP server ended"))),
             ended = &mut self.node => ended?.context("the partitions ended"),
             ended = own_server => Err(anyhow!(
                 "relink's own nats-server ended ({}); its log is nats/nats-server.log in the data directory", ended?
@@ -219,7 +219,7 @@ impl Service {
         let mut first_problem = None;
         let mut note = |problem: Option<anyhow::Error>| first_problem = first_problem.take().or(problem);
         if !self.http.is_finished() {
-            note(finish("the HTTP server", self.http).await.map_or_else(Some, |ended| ended.err().map(Into::into)));
+            note(finish("the HTTP server", self.http).await.err());
         }
         if let Some(jobs) = self.jobs {
             note(finish("the jobs", jobs).await.err());

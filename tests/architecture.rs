@@ -31,8 +31,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("telemetry", &["metric", "printable", "config"]),
     ("jobs", &["metric", "link", "clock", "contract", "belvo", "nats"]),
     ("reconciler", &["metric", "link", "clock", "contract", "belvo", "store", "nats"]),
-    ("http", &["metric", "link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
-    ("service", &["clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"]),
+    ("http", &["metric", "os", "link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
+    (
+        "service",
+        &["os", "clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"],
+    ),
     // The simulated Belvo is the crate `belvo_sandbox`, which imports nothing of relink; `simulation` uses it too.
     (
         "rehearsal",
@@ -57,6 +60,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "os",
             "printable",
             "contract",
             "drawing",
@@ -81,6 +85,10 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "nats/",
             "jobs.rs",
+    ("hyper", &["http/connection.rs"]),
+    ("hyper_util", &["http/connection.rs"]),
+    ("rustix", &["os.rs"]),
+    ("nkeys", &["nats/connection.rs"]),
             "http/ingest.rs",
             "service.rs",
             "config/mod.rs",

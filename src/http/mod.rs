@@ -14,6 +14,7 @@
 //!   GET  /healthz /readyz /metrics       health.rs        for monitoring, without credentials
 //! ```
 //!
+//! - `listener`: accepts connections, bounds their number; `connection`: serves one, with time limits
 //! - `auth`: checks credentials; `paths`: normalizes the path; `body`: reads bodies of bounded size
 //! - `problem`: every error, as `application/problem+json`; `observe`: metrics, the log, panics
 //!
@@ -25,10 +26,13 @@ mod auth;
 mod body;
 mod dead_letters;
 mod health;
+mod connection;
 mod ingest;
 mod links;
 mod observe;
 mod parameters;
+mod listener;
+mod log_sample;
 mod paths;
 mod problem;
 mod renewal;
@@ -36,9 +40,7 @@ mod repair;
 mod report;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -46,17 +48,16 @@ use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use self::auth::Keys;
 use self::problem::{Kind, Problem};
 use crate::belvo::{self, Meaning, Undecodable};
 use crate::clock;
+pub use self::listener::{Limits, serve};
+use self::log_sample::LogSample;
 use crate::config::Config;
 use crate::contract::InputKind;
 use crate::link::LinkId;
@@ -69,11 +70,8 @@ use crate::nats::subject::Subjects;
 use crate::store::Store;
 use crate::telemetry;
 
-/// How long open requests may take after the shutdown has started.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// The interval at which the exporter drops old histogram samples, if no scraper reads `/metrics`.
-const UPKEEP_EVERY: Duration = Duration::from_secs(30);
+/// The characters of an unknown path that an answer and the log show.
+const PATH_SHOWN_MAX: usize = 200;
 
 /// The parts of relink that the HTTP server uses.
 pub struct Parts {
@@ -208,35 +206,6 @@ pub fn router(server: Server) -> Router {
         .with_state(server);
     // The path is normalized in a layer around the router, because layers inside it run after routing.
     Router::new().fallback_service(routes).layer(middleware::map_request(paths::normalize_path))
-}
-
-/// Serves until `shutdown`, then finishes open requests within a bounded time.
-///
-/// # Errors
-/// If the listener fails for good.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    let metrics = telemetry::metrics();
-    let mut upkeep = tokio::time::interval(UPKEEP_EVERY);
-    // Answers are small; Nagle's algorithm would only delay them.
-    let listener = listener.tap_io(|stream| {
-        let _fails_on_a_closed_connection = stream.set_nodelay(true);
-    });
-    let graceful = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let mut server = std::pin::pin!(graceful.into_future());
-    let mut grace_ended = std::pin::pin!(async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    });
-    loop {
-        tokio::select! {
-            result = &mut server => return result,
-            () = &mut grace_ended => {
-                tracing::warn!("requests were still open {} s after the stop and were aborted", GRACE.as_secs());
-                return Ok(());
-            }
-            _ = upkeep.tick() => metrics.run_upkeep(),
-        }
-    }
 }
 
 async fn require_token(State(server): State<SharedServer>, request: Request, next: Next) -> Result<Response, Problem> {

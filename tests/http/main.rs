@@ -10,6 +10,7 @@ mod bench;
 mod capture;
 
 mod command_line;
+mod connections;
 mod credentials;
 mod encodings;
 mod identity;
