@@ -16,7 +16,9 @@
 //!
 //! - `listener`: accepts connections, bounds their number; `connection`: serves one, with time limits
 //! - `auth`: checks credentials; `paths`: normalizes the path; `body`: reads bodies of bounded size
-//! - `problem`: every error, as `application/problem+json`; `observe`: metrics, the log, panics
+//! - `problem`: every error, as `application/problem+json`; `observe`: metrics, the log, panics; `log_sample`:
+//!   limits the log
+//! - `scan`: bounds long reads of the store
 //!
 //! Every accepted input is published to the input stream. The answer is 2xx only after NATS has stored the message on
 //! its disk. This module decides nothing about a link. Next: `nats::publisher` stores the input, the partitions
@@ -24,20 +26,21 @@
 
 mod auth;
 mod body;
+mod connection;
 mod dead_letters;
 mod health;
-mod connection;
 mod ingest;
 mod links;
-mod observe;
-mod parameters;
 mod listener;
 mod log_sample;
+mod observe;
+mod parameters;
 mod paths;
 mod problem;
 mod renewal;
 mod repair;
 mod report;
+mod scan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,11 +56,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
 use self::auth::Keys;
+pub use self::listener::{Limits, serve};
+use self::log_sample::LogSample;
 use self::problem::{Kind, Problem};
 use crate::belvo::{self, Meaning, Undecodable};
 use crate::clock;
-pub use self::listener::{Limits, serve};
-use self::log_sample::LogSample;
 use crate::config::Config;
 use crate::contract::InputKind;
 use crate::link::LinkId;
@@ -107,6 +110,8 @@ pub struct Server {
     widget_url: String,
     portal_url: String,
     metrics: PrometheusHandle,
+    /// The turns of long reads of the store.
+    turns: scan::Turns,
 }
 
 type SharedServer = Arc<Server>;
@@ -130,6 +135,7 @@ impl Server {
             widget_url: config.belvo.widget_url.clone(),
             portal_url: config.belvo.portal_url.clone(),
             metrics: telemetry::metrics(),
+            turns: scan::Turns::default(),
         }
     }
 
@@ -202,7 +208,7 @@ pub fn router(server: Server) -> Router {
         // error.
         .layer(DefaultBodyLimit::disable())
         .layer(observe::catch_panics())
-        .layer(middleware::from_fn(observe::observe))
+        .layer(middleware::from_fn_with_state(LogSample::default(), observe::observe))
         .with_state(server);
     // The path is normalized in a layer around the router, because layers inside it run after routing.
     Router::new().fallback_service(routes).layer(middleware::map_request(paths::normalize_path))
@@ -219,11 +225,14 @@ async fn unknown_path(State(server): State<SharedServer>, request: Request) -> P
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    Problem::new(Kind::NotFound, format!("There is no resource at {}.", uri.path().escape_debug()))
+    // A path may have 64 KiB, and it comes from anybody.
+    let path: String = uri.path().chars().take(PATH_SHOWN_MAX).collect();
+    Problem::new(Kind::NotFound, format!("There is no resource at {}.", path.escape_debug()))
 }
 
 async fn wrong_method(request: Request) -> Problem {
     let (method, path) = (request.method(), request.uri().path());
+    let method: String = method.as_str().chars().take(20).collect();
     Problem::new(
         Kind::MethodNotAllowed,
         format!("{} does not support the method {method}; see the Allow header.", path.escape_debug()),

@@ -13,6 +13,7 @@ mod command_line;
 mod connections;
 mod credentials;
 mod encodings;
+mod floods;
 mod identity;
 mod no_secret_in_logs;
 mod reads;
