@@ -26,7 +26,7 @@
 //! | [`http`] | the HTTP server: webhooks, reports, the widget, and queries about links |
 //! | [`jobs`] | verify and refresh: a call to Belvo, whose result is published as a new input |
 //! | [`reconciler`] | sweeps: regular reads of Belvo's API that find changes that no webhook reported |
-//! | [`service`], [`config`], [`cli`], [`telemetry`], [`metric`], [`clock`], [`tls`] | wiring |
+//! | [`service`], [`config`], [`cli`], [`telemetry`], [`metric`], [`clock`], [`os`], [`tls`], [`direct`] | wiring |
 //! | [`drawing`], [`schemas`], [`printable`] | the drawing of the machine; JSON Schemas; texts from outside, made safe for a terminal |
 //! | [`rehearsal`] | relink against its sandbox (the crate `belvo-sandbox`, a stand-in for Belvo): demo, scenarios, a month of a fleet |
 //! | [`simulation`] | node, jobs and reconciler with injected faults: one seed is one run |
@@ -99,7 +99,9 @@ pub mod reconciler;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod direct;
 pub mod metric;
+pub mod os;
 pub mod printable;
 pub mod rehearsal;
 pub mod service;

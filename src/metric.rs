@@ -48,6 +48,8 @@ metrics! {
     HTTP_REQUESTS: Counter "relink_http_requests_total" ["route", "method", "status"]
         "responses of the HTTP server; `route` is the pattern, never the path";
     HTTP_REQUEST_SECONDS: Histogram "relink_http_request_seconds" ["route"] "time to each response, in seconds";
+    HTTP_CONNECTIONS: Gauge "relink_http_connections" [] "open connections of the HTTP server";
+    HTTP_CONNECTIONS_CLOSED: Counter "relink_http_connections_closed_total" ["reason"] "closed connections, by the reason of the end";
     HTTP_PANICS: Counter "relink_http_panics_total" [] "requests whose handling panicked: each is a bug";
     HTTP_INPUTS: Counter "relink_http_inputs_total" ["kind", "outcome"]
         "inputs sent over HTTP: `stored`, `unreadable`, `refused` or `unavailable`";

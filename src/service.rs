@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use async_nats::jetstream;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,12 +28,11 @@ use self::readiness::Sources;
 use self::stop::StopBudget;
 use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
 use crate::clock::Clock;
-use crate::config::{Config, NatsConfig, ReconcilerConfig};
-use crate::http::{self, Parts, Server};
+use crate::config::{Config, ReconcilerConfig};
+use crate::http::{self, Limits, Parts, Server};
 use crate::jobs::Worker;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::declaration::StreamError;
-
 use crate::nats::history::Histories;
 use crate::nats::node::{Node, NodeError, NodeOptions};
 use crate::nats::publisher::{Publisher, PublisherOptions};
@@ -50,7 +49,7 @@ pub struct Service {
     http_address: SocketAddr,
     nats_url: String,
     stop: CancellationToken,
-    http: Task<std::io::Result<()>>,
+    http: Task<()>,
     node: Task<Result<(), NodeError>>,
     node_stop: CancellationToken,
     streams: Task<Result<(), StreamError>>,
@@ -179,7 +178,7 @@ impl Service {
             not_ready,
         };
         let router = http::router(Server::new(config, parts));
-        let http = spawn(http::serve(listener, router, stop.clone()));
+        let http = spawn(http::serve(listener, router, Limits::new(config.http.connections_max), stop.clone()));
         let nats_url = match (&own_server, &config.nats.url) {
             (Some(server), _) => server.url().to_owned(),
             (None, Some(url)) => url.to_string(),
@@ -236,7 +235,7 @@ impl Service {
             }
         };
         tokio::select! {
-            ended = &mut self.http => ended?.context("the HTTP server ended"),
+            ended = &mut self.http => ended.map_err(Into::into).and(Err(anyhow!("the HTTP server ended"))),
             ended = &mut self.node => ended?.context("the partitions ended"),
             ended = &mut self.streams => ended?.context("relink cannot go on without its streams"),
             ended = own_server => ended.context("relink cannot go on without its nats-server"),
@@ -256,7 +255,7 @@ impl Service {
         if !self.http.is_finished()
             && let Ok(ended) = budget.wait("the HTTP server", 6, self.http).await
         {
-            note(ended.map_or_else(|panic| Some(panic.into()), |ended| ended.err().map(Into::into)));
+            note(ended.err().map(Into::into));
         }
         // They have stopped at the same time as the HTTP server, so they have had as much time.
         if let Some(jobs) = self.jobs

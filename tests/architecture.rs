@@ -15,6 +15,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("printable", &[]),
     ("metric", &[]),
+    ("os", &[]),
+    ("direct", &["tls"]),
     ("link", &[]),
     ("clock", &["link"]),
     ("drawing", &["link"]),
@@ -23,22 +25,22 @@ const MODULES: &[(&str, &[&str])] = &[
     ("store", &["link", "contract"]),
     ("engine", &["link", "contract", "belvo", "store"]),
     ("node", &["link", "contract", "store", "engine"]),
-    ("nats", &["metric", "tls", "link", "clock", "contract", "store", "engine", "node"]),
+    ("nats", &["metric", "direct", "tls", "os", "link", "clock", "contract", "store", "engine", "node"]),
     ("schemas", &["link", "contract", "store", "engine", "nats"]),
     ("config", &["printable", "link", "nats"]),
     ("telemetry", &["metric", "printable", "config"]),
     ("jobs", &["metric", "link", "clock", "contract", "belvo", "nats"]),
     ("reconciler", &["metric", "link", "clock", "contract", "belvo", "store", "nats"]),
-    ("http", &["metric", "link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
+    ("http", &["metric", "os", "link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
     (
         "service",
-        &["metric", "clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"],
+        &["metric", "os", "clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"],
     ),
     // The simulated Belvo is the crate `belvo_sandbox`, which imports nothing of relink; `simulation` uses it too.
     (
         "rehearsal",
         &[
-            "tls",
+            "direct",
             "printable",
             "link",
             "clock",
@@ -58,12 +60,13 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "os",
             "printable",
             "contract",
             "drawing",
             "nats",
             "schemas",
-            "tls",
+            "direct",
             "config",
             "telemetry",
             "service",
@@ -91,10 +94,15 @@ const OWNERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("axum", &["http/"]),
+    ("hyper", &["http/connection.rs"]),
+    ("hyper_util", &["http/connection.rs"]),
+    ("rustix", &["os.rs"]),
+    ("nkeys", &["nats/connection.rs"]),
     ("belvo_sandbox", &["rehearsal/", "simulation/belvo.rs", "cli/mod.rs"]),
     (
         "reqwest",
         &[
+            "direct.rs",
             "belvo/client",
             "rehearsal/fleet/customer.rs",
             "rehearsal/demo/",
@@ -422,6 +430,21 @@ fn restricted_crates_are_used_only_by_their_owners() {
 }
 
 #[test]
+/// A client with the default settings sends everything to the proxy of the environment, also relink's tokens.
+#[test]
+fn http_clients_are_built_in_two_places() {
+    let builds = |source: &Source| {
+        ["Client::builder()", "Client::new()", "ClientBuilder::new()", "reqwest::get("].iter().any(|call| {
+            let code = &source.code;
+            code.contains(&format!("reqwest::{call}")) || (code.contains("use reqwest::") && code.contains(call))
+        })
+    };
+    let places = ["src/direct.rs", "src/belvo/client.rs"];
+    let others = shipped().into_iter().filter(|source| source.path.starts_with("src/"));
+    let others = others.filter(|source| builds(source) && !places.contains(&source.path.as_str()));
+    assert_none("HTTP clients that may use a proxy", others.map(|source| source.path));
+}
+
 fn files_are_short_and_begin_with_a_description() {
     let violations = sources().into_iter().filter_map(|source| {
         let lines = source.text.lines().count();

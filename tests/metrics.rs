@@ -71,7 +71,8 @@ fn the_code_records_only_metrics_of_the_table() {
         for (kind, word) in [(Kind::Counter, "counter"), (Kind::Gauge, "gauge"), (Kind::Histogram, "histogram")] {
             for call in shipped.split(&format!("metrics::{word}!(")).skip(1) {
                 // The arguments end before the recorded value.
-                let arguments = [".increment(", ".set(", ".record("].iter().filter_map(|end| call.find(end)).min();
+                let arguments =
+                    [".increment(", ".decrement(", ".set(", ".record("].iter().filter_map(|end| call.find(end)).min();
                 let arguments = &call[..arguments.expect("a value is recorded")];
                 let named = constants.iter().find(|(name, _)| arguments.starts_with(&format!("metric::{name}.name")));
                 let (name, metric) =

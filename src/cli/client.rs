@@ -60,8 +60,8 @@ impl RunningRelink {
                 (url.unwrap_or_else(|| format!("http://{}", config.http.listen)), token)
             }
         };
-        crate::tls::install();
-        let client = Client::builder().timeout(Duration::from_secs(30)).build().context("building the HTTP client")?;
+        let client =
+            crate::direct::client().timeout(Duration::from_secs(30)).build().context("building the HTTP client")?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), token })
     }
 

@@ -27,7 +27,7 @@ use crate::rehearsal::demo::{self, DemoArgs};
 use crate::rehearsal::fleet::{self, FleetArgs};
 use crate::rehearsal::scenario::{self, ScenarioArgs};
 use crate::simulation::SimulateArgs;
-use crate::{schemas, service, simulation, telemetry};
+use crate::{os, schemas, service, simulation, telemetry};
 
 /// Keeps Belvo links alive. Webhooks and API errors drive one state machine per link; NATS delivers the resulting
 /// notices to your services.
@@ -259,12 +259,15 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
             let sources = args.sources();
             let Loaded { config, .. } = Config::load(&sources)?;
             config.check_for_serving()?;
+            os::raise_descriptor_limit();
+            os::keep_new_files_private();
             telemetry::start_log(&config.log)?;
             // The service uses an installed nats-server; only `demo` may install one.
             let server = sources.server_source(config.nats.server.clone(), false);
             service::run(config, server, signals::shutdown(at_once)?).await?;
         }
         Command::Demo(args) => {
+            os::keep_new_files_private();
             telemetry::start_log(&warnings_only())?;
             let server = Sources::of_process(None, Vec::new()).server_source(None, true);
             return demo::run(args, server, signals::shutdown(at_once)?).await;

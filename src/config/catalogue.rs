@@ -87,6 +87,13 @@ pub static SETTINGS: &[Setting] = &[
     )
     .flag("--allow-open-webhooks"),
     row(
+        "http.connections_max",
+        "RELINK_CONNECTIONS_MAX",
+        Number,
+        Some("0"),
+        "most open HTTP connections; 0: half of the allowed open files, at most 4096",
+    ),
+    row(
         "nats.url",
         "RELINK_NATS_URL",
         Url,

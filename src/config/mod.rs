@@ -64,6 +64,8 @@ pub struct HttpConfig {
     pub api_tokens: Vec<SecretString>,
     /// `RELINK_ALLOW_OPEN_WEBHOOKS`: accept webhooks without credentials.
     pub allow_open_webhooks: bool,
+    /// `RELINK_CONNECTIONS_MAX`: the most open connections; 0: derived from the limit of open files.
+    pub connections_max: usize,
 }
 
 /// The settings of NATS and its streams.
@@ -249,6 +251,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         api_tokens: reader.secrets("http.api_tokens"),
         allow_open_webhooks: reader.switch("http.allow_open_webhooks"),
     };
+        connections_max: usize::try_from(reader.number("http.connections_max", 0..=1_000_000)).unwrap_or(0),
     let nats = read_nats(reader);
     let store = StoreConfig {
         data_dir: reader.text("store.data_dir").map(PathBuf::from).unwrap_or_default(),

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Serialize;
 use strum::VariantArray;
 
-use super::SharedServer;
+use super::connection::ClientGone;
 use super::parameters::{LinkInPath, Query, bad};
 use super::problem::{Kind, Problem};
+use super::{SharedServer, scan};
 use crate::contract::{At, IncidentBody, IncidentChange, Record};
 use crate::link::{LinkId, StateName};
 use crate::nats::history::HistoryEntry;
@@ -60,12 +61,16 @@ struct IncidentSummary {
     links_count: u64,
 }
 
-pub(super) async fn list(State(server): State<SharedServer>, query: Query) -> Result<Json<Links>, Problem> {
+pub(super) async fn list(
+    State(server): State<SharedServer>,
+    Extension(client): Extension<ClientGone>,
+    query: Query,
+) -> Result<Json<Links>, Problem> {
     query.only(&["state", "institution", "limit", "after"])?;
     let state = query.text("state").map(parse_state).transpose()?;
     let institution = query.text("institution").map(str::to_owned);
     let query = store::Query { state, institution, after: query.parse("after")?, limit: query.limit(PAGE.0, PAGE.1)? };
-    let page = server.read_store(move |store| store.page(&query)).await?;
+    let page = server.scan(&client, move |store, ended| scan::page(store, &query, ended)).await?;
     // An unreadable record does not fail the page; its id is listed in `unreadable`.
     let mut unreadable: Vec<String> = page.unreadable.into_iter().map(|entry| entry.key).collect();
     let mut links = Vec::with_capacity(page.links.len());
@@ -109,12 +114,15 @@ pub(super) async fn history(
     Ok(Json(History { link_id: id.to_string(), entries: read.entries, truncated: read.truncated }))
 }
 
-pub(super) async fn summary(State(server): State<SharedServer>) -> Result<Json<Summary>, Problem> {
-    let (counts, incidents) = server.read_store(|store| Ok((store.count()?, store.incidents()?))).await?;
+pub(super) async fn summary(
+    State(server): State<SharedServer>,
+    Extension(client): Extension<ClientGone>,
+) -> Result<Json<Summary>, Problem> {
+    let read = server.scan(&client, |store, _ended| Ok(Some((store.count()?, store.incidents()?))));
+    let (counts, incidents) = read.await?;
     let by_state: BTreeMap<_, _> = StateName::VARIANTS
         .iter()
-        .copied()
-        .map(|state| (state.as_str(), counts.get(&state).copied().unwrap_or(0)))
+        .map(|state| (state.as_str(), counts.get(state).copied().unwrap_or(0)))
         .collect();
     let incidents = incidents.into_iter().filter(|incident| incident.change == IncidentChange::Began);
     let incidents = incidents.map(|IncidentBody { institution, began_at, links_count, .. }| IncidentSummary {

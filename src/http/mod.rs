@@ -14,8 +14,11 @@
 //!   GET  /healthz /readyz /metrics       health.rs        for monitoring, without credentials
 //! ```
 //!
+//! - `listener`: accepts connections, bounds their number; `connection`: serves one, with time limits
 //! - `auth`: checks credentials; `paths`: normalizes the path; `body`: reads bodies of bounded size
-//! - `problem`: every error, as `application/problem+json`; `observe`: metrics, the log, panics
+//! - `problem`: every error, as `application/problem+json`; `observe`: metrics, the log, panics; `log_sample`:
+//!   limits the log
+//! - `scan`: bounds long reads of the store
 //!
 //! Every accepted input is published to the input stream. The answer is 2xx only after NATS has stored the message on
 //! its disk. This module decides nothing about a link. Next: `nats::publisher` stores the input, the partitions
@@ -23,10 +26,13 @@
 
 mod auth;
 mod body;
+mod connection;
 mod dead_letters;
 mod health;
 mod ingest;
 mod links;
+mod listener;
+mod log_sample;
 mod observe;
 mod parameters;
 mod paths;
@@ -34,11 +40,10 @@ mod problem;
 mod renewal;
 mod repair;
 mod report;
+mod scan;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -46,14 +51,13 @@ use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use self::auth::Keys;
+pub use self::listener::{Limits, serve};
+use self::log_sample::LogSample;
 use self::problem::{Kind, Problem};
 use crate::belvo::{self, Meaning, Undecodable};
 use crate::clock;
@@ -69,11 +73,8 @@ use crate::nats::subject::Subjects;
 use crate::store::Store;
 use crate::telemetry;
 
-/// How long open requests may take after the shutdown has started.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// The interval at which the exporter drops old histogram samples, if no scraper reads `/metrics`.
-const UPKEEP_EVERY: Duration = Duration::from_secs(30);
+/// The characters of an unknown path that an answer and the log show.
+const PATH_SHOWN_MAX: usize = 200;
 
 /// The parts of relink that the HTTP server uses.
 pub struct Parts {
@@ -109,6 +110,8 @@ pub struct Server {
     widget_url: String,
     portal_url: String,
     metrics: PrometheusHandle,
+    /// The turns of long reads of the store.
+    turns: scan::Turns,
 }
 
 type SharedServer = Arc<Server>;
@@ -132,6 +135,7 @@ impl Server {
             widget_url: config.belvo.widget_url.clone(),
             portal_url: config.belvo.portal_url.clone(),
             metrics: telemetry::metrics(),
+            turns: scan::Turns::default(),
         }
     }
 
@@ -204,39 +208,10 @@ pub fn router(server: Server) -> Router {
         // error.
         .layer(DefaultBodyLimit::disable())
         .layer(observe::catch_panics())
-        .layer(middleware::from_fn(observe::observe))
+        .layer(middleware::from_fn_with_state(LogSample::default(), observe::observe))
         .with_state(server);
     // The path is normalized in a layer around the router, because layers inside it run after routing.
     Router::new().fallback_service(routes).layer(middleware::map_request(paths::normalize_path))
-}
-
-/// Serves until `shutdown`, then finishes open requests within a bounded time.
-///
-/// # Errors
-/// If the listener fails for good.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    let metrics = telemetry::metrics();
-    let mut upkeep = tokio::time::interval(UPKEEP_EVERY);
-    // Answers are small; Nagle's algorithm would only delay them.
-    let listener = listener.tap_io(|stream| {
-        let _fails_on_a_closed_connection = stream.set_nodelay(true);
-    });
-    let graceful = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let mut server = std::pin::pin!(graceful.into_future());
-    let mut grace_ended = std::pin::pin!(async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    });
-    loop {
-        tokio::select! {
-            result = &mut server => return result,
-            () = &mut grace_ended => {
-                tracing::warn!("requests were still open {} s after the stop and were aborted", GRACE.as_secs());
-                return Ok(());
-            }
-            _ = upkeep.tick() => metrics.run_upkeep(),
-        }
-    }
 }
 
 async fn require_token(State(server): State<SharedServer>, request: Request, next: Next) -> Result<Response, Problem> {
@@ -250,11 +225,14 @@ async fn unknown_path(State(server): State<SharedServer>, request: Request) -> P
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    Problem::new(Kind::NotFound, format!("There is no resource at {}.", uri.path().escape_debug()))
+    // A path may have 64 KiB, and it comes from anybody.
+    let path: String = uri.path().chars().take(PATH_SHOWN_MAX).collect();
+    Problem::new(Kind::NotFound, format!("There is no resource at {}.", path.escape_debug()))
 }
 
 async fn wrong_method(request: Request) -> Problem {
     let (method, path) = (request.method(), request.uri().path());
+    let method: String = method.as_str().chars().take(20).collect();
     Problem::new(
         Kind::MethodNotAllowed,
         format!("{} does not support the method {method}; see the Allow header.", path.escape_debug()),

@@ -2,12 +2,13 @@
 
 use std::any::Any;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::log_sample::LogSample;
 use super::problem::{LoggedProblem, Problem};
 use crate::clock;
 use crate::metric;
@@ -26,7 +27,7 @@ fn panic_response(_panic: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 /// Counts and times a request, and logs it if it failed.
-pub(super) async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(sample): State<LogSample>, request: Request, next: Next) -> Response {
     // The pattern of the route, never the path: a caller must not be able to create label values.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = method_label(request.method());
@@ -39,17 +40,38 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         .increment(1);
     metrics::histogram!(metric::HTTP_REQUEST_SECONDS.name, "route" => route.clone()).record(seconds);
     if let Some(problem) = response.extensions().get::<LoggedProblem>() {
-        let LoggedProblem { id, slug, log_detail } = problem;
-        let status = status.as_u16();
-        if status >= 500 {
-            tracing::error!(request.id = %id, http.route = route, http.method = method, http.status = status,
-                problem.kind = slug, "a request failed: {log_detail}");
-        } else {
-            tracing::info!(request.id = %id, http.route = route, http.method = method, http.status = status,
-                problem.kind = slug, "a request was refused: {log_detail}");
-        }
+        log(&sample, problem, status.as_u16(), &route, method);
     }
     response
+}
+
+/// Logs a failed request, or counts it, if many failed in the same way.
+fn log(sample: &LogSample, problem: &LoggedProblem, status: u16, route: &str, method: &'static str) {
+    let LoggedProblem { id, slug, log_detail } = problem;
+    let slug = *slug;
+    let is_failure = status >= 500;
+    let summary = move |count: u64, example: &str| {
+        if is_failure {
+            tracing::error!(
+                problem.kind = slug,
+                requests.count = count,
+                "more requests failed; the last one: {example}"
+            );
+        } else {
+            tracing::info!(
+                problem.kind = slug,
+                requests.count = count,
+                "more requests were refused; the last one: {example}"
+            );
+        }
+    };
+    match sample.takes(slug, log_detail, summary) {
+        true if is_failure => tracing::error!(request.id = %id, http.route = route, http.method = method,
+            http.status = status, problem.kind = slug, "a request failed: {log_detail}"),
+        true => tracing::info!(request.id = %id, http.route = route, http.method = method,
+            http.status = status, problem.kind = slug, "a request was refused: {log_detail}"),
+        false => {}
+    }
 }
 
 fn method_label(method: &Method) -> &'static str {

@@ -32,6 +32,7 @@ pub(super) enum Kind {
     Internal,
     BelvoRefused,
     Unavailable,
+    Busy,
     NoBelvoKeys,
     NotReady,
 }
@@ -59,6 +60,7 @@ impl Kind {
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "relink failed, which is a bug"),
             Self::BelvoRefused => (StatusCode::BAD_GATEWAY, "belvo-refused", "Belvo refused the request, or failed"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not stored; try again"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests; try again"),
             Self::NoBelvoKeys => (StatusCode::SERVICE_UNAVAILABLE, "no-belvo-keys", "relink has no keys for Belvo"),
             Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "relink is not ready"),
         }

@@ -53,8 +53,7 @@ pub async fn warn_where_promises_cannot_be_kept(monitor_url: Option<&str>, repli
 }
 
 async fn sync_always(monitor_url: &str) -> Result<bool, String> {
-    crate::tls::install();
-    let client = reqwest::Client::builder().timeout(MONITOR_TIMEOUT).build().map_err(|error| error.to_string())?;
+    let client = crate::direct::client().timeout(MONITOR_TIMEOUT).build().map_err(|error| error.to_string())?;
     // The error is logged without the address, which may contain a password.
     let failed = |error: reqwest::Error| error.without_url().to_string();
     let answer = client.get(format!("{}/varz", monitor_url.trim_end_matches('/'))).send().await.map_err(failed)?;

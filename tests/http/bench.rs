@@ -10,7 +10,7 @@ use async_nats::jetstream;
 use bytes::Bytes;
 use relink::config::{Config, Sources};
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
-use relink::http::{Parts, Server, router, serve};
+use relink::http::{Limits, Parts, Server, router, serve};
 use relink::link::{Consent, DedupKey, Link, LinkId, RecentFact, State, Timestamp};
 use relink::nats::dead_letter::{DeadLetters, StoredLetter};
 use relink::nats::history::Histories;
@@ -40,7 +40,7 @@ pub(crate) struct Bench {
     pub(crate) not_ready: watch::Sender<Vec<String>>,
     pub(crate) drift: watch::Sender<BTreeMap<String, u64>>,
     pub(crate) shutdown: CancellationToken,
-    pub(crate) served: JoinHandle<std::io::Result<()>>,
+    pub(crate) served: JoinHandle<()>,
 }
 
 /// A response with its whole body.
@@ -71,6 +71,16 @@ impl Bench {
 
     /// A server that reads `asked`; `store` is the one that [`Bench::put`] writes to.
     pub(crate) async fn over(environment: &[(&str, &str)], asked: impl Store + 'static, store: MemoryStore) -> Self {
+        Self::limited(environment, asked, store, Limits::new(0)).await
+    }
+
+    /// A server with other limits for its connections.
+    pub(crate) async fn limited(
+        environment: &[(&str, &str)],
+        asked: impl Store + 'static,
+        store: MemoryStore,
+        limits: Limits,
+    ) -> Self {
         capture::start();
         let config = config(environment);
         let nats = TestNats::start_with_streams(2).await;
@@ -98,7 +108,7 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(serve(listener, router(Server::new(&config, parts)), shutdown.clone()));
+        let served = tokio::spawn(serve(listener, router(Server::new(&config, parts)), limits, shutdown.clone()));
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
         Self { nats, store, url, client, not_ready, drift, shutdown, served }

@@ -10,8 +10,10 @@ mod bench;
 mod capture;
 
 mod command_line;
+mod connections;
 mod credentials;
 mod encodings;
+mod floods;
 mod identity;
 mod no_secret_in_logs;
 mod reads;

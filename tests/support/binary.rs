@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::within;
 
 pub(crate) const WEBHOOK_SECRET: &str = "Bearer of-the-dashboard";
+const RELINK: &str = env!("CARGO_BIN_EXE_relink");
 pub(crate) const API_TOKEN: &str = "of-the-application";
 
 /// The environment of this process without `RELINK_*`.
@@ -45,13 +46,35 @@ pub(crate) async fn is_alive(pid: &str) -> bool {
 pub(crate) struct Relink {
     pub(crate) child: Child,
     pub(crate) url: String,
+    /// The lines of the log that were read.
+    pub(crate) seen: Vec<String>,
     log: mpsc::UnboundedReceiver<String>,
 }
 
 impl Relink {
     /// Starts the service with this NATS and data directory, and waits until its partitions run.
     pub(crate) async fn serve(nats_url: &str, data_dir: &std::path::Path, more: &[(&str, &str)]) -> Self {
-        let relink = Self::spawn(&[env!("CARGO_BIN_EXE_relink"), "serve"], nats_url, data_dir, more).await;
+        let relink = Self::spawn(&[RELINK, "serve"], nats_url, data_dir, more).await;
+        relink.wait_until_ready().await;
+        relink
+    }
+
+    /// The same, and checks that relink logs this message before it listens.
+    pub(crate) async fn serve_after(
+        message: &str,
+        nats_url: &str,
+        data_dir: &std::path::Path,
+        more: &[(&str, &str)],
+    ) -> Self {
+        let relink = Self::serve(nats_url, data_dir, more).await;
+        assert!(relink.seen.iter().any(|line| line.contains(message)), "no `{message}` in {:?}", relink.seen);
+        relink
+    }
+
+    /// The same for a process that may open at most this many files.
+    pub(crate) async fn serve_with_descriptors(descriptors: u32, nats_url: &str, data_dir: &std::path::Path) -> Self {
+        let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+        let relink = Self::spawn(&["sh", "-c", &script, RELINK, "serve"], nats_url, data_dir, &[]).await;
         relink.wait_until_ready().await;
         relink
     }
@@ -89,7 +112,7 @@ impl Relink {
                 let _ = to_test.send(line);
             }
         });
-        let mut relink = Self { child, url: String::new(), log };
+        let mut relink = Self { child, url: String::new(), seen: Vec::new(), log };
         let line = relink.wait_for_log("relink is listening").await;
         let address = line["http.address"].as_str().expect("an address");
         relink.url = format!("http://{address}");
@@ -98,18 +121,29 @@ impl Relink {
 
     /// Reads the log until a message that starts with this text.
     pub(crate) async fn wait_for_log(&mut self, message: &str) -> serde_json::Value {
-        let mut before = Vec::new();
+        let before = &mut self.seen;
         let search = async {
             while let Some(line) = self.log.recv().await {
                 let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+                before.push(line);
                 if parsed["message"].as_str().is_some_and(|text| text.starts_with(message)) {
                     return parsed;
                 }
-                before.push(line);
             }
             panic!("relink ended before it logged `{message}`:\n{}", before.join("\n"));
         };
         within(message, search).await
+    }
+
+    /// Waits for the end of the process and reads the rest of its log.
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
+        let rest = async {
+            while let Some(line) = self.log.recv().await {
+                self.seen.push(line);
+            }
+            self.child.wait().await.expect("a status")
+        };
+        within("the end of relink", rest).await
     }
 
     /// Waits until `/readyz` answers 200.

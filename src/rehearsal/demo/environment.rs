@@ -64,8 +64,7 @@ impl Environment {
         let webhook_url = format!("http://{}/webhooks/belvo", service.http_address());
         sandbox.control().set_webhook(Some(webhook_url), Some(webhook_secret.into()));
         let subscriber = Subscriber::start(async_nats::connect(service.nats_url()).await?).await?;
-        crate::tls::install();
-        let application = reqwest::Client::builder().no_proxy().build()?;
+        let application = crate::direct::client().build()?;
         Ok(Self { sandbox, service, application, api_token, subscriber, users: Mutex::new(Vec::new()) })
     }
 

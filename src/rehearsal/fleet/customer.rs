@@ -28,8 +28,7 @@ pub(super) struct Customer {
 
 impl Customer {
     pub(super) fn of(base: String, config: &SandboxConfig) -> anyhow::Result<Self> {
-        crate::tls::install();
-        let http = reqwest::Client::builder().no_proxy().build().context("making the customer's HTTP client")?;
+        let http = crate::direct::client().build().context("making the customer's HTTP client")?;
         Ok(Self { base, id: config.secret_id.clone(), password: config.secret_password.clone(), http })
     }
 

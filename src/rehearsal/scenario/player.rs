@@ -107,8 +107,7 @@ pub(super) struct Player<'a> {
 
 impl<'a> Player<'a> {
     async fn new(sandbox: &Sandbox, relink: &RelinkUnderTest, report: Report<'a>) -> Result<Self, PlayError> {
-        crate::tls::install();
-        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build()?;
+        let client = crate::direct::client().timeout(ANSWER_WITHIN).build()?;
         let config = sandbox.config();
         let belvo = BelvoHttp {
             client: client.clone(),

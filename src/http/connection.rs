@@ -1,0 +1,239 @@
+//! Serves one connection, with HTTP/1.1 and with limits.
+//!
+//! ```text
+//!   Head ──head complete──▶ Handling ──answer made──▶ Answering ──answer written──▶ Idle ──first byte──▶ Head …
+//! ```
+//!
+//! Each phase has a time limit. A connection in the phases `Head` and `Idle` has no request: it is closed at the
+//! stop, and when its slot is needed. In the phase `Handling` the client may close its sending side and still gets
+//! its answer. It may as well be gone; the two look alike. [`ClientGone`] tells a handler about it.
+//!
+//! The socket, the service and the HTTP state machine of hyper run in one task, so a phase changes only while that
+//! task polls hyper.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::listener::{Limits, Waiting};
+use crate::metric;
+
+/// How long an answer may take to be written after the stop has begun. A client that does not read is not waited for.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+
+/// What a connection needs from the listener.
+pub(super) struct Orders {
+    pub(super) limits: Limits,
+    pub(super) stop: CancellationToken,
+    pub(super) waiting: Waiting,
+}
+
+/// Cancelled when the client of a request has closed its sending side: it is gone, or waits for the answer only. An
+/// extension of each request.
+#[derive(Clone)]
+pub(super) struct ClientGone(pub(super) CancellationToken);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Without a byte of the next request.
+    Idle,
+    /// Before the end of the head of a request.
+    Head,
+    /// A request is being handled; its body may still arrive.
+    Handling,
+    /// An answer is being written.
+    Answering,
+}
+
+impl Phase {
+    const fn waits_for_request(self) -> bool {
+        matches!(self, Self::Idle | Self::Head)
+    }
+}
+
+struct Progress {
+    phase: Phase,
+    /// Since when the limit of the phase counts. The limit of a request counts from the end of its head.
+    since: Instant,
+    gone: CancellationToken,
+}
+
+/// The progress of a connection, shared by its socket, its service and its task.
+#[derive(Clone)]
+struct SharedProgress(Arc<Mutex<Progress>>);
+
+impl SharedProgress {
+    fn new() -> Self {
+        let progress = Progress { phase: Phase::Head, since: Instant::now(), gone: CancellationToken::new() };
+        Self(Arc::new(Mutex::new(progress)))
+    }
+
+    fn get(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, phase: Phase) {
+        let mut progress = self.get();
+        progress.phase = phase;
+        if phase != Phase::Answering {
+            progress.since = Instant::now();
+        }
+    }
+
+    /// A request begins; returns the token of its [`ClientGone`].
+    fn request(&self) -> CancellationToken {
+        self.enter(Phase::Handling);
+        let gone = CancellationToken::new();
+        self.get().gone = gone.clone();
+        gone
+    }
+}
+
+/// Serves a connection until its client closes it, a limit is reached, its slot is needed, or the stop.
+pub(super) async fn serve(stream: TcpStream, router: Router, orders: Orders) {
+    let Orders { limits, stop, waiting } = orders;
+    let (progress, close) = (SharedProgress::new(), CancellationToken::new());
+    let stream = Arc::new(Mutex::new(stream));
+    let socket = Socket { stream: Arc::clone(&stream), progress: progress.clone() };
+    let (router, served) = (TowerToHyperService::new(router), progress.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ClientGone(served.request()));
+        let (answer, served) = (router.call(request), served.clone());
+        async move {
+            let answer = answer.await;
+            served.enter(Phase::Answering);
+            answer
+        }
+    });
+    let mut builder = http1::Builder::new();
+    // A client that has closed its sending side still gets its answer.
+    let mut connection = pin!(builder.half_close(true).serve_connection(TokioIo::new(socket), service));
+    let (mut stopped, mut closed) = (pin!(stop.cancelled()), pin!(close.cancelled()));
+    let mut timer = pin!(tokio::time::sleep_until(Instant::now() + limits.head));
+    let (mut place, mut is_stopping) = (None, false);
+    let ended = poll_fn(|cx| {
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready("client");
+        }
+        if !is_stopping && stopped.as_mut().poll(cx).is_ready() {
+            is_stopping = true;
+            // The answer to the open request says that the connection will be closed.
+            connection.as_mut().graceful_shutdown();
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready("stop");
+            }
+        }
+        let (phase, since) = {
+            let progress = progress.get();
+            (progress.phase, progress.since)
+        };
+        if phase.waits_for_request() {
+            if is_stopping {
+                return Poll::Ready("stop");
+            }
+            place.get_or_insert_with(|| waiting.enter(&close));
+            if closed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready("full");
+            }
+        } else {
+            place = None;
+        }
+        if phase == Phase::Handling {
+            watch_client(&stream, &progress, cx);
+        }
+        let (reason, deadline) = match phase {
+            Phase::Answering if is_stopping => ("stop", Instant::now() + LAST_ANSWER),
+            Phase::Idle => ("idle", since + limits.idle),
+            Phase::Head => ("head", since + limits.head),
+            Phase::Handling | Phase::Answering => ("request", since + limits.request),
+        };
+        // During the stop each poll would move the deadline; only the first one counts.
+        if timer.deadline() != deadline && !(reason == "stop" && timer.deadline() < deadline) {
+            timer.as_mut().reset(deadline);
+        }
+        timer.as_mut().poll(cx).map(|()| reason)
+    });
+    let reason = ended.await;
+    metrics::counter!(metric::HTTP_CONNECTIONS_CLOSED.name, "reason" => reason).increment(1);
+}
+
+/// Notices that the client has closed its sending side. hyper does not read while a request is handled. The bytes of
+/// a next request hide the end; then it is not noticed.
+fn watch_client(stream: &Mutex<TcpStream>, progress: &SharedProgress, cx: &mut Context<'_>) {
+    let mut byte = [0; 1];
+    let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+    match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+        Poll::Ready(Ok(0) | Err(_)) => progress.get().gone.cancel(),
+        Poll::Ready(Ok(_)) | Poll::Pending => {}
+    }
+}
+
+/// The socket of a connection; it notes the first byte of a request and the last byte of an answer.
+struct Socket {
+    stream: Arc<Mutex<TcpStream>>,
+    progress: SharedProgress,
+}
+
+impl Socket {
+    fn with<T>(&self, call: impl FnOnce(Pin<&mut TcpStream>) -> T) -> T {
+        call(Pin::new(&mut self.stream.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = self.with(|stream| stream.poll_read(cx, buffer));
+        if buffer.filled().len() > before && self.progress.get().phase == Phase::Idle {
+            self.progress.enter(Phase::Head);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.with(|stream| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|stream| stream.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// hyper flushes the socket after it has written all that it has. Every answer of relink is in memory as a whole,
+    /// so the first flush after it was made is the end of it.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.with(|stream| stream.poll_flush(cx));
+        if flushed.is_ready() && self.progress.get().phase == Phase::Answering {
+            self.progress.enter(Phase::Idle);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|stream| stream.poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,148 @@
+//! Many requests at once: refused ones do not fill the log, and abandoned lists do not keep others waiting.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use relink::contract::{CommittedOffset, IncidentBody};
+use relink::http::Limits;
+use relink::link::{LinkId, StateName, Timestamp};
+use relink::store::{Changes, MemoryStore, Page, Position, Query, Store, StoreError, StoredLink};
+use reqwest::Method;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::bench::{API_TOKEN, Bench, WEBHOOK_SECRET, answer};
+use crate::capture;
+use crate::support::within;
+
+const ENVIRONMENT: &[(&str, &str)] = &[("RELINK_WEBHOOK_SECRETS", WEBHOOK_SECRET), ("RELINK_API_TOKENS", API_TOKEN)];
+
+#[tokio::test]
+async fn a_flood_of_refused_requests_is_sampled_in_the_log() {
+    const REQUESTS: u64 = 300;
+    let bench = Bench::new().await;
+    for n in 0..REQUESTS {
+        answer(bench.request(Method::GET, &format!("/flood/{n}"))).await.problem(404, "not-found");
+    }
+    let long = answer(bench.request(Method::GET, &format!("/flood/{}", "x".repeat(10_000)))).await;
+    assert!(long.problem(404, "not-found")["detail"].as_str().unwrap().len() < 300, "{}", long.text);
+    let ours = || {
+        let log = capture::log();
+        log.lines().filter(|line| line.contains("/flood/")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let count = |line: &String| {
+        let number = line.split("requests.count=").nth(1)?.split_whitespace().next()?;
+        number.parse::<u64>().ok()
+    };
+    let is_complete = async {
+        while ours().iter().map(|line| count(line).unwrap_or(1)).sum::<u64>() < REQUESTS + 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within("a count of all requests in the log", is_complete).await;
+    let (counts, single): (Vec<_>, Vec<_>) = ours().into_iter().partition(|line| count(line).is_some());
+    assert_eq!(single.len(), 10, "the first requests are logged one by one");
+    assert!(counts.len() < 30, "{counts:?}");
+    let metrics = answer(bench.request(Method::GET, "/metrics")).await;
+    assert!(metrics.text.contains("relink_http_requests_total"), "the metrics count all");
+}
+
+/// A store whose lists never end.
+#[derive(Clone, Default)]
+struct Endless {
+    links: MemoryStore,
+    pages: Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
+    most_running: Arc<AtomicUsize>,
+}
+
+impl Store for Endless {
+    fn page(&self, query: &Query) -> Result<Page, StoreError> {
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_running.fetch_max(running, Ordering::SeqCst);
+        self.pages.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(1));
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        let page = self.links.page(&Query { after: None, ..query.clone() })?;
+        Ok(Page { next: page.ids.last().cloned(), ..page })
+    }
+
+    fn get(&self, id: &LinkId) -> Result<Option<StoredLink>, StoreError> {
+        self.links.get(id)
+    }
+
+    fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
+        self.links.apply(changes)
+    }
+
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        self.links.checkpoint()
+    }
+
+    fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {
+        self.links.restart_empty()
+    }
+
+    fn position(&self) -> Result<Option<Position>, StoreError> {
+        self.links.position()
+    }
+
+    fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError> {
+        self.links.offsets()
+    }
+
+    fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError> {
+        self.links.incidents()
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<LinkId>, StoreError> {
+        self.links.due(now, limit)
+    }
+
+    fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.links.next_deadline()
+    }
+
+    fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {
+        self.links.count()
+    }
+}
+
+#[tokio::test]
+async fn abandoned_lists_end_and_do_not_keep_others_waiting() {
+    let store = Endless::default();
+    let bench = Bench::limited(ENVIRONMENT, store.clone(), store.links.clone(), Limits::new(0)).await;
+    bench.put("a", "erebor", relink::link::State::Valid { suspicion: None });
+    let request =
+        format!("GET /v1/links?institution=gringotts HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {API_TOKEN}\r\n\r\n");
+    let mut clients = Vec::new();
+    for _ in 0..50 {
+        let mut client = TcpStream::connect(bench.url.trim_start_matches("http://")).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    within("the lists to be read", async {
+        while store.pages.load(Ordering::SeqCst) < 10 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(clients);
+    // It needs a turn, and each turn was taken by a list that never ends.
+    let summary = bench.get("/v1/summary").await;
+    assert_eq!((summary.status, &summary.body["links_count"]), (200, &1.into()), "{}", summary.text);
+    within("the reads to end", async {
+        loop {
+            let pages = store.pages.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if store.pages.load(Ordering::SeqCst) == pages {
+                break;
+            }
+        }
+    })
+    .await;
+    assert!(store.most_running.load(Ordering::SeqCst) <= 2, "two reads run at the same time");
+}
