@@ -150,3 +150,55 @@ async fn a_store_that_this_user_may_not_read_is_not_damaged() {
     allow(0o600);
     assert_eq!(SledStore::open(&store, 1 << 20).expect("the store opens").quarantined, None);
 }
+
+/// Runs relink three times on a disk of 3 MB, in a mount namespace of its own. The store becomes full while relink runs.
+#[cfg(target_os = "linux")]
+const ON_A_SMALL_DISK: &str = r#"
+    mount -t tmpfs -o size=3m none "$RELINK_DATA_DIR" || { echo "no mount"; exit 0; }
+    for n in 1 2 3; do "$RELINK" serve; done
+    ls "$RELINK_DATA_DIR" | sed 's/^/file: /' >&2
+"#;
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_relink_with_a_sentence_and_without_a_quarantine_for_each_start() {
+    let nats = TestNats::start_with_streams(4).await;
+    let publish = |n: usize| {
+        let body = webhook("token_required").replace(LINK, &format!("link-{n}"));
+        nats.context.publish(format!("belvo.webhook.link-{n}"), body.into())
+    };
+    for from in (0..4_000).step_by(200) {
+        let acks = futures::future::join_all((from..from + 200).map(publish)).await;
+        for ack in acks {
+            ack.expect("a publish").await.expect("stored");
+        }
+    }
+    let data = nats.dir.path().join("relink");
+    fs::create_dir_all(&data).expect("a directory");
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK])
+        .env_clear()
+        .envs(inherited())
+        .env("RELINK", env!("CARGO_BIN_EXE_relink"))
+        .env("RELINK_NATS_URL", nats.server.url())
+        .env("RELINK_DATA_DIR", &data)
+        .env("RELINK_LISTEN", "127.0.0.1:0")
+        .env("RELINK_PARTITIONS", "4")
+        .env("RELINK_WEBHOOK_SECRETS", support::binary::WEBHOOK_SECRET)
+        .env("RELINK_API_TOKENS", API_TOKEN)
+        .kill_on_drop(true);
+    let output = within("three starts", command.output()).await;
+    let Some(output) = output.ok().filter(|output| !output.stdout.starts_with(b"no mount")) else {
+        eprintln!("skipped: this system does not let the test mount a small disk");
+        return;
+    };
+    let log = String::from_utf8_lossy(&output.stderr);
+    if log.contains("unshare:") {
+        eprintln!("skipped: {log}");
+        return;
+    }
+    assert_eq!(log.matches("the disk of the store is full").count(), 3, "{log}");
+    // What sled leaves behind on a full disk may be a damaged database, but only once.
+    assert!(log.matches("file: store.quarantine-").count() <= 1, "{log}");
+}

@@ -69,3 +69,26 @@ fn the_size_on_the_disk_has_a_bound() {
     let expected = versions.iter().enumerate().filter(|(_, version)| **version > 0);
     assert!(found.into_iter().eq(expected.map(|(n, version)| (id(n), *version))));
 }
+
+#[test]
+#[ignore = "a measurement: the time of a start, which scans the whole store"]
+fn the_time_to_open() {
+    let links = number("RELINK_TEST_LINKS", 1_000_000);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    {
+        let store = SledStore::open(&path, 256 << 20).unwrap().store;
+        let head = Head { state: StateName::Valid, partition: 3, version: 1, deadline: None };
+        for from in (0..links).step_by(1_000) {
+            let puts = (from..from + 1_000).map(|n| Put { id: id(n), head, record: format!("{n:0500}").into_bytes() });
+            store.apply(&Changes { puts: puts.collect(), ..Changes::default() }).unwrap();
+        }
+        store.checkpoint().unwrap();
+    }
+    for _ in 0..3 {
+        let started = Instant::now();
+        let opened = SledStore::open(&path, 256 << 20).unwrap();
+        eprintln!("{links} links were opened and checked in {:?}", started.elapsed());
+        assert_eq!(opened.quarantined, None);
+    }
+}

@@ -1,3 +1,5 @@
+//! The store on disk: the copy of an older format, compactions, and damages while it is open.
+
 use super::*;
 use crate::store::Put;
 use crate::store::format::{FORMAT_KEY, FORMAT_WITHOUT_CHECKSUMS, Head};
