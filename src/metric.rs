@@ -63,6 +63,7 @@ metrics! {
         "fields of inputs, such as dates, that could not be read";
     COMMIT_MESSAGES: Histogram "relink_commit_messages" [] "messages in each commit";
     LINKS_UNREADABLE: Counter "relink_links_unreadable_total" [] "links whose record in the store is unreadable";
+    STORE_DAMAGES: Counter "relink_store_damages_total" [] "damages of the store that relink found while it ran; the store was rebuilt";
     TIMERS_SET_ASIDE: Counter "relink_timers_set_aside_total" []
         "timers that failed and are disabled until the next start";
     INCIDENTS: Gauge "relink_incidents" [] "institutions with an incident now";

@@ -297,7 +297,7 @@ fn open_store(config: &Config) -> anyhow::Result<SledStore> {
     })?;
     let opened = SledStore::open(&directory.join("store"), config.store.cache_bytes)?;
     if let Some((aside, why)) = opened.quarantined {
-        tracing::error!(store.kept_at = %aside.display(), why, "the store could not be opened and was moved to quarantine; relink rebuilds it from the stream");
+        tracing::error!(store.kept_at = %aside.display(), why, "the store is damaged and was moved to quarantine; relink rebuilds it from the stream");
     }
     Ok(opened.store)
 }

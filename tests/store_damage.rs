@@ -7,20 +7,27 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic shows where a test failed")]
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use relink::contract::CommittedOffset;
 use relink::link::{LinkId, StateName, Timestamp};
-use relink::store::{Changes, Head, MemoryStore, Position, Put, Query, SledStore, Store, StoredLink};
+use relink::store::{Changes, Head, MemoryStore, Position, Put, Query, SledStore, Store, StoreError, StoredLink};
 use strum::VariantArray;
 
 const CACHE: u64 = 16 << 20;
 
 /// The number of puts of one commit, as in a busy relink.
 const COMMIT_PUTS: usize = 100;
+
+/// An open store that is larger than its cache, so that it reads from its file.
+const OPEN_LINKS: u64 = 4_000;
+const OPEN_CACHE: u64 = 1 << 20;
+const BLOCK: usize = 4096;
 
 /// A child that needs longer waits for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -105,14 +112,64 @@ fn child() {
         None if before == commits.len() => "true",
         None => "older",
     };
+    report(&path, result);
+}
+
+/// The result of a child, for its parent.
+fn report(path: &Path, result: &str) {
     fs::write(path.with_extension("result"), result).unwrap();
+}
+
+/// Overwrites random blocks of the database while it is open.
+fn damage_open(store: &Path, random: &mut fastrand::Rng) {
+    let (path, size) = files(store).into_iter().max_by_key(|(_, size)| *size).unwrap();
+    let mut file = fs::File::options().write(true).open(path).unwrap();
+    for _ in 0..random.usize(1..200) {
+        let start = random.usize(..size - BLOCK);
+        file.seek(SeekFrom::Start(start as u64)).unwrap();
+        file.write_all(&[0x5a; BLOCK]).unwrap();
+    }
+}
+
+/// Runs in the child process: `RELINK_TEST_OPEN_STORE` is a closed store, which is damaged while it is open.
+#[test]
+fn child_of_an_open_store() {
+    let Some(path) = setting("RELINK_TEST_OPEN_STORE").map(PathBuf::from) else { return };
+    let mut random = fastrand::Rng::with_seed(number("RELINK_TEST_SEED", 7));
+    let commits = commits(OPEN_LINKS);
+    let opened = SledStore::open(&path, OPEN_CACHE).unwrap();
+    assert_eq!(opened.quarantined, None);
+    let store = opened.store;
+    let expected = MemoryStore::default();
+    apply(&expected, &commits);
+    damage_open(&path, &mut random);
+    let whole = Query { limit: usize::MAX, ..Query::default() };
+    let mut replaced_count = 0;
+    // Like a node: every error of a damage leads to an empty store, and the stream is applied again.
+    while let Err(error) = commits.iter().try_for_each(|changes| store.apply(changes)).and_then(|()| store.page(&whole)) {
+        assert!(matches!(error, StoreError::Damaged(_)), "{error}");
+        assert!(store.damage().is_some());
+        store.replace_damaged().unwrap();
+        replaced_count += 1;
+    }
+    assert!(everything(&store) == everything(&expected), "a damage was believed");
+    let is_written = store.checkpoint().is_ok();
+    drop(store);
+    let again = SledStore::open(&path, OPEN_CACHE).unwrap();
+    let is_true = again.quarantined.is_none() && everything(&again.store) == everything(&expected);
+    assert!(is_true || (replaced_count == 0 && again.quarantined.is_some()), "written: {is_written}");
+    report(&path, if replaced_count > 0 { "replaced" } else if is_true { "unread" } else { "quarantined" });
 }
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target).unwrap()) }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
@@ -161,42 +218,74 @@ fn no_damage_is_believed_and_none_makes_a_loop() {
     let mut random = fastrand::Rng::with_seed(seed);
     let directory = tempfile::tempdir().unwrap();
     let closed = directory.path().join("closed");
-    {
-        let store = SledStore::open(&closed, CACHE).unwrap().store;
-        for changes in commits(links) {
-            store.apply(&changes).unwrap();
-            store.checkpoint().unwrap();
-        }
-    }
-    // Opening waits until sled has released the first handle.
-    drop(SledStore::open(&closed, CACHE).unwrap());
-    let mut results = std::collections::BTreeMap::<String, u64>::new();
+    write_closed(&closed, links);
+    let mut results = BTreeMap::<String, u64>::new();
     for round in 0..rounds {
         let path = directory.path().join(round.to_string()).join("store");
         copy(&closed, &path);
         let what = damage(&path, &mut random);
-        let log = fs::File::create(path.with_extension("log")).unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture"])
-            .env("RELINK_TEST_STORE", &path)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let started = Instant::now();
-        while child.try_wait().unwrap().is_none() && started.elapsed() < PATIENCE {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        let _ended_already = child.kill();
-        let _status = child.wait().unwrap();
-        let result = fs::read_to_string(path.with_extension("result")).unwrap_or_else(|_| {
-            let log = fs::read_to_string(path.with_extension("log")).unwrap();
-            let log = log.lines().take(40).collect::<Vec<_>>().join("\n");
-            panic!("round {round} of seed {seed} failed after {:?}: {what}\n{log}", started.elapsed())
-        });
+        let result = run_child("child", &path, &format!("round {round} of seed {seed}: {what}"), "RELINK_TEST_STORE", seed);
         *results.entry(result).or_default() += 1;
-        fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
     eprintln!("{rounds} damages: {results:?}");
     assert!(results.contains_key("quarantined"), "no damage was noticed: {results:?}");
+}
+
+/// Runs a test of this file in a process of its own, and returns its result.
+fn run_child(test: &str, path: &Path, what: &str, variable: &str, seed: u64) -> String {
+    let log = fs::File::create(path.with_extension("log")).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(variable, path)
+        .env("RELINK_TEST_SEED", seed.to_string())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() && started.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ended_already = child.kill();
+    child.wait().unwrap();
+    let result = fs::read_to_string(path.with_extension("result")).unwrap_or_else(|_| {
+        let log = fs::read_to_string(path.with_extension("log")).unwrap();
+        let log = log.lines().take(40).collect::<Vec<_>>().join("\n");
+        panic!("{what} failed after {:?}:\n{log}", started.elapsed())
+    });
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    result
+}
+
+/// Writes a store of this many links and closes it.
+fn write_closed(path: &Path, links: u64) {
+    let store = SledStore::open(path, CACHE).unwrap().store;
+    for changes in commits(links) {
+        store.apply(&changes).unwrap();
+        store.checkpoint().unwrap();
+    }
+    store.set_complete().unwrap();
+    drop(store);
+    // Opening waits until sled has released the first handle.
+    drop(SledStore::open(path, CACHE).unwrap());
+}
+
+#[test]
+fn no_damage_of_an_open_store_is_believed() {
+    let rounds = number("RELINK_TEST_ROUNDS", 8);
+    let seed = number("RELINK_TEST_SEED", fastrand::u64(..));
+    eprintln!("seed: RELINK_TEST_SEED={seed}");
+    let directory = tempfile::tempdir().unwrap();
+    let closed = directory.path().join("closed");
+    write_closed(&closed, OPEN_LINKS);
+    let mut results = BTreeMap::<String, u64>::new();
+    for round in 0..rounds {
+        let path = directory.path().join(round.to_string()).join("store");
+        copy(&closed, &path);
+        let what = format!("round {round} of seed {seed}");
+        let result =
+            run_child("child_of_an_open_store", &path, &what, "RELINK_TEST_OPEN_STORE", seed.wrapping_add(round));
+        *results.entry(result).or_default() += 1;
+    }
+    eprintln!("{rounds} damages of an open store: {results:?}");
 }

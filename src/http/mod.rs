@@ -172,7 +172,9 @@ impl Server {
         query: impl FnOnce(&dyn Store) -> Result<T, crate::store::StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
         let store = Arc::clone(&self.store);
-        let result = tokio::task::spawn_blocking(move || query(store.as_ref())).await;
+        // In a store that is being rebuilt, links are missing.
+        let query = move || store.check_complete().and_then(|()| query(store.as_ref()));
+        let result = tokio::task::spawn_blocking(query).await;
         // A panic message may quote a record, so it is not logged.
         result.map_err(|_panic| Problem::internal("reading the store panicked"))?.map_err(Problem::from)
     }

@@ -171,7 +171,21 @@ impl From<PublishError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        Self::internal(error)
+        match &error {
+            StoreError::Damaged(_) | StoreError::Incomplete => {
+                Self::new(Kind::Unavailable, "The store is being rebuilt; try again.")
+                    .retry_after_secs(5)
+                    .log_detail(error)
+            }
+            StoreError::Disk(_)
+            | StoreError::DamagedAgain { .. }
+            | StoreError::Denied { .. }
+            | StoreError::Full { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::Record(_)
+            | StoreError::InUse { .. }
+            | StoreError::FutureFormat { .. } => Self::internal(error),
+        }
     }
 }
 

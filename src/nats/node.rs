@@ -32,7 +32,8 @@ use super::subject::Subjects;
 use crate::clock;
 use crate::engine::DeadDelivery;
 use crate::link::Policy;
-use crate::node::{self, BatchId, End, Input, Output, Phase, RequestId, StreamFacts};
+use crate::metric;
+use crate::node::{self, BatchId, End, Input, Note, Output, Phase, RequestId, StreamFacts};
 use crate::store::Store;
 
 /// The most deliveries between the readers and the node.
@@ -74,8 +75,8 @@ pub struct Node<S> {
     streams: Streams,
     batches: Batches,
     dead_letters: DeadLetters,
-    partitions: u16,
-    node: node::Node<S>,
+    options: NodeOptions,
+    store: S,
     phase: watch::Sender<Phase>,
     recreated: Arc<Notify>,
 }
@@ -83,18 +84,12 @@ pub struct Node<S> {
 impl<S: Store + Clone + 'static> Node<S> {
     /// Creates a node over this connection and store. It starts in [`Node::run`].
     pub fn new(client: Client, options: NodeOptions, store: S) -> Self {
-        let NodeOptions { subjects, partitions, owner, policy } = options;
         let context = jetstream::new(client.clone());
-        let dead_letters = DeadLetters::new(context.clone(), subjects.clone());
+        let dead_letters = DeadLetters::new(context.clone(), options.subjects.clone());
         let batches = Batches::new(client.clone(), BATCH_TIMEOUT);
-        let writer = uuid::Uuid::new_v4().to_string();
-        let owner = format!("{owner} {writer}");
-        let plan_ahead_min = node::PLAN_AHEAD_MIN;
-        let options = node::NodeOptions { owner, writer, partitions_count: partitions, policy, plan_ahead_min };
-        let node = node::Node::new(options, store);
         let (phase, _) = watch::channel(Phase::Starting);
-        let streams = Streams::new(context, subjects);
-        Self { client, streams, batches, dead_letters, partitions, node, phase, recreated: Arc::new(Notify::new()) }
+        let streams = Streams::new(context, options.subjects.clone());
+        Self { client, streams, batches, dead_letters, options, store, phase, recreated: Arc::new(Notify::new()) }
     }
 
     /// A receiver of the node's progress.
@@ -109,10 +104,32 @@ impl<S: Store + Clone + 'static> Node<S> {
 
     /// Runs until `shutdown`, and repeats what fails for a while. On a clean return the store is checkpointed.
     ///
+    /// If the store is found damaged, it is replaced by an empty one, and a new node rebuilds it from the output stream. For the streams that
+    /// is the same as a crash of the process with a loss of the store.
+    ///
     /// # Errors
     /// [`NodeError`]: a failure that a retry cannot repair.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
-        let partitions = (0..self.partitions).collect();
+        loop {
+            let end = self.run_until_end(&shutdown).await;
+            // Only a failed store is replaced: the partitions of a fenced node belong to another process.
+            let damage = if matches!(end, End::Store { .. }) { self.store.damage() } else { None };
+            let Some(why) = damage else { return result(end) };
+            let kept_at = block_in_place(|| self.store.replace_damaged()).map_err(|error| {
+                self.phase.send_replace(Phase::Stopped);
+                NodeError::Store(error.to_string())
+            })?;
+            metrics::counter!(metric::STORE_DAMAGES.name).increment(1);
+            tracing::error!(
+                store.kept_at = %kept_at.display(),
+                why,
+                "the store is damaged and was moved to quarantine; relink rebuilds it from the stream"
+            );
+        }
+    }
+
+    async fn run_until_end(&self, shutdown: &CancellationToken) -> End {
+        let partitions = (0..self.options.partitions).collect();
         let recreated = Arc::clone(&self.recreated);
         let (mut driver, mut deliveries, mut read) = Driver::new(self);
         let mut arrived = Vec::new();
@@ -121,7 +138,7 @@ impl<S: Store + Clone + 'static> Node<S> {
         loop {
             if let Some(input) = input.take() {
                 if let Some(end) = block_in_place(|| driver.drive(input)) {
-                    return result(end);
+                    return end;
                 }
                 driver.publish_phase();
             }
@@ -145,9 +162,19 @@ impl<S: Store + Clone + 'static> Node<S> {
             if !arrived.is_empty()
                 && let Some(end) = block_in_place(|| driver.arrive(&mut arrived))
             {
-                return result(end);
+                return end;
             }
         }
+    }
+
+    /// A node that no stream has seen yet.
+    fn new_node(&self) -> node::Node<S> {
+        let writer = uuid::Uuid::new_v4().to_string();
+        let owner = format!("{} {writer}", self.options.owner);
+        let (policy, partitions_count) = (self.options.policy.clone(), self.options.partitions);
+        let plan_ahead_min = node::PLAN_AHEAD_MIN;
+        let options = node::NodeOptions { owner, writer, partitions_count, policy, plan_ahead_min };
+        node::Node::new(options, self.store.clone())
     }
 }
 
@@ -179,6 +206,8 @@ struct Driver<S> {
     to_driver: mpsc::Sender<FromReader>,
     to_read: mpsc::Sender<Input>,
     wake_at: tokio::time::Instant,
+    /// Whether the node has ended because the store is damaged.
+    has_lost_store: bool,
 }
 
 /// The result of a task.
@@ -189,19 +218,19 @@ enum Done {
 }
 
 impl<S: Store + Clone + 'static> Driver<S> {
-    fn new(node: Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
-        let Node { client, streams, batches, dead_letters, partitions, node, phase, recreated: _ } = node;
+    fn new(parts: &Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
+        let Node { client, streams, batches, dead_letters, phase, .. } = parts;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
         let driver = Self {
-            client,
-            streams,
-            batches,
-            dead_letters,
-            partitions,
-            node,
-            phase,
+            client: client.clone(),
+            streams: streams.clone(),
+            batches: batches.clone(),
+            dead_letters: dead_letters.clone(),
+            partitions: parts.options.partitions,
+            node: parts.new_node(),
+            phase: phase.clone(),
             tasks: JoinSet::new(),
             readers: JoinSet::new(),
             by_partition: HashMap::new(),
@@ -210,12 +239,15 @@ impl<S: Store + Clone + 'static> Driver<S> {
             to_driver,
             to_read,
             wake_at: far_off(),
+            has_lost_store: false,
         };
         (driver, deliveries, read)
     }
 
     fn publish_phase(&self) {
-        let phase = self.node.phase();
+        // A node that ends because the store is damaged has a successor.
+        let is_replaced = self.has_lost_store;
+        let phase = if is_replaced { Phase::Starting } else { self.node.phase() };
         self.phase.send_if_modified(|published| std::mem::replace(published, phase) != phase);
     }
 
@@ -285,11 +317,18 @@ impl<S: Store + Clone + 'static> Driver<S> {
                     });
                 }
                 Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(clock::now()),
-                Output::Note(note) => notes::publish(note),
+                Output::Note(note) => {
+                    let caught_up = matches!(note, Note::CaughtUp { .. });
+                    notes::publish(note);
+                    if let Some(Err(error)) = caught_up.then(|| self.node.store().set_complete()) {
+                        self.node.handle(clock::now(), failed_store(error));
+                    }
+                }
                 Output::PartitionEnded { partition, why } => {
                     tracing::warn!(partition, ?why, "this node no longer runs a partition");
                 }
                 Output::End { why } => {
+                    self.has_lost_store = matches!(why, End::Store { .. }) && self.node.store().damage().is_some();
                     self.publish_phase();
                     return Some(why);
                 }

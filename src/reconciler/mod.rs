@@ -408,6 +408,8 @@ impl Reconciler {
                 Err(
                     error @ (StoreError::Disk(_)
                     | StoreError::Damaged(_)
+                    | StoreError::DamagedAgain { .. }
+                    | StoreError::Incomplete
                     | StoreError::Denied { .. }
                     | StoreError::Full { .. }
                     | StoreError::InUse { .. }
@@ -448,6 +450,8 @@ impl Reconciler {
         query: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, SweepError> {
         let store = Arc::clone(&self.parts.store);
+        // In a store that is being rebuilt, known links are missing.
+        let query = |store: &dyn Store| store.check_complete().and_then(|()| query(store));
         // A simulation has no runtime, and no other task that a read could block.
         if Handle::try_current().is_err() {
             return Ok(query(store.as_ref())?);

@@ -58,6 +58,36 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] if the disk fails.
     fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError>;
 
+    /// Whether the store has the state of every link that the stream had at the store's position. While the node rebuilds the store, only
+    /// the node may read it.
+    ///
+    /// # Errors
+    /// [`StoreError::Incomplete`] during a rebuild, [`StoreError::Damaged`] before it.
+    fn check_complete(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Records that the store has caught up with the stream.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn set_complete(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The damage that an earlier call has found, as text. Then every call fails until [`Store::replace_damaged`].
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
+    /// Replaces a damaged store by an empty one, for every handle. Returns the directory to which the damaged one was moved.
+    ///
+    /// # Errors
+    /// [`StoreError`] if this is impossible while the process runs. The next start replaces the store then.
+    fn replace_damaged(&self) -> Result<PathBuf, StoreError> {
+        Err(StoreError::Disk("this store cannot be replaced".to_owned()))
+    }
+
     /// The position in `LINKS` up to which the store has all messages. `None`: the store is empty.
     ///
     /// # Errors
@@ -218,6 +248,20 @@ pub enum StoreError {
     /// stream repairs it.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// The store was damaged, and it is read again from the stream.
+    #[error("the store is being rebuilt from the stream")]
+    Incomplete,
+    /// The store was found damaged several times while this process ran.
+    #[error(
+        "the store was found damaged {count} times since the start; the last time: {why}. The next start rebuilds it. Check the disk and the \
+         memory of this host"
+    )]
+    DamagedAgain {
+        /// How often.
+        count: u32,
+        /// The last damage.
+        why: String,
+    },
     /// This user may not read or write the store.
     #[error(
         "relink may not read or write {}: {problem}. Run relink as the owner of its data directory, or correct the owner and the \
@@ -277,6 +321,8 @@ impl StoreError {
             Self::Corrupt { .. } | Self::Record(BadRecord::NotARecord(_) | BadRecord::Impossible(_)) => true,
             Self::Disk(_)
             | Self::Damaged(_)
+            | Self::DamagedAgain { .. }
+            | Self::Incomplete
             | Self::Denied { .. }
             | Self::Full { .. }
             | Self::InUse { .. }

@@ -10,15 +10,18 @@
 //! - Every call may panic on a damaged file, also long after the open, so every call is guarded (`database.rs`).
 //! - A database that was found damaged is renamed, and its handle is never dropped, because the drop flushes and may wait for ever.
 
+mod compaction;
 mod database;
 mod directories;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use strum::VariantArray;
 
+use self::compaction::{SIZE_LIMIT, SizeLimit};
 use self::database::Database;
 use self::directories::{Found, Root};
 use super::format::{self, DEADLINE_PREFIX, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink};
@@ -43,6 +46,9 @@ pub struct SledStore {
 struct Shared {
     root: Root,
     cache_bytes: u64,
+    size_limit: SizeLimit,
+    /// After a failed compaction, the next one is tried above this size.
+    compact_above_bytes: AtomicU64,
     current: RwLock<Arc<Database>>,
     /// Held by the one writer. The value is the number of damaged databases that this process has replaced.
     writer: Mutex<u32>,
@@ -65,6 +71,10 @@ impl SledStore {
     /// [`StoreError::FutureFormat`] if a newer version of relink wrote the store, [`StoreError::InUse`] if another process has it open,
     /// [`StoreError::Denied`] and [`StoreError::Full`] if the disk cannot be read or written. None of them moves the store.
     pub fn open(directory: &Path, cache_bytes: u64) -> Result<Opened, StoreError> {
+        Self::open_with(directory, cache_bytes, SIZE_LIMIT)
+    }
+
+    fn open_with(directory: &Path, cache_bytes: u64, size_limit: SizeLimit) -> Result<Opened, StoreError> {
         let root = Root::lock(directory)?;
         let found = root.find()?;
         let (database, quarantined) = match open_newest(&root, &found, cache_bytes) {
@@ -77,7 +87,9 @@ impl SledStore {
             Err(error) => return Err(error),
         };
         let current = RwLock::new(Arc::new(database));
-        let shared = Arc::new(Shared { root, cache_bytes, current, writer: Mutex::new(0) });
+        let compact_above_bytes = AtomicU64::new(0);
+        let shared =
+            Arc::new(Shared { root, cache_bytes, size_limit, compact_above_bytes, current, writer: Mutex::new(0) });
         Ok(Opened { store: Self { shared }, quarantined })
     }
 
@@ -124,12 +136,17 @@ fn create(
     cache_bytes: u64,
     fill: impl FnOnce(&Database) -> Result<(), StoreError>,
 ) -> Result<Database, StoreError> {
-    let number = root.begin()?;
-    let database = Database::create(number, root.database(number), cache_bytes)?;
+    let database = start_copy(root, cache_bytes)?;
     fill(&database)?;
     database.flush()?;
-    root.complete(number)?;
+    root.complete(database.number())?;
     Ok(database)
+}
+
+/// An empty database that is marked as incomplete.
+fn start_copy(root: &Root, cache_bytes: u64) -> Result<Database, StoreError> {
+    let number = root.begin()?;
+    Database::create(number, root.database(number), cache_bytes)
 }
 
 /// Copies every entry that is no index, in batches. `payload` gives the value without its checksum.
@@ -174,7 +191,46 @@ impl Store for SledStore {
     }
 
     fn checkpoint(&self) -> Result<(), StoreError> {
-        self.database().flush()
+        let database = self.database();
+        database.flush()?;
+        self.compact_if_large(&database)
+    }
+
+    fn check_complete(&self) -> Result<(), StoreError> {
+        let database = self.database();
+        match database.damage() {
+            Some(damage) => Err(StoreError::Damaged(damage.to_owned())),
+            None if database.content().is_complete => Ok(()),
+            None => Err(StoreError::Incomplete),
+        }
+    }
+
+    fn set_complete(&self) -> Result<(), StoreError> {
+        let _writer = self.writer();
+        let database = self.database();
+        let is_complete = database.content().is_complete;
+        if is_complete { Ok(()) } else { database.set_complete(true) }
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.database().damage().map(str::to_owned)
+    }
+
+    fn replace_damaged(&self) -> Result<PathBuf, StoreError> {
+        let mut replaced_count = self.writer();
+        let Shared { root, cache_bytes, .. } = &*self.shared;
+        let old = self.database();
+        let why = old.damage().unwrap_or("for an unknown reason").to_owned();
+        // From here on the next start does not open it, whatever fails below.
+        root.mark_damaged(old.number())?;
+        if *replaced_count >= REPLACED_MAX {
+            return Err(StoreError::DamagedAgain { count: *replaced_count + 1, why });
+        }
+        *replaced_count += 1;
+        self.replace(create(root, *cache_bytes, |_database| Ok(()))?);
+        // A drop would flush, and may wait for ever for a thread of sled that has failed.
+        std::mem::forget(Arc::clone(&old));
+        root.quarantine(Some(old.number()))
     }
 
     fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {

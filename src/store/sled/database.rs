@@ -4,6 +4,7 @@
 //! of the database fails with it.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ pub(super) struct Database {
     content: Mutex<Content>,
     /// The first damage that was found.
     damage: OnceLock<String>,
+    /// During a compaction: the keys that were written since its begin.
+    tracked: Mutex<Option<BTreeSet<Vec<u8>>>>,
 }
 
 impl Database {
@@ -84,7 +87,7 @@ impl Database {
     }
 
     fn new(number: u64, directory: PathBuf, db: sled::Db, content: Content) -> Self {
-        Self { number, directory, db, content: Mutex::new(content), damage: OnceLock::new() }
+        Self { number, directory, db, content: Mutex::new(content), damage: OnceLock::new(), tracked: Mutex::new(None) }
     }
 
     pub(super) const fn number(&self) -> u64 {
@@ -142,6 +145,9 @@ impl Database {
         if edits.list.is_empty() {
             return Ok(());
         }
+        // An index key has no value, and follows from its link.
+        let written = edits.list.iter().filter(|(key, value)| value.as_ref().is_some_and(|v| !v.is_empty()) && key != CONTENT_KEY);
+        let written: Vec<_> = written.map(|(key, _)| key.clone()).collect();
         self.guarded(|db| {
             let mut batch = sled::Batch::default();
             for (key, value) in edits.list {
@@ -153,7 +159,42 @@ impl Database {
             Ok(db.apply_batch(batch)?)
         })?;
         *self.content() = edits.content;
+        if let Some(tracked) = &mut *self.tracked() {
+            tracked.extend(written);
+        }
         Ok(())
+    }
+
+    fn tracked(&self) -> MutexGuard<'_, Option<BTreeSet<Vec<u8>>>> {
+        self.tracked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, the keys that are written are remembered.
+    pub(super) fn start_tracking(&self) {
+        *self.tracked() = Some(BTreeSet::new());
+    }
+
+    pub(super) fn stop_tracking(&self) {
+        *self.tracked() = None;
+    }
+
+    pub(super) fn tracked_count(&self) -> usize {
+        self.tracked().as_ref().map_or(0, BTreeSet::len)
+    }
+
+    /// The keys that were written since the begin of the tracking, or since the last call.
+    pub(super) fn take_tracked(&self) -> Vec<Vec<u8>> {
+        self.tracked().as_mut().map(std::mem::take).unwrap_or_default().into_iter().collect()
+    }
+
+    /// The size of its files. A file that cannot be read counts as empty.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let sizes = |directory: &Path| {
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.metadata().ok()).filter(|file| file.is_file()).map(|file| file.len()).sum::<u64>()
+        };
+        // sled keeps large values in `blobs`.
+        sizes(&self.directory) + sizes(&self.directory.join("blobs"))
     }
 
     /// Remembers a damage that was found in a value outside of [`Self::guarded`].

@@ -1,4 +1,7 @@
+//! The store on disk: the copy of an older format, compactions, and damages while it is open.
+
 use super::*;
+use crate::store::Put;
 use crate::store::format::{FORMAT_KEY, FORMAT_WITHOUT_CHECKSUMS, Head};
 
 const CACHE: u64 = 1 << 20;
@@ -44,4 +47,97 @@ fn an_older_store_whose_indexes_do_not_fit_is_quarantined() {
     }
     let (aside, why) = SledStore::open(&path, CACHE).unwrap().quarantined.unwrap();
     assert!(why.contains("indexes") && aside.join("db").exists(), "{why}");
+}
+
+fn put(n: usize, version: u64) -> Put {
+    let state = StateName::ALL[(n + usize::try_from(version).unwrap()) % StateName::ALL.len()];
+    let deadline = Some(Timestamp::from_millis(i64::try_from(version).unwrap()));
+    let head = Head { state, partition: 3, version, deadline };
+    Put { id: format!("link-{n}").parse().unwrap(), head, record: vec![b' '; 400] }
+}
+
+#[test]
+fn a_compaction_keeps_what_is_written_meanwhile() {
+    const LINKS: usize = 3_000;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let store = SledStore::open_with(&path, CACHE, SizeLimit { factor: 0, floor_bytes: 0 }).unwrap().store;
+    store.apply(&Changes { puts: (0..LINKS).map(|n| put(n, 1)).collect(), ..Changes::default() }).unwrap();
+    let before = store.database().number();
+    // The writer writes until the compactions are over.
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let versions = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut version = 1;
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                version += 1;
+                let puts = (0..LINKS).step_by(7).map(|n| put(n, version)).collect();
+                let sequence = version;
+                let position = Some(Position { stream_created_ns: 1, sequence, witness: None });
+                store.apply(&Changes { puts, position, ..Changes::default() }).unwrap();
+            }
+            version
+        });
+        for _ in 0..5 {
+            store.checkpoint().unwrap();
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    assert_eq!(store.database().number(), before + 5, "each checkpoint has compacted the store");
+    let check = |store: &SledStore| {
+        let page = store.page(&Query { limit: usize::MAX, ..Query::default() }).unwrap();
+        assert_eq!(page.links.len(), LINKS);
+        for (id, link) in page.ids.iter().zip(&page.links) {
+            let n: usize = id.as_str().trim_start_matches("link-").parse().unwrap();
+            assert_eq!(link.head.version, if n.is_multiple_of(7) { versions } else { 1 });
+        }
+        assert_eq!(store.position().unwrap().unwrap().sequence, versions);
+    };
+    check(&store);
+    drop(store);
+    let opened = SledStore::open(&path, CACHE).unwrap();
+    assert_eq!(opened.quarantined, None);
+    check(&opened.store);
+    let numbers = std::fs::read_dir(&path).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
+    assert_eq!(numbers, 1, "only the newest database is left");
+}
+
+#[test]
+fn a_store_that_is_damaged_while_it_is_open_is_replaced_for_every_handle() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let store = SledStore::open(&path, CACHE).unwrap().store;
+    let reader = store.clone();
+    let fill = |store: &SledStore| {
+        let puts: Vec<_> = (0..10_000).map(|n| put(n, 1)).collect();
+        for puts in puts.chunks(100) {
+            store.apply(&Changes { puts: puts.to_vec(), ..Changes::default() }).unwrap();
+        }
+    };
+    for round in 1..=REPLACED_MAX + 1 {
+        fill(&store);
+        store.checkpoint().unwrap();
+        store.set_complete().unwrap();
+        reader.check_complete().unwrap();
+        // The cache is smaller than the content, so a reader meets the damage.
+        let file = path.join(store.database().number().to_string()).join("db");
+        let length = std::fs::metadata(&file).unwrap().len();
+        let damaged = std::fs::File::options().write(true).open(&file).unwrap();
+        std::io::Write::write_all(&mut &damaged, &vec![0x5a; usize::try_from(length).unwrap()]).unwrap();
+        let failed = reader.page(&Query { limit: usize::MAX, ..Query::default() }).unwrap_err();
+        assert!(matches!(failed, StoreError::Damaged(_)), "{failed}");
+        assert!(matches!(store.position(), Err(StoreError::Damaged(_))) && store.damage().is_some());
+        if round > REPLACED_MAX {
+            break;
+        }
+        assert!(store.replace_damaged().unwrap().join("db").exists());
+        assert_eq!((reader.position().unwrap(), reader.damage()), (None, None));
+        assert!(matches!(reader.check_complete(), Err(StoreError::Incomplete)));
+    }
+    // A process does not go on for ever like this. The next start does not open the damaged database.
+    let failed = store.replace_damaged().unwrap_err();
+    assert!(matches!(failed, StoreError::DamagedAgain { .. }), "{failed}");
+    let marked = store.shared.root.find().unwrap().newest.unwrap();
+    assert!(store.shared.root.is_marked_damaged(marked));
 }
