@@ -99,6 +99,8 @@ pub enum Fault {
     OutputTailLostAlone,
     /// The input stream is deleted and created again later.
     InputRecreated,
+    /// The input stream is restored from a backup, which may lack its last messages.
+    InputRestored,
     /// The output stream is deleted while no process runs, and created again.
     OutputRecreated,
     /// The output stream is deleted while processes run, and created again.
@@ -135,7 +137,7 @@ pub enum Fault {
 
 impl Fault {
     /// All variants.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -161,6 +163,7 @@ impl Fault {
         Self::OutputTailLost,
         Self::OutputTailLostAlone,
         Self::InputRecreated,
+        Self::InputRestored,
         Self::OutputRecreated,
         Self::OutputRecreatedAlone,
         Self::InputAges,
@@ -180,7 +183,7 @@ impl Fault {
     ];
 
     /// The faults that are injected on a timer, every few seconds. The others affect an operation in progress.
-    pub(super) const SPONTANEOUS: [Self; 22] = [
+    pub(super) const SPONTANEOUS: [Self; 23] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -196,6 +199,7 @@ impl Fault {
         Self::OutputTailLost,
         Self::OutputTailLostAlone,
         Self::InputRecreated,
+        Self::InputRestored,
         Self::OutputRecreated,
         Self::OutputRecreatedAlone,
         Self::InputAges,

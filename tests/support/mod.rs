@@ -49,11 +49,17 @@ impl TestNats {
 
     /// Kills the server and starts it again, on the same port and directory.
     pub(crate) async fn restart(&mut self) {
+        self.restart_after(|| {}).await;
+    }
+
+    /// Like [`TestNats::restart`]; `damage` is called while no server runs.
+    pub(crate) async fn restart_after(&mut self, damage: impl FnOnce()) {
         let mut options = self.server.options().clone();
         options.port = self.server.port();
         let replaced = NatsServer::start(ServerOptions::new(&options.binary, self.dir.path().join("other")));
         let running = std::mem::replace(&mut self.server, replaced.await.expect("nats-server starts"));
         running.kill().await.expect("killed");
+        damage();
         let other = std::mem::replace(&mut self.server, NatsServer::start(options).await.expect("nats-server starts"));
         other.stop().await.expect("stopped");
     }
