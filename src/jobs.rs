@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::belvo::{Absence, CallError, Client, LinkRead, MissingGuard, RefreshAnswer, Unrelated};
 use crate::clock::Clock;
-use crate::contract::{InputKind, JobBody, JobName, Observation, ReadOutcome, Source, StateWord};
+use crate::contract::{At, InputKind, JobBody, JobName, Observation, ReadOutcome, Source, StateWord};
 use crate::link::{LinkId, Timestamp};
 use crate::metric;
 use crate::nats::inputs::{Inputs, NewInput};
@@ -238,6 +238,7 @@ impl Worker {
     ) -> Outcome {
         let published = match answer {
             Ok(Answer::Publish(outcome)) => {
+                let observed_at = At(observed_at);
                 let observation = Observation { schema_version: None, observed_at, source: Source::Verify, outcome };
                 self.publish(InputKind::Observation, link, serde_json::to_vec(&observation)).await
             }

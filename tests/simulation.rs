@@ -84,6 +84,7 @@ fn faults_of(bug: Bug) -> Option<Vec<Fault>> {
     match bug {
         Bug::NoFence | Bug::ForeignFenceAccepted => Some(vec![Fault::TakeOver, Fault::PartitionMoved]),
         Bug::StreamIdentityIgnored => Some(vec![Fault::InputRecreated]),
+        Bug::RestoredStreamIsAnother => Some(vec![Fault::InputRestored]),
         Bug::RedeliveryNotSkipped => Some(vec![Fault::AckLost]),
         Bug::UnknownOutcomeIgnored => Some(vec![Fault::RequestLate]),
         Bug::MissingDeliveryIgnored => Some(vec![Fault::DeliveryLost]),

@@ -103,7 +103,7 @@ pub(super) fn of_api_error(link: &LinkId, status: u16, call: Call, item: &ErrorI
 /// The key of an observation: the reader, the time, and the complete result, because two results in one second may
 /// differ.
 pub(super) fn of_observation(link: &LinkId, seen: &Observation) -> DedupKey {
-    let at = seen.observed_at.as_millis().to_string();
+    let at = seen.observed_at.0.as_millis().to_string();
     let outcome = serde_json::to_value(&seen.outcome).expect("our bodies have string keys and no failing serializers");
     Parts::of("observation").and(link.as_str()).and(seen.source.as_str()).and(&at).and_json(&outcome).key()
 }

@@ -13,7 +13,7 @@ use super::key;
 use super::optional::{self, FieldValue};
 use super::undecodable::{Undecodable, same_link};
 use super::unrelated::Unrelated;
-use crate::contract::{self, ApiError, CommandName, ReadOutcome, Widget};
+use crate::contract::{self, ApiError, At, CommandName, ReadOutcome, Widget};
 use crate::link::{
     Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, LinkId,
     LinkObservation, Profile, Session, Status, Timestamp,
@@ -187,7 +187,7 @@ pub(super) fn of_observation(
     seen: &contract::Observation,
     received_at: Timestamp,
 ) -> Result<Meaning, Undecodable> {
-    let observed_at = seen.observed_at;
+    let observed_at = seen.observed_at.0;
     let (event, profile) = match &seen.outcome {
         ReadOutcome::Found { link: resource } => {
             let resource = LinkResource::parse(resource, received_at);
@@ -247,7 +247,7 @@ pub(super) fn of_command(command: &contract::Command) -> Result<Meaning, Undecod
     let command = match (command.command, command.until) {
         (CommandName::Mute, _) => Command::Mute,
         (CommandName::Unmute, _) => Command::Unmute,
-        (CommandName::Snooze, Some(until)) => Command::Snooze(until),
+        (CommandName::Snooze, Some(At(until))) => Command::Snooze(until),
         (CommandName::Snooze, None) => return Err(Undecodable::shape("$.until", "missing: `snooze` needs it")),
         (CommandName::Verify, _) => Command::Verify,
         (CommandName::Forget, _) => Command::Forget,

@@ -250,8 +250,8 @@ fn read(reader: &mut Reader) -> Option<Config> {
         webhook_secrets: reader.secrets("http.webhook_secrets"),
         api_tokens: reader.secrets("http.api_tokens"),
         allow_open_webhooks: reader.switch("http.allow_open_webhooks"),
-    };
         connections_max: usize::try_from(reader.number("http.connections_max", 0..=1_000_000)).unwrap_or(0),
+    };
     let nats = read_nats(reader);
     let store = StoreConfig {
         data_dir: reader.text("store.data_dir").map(PathBuf::from).unwrap_or_default(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 use super::output::Origin;
-use super::words::At;
+use super::rfc3339::At;
 use crate::link::LINK_ID_LENGTH_MAX;
 
 /// Body of `link.incident.<institution>`: an incident has begun or has ended.

@@ -16,8 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
-use super::rfc3339;
-use crate::link::Timestamp;
+use super::rfc3339::At;
 
 mod examples;
 mod lenient;
@@ -244,9 +243,8 @@ pub struct Observation {
     #[serde(default, deserialize_with = "lenient::version", skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<u64>,
     /// When it was read, by the clock of the reader (RFC 3339). A time in the future counts as now.
-    #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
-    pub observed_at: Timestamp,
+    pub observed_at: At,
     /// The program that read the link; your application if absent.
     #[serde(default, deserialize_with = "lenient::source")]
     pub source: Source,
@@ -311,9 +309,9 @@ pub struct Command {
     /// The command.
     pub command: CommandName,
     /// The end of a snooze (RFC 3339). Required by `snooze`; other commands ignore it.
-    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
-    pub until: Option<Timestamp>,
+    pub until: Option<At>,
     /// The name of the operator, for people who read the history of the link.
     #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,

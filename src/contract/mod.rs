@@ -9,7 +9,7 @@
 //! - `record`: the complete state of a link: the body of `link.state.<link>`, and the value in the store
 //! - `notice`: the bodies of notices; `output`: jobs, refusals, committed offsets and fences
 //! - `incident`: the messages about an incident of an institution, for operations
-//! - `words`: enums that several bodies share; `secrets`: removes secrets from bodies; `limits`: the size of texts in a
+//! - `rfc3339`: the time in every body; `words`: enums that several bodies share; `secrets`: removes secrets from bodies; `limits`: the size of texts in a
 //!   record
 //!
 //! Within a schema version, a body only gains optional fields. Any other change is a new version, and a reader refuses
@@ -32,10 +32,11 @@ pub use input::{
 };
 pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
 pub use output::{Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, Origin, OriginKind, RefusedBody};
-pub use record::{BadRecord, Record};
+pub use record::{BadRecord, Record, Repaired};
+pub use rfc3339::At;
 pub use secrets::{is_session, json_in, squeezed, without_secrets, without_session};
 pub use words::{
-    AccessModeWord, Action, At, AttemptEndWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
+    AccessModeWord, Action, AttemptEndWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
     RefreshByWord, RemovalWord, StateWord,
 };
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
 use super::output::Because;
+use super::rfc3339::At;
 use super::words::{
-    Action, At, AttemptEndWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
+    Action, AttemptEndWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
 };
 use crate::link::{Cause, Episode, Gap, Link, Notice, Step};
 

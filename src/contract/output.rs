@@ -9,7 +9,8 @@ use strum::{IntoStaticStr, VariantArray};
 
 use super::input::InputKind;
 use super::notice::NoticeName;
-use super::words::{At, StateWord, is_false};
+use super::rfc3339::At;
+use super::words::{StateWord, is_false};
 use crate::link::{EventName, Input, Job, Link, LinkId, Refusal, Step, Timestamp};
 
 /// The subject of a message on the output stream. `nats::subject` makes the text of it.

@@ -2,7 +2,8 @@
 //! same bytes.
 //!
 //! Because the bytes are the same, a rebuild of the store is a copy of the stream. A record loses nothing:
-//! `Record::link` of `Record::of` gives the same link, and a test checks that.
+//! `Record::link` of `Record::of` gives the same link, also with the extreme values of every field: a test checks that.
+//! If one field of a record cannot be read, [`Record::repair`] keeps the others.
 
 use std::time::Duration;
 
@@ -10,10 +11,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::output::Because;
-use super::words::{AccessModeWord, At, StateWord, is_false};
+use super::rfc3339::At;
+use super::words::{AccessModeWord, StateWord, is_false};
 use crate::link::{Episode, Freshness, Link, LinkId, Profile, Session, State};
 
 mod parts;
+mod repair;
+
+pub use repair::Repaired;
 
 use parts::{
     ConsentRecord, EpisodeRecord, RecentFactRecord, RefreshQuotaRecord, RefreshRecord, SuspicionRecord, UpdateRecord,
@@ -276,3 +281,6 @@ impl Record {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,12 @@
 //! Enums that several bodies share, with their names in JSON, and the conversions from and to the types of the core.
 
-use std::fmt;
-
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
+use super::rfc3339::At;
 use crate::link::{
     AccessMode, AttemptEnd, Cause, DataKind, Episode, EpisodeNumber, LinkId, Proof, RefreshBy, Removal, StateName,
-    Timestamp,
 };
 
 /// Implements the conversions between an enum of the core, which has no serde, and its enum in JSON. Both matches are
@@ -31,46 +29,6 @@ macro_rules! convert_both_ways {
             }
         }
     };
-}
-
-/// A point in time: RFC 3339, UTC, milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct At(pub Timestamp);
-
-impl Serialize for At {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for At {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl serde::de::Visitor<'_> for Text {
-            type Value = At;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an RFC 3339 time such as 2026-11-22T10:15:00Z")
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<At, E> {
-                text.parse().map(At).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_str(Text)
-    }
-}
-
-impl JsonSchema for At {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "At".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "format": "date-time",
-            "description": "A point in time: RFC 3339, UTC, milliseconds.",
-        })
-    }
 }
 
 /// The state of a link, as relink decided it.

@@ -38,6 +38,11 @@ pub(super) fn publish(note: Note) {
             store.kept_at = kept_at.unwrap_or_else(|| "nowhere".to_owned()),
             "the output stream lost its last messages or was created again; the store, which has more, is rebuilt from the stream"
         ),
+        Note::InputStreamMoved { partition, behind } => tracing::info!(
+            partition,
+            resumed_after = behind,
+            "the input stream was restored or moved: it has the last handled message, so the partition continues after it"
+        ),
         Note::InputStreamIsAnother { partition } => {
             tracing::warn!(partition, "the input stream was created again; the partition starts at its beginning");
         }

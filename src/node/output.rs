@@ -260,6 +260,14 @@ pub enum Note {
         /// The directory to which the old store was moved, as printable text; `None` if it was not kept.
         kept_at: Option<String>,
     },
+    /// The input stream was restored from a backup, or moved to another server or account: its creation time is another one, but it has the
+    /// message at the committed offset.
+    InputStreamMoved {
+        /// The number of the partition.
+        partition: u16,
+        /// The partition resumes after this sequence.
+        behind: u64,
+    },
     /// The input stream was deleted and created again, so the partition starts at the stream's beginning.
     InputStreamIsAnother {
         /// The number of the partition.

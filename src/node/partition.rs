@@ -82,4 +82,6 @@ pub(super) struct Question {
     pub(super) partition: u16,
     /// The committed offset of the partition.
     pub(super) offset: CommittedOffset,
+    /// The looked-up sequence, if it is not that of the offset.
+    pub(super) older: Option<u64>,
 }

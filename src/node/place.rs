@@ -64,14 +64,19 @@ impl<S: Store + Clone> Node<S> {
         for number in numbers {
             let Some(partition) = self.partitions.get(&number) else { continue };
             let offset = partition.offset.clone();
-            self.follow(now, number, offset.as_ref(), resume::first_step(number, offset.as_ref(), input));
+            self.follow(now, number, offset.as_ref(), resume::first_step(offset.as_ref(), input));
         }
         self.end_resuming();
     }
 
     pub(super) fn input_looked_up(&mut self, now: Timestamp, request: RequestId, stored_at_ns: Option<i64>) {
-        if let Some(Question { partition, offset, .. }) = self.take_question(request) {
-            self.follow(now, partition, Some(&offset), resume::looked_up(&offset, stored_at_ns));
+        let Some(input) = self.resuming.as_ref().and_then(|resuming| resuming.input) else { return };
+        if let Some(Question { partition, offset, older, .. }) = self.take_question(request) {
+            let step = match older {
+                Some(sequence) => resume::looked_up_older(partition, &offset, input, sequence, stored_at_ns),
+                None => resume::looked_up(partition, &offset, input, stored_at_ns),
+            };
+            self.follow(now, partition, Some(&offset), step);
             self.end_resuming();
         }
     }
@@ -101,16 +106,21 @@ impl<S: Store + Clone> Node<S> {
         let (after, note) = match (step, offset) {
             (Step::ResumeAfter(after, note), _) => (after, note),
             (Step::LookUp { sequence }, Some(offset)) => {
-                let request = self.ask(number, offset);
+                let request = self.ask(number, offset, None);
+                self.outputs.push_back(Output::LookUpInput { request, sequence });
+                return;
+            }
+            (Step::LookUpOlder { sequence }, Some(offset)) => {
+                let request = self.ask(number, offset, Some(sequence));
                 self.outputs.push_back(Output::LookUpInput { request, sequence });
                 return;
             }
             (Step::Find { after_ns }, Some(offset)) => {
-                let request = self.ask(number, offset);
+                let request = self.ask(number, offset, None);
                 self.outputs.push_back(Output::FindInput { request, after_ns });
                 return;
             }
-            (Step::LookUp { .. } | Step::Find { .. }, None) => {
+            (Step::LookUp { .. } | Step::LookUpOlder { .. } | Step::Find { .. }, None) => {
                 unreachable!("a look-up or a search needs a committed offset")
             }
         };
@@ -138,10 +148,10 @@ impl<S: Store + Clone> Node<S> {
         self.outputs.push_back(Output::Rewind { reader: id, partition: number, behind: after });
     }
 
-    fn ask(&mut self, partition: u16, offset: &CommittedOffset) -> RequestId {
+    fn ask(&mut self, partition: u16, offset: &CommittedOffset, older: Option<u64>) -> RequestId {
         let request = self.request();
         if let Some(resuming) = &mut self.resuming {
-            resuming.questions.push(Question { request, partition, offset: offset.clone() });
+            resuming.questions.push(Question { request, partition, offset: offset.clone(), older });
         }
         request
     }

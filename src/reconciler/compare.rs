@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::belvo::{self, Meaning};
-use crate::contract::{InputKind, Observation, ReadOutcome, Source};
+use crate::contract::{At, InputKind, Observation, ReadOutcome, Source};
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp, step};
 use crate::store::{Store, StoreError};
 
@@ -76,7 +76,12 @@ pub(super) fn change_of(known: &Known, read: Read, policy: &Policy, next_read_wi
     // The times of the link come from the NATS server's clock, those of the read from relink's. A read that was sent
     // after the record was read is newer than the record, even if relink's clock is behind.
     let observed_at = if known.at <= read.read_at { read.read_at.max(link.updated_at) } else { read.read_at };
-    let observation = Observation { schema_version: None, observed_at, source: Source::Sweep, outcome: read.outcome };
+    let observation = Observation {
+        schema_version: None,
+        observed_at: At(observed_at),
+        source: Source::Sweep,
+        outcome: read.outcome,
+    };
     let body = serde_json::to_vec(&observation).expect("our bodies have string keys and no failing serializers");
     let now = observed_at.max(link.updated_at);
     // An unknown status of Belvo causes no event.

@@ -22,6 +22,8 @@ pub enum Bug {
     NoFence,
     /// A committed offset is used without a check that it belongs to this stream.
     StreamIdentityIgnored,
+    /// A stream with another creation time is read from its beginning, although it has been restored.
+    RestoredStreamIsAnother,
     /// The settle window of the machine is off.
     SettleWindowOff,
     /// Evidence about a link that is known to be broken prompts again.
@@ -109,6 +111,8 @@ pub(super) struct BugInjector {
     answered_early: BTreeMap<BatchId, Input>,
     ends: BTreeMap<RequestId, u64>,
     counts: BTreeMap<ReaderId, (u64, u64)>,
+    /// Whether the input stream has another creation time than the committed offsets.
+    is_another: bool,
 }
 
 impl BugInjector {
@@ -232,6 +236,17 @@ impl BugInjector {
             }
             (Bug::StreamIdentityIgnored, Input::InputLookedUp { request, .. }) => {
                 actions.push(DriverAction::Deliver(Input::InputLookedUp { request, stored_at_ns: None }));
+            }
+            (Bug::RestoredStreamIsAnother, Input::InputFacts { request, stream }) => {
+                let offsets = store.offsets().unwrap_or_default();
+                self.is_another = offsets.values().any(|offset| offset.stream_created_ns != stream.created_ns);
+                actions.push(DriverAction::Deliver(Input::InputFacts { request, stream }));
+            }
+            (Bug::RestoredStreamIsAnother, Input::InputLookedUp { request, .. }) if self.is_another => {
+                actions.push(DriverAction::Deliver(Input::InputLookedUp { request, stored_at_ns: Some(i64::MAX) }));
+            }
+            (Bug::RestoredStreamIsAnother, Input::InputFound { request, .. }) if self.is_another => {
+                actions.push(DriverAction::Deliver(Input::InputFound { request, sequence: Some(1) }));
             }
             (Bug::DeadLettersAfterCommit, input @ Input::BatchCommitted { batch, .. }) => {
                 actions.extend(self.dead_letters.remove(&batch).map(DriverAction::Perform));

@@ -101,6 +101,8 @@ pub enum Fault {
     OutputTailLostAlone,
     /// The input stream is deleted and created again later.
     InputRecreated,
+    /// The input stream is restored from a backup, which may lack its last messages.
+    InputRestored,
     /// The output stream is deleted while no process runs, and created again.
     OutputRecreated,
     /// The output stream is deleted while processes run, and created again.
@@ -137,7 +139,7 @@ pub enum Fault {
 
 impl Fault {
     /// The faults that are injected on a timer, every few seconds. The others affect an operation in progress.
-    pub(super) const SPONTANEOUS: [Self; 22] = [
+    pub(super) const SPONTANEOUS: [Self; 23] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -153,6 +155,7 @@ impl Fault {
         Self::OutputTailLost,
         Self::OutputTailLostAlone,
         Self::InputRecreated,
+        Self::InputRestored,
         Self::OutputRecreated,
         Self::OutputRecreatedAlone,
         Self::InputAges,

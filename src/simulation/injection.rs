@@ -69,6 +69,15 @@ impl World {
                 self.checkers.input_lost();
                 self.fail_readers(None, HEARTBEATS_MS);
             }
+            Fault::InputRestored => {
+                let count = self.random.below(2) * self.random.below(8);
+                self.jetstream.input.restore(self.now_ms * 1_000_000 + 1, count);
+                self.cancel_scheduled_pulls();
+                if count > 0 {
+                    self.checkers.input_lost();
+                }
+                self.fail_readers(None, HEARTBEATS_MS);
+            }
             Fault::OutputRecreated | Fault::OutputRecreatedAlone => {
                 if fault == Fault::OutputRecreated {
                     self.all_crash(false);

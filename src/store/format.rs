@@ -23,7 +23,7 @@ use strum::VariantArray;
 
 use super::content;
 use super::{Position, StoreError, Witness};
-use crate::contract::Record;
+use crate::contract::{BadRecord, Record, Repaired};
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 
 /// The format version of the store. Any change of the table above needs a new version.
@@ -77,12 +77,24 @@ pub struct StoredLink {
 }
 
 impl StoredLink {
-    /// Parses the record.
+    /// Parses the record, without the fields that cannot be read.
     ///
     /// # Errors
     /// [`StoreError::Record`] if it is damaged or a newer version of relink wrote it.
     pub fn parse(&self) -> Result<Record, StoreError> {
-        Ok(Record::parse(&self.record)?)
+        Ok(read_record(&self.record)?)
+    }
+}
+
+/// Parses a record. Fields that cannot be read are dropped and logged ([`Record::repair`]).
+pub(super) fn read_record(json: &[u8]) -> Result<Record, BadRecord> {
+    match Record::parse(json) {
+        Err(error @ BadRecord::NotARecord(_)) => {
+            let Ok(Repaired { record, dropped }) = Record::repair(json) else { return Err(error) };
+            tracing::warn!(link.id = %record.link_id, fields = %dropped.join(", "), "a record has unreadable fields; it is used without them");
+            Ok(record)
+        }
+        read => read,
     }
 }
 

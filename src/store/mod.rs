@@ -22,7 +22,7 @@ use std::path::PathBuf;
 pub use self::format::{Head, StoredLink};
 pub use self::memory::MemoryStore;
 pub use self::sled::{Opened, SledStore};
-use crate::contract::{BadRecord, CommittedOffset, IncidentBody, Record};
+use crate::contract::{BadRecord, CommittedOffset, IncidentBody};
 use crate::link::{LinkId, Policy, StateName, Timestamp};
 
 /// Keeps the committed state of links, partitions and incidents.
@@ -159,9 +159,9 @@ impl Put {
     /// The put for a state message. Catching up applies it; it is the same as the put of the original commit.
     ///
     /// # Errors
-    /// [`BadRecord`] if the body is no record, or a newer version of relink wrote it.
+    /// [`BadRecord`] if the body is no record, even without its unreadable fields, or a newer version of relink wrote it.
     pub fn of_state_message(payload: &[u8], policy: &Policy) -> Result<Self, BadRecord> {
-        let record = Record::parse(payload)?;
+        let record = format::read_record(payload)?;
         let link = record.link()?;
         let head = Head::of(&link, record.partition, policy);
         Ok(Self { id: link.id, head, record: payload.to_vec() })

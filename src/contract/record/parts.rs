@@ -6,7 +6,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::words::{At, AttemptEndWord, CauseWord, is_false};
+use super::super::rfc3339::At;
+use super::super::words::{AttemptEndWord, CauseWord, is_false};
 use super::BadRecord;
 use crate::link::{
     Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, LinkId, Month, Prompt, RecentFact, Refresh, RefreshQuota,

@@ -34,9 +34,8 @@ impl History {
                 continue;
             }
             let offset = self.offsets.get(&delivery.partition);
-            let created_ns = jetstream.input.facts().created_ns;
             let is_passed = |offset: &&crate::contract::CommittedOffset| {
-                offset.stream_created_ns == created_ns && offset.stored_at_ns >= delivery.stored_at_ns
+                jetstream.input.is_identity(offset.stream_created_ns) && offset.stored_at_ns >= delivery.stored_at_ns
             };
             if offset.filter(is_passed).is_none() {
                 let (sequence, partition) = (delivery.sequence, delivery.partition);

@@ -178,7 +178,11 @@ impl History {
 
     /// Checks that a partition's offset only grows, and that every input up to it has an outcome.
     fn commit_offset(&mut self, partition: u16, offset: CommittedOffset, jetstream: &JetStream) -> Checked {
-        let before = self.offsets.get(&partition).filter(|before| before.stream_created_ns == offset.stream_created_ns);
+        let before = self.offsets.get(&partition).filter(|before| {
+            let is_identity = |created_ns| jetstream.input.is_identity(created_ns);
+            before.stream_created_ns == offset.stream_created_ns
+                || (is_identity(before.stream_created_ns) && is_identity(offset.stream_created_ns))
+        });
         let is_back = before.is_some_and(|before| offset.stored_at_ns <= before.stored_at_ns);
         if is_back && !self.may_go_back.contains(&partition) {
             return Err(format!(
@@ -188,7 +192,7 @@ impl History {
         self.may_go_back.remove(&partition);
         let from_ns = before.map_or(i64::MIN, |before| before.stored_at_ns);
         let input = &jetstream.input;
-        let is_this_stream = offset.stream_created_ns == input.facts().created_ns;
+        let is_this_stream = input.is_identity(offset.stream_created_ns);
         for place in input.places().rev().filter(|_| is_this_stream) {
             let delivery = &input.ever[place];
             if delivery.stored_at_ns <= from_ns {

@@ -11,6 +11,8 @@ use crate::node::{Delivered, ReaderId, StreamFacts};
 
 pub(in crate::simulation) struct InputStream {
     created_ns: i64,
+    /// The earlier creation times of this stream, which has been restored since.
+    created_before_ns: Vec<i64>,
     last_sequence: u64,
     /// The time after which an unacknowledged message is delivered again (`ack_wait`).
     pub(in crate::simulation) ack_wait_ms: i64,
@@ -50,6 +52,7 @@ impl InputStream {
         let consumers = (0..partitions).map(|_| Consumer::default()).collect();
         Self {
             created_ns,
+            created_before_ns: Vec::new(),
             last_sequence: 0,
             ack_wait_ms,
             messages: BTreeMap::new(),
@@ -112,8 +115,21 @@ impl InputStream {
 
     pub(in crate::simulation) fn recreate(&mut self, created_ns: i64) {
         (self.created_ns, self.last_sequence) = (created_ns, 0);
+        self.created_before_ns.clear();
         self.messages.clear();
         self.consumers.iter_mut().for_each(|consumer| *consumer = Consumer::default());
+    }
+
+    /// Replaces the stream by its backup, which lacks the last `count` messages.
+    pub(in crate::simulation) fn restore(&mut self, created_ns: i64, count: usize) {
+        self.created_before_ns.push(std::mem::replace(&mut self.created_ns, created_ns));
+        self.lose_tail(count);
+        self.consumers.iter_mut().for_each(|consumer| *consumer = Consumer::default());
+    }
+
+    /// Whether the stream has, or had before it was restored, this creation time.
+    pub(in crate::simulation) fn is_identity(&self, created_ns: i64) -> bool {
+        self.created_ns == created_ns || self.created_before_ns.contains(&created_ns)
     }
 
     /// Removes the messages up to `up_to`, as `max_age` does.

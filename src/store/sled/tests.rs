@@ -50,7 +50,7 @@ fn an_older_store_whose_indexes_do_not_fit_is_quarantined() {
 }
 
 fn put(n: usize, version: u64) -> Put {
-    let state = StateName::ALL[(n + usize::try_from(version).unwrap()) % StateName::ALL.len()];
+    let state = StateName::VARIANTS[(n + usize::try_from(version).unwrap()) % StateName::VARIANTS.len()];
     let deadline = Some(Timestamp::from_millis(i64::try_from(version).unwrap()));
     let head = Head { state, partition: 3, version, deadline };
     Put { id: format!("link-{n}").parse().unwrap(), head, record: vec![b' '; 400] }

@@ -1,0 +1,221 @@
+//! The node after its streams were restored from a backup, or lost their end: it continues where it was.
+//!
+//! The backup is that of `nats stream backup`, by the same requests of JetStream's API.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use relink::link::{Policy, PolicySettings};
+use relink::nats::node::{Node, NodeError, NodeOptions};
+use relink::nats::stream::extent;
+use relink::nats::subject::Subjects;
+use relink::node::Phase;
+use relink::store::{MemoryStore, Store};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use support::{TestNats, within};
+
+const PARTITIONS: u16 = 4;
+const LINKS: u32 = 30;
+
+struct RunningNode {
+    store: MemoryStore,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), NodeError>>,
+}
+
+impl RunningNode {
+    async fn start(nats: &TestNats, store: MemoryStore) -> Self {
+        let settings = PolicySettings { can_verify: true, incident_links: 0, ..PolicySettings::default() };
+        let options = NodeOptions {
+            subjects: Subjects::default(),
+            partitions: PARTITIONS,
+            owner: "test".to_owned(),
+            policy: Policy::new(settings).expect("in range"),
+        };
+        let node = Node::new(nats.connect().await, options, store.clone());
+        let mut phase = node.phase();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(node.run(shutdown.clone()));
+        let running = phase.wait_for(|phase| *phase == Phase::Running);
+        within("starting the partitions", running).await.expect("the node runs");
+        Self { store, shutdown, task }
+    }
+
+    async fn stop(self) -> MemoryStore {
+        self.shutdown.cancel();
+        within("stopping", self.task).await.expect("no panic").expect("a clean end");
+        self.store
+    }
+}
+
+/// A stream, as `nats stream backup` stores it.
+struct Backup {
+    stream: &'static str,
+    description: Value,
+    chunks: Vec<Bytes>,
+}
+
+async fn api(nats: &TestNats, subject: String, request: &Value) -> Value {
+    let response = nats.client.request(subject, request.to_string().into()).await.expect("a response");
+    let response: Value = serde_json::from_slice(&response.payload).expect("JSON");
+    assert!(response.get("error").is_none(), "{response}");
+    response
+}
+
+async fn back_up(nats: &TestNats, stream: &'static str) -> Backup {
+    let inbox = nats.client.new_inbox();
+    let mut arriving = nats.client.subscribe(inbox.clone()).await.expect("a subscription");
+    let request = json!({"deliver_subject": inbox});
+    let description = api(nats, format!("$JS.API.STREAM.SNAPSHOT.{stream}"), &request).await;
+    let mut chunks = Vec::new();
+    loop {
+        let chunk = within("a chunk", arriving.next()).await.expect("a chunk");
+        if chunk.payload.is_empty() {
+            return Backup { stream, description, chunks };
+        }
+        chunks.push(chunk.payload);
+        if let Some(reply) = chunk.reply {
+            nats.client.publish(reply, Bytes::new()).await.expect("an acknowledgement");
+        }
+    }
+}
+
+async fn restore(nats: &TestNats, backup: &Backup) {
+    let request = json!({"config": backup.description["config"], "state": backup.description["state"]});
+    let response = api(nats, format!("$JS.API.STREAM.RESTORE.{}", backup.stream), &request).await;
+    let deliver = response["deliver_subject"].as_str().expect("a subject").to_owned();
+    for chunk in &backup.chunks {
+        nats.client.request(deliver.clone(), chunk.clone()).await.expect("an acknowledgement");
+    }
+    let end = nats.client.request(deliver, Bytes::new()).await.expect("the end");
+    let end: Value = serde_json::from_slice(&end.payload).expect("JSON");
+    assert!(end.get("error").is_none(), "{end}");
+}
+
+async fn created_ns(nats: &TestNats, stream: &str) -> i128 {
+    extent(&nats.context, stream).await.expect("the stream").identity.created_ns
+}
+
+/// Breaks the links `from..to`, and waits until the node has handled it.
+async fn break_links(nats: &TestNats, from: u32, to: u32) {
+    for link in from..to {
+        let body = json!({
+            "webhook_id": format!("w{link}"), "webhook_type": "LINK", "webhook_code": "token_required",
+            "process_type": "recurrent_update", "link_id": format!("link-{link}"), "request_id": format!("r{link}"),
+            "external_id": null, "data": {},
+        });
+        let subject = format!("belvo.webhook.link-{link}");
+        let ack = nats.context.publish(subject, body.to_string().into()).await.expect("a publish");
+        ack.await.expect("stored");
+    }
+    within("the prompts", async {
+        while count(nats, "link.notice.update_required.*").await < u64::from(to) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// The number of messages with this subject on `LINKS`.
+async fn count(nats: &TestNats, filter: &str) -> u64 {
+    let request = json!({"subjects_filter": filter});
+    let info = api(nats, "$JS.API.STREAM.INFO.LINKS".to_owned(), &request).await;
+    let subjects = info["state"]["subjects"].as_object();
+    subjects.map_or(0, |subjects| subjects.values().filter_map(Value::as_u64).sum())
+}
+
+async fn replace(nats: &TestNats, backup: &Backup) {
+    let before = created_ns(nats, backup.stream).await;
+    nats.context.delete_stream(backup.stream).await.expect("deleted");
+    restore(nats, backup).await;
+    assert_ne!(created_ns(nats, backup.stream).await, before, "a restored stream has another creation time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restore_no_input_is_handled_again() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    break_links(&nats, 0, LINKS).await;
+    let store = node.stop().await;
+    let backups = [back_up(&nats, "BELVO").await, back_up(&nats, "LINKS").await];
+    // With the old store, and on another host, where there is none.
+    for (round, store) in [(0, store), (1, MemoryStore::default())] {
+        for backup in &backups {
+            replace(&nats, backup).await;
+        }
+        let before = extent(&nats.context, "LINKS").await.expect("the stream").last_sequence;
+        let node = RunningNode::start(&nats, store).await;
+        // A partition that starts at the beginning would refuse the old inputs before it handles this one.
+        break_links(&nats, LINKS, LINKS + 1).await;
+        let store = node.stop().await;
+        assert_eq!(count(&nats, "link.refused.*").await, 0, "round {round}");
+        assert_eq!(count(&nats, "link.notice.update_required.*").await, u64::from(LINKS) + 1);
+        // Fences and a closing message; a prompt, the state, the offset and a closing message.
+        let after = extent(&nats.context, "LINKS").await.expect("the stream").last_sequence;
+        assert!(after - before <= u64::from(PARTITIONS) + 1 + 5, "round {round}: {before}, {after}");
+        assert_eq!(store.count().expect("a store").values().sum::<u64>(), u64::from(LINKS) + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restore_of_older_inputs_the_handled_ones_are_not_handled_again() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    break_links(&nats, 0, 10).await;
+    let backup = back_up(&nats, "BELVO").await;
+    break_links(&nats, 10, 20).await;
+    let store = node.stop().await;
+    replace(&nats, &backup).await;
+    let node = RunningNode::start(&nats, store).await;
+    break_links(&nats, 20, 40).await;
+    node.stop().await;
+    assert_eq!(count(&nats, "link.refused.*").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_on_an_input_stream_whose_end_is_damaged() {
+    let mut nats = TestNats::start_with_streams(PARTITIONS).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    break_links(&nats, 0, LINKS).await;
+    let store = node.stop().await;
+    let messages = nats.dir.path().join("nats/jetstream/$G/streams/BELVO/msgs");
+    let last = extent(&nats.context, "BELVO").await.expect("the stream").last_sequence;
+    nats.restart_after(|_store| damage(&messages)).await;
+    let left = within("the stream", async {
+        loop {
+            if let Ok(extent) = extent(&nats.context, "BELVO").await {
+                break extent.last_sequence;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(left < last, "the damage has removed messages: {left} of {last} are left");
+    let node = RunningNode::start(&nats, store).await;
+    break_links(&nats, LINKS, LINKS + 10).await;
+    node.stop().await;
+    assert_eq!(count(&nats, "link.refused.*").await, 0);
+}
+
+/// Flips a bit in the middle of the last block of messages, and removes the index, so that the server reads the block.
+fn damage(messages: &std::path::Path) {
+    let entries = std::fs::read_dir(messages).expect("the directory of the messages");
+    let mut blocks: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    blocks.retain(|path| path.extension().is_some_and(|extension| extension == "blk"));
+    blocks.sort();
+    let block = blocks.last().expect("a block of messages");
+    let mut bytes = std::fs::read(block).expect("a readable block");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(block, bytes).expect("a writable block");
+    let index = messages.join("index.db");
+    if index.exists() {
+        std::fs::remove_file(index).expect("removable");
+    }
+}
