@@ -82,21 +82,13 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sled", &["store/sled.rs"]),
     (
         "async_nats",
-        &[
-            "nats/",
-            "jobs.rs",
+        &["nats/", "jobs.rs", "http/ingest.rs", "service.rs", "rehearsal/demo/", "rehearsal/scenario/subscriber.rs"],
+    ),
+    ("axum", &["http/"]),
     ("hyper", &["http/connection.rs"]),
     ("hyper_util", &["http/connection.rs"]),
     ("rustix", &["os.rs"]),
     ("nkeys", &["nats/connection.rs"]),
-            "http/ingest.rs",
-            "service.rs",
-            "config/mod.rs",
-            "rehearsal/demo/",
-            "rehearsal/scenario/subscriber.rs",
-        ],
-    ),
-    ("axum", &["http/"]),
     ("belvo_sandbox", &["rehearsal/", "simulation/belvo.rs", "cli/mod.rs"]),
     (
         "reqwest",
@@ -129,6 +121,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "cli/",
             "service.rs",
+            "service/",
             "schemas.rs",
             "rehearsal/demo/",
             "rehearsal/scenario/args.rs",
@@ -425,7 +418,6 @@ fn restricted_crates_are_used_only_by_their_owners() {
     assert_none("restricted crates outside their owners", violations);
 }
 
-#[test]
 /// A client with the default settings sends everything to the proxy of the environment, also relink's tokens.
 #[test]
 fn http_clients_are_built_in_two_places() {
@@ -441,6 +433,7 @@ fn http_clients_are_built_in_two_places() {
     assert_none("HTTP clients that may use a proxy", others.map(|source| source.path));
 }
 
+#[test]
 fn files_are_short_and_begin_with_a_description() {
     let violations = sources().into_iter().filter_map(|source| {
         let lines = source.text.lines().count();
