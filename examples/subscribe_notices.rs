@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, AckKind};
+use async_nats::{ConnectOptions, ServerAddr};
 use futures::StreamExt;
 use serde_json::Value;
 
@@ -29,7 +30,14 @@ async fn main() -> Result<(), async_nats::Error> {
     let url = arguments.next().unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned());
     let count = arguments.next().map_or(Ok(usize::MAX), |count| count.parse())?;
 
-    let context = jetstream::new(async_nats::connect(url).await?);
+    // async-nats ignores a user and a password in the address, so they are passed on.
+    let address: ServerAddr = url.parse()?;
+    let options = match (address.username(), address.password()) {
+        (Some(user), Some(password)) => ConnectOptions::with_user_and_password(user.into(), password.into()),
+        (Some(token), None) => ConnectOptions::with_token(token.into()),
+        (None, _) => ConnectOptions::new(),
+    };
+    let context = jetstream::new(options.connect(address).await?);
     let stream = context.get_stream("LINKS").await?;
     let config = pull::Config {
         durable_name: Some(DURABLE.to_owned()),

@@ -12,12 +12,15 @@ mod own_server;
 mod readiness;
 mod stop;
 
+mod data_directory;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use async_nats::jetstream;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +34,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ReconcilerConfig};
 use crate::http::{self, Limits, Parts, Server};
 use crate::jobs::Worker;
+use crate::nats::connection::Access;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::declaration::StreamError;
 use crate::nats::history::Histories;
@@ -38,6 +42,7 @@ use crate::nats::node::{Node, NodeError, NodeOptions};
 use crate::nats::publisher::{Publisher, PublisherOptions};
 use crate::nats::server::{NatsServer, ServerOptions, min_version_check};
 use crate::nats::server_binary::{ServerSource, locate};
+use crate::nats::server_login::{self, ServerLogin};
 use crate::nats::watch::Watch;
 use crate::nats::{durability, stream};
 use crate::node::Phase;
@@ -96,7 +101,7 @@ impl Service {
     pub async fn start(config: &Config, server_source: ServerSource) -> anyhow::Result<Self> {
         let store = open_store(config)?;
         let own_server = start_server(config, server_source).await?;
-        let client = connect(&config.nats, own_server.as_ref().map(NatsServer::url)).await?;
+        let client = connect(config, own_server.as_ref()).await?;
         min_version_check(&client)?;
         let context = jetstream::new(client.clone());
         let subjects = config.nats.subjects.clone();
@@ -212,6 +217,11 @@ impl Service {
         &self.nats_url
     }
 
+    /// The address of relink's own nats-server with user and password, which is a secret; `None` if it uses another NATS.
+    pub fn own_nats_url_with_login(&self) -> Option<SecretString> {
+        self.own_server.as_ref().map(OwnServer::url_with_login)
+    }
+
     /// The reconciler, so that a caller can start a sweep; `None` without Belvo keys.
     pub fn reconciler(&self) -> Option<&Reconciler> {
         self.reconciler.as_ref().map(|(reconciler, _)| reconciler)
@@ -292,9 +302,7 @@ fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T
 
 fn open_store(config: &Config) -> anyhow::Result<SledStore> {
     let directory = &config.store.data_dir;
-    std::fs::create_dir_all(directory).with_context(|| {
-        format!("cannot create the data directory {}: choose another with RELINK_DATA_DIR", directory.display())
-    })?;
+    data_directory::prepare(directory)?;
     let opened = SledStore::open(&directory.join("store"), config.store.cache_bytes)?;
     if let Some((aside, why)) = opened.quarantined {
         tracing::error!(store.kept_at = %aside.display(), why, "the store is damaged and was moved to quarantine; relink rebuilds it from the stream");
@@ -312,24 +320,28 @@ async fn start_server(config: &Config, source: ServerSource) -> anyhow::Result<O
     let mut options = ServerOptions::new(binary, config.store.data_dir.join("nats"));
     // The supervisor reads the server's health from its monitor.
     options.monitor = true;
+    options.login = Some(ServerLogin::in_directory(&options.store_dir));
     let server = NatsServer::start(options).await?;
-    tracing::info!(nats.url = server.url(), "relink has started its own nats-server on a loopback address");
+    let url_file = server_login::url_file(&server.options().store_dir);
+    tracing::info!(
+        nats.url = server.url(),
+        nats.url_file = %url_file.display(),
+        "relink has started its own nats-server on a loopback address; the file has its address with the password"
+    );
     Ok(Some(server))
 }
 
-async fn connect(config: &NatsConfig, own_server: Option<&str>) -> anyhow::Result<async_nats::Client> {
-    let mut options = async_nats::ConnectOptions::new().name("relink");
-    if let Some(path) = &config.credentials {
-        options = options.credentials_file(path).await.with_context(|| format!("cannot read {}", path.display()))?;
-    }
-    let addresses: Vec<async_nats::ServerAddr> = match (own_server, &config.url) {
-        (Some(own), _) => vec![own.parse()?],
-        (None, Some(url)) => url.expose().map(str::parse).collect::<Result<_, _>>()?,
-        (None, None) => Vec::new(),
+async fn connect(config: &Config, own_server: Option<&NatsServer>) -> anyhow::Result<async_nats::Client> {
+    let access = match (own_server, &config.nats.access) {
+        (Some(server), _) => Access::of_urls([server.url_with_login().expose_secret()])?,
+        (None, Some(access)) => access.clone(),
+        (None, None) => Access::of_urls([])?,
     };
-    let url = config.url.as_ref().map(ToString::to_string).unwrap_or_default();
-    options.connect(addresses).await.with_context(|| {
-        format!("cannot connect to NATS at {url}: check that it is running and that RELINK_NATS_URL is right")
+    access.connect("relink").await.with_context(|| {
+        format!(
+            "cannot connect to NATS at {access}: check that it is running, and that RELINK_NATS_URL and the settings of \
+             the login and of TLS (RELINK_NATS_…) are right"
+        )
     })
 }
 

@@ -34,7 +34,20 @@ const MODULES: &[(&str, &[&str])] = &[
     ("http", &["metric", "os", "link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
     (
         "service",
-        &["metric", "os", "clock", "belvo", "store", "node", "nats", "config", "telemetry", "jobs", "reconciler", "http"],
+        &[
+            "metric",
+            "os",
+            "clock",
+            "belvo",
+            "store",
+            "node",
+            "nats",
+            "config",
+            "telemetry",
+            "jobs",
+            "reconciler",
+            "http",
+        ],
     ),
     // The simulated Belvo is the crate `belvo_sandbox`, which imports nothing of relink; `simulation` uses it too.
     (
@@ -88,7 +101,6 @@ const OWNERS: &[(&str, &[&str])] = &[
             "http/ingest.rs",
             "service.rs",
             "service/own_server.rs",
-            "config/mod.rs",
             "rehearsal/demo/",
             "rehearsal/scenario/subscriber.rs",
         ],
@@ -429,7 +441,6 @@ fn restricted_crates_are_used_only_by_their_owners() {
     assert_none("restricted crates outside their owners", violations);
 }
 
-#[test]
 /// A client with the default settings sends everything to the proxy of the environment, also relink's tokens.
 #[test]
 fn http_clients_are_built_in_two_places() {
@@ -445,6 +456,7 @@ fn http_clients_are_built_in_two_places() {
     assert_none("HTTP clients that may use a proxy", others.map(|source| source.path));
 }
 
+#[test]
 fn files_are_short_and_begin_with_a_description() {
     let violations = sources().into_iter().filter_map(|source| {
         let lines = source.text.lines().count();

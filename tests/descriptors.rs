@@ -1,7 +1,6 @@
 //! relink with few file descriptors: strangers that open connections cannot take the descriptors that relink needs.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
 mod support;
 

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use relink::link::{Policy, PolicySettings};
 use relink::nats::node::{Node, NodeOptions};
+use relink::nats::server_login::ServerLogin;
 use relink::nats::subject::Subjects;
 use relink::node::Phase;
 use relink::store::MemoryStore;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +86,9 @@ async fn rust_example() -> PathBuf {
 
 /// Runs a subscriber until it has handled `notices` notices. Returns the prompts that it printed, one each line.
 async fn subscribe(mut command: Command, nats: &TestNats, notices: usize) -> Vec<Value> {
-    let printed = within("a subscriber", run(command.arg(nats.server.url()).arg(notices.to_string()))).await;
+    let printed =
+        within("a subscriber", run(command.arg(nats.server.url_with_login().expose_secret()).arg(notices.to_string())))
+            .await;
     let printed = printed.unwrap_or_else(|error| panic!("{error}"));
     printed
         .lines()
@@ -105,7 +109,9 @@ async fn subscribers() -> [(&'static str, Command); 3] {
 #[tokio::test(flavor = "multi_thread")]
 async fn examples_in_every_language_report_and_subscribe() {
     let (python, subscribers) = (python().await, subscribers().await);
-    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    // relink's own nats-server requires a login; its address for programs contains it.
+    let nats = TestNats::start_with(|server| server.login = Some(ServerLogin::in_directory(&server.store_dir))).await;
+    nats.ensure(PARTITIONS).await;
     let policy = Policy::new(PolicySettings::default()).expect("the defaults are in range");
     let options =
         NodeOptions { subjects: Subjects::default(), partitions: PARTITIONS, owner: "test".to_owned(), policy };
@@ -120,7 +126,7 @@ async fn examples_in_every_language_report_and_subscribe() {
 
     let report = || {
         let mut command = Command::new(&python);
-        command.arg(example("python/report_api_error.py")).arg(LINK).arg(nats.server.url());
+        command.arg(example("python/report_api_error.py")).arg(LINK).arg(nats.server.url_with_login().expose_secret());
         command
     };
     let printed = run(&mut report()).await.unwrap_or_else(|error| panic!("{error}"));

@@ -19,7 +19,7 @@ use relink::reconciler::{Reconciler, Swept};
 use relink::service::Service;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use support::{server_source, within};
+use support::{connect_to_own, server_source, within};
 use uuid::Uuid;
 
 const TOKEN: &str = "token-of-the-test";
@@ -187,7 +187,7 @@ impl Bench {
 async fn serve(config: &Config) -> (Service, jetstream::Context) {
     let mut service = Service::start(config, server_source()).await.unwrap();
     within("the start", service.running()).await.unwrap();
-    let client = async_nats::connect(service.nats_url()).await.unwrap();
+    let client = connect_to_own(&service).await;
     (service, jetstream::new(client))
 }
 

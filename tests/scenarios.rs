@@ -14,6 +14,7 @@ use futures::StreamExt;
 use relink::config::{Config, Sources};
 use relink::rehearsal::scenario::{RelinkUnderTest, Scenario, play};
 use relink::service::Service;
+use secrecy::ExposeSecret;
 use support::binary::{API_TOKEN, WEBHOOK_SECRET};
 
 /// The number of scenarios that run at the same time: each waits most of its time, and its nats-server syncs to disk.
@@ -177,7 +178,7 @@ async fn play_file(name: &str, file: &Path) -> Result<(), String> {
     let relink = RelinkUnderTest {
         url,
         api_token: API_TOKEN.into(),
-        nats_url: service.nats_url().to_owned(),
+        nats_url: service.own_nats_url_with_login().expect("its own NATS").expose_secret().to_owned(),
         stream: "LINKS".into(),
     };
     let ended = play(&scenario, &sandbox, &relink, &report).await;

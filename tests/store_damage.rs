@@ -146,7 +146,8 @@ fn child_of_an_open_store() {
     let whole = Query { limit: usize::MAX, ..Query::default() };
     let mut replaced_count = 0;
     // Like a node: every error of a damage leads to an empty store, and the stream is applied again.
-    while let Err(error) = commits.iter().try_for_each(|changes| store.apply(changes)).and_then(|()| store.page(&whole)) {
+    while let Err(error) = commits.iter().try_for_each(|changes| store.apply(changes)).and_then(|()| store.page(&whole))
+    {
         assert!(matches!(error, StoreError::Damaged(_)), "{error}");
         assert!(store.damage().is_some());
         store.replace_damaged().unwrap();
@@ -158,7 +159,16 @@ fn child_of_an_open_store() {
     let again = SledStore::open(&path, OPEN_CACHE).unwrap();
     let is_true = again.quarantined.is_none() && everything(&again.store) == everything(&expected);
     assert!(is_true || (replaced_count == 0 && again.quarantined.is_some()), "written: {is_written}");
-    report(&path, if replaced_count > 0 { "replaced" } else if is_true { "unread" } else { "quarantined" });
+    report(
+        &path,
+        if replaced_count > 0 {
+            "replaced"
+        } else if is_true {
+            "unread"
+        } else {
+            "quarantined"
+        },
+    );
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -224,7 +234,8 @@ fn no_damage_is_believed_and_none_makes_a_loop() {
         let path = directory.path().join(round.to_string()).join("store");
         copy(&closed, &path);
         let what = damage(&path, &mut random);
-        let result = run_child("child", &path, &format!("round {round} of seed {seed}: {what}"), "RELINK_TEST_STORE", seed);
+        let result =
+            run_child("child", &path, &format!("round {round} of seed {seed}: {what}"), "RELINK_TEST_STORE", seed);
         *results.entry(result).or_default() += 1;
     }
     eprintln!("{rounds} damages: {results:?}");

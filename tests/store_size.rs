@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use relink::link::{LinkId, StateName, Timestamp};
 use relink::store::{Changes, Head, Put, Query, SledStore, Store};
+use strum::VariantArray;
 
 /// The bound of the documents: 64 MiB, and six times the content. A link of this test has about 600 bytes.
 const FLOOR_BYTES: u64 = 64 << 20;

@@ -15,7 +15,10 @@ const DURABLE = "prompts-node";
 
 const [url = "nats://127.0.0.1:4222", count = Infinity] = process.argv.slice(2);
 
-const connection = await connect({ servers: url });
+// The client ignores a user and a password in the address, so they are passed on.
+const { host, username, password } = new URL(url.replace(/^nats:/, "http:"));
+const login = username ? { user: decodeURIComponent(username), pass: decodeURIComponent(password) } : {};
+const connection = await connect({ servers: host, ...login });
 const manager = await jetstreamManager(connection);
 await manager.consumers.add("LINKS", {
   durable_name: DURABLE,

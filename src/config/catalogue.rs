@@ -101,8 +101,30 @@ pub static SETTINGS: &[Setting] = &[
         "address of NATS, or several; without one relink runs its own nats-server",
     )
     .flag("--nats-url"),
-    row("nats.credentials", "RELINK_NATS_CREDENTIALS", Text, None, "NATS credentials file (.creds)")
-        .flag("--nats-credentials"),
+    row(
+        "nats.credentials",
+        "RELINK_NATS_CREDENTIALS",
+        Text,
+        None,
+        "NATS credentials file (.creds), read at each connect",
+    )
+    .flag("--nats-credentials"),
+    row("nats.nkey", "RELINK_NATS_NKEY", Text, None, "file with the seed of an NKey, instead of a credentials file"),
+    row(
+        "nats.tls_ca",
+        "RELINK_NATS_TLS_CA",
+        Text,
+        None,
+        "PEM file with the CA certificates of NATS; default: the system's",
+    ),
+    row(
+        "nats.tls_certificate",
+        "RELINK_NATS_TLS_CERTIFICATE",
+        Text,
+        None,
+        "PEM file with a client certificate for NATS",
+    ),
+    row("nats.tls_key", "RELINK_NATS_TLS_KEY", Text, None, "PEM file with the private key of that certificate"),
     row(
         "nats.server",
         "RELINK_NATS_SERVER",

@@ -17,7 +17,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use async_nats::ServerAddr;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use catalogue::{Kind, SETTINGS, Setting, help};
@@ -26,6 +25,7 @@ pub use layers::{Origin, Sources};
 use reader::Reader;
 
 use crate::link::{Policy, PolicySettings};
+use crate::nats::connection::{Access, Login, TlsFiles};
 use crate::nats::server_binary::ServerSource;
 use crate::nats::stream::{PARTITIONS_MAX, StreamSettings};
 use crate::nats::subject::Subjects;
@@ -74,8 +74,9 @@ pub struct NatsConfig {
     /// `RELINK_NATS_URL`: the addresses of NATS, perhaps with a password. With `None` relink runs its own
     /// nats-server.
     pub url: Option<NatsUrl>,
-    /// `RELINK_NATS_CREDENTIALS`: a credentials file.
-    pub credentials: Option<PathBuf>,
+    /// How to connect to `url`: `RELINK_NATS_CREDENTIALS`, `RELINK_NATS_NKEY`, `RELINK_NATS_TLS_*`, or the user in
+    /// `url`.
+    pub access: Option<Access>,
     /// `RELINK_NATS_SERVER`: the nats-server that relink runs if there is no `url`.
     pub server: Option<PathBuf>,
     /// `RELINK_NATS_MONITOR_URL`: the HTTP monitor of the NATS server.
@@ -272,15 +273,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
 
 fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
     let url = reader.secret("nats.url").map(NatsUrl);
-    if let Some(url) = &url
-        && url.expose().any(|address| address.parse::<ServerAddr>().is_err())
-    {
-        reader.reject("nats.url", "must be addresses such as nats://127.0.0.1:4222, separated by commas");
-    }
-    let credentials = reader.text("nats.credentials").map(PathBuf::from);
-    if credentials.as_deref().is_some_and(|path| !path.is_file()) {
-        reader.reject("nats.credentials", "is not a file; give the path of a .creds file");
-    }
+    let access = read_access(reader, url.as_ref());
     let server = reader.text("nats.server").map(PathBuf::from);
     if server.as_deref().is_some_and(is_missing) {
         reader.reject(
@@ -303,7 +296,47 @@ fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
     let subjects = Subjects::new(&input, &output)
         .map_err(|error| reader.reject("nats.prefix_input", format!("and nats.prefix_output: {error}")))
         .ok()?;
-    Some(NatsConfig { url, credentials, server, monitor_url, subjects, streams })
+    Some(NatsConfig { url, access, server, monitor_url, subjects, streams })
+}
+
+/// How to connect to the NATS at `url`. The files are checked also if there is no `url`.
+fn read_access(reader: &mut Reader, url: Option<&NatsUrl>) -> Option<Access> {
+    let mut file = |key, what: &str| {
+        let path = reader.text(key).map(PathBuf::from)?;
+        if !path.is_file() {
+            reader.reject(key, format!("is not a file; give the path of {what}"));
+        }
+        Some(path)
+    };
+    let credentials = file("nats.credentials", "a .creds file");
+    let nkey = file("nats.nkey", "a file with the seed of an NKey");
+    let authorities = file("nats.tls_ca", "a PEM file with certificates");
+    let certificate = file("nats.tls_certificate", "a PEM file with a certificate");
+    let key = file("nats.tls_key", "a PEM file with a private key");
+    let client = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            reader.reject("nats.tls_certificate", "also needs nats.tls_key (RELINK_NATS_TLS_KEY)");
+            None
+        }
+        (None, Some(_)) => {
+            reader.reject("nats.tls_key", "also needs nats.tls_certificate (RELINK_NATS_TLS_CERTIFICATE)");
+            None
+        }
+    };
+    let access = Access::of_urls(url?.expose()).map_err(|error| reader.reject("nats.url", error)).ok()?;
+    let login = match (access.login().clone(), credentials, nkey) {
+        (login, None, None) => login,
+        (Login::None, Some(path), None) => Login::CredentialsFile(path),
+        (Login::None, None, Some(path)) => Login::NkeyFile(path),
+        _several => {
+            let problem = "has a user or a token, or nats.credentials and nats.nkey are both set; give one login";
+            reader.reject("nats.url", problem);
+            Login::None
+        }
+    };
+    Some(access.with_login(login).with_tls(TlsFiles { authorities, client }))
 }
 
 /// A name without a directory is looked up on `PATH` later.

@@ -120,10 +120,8 @@ pub(super) async fn summary(
 ) -> Result<Json<Summary>, Problem> {
     let read = server.scan(&client, |store, _ended| Ok(Some((store.count()?, store.incidents()?))));
     let (counts, incidents) = read.await?;
-    let by_state: BTreeMap<_, _> = StateName::VARIANTS
-        .iter()
-        .map(|state| (state.as_str(), counts.get(state).copied().unwrap_or(0)))
-        .collect();
+    let by_state: BTreeMap<_, _> =
+        StateName::VARIANTS.iter().map(|state| (state.as_str(), counts.get(state).copied().unwrap_or(0))).collect();
     let incidents = incidents.into_iter().filter(|incident| incident.change == IncidentChange::Began);
     let incidents = incidents.map(|IncidentBody { institution, began_at, links_count, .. }| IncidentSummary {
         institution,

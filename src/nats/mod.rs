@@ -19,7 +19,8 @@
 //! | `notes` | the notes of the node, as log lines and metrics |
 //! | [`history`] | reads all messages about one link on the output stream |
 //! | [`durability`], [`server_health`] | check whether a server syncs its writes, and whether it can write |
-//! | [`server`], [`server_binary`] | a nats-server as a child process: started and stopped; its binary found or installed |
+//! | [`connection`] | connects: addresses, login, TLS |
+//! | [`server`], [`server_binary`], [`server_login`] | a nats-server as a child process: started and stopped; its binary; its password |
 //!
 //! This module moves bytes. It never decides about a link. Only [`node`] reads the clock.
 
@@ -46,7 +47,9 @@ mod raw_message;
 mod restore;
 mod streams_read;
 
+pub mod connection;
 pub mod durability;
 pub mod server;
 pub mod server_binary;
 pub mod server_health;
+pub mod server_login;

@@ -17,11 +17,15 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use async_nats::Client;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::nats::connection::Access;
 use crate::nats::server_binary::{MINIMUM, ServerVersion};
+use crate::nats::server_login::ServerLogin;
+use crate::os;
 
 /// The time limit for a server to become ready: it reads the whole index of its store first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,15 +49,18 @@ pub struct ServerOptions {
     pub sync_always: bool,
     /// The server's name, in its log and in `INFO`.
     pub name: String,
+    /// The login that the server requires; `None`: every program on this machine can connect.
+    pub login: Option<ServerLogin>,
     /// Whether to start the HTTP monitor, on a free loopback port.
     pub monitor: bool,
 }
 
 impl ServerOptions {
-    /// A durable server on a free port, without monitor.
+    /// A durable server on a free port, without monitor and without a login.
     pub fn new(binary: impl Into<PathBuf>, store_dir: impl Into<PathBuf>) -> Self {
         let name = "relink".to_owned();
-        Self { binary: binary.into(), store_dir: store_dir.into(), port: None, sync_always: true, name, monitor: false }
+        let (binary, store_dir) = (binary.into(), store_dir.into());
+        Self { binary, store_dir, port: None, sync_always: true, name, login: None, monitor: false }
     }
 
     fn config(&self) -> Result<String, ServerError> {
@@ -64,12 +71,14 @@ impl ServerOptions {
         let port = self.port.map_or(-1, i32::from);
         let sync = if self.sync_always { "always" } else { "2m" };
         let monitor = if self.monitor { "http: \"127.0.0.1:-1\"\n" } else { "" };
+        let login = self.login.as_ref().map(ServerLogin::config).unwrap_or_default();
         let name: String = self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         Ok(format!(
             "# Written by relink at every start; changes here do not last.\n\
              server_name: \"{name}\"\n\
              listen: \"127.0.0.1:{port}\"\n\
              {monitor}\
+             {login}\
              max_payload: {MAX_PAYLOAD_BYTES}\n\
              ports_file_dir: {ports}\n\
              pid_file: {pid}\n\
@@ -80,6 +89,10 @@ impl ServerOptions {
             log = quoted(&self.log_file())?,
             store = quoted(&self.store_dir)?,
         ))
+    }
+
+    fn url_with_login(&self, url: &str) -> SecretString {
+        self.login.as_ref().map_or_else(|| url.into(), |login| login.url(url))
     }
 
     fn ports_dir(&self) -> PathBuf {
@@ -219,7 +232,10 @@ impl NatsServer {
     /// [`ServerError`]; then no process is left.
     pub async fn start(options: ServerOptions) -> Result<Self, ServerError> {
         let ports_dir = options.ports_dir();
-        fs::create_dir_all(&ports_dir).map_err(io_error("create", &ports_dir))?;
+        for directory in [&options.store_dir, &ports_dir] {
+            // The caller warns if a directory cannot become private.
+            os::create_private_directory(directory).map_err(io_error("create", directory))?;
+        }
         let owner = try_lock(&options.store_dir.join("owner.lock"))?
             .ok_or_else(|| ServerError::InUse { store_dir: options.store_dir.clone() })?;
         let alive = stop_orphan(&options).await?;
@@ -229,7 +245,7 @@ impl NatsServer {
         // From here on, a pid file always has the id of the process that holds the lock.
         let _ = fs::remove_file(options.pid_file());
         let config = options.store_dir.join("nats-server.conf");
-        fs::write(&config, options.config()?).map_err(io_error("write", &config))?;
+        os::write_private(&config, &options.config()?).map_err(io_error("write", &config))?;
 
         let mut command = Command::new(&options.binary);
         command.arg("--config").arg(&config).kill_on_drop(true);
@@ -246,6 +262,9 @@ impl NatsServer {
             }
         };
         let url = ports.nats.into_iter().next().unwrap_or_default();
+        if let Some(login) = &options.login {
+            login.write(&options.store_dir, &url).map_err(io_error("write into", &options.store_dir))?;
+        }
         tracing::info!(server.url = %url, server.pid = pid, server.store = %options.store_dir.display(), "nats-server is ready");
         Ok(Self { child, pid, url, monitor_url: ports.monitoring.into_iter().next(), options, _owner: owner })
     }
@@ -253,6 +272,11 @@ impl NatsServer {
     /// The URL for clients: `nats://127.0.0.1:<port>`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The URL with user and password, if the server requires them. It is a secret.
+    pub fn url_with_login(&self) -> SecretString {
+        self.options.url_with_login(&self.url)
     }
 
     /// The port for clients.
@@ -334,7 +358,8 @@ async fn ready(child: &mut Child, pid: u32, options: &ServerOptions) -> Result<P
         let Ok(text) = fs::read_to_string(&ports_file) else { continue };
         let Ok(ports) = serde_json::from_str::<Ports>(&text) else { continue };
         let Some(url) = ports.nats.first() else { continue };
-        if async_nats::connect(url.as_str()).await.is_ok_and(|client| client.server_info().jetstream) {
+        let Ok(access) = Access::of_urls([options.url_with_login(url).expose_secret()]) else { continue };
+        if access.connect(&options.name).await.is_ok_and(|client| client.server_info().jetstream) {
             return Ok(ports);
         }
     }

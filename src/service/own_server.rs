@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use async_nats::jetstream;
+use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,7 @@ pub(super) struct ServerStatus {
 /// relink's own nats-server, with the task that supervises it. The server is killed when this value is dropped.
 pub(super) struct OwnServer {
     url: String,
+    url_with_login: SecretString,
     task: AbortOnDropHandle<anyhow::Result<Option<NatsServer>>>,
     stop: CancellationToken,
     status: watch::Receiver<ServerStatus>,
@@ -65,10 +67,11 @@ pub(super) struct OwnServer {
 impl OwnServer {
     /// Supervises a running server.
     pub(super) fn supervise(server: NatsServer) -> Self {
-        let (url, stop) = (server.url().to_owned(), CancellationToken::new());
+        let (url, url_with_login) = (server.url().to_owned(), server.url_with_login());
+        let stop = CancellationToken::new();
         let (sender, status) = watch::channel(ServerStatus { started_at: Instant::now(), problem: None });
         let task = AbortOnDropHandle::new(tokio::spawn(supervise(server, stop.clone(), sender)));
-        Self { url, task, stop, status }
+        Self { url, url_with_login, task, stop, status }
     }
 
     /// What the supervisor knows about the server.
@@ -79,6 +82,11 @@ impl OwnServer {
     /// The URL for clients. It never changes.
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The URL for clients, with user and password. It never changes.
+    pub(super) fn url_with_login(&self) -> SecretString {
+        self.url_with_login.clone()
     }
 
     /// Waits until the server has ended too often.

@@ -15,10 +15,13 @@ use async_nats::jetstream::{self, Context};
 use async_nats::{Client, HeaderMap};
 use futures::StreamExt;
 use relink::nats::batch::{BATCH_TIMEOUT, BatchMessage, Batches};
+use relink::nats::connection::Access;
 use relink::nats::server::{NatsServer, ServerOptions};
 use relink::nats::server_binary::{ServerSource, locate};
 use relink::nats::stream::{StreamSettings, ensure_all};
 use relink::nats::subject::Subjects;
+use relink::service::Service;
+use secrecy::{ExposeSecret, SecretString};
 
 /// The time limit for a nats-server to end by itself.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -46,7 +49,7 @@ impl TestNats {
         let mut options = ServerOptions::new(binary, dir.path().join("nats"));
         change(&mut options);
         let server = NatsServer::start(options).await.expect("nats-server starts");
-        let client = async_nats::connect(server.url()).await.expect("nats-server takes connections");
+        let client = connect_to(&server.url_with_login()).await;
         Self { context: jetstream::new(client.clone()), server, client, dir }
     }
 
@@ -86,7 +89,7 @@ impl TestNats {
 
     /// Another connection, like that of another node.
     pub(crate) async fn connect(&self) -> Client {
-        async_nats::connect(self.server.url()).await.expect("nats-server takes connections")
+        connect_to(&self.server.url_with_login()).await
     }
 
     /// Sequence, subject, headers and body of every message of a stream, oldest first.
@@ -111,6 +114,16 @@ impl TestNats {
 /// The path of the nats-server of the tests.
 pub(crate) async fn nats_server() -> PathBuf {
     locate(server_source()).await.expect("the tests need a nats-server")
+}
+
+/// A connection to the nats-server of a service that runs its own.
+pub(crate) async fn connect_to_own(service: &Service) -> Client {
+    connect_to(&service.own_nats_url_with_login().expect("its own nats-server")).await
+}
+
+async fn connect_to(url: &SecretString) -> Client {
+    let access = Access::of_urls([url.expose_secret()]).expect("an address");
+    access.connect("test").await.expect("nats-server takes connections")
 }
 
 /// The places where the tests look for nats-server.

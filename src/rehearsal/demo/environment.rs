@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use anyhow::{Context as _, bail};
 use belvo_sandbox::{AccessMode, Delivery, DeliveryOutcome, RefreshOutcome, Sandbox, SandboxConfig};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -15,6 +15,7 @@ use super::subscriber::{Received, Subscriber};
 use crate::config::{BelvoKeys, Config};
 use crate::contract::{Record, StateWord};
 use crate::link::{Policy, PolicySettings};
+use crate::nats::connection::Access;
 use crate::nats::server_binary::ServerSource;
 use crate::service::Service;
 
@@ -32,6 +33,7 @@ pub(super) struct Environment {
     service: Service,
     application: reqwest::Client,
     api_token: String,
+    nats_url: SecretString,
     subscriber: Subscriber,
     users: Mutex<Vec<(User, StateWord)>>,
 }
@@ -63,9 +65,11 @@ impl Environment {
         screen.action("relink", &format!("is at http://{}", service.http_address()));
         let webhook_url = format!("http://{}/webhooks/belvo", service.http_address());
         sandbox.control().set_webhook(Some(webhook_url), Some(webhook_secret.into()));
-        let subscriber = Subscriber::start(async_nats::connect(service.nats_url()).await?).await?;
+        let nats_url = service.own_nats_url_with_login().context("the demo has its own nats-server")?;
+        let access = Access::of_urls([nats_url.expose_secret()])?;
+        let subscriber = Subscriber::start(access.connect("relink demo").await?).await?;
         let application = crate::direct::client().build()?;
-        Ok(Self { sandbox, service, application, api_token, subscriber, users: Mutex::new(Vec::new()) })
+        Ok(Self { sandbox, service, application, api_token, nats_url, subscriber, users: Mutex::new(Vec::new()) })
     }
 
     pub(super) async fn stop(self) -> anyhow::Result<()> {
@@ -250,7 +254,7 @@ impl Environment {
         screen.command("all transitions of a link", &format!("{curl}/v1/links/{link}/history"));
         screen.command(
             "subscribe to the prompts, with any NATS client",
-            &format!("nats --server {} sub 'link.notice.>'", self.service.nats_url()),
+            &format!("nats --server {} sub 'link.notice.>'", self.nats_url.expose_secret()),
         );
         screen.command("break a link", &format!(
             "curl -s -X POST {}/sandbox/links/{link}/scheduled-refresh -H 'content-type: application/json' -d '{{\"outcome\":\"token_required\"}}'",

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::error::PlayError;
+use crate::nats::connection::Access;
 
 /// The consumer of relink's jobs: while it has messages, relink still has calls to Belvo to make.
 const JOBS: &str = "relink-jobs";
@@ -74,7 +75,8 @@ impl Subscriber {
     /// Subscribes to all messages that relink publishes from now on.
     pub(super) async fn open(nats_url: &str, stream: &str) -> Result<Self, PlayError> {
         let failed = |error: &dyn std::fmt::Display| PlayError::Nats(error.to_string());
-        let client = async_nats::connect(nats_url).await.map_err(|error| failed(&error))?;
+        let access = Access::of_urls([nats_url]).map_err(|error| failed(&error))?;
+        let client = access.connect("relink scenario").await.map_err(|error| failed(&error))?;
         let stream = jetstream::new(client).get_stream(stream).await.map_err(|error| failed(&error))?;
         let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::New, ..pull::OrderedConfig::default() };
         let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;

@@ -68,7 +68,9 @@ impl SledStore {
             Ok(size) => {
                 // Readers that still use the old database go on with its open files.
                 let deleted = root.delete(old.number());
-                deleted.unwrap_or_else(|error| tracing::warn!(%error, "the database before the compaction is deleted at the next start"));
+                deleted.unwrap_or_else(
+                    |error| tracing::warn!(%error, "the database before the compaction is deleted at the next start"),
+                );
                 Ok(size)
             }
             Err(error) => {

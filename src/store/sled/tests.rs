@@ -1,5 +1,7 @@
 //! The store on disk: the copy of an older format, compactions, and damages while it is open.
 
+use strum::VariantArray;
+
 use super::*;
 use crate::store::Put;
 use crate::store::format::{FORMAT_KEY, FORMAT_WITHOUT_CHECKSUMS, Head};
