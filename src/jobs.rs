@@ -43,9 +43,9 @@ const TRIES_MAX: i64 = 200;
 const MISSING_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// How long a pull waits for jobs before it is repeated, and the interval of the server's heartbeats. Two missed heartbeats end the pull
-/// with an error.
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// with an error. The open pull of a process that hangs takes jobs from its successor for as long.
+const PULL_EXPIRES: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// The pause before the worker opens the consumer again after an error.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);

@@ -71,7 +71,7 @@
 //! | nothing is built on a commit that the stream has lost | `src/node/tests/chain.rs`: `no_commit_is_built_on_one_that_the_stream_has_lost` |
 //! | a batch of a replaced owner is refused, whole | `tests/nats_batch.rs`: `a_replaced_owner_is_refused_even_with_a_batch_it_had_staged` |
 //! | an unreadable input stops nothing | `tests/node.rs`: `an_unreadable_input_becomes_a_dead_letter_and_the_partition_goes_on` |
-//! | a store that knows more than the stream is rebuilt | `tests/node.rs`: `a_store_with_more_messages_than_the_stream_is_rebuilt` |
+//! | a new output stream is filled from the store | `tests/node.rs`: `a_new_output_stream_is_filled_from_the_store` |
 //! | no secret gets into a message, a record or a log | `tests/engine/secrets.rs`: `no_secret_gets_into_a_message_a_record_or_a_log` |
 //! | data of every earlier version is read, or refused with a clear error | `tests/compatibility/main.rs`: `VERSIONS` |
 //! | imports point towards the centre | `tests/architecture.rs`: `modules_import_only_what_their_row_allows` |

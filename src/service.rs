@@ -42,6 +42,7 @@ use crate::nats::node::{Node, NodeError, NodeOptions};
 use crate::nats::publisher::{Publisher, PublisherOptions};
 use crate::nats::server::{NatsServer, ServerOptions, min_version_check};
 use crate::nats::server_binary::{ServerSource, locate};
+use crate::nats::server_health::ServerMonitor;
 use crate::nats::server_login::{self, ServerLogin};
 use crate::nats::watch::Watch;
 use crate::nats::{durability, stream};
@@ -105,20 +106,21 @@ impl Service {
         min_version_check(&client)?;
         let context = jetstream::new(client.clone());
         let subjects = config.nats.subjects.clone();
-        let own_server = match own_server {
+        let monitor_url = config.nats.monitor_url.as_ref().and_then(|url| url.expose().next());
+        let (own_server, server_status) = match own_server {
             Some(server) => {
                 let server = own_server::ensure_streams(server, &context, &subjects, &config.nats.streams).await?;
-                Some(OwnServer::supervise(server))
+                let own_server = OwnServer::supervise(server);
+                let status = own_server.status();
+                (Some(own_server), Some(status))
             }
             None => {
                 stream::ensure_all(&context, &subjects, &config.nats.streams).await?;
-                None
+                durability::warn_where_promises_cannot_be_kept(monitor_url, config.nats.streams.replicas).await;
+                let monitor = monitor_url.map(ServerMonitor::new).transpose().map_err(anyhow::Error::msg)?;
+                (None, monitor.map(readiness::watch_server))
             }
         };
-        if own_server.is_none() {
-            let monitor = config.nats.monitor_url.as_ref().and_then(|url| url.expose().next());
-            durability::warn_where_promises_cannot_be_kept(monitor, config.nats.streams.replicas).await;
-        }
 
         // The port is bound before the partitions run: if it is in use, relink ends before it takes the partitions
         // from another process.
@@ -144,7 +146,7 @@ impl Service {
             phase: phase.clone(),
             streams: watch.problems(),
             not_stored: publisher.not_stored(),
-            server: own_server.as_ref().map(OwnServer::status),
+            server: server_status,
         });
         let streams = spawn(watch.run(stop.clone()));
         let (guard, clock) = (MissingGuard::default(), Clock::wall());

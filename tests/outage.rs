@@ -46,6 +46,16 @@ async fn a_stop_at_once_after_the_loss_of_nats_ends() {
     assert!(ended(relink).await.success());
 }
 
+/// Waits until a nats-server has ended.
+async fn has_ended(pid: &str) {
+    let gone = async {
+        while support::binary::is_alive(pid).await {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    within("the end of nats-server", gone).await;
+}
+
 /// Starts relink with its own nats-server. Returns the id of the server's process too.
 async fn with_its_own_server(data: &std::path::Path) -> (Relink, String) {
     let binary = support::nats_server().await;
@@ -83,12 +93,7 @@ async fn its_own_nats_server_is_started_again() {
     assert_ne!(first, second);
     relink.signal("TERM").await;
     assert!(ended(relink).await.success());
-    let gone = async {
-        while support::binary::is_alive(&second).await {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    within("the end of nats-server", gone).await;
+    has_ended(&second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,6 +117,44 @@ async fn a_nats_server_that_ends_again_and_again_ends_relink() {
     };
     let status = within("the end of relink", killed).await;
     assert_eq!(status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_relink_and_its_server_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut relink, server) = with_its_own_server(dir.path()).await;
+    // A server that hangs does not end by itself.
+    support::binary::signal("STOP", &server).await;
+    relink.signal("TERM").await;
+    relink.wait_for_log("relink is stopping").await;
+    relink.signal("INT").await;
+    assert_eq!(ended(relink).await.code(), Some(130));
+    has_ended(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_is_killed_by_a_stop() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (relink, server) = with_its_own_server(dir.path()).await;
+    support::binary::signal("STOP", &server).await;
+    relink.signal("TERM").await;
+    assert!(ended(relink).await.success());
+    has_ended(&server).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn nohup_keeps_relink_running() {
+    let nats = TestNats::start().await;
+    let data = nats.dir.path().join("relink");
+    let relink = Relink::spawn(&["nohup", env!("CARGO_BIN_EXE_relink"), "serve"], nats.server.url(), &data, &[]).await;
+    relink.wait_until_ready().await;
+    relink.signal("HUP").await;
+    let client = support::binary::client();
+    assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
+    relink.wait_for_link(&client, &link(1)).await;
+    relink.signal("TERM").await;
+    assert!(ended(relink).await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -137,7 +137,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_NATS_MONITOR_URL",
         Url,
         None,
-        "address of the NATS server's HTTP monitor, to check its sync_interval",
+        "address of the NATS server's HTTP monitor, to check its sync_interval and its health",
     ),
     row("nats.prefix_input", "RELINK_PREFIX_INPUT", Text, Some("belvo"), "prefix of the subjects of inputs"),
     row("nats.prefix_output", "RELINK_PREFIX_OUTPUT", Text, Some("link"), "prefix of the subjects of outputs"),

@@ -17,6 +17,7 @@
 //! Next: `publisher.rs` (many callers, one batch), `stream.rs` (which streams allow batches).
 
 use std::future::IntoFuture;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::header::{
@@ -28,7 +29,7 @@ use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// The most messages of one batch: the default of nats-server's `jetstream.limits.batch.max_msgs`.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;
@@ -43,6 +44,10 @@ const EXPECT_BYTES_MAX: usize = 128;
 
 /// After a refused commit, how long to wait for the answer to the first message, which has the reason.
 const OPENING_ANSWER_WAIT: Duration = Duration::from_millis(100);
+
+/// How often a request looks for a new connection, and how long it then waits for an answer over that one.
+const CONNECTION_CHECK_EVERY: Duration = Duration::from_millis(250);
+const ANSWER_AFTER_RECONNECT: Duration = Duration::from_secs(2);
 
 /// The header with the subject of [`NATS_EXPECTED_LAST_SUBJECT_SEQUENCE`]; async-nats 0.51 has no constant for it.
 const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
@@ -352,11 +357,16 @@ impl OpenBatch {
             headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
         }
         let request = Request::new().headers(headers).payload(payload).timeout(Some(batches.timeout));
+        let unknown = |cause: &str| Err(BatchError::Unknown { cause: cause.to_owned() });
         // The client's own time limit begins when the request is in its queue.
-        let answered = timeout(batches.timeout, batches.client.send_request(subject.clone(), request)).await;
+        let request = timeout(batches.timeout, batches.client.send_request(subject.clone(), request));
+        let answered = tokio::select! {
+            answered = request => answered,
+            () = connection_replaced(&batches.client) => return unknown("the connection was lost before the answer"),
+        };
         let answer = match answered {
             Ok(Ok(answer)) => answer,
-            Err(_) => return Err(BatchError::Unknown { cause: "there was no answer in time".to_owned() }),
+            Err(_) => return unknown("there was no answer in time"),
             Ok(Err(error)) => {
                 return Err(match error.kind() {
                     RequestErrorKind::NoResponders => BatchError::NoStream { subject },
@@ -401,6 +411,17 @@ impl OpenBatch {
         let sent = self.batches.client.publish_with_headers(subject.to_owned(), headers, Bytes::new());
         let _ = timeout(self.batches.timeout, sent).await;
     }
+}
+
+/// Waits until the client has connected again and could have got the answer to a request that it sent over the new connection. An answer
+/// over the old connection is lost, so a longer wait has no use.
+async fn connection_replaced(client: &Client) {
+    let statistics = client.statistics();
+    let connections_count = statistics.connects.load(Ordering::Relaxed);
+    while statistics.connects.load(Ordering::Relaxed) == connections_count {
+        sleep(CONNECTION_CHECK_EVERY).await;
+    }
+    sleep(ANSWER_AFTER_RECONNECT).await;
 }
 
 fn number_in(headers: &mut HeaderMap, batch_id: &str, number: usize) {

@@ -97,7 +97,7 @@ impl<S: Store + Clone + 'static> Node<S> {
         self.phase.subscribe()
     }
 
-    /// Notify it after a stream or consumer was created again, so that the node finds out at once, and not with its next commit.
+    /// Notify it after the input or the output stream was created again, so that the node finds out at once, and not with its next commit.
     pub fn recreated(&self) -> Arc<Notify> {
         Arc::clone(&self.recreated)
     }
@@ -152,7 +152,7 @@ impl<S: Store + Clone + 'static> Node<S> {
                     input = Some(Input::Tick);
                 }
                 () = recreated.notified(), if !stopping => {
-                    input = Some(Input::StartOver { problem: "a stream or consumer was created again".to_owned() });
+                    input = Some(Input::StartOver { problem: "a stream was created again".to_owned() });
                 }
                 () = shutdown.cancelled(), if !stopping => {
                     stopping = true;

@@ -32,18 +32,35 @@ struct Healthz {
     error: String,
 }
 
-/// Reads the health of a server. `monitor_url` is the address of its HTTP monitor.
-///
-/// # Errors
-/// The error text, if the monitor does not answer as documented.
-pub async fn server_health(monitor_url: &str) -> Result<ServerHealth, String> {
-    crate::tls::install();
-    let client = reqwest::Client::builder().no_proxy().timeout(MONITOR_TIMEOUT).build();
-    let client = client.map_err(|error| error.to_string())?;
-    // The error is logged without the address, which may contain a password.
-    let failed = |error: reqwest::Error| error.without_url().to_string();
-    let answer = client.get(format!("{}/healthz", monitor_url.trim_end_matches('/'))).send().await.map_err(failed)?;
-    Ok(health(answer.json().await.map_err(failed)?))
+/// The HTTP monitor of a server.
+#[derive(Debug, Clone)]
+pub struct ServerMonitor {
+    client: reqwest::Client,
+    url: String,
+}
+
+impl ServerMonitor {
+    /// The monitor at this address.
+    ///
+    /// # Errors
+    /// The error text, if no HTTP client can be made.
+    pub fn new(url: &str) -> Result<Self, String> {
+        crate::tls::install();
+        let client = reqwest::Client::builder().no_proxy().timeout(MONITOR_TIMEOUT).build();
+        let client = client.map_err(|error| error.to_string())?;
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
+    }
+
+    /// Reads the health of the server.
+    ///
+    /// # Errors
+    /// The error text, if the monitor does not answer as documented.
+    pub async fn health(&self) -> Result<ServerHealth, String> {
+        // The error is logged without the address, which may contain a password.
+        let failed = |error: reqwest::Error| error.without_url().to_string();
+        let answer = self.client.get(format!("{}/healthz", self.url)).send().await.map_err(failed)?;
+        Ok(health(answer.json().await.map_err(failed)?))
+    }
 }
 
 fn health(Healthz { status, error }: Healthz) -> ServerHealth {

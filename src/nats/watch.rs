@@ -40,7 +40,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches the streams and consumers of these settings. `created` is notified after one was created again.
+    /// Watches the streams and consumers of these settings. `created` is notified after one of
+    /// the two streams of the partitions was created again.
     pub fn new(
         context: jetstream::Context,
         subjects: Subjects,
@@ -94,7 +95,7 @@ impl Watch {
                     problems.push(problem);
                 }
                 Ok(Ensured::Created) => {
-                    created = true;
+                    created |= name == self.subjects.input_stream() || name == self.subjects.output_stream();
                     metrics::counter!(metric::RECREATED.name, "name" => name.clone()).increment(1);
                     tracing::error!(
                         stream.name = name,

@@ -23,7 +23,7 @@ use super::stop::StopBudget;
 use crate::metric;
 use crate::nats::declaration::StreamError;
 use crate::nats::server::{NatsServer, ServerError, ServerOptions};
-use crate::nats::server_health::{ServerHealth, server_health};
+use crate::nats::server_health::{ServerHealth, ServerMonitor};
 use crate::nats::stream::{self, StreamSettings};
 use crate::nats::subject::Subjects;
 
@@ -157,7 +157,7 @@ async fn supervise(
     let mut restarts = Restarts::default();
     loop {
         let options = ServerOptions { port: server.port(), ..server.options().clone() };
-        let monitor_url = server.monitor_url().unwrap_or_default().to_owned();
+        let monitor = ServerMonitor::new(server.monitor_url().unwrap_or_default()).map_err(anyhow::Error::msg)?;
         let mut why = tokio::select! {
             ended = server.ended() => {
                 let ended = ended?;
@@ -166,7 +166,7 @@ async fn supervise(
                 drop(server);
                 ended.to_string()
             }
-            why = until_it_needs_a_restart(&monitor_url, &options.store_dir, &status) => {
+            why = until_it_needs_a_restart(&monitor, &options.store_dir, &status) => {
                 tracing::error!(why, "relink's own nats-server does not work; relink restarts it");
                 server.stop(STOP_LIMIT).await?;
                 why
@@ -198,11 +198,15 @@ async fn supervise(
 }
 
 /// Reads the server's health until a restart can help. Returns the reason.
-async fn until_it_needs_a_restart(monitor_url: &str, store_dir: &Path, status: &watch::Sender<ServerStatus>) -> String {
+async fn until_it_needs_a_restart(
+    monitor: &ServerMonitor,
+    store_dir: &Path,
+    status: &watch::Sender<ServerStatus>,
+) -> String {
     let mut unanswered = 0;
     loop {
         tokio::time::sleep(HEALTH_EVERY).await;
-        let health = server_health(monitor_url).await;
+        let health = monitor.health().await;
         unanswered = if health.is_err() { unanswered + 1 } else { 0 };
         // `/readyz` shows no path and no text of the server.
         let problem = match &health {

@@ -9,10 +9,14 @@ use tokio::time::{Instant, sleep};
 
 use super::own_server::ServerStatus;
 use crate::nats::publisher::NotStored;
+use crate::nats::server_health::{ServerHealth, ServerMonitor};
 use crate::node::Phase;
 
 /// How often the reasons are collected.
 const EVERY: Duration = Duration::from_millis(500);
+
+/// How often the health of another nats-server is read.
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a failed publish counts. After that relink is ready again until the next failure, because a sender that waits for `/readyz`
 /// sends nothing that could succeed.
@@ -26,7 +30,7 @@ pub(super) struct Sources {
     pub(super) streams: watch::Receiver<Vec<String>>,
     /// The last publish of an input, if it failed.
     pub(super) not_stored: watch::Receiver<Option<NotStored>>,
-    /// relink's own nats-server, if there is one.
+    /// relink's own nats-server, or another one whose monitor is known.
     pub(super) server: Option<watch::Receiver<ServerStatus>>,
 }
 
@@ -53,6 +57,34 @@ impl Sources {
         }
         reasons
     }
+}
+
+/// Reads the health of a nats-server that is not relink's own. Only its operator can restart it.
+pub(super) fn watch_server(monitor: ServerMonitor) -> watch::Receiver<ServerStatus> {
+    let (sender, receiver) = watch::channel(ServerStatus { started_at: Instant::now(), problem: None });
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            // A monitor that does not answer says nothing about the server.
+            let problem = match monitor.health().await {
+                Ok(ServerHealth::CannotWrite(error)) => {
+                    Some((error, "the NATS server cannot write; restart it when its disk has room"))
+                }
+                Ok(ServerHealth::Unhealthy(error)) => Some((error, "the NATS server is not healthy")),
+                Ok(ServerHealth::Healthy) | Err(_) => None,
+            };
+            let reason = problem.as_ref().map(|(_, reason)| (*reason).to_owned());
+            let is_new =
+                sender.send_if_modified(|status| std::mem::replace(&mut status.problem, reason.clone()) != reason);
+            if let Some((error, reason)) = problem.filter(|_| is_new) {
+                tracing::error!(error, "{reason}");
+            }
+            tokio::select! {
+                () = sleep(HEALTH_EVERY) => {}
+                () = sender.closed() => return,
+            }
+        }
+    });
+    receiver
 }
 
 /// Collects the reasons until the receiver is dropped, and logs their changes.

@@ -53,3 +53,16 @@ fn a_reader_of_another_stream_makes_the_node_start_over() {
     rig.wait();
     assert_eq!(rig.node.phase(), Phase::Running);
 }
+
+#[test]
+fn a_node_that_is_told_to_start_over_runs_again_and_repeats_nothing() {
+    let mut rig = Rig::new(&[0]);
+    rig.deliver(&[(0, 1)]);
+    let committed = rig.committed.clone();
+    rig.drive(Input::StartOver { problem: "a stream was created again".to_owned() });
+    rig.wait();
+    assert_eq!((rig.node.phase(), &rig.committed), (Phase::Running, &committed));
+    assert_eq!(rig.rewound.last(), Some(&(0, 1)), "the partition continues after its committed offset");
+    rig.deliver(&[(0, 2)]);
+    assert!(rig.committed.len() > committed.len());
+}
