@@ -63,6 +63,8 @@ metrics! {
     LINKS_UNREADABLE: Counter "relink_links_unreadable_total" [] "links whose record in the store is unreadable";
     TIMERS_SET_ASIDE: Counter "relink_timers_set_aside_total" []
         "timers that failed and are disabled until the next start";
+    CLOCK_JUMPS: Counter "relink_clock_jumps_total" ["clock"]
+        "jumps by more than 5 seconds of the clock of NATS (`nats`) or of this host (`host`)";
     INCIDENTS: Gauge "relink_incidents" [] "institutions with an incident now";
     PROMPTS_DEFERRED: Counter "relink_prompts_deferred_total" []
         "prompts that were deferred because of an incident";

@@ -106,11 +106,11 @@ impl Service {
             owner: format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()),
             policy: config.policy.clone(),
         };
-        let node = Node::new(client.clone(), options, store.clone());
+        let (guard, clock) = (MissingGuard::default(), Clock::wall());
+        let node = Node::new(client.clone(), options, store.clone()).with_clock(clock.clone());
         let phase = node.phase();
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let node = tokio::spawn(node.run(node_stop.clone()));
-        let (guard, clock) = (MissingGuard::default(), Clock::wall());
         let jobs = belvo.clone().map(|belvo| {
             let worker = Worker::new(Arc::new(publisher.clone()), belvo, guard.clone(), clock.clone());
             tokio::spawn(worker.run(context.clone(), subjects.clone(), stop.clone()))

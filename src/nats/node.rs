@@ -24,7 +24,7 @@ use super::partition::{self, FromReader};
 use super::stream::StreamIdentity;
 use super::streams_read::Streams;
 use super::subject::Subjects;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
 use crate::link::Policy;
 use crate::node::{self, BatchId, End, Input, Output, Phase, RequestId};
@@ -72,6 +72,7 @@ pub struct Node<S> {
     partitions: u16,
     node: node::Node<S>,
     phase: watch::Sender<Phase>,
+    clock: Clock,
 }
 
 impl<S: Store + Clone + 'static> Node<S> {
@@ -88,7 +89,14 @@ impl<S: Store + Clone + 'static> Node<S> {
         let node = node::Node::new(options, store);
         let (phase, _) = watch::channel(Phase::Starting);
         let streams = Streams::new(context, subjects);
-        Self { client, streams, batches, dead_letters, partitions, node, phase }
+        Self { client, streams, batches, dead_letters, partitions, node, phase, clock: Clock::wall() }
+    }
+
+    /// Uses this clock, and corrects it by the time of the NATS server.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// A receiver of the node's progress.
@@ -153,6 +161,7 @@ struct Driver<S> {
     dead_letters: DeadLetters,
     node: node::Node<S>,
     phase: watch::Sender<Phase>,
+    clock: Clock,
     /// The outputs without an answer.
     tasks: JoinSet<Done>,
     /// Readers of partitions and of the output stream.
@@ -174,7 +183,7 @@ enum Done {
 
 impl<S: Store + Clone + 'static> Driver<S> {
     fn new(node: Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
-        let Node { client, streams, batches, dead_letters, partitions: _, node, phase } = node;
+        let Node { client, streams, batches, dead_letters, partitions: _, node, phase, clock } = node;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
@@ -185,6 +194,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             dead_letters,
             node,
             phase,
+            clock,
             tasks: JoinSet::new(),
             readers: JoinSet::new(),
             by_partition: HashMap::new(),
@@ -230,9 +240,10 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 FromReader::Failed(reader, problem) => Input::ReaderFailed { reader, problem },
             };
             if !deliveries.is_empty() {
-                self.node.handle(clock::now(), Input::Delivered { deliveries: std::mem::take(&mut deliveries) });
+                self.node
+                    .handle(self.clock.own_now(), Input::Delivered { deliveries: std::mem::take(&mut deliveries) });
             }
-            self.node.handle(clock::now(), input);
+            self.node.handle(self.clock.own_now(), input);
         }
         let end = if deliveries.is_empty() { self.perform() } else { self.drive(Input::Delivered { deliveries }) };
         self.publish_phase();
@@ -240,7 +251,12 @@ impl<S: Store + Clone + 'static> Driver<S> {
     }
 
     fn drive(&mut self, input: Input) -> Option<End> {
-        self.node.handle(clock::now(), input);
+        let is_time = matches!(input, Input::StreamTime { .. });
+        let now = self.clock.own_now();
+        self.node.handle(now, input);
+        if is_time {
+            self.clock.correct(now, self.node.stream_now(now));
+        }
         self.perform()
     }
 
@@ -251,14 +267,14 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 Output::Apply { request, changes } => {
                     let applied = self.node.store().apply(&changes);
                     let answer = applied.map_or_else(failed_store, |()| Input::Applied { request });
-                    self.node.handle(clock::now(), answer);
+                    self.node.handle(self.clock.own_now(), answer);
                 }
                 Output::RestartStore { request } => {
                     let answer = self.node.store().restart_empty().map_or_else(failed_store, |kept_at| {
                         let kept_at = kept_at.map(|path| path.display().to_string());
                         Input::StoreRestarted { request, kept_at }
                     });
-                    self.node.handle(clock::now(), answer);
+                    self.node.handle(self.clock.own_now(), answer);
                 }
                 Output::Checkpoint { request } => {
                     let store = self.node.store().clone();
@@ -267,7 +283,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
                         Done::Answer(checkpointed.map_or_else(failed_store, |()| Input::Checkpointed { request }))
                     });
                 }
-                Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(clock::now()),
+                Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(self.clock.own_now()),
                 Output::Note(note) => notes::publish(note),
                 Output::PartitionEnded { partition, why } => {
                     tracing::warn!(partition, ?why, "this node no longer runs a partition");
@@ -320,6 +336,13 @@ impl<S: Store + Clone + 'static> Driver<S> {
             Output::FindInput { request, after_ns } => {
                 let found = async move { streams.find_input(after_ns).await };
                 self.ask(request, found, move |sequence| Input::InputFound { request, sequence });
+            }
+            Output::ReadStreamTime { request } => {
+                let time = async move { streams.stream_time().await };
+                self.ask(request, time, move |stream_at_ns| {
+                    let host_at_ms = clock::now().as_millis();
+                    Input::StreamTime { request, stream_at_ns, host_at_ms }
+                });
             }
             Output::LookUpOutput { request, sequence } => {
                 let owner = async move { streams.owner_of(sequence).await };

@@ -117,6 +117,20 @@ impl Streams {
         }
     }
 
+    /// The time of the server that has the input stream, in nanoseconds since the Unix epoch.
+    pub(super) async fn stream_time(&self) -> Result<i64, String> {
+        /// The field `ts` of the response: when the server wrote it. async-nats does not read it.
+        #[derive(Deserialize)]
+        struct Answered {
+            #[serde(with = "time::serde::rfc3339")]
+            ts: time::OffsetDateTime,
+        }
+        let request = format!("STREAM.INFO.{}", self.subjects.input_stream());
+        let failed = |error: &dyn std::fmt::Display| format!("cannot read the server's time: {error}");
+        let Answered { ts } = self.context.request(request, &()).await.map_err(|error| failed(&error))?;
+        i64::try_from(ts.unix_timestamp_nanos()).map_err(|error| failed(&error))
+    }
+
     /// The sequence of the first message of the input stream that was stored after a time.
     pub(super) async fn find_input(&self, after_ns: i64) -> Result<Option<u64>, String> {
         let start_time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(after_ns) + 1)

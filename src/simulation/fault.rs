@@ -109,8 +109,10 @@ pub enum Fault {
     InputAges,
     /// The time jumps forward by up to five days.
     TimeJump,
-    /// The clock of a process gets an offset of up to ten minutes.
+    /// The clock of a host gets an offset of up to ten minutes, or of 400 days.
     ClockSkew,
+    /// The clock of the server is wrong for a while, by up to ten minutes or by 400 days.
+    ServerClockJump,
     /// A publisher publishes a message twice.
     DuplicateInputs,
     /// Messages that cannot be read.
@@ -137,7 +139,7 @@ pub enum Fault {
 
 impl Fault {
     /// All variants.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -169,6 +171,7 @@ impl Fault {
         Self::InputAges,
         Self::TimeJump,
         Self::ClockSkew,
+        Self::ServerClockJump,
         Self::DuplicateInputs,
         Self::UnreadableInputs,
         Self::BelvoTimesOut,
@@ -183,7 +186,7 @@ impl Fault {
     ];
 
     /// The faults that are injected on a timer, every few seconds. The others affect an operation in progress.
-    pub(super) const SPONTANEOUS: [Self; 23] = [
+    pub(super) const SPONTANEOUS: [Self; 24] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -205,6 +208,7 @@ impl Fault {
         Self::InputAges,
         Self::TimeJump,
         Self::ClockSkew,
+        Self::ServerClockJump,
         Self::StagedExpires,
         Self::BelvoWrongAccount,
     ];

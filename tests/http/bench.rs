@@ -175,6 +175,7 @@ pub(crate) fn because() -> Because {
         to: StateWord::Valid,
         at,
         incident: false,
+        times_corrected: false,
         origin,
     }
 }
