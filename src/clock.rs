@@ -28,7 +28,13 @@ pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    Wall { started: Instant },
+    Wall {
+        started: Instant,
+        /// What the wall clock showed at `started`.
+        wall: Timestamp,
+        /// The time of the NATS server minus the own time, in milliseconds.
+        correction_ms: Arc<AtomicI64>,
+    },
     Manual(Arc<AtomicI64>),
 }
 
@@ -43,9 +49,15 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The wall clock.
+    /// A clock that begins with the time of the wall clock, and is then steady: changes of the system time do not move it. The driver of
+    /// the node corrects it by the time of the NATS server.
     pub fn wall() -> Self {
-        Self(Source::Wall { started: instant() })
+        Self::steady_from(now())
+    }
+
+    /// Like [`Clock::wall`], for a host whose wall clock shows `wall`.
+    pub fn steady_from(wall: Timestamp) -> Self {
+        Self(Source::Wall { started: instant(), wall, correction_ms: Arc::default() })
     }
 
     /// A clock that stays at `from` until its [`ManualClock`] sets it.
@@ -54,11 +66,29 @@ impl Clock {
         (Self(Source::Manual(Arc::clone(&millis))), ManualClock(millis))
     }
 
-    /// The time now.
+    /// The time now, by the clock of the NATS server as soon as it is known.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::Wall { .. } => now(),
+            Source::Wall { correction_ms, .. } => {
+                let correction_ms = correction_ms.load(Ordering::Acquire);
+                Timestamp::from_millis(self.own_now().as_millis().saturating_add(correction_ms))
+            }
             Source::Manual(millis) => Timestamp::from_millis(millis.load(Ordering::Acquire)),
+        }
+    }
+
+    /// The time now without a correction.
+    pub fn own_now(&self) -> Timestamp {
+        match &self.0 {
+            Source::Wall { started, wall, .. } => wall.after(started.elapsed()),
+            Source::Manual(_) => self.now(),
+        }
+    }
+
+    /// At the own time `own` the time was `right`. Does nothing to a manual clock.
+    pub fn correct(&self, own: Timestamp, right: Timestamp) {
+        if let Source::Wall { correction_ms, .. } = &self.0 {
+            correction_ms.store(right.as_millis().saturating_sub(own.as_millis()), Ordering::Release);
         }
     }
 
@@ -66,7 +96,7 @@ impl Clock {
     /// so changes of the system time do not affect it.
     pub fn elapsed(&self) -> Duration {
         match &self.0 {
-            Source::Wall { started } => started.elapsed(),
+            Source::Wall { started, .. } => started.elapsed(),
             Source::Manual(_) => self.now().since(Timestamp::default()),
         }
     }
@@ -101,5 +131,13 @@ mod tests {
         assert_eq!((other.now(), other.elapsed()), (Timestamp::from_millis(5_000), Duration::from_secs(5)));
         clock.sleep(Duration::from_secs(3600)).await;
         assert_eq!(other.now(), Timestamp::from_millis(3_605_000));
+    }
+
+    #[test]
+    fn a_correction_is_seen_by_all_clones() {
+        let (clock, hour) = (Clock::wall(), Duration::from_secs(3600));
+        let other = clock.clone();
+        clock.correct(Timestamp::from_millis(0), Timestamp::from_millis(0).after(hour));
+        assert!(other.now() >= now().after(hour).before(Duration::from_secs(60)) && other.own_now() < other.now());
     }
 }

@@ -66,6 +66,8 @@ metrics! {
     STORE_DAMAGES: Counter "relink_store_damages_total" [] "damages of the store that relink found while it ran; the store was rebuilt";
     TIMERS_SET_ASIDE: Counter "relink_timers_set_aside_total" []
         "timers that failed and are disabled until the next start";
+    CLOCK_JUMPS: Counter "relink_clock_jumps_total" ["clock"]
+        "jumps by more than 5 seconds of the clock of NATS (`nats`) or of this host (`host`)";
     INCIDENTS: Gauge "relink_incidents" [] "institutions with an incident now";
     PROMPTS_DEFERRED: Counter "relink_prompts_deferred_total" []
         "prompts that were deferred because of an incident";

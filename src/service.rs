@@ -137,7 +137,8 @@ impl Service {
             owner: format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()),
             policy: config.policy.clone(),
         };
-        let node = Node::new(client.clone(), options, store.clone());
+        let (guard, clock) = (MissingGuard::default(), Clock::wall());
+        let node = Node::new(client.clone(), options, store.clone()).with_clock(clock.clone());
         let (phase, recreated) = (node.phase(), node.recreated());
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let node = spawn(node.run(node_stop.clone()));
@@ -149,7 +150,6 @@ impl Service {
             server: server_status,
         });
         let streams = spawn(watch.run(stop.clone()));
-        let (guard, clock) = (MissingGuard::default(), Clock::wall());
         let jobs = belvo.clone().map(|belvo| {
             let worker = Worker::new(Arc::new(publisher.clone()), belvo, guard.clone(), clock.clone());
             spawn(worker.run(context.clone(), subjects.clone(), stop.clone()))

@@ -104,6 +104,7 @@ fn every_kind_of_value_is_read() {
         prefix_output = "staging-link"
         input_max_age = "7d"
         replicas = 3
+        stream_max_bytes = 5000000
         [store]
         cache_bytes = 1073741824
         [belvo]
@@ -125,6 +126,7 @@ fn every_kind_of_value_is_read() {
     assert_eq!(url.to_string(), "nats://[set]@nats-1:4222,nats-2");
     assert_eq!(config.nats.subjects.input_stream(), "STAGING_BELVO");
     assert_eq!((config.nats.streams.replicas, config.nats.streams.input_age_max.as_secs()), (3, 7 * 86_400));
+    assert_eq!(config.nats.streams.bytes_max, Some(5_000_000));
     assert_eq!(config.store.cache_bytes, 1 << 30);
     let keys = config.belvo.keys.unwrap();
     assert_eq!((keys.url.as_str(), keys.secret_password.expose_secret()), ("https://sandbox.belvo.com", "12345"));

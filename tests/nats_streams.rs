@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use relink::contract::InputKind;
 use relink::nats::declaration::{Ensured, StreamError};
+use relink::nats::history::Histories;
 use relink::nats::stream::{StreamSettings, declarations, ensure_all, extent, partition_consumer};
 use relink::nats::subject::Subjects;
 use strum::VariantArray;
@@ -151,4 +152,36 @@ async fn every_state_is_in_the_bucket() {
     assert_eq!(last.0, "$KV.links.a");
     let state = stream.get_last_raw_message_by_subject("$KV.links.a").await.expect("there");
     assert_eq!((&state.payload[..], nats.read("KV_links").await.len()), (&b"2"[..], 1));
+}
+
+#[tokio::test]
+async fn a_long_history_is_read_from_its_newest_message() {
+    let nats = TestNats::start().await;
+    let settings = StreamSettings { history_count: 5_000, ..settings(2) };
+    ensure_all(&nats.context, &Subjects::default(), &settings).await.expect("the streams are declared");
+    for _ in 0..3 {
+        let refusals = (0..900).map(|_| message("link.refused.a", "{}")).collect();
+        nats.batches().publish_atomic(refusals).await.expect("the batch commits");
+    }
+    let histories = Histories::new(nats.context.clone(), Subjects::default());
+    let history = within("the history", histories.read(&"a".parse().expect("an id"))).await.expect("a history");
+    let sequences: Vec<u64> = history.entries.iter().map(|entry| entry.sequence).collect();
+    assert!(history.truncated);
+    assert_eq!(sequences, (701..=2_700).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn a_full_stream_refuses_messages_and_keeps_the_old_ones() {
+    let nats = TestNats::start().await;
+    let settings = StreamSettings { bytes_max: Some(20_000), ..settings(2) };
+    ensure_all(&nats.context, &Subjects::default(), &settings).await.expect("the streams are declared");
+    let states = |from: u32| (from..from + 50).map(|n| message(format!("link.state.l{n}"), "x".repeat(100))).collect();
+    nats.batches().publish_atomic(states(0)).await.expect("the batch commits");
+    let stored = nats.read("LINKS").await;
+    let mut refused = 0;
+    for round in 1..10 {
+        refused += usize::from(nats.batches().publish_atomic(states(50 * round)).await.is_err());
+    }
+    assert!(refused > 0, "the limit is reached");
+    assert_eq!(nats.read("LINKS").await[..50], stored[..], "no state is deleted");
 }

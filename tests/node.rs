@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
+use relink::clock::{self, Clock};
 use relink::contract::{IncidentBody, IncidentChange, NoticeBody, Record};
-use relink::link::{Policy, PolicySettings, Timestamp};
+use relink::link::{Policy, PolicySettings, StateName, Timestamp};
 use relink::nats::commit::take_fences;
 use relink::nats::node::{Node, NodeError, NodeOptions};
 use relink::nats::subject::Subjects;
@@ -31,6 +32,10 @@ struct RunningNode {
 
 impl RunningNode {
     async fn start(nats: &TestNats, store: MemoryStore) -> Self {
+        Self::start_with_clock(nats, store, Clock::wall()).await
+    }
+
+    async fn start_with_clock(nats: &TestNats, store: MemoryStore, clock: Clock) -> Self {
         let options = NodeOptions {
             subjects: Subjects::default(),
             partitions: PARTITIONS,
@@ -38,7 +43,7 @@ impl RunningNode {
             policy: Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })
                 .expect("the defaults are in range"),
         };
-        let node = Node::new(nats.connect().await, options, store.clone());
+        let node = Node::new(nats.connect().await, options, store.clone()).with_clock(clock);
         let mut phase = node.phase();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(node.run(shutdown.clone()));
@@ -371,4 +376,26 @@ async fn an_incident_is_published_once_and_is_known_after_a_loss_of_the_store() 
     let outputs = nats.read("LINKS").await;
     let count = |prefix: &str| outputs.iter().filter(|(_, subject, ..)| subject.starts_with(prefix)).count();
     assert_eq!((count("link.incident."), count("link.notice.update_required.")), (1, LINKS));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_clock_is_ahead_ends_no_attempt_and_gets_the_time_of_the_server() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let ahead = Duration::from_secs(11 * 60);
+    let clock = Clock::steady_from(clock::now().after(ahead));
+    let node = RunningNode::start_with_clock(&nats, MemoryStore::default(), clock.clone()).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
+    publish(&nats, &format!("belvo.widget.{LINK}"), r#"{"event":"started","expires_in_seconds":600}"#).await;
+    read_output(&nats, &format!("link.notice.update_started.{LINK}"), 1).await;
+    // Timers are planned before inputs, so this commit would have the end of the attempt.
+    for request in 2..5 {
+        let other = format!("other-{request}");
+        publish(&nats, &format!("belvo.webhook.{other}"), webhook("token_required", request).replace(LINK, &other))
+            .await;
+        read_output(&nats, &format!("link.state.{other}"), 1).await;
+    }
+    let store = node.stop().await;
+    let stored = store.get(&LINK.parse().expect("an id")).expect("a store").expect("the link");
+    assert_eq!(stored.head.state, StateName::Updating);
+    assert!(clock.now() < clock::now().after(Duration::from_secs(60)), "jobs and sweeps have the time of the server");
 }

@@ -203,7 +203,7 @@ async fn a_node_starts_on_an_input_stream_whose_end_is_damaged() {
     assert_eq!(count(&nats, "link.refused.*").await, 0);
 }
 
-/// Flips a bit in the middle of the last block of messages, and removes the index, so that the server reads the block.
+/// Cuts the last block of messages, flips a bit of what is left, and removes the index, so that the server reads the block.
 fn damage(messages: &std::path::Path) {
     let entries = std::fs::read_dir(messages).expect("the directory of the messages");
     let mut blocks: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -211,7 +211,8 @@ fn damage(messages: &std::path::Path) {
     blocks.sort();
     let block = blocks.last().expect("a block of messages");
     let mut bytes = std::fs::read(block).expect("a readable block");
-    let middle = bytes.len() / 2;
+    bytes.truncate(bytes.len() * 3 / 4);
+    let middle = bytes.len() * 2 / 3;
     bytes[middle] ^= 1;
     std::fs::write(block, bytes).expect("a writable block");
     let index = messages.join("index.db");

@@ -84,6 +84,8 @@ fn faults_of(bug: Bug) -> Option<Vec<Fault>> {
     match bug {
         Bug::NoFence | Bug::ForeignFenceAccepted => Some(vec![Fault::TakeOver, Fault::PartitionMoved]),
         Bug::StreamIdentityIgnored => Some(vec![Fault::InputRecreated]),
+        Bug::TimesNotCorrected => Some(vec![Fault::ServerClockJump]),
+        Bug::HostClockTrusted => Some(vec![Fault::ClockSkew, Fault::Crash]),
         Bug::RestoredStreamIsAnother => Some(vec![Fault::InputRestored]),
         Bug::RedeliveryNotSkipped => Some(vec![Fault::AckLost]),
         Bug::UnknownOutcomeIgnored => Some(vec![Fault::RequestLate]),

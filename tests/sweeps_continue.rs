@@ -431,8 +431,15 @@ async fn missing_links_that_were_never_observed_do_not_hide_a_deletion() {
     }
     // Verify jobs: first for each link that was never observed, then for the deleted one.
     let job = |number: usize, to: StateWord| {
-        let because =
-            Because { event: "verify".to_owned(), from: to, to, at: At(START), incident: false, origin: origin() };
+        let because = Because {
+            event: "verify".to_owned(),
+            from: to,
+            to,
+            at: At(START),
+            incident: false,
+            times_corrected: false,
+            origin: origin(),
+        };
         let (name, link_id) = (JobName::Verify, id(number).to_string());
         JobBody { name, link_id, asked_at: At(START), consent_id: None, resources: Vec::new(), because }
     };
@@ -459,6 +466,7 @@ async fn a_job_is_retried_after_a_gateways_page_and_after_a_panic() {
         to: state,
         at: At(START),
         incident: false,
+        times_corrected: false,
         origin: origin(),
     };
     for name in [JobName::Verify, JobName::Refresh] {

@@ -34,7 +34,7 @@ pub(super) fn show(history: &History, message: Option<&str>) -> anyhow::Result<S
     let newest = history.entries.iter().rev().find(|entry| entry.kind == HistoryKind::State);
     headline(&mut text, history, newest);
     if history.truncated {
-        line(&mut text, format_args!("{DIM}(the history is too long; this is its oldest part){DIM:#}"));
+        line(&mut text, format_args!("{DIM}(the history is too long; this is its newest part){DIM:#}"));
     }
     if history.unreadable_count > 0 {
         let count = history.unreadable_count;
@@ -43,11 +43,12 @@ pub(super) fn show(history: &History, message: Option<&str>) -> anyhow::Result<S
             format_args!("{DIM}({count} entries have a format that this version of relink cannot read){DIM:#}"),
         );
     }
-    let begins_late = history
-        .entries
-        .iter()
-        .find(|entry| entry.kind == HistoryKind::State)
-        .is_some_and(|first| first.body["version"].as_u64() > Some(1));
+    let begins_late = !history.truncated
+        && history
+            .entries
+            .iter()
+            .find(|entry| entry.kind == HistoryKind::State)
+            .is_some_and(|first| first.body["version"].as_u64() > Some(1));
     if begins_late {
         line(&mut text, format_args!("{DIM}(earlier entries have been deleted){DIM:#}"));
     }

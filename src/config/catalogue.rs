@@ -156,6 +156,13 @@ pub static SETTINGS: &[Setting] = &[
         Some("64"),
         "messages kept on each output subject, which limits the history of a link",
     ),
+    row(
+        "nats.stream_max_bytes",
+        "RELINK_STREAM_MAX_BYTES",
+        Number,
+        Some("0"),
+        "largest size of a new stream in bytes, for accounts that demand one; a full stream refuses messages; 0: no limit",
+    ),
     row("nats.input_max_age", "RELINK_INPUT_MAX_AGE", Span, Some("30d"), "how long inputs are kept"),
     row(
         "store.data_dir",

@@ -83,8 +83,8 @@ pub struct NatsConfig {
     pub monitor_url: Option<NatsUrl>,
     /// `RELINK_PREFIX_INPUT`, `RELINK_PREFIX_OUTPUT`: the subjects and the names of the streams.
     pub subjects: Subjects,
-    /// `RELINK_PARTITIONS`, `RELINK_REPLICAS`, `RELINK_HISTORY`, `RELINK_INPUT_MAX_AGE`: the configuration of the
-    /// streams.
+    /// `RELINK_PARTITIONS`, `RELINK_REPLICAS`, `RELINK_HISTORY`, `RELINK_STREAM_MAX_BYTES`, `RELINK_INPUT_MAX_AGE`: the
+    /// configuration of the streams.
     pub streams: StreamSettings,
 }
 
@@ -289,6 +289,7 @@ fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
         partitions: u16::try_from(reader.number("nats.partitions", 1..=i64::from(PARTITIONS_MAX))).unwrap_or(1),
         replicas: usize::try_from(reader.number("nats.replicas", 1..=5)).unwrap_or(1),
         history_count: reader.number("nats.history", 1..=10_000),
+        bytes_max: Some(reader.number("nats.stream_max_bytes", 0..=i64::MAX)).filter(|bytes| *bytes > 0),
         input_age_max: reader.span_within("nats.input_max_age", HOUR..=3650 * 24 * HOUR),
         ..StreamSettings::default()
     };

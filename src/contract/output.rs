@@ -128,6 +128,10 @@ pub struct Because {
     /// Whether the institution had an incident at that time. Prompts are deferred during an incident.
     #[serde(default, skip_serializing_if = "is_false")]
     pub incident: bool,
+    /// The transition only corrected the times of the link, because the clock of NATS had been ahead: times in the future
+    /// became the time of this transition, and waits were shortened.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub times_corrected: bool,
     /// The message, or the timer, that led to it.
     pub origin: Origin,
 }
@@ -138,6 +142,7 @@ impl Because {
         Self {
             event: input.event.name().as_str().to_owned(),
             incident: input.incident,
+            times_corrected: step.times_corrected,
             from: step.from.into(),
             to: step.link.state.name().into(),
             at: At(step.at),

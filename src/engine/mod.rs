@@ -13,8 +13,10 @@
 //! - `delivery`: an input message, and the checks of its subject and headers
 //! - `plan`: the planned commit
 //! - `timers`: links whose deadline has passed
+//! - `corrections`: links whose times lie in the future
 //! - `incident`: institutions whose links fail together
 
+mod corrections;
 mod delivery;
 mod incident;
 mod plan;
@@ -26,6 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use delivery::{DeadDelivery, Delivery, payload};
 pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 
+use self::corrections::Corrections;
 use self::incident::{Incidents, Opening};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
 use crate::contract::{At, BadRecord, Because, CommittedOffset, DeadReason, Origin, OriginKind, Record, RefusedBody};
@@ -63,6 +66,8 @@ pub struct Engine<S> {
     set_aside: BTreeMap<(u16, u64, i64), String>,
     /// Links whose timer cannot be handled. Their timers are skipped until the next start of the process.
     timers_skipped: BTreeSet<LinkId>,
+    /// Finds links whose times lie in the future.
+    corrections: Corrections,
     /// [`step`]; a test replaces it by a version that panics.
     step: StepFn,
 }
@@ -101,6 +106,7 @@ impl<S: Store> Engine<S> {
             incidents,
             set_aside: BTreeMap::new(),
             timers_skipped: BTreeSet::new(),
+            corrections: Corrections::default(),
             step,
         })
     }
@@ -128,6 +134,7 @@ impl<S: Store> Engine<S> {
         self.set_aside
             .retain(|(partition, sequence, _), _| offsets.get(partition).is_none_or(|offset| sequence > offset));
         self.overlay.clear();
+        self.check_all_times();
         (self.input_created_ns, self.planned) = (input_created_ns, offsets.clone());
         Ok(())
     }
@@ -202,6 +209,7 @@ impl<S: Store> Engine<S> {
                 plan.incident(first_partition, body);
             }
         }
+        self.plan_corrections(TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
         self.plan_timers(now, TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
         // Each changed partition adds its committed offset at the end, and the next delivery may be of another
         // partition.
@@ -341,6 +349,7 @@ impl<S: Store> Engine<S> {
 
     fn take_step(&mut self, step: &Step, partition: u16, because: Because, now: Timestamp, plan: &mut Plan) {
         let link = &step.link;
+        self.note_time(step, now);
         let is_new = matches!(step.from, StateName::Unconfirmed | StateName::Valid);
         let opening = opening_of(link).filter(|_| is_new);
         let began = opening.and_then(|opening| {

@@ -75,7 +75,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// The partition that handles the timers of a link of `partition`; `None` if this node does not own it.
-    fn partition_of(&self, partition: u16) -> Option<u16> {
+    pub(super) fn partition_of(&self, partition: u16) -> Option<u16> {
         let partition = if partition < self.partitions_count { partition } else { partition % self.partitions_count };
         self.planned.contains_key(&partition).then_some(partition)
     }

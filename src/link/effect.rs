@@ -15,10 +15,13 @@ pub struct Step {
     pub link: Link,
     /// The state before the event.
     pub from: StateName,
-    /// The time of the step: when the event was received, and never before the previous step of the link.
+    /// The time of the step: when the event was received, and never before the previous step of the link, except if the
+    /// times of the link were corrected.
     pub at: Timestamp,
     /// The effects, in order; at most [`EFFECTS_MAX`].
     pub effects: Vec<Effect>,
+    /// Whether the step only corrected times that lay in the future ([`super::correct_times`]).
+    pub times_corrected: bool,
 }
 
 /// One effect of a step.

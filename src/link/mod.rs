@@ -15,6 +15,7 @@
 //! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`: the arms of the `match`, by subject,
 //!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while many links of an
 //!   institution fail
+//! - `correction`: corrects the times of a link after a clock had been ahead ([`correct_times`])
 //! - [`policy`](Policy): the durations and limits that an operator can set; [`table`]: the legal transitions as data
 
 pub mod machine;
@@ -24,6 +25,7 @@ mod breaking;
 mod builder;
 mod commands;
 mod consent;
+mod correction;
 mod effect;
 mod episode;
 mod event;
@@ -39,6 +41,7 @@ mod time;
 mod upkeep;
 
 pub use consent::{Consent, ConsentObservation, ConsentStatus, Due};
+pub use correction::{CLOCK_AHEAD_MAX, correct_times};
 pub use effect::{EFFECTS_MAX, Effect, Gap, Job, Notice, Proof, RefreshBy, Refusal, Removal, Step};
 pub use episode::{Episode, Prompt};
 pub use event::{

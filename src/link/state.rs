@@ -22,7 +22,8 @@ pub struct Link {
     pub state: State,
     /// When the link entered this state.
     pub since: Timestamp,
-    /// When the last step was accepted. Later steps never have an earlier time.
+    /// When the last step was accepted. Later steps never have an earlier time, unless a clock had been ahead
+    /// ([`super::correct_times`]).
     pub updated_at: Timestamp,
     /// How many episodes there have been, including an open one.
     pub episodes_count: u32,

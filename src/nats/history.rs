@@ -6,6 +6,7 @@
 //!
 //! relink keeps no second copy of the history. Next: `http/links.rs` serves it, `cli/history.rs` prints it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
@@ -21,8 +22,12 @@ use crate::contract::{At, JobName, NoticeName};
 use crate::link::{LinkId, Timestamp};
 use crate::nats::subject::{OutputSubject, Subjects};
 
-/// The most messages of one link that are read. A link has about 15 subjects, and one state message for each accepted event.
+/// The most messages of one link that are returned: the newest ones. A link has about 15 subjects, each with up to `RELINK_HISTORY`
+/// messages, and one state message for each accepted event.
 pub const HISTORY_MESSAGES_MAX: usize = 2_000;
+
+/// How many messages one pull asks for.
+const PULL_MESSAGES_MAX: usize = 512;
 
 /// The time limit of a read; it is short because a person waits for the answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,12 +65,12 @@ pub enum HistoryKind {
     Refused,
 }
 
-/// The history of a link, or its older part.
+/// The history of a link, or its newer part.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkHistory {
     /// The messages, oldest first.
     pub entries: Vec<HistoryEntry>,
-    /// Whether there are more than [`HISTORY_MESSAGES_MAX`] messages; then the newest ones are missing.
+    /// Whether there are more than [`HISTORY_MESSAGES_MAX`] messages; then the oldest ones are missing.
     pub truncated: bool,
 }
 
@@ -134,14 +139,20 @@ impl Histories {
         };
         let consumer = stream.create_consumer(config).await.map_err(HistoryError::of)?;
         let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
-        let wanted = pending.min(HISTORY_MESSAGES_MAX);
-        let mut history = LinkHistory { entries: Vec::with_capacity(wanted), truncated: pending > wanted };
-        if wanted > 0 {
-            let pulled = consumer.fetch().max_messages(wanted).expires(READ_TIMEOUT).messages().await;
-            let mut messages = pulled.map_err(HistoryError::of)?.take(wanted);
+        let mut newest = VecDeque::with_capacity(pending.min(HISTORY_MESSAGES_MAX));
+        if pending > 0 {
+            let pulled = consumer.stream().max_messages_per_batch(PULL_MESSAGES_MAX).messages().await;
+            let mut messages = pulled.map_err(HistoryError::of)?.take(pending);
             while let Some(message) = messages.next().await {
-                history.entries.extend(self.entry(&message.map_err(HistoryError::of)?)?);
+                if newest.len() == HISTORY_MESSAGES_MAX {
+                    newest.pop_front();
+                }
+                newest.push_back(message.map_err(HistoryError::of)?);
             }
+        }
+        let mut history = LinkHistory { entries: Vec::with_capacity(newest.len()), truncated: pending > newest.len() };
+        for message in &newest {
+            history.entries.extend(self.entry(message)?);
         }
         // The server would delete the consumer later. Many reads must not leave many consumers until then.
         if let Err(error) = stream.delete_consumer(&consumer.cached_info().name).await {

@@ -29,7 +29,7 @@ use super::restore::{RESTORE_TIMEOUT, restore};
 use super::stream::StreamIdentity;
 use super::streams_read::Streams;
 use super::subject::Subjects;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
 use crate::link::Policy;
 use crate::metric;
@@ -79,6 +79,7 @@ pub struct Node<S> {
     store: S,
     phase: watch::Sender<Phase>,
     recreated: Arc<Notify>,
+    clock: Clock,
 }
 
 impl<S: Store + Clone + 'static> Node<S> {
@@ -89,7 +90,15 @@ impl<S: Store + Clone + 'static> Node<S> {
         let batches = Batches::new(client.clone(), BATCH_TIMEOUT);
         let (phase, _) = watch::channel(Phase::Starting);
         let streams = Streams::new(context, options.subjects.clone());
-        Self { client, streams, batches, dead_letters, options, store, phase, recreated: Arc::new(Notify::new()) }
+        let (clock, recreated) = (Clock::wall(), Arc::new(Notify::new()));
+        Self { client, streams, batches, dead_letters, options, store, phase, recreated, clock }
+    }
+
+    /// Uses this clock, and corrects it by the time of the NATS server.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// A receiver of the node's progress.
@@ -196,6 +205,7 @@ struct Driver<S> {
     partitions: u16,
     node: node::Node<S>,
     phase: watch::Sender<Phase>,
+    clock: Clock,
     /// The outputs without an answer.
     tasks: JoinSet<Done>,
     /// Readers of partitions and of the output stream.
@@ -231,6 +241,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             partitions: parts.options.partitions,
             node: parts.new_node(),
             phase: phase.clone(),
+            clock: parts.clock.clone(),
             tasks: JoinSet::new(),
             readers: JoinSet::new(),
             by_partition: HashMap::new(),
@@ -279,9 +290,10 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 FromReader::Failed(reader, problem) => Input::ReaderFailed { reader, problem },
             };
             if !deliveries.is_empty() {
-                self.node.handle(clock::now(), Input::Delivered { deliveries: std::mem::take(&mut deliveries) });
+                self.node
+                    .handle(self.clock.own_now(), Input::Delivered { deliveries: std::mem::take(&mut deliveries) });
             }
-            self.node.handle(clock::now(), input);
+            self.node.handle(self.clock.own_now(), input);
         }
         let end = if deliveries.is_empty() { self.perform() } else { self.drive(Input::Delivered { deliveries }) };
         self.publish_phase();
@@ -289,7 +301,12 @@ impl<S: Store + Clone + 'static> Driver<S> {
     }
 
     fn drive(&mut self, input: Input) -> Option<End> {
-        self.node.handle(clock::now(), input);
+        let is_time = matches!(input, Input::StreamTime { .. });
+        let now = self.clock.own_now();
+        self.node.handle(now, input);
+        if is_time {
+            self.clock.correct(now, self.node.stream_now(now));
+        }
         self.perform()
     }
 
@@ -300,14 +317,14 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 Output::Apply { request, changes } => {
                     let applied = self.node.store().apply(&changes);
                     let answer = applied.map_or_else(failed_store, |()| Input::Applied { request });
-                    self.node.handle(clock::now(), answer);
+                    self.node.handle(self.clock.own_now(), answer);
                 }
                 Output::RestartStore { request } => {
                     let answer = self.node.store().restart_empty().map_or_else(failed_store, |kept_at| {
                         let kept_at = kept_at.map(|path| path.display().to_string());
                         Input::StoreRestarted { request, kept_at }
                     });
-                    self.node.handle(clock::now(), answer);
+                    self.node.handle(self.clock.own_now(), answer);
                 }
                 Output::Checkpoint { request } => {
                     let store = self.node.store().clone();
@@ -316,12 +333,12 @@ impl<S: Store + Clone + 'static> Driver<S> {
                         Done::Answer(checkpointed.map_or_else(failed_store, |()| Input::Checkpointed { request }))
                     });
                 }
-                Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(clock::now()),
+                Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(self.clock.own_now()),
                 Output::Note(note) => {
                     let caught_up = matches!(note, Note::CaughtUp { .. });
                     notes::publish(note);
                     if let Some(Err(error)) = caught_up.then(|| self.node.store().set_complete()) {
-                        self.node.handle(clock::now(), failed_store(error));
+                        self.node.handle(self.clock.own_now(), failed_store(error));
                     }
                 }
                 Output::PartitionEnded { partition, why } => {
@@ -380,6 +397,13 @@ impl<S: Store + Clone + 'static> Driver<S> {
             Output::FindInput { request, after_ns } => {
                 let found = async move { streams.find_input(after_ns).await };
                 self.ask(request, found, move |sequence| Input::InputFound { request, sequence });
+            }
+            Output::ReadStreamTime { request } => {
+                let time = async move { streams.stream_time().await };
+                self.ask(request, time, move |stream_at_ns| {
+                    let host_at_ms = clock::now().as_millis();
+                    Input::StreamTime { request, stream_at_ns, host_at_ms }
+                });
             }
             Output::LookUpOutput { request, sequence } => {
                 let owner = async move { streams.owner_of(sequence).await };

@@ -53,6 +53,22 @@ pub(super) fn publish(note: Note) {
             resumed_after = behind,
             "the input stream lost acknowledged messages; the partition resumes with the first message after the loss"
         ),
+        Note::ClockJumped { by_ms, is_confirmed: false } => {
+            metrics::counter!(metric::CLOCK_JUMPS.name, "clock" => "nats").increment(1);
+            tracing::warn!(
+                clock.ahead_seconds = by_ms as f64 / 1_000.0,
+                "the clock of the NATS server does not have the expected time; until it is clear which clock is wrong, timers use the earlier one"
+            );
+        }
+        Note::ClockJumped { by_ms, is_confirmed: true } => tracing::warn!(
+            clock.ahead_seconds = by_ms as f64 / 1_000.0,
+            "the other time of the NATS server has stayed for a minute; timers use it now"
+        ),
+        Note::HostClockJumped { by_ms } => {
+            metrics::counter!(metric::CLOCK_JUMPS.name, "clock" => "host").increment(1);
+            tracing::warn!(clock.changed_seconds = by_ms as f64 / 1_000.0, "the clock of this host was changed");
+        }
+        Note::ClockRight => tracing::info!("the clock of the NATS server has the expected time again"),
         Note::OutputTailLost { store_sequence, commit_sequence } => tracing::error!(
             store.sequence = store_sequence,
             commit.sequence = commit_sequence,

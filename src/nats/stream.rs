@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull};
-use async_nats::jetstream::stream::{self, Info, Source, StorageType, SubjectTransform};
+use async_nats::jetstream::stream::{self, DiscardPolicy, Info, Source, StorageType, SubjectTransform};
 use async_nats::jetstream::{self};
 
 use crate::nats::declaration::{Declaration, Ensured, StreamError};
@@ -50,6 +50,9 @@ pub struct StreamSettings {
     pub input_age_max: Duration,
     /// The number of messages that each output subject keeps: the length of a link's history.
     pub history_count: i64,
+    /// The largest size of a new stream, in bytes; `None`: no limit. A full stream refuses new messages, because a deleted message could be
+    /// the only state of a link.
+    pub bytes_max: Option<i64>,
     /// After this time without an acknowledgement, JetStream delivers a message of a partition again.
     pub partition_ack_wait: Duration,
     /// The most messages of a partition that are delivered and not acknowledged.
@@ -69,6 +72,7 @@ impl Default for StreamSettings {
             replicas: 1,
             input_age_max: 30 * DAY,
             history_count: 64,
+            bytes_max: None,
             partition_ack_wait: Duration::from_secs(30),
             partition_pending_max: 10_000,
             partition_takeover: None,
@@ -132,6 +136,23 @@ pub async fn ensure_all(
     ensure_each(context, &all).await?;
     if discard_outdated_bucket(context, subjects).await? {
         ensure_each(context, &all).await?;
+    }
+    warn_of_evictions(context, &subjects.output_stream()).await
+}
+
+/// An operator may limit the size of the output stream. If it then deletes its oldest messages, it forgets links.
+async fn warn_of_evictions(context: &jetstream::Context, name: &str) -> Result<(), StreamError> {
+    let stream = context.get_stream(name).await.map_err(|error| StreamError::api("read", "stream", name, &error))?;
+    let config = &stream.cached_info().config;
+    let is_limited = config.max_bytes > 0 || config.max_messages > 0;
+    if is_limited && config.discard == DiscardPolicy::Old {
+        tracing::error!(
+            stream.name = name,
+            stream.max_bytes = config.max_bytes,
+            stream.max_messages = config.max_messages,
+            "the size of the stream is limited, and NATS deletes its oldest messages when it is full: relink would forget the links whose \
+             states are deleted. Remove the limit, or let NATS refuse new messages instead: `nats stream edit {name} --discard=new`"
+        );
     }
     Ok(())
 }
@@ -267,7 +288,8 @@ fn base(name: String, description: &str, settings: &StreamSettings) -> stream::C
         num_replicas: settings.replicas,
         max_messages: -1,
         max_messages_per_subject: -1,
-        max_bytes: -1,
+        max_bytes: settings.bytes_max.unwrap_or(-1),
+        discard: settings.bytes_max.map_or(DiscardPolicy::Old, |_| DiscardPolicy::New),
         ..stream::Config::default()
     }
 }

@@ -114,6 +114,20 @@ impl Streams {
         Ok(message.map(|message| message.stored_at_ns))
     }
 
+    /// The time of the server that has the input stream, in nanoseconds since the Unix epoch.
+    pub(super) async fn stream_time(&self) -> Result<i64, String> {
+        /// The field `ts` of the response: when the server wrote it. async-nats does not read it.
+        #[derive(Deserialize)]
+        struct Answered {
+            #[serde(with = "time::serde::rfc3339")]
+            ts: time::OffsetDateTime,
+        }
+        let request = format!("STREAM.INFO.{}", self.subjects.input_stream());
+        let failed = |error: &dyn std::fmt::Display| format!("cannot read the server's time: {error}");
+        let Answered { ts } = self.context.request(request, &()).await.map_err(|error| failed(&error))?;
+        i64::try_from(ts.unix_timestamp_nanos()).map_err(|error| failed(&error))
+    }
+
     /// The sequence of the first message of the input stream that was stored after a time. No message is delivered for that: the server
     /// tells where a new consumer starts.
     pub(super) async fn find_input(&self, after_ns: i64) -> Result<Option<u64>, String> {

@@ -69,12 +69,15 @@ impl<S: Store + Clone> Node<S> {
 
     /// Makes the next plan, if the pipeline has room for it and there is enough input.
     pub(super) fn plan(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let Some(engine) = self.engine.as_mut().filter(|_| !self.is_engine_stale) else { return Ok(()) };
+        // Timers need the server's time.
+        let is_ready = !self.is_engine_stale && self.clock.is_known();
+        let Some(engine) = self.engine.as_mut().filter(|_| is_ready) else { return Ok(()) };
         let has_enough = self.in_flight.is_none() || self.queue.len() >= self.options.plan_ahead_min;
         if self.next.is_some() || !self.applying.is_empty() || !has_enough {
             return Ok(());
         }
-        let mut plan = engine.plan_at_most(self.items_max, &mut self.queue, now)?;
+        engine.set_latest_now(self.clock.latest_now(now));
+        let mut plan = engine.plan_at_most(self.items_max, &mut self.queue, self.clock.now(now))?;
         let counts: BTreeMap<_, _> = plan.tally.counts().collect();
         if !counts.is_empty() {
             self.note(Note::Planned { counts });

@@ -116,6 +116,15 @@ pub enum Input {
         /// The sequence of the first message that was stored after the time; `None` if there is no such message.
         sequence: Option<u64>,
     },
+    /// Answers [`super::Output::ReadStreamTime`].
+    StreamTime {
+        /// The id of the output that it answers.
+        request: RequestId,
+        /// The time of the server when it answered, in nanoseconds since the Unix epoch.
+        stream_at_ns: i64,
+        /// The wall clock of the host when the answer arrived, in milliseconds since the Unix epoch.
+        host_at_ms: i64,
+    },
     /// Answers [`super::Output::Rewind`]: the consumer is reset to the sequence, and deliveries follow.
     Rewound {
         /// The id of the output that it answers.

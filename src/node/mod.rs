@@ -67,6 +67,8 @@
 //! - An answer carries the id of its output. The node ignores late, repeated and unknown answers, so the driver need not cancel anything.
 //! - A crash is simulated by dropping the node, together with every output that has not reached its stream or store yet.
 //! - The node reads the store in [`Node::handle`]. Only the driver writes it, and only when an output asks for it.
+//! - The node asks for the server's time every few seconds ([`Output::ReadStreamTime`]): the server dates the inputs, so its clock decides
+//!   when a deadline has passed. Times of [`Output::WakeAt`] are of the driver's own clock.
 //! - The node has no clock, no randomness, and no I/O except reading the store. The same inputs at the same times over the same store give
 //!   the same outputs.
 //!
@@ -87,6 +89,7 @@
 //! - `commit`: the pipeline from the queue to the acknowledgement
 //! - `catch_up`: turns messages of the output stream into changes of the store, and tracks which messages the store has
 //! - `ending`: checkpoints, and the end of a node
+//! - `timing`: when the node wakes up; `stream_clock`: the server's clock, by which timers are compared
 //! - `resume`: decides whether a committed offset is still valid for the input stream
 //! - `messages`: the node's own messages: fences and closing messages
 //! - `recording`: a log of inputs, and its replay
@@ -106,6 +109,8 @@ mod messages;
 mod partition;
 mod recording;
 mod resume;
+mod stream_clock;
+mod timing;
 
 pub use self::input::{
     BatchId, Delivered, FenceFacts, Input, Limit, OutputKind, OutputMessage, ReaderId, RequestId, StreamFacts,
@@ -122,6 +127,8 @@ use self::commit::{Applying, InFlight, Next};
 use self::ending::{Ending, EndingStage};
 use self::partition::{Partition, Stage};
 use self::place::Resuming;
+use self::stream_clock::StreamClock;
+use self::timing::Measuring;
 use crate::engine::{Delivery, Engine, MESSAGES_MAX};
 use crate::link::{Policy, Timestamp};
 use crate::store::{Store, StoreError};
@@ -132,9 +139,6 @@ const QUEUE_DELIVERIES_MAX: usize = 2_048;
 /// The longest time from a change of the store to its next checkpoint. After a crash of the host, the changes since the last checkpoint
 /// are read again from the output stream.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-
-/// The longest time between two checks for due timers.
-const TIMERS_EVERY: Duration = Duration::from_secs(1);
 
 /// The pause after the first failure. Each further failure doubles it, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -207,6 +211,9 @@ pub struct Node<S> {
     /// The upper limit of `items_max`, after the server has refused a batch for its number of messages.
     items_ceiling: usize,
 
+    /// The clock of the input stream. All other times of a node are of the driver's own clock.
+    clock: StreamClock,
+    measuring: Measuring,
     checkpoint_at: Option<Timestamp>,
     checkpointing: Option<RequestId>,
     pause: Duration,
@@ -243,6 +250,8 @@ impl<S: Store + Clone> Node<S> {
             applying: VecDeque::new(),
             items_max: usize::MAX,
             items_ceiling: usize::MAX,
+            clock: StreamClock::default(),
+            measuring: Measuring::default(),
             checkpoint_at: None,
             checkpointing: None,
             pause: PAUSE_MIN,
@@ -255,7 +264,8 @@ impl<S: Store + Clone> Node<S> {
         }
     }
 
-    /// Handles an input at the time `now`. The time may be earlier than that of the last input, because the system's clock may be set back.
+    /// Handles an input. `now` is the time of the driver's own clock, which should be steady: not moved when the host's time is changed. It
+    /// may differ from the time of the server by any amount, and may be earlier than that of the last input.
     pub fn handle(&mut self, now: Timestamp, input: Input) {
         if self.ending.as_ref().is_some_and(|ending| ending.stage == EndingStage::Ended) {
             return;
@@ -315,6 +325,10 @@ impl<S: Store + Clone> Node<S> {
             Input::InputFacts { request, stream } => self.input_facts(now, request, stream),
             Input::InputLookedUp { request, stored_at_ns } => self.input_looked_up(now, request, stored_at_ns),
             Input::InputFound { request, sequence } => self.input_found(now, request, sequence),
+            Input::StreamTime { request, stream_at_ns, host_at_ms } => {
+                let stream = Timestamp::from_millis(stream_at_ns.div_euclid(1_000_000));
+                self.stream_time(now, request, stream, Timestamp::from_millis(host_at_ms));
+            }
             Input::Rewound { reader, created_ns } => self.rewound(now, reader, created_ns),
             Input::Delivered { deliveries } => self.delivered(now, deliveries),
             Input::ReaderFailed { reader, problem } => self.reader_failed(now, reader, &problem),
@@ -340,7 +354,9 @@ impl<S: Store + Clone> Node<S> {
             }
             Input::StoreFailed { problem } => return Err(End::Store { problem }),
             Input::RequestFailed { request, problem } => {
-                let _ = self.acquiring_failed(now, request, &problem) || self.resuming_failed(now, request, &problem);
+                let _ = self.measuring_failed(now, request)
+                    || self.acquiring_failed(now, request, &problem)
+                    || self.resuming_failed(now, request, &problem);
             }
             Input::StartOver { problem } => self.start_over(now, &problem),
             Input::Tick => self.wake_at = None,
@@ -370,6 +386,7 @@ impl<S: Store + Clone> Node<S> {
         if self.stopping {
             return Ok(());
         }
+        self.measure(now);
         self.finish_catching_up()?;
         if self.retry_at.is_none_or(|at| at <= now) {
             self.retry_at = None;
@@ -446,30 +463,6 @@ impl<S: Store + Clone> Node<S> {
         }
         self.outputs.push_back(Output::StopReader { partition: number });
         self.outputs.push_back(Output::PartitionEnded { partition: number, why });
-    }
-
-    /// Shortens pauses that a clock set back would prolong.
-    fn limit_pauses(&mut self, now: Timestamp) {
-        self.retry_at = self.retry_at.map(|at| at.min(now.after(PAUSE_MAX)));
-        self.checkpoint_at = self.checkpoint_at.map(|at| at.min(now.after(CHECKPOINT_EVERY)));
-    }
-
-    fn schedule(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let checkpoint_at = self.checkpoint_at.filter(|_| self.checkpointing.is_none());
-        let mut wake_at = self.retry_at.into_iter().chain(checkpoint_at).min();
-        // While the pipeline is busy, the next answer wakes the node.
-        if let Some(engine) = self.engine.as_ref().filter(|_| !self.is_engine_stale && self.is_pipeline_empty()) {
-            let latest = now.after(TIMERS_EVERY);
-            let next = self.store.next_deadline()?.into_iter().chain(engine.next_deadline()).min();
-            // A deadline in the past belongs to a timer that was set aside, or to the partition of another node.
-            let timers_at = next.filter(|at| *at > now).map_or(latest, |at| at.min(latest));
-            wake_at = Some(wake_at.map_or(timers_at, |at| at.min(timers_at)));
-        }
-        if let Some(at) = wake_at.filter(|_| wake_at != self.wake_at) {
-            self.wake_at = wake_at;
-            self.outputs.push_back(Output::WakeAt { at });
-        }
-        Ok(())
     }
 
     fn note(&mut self, note: Note) {

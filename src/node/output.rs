@@ -80,6 +80,11 @@ pub enum Output {
         /// The time, in nanoseconds since the Unix epoch.
         after_ns: i64,
     },
+    /// Ask the server that has the input stream for its time. Answer: `StreamTime` or `RequestFailed`.
+    ReadStreamTime {
+        /// The answer carries this id.
+        request: RequestId,
+    },
     /// End the partition's reader, if there is one. Reset the partition consumer to a sequence, whatever JetStream remembers of
     /// acknowledgements, and start a new reader. Answer: `Rewound`, then `Delivered` for each message; or `ReaderFailed`, at any time.
     Rewind {
@@ -150,7 +155,7 @@ pub enum Output {
 
     /// Hand in a `Tick` at this time. It replaces the time of the previous `WakeAt`.
     WakeAt {
-        /// The time of the tick.
+        /// The time of the tick, by the driver's own clock.
         at: Timestamp,
     },
     /// The node no longer reads or writes this partition. Its other partitions go on. No answer.
@@ -285,6 +290,20 @@ pub enum Note {
         /// The partition resumes after this sequence.
         behind: u64,
     },
+    /// The server's clock has another time than expected: it has jumped, or the clock of this host has, or was wrong at the start.
+    ClockJumped {
+        /// By how many milliseconds the server is ahead of the expected time; negative: behind it.
+        by_ms: i64,
+        /// Whether the jump has stayed for a minute, so that the new time counts.
+        is_confirmed: bool,
+    },
+    /// The wall clock of this host was changed.
+    HostClockJumped {
+        /// By how many milliseconds; negative: back.
+        by_ms: i64,
+    },
+    /// The server's clock has the expected time again, after a jump.
+    ClockRight,
     /// The output stream lost its last messages while the node was running.
     OutputTailLost {
         /// The last sequence that the store has.

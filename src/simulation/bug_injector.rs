@@ -24,6 +24,10 @@ pub enum Bug {
     StreamIdentityIgnored,
     /// A stream with another creation time is read from its beginning, although it has been restored.
     RestoredStreamIsAnother,
+    /// Times that lie in the future are never corrected.
+    TimesNotCorrected,
+    /// Timers use the clock of the host.
+    HostClockTrusted,
     /// The settle window of the machine is off.
     SettleWindowOff,
     /// Evidence about a link that is known to be broken prompts again.
@@ -236,6 +240,14 @@ impl BugInjector {
             }
             (Bug::StreamIdentityIgnored, Input::InputLookedUp { request, .. }) => {
                 actions.push(DriverAction::Deliver(Input::InputLookedUp { request, stored_at_ns: None }));
+            }
+            (Bug::TimesNotCorrected, Input::StreamTime { request, stream_at_ns, .. }) => {
+                let host_at_ms = Timestamp::LATEST.as_millis();
+                actions.push(DriverAction::Deliver(Input::StreamTime { request, stream_at_ns, host_at_ms }));
+            }
+            (Bug::HostClockTrusted, Input::StreamTime { request, host_at_ms, .. }) => {
+                let stream_at_ns = host_at_ms.saturating_mul(1_000_000);
+                actions.push(DriverAction::Deliver(Input::StreamTime { request, stream_at_ns, host_at_ms }));
             }
             (Bug::RestoredStreamIsAnother, Input::InputFacts { request, stream }) => {
                 let offsets = store.offsets().unwrap_or_default();

@@ -111,8 +111,10 @@ pub enum Fault {
     InputAges,
     /// The time jumps forward by up to five days.
     TimeJump,
-    /// The clock of a process gets an offset of up to ten minutes.
+    /// The clock of a host gets an offset of up to ten minutes, or of 400 days.
     ClockSkew,
+    /// The clock of the server is wrong for a while, by up to ten minutes or by 400 days.
+    ServerClockJump,
     /// A publisher publishes a message twice.
     DuplicateInputs,
     /// Messages that cannot be read.
@@ -139,7 +141,7 @@ pub enum Fault {
 
 impl Fault {
     /// The faults that are injected on a timer, every few seconds. The others affect an operation in progress.
-    pub(super) const SPONTANEOUS: [Self; 23] = [
+    pub(super) const SPONTANEOUS: [Self; 24] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -161,6 +163,7 @@ impl Fault {
         Self::InputAges,
         Self::TimeJump,
         Self::ClockSkew,
+        Self::ServerClockJump,
         Self::StagedExpires,
         Self::BelvoWrongAccount,
     ];

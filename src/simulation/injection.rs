@@ -35,6 +35,8 @@ impl World {
         let victim = if ids.is_empty() { None } else { Some(*self.random.pick(&ids)) };
         let partition = u16::try_from(self.random.below(usize::from(self.partitions))).unwrap_or(0);
         match fault {
+            // The first message after a loss is found by its time, which says nothing if the server's clock was wrong (docs/guarantees.md).
+            Fault::InputTailLost | Fault::InputRestored | Fault::InputRecreated if self.had_server_skew => {}
             Fault::Crash => self.crash(victim, |process| process.store.copy()),
             Fault::HostCrash => self.crash(victim, |process| process.store.durable()),
             Fault::StoreLost => self.crash(victim, |_process| MemoryStore::default()),
@@ -94,9 +96,16 @@ impl World {
                 self.now_ms += self.random.within(1, most_ms);
             }
             Fault::ClockSkew => {
-                let skew_ms = self.random.within(-600_000, 600_000);
+                // The own clock of a process is steady, so only the next process begins with the other time.
+                self.host_skew_ms = self.some_skew_ms();
                 let process = victim.and_then(|id| self.processes.get_mut(&id));
-                process.into_iter().for_each(|process| process.skew_ms = skew_ms);
+                process.into_iter().for_each(|process| process.host_skew_ms = self.host_skew_ms);
+            }
+            Fault::ServerClockJump => {
+                self.server_skew_ms = self.some_skew_ms();
+                self.had_server_skew = true;
+                let for_ms = *self.random.pick(&[6_000, 30_000, 150_000]);
+                self.later(for_ms, Event::ServerClockRight);
             }
             Fault::StagedExpires => self.jetstream.output.forget_staged(|_| true),
             Fault::BelvoWrongAccount if !self.had_wrong_account => {
@@ -107,6 +116,11 @@ impl World {
             other => unreachable!("{other} affects an operation in progress"),
         }
         Ok(())
+    }
+
+    fn some_skew_ms(&mut self) -> i64 {
+        let most_ms = *self.random.pick(&[600_000, 400 * 86_400_000]);
+        self.random.within(-most_ms, most_ms)
     }
 
     /// A process crashes; its successor starts with the remaining store.

@@ -9,6 +9,7 @@ use super::publishers::TOO_LARGE;
 use super::world::{Event, World};
 use crate::contract::Address;
 use crate::engine::{Message, Outgoing};
+use crate::link::Timestamp;
 use crate::nats::dead_letter::InputPosition;
 use crate::nats::stream::StreamIdentity;
 use crate::node::{BatchId, Closing, End, FenceToTake, Input, Limit, Note, Output, PartitionEnd, RequestId};
@@ -19,6 +20,9 @@ const TIMEOUT_MS: i64 = 10_000;
 
 /// The time after which a server drops an idle batch.
 const BATCH_IDLE_MS: i64 = 10_000;
+
+/// How far a timer may be ahead of the server: a measurement of its clock is not exact.
+const CLOCK_DEVIATION_MS: i64 = 10_000;
 
 /// The number of messages of the output stream in one chunk.
 const PIECE: usize = 5;
@@ -108,7 +112,7 @@ impl World {
                         return Err(format!("{receipt} is not a receipt"));
                     };
                     let (partition, sequence) = (partition as u16, sequence as u64);
-                    self.checkers.acknowledged(partition, sequence, stored_at_ns)?;
+                    self.checkers.acknowledged(partition, sequence, stored_at_ns, &self.jetstream)?;
                     if !self.fault_mix.occurs(Fault::AckLost, &mut self.random) {
                         self.soon(Event::Acknowledge { partition, sequence });
                     }
@@ -134,6 +138,7 @@ impl World {
             | Output::ReadInputFacts { .. }
             | Output::LookUpInput { .. }
             | Output::FindInput { .. }
+            | Output::ReadStreamTime { .. }
             | Output::StoreDeadLetters { .. }
             | Output::StageBatch { .. }
             | Output::CommitBatch { .. } => self.send(id, output),
@@ -287,6 +292,10 @@ impl World {
             Output::FindInput { request, after_ns } => {
                 Input::InputFound { request, sequence: input.first_after(after_ns) }
             }
+            Output::ReadStreamTime { request } => {
+                let host_at_ms = self.now_ms + self.processes.get(&id).map_or(0, |process| process.host_skew_ms);
+                Input::StreamTime { request, stream_at_ns: self.server_now_ms() * 1_000_000, host_at_ms }
+            }
             Output::LookUpOutput { request, sequence } => {
                 Input::OutputLookedUp { request, owner: stream.owner_of(sequence) }
             }
@@ -388,7 +397,9 @@ impl World {
             let line = format!("stored up to {}: {}", messages.len(), ids.join(", "));
             self.trace.record(self.run_ms(), || line);
         }
-        self.checkers.stored(batch, &self.jetstream)?;
+        // While the clock of the server is wrong, nobody can know it.
+        let latest = (!self.had_server_skew).then(|| Timestamp::from_millis(self.now_ms + CLOCK_DEVIATION_MS));
+        self.checkers.stored(batch, latest, &self.jetstream)?;
         let is_job = |stored: &&Stored| matches!(stored.message.address, Address::Job(..));
         for Stored { message, .. } in batch.iter().filter(is_job) {
             self.jetstream.jobs.store(message.id.clone(), message.body.clone(), self.now_ms);
@@ -414,7 +425,8 @@ fn unanswered(output: &Output, problem: &str) -> Input {
         | Output::ReadOutput { request, .. }
         | Output::ReadInputFacts { request }
         | Output::LookUpInput { request, .. }
-        | Output::FindInput { request, .. } => Input::RequestFailed { request: *request, problem },
+        | Output::FindInput { request, .. }
+        | Output::ReadStreamTime { request } => Input::RequestFailed { request: *request, problem },
         other => unreachable!("{other:?} is not for the server"),
     }
 }

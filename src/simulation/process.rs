@@ -14,8 +14,10 @@ pub(super) struct Process {
     pub(super) store: MemoryStore,
     /// A copy of the store from an earlier time.
     pub(super) store_before: MemoryStore,
-    /// The offset of its clock.
+    /// The offset of its own clock, which is steady: that of its host's clock when it started.
     pub(super) skew_ms: i64,
+    /// The offset of its host's clock.
+    pub(super) host_skew_ms: i64,
     /// The reader of each partition, and the arrival time of its last delivery.
     pub(super) readers: BTreeMap<u16, (ReaderId, i64)>,
     /// Outputs that wait for the store, in order.
@@ -69,6 +71,7 @@ impl Process {
             store_before: MemoryStore::default(),
             store,
             skew_ms: 0,
+            host_skew_ms: 0,
             readers: BTreeMap::new(),
             writes: VecDeque::new(),
             last_write_reported_ms: 0,

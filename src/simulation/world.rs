@@ -67,6 +67,8 @@ pub(super) enum Event {
     Lose { process: u32, partition: u16 },
     /// A deleted consumer is created again.
     RecreateConsumer(u16),
+    /// The clock of the server is right again.
+    ServerClockRight,
 }
 
 pub(super) struct World {
@@ -87,6 +89,11 @@ pub(super) struct World {
     pub(super) batch_messages_max: usize,
     pub(super) jetstream: JetStream,
     pub(super) server_up_at_ms: i64,
+    /// The offset of the server's clock, and whether it ever had one.
+    pub(super) server_skew_ms: i64,
+    pub(super) had_server_skew: bool,
+    /// The offset of the clock of the next host.
+    pub(super) host_skew_ms: i64,
     pub(super) publishers: Publishers,
     pub(super) processes: BTreeMap<u32, Process>,
     /// The client for Belvo; `None` if relink has no keys.
@@ -151,6 +158,9 @@ impl World {
             batch_messages_max,
             jetstream: JetStream::new(partitions, START_MS * 1_000_000, *random.pick(&[2_000, 8_000, 30_000])),
             server_up_at_ms: START_MS,
+            server_skew_ms: 0,
+            had_server_skew: false,
+            host_skew_ms: 0,
             publishers: Publishers::new(partitions, Belvo::new(options.seed, START_MS, LINKS_AT_BELVO), refused),
             processes: BTreeMap::new(),
             client: policy.settings().can_verify.then(Belvo::client),
@@ -183,6 +193,11 @@ impl World {
 
     pub(super) fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.now_ms)
+    }
+
+    /// The time of the server.
+    pub(super) fn server_now_ms(&self) -> i64 {
+        self.now_ms + self.server_skew_ms
     }
 
     pub(super) fn log(&mut self, line: impl FnOnce() -> String) {
@@ -299,6 +314,7 @@ impl World {
                 }
             }
             Event::RecreateConsumer(partition) => self.jetstream.input.make_consumer(partition),
+            Event::ServerClockRight => self.server_skew_ms = 0,
         }
         Ok(())
     }
@@ -333,7 +349,7 @@ impl World {
             return;
         }
         let (partition, subject) = (delivery.partition, delivery.subject.clone());
-        let place = self.jetstream.input.publish(delivery, self.now_ms * 1_000_000);
+        let place = self.jetstream.input.publish(delivery, self.server_now_ms() * 1_000_000);
         self.checkers.received(&self.jetstream, place);
         let sequence = self.jetstream.input.ever[place].sequence;
         self.log(|| format!("input {sequence} of partition {partition}: {subject}"));
@@ -366,7 +382,8 @@ impl World {
         self.processes_count += 1;
         let id = self.processes_count;
         self.log(|| format!("process {id} starts with partitions {partitions:?}"));
-        let process = Process::new(id, store, self.partitions, &self.policy, self.options.bug, self.is_recorded);
+        let mut process = Process::new(id, store, self.partitions, &self.policy, self.options.bug, self.is_recorded);
+        (process.skew_ms, process.host_skew_ms) = (self.host_skew_ms, self.host_skew_ms);
         self.processes.insert(id, process);
         self.start_background(id);
         partitions.iter().for_each(|partition| self.assigned[usize::from(*partition)] = id);
@@ -388,7 +405,8 @@ impl World {
         self.wrong_account_until_ms = 0;
         (self.latency_ms, self.batch_messages_max) = (2, 1_000);
         self.log(|| "all faults have ended".to_owned());
-        self.processes.values_mut().for_each(|process| process.skew_ms = 0);
+        (self.server_skew_ms, self.host_skew_ms) = (0, 0);
+        self.processes.values_mut().for_each(|process| process.host_skew_ms = 0);
         for partition in 0..self.partitions {
             let event = Event::RecreateConsumer(partition);
             self.later(25_000, event);

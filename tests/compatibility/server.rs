@@ -75,7 +75,7 @@ async fn catch_up(nats: &TestNats, policy: &Policy, store: &MemoryStore) -> Resu
             Output::Checkpoint { request } => Input::Checkpointed { request },
             Output::ReadInputFacts { .. } => return Ok(()),
             Output::End { why } => return Err(why),
-            Output::Note(_) | Output::WakeAt { .. } => continue,
+            Output::Note(_) | Output::WakeAt { .. } | Output::ReadStreamTime { .. } => continue,
             other => panic!("catching up asks for {other:?}"),
         };
         node.handle(now, answer);

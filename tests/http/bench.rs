@@ -185,6 +185,7 @@ pub(crate) fn because() -> Because {
         to: StateWord::Valid,
         at,
         incident: false,
+        times_corrected: false,
         origin,
     }
 }

@@ -232,7 +232,7 @@ fn because(at: Timestamp) -> Because {
     };
     let (from, to) = (StateWord::Valid, StateWord::Invalid);
     let event = "credentials_rejected".to_owned();
-    Because { event, from, to, at: At(at), incident: true, origin }
+    Because { event, from, to, at: At(at), incident: true, times_corrected: true, origin }
 }
 
 proptest! {

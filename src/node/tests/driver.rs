@@ -40,3 +40,10 @@ fn a_write_that_finishes_before_an_earlier_write_panics() {
 fn a_checkpoint_that_finishes_before_an_earlier_write_panics() {
     writing().drive(Input::Checkpointed { request: RequestId(103) });
 }
+
+#[test]
+fn a_store_that_fails_ends_the_node() {
+    let mut rig = Rig::new(&[0]);
+    let rest = rig.drive(Input::StoreFailed { problem: "no space".to_owned() });
+    assert_eq!(rest, [r#"End { why: Store { problem: "no space" } }"#]);
+}

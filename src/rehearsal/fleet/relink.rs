@@ -227,6 +227,10 @@ impl Relink {
             Output::ReadInputFacts { request } => {
                 Input::InputFacts { request, stream: facts(self.sources.len() as u64) }
             }
+            Output::ReadStreamTime { request } => {
+                let host_at_ms = self.clock.now().as_millis();
+                Input::StreamTime { request, stream_at_ns: host_at_ms.saturating_mul(1_000_000), host_at_ms }
+            }
             Output::TakeFences { request, fences, closing } => {
                 let numbered = fences.iter().zip(last_sequence + 1..);
                 let fences: BTreeMap<_, _> = numbered.map(|(fence, sequence)| (fence.partition, sequence)).collect();

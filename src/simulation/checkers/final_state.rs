@@ -35,7 +35,8 @@ impl History {
             }
             let offset = self.offsets.get(&delivery.partition);
             let is_passed = |offset: &&crate::contract::CommittedOffset| {
-                jetstream.input.is_identity(offset.stream_created_ns) && offset.stored_at_ns >= delivery.stored_at_ns
+                let input = &jetstream.input;
+                input.is_identity(offset.stream_created_ns) && input.place_of_offset(offset) >= Some(place)
             };
             if offset.filter(is_passed).is_none() {
                 let (sequence, partition) = (delivery.sequence, delivery.partition);

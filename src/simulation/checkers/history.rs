@@ -117,7 +117,7 @@ impl History {
         }
         for (partition, place) in completed_now {
             let input = &jetstream.input.ever[place];
-            if self.offsets.get(&partition).is_none_or(|offset| offset.stored_at_ns < input.stored_at_ns) {
+            if self.offsets.get(&partition).and_then(|offset| jetstream.input.place_of_offset(offset)) < Some(place) {
                 return Err(format!(
                     "input {} has an outcome, but its batch has no committed offset that covers it",
                     input.sequence
@@ -183,22 +183,22 @@ impl History {
             before.stream_created_ns == offset.stream_created_ns
                 || (is_identity(before.stream_created_ns) && is_identity(offset.stream_created_ns))
         });
-        let is_back = before.is_some_and(|before| offset.stored_at_ns <= before.stored_at_ns);
+        let input = &jetstream.input;
+        let (place_before, to) = (before.map(|before| input.place_of_offset(before)), input.place_of_offset(&offset));
+        let is_back = place_before.is_some_and(|before| to <= before);
         if is_back && !self.may_go_back.contains(&partition) {
             return Err(format!(
                 "the committed offset of partition {partition} goes back: {offset:?} after {before:?}"
             ));
         }
         self.may_go_back.remove(&partition);
-        let from_ns = before.map_or(i64::MIN, |before| before.stored_at_ns);
-        let input = &jetstream.input;
         let is_this_stream = input.is_identity(offset.stream_created_ns);
         for place in input.places().rev().filter(|_| is_this_stream) {
             let delivery = &input.ever[place];
-            if delivery.stored_at_ns <= from_ns {
+            if place_before.is_some_and(|before| Some(place) <= before) {
                 break;
             }
-            if delivery.partition == partition && delivery.stored_at_ns <= offset.stored_at_ns {
+            if delivery.partition == partition && Some(place) <= to {
                 self.check_outcome(place, delivery, jetstream)?;
             }
         }
@@ -207,15 +207,14 @@ impl History {
     }
 
     pub(super) fn handled_up_to(&self, input: &InputStream) -> u64 {
-        let created_ns = input.facts().created_ns;
-        let is_handled = |delivery: &Delivery| {
-            let offset = self.offsets.get(&delivery.partition);
+        let is_handled = |place: &usize| {
+            let offset = self.offsets.get(&input.ever[*place].partition);
             offset.is_some_and(|offset| {
-                offset.stream_created_ns == created_ns && offset.stored_at_ns >= delivery.stored_at_ns
+                input.is_identity(offset.stream_created_ns) && input.place_of_offset(offset) >= Some(*place)
             })
         };
-        let handled = input.places().map(|place| &input.ever[place]).take_while(|delivery| is_handled(delivery));
-        handled.last().map_or(0, |delivery| delivery.sequence)
+        let handled = input.places().take_while(is_handled);
+        handled.last().map_or(0, |place| input.ever[place].sequence)
     }
 
     /// Checks that an input has the required outcome: a message on the output stream, or a dead letter with the same bytes.

@@ -9,7 +9,9 @@ use std::fmt;
 use super::Checked;
 use crate::contract::{JobName, NoticeName, Record, RefusedBody};
 use crate::link::table::MOVES;
-use crate::link::{Effect, Event, EventName, Input, Job, Link, LinkId, Notice, Policy, Prompt, State, StateName, step};
+use crate::link::{
+    Effect, Event, EventName, Input, Job, Link, LinkId, Notice, Policy, Prompt, State, StateName, correct_times, step,
+};
 
 /// The links according to the output stream.
 #[derive(Default)]
@@ -85,6 +87,14 @@ impl LinkChecker {
         let which = format!("{id}.{}", record.version);
         if record.version != before.version + 1 {
             return Err(format!("{which} follows version {}", before.version));
+        }
+        if record.because.times_corrected {
+            let due = correct_times(&before, record.because.at.0, policy);
+            if due.is_none_or(|step| step.link != after) || !effects.is_empty() {
+                return Err(format!("{which}: a correction of its times that was not due, or changes something else"));
+            }
+            self.links.insert(id.clone(), after);
+            return Ok(());
         }
         let mut input = match (received, origin.input_sequence) {
             (Some(received), _) => received.clone(),

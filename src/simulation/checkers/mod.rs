@@ -23,9 +23,9 @@ pub(super) use self::final_state::FinalState;
 pub(super) use self::ground_truth::GroundTruth;
 use self::history::History;
 use super::jetstream::{JetStream, Stored};
-use crate::contract::{Address, CommittedOffset};
+use crate::contract::{Address, CommittedOffset, OriginKind, Record};
 use crate::engine::Message;
-use crate::link::{Link, LinkId, Policy};
+use crate::link::{Link, LinkId, Policy, Timestamp};
 use crate::node::FenceToTake;
 use crate::store::Changes;
 
@@ -51,10 +51,11 @@ impl Checkers {
         Self { policy, history, adoption, states_ever, offsets_ever, incidents_ever, is_output_lost: false }
     }
 
-    /// Checks a batch that the output stream has stored.
-    pub(super) fn stored(&mut self, batch: &[Stored], jetstream: &JetStream) -> Checked {
+    /// Checks a batch that the output stream has stored. `latest` is the latest time that a timer may have.
+    pub(super) fn stored(&mut self, batch: &[Stored], latest: Option<Timestamp>, jetstream: &JetStream) -> Checked {
         for Stored { message, .. } in batch {
             self.adoption.check(message)?;
+            check_timer(message, latest)?;
             let Message { address, id, body, .. } = message;
             match address {
                 Address::State(_) => drop(self.states_ever.entry(id.clone()).or_default().insert(body.clone())),
@@ -102,8 +103,16 @@ impl Checkers {
     }
 
     /// Checks an acknowledgement: a committed offset must have reached the delivery.
-    pub(super) fn acknowledged(&self, partition: u16, sequence: u64, stored_at_ns: i64) -> Checked {
-        let covers = |offset: &CommittedOffset| offset.sequence >= sequence && offset.stored_at_ns >= stored_at_ns;
+    pub(super) fn acknowledged(
+        &self,
+        partition: u16,
+        sequence: u64,
+        stored_at_ns: i64,
+        jetstream: &JetStream,
+    ) -> Checked {
+        let input = &jetstream.input;
+        let place = input.place_at(sequence, stored_at_ns);
+        let covers = |offset: &CommittedOffset| offset.sequence >= sequence && input.place_of_offset(offset) >= place;
         let offsets = self.offsets_ever.get(&partition);
         if offsets.is_some_and(|offsets| offsets.iter().any(covers)) {
             return Ok(());
@@ -162,4 +171,14 @@ impl Checkers {
     pub(super) fn outcomes_count(&self) -> usize {
         self.history.outcomes_count()
     }
+}
+
+/// Checks that a timer did not fire by a clock that is ahead of the server's.
+fn check_timer(message: &Message, latest: Option<Timestamp>) -> Checked {
+    let Message { address: Address::State(_), id, body, .. } = message else { return Ok(()) };
+    let origin = Record::parse(body).map_err(|error| format!("{id}: {error}"))?.because.origin;
+    if origin.kind == OriginKind::Timer && latest.is_some_and(|latest| origin.received_at.0 > latest) {
+        return Err(format!("{id} is a timer at {}, which is in the future", origin.received_at.0));
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::contract::CommittedOffset;
 use crate::engine::Delivery;
 use crate::link::Timestamp;
 use crate::node::{Delivered, ReaderId, StreamFacts};
@@ -71,8 +72,8 @@ impl InputStream {
         self.last_sequence += 1;
         let place = self.ever.len();
         delivery.sequence = self.last_sequence;
-        // No two messages have the same time, as on a busy server.
-        delivery.stored_at_ns = self.ever.last().map_or(now_ns, |last| now_ns.max(last.stored_at_ns + 1));
+        // No two messages have the same time, as on a busy server. If its clock is set back, a later message has an earlier time.
+        delivery.stored_at_ns = now_ns + i64::try_from(place % 1_000_000).unwrap_or(0);
         self.messages.insert(self.last_sequence, place);
         self.by_sequence.entry(self.last_sequence).or_default().push(place);
         self.ever.push(delivery);
@@ -87,6 +88,17 @@ impl InputStream {
     pub(in crate::simulation) fn place_of(&self, sequence: u64, stored_at: Timestamp) -> Option<usize> {
         let places = self.by_sequence.get(&sequence)?;
         places.iter().copied().find(|place| self.ever[*place].stored_at() == stored_at)
+    }
+
+    /// The place of the message that had this sequence and was stored at this time.
+    pub(in crate::simulation) fn place_at(&self, sequence: u64, stored_at_ns: i64) -> Option<usize> {
+        let places = self.by_sequence.get(&sequence)?;
+        places.iter().copied().find(|place| self.ever[*place].stored_at_ns == stored_at_ns)
+    }
+
+    /// The place of the message of a committed offset.
+    pub(in crate::simulation) fn place_of_offset(&self, offset: &CommittedOffset) -> Option<usize> {
+        self.place_at(offset.sequence, offset.stored_at_ns)
     }
 
     /// The places of the messages on the stream.
