@@ -281,12 +281,11 @@ impl Store for SledStore {
 
     fn page(&self, query: &Query) -> Result<Page, StoreError> {
         let database = self.database();
-        let page = database.guarded(|db| {
+        database.guarded(|db| {
             let failed = |error: sled::Error| StoreError::Damaged(format!("sled failed: {error}"));
             let keys = db.range(page_start(query)..).keys().map(|key| Ok(key.map_err(failed)?.to_vec()));
             Ok(collect_page(query, keys, |key| database.read(key))?)
-        });
-        page
+        })
     }
 
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {

@@ -4,6 +4,7 @@ use strum::VariantArray;
 
 use super::*;
 use crate::store::Put;
+use crate::store::content::seal;
 use crate::store::format::{FORMAT_KEY, FORMAT_WITHOUT_CHECKSUMS, Head};
 
 const CACHE: u64 = 1 << 20;
@@ -60,7 +61,7 @@ fn put(n: usize, version: u64) -> Put {
 
 #[test]
 fn a_compaction_keeps_what_is_written_meanwhile() {
-    const LINKS: usize = 3_000;
+    const LINKS: usize = 1_000;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let store = SledStore::open_with(&path, CACHE, SizeLimit { factor: 0, floor_bytes: 0 }).unwrap().store;
@@ -112,7 +113,7 @@ fn a_store_that_is_damaged_while_it_is_open_is_replaced_for_every_handle() {
     let store = SledStore::open(&path, CACHE).unwrap().store;
     let reader = store.clone();
     let fill = |store: &SledStore| {
-        let puts: Vec<_> = (0..10_000).map(|n| put(n, 1)).collect();
+        let puts: Vec<_> = (0..6_000).map(|n| put(n, 1)).collect();
         for puts in puts.chunks(100) {
             store.apply(&Changes { puts: puts.to_vec(), ..Changes::default() }).unwrap();
         }
@@ -142,4 +143,47 @@ fn a_store_that_is_damaged_while_it_is_open_is_replaced_for_every_handle() {
     assert!(matches!(failed, StoreError::DamagedAgain { .. }), "{failed}");
     let marked = store.shared.root.find().unwrap().newest.unwrap();
     assert!(store.shared.root.is_marked_damaged(marked));
+}
+
+#[test]
+fn a_store_of_a_newer_relink_is_refused_and_stays_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    {
+        let store = SledStore::open(&path, CACHE).unwrap().store;
+        let newer = seal(FORMAT_KEY, &(format::FORMAT + 1).to_be_bytes());
+        store.database().guarded(|db| Ok(db.insert(FORMAT_KEY, newer)?)).unwrap();
+        store.checkpoint().unwrap();
+    }
+    let error = SledStore::open(&path, CACHE).unwrap_err();
+    assert!(matches!(error, StoreError::FutureFormat { .. }), "{error}");
+    assert!(path.join("1").join("db").exists());
+}
+
+/// The largest size of a store under a load of small commits.
+fn largest_under_load(size_limit: SizeLimit) -> u64 {
+    const LINKS: usize = 1_000;
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledStore::open_with(&directory.path().join("s"), CACHE, size_limit).unwrap().store;
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut largest = 0;
+    for version in 1..=3_000 {
+        let puts = (0..4).map(|_| put(random.usize(..LINKS), version)).collect();
+        store.apply(&Changes { puts, ..Changes::default() }).unwrap();
+        if version.is_multiple_of(50) {
+            store.checkpoint().unwrap();
+            largest = largest.max(store.database().disk_bytes());
+        }
+    }
+    largest
+}
+
+#[test]
+fn the_size_of_the_files_has_a_bound() {
+    // The content has 500 kB. sled grows its file by segments of 512 KiB.
+    let (factor, floor_bytes) = (2, 1 << 20);
+    let bound = factor * 500_000 + floor_bytes;
+    let unbounded = largest_under_load(SizeLimit { factor: u64::MAX, floor_bytes });
+    let bounded = largest_under_load(SizeLimit { factor, floor_bytes });
+    assert!(unbounded > bound && bounded <= bound, "{unbounded} without a bound, {bounded} with {bound}");
 }
