@@ -161,7 +161,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_STREAM_MAX_BYTES",
         Number,
         Some("0"),
-        "largest size of a new stream in bytes, for accounts that demand one; a full stream refuses messages; 0: no limit",
+        "most bytes of a new stream; a full one refuses messages; 0: no limit",
     ),
     row("nats.input_max_age", "RELINK_INPUT_MAX_AGE", Span, Some("30d"), "how long inputs are kept"),
     row(

@@ -66,3 +66,18 @@ fn a_node_that_is_told_to_start_over_runs_again_and_repeats_nothing() {
     rig.deliver(&[(0, 2)]);
     assert!(rig.committed.len() > committed.len());
 }
+
+/// A stream with a size limit may delete its oldest messages.
+#[test]
+fn a_fence_that_the_stream_has_deleted_is_taken_again() {
+    let mut rig = Rig::new(&[0, 1]);
+    rig.deliver(&[(0, 1)]);
+    rig.fences.clear();
+    assert_eq!(rig.deliver(&[(0, 2)]), Vec::<String>::new());
+    for _ in 0..3 {
+        assert_eq!(rig.wait(), Vec::<String>::new(), "no partition ends");
+    }
+    assert_eq!(rig.node.phase(), Phase::Running);
+    rig.deliver(&[(0, 2), (1, 3)]);
+    assert_eq!(rig.offsets(), [(0, 2), (1, 3)].into());
+}
