@@ -1,7 +1,7 @@
 //! The only file that reads a clock.
 //!
-//! The core takes `now` as an argument, so a test can run a week of retries in a millisecond. The rim reads the time
-//! here: by [`now`] where it is always the wall clock, by a [`Clock`] where a simulation may replace it.
+//! The core takes `now` as an argument, so a test can run a week of retries in a millisecond. The outer modules read
+//! the time here: with [`now`] if it is always the wall clock, with a [`Clock`] if a simulation may replace it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::link::Timestamp;
 
 /// The wall clock, in milliseconds since the Unix epoch.
-#[expect(clippy::disallowed_methods, reason = "this is the file the ban points to")]
+#[expect(clippy::disallowed_methods, reason = "clippy.toml allows the clock in this file")]
 pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// A monotonic instant, to measure durations.
-#[expect(clippy::disallowed_methods, reason = "this is the file the ban points to")]
+#[expect(clippy::disallowed_methods, reason = "clippy.toml allows the clock in this file")]
 pub fn instant() -> Instant {
     Instant::now()
 }

@@ -198,7 +198,7 @@ enum DeadLettersCommand {
         /// Sequence of the dead letter
         sequence: u64,
     },
-    /// Publish the original message of one again, as a new input
+    /// Publish the original message of a dead letter again, as a new input
     Replay {
         /// Sequence of the dead letter
         sequence: u64,
@@ -306,7 +306,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
             return print(&text);
         }
         Command::CheckConfig(_) | Command::Machine { .. } | Command::Simulate(_) | Command::Schemas { .. } => {
-            unreachable!("these have been run without a runtime")
+            unreachable!("these subcommands have already run without a runtime")
         }
     }
     Ok(ExitCode::SUCCESS)

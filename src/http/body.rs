@@ -27,7 +27,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) struct BodyError {
     /// The answer to the sender.
     pub(super) problem: Box<Problem>,
-    /// The received part of a body that is too large. It is dead-lettered, because a repetition would be as large.
+    /// The received part of a body that is too large. It is dead-lettered, because the sender would send the same body again.
     pub(super) start: Option<Bytes>,
 }
 

@@ -85,8 +85,7 @@ pub(super) async fn misdirected(server: &Server, request: Request, unknown_path:
     dead_letter(server, &parts.headers, body, subject, DeadReason::UnknownSubject, unknown_path).await
 }
 
-/// Reads and decompresses the body. A body that is too large or cannot be decompressed is dead-lettered, the received
-/// part of it.
+/// Reads and decompresses the body. If a body is too large or cannot be decompressed, its received part is dead-lettered.
 async fn read(server: &Server, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let dead = |bytes, problem| dead_letter(server, headers, bytes, PATH.to_owned(), DeadReason::Malformed, problem);
     let body = match body::read(headers, body).await {

@@ -1,5 +1,5 @@
 //! Parameters of paths and queries. Unknown parameters are refused: if a mistyped filter were ignored, the caller
-//! would take the answer for a filtered one.
+//! would not notice that the answer is not filtered.
 
 use std::fmt::Display;
 use std::str::FromStr;

@@ -1,6 +1,6 @@
 //! Reports of your application: errors of Belvo's API, events of the widget, commands of operators.
 //!
-//! Each report is checked by the translation that the engine uses, so the engine can read what was answered 202. An
+//! Each report is checked by the translation that the engine uses, so the engine can read every report that was answered 202. An
 //! unreadable report is refused and not stored: the sender receives the error in the answer. The same bodies may be
 //! published on NATS instead.
 

@@ -442,7 +442,7 @@ pub(crate) fn wire_size(headers: &HeaderMap) -> usize {
 async fn refusal_of_opening(opening: Option<PublishAckFuture>, count: usize) -> Option<BatchError> {
     let answer = timeout(OPENING_ANSWER_WAIT, opening?.into_future()).await.ok()?;
     let error = answer.err()?;
-    // The answer to an accepted first message is empty. That is an error too, but not one of the server.
+    // The answer to an accepted first message is empty. The client reports an empty answer as an error, but it is not an error of the server.
     let refusal = std::error::Error::source(&error)?.downcast_ref::<jetstream::Error>()?;
     Some(BatchError::from_server(refusal, count))
 }

@@ -16,7 +16,7 @@ use crate::nats::subject::Subjects;
 const SOURCE: &str = "/relink";
 
 /// How long the stream keeps a closing message (`Nats-TTL`, nats-server 2.11). Each process has its own subject for these messages, and the
-/// subjects of ended processes must disappear. A process that commits nothing for so long takes its fences again.
+/// subjects of ended processes must disappear. A process that commits nothing for this time takes its fences again.
 const COMMIT_TTL: &str = "720h";
 
 /// The subject of a message for the output stream.

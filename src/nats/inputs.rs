@@ -1,6 +1,6 @@
 //! The trait through which the jobs and the reconciler publish inputs.
 //!
-//! They depend on this trait and not on NATS, so that a simulation can implement it.
+//! The jobs and the reconciler depend on this trait and not on NATS, so that a simulation can implement it.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;

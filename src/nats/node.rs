@@ -111,7 +111,7 @@ impl<S: Store + Clone + 'static> Node<S> {
         Arc::clone(&self.recreated)
     }
 
-    /// Runs until `shutdown`, and repeats what fails for a while. On a clean return the store is checkpointed.
+    /// Runs until `shutdown`, and retries temporary failures. On a clean return the store is checkpointed.
     ///
     /// If the store is found damaged, it is replaced by an empty one, and a new node rebuilds it from the output stream. For the streams that
     /// is the same as a crash of the process with a loss of the store.

@@ -43,7 +43,7 @@ const PULL_EXPIRES: Duration = Duration::from_secs(5);
 /// The interval of the server's heartbeats, less than half of [`PULL_EXPIRES`]. Two missed heartbeats end the reader with an error.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// What a reader sends to the driver.
+/// A message from a reader to the driver.
 #[derive(Debug)]
 pub enum FromReader {
     /// The consumer has been reset, in the stream that was created at this time, in nanoseconds since the Unix epoch.

@@ -14,7 +14,7 @@
 //! a batch is unknown, the caller gets `Unavailable`, although the batch may be stored. The sender repeats the message, and the machine
 //! refuses it if the link's record shows a repeat.
 //!
-//! The publisher must never set `Nats-Msg-Id` (one known id refuses a whole batch), or answer a message that is not stored with success.
+//! The publisher must never set `Nats-Msg-Id` (one known id refuses a whole batch), or report success for a message that is not stored.
 //! Next: `batch.rs`; `http/ingest.rs` and `jobs.rs` call this.
 
 use std::sync::Arc;

@@ -331,7 +331,7 @@ fn jobs(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
         deliver_policy: DeliverPolicy::LastPerSubject,
         ack_policy: AckPolicy::Explicit,
         ack_wait: settings.job_ack_wait,
-        // Deferred jobs count as pending. With the server's default of 1000, so many deferred jobs would block all others.
+        // Deferred jobs count as pending. With the server's default of 1000, a thousand deferred jobs would block all other jobs.
         max_ack_pending: JOBS_PENDING_MAX,
         max_deliver: -1,
         ..pull::Config::default()

@@ -354,7 +354,7 @@ impl<S: Store + Clone> Node<S> {
         self.fail(now, problem);
     }
 
-    /// Handles a failed request of this file; returns whether it was one.
+    /// Handles a failed request that this file has made; returns `false` for any other request.
     pub(super) fn acquiring_failed(&mut self, now: Timestamp, request: RequestId, problem: &str) -> bool {
         if self.fence_check.take_if(|(asked, _)| *asked == request).is_some() {
             self.fail(now, problem);

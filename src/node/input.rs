@@ -27,7 +27,7 @@ pub struct BatchId(pub u64);
 #[serde(transparent)]
 pub struct ReaderId(pub u64);
 
-/// Something that happened.
+/// An input: an event, or the answer to an output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Input {
@@ -233,7 +233,7 @@ pub enum Input {
 /// The server's description of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamFacts {
-    /// When the stream was created, in nanoseconds since the Unix epoch. This is its identity, because a new stream may have the same name.
+    /// When the stream was created, in nanoseconds since the Unix epoch. The creation time identifies the stream, because a new stream may have the same name.
     pub created_ns: i64,
     /// The last sequence that the stream has assigned; 0 in a new stream.
     pub last_sequence: u64,

@@ -34,7 +34,7 @@
 //! - **Too large:** nothing is stored. The node plans again with half the items. A single delivery that is too large becomes a dead letter.
 //!
 //! To **start over** is to discard all plans, to take the fences again, and to read from the output stream which commits are stored. The
-//! new fences make the server refuse every earlier batch of this node, also one that is still on its way. If the output stream has lost
+//! new fences make the server refuse every earlier batch of this node, also a batch that is in transit. If the output stream has lost
 //! messages that the store has, the node empties the store and reads the whole state from the stream.
 //!
 //! # The stages of a partition

@@ -1,7 +1,7 @@
 //! The outputs of a node: one closed list of values. The driver performs an output, and answers with an input that the output's comment
 //! names.
 //!
-//! The driver begins outputs in the order in which it polls them. It finishes writes to the store ([`Output::Apply`],
+//! The driver begins outputs in the order in which it polls them. The driver finishes writes to the store ([`Output::Apply`],
 //! [`Output::RestartStore`], [`Output::Checkpoint`]) in that order too. All other outputs may finish in any order.
 
 use std::collections::BTreeMap;
@@ -85,8 +85,7 @@ pub enum Output {
         /// The answer carries this id.
         request: RequestId,
     },
-    /// End the partition's reader, if there is one. Reset the partition consumer to a sequence, whatever JetStream remembers of
-    /// acknowledgements, and start a new reader. Answer: `Rewound`, then `Delivered` for each message; or `ReaderFailed`, at any time.
+    /// End the partition's reader, if there is one. Reset the partition consumer to a sequence, without regard to the acknowledgements that JetStream has, and start a new reader. Answer: `Rewound`, then `Delivered` for each message; or `ReaderFailed`, at any time.
     Rewind {
         /// The new reader. Every answer carries this id.
         reader: ReaderId,
@@ -336,7 +335,7 @@ pub enum Note {
         /// The id of the link, or the institution of the incident.
         of: String,
     },
-    /// Something failed that may work later. The node tries again after a pause, and reads the partitions after their committed offsets.
+    /// A temporary failure. The node tries again after a pause, and reads the partitions after their committed offsets.
     StartingOver {
         /// The error text.
         problem: String,

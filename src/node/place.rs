@@ -160,7 +160,7 @@ impl<S: Store + Clone> Node<S> {
         self.resuming.take_if(|resuming| resuming.input.is_some() && resuming.questions.is_empty());
     }
 
-    /// Handles a failed request of this file; returns whether it was one.
+    /// Handles a failed request that this file has made; returns `false` for any other request.
     pub(super) fn resuming_failed(&mut self, now: Timestamp, request: RequestId, problem: &str) -> bool {
         let Some(resuming) = &self.resuming else { return false };
         if resuming.request != request && !resuming.questions.iter().any(|question| question.request == request) {

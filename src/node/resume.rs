@@ -1,7 +1,7 @@
 //! The resume point of a partition: the message after its committed offset, if the offset is still valid for the input stream.
 //!
 //! A sequence number alone does not show that. A stream that was created again starts at 1, and a server that lost its last messages in a
-//! host crash assigns their sequence numbers a second time. In both cases new inputs would look old, and would be skipped without notice.
+//! host crash assigns their sequence numbers a second time. In both cases new inputs would count as handled, and would be skipped without notice.
 //! So a committed offset ([`CommittedOffset`]) also has the creation time of the stream and the time at which its message was stored, in
 //! nanoseconds, and this file compares both.
 //!

@@ -1,6 +1,6 @@
 //! The store in memory: an ordered map with the same keys and values as the tree of sled.
 //!
-//! Tests and benches of the layers above use it. They can simulate a crash: [`MemoryStore::durable`] is the content after a crash of the
+//! Tests and benches of the layers above use it. A test can simulate a crash: [`MemoryStore::durable`] is the content after a crash of the
 //! host.
 
 use std::collections::BTreeMap;
