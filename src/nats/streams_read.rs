@@ -196,7 +196,8 @@ impl Streams {
     }
 
     async fn stream(&self, name: &str) -> Result<jetstream::stream::Stream, String> {
-        self.context.get_stream(name).await.map_err(|error| format!("stream {name}: {error}"))
+        let found = async { self.context.get_stream(name).await.map_err(|error| format!("stream {name}: {error}")) };
+        within(REQUEST_TIMEOUT, found).await
     }
 }
 
