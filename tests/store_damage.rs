@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relink::contract::CommittedOffset;
 use relink::link::{LinkId, StateName, Timestamp};
@@ -145,7 +145,8 @@ fn child_of_an_open_store() {
     let whole = Query { limit: usize::MAX, ..Query::default() };
     let mut replaced_count = 0;
     // Like a node: every error of a damage leads to an empty store, and the stream is applied again.
-    while let Err(error) = commits.iter().try_for_each(|changes| store.apply(changes)).and_then(|()| store.page(&whole)) {
+    while let Err(error) = commits.iter().try_for_each(|changes| store.apply(changes)).and_then(|()| store.page(&whole))
+    {
         assert!(matches!(error, StoreError::Damaged(_)), "{error}");
         assert!(store.damage().is_some());
         store.replace_damaged().unwrap();
@@ -157,7 +158,16 @@ fn child_of_an_open_store() {
     let again = SledStore::open(&path, OPEN_CACHE).unwrap();
     let is_true = again.quarantined.is_none() && everything(&again.store) == everything(&expected);
     assert!(is_true || (replaced_count == 0 && again.quarantined.is_some()), "written: {is_written}");
-    report(&path, if replaced_count > 0 { "replaced" } else if is_true { "unread" } else { "quarantined" });
+    report(
+        &path,
+        if replaced_count > 0 {
+            "replaced"
+        } else if is_true {
+            "unread"
+        } else {
+            "quarantined"
+        },
+    );
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -223,7 +233,8 @@ fn no_damage_is_believed_and_none_makes_a_loop() {
         let path = directory.path().join(round.to_string()).join("store");
         copy(&closed, &path);
         let what = damage(&path, &mut random);
-        let result = run_child("child", &path, &format!("round {round} of seed {seed}: {what}"), "RELINK_TEST_STORE", seed);
+        let result =
+            run_child("child", &path, &format!("round {round} of seed {seed}: {what}"), "RELINK_TEST_STORE", seed);
         *results.entry(result).or_default() += 1;
     }
     eprintln!("{rounds} damages: {results:?}");
@@ -241,7 +252,7 @@ fn run_child(test: &str, path: &Path, what: &str, variable: &str, seed: u64) -> 
         .stderr(log)
         .spawn()
         .unwrap();
-    let started = Instant::now();
+    let started = relink::clock::instant();
     while child.try_wait().unwrap().is_none() && started.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(2));
     }

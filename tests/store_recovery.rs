@@ -87,7 +87,9 @@ async fn a_store_that_is_damaged_while_relink_runs_is_rebuilt() {
     let links = within("the rebuild", rebuilt).await;
     let ids: Vec<_> = links["links"].as_array().expect("a list").iter().map(|link| link["link_id"].as_str()).collect();
     assert_eq!(ids, [Some(LINK)], "the store has what the stream has");
-    let line = relink.wait_for_log("the store is damaged and was moved to quarantine; relink rebuilds it from the stream").await;
+    let line = relink
+        .wait_for_log("the store is damaged and was moved to quarantine; relink rebuilds it from the stream")
+        .await;
     let kept_at = line["store.kept_at"].as_str().expect("a path");
     assert!(Path::new(kept_at).join("db").exists(), "{kept_at}");
     let notices = async {

@@ -147,7 +147,8 @@ impl Scan {
         let payload = if is_sealed { unseal(key, value)? } else { value };
         if let Some(id) = key.strip_prefix(LINK_PREFIX) {
             let id = format::parse_link_id(id).filter(|parsed| parsed.as_str().as_bytes() == id);
-            let id = id.ok_or_else(|| StoreError::Damaged("a key has no link id, or another spelling of one".to_owned()))?;
+            let id =
+                id.ok_or_else(|| StoreError::Damaged("a key has no link id, or another spelling of one".to_owned()))?;
             let head = format::decode_head(key, payload).map_err(|error| StoreError::Damaged(error.to_string()))?;
             self.index_expected.add(&format::state_key(head.state, &id));
             if let Some(at) = head.deadline {
@@ -166,7 +167,9 @@ impl Scan {
         let Self { mut found, index_found, index_expected } = self;
         if index_found != index_expected {
             let (found, expected) = (index_found.keys_count, index_expected.keys_count);
-            return Err(StoreError::Damaged(format!("its indexes have {found} keys and do not fit its links ({expected})")));
+            return Err(StoreError::Damaged(format!(
+                "its indexes have {found} keys and do not fit its links ({expected})"
+            )));
         }
         let Some(recorded) = recorded else { return Ok(()) };
         found.is_complete = recorded.is_complete;

@@ -248,14 +248,18 @@ impl Store for SledStore {
     fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError> {
         self.database().guarded(|db| {
             let entries = db.scan_prefix(OFFSET_PREFIX);
-            entries.map(|entry| entry.map_err(Into::into).and_then(|(key, value)| Ok(decode_offset(&key, &value)?))).collect()
+            entries
+                .map(|entry| entry.map_err(Into::into).and_then(|(key, value)| Ok(decode_offset(&key, &value)?)))
+                .collect()
         })
     }
 
     fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError> {
         self.database().guarded(|db| {
             let entries = db.scan_prefix(INCIDENT_PREFIX);
-            entries.map(|entry| entry.map_err(Into::into).and_then(|(key, value)| Ok(decode_incident(&key, &value)?))).collect()
+            entries
+                .map(|entry| entry.map_err(Into::into).and_then(|(key, value)| Ok(decode_incident(&key, &value)?)))
+                .collect()
         })
     }
 

@@ -80,7 +80,8 @@ impl Edits {
         for (key, payload) in entries {
             let value_before = read(key)?;
             if let Some(id) = key.strip_prefix(format::LINK_PREFIX).and_then(format::parse_link_id) {
-                let before = value_before.as_ref().map(|value| format::decode_head(key, unseal(key, value)?)).transpose()?;
+                let before =
+                    value_before.as_ref().map(|value| format::decode_head(key, unseal(key, value)?)).transpose()?;
                 edits.index(&id, before, format::decode_head(key, payload)?);
             }
             edits.put(key.clone(), value_before, payload);
@@ -136,7 +137,8 @@ pub(super) fn decode_link(key: &[u8], value: &[u8]) -> Result<StoredLink, StoreE
 pub(super) fn decode_offset(key: &[u8], value: &[u8]) -> Result<(u16, CommittedOffset), StoreError> {
     let partition = key.strip_prefix(OFFSET_PREFIX).and_then(|partition| <[u8; 2]>::try_from(partition).ok());
     let partition = partition.ok_or_else(|| format::corrupt(key, "not an offset key"))?;
-    let offset = serde_json::from_slice(unseal(key, value)?).map_err(|error| format::corrupt(key, error.to_string()))?;
+    let offset =
+        serde_json::from_slice(unseal(key, value)?).map_err(|error| format::corrupt(key, error.to_string()))?;
     Ok((u16::from_be_bytes(partition), offset))
 }
 

@@ -62,7 +62,8 @@ impl Database {
         let content = database.guarded(|db| {
             format::check_format(db.get(FORMAT_KEY)?.as_deref(), true)?;
             let content = db.get(CONTENT_KEY)?;
-            let content = content.ok_or_else(|| StoreError::Damaged("its record of its content is missing".to_owned()))?;
+            let content =
+                content.ok_or_else(|| StoreError::Damaged("its record of its content is missing".to_owned()))?;
             let content = Content::decode(&content)?;
             scan(db, Some(&content))?;
             Ok(content)
@@ -145,7 +146,10 @@ impl Database {
             return Ok(());
         }
         // An index key has no value, and follows from its link.
-        let written = edits.list.iter().filter(|(key, value)| value.as_ref().is_some_and(|v| !v.is_empty()) && key != CONTENT_KEY);
+        let written = edits
+            .list
+            .iter()
+            .filter(|(key, value)| value.as_ref().is_some_and(|v| !v.is_empty()) && key != CONTENT_KEY);
         let written: Vec<_> = written.map(|(key, _)| key.clone()).collect();
         self.guarded(|db| {
             let mut batch = sled::Batch::default();
@@ -190,7 +194,11 @@ impl Database {
     pub(super) fn disk_bytes(&self) -> u64 {
         let sizes = |directory: &Path| {
             let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-            entries.filter_map(|entry| entry.metadata().ok()).filter(|file| file.is_file()).map(|file| file.len()).sum::<u64>()
+            entries
+                .filter_map(|entry| entry.metadata().ok())
+                .filter(|file| file.is_file())
+                .map(|file| file.len())
+                .sum::<u64>()
         };
         // sled keeps large values in `blobs`.
         sizes(&self.directory) + sizes(&self.directory.join("blobs"))

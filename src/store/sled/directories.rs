@@ -189,8 +189,12 @@ impl Root {
         let aside = self.move_aside(number, "quarantine")?;
         for (_, path) in before {
             match fs::remove_dir_all(&path) {
-                Ok(()) => tracing::warn!(store.deleted = %path.display(), store.kept = %aside.display(), "deleted the quarantine of an earlier damage; only the newest one is kept"),
-                Err(error) => tracing::warn!(store.path = %path.display(), %error, "the quarantine of an earlier damage cannot be deleted"),
+                Ok(()) => {
+                    tracing::warn!(store.deleted = %path.display(), store.kept = %aside.display(), "deleted the quarantine of an earlier damage; only the newest one is kept")
+                }
+                Err(error) => {
+                    tracing::warn!(store.path = %path.display(), %error, "the quarantine of an earlier damage cannot be deleted")
+                }
             }
         }
         Ok(aside)

@@ -20,11 +20,9 @@ fn write_legacy(path: &Path, id: &str, format_version: u16) {
 
 #[test]
 fn a_store_of_an_older_relink_is_copied_unless_it_has_an_old_spelling_of_a_link_id() {
-    for (id, is_kept) in [
-        ("link_1", true),
-        ("16f68516-bcbc-4cf7-b815-c500d4204e28", true),
-        ("16f68516bcbc4cf7b815c500d4204e28", false),
-    ] {
+    for (id, is_kept) in
+        [("link_1", true), ("16f68516-bcbc-4cf7-b815-c500d4204e28", true), ("16f68516bcbc4cf7b815c500d4204e28", false)]
+    {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         write_legacy(&path, id, 1);
