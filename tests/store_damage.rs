@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relink::contract::CommittedOffset;
 use relink::link::{LinkId, StateName, Timestamp};
@@ -253,7 +253,7 @@ fn run_child(test: &str, path: &Path, what: &str, variable: &str, seed: u64) -> 
         .stderr(log)
         .spawn()
         .unwrap();
-    let started = Instant::now();
+    let started = relink::clock::instant();
     while child.try_wait().unwrap().is_none() && started.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(2));
     }

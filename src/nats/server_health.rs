@@ -46,7 +46,7 @@ impl ServerMonitor {
     /// The error text, if no HTTP client can be made.
     pub fn new(url: &str) -> Result<Self, String> {
         crate::tls::install();
-        let client = reqwest::Client::builder().no_proxy().timeout(MONITOR_TIMEOUT).build();
+        let client = crate::direct::client().timeout(MONITOR_TIMEOUT).build();
         let client = client.map_err(|error| error.to_string())?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
     }

@@ -26,6 +26,8 @@ pub(super) struct Database {
     number: u64,
     directory: PathBuf,
     db: sled::Db,
+    /// The two files in which sled keeps its data. They stay open, so that a checkpoint never needs a new descriptor.
+    files: [File; 2],
     content: Mutex<Content>,
     /// The first damage that was found.
     damage: OnceLock<String>,
@@ -40,7 +42,7 @@ impl Database {
     /// The failure of the disk.
     pub(super) fn create(number: u64, directory: PathBuf, cache_bytes: u64) -> Result<Self, StoreError> {
         let db = open_sled(&directory, cache_bytes)?;
-        let database = Self::new(number, directory, db, Content::default());
+        let database = Self::new(number, directory, db, Content::default())?;
         database.guarded(|db| {
             let mut batch = sled::Batch::default();
             batch.insert(FORMAT_KEY, format::encode_format());
@@ -58,7 +60,7 @@ impl Database {
     /// [`StoreError::Damaged`], [`StoreError::FutureFormat`], or the failure of the disk.
     pub(super) fn open(number: u64, directory: PathBuf, cache_bytes: u64) -> Result<Self, StoreError> {
         let db = open_sled(&directory, cache_bytes)?;
-        let database = Self::new(number, directory, db, Content::default());
+        let database = Self::new(number, directory, db, Content::default())?;
         let content = database.guarded(|db| {
             format::check_format(db.get(FORMAT_KEY)?.as_deref(), true)?;
             let content = db.get(CONTENT_KEY)?;
@@ -78,7 +80,7 @@ impl Database {
     /// As [`Self::open`].
     pub(super) fn open_legacy(directory: PathBuf, cache_bytes: u64) -> Result<Self, StoreError> {
         let db = open_sled(&directory, cache_bytes)?;
-        let database = Self::new(0, directory, db, Content::default());
+        let database = Self::new(0, directory, db, Content::default())?;
         database.guarded(|db| {
             format::check_format(db.get(FORMAT_KEY)?.as_deref(), false)?;
             scan(db, None)
@@ -86,8 +88,14 @@ impl Database {
         Ok(database)
     }
 
-    fn new(number: u64, directory: PathBuf, db: sled::Db, content: Content) -> Self {
-        Self { number, directory, db, content: Mutex::new(content), damage: OnceLock::new(), tracked: Mutex::new(None) }
+    fn new(number: u64, directory: PathBuf, db: sled::Db, content: Content) -> Result<Self, StoreError> {
+        let open = |name| {
+            let path = directory.join(name);
+            File::open(&path).map_err(|error| super::directories::io_error(&path, &error))
+        };
+        let files = [open("db")?, open("conf")?];
+        let (content, damage, tracked) = (Mutex::new(content), OnceLock::new(), Mutex::new(None));
+        Ok(Self { number, directory, db, files, content, damage, tracked })
     }
 
     pub(super) const fn number(&self) -> u64 {
@@ -218,16 +226,8 @@ impl Database {
             db.flush()?;
             Ok(())
         })?;
-        // sled keeps its data in these two files. A file that does not exist yet needs no sync.
-        for name in ["db", "conf"] {
-            let path = self.directory.join(name);
-            match File::open(&path).and_then(|file| file.sync_all()) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(super::directories::io_error(&path, &error)),
-            }
-        }
-        Ok(())
+        let synced = self.files.iter().try_for_each(File::sync_all);
+        synced.map_err(|error| super::directories::io_error(&self.directory, &error))
     }
 }
 
