@@ -36,6 +36,9 @@ const MESSAGE_OVERHEAD_BYTES: usize = 128 * 1024;
 /// How often a reader looks whether the connection was made anew.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How many messages a reader looks at before it pulls.
+const LOOK_AHEAD: usize = 16;
+
 /// How long a pull waits for messages before it is repeated. The open pulls of a process that hangs (SIGSTOP) live on for as long, and
 /// take messages from the process that replaces it. So this limits the time of a take-over.
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
@@ -79,20 +82,23 @@ async fn forward(
 ) -> Result<(), String> {
     let connects = || context.client().statistics().connects.load(Ordering::Relaxed);
     let connects_at_start = connects();
-    let unparsable = unparsable_behind(context, partition, behind, subjects).await?;
-    let behind = unparsable.last().map_or(behind, |message| message.sequence);
+    let by_request = up_to_unparsable(context, partition, behind, subjects).await?;
+    let behind = by_request.last().map_or(behind, |message| message.sequence);
     let opened = within(REQUEST_TIMEOUT, open(context, partition, behind, subjects)).await;
     let (consumer, created_ns) = opened?;
     if queue.send(FromReader::Rewound(reader, created_ns)).await.is_err() {
         return Ok(());
     }
     let mut nth_before = 0;
-    for message in unparsable {
+    for message in by_request {
         nth_before += 1;
-        tracing::warn!(
-            input.sequence = message.sequence,
-            "the headers of an input cannot be parsed; relink reads it without them"
-        );
+        if !message.is_parsable() {
+            let sequence = message.sequence;
+            tracing::warn!(
+                input.sequence = sequence,
+                "the headers of an input cannot be parsed; relink reads it without them"
+            );
+        }
         let delivery = raw_delivery(partition, subjects, message);
         if queue.send(FromReader::Delivered(Delivered { reader, nth: nth_before, delivery })).await.is_err() {
             return Ok(());
@@ -140,29 +146,32 @@ fn pull_bytes(max_payload: usize) -> usize {
     PULL_BYTES.max(max_payload + MESSAGE_OVERHEAD_BYTES)
 }
 
-/// The next messages of the partition, as long as their headers cannot be parsed.
-async fn unparsable_behind(
+/// The next messages of the partition up to the last one whose headers cannot be parsed, if there is one within [`LOOK_AHEAD`] messages.
+/// Each such message that is pulled costs a new connection, so the messages between them are read by the same requests.
+async fn up_to_unparsable(
     context: &jetstream::Context,
     partition: u16,
     behind: u64,
     subjects: &Subjects,
 ) -> Result<Vec<RawMessage>, String> {
     let (stream, filter) = (subjects.input_stream(), subjects.partition(partition));
-    let (mut unparsable, mut next) = (Vec::new(), behind + 1);
-    while unparsable.len() < PULL_MESSAGES_MAX {
+    let (mut read, mut taken, mut bytes) = (Vec::new(), 0, 0);
+    while read.len() < taken + LOOK_AHEAD && read.len() < PULL_MESSAGES_MAX && bytes < PULL_BYTES {
+        let next = read.last().map_or(behind, |message: &RawMessage| message.sequence) + 1;
         let wanted = Wanted::next(filter.clone(), next);
-        match within(REQUEST_TIMEOUT, raw_message::read(context, &stream, &wanted)).await? {
-            Some(message) if !message.is_parsable() => {
-                next = message.sequence + 1;
-                unparsable.push(message);
-            }
-            Some(_) | None => break,
+        let Some(message) = within(REQUEST_TIMEOUT, raw_message::read(context, &stream, &wanted)).await? else { break };
+        bytes += message.payload.len();
+        let is_parsable = message.is_parsable();
+        read.push(message);
+        if !is_parsable {
+            taken = read.len();
         }
     }
-    Ok(unparsable)
+    read.truncate(taken);
+    Ok(read)
 }
 
-/// The delivery of a message that was not pulled. It has no receipt: the consumer starts behind it.
+/// The delivery of a message that was read by a request. It has no receipt: the consumer starts behind it.
 fn raw_delivery(partition: u16, subjects: &Subjects, message: RawMessage) -> Delivery {
     let headers = message.headers();
     let RawMessage { subject, sequence, stored_at_ns, payload, .. } = message;
