@@ -233,8 +233,11 @@ async fn an_input_whose_commit_is_too_large_becomes_the_only_dead_letter() {
     nats.context.update_stream(config).await.expect("a smaller limit");
     breaks("link-b").await;
     let institution = "x".repeat(240);
-    let large = format!(r#"{{"event":"success","link":"link-b","institution":"{institution}"}}"#);
-    publish(&nats, "belvo.widget.link-b", large.clone()).await;
+    let large = format!(
+        r#"{{"observed_at":"2100-01-01T00:00:00Z","outcome":"found",
+            "link":{{"id":"link-b","status":"valid","institution":"{institution}"}}}}"#
+    );
+    publish(&nats, "belvo.observation.link-b", large.clone()).await;
     breaks("link-c").await;
     let dead = async {
         loop {

@@ -317,7 +317,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_INCIDENT_WINDOW",
         Span,
         Some("10m"),
-        "window in which these links fail; an incident ends after one window with few failures",
+        "window in which these links fail; one with few failures ends it",
     ),
     row(
         "policy.incident_wait",

@@ -146,7 +146,6 @@ mod tests {
             &b"NATS/1.0\r\nA: \xe9\r\n\r\n"[..],
             b"NATS/1.0\r\nno colon\r\n\r\n",
             b"NATS/1.0\r\na blank: x\r\n\r\n",
-            b"NATS/1.0\r\n: no name\r\n\r\n",
             b"NATS/1.0\r\n continued\r\n\r\n",
             b"NATS/1.0 503\r\n\r\n",
             b"HTTP/1.0\r\n\r\n",

@@ -149,7 +149,11 @@ fn widget_callbacks() {
         check(InputKind::Widget, &body, Ok(expected));
     }
     let success = input(InputKind::Widget, &json!({"event": "success", "institution": "erebor_mx_retail"}));
-    assert_eq!((success.key, success.profile.institution.as_deref()), (None, Some("erebor_mx_retail")));
+    assert_eq!(
+        (success.key, success.profile.institution.as_deref()),
+        (None, None),
+        "a device's institution is not used"
+    );
     let other: LinkId = "another".parse().unwrap();
     let mismatch = Undecodable::LinkMismatch { expected: link(), found: other };
     check(InputKind::Widget, &json!({"event": "success", "link": "another"}), Err(mismatch));
