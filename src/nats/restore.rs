@@ -17,7 +17,7 @@ use super::commit::to_batch_message;
 use super::streams_read::Streams;
 use crate::contract::{Address, institution_token};
 use crate::engine::Message;
-use crate::link::{LinkId, Timestamp};
+use crate::link::LinkId;
 use crate::node::StreamFacts;
 use crate::store::{Page, Query, Store, StoredLink, pages};
 
@@ -70,12 +70,7 @@ pub(super) async fn restore<S: Store>(
         body: serde_json::to_vec(&body).expect("bodies have string keys and no failing serializers"),
     });
     // The offsets come last: the inputs up to them are the ones whose results have been published before.
-    let offsets = offsets.into_iter().map(|(partition, offset)| Message {
-        address: Address::Offset(partition),
-        id: format!("offset.{partition}.{}", offset.sequence),
-        at: Timestamp::from_millis(offset.stored_at_ns.div_euclid(1_000_000)),
-        body: serde_json::to_vec(&offset).expect("bodies have string keys and no failing serializers"),
-    });
+    let offsets = offsets.into_iter().map(|(partition, offset)| Message::of_offset(partition, &offset));
     let messages: Vec<BatchMessage> =
         incidents.chain(offsets).map(|message| to_batch_message(&streams.subjects, message)).collect();
     for messages in messages.chunks(BATCH_MESSAGES) {

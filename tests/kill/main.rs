@@ -14,6 +14,7 @@ mod ledger;
 mod load;
 mod readiness;
 mod round;
+mod self_check;
 mod streams;
 mod world;
 
@@ -145,6 +146,8 @@ async fn run(args: Args) -> ExitCode {
 }
 
 async fn rounds(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
+    let mistakes = self_check::run().context("the checks themselves")?;
+    eprintln!("the checks find {mistakes} of {mistakes} injected mistakes");
     let nats = support::nats_server().await;
     let per_world = args.rounds.div_ceil(2).clamp(1, ROUNDS_OF_A_WORLD);
     let mut left = args.rounds;
