@@ -6,7 +6,9 @@
 //! consumer, so that the node notices a missing one.
 //!
 //! A message whose headers the NATS client cannot parse closes the connection (`raw_message.rs`). So a reader takes such messages by
-//! another request before it pulls, and it ends when the connection was made anew, because such a message may have closed it.
+//! another request before it pulls, and it ends when the connection was made anew, because such a message may have closed it. Where one
+//! is, more may follow, and every one would close the connection of all partitions. So after that, or behind such a message, a reader
+//! takes the messages that wait already in the same way, before it pulls.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -79,20 +81,22 @@ async fn forward(
 ) -> Result<(), String> {
     let connects = || context.client().statistics().connects.load(Ordering::Relaxed);
     let connects_at_start = connects();
-    let unparsable = unparsable_behind(context, partition, behind, subjects).await?;
-    let behind = unparsable.last().map_or(behind, |message| message.sequence);
+    let raw = raw_behind(context, partition, behind, subjects, connects_at_start > 1).await?;
+    let behind = raw.last().map_or(behind, |message| message.sequence);
     let opened = within(REQUEST_TIMEOUT, open(context, partition, behind, subjects)).await;
     let (consumer, created_ns) = opened?;
     if queue.send(FromReader::Rewound(reader, created_ns)).await.is_err() {
         return Ok(());
     }
     let mut nth_before = 0;
-    for message in unparsable {
+    for message in raw {
         nth_before += 1;
-        tracing::warn!(
-            input.sequence = message.sequence,
-            "the headers of an input cannot be parsed; relink reads it without them"
-        );
+        if !message.is_parsable() {
+            tracing::warn!(
+                input.sequence = message.sequence,
+                "the headers of an input cannot be parsed; relink reads it without them"
+            );
+        }
         let delivery = raw_delivery(partition, subjects, message);
         if queue.send(FromReader::Delivered(Delivered { reader, nth: nth_before, delivery })).await.is_err() {
             return Ok(());
@@ -140,26 +144,29 @@ fn pull_bytes(max_payload: usize) -> usize {
     PULL_BYTES.max(max_payload + MESSAGE_OVERHEAD_BYTES)
 }
 
-/// The next messages of the partition, as long as their headers cannot be parsed.
-async fn unparsable_behind(
+/// The messages of the partition that wait already, if the headers of the first one cannot be parsed, or if `is_suspicious`; otherwise
+/// none.
+async fn raw_behind(
     context: &jetstream::Context,
     partition: u16,
     behind: u64,
     subjects: &Subjects,
+    is_suspicious: bool,
 ) -> Result<Vec<RawMessage>, String> {
     let (stream, filter) = (subjects.input_stream(), subjects.partition(partition));
-    let (mut unparsable, mut next) = (Vec::new(), behind + 1);
-    while unparsable.len() < PULL_MESSAGES_MAX {
+    let (mut raw, mut next, mut bytes) = (Vec::new(), behind + 1, 0);
+    while raw.len() < PULL_MESSAGES_MAX && bytes < PULL_BYTES {
         let wanted = Wanted::next(filter.clone(), next);
         match within(REQUEST_TIMEOUT, raw_message::read(context, &stream, &wanted)).await? {
-            Some(message) if !message.is_parsable() => {
+            Some(message) if is_suspicious || !raw.is_empty() || !message.is_parsable() => {
                 next = message.sequence + 1;
-                unparsable.push(message);
+                bytes += message.payload.len();
+                raw.push(message);
             }
             Some(_) | None => break,
         }
     }
-    Ok(unparsable)
+    Ok(raw)
 }
 
 /// The delivery of a message that was not pulled. It has no receipt: the consumer starts behind it.

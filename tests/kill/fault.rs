@@ -220,25 +220,29 @@ async fn delete_consumer(run: &mut Run) -> Result<()> {
     .await
 }
 
-/// The files below a directory that are not empty.
-fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+/// The files below a directory that are not empty, with their sizes.
+fn files(directory: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
+        let size = fs::metadata(&path)?.len();
         if path.is_dir() {
             found.extend(files(&path)?);
-        } else if fs::metadata(&path)?.len() > 0 {
-            found.push(path);
+        } else if size > 0 {
+            found.push((size, path));
         }
     }
-    found.sort();
     Ok(found)
 }
 
 /// Overwrites bytes of one file of a closed store.
 fn damage(store: &Path, random: &mut fastrand::Rng) -> Result<String> {
-    let files = files(store)?;
-    let Some(file) = files.get(random.usize(..files.len().max(1))) else { bail!("the store has no files") };
+    let mut files = files(store)?;
+    files.sort();
+    let (Some((_, largest)), Some((_, any))) = (files.last(), files.get(random.usize(..files.len().max(1)))) else {
+        bail!("the store has no files")
+    };
+    let file = if random.bool() { largest } else { any };
     let mut bytes = fs::read(file)?;
     let length = [1, 64, 512, 4096, bytes.len()][random.usize(..5)].min(bytes.len());
     let start = random.usize(..=bytes.len() - length);

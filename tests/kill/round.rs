@@ -56,6 +56,7 @@ pub(crate) struct Run {
     inputs: StreamReader,
     first_memory: Option<u64>,
     notes: Vec<String>,
+    loaded: Duration,
     _sampler: AbortOnDropHandle<()>,
 }
 
@@ -77,6 +78,7 @@ impl Run {
             inputs: StreamReader::new("BELVO"),
             first_memory: None,
             notes: Vec::new(),
+            loaded: Duration::ZERO,
             _sampler: readiness::sample(shared, http),
         })
     }
@@ -124,10 +126,12 @@ impl Run {
             sleep(Duration::from_millis(1)).await;
         }
         cause(fault, self, &mut load).await.with_context(|| format!("during: {fault}"))?;
+        let caused = began.elapsed();
         self.handled(&load).await?;
         let accepted: Vec<_> = load.iter().flat_map(Load::accepted).collect();
         self.ledger.check(&accepted)?;
         self.check_store().await?;
+        self.note(format!("fault {caused:.1?}, load {:.1?}", self.loaded));
         let memory = self.world.memory();
         if let Some(memory) = memory {
             let first = *self.first_memory.get_or_insert(memory);
@@ -144,6 +148,7 @@ impl Run {
             ensure!(began.elapsed() < LOAD_TIMEOUT, "the load did not end within {LOAD_TIMEOUT:?}");
             sleep(POLL).await;
         }
+        self.loaded = began.elapsed();
         let began = Instant::now();
         loop {
             self.check_honest()?;
