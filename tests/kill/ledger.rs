@@ -315,9 +315,7 @@ impl Ledger {
         match deletion {
             Deletion::Inputs => key.0 != self.input_stream.0 && key.1 > handled,
             // Handled after the last read, and before the deletion.
-            Deletion::Outputs => {
-                key.1 <= up_to(&self.restored_offsets) && key.1 > up_to(&self.offsets_before_deletion)
-            }
+            Deletion::Outputs => key.1 <= up_to(&self.restored_offsets) && key.1 > up_to(&self.offsets_before_deletion),
             Deletion::DeadLetters => key.1 <= handled && input.stored_ms <= deleted_ms,
         }
     }
@@ -346,7 +344,8 @@ impl Ledger {
     }
 
     fn check_accepted(&self, answer: &Accepted) -> Result<()> {
-        let is_before = |sent_ms: i64| self.deletion.filter(|(_, deleted_ms)| sent_ms <= *deleted_ms).map(|(kind, _)| kind);
+        let is_before =
+            |sent_ms: i64| self.deletion.filter(|(_, deleted_ms)| sent_ms <= *deleted_ms).map(|(kind, _)| kind);
         match answer {
             Accepted::Input { marker, sequence, sent_ms } => {
                 let stored = self.by_marker.get(marker).is_some_and(|keys| keys.iter().any(|key| key.1 == *sequence));

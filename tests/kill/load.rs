@@ -79,7 +79,6 @@ pub(crate) enum Accepted {
     DeadLetter { sequence: u64, sent_ms: i64 },
 }
 
-
 /// Makes the requests of each round.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
@@ -184,7 +183,8 @@ impl Requests {
                 self.publish(format!("belvo.observation.{link}"), body.to_string())
             }
             _ => {
-                let due = ["0001-01-01", "9999-12-31", "31/12/9999", "-253402300800000", "2026-02-30", "9223372036854775807"];
+                let due =
+                    ["0001-01-01", "9999-12-31", "31/12/9999", "-253402300800000", "2026-02-30", "9223372036854775807"];
                 let data = json!({"consent_id": "c", "consent_due_date": due[random.usize(..due.len())]});
                 self.webhook(&link, "CONSENT", "openfinance_consent_about_to_expire", data)
             }

@@ -130,7 +130,10 @@ fn main() -> ExitCode {
 
 async fn run(args: Args) -> ExitCode {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1 << 40));
-    eprintln!("{} rounds, seed {seed}; repeat with: cargo test --test kill -- --rounds {} --seed {seed}", args.rounds, args.rounds);
+    eprintln!(
+        "{} rounds, seed {seed}; repeat with: cargo test --test kill -- --rounds {} --seed {seed}",
+        args.rounds, args.rounds
+    );
     let began = Instant::now();
     let mut report = Report::default();
     match rounds(&args, seed, &mut report).await {
@@ -182,7 +185,9 @@ async fn rounds_of_a_world(mut run: Run, args: &Args, first: usize, count: usize
         .filter(|fault| args.fault.as_ref().is_none_or(|wanted| fault.to_string().starts_with(wanted.as_str())))
         .collect();
     if kind == Kind::Own && !run.world.has_small_disk() {
-        eprintln!("skipped: the full disk, because this machine does not allow a file system of its own (unshare -rm, nsenter)");
+        eprintln!(
+            "skipped: the full disk, because this machine does not allow a file system of its own (unshare -rm, nsenter)"
+        );
     }
     let mut faults: Vec<Fault> = Vec::new();
     for round in first + 1..=first + count {
@@ -215,12 +220,17 @@ impl Report {
     }
 
     fn print(&self, took: Duration) {
-        let Figures { inputs, accepted, decided, dead_letters, prompts, lost_by_deletion, published_again } = &self.figures;
+        let Figures { inputs, accepted, decided, dead_letters, prompts, lost_by_deletion, published_again } =
+            &self.figures;
         let rounds: usize = self.faults.values().sum();
         eprintln!("\n{rounds} rounds in {took:.0?}, the longest {:.1?}; violations: 0", self.longest);
         eprintln!("nats-server: {:?}", self.kinds);
-        eprintln!("requests answered with success: {accepted}; inputs: {inputs}; decided: {decided}; dead letters: {dead_letters}; prompts: {prompts}");
-        eprintln!("lost because the harness deleted a stream: {lost_by_deletion}; published again for the same reason: {published_again}");
+        eprintln!(
+            "requests answered with success: {accepted}; inputs: {inputs}; decided: {decided}; dead letters: {dead_letters}; prompts: {prompts}"
+        );
+        eprintln!(
+            "lost because the harness deleted a stream: {lost_by_deletion}; published again for the same reason: {published_again}"
+        );
         eprintln!("samples of /readyz: {}", self.samples);
         for (fault, count) in &self.faults {
             eprintln!("{count:5} {fault}");
@@ -233,6 +243,10 @@ impl Report {
         };
         let (first, last) = (&self.memory[..ten], &self.memory[self.memory.len() - ten..]);
         let largest = self.memory.iter().max().map_or(0, |bytes| bytes >> 20);
-        eprintln!("memory: median of the first {ten} rounds {} MiB, of the last {} MiB, the largest {largest} MiB", median(first), median(last));
+        eprintln!(
+            "memory: median of the first {ten} rounds {} MiB, of the last {} MiB, the largest {largest} MiB",
+            median(first),
+            median(last)
+        );
     }
 }

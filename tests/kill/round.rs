@@ -135,7 +135,10 @@ impl Run {
         let memory = self.world.memory();
         if let Some(memory) = memory {
             let first = *self.first_memory.get_or_insert(memory);
-            ensure!(memory <= first + MEMORY_GROWTH_MAX, "relink uses {memory} bytes of memory, after the first round {first}");
+            ensure!(
+                memory <= first + MEMORY_GROWTH_MAX,
+                "relink uses {memory} bytes of memory, after the first round {first}"
+            );
         }
         Ok(Outcome { took: began.elapsed(), memory, notes: std::mem::take(&mut self.notes) })
     }
@@ -163,7 +166,10 @@ impl Run {
             if !undecided.is_empty() && self.world.shared.readiness.ready_for().min(began.elapsed()) > DECIDED_WITHIN {
                 bail!("/readyz has been 200 for {DECIDED_WITHIN:?}, and these inputs have no outcome: {undecided:?}");
             }
-            ensure!(began.elapsed() < PATIENCE, "not ready within {PATIENCE:?}; inputs without an outcome: {undecided:?}");
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "not ready within {PATIENCE:?}; inputs without an outcome: {undecided:?}"
+            );
             sleep(POLL).await;
         }
     }

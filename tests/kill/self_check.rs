@@ -59,10 +59,8 @@ fn offset(sequence: u64, input: u64) -> Stored {
 fn story() -> Story {
     let marker = |sequence: u64| Accepted::Input { marker: format!("w{sequence}"), sequence, sent_ms: 0 };
     let mut dead = message(1, "relink.dead.malformed", None, &json!("not json"));
-    dead.headers = vec![
-        ("Relink-Dead-Stream".to_owned(), BELVO.to_owned()),
-        ("Relink-Dead-Sequence".to_owned(), "3".to_owned()),
-    ];
+    dead.headers =
+        vec![("Relink-Dead-Stream".to_owned(), BELVO.to_owned()), ("Relink-Dead-Sequence".to_owned(), "3".to_owned())];
     Story {
         inputs: (1..=3).map(input).collect(),
         outputs: vec![

@@ -98,8 +98,7 @@ async fn extent(client: &Client, name: &str) -> Result<Option<(String, u64)>> {
 
 /// One message; `None` if it was deleted.
 async fn message(client: &Client, name: &str, sequence: u64) -> Result<Option<Stored>> {
-    let answer =
-        request(client, format!("$JS.API.STREAM.MSG.GET.{name}"), format!(r#"{{"seq":{sequence}}}"#)).await?;
+    let answer = request(client, format!("$JS.API.STREAM.MSG.GET.{name}"), format!(r#"{{"seq":{sequence}}}"#)).await?;
     if answer["error"]["code"] == 404 {
         return Ok(None);
     }

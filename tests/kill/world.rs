@@ -297,7 +297,8 @@ pub(crate) async fn has_ended(pid: &str) -> Result<()> {
 /// A small file system at this path, in a namespace of its own that needs no privileges; `None` if this machine does not allow it.
 async fn small_disk(path: &Path) -> Result<Option<Child>> {
     let quoted = path.display();
-    let script = format!("mount -t tmpfs -o size={DISK} tmpfs '{quoted}' && touch '{quoted}/.mounted' && exec sleep 1000000");
+    let script =
+        format!("mount -t tmpfs -o size={DISK} tmpfs '{quoted}' && touch '{quoted}/.mounted' && exec sleep 1000000");
     let mut command = Command::new("unshare");
     command.args(["-rm", "sh", "-c", &script]).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let Ok(mut holder) = command.spawn() else { return Ok(None) };
