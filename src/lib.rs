@@ -67,7 +67,7 @@
 //! | replaying the inputs of a link gives the link | `tests/machine/properties.rs`: `a_history_replayed_gives_its_link` |
 //! | effects are stored exactly once, whatever fails | `tests/simulation.rs`: `no_input_is_lost_and_no_effect_is_published_twice` |
 //! | the checkers of that simulation find injected bugs | `tests/simulation.rs`: `every_injected_bug_is_found` |
-//! | the same with real processes and `kill -9` | `tests/kill.rs`: `no_input_is_lost_and_no_message_is_published_twice` |
+//! | the same with real processes and `kill -9` | `tests/kill/ledger.rs`: `check` |
 //! | nothing is built on a commit that the stream has lost | `src/node/tests/chain.rs`: `no_commit_is_built_on_one_that_the_stream_has_lost` |
 //! | a batch of a replaced owner is refused, whole | `tests/nats_batch.rs`: `a_replaced_owner_is_refused_even_with_a_batch_it_had_staged` |
 //! | an unreadable input stops nothing | `tests/node.rs`: `an_unreadable_input_becomes_a_dead_letter_and_the_partition_goes_on` |

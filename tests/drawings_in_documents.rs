@@ -8,10 +8,14 @@ use relink::config::SETTINGS;
 use relink::drawing::{BEGIN, END, between_marks, fenced};
 
 /// The documents in the root of the repository; [`documents`] adds those of `docs/`.
-const ROOT: [&str; 5] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+const ROOT: [&str; 6] =
+    ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELIABILITY.md"];
 
 /// A limit for the README, which is the first page for every reader; details belong in `docs/`.
 const README_LINES_MAX: usize = 150;
+
+/// A limit for the summary of what is proven.
+const RELIABILITY_LINES_MAX: usize = 120;
 
 /// The longest line of a document, in characters.
 const LINE_LENGTH_MAX: usize = 140;
@@ -167,5 +171,47 @@ fn the_tour_names_existing_functions_and_tests() {
         let function = pair[0].rsplit('`').next().expect("a name");
         let file = format!("src/{}", pair[1].split('`').next().expect("a file"));
         assert!(has(&file, function), "{file} has no {function}");
+    }
+}
+
+/// The cells of the table rows below a heading, without the head of the table.
+fn rows<'a>(text: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let section = text.split(heading).nth(1).unwrap_or_else(|| panic!("no section `{heading}`"));
+    let section = section.split("\n## ").next().expect("a part");
+    let rows = section.lines().filter(|line| line.starts_with("| ")).skip(1);
+    rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+#[test]
+fn the_reliability_document_has_the_promises_of_the_guarantees_and_a_test_for_each() {
+    let text = read("RELIABILITY.md");
+    assert!(text.lines().count() <= RELIABILITY_LINES_MAX, "RELIABILITY.md is too long");
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let guarantees = one_line(&read("docs/guarantees.md"));
+    let tests = rows(&text, "## Which test shows it");
+    for row in rows(&text, "## What is promised, and its limits") {
+        let [number, promise, _limits] = row[..] else { panic!("{row:?} has three cells") };
+        assert!(guarantees.contains(promise), "docs/guarantees.md does not promise `{promise}`");
+        assert!(tests.iter().any(|test| test[0] == number), "no test shows `{promise}`");
+    }
+    for row in tests {
+        let [_, _, command] = row[..] else { panic!("{row:?} has three cells") };
+        let target =
+            command.trim_matches('`').strip_prefix("cargo test --test ").unwrap_or_else(|| panic!("{command}"));
+        let files = [format!("tests/{target}.rs"), format!("tests/{target}/main.rs")];
+        assert!(files.iter().any(|file| path_of(file).exists()), "there is no test `{target}`");
+    }
+}
+
+#[test]
+fn the_reliability_document_names_existing_tests() {
+    let text = read("RELIABILITY.md");
+    for part in text.split("`tests/").skip(1) {
+        let (file, rest) = part.split_once('`').expect("the end of a path");
+        let file = format!("tests/{file}");
+        assert!(path_of(&file).exists(), "{file} does not exist");
+        if let Some(item) = rest.strip_prefix(": `").and_then(|rest| rest.split('`').next()) {
+            assert!(has(&file, item), "{file} has no {item}");
+        }
     }
 }

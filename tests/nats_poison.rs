@@ -67,6 +67,11 @@ impl RawClient {
 
 /// Starts a node, and waits until each of these links has its prompt.
 async fn wait_for_prompts(nats: &TestNats, wanted: usize) -> BTreeSet<String> {
+    wait_with(nats.connect().await, nats, wanted).await
+}
+
+/// The same with this connection.
+async fn wait_with(client: async_nats::Client, nats: &TestNats, wanted: usize) -> BTreeSet<String> {
     let policy = Policy::new(PolicySettings { can_verify: true, incident_links: 0, ..PolicySettings::default() });
     let options = NodeOptions {
         subjects: Subjects::default(),
@@ -75,7 +80,7 @@ async fn wait_for_prompts(nats: &TestNats, wanted: usize) -> BTreeSet<String> {
         policy: policy.expect("in range"),
     };
     let shutdown = CancellationToken::new();
-    let node = Node::new(nats.connect().await, options, MemoryStore::default());
+    let node = Node::new(client, options, MemoryStore::default());
     let task = tokio::spawn(node.run(shutdown.clone()));
     let stream = nats.context.get_stream("LINKS").await.expect("the stream");
     let filter_subject = "link.notice.update_required.*".to_owned();
@@ -106,6 +111,22 @@ async fn headers_that_the_client_cannot_parse_stop_no_partition() {
     raw.flush().await;
     let wanted: BTreeSet<String> = (0..60).map(|n| format!("link.notice.update_required.{}", link(n))).collect();
     assert_eq!(wait_for_prompts(&nats, 60).await, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_such_headers_closes_the_connection_a_few_times_only() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let mut raw = RawClient::connect(&nats).await;
+    for n in 0..120 {
+        let headers: &[u8] = if n % 2 == 0 { b"NATS/1.0\r\nno colon\r\n\r\n" } else { b"NATS/1.0\r\nA: b\r\n\r\n" };
+        raw.publish(&format!("belvo.webhook.{}", link(n)), headers, webhook(n).as_bytes()).await;
+    }
+    raw.flush().await;
+    let client = nats.connect().await;
+    wait_with(client.clone(), &nats, 120).await;
+    let connects = client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed);
+    // One for each partition, and one that all of them share.
+    assert!(connects <= 2 + u64::from(PARTITIONS), "{connects} connections");
 }
 
 #[tokio::test(flavor = "multi_thread")]

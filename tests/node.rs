@@ -304,6 +304,25 @@ async fn a_new_output_stream_is_filled_from_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_restore_publishes_no_state_twice() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
+    let before = read_output(&nats, "link.state.>", 1).await;
+    let store = node.stop().await;
+    nats.context.delete_stream("LINKS").await.expect("deleted");
+    nats.ensure(PARTITIONS).await;
+    // An earlier restore was interrupted before the node took the fences.
+    publish(&nats, &before[0].0, String::from_utf8_lossy(&before[0].1)).await;
+    let node = RunningNode::start(&nats, store).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("link_deleted", 2)).await;
+    let states = read_output(&nats, "link.state.>", 2).await;
+    let versions = states.iter().map(|(_, body)| Record::parse(body).expect("a record").version);
+    assert_eq!(versions.collect::<Vec<_>>(), [1, 2]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn timers_fire_without_any_input() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;

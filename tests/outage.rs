@@ -202,3 +202,20 @@ async fn a_process_that_hangs_is_replaced() {
     first.signal("CONT").await;
     assert_eq!(ended(first).await.code(), Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_graceful_stop_the_next_start_goes_on() {
+    let nats = TestNats::start().await;
+    let data = nats.dir.path().join("relink");
+    let client = support::binary::client();
+    for (round, signal) in ["TERM", "INT", "TERM"].into_iter().enumerate() {
+        let relink = Relink::serve(nats.server.url(), &data, &[]).await;
+        assert_eq!(relink.webhook(&client, webhook(&link(round), "token_required", round)).await, Some(200));
+        relink.signal(signal).await;
+        assert!(ended(relink).await.success());
+    }
+    let relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    for round in 0..3 {
+        assert_eq!(relink.wait_for_link(&client, &link(round)).await["version"], 1);
+    }
+}

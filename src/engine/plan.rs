@@ -99,6 +99,16 @@ pub struct Message {
     pub body: Vec<u8>,
 }
 
+impl Message {
+    /// The message with the committed offset of a partition.
+    pub fn of_offset(partition: u16, offset: &CommittedOffset) -> Self {
+        let at = Timestamp::from_millis(offset.stored_at_ns.div_euclid(1_000_000));
+        // An input stream that was created again uses sequences again. The time makes the id unique.
+        let id = format!("offset.{partition}.{}-{}", offset.sequence, at.as_millis());
+        Self { address: Address::Offset(partition), id, at, body: encode(offset) }
+    }
+}
+
 /// The number of deliveries and timers by kind and outcome.
 #[derive(Debug, Default)]
 pub struct Tally(BTreeMap<TallyKey, u64>);
@@ -215,9 +225,7 @@ impl Plan {
     pub(super) fn close(&mut self) {
         let offsets: Vec<_> = self.offsets.iter().map(|(partition, offset)| (*partition, offset.clone())).collect();
         for (partition, offset) in offsets {
-            let at = Timestamp::from_millis(offset.stored_at_ns.div_euclid(1_000_000));
-            let id = format!("offset.{partition}.{}", offset.sequence);
-            self.push(partition, Message { address: Address::Offset(partition), id, at, body: encode(&offset) });
+            self.push(partition, Message::of_offset(partition, &offset));
         }
     }
 

@@ -6,7 +6,9 @@
 //! consumer, so that the node notices a missing one.
 //!
 //! A message whose headers the NATS client cannot parse closes the connection (`raw_message.rs`). So a reader takes such messages by
-//! another request before it pulls, and it ends when the connection was made anew, because such a message may have closed it.
+//! another request before it pulls, and it ends when the connection was made anew, because such a message may have closed it. Where one
+//! is, more may follow, and every one would close the connection of all partitions. So after that, or behind such a message, a reader
+//! takes the messages that wait already in the same way, before it pulls.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -153,6 +155,7 @@ async fn up_to_unparsable(
     partition: u16,
     behind: u64,
     subjects: &Subjects,
+    is_suspicious: bool,
 ) -> Result<Vec<RawMessage>, String> {
     let (stream, filter) = (subjects.input_stream(), subjects.partition(partition));
     let (mut read, mut taken, mut bytes) = (Vec::new(), 0, 0);

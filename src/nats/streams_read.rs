@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -90,6 +91,16 @@ impl Streams {
         };
         let fences = futures::stream::iter(partitions).map(fence).buffered(FENCES_AT_ONCE);
         fences.try_filter_map(async |fence| Ok(fence)).try_collect().await
+    }
+
+    /// The body of the last message of the output stream on this subject, if there is one.
+    pub(super) async fn last_output(&self, subject: &str) -> Result<Option<Bytes>, String> {
+        let output = self.stream(&self.subjects.output_stream()).await?;
+        match output.get_last_raw_message_by_subject(subject).await {
+            Ok(last) => Ok(Some(last.payload)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(format!("cannot read {subject}: {error}")),
+        }
     }
 
     /// The owner of a message of the output stream; `None` if the stream no longer has the message, or it has no owner.
