@@ -139,7 +139,7 @@ impl Service {
         };
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
         let node = Node::new(client.clone(), options, store.clone()).with_clock(clock.clone());
-        let (phase, recreated) = (node.phase(), node.recreated());
+        let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let node = spawn(node.run(node_stop.clone()));
         let watch = Watch::new(context.clone(), subjects.clone(), &config.nats.streams, recreated);
@@ -182,6 +182,7 @@ impl Service {
             store: Arc::new(store),
             belvo,
             drift: reconciler.as_ref().map(|(reconciler, _)| reconciler.drift()),
+            as_of,
             not_ready,
         };
         let router = http::router(Server::new(config, parts));

@@ -27,6 +27,7 @@ use tokio::time::timeout;
 
 use crate::contract::{DeadReason, without_secrets};
 use crate::link::LinkId;
+use crate::nats::limit::{READ_TIMEOUT, connected};
 use crate::nats::stream::StreamIdentity;
 use crate::nats::subject::Subjects;
 
@@ -41,8 +42,8 @@ const RELINK_PREFIX: &str = "Relink-Dead-";
 const ORIGINAL_PREFIX: &str = "Relink-Original-";
 const SERVER_PREFIX: &str = "Nats-";
 
-/// The time limit of each request. It includes the wait for a place in the client's queue, which may be full while NATS is gone.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit of each publish. It includes the wait for a place in the client's queue, which may be full while NATS is gone.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest detail, in characters, because it is stored as a header.
 const DETAIL_LENGTH_MAX: usize = 512;
@@ -249,7 +250,7 @@ impl DeadLetters {
             let accepted = self.context.publish_with_headers(subject, headers, body).await?;
             Ok(accepted.into_future().await?.sequence)
         };
-        timeout(REQUEST_TIMEOUT, sent).await.unwrap_or_else(|_| Err(PublishError::new(PublishErrorKind::TimedOut)))
+        timeout(PUBLISH_TIMEOUT, sent).await.unwrap_or_else(|_| Err(PublishError::new(PublishErrorKind::TimedOut)))
     }
 
     async fn read(&self, sequence: u64, or_next: bool) -> Result<Option<StreamMessage>, DeadLetterError> {
@@ -260,7 +261,8 @@ impl DeadLetters {
         if or_next {
             request = request.next_by_subject(self.subjects.dead_wildcard());
         }
-        let answered = timeout(REQUEST_TIMEOUT, request.send()).await.map_err(|_| read(&"NATS did not answer"))?;
+        connected(&self.context.client()).await.map_err(|problem| read(&problem))?;
+        let answered = timeout(READ_TIMEOUT, request.send()).await.map_err(|_| read(&"NATS did not answer"))?;
         match answered {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),

@@ -23,7 +23,7 @@ use super::dead_letter::DeadLetters;
 use super::streams_read::Streams;
 use super::subject::Subjects;
 use crate::clock::Clock;
-use crate::link::Policy;
+use crate::link::{Policy, Timestamp};
 use crate::metric;
 use crate::node::{self, End, Input, Phase};
 use crate::store::Store;
@@ -70,6 +70,7 @@ pub struct Node<S> {
     options: NodeOptions,
     store: S,
     phase: watch::Sender<Phase>,
+    as_of: watch::Sender<Option<Timestamp>>,
     recreated: Arc<Notify>,
     clock: Clock,
 }
@@ -80,10 +81,10 @@ impl<S: Store + Clone + 'static> Node<S> {
         let context = jetstream::new(client.clone());
         let dead_letters = DeadLetters::new(context.clone(), options.subjects.clone());
         let batches = Batches::new(client.clone(), BATCH_TIMEOUT);
-        let (phase, _) = watch::channel(Phase::Starting);
+        let (phase, as_of) = (watch::Sender::new(Phase::Starting), watch::Sender::new(None));
         let streams = Streams::new(context, options.subjects.clone());
         let (clock, recreated) = (Clock::wall(), Arc::new(Notify::new()));
-        Self { client, streams, batches, dead_letters, options, store, phase, recreated, clock }
+        Self { client, streams, batches, dead_letters, options, store, phase, as_of, recreated, clock }
     }
 
     /// Uses this clock, and corrects it by the time of the NATS server.
@@ -96,6 +97,12 @@ impl<S: Store + Clone + 'static> Node<S> {
     /// A receiver of the node's progress.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// A receiver of the time up to which the store is known to have followed the output stream ([`node::Node::followed_at`]), by the clock
+    /// of the server. `None` until the store has caught up.
+    pub fn as_of(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.as_of.subscribe()
     }
 
     /// Notify it after the input or the output stream was created again, so that the node finds out at once, and not with its next commit.

@@ -20,6 +20,7 @@ use super::super::streams_read::Streams;
 use super::{Node, READERS_QUEUE_MAX};
 use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
+use crate::link::Timestamp;
 use crate::node::{self, BatchId, End, Input, Note, Output, Phase, RequestId, StreamFacts};
 use crate::store::Store;
 
@@ -32,6 +33,7 @@ pub(super) struct Driver<S> {
     partitions: u16,
     pub(super) node: node::Node<S>,
     phase: watch::Sender<Phase>,
+    as_of: watch::Sender<Option<Timestamp>>,
     clock: Clock,
     /// The outputs without an answer.
     pub(super) tasks: JoinSet<Done>,
@@ -56,7 +58,7 @@ pub(super) enum Done {
 
 impl<S: Store + Clone + 'static> Driver<S> {
     pub(super) fn new(parts: &Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
-        let Node { client, streams, batches, dead_letters, phase, .. } = parts;
+        let Node { client, streams, batches, dead_letters, phase, as_of, .. } = parts;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
@@ -68,6 +70,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             partitions: parts.options.partitions,
             node: parts.new_node(),
             phase: phase.clone(),
+            as_of: as_of.clone(),
             clock: parts.clock.clone(),
             tasks: JoinSet::new(),
             readers: JoinSet::new(),
@@ -82,11 +85,14 @@ impl<S: Store + Clone + 'static> Driver<S> {
         (driver, deliveries, read)
     }
 
+    /// Publishes the progress of the node.
     pub(super) fn publish_phase(&self) {
         // A node that ends because the store is damaged has a successor.
         let is_replaced = self.has_lost_store;
         let phase = if is_replaced { Phase::Starting } else { self.node.phase() };
         self.phase.send_if_modified(|published| std::mem::replace(published, phase) != phase);
+        let as_of = self.node.followed_at().map(|at| self.node.stream_now(at));
+        self.as_of.send_if_modified(|published| std::mem::replace(published, as_of) != as_of);
     }
 
     /// The node's input for a finished task.
