@@ -359,7 +359,7 @@ async fn store_all(
     stream: &StreamIdentity,
     letters: Vec<DeadDelivery>,
 ) -> Result<(), DeadLetterError> {
-    for DeadDelivery { delivery, reason, detail } in letters {
+    let letter = |DeadDelivery { delivery, reason, detail }| {
         let mut headers = HeaderMap::new();
         for (name, value) in &delivery.headers {
             headers.append(name.as_str(), value.as_str());
@@ -367,9 +367,10 @@ async fn store_all(
         let (sequence, stored_at_ns) = (delivery.sequence, delivery.stored_at_ns);
         let input = Some(InputPosition { stream: stream.clone(), sequence, stored_at_ns });
         let (subject, payload) = (delivery.subject, delivery.payload);
-        dead_letters.publish(&DeadLetter { subject, headers, payload, reason, detail, input }).await?;
-    }
-    Ok(())
+        DeadLetter { subject, headers, payload, reason, detail, input }
+    };
+    let letters: Vec<_> = letters.into_iter().map(letter).collect();
+    dead_letters.publish_all(&letters).await
 }
 
 fn failed_store(error: crate::store::StoreError) -> Input {
