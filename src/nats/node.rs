@@ -8,6 +8,7 @@
 //!
 //! The driver decides nothing. A stop at any point has the same effect as a crash of the process.
 
+mod calls;
 mod driver;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
+pub use self::calls::{LOOKS_MAX, OpenCall, OpenCalls};
 use self::driver::{Driver, far_off};
 use super::batch::{BATCH_TIMEOUT, Batches};
 use super::dead_letter::DeadLetters;
@@ -30,6 +32,9 @@ use crate::store::Store;
 
 /// The most deliveries between the readers and the node.
 const READERS_QUEUE_MAX: usize = 1_024;
+
+/// What the driver does while it handles an input, for the report of a stuck call.
+const STORE_ACCESS: &str = "a read or a write";
 
 /// The settings of a node and its driver.
 #[derive(Clone, Debug)]
@@ -71,6 +76,7 @@ pub struct Node<S> {
     store: S,
     phase: watch::Sender<Phase>,
     as_of: watch::Sender<Option<Timestamp>>,
+    calls: OpenCalls,
     recreated: Arc<Notify>,
     clock: Clock,
 }
@@ -84,7 +90,8 @@ impl<S: Store + Clone + 'static> Node<S> {
         let (phase, as_of) = (watch::Sender::new(Phase::Starting), watch::Sender::new(None));
         let streams = Streams::new(context, options.subjects.clone());
         let (clock, recreated) = (Clock::wall(), Arc::new(Notify::new()));
-        Self { client, streams, batches, dead_letters, options, store, phase, as_of, recreated, clock }
+        let calls = OpenCalls::default();
+        Self { client, streams, batches, dead_letters, options, store, phase, as_of, calls, recreated, clock }
     }
 
     /// Uses this clock, and corrects it by the time of the NATS server.
@@ -105,6 +112,11 @@ impl<S: Store + Clone + 'static> Node<S> {
         self.as_of.subscribe()
     }
 
+    /// The blocking calls of the driver, for a supervisor.
+    pub fn open_calls(&self) -> OpenCalls {
+        self.calls.clone()
+    }
+
     /// Notify it after the input or the output stream was created again, so that the node finds out at once, and not with its next commit.
     pub fn recreated(&self) -> Arc<Notify> {
         Arc::clone(&self.recreated)
@@ -123,7 +135,8 @@ impl<S: Store + Clone + 'static> Node<S> {
             // Only a failed store is replaced: the partitions of a fenced node belong to another process.
             let damage = if matches!(end, End::Store { .. }) { self.store.damage() } else { None };
             let Some(why) = damage else { return result(end) };
-            let kept_at = block_in_place(|| self.store.replace_damaged()).map_err(|error| {
+            let replaced = self.blocking("the replacement of a damaged store", || self.store.replace_damaged());
+            let kept_at = replaced.map_err(|error| {
                 self.phase.send_replace(Phase::Stopped);
                 NodeError::Store(error.to_string())
             })?;
@@ -145,7 +158,7 @@ impl<S: Store + Clone + 'static> Node<S> {
         let mut input = Some(Input::Gained { partitions });
         loop {
             if let Some(input) = input.take() {
-                if let Some(end) = block_in_place(|| driver.drive(input)) {
+                if let Some(end) = self.blocking(STORE_ACCESS, || driver.drive(input)) {
                     return end;
                 }
                 driver.publish_phase();
@@ -168,11 +181,17 @@ impl<S: Store + Clone + 'static> Node<S> {
                 }
             }
             if !arrived.is_empty()
-                && let Some(end) = block_in_place(|| driver.arrive(&mut arrived))
+                && let Some(end) = self.blocking(STORE_ACCESS, || driver.arrive(&mut arrived))
             {
                 return end;
             }
         }
+    }
+
+    /// Makes a call that may block the thread.
+    fn blocking<T>(&self, what: &'static str, call: impl FnOnce() -> T) -> T {
+        let _call = self.calls.open(what, LOOKS_MAX);
+        block_in_place(call)
     }
 
     /// A node that no stream has seen yet.

@@ -17,6 +17,7 @@ use super::super::partition::{self, FromReader};
 use super::super::restore::{RESTORE_TIMEOUT, restore};
 use super::super::stream::StreamIdentity;
 use super::super::streams_read::Streams;
+use super::calls::{CHECKPOINT_LOOKS_MAX, OpenCalls};
 use super::{Node, READERS_QUEUE_MAX};
 use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
@@ -34,6 +35,7 @@ pub(super) struct Driver<S> {
     pub(super) node: node::Node<S>,
     phase: watch::Sender<Phase>,
     as_of: watch::Sender<Option<Timestamp>>,
+    calls: OpenCalls,
     clock: Clock,
     /// The outputs without an answer.
     pub(super) tasks: JoinSet<Done>,
@@ -58,7 +60,7 @@ pub(super) enum Done {
 
 impl<S: Store + Clone + 'static> Driver<S> {
     pub(super) fn new(parts: &Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
-        let Node { client, streams, batches, dead_letters, phase, as_of, .. } = parts;
+        let Node { client, streams, batches, dead_letters, phase, as_of, calls, .. } = parts;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
@@ -71,6 +73,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             node: parts.new_node(),
             phase: phase.clone(),
             as_of: as_of.clone(),
+            calls: calls.clone(),
             clock: parts.clock.clone(),
             tasks: JoinSet::new(),
             readers: JoinSet::new(),
@@ -160,8 +163,9 @@ impl<S: Store + Clone + 'static> Driver<S> {
                     self.node.handle(self.clock.own_now(), answer);
                 }
                 Output::Checkpoint { request } => {
-                    let store = self.node.store().clone();
+                    let (store, calls) = (self.node.store().clone(), self.calls.clone());
                     self.tasks.spawn_blocking(move || {
+                        let _call = calls.open("a checkpoint", CHECKPOINT_LOOKS_MAX);
                         let checkpointed = store.checkpoint();
                         Done::Answer(checkpointed.map_or_else(failed_store, |()| Input::Checkpointed { request }))
                     });
