@@ -6,11 +6,12 @@
 //! ```
 //!
 //! If a part ends by itself, the others are stopped in order and the process ends with the error of that part. A stop takes at most
-//! `RELINK_STOP_TIMEOUT` (`stop`). relink's own nats-server is started again if it ends (`own_server`).
+//! `RELINK_STOP_TIMEOUT` (`stop`). If the store hangs, the process ends (`watchdog`). relink's own nats-server is started again if it ends (`own_server`).
 
 mod own_server;
 mod readiness;
 mod stop;
+mod watchdog;
 
 mod data_directory;
 
@@ -29,6 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::own_server::OwnServer;
 use self::readiness::Sources;
 use self::stop::StopBudget;
+use self::watchdog::{CALL_MAX, Watchdog};
 use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
 use crate::clock::Clock;
 use crate::config::{Config, ReconcilerConfig};
@@ -65,6 +67,7 @@ pub struct Service {
     phase: watch::Receiver<Phase>,
     client: async_nats::Client,
     own_server: Option<OwnServer>,
+    watchdog: Watchdog,
     stop_timeout: Duration,
 }
 
@@ -139,7 +142,8 @@ impl Service {
         };
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
         let node = Node::new(client.clone(), options, store.clone()).with_clock(clock.clone());
-        let (phase, recreated) = (node.phase(), node.recreated());
+        let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
+        let watchdog = Watchdog::start(node.open_calls(), CALL_MAX, config.service.stop_timeout)?;
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let node = spawn(node.run(node_stop.clone()));
         let watch = Watch::new(context.clone(), subjects.clone(), &config.nats.streams, recreated);
@@ -182,6 +186,7 @@ impl Service {
             store: Arc::new(store),
             belvo,
             drift: reconciler.as_ref().map(|(reconciler, _)| reconciler.drift()),
+            as_of,
             not_ready,
         };
         let router = http::router(Server::new(config, parts));
@@ -205,6 +210,7 @@ impl Service {
             phase,
             client,
             own_server,
+            watchdog,
             stop_timeout: config.service.stop_timeout,
         })
     }
@@ -250,6 +256,7 @@ impl Service {
             ended = &mut self.http => ended.map_err(Into::into).and(Err(anyhow!("the HTTP server ended"))),
             ended = &mut self.node => ended?.context("the partitions ended"),
             ended = &mut self.streams => ended?.context("relink cannot go on without its streams"),
+            stuck = self.watchdog.stuck() => Err(stuck),
             ended = own_server => ended.context("relink cannot go on without its nats-server"),
         }
     }

@@ -6,7 +6,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use relink::contract::DeadReason;
 use relink::nats::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
-use relink::nats::stream::extent;
+use relink::nats::stream::{StreamIdentity, extent};
 use relink::nats::subject::Subjects;
 use support::{TestNats, message};
 
@@ -157,5 +157,41 @@ async fn messages_that_differ_in_any_part_are_different_letters() {
         for (number, other) in (1..).zip(&others) {
             assert_eq!(letters.publish(other).await.expect("stored"), number);
         }
+    }
+}
+
+/// The letter of an input.
+fn of_input(stream: &StreamIdentity, sequence: u64, body: &'static [u8]) -> DeadLetter {
+    let input = InputPosition { stream: stream.clone(), sequence, stored_at_ns: 1_790_000_000_000_000_000 };
+    DeadLetter { input: Some(input), ..letter("belvo.1.webhook.a", body) }
+}
+
+#[tokio::test]
+async fn several_letters_are_stored_in_order_and_once() {
+    for takes_batches in [true, false] {
+        let nats = TestNats::start_with_streams(2).await;
+        let mut config = nats.context.get_stream("RELINK_DEAD").await.expect("there").cached_info().config.clone();
+        assert!(config.allow_atomic_publish);
+        if !takes_batches {
+            // The stream of an older relink.
+            config.allow_atomic_publish = false;
+            nats.context.delete_stream("RELINK_DEAD").await.expect("deleted");
+            nats.context.create_stream(config).await.expect("created");
+            nats.ensure(2).await;
+        }
+        let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
+        let stream = extent(&nats.context, "BELVO").await.expect("there").identity;
+        let mut all: Vec<_> = (1..=620).map(|sequence| of_input(&stream, sequence, b"{}")).collect();
+        letters.publish_all(&all[..100]).await.expect("stored");
+        // A crash before the commit: the same letters again, and more of them.
+        all[510].payload = Bytes::from(vec![b'x'; nats.client.max_payload()]);
+        letters.publish_all(&all).await.expect("stored");
+        letters.publish_all(&all).await.expect("stored");
+        letters.publish_all(&[]).await.expect("nothing to store");
+        let stored = letters.list(0, 1_000).await.expect("read");
+        let sequences: Vec<_> = stored.iter().filter_map(|letter| letter.input_sequence).collect();
+        assert_eq!(sequences, (1..=620).collect::<Vec<_>>(), "batches: {takes_batches}");
+        assert!(stored.iter().all(|letter| letter.truncated_from.is_some() == (letter.input_sequence == Some(511))));
+        assert!(stored.iter().all(|letter| letter.headers.is_empty()), "the headers of a batch are not the letter's");
     }
 }

@@ -38,6 +38,48 @@ async fn a_stop_ends_while_nats_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_knows_is_answered_while_nats_hangs() {
+    const AS_OF: &str = "relink-as-of";
+    let nats = TestNats::start().await;
+    let relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &[]).await;
+    let client = support::binary::client();
+    let get = async |path: &str| {
+        let request = client.get(format!("{}{path}", relink.url)).bearer_auth(support::binary::API_TOKEN);
+        request.send().await.expect("an answer")
+    };
+    assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
+    relink.wait_for_link(&client, &link(1)).await;
+    let server = nats.server.pid().to_string();
+    support::binary::signal("STOP", &server).await;
+    // The client believes to be connected.
+    let reads = async {
+        let answer = get(&format!("/v1/links/{}", link(1))).await;
+        assert_eq!(answer.status(), 200);
+        let as_of = answer.headers()[AS_OF].to_str().expect("a text").to_owned();
+        for path in
+            [format!("/v1/links/{}/history", link(1)), "/v1/dead-letters".to_owned(), "/v1/dead-letters/1".to_owned()]
+        {
+            let answer = get(&path).await;
+            assert_eq!((answer.status().as_u16(), answer.headers().contains_key("retry-after")), (503, true), "{path}");
+        }
+        as_of
+    };
+    let as_of = within("the answers", reads).await;
+    // The mark does not advance while nothing is known about `LINKS`.
+    relink.wait_until_not_ready(&client, "partition").await;
+    let answer = get("/v1/summary").await;
+    assert_eq!((answer.status().as_u16(), answer.headers()[AS_OF].to_str().expect("a text")), (200, as_of.as_str()));
+    support::binary::signal("CONT", &server).await;
+    relink.wait_until_ready().await;
+    let advanced = async {
+        while get("/v1/summary").await.headers()[AS_OF].to_str().expect("a text") <= as_of.as_str() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    within("the store to follow the stream again", advanced).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_at_once_after_the_loss_of_nats_ends() {
     let nats = TestNats::start().await;
     let relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &[]).await;

@@ -3,17 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Config, Sources};
-use crate::nats::history::HistoryEntry;
+use crate::nats::history::{HistoryEntry, HistoryKind};
 use crate::printable::shortened;
+
+/// The status of an answer that relink cannot give now.
+const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// The longest `detail` of a problem that is shown, in characters.
 const DETAIL_LENGTH_MAX: usize = 2_000;
@@ -48,6 +51,28 @@ pub(super) struct History {
     pub(super) unreadable_count: usize,
 }
 
+/// The state of a link in the store of relink, which needs no NATS.
+pub(super) struct LastState {
+    /// The history with this state alone.
+    pub(super) history: History,
+    /// The time up to which the store has followed `LINKS`.
+    pub(super) as_of: Option<String>,
+}
+
+/// relink answered, but not with a success.
+#[derive(Debug, thiserror::Error)]
+#[error("{url} answered {status}: {detail}")]
+struct Refused {
+    url: String,
+    status: u16,
+    detail: String,
+}
+
+/// Whether relink answers, but cannot answer this request now.
+pub(super) fn is_unavailable(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == SERVICE_UNAVAILABLE)
+}
+
 impl RunningRelink {
     pub(super) fn of(args: RelinkArgs) -> anyhow::Result<Self> {
         let (url, token) = match (args.url, args.token) {
@@ -80,6 +105,25 @@ impl RunningRelink {
         Ok(History { link_id, unreadable_count: count - entries.len(), entries, truncated })
     }
 
+    pub(super) async fn last_state(&self, link: &str) -> anyhow::Result<LastState> {
+        let path = format!("/v1/links/{link}");
+        let response = self.send(Method::GET, &path).await?;
+        let as_of = response.headers().get("relink-as-of").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let record: Value = self.read(response, &path).await?;
+        let link_id = record["link_id"].as_str().unwrap_or(link).to_owned();
+        let stored_at = serde_json::from_value(record["updated_at"].clone()).context("the record has no time")?;
+        let entry = HistoryEntry {
+            kind: HistoryKind::State,
+            name: None,
+            message_id: None,
+            sequence: 0,
+            stored_at,
+            body: record,
+        };
+        let history = History { link_id, entries: vec![entry], truncated: false, unreadable_count: 0 };
+        Ok(LastState { history, as_of })
+    }
+
     pub(super) async fn dead_letters(&self) -> anyhow::Result<Vec<Value>> {
         #[derive(Deserialize)]
         struct Page {
@@ -108,21 +152,30 @@ impl RunningRelink {
     }
 
     async fn request<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
-        let url = format!("{}{path}", self.url);
-        let request = self.client.request(method, &url).bearer_auth(self.token.expose_secret());
-        let response = request.send().await.map_err(|error| {
+        let response = self.send(method, path).await?;
+        self.read(response, path).await
+    }
+
+    async fn send(&self, method: Method, path: &str) -> anyhow::Result<Response> {
+        let request =
+            self.client.request(method, format!("{}{path}", self.url)).bearer_auth(self.token.expose_secret());
+        request.send().await.map_err(|error| {
             let error = error.without_url();
             anyhow::Error::new(error)
                 .context(format!("cannot reach {}: check that `relink serve` is running there", self.url))
-        })?;
+        })
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response, path: &str) -> anyhow::Result<T> {
         let status = response.status();
         let body = response.bytes().await.with_context(|| format!("reading the response of {}", self.url))?;
         if status.is_success() {
             return serde_json::from_slice(&body)
-                .with_context(|| format!("the response of {url} is not that of a relink"));
+                .with_context(|| format!("the response of {}{path} is not that of a relink", self.url));
         }
         let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
         let detail = problem["detail"].as_str().unwrap_or("the response has no details");
-        bail!("{} answered {}: {}", self.url, status.as_u16(), shortened(detail, DETAIL_LENGTH_MAX));
+        let detail = shortened(detail, DETAIL_LENGTH_MAX).to_string();
+        Err(Refused { url: self.url.clone(), status: status.as_u16(), detail }.into())
     }
 }

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::bail;
 use serde_json::Value;
 
-use super::client::History;
+use super::client::{History, LastState};
 use crate::contract::{Because, Origin, OriginKind};
 use crate::nats::history::{HistoryEntry, HistoryKind};
 use crate::printable::{escaped, printable, printable_json, printable_lines};
@@ -57,6 +57,15 @@ pub(super) fn show(history: &History, message: Option<&str>) -> anyhow::Result<S
         write_entry(&mut text, entry, is_marked);
     }
     Ok(text)
+}
+
+/// The last state of a link, without the history, which relink cannot read now.
+pub(super) fn show_last_state(last: &LastState) -> anyhow::Result<String> {
+    let as_of = last.as_of.as_deref().map_or_else(|| "?".to_owned(), printable);
+    let note = format!(
+        "relink cannot read the history from NATS now; this is the last state that it has in its store, as of {as_of}\n\n"
+    );
+    Ok(note + &show(&last.history, None)?)
 }
 
 /// The history with every text made printable.

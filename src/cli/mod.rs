@@ -288,7 +288,16 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
                 Some((link, behind)) => (link, Some(behind)),
                 None => (subject.trim(), None),
             };
-            let history = client::RunningRelink::of(relink)?.history(link).await?;
+            let relink = client::RunningRelink::of(relink)?;
+            let history = match relink.history(link).await {
+                Ok(history) => history,
+                // The history is on NATS, and the last state is in the store too.
+                Err(error) if client::is_unavailable(&error) => {
+                    let last = relink.last_state(link).await.map_err(|_| error)?;
+                    return print(&history::show_last_state(&last)?);
+                }
+                Err(error) => return Err(error),
+            };
             // A UUID has several spellings; message ids contain the one that relink uses.
             let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
             return print(&history::show(&history, message.as_deref())?);

@@ -18,12 +18,13 @@
 //! - `auth`: checks credentials; `paths`: normalizes the path; `body`: reads bodies of bounded size
 //! - `problem`: every error, as `application/problem+json`; `observe`: metrics, the log, panics; `log_sample`:
 //!   limits the log
-//! - `scan`: bounds long reads of the store
+//! - `scan`: bounds long reads of the store; `as_of`: marks what was read with its time
 //!
 //! Every accepted input is published to the input stream. The answer is 2xx only after NATS has stored the message on
 //! its disk. This module decides nothing about a link. Next: `nats::publisher` stores the input, the partitions
 //! handle it.
 
+mod as_of;
 mod auth;
 mod body;
 mod connection;
@@ -63,7 +64,7 @@ use crate::belvo::{self, Meaning, Undecodable};
 use crate::clock;
 use crate::config::Config;
 use crate::contract::InputKind;
-use crate::link::LinkId;
+use crate::link::{LinkId, Timestamp};
 use crate::metric;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::envelope;
@@ -90,6 +91,8 @@ pub struct Parts {
     pub belvo: Option<belvo::Client>,
     /// How many transitions only a sweep has found since the start, by institution; `None` without a reconciler.
     pub drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
+    /// The time up to which the store is known to have followed `LINKS`; `None` until it has caught up.
+    pub as_of: watch::Receiver<Option<Timestamp>>,
     /// Why relink cannot store inputs or decide about links, each reason as one clause; none if it can.
     pub not_ready: watch::Receiver<Vec<String>>,
 }
@@ -102,6 +105,7 @@ pub struct Server {
     store: Arc<dyn Store>,
     belvo: Option<belvo::Client>,
     drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
+    as_of: watch::Receiver<Option<Timestamp>>,
     not_ready: watch::Receiver<Vec<String>>,
     subjects: Subjects,
     webhook_keys: Keys,
@@ -119,7 +123,7 @@ type SharedServer = Arc<Server>;
 impl Server {
     /// Takes credentials and addresses from `config`.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { publisher, dead_letters, histories, store, belvo, drift, not_ready } = parts;
+        let Parts { publisher, dead_letters, histories, store, belvo, drift, as_of, not_ready } = parts;
         Self {
             publisher,
             dead_letters,
@@ -127,6 +131,7 @@ impl Server {
             store,
             belvo,
             drift,
+            as_of,
             not_ready,
             subjects: config.nats.subjects.clone(),
             webhook_keys: Keys::of(&config.http.webhook_secrets),
@@ -183,15 +188,18 @@ impl Server {
 /// Builds the router with all routes.
 pub fn router(server: Server) -> Router {
     let server = Arc::new(server);
-    let v1 = Router::new()
-        .route("/api-errors", post(report::api_error))
+    let from_store = Router::new()
         .route("/links", get(links::list))
         .route("/links/{id}", get(links::show))
+        .route("/summary", get(links::summary))
+        .layer(middleware::from_fn_with_state(Arc::clone(&server), as_of::mark));
+    let v1 = Router::new()
+        .merge(from_store)
+        .route("/api-errors", post(report::api_error))
         .route("/links/{id}/history", get(links::history))
         .route("/links/{id}/update", post(repair::update))
         .route("/links/{id}/widget", post(report::widget))
         .route("/links/{id}/commands", post(report::command))
-        .route("/summary", get(links::summary))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/{sequence}", get(dead_letters::show))
         .route("/dead-letters/{sequence}/replay", post(dead_letters::replay))

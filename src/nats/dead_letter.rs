@@ -9,6 +9,9 @@
 //! has the stream's identity, the sequence and the time of storage: after a crash before the commit, the same input gives the same
 //! letter. For a message that was never in a stream the id is a hash of bytes, headers, subject and reason.
 //!
+//! Several letters are stored as one atomic batch, because each disk sync takes time. If the server refuses the batch, they are published
+//! one by one.
+//!
 //! This file must never lose a message because of its size (it shortens the letter and notes that in a header), or delete a letter.
 //! Next: `stream.rs` declares the stream; `partition.rs` and `http/ingest.rs` write here, the command line lists and replays.
 
@@ -22,11 +25,15 @@ use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::DirectGetErrorKind;
 use bytes::Bytes;
+use futures::stream::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use crate::contract::{DeadReason, without_secrets};
 use crate::link::LinkId;
+use crate::nats::batch::{BatchAck, BatchError, BatchMessage, Batches};
+use crate::nats::dead_letter_log::DeadLetterLog;
+use crate::nats::limit::{READ_TIMEOUT, connected};
 use crate::nats::stream::StreamIdentity;
 use crate::nats::subject::Subjects;
 
@@ -41,8 +48,15 @@ const RELINK_PREFIX: &str = "Relink-Dead-";
 const ORIGINAL_PREFIX: &str = "Relink-Original-";
 const SERVER_PREFIX: &str = "Nats-";
 
-/// The time limit of each request. It includes the wait for a place in the client's queue, which may be full while NATS is gone.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit of each publish. It includes the wait for a place in the client's queue, which may be full while NATS is gone.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The limits of a batch of letters. Its bytes are those of the bodies.
+const BATCH_LETTERS_MAX: usize = 500;
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How many letters that are published one by one are in flight together.
+const IN_FLIGHT_MAX: usize = 32;
 
 /// The longest detail, in characters, because it is stored as a header.
 const DETAIL_LENGTH_MAX: usize = 512;
@@ -146,12 +160,15 @@ pub enum DeadLetterError {
 pub struct DeadLetters {
     context: Context,
     subjects: Subjects,
+    batches: Batches,
+    log: DeadLetterLog,
 }
 
 impl DeadLetters {
-    /// The dead letters of this environment.
+    /// The dead letters of this environment. Must be called inside a tokio runtime.
     pub fn new(context: Context, subjects: Subjects) -> Self {
-        Self { context, subjects }
+        let batches = Batches::new(context.client(), PUBLISH_TIMEOUT);
+        Self { context, subjects, batches, log: DeadLetterLog::default() }
     }
 
     /// Stores a message as a dead letter, without its MFA sessions, and returns its sequence. A repeat does not store a second letter.
@@ -159,10 +176,52 @@ impl DeadLetters {
     /// # Errors
     /// [`DeadLetterError::Publish`]; then the sender must repeat the message.
     pub async fn publish(&self, letter: &DeadLetter) -> Result<u64, DeadLetterError> {
-        // Dead letters are kept without a time limit, and an open MFA session must not be kept.
-        let clean = without_secrets(&letter.payload);
-        let letter =
-            &DeadLetter { payload: clean.map_or_else(|| letter.payload.clone(), Bytes::from), ..letter.clone() };
+        let sequence = self.store(&clean(letter)).await?;
+        self.log.stored([(letter, sequence)]);
+        Ok(sequence)
+    }
+
+    /// Stores messages as dead letters, in order, with few waits for the disk of the server. Otherwise as [`DeadLetters::publish`].
+    ///
+    /// # Errors
+    /// [`DeadLetterError::Publish`]; then some may be stored, and the sender must repeat all of them.
+    pub async fn publish_all(&self, letters: &[DeadLetter]) -> Result<(), DeadLetterError> {
+        let mut rest = letters;
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(batch_length(rest));
+            let cleaned: Vec<_> = chunk.iter().map(clean).collect();
+            let sequences = match self.store_batch(&cleaned).await {
+                Ok(ack) => (0..chunk.len()).map(|index| ack.sequence_of(index)).collect(),
+                // The server refuses the whole batch if it knows one of the ids, or if the stream was created by an older relink and
+                // takes no batches. A repeat is never stored twice, so any other failure may be repeated too.
+                Err(error) => {
+                    tracing::debug!(%error, "dead letters could not be stored as one batch and are published one by one");
+                    self.store_singly(cleaned).await?
+                }
+            };
+            self.log.stored(chunk.iter().zip(sequences));
+            rest = after;
+        }
+        Ok(())
+    }
+
+    async fn store_batch(&self, letters: &[DeadLetter]) -> Result<BatchAck, BatchError> {
+        let message = |letter: &DeadLetter| {
+            let mut headers = own_headers(letter);
+            keep_original(&letter.headers, &mut headers);
+            let subject = self.subjects.dead(letter.reason.as_str());
+            BatchMessage::new(subject, letter.payload.clone()).with_headers(headers)
+        };
+        self.batches.publish_atomic(letters.iter().map(message).collect()).await
+    }
+
+    /// Publishes each letter alone. They are sent in order, and several are in flight together.
+    async fn store_singly(&self, letters: Vec<DeadLetter>) -> Result<Vec<u64>, DeadLetterError> {
+        let stored = futures::stream::iter(letters).map(async |letter| self.store(&letter).await);
+        stored.buffered(IN_FLIGHT_MAX).try_collect().await
+    }
+
+    async fn store(&self, letter: &DeadLetter) -> Result<u64, DeadLetterError> {
         let sizes = [(true, letter.payload.len()), (false, letter.payload.len()), (false, self.body_max())];
         let mut refusal = None;
         for (with_headers, body_max) in sizes {
@@ -175,15 +234,7 @@ impl DeadLetters {
                 headers.insert(TRUNCATED, letter.payload.len().to_string());
             }
             match self.send(self.subjects.dead(letter.reason.as_str()), headers, body).await {
-                Ok(sequence) => {
-                    tracing::warn!(
-                        dead_letter.sequence = sequence,
-                        dead_letter.reason = letter.reason.as_str(),
-                        input.sequence = letter.input.as_ref().map(|input| input.sequence),
-                        "a message was stored as a dead letter"
-                    );
-                    return Ok(sequence);
-                }
+                Ok(sequence) => return Ok(sequence),
                 Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => refusal = Some(error),
                 Err(error) => return Err(DeadLetterError::Publish(error)),
             }
@@ -249,7 +300,7 @@ impl DeadLetters {
             let accepted = self.context.publish_with_headers(subject, headers, body).await?;
             Ok(accepted.into_future().await?.sequence)
         };
-        timeout(REQUEST_TIMEOUT, sent).await.unwrap_or_else(|_| Err(PublishError::new(PublishErrorKind::TimedOut)))
+        timeout(PUBLISH_TIMEOUT, sent).await.unwrap_or_else(|_| Err(PublishError::new(PublishErrorKind::TimedOut)))
     }
 
     async fn read(&self, sequence: u64, or_next: bool) -> Result<Option<StreamMessage>, DeadLetterError> {
@@ -260,7 +311,8 @@ impl DeadLetters {
         if or_next {
             request = request.next_by_subject(self.subjects.dead_wildcard());
         }
-        let answered = timeout(REQUEST_TIMEOUT, request.send()).await.map_err(|_| read(&"NATS did not answer"))?;
+        connected(&self.context.client()).await.map_err(|problem| read(&problem))?;
+        let answered = timeout(READ_TIMEOUT, request.send()).await.map_err(|_| read(&"NATS did not answer"))?;
         match answered {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
@@ -271,6 +323,22 @@ impl DeadLetters {
     fn body_max(&self) -> usize {
         self.context.client().max_payload().saturating_sub(OWN_HEADERS_BYTES)
     }
+}
+
+/// The letter without open MFA sessions: dead letters are kept without a time limit.
+fn clean(letter: &DeadLetter) -> DeadLetter {
+    let payload = without_secrets(&letter.payload).map_or_else(|| letter.payload.clone(), Bytes::from);
+    DeadLetter { payload, ..letter.clone() }
+}
+
+/// How many of these letters go into the next batch; at least one.
+fn batch_length(letters: &[DeadLetter]) -> usize {
+    let mut bytes = 0;
+    let fits = letters.iter().take(BATCH_LETTERS_MAX).take_while(|letter| {
+        bytes += letter.payload.len();
+        bytes <= BATCH_BYTES_MAX
+    });
+    fits.count().max(1)
 }
 
 fn own_headers(letter: &DeadLetter) -> HeaderMap {

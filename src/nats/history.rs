@@ -16,10 +16,10 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strum::VariantArray;
-use tokio::time::timeout;
 
 use crate::contract::{At, JobName, NoticeName};
 use crate::link::{LinkId, Timestamp};
+use crate::nats::limit::{READ_TIMEOUT, connected, within, within_or};
 use crate::nats::subject::{OutputSubject, Subjects};
 
 /// The most messages of one link that are returned: the newest ones. A link has about 15 subjects, each with up to `RELINK_HISTORY`
@@ -29,8 +29,8 @@ pub const HISTORY_MESSAGES_MAX: usize = 2_000;
 /// How many messages one pull asks for.
 const PULL_MESSAGES_MAX: usize = 512;
 
-/// The time limit of a read; it is short because a person waits for the answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time limit of all requests of a read; it is short because a person waits for the answer.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One message about a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -121,9 +121,9 @@ impl Histories {
     /// # Errors
     /// [`HistoryError`] if NATS does not answer in time or the stream does not exist.
     pub async fn read(&self, link: &LinkId) -> Result<LinkHistory, HistoryError> {
-        timeout(READ_TIMEOUT, self.read_all(link))
-            .await
-            .unwrap_or_else(|_| Err(HistoryError::of(format!("no answer within {} s", READ_TIMEOUT.as_secs()))))
+        connected(&self.context.client()).await.map_err(HistoryError::of)?;
+        let late = || HistoryError::of(format!("no answer within {} s", HISTORY_TIMEOUT.as_secs()));
+        within_or(HISTORY_TIMEOUT, late, self.read_all(link)).await
     }
 
     async fn read_all(&self, link: &LinkId) -> Result<LinkHistory, HistoryError> {
@@ -137,7 +137,8 @@ impl Histories {
             inactive_threshold: Duration::from_secs(30),
             ..pull::Config::default()
         };
-        let consumer = stream.create_consumer(config).await.map_err(HistoryError::of)?;
+        let created = async { stream.create_consumer(config).await.map_err(|error| error.to_string()) };
+        let consumer = within(READ_TIMEOUT, created).await.map_err(HistoryError::of)?;
         let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
         let mut newest = VecDeque::with_capacity(pending.min(HISTORY_MESSAGES_MAX));
         if pending > 0 {

@@ -5,10 +5,33 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use async_nats::Client;
+use async_nats::connection::State;
+use tokio::time::{sleep, timeout};
 
 /// The time limit of a request, or of a few requests that belong together.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The time limit of a read for a client that waits for the answer.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a read waits for the connection, which async-nats makes anew after a loss, and how often it looks.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(2);
+const CONNECTED_EVERY: Duration = Duration::from_millis(50);
+
+/// Waits for a short time until the client is connected. A request without a connection would wait in the queue of the client.
+///
+/// # Errors
+/// The error text, if it is not connected in time.
+pub(crate) async fn connected(client: &Client) -> Result<(), String> {
+    let is_connected = async {
+        while client.connection_state() != State::Connected {
+            sleep(CONNECTED_EVERY).await;
+        }
+        Ok(())
+    };
+    within_or(CONNECTED_WITHIN, || "relink is not connected to NATS".to_owned(), is_connected).await
+}
 
 /// Awaits a request with a time limit; `late` is the error of a missed limit.
 ///

@@ -8,7 +8,7 @@
 //! | [`batch`] | atomic batch publish: the server stores all messages or none; a fence refuses a replaced writer |
 //! | [`publisher`] | publishes inputs: groups the messages of many callers into few batches, and answers each caller |
 //! | [`inputs`] | the part of the publisher that the jobs and the reconciler use, as a trait |
-//! | [`dead_letter`] | dead letters: stored with their bytes, listed, replayed |
+//! | [`dead_letter`], `dead_letter_log` | dead letters: stored with their bytes, listed, replayed; their lines in the log |
 //! | [`node`] | **the driver of the node**: performs the outputs of `crate::node` over NATS |
 //! | `raw_message` | reads an input whose headers the NATS client cannot parse |
 //! | [`partition`] | reads one partition's deliveries, in order |
@@ -35,6 +35,7 @@ pub mod inputs;
 pub mod publisher;
 
 pub mod dead_letter;
+mod dead_letter_log;
 pub mod history;
 
 pub mod commit;

@@ -8,6 +8,7 @@
 //!
 //! The driver decides nothing. A stop at any point has the same effect as a crash of the process.
 
+mod calls;
 mod driver;
 
 use std::sync::Arc;
@@ -17,19 +18,23 @@ use tokio::sync::{Notify, watch};
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
+pub use self::calls::{LOOKS_MAX, OpenCall, OpenCalls};
 use self::driver::{Driver, far_off};
 use super::batch::{BATCH_TIMEOUT, Batches};
 use super::dead_letter::DeadLetters;
 use super::streams_read::Streams;
 use super::subject::Subjects;
 use crate::clock::Clock;
-use crate::link::Policy;
+use crate::link::{Policy, Timestamp};
 use crate::metric;
 use crate::node::{self, End, Input, Phase};
 use crate::store::Store;
 
 /// The most deliveries between the readers and the node.
 const READERS_QUEUE_MAX: usize = 1_024;
+
+/// What the driver does while it handles an input, for the report of a stuck call.
+const STORE_ACCESS: &str = "a read or a write";
 
 /// The settings of a node and its driver.
 #[derive(Clone, Debug)]
@@ -70,6 +75,8 @@ pub struct Node<S> {
     options: NodeOptions,
     store: S,
     phase: watch::Sender<Phase>,
+    as_of: watch::Sender<Option<Timestamp>>,
+    calls: OpenCalls,
     recreated: Arc<Notify>,
     clock: Clock,
 }
@@ -80,10 +87,11 @@ impl<S: Store + Clone + 'static> Node<S> {
         let context = jetstream::new(client.clone());
         let dead_letters = DeadLetters::new(context.clone(), options.subjects.clone());
         let batches = Batches::new(client.clone(), BATCH_TIMEOUT);
-        let (phase, _) = watch::channel(Phase::Starting);
+        let (phase, as_of) = (watch::Sender::new(Phase::Starting), watch::Sender::new(None));
         let streams = Streams::new(context, options.subjects.clone());
         let (clock, recreated) = (Clock::wall(), Arc::new(Notify::new()));
-        Self { client, streams, batches, dead_letters, options, store, phase, recreated, clock }
+        let calls = OpenCalls::default();
+        Self { client, streams, batches, dead_letters, options, store, phase, as_of, calls, recreated, clock }
     }
 
     /// Uses this clock, and corrects it by the time of the NATS server.
@@ -96,6 +104,17 @@ impl<S: Store + Clone + 'static> Node<S> {
     /// A receiver of the node's progress.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// A receiver of the time up to which the store is known to have followed the output stream ([`node::Node::followed_at`]), by the clock
+    /// of the server. `None` until the store has caught up.
+    pub fn as_of(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.as_of.subscribe()
+    }
+
+    /// The blocking calls of the driver, for a supervisor.
+    pub fn open_calls(&self) -> OpenCalls {
+        self.calls.clone()
     }
 
     /// Notify it after the input or the output stream was created again, so that the node finds out at once, and not with its next commit.
@@ -116,7 +135,8 @@ impl<S: Store + Clone + 'static> Node<S> {
             // Only a failed store is replaced: the partitions of a fenced node belong to another process.
             let damage = if matches!(end, End::Store { .. }) { self.store.damage() } else { None };
             let Some(why) = damage else { return result(end) };
-            let kept_at = block_in_place(|| self.store.replace_damaged()).map_err(|error| {
+            let replaced = self.blocking("the replacement of a damaged store", || self.store.replace_damaged());
+            let kept_at = replaced.map_err(|error| {
                 self.phase.send_replace(Phase::Stopped);
                 NodeError::Store(error.to_string())
             })?;
@@ -138,7 +158,7 @@ impl<S: Store + Clone + 'static> Node<S> {
         let mut input = Some(Input::Gained { partitions });
         loop {
             if let Some(input) = input.take() {
-                if let Some(end) = block_in_place(|| driver.drive(input)) {
+                if let Some(end) = self.blocking(STORE_ACCESS, || driver.drive(input)) {
                     return end;
                 }
                 driver.publish_phase();
@@ -161,11 +181,17 @@ impl<S: Store + Clone + 'static> Node<S> {
                 }
             }
             if !arrived.is_empty()
-                && let Some(end) = block_in_place(|| driver.arrive(&mut arrived))
+                && let Some(end) = self.blocking(STORE_ACCESS, || driver.arrive(&mut arrived))
             {
                 return end;
             }
         }
+    }
+
+    /// Makes a call that may block the thread.
+    fn blocking<T>(&self, what: &'static str, call: impl FnOnce() -> T) -> T {
+        let _call = self.calls.open(what, LOOKS_MAX);
+        block_in_place(call)
     }
 
     /// A node that no stream has seen yet.

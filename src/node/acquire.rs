@@ -313,7 +313,7 @@ impl<S: Store + Clone> Node<S> {
     }
 
     /// Ends the acquisition once the store has every message up to the fences.
-    pub(super) fn finish_catching_up(&mut self) -> Result<(), StoreError> {
+    pub(super) fn finish_catching_up(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let Some(Acquisition { step: Step::CatchingUp { target }, states_count, rebuilt }) = self.acquisition else {
             return Ok(());
         };
@@ -334,6 +334,7 @@ impl<S: Store + Clone> Node<S> {
             }
         }
         self.acquisition = None;
+        self.followed_at = self.followed_at.max(Some(now));
         self.note(Note::CaughtUp { states_count, rebuilt });
         Ok(())
     }

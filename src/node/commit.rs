@@ -46,6 +46,8 @@ pub(super) struct InFlight {
     batch: Batch,
     /// The last known sequence of the output stream when the closing message was sent.
     known_sequence: u64,
+    /// When the closing message was sent.
+    sent_at: Timestamp,
 }
 
 /// A write to the store that the driver has not finished.
@@ -54,11 +56,13 @@ pub(super) struct Applying {
     pub(super) request: RequestId,
     /// The plan whose changes are written; `None` if the changes were read from the output stream.
     plan: Option<Plan>,
+    /// When the closing message of the commit was sent; `None` if the changes are not those of a commit.
+    sent_at: Option<Timestamp>,
 }
 
 impl Applying {
     pub(super) fn read(request: RequestId) -> Self {
-        Self { request, plan: None }
+        Self { request, plan: None, sent_at: None }
     }
 }
 
@@ -95,7 +99,7 @@ impl<S: Store + Clone> Node<S> {
             );
             // The plan needs no commit. It may have redeliveries to acknowledge again, or timers to move in the store.
             if !plan.puts.is_empty() {
-                self.apply(plan);
+                self.apply(plan, None);
             } else {
                 self.acknowledge(&plan);
             }
@@ -185,11 +189,12 @@ impl<S: Store + Clone> Node<S> {
         let closing = Closing { follows, message: self.closing_message(now) };
         self.note(Note::Committing { messages_count: batch.messages_count });
         self.outputs.push_back(Output::CommitBatch { batch: batch.id, closing });
-        self.in_flight = Some(InFlight { batch, known_sequence });
+        self.in_flight = Some(InFlight { batch, known_sequence, sent_at: now });
     }
 
     pub(super) fn batch_committed(&mut self, now: Timestamp, id: BatchId, last_sequence: u64, messages_count: u64) {
-        let Some(InFlight { batch, known_sequence }) = self.in_flight.take_if(|flight| flight.batch.id == id) else {
+        let Some(InFlight { batch, known_sequence, sent_at }) = self.in_flight.take_if(|flight| flight.batch.id == id)
+        else {
             return;
         };
         assert_eq!(messages_count, batch.messages_count, "a batch is stored whole or not at all");
@@ -221,24 +226,27 @@ impl<S: Store + Clone> Node<S> {
         self.items_max = self.items_max.saturating_mul(2).min(self.items_ceiling);
         // The next batch is committed before this one is applied: it depends on this one being stored, not on the store.
         self.commit_staged(now);
-        self.apply(plan);
+        self.apply(plan, Some(sent_at));
     }
 
-    fn apply(&mut self, mut plan: Plan) {
+    fn apply(&mut self, mut plan: Plan, sent_at: Option<Timestamp>) {
         let request = self.request();
         let position = self.coverage.as_ref().and_then(super::Coverage::position);
         let changes = plan.take_changes(position);
-        self.applying.push_back(Applying { request, plan: Some(plan) });
+        self.applying.push_back(Applying { request, plan: Some(plan), sent_at });
         self.outputs.push_back(Output::Apply { request, changes });
     }
 
     pub(super) fn applied(&mut self, now: Timestamp, request: RequestId) {
         // The driver finishes writes in order.
-        let Some(Applying { plan, .. }) = self.applying.pop_front_if(|applying| applying.request == request) else {
+        let Some(Applying { plan, sent_at, .. }) = self.applying.pop_front_if(|applying| applying.request == request)
+        else {
             return;
         };
         self.checkpoint_at.get_or_insert(now.after(super::CHECKPOINT_EVERY));
         let Some(mut plan) = plan else { return };
+        // Only our commits follow each other on the stream, so the store has everything that was there when this one was sent.
+        self.followed_at = self.followed_at.max(sent_at);
         let Some(engine) = &mut self.engine else { return };
         engine.record_commit(&plan);
         let incidents_count = engine.incidents_count();

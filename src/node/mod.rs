@@ -223,6 +223,8 @@ pub struct Node<S> {
     ending: Option<Ending>,
     last_id: u64,
     outputs: VecDeque<Output>,
+    /// See [`Node::followed_at`].
+    followed_at: Option<Timestamp>,
 }
 
 impl<S: Store + Clone> Node<S> {
@@ -261,6 +263,7 @@ impl<S: Store + Clone> Node<S> {
             ending: None,
             last_id: 0,
             outputs: VecDeque::new(),
+            followed_at: None,
         }
     }
 
@@ -387,7 +390,7 @@ impl<S: Store + Clone> Node<S> {
             return Ok(());
         }
         self.measure(now);
-        self.finish_catching_up()?;
+        self.finish_catching_up(now)?;
         if self.retry_at.is_none_or(|at| at <= now) {
             self.retry_at = None;
             self.begin_check();

@@ -3,7 +3,7 @@
 use super::input::RequestId;
 use super::output::{Note, Output};
 use super::stream_clock::{DEVIATION_MAX, Measured};
-use super::{CHECKPOINT_EVERY, Node, PAUSE_MAX};
+use super::{CHECKPOINT_EVERY, Node, PAUSE_MAX, Phase};
 use crate::link::Timestamp;
 use crate::store::{Store, StoreError};
 use std::time::Duration;
@@ -40,6 +40,9 @@ impl<S: Store + Clone> Node<S> {
 
     pub(super) fn stream_time(&mut self, now: Timestamp, request: RequestId, stream: Timestamp, host: Timestamp) {
         let Some((_, asked_at)) = self.measuring.open.take_if(|(open, _)| *open == request) else { return };
+        if self.phase() == Phase::Running && self.is_pipeline_empty() {
+            self.followed_at = self.followed_at.max(Some(asked_at));
+        }
         let took = now.since(asked_at);
         if took > DEVIATION_MAX || asked_at > now {
             self.measuring.next_at = Some(now.after(MEASURED_AGAIN_AFTER));
@@ -69,6 +72,13 @@ impl<S: Store + Clone> Node<S> {
             self.measuring.next_at = Some(now.after(MEASURED_AGAIN_AFTER));
         }
         is_ours
+    }
+
+    /// The latest time, of the driver's own clock, up to which the store is known to have followed the output stream: it has every message
+    /// that was stored before, unless another node has taken our partitions and we do not know it yet. `None` until the store has
+    /// caught up.
+    pub const fn followed_at(&self) -> Option<Timestamp> {
+        self.followed_at
     }
 
     /// The time of the input stream, for a driver whose own clock shows `now`.

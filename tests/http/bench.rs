@@ -39,6 +39,7 @@ pub(crate) struct Bench {
     pub(crate) client: Client,
     pub(crate) not_ready: watch::Sender<Vec<String>>,
     pub(crate) drift: watch::Sender<BTreeMap<String, u64>>,
+    pub(crate) as_of: watch::Sender<Option<Timestamp>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) served: JoinHandle<()>,
 }
@@ -89,6 +90,7 @@ impl Bench {
         let options = PublisherOptions { timeout: Duration::from_millis(300), ..PublisherOptions::default() };
         let (not_ready, reasons) = watch::channel(Vec::new());
         let drift = watch::Sender::<BTreeMap<String, u64>>::default();
+        let as_of = watch::Sender::new(None);
         let belvo = config.belvo.keys.clone().map(|keys| {
             use relink::belvo::{Client, SecretId, SecretPassword, Timeouts};
             let (id, password) = (SecretId(keys.secret_id), SecretPassword(keys.secret_password));
@@ -103,6 +105,7 @@ impl Bench {
             store: Arc::new(asked),
             belvo,
             drift: Some(drift.subscribe()),
+            as_of: as_of.subscribe(),
             not_ready: reasons,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -111,7 +114,7 @@ impl Bench {
         let served = tokio::spawn(serve(listener, router(Server::new(&config, parts)), limits, shutdown.clone()));
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { nats, store, url, client, not_ready, drift, shutdown, served }
+        Self { nats, store, url, client, not_ready, drift, as_of, shutdown, served }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -175,3 +175,20 @@ async fn dead_letters_are_listed_shown_and_replayed() {
         "only a dead letter with a link can be replayed"
     );
 }
+
+#[tokio::test]
+async fn why_shows_the_last_state_while_nats_is_gone() {
+    let mut bench = Bench::new().await;
+    bench.put(LINK, "erebor", State::Valid { suspicion: None });
+    bench.as_of.send_replace(Some(Timestamp::from_millis(1_700_000_000_000)));
+    bench.nats.kill().await;
+    for subject in [LINK.to_owned(), format!("{LINK}.1.1")] {
+        let shown = printed(&bench, &["why", &subject]).await;
+        assert!(shown.starts_with("relink cannot read the history from NATS now"), "{shown}");
+        assert!(shown.contains("in its store, as of 2023-11-14T22:13:20.000Z\n"), "{shown}");
+        assert!(shown.contains("data_arrived  unconfirmed → valid"), "{shown}");
+    }
+    let output = relink(&bench, &["why", "unknown-link"]).await;
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && stderr.contains("503: The history could not be read"), "{stderr}");
+}

@@ -9,6 +9,7 @@ use relink::store::{Changes, Store};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, LINK, answer, because};
+use crate::support::within;
 
 fn valid() -> State {
     State::Valid { suspicion: None }
@@ -190,4 +191,40 @@ async fn dead_letters_are_listed_shown_and_replayed() {
         (stored[0].0.as_str(), &stored[0].2[..]),
         (format!("belvo.webhook.{LINK}").as_str(), no_code.as_bytes())
     );
+}
+
+#[tokio::test]
+async fn answers_from_the_store_have_their_time_and_need_no_nats() {
+    const AS_OF: &str = "relink-as-of";
+    let mut bench = Bench::new().await;
+    bench.put(LINK, "erebor", valid());
+    let link = format!("/v1/links/{LINK}");
+    assert!(bench.get(&link).await.headers.get(AS_OF).is_none(), "the store has not caught up yet");
+    bench.as_of.send_replace(Some(Timestamp::from_millis(1_700_000_000_000)));
+    bench.nats.kill().await;
+    for (path, status) in [(link.as_str(), 200), ("/v1/links", 200), ("/v1/summary", 200), ("/v1/links/unknown", 404)] {
+        let answer = bench.get(path).await;
+        assert_eq!((answer.status, &answer.headers[AS_OF]), (status, &"2023-11-14T22:13:20.000Z".parse().unwrap()));
+    }
+    assert!(bench.get("/v1/links?limit=0").await.headers.get(AS_OF).is_none(), "a refusal is not from the store");
+}
+
+#[tokio::test]
+async fn reads_of_nats_fail_soon_while_it_is_gone() {
+    let mut bench = Bench::new().await;
+    bench.nats.kill().await;
+    // Together they end within the limit of one `within`; each alone took up to ten seconds.
+    let all = async {
+        for path in
+            [format!("/v1/links/{LINK}/history"), "/v1/dead-letters".to_owned(), "/v1/dead-letters/1".to_owned()]
+        {
+            for _again in 0..2 {
+                let answer = bench.get(&path).await;
+                answer.problem(503, "unavailable");
+                assert!(answer.headers.contains_key("retry-after"), "{path}");
+            }
+        }
+        bench.post("/v1/dead-letters/1/replay", "").await.problem(503, "unavailable");
+    };
+    within("the answers", all).await;
 }

@@ -70,6 +70,13 @@ impl TestNats {
         other.stop(STOP_LIMIT).await.expect("stopped");
     }
 
+    /// Kills the server; nothing listens on its port any more.
+    pub(crate) async fn kill(&mut self) {
+        let options = ServerOptions::new(&self.server.options().binary, self.dir.path().join("unused"));
+        let unused = NatsServer::start(options).await.expect("nats-server starts");
+        std::mem::replace(&mut self.server, unused).kill().await.expect("killed");
+    }
+
     /// A server with the streams of the default configuration and this many partitions.
     pub(crate) async fn start_with_streams(partitions: u16) -> Self {
         let nats = Self::start().await;

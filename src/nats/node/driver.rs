@@ -17,9 +17,11 @@ use super::super::partition::{self, FromReader};
 use super::super::restore::{RESTORE_TIMEOUT, restore};
 use super::super::stream::StreamIdentity;
 use super::super::streams_read::Streams;
+use super::calls::{CHECKPOINT_LOOKS_MAX, OpenCalls};
 use super::{Node, READERS_QUEUE_MAX};
 use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
+use crate::link::Timestamp;
 use crate::node::{self, BatchId, End, Input, Note, Output, Phase, RequestId, StreamFacts};
 use crate::store::Store;
 
@@ -32,6 +34,8 @@ pub(super) struct Driver<S> {
     partitions: u16,
     pub(super) node: node::Node<S>,
     phase: watch::Sender<Phase>,
+    as_of: watch::Sender<Option<Timestamp>>,
+    calls: OpenCalls,
     clock: Clock,
     /// The outputs without an answer.
     pub(super) tasks: JoinSet<Done>,
@@ -56,7 +60,7 @@ pub(super) enum Done {
 
 impl<S: Store + Clone + 'static> Driver<S> {
     pub(super) fn new(parts: &Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
-        let Node { client, streams, batches, dead_letters, phase, .. } = parts;
+        let Node { client, streams, batches, dead_letters, phase, as_of, calls, .. } = parts;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
@@ -68,6 +72,8 @@ impl<S: Store + Clone + 'static> Driver<S> {
             partitions: parts.options.partitions,
             node: parts.new_node(),
             phase: phase.clone(),
+            as_of: as_of.clone(),
+            calls: calls.clone(),
             clock: parts.clock.clone(),
             tasks: JoinSet::new(),
             readers: JoinSet::new(),
@@ -82,11 +88,14 @@ impl<S: Store + Clone + 'static> Driver<S> {
         (driver, deliveries, read)
     }
 
+    /// Publishes the progress of the node.
     pub(super) fn publish_phase(&self) {
         // A node that ends because the store is damaged has a successor.
         let is_replaced = self.has_lost_store;
         let phase = if is_replaced { Phase::Starting } else { self.node.phase() };
         self.phase.send_if_modified(|published| std::mem::replace(published, phase) != phase);
+        let as_of = self.node.followed_at().map(|at| self.node.stream_now(at));
+        self.as_of.send_if_modified(|published| std::mem::replace(published, as_of) != as_of);
     }
 
     /// The node's input for a finished task.
@@ -154,8 +163,9 @@ impl<S: Store + Clone + 'static> Driver<S> {
                     self.node.handle(self.clock.own_now(), answer);
                 }
                 Output::Checkpoint { request } => {
-                    let store = self.node.store().clone();
+                    let (store, calls) = (self.node.store().clone(), self.calls.clone());
                     self.tasks.spawn_blocking(move || {
+                        let _call = calls.open("a checkpoint", CHECKPOINT_LOOKS_MAX);
                         let checkpointed = store.checkpoint();
                         Done::Answer(checkpointed.map_or_else(failed_store, |()| Input::Checkpointed { request }))
                     });
@@ -353,7 +363,7 @@ async fn store_all(
     stream: &StreamIdentity,
     letters: Vec<DeadDelivery>,
 ) -> Result<(), DeadLetterError> {
-    for DeadDelivery { delivery, reason, detail } in letters {
+    let letter = |DeadDelivery { delivery, reason, detail }| {
         let mut headers = HeaderMap::new();
         for (name, value) in &delivery.headers {
             headers.append(name.as_str(), value.as_str());
@@ -361,9 +371,10 @@ async fn store_all(
         let (sequence, stored_at_ns) = (delivery.sequence, delivery.stored_at_ns);
         let input = Some(InputPosition { stream: stream.clone(), sequence, stored_at_ns });
         let (subject, payload) = (delivery.subject, delivery.payload);
-        dead_letters.publish(&DeadLetter { subject, headers, payload, reason, detail, input }).await?;
-    }
-    Ok(())
+        DeadLetter { subject, headers, payload, reason, detail, input }
+    };
+    let letters: Vec<_> = letters.into_iter().map(letter).collect();
+    dead_letters.publish_all(&letters).await
 }
 
 fn failed_store(error: crate::store::StoreError) -> Input {
