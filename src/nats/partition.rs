@@ -155,7 +155,6 @@ async fn up_to_unparsable(
     partition: u16,
     behind: u64,
     subjects: &Subjects,
-    is_suspicious: bool,
 ) -> Result<Vec<RawMessage>, String> {
     let (stream, filter) = (subjects.input_stream(), subjects.partition(partition));
     let (mut read, mut taken, mut bytes) = (Vec::new(), 0, 0);
