@@ -242,17 +242,19 @@ impl Ledger {
         received_ms: i64,
         is_unknown: bool,
     ) -> Result<()> {
-        let Some(key) = self.by_time.get(&(sequence, received_ms)) else {
-            // The input was stored and handled between the last read and the deletion of its stream.
-            ensure!(self.is_deleted(Deletion::Inputs), "the input {sequence} of {received_ms} ms is not in BELVO");
-            return Ok(());
-        };
+        let key = self.by_time.get(&(sequence, received_ms));
         if self.is_restoring {
-            if let Some(input) = self.inputs.get_mut(key) {
+            // The state may be older than the round, also of an input that was handled just before the deletion of its stream.
+            if let Some(input) = key.and_then(|key| self.inputs.get_mut(key)) {
                 input.is_decided = true;
             }
             return Ok(());
         }
+        let Some(key) = key else {
+            // The input was stored and handled between the last read and the deletion of its stream.
+            ensure!(self.is_deleted(Deletion::Inputs), "the input {sequence} of {received_ms} ms is not in BELVO");
+            return Ok(());
+        };
         let input = self.inputs.get_mut(key).with_context(|| format!("input {sequence} is of an earlier round"))?;
         let restored = self.restored_offsets.get(&input.partition).map_or(0, |offset| offset.sequence);
         if output.is_again {

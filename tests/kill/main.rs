@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use tokio::time::Instant;
 
@@ -53,9 +53,9 @@ struct Args {
     /// Cause only this fault, by its name in the report or the beginning of it.
     #[arg(long)]
     fault: Option<String>,
-    /// Use only this nats-server: `external` or `own`.
+    /// Use only this kind of nats-server; both by default.
     #[arg(long)]
-    nats: Option<String>,
+    nats: Option<Kind>,
     #[command(flatten)]
     libtest: Libtest,
 }
@@ -91,6 +91,12 @@ struct Libtest {
     color: Option<String>,
     #[arg(short = 'Z', hide = true)]
     unstable: Option<String>,
+}
+
+impl Args {
+    fn wants(&self, fault: Fault) -> bool {
+        self.fault.as_ref().is_none_or(|name| fault.to_string().starts_with(name.as_str()))
+    }
 }
 
 impl Libtest {
@@ -158,12 +164,7 @@ async fn rounds(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
         if left == 0 {
             break;
         }
-        let kind = match args.nats.as_deref() {
-            Some("external") => Kind::External,
-            Some("own") => Kind::Own,
-            _ if number % 2 == 0 => Kind::External,
-            _ => Kind::Own,
-        };
+        let kind = args.nats.unwrap_or(if number % 2 == 0 { Kind::External } else { Kind::Own });
         let dir = tempfile::tempdir()?;
         let run = Run::start(kind, dir.path().to_owned(), nats.clone(), args.links, seed.wrapping_add(number));
         let run = run.await.context("starting relink")?;
@@ -180,10 +181,8 @@ async fn rounds(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
 /// Runs rounds with one pair of processes. `first` is the number of rounds before them.
 async fn rounds_of_a_world(mut run: Run, args: &Args, first: usize, count: usize, report: &mut Report) -> Result<()> {
     let kind = run.world.kind;
-    let possible: Vec<Fault> = Fault::possible(&run.world)
-        .into_iter()
-        .filter(|fault| args.fault.as_ref().is_none_or(|wanted| fault.to_string().starts_with(wanted.as_str())))
-        .collect();
+    let possible: Vec<Fault> = Fault::possible(&run.world).into_iter().filter(|fault| args.wants(*fault)).collect();
+    ensure!(!possible.is_empty(), "no fault that is possible with nats-server {kind} is named {:?}", args.fault);
     if kind == Kind::Own && !run.world.has_small_disk() {
         eprintln!(
             "skipped: the full disk, because this machine does not allow a file system of its own (unshare -rm, nsenter)"
@@ -195,7 +194,7 @@ async fn rounds_of_a_world(mut run: Run, args: &Args, first: usize, count: usize
             faults.clone_from(&possible);
             run.random.shuffle(&mut faults);
         }
-        let Some(fault) = faults.pop() else { return Ok(()) };
+        let Some(fault) = faults.pop() else { break };
         eprint!("round {round}/{}, nats-server {kind}: {fault} ... ", args.rounds);
         let outcome = run.round(fault).await;
         let outcome = outcome.map_err(|error| {

@@ -24,8 +24,9 @@ const PER_LINK: usize = 4;
 /// How long a load may take, with its repeats.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A relink that is ready decides about an input within this time.
-const DECIDED_WITHIN: Duration = Duration::from_secs(20);
+/// A relink that is ready decides about an input within this time. A replaced process that goes on may take an input with it; NATS delivers
+/// it again after 30 s (`StreamSettings::partition_ack_wait`).
+const DECIDED_WITHIN: Duration = Duration::from_secs(45);
 
 /// Belvo's patience.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);

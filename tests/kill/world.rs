@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) const OWN_RESTARTS_MAX: u32 = 4;
 
 /// Which nats-server relink uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, strum::Display)]
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum Kind {
     /// A nats-server of the harness, with `sync_interval: always`.
