@@ -143,12 +143,14 @@ impl Service {
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
         let node = Node::new(client.clone(), options, store.clone()).with_clock(clock.clone());
         let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
+        let open_commit = node.open_commit();
         let watchdog = Watchdog::start(node.open_calls(), CALL_MAX, config.service.stop_timeout)?;
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let node = spawn(node.run(node_stop.clone()));
         let watch = Watch::new(context.clone(), subjects.clone(), &config.nats.streams, recreated);
         let not_ready = readiness::collect(Sources {
             phase: phase.clone(),
+            open_commit,
             streams: watch.problems(),
             not_stored: publisher.not_stored(),
             server: server_status,

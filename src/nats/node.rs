@@ -16,6 +16,7 @@ use std::sync::Arc;
 use async_nats::{Client, jetstream};
 use tokio::sync::{Notify, watch};
 use tokio::task::block_in_place;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::calls::{LOOKS_MAX, OpenCall, OpenCalls};
@@ -49,6 +50,22 @@ pub struct NodeOptions {
     pub policy: Policy,
 }
 
+/// A commit that was sent and has no answer yet.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenCommit {
+    /// When it was sent, by the own clock of the driver; this distinguishes it from others.
+    sent_at: Timestamp,
+    /// Since when it waits.
+    pub since: Instant,
+}
+
+impl OpenCommit {
+    /// A commit that was sent now, at `sent_at` of the driver's own clock.
+    pub fn sent_now(sent_at: Timestamp) -> Self {
+        Self { sent_at, since: Instant::now() }
+    }
+}
+
 /// The reason why a node ended.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -76,6 +93,7 @@ pub struct Node<S> {
     store: S,
     phase: watch::Sender<Phase>,
     as_of: watch::Sender<Option<Timestamp>>,
+    open_commit: watch::Sender<Option<OpenCommit>>,
     calls: OpenCalls,
     recreated: Arc<Notify>,
     clock: Clock,
@@ -90,8 +108,21 @@ impl<S: Store + Clone + 'static> Node<S> {
         let (phase, as_of) = (watch::Sender::new(Phase::Starting), watch::Sender::new(None));
         let streams = Streams::new(context, options.subjects.clone());
         let (clock, recreated) = (Clock::wall(), Arc::new(Notify::new()));
-        let calls = OpenCalls::default();
-        Self { client, streams, batches, dead_letters, options, store, phase, as_of, calls, recreated, clock }
+        let (open_commit, calls) = (watch::Sender::new(None), OpenCalls::default());
+        Self {
+            client,
+            streams,
+            batches,
+            dead_letters,
+            options,
+            store,
+            phase,
+            as_of,
+            open_commit,
+            calls,
+            recreated,
+            clock,
+        }
     }
 
     /// Uses this clock, and corrects it by the time of the NATS server.
@@ -110,6 +141,11 @@ impl<S: Store + Clone + 'static> Node<S> {
     /// of the server. `None` until the store has caught up.
     pub fn as_of(&self) -> watch::Receiver<Option<Timestamp>> {
         self.as_of.subscribe()
+    }
+
+    /// A receiver of the commit that waits for its answer.
+    pub fn open_commit(&self) -> watch::Receiver<Option<OpenCommit>> {
+        self.open_commit.subscribe()
     }
 
     /// The blocking calls of the driver, for a supervisor.

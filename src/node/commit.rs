@@ -50,6 +50,12 @@ pub(super) struct InFlight {
     sent_at: Timestamp,
 }
 
+impl InFlight {
+    pub(super) const fn sent_at(&self) -> Timestamp {
+        self.sent_at
+    }
+}
+
 /// A write to the store that the driver has not finished.
 #[derive(Debug)]
 pub(super) struct Applying {

@@ -81,6 +81,11 @@ impl<S: Store + Clone> Node<S> {
         self.followed_at
     }
 
+    /// When the closing message of the commit in flight was sent, by the driver's own clock. `None` if no commit waits for its answer.
+    pub fn commit_sent_at(&self) -> Option<Timestamp> {
+        self.in_flight.as_ref().map(super::InFlight::sent_at)
+    }
+
     /// The time of the input stream, for a driver whose own clock shows `now`.
     pub fn stream_now(&self, now: Timestamp) -> Timestamp {
         self.clock.now(now)

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::own_server::ServerStatus;
+use crate::nats::node::OpenCommit;
 use crate::nats::publisher::NotStored;
 use crate::nats::server_health::{ServerHealth, ServerMonitor};
 use crate::node::Phase;
@@ -22,10 +23,15 @@ const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// sends nothing that could succeed.
 const NOT_STORED_COUNTS: Duration = Duration::from_secs(30);
 
+/// How long a commit may wait for its answer. It usually takes milliseconds; on a busy disk, tenths of a second.
+const COMMIT_WAIT_MAX: Duration = Duration::from_secs(3);
+
 /// What the parts see.
 pub(super) struct Sources {
     /// The partitions.
     pub(super) phase: watch::Receiver<Phase>,
+    /// The commit that waits for its answer.
+    pub(super) open_commit: watch::Receiver<Option<OpenCommit>>,
     /// The streams and consumers.
     pub(super) streams: watch::Receiver<Vec<String>>,
     /// The last publish of an input, if it failed.
@@ -42,6 +48,9 @@ impl Sources {
             Phase::Running => {}
             Phase::Starting => reasons.push("not every partition is running".to_owned()),
             Phase::Stopped => reasons.push("the partitions have ended".to_owned()),
+        }
+        if self.open_commit.borrow().is_some_and(|commit| commit.since.elapsed() > COMMIT_WAIT_MAX) {
+            reasons.push("NATS has not answered the last commit yet".to_owned());
         }
         // A partition that starts has stored a fence, so the failures before it are over.
         let mut over_before = running_since;
@@ -117,4 +126,27 @@ pub(super) fn collect(mut sources: Sources) -> watch::Receiver<Vec<String>> {
         }
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_without_an_answer_is_a_reason_until_its_answer() {
+        let open_commit = watch::Sender::new(Some(OpenCommit::sent_now(clock::now())));
+        let sources = Sources {
+            phase: watch::Sender::new(Phase::Running).subscribe(),
+            open_commit: open_commit.subscribe(),
+            streams: watch::Sender::new(Vec::new()).subscribe(),
+            not_stored: watch::Sender::new(None).subscribe(),
+            server: None,
+        };
+        assert_eq!(sources.reasons(Instant::now()), Vec::<String>::new());
+        tokio::time::advance(COMMIT_WAIT_MAX + Duration::from_millis(1)).await;
+        assert_eq!(sources.reasons(Instant::now()), ["NATS has not answered the last commit yet"]);
+        open_commit.send_replace(None);
+        assert_eq!(sources.reasons(Instant::now()), Vec::<String>::new());
+    }
 }

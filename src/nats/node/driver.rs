@@ -18,7 +18,7 @@ use super::super::restore::{RESTORE_TIMEOUT, restore};
 use super::super::stream::StreamIdentity;
 use super::super::streams_read::Streams;
 use super::calls::{CHECKPOINT_LOOKS_MAX, OpenCalls};
-use super::{Node, READERS_QUEUE_MAX};
+use super::{Node, OpenCommit, READERS_QUEUE_MAX};
 use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
 use crate::link::Timestamp;
@@ -35,6 +35,7 @@ pub(super) struct Driver<S> {
     pub(super) node: node::Node<S>,
     phase: watch::Sender<Phase>,
     as_of: watch::Sender<Option<Timestamp>>,
+    open_commit: watch::Sender<Option<OpenCommit>>,
     calls: OpenCalls,
     clock: Clock,
     /// The outputs without an answer.
@@ -60,7 +61,7 @@ pub(super) enum Done {
 
 impl<S: Store + Clone + 'static> Driver<S> {
     pub(super) fn new(parts: &Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
-        let Node { client, streams, batches, dead_letters, phase, as_of, calls, .. } = parts;
+        let Node { client, streams, batches, dead_letters, phase, as_of, open_commit, calls, .. } = parts;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
@@ -73,6 +74,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             node: parts.new_node(),
             phase: phase.clone(),
             as_of: as_of.clone(),
+            open_commit: open_commit.clone(),
             calls: calls.clone(),
             clock: parts.clock.clone(),
             tasks: JoinSet::new(),
@@ -96,6 +98,14 @@ impl<S: Store + Clone + 'static> Driver<S> {
         self.phase.send_if_modified(|published| std::mem::replace(published, phase) != phase);
         let as_of = self.node.followed_at().map(|at| self.node.stream_now(at));
         self.as_of.send_if_modified(|published| std::mem::replace(published, as_of) != as_of);
+        let sent_at = self.node.commit_sent_at();
+        self.open_commit.send_if_modified(|published| {
+            let is_new = published.map(|commit| commit.sent_at) != sent_at;
+            if is_new {
+                *published = sent_at.map(OpenCommit::sent_now);
+            }
+            is_new
+        });
     }
 
     /// The node's input for a finished task.

@@ -135,3 +135,27 @@ fn timers_follow_the_clock_of_the_server_and_not_that_of_the_host() {
         assert_eq!(rig.notices("reminder"), 1, "{ahead_minutes}");
     }
 }
+
+#[test]
+fn the_store_has_followed_the_stream_until_its_last_proof() {
+    let mut rig = Rig::new(&[0]);
+    assert_eq!((rig.node.followed_at(), rig.node.commit_sent_at()), (Some(START), None), "it has caught up");
+    rig.pass(1);
+    rig.deliver(&[(0, 1)]);
+    let committed = rig.now;
+    assert_eq!((rig.node.followed_at(), rig.node.commit_sent_at()), (Some(committed), None));
+    // While a commit has no answer, answers to other requests prove nothing.
+    rig.pass(1);
+    rig.answers_commits = false;
+    rig.deliver(&[(0, 2)]);
+    let sent = rig.now;
+    rig.pass(60);
+    assert_eq!((rig.node.followed_at(), rig.node.commit_sent_at()), (Some(committed), Some(sent)));
+}
+
+#[test]
+fn the_store_of_an_idle_node_follows_the_stream() {
+    let mut rig = Rig::new(&[0]);
+    rig.pass(60);
+    assert!(rig.node.followed_at().unwrap() > rig.now.before(Duration::from_secs(15)), "{:?}", rig.node.followed_at());
+}
