@@ -95,7 +95,6 @@ async fn a_write_that_does_not_return_is_an_open_call() {
     let running = async { phase.wait_for(|phase| *phase == Phase::Running).await.map(|_| ()) };
     within("starting the partitions", running).await.expect("the node runs");
     let before = as_of.borrow_and_update().expect("the store has caught up");
-    assert_eq!((0..100).find_map(|_| calls.look()), None, "no call is open");
 
     store.set(true);
     let webhook = format!(
