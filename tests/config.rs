@@ -229,7 +229,7 @@ fn wrong_values_are_refused_with_their_origin_and_the_expected_value() {
     check(given().env("RELINK_NATS_SERVER", "/nowhere/nats-server"), &["nats.server is not a file"]);
     check(
         given().file("[policy]\nreminders = [\"3d\", \"1d\"]"),
-        &["file ", "policy.reminders every step must be later"],
+        &["file ", "policy.reminders must be a list in which every step is later"],
     );
     check(given().file("[policy]\nverify_wait = \"0s\""), &["policy.verify_wait must be from 1 ms to 366 days"]);
     check(

@@ -301,6 +301,20 @@ async fn a_new_output_stream_is_filled_from_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_purged_output_stream_is_filled_from_the_store() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
+    let before = read_output(&nats, "link.state.>", 1).await;
+    nats.context.get_stream("LINKS").await.expect("the stream").purge().await.expect("purged");
+    publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("link_deleted", 2)).await;
+    let states = read_output(&nats, "link.state.>", 2).await;
+    assert_eq!(states[0], before[0]);
+    assert_eq!(Record::parse(&states[1].1).expect("a record").version, 2);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_restore_publishes_no_state_twice() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;

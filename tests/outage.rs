@@ -138,6 +138,23 @@ async fn its_own_nats_server_is_started_again() {
     has_ended(&second).await;
 }
 
+/// A nats-server goes on to confirm messages for its deleted files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_directory_of_its_own_nats_server_is_noticed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut relink, _) = with_its_own_server(dir.path()).await;
+    let client = support::binary::client();
+    assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
+    relink.wait_for_link(&client, &link(1)).await;
+    std::fs::remove_dir_all(dir.path().join("nats")).expect("removed");
+    relink.wait_for_log("relink's own nats-server does not work; relink restarts it").await;
+    relink.wait_for_log("the output stream is new or was purged").await;
+    relink.wait_until_ready().await;
+    relink.wait_for_link(&client, &link(1)).await;
+    relink.signal("TERM").await;
+    assert!(ended(relink).await.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nats_server_that_ends_again_and_again_ends_relink() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -94,7 +94,7 @@ Examples:
   relink sandbox --scenario scenarios/account-locked.toml --api-token TOKEN
                                        play a scenario against a running relink
   relink sandbox --links 10000 --days 30 --seed 7
-                                       a month of 10,000 links, in less than two minutes";
+                                       a month of 10,000 links, in a few minutes";
 
 const SIMULATE_EXAMPLES: &str = "\
 Examples:

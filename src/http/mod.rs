@@ -149,7 +149,7 @@ impl Server {
         let meaning = belvo::translate(kind, link, body, clock::now())?;
         if let Meaning::Unknown { what } = &meaning {
             metrics::counter!(metric::HTTP_INPUTS_UNKNOWN.name, "kind" => kind.as_str()).increment(1);
-            tracing::info!(link.id = %link, input.what = what, "the code of an input is not in relink's tables; the input is stored unchanged");
+            tracing::debug!(link.id = %link, input.what = what, "the code of an input is not in relink's tables; the input is stored unchanged");
         }
         Ok(meaning)
     }

@@ -132,10 +132,10 @@ impl Policy {
             return bad("reminders", "must have at most 20 steps");
         }
         if settings.reminders.iter().any(|&step| step < Duration::from_millis(1) || step > WAIT_MAX) {
-            return bad("reminders", "every step must be from 1 ms to 366 days");
+            return bad("reminders", "must be a list of steps from 1 ms to 366 days");
         }
         if !settings.reminders.is_sorted_by(|a, b| a < b) {
-            return bad("reminders", "every step must be later than the one before it");
+            return bad("reminders", "must be a list in which every step is later than the one before it");
         }
         Ok(Self(settings))
     }

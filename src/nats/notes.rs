@@ -36,7 +36,8 @@ pub(super) fn publish(note: Note) {
             stream.last_sequence = stream_last_sequence,
             stream.is_another = stream_is_another,
             store.kept_at = kept_at.unwrap_or_else(|| "nowhere".to_owned()),
-            "the output stream lost its last messages or was created again; the store, which has more, is rebuilt from the stream"
+            "the store does not belong to the output stream as it is now: the stream lost messages or was created again, or the store is a copy of \
+             an earlier time; relink keeps the store aside and builds a new one from the stream"
         ),
         Note::InputStreamMoved { partition, behind } => tracing::info!(
             partition,

@@ -356,6 +356,8 @@ fn note_outcome(outcomes: &watch::Sender<Option<NotStored>>, outcome: &Result<Ba
         Err(error) if may_be_one_messages_fault(error) && !is_no_room(error) => return,
         Err(BatchError::Server { description, .. }) => description.clone(),
         Err(BatchError::Unknown { .. }) => "NATS did not answer".to_owned(),
+        // The error names the subject, which has the id of a link.
+        Err(BatchError::NoStream { .. }) => "no stream takes the subjects of inputs".to_owned(),
         Err(error) => error.to_string(),
     };
     outcomes.send_replace(Some(NotStored { at: Instant::now(), why }));

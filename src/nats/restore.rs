@@ -6,6 +6,8 @@
 //! stream, the driver publishes the contents of the store on it. The node then reads its states from the stream as after any loss of the
 //! store. The history of the links is lost.
 //!
+//! A purge of the stream has the same effect as a deletion, and is repaired in the same way.
+//!
 //! A stream is new if no process has taken a fence on it. Each batch is refused once a process has taken one, so a restore can neither be
 //! mixed with the commits of another process nor follow them. A restore that was interrupted is repeated, without the batches that are
 //! stored already.
@@ -27,7 +29,8 @@ const BATCH_MESSAGES: usize = 500;
 /// The time limit of a whole restore: a million links take about a minute.
 pub(super) const RESTORE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// Publishes the contents of the store, if the output stream is new and the store belongs to an earlier one. Returns whether it did.
+/// Publishes the contents of the store, if the output stream is new and the store belongs to an earlier one, or if the stream was purged.
+/// Returns whether it did.
 ///
 /// # Errors
 /// The error text of a request or of the store.
@@ -40,7 +43,9 @@ pub(super) async fn restore<S: Store>(
 ) -> Result<bool, String> {
     let blocking = |error: crate::store::StoreError| error.to_string();
     let position = tokio::task::block_in_place(|| store.position()).map_err(blocking)?;
-    if position.is_none_or(|position| position.stream_created_ns == output.created_ns) {
+    let Some(position) = position else { return Ok(false) };
+    let is_same_stream = position.stream_created_ns == output.created_ns;
+    if is_same_stream && streams.last_output(&streams.subjects.state_wildcard()).await?.is_some() {
         return Ok(false);
     }
     if !streams.fences((0..partitions).collect()).await?.is_empty() {
@@ -79,7 +84,7 @@ pub(super) async fn restore<S: Store>(
     tracing::warn!(
         links_count,
         unreadable_count,
-        "the output stream is new: relink has published the last states of its links on it again, from its store"
+        "the output stream is new or was purged: relink has published the last states of its links on it again, from its store"
     );
     Ok(true)
 }

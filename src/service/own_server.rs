@@ -206,6 +206,10 @@ async fn until_it_needs_a_restart(
     let mut unanswered = 0;
     loop {
         tokio::time::sleep(HEALTH_EVERY).await;
+        // The server goes on with files that were deleted, and its store would be gone with it.
+        if !store_dir.is_dir() {
+            return format!("its directory {} was removed, with all messages", store_dir.display());
+        }
         let health = monitor.health().await;
         unanswered = if health.is_err() { unanswered + 1 } else { 0 };
         // `/readyz` shows no path and no text of the server.

@@ -40,10 +40,11 @@ impl StopBudget {
         reserved: u32,
         ended: impl Future<Output = T>,
     ) -> Result<T, Aborted> {
-        timeout_at(Instant::now() + self.left(reserved), ended).await.map_err(|_| {
+        let limit = self.left(reserved);
+        timeout_at(Instant::now() + limit, ended).await.map_err(|_| {
             tracing::warn!(
                 stop.part = part,
-                stop.timeout_ms = u64::try_from(self.total.as_millis()).unwrap_or(u64::MAX),
+                stop.timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
                 "a part of relink did not stop in time and is aborted; every input that was answered with 2xx is stored"
             );
             Aborted
