@@ -135,7 +135,7 @@ async fn a_deleted_output_stream_is_filled_from_the_store() {
         } else {
             relink = Relink::serve(nats.server.url(), &data, &[]).await;
         }
-        relink.wait_for_log("the output stream is new: relink has published the last states of its links on it again, from its store").await;
+        relink.wait_for_log("the output stream is new or was purged").await;
         // The bucket has the states again, although nothing happens to the links.
         let copied = async {
             loop {

@@ -193,6 +193,8 @@ async fn open(
 ) -> Result<(PullConsumer, i64), String> {
     let name = partition_consumer(partition);
     let input = context.get_stream(subjects.input_stream()).await.map_err(|error| error.to_string())?;
+    // A missing consumer is answered at once here. The reset of a missing one has no answer.
+    input.consumer_info(&name).await.map_err(|error| format!("consumer {name}: {error}"))?;
     let reset = input.reset_consumer(&name, Some(behind + 1)).await;
     reset.map_err(|error| format!("cannot reset consumer {name}: {error}"))?;
     let consumer: PullConsumer = input.get_consumer(&name).await.map_err(|error| error.to_string())?;
