@@ -64,10 +64,6 @@ impl Checkers {
 
     /// Checks a batch that the output stream has stored. `latest` is the latest time that a timer may have.
     pub(super) fn stored(&mut self, batch: &[Stored], latest: Option<Timestamp>, jetstream: &JetStream) -> Checked {
-        // What a link has been through after its older state is not on the stream any more, so nothing can be derived from it.
-        if self.lost_state.is_some() {
-            return Ok(());
-        }
         for Stored { message, .. } in batch {
             self.adoption.check(message)?;
             check_timer(message, latest)?;
@@ -85,6 +81,10 @@ impl Checkers {
                 | Address::Fence(_)
                 | Address::Commit(_) => {}
             }
+        }
+        // What a link has been through after its older state is not on the stream any more, so nothing can be derived from it.
+        if self.lost_state.is_some() {
+            return Ok(());
         }
         self.history.append(batch, jetstream)
     }
