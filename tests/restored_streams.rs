@@ -122,6 +122,48 @@ async fn break_links(nats: &TestNats, from: u32, to: u32) {
     .await;
 }
 
+/// Sends a command for a link, and waits until its state has this version.
+async fn command(nats: &TestNats, command: &str, link: &str, version: u64) {
+    let subject = format!("belvo.command.{link}");
+    let ack = nats.context.publish(subject, json!({"command": command}).to_string().into()).await.expect("a publish");
+    ack.await.expect("stored");
+    within("the state", async {
+        while last_state(nats, link).await.1 < version {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// The sequence and the version of the last state of a link.
+async fn last_state(nats: &TestNats, link: &str) -> (u64, u64) {
+    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+    let last = stream.get_last_raw_message_by_subject(&format!("link.state.{link}")).await.expect("a state");
+    let record: Value = serde_json::from_slice(&last.payload).expect("JSON");
+    (last.sequence, record["version"].as_u64().expect("a version"))
+}
+
+/// nats-server drops a message whose checksum is wrong. A deletion has the same effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_whose_last_state_is_lost_goes_on_after_the_lost_version() {
+    let nats = TestNats::start_with_streams(PARTITIONS).await;
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    break_links(&nats, 0, LINKS).await;
+    command(&nats, "mute", "link-3", 2).await;
+    command(&nats, "mute", "link-7", 2).await;
+    node.stop().await;
+    let (sequence, _) = last_state(&nats, "link-3").await;
+    api(&nats, "$JS.API.STREAM.MSG.DELETE.LINKS".to_owned(), &json!({"seq": sequence})).await;
+    assert_eq!(last_state(&nats, "link-3").await.1, 1);
+    // The store is lost too.
+    let node = RunningNode::start(&nats, MemoryStore::default()).await;
+    let stored = node.store.get(&"link-3".parse().expect("an id")).expect("a store").expect("the link");
+    assert_eq!(stored.head.version, 2, "version 2 is not given out again");
+    command(&nats, "mute", "link-3", 3).await;
+    node.stop().await;
+    assert_eq!(last_state(&nats, "link-3").await.1, 3);
+}
+
 /// The number of messages with this subject on `LINKS`.
 async fn count(nats: &TestNats, filter: &str) -> u64 {
     let request = json!({"subjects_filter": filter});

@@ -90,6 +90,7 @@ fn faults_of(bug: Bug) -> Option<Vec<Fault>> {
         Bug::RedeliveryNotSkipped => Some(vec![Fault::AckLost]),
         Bug::UnknownOutcomeIgnored => Some(vec![Fault::RequestLate]),
         Bug::MissingDeliveryIgnored => Some(vec![Fault::DeliveryLost]),
+        Bug::LostStatesIgnored => Some(vec![Fault::StateLost]),
         Bug::StoreAheadKept => Some(vec![Fault::OutputTailLost]),
         Bug::CommitsNotChained | Bug::WitnessIgnored => Some(vec![Fault::OutputTailLostAlone, Fault::TakeOver]),
         Bug::DeadLetterIdBySequence => Some(vec![Fault::InputTailLost, Fault::UnreadableInputs]),

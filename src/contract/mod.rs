@@ -9,12 +9,14 @@
 //! - `record`: the complete state of a link: the body of `link.state.<link>`, and the value in the store
 //! - `notice`: the bodies of notices; `output`: jobs, refusals, committed offsets and fences
 //! - `incident`: the messages about an incident of an institution, for operations
+//! - `digest`: all links and their versions as two numbers
 //! - `rfc3339`: the time in every body; `words`: enums that several bodies share; `secrets`: removes secrets from bodies; `limits`: the size of texts in a
 //!   record
 //!
 //! Within a schema version, a body only gains optional fields. Any other change is a new version, and a reader refuses
 //! a version that it does not know. Fields that 0.2 renamed are still read under the names of 0.1.
 
+mod digest;
 mod incident;
 pub mod input;
 pub mod limits;
@@ -25,6 +27,7 @@ mod rfc3339;
 mod secrets;
 mod words;
 
+pub use digest::LinksDigest;
 pub use incident::{IncidentBecause, IncidentBody, IncidentChange, institution_token};
 pub use input::{
     ApiError, Command, CommandName, InputKind, LastError, NotAnInputKind, Observation, ReadOutcome, Source, Webhook,

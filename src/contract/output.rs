@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
+use super::digest::LinksDigest;
 use super::input::InputKind;
 use super::notice::NoticeName;
 use super::rfc3339::At;
@@ -220,6 +221,9 @@ pub struct Commit {
     pub owner: String,
     /// When it was sent.
     pub sent_at: At,
+    /// All links of the stream after this commit. Absent if the process does not know all of them, such as in its first message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<LinksDigest>,
 }
 
 impl JobBody {

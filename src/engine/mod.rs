@@ -31,7 +31,9 @@ pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 use self::corrections::Corrections;
 use self::incident::{Incidents, Opening};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
-use crate::contract::{At, BadRecord, Because, CommittedOffset, DeadReason, Origin, OriginKind, Record, RefusedBody};
+use crate::contract::{
+    At, BadRecord, Because, CommittedOffset, DeadReason, LinksDigest, Origin, OriginKind, Record, RefusedBody,
+};
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError, pages};
 
@@ -59,6 +61,8 @@ pub struct Engine<S> {
     planned: BTreeMap<u16, u64>,
     /// The number of partitions of the input stream.
     partitions_count: u16,
+    /// All links of the store and of the overlay, as of the last plan, committed or not.
+    links: LinksDigest,
     /// The incidents as of the last plan, committed or not.
     incidents: Incidents,
     /// Deliveries whose commit cannot be stored, and the reason. These deliveries are dead-lettered when they are
@@ -97,6 +101,7 @@ impl<S: Store> Engine<S> {
     ) -> Result<Self, StoreError> {
         let incidents = incidents_of(&store, &policy)?;
         Ok(Self {
+            links: store.links_digest()?,
             store,
             policy,
             input_created_ns,
@@ -127,6 +132,7 @@ impl<S: Store> Engine<S> {
     pub fn restart(&mut self, input_created_ns: i64, offsets: &BTreeMap<u16, u64>) -> Result<(), StoreError> {
         let ends_skipped = self.incidents.take_ends_skipped();
         self.incidents = incidents_of(&self.store, &self.policy)?;
+        self.links = self.store.links_digest()?;
         self.incidents.skip_ends(ends_skipped);
         if input_created_ns != self.input_created_ns {
             self.set_aside.clear();
@@ -237,6 +243,7 @@ impl<S: Store> Engine<S> {
             plan.offsets.insert(delivery.partition, offset);
         }
         plan.close();
+        plan.links = self.links;
         Ok(plan)
     }
 
@@ -360,6 +367,8 @@ impl<S: Store> Engine<S> {
         let record = plan::encode(&Record::of(link, partition, because, sent));
         let head = Head::of(link, partition, &self.policy);
         plan.state(partition, step, &record);
+        // Each step raises the version by one, and the first one of a link makes it 1.
+        self.links.replace(&link.id, link.version.checked_sub(1).filter(|before| *before > 0), link.version);
         plan.puts.push(Put { id: link.id.clone(), head, record });
         self.overlay.insert(link.id.clone(), LinkEntry { link: link.clone(), partition });
         if let Some(body) = began {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::delivery::{DeadDelivery, Delivery};
 use crate::contract::{
-    Address, Because, CommittedOffset, IncidentBody, JobBody, NoticeBody, RefusedBody, institution_token,
+    Address, Because, CommittedOffset, IncidentBody, JobBody, LinksDigest, NoticeBody, RefusedBody, institution_token,
 };
 use crate::link::{Effect, Link, LinkId, Step, Timestamp};
 use crate::store::{Changes, Position, Put};
@@ -20,6 +20,8 @@ pub struct Plan {
     pub puts: Vec<Put>,
     /// The new committed offset of each partition.
     pub offsets: BTreeMap<u16, CommittedOffset>,
+    /// All links after this plan.
+    pub links: LinksDigest,
     /// The last delivery of each partition, to be acknowledged when the plan is durable.
     pub receipts: BTreeMap<u16, Receipt>,
     /// How many items (ends of incidents, timers and deliveries) the plan contains, without repeated deliveries.

@@ -1,6 +1,7 @@
 //! Writes the notes of the node to the log and the metrics.
 
 use crate::contract::{IncidentBody, IncidentChange};
+use crate::link::LinkId;
 use crate::metric;
 use crate::node::{Limit, Note};
 
@@ -30,6 +31,10 @@ pub(super) fn publish(note: Note) {
         }
         Note::CaughtUp { states_count, rebuilt } => {
             tracing::info!(states_count, rebuilt, "caught up with the output stream");
+        }
+        Note::StatesLost { links_count, expected_links_count, link } => {
+            metrics::counter!(metric::STATES_LOST.name).increment(1);
+            publish_lost(links_count, expected_links_count, link);
         }
         Note::StoreRestarted { store_sequence, stream_last_sequence, stream_is_another, kept_at } => tracing::error!(
             store.sequence = store_sequence,
@@ -106,6 +111,24 @@ pub(super) fn publish(note: Note) {
                 "partitions stopped; they will start again after their committed offsets"
             );
         }
+    }
+}
+
+fn publish_lost(links_count: u64, expected_links_count: u64, link: Option<(LinkId, u64)>) {
+    match link {
+        Some((link, version)) => tracing::error!(
+            link.id = %link,
+            link.version = version,
+            "the output stream has lost the last state of a link, probably because a file of NATS is damaged: relink continues with an \
+             older state, under this version. Check the disk of NATS, and send the command `verify` for the link"
+        ),
+        None => tracing::error!(
+            links_count,
+            expected_links_count,
+            "the output stream has lost states of links, probably because a file of NATS is damaged: relink continues with older states, \
+             so some prompts may be repeated or missing, and ids (ce-id) may be given out again. Check the disk of NATS, and restore the \
+             stream from a backup if you have one"
+        ),
     }
 }
 

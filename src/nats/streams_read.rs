@@ -194,6 +194,7 @@ impl Streams {
                 Some(OutputSubject::State { .. }) => OutputKind::State,
                 Some(OutputSubject::Offset { partition }) => OutputKind::Offset(partition),
                 Some(OutputSubject::Incident { .. }) => OutputKind::Incident,
+                Some(OutputSubject::Commit { .. }) => OutputKind::Commit,
                 Some(_) | None => OutputKind::Other,
             };
             messages.push(OutputMessage { sequence: reached, kind, body: message.message.payload });
@@ -213,7 +214,7 @@ impl Streams {
 }
 
 /// The subjects of the output stream that catching up reads. Fences and the last messages of commits change nothing in the store, but a
-/// read ends at one of them.
+/// read ends at one of them, and the last messages of commits have the digest of all links.
 fn read_filter(subjects: &Subjects) -> Vec<String> {
     vec![
         subjects.state_wildcard(),

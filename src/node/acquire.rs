@@ -9,11 +9,12 @@ use super::Node;
 use super::catch_up::{self, Coverage};
 use super::commit::Applying;
 use super::input::{FenceFacts, OutputMessage, RequestId, StreamFacts};
+use super::lost_states::{self, Expected};
 use super::messages::fence_message;
 use super::output::{End, FenceToTake, Note, Output, PartitionEnd};
 use super::partition::{Partition, Stage};
 use crate::link::Timestamp;
-use crate::store::{Store, StoreError};
+use crate::store::{Changes, Store, StoreError};
 
 /// The most runs of own commits in [`Coverage`]. When there are more, the node reads the gaps between them.
 const RUNS_MAX: usize = 256;
@@ -168,6 +169,7 @@ impl<S: Store + Clone> Node<S> {
         }
         self.store_is_ahead = false;
         self.coverage = Some(Coverage::at(output.created_ns, None));
+        self.expected = Expected::default();
         let stream_last_sequence = output.last_sequence;
         self.note(Note::StoreRestarted { store_sequence, stream_last_sequence, stream_is_another, kept_at });
         self.take_fences(now, output);
@@ -194,7 +196,7 @@ impl<S: Store + Clone> Node<S> {
         self.acquisition = Some(Acquisition { step, states_count: 0, rebuilt: false });
         // A node that holds partitions has a closing message already, and its next commit must follow that one.
         let is_first = !self.partitions.values().any(Partition::is_owned);
-        let closing = is_first.then(|| self.closing_message(now));
+        let closing = is_first.then(|| self.closing_message(now, None));
         self.outputs.push_back(Output::TakeFences { request, fences, closing });
     }
 
@@ -290,7 +292,8 @@ impl<S: Store + Clone> Node<S> {
         };
         let (up_to, is_done) = (*up_to, reached >= *up_to);
         let Some(known) = &mut self.coverage else { return Ok(()) };
-        let mut read = catch_up::read(messages, known, &self.options.policy).map_err(|error| error.to_string())?;
+        let mut read = catch_up::read(messages, known, &mut self.expected, &self.options.policy)
+            .map_err(|error| error.to_string())?;
         known.read_to(reached);
         // A read ends at a fence of ours or at our last commit, so we wrote the message at `up_to`.
         if is_done && known.witness().is_none_or(|witness| witness.sequence < up_to) {
@@ -326,6 +329,9 @@ impl<S: Store + Clone> Node<S> {
         if !self.applying.is_empty() {
             return Ok(());
         }
+        if self.repair_lost_states()? {
+            return Ok(());
+        }
         let mut offsets = self.store.offsets()?;
         for (number, partition) in &mut self.partitions {
             if matches!(partition.stage, Stage::Acquiring) && partition.fence.is_some_and(|fence| fence <= target) {
@@ -337,6 +343,27 @@ impl<S: Store + Clone> Node<S> {
         self.followed_at = self.followed_at.max(Some(now));
         self.note(Note::CaughtUp { states_count, rebuilt });
         Ok(())
+    }
+
+    /// Compares the store with the last digest on the stream, once. Returns whether a repair was begun.
+    fn repair_lost_states(&mut self) -> Result<bool, StoreError> {
+        let Some(expected) = std::mem::take(&mut self.expected).digest() else { return Ok(false) };
+        let found = self.store.links_digest()?;
+        // The digests of other nodes do not include the commits of this one.
+        if found == expected || self.partitions.values().any(Partition::is_owned) {
+            return Ok(false);
+        }
+        let repair = lost_states::only_one(&self.store, &found, &expected)?;
+        self.note(Note::StatesLost {
+            links_count: found.links_count,
+            expected_links_count: expected.links_count,
+            link: repair.as_ref().map(|put| (put.id.clone(), put.head.version)),
+        });
+        let Some(put) = repair else { return Ok(false) };
+        let request = self.request();
+        self.applying.push_back(Applying::read(request));
+        self.outputs.push_back(Output::Apply { request, changes: Changes { puts: vec![put], ..Changes::default() } });
+        Ok(true)
     }
 
     /// Reads the messages of other nodes between our commits, if the list of gaps is too long.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::input::{OutputKind, OutputMessage};
+use super::lost_states::Expected;
 use crate::contract::{BadRecord, CommittedOffset, IncidentBody};
 use crate::link::Policy;
 use crate::store::{Changes, Position, Put, Witness};
@@ -20,12 +21,17 @@ pub(super) struct Read {
     pub(super) skipped: Vec<(u64, String)>,
 }
 
-/// Turns messages into changes, except those that the store has already.
+/// Turns messages into changes, except those that the store has already. `expected` gets what the store must have after them.
 ///
 /// # Errors
 /// A record of a newer version of relink, because the node cannot decide about that link without it. Other unreadable messages are skipped:
 /// only relink publishes on this stream, and one foreign message must not prevent every start.
-pub(super) fn read(messages: &[OutputMessage], known: &Coverage, policy: &Policy) -> Result<Read, BadRecord> {
+pub(super) fn read(
+    messages: &[OutputMessage],
+    known: &Coverage,
+    expected: &mut Expected,
+    policy: &Policy,
+) -> Result<Read, BadRecord> {
     let mut read = Read::default();
     for OutputMessage { sequence, kind, body } in messages {
         // The node may have learned during the read that a commit of its own is stored.
@@ -35,6 +41,7 @@ pub(super) fn read(messages: &[OutputMessage], known: &Coverage, policy: &Policy
         let problem = match kind {
             OutputKind::State => {
                 read.states_count += 1;
+                expected.state(*sequence);
                 match Put::of_state_message(body, policy) {
                     Ok(put) => {
                         read.changes.puts.push(put);
@@ -58,6 +65,10 @@ pub(super) fn read(messages: &[OutputMessage], known: &Coverage, policy: &Policy
                 }
                 Err(error) => error.to_string(),
             },
+            OutputKind::Commit => {
+                expected.commit(*sequence, body);
+                continue;
+            }
             OutputKind::Other => continue,
         };
         read.skipped.push((*sequence, problem));
@@ -210,7 +221,13 @@ mod tests {
         let mut known = coverage(Some(10));
         known.committed(11, 12);
         known.committed(15, 16);
-        let read = read(&[offset(11), offset(12), offset(13), offset(15), offset(17)], &known, &policy).unwrap();
+        let read = read(
+            &[offset(11), offset(12), offset(13), offset(15), offset(17)],
+            &known,
+            &mut Expected::default(),
+            &policy,
+        )
+        .unwrap();
         let sequences: Vec<u64> = read.changes.offsets.iter().map(|(_, offset)| offset.sequence).collect();
         assert_eq!(sequences, [13, 17]);
     }

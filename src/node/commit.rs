@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Node;
 use super::input::{BatchId, Limit, RequestId};
+use super::lost_states::Expected;
 use super::output::{Closing, Note, Output};
 use super::partition::Stage;
 use crate::engine::{Item, Plan};
@@ -192,7 +193,10 @@ impl<S: Store + Clone> Node<S> {
         }
         let known_sequence = self.coverage.as_ref().map_or(0, super::Coverage::last);
         let follows = self.last_closing.expect("the first fences are taken together with a closing message");
-        let closing = Closing { follows, message: self.closing_message(now) };
+        // A node that shares the partitions with others does not know their links.
+        let owned_count = self.partitions.values().filter(|partition| partition.is_owned()).count();
+        let links = (owned_count == usize::from(self.options.partitions_count)).then_some(batch.plan.links);
+        let closing = Closing { follows, message: self.closing_message(now, links) };
         self.note(Note::Committing { messages_count: batch.messages_count });
         self.outputs.push_back(Output::CommitBatch { batch: batch.id, closing });
         self.in_flight = Some(InFlight { batch, known_sequence, sent_at: now });
@@ -229,6 +233,7 @@ impl<S: Store + Clone> Node<S> {
             coverage.committed(first_sequence, last_sequence);
             coverage.witnessed(last_sequence, &self.options.owner);
         }
+        self.expected = Expected::default();
         self.items_max = self.items_max.saturating_mul(2).min(self.items_ceiling);
         // The next batch is committed before this one is applied: it depends on this one being stored, not on the store.
         self.commit_staged(now);

@@ -268,7 +268,7 @@ impl fmt::Debug for OutputMessage {
     }
 }
 
-/// The kinds of messages on the output stream that the store keeps.
+/// The kinds of messages on the output stream, for catching up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputKind {
@@ -278,6 +278,8 @@ pub enum OutputKind {
     Offset(u16),
     /// The latest incident of an institution.
     Incident,
+    /// The last message of a commit.
+    Commit,
     /// Any other kind; only its sequence matters, as the progress of the read.
     Other,
 }

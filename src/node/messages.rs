@@ -1,7 +1,7 @@
 //! The node's own messages on the output stream: fences, and the closing message of each commit.
 
 use super::{Node, NodeOptions};
-use crate::contract::{Address, At, Commit, Fence};
+use crate::contract::{Address, At, Commit, Fence, LinksDigest};
 use crate::engine::Message;
 use crate::link::Timestamp;
 
@@ -14,11 +14,12 @@ pub fn fence_message(partition: u16, owner: &str, now: Timestamp) -> Message {
 }
 
 impl<S> Node<S> {
-    /// A closing message. Its id is unique, because `writer` is unique and the node uses no number twice.
-    pub(super) fn closing_message(&mut self, now: Timestamp) -> Message {
+    /// A closing message, with all links after its commit if the node knows them. Its id is unique, because `writer` is unique and the node
+    /// uses no number twice.
+    pub(super) fn closing_message(&mut self, now: Timestamp, links: Option<LinksDigest>) -> Message {
         self.last_id += 1;
         let NodeOptions { owner, writer, .. } = &self.options;
-        let commit = Commit { owner: owner.clone(), sent_at: At(now) };
+        let commit = Commit { owner: owner.clone(), sent_at: At(now), links };
         let body = serde_json::to_vec(&commit).expect("a commit is a plain struct");
         let id = format!("commit.{writer}.{}", self.last_id);
         Message { address: Address::Commit(writer.clone()), id, at: now, body }

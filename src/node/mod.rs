@@ -88,6 +88,7 @@
 //! - `acquire`: takes fences and catches up the store; `place`: finds where a partition resumes, and supervises its reader
 //! - `commit`: the pipeline from the queue to the acknowledgement
 //! - `catch_up`: turns messages of the output stream into changes of the store, and tracks which messages the store has
+//! - `lost_states`: compares the store with the digest of the last commit on the output stream
 //! - `ending`: checkpoints, and the end of a node
 //! - `timing`: when the node wakes up; `stream_clock`: the server's clock, by which timers are compared
 //! - `resume`: decides whether a committed offset is still valid for the input stream
@@ -105,6 +106,7 @@ mod place;
 
 mod catch_up;
 mod ending;
+mod lost_states;
 mod messages;
 mod partition;
 mod recording;
@@ -125,6 +127,7 @@ use self::acquire::{Acquisition, Reading};
 use self::catch_up::Coverage;
 use self::commit::{Applying, InFlight, Next};
 use self::ending::{Ending, EndingStage};
+use self::lost_states::Expected;
 use self::partition::{Partition, Stage};
 use self::place::Resuming;
 use self::stream_clock::StreamClock;
@@ -195,6 +198,8 @@ pub struct Node<S> {
     coverage: Option<Coverage>,
     /// Whether the store has commits that the output stream has lost.
     store_is_ahead: bool,
+    /// What the store must have after the messages that were read since the last own commit.
+    expected: Expected,
     /// The sequence of our last closing message; `None` until the first one is stored.
     last_closing: Option<u64>,
     /// Whether a commit was refused and the reason is not known yet.
@@ -243,6 +248,7 @@ impl<S: Store + Clone> Node<S> {
             resuming: None,
             coverage: None,
             store_is_ahead: false,
+            expected: Expected::default(),
             last_closing: None,
             was_refused: false,
             input_created_ns: None,

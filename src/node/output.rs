@@ -253,6 +253,15 @@ pub enum Note {
         /// Whether the store was empty and has been rebuilt.
         rebuilt: bool,
     },
+    /// The output stream has lost states in its middle: its last digest is not that of the states that the node has read.
+    StatesLost {
+        /// The number of links that the node has read.
+        links_count: u64,
+        /// The number of links in the digest.
+        expected_links_count: u64,
+        /// The link, if only one state is missing, and the version of that state. The node continues after this version.
+        link: Option<(LinkId, u64)>,
+    },
     /// The store had messages that are not on the output stream, so it was emptied.
     StoreRestarted {
         /// The last sequence of the output stream that the store had.

@@ -2,6 +2,7 @@
 
 mod chain;
 mod driver;
+mod lost_states;
 mod places;
 mod times;
 
@@ -40,6 +41,8 @@ struct Rig {
     closings: BTreeMap<BatchId, u64>,
     /// Messages of the output stream that were lost and replaced by messages of other nodes.
     lost_sequences: std::ops::RangeInclusive<u64>,
+    /// What reads of the output stream return.
+    readable: Vec<OutputMessage>,
     acknowledged: Vec<String>,
     notes: Vec<Note>,
     /// Whether the streams answer commits.
@@ -81,6 +84,7 @@ impl Rig {
             closed_at: 0,
             closings: BTreeMap::new(),
             lost_sequences: 0..=0,
+            readable: Vec::new(),
             acknowledged: Vec::new(),
             notes: Vec::new(),
             answers_commits: true,
@@ -140,7 +144,7 @@ impl Rig {
                 Input::FencesTaken { request, fences: taken, closing }
             }
             Output::ReadOutput { request, up_to, .. } => {
-                Input::OutputRead { request, messages: Vec::new(), reached: up_to }
+                Input::OutputRead { request, messages: self.readable.clone(), reached: up_to }
             }
             Output::RestartStore { request } => {
                 self.node.store().restart_empty().unwrap();

@@ -249,7 +249,7 @@ const OWNER: &str = "relink-7d4b9c";
 /// The first message of a process on its own subject `link.commit.<writer>`.
 fn commit() -> Message {
     let writer = "5e0d3f0a-8d0b-4c52-9f0e-2d9a6f6f5c11".to_owned();
-    let commit = Commit { owner: OWNER.to_owned(), sent_at: At(START) };
+    let commit = Commit { owner: OWNER.to_owned(), sent_at: At(START), links: None };
     Message {
         id: format!("commit.{writer}.1"),
         address: Address::Commit(writer),

@@ -10,7 +10,7 @@ use super::jetstream::FOLLOWS_ANYTHING;
 use crate::contract::{Address, At, Commit, NoticeName, RefusedBody};
 use crate::engine::{Message, Outgoing};
 use crate::link::{Policy, PolicySettings, Timestamp};
-use crate::node::{BatchId, Closing, Input, Limit, Output, ReaderId, RequestId};
+use crate::node::{BatchId, Closing, Input, Limit, Output, OutputKind, ReaderId, RequestId};
 use crate::store::{Changes, MemoryStore, Put, Store};
 
 /// A bug that the simulation must find.
@@ -62,6 +62,8 @@ pub enum Bug {
     CommitsNotChained,
     /// Only the length of the stream is compared with the store, not the witness.
     WitnessIgnored,
+    /// The digests of the output stream are not compared.
+    LostStatesIgnored,
     /// The id of a dead letter contains only the sequence of its input.
     DeadLetterIdBySequence,
     /// A job is acknowledged before its report is stored.
@@ -301,6 +303,10 @@ impl BugInjector {
                 let reached = self.ends.get(&request).copied().unwrap_or(reached);
                 actions.push(DriverAction::Deliver(Input::OutputRead { request, messages, reached }));
             }
+            (Bug::LostStatesIgnored, Input::OutputRead { request, mut messages, reached }) => {
+                messages.retain(|message| message.kind != OutputKind::Commit);
+                actions.push(DriverAction::Deliver(Input::OutputRead { request, messages, reached }));
+            }
             (Bug::TimersIgnored, Input::Tick) => {}
             (_, Input::BatchCommitted { batch, last_sequence, messages_count }) => {
                 let count_difference = self.count_difference.remove(&batch).unwrap_or(0);
@@ -317,7 +323,7 @@ impl BugInjector {
     /// The closing message of a batch that is committed before the node requests it.
     fn closing_early(&self, batch: BatchId) -> Closing {
         let (writer, id) = (self.owner.replace(' ', "-"), format!("commit.early.{}.{}", self.owner, batch.0));
-        let commit = Commit { owner: self.owner.clone(), sent_at: At(Timestamp::default()) };
+        let commit = Commit { owner: self.owner.clone(), sent_at: At(Timestamp::default()), links: None };
         let body = serde_json::to_vec(&commit).unwrap_or_default();
         let message = Message { address: Address::Commit(writer), id, at: Timestamp::default(), body };
         Closing { follows: FOLLOWS_ANYTHING, message }

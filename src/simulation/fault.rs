@@ -87,6 +87,8 @@ pub enum Fault {
     DeliveryLost,
     /// The pull request of a stopped reader still receives messages.
     SecondReader,
+    /// A process is told that a stream may have been created again, although none has.
+    StartsOver,
     /// A reader fails.
     ReaderFails,
     /// A consumer is deleted and created again.
@@ -99,6 +101,8 @@ pub enum Fault {
     OutputTailLost,
     /// The server's host crashes while the processes keep running, and the output stream loses the messages that were not synced.
     OutputTailLostAlone,
+    /// At the end of the run the output stream loses the last state of a link, as by a damaged file, and all stores are lost.
+    StateLost,
     /// The input stream is deleted and created again later.
     InputRecreated,
     /// The input stream is restored from a backup, which may lack its last messages.
@@ -141,7 +145,7 @@ pub enum Fault {
 
 impl Fault {
     /// The faults that are injected on a timer, every few seconds. The others affect an operation in progress.
-    pub(super) const SPONTANEOUS: [Self; 24] = [
+    pub(super) const SPONTANEOUS: [Self; 25] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -150,6 +154,7 @@ impl Fault {
         Self::Stop,
         Self::TakeOver,
         Self::PartitionMoved,
+        Self::StartsOver,
         Self::ReaderFails,
         Self::ConsumerDeleted,
         Self::ServerRestarts,

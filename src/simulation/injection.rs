@@ -45,6 +45,10 @@ impl World {
             Fault::Stop => return self.stop(victim),
             Fault::TakeOver => self.take_over(victim),
             Fault::PartitionMoved => self.move_partition(partition),
+            Fault::StartsOver => {
+                let Some(id) = victim else { return Ok(()) };
+                return self.receive(id, Input::StartOver { problem: "injected fault".to_owned() });
+            }
             Fault::ReaderFails => self.fail_reader(victim, partition),
             Fault::ConsumerDeleted => {
                 self.jetstream.input.delete_consumer(partition);

@@ -7,7 +7,8 @@
 //!
 //! - `fault`: the random source, the kinds of faults, and the fault mix of a seed
 //! - `jetstream`: a model of the streams; `publishers`: changes of links and the messages about them; `belvo`: the Belvo sandbox
-//! - `process`: the node and its store; `network`, `readers`: the transport between them and the streams; `injection`: spontaneous faults
+//! - `process`: the node and its store; `network`, `readers`: the transport between them and the streams; `injection`: spontaneous faults;
+//!   `lost_state`: the fault at the end of a run
 //! - `background`: the worker and the reconciler of a process; `background_events`: the transport between them, Belvo and the streams
 //! - `world`: the event queue; `checkers`: the invariants
 //! - `bug_injector`: injected bugs, which test the simulation itself; `search`: shortens a failing run; `args`: the command line
@@ -24,6 +25,7 @@ mod checkers;
 mod fault;
 mod injection;
 mod jetstream;
+mod lost_state;
 mod network;
 mod process;
 mod publishers;

@@ -423,6 +423,7 @@ impl World {
         }
         self.run_for(30_000)?;
         self.check_final_state()?;
+        self.lose_state()?;
         let processes =
             std::mem::take(&mut self.ended).into_iter().chain(std::mem::take(&mut self.processes).into_values());
         processes.into_iter().try_for_each(Process::replay)
@@ -443,7 +444,7 @@ impl World {
         Ok(())
     }
 
-    fn run_for(&mut self, span_ms: i64) -> Checked {
+    pub(super) fn run_for(&mut self, span_ms: i64) -> Checked {
         let end_ms = self.now_ms + span_ms;
         loop {
             self.restart_missing_processes();

@@ -13,6 +13,7 @@ use super::format::{
     self, CONTENT_KEY, DEADLINE_PREFIX, FORMAT_KEY, INCIDENT_PREFIX, LINK_PREFIX, OFFSET_PREFIX, POSITION_KEY,
     STATE_PREFIX,
 };
+use crate::contract::LinksDigest;
 
 /// The length of the checksum in front of a value, in bytes.
 const CHECKSUM_LENGTH: usize = 8;
@@ -55,6 +56,8 @@ pub(super) struct Content {
     pub(super) bytes: u64,
     /// The sum of their checksums, modulo 2^64.
     pub(super) sum: u64,
+    /// All links and their versions.
+    pub(super) links: LinksDigest,
     /// Whether the store has the state of every link. `false` while it is being rebuilt.
     pub(super) is_complete: bool,
 }
@@ -76,9 +79,9 @@ impl Content {
 
     /// The value at [`CONTENT_KEY`].
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { entries_count, bytes, sum, is_complete } = *self;
-        let mut payload = Vec::with_capacity(25);
-        for number in [entries_count, bytes, sum] {
+        let Self { entries_count, bytes, sum, links, is_complete } = *self;
+        let mut payload = Vec::with_capacity(41);
+        for number in [entries_count, bytes, sum, links.links_count, links.sum()] {
             payload.extend_from_slice(&number.to_be_bytes());
         }
         payload.push(u8::from(is_complete));
@@ -93,9 +96,13 @@ impl Content {
         let (entries_count, rest) = payload.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (bytes, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (sum, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let (links_count, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let (links_sum, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
         let [is_complete] = *rest else { return Err(damaged()) };
-        let [entries_count, bytes, sum] = [entries_count, bytes, sum].map(|number| u64::from_be_bytes(*number));
-        Ok(Self { entries_count, bytes, sum, is_complete: is_complete != 0 })
+        let numbers = [entries_count, bytes, sum, links_count, links_sum];
+        let [entries_count, bytes, sum, links_count, links_sum] = numbers.map(|number| u64::from_be_bytes(*number));
+        let links = LinksDigest::of_parts(links_count, links_sum);
+        Ok(Self { entries_count, bytes, sum, links, is_complete: is_complete != 0 })
     }
 }
 
@@ -150,6 +157,7 @@ impl Scan {
             let id =
                 id.ok_or_else(|| StoreError::Damaged("a key has no link id, or another spelling of one".to_owned()))?;
             let head = format::decode_head(key, payload).map_err(|error| StoreError::Damaged(error.to_string()))?;
+            self.found.links.replace(&id, None, head.version);
             self.index_expected.add(&format::state_key(head.state, &id));
             if let Some(at) = head.deadline {
                 self.index_expected.add(&format::deadline_key(at, &id));

@@ -13,7 +13,7 @@ use super::content::Content;
 use super::format::{self, CONTENT_KEY, DEADLINE_PREFIX, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink};
 use super::tree::{collect_page, decode_incident, decode_link, decode_offset, decode_position, edits_of, page_start};
 use super::{Changes, Page, Position, Query, Store, StoreError};
-use crate::contract::{CommittedOffset, IncidentBody};
+use crate::contract::{CommittedOffset, IncidentBody, LinksDigest};
 use crate::link::{LinkId, StateName, Timestamp};
 
 type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -127,5 +127,11 @@ impl Store for MemoryStore {
             (state, entries.count() as u64)
         };
         Ok(StateName::VARIANTS.iter().copied().map(count).collect())
+    }
+
+    fn links_digest(&self) -> Result<LinksDigest, StoreError> {
+        let trees = self.lock();
+        let content = trees.applied.get(CONTENT_KEY).map(|value| Content::decode(value)).transpose()?;
+        Ok(content.unwrap_or_default().links)
     }
 }

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 pub use self::format::{Head, StoredLink};
 pub use self::memory::MemoryStore;
 pub use self::sled::{Opened, SledStore};
-use crate::contract::{BadRecord, CommittedOffset, IncidentBody};
+use crate::contract::{BadRecord, CommittedOffset, IncidentBody, LinksDigest};
 use crate::link::{LinkId, Policy, StateName, Timestamp};
 
 /// Keeps the committed state of links, partitions and incidents.
@@ -129,6 +129,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`] if the disk fails.
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError>;
+
+    /// All links and their versions as two numbers, without a read of the links.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn links_digest(&self) -> Result<LinksDigest, StoreError>;
 }
 
 /// The changes of one commit.

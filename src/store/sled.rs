@@ -27,7 +27,7 @@ use self::directories::{Found, Root};
 use super::format::{self, DEADLINE_PREFIX, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink};
 use super::tree::{collect_page, decode_incident, decode_link, decode_offset, decode_position, page_start};
 use super::{Changes, Page, Position, Query, Store, StoreError};
-use crate::contract::{CommittedOffset, IncidentBody};
+use crate::contract::{CommittedOffset, IncidentBody, LinksDigest};
 use crate::link::{LinkId, StateName, Timestamp};
 
 /// The number of entries that are copied in one batch.
@@ -300,6 +300,11 @@ impl Store for SledStore {
             };
             StateName::VARIANTS.iter().copied().map(count).collect()
         })
+    }
+
+    fn links_digest(&self) -> Result<LinksDigest, StoreError> {
+        let database = self.database();
+        database.guarded(|_db| Ok(database.content().links))
     }
 }
 

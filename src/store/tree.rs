@@ -91,6 +91,7 @@ impl Edits {
     }
 
     fn index(&mut self, id: &LinkId, before: Option<Head>, after: Head) {
+        self.content.links.replace(id, before.map(|before| before.version), after.version);
         if before.map(|before| before.state) != Some(after.state) {
             self.list.extend(before.map(|before| (format::state_key(before.state, id), None)));
             self.list.push((format::state_key(after.state, id), Some(Vec::new())));

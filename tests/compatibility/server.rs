@@ -62,6 +62,7 @@ async fn catch_up(nats: &TestNats, policy: &Policy, store: &MemoryStore) -> Resu
                         Some(OutputSubject::State { .. }) => OutputKind::State,
                         Some(OutputSubject::Offset { partition }) => OutputKind::Offset(partition),
                         Some(OutputSubject::Incident { .. }) => OutputKind::Incident,
+                        Some(OutputSubject::Commit { .. }) => OutputKind::Commit,
                         _other => OutputKind::Other,
                     };
                     OutputMessage { sequence, kind, body }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use relink::contract::{CommittedOffset, IncidentBody};
+use relink::contract::{CommittedOffset, IncidentBody, LinksDigest};
 use relink::link::{LinkId, StateName, Timestamp};
 use relink::store::{Changes, MemoryStore, Page, Position, Query, Store, StoreError, StoredLink};
 use reqwest::Method;
@@ -131,6 +131,10 @@ impl Store for Panicking {
 
     fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {
         Ok(None)
+    }
+
+    fn links_digest(&self) -> Result<LinksDigest, StoreError> {
+        Ok(LinksDigest::default())
     }
 
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {

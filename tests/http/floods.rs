@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use relink::contract::{CommittedOffset, IncidentBody};
+use relink::contract::{CommittedOffset, IncidentBody, LinksDigest};
 use relink::http::Limits;
 use relink::link::{LinkId, StateName, Timestamp};
 use relink::store::{Changes, MemoryStore, Page, Position, Query, Store, StoreError, StoredLink};
@@ -104,6 +104,10 @@ impl Store for Endless {
 
     fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
         self.links.next_deadline()
+    }
+
+    fn links_digest(&self) -> Result<LinksDigest, StoreError> {
+        self.links.links_digest()
     }
 
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {

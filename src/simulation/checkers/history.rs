@@ -8,7 +8,9 @@ use super::Checked;
 use super::incidents::Incidents;
 use super::link::{LinkChecker, PendingEffects};
 use crate::belvo::{Meaning, translate};
-use crate::contract::{Address, CommittedOffset, DeadReason, InputKind, Origin, Record, RefusedBody};
+use crate::contract::{
+    Address, Commit, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, Record, RefusedBody,
+};
 use crate::engine::Delivery;
 use crate::link::{Input, LinkId, Policy};
 
@@ -33,6 +35,8 @@ pub(super) struct History {
     /// The link of each input that has an outcome, by the input's place.
     places: HashMap<usize, LinkId>,
     last_place: BTreeMap<LinkId, usize>,
+    /// The version of the last state of each link.
+    versions: BTreeMap<LinkId, u64>,
     pub(super) offsets: BTreeMap<u16, CommittedOffset>,
     /// Partitions whose next committed offset may be lower than the last one, because the input stream has lost messages.
     may_go_back: BTreeSet<u16>,
@@ -49,6 +53,7 @@ impl History {
             incidents: Incidents::default(),
             places: HashMap::new(),
             last_place: BTreeMap::new(),
+            versions: BTreeMap::new(),
             offsets: BTreeMap::new(),
             may_go_back: BTreeSet::new(),
             is_input_lost: false,
@@ -91,6 +96,7 @@ impl History {
                         self.record_input(link, place)?;
                         completed_now.push((*partition, place));
                     }
+                    self.versions.insert(link.clone(), record.version);
                     effects.clear();
                 }
                 Address::Refused(link) => {
@@ -109,7 +115,8 @@ impl History {
                     let offset: CommittedOffset = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
                     self.commit_offset(*partition, offset, jetstream)?;
                 }
-                Address::Fence(_) | Address::Commit(_) => {}
+                Address::Commit(_) => self.check_digest(id, body)?,
+                Address::Fence(_) => {}
             }
         }
         if !effects.is_empty() {
@@ -125,6 +132,17 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// Checks that the digest of a commit is that of the states on the stream.
+    fn check_digest(&self, id: &str, body: &[u8]) -> Checked {
+        let commit: Commit = serde_json::from_slice(body).map_err(|error| format!("{id}: {error}"))?;
+        let owners: BTreeSet<u32> = self.owners.values().copied().collect();
+        // A process may not know yet that another one has taken a partition. In the service one process owns all of them.
+        let Some(links) = commit.links.filter(|_| owners.len() == 1) else { return Ok(()) };
+        let mut expected = LinksDigest::default();
+        self.versions.iter().for_each(|(link, version)| expected.replace(link, None, *version));
+        if links == expected { Ok(()) } else { Err(format!("{id} has {links:?}, but the stream has {expected:?}")) }
     }
 
     /// Checks that an id belongs to one content only.

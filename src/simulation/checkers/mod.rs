@@ -27,7 +27,7 @@ use crate::contract::{Address, CommittedOffset, OriginKind, Record};
 use crate::engine::Message;
 use crate::link::{Link, LinkId, Policy, Timestamp};
 use crate::node::FenceToTake;
-use crate::store::Changes;
+use crate::store::{Changes, Put};
 
 /// The result of a checker; the error is a sentence for the log.
 pub(super) type Checked = Result<(), String>;
@@ -40,6 +40,8 @@ pub(super) struct Checkers {
     states_ever: BTreeMap<String, BTreeSet<Vec<u8>>>,
     offsets_ever: BTreeMap<u16, Vec<CommittedOffset>>,
     incidents_ever: BTreeSet<String>,
+    /// The link and the version that the output stream has lost in its middle.
+    lost_state: Option<(LinkId, u64)>,
     /// Whether the output stream has ever lost messages.
     is_output_lost: bool,
 }
@@ -48,7 +50,16 @@ impl Checkers {
     pub(super) fn new(policy: Policy) -> Self {
         let history = History::new(policy.clone());
         let (adoption, states_ever, offsets_ever, incidents_ever) = Default::default();
-        Self { policy, history, adoption, states_ever, offsets_ever, incidents_ever, is_output_lost: false }
+        Self {
+            policy,
+            history,
+            adoption,
+            states_ever,
+            offsets_ever,
+            incidents_ever,
+            lost_state: None,
+            is_output_lost: false,
+        }
     }
 
     /// Checks a batch that the output stream has stored. `latest` is the latest time that a timer may have.
@@ -70,6 +81,10 @@ impl Checkers {
                 | Address::Fence(_)
                 | Address::Commit(_) => {}
             }
+        }
+        // What a link has been through after its older state is not on the stream any more, so nothing can be derived from it.
+        if self.lost_state.is_some() {
+            return Ok(());
         }
         self.history.append(batch, jetstream)
     }
@@ -126,7 +141,8 @@ impl Checkers {
     pub(super) fn applied(&self, changes: &Changes) -> Checked {
         for put in &changes.puts {
             let id = format!("{}.{}.0", put.id, put.head.version);
-            if !self.states_ever.get(&id).is_some_and(|bodies| bodies.contains(&put.record)) {
+            let is_published = self.states_ever.get(&id).is_some_and(|bodies| bodies.contains(&put.record));
+            if !is_published && !self.is_repair(put) {
                 return Err(format!("{id} is written to a store and is not on the output stream"));
             }
         }
@@ -141,6 +157,26 @@ impl Checkers {
         unknown.map_or(Ok(()), |incident| {
             Err(format!("{} is written to a store and was never published", incident.message_id()))
         })
+    }
+
+    /// The output stream has lost this version of a link in its middle.
+    pub(super) fn state_lost(&mut self, link: LinkId, version: u64) {
+        self.lost_state = Some((link, version));
+    }
+
+    /// Whether the put is an earlier state of the link whose last state was lost, under the lost version.
+    fn is_repair(&self, put: &Put) -> bool {
+        if self.lost_state != Some((put.id.clone(), put.head.version)) {
+            return false;
+        }
+        let of_link = format!("{}.", put.id);
+        let states = self.states_ever.iter().filter(|(id, _)| id.starts_with(&of_link)).flat_map(|(_, bodies)| bodies);
+        let under_lost_version = |body: &Vec<u8>| {
+            let record = Record::parse(body).ok().filter(|record| record.version < put.head.version)?;
+            Some(Record { version: put.head.version, ..record })
+        };
+        Record::parse(&put.record)
+            .is_ok_and(|record| states.filter_map(under_lost_version).any(|state| state == record))
     }
 
     /// Checks a request for fences: a process must not take over from a fence of another process that it names as its own.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::contract::{Address, Commit, Fence};
+use super::super::fault::RandomSource;
+use crate::contract::{Address, Commit, Fence, Record};
 use crate::engine::{Message, Outgoing};
+use crate::link::LinkId;
 use crate::node::{BatchId, Closing, FenceFacts, FenceToTake, OutputKind, OutputMessage, StreamFacts};
 
 /// A message that is stored. The sequence of a message is its place plus one.
@@ -23,6 +25,8 @@ pub(in crate::simulation) struct OutputStream {
     /// The sequence of the last fence of each partition.
     fences: BTreeMap<u16, u64>,
     staged: BTreeMap<(u32, BatchId), Vec<Outgoing>>,
+    /// The sequence of the state that was lost in the middle of the stream.
+    lost_state: Option<u64>,
     batches_count: u64,
 }
 
@@ -35,7 +39,14 @@ pub(in crate::simulation) struct Refused;
 
 impl OutputStream {
     pub(super) fn new(created_ns: i64) -> Self {
-        Self { created_ns, messages: Vec::new(), fences: BTreeMap::new(), staged: BTreeMap::new(), batches_count: 0 }
+        Self {
+            created_ns,
+            messages: Vec::new(),
+            fences: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            lost_state: None,
+            batches_count: 0,
+        }
     }
 
     pub(in crate::simulation) fn facts(&self) -> StreamFacts {
@@ -138,7 +149,8 @@ impl OutputStream {
 
     /// The messages after `after`, or the last message of each subject; and the sequence that the read has reached.
     pub(in crate::simulation) fn read(&self, after: Option<u64>, up_to: u64) -> Option<(Vec<OutputMessage>, u64)> {
-        let all = (1..).zip(&self.messages).filter(|(_, stored)| is_read(&stored.message.address));
+        let all = (1..).zip(&self.messages);
+        let all = all.filter(|(at, stored)| is_read(&stored.message.address) && Some(*at) != self.lost_state);
         let mut unread: Vec<(u64, &Stored)> = match after {
             Some(after) => all.filter(|(sequence, _)| *sequence > after).collect(),
             None => {
@@ -156,15 +168,42 @@ impl OutputStream {
                 Address::State(_) => OutputKind::State,
                 Address::Offset(partition) => OutputKind::Offset(partition),
                 Address::Incident(_) => OutputKind::Incident,
-                Address::Notice(..)
-                | Address::Job(..)
-                | Address::Refused(_)
-                | Address::Fence(_)
-                | Address::Commit(_) => OutputKind::Other,
+                Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Fence(_) => OutputKind::Other,
+                Address::Commit(_) => OutputKind::Commit,
             };
             OutputMessage { sequence, kind, body: stored.message.body.clone().into() }
         };
         Some((unread.iter().map(message).collect(), unread[end].0))
+    }
+
+    /// Loses the last state of a link with an earlier state; returns the link and the lost version. `None` if there is no such link, or if
+    /// the stream has no digest of its states: the last commit of a process is replaced by its first message after it has started over.
+    pub(in crate::simulation) fn lose_state(&mut self, random: &mut RandomSource) -> Option<(LinkId, u64)> {
+        let mut states: BTreeMap<&LinkId, Vec<u64>> = BTreeMap::new();
+        let mut commits: BTreeMap<&str, (u64, bool)> = BTreeMap::new();
+        for (sequence, Stored { message, .. }) in (1..).zip(&self.messages) {
+            match &message.address {
+                Address::State(link) => states.entry(link).or_default().push(sequence),
+                Address::Commit(writer) => {
+                    let commit: Commit = serde_json::from_slice(&message.body).ok()?;
+                    commits.insert(writer, (sequence, commit.links.is_some()));
+                }
+                _other => {}
+            }
+        }
+        let last_digest =
+            commits.into_values().filter(|(_, has_digest)| *has_digest).map(|(sequence, _)| sequence).max();
+        let last_state = states.values().flatten().max();
+        if last_digest.as_ref() < last_state {
+            return None;
+        }
+        let lost: Vec<(&LinkId, u64)> =
+            states.into_iter().filter(|(_, all)| all.len() > 1).map(|(link, all)| (link, all[all.len() - 1])).collect();
+        let (link, sequence) = (!lost.is_empty()).then(|| *random.pick(&lost))?;
+        let record = Record::parse(&self.stored(sequence)?.message.body).ok()?;
+        let lost = (link.clone(), record.version);
+        self.lost_state = Some(sequence);
+        Some(lost)
     }
 
     /// Removes the last batches, each as a whole.

@@ -1,0 +1,100 @@
+//! States that the output stream has lost in its middle are noticed.
+
+use super::*;
+use crate::contract::{At, Commit, LinksDigest, Record};
+
+/// After this time the next reminder is due.
+const LATER: Duration = Duration::from_secs(25 * 3600);
+
+/// The states of four links, each of which has two versions, and the digest of all of them.
+struct History {
+    states: Vec<Record>,
+    links: LinksDigest,
+}
+
+fn history() -> History {
+    let mut rig = Rig::new(&[0, 1, 2, 3]);
+    rig.deliver(&[(0, 1), (1, 2), (2, 3), (3, 4)]);
+    // The first reminder changes each link.
+    rig.now = rig.now.after(LATER);
+    rig.wait();
+    let states: Vec<Record> = rig.bodies.iter().filter_map(|body| Record::parse(body.as_bytes()).ok()).collect();
+    let versions: Vec<u64> = states.iter().map(|record| record.version).collect();
+    assert_eq!(versions, [1, 1, 1, 1, 2, 2, 2, 2]);
+    History { states, links: rig.node.store().links_digest().unwrap() }
+}
+
+fn commit(links: Option<LinksDigest>) -> (OutputKind, Vec<u8>) {
+    let commit = Commit { owner: "an earlier process".to_owned(), sent_at: At(START), links };
+    (OutputKind::Commit, serde_json::to_vec(&commit).unwrap())
+}
+
+fn states<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<(OutputKind, Vec<u8>)> {
+    records.into_iter().map(|record| (OutputKind::State, serde_json::to_vec(record).unwrap())).collect()
+}
+
+/// A node that rebuilds its store from these messages.
+fn rebuilt(messages: Vec<(OutputKind, Vec<u8>)>) -> Rig {
+    let mut rig = Rig::over(MemoryStore::default());
+    // Not before the states, because times in the future would be corrected.
+    rig.now = rig.now.after(LATER);
+    let numbered = (1..).zip(messages);
+    rig.readable =
+        numbered.map(|(sequence, (kind, body))| OutputMessage { sequence, kind, body: body.into() }).collect();
+    rig.output_last = 20;
+    rig.drive(Input::Gained { partitions: vec![0, 1, 2, 3] });
+    assert_eq!(rig.node.phase(), Phase::Running);
+    rig
+}
+
+/// The notes about lost states: the number of links, the expected number, and the link and version if only one is lost.
+fn lost(rig: &Rig) -> Vec<(u64, u64, Option<(String, u64)>)> {
+    let lost = rig.notes.iter().filter_map(|note| match note {
+        Note::StatesLost { links_count, expected_links_count, link } => {
+            let link = link.as_ref().map(|(link, version)| (link.to_string(), *version));
+            Some((*links_count, *expected_links_count, link))
+        }
+        _other => None,
+    });
+    lost.collect()
+}
+
+#[test]
+fn a_complete_stream_has_its_digest() {
+    let History { states: all, links } = history();
+    let rig = rebuilt([states(&all[4..]), vec![commit(Some(links)), commit(None)]].concat());
+    assert_eq!(lost(&rig), []);
+    assert_eq!(rig.node.store().links_digest().unwrap(), links);
+}
+
+#[test]
+fn a_link_whose_last_state_is_lost_goes_on_after_the_lost_version() {
+    let History { states: all, links } = history();
+    let rig = rebuilt([states(&all[..1]), states(&all[5..]), vec![commit(Some(links))]].concat());
+    assert_eq!(lost(&rig), [(4, 4, Some(("link-1".to_owned(), 2)))]);
+    // The timer of its older state passes again, with an id that is new.
+    let states: Vec<&String> = rig.committed.iter().filter(|id| id.ends_with(".0")).collect();
+    assert_eq!(states, ["link-1.3.0"]);
+}
+
+#[test]
+fn several_lost_states_and_lost_links_are_counted_only() {
+    let History { states: all, links } = history();
+    let rig = rebuilt([states(&all[..2]), states(&all[6..]), vec![commit(Some(links))]].concat());
+    assert_eq!(lost(&rig), [(4, 4, None)]);
+    let rig = rebuilt([states(&all[5..]), vec![commit(Some(links))]].concat());
+    assert_eq!(lost(&rig), [(3, 4, None)]);
+}
+
+#[test]
+fn nothing_is_compared_without_a_digest_of_the_last_state() {
+    let History { states: all, links } = history();
+    for messages in [
+        states(&all[5..]),
+        [states(&all[5..]), vec![commit(None)]].concat(),
+        // A version of relink that publishes no digest wrote the last state.
+        [states(&all[5..6]), vec![commit(Some(links))], states(&all[6..]), vec![commit(None)]].concat(),
+    ] {
+        assert_eq!(lost(&rebuilt(messages)), []);
+    }
+}
