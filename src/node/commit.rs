@@ -195,7 +195,8 @@ impl<S: Store + Clone> Node<S> {
         let follows = self.last_closing.expect("the first fences are taken together with a closing message");
         // A node that shares the partitions with others does not know their links.
         let owned_count = self.partitions.values().filter(|partition| partition.is_owned()).count();
-        let links = (owned_count == usize::from(self.options.partitions_count)).then_some(batch.plan.links);
+        let links =
+            (self.has_all && owned_count == usize::from(self.options.partitions_count)).then_some(batch.plan.links);
         let closing = Closing { follows, message: self.closing_message(now, links) };
         self.note(Note::Committing { messages_count: batch.messages_count });
         self.outputs.push_back(Output::CommitBatch { batch: batch.id, closing });

@@ -1,11 +1,11 @@
-//! Checkpoints of the store, and the end of a node.
+//! Checkpoints of the store, and the end of a partition and of a node.
 //!
 //! A node ends in order: the driver finishes its writes to the store, then the last checkpoint, then it gets [`Output::End`]. If the store
 //! fails, the node ends at once.
 
 use super::Node;
 use super::input::RequestId;
-use super::output::{End, Output};
+use super::output::{End, Output, PartitionEnd};
 use crate::store::Store;
 
 /// A node that is ending.
@@ -25,6 +25,24 @@ pub(super) enum EndingStage {
 }
 
 impl<S: Store + Clone> Node<S> {
+    pub(super) fn end_partition(&mut self, number: u16, why: PartitionEnd) {
+        if self.partitions.remove(&number).is_none() {
+            return;
+        }
+        self.has_all = false;
+        self.queue.retain(|delivery| delivery.partition != number);
+        if let Some(engine) = &mut self.engine {
+            engine.release(number);
+        }
+        // The messages of one partition cannot be removed from a batch, so the whole next batch is discarded.
+        if self.is_next_of(number) {
+            self.discard_next();
+            self.discard_plans();
+        }
+        self.outputs.push_back(Output::StopReader { partition: number });
+        self.outputs.push_back(Output::PartitionEnded { partition: number, why });
+    }
+
     pub(super) fn begin_ending(&mut self, why: End) {
         self.discard_next();
         self.in_flight = None;

@@ -89,7 +89,7 @@
 //! - `commit`: the pipeline from the queue to the acknowledgement
 //! - `catch_up`: turns messages of the output stream into changes of the store, and tracks which messages the store has
 //! - `lost_states`: compares the store with the digest of the last commit on the output stream
-//! - `ending`: checkpoints, and the end of a node
+//! - `ending`: checkpoints, and the end of a partition and of a node
 //! - `timing`: when the node wakes up; `stream_clock`: the server's clock, by which timers are compared
 //! - `resume`: decides whether a committed offset is still valid for the input stream
 //! - `messages`: the node's own messages: fences and closing messages
@@ -230,6 +230,8 @@ pub struct Node<S> {
     outputs: VecDeque<Output>,
     /// See [`Node::followed_at`].
     followed_at: Option<Timestamp>,
+    /// Whether the node got all partitions at once and has kept them, so that its store has followed every link.
+    has_all: bool,
 }
 
 impl<S: Store + Clone> Node<S> {
@@ -270,6 +272,7 @@ impl<S: Store + Clone> Node<S> {
             last_id: 0,
             outputs: VecDeque::new(),
             followed_at: None,
+            has_all: false,
         }
     }
 
@@ -315,6 +318,8 @@ impl<S: Store + Clone> Node<S> {
     fn dispatch(&mut self, now: Timestamp, input: Input) -> Result<(), End> {
         match input {
             Input::Gained { partitions } => {
+                self.has_all =
+                    self.partitions.is_empty() && partitions.len() == usize::from(self.options.partitions_count);
                 for partition in partitions {
                     self.partitions.entry(partition).or_insert_with(Partition::assigned);
                 }
@@ -455,23 +460,6 @@ impl<S: Store + Clone> Node<S> {
         let pause_ms = u64::try_from(self.pause.as_millis()).unwrap_or(u64::MAX);
         self.note(Note::StartingOver { problem: problem.to_owned(), pause_ms });
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-    }
-
-    fn end_partition(&mut self, number: u16, why: PartitionEnd) {
-        if self.partitions.remove(&number).is_none() {
-            return;
-        }
-        self.queue.retain(|delivery| delivery.partition != number);
-        if let Some(engine) = &mut self.engine {
-            engine.release(number);
-        }
-        // The messages of one partition cannot be removed from a batch, so the whole next batch is discarded.
-        if self.is_next_of(number) {
-            self.discard_next();
-            self.discard_plans();
-        }
-        self.outputs.push_back(Output::StopReader { partition: number });
-        self.outputs.push_back(Output::PartitionEnded { partition: number, why });
     }
 
     fn note(&mut self, note: Note) {

@@ -180,7 +180,8 @@ impl Reconciler {
 
     async fn sweep(&self, surveyed: &mut bool) -> Result<(), SweepError> {
         let listed = if *surveyed { self.sweep_broken().await } else { self.survey().await };
-        *surveyed |= listed.is_ok();
+        // An empty list is no survey: the calls may go to another account, which has none of the links.
+        *surveyed |= listed.as_ref().is_ok_and(|swept| swept.read_count > 0);
         // This step reads links by id, which may work while lists fail.
         let known_broken = self.sweep_known_broken().await;
         let (listed, known_broken) = (listed?, known_broken?);
