@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use relink::contract::{CommittedOffset, IncidentBody};
+use relink::contract::{CommittedOffset, IncidentBody, LinksDigest};
 use relink::link::{LinkId, Policy, PolicySettings, StateName, Timestamp};
 use relink::nats::node::{Node, NodeOptions};
 use relink::nats::subject::Subjects;
@@ -78,6 +78,10 @@ impl Store for Hanging {
 
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {
         self.links.count()
+    }
+
+    fn links_digest(&self) -> Result<LinksDigest, StoreError> {
+        self.links.links_digest()
     }
 }
 

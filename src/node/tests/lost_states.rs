@@ -47,8 +47,11 @@ fn rebuilt(messages: Vec<(OutputKind, Vec<u8>)>) -> Rig {
     rig
 }
 
-/// The notes about lost states: the number of links, the expected number, and the link and version if only one is lost.
-fn lost(rig: &Rig) -> Vec<(u64, u64, Option<(String, u64)>)> {
+/// The number of links, the expected number, and the link and version if only one is lost.
+type Lost = (u64, u64, Option<(String, u64)>);
+
+/// The notes about lost states.
+fn lost(rig: &Rig) -> Vec<Lost> {
     let lost = rig.notes.iter().filter_map(|note| match note {
         Note::StatesLost { links_count, expected_links_count, link } => {
             let link = link.as_ref().map(|(link, version)| (link.to_string(), *version));
