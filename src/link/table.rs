@@ -13,14 +13,14 @@ pub struct Move {
     pub from: StateName,
     /// The event.
     pub on: EventName,
-    /// The possible states after it, in the order of [`StateName::VARIANTS`]. The state before may be one of them.
+    /// The possible states after it, in the order of the variants of [`StateName`]. The state before may be one of them.
     pub to: &'static [StateName],
 }
 
 use EventName as E;
 use StateName as S;
 
-/// All legal transitions, in the order of [`StateName::VARIANTS`] and [`EventName::VARIANTS`].
+/// All legal transitions, in the order of the variants of [`StateName`] and [`EventName`].
 ///
 /// A transition to the same state changes another field of the link, or has an effect. From `Unconfirmed` and `Valid`,
 /// evidence leads to `Valid` if it is a suspicion, which is verified first, and to `Updating` if the user is in the
