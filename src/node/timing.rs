@@ -1,4 +1,4 @@
-//! The times of a node: when it wakes up, and how it measures the clock of the input stream ([`StreamClock`]).
+//! The times of a node: when it wakes up, and how it measures the clock of the input stream (`stream_clock`).
 
 use super::input::RequestId;
 use super::output::{Note, Output};
