@@ -155,8 +155,14 @@ async fn the_error_has_the_reason_of_an_early_refusal() {
     let nats = TestNats::start_with_streams(2).await;
     let error = nats.batches().publish_atomic(vec![message("nobody.listens", "x")]).await.expect_err("no stream");
     assert!(matches!(error, BatchError::NoStream { .. }), "{error}");
-    // RELINK_DEAD does not allow batches (10174). The answer to the first message has this reason.
-    let two = || vec![message("relink.dead.x", "1"), message("relink.dead.x", "2")];
+    // A stream that does not allow batches (10174). The answer to the first message has this reason.
+    let plain = async_nats::jetstream::stream::Config {
+        name: "PLAIN".to_owned(),
+        subjects: vec!["plain.>".to_owned()],
+        ..Default::default()
+    };
+    nats.context.create_stream(plain).await.expect("created");
+    let two = || vec![message("plain.x", "1"), message("plain.x", "2")];
     let error = nats.batches().publish_atomic(two()).await.expect_err("the stream allows no batches");
     assert!(matches!(error, BatchError::Server { code: 10174, .. }), "{error}");
     let large = vec![message("link.state.a", "x"), message("link.state.b", "x".repeat(9 * 1024 * 1024))];
