@@ -17,7 +17,6 @@
 //! Next: `publisher.rs` (many callers, one batch), `stream.rs` (which streams allow batches).
 
 use std::future::IntoFuture;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::header::{
@@ -30,6 +29,8 @@ use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
+
+use super::limit::reconnected;
 
 /// The most messages of one batch: the default of nats-server's `jetstream.limits.batch.max_msgs`.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;
@@ -45,8 +46,7 @@ const EXPECT_BYTES_MAX: usize = 128;
 /// After a refused commit, how long to wait for the answer to the first message, which has the reason.
 const OPENING_ANSWER_WAIT: Duration = Duration::from_millis(100);
 
-/// How often a request looks for a new connection, and how long it then waits for an answer over that one.
-const CONNECTION_CHECK_EVERY: Duration = Duration::from_millis(250);
+/// How long a request waits for an answer over a new connection.
 const ANSWER_AFTER_RECONNECT: Duration = Duration::from_secs(2);
 
 /// The header with the subject of [`NATS_EXPECTED_LAST_SUBJECT_SEQUENCE`]; async-nats 0.51 has no constant for it.
@@ -416,11 +416,7 @@ impl OpenBatch {
 /// Waits until the client has connected again and could have got the answer to a request that it sent over the new connection. An answer
 /// over the old connection is lost, so a longer wait has no use.
 async fn connection_replaced(client: &Client) {
-    let statistics = client.statistics();
-    let connections_count = statistics.connects.load(Ordering::Relaxed);
-    while statistics.connects.load(Ordering::Relaxed) == connections_count {
-        sleep(CONNECTION_CHECK_EVERY).await;
-    }
+    reconnected(client).await;
     sleep(ANSWER_AFTER_RECONNECT).await;
 }
 

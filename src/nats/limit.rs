@@ -3,6 +3,7 @@
 //! async-nats limits the wait for an answer. But while there is no connection, its queue of commands fills, and then each call waits for a
 //! place in the queue without a limit. So every call of relink has a limit around it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -31,6 +32,20 @@ pub(crate) async fn connected(client: &Client) -> Result<(), String> {
         Ok(())
     };
     within_or(CONNECTED_WITHIN, || "relink is not connected to NATS".to_owned(), is_connected).await
+}
+
+/// How often [`reconnected`] looks.
+const RECONNECTED_EVERY: Duration = Duration::from_millis(250);
+
+/// Returns when the client has connected again since this call.
+pub(crate) fn reconnected(client: &Client) -> impl Future<Output = ()> + use<> {
+    let statistics = client.statistics();
+    let connects_before = statistics.connects.load(Ordering::Relaxed);
+    async move {
+        while statistics.connects.load(Ordering::Relaxed) == connects_before {
+            sleep(RECONNECTED_EVERY).await;
+        }
+    }
 }
 
 /// Awaits a request with a time limit; `late` is the error of a missed limit.

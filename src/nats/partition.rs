@@ -10,16 +10,14 @@
 //! is, more may follow, and every one would close the connection of all partitions. So after that, or behind such a message, a reader
 //! takes the messages that wait already in the same way, before it pulls.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{PullConsumer, pull};
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
 
-use super::limit::{REQUEST_TIMEOUT, within};
+use super::limit::{REQUEST_TIMEOUT, reconnected, within};
 use super::raw_message::{self, RawMessage, Wanted};
 use super::stream::partition_consumer;
 use super::subject::Subjects;
@@ -34,9 +32,6 @@ const PULL_BYTES: usize = 2 * 1024 * 1024;
 
 /// How many bytes the headers, the subject and the reply subject of a message add to its size in a pull, at most.
 const MESSAGE_OVERHEAD_BYTES: usize = 128 * 1024;
-
-/// How often a reader looks whether the connection was made anew.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How many messages a reader looks at before it pulls.
 const LOOK_AHEAD: usize = 16;
@@ -82,8 +77,7 @@ async fn forward(
     subjects: &Subjects,
     queue: &mpsc::Sender<FromReader>,
 ) -> Result<(), String> {
-    let connects = || context.client().statistics().connects.load(Ordering::Relaxed);
-    let connects_at_start = connects();
+    let mut reconnected = std::pin::pin!(reconnected(&context.client()));
     let by_request = up_to_unparsable(context, partition, behind, subjects).await?;
     let behind = by_request.last().map_or(behind, |message| message.sequence);
     let opened = within(REQUEST_TIMEOUT, open(context, partition, behind, subjects)).await;
@@ -94,13 +88,6 @@ async fn forward(
     let mut nth_before = 0;
     for message in by_request {
         nth_before += 1;
-        if !message.is_parsable() {
-            let sequence = message.sequence;
-            tracing::warn!(
-                input.sequence = sequence,
-                "the headers of an input cannot be parsed; relink reads it without them"
-            );
-        }
         let delivery = raw_delivery(partition, subjects, message);
         if queue.send(FromReader::Delivered(Delivered { reader, nth: nth_before, delivery })).await.is_err() {
             return Ok(());
@@ -116,18 +103,11 @@ async fn forward(
     });
     let messages = messages.await?;
     let mut messages = std::pin::pin!(messages);
-    let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let message = tokio::select! {
             biased;
             message = messages.next() => message,
-            _ = look.tick() => {
-                if connects() == connects_at_start {
-                    continue;
-                }
-                return Err("the connection to NATS was made anew".to_owned());
-            }
+            () = &mut reconnected => return Err("the connection to NATS was made anew".to_owned()),
         };
         let Some(message) = message else { break };
         let message = message.map_err(|error| error.to_string())?;
@@ -163,11 +143,15 @@ async fn up_to_unparsable(
         let wanted = Wanted::next(filter.clone(), next);
         let Some(message) = within(REQUEST_TIMEOUT, raw_message::read(context, &stream, &wanted)).await? else { break };
         bytes += message.payload.len();
-        let is_parsable = message.is_parsable();
-        read.push(message);
-        if !is_parsable {
-            taken = read.len();
+        if !message.is_parsable() {
+            let sequence = message.sequence;
+            tracing::warn!(
+                input.sequence = sequence,
+                "the headers of an input cannot be parsed; relink reads it without them"
+            );
+            taken = read.len() + 1;
         }
+        read.push(message);
     }
     read.truncate(taken);
     Ok(read)
@@ -177,10 +161,15 @@ async fn up_to_unparsable(
 fn raw_delivery(partition: u16, subjects: &Subjects, message: RawMessage) -> Delivery {
     let headers = message.headers();
     let RawMessage { subject, sequence, stored_at_ns, payload, .. } = message;
-    let (kind, link) = subjects
-        .parse_input(&subject)
-        .map_or_else(Default::default, |input| (input.kind.as_str().to_owned(), input.link_id.to_owned()));
+    let (kind, link) = kind_and_link(subjects, &subject);
     Delivery { partition, sequence, stored_at_ns, subject, kind, link, headers, payload, receipt: String::new() }
+}
+
+/// The kind and the link in the subject; empty if it is not the subject of an input.
+fn kind_and_link(subjects: &Subjects, subject: &str) -> (String, String) {
+    subjects
+        .parse_input(subject)
+        .map_or_else(Default::default, |input| (input.kind.as_str().to_owned(), input.link_id.to_owned()))
 }
 
 /// Resets the consumer to the message after `behind`. Returns the consumer, and when its stream was created, in nanoseconds since the
@@ -222,9 +211,7 @@ fn delivery(partition: u16, subjects: &Subjects, message: jetstream::Message) ->
         .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.as_str().to_owned())));
     let headers = headers.collect();
     let subject = message.subject.to_string();
-    let (kind, link) = subjects
-        .parse_input(&subject)
-        .map_or_else(Default::default, |input| (input.kind.as_str().to_owned(), input.link_id.to_owned()));
+    let (kind, link) = kind_and_link(subjects, &subject);
     let receipt = message.reply.map(|reply| reply.to_string()).unwrap_or_default();
     Ok(Delivery { partition, sequence, stored_at_ns, subject, kind, link, headers, payload: message.payload, receipt })
 }

@@ -38,17 +38,18 @@ pub(super) async fn restore<S: Store>(
     store: &S,
     streams: &Streams,
     batches: &Batches,
-    partitions: u16,
     output: StreamFacts,
 ) -> Result<bool, String> {
     let blocking = |error: crate::store::StoreError| error.to_string();
     let position = tokio::task::block_in_place(|| store.position()).map_err(blocking)?;
     let Some(position) = position else { return Ok(false) };
-    let is_same_stream = position.stream_created_ns == output.created_ns;
-    if is_same_stream && streams.last_output(&streams.subjects.state_wildcard()).await?.is_some() {
+    let Streams { subjects, .. } = streams;
+    if streams.last_output(&subjects.fence_wildcard()).await?.is_some() {
         return Ok(false);
     }
-    if !streams.fences((0..partitions).collect()).await?.is_empty() {
+    // A stream with a size limit may have deleted the fences only.
+    let is_same_stream = position.stream_created_ns == output.created_ns;
+    if is_same_stream && streams.last_output(&subjects.state_wildcard()).await?.is_some() {
         return Ok(false);
     }
     let (mut links_count, mut unreadable_count) = (0_u64, 0_u64);

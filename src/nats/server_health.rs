@@ -45,7 +45,6 @@ impl ServerMonitor {
     /// # Errors
     /// The error text, if no HTTP client can be made.
     pub fn new(url: &str) -> Result<Self, String> {
-        crate::tls::install();
         let client = crate::direct::client().timeout(MONITOR_TIMEOUT).build();
         let client = client.map_err(|error| error.to_string())?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned() })

@@ -75,6 +75,12 @@ impl Watch {
         }
     }
 
+    /// Adds a problem to those of this round. Returns whether it is not in the log yet.
+    fn is_new(&self, problem: &str, found: &mut BTreeSet<String>) -> bool {
+        found.insert(problem.to_owned());
+        !self.logged.contains(problem)
+    }
+
     async fn round(&mut self) -> Result<(), StreamError> {
         let (mut problems, mut found, mut refusal, mut created) = (Vec::new(), BTreeSet::new(), None, false);
         for declaration in &self.declarations {
@@ -83,7 +89,7 @@ impl Watch {
                 Ok(Ensured::Matching) => {}
                 Ok(Ensured::Paused { seconds }) => {
                     let problem = format!("the consumer {name} is paused");
-                    if !self.logged.contains(&problem) {
+                    if self.is_new(&problem, &mut found) {
                         let command = format!("nats consumer resume {}", name.replace('/', " "));
                         tracing::warn!(
                             stream.name = name,
@@ -91,7 +97,6 @@ impl Watch {
                             "an operator has paused a consumer of relink, so its messages wait; `{command}` resumes it"
                         );
                     }
-                    found.insert(problem.clone());
                     problems.push(problem);
                 }
                 Ok(Ensured::Created) => {
@@ -109,11 +114,9 @@ impl Watch {
                     | StreamError::Partitions { .. }
                     | StreamError::Settings { .. }),
                 ) => {
-                    let problem = error.to_string();
-                    if !self.logged.contains(&problem) {
+                    if self.is_new(&error.to_string(), &mut found) {
                         tracing::error!(%error, "a stream or consumer of relink was changed; relink will not start with it again");
                     }
-                    found.insert(problem);
                 }
                 Err(error) if error.is_of_create() => {
                     problems.push(format!("{name} is missing, and NATS refuses to create it"));
@@ -122,10 +125,9 @@ impl Watch {
                 }
                 Err(error) => {
                     let problem = "NATS does not answer".to_owned();
-                    if !self.logged.contains(&problem) {
+                    if self.is_new(&problem, &mut found) {
                         tracing::warn!(%error, "the streams cannot be checked, because NATS does not answer");
                     }
-                    found.insert(problem.clone());
                     problems.push(problem);
                     break; // The others would fail too.
                 }

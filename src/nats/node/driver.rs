@@ -8,20 +8,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::super::batch::{BatchAck, BatchError, Batches, OpenBatch};
-use super::super::commit::{self, take_fences};
-use super::super::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
-use super::super::limit::{REQUEST_TIMEOUT, within};
-use super::super::notes;
-use super::super::partition::{self, FromReader};
-use super::super::restore::{RESTORE_TIMEOUT, restore};
-use super::super::stream::StreamIdentity;
-use super::super::streams_read::Streams;
 use super::calls::{CHECKPOINT_LOOKS_MAX, OpenCalls};
 use super::{Node, OpenCommit, READERS_QUEUE_MAX};
 use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
 use crate::link::Timestamp;
+use crate::nats::batch::{BatchAck, BatchError, Batches, OpenBatch};
+use crate::nats::commit::{self, take_fences};
+use crate::nats::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
+use crate::nats::limit::{REQUEST_TIMEOUT, within};
+use crate::nats::notes;
+use crate::nats::partition::{self, FromReader};
+use crate::nats::restore::{RESTORE_TIMEOUT, restore};
+use crate::nats::stream::StreamIdentity;
+use crate::nats::streams_read::Streams;
 use crate::node::{self, BatchId, End, Input, Note, Output, Phase, RequestId, StreamFacts};
 use crate::store::Store;
 
@@ -31,7 +31,6 @@ pub(super) struct Driver<S> {
     streams: Streams,
     batches: Batches,
     dead_letters: DeadLetters,
-    partitions: u16,
     pub(super) node: node::Node<S>,
     phase: watch::Sender<Phase>,
     as_of: watch::Sender<Option<Timestamp>>,
@@ -70,7 +69,6 @@ impl<S: Store + Clone + 'static> Driver<S> {
             streams: streams.clone(),
             batches: batches.clone(),
             dead_letters: dead_letters.clone(),
-            partitions: parts.options.partitions,
             node: parts.new_node(),
             phase: phase.clone(),
             as_of: as_of.clone(),
@@ -221,9 +219,9 @@ impl<S: Store + Clone + 'static> Driver<S> {
         let streams = self.streams.clone();
         match output {
             Output::ReadOutputFacts { request } => {
-                let (store, batches, partitions) = (self.node.store().clone(), self.batches.clone(), self.partitions);
+                let (store, batches) = (self.node.store().clone(), self.batches.clone());
                 self.tasks.spawn(async move {
-                    let facts = output_facts(&store, &streams, &batches, partitions).await;
+                    let facts = output_facts(&store, &streams, &batches).await;
                     let failed = |problem| Input::RequestFailed { request, problem };
                     Done::Answer(facts.map_or_else(failed, |stream| Input::OutputFacts { request, stream }))
                 });
@@ -357,14 +355,9 @@ impl<S: Store + Clone + 'static> Driver<S> {
 }
 
 /// The facts of the output stream. A new stream is filled from the store first.
-async fn output_facts<S: Store>(
-    store: &S,
-    streams: &Streams,
-    batches: &Batches,
-    partitions: u16,
-) -> Result<StreamFacts, String> {
+async fn output_facts<S: Store>(store: &S, streams: &Streams, batches: &Batches) -> Result<StreamFacts, String> {
     let facts = within(REQUEST_TIMEOUT, streams.output_facts()).await?;
-    let is_restored = within(RESTORE_TIMEOUT, restore(store, streams, batches, partitions, facts)).await?;
+    let is_restored = within(RESTORE_TIMEOUT, restore(store, streams, batches, facts)).await?;
     if is_restored { within(REQUEST_TIMEOUT, streams.output_facts()).await } else { Ok(facts) }
 }
 
