@@ -20,6 +20,16 @@ pub struct LinksDigest {
 }
 
 impl LinksDigest {
+    /// A digest with this sum, for a store that keeps it in its own format.
+    pub const fn of_parts(links_count: u64, sum: u64) -> Self {
+        Self { links_count, sum }
+    }
+
+    /// The sum.
+    pub const fn sum(&self) -> u64 {
+        self.sum
+    }
+
     /// Replaces the version of a link; `before` is `None` for a link that is not counted yet.
     pub fn replace(&mut self, id: &LinkId, before: Option<u64>, version: u64) {
         match before {
@@ -62,18 +72,6 @@ fn to_hex<S: Serializer>(sum: &u64, serializer: S) -> Result<S::Ok, S::Error> {
 fn from_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     u64::from_str_radix(&text, 16).map_err(D::Error::custom)
-}
-
-impl LinksDigest {
-    /// A digest with this sum, for a store that keeps it in its own format.
-    pub const fn of_parts(links_count: u64, sum: u64) -> Self {
-        Self { links_count, sum }
-    }
-
-    /// The sum.
-    pub const fn sum(&self) -> u64 {
-        self.sum
-    }
 }
 
 #[cfg(test)]

@@ -69,8 +69,10 @@ pub(super) async fn list(
     query.only(&["state", "institution", "limit", "after"])?;
     let state = query.text("state").map(parse_state).transpose()?;
     let institution = query.text("institution").map(str::to_owned);
-    let query = store::Query { state, institution, after: query.parse("after")?, limit: query.limit(PAGE.0, PAGE.1)? };
-    let page = server.scan(&client, move |store, ended| scan::page(store, &query, ended)).await?;
+    let query = store::Query { state, after: query.parse("after")?, limit: query.limit(PAGE.0, PAGE.1)? };
+    let read =
+        move |store: &dyn store::Store, ended: &scan::Ended| scan::page(store, &query, institution.as_deref(), ended);
+    let page = server.scan(&client, read).await?;
     // An unreadable record does not fail the page; its id is listed in `unreadable`.
     let mut unreadable: Vec<String> = page.unreadable.into_iter().map(|entry| entry.key).collect();
     let mut links = Vec::with_capacity(page.links.len());

@@ -115,7 +115,7 @@ pub struct Server {
     portal_url: String,
     metrics: PrometheusHandle,
     /// The turns of long reads of the store.
-    turns: scan::Turns,
+    read_slots: scan::Slots,
 }
 
 type SharedServer = Arc<Server>;
@@ -140,7 +140,7 @@ impl Server {
             widget_url: config.belvo.widget_url.clone(),
             portal_url: config.belvo.portal_url.clone(),
             metrics: telemetry::metrics(),
-            turns: scan::Turns::default(),
+            read_slots: scan::Slots::default(),
         }
     }
 

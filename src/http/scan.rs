@@ -16,25 +16,25 @@ use crate::store::{self, Page, Query, Store, StoreError, Unreadable};
 /// How many reads run at the same time. More would not be faster, and would take the processors from the commits.
 const CONCURRENT_MAX: usize = 2;
 
-/// How long a request waits for its turn.
-const TURN_WITHIN: Duration = Duration::from_secs(10);
+/// How long a request waits for a slot.
+const SLOT_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a read goes on after the client has closed its sending side: such a client may still wait for its answer.
 const GONE_GRACE: Duration = Duration::from_secs(2);
 
-/// The links between two looks at [`Ended`].
+/// The links between two checks of [`Ended`].
 const STEP: usize = 500;
 
-/// The turns of the reads.
-pub(super) struct Turns(Arc<Semaphore>);
+/// The slots of the concurrent reads.
+pub(super) struct Slots(Arc<Semaphore>);
 
-impl Default for Turns {
+impl Default for Slots {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(CONCURRENT_MAX)))
     }
 }
 
-/// Tells a read in a blocking thread that its request has ended.
+/// Whether the request of a read in a blocking thread has ended.
 #[derive(Clone, Default)]
 pub(super) struct Ended(Arc<AtomicBool>);
 
@@ -54,20 +54,20 @@ impl Drop for EndOnDrop {
 }
 
 impl Server {
-    /// Runs `read` on the store in its turn. `None` of `read` means that it has ended early, because [`Ended`] was set.
+    /// Runs `read` on the store when a slot is free. `None` of `read` means that it has ended early, because [`Ended`] was set.
     pub(super) async fn scan<T: Send + 'static>(
         &self,
         client: &ClientGone,
         read: impl FnOnce(&dyn Store, &Ended) -> Result<Option<T>, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
         let work = async {
-            let turn = timeout(TURN_WITHIN, Arc::clone(&self.turns.0).acquire_owned());
-            let turn = turn.await.map_err(|_| busy("Too many lists are being read; try again."))?;
+            let slot = timeout(SLOT_WITHIN, Arc::clone(&self.read_slots.0).acquire_owned());
+            let slot = slot.await.map_err(|_| busy("Too many lists are being read; try again."))?;
             let ended = EndOnDrop(Ended::default());
             let for_read = ended.0.clone();
             self.read_store(move |store| {
-                // The turn ends with the read, which may be later than the end of the request.
-                let _turn = turn;
+                // The slot is free when the read ends, which may be later than the end of the request.
+                let _slot = slot;
                 read(store, &for_read)
             })
             .await
@@ -89,10 +89,15 @@ fn busy(detail: &str) -> Problem {
 }
 
 /// Reads one page of links. An institution has no index, so all links are read until the page is full.
-pub(super) fn page(store: &dyn Store, query: &Query, ended: &Ended) -> Result<Option<Page>, StoreError> {
-    let Some(institution) = &query.institution else { return store.page(query).map(Some) };
+pub(super) fn page(
+    store: &dyn Store,
+    query: &Query,
+    institution: Option<&str>,
+    ended: &Ended,
+) -> Result<Option<Page>, StoreError> {
+    let Some(institution) = institution else { return store.page(query).map(Some) };
     let mut found = Page::default();
-    for page in store::pages(store, Query { institution: None, limit: STEP, ..query.clone() }) {
+    for page in store::pages(store, Query { limit: STEP, ..query.clone() }) {
         if ended.is_set() {
             return Ok(None);
         }
@@ -106,7 +111,7 @@ pub(super) fn page(store: &dyn Store, query: &Query, ended: &Ended) -> Result<Op
                 return Ok(Some(found));
             }
             match stored.parse() {
-                Ok(record) if record.institution.as_ref() == Some(institution) => {
+                Ok(record) if record.institution.as_deref() == Some(institution) => {
                     found.ids.push(id);
                     found.links.push(stored);
                 }

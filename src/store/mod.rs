@@ -200,8 +200,6 @@ pub struct Witness {
 pub struct Query {
     /// Only links in this state.
     pub state: Option<StateName>,
-    /// Only links of this institution.
-    pub institution: Option<String>,
     /// Only links after this id.
     pub after: Option<LinkId>,
     /// The most links of one page.

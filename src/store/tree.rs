@@ -36,7 +36,7 @@ pub(super) fn edits_of(
     for (id, put) in last {
         let key = format::link_key(id);
         let value_before = read(&key)?;
-        let before = value_before.as_ref().map(|value| format::decode_head(&key, unseal(&key, value)?)).transpose()?;
+        let before = head_of(&key, value_before.as_deref())?;
         // The deadline of an unchanged link may differ, because the policy was changed.
         let newer = |before: Head| before.version < put.head.version;
         let retimed = |before: Head| before.version == put.head.version && before.deadline != put.head.deadline;
@@ -80,9 +80,7 @@ impl Edits {
         for (key, payload) in entries {
             let value_before = read(key)?;
             if let Some(id) = key.strip_prefix(format::LINK_PREFIX).and_then(format::parse_link_id) {
-                let before =
-                    value_before.as_ref().map(|value| format::decode_head(key, unseal(key, value)?)).transpose()?;
-                edits.index(&id, before, format::decode_head(key, payload)?);
+                edits.index(&id, head_of(key, value_before.as_deref())?, format::decode_head(key, payload)?);
             }
             edits.put(key.clone(), value_before, payload);
         }
@@ -117,6 +115,10 @@ impl Edits {
             self.list.push((CONTENT_KEY.to_vec(), Some(self.content.encode())));
         }
     }
+}
+
+fn head_of(key: &[u8], value: Option<&[u8]>) -> Result<Option<Head>, StoreError> {
+    value.map(|value| format::decode_head(key, unseal(key, value)?)).transpose()
 }
 
 fn encode<T: serde::Serialize>(body: &T) -> Result<Vec<u8>, StoreError> {
@@ -176,13 +178,12 @@ pub(super) fn collect_page(
         }
         let link_key = [format::LINK_PREFIX, id].concat();
         let Some(value) = read(&link_key)? else { continue };
-        match wanted(query, &key, id, &link_key, &value) {
-            Ok(Some((id, stored))) => {
+        match entry_of(&key, id, &link_key, &value) {
+            Ok((id, stored)) => {
                 page.links.push(stored);
                 page.ids.push(id.clone());
                 last = Some(id);
             }
-            Ok(None) => {}
             // Not one record is unreadable, but the whole store is damaged.
             Err(error @ StoreError::Damaged(_)) => return Err(error),
             Err(error) => {
@@ -194,21 +195,10 @@ pub(super) fn collect_page(
     Ok(page)
 }
 
-/// The link of a key, if it matches the query.
-fn wanted(
-    query: &Query,
-    key: &[u8],
-    id: &[u8],
-    link_key: &[u8],
-    value: &[u8],
-) -> Result<Option<(LinkId, StoredLink)>, StoreError> {
+/// The link of a key.
+fn entry_of(key: &[u8], id: &[u8], link_key: &[u8], value: &[u8]) -> Result<(LinkId, StoredLink), StoreError> {
     let id = format::parse_link_id(id).ok_or_else(|| format::corrupt(key, "not a link id"))?;
-    let stored = decode_link(link_key, value)?;
-    let is_wanted = match &query.institution {
-        None => true,
-        Some(institution) => stored.parse()?.institution.as_ref() == Some(institution),
-    };
-    Ok(is_wanted.then_some((id, stored)))
+    Ok((id, decode_link(link_key, value)?))
 }
 
 #[cfg(test)]

@@ -119,11 +119,7 @@ impl Database {
         if let Some(damage) = self.damage() {
             return Err(StoreError::Damaged(damage.to_owned()));
         }
-        let result = caught(&self.directory, || call(&self.db));
-        if let Err(StoreError::Damaged(why)) = &result {
-            let _ = self.damage.set(why.clone());
-        }
-        result
+        self.noticed(caught(&self.directory, || call(&self.db)))
     }
 
     pub(super) fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
