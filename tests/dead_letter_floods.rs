@@ -5,7 +5,7 @@ mod support;
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
 use support::binary::{API_TOKEN, Relink, client};
-use support::{TestNats, message, within};
+use support::{TestNats, message, webhook, within};
 
 const OTHER_LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
@@ -14,13 +14,6 @@ const UNKNOWN: usize = 5_000;
 
 /// The lines of the log, with the level WARN, that the whole backlog may cause.
 const WARNINGS_MAX: usize = 50;
-
-fn webhook(link: &str, code: &str, request: usize) -> String {
-    format!(
-        r#"{{"webhook_id":"{request:032x}","webhook_type":"LINK","process_type":"recurrent_update","webhook_code":"{code}",
-            "link_id":"{link}","request_id":"{request:08x}-51eb-4350-9c74-5df5ac92a7f6","external_id":null,"data":{{}}}}"#
-    )
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_of_unknown_codes_delays_no_other_link_and_fills_no_log() {

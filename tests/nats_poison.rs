@@ -8,28 +8,21 @@ use std::fmt::Write as _;
 
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
-use relink::link::{Policy, PolicySettings};
-use relink::nats::node::{Node, NodeOptions};
-use relink::nats::subject::Subjects;
+use relink::nats::node::Node;
 use relink::store::MemoryStore;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use support::node::{PARTITIONS, options};
 use support::{TestNats, within};
-
-const PARTITIONS: u16 = 4;
 
 fn link(n: usize) -> String {
     format!("00000000-0000-4000-8000-{n:012}")
 }
 
 fn webhook(n: usize) -> String {
-    let link = link(n);
-    format!(
-        r#"{{"webhook_id":"{n:032x}","webhook_type":"LINK","process_type":"recurrent_update","webhook_code":"invalid_credentials",
-            "link_id":"{link}","request_id":"{n:08x}-51eb-4350-9c74-5df5ac92a7f6","external_id":null,"data":{{}}}}"#
-    )
+    support::webhook(&link(n), "invalid_credentials", n)
 }
 
 /// A client that speaks the protocol byte by byte, because a NATS client refuses to publish such headers.
@@ -72,15 +65,8 @@ async fn wait_for_prompts(nats: &TestNats, wanted: usize) -> BTreeSet<String> {
 
 /// The same with this connection.
 async fn wait_with(client: async_nats::Client, nats: &TestNats, wanted: usize) -> BTreeSet<String> {
-    let policy = Policy::new(PolicySettings { can_verify: true, incident_links: 0, ..PolicySettings::default() });
-    let options = NodeOptions {
-        subjects: Subjects::default(),
-        partitions: PARTITIONS,
-        owner: "test".to_owned(),
-        policy: policy.expect("in range"),
-    };
     let shutdown = CancellationToken::new();
-    let node = Node::new(client, options, MemoryStore::default());
+    let node = Node::new(client, options(), MemoryStore::default());
     let task = tokio::spawn(node.run(shutdown.clone()));
     let stream = nats.context.get_stream("LINKS").await.expect("the stream");
     let filter_subject = "link.notice.update_required.*".to_owned();

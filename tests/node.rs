@@ -10,63 +10,17 @@ use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
 use relink::clock::{self, Clock};
 use relink::contract::{IncidentBody, IncidentChange, NoticeBody, Record};
-use relink::link::{Policy, PolicySettings, StateName, Timestamp};
+use relink::link::{StateName, Timestamp};
 use relink::nats::commit::take_fences;
-use relink::nats::node::{Node, NodeError, NodeOptions};
+use relink::nats::node::NodeError;
 use relink::nats::subject::Subjects;
-use relink::node::{FenceToTake, Phase, fence_message};
+use relink::node::{FenceToTake, fence_message};
 use relink::store::{MemoryStore, Store};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
+use support::node::{PARTITIONS, RunningNode};
 use support::{TestNats, within};
 
-const PARTITIONS: u16 = 4;
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
-
-struct RunningNode {
-    store: MemoryStore,
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), NodeError>>,
-}
-
-impl RunningNode {
-    async fn start(nats: &TestNats, store: MemoryStore) -> Self {
-        Self::start_with_clock(nats, store, Clock::wall()).await
-    }
-
-    async fn start_with_clock(nats: &TestNats, store: MemoryStore, clock: Clock) -> Self {
-        let options = NodeOptions {
-            subjects: Subjects::default(),
-            partitions: PARTITIONS,
-            owner: "test".to_owned(),
-            policy: Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })
-                .expect("the defaults are in range"),
-        };
-        let node = Node::new(nats.connect().await, options, store.clone()).with_clock(clock);
-        let mut phase = node.phase();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(node.run(shutdown.clone()));
-        let running = within("starting the partitions", async {
-            phase.wait_for(|phase| *phase == Phase::Running).await.map(|_| ())
-        });
-        running.await.expect("the node runs");
-        Self { store, shutdown, task }
-    }
-
-    async fn stop(self) -> MemoryStore {
-        self.shutdown.cancel();
-        within("stopping", self.task).await.expect("no panic").expect("a clean end");
-        self.store
-    }
-
-    /// Ends the node at once, like SIGKILL.
-    async fn abort(self) -> MemoryStore {
-        self.task.abort();
-        let _ = self.task.await;
-        self.store
-    }
-}
 
 fn webhook(code: &str, request: u32) -> String {
     format!(

@@ -5,17 +5,10 @@ mod support;
 use std::process::ExitStatus;
 
 use support::binary::Relink;
-use support::{TestNats, within};
+use support::{TestNats, webhook, within};
 
 fn link(n: usize) -> String {
     format!("00000000-0000-4000-8000-{n:012}")
-}
-
-fn webhook(link: &str, code: &str, request: usize) -> String {
-    format!(
-        r#"{{"webhook_id":"{request:032x}","webhook_type":"LINK","process_type":"recurrent_update","webhook_code":"{code}",
-            "link_id":"{link}","request_id":"{request:08x}-51eb-4350-9c74-5df5ac92a7f6","external_id":null,"data":{{}}}}"#
-    )
 }
 
 async fn ended(mut relink: Relink) -> ExitStatus {
@@ -119,16 +112,7 @@ async fn its_own_nats_server_is_started_again() {
     assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
     support::binary::signal("KILL", &first).await;
     relink.wait_for_log("relink's own nats-server ended; relink starts it again").await;
-    let stored = async {
-        let mut request = 1;
-        loop {
-            request += 1;
-            if relink.webhook(&client, webhook(&link(2), "token_required", request)).await == Some(200) {
-                return;
-            }
-        }
-    };
-    within("a webhook to be stored again", stored).await;
+    relink.store_webhook(&client, webhook(&link(2), "token_required", 2)).await;
     relink.wait_until_ready().await;
     relink.wait_for_link(&client, &link(2)).await;
     let second = server_pid(dir.path());

@@ -6,31 +6,13 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use relink::contract::Record;
-use reqwest::Client;
 use support::binary::Relink;
-use support::{TestNats, within};
+use support::{TestNats, webhook, within};
 
 const RECREATED: &str = "a stream or consumer of relink was deleted while relink ran, and was created again";
 
 fn link(n: usize) -> String {
     format!("00000000-0000-4000-8000-{n:012}")
-}
-
-fn webhook(link: &str, code: &str, request: usize) -> String {
-    format!(
-        r#"{{"webhook_id":"{request:032x}","webhook_type":"LINK","process_type":"recurrent_update","webhook_code":"{code}",
-            "link_id":"{link}","request_id":"{request:08x}-51eb-4350-9c74-5df5ac92a7f6","external_id":null,"data":{{}}}}"#
-    )
-}
-
-/// Posts a webhook until it is stored, as Belvo does.
-async fn store(relink: &Relink, client: &Client, body: String) {
-    let stored = async {
-        while relink.webhook(client, body.clone()).await != Some(200) {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    within("a webhook to be stored", stored).await;
 }
 
 /// Waits until relink has logged that it has created this one again.
@@ -72,7 +54,7 @@ async fn a_deleted_stream_or_consumer_is_created_again() {
         // Every partition handles inputs again.
         for n in 0..12 {
             request += 1;
-            store(&relink, &client, webhook(&link(request * 100 + n), "token_required", request)).await;
+            relink.store_webhook(&client, webhook(&link(request * 100 + n), "token_required", request)).await;
         }
         for n in 0..12 {
             relink.wait_for_link(&client, &link((request - 11 + n) * 100 + n)).await;
@@ -115,7 +97,7 @@ async fn a_deleted_output_stream_is_filled_from_the_store() {
     let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
     let client = support::binary::client();
     for n in 0..LINKS {
-        store(&relink, &client, webhook(&link(n), "token_required", n)).await;
+        relink.store_webhook(&client, webhook(&link(n), "token_required", n)).await;
     }
     for n in 0..LINKS {
         relink.wait_for_link(&client, &link(n)).await;
@@ -150,7 +132,7 @@ async fn a_deleted_output_stream_is_filled_from_the_store() {
         let (versions, prompts, _) = outputs(&nats).await;
         assert_eq!((versions.len(), prompts), (LINKS, 0));
         let code = if is_running { "invalid_credentials" } else { "link_deleted" };
-        store(&relink, &client, webhook(&link(0), code, 1000 + round)).await;
+        relink.store_webhook(&client, webhook(&link(0), code, 1000 + round)).await;
         let goes_on = async {
             while outputs(&nats).await.0[&link(0)].len() < 2 {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -171,10 +153,10 @@ async fn relink_goes_on_with_a_nats_server_that_lost_everything() {
     let mut nats = TestNats::start().await;
     let relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &[]).await;
     let client = support::binary::client();
-    store(&relink, &client, webhook(&link(1), "token_required", 1)).await;
+    relink.store_webhook(&client, webhook(&link(1), "token_required", 1)).await;
     relink.wait_for_link(&client, &link(1)).await;
     nats.restart_after(|store| std::fs::remove_dir_all(store.join("jetstream")).expect("removed")).await;
-    store(&relink, &client, webhook(&link(1), "link_deleted", 2)).await;
+    relink.store_webhook(&client, webhook(&link(1), "link_deleted", 2)).await;
     let removed = async {
         while relink.wait_for_link(&client, &link(1)).await["state"] != "removed" {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -218,7 +200,7 @@ async fn a_full_disk_of_its_own_nats_server_is_survived() {
             .await;
     relink.wait_until_ready().await;
     let client = support::binary::client();
-    store(&relink, &client, webhook(&link(1), "token_required", 1)).await;
+    relink.store_webhook(&client, webhook(&link(1), "token_required", 1)).await;
     relink.wait_for_link(&client, &link(1)).await;
     let seen_by_relink = format!("/proc/{}/root{}/fill", relink.child.id().expect("it runs"), store_dir.display());
     let fill = || {
@@ -241,7 +223,7 @@ async fn a_full_disk_of_its_own_nats_server_is_survived() {
     std::fs::remove_file(&seen_by_relink).expect("removed");
     relink.wait_for_log("relink's own nats-server does not work; relink restarts it").await;
     relink.wait_until_ready().await;
-    store(&relink, &client, webhook(&link(3), "token_required", 900)).await;
+    relink.store_webhook(&client, webhook(&link(3), "token_required", 900)).await;
     relink.wait_for_link(&client, &link(3)).await;
     relink.signal("TERM").await;
     assert!(within("the end", relink.child.wait()).await.expect("a status").success());
@@ -256,7 +238,7 @@ async fn a_full_account_is_answered_with_503() {
     config.max_messages = 1;
     config.discard = async_nats::jetstream::stream::DiscardPolicy::New;
     nats.context.update_stream(&config).await.expect("limited");
-    store(&relink, &client, webhook(&link(1), "token_required", 1)).await;
+    relink.store_webhook(&client, webhook(&link(1), "token_required", 1)).await;
     let request = client.post(format!("{}/webhooks/belvo", relink.url));
     let request = request.header("authorization", support::binary::WEBHOOK_SECRET);
     let answer = request.body(webhook(&link(2), "token_required", 2)).send().await.expect("an answer");
@@ -264,6 +246,6 @@ async fn a_full_account_is_answered_with_503() {
     relink.wait_until_not_ready(&client, "the last input was not stored").await;
     config.max_messages = -1;
     nats.context.update_stream(&config).await.expect("unlimited");
-    store(&relink, &client, webhook(&link(2), "token_required", 2)).await;
+    relink.store_webhook(&client, webhook(&link(2), "token_required", 2)).await;
     relink.wait_until_ready().await;
 }

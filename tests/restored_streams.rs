@@ -8,51 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use relink::link::{Policy, PolicySettings};
-use relink::nats::node::{Node, NodeError, NodeOptions};
 use relink::nats::stream::extent;
-use relink::nats::subject::Subjects;
-use relink::node::Phase;
 use relink::store::{MemoryStore, Store};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
+use support::node::{PARTITIONS, RunningNode};
 use support::{TestNats, within};
 
-const PARTITIONS: u16 = 4;
 const LINKS: u32 = 30;
-
-struct RunningNode {
-    store: MemoryStore,
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), NodeError>>,
-}
-
-impl RunningNode {
-    async fn start(nats: &TestNats, store: MemoryStore) -> Self {
-        let settings = PolicySettings { can_verify: true, incident_links: 0, ..PolicySettings::default() };
-        let options = NodeOptions {
-            subjects: Subjects::default(),
-            partitions: PARTITIONS,
-            owner: "test".to_owned(),
-            policy: Policy::new(settings).expect("in range"),
-        };
-        let node = Node::new(nats.connect().await, options, store.clone());
-        let mut phase = node.phase();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(node.run(shutdown.clone()));
-        let running = phase.wait_for(|phase| *phase == Phase::Running);
-        within("starting the partitions", running).await.expect("the node runs");
-        Self { store, shutdown, task }
-    }
-
-    async fn stop(self) -> MemoryStore {
-        self.shutdown.cancel();
-        within("stopping", self.task).await.expect("no panic").expect("a clean end");
-        self.store
-    }
-}
 
 /// A stream, as `nats stream backup` stores it.
 struct Backup {

@@ -68,7 +68,7 @@ async fn a_store_that_is_damaged_while_relink_runs_is_rebuilt() {
     let length = usize::try_from(fs::metadata(&file).expect("a file").len()).expect("a length");
     let mut damaged = fs::File::options().write(true).open(&file).expect("the file");
     damaged.write_all(&vec![0x5a; length]).expect("written");
-    // The first reader of a damaged page finds the damage. Its answer, and those during the rebuild, tell to try again.
+    // The first reader of a damaged page finds the damage. Its answer, and the answers during the rebuild, ask the client to try again.
     let answer = get("/v1/links?limit=1000").await;
     let answer = if answer.status() == 200 { get("/v1/links?limit=1000&after=link-5").await } else { answer };
     assert_eq!(answer.status(), 503);

@@ -1,17 +1,14 @@
 //! Credentials, health endpoints, failures of a handler, and the stop of the server.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use relink::contract::{CommittedOffset, IncidentBody, LinksDigest};
-use relink::link::{LinkId, StateName, Timestamp};
-use relink::store::{Changes, MemoryStore, Page, Position, Query, Store, StoreError, StoredLink};
+use relink::link::LinkId;
+use relink::store::{MemoryStore, Page, Query, StoreError, StoredLink};
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::bench::{API_TOKEN, Bench, LINK, WEBHOOK_SECRET, answer};
+use crate::support::store::{ChangedStore, Operations};
 use crate::support::within;
 
 #[tokio::test]
@@ -90,61 +87,23 @@ async fn a_wrong_method_is_answered_with_the_allowed_ones() {
 }
 
 /// A store that panics or fails.
+#[derive(Default)]
 struct Panicking;
 
-impl Store for Panicking {
-    fn get(&self, _id: &LinkId) -> Result<Option<StoredLink>, StoreError> {
+impl Operations for Panicking {
+    fn get(&self, _links: &MemoryStore, _id: &LinkId) -> Result<Option<StoredLink>, StoreError> {
         panic!("a bug that names hunter2")
     }
 
-    fn apply(&self, _changes: &Changes) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn checkpoint(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn position(&self) -> Result<Option<Position>, StoreError> {
-        Ok(None)
-    }
-
-    fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError> {
-        Ok(BTreeMap::new())
-    }
-
-    fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    fn due(&self, _now: Timestamp, _limit: usize) -> Result<Vec<LinkId>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(None)
-    }
-
-    fn page(&self, _query: &Query) -> Result<Page, StoreError> {
+    fn page(&self, _links: &MemoryStore, _query: &Query) -> Result<Page, StoreError> {
         Err(StoreError::Disk("an error that names hunter2".into()))
-    }
-
-    fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {
-        Ok(None)
-    }
-
-    fn links_digest(&self) -> Result<LinksDigest, StoreError> {
-        Ok(LinksDigest::default())
-    }
-
-    fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {
-        Ok(BTreeMap::new())
     }
 }
 
 #[tokio::test]
 async fn a_panic_or_a_failure_of_the_store_fails_only_its_request() {
-    let bench = Bench::over(&[("RELINK_API_TOKENS", API_TOKEN)], Panicking, MemoryStore::default()).await;
+    let store = ChangedStore::<Panicking>::default();
+    let bench = Bench::over(&[("RELINK_API_TOKENS", API_TOKEN)], store, MemoryStore::default()).await;
     for path in [format!("/v1/links/{LINK}"), "/v1/links".to_owned()] {
         let failed = bench.get(&path).await;
         failed.problem(500, "internal");

@@ -1,21 +1,18 @@
 //! Many requests at once: refused ones do not fill the log, and abandoned lists do not keep others waiting.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use relink::contract::{CommittedOffset, IncidentBody, LinksDigest};
 use relink::http::Limits;
-use relink::link::{LinkId, StateName, Timestamp};
-use relink::store::{Changes, MemoryStore, Page, Position, Query, Store, StoreError, StoredLink};
+use relink::store::{MemoryStore, Page, Query, Store, StoreError};
 use reqwest::Method;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::bench::{API_TOKEN, Bench, WEBHOOK_SECRET, answer};
 use crate::capture;
+use crate::support::store::{ChangedStore, Operations};
 use crate::support::within;
 
 const ENVIRONMENT: &[(&str, &str)] = &[("RELINK_WEBHOOK_SECRETS", WEBHOOK_SECRET), ("RELINK_API_TOKENS", API_TOKEN)];
@@ -53,71 +50,26 @@ async fn a_flood_of_refused_requests_is_sampled_in_the_log() {
 /// A store whose lists never end.
 #[derive(Clone, Default)]
 struct Endless {
-    links: MemoryStore,
     pages: Arc<AtomicUsize>,
     running: Arc<AtomicUsize>,
     most_running: Arc<AtomicUsize>,
 }
 
-impl Store for Endless {
-    fn page(&self, query: &Query) -> Result<Page, StoreError> {
+impl Operations for Endless {
+    fn page(&self, links: &MemoryStore, query: &Query) -> Result<Page, StoreError> {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_running.fetch_max(running, Ordering::SeqCst);
         self.pages.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(1));
         self.running.fetch_sub(1, Ordering::SeqCst);
-        let page = self.links.page(&Query { after: None, ..query.clone() })?;
+        let page = links.page(&Query { after: None, ..query.clone() })?;
         Ok(Page { next: page.ids.last().cloned(), ..page })
-    }
-
-    fn get(&self, id: &LinkId) -> Result<Option<StoredLink>, StoreError> {
-        self.links.get(id)
-    }
-
-    fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
-        self.links.apply(changes)
-    }
-
-    fn checkpoint(&self) -> Result<(), StoreError> {
-        self.links.checkpoint()
-    }
-
-    fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {
-        self.links.restart_empty()
-    }
-
-    fn position(&self) -> Result<Option<Position>, StoreError> {
-        self.links.position()
-    }
-
-    fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError> {
-        self.links.offsets()
-    }
-
-    fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError> {
-        self.links.incidents()
-    }
-
-    fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<LinkId>, StoreError> {
-        self.links.due(now, limit)
-    }
-
-    fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.links.next_deadline()
-    }
-
-    fn links_digest(&self) -> Result<LinksDigest, StoreError> {
-        self.links.links_digest()
-    }
-
-    fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {
-        self.links.count()
     }
 }
 
 #[tokio::test]
 async fn abandoned_lists_end_and_do_not_keep_others_waiting() {
-    let store = Endless::default();
+    let store = ChangedStore::<Endless>::default();
     let bench = Bench::limited(ENVIRONMENT, store.clone(), store.links.clone(), Limits::new(0)).await;
     bench.put("a", "erebor", relink::link::State::Valid { suspicion: None });
     let request =
@@ -129,7 +81,7 @@ async fn abandoned_lists_end_and_do_not_keep_others_waiting() {
         clients.push(client);
     }
     within("the lists to be read", async {
-        while store.pages.load(Ordering::SeqCst) < 10 {
+        while store.operations.pages.load(Ordering::SeqCst) < 10 {
             tokio::task::yield_now().await;
         }
     })
@@ -140,13 +92,13 @@ async fn abandoned_lists_end_and_do_not_keep_others_waiting() {
     assert_eq!((summary.status, &summary.body["links_count"]), (200, &1.into()), "{}", summary.text);
     within("the reads to end", async {
         loop {
-            let pages = store.pages.load(Ordering::SeqCst);
+            let pages = store.operations.pages.load(Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(100)).await;
-            if store.pages.load(Ordering::SeqCst) == pages {
+            if store.operations.pages.load(Ordering::SeqCst) == pages {
                 break;
             }
         }
     })
     .await;
-    assert!(store.most_running.load(Ordering::SeqCst) <= 2, "two reads run at the same time");
+    assert!(store.operations.most_running.load(Ordering::SeqCst) <= 2, "two reads run at the same time");
 }

@@ -202,4 +202,14 @@ impl Relink {
         let answer = request.header("content-type", "application/json").body(body).send().await.ok()?;
         Some(answer.status().as_u16())
     }
+
+    /// Posts a webhook until it is stored, as Belvo does.
+    pub(crate) async fn store_webhook(&self, client: &reqwest::Client, body: String) {
+        let stored = async {
+            while self.webhook(client, body.clone()).await != Some(200) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        within("a webhook to be stored", stored).await;
+    }
 }

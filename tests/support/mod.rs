@@ -6,6 +6,8 @@
 #![expect(dead_code, reason = "every test binary compiles this file and uses a part of it")]
 
 pub(crate) mod binary;
+pub(crate) mod node;
+pub(crate) mod store;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -151,6 +153,14 @@ pub(crate) fn server_source() -> ServerSource {
 #[expect(clippy::disallowed_methods, reason = "the tests are their own configuration")]
 pub(crate) fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// A LINK webhook of Belvo. Two of one `request` are the same fact.
+pub(crate) fn webhook(link: &str, code: &str, request: usize) -> String {
+    format!(
+        r#"{{"webhook_id":"{request:032x}","webhook_type":"LINK","process_type":"recurrent_update","webhook_code":"{code}",
+            "link_id":"{link}","request_id":"{request:08x}-51eb-4350-9c74-5df5ac92a7f6","external_id":null,"data":{{}}}}"#
+    )
 }
 
 /// A message without headers.
