@@ -6,14 +6,14 @@
 //! ```
 //!
 //! If a part ends by itself, the others are stopped in order and the process ends with the error of that part. A stop takes at most
-//! `RELINK_STOP_TIMEOUT` (`stop`). If the store hangs, the process ends (`watchdog`). relink's own nats-server is started again if it ends (`own_server`).
+//! `RELINK_STOP_TIMEOUT` (`stop`). If the store hangs, the process ends (`watchdog`). relink's own nats-server is started again if it ends
+//! (`own_server`).
 
+mod data_directory;
 mod own_server;
 mod readiness;
 mod stop;
 mod watchdog;
-
-mod data_directory;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -19,7 +19,7 @@ use crate::store::{Query, Store, StoreError};
 const PAGE_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Corrections {
-    /// The latest time that it may be now; `None` while the clocks are in doubt, and then nothing is corrected.
+    /// The latest time that it may be now; `None` while a jump of a clock is not confirmed, and then nothing is corrected.
     latest_now: Option<Timestamp>,
     /// Links that may have to be corrected.
     ahead: BTreeSet<LinkId>,
@@ -34,7 +34,7 @@ impl Default for Corrections {
 }
 
 impl<S: Store> Engine<S> {
-    /// Sets the latest time that it may be now. `None`: the clocks are in doubt, and no link is corrected.
+    /// Sets the latest time that it may be now. `None`: a jump of a clock is not confirmed, and no link is corrected.
     pub const fn set_latest_now(&mut self, latest_now: Option<Timestamp>) {
         self.corrections.latest_now = latest_now;
     }

@@ -1,5 +1,5 @@
-//! Marks the answers from the store with the time up to which the store is known to have followed `LINKS`. So a client can tell an answer
-//! from before an outage of NATS from one of now.
+//! Marks the answers from the store with the time up to which the store is known to have followed `LINKS`. So a client can distinguish an
+//! answer from before an outage of NATS from a current one.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};

@@ -6,7 +6,7 @@
 //!
 //! Each phase has a time limit. A connection in the phases `Head` and `Idle` has no request: it is closed at the
 //! stop, and when its slot is needed. In the phase `Handling` the client may close its sending side and still gets
-//! its answer. It may as well be gone; the two look alike. [`ClientGone`] tells a handler about it.
+//! its answer. A client that is gone looks the same. [`ClientGone`] informs a handler.
 //!
 //! The socket, the service and the HTTP state machine of hyper run in one task, so a phase changes only while that
 //! task polls hyper.
@@ -15,7 +15,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -30,17 +30,17 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::{Limits, Waiting};
+use super::listener::{Limits, WaitingQueue};
 use crate::metric;
 
 /// How long an answer may take to be written after the stop has begun. A client that does not read is not waited for.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 
 /// What a connection needs from the listener.
-pub(super) struct Orders {
+pub(super) struct Context {
     pub(super) limits: Limits,
     pub(super) stop: CancellationToken,
-    pub(super) waiting: Waiting,
+    pub(super) waiting: WaitingQueue,
 }
 
 /// Cancelled when the client of a request has closed its sending side: it is gone, or waits for the answer only. An
@@ -105,8 +105,8 @@ impl SharedProgress {
 }
 
 /// Serves a connection until its client closes it, a limit is reached, its slot is needed, or the stop.
-pub(super) async fn serve(stream: TcpStream, router: Router, orders: Orders) {
-    let Orders { limits, stop, waiting } = orders;
+pub(super) async fn serve(stream: TcpStream, router: Router, context: Context) {
+    let Context { limits, stop, waiting } = context;
     let (progress, close) = (SharedProgress::new(), CancellationToken::new());
     let stream = Arc::new(Mutex::new(stream));
     let socket = Socket { stream: Arc::clone(&stream), progress: progress.clone() };
@@ -125,7 +125,7 @@ pub(super) async fn serve(stream: TcpStream, router: Router, orders: Orders) {
     let mut connection = pin!(builder.half_close(true).serve_connection(TokioIo::new(socket), service));
     let (mut stopped, mut closed) = (pin!(stop.cancelled()), pin!(close.cancelled()));
     let mut timer = pin!(tokio::time::sleep_until(Instant::now() + limits.head));
-    let (mut place, mut is_stopping) = (None, false);
+    let (mut entry, mut is_stopping) = (None, false);
     let ended = poll_fn(|cx| {
         if connection.as_mut().poll(cx).is_ready() {
             return Poll::Ready("client");
@@ -146,12 +146,12 @@ pub(super) async fn serve(stream: TcpStream, router: Router, orders: Orders) {
             if is_stopping {
                 return Poll::Ready("stop");
             }
-            place.get_or_insert_with(|| waiting.enter(&close));
+            entry.get_or_insert_with(|| waiting.push(&close));
             if closed.as_mut().poll(cx).is_ready() {
                 return Poll::Ready("full");
             }
         } else {
-            place = None;
+            entry = None;
         }
         if phase == Phase::Handling {
             watch_client(&stream, &progress, cx);
@@ -174,7 +174,7 @@ pub(super) async fn serve(stream: TcpStream, router: Router, orders: Orders) {
 
 /// Notices that the client has closed its sending side. hyper does not read while a request is handled. The bytes of
 /// a next request hide the end; then it is not noticed.
-fn watch_client(stream: &Mutex<TcpStream>, progress: &SharedProgress, cx: &mut Context<'_>) {
+fn watch_client(stream: &Mutex<TcpStream>, progress: &SharedProgress, cx: &mut task::Context<'_>) {
     let mut byte = [0; 1];
     let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
     match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
@@ -196,7 +196,7 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut task::Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = self.with(|stream| stream.poll_read(cx, buffer));
         if buffer.filled().len() > before && self.progress.get().phase == Phase::Idle {
@@ -207,13 +207,13 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.with(|stream| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.with(|stream| stream.poll_write_vectored(cx, slices))
@@ -225,7 +225,7 @@ impl AsyncWrite for Socket {
 
     /// hyper flushes the socket after it has written all that it has. Every answer of relink is in memory as a whole,
     /// so the first flush after it was made is the end of it.
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.with(|stream| stream.poll_flush(cx));
         if flushed.is_ready() && self.progress.get().phase == Phase::Answering {
             self.progress.enter(Phase::Idle);
@@ -233,7 +233,7 @@ impl AsyncWrite for Socket {
         flushed
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         self.with(|stream| stream.poll_shutdown(cx))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An open connection needs a file descriptor, and relink needs descriptors for more important things: NATS, the
 //! store, Belvo. So their number is bounded. If all are taken, the connection that has waited longest for a request
-//! is closed in favour of the new one: strangers that open connections cannot keep out Belvo's webhooks.
+//! is closed in favour of the new one: unknown clients that open connections cannot keep out Belvo's webhooks.
 //!
 //! Next: `connection.rs` serves one connection.
 
@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, Orders};
+use super::connection::{self, Context};
 use crate::metric;
 use crate::{os, telemetry};
 
@@ -89,7 +89,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
     let metrics = telemetry::metrics();
     let mut upkeep = tokio::time::interval(UPKEEP_EVERY);
     let slots = Arc::new(Semaphore::new(limits.connections_max));
-    let waiting = Waiting::default();
+    let waiting = WaitingQueue::default();
     let mut connections = JoinSet::new();
     let mut accepting = Box::pin(accept(&listener, &slots, &waiting));
     loop {
@@ -99,11 +99,11 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
             Some(_ended) = connections.join_next(), if !connections.is_empty() => {}
             (stream, slot) = &mut accepting => {
                 accepting.set(accept(&listener, &slots, &waiting));
-                let orders = Orders { limits, stop: shutdown.clone(), waiting: waiting.clone() };
+                let context = Context { limits, stop: shutdown.clone(), waiting: waiting.clone() };
                 let router = router.clone();
                 connections.spawn(async move {
                     metrics::gauge!(metric::HTTP_CONNECTIONS.name).increment(1.0);
-                    connection::serve(stream, router, orders).await;
+                    connection::serve(stream, router, context).await;
                     metrics::gauge!(metric::HTTP_CONNECTIONS.name).decrement(1.0);
                     drop(slot);
                 });
@@ -123,7 +123,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-    waiting: &Waiting,
+    waiting: &WaitingQueue,
 ) -> (TcpStream, OwnedSemaphorePermit) {
     let stream = loop {
         match listener.accept().await {
@@ -143,7 +143,7 @@ async fn accept(
         Err(_all_taken) => {
             waiting.close_longest();
             let slot = Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed");
-            waiting.is_enough();
+            waiting.slot_taken();
             slot
         }
     };
@@ -152,58 +152,58 @@ async fn accept(
 
 /// The connections that wait for a request, in the order in which they began to wait.
 #[derive(Clone, Default)]
-pub(super) struct Waiting(Arc<Mutex<Line>>);
+pub(super) struct WaitingQueue(Arc<Mutex<Queue>>);
 
 #[derive(Default)]
-struct Line {
+struct Queue {
     next: u64,
     waiting: BTreeMap<u64, CancellationToken>,
     /// Whether a slot is needed, and no connection was waiting.
     is_slot_wanted: bool,
 }
 
-/// The place of a waiting connection; dropping it leaves the line.
-pub(super) struct Place {
-    line: Waiting,
+/// The place of a waiting connection; dropping it leaves the queue.
+pub(super) struct QueueEntry {
+    queue: WaitingQueue,
     number: u64,
 }
 
-impl Waiting {
-    /// Puts a connection at the end of the line. `close` is cancelled if its slot is needed.
-    pub(super) fn enter(&self, close: &CancellationToken) -> Place {
-        let mut line = self.line();
-        let number = line.next;
-        line.next += 1;
-        if std::mem::take(&mut line.is_slot_wanted) {
+impl WaitingQueue {
+    /// Puts a connection at the end of the queue. `close` is cancelled if its slot is needed.
+    pub(super) fn push(&self, close: &CancellationToken) -> QueueEntry {
+        let mut queue = self.queue();
+        let number = queue.next;
+        queue.next += 1;
+        if std::mem::take(&mut queue.is_slot_wanted) {
             close.cancel();
         } else {
-            line.waiting.insert(number, close.clone());
+            queue.waiting.insert(number, close.clone());
         }
-        Place { line: self.clone(), number }
+        QueueEntry { queue: self.clone(), number }
     }
 
     /// Closes the connection that has waited longest, or the next one that begins to wait.
     fn close_longest(&self) {
-        let mut line = self.line();
-        match line.waiting.pop_first() {
+        let mut queue = self.queue();
+        match queue.waiting.pop_first() {
             Some((_, close)) => close.cancel(),
-            None => line.is_slot_wanted = true,
+            None => queue.is_slot_wanted = true,
         }
     }
 
-    /// A slot has become free.
-    fn is_enough(&self) {
-        self.line().is_slot_wanted = false;
+    /// A slot has become free and was taken, so no further connection is closed.
+    fn slot_taken(&self) {
+        self.queue().is_slot_wanted = false;
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueEntry {
     fn drop(&mut self) {
-        self.line.line().waiting.remove(&self.number);
+        self.queue.queue().waiting.remove(&self.number);
     }
 }
 

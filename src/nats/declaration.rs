@@ -283,8 +283,8 @@ impl Declaration {
                      prefix or run `nats stream rm {name}`, which deletes its messages, and start relink again"
                 ),
                 Wanted::Consumer { .. } => format!(
-                    "run `nats consumer rm {name}` and start relink again, which creates it anew; partitions continue behind \
-                     their offset, jobs are handed out again"
+                    "run `nats consumer rm {name}` and start relink again, which creates it again; partitions continue after \
+                     their committed offsets, and the last job of each link is delivered again"
                 ),
             };
         };
@@ -298,12 +298,12 @@ impl Declaration {
             Value::Number(nanos) if matches!(field, "max_age" | "duplicate_window" | "ack_wait") => {
                 let seconds = nanos.as_u64().unwrap_or_default() / 1_000_000_000;
                 format!(
-                    "run `nats {kind} edit {name} --{flag}={seconds}s`, or set relink's configuration to what is there"
+                    "run `nats {kind} edit {name} --{flag}={seconds}s`, or set relink's configuration to the value at the server"
                 )
             }
             other => {
                 format!(
-                    "run `nats {kind} edit {name} --{flag}={other}`, or set relink's configuration to what is there"
+                    "run `nats {kind} edit {name} --{flag}={other}`, or set relink's configuration to the value at the server"
                 )
             }
         }

@@ -140,7 +140,7 @@ impl Streams {
     }
 
     /// The sequence of the first message of the input stream that was stored after a time. No message is delivered for that: the server
-    /// tells where a new consumer starts.
+    /// answers where a new consumer starts.
     pub(super) async fn find_input(&self, after_ns: i64) -> Result<Option<u64>, String> {
         let start_time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(after_ns) + 1)
             .map_err(|error| error.to_string())?;

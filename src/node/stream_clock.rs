@@ -4,8 +4,8 @@
 //! would fire too early or too late if the two clocks differ. So the node asks the server for its time, and keeps the difference to its
 //! own clock. The driver's own clock is steady: changes of the host's time do not move it.
 //!
-//! If a measured time is far from the expected one, one of the clocks has jumped, and nobody knows which one. Then the node waits whether
-//! the jump stays. Until then timers use the earlier of the two times, so that no user is prompted too early, and no time of a link is
+//! If a measured time is far from the expected one, one of the clocks has jumped, and it is unknown which one. Then the node waits until
+//! the jump is confirmed. Until then timers use the earlier of the two times, so that no user is prompted too early, and no time of a link is
 //! corrected.
 
 use std::time::Duration;
@@ -27,12 +27,13 @@ pub(super) struct StreamClock {
     is_known: bool,
     /// The wall clock of the host minus the own time, in milliseconds.
     host_offset_ms: i64,
-    doubt: Option<Doubt>,
+    /// A jump that is not confirmed yet.
+    unconfirmed: Option<Jump>,
 }
 
 /// A measured time that differs from the expected one.
 #[derive(Clone, Copy, Debug)]
-struct Doubt {
+struct Jump {
     offset_ms: i64,
     /// When it was measured first, by the own clock.
     since: Timestamp,
@@ -46,7 +47,7 @@ pub(super) enum Measured {
     /// The time differs by so many milliseconds (positive: the server is ahead), and it is not known yet whether this stays.
     Jumped { by_ms: i64 },
     /// The difference of the last measurement is still there.
-    InDoubt,
+    Unconfirmed,
     /// The jump was over before it was confirmed.
     JumpedBack,
     /// The jump has stayed, and the new time counts.
@@ -69,9 +70,9 @@ impl StreamClock {
         shifted(at, self.offset_in_use_ms().saturating_neg())
     }
 
-    /// The latest time that it may be now, by the clock of the server and by that of the host; `None` while the clocks are in doubt.
+    /// The latest time that it may be now, by the clock of the server and by that of the host; `None` while the clocks are in jump.
     pub(super) fn latest_now(&self, own: Timestamp) -> Option<Timestamp> {
-        let is_sure = self.is_known && self.doubt.is_none();
+        let is_sure = self.is_known && self.unconfirmed.is_none();
         is_sure.then(|| shifted(own, self.offset_ms.max(self.host_offset_ms)))
     }
 
@@ -89,23 +90,23 @@ impl StreamClock {
         let by_ms = offset_ms.saturating_sub(self.offset_ms);
         if is_small(by_ms) {
             self.offset_ms = offset_ms;
-            return if self.doubt.take().is_some() { Measured::JumpedBack } else { Measured::AsExpected };
+            return if self.unconfirmed.take().is_some() { Measured::JumpedBack } else { Measured::AsExpected };
         }
-        match self.doubt.filter(|doubt| is_small(offset_ms.saturating_sub(doubt.offset_ms))) {
-            Some(doubt) if own.since(doubt.since) >= CONFIRMED_AFTER => {
-                (self.offset_ms, self.doubt) = (offset_ms, None);
+        match self.unconfirmed.filter(|jump| is_small(offset_ms.saturating_sub(jump.offset_ms))) {
+            Some(jump) if own.since(jump.since) >= CONFIRMED_AFTER => {
+                (self.offset_ms, self.unconfirmed) = (offset_ms, None);
                 Measured::Confirmed { by_ms }
             }
-            Some(_) => Measured::InDoubt,
+            Some(_) => Measured::Unconfirmed,
             None => {
-                self.doubt = Some(Doubt { offset_ms, since: own });
+                self.unconfirmed = Some(Jump { offset_ms, since: own });
                 Measured::Jumped { by_ms }
             }
         }
     }
 
     fn offset_in_use_ms(&self) -> i64 {
-        self.doubt.map_or(self.offset_ms, |doubt| doubt.offset_ms.min(self.offset_ms))
+        self.unconfirmed.map_or(self.offset_ms, |jump| jump.offset_ms.min(self.offset_ms))
     }
 }
 
@@ -138,7 +139,7 @@ mod tests {
         assert!(!clock.is_known());
         assert_eq!(clock.measured(at(660), at(0)), Measured::Jumped { by_ms: -660_000 });
         assert_eq!((clock.now(at(661)), clock.latest_now(at(661))), (at(1), None));
-        assert_eq!(clock.measured(at(690), at(30)), Measured::InDoubt);
+        assert_eq!(clock.measured(at(690), at(30)), Measured::Unconfirmed);
         assert_eq!(clock.measured(at(720), at(60)), Measured::Confirmed { by_ms: -660_000 });
         assert_eq!((clock.now(at(721)), clock.own_time(at(61))), (at(61), at(721)));
         assert_eq!(clock.latest_now(at(721)), Some(at(721)), "the host may be right");
@@ -165,12 +166,12 @@ mod tests {
         clock.measured(at(0), at(0));
         assert_eq!(clock.measured(at(10), at(3_610)), Measured::Jumped { by_ms: 3_600_000 });
         for seconds in [20, 30] {
-            assert_eq!(clock.measured(at(seconds), at(3_600 + seconds)), Measured::InDoubt);
+            assert_eq!(clock.measured(at(seconds), at(3_600 + seconds)), Measured::Unconfirmed);
             assert_eq!(clock.now(at(seconds)), at(seconds));
         }
         assert_eq!(clock.measured(at(70), at(3_670)), Measured::Confirmed { by_ms: 3_600_000 });
         assert_eq!(clock.now(at(71)), at(3_671));
-        // Another jump while one is in doubt does not confirm it.
+        // Another jump does not confirm the first one.
         clock.measured(at(80), at(80));
         assert!(matches!(clock.measured(at(200), at(9_000)), Measured::Jumped { .. }));
         assert!(clock.latest_now(at(200)).is_none());

@@ -54,7 +54,7 @@ impl<S: Store + Clone> Node<S> {
             self.note(Note::HostClockJumped { by_ms });
         }
         match measured {
-            Measured::AsExpected | Measured::InDoubt => {}
+            Measured::AsExpected | Measured::Unconfirmed => {}
             Measured::Jumped { by_ms } => self.note(Note::ClockJumped { by_ms, is_confirmed: false }),
             Measured::Confirmed { by_ms } => self.note(Note::ClockJumped { by_ms, is_confirmed: true }),
             Measured::JumpedBack => self.note(Note::ClockRight),

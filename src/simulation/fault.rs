@@ -87,7 +87,7 @@ pub enum Fault {
     DeliveryLost,
     /// The pull request of a stopped reader still receives messages.
     SecondReader,
-    /// A process is told that a stream may have been created again, although none has.
+    /// A process gets the input `StartOver`, as if a stream had been created again.
     StartsOver,
     /// A reader fails.
     ReaderFails,

@@ -56,7 +56,7 @@ fn six_seconds_of_a_wrong_server_clock_do_not_silence_a_link() {
             rig.pass(8);
         }
         rig.receive(2);
-        // Without a doubt about the clocks, the link is corrected at once.
+        // If no jump is unconfirmed, the link is corrected at once.
         let is_corrected = rig.record(2).because.times_corrected;
         assert_eq!(is_corrected, !noticed);
         assert_eq!(rig.record(2).updated_at.0, if noticed { rig.stream_now() } else { rig.now });
