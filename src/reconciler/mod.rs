@@ -1,7 +1,7 @@
 //! The reconciler: finds the changes that no webhook reported, by reading Belvo's API (a sweep).
 //!
 //! ```text
-//!   survey        all links, once after the start: finds links that relink does not know ─┐
+//!   survey        all links, once a day: finds links that relink does not know            ─┐
 //!   broken        Belvo's lists of broken links, hourly: finds lost outages               ─┼─▶ belvo.observation.<link>
 //!   known_broken  links that relink knows as broken, hourly: finds lost repairs           ─┤   (and a mute for broken
 //!   rotate        fifty of all links at a time, all links once a day                      ─┤   links that are adopted)

@@ -50,10 +50,11 @@ pub struct Schedule {
     retry_at: Duration,
     release_at: Duration,
     rotate_at: Duration,
+    // When the last survey began that found links, by the clock of the reconciler.
+    surveyed_at: Option<Duration>,
     // Consents follow the first sweep, whose survey adopts the links of the consents. Releases follow the consents,
     // which show what the user of an adopted link has to do. A failed attempt also counts, so that an error does not
     // block the next kind.
-    surveyed: bool,
     swept: bool,
     listed_consents: bool,
     sweeps_count: u64,
@@ -70,7 +71,7 @@ impl Schedule {
             retry_at: second,
             release_at: second,
             rotate_at: second,
-            surveyed: false,
+            surveyed_at: None,
             swept: false,
             listed_consents: false,
             sweeps_count: 0,
@@ -158,7 +159,7 @@ impl Reconciler {
         match step {
             Step::Sweep => {
                 schedule.swept = true;
-                self.sweep(&mut schedule.surveyed).await?;
+                self.sweep(&mut schedule.surveyed_at).await?;
                 schedule.sweeps_count += 1;
                 Ok(schedule.jittered(self.settings.sweep_every))
             }
@@ -178,10 +179,16 @@ impl Reconciler {
         }
     }
 
-    async fn sweep(&self, surveyed: &mut bool) -> Result<(), SweepError> {
-        let listed = if *surveyed { self.sweep_broken().await } else { self.survey().await };
+    async fn sweep(&self, surveyed_at: &mut Option<Duration>) -> Result<(), SweepError> {
+        let now = self.parts.clock.elapsed();
+        // The survey is repeated, because relink may lose a link after it: `LINKS` loses its state, and `BELVO` has
+        // deleted its inputs already.
+        let is_survey = surveyed_at.is_none_or(|at| now.saturating_sub(at) >= self.settings.rotation);
+        let listed = if is_survey { self.survey().await } else { self.sweep_broken().await };
         // An empty list is no survey: the calls may go to another account, which has none of the links.
-        *surveyed |= listed.as_ref().is_ok_and(|swept| swept.read_count > 0);
+        if is_survey && listed.as_ref().is_ok_and(|swept| swept.read_count > 0) {
+            *surveyed_at = Some(now);
+        }
         // This step reads links by id, which may work while lists fail.
         let known_broken = self.sweep_known_broken().await;
         let (listed, known_broken) = (listed?, known_broken?);
@@ -212,7 +219,83 @@ fn release_pause(per_hour: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use futures::future::{BoxFuture, ready};
+
     use super::*;
+    use crate::belvo::{Client, MissingGuard, Question, Reply, SecretId, SecretPassword, Timeouts, Wire};
+    use crate::clock::Clock;
+    use crate::link::{LinkId, Policy, PolicySettings, Timestamp};
+    use crate::nats::history::{HistoryError, LinkHistory, ReadHistory};
+    use crate::nats::inputs::{Inputs, NewInput};
+    use crate::nats::publisher::PublishError;
+    use crate::reconciler::Parts;
+    use crate::store::MemoryStore;
+
+    const SETTINGS: SweepSettings = SweepSettings {
+        sweep_every: Duration::from_secs(3600),
+        rotation: Duration::from_secs(86_400),
+        adoption_per_hour: 60,
+    };
+
+    const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
+
+    /// A Belvo with one valid link, and a stream that forgets every input. It records the links of the inputs.
+    #[derive(Clone, Debug, Default)]
+    struct Forgetful(Arc<Mutex<Vec<LinkId>>>);
+
+    impl Wire for Forgetful {
+        fn ask(&self, question: Question) -> BoxFuture<'_, Result<Reply, String>> {
+            let is_listed = !question.target.contains("status__in=");
+            let link = serde_json::json!({"id": LINK, "status": "valid", "institution": "erebor_mx_retail"});
+            let results: Vec<_> = is_listed.then_some(link).into_iter().collect();
+            let body = serde_json::json!({"count": results.len(), "next": null, "results": results});
+            Box::pin(ready(Ok(Reply { status: 200, retry_after: None, body: body.to_string().into() })))
+        }
+    }
+
+    impl Inputs for Forgetful {
+        fn put(&self, input: NewInput) -> BoxFuture<'_, Result<(), PublishError>> {
+            self.0.lock().expect("no test panics here").push(input.link);
+            Box::pin(ready(Ok(())))
+        }
+    }
+
+    impl ReadHistory for Forgetful {
+        fn history<'a>(&'a self, _link: &'a LinkId) -> BoxFuture<'a, Result<LinkHistory, HistoryError>> {
+            Box::pin(ready(Ok(LinkHistory::default())))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_relink_has_lost_is_found_within_one_rotation() {
+        let forgetful = Forgetful::default();
+        let (clock, manual) = Clock::manual(Timestamp::from_millis(1_790_000_000_000));
+        let keys = (SecretId("id".into()), SecretPassword("password".into()));
+        let client =
+            Client::new("http://belvo.invalid", keys.0, keys.1, Timeouts::default()).expect("it is an address");
+        let parts = Parts {
+            belvo: client.with_wire(Arc::new(forgetful.clone())),
+            guard: MissingGuard::default(),
+            store: Arc::new(MemoryStore::default()),
+            inputs: Arc::new(forgetful.clone()),
+            histories: Arc::new(forgetful.clone()),
+            policy: Policy::new(PolicySettings::default()).expect("the defaults are in range"),
+            clock: clock.clone(),
+        };
+        let reconciler = Reconciler::rotating_from(None, SETTINGS, parts);
+        let mut schedule = Schedule::new(clock.elapsed(), 1);
+        let mut found = Vec::new();
+        for _ in 0..=25 {
+            reconciler.perform(Step::Sweep, &mut schedule).await;
+            found.push(std::mem::take(&mut *forgetful.0.lock().expect("no test panics here")).len());
+            manual.set(clock.now().after(SETTINGS.sweep_every));
+        }
+        // Sweep 0 finds the link, and relink loses it at once. One survey in a rotation is enough.
+        let surveys: Vec<usize> = (0..found.len()).filter(|sweep| found[*sweep] > 0).collect();
+        assert_eq!(surveys, [0, 24]);
+    }
 
     #[test]
     fn a_rate_per_hour_becomes_a_pause() {
@@ -231,14 +314,9 @@ mod tests {
 
     #[test]
     fn the_first_steps_run_in_the_order_of_their_kinds() {
-        let settings = SweepSettings {
-            sweep_every: Duration::from_secs(3600),
-            rotation: Duration::from_secs(86_400),
-            adoption_per_hour: 60,
-        };
         let (mut schedule, mut now, mut steps) = (Schedule::new(Duration::ZERO, 1), Duration::ZERO, Vec::new());
         for _ in 0..5 {
-            let (step, at) = schedule.next(now, &settings);
+            let (step, at) = schedule.next(now, &SETTINGS);
             now = now.max(at);
             // As `try_to_perform` does.
             schedule.swept |= step == Step::Sweep;
@@ -250,6 +328,6 @@ mod tests {
             [(Step::Sweep, 30), (Step::Consents, 30), (Step::Retry, 60), (Step::Release, 60), (Step::Rotate, 60)];
         assert_eq!(steps, expected);
         // After a long pause every step is due: the order of the kinds decides again.
-        assert_eq!(schedule.next(now + Duration::from_secs(9_999), &settings).0, Step::Sweep);
+        assert_eq!(schedule.next(now + Duration::from_secs(9_999), &SETTINGS).0, Step::Sweep);
     }
 }
