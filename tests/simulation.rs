@@ -67,7 +67,8 @@ fn one_seed_gives_one_run() {
 }
 
 /// Seeds that found bugs, each named for its bug. A change of the random source changes what a seed meets, so each finding has an exact
-/// test as well: src/node/tests/places.rs, tests/engine/limits.rs, and the injected bug `LettersBySequence`.
+/// test as well: in src/node/tests/ (places, times), src/reconciler/pace.rs and tests/engine/limits.rs, and the injected bug
+/// `DeadLetterIdBySequence`.
 mod found {
     use super::*;
 
@@ -77,6 +78,18 @@ mod found {
         let faults = Some(vec![Fault::InputTailLost, Fault::UnreadableInputs]);
         let seeds = vec![0, 1, 2, 3];
         at_once(seeds, |seed| run_without_failure(&Options { faults: faults.clone(), ..Options::of(seed) }));
+    }
+
+    /// The survey was not repeated, so a link stayed unknown whose state, or whose first input, a stream had lost.
+    #[test]
+    fn a_link_is_found_again_after_a_stream_has_lost_it() {
+        at_once(vec![59, 100_155, 100_460], |seed| run_without_failure(&Options::of(seed)));
+    }
+
+    /// A node that had lost its partitions while it asked for the server's time woke itself again and again, and the run did not end.
+    #[test]
+    fn a_node_without_partitions_sleeps() {
+        at_once(vec![100_196, 100_440], |seed| run_without_failure(&Options::of(seed)));
     }
 }
 

@@ -100,7 +100,9 @@ impl<S: Store + Clone> Node<S> {
 
     pub(super) fn schedule(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let checkpoint_at = self.checkpoint_at.filter(|_| self.checkpointing.is_none());
-        let measure_at = self.measuring.next_at.filter(|_| self.measuring.open.is_none() && !self.clock.is_known());
+        // Without partitions the node does not measure, so this time would stay in the past.
+        let is_measured_next = self.measuring.open.is_none() && !self.clock.is_known() && !self.partitions.is_empty();
+        let measure_at = self.measuring.next_at.filter(|_| is_measured_next);
         let mut wake_at = self.retry_at.into_iter().chain(checkpoint_at).chain(measure_at).min();
         // While the pipeline is busy, the next answer wakes the node.
         if let Some(engine) = self.engine.as_ref().filter(|_| !self.is_engine_stale && self.is_pipeline_empty()) {

@@ -27,6 +27,9 @@ const START_MS: i64 = 1_790_000_000_000;
 /// The number of days for which the reconciler runs after all faults have ended.
 const DAYS_OF_SWEEPS: usize = 3;
 
+/// A run has about ten thousand events. With so many it does not end: something wakes itself again and again.
+const EVENTS_MAX: usize = 2_000_000;
+
 /// An event of the simulation.
 pub(super) enum Event {
     /// A publisher has its turn.
@@ -264,6 +267,9 @@ impl World {
         };
         self.now_ms = self.now_ms.max(at_ms);
         self.counts.events += 1;
+        if self.counts.events > EVENTS_MAX {
+            return Err(format!("the run does not end: it has had more than {EVENTS_MAX} events"));
+        }
         self.happen(event)
     }
 

@@ -45,6 +45,26 @@ fn a_clock_that_is_set_back_prolongs_no_pause() {
 }
 
 #[test]
+fn a_node_without_partitions_asks_for_no_wake_up_in_the_past() {
+    let mut node = Rig::over(MemoryStore::default()).node;
+    node.handle(START, Input::Gained { partitions: vec![0] });
+    let mut outputs = std::iter::from_fn(|| node.poll_output());
+    let request = outputs.find_map(|output| match output {
+        Output::ReadStreamTime { request } => Some(request),
+        _ => None,
+    });
+    node.handle(START, Input::Lost { partitions: vec![0] });
+    let problem = "no response".to_owned();
+    node.handle(START, Input::RequestFailed { request: request.expect("the node asks for the time"), problem });
+    while node.poll_output().is_some() {}
+    // The node would not sleep: each wake-up asks for the next one at once.
+    let now = START.after(Duration::from_secs(2));
+    node.handle(now, Input::Tick);
+    let wake_ups = std::iter::from_fn(|| node.poll_output()).filter(|output| matches!(output, Output::WakeAt { .. }));
+    assert_eq!(wake_ups.count(), 0);
+}
+
+#[test]
 fn six_seconds_of_a_wrong_server_clock_do_not_silence_a_link() {
     for noticed in [false, true] {
         let mut rig = Rig::new(&[0]);
