@@ -34,9 +34,15 @@ impl World {
         let ids: Vec<u32> = self.processes.keys().copied().collect();
         let victim = if ids.is_empty() { None } else { Some(*self.random.pick(&ids)) };
         let partition = u16::try_from(self.random.below(usize::from(self.partitions))).unwrap_or(0);
+        let is_input_loss = matches!(fault, Fault::InputTailLost | Fault::InputRestored | Fault::InputRecreated);
         match fault {
-            // The first message after a loss is found by its time, which says nothing if the server's clock was wrong (docs/guarantees.md).
-            Fault::InputTailLost | Fault::InputRestored | Fault::InputRecreated if self.had_server_skew => {}
+            // The first message after a loss is found by its time, which says nothing if the server's clock is wrong before or after the
+            // loss (docs/guarantees.md).
+            _ if is_input_loss && self.had_server_skew => return Ok(()),
+            Fault::ServerClockJump if self.had_input_loss => return Ok(()),
+            _ => self.had_input_loss |= is_input_loss,
+        }
+        match fault {
             Fault::Crash => self.crash(victim, |process| process.store.copy()),
             Fault::HostCrash => self.crash(victim, |process| process.store.durable()),
             Fault::StoreLost => self.crash(victim, |_process| MemoryStore::default()),

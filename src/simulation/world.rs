@@ -95,6 +95,8 @@ pub(super) struct World {
     /// The offset of the server's clock, and whether it ever had one.
     pub(super) server_skew_ms: i64,
     pub(super) had_server_skew: bool,
+    /// Whether the input stream ever lost messages, or was created again or restored.
+    pub(super) had_input_loss: bool,
     /// The offset of the clock of the next host.
     pub(super) host_skew_ms: i64,
     pub(super) publishers: Publishers,
@@ -163,6 +165,7 @@ impl World {
             server_up_at_ms: START_MS,
             server_skew_ms: 0,
             had_server_skew: false,
+            had_input_loss: false,
             host_skew_ms: 0,
             publishers: Publishers::new(partitions, Belvo::new(options.seed, START_MS, LINKS_AT_BELVO), refused),
             processes: BTreeMap::new(),
