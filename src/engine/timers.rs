@@ -16,6 +16,14 @@ impl<S: Store> Engine<S> {
     pub(super) fn plan_timers(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<(), StoreError> {
         for (id, LinkEntry { link, partition }) in self.due(now, max, plan)? {
             let under_way = self.overlay.contains_key(&id);
+            // The machine uses the time of the last step if that is later than `now`, so it would accept an early timer
+            // of a link in the future.
+            if link.deadline(&self.policy).is_none_or(|at| at > now) {
+                if !under_way {
+                    plan.retime(self.retimed(&link)?);
+                }
+                continue;
+            }
             let incident = self.incidents.is_on(link.profile.institution.as_deref());
             let input = Input { incident, ..Event::DeadlinePassed.into() };
             // A bug that panics on one timer must not end the process: the timer would be due again at every start.
@@ -156,6 +164,26 @@ mod tests {
         let answer = plan(&mut engine, vec![broken("bad", 3)], tomorrow);
         assert_eq!(answer.dead_letters.len(), 0);
         assert!(!answer.messages.is_empty());
+    }
+
+    #[test]
+    fn a_timer_that_a_commit_in_flight_has_moved_is_not_early_for_a_link_in_the_future() {
+        let mut engine = engine();
+        let tomorrow = START.after(Duration::from_secs(25 * 3600));
+        let sent = |sequence, kind: &str, body: &'static str, at: Timestamp| Delivery {
+            kind: kind.to_owned(),
+            payload: body.into(),
+            stored_at_ns: at.as_millis() * 1_000_000,
+            ..broken("good", sequence)
+        };
+        // The update moves the deadline by ten minutes. The server's clock is a year ahead for the last message.
+        let year = Duration::from_secs(365 * 86_400);
+        let started = sent(3, "widget", r#"{"event": "started", "expires_in_seconds": 600}"#, tomorrow);
+        let muted = sent(4, "command", r#"{"command": "mute"}"#, tomorrow.after(year));
+        let in_flight = engine.plan(&mut VecDeque::from([started, muted]), tomorrow).unwrap();
+        assert_eq!(in_flight.puts.last().unwrap().head.version, 4, "a reminder, an update and a mute");
+        let next = engine.plan(&mut VecDeque::new(), tomorrow.after(Duration::from_secs(1))).unwrap();
+        assert!(next.is_idle(), "{next:?}");
     }
 
     #[test]
