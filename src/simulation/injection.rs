@@ -76,12 +76,14 @@ impl World {
             }
             Fault::OutputTailLostAlone => return self.lose_output(),
             Fault::InputRecreated => {
+                self.pass_one_millisecond();
                 self.jetstream.input.recreate(self.now_ms * 1_000_000 + 1);
                 self.cancel_scheduled_pulls();
                 self.checkers.input_lost();
                 self.fail_readers(None, HEARTBEATS_MS);
             }
             Fault::InputRestored => {
+                self.pass_one_millisecond();
                 let count = self.random.below(2) * self.random.below(8);
                 self.jetstream.input.restore(self.now_ms * 1_000_000 + 1, count);
                 self.cancel_scheduled_pulls();
@@ -126,6 +128,12 @@ impl World {
             other => unreachable!("{other} affects an operation in progress"),
         }
         Ok(())
+    }
+
+    /// A new stream, or a backup, takes time. So no two inputs have both the same sequence and the same millisecond, by which the ids of
+    /// relink's messages and the checkers tell them apart.
+    const fn pass_one_millisecond(&mut self) {
+        self.now_ms += 1;
     }
 
     fn some_skew_ms(&mut self) -> i64 {
