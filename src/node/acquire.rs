@@ -14,7 +14,7 @@ use super::messages::fence_message;
 use super::output::{End, FenceToTake, Note, Output, PartitionEnd};
 use super::partition::{Partition, Stage};
 use crate::link::Timestamp;
-use crate::store::{Changes, Store, StoreError};
+use crate::store::{Changes, Position, Store, StoreError};
 
 /// The most runs of own commits in [`Coverage`]. When there are more, the node reads the gaps between them.
 const RUNS_MAX: usize = 256;
@@ -87,7 +87,7 @@ impl<S: Store + Clone> Node<S> {
                 continue;
             }
             let found = match fences.get(&number) {
-                Some(found) if found.owner != self.options.owner => {
+                Some(found) if !self.options.is_ours(&found.owner) => {
                     self.end_partition(number, PartitionEnd::Taken);
                     is_taken = true;
                     continue;
@@ -139,7 +139,10 @@ impl<S: Store + Clone> Node<S> {
         let position = self.store.position()?;
         let is_another = position.as_ref().is_some_and(|position| position.stream_created_ns != output.created_ns);
         let known = self.coverage.as_ref().map_or(0, Coverage::last);
-        let store_sequence = position.as_ref().map_or(0, |position| position.sequence.max(known));
+        // The store may have a commit of its own beyond the position up to which it has every message.
+        let witness = |position: &Position| position.witness.as_ref().map_or(0, |witness| witness.sequence);
+        let store_sequence =
+            position.as_ref().map_or(0, |position| position.sequence.max(known).max(witness(position)));
         let is_ahead = position.is_some() && (self.store_is_ahead || store_sequence > output.last_sequence);
         if !is_another && !is_ahead {
             if !self.partitions.values().any(Partition::is_owned) {
@@ -168,6 +171,7 @@ impl<S: Store + Clone> Node<S> {
             return;
         }
         self.store_is_ahead = false;
+        self.store_restarts_count += 1;
         self.coverage = Some(Coverage::at(output.created_ns, None));
         self.expected = Expected::default();
         let stream_last_sequence = output.last_sequence;
@@ -178,12 +182,12 @@ impl<S: Store + Clone> Node<S> {
     fn take_fences(&mut self, now: Timestamp, output: StreamFacts) {
         let request = self.request();
         let acquired = self.partitions.iter().filter(|(_, partition)| matches!(partition.stage, Stage::Acquiring));
-        let owner = &self.options.owner;
+        let owner = self.owner();
         let fences: Vec<FenceToTake> = acquired
             .map(|(&partition, Partition { fence, .. })| FenceToTake {
                 partition,
                 expects: *fence,
-                message: fence_message(partition, owner, now),
+                message: fence_message(partition, &owner, now),
             })
             .collect();
         // The node has lost all these partitions in the meantime.
@@ -290,14 +294,14 @@ impl<S: Store + Clone> Node<S> {
         let Some(Reading { up_to, .. }) = self.reading.as_ref().filter(|reading| reading.request == request) else {
             return Ok(());
         };
-        let (up_to, is_done) = (*up_to, reached >= *up_to);
+        let (up_to, is_done, owner) = (*up_to, reached >= *up_to, self.owner());
         let Some(known) = &mut self.coverage else { return Ok(()) };
         let mut read = catch_up::read(messages, known, &mut self.expected, &self.options.policy)
             .map_err(|error| error.to_string())?;
         known.read_to(reached);
         // A read ends at a fence of ours or at our last commit, so we wrote the message at `up_to`.
         if is_done && known.witness().is_none_or(|witness| witness.sequence < up_to) {
-            known.witnessed(up_to, &self.options.owner);
+            known.witnessed(up_to, &owner);
         }
         read.changes.position = known.position();
         for (sequence, problem) in read.skipped {

@@ -230,9 +230,10 @@ impl<S: Store + Clone> Node<S> {
         }
         // If the node has lost this commit's partitions and gained others, a later closing message is stored with their fences.
         self.last_closing = self.last_closing.max(Some(last_sequence));
+        let owner = self.owner();
         if let Some(coverage) = &mut self.coverage {
             coverage.committed(first_sequence, last_sequence);
-            coverage.witnessed(last_sequence, &self.options.owner);
+            coverage.witnessed(last_sequence, &owner);
         }
         self.expected = Expected::default();
         self.items_max = self.items_max.saturating_mul(2).min(self.items_ceiling);

@@ -198,6 +198,8 @@ pub struct Node<S> {
     coverage: Option<Coverage>,
     /// Whether the store has commits that the output stream has lost.
     store_is_ahead: bool,
+    /// How often this node has emptied the store, because the output stream had lost messages.
+    store_restarts_count: u64,
     /// What the store must have after the messages that were read since the last own commit.
     expected: Expected,
     /// The sequence of our last closing message; `None` until the first one is stored.
@@ -250,6 +252,7 @@ impl<S: Store + Clone> Node<S> {
             resuming: None,
             coverage: None,
             store_is_ahead: false,
+            store_restarts_count: 0,
             expected: Expected::default(),
             last_closing: None,
             was_refused: false,

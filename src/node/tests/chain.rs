@@ -1,6 +1,7 @@
 //! No commit is stored on an output stream that has lost an earlier commit.
 
 use super::*;
+use crate::store::{Changes, Position, Witness};
 
 #[test]
 fn no_commit_is_built_on_one_that_the_stream_has_lost() {
@@ -23,6 +24,45 @@ fn no_commit_is_built_on_one_that_the_stream_has_lost() {
         (Phase::Running, Some(&(0, 0))),
         "the input is read from its beginning"
     );
+}
+
+#[test]
+fn a_store_whose_witness_is_beyond_the_end_of_the_stream_is_emptied() {
+    let store = MemoryStore::default();
+    let witness = Some(Witness { sequence: 9, owner: US.to_owned() });
+    let position = Some(Position { stream_created_ns: OUTPUT_NS, sequence: 5, witness });
+    store.apply(&Changes { position, ..Changes::default() }).unwrap();
+    // The stream has lost the messages from 8 on. The node's own fences get these sequences, and they have its name.
+    let mut rig = Rig::over(store);
+    rig.output_last = 7;
+    rig.drive(Input::Gained { partitions: vec![0, 1, 2] });
+    rig.wait();
+    assert!(rig.notes.iter().any(|note| matches!(note, Note::StoreRestarted { .. })), "{:?}", rig.notes);
+    assert_eq!(rig.node.phase(), Phase::Running);
+}
+
+#[test]
+fn an_older_copy_of_the_store_has_another_witness_than_the_messages_after_a_loss() {
+    let mut rig = Rig::new(&[0]);
+    let kept = (rig.output_last, rig.closed_at);
+    let witness = |rig: &Rig| rig.node.store().position().unwrap().and_then(|position| position.witness).unwrap();
+    rig.deliver(&[(0, 1)]);
+    let copied = witness(&rig);
+    // The stream loses the commit, and the node gives its sequence out again.
+    (rig.output_last, rig.closed_at) = kept;
+    rig.lost_sequences = kept.0 + 1..=rig.output_last;
+    rig.deliver(&[(0, 2)]);
+    for _ in 0..3 {
+        rig.wait();
+    }
+    while witness(&rig).sequence < copied.sequence {
+        let last = rig.input_last;
+        rig.deliver(&[(0, last + 1)]);
+    }
+    assert_ne!(witness(&rig).owner, copied.owner);
+    // A fence that was taken under the earlier name, and is late, is still of this node.
+    assert!(rig.node.options.is_ours(US) && rig.node.options.is_ours(&witness(&rig).owner));
+    assert!(!rig.node.options.is_ours("another") && !rig.node.options.is_ours(&format!("{US}2")));
 }
 
 #[test]
