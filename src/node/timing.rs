@@ -50,7 +50,8 @@ impl<S: Store + Clone> Node<S> {
         }
         // The server has read its clock somewhere between the request and the answer.
         let measured = self.clock.measured(asked_at.after(took / 2), stream);
-        if let Some(by_ms) = self.clock.host_measured(now, host) {
+        let host_jump = self.clock.host_measured(now, host);
+        if let Some(by_ms) = host_jump {
             self.note(Note::HostClockJumped { by_ms });
         }
         match measured {
@@ -59,7 +60,9 @@ impl<S: Store + Clone> Node<S> {
             Measured::Confirmed { by_ms } => self.note(Note::ClockJumped { by_ms, is_confirmed: true }),
             Measured::JumpedBack => self.note(Note::ClockRight),
         }
-        let is_earlier = matches!(measured, Measured::Confirmed { by_ms } if by_ms < 0);
+        // A link counts as in the future only if it is ahead of both clocks.
+        let is_earlier =
+            matches!(measured, Measured::Confirmed { by_ms } if by_ms < 0) || host_jump.is_some_and(|by_ms| by_ms < 0);
         if let Some(engine) = self.engine.as_mut().filter(|_| is_earlier || measured == Measured::JumpedBack) {
             engine.check_all_times();
         }

@@ -22,6 +22,22 @@ impl Rig {
         self.drive(Input::Delivered { deliveries: vec![delivered] });
     }
 
+    /// Lets ten seconds pass, and measures the clocks. That of the host is ahead of the own clock by `host_ahead_ms`.
+    fn measure(&mut self, host_ahead_ms: i64) {
+        self.now = self.now.after(Duration::from_secs(10));
+        let mut inputs = VecDeque::from([Input::Tick]);
+        while let Some(input) = inputs.pop_front() {
+            self.node.handle(self.now, input);
+            while let Some(output) = self.node.poll_output() {
+                let mut answer = self.perform(output).unwrap();
+                if let Some(Input::StreamTime { host_at_ms, .. }) = &mut answer {
+                    *host_at_ms += host_ahead_ms;
+                }
+                inputs.extend(answer);
+            }
+        }
+    }
+
     fn record(&self, sequence: u64) -> Record {
         let id = format!("link-{sequence}").parse().unwrap();
         self.node.store.get(&id).unwrap().expect("the link is stored").parse().unwrap()
@@ -91,6 +107,20 @@ fn six_seconds_of_a_wrong_server_clock_do_not_silence_a_link() {
         rig.pass(1);
         assert_eq!(rig.notices("reminder"), 2);
     }
+}
+
+#[test]
+fn a_link_in_the_future_is_corrected_when_the_clock_of_the_host_is_right_too() {
+    let mut rig = Rig::new(&[0]);
+    // Both clocks are wrong when the link is stored.
+    rig.server_ahead_ms = 400 * DAY_MS;
+    (0..8).for_each(|_| rig.measure(400 * DAY_MS));
+    rig.receive(1);
+    rig.server_ahead_ms = 0;
+    (0..8).for_each(|_| rig.measure(400 * DAY_MS));
+    assert!(!rig.record(1).because.times_corrected, "the host may be right");
+    (0..2).for_each(|_| rig.measure(0));
+    assert!(rig.record(1).because.times_corrected);
 }
 
 #[test]
