@@ -20,8 +20,9 @@ use crate::clock::Clock;
 use crate::contract::{At, InputKind, JobBody, JobName, Observation, ReadOutcome, Source, StateWord};
 use crate::link::{LinkId, Timestamp};
 use crate::metric;
+use crate::nats::foreign;
 use crate::nats::inputs::{Inputs, NewInput};
-use crate::nats::limit::{REQUEST_TIMEOUT, within};
+use crate::nats::limit::{REQUEST_TIMEOUT, reconnected, within};
 use crate::nats::publisher::PublishError;
 use crate::nats::stream::JOBS_CONSUMER;
 use crate::nats::subject::Subjects;
@@ -98,12 +99,20 @@ impl Worker {
 
     /// Does the jobs of the consumer until `shutdown`, then finishes the running ones.
     pub async fn run(self, context: jetstream::Context, subjects: Subjects, shutdown: CancellationToken) {
+        let mut checked = 0;
         while !shutdown.is_cancelled() {
             if let Err(problem) = self.work(&context, &subjects, &shutdown).await {
                 tracing::warn!(%problem, "the consumer of jobs failed and will be opened again");
+                let pause = async {
+                    tokio::time::sleep(REOPEN_PAUSE).await;
+                    // A job that the client cannot parse may have closed the connection.
+                    if let Err(problem) = foreign::end_jobs(&context, &subjects, &mut checked).await {
+                        tracing::warn!(%problem, "the open jobs cannot be checked");
+                    }
+                };
                 tokio::select! {
                     () = shutdown.cancelled() => {}
-                    () = tokio::time::sleep(REOPEN_PAUSE) => {}
+                    () = pause => {}
                 }
             }
         }
@@ -116,6 +125,8 @@ impl Worker {
         shutdown: &CancellationToken,
     ) -> Result<(), String> {
         let output = subjects.output_stream();
+        let mut is_reconnected = false;
+        let reconnected = reconnected(&context.client());
         let messages = within(REQUEST_TIMEOUT, async {
             let consumer: PullConsumer =
                 context.get_consumer_from_stream(JOBS_CONSUMER, output).await.map_err(|error| error.to_string())?;
@@ -128,12 +139,19 @@ impl Worker {
             messages = messages => messages?,
             () = shutdown.cancelled() => return Ok(()),
         };
-        let work = messages.take_until(shutdown.cancelled()).map_err(|error| error.to_string());
+        let ended = async {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = reconnected => is_reconnected = true,
+            }
+        };
+        let work = messages.take_until(ended).map_err(|error| error.to_string());
         work.try_for_each_concurrent(JOBS_AT_ONCE_MAX, |message| async {
             self.handle(message).await;
             Ok(())
         })
-        .await
+        .await?;
+        if is_reconnected { Err("the connection to NATS was made anew".to_owned()) } else { Ok(()) }
     }
 
     async fn handle(&self, message: jetstream::Message) {

@@ -6,20 +6,24 @@
 //!
 //! relink keeps no second copy of the history. Next: `http/links.rs` serves it, `cli/history.rs` prints it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::{Context, Message};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strum::VariantArray;
+use tokio::time::timeout;
 
 use crate::contract::{At, JobName, NoticeName};
 use crate::link::{LinkId, Timestamp};
-use crate::nats::limit::{READ_TIMEOUT, connected, within, within_or};
+use crate::nats::foreign::{self, Walk};
+use crate::nats::limit::{READ_TIMEOUT, connected, reconnected, within, within_or};
+use crate::nats::raw_message::RawMessage;
 use crate::nats::subject::{OutputSubject, Subjects};
 
 /// The most messages of one link that are returned: the newest ones. A link has about 15 subjects, each with up to `RELINK_HISTORY`
@@ -29,8 +33,14 @@ pub const HISTORY_MESSAGES_MAX: usize = 2_000;
 /// How many messages one pull asks for.
 const PULL_MESSAGES_MAX: usize = 512;
 
-/// The time limit of all requests of a read; it is short because a person waits for the answer.
-const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time limit of all requests of a read; it is short because a person waits for the answer, and longer than a pull that fails.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// The part of it for a pull. A pull that takes longer has met a message that ends it without an error.
+const PULL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The most links that are remembered as links with a message that the client cannot parse.
+const FOREIGN_LINKS_MAX: usize = 1_000;
 
 /// One message about a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,6 +103,8 @@ impl HistoryError {
 pub struct Histories {
     context: Context,
     subjects: Subjects,
+    /// Links with a message that the client cannot parse. All clones share them.
+    foreign: Arc<Mutex<BTreeSet<LinkId>>>,
 }
 
 /// Reads histories; a simulation implements it too.
@@ -113,7 +125,7 @@ impl ReadHistory for Histories {
 impl Histories {
     /// Creates a reader for this environment.
     pub fn new(context: Context, subjects: Subjects) -> Self {
-        Self { context, subjects }
+        Self { context, subjects, foreign: Arc::default() }
     }
 
     /// All messages about a link on `LINKS`, oldest first; none for an unknown link.
@@ -127,6 +139,25 @@ impl Histories {
     }
 
     async fn read_all(&self, link: &LinkId) -> Result<LinkHistory, HistoryError> {
+        if !self.is_foreign(link) {
+            let mut reconnected = std::pin::pin!(reconnected(&self.context.client()));
+            let pulled = tokio::select! {
+                biased;
+                pulled = timeout(PULL_TIMEOUT, self.pull(link)) => pulled,
+                () = &mut reconnected => Ok(Err(HistoryError::of("the connection to NATS was made anew"))),
+            };
+            match pulled {
+                Ok(Ok(history)) => return Ok(history),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a history could not be pulled and is read message by message")
+                }
+                Err(_) => tracing::debug!("a history was not pulled in time and is read message by message"),
+            }
+        }
+        self.read_one_by_one(link).await
+    }
+
+    async fn pull(&self, link: &LinkId) -> Result<LinkHistory, HistoryError> {
         let stream = self.context.get_stream_no_info(self.subjects.output_stream()).await.map_err(HistoryError::of)?;
         let config = pull::Config {
             filter_subjects: self.subjects_of(link.as_str()),
@@ -140,26 +171,63 @@ impl Histories {
         let created = async { stream.create_consumer(config).await.map_err(|error| error.to_string()) };
         let consumer = within(READ_TIMEOUT, created).await.map_err(HistoryError::of)?;
         let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
-        let mut newest = VecDeque::with_capacity(pending.min(HISTORY_MESSAGES_MAX));
+        let mut newest = Newest::default();
         if pending > 0 {
             let pulled = consumer.stream().max_messages_per_batch(PULL_MESSAGES_MAX).messages().await;
             let mut messages = pulled.map_err(HistoryError::of)?.take(pending);
             while let Some(message) = messages.next().await {
-                if newest.len() == HISTORY_MESSAGES_MAX {
-                    newest.pop_front();
-                }
-                newest.push_back(message.map_err(HistoryError::of)?);
+                let message = message.map_err(HistoryError::of)?;
+                let info = message.info().map_err(HistoryError::of)?;
+                let stored_at_ns = i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(i64::MAX);
+                let message_id = message.headers.as_ref().and_then(|headers| headers.get("ce-id"));
+                let message_id = message_id.map(|id| id.as_str().to_owned());
+                newest.push(self.entry(
+                    &message.subject,
+                    info.stream_sequence,
+                    stored_at_ns,
+                    message_id,
+                    &message.payload,
+                ));
             }
-        }
-        let mut history = LinkHistory { entries: Vec::with_capacity(newest.len()), truncated: pending > newest.len() };
-        for message in &newest {
-            history.entries.extend(self.entry(message)?);
         }
         // The server would delete the consumer later. Many reads must not leave many consumers until then.
         if let Err(error) = stream.delete_consumer(&consumer.cached_info().name).await {
             tracing::debug!(%error, "a consumer of a history could not be deleted and will expire");
         }
-        Ok(history)
+        Ok(newest.into_history())
+    }
+
+    /// Reads the messages without a pull, because one of them may have headers that the client cannot parse: its delivery would close the
+    /// connection of all partitions. Such messages are left out.
+    async fn read_one_by_one(&self, link: &LinkId) -> Result<LinkHistory, HistoryError> {
+        let (stream, filters) = (self.subjects.output_stream(), self.subjects_of(link.as_str()));
+        let mut walk = Walk::new(&self.context, stream, filters, 1);
+        let mut newest = Newest::default();
+        while let Some(message) = walk.next().await.map_err(HistoryError::of)? {
+            if !message.is_parsable() {
+                foreign::report(&message);
+                self.note_foreign(link);
+                continue;
+            }
+            let headers = message.headers();
+            let message_id = headers.into_iter().find(|(name, _)| name == "ce-id").map(|(_, id)| id);
+            let RawMessage { subject, sequence, stored_at_ns, payload, .. } = &message;
+            newest.push(self.entry(subject, *sequence, *stored_at_ns, message_id, payload));
+        }
+        Ok(newest.into_history())
+    }
+
+    /// Whether an earlier read has found a message of this link that the client cannot parse.
+    fn is_foreign(&self, link: &LinkId) -> bool {
+        self.foreign.lock().unwrap_or_else(PoisonError::into_inner).contains(link)
+    }
+
+    fn note_foreign(&self, link: &LinkId) {
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        foreign.insert(link.clone());
+        if foreign.len() > FOREIGN_LINKS_MAX {
+            foreign.pop_first();
+        }
     }
 
     fn subjects_of(&self, link: &str) -> Vec<String> {
@@ -169,9 +237,16 @@ impl Histories {
         subjects
     }
 
-    fn entry(&self, message: &Message) -> Result<Option<HistoryEntry>, HistoryError> {
-        let info = message.info().map_err(HistoryError::of)?;
-        let (kind, name) = match self.subjects.parse_output(&message.subject) {
+    /// The entry of a message; `None` if it is not about a link.
+    fn entry(
+        &self,
+        subject: &str,
+        sequence: u64,
+        stored_at_ns: i64,
+        message_id: Option<String>,
+        payload: &[u8],
+    ) -> Option<HistoryEntry> {
+        let (kind, name) = match self.subjects.parse_output(subject) {
             Some(OutputSubject::State { .. }) => (HistoryKind::State, None),
             Some(OutputSubject::Notice { notice, .. }) => (HistoryKind::Notice, Some(notice.to_owned())),
             Some(OutputSubject::Job { job, .. }) => (HistoryKind::Job, Some(job.to_owned())),
@@ -182,23 +257,34 @@ impl Histories {
                 | OutputSubject::Commit { .. }
                 | OutputSubject::Incident { .. },
             )
-            | None => {
-                return Ok(None);
-            }
+            | None => return None,
         };
-        let message_id = message.headers.as_ref().and_then(|headers| headers.get("ce-id"));
-        let stored_ms = i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
-        let mut body = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
+        let mut body = serde_json::from_slice(payload).unwrap_or(Value::Null);
         if let (HistoryKind::State, Value::Object(record)) = (kind, &mut body) {
             record.remove("recent"); // relink recognises repeated events by this field; readers have no use for it.
         }
-        Ok(Some(HistoryEntry {
-            kind,
-            name,
-            message_id: message_id.map(|id| id.as_str().to_owned()),
-            sequence: info.stream_sequence,
-            stored_at: At(Timestamp::from_millis(stored_ms)),
-            body,
-        }))
+        let stored_at = At(Timestamp::from_millis(stored_at_ns / 1_000_000));
+        Some(HistoryEntry { kind, name, message_id, sequence, stored_at, body })
+    }
+}
+
+/// The newest entries, at most [`HISTORY_MESSAGES_MAX`].
+#[derive(Default)]
+struct Newest {
+    entries: VecDeque<HistoryEntry>,
+    truncated: bool,
+}
+
+impl Newest {
+    fn push(&mut self, entry: Option<HistoryEntry>) {
+        self.entries.extend(entry);
+        if self.entries.len() > HISTORY_MESSAGES_MAX {
+            self.entries.pop_front();
+            self.truncated = true;
+        }
+    }
+
+    fn into_history(self) -> LinkHistory {
+        LinkHistory { entries: self.entries.into(), truncated: self.truncated }
     }
 }

@@ -10,7 +10,8 @@
 //! | [`inputs`] | the part of the publisher that the jobs and the reconciler use, as a trait |
 //! | [`dead_letter`], `dead_letter_log` | dead letters: stored with their bytes, listed, replayed; their lines in the log |
 //! | [`node`] | **the driver of the node**: performs the outputs of `crate::node` over NATS |
-//! | `raw_message` | reads an input whose headers the NATS client cannot parse |
+//! | `raw_message` | reads a message whose headers the NATS client cannot parse |
+//! | `foreign` | steps over such messages on the output stream |
 //! | [`partition`] | reads one partition's deliveries, in order |
 //! | `restore` | fills a new output stream from the store |
 //! | `streams_read` | reads facts and messages of the two streams for the node |
@@ -40,9 +41,11 @@ pub mod history;
 
 pub mod commit;
 pub mod envelope;
+pub(crate) mod foreign;
 pub(crate) mod limit;
 pub mod node;
 mod notes;
+mod output_read;
 pub mod partition;
 mod raw_message;
 mod restore;

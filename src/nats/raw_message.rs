@@ -1,9 +1,9 @@
-//! Reads messages of the input stream by a request whose answer has the headers as base64 in JSON, so that the NATS client parses none.
+//! Reads messages of a stream by a request whose answer has the headers as base64 in JSON, so that the NATS client parses none.
 //!
 //! The server stores a message with any headers. async-nats closes its connection when a message arrives whose headers it cannot parse
 //! (bytes that are not UTF-8, a line without a colon, a name with a blank), and takes a status in the first line, such as
 //! `NATS/1.0 503`, for a status of the server. The server would deliver such a message again after each reconnect, for ever. So a reader
-//! asks for the next message here before it pulls (`partition.rs`).
+//! asks for the next message here before it pulls (`partition.rs`), or after the connection was closed (`foreign.rs`).
 //!
 //! The request is JetStream's `STREAM.MSG.GET`; `next_by_subj` finds the next message of a partition.
 
@@ -38,20 +38,28 @@ pub(super) struct RawMessage {
 /// Which message to read.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Wanted {
-    seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_by_subj: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_by_subj: Option<String>,
 }
 
 impl Wanted {
     /// The message with this sequence.
     pub(super) const fn at(sequence: u64) -> Self {
-        Self { seq: sequence, next_by_subj: None }
+        Self { seq: Some(sequence), next_by_subj: None, last_by_subj: None }
     }
 
     /// The first message with a subject like `filter` at `from` or behind it.
     pub(super) const fn next(filter: String, from: u64) -> Self {
-        Self { seq: from, next_by_subj: Some(filter) }
+        Self { seq: Some(from), next_by_subj: Some(filter), last_by_subj: None }
+    }
+
+    /// The last message with a subject like `filter`.
+    pub(super) const fn last(filter: String) -> Self {
+        Self { seq: None, next_by_subj: None, last_by_subj: Some(filter) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads for the node: facts about the two streams, fences, single messages, and the output stream.
+//! Reads for the node: facts about the two streams, fences and single messages. `output_read.rs` reads the output stream.
 //!
 //! This file only reads. The node decides what an answer means.
 
@@ -9,30 +9,23 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
 use serde::Deserialize;
-use tokio::sync::mpsc;
 
+use super::foreign;
 use super::limit::{REQUEST_TIMEOUT, within};
-use super::raw_message::{self, Wanted};
+use super::raw_message::{self, RawMessage, Wanted};
 use super::stream::extent;
-use super::subject::{OutputSubject, Subjects};
+use super::subject::Subjects;
 use crate::contract::Fence;
-use crate::node::{FenceFacts, Input, OutputKind, OutputMessage, RequestId, StreamFacts};
-
-/// The most messages of the output stream in one `OutputRead`.
-const CHUNK_MESSAGES: usize = 1_000;
+use crate::node::{FenceFacts, StreamFacts};
 
 /// The most open requests for fences.
 const FENCES_AT_ONCE: usize = 16;
 
 /// How long the server keeps the consumer that finds the first message after a time.
 const PROBE_LIFE: Duration = Duration::from_secs(5);
-
-/// How long to wait for the next message of a read. The stream has it, but the server may have to search a large stream for it.
-const NEXT_MESSAGE_WAIT: Duration = Duration::from_secs(60);
 
 /// The two streams of an environment.
 #[derive(Clone, Debug)]
@@ -76,18 +69,30 @@ impl Streams {
 
     /// The last fence of each of these partitions.
     pub(super) async fn fences(&self, partitions: Vec<u16>) -> Result<BTreeMap<u16, FenceFacts>, String> {
-        let output = self.stream(&self.subjects.output_stream()).await?;
+        let stream = self.subjects.output_stream();
+        let owner_in = |message: &RawMessage| {
+            serde_json::from_slice(&message.payload)
+                .ok()
+                .map(|Fence { owner, .. }| owner)
+                .filter(|_| message.is_parsable())
+        };
         let fence = async |partition: u16| {
             let subject = self.subjects.fence(partition);
-            let failed = |error: &dyn std::fmt::Display| format!("cannot read {subject}: {error}");
-            match output.get_last_raw_message_by_subject(&subject).await {
-                Ok(last) => {
-                    let Fence { owner, .. } = serde_json::from_slice(&last.payload).map_err(|error| failed(&error))?;
-                    Ok(Some((partition, FenceFacts { sequence: last.sequence, owner })))
+            let wanted = Wanted::last(subject.clone());
+            let Some(last) = raw_message::read(&self.context, &stream, &wanted).await? else { return Ok(None) };
+            let sequence = last.sequence;
+            let owner = match owner_in(&last) {
+                Some(owner) => owner,
+                // Somebody else has published on the subject. The owner is still the one of the last true fence.
+                None => {
+                    foreign::report(&last);
+                    let is_own = |message: &RawMessage| owner_in(message).is_some();
+                    let own =
+                        foreign::last_own_before(&self.context, stream.clone(), &subject, sequence, is_own).await?;
+                    own.as_ref().and_then(owner_in).unwrap_or_default()
                 }
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                Err(error) => Err(failed(&error)),
-            }
+            };
+            Ok(Some((partition, FenceFacts { sequence, owner })))
         };
         let fences = futures::stream::iter(partitions).map(fence).buffered(FENCES_AT_ONCE);
         fences.try_filter_map(async |fence| Ok(fence)).try_collect().await
@@ -95,12 +100,9 @@ impl Streams {
 
     /// The body of the last message of the output stream on this subject, if there is one.
     pub(super) async fn last_output(&self, subject: &str) -> Result<Option<Bytes>, String> {
-        let output = self.stream(&self.subjects.output_stream()).await?;
-        match output.get_last_raw_message_by_subject(subject).await {
-            Ok(last) => Ok(Some(last.payload)),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(format!("cannot read {subject}: {error}")),
-        }
+        let (stream, wanted) = (self.subjects.output_stream(), Wanted::last(subject.to_owned()));
+        let last = raw_message::read(&self.context, &stream, &wanted).await?;
+        Ok(last.map(|last| last.payload))
     }
 
     /// The owner of a message of the output stream; `None` if the stream no longer has the message, or it has no owner.
@@ -110,12 +112,9 @@ impl Streams {
         struct Owned {
             owner: String,
         }
-        let output = self.stream(&self.subjects.output_stream()).await?;
-        match output.get_raw_message(sequence).await {
-            Ok(message) => Ok(serde_json::from_slice(&message.payload).ok().map(|Owned { owner }| owner)),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(format!("cannot read message {sequence} of the output stream: {error}")),
-        }
+        let stream = self.subjects.output_stream();
+        let message = raw_message::read(&self.context, &stream, &Wanted::at(sequence)).await?;
+        Ok(message.and_then(|message| serde_json::from_slice(&message.payload).ok()).map(|Owned { owner }| owner))
     }
 
     /// When a message of the input stream was stored; `None` if the stream no longer has it.
@@ -156,97 +155,8 @@ impl Streams {
         Ok((info.num_pending > 0).then_some(info.delivered.stream_sequence + 1))
     }
 
-    /// Reads the messages of the output stream after `after`, or the last message of each subject, and sends them in chunks up to
-    /// `up_to`.
-    pub(super) async fn read_output(
-        &self,
-        request: RequestId,
-        after: Option<u64>,
-        up_to: u64,
-        handed_over: &mpsc::Sender<Input>,
-    ) -> Result<(), String> {
-        let failed = |error: &dyn std::fmt::Display| format!("cannot read the output stream: {error}");
-        let subjects = &self.subjects;
-        let deliver_policy = match after {
-            Some(after) => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
-            None => DeliverPolicy::LastPerSubject,
-        };
-        let config = pull::OrderedConfig {
-            filter_subjects: read_filter(subjects),
-            deliver_policy,
-            ..pull::OrderedConfig::default()
-        };
-        let output = self.stream(&subjects.output_stream()).await?;
-        let arriving = within(REQUEST_TIMEOUT, async {
-            let consumer = output.create_consumer(config).await.map_err(|error| failed(&error))?;
-            consumer.messages().await.map_err(|error| failed(&error))
-        });
-        let mut arriving = arriving.await?;
-        let (mut messages, mut reached) = (Vec::new(), 0);
-        while reached < up_to {
-            // An ordered consumer opens itself again for ever, also if NATS is gone.
-            let next = within(NEXT_MESSAGE_WAIT, async {
-                arriving.next().await.ok_or_else(|| failed(&"the consumer ended"))?.map_err(|error| failed(&error))
-            });
-            let message = next.await?;
-            reached = message.info().map_err(|error| failed(&error))?.stream_sequence;
-            let kind = match subjects.parse_output(&message.subject) {
-                Some(OutputSubject::State { .. }) => OutputKind::State,
-                Some(OutputSubject::Offset { partition }) => OutputKind::Offset(partition),
-                Some(OutputSubject::Incident { .. }) => OutputKind::Incident,
-                Some(OutputSubject::Commit { .. }) => OutputKind::Commit,
-                Some(_) | None => OutputKind::Other,
-            };
-            messages.push(OutputMessage { sequence: reached, kind, body: message.message.payload });
-            if messages.len() >= CHUNK_MESSAGES || reached >= up_to {
-                let input = Input::OutputRead { request, messages: std::mem::take(&mut messages), reached };
-                // A closed channel means that the node has ended.
-                let _ = handed_over.send(input).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn stream(&self, name: &str) -> Result<jetstream::stream::Stream, String> {
+    pub(super) async fn stream(&self, name: &str) -> Result<jetstream::stream::Stream, String> {
         let found = async { self.context.get_stream(name).await.map_err(|error| format!("stream {name}: {error}")) };
         within(REQUEST_TIMEOUT, found).await
-    }
-}
-
-/// The subjects of the output stream that catching up reads. Fences and the last messages of commits change nothing in the store, but a
-/// read ends at one of them, and the last messages of commits have the digest of all links.
-fn read_filter(subjects: &Subjects) -> Vec<String> {
-    vec![
-        subjects.state_wildcard(),
-        subjects.incident_wildcard(),
-        subjects.offset_wildcard(),
-        subjects.offset_wildcard_0_1(),
-        subjects.fence_wildcard(),
-        subjects.commit_wildcard(),
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::contract::Address;
-    use crate::nats::envelope;
-
-    /// A read that could not see the message at which it ends would wait for the next one.
-    #[test]
-    fn the_filter_has_every_message_that_is_applied_and_every_message_at_which_a_read_ends() {
-        let subjects = Subjects::default();
-        let filter = read_filter(&subjects);
-        for address in [
-            Address::State("a".parse().unwrap()),
-            Address::Incident("erebor".to_owned()),
-            Address::Offset(3),
-            Address::Fence(3),
-            Address::Commit("writer-1".to_owned()),
-        ] {
-            let subject = envelope::subject(&subjects, &address);
-            let (start, _last_token) = subject.rsplit_once('.').unwrap();
-            assert!(filter.contains(&format!("{start}.*")), "{subject}");
-        }
     }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod binary;
 pub(crate) mod node;
+pub(crate) mod raw_client;
 pub(crate) mod store;
 
 use std::path::PathBuf;

@@ -18,6 +18,7 @@ use crate::nats::commit::{self, take_fences};
 use crate::nats::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
 use crate::nats::limit::{REQUEST_TIMEOUT, within};
 use crate::nats::notes;
+use crate::nats::output_read::read_output;
 use crate::nats::partition::{self, FromReader};
 use crate::nats::restore::{RESTORE_TIMEOUT, restore};
 use crate::nats::stream::StreamIdentity;
@@ -267,7 +268,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             Output::ReadOutput { request, after, up_to } => {
                 let to_read = self.to_read.clone();
                 let read = async move {
-                    if let Err(problem) = streams.read_output(request, after, up_to, &to_read).await {
+                    if let Err(problem) = read_output(&streams, request, after, up_to, &to_read).await {
                         let _ = to_read.send(Input::RequestFailed { request, problem }).await;
                     }
                 };
