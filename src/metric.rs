@@ -59,6 +59,8 @@ metrics! {
         "requests without valid credentials, to `webhooks` or `v1`";
     INPUTS: Counter "relink_inputs_total" ["kind", "outcome"]
         "handled inputs: `accepted`, or the reason of the refusal or of the dead letter";
+    INPUTS_REMOVED: Counter "relink_inputs_removed_total" []
+        "inputs that were removed from `BELVO` before relink read them, at least";
     UNREADABLE_FIELDS: Counter "relink_unreadable_fields_total" ["field"]
         "fields of inputs, such as dates, that could not be read";
     COMMIT_MESSAGES: Histogram "relink_commit_messages" [] "messages in each commit";

@@ -32,6 +32,16 @@ pub(super) fn publish(note: Note) {
         Note::CaughtUp { states_count, rebuilt } => {
             tracing::info!(states_count, rebuilt, "caught up with the output stream");
         }
+        Note::InputsRemoved { partition, at_least, before } => {
+            metrics::counter!(metric::INPUTS_REMOVED.name).increment(at_least);
+            tracing::error!(
+                partition,
+                at_least,
+                input.sequence = before,
+                "inputs were removed from the input stream before relink has read them: somebody purged the stream or deleted messages, or a \
+                 limit of its size or age removed them"
+            );
+        }
         Note::StatesLost { links_count, expected_links_count, link } => {
             metrics::counter!(metric::STATES_LOST.name).increment(1);
             publish_lost(links_count, expected_links_count, link);

@@ -89,7 +89,11 @@ async fn forward(
     for message in by_request {
         nth_before += 1;
         let delivery = raw_delivery(partition, subjects, message);
-        if queue.send(FromReader::Delivered(Delivered { reader, nth: nth_before, delivery })).await.is_err() {
+        if queue
+            .send(FromReader::Delivered(Delivered { reader, nth: nth_before, pending: None, delivery }))
+            .await
+            .is_err()
+        {
             return Ok(());
         }
     }
@@ -111,10 +115,11 @@ async fn forward(
         };
         let Some(message) = message else { break };
         let message = message.map_err(|error| error.to_string())?;
-        let count = message.info().map_err(|error| error.to_string())?.consumer_sequence;
+        let info = message.info().map_err(|error| error.to_string())?;
+        let (count, pending) = (info.consumer_sequence, Some(info.pending));
         let nth = nth_before + count.saturating_sub(consumer.cached_info().delivered.consumer_sequence);
         let delivery = delivery(partition, subjects, message)?;
-        if queue.send(FromReader::Delivered(Delivered { reader, nth, delivery })).await.is_err() {
+        if queue.send(FromReader::Delivered(Delivered { reader, nth, pending, delivery })).await.is_err() {
             return Ok(());
         }
     }

@@ -292,6 +292,9 @@ pub struct Delivered {
     /// The server's consumer counts deliveries: 1 is the first one since the consumer was reset. A missing number means that another client
     /// got that message.
     pub nth: u64,
+    /// How many messages of the partition the stream had behind this one. `None`: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<u64>,
     /// The message.
     pub delivery: Delivery,
 }

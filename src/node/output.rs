@@ -253,6 +253,15 @@ pub enum Note {
         /// Whether the store was empty and has been rebuilt.
         rebuilt: bool,
     },
+    /// Messages were removed from the input stream before the node has read them: by a purge, a deletion, a size limit or their age.
+    InputsRemoved {
+        /// The partition.
+        partition: u16,
+        /// The number of removed messages. Messages that arrived in the same time hide as many.
+        at_least: u64,
+        /// The sequence of the next message that the node got.
+        before: u64,
+    },
     /// The output stream has lost states in its middle: its last digest is not that of the states that the node has read.
     StatesLost {
         /// The number of links that the node has read.

@@ -46,6 +46,22 @@ pub(super) struct Reader {
     pub(super) id: ReaderId,
     /// The number of the next delivery; the first one is 1.
     pub(super) next: u64,
+    /// How many messages the stream had behind the last delivery. `None`: unknown.
+    pub(super) pending: Option<u64>,
+}
+
+impl Reader {
+    /// A reader without a delivery.
+    pub(super) fn new(id: ReaderId) -> Self {
+        Self { id, next: 1, pending: None }
+    }
+
+    /// Takes the next number of waiting messages. Returns how many messages were removed from the stream unread, at least: each delivery
+    /// takes one away, and new messages only add to them.
+    pub(super) fn count_removed(&mut self, pending: Option<u64>) -> u64 {
+        let before = std::mem::replace(&mut self.pending, pending);
+        before.zip(pending).map_or(0, |(before, pending)| before.saturating_sub(1).saturating_sub(pending))
+    }
 }
 
 impl Partition {

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::input::{Delivered, ReaderId, RequestId, StreamFacts};
-use super::output::Output;
+use super::output::{Note, Output};
 use super::partition::{Question, Reader, Stage};
 use super::resume::{self, Step};
 use super::{Node, Partition};
@@ -144,7 +144,7 @@ impl<S: Store + Clone> Node<S> {
             offset.filter(|offset| offset.sequence == after).map_or(i64::MAX, |offset| offset.stored_at_ns);
         let queued = partition.newest.filter(|(sequence, _)| *sequence > after);
         partition.newest = Some(queued.unwrap_or((after, handled_at_ns)));
-        partition.stage = Stage::Rewinding(Reader { id, next: 1 });
+        partition.stage = Stage::Rewinding(Reader::new(id));
         self.outputs.push_back(Output::Rewind { reader: id, partition: number, behind: after });
     }
 
@@ -189,7 +189,7 @@ impl<S: Store + Clone> Node<S> {
     }
 
     pub(super) fn delivered(&mut self, now: Timestamp, deliveries: Vec<Delivered>) {
-        for Delivered { reader: id, nth, delivery } in deliveries {
+        for Delivered { reader: id, nth, pending, delivery } in deliveries {
             let number = delivery.partition;
             let Some(partition) = self.partitions.get_mut(&number) else { continue };
             let Some(reader) = partition.reader().filter(|reader| reader.id == id) else { continue };
@@ -203,6 +203,7 @@ impl<S: Store + Clone> Node<S> {
                 continue;
             }
             reader.next += 1;
+            let removed_count = reader.count_removed(pending);
             let (sequence, stored_at_ns) = partition.newest.unwrap_or((0, i64::MAX));
             if delivery.sequence > sequence {
                 partition.newest = Some((delivery.sequence, delivery.stored_at_ns));
@@ -211,6 +212,13 @@ impl<S: Store + Clone> Node<S> {
                 // assigned its sequence a second time.
                 self.start_over(now, "the input stream assigned sequences a second time");
                 return;
+            }
+            if removed_count > 0 {
+                self.note(Note::InputsRemoved {
+                    partition: number,
+                    at_least: removed_count,
+                    before: delivery.sequence,
+                });
             }
             self.queue.push_back(delivery);
         }

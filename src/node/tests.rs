@@ -239,7 +239,7 @@ impl Rig {
         let (reader, nth) = self.readers.get_mut(&partition).expect("the partition has a reader");
         *nth += 1;
         self.input_last = self.input_last.max(sequence);
-        Delivered { reader: *reader, nth: *nth, delivery: delivery(partition, sequence) }
+        Delivered { reader: *reader, nth: *nth, pending: None, delivery: delivery(partition, sequence) }
     }
 
     fn deliver(&mut self, sequences: &[(u16, u64)]) -> Vec<String> {

@@ -17,6 +17,26 @@ fn a_missing_delivery_is_read_again() {
 }
 
 #[test]
+fn inputs_that_were_removed_unread_are_noticed() {
+    let removed = |pending: &[u64]| {
+        let mut rig = Rig::new(&[0]);
+        for (&pending, sequence) in pending.iter().zip(1..) {
+            let delivered = Delivered { pending: Some(pending), ..rig.delivered(0, sequence) };
+            rig.drive(Input::Delivered { deliveries: vec![delivered] });
+        }
+        let at_least = rig.notes.iter().map(|note| match note {
+            Note::InputsRemoved { at_least, .. } => *at_least,
+            _ => 0,
+        });
+        at_least.sum::<u64>()
+    };
+    assert_eq!(removed(&[9, 8, 7, 12, 11, 11, 10]), 0, "new messages arrive");
+    assert_eq!(removed(&[0, 0, 0, 1, 0]), 0, "no message waits");
+    assert_eq!(removed(&[9, 8, 3, 2]), 4);
+    assert_eq!(removed(&[9, 0, 0]), 8);
+}
+
+#[test]
 fn a_sequence_that_is_assigned_twice_is_no_repeat() {
     let mut rig = Rig::new(&[0]);
     rig.deliver(&[(0, 1), (0, 2)]);

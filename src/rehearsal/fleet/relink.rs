@@ -191,7 +191,7 @@ impl Relink {
             let reader = self.streams.reader.context("the node reads")?;
             self.streams.delivered += 1;
             let delivery = delivery(input, self.sources.len() as u64, now);
-            deliveries.push(Delivered { reader, nth: self.streams.delivered, delivery });
+            deliveries.push(Delivered { reader, nth: self.streams.delivered, pending: None, delivery });
         }
         if !deliveries.is_empty() {
             self.drive(Input::Delivered { deliveries }, &mut published)?;

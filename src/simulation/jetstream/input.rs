@@ -228,7 +228,8 @@ impl InputStream {
         consumer.pending.insert(sequence, now_ms);
         let mut delivery = self.ever[self.messages[&sequence]].clone();
         delivery.receipt = format!("{partition} {sequence} {}", delivery.stored_at_ns);
-        let delivered = Delivered { reader: pull.reader, nth: consumer.count.saturating_sub(pull.base), delivery };
+        let delivered =
+            Delivered { reader: pull.reader, nth: consumer.count.saturating_sub(pull.base), pending: None, delivery };
         Some((pull, delivered))
     }
 }
