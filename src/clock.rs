@@ -3,17 +3,30 @@
 //! The core takes `now` as an argument, so a test can run a week of retries in a millisecond. The outer modules read
 //! the time here: with [`now`] if it is always the wall clock, with a [`Clock`] if a simulation may replace it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::link::Timestamp;
+
+/// The variable that makes the clock of this process wrong, in seconds. Only for tests, which cannot change the clock of their host: the
+/// crash harness (`tests/kill/`) uses it. The configuration checks its value.
+pub const TEST_OFFSET_VARIABLE: &str = "RELINK_TEST_CLOCK_OFFSET_SECONDS";
+
+/// By how many seconds a test has made the clock of this process wrong; 0 without a test.
+#[expect(clippy::disallowed_methods, reason = "the clock has no access to the configuration")]
+pub fn test_offset_seconds() -> i64 {
+    static OFFSET: OnceLock<i64> = OnceLock::new();
+    let read = || std::env::var(TEST_OFFSET_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+    *OFFSET.get_or_init(read)
+}
 
 /// The wall clock, in milliseconds since the Unix epoch.
 #[expect(clippy::disallowed_methods, reason = "clippy.toml allows the clock in this file")]
 pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+    Timestamp::from_millis(millis.saturating_add(test_offset_seconds().saturating_mul(1_000)))
 }
 
 /// A monotonic instant, to measure durations.

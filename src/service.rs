@@ -32,7 +32,7 @@ use self::readiness::Sources;
 use self::stop::StopBudget;
 use self::watchdog::{CALL_MAX, Watchdog};
 use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::{Config, ReconcilerConfig};
 use crate::http::{self, Limits, Parts, Server};
 use crate::jobs::Worker;
@@ -125,6 +125,13 @@ impl Service {
             }
         };
 
+        if clock::test_offset_seconds() != 0 {
+            tracing::warn!(
+                seconds = clock::test_offset_seconds(),
+                "the clock of this process is wrong on purpose: a test has set {}",
+                clock::TEST_OFFSET_VARIABLE
+            );
+        }
         // The port is bound before the partitions run: if it is in use, relink ends before it takes the partitions
         // from another process.
         let listener = TcpListener::bind(config.http.listen).await.with_context(|| {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::catalogue::{SETTINGS, Setting};
+use crate::clock::TEST_OFFSET_VARIABLE;
 
 /// The sources of the configuration.
 #[derive(Clone, Default)]
@@ -152,6 +153,12 @@ impl Layers {
         for (name, value) in environment {
             let Some(name) = name.to_str().filter(|name| name.starts_with("RELINK_")) else { continue };
             if value.is_empty() || is_kubernetes(name) {
+                continue;
+            }
+            if name == TEST_OFFSET_VARIABLE {
+                if value.to_str().is_none_or(|text| text.parse::<i64>().is_err()) {
+                    self.problems.push(format!("environment {name}: a test must give a whole number of seconds"));
+                }
                 continue;
             }
             let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) else {

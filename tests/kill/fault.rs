@@ -20,6 +20,9 @@ use super::world::{Kind, OWN_RESTARTS_MAX, World, has_ended, until};
 /// How many poison messages make a burst.
 const POISON: usize = 60;
 
+/// By how many seconds a clock is wrong: ten minutes, and 400 days.
+const WRONG_SECONDS: [i64; 4] = [-600, 600, -400 * 86_400, 400 * 86_400];
+
 /// A fault, named in the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, VariantArray, strum::Display)]
 pub(crate) enum Fault {
@@ -57,6 +60,8 @@ pub(crate) enum Fault {
     FullStream,
     #[strum(serialize = "burst of poison messages")]
     Poison,
+    #[strum(serialize = "wrong clock of relink for a while")]
+    WrongClock,
 }
 
 impl Fault {
@@ -111,6 +116,7 @@ pub(crate) async fn cause(fault: Fault, run: &mut Run, load: &mut Vec<Load>) -> 
         }
         Fault::FullDisk => fill_disk(run, load).await,
         Fault::FullStream => fill_stream(run, load).await,
+        Fault::WrongClock => wrong_clock(run, load).await,
         Fault::Poison => {
             let links = run.links;
             let poison = (0..POISON).map(|_| run.requests.poison(links, &mut run.random)).collect();
@@ -118,6 +124,25 @@ pub(crate) async fn cause(fault: Fault, run: &mut Run, load: &mut Vec<Load>) -> 
             Ok(())
         }
     }
+}
+
+/// relink runs with a wrong clock until it has decided about some load, and then with the right one.
+async fn wrong_clock(run: &mut Run, load: &mut Vec<Load>) -> Result<()> {
+    let offset = WRONG_SECONDS[run.random.usize(..WRONG_SECONDS.len())];
+    run.note(format!("by {offset} s"));
+    end_relink(run).await?;
+    run.world.clock_offset = offset;
+    run.world.start_relink().await?;
+    load.push(more_load(run));
+    let (world, http) = (&mut run.world, &run.http);
+    until("relink decides with a wrong clock", async || {
+        world.check_running()?;
+        Ok(load.iter().all(Load::is_done) && world.is_ready(http).await)
+    })
+    .await?;
+    end_relink(run).await?;
+    run.world.clock_offset = 0;
+    run.world.start_relink().await
 }
 
 /// The store is closed after a stop, and has its last checkpoint after a kill.

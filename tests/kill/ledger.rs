@@ -12,6 +12,9 @@ use serde_json::Value;
 use super::load::Accepted;
 use super::streams::{News, Stored};
 
+/// The time of a step is the one at which its input was stored, which is never long before.
+const CLOCK_TOLERANCE_MS: u64 = 300_000;
+
 /// An input: the identity of its stream, and its sequence.
 type Key = (String, u64);
 
@@ -46,6 +49,8 @@ pub(crate) struct Figures {
     pub(crate) decided: u64,
     pub(crate) dead_letters: u64,
     pub(crate) prompts: u64,
+    /// Links that became valid because relink has asked Belvo.
+    pub(crate) repaired: u64,
     /// Inputs without an outcome because the harness has deleted a stream.
     pub(crate) lost_by_deletion: u64,
     /// Messages that were published again because the harness has deleted `LINKS`.
@@ -54,12 +59,14 @@ pub(crate) struct Figures {
 
 impl Figures {
     pub(crate) fn add(&mut self, other: &Self) {
-        let Self { inputs, accepted, decided, dead_letters, prompts, lost_by_deletion, published_again } = other;
+        let Self { inputs, accepted, decided, dead_letters, prompts, repaired, lost_by_deletion, published_again } =
+            other;
         self.inputs += inputs;
         self.accepted += accepted;
         self.decided += decided;
         self.dead_letters += dead_letters;
         self.prompts += prompts;
+        self.repaired += repaired;
         self.lost_by_deletion += lost_by_deletion;
         self.published_again += published_again;
     }
@@ -219,6 +226,10 @@ impl Ledger {
             let expected = before.unwrap_or(0) + 1;
             ensure!(record.version == expected, "version {} instead of {expected}", record.version);
         }
+        // Deadlines are counted from this time, so a wrong clock of relink's host must not reach it.
+        let at_ms = record.because.at.0.as_millis();
+        let is_near = at_ms.abs_diff(output.message.stored_ms) < CLOCK_TOLERANCE_MS;
+        ensure!(self.is_restoring || is_near, "a step of {at_ms} ms was stored at {} ms", output.message.stored_ms);
         // The step that opens an episode publishes its prompt: no link is muted, and there are no incidents.
         let is_broken = |state| matches!(state, StateWord::Invalid | StateWord::TokenRequired);
         let opens = is_broken(record.state) && !is_broken(record.because.from);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use async_nats::{HeaderMap, jetstream};
+use belvo_sandbox::{AccessMode, Control};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -20,6 +21,9 @@ use super::world::connect;
 
 /// How many requests are open at the same time.
 const WORKERS: usize = 8;
+
+/// How many links are broken and repaired in each round, if relink has Belvo's keys.
+const REPAIRED: usize = 5;
 
 /// The pause before a repeated request. Belvo waits longer.
 const RETRY_AFTER: Duration = Duration::from_millis(25);
@@ -85,6 +89,10 @@ pub(crate) struct Requests {
     count: u64,
     /// How many links of each place were deleted. A deleted link never comes back, so another one takes its place.
     deleted: HashMap<usize, u64>,
+    /// Stands for Belvo, which knows every link. Without it the ids of the links are made up.
+    belvo: Option<Control>,
+    /// The link of each place at Belvo.
+    at_belvo: HashMap<usize, String>,
 }
 
 impl Requests {
@@ -93,7 +101,35 @@ impl Requests {
         self.count
     }
 
-    fn link(&self, place: usize) -> String {
+    /// The links are those of this Belvo.
+    pub(crate) fn of(belvo: Option<Control>) -> Self {
+        Self { belvo, ..Self::default() }
+    }
+
+    /// Breaks some links that Belvo says are valid, or claims that their users have repaired them: relink must ask Belvo. Returns the links
+    /// too. Nothing without Belvo.
+    pub(crate) fn repairs(&mut self, links: usize, is_claim: bool) -> (Vec<String>, Vec<Request>) {
+        if self.belvo.is_none() {
+            return Default::default();
+        }
+        let links: Vec<String> = (links..links + REPAIRED).map(|place| self.link(place)).collect();
+        let mut requests = Vec::new();
+        for link in &links {
+            requests.push(if is_claim {
+                self.publish(format!("belvo.widget.{link}"), r#"{"event":"success"}"#.to_owned())
+            } else {
+                self.webhook(link, "LINK", "invalid_credentials", json!({}))
+            });
+        }
+        (links, requests)
+    }
+
+    fn link(&mut self, place: usize) -> String {
+        if let Some(belvo) = &self.belvo {
+            let add =
+                || belvo.add_link("erebor_mx_retail", AccessMode::Recurrent, None).expect("a known bank").to_string();
+            return self.at_belvo.entry(place).or_insert_with(add).clone();
+        }
         format!("00000000-0000-4000-8000-{place:04}{:08}", self.deleted.get(&place).unwrap_or(&0))
     }
 
@@ -126,6 +162,7 @@ impl Requests {
             60..62 => self.webhook(&link, "LINK", "a_code_of_the_future", json!({})),
             62 => {
                 *self.deleted.entry(n).or_default() += 1;
+                self.at_belvo.remove(&n);
                 self.webhook(&link, "LINK", "link_deleted", json!({}))
             }
             _ => {

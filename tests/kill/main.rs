@@ -166,7 +166,10 @@ async fn rounds(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
         }
         let kind = args.nats.unwrap_or(if number % 2 == 0 { Kind::External } else { Kind::Own });
         let dir = tempfile::tempdir()?;
-        let run = Run::start(kind, dir.path().to_owned(), nats.clone(), args.links, seed.wrapping_add(number));
+        // Of four worlds, both kinds have one with Belvo's keys and one without.
+        let has_belvo = matches!(number % 4, 1 | 2);
+        let seed = seed.wrapping_add(number);
+        let run = Run::start(kind, dir.path().to_owned(), nats.clone(), has_belvo, args.links, seed);
         let run = run.await.context("starting relink")?;
         let count = left.min(per_world);
         if let Err(error) = rounds_of_a_world(run, args, args.rounds - left, count, report).await {
@@ -219,7 +222,7 @@ impl Report {
     }
 
     fn print(&self, took: Duration) {
-        let Figures { inputs, accepted, decided, dead_letters, prompts, lost_by_deletion, published_again } =
+        let Figures { inputs, accepted, decided, dead_letters, prompts, repaired, lost_by_deletion, published_again } =
             &self.figures;
         let rounds: usize = self.faults.values().sum();
         eprintln!("\n{rounds} rounds in {took:.0?}, the longest {:.1?}; violations: 0", self.longest);
@@ -230,6 +233,7 @@ impl Report {
         eprintln!(
             "lost because the harness deleted a stream: {lost_by_deletion}; published again for the same reason: {published_again}"
         );
+        eprintln!("links that became valid because relink asked Belvo: {repaired}");
         eprintln!("samples of /readyz: {}", self.samples);
         for (fault, count) in &self.faults {
             eprintln!("{count:5} {fault}");

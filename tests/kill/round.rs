@@ -28,6 +28,10 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// it again after 30 s (`StreamSettings::partition_ack_wait`).
 const DECIDED_WITHIN: Duration = Duration::from_secs(45);
 
+/// The time from a claim to the proof. A killed process may take a job with it; NATS delivers it again after 60 s
+/// (`StreamSettings::job_ack_wait`).
+const REPAIRED_WITHIN: Duration = Duration::from_secs(100);
+
 /// Belvo's patience.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,15 +66,23 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) async fn start(kind: Kind, dir: PathBuf, nats: PathBuf, links: usize, seed: u64) -> Result<Self> {
+    pub(crate) async fn start(
+        kind: Kind,
+        dir: PathBuf,
+        nats: PathBuf,
+        has_belvo: bool,
+        links: usize,
+        seed: u64,
+    ) -> Result<Self> {
         relink::tls::install();
         let http = reqwest::Client::builder().no_proxy().timeout(HTTP_TIMEOUT).build()?;
         let shared = Arc::new(Shared::default());
-        let world = World::start(kind, dir, nats, Arc::clone(&shared)).await?;
+        let world = World::start(kind, dir, nats, has_belvo, Arc::clone(&shared)).await?;
+        let requests = Requests::of(world.belvo());
         Ok(Self {
             world,
             ledger: Ledger::default(),
-            requests: Requests::default(),
+            requests,
             random: fastrand::Rng::with_seed(seed),
             http: http.clone(),
             links,
@@ -117,10 +129,21 @@ impl Run {
     pub(crate) async fn round(&mut self, fault: Fault) -> Result<Outcome> {
         let began = Instant::now();
         self.world.shared.readiness.start_again();
-        let requests = self.requests.round(self.links, PER_LINK, &mut self.random);
+        // A claim is sent after its link was reported as broken.
+        let (repaired, breaks) = self.requests.repairs(self.links, false);
+        let breaks = Load::start(breaks, &self.world.shared, &self.http);
+        while !breaks.is_done() {
+            ensure!(began.elapsed() < LOAD_TIMEOUT, "the load before the round did not end");
+            self.world.check_running()?;
+            sleep(Duration::from_millis(1)).await;
+        }
+        let (_, claims) = self.requests.repairs(self.links, true);
+        let mut requests = self.requests.round(self.links, PER_LINK, &mut self.random);
+        requests.extend(claims);
+        self.random.shuffle(&mut requests);
         let hits_after = self.random.u64(..requests.len() as u64 / 2);
         let done_before = self.world.shared.done.load(Ordering::Relaxed);
-        let mut load = vec![Load::start(requests, &self.world.shared, &self.http)];
+        let mut load = vec![breaks, Load::start(requests, &self.world.shared, &self.http)];
         while self.world.shared.done.load(Ordering::Relaxed) < done_before + hits_after {
             ensure!(began.elapsed() < LOAD_TIMEOUT, "the load before the fault did not end");
             self.world.check_running()?;
@@ -129,6 +152,11 @@ impl Run {
         cause(fault, self, &mut load).await.with_context(|| format!("during: {fault}"))?;
         let caused = began.elapsed();
         self.handled(&load).await?;
+        // A deleted stream takes the claims or the jobs with it; the next round claims again.
+        if !matches!(fault, Fault::DeleteInputs | Fault::DeleteOutputs) && !repaired.is_empty() {
+            self.repaired(&repaired).await?;
+            self.handled(&load).await?;
+        }
         let accepted: Vec<_> = load.iter().flat_map(Load::accepted).collect();
         self.ledger.check(&accepted)?;
         self.check_store().await?;
@@ -172,6 +200,26 @@ impl Run {
                 "not ready within {PATIENCE:?}; inputs without an outcome: {undecided:?}"
             );
             sleep(POLL).await;
+        }
+    }
+
+    /// Waits until relink has asked Belvo about these links, which are valid there.
+    async fn repaired(&mut self, links: &[String]) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            self.world.check_running()?;
+            let state = |link: &String| self.ledger.states.get(link).map(|state| state["state"].clone());
+            let broken: Vec<_> = links.iter().filter(|link| state(link) != Some("valid".into())).cloned().collect();
+            if broken.is_empty() {
+                self.ledger.figures.repaired += links.len() as u64;
+                return Ok(());
+            }
+            ensure!(
+                began.elapsed() < REPAIRED_WITHIN,
+                "Belvo says that these links are valid, and relink does not: {broken:?}"
+            );
+            sleep(POLL).await;
+            self.read().await?;
         }
     }
 

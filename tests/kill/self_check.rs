@@ -43,6 +43,7 @@ fn state(sequence: u64, version: u64, input: u64, from: &str) -> Stored {
     (body["link_id"], body["version"], body["because"]["from"]) = ("l".into(), version.into(), from.into());
     body["because"]["origin"]["input_sequence"] = input.into();
     body["because"]["origin"]["received_at"] = json!(At(Timestamp::from_millis(stored_ms(input))));
+    body["because"]["at"] = body["because"]["origin"]["received_at"].clone();
     body["episode"]["id"] = "l-e1".into();
     message(sequence, "link.state.l", Some(format!("l.{version}.0")), &body)
 }
@@ -75,7 +76,7 @@ fn story() -> Story {
     }
 }
 
-const MISTAKES: [Mistake; 13] = [
+const MISTAKES: [Mistake; 14] = [
     ("a 2xx whose input is not stored", |story| {
         story.accepted.push(Accepted::Input { marker: "w9".to_owned(), sequence: 9, sent_ms: 0 });
     }),
@@ -102,6 +103,7 @@ const MISTAKES: [Mistake; 13] = [
         story.outputs[1] = state(2, 1, 2, "valid");
         story.outputs[3] = state(4, 2, 1, "token_required");
     }),
+    ("a step with the time of a wrong clock", |story| story.outputs[1].stored_ms += 600_000),
     ("an offset that goes back", |story| story.outputs.push(offset(6, 2))),
 ];
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use async_nats::Client;
+use belvo_sandbox::{Control, Sandbox, SandboxConfig};
+use relink::clock::TEST_OFFSET_VARIABLE;
 use relink::nats::connection::Access;
 use relink::nats::server::{NatsServer, ServerOptions};
 use secrecy::ExposeSecret;
@@ -82,11 +84,21 @@ pub(crate) struct World {
     pub(crate) shared: Arc<Shared>,
     /// How often the present relink has had to restart its nats-server.
     pub(crate) own_restarts: u32,
+    /// By how many seconds the clock of the next relink is wrong.
+    pub(crate) clock_offset: i64,
+    /// Stands for Belvo, if relink has its keys.
+    belvo: Option<Sandbox>,
     starts: u32,
 }
 
 impl World {
-    pub(crate) async fn start(kind: Kind, dir: PathBuf, binary: PathBuf, shared: Arc<Shared>) -> Result<Self> {
+    pub(crate) async fn start(
+        kind: Kind,
+        dir: PathBuf,
+        binary: PathBuf,
+        has_belvo: bool,
+        shared: Arc<Shared>,
+    ) -> Result<Self> {
         let data = dir.join("data-0");
         fs::create_dir_all(data.join("nats"))?;
         let holder = match kind {
@@ -96,7 +108,22 @@ impl World {
         let child = Command::new("true").spawn()?;
         let relink = Relink { child, pid: String::new(), log: PathBuf::new(), url: String::new() };
         let (nats, port, own_restarts, starts) = (None, None, 0, 0);
-        let mut world = Self { kind, dir, holder, binary, nats, port, relink, data, shared, own_restarts, starts };
+        let belvo = if has_belvo { Some(Sandbox::start(SandboxConfig::default()).await?) } else { None };
+        let mut world = Self {
+            kind,
+            dir,
+            holder,
+            binary,
+            nats,
+            port,
+            relink,
+            data,
+            shared,
+            own_restarts,
+            clock_offset: 0,
+            belvo,
+            starts,
+        };
         world.start_nats().await?;
         world.start_relink().await?;
         Ok(world)
@@ -162,6 +189,16 @@ impl World {
             .stdin(Stdio::null())
             .stderr(File::create(&log)?)
             .kill_on_drop(true);
+        if self.clock_offset != 0 {
+            command.env(TEST_OFFSET_VARIABLE, self.clock_offset.to_string());
+        }
+        if let Some(belvo) = &self.belvo {
+            command
+                .env("RELINK_BELVO_URL", belvo.url())
+                .env("RELINK_BELVO_SECRET_ID", "sandbox")
+                .env("RELINK_BELVO_SECRET_PASSWORD", "sandbox")
+                .env("RELINK_BELVO_REQUESTS_PER_30S", "10000");
+        }
         let mut child = command.spawn()?;
         let pid = child.id().context("a process id")?.to_string();
         let mut url = String::new();
@@ -190,6 +227,11 @@ impl World {
             Some(holder) => Path::new(&format!("/proc/{holder}/root")).join(path.strip_prefix("/").unwrap_or(&path)),
             None => path,
         }
+    }
+
+    /// The sandbox, if relink has Belvo's keys.
+    pub(crate) fn belvo(&self) -> Option<Control> {
+        self.belvo.as_ref().map(Sandbox::control)
     }
 
     pub(crate) fn has_small_disk(&self) -> bool {
