@@ -3,7 +3,7 @@
 //! The core takes `now` as an argument, so a test can run a week of retries in a millisecond. The outer modules read
 //! the time here: with [`now`] if it is always the wall clock, with a [`Clock`] if a simulation may replace it.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +20,9 @@ pub fn test_offset_seconds() -> i64 {
     let read = || std::env::var(TEST_OFFSET_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
     *OFFSET.get_or_init(read)
 }
+
+/// How often [`Clock::corrected`] looks.
+const CORRECTED_EVERY: Duration = Duration::from_millis(20);
 
 /// The wall clock, in milliseconds since the Unix epoch.
 #[expect(clippy::disallowed_methods, reason = "clippy.toml allows the clock in this file")]
@@ -47,6 +50,7 @@ enum Source {
         wall: Timestamp,
         /// The time of the NATS server minus the own time, in milliseconds.
         correction_ms: Arc<AtomicI64>,
+        is_corrected: Arc<AtomicBool>,
     },
     Manual(Arc<AtomicI64>),
 }
@@ -70,7 +74,7 @@ impl Clock {
 
     /// Like [`Clock::wall`], for a host whose wall clock shows `wall`.
     pub fn steady_from(wall: Timestamp) -> Self {
-        Self(Source::Wall { started: instant(), wall, correction_ms: Arc::default() })
+        Self(Source::Wall { started: instant(), wall, correction_ms: Arc::default(), is_corrected: Arc::default() })
     }
 
     /// A clock that stays at `from` until its [`ManualClock`] sets it.
@@ -100,8 +104,19 @@ impl Clock {
 
     /// At the own time `own` the time was `right`. Does nothing to a manual clock.
     pub fn correct(&self, own: Timestamp, right: Timestamp) {
-        if let Source::Wall { correction_ms, .. } = &self.0 {
+        if let Source::Wall { correction_ms, is_corrected, .. } = &self.0 {
             correction_ms.store(right.as_millis().saturating_sub(own.as_millis()), Ordering::Release);
+            is_corrected.store(true, Ordering::Release);
+        }
+    }
+
+    /// Returns when the time of the NATS server is known; at once for a manual clock. What is dated earlier has the time of the host, which
+    /// may be wrong.
+    pub async fn corrected(&self) {
+        if let Source::Wall { is_corrected, .. } = &self.0 {
+            while !is_corrected.load(Ordering::Acquire) {
+                tokio::time::sleep(CORRECTED_EVERY).await;
+            }
         }
     }
 
@@ -133,6 +148,8 @@ impl ManualClock {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -144,6 +161,15 @@ mod tests {
         assert_eq!((other.now(), other.elapsed()), (Timestamp::from_millis(5_000), Duration::from_secs(5)));
         clock.sleep(Duration::from_secs(3600)).await;
         assert_eq!(other.now(), Timestamp::from_millis(3_605_000));
+    }
+
+    #[tokio::test]
+    async fn a_clock_is_corrected_when_the_time_of_the_server_is_known() {
+        let clock = Clock::wall();
+        assert!(clock.corrected().now_or_never().is_none(), "the time of the server is not known");
+        clock.clone().correct(now(), now());
+        assert!(clock.corrected().now_or_never().is_some());
+        assert!(Clock::manual(Timestamp::default()).0.corrected().now_or_never().is_some());
     }
 
     #[test]

@@ -165,7 +165,8 @@ impl Service {
         let streams = spawn(watch.run(stop.clone()));
         let jobs = belvo.clone().map(|belvo| {
             let worker = Worker::new(Arc::new(publisher.clone()), belvo, guard.clone(), clock.clone());
-            spawn(worker.run(context.clone(), subjects.clone(), stop.clone()))
+            let worker = worker.run(context.clone(), subjects.clone(), stop.clone());
+            spawn(after_correction(clock.clone(), stop.clone(), worker))
         });
         let histories = Histories::new(context.clone(), subjects.clone());
         let reconciler = belvo.clone().map(|belvo| {
@@ -176,10 +177,11 @@ impl Service {
                 inputs: Arc::new(publisher.clone()),
                 histories: Arc::new(histories.clone()),
                 policy: config.policy.clone(),
-                clock,
+                clock: clock.clone(),
             };
             let reconciler = Reconciler::new(reconciler_settings(config), parts);
-            let task = spawn(reconciler.clone().run(ready(phase.clone()), stop.clone()));
+            let sweeps = reconciler.clone().run(ready(phase.clone()), stop.clone());
+            let task = spawn(after_correction(clock, stop.clone(), sweeps));
             (reconciler, task)
         });
         if jobs.is_none() {
@@ -375,6 +377,15 @@ fn belvo_client(config: &Config) -> anyhow::Result<Option<belvo::Client>> {
 fn reconciler_settings(config: &Config) -> reconciler::SweepSettings {
     let ReconcilerConfig { sweep_every, rotation, adoption_per_hour } = config.reconciler;
     reconciler::SweepSettings { sweep_every, rotation, adoption_per_hour }
+}
+
+/// Runs a task that dates what Belvo shows. It begins when the time of the NATS server is known: with the wrong clock of a host, an
+/// observation would lie in the future, and all later ones of its link would count as outdated.
+async fn after_correction(clock: Clock, stop: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = clock.corrected() => task.await,
+        () = stop.cancelled() => {}
+    }
 }
 
 /// Whether every partition is running, as a channel.
