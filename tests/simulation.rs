@@ -66,8 +66,8 @@ fn one_seed_gives_one_run() {
 }
 
 /// Seeds that found bugs, each named for its bug. A change of the random source changes what a seed meets, so each finding has an exact
-/// test as well: in src/node/tests/ (places, times, chain), src/reconciler/pace.rs, src/engine/timers.rs and tests/engine/limits.rs, and the
-/// injected bug `DeadLetterIdBySequence`.
+/// test as well: in src/node/tests/ (places, times, chain), src/reconciler/pace.rs, src/engine/timers.rs and tests/engine/limits.rs, and
+/// the injected bug `DeadLetterIdBySequence`.
 mod found {
     use super::*;
 

@@ -22,8 +22,8 @@ impl NodeOptions {
 }
 
 impl<S> Node<S> {
-    /// The owner in this node's messages. A node that has emptied its store gives out sequences again that the stream has lost, so it goes on
-    /// under another name: an older copy of its store does not take such a message for its witness.
+    /// The owner in this node's messages. A node that has emptied its store gives out sequences again that the stream has lost, so it
+    /// goes on under another name: an older copy of its store does not take such a message for its witness.
     pub(super) fn owner(&self) -> String {
         match self.store_restarts_count {
             0 => self.options.owner.clone(),
