@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use async_nats::{Auth, AuthError, Client, ConnectOptions, ServerAddr};
+use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use nkeys::KeyPair;
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
@@ -117,6 +117,18 @@ impl Access {
     /// # Errors
     /// [`AccessError::File`], [`AccessError::Connect`].
     pub async fn connect(&self, name: &str) -> Result<Client, AccessError> {
+        Ok(self.options(name).await?.connect(&self.addresses[..]).await?)
+    }
+
+    /// The same, without waiting for the connection: the client makes it as soon as a server can be reached.
+    ///
+    /// # Errors
+    /// As [`Access::connect`], but not if no server can be reached.
+    pub async fn connect_later(&self, name: &str) -> Result<Client, AccessError> {
+        Ok(self.options(name).await?.retry_on_initial_connect().connect(&self.addresses[..]).await?)
+    }
+
+    async fn options(&self, name: &str) -> Result<ConnectOptions, AccessError> {
         crate::tls::install();
         // A file with an error is an error of the start; at a reconnect it is only logged and tried again.
         self.login.auth(&[]).await?;
@@ -136,7 +148,19 @@ impl Access {
         if let Some((certificate, key)) = client {
             options = options.add_client_certificate(certificate, key);
         }
-        Ok(options.connect(&self.addresses[..]).await?)
+        Ok(options)
+    }
+}
+
+impl AccessError {
+    /// Whether a server may be reached later, without a change of the settings.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Connect(error) => {
+                matches!(error.kind(), ConnectErrorKind::Io | ConnectErrorKind::TimedOut | ConnectErrorKind::Dns)
+            }
+            Self::Address | Self::Logins | Self::File { .. } => false,
+        }
     }
 }
 

@@ -181,16 +181,16 @@ impl DeadLetters {
         Ok(sequence)
     }
 
-    /// Stores messages as dead letters, in order, with few waits for the disk of the server. Otherwise as [`DeadLetters::publish`].
+    /// Stores messages as dead letters, in order, with few waits for the disk of the server. Returns their sequences. Otherwise as [`DeadLetters::publish`].
     ///
     /// # Errors
     /// [`DeadLetterError::Publish`]; then some may be stored, and the sender must repeat all of them.
-    pub async fn publish_all(&self, letters: &[DeadLetter]) -> Result<(), DeadLetterError> {
-        let mut rest = letters;
+    pub async fn publish_all(&self, letters: &[DeadLetter]) -> Result<Vec<u64>, DeadLetterError> {
+        let (mut rest, mut all) = (letters, Vec::with_capacity(letters.len()));
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(batch_length(rest));
             let cleaned: Vec<_> = chunk.iter().map(clean).collect();
-            let sequences = match self.store_batch(&cleaned).await {
+            let sequences: Vec<u64> = match self.store_batch(&cleaned).await {
                 Ok(ack) => (0..chunk.len()).map(|index| ack.sequence_of(index)).collect(),
                 // The server refuses the whole batch if it knows one of the ids, or if the stream was created by an older relink and
                 // takes no batches. A repeat is never stored twice, so any other failure may be repeated too.
@@ -199,10 +199,11 @@ impl DeadLetters {
                     self.store_singly(cleaned).await?
                 }
             };
-            self.log.stored(chunk.iter().zip(sequences));
+            self.log.stored(chunk.iter().zip(sequences.iter().copied()));
+            all.extend(sequences);
             rest = after;
         }
-        Ok(())
+        Ok(all)
     }
 
     async fn store_batch(&self, letters: &[DeadLetter]) -> Result<BatchAck, BatchError> {

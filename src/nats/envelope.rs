@@ -64,17 +64,26 @@ pub fn headers(message: &Message) -> HeaderMap {
 
 /// The headers of an input about `link` that `source` received at `at`. They leave the sender's body unchanged.
 ///
-/// Each publish has a new id, because relink finds repeated facts by the link's record and not by ids.
+/// Each call gives a new id, because relink finds repeated facts by the link's record and not by ids.
 pub fn input_headers(kind: InputKind, link: &LinkId, source: &str, at: Timestamp) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert("ce-specversion", "1.0");
-    headers.insert("ce-id", Uuid::new_v4().to_string());
-    headers.insert("ce-source", source);
-    headers.insert("ce-type", format!("belvo.{kind}"));
-    headers.insert("ce-subject", link.as_str());
-    headers.insert("ce-time", at.to_string());
-    headers.insert("content-type", "application/json");
+    for (name, value) in input_attributes(kind, link, source, at) {
+        headers.insert(name, value);
+    }
     headers
+}
+
+/// As [`input_headers`], as texts.
+pub fn input_attributes(kind: InputKind, link: &LinkId, source: &str, at: Timestamp) -> [(&'static str, String); 7] {
+    [
+        ("ce-specversion", "1.0".to_owned()),
+        ("ce-id", Uuid::new_v4().to_string()),
+        ("ce-source", source.to_owned()),
+        ("ce-type", format!("belvo.{kind}")),
+        ("ce-subject", link.as_str().to_owned()),
+        ("ce-time", at.to_string()),
+        ("content-type", "application/json".to_owned()),
+    ]
 }
 
 /// The schema of the body in `schemas/`, with its version.

@@ -7,6 +7,7 @@
 //! | [`watch`] | ensures the streams and consumers again while relink runs |
 //! | [`batch`] | atomic batch publish: the server stores all messages or none; a fence refuses a replaced writer |
 //! | [`publisher`] | publishes inputs: groups the messages of many callers into few batches, and answers each caller |
+//! | `publish` | publishes a group of inputs with few disk syncs, and gives each one its outcome |
 //! | [`inputs`] | the part of the publisher that the jobs and the reconciler use, as a trait |
 //! | [`dead_letter`], `dead_letter_log` | dead letters: stored with their bytes, listed, replayed; their lines in the log |
 //! | [`node`] | **the driver of the node**: performs the outputs of `crate::node` over NATS |
@@ -33,6 +34,7 @@ pub mod watch;
 
 pub mod batch;
 pub mod inputs;
+mod publish;
 pub mod publisher;
 
 pub mod dead_letter;

@@ -20,38 +20,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::ErrorCode;
+use async_nats::connection::State;
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use futures::future::join_all;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::nats::batch::{BATCH_MESSAGES_MAX, BatchAck, BatchError, BatchMessage, Batches, wire_size};
+use crate::nats::batch::{BATCH_MESSAGES_MAX, BatchMessage, Batches, wire_size};
+use crate::nats::publish::{self, LastFailure};
 use crate::nats::subject::Subjects;
 
 /// The size of the headers that a batch adds to a message, in bytes: id, sequence and commit, with their names.
 const BATCH_HEADERS_BYTES: usize = 256;
-
-/// Up to this number, messages are published one by one, because a sync for each takes less time than the 3 ms of a batch. On a disk
-/// that syncs in 0.2 ms, both ways take the same time at about 12 messages; on a slower disk the number is lower.
-const SINGLE_MESSAGES_MAX: usize = 4;
-
-/// The server's errors for a message that it would take later: limits of the account or of its resources, and a failed write.
-const NO_ROOM: [ErrorCode; 6] = [
-    ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
-    ErrorCode::CLUSTER_NOT_AVAILABLE,
-    ErrorCode::INSUFFICIENT_RESOURCES,
-    ErrorCode::MEMORY_RESOURCES_EXCEEDED,
-    ErrorCode::STORAGE_RESOURCES_EXCEEDED,
-    ErrorCode::STREAM_STORE_FAILED,
-];
-
-/// The channel for a caller's answer, and the caller's share of the queue's bytes.
-type Answer = (oneshot::Sender<Result<u64, PublishError>>, OwnedSemaphorePermit);
 
 /// The limits of the publisher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +136,8 @@ pub struct Publisher {
     bytes_max: usize,
     closing: CancellationToken,
     tasks: TaskTracker,
-    not_stored: watch::Receiver<Option<NotStored>>,
+    batches: Batches,
+    last_failure: LastFailure,
 }
 
 #[derive(Debug)]
@@ -178,10 +162,11 @@ impl Publisher {
         let bytes_max = options.queue_bytes_max.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         let (queue, entries) = mpsc::channel(options.queue_messages_max.max(1));
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (outcomes, not_stored) = watch::channel(None);
+        let last_failure = LastFailure::new(None);
+        let batches = Batches::new(client.clone(), options.timeout);
         let gatherer = Gatherer {
-            outcomes,
-            batches: Batches::new(client.clone(), options.timeout),
+            last_failure: last_failure.clone(),
+            batches: batches.clone(),
             in_flight: Arc::new(Semaphore::new(options.batches_in_flight_max.max(1))),
             messages_max: options.batch_messages_max.clamp(1, BATCH_MESSAGES_MAX),
             options,
@@ -197,13 +182,14 @@ impl Publisher {
             bytes_max,
             closing,
             tasks,
-            not_stored,
+            batches,
+            last_failure,
         }
     }
 
     /// The last publish, if it failed and its message was not the reason.
     pub fn not_stored(&self) -> watch::Receiver<Option<NotStored>> {
-        self.not_stored.clone()
+        self.last_failure.subscribe()
     }
 
     /// The subjects of its input stream.
@@ -218,14 +204,8 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`]; only [`PublishError::Unavailable`] leaves open whether the message was stored.
     pub async fn publish(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<u64, PublishError> {
-        let size = wire_size(&headers) + payload.len();
-        let max = self.client.max_payload().min(self.bytes_max);
-        if size + BATCH_HEADERS_BYTES > max {
-            return Err(PublishError::TooLarge { size, max: max.saturating_sub(BATCH_HEADERS_BYTES) });
-        }
-        if self.subjects.parse_published(&subject).is_none() {
-            return Err(PublishError::Subject { subject });
-        }
+        let message = BatchMessage { subject, headers, payload, expect: None };
+        let size = self.check(&message)?;
         if self.closing.is_cancelled() {
             return Err(PublishError::Closed);
         }
@@ -233,12 +213,41 @@ impl Publisher {
         let share = u32::try_from(size.max(1)).unwrap_or(u32::MAX);
         let held = Arc::clone(&self.bytes).try_acquire_many_owned(share).map_err(|_| PublishError::Busy)?;
         let (answer, answered) = oneshot::channel();
-        let message = BatchMessage { subject, headers, payload, expect: None };
         self.queue.try_send(Entry { message, size, answer, held }).map_err(|error| match error {
             TrySendError::Full(_) => PublishError::Busy,
             TrySendError::Closed(_) => PublishError::Closed,
         })?;
         answered.await.unwrap_or_else(|_| Err(PublishError::Unavailable { cause: "the publisher ended".to_owned() }))
+    }
+
+    /// Stores messages, in order, with few disk syncs. Returns the sequence of each, or its error.
+    ///
+    /// It does not wait for the messages of other callers. If two messages have one subject, and the earlier one is not stored, the
+    /// later one is not stored either, unless the earlier one was refused.
+    pub async fn publish_all(&self, messages: Vec<BatchMessage>) -> Vec<Result<u64, PublishError>> {
+        if self.client.connection_state() != State::Connected {
+            let why = "relink is not connected to NATS".to_owned();
+            self.last_failure.send_replace(Some(NotStored { at: Instant::now(), why: why.clone() }));
+            return messages.iter().map(|_| Err(PublishError::Unavailable { cause: why.clone() })).collect();
+        }
+        let checked: Vec<_> = messages.into_iter().map(|message| self.check(&message).map(|_size| message)).collect();
+        let good = checked.iter().filter_map(|message| message.as_ref().ok().cloned()).collect();
+        let mut outcomes = publish::publish(&self.batches, &self.last_failure, good).await.into_iter();
+        let ended = || Err(PublishError::Unavailable { cause: "the publisher has no outcome".to_owned() });
+        checked.into_iter().map(|message| message.and_then(|_| outcomes.next().unwrap_or_else(ended))).collect()
+    }
+
+    /// The size of a message in bytes, if NATS can take it.
+    fn check(&self, message: &BatchMessage) -> Result<usize, PublishError> {
+        let size = wire_size(&message.headers) + message.payload.len();
+        let max = self.client.max_payload().min(self.bytes_max);
+        if size + BATCH_HEADERS_BYTES > max {
+            return Err(PublishError::TooLarge { size, max: max.saturating_sub(BATCH_HEADERS_BYTES) });
+        }
+        if self.subjects.parse_published(&message.subject).is_none() {
+            return Err(PublishError::Subject { subject: message.subject.clone() });
+        }
+        Ok(size)
     }
 
     /// Refuses new messages, publishes the queued ones, and returns when every caller has its answer.
@@ -251,7 +260,7 @@ impl Publisher {
 
 /// The task that all handles share.
 struct Gatherer {
-    outcomes: watch::Sender<Option<NotStored>>,
+    last_failure: LastFailure,
     batches: Batches,
     in_flight: Arc<Semaphore>,
     messages_max: usize,
@@ -275,9 +284,9 @@ impl Gatherer {
                 continue;
             }
             let (batch, permit) = self.gather(first).await;
-            let (batches, outcomes) = (self.batches.clone(), self.outcomes.clone());
+            let (batches, last_failure) = (self.batches.clone(), self.last_failure.clone());
             self.tasks.spawn(async move {
-                publish_batch(&batches, &outcomes, batch).await;
+                publish_batch(&batches, &last_failure, batch).await;
                 drop(permit);
             });
         }
@@ -309,96 +318,11 @@ impl Gatherer {
     }
 }
 
-async fn publish_batch(batches: &Batches, outcomes: &watch::Sender<Option<NotStored>>, entries: Vec<Entry>) {
+async fn publish_batch(batches: &Batches, last_failure: &LastFailure, entries: Vec<Entry>) {
     let (messages, answers): (Vec<_>, Vec<_>) =
         entries.into_iter().map(|entry| (entry.message, (entry.answer, entry.held))).unzip();
-    if messages.len() <= SINGLE_MESSAGES_MAX {
-        return publish_singly(batches, outcomes, messages, answers).await;
-    }
-    // The clone copies subjects and headers; bodies are shared.
-    let outcome = batches.publish_atomic(messages.clone()).await;
-    if let (Err(error), true) = (&outcome, messages.len() > 1)
-        && may_be_one_messages_fault(error)
-    {
-        tracing::warn!(batch.count = messages.len(), %error, "a batch was refused, so its messages are published one by one");
-        return publish_singly(batches, outcomes, messages, answers).await;
-    }
-    if let Err(error) = &outcome {
-        tracing::warn!(batch.count = messages.len(), %error, "a batch was not stored");
-    }
-    note_outcome(outcomes, &outcome);
-    for (index, (answer, _held)) in answers.into_iter().enumerate() {
-        let _ = answer.send(answer_at(&outcome, index));
-    }
-}
-
-/// Publishes each message alone. They are sent in order, and all are in flight together.
-async fn publish_singly(
-    batches: &Batches,
-    outcomes: &watch::Sender<Option<NotStored>>,
-    messages: Vec<BatchMessage>,
-    answers: Vec<Answer>,
-) {
-    let all = messages.into_iter().zip(answers).map(|(message, (answer, _held))| async move {
-        let outcome = batches.publish_atomic(vec![message]).await;
-        note_outcome(outcomes, &outcome);
-        let _ = answer.send(answer_at(&outcome, 0)); // An error means that the caller no longer waits.
-    });
-    join_all(all).await;
-}
-
-fn note_outcome(outcomes: &watch::Sender<Option<NotStored>>, outcome: &Result<BatchAck, BatchError>) {
-    let why = match outcome {
-        Ok(_) => {
-            outcomes.send_if_modified(|last| last.take().is_some());
-            return;
-        }
-        Err(error) if may_be_one_messages_fault(error) && !is_no_room(error) => return,
-        Err(BatchError::Server { description, .. }) => description.clone(),
-        Err(BatchError::Unknown { .. }) => "NATS did not answer".to_owned(),
-        // The error names the subject, which has the id of a link.
-        Err(BatchError::NoStream { .. }) => "no stream takes the subjects of inputs".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    outcomes.send_replace(Some(NotStored { at: Instant::now(), why }));
-}
-
-/// Whether a repeat may succeed later, without a change of the message.
-fn is_no_room(error: &BatchError) -> bool {
-    match error {
-        BatchError::Server { code, .. } => NO_ROOM.iter().any(|no_room| no_room.0 == *code),
-        BatchError::NoStream { .. } => true,
-        _ => false,
-    }
-}
-
-fn may_be_one_messages_fault(error: &BatchError) -> bool {
-    match error {
-        BatchError::Server { .. }
-        | BatchError::Duplicate
-        | BatchError::Refused { .. }
-        | BatchError::NoStream { .. }
-        | BatchError::TooLarge { .. }
-        | BatchError::MessageTooLarge { .. } => true,
-        BatchError::Empty | BatchError::Incomplete | BatchError::TooManyOpen | BatchError::Unknown { .. } => false,
-    }
-}
-
-fn answer_at(outcome: &Result<BatchAck, BatchError>, index: usize) -> Result<u64, PublishError> {
-    match outcome {
-        Ok(ack) => Ok(ack.sequence_of(index)),
-        Err(error @ BatchError::Server { code, description }) if is_no_room(error) => {
-            Err(PublishError::NoRoom { code: *code, description: description.clone() })
-        }
-        Err(BatchError::Server { code, description }) => {
-            Err(PublishError::Refused { code: *code, description: description.clone() })
-        }
-        Err(error @ BatchError::MessageTooLarge { .. }) => {
-            Err(PublishError::Refused { code: 10054, description: error.to_string() })
-        }
-        Err(error @ BatchError::Duplicate) => {
-            Err(PublishError::Refused { code: 10201, description: error.to_string() })
-        }
-        Err(error) => Err(PublishError::Unavailable { cause: error.to_string() }),
+    let outcomes = publish::publish(batches, last_failure, messages).await;
+    for ((answer, _held), outcome) in answers.into_iter().zip(outcomes) {
+        let _ = answer.send(outcome); // An error means that the caller no longer waits.
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Relink {
 }
 
 impl Relink {
-    /// Starts the service with this NATS and data directory, and waits until its partitions run.
+    /// Starts the service with this NATS (empty: its own) and data directory, and waits until its partitions run.
     pub(crate) async fn serve(nats_url: &str, data_dir: &std::path::Path, more: &[(&str, &str)]) -> Self {
         let relink = Self::spawn(&[RELINK, "serve"], nats_url, data_dir, more).await;
         relink.wait_until_ready().await;
@@ -91,7 +91,7 @@ impl Relink {
             .args(&program[1..])
             .env_clear()
             .envs(inherited())
-            .env("RELINK_NATS_URL", nats_url)
+            .envs(Some(("RELINK_NATS_URL", nats_url)).filter(|_| !nats_url.is_empty()))
             .env("RELINK_DATA_DIR", data_dir)
             .env("RELINK_LISTEN", "127.0.0.1:0")
             .env("RELINK_WEBHOOK_SECRETS", WEBHOOK_SECRET)

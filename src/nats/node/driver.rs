@@ -378,7 +378,7 @@ async fn store_all(
         DeadLetter { subject, headers, payload, reason, detail, input }
     };
     let letters: Vec<_> = letters.into_iter().map(letter).collect();
-    dead_letters.publish_all(&letters).await
+    dead_letters.publish_all(&letters).await.map(drop)
 }
 
 fn failed_store(error: crate::store::StoreError) -> Input {
