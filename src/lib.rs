@@ -90,6 +90,8 @@ pub mod node;
 
 pub mod nats;
 
+pub mod journal;
+
 pub mod schemas;
 
 pub mod http;

@@ -55,6 +55,10 @@ metrics! {
         "inputs sent over HTTP: `stored`, `unreadable`, `refused` or `unavailable`";
     HTTP_INPUTS_UNKNOWN: Counter "relink_http_inputs_unknown_total" ["kind"]
         "stored inputs with a code that relink does not know";
+    JOURNAL_RECORDS: Gauge "relink_journal_records" [] "messages of the journal that wait for NATS, approximately";
+    JOURNAL_BYTES: Gauge "relink_journal_bytes" [] "size of the journal on the disk";
+    JOURNAL_OLDEST_SECONDS: Gauge "relink_journal_oldest_seconds" [] "how long the oldest message of the journal has waited for NATS";
+    JOURNAL_DAMAGED: Counter "relink_journal_damaged_total" [] "damaged parts of the journal: each is a dead letter";
     UNAUTHORIZED: Counter "relink_unauthorized_total" ["endpoint"]
         "requests without valid credentials, to `webhooks` or `v1`";
     INPUTS: Counter "relink_inputs_total" ["kind", "outcome"]

@@ -94,6 +94,27 @@ pub static SETTINGS: &[Setting] = &[
         "most open HTTP connections; 0: half of the allowed open files, at most 4096",
     ),
     row(
+        "http.acknowledge",
+        "RELINK_HTTP_ACKNOWLEDGE",
+        Text,
+        Some("journal"),
+        "what an answer with 2xx promises: the input is on this node's disk (journal), or in NATS too (stream)",
+    ),
+    row(
+        "journal.max_bytes",
+        "RELINK_JOURNAL_MAX_BYTES",
+        Bytes,
+        Some("1GiB"),
+        "largest size of the journal; then inputs get 503",
+    ),
+    row(
+        "journal.max_age",
+        "RELINK_JOURNAL_MAX_AGE",
+        Span,
+        Some("1d"),
+        "longest time that an input may wait for NATS in the journal; then inputs get 503",
+    ),
+    row(
         "nats.url",
         "RELINK_NATS_URL",
         Url,

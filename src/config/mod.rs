@@ -24,6 +24,7 @@ use layers::Layers;
 pub use layers::{Origin, Sources};
 use reader::Reader;
 
+use crate::journal::{self, Acknowledge};
 use crate::link::{Policy, PolicySettings};
 use crate::nats::connection::{Access, Login, TlsFiles};
 use crate::nats::server_binary::ServerSource;
@@ -37,6 +38,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub struct Config {
     /// The HTTP server.
     pub http: HttpConfig,
+    /// The journal of accepted inputs.
+    pub journal: journal::Options,
     /// NATS and its streams.
     pub nats: NatsConfig,
     /// The store.
@@ -253,6 +256,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         allow_open_webhooks: reader.switch("http.allow_open_webhooks"),
         connections_max: usize::try_from(reader.number("http.connections_max", 0..=1_000_000)).unwrap_or(0),
     };
+    let journal = read_journal(reader);
     let nats = read_nats(reader);
     let store = StoreConfig {
         data_dir: reader.text("store.data_dir").map(PathBuf::from).unwrap_or_default(),
@@ -268,7 +272,23 @@ fn read(reader: &mut Reader) -> Option<Config> {
         ServiceConfig { stop_timeout: reader.span_within("service.stop_timeout", Duration::from_secs(1)..=HOUR) };
     let log = read_log(reader);
     let policy = read_policy(reader, belvo.keys.is_some());
-    Some(Config { http, nats: nats?, store, belvo, reconciler, service, log, policy: policy? })
+    Some(Config { http, journal, nats: nats?, store, belvo, reconciler, service, log, policy: policy? })
+}
+
+fn read_journal(reader: &mut Reader) -> journal::Options {
+    let acknowledge = match reader.text("http.acknowledge").as_deref() {
+        Some("stream") => Acknowledge::Stream,
+        Some("journal") | None => Acknowledge::Journal,
+        Some(_) => {
+            reader.reject("http.acknowledge", "must be journal or stream");
+            Acknowledge::Journal
+        }
+    };
+    journal::Options {
+        acknowledge,
+        bytes_max: reader.bytes("journal.max_bytes", 64 << 20..=1 << 40),
+        age_max: reader.span_within("journal.max_age", Duration::from_secs(60)..=30 * 24 * HOUR),
+    }
 }
 
 fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {

@@ -30,6 +30,9 @@ pub const INPUT_SCHEMA_VERSION: u64 = super::SCHEMA_VERSION as u64;
 /// update mode).
 pub const WIDGET_TOKEN_SECONDS: u64 = 600;
 
+/// The header of an input that came through a node's journal: the id of the record, the same for each time that it is published.
+pub const JOURNAL_HEADER: &str = "Relink-Journal";
+
 /// The kind of an input message. It is a token of the subject, and decides which body the message has.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumString, IntoStaticStr, VariantArray,

@@ -30,8 +30,8 @@ mod words;
 pub use digest::LinksDigest;
 pub use incident::{IncidentBecause, IncidentBody, IncidentChange, institution_token};
 pub use input::{
-    ApiError, Command, CommandName, InputKind, LastError, NotAnInputKind, Observation, ReadOutcome, Source, Webhook,
-    Widget,
+    ApiError, Command, CommandName, InputKind, JOURNAL_HEADER, LastError, NotAnInputKind, Observation, ReadOutcome,
+    Source, Webhook, Widget,
 };
 pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
 pub use output::{Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, Origin, OriginKind, RefusedBody};

@@ -233,6 +233,8 @@ pub enum DeadReason {
     /// relink's own record of the link is damaged and cannot be read. Replay the message after the store has been
     /// rebuilt.
     UnreadableRecord,
+    /// The bytes are from a damaged part of a node's journal.
+    DamagedJournal,
 }
 
 impl DeadReason {

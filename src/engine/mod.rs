@@ -32,7 +32,8 @@ use self::corrections::Corrections;
 use self::incident::{Incidents, Opening};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
 use crate::contract::{
-    At, BadRecord, Because, CommittedOffset, DeadReason, LinksDigest, Origin, OriginKind, Record, RefusedBody,
+    At, BadRecord, Because, CommittedOffset, DeadReason, JOURNAL_HEADER, LinksDigest, Origin, OriginKind, Record,
+    RefusedBody,
 };
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError, pages};
@@ -301,6 +302,8 @@ impl<S: Store> Engine<S> {
         match meaning {
             Meaning::Event(mut input) => {
                 let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
+                // The forwarder of a journal may publish a record again.
+                input.key = input.key.or_else(|| delivery.header(JOURNAL_HEADER).map(belvo::key_of_record));
                 input.incident = self.incidents.is_on(institution.map(String::as_str));
                 let event = input.event.name();
                 let stepped = catch_unwind(AssertUnwindSafe(|| (self.step)(&link, &input, received_at, &self.policy)));

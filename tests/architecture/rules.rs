@@ -17,12 +17,16 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     ("engine", &["link", "contract", "belvo", "store"]),
     ("node", &["link", "contract", "store", "engine"]),
     ("nats", &["metric", "direct", "tls", "os", "link", "clock", "contract", "store", "engine", "node"]),
+    ("journal", &["metric", "os", "link", "clock", "contract", "nats"]),
     ("schemas", &["link", "contract", "store", "engine", "nats"]),
-    ("config", &["printable", "link", "nats"]),
+    ("config", &["printable", "link", "clock", "nats", "journal"]),
     ("telemetry", &["metric", "printable", "config"]),
     ("jobs", &["metric", "link", "clock", "contract", "belvo", "nats"]),
     ("reconciler", &["metric", "link", "clock", "contract", "belvo", "store", "nats"]),
-    ("http", &["metric", "os", "link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"]),
+    (
+        "http",
+        &["metric", "os", "journal", "link", "clock", "contract", "belvo", "store", "nats", "config", "telemetry"],
+    ),
     (
         "service",
         &[
@@ -35,6 +39,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
             "nats",
             "config",
             "telemetry",
+            "journal",
             "jobs",
             "reconciler",
             "http",
@@ -89,9 +94,10 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
         &[
             "nats/",
             "jobs.rs",
-            "http/ingest.rs",
+            "journal/target.rs",
             "service.rs",
             "service/own_server.rs",
+            "service/nats.rs",
             "rehearsal/demo/",
             "rehearsal/scenario/subscriber.rs",
         ],
@@ -147,7 +153,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
     ("toml", &["config/", "rehearsal/scenario/"]),
     ("rustls", &["tls.rs"]),
     ("subtle", &["http/auth.rs"]),
-    ("fastrand", &["rehearsal/", "simulation/", "reconciler/pace.rs"]),
+    ("fastrand", &["rehearsal/", "simulation/", "reconciler/pace.rs", "journal/mod.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs", "http/mod.rs"]),
 ];
 

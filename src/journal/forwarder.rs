@@ -1,0 +1,268 @@
+//! The forwarder: publishes the records of the journal, in their order, one batch at a time.
+//!
+//! A batch is as large as what has come together while the one before was published, so the batches grow with the load.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::disk::Disk;
+use super::format::{Dead, Entry};
+use super::log::{Cursor, Item};
+use super::target::Target;
+use super::{JOURNAL_HEADER, Shared, Shows as _, Stored};
+use crate::clock;
+use crate::contract::DeadReason;
+use crate::metric;
+use crate::nats::batch::BATCH_MESSAGES_MAX;
+use crate::nats::publisher::PublishError;
+
+/// The most bytes of a batch, except that one message may have more.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The pauses after a failed step: the first, and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How often the metrics are set while nothing happens.
+const METRICS_EVERY: Duration = Duration::from_secs(5);
+
+/// Publishes the records of a journal.
+pub struct Forwarder<D: Disk> {
+    shared: Arc<Shared<D>>,
+    target: Arc<dyn Target>,
+    synced: watch::Receiver<()>,
+    /// The end of the batch.
+    cursor: Cursor,
+    /// The part of the batch that is not published yet, in order.
+    batch: Vec<Pending>,
+}
+
+/// One item of a batch.
+enum Pending {
+    Input {
+        number: u64,
+        entry: Entry,
+    },
+    /// A dead letter; the number is for the caller that waits.
+    Letter {
+        number: Option<u64>,
+        entry: Entry,
+        dead: Dead,
+    },
+}
+
+/// The result of [`Forwarder::step`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing waits.
+    Idle,
+    /// Something was published.
+    Published,
+    /// It should be tried again after a pause. The reason is for the log.
+    Failed(String),
+}
+
+impl<D: Disk> Forwarder<D> {
+    pub(super) fn new(shared: Arc<Shared<D>>, target: Arc<dyn Target>, synced: watch::Receiver<()>) -> Self {
+        Self { shared, target, synced, cursor: Cursor::default(), batch: Vec::new() }
+    }
+
+    /// Publishes until `closing`, and then until the journal is empty or a step fails.
+    pub async fn run(mut self, closing: CancellationToken) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            self.synced.mark_unchanged();
+            let step = self.step().await;
+            self.set_metrics();
+            match step {
+                Step::Published => {
+                    if pause > PAUSE_MIN {
+                        tracing::info!("the journal is published again");
+                    }
+                    pause = PAUSE_MIN;
+                }
+                Step::Idle if closing.is_cancelled() => return,
+                Step::Idle => tokio::select! {
+                    changed = self.synced.changed() => if changed.is_err() { return },
+                    () = closing.cancelled() => {}
+                    () = sleep(METRICS_EVERY) => {}
+                },
+                Step::Failed(problem) if closing.is_cancelled() => {
+                    let waiting = self.shared.waiting().records;
+                    tracing::warn!(
+                        problem,
+                        journal.records = waiting,
+                        "relink stops before the journal is published; the next start publishes it"
+                    );
+                    return;
+                }
+                Step::Failed(problem) => {
+                    if pause == PAUSE_MIN {
+                        tracing::warn!(
+                            problem,
+                            "the journal cannot be published now; it is tried again, and inputs are taken meanwhile"
+                        );
+                    }
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = closing.cancelled() => {}
+                    }
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Publishes one batch, or the rest of one.
+    pub async fn step(&mut self) -> Step {
+        if self.batch.is_empty() {
+            match self.read().await {
+                Ok(items) => self.batch = items,
+                Err(problem) => return Step::Failed(problem),
+            }
+            let oldest =
+                self.batch.iter().map(|(Pending::Input { entry, .. } | Pending::Letter { entry, .. })| entry.at).min();
+            self.shared.set_since(oldest);
+            if self.batch.is_empty() {
+                return Step::Idle;
+            }
+        }
+        if let Err(problem) = self.publish().await {
+            return Step::Failed(problem);
+        }
+        self.shared.log.published_up_to(&self.cursor);
+        Step::Published
+    }
+
+    /// Publishes the batch, and removes from it what is published.
+    async fn publish(&mut self) -> Result<(), String> {
+        let mut first_problem = None;
+        let (inputs, mut letters): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.batch).into_iter().partition(|pending| matches!(pending, Pending::Input { .. }));
+        let inputs: Vec<(u64, Entry)> = inputs
+            .into_iter()
+            .filter_map(
+                |pending| if let Pending::Input { number, entry } = pending { Some((number, entry)) } else { None },
+            )
+            .collect();
+        let outcomes = if inputs.is_empty() {
+            Vec::new()
+        } else {
+            self.target.publish(inputs.iter().map(|(_, entry)| entry.clone()).collect()).await
+        };
+        for ((number, entry), outcome) in inputs.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(sequence) => self.shared.answer(number, Ok(Stored::Stream(sequence))),
+                Err(error) if is_final(&error) => {
+                    let dead =
+                        Dead { reason: reason_of(&error), detail: format!("NATS did not take the message: {error}") };
+                    self.shared.answer(number, Err(error));
+                    letters.push(Pending::Letter { number: None, entry, dead });
+                }
+                Err(error) => {
+                    first_problem.get_or_insert(error.to_string());
+                    self.batch.push(Pending::Input { number, entry });
+                }
+            }
+        }
+        if !letters.is_empty() {
+            let dead = letters.iter().filter_map(|letter| match letter {
+                Pending::Letter { entry, dead, .. } => Some((entry.clone(), dead.clone())),
+                Pending::Input { .. } => None,
+            });
+            match self.target.set_aside(dead.collect()).await {
+                Ok(sequences) => {
+                    for (letter, sequence) in letters.into_iter().zip(sequences) {
+                        if let Pending::Letter { number: Some(number), .. } = letter {
+                            self.shared.answer(number, Ok(Stored::DeadLetter(sequence)));
+                        }
+                    }
+                }
+                Err(problem) => {
+                    first_problem.get_or_insert(problem);
+                    self.batch.extend(letters);
+                }
+            }
+        }
+        first_problem.map_or(Ok(()), Err)
+    }
+
+    async fn read(&mut self) -> Result<Vec<Pending>, String> {
+        let log = self.shared.log.clone();
+        let mut cursor = self.cursor.clone();
+        let read = move || {
+            let items = log.read(&mut cursor, BATCH_MESSAGES_MAX, BATCH_BYTES_MAX);
+            items.map(|items| (items, cursor)).map_err(|error| format!("the journal cannot be read: {error}"))
+        };
+        // A simulation has no runtime, and no other task that a read could block.
+        let (items, cursor) = if Handle::try_current().is_err() {
+            read()?
+        } else {
+            tokio::task::spawn_blocking(read).await.map_err(|_panic| "reading the journal panicked".to_owned())??
+        };
+        self.cursor = cursor;
+        Ok(items.into_iter().map(pending).collect())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    fn set_metrics(&self) {
+        let waiting = self.shared.waiting();
+        metrics::gauge!(metric::JOURNAL_RECORDS.name).set(waiting.records as f64);
+        metrics::gauge!(metric::JOURNAL_BYTES.name).set(waiting.bytes as f64);
+        let waited_ms = waiting.since.map_or(0, |since| clock::now().as_millis() - since.as_millis());
+        metrics::gauge!(metric::JOURNAL_OLDEST_SECONDS.name).set(waited_ms as f64 / 1000.0);
+    }
+}
+
+/// The message to publish for an item.
+fn pending(item: Item) -> Pending {
+    match item {
+        Item::Entry { number, salt, mut entry } => match entry.dead.take() {
+            Some(dead) => Pending::Letter { number: Some(number), entry, dead },
+            None => {
+                entry.headers.push((JOURNAL_HEADER.to_owned(), format!("{:08x}-{number}", salt.0)));
+                Pending::Input { number, entry }
+            }
+        },
+        Item::Damaged { file, offset, bytes } => {
+            tracing::error!(
+                journal.file = file,
+                journal.offset = offset,
+                damaged.bytes = bytes.len(),
+                "a part of the journal is damaged; its bytes become a dead letter"
+            );
+            metrics::counter!(metric::JOURNAL_DAMAGED.name).increment(1);
+            let entry = Entry {
+                at: clock::now(),
+                subject: format!("/journal/{file}/{offset}"),
+                headers: Vec::new(),
+                payload: bytes,
+                dead: None,
+            };
+            let detail = "the disk has changed these bytes of the journal after they were written".to_owned();
+            Pending::Letter { number: None, entry, dead: Dead { reason: DeadReason::DamagedJournal, detail } }
+        }
+    }
+}
+
+/// Whether a repeat of the message would fail too.
+const fn is_final(error: &PublishError) -> bool {
+    match error {
+        PublishError::TooLarge { .. } | PublishError::Subject { .. } | PublishError::Refused { .. } => true,
+        PublishError::Busy | PublishError::Unavailable { .. } | PublishError::NoRoom { .. } | PublishError::Closed => {
+            false
+        }
+    }
+}
+
+const fn reason_of(error: &PublishError) -> DeadReason {
+    match error {
+        PublishError::Subject { .. } => DeadReason::UnknownSubject,
+        _ => DeadReason::TooLarge,
+    }
+}
