@@ -1,15 +1,17 @@
 //! The service: creates and connects all parts, starts them in order, and stops them in reverse order.
 //!
 //! ```text
-//!   start:  store ─▶ NATS (given, or relink's own) ─▶ streams ─▶ publisher ─▶ partitions ─▶ jobs, reconciler ─▶ HTTP
-//!   stop:   HTTP (finishes open requests) ─▶ jobs, reconciler ─▶ publisher (drains) ─▶ partitions (finish the commit, fsync) ─▶ relink's own NATS
+//!   start:  store ─▶ NATS (given, or relink's own) ─▶ streams ─▶ publisher ─▶ journal ─▶ partitions ─▶ jobs, reconciler ─▶ HTTP
+//!   stop:   HTTP (finishes open requests) ─▶ jobs, reconciler ─▶ journal, publisher (drain) ─▶ partitions (finish the commit, fsync)
+//!           ─▶ relink's own NATS
 //! ```
 //!
 //! If a part ends by itself, the others are stopped in order and the process ends with the error of that part. A stop takes at most
 //! `RELINK_STOP_TIMEOUT` (`stop`). If the store hangs, the process ends (`watchdog`). relink's own nats-server is started again if it ends
-//! (`own_server`).
+//! (`own_server`). If another NATS cannot be reached at the start, only the journal and the HTTP server begin (`nats`).
 
 mod data_directory;
+mod nats;
 mod own_server;
 mod readiness;
 mod stop;
@@ -21,12 +23,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use async_nats::jetstream;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::nats::Bus;
 use self::own_server::OwnServer;
 use self::readiness::Sources;
 use self::stop::StopBudget;
@@ -36,18 +39,14 @@ use crate::clock::{self, Clock};
 use crate::config::{Config, ReconcilerConfig};
 use crate::http::{self, Limits, Parts, Server};
 use crate::jobs::Worker;
-use crate::nats::connection::Access;
+use crate::journal::{self, FileDisk, Forwarder, Journal, NatsTarget};
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::declaration::StreamError;
 use crate::nats::history::Histories;
 use crate::nats::node::{Node, NodeError, NodeOptions};
 use crate::nats::publisher::{Publisher, PublisherOptions};
-use crate::nats::server::{NatsServer, ServerOptions, min_version_check};
-use crate::nats::server_binary::{ServerSource, locate};
-use crate::nats::server_health::ServerMonitor;
-use crate::nats::server_login::{self, ServerLogin};
+use crate::nats::server_binary::ServerSource;
 use crate::nats::watch::Watch;
-use crate::nats::{durability, stream};
 use crate::node::Phase;
 use crate::reconciler::{self, Reconciler};
 use crate::store::SledStore;
@@ -58,6 +57,10 @@ pub struct Service {
     nats_url: String,
     stop: CancellationToken,
     http: Task<()>,
+    /// Waits for a NATS that could not be reached at the start.
+    waiting: Option<Task<anyhow::Result<()>>>,
+    forwarder: Task<()>,
+    forwarder_stop: CancellationToken,
     node: Task<Result<(), NodeError>>,
     node_stop: CancellationToken,
     streams: Task<Result<(), StreamError>>,
@@ -104,26 +107,10 @@ impl Service {
     /// The first part that cannot start, with the setting to change.
     pub async fn start(config: &Config, server_source: ServerSource) -> anyhow::Result<Self> {
         let store = open_store(config)?;
-        let own_server = start_server(config, server_source).await?;
-        let client = connect(config, own_server.as_ref()).await?;
-        min_version_check(&client)?;
+        let Bus { client, own_server, status: server_status, is_ready, waiting } =
+            nats::start(config, server_source).await?;
         let context = jetstream::new(client.clone());
         let subjects = config.nats.subjects.clone();
-        let monitor_url = config.nats.monitor_url.as_ref().and_then(|url| url.expose().next());
-        let (own_server, server_status) = match own_server {
-            Some(server) => {
-                let server = own_server::ensure_streams(server, &context, &subjects, &config.nats.streams).await?;
-                let own_server = OwnServer::supervise(server);
-                let status = own_server.status();
-                (Some(own_server), Some(status))
-            }
-            None => {
-                stream::ensure_all(&context, &subjects, &config.nats.streams).await?;
-                durability::warn_where_promises_cannot_be_kept(monitor_url, config.nats.streams.replicas).await;
-                let monitor = monitor_url.map(ServerMonitor::new).transpose().map_err(anyhow::Error::msg)?;
-                (None, monitor.map(readiness::watch_server))
-            }
-        };
 
         if clock::test_offset_seconds() != 0 {
             tracing::warn!(
@@ -140,6 +127,9 @@ impl Service {
         let http_address = listener.local_addr()?;
 
         let publisher = Publisher::start(client.clone(), subjects.clone(), PublisherOptions::default());
+        let dead_letters = DeadLetters::new(context.clone(), subjects.clone());
+        let target = NatsTarget { publisher: publisher.clone(), dead_letters: dead_letters.clone() };
+        let (journal, forwarder) = open_journal(config, target)?;
         let belvo = belvo_client(config)?;
         let options = NodeOptions {
             subjects: subjects.clone(),
@@ -153,7 +143,9 @@ impl Service {
         let open_commit = node.open_commit();
         let watchdog = Watchdog::start(node.open_calls(), CALL_MAX, config.service.stop_timeout)?;
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
-        let node = spawn(node.run(node_stop.clone()));
+        let forwarder_stop = CancellationToken::new();
+        let forwarder = spawn(after(is_ready.clone(), forwarder_stop.clone(), forwarder.run(forwarder_stop.clone())));
+        let node = spawn(after(is_ready.clone(), node_stop.clone(), node.run(node_stop.clone())));
         let watch = Watch::new(context.clone(), subjects.clone(), &config.nats.streams, recreated);
         let not_ready = readiness::collect(Sources {
             phase: phase.clone(),
@@ -161,8 +153,12 @@ impl Service {
             streams: watch.problems(),
             not_stored: publisher.not_stored(),
             server: server_status,
+            journal: {
+                let journal = journal.clone();
+                Box::new(move || journal.problem())
+            },
         });
-        let streams = spawn(watch.run(stop.clone()));
+        let streams = spawn(after(is_ready.clone(), stop.clone(), watch.run(stop.clone())));
         let jobs = belvo.clone().map(|belvo| {
             let worker = Worker::new(Arc::new(publisher.clone()), belvo, guard.clone(), clock.clone());
             let worker = worker.run(context.clone(), subjects.clone(), stop.clone());
@@ -191,8 +187,8 @@ impl Service {
             );
         }
         let parts = Parts {
-            publisher: publisher.clone(),
-            dead_letters: DeadLetters::new(context, subjects),
+            journal,
+            dead_letters,
             histories,
             store: Arc::new(store),
             belvo,
@@ -212,6 +208,9 @@ impl Service {
             nats_url,
             stop,
             http,
+            waiting,
+            forwarder,
+            forwarder_stop,
             node,
             node_stop,
             streams,
@@ -263,9 +262,16 @@ impl Service {
                 None => std::future::pending().await,
             }
         };
+        let waited = async {
+            match &mut self.waiting {
+                Some(waiting) => waiting.await?.context("relink cannot use NATS"),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             ended = &mut self.http => ended.map_err(Into::into).and(Err(anyhow!("the HTTP server ended"))),
             ended = &mut self.node => ended?.context("the partitions ended"),
+            ended = waited => ended,
             ended = &mut self.streams => ended?.context("relink cannot go on without its streams"),
             stuck = self.watchdog.stuck() => Err(stuck),
             ended = own_server => ended.context("relink cannot go on without its nats-server"),
@@ -298,6 +304,9 @@ impl Service {
         {
             note(ended.err().map(Into::into));
         }
+        self.forwarder_stop.cancel();
+        drop(self.waiting);
+        let _aborted = budget.wait("the journal", 5, self.forwarder).await;
         let _aborted = budget.wait("the publisher", 4, self.publisher.shutdown()).await;
         self.node_stop.cancel();
         if !self.node.is_finished()
@@ -320,6 +329,23 @@ fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
+/// Runs a part as soon as the streams are ready, or to let it end.
+async fn after<T>(mut is_ready: watch::Receiver<bool>, stop: CancellationToken, part: impl Future<Output = T>) -> T {
+    tokio::select! {
+        // An error means that NATS cannot be used; then relink ends.
+        Ok(_) = is_ready.wait_for(|is_ready| *is_ready) => {}
+        // A part that is stopped when it begins ends at once.
+        () = stop.cancelled() => {}
+    }
+    part.await
+}
+
+fn open_journal(config: &Config, target: NatsTarget) -> anyhow::Result<(Journal, Forwarder<FileDisk>)> {
+    let directory = config.store.data_dir.join("journal");
+    journal::open(&directory, config.journal, Arc::new(target))
+        .with_context(|| format!("cannot use the journal in {}: choose another RELINK_DATA_DIR", directory.display()))
+}
+
 fn open_store(config: &Config) -> anyhow::Result<SledStore> {
     let directory = &config.store.data_dir;
     data_directory::prepare(directory)?;
@@ -328,41 +354,6 @@ fn open_store(config: &Config) -> anyhow::Result<SledStore> {
         tracing::error!(store.kept_at = %aside.display(), why, "the store is damaged and was moved to quarantine; relink rebuilds it from the stream");
     }
     Ok(opened.store)
-}
-
-async fn start_server(config: &Config, source: ServerSource) -> anyhow::Result<Option<NatsServer>> {
-    if config.nats.url.is_some() {
-        return Ok(None);
-    }
-    let binary = locate(source).await.context(
-        "no NATS is configured and none could be started: set RELINK_NATS_URL to the address of yours, or RELINK_NATS_SERVER to the path of a nats-server",
-    )?;
-    let mut options = ServerOptions::new(binary, config.store.data_dir.join("nats"));
-    // The supervisor reads the server's health from its monitor.
-    options.monitor = true;
-    options.login = Some(ServerLogin::in_directory(&options.store_dir));
-    let server = NatsServer::start(options).await?;
-    let url_file = server_login::url_file(&server.options().store_dir);
-    tracing::info!(
-        nats.url = server.url(),
-        nats.url_file = %url_file.display(),
-        "relink has started its own nats-server on a loopback address; the file has its address with the password"
-    );
-    Ok(Some(server))
-}
-
-async fn connect(config: &Config, own_server: Option<&NatsServer>) -> anyhow::Result<async_nats::Client> {
-    let access = match (own_server, &config.nats.access) {
-        (Some(server), _) => Access::of_urls([server.url_with_login().expose_secret()])?,
-        (None, Some(access)) => access.clone(),
-        (None, None) => Access::of_urls([])?,
-    };
-    access.connect("relink").await.with_context(|| {
-        format!(
-            "cannot connect to NATS at {access}: check that it is running, and that RELINK_NATS_URL and the settings of \
-             the login and of TLS (RELINK_NATS_…) are right"
-        )
-    })
 }
 
 fn belvo_client(config: &Config) -> anyhow::Result<Option<belvo::Client>> {

@@ -11,25 +11,24 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap as NatsHeaders;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, StatusCode};
 use bytes::Bytes;
-use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::auth;
 use super::body::{self, BodyError};
 use super::problem::{Kind, Problem};
-use super::{Server, SharedServer};
+use super::{Server, SharedServer, members};
 use crate::belvo::{Undecodable, link_of_webhook};
+use crate::clock;
 use crate::contract::{DeadReason, InputKind};
+use crate::journal::{Dead, Entry, Stored};
 use crate::metric;
-use crate::nats::dead_letter::DeadLetter;
 
 /// How long relink may take from the last byte of a webhook to its answer. Belvo's limit is five seconds, including
 /// the time on the network.
@@ -38,24 +37,17 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// The path; also the subject of dead letters without a link.
 pub(super) const PATH: &str = "/webhooks/belvo";
 
-/// The answer to a stored webhook: its sequence in the input stream.
-#[derive(Serialize)]
-pub(super) struct Stored {
-    sequence: u64,
-}
-
-pub(super) async fn webhook(State(server): State<SharedServer>, request: Request) -> Result<Json<Stored>, Problem> {
+pub(super) async fn webhook(State(server): State<SharedServer>, request: Request) -> Result<Json<Value>, Problem> {
     auth::check_webhook(&server.webhook_keys, server.open_webhooks, request.headers())?;
     let (parts, body) = request.into_parts();
-    let late =
-        Problem::new(Kind::Unavailable, "NATS did not confirm in time that the webhook is stored; send it again.")
-            .retry_after_secs(5)
-            .log_detail(format!("not stored within {} s", ANSWER_WITHIN.as_secs()));
+    let late = Problem::new(Kind::Unavailable, "The webhook could not be stored in time; send it again.")
+        .retry_after_secs(5)
+        .log_detail(format!("not stored within {} s", ANSWER_WITHIN.as_secs()));
     let answered = timeout(ANSWER_WITHIN, async {
         let body = read(&server, &parts.headers, body).await?;
         store_webhook(&server, &parts.headers, body).await
     });
-    answered.await.unwrap_or(Err(late)).map(|sequence| Json(Stored { sequence }))
+    answered.await.unwrap_or(Err(late)).map(|stored| Json(members(stored).into_iter().collect()))
 }
 
 /// `GET` and `HEAD`: Belvo checks the address when it is registered, and operators open it in a browser. The answer
@@ -99,7 +91,7 @@ async fn read(server: &Server, headers: &HeaderMap, body: Body) -> Result<Bytes,
     }
 }
 
-async fn store_webhook(server: &Server, headers: &HeaderMap, body: Bytes) -> Result<u64, Problem> {
+async fn store_webhook(server: &Server, headers: &HeaderMap, body: Bytes) -> Result<Stored, Problem> {
     let link = match link_of_webhook(&body) {
         Ok(link) => link,
         Err(error) => {
@@ -136,18 +128,16 @@ async fn dead_letter(
     reason: DeadReason,
     problem: Problem,
 ) -> Problem {
-    let mut kept = NatsHeaders::new();
-    for name in [CONTENT_TYPE, CONTENT_ENCODING] {
-        if let Some(value) = headers.get(&name).and_then(|value| value.to_str().ok()) {
-            kept.insert(name.as_str(), value);
-        }
-    }
-    let detail = problem.detail().to_owned();
-    let letter = DeadLetter { subject, headers: kept, payload, reason, detail, input: None };
-    match server.dead_letters.publish(&letter).await {
-        Ok(sequence) => {
+    let kept = [CONTENT_TYPE, CONTENT_ENCODING].into_iter().filter_map(|name| {
+        let value = headers.get(&name)?.to_str().ok()?;
+        Some((name.as_str().to_owned(), value.to_owned()))
+    });
+    let dead = Dead { reason, detail: problem.detail().to_owned() };
+    let entry = Entry { at: clock::now(), subject, headers: kept.collect(), payload, dead: Some(dead) };
+    match server.journal.append(entry).await {
+        Ok(stored) => {
             metrics::counter!(metric::HTTP_INPUTS.name, "kind" => "webhook", "outcome" => "unreadable").increment(1);
-            problem.with("dead_letter", sequence)
+            members(stored).into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value))
         }
         Err(error) => {
             metrics::counter!(metric::HTTP_INPUTS.name, "kind" => "webhook", "outcome" => "unavailable").increment(1);

@@ -11,7 +11,8 @@
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
 //!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input
-//!   GET  /healthz /readyz /metrics       health.rs        for monitoring, without credentials
+//!   GET  /healthz /readyz[/inputs]       health.rs        for monitoring and load balancers, without credentials
+//!   GET  /metrics                        health.rs        the same
 //! ```
 //!
 //! - `listener`: accepts connections, bounds their number; `connection`: serves one, with time limits
@@ -20,9 +21,9 @@
 //!   limits the log
 //! - `scan`: bounds long reads of the store; `as_of`: marks what was read with its time
 //!
-//! Every accepted input is published to the input stream. The answer is 2xx only after NATS has stored the message on
-//! its disk. This module decides nothing about a link. Next: `nats::publisher` stores the input, the partitions
-//! handle it.
+//! Every accepted input is appended to the journal, which publishes it to the input stream. The answer is 2xx only after
+//! the input is on the disk of this node or, if the settings say so, in NATS. This module decides nothing about a link.
+//! Next: `journal` stores and publishes the input, the partitions handle it.
 
 mod as_of;
 mod auth;
@@ -54,6 +55,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use self::auth::Keys;
@@ -64,12 +66,12 @@ use crate::belvo::{self, Meaning, Undecodable};
 use crate::clock;
 use crate::config::Config;
 use crate::contract::InputKind;
+use crate::journal::{Acknowledge, Entry, Journal, Stored};
 use crate::link::{LinkId, Timestamp};
 use crate::metric;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::envelope;
 use crate::nats::history::Histories;
-use crate::nats::publisher::Publisher;
 use crate::nats::subject::Subjects;
 use crate::store::Store;
 use crate::telemetry;
@@ -79,9 +81,9 @@ const PATH_SHOWN_MAX: usize = 200;
 
 /// The parts of relink that the HTTP server uses.
 pub struct Parts {
-    /// Publishes to the input stream.
-    pub publisher: Publisher,
-    /// Stores, lists and replays dead letters.
+    /// Stores inputs, and the messages that cannot be read.
+    pub journal: Journal,
+    /// Lists and replays dead letters.
     pub dead_letters: DeadLetters,
     /// Reads the history of a link.
     pub histories: Histories,
@@ -99,7 +101,7 @@ pub struct Parts {
 
 /// The state of the HTTP server: its parts and its credentials.
 pub struct Server {
-    publisher: Publisher,
+    journal: Journal,
     dead_letters: DeadLetters,
     histories: Histories,
     store: Arc<dyn Store>,
@@ -111,6 +113,7 @@ pub struct Server {
     webhook_keys: Keys,
     open_webhooks: bool,
     api_tokens: Keys,
+    acknowledge: Acknowledge,
     widget_url: String,
     portal_url: String,
     metrics: PrometheusHandle,
@@ -123,9 +126,9 @@ type SharedServer = Arc<Server>;
 impl Server {
     /// Takes credentials and addresses from `config`.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { publisher, dead_letters, histories, store, belvo, drift, as_of, not_ready } = parts;
+        let Parts { journal, dead_letters, histories, store, belvo, drift, as_of, not_ready } = parts;
         Self {
-            publisher,
+            journal,
             dead_letters,
             histories,
             store,
@@ -137,6 +140,7 @@ impl Server {
             webhook_keys: Keys::of(&config.http.webhook_secrets),
             open_webhooks: config.http.allow_open_webhooks,
             api_tokens: Keys::of(&config.http.api_tokens),
+            acknowledge: config.journal.acknowledge,
             widget_url: config.belvo.widget_url.clone(),
             portal_url: config.belvo.portal_url.clone(),
             metrics: telemetry::metrics(),
@@ -154,14 +158,17 @@ impl Server {
         Ok(meaning)
     }
 
-    /// Publishes an input about a link. Returns its sequence in the input stream, once it is stored on the disk.
-    async fn store_input(&self, kind: InputKind, link: &LinkId, body: Bytes) -> Result<u64, Problem> {
+    /// Stores an input about a link. Returns when the answer may promise that it is stored.
+    async fn store_input(&self, kind: InputKind, link: &LinkId, payload: Bytes) -> Result<Stored, Problem> {
         let source = match kind {
             InputKind::Webhook => "/relink/webhooks/belvo",
             InputKind::ApiError | InputKind::Widget | InputKind::Observation | InputKind::Command => "/relink/v1",
         };
-        let headers = envelope::input_headers(kind, link, source, clock::now());
-        let stored = self.publisher.publish(self.subject_of(kind, link), headers, body).await;
+        let at = clock::now();
+        let headers = envelope::input_attributes(kind, link, source, at);
+        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let entry = Entry { at, subject: self.subject_of(kind, link), headers, payload, dead: None };
+        let stored = self.journal.append(entry).await;
         let outcome = if stored.is_ok() { "stored" } else { "unavailable" };
         metrics::counter!(metric::HTTP_INPUTS.name, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
         Ok(stored?)
@@ -183,6 +190,16 @@ impl Server {
         // A panic message may quote a record, so it is not logged.
         result.map_err(|_panic| Problem::internal("reading the store panicked"))?.map_err(Problem::from)
     }
+}
+
+/// The members of an answer that say where an input is stored.
+fn members(stored: Stored) -> Map<String, Value> {
+    let (name, value) = match stored {
+        Stored::Journal(number) => ("journal", number),
+        Stored::Stream(sequence) => ("sequence", sequence),
+        Stored::DeadLetter(sequence) => ("dead_letter", sequence),
+    };
+    [(name.to_owned(), Value::from(value))].into_iter().collect()
 }
 
 /// Builds the router with all routes.
@@ -211,6 +228,7 @@ pub fn router(server: Server) -> Router {
         .nest("/v1", v1)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/readyz/inputs", get(health::ready_for_inputs))
         .route("/metrics", get(health::metrics))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::belvo::Undecodable;
+use crate::journal::JournalError;
 use crate::nats::publisher::PublishError;
 use crate::store::StoreError;
 
@@ -165,6 +166,32 @@ impl From<PublishError> for Problem {
                     .log_detail(error)
             }
             PublishError::Subject { .. } | PublishError::Refused { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<JournalError> for Problem {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Refused(error) => error.into(),
+            JournalError::TooLarge { .. } => {
+                Self::new(Kind::TooLarge, "The message is larger than relink can store.").log_detail(error)
+            }
+            JournalError::Busy => {
+                Self::new(Kind::Unavailable, "Too many messages are waiting to be stored; try again.")
+                    .retry_after_secs(1)
+                    .log_detail(error)
+            }
+            JournalError::Full { .. } | JournalError::Stalled { .. } => {
+                Self::new(Kind::Unavailable, "relink has no room for the message now; send it again.")
+                    .retry_after_secs(30)
+                    .log_detail(error)
+            }
+            JournalError::Disk { .. } | JournalError::Closed => {
+                Self::new(Kind::Unavailable, "The message could not be stored; send it again.")
+                    .retry_after_secs(5)
+                    .log_detail(error)
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn prepare(directory: &Path) -> anyhow::Result<()> {
             let entry = entry.with_context(unusable)?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if name == "nats" || name == "store" || name.starts_with("store.") {
+            if name == "nats" || name == "journal" || name == "store" || name.starts_with("store.") {
                 ours.push(entry.path());
             } else {
                 is_shared = true;
@@ -28,7 +28,7 @@ pub(super) fn prepare(directory: &Path) -> anyhow::Result<()> {
         }
     }
     if is_shared {
-        ours.extend(["nats", "store"].map(|part| directory.join(part)));
+        ours.extend(["journal", "nats", "store"].map(|part| directory.join(part)));
     } else {
         ours.push(directory.to_owned());
     }

@@ -38,12 +38,15 @@ pub(super) struct Sources {
     pub(super) not_stored: watch::Receiver<Option<NotStored>>,
     /// relink's own nats-server, or another one whose monitor is known.
     pub(super) server: Option<watch::Receiver<ServerStatus>>,
+    /// Why the journal takes no messages.
+    pub(super) journal: Box<dyn Fn() -> Option<String> + Send>,
 }
 
 impl Sources {
     /// The reasons why relink is not ready, each as one clause; none if it is ready. The partitions have run since `running_since`.
     fn reasons(&self, running_since: Instant) -> Vec<String> {
         let mut reasons = self.streams.borrow().clone();
+        reasons.extend((self.journal)());
         match *self.phase.borrow() {
             Phase::Running => {}
             Phase::Starting => reasons.push("not every partition is running".to_owned()),
@@ -142,6 +145,7 @@ mod tests {
             streams: watch::Sender::new(Vec::new()).subscribe(),
             not_stored: watch::Sender::new(None).subscribe(),
             server: None,
+            journal: Box::new(|| None),
         };
         assert_eq!(sources.reasons(Instant::now()), Vec::<String>::new());
         tokio::time::advance(COMMIT_WAIT_MAX + Duration::from_millis(1)).await;

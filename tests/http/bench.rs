@@ -11,6 +11,7 @@ use bytes::Bytes;
 use relink::config::{Config, Sources};
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
 use relink::http::{Limits, Parts, Server, router, serve};
+use relink::journal::{self, Acknowledge, Journal, NatsTarget};
 use relink::link::{Consent, DedupKey, Link, LinkId, RecentFact, State, Timestamp};
 use relink::nats::dead_letter::{DeadLetters, StoredLetter};
 use relink::nats::history::Histories;
@@ -19,6 +20,7 @@ use relink::nats::subject::Subjects;
 use relink::store::{Changes, Head, MemoryStore, Put, Store};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -42,6 +44,8 @@ pub(crate) struct Bench {
     pub(crate) as_of: watch::Sender<Option<Timestamp>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) served: JoinHandle<()>,
+    _journal: Journal,
+    _directory: TempDir,
 }
 
 /// A response with its whole body.
@@ -83,7 +87,11 @@ impl Bench {
         limits: Limits,
     ) -> Self {
         capture::start();
-        let config = config(environment);
+        let mut config = config(environment);
+        if environment.iter().all(|(name, _)| *name != "RELINK_HTTP_ACKNOWLEDGE") {
+            // A test reads the streams after an answer.
+            config.journal.acknowledge = Acknowledge::Stream;
+        }
         let nats = TestNats::start_with_streams(2).await;
         let subjects = Subjects::default();
         // Tests without a NATS server should not wait for the ten seconds of production.
@@ -98,9 +106,16 @@ impl Bench {
         });
         let mut context = jetstream::new(nats.client.clone());
         context.set_timeout(Duration::from_millis(500));
+        let dead_letters = DeadLetters::new(context.clone(), subjects.clone());
+        let publisher = Publisher::start(nats.client.clone(), subjects.clone(), options);
+        let target = NatsTarget { publisher, dead_letters: dead_letters.clone() };
+        let directory = TempDir::new().unwrap();
+        let (journal, forwarder) = journal::open(directory.path(), config.journal, Arc::new(target)).unwrap();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(forwarder.run(CancellationToken::new()));
         let parts = Parts {
-            publisher: Publisher::start(nats.client.clone(), subjects.clone(), options),
-            dead_letters: DeadLetters::new(context.clone(), subjects.clone()),
+            journal: journal.clone(),
+            dead_letters,
             histories: Histories::new(context, subjects),
             store: Arc::new(asked),
             belvo,
@@ -110,11 +125,22 @@ impl Bench {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let shutdown = CancellationToken::new();
         let served = tokio::spawn(serve(listener, router(Server::new(&config, parts)), limits, shutdown.clone()));
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { nats, store, url, client, not_ready, drift, as_of, shutdown, served }
+        Self {
+            nats,
+            store,
+            url,
+            client,
+            not_ready,
+            drift,
+            as_of,
+            shutdown,
+            served,
+            _journal: journal,
+            _directory: directory,
+        }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -58,7 +58,8 @@ async fn health_endpoints_need_no_credentials() {
     let bench = Bench::new().await;
     let get = |path: &str| answer(bench.request(Method::GET, path));
     assert_eq!(get("/healthz").await.body["status"], "alive");
-    assert_eq!(get("/readyz").await.body, json!({"status": "ready"}));
+    let waiting = json!({"waiting": 0, "bytes": 0, "oldest_at": null});
+    assert_eq!(get("/readyz").await.body, json!({"status": "ready", "journal": waiting}));
     bench.not_ready.send_replace(vec!["NATS does not answer".to_owned()]);
     let answer = get("/readyz").await;
     answer.problem(503, "not-ready");

@@ -1,0 +1,164 @@
+//! The journal of a real relink: webhooks are taken while NATS is away, and published when it is back.
+
+mod support;
+
+use std::path::Path;
+
+use relink::nats::server::{NatsServer, ServerOptions};
+use serde_json::{Value, json};
+use support::binary::{API_TOKEN, Relink, WEBHOOK_SECRET, client};
+use support::{TestNats, webhook, within};
+
+fn link(n: usize) -> String {
+    format!("00000000-0000-4000-8000-{n:012}")
+}
+
+/// The status and the body of an answer.
+async fn get(relink: &Relink, path: &str) -> (u16, Value) {
+    let request = client().get(format!("{}{path}", relink.url)).bearer_auth(API_TOKEN);
+    let answer = request.send().await.expect("an answer");
+    (answer.status().as_u16(), answer.json().await.expect("JSON"))
+}
+
+async fn post_webhook(relink: &Relink, body: String) -> (u16, Value) {
+    let request = client().post(format!("{}/webhooks/belvo", relink.url)).header("authorization", WEBHOOK_SECRET);
+    let answer = request.body(body).send().await.expect("an answer");
+    (answer.status().as_u16(), answer.json().await.expect("JSON"))
+}
+
+async fn command(relink: &Relink, link: &str, name: &str) {
+    let url = format!("{}/v1/links/{link}/commands", relink.url);
+    let request = client().post(url).bearer_auth(API_TOKEN).body(json!({"command": name}).to_string());
+    assert_eq!(request.send().await.expect("an answer").status(), 202);
+}
+
+/// A free port, on which nothing listens.
+async fn free_port() -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+async fn nats_on(port: Option<u16>, directory: &Path) -> NatsServer {
+    let mut options = ServerOptions::new(support::nats_server().await, directory.join("nats"));
+    options.port = port;
+    NatsServer::start(options).await.expect("nats-server starts")
+}
+
+async fn spawn(nats_url: &str, data: &Path) -> Relink {
+    Relink::spawn(&[env!("CARGO_BIN_EXE_relink"), "serve"], nats_url, data, &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relink_starts_and_takes_webhooks_while_nats_is_down() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let port = free_port().await;
+    let data = directory.path().join("relink");
+    let mut relink = spawn(&format!("nats://127.0.0.1:{port}"), &data).await;
+    for n in 1..=3 {
+        let (status, body) = post_webhook(&relink, webhook(&link(n), "invalid_credentials", n)).await;
+        assert_eq!((status, body), (200, json!({"journal": n})));
+    }
+    // An unreadable webhook is kept too.
+    let (status, body) = post_webhook(&relink, "not JSON".to_owned()).await;
+    assert_eq!((status, &body["journal"]), (400, &json!(4)));
+    let (status, body) = get(&relink, "/readyz").await;
+    assert_eq!((status, &body["journal"]["waiting"]), (503, &json!(4)), "{body}");
+    let (status, body) = get(&relink, "/readyz/inputs").await;
+    assert_eq!((status, &body["status"]), (200, &json!("ready")));
+
+    // What is on the disk survives the process.
+    relink.child.kill().await.expect("killed");
+    let relink = spawn(&format!("nats://127.0.0.1:{port}"), &data).await;
+    let server = nats_on(Some(port), directory.path()).await;
+    relink.wait_until_ready().await;
+    for n in 1..=3 {
+        let state = relink.wait_for_link(&client(), &link(n)).await;
+        assert_eq!(state["link_id"], link(n), "{state}");
+    }
+    let (_, letters) = get(&relink, "/v1/dead-letters").await;
+    assert_eq!(letters["dead_letters"].as_array().map(Vec::len), Some(1), "{letters}");
+    let (status, body) = get(&relink, "/readyz").await;
+    assert_eq!((status, &body["journal"]["waiting"]), (200, &json!(0)), "{body}");
+    server.kill().await.expect("killed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_nats_is_away_keeps_the_journal_for_the_next_start() {
+    let mut nats = TestNats::start().await;
+    let data = nats.dir.path().join("relink");
+    let relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    let (url, port) = (nats.server.url().to_owned(), nats.server.port());
+    nats.kill().await;
+    let (status, _) = post_webhook(&relink, webhook(&link(1), "invalid_credentials", 1)).await;
+    assert_eq!(status, 200);
+    relink.signal("TERM").await;
+    let mut relink = relink;
+    assert!(relink.ended().await.success());
+    assert!(relink.seen.iter().any(|line| line.contains("the next start publishes it")), "{:?}", relink.seen);
+
+    let server = nats_on(port, nats.dir.path()).await;
+    let relink = Relink::serve(&url, &data, &[]).await;
+    relink.wait_for_link(&client(), &link(1)).await;
+    server.kill().await.expect("killed");
+}
+
+/// A crash can forget which records are published. Then they are published again, and the links refuse the repeats; also a command,
+/// whose body says nothing that would distinguish a repeat from a second command.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_published_again_change_nothing() {
+    let nats = TestNats::start().await;
+    let data = nats.dir.path().join("relink");
+    let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    let id = link(1);
+    assert_eq!(post_webhook(&relink, webhook(&id, "invalid_credentials", 1)).await.0, 200);
+    command(&relink, &id, "mute").await;
+    command(&relink, &id, "unmute").await;
+    let inputs = async |count: usize| {
+        let published = async {
+            loop {
+                let inputs = nats.read("BELVO").await;
+                if inputs.len() >= count {
+                    return inputs;
+                }
+            }
+        };
+        within("the inputs", published).await
+    };
+    assert_eq!(inputs(3).await.len(), 3);
+    let version = |state: &Value| state["version"].as_u64();
+    let settled = async |relink: &Relink| {
+        let settled = async {
+            loop {
+                let state = relink.wait_for_link(&client(), &id).await;
+                let (_, history) = get(relink, &format!("/v1/links/{id}/history")).await;
+                let handled = history["entries"].as_array().map_or(0, Vec::len);
+                if version(&state) >= Some(3) {
+                    return (state, handled);
+                }
+            }
+        };
+        within("the three inputs to be handled", settled).await
+    };
+    let (before, _) = settled(&relink).await;
+    relink.child.kill().await.expect("killed");
+    std::fs::remove_file(data.join("journal/published")).expect("the note exists");
+
+    let relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    let repeated = inputs(6).await;
+    let id_of = |index: usize| repeated[index].2.get("Relink-Journal").map(ToString::to_string);
+    for index in 0..3 {
+        assert_eq!(id_of(index), id_of(index + 3), "a repeat has the id of its record");
+    }
+    let refused = async {
+        loop {
+            let (_, history) = get(&relink, &format!("/v1/links/{id}/history")).await;
+            let entries = history["entries"].as_array().cloned().unwrap_or_default();
+            let repeats = entries.iter().filter(|entry| entry.to_string().contains("\"repeated\"")).count();
+            if repeats == 3 {
+                return;
+            }
+        }
+    };
+    within("three refused repeats", refused).await;
+    assert_eq!(version(&relink.wait_for_link(&client(), &id).await), version(&before));
+}
