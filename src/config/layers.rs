@@ -1,7 +1,8 @@
 //! Collects the values of the settings from four layers, with the origin of each value.
 //!
 //! Unknown names are refused, with a guess at the right one: if a mistyped setting were ignored, its operator would
-//! notice in an outage. Values are not parsed here; `mod.rs` does. This is the only file that reads the environment.
+//! notice in an outage. Values are not parsed here; `mod.rs` does. This is the only file that reads the environment, except that `clock.rs`
+//! reads a variable of tests.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,7 +12,9 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::catalogue::{SETTINGS, Setting};
-use crate::clock::TEST_OFFSET_VARIABLE;
+
+/// A variable for tests and no setting: `clock.rs`, which this module may not import, reads it.
+const TEST_OFFSET_VARIABLE: &str = "RELINK_TEST_CLOCK_OFFSET_SECONDS";
 
 /// The sources of the configuration.
 #[derive(Clone, Default)]

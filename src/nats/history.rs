@@ -34,7 +34,7 @@ pub const HISTORY_MESSAGES_MAX: usize = 2_000;
 const PULL_MESSAGES_MAX: usize = 512;
 
 /// The time limit of all requests of a read; it is short because a person waits for the answer, and longer than a pull that fails.
-const HISTORY_TIMEOUT: Duration = Duration::from_secs(8);
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The part of it for a pull. A pull that takes longer has met a message that ends it without an error.
 const PULL_TIMEOUT: Duration = Duration::from_secs(3);

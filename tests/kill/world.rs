@@ -186,6 +186,8 @@ impl World {
             .env("RELINK_HISTORY", "10000")
             .env("RELINK_POLICY_INCIDENT_LINKS", "0")
             .env("RELINK_LOG_FORMAT", "json")
+            // A panic of sled would load the debug information of the whole binary (115 MiB) for its backtrace, which is no leak.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stderr(File::create(&log)?)
             .kill_on_drop(true);
