@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::server_binary::{PREFERRED, ServerVersion};
+
 /// The longest time for an answer of the monitor.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -26,6 +28,17 @@ struct JetStream {
 struct JetStreamConfig {
     #[serde(default)]
     sync_always: bool,
+}
+
+/// Logs a warning if this version of nats-server has a known fault that loses acknowledged messages.
+pub fn warn_of_an_old_server(version: ServerVersion) {
+    if version < PREFERRED {
+        tracing::warn!(
+            nats.version = %version,
+            "this version of nats-server can lose acknowledged messages if its host crashes while it compacts a stream (nats-server PRs \
+             8475 and 8629); use {PREFERRED} or newer"
+        );
+    }
 }
 
 /// Logs a warning if the server does not sync each write, or if this cannot be checked. `monitor_url` is the address of the server's HTTP

@@ -47,7 +47,7 @@ pub(super) async fn start(config: &Config, source: ServerSource) -> anyhow::Resu
     if let Some(server) = start_server(config, source).await? {
         let access = Access::of_urls([server.url_with_login().expose_secret()])?;
         let client = access.connect("relink").await.with_context(|| cannot_connect(&access))?;
-        min_version_check(&client)?;
+        durability::warn_of_an_old_server(min_version_check(&client)?);
         let context = jetstream::new(client.clone());
         let server = own_server::ensure_streams(server, &context, &config.nats.subjects, &config.nats.streams).await?;
         let own_server = OwnServer::supervise(server);
@@ -121,7 +121,7 @@ async fn wait_until_ready(
 
 /// Checks the server and declares the streams.
 async fn make_ready(client: &async_nats::Client, config: &Config) -> anyhow::Result<()> {
-    min_version_check(client)?;
+    durability::warn_of_an_old_server(min_version_check(client)?);
     let context: Context = jetstream::new(client.clone());
     stream::ensure_all(&context, &config.nats.subjects, &config.nats.streams).await?;
     let monitor_url = config.nats.monitor_url.as_ref().and_then(|url| url.expose().next());

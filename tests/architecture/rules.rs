@@ -19,7 +19,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     ("nats", &["metric", "direct", "tls", "os", "link", "clock", "contract", "store", "engine", "node"]),
     ("journal", &["metric", "os", "link", "clock", "contract", "nats"]),
     ("schemas", &["link", "contract", "store", "engine", "nats"]),
-    ("config", &["printable", "link", "clock", "nats", "journal"]),
+    ("config", &["printable", "link", "nats", "journal"]),
     ("telemetry", &["metric", "printable", "config"]),
     ("jobs", &["metric", "link", "clock", "contract", "belvo", "nats"]),
     ("reconciler", &["metric", "link", "clock", "contract", "belvo", "store", "nats"]),
