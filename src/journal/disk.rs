@@ -35,7 +35,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Reads `length` bytes from `offset`. Fewer bytes if the file ends before.
     fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
 
-    /// Cuts a file, and returns when that is on the disk.
+    /// Cuts a file, and returns when its new length and all its bytes are on the disk.
     fn cut(&self, name: &str, length: u64) -> io::Result<()>;
 
     /// Removes a file.

@@ -27,8 +27,10 @@ use super::writer::Writer;
 /// The file with the number of the last published record.
 const PUBLISHED: &str = "published";
 
-/// How many bytes of a file are read at once. This is more than the largest record.
-const READ_BYTES: usize = 4 * 1024 * 1024;
+/// How many bytes of a file are read at once: about the size of a batch. If a record is larger, more bytes are read at once.
+const READ_BYTES: usize = 1024 * 1024;
+const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+const _: () = assert!(HEADER_BYTES + format::BODY_BYTES_MAX < READ_BYTES_MAX, "each record can be read at once");
 
 /// The largest part of a damaged file that becomes one item, so that it fits into a message.
 const DAMAGED_BYTES_MAX: usize = 256 * 1024;
@@ -95,10 +97,9 @@ impl<D: Disk> Log<D> {
             }
             let end = segment.scan(&disk)?;
             cut = segment.length - end;
-            if cut > 0 {
-                disk.cut(&segment.name, end)?;
-                segment.length = end;
-            }
+            // This also syncs the file: the records of a process that was killed may be in the memory of the system only.
+            disk.cut(&segment.name, end)?;
+            segment.length = end;
         }
         let published = disk.names()?.iter().any(|name| name == PUBLISHED);
         let published = if published { read_published(&disk)? } else { 0 };
@@ -151,9 +152,10 @@ impl<D: Disk> Log<D> {
             if segment.name != cursor.name {
                 *cursor = Cursor { name: segment.name.clone(), offset: 0, number: segment.first - 1 };
             }
+            let mut chunk_bytes = READ_BYTES;
             while cursor.offset < segment.length {
                 let left = usize::try_from(segment.length - cursor.offset).unwrap_or(usize::MAX);
-                let chunk = Bytes::from(self.disk.read(&segment.name, cursor.offset, left.min(READ_BYTES))?);
+                let chunk = Bytes::from(self.disk.read(&segment.name, cursor.offset, left.min(chunk_bytes))?);
                 let mut at = 0;
                 while at < chunk.len() {
                     if items.len() >= count_max || bytes_count >= bytes_max {
@@ -177,6 +179,10 @@ impl<D: Disk> Log<D> {
                         }
                         // The record ends in the next chunk.
                         Start::Incomplete if chunk.len() < left && at > 0 => break,
+                        Start::Incomplete if chunk.len() < left && chunk_bytes < READ_BYTES_MAX => {
+                            chunk_bytes = READ_BYTES_MAX;
+                            break;
+                        }
                         Start::Record(_) | Start::Incomplete | Start::Damaged => {
                             let damaged = self.damaged(&segment, cursor)?;
                             bytes_count += damaged.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();

@@ -230,6 +230,33 @@ fn a_message_that_nats_refuses_for_good_becomes_a_dead_letter_and_holds_up_nothi
 }
 
 #[test]
+fn what_a_killed_process_has_not_synced_is_synced_by_the_next_one() {
+    let nats = Arc::new(FakeNats::default());
+    let mut parts = start(MemoryDisk::default(), &nats, 1);
+    parts.append(["stored".to_owned()]).unwrap();
+    // Half of the records are written, and nothing is synced or cut.
+    parts.disk.fail(true);
+    parts.append((0..8).map(|number| number.to_string())).unwrap_err();
+    let mut parts = start(parts.disk.after_crash(), &nats, 2);
+    parts.append(["new".to_owned()]).unwrap();
+    let mut parts = start(parts.disk.after_host_crash(|_| 0), &nats, 3);
+    parts.publish_all();
+    assert!(lock(&nats.letters).is_empty(), "the first segment has no damage");
+    assert!(lock(&nats.inputs).iter().any(|(_, body)| body == "new"));
+}
+
+#[test]
+fn a_record_that_is_larger_than_a_read_is_published() {
+    let nats = Arc::new(FakeNats::default());
+    let mut parts = start(MemoryDisk::default(), &nats, 1);
+    let large = "x".repeat(format::BODY_BYTES_MAX - 1_000);
+    parts.append(["before".to_owned(), large.clone(), large, "after".to_owned()]).unwrap();
+    parts.publish_all();
+    let lengths: Vec<usize> = lock(&nats.inputs).iter().map(|(_, body)| body.len()).collect();
+    assert_eq!(lengths, [6, format::BODY_BYTES_MAX - 1_000, format::BODY_BYTES_MAX - 1_000, 5]);
+}
+
+#[test]
 fn published_segments_are_removed() {
     let nats = Arc::new(FakeNats::default());
     let mut parts = start(MemoryDisk::default(), &nats, 1);
