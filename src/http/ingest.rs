@@ -23,11 +23,11 @@ use tokio::time::timeout;
 use super::auth;
 use super::body::{self, BodyError};
 use super::problem::{Kind, Problem};
-use super::{Server, SharedServer, members};
+use super::{Receipt, Server, SharedServer};
 use crate::belvo::{Undecodable, link_of_webhook};
 use crate::clock;
 use crate::contract::{DeadReason, InputKind};
-use crate::journal::{Dead, Entry, Stored};
+use crate::journal::{Dead, Entry};
 use crate::metric;
 
 /// How long relink may take from the last byte of a webhook to its answer. Belvo's limit is five seconds, including
@@ -47,7 +47,7 @@ pub(super) async fn webhook(State(server): State<SharedServer>, request: Request
         let body = read(&server, &parts.headers, body).await?;
         store_webhook(&server, &parts.headers, body).await
     });
-    answered.await.unwrap_or(Err(late)).map(|stored| Json(members(stored).into_iter().collect()))
+    answered.await.unwrap_or(Err(late)).map(|receipt| Json(Value::Object(receipt.members())))
 }
 
 /// `GET` and `HEAD`: Belvo checks the address when it is registered, and operators open it in a browser. The answer
@@ -91,7 +91,7 @@ async fn read(server: &Server, headers: &HeaderMap, body: Body) -> Result<Bytes,
     }
 }
 
-async fn store_webhook(server: &Server, headers: &HeaderMap, body: Bytes) -> Result<Stored, Problem> {
+async fn store_webhook(server: &Server, headers: &HeaderMap, body: Bytes) -> Result<Receipt, Problem> {
     let link = match link_of_webhook(&body) {
         Ok(link) => link,
         Err(error) => {
@@ -137,7 +137,8 @@ async fn dead_letter(
     match server.journal.append(entry).await {
         Ok(stored) => {
             metrics::counter!(metric::HTTP_INPUTS.name, "kind" => "webhook", "outcome" => "unreadable").increment(1);
-            members(stored).into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value))
+            let receipt = Receipt { stored, message_id: None };
+            receipt.members().into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value))
         }
         Err(error) => {
             metrics::counter!(metric::HTTP_INPUTS.name, "kind" => "webhook", "outcome" => "unavailable").increment(1);

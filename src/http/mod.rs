@@ -159,19 +159,20 @@ impl Server {
     }
 
     /// Stores an input about a link. Returns when the answer may promise that it is stored.
-    async fn store_input(&self, kind: InputKind, link: &LinkId, payload: Bytes) -> Result<Stored, Problem> {
+    async fn store_input(&self, kind: InputKind, link: &LinkId, payload: Bytes) -> Result<Receipt, Problem> {
         let source = match kind {
             InputKind::Webhook => "/relink/webhooks/belvo",
             InputKind::ApiError | InputKind::Widget | InputKind::Observation | InputKind::Command => "/relink/v1",
         };
         let at = clock::now();
         let headers = envelope::input_attributes(kind, link, source, at);
-        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let headers: Vec<_> = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let message_id = headers.iter().find(|(name, _)| name == "ce-id").map(|(_, id)| id.clone());
         let entry = Entry { at, subject: self.subject_of(kind, link), headers, payload, dead: None };
         let stored = self.journal.append(entry).await;
         let outcome = if stored.is_ok() { "stored" } else { "unavailable" };
         metrics::counter!(metric::HTTP_INPUTS.name, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
-        Ok(stored?)
+        Ok(Receipt { stored: stored?, message_id })
     }
 
     fn subject_of(&self, kind: InputKind, link: &LinkId) -> String {
@@ -192,14 +193,24 @@ impl Server {
     }
 }
 
-/// The members of an answer that say where an input is stored.
-fn members(stored: Stored) -> Map<String, Value> {
-    let (name, value) = match stored {
-        Stored::Journal(number) => ("journal", number),
-        Stored::Stream(sequence) => ("sequence", sequence),
-        Stored::DeadLetter(sequence) => ("dead_letter", sequence),
-    };
-    [(name.to_owned(), Value::from(value))].into_iter().collect()
+/// The proof that a message is stored.
+struct Receipt {
+    stored: Stored,
+    /// The `ce-id` of an input: relink names it in everything that follows from the input.
+    message_id: Option<String>,
+}
+
+impl Receipt {
+    /// The members of an answer.
+    fn members(self) -> Map<String, Value> {
+        let (name, number) = match self.stored {
+            Stored::Journal(number) => ("journal", number),
+            Stored::Stream(sequence) => ("sequence", sequence),
+            Stored::DeadLetter(sequence) => ("dead_letter", sequence),
+        };
+        let id = self.message_id.map(|id| ("message_id".to_owned(), Value::from(id)));
+        [(name.to_owned(), Value::from(number))].into_iter().chain(id).collect()
+    }
 }
 
 /// Builds the router with all routes.

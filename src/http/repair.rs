@@ -17,10 +17,9 @@ use serde_json::{Map, Value, json};
 use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
-use super::{Server, SharedServer, members, renewal};
+use super::{Receipt, Server, SharedServer, renewal};
 use crate::belvo::{CallError, WidgetToken, read_json as parse_json};
 use crate::contract::{ApiError, InputKind, Widget};
-use crate::journal::Stored;
 use crate::link::LinkId;
 
 /// The locales of Belvo's hosted widget.
@@ -54,30 +53,30 @@ pub(super) async fn update(
         let token = belvo.renewal_token(&link, renewal::read_widget(widget)?).await;
         // Belvo's error may quote the user's name and document number, so it is not published.
         let token = token.map_err(|error| not_minted(&error))?;
-        let stored = publish_started(&server, &link, &token).await?;
+        let receipt = publish_started(&server, &link, &token).await?;
         let url = renewal::address(&server.portal_url, &consent_link, &token)?;
-        return Ok(answer(&url, &link, &token, stored).into_response());
+        return Ok(answer(&url, &link, &token, receipt).into_response());
     }
     let token = match belvo.update_token(&link).await {
         Ok(token) => token,
         Err(error) => return Err(refused(&server, &link, error).await),
     };
-    let stored = publish_started(&server, &link, &token).await?;
+    let receipt = publish_started(&server, &link, &token).await?;
     let mut url = Url::parse(&server.widget_url).map_err(Problem::internal)?;
     url.query_pairs_mut()
         .append_pair("access_token", token.access.expose_secret())
         .extend_pairs(locale.map(|locale| ("locale", locale)));
-    Ok(answer(&url, &link, &token, stored).into_response())
+    Ok(answer(&url, &link, &token, receipt).into_response())
 }
 
 /// Publishes that the user has started an attempt.
-async fn publish_started(server: &Server, link: &LinkId, token: &WidgetToken) -> Result<Stored, Problem> {
+async fn publish_started(server: &Server, link: &LinkId, token: &WidgetToken) -> Result<Receipt, Problem> {
     let started = Widget::Started { expires_in_seconds: token.expires_in.as_secs() };
     let started = serde_json::to_vec(&started).map_err(Problem::internal)?;
     server.store_input(InputKind::Widget, link, Bytes::from(started)).await
 }
 
-fn answer(url: &Url, link: &LinkId, token: &WidgetToken, stored: Stored) -> impl IntoResponse + use<> {
+fn answer(url: &Url, link: &LinkId, token: &WidgetToken, receipt: Receipt) -> impl IntoResponse + use<> {
     let mut body = json!({
         "link_id": link.as_str(),
         "access": token.access.expose_secret(),
@@ -85,7 +84,7 @@ fn answer(url: &Url, link: &LinkId, token: &WidgetToken, stored: Stored) -> impl
         "widget_url": url.as_str(),
     });
     if let Value::Object(body) = &mut body {
-        body.extend(members(stored));
+        body.extend(receipt.members());
     }
     if let Some(refresh) = &token.refresh {
         body["refresh"] = Value::from(refresh.expose_secret());
@@ -117,7 +116,7 @@ async fn refused(server: &Server, link: &LinkId, error: CallError) -> Problem {
     let problem = not_minted(&error);
     let CallError::Api(api_error) = error else { return problem };
     match publish_error(server, link, &api_error).await {
-        Ok(stored) => members(stored).into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value)),
+        Ok(receipt) => receipt.members().into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value)),
         // The caller receives Belvo's error anyway; the failed publish is only logged.
         Err(not_stored) => {
             tracing::warn!(link.id = %link, "an API error of Belvo could not be stored as an input: {}", not_stored.detail());
@@ -143,7 +142,7 @@ fn not_minted(error: &CallError) -> Problem {
     }
 }
 
-async fn publish_error(server: &Server, link: &LinkId, error: &ApiError) -> Result<Stored, Problem> {
+async fn publish_error(server: &Server, link: &LinkId, error: &ApiError) -> Result<Receipt, Problem> {
     let body = serde_json::to_vec(error).map_err(Problem::internal)?;
     server.store_input(InputKind::ApiError, link, Bytes::from(body)).await
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
-use super::{Server, SharedServer, members};
+use super::{Server, SharedServer};
 use crate::belvo::{Meaning, Undecodable, link_of_api_error, read_json};
 use crate::contract::{InputKind, without_secrets};
 use crate::link::LinkId;
@@ -85,7 +85,7 @@ fn translate(server: &Server, kind: InputKind, link: &LinkId, body: &[u8]) -> Re
 }
 
 async fn store(server: &Server, kind: InputKind, link: &LinkId, body: Bytes) -> Result<Response, Problem> {
-    let mut answer = members(server.store_input(kind, link, body).await?);
+    let mut answer = server.store_input(kind, link, body).await?.members();
     answer.insert("link_id".to_owned(), link.as_str().into());
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }

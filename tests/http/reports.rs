@@ -28,11 +28,16 @@ async fn the_link_of_an_api_error_is_found() {
         error(400, "POST", &format!("/api/links/{LINK}/refresh/"), invalid()),
         error(400, "GET", &format!("https://sandbox.belvo.com/api/accounts/?link={LINK}"), invalid()),
     ];
+    let mut message_ids = Vec::new();
     for (at, body) in bodies.iter().enumerate() {
         let answer = bench.post("/v1/api-errors", body).await;
-        assert_eq!((answer.status, &answer.body), (202, &json!({"link_id": LINK, "sequence": at + 1})), "{body}");
+        assert_eq!((answer.status, &answer.body["link_id"]), (202, &json!(LINK)), "{body}");
+        assert_eq!(answer.body["sequence"], at + 1);
+        message_ids.push(answer.body["message_id"].as_str().expect("an id").to_owned());
     }
     let stored = bench.inputs().await;
+    let published: Vec<_> = stored.iter().map(|(_, headers, _)| headers.get("ce-id").unwrap().to_string()).collect();
+    assert_eq!(published, message_ids);
     for ((subject, headers, stored), sent) in stored.iter().zip(&bodies) {
         assert_eq!(subject, &format!("belvo.api_error.{LINK}"));
         assert_eq!(&serde_json::from_slice::<Value>(stored).unwrap(), sent);

@@ -41,7 +41,7 @@ async fn documented_payloads_are_stored_byte_for_byte() {
     let bodies: Vec<String> = payloads().iter().map(|payload| format!(" {payload:#}\n")).collect();
     for (at, body) in bodies.iter().enumerate() {
         let answer = answer(bench.webhook(body.clone()).header("content-type", "application/json")).await;
-        assert_eq!((answer.status, &answer.body), (200, &json!({"sequence": at + 1})), "{}", answer.text);
+        assert_eq!((answer.status, &answer.body["sequence"]), (200, &json!(at + 1)), "{}", answer.text);
     }
     let stored = bench.inputs().await;
     assert_eq!(stored.len(), bodies.len());

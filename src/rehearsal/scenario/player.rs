@@ -287,11 +287,11 @@ impl<'a> Player<'a> {
     async fn probe(&self, id: Uuid) -> Result<(), PlayError> {
         let warning = json!({"event": "warning", "warning": "scenario", "warning_message": "Probe; changes nothing."});
         let answer = self.relink.post(&format!("/v1/links/{id}/widget"), &warning).await?;
-        let Some(input) = answer["sequence"].as_u64() else {
-            return Err(PlayError::Unexpected(format!("relink's response has no sequence: {answer}")));
+        let Some(message_id) = answer["message_id"].as_str() else {
+            return Err(PlayError::Unexpected(format!("relink's response has no message_id: {answer}")));
         };
-        self.subscriber.ignore(input);
-        let answered = |subscriber: &Subscriber| subscriber.has_answered(id, input).then_some(());
+        self.subscriber.ignore(message_id);
+        let answered = |subscriber: &Subscriber| subscriber.has_answered(id, message_id).then_some(());
         self.subscriber.wait("the refusal of a probe", IDLE_WITHIN, answered).await
     }
 

@@ -54,10 +54,10 @@ impl Received {
         Self { kind, link: words.last().copied().unwrap_or_default().to_owned(), body }
     }
 
-    /// The sequence of the input that led to this message.
-    pub(super) fn input_sequence(&self) -> Option<u64> {
+    /// The id of the input that led to this message.
+    pub(super) fn input_id(&self) -> Option<&str> {
         let because = if self.kind == Kind::Refused { &self.body } else { &self.body["because"] };
-        because["origin"]["input_sequence"].as_u64()
+        because["origin"]["message_id"].as_str()
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Subscriber {
     received: Arc<Mutex<Vec<Received>>>,
     count: watch::Receiver<usize>,
     /// The probe inputs of the player: see [`Subscriber::ignore`].
-    ignored: Mutex<HashSet<u64>>,
+    ignored: Mutex<HashSet<String>>,
     listener: tokio::task::JoinHandle<()>,
 }
 
@@ -96,8 +96,8 @@ impl Subscriber {
     }
 
     /// Ignores the messages that result from this probe input.
-    pub(super) fn ignore(&self, input: u64) {
-        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).insert(input);
+    pub(super) fn ignore(&self, input_id: &str) {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).insert(input_id.to_owned());
     }
 
     /// The messages about a link after the first `after` messages, without those of probe inputs.
@@ -105,7 +105,7 @@ impl Subscriber {
         let link = link.to_string();
         let ignored = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
         let ours = |received: &&Received| {
-            let is_ignored = received.input_sequence().is_some_and(|input| ignored.contains(&input));
+            let is_ignored = received.input_id().is_some_and(|input| ignored.contains(input));
             received.link == link && received.kind != Kind::Other && !is_ignored
         };
         self.all().iter().skip(after).filter(ours).cloned().collect()
@@ -119,9 +119,9 @@ impl Subscriber {
     }
 
     /// Whether relink has published the result of an input.
-    pub(super) fn has_answered(&self, link: Uuid, input: u64) -> bool {
+    pub(super) fn has_answered(&self, link: Uuid, input_id: &str) -> bool {
         let link = link.to_string();
-        self.all().iter().any(|received| received.link == link && received.input_sequence() == Some(input))
+        self.all().iter().any(|received| received.link == link && received.input_id() == Some(input_id))
     }
 
     /// The number of received messages.
