@@ -15,7 +15,7 @@ use super::ledger::Deletion;
 use super::load::{Load, Requests};
 use super::round::Run;
 use super::support::binary::signal;
-use super::world::{Kind, OWN_RESTARTS_MAX, World, has_ended, until};
+use super::world::{Acknowledge, Kind, OWN_RESTARTS_MAX, World, has_ended, until};
 
 /// How many poison messages make a burst.
 const POISON: usize = 60;
@@ -278,12 +278,21 @@ fn damage(store: &Path, random: &mut fastrand::Rng) -> Result<String> {
     Ok(format!("{length} bytes at {start} of {name} are {}", if is_random { "random" } else { "zero" }))
 }
 
-/// Waits until a webhook is refused, or until the load has ended without one.
+/// How often an answer has shown that NATS stores nothing. With `journal`, webhooks do not need NATS.
+fn refusals(world: &World) -> u64 {
+    let count = match world.acknowledge {
+        Acknowledge::Journal => &world.shared.refused_by_nats,
+        Acknowledge::Stream => &world.shared.refused,
+    };
+    count.load(Ordering::Relaxed)
+}
+
+/// Waits until a message is refused, or until the load has ended without that.
 async fn refused(run: &mut Run, load: &[Load], before: u64) -> Result<()> {
     let world = &mut run.world;
-    until("a webhook is refused", async || {
+    until("a message is refused", async || {
         world.check_running()?;
-        Ok(world.shared.refused.load(Ordering::Relaxed) > before || load.iter().all(Load::is_done))
+        Ok(refusals(world) > before || load.iter().all(Load::is_done))
     })
     .await
 }
@@ -297,7 +306,7 @@ fn more_load(run: &mut Run) -> Load {
 async fn fill_disk(run: &mut Run, load: &mut Vec<Load>) -> Result<()> {
     allow_own_restart(run).await?;
     let path = run.world.seen("nats/fill");
-    let before = run.world.shared.refused.load(Ordering::Relaxed);
+    let before = refusals(&run.world);
     let mut file = fs::File::create(&path)?;
     while file.write_all(&[0; 1024]).is_ok() {}
     drop(file);
@@ -310,7 +319,7 @@ async fn fill_disk(run: &mut Run, load: &mut Vec<Load>) -> Result<()> {
 async fn fill_stream(run: &mut Run, load: &mut Vec<Load>) -> Result<()> {
     let context = jetstream::new(run.world.client().await?);
     let info = context.get_stream("BELVO").await?.cached_info().clone();
-    let before = run.world.shared.refused.load(Ordering::Relaxed);
+    let before = refusals(&run.world);
     let mut config = info.config;
     config.max_messages = i64::try_from(info.state.messages)?.max(1);
     config.discard = DiscardPolicy::New;

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use relink::contract::{CommittedOffset, Record, RefusedBody, StateWord};
+use anyhow::{Context as _, Result, ensure};
+use relink::contract::{CommittedOffset, JOURNAL_HEADER, Record, RefusedBody, StateWord};
 use serde_json::Value;
 
+use super::figures::Figures;
 use super::load::Accepted;
+use super::promised::Damage;
 use super::streams::{News, Stored};
 
 /// The time of a step is the one at which its input was stored, which is never long before.
@@ -27,6 +29,8 @@ struct Input {
     /// The refusal is one that also has a dead letter: relink does not know the code.
     is_unknown: bool,
     dead_letters: usize,
+    /// The record of a journal that it was published from; a crash may publish a record again.
+    record: Option<String>,
 }
 
 /// A stream that the harness has deleted in this round.
@@ -41,44 +45,15 @@ pub(crate) enum Deletion {
     DeadLetters,
 }
 
-/// The figures of a run.
-#[derive(Debug, Default)]
-pub(crate) struct Figures {
-    pub(crate) inputs: u64,
-    pub(crate) accepted: u64,
-    pub(crate) decided: u64,
-    pub(crate) dead_letters: u64,
-    pub(crate) prompts: u64,
-    /// Links that became valid because relink has asked Belvo.
-    pub(crate) repaired: u64,
-    /// Inputs without an outcome because the harness has deleted a stream.
-    pub(crate) lost_by_deletion: u64,
-    /// Messages that were published again because the harness has deleted `LINKS`.
-    pub(crate) published_again: u64,
-}
-
-impl Figures {
-    pub(crate) fn add(&mut self, other: &Self) {
-        let Self { inputs, accepted, decided, dead_letters, prompts, repaired, lost_by_deletion, published_again } =
-            other;
-        self.inputs += inputs;
-        self.accepted += accepted;
-        self.decided += decided;
-        self.dead_letters += dead_letters;
-        self.prompts += prompts;
-        self.repaired += repaired;
-        self.lost_by_deletion += lost_by_deletion;
-        self.published_again += published_again;
-    }
-}
-
 /// All that was read from the streams of one pair of processes.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     inputs: BTreeMap<Key, Input>,
     /// The inputs by sequence and storing time, which is how states and refusals name them.
     by_time: HashMap<(u64, i64), Key>,
-    by_marker: HashMap<String, Vec<Key>>,
+    pub(super) by_marker: HashMap<String, Vec<Key>>,
+    /// The first copy of each record of a journal that has an outcome; `None`: none has one.
+    records: HashMap<String, Option<Key>>,
     /// The identity of `BELVO`, and its last sequence that was read.
     input_stream: (String, u64),
     /// The ids of the messages on the present `LINKS`, and on the deleted ones.
@@ -100,7 +75,13 @@ pub(crate) struct Ledger {
     prompts: HashMap<String, BTreeSet<String>>,
     /// The episodes that were opened on the present `LINKS`.
     opened_episodes: BTreeSet<String>,
-    http_dead_letters: BTreeSet<u64>,
+    /// The bodies of the dead letters that were no input, by sequence.
+    pub(super) http_dead_letters: BTreeMap<u64, Vec<u8>>,
+    /// The bodies of the dead letters with the reason `damaged_journal`.
+    pub(super) damaged_letters: HashSet<Vec<u8>>,
+    /// The damage of all rounds; that of this round is not checked yet.
+    pub(super) damages: Vec<Damage>,
+    pub(crate) damage: Option<Damage>,
     has_read_outputs: bool,
     has_read_inputs: bool,
     pub(crate) deletion: Option<(Deletion, i64)>,
@@ -137,7 +118,13 @@ impl Ledger {
                 self.by_marker.entry(marker).or_default().push(key.clone());
             }
             let stored_ms = message.stored_ms;
-            let input = Input { stored_ms, partition, is_decided: false, is_unknown: false, dead_letters: 0 };
+            let record = message.header(JOURNAL_HEADER).map(str::to_owned);
+            if let Some(record) = &record
+                && self.records.insert(record.clone(), None).is_some()
+            {
+                self.figures.records_again += 1;
+            }
+            let input = Input { stored_ms, partition, is_decided: false, is_unknown: false, dead_letters: 0, record };
             ensure!(self.inputs.insert(key, input).is_none(), "BELVO has a sequence twice");
             self.figures.inputs += 1;
         }
@@ -153,7 +140,10 @@ impl Ledger {
         for message in news.messages {
             self.figures.dead_letters += 1;
             let Some(stream) = message.header("Relink-Dead-Stream").map(str::to_owned) else {
-                self.http_dead_letters.insert(message.sequence);
+                if message.header("Relink-Dead-Reason") == Some("damaged_journal") {
+                    self.damaged_letters.insert(message.body.clone());
+                }
+                self.http_dead_letters.insert(message.sequence, message.body);
                 continue;
             };
             let sequence = message.header("Relink-Dead-Sequence").context("a sequence")?.parse()?;
@@ -209,7 +199,8 @@ impl Ledger {
                 let Some(sequence) = refused.origin.input_sequence else { return Ok(()) };
                 let received_ms = refused.origin.received_at.0.as_millis();
                 let is_unknown = refused.reason == "unknown";
-                self.decided(&output, &refused.link_id, sequence, received_ms, is_unknown)
+                let kind = if is_unknown { OutcomeKind::Unknown } else { OutcomeKind::Refused };
+                self.decided(&output, &refused.link_id, sequence, received_ms, kind)
             }
             "notice" if words[2] == "update_required" => self.take_prompt(&output),
             "offset" => self.take_offset(words[2].parse()?, serde_json::from_slice(&message.body)?),
@@ -241,7 +232,7 @@ impl Ledger {
         self.states.insert(record.link_id.clone(), shown);
         let origin = &record.because.origin;
         let Some(sequence) = origin.input_sequence else { return Ok(()) };
-        self.decided(output, &record.link_id, sequence, origin.received_at.0.as_millis(), false)
+        self.decided(output, &record.link_id, sequence, origin.received_at.0.as_millis(), OutcomeKind::Changed)
     }
 
     /// An input of this link has its state or its refusal.
@@ -251,7 +242,7 @@ impl Ledger {
         link: &str,
         sequence: u64,
         received_ms: i64,
-        is_unknown: bool,
+        kind: OutcomeKind,
     ) -> Result<()> {
         let key = self.by_time.get(&(sequence, received_ms));
         if self.is_restoring {
@@ -279,7 +270,14 @@ impl Ledger {
             ensure!(!input.is_decided, "input {sequence} has two outcomes, the second is {}", output.id);
             self.figures.decided += 1;
         }
-        (input.is_decided, input.is_unknown) = (true, is_unknown);
+        (input.is_decided, input.is_unknown) = (true, kind == OutcomeKind::Unknown);
+        if let Some(first) = input.record.as_ref().and_then(|record| self.records.get_mut(record)) {
+            let first = first.get_or_insert_with(|| key.clone());
+            ensure!(
+                first == key || kind != OutcomeKind::Changed,
+                "input {sequence} changes {link}, but its record of the journal has an outcome as {first:?}"
+            );
+        }
         let before = self.last_inputs.insert(link.to_owned(), key.clone());
         if let Some((stream, before)) = before.filter(|(stream, _)| *stream == key.0) {
             ensure!(before < sequence, "{link}: input {sequence} after {before} of {stream}");
@@ -338,6 +336,7 @@ impl Ledger {
         for answer in accepted {
             self.check_accepted(answer)?;
         }
+        self.check_damage()?;
         self.figures.accepted += accepted.len() as u64;
         for (key, input) in &self.inputs {
             if !input.has_outcome() {
@@ -355,25 +354,17 @@ impl Ledger {
         self.deletion = None;
         Ok(())
     }
+}
 
-    fn check_accepted(&self, answer: &Accepted) -> Result<()> {
-        let is_before =
-            |sent_ms: i64| self.deletion.filter(|(_, deleted_ms)| sent_ms <= *deleted_ms).map(|(kind, _)| kind);
-        match answer {
-            Accepted::Input { marker, sequence, sent_ms } => {
-                let stored = self.by_marker.get(marker).is_some_and(|keys| keys.iter().any(|key| key.1 == *sequence));
-                if !stored && is_before(*sent_ms) != Some(Deletion::Inputs) {
-                    bail!("the input {marker} was answered with the sequence {sequence}, but BELVO does not have it");
-                }
-            }
-            Accepted::DeadLetter { sequence, sent_ms } => {
-                if !self.http_dead_letters.contains(sequence) && is_before(*sent_ms) != Some(Deletion::DeadLetters) {
-                    bail!("a webhook was answered with the dead letter {sequence}, which does not exist");
-                }
-            }
-        }
-        Ok(())
-    }
+/// What relink did with an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutcomeKind {
+    /// It changed its link.
+    Changed,
+    /// It was refused.
+    Refused,
+    /// It was refused because relink does not know its code.
+    Unknown,
 }
 
 /// Whether an offset belongs to the stream with this identity.

@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::readiness::Readiness;
 use super::support::binary::WEBHOOK_SECRET;
-use super::world::connect;
+use super::world::{Acknowledge, connect};
 
 /// How many requests are open at the same time.
 const WORKERS: usize = 8;
@@ -35,6 +35,8 @@ const RAW_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Endpoints {
     pub(crate) http: String,
+    /// What relink's answers promise.
+    pub(crate) acknowledge: Acknowledge,
     /// The address of NATS, with its login.
     pub(crate) nats: String,
 }
@@ -48,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) done: AtomicU64,
     /// Webhooks that were refused or not answered.
     pub(crate) refused: AtomicU64,
+    /// Messages to NATS that were refused or not acknowledged.
+    pub(crate) refused_by_nats: AtomicU64,
 }
 
 impl Shared {
@@ -66,7 +70,7 @@ impl Shared {
 pub(crate) enum Request {
     /// `POST /webhooks/belvo`.
     Webhook { marker: String, body: String },
-    /// A webhook that relink cannot read: it is refused, and becomes a dead letter.
+    /// A webhook that relink cannot read: it is refused, and becomes a dead letter. Each has another body.
     Unreadable { body: String },
     /// A message on NATS with an acknowledgement of JetStream.
     Publish { marker: String, subject: String, body: String },
@@ -77,10 +81,10 @@ pub(crate) enum Request {
 /// A request that was answered with success.
 #[derive(Clone, Debug)]
 pub(crate) enum Accepted {
-    /// The input has this sequence in `BELVO`.
-    Input { marker: String, sequence: u64, sent_ms: i64 },
-    /// The dead letter has this sequence in `RELINK_DEAD`.
-    DeadLetter { sequence: u64, sent_ms: i64 },
+    /// The input has this sequence in `BELVO`; `None`: it is in the journal.
+    Input { marker: String, sequence: Option<u64>, sent_ms: i64 },
+    /// The dead letter has this sequence in `RELINK_DEAD`; `None`: it is in the journal.
+    DeadLetter { body: String, sequence: Option<u64>, sent_ms: i64 },
 }
 
 /// Makes the requests of each round.
@@ -137,10 +141,14 @@ impl Requests {
     pub(crate) fn round(&mut self, links: usize, per_link: usize, random: &mut fastrand::Rng) -> Vec<Request> {
         let mut requests: Vec<Request> = (0..links * per_link).map(|n| self.ordinary(n % links, random)).collect();
         // A few unreadable messages belong to every load.
-        requests.push(Request::Unreadable { body: format!(r#"{{"webhook_id":"{}", cut"#, self.next()) });
+        requests.push(self.unreadable());
         requests.push(self.poison(links, random));
         random.shuffle(&mut requests);
         requests
+    }
+
+    fn unreadable(&mut self) -> Request {
+        Request::Unreadable { body: format!(r#"{{"webhook_id":"{}", cut"#, self.next()) }
     }
 
     fn webhook(&mut self, link: &str, kind: &str, code: &str, data: Value) -> Request {
@@ -297,14 +305,15 @@ impl Worker {
             }
             Request::Unreadable { body } => {
                 let sequence = self.webhook(body, "dead_letter", 400).await?;
-                Ok(Some(Accepted::DeadLetter { sequence, sent_ms }))
+                Ok(Some(Accepted::DeadLetter { body: body.clone(), sequence, sent_ms }))
             }
             Request::Publish { marker, subject, body } => {
                 let result = self.publish(marker, subject, body).await;
                 if result.is_err() {
                     self.nats = None;
+                    self.shared.refused_by_nats.fetch_add(1, Ordering::Relaxed);
                 }
-                Ok(Some(Accepted::Input { marker: marker.clone(), sequence: result?, sent_ms }))
+                Ok(Some(Accepted::Input { marker: marker.clone(), sequence: Some(result?), sent_ms }))
             }
             Request::Raw { subject, headers, body } => {
                 let url = self.shared.endpoints().nats;
@@ -314,16 +323,20 @@ impl Worker {
         }
     }
 
-    /// Posts a webhook. Returns the number in this field of the answer, if the status is this one.
-    async fn webhook(&self, body: &str, field: &str, expected: u16) -> Result<u64> {
+    /// Posts a webhook. If the status is the expected one, returns the number in this field of the answer; `None` if relink promises only
+    /// that the webhook is in its journal, and the answer says so.
+    async fn webhook(&self, body: &str, field: &str, expected: u16) -> Result<Option<u64>> {
         let sent_at = Instant::now();
         let result = async {
-            let url = format!("{}/webhooks/belvo", self.shared.endpoints().http);
+            let Endpoints { http, acknowledge, .. } = self.shared.endpoints();
+            let url = format!("{http}/webhooks/belvo");
+            let field = if acknowledge == Acknowledge::Journal { "journal" } else { field };
             let request = self.http.post(url).header("authorization", WEBHOOK_SECRET);
             let answer = request.header("content-type", "application/json").body(body.to_owned()).send().await?;
             ensure!(answer.status() == expected, "status {}", answer.status());
             let answer: Value = answer.json().await?;
-            answer[field].as_u64().with_context(|| format!("no {field} in {answer}"))
+            let number = answer[field].as_u64().with_context(|| format!("no {field} in {answer}"))?;
+            Ok((acknowledge == Acknowledge::Stream).then_some(number))
         };
         let result = result.await;
         self.shared.readiness.answered(sent_at, result.is_ok());

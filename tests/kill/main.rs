@@ -4,14 +4,16 @@
 //! `cargo test --test kill` runs a few rounds; `cargo test --test kill -- --rounds 300` is the long run that `RELIABILITY.md` reports. The
 //! seed decides the faults and the load; the moment at which a fault hits is different in each run.
 //!
-//! Start with `round.rs`; `ledger.rs` has the checks, `fault.rs` the faults, `readiness.rs` the rule for `/readyz`.
+//! Start with `round.rs`; `ledger.rs` and `promised.rs` have the checks, `fault.rs` the faults, `readiness.rs` the rule for `/readyz`.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod fault;
+mod figures;
 mod ledger;
 mod load;
+mod promised;
 mod readiness;
 mod round;
 mod self_check;
@@ -19,6 +21,7 @@ mod streams;
 mod world;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,9 +30,9 @@ use clap::Parser;
 use tokio::time::Instant;
 
 use fault::Fault;
-use ledger::Figures;
+use figures::Figures;
 use round::{Outcome, Run};
-use world::Kind;
+use world::{Acknowledge, Kind};
 
 /// The name of this test for libtest's filters and lists.
 const NAME: &str = "kill";
@@ -47,6 +50,9 @@ struct Args {
     /// The seed of the faults and of the load; random by default.
     #[arg(long)]
     seed: Option<u64>,
+    /// Use only this setting of `RELINK_HTTP_ACKNOWLEDGE`; each in half of the rounds by default.
+    #[arg(long)]
+    acknowledge: Option<Acknowledge>,
     /// The number of links.
     #[arg(long, default_value_t = 40)]
     links: usize,
@@ -158,6 +164,7 @@ async fn rounds(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
     let mistakes = self_check::run().context("the checks themselves")?;
     eprintln!("the checks find {mistakes} of {mistakes} injected mistakes");
     let nats = support::nats_server().await;
+    let mut decks = Decks::new();
     let per_world = args.rounds.div_ceil(2).clamp(1, ROUNDS_OF_A_WORLD);
     let mut left = args.rounds;
     for number in 0_u64.. {
@@ -172,7 +179,10 @@ async fn rounds(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
         let run = Run::start(kind, dir.path().to_owned(), nats.clone(), has_belvo, args.links, seed);
         let run = run.await.context("starting relink")?;
         let count = left.min(per_world);
-        if let Err(error) = rounds_of_a_world(run, args, args.rounds - left, count, report).await {
+        if let Err(error) =
+            rounds_of_a_world(run, args, number, args.rounds - left..args.rounds - left + count, &mut decks, report)
+                .await
+        {
             eprintln!("the logs, the streams and the store are in {}", dir.keep().display());
             return Err(error);
         }
@@ -181,8 +191,18 @@ async fn rounds(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Runs rounds with one pair of processes. `first` is the number of rounds before them.
-async fn rounds_of_a_world(mut run: Run, args: &Args, first: usize, count: usize, report: &mut Report) -> Result<()> {
+/// The faults that did not hit yet, for each kind of nats-server and each promise, so that a long run has all of them.
+type Decks = BTreeMap<(Kind, Acknowledge), Vec<Fault>>;
+
+/// Runs these rounds with one pair of processes.
+async fn rounds_of_a_world(
+    mut run: Run,
+    args: &Args,
+    world: u64,
+    rounds: Range<usize>,
+    decks: &mut Decks,
+    report: &mut Report,
+) -> Result<()> {
     let kind = run.world.kind;
     let possible: Vec<Fault> = Fault::possible(&run.world).into_iter().filter(|fault| args.wants(*fault)).collect();
     ensure!(!possible.is_empty(), "no fault that is possible with nats-server {kind} is named {:?}", args.fault);
@@ -191,20 +211,26 @@ async fn rounds_of_a_world(mut run: Run, args: &Args, first: usize, count: usize
             "skipped: the full disk, because this machine does not allow a file system of its own (unshare -rm, nsenter)"
         );
     }
-    let mut faults: Vec<Fault> = Vec::new();
-    for round in first + 1..=first + count {
+    let half = rounds.start + rounds.len().div_ceil(2);
+    for round in rounds {
+        // One half of the rounds of each world has the default.
+        let is_journal = (round < half) == (world / 2 % 2 == 0);
+        let acknowledge =
+            args.acknowledge.unwrap_or(if is_journal { Acknowledge::Journal } else { Acknowledge::Stream });
+        let faults = decks.entry((kind, acknowledge)).or_default();
         if faults.is_empty() {
             faults.clone_from(&possible);
-            run.random.shuffle(&mut faults);
+            run.random.shuffle(faults);
         }
         let Some(fault) = faults.pop() else { break };
-        eprint!("round {round}/{}, nats-server {kind}: {fault} ... ", args.rounds);
-        let outcome = run.round(fault).await;
+        let round = round + 1;
+        eprint!("round {round}/{}, nats-server {kind}, {acknowledge}: {fault} ... ", args.rounds);
+        let outcome = run.round(fault, acknowledge).await;
         let outcome = outcome.map_err(|error| {
             eprintln!("\n\nthe last lines of relink's log:\n{}\n", run.world.last_lines());
-            error.context(format!("round {round}, nats-server {kind}, {fault} {:?}", run.notes()))
+            error.context(format!("round {round}, nats-server {kind}, {acknowledge}, {fault} {:?}", run.notes()))
         })?;
-        report.add(fault, kind, &outcome);
+        report.add(fault, kind, acknowledge, &outcome);
     }
     report.samples += run.world.shared.readiness.samples();
     report.figures.add(&run.ledger.figures);
@@ -212,26 +238,39 @@ async fn rounds_of_a_world(mut run: Run, args: &Args, first: usize, count: usize
 }
 
 impl Report {
-    fn add(&mut self, fault: Fault, kind: Kind, outcome: &Outcome) {
+    fn add(&mut self, fault: Fault, kind: Kind, acknowledge: Acknowledge, outcome: &Outcome) {
         let Outcome { took, memory, notes } = outcome;
         *self.faults.entry(fault).or_default() += 1;
-        *self.kinds.entry(kind.to_string()).or_default() += 1;
+        *self.kinds.entry(format!("{kind}, {acknowledge}")).or_default() += 1;
         self.memory.extend(memory);
         self.longest = self.longest.max(*took);
         eprintln!("{took:.1?}, {} MiB {}", memory.unwrap_or_default() >> 20, notes.join("; "));
     }
 
     fn print(&self, took: Duration) {
-        let Figures { inputs, accepted, decided, dead_letters, prompts, repaired, lost_by_deletion, published_again } =
-            &self.figures;
+        let Figures {
+            inputs,
+            accepted,
+            decided,
+            dead_letters,
+            prompts,
+            repaired,
+            lost_by_deletion,
+            published_again,
+            records_again,
+            lost_by_damage,
+        } = &self.figures;
         let rounds: usize = self.faults.values().sum();
         eprintln!("\n{rounds} rounds in {took:.0?}, the longest {:.1?}; violations: 0", self.longest);
-        eprintln!("nats-server: {:?}", self.kinds);
+        eprintln!("nats-server, and what an answer promises: {:?}", self.kinds);
         eprintln!(
             "requests answered with success: {accepted}; inputs: {inputs}; decided: {decided}; dead letters: {dead_letters}; prompts: {prompts}"
         );
         eprintln!(
             "lost because the harness deleted a stream: {lost_by_deletion}; published again for the same reason: {published_again}"
+        );
+        eprintln!(
+            "records of the journal: {records_again} published again, {lost_by_damage} lost because the harness damaged them"
         );
         eprintln!("links that became valid because relink asked Belvo: {repaired}");
         eprintln!("samples of /readyz: {}", self.samples);

@@ -16,7 +16,7 @@ use super::load::{Load, Requests, Shared};
 use super::readiness;
 use super::streams::StreamReader;
 use super::support::binary::API_TOKEN;
-use super::world::{Kind, PATIENCE, World};
+use super::world::{Acknowledge, Kind, PATIENCE, World};
 
 /// The requests about each link in one round.
 const PER_LINK: usize = 4;
@@ -126,8 +126,13 @@ impl Run {
     ///
     /// # Errors
     /// A violated promise, or a process that does not come back.
-    pub(crate) async fn round(&mut self, fault: Fault) -> Result<Outcome> {
+    pub(crate) async fn round(&mut self, fault: Fault, acknowledge: Acknowledge) -> Result<Outcome> {
         let began = Instant::now();
+        if self.world.acknowledge != acknowledge {
+            self.world.stop_relink().await?;
+            self.world.acknowledge = acknowledge;
+            self.world.start_relink().await?;
+        }
         self.world.shared.readiness.start_again();
         // A claim is sent after its link was reported as broken.
         let (repaired, breaks) = self.requests.repairs(self.links, false);
@@ -172,7 +177,7 @@ impl Run {
         Ok(Outcome { took: began.elapsed(), memory, notes: std::mem::take(&mut self.notes) })
     }
 
-    /// Waits until every request has succeeded, relink is ready, and every input has its outcome.
+    /// Waits until every request has succeeded, relink is ready and has published its journal, and every input has its outcome.
     async fn handled(&mut self, load: &[Load]) -> Result<()> {
         let began = Instant::now();
         while !load.iter().all(Load::is_done) {
@@ -184,8 +189,15 @@ impl Run {
         let began = Instant::now();
         loop {
             self.check_honest()?;
+            // What is published after this moment is read with the next attempt.
+            let waiting = self.world.waiting(&self.http).await;
+            let is_published = waiting.as_ref().is_ok_and(|waiting| *waiting == 0);
             match self.read().await {
-                Ok(()) if self.ledger.undecided().is_empty() && self.world.is_ready(&self.http).await => return Ok(()),
+                Ok(())
+                    if is_published && self.ledger.undecided().is_empty() && self.world.is_ready(&self.http).await =>
+                {
+                    return Ok(());
+                }
                 Ok(()) => {}
                 Err(error) if error.is::<Violation>() || began.elapsed() > PATIENCE => return Err(error),
                 // NATS may be starting.
@@ -197,7 +209,7 @@ impl Run {
             }
             ensure!(
                 began.elapsed() < PATIENCE,
-                "not ready within {PATIENCE:?}; inputs without an outcome: {undecided:?}"
+                "not ready within {PATIENCE:?}; in the journal: {waiting:?}; inputs without an outcome: {undecided:?}"
             );
             sleep(POLL).await;
         }

@@ -12,7 +12,6 @@ use belvo_sandbox::{Control, Sandbox, SandboxConfig};
 use relink::clock::TEST_OFFSET_VARIABLE;
 use relink::nats::connection::Access;
 use relink::nats::server::{NatsServer, ServerOptions};
-use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
@@ -35,13 +34,22 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) const OWN_RESTARTS_MAX: u32 = 4;
 
 /// Which nats-server relink uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, strum::Display)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, strum::Display)]
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum Kind {
     /// A nats-server of the harness, with `sync_interval: always`.
     External,
     /// The nats-server that relink runs itself.
     Own,
+}
+
+/// `RELINK_HTTP_ACKNOWLEDGE`: what relink's answers promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, strum::Display)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum Acknowledge {
+    #[default]
+    Journal,
+    Stream,
 }
 
 /// Waits until a condition holds.
@@ -78,7 +86,11 @@ pub(crate) struct World {
     binary: PathBuf,
     pub(crate) nats: Option<NatsServer>,
     port: Option<u16>,
+    /// The address of the harness's nats-server, also while it is away; empty if relink runs its own.
+    external_url: String,
     pub(crate) relink: Relink,
+    /// The setting of the next relink.
+    pub(crate) acknowledge: Acknowledge,
     /// The data directory of the present relink.
     pub(crate) data: PathBuf,
     pub(crate) shared: Arc<Shared>,
@@ -116,7 +128,9 @@ impl World {
             binary,
             nats,
             port,
+            external_url: String::new(),
             relink,
+            acknowledge: Acknowledge::default(),
             data,
             shared,
             own_restarts,
@@ -136,6 +150,7 @@ impl World {
             options.port = self.port;
             let server = NatsServer::start(options).await?;
             self.port = server.port();
+            server.url().clone_into(&mut self.external_url);
             self.nats = Some(server);
         }
         Ok(())
@@ -153,6 +168,7 @@ impl World {
         let nats = self.nats_url()?;
         self.shared.set_endpoints(|endpoints| {
             endpoints.http.clone_from(&self.relink.url);
+            endpoints.acknowledge = self.acknowledge;
             endpoints.nats = nats;
         });
         Ok(())
@@ -169,12 +185,12 @@ impl World {
             }
             None => Command::new(RELINK),
         };
-        let nats = self.nats.as_ref().map_or("", |server| server.url());
         command
             .arg("serve")
             .env_clear()
             .envs(inherited())
-            .env("RELINK_NATS_URL", nats)
+            .env("RELINK_NATS_URL", &self.external_url)
+            .env("RELINK_HTTP_ACKNOWLEDGE", self.acknowledge.to_string())
             .env("RELINK_NATS_SERVER", &self.binary)
             .env("RELINK_DATA_DIR", &self.data)
             .env("RELINK_LISTEN", "127.0.0.1:0")
@@ -241,9 +257,9 @@ impl World {
     }
 
     fn nats_url(&self) -> Result<String> {
-        match &self.nats {
-            Some(server) => Ok(server.url_with_login().expose_secret().to_owned()),
-            None => Ok(fs::read_to_string(self.seen("nats/url"))?.trim().to_owned()),
+        match self.kind {
+            Kind::External => Ok(self.external_url.clone()),
+            Kind::Own => Ok(fs::read_to_string(self.seen("nats/url"))?.trim().to_owned()),
         }
     }
 
@@ -270,6 +286,12 @@ impl World {
     pub(crate) async fn is_ready(&self, http: &reqwest::Client) -> bool {
         let answer = http.get(format!("{}/readyz", self.relink.url)).send().await;
         answer.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    /// How many messages wait in relink's journal, as `/readyz` says it.
+    pub(crate) async fn waiting(&self, http: &reqwest::Client) -> Result<u64> {
+        let answer: Value = http.get(format!("{}/readyz", self.relink.url)).send().await?.json().await?;
+        answer["journal"]["waiting"].as_u64().with_context(|| format!("no journal.waiting in {answer}"))
     }
 
     /// The resident memory of relink in bytes; `None` where there is no `/proc`.
