@@ -11,6 +11,7 @@ use async_nats::jetstream::{self, stream::DiscardPolicy};
 use strum::VariantArray;
 use tokio::time::sleep;
 
+use super::journal;
 use super::ledger::Deletion;
 use super::load::{Load, Requests};
 use super::round::Run;
@@ -62,6 +63,14 @@ pub(crate) enum Fault {
     Poison,
     #[strum(serialize = "wrong clock of relink for a while")]
     WrongClock,
+    #[strum(serialize = "nats-server away for some seconds")]
+    NatsAway,
+    #[strum(serialize = "kill -9 of relink while nats-server is away")]
+    KillWhileNatsAway,
+    #[strum(serialize = "torn end of the journal")]
+    TornJournal,
+    #[strum(serialize = "damage of the journal")]
+    DamageJournal,
 }
 
 impl Fault {
@@ -117,6 +126,10 @@ pub(crate) async fn cause(fault: Fault, run: &mut Run, load: &mut Vec<Load>) -> 
         Fault::FullDisk => fill_disk(run, load).await,
         Fault::FullStream => fill_stream(run, load).await,
         Fault::WrongClock => wrong_clock(run, load).await,
+        Fault::NatsAway => journal::nats_away(run, load).await,
+        Fault::KillWhileNatsAway => journal::killed_while_away(run, load).await,
+        Fault::TornJournal => journal::torn_end(run, load).await,
+        Fault::DamageJournal => journal::damage(run, load).await,
         Fault::Poison => {
             let links = run.links;
             let poison = (0..POISON).map(|_| run.requests.poison(links, &mut run.random)).collect();
@@ -214,8 +227,13 @@ async fn take_over(run: &mut Run) -> Result<()> {
     signal("CONT", &first.pid).await;
     let status = first.ended().await.context("the replaced relink")?;
     ensure!(status.code() == Some(1), "the replaced relink ended with {status}");
-    fs::remove_dir_all(before)?;
-    Ok(())
+    // Only a process with its data directory publishes what the first one has left in its journal.
+    run.world.stop_relink().await?;
+    let after = std::mem::replace(&mut run.world.data, before);
+    let left = journal::unpublished(&after.join("journal"))?;
+    ensure!(left == 0, "relink has stopped while NATS was there, and {left} records of its journal are not published");
+    fs::remove_dir_all(after)?;
+    run.world.start_relink().await
 }
 
 async fn delete_stream(run: &mut Run, name: &'static str, deletion: Option<Deletion>) -> Result<()> {

@@ -147,6 +147,18 @@ impl Requests {
         requests
     }
 
+    /// Requests that need only relink's HTTP server: a webhook about each link, and a few that it cannot read.
+    pub(crate) fn webhooks(&mut self, links: usize, random: &mut fastrand::Rng) -> Vec<Request> {
+        let mut requests: Vec<Request> = (0..3).map(|_| self.unreadable()).collect();
+        for place in 0..links {
+            let link = self.link(place);
+            let code = if random.bool() { "token_required" } else { "invalid_credentials" };
+            requests.push(self.webhook(&link, "LINK", code, json!({})));
+        }
+        random.shuffle(&mut requests);
+        requests
+    }
+
     fn unreadable(&mut self) -> Request {
         Request::Unreadable { body: format!(r#"{{"webhook_id":"{}", cut"#, self.next()) }
     }

@@ -4,13 +4,14 @@
 //! `cargo test --test kill` runs a few rounds; `cargo test --test kill -- --rounds 300` is the long run that `RELIABILITY.md` reports. The
 //! seed decides the faults and the load; the moment at which a fault hits is different in each run.
 //!
-//! Start with `round.rs`; `ledger.rs` and `promised.rs` have the checks, `fault.rs` the faults, `readiness.rs` the rule for `/readyz`.
+//! Start with `round.rs`; `ledger.rs` and `promised.rs` have the checks, `fault.rs` and `journal.rs` the faults, `readiness.rs` the rule for `/readyz`.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod fault;
 mod figures;
+mod journal;
 mod ledger;
 mod load;
 mod promised;
