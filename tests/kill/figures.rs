@@ -1,5 +1,7 @@
 //! The figures of a run, for its report.
 
+use std::collections::BTreeMap;
+
 /// The figures of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
@@ -14,6 +16,8 @@ pub(crate) struct Figures {
     pub(crate) lost_by_deletion: u64,
     /// Messages that were published again because the harness has deleted `LINKS`.
     pub(crate) published_again: u64,
+    /// Repeated records that changed their links, by the outcome of the first copy.
+    pub(crate) changes_by_repeats: BTreeMap<String, u64>,
     /// Records of a journal that are in `BELVO` once more.
     pub(crate) records_again: u64,
     /// Records that were lost because the harness has damaged them.
@@ -31,6 +35,7 @@ impl Figures {
             repaired,
             lost_by_deletion,
             published_again,
+            changes_by_repeats,
             records_again,
             lost_by_damage,
         } = other;
@@ -42,6 +47,9 @@ impl Figures {
         self.repaired += repaired;
         self.lost_by_deletion += lost_by_deletion;
         self.published_again += published_again;
+        for (outcome, count) in changes_by_repeats {
+            *self.changes_by_repeats.entry(outcome.clone()).or_default() += count;
+        }
         self.records_again += records_again;
         self.lost_by_damage += lost_by_damage;
     }

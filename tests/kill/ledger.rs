@@ -52,8 +52,10 @@ pub(crate) struct Ledger {
     /// The inputs by sequence and storing time, which is how states and refusals name them.
     by_time: HashMap<(u64, i64), Key>,
     pub(super) by_marker: HashMap<String, Vec<Key>>,
-    /// The first copy of each record of a journal that has an outcome; `None`: none has one.
-    records: HashMap<String, Option<Key>>,
+    /// The first copy of each record of a journal that has an outcome, and the outcome; `None`: none has one.
+    records: HashMap<String, Option<(Key, String)>>,
+    /// A repeated record that changes its link is counted, and is no violation.
+    pub(crate) counts_changes: bool,
     /// The identity of `BELVO`, and its last sequence that was read.
     input_stream: (String, u64),
     /// The ids of the messages on the present `LINKS`, and on the deleted ones.
@@ -200,7 +202,7 @@ impl Ledger {
                 let received_ms = refused.origin.received_at.0.as_millis();
                 let is_unknown = refused.reason == "unknown";
                 let kind = if is_unknown { OutcomeKind::Unknown } else { OutcomeKind::Refused };
-                self.decided(&output, &refused.link_id, sequence, received_ms, kind)
+                self.decided(&output, &refused.link_id, sequence, received_ms, kind, &refused.reason)
             }
             "notice" if words[2] == "update_required" => self.take_prompt(&output),
             "offset" => self.take_offset(words[2].parse()?, serde_json::from_slice(&message.body)?),
@@ -232,7 +234,14 @@ impl Ledger {
         self.states.insert(record.link_id.clone(), shown);
         let origin = &record.because.origin;
         let Some(sequence) = origin.input_sequence else { return Ok(()) };
-        self.decided(output, &record.link_id, sequence, origin.received_at.0.as_millis(), OutcomeKind::Changed)
+        self.decided(
+            output,
+            &record.link_id,
+            sequence,
+            origin.received_at.0.as_millis(),
+            OutcomeKind::Changed,
+            "changed",
+        )
     }
 
     /// An input of this link has its state or its refusal.
@@ -243,6 +252,7 @@ impl Ledger {
         sequence: u64,
         received_ms: i64,
         kind: OutcomeKind,
+        what: &str,
     ) -> Result<()> {
         let key = self.by_time.get(&(sequence, received_ms));
         if self.is_restoring {
@@ -272,11 +282,14 @@ impl Ledger {
         }
         (input.is_decided, input.is_unknown) = (true, kind == OutcomeKind::Unknown);
         if let Some(first) = input.record.as_ref().and_then(|record| self.records.get_mut(record)) {
-            let first = first.get_or_insert_with(|| key.clone());
-            ensure!(
-                first == key || kind != OutcomeKind::Changed,
-                "input {sequence} changes {link}, but its record of the journal has an outcome as {first:?}"
-            );
+            let (first, outcome) = first.get_or_insert_with(|| (key.clone(), what.to_owned()));
+            if first != key && kind == OutcomeKind::Changed {
+                ensure!(
+                    self.counts_changes,
+                    "input {sequence} changes {link}, but its record of the journal has the outcome {outcome} as {first:?}"
+                );
+                *self.figures.changes_by_repeats.entry(outcome.clone()).or_default() += 1;
+            }
         }
         let before = self.last_inputs.insert(link.to_owned(), key.clone());
         if let Some((stream, before)) = before.filter(|(stream, _)| *stream == key.0) {

@@ -54,6 +54,9 @@ struct Args {
     /// Use only this setting of `RELINK_HTTP_ACKNOWLEDGE`; each in half of the rounds by default.
     #[arg(long)]
     acknowledge: Option<Acknowledge>,
+    /// Count repeated records that change their links, and go on: to find other violations while this one is known.
+    #[arg(long)]
+    count_changes_by_repeats: bool,
     /// The number of links.
     #[arg(long, default_value_t = 40)]
     links: usize,
@@ -178,7 +181,8 @@ async fn rounds(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
         let has_belvo = matches!(number % 4, 1 | 2);
         let seed = seed.wrapping_add(number);
         let run = Run::start(kind, dir.path().to_owned(), nats.clone(), has_belvo, args.links, seed);
-        let run = run.await.context("starting relink")?;
+        let mut run = run.await.context("starting relink")?;
+        run.ledger.counts_changes = args.count_changes_by_repeats;
         let count = left.min(per_world);
         if let Err(error) =
             rounds_of_a_world(run, args, number, args.rounds - left..args.rounds - left + count, &mut decks, report)
@@ -258,6 +262,7 @@ impl Report {
             repaired,
             lost_by_deletion,
             published_again,
+            changes_by_repeats,
             records_again,
             lost_by_damage,
         } = &self.figures;
@@ -273,6 +278,7 @@ impl Report {
         eprintln!(
             "records of the journal: {records_again} published again, {lost_by_damage} lost because the harness damaged them"
         );
+        eprintln!("repeated records that changed their links, by the first outcome: {changes_by_repeats:?}");
         eprintln!("links that became valid because relink asked Belvo: {repaired}");
         eprintln!("samples of /readyz: {}", self.samples);
         for (fault, count) in &self.faults {
