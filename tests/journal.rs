@@ -163,3 +163,37 @@ async fn records_that_are_published_again_change_nothing() {
     within("three refused repeats", refused).await;
     assert_eq!(version(&relink.wait_for_link(&client(), &id).await), version(&before));
 }
+
+/// The first copy of a record was refused, because it said nothing new then. In the repeat it would say something.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a known fault: a link does not remember the records that it has refused"]
+async fn a_record_that_was_refused_changes_nothing_when_it_is_published_again() {
+    let nats = TestNats::start().await;
+    let data = nats.dir.path().join("relink");
+    let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    let id = link(1);
+    for (n, code) in ["invalid_credentials", "invalid_credentials", "token_required"].into_iter().enumerate() {
+        assert_eq!(post_webhook(&relink, webhook(&id, code, n)).await.0, 200);
+    }
+    let entries = async |relink: &Relink, count: usize| {
+        let handled = async {
+            loop {
+                let (_, history) = get(relink, &format!("/v1/links/{id}/history")).await;
+                let entries = history["entries"].as_array().cloned().unwrap_or_default();
+                if entries.len() >= count {
+                    return entries;
+                }
+            }
+        };
+        within("the inputs to be handled", handled).await
+    };
+    assert!(entries(&relink, 3).await.iter().any(|entry| entry.to_string().contains("\"already_known\"")));
+    let before = relink.wait_for_link(&client(), &id).await;
+    assert_eq!((&before["state"], &before["version"]), (&json!("token_required"), &json!(2)));
+    relink.child.kill().await.expect("killed");
+    std::fs::remove_file(data.join("journal/published")).expect("the note exists");
+
+    let relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    entries(&relink, 6).await;
+    assert_eq!(relink.wait_for_link(&client(), &id).await["version"], before["version"]);
+}
