@@ -4,7 +4,8 @@
 //! `cargo test --test kill` runs a few rounds; `cargo test --test kill -- --rounds 300` is the long run that `RELIABILITY.md` reports. The
 //! seed decides the faults and the load; the moment at which a fault hits is different in each run.
 //!
-//! Start with `round.rs`; `ledger.rs` and `promised.rs` have the checks, `fault.rs` and `journal.rs` the faults, `readiness.rs` the rule for `/readyz`.
+//! Start with `round.rs`; `ledger.rs` and `promised.rs` have the checks, `fault.rs` and `journal.rs` the faults, `readiness.rs` the rule
+//! for `/readyz`.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -219,7 +220,7 @@ async fn rounds_of_a_world(
     let half = rounds.start + rounds.len().div_ceil(2);
     for round in rounds {
         // One half of the rounds of each world has the default.
-        let is_journal = (round < half) == (world / 2 % 2 == 0);
+        let is_journal = (round < half) == (world / 2).is_multiple_of(2);
         let acknowledge =
             args.acknowledge.unwrap_or(if is_journal { Acknowledge::Journal } else { Acknowledge::Stream });
         let faults = decks.entry((kind, acknowledge)).or_default();
