@@ -166,7 +166,6 @@ async fn records_that_are_published_again_change_nothing() {
 
 /// The first copy of a record was refused, because it said nothing new then. In the repeat it would say something.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a known fault: a link does not remember the records that it has refused"]
 async fn a_record_that_was_refused_changes_nothing_when_it_is_published_again() {
     let nats = TestNats::start().await;
     let data = nats.dir.path().join("relink");

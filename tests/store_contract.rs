@@ -33,7 +33,7 @@ fn each_store(check: impl Fn(&dyn Store)) {
 fn applied_changes_are_visible_as_a_whole() {
     each_store(|store| {
         assert_eq!(store.position().unwrap(), None);
-        let offset = CommittedOffset { stream_created_ns: 7, sequence: 9, stored_at_ns: 11 };
+        let offset = CommittedOffset { stream_created_ns: 7, sequence: 9, stored_at_ns: 11, journals: Vec::new() };
         let position = Position {
             stream_created_ns: 5,
             sequence: 12,

@@ -60,7 +60,9 @@ fn commits(links: u64) -> Vec<Changes> {
             changes.puts.push(Put { id, head, record: record.into_bytes() });
         }
         let sequence = number as u64 + 1;
-        changes.offsets.push((3, CommittedOffset { stream_created_ns: 1, sequence, stored_at_ns: 1 }));
+        changes
+            .offsets
+            .push((3, CommittedOffset { stream_created_ns: 1, sequence, stored_at_ns: 1, journals: Vec::new() }));
         changes.position = Some(Position { stream_created_ns: 1, sequence, witness: None });
         changes
     };

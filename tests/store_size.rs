@@ -56,7 +56,7 @@ fn the_size_on_the_disk_has_a_bound() {
         }
         written += puts.len();
         let sequence = written as u64;
-        let offset = CommittedOffset { stream_created_ns: 1, sequence, stored_at_ns: 1 };
+        let offset = CommittedOffset { stream_created_ns: 1, sequence, stored_at_ns: 1, journals: Vec::new() };
         let position = Some(Position { stream_created_ns: 1, sequence, witness: None });
         let offsets = vec![(random.u16(..16), offset)];
         store.apply(&Changes { puts, offsets, position, ..Changes::default() }).unwrap();

@@ -108,12 +108,7 @@ pub(super) fn of_observation(link: &LinkId, seen: &Observation) -> DedupKey {
     Parts::of("observation").and(link.as_str()).and(seen.source.as_str()).and(&at).and_json(&outcome).key()
 }
 
-/// The key of a message without another key that comes from a journal: the same for each time that the record is published.
-pub fn of_record(record: &str) -> DedupKey {
-    Parts::of("journal").and(record).key()
-}
-
-// Callbacks of the widget and commands have no other key. Callbacks and commands contain nothing that distinguishes a second
+// Callbacks of the widget and commands have no key. Callbacks and commands contain nothing that distinguishes a second
 // delivery from a second action: a user may succeed or fail twice. A `ce-id` would, but publishers copy it from
 // examples, and then the second action would be lost.
 

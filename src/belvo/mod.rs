@@ -40,7 +40,6 @@ pub use client::{
     BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, Question, RefreshAnswer, Reply,
     SecretId, SecretPassword, Timeouts, WidgetToken, Wire,
 };
-pub use key::of_record as key_of_record;
 pub use meaning::Meaning;
 pub use missing::{Absence, MissingGuard};
 pub use payload::{TEXT_BYTES_MAX, decompress, decompress_bare, read_json};

@@ -34,7 +34,9 @@ pub use input::{
     Source, Webhook, Widget,
 };
 pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
-pub use output::{Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, Origin, OriginKind, RefusedBody};
+pub use output::{
+    Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, JournalOffset, Origin, OriginKind, RefusedBody,
+};
 pub use record::{BadRecord, Record, Repaired};
 pub use rfc3339::At;
 pub use secrets::{is_session, json_in, squeezed, without_secrets, without_session};

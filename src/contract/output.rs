@@ -193,7 +193,7 @@ pub struct RefusedBody {
 }
 
 /// Body of `link.offset.<partition>`: the last input of the partition that has been handled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CommittedOffset {
     /// When the input stream was created, in nanoseconds since the Unix epoch. Identifies the stream.
     pub stream_created_ns: i64,
@@ -202,6 +202,18 @@ pub struct CommittedOffset {
     /// When the input at `sequence` was stored, in nanoseconds since the Unix epoch. After a host crash a server may
     /// use a sequence again; then the times differ.
     pub stored_at_ns: i64,
+    /// The last handled record of each journal whose records were in this partition, at most the last eight journals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub journals: Vec<JournalOffset>,
+}
+
+/// The last handled record of a node's journal in a partition. A record with a lower number has been handled too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JournalOffset {
+    /// The name of the journal, as in the header `Relink-Journal`.
+    pub journal: String,
+    /// The number of the record.
+    pub number: u64,
 }
 
 /// Body of `link.fence.<partition>`: the owner of a partition.

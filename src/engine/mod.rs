@@ -15,10 +15,12 @@
 //! - `timers`: links whose deadline has passed
 //! - `corrections`: links whose times lie in the future
 //! - `incident`: institutions whose links fail together
+//! - `journals`: records of a journal that were published again
 
 mod corrections;
 mod delivery;
 mod incident;
+mod journals;
 mod plan;
 mod timers;
 
@@ -30,10 +32,10 @@ pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 
 use self::corrections::Corrections;
 use self::incident::{Incidents, Opening};
+use self::journals::Journals;
 use crate::belvo::{self, Meaning, Reading, Undecodable};
 use crate::contract::{
-    At, BadRecord, Because, CommittedOffset, DeadReason, JOURNAL_HEADER, LinksDigest, Origin, OriginKind, Record,
-    RefusedBody,
+    At, BadRecord, Because, CommittedOffset, DeadReason, LinksDigest, Origin, OriginKind, Record, RefusedBody,
 };
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::store::{Head, Put, Query, Store, StoreError, pages};
@@ -60,6 +62,8 @@ pub struct Engine<S> {
     overlay: HashMap<LinkId, LinkEntry>,
     /// For each owned partition, the sequence of the last planned delivery.
     planned: BTreeMap<u16, u64>,
+    /// Finds the records of a journal that were published again.
+    journals: Journals,
     /// The number of partitions of the input stream.
     partitions_count: u16,
     /// All links of the store and of the overlay, as of the last plan, committed or not.
@@ -108,6 +112,7 @@ impl<S: Store> Engine<S> {
             input_created_ns,
             overlay: HashMap::new(),
             planned: offsets.clone(),
+            journals: Journals::default(),
             partitions_count: u16::MAX,
             incidents,
             set_aside: BTreeMap::new(),
@@ -143,12 +148,14 @@ impl<S: Store> Engine<S> {
         self.overlay.clear();
         self.check_all_times();
         (self.input_created_ns, self.planned) = (input_created_ns, offsets.clone());
+        self.journals.clear();
         Ok(())
     }
 
     /// The node no longer owns the partition. Nothing is planned for it any more.
     pub fn release(&mut self, partition: u16) {
         self.planned.remove(&partition);
+        self.journals.remove(partition);
     }
 
     /// Sets aside an item whose commit is refused even if the plan contains nothing else. A delivery is dead-lettered
@@ -231,18 +238,21 @@ impl<S: Store> Engine<S> {
                 continue;
             }
             plan.add_item(|| Item::Delivery { partition, sequence, stored_at_ns });
+            let is_repeated = self.journals.is_repeated(&self.store, &delivery)?;
             match self.set_aside.get(&(partition, sequence, stored_at_ns)) {
                 Some(detail) => Self::dead_letter(&delivery, DeadReason::TooLarge, detail.clone(), &mut plan),
-                None => self.plan_delivery(&delivery, now, &mut plan)?,
+                None => self.plan_delivery(&delivery, is_repeated, now, &mut plan)?,
             }
             self.planned.insert(delivery.partition, delivery.sequence);
             let offset = CommittedOffset {
                 stream_created_ns: self.input_created_ns,
                 sequence: delivery.sequence,
                 stored_at_ns: delivery.stored_at_ns,
+                journals: Vec::new(),
             };
             plan.offsets.insert(delivery.partition, offset);
         }
+        self.journals.complete(&self.store, &mut plan.offsets)?;
         plan.close();
         plan.links = self.links;
         Ok(plan)
@@ -257,7 +267,13 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn plan_delivery(&mut self, delivery: &Delivery, now: Timestamp, plan: &mut Plan) -> Result<(), StoreError> {
+    fn plan_delivery(
+        &mut self,
+        delivery: &Delivery,
+        is_repeated: bool,
+        now: Timestamp,
+        plan: &mut Plan,
+    ) -> Result<(), StoreError> {
         let received_at = delivery.stored_at();
         // A bug that panics on one message must not stop the partition: the message is dead-lettered.
         let decoded = catch_unwind(AssertUnwindSafe(|| {
@@ -302,11 +318,16 @@ impl<S: Store> Engine<S> {
         match meaning {
             Meaning::Event(mut input) => {
                 let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
-                // The forwarder of a journal may publish a record again.
-                input.key = input.key.or_else(|| delivery.header(JOURNAL_HEADER).map(belvo::key_of_record));
                 input.incident = self.incidents.is_on(institution.map(String::as_str));
                 let event = input.event.name();
-                let stepped = catch_unwind(AssertUnwindSafe(|| (self.step)(&link, &input, received_at, &self.policy)));
+                let step = || {
+                    if is_repeated {
+                        Err(Refusal::Repeated)
+                    } else {
+                        (self.step)(&link, &input, received_at, &self.policy)
+                    }
+                };
+                let stepped = catch_unwind(AssertUnwindSafe(step));
                 match stepped {
                     Ok(Ok(step)) => {
                         plan.tally.add(word, "accepted");

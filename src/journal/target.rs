@@ -12,7 +12,8 @@ use crate::nats::publisher::{PublishError, Publisher};
 pub trait Target: Send + Sync {
     /// Stores inputs, in order. Returns an outcome for each; one that failed for now is published again.
     ///
-    /// If two inputs are about one link, and the earlier one is not stored, the later one must not be stored.
+    /// If an input is not stored, the later ones must not be stored, unless it was refused for ever: a partition takes a record with a
+    /// lower number than one before it for a repeat.
     fn publish(&self, entries: Vec<Entry>) -> BoxFuture<'_, Vec<Result<u64, PublishError>>>;
 
     /// Stores dead letters, and returns the sequence of each.

@@ -29,7 +29,7 @@ use futures::stream::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use crate::contract::{DeadReason, without_secrets};
+use crate::contract::{DeadReason, JOURNAL_HEADER, without_secrets};
 use crate::link::LinkId;
 use crate::nats::batch::{BatchAck, BatchError, BatchMessage, Batches};
 use crate::nats::dead_letter_log::DeadLetterLog;
@@ -289,7 +289,9 @@ impl DeadLetters {
         // The subject has relink's spelling of the link id, so that the input goes to the link's partition.
         let link_id: LinkId = link_id.parse().expect("the subject was parsed, so its link id is valid");
         let mut headers = HeaderMap::new();
-        for (name, values) in letter.headers.iter().filter(|(name, _)| !has_prefix(name.as_ref(), SERVER_PREFIX)) {
+        // A replay is a new message, and no repeat of the record of a journal.
+        let is_kept = |name: &str| !has_prefix(name, SERVER_PREFIX) && !name.eq_ignore_ascii_case(JOURNAL_HEADER);
+        for (name, values) in letter.headers.iter().filter(|(name, _)| is_kept(name.as_ref())) {
             values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
         }
         let published = self.send(self.subjects.input(kind, link_id.as_str()), headers, letter.payload).await;

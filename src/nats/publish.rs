@@ -2,8 +2,6 @@
 //!
 //! Next: `publisher.rs` forms groups of the messages of many callers, `journal/` publishes its records.
 
-use std::collections::HashSet;
-
 use async_nats::jetstream::ErrorCode;
 use futures::future::join_all;
 use tokio::sync::watch;
@@ -29,18 +27,30 @@ const NO_ROOM: [ErrorCode; 6] = [
 /// The last publish, if it failed and its message was not the reason.
 pub(super) type LastFailure = watch::Sender<Option<NotStored>>;
 
+/// Whether the order of messages is important.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// They are of different callers.
+    Any,
+    /// If one of them is not stored, the later ones are not stored either, unless that one was refused for ever.
+    Kept,
+}
+
 /// Publishes `messages`, in order. Returns an outcome for each.
-///
-/// If two of them have the same subject, and the earlier one is not stored, the later one is not stored either, unless the earlier
-/// one was refused.
 pub(super) async fn publish(
     batches: &Batches,
     last_failure: &LastFailure,
     messages: Vec<BatchMessage>,
+    order: Order,
 ) -> Vec<Result<u64, PublishError>> {
-    if messages.len() <= SINGLE_MESSAGES_MAX && have_different_subjects(&messages) {
-        let all = messages.into_iter().map(|message| publish_one(batches, last_failure, message));
-        return join_all(all).await; // They are sent in order, and all are in flight together.
+    if messages.len() <= SINGLE_MESSAGES_MAX {
+        return match order {
+            Order::Any => {
+                // They are sent in order, and all are in flight together.
+                join_all(messages.into_iter().map(|message| publish_one(batches, last_failure, message))).await
+            }
+            Order::Kept => publish_one_by_one(batches, last_failure, messages).await,
+        };
     }
     let count = messages.len();
     // The clone copies subjects and headers; bodies are shared.
@@ -56,11 +66,6 @@ pub(super) async fn publish(
     }
     note_outcome(last_failure, &outcome);
     (0..count).map(|index| answer_at(&outcome, index)).collect()
-}
-
-fn have_different_subjects(messages: &[BatchMessage]) -> bool {
-    let mut subjects = HashSet::new();
-    messages.iter().all(|message| subjects.insert(message.subject.as_str()))
 }
 
 /// Publishes each message after the one before was answered. After an unknown outcome, the others are not sent.

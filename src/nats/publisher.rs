@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::nats::batch::{BATCH_MESSAGES_MAX, BatchMessage, Batches, wire_size};
-use crate::nats::publish::{self, LastFailure};
+use crate::nats::publish::{self, LastFailure, Order};
 use crate::nats::subject::Subjects;
 
 /// The size of the headers that a batch adds to a message, in bytes: id, sequence and commit, with their names.
@@ -222,8 +222,8 @@ impl Publisher {
 
     /// Stores messages, in order, with few disk syncs. Returns the sequence of each, or its error.
     ///
-    /// It does not wait for the messages of other callers. If two messages have one subject, and the earlier one is not stored, the
-    /// later one is not stored either, unless the earlier one was refused.
+    /// It does not wait for the messages of other callers. If a message is not stored, the later ones are not stored either, unless it
+    /// was refused for ever.
     pub async fn publish_all(&self, messages: Vec<BatchMessage>) -> Vec<Result<u64, PublishError>> {
         if self.client.connection_state() != State::Connected {
             let why = "relink is not connected to NATS".to_owned();
@@ -232,7 +232,7 @@ impl Publisher {
         }
         let checked: Vec<_> = messages.into_iter().map(|message| self.check(&message).map(|_size| message)).collect();
         let good = checked.iter().filter_map(|message| message.as_ref().ok().cloned()).collect();
-        let mut outcomes = publish::publish(&self.batches, &self.last_failure, good).await.into_iter();
+        let mut outcomes = publish::publish(&self.batches, &self.last_failure, good, Order::Kept).await.into_iter();
         let ended = || Err(PublishError::Unavailable { cause: "the publisher has no outcome".to_owned() });
         checked.into_iter().map(|message| message.and_then(|_| outcomes.next().unwrap_or_else(ended))).collect()
     }
@@ -321,7 +321,7 @@ impl Gatherer {
 async fn publish_batch(batches: &Batches, last_failure: &LastFailure, entries: Vec<Entry>) {
     let (messages, answers): (Vec<_>, Vec<_>) =
         entries.into_iter().map(|entry| (entry.message, (entry.answer, entry.held))).unzip();
-    let outcomes = publish::publish(batches, last_failure, messages).await;
+    let outcomes = publish::publish(batches, last_failure, messages, Order::Any).await;
     for ((answer, _held), outcome) in answers.into_iter().zip(outcomes) {
         let _ = answer.send(outcome); // An error means that the caller no longer waits.
     }

@@ -213,9 +213,14 @@ mod tests {
         let offset = |sequence: u64| OutputMessage {
             sequence,
             kind: OutputKind::Offset(0),
-            body: serde_json::to_vec(&CommittedOffset { stream_created_ns: 1, sequence, stored_at_ns: 1 })
-                .unwrap()
-                .into(),
+            body: serde_json::to_vec(&CommittedOffset {
+                stream_created_ns: 1,
+                sequence,
+                stored_at_ns: 1,
+                journals: Vec::new(),
+            })
+            .unwrap()
+            .into(),
         };
         let policy = Policy::new(crate::link::PolicySettings::default()).unwrap();
         let mut known = coverage(Some(10));

@@ -101,7 +101,7 @@ mod tests {
 
     /// A committed offset of a message that was stored at 1 000 ns.
     fn committed(stream_created_ns: i64, sequence: u64) -> CommittedOffset {
-        CommittedOffset { stream_created_ns, sequence, stored_at_ns: 1_000 }
+        CommittedOffset { stream_created_ns, sequence, stored_at_ns: 1_000, journals: Vec::new() }
     }
 
     fn resumed_after_loss(step: Step) -> u64 {

@@ -143,7 +143,12 @@ fn a_repair_under_another_spelling_of_the_id_repairs_the_same_link() {
 
 #[test]
 fn an_offset_in_another_stream_has_another_id() {
-    let offset = |stored_at_ns: i64| CommittedOffset { stream_created_ns: stored_at_ns, sequence: 7, stored_at_ns };
+    let offset = |stored_at_ns: i64| CommittedOffset {
+        stream_created_ns: stored_at_ns,
+        sequence: 7,
+        stored_at_ns,
+        journals: Vec::new(),
+    };
     let id = |stored_at_ns| Message::of_offset(2, &offset(stored_at_ns)).id;
     assert_eq!(id(5_000_000), id(5_000_000), "an offset that is planned again has the same id");
     assert_ne!(id(5_000_000), id(9_000_000), "the input stream was created again, and uses its sequences again");
