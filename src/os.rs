@@ -50,6 +50,17 @@ pub fn create_private_directory(path: &Path) -> io::Result<bool> {
     builder.create(path).map(|()| true)
 }
 
+/// Whether an open file has no name any more, so that its content is lost when it is closed.
+///
+/// # Errors
+/// The file cannot be examined.
+pub fn is_deleted(file: &std::fs::File) -> io::Result<bool> {
+    #[cfg(unix)]
+    return file.metadata().map(|metadata| std::os::unix::fs::MetadataExt::nlink(&metadata) == 0);
+    #[cfg(not(unix))]
+    file.metadata().map(|_| false)
+}
+
 /// Writes a file that only the user of this process can read. A reader sees the old text or the new one.
 ///
 /// # Errors

@@ -144,7 +144,7 @@ impl Service {
         let watchdog = Watchdog::start(node.open_calls(), CALL_MAX, config.service.stop_timeout)?;
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let forwarder_stop = CancellationToken::new();
-        let forwarder = spawn(after(is_ready.clone(), forwarder_stop.clone(), forwarder.run(forwarder_stop.clone())));
+        let forwarder = spawn(forwarder.run(forwarder_stop.clone()));
         let node = spawn(after(is_ready.clone(), node_stop.clone(), node.run(node_stop.clone())));
         let watch = Watch::new(context.clone(), subjects.clone(), &config.nats.streams, recreated);
         let not_ready = readiness::collect(Sources {
@@ -154,8 +154,9 @@ impl Service {
             not_stored: publisher.not_stored(),
             server: server_status,
             journal: {
-                let journal = journal.clone();
-                Box::new(move || journal.problem())
+                let (journal, is_ready) = (journal.clone(), is_ready.clone());
+                let nats = move || (!*is_ready.borrow()).then(|| "NATS cannot be reached since the start".to_owned());
+                Box::new(move || journal.problem().or_else(&nats))
             },
         });
         let streams = spawn(after(is_ready.clone(), stop.clone(), watch.run(stop.clone())));
@@ -343,7 +344,13 @@ async fn after<T>(mut is_ready: watch::Receiver<bool>, stop: CancellationToken, 
 fn open_journal(config: &Config, target: NatsTarget) -> anyhow::Result<(Journal, Forwarder<FileDisk>)> {
     let directory = config.store.data_dir.join("journal");
     journal::open(&directory, config.journal, Arc::new(target))
-        .with_context(|| format!("cannot use the journal in {}: choose another RELINK_DATA_DIR", directory.display()))
+        .with_context(|| {
+            format!(
+                "cannot use the journal in {}: correct the owner and the permissions of its files. Do not delete it or choose another \
+                 RELINK_DATA_DIR: it may have webhooks that NATS does not have",
+                directory.display()
+            )
+        })
 }
 
 fn open_store(config: &Config) -> anyhow::Result<SledStore> {

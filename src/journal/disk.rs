@@ -78,6 +78,8 @@ impl Disk for FileDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
+        // Somebody may have deleted the directory while relink ran.
+        os::create_private_directory(&self.directory)?;
         OpenOptions::new().append(true).create_new(true).open(self.path(name))
     }
 
@@ -87,7 +89,11 @@ impl Disk for FileDisk {
 
     fn sync(&self, file: &File) -> io::Result<()> {
         // The new length is synced too: a file could not be read without it.
-        file.sync_data()
+        file.sync_data()?;
+        if os::is_deleted(file)? {
+            return Err(io::Error::other("somebody has deleted its file while relink ran"));
+        }
+        Ok(())
     }
 
     fn sync_names(&self) -> io::Result<()> {

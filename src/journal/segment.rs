@@ -9,6 +9,9 @@ use super::format::{self, Salt, Start};
 /// The end of the names of segment files.
 const EXTENSION: &str = ".rlj";
 
+/// No journal has as many records, so a name with a larger number is not one of relink's.
+const NUMBER_MAX: u64 = 1 << 56;
+
 /// The segments that are not removed.
 #[derive(Default)]
 pub(super) struct Segments {
@@ -51,8 +54,10 @@ impl Segment {
     /// `None` if the name is not one of a segment.
     pub(super) fn of_name(name: &str) -> Option<Self> {
         let (first, salt) = name.strip_suffix(EXTENSION)?.split_once('-')?;
-        let segment =
-            Self::new(first.parse().ok().filter(|first| *first > 0)?, Salt(u32::from_str_radix(salt, 16).ok()?));
+        let segment = Self::new(
+            first.parse().ok().filter(|first| (1..NUMBER_MAX).contains(first))?,
+            Salt(u32::from_str_radix(salt, 16).ok()?),
+        );
         (segment.name == name).then_some(segment)
     }
 

@@ -81,7 +81,8 @@ impl<D: Disk> Writer<D> {
     fn cut(&mut self) -> io::Result<()> {
         if self.must_cut {
             let last = self.log.lock().files.back().cloned();
-            last.map_or(Ok(()), |segment| self.log.disk.cut(&segment.name, segment.length))?;
+            let cut = last.map_or(Ok(()), |segment| self.log.disk.cut(&segment.name, segment.length));
+            cut.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
             self.must_cut = false;
         }
         Ok(())

@@ -38,7 +38,7 @@ pub(super) struct Sources {
     pub(super) not_stored: watch::Receiver<Option<NotStored>>,
     /// relink's own nats-server, or another one whose monitor is known.
     pub(super) server: Option<watch::Receiver<ServerStatus>>,
-    /// Why the journal takes no messages.
+    /// Why the journal takes no messages, or waits for NATS since the start.
     pub(super) journal: Box<dyn Fn() -> Option<String> + Send>,
 }
 

@@ -72,7 +72,7 @@ fn wait_for_stuck(calls: &OpenCalls, call_max: Duration, watched: &Weak<()>) -> 
 fn sentence(what: &str, call_max: Duration) -> String {
     format!(
         "the store hangs: {what} has not returned for {} s or longer. Check the disk of RELINK_DATA_DIR and start relink again; nothing is \
-         lost, because the stream has everything",
+         lost, because NATS and the journal have everything: do not delete the data directory",
         call_max.as_secs()
     )
 }

@@ -281,7 +281,7 @@ pub enum StoreError {
     /// The disk of the store is full.
     #[error(
         "the disk of the store is full ({}: {problem}). Free some space, or set RELINK_DATA_DIR to another disk, and start relink; \
-         nothing is lost, because the stream has everything",
+         nothing is lost, because NATS and the journal have everything: do not delete the data directory",
         path.display()
     )]
     Full {
