@@ -147,6 +147,13 @@ pub(super) fn read(bytes: &[u8], salt: Salt) -> Start {
     Start::Record(Found { number, length: HEADER_BYTES + length })
 }
 
+/// Whether bytes without a whole record are the start of a write that a crash has interrupted. The file system may have written the
+/// length of the file before the content: then the bytes end with zeros.
+pub(super) fn is_torn(bytes: &[u8], salt: Salt) -> bool {
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    read(&bytes[..written], salt) == Start::Incomplete
+}
+
 /// The offset of the first whole record in `bytes` with a number above `after`; `None` if there is none.
 pub(super) fn find(bytes: &[u8], salt: Salt, after: u64) -> Option<usize> {
     let mut from = 0;
@@ -205,6 +212,22 @@ mod tests {
         fn a_cut_record_is_incomplete(body in proptest::collection::vec(any::<u8>(), 0..200), cut: usize) {
             let file = record(7, &body);
             prop_assert_eq!(read(&file[..cut % file.len()], SALT), Start::Incomplete);
+        }
+
+        #[test]
+        fn a_write_that_a_crash_has_interrupted_is_torn_and_a_damaged_record_is_not(
+            body in proptest::collection::vec(1_u8.., 1..200), cut: usize, zeros in 0..300_usize, bit in 0..8_u8
+        ) {
+            let mut file = record(7, &body);
+            let cut = cut % file.len();
+            let mut torn = file[..cut].to_vec();
+            torn.resize(cut + zeros, 0);
+            prop_assert!(is_torn(&torn, SALT));
+            // One changed bit makes no zero at the end here.
+            *file.last_mut().unwrap() = 0b11;
+            file[cut] ^= 1 << bit;
+            file.resize(file.len() + zeros, 0);
+            prop_assert!(!is_torn(&file, SALT));
         }
 
         #[test]

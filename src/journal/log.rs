@@ -95,11 +95,7 @@ impl<D: Disk> Log<D> {
                 segment.last = next_first - 1;
                 continue;
             }
-            let end = segment.scan(&disk)?;
-            cut = segment.length - end;
-            // This also syncs the file: the records of a process that was killed may be in the memory of the system only.
-            disk.cut(&segment.name, end)?;
-            segment.length = end;
+            cut = segment.open_end(&disk)?;
         }
         let published = disk.names()?.iter().any(|name| name == PUBLISHED);
         let published = if published { read_published(&disk)? } else { 0 };

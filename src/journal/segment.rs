@@ -61,8 +61,27 @@ impl Segment {
         (segment.name == name).then_some(segment)
     }
 
+    /// Cuts what a crash has left of a write that was not synced; returns how many bytes. Other bytes after the last whole record were
+    /// synced and are damaged now: they stay, and the forwarder sets them aside.
+    ///
+    /// The file is synced in any case: the records of a process that was killed may be in the memory of the system only.
+    pub(super) fn open_end<D: Disk>(&mut self, disk: &D) -> io::Result<u64> {
+        let end = self.scan(disk)?;
+        let tail = disk.read(&self.name, end, usize::try_from(self.length - end).unwrap_or(usize::MAX))?;
+        if !format::is_torn(&tail, self.salt) {
+            // How many records the bytes were is not known. Their numbers must not be used again.
+            self.last += 1 + (tail.len() / format::HEADER_BYTES) as u64;
+            disk.cut(&self.name, self.length)?;
+            return Ok(0);
+        }
+        let cut = self.length - end;
+        disk.cut(&self.name, end)?;
+        self.length = end;
+        Ok(cut)
+    }
+
     /// Finds the end of the last whole record, and its number.
-    pub(super) fn scan<D: Disk>(&mut self, disk: &D) -> io::Result<u64> {
+    fn scan<D: Disk>(&mut self, disk: &D) -> io::Result<u64> {
         let length = usize::try_from(self.length).unwrap_or(usize::MAX);
         let bytes = disk.read(&self.name, 0, length)?;
         let mut at = 0;
