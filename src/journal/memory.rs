@@ -14,6 +14,8 @@ pub struct MemoryDisk(Arc<Mutex<State>>);
 struct State {
     files: BTreeMap<String, MemoryFile>,
     fails: bool,
+    /// Writes succeed, and nothing reaches the disk any more.
+    stalls: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -41,7 +43,7 @@ impl MemoryDisk {
             file.synced = file.bytes.len();
             file.is_named = true;
         }
-        state.fails = false;
+        (state.fails, state.stalls) = (false, false);
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -49,7 +51,7 @@ impl MemoryDisk {
     #[must_use]
     pub fn after_crash(&self) -> Self {
         let mut state = self.lock().clone();
-        state.fails = false;
+        (state.fails, state.stalls) = (false, false);
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -72,6 +74,12 @@ impl MemoryDisk {
         self.lock().fails = fails;
     }
 
+    /// From now on appended bytes stay in the cache of the file system, and every sync fails; or not. So a host crash can follow in the
+    /// middle of a write.
+    pub fn stall(&self, stalls: bool) {
+        self.lock().stalls = stalls;
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,6 +87,11 @@ impl MemoryDisk {
     fn write<T>(&self, write: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.lock();
         if state.fails { Err(ErrorKind::StorageFull.into()) } else { write(&mut state) }
+    }
+
+    /// As `write`, for what waits for the disk.
+    fn write_through<T>(&self, write: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        self.write(|state| if state.stalls { Err(ErrorKind::TimedOut.into()) } else { write(state) })
     }
 }
 
@@ -115,7 +128,7 @@ impl Disk for MemoryDisk {
     }
 
     fn sync(&self, file: &String) -> io::Result<()> {
-        self.write(|state| {
+        self.write_through(|state| {
             let file = state.files.get_mut(file).ok_or_else(missing)?;
             file.synced = file.bytes.len();
             Ok(())
@@ -123,7 +136,7 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        self.write(|state| {
+        self.write_through(|state| {
             state.files.values_mut().for_each(|file| file.is_named = true);
             Ok(())
         })
@@ -141,7 +154,7 @@ impl Disk for MemoryDisk {
     }
 
     fn cut(&self, name: &str, length: u64) -> io::Result<()> {
-        self.write(|state| {
+        self.write_through(|state| {
             let file = state.files.get_mut(name).ok_or_else(missing)?;
             file.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
             file.synced = file.bytes.len();

@@ -16,6 +16,7 @@
 //!
 //! - `format`: the bytes of a record; `disk`: the files, as a trait; `memory`: files in memory, for tests and the simulation
 //! - `segment`, `log`, `writer`: the segments, read and appended; `forwarder`: publishes; `target`: to NATS
+//! - `manual`: a journal without its thread, for the simulation
 //!
 //! Next: `http/mod.rs` appends, `service.rs` starts the forwarder.
 
@@ -23,6 +24,7 @@ mod disk;
 mod format;
 mod forwarder;
 mod log;
+mod manual;
 mod memory;
 mod segment;
 mod target;
@@ -44,6 +46,7 @@ pub use self::disk::{Disk, FileDisk};
 pub use self::format::{Dead, Entry};
 pub use self::forwarder::{Forwarder, Step};
 use self::log::Log;
+pub use self::manual::{ManualWriter, open_manual};
 pub use self::memory::MemoryDisk;
 pub use self::target::{NatsTarget, Target};
 use self::writer::{Body, Writer};
