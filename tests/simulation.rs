@@ -54,6 +54,7 @@ fn no_input_is_lost_and_no_effect_is_published_twice() {
     assert!(sum(|run| run.inputs) > 800 && sum(|run| run.outcomes) > 600 && sum(|run| run.commits) > 300, "{runs:?}");
     assert!(sum(|run| run.jobs) > 100 && sum(|run| run.sweeps) > 1_000 && sum(|run| run.given_up) > 0, "{runs:?}");
     assert!(sum(|run| run.faults) > 20 && sum(|run| run.processes) > 32 && sum(|run| run.lost) > 50, "{runs:?}");
+    assert!(sum(|run| run.accepted) > 500 && sum(|run| run.published_again) > 20, "{runs:?}");
 }
 
 #[test]
@@ -129,6 +130,11 @@ fn faults_of(bug: Bug) -> Option<Vec<Fault>> {
         Bug::JobNeverGivenUp => Some(vec![Fault::BelvoRefuses]),
         Bug::AdoptionNotMuted | Bug::SweepsDisabled => Some(vec![Fault::WebhookLost]),
         Bug::MissingLinksRemoved => Some(vec![Fault::BelvoWrongAccount, Fault::TimeJump]),
+        Bug::AnsweredBeforeSync => Some(vec![Fault::JournalDiskFails, Fault::HostCrash]),
+        Bug::JournalNotedTooEarly => Some(vec![Fault::PublishLost]),
+        Bug::JournalBatchReversed => Some(vec![Fault::PublishLost, Fault::Slow]),
+        Bug::JournalRepeatHasAnotherId => Some(vec![Fault::AnswerLost]),
+        Bug::DamagedBytesDropped => Some(vec![Fault::JournalDamaged, Fault::PublishLost]),
         _exposed_by_any_seed => None,
     }
 }

@@ -73,7 +73,8 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     let seconds = began.elapsed().as_secs_f64();
     anstream::println!(
         "{count} seeds in {seconds:.1} s ({:.0} a minute): {} inputs, {} commits ({} refused), {} processes, {} jobs tried, \
-         {} sweeps, {} faults, {} lost requests, responses and deliveries; no rule was violated",
+         {} sweeps, {} faults, {} lost requests, responses and deliveries, {} messages \
+         through journals ({} published again); no rule was violated",
         count as f64 * 60.0 / seconds.max(0.001),
         sum.inputs,
         sum.commits,
@@ -82,7 +83,9 @@ pub fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
         sum.jobs,
         sum.sweeps,
         sum.faults,
-        sum.lost
+        sum.lost,
+        sum.accepted,
+        sum.published_again
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -168,6 +171,8 @@ impl Counts {
         self.jobs += other.jobs;
         self.given_up += other.given_up;
         self.sweeps += other.sweeps;
+        self.accepted += other.accepted;
+        self.published_again += other.published_again;
     }
 }
 

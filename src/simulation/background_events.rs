@@ -301,10 +301,15 @@ impl World {
         for webhook in self.publishers.belvo.advance(self.now_ms) {
             let OutgoingWebhook { link, ref body, .. } = webhook;
             let is_lost = self.fault_mix.occurs(Fault::WebhookLost, &mut self.random);
-            let is_taken = !is_lost && self.now_ms >= self.server_up_at_ms;
-            let delivery = is_taken.then(|| self.publishers.message(link, "webhook", body.clone()));
+            let delivery = self.publishers.message(link, "webhook", body.clone());
+            let through_journal = self.random.one_in(2);
+            let is_taken = match through_journal {
+                _ if is_lost => false,
+                true => self.accept(delivery.clone()),
+                false => self.now_ms >= self.server_up_at_ms,
+            };
             self.publishers.belvo.record_outcome(webhook, is_taken);
-            if let Some(delivery) = delivery {
+            if is_taken && !through_journal {
                 self.soon(Event::Publish(delivery));
             }
         }

@@ -76,6 +76,16 @@ pub enum Bug {
     SweepsDisabled,
     /// A sweep reports every link that it does not find as deleted, whatever their number.
     MissingLinksRemoved,
+    /// A sender gets its answer before its message is on the disk of the journal.
+    AnsweredBeforeSync,
+    /// The forwarder notes a record as published before NATS has acknowledged it.
+    JournalNotedTooEarly,
+    /// After a failure the forwarder publishes the rest of the batch in reverse order.
+    JournalBatchReversed,
+    /// A record that is published again has another id.
+    JournalRepeatHasAnotherId,
+    /// The bytes of a damaged record are dropped.
+    DamagedBytesDropped,
 }
 
 impl Bug {

@@ -139,13 +139,19 @@ pub enum Fault {
     WebhookLost,
     /// The acknowledgement of a job is lost.
     JobAckLost,
-    /// A publish of a job or a sweep fails, or its outcome is unknown.
+    /// A publish of a job, a sweep or a journal fails, or its outcome is unknown.
     PublishLost,
+    /// NATS refuses a message of a journal, now and later.
+    PublishRefused,
+    /// The disk of a journal is full for a while, or does not sync.
+    JournalDiskFails,
+    /// The disk of a journal changes a bit.
+    JournalDamaged,
 }
 
 impl Fault {
     /// The faults that are injected on a timer, every few seconds. The others affect an operation in progress.
-    pub(super) const SPONTANEOUS: [Self; 25] = [
+    pub(super) const SPONTANEOUS: [Self; 27] = [
         Self::Crash,
         Self::HostCrash,
         Self::StoreLost,
@@ -171,6 +177,8 @@ impl Fault {
         Self::ServerClockJump,
         Self::StagedExpires,
         Self::BelvoWrongAccount,
+        Self::JournalDiskFails,
+        Self::JournalDamaged,
     ];
 }
 

@@ -44,7 +44,10 @@ impl World {
         }
         match fault {
             Fault::Crash => self.crash(victim, |process| process.store.copy()),
-            Fault::HostCrash => self.crash(victim, |process| process.store.durable()),
+            Fault::HostCrash => {
+                victim.into_iter().for_each(|id| self.crash_host(id));
+                self.crash(victim, |process| process.store.durable());
+            }
             Fault::StoreLost => self.crash(victim, |_process| MemoryStore::default()),
             Fault::StoreOutdated => self.crash(victim, |process| process.store_before.copy()),
             Fault::StoreFails => return self.fail_store(victim),
@@ -125,6 +128,8 @@ impl World {
                 self.wrong_account_until_ms = self.now_ms + self.random.within(60_000, 10_800_000);
             }
             Fault::BelvoWrongAccount => {}
+            Fault::JournalDiskFails => self.fail_journal_disk(),
+            Fault::JournalDamaged => self.damage_journal(),
             other => unreachable!("{other} affects an operation in progress"),
         }
         Ok(())
@@ -153,6 +158,7 @@ impl World {
     fn all_crash(&mut self, is_lost: bool) {
         let ids: Vec<u32> = self.processes.keys().copied().collect();
         for id in ids {
+            self.crash_host(id);
             self.crash(Some(id), |process| if is_lost { MemoryStore::default() } else { process.store.durable() });
         }
         self.drop_messages_in_transit();
@@ -206,7 +212,7 @@ impl World {
             return;
         }
         let copy = self.some_copy(id);
-        let next = self.start_with(&partitions, copy);
+        let next = self.start_with(&partitions, copy, None);
         self.later(0, Event::Gain { process: next, partitions });
     }
 
@@ -231,7 +237,7 @@ impl World {
         let others: Vec<u32> = self.processes.keys().copied().filter(|id| *id != from).collect();
         let to = if others.is_empty() || (others.len() < 2 && self.random.one_in(3)) {
             let copy = self.some_copy(from);
-            self.start_with(&[], copy)
+            self.start_with(&[], copy, None)
         } else {
             *self.random.pick(&others)
         };

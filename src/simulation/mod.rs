@@ -10,6 +10,8 @@
 //! - `process`: the node and its store; `network`, `readers`: the transport between them and the streams; `injection`: spontaneous faults;
 //!   `lost_state`: the fault at the end of a run
 //! - `background`: the worker and the reconciler of a process; `background_events`: the transport between them, Belvo and the streams
+//! - `journals`: the journal of each host, on a disk in memory; `journal_events`: the transport between their forwarders and the streams;
+//!   `publishing`: which way a message takes
 //! - `world`: the event queue; `checkers`: the invariants
 //! - `bug_injector`: injected bugs, which test the simulation itself; `search`: shortens a failing run; `args`: the command line
 //!
@@ -25,10 +27,13 @@ mod checkers;
 mod fault;
 mod injection;
 mod jetstream;
+mod journal_events;
+mod journals;
 mod lost_state;
 mod network;
 mod process;
 mod publishers;
+mod publishing;
 mod readers;
 mod search;
 mod trace;
@@ -92,6 +97,10 @@ pub struct Counts {
     pub given_up: usize,
     /// Steps that the reconciler started.
     pub sweeps: usize,
+    /// Messages that a journal has accepted.
+    pub accepted: usize,
+    /// Records that a journal has published again.
+    pub published_again: usize,
 }
 
 /// A violated invariant.

@@ -167,6 +167,7 @@ impl World {
             let after_ms = if lingers { self.random.within(1_000, 30_000) } else { 0 };
             self.later(after_ms, Event::EndPull { process: id, reader });
         }
+        self.close_journal(id);
         self.ended.push(process);
     }
 

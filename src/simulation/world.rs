@@ -11,6 +11,8 @@ use super::belvo::Belvo;
 use super::checkers::{Checked, Checkers, FinalState};
 use super::fault::{Fault, FaultMix, RandomSource};
 use super::jetstream::{JetStream, Pull};
+use super::journal_events::JournalEvent;
+use super::journals::Journals;
 use super::process::Process;
 use super::publishers::{LINKS_AT_BELVO, Publishers};
 use super::trace::Trace;
@@ -60,6 +62,8 @@ pub(super) enum Event {
     Expire { process: u32, batch: BatchId },
     /// An event of the background tasks of a process.
     Background(BackgroundEvent),
+    /// An event of the journals.
+    Journal(JournalEvent),
     /// A spontaneous fault may be injected.
     Fault,
     /// A process replaces another one, with this store.
@@ -103,6 +107,7 @@ pub(super) struct World {
     pub(super) processes: BTreeMap<u32, Process>,
     /// The client for Belvo; `None` if relink has no keys.
     pub(super) client: Option<Client>,
+    pub(super) journals: Journals,
     /// The background tasks of each process.
     pub(super) background: BTreeMap<u32, BackgroundTasks>,
     /// The time of the next job delivery, and of the next scheduled event of Belvo.
@@ -121,7 +126,7 @@ pub(super) struct World {
     processes_count: u32,
     /// The time of the next delivery of each consumer.
     handing_out: BTreeMap<u16, i64>,
-    turns_left: usize,
+    pub(super) turns_left: usize,
     pub(super) is_finishing: bool,
     pub(super) checkers: Checkers,
     pub(super) trace: Trace,
@@ -170,6 +175,7 @@ impl World {
             publishers: Publishers::new(partitions, Belvo::new(options.seed, START_MS, LINKS_AT_BELVO), refused),
             processes: BTreeMap::new(),
             client: policy.settings().can_verify.then(Belvo::client),
+            journals: Journals::default(),
             background: BTreeMap::new(),
             handing_out_jobs_ms: None,
             belvo_at_ms: None,
@@ -311,6 +317,7 @@ impl World {
             }
             Event::Expire { process, batch } => drop(self.jetstream.output.take_staged(process, batch)),
             Event::Background(event) => return self.handle_background_event(event),
+            Event::Journal(event) => return self.handle_journal_event(event),
             Event::Fault => return self.maybe_inject_fault(),
             Event::Start { instead_of, store } => {
                 self.starting.remove(&instead_of);
@@ -326,43 +333,6 @@ impl World {
             Event::ServerClockRight => self.server_skew_ms = 0,
         }
         Ok(())
-    }
-
-    fn publisher_turn(&mut self) {
-        if self.is_finishing {
-            return;
-        }
-        self.turns_left = self.turns_left.saturating_sub(1);
-        self.advance_belvo();
-        let now = self.now();
-        for (after_ms, delivery) in self.publishers.next(&mut self.random, &self.fault_mix, now) {
-            if self.fault_mix.occurs(Fault::DuplicateInputs, &mut self.random) {
-                let again_ms = after_ms + self.random.delay_ms(3_000);
-                self.later(again_ms, Event::Publish(delivery.clone()));
-            }
-            self.later(after_ms, Event::Publish(delivery));
-        }
-        let mut pause_ms = self.random.delay_ms(400);
-        // A pause gives jobs and sweeps time to make progress.
-        if self.client.is_some() && self.random.one_in(20) {
-            pause_ms += self.random.within(5_000, 40_000);
-        }
-        self.later(pause_ms, Event::PublisherTurn);
-    }
-
-    pub(super) fn publish(&mut self, delivery: Delivery) {
-        // The publisher gets an error and retries.
-        if self.now_ms < self.server_up_at_ms {
-            let wait_ms = self.server_up_at_ms - self.now_ms + self.random.delay_ms(50);
-            self.later(wait_ms, Event::Publish(delivery));
-            return;
-        }
-        let (partition, subject) = (delivery.partition, delivery.subject.clone());
-        let place = self.jetstream.input.publish(delivery, self.server_now_ms() * 1_000_000);
-        self.checkers.received(&self.jetstream, place);
-        let sequence = self.jetstream.input.ever[place].sequence;
-        self.log(|| format!("input {sequence} of partition {partition}: {subject}"));
-        self.hand_out_later(partition, 0);
     }
 
     pub(super) fn hand_out_later(&mut self, partition: u16, after_ms: i64) {
@@ -382,17 +352,18 @@ impl World {
         if partitions.is_empty() {
             return Ok(());
         }
-        let id = self.start_with(&partitions, store);
+        let id = self.start_with(&partitions, store, Some(instead_of));
         self.gain(id, partitions)
     }
 
     /// Starts a process and assigns these partitions to it; the process is not notified yet.
-    pub(super) fn start_with(&mut self, partitions: &[u16], store: MemoryStore) -> u32 {
+    pub(super) fn start_with(&mut self, partitions: &[u16], store: MemoryStore, instead_of: Option<u32>) -> u32 {
         self.processes_count += 1;
         let id = self.processes_count;
         self.log(|| format!("process {id} starts with partitions {partitions:?}"));
         let mut process = Process::new(id, store, self.partitions, &self.policy, self.options.bug, self.is_recorded);
         (process.skew_ms, process.host_skew_ms) = (self.host_skew_ms, self.host_skew_ms);
+        self.place_on_host(id, instead_of);
         self.processes.insert(id, process);
         self.start_background(id);
         partitions.iter().for_each(|partition| self.assigned[usize::from(*partition)] = id);
@@ -420,7 +391,9 @@ impl World {
             let event = Event::RecreateConsumer(partition);
             self.later(25_000, event);
         }
+        self.return_all_hosts();
         self.run_out_timers()?;
+        self.checkers.journal.check_end()?;
         self.check_final_state()?;
         self.check_ground_truth()?;
         // The store is a copy of the stream: a rebuilt store must have the same content.

@@ -65,7 +65,10 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
             "service",
         ],
     ),
-    ("simulation", &["link", "clock", "contract", "belvo", "store", "engine", "node", "nats", "jobs", "reconciler"]),
+    (
+        "simulation",
+        &["link", "clock", "contract", "belvo", "store", "engine", "node", "nats", "jobs", "reconciler", "journal"],
+    ),
     (
         "cli",
         &[

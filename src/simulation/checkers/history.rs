@@ -6,10 +6,11 @@ use super::super::jetstream::{InputStream, JetStream, Stored};
 use super::super::publishers::TOO_LARGE;
 use super::Checked;
 use super::incidents::Incidents;
+use super::journal::Repeats;
 use super::link::{LinkChecker, PendingEffects};
-use crate::belvo::{Meaning, translate};
+use crate::belvo::{Meaning, key_of_record, translate};
 use crate::contract::{
-    Address, Commit, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, Record, RefusedBody,
+    Address, Commit, CommittedOffset, DeadReason, InputKind, JOURNAL_HEADER, LinksDigest, Origin, Record, RefusedBody,
 };
 use crate::engine::Delivery;
 use crate::link::{Input, LinkId, Policy};
@@ -32,6 +33,7 @@ pub(super) struct History {
     ids: HashMap<String, (Address, Vec<u8>)>,
     pub(super) link_checker: LinkChecker,
     pub(super) incidents: Incidents,
+    repeats: Repeats,
     /// The link of each input that has an outcome, by the input's place.
     places: HashMap<usize, LinkId>,
     last_place: BTreeMap<LinkId, usize>,
@@ -51,6 +53,7 @@ impl History {
             ids: HashMap::new(),
             link_checker: LinkChecker::default(),
             incidents: Incidents::default(),
+            repeats: Repeats::default(),
             places: HashMap::new(),
             last_place: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -92,7 +95,13 @@ impl History {
                     let (input, place) = self.input_of(link, &record.because.origin, &jetstream.input)?;
                     let incident = self.incidents.is_on(input.as_deref(), self.link_checker.link(link));
                     self.link_checker.take(link, &record, input.as_deref(), incident, &effects, &self.policy)?;
+                    if record.because.times_corrected {
+                        self.repeats.forget(link);
+                    }
                     if let Some(place) = place {
+                        let (delivery, at) = (&jetstream.input.ever[place], record.because.at.0);
+                        let is_fact = input.as_ref().is_some_and(|input| input.key.is_some());
+                        self.repeats.check(link, delivery, is_fact, at, &self.policy)?;
                         self.record_input(link, place)?;
                         completed_now.push((*partition, place));
                     }
@@ -276,7 +285,10 @@ pub(super) fn due(delivery: &Delivery) -> Due {
     let is_ours = !delivery.headers.iter().any(of_another_version);
     let (Ok(kind), Ok(link), true) = (kind, delivery.link.parse(), is_ours) else { return Due::Dead };
     match translate(kind, &link, &delivery.payload, delivery.stored_at()) {
-        Ok(Meaning::Event(input)) => Due::Event(Box::new(input)),
+        Ok(Meaning::Event(mut input)) => {
+            input.key = input.key.or_else(|| delivery.header(JOURNAL_HEADER).map(key_of_record));
+            Due::Event(Box::new(input))
+        }
         Ok(Meaning::NotAboutTheLink { .. }) => Due::Remark { and_dead: false },
         Ok(Meaning::Unknown { .. }) => Due::Remark { and_dead: true },
         Err(_) => Due::Dead,

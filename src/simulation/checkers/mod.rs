@@ -3,6 +3,7 @@
 //! - `history`: the output stream: owners, ids, committed offsets, one outcome for each input
 //! - `link`: the messages about one link follow from its inputs and obey the rules for users
 //! - `incidents`: the incident messages of institutions
+//! - `journal`: what the HTTP servers have accepted is published in order, and repeats change nothing
 //! - `adoption`: links that were broken before relink was installed
 //! - `final_state`: the processes and stores after all faults have ended; `ground_truth`: Belvo's status of the links then
 //!
@@ -14,6 +15,7 @@ mod final_state;
 mod ground_truth;
 mod history;
 mod incidents;
+mod journal;
 mod link;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +24,7 @@ use self::adoption::Adoption;
 pub(super) use self::final_state::FinalState;
 pub(super) use self::ground_truth::GroundTruth;
 use self::history::History;
+use self::journal::JournalChecker;
 use super::jetstream::{JetStream, Stored};
 use crate::contract::{Address, CommittedOffset, OriginKind, Record};
 use crate::engine::Message;
@@ -36,6 +39,7 @@ pub(super) struct Checkers {
     policy: Policy,
     history: History,
     adoption: Adoption,
+    pub(super) journal: JournalChecker,
     /// Everything that was ever on the output stream, lost messages included: states by message id, committed offsets and incidents.
     states_ever: BTreeMap<String, BTreeSet<Vec<u8>>>,
     offsets_ever: BTreeMap<u16, Vec<CommittedOffset>>,
@@ -54,6 +58,7 @@ impl Checkers {
             policy,
             history,
             adoption,
+            journal: JournalChecker::default(),
             states_ever,
             offsets_ever,
             incidents_ever,
