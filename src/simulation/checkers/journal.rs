@@ -97,9 +97,8 @@ fn differing_bits(one: &[u8], other: &[u8]) -> u32 {
 
 /// The accepted facts of each link: a record of a journal changes its link once.
 ///
-/// The guarantee ends where docs/guarantees.md says it: after the repeat window (4 h, by the times of the link), after 32 further facts
-/// about the link, and if the output stream has lost the first outcome. It also covers only a record that the link has accepted. A
-/// record that the link has refused is not among its facts. So its repeat is handled as a message that arrives now.
+/// relink promises more than this checks: a partition recognises a repeat at any time, also of a record that its link has refused, unless
+/// the output stream has lost the first outcome.
 #[derive(Default)]
 pub(super) struct Repeats(BTreeMap<LinkId, Vec<(Option<u64>, Timestamp)>>);
 
