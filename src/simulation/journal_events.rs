@@ -158,7 +158,7 @@ impl World {
         let (host, random) = (&mut self.journals.hosts[at], &mut self.random);
         if host.damages < DAMAGES_MAX && host.disk.damage(|below| random.below(below)) {
             host.damages += 1;
-            self.checkers.journal.is_damaged(at);
+            self.checkers.journal_is_damaged(at);
             self.log(|| format!("a bit of the journal of host {at} has changed"));
         }
     }

@@ -8,9 +8,9 @@ use super::Checked;
 use super::incidents::Incidents;
 use super::journal::Repeats;
 use super::link::{LinkChecker, PendingEffects};
-use crate::belvo::{Meaning, key_of_record, translate};
+use crate::belvo::{Meaning, translate};
 use crate::contract::{
-    Address, Commit, CommittedOffset, DeadReason, InputKind, JOURNAL_HEADER, LinksDigest, Origin, Record, RefusedBody,
+    Address, Commit, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, Record, RefusedBody,
 };
 use crate::engine::Delivery;
 use crate::link::{Input, LinkId, Policy};
@@ -68,6 +68,11 @@ impl History {
         self.may_go_back = self.offsets.keys().copied().collect();
     }
 
+    /// relink may recognise more repeats than the checker.
+    pub(super) fn repeats_are_uncertain(&mut self) {
+        self.repeats.are_uncertain = true;
+    }
+
     pub(super) fn outcomes_count(&self) -> usize {
         self.places.len()
     }
@@ -95,13 +100,8 @@ impl History {
                     let (input, place) = self.input_of(link, &record.because.origin, &jetstream.input)?;
                     let incident = self.incidents.is_on(input.as_deref(), self.link_checker.link(link));
                     self.link_checker.take(link, &record, input.as_deref(), incident, &effects, &self.policy)?;
-                    if record.because.times_corrected {
-                        self.repeats.forget(link);
-                    }
                     if let Some(place) = place {
-                        let (delivery, at) = (&jetstream.input.ever[place], record.because.at.0);
-                        let is_fact = input.as_ref().is_some_and(|input| input.key.is_some());
-                        self.repeats.check(link, delivery, is_fact, at, &self.policy)?;
+                        self.repeats.check(link, &jetstream.input.ever[place], true, None)?;
                         self.record_input(link, place)?;
                         completed_now.push((*partition, place));
                     }
@@ -113,7 +113,10 @@ impl History {
                     let (input, place) = self.input_of(link, &refused.origin, &jetstream.input)?;
                     let place = place.ok_or_else(|| format!("{id}: a refusal names no input"))?;
                     let incident = self.incidents.is_on(input.as_deref(), self.link_checker.link(link));
-                    self.link_checker.refuse(link, &refused, input.as_deref(), incident, &self.policy)?;
+                    let delivery = &jetstream.input.ever[place];
+                    if !self.repeats.check(link, delivery, input.is_some(), Some(&refused.reason))? {
+                        self.link_checker.refuse(link, &refused, input.as_deref(), incident, &self.policy)?;
+                    }
                     self.record_input(link, place)?;
                     completed_now.push((*partition, place));
                 }
@@ -285,10 +288,7 @@ pub(super) fn due(delivery: &Delivery) -> Due {
     let is_ours = !delivery.headers.iter().any(of_another_version);
     let (Ok(kind), Ok(link), true) = (kind, delivery.link.parse(), is_ours) else { return Due::Dead };
     match translate(kind, &link, &delivery.payload, delivery.stored_at()) {
-        Ok(Meaning::Event(mut input)) => {
-            input.key = input.key.or_else(|| delivery.header(JOURNAL_HEADER).map(key_of_record));
-            Due::Event(Box::new(input))
-        }
+        Ok(Meaning::Event(input)) => Due::Event(Box::new(input)),
         Ok(Meaning::NotAboutTheLink { .. }) => Due::Remark { and_dead: false },
         Ok(Meaning::Unknown { .. }) => Due::Remark { and_dead: true },
         Err(_) => Due::Dead,

@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::journals::{NUMBER_HEADER, number_of, number_text};
 use super::Checked;
 use crate::engine::Delivery;
-use crate::link::{LinkId, Policy, Timestamp};
-
-/// The number of facts among which a link recognises a repeat.
-const FACTS_MAX: usize = 32;
+use crate::link::LinkId;
 
 /// The messages that were sent to the HTTP servers, by number.
 #[derive(Default)]
@@ -95,41 +92,34 @@ fn differing_bits(one: &[u8], other: &[u8]) -> u32 {
     one.iter().zip(other).map(|(one, other)| (one ^ other).count_ones()).sum()
 }
 
-/// The accepted facts of each link: a record of a journal changes its link once.
-///
-/// relink promises more than this checks: a partition recognises a repeat at any time, also of a record that its link has refused, unless
-/// the output stream has lost the first outcome.
+/// The messages from journals that have an outcome: a repeat changes nothing.
 #[derive(Default)]
-pub(super) struct Repeats(BTreeMap<LinkId, Vec<(Option<u64>, Timestamp)>>);
+pub(super) struct Repeats {
+    handled: BTreeSet<u64>,
+    /// The output stream has lost outcomes, or a record was damaged and a publish of it from before may arrive late. Then relink may know
+    /// more than this checker.
+    pub(super) are_uncertain: bool,
+}
 
 impl Repeats {
-    /// Checks an input that has changed the link at this time. `is_fact`: the input can be recognised.
+    /// Notes the outcome of an input, and checks it if the input is a repeat. `refused`: the reason of a refusal; `None`: it has changed its
+    /// link. Returns whether the outcome is certainly right.
     pub(super) fn check(
         &mut self,
         link: &LinkId,
         delivery: &Delivery,
-        is_fact: bool,
-        at: Timestamp,
-        policy: &Policy,
-    ) -> Checked {
-        if !is_fact {
-            return Ok(());
+        is_event: bool,
+        refused: Option<&str>,
+    ) -> Result<bool, String> {
+        let Some(number) = number_of(&delivery.headers) else { return Ok(false) };
+        let is_repeat = !self.handled.insert(number);
+        match refused {
+            None if is_repeat => Err(format!("{link}: message {number} of a journal has changed the link twice")),
+            Some("repeated") if is_repeat || self.are_uncertain => Ok(true),
+            Some(reason) if is_repeat && is_event => {
+                Err(format!("{link}: a repeat of message {number} is refused as {reason}"))
+            }
+            Some(_) | None => Ok(false),
         }
-        let window = policy.settings().repeat_window;
-        let facts = self.0.entry(link.clone()).or_default();
-        let number = number_of(&delivery.headers);
-        let is_repeat = |(before, before_at): &(Option<u64>, Timestamp)| {
-            before.is_some() && *before == number && at.since(*before_at) <= window
-        };
-        if facts.iter().rev().take(FACTS_MAX).any(is_repeat) {
-            return Err(format!("{link}: message {number:?} of a journal has changed the link twice"));
-        }
-        facts.push((number, at));
-        Ok(())
-    }
-
-    /// The times of the link were corrected, so the times of its facts are not known any more.
-    pub(super) fn forget(&mut self, link: &LinkId) {
-        self.0.remove(link);
     }
 }

@@ -116,10 +116,17 @@ impl Checkers {
         self.adoption.forget();
         self.history = History::new(self.policy.clone());
         self.history.input_lost();
+        self.history.repeats_are_uncertain();
         for batch in jetstream.output.messages.chunk_by(|a, b| a.batch == b.batch) {
             self.history.append(batch, jetstream)?;
         }
         Ok(())
+    }
+
+    /// A bit of the journal of a host was changed.
+    pub(super) fn journal_is_damaged(&mut self, host: usize) {
+        self.journal.is_damaged(host);
+        self.history.repeats_are_uncertain();
     }
 
     /// Checks an acknowledgement: a committed offset must have reached the delivery.
