@@ -101,7 +101,8 @@ impl World {
     pub(super) fn close_journal(&mut self, process: u32) {
         let Some(host) = self.journals.host_of.get(&process).copied() else { return };
         self.journals.hosts[host].crash();
-        if self.random.one_in(2) {
+        // A process may end because another one has replaced it, also after the faults.
+        if self.random.one_in(2) || self.is_finishing {
             let after_ms = self.random.within(1_000, 60_000);
             self.later(after_ms, Event::Journal(JournalEvent::Return(host)));
         }
