@@ -98,7 +98,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_HTTP_ACKNOWLEDGE",
         Text,
         Some("journal"),
-        "what an answer with 2xx promises: the input is on this node's disk (journal), or in NATS too (stream)",
+        "what 2xx promises: the input is on disk (journal), or in NATS too (stream)",
     ),
     row(
         "journal.max_bytes",
