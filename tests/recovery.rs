@@ -111,13 +111,15 @@ async fn a_deleted_output_stream_is_filled_from_the_store() {
             relink.signal("TERM").await;
             assert!(within("the end", relink.child.wait()).await.expect("a status").success());
         }
+        let mut read_count = relink.seen.len();
         nats.context.delete_stream("LINKS").await.expect("deleted");
         if is_running {
             recreated(&mut relink, "LINKS").await;
         } else {
             relink = Relink::serve(nats.server.url(), &data, &[]).await;
+            read_count = 0;
         }
-        relink.wait_for_log("the output stream is new or was purged").await;
+        relink.wait_for_log_after(read_count, "the output stream is new or was purged").await;
         // The bucket has the states again, although nothing happens to the links.
         let copied = async {
             loop {

@@ -119,6 +119,18 @@ impl Relink {
         relink
     }
 
+    /// Waits for a message that starts with this text, and that may be among the lines that were read after the first `read_count`: two
+    /// tasks of relink log in any order.
+    pub(crate) async fn wait_for_log_after(&mut self, read_count: usize, message: &str) {
+        let is_it = |line: &String| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            line["message"].as_str().is_some_and(|text| text.starts_with(message))
+        };
+        if !self.seen[read_count..].iter().any(is_it) {
+            self.wait_for_log(message).await;
+        }
+    }
+
     /// Reads the log until a message that starts with this text.
     pub(crate) async fn wait_for_log(&mut self, message: &str) -> serde_json::Value {
         let before = &mut self.seen;
