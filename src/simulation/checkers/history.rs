@@ -101,7 +101,7 @@ impl History {
                     let incident = self.incidents.is_on(input.as_deref(), self.link_checker.link(link));
                     self.link_checker.take(link, &record, input.as_deref(), incident, &effects, &self.policy)?;
                     if let Some(place) = place {
-                        self.repeats.check(link, &jetstream.input.ever[place], true, None)?;
+                        self.repeats.check(link, &jetstream.input.ever[..=place], true, None)?;
                         self.record_input(link, place)?;
                         completed_now.push((*partition, place));
                     }
@@ -113,8 +113,8 @@ impl History {
                     let (input, place) = self.input_of(link, &refused.origin, &jetstream.input)?;
                     let place = place.ok_or_else(|| format!("{id}: a refusal names no input"))?;
                     let incident = self.incidents.is_on(input.as_deref(), self.link_checker.link(link));
-                    let delivery = &jetstream.input.ever[place];
-                    if !self.repeats.check(link, delivery, input.is_some(), Some(&refused.reason))? {
+                    let inputs = &jetstream.input.ever[..=place];
+                    if !self.repeats.check(link, inputs, input.is_some(), Some(&refused.reason))? {
                         self.link_checker.refuse(link, &refused, input.as_deref(), incident, &self.policy)?;
                     }
                     self.record_input(link, place)?;

@@ -102,20 +102,23 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
-    /// Notes the outcome of an input, and checks it if the input is a repeat. `refused`: the reason of a refusal; `None`: it has changed its
+    /// Notes the outcome of the last of these inputs, and checks it if the input is a repeat. `refused`: the reason of a refusal; `None`: it has changed its
     /// link. Returns whether the outcome is certainly right.
     pub(super) fn check(
         &mut self,
         link: &LinkId,
-        delivery: &Delivery,
+        inputs: &[Delivery],
         is_event: bool,
         refused: Option<&str>,
     ) -> Result<bool, String> {
+        let Some((delivery, earlier)) = inputs.split_last() else { return Ok(false) };
         let Some(number) = number_of(&delivery.headers) else { return Ok(false) };
         let is_repeat = !self.handled.insert(number);
+        // The first copy may have become a dead letter, which is no outcome here.
+        let has_earlier = || earlier.iter().any(|input| number_of(&input.headers) == Some(number));
         match refused {
             None if is_repeat => Err(format!("{link}: message {number} of a journal has changed the link twice")),
-            Some("repeated") if is_repeat || self.are_uncertain => Ok(true),
+            Some("repeated") if is_repeat || self.are_uncertain || has_earlier() => Ok(true),
             Some(reason) if is_repeat && is_event => {
                 Err(format!("{link}: a repeat of message {number} is refused as {reason}"))
             }
