@@ -202,7 +202,7 @@ pub struct CommittedOffset {
     /// When the input at `sequence` was stored, in nanoseconds since the Unix epoch. After a host crash a server may
     /// use a sequence again; then the times differ.
     pub stored_at_ns: i64,
-    /// The last handled record of each journal whose records were in this partition, at most the last eight journals.
+    /// The last handled record of each journal whose records were in this partition, at most the last 64 journals.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub journals: Vec<JournalOffset>,
 }

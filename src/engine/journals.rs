@@ -13,8 +13,9 @@ use crate::store::{Store, StoreError};
 /// The length of the name of a journal: a random number in hexadecimal.
 const JOURNAL_NAME_LENGTH: usize = 8;
 
-/// How many journals a partition remembers. Each start of a node begins a new name; only the last few can still be published.
-const JOURNALS_MAX: usize = 8;
+/// How many journals a partition remembers. Each start of a node begins a new name; after many crashes, records of the last ones may still
+/// be published again.
+const JOURNALS_MAX: usize = 64;
 
 /// The last records of each partition, committed or planned.
 #[derive(Default)]
