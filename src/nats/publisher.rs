@@ -230,11 +230,12 @@ impl Publisher {
             self.last_failure.send_replace(Some(NotStored { at: Instant::now(), why: why.clone() }));
             return messages.iter().map(|_| Err(PublishError::Unavailable { cause: why.clone() })).collect();
         }
-        let checked: Vec<_> = messages.into_iter().map(|message| self.check(&message).map(|_size| message)).collect();
-        let good = checked.iter().filter_map(|message| message.as_ref().ok().cloned()).collect();
+        let mut good = Vec::with_capacity(messages.len());
+        let check = |message| self.check(&message).map(|_size| good.push(message));
+        let checked: Vec<Result<(), PublishError>> = messages.into_iter().map(check).collect();
         let mut outcomes = publish::publish(&self.batches, &self.last_failure, good, Order::Kept).await.into_iter();
         let ended = || Err(PublishError::Unavailable { cause: "the publisher has no outcome".to_owned() });
-        checked.into_iter().map(|message| message.and_then(|_| outcomes.next().unwrap_or_else(ended))).collect()
+        checked.into_iter().map(|checked| checked.and_then(|()| outcomes.next().unwrap_or_else(ended))).collect()
     }
 
     /// The size of a message in bytes, if NATS can take it.
