@@ -150,17 +150,11 @@ impl From<PublishError> for Problem {
             PublishError::TooLarge { max, .. } => {
                 Self::new(Kind::TooLarge, format!("NATS accepts messages of at most {max} bytes.")).log_detail(error)
             }
-            PublishError::Busy => {
-                Self::new(Kind::Unavailable, "Too many messages are waiting to be stored; try again.")
-                    .retry_after_secs(1)
-                    .log_detail(error)
-            }
-            PublishError::NoRoom { .. } => {
-                Self::new(Kind::Unavailable, "NATS has no room for the message now; send it again.")
-                    .retry_after_secs(30)
-                    .log_detail(error)
-            }
-            PublishError::Unavailable { .. } | PublishError::Closed => {
+            // The journal tries these again; no caller gets them.
+            PublishError::Busy
+            | PublishError::NoRoom { .. }
+            | PublishError::Unavailable { .. }
+            | PublishError::Closed => {
                 Self::new(Kind::Unavailable, "NATS did not confirm that the message is stored; send it again.")
                     .retry_after_secs(5)
                     .log_detail(error)
