@@ -24,7 +24,7 @@ use layers::Layers;
 pub use layers::{Origin, Sources};
 use reader::Reader;
 
-use crate::journal::{self, Acknowledge};
+use crate::journal;
 use crate::link::{Policy, PolicySettings};
 use crate::nats::connection::{Access, Login, TlsFiles};
 use crate::nats::server_binary::ServerSource;
@@ -276,16 +276,8 @@ fn read(reader: &mut Reader) -> Option<Config> {
 }
 
 fn read_journal(reader: &mut Reader) -> journal::Options {
-    let acknowledge = match reader.text("http.acknowledge").as_deref() {
-        Some("stream") => Acknowledge::Stream,
-        Some("journal") | None => Acknowledge::Journal,
-        Some(_) => {
-            reader.reject("http.acknowledge", "must be journal or stream");
-            Acknowledge::Journal
-        }
-    };
     journal::Options {
-        acknowledge,
+        acknowledge: reader.parsed("http.acknowledge", "journal or stream").unwrap_or_default(),
         bytes_max: reader.bytes("journal.max_bytes", 64 << 20..=1 << 40),
         age_max: reader.span_within("journal.max_age", Duration::from_secs(60)..=30 * 24 * HOUR),
     }

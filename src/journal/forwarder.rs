@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -17,6 +18,7 @@ use super::target::Target;
 use super::{JOURNAL_HEADER, Shared, Shows as _, Stored};
 use crate::clock;
 use crate::contract::DeadReason;
+use crate::link::Timestamp;
 use crate::metric;
 use crate::nats::batch::BATCH_MESSAGES_MAX;
 use crate::nats::publisher::PublishError;
@@ -38,22 +40,44 @@ pub struct Forwarder<D: Disk> {
     synced: watch::Receiver<()>,
     /// The end of the batch.
     cursor: Cursor,
-    /// The part of the batch that is not published yet, in order.
-    batch: Vec<Pending>,
+    batch: Batch,
 }
 
-/// One item of a batch.
-enum Pending {
-    Input {
-        number: u64,
-        entry: Entry,
-    },
-    /// A dead letter; the number is for the caller that waits.
-    Letter {
-        number: Option<u64>,
-        entry: Entry,
-        dead: Dead,
-    },
+/// The part of a batch that is not published yet.
+#[derive(Default)]
+struct Batch {
+    /// In order, with their numbers.
+    inputs: Vec<(u64, Entry)>,
+    /// Dead letters; the number is for the caller that waits.
+    letters: Vec<(Option<u64>, Entry, Dead)>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.inputs.is_empty() && self.letters.is_empty()
+    }
+
+    /// When its oldest message was received.
+    fn since(&self) -> Option<Timestamp> {
+        let letters = self.letters.iter().map(|(_, entry, _)| entry.at);
+        self.inputs.iter().map(|(_, entry)| entry.at).chain(letters).min()
+    }
+
+    fn add(&mut self, item: Item) {
+        match item {
+            Item::Entry { number, salt, mut entry } => match entry.dead.take() {
+                Some(dead) => self.letters.push((Some(number), entry, dead)),
+                None => {
+                    entry.headers.push((JOURNAL_HEADER.to_owned(), format!("{:08x}-{number}", salt.0)));
+                    self.inputs.push((number, entry));
+                }
+            },
+            Item::Damaged { file, offset, bytes } => {
+                let (entry, dead) = damaged(&file, offset, bytes);
+                self.letters.push((None, entry, dead));
+            }
+        }
+    }
 }
 
 /// The result of [`Forwarder::step`].
@@ -69,7 +93,7 @@ pub enum Step {
 
 impl<D: Disk> Forwarder<D> {
     pub(super) fn new(shared: Arc<Shared<D>>, target: Arc<dyn Target>, synced: watch::Receiver<()>) -> Self {
-        Self { shared, target, synced, cursor: Cursor::default(), batch: Vec::new() }
+        Self { shared, target, synced, cursor: Cursor::default(), batch: Batch::default() }
     }
 
     /// Publishes until `closing`, and then until the journal is empty or a step fails.
@@ -122,12 +146,10 @@ impl<D: Disk> Forwarder<D> {
     pub async fn step(&mut self) -> Step {
         if self.batch.is_empty() {
             match self.read().await {
-                Ok(items) => self.batch = items,
+                Ok(items) => items.into_iter().for_each(|item| self.batch.add(item)),
                 Err(problem) => return Step::Failed(problem),
             }
-            let oldest =
-                self.batch.iter().map(|(Pending::Input { entry, .. } | Pending::Letter { entry, .. })| entry.at).min();
-            self.shared.set_since(oldest);
+            self.shared.set_since(self.batch.since());
             if self.batch.is_empty() {
                 return Step::Idle;
             }
@@ -142,14 +164,7 @@ impl<D: Disk> Forwarder<D> {
     /// Publishes the batch, and removes from it what is published.
     async fn publish(&mut self) -> Result<(), String> {
         let mut first_problem = None;
-        let (inputs, mut letters): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.batch).into_iter().partition(|pending| matches!(pending, Pending::Input { .. }));
-        let inputs: Vec<(u64, Entry)> = inputs
-            .into_iter()
-            .filter_map(
-                |pending| if let Pending::Input { number, entry } = pending { Some((number, entry)) } else { None },
-            )
-            .collect();
+        let Batch { inputs, mut letters } = std::mem::take(&mut self.batch);
         let outcomes = if inputs.is_empty() {
             Vec::new()
         } else {
@@ -159,40 +174,35 @@ impl<D: Disk> Forwarder<D> {
             match outcome {
                 Ok(sequence) => self.shared.answer(number, Ok(Stored::Stream(sequence))),
                 Err(error) if is_final(&error) => {
-                    let dead =
-                        Dead { reason: reason_of(&error), detail: format!("NATS did not take the message: {error}") };
+                    let detail = format!("NATS did not take the message: {error}");
+                    let dead = Dead { reason: reason_of(&error), detail };
                     self.shared.answer(number, Err(error));
-                    letters.push(Pending::Letter { number: None, entry, dead });
+                    letters.push((None, entry, dead));
                 }
                 Err(error) => {
                     first_problem.get_or_insert(error.to_string());
-                    self.batch.push(Pending::Input { number, entry });
+                    self.batch.inputs.push((number, entry));
                 }
             }
         }
         if !letters.is_empty() {
-            let dead = letters.iter().filter_map(|letter| match letter {
-                Pending::Letter { entry, dead, .. } => Some((entry.clone(), dead.clone())),
-                Pending::Input { .. } => None,
-            });
+            let dead = letters.iter().map(|(_, entry, dead)| (entry.clone(), dead.clone()));
             match self.target.set_aside(dead.collect()).await {
                 Ok(sequences) => {
-                    for (letter, sequence) in letters.into_iter().zip(sequences) {
-                        if let Pending::Letter { number: Some(number), .. } = letter {
-                            self.shared.answer(number, Ok(Stored::DeadLetter(sequence)));
-                        }
+                    for ((number, ..), sequence) in letters.into_iter().zip(sequences) {
+                        number.inspect(|number| self.shared.answer(*number, Ok(Stored::DeadLetter(sequence))));
                     }
                 }
                 Err(problem) => {
                     first_problem.get_or_insert(problem);
-                    self.batch.extend(letters);
+                    self.batch.letters = letters;
                 }
             }
         }
         first_problem.map_or(Ok(()), Err)
     }
 
-    async fn read(&mut self) -> Result<Vec<Pending>, String> {
+    async fn read(&mut self) -> Result<Vec<Item>, String> {
         let log = self.shared.log.clone();
         let mut cursor = self.cursor.clone();
         let read = move || {
@@ -206,7 +216,7 @@ impl<D: Disk> Forwarder<D> {
             tokio::task::spawn_blocking(read).await.map_err(|_panic| "reading the journal panicked".to_owned())??
         };
         self.cursor = cursor;
-        Ok(items.into_iter().map(pending).collect())
+        Ok(items)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -219,35 +229,19 @@ impl<D: Disk> Forwarder<D> {
     }
 }
 
-/// The message to publish for an item.
-fn pending(item: Item) -> Pending {
-    match item {
-        Item::Entry { number, salt, mut entry } => match entry.dead.take() {
-            Some(dead) => Pending::Letter { number: Some(number), entry, dead },
-            None => {
-                entry.headers.push((JOURNAL_HEADER.to_owned(), format!("{:08x}-{number}", salt.0)));
-                Pending::Input { number, entry }
-            }
-        },
-        Item::Damaged { file, offset, bytes } => {
-            tracing::error!(
-                journal.file = file,
-                journal.offset = offset,
-                damaged.bytes = bytes.len(),
-                "a part of the journal is damaged; its bytes become a dead letter"
-            );
-            metrics::counter!(metric::JOURNAL_DAMAGED.name).increment(1);
-            let entry = Entry {
-                at: clock::now(),
-                subject: format!("/journal/{file}/{offset}"),
-                headers: Vec::new(),
-                payload: bytes,
-                dead: None,
-            };
-            let detail = "the disk has changed these bytes of the journal after they were written".to_owned();
-            Pending::Letter { number: None, entry, dead: Dead { reason: DeadReason::DamagedJournal, detail } }
-        }
-    }
+/// The dead letter for bytes of a file that are no record.
+fn damaged(file: &str, offset: u64, bytes: Bytes) -> (Entry, Dead) {
+    tracing::error!(
+        journal.file = file,
+        journal.offset = offset,
+        damaged.bytes = bytes.len(),
+        "a part of the journal is damaged; its bytes become a dead letter"
+    );
+    metrics::counter!(metric::JOURNAL_DAMAGED.name).increment(1);
+    let subject = format!("/journal/{file}/{offset}");
+    let entry = Entry { at: clock::now(), subject, headers: Vec::new(), payload: bytes, dead: None };
+    let detail = "the disk has changed these bytes of the journal after they were written".to_owned();
+    (entry, Dead { reason: DeadReason::DamagedJournal, detail })
 }
 
 /// Whether a repeat of the message would fail too.

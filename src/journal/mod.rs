@@ -7,7 +7,7 @@
 //! ```
 //!
 //! So a sender waits for one sync of a local file and not for NATS: Belvo's five retries are not used up while NATS is away, slow or
-//! upgraded. Nothing waits for a timer: whoever arrives while a sync runs is written with the next one, and what is synced while a batch
+//! upgraded. Nothing waits for a timer: what arrives while a sync runs is written with the next one, and what is synced while a batch
 //! is published goes into the next batch.
 //!
 //! The order of the file is the order of publishing. A batch whose outcome is unknown is published again, and so are records whose
@@ -39,6 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use strum::EnumString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -75,7 +76,8 @@ const FAILURE_COUNTS: Duration = Duration::from_secs(30);
 const WAITERS_MAX: usize = 10_000;
 
 /// What an answer with 2xx promises: `RELINK_HTTP_ACKNOWLEDGE`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum Acknowledge {
     /// The message is on the disk of this node.
     #[default]
@@ -324,7 +326,7 @@ impl<D: Disk> Shared<D> {
         }
     }
 
-    /// Tells the caller of a message what NATS did with it.
+    /// Answers the caller of a message, if it waits for NATS.
     fn answer(&self, number: u64, outcome: Result<Stored, PublishError>) {
         if let Some(waiter) = lock(&self.waiters).remove(&number) {
             let _gone = waiter.send(outcome);
@@ -370,12 +372,13 @@ fn run<D: Disk>(
             continue;
         }
         // The forwarder may publish a record as soon as it is synced.
-        shared.add_waiters(writer.next, &mut appends);
+        let first = writer.next;
+        shared.add_waiters(first, &mut appends);
         let appended = writer.append(appends.iter().map(|append| &append.body));
         synced.send_replace(());
         *lock(&shared.failed) = appended.as_ref().err().map(|error| (Instant::now(), error.to_string()));
         if let Err(error) = &appended {
-            lock(&shared.waiters).retain(|_, waiter| !waiter.is_closed());
+            lock(&shared.waiters).split_off(&first); // Their callers get the error.
             tracing::error!(%error, messages.count = appends.len(), "the journal cannot be written; the senders get 503");
         }
         for (append, index) in appends.into_iter().zip(0..) {

@@ -68,7 +68,7 @@ impl<D: Disk> Writer<D> {
         Ok(file)
     }
 
-    /// After an error nobody knows what is in the file after its synced part, and the senders were told that nothing is stored. The next
+    /// After an error nobody knows what is in the file after its synced part, and the senders got an error. The next
     /// append begins a new segment.
     fn abandon_file(&mut self) {
         if self.file.take().is_some() {
