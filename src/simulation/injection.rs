@@ -136,7 +136,7 @@ impl World {
     }
 
     /// A new stream, or a backup, takes time. So no two inputs have both the same sequence and the same millisecond, by which the ids of
-    /// relink's messages and the checkers tell them apart.
+    /// relink's messages and the checkers distinguish them.
     const fn pass_one_millisecond(&mut self) {
         self.now_ms += 1;
     }
