@@ -46,8 +46,15 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A message from a reader to the driver.
 #[derive(Debug)]
 pub enum FromReader {
-    /// The consumer has been reset, in the stream that was created at this time, in nanoseconds since the Unix epoch.
-    Rewound(ReaderId, i64),
+    /// The consumer has been reset.
+    Rewound {
+        /// The reader of the consumer.
+        reader: ReaderId,
+        /// When the stream of the consumer was created, in nanoseconds since the Unix epoch.
+        created_ns: i64,
+        /// How many messages the consumer has to deliver.
+        pending: u64,
+    },
     /// A message.
     Delivered(Delivered),
     /// The reader has ended, with the error of async-nats. Nothing follows.
@@ -82,7 +89,8 @@ async fn forward(
     let behind = by_request.last().map_or(behind, |message| message.sequence);
     let opened = within(REQUEST_TIMEOUT, open(context, partition, behind, subjects)).await;
     let (consumer, created_ns) = opened?;
-    if queue.send(FromReader::Rewound(reader, created_ns)).await.is_err() {
+    let pending = consumer.cached_info().num_pending;
+    if queue.send(FromReader::Rewound { reader, created_ns, pending }).await.is_err() {
         return Ok(());
     }
     let mut nth_before = 0;

@@ -131,6 +131,8 @@ pub enum Input {
         reader: ReaderId,
         /// When the input stream of the consumer was created, in nanoseconds since the Unix epoch. The driver reads it after the reset.
         created_ns: i64,
+        /// How many messages the stream has for this reader. `None`: unknown.
+        pending: Option<u64>,
     },
     /// Messages of the input stream: at most [`super::Node::room`] of them, because the queue does not check its limit.
     Delivered {

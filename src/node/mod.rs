@@ -346,7 +346,7 @@ impl<S: Store + Clone> Node<S> {
                 let stream = Timestamp::from_millis(stream_at_ns.div_euclid(1_000_000));
                 self.stream_time(now, request, stream, Timestamp::from_millis(host_at_ms));
             }
-            Input::Rewound { reader, created_ns } => self.rewound(now, reader, created_ns),
+            Input::Rewound { reader, created_ns, pending } => self.rewound(now, reader, created_ns, pending),
             Input::Delivered { deliveries } => self.delivered(now, deliveries),
             Input::ReaderFailed { reader, problem } => self.reader_failed(now, reader, &problem),
             Input::DeadLettersStored { batch } => self.dead_letters_stored(batch),

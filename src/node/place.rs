@@ -174,7 +174,7 @@ impl<S: Store + Clone> Node<S> {
         true
     }
 
-    pub(super) fn rewound(&mut self, now: Timestamp, id: ReaderId, created_ns: i64) {
+    pub(super) fn rewound(&mut self, now: Timestamp, id: ReaderId, created_ns: i64, pending: Option<u64>) {
         let input_created_ns = self.input_created_ns;
         let Some(partition) = self.partition_of(id) else { return };
         // The stream of the consumer is not the one whose facts were read.
@@ -183,7 +183,8 @@ impl<S: Store + Clone> Node<S> {
             return;
         }
         partition.stage = match std::mem::replace(&mut partition.stage, Stage::Suspect) {
-            Stage::Rewinding(reader) => Stage::Reading(reader),
+            // The next delivery takes one message away, as each delivery after it.
+            Stage::Rewinding(reader) => Stage::Reading(Reader { pending, ..reader }),
             other => other,
         };
     }

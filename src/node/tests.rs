@@ -49,6 +49,8 @@ struct Rig {
     answers_commits: bool,
     /// Whether readers find an input stream that was created again.
     is_input_recreated: bool,
+    /// How many messages wait for a reader when it starts.
+    pending_at_start: Option<u64>,
     /// By how many milliseconds the server's clock is ahead.
     server_ahead_ms: i64,
 }
@@ -89,6 +91,7 @@ impl Rig {
             notes: Vec::new(),
             answers_commits: true,
             is_input_recreated: false,
+            pending_at_start: None,
             server_ahead_ms: 0,
         }
     }
@@ -153,7 +156,8 @@ impl Rig {
             Output::Rewind { reader, partition, behind } => {
                 self.readers.insert(partition, (reader, 0));
                 self.rewound.push((partition, behind));
-                Input::Rewound { reader, created_ns: INPUT_NS + i64::from(self.is_input_recreated) }
+                let created_ns = INPUT_NS + i64::from(self.is_input_recreated);
+                Input::Rewound { reader, created_ns, pending: self.pending_at_start }
             }
             Output::StoreDeadLetters { batch, letters, .. } => {
                 self.dead.extend(letters.iter().map(|dead| (dead.delivery.sequence, dead.reason.as_str())));
@@ -486,7 +490,7 @@ fn late_and_unknown_answers_change_nothing() {
         Input::OutputRead { request, messages: Vec::new(), reached: 99 },
         Input::InputLookedUp { request, stored_at_ns: None },
         Input::InputFound { request, sequence: None },
-        Input::Rewound { reader: ReaderId(1), created_ns: INPUT_NS },
+        Input::Rewound { reader: ReaderId(1), created_ns: INPUT_NS, pending: None },
         Input::ReaderFailed { reader: ReaderId(1), problem: String::new() },
         Input::StoreRestarted { request, kept_at: None },
         Input::Applied { request },

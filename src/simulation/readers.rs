@@ -41,7 +41,8 @@ impl World {
                 let after_ms = self.random.delay_ms(self.latency_ms);
                 let arrives_at_ms = self.now_ms + after_ms;
                 let created_ns = self.jetstream.input.facts().created_ns;
-                self.later(after_ms, Event::Receive { process, input: Input::Rewound { reader, created_ns } });
+                let input = Input::Rewound { reader, created_ns, pending: None };
+                self.later(after_ms, Event::Receive { process, input });
                 self.arrives(process, partition, arrives_at_ms);
                 self.soon(Event::Pull { partition, pull: Pull { process, reader, base } });
                 return;

@@ -131,7 +131,9 @@ impl<S: Store + Clone + 'static> Driver<S> {
                     deliveries.push(delivered);
                     continue;
                 }
-                FromReader::Rewound(reader, created_ns) => Input::Rewound { reader, created_ns },
+                FromReader::Rewound { reader, created_ns, pending } => {
+                    Input::Rewound { reader, created_ns, pending: Some(pending) }
+                }
                 FromReader::Failed(reader, problem) => Input::ReaderFailed { reader, problem },
             };
             if !deliveries.is_empty() {

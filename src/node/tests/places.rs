@@ -18,8 +18,13 @@ fn a_missing_delivery_is_read_again() {
 
 #[test]
 fn inputs_that_were_removed_unread_are_noticed() {
-    let removed = |pending: &[u64]| {
+    let removed_from = |pending_at_start: Option<u64>, pending: &[u64]| {
         let mut rig = Rig::new(&[0]);
+        // A new reader.
+        rig.pending_at_start = pending_at_start;
+        let reader = rig.readers[&0].0;
+        rig.drive(Input::ReaderFailed { reader, problem: "the server is gone".to_owned() });
+        rig.wait();
         for (&pending, sequence) in pending.iter().zip(1..) {
             let delivered = Delivered { pending: Some(pending), ..rig.delivered(0, sequence) };
             rig.drive(Input::Delivered { deliveries: vec![delivered] });
@@ -30,10 +35,14 @@ fn inputs_that_were_removed_unread_are_noticed() {
         });
         at_least.sum::<u64>()
     };
+    let removed = |pending: &[u64]| removed_from(None, pending);
     assert_eq!(removed(&[9, 8, 7, 12, 11, 11, 10]), 0, "new messages arrive");
     assert_eq!(removed(&[0, 0, 0, 1, 0]), 0, "no message waits");
     assert_eq!(removed(&[9, 8, 3, 2]), 4);
     assert_eq!(removed(&[9, 0, 0]), 8);
+    assert_eq!(removed_from(Some(10), &[9, 8]), 0, "the first delivery takes one away");
+    assert_eq!(removed_from(Some(0), &[0, 3]), 0, "the first message arrives after the start");
+    assert_eq!(removed_from(Some(10), &[2, 1]), 7, "removed before the first delivery");
 }
 
 #[test]

@@ -247,7 +247,7 @@ impl Relink {
             }
             Output::Rewind { reader, .. } => {
                 self.streams.reader = Some(reader);
-                Input::Rewound { reader, created_ns: STREAM_CREATED_NS }
+                Input::Rewound { reader, created_ns: STREAM_CREATED_NS, pending: None }
             }
             Output::StageBatch { batch, messages } => {
                 self.streams.staged = messages;
