@@ -49,7 +49,7 @@ pub(crate) async fn killed_while_away(run: &mut Run, load: &mut Vec<Load>) -> Re
     come_back(run, load, away).await
 }
 
-/// A kill has cut the last write to the journal.
+/// A kill has cut the last write to the journal; or other bytes are behind it, which no interrupted write leaves.
 pub(crate) async fn torn_end(run: &mut Run, load: &mut Vec<Load>) -> Result<()> {
     let away = go_away(run, load).await?;
     run.world.kill_relink().await?;
@@ -60,7 +60,9 @@ pub(crate) async fn torn_end(run: &mut Run, load: &mut Vec<Load>) -> Result<()> 
     let salt = salt(path).context("a salt in the name")?;
     let body = &bytes[last.start + HEADER_BYTES..last.end];
     let torn = if run.random.bool() {
-        random_bytes(&mut run.random)
+        let bytes = foreign_bytes(&mut run.random);
+        run.ledger.damage = Some(Damage { payload: Vec::new(), bytes: bytes.clone() });
+        bytes
     } else {
         torn(last.number + 1, body, salt, &mut run.random)
     };
@@ -251,6 +253,8 @@ fn torn(number: u64, body: &[u8], salt: u32, random: &mut fastrand::Rng) -> Vec<
     record
 }
 
-fn random_bytes(random: &mut fastrand::Rng) -> Vec<u8> {
-    (0..random.usize(1..END_MAX)).map(|_| random.u8(..)).collect()
+/// Random bytes that are not the start of a record.
+fn foreign_bytes(random: &mut fastrand::Rng) -> Vec<u8> {
+    let rest = random.usize(..END_MAX);
+    std::iter::once(b'!').chain(std::iter::repeat_with(|| random.u8(..)).take(rest)).collect()
 }
