@@ -1,4 +1,4 @@
-//! Readers: missing deliveries, sequences that are assigned twice, and streams that are created again.
+//! Readers and partitions: missing deliveries, sequences that are assigned twice, streams that are created again, lost partitions.
 
 use super::*;
 
@@ -109,4 +109,38 @@ fn a_fence_that_the_stream_has_deleted_is_taken_again() {
     assert_eq!(rig.node.phase(), Phase::Running);
     rig.deliver(&[(0, 2), (1, 3)]);
     assert_eq!(rig.offsets(), [(0, 2), (1, 3)].into());
+}
+
+#[test]
+fn a_lost_partition_ends_and_the_others_go_on() {
+    let mut rig = Rig::new(&[0, 1]);
+    rig.answers_commits = false;
+    rig.deliver(&[(0, 1)]);
+    rig.deliver(&[(0, 2), (1, 3)]);
+    let rest = rig.drive(Input::Lost { partitions: vec![1] });
+    assert!(rest.iter().any(|output| output == "PartitionEnded { partition: 1, why: GivenUp }"), "{rest:?}");
+    assert!(rest[0].starts_with("DiscardBatch"), "the batch with its messages is discarded: {rest:?}");
+    rig.answers_commits = true;
+    let batch = *rig.staged.keys().next().unwrap();
+    let committed = rig.commit(batch);
+    rig.drive(committed);
+    rig.deliver(&[(0, 2)]);
+    assert_eq!(rig.offsets(), [(0, 2)].into());
+    // The partition can be gained again.
+    rig.drive(Input::Gained { partitions: vec![1] });
+    rig.deliver(&[(1, 3)]);
+    assert_eq!(rig.offsets(), [(0, 2), (1, 3)].into());
+}
+
+#[test]
+fn a_partition_that_is_lost_before_its_fence_is_taken_does_not_block_others() {
+    let mut rig = Rig::new(&[0]);
+    rig.node.handle(rig.now, Input::Gained { partitions: vec![1] });
+    let Some(Output::ReadOutputFacts { request }) = rig.node.poll_output() else { panic!("the acquisition begins") };
+    rig.drive(Input::Lost { partitions: vec![1] });
+    let stream = StreamFacts { created_ns: OUTPUT_NS, last_sequence: rig.output_last };
+    assert_eq!(rig.drive(Input::OutputFacts { request, stream }), Vec::<String>::new());
+    rig.drive(Input::Gained { partitions: vec![2] });
+    rig.deliver(&[(0, 1), (2, 2)]);
+    assert_eq!(rig.offsets(), [(0, 1), (2, 2)].into());
 }
