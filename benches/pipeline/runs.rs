@@ -170,7 +170,7 @@ pub(crate) async fn limit(inputs: &[LoadInput], batches: &Batches) -> Run {
                         pulled += 1;
                         slice.insert(delivered.delivery.partition, delivered.delivery.receipt);
                     }
-                    FromReader::Rewound(..) => {}
+                    FromReader::Rewound { .. } => {}
                     FromReader::Failed(_, problem) => panic!("{problem}"),
                 }
             }
