@@ -30,6 +30,9 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// How many steps in a row may fail at a stop. A connection that breaks just then is made anew after the first pause.
+const STOP_FAILURES_MAX: u32 = 4;
+
 /// How often the metrics are set while nothing happens.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
 
@@ -96,9 +99,10 @@ impl<D: Disk> Forwarder<D> {
         Self { shared, target, synced, cursor: Cursor::default(), batch: Batch::default() }
     }
 
-    /// Publishes until `closing`, and then until the journal is empty or a step fails.
+    /// Publishes until `closing`, and then until the journal is empty or [`STOP_FAILURES_MAX`] steps have failed.
     pub async fn run(mut self, closing: CancellationToken) {
         let mut pause = PAUSE_MIN;
+        let mut stop_failures = 0;
         loop {
             self.synced.mark_unchanged();
             let step = self.step().await;
@@ -108,7 +112,7 @@ impl<D: Disk> Forwarder<D> {
                     if pause > PAUSE_MIN {
                         tracing::info!("the journal is published again");
                     }
-                    pause = PAUSE_MIN;
+                    (pause, stop_failures) = (PAUSE_MIN, 0);
                 }
                 Step::Idle if closing.is_cancelled() => return,
                 Step::Idle => tokio::select! {
@@ -116,6 +120,10 @@ impl<D: Disk> Forwarder<D> {
                     () = closing.cancelled() => {}
                     () = sleep(METRICS_EVERY) => {}
                 },
+                Step::Failed(_) if closing.is_cancelled() && stop_failures + 1 < STOP_FAILURES_MAX => {
+                    sleep(PAUSE_MIN * 2_u32.pow(stop_failures)).await;
+                    stop_failures += 1;
+                }
                 Step::Failed(problem) if closing.is_cancelled() => {
                     let waiting = self.shared.waiting().records;
                     tracing::warn!(

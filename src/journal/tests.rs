@@ -315,6 +315,23 @@ async fn many_callers_share_a_sync_and_each_gets_its_own_number() {
     assert_eq!(lock(&nats.inputs).len(), 500);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stop_publishes_the_journal_although_the_connection_breaks_and_ends_if_nats_is_away() {
+    let nats = Arc::new(FakeNats::default());
+    let mut parts = start(MemoryDisk::default(), &nats, 1);
+    let closing = tokio_util::sync::CancellationToken::new();
+    closing.cancel();
+    parts.append(["one".to_owned(), "two".to_owned()]).unwrap();
+    nats.loses_answer.store(true, Ordering::Relaxed);
+    parts.forwarder.run(closing.clone()).await;
+    assert_eq!(parts.shared.waiting().records, 0);
+    let mut parts = start(parts.disk.after_crash(), &nats, 2);
+    parts.append(["three".to_owned()]).unwrap();
+    nats.is_away.store(true, Ordering::Relaxed);
+    parts.forwarder.run(closing).await;
+    assert_eq!(parts.shared.waiting().records, 1);
+}
+
 #[tokio::test]
 async fn with_acknowledge_stream_the_answer_waits_for_nats() {
     let nats = Arc::new(FakeNats::default());
