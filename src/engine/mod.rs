@@ -5,7 +5,8 @@
 //! [`Plan`]: the messages of one atomic batch, the changes of the store, and the dead letters. The node (`node`) makes
 //! the plan durable and then calls [`Engine::record_commit`]. If that fails, [`Engine::restart`] drops the plan and
 //! continues after the committed offsets. While a plan is being committed, the next one is planned on top of it: the
-//! *overlay* has the links that uncommitted plans have changed.
+//! *overlay* has the links that uncommitted plans have changed. Links that were used recently stay decoded in a cache,
+//! because reading and decoding a record costs as much as everything else that a delivery needs.
 //!
 //! The engine never publishes, never acknowledges and never reads a clock. A message that cannot be handled does not
 //! stop the messages after it.
@@ -16,16 +17,19 @@
 //! - `corrections`: links whose times lie in the future
 //! - `incident`: institutions whose links fail together
 //! - `journals`: records of a journal that were published again
+//! - `links`: the overlay and the cache of links
 
 mod corrections;
 mod delivery;
 mod incident;
 mod journals;
+mod links;
 mod plan;
 mod timers;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 pub use delivery::{DeadDelivery, Delivery, payload};
 pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
@@ -33,6 +37,7 @@ pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 use self::corrections::Corrections;
 use self::incident::{Incidents, Opening};
 use self::journals::Journals;
+use self::links::{LinkEntry, Links};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
 use crate::contract::{
     At, BadRecord, Because, CommittedOffset, DeadReason, LinksDigest, Origin, OriginKind, Record, RefusedBody,
@@ -58,8 +63,8 @@ pub struct Engine<S> {
     store: S,
     policy: Policy,
     input_created_ns: i64,
-    /// Links that were changed by plans that are not committed yet.
-    overlay: HashMap<LinkId, LinkEntry>,
+    /// The links of uncommitted plans, and links that were used recently.
+    recent: Links,
     /// For each owned partition, the sequence of the last planned delivery.
     planned: BTreeMap<u16, u64>,
     /// Finds the records of a journal that were published again.
@@ -83,13 +88,6 @@ pub struct Engine<S> {
 
 type StepFn = fn(&Link, &Input, Timestamp, &Policy) -> Result<Step, Refusal>;
 
-/// A link, and the partition whose fence guards its messages.
-#[derive(Clone)]
-struct LinkEntry {
-    link: Link,
-    partition: u16,
-}
-
 impl<S: Store> Engine<S> {
     /// An engine that continues after these committed offsets, one for each owned partition. `input_created_ns`
     /// identifies the input stream; new committed offsets contain it.
@@ -110,7 +108,7 @@ impl<S: Store> Engine<S> {
             store,
             policy,
             input_created_ns,
-            overlay: HashMap::new(),
+            recent: Links::default(),
             planned: offsets.clone(),
             journals: Journals::default(),
             partitions_count: u16::MAX,
@@ -145,7 +143,7 @@ impl<S: Store> Engine<S> {
         }
         self.set_aside
             .retain(|(partition, sequence, _), _| offsets.get(partition).is_none_or(|offset| sequence > offset));
-        self.overlay.clear();
+        self.recent = Links::default();
         self.check_all_times();
         (self.input_created_ns, self.planned) = (input_created_ns, offsets.clone());
         self.journals.clear();
@@ -258,12 +256,10 @@ impl<S: Store> Engine<S> {
         Ok(plan)
     }
 
-    /// The plan is committed and applied to the store: removes its links from the overlay.
+    /// The plan is committed and applied to the store: moves its links from the overlay to the cache.
     pub fn record_commit(&mut self, plan: &Plan) {
         for (id, version) in plan.versions() {
-            if self.overlay.get(id).is_some_and(|entry| entry.link.version <= version) {
-                self.overlay.remove(id);
-            }
+            self.recent.record_commit(id, version);
         }
     }
 
@@ -313,7 +309,7 @@ impl<S: Store> Engine<S> {
             }
             Err(error) => return Err(error),
         };
-        let link = entry.map_or_else(|| Link::unknown(id, received_at), |entry| entry.link);
+        let link = entry.map_or_else(|| Arc::new(Link::unknown(id, received_at)), |entry| entry.link);
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
@@ -332,7 +328,7 @@ impl<S: Store> Engine<S> {
                     Ok(Ok(step)) => {
                         plan.tally.add(word, "accepted");
                         let because = Because::of(&step, &input, origin);
-                        self.take_step(&step, delivery.partition, because, now, plan);
+                        self.take_step(step, delivery.partition, because, now, plan);
                     }
                     Ok(Err(refusal)) => {
                         plan.tally.add(word, refusal.as_str());
@@ -378,35 +374,37 @@ impl<S: Store> Engine<S> {
         plan.dead_letters.push(DeadDelivery { delivery: delivery.clone(), reason, detail });
     }
 
-    fn take_step(&mut self, step: &Step, partition: u16, because: Because, now: Timestamp, plan: &mut Plan) {
+    fn take_step(&mut self, step: Step, partition: u16, because: Because, now: Timestamp, plan: &mut Plan) {
         let link = &step.link;
-        self.note_time(step, now);
+        self.note_time(&step, now);
         let is_new = matches!(step.from, StateName::Unconfirmed | StateName::Valid);
         let opening = opening_of(link).filter(|_| is_new);
         let began = opening.and_then(|opening| {
             plan.prompts_deferred_count += u64::from(opening.is_deferred);
             self.incidents.opened(&opening, &because.origin, now)
         });
-        let sent = plan.effects(partition, step, &because);
+        let sent = plan.effects(partition, &step, &because);
         let record = plan::encode(&Record::of(link, partition, because, sent));
         let head = Head::of(link, partition, &self.policy);
-        plan.state(partition, step, &record);
+        plan.state(partition, &step, &record);
         // Each step raises the version by one, and the first one of a link makes it 1.
         self.links.replace(&link.id, link.version.checked_sub(1).filter(|before| *before > 0), link.version);
         plan.puts.push(Put { id: link.id.clone(), head, record });
-        self.overlay.insert(link.id.clone(), LinkEntry { link: link.clone(), partition });
         if let Some(body) = began {
             plan.incident(partition, body);
         }
+        self.recent.change(LinkEntry { link: Arc::new(step.link), partition });
     }
 
-    fn load(&self, id: &LinkId) -> Result<Option<LinkEntry>, StoreError> {
-        if let Some(entry) = self.overlay.get(id) {
+    fn load(&mut self, id: &LinkId) -> Result<Option<LinkEntry>, StoreError> {
+        if let Some(entry) = self.recent.get(id) {
             return Ok(Some(entry.clone()));
         }
         let Some(stored) = self.store.get(id)? else { return Ok(None) };
-        let link = stored.parse()?.link()?;
-        Ok(Some(LinkEntry { link, partition: stored.head.partition }))
+        let link = Arc::new(stored.parse()?.link()?);
+        let entry = LinkEntry { link, partition: stored.head.partition };
+        self.recent.read(entry.clone());
+        Ok(Some(entry))
     }
 }
 

@@ -15,7 +15,7 @@ impl<S: Store> Engine<S> {
     /// Plans the timers of at most `max` links that are due at `now`.
     pub(super) fn plan_timers(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<(), StoreError> {
         for (id, LinkEntry { link, partition }) in self.due(now, max, plan)? {
-            let under_way = self.overlay.contains_key(&id);
+            let under_way = self.recent.is_uncommitted(&id);
             // The machine uses the time of the last step if that is later than `now`, so it would accept an early timer
             // of a link in the future.
             if link.deadline(&self.policy).is_none_or(|at| at > now) {
@@ -32,7 +32,7 @@ impl<S: Store> Engine<S> {
                     plan.tally.add("timer", "accepted");
                     let because = Because::of(&step, &input, Origin::timer(now));
                     plan.add_item(|| Item::Timer(id));
-                    self.take_step(&step, partition, because, now, plan);
+                    self.take_step(step, partition, because, now, plan);
                 }
                 Ok(Err(_)) if under_way => {}
                 Ok(Err(_)) => plan.retime(self.retimed(&link)?),
