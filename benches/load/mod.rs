@@ -9,6 +9,10 @@
 use relink::contract::InputKind;
 use relink::engine::Delivery;
 
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The number of inputs of a link.
 pub(crate) const INPUTS_PER_LINK: usize = 8;
 
