@@ -221,8 +221,11 @@ impl<S: Store> Engine<S> {
                 plan.incident(first_partition, body);
             }
         }
+        let ended = plan.items_count;
         self.plan_corrections(TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
-        self.plan_timers(now, TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
+        // While no message waits, timers take the place of corrections that are not needed.
+        let timers_max = if queue.is_empty() { 2 * TIMERS_MAX - (plan.items_count - ended) } else { TIMERS_MAX };
+        self.plan_timers(now, timers_max.min(items_max - plan.items_count), &mut plan)?;
         // Each changed partition adds its committed offset at the end, and the next delivery may be of another
         // partition.
         while plan.items_count < items_max

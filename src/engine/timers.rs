@@ -19,9 +19,7 @@ impl<S: Store> Engine<S> {
             // The machine uses the time of the last step if that is later than `now`, so it would accept an early timer
             // of a link in the future.
             if link.deadline(&self.policy).is_none_or(|at| at > now) {
-                if !under_way {
-                    plan.retime(self.retimed(&link)?);
-                }
+                plan.retime(self.retimed(&link)?);
                 continue;
             }
             let incident = self.incidents.is_on(link.profile.institution.as_deref());
@@ -71,6 +69,10 @@ impl<S: Store> Engine<S> {
                     Err(error) => return Err(error),
                 };
                 let Some(entry) = entry else { continue };
+                // A commit in flight has handled this timer; the next plan takes others.
+                if self.recent.is_uncommitted(&id) && entry.link.deadline(&self.policy).is_none_or(|at| at > now) {
+                    continue;
+                }
                 if let Some(partition) = self.partition_of(entry.partition) {
                     ours.push((id, LinkEntry { partition, ..entry }));
                 }

@@ -1,6 +1,6 @@
 //! A plan always fits into one atomic batch, a record has a largest size, and the same input gives the same plan.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use relink::contract::limits::{
     EXTERNAL_ID_BYTES_MAX, MESSAGE_ID_BYTES_MAX, RECORD_BYTES_MAX, RESOURCE_BYTES_MAX, RESOURCES_MAX, TEXT_BYTES_MAX,
@@ -141,6 +141,30 @@ fn many_due_reminders_do_not_delay_deliveries() {
         total += plan.puts.len();
     }
     assert_eq!(total, 400);
+}
+
+#[test]
+fn a_plan_takes_other_timers_than_the_one_in_flight_and_more_of_them_while_nothing_waits() {
+    let mut engine = engine();
+    let mut queue = deliveries(250, 1, Sample::Credentials);
+    while !queue.is_empty() {
+        let plan = engine.plan(&mut queue, START).unwrap();
+        engine.store().apply(&plan.changes(None)).unwrap();
+        engine.record_commit(&plan);
+    }
+    let tomorrow = START.after(std::time::Duration::from_secs(25 * 3600));
+    let mut arrived = Sample::TokenRequired.about(7, 1, tomorrow);
+    arrived.sequence = 1_000;
+    let mut links = BTreeSet::new();
+    let mut reminded = |plan: Plan| {
+        let before = links.len();
+        links.extend(plan.puts.into_iter().map(|put| put.id).filter(|id| id.as_str() != "link-7"));
+        links.len() - before
+    };
+    let busy = reminded(engine.plan(&mut VecDeque::from([arrived]), tomorrow).unwrap());
+    let idle = [(); 3].map(|()| reminded(engine.plan(&mut VecDeque::new(), tomorrow).unwrap()));
+    assert!(busy < idle[0], "{busy} {idle:?}");
+    assert!((248..=250).contains(&(busy + idle.iter().sum::<usize>())), "{busy} {idle:?}");
 }
 
 /// Messages with every text that a record keeps. `length` gives the length of a text from its limit; JSON escapes each
