@@ -51,7 +51,7 @@ async fn main() {
     println!("| webhook published → notice received, low load | p50 {p50:.1} ms, p99 {p99:.1} ms |");
     let (count, took) = runs::rebuild(size.rebuilt_links).await;
     let (rate, seconds) = (count as f64 / took.as_secs_f64(), took.as_secs_f64());
-    println!("| store rebuilt from `LINKS` | {rate:.0} links/s ({count} links in {seconds:.2} s) |");
+    println!("| store rebuilt from `KV_links` | {rate:.0} links/s ({count} links in {seconds:.2} s) |");
 }
 
 /// Runs the node and the limit in turn, so that other load of the machine affects both.

@@ -1,6 +1,6 @@
 //! Prompts the user of a link that needs repair: `cargo run --example subscribe_notices [NATS_URL] [COUNT]`
 //!
-//! One durable pull consumer on the stream `LINKS`. The server stores its position, so this program may be stopped and
+//! One durable pull consumer on the stream `KV_links`. The server stores its position, so this program may be stopped and
 //! started at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
 //!
 //! A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
@@ -38,7 +38,7 @@ async fn main() -> Result<(), async_nats::Error> {
         (None, _) => ConnectOptions::new(),
     };
     let context = jetstream::new(options.connect(address).await?);
-    let stream = context.get_stream("LINKS").await?;
+    let stream = context.get_stream("KV_links").await?;
     let config = pull::Config {
         durable_name: Some(DURABLE.to_owned()),
         filter_subject: SUBJECT.to_owned(),
@@ -105,7 +105,7 @@ fn prompt(id: &str, notice: &Value, state: &Value) {
 
 /// The state of a link at this moment: the last message on its subject.
 async fn state_now(stream: &Stream, link_id: &str) -> Result<Value, async_nats::Error> {
-    let last = match stream.get_last_raw_message_by_subject(&format!("link.state.{link_id}")).await {
+    let last = match stream.get_last_raw_message_by_subject(&format!("$KV.links.{link_id}")).await {
         Ok(last) => last,
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(Value::Null),
         Err(error) => return Err(error.into()),

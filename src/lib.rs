@@ -3,8 +3,8 @@
 //! A *link* is a user's connection to one bank through Belvo. Webhooks of Belvo, errors of Belvo's API, widget callbacks, observations
 //! (results of reading a link from Belvo) and commands of operators are *inputs*: messages in the NATS stream `BELVO`. An engine reads
 //! the inputs in order and runs one state machine per link. The new states, the messages to subscribers (*notices*) and the position in
-//! the input are committed to the stream `LINKS` as one atomic batch. An embedded store (sled) has the latest state of every link; it
-//! can be rebuilt from `LINKS` at any time.
+//! the input are committed to the stream `KV_links` as one atomic batch. An embedded store (sled) has the latest state of every link; it
+//! can be rebuilt from `KV_links` at any time.
 //!
 //! This page has three parts: the modules, the path of one webhook through the modules, and the invariants with their
 //! tests. ARCHITECTURE.md has the reasons, the table of failures and the glossary; docs/ is for operators and users of
@@ -45,7 +45,7 @@
 //!    [`node::Node::handle`], which returns the work as values.
 //! 5. **Decide.** [`engine::Engine::plan_at_most`] gets the meaning of each delivery from [`belvo::translate::read`], loads the link from
 //!    the store, and calls [`link::step`]: link, event, time and policy in; the new link and its effects out, or a refusal.
-//! 6. **Commit.** The plan becomes one atomic batch on `LINKS`: notices, jobs, states, and committed offsets.
+//! 6. **Commit.** The plan becomes one atomic batch on `KV_links`: notices, jobs, states, and committed offsets.
 //!    [`nats::batch::OpenBatch::commit`] sends its last message. NATS refuses the whole batch if another process has taken over, or if
 //!    the previous commit of this process is no longer on the stream.
 //! 7. **Apply.** [`store::Store::apply`] writes the same changes to the store. Then the delivery is acknowledged.

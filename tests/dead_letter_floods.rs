@@ -29,7 +29,7 @@ async fn a_backlog_of_unknown_codes_delays_no_other_link_and_fills_no_log() {
     let known = message(format!("belvo.webhook.{OTHER_LINK}"), webhook(OTHER_LINK, "token_required", UNKNOWN));
     nats.batches().publish_atomic(vec![known]).await.expect("stored");
 
-    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+    let stream = nats.context.get_stream("KV_links").await.expect("the stream");
     let filter_subject = format!("link.notice.update_required.{OTHER_LINK}");
     let notices = stream.create_consumer(pull::OrderedConfig { filter_subject, ..pull::OrderedConfig::default() });
     let mut notices = notices.await.expect("a consumer").messages().await.expect("messages");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use relink::link::{Policy, PolicySettings};
 use relink::nats::node::{Node, NodeOptions};
 use relink::nats::server_login::ServerLogin;
+use relink::nats::stream::{StreamSettings, ensure_all};
 use relink::nats::subject::Subjects;
 use relink::node::Phase;
 use relink::store::MemoryStore;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use foreign::{installed, run};
 use support::binary::inherited;
-use support::{TestNats, within};
+use support::{TestNats, message, within};
 
 const PARTITIONS: u16 = 4;
 const LINK: &str = "30cb4806-6e00-48a4-91c9-ca55968576c8";
@@ -48,10 +49,8 @@ async fn python() -> PathBuf {
     folder.await.join("venv/bin/python")
 }
 
-/// A directory with the packages of `examples/node/package.json` and a copy of the example: Node looks for modules
-/// beside the program.
-async fn node_folder() -> PathBuf {
-    let package = example("node/package.json");
+/// A directory with the packages of a `package.json` and a copy of the program: Node looks for modules beside the program.
+async fn node_program(package: PathBuf, program: PathBuf) -> PathBuf {
     let asked: Value = serde_json::from_str(&text(&package)).expect("package.json is JSON");
     let wanted = format!("node {}", asked["dependencies"]);
     let folder = installed(&wanted, async |folder| {
@@ -59,9 +58,9 @@ async fn node_folder() -> PathBuf {
         let npm = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
         run(Command::new("npm").args(npm).current_dir(folder)).await.map(drop)
     });
-    let folder = folder.await;
-    std::fs::copy(example("node/subscribe_notices.mjs"), folder.join("subscribe_notices.mjs")).expect("copied");
-    folder
+    let copied = folder.await.join(program.file_name().expect("a file"));
+    std::fs::copy(program, &copied).expect("copied");
+    copied
 }
 
 /// Builds the example in Rust: `cargo test --test foreign_clients` alone does not.
@@ -98,11 +97,12 @@ async fn subscribe(mut command: Command, nats: &TestNats, notices: usize) -> Vec
 
 /// The example subscribers, each with the name of its consumer.
 async fn subscribers() -> [(&'static str, Command); 3] {
-    let (python, node_folder, rust_example) = (python().await, node_folder().await, rust_example().await);
+    let node_example = node_program(example("node/package.json"), example("node/subscribe_notices.mjs"));
+    let (python, node_example, rust_example) = (python().await, node_example.await, rust_example().await);
     let mut in_python = Command::new(python);
     in_python.arg(example("python/subscribe_notices.py"));
     let mut in_javascript = Command::new("node");
-    in_javascript.arg(node_folder.join("subscribe_notices.mjs"));
+    in_javascript.arg(node_example);
     [("prompts-python", in_python), ("prompts-node", in_javascript), ("prompts-rust", Command::new(rust_example))]
 }
 
@@ -133,8 +133,7 @@ async fn examples_in_every_language_report_and_subscribe() {
     assert_eq!(printed, "stored as message 1\n");
     // A repeated report is the same fact, and does not prompt again.
     run(&mut report()).await.unwrap_or_else(|error| panic!("{error}"));
-    within("the repeat", nats_has(&nats, "LINKS", &format!("link.refused.{LINK}"))).await;
-    within("the key-value view", nats_has(&nats, "KV_links", &format!("$KV.links.{LINK}"))).await;
+    within("the repeat", nats_has(&nats, "KV_links", &format!("link.refused.{LINK}"))).await;
 
     let expected = json!({
         "id": format!("{LINK}.1.1"), "type": "update_required", "link_id": LINK,
@@ -144,7 +143,7 @@ async fn examples_in_every_language_report_and_subscribe() {
     for (durable, subscriber) in subscribers {
         assert_eq!(subscribe(subscriber, &nats, 1).await, std::slice::from_ref(&expected), "{durable}");
         // An acknowledged notice is not delivered again: the consumer is durable.
-        let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+        let stream = nats.context.get_stream("KV_links").await.expect("the stream");
         let info = stream.consumer_info(durable).await.expect("the consumer is durable");
         assert_eq!((info.num_pending, info.num_ack_pending), (0, 0), "{durable}");
     }
@@ -173,7 +172,7 @@ async fn a_new_subscriber_prompts_no_user_whose_link_works_again() {
         nats.state("behind", 4, "valid", None).await;
         nats.notice("behind", 5, 1).await;
         let state_follows = async {
-            let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+            let stream = nats.context.get_stream("KV_links").await.expect("the stream");
             let mut poll = tokio::time::interval(Duration::from_millis(20));
             loop {
                 poll.tick().await;
@@ -189,13 +188,44 @@ async fn a_new_subscriber_prompts_no_user_whose_link_works_again() {
         assert_eq!(ids, ["again.3.1", "behind.5.1"], "{durable}");
         assert_eq!(prompts[1]["state_now"], "token_required", "{durable}");
         nats.context
-            .get_stream("LINKS")
+            .get_stream("KV_links")
             .await
             .expect("the stream")
             .purge()
             .filter("link.notice.update_required.behind")
             .await
             .expect("purged");
+    }
+}
+
+/// The output stream is the bucket: the clients find the states and nothing else, with a longer history than they would create.
+#[tokio::test(flavor = "multi_thread")]
+async fn key_value_clients_read_the_states() {
+    let in_tests = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(name);
+    let mut in_python = Command::new(python().await);
+    in_python.arg(in_tests("key_value.py"));
+    let mut in_javascript = Command::new("node");
+    in_javascript.arg(node_program(in_tests("package.json"), in_tests("key_value.mjs")).await);
+
+    let nats = TestNats::start_with(|server| server.login = Some(ServerLogin::in_directory(&server.store_dir))).await;
+    let settings = StreamSettings { partitions: PARTITIONS, history_count: 70, ..StreamSettings::default() };
+    ensure_all(&nats.context, &Subjects::default(), &settings).await.expect("the streams are declared");
+    for version in 1..=80 {
+        let states = vec![
+            message(format!("$KV.links.{LINK}"), version.to_string()),
+            message(format!("link.notice.recovered.{LINK}"), "notice"),
+            message("$KV.links.other", "other"),
+        ];
+        nats.batches().publish_atomic(states).await.expect("stored");
+    }
+    let history: Vec<String> = (11..=80).map(|version| version.to_string()).collect();
+    let expected = json!({
+        "get": "80", "history": history, "keys": [LINK, "other"], "watch": {LINK: "80", "other": "other"}, "purged": false,
+    });
+    for mut client in [in_python, in_javascript] {
+        client.arg(nats.server.url_with_login().expose_secret()).arg(LINK);
+        let printed = within("a client", run(&mut client)).await.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(serde_json::from_str::<Value>(&printed).expect("JSON"), expected);
     }
 }
 
@@ -216,7 +246,7 @@ impl TestNats {
     async fn state(&self, link: &str, version: u64, state: &str, episode: Option<u64>) {
         let episode = episode.map(|number| json!({"number": number}));
         let body = json!({"link_id": link, "version": version, "state": state, "episode": episode});
-        let published = self.context.publish(format!("link.state.{link}"), body.to_string().into()).await;
+        let published = self.context.publish(format!("$KV.links.{link}"), body.to_string().into()).await;
         published.expect("sent").await.expect("stored");
     }
 }

@@ -14,28 +14,28 @@ async fn take_fence(batches: &Batches, last: u64) -> u64 {
 #[tokio::test]
 async fn a_batch_is_stored_whole_and_in_order() {
     let nats = TestNats::start_with_streams(2).await;
-    let messages = (0..5).map(|n| message(format!("link.state.l{n}"), format!("{n}"))).collect();
+    let messages = (0..5).map(|n| message(format!("$KV.links.l{n}"), format!("{n}"))).collect();
     let ack = nats.batches().publish_atomic(messages).await.expect("the batch commits");
-    assert_eq!((ack.stream.as_str(), ack.last_sequence, ack.count), ("LINKS", 5, 5));
+    assert_eq!((ack.stream.as_str(), ack.last_sequence, ack.count), ("KV_links", 5, 5));
     assert_eq!([0, 4].map(|index| ack.sequence_of(index)), [1, 5]);
-    let stored = nats.read("LINKS").await;
+    let stored = nats.read("KV_links").await;
     let bodies: Vec<_> =
         stored.iter().map(|(sequence, subject, _, body)| (*sequence, subject.as_str(), &body[..])).collect();
-    assert_eq!(bodies[0], (1, "link.state.l0", &b"0"[..]));
-    assert_eq!(bodies[4], (5, "link.state.l4", &b"4"[..]));
+    assert_eq!(bodies[0], (1, "$KV.links.l0", &b"0"[..]));
+    assert_eq!(bodies[4], (5, "$KV.links.l4", &b"4"[..]));
 }
 
 #[tokio::test]
 async fn a_single_message_can_be_published_as_a_batch() {
     let nats = TestNats::start_with_streams(2).await;
-    let ack = nats.batches().publish_atomic(vec![message("link.state.a", "1")]).await.expect("the batch commits");
+    let ack = nats.batches().publish_atomic(vec![message("$KV.links.a", "1")]).await.expect("the batch commits");
     assert_eq!((ack.last_sequence, ack.count), (1, 1));
 }
 
 #[tokio::test]
 async fn the_largest_batch_commits_and_one_more_is_refused() {
     let nats = TestNats::start_with_streams(2).await;
-    let many = |count| (0..count).map(|n| message(format!("link.state.l{n}"), "x")).collect::<Vec<_>>();
+    let many = |count| (0..count).map(|n| message(format!("$KV.links.l{n}"), "x")).collect::<Vec<_>>();
     let error = nats.batches().publish_atomic(many(BATCH_MESSAGES_MAX + 1)).await.expect_err("it is too large");
     assert!(matches!(error, BatchError::TooLarge { count: 1001 }), "{error}");
     assert!(matches!(nats.batches().publish_atomic(Vec::new()).await, Err(BatchError::Empty)));
@@ -49,13 +49,13 @@ async fn a_replaced_owner_is_refused_even_with_a_batch_it_had_staged() {
     let (old, new) = (nats.batches(), Batches::new(nats.connect().await, relink::nats::batch::BATCH_TIMEOUT));
     let fence = take_fence(&old, 0).await;
     let owned = |body: &str| {
-        vec![message("link.state.a", body).expecting("link.fence.0", fence), message("link.notice.recovered.a", body)]
+        vec![message("$KV.links.a", body).expecting("link.fence.0", fence), message("link.notice.recovered.a", body)]
     };
     old.publish_atomic(owned("mine")).await.expect("the owner may write");
     let staged = old.stage(owned("late")).await.expect("staging waits for no answer");
 
     let next_fence = take_fence(&new, fence).await;
-    let before = nats.read("LINKS").await.len();
+    let before = nats.read("KV_links").await.len();
     for refused in [staged.commit().await, old.publish_atomic(owned("later")).await] {
         let error = refused.expect_err("the fence has moved");
         assert!(matches!(error, BatchError::Refused { .. }), "{error}");
@@ -63,9 +63,9 @@ async fn a_replaced_owner_is_refused_even_with_a_batch_it_had_staged() {
     }
     let again = message("link.fence.0", "owner").expecting("link.fence.0", fence);
     assert!(matches!(old.publish_atomic(vec![again]).await, Err(BatchError::Refused { .. })));
-    assert_eq!(nats.read("LINKS").await.len(), before, "no message of a refused batch is stored");
+    assert_eq!(nats.read("KV_links").await.len(), before, "no message of a refused batch is stored");
 
-    let theirs = message("link.state.a", "theirs").expecting("link.fence.0", next_fence);
+    let theirs = message("$KV.links.a", "theirs").expecting("link.fence.0", next_fence);
     new.publish_atomic(vec![theirs]).await.expect("the new owner may write");
 }
 
@@ -75,8 +75,8 @@ async fn one_batch_is_staged_while_another_commits() {
     let batches = nats.batches();
     let fence = take_fence(&batches, 0).await;
     let slice = |k: usize| {
-        let first = message(format!("link.state.s{k}"), "x").expecting("link.fence.0", fence);
-        std::iter::once(first).chain((1..50).map(|n| message(format!("link.state.s{k}n{n}"), "x"))).collect::<Vec<_>>()
+        let first = message(format!("$KV.links.s{k}"), "x").expecting("link.fence.0", fence);
+        std::iter::once(first).chain((1..50).map(|n| message(format!("$KV.links.s{k}n{n}"), "x"))).collect::<Vec<_>>()
     };
     let mut staged = batches.stage(slice(0)).await.expect("staged");
     let mut last = fence;
@@ -88,14 +88,14 @@ async fn one_batch_is_staged_while_another_commits() {
         staged = next.expect("staged");
     }
     drop(staged); // A staged batch that is not committed is never stored.
-    assert_eq!(nats.read("LINKS").await.len() as u64, last);
+    assert_eq!(nats.read("KV_links").await.len() as u64, last);
 }
 
 #[tokio::test]
 async fn an_abandoned_batch_no_longer_counts_as_open() {
     let nats = TestNats::start_with_streams(2).await;
     let batches = nats.batches();
-    let two = || vec![message("link.state.a", "x"), message("link.state.b", "x")];
+    let two = || vec![message("$KV.links.a", "x"), message("$KV.links.b", "x")];
     for _ in 0..60 {
         batches.stage(two()).await.expect("staged").abandon().await;
     }
@@ -112,7 +112,7 @@ async fn an_abandoned_batch_no_longer_counts_as_open() {
     for staged in open {
         assert_eq!(staged.commit().await.expect("other staged batches stay open").count, 2);
     }
-    assert_eq!(nats.read("LINKS").await.len(), 2 * (2 + 49));
+    assert_eq!(nats.read("KV_links").await.len(), 2 * (2 + 49));
 }
 
 #[tokio::test]
@@ -126,13 +126,13 @@ async fn several_partitions_share_a_batch_and_one_stale_fence_refuses_it() {
     batches.publish_atomic(fences).await.expect("both fences are free");
     let shared = |one: u64, two: u64| {
         vec![
-            message("link.state.a", "x").expecting("link.fence.0", one),
-            message("link.state.b", "x").expecting("link.fence.1", two),
+            message("$KV.links.a", "x").expecting("link.fence.0", one),
+            message("$KV.links.b", "x").expecting("link.fence.1", two),
         ]
     };
     batches.publish_atomic(shared(1, 2)).await.expect("both fences hold");
     assert!(matches!(batches.publish_atomic(shared(1, 1)).await, Err(BatchError::Refused { .. })));
-    assert_eq!(nats.read("LINKS").await.len(), 4);
+    assert_eq!(nats.read("KV_links").await.len(), 4);
 }
 
 #[tokio::test]
@@ -141,13 +141,13 @@ async fn a_known_message_id_refuses_the_batch() {
     let named = || {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Nats-Msg-Id", "one");
-        vec![message("link.state.a", "x").with_headers(headers), message("link.state.b", "x")]
+        vec![message("$KV.links.a", "x").with_headers(headers), message("$KV.links.b", "x")]
     };
     nats.batches().publish_atomic(named()).await.expect("the id is new");
     assert!(matches!(nats.batches().publish_atomic(named()).await, Err(BatchError::Duplicate)));
     let alone = named().remove(0);
     assert!(matches!(nats.batches().publish_atomic(vec![alone]).await, Err(BatchError::Duplicate)));
-    assert_eq!(nats.read("LINKS").await.len(), 2);
+    assert_eq!(nats.read("KV_links").await.len(), 2);
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn the_error_has_the_reason_of_an_early_refusal() {
     let two = || vec![message("plain.x", "1"), message("plain.x", "2")];
     let error = nats.batches().publish_atomic(two()).await.expect_err("the stream allows no batches");
     assert!(matches!(error, BatchError::Server { code: 10174, .. }), "{error}");
-    let large = vec![message("link.state.a", "x"), message("link.state.b", "x".repeat(9 * 1024 * 1024))];
+    let large = vec![message("$KV.links.a", "x"), message("$KV.links.b", "x".repeat(9 * 1024 * 1024))];
     let error = nats.batches().publish_atomic(large).await.expect_err("too large for one message");
     assert!(matches!(error, BatchError::MessageTooLarge { index: 1 }), "{error}");
 }
@@ -174,7 +174,7 @@ async fn the_error_has_the_reason_of_an_early_refusal() {
 async fn a_commit_without_an_answer_has_an_unknown_outcome() {
     let nats = TestNats::start_with_streams(2).await;
     let batches = Batches::new(nats.client.clone(), std::time::Duration::from_millis(200));
-    let staged = batches.stage(vec![message("link.state.a", "x"), message("link.state.b", "x")]).await.expect("staged");
+    let staged = batches.stage(vec![message("$KV.links.a", "x"), message("$KV.links.b", "x")]).await.expect("staged");
     nats.server.kill().await.expect("killed");
     let error = staged.commit().await.expect_err("there is no server");
     assert!(matches!(error, BatchError::Unknown { .. }) && !error.is_certain(), "{error}");

@@ -117,7 +117,7 @@ async fn only_inputs_are_replayed() {
     let nats = TestNats::start_with_streams(2).await;
     let letters = DeadLetters::new(nats.context.clone(), Subjects::default());
     for subject in
-        ["link.state.a", "belvo.webhook.a.b", "/webhooks\r\nX: y", "belvo.other.a", "$JS.API.STREAM.DELETE.LINKS"]
+        ["$KV.links.a", "belvo.webhook.a.b", "/webhooks\r\nX: y", "belvo.other.a", "$JS.API.STREAM.DELETE.KV_links"]
     {
         let number = letters.publish(&letter(subject, b"x")).await.expect("stored");
         let error = letters.replay(number).await.expect_err("not an input");

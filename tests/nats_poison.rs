@@ -34,7 +34,7 @@ async fn wait_with(client: async_nats::Client, nats: &TestNats, wanted: usize) -
     let shutdown = CancellationToken::new();
     let node = Node::new(client, options(), MemoryStore::default());
     let task = tokio::spawn(node.run(shutdown.clone()));
-    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+    let stream = nats.context.get_stream("KV_links").await.expect("the stream");
     let filter_subject = "link.notice.update_required.*".to_owned();
     let config = pull::OrderedConfig { filter_subject, ..pull::OrderedConfig::default() };
     let messages = stream.create_consumer(config).await.expect("a consumer").messages().await.expect("messages");

@@ -56,7 +56,7 @@ async fn poison(nats: &TestNats) {
     let mut raw = RawClient::connect(nats).await;
     for n in 0..20 {
         let subjects = [
-            format!("link.state.{}", link(n)),
+            format!("$KV.links.{}", link(n)),
             format!("link.offset.{}", n % usize::from(PARTITIONS)),
             format!("link.fence.{}", n % usize::from(PARTITIONS)),
             "link.incident.erebor".to_owned(),
@@ -166,7 +166,7 @@ async fn the_worker_ends_jobs_that_the_client_cannot_parse() {
     let shutdown = CancellationToken::new();
     let context = async_nats::jetstream::new(nats.connect().await);
     let task = tokio::spawn(worker.run(context, Subjects::default(), shutdown.clone()));
-    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+    let stream = nats.context.get_stream("KV_links").await.expect("the stream");
     let ended = async {
         loop {
             let info = stream.consumer_info(JOBS_CONSUMER).await.expect("the consumer");

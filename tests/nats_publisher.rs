@@ -74,7 +74,7 @@ async fn a_bad_message_fails_alone() {
         send("belvo.webhook.a", HeaderMap::new(), 10),
         send("belvo.webhook.b", rollup, 10),
         send("belvo.webhook.c", HeaderMap::new(), 10),
-        send("link.state.a", HeaderMap::new(), 10),
+        send("$KV.links.a", HeaderMap::new(), 10),
         send("belvo.webhook.*", HeaderMap::new(), 10),
         send("belvo.webhook.a", HeaderMap::new(), 9 * 1024 * 1024),
     );

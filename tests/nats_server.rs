@@ -12,7 +12,7 @@ async fn a_restart_continues_the_store_on_the_same_port() {
     nats.ensure(2).await;
     assert!(min_version_check(&nats.client).expect("new enough") >= MINIMUM);
     assert!(nats.server.monitor_url().is_some_and(|url| url.starts_with("http://127.0.0.1:")));
-    nats.batches().publish_atomic(vec![message("link.state.a", "1")]).await.expect("stored");
+    nats.batches().publish_atomic(vec![message("$KV.links.a", "1")]).await.expect("stored");
     let mut options = nats.server.options().clone();
     options.port = nats.server.port();
     let url = nats.server.url().to_owned();
@@ -21,7 +21,7 @@ async fn a_restart_continues_the_store_on_the_same_port() {
         let server = NatsServer::start(options.clone()).await.expect("it starts again");
         assert_eq!(server.url(), url);
         let client = async_nats::connect(&url).await.expect("connects");
-        let stream = async_nats::jetstream::new(client).get_stream("LINKS").await.expect("the stream is there");
+        let stream = async_nats::jetstream::new(client).get_stream("KV_links").await.expect("the stream is there");
         assert_eq!(stream.get_raw_message(1).await.expect("the message is there").payload, "1");
         server.kill().await.expect("the server can be killed");
     }
@@ -39,7 +39,7 @@ async fn two_servers_cannot_use_one_store() {
 #[tokio::test]
 async fn a_server_of_a_killed_process_is_stopped_first() {
     let nats = TestNats::start_with_streams(2).await;
-    nats.batches().publish_atomic(vec![message("link.state.a", "1")]).await.expect("stored");
+    nats.batches().publish_atomic(vec![message("$KV.links.a", "1")]).await.expect("stored");
     let options = nats.server.options().clone();
     nats.server.stop(STOP_LIMIT).await.expect("stopped");
     let lock = std::fs::File::create(options.store_dir.join("server.lock")).expect("the lock file");
@@ -62,7 +62,7 @@ async fn a_server_of_a_killed_process_is_stopped_first() {
     let server = NatsServer::start(options).await.expect("the server starts on the same store");
     assert!(reaper.await.expect("no panic").is_ok(), "the orphan has ended");
     let client = async_nats::connect(server.url()).await.expect("connects");
-    assert!(async_nats::jetstream::new(client).get_stream("LINKS").await.is_ok());
+    assert!(async_nats::jetstream::new(client).get_stream("KV_links").await.is_ok());
 }
 
 #[tokio::test]

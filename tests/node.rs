@@ -1,4 +1,4 @@
-//! The node on a real nats-server: a published input becomes a state and notices on `LINKS`, also across crashes and take-overs.
+//! The node on a real nats-server: a published input becomes a state and notices on `KV_links`, also across crashes and take-overs.
 
 mod support;
 
@@ -35,9 +35,9 @@ async fn publish(nats: &TestNats, subject: &str, body: impl Into<String>) {
     ack.await.expect("stored");
 }
 
-/// The first `count` messages on `LINKS` with this filter; waits until they exist.
+/// The first `count` messages on `KV_links` with this filter; waits until they exist.
 async fn read_output(nats: &TestNats, filter: &str, count: usize) -> Vec<(String, bytes::Bytes)> {
-    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+    let stream = nats.context.get_stream("KV_links").await.expect("the stream");
     let config = pull::OrderedConfig { filter_subject: filter.to_owned(), ..pull::OrderedConfig::default() };
     let consumer = stream.create_consumer(config).await.expect("a consumer");
     let messages = consumer.messages().await.expect("messages");
@@ -49,7 +49,7 @@ async fn read_output(nats: &TestNats, filter: &str, count: usize) -> Vec<(String
 }
 
 async fn last_sequence(nats: &TestNats) -> u64 {
-    nats.context.get_stream("LINKS").await.expect("the stream").cached_info().state.last_sequence
+    nats.context.get_stream("KV_links").await.expect("the stream").cached_info().state.last_sequence
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +133,7 @@ async fn a_replaced_node_is_refused_and_its_deliveries_are_not_lost() {
     let ended = within("the end of a replaced node", first.task).await.expect("no panic");
     assert!(matches!(ended, Err(NodeError::Fenced)), "{ended:?}");
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
-    let states = read_output(&nats, "link.state.>", 1).await;
+    let states = read_output(&nats, "$KV.links.>", 1).await;
     assert_eq!(Record::parse(&states[0].1).expect("a record").version, 1);
     assert_eq!(node.stop().await.count().expect("a store").values().sum::<u64>(), 1);
 }
@@ -156,13 +156,13 @@ async fn a_node_that_loses_one_partition_goes_on_with_the_others() {
         }
     }
     assert!((1..40).contains(&of_others.len()), "{of_others:?}");
-    let states = read_output(&nats, "link.state.>", of_others.len()).await;
-    let published: BTreeSet<_> = states.iter().map(|(subject, _)| subject.trim_start_matches("link.state.")).collect();
+    let states = read_output(&nats, "$KV.links.>", of_others.len()).await;
+    let published: BTreeSet<_> = states.iter().map(|(subject, _)| subject.trim_start_matches("$KV.links.")).collect();
     assert_eq!(published, of_others.iter().map(String::as_str).collect());
     node.stop().await;
     // The node wrote nothing for the lost partition. The next node handles its inputs.
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
-    read_output(&nats, "link.state.>", 40).await;
+    read_output(&nats, "$KV.links.>", 40).await;
     assert_eq!(node.stop().await.count().expect("a store").values().sum::<u64>(), 40);
 }
 
@@ -181,8 +181,8 @@ async fn an_input_whose_commit_is_too_large_becomes_the_only_dead_letter() {
         let values = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
         values.map(|(name, value)| name.to_string().len() + value.as_str().len() + 4).sum::<usize>() + body.len()
     };
-    let largest = nats.read("LINKS").await.iter().map(size).max().expect("messages");
-    let mut config = nats.context.get_stream("LINKS").await.expect("the stream").cached_info().config.clone();
+    let largest = nats.read("KV_links").await.iter().map(size).max().expect("messages");
+    let mut config = nats.context.get_stream("KV_links").await.expect("the stream").cached_info().config.clone();
     config.max_message_size = i32::try_from(largest + 100).expect("a small number");
     nats.context.update_stream(config).await.expect("a smaller limit");
     breaks("link-b").await;
@@ -232,21 +232,21 @@ async fn a_new_output_stream_is_filled_from_the_store() {
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     read_output(&nats, "link.notice.>", 1).await;
-    let before = read_output(&nats, "link.state.>", 1).await;
+    let before = read_output(&nats, "$KV.links.>", 1).await;
     let store = node.stop().await;
-    nats.context.delete_stream("LINKS").await.expect("deleted");
+    nats.context.delete_stream("KV_links").await.expect("deleted");
     nats.ensure(PARTITIONS).await;
     // A stream on which a process has taken a fence is not new.
     take_by_another(&nats, 1..2).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     read_output(&nats, "link.notice.>", 1).await;
     node.abort().await;
-    nats.context.delete_stream("LINKS").await.expect("deleted");
+    nats.context.delete_stream("KV_links").await.expect("deleted");
     nats.ensure(PARTITIONS).await;
     let node = RunningNode::start(&nats, store).await;
-    assert_eq!(read_output(&nats, "link.state.>", 1).await, before);
+    assert_eq!(read_output(&nats, "$KV.links.>", 1).await, before);
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("link_deleted", 2)).await;
-    let states = read_output(&nats, "link.state.>", 2).await;
+    let states = read_output(&nats, "$KV.links.>", 2).await;
     assert_eq!(Record::parse(&states[1].1).expect("a record").version, 2);
     // The input was not handled again.
     let notices = read_output(&nats, "link.notice.>", 1).await;
@@ -259,10 +259,10 @@ async fn a_purged_output_stream_is_filled_from_the_store() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
-    let before = read_output(&nats, "link.state.>", 1).await;
-    nats.context.get_stream("LINKS").await.expect("the stream").purge().await.expect("purged");
+    let before = read_output(&nats, "$KV.links.>", 1).await;
+    nats.context.get_stream("KV_links").await.expect("the stream").purge().await.expect("purged");
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("link_deleted", 2)).await;
-    let states = read_output(&nats, "link.state.>", 2).await;
+    let states = read_output(&nats, "$KV.links.>", 2).await;
     assert_eq!(states[0], before[0]);
     assert_eq!(Record::parse(&states[1].1).expect("a record").version, 2);
     node.stop().await;
@@ -273,15 +273,15 @@ async fn an_interrupted_restore_publishes_no_state_twice() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
-    let before = read_output(&nats, "link.state.>", 1).await;
+    let before = read_output(&nats, "$KV.links.>", 1).await;
     let store = node.stop().await;
-    nats.context.delete_stream("LINKS").await.expect("deleted");
+    nats.context.delete_stream("KV_links").await.expect("deleted");
     nats.ensure(PARTITIONS).await;
     // An earlier restore was interrupted before the node took the fences.
     publish(&nats, &before[0].0, String::from_utf8_lossy(&before[0].1)).await;
     let node = RunningNode::start(&nats, store).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("link_deleted", 2)).await;
-    let states = read_output(&nats, "link.state.>", 2).await;
+    let states = read_output(&nats, "$KV.links.>", 2).await;
     let versions = states.iter().map(|(_, body)| Record::parse(body).expect("a record").version);
     assert_eq!(versions.collect::<Vec<_>>(), [1, 2]);
     node.stop().await;
@@ -324,7 +324,7 @@ async fn two_nodes_at_once_lose_nothing() {
     }
     let ended = within("the end of a replaced node", first.task).await.expect("no panic");
     assert!(matches!(ended, Err(NodeError::Fenced)), "{ended:?}");
-    assert_eq!(read_output(&nats, "link.state.>", LINKS as usize).await.len() as u64, LINKS);
+    assert_eq!(read_output(&nats, "$KV.links.>", LINKS as usize).await.len() as u64, LINKS);
     assert_eq!(second.stop().await.count().expect("a store").values().sum::<u64>(), LINKS);
 }
 
@@ -358,12 +358,12 @@ async fn an_incident_is_published_once_and_is_known_after_a_loss_of_the_store() 
     node.abort().await;
     node = RunningNode::start(&nats, MemoryStore::default()).await;
     fails(LINKS).await;
-    let mut states = read_output(&nats, &format!("link.state.link-{LINKS}"), 2).await;
+    let mut states = read_output(&nats, &format!("$KV.links.link-{LINKS}"), 2).await;
     let deferred = states.pop().expect("two states");
     let deferred = Record::parse(&deferred.1).expect("a record");
     assert!(deferred.because.incident && deferred.sent.is_empty(), "{deferred:?}");
     assert_eq!(node.stop().await.incidents().expect("a store"), [began]);
-    let outputs = nats.read("LINKS").await;
+    let outputs = nats.read("KV_links").await;
     let count = |prefix: &str| outputs.iter().filter(|(_, subject, ..)| subject.starts_with(prefix)).count();
     assert_eq!((count("link.incident."), count("link.notice.update_required.")), (1, LINKS));
 }
@@ -382,7 +382,7 @@ async fn a_host_whose_clock_is_ahead_ends_no_attempt_and_gets_the_time_of_the_se
         let other = format!("other-{request}");
         publish(&nats, &format!("belvo.webhook.{other}"), webhook("token_required", request).replace(LINK, &other))
             .await;
-        read_output(&nats, &format!("link.state.{other}"), 1).await;
+        read_output(&nats, &format!("$KV.links.{other}"), 1).await;
     }
     let store = node.stop().await;
     let stored = store.get(&LINK.parse().expect("an id")).expect("a store").expect("the link");

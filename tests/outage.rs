@@ -58,7 +58,7 @@ async fn what_the_store_knows_is_answered_while_nats_hangs() {
         as_of
     };
     let as_of = within("the answers", reads).await;
-    // The mark does not advance while nothing is known about `LINKS`.
+    // The mark does not advance while nothing is known about `KV_links`.
     relink.wait_until_not_ready(&client, "partition").await;
     let answer = get("/v1/summary").await;
     assert_eq!((answer.status().as_u16(), answer.headers()[AS_OF].to_str().expect("a text")), (200, as_of.as_str()));
@@ -212,7 +212,7 @@ async fn a_damaged_state_of_a_consumer_is_set_aside() {
     relink.signal("TERM").await;
     assert!(ended(relink).await.success());
     let streams = dir.path().join("nats/jetstream/$G/streams");
-    for state in ["BELVO/obs/relink-0/o.dat", "BELVO/obs/relink-2/o.dat", "LINKS/obs/relink-jobs/o.dat"] {
+    for state in ["BELVO/obs/relink-0/o.dat", "BELVO/obs/relink-2/o.dat", "KV_links/obs/relink-jobs/o.dat"] {
         std::fs::write(streams.join(state), "garbage").expect("the state of a consumer");
     }
     let (relink, _) = with_its_own_server(dir.path()).await;

@@ -118,7 +118,7 @@ impl Bench {
 
     /// Waits until the messages so far fulfil a condition, and returns them.
     async fn wait(&self, what: &str, fits: impl Fn(&Published) -> bool) -> Published {
-        let stream = self.context.get_stream("LINKS").await.unwrap();
+        let stream = self.context.get_stream("KV_links").await.unwrap();
         let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
         let search = async {
             let mut messages = consumer.messages().await.unwrap();
@@ -127,7 +127,8 @@ impl Bench {
                 let message = messages.next().await.unwrap().unwrap();
                 let mut words = message.subject.split('.').skip(1);
                 match (words.next().unwrap(), words.next().unwrap()) {
-                    ("state", link) => {
+                    // A key of the bucket `links`: its state.
+                    ("links", link) => {
                         let record: Value = serde_json::from_slice(&message.payload).unwrap();
                         last = Some((link.to_owned(), record["version"].clone()));
                         published.records.insert(link.to_owned(), record);

@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use async_nats::jetstream::stream::{Config, Source};
 use relink::contract::Record;
 use support::binary::Relink;
 use support::{TestNats, webhook, within};
@@ -34,7 +35,7 @@ async fn a_deleted_stream_or_consumer_is_created_again() {
     for (stream, consumer) in [
         ("BELVO", Some("relink-0")),
         ("BELVO", Some("relink-3")),
-        ("LINKS", Some("relink-jobs")),
+        ("KV_links", Some("relink-jobs")),
         ("RELINK_DEAD", None),
         ("KV_links", None),
         ("BELVO", None),
@@ -61,7 +62,7 @@ async fn a_deleted_stream_or_consumer_is_created_again() {
         }
         // The jobs are read again.
         let reads_jobs = async {
-            let links = nats.context.get_stream("LINKS").await.expect("the stream");
+            let links = nats.context.get_stream("KV_links").await.expect("the stream");
             while !links.consumer_info("relink-jobs").await.is_ok_and(|info| info.num_waiting > 0) {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
@@ -76,8 +77,8 @@ async fn a_deleted_stream_or_consumer_is_created_again() {
 /// The states and the prompts on the output stream, by link.
 async fn outputs(nats: &TestNats) -> (BTreeMap<String, Vec<u64>>, usize, BTreeSet<String>) {
     let (mut versions, mut prompts, mut ids) = (BTreeMap::<String, Vec<u64>>::new(), 0, BTreeSet::new());
-    for (_, subject, headers, body) in nats.read("LINKS").await {
-        if subject.starts_with("link.state.") {
+    for (_, subject, headers, body) in nats.read("KV_links").await {
+        if subject.starts_with("$KV.links.") {
             let record = Record::parse(&body).expect("a record");
             versions.entry(record.link_id).or_default().push(record.version);
         }
@@ -112,25 +113,14 @@ async fn a_deleted_output_stream_is_filled_from_the_store() {
             assert!(within("the end", relink.child.wait()).await.expect("a status").success());
         }
         let mut read_count = relink.seen.len();
-        nats.context.delete_stream("LINKS").await.expect("deleted");
+        nats.context.delete_stream("KV_links").await.expect("deleted");
         if is_running {
-            recreated(&mut relink, "LINKS").await;
+            recreated(&mut relink, "KV_links").await;
         } else {
             relink = Relink::serve(nats.server.url(), &data, &[]).await;
             read_count = 0;
         }
         relink.wait_for_log_after(read_count, "the output stream is new or was purged").await;
-        // The bucket has the states again, although nothing happens to the links.
-        let copied = async {
-            loop {
-                let bucket = nats.context.get_stream("KV_links").await;
-                if bucket.is_ok_and(|bucket| bucket.cached_info().state.messages == LINKS as u64) {
-                    return;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-        };
-        within("the copy of the states", copied).await;
         let (versions, prompts, _) = outputs(&nats).await;
         assert_eq!((versions.len(), prompts), (LINKS, 0));
         let code = if is_running { "invalid_credentials" } else { "link_deleted" };
@@ -248,4 +238,50 @@ async fn a_full_account_is_answered_with_503() {
     nats.context.update_stream(&config).await.expect("unlimited");
     relink.store_webhook(&client, webhook(&link(2), "token_required", 2)).await;
     relink.wait_until_ready().await;
+}
+
+/// The upgrade from 0.2, as docs/operations.md describes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_streams_of_0_2_are_removed_the_store_fills_the_new_stream() {
+    let nats = TestNats::start().await;
+    let data = nats.dir.path().join("relink");
+    let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    let client = support::binary::client();
+    for n in 0..5 {
+        relink.store_webhook(&client, webhook(&link(n), "token_required", n)).await;
+        relink.wait_for_link(&client, &link(n)).await;
+    }
+    let (_, _, ids) = outputs(&nats).await;
+    relink.signal("TERM").await;
+    assert!(relink.ended().await.success());
+    // 0.2 had the same store and the same inputs, and these two streams.
+    nats.context.delete_stream("KV_links").await.expect("deleted");
+    let old_stream = |name: &str| Config { name: name.to_owned(), ..Config::default() };
+    let output = Config { subjects: vec!["link.>".to_owned()], ..old_stream("LINKS") };
+    nats.context.create_stream(output).await.expect("created");
+    let source = Source { name: "LINKS".to_owned(), ..Source::default() };
+    let copy = Config { sources: Some(vec![source]), ..old_stream("KV_links") };
+    nats.context.create_stream(copy).await.expect("created");
+
+    let (status, log) = Relink::refused(nats.server.url(), &data).await;
+    assert!(!status.success());
+    assert!(log.contains("run `nats stream rm LINKS` and `nats stream rm KV_links`"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+
+    for name in ["LINKS", "KV_links"] {
+        nats.context.delete_stream(name).await.expect("deleted");
+    }
+    let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    relink.wait_for_log("the output stream is new or was purged").await;
+    relink.store_webhook(&client, webhook(&link(0), "link_deleted", 1000)).await;
+    let goes_on = async {
+        while outputs(&nats).await.0.get(&link(0)).is_none_or(|versions| versions.len() < 2) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    within("the next state", goes_on).await;
+    let (versions, prompts, new_ids) = outputs(&nats).await;
+    assert_eq!((versions.len(), &versions[&link(0)][..]), (5, &[1, 2][..]), "versions go on");
+    assert_eq!(prompts, 0, "nobody is prompted again");
+    assert!(ids.is_disjoint(&new_ids), "an id was given out a second time");
 }

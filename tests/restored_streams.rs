@@ -100,8 +100,8 @@ async fn command(nats: &TestNats, command: &str, link: &str, version: u64) {
 
 /// The sequence and the version of the last state of a link.
 async fn last_state(nats: &TestNats, link: &str) -> (u64, u64) {
-    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
-    let last = stream.get_last_raw_message_by_subject(&format!("link.state.{link}")).await.expect("a state");
+    let stream = nats.context.get_stream("KV_links").await.expect("the stream");
+    let last = stream.get_last_raw_message_by_subject(&format!("$KV.links.{link}")).await.expect("a state");
     let record: Value = serde_json::from_slice(&last.payload).expect("JSON");
     (last.sequence, record["version"].as_u64().expect("a version"))
 }
@@ -116,7 +116,7 @@ async fn a_link_whose_last_state_is_lost_goes_on_after_the_lost_version() {
     command(&nats, "mute", "link-7", 2).await;
     node.stop().await;
     let (sequence, _) = last_state(&nats, "link-3").await;
-    api(&nats, "$JS.API.STREAM.MSG.DELETE.LINKS".to_owned(), &json!({"seq": sequence})).await;
+    api(&nats, "$JS.API.STREAM.MSG.DELETE.KV_links".to_owned(), &json!({"seq": sequence})).await;
     assert_eq!(last_state(&nats, "link-3").await.1, 1);
     // The store is lost too.
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
@@ -127,10 +127,10 @@ async fn a_link_whose_last_state_is_lost_goes_on_after_the_lost_version() {
     assert_eq!(last_state(&nats, "link-3").await.1, 3);
 }
 
-/// The number of messages with this subject on `LINKS`.
+/// The number of messages with this subject on `KV_links`.
 async fn count(nats: &TestNats, filter: &str) -> u64 {
     let request = json!({"subjects_filter": filter});
-    let info = api(nats, "$JS.API.STREAM.INFO.LINKS".to_owned(), &request).await;
+    let info = api(nats, "$JS.API.STREAM.INFO.KV_links".to_owned(), &request).await;
     let subjects = info["state"]["subjects"].as_object();
     subjects.map_or(0, |subjects| subjects.values().filter_map(Value::as_u64).sum())
 }
@@ -148,13 +148,13 @@ async fn after_a_restore_no_input_is_handled_again() {
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     break_links(&nats, 0, LINKS).await;
     let store = node.stop().await;
-    let backups = [back_up(&nats, "BELVO").await, back_up(&nats, "LINKS").await];
+    let backups = [back_up(&nats, "BELVO").await, back_up(&nats, "KV_links").await];
     // With the old store, and on another host, where there is none.
     for (round, store) in [(0, store), (1, MemoryStore::default())] {
         for backup in &backups {
             replace(&nats, backup).await;
         }
-        let before = extent(&nats.context, "LINKS").await.expect("the stream").last_sequence;
+        let before = extent(&nats.context, "KV_links").await.expect("the stream").last_sequence;
         let node = RunningNode::start(&nats, store).await;
         // A partition that starts at the beginning would refuse the old inputs before it handles this one.
         break_links(&nats, LINKS, LINKS + 1).await;
@@ -162,7 +162,7 @@ async fn after_a_restore_no_input_is_handled_again() {
         assert_eq!(count(&nats, "link.refused.*").await, 0, "round {round}");
         assert_eq!(count(&nats, "link.notice.update_required.*").await, u64::from(LINKS) + 1);
         // Fences and a closing message; a prompt, the state, the offset and a closing message.
-        let after = extent(&nats.context, "LINKS").await.expect("the stream").last_sequence;
+        let after = extent(&nats.context, "KV_links").await.expect("the stream").last_sequence;
         assert!(after - before <= u64::from(PARTITIONS) + 1 + 5, "round {round}: {before}, {after}");
         assert_eq!(store.count().expect("a store").values().sum::<u64>(), u64::from(LINKS) + 1);
     }

@@ -179,7 +179,7 @@ async fn play_file(name: &str, file: &Path) -> Result<(), String> {
         url,
         api_token: API_TOKEN.into(),
         nats_url: service.own_nats_url_with_login().expect("its own NATS").expose_secret().to_owned(),
-        stream: "LINKS".into(),
+        stream: "KV_links".into(),
     };
     let ended = play(&scenario, &sandbox, &relink, &report).await;
     sandbox.shutdown().await;

@@ -93,7 +93,7 @@ async fn a_store_that_is_damaged_while_relink_runs_is_rebuilt() {
     let kept_at = line["store.kept_at"].as_str().expect("a path");
     assert!(Path::new(kept_at).join("db").exists(), "{kept_at}");
     let notices = async {
-        while !nats.read("LINKS").await.iter().any(|(_, subject, ..)| subject.starts_with("link.notice.removed.")) {
+        while !nats.read("KV_links").await.iter().any(|(_, subject, ..)| subject.starts_with("link.notice.removed.")) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

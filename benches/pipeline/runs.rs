@@ -120,7 +120,7 @@ pub(crate) async fn node(inputs: &[LoadInput]) -> (Run, Batches) {
 async fn committed(nats: &TestNats) -> Batches {
     let mut batches: Batches = Vec::new();
     let mut last = None;
-    for (_, subject, headers, payload) in nats.read("LINKS").await {
+    for (_, subject, headers, payload) in nats.read("KV_links").await {
         if subject.starts_with("link.fence.") {
             continue;
         }
@@ -205,7 +205,7 @@ async fn finish<A, E: std::fmt::Debug>(
 pub(crate) async fn latency(count: usize) -> Vec<f64> {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let running = Running::start(&nats).await;
-    let stream = nats.context.get_stream("LINKS").await.expect("the stream");
+    let stream = nats.context.get_stream("KV_links").await.expect("the stream");
     let config = pull::OrderedConfig { filter_subject: "link.notice.>".to_owned(), ..pull::OrderedConfig::default() };
     let consumer = stream.create_consumer(config).await.expect("a consumer");
     let mut notices = consumer.messages().await.expect("messages");

@@ -1,6 +1,6 @@
 // Prompts the user of a link that needs repair: node subscribe_notices.mjs [NATS_URL] [COUNT]
 //
-// One durable pull consumer on the stream LINKS. The server stores its position, so this program may be stopped and started
+// One durable pull consumer on the stream KV_links. The server stores its position, so this program may be stopped and started
 // at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
 //
 // A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
@@ -20,13 +20,13 @@ const { host, username, password } = new URL(url.replace(/^nats:/, "http:"));
 const login = username ? { user: decodeURIComponent(username), pass: decodeURIComponent(password) } : {};
 const connection = await connect({ servers: host, ...login });
 const manager = await jetstreamManager(connection);
-await manager.consumers.add("LINKS", {
+await manager.consumers.add("KV_links", {
   durable_name: DURABLE,
   filter_subject: SUBJECT,
   ack_policy: AckPolicy.Explicit,
   ack_wait: nanos(30_000),
 });
-const consumer = await jetstream(connection).consumers.get("LINKS", DURABLE);
+const consumer = await jetstream(connection).consumers.get("KV_links", DURABLE);
 
 // Each notice arrives at least once, with a stable id. Store the ids together with your reaction to the notices, in the same
 // transaction; the set in memory is only an illustration.
@@ -64,7 +64,7 @@ function versionOf(id) {
 
 // The state of a link at this moment: the last message on its subject.
 async function stateNow(linkId) {
-  const last = await manager.streams.getMessage("LINKS", { last_by_subj: `link.state.${linkId}` });
+  const last = await manager.streams.getMessage("KV_links", { last_by_subj: `$KV.links.${linkId}` });
   return last?.json() ?? null;
 }
 

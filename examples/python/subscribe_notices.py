@@ -1,6 +1,6 @@
 """Prompts the user of a link that needs repair: subscribe_notices.py [NATS_URL] [COUNT]
 
-One durable pull consumer on the stream LINKS. The server stores its position, so this program may be stopped and started
+One durable pull consumer on the stream KV_links. The server stores its position, so this program may be stopped and started
 at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
 
 A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
@@ -23,7 +23,7 @@ async def main(url="nats://127.0.0.1:4222", count=None):
     connection = await nats.connect(url)
     jetstream = connection.jetstream()
     config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=30)
-    notices = await jetstream.pull_subscribe(SUBJECT, durable=DURABLE, stream="LINKS", config=config)
+    notices = await jetstream.pull_subscribe(SUBJECT, durable=DURABLE, stream="KV_links", config=config)
 
     # Each notice arrives at least once, with a stable id. Store the ids together with your reaction to the notices, in the
     # same transaction; the set in memory is only an illustration.
@@ -67,7 +67,7 @@ def version_of(notice_id):
 async def state_now(jetstream, link_id):
     """The state of a link at this moment: the last message on its subject."""
     try:
-        return json.loads((await jetstream.get_last_msg("LINKS", f"link.state.{link_id}")).data)
+        return json.loads((await jetstream.get_last_msg("KV_links", f"$KV.links.{link_id}")).data)
     except NotFoundError:
         return None
 

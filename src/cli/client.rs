@@ -55,7 +55,7 @@ pub(super) struct History {
 pub(super) struct LastState {
     /// The history with this state alone.
     pub(super) history: History,
-    /// The time up to which the store has followed `LINKS`.
+    /// The time up to which the store has followed `KV_links`.
     pub(super) as_of: Option<String>,
 }
 

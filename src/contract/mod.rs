@@ -6,7 +6,7 @@
 //! JSON.
 //!
 //! - `input`: bodies that other programs publish to relink
-//! - `record`: the complete state of a link: the body of `link.state.<link>`, and the value in the store
+//! - `record`: the complete state of a link: the body of `$KV.links.<link>`, and the value in the store
 //! - `notice`: the bodies of notices; `output`: jobs, refusals, committed offsets and fences
 //! - `incident`: the messages about an incident of an institution, for operations
 //! - `digest`: all links and their versions as two numbers

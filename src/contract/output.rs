@@ -17,7 +17,7 @@ use crate::link::{EventName, Input, Job, Link, LinkId, Refusal, Step, Timestamp}
 /// The subject of a message on the output stream. `nats::subject` makes the text of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// `link.state.<link>`
+    /// `$KV.links.<link>`
     State(LinkId),
     /// `link.notice.<type>.<link>`
     Notice(NoticeName, LinkId),

@@ -1,4 +1,4 @@
-//! The record: the complete state of a link as JSON. It is the body of `link.state.<link>`, and the store keeps the
+//! The record: the complete state of a link as JSON. It is the body of `$KV.links.<link>`, and the store keeps the
 //! same bytes.
 //!
 //! Because the bytes are the same, a rebuild of the store is a copy of the stream. A record loses nothing:
@@ -24,7 +24,7 @@ use parts::{
     ConsentRecord, EpisodeRecord, RecentFactRecord, RefreshQuotaRecord, RefreshRecord, SuspicionRecord, UpdateRecord,
 };
 
-/// Body of `link.state.<link>`: the complete state of one link.
+/// Body of `$KV.links.<link>`: the complete state of one link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Link state")]
 pub struct Record {

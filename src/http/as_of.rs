@@ -1,5 +1,5 @@
-//! Marks the answers from the store with the time up to which the store is known to have followed `LINKS`. So a client can distinguish an
-//! answer from before an outage of NATS from a current one.
+//! Marks the answers from the store with the time up to which the store is known to have followed `KV_links`. So a client can distinguish
+//! an answer from before an outage of NATS from a current one.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -8,7 +8,7 @@ use axum::response::Response;
 
 use super::SharedServer;
 
-/// The header with the time, in RFC 3339. It is missing while relink has not caught up with `LINKS` since its start.
+/// The header with the time, in RFC 3339. It is missing while relink has not caught up with `KV_links` since its start.
 const AS_OF: HeaderName = HeaderName::from_static("relink-as-of");
 
 /// Adds the header to the answers that were read from the store, also to the one that a link is unknown.

@@ -93,7 +93,7 @@ pub struct Parts {
     pub belvo: Option<belvo::Client>,
     /// How many transitions only a sweep has found since the start, by institution; `None` without a reconciler.
     pub drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
-    /// The time up to which the store is known to have followed `LINKS`; `None` until it has caught up.
+    /// The time up to which the store is known to have followed `KV_links`; `None` until it has caught up.
     pub as_of: watch::Receiver<Option<Timestamp>>,
     /// Why relink cannot store inputs or decide about links, each reason as one clause; none if it can.
     pub not_ready: watch::Receiver<Vec<String>>,

@@ -1,4 +1,4 @@
-//! The commit: one atomic batch on `LINKS` with all messages of a plan, guarded by the fences of its partitions. This file also takes
+//! The commit: one atomic batch on `KV_links` with all messages of a plan, guarded by the fences of its partitions. This file also takes
 //! fences.
 //!
 //! A message may name a fence. Then the server stores the batch only if that fence is still the last message on

@@ -86,6 +86,18 @@ pub enum StreamError {
         /// Every field that differs.
         differences: Vec<Difference>,
     },
+    /// The streams of relink 0.2 are still there.
+    #[error(
+        "NATS has {} of relink 0.2, and relink 0.3 keeps its outputs in another stream: stop every relink, check that this log \
+         does not call the store damaged, run {}, and start relink again with the same data directory; it publishes the last state of every \
+         link from its store on the new stream, and the history of the links is lost (docs/operations.md, upgrade from 0.2)",
+        of_streams(streams),
+        remove_commands(streams)
+    )]
+    OfVersion02 {
+        /// The streams to remove.
+        streams: Vec<String>,
+    },
     /// The input stream was created for another number of partitions.
     #[error(
         "the stream {stream} was created with {found} partitions, but the configuration says {wanted}; the number is fixed at creation, \
@@ -134,6 +146,20 @@ impl StreamError {
     pub(crate) fn is_of_create(&self) -> bool {
         matches!(self, Self::ConsumerState { .. } | Self::Api { action: "create", .. })
     }
+}
+
+fn of_streams(streams: &[String]) -> String {
+    let noun = if streams.len() == 1 { "the stream" } else { "the streams" };
+    format!("{noun} {}", streams.join(" and "))
+}
+
+fn remove_commands(streams: &[String]) -> String {
+    streams.iter().map(|name| format!("`nats stream rm {name}`")).collect::<Vec<_>>().join(" and ")
+}
+
+/// Whether the server has answered that there is no such stream.
+pub(crate) fn is_missing(kind: &GetStreamErrorKind) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(refusal) if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 fn join(differences: &[Difference]) -> String {
@@ -192,12 +218,8 @@ impl Declaration {
                 Ok(found) => {
                     self.compare(&found.cached_info().config, wanted.as_ref()).map(|()| Some(Ensured::Matching))
                 }
-                Err(error) => match error.kind() {
-                    GetStreamErrorKind::JetStream(refusal) if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                        Ok(None)
-                    }
-                    _ => Err(self.error("read", &error)),
-                },
+                Err(error) if is_missing(&error.kind()) => Ok(None),
+                Err(error) => Err(self.error("read", &error)),
             },
             Wanted::Consumer { stream, config } => {
                 let durable = config.durable_name.as_deref().unwrap_or_default();
@@ -275,9 +297,6 @@ impl Declaration {
         let kind = self.kind();
         let Some(flag) = flag(field).filter(|_| !wanted.is_null()) else {
             return match &self.wanted {
-                Wanted::Stream(config) if config.sources.is_some() => {
-                    format!("NATS can copy it again, so run `nats stream rm {name}` and start relink again")
-                }
                 Wanted::Stream(_) => format!(
                     "this cannot be edited: take a copy with `nats stream backup {name} DIR`, then either choose another \
                      prefix or run `nats stream rm {name}`, which deletes its messages, and start relink again"

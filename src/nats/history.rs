@@ -1,7 +1,7 @@
-//! The history of a link: all messages about it that `LINKS` still has, oldest first.
+//! The history of a link: all messages about it that `KV_links` still has, oldest first.
 //!
 //! An ephemeral pull consumer reads the link's own subjects. The server filters them, so the length of the stream does not matter.
-//! `LINKS` keeps the last messages of each subject (64 by default), so the history of an old link has no beginning; the newest state is
+//! `KV_links` keeps the last messages of each subject (64 by default), so the history of an old link has no beginning; the newest state is
 //! always there.
 //!
 //! relink keeps no second copy of the history. Next: `http/links.rs` serves it, `cli/history.rs` prints it.
@@ -53,9 +53,9 @@ pub struct HistoryEntry {
     /// The `ce-id` of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// The sequence in `LINKS`.
+    /// The sequence in `KV_links`.
     pub sequence: u64,
-    /// When `LINKS` stored it.
+    /// When `KV_links` stored it.
     pub stored_at: At,
     /// The body, as JSON.
     pub body: Value,
@@ -128,7 +128,7 @@ impl Histories {
         Self { context, subjects, foreign: Arc::default() }
     }
 
-    /// All messages about a link on `LINKS`, oldest first; none for an unknown link.
+    /// All messages about a link on `KV_links`, oldest first; none for an unknown link.
     ///
     /// # Errors
     /// [`HistoryError`] if NATS does not answer in time or the stream does not exist.

@@ -1,10 +1,10 @@
 //! Fills a new output stream from the store.
 //!
-//! If `LINKS` was deleted, the store still has the last state of every link, the committed offsets and the incidents. The node would throw
-//! the store away, because it belongs to another stream, and handle all inputs again: every link would start at version 1, and the ids
-//! of its notices (`ce-id`) would come a second time, so that subscribers drop them as known. So before the node takes the fences of a new
-//! stream, the driver publishes the contents of the store on it. The node then reads its states from the stream as after any loss of the
-//! store. The history of the links is lost.
+//! If `KV_links` was deleted, the store still has the last state of every link, the committed offsets and the incidents. The node would
+//! throw the store away, because it belongs to another stream, and handle all inputs again: every link would start at version 1, and the
+//! ids of its notices (`ce-id`) would come a second time, so that subscribers drop them as known. So before the node takes the fences of a
+//! new stream, the driver publishes the contents of the store on it. The node then reads its states from the stream as after any loss of
+//! the store. The history of the links is lost.
 //!
 //! A purge of the stream has the same effect as a deletion, and is repaired in the same way.
 //!

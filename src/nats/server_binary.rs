@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 pub const MINIMUM: ServerVersion = ServerVersion { major: 2, minor: 14, patch: 0 };
 
 /// The oldest nats-server that keeps each acknowledged message when its host crashes. Older ones ignore `sync_interval: always` when
-/// they compact a block of a stream (nats-server PRs 8475 and 8629), which happens all the time in `LINKS`; some have a fault in
+/// they compact a block of a stream (nats-server PRs 8475 and 8629), which happens all the time in `KV_links`; some have a fault in
 /// the expectations of an atomic batch (PR 8377). PR 8629 was merged on 2026-09-21; 2.15.1 was built on 2026-10-09, and 2.15.0 and 2.14.6 before it.
 ///
 /// An older server on `PATH` is used only if no installation is allowed.

@@ -3,24 +3,25 @@
 //! | stream | holds | consumers |
 //! |---|---|---|
 //! | `BELVO` | inputs, by partition (a hash of the link id) | `relink-<p>`: partition *p*, in order, acknowledged up to a message |
-//! | `LINKS` | outputs: states, notices, jobs, refusals, incidents, fences, offsets | `relink-jobs`: calls to Belvo, one by one |
+//! | `KV_links` | outputs: states, notices, jobs, refusals, incidents, fences, offsets | `relink-jobs`: calls to Belvo, one by one |
 //! | `RELINK_DEAD` | dead letters | |
-//! | `KV_links` | the last state of every link as a key-value bucket; the server copies it from `LINKS` | |
+//!
+//! The output stream is the key-value bucket `links`: the state of a link is the value of a key, so key-value clients of NATS read the
+//! states, and nothing is copied for them.
 //!
 //! relink creates a missing stream or consumer. It compares an existing one in the fields that it depends on; the error for a difference
 //! names the command that repairs it.
 //!
-//! relink must never edit or delete an existing stream or consumer, because a restart must not undo an operator's decision. The one
-//! exception is the bucket, which is a copy: relink deletes it when the stream that it copied is gone.
+//! relink must never edit or delete an existing stream or consumer, because a restart must not undo an operator's decision.
 //! Next: `declaration.rs` has the comparison; `subject.rs` has the names.
 
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull};
-use async_nats::jetstream::stream::{self, DiscardPolicy, Info, Source, StorageType, SubjectTransform};
+use async_nats::jetstream::stream::{self, DiscardPolicy, Info, StorageType, SubjectTransform};
 use async_nats::jetstream::{self};
 
-use crate::nats::declaration::{Declaration, Ensured, StreamError};
+use crate::nats::declaration::{Declaration, Ensured, StreamError, is_missing};
 use crate::nats::limit::{REQUEST_TIMEOUT, within_or};
 use crate::nats::subject::Subjects;
 
@@ -111,12 +112,8 @@ pub fn partition_consumer(partition: u16) -> String {
 
 /// All streams and consumers of relink, in the order in which they must be created.
 pub fn declarations(subjects: &Subjects, settings: &StreamSettings) -> Vec<Declaration> {
-    let mut all = vec![
-        input_stream(subjects, settings),
-        output_stream(subjects, settings),
-        dead_stream(subjects, settings),
-        bucket_stream(subjects, settings),
-    ];
+    let mut all =
+        vec![input_stream(subjects, settings), output_stream(subjects, settings), dead_stream(subjects, settings)];
     all.extend((0..settings.partitions).map(|partition| declared_consumer(subjects, settings, partition)));
     all.push(jobs(subjects, settings));
     all
@@ -132,11 +129,8 @@ pub async fn ensure_all(
     settings: &StreamSettings,
 ) -> Result<(), StreamError> {
     settings.validate()?;
-    let all = declarations(subjects, settings);
-    ensure_each(context, &all).await?;
-    if discard_outdated_bucket(context, subjects).await? {
-        ensure_each(context, &all).await?;
-    }
+    limited(refuse_streams_of_0_2(context, subjects)).await?;
+    ensure_each(context, &declarations(subjects, settings)).await?;
     warn_of_evictions(context, &subjects.output_stream()).await
 }
 
@@ -181,25 +175,25 @@ pub async fn consumers_with_damaged_state(
     damaged
 }
 
-/// Deletes the key-value bucket if it is older than the output stream, and returns whether it did. Then it is a copy of a stream that is
-/// gone, and NATS would not copy the first messages of the new one, because it counts their sequences as copied.
-///
-/// # Errors
-/// [`StreamError::Api`] if one of the two does not exist or the server does not answer.
-pub(crate) async fn discard_outdated_bucket(
-    context: &jetstream::Context,
-    subjects: &Subjects,
-) -> Result<bool, StreamError> {
-    let bucket = format!("KV_{}", subjects.bucket());
-    let output = limited(extent(context, &subjects.output_stream())).await?;
-    let copy = limited(extent(context, &bucket)).await?;
-    if copy.identity.created_ns >= output.identity.created_ns {
-        return Ok(false);
+/// relink 0.2 had its outputs in `LINKS`, and a copy of the states in `KV_links`. These streams must be removed by an operator, because the
+/// new output stream has the name of one and the subjects of the other.
+async fn refuse_streams_of_0_2(context: &jetstream::Context, subjects: &Subjects) -> Result<(), StreamError> {
+    let [notices, _states] = &subjects.output_wildcards()[..] else { return Ok(()) };
+    let is_old_output = |config: &stream::Config| config.subjects.contains(notices);
+    let is_old_copy = |config: &stream::Config| config.sources.as_ref().is_some_and(|sources| !sources.is_empty());
+    let mut found = Vec::new();
+    for (name, is_old) in [
+        (subjects.output_stream_0_2(), &is_old_output as &(dyn Fn(&stream::Config) -> bool + Sync)),
+        (subjects.output_stream(), &is_old_copy),
+    ] {
+        match context.get_stream(&name).await {
+            Ok(stream) if is_old(&stream.cached_info().config) => found.push(name),
+            Ok(_) => {}
+            Err(error) if is_missing(&error.kind()) => {}
+            Err(error) => return Err(StreamError::api("read", "stream", &name, &error)),
+        }
     }
-    let deleted = async {
-        context.delete_stream(&bucket).await.map_err(|error| StreamError::api("delete", "stream", &bucket, &error))
-    };
-    limited(deleted).await.map(|_| true)
+    if found.is_empty() { Ok(()) } else { Err(StreamError::OfVersion02 { streams: found }) }
 }
 
 /// Awaits a request with a time limit.
@@ -229,12 +223,21 @@ fn input_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
 
 fn output_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
     let config = stream::Config {
-        subjects: vec![subjects.output_wildcard()],
+        subjects: subjects.output_wildcards(),
         max_messages_per_subject: settings.history_count,
         allow_atomic_publish: true,
         allow_direct: true,
         allow_message_ttl: true,
-        ..base(subjects.output_stream(), "Outputs of relink: states, notices and jobs of every link.", settings)
+        discard: DiscardPolicy::New,
+        // Every key-value client can read such a bucket. A rollup would let any client delete all messages of a key or of the stream.
+        allow_rollup: false,
+        // Operators must be able to remove a message that another program has published.
+        deny_delete: false,
+        ..base(
+            subjects.output_stream(),
+            "Outputs of relink. The key-value bucket has the state of every link; only relink may write it.",
+            settings,
+        )
     };
     let fields = &["subjects", "max_msgs_per_subject", "max_age", "allow_atomic", "allow_direct", "allow_msg_ttl"];
     Declaration::stream(
@@ -259,27 +262,6 @@ fn dead_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
         )
     };
     Declaration::stream(config, &["subjects", "duplicate_window", "allow_direct"], "all dead letters are lost")
-}
-
-fn bucket_stream(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
-    let bucket = subjects.bucket();
-    let transform = SubjectTransform {
-        source: subjects.state_wildcard(),
-        destination: format!("$KV.{bucket}.{{{{wildcard(1)}}}}"),
-    };
-    let source = Source { name: subjects.output_stream(), subject_transforms: vec![transform], ..Source::default() };
-    let config = stream::Config {
-        sources: Some(vec![source]),
-        max_messages_per_subject: 1,
-        allow_direct: true,
-        ..base(
-            format!("KV_{bucket}"),
-            "The last state of every link, for any client. Only NATS writes it, from the output stream.",
-            settings,
-        )
-    };
-    let fields = &["sources", "max_msgs_per_subject", "allow_direct"];
-    Declaration::stream(config, fields, "nothing is lost, because NATS copies it from the output stream again")
 }
 
 fn base(name: String, description: &str, settings: &StreamSettings) -> stream::Config {

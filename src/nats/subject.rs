@@ -3,7 +3,8 @@
 //! ```text
 //!   published      belvo.<kind>.<link>               kind: webhook api_error widget observation command
 //!   stored         belvo.<partition>.<kind>.<link>   the stream's subject transform adds the partition
-//!   about a link   link.state.<link>   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
+//!   state          $KV.links.<link>    the output stream is the key-value bucket `links`
+//!   about a link   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
 //!   institution    link.incident.<institution>
 //!   partition      link.fence.<partition>   link.offset.<partition>
 //!   process        link.commit.<writer>
@@ -70,7 +71,7 @@ pub enum PrefixError {
         "the subject prefix `{0}` must be one to four words of letters, digits, `_` and `-`, with dots between them"
     )]
     Malformed(String),
-    /// The subjects of two streams would overlap, or two streams would have the same name.
+    /// The subjects of two streams would overlap.
     #[error("the subject prefixes `{0}` and `{1}` overlap; choose two that differ in their first word")]
     Overlap(String, String),
 }
@@ -81,12 +82,13 @@ pub struct Subjects {
     input_prefix: String,
     output_prefix: String,
     dead_prefix: String,
+    /// What the key-value clients put before a key of the bucket: `$KV.links`.
+    state_prefix: String,
 }
 
 impl Default for Subjects {
     fn default() -> Self {
-        let dead_prefix = DEAD_PREFIX.to_owned();
-        Self { input_prefix: INPUT_PREFIX.to_owned(), output_prefix: OUTPUT_PREFIX.to_owned(), dead_prefix }
+        Self::of(INPUT_PREFIX, OUTPUT_PREFIX, DEAD_PREFIX.to_owned())
     }
 }
 
@@ -113,8 +115,7 @@ impl Subjects {
             INPUT_PREFIX => DEAD_PREFIX.to_owned(),
             other => format!("relink-dead.{other}"),
         };
-        let subjects =
-            Self { input_prefix: input_prefix.to_owned(), output_prefix: output_prefix.to_owned(), dead_prefix };
+        let subjects = Self::of(input_prefix, output_prefix, dead_prefix);
         let spaces = [&subjects.input_prefix, &subjects.output_prefix, &subjects.dead_prefix];
         for (index, one) in spaces.iter().enumerate() {
             for other in &spaces[index + 1..] {
@@ -123,10 +124,17 @@ impl Subjects {
                 }
             }
         }
-        if subjects.input_stream() == subjects.output_stream() {
-            return Err(PrefixError::Overlap(input_prefix.to_owned(), output_prefix.to_owned()));
-        }
         Ok(subjects)
+    }
+
+    fn of(input_prefix: &str, output_prefix: &str, dead_prefix: String) -> Self {
+        let state_prefix = format!("$KV.{}", bucket_name(output_prefix));
+        Self {
+            input_prefix: input_prefix.to_owned(),
+            output_prefix: output_prefix.to_owned(),
+            dead_prefix,
+            state_prefix,
+        }
     }
 
     /// The input stream, `BELVO`.
@@ -134,8 +142,13 @@ impl Subjects {
         stream_name(&self.input_prefix)
     }
 
-    /// The output stream, `LINKS`.
+    /// The output stream, `KV_links`. It is a key-value bucket: the key-value clients add `KV_` to the name of a bucket.
     pub fn output_stream(&self) -> String {
+        format!("KV_{}", self.bucket())
+    }
+
+    /// The output stream of relink 0.1 and 0.2, `LINKS`. It is neither read nor written.
+    pub fn output_stream_0_2(&self) -> String {
         format!("{}S", stream_name(&self.output_prefix))
     }
 
@@ -146,7 +159,7 @@ impl Subjects {
 
     /// The key-value bucket with the state of every link, `links`.
     pub fn bucket(&self) -> String {
-        format!("{}s", self.output_prefix.replace('.', "_"))
+        bucket_name(&self.output_prefix)
     }
 
     /// The subjects of the input stream: `belvo.*.*`.
@@ -159,14 +172,14 @@ impl Subjects {
         format!("{}.{{{{partition({partitions},2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}", self.input_prefix)
     }
 
-    /// The subjects of the output stream: `link.>`.
-    pub fn output_wildcard(&self) -> String {
-        format!("{}.>", self.output_prefix)
+    /// The subjects of the output stream: `link.>`, and the keys of the bucket, `$KV.links.>`.
+    pub fn output_wildcards(&self) -> Vec<String> {
+        vec![format!("{}.>", self.output_prefix), format!("{}.>", self.state_prefix)]
     }
 
-    /// The states of all links: `link.state.*`.
+    /// The states of all links: `$KV.links.*`.
     pub fn state_wildcard(&self) -> String {
-        format!("{}.state.*", self.output_prefix)
+        format!("{}.*", self.state_prefix)
     }
 
     /// The committed offsets of all partitions: `link.offset.*`.
@@ -214,9 +227,9 @@ impl Subjects {
         format!("{}.{kind}.{}", self.input_prefix, checked(link_id))
     }
 
-    /// `link.state.<link>`.
+    /// `$KV.links.<link>`: the key is the link id.
     pub fn state(&self, link_id: &str) -> String {
-        format!("{}.state.{}", self.output_prefix, checked(link_id))
+        format!("{}.{}", self.state_prefix, checked(link_id))
     }
 
     /// `link.notice.<type>.<link>`.
@@ -276,12 +289,14 @@ impl Subjects {
 
     /// Parses an output subject.
     pub fn parse_output<'a>(&self, subject: &'a str) -> Option<OutputSubject<'a>> {
+        if let Some(link_id) = after(subject, &self.state_prefix) {
+            return is_token_safe(link_id).then_some(OutputSubject::State { link_id });
+        }
         let tokens: Vec<&str> = after(subject, &self.output_prefix)?.split('.').collect();
         if !tokens.iter().all(|token| is_token_safe(token)) {
             return None;
         }
         match tokens[..] {
-            ["state", link_id] => Some(OutputSubject::State { link_id }),
             ["notice", notice, link_id] => Some(OutputSubject::Notice { notice, link_id }),
             ["job", job, link_id] => Some(OutputSubject::Job { job, link_id }),
             ["refused", link_id] => Some(OutputSubject::Refused { link_id }),
@@ -311,6 +326,10 @@ fn contains(outer: &str, inner: &str) -> bool {
     outer == inner || after(inner, outer).is_some()
 }
 
+fn bucket_name(prefix: &str) -> String {
+    format!("{}s", prefix.replace('.', "_"))
+}
+
 fn stream_name(prefix: &str) -> String {
     prefix.replace('.', "_").to_ascii_uppercase()
 }
@@ -333,10 +352,12 @@ mod tests {
         let subjects = Subjects::default();
         assert_eq!(Subjects::new("belvo", "link"), Ok(subjects.clone()));
         let names = [subjects.input_stream(), subjects.output_stream(), subjects.dead_stream(), subjects.bucket()];
-        assert_eq!(names, ["BELVO", "LINKS", "RELINK_DEAD", "links"]);
+        assert_eq!(names, ["BELVO", "KV_links", "RELINK_DEAD", "links"]);
         assert_eq!(subjects.input(InputKind::ApiError, "a-1"), "belvo.api_error.a-1");
         assert_eq!(subjects.input_transform(16), "belvo.{{partition(16,2)}}.{{wildcard(1)}}.{{wildcard(2)}}");
         assert_eq!(subjects.partition(3), "belvo.3.>");
+        assert_eq!(subjects.output_wildcards(), ["link.>", "$KV.links.>"]);
+        assert_eq!(subjects.state("a"), "$KV.links.a");
         assert_eq!(subjects.notice("update_required", "a"), "link.notice.update_required.a");
         assert_eq!(subjects.dead("malformed"), "relink.dead.malformed");
     }
@@ -345,7 +366,7 @@ mod tests {
     fn other_prefixes_give_other_streams() {
         let subjects = Subjects::new("staging.belvo", "staging.link").expect("the prefixes differ");
         let names = [subjects.input_stream(), subjects.output_stream(), subjects.dead_stream(), subjects.bucket()];
-        assert_eq!(names, ["STAGING_BELVO", "STAGING_LINKS", "RELINK_DEAD_STAGING_BELVO", "staging_links"]);
+        assert_eq!(names, ["STAGING_BELVO", "KV_staging_links", "RELINK_DEAD_STAGING_BELVO", "staging_links"]);
         assert_eq!(subjects.dead("malformed"), "relink-dead.staging.belvo.malformed");
     }
 
@@ -354,7 +375,7 @@ mod tests {
         for prefix in ["", ".", "a..b", "belvo.*", "a b", ">", "$SYS", "a.b.c.d.e"] {
             assert_eq!(Subjects::new(prefix, "link"), Err(PrefixError::Malformed(prefix.to_owned())));
         }
-        for (input, output) in [("a", "a"), ("a", "a.b"), ("a.b", "a"), ("links", "link"), ("belvo", "relink")] {
+        for (input, output) in [("a", "a"), ("a", "a.b"), ("a.b", "a"), ("belvo", "relink")] {
             assert!(matches!(Subjects::new(input, output), Err(PrefixError::Overlap(..))), "{input} {output}");
         }
     }
@@ -367,7 +388,8 @@ mod tests {
         {
             assert_eq!(subjects.parse_input(subject), None, "{subject}");
         }
-        for subject in ["link", "link.", "link.state", "link.state.", "links.state.a", "link.fence.x", "link.state.a.b"]
+        for subject in
+            ["link", "link.", "$KV.links.a", "$KV.links", "$KV.links.", "$KV.link.a", "link.fence.x", "$KV.links.a.b"]
         {
             assert_eq!(subjects.parse_output(subject), None, "{subject}");
         }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::declaration::{Declaration, Ensured, StreamError};
-use super::stream::{StreamSettings, declarations, discard_outdated_bucket, limited};
+use super::stream::{StreamSettings, declarations, limited};
 use super::subject::Subjects;
 use crate::metric;
 
@@ -112,6 +112,7 @@ impl Watch {
                 Err(
                     error @ (StreamError::Differs { .. }
                     | StreamError::Partitions { .. }
+                    | StreamError::OfVersion02 { .. }
                     | StreamError::Settings { .. }),
                 ) => {
                     if self.is_new(&error.to_string(), &mut found) {
@@ -132,13 +133,6 @@ impl Watch {
                     break; // The others would fail too.
                 }
             }
-        }
-        match discard_outdated_bucket(&self.context, &self.subjects).await {
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::warn!("the key-value bucket copied an output stream that is gone, so it is copied again")
-            }
-            Err(error) => tracing::debug!(%error, "the age of the key-value bucket is not known"),
         }
         self.logged = found;
         self.problems.send_if_modified(|before| std::mem::replace(before, problems.clone()) != problems);

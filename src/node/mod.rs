@@ -1,9 +1,9 @@
 //! The node: the commit protocol of one relink process, as a state machine without I/O.
 //!
 //! A node runs some partitions of the input stream `BELVO`. It handles the inputs of each partition in order, and commits the results of
-//! many inputs as one atomic batch on the output stream `LINKS`. To own a partition, a node writes a **fence**: a message with its name on
-//! `link.fence.<partition>`. The last fence names the owner. A **driver** performs the node's outputs (over NATS, or in a simulation) and
-//! hands the answers back as inputs.
+//! many inputs as one atomic batch on the output stream `KV_links`. To own a partition, a node writes a **fence**: a message with its name
+//! on `link.fence.<partition>`. The last fence names the owner. A **driver** performs the node's outputs (over NATS, or in a simulation)
+//! and hands the answers back as inputs.
 //!
 //! # One commit, step by step
 //!

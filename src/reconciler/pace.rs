@@ -181,7 +181,7 @@ impl Reconciler {
 
     async fn sweep(&self, surveyed_at: &mut Option<Duration>) -> Result<(), SweepError> {
         let now = self.parts.clock.elapsed();
-        // The survey is repeated, because relink may lose a link after it: `LINKS` loses its state, and `BELVO` has
+        // The survey is repeated, because relink may lose a link after it: `KV_links` loses its state, and `BELVO` has
         // deleted its inputs already.
         let is_survey = surveyed_at.is_none_or(|at| now.saturating_sub(at) >= self.settings.rotation);
         let listed = if is_survey { self.survey().await } else { self.sweep_broken().await };

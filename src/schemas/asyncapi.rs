@@ -11,7 +11,7 @@ use super::examples::Example;
 use crate::contract::DeadReason;
 
 /// The delivery guarantee of every message that relink sends. docs/guarantees.md repeats it.
-const GUARANTEE: &str = "The effects of an input are in the stream `LINKS` exactly once; subscribers receive them \
+const GUARANTEE: &str = "The effects of an input are in the stream `KV_links` exactly once; subscribers receive them \
     at least once, with a stable id (`ce-id`). A subscriber that drops repeated ids sees each effect once.";
 
 /// The instructions for publishers.
@@ -36,8 +36,8 @@ const CHANNELS: [Channel; 13] = [
     output("link.notice", "link.notice.{type}.{link_id}", "Notices about a link. Subscribe here."),
     output(
         "link.state",
-        "link.state.{link_id}",
-        "The state of a link. The last messages are its history; the key-value bucket `links` has the newest.",
+        "$KV.links.{link_id}",
+        "The state of a link: the value of the key `link_id` in the key-value bucket `links`, with its history.",
     ),
     output("link.job", "link.job.{type}.{link_id}", "Calls to Belvo, which relink makes itself."),
     output("link.refused", "link.refused.{link_id}", "Messages that changed nothing, and the reason."),
@@ -92,7 +92,7 @@ pub(super) fn document(schemas: &[MessageSchema], examples: &[Example]) -> Value
             "nats": {
                 "host": "127.0.0.1:4222",
                 "protocol": "nats",
-                "description": "NATS with JetStream. Inputs are the stream `BELVO`, outputs the stream `LINKS`.",
+                "description": "NATS with JetStream. Inputs are the stream `BELVO`, outputs the stream `KV_links`.",
             },
         },
         "channels": channels,

@@ -1,8 +1,8 @@
-//! The store: the record of every link, the deadlines of the links, the incidents of institutions, and the position in `LINKS`.
+//! The store: the record of every link, the deadlines of the links, the incidents of institutions, and the position in `KV_links`.
 //!
-//! The store is a copy of the output stream `LINKS` in a form that the engine and the HTTP server can query. A change is durable once it is
-//! on `LINKS`. If the store is lost, incomplete or damaged, the node reads it again from the stream. So the guarantees of [`Store`] are
-//! few; the trait documents them.
+//! The store is a copy of the output stream `KV_links` in a form that the engine and the HTTP server can query. A change is durable once it
+//! is on `KV_links`. If the store is lost, incomplete or damaged, the node reads it again from the stream. So the guarantees of [`Store`]
+//! are few; the trait documents them.
 //!
 //! - `format`: the keys and the versioned values
 //! - `content`: the checksums, and the sum over them that shows a missing or an old value
@@ -88,7 +88,7 @@ pub trait Store: Send + Sync {
         Err(StoreError::Disk("this store cannot be replaced".to_owned()))
     }
 
-    /// The position in `LINKS` up to which the store has all messages. `None`: the store is empty.
+    /// The position in `KV_links` up to which the store has all messages. `None`: the store is empty.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
@@ -146,7 +146,7 @@ pub struct Changes {
     pub incidents: Vec<IncidentBody>,
     /// The committed offsets of partitions.
     pub offsets: Vec<(u16, CommittedOffset)>,
-    /// The new position in `LINKS`. `None`: unchanged.
+    /// The new position in `KV_links`. `None`: unchanged.
     pub position: Option<Position>,
 }
 
@@ -174,7 +174,7 @@ impl Put {
     }
 }
 
-/// The position in the stream `LINKS` up to which the store has all messages.
+/// The position in the stream `KV_links` up to which the store has all messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// When the stream was created, in nanoseconds since the Unix epoch: its identity.
@@ -185,8 +185,8 @@ pub struct Position {
     pub witness: Option<Witness>,
 }
 
-/// The last message on `LINKS` that the store's own process wrote. A stream loses messages only from its end, so while it has this message,
-/// it has all earlier ones. The sequence alone proves nothing, because a stream that lost messages assigns their sequences again.
+/// The last message on `KV_links` that the store's own process wrote. A stream loses messages only from its end, so while it has this
+/// message, it has all earlier ones. The sequence alone proves nothing, because a stream that lost messages assigns their sequences again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witness {
     /// The sequence of the message.

@@ -182,7 +182,7 @@ pub(crate) fn meaning_of(line: &Line) -> String {
     }
 }
 
-/// A store that is rebuilt from LINKS like in `node::catch_up`.
+/// A store that is rebuilt from KV_links like in `node::catch_up`.
 pub(crate) fn rebuild(lines: &[Line], policy: &Policy) -> Result<MemoryStore, String> {
     let (store, subjects) = (MemoryStore::default(), Subjects::default());
     for line in lines {

@@ -1,9 +1,9 @@
 //! The files of one version: their names, and how they are read and written.
 //!
 //! ```text
-//! records.jsonl        link records, one per line: bodies of `link.state.<link>`, and values of the store
+//! records.jsonl        link records, one per line: bodies of `$KV.links.<link>`, and values of the store
 //! inputs.jsonl         messages of the stream BELVO, as stored, with the meaning that this version read in each
-//! links.jsonl          messages of the stream LINKS: every kind of message, in the order of the stream
+//! links.jsonl          messages of the stream KV_links (before 0.3: LINKS): every kind of message, in the order of the stream
 //! dead_letters.jsonl   messages of the stream RELINK_DEAD
 //! store/               a sled directory, closed cleanly: the store of that run, and every third link of records.jsonl
 //! ```
@@ -18,6 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use relink::contract::At;
+use relink::nats::subject::Subjects;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -92,7 +93,15 @@ impl Corpus {
     }
 
     pub(crate) fn lines(&self, file: &str) -> Vec<Line> {
-        self.read(file).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let read = |line| {
+            let mut line: Line = serde_json::from_str(line).unwrap();
+            // Before 0.3 a state had this subject. An upgraded relink publishes the same body again, on the subject of the bucket.
+            if let Some(link) = line.subject.strip_prefix("link.state.") {
+                line.subject = Subjects::default().state(link);
+            }
+            line
+        };
+        self.read(file).lines().map(read).collect()
     }
 
     pub(crate) fn write_lines(&self, file: &str, lines: &[Line]) {

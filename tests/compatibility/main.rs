@@ -4,7 +4,7 @@
 //! row of [`VERSIONS`] says what today's relink does with it. A directory never changes; its row has its hash.
 //!
 //! **When you change the format of a record, a message or the store**, keep the old directories as they are, and
-//! 1. write the new format as a new version: `RELINK_WRITE_CORPUS=v0.2 cargo test --test compatibility`;
+//! 1. write the new format as a new version: `RELINK_WRITE_CORPUS=v0.3 cargo test --test compatibility`;
 //! 2. add its row, with the hash that the failing test prints;
 //! 3. if an older version loses a field on purpose, name it in [`Version::gone`]; if it is refused, declare that with
 //!    [`Promise::Refuses`]. Data that is read differently, or not at all, fails here.
@@ -159,7 +159,7 @@ async fn data_of_this_version_is_read_by_this_version() {
         Some(name) => {
             let plain =
                 name.starts_with('v') && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '.');
-            assert!(plain, "RELINK_WRITE_CORPUS must be the name of the new version, such as v0.2");
+            assert!(plain, "RELINK_WRITE_CORPUS must be the name of the new version, such as v0.3");
             (root().join(name), records::WALKS_TO_KEEP)
         }
         None => (temporary.path().join("today"), records::WALKS_TO_TRY),

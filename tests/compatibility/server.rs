@@ -23,7 +23,7 @@ async fn fill(nats: &TestNats, lines: &[Line]) {
     }
 }
 
-/// The node takes the partitions, and rebuilds an empty store from LINKS.
+/// The node takes the partitions, and rebuilds an empty store from KV_links.
 pub(crate) async fn take_over(corpus: &Corpus, version: &Version) {
     let (nats, policy) = (TestNats::start_with_streams(PARTITIONS).await, policy(true));
     let lines = corpus.lines(LINKS);
@@ -48,7 +48,7 @@ async fn catch_up(nats: &TestNats, policy: &Policy, store: &MemoryStore) -> Resu
     while let Some(output) = node.poll_output() {
         let answer = match output {
             Output::ReadOutputFacts { request } => {
-                let last_sequence = nats.read("LINKS").await.last().map_or(0, |(sequence, ..)| *sequence);
+                let last_sequence = nats.read("KV_links").await.last().map_or(0, |(sequence, ..)| *sequence);
                 Input::OutputFacts { request, stream: StreamFacts { created_ns: REBUILT_FROM, last_sequence } }
             }
             Output::TakeFences { request, fences, closing } => {
@@ -56,7 +56,7 @@ async fn catch_up(nats: &TestNats, policy: &Policy, store: &MemoryStore) -> Resu
                 Input::FencesTaken { request, fences, closing }
             }
             Output::ReadOutput { request, after, up_to } => {
-                let behind = nats.read("LINKS").await.into_iter().filter(|(sequence, ..)| Some(*sequence) > after);
+                let behind = nats.read("KV_links").await.into_iter().filter(|(sequence, ..)| Some(*sequence) > after);
                 let messages = behind.map(|(sequence, subject, _, body)| {
                     let kind = match subjects.parse_output(&subject) {
                         Some(OutputSubject::State { .. }) => OutputKind::State,

@@ -16,7 +16,7 @@ use relink::nats::commit::{closing, stage, take_fences};
 use relink::nats::dead_letter::{DeadLetter, DeadLetters, InputPosition};
 use relink::nats::envelope;
 use relink::nats::stream::{StreamIdentity, extent};
-use relink::nats::subject::Subjects;
+use relink::nats::subject::{OutputSubject, Subjects};
 use relink::node::{Closing, FenceToTake, fence_message};
 use relink::store::{Changes, Position, SledStore, Store, Witness};
 use serde_json::Value;
@@ -91,7 +91,7 @@ impl Run {
             take_fences(&nats.batches(), &subjects, fences, Some(closing_message(began))).await.unwrap();
         let letters = DeadLetters::new(nats.context.clone(), subjects.clone());
         let input = extent(&nats.context, "BELVO").await.unwrap().identity;
-        let output_created_ns = created_ns(&extent(&nats.context, "LINKS").await.unwrap().identity);
+        let output_created_ns = created_ns(&extent(&nats.context, "KV_links").await.unwrap().identity);
         let engine = Engine::new(store, policy, created_ns(&input), &BTreeMap::new()).unwrap();
         Self { nats, subjects, letters, fences, closed_at: closed_at.unwrap(), input, output_created_ns, engine }
     }
@@ -174,7 +174,7 @@ impl Run {
     async fn write(&self, corpus: &Corpus, inputs: Vec<Stored>) {
         let lines = |messages: Vec<_>| messages.into_iter().map(Line::of).collect::<Vec<_>>();
         let inputs: Vec<Line> = inputs.into_iter().filter_map(|(_, input)| Some(input?.0)).collect();
-        let (links, dead) = (lines(self.nats.read("LINKS").await), lines(self.nats.read("RELINK_DEAD").await));
+        let (links, dead) = (lines(self.nats.read("KV_links").await), lines(self.nats.read("RELINK_DEAD").await));
         assert_complete(&links, &dead, &inputs);
         corpus.write_lines(INPUTS, &inputs);
         corpus.write_lines(LINKS, &links);
@@ -227,7 +227,8 @@ fn assert_complete(links: &[Line], dead: &[Line], inputs: &[Line]) {
             there.insert(line.subject.clone());
         }
         let body: Value = serde_json::from_slice(&line.payload()).unwrap_or_default();
-        let kind = line.subject.split('.').nth(1).unwrap();
+        let is_state = matches!(Subjects::default().parse_output(&line.subject), Some(OutputSubject::State { .. }));
+        let kind = if is_state { "state" } else { line.subject.split('.').nth(1).unwrap() };
         let words = ["state", "type", "reason"].map(|field| body[field].as_str().map(|word| format!("{kind}:{word}")));
         there.extend(words.into_iter().flatten());
     }

@@ -48,7 +48,7 @@ async fn publish_history(bench: &Bench) {
     let notice = json!({"type": "data_available", "resource": "TRANSACTIONS", "kind": "new"});
     publish(bench, format!("link.notice.data_available.{LINK}"), "1.1", &notice).await;
     publish(bench, format!("link.job.verify.{LINK}"), "1.2", &json!({"type": "verify"})).await;
-    publish(bench, format!("link.state.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
+    publish(bench, format!("$KV.links.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
     publish(bench, format!("link.refused.{LINK}"), "r", &serde_json::to_value(&refused).unwrap()).await;
 }
 
@@ -92,7 +92,7 @@ async fn names_from_outside_forge_no_line_of_the_history() {
     (link.version, link.state) = (1, State::Valid { suspicion: None });
     (link.profile.institution, link.profile.external_id) = (Some(hostile.to_owned()), Some(hostile.repeat(1_000)));
     let record = Record::of(&link, 0, because(), Vec::new());
-    publish(&bench, format!("link.state.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
+    publish(&bench, format!("$KV.links.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
     let history = printed(&bench, &["why", LINK]).await;
     assert!(!history.contains(['\r', '\u{1b}', '\u{9b}', '\u{202e}', '\u{200b}']), "{history:?}");
     assert!(!history.lines().any(|line| line.starts_with("2026")) && history.len() < 4_000, "{history:?}");
@@ -124,7 +124,7 @@ async fn why_shows_why_a_user_was_not_prompted() {
             ": relink requested a verify job at 2023-11-14T22:23:20.000Z and waits for its answer until 2023-11-14T22:53:20",
         ),
     ] {
-        publish(&bench, format!("link.state.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
+        publish(&bench, format!("$KV.links.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
         let history = printed(&bench, &["why", LINK]).await;
         assert!(history.contains(&format!("its user has not been prompted{why}")), "{history}");
         assert!(history.contains("unconfirmed → invalid  (during an incident of the institution)"), "{history}");

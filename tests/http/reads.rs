@@ -136,9 +136,9 @@ async fn a_history_has_all_messages_of_its_link_in_order() {
         origin: because().origin,
     };
     let messages = [
-        (format!("link.state.{LINK}"), record),
+        (format!("$KV.links.{LINK}"), record),
         (format!("link.notice.data_available.{LINK}"), json!({"type": "data_available"})),
-        ("link.state.other".to_owned(), json!({})),
+        ("$KV.links.other".to_owned(), json!({})),
         (format!("link.job.verify.{LINK}"), json!({"type": "verify"})),
         ("link.offset.0".to_owned(), json!({})),
         (format!("link.refused.{LINK}"), serde_json::to_value(&refused).unwrap()),

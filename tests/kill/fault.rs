@@ -43,12 +43,10 @@ pub(crate) enum Fault {
     Stop,
     #[strum(serialize = "deletion of BELVO")]
     DeleteInputs,
-    #[strum(serialize = "deletion of LINKS")]
+    #[strum(serialize = "deletion of KV_links")]
     DeleteOutputs,
     #[strum(serialize = "deletion of RELINK_DEAD")]
     DeleteDeadLetters,
-    #[strum(serialize = "deletion of KV_links")]
-    DeleteBucket,
     #[strum(serialize = "deletion of a consumer")]
     DeleteConsumer,
     #[strum(serialize = "damage of the store")]
@@ -108,9 +106,8 @@ pub(crate) async fn cause(fault: Fault, run: &mut Run, load: &mut Vec<Load>) -> 
             run.world.start_relink().await
         }
         Fault::DeleteInputs => delete_stream(run, "BELVO", Some(Deletion::Inputs)).await,
-        Fault::DeleteOutputs => delete_stream(run, "LINKS", Some(Deletion::Outputs)).await,
+        Fault::DeleteOutputs => delete_stream(run, "KV_links", Some(Deletion::Outputs)).await,
         Fault::DeleteDeadLetters => delete_stream(run, "RELINK_DEAD", Some(Deletion::DeadLetters)).await,
-        Fault::DeleteBucket => delete_stream(run, "KV_links", None).await,
         Fault::DeleteConsumer => delete_consumer(run).await,
         Fault::DamageStore => {
             end_relink(run).await?;

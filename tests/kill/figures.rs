@@ -14,7 +14,7 @@ pub(crate) struct Figures {
     pub(crate) repaired: u64,
     /// Inputs without an outcome because the harness has deleted a stream.
     pub(crate) lost_by_deletion: u64,
-    /// Messages that were published again because the harness has deleted `LINKS`.
+    /// Messages that were published again because the harness has deleted `KV_links`.
     pub(crate) published_again: u64,
     /// Repeated records that changed their links, by the outcome of the first copy.
     pub(crate) changes_by_repeats: BTreeMap<String, u64>,

@@ -24,7 +24,7 @@ type Key = (String, u64);
 struct Input {
     stored_ms: i64,
     partition: u16,
-    /// Its state or its refusal is on `LINKS`.
+    /// Its state or its refusal is on `KV_links`.
     is_decided: bool,
     /// The refusal is one that also has a dead letter: relink does not know the code.
     is_unknown: bool,
@@ -58,10 +58,10 @@ pub(crate) struct Ledger {
     pub(crate) counts_changes: bool,
     /// The identity of `BELVO`, and its last sequence that was read.
     input_stream: (String, u64),
-    /// The ids of the messages on the present `LINKS`, and on the deleted ones.
+    /// The ids of the messages on the present `KV_links`, and on the deleted ones.
     ids: HashSet<String>,
     deleted_ids: HashSet<String>,
-    /// relink publishes the contents of its store on a new `LINKS`, until it takes the first fence.
+    /// relink publishes the contents of its store on a new `KV_links`, until it takes the first fence.
     is_restoring: bool,
     restored_offsets: HashMap<u16, CommittedOffset>,
     offsets: HashMap<u16, CommittedOffset>,
@@ -75,7 +75,7 @@ pub(crate) struct Ledger {
     pub(crate) states: BTreeMap<String, Value>,
     /// The ids of the prompts of each episode.
     prompts: HashMap<String, BTreeSet<String>>,
-    /// The episodes that were opened on the present `LINKS`.
+    /// The episodes that were opened on the present `KV_links`.
     opened_episodes: BTreeSet<String>,
     /// The bodies of the dead letters that were no input, by sequence.
     pub(super) http_dead_letters: BTreeMap<u64, Vec<u8>>,
@@ -90,11 +90,11 @@ pub(crate) struct Ledger {
     pub(crate) figures: Figures,
 }
 
-/// A message on `LINKS`, as far as the checks need it.
+/// A message on `KV_links`, as far as the checks need it.
 struct Output<'a> {
     message: &'a Stored,
     id: String,
-    /// The id is one of a deleted `LINKS`.
+    /// The id is one of a deleted `KV_links`.
     is_again: bool,
 }
 
@@ -103,7 +103,7 @@ impl Ledger {
         self.deletion.is_some_and(|(deleted, _)| deleted == deletion)
     }
 
-    /// Takes the new messages of `BELVO`. They must be read after those of `LINKS`, so that every decided input is known.
+    /// Takes the new messages of `BELVO`. They must be read after those of `KV_links`, so that every decided input is known.
     pub(crate) fn take_inputs(&mut self, news: News) -> Result<()> {
         if news.is_new {
             ensure!(!self.has_read_inputs || self.is_deleted(Deletion::Inputs), "BELVO is another stream");
@@ -161,10 +161,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes the new messages of `LINKS`.
+    /// Takes the new messages of `KV_links`.
     pub(crate) fn take_outputs(&mut self, news: News) -> Result<()> {
         if news.is_new {
-            ensure!(!self.has_read_outputs || self.is_deleted(Deletion::Outputs), "LINKS is another stream");
+            ensure!(!self.has_read_outputs || self.is_deleted(Deletion::Outputs), "KV_links is another stream");
             self.deleted_ids.extend(std::mem::take(&mut self.ids));
             self.is_restoring = self.has_read_outputs;
             self.has_read_outputs = true;
@@ -178,7 +178,7 @@ impl Ledger {
         for message in &news.messages {
             self.take_output(message).with_context(|| {
                 let body = String::from_utf8_lossy(&message.body);
-                format!("message {} of LINKS, on {}: {body}", message.sequence, message.subject)
+                format!("message {} of KV_links, on {}: {body}", message.sequence, message.subject)
             })?;
         }
         Ok(())
@@ -186,7 +186,8 @@ impl Ledger {
 
     fn take_output(&mut self, message: &Stored) -> Result<()> {
         let words: Vec<&str> = message.subject.split('.').collect();
-        if words[1] == "fence" {
+        let kind = if words[0] == "$KV" { "state" } else { words[1] };
+        if kind == "fence" {
             self.is_restoring = false;
             return Ok(());
         }
@@ -194,7 +195,7 @@ impl Ledger {
         ensure!(self.ids.insert(id.clone()), "the id {id} was published twice");
         let is_again = !self.is_restoring && self.deleted_ids.contains(&id);
         let output = Output { message, id, is_again };
-        match words[1] {
+        match kind {
             "state" => self.take_state(&output),
             "refused" => {
                 let refused: RefusedBody = serde_json::from_slice(&message.body)?;

@@ -86,7 +86,7 @@ impl Run {
             random: fastrand::Rng::with_seed(seed),
             http: http.clone(),
             links,
-            outputs: StreamReader::new("LINKS"),
+            outputs: StreamReader::new("KV_links"),
             dead_letters: StreamReader::new("RELINK_DEAD"),
             inputs: StreamReader::new("BELVO"),
             first_memory: None,
@@ -251,7 +251,7 @@ impl Run {
             for (link, state) in &self.ledger.states {
                 let shown = self.shown(link).await;
                 if shown.as_ref().ok() != Some(state) {
-                    wrong = Some(format!("the store has {shown:?} for {link}, and LINKS has {state}"));
+                    wrong = Some(format!("the store has {shown:?} for {link}, and KV_links has {state}"));
                     break;
                 }
             }

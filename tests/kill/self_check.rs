@@ -76,7 +76,7 @@ fn state_of(link: &str, sequence: u64, version: u64, input: u64, from: &str) -> 
     body["because"]["origin"]["received_at"] = json!(At(Timestamp::from_millis(stored_ms(input))));
     body["because"]["at"] = body["because"]["origin"]["received_at"].clone();
     body["episode"]["id"] = format!("{link}-e1").into();
-    message(sequence, &format!("link.state.{link}"), Some(format!("{link}.{version}.0")), &body)
+    message(sequence, &format!("$KV.links.{link}"), Some(format!("{link}.{version}.0")), &body)
 }
 
 fn prompt(sequence: u64, id: &str) -> Stored {
@@ -173,7 +173,7 @@ fn judge(story: Story) -> Result<()> {
     let news = |identity: &str, messages| News { is_new: true, identity: identity.to_owned(), messages };
     ledger.take_inputs(news(BELVO, story.inputs))?;
     ledger.take_dead_letters(news("RELINK_DEAD@1", story.dead_letters))?;
-    ledger.take_outputs(news("LINKS@1", story.outputs))?;
+    ledger.take_outputs(news("KV_links@1", story.outputs))?;
     ledger.check(&story.accepted)
 }
 

@@ -79,13 +79,14 @@ impl Relink {
         relink
     }
 
-    /// Starts this command, which ends in `relink serve`, and waits until it listens.
-    pub(crate) async fn spawn(
-        program: &[&str],
-        nats_url: &str,
-        data_dir: &std::path::Path,
-        more: &[(&str, &str)],
-    ) -> Self {
+    /// Starts the service, which must end by itself before it listens. Returns its status and its log.
+    pub(crate) async fn refused(nats_url: &str, data_dir: &std::path::Path) -> (std::process::ExitStatus, String) {
+        let mut command = Self::command(&[RELINK, "serve"], nats_url, data_dir, &[]);
+        let output = within("the end of relink", command.output()).await.expect("the binary starts");
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn command(program: &[&str], nats_url: &str, data_dir: &std::path::Path, more: &[(&str, &str)]) -> Command {
         let mut command = Command::new(program[0]);
         command
             .args(&program[1..])
@@ -102,6 +103,17 @@ impl Relink {
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        command
+    }
+
+    /// Starts this command, which ends in `relink serve`, and waits until it listens.
+    pub(crate) async fn spawn(
+        program: &[&str],
+        nats_url: &str,
+        data_dir: &std::path::Path,
+        more: &[(&str, &str)],
+    ) -> Self {
+        let mut command = Self::command(program, nats_url, data_dir, more);
         let mut child = command.spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("a pipe");
         // The log is always read: relink would wait if the pipe were full.

@@ -88,7 +88,7 @@ impl Environment {
     /// Runs a successful scheduled refresh: its webhooks make the link known to relink.
     pub(super) async fn data_arrives(&self, user: &User) -> anyhow::Result<()> {
         self.sandbox.control().scheduled_refresh(user.link, RefreshOutcome::Ok)?;
-        let state = format!("link.state.{}", user.link);
+        let state = format!("$KV.links.{}", user.link);
         let valid = |received: &Received| received.subject == state && received.body["state"] == "valid";
         self.subscriber.wait("the first state of the link", 0, valid).await.map(drop)
     }

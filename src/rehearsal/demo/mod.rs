@@ -1,7 +1,7 @@
 //! The demo: four links break in four ways, and their users repair three of them.
 //!
 //! All parts except Belvo are real: a separate nats-server, this relink with its store, and HTTP between them. The crate
-//! `belvo-sandbox` replaces Belvo. The demo prints the messages that arrive on the stream `LINKS`, and continues only when the
+//! `belvo-sandbox` replaces Belvo. The demo prints the messages that arrive on the stream `KV_links`, and continues only when the
 //! expected message has arrived.
 
 mod environment;

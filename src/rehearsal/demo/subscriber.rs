@@ -1,4 +1,4 @@
-//! The subscriber of the demo: an ordinary consumer of `LINKS`, as any other program would use.
+//! The subscriber of the demo: an ordinary consumer of `KV_links`, as any other program would use.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) struct Subscriber {
 impl Subscriber {
     /// Subscribes to all messages of relink.
     pub(super) async fn start(client: async_nats::Client) -> anyhow::Result<Self> {
-        let stream = jetstream::new(client).get_stream("LINKS").await.context("the stream of states")?;
+        let stream = jetstream::new(client).get_stream("KV_links").await.context("the stream of states")?;
         let consumer = stream.create_consumer(pull::OrderedConfig::default()).await?;
         let mut messages = consumer.messages().await?;
         let received = Arc::new(Mutex::new(Vec::new()));

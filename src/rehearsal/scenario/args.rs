@@ -46,7 +46,13 @@ pub struct ScenarioArgs {
     )]
     pub nats_url: String,
     /// The name of relink's output stream.
-    #[arg(long, value_name = "NAME", default_value = "LINKS", requires = "scenario", help_heading = "Play a scenario")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "KV_links",
+        requires = "scenario",
+        help_heading = "Play a scenario"
+    )]
     pub stream: String,
 }
 

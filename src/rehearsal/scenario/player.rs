@@ -37,7 +37,7 @@ pub struct RelinkUnderTest {
     pub api_token: SecretString,
     /// The URL of its NATS server.
     pub nats_url: String,
-    /// The name of its output stream; `LINKS` by default.
+    /// The name of its output stream; `KV_links` by default.
     pub stream: String,
 }
 

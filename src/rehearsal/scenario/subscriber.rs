@@ -1,7 +1,7 @@
 //! The subscriber of a scenario: an ordinary consumer of relink's output stream, as any other program would use.
 //!
-//! It recognises a subject by its last tokens (`notice.<type>.<link>`, `state.<link>`, `refused.<link>`), so it works with any
-//! subject prefix.
+//! It recognises a subject by its last tokens (`notice.<type>.<link>`, `refused.<link>`), or as a key of the bucket, so it
+//! works with any subject prefix.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,7 +46,7 @@ impl Received {
         let words: Vec<&str> = subject.split('.').collect();
         let kind = match words.as_slice() {
             [.., "notice", notice, _link] => Kind::Notice((*notice).to_owned()),
-            [.., "state", _link] => Kind::State,
+            ["$KV", _bucket, _link] => Kind::State,
             [.., "refused", _link] => Kind::Refused,
             [.., "incident", _institution] => Kind::Incident,
             _ => Kind::Other,
