@@ -70,9 +70,9 @@ metrics! {
     COMMIT_MESSAGES: Histogram "relink_commit_messages" [] "messages in each commit";
     LINKS_UNREADABLE: Counter "relink_links_unreadable_total" [] "links whose record in the store is unreadable";
     STORE_DAMAGES: Counter "relink_store_damages_total" [] "damages of the store that relink found while it ran; the store was rebuilt";
-    STATES_LOST: Counter "relink_states_lost_total" [] "times that states were missing on `LINKS` when relink caught up with it";
+    STATES_LOST: Counter "relink_states_lost_total" [] "times that states were missing on `KV_links` when relink caught up with it";
     FOREIGN_MESSAGES: Counter "relink_foreign_messages_total" []
-        "messages on `link.>` that are not relink's own and that relink stepped over";
+        "messages on `link.>` or `$KV.links.>` that are not relink's own and that relink stepped over";
     TIMERS_SET_ASIDE: Counter "relink_timers_set_aside_total" []
         "timers that failed and are disabled until the next start";
     CLOCK_JUMPS: Counter "relink_clock_jumps_total" ["clock"]

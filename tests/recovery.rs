@@ -285,3 +285,26 @@ async fn after_the_streams_of_0_2_are_removed_the_store_fills_the_new_stream() {
     assert_eq!(prompts, 0, "nobody is prompted again");
     assert!(ids.is_disjoint(&new_ids), "an id was given out a second time");
 }
+
+/// A key-value client that may publish deletes a key: it writes a marker behind the state, which stays on the stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_key_does_not_hide_the_state_from_a_rebuild() {
+    let nats = TestNats::start().await;
+    let data = nats.dir.path().join("relink");
+    let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    let client = support::binary::client();
+    for n in 0..3 {
+        relink.store_webhook(&client, webhook(&link(n), "token_required", n)).await;
+        relink.wait_for_link(&client, &link(n)).await;
+    }
+    relink.signal("TERM").await;
+    assert!(relink.ended().await.success());
+    let bucket = nats.context.get_key_value("links").await.expect("a bucket");
+    bucket.delete(link(1)).await.expect("deleted");
+    std::fs::remove_dir_all(data.join("store")).expect("the store is removed");
+
+    let relink = Relink::serve(nats.server.url(), &data, &[]).await;
+    let state = relink.wait_for_link(&client, &link(1)).await;
+    assert_eq!((&state["version"], &state["state"]), (&1.into(), &"token_required".into()));
+    assert!(relink.seen.iter().all(|line| !line.contains("missing on the output stream")), "{:?}", relink.seen);
+}

@@ -1,9 +1,10 @@
-//! Messages on relink's own subjects that relink did not write, with headers that the NATS client cannot parse.
+//! Messages on relink's own subjects that relink did not write: with headers that the NATS client cannot parse, or with the header of a
+//! key-value client that deletes a key.
 //!
-//! Any client that may publish on `link.>` can store such a message. async-nats closes its connection when it gets one
-//! (`raw_message.rs`), and each reader of the output stream would get it again. So after a connection was closed, a reader looks at the next
-//! messages by requests that parse no headers ([`Walk`]), and steps over those that cannot be parsed. Each of them is logged and counted
-//! once in a process ([`report`]).
+//! Any client that may publish on `link.>` or `$KV.links.>` can store such a message. async-nats closes its connection when it gets one
+//! (`raw_message.rs`), and each reader of the output stream would get it again. So after a connection was closed, a reader looks at the
+//! next messages by requests that parse no headers ([`Walk`]), and steps over those that cannot be parsed. Each of them is logged and
+//! counted once in a process ([`report`]).
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -24,8 +25,13 @@ static REPORTED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 
 /// Logs and counts a message that relink did not write. Several readers find it, and only the first one reports it.
 pub(super) fn report(message: &RawMessage) {
+    report_at(message.sequence, &message.subject);
+}
+
+/// The same for the message at this sequence.
+pub(super) fn report_at(sequence: u64, subject: &str) {
     let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !reported.insert(message.sequence) {
+    if !reported.insert(sequence) {
         return;
     }
     if reported.len() > REPORTED_MAX {
@@ -33,11 +39,19 @@ pub(super) fn report(message: &RawMessage) {
     }
     metrics::counter!(metric::FOREIGN_MESSAGES.name).increment(1);
     tracing::error!(
-        nats.sequence = message.sequence,
-        nats.subject = %message.subject.escape_debug(),
-        "a message on the output stream is not relink's own, because it cannot be read; relink stepped over it. Only relink may publish \
-         on these subjects"
+        nats.sequence = sequence,
+        nats.subject = %subject.escape_debug(),
+        "a message on the output stream is not relink's own, because it cannot be read or deletes a key of the bucket; relink stepped over \
+         it. Only relink may publish on these subjects"
     );
+}
+
+/// The header with which a key-value client marks a key as deleted. The state before it stays on the stream.
+pub(super) const KV_OPERATION: &str = "KV-Operation";
+
+/// Whether relink can have written this message.
+pub(super) fn may_be_own(message: &RawMessage) -> bool {
+    message.is_parsable() && !message.headers().iter().any(|(name, _)| name.eq_ignore_ascii_case(KV_OPERATION))
 }
 
 /// Reads the messages of some subjects one by one, in the order of the stream, without parsing their headers.
@@ -110,8 +124,8 @@ pub(super) async fn last_own_before(
 /// Ends the deliveries of jobs that cannot be parsed; otherwise the server would deliver them again, for ever. `checked` is the sequence up
 /// to which an earlier call has looked.
 ///
-/// The client never gets such a message, so it has no subject for the acknowledgement. The server finds the delivery by the sequence in that
-/// subject, and ignores the counts and the time.
+/// The client never gets such a message, so it has no subject for the acknowledgement. The server finds the delivery by the sequence in
+/// that subject, and ignores the counts and the time.
 ///
 /// # Errors
 /// The error text of a request.

@@ -1,7 +1,8 @@
 //! Reads the output stream, for catching up.
 //!
 //! A pull consumer reads it. If the connection is closed meanwhile, a message that the client cannot parse may be the reason
-//! (`foreign.rs`). Then the next messages are read one by one, such messages are stepped over, and the pull goes on behind them.
+//! (`foreign.rs`). Then the next messages are read one by one, such messages are stepped over, and the pull goes on behind them. The marker
+//! with which a key-value client deletes a key is stepped over too.
 
 use std::time::Duration;
 
@@ -44,15 +45,14 @@ pub(super) async fn read_output(
     up_to: u64,
     handed_over: &mpsc::Sender<Input>,
 ) -> Result<(), String> {
-    let is_rebuild = after.is_none();
-    let mut read =
-        OutputRead { streams, request, up_to, handed_over, messages: Vec::new(), reached: after.unwrap_or(0) };
+    let (is_rebuild, messages, reached) = (after.is_none(), Vec::new(), after.unwrap_or(0));
+    let mut read = OutputRead { streams, request, is_rebuild, up_to, handed_over, messages, reached };
     let mut deliver_policy = after.map_or(DeliverPolicy::LastPerSubject, behind);
     let mut idle = 0;
     while read.reached < up_to {
         let reached_before = read.reached;
         let Err(problem) = read.pull(deliver_policy).await? else { return Ok(()) };
-        let has_stepped = read.step_over(is_rebuild).await?;
+        let has_stepped = read.step_over().await?;
         idle = if has_stepped || read.reached > reached_before { 0 } else { idle + 1 };
         if idle > IDLE_MAX {
             return Err(problem);
@@ -76,6 +76,8 @@ fn behind(sequence: u64) -> DeliverPolicy {
 struct OutputRead<'a> {
     streams: &'a Streams,
     request: RequestId,
+    /// Whether it reads the last message of each subject.
+    is_rebuild: bool,
     up_to: u64,
     handed_over: &'a mpsc::Sender<Input>,
     /// The messages that are not handed over yet.
@@ -123,6 +125,12 @@ impl OutputRead<'_> {
                 return Ok(Err(failed(&"a message is missing")));
             }
             let sequence = info.stream_sequence;
+            if message.headers.as_ref().is_some_and(|headers| headers.get(foreign::KV_OPERATION).is_some()) {
+                foreign::report_at(sequence, &message.subject);
+                let in_its_place = self.in_place_of(&message.subject, sequence).await?;
+                self.push(in_its_place).await;
+                continue;
+            }
             let kind = kind(subjects, &message.subject);
             self.push(OutputMessage { sequence, kind, body: message.message.payload }).await;
         }
@@ -130,13 +138,13 @@ impl OutputRead<'_> {
     }
 
     /// Reads the next messages one by one, up to the last one that cannot be parsed, if there is one near. Returns whether there was.
-    async fn step_over(&mut self, is_rebuild: bool) -> Result<bool, String> {
+    async fn step_over(&mut self) -> Result<bool, String> {
         let Streams { context, subjects, .. } = self.streams;
         let mut walk = Walk::new(context, subjects.output_stream(), read_filter(subjects), self.reached + 1);
         let (mut parsable, mut has_stepped) = (Vec::new(), false);
         while parsable.len() < LOOK_AHEAD {
             let Some(message) = walk.next().await?.filter(|message| message.sequence <= self.up_to) else { break };
-            if message.is_parsable() {
+            if foreign::may_be_own(&message) {
                 parsable.push(message);
                 continue;
             }
@@ -146,7 +154,7 @@ impl OutputRead<'_> {
                 self.push(OutputMessage { sequence, kind: kind(subjects, &subject), body: payload }).await;
             }
             foreign::report(&message);
-            let in_its_place = self.in_place_of(&message, is_rebuild).await?;
+            let in_its_place = self.in_place_of(&message.subject, message.sequence).await?;
             self.push(in_its_place).await;
         }
         Ok(has_stepped)
@@ -154,18 +162,16 @@ impl OutputRead<'_> {
 
     /// What the store gets in place of a message that was stepped over. A rebuild reads only the last message of each subject, so this one
     /// hides relink's own message before it.
-    async fn in_place_of(&self, message: &RawMessage, is_rebuild: bool) -> Result<OutputMessage, String> {
+    async fn in_place_of(&self, subject: &str, sequence: u64) -> Result<OutputMessage, String> {
         let Streams { context, subjects, .. } = self.streams;
-        let RawMessage { subject, sequence, .. } = message;
-        let hidden = if is_rebuild {
-            let is_own = RawMessage::is_parsable;
-            foreign::last_own_before(context, subjects.output_stream(), subject, *sequence, is_own).await?
+        let hidden = if self.is_rebuild {
+            foreign::last_own_before(context, subjects.output_stream(), subject, sequence, foreign::may_be_own).await?
         } else {
             None
         };
         let (kind, body) =
             hidden.map_or((OutputKind::Other, Bytes::new()), |own| (kind(subjects, subject), own.payload));
-        Ok(OutputMessage { sequence: *sequence, kind, body })
+        Ok(OutputMessage { sequence, kind, body })
     }
 
     async fn push(&mut self, message: OutputMessage) {
