@@ -388,8 +388,10 @@ mod tests {
         {
             assert_eq!(subjects.parse_input(subject), None, "{subject}");
         }
-        for subject in
-            ["link", "link.", "$KV.links.a", "$KV.links", "$KV.links.", "$KV.link.a", "link.fence.x", "$KV.links.a.b"]
+        // `link.state.a` was the subject of a state up to 0.2.
+        for subject in ["link", "link.", "link.state.a", "links.fence.1", "link.fence.x", "link.refused.a.b"]
+            .into_iter()
+            .chain(["$KV", "$KV.links", "$KV.links.", "$KV.link.a", "$KV.links.a.b", "KV.links.a"])
         {
             assert_eq!(subjects.parse_output(subject), None, "{subject}");
         }
