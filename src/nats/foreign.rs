@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::{self, consumer::PullConsumer};
 
 use super::limit::{REQUEST_TIMEOUT, within};
@@ -47,7 +48,12 @@ pub(super) fn report_at(sequence: u64, subject: &str) {
 }
 
 /// The header with which a key-value client marks a key as deleted. The state before it stays on the stream.
-pub(super) const KV_OPERATION: &str = "KV-Operation";
+const KV_OPERATION: &str = "KV-Operation";
+
+/// Whether a key-value client marks a key as deleted with these headers.
+pub(super) fn is_deletion(headers: Option<&HeaderMap>) -> bool {
+    headers.is_some_and(|headers| headers.get(KV_OPERATION).is_some())
+}
 
 /// Whether relink can have written this message.
 pub(super) fn may_be_own(message: &RawMessage) -> bool {

@@ -178,6 +178,10 @@ impl Histories {
             while let Some(message) = messages.next().await {
                 let message = message.map_err(HistoryError::of)?;
                 let info = message.info().map_err(HistoryError::of)?;
+                if foreign::is_deletion(message.headers.as_ref()) {
+                    foreign::report_at(info.stream_sequence, &message.subject);
+                    continue;
+                }
                 let stored_at_ns = i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(i64::MAX);
                 let message_id = message.headers.as_ref().and_then(|headers| headers.get("ce-id"));
                 let message_id = message_id.map(|id| id.as_str().to_owned());
@@ -204,9 +208,11 @@ impl Histories {
         let mut walk = Walk::new(&self.context, stream, filters, 1);
         let mut newest = Newest::default();
         while let Some(message) = walk.next().await.map_err(HistoryError::of)? {
-            if !message.is_parsable() {
+            if !foreign::may_be_own(&message) {
                 foreign::report(&message);
-                self.note_foreign(link);
+                if !message.is_parsable() {
+                    self.note_foreign(link);
+                }
                 continue;
             }
             let headers = message.headers();

@@ -125,7 +125,7 @@ impl OutputRead<'_> {
                 return Ok(Err(failed(&"a message is missing")));
             }
             let sequence = info.stream_sequence;
-            if message.headers.as_ref().is_some_and(|headers| headers.get(foreign::KV_OPERATION).is_some()) {
+            if foreign::is_deletion(message.headers.as_ref()) {
                 foreign::report_at(sequence, &message.subject);
                 let in_its_place = self.in_place_of(&message.subject, sequence).await?;
                 self.push(in_its_place).await;
