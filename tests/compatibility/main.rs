@@ -31,19 +31,30 @@ use std::path::{Path, PathBuf};
 
 use relink::store::{SledStore, StoreError};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use check::problems;
 use corpus::{Corpus, LINKS, RECORDS};
 
 /// Every released version, oldest first.
-const VERSIONS: &[Version] = &[Version {
-    name: "v0.1",
-    digest: "674562465fee1e344b777092a7b98fc4f2e1d1c639d5d594dc6e451f77d6a54a",
-    messages: Promise::Reads,
-    store: Promise::Reads,
-    gone: &[GONE_FALLBACK],
-    renamed: RENAMED_SINCE_0_1,
-}];
+const VERSIONS: &[Version] = &[
+    Version {
+        name: "v0.1",
+        digest: "674562465fee1e344b777092a7b98fc4f2e1d1c639d5d594dc6e451f77d6a54a",
+        messages: Promise::Reads,
+        store: Promise::Reads,
+        gone: &[GONE_FALLBACK],
+        renamed: RENAMED_SINCE_0_1,
+    },
+    Version {
+        name: "v0.2",
+        digest: "d30747eaae1bba4ce711e0eb185b51caef70118d16ad7f21e2699cff7e172c53",
+        messages: Promise::Reads,
+        store: Promise::Reads,
+        gone: &[],
+        renamed: &[],
+    },
+];
 
 /// The state after a failed attempt, a field that is no longer stored.
 const GONE_FALLBACK: (&str, &str) = ("update.fallback", "it follows from the cause of the episode");
@@ -184,6 +195,12 @@ fn changed(directory: &Path, change: impl Fn(&mut Value)) -> Corpus {
     copy
 }
 
+/// A value of the store: the first 8 bytes of a SHA-256 over the key and the payload, then the payload.
+fn with_checksum(key: &str, payload: &[u8]) -> Vec<u8> {
+    let hash = Sha256::new().chain_update((key.len() as u64).to_be_bytes()).chain_update(key).chain_update(payload);
+    [&hash.finalize()[..8], payload].concat()
+}
+
 #[test]
 fn data_of_a_newer_version_is_refused_with_a_clear_error() {
     let temporary = tempfile::tempdir().unwrap();
@@ -197,10 +214,10 @@ fn data_of_a_newer_version_is_refused_with_a_clear_error() {
     assert_eq!(of_records(problems(&newer, &refused)), expected);
     assert_ne!(of_records(problems(&newer, newest())), expected, "the promise to read them is broken");
 
-    // The store has its format version under a key.
+    // Since 0.2 each database of the store has its own directory. Its format version is a value with a checksum.
     let store = newer.store();
-    let database = sled::open(&store).unwrap();
-    database.insert("f", &u16::MAX.to_be_bytes()).unwrap();
+    let database = sled::open(store.join("1")).unwrap();
+    database.insert("f", with_checksum("f", &u16::MAX.to_be_bytes())).unwrap();
     database.flush().unwrap();
     drop(database);
     let error = SledStore::open(&store, CACHE_BYTES).unwrap_err();
