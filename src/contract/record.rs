@@ -15,14 +15,14 @@ use super::rfc3339::At;
 use super::words::{AccessModeWord, StateWord, is_false};
 use crate::link::{Episode, Freshness, Link, LinkId, Profile, Session, State};
 
+mod facts;
 mod parts;
 mod repair;
 
 pub use repair::Repaired;
 
-use parts::{
-    ConsentRecord, EpisodeRecord, RecentFactRecord, RefreshQuotaRecord, RefreshRecord, SuspicionRecord, UpdateRecord,
-};
+use facts::RecentFacts;
+use parts::{ConsentRecord, EpisodeRecord, RefreshQuotaRecord, RefreshRecord, SuspicionRecord, UpdateRecord};
 
 /// Body of `$KV.links.<link>`: the complete state of one link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -109,8 +109,9 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub widget_until: Option<At>,
     /// The dedup keys of recently accepted messages, by which a repeat is recognised. For relink's own use.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recent: Vec<RecentFactRecord>,
+    #[serde(default, skip_serializing_if = "RecentFacts::is_empty")]
+    #[schemars(with = "String")]
+    pub recent: RecentFacts,
     /// The transition that led to this state.
     pub because: Because,
     /// The ids of the notices and jobs of the same step.
@@ -188,7 +189,7 @@ impl Record {
             verify_asked_at: link.verify_asked_at.map(At),
             claimed_at: link.claimed_at.map(At),
             widget_until: link.widget_until.map(At),
-            recent: link.recent.iter().map(RecentFactRecord::of).collect(),
+            recent: RecentFacts(link.recent.clone()),
             because,
             sent,
         }
@@ -259,7 +260,7 @@ impl Record {
             verify_asked_at: self.verify_asked_at.map(|at| at.0),
             claimed_at: self.claimed_at.map(|at| at.0),
             widget_until: self.widget_until.map(|at| at.0),
-            recent: self.recent.iter().map(RecentFactRecord::parse).collect::<Result<_, _>>()?,
+            recent: self.recent.0.clone(),
         })
     }
 

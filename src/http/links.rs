@@ -142,7 +142,7 @@ pub(super) async fn summary(
 /// The record without `recent`, which only relink uses.
 fn public(stored: &StoredLink) -> Result<Record, Problem> {
     let mut record = stored.parse()?;
-    record.recent.clear();
+    record.recent.0.clear();
     Ok(record)
 }
 

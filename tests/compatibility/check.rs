@@ -116,7 +116,7 @@ fn compare(old: &Value, new: &Value, version: &Version) -> Result<(), String> {
 fn with_todays_names(old: &Value, version: &Version) -> Value {
     let mut body = old.clone();
     for renamed in version.renamed {
-        let (Renamed::Field { path, .. } | Renamed::Value { path, .. }) = renamed;
+        let (Renamed::Field { path, .. } | Renamed::Value { path, .. } | Renamed::Form { path, .. }) = renamed;
         let (parents, name) = path.rsplit_once('.').unwrap_or(("", path));
         let parent =
             parents.split('.').filter(|step| !step.is_empty()).try_fold(&mut body, |value, step| value.get_mut(step));
@@ -130,6 +130,11 @@ fn with_todays_names(old: &Value, version: &Version) -> Value {
             Renamed::Value { from, to, .. } => {
                 if let Some(value) = fields.get_mut(name).filter(|value| *value == from) {
                     *value = (*to).into();
+                }
+            }
+            Renamed::Form { to, .. } => {
+                if let Some(value) = fields.get_mut(name) {
+                    *value = to(value);
                 }
             }
         }

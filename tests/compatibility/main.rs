@@ -52,7 +52,7 @@ const VERSIONS: &[Version] = &[
         messages: Promise::Reads,
         store: Promise::Reads,
         gone: &[],
-        renamed: &[],
+        renamed: RENAMED_SINCE_0_2,
     },
 ];
 
@@ -75,7 +75,13 @@ const RENAMED_SINCE_0_1: &[Renamed] = &[
     Renamed::Value { path: "episode.prompt", from: "held", to: "muted" },
     Renamed::Value { path: "episode.prompt", from: "waiting", to: "deferred" },
     Renamed::Value { path: "type", from: "silent", to: "stale" },
+    RECENT_AS_TEXT,
 ];
+
+/// What relink 0.3 and later write in another way.
+const RENAMED_SINCE_0_2: &[Renamed] = &[RECENT_AS_TEXT];
+
+const RECENT_AS_TEXT: Renamed = Renamed::Form { path: "recent", to: records::recent_as_text };
 
 /// The number of partitions of the runs that wrote the streams.
 const PARTITIONS: u16 = 2;
@@ -102,8 +108,20 @@ struct Version {
 /// A name of an older version, and today's name. `path` is the path in a body, in the older version's names.
 #[derive(Clone, Copy)]
 enum Renamed {
-    Field { path: &'static str, to: &'static str },
-    Value { path: &'static str, from: &'static str, to: &'static str },
+    Field {
+        path: &'static str,
+        to: &'static str,
+    },
+    Value {
+        path: &'static str,
+        from: &'static str,
+        to: &'static str,
+    },
+    /// The value has another form.
+    Form {
+        path: &'static str,
+        to: fn(&Value) -> Value,
+    },
 }
 
 /// The promise of this relink for data of an older or a newer version.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::Engine as _;
 use fastrand::Rng;
 use relink::contract::{At, Because, Origin, OriginKind, Record};
 use relink::link::{
@@ -125,13 +126,34 @@ fn assert_shown(records: &[Value], paths: &[String]) {
         .iter()
         .flat_map(|record| {
             let shapes = shapes_of(record).into_iter().flat_map(|(path, shape)| [format!("{path}{shape}"), path]);
-            let recent = record["recent"].as_array().map_or(0, Vec::len);
+            let recent = recent_count(&record["recent"]);
             shapes.chain([format!("recent#{recent}"), record["state"].as_str().unwrap().to_owned()]).collect::<Vec<_>>()
         })
         .collect();
     let missing: Vec<_> = MUST_SHOW.iter().filter(|wanted| !shown.contains(**wanted)).collect();
     assert!(missing.is_empty(), "no record shows {missing:?}; there are {paths:?}");
     assert_eq!(RECENT_KEYS_MAX, 32, "`recent#32` in MUST_SHOW is the longest list");
+}
+
+/// How many dedup keys a record has: 0.2 and earlier wrote a list, later versions a text with 16 bytes for each.
+fn recent_count(recent: &Value) -> usize {
+    match recent {
+        Value::Array(list) => list.len(),
+        Value::String(text) => text.len() * 6 / 8 / 16,
+        _ => 0,
+    }
+}
+
+/// The list of dedup keys of 0.2 in the form of 0.3: of each key 8 bytes, and of its time in milliseconds 8 bytes, as base64.
+pub(crate) fn recent_as_text(list: &Value) -> Value {
+    let mut bytes = Vec::new();
+    for fact in list.as_array().unwrap() {
+        let key = u64::from_str_radix(fact["key"].as_str().unwrap(), 16).unwrap();
+        let at: Timestamp = fact["at"].as_str().unwrap().parse().unwrap();
+        bytes.extend(key.to_le_bytes());
+        bytes.extend(at.as_millis().to_le_bytes());
+    }
+    base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes).into()
 }
 
 /// Calls `take` with every record of the walks. The walks are the same in each run.
@@ -270,7 +292,7 @@ fn collect_shapes(value: &Value, path: &str, shapes: &mut BTreeMap<String, Strin
         }
         Value::Bool(flag) => format!("={flag}"),
         Value::String(word) if is_word(path) => format!("={word}"),
-        Value::Array(items) if path == "recent" && items.len() == RECENT_KEYS_MAX => "=full".to_owned(),
+        recent if path == "recent" && recent_count(recent) == RECENT_KEYS_MAX => "=full".to_owned(),
         Value::String(_) | Value::Number(_) | Value::Array(_) => String::new(),
     };
     if !path.is_empty() {

@@ -1,4 +1,4 @@
-//! The parts of a record: episode, attempt, suspicion, refresh, consent, dedup keys; each with its conversion from and
+//! The parts of a record: episode, attempt, suspicion, refresh, consent; each with its conversion from and
 //! to the core.
 //!
 //! `Record::link` checks whether the parts fit together.
@@ -10,8 +10,8 @@ use super::super::rfc3339::At;
 use super::super::words::{AttemptEndWord, CauseWord, is_false};
 use super::BadRecord;
 use crate::link::{
-    Breakage, Consent, DedupKey, Due, Episode, EpisodeNumber, LinkId, Month, Prompt, RecentFact, Refresh, RefreshQuota,
-    Session, Suspicion, UpdatePhase,
+    Breakage, Consent, Due, Episode, EpisodeNumber, LinkId, Month, Prompt, Refresh, RefreshQuota, Session, Suspicion,
+    UpdatePhase,
 };
 
 /// An episode: one outage of the link.
@@ -176,15 +176,6 @@ pub struct RefreshQuotaRecord {
     /// Belvo refused a refresh because the monthly quota was used up; relink asks for none before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_until: Option<At>,
-}
-
-/// The dedup key of an accepted message.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RecentFactRecord {
-    /// The key, 16 hexadecimal digits.
-    pub key: String,
-    /// When the message was accepted.
-    pub at: At,
 }
 
 impl EpisodeRecord {
@@ -369,16 +360,5 @@ impl RefreshQuotaRecord {
             .and_then(|(year, month)| Month::new(year, month))
             .ok_or(BadRecord::Impossible("refresh_quota.month"))?;
         Ok(RefreshQuota { month, count: self.count, refused_until: self.refused_until.map(|at| at.0) })
-    }
-}
-
-impl RecentFactRecord {
-    pub(super) fn of(seen: &RecentFact) -> Self {
-        Self { key: format!("{:016x}", seen.key.0), at: At(seen.at) }
-    }
-
-    pub(super) fn parse(&self) -> Result<RecentFact, BadRecord> {
-        let key = u64::from_str_radix(&self.key, 16).map_err(|_| BadRecord::Impossible("recent.key"))?;
-        Ok(RecentFact { key: DedupKey(key), at: self.at.0 })
     }
 }
