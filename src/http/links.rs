@@ -7,17 +7,20 @@ use axum::{Extension, Json};
 use serde::Serialize;
 use strum::VariantArray;
 
+use super::SharedServer;
 use super::connection::ClientGone;
 use super::parameters::{LinkInPath, Query, bad};
 use super::problem::{Kind, Problem};
-use super::{SharedServer, scan};
 use crate::contract::{At, IncidentBody, IncidentChange, Record};
 use crate::link::{LinkId, StateName};
 use crate::nats::history::HistoryEntry;
-use crate::store::{self, StoredLink};
+use crate::store::{self, CountsOfInstitution, StoredLink};
 
 /// The number of links on a page: the default and the maximum.
 const PAGE: (usize, usize) = (100, 1_000);
+
+/// The most institutions of a summary. Belvo has some hundreds.
+const INSTITUTIONS_MAX: usize = 1_000;
 
 /// `GET /v1/links`
 #[derive(Serialize)]
@@ -44,6 +47,8 @@ pub(super) struct History {
 pub(super) struct Summary {
     links_count: u64,
     by_state: BTreeMap<&'static str, u64>,
+    /// The links of each institution by state, without zeros; at most [`INSTITUTIONS_MAX`] institutions, in the order of their names.
+    by_institution: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// The institutions with an incident now.
     incidents: Vec<IncidentSummary>,
     /// How many transitions only a sweep has found since the start, by institution; absent without Belvo keys,
@@ -66,13 +71,15 @@ pub(super) async fn list(
     Extension(client): Extension<ClientGone>,
     query: Query,
 ) -> Result<Json<Links>, Problem> {
-    query.only(&["state", "institution", "limit", "after"])?;
-    let state = query.text("state").map(parse_state).transpose()?;
-    let institution = query.text("institution").map(str::to_owned);
-    let query = store::Query { state, after: query.parse("after")?, limit: query.limit(PAGE.0, PAGE.1)? };
-    let read =
-        move |store: &dyn store::Store, ended: &scan::Ended| scan::page(store, &query, institution.as_deref(), ended);
-    let page = server.scan(&client, read).await?;
+    query.only(&["state", "institution", "external_id", "limit", "after"])?;
+    let query = store::Query {
+        state: query.text("state").map(parse_state).transpose()?,
+        institution: query.text("institution").map(str::to_owned),
+        external_id: query.text("external_id").map(str::to_owned),
+        after: query.parse("after")?,
+        limit: query.limit(PAGE.0, PAGE.1)?,
+    };
+    let page = server.scan(&client, move |store| store.page(&query)).await?;
     // An unreadable record does not fail the page; its id is listed in `unreadable`.
     let mut unreadable: Vec<String> = page.unreadable.into_iter().map(|entry| entry.key).collect();
     let mut links = Vec::with_capacity(page.links.len());
@@ -116,12 +123,15 @@ pub(super) async fn history(
     Ok(Json(History { link_id: id.to_string(), entries: read.entries, truncated: read.truncated }))
 }
 
-pub(super) async fn summary(
-    State(server): State<SharedServer>,
-    Extension(client): Extension<ClientGone>,
-) -> Result<Json<Summary>, Problem> {
-    let read = server.scan(&client, |store, _ended| Ok(Some((store.count()?, store.incidents()?))));
-    let (counts, incidents) = read.await?;
+pub(super) async fn summary(State(server): State<SharedServer>) -> Result<Json<Summary>, Problem> {
+    let read = |store: &dyn store::Store| {
+        Ok((store.count()?, store.count_by_institution(INSTITUTIONS_MAX)?, store.incidents()?))
+    };
+    let (counts, institutions, incidents) = server.read_store(read).await?;
+    let without_zeros = |counts: CountsOfInstitution| {
+        let counted = counts.by_state.into_iter().filter(|(_, count)| *count > 0);
+        (counts.institution, counted.map(|(state, count)| (state.as_str(), count)).collect())
+    };
     let by_state: BTreeMap<_, _> =
         StateName::VARIANTS.iter().map(|state| (state.as_str(), counts.get(state).copied().unwrap_or(0))).collect();
     let incidents = incidents.into_iter().filter(|incident| incident.change == IncidentChange::Began);
@@ -134,6 +144,7 @@ pub(super) async fn summary(
     Ok(Json(Summary {
         links_count: by_state.values().sum(),
         by_state,
+        by_institution: institutions.into_iter().map(without_zeros).collect(),
         incidents: incidents.collect(),
         drift_by_institution,
     }))

@@ -205,6 +205,7 @@ impl From<StoreError> for Problem {
             | StoreError::Corrupt { .. }
             | StoreError::Record(_)
             | StoreError::InUse { .. }
+            | StoreError::OldFormat { .. }
             | StoreError::FutureFormat { .. } => Self::internal(error),
         }
     }

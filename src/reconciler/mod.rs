@@ -413,6 +413,7 @@ impl Reconciler {
                     | StoreError::Denied { .. }
                     | StoreError::Full { .. }
                     | StoreError::InUse { .. }
+                    | StoreError::OldFormat { .. }
                     | StoreError::FutureFormat { .. }),
                 ) => Err(error),
                 Ok(known) => Ok((id, Ok(known))),

@@ -2,17 +2,13 @@
 //!
 //! A checksum of a value shows that its bytes are those that were written. It cannot show that the value is the newest one, or that no value
 //! is missing: after a damage, sled may return an old page, or none. The sum over all checksums shows that. Every commit writes it together
-//! with its other changes, and a scan of the store compares it with the values that it finds.
-
-use std::hash::{DefaultHasher, Hash, Hasher};
+//! with its other changes, and a scan of the store (`scan.rs`) compares it with the values that it finds.
 
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
-use super::format::{
-    self, CONTENT_KEY, DEADLINE_PREFIX, FORMAT_KEY, INCIDENT_PREFIX, LINK_PREFIX, OFFSET_PREFIX, POSITION_KEY,
-    STATE_PREFIX,
-};
+use super::counts::StateCounts;
+use super::format::CONTENT_KEY;
 use crate::contract::LinksDigest;
 
 /// The length of the checksum in front of a value, in bytes.
@@ -47,7 +43,7 @@ fn checksum(key: &[u8], payload: &[u8]) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// What the store has: all entries except the format, this record itself, and the indexes.
+/// What the store has: all entries except the format, this record itself, and the indexes. A scan (`scan.rs`) compares it with the entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
     /// The number of entries.
@@ -58,6 +54,8 @@ pub(super) struct Content {
     pub(super) sum: u64,
     /// All links and their versions.
     pub(super) links: LinksDigest,
+    /// The number of links in each state.
+    pub(super) by_state: StateCounts,
     /// Whether the store has the state of every link. `false` while it is being rebuilt.
     pub(super) is_complete: bool,
 }
@@ -77,13 +75,28 @@ impl Content {
         self.sum = self.sum.wrapping_sub(sealed_checksum(value));
     }
 
+    /// Adds the content of other entries.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the sum of two counts is too large.
+    pub(super) fn join(&mut self, other: &Self) -> Result<(), StoreError> {
+        self.entries_count = self.entries_count.wrapping_add(other.entries_count);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+        self.sum = self.sum.wrapping_add(other.sum);
+        let (links_count, links_sum) = (other.links.links_count, other.links.sum());
+        let links_count = self.links.links_count.wrapping_add(links_count);
+        self.links = LinksDigest::of_parts(links_count, self.links.sum().wrapping_add(links_sum));
+        self.by_state.join(&other.by_state)
+    }
+
     /// The value at [`CONTENT_KEY`].
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { entries_count, bytes, sum, links, is_complete } = *self;
-        let mut payload = Vec::with_capacity(41);
+        let Self { entries_count, bytes, sum, links, by_state, is_complete } = *self;
+        let mut payload = Vec::with_capacity(41 + StateCounts::LENGTH);
         for number in [entries_count, bytes, sum, links.links_count, links.sum()] {
             payload.extend_from_slice(&number.to_be_bytes());
         }
+        payload.extend_from_slice(&by_state.encode());
         payload.push(u8::from(is_complete));
         seal(CONTENT_KEY, &payload)
     }
@@ -98,95 +111,17 @@ impl Content {
         let (sum, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (links_count, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (links_sum, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let (by_state, rest) = StateCounts::decode(rest).ok_or_else(damaged)?;
         let [is_complete] = *rest else { return Err(damaged()) };
         let numbers = [entries_count, bytes, sum, links_count, links_sum];
         let [entries_count, bytes, sum, links_count, links_sum] = numbers.map(|number| u64::from_be_bytes(*number));
         let links = LinksDigest::of_parts(links_count, links_sum);
-        Ok(Self { entries_count, bytes, sum, links, is_complete: is_complete != 0 })
+        Ok(Self { entries_count, bytes, sum, links, by_state, is_complete: is_complete != 0 })
     }
 }
 
 fn sealed_checksum(value: &[u8]) -> u64 {
     value.first_chunk().map_or(0, |sealed| u64::from_be_bytes(*sealed))
-}
-
-/// A scan of all entries: the content that it finds, and whether the indexes follow from the links.
-#[derive(Debug, Default)]
-pub(super) struct Scan {
-    found: Content,
-    index_found: IndexSum,
-    index_expected: IndexSum,
-}
-
-/// A sum over index keys. Both sums of a scan are made in one process, so the hash need not be the same in every version.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct IndexSum {
-    keys_count: u64,
-    sum: u64,
-}
-
-impl IndexSum {
-    fn add(&mut self, key: &[u8]) {
-        let mut hash = DefaultHasher::new();
-        key.hash(&mut hash);
-        self.keys_count += 1;
-        self.sum = self.sum.wrapping_add(hash.finish());
-    }
-}
-
-impl Scan {
-    /// Takes the next entry of the store. `is_sealed`: whether the values of this store have checksums.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] if the entry is not as it was written.
-    pub(super) fn take(&mut self, key: &[u8], value: &[u8], is_sealed: bool) -> Result<(), StoreError> {
-        if key == FORMAT_KEY || (is_sealed && key == CONTENT_KEY) {
-            return Ok(());
-        }
-        if key.starts_with(STATE_PREFIX) || key.starts_with(DEADLINE_PREFIX) {
-            self.index_found.add(key);
-            return Ok(());
-        }
-        let is_known = [LINK_PREFIX, INCIDENT_PREFIX, OFFSET_PREFIX].iter().any(|prefix| key.starts_with(prefix));
-        if !is_known && key != POSITION_KEY {
-            return Err(StoreError::Damaged(format!("it has an unknown key: {}", key.escape_ascii())));
-        }
-        let payload = if is_sealed { unseal(key, value)? } else { value };
-        if let Some(id) = key.strip_prefix(LINK_PREFIX) {
-            let id = format::parse_link_id(id).filter(|parsed| parsed.as_str().as_bytes() == id);
-            let id =
-                id.ok_or_else(|| StoreError::Damaged("a key has no link id, or another spelling of one".to_owned()))?;
-            let head = format::decode_head(key, payload).map_err(|error| StoreError::Damaged(error.to_string()))?;
-            self.found.links.replace(&id, None, head.version);
-            self.index_expected.add(&format::state_key(head.state, &id));
-            if let Some(at) = head.deadline {
-                self.index_expected.add(&format::deadline_key(at, &id));
-            }
-        }
-        self.found.add(key, value);
-        Ok(())
-    }
-
-    /// Ends a scan of a whole store. `recorded` is the store's own record of its content; `None` for a store without checksums.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] if entries are missing, old, or too many.
-    pub(super) fn end(self, recorded: Option<&Content>) -> Result<(), StoreError> {
-        let Self { mut found, index_found, index_expected } = self;
-        if index_found != index_expected {
-            let (found, expected) = (index_found.keys_count, index_expected.keys_count);
-            return Err(StoreError::Damaged(format!(
-                "its indexes have {found} keys and do not fit its links ({expected})"
-            )));
-        }
-        let Some(recorded) = recorded else { return Ok(()) };
-        found.is_complete = recorded.is_complete;
-        if found == *recorded {
-            return Ok(());
-        }
-        let (found, recorded) = (found.entries_count, recorded.entries_count);
-        Err(StoreError::Damaged(format!("entries are missing or old: {found} were found, {recorded} were written")))
-    }
 }
 
 #[cfg(test)]
@@ -203,26 +138,5 @@ mod tests {
             changed[at] ^= 1;
             assert!(unseal(b"la", &changed).is_err(), "byte {at}");
         }
-    }
-
-    #[test]
-    fn a_missing_and_an_old_entry_are_noticed() {
-        let (one, other, old) = (seal(b"ia", b"1"), seal(b"ib", b"2"), seal(b"ib", b"0"));
-        let mut written = Content { is_complete: true, ..Content::default() };
-        written.add(b"ia", &one);
-        written.add(b"ib", &old);
-        written.remove(b"ib", &old);
-        written.add(b"ib", &other);
-        assert_eq!(Content::decode(&written.encode()).unwrap(), written);
-        let scan = |entries: &[(&[u8], &[u8])]| {
-            let mut scan = Scan::default();
-            entries.iter().try_for_each(|(key, value)| scan.take(key, value, true))?;
-            scan.end(Some(&written))
-        };
-        assert!(scan(&[(b"ia", &one), (b"ib", &other)]).is_ok());
-        assert!(scan(&[(b"ia", &one)]).is_err());
-        assert!(scan(&[(b"ia", &one), (b"ib", &old)]).is_err());
-        assert!(scan(&[(b"ia", &one), (b"ib", &other), (b"sv", &[])]).is_err(), "an index key without a link");
-        assert!(scan(&[(b"ia", &one), (b"ib", &other), (b"x", &[])]).is_err(), "an unknown key");
     }
 }

@@ -3,39 +3,53 @@
 //! ```text
 //! key                                     value
 //! "f"                                     checksum of the next two bytes, format version u16
-//! "c"                                     content: entries u64, bytes u64, sum of the checksums u64, links u64, sum of their versions u64, complete u8
+//! "c"                                     content: entries u64, bytes u64, sum of the checksums u64, links u64, sum of their versions u64,
+//!                                         links of each state u64 × 6, complete u8
 //! "p"                                     position in KV_links: stream created i64, sequence u64; witness: sequence u64, owner
 //! "m" partition:u16                       committed offset: JSON
 //! "i" institution                         its last incident message: JSON
-//! "l" link id                             head (21 bytes) + JSON of the record
+//! "n" institution                         the number of its links of each state: u64 × 6
+//! "l" link id                             head (44 bytes) + JSON of the record
 //! "s" state:u8 link id                    -        index of the links by state
 //! "d" deadline:i64 ^ sign  link id        -        index of the links by deadline
+//! "g" group:[u8; 12] state:u8 link id     -        index of the links by institution, by external id, and by both (`index.rs`)
 //!
 //! Every value except - begins with its checksum, u64 (`content.rs`).
 //!
-//! head:  version:u8 = 1 │ state:u8 │ partition:u16 │ link version:u64 │ deadline:i64, or i64::MAX for none │ reserved:u8
+//! head:  version:u8 = 2 │ state:u8 │ partition:u16 │ link version:u64 │ deadline:i64, or i64::MAX for none
+//!        │ hash of the institution: [u8; 12] │ hash of the external id: [u8; 12]
 //! ```
 //!
-//! All numbers are big-endian, so that the order of keys is the order of values. `s` and `d` are derived from the heads. With the head,
-//! the store applies a commit and filters a list by state without parsing JSON.
+//! All numbers are big-endian, so that the order of keys is the order of values. `s`, `d` and `g` are derived from the heads. With the
+//! head, the store applies a commit and filters a list without parsing JSON.
 
 use strum::VariantArray;
 
 use super::content;
+use super::index::{LABELS_LENGTH, Labels};
 use super::{Position, StoreError, Witness};
 use crate::contract::{BadRecord, Record, Repaired};
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 
 /// The format version of the store. Any change of the table above needs a new version.
-pub(super) const FORMAT: u16 = 3;
+pub(super) const FORMAT: u16 = 4;
+
+/// The format without the index `g` and without the counts. No release has written it, so a store of it is rebuilt from the stream.
+const FORMAT_WITHOUT_GROUPS: u16 = 3;
 
 /// The last format without checksums, without the content and with one database in the directory itself. Format 1 differs from it in the
 /// keys of links: they had the sender's spelling of the id, so a UUID without dashes was a separate link. A store of both formats is copied
 /// when it is opened, unless it has such a key; then it is rebuilt.
 pub(super) const FORMAT_WITHOUT_CHECKSUMS: u16 = 2;
 
-const HEAD_VERSION: u8 = 1;
-const HEAD_LENGTH: usize = 21;
+const HEAD_VERSION: u8 = 2;
+const HEAD_START: usize = 20;
+const HEAD_LENGTH: usize = HEAD_START + LABELS_LENGTH;
+
+/// The head of formats 1 to 3 had a reserved byte in place of the hashes.
+const LEGACY_HEAD_VERSION: u8 = 1;
+const LEGACY_HEAD_LENGTH: usize = 21;
+
 const NO_DEADLINE: i64 = i64::MAX;
 
 pub(super) const FORMAT_KEY: &[u8] = b"f";
@@ -46,6 +60,8 @@ pub(super) const INCIDENT_PREFIX: &[u8] = b"i";
 pub(super) const LINK_PREFIX: &[u8] = b"l";
 pub(super) const STATE_PREFIX: &[u8] = b"s";
 pub(super) const DEADLINE_PREFIX: &[u8] = b"d";
+pub(super) const GROUP_PREFIX: &[u8] = b"g";
+pub(super) const INSTITUTION_PREFIX: &[u8] = b"n";
 
 /// The fields of a stored link that are readable without parsing its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +126,11 @@ pub(super) fn incident_key(institution: &str) -> Vec<u8> {
     [INCIDENT_PREFIX, institution.as_bytes()].concat()
 }
 
+/// The key of the counts of an institution.
+pub(super) fn institution_key(name: &str) -> Vec<u8> {
+    [INSTITUTION_PREFIX, name.as_bytes()].concat()
+}
+
 pub(super) fn state_key(state: StateName, id: &LinkId) -> Vec<u8> {
     [STATE_PREFIX, &[state_byte(state)], id.as_str().as_bytes()].concat()
 }
@@ -146,24 +167,31 @@ const fn ordered(at: Timestamp) -> u64 {
     (at.as_millis() as u64) ^ SIGN
 }
 
-pub(super) fn encode_link(head: &Head, record: &[u8]) -> Vec<u8> {
+pub(super) fn encode_link(head: &Head, labels: &Labels, record: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEAD_LENGTH + record.len());
     value.push(HEAD_VERSION);
     value.push(state_byte(head.state));
     value.extend_from_slice(&head.partition.to_be_bytes());
     value.extend_from_slice(&head.version.to_be_bytes());
     value.extend_from_slice(&head.deadline.map_or(NO_DEADLINE, Timestamp::as_millis).to_be_bytes());
-    value.push(0);
+    value.extend_from_slice(&labels.encode());
     value.extend_from_slice(record);
     value
 }
 
-pub(super) fn decode_head(key: &[u8], value: &[u8]) -> Result<Head, StoreError> {
-    let Some((head, _)) = value.split_first_chunk::<HEAD_LENGTH>() else {
+/// The head and the labels of a link.
+pub(super) fn decode_head(key: &[u8], value: &[u8]) -> Result<(Head, Labels), StoreError> {
+    let start = value.first_chunk::<HEAD_START>();
+    let labels = value.get(HEAD_START..).and_then(|rest| rest.first_chunk::<LABELS_LENGTH>());
+    let (Some(start), Some(labels)) = (start, labels) else {
         return Err(corrupt(key, "shorter than a head"));
     };
-    let [version, state, l0, l1, v0, v1, v2, v3, v4, v5, v6, v7, d0, d1, d2, d3, d4, d5, d6, d7, _] = *head;
-    if version != HEAD_VERSION {
+    Ok((decode_head_start(key, start, HEAD_VERSION)?, Labels::decode(labels)))
+}
+
+fn decode_head_start(key: &[u8], start: &[u8; HEAD_START], expected_version: u8) -> Result<Head, StoreError> {
+    let [version, state, l0, l1, v0, v1, v2, v3, v4, v5, v6, v7, d0, d1, d2, d3, d4, d5, d6, d7] = *start;
+    if version != expected_version {
         return Err(corrupt(key, "a head of an unknown version"));
     }
     let state = parse_state_byte(state).ok_or_else(|| corrupt(key, "an unknown state"))?;
@@ -176,9 +204,17 @@ pub(super) fn decode_head(key: &[u8], value: &[u8]) -> Result<Head, StoreError> 
     })
 }
 
-pub(super) fn decode_link(key: &[u8], value: &[u8]) -> Result<StoredLink, StoreError> {
-    let head = decode_head(key, value)?;
-    Ok(StoredLink { head, record: value[HEAD_LENGTH..].to_vec() })
+pub(super) fn decode_link(key: &[u8], value: &[u8]) -> Result<(StoredLink, Labels), StoreError> {
+    let (head, labels) = decode_head(key, value)?;
+    Ok((StoredLink { head, record: value[HEAD_LENGTH..].to_vec() }, labels))
+}
+
+/// A link of format 1 or 2.
+pub(super) fn decode_legacy_link(key: &[u8], value: &[u8]) -> Result<StoredLink, StoreError> {
+    let (Some(start), Some(record)) = (value.first_chunk(), value.get(LEGACY_HEAD_LENGTH..)) else {
+        return Err(corrupt(key, "shorter than a head"));
+    };
+    Ok(StoredLink { head: decode_head_start(key, start, LEGACY_HEAD_VERSION)?, record: record.to_vec() })
 }
 
 pub(super) fn encode_position(position: &Position) -> Vec<u8> {
@@ -223,6 +259,7 @@ pub(super) fn check_format(value: Option<&[u8]>, is_sealed: bool) -> Result<(), 
         Ok(found) if found > FORMAT => Err(StoreError::FutureFormat { found, known: FORMAT }),
         Ok(FORMAT) if is_sealed => Ok(()),
         Ok(1..=FORMAT_WITHOUT_CHECKSUMS) if !is_sealed => Ok(()),
+        Ok(FORMAT_WITHOUT_GROUPS) if is_sealed => Err(StoreError::OldFormat { found: FORMAT_WITHOUT_GROUPS }),
         Ok(_) | Err(_) => Err(StoreError::Damaged("the format version is unknown".to_owned())),
     }
 }
@@ -231,7 +268,7 @@ pub(super) fn corrupt(key: &[u8], problem: impl Into<String>) -> StoreError {
     StoreError::Corrupt { key: key.escape_ascii().to_string(), problem: problem.into() }
 }
 
-const fn state_byte(state: StateName) -> u8 {
+pub(super) const fn state_byte(state: StateName) -> u8 {
     match state {
         StateName::Unconfirmed => 0,
         StateName::Valid => 1,
@@ -242,20 +279,23 @@ const fn state_byte(state: StateName) -> u8 {
     }
 }
 
-fn parse_state_byte(byte: u8) -> Option<StateName> {
+pub(super) fn parse_state_byte(byte: u8) -> Option<StateName> {
     StateName::VARIANTS.iter().copied().find(|&state| state_byte(state) == byte)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::index::Names;
 
     #[test]
     fn a_link_value_reads_back() {
         for deadline in [None, Some(Timestamp::from_millis(-5)), Some(Timestamp::from_millis(1_700_000_000_000))] {
             let head = Head { state: StateName::Updating, partition: 515, version: u64::MAX - 1, deadline };
-            let value = encode_link(&head, b"{}");
-            assert_eq!(decode_link(b"l", &value).unwrap(), StoredLink { head, record: b"{}".to_vec() });
+            let names = Names { institution: Some("erebor".to_owned()), external_id: None };
+            let labels = Labels::of(&names);
+            let value = encode_link(&head, &labels, b"{}");
+            assert_eq!(decode_link(b"l", &value).unwrap(), (StoredLink { head, record: b"{}".to_vec() }, labels));
         }
         assert!(decode_link(b"l", b"short").is_err());
     }

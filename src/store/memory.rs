@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use strum::VariantArray;
-
-use super::content::Content;
-use super::format::{self, CONTENT_KEY, DEADLINE_PREFIX, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink};
-use super::tree::{collect_page, decode_incident, decode_link, decode_offset, decode_position, edits_of, page_start};
-use super::{Changes, Page, Position, Query, Store, StoreError};
+use super::content::{Content, unseal};
+use super::counts::decode_institution;
+use super::format::{
+    self, CONTENT_KEY, DEADLINE_PREFIX, INCIDENT_PREFIX, INSTITUTION_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink,
+};
+use super::index::Wanted;
+use super::tree::{collect_page, decode_incident, decode_link, decode_offset, decode_position, edits_of};
+use super::{Changes, CountsOfInstitution, Page, Position, Query, Store, StoreError};
 use crate::contract::{CommittedOffset, IncidentBody, LinksDigest};
 use crate::link::{LinkId, StateName, Timestamp};
 
@@ -28,6 +30,13 @@ pub struct MemoryStore {
 struct Trees {
     applied: Tree,
     checkpointed: Tree,
+}
+
+impl Trees {
+    fn content(&self) -> Result<Content, StoreError> {
+        let content = self.applied.get(CONTENT_KEY).map(|value| Content::decode(value)).transpose()?;
+        Ok(content.unwrap_or_default())
+    }
 }
 
 impl MemoryStore {
@@ -57,13 +66,14 @@ fn below<'a>(tree: &'a Tree, prefix: &'a [u8]) -> impl Iterator<Item = (&'a Vec<
 impl Store for MemoryStore {
     fn get(&self, id: &LinkId) -> Result<Option<StoredLink>, StoreError> {
         let key = format::link_key(id);
-        self.lock().applied.get(&key).map(|value| decode_link(&key, value)).transpose()
+        let decoded = self.lock().applied.get(&key).map(|value| decode_link(&key, value)).transpose()?;
+        Ok(decoded.map(|(stored, _)| stored))
     }
 
     fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
         let mut trees = self.lock();
+        let content = trees.content()?;
         let tree = &mut trees.applied;
-        let content = tree.get(CONTENT_KEY).map(|value| Content::decode(value)).transpose()?.unwrap_or_default();
         let edits = edits_of(changes, content, |key| Ok(tree.get(key).cloned()))?;
         for (key, value) in edits.list {
             match value {
@@ -114,24 +124,26 @@ impl Store for MemoryStore {
 
     fn page(&self, query: &Query) -> Result<Page, StoreError> {
         let trees = self.lock();
-        let start = page_start(query);
-        let ids = trees.applied.range(start..).map(|(key, _)| Ok::<_, StoreError>(key.clone()));
-        collect_page(query, ids, |key| Ok(trees.applied.get(key).cloned()))
+        let wanted = Wanted::of(query);
+        let scan = |start: Vec<u8>| trees.applied.range(start..).map(|(key, _)| Ok(key.clone()));
+        let ids = |after: Option<&[u8]>, count| wanted.ids(after, count, scan);
+        collect_page(query, &wanted, ids, |key| Ok(trees.applied.get(key).cloned()))
     }
 
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {
+        Ok(self.lock().content()?.by_state.by_state())
+    }
+
+    fn count_by_institution(&self, limit: usize) -> Result<Vec<CountsOfInstitution>, StoreError> {
         let trees = self.lock();
-        let count = |state| {
-            let prefix = format::state_prefix(state);
-            let entries = trees.applied.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
-            (state, entries.count() as u64)
-        };
-        Ok(StateName::VARIANTS.iter().copied().map(count).collect())
+        let entries = below(&trees.applied, INSTITUTION_PREFIX).map(|(key, value)| {
+            let (name, counts) = decode_institution(&key[INSTITUTION_PREFIX.len()..], unseal(key, value)?)?;
+            Ok(CountsOfInstitution::of(name, &counts))
+        });
+        entries.filter_map(Result::transpose).take(limit).collect()
     }
 
     fn links_digest(&self) -> Result<LinksDigest, StoreError> {
-        let trees = self.lock();
-        let content = trees.applied.get(CONTENT_KEY).map(|value| Content::decode(value)).transpose()?;
-        Ok(content.unwrap_or_default().links)
+        Ok(self.lock().content()?.links)
     }
 }

@@ -5,14 +5,19 @@
 //! are few; the trait documents them.
 //!
 //! - `format`: the keys and the versioned values
-//! - `content`: the checksums, and the sum over them that shows a missing or an old value
+//! - `index`: the keys of a link in the indexes, and the keys that answer a query
+//! - `counts`: the numbers of links, by state and by institution
+//! - `content`: the checksums, and the sum over them that shows a missing or an old value; `scan`: the check of a whole store
 //! - `sled`: the store on disk; the only module that imports sled
 //! - `memory`: the store in memory, for tests and benches
 //! - `tree`: the functions that both use
 
 mod content;
+mod counts;
 mod format;
+mod index;
 mod memory;
+mod scan;
 mod sled;
 mod tree;
 
@@ -118,17 +123,25 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] if the disk fails.
     fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// One page of links in the order of their ids.
+    /// One page of links in the order of their ids. Every combination of filters reads an index: the time of a page depends on its limit,
+    /// and not on the number of links. A link that belongs to the query during the whole read is not missed.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
     fn page(&self, query: &Query) -> Result<Page, StoreError>;
 
-    /// The number of links in each state.
+    /// The number of links in each state, in constant time.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError>;
+
+    /// The number of links of each institution and state, in the order of the names, at most `limit` institutions with links. It reads one
+    /// entry for each institution.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails.
+    fn count_by_institution(&self, limit: usize) -> Result<Vec<CountsOfInstitution>, StoreError>;
 
     /// All links and their versions as two numbers, without a read of the links.
     ///
@@ -200,6 +213,10 @@ pub struct Witness {
 pub struct Query {
     /// Only links in this state.
     pub state: Option<StateName>,
+    /// Only links of this institution.
+    pub institution: Option<String>,
+    /// Only links with this external id.
+    pub external_id: Option<String>,
     /// Only links after this id.
     pub after: Option<LinkId>,
     /// The most links of one page.
@@ -231,6 +248,22 @@ pub struct Page {
     pub unreadable: Vec<Unreadable>,
     /// The id after which the next page starts, if there may be more links.
     pub next: Option<LinkId>,
+}
+
+/// The links of an institution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountsOfInstitution {
+    /// Its name.
+    pub institution: String,
+    /// The number of links in each state.
+    pub by_state: BTreeMap<StateName, u64>,
+}
+
+impl CountsOfInstitution {
+    /// `None` if the institution has no links any more.
+    fn of(name: &str, counts: &counts::StateCounts) -> Option<Self> {
+        (counts.sum() > 0).then(|| Self { institution: name.to_owned(), by_state: counts.by_state() })
+    }
 }
 
 /// An entry that cannot be read.
@@ -307,6 +340,12 @@ pub enum StoreError {
         /// The store's directory.
         directory: PathBuf,
     },
+    /// The store has a format that this version neither reads nor copies.
+    #[error("the store has format {found} of an older relink")]
+    OldFormat {
+        /// The format on disk.
+        found: u16,
+    },
     /// A newer version of relink wrote the store.
     #[error("the store has format {found}, written by a newer relink (this one reads {known}); upgrade this node")]
     FutureFormat {
@@ -330,6 +369,7 @@ impl StoreError {
             | Self::Denied { .. }
             | Self::Full { .. }
             | Self::InUse { .. }
+            | Self::OldFormat { .. }
             | Self::FutureFormat { .. }
             | Self::Record(BadRecord::FutureVersion { .. }) => false,
         }

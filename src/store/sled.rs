@@ -10,6 +10,7 @@
 //! - Every call may panic on a damaged file, also long after the open, so every call is guarded (`database.rs`).
 //! - A database that was found damaged is renamed, and its handle is never dropped, because the drop flushes and may wait for ever.
 
+mod check;
 mod compaction;
 mod database;
 mod directories;
@@ -19,16 +20,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use strum::VariantArray;
-
 use self::compaction::{SIZE_LIMIT, SizeLimit};
 use self::database::Database;
 use self::directories::{Found, Root};
-use super::format::{self, DEADLINE_PREFIX, INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink};
-use super::tree::{collect_page, decode_incident, decode_link, decode_offset, decode_position, page_start};
-use super::{Changes, Page, Position, Query, Store, StoreError};
+use super::content::unseal;
+use super::counts::decode_institution;
+use super::format::{
+    self, DEADLINE_PREFIX, INCIDENT_PREFIX, INSTITUTION_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink,
+};
+use super::index::Wanted;
+use super::tree::{collect_page, decode_incident, decode_link, decode_offset, decode_position};
+use super::{Changes, CountsOfInstitution, Page, Position, Put, Query, Store, StoreError};
 use crate::contract::{CommittedOffset, IncidentBody, LinksDigest};
 use crate::link::{LinkId, StateName, Timestamp};
+
+/// How often the ids of a page are read while a commit may disturb the read. Then the writer waits for the read, about a millisecond.
+const UNDISTURBED_TRIES: usize = 3;
 
 /// The number of entries that are copied in one batch.
 const COPY_BATCH: usize = 1_000;
@@ -84,6 +91,16 @@ impl SledStore {
                 let aside = root.quarantine(found.newest)?;
                 (create(&root, cache_bytes, |_database| Ok(()))?, Some((aside, why)))
             }
+            Err(StoreError::OldFormat { found: version }) => {
+                tracing::warn!(
+                    store.format = version,
+                    store.path = %directory.display(),
+                    "the store has the format of an older relink; relink deletes it and rebuilds it from the stream"
+                );
+                let database = create(&root, cache_bytes, |_database| Ok(()))?;
+                found.newest.map_or(Ok(()), |number| root.delete(number))?;
+                (database, None)
+            }
             Err(error) => return Err(error),
         };
         let current = RwLock::new(Arc::new(database));
@@ -118,7 +135,7 @@ fn open_newest(root: &Root, found: &Found, cache_bytes: u64) -> Result<Option<Da
         None if found.is_legacy => {
             let legacy = Database::open_legacy(root.path().to_owned(), cache_bytes)?;
             let copy = create(root, cache_bytes, |copy| {
-                copy_all(&legacy, copy, |_key, value| Ok(value.to_vec()))?;
+                copy_legacy(&legacy, copy)?;
                 // An older relink did not record whether its store was complete.
                 copy.set_complete(true)
             })?;
@@ -149,40 +166,68 @@ fn start_copy(root: &Root, cache_bytes: u64) -> Result<Database, StoreError> {
     Database::create(number, root.database(number), cache_bytes)
 }
 
-/// Copies every entry that is no index, in batches. `payload` gives the value without its checksum.
-fn copy_all(
-    from: &Database,
-    to: &Database,
-    payload: impl Fn(&[u8], &[u8]) -> Result<Vec<u8>, StoreError>,
-) -> Result<(), StoreError> {
-    for prefix in [INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, format::LINK_PREFIX] {
-        let mut next = prefix.to_vec();
-        loop {
-            let batch = from.guarded(|db| {
-                let mut batch = Vec::with_capacity(COPY_BATCH);
-                for entry in db.range(next.clone()..).take(COPY_BATCH) {
-                    let (key, value) = entry?;
-                    if !key.starts_with(prefix) {
-                        break;
-                    }
-                    let payload = payload(&key, &value)?;
-                    batch.push((key.to_vec(), payload));
-                }
-                Ok(batch)
-            })?;
-            let Some((last, _)) = batch.last() else { break };
-            next.clone_from(last);
-            next.push(0);
-            to.copy_in(&batch)?;
-        }
+/// Copies every entry that is no index, in batches.
+fn copy_all(from: &Database, to: &Database) -> Result<(), StoreError> {
+    for prefix in [INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY, INSTITUTION_PREFIX, format::LINK_PREFIX] {
+        each_batch(from, prefix, |entries| {
+            let unsealed = entries.into_iter().map(|(key, value)| {
+                let payload = unseal(&key, &value)?.to_vec();
+                Ok((key, payload))
+            });
+            to.copy_in(&from.noticed(unsealed.collect::<Result<Vec<_>, StoreError>>())?)
+        })?;
     }
     Ok(())
+}
+
+/// Copies a database of format 1 or 2. Its values have no checksums, and it has no counts.
+fn copy_legacy(from: &Database, to: &Database) -> Result<(), StoreError> {
+    for prefix in [INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY] {
+        each_batch(from, prefix, |entries| to.copy_in(&entries))?;
+    }
+    each_batch(from, format::LINK_PREFIX, |entries| {
+        let put = |(key, value): (Vec<u8>, Vec<u8>)| {
+            let id = format::parse_link_id(&key[format::LINK_PREFIX.len()..]);
+            let id = id.ok_or_else(|| format::corrupt(&key, "not a link id"))?;
+            let StoredLink { head, record } = format::decode_legacy_link(&key, &value)?;
+            Ok(Put { id, head, record })
+        };
+        let puts = entries.into_iter().map(put).collect::<Result<_, StoreError>>()?;
+        to.apply(&Changes { puts, ..Changes::default() })
+    })
+}
+
+/// Passes the entries whose keys begin with `prefix` to `take`, in batches.
+fn each_batch(
+    from: &Database,
+    prefix: &[u8],
+    mut take: impl FnMut(Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut next = prefix.to_vec();
+    loop {
+        let batch = from.guarded(|db| {
+            let mut batch = Vec::with_capacity(COPY_BATCH);
+            for entry in db.range(next.clone()..).take(COPY_BATCH) {
+                let (key, value) = entry?;
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                batch.push((key.to_vec(), value.to_vec()));
+            }
+            Ok(batch)
+        })?;
+        let Some((last, _)) = batch.last() else { return Ok(()) };
+        next.clone_from(last);
+        next.push(0);
+        take(batch)?;
+    }
 }
 
 impl Store for SledStore {
     fn get(&self, id: &LinkId) -> Result<Option<StoredLink>, StoreError> {
         let (key, database) = (format::link_key(id), self.database());
-        database.noticed(database.read(&key)?.map(|value| decode_link(&key, &value)).transpose())
+        let decoded = database.read(&key)?.map(|value| decode_link(&key, &value)).transpose();
+        Ok(database.noticed(decoded)?.map(|(stored, _)| stored))
     }
 
     fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
@@ -280,25 +325,40 @@ impl Store for SledStore {
     }
 
     fn page(&self, query: &Query) -> Result<Page, StoreError> {
-        let database = self.database();
+        let (database, wanted) = (self.database(), Wanted::of(query));
         database.guarded(|db| {
             let failed = |error: sled::Error| StoreError::Damaged(format!("sled failed: {error}"));
-            let keys = db.range(page_start(query)..).keys().map(|key| Ok(key.map_err(failed)?.to_vec()));
-            Ok(collect_page(query, keys, |key| database.read(key))?)
+            let scan = |start: Vec<u8>| db.range(start..).keys().map(move |key| Ok(key.map_err(failed)?.to_vec()));
+            let read_ids = |after: Option<&[u8]>, count| wanted.ids(after, count, scan);
+            let ids = |after: Option<&[u8]>, count| {
+                if !wanted.is_merged() {
+                    return read_ids(after, count);
+                }
+                for _ in 0..UNDISTURBED_TRIES {
+                    if let Some(ids) = database.undisturbed(|| read_ids(after, count)) {
+                        return ids;
+                    }
+                }
+                let _writer = self.writer();
+                read_ids(after, count)
+            };
+            Ok(collect_page(query, &wanted, ids, |key| database.read(key))?)
         })
     }
 
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {
+        let database = self.database();
+        database.guarded(|_db| Ok(database.content().by_state.by_state()))
+    }
+
+    fn count_by_institution(&self, limit: usize) -> Result<Vec<CountsOfInstitution>, StoreError> {
         self.database().guarded(|db| {
-            let count = |state| {
-                let mut count = 0;
-                for key in db.scan_prefix(format::state_prefix(state)).keys() {
-                    key?;
-                    count += 1;
-                }
-                Ok((state, count))
-            };
-            StateName::VARIANTS.iter().copied().map(count).collect()
+            let entries = db.scan_prefix(INSTITUTION_PREFIX).map(|entry| {
+                let (key, value) = entry?;
+                let (name, counts) = decode_institution(&key[INSTITUTION_PREFIX.len()..], unseal(&key, &value)?)?;
+                Ok(CountsOfInstitution::of(name, &counts))
+            });
+            entries.filter_map(Result::transpose).take(limit).collect()
         })
     }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::content::{Content, seal, unseal};
+use super::counts::CountChanges;
 use super::format::{self, CONTENT_KEY, Head, OFFSET_PREFIX, POSITION_KEY, StoredLink};
+use super::index::{self, Labels, Names, Wanted};
 use super::{Changes, Page, Position, Put, Query, StoreError, Unreadable};
 use crate::contract::{CommittedOffset, IncidentBody};
 use crate::link::LinkId;
@@ -33,18 +35,34 @@ pub(super) fn edits_of(
             *newest = put;
         }
     }
+    let mut institutions = CountChanges::default();
     for (id, put) in last {
         let key = format::link_key(id);
         let value_before = read(&key)?;
-        let before = head_of(&key, value_before.as_deref())?;
+        let before = value_before.as_deref().map(|value| head_of(&key, value)).transpose()?;
         // The deadline of an unchanged link may differ, because the policy was changed.
-        let newer = |before: Head| before.version < put.head.version;
-        let retimed = |before: Head| before.version == put.head.version && before.deadline != put.head.deadline;
-        if before.is_some_and(|before| !newer(before) && !retimed(before)) {
+        let newer = |before: &Head| before.version < put.head.version;
+        let retimed = |before: &Head| before.version == put.head.version && before.deadline != put.head.deadline;
+        if before.as_ref().is_some_and(|(before, _)| !newer(before) && !retimed(before)) {
             continue;
         }
-        edits.index(id, before, put.head);
-        edits.put(key, value_before, &format::encode_link(&put.head, &put.record));
+        let names = Names::read(&put.record);
+        let labels = Labels::of(&names);
+        if let Some((head_before, labels_before)) = before
+            && labels_before.institution().is_some()
+        {
+            // The name is in the record; the labels have its hash only.
+            let names_before = value_before.as_deref().filter(|_| labels_before.institution != labels.institution);
+            let names_before = names_before.map(|value| names_of(&key, value)).transpose()?;
+            let institution = names_before.as_ref().unwrap_or(&names).institution.as_deref();
+            institution.iter().for_each(|name| institutions.add(name, head_before.state, -1));
+        }
+        names.institution.iter().for_each(|name| institutions.add(name, put.head.state, 1));
+        edits.index(id, before.as_ref(), &(put.head, labels))?;
+        edits.put(key, value_before, &format::encode_link(&put.head, &labels, &put.record));
+    }
+    for (key, before, payload) in institutions.payloads(&read)? {
+        edits.put(key, before, &payload);
     }
     // Of several messages of an institution or a partition, the last one counts.
     let mut values: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
@@ -69,8 +87,8 @@ pub(super) fn edits_of(
 }
 
 impl Edits {
-    /// The edits that copy entries without checksums from another store into an empty one, or over older entries of the same keys.
-    /// `read` reads the current value of a key.
+    /// The edits that copy entries without checksums from another store into an empty one, or over older entries of the same keys. The
+    /// counts of institutions are copied too. `read` reads the current value of a key.
     pub(super) fn copying(
         entries: &[(Vec<u8>, Vec<u8>)],
         content: Content,
@@ -80,7 +98,8 @@ impl Edits {
         for (key, payload) in entries {
             let value_before = read(key)?;
             if let Some(id) = key.strip_prefix(format::LINK_PREFIX).and_then(format::parse_link_id) {
-                edits.index(&id, head_of(key, value_before.as_deref())?, format::decode_head(key, payload)?);
+                let before = value_before.as_deref().map(|value| head_of(key, value)).transpose()?;
+                edits.index(&id, before.as_ref(), &format::decode_head(key, payload)?)?;
             }
             edits.put(key.clone(), value_before, payload);
         }
@@ -88,17 +107,32 @@ impl Edits {
         Ok(edits)
     }
 
-    fn index(&mut self, id: &LinkId, before: Option<Head>, after: Head) {
-        self.content.links.replace(id, before.map(|before| before.version), after.version);
-        if before.map(|before| before.state) != Some(after.state) {
-            self.list.extend(before.map(|before| (format::state_key(before.state, id), None)));
-            self.list.push((format::state_key(after.state, id), Some(Vec::new())));
+    /// Changes the indexes and the counts of the whole store for a link.
+    fn index(
+        &mut self,
+        id: &LinkId,
+        before: Option<&(Head, Labels)>,
+        after: &(Head, Labels),
+    ) -> Result<(), StoreError> {
+        let (head, labels) = after;
+        self.content.links.replace(id, before.map(|(before, _)| before.version), head.version);
+        if let Some((before, _)) = before {
+            self.content.by_state.add(before.state, -1)?;
         }
-        let deadline_before = before.and_then(|before| before.deadline);
-        if deadline_before != after.deadline {
-            self.list.extend(deadline_before.map(|at| (format::deadline_key(at, id), None)));
-            self.list.extend(after.deadline.map(|at| (format::deadline_key(at, id), Some(Vec::new()))));
+        self.content.by_state.add(head.state, 1)?;
+        let indexed = |head: &Head, labels: &Labels| (head.state, head.deadline, *labels);
+        if before.is_some_and(|(before, labels_before)| indexed(before, labels_before) == indexed(head, labels)) {
+            return Ok(());
         }
+        let mut added = index::keys(id, head, labels);
+        for key in before.map(|(head, labels)| index::keys(id, head, labels)).unwrap_or_default() {
+            match added.iter().position(|added| *added == key) {
+                Some(unchanged) => drop(added.swap_remove(unchanged)),
+                None => self.list.push((key, None)),
+            }
+        }
+        self.list.extend(added.into_iter().map(|key| (key, Some(Vec::new()))));
+        Ok(())
     }
 
     fn put(&mut self, key: Vec<u8>, before: Option<Vec<u8>>, payload: &[u8]) {
@@ -117,8 +151,13 @@ impl Edits {
     }
 }
 
-fn head_of(key: &[u8], value: Option<&[u8]>) -> Result<Option<Head>, StoreError> {
-    value.map(|value| format::decode_head(key, unseal(key, value)?)).transpose()
+fn head_of(key: &[u8], value: &[u8]) -> Result<(Head, Labels), StoreError> {
+    format::decode_head(key, unseal(key, value)?)
+}
+
+fn names_of(key: &[u8], value: &[u8]) -> Result<Names, StoreError> {
+    let (stored, _) = decode_link(key, value)?;
+    Ok(Names::read(&stored.record))
 }
 
 fn encode<T: serde::Serialize>(body: &T) -> Result<Vec<u8>, StoreError> {
@@ -133,7 +172,7 @@ pub(super) fn decode_position(value: &[u8]) -> Result<Position, StoreError> {
     format::decode_position(unseal(POSITION_KEY, value)?)
 }
 
-pub(super) fn decode_link(key: &[u8], value: &[u8]) -> Result<StoredLink, StoreError> {
+pub(super) fn decode_link(key: &[u8], value: &[u8]) -> Result<(StoredLink, Labels), StoreError> {
     format::decode_link(key, unseal(key, value)?)
 }
 
@@ -145,60 +184,54 @@ pub(super) fn decode_offset(key: &[u8], value: &[u8]) -> Result<(u16, CommittedO
     Ok((u16::from_be_bytes(partition), offset))
 }
 
-/// The first key of a page: in the index of a state, or among all links.
-pub(super) fn page_start(query: &Query) -> Vec<u8> {
-    let mut start = page_prefix(query);
-    if let Some(after) = &query.after {
-        start.extend_from_slice(after.as_str().as_bytes());
-        // The first key after this one.
-        start.push(0);
-    }
-    start
-}
+/// The most ids that a page reads at once. More are needed only if some of them cannot be read.
+const IDS_AT_ONCE: usize = 1_001;
 
-fn page_prefix(query: &Query) -> Vec<u8> {
-    query.state.map_or_else(|| format::LINK_PREFIX.to_vec(), format::state_prefix)
-}
-
-/// Collects a page from ordered keys, starting at [`page_start`]. Unreadable entries are listed separately.
+/// Collects a page. `ids` gives the next ids of the query after an id, in order, at most that many. Unreadable entries are listed
+/// separately.
 pub(super) fn collect_page(
     query: &Query,
-    keys: impl Iterator<Item = Result<Vec<u8>, StoreError>>,
+    wanted: &Wanted,
+    ids: impl Fn(Option<&[u8]>, usize) -> Result<Vec<Vec<u8>>, StoreError>,
     read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<Page, StoreError> {
-    let prefix = page_prefix(query);
     let mut page = Page::default();
-    let mut last = None;
-    for key in keys {
-        let key = key?;
-        let Some(id) = key.strip_prefix(&prefix[..]) else { break };
-        if page.links.len() == query.limit {
-            page.next = last;
-            break;
-        }
-        let link_key = [format::LINK_PREFIX, id].concat();
-        let Some(value) = read(&link_key)? else { continue };
-        match entry_of(&key, id, &link_key, &value) {
-            Ok((id, stored)) => {
-                page.links.push(stored);
-                page.ids.push(id.clone());
-                last = Some(id);
+    let mut after = query.after.as_ref().map(|id| id.as_str().as_bytes().to_vec());
+    loop {
+        let count = (query.limit - page.links.len()).saturating_add(1).min(IDS_AT_ONCE);
+        let mut found = ids(after.as_deref(), count)?;
+        for id in &found {
+            if page.links.len() == query.limit {
+                page.next = page.ids.last().cloned();
+                return Ok(page);
             }
-            // Not one record is unreadable, but the whole store is damaged.
-            Err(error @ StoreError::Damaged(_)) => return Err(error),
-            Err(error) => {
-                let key = String::from_utf8_lossy(id).escape_debug().to_string();
-                page.unreadable.push(Unreadable { key, problem: error.to_string() });
+            let key = [format::LINK_PREFIX, id].concat();
+            let Some(value) = read(&key)? else { continue };
+            match entry_of(id, &key, &value) {
+                Ok((id, (stored, labels))) if wanted.has(&stored.head, &labels) => {
+                    page.links.push(stored);
+                    page.ids.push(id);
+                }
+                Ok(_changed_meanwhile) => {}
+                // Not one record is unreadable, but the whole store is damaged.
+                Err(error @ StoreError::Damaged(_)) => return Err(error),
+                Err(error) => {
+                    let key = String::from_utf8_lossy(id).escape_debug().to_string();
+                    page.unreadable.push(Unreadable { key, problem: error.to_string() });
+                }
             }
         }
+        if found.len() < count {
+            return Ok(page);
+        }
+        after = found.pop();
     }
-    Ok(page)
 }
 
-/// The link of a key.
-fn entry_of(key: &[u8], id: &[u8], link_key: &[u8], value: &[u8]) -> Result<(LinkId, StoredLink), StoreError> {
+/// The link of an id.
+fn entry_of(id: &[u8], key: &[u8], value: &[u8]) -> Result<(LinkId, (StoredLink, Labels)), StoreError> {
     let id = format::parse_link_id(id).ok_or_else(|| format::corrupt(key, "not a link id"))?;
-    Ok((id, decode_link(link_key, value)?))
+    Ok((id, decode_link(key, value)?))
 }
 
 #[cfg(test)]
@@ -209,11 +242,16 @@ mod tests {
     #[test]
     fn an_unreadable_entry_hides_no_other_entry() {
         let head = Head { state: StateName::Valid, partition: 0, version: 1, deadline: None };
-        let record = format::encode_link(&head, b"{}");
+        let record = format::encode_link(&head, &Labels::default(), b"{}");
         let keys: Vec<Vec<u8>> = [&b"la"[..], b"lb", b"l\x1b[2J", b"lc", b"ld"].map(<[u8]>::to_vec).into();
         let read = |key: &[u8]| Ok(Some(seal(key, if key == b"lb" { b"short" } else { &record[..] })));
         let query = Query { limit: 2, ..Query::default() };
-        let page = collect_page(&query, keys.into_iter().map(Ok), read).unwrap();
+        let wanted = Wanted::of(&query);
+        let ids = |after: Option<&[u8]>, count| {
+            let from = after.map_or(0, |after| keys.iter().position(|key| key[1..] == *after).unwrap() + 1);
+            wanted.ids(None, count, |_start| keys[from..].iter().cloned().map(Ok))
+        };
+        let page = collect_page(&query, &wanted, ids, read).unwrap();
         assert_eq!(page.ids.iter().map(LinkId::as_str).collect::<Vec<_>>(), ["a", "c"]);
         let keys: Vec<_> = page.unreadable.iter().map(|entry| entry.key.as_str()).collect();
         assert_eq!((keys, page.next.as_ref().map(LinkId::as_str)), (vec!["b", "\\u{1b}[2J"], Some("c")));

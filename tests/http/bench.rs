@@ -188,6 +188,7 @@ impl Bench {
         let mut link = Link::unknown(id.clone(), now);
         link.version = 1;
         link.profile.institution = Some(institution.to_owned());
+        link.profile.external_id = Some(format!("user-{id}"));
         link.profile.consent = consent.map(Box::new);
         link.recent = vec![RecentFact { key: DedupKey(7), at: now }];
         let name = state.name();

@@ -31,6 +31,9 @@ async fn links_are_listed_filtered_and_paged() {
         ("?state=valid", vec!["a", "b", "d"]),
         ("?institution=erebor", vec!["a", "c", "d"]),
         ("?state=valid&institution=erebor", vec!["a", "d"]),
+        ("?external_id=user-d", vec!["d"]),
+        ("?external_id=user-d&institution=erebor&state=valid", vec!["d"]),
+        ("?external_id=user-d&institution=gringotts", vec![]),
         ("?after=b", vec!["c", "d"]),
         ("?state=removed", vec![]),
         ("?state=", vec!["a", "b", "c", "d"]),
@@ -93,7 +96,9 @@ async fn the_summary_counts_every_state() {
     let answer = bench.get("/v1/summary").await;
     let by_state =
         json!({"invalid": 0, "removed": 1, "token_required": 0, "unconfirmed": 0, "updating": 0, "valid": 2});
-    let expected = json!({"links_count": 3, "by_state": by_state, "incidents": [], "drift_by_institution": {}});
+    let by_institution = json!({"erebor": {"valid": 2, "removed": 1}});
+    let expected = json!({"links_count": 3, "by_state": by_state, "by_institution": by_institution, "incidents": [],
+        "drift_by_institution": {}});
     assert_eq!(answer.body, expected);
 }
 

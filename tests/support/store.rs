@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use relink::contract::{CommittedOffset, IncidentBody, LinksDigest};
 use relink::link::{LinkId, StateName, Timestamp};
-use relink::store::{Changes, MemoryStore, Page, Position, Query, Store, StoreError, StoredLink};
+use relink::store::{Changes, CountsOfInstitution, MemoryStore, Page, Position, Query, Store, StoreError, StoredLink};
 
 /// The operations that a test may change. Each default is the operation of the store in memory.
 pub(crate) trait Operations: Send + Sync {
@@ -72,6 +72,10 @@ impl<O: Operations> Store for ChangedStore<O> {
 
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {
         self.links.count()
+    }
+
+    fn count_by_institution(&self, limit: usize) -> Result<Vec<CountsOfInstitution>, StoreError> {
+        self.links.count_by_institution(limit)
     }
 
     fn links_digest(&self) -> Result<LinksDigest, StoreError> {

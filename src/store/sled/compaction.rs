@@ -81,9 +81,8 @@ impl SledStore {
     }
 
     fn copy_and_replace(&self, old: &Arc<Database>, new: Database) -> Result<u64, StoreError> {
-        let payload = |key: &[u8], value: &[u8]| Ok(unseal(key, value)?.to_vec());
         old.start_tracking();
-        copy_all(old, &new, payload)?;
+        copy_all(old, &new)?;
         let mut rounds = 0;
         while old.tracked_count() > KEYS_WHILE_WRITER_WAITS && rounds < ROUNDS_MAX {
             copy_keys(old, &new, old.take_tracked())?;

@@ -8,11 +8,14 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::check::check;
 use super::directories::environment_error;
-use crate::store::content::{Content, Scan};
+use crate::store::content::Content;
 use crate::store::format::{self, CONTENT_KEY, FORMAT_KEY};
+use crate::store::scan::LegacyScan;
 use crate::store::tree::Edits;
 use crate::store::{Changes, StoreError, tree};
 
@@ -29,6 +32,8 @@ pub(super) struct Database {
     /// The two files in which sled keeps its data. They stay open, so that a checkpoint never needs a new descriptor.
     files: [File; 2],
     content: Mutex<Content>,
+    /// Rises by one at the begin and at the end of each commit, so it is odd during a commit.
+    commit_steps: AtomicU64,
     /// The first damage that was found.
     damage: OnceLock<String>,
     /// During a compaction: the keys that were written since its begin.
@@ -67,7 +72,7 @@ impl Database {
             let content =
                 content.ok_or_else(|| StoreError::Damaged("its record of its content is missing".to_owned()))?;
             let content = Content::decode(&content)?;
-            scan(db, Some(&content))?;
+            check(db, &database.directory, &content)?;
             Ok(content)
         })?;
         *database.content() = content;
@@ -83,7 +88,12 @@ impl Database {
         let database = Self::new(0, directory, db, Content::default())?;
         database.guarded(|db| {
             format::check_format(db.get(FORMAT_KEY)?.as_deref(), false)?;
-            scan(db, None)
+            let mut scan = LegacyScan::default();
+            for entry in db.iter() {
+                let (key, value) = entry?;
+                scan.take(&key, &value)?;
+            }
+            Ok(scan.end()?)
         })?;
         Ok(database)
     }
@@ -95,7 +105,8 @@ impl Database {
         };
         let files = [open("db")?, open("conf")?];
         let (content, damage, tracked) = (Mutex::new(content), OnceLock::new(), Mutex::new(None));
-        Ok(Self { number, directory, db, files, content, damage, tracked })
+        let commit_steps = AtomicU64::new(0);
+        Ok(Self { number, directory, db, files, content, commit_steps, damage, tracked })
     }
 
     pub(super) const fn number(&self) -> u64 {
@@ -155,21 +166,29 @@ impl Database {
             .iter()
             .filter(|(key, value)| value.as_ref().is_some_and(|v| !v.is_empty()) && key != CONTENT_KEY);
         let written: Vec<_> = written.map(|(key, _)| key.clone()).collect();
-        self.guarded(|db| {
-            let mut batch = sled::Batch::default();
-            for (key, value) in edits.list {
-                match value {
-                    Some(value) => batch.insert(key, value),
-                    None => batch.remove(key),
-                }
+        let mut batch = sled::Batch::default();
+        for (key, value) in edits.list {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
             }
-            Ok(db.apply_batch(batch)?)
-        })?;
+        }
+        self.commit_steps.fetch_add(1, Ordering::SeqCst);
+        let applied = self.guarded(|db| Ok(db.apply_batch(batch)?));
+        self.commit_steps.fetch_add(1, Ordering::SeqCst);
+        applied?;
         *self.content() = edits.content;
         if let Some(tracked) = &mut *self.tracked() {
             tracked.extend(written);
         }
         Ok(())
+    }
+
+    /// Reads several keys of one state of the database: `None` if there was a commit during the read.
+    pub(super) fn undisturbed<T>(&self, read: impl FnOnce() -> T) -> Option<T> {
+        let before = self.commit_steps.load(Ordering::SeqCst);
+        let result = read();
+        (before.is_multiple_of(2) && self.commit_steps.load(Ordering::SeqCst) == before).then_some(result)
     }
 
     fn tracked(&self) -> MutexGuard<'_, Option<BTreeSet<Vec<u8>>>> {
@@ -227,15 +246,6 @@ impl Database {
     }
 }
 
-fn scan(db: &sled::Db, recorded: Option<&Content>) -> Result<(), Failure> {
-    let mut scan = Scan::default();
-    for entry in db.iter() {
-        let (key, value) = entry?;
-        scan.take(&key, &value, recorded.is_some())?;
-    }
-    Ok(scan.end(recorded)?)
-}
-
 fn open_sled(directory: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
     super::directories::wait_until_free(directory)?;
     // The node decides when to checkpoint, so sled's own flush thread is off.
@@ -243,7 +253,8 @@ fn open_sled(directory: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError>
     caught(directory, || Ok(config.open()?))
 }
 
-fn caught<T>(directory: &Path, call: impl FnOnce() -> Result<T, Failure>) -> Result<T, StoreError> {
+/// Makes a call in which sled may panic.
+pub(super) fn caught<T>(directory: &Path, call: impl FnOnce() -> Result<T, Failure>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|failure| failure.at(directory)),
         Err(panic) => Err(StoreError::Damaged(format!("sled panicked: {}", panic_text(&*panic)))),

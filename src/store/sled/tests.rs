@@ -12,8 +12,10 @@ const CACHE: u64 = 1 << 20;
 /// Writes a database of an older relink, with one link.
 fn write_legacy(path: &Path, id: &str, format_version: u16) {
     let db = sled::open(path).unwrap();
-    let head = Head { state: StateName::Valid, partition: 3, version: 7, deadline: Some(Timestamp::from_millis(5)) };
-    db.insert([b"l", id.as_bytes()].concat(), format::encode_link(&head, b"{}")).unwrap();
+    // The head: version 1, state valid, partition 3, link version 7, deadline 5, reserved.
+    let mut value = vec![1, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 5, 0];
+    value.extend_from_slice(br#"{"institution":"erebor"}"#);
+    db.insert([b"l", id.as_bytes()].concat(), value).unwrap();
     db.insert([&format::state_prefix(StateName::Valid), id.as_bytes()].concat(), Vec::new()).unwrap();
     db.insert([&b"d"[..], &(5_u64 | 1 << 63).to_be_bytes(), id.as_bytes()].concat(), Vec::new()).unwrap();
     db.insert(FORMAT_KEY, &format_version.to_be_bytes()).unwrap();
