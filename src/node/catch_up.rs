@@ -12,6 +12,10 @@ use crate::contract::{BadRecord, CommittedOffset, IncidentBody};
 use crate::link::Policy;
 use crate::store::{Changes, Position, Put, Witness};
 
+/// The most threads that decode messages, and the fewest messages for which a thread is worth its start.
+const THREADS_MAX: usize = 4;
+const MESSAGES_PER_THREAD_MIN: usize = 100;
+
 /// The changes from some messages.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Read {
@@ -33,7 +37,8 @@ pub(super) fn read(
     policy: &Policy,
 ) -> Result<Read, BadRecord> {
     let mut read = Read::default();
-    for OutputMessage { sequence, kind, body } in messages {
+    let mut puts = decode_states(messages, policy).into_iter();
+    for (OutputMessage { sequence, kind, body }, put) in messages.iter().zip(&mut puts) {
         // The node may have learned during the read that a commit of its own is stored.
         if known.has(*sequence) {
             continue;
@@ -42,13 +47,14 @@ pub(super) fn read(
             OutputKind::State => {
                 read.states_count += 1;
                 expected.state(*sequence);
-                match Put::of_state_message(body, policy) {
-                    Ok(put) => {
+                match put {
+                    Some(Ok(put)) => {
                         read.changes.puts.push(put);
                         continue;
                     }
-                    Err(error @ BadRecord::FutureVersion { .. }) => return Err(error),
-                    Err(error) => error.to_string(),
+                    Some(Err(error @ BadRecord::FutureVersion { .. })) => return Err(error),
+                    Some(Err(error)) => error.to_string(),
+                    None => continue,
                 }
             }
             OutputKind::Offset(partition) => match serde_json::from_slice::<CommittedOffset>(body) {
@@ -74,6 +80,24 @@ pub(super) fn read(
         read.skipped.push((*sequence, problem));
     }
     Ok(read)
+}
+
+/// The put of each state; `None` for other messages. Decoding takes half of the time of a rebuild, so several threads do it.
+fn decode_states(messages: &[OutputMessage], policy: &Policy) -> Vec<Option<Result<Put, BadRecord>>> {
+    let decode = |message: &OutputMessage| {
+        (message.kind == OutputKind::State).then(|| Put::of_state_message(&message.body, policy))
+    };
+    let threads_count = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    if messages.len() < MESSAGES_PER_THREAD_MIN * threads_count {
+        return messages.iter().map(decode).collect();
+    }
+    std::thread::scope(|scope| {
+        let parts = messages.chunks(messages.len().div_ceil(threads_count));
+        let threads: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.iter().map(decode).collect::<Vec<_>>())).collect();
+        let decoded = threads.into_iter().map(|thread| thread.join());
+        decoded.flat_map(|decoded| decoded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
 }
 
 /// The messages of the output stream that the store has: all messages up to a sequence, and after it our own commits. Between these commits

@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -144,9 +145,18 @@ impl Reconciler {
 
     /// The muted links of the store.
     async fn find_muted(&self) -> Result<Vec<LinkId>, SweepError> {
+        /// The only field of a record that is needed; the whole record takes ten times as long.
+        #[derive(Deserialize)]
+        struct Muted {
+            #[serde(default)]
+            muted: bool,
+        }
         let mut muted = Vec::new();
         let take = |page: Page| {
             for (id, stored) in page.ids.into_iter().zip(&page.links) {
+                if serde_json::from_slice(&stored.record).is_ok_and(|Muted { muted }| !muted) {
+                    continue;
+                }
                 match stored.parse() {
                     Ok(record) if record.muted && stored.head.state != StateName::Removed => muted.push(id),
                     Ok(_) => {}

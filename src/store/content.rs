@@ -58,6 +58,8 @@ pub(super) struct Content {
     pub(super) by_state: StateCounts,
     /// Whether the store has the state of every link. `false` while it is being rebuilt.
     pub(super) is_complete: bool,
+    /// During a rebuild: the indexes and the counts of institutions are not written yet (`sled/bulk.rs`).
+    pub(super) lacks_indexes: bool,
 }
 
 impl Content {
@@ -91,13 +93,13 @@ impl Content {
 
     /// The value at [`CONTENT_KEY`].
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { entries_count, bytes, sum, links, by_state, is_complete } = *self;
+        let Self { entries_count, bytes, sum, links, by_state, is_complete, lacks_indexes } = *self;
         let mut payload = Vec::with_capacity(41 + StateCounts::LENGTH);
         for number in [entries_count, bytes, sum, links.links_count, links.sum()] {
             payload.extend_from_slice(&number.to_be_bytes());
         }
         payload.extend_from_slice(&by_state.encode());
-        payload.push(u8::from(is_complete));
+        payload.push(u8::from(is_complete) | u8::from(lacks_indexes) << 1);
         seal(CONTENT_KEY, &payload)
     }
 
@@ -112,11 +114,12 @@ impl Content {
         let (links_count, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (links_sum, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (by_state, rest) = StateCounts::decode(rest).ok_or_else(damaged)?;
-        let [is_complete] = *rest else { return Err(damaged()) };
+        let [flags] = *rest else { return Err(damaged()) };
         let numbers = [entries_count, bytes, sum, links_count, links_sum];
         let [entries_count, bytes, sum, links_count, links_sum] = numbers.map(|number| u64::from_be_bytes(*number));
         let links = LinksDigest::of_parts(links_count, links_sum);
-        Ok(Self { entries_count, bytes, sum, links, by_state, is_complete: is_complete != 0 })
+        let (is_complete, lacks_indexes) = (flags & 1 != 0, flags & 2 != 0);
+        Ok(Self { entries_count, bytes, sum, links, by_state, is_complete, lacks_indexes })
     }
 }
 

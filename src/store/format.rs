@@ -4,7 +4,7 @@
 //! key                                     value
 //! "f"                                     checksum of the next two bytes, format version u16
 //! "c"                                     content: entries u64, bytes u64, sum of the checksums u64, links u64, sum of their versions u64,
-//!                                         links of each state u64 × 6, complete u8
+//!                                         links of each state u64 × 6, flags u8
 //! "p"                                     position in KV_links: stream created i64, sequence u64; witness: sequence u64, owner
 //! "m" partition:u16                       committed offset: JSON
 //! "i" institution                         its last incident message: JSON

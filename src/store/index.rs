@@ -11,7 +11,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use strum::VariantArray;
 
-use super::format::{self, GROUP_PREFIX, Head, LINK_PREFIX};
+use super::format::{self, DEADLINE_PREFIX, GROUP_PREFIX, Head, LINK_PREFIX, STATE_PREFIX};
 use super::{Query, StoreError};
 use crate::contract::Record;
 use crate::link::{LinkId, StateName};
@@ -128,6 +128,13 @@ impl Labels {
     }
 }
 
+/// The prefixes of index keys, in order.
+pub(super) const PREFIXES: [&[u8]; 3] = [DEADLINE_PREFIX, GROUP_PREFIX, STATE_PREFIX];
+
+pub(super) fn is_key(key: &[u8]) -> bool {
+    PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
+
 /// Every index key of a link.
 pub(super) fn keys(id: &LinkId, head: &Head, labels: &Labels) -> Vec<Vec<u8>> {
     let mut keys = Vec::with_capacity(5);
@@ -166,6 +173,11 @@ impl Wanted {
     /// Whether the ids of several ranges are merged. Then a link that changes its state during the read could be missed.
     pub(super) fn is_merged(&self) -> bool {
         self.prefixes.len() > 1
+    }
+
+    /// Whether the query reads more than the links themselves.
+    pub(super) fn needs_index(&self) -> bool {
+        self.prefixes[0] != LINK_PREFIX
     }
 
     /// Whether a link still belongs to the query. It may have changed after its index key was read.

@@ -7,8 +7,8 @@ use super::StoreError;
 use super::content::{Content, unseal};
 use super::counts::{StateCounts, decode_institution};
 use super::format::{
-    self, CONTENT_KEY, DEADLINE_PREFIX, FORMAT_KEY, GROUP_PREFIX, INCIDENT_PREFIX, INSTITUTION_PREFIX, LINK_PREFIX,
-    OFFSET_PREFIX, POSITION_KEY, STATE_PREFIX, StoredLink,
+    self, CONTENT_KEY, DEADLINE_PREFIX, FORMAT_KEY, INCIDENT_PREFIX, INSTITUTION_PREFIX, LINK_PREFIX, OFFSET_PREFIX,
+    POSITION_KEY, STATE_PREFIX, StoredLink,
 };
 use super::index::{self, GroupHash, Labels};
 use crate::link::LinkId;
@@ -34,16 +34,61 @@ struct IndexSum {
 }
 
 impl IndexSum {
-    fn join(&mut self, other: &Self) {
-        self.keys_count += other.keys_count;
-        self.sum = self.sum.wrapping_add(other.sum);
+    fn add(&mut self, key: &[u8]) {
+        self.keys_count = self.keys_count.wrapping_add(1);
+        self.sum = self.sum.wrapping_add(hash(key));
     }
 
-    fn add(&mut self, key: &[u8]) {
-        let mut hash = DefaultHasher::new();
-        key.hash(&mut hash);
-        self.keys_count += 1;
-        self.sum = self.sum.wrapping_add(hash.finish());
+    fn remove(&mut self, key: &[u8]) {
+        self.keys_count = self.keys_count.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(hash(key));
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.keys_count = self.keys_count.wrapping_add(other.keys_count);
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+}
+
+fn hash(key: &[u8]) -> u64 {
+    let mut hash = DefaultHasher::new();
+    key.hash(&mut hash);
+    hash.finish()
+}
+
+/// A check of the indexes of an open store, in steps, while commits change them.
+#[derive(Debug)]
+pub(super) struct IndexCheck {
+    expected: IndexSum,
+    found: IndexSum,
+    /// Every key before this one has been read.
+    pub(super) next: Vec<u8>,
+}
+
+impl IndexCheck {
+    /// Takes the next key.
+    pub(super) fn take(&mut self, key: &[u8]) {
+        self.found.add(key);
+        self.next.clear();
+        self.next.extend_from_slice(key);
+        self.next.push(0);
+    }
+
+    /// A commit adds an index key, or removes one.
+    pub(super) fn changed(&mut self, key: &[u8], is_added: bool) {
+        let change = if is_added { IndexSum::add } else { IndexSum::remove };
+        change(&mut self.expected, key);
+        if *key < self.next[..] {
+            change(&mut self.found, key);
+        }
+    }
+
+    /// Ends the check, when every key has been read.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if keys of the indexes are missing, or too many.
+    pub(super) fn end(&self) -> Result<(), StoreError> {
+        check_index(&self.found, &self.expected)
     }
 }
 
@@ -56,7 +101,7 @@ impl Scan {
         if key == FORMAT_KEY || key == CONTENT_KEY {
             return Ok(());
         }
-        if [STATE_PREFIX, DEADLINE_PREFIX, GROUP_PREFIX].iter().any(|prefix| key.starts_with(prefix)) {
+        if index::is_key(key) {
             self.index_found.add(key);
             return Ok(());
         }
@@ -99,24 +144,28 @@ impl Scan {
         Ok(())
     }
 
-    /// Ends a scan of a whole store. `recorded` is the store's own record of its content.
+    /// Ends a scan of a whole store, or of all entries but the indexes. `recorded` is the store's own record of its content. Returns the
+    /// check of the indexes that is left, if there is one.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if entries are missing, old, or too many.
-    pub(super) fn end(self, recorded: &Content) -> Result<(), StoreError> {
+    pub(super) fn end(self, recorded: &Content, has_indexes: bool) -> Result<Option<IndexCheck>, StoreError> {
         let Self { mut found, index_found, index_expected, institutions_found, institutions_expected } = self;
-        check_index(&index_found, &index_expected)?;
-        found.is_complete = recorded.is_complete;
+        (found.is_complete, found.lacks_indexes) = (recorded.is_complete, recorded.lacks_indexes);
         if found != *recorded {
             let (found, recorded) = (found.entries_count, recorded.entries_count);
             return Err(StoreError::Damaged(format!(
                 "entries are missing or old: {found} were found, {recorded} were written"
             )));
         }
+        if recorded.lacks_indexes {
+            return Ok(None);
+        }
         if institutions_found != institutions_expected {
             return Err(StoreError::Damaged("the counts of its institutions do not fit its links".to_owned()));
         }
-        Ok(())
+        let check = IndexCheck { expected: index_expected, found: index_found, next: Vec::new() };
+        if has_indexes { check.end().map(|()| None) } else { Ok(Some(check)) }
     }
 }
 
@@ -195,7 +244,7 @@ mod tests {
         let scan = |entries: &[(&[u8], &[u8])]| {
             let mut scan = Scan::default();
             entries.iter().try_for_each(|(key, value)| scan.take(key, value))?;
-            scan.end(&written)
+            scan.end(&written, true)
         };
         assert!(scan(&[(b"ia", &one), (b"ib", &other)]).is_ok());
         assert!(scan(&[(b"ia", &one)]).is_err());

@@ -10,6 +10,7 @@
 //! - Every call may panic on a damaged file, also long after the open, so every call is guarded (`database.rs`).
 //! - A database that was found damaged is renamed, and its handle is never dropped, because the drop flushes and may wait for ever.
 
+mod bulk;
 mod check;
 mod compaction;
 mod database;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use self::check::{LINKS_AT_OPEN_MAX, check_indexes_in_background};
 use self::compaction::{SIZE_LIMIT, SizeLimit};
 use self::database::Database;
 use self::directories::{Found, Root};
@@ -71,31 +73,36 @@ pub struct Opened {
 }
 
 impl SledStore {
-    /// Opens the store in `directory`, or creates it, and checks all of it. A damaged store is moved to `<directory>.quarantine-<n>`, and an
+    /// Opens the store in `directory`, or creates it, and checks all of it; the indexes of a large store in the background. A damaged store is moved to `<directory>.quarantine-<n>`, and an
     /// empty store is created; the node reads its content again from the stream. The database of an older relink is copied.
     ///
     /// # Errors
     /// [`StoreError::FutureFormat`] if a newer version of relink wrote the store, [`StoreError::InUse`] if another process has it open,
     /// [`StoreError::Denied`] and [`StoreError::Full`] if the disk cannot be read or written. None of them moves the store.
     pub fn open(directory: &Path, cache_bytes: u64) -> Result<Opened, StoreError> {
-        Self::open_with(directory, cache_bytes, SIZE_LIMIT)
+        Self::open_with(directory, cache_bytes, SIZE_LIMIT, LINKS_AT_OPEN_MAX)
     }
 
-    fn open_with(directory: &Path, cache_bytes: u64, size_limit: SizeLimit) -> Result<Opened, StoreError> {
+    fn open_with(
+        directory: &Path,
+        cache_bytes: u64,
+        size_limit: SizeLimit,
+        index_links_max: u64,
+    ) -> Result<Opened, StoreError> {
         let root = Root::lock(directory)?;
         let found = root.find()?;
-        let (database, quarantined) = match open_newest(&root, &found, cache_bytes) {
+        let (database, quarantined) = match open_newest(&root, &found, cache_bytes, index_links_max) {
             Ok(Some(database)) => (database, None),
             Ok(None) => (create(&root, cache_bytes, |_database| Ok(()))?, None),
             Err(StoreError::Damaged(why)) => {
                 let aside = root.quarantine(found.newest)?;
                 (create(&root, cache_bytes, |_database| Ok(()))?, Some((aside, why)))
             }
-            Err(StoreError::OldFormat { found: version }) => {
+            Err(why @ StoreError::OldFormat { .. }) => {
                 tracing::warn!(
-                    store.format = version,
                     store.path = %directory.display(),
-                    "the store has the format of an older relink; relink deletes it and rebuilds it from the stream"
+                    %why,
+                    "relink deletes the store and rebuilds it from the stream"
                 );
                 let database = create(&root, cache_bytes, |_database| Ok(()))?;
                 found.newest.map_or(Ok(()), |number| root.delete(number))?;
@@ -103,16 +110,34 @@ impl SledStore {
             }
             Err(error) => return Err(error),
         };
+        let is_check_left = database.index_check().is_some();
+        let number = database.number();
         let current = RwLock::new(Arc::new(database));
         let compact_above_bytes = AtomicU64::new(0);
         let shared =
             Arc::new(Shared { root, cache_bytes, size_limit, compact_above_bytes, current, writer: Mutex::new(0) });
-        Ok(Opened { store: Self { shared }, quarantined })
+        let store = Self { shared };
+        if is_check_left {
+            check_indexes_in_background(&store, number);
+        }
+        Ok(Opened { store, quarantined })
     }
 
     /// The database in use. A reader that holds it goes on with it after it is replaced.
     fn database(&self) -> Arc<Database> {
         Arc::clone(&self.shared.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The database in use, with its indexes.
+    fn indexed(&self) -> Result<Arc<Database>, StoreError> {
+        let database = self.database();
+        if !database.content().lacks_indexes {
+            return Ok(database);
+        }
+        let _writer = self.writer();
+        let database = self.database();
+        database.write_deferred()?;
+        Ok(database)
     }
 
     fn writer(&self) -> MutexGuard<'_, u32> {
@@ -126,16 +151,22 @@ impl SledStore {
     }
 }
 
-fn open_newest(root: &Root, found: &Found, cache_bytes: u64) -> Result<Option<Database>, StoreError> {
+fn open_newest(
+    root: &Root,
+    found: &Found,
+    cache_bytes: u64,
+    index_links_max: u64,
+) -> Result<Option<Database>, StoreError> {
     match found.newest {
         Some(number) if root.is_marked_damaged(number) => {
             Err(StoreError::Damaged("it was found damaged before relink ended".to_owned()))
         }
-        Some(number) => Database::open(number, root.database(number), cache_bytes).map(Some),
+        Some(number) => Database::open(number, root.database(number), cache_bytes, index_links_max).map(Some),
         None if found.is_legacy => {
             let legacy = Database::open_legacy(root.path().to_owned(), cache_bytes)?;
             let copy = create(root, cache_bytes, |copy| {
                 copy_legacy(&legacy, copy)?;
+                copy.write_deferred()?;
                 // An older relink did not record whether its store was complete.
                 copy.set_complete(true)
             })?;
@@ -253,6 +284,7 @@ impl Store for SledStore {
     fn set_complete(&self) -> Result<(), StoreError> {
         let _writer = self.writer();
         let database = self.database();
+        database.write_deferred()?;
         let is_complete = database.content().is_complete;
         if is_complete { Ok(()) } else { database.set_complete(true) }
     }
@@ -311,21 +343,22 @@ impl Store for SledStore {
     }
 
     fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<LinkId>, StoreError> {
-        self.database().guarded(|db| {
+        self.indexed()?.guarded(|db| {
             let entries = db.range(DEADLINE_PREFIX.to_vec()..format::deadline_end(now)).keys().take(limit);
             entries.map(|key| Ok(format::parse_deadline_key(&key?)?.1)).collect()
         })
     }
 
     fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.database().guarded(|db| {
+        self.indexed()?.guarded(|db| {
             let first = db.scan_prefix(DEADLINE_PREFIX).keys().next();
             first.map(|key| Ok(format::parse_deadline_key(&key?)?.0)).transpose()
         })
     }
 
     fn page(&self, query: &Query) -> Result<Page, StoreError> {
-        let (database, wanted) = (self.database(), Wanted::of(query));
+        let wanted = Wanted::of(query);
+        let database = if wanted.needs_index() { self.indexed()? } else { self.database() };
         database.guarded(|db| {
             let failed = |error: sled::Error| StoreError::Damaged(format!("sled failed: {error}"));
             let scan = |start: Vec<u8>| db.range(start..).keys().map(move |key| Ok(key.map_err(failed)?.to_vec()));
@@ -352,7 +385,7 @@ impl Store for SledStore {
     }
 
     fn count_by_institution(&self, limit: usize) -> Result<Vec<CountsOfInstitution>, StoreError> {
-        self.database().guarded(|db| {
+        self.indexed()?.guarded(|db| {
             let entries = db.scan_prefix(INSTITUTION_PREFIX).map(|entry| {
                 let (key, value) = entry?;
                 let (name, counts) = decode_institution(&key[INSTITUTION_PREFIX.len()..], unseal(&key, &value)?)?;

@@ -48,7 +48,8 @@ pub(super) fn edits_of(
         }
         let names = Names::read(&put.record);
         let labels = Labels::of(&names);
-        if let Some((head_before, labels_before)) = before
+        if !edits.content.lacks_indexes
+            && let Some((head_before, labels_before)) = before
             && labels_before.institution().is_some()
         {
             // The name is in the record; the labels have its hash only.
@@ -57,7 +58,9 @@ pub(super) fn edits_of(
             let institution = names_before.as_ref().unwrap_or(&names).institution.as_deref();
             institution.iter().for_each(|name| institutions.add(name, head_before.state, -1));
         }
-        names.institution.iter().for_each(|name| institutions.add(name, put.head.state, 1));
+        if !edits.content.lacks_indexes {
+            names.institution.iter().for_each(|name| institutions.add(name, put.head.state, 1));
+        }
         edits.index(id, before.as_ref(), &(put.head, labels))?;
         edits.put(key, value_before, &format::encode_link(&put.head, &labels, &put.record));
     }
@@ -121,7 +124,8 @@ impl Edits {
         }
         self.content.by_state.add(head.state, 1)?;
         let indexed = |head: &Head, labels: &Labels| (head.state, head.deadline, *labels);
-        if before.is_some_and(|(before, labels_before)| indexed(before, labels_before) == indexed(head, labels)) {
+        let is_same = before.is_some_and(|(before, found)| indexed(before, found) == indexed(head, labels));
+        if is_same || self.content.lacks_indexes {
             return Ok(());
         }
         let mut added = index::keys(id, head, labels);
@@ -135,7 +139,12 @@ impl Edits {
         Ok(())
     }
 
-    fn put(&mut self, key: Vec<u8>, before: Option<Vec<u8>>, payload: &[u8]) {
+    /// Further edits of a store with this content.
+    pub(super) fn resuming(content: Content) -> Self {
+        Self { list: Vec::new(), content }
+    }
+
+    pub(super) fn put(&mut self, key: Vec<u8>, before: Option<Vec<u8>>, payload: &[u8]) {
         let value = seal(&key, payload);
         if let Some(before) = before {
             self.content.remove(&key, &before);
@@ -146,8 +155,13 @@ impl Edits {
 
     fn close(&mut self) {
         if !self.list.is_empty() {
-            self.list.push((CONTENT_KEY.to_vec(), Some(self.content.encode())));
+            self.close_always();
         }
+    }
+
+    /// Adds the record of the content, which may be the only edit.
+    pub(super) fn close_always(&mut self) {
+        self.list.push((CONTENT_KEY.to_vec(), Some(self.content.encode())));
     }
 }
 

@@ -43,7 +43,7 @@ impl SledStore {
         if size <= limit.max(self.shared.compact_above_bytes.load(Ordering::Relaxed)) {
             return Ok(());
         }
-        match self.compact(database) {
+        match self.indexed().and_then(|_database| self.compact(database)) {
             Ok(size_after) => {
                 tracing::info!(store.bytes_before = size, store.bytes_after = size_after, "compacted the store");
                 Ok(())

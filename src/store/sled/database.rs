@@ -15,9 +15,9 @@ use super::check::check;
 use super::directories::environment_error;
 use crate::store::content::Content;
 use crate::store::format::{self, CONTENT_KEY, FORMAT_KEY};
-use crate::store::scan::LegacyScan;
+use crate::store::scan::{IndexCheck, LegacyScan};
 use crate::store::tree::Edits;
-use crate::store::{Changes, StoreError, tree};
+use crate::store::{Changes, StoreError, index, tree};
 
 /// The most characters of a panic's text in an error. The text may quote the entry that sled was reading.
 const PANIC_TEXT_MAX: usize = 200;
@@ -36,6 +36,8 @@ pub(super) struct Database {
     commit_steps: AtomicU64,
     /// The first damage that was found.
     damage: OnceLock<String>,
+    /// The check of the indexes, if it is not finished.
+    index_check: Mutex<Option<IndexCheck>>,
     /// During a compaction: the keys that were written since its begin.
     tracked: Mutex<Option<BTreeSet<Vec<u8>>>>,
 }
@@ -59,23 +61,33 @@ impl Database {
         Ok(database)
     }
 
-    /// Opens a database and scans all of it.
+    /// Opens a database and scans all of it. If it has more than `index_links_max` links, the check of its indexes is left.
     ///
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::FutureFormat`], or the failure of the disk.
-    pub(super) fn open(number: u64, directory: PathBuf, cache_bytes: u64) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        number: u64,
+        directory: PathBuf,
+        cache_bytes: u64,
+        index_links_max: u64,
+    ) -> Result<Self, StoreError> {
         let db = open_sled(&directory, cache_bytes)?;
         let database = Self::new(number, directory, db, Content::default())?;
-        let content = database.guarded(|db| {
+        let (content, index_check) = database.guarded(|db| {
             format::check_format(db.get(FORMAT_KEY)?.as_deref(), true)?;
             let content = db.get(CONTENT_KEY)?;
             let content =
                 content.ok_or_else(|| StoreError::Damaged("its record of its content is missing".to_owned()))?;
             let content = Content::decode(&content)?;
-            check(db, &database.directory, &content)?;
-            Ok(content)
+            let has_indexes = content.links.links_count <= index_links_max;
+            let left = check(db, &database.directory, &content, has_indexes)?;
+            if content.lacks_indexes {
+                super::bulk::remove_index_keys(db)?;
+            }
+            Ok((content, left))
         })?;
         *database.content() = content;
+        *database.index_check() = index_check;
         Ok(database)
     }
 
@@ -105,8 +117,12 @@ impl Database {
         };
         let files = [open("db")?, open("conf")?];
         let (content, damage, tracked) = (Mutex::new(content), OnceLock::new(), Mutex::new(None));
-        let commit_steps = AtomicU64::new(0);
-        Ok(Self { number, directory, db, files, content, commit_steps, damage, tracked })
+        let (commit_steps, index_check) = (AtomicU64::new(0), Mutex::new(None));
+        Ok(Self { number, directory, db, files, content, commit_steps, damage, index_check, tracked })
+    }
+
+    pub(super) fn index_check(&self) -> MutexGuard<'_, Option<IndexCheck>> {
+        self.index_check.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) const fn number(&self) -> u64 {
@@ -139,7 +155,10 @@ impl Database {
 
     /// Applies changes. There must be one writer at a time.
     pub(super) fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
-        let edits = tree::edits_of(changes, *self.content(), |key| self.read(key));
+        let mut content = *self.content();
+        // A rebuild begins. A store that becomes complete without a link has nothing to defer.
+        content.lacks_indexes |= !content.is_complete && content.links.links_count == 0 && !changes.puts.is_empty();
+        let edits = tree::edits_of(changes, content, |key| self.read(key));
         self.write(self.noticed(edits)?)
     }
 
@@ -151,12 +170,16 @@ impl Database {
 
     /// Records that the store has, or has no longer to wait for, the state of every link.
     pub(super) fn set_complete(&self, is_complete: bool) -> Result<(), StoreError> {
-        let content = Content { is_complete, ..*self.content() };
-        let list = vec![(CONTENT_KEY.to_vec(), Some(content.encode()))];
-        self.write(Edits { list, content })
+        let mut edits = Edits::resuming(Content { is_complete, ..*self.content() });
+        edits.close_always();
+        self.write(edits)
     }
 
-    fn write(&self, edits: Edits) -> Result<(), StoreError> {
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn write(&self, edits: Edits) -> Result<(), StoreError> {
         if edits.list.is_empty() {
             return Ok(());
         }
@@ -166,6 +189,10 @@ impl Database {
             .iter()
             .filter(|(key, value)| value.as_ref().is_some_and(|v| !v.is_empty()) && key != CONTENT_KEY);
         let written: Vec<_> = written.map(|(key, _)| key.clone()).collect();
+        if let Some(check) = &mut *self.index_check() {
+            let changed = edits.list.iter().filter(|(key, _)| index::is_key(key));
+            changed.for_each(|(key, value)| check.changed(key, value.is_some()));
+        }
         let mut batch = sled::Batch::default();
         for (key, value) in edits.list {
             match value {

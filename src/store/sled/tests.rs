@@ -66,7 +66,8 @@ fn a_compaction_keeps_what_is_written_meanwhile() {
     const LINKS: usize = 1_000;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
-    let store = SledStore::open_with(&path, CACHE, SizeLimit { factor: 0, floor_bytes: 0 }).unwrap().store;
+    let store =
+        SledStore::open_with(&path, CACHE, SizeLimit { factor: 0, floor_bytes: 0 }, LINKS_AT_OPEN_MAX).unwrap().store;
     store.apply(&Changes { puts: (0..LINKS).map(|n| put(n, 1)).collect(), ..Changes::default() }).unwrap();
     let before = store.database().number();
     // The writer writes until the compactions are over.
@@ -162,11 +163,70 @@ fn a_store_of_a_newer_relink_is_refused_and_stays_where_it_is() {
     assert!(path.join("1").join("db").exists());
 }
 
+/// Opens a store whose indexes are checked in the background, runs `commit` meanwhile, and returns the damage that the check finds.
+fn checked_in_background(path: &Path, commit: impl Fn(&SledStore, u64)) -> Option<String> {
+    let store = SledStore::open_with(path, CACHE, SIZE_LIMIT, 0).unwrap().store;
+    assert!(store.database().index_check().is_some(), "the check takes many steps");
+    let mut version = 2;
+    while store.database().index_check().is_some() && store.damage().is_none() {
+        commit(&store, version);
+        version += 1;
+    }
+    store.damage()
+}
+
+#[test]
+fn the_indexes_of_a_large_store_are_checked_while_it_changes() {
+    const LINKS: usize = 5_000;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    {
+        let store = SledStore::open(&path, CACHE).unwrap().store;
+        store.apply(&Changes { puts: (0..LINKS).map(|n| put(n, 1)).collect(), ..Changes::default() }).unwrap();
+        store.set_complete().unwrap();
+    }
+    let commit = |store: &SledStore, version: u64| {
+        let puts = (0..LINKS).step_by(700).map(|n| put(n, version)).collect();
+        store.apply(&Changes { puts, ..Changes::default() }).unwrap();
+    };
+    assert_eq!(checked_in_background(&path, commit), None);
+    {
+        let store = SledStore::open(&path, CACHE).unwrap().store;
+        let key = store.database().guarded(|db| Ok(db.scan_prefix(b"s").keys().last().unwrap()?)).unwrap();
+        store.database().guarded(|db| Ok(db.remove(key)?)).unwrap();
+        store.checkpoint().unwrap();
+    }
+    let damage = checked_in_background(&path, |_store, _version| std::thread::yield_now());
+    assert!(damage.is_some_and(|why| why.contains("indexes")));
+}
+
+#[test]
+fn indexes_that_were_deferred_are_written_after_an_interruption() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    {
+        let store = SledStore::open(&path, CACHE).unwrap().store;
+        store.apply(&Changes { puts: (0..100).map(|n| put(n, 1)).collect(), ..Changes::default() }).unwrap();
+        assert!(store.database().content().lacks_indexes);
+        // The process ends after it has written some of the keys, of which one is not right any more.
+        let stale = format::state_key(StateName::Removed, &"link-0".parse().unwrap());
+        store.database().guarded(|db| Ok(db.insert(stale, &[])?)).unwrap();
+    }
+    let opened = SledStore::open(&path, CACHE).unwrap();
+    assert_eq!(opened.quarantined, None);
+    opened.store.set_complete().unwrap();
+    assert!(!opened.store.database().content().lacks_indexes);
+    let due = opened.store.due(Timestamp::from_millis(1), usize::MAX).unwrap();
+    assert_eq!(due.len(), 100);
+    drop(opened);
+    assert_eq!(SledStore::open(&path, CACHE).unwrap().quarantined, None, "its indexes fit its links");
+}
+
 /// The largest size of a store under a load of small commits.
 fn largest_under_load(size_limit: SizeLimit) -> u64 {
     const LINKS: usize = 1_000;
     let directory = tempfile::tempdir().unwrap();
-    let store = SledStore::open_with(&directory.path().join("s"), CACHE, size_limit).unwrap().store;
+    let store = SledStore::open_with(&directory.path().join("s"), CACHE, size_limit, LINKS_AT_OPEN_MAX).unwrap().store;
     let mut random = fastrand::Rng::with_seed(7);
     let mut largest = 0;
     for version in 1..=3_000 {
