@@ -91,7 +91,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
 
 /// Each external crate with restricted use, and the only files that may use it.
 pub(crate) const OWNERS: &[(&str, &[&str])] = &[
-    ("sled", &["store/sled.rs", "store/sled/database.rs"]),
+    ("sled", &["store/sled.rs", "store/sled/bulk.rs", "store/sled/check.rs", "store/sled/database.rs"]),
     (
         "async_nats",
         &[
