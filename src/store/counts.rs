@@ -75,6 +75,9 @@ pub(super) fn decode_institution<'a>(name: &'a [u8], payload: &[u8]) -> Result<(
     decoded.ok_or_else(|| StoreError::Damaged("the counts of an institution are not readable".to_owned()))
 }
 
+/// A key, its value before, and its payload after a commit.
+pub(super) type ChangedCounts = (Vec<u8>, Option<Vec<u8>>, Vec<u8>);
+
 /// The changes of the counts of institutions by one commit.
 #[derive(Debug, Default)]
 pub(super) struct CountChanges(BTreeMap<String, [i64; STATES]>);
@@ -99,7 +102,7 @@ impl CountChanges {
     pub(super) fn payloads(
         &self,
         read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
-    ) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<ChangedCounts>, StoreError> {
         let mut payloads = Vec::with_capacity(self.0.len());
         for (institution, differences) in &self.0 {
             if differences.iter().all(|difference| *difference == 0) {

@@ -5,6 +5,7 @@
 //! the rebuild, writes all of them. If the process ends meanwhile, the next one removes the keys that were written, and defers them again.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::database::{Database, Failure, caught};
 use crate::store::StoreError;
@@ -75,12 +76,11 @@ pub(super) fn remove_index_keys(db: &sled::Db) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Some keys in order, and the next key to read.
+type SortedKeys = (Vec<Vec<u8>>, Option<Vec<u8>>);
+
 /// The index keys of the next links, in order, and where the links after them begin.
-fn sorted_keys(
-    db: &sled::Db,
-    start: Vec<u8>,
-    institutions: &mut Institutions,
-) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), Failure> {
+fn sorted_keys(db: &sled::Db, start: Vec<u8>, institutions: &mut Institutions) -> Result<SortedKeys, Failure> {
     let (mut keys, mut links_count) = (Vec::new(), 0);
     let mut next = None;
     for entry in db.range(start..) {
@@ -95,14 +95,14 @@ fn sorted_keys(
         let payload = unseal(&key, &value)?;
         let (head, labels) = format::decode_head(&key, payload)?;
         if let Some(institution) = labels.institution() {
-            if !institutions.contains_key(&institution) {
-                let (stored, _) = format::decode_link(&key, payload)?;
-                let name = Names::read(&stored.record).institution.unwrap_or_default();
-                institutions.insert(institution, (name, StateCounts::default()));
-            }
-            if let Some((_, counts)) = institutions.get_mut(&institution) {
-                counts.add(head.state, 1)?;
-            }
+            let (_, counts) = match institutions.entry(institution) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let (stored, _) = format::decode_link(&key, payload)?;
+                    new.insert((Names::read(&stored.record).institution.unwrap_or_default(), StateCounts::default()))
+                }
+            };
+            counts.add(head.state, 1)?;
         }
         keys.extend(index::keys(&id, &head, &labels));
     }
