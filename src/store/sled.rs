@@ -73,8 +73,9 @@ pub struct Opened {
 }
 
 impl SledStore {
-    /// Opens the store in `directory`, or creates it, and checks all of it; the indexes of a large store in the background. A damaged store is moved to `<directory>.quarantine-<n>`, and an
-    /// empty store is created; the node reads its content again from the stream. The database of an older relink is copied.
+    /// Opens the store in `directory`, or creates it, and checks all of it; the indexes of a large store in the background. A damaged store
+    /// is moved to `<directory>.quarantine-<n>`, and an empty store is created; the node reads its content again from the stream. The
+    /// database of an older relink is copied.
     ///
     /// # Errors
     /// [`StoreError::FutureFormat`] if a newer version of relink wrote the store, [`StoreError::InUse`] if another process has it open,

@@ -28,8 +28,8 @@ const KEYS_OF_STEP: usize = 500;
 /// The pause between two steps, in which the writer goes on. A million links take two minutes.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Reads every entry, or all but the indexes, and compares them with the store's own record of its content. Returns the check of the indexes
-/// that is left, if there is one.
+/// Reads every entry, or all but the indexes, and compares them with the store's own record of its content. Returns the check of the
+/// indexes that is left, if there is one.
 ///
 /// # Errors
 /// [`StoreError::Damaged`], or the failure of the disk.

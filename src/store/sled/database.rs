@@ -189,10 +189,9 @@ impl Database {
             .iter()
             .filter(|(key, value)| value.as_ref().is_some_and(|v| !v.is_empty()) && key != CONTENT_KEY);
         let written: Vec<_> = written.map(|(key, _)| key.clone()).collect();
-        if let Some(check) = &mut *self.index_check() {
-            let changed = edits.list.iter().filter(|(key, _)| index::is_key(key));
-            changed.for_each(|(key, value)| check.changed(key, value.is_some()));
-        }
+        let is_checked = self.index_check().is_some();
+        let indexed = edits.list.iter().filter(|(key, _)| is_checked && index::is_key(key));
+        let indexed: Vec<_> = indexed.map(|(key, value)| (key.clone(), value.is_some())).collect();
         let mut batch = sled::Batch::default();
         for (key, value) in edits.list {
             match value {
@@ -205,6 +204,10 @@ impl Database {
         self.commit_steps.fetch_add(1, Ordering::SeqCst);
         applied?;
         *self.content() = edits.content;
+        // Not before the batch is applied: a full disk must not look like a damage.
+        if let Some(check) = &mut *self.index_check() {
+            indexed.iter().for_each(|(key, is_added)| check.changed(key, *is_added));
+        }
         if let Some(tracked) = &mut *self.tracked() {
             tracked.extend(written);
         }
