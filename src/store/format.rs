@@ -10,9 +10,11 @@
 //! "i" institution                         its last incident message: JSON
 //! "n" institution                         the number of its links of each state: u64 × 6
 //! "l" link id                             head (44 bytes) + JSON of the record
-//! "s" state:u8 link id                    -        index of the links by state
+//! "s" state:u8 hash of the institution: [u8; 12] link id
+//!                                         -        index of the links by state, by institution, and by both (`index.rs`)
+//! "e" hash of the external id: [u8; 12] state:u8 hash of the institution: [u8; 12] link id
+//!                                         -        the same of the links with an external id
 //! "d" deadline:i64 ^ sign  link id        -        index of the links by deadline
-//! "g" group:[u8; 12] state:u8 link id     -        index of the links by institution, by external id, and by both (`index.rs`)
 //!
 //! Every value except - begins with its checksum, u64 (`content.rs`).
 //!
@@ -20,7 +22,7 @@
 //!        │ hash of the institution: [u8; 12] │ hash of the external id: [u8; 12]
 //! ```
 //!
-//! All numbers are big-endian, so that the order of keys is the order of values. `s`, `d` and `g` are derived from the heads. With the
+//! All numbers are big-endian, so that the order of keys is the order of values. `s`, `e` and `d` are derived from the heads. With the
 //! head, the store applies a commit and filters a list without parsing JSON.
 
 use strum::VariantArray;
@@ -34,8 +36,8 @@ use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 /// The format version of the store. Any change of the table above needs a new version.
 pub(super) const FORMAT: u16 = 4;
 
-/// The format without the index `g` and without the counts. No release has written it, so a store of it is rebuilt from the stream.
-const FORMAT_WITHOUT_GROUPS: u16 = 3;
+/// The format without the institution in `s`, without the index `e` and without the counts. No release has written it, so a store of it is rebuilt from the stream.
+const FORMAT_WITHOUT_COUNTS: u16 = 3;
 
 /// The last format without checksums, without the content and with one database in the directory itself. Format 1 differs from it in the
 /// keys of links: they had the sender's spelling of the id, so a UUID without dashes was a separate link. A store of both formats is copied
@@ -58,9 +60,9 @@ pub(super) const POSITION_KEY: &[u8] = b"p";
 pub(super) const OFFSET_PREFIX: &[u8] = b"m";
 pub(super) const INCIDENT_PREFIX: &[u8] = b"i";
 pub(super) const LINK_PREFIX: &[u8] = b"l";
+pub(super) const EXTERNAL_ID_PREFIX: &[u8] = b"e";
 pub(super) const STATE_PREFIX: &[u8] = b"s";
 pub(super) const DEADLINE_PREFIX: &[u8] = b"d";
-pub(super) const GROUP_PREFIX: &[u8] = b"g";
 pub(super) const INSTITUTION_PREFIX: &[u8] = b"n";
 
 /// The fields of a stored link that are readable without parsing its record.
@@ -131,8 +133,9 @@ pub(super) fn institution_key(name: &str) -> Vec<u8> {
     [INSTITUTION_PREFIX, name.as_bytes()].concat()
 }
 
-pub(super) fn state_key(state: StateName, id: &LinkId) -> Vec<u8> {
-    [STATE_PREFIX, &[state_byte(state)], id.as_str().as_bytes()].concat()
+/// The key of the index by state of formats 1 and 2.
+pub(super) fn legacy_state_key(state: StateName, id: &LinkId) -> Vec<u8> {
+    [&state_prefix(state), id.as_str().as_bytes()].concat()
 }
 
 pub(super) fn state_prefix(state: StateName) -> Vec<u8> {
@@ -259,7 +262,7 @@ pub(super) fn check_format(value: Option<&[u8]>, is_sealed: bool) -> Result<(), 
         Ok(found) if found > FORMAT => Err(StoreError::FutureFormat { found, known: FORMAT }),
         Ok(FORMAT) if is_sealed => Ok(()),
         Ok(1..=FORMAT_WITHOUT_CHECKSUMS) if !is_sealed => Ok(()),
-        Ok(FORMAT_WITHOUT_GROUPS) if is_sealed => Err(StoreError::OldFormat { found: FORMAT_WITHOUT_GROUPS }),
+        Ok(FORMAT_WITHOUT_COUNTS) if is_sealed => Err(StoreError::OldFormat { found: FORMAT_WITHOUT_COUNTS }),
         Ok(_) | Err(_) => Err(StoreError::Damaged("the format version is unknown".to_owned())),
     }
 }

@@ -1,17 +1,22 @@
 //! The indexes of links: the keys that a link has in them, and the keys that answer a query.
 //!
-//! A *group* has the links of an institution, of an external id, or of both. A link is in at most three groups. The keys of a group are
-//! ordered by state and then by link, so a query with a state reads one range, and a query without a state merges the ranges of the six
-//! states. Every combination of filters is answered like this, and a page reads no link that is not on it.
+//! Two indexes answer every list. The first is ordered by state, institution and link; the second, for links with an external id, by
+//! external id, state, institution and link. A query with a state and an institution reads one range of keys. Any other query merges
+//! ranges: those of the six states, and those of the institutions, which one read for each institution finds. Every combination of filters
+//! is answered like this, and a page reads no link that is not on it. A third index would save the merge, but each key of a link costs as
+//! much time as its record.
 //!
 //! A key has the hash of a name, because a name may have 4 KiB and any character. The hash has 96 bits, so nobody can find another name
 //! with the same hash.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use strum::VariantArray;
 
-use super::format::{self, DEADLINE_PREFIX, GROUP_PREFIX, Head, LINK_PREFIX, STATE_PREFIX};
+use super::format::{self, DEADLINE_PREFIX, EXTERNAL_ID_PREFIX, Head, LINK_PREFIX, STATE_PREFIX};
 use super::{Query, StoreError};
 use crate::contract::Record;
 use crate::link::{LinkId, StateName};
@@ -22,32 +27,26 @@ const HASH_LENGTH: usize = 12;
 /// The length of encoded [`Labels`], in bytes.
 pub(super) const LABELS_LENGTH: usize = 2 * HASH_LENGTH;
 
-/// The hash of the name of a group; zeros for no name.
+/// The hash of a name; zeros for no name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct GroupHash([u8; HASH_LENGTH]);
+pub(super) struct NameHash([u8; HASH_LENGTH]);
 
-impl GroupHash {
+impl NameHash {
     const NONE: Self = Self([0; HASH_LENGTH]);
 
-    fn of(kind: &str, parts: &[&[u8]]) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(kind);
-        parts.iter().for_each(|part| hash.update(part));
+    fn of(kind: &str, name: &str) -> Self {
+        let hash = Sha256::new().chain_update(kind).chain_update(name);
         let [start @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
             <[u8; 32]>::from(hash.finalize());
         Self(start)
     }
 
     pub(super) fn of_institution(name: &str) -> Self {
-        Self::of("institution:", &[name.as_bytes()])
+        Self::of("institution:", name)
     }
 
     fn of_external_id(name: &str) -> Self {
-        Self::of("external_id:", &[name.as_bytes()])
-    }
-
-    fn of_both(institution: Self, external_id: Self) -> Self {
-        Self::of("both:", &[&institution.0, &external_id.0])
+        Self::of("external_id:", name)
     }
 
     fn is_some(self) -> bool {
@@ -81,21 +80,21 @@ impl Names {
 /// The hashes of the names of a link. They are part of the stored link, so that its index keys follow without parsing its record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Labels {
-    pub(super) institution: GroupHash,
-    external_id: GroupHash,
+    pub(super) institution: NameHash,
+    external_id: NameHash,
 }
 
 impl Labels {
     pub(super) fn of(names: &Names) -> Self {
         let Names { institution, external_id } = names;
         Self {
-            institution: institution.as_deref().map_or(GroupHash::NONE, GroupHash::of_institution),
-            external_id: external_id.as_deref().map_or(GroupHash::NONE, GroupHash::of_external_id),
+            institution: institution.as_deref().map_or(NameHash::NONE, NameHash::of_institution),
+            external_id: external_id.as_deref().map_or(NameHash::NONE, NameHash::of_external_id),
         }
     }
 
     /// The institution, if the link has one.
-    pub(super) fn institution(&self) -> Option<GroupHash> {
+    pub(super) fn institution(&self) -> Option<NameHash> {
         Some(self.institution).filter(|hash| hash.is_some())
     }
 
@@ -108,28 +107,13 @@ impl Labels {
     }
 
     pub(super) fn decode(bytes: &[u8; LABELS_LENGTH]) -> Self {
-        let hash = |from| GroupHash(std::array::from_fn(|n| bytes[from + n]));
+        let hash = |from| NameHash(std::array::from_fn(|n| bytes[from + n]));
         Self { institution: hash(0), external_id: hash(HASH_LENGTH) }
-    }
-
-    /// The most specific group of these labels; `None` if both are missing.
-    fn group(&self) -> Option<GroupHash> {
-        match (self.institution.is_some(), self.external_id.is_some()) {
-            (true, true) => Some(GroupHash::of_both(self.institution, self.external_id)),
-            (true, false) => Some(self.institution),
-            (false, true) => Some(self.external_id),
-            (false, false) => None,
-        }
-    }
-
-    fn groups(&self) -> impl Iterator<Item = GroupHash> {
-        let both = (self.institution.is_some() && self.external_id.is_some()).then(|| self.group()).flatten();
-        [self.institution, self.external_id].into_iter().filter(|hash| hash.is_some()).chain(both)
     }
 }
 
 /// The prefixes of index keys, in order.
-pub(super) const PREFIXES: [&[u8]; 3] = [DEADLINE_PREFIX, GROUP_PREFIX, STATE_PREFIX];
+pub(super) const PREFIXES: [&[u8]; 3] = [DEADLINE_PREFIX, EXTERNAL_ID_PREFIX, STATE_PREFIX];
 
 pub(super) fn is_key(key: &[u8]) -> bool {
     PREFIXES.iter().any(|prefix| key.starts_with(prefix))
@@ -137,22 +121,26 @@ pub(super) fn is_key(key: &[u8]) -> bool {
 
 /// Every index key of a link.
 pub(super) fn keys(id: &LinkId, head: &Head, labels: &Labels) -> Vec<Vec<u8>> {
-    let mut keys = Vec::with_capacity(5);
-    keys.push(format::state_key(head.state, id));
+    let Labels { institution, external_id } = labels;
+    let of_list = |prefix: &[u8]| [prefix, &institution.0, id.as_str().as_bytes()].concat();
+    let mut keys = Vec::with_capacity(3);
+    keys.push(of_list(&format::state_prefix(head.state)));
     keys.extend(head.deadline.map(|at| format::deadline_key(at, id)));
-    keys.extend(labels.groups().map(|group| [&group_prefix(group, head.state), id.as_str().as_bytes()].concat()));
+    keys.extend(external_id.is_some().then(|| of_list(&external_id_prefix(*external_id, head.state))));
     keys
 }
 
-fn group_prefix(group: GroupHash, state: StateName) -> Vec<u8> {
-    [GROUP_PREFIX, &group.0, &[format::state_byte(state)]].concat()
+fn external_id_prefix(external_id: NameHash, state: StateName) -> Vec<u8> {
+    [EXTERNAL_ID_PREFIX, &external_id.0, &[format::state_byte(state)]].concat()
 }
 
-/// The links of a query: key prefixes that a link id follows, and a check of a link.
+/// The links of a query: the key prefixes that have them, and a check of a link.
 #[derive(Debug)]
 pub(super) struct Wanted {
     /// One prefix, or one of each state.
-    pub(super) prefixes: Vec<Vec<u8>>,
+    prefixes: Vec<Vec<u8>>,
+    /// Whether the hash of any institution follows a prefix, and then a link id; otherwise the link id follows.
+    is_of_all_institutions: bool,
     labels: Labels,
     state: Option<StateName>,
 }
@@ -161,18 +149,24 @@ impl Wanted {
     pub(super) fn of(query: &Query) -> Self {
         let names = Names { institution: query.institution.clone(), external_id: query.external_id.clone() };
         let (labels, state) = (Labels::of(&names), query.state);
-        let prefixes = match (labels.group(), state) {
-            (None, None) => vec![LINK_PREFIX.to_vec()],
-            (None, Some(state)) => vec![format::state_prefix(state)],
-            (Some(group), Some(state)) => vec![group_prefix(group, state)],
-            (Some(group), None) => StateName::VARIANTS.iter().map(|&state| group_prefix(group, state)).collect(),
+        let Labels { institution, external_id } = labels;
+        if query.institution.is_none() && query.external_id.is_none() && state.is_none() {
+            return Self { prefixes: vec![LINK_PREFIX.to_vec()], is_of_all_institutions: false, labels, state };
+        }
+        let prefix = |state| {
+            let has_id = external_id.is_some();
+            let mut prefix = if has_id { external_id_prefix(external_id, state) } else { format::state_prefix(state) };
+            prefix.extend(institution.is_some().then_some(institution.0).into_iter().flatten());
+            prefix
         };
-        Self { prefixes, labels, state }
+        let prefixes = state
+            .map_or_else(|| StateName::VARIANTS.iter().copied().map(prefix).collect(), |state| vec![prefix(state)]);
+        Self { prefixes, is_of_all_institutions: !institution.is_some(), labels, state }
     }
 
     /// Whether the ids of several ranges are merged. Then a link that changes its state during the read could be missed.
     pub(super) fn is_merged(&self) -> bool {
-        self.prefixes.len() > 1
+        self.prefixes.len() > 1 || self.is_of_all_institutions
     }
 
     /// Whether the query reads more than the links themselves.
@@ -182,7 +176,7 @@ impl Wanted {
 
     /// Whether a link still belongs to the query. It may have changed after its index key was read.
     pub(super) fn has(&self, head: &Head, labels: &Labels) -> bool {
-        let is_of = |wanted: GroupHash, found: GroupHash| !wanted.is_some() || wanted == found;
+        let is_of = |wanted: NameHash, found: NameHash| !wanted.is_some() || wanted == found;
         self.state.is_none_or(|state| state == head.state)
             && is_of(self.labels.institution, labels.institution)
             && is_of(self.labels.external_id, labels.external_id)
@@ -198,20 +192,21 @@ impl Wanted {
         count: usize,
         scan: impl Fn(Vec<u8>) -> I,
     ) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut ranges = Vec::with_capacity(self.prefixes.len());
-        for prefix in &self.prefixes {
+        let prefixes = if self.is_of_all_institutions { self.of_institutions(&scan)? } else { self.prefixes.clone() };
+        // The next id of each range, of which the first one is the next id of the query.
+        let (mut ranges, mut next) = (Vec::with_capacity(prefixes.len()), BinaryHeap::with_capacity(prefixes.len()));
+        for prefix in &prefixes {
             // The first key after this one.
             let start = after.map_or_else(|| prefix.clone(), |after| [prefix, after, &[0]].concat());
-            ranges.extend(Range::start(prefix, scan(start))?);
+            let mut keys = scan(start);
+            next.extend(next_id(prefix, &mut keys)?.map(|id| Reverse((id, ranges.len()))));
+            ranges.push(keys);
         }
         let mut ids: Vec<Vec<u8>> = Vec::new();
         while ids.len() < count
-            && let Some(first) = (0..ranges.len()).min_by(|&one, &other| ranges[one].id.cmp(&ranges[other].id))
+            && let Some(Reverse((id, range))) = next.pop()
         {
-            let id = match ranges[first].advance()? {
-                Some(id) => id,
-                None => ranges.swap_remove(first).id,
-            };
+            next.extend(next_id(&prefixes[range], &mut ranges[range])?.map(|id| Reverse((id, range))));
             // A link that has just changed its state may be in two ranges.
             if ids.last() != Some(&id) {
                 ids.push(id);
@@ -219,25 +214,25 @@ impl Wanted {
         }
         Ok(ids)
     }
-}
 
-/// The rest of the keys with a prefix, of which the first one is read.
-struct Range<'a, I> {
-    prefix: &'a [u8],
-    id: Vec<u8>,
-    keys: I,
-}
-
-impl<'a, I: Iterator<Item = Result<Vec<u8>, StoreError>>> Range<'a, I> {
-    fn start(prefix: &'a [u8], mut keys: I) -> Result<Option<Self>, StoreError> {
-        let id = next_id(prefix, &mut keys)?;
-        Ok(id.map(|id| Self { prefix, id, keys }))
-    }
-
-    /// The id, replaced by the next one; `None` if this is the last id.
-    fn advance(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
-        let next = next_id(self.prefix, &mut self.keys)?;
-        Ok(next.map(|next| std::mem::replace(&mut self.id, next)))
+    /// The prefixes with each institution that has keys.
+    fn of_institutions<I: Iterator<Item = Result<Vec<u8>, StoreError>>>(
+        &self,
+        scan: impl Fn(Vec<u8>) -> I,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut found = Vec::new();
+        for prefix in &self.prefixes {
+            let mut start = prefix.clone();
+            while let Some(key) = scan(start).next().transpose()?
+                && key.starts_with(prefix)
+                && let Some(of_institution) = key.get(..prefix.len() + HASH_LENGTH)
+            {
+                // No link id has this byte, so the next institution follows.
+                start = [of_institution, &[u8::MAX]].concat();
+                found.push(of_institution.to_vec());
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -251,6 +246,9 @@ fn next_id(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn names(institution: Option<&str>, external_id: Option<&str>) -> Names {
@@ -266,8 +264,9 @@ mod tests {
     }
 
     #[test]
-    fn the_groups_of_different_names_differ() {
+    fn the_keys_of_different_names_differ() {
         let all = [
+            (None, None),
             (Some("a"), None),
             (None, Some("a")),
             (Some("a"), Some("a")),
@@ -276,12 +275,32 @@ mod tests {
             (Some(""), None),
             (None, Some("")),
         ];
-        let mut groups: Vec<_> = all.iter().map(|&(one, other)| Labels::of(&names(one, other)).group()).collect();
-        assert!(groups.iter().all(Option::is_some));
-        groups.sort();
-        groups.dedup();
-        assert_eq!(groups.len(), all.len());
-        let labels = Labels::of(&names(Some("a"), Some("b")));
-        assert_eq!((Labels::decode(&labels.encode()), labels.groups().count()), (labels, 3));
+        let id = "16f68516-bcbc-4cf7-b815-c500d4204e28".parse().unwrap();
+        let head = Head { state: StateName::Valid, partition: 0, version: 1, deadline: None };
+        let mut found: Vec<_> = all.iter().map(|&(one, other)| Labels::of(&names(one, other))).collect();
+        assert!(found.iter().all(|labels| Labels::decode(&labels.encode()) == *labels));
+        let mut keys: Vec<_> = found.drain(..).map(|labels| keys(&id, &head, &labels)).collect();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), all.len());
+    }
+
+    #[test]
+    fn a_list_of_all_institutions_reads_one_key_more_for_each_of_them() {
+        let of_bank = |bank: usize, link: usize| {
+            let labels = Labels::of(&names(Some(&format!("bank-{bank}")), Some("maria")));
+            let head = Head { state: StateName::VARIANTS[bank % 2], partition: 0, version: 1, deadline: None };
+            keys(&format!("link-{link:04}").parse().unwrap(), &head, &labels)
+        };
+        let tree: BTreeSet<_> = (0..1_000).flat_map(|link| of_bank(link % 10, link)).collect();
+        let reads_count = Cell::new(0);
+        let scan =
+            |start: Vec<u8>| tree.range(start..).inspect(|_| reads_count.set(reads_count.get() + 1)).cloned().map(Ok);
+        let query = Query { external_id: Some("maria".to_owned()), limit: 20, ..Query::default() };
+        let ids = Wanted::of(&query).ids(Some(b"link-0099"), 20, scan).unwrap();
+        let expected: Vec<_> = (100..120).map(|link| format!("link-{link:04}").into_bytes()).collect();
+        assert_eq!(ids, expected);
+        // One key behind each of the six states, two of each institution, and one for each id.
+        assert!(reads_count.get() <= 6 + 2 * 10 + 20, "{reads_count:?}");
     }
 }

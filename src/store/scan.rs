@@ -10,7 +10,7 @@ use super::format::{
     self, CONTENT_KEY, DEADLINE_PREFIX, FORMAT_KEY, INCIDENT_PREFIX, INSTITUTION_PREFIX, LINK_PREFIX, OFFSET_PREFIX,
     POSITION_KEY, STATE_PREFIX, StoredLink,
 };
-use super::index::{self, GroupHash, Labels};
+use super::index::{self, NameHash};
 use crate::link::LinkId;
 
 /// The entries that a scan has found.
@@ -24,7 +24,7 @@ pub(super) struct Scan {
 }
 
 /// The counts of each institution with links.
-type Institutions = BTreeMap<GroupHash, StateCounts>;
+type Institutions = BTreeMap<NameHash, StateCounts>;
 
 /// A sum over index keys. Both sums of a scan are made in one process, so the hash need not be the same in every version.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl Scan {
             let (name, counts) = decode_institution(name, payload)?;
             // A count of an institution stays when the last link has left it.
             if counts.sum() > 0 {
-                self.institutions_found.insert(GroupHash::of_institution(name), counts);
+                self.institutions_found.insert(NameHash::of_institution(name), counts);
             }
         }
         self.found.add(key, value);
@@ -188,9 +188,8 @@ impl LegacyScan {
             let id = link_id(id)?;
             let decoded = format::decode_legacy_link(key, value);
             let StoredLink { head, .. } = decoded.map_err(|error| StoreError::Damaged(error.to_string()))?;
-            // These formats have no groups.
-            let keys = index::keys(&id, &head, &Labels::default());
-            keys.iter().for_each(|key| self.index_expected.add(key));
+            self.index_expected.add(&format::legacy_state_key(head.state, &id));
+            head.deadline.iter().for_each(|at| self.index_expected.add(&format::deadline_key(*at, &id)));
         } else if key != FORMAT_KEY {
             check_known(key)?;
         }

@@ -11,8 +11,8 @@ use super::database::{Database, Failure, caught};
 use crate::store::StoreError;
 use crate::store::content::unseal;
 use crate::store::counts::StateCounts;
-use crate::store::format::{self, DEADLINE_PREFIX, GROUP_PREFIX, INSTITUTION_PREFIX, LINK_PREFIX, STATE_PREFIX};
-use crate::store::index::{self, GroupHash, Names};
+use crate::store::format::{self, INSTITUTION_PREFIX, LINK_PREFIX};
+use crate::store::index::{self, NameHash, Names};
 use crate::store::tree::Edits;
 
 /// The number of links whose index keys are sorted at once; they take about 100 MB.
@@ -22,7 +22,7 @@ const LINKS_AT_ONCE: usize = 200_000;
 const THREADS_MAX: usize = 4;
 
 /// The name of each institution, and its counts.
-type Institutions = BTreeMap<GroupHash, (String, StateCounts)>;
+type Institutions = BTreeMap<NameHash, (String, StateCounts)>;
 
 impl Database {
     /// Writes the indexes and the counts of institutions, if they were deferred. There must be one writer at a time.
@@ -68,7 +68,7 @@ impl Database {
 
 /// Removes the index keys that a process wrote that ended before all of them were written.
 pub(super) fn remove_index_keys(db: &sled::Db) -> Result<(), Failure> {
-    for prefix in [STATE_PREFIX, DEADLINE_PREFIX, GROUP_PREFIX] {
+    for prefix in index::PREFIXES {
         for key in db.scan_prefix(prefix).keys() {
             db.remove(key?)?;
         }

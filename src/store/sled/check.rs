@@ -1,7 +1,7 @@
 //! The check of a database.
 //!
 //! When a database is opened, several threads scan one range of keys after the other: all entries on which relink decides. The indexes have
-//! five times as many keys as there are links. If there are many, a thread checks them in the background, in steps between two commits. A
+//! up to three times as many keys as there are links. If there are many, a thread checks them in the background, in steps between two commits. A
 //! damaged index leaves out a link of a list, or a timer, until then; it never makes relink decide on a wrong state.
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::database::{Database, Failure, caught};
 use super::{Shared, SledStore};
 use crate::store::content::Content;
-use crate::store::format::{DEADLINE_PREFIX, GROUP_PREFIX, INCIDENT_PREFIX, LINK_PREFIX, STATE_PREFIX};
+use crate::store::format::{DEADLINE_PREFIX, EXTERNAL_ID_PREFIX, INCIDENT_PREFIX, LINK_PREFIX, STATE_PREFIX};
 use crate::store::scan::{IndexCheck, Scan};
 use crate::store::{StoreError, index};
 
@@ -138,9 +138,8 @@ fn starts() -> Vec<Vec<u8>> {
     };
     let none = &mut std::iter::empty();
     cut(DEADLINE_PREFIX, none);
-    cut(b"e", none);
-    cut(GROUP_PREFIX, &mut (0..=255).step_by(16).skip(1));
-    cut(b"h", none);
+    cut(EXTERNAL_ID_PREFIX, &mut (0..=255).step_by(16).skip(1));
+    cut(b"f", none);
     cut(INCIDENT_PREFIX, none);
     cut(LINK_PREFIX, &mut b"123456789abcdef".iter().copied());
     // The next byte is the state.

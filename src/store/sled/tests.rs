@@ -209,7 +209,7 @@ fn indexes_that_were_deferred_are_written_after_an_interruption() {
         store.apply(&Changes { puts: (0..100).map(|n| put(n, 1)).collect(), ..Changes::default() }).unwrap();
         assert!(store.database().content().lacks_indexes);
         // The process ends after it has written some of the keys, of which one is not right any more.
-        let stale = format::state_key(StateName::Removed, &"link-0".parse().unwrap());
+        let stale = format::legacy_state_key(StateName::Removed, &"link-0".parse().unwrap());
         store.database().guarded(|db| Ok(db.insert(stale, &[])?)).unwrap();
     }
     let opened = SledStore::open(&path, CACHE).unwrap();
