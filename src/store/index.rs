@@ -3,8 +3,8 @@
 //! Two indexes answer every list. The first is ordered by state, institution and link; the second, for links with an external id, by
 //! external id, state, institution and link. A query with a state and an institution reads one range of keys. Any other query merges
 //! ranges: those of the six states, and those of the institutions, which one read for each institution finds. Every combination of filters
-//! is answered like this, and a page reads no link that is not on it. A third index would save the merge, but each key of a link costs as
-//! much time as its record.
+//! is answered like this, and a page reads no link that is not on it. Further indexes would save the merge, but each key of a link makes
+//! rebuilds and commits slower.
 //!
 //! A key has the hash of a name, because a name may have 4 KiB and any character. The hash has 96 bits, so nobody can find another name
 //! with the same hash.
