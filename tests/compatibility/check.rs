@@ -242,6 +242,7 @@ fn check_store(corpus: &Corpus, version: &Version) -> Result<(), String> {
         return Err(format!("it has {} links, but {} were written", links.len(), expected_links.len()));
     }
     check_timers(&store, &links)?;
+    check_lists(&store, &expected)?;
     let bookkeeping = |store: &dyn Store| -> Result<_, relink::store::StoreError> {
         Ok((store.offsets()?, store.incidents()?, store.count()?, store.position()?.map(|position| position.sequence)))
     };
@@ -249,6 +250,23 @@ fn check_store(corpus: &Corpus, version: &Version) -> Result<(), String> {
     let written = bookkeeping(&expected).map_err(|error| error.to_string())?;
     if found != written {
         return Err(format!("it has {found:?}, but {written:?} was written"));
+    }
+    Ok(())
+}
+
+/// The lists of each institution, external id and state, and the counts of institutions.
+fn check_lists(store: &dyn Store, expected: &dyn Store) -> Result<(), String> {
+    let counts = |store: &dyn Store| store.count_by_institution(usize::MAX).map_err(|error| error.to_string());
+    if counts(store)? != counts(expected)? {
+        return Err(format!("it has the counts {:?}, but {:?} are right", counts(store)?, counts(expected)?));
+    }
+    for link in links_of(expected)? {
+        let Record { institution, external_id, .. } = link.parse().map_err(|error| error.to_string())?;
+        let query = Query { state: Some(link.head.state), institution, external_id, after: None, limit: usize::MAX };
+        let ids = |store: &dyn Store| store.page(&query).map(|page| page.ids).map_err(|error| error.to_string());
+        if ids(store)? != ids(expected)? {
+            return Err(format!("its list of {query:?} is {:?}", ids(store)?));
+        }
     }
     Ok(())
 }
