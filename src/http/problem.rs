@@ -205,7 +205,6 @@ impl From<StoreError> for Problem {
             | StoreError::Corrupt { .. }
             | StoreError::Record(_)
             | StoreError::InUse { .. }
-            | StoreError::OldFormat { .. }
             | StoreError::FutureFormat { .. } => Self::internal(error),
         }
     }

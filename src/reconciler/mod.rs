@@ -413,7 +413,6 @@ impl Reconciler {
                     | StoreError::Denied { .. }
                     | StoreError::Full { .. }
                     | StoreError::InUse { .. }
-                    | StoreError::OldFormat { .. }
                     | StoreError::FutureFormat { .. }),
                 ) => Err(error),
                 Ok(known) => Ok((id, Ok(known))),

@@ -106,20 +106,44 @@ impl Content {
     /// # Errors
     /// [`StoreError::Damaged`] if the value is not a sealed content.
     pub(super) fn decode(value: &[u8]) -> Result<Self, StoreError> {
+        let (content, rest) = Self::decode_sums(value)?;
+        let (by_state, rest) = StateCounts::decode(rest).ok_or_else(Self::of_another_length)?;
+        let [flags] = *rest else { return Err(Self::of_another_length()) };
+        Ok(Self { by_state, is_complete: flags & 1 != 0, lacks_indexes: flags & 2 != 0, ..content })
+    }
+
+    /// The content of a store of format 3, which has no counts.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub(super) fn decode_legacy(value: &[u8]) -> Result<Self, StoreError> {
+        let (content, rest) = Self::decode_sums(value)?;
+        let [is_complete] = *rest else { return Err(Self::of_another_length()) };
+        Ok(Self { is_complete: is_complete != 0, ..content })
+    }
+
+    /// The error for a store without this record.
+    pub(super) fn missing() -> StoreError {
+        StoreError::Damaged("its record of its content is missing".to_owned())
+    }
+
+    fn of_another_length() -> StoreError {
+        StoreError::Damaged("its record of its content has another length".to_owned())
+    }
+
+    /// The numbers that every format has, and the rest of the value.
+    fn decode_sums(value: &[u8]) -> Result<(Self, &[u8]), StoreError> {
         let payload = unseal(CONTENT_KEY, value)?;
-        let damaged = || StoreError::Damaged("its record of its content has another length".to_owned());
+        let damaged = Self::of_another_length;
         let (entries_count, rest) = payload.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (bytes, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (sum, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (links_count, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (links_sum, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
-        let (by_state, rest) = StateCounts::decode(rest).ok_or_else(damaged)?;
-        let [flags] = *rest else { return Err(damaged()) };
         let numbers = [entries_count, bytes, sum, links_count, links_sum];
         let [entries_count, bytes, sum, links_count, links_sum] = numbers.map(|number| u64::from_be_bytes(*number));
         let links = LinksDigest::of_parts(links_count, links_sum);
-        let (is_complete, lacks_indexes) = (flags & 1 != 0, flags & 2 != 0);
-        Ok(Self { entries_count, bytes, sum, links, by_state, is_complete, lacks_indexes })
+        Ok((Self { entries_count, bytes, sum, links, ..Self::default() }, rest))
     }
 }
 

@@ -36,8 +36,9 @@ use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 /// The format version of the store. Any change of the table above needs a new version.
 pub(super) const FORMAT: u16 = 4;
 
-/// The format without the institution in `s`, without the index `e` and without the counts. No release has written it, so a store of it is rebuilt from the stream.
-const FORMAT_WITHOUT_COUNTS: u16 = 3;
+/// The format of 0.2, without the institution in `s`, without the index `e` and without the counts. A store of it is copied when it is
+/// opened.
+pub(super) const FORMAT_WITHOUT_COUNTS: u16 = 3;
 
 /// The last format without checksums, without the content and with one database in the directory itself. Format 1 differs from it in the
 /// keys of links: they had the sender's spelling of the id, so a UUID without dashes was a separate link. A store of both formats is copied
@@ -133,7 +134,7 @@ pub(super) fn institution_key(name: &str) -> Vec<u8> {
     [INSTITUTION_PREFIX, name.as_bytes()].concat()
 }
 
-/// The key of the index by state of formats 1 and 2.
+/// The key of the index by state of formats 1 to 3.
 pub(super) fn legacy_state_key(state: StateName, id: &LinkId) -> Vec<u8> {
     [&state_prefix(state), id.as_str().as_bytes()].concat()
 }
@@ -212,7 +213,7 @@ pub(super) fn decode_link(key: &[u8], value: &[u8]) -> Result<(StoredLink, Label
     Ok((StoredLink { head, record: value[HEAD_LENGTH..].to_vec() }, labels))
 }
 
-/// A link of format 1 or 2.
+/// A link of formats 1 to 3.
 pub(super) fn decode_legacy_link(key: &[u8], value: &[u8]) -> Result<StoredLink, StoreError> {
     let (Some(start), Some(record)) = (value.first_chunk(), value.get(LEGACY_HEAD_LENGTH..)) else {
         return Err(corrupt(key, "shorter than a head"));
@@ -249,20 +250,19 @@ pub(super) fn encode_format() -> Vec<u8> {
     content::seal(FORMAT_KEY, &FORMAT.to_be_bytes())
 }
 
-/// Checks the format version of a database.
+/// The format version of a database.
 ///
 /// # Errors
 /// [`StoreError::FutureFormat`], or [`StoreError::Damaged`] if it has no version that a relink has written.
-pub(super) fn check_format(value: Option<&[u8]>, is_sealed: bool) -> Result<(), StoreError> {
+pub(super) fn decode_format(value: Option<&[u8]>, is_sealed: bool) -> Result<u16, StoreError> {
     // sled opens some damaged logs without an error, as an empty database.
     let value = value.ok_or_else(|| StoreError::Damaged("the format version is missing".to_owned()))?;
     let payload = if is_sealed { content::unseal(FORMAT_KEY, value)? } else { value };
     let found = <[u8; 2]>::try_from(payload).map(u16::from_be_bytes);
     match found {
         Ok(found) if found > FORMAT => Err(StoreError::FutureFormat { found, known: FORMAT }),
-        Ok(FORMAT) if is_sealed => Ok(()),
-        Ok(1..=FORMAT_WITHOUT_CHECKSUMS) if !is_sealed => Ok(()),
-        Ok(FORMAT_WITHOUT_COUNTS) if is_sealed => Err(StoreError::OldFormat { found: FORMAT_WITHOUT_COUNTS }),
+        Ok(found @ FORMAT_WITHOUT_COUNTS..=FORMAT) if is_sealed => Ok(found),
+        Ok(found @ 1..=FORMAT_WITHOUT_CHECKSUMS) if !is_sealed => Ok(found),
         Ok(_) | Err(_) => Err(StoreError::Damaged("the format version is unknown".to_owned())),
     }
 }

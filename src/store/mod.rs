@@ -340,12 +340,6 @@ pub enum StoreError {
         /// The store's directory.
         directory: PathBuf,
     },
-    /// The store has a format that this version neither reads nor copies.
-    #[error("the store has format {found} of an older relink")]
-    OldFormat {
-        /// The format on disk.
-        found: u16,
-    },
     /// A newer version of relink wrote the store.
     #[error("the store has format {found}, written by a newer relink (this one reads {known}); upgrade this node")]
     FutureFormat {
@@ -369,7 +363,6 @@ impl StoreError {
             | Self::Denied { .. }
             | Self::Full { .. }
             | Self::InUse { .. }
-            | Self::OldFormat { .. }
             | Self::FutureFormat { .. }
             | Self::Record(BadRecord::FutureVersion { .. }) => false,
         }

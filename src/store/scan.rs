@@ -152,12 +152,7 @@ impl Scan {
     pub(super) fn end(self, recorded: &Content, has_indexes: bool) -> Result<Option<IndexCheck>, StoreError> {
         let Self { mut found, index_found, index_expected, institutions_found, institutions_expected } = self;
         (found.is_complete, found.lacks_indexes) = (recorded.is_complete, recorded.lacks_indexes);
-        if found != *recorded {
-            let (found, recorded) = (found.entries_count, recorded.entries_count);
-            return Err(StoreError::Damaged(format!(
-                "entries are missing or old: {found} were found, {recorded} were written"
-            )));
-        }
+        check_content(&found, recorded)?;
         if recorded.lacks_indexes {
             return Ok(None);
         }
@@ -169,40 +164,69 @@ impl Scan {
     }
 }
 
-/// A scan of a store of format 1 or 2, which has no checksums: whether its indexes fit its links.
-#[derive(Debug, Default)]
+/// A scan of a store of formats 1 to 3: whether its indexes fit its links. Format 3 also has a checksum of each value, and the sum of them.
+#[derive(Debug)]
 pub(super) struct LegacyScan {
+    is_sealed: bool,
+    found: Content,
     index_found: IndexSum,
     index_expected: IndexSum,
 }
 
 impl LegacyScan {
+    pub(super) fn new(is_sealed: bool) -> Self {
+        let (index_found, index_expected) = (IndexSum::default(), IndexSum::default());
+        Self { is_sealed, found: Content::default(), index_found, index_expected }
+    }
+
     /// Takes the next entry of the store.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if the entry is none of relink's.
+    /// [`StoreError::Damaged`] if the entry is none of relink's, or not as it was written.
     pub(super) fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        if key == FORMAT_KEY || (self.is_sealed && key == CONTENT_KEY) {
+            return Ok(());
+        }
         if key.starts_with(STATE_PREFIX) || key.starts_with(DEADLINE_PREFIX) {
             self.index_found.add(key);
-        } else if let Some(id) = key.strip_prefix(LINK_PREFIX) {
+            return Ok(());
+        }
+        check_known(key)?;
+        let payload = if self.is_sealed { unseal(key, value)? } else { value };
+        if let Some(id) = key.strip_prefix(LINK_PREFIX) {
             let id = link_id(id)?;
-            let decoded = format::decode_legacy_link(key, value);
+            let decoded = format::decode_legacy_link(key, payload);
             let StoredLink { head, .. } = decoded.map_err(|error| StoreError::Damaged(error.to_string()))?;
             self.index_expected.add(&format::legacy_state_key(head.state, &id));
             head.deadline.iter().for_each(|at| self.index_expected.add(&format::deadline_key(*at, &id)));
-        } else if key != FORMAT_KEY {
-            check_known(key)?;
+            self.found.links.replace(&id, None, head.version);
+        }
+        if self.is_sealed {
+            self.found.add(key, value);
         }
         Ok(())
     }
 
-    /// Ends a scan of a whole store.
+    /// Ends a scan of a whole store, and returns its content. `recorded` is the store's own record of it, which formats 1 and 2 do not have.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if keys of the indexes are missing, or too many.
-    pub(super) fn end(&self) -> Result<(), StoreError> {
-        check_index(&self.index_found, &self.index_expected)
+    /// [`StoreError::Damaged`] if entries or keys of the indexes are missing, old, or too many.
+    pub(super) fn end(self, recorded: Option<&Content>) -> Result<Content, StoreError> {
+        // Formats 1 and 2 did not record whether the store was complete.
+        let is_complete = recorded.is_none_or(|recorded| recorded.is_complete);
+        let found = Content { is_complete, ..self.found };
+        recorded.map_or(Ok(()), |recorded| check_content(&found, recorded))?;
+        check_index(&self.index_found, &self.index_expected)?;
+        Ok(found)
     }
+}
+
+fn check_content(found: &Content, recorded: &Content) -> Result<(), StoreError> {
+    if found == recorded {
+        return Ok(());
+    }
+    let (found, recorded) = (found.entries_count, recorded.entries_count);
+    Err(StoreError::Damaged(format!("entries are missing or old: {found} were found, {recorded} were written")))
 }
 
 fn check_known(key: &[u8]) -> Result<(), StoreError> {

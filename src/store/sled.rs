@@ -15,6 +15,7 @@ mod check;
 mod compaction;
 mod database;
 mod directories;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,11 +29,11 @@ use self::directories::{Found, Root};
 use super::content::unseal;
 use super::counts::decode_institution;
 use super::format::{
-    self, DEADLINE_PREFIX, INCIDENT_PREFIX, INSTITUTION_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink,
+    self, DEADLINE_PREFIX, FORMAT, INCIDENT_PREFIX, INSTITUTION_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink,
 };
 use super::index::Wanted;
 use super::tree::{collect_page, decode_incident, decode_link, decode_offset, decode_position};
-use super::{Changes, CountsOfInstitution, Page, Position, Put, Query, Store, StoreError};
+use super::{Changes, CountsOfInstitution, Page, Position, Query, Store, StoreError};
 use crate::contract::{CommittedOffset, IncidentBody, LinksDigest};
 use crate::link::{LinkId, StateName, Timestamp};
 
@@ -99,16 +100,6 @@ impl SledStore {
                 let aside = root.quarantine(found.newest)?;
                 (create(&root, cache_bytes, |_database| Ok(()))?, Some((aside, why)))
             }
-            Err(why @ StoreError::OldFormat { .. }) => {
-                tracing::warn!(
-                    store.path = %directory.display(),
-                    %why,
-                    "relink deletes the store and rebuilds it from the stream"
-                );
-                let database = create(&root, cache_bytes, |_database| Ok(()))?;
-                found.newest.map_or(Ok(()), |number| root.delete(number))?;
-                (database, None)
-            }
             Err(error) => return Err(error),
         };
         let is_check_left = database.index_check().is_some();
@@ -162,16 +153,21 @@ fn open_newest(
         Some(number) if root.is_marked_damaged(number) => {
             Err(StoreError::Damaged("it was found damaged before relink ended".to_owned()))
         }
-        Some(number) => Database::open(number, root.database(number), cache_bytes, index_links_max).map(Some),
+        Some(number) => {
+            let (database, format) = Database::open(number, root.database(number), cache_bytes, true)?;
+            if format == FORMAT {
+                database.check(index_links_max)?;
+                return Ok(Some(database));
+            }
+            let copy = upgrade::copy(&database, format, root, cache_bytes)?;
+            drop(database);
+            root.delete(number)?;
+            Ok(Some(copy))
+        }
         None if found.is_legacy => {
-            let legacy = Database::open_legacy(root.path().to_owned(), cache_bytes)?;
-            let copy = create(root, cache_bytes, |copy| {
-                copy_legacy(&legacy, copy)?;
-                copy.write_deferred()?;
-                // An older relink did not record whether its store was complete.
-                copy.set_complete(true)
-            })?;
-            drop(legacy);
+            let (database, format) = Database::open(0, root.path().to_owned(), cache_bytes, false)?;
+            let copy = upgrade::copy(&database, format, root, cache_bytes)?;
+            drop(database);
             root.delete_legacy()?;
             Ok(Some(copy))
         }
@@ -210,23 +206,6 @@ fn copy_all(from: &Database, to: &Database) -> Result<(), StoreError> {
         })?;
     }
     Ok(())
-}
-
-/// Copies a database of format 1 or 2. Its values have no checksums, and it has no counts.
-fn copy_legacy(from: &Database, to: &Database) -> Result<(), StoreError> {
-    for prefix in [INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY] {
-        each_batch(from, prefix, |entries| to.copy_in(&entries))?;
-    }
-    each_batch(from, format::LINK_PREFIX, |entries| {
-        let put = |(key, value): (Vec<u8>, Vec<u8>)| {
-            let id = format::parse_link_id(&key[format::LINK_PREFIX.len()..]);
-            let id = id.ok_or_else(|| format::corrupt(&key, "not a link id"))?;
-            let StoredLink { head, record } = format::decode_legacy_link(&key, &value)?;
-            Ok(Put { id, head, record })
-        };
-        let puts = entries.into_iter().map(put).collect::<Result<_, StoreError>>()?;
-        to.apply(&Changes { puts, ..Changes::default() })
-    })
 }
 
 /// Passes the entries whose keys begin with `prefix` to `take`, in batches.

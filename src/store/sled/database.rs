@@ -15,7 +15,7 @@ use super::check::check;
 use super::directories::environment_error;
 use crate::store::content::Content;
 use crate::store::format::{self, CONTENT_KEY, FORMAT_KEY};
-use crate::store::scan::{IndexCheck, LegacyScan};
+use crate::store::scan::IndexCheck;
 use crate::store::tree::Edits;
 use crate::store::{Changes, StoreError, index, tree};
 
@@ -61,7 +61,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Opens a database and scans all of it. If it has more than `index_links_max` links, the check of its indexes is left.
+    /// Opens a database of any format, and returns its format. Formats 1 and 2 have no checksums.
     ///
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::FutureFormat`], or the failure of the disk.
@@ -69,45 +69,34 @@ impl Database {
         number: u64,
         directory: PathBuf,
         cache_bytes: u64,
-        index_links_max: u64,
-    ) -> Result<Self, StoreError> {
+        has_checksums: bool,
+    ) -> Result<(Self, u16), StoreError> {
         let db = open_sled(&directory, cache_bytes)?;
         let database = Self::new(number, directory, db, Content::default())?;
-        let (content, index_check) = database.guarded(|db| {
-            format::check_format(db.get(FORMAT_KEY)?.as_deref(), true)?;
-            let content = db.get(CONTENT_KEY)?;
-            let content =
-                content.ok_or_else(|| StoreError::Damaged("its record of its content is missing".to_owned()))?;
-            let content = Content::decode(&content)?;
+        let format = database.guarded(|db| {
+            let format = db.get(FORMAT_KEY)?;
+            Ok(format::decode_format(format.as_deref(), has_checksums)?)
+        })?;
+        Ok((database, format))
+    }
+
+    /// Scans all of a database of this format. If it has more than `index_links_max` links, the check of its indexes is left.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or the failure of the disk.
+    pub(super) fn check(&self, index_links_max: u64) -> Result<(), StoreError> {
+        let (content, index_check) = self.guarded(|db| {
+            let content = Content::decode(&db.get(CONTENT_KEY)?.ok_or_else(Content::missing)?)?;
             let has_indexes = content.links.links_count <= index_links_max;
-            let left = check(db, &database.directory, &content, has_indexes)?;
+            let left = check(db, &self.directory, &content, has_indexes)?;
             if content.lacks_indexes {
                 super::bulk::remove_index_keys(db)?;
             }
             Ok((content, left))
         })?;
-        *database.content() = content;
-        *database.index_check() = index_check;
-        Ok(database)
-    }
-
-    /// Opens the database of an older relink, which has no checksums.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub(super) fn open_legacy(directory: PathBuf, cache_bytes: u64) -> Result<Self, StoreError> {
-        let db = open_sled(&directory, cache_bytes)?;
-        let database = Self::new(0, directory, db, Content::default())?;
-        database.guarded(|db| {
-            format::check_format(db.get(FORMAT_KEY)?.as_deref(), false)?;
-            let mut scan = LegacyScan::default();
-            for entry in db.iter() {
-                let (key, value) = entry?;
-                scan.take(&key, &value)?;
-            }
-            Ok(scan.end()?)
-        })?;
-        Ok(database)
+        *self.content() = content;
+        *self.index_check() = index_check;
+        Ok(())
     }
 
     fn new(number: u64, directory: PathBuf, db: sled::Db, content: Content) -> Result<Self, StoreError> {

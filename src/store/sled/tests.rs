@@ -4,8 +4,8 @@ use strum::VariantArray;
 
 use super::*;
 use crate::store::Put;
-use crate::store::content::seal;
-use crate::store::format::{FORMAT_KEY, FORMAT_WITHOUT_CHECKSUMS, Head};
+use crate::store::content::{Content, seal};
+use crate::store::format::{CONTENT_KEY, FORMAT_KEY, FORMAT_WITHOUT_CHECKSUMS, FORMAT_WITHOUT_COUNTS, Head};
 
 const CACHE: u64 = 1 << 20;
 
@@ -52,6 +52,97 @@ fn an_older_store_whose_indexes_do_not_fit_is_quarantined() {
     }
     let (aside, why) = SledStore::open(&path, CACHE).unwrap().quarantined.unwrap();
     assert!(why.contains("indexes") && aside.join("db").exists(), "{why}");
+}
+
+/// Writes a store of format 3, the one of 0.2, with three links.
+fn write_format_3(path: &Path, is_complete: bool) {
+    let directory = path.join("1");
+    std::fs::create_dir_all(&directory).unwrap();
+    let db = sled::open(directory).unwrap();
+    let mut content = Content::default();
+    let mut put = |key: &[u8], payload: &[u8]| {
+        let value = seal(key, payload);
+        content.add(key, &value);
+        db.insert(key, value).unwrap();
+    };
+    for (n, state) in [(1, StateName::Valid), (2, StateName::Invalid), (3, StateName::Valid)] {
+        // The head: version 1, state, partition 3, link version 7, deadline 5, reserved.
+        let mut value = vec![1, format::state_byte(state), 0, 3, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 5, 0];
+        value.extend_from_slice(format!(r#"{{"institution":"erebor","external_id":"user-{n}"}}"#).as_bytes());
+        let id: LinkId = format!("link-{n}").parse().unwrap();
+        put(&format::link_key(&id), &value);
+        for key in [format::legacy_state_key(state, &id), format::deadline_key(Timestamp::from_millis(5), &id)] {
+            db.insert(key, Vec::new()).unwrap();
+        }
+    }
+    put(POSITION_KEY, &format::encode_position(&Position { stream_created_ns: 1, sequence: 9, witness: None }));
+    let mut links = LinksDigest::default();
+    (1..=3).for_each(|n| links.replace(&format!("link-{n}").parse().unwrap(), None, 7));
+    let numbers = [content.entries_count, content.bytes, content.sum, links.links_count, links.sum()];
+    let mut recorded: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+    recorded.push(u8::from(is_complete));
+    db.insert(CONTENT_KEY, seal(CONTENT_KEY, &recorded)).unwrap();
+    db.insert(FORMAT_KEY, seal(FORMAT_KEY, &FORMAT_WITHOUT_COUNTS.to_be_bytes())).unwrap();
+    db.flush().unwrap();
+}
+
+#[test]
+fn a_store_of_format_3_is_copied_and_not_read_again_from_the_stream() {
+    for is_complete in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        write_format_3(&path, is_complete);
+        // Another start has ended before its copy was complete.
+        std::fs::create_dir(path.join("2")).unwrap();
+        std::fs::write(path.join("2/incomplete"), "").unwrap();
+        for _start in 0..2 {
+            let opened = SledStore::open(&path, CACHE).unwrap();
+            assert_eq!(opened.quarantined, None);
+            let store = opened.store;
+            assert_eq!(store.check_complete().is_ok(), is_complete);
+            assert_eq!(store.position().unwrap().map(|position| position.sequence), Some(9));
+            assert_eq!(store.due(Timestamp::from_millis(5), 9).unwrap().len(), 3);
+            let query = |state, external_id: Option<&str>| {
+                let (institution, external_id) = (Some("erebor".to_owned()), external_id.map(str::to_owned));
+                let ids = store.page(&Query { state, institution, external_id, after: None, limit: 9 }).unwrap().ids;
+                ids.iter().map(LinkId::to_string).collect::<Vec<_>>()
+            };
+            assert_eq!(query(None, None), ["link-1", "link-2", "link-3"]);
+            assert_eq!(query(Some(StateName::Valid), None), ["link-1", "link-3"]);
+            assert_eq!(query(None, Some("user-2")), ["link-2"]);
+            assert_eq!(store.count_by_institution(9).unwrap()[0].by_state, store.count().unwrap());
+            let link = store.get(&"link-3".parse().unwrap()).unwrap().unwrap();
+            assert_eq!((link.head.version, link.head.partition, link.head.state), (7, 3, StateName::Valid));
+            assert!(!path.join("1").exists(), "the database of format 3 is gone");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_store_of_format_3_is_quarantined() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let id: LinkId = "link-2".parse().unwrap();
+    let of_link = [
+        format::link_key(&id),
+        format::legacy_state_key(StateName::Invalid, &id),
+        format::deadline_key(Timestamp::from_millis(5), &id),
+    ];
+    // The whole link is missing, or only a key of an index.
+    for (removed, problem) in [(&of_link[..], "entries are missing"), (&of_link[2..], "indexes")] {
+        write_format_3(&path, true);
+        {
+            let db = sled::open(path.join("1")).unwrap();
+            removed.iter().for_each(|key| drop(db.remove(key).unwrap()));
+            db.flush().unwrap();
+        }
+        let opened = SledStore::open(&path, CACHE).unwrap();
+        let (aside, why) = opened.quarantined.unwrap();
+        assert!(why.contains(problem) && aside.join("db").exists(), "{why}");
+        assert_eq!(opened.store.count().unwrap()[&StateName::Valid], 0);
+        drop(opened.store);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
 }
 
 fn put(n: usize, version: u64) -> Put {
