@@ -16,7 +16,7 @@ fn id(n: u8) -> LinkId {
 
 fn put(n: u8, version: u64, state: StateName, deadline: Option<i64>) -> Put {
     let head = Head { state, partition: 3, version, deadline: deadline.map(Timestamp::from_millis) };
-    Put { id: id(n), head, record: format!("{{\"v\":{version}}}").into_bytes() }
+    Put::of_record(id(n), head, format!("{{\"v\":{version}}}").into_bytes())
 }
 
 fn changes(puts: Vec<Put>) -> Changes {

@@ -57,7 +57,7 @@ fn commits(links: u64) -> Vec<Changes> {
             let head = Head { state, partition: 3, version: versions[n], deadline };
             let record = format!("{{\"n\":{n},\"v\":{},\"filler\":\"{:0400}\"}}", versions[n], random.u64(..));
             let id: LinkId = format!("00000000-0000-4000-8000-{n:012}").parse().unwrap();
-            changes.puts.push(Put { id, head, record: record.into_bytes() });
+            changes.puts.push(Put::of_record(id, head, record.into_bytes()));
         }
         let sequence = number as u64 + 1;
         changes

@@ -19,7 +19,7 @@ fn put(n: u8, version: u64, state: StateName, institution: Option<&str>, externa
     let deadline = version.is_multiple_of(2).then(|| Timestamp::from_millis(i64::from(n)));
     let head = Head { state, partition: 3, version, deadline };
     let record = serde_json::json!({"version": version, "institution": institution, "external_id": external_id});
-    Put { id: id(n), head, record: record.to_string().into_bytes() }
+    Put::of_record(id(n), head, record.to_string().into_bytes())
 }
 
 fn id(n: u8) -> LinkId {
@@ -122,10 +122,9 @@ fn commit(store: &dyn Store, puts: Vec<Put>) -> Result<(), StoreError> {
 fn history(store: &dyn Store) -> Vec<Put> {
     let older = |(id, link): &(LinkId, StoredLink)| {
         let head = Head { state: StateName::Unconfirmed, version: 0, ..link.head };
-        Put { id: id.clone(), head, record: b"{\"institution\":\"ere\"}".to_vec() }
+        Put::of_record(id.clone(), head, b"{\"institution\":\"ere\"}".to_vec())
     };
-    let newer =
-        |(id, link): &(LinkId, StoredLink)| Put { id: id.clone(), head: link.head, record: link.record.clone() };
+    let newer = |(id, link): &(LinkId, StoredLink)| Put::of_record(id.clone(), link.head, link.record.clone());
     let all = all(store);
     all.iter().map(older).chain(all.iter().map(newer)).collect()
 }

@@ -29,7 +29,7 @@ fn fill(store: &Path) {
     let put = |n: usize| {
         let head = Head { state: StateName::Valid, partition: 0, version: 1, deadline: None };
         let id: LinkId = format!("link-{n}").parse().expect("an id");
-        Put { id, head, record: vec![b' '; 400] }
+        Put::of_record(id, head, vec![b' '; 400])
     };
     for from in (0..15_000).step_by(100) {
         let puts = (from..from + 100).map(put).collect();

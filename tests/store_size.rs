@@ -52,7 +52,7 @@ fn the_size_on_the_disk_has_a_bound() {
             let state = StateName::VARIANTS[random.usize(..StateName::VARIANTS.len())];
             let deadline = random.bool().then(|| Timestamp::from_millis(random.i64(0..1_000_000)));
             let head = Head { state, partition: 3, version: versions[n], deadline };
-            puts.push(Put { id: id(n), head, record: format!("{:01300}", random.u64(..)).into_bytes() });
+            puts.push(Put::of_record(id(n), head, format!("{:01300}", random.u64(..)).into_bytes()));
         }
         written += puts.len();
         let sequence = written as u64;
@@ -85,7 +85,7 @@ fn the_time_to_open() {
         let store = SledStore::open(&path, 256 << 20).unwrap().store;
         let head = Head { state: StateName::Valid, partition: 3, version: 1, deadline: None };
         for from in (0..links).step_by(1_000) {
-            let puts = (from..from + 1_000).map(|n| Put { id: id(n), head, record: format!("{n:0500}").into_bytes() });
+            let puts = (from..from + 1_000).map(|n| Put::of_record(id(n), head, format!("{n:0500}").into_bytes()));
             store.apply(&Changes { puts: puts.collect(), ..Changes::default() }).unwrap();
         }
         store.checkpoint().unwrap();

@@ -191,7 +191,7 @@ impl Bench {
     }
 
     fn put(&self, link: &LinkId, head: Head, record: Vec<u8>) {
-        let put = Put { id: link.clone(), head, record };
+        let put = Put::of_record(link.clone(), head, record);
         self.store.apply(&Changes { puts: vec![put], ..Changes::default() }).unwrap();
     }
 

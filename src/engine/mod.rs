@@ -43,7 +43,7 @@ use crate::contract::{
     At, BadRecord, Because, CommittedOffset, DeadReason, LinksDigest, Origin, OriginKind, Record, RefusedBody,
 };
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
-use crate::store::{Head, Put, Query, Store, StoreError, pages};
+use crate::store::{Head, Names, Put, Query, Store, StoreError, pages};
 
 /// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12), less
 /// the one that the node adds (`contract::Commit`).
@@ -392,7 +392,7 @@ impl<S: Store> Engine<S> {
         plan.state(partition, &step, &record);
         // Each step raises the version by one, and the first one of a link makes it 1.
         self.links.replace(&link.id, link.version.checked_sub(1).filter(|before| *before > 0), link.version);
-        plan.puts.push(Put { id: link.id.clone(), head, record });
+        plan.puts.push(Put { id: link.id.clone(), head, names: Names::of(&link.profile), record });
         if let Some(body) = began {
             plan.incident(partition, body);
         }

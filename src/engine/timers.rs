@@ -94,7 +94,7 @@ impl<S: Store> Engine<S> {
     fn retimed(&self, link: &Link) -> Result<Option<Put>, StoreError> {
         let Some(stored) = self.store.get(&link.id)? else { return Ok(None) };
         let head = Head { deadline: link.deadline(&self.policy), ..stored.head };
-        Ok((head != stored.head).then(|| Put { id: link.id.clone(), head, record: stored.record }))
+        Ok((head != stored.head).then(|| Put::of_record(link.id.clone(), head, stored.record)))
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn only_one<S: Store>(
             let mut record = stored.parse()?;
             record.version = version;
             let record = serde_json::to_vec(&record).expect("a record has string keys and no failing serializers");
-            return Ok(Some(Put { id, head: crate::store::Head { version, ..head }, record }));
+            return Ok(Some(Put::of_record(id, crate::store::Head { version, ..head }, record)));
         }
     }
     Ok(None)

@@ -19,7 +19,7 @@ use strum::VariantArray;
 use super::format::{self, DEADLINE_PREFIX, EXTERNAL_ID_PREFIX, Head, LINK_PREFIX, STATE_PREFIX};
 use super::{Query, StoreError};
 use crate::contract::Record;
-use crate::link::{LinkId, StateName};
+use crate::link::{LinkId, Profile, StateName};
 
 /// The length of the hash of a name, in bytes.
 const HASH_LENGTH: usize = 12;
@@ -56,14 +56,21 @@ impl NameHash {
 
 /// The names of a record that have an index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Names {
+pub struct Names {
+    /// The name of the institution.
     #[serde(default)]
-    pub(super) institution: Option<String>,
+    pub institution: Option<String>,
+    /// The customer's own id of the link or of its user.
     #[serde(default)]
-    pub(super) external_id: Option<String>,
+    pub external_id: Option<String>,
 }
 
 impl Names {
+    /// The names of a link. Its record has the same.
+    pub fn of(profile: &Profile) -> Self {
+        Self { institution: profile.institution.clone(), external_id: profile.external_id.clone() }
+    }
+
     /// The names in the JSON of a record. A record that cannot be read has none, as if it were not repaired (`Record::repair`).
     pub(super) fn read(record: &[u8]) -> Self {
         // Only these two fields are parsed, which takes a tenth of the time of the whole record.

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use self::format::{Head, StoredLink};
+pub use self::index::Names;
 pub use self::memory::MemoryStore;
 pub use self::sled::{Opened, SledStore};
 use crate::contract::{BadRecord, CommittedOffset, IncidentBody, LinksDigest};
@@ -170,11 +171,18 @@ pub struct Put {
     pub id: LinkId,
     /// The fields that are stored outside of the JSON.
     pub head: Head,
+    /// The names in `record` that have an index.
+    pub names: Names,
     /// The JSON of the link's [`crate::contract::Record`].
     pub record: Vec<u8>,
 }
 
 impl Put {
+    /// The put of a record that is not parsed yet. The names are read from it, which takes a tenth of the time of parsing it.
+    pub fn of_record(id: LinkId, head: Head, record: Vec<u8>) -> Self {
+        Self { id, head, names: Names::read(&record), record }
+    }
+
     /// The put for a state message. Catching up applies it; it is the same as the put of the original commit.
     ///
     /// # Errors
@@ -183,7 +191,8 @@ impl Put {
         let record = format::read_record(payload)?;
         let link = record.link()?;
         let head = Head::of(&link, record.partition, policy);
-        Ok(Self { id: link.id, head, record: payload.to_vec() })
+        let names = Names::of(&link.profile);
+        Ok(Self { id: link.id, head, names, record: payload.to_vec() })
     }
 }
 

@@ -46,8 +46,8 @@ pub(super) fn edits_of(
         if before.as_ref().is_some_and(|(before, _)| !newer(before) && !retimed(before)) {
             continue;
         }
-        let names = Names::read(&put.record);
-        let labels = Labels::of(&names);
+        let names = &put.names;
+        let labels = Labels::of(names);
         if !edits.content.lacks_indexes
             && let Some((head_before, labels_before)) = before
             && labels_before.institution().is_some()
@@ -55,7 +55,7 @@ pub(super) fn edits_of(
             // The name is in the record; the labels have its hash only.
             let names_before = value_before.as_deref().filter(|_| labels_before.institution != labels.institution);
             let names_before = names_before.map(|value| names_of(&key, value)).transpose()?;
-            let institution = names_before.as_ref().unwrap_or(&names).institution.as_deref();
+            let institution = names_before.as_ref().unwrap_or(names).institution.as_deref();
             institution.iter().for_each(|name| institutions.add(name, head_before.state, -1));
         }
         if !edits.content.lacks_indexes {

@@ -21,7 +21,7 @@ fn commit(engine: &mut Engine<MemoryStore>, sequence: u64, sample: Sample) -> Pl
 /// Replaces the record of the link by one that cannot be read.
 fn spoil(engine: &Engine<MemoryStore>, version: u64) {
     let head = Head { state: StateName::Invalid, partition: 0, version, deadline: None };
-    let put = Put { id: "link-1".parse().unwrap(), head, record: b"{".to_vec() };
+    let put = Put::of_record("link-1".parse().unwrap(), head, b"{".to_vec());
     engine.store().apply(&Changes { puts: vec![put], ..Changes::default() }).unwrap();
 }
 

@@ -261,7 +261,7 @@ fn a_message_on_nats_is_read_like_one_over_http() {
 fn an_unreadable_record_stops_only_its_own_link() {
     let store = MemoryStore::default();
     let head = Head { state: StateName::Invalid, partition: 0, version: 3, deadline: Some(START) };
-    let damaged = Put { id: "link-1".parse().unwrap(), head, record: b"{\"schema_version\":1,".to_vec() };
+    let damaged = Put::of_record("link-1".parse().unwrap(), head, b"{\"schema_version\":1,".to_vec());
     store.apply(&Changes { puts: vec![damaged], ..Changes::default() }).unwrap();
     let mut engine = Engine::new(store, policy(true), INPUT_CREATED_NS, &BTreeMap::from([(0, 0)])).unwrap();
     // The timer of the link is due, a message for it is delivered, and a webhook of another link follows.

@@ -195,7 +195,7 @@ impl Bench {
         link.state = state;
         let record = serde_json::to_vec(&Record::of(&link, 0, because(), Vec::new())).unwrap();
         let head = Head { state: name, partition: 0, version: 1, deadline: None };
-        self.store.apply(&Changes { puts: vec![Put { id, head, record }], ..Changes::default() }).unwrap();
+        self.store.apply(&Changes { puts: vec![Put::of_record(id, head, record)], ..Changes::default() }).unwrap();
     }
 }
 

@@ -60,7 +60,8 @@ impl History {
         }
         let mut expected: BTreeMap<LinkId, (Head, Vec<u8>)> = BTreeMap::new();
         for body in last.into_values() {
-            let Put { id, head, record } = Put::of_state_message(body, &self.policy).map_err(|error| broken(&error))?;
+            let Put { id, head, record, .. } =
+                Put::of_state_message(body, &self.policy).map_err(|error| broken(&error))?;
             if final_state.partitions.contains(&head.partition) {
                 expected.insert(id, (head, record));
             }

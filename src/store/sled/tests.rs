@@ -149,7 +149,7 @@ fn put(n: usize, version: u64) -> Put {
     let state = StateName::VARIANTS[(n + usize::try_from(version).unwrap()) % StateName::VARIANTS.len()];
     let deadline = Some(Timestamp::from_millis(i64::try_from(version).unwrap()));
     let head = Head { state, partition: 3, version, deadline };
-    Put { id: format!("link-{n}").parse().unwrap(), head, record: vec![b' '; 400] }
+    Put::of_record(format!("link-{n}").parse().unwrap(), head, vec![b' '; 400])
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_store_of_a_newer_relink_is_refused_and_stays_where_it_is() {
     let path = directory.path().join("s");
     {
         let store = SledStore::open(&path, CACHE).unwrap().store;
-        let newer = seal(FORMAT_KEY, &(format::FORMAT + 1).to_be_bytes());
+        let newer = seal(FORMAT_KEY, &(FORMAT + 1).to_be_bytes());
         store.database().guarded(|db| Ok(db.insert(FORMAT_KEY, newer)?)).unwrap();
         store.checkpoint().unwrap();
     }

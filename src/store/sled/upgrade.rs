@@ -67,7 +67,7 @@ fn copy_entries(old: &Database, copy: &Database, is_sealed: bool) -> Result<(), 
             let id = format::parse_link_id(&key[LINK_PREFIX.len()..]);
             let id = id.ok_or_else(|| format::corrupt(&key, "not a link id"))?;
             let StoredLink { head, record } = format::decode_legacy_link(&key, &payload(&key, value)?)?;
-            Ok(Put { id, head, record })
+            Ok(Put::of_record(id, head, record))
         };
         let puts = entries.into_iter().map(put).collect::<Result<_, StoreError>>()?;
         copy.apply(&Changes { puts, ..Changes::default() })
