@@ -99,7 +99,7 @@ impl<D: Disk> Forwarder<D> {
         Self { shared, target, synced, cursor: Cursor::default(), batch: Batch::default() }
     }
 
-    /// Publishes until `closing`, and then until the journal is empty or [`STOP_FAILURES_MAX`] steps have failed.
+    /// Publishes until `closing`, and then until the journal is empty or some steps in a row have failed.
     pub async fn run(mut self, closing: CancellationToken) {
         let mut pause = PAUSE_MIN;
         let mut stop_failures = 0;
