@@ -27,6 +27,10 @@ use crate::nats::server_binary::{MINIMUM, ServerVersion};
 use crate::nats::server_login::ServerLogin;
 use crate::os;
 
+/// How long a start waits for the lock of the store. A process that has just ended may leave it to a child for a moment: a new child has
+/// all files of its parent, until it runs its own program.
+const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The time limit for a server to become ready: it reads the whole index of its store first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time limit for the server of a killed relink process to end.
@@ -236,7 +240,8 @@ impl NatsServer {
             // The caller warns if a directory cannot become private.
             os::create_private_directory(directory).map_err(io_error("create", directory))?;
         }
-        let owner = try_lock(&options.store_dir.join("owner.lock"))?
+        let owner = lock_within(OWNER_TIMEOUT, &options.store_dir.join("owner.lock"))
+            .await?
             .ok_or_else(|| ServerError::InUse { store_dir: options.store_dir.clone() })?;
         let alive = stop_orphan(&options).await?;
         for stale in fs::read_dir(&ports_dir).map_err(io_error("read", &ports_dir))?.flatten() {
@@ -374,16 +379,22 @@ async fn stop_orphan(options: &ServerOptions) -> Result<File, ServerError> {
     let pid = fs::read_to_string(options.pid_file()).unwrap_or_default().trim().to_owned();
     tracing::warn!(server.pid = pid, "stopping the nats-server of a killed relink process");
     signal_quit(&options.binary, &pid).await;
-    let freed = timeout(ORPHAN_TIMEOUT, async {
+    let freed = lock_within(ORPHAN_TIMEOUT, &path).await?;
+    freed.ok_or_else(|| ServerError::Orphan { pid, store_dir: options.store_dir.clone() })
+}
+
+/// Takes a lock, and waits for it if it is held. `None`: it was held for the whole time.
+async fn lock_within(limit: Duration, path: &Path) -> Result<Option<File>, ServerError> {
+    let free = async {
         let mut look = interval(LOOK_EVERY);
         loop {
             look.tick().await;
-            if let Some(lock) = try_lock(&path)? {
-                return Ok(lock);
+            if let Some(lock) = try_lock(path)? {
+                return Ok(Some(lock));
             }
         }
-    });
-    freed.await.unwrap_or_else(|_| Err(ServerError::Orphan { pid, store_dir: options.store_dir.clone() }))
+    };
+    timeout(limit, free).await.unwrap_or(Ok(None))
 }
 
 /// Asks a server to end with nats-server's own `--signal`, because a signal needs unsafe code. The caller waits for the end.
