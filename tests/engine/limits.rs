@@ -111,15 +111,21 @@ fn a_delivery_is_set_aside_by_its_storage_time_too() {
     assert_eq!(reasons(large), [DeadReason::TooLarge]);
 }
 
-#[test]
-fn many_due_reminders_do_not_delay_deliveries() {
+/// An engine with links whose users have been prompted, and are reminded tomorrow.
+fn engine_with_broken_links(count: u16) -> Engine<MemoryStore> {
     let mut engine = engine();
-    let mut queue = deliveries(400, 1, Sample::Credentials);
+    let mut queue = deliveries(count, 1, Sample::Credentials);
     while !queue.is_empty() {
         let plan = engine.plan(&mut queue, START).unwrap();
         engine.store().apply(&plan.changes(None)).unwrap();
         engine.record_commit(&plan);
     }
+    engine
+}
+
+#[test]
+fn many_due_reminders_do_not_delay_deliveries() {
+    let mut engine = engine_with_broken_links(400);
     let tomorrow = START.after(std::time::Duration::from_secs(25 * 3600));
     assert_eq!(engine.store().due(tomorrow, 1_000).unwrap().len(), 400);
     let mut arrived = Sample::TokenRequired.about(7, 1, tomorrow);
@@ -145,13 +151,7 @@ fn many_due_reminders_do_not_delay_deliveries() {
 
 #[test]
 fn a_plan_takes_other_timers_than_the_one_in_flight_and_more_of_them_while_nothing_waits() {
-    let mut engine = engine();
-    let mut queue = deliveries(250, 1, Sample::Credentials);
-    while !queue.is_empty() {
-        let plan = engine.plan(&mut queue, START).unwrap();
-        engine.store().apply(&plan.changes(None)).unwrap();
-        engine.record_commit(&plan);
-    }
+    let mut engine = engine_with_broken_links(250);
     let tomorrow = START.after(std::time::Duration::from_secs(25 * 3600));
     let mut arrived = Sample::TokenRequired.about(7, 1, tomorrow);
     arrived.sequence = 1_000;
