@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::content::{Content, unseal};
-use super::counts::decode_institution;
+use super::content::Content;
 use super::format::{
     self, CONTENT_KEY, DEADLINE_PREFIX, INCIDENT_PREFIX, INSTITUTION_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink,
 };
@@ -136,10 +135,8 @@ impl Store for MemoryStore {
 
     fn count_by_institution(&self, limit: usize) -> Result<Vec<CountsOfInstitution>, StoreError> {
         let trees = self.lock();
-        let entries = below(&trees.applied, INSTITUTION_PREFIX).map(|(key, value)| {
-            let (name, counts) = decode_institution(&key[INSTITUTION_PREFIX.len()..], unseal(key, value)?)?;
-            Ok(CountsOfInstitution::of(name, &counts))
-        });
+        let entries =
+            below(&trees.applied, INSTITUTION_PREFIX).map(|(key, value)| CountsOfInstitution::decode(key, value));
         entries.filter_map(Result::transpose).take(limit).collect()
     }
 

@@ -269,9 +269,11 @@ pub struct CountsOfInstitution {
 }
 
 impl CountsOfInstitution {
-    /// `None` if the institution has no links any more.
-    fn of(name: &str, counts: &counts::StateCounts) -> Option<Self> {
-        (counts.sum() > 0).then(|| Self { institution: name.to_owned(), by_state: counts.by_state() })
+    /// Reads an entry of the store. `None` if the institution has no links any more.
+    fn decode(key: &[u8], value: &[u8]) -> Result<Option<Self>, StoreError> {
+        let (name, counts) =
+            counts::decode_institution(&key[format::INSTITUTION_PREFIX.len()..], content::unseal(key, value)?)?;
+        Ok((counts.sum() > 0).then(|| Self { institution: name.to_owned(), by_state: counts.by_state() }))
     }
 }
 

@@ -27,7 +27,6 @@ use self::compaction::{SIZE_LIMIT, SizeLimit};
 use self::database::Database;
 use self::directories::{Found, Root};
 use super::content::unseal;
-use super::counts::decode_institution;
 use super::format::{
     self, DEADLINE_PREFIX, FORMAT, INCIDENT_PREFIX, INSTITUTION_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink,
 };
@@ -368,8 +367,7 @@ impl Store for SledStore {
         self.indexed()?.guarded(|db| {
             let entries = db.scan_prefix(INSTITUTION_PREFIX).map(|entry| {
                 let (key, value) = entry?;
-                let (name, counts) = decode_institution(&key[INSTITUTION_PREFIX.len()..], unseal(&key, &value)?)?;
-                Ok(CountsOfInstitution::of(name, &counts))
+                Ok(CountsOfInstitution::decode(&key, &value)?)
             });
             entries.filter_map(Result::transpose).take(limit).collect()
         })

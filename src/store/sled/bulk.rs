@@ -11,7 +11,7 @@ use super::database::{Database, Failure, caught};
 use crate::store::StoreError;
 use crate::store::content::unseal;
 use crate::store::counts::StateCounts;
-use crate::store::format::{self, INSTITUTION_PREFIX, LINK_PREFIX};
+use crate::store::format::{self, LINK_PREFIX};
 use crate::store::index::{self, NameHash, Names};
 use crate::store::tree::Edits;
 
@@ -38,7 +38,7 @@ impl Database {
         }
         let mut edits = Edits::resuming(*self.content());
         for (name, counts) in institutions.values() {
-            edits.put([INSTITUTION_PREFIX, name.as_bytes()].concat(), None, &counts.encode());
+            edits.put(format::institution_key(name), None, &counts.encode());
         }
         edits.content.lacks_indexes = false;
         edits.close_always();
