@@ -58,6 +58,15 @@ const TIMERS_MAX: usize = 64;
 /// The number of links in one page that is read from the store.
 const STORE_PAGE: usize = 1_000;
 
+/// Whether a plan contains timers, and corrections of times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithTimers {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
 /// Plans the commits of the partitions that this node owns.
 pub struct Engine<S> {
     store: S,
@@ -196,17 +205,19 @@ impl<S: Store> Engine<S> {
     /// [`StoreError`]: the store cannot be read. Then the engine must be dropped; a new one continues after the
     /// committed offsets.
     pub fn plan(&mut self, queue: &mut VecDeque<Delivery>, now: Timestamp) -> Result<Plan, StoreError> {
-        self.plan_at_most(usize::MAX, queue, now)
+        self.plan_at_most(usize::MAX, WithTimers::Yes, queue, now)
     }
 
     /// Like [`Engine::plan`], with at most `items_max` items (ends of incidents, timers and deliveries), but at least
-    /// one.
+    /// one. Without timers, it reads nothing from the store that a commit can change that is not recorded yet
+    /// ([`Engine::record_commit`]).
     ///
     /// # Errors
     /// As [`Engine::plan`].
     pub fn plan_at_most(
         &mut self,
         items_max: usize,
+        with_timers: WithTimers,
         queue: &mut VecDeque<Delivery>,
         now: Timestamp,
     ) -> Result<Plan, StoreError> {
@@ -221,11 +232,13 @@ impl<S: Store> Engine<S> {
                 plan.incident(first_partition, body);
             }
         }
-        let ended = plan.items_count;
-        self.plan_corrections(TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
-        // While no message waits, timers take the place of corrections that are not needed.
-        let timers_max = if queue.is_empty() { 2 * TIMERS_MAX - (plan.items_count - ended) } else { TIMERS_MAX };
-        self.plan_timers(now, timers_max.min(items_max - plan.items_count), &mut plan)?;
+        if with_timers == WithTimers::Yes {
+            let ended = plan.items_count;
+            self.plan_corrections(TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
+            // While no message waits, timers take the place of corrections that are not needed.
+            let timers_max = if queue.is_empty() { 2 * TIMERS_MAX - (plan.items_count - ended) } else { TIMERS_MAX };
+            self.plan_timers(now, timers_max.min(items_max - plan.items_count), &mut plan)?;
+        }
         // Each changed partition adds its committed offset at the end, and the next delivery may be of another
         // partition.
         while plan.items_count < items_max

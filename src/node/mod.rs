@@ -22,7 +22,8 @@
 //!    redeliveries. The committed offset alone decides where a partition resumes.
 //!
 //! One commit is in flight at a time. While commit *k* is in flight, the node plans *k + 1* on top of the changes of *k* (the overlay) and
-//! stages it. It sends the closing message of *k + 1* only after it knows that *k* is stored.
+//! stages it. It sends the closing message of *k + 1* only after it knows that *k* is stored. The changes of a few commits may wait to be
+//! applied; until then they are in the overlay too.
 //!
 //! # When a commit does not succeed
 //!
@@ -213,6 +214,8 @@ pub struct Node<S> {
     next: Option<Next>,
     in_flight: Option<InFlight>,
     applying: VecDeque<Applying>,
+    /// How many plans in a row had no timers.
+    plans_without_timers: u32,
     /// The most items (deliveries and timers) of the next plan. A batch that is too large halves it, a commit doubles it.
     items_max: usize,
     /// The upper limit of `items_max`, after the server has refused a batch for its number of messages.
@@ -261,6 +264,7 @@ impl<S: Store + Clone> Node<S> {
             next: None,
             in_flight: None,
             applying: VecDeque::new(),
+            plans_without_timers: 0,
             items_max: usize::MAX,
             items_ceiling: usize::MAX,
             clock: StreamClock::default(),
