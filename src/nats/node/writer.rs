@@ -67,7 +67,9 @@ impl Writer {
     /// Makes a write, after all earlier ones.
     pub(super) fn write(&self, write: Write) {
         // The thread ends early only by a panic, which the closed receiver of the answers reports.
-        let _ = self.writes.as_ref().map(|writes| writes.send(write));
+        if let Some(writes) = &self.writes {
+            drop(writes.send(write));
+        }
     }
 
     /// Continues the panic of the thread.
