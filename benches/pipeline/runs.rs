@@ -49,8 +49,8 @@ impl Running {
         let mut phase = node.phase();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(node.run(shutdown.clone()));
-        let running = phase.wait_for(|phase| *phase == Phase::Running);
-        within("starting the partitions", running).await.map(drop).expect("the node runs");
+        // Without a time limit: a rebuild of many links takes minutes.
+        phase.wait_for(|phase| *phase == Phase::Running).await.map(drop).expect("the node runs");
         Self { store, shutdown, task }
     }
 
