@@ -203,7 +203,10 @@ impl<S: Store + Clone + 'static> Node<S> {
             let room = driver.node.room().min(READERS_QUEUE_MAX);
             tokio::select! {
                 Some(done) = driver.tasks.join_next() => input = driver.done(done),
-                answer = written.recv() => input = Some(answer.unwrap_or_else(|| driver.writer.panicked())),
+                done = written.recv() => {
+                    let done = done.unwrap_or_else(|| driver.writer.panicked());
+                    input = driver.written(done);
+                }
                 Some(piece) = read.recv(), if driver.node.is_ready_to_read() => input = Some(piece),
                 _ = deliveries.recv_many(&mut arrived, room), if room > 0 => {}
                 () = tokio::time::sleep_until(driver.wake_at) => {

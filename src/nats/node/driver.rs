@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::calls::{CHECKPOINT_LOOKS_MAX, OpenCalls};
-use super::writer::{Write, Writer};
+use super::writer::{Write, Writer, Written};
 use super::{Node, OpenCommit, READERS_QUEUE_MAX};
 use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
@@ -65,7 +65,7 @@ pub(super) enum Done {
 pub(super) struct Arriving {
     pub(super) deliveries: mpsc::Receiver<FromReader>,
     pub(super) read: mpsc::Receiver<Input>,
-    pub(super) written: mpsc::UnboundedReceiver<Input>,
+    pub(super) written: mpsc::UnboundedReceiver<Written>,
 }
 
 impl<S: Store + Clone + 'static> Driver<S> {
@@ -174,7 +174,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             match output {
                 Output::Apply { request, changes } => self.writer.write(Write::Apply(request, changes)),
                 Output::RestartStore { request } => self.writer.write(Write::RestartEmpty(request)),
-                Output::Checkpoint { request } => self.checkpoint(request),
+                Output::Checkpoint { request } => self.writer.write(Write::Reach(request)),
                 Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(self.clock.own_now()),
                 Output::Note(note) => {
                     let caught_up = matches!(note, Note::CaughtUp { .. });
@@ -198,27 +198,19 @@ impl<S: Store + Clone + 'static> Driver<S> {
         None
     }
 
-    /// Checkpoints the store, once the earlier writes are done. Later writes do not wait for it.
-    fn checkpoint(&mut self, request: RequestId) {
-        let (reached, is_reached) = oneshot::channel();
-        self.writer.write(Write::Reached(reached));
+    /// The node's input for what the writer has done. `None`: a checkpoint begins, for which later writes do not wait.
+    pub(super) fn written(&mut self, written: Written) -> Option<Input> {
+        let request = match written {
+            Written::Answer(input) => return Some(input),
+            Written::Reached(request) => request,
+        };
         let (store, calls) = (self.node.store().clone(), self.calls.clone());
-        self.tasks.spawn(async move {
-            if is_reached.await.is_err() {
-                return Done::Nothing;
-            }
-            let checkpoint = move || {
-                let _call = calls.open("a checkpoint", CHECKPOINT_LOOKS_MAX);
-                store.checkpoint()
-            };
-            match tokio::task::spawn_blocking(checkpoint).await {
-                Ok(checkpointed) => {
-                    Done::Answer(checkpointed.map_or_else(failed_store, |()| Input::Checkpointed { request }))
-                }
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_) => Done::Nothing,
-            }
+        self.tasks.spawn_blocking(move || {
+            let _call = calls.open("a checkpoint", CHECKPOINT_LOOKS_MAX);
+            let checkpointed = store.checkpoint();
+            Done::Answer(checkpointed.map_or_else(failed_store, |()| Input::Checkpointed { request }))
         });
+        None
     }
 
     fn perform_on_partition(&mut self, output: Output) {

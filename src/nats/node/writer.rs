@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use tokio::sync::{mpsc as answers, oneshot};
+use tokio::sync::mpsc as answers;
 
 use super::calls::{LOOKS_MAX, OpenCalls};
 use super::driver::failed_store;
@@ -23,8 +23,17 @@ pub(super) enum Write {
     Apply(RequestId, Changes),
     /// Empty the store.
     RestartEmpty(RequestId),
-    /// Say when every earlier write is done.
-    Reached(oneshot::Sender<()>),
+    /// Say when every earlier write is done: the checkpoint of this request may begin.
+    Reach(RequestId),
+}
+
+/// What the writer has done. One channel carries all of it: the node must not learn of a checkpoint before the writes that it includes.
+#[derive(Debug, PartialEq)]
+pub(super) enum Written {
+    /// The node's input for a write.
+    Answer(Input),
+    /// Every write before [`Write::Reach`] is done, and its answer was sent.
+    Reached(RequestId),
 }
 
 /// The thread. When this is dropped, the writes that it has not begun are not made, as in a crash of the process.
@@ -37,11 +46,11 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread. The answers for the node arrive at the receiver, which is closed if the thread panics.
-    pub(super) fn start<S: Store + 'static>(store: S, calls: OpenCalls) -> (Self, answers::UnboundedReceiver<Input>) {
+    pub(super) fn start<S: Store + 'static>(store: S, calls: OpenCalls) -> (Self, answers::UnboundedReceiver<Written>) {
         let (answer, answered) = answers::unbounded_channel();
         let writer = Self::with(move |writes| {
             let _call = calls.open("a write", LOOKS_MAX);
-            perform(&store, writes, |input| drop(answer.send(input)));
+            perform(&store, writes, |written| drop(answer.send(written)));
         });
         (writer, answered)
     }
@@ -91,17 +100,17 @@ impl Drop for Writer {
 }
 
 /// Performs writes in order, and applies adjacent changes as one.
-fn perform<S: Store>(store: &S, writes: Vec<Write>, mut answer: impl FnMut(Input)) {
+fn perform<S: Store>(store: &S, writes: Vec<Write>, mut answer: impl FnMut(Written)) {
     let (mut requests, mut changes) = (Vec::new(), Changes::default());
-    let apply = |requests: &mut Vec<RequestId>, changes: &mut Changes, answer: &mut dyn FnMut(Input)| {
+    let apply = |requests: &mut Vec<RequestId>, changes: &mut Changes, answer: &mut dyn FnMut(Written)| {
         if requests.is_empty() {
             return;
         }
         match store.apply(&std::mem::take(changes)) {
-            Ok(()) => requests.drain(..).for_each(|request| answer(Input::Applied { request })),
+            Ok(()) => requests.drain(..).for_each(|request| answer(Written::Answer(Input::Applied { request }))),
             Err(error) => {
                 requests.clear();
-                answer(failed_store(error));
+                answer(Written::Answer(failed_store(error)));
             }
         }
     };
@@ -113,14 +122,14 @@ fn perform<S: Store>(store: &S, writes: Vec<Write>, mut answer: impl FnMut(Input
             }
             Write::RestartEmpty(request) => {
                 apply(&mut requests, &mut changes, &mut answer);
-                answer(store.restart_empty().map_or_else(failed_store, |kept_at| {
+                answer(Written::Answer(store.restart_empty().map_or_else(failed_store, |kept_at| {
                     let kept_at = kept_at.map(|path| path.display().to_string());
                     Input::StoreRestarted { request, kept_at }
-                }));
+                })));
             }
-            Write::Reached(waiting) => {
+            Write::Reach(request) => {
                 apply(&mut requests, &mut changes, &mut answer);
-                let _ = waiting.send(());
+                answer(Written::Reached(request));
             }
         }
     }
@@ -151,12 +160,11 @@ mod tests {
     #[test]
     fn writes_are_answered_in_order_and_the_newest_state_of_a_link_is_kept() {
         let store = MemoryStore::default();
-        let (reached, mut is_reached) = oneshot::channel();
         let writes = vec![
             Write::Apply(RequestId(1), changes("a", 1, 10)),
             Write::Apply(RequestId(2), changes("a", 2, 20)),
             Write::Apply(RequestId(3), changes("b", 7, 30)),
-            Write::Reached(reached),
+            Write::Reach(RequestId(6)),
             Write::RestartEmpty(RequestId(4)),
             Write::Apply(RequestId(5), changes("c", 1, 40)),
         ];
@@ -167,10 +175,10 @@ mod tests {
             }
             answers.push(input);
         });
-        is_reached.try_recv().unwrap();
-        let applied = |number| Input::Applied { request: RequestId(number) };
-        let restarted = Input::StoreRestarted { request: RequestId(4), kept_at: None };
-        assert_eq!(answers, [applied(1), applied(2), applied(3), restarted, applied(5)]);
+        let applied = |number| Written::Answer(Input::Applied { request: RequestId(number) });
+        let restarted = Written::Answer(Input::StoreRestarted { request: RequestId(4), kept_at: None });
+        let reached = Written::Reached(RequestId(6));
+        assert_eq!(answers, [applied(1), applied(2), applied(3), reached, restarted, applied(5)]);
         assert_eq!((version(&store, "a"), version(&store, "c")), (None, Some(1)));
         assert_eq!(store.position().unwrap().map(|position| position.sequence), Some(40));
     }
