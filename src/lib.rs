@@ -69,7 +69,7 @@
 //! | the checkers of that simulation find injected bugs | `tests/simulation.rs`: `every_injected_bug_is_found` |
 //! | the same with real processes and `kill -9` | `tests/kill/ledger.rs`: `check` |
 //! | nothing is built on a commit that the stream has lost | `src/node/tests/chain.rs`: `no_commit_is_built_on_one_that_the_stream_has_lost` |
-//! | a batch of a replaced owner is refused, whole | `tests/nats_batch.rs`: `a_replaced_owner_is_refused_even_with_a_batch_it_had_staged` |
+//! | a batch of a replaced owner is refused, whole | `tests/nats/batch.rs`: `a_replaced_owner_is_refused_even_with_a_batch_it_had_staged` |
 //! | an unreadable input stops nothing | `tests/node.rs`: `an_unreadable_input_becomes_a_dead_letter_and_the_partition_goes_on` |
 //! | a new output stream is filled from the store | `tests/node.rs`: `a_new_output_stream_is_filled_from_the_store` |
 //! | no secret gets into a message, a record or a log | `tests/engine/secrets.rs`: `no_secret_gets_into_a_message_a_record_or_a_log` |
