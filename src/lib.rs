@@ -79,6 +79,7 @@
 pub mod link;
 
 pub mod drawing;
+pub mod repair;
 
 pub mod contract;
 

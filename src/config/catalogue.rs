@@ -218,6 +218,20 @@ pub static SETTINGS: &[Setting] = &[
         Some("80"),
         "most requests to Belvo in any 30 seconds",
     ),
+    row(
+        "repair.base_url",
+        "RELINK_REPAIR_BASE_URL",
+        Text,
+        None,
+        "public address of relink for users, such as https://relink.example.com; switches the repair page on",
+    ),
+    secret(
+        "repair.keys",
+        "RELINK_REPAIR_KEYS",
+        List,
+        "one or two keys of at least 32 characters; the first signs repair links, all verify",
+    ),
+    row("repair.expires", "RELINK_REPAIR_EXPIRES", Span, Some("14d"), "how long a repair link is valid"),
     row("reconciler.sweep_every", "RELINK_SWEEP_EVERY", Span, Some("1h"), "interval between sweeps of broken links"),
     row(
         "reconciler.rotation",

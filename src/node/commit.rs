@@ -12,6 +12,7 @@ use super::output::{Closing, Note, Output};
 use super::partition::Stage;
 use crate::engine::{Item, Plan};
 use crate::link::Timestamp;
+use crate::repair::RepairLinks;
 use crate::store::{Store, StoreError};
 
 /// The batch that follows the one in flight.
@@ -74,6 +75,13 @@ impl Applying {
 }
 
 impl<S: Store + Clone> Node<S> {
+    /// Notices that ask a user for a repair get an address that these links sign.
+    #[must_use]
+    pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
+        self.repair_links = links;
+        self
+    }
+
     pub(super) fn is_pipeline_empty(&self) -> bool {
         self.next.is_none() && self.in_flight.is_none() && self.applying.is_empty()
     }
