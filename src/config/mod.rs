@@ -24,7 +24,7 @@ pub use catalogue::{Kind, SETTINGS, Setting, help};
 use layers::Layers;
 pub use layers::{Origin, Sources};
 use reader::Reader;
-pub use repair::RepairConfig;
+pub use repair::{RepairConfig, WidgetPlace};
 
 use crate::journal;
 use crate::link::{Policy, PolicySettings};

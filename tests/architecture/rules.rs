@@ -137,6 +137,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "config/",
             "http/repair.rs",
             "http/renewal.rs",
+            "http/pages/start.rs",
             "nats/durability.rs",
             "nats/server_health.rs",
         ],
