@@ -31,7 +31,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use self::bank_names::BankNames;
+use self::bank_names::{Bank, BankNames};
 use self::rate::Rate;
 use super::problem::{LoggedProblem, Problem};
 use super::{Server, SharedServer};
@@ -261,12 +261,12 @@ async fn draw_as(
     let has_ended = matches!(shown, Shown::View(View::Expired | View::Replaced | View::Unknown));
     let link = opened.and_then(|opened| opened.link.as_ref()).filter(|_| !has_ended);
     let bank = match link {
-        Some(link) => pages.banks.of(server.belvo.as_ref(), &link.profile).await,
-        None => None,
+        Some(link) => pages.banks.of(server.belvo.as_ref(), link).await,
+        None => Bank::default(),
     };
-    let locale = locale_of(visit, opened.and_then(Opened::institution));
+    let locale = locale_of(visit, opened.and_then(Opened::institution).or(bank.code.as_deref()));
     let token = opened.map(|_| visit.token.as_str());
-    let page = Page { locale, bank: bank.as_deref(), shown, token, is_return: visit.is_return, note };
+    let page = Page { locale, bank: bank.name.as_deref(), shown, token, is_return: visit.is_return, note };
     let status = match (shown, note) {
         (Shown::View(View::Unknown), _) => StatusCode::NOT_FOUND,
         (Shown::View(View::Expired | View::Replaced | View::Removed), _) => StatusCode::GONE,

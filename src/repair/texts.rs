@@ -103,8 +103,8 @@ const EN: Texts = Texts {
         "We are checking the connection",
         "This takes a few seconds, sometimes some minutes. You may close this page.",
     ),
-    all_set: message("All set", "{bank} is connected again. You need not do anything else."),
-    already_healed: message("This is already fixed", "{bank} is connected again. You need not do anything."),
+    all_set: message("All set", "{bank} is connected again. There is nothing else to do."),
+    already_healed: message("This is already fixed", "{bank} is connected again. There is nothing to do."),
     replaced: message(
         "There is a newer link",
         "This link is from an earlier message. Open the link in the newest message from {brand}.",
