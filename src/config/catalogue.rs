@@ -223,7 +223,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_REPAIR_BASE_URL",
         Text,
         None,
-        "public address of relink for users, such as https://relink.example.com; switches the repair page on",
+        "public address of relink, such as https://relink.example.com; turns the repair page on",
     ),
     secret(
         "repair.keys",
@@ -273,14 +273,14 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_REPAIR_WIDGET",
         Text,
         Some("hosted"),
-        "where Belvo's widget opens: on Belvo's page (hosted), or on the repair page by JavaScript (page)",
+        "where Belvo's widget opens: on Belvo's page (hosted), or on the repair page (page)",
     ),
     row(
-        "repair.widget_script_url",
-        "RELINK_REPAIR_WIDGET_SCRIPT_URL",
+        "repair.script_url",
+        "RELINK_REPAIR_SCRIPT_URL",
         Text,
         Some("https://cdn.belvo.io/belvo-widget-1-stable.js"),
-        "address of Belvo's JavaScript widget",
+        "address of Belvo's widget program",
     ),
     row("reconciler.sweep_every", "RELINK_SWEEP_EVERY", Span, Some("1h"), "interval between sweeps of broken links"),
     row(

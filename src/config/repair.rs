@@ -23,8 +23,8 @@ pub struct RepairConfig {
     pub brand: Brand,
     /// `RELINK_REPAIR_WIDGET`: where Belvo's widget opens.
     pub widget: WidgetPlace,
-    /// `RELINK_REPAIR_WIDGET_SCRIPT_URL`: the address of Belvo's program for [`WidgetPlace::Page`].
-    pub widget_script_url: String,
+    /// `RELINK_REPAIR_SCRIPT_URL`: the address of Belvo's program for [`WidgetPlace::Page`].
+    pub script_url: String,
 }
 
 /// Where Belvo's widget opens.
@@ -58,7 +58,7 @@ pub(super) fn read(reader: &mut Reader, has_belvo_keys: bool) -> Option<RepairCo
     let base_url = reader.text("repair.base_url");
     let brand = read_brand(reader);
     let widget = reader.parsed("repair.widget", "hosted or page").unwrap_or(WidgetPlace::Hosted);
-    let widget_script_url = read_url(reader, "repair.widget_script_url").unwrap_or_default();
+    let script_url = read_url(reader, "repair.script_url").unwrap_or_default();
     let is_base = |url: &String| is_http(url) && !url.contains(['?', '#']);
     if base_url.as_ref().is_some_and(|url| !is_base(url)) {
         let problem = "must be an address without user, query and fragment, such as https://relink.example.com";
@@ -80,7 +80,7 @@ pub(super) fn read(reader: &mut Reader, has_belvo_keys: bool) -> Option<RepairCo
     if !has_belvo_keys {
         reader.reject("repair.base_url", "also needs belvo.url, belvo.secret_id and belvo.secret_password");
     }
-    Some(RepairConfig { links: RepairLinks::new(&base_url?, &keys, expires), brand, widget, widget_script_url })
+    Some(RepairConfig { links: RepairLinks::new(&base_url?, &keys, expires), brand, widget, script_url })
 }
 
 fn read_brand(reader: &mut Reader) -> Brand {

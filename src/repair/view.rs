@@ -101,3 +101,77 @@ impl Need {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Consent, Episode, EpisodeNumber, Prompt};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+    const LATER: Timestamp = Timestamp::from_millis(1_790_000_600_000);
+
+    fn episode(number: u32, cause: Cause) -> Episode {
+        Episode {
+            number: EpisodeNumber(number),
+            cause,
+            session: None,
+            opened_at: NOW,
+            observed_at: None,
+            refused_at: None,
+            prompt: Prompt::Sent,
+            reminders_count: 0,
+            next_reminder_at: None,
+            remind_by: None,
+            tried_at: None,
+            attempts_count: 0,
+            arrived: Vec::new(),
+        }
+    }
+
+    fn view(state: State, now: Timestamp) -> View {
+        let link = Link { state, ..Link::unknown("link".parse().unwrap(), NOW) };
+        let claims = Claims { link: link.id.clone(), episode: EpisodeNumber(2), expires_at: LATER };
+        View::of(&claims, Some(&link), now)
+    }
+
+    fn verifying(after: AttemptEnd) -> State {
+        let phase = UpdatePhase::Verifying { after, asked_count: 1, until: LATER };
+        State::Updating { episode: episode(2, Cause::Credentials), phase }
+    }
+
+    #[test]
+    fn a_claim_is_never_disturbed_and_an_abandoned_attempt_can_be_repeated() {
+        assert_eq!(view(verifying(AttemptEnd::Claimed), NOW), View::Checking);
+        assert!(!View::Checking.may_start(), "a new token would begin another attempt");
+        for after in [AttemptEnd::Abandoned, AttemptEnd::TimedOut] {
+            assert_eq!(view(verifying(after), NOW), View::NeedsYou(Need::Credentials));
+        }
+    }
+
+    #[test]
+    fn the_expiry_ends_the_button_and_not_the_attempt() {
+        let phase = UpdatePhase::WithUser { started_at: NOW, until: LATER };
+        let with_user = State::Updating { episode: episode(2, Cause::Token), phase };
+        assert_eq!(view(with_user, LATER), View::InProgress);
+        assert_eq!(view(verifying(AttemptEnd::Claimed), LATER), View::Checking);
+        assert_eq!(view(State::broken(episode(2, Cause::Token)), LATER), View::Expired);
+        assert_eq!(view(State::Valid { suspicion: None }, LATER), View::Healed);
+    }
+
+    #[test]
+    fn each_cause_has_its_need_and_a_consent_decides_before_it() {
+        for (cause, need) in [
+            (Cause::Credentials, Need::Credentials),
+            (Cause::Token, Need::Token),
+            (Cause::AccountBlocked, Need::Institution),
+            (Cause::ConsentEnded, Need::Consent),
+            (Cause::Unsupported, Need::Nothing),
+        ] {
+            assert_eq!(view(State::broken(episode(2, cause)), NOW), View::NeedsYou(need));
+        }
+        assert!(!View::NeedsYou(Need::Nothing).may_start());
+        let mut link = Link::unknown("link".parse().unwrap(), NOW);
+        link.profile.consent = Some(Box::new(Consent::default()));
+        assert_eq!(Need::of(&link, Cause::Credentials), Need::Consent);
+    }
+}

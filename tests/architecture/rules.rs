@@ -172,6 +172,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
     ("rustls", &["tls.rs"]),
     ("subtle", &["http/auth.rs"]),
     ("hmac", &["repair/link.rs"]),
+    ("maud", &["repair/page.rs"]),
     ("fastrand", &["rehearsal/", "simulation/", "reconciler/pace.rs", "journal/mod.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs", "http/mod.rs"]),
 ];

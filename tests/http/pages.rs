@@ -289,7 +289,7 @@ async fn a_button_that_is_pressed_very_often_mints_no_more_tokens() {
     for _press in 0..14 {
         statuses.push(scene.post(&token, "").await.status);
     }
-    assert_eq!((statuses[0], statuses[11], statuses[12]), (303, 303, 502), "{statuses:?}");
+    assert_eq!((statuses[0], statuses[11], statuses[12]), (303, 303, 429), "{statuses:?}");
     assert_eq!(scene.inputs().await.len(), 12);
 }
 
@@ -332,7 +332,7 @@ async fn a_consent_is_renewed_with_the_entries_of_the_form_which_are_kept_nowher
 async fn the_widget_can_open_on_the_page_itself() {
     let scene = Scene::with(&[
         ("RELINK_REPAIR_WIDGET", "page"),
-        ("RELINK_REPAIR_WIDGET_SCRIPT_URL", "https://cdn.belvo.example/widget.js"),
+        ("RELINK_REPAIR_SCRIPT_URL", "https://cdn.belvo.example/widget.js"),
     ])
     .await;
     let token = scene.open();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::Form;
 use axum::extract::State;
 use axum::extract::rejection::FormRejection;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use reqwest::Url;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
+use super::super::problem::Problem;
 use super::super::repair::{not_minted, publish_started, refused};
 use super::super::{Server, SharedServer, renewal};
 use super::{
@@ -78,7 +80,12 @@ pub(super) async fn start(
         }
     };
     let cannot_start = || draw(&server, pages, &visit, Some(opened), Some(Note::CannotStart));
-    let (true, Some(belvo)) = (pages.mints.allows(&link.id), &server.belvo) else { return cannot_start().await };
+    let Some(belvo) = &server.belvo else { return cannot_start().await };
+    if !pages.mints.allows(&link.id) {
+        let mut page = cannot_start().await;
+        *page.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        return page;
+    }
     let locale = locale_of(&visit, opened.institution());
     let callbacks = callback::addresses(&pages.links, &opened.claims, locale);
     let token = match mint(&server, pages, belvo, link, &callbacks, person).await {
@@ -102,12 +109,12 @@ pub(super) async fn start(
     match (link.profile.consent.is_some(), pages.widget) {
         (false, WidgetPlace::Page) if !visit.is_hosted => {
             let token = token.access.expose_secret().to_owned();
-            let widget = WidgetOnPage { token, callbacks, script_url: pages.widget_script_url.clone() };
+            let widget = WidgetOnPage { token, callbacks, script_url: pages.script_url.clone() };
             draw_as(&server, pages, &visit, Some(opened), Shown::Widget(&widget), None).await
         }
         (has_consent, _) => match widget_address(&server, link, &token, has_consent, locale) {
             Ok(url) => see_other(url.as_str()),
-            Err(problem) => problem,
+            Err(problem) => problem.into_response(),
         },
     }
 }
@@ -195,12 +202,11 @@ fn widget_address(
     token: &WidgetToken,
     has_consent: bool,
     locale: Locale,
-) -> Result<Url, Response> {
+) -> Result<Url, Problem> {
     if has_consent {
-        return renewal::address(&server.portal_url, link, token).map_err(IntoResponse::into_response);
+        return renewal::address(&server.portal_url, link, token);
     }
-    let internal = |error| super::Problem::internal(error).into_response();
-    let mut url = Url::parse(&server.widget_url).map_err(internal)?;
+    let mut url = Url::parse(&server.widget_url).map_err(Problem::internal)?;
     url.query_pairs_mut()
         .append_pair("access_token", token.access.expose_secret())
         .append_pair("locale", locale.as_str());
