@@ -38,7 +38,7 @@ impl Chromium {
         let configuration = format!(
             "<?xml version=\"1.0\"?><!DOCTYPE fontconfig SYSTEM \"fonts.dtd\"><fontconfig><dir>{}</dir>\
              <dir>/usr/share/fonts</dir><cachedir>{}</cachedir>\
-             <alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias></fontconfig>",
+             <match><edit name=\"family\" mode=\"append\"><string>DejaVu Sans</string></edit></match></fontconfig>",
             root.join("usr/share/fonts").display(),
             folder.join("fonts").display()
         );

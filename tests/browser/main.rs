@@ -72,7 +72,7 @@ impl Scene {
             ("RELINK_REPAIR_SUPPORT", "help@acme.example.com".to_owned()),
             ("RELINK_REPAIR_TERMS_URL", "https://acme.example.com/terms".to_owned()),
             ("RELINK_REPAIR_WIDGET", place.to_owned()),
-            ("RELINK_REPAIR_WIDGET_SCRIPT_URL", format!("{belvo}/widget/script.js")),
+            ("RELINK_REPAIR_SCRIPT_URL", format!("{belvo}/widget/script.js")),
         ];
         let environment = settings.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
         let sources = Sources { environment: environment.collect(), ..Sources::default() };
