@@ -140,9 +140,9 @@ export class User {
 
   /** Checks the page with axe-core, and keeps a picture of it. */
   async check(name) {
-    await this.page.screenshot({ path: `${options.screens}/${name}.png`, fullPage: true });
+    await this.page.screenshot({ path: `${options.screens}/${name}.png` });
     await this.page.evaluate(axe);
-    const { violations } = await this.page.evaluate(() => window.axe.run());
+    const { violations } = await this.page.evaluate(() => window.axe.run({ resultTypes: ["violations"] }));
     const found = violations.map((one) => `${one.id}: ${one.help} ${one.nodes.map((node) => node.html).join(" ")}`);
     assert.deepEqual(found, [], `axe-core on ${name}`);
     const overflow = await this.page.evaluate(() => document.documentElement.scrollWidth - innerWidth);

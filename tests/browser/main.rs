@@ -125,7 +125,7 @@ async fn users_repair_their_links_in_a_browser() {
     let mut node = Command::new("node");
     node.arg(program).arg(options.to_string()).envs(chromium.environment);
     let played = tokio::time::timeout(STORIES_MAX, run(&mut node)).await.expect("the stories end in time");
-    println!("{}", played.unwrap_or_else(|error| panic!("{error}")));
+    eprintln!("{}", played.unwrap_or_else(|error| panic!("{error}")));
     hosted.stop().await;
     on_page.stop().await;
 }

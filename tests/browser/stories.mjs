@@ -65,7 +65,6 @@ const stories = {
     await desk.check("desktop-in-progress-es-dark");
     await phone.press("Dar la contraseña correcta");
     await phone.sees("Todo listo");
-    await phone.check("phone-all-set-es-dark");
     await desk.sees("Todo listo");
     await desk.check("desktop-all-set-es-dark");
     await Promise.all([desk.leave(), phone.leave()]);
@@ -168,9 +167,10 @@ const stories = {
       await user.open(url);
       await user.sees(title);
       assert.equal(await user.page.getByRole("button").count(), 0, name);
-      await user.check(`phone-${name}-en`);
       assert.equal(await user.page.getByRole("link", { name: "help@acme.example.com" }).count(), 1);
+      // The other pages differ in their texts only.
       if (name !== "expired") continue;
+      await user.check(`phone-${name}-en`);
       for (const [language, lang] of [["Español", "es"], ["Português", "pt"], ["English", "en"]]) {
         await user.page.getByRole("link", { name: language }).click();
         await user.page.locator(`html[lang=${lang}]`).waitFor();
@@ -181,7 +181,6 @@ const stories = {
     await link.is("removed");
     await user.open(link.url);
     await user.sees("This connection was removed");
-    await user.check("phone-removed-en");
     await user.leave();
   },
 
