@@ -102,9 +102,8 @@ mod tests {
 
     #[test]
     fn only_codes_of_a_callback_are_published() {
-        let event = |event: &str, query: &str| {
-            widget_event(event, query).map(|event| serde_json::to_value(&event).unwrap().to_string())
-        };
+        let event =
+            |event: &str, query: &str| widget_event(event, query).map(|event| serde_json::to_string(&event).unwrap());
         assert_eq!(event("success", "link=x&institution=y").as_deref(), Some(r#"{"event":"success"}"#));
         let exit = "last_encountered_error_code=login_error&last_encountered_error_message=Maria%20Lopez&meta_data_step=abandon-survey";
         let published =
