@@ -17,6 +17,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`link`] | **the core**, pure: the state machine of one link. Start with [`link::machine`], then read its table, [`link::table`]. |
+//! | [`repair`] | the signed link in a notice, and the page behind it, on which the user repairs the link |
 //! | [`contract`] | the messages on the subjects: every JSON body, as a type |
 //! | [`belvo`] | the reading of Belvo's messages, their meaning, and the calls to Belvo's API |
 //! | [`store`] | the promise of the store ([`store::Store`]), and its implementation with sled |
@@ -79,6 +80,7 @@
 pub mod link;
 
 pub mod drawing;
+pub mod repair;
 
 pub mod contract;
 

@@ -131,6 +131,7 @@ impl Service {
         let target = NatsTarget { publisher: publisher.clone(), dead_letters: dead_letters.clone() };
         let (journal, forwarder) = open_journal(config, target)?;
         let belvo = belvo_client(config)?;
+        let repair_links = config.repair.as_ref().map(|repair| repair.links.clone());
         let options = NodeOptions {
             subjects: subjects.clone(),
             partitions: config.nats.streams.partitions,
@@ -138,7 +139,8 @@ impl Service {
             policy: config.policy.clone(),
         };
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
-        let node = Node::new(client.clone(), options, store.clone()).with_clock(clock.clone());
+        let node =
+            Node::new(client.clone(), options, store.clone()).with_clock(clock.clone()).with_repair_links(repair_links);
         let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
         let open_commit = node.open_commit();
         let watchdog = Watchdog::start(node.open_calls(), CALL_MAX, config.service.stop_timeout)?;

@@ -290,3 +290,33 @@ fn no_secret_is_shown() {
     assert!(!error.contains("hunter2"), "{error}");
     assert!(given().env("RELINK_API_TOKENS", "[set]").problem().contains("is only its placeholder in check-config"));
 }
+
+#[test]
+fn the_repair_page_needs_its_address_its_keys_and_belvos() {
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+    let belvo = |given: Given| {
+        given
+            .env("RELINK_BELVO_URL", "https://sandbox.belvo.com")
+            .env("RELINK_BELVO_SECRET_ID", "id")
+            .env("RELINK_BELVO_SECRET_PASSWORD", "password")
+    };
+    assert!(given().config().repair.is_none());
+    let page = |key: &str| {
+        belvo(given()).env("RELINK_REPAIR_BASE_URL", "https://r.example.com/").env("RELINK_REPAIR_KEYS", key)
+    };
+    let links = page(KEY).config().repair.unwrap().links;
+    assert_eq!(links.base_url(), "https://r.example.com");
+    page(&format!("{KEY}1,{KEY}2")).config();
+
+    let short = page("short").problem();
+    assert!(short.contains("at least 32 characters") && !short.contains("short,"), "{short}");
+    assert!(page(&format!("{KEY}1,{KEY}2,{KEY}3")).problem().contains("one or two keys"));
+    let alone = belvo(given()).env("RELINK_REPAIR_KEYS", KEY).problem();
+    assert!(alone.contains("also needs repair.base_url"), "{alone}");
+    let keyless = belvo(given()).env("RELINK_REPAIR_BASE_URL", "https://r.example.com").problem();
+    assert!(keyless.contains("also needs repair.keys"), "{keyless}");
+    let without_belvo = given().env("RELINK_REPAIR_BASE_URL", "https://r.example.com").env("RELINK_REPAIR_KEYS", KEY);
+    assert!(without_belvo.problem().contains("also needs belvo.url"));
+    let address = belvo(given()).env("RELINK_REPAIR_BASE_URL", "r.example.com/?x").env("RELINK_REPAIR_KEYS", KEY);
+    assert!(address.problem().contains("such as https://relink.example.com"));
+}

@@ -26,6 +26,8 @@ use crate::link::{Event, LinkId};
 use crate::metric;
 
 mod answer;
+mod claim;
+mod institution;
 mod list;
 mod wire;
 
@@ -132,6 +134,8 @@ pub struct WidgetToken {
     pub refresh: Option<SecretString>,
     /// How long `access` is valid.
     pub expires_in: Duration,
+    /// Belvo's status of the link when the token was minted, from the claim `link` of an update-mode token.
+    pub link_status: Option<String>,
 }
 
 /// A failed call.
@@ -293,12 +297,21 @@ impl Client {
         }
     }
 
-    /// `POST /api/token/`, for update mode of this link.
+    /// `POST /api/token/`, for update mode of this link. `widget` is Belvo's object with the branding and the addresses
+    /// of the callbacks.
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn update_token(&self, link: &LinkId) -> Result<WidgetToken, CallError> {
-        self.mint(link, json!({ "link_id": link.as_str(), "scopes": TOKEN_SCOPES })).await
+    pub async fn update_token(
+        &self,
+        link: &LinkId,
+        widget: Option<Map<String, Value>>,
+    ) -> Result<WidgetToken, CallError> {
+        let mut body = json!({ "link_id": link.as_str(), "scopes": TOKEN_SCOPES });
+        if let Some(widget) = widget {
+            body["widget"] = widget.into();
+        }
+        self.mint(link, body).await
     }
 
     /// `POST /api/token/`, for the renewal of the consent behind this link. `widget` is the object of the caller that
@@ -326,7 +339,8 @@ impl Client {
         let token = |name| tokens.get(name).and_then(Value::as_str).filter(|token| !token.is_empty());
         let token = |name| token(name).map(SecretString::from);
         let access = token("access").ok_or_else(|| call.not_belvos(status, retry_after))?;
-        Ok(WidgetToken { access, refresh: token("refresh"), expires_in: TOKEN_LIFE })
+        let link_status = claim::status_in(access.expose_secret());
+        Ok(WidgetToken { access, refresh: token("refresh"), expires_in: TOKEN_LIFE, link_status })
     }
 
     fn with_keys(&self, request: RequestBuilder) -> RequestBuilder {

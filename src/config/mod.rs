@@ -6,11 +6,12 @@
 //!
 //! - `catalogue`: the table of all settings
 //! - `layers`: collects the values and their origins; the only file that reads the environment
-//! - `reader`: parses single values; `show`: the report of `check-config`
+//! - `reader`: parses single values; `repair`: the settings of the repair page; `show`: the report of `check-config`
 
 mod catalogue;
 mod layers;
 mod reader;
+mod repair;
 mod show;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub use catalogue::{Kind, SETTINGS, Setting, help};
 use layers::Layers;
 pub use layers::{Origin, Sources};
 use reader::Reader;
+pub use repair::{RepairConfig, WidgetPlace};
 
 use crate::journal;
 use crate::link::{Policy, PolicySettings};
@@ -46,6 +48,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Belvo's API.
     pub belvo: BelvoConfig,
+    /// The repair page; `None` if it is switched off.
+    pub repair: Option<RepairConfig>,
     /// The reconciler.
     pub reconciler: ReconcilerConfig,
     /// The process.
@@ -263,6 +267,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         cache_bytes: reader.bytes("store.cache_bytes", 1 << 20..=1 << 40),
     };
     let belvo = read_belvo(reader);
+    let repair = repair::read(reader, belvo.keys.is_some());
     let reconciler = ReconcilerConfig {
         sweep_every: reader.span_within("reconciler.sweep_every", Duration::from_secs(60)..=7 * 24 * HOUR),
         rotation: reader.span_within("reconciler.rotation", HOUR..=365 * 24 * HOUR),
@@ -272,7 +277,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         ServiceConfig { stop_timeout: reader.span_within("service.stop_timeout", Duration::from_secs(1)..=HOUR) };
     let log = read_log(reader);
     let policy = read_policy(reader, belvo.keys.is_some());
-    Some(Config { http, journal, nats: nats?, store, belvo, reconciler, service, log, policy: policy? })
+    Some(Config { http, journal, nats: nats?, store, belvo, repair, reconciler, service, log, policy: policy? })
 }
 
 fn read_journal(reader: &mut Reader) -> journal::Options {

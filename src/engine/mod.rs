@@ -43,6 +43,7 @@ use crate::contract::{
     At, BadRecord, Because, CommittedOffset, DeadReason, LinksDigest, Origin, OriginKind, Record, RefusedBody,
 };
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
+use crate::repair::RepairLinks;
 use crate::store::{Head, Names, Put, Query, Store, StoreError, pages};
 
 /// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12), less
@@ -91,6 +92,8 @@ pub struct Engine<S> {
     timers_skipped: BTreeSet<LinkId>,
     /// Finds links whose times lie in the future.
     corrections: Corrections,
+    /// Signs the address of the repair page in notices; `None` if the page is not configured.
+    repair_links: Option<RepairLinks>,
     /// [`step`]; a test replaces it by a version that panics.
     step: StepFn,
 }
@@ -125,6 +128,7 @@ impl<S: Store> Engine<S> {
             set_aside: BTreeMap::new(),
             timers_skipped: BTreeSet::new(),
             corrections: Corrections::default(),
+            repair_links: None,
             step,
         })
     }
@@ -134,6 +138,13 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub const fn with_partitions(mut self, count: u16) -> Self {
         self.partitions_count = count;
+        self
+    }
+
+    /// Sets the signer of the address of the repair page. With `None` notices have no `repair_url`.
+    #[must_use]
+    pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
+        self.repair_links = links;
         self
     }
 
@@ -399,7 +410,7 @@ impl<S: Store> Engine<S> {
             plan.prompts_deferred_count += u64::from(opening.is_deferred);
             self.incidents.opened(&opening, &because.origin, now)
         });
-        let sent = plan.effects(partition, &step, &because);
+        let sent = plan.effects(partition, &step, &because, self.repair_links.as_ref());
         let record = plan::encode(&Record::of(link, partition, because, sent));
         let head = Head::of(link, partition, &self.policy);
         plan.state(partition, &step, &record);

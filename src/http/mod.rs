@@ -11,6 +11,7 @@
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
 //!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input
+//!   GET  /repair/{token}                 pages.rs         the page on which a user repairs a link; without credentials
 //!   GET  /healthz /readyz[/inputs]       health.rs        for monitoring and load balancers, without credentials
 //!   GET  /metrics                        health.rs        the same
 //! ```
@@ -36,6 +37,7 @@ mod links;
 mod listener;
 mod log_sample;
 mod observe;
+mod pages;
 mod parameters;
 mod paths;
 mod problem;
@@ -52,7 +54,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Map, Value};
@@ -116,6 +118,8 @@ pub struct Server {
     acknowledge: Acknowledge,
     widget_url: String,
     portal_url: String,
+    /// The repair pages; `None` if they are switched off.
+    pages: Option<pages::Pages>,
     metrics: PrometheusHandle,
     /// The turns of long reads of the store.
     read_slots: scan::Slots,
@@ -143,6 +147,7 @@ impl Server {
             acknowledge: config.journal.acknowledge,
             widget_url: config.belvo.widget_url.clone(),
             portal_url: config.belvo.portal_url.clone(),
+            pages: pages::Pages::of(config),
             metrics: telemetry::metrics(),
             read_slots: scan::Slots::default(),
         }
@@ -237,6 +242,8 @@ pub fn router(server: Server) -> Router {
     let routes = Router::new()
         .route(ingest::PATH, post(ingest::webhook).get(ingest::probe).options(ingest::options))
         .nest("/v1", v1)
+        .nest(pages::PATH, pages::routes())
+        .route("/repair/", any(pages::wrong_address))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/readyz/inputs", get(health::ready_for_inputs))

@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::link::{Policy, Timestamp};
 use crate::metric;
 use crate::node::{self, End, Input, Phase};
+use crate::repair::RepairLinks;
 use crate::store::Store;
 
 /// The most deliveries between the readers and the node.
@@ -91,6 +92,7 @@ pub struct Node<S> {
     batches: Batches,
     dead_letters: DeadLetters,
     options: NodeOptions,
+    repair_links: Option<RepairLinks>,
     store: S,
     phase: watch::Sender<Phase>,
     as_of: watch::Sender<Option<Timestamp>>,
@@ -116,6 +118,7 @@ impl<S: Store + Clone + 'static> Node<S> {
             batches,
             dead_letters,
             options,
+            repair_links: None,
             store,
             phase,
             as_of,
@@ -130,6 +133,13 @@ impl<S: Store + Clone + 'static> Node<S> {
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Notices that ask a user for a repair get an address that these links sign.
+    #[must_use]
+    pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
+        self.repair_links = links;
         self
     }
 
@@ -242,7 +252,7 @@ impl<S: Store + Clone + 'static> Node<S> {
         let (policy, partitions_count) = (self.options.policy.clone(), self.options.partitions);
         let plan_ahead_min = node::PLAN_AHEAD_MIN;
         let options = node::NodeOptions { owner, writer, partitions_count, policy, plan_ahead_min };
-        node::Node::new(options, self.store.clone())
+        node::Node::new(options, self.store.clone()).with_repair_links(self.repair_links.clone())
     }
 }
 

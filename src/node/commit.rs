@@ -12,6 +12,7 @@ use super::output::{Closing, Note, Output};
 use super::partition::Stage;
 use crate::engine::{Item, Plan, WithTimers};
 use crate::link::Timestamp;
+use crate::repair::RepairLinks;
 use crate::store::{Store, StoreError};
 
 /// The most writes of the store that may be open when the node plans the next commit, or takes the next messages of the output stream.
@@ -88,6 +89,13 @@ impl<S: Store + Clone> Node<S> {
     /// and a driver that can wait should wait.
     pub fn is_ready_to_read(&self) -> bool {
         self.applying.len() < APPLYING_MAX
+    }
+
+    /// Notices that ask a user for a repair get an address that these links sign.
+    #[must_use]
+    pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
+        self.repair_links = links;
+        self
     }
 
     pub(super) fn is_pipeline_empty(&self) -> bool {

@@ -135,6 +135,7 @@ use self::stream_clock::StreamClock;
 use self::timing::Measuring;
 use crate::engine::{Delivery, Engine, MESSAGES_MAX};
 use crate::link::{Policy, Timestamp};
+use crate::repair::RepairLinks;
 use crate::store::{Store, StoreError};
 
 /// The most deliveries in the queue: enough for a few commits.
@@ -181,6 +182,8 @@ pub enum Phase {
 /// The commit protocol of the partitions of one process.
 pub struct Node<S> {
     options: NodeOptions,
+    /// Signs the address of the repair page in notices.
+    repair_links: Option<RepairLinks>,
     store: S,
     /// `None` until the first partition has its resume point.
     engine: Option<Engine<S>>,
@@ -244,6 +247,7 @@ impl<S: Store + Clone> Node<S> {
     pub fn new(options: NodeOptions, store: S) -> Self {
         Self {
             options,
+            repair_links: None,
             store,
             engine: None,
             is_engine_stale: true,
@@ -440,7 +444,8 @@ impl<S: Store + Clone> Node<S> {
             None => {
                 let NodeOptions { policy, partitions_count, .. } = &self.options;
                 let engine = Engine::new(self.store.clone(), policy.clone(), input_created_ns, &offsets)?;
-                self.engine = Some(engine.with_partitions(*partitions_count));
+                let engine = engine.with_partitions(*partitions_count).with_repair_links(self.repair_links.clone());
+                self.engine = Some(engine);
             }
         }
         self.is_engine_stale = false;

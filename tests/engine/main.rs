@@ -9,4 +9,5 @@ mod identity;
 mod incidents;
 mod inputs;
 mod limits;
+mod repair_links;
 mod secrets;

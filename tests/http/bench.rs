@@ -186,7 +186,8 @@ impl Bench {
         let id: LinkId = id.parse().unwrap();
         let now = Timestamp::from_millis(1_700_000_000_000);
         let mut link = Link::unknown(id.clone(), now);
-        link.version = 1;
+        // The store keeps the newest version.
+        link.version = self.store.get(&id).unwrap().map_or(1, |stored| stored.head.version + 1);
         link.profile.institution = Some(institution.to_owned());
         link.profile.external_id = Some(format!("user-{id}"));
         link.profile.consent = consent.map(Box::new);
@@ -194,7 +195,7 @@ impl Bench {
         let name = state.name();
         link.state = state;
         let record = serde_json::to_vec(&Record::of(&link, 0, because(), Vec::new())).unwrap();
-        let head = Head { state: name, partition: 0, version: 1, deadline: None };
+        let head = Head { state: name, partition: 0, version: link.version, deadline: None };
         self.store.apply(&Changes { puts: vec![Put::of_record(id, head, record)], ..Changes::default() }).unwrap();
     }
 }

@@ -16,6 +16,7 @@ mod encodings;
 mod floods;
 mod identity;
 mod no_secret_in_logs;
+mod pages;
 mod reads;
 mod repairs;
 mod reports;
