@@ -47,6 +47,9 @@ pub struct Limits {
     pub request: Duration,
     /// How long open requests may take after the stop has begun.
     pub stop: Duration,
+    /// Whether a client that has closed its sending side still gets its answer. If not, its request ends, as it does
+    /// when the client is gone.
+    pub half_close: bool,
 }
 
 impl Limits {
@@ -60,6 +63,7 @@ impl Limits {
             // Longer than a call to Belvo, and than the retries of a publish.
             request: Duration::from_secs(120),
             stop: Duration::from_secs(10),
+            half_close: true,
         }
     }
 }
