@@ -218,6 +218,20 @@ pub static SETTINGS: &[Setting] = &[
         Some("80"),
         "most requests to Belvo in any 30 seconds",
     ),
+    row(
+        "proxy.listen",
+        "RELINK_PROXY_LISTEN",
+        Text,
+        None,
+        "address and port of the proxy for Belvo's API; without one there is no proxy",
+    ),
+    row(
+        "proxy.connections_max",
+        "RELINK_PROXY_CONNECTIONS_MAX",
+        Number,
+        Some("0"),
+        "most open connections of the proxy; 0: an eighth of the allowed open files, at most 1024",
+    ),
     row("reconciler.sweep_every", "RELINK_SWEEP_EVERY", Span, Some("1h"), "interval between sweeps of broken links"),
     row(
         "reconciler.rotation",

@@ -74,7 +74,8 @@ fn log(sample: &LogSample, problem: &LoggedProblem, status: u16, route: &str, me
     }
 }
 
-fn method_label(method: &Method) -> &'static str {
+/// The method as a label: a caller must not be able to create label values.
+pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",
