@@ -16,6 +16,8 @@ mod encodings;
 mod floods;
 mod identity;
 mod no_secret_in_logs;
+mod proxied_calls;
+mod proxied_reports;
 mod reads;
 mod repairs;
 mod reports;
