@@ -12,10 +12,7 @@ use std::path::{Path, PathBuf};
 use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use tokio::process::Command;
 
-use foreign::{installed, run};
-
-const PYTHON_SDK: &str = "belvo-python==0.39.1";
-const NODE_SDK: &str = "belvo@0.28.0";
+use foreign::{node_sdk, python_sdk, run};
 
 /// A sandbox with 130 links: 100 valid, 20 invalid, 10 that require a token.
 async fn populated() -> Sandbox {
@@ -39,12 +36,7 @@ fn script(name: &str) -> PathBuf {
 
 #[tokio::test]
 async fn the_python_sdk_works_with_the_sandbox() {
-    let folder = installed(PYTHON_SDK, async |folder| {
-        run(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYTHON_SDK];
-        run(Command::new(folder.join("venv/bin/python")).args(pip)).await.map(drop)
-    })
-    .await;
+    let folder = python_sdk().await;
     let sandbox = populated().await;
     let mut python = Command::new(folder.join("venv/bin/python"));
     python.arg(script("python.py")).arg(sandbox.url()).env("NO_PROXY", "127.0.0.1").env_remove("BELVO_API_URL");
@@ -56,12 +48,7 @@ async fn the_python_sdk_works_with_the_sandbox() {
 
 #[tokio::test]
 async fn the_node_sdk_works_with_the_sandbox() {
-    let folder = installed(NODE_SDK, async |folder| {
-        std::fs::write(folder.join("package.json"), "{\"private\": true}\n").unwrap();
-        let npm = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", NODE_SDK];
-        run(Command::new("npm").args(npm).current_dir(folder)).await.map(drop)
-    })
-    .await;
+    let folder = node_sdk().await;
     let sandbox = populated().await;
     let mut node = Command::new("node");
     node.arg(script("node.mjs"))
