@@ -4,6 +4,8 @@
 //! receive the notice and read the link's state. If a library cannot be installed, the test fails; it is never
 //! skipped.
 
+#[path = "foreign/belvo_sdk.rs"]
+mod belvo_sdk;
 mod foreign;
 #[path = "foreign/sdks.rs"]
 mod sdks;

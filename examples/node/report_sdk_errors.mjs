@@ -2,6 +2,7 @@
 //
 // Copy the function `reportErrors`, and call it once. An error of the package has neither the method nor the path of the
 // request, and relink needs both. So the function is an interceptor of axios, the library that the package uses.
+// It needs `npm install belvo`.
 
 import { createRequire } from "node:module";
 

@@ -2,6 +2,7 @@
 
 Copy the function `report_errors`, and call it once after the login. An error of belvo-python has neither the method nor the
 path of the request, and relink needs both. So the function is a hook of `requests`, the library that belvo-python uses.
+It needs `pip install belvo-python`.
 """
 
 import json

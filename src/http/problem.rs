@@ -129,11 +129,6 @@ impl Problem {
         &self.detail
     }
 
-    /// The text for the log.
-    pub(super) fn log_line(&self) -> &str {
-        self.log_detail.as_deref().unwrap_or(&self.detail)
-    }
-
     /// An internal error; `log_detail` goes to the log only.
     pub(super) fn internal(log_detail: impl ToString) -> Self {
         Self::new(Kind::Internal, "relink failed, not the request; the log has the reason.").log_detail(log_detail)

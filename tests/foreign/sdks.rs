@@ -7,8 +7,9 @@ use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use crate::belvo_sdk::{node_sdk, python_sdk};
 use crate::example;
-use crate::foreign::{node_sdk, python_sdk, run};
+use crate::foreign::run;
 use crate::support::binary::{API_TOKEN, Relink, client};
 use crate::support::{TestNats, within};
 

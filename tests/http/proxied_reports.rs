@@ -72,6 +72,12 @@ async fn the_answers_that_concern_a_link_are_reported_and_no_other() {
         404
     );
 
+    // A stranger without keys must not fill the streams.
+    let stranger = proxied.bench.client.post(format!("{}/api/accounts/", proxied.url)).json(&json!({"link": id}));
+    assert_eq!(answer(stranger).await.status, 401);
+    control.fail_api(ApiFault::RateLimited(Duration::from_secs(1)), 1, "POST /api/accounts/").unwrap();
+    assert_eq!(proxied.call(Method::POST, "/api/accounts/", json!({"link": id})).await, 429);
+
     let mut expected = Vec::new();
     control.set_status(link, LinkStatus::Invalid).unwrap();
     assert_eq!(proxied.call(Method::POST, "/api/owners/", json!({"link": id})).await, 400);
@@ -235,7 +241,10 @@ async fn a_secret_never_gets_into_the_journal_a_message_or_the_log() {
     }
     stored.push(answer(proxied.bench.request(Method::GET, "/metrics")).await.text);
     stored.extend(capture::log().lines().map(str::to_owned));
-    assert!(stored.iter().any(|text| text.contains("a call was not passed on")), "the log was captured");
+    assert!(
+        stored.iter().any(|text| text.contains("a request failed") && text.contains("proxy")),
+        "the log was captured"
+    );
     let secrets =
         ["planted-proxy", "planted-user", "planted-otp", "planted-new", "planted-lost", &session, &access, &data];
     for secret in secrets {

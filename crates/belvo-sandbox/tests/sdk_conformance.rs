@@ -4,6 +4,8 @@
 //! the reason; it is never skipped. The scripts are `sdk/python.py` and `sdk/node.mjs`.
 #![expect(clippy::unwrap_used, reason = "a panic names the line of the test")]
 
+#[path = "../../../tests/foreign/belvo_sdk.rs"]
+mod belvo_sdk;
 #[path = "../../../tests/foreign/mod.rs"]
 mod foreign;
 
@@ -12,7 +14,8 @@ use std::path::{Path, PathBuf};
 use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use tokio::process::Command;
 
-use foreign::{node_sdk, python_sdk, run};
+use belvo_sdk::{node_sdk, python_sdk};
+use foreign::run;
 
 /// A sandbox with 130 links: 100 valid, 20 invalid, 10 that require a token.
 async fn populated() -> Sandbox {

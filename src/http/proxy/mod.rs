@@ -48,7 +48,7 @@ use crate::journal::{Acknowledge, Journal};
 use crate::metric;
 
 /// The most reports that wait. Each has at most 128 KiB of copies, most of them one or two.
-const QUEUE_MAX: usize = 1024;
+const QUEUE_MAX: usize = 512;
 
 /// How long a connection to Belvo may be idle. Common servers close one after 60 s, and a call that is sent just then
 /// would fail.
@@ -95,8 +95,9 @@ async fn pass(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
     let (status, answer) = match answer {
         Ok(answer) => (answer.status().as_str().to_owned(), answer),
         Err((outcome, problem)) => {
-            proxy.log(outcome, &problem);
-            (outcome.to_owned(), problem.into_response())
+            let answer = problem.into_response();
+            observe::log_problem(&proxy.sample, &answer, ROUTE, method);
+            (outcome.to_owned(), answer)
         }
     };
     metrics::counter!(metric::PROXY_CALLS.name, "method" => method, "status" => status).increment(1);
@@ -181,21 +182,10 @@ impl Proxy {
             }
         }
     }
-
-    fn log(&self, outcome: &'static str, problem: &Problem) {
-        let line = problem.log_line();
-        let summary = move |count: u64, example: &str| {
-            tracing::warn!(
-                calls.count = count,
-                proxy.outcome = outcome,
-                "more calls were not passed on; the last one: {example}"
-            );
-        };
-        if self.sample.takes(outcome, line, summary) {
-            tracing::warn!(proxy.outcome = outcome, "a call was not passed on: {line}");
-        }
-    }
 }
+
+/// The name of the proxy in the log of failed requests.
+const ROUTE: &str = "proxy";
 
 const DROPPED: &str = "answers of Belvo were passed on and not reported, because too many reports were waiting";
 

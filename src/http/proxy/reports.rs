@@ -8,11 +8,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::tap::SharedCopy;
-use crate::belvo::{Concern, Exchange, ExchangeReport, Meaning};
+use crate::belvo::{Concern, Exchange, ExchangeReport, Meaning, Unrelated};
 use crate::contract::InputKind;
 use crate::http::{body, entry_of_input, log_sample::LogSample, report, translate};
 use crate::journal::{Journal, JournalError};
-use crate::link::Timestamp;
+use crate::link::{LinkId, Timestamp};
 use crate::metric;
 use crate::nats::subject::Subjects;
 
@@ -60,7 +60,7 @@ impl Reports {
     }
 
     /// The report about an answer; `None` if there is nothing to store, which is counted.
-    fn read(&self, seen: &Seen) -> Option<(InputKind, crate::link::LinkId, Bytes)> {
+    fn read(&self, seen: &Seen) -> Option<(InputKind, LinkId, Bytes)> {
         let answer = seen.answer.as_ref().map(SharedCopy::bytes).unwrap_or_default();
         // What relink cannot decompress is an unknown body: the status alone may say enough.
         let answer = body::unpack(&seen.coding, answer).unwrap_or_default();
@@ -83,13 +83,17 @@ impl Reports {
         match (link, meaning) {
             (_, Err(_unreadable)) => count(kind, "unreadable"),
             (None, Ok(Meaning::NotAboutTheLink { .. })) => count(kind, "not_about_a_link"),
+            // Belvo gives these answers also to a stranger without keys, who could fill the streams with them.
+            (Some(_), Ok(Meaning::NotAboutTheLink { class: Unrelated::Keys | Unrelated::RateLimit, .. })) => {
+                count(kind, "not_about_a_link");
+            }
             (None, Ok(Meaning::Event(_) | Meaning::Unknown { .. })) => count(kind, "no_link"),
             (Some(link), Ok(_)) => return Some((kind, link, body)),
         }
         None
     }
 
-    async fn store(&self, (kind, link, body): (InputKind, crate::link::LinkId, Bytes)) {
+    async fn store(&self, (kind, link, body): (InputKind, LinkId, Bytes)) {
         let (entry, _message_id) = entry_of_input(&self.subjects, kind, &link, SOURCE, body);
         match self.journal.append(entry).await {
             Ok(_stored) => count(kind, "stored"),
