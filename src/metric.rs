@@ -58,7 +58,7 @@ metrics! {
     PROXY_CALLS: Counter "relink_proxy_calls_total" ["method", "status"]
         "calls to the proxy, by the status of Belvo's answer, `refused` or `unreachable`";
     PROXY_REPORTS: Counter "relink_proxy_reports_total" ["kind", "outcome"]
-        "answers that concern a link: `stored`, `unreadable`, `no_link`, `not_about_a_link`, `dropped` or `unavailable`";
+        "answers that concern a link, by what became of their report";
     JOURNAL_RECORDS: Gauge "relink_journal_records" [] "messages of the journal that wait for NATS, approximately";
     JOURNAL_BYTES: Gauge "relink_journal_bytes" [] "size of the journal on the disk";
     JOURNAL_OLDEST_SECONDS: Gauge "relink_journal_oldest_seconds" [] "how long the oldest message of the journal has waited for NATS";

@@ -230,7 +230,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_PROXY_CONNECTIONS_MAX",
         Number,
         Some("0"),
-        "most open connections of the proxy; 0: an eighth of the allowed open files, at most 1024",
+        "most open connections of the proxy; 0: an eighth of the open files",
     ),
     row("reconciler.sweep_every", "RELINK_SWEEP_EVERY", Span, Some("1h"), "interval between sweeps of broken links"),
     row(
