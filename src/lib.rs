@@ -24,7 +24,7 @@
 //! | [`engine`] | the durable step: deliveries in, one plan of a commit out; synchronous; its only I/O is to read the store |
 //! | [`node`] | the commit protocol of a process, as a state machine without I/O: fences, catching up, one commit at a time |
 //! | [`nats`] | the bus: streams, atomic batches, the publisher, and the driver that runs [`node`] |
-//! | [`http`] | the HTTP server: webhooks, reports, the widget, and queries about links |
+//! | [`http`] | the HTTP server: webhooks, reports, the widget, queries about links; the proxy for Belvo's API |
 //! | [`jobs`] | verify and refresh: a call to Belvo, whose result is published as a new input |
 //! | [`reconciler`] | sweeps: regular reads of Belvo's API that find changes that no webhook reported |
 //! | [`service`], [`config`], [`cli`], [`telemetry`], [`metric`], [`clock`], [`os`], [`tls`], [`direct`] | wiring |

@@ -1,8 +1,8 @@
 //! The service: creates and connects all parts, starts them in order, and stops them in reverse order.
 //!
 //! ```text
-//!   start:  store ─▶ NATS (given, or relink's own) ─▶ streams ─▶ publisher ─▶ journal ─▶ partitions ─▶ jobs, reconciler ─▶ HTTP
-//!   stop:   HTTP (finishes open requests) ─▶ jobs, reconciler ─▶ journal, publisher (drain) ─▶ partitions (finish the commit, fsync)
+//!   start:  store ─▶ NATS (given, or relink's own) ─▶ streams ─▶ publisher ─▶ journal ─▶ partitions ─▶ jobs, reconciler ─▶ HTTP, proxy
+//!   stop:   HTTP, proxy (finish open requests) ─▶ jobs, reconciler ─▶ journal, publisher (drain) ─▶ partitions (finish the commit, fsync)
 //!           ─▶ relink's own NATS
 //! ```
 //!
@@ -13,6 +13,7 @@
 mod data_directory;
 mod nats;
 mod own_server;
+mod proxy;
 mod readiness;
 mod stop;
 mod watchdog;
@@ -31,6 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::nats::Bus;
 use self::own_server::OwnServer;
+use self::proxy::{BoundProxy, RunningProxy};
 use self::readiness::Sources;
 use self::stop::StopBudget;
 use self::watchdog::{CALL_MAX, Watchdog};
@@ -57,6 +59,7 @@ pub struct Service {
     nats_url: String,
     stop: CancellationToken,
     http: Task<()>,
+    proxy: Option<RunningProxy>,
     /// Waits for a NATS that could not be reached at the start.
     waiting: Option<Task<anyhow::Result<()>>>,
     forwarder: Task<()>,
@@ -125,6 +128,7 @@ impl Service {
             format!("cannot listen on {}: choose another address with RELINK_LISTEN", config.http.listen)
         })?;
         let http_address = listener.local_addr()?;
+        let proxy = BoundProxy::bind(config).await?;
 
         let publisher = Publisher::start(client.clone(), subjects.clone(), PublisherOptions::default());
         let dead_letters = DeadLetters::new(context.clone(), subjects.clone());
@@ -189,6 +193,7 @@ impl Service {
                  Set RELINK_BELVO_URL, RELINK_BELVO_SECRET_ID and RELINK_BELVO_SECRET_PASSWORD"
             );
         }
+        let proxy = proxy.map(|proxy| proxy.start(config, &journal, stop.clone())).transpose()?;
         let parts = Parts {
             journal,
             dead_letters,
@@ -211,6 +216,7 @@ impl Service {
             nats_url,
             stop,
             http,
+            proxy,
             waiting,
             forwarder,
             forwarder_stop,
@@ -231,6 +237,11 @@ impl Service {
     /// The address of the HTTP server.
     pub const fn http_address(&self) -> SocketAddr {
         self.http_address
+    }
+
+    /// The address of the proxy for Belvo's API; `None` without one.
+    pub fn proxy_address(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref().map(RunningProxy::address)
     }
 
     /// The address of NATS, without user and password.
@@ -265,6 +276,12 @@ impl Service {
                 None => std::future::pending().await,
             }
         };
+        let proxy = async {
+            match &mut self.proxy {
+                Some(proxy) => proxy.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         let waited = async {
             match &mut self.waiting {
                 Some(waiting) => waiting.await?.context("relink cannot use NATS"),
@@ -275,6 +292,7 @@ impl Service {
             ended = &mut self.http => ended.map_err(Into::into).and(Err(anyhow!("the HTTP server ended"))),
             ended = &mut self.node => ended?.context("the partitions ended"),
             ended = waited => ended,
+            ended = proxy => Err(ended),
             ended = &mut self.streams => ended?.context("relink cannot go on without its streams"),
             stuck = self.watchdog.stuck() => Err(stuck),
             ended = own_server => ended.context("relink cannot go on without its nats-server"),
@@ -295,6 +313,9 @@ impl Service {
             && let Ok(ended) = budget.wait("the HTTP server", 6, self.http).await
         {
             note(ended.err().map(Into::into));
+        }
+        if let Some(proxy) = self.proxy {
+            proxy.stop(&budget).await;
         }
         // They have stopped at the same time as the HTTP server, so they have had as much time.
         if let Some(jobs) = self.jobs

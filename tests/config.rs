@@ -258,6 +258,24 @@ fn belvos_address_and_keys_are_set_together() {
 }
 
 #[test]
+fn the_proxy_needs_the_address_of_belvo_and_another_one_of_its_own() {
+    assert_eq!(Config::defaults().proxy, None);
+    let proxy = || given().env("RELINK_PROXY_LISTEN", "127.0.0.1:8481");
+    assert!(proxy().problem().contains("also needs belvo.url (RELINK_BELVO_URL)"));
+    let before = |url: &str| {
+        let keys = proxy().env("RELINK_BELVO_SECRET_ID", "id").env("RELINK_BELVO_SECRET_PASSWORD", "p");
+        keys.env("RELINK_BELVO_URL", url)
+    };
+    for url in ["http://127.0.0.1:8481", "http://localhost:8481/", "http://[::1]:8481"] {
+        let problem = before(url).problem();
+        assert!(problem.contains("would pass each call on to itself"), "{problem}");
+    }
+    for url in ["https://sandbox.belvo.com", "http://127.0.0.1:8482", "https://belvo.example:8481"] {
+        assert_eq!(before(url).config().proxy.map(|proxy| proxy.listen.port()), Some(8481), "{url}");
+    }
+}
+
+#[test]
 fn serving_without_a_webhook_secret_must_be_configured() {
     let error = Config::defaults().check_for_serving().unwrap_err().to_string();
     assert!(error.contains("RELINK_WEBHOOK_SECRETS") && error.contains("RELINK_ALLOW_OPEN_WEBHOOKS=true"), "{error}");

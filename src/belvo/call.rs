@@ -27,7 +27,7 @@ pub(super) enum Call {
 }
 
 /// The resources by which a path without `api` is recognised as one of Belvo's API.
-const RESOURCES: &[&str] = &[
+pub(super) const RESOURCES: &[&str] = &[
     "links",
     "accounts",
     "owners",
@@ -59,10 +59,15 @@ impl Call {
         self.into()
     }
 
-    /// The kind of the call with this method and path.
+    /// The kind of the call that an error answers.
     pub(super) fn of(error: &ApiError) -> Self {
-        let method = error.method.trim().to_ascii_uppercase();
-        let place = Place::of(&error.path);
+        Self::of_parts(&error.method, &error.path)
+    }
+
+    /// The kind of the call with this method and path.
+    pub(super) fn of_parts(method: &str, path: &str) -> Self {
+        let method = method.trim().to_ascii_uppercase();
+        let place = Place::of(path);
         match (method.as_str(), place.behind_links()) {
             ("POST", Some([])) => Self::Creation,
             ("PATCH", Some([])) => Self::Resumption,

@@ -183,17 +183,13 @@ impl Client {
         if has_user || has_tail || !["http", "https"].contains(&url.scheme()) {
             return Err(BadClient::Address);
         }
-        crate::tls::install();
-        let mut http = reqwest::Client::builder()
+        let http = http_client(&url)
             .user_agent(concat!("relink/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(timeouts.connect)
             .timeout(timeouts.whole)
             // The body of the token call contains the keys. So redirects are not followed: the keys go only to the
             // configured address.
             .redirect(reqwest::redirect::Policy::none());
-        if url.host_str().is_some_and(is_loopback) {
-            http = http.no_proxy();
-        }
         let http = http.build().map_err(BadClient::Http)?;
         let base = url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { base, id, password, http, wire: None, budget: Budget::default() })
@@ -422,6 +418,13 @@ impl Call<'_> {
         }
         CallError::Transient { why, retry_after: None }
     }
+}
+
+/// The builder of a client for this address of Belvo. It uses the proxy of the environment, except for this machine.
+pub fn http_client(url: &Url) -> reqwest::ClientBuilder {
+    crate::tls::install();
+    let http = reqwest::Client::builder();
+    if url.host_str().is_some_and(is_loopback) { http.no_proxy() } else { http }
 }
 
 fn is_loopback(host: &str) -> bool {

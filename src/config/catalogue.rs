@@ -282,6 +282,20 @@ pub static SETTINGS: &[Setting] = &[
         Some("https://cdn.belvo.io/belvo-widget-1-stable.js"),
         "address of Belvo's widget program",
     ),
+    row(
+        "proxy.listen",
+        "RELINK_PROXY_LISTEN",
+        Text,
+        None,
+        "address and port of the proxy for Belvo's API; without one there is no proxy",
+    ),
+    row(
+        "proxy.connections_max",
+        "RELINK_PROXY_CONNECTIONS_MAX",
+        Number,
+        Some("0"),
+        "most open connections of the proxy; 0: an eighth of the open files",
+    ),
     row("reconciler.sweep_every", "RELINK_SWEEP_EVERY", Span, Some("1h"), "interval between sweeps of broken links"),
     row(
         "reconciler.rotation",

@@ -16,6 +16,8 @@
 //!   GET  /metrics                        health.rs        the same
 //! ```
 //!
+//! The proxy for Belvo's API is a listener of its own (`proxy`).
+//!
 //! - `listener`: accepts connections, bounds their number; `connection`: serves one, with time limits
 //! - `auth`: checks credentials; `paths`: normalizes the path; `body`: reads bodies of bounded size
 //! - `problem`: every error, as `application/problem+json`; `observe`: metrics, the log, panics; `log_sample`:
@@ -41,6 +43,7 @@ mod pages;
 mod parameters;
 mod paths;
 mod problem;
+pub mod proxy;
 mod renewal;
 mod repair;
 mod report;
@@ -155,12 +158,7 @@ impl Server {
 
     /// Translates an input before it is stored, so that the sender learns of errors in the answer.
     fn translate(&self, kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
-        let meaning = belvo::translate(kind, link, body, clock::now())?;
-        if let Meaning::Unknown { what } = &meaning {
-            metrics::counter!(metric::HTTP_INPUTS_UNKNOWN.name, "kind" => kind.as_str()).increment(1);
-            tracing::debug!(link.id = %link, input.what = what, "the code of an input is not in relink's tables; the input is stored unchanged");
-        }
-        Ok(meaning)
+        translate(kind, link, body)
     }
 
     /// Stores an input about a link. Returns when the answer may promise that it is stored.
@@ -169,11 +167,7 @@ impl Server {
             InputKind::Webhook => "/relink/webhooks/belvo",
             InputKind::ApiError | InputKind::Widget | InputKind::Observation | InputKind::Command => "/relink/v1",
         };
-        let at = clock::now();
-        let headers = envelope::input_attributes(kind, link, source, at);
-        let headers: Vec<_> = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let message_id = headers.iter().find(|(name, _)| name == "ce-id").map(|(_, id)| id.clone());
-        let entry = Entry { at, subject: self.subject_of(kind, link), headers, payload, dead: None };
+        let (entry, message_id) = entry_of_input(&self.subjects, kind, link, source, payload);
         let stored = self.journal.append(entry).await;
         let outcome = if stored.is_ok() { "stored" } else { "unavailable" };
         metrics::counter!(metric::HTTP_INPUTS.name, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
@@ -196,6 +190,31 @@ impl Server {
         // A panic message may quote a record, so it is not logged.
         result.map_err(|_panic| Problem::internal("reading the store panicked"))?.map_err(Problem::from)
     }
+}
+
+/// The meaning of an input that is about to be stored.
+fn translate(kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
+    let meaning = belvo::translate(kind, link, body, clock::now())?;
+    if let Meaning::Unknown { what } = &meaning {
+        metrics::counter!(metric::HTTP_INPUTS_UNKNOWN.name, "kind" => kind.as_str()).increment(1);
+        tracing::debug!(link.id = %link, input.what = what, "the code of an input is not in relink's tables; the input is stored unchanged");
+    }
+    Ok(meaning)
+}
+
+/// The entry of the journal for an input from `source`, and its `ce-id`.
+fn entry_of_input(
+    subjects: &Subjects,
+    kind: InputKind,
+    link: &LinkId,
+    source: &str,
+    payload: Bytes,
+) -> (Entry, Option<String>) {
+    let at = clock::now();
+    let headers = envelope::input_attributes(kind, link, source, at);
+    let headers: Vec<_> = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let message_id = headers.iter().find(|(name, _)| name == "ce-id").map(|(_, id)| id.clone());
+    (Entry { at, subject: subjects.input(kind, link.as_str()), headers, payload, dead: None }, message_id)
 }
 
 /// The proof that a message is stored.

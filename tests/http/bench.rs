@@ -44,8 +44,9 @@ pub(crate) struct Bench {
     pub(crate) as_of: watch::Sender<Option<Timestamp>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) served: JoinHandle<()>,
-    _journal: Journal,
-    _directory: TempDir,
+    pub(crate) journal: Journal,
+    /// The files of the journal.
+    pub(crate) directory: TempDir,
 }
 
 /// A response with its whole body.
@@ -128,19 +129,7 @@ impl Bench {
         let served = tokio::spawn(serve(listener, router(Server::new(&config, parts)), limits, shutdown.clone()));
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
-        Self {
-            nats,
-            store,
-            url,
-            client,
-            not_ready,
-            drift,
-            as_of,
-            shutdown,
-            served,
-            _journal: journal,
-            _directory: directory,
-        }
+        Self { nats, store, url, client, not_ready, drift, as_of, shutdown, served, journal, directory }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -17,6 +17,8 @@ mod floods;
 mod identity;
 mod no_secret_in_logs;
 mod pages;
+mod proxied_calls;
+mod proxied_reports;
 mod reads;
 mod repairs;
 mod reports;
