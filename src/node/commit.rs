@@ -85,7 +85,7 @@ impl Applying {
 }
 
 impl<S: Store + Clone> Node<S> {
-    /// Whether the node takes the next messages of the output stream ([`Input::OutputRead`]). If not, several writes of the store are open,
+    /// Whether the node takes the next messages of the output stream ([`super::Input::OutputRead`]). If not, several writes of the store are open,
     /// and a driver that can wait should wait.
     pub fn is_ready_to_read(&self) -> bool {
         self.applying.len() < APPLYING_MAX
