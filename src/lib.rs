@@ -77,6 +77,7 @@
 //! | data of every earlier version is read, or refused with a clear error | `tests/compatibility/main.rs`: `VERSIONS` |
 //! | imports point towards the centre | `tests/architecture.rs`: `modules_import_only_what_their_row_allows` |
 
+pub mod institution;
 pub mod link;
 
 pub mod drawing;

@@ -1,5 +1,6 @@
 //! The tests of the machine in `src/link`: it equals its table and its drawings, it keeps its rules for random
-//! sequences of events, and it handles the known peculiarities of Belvo (`traps`).
+//! sequences of events, and it handles the known peculiarities of Belvo (`traps`). `institution`
+//! has those of the machine of an institution.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,6 +9,7 @@ mod consents;
 mod drawings;
 mod hints;
 mod incident;
+mod institution;
 mod properties;
 mod refreshes;
 mod scene;

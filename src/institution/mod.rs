@@ -1,0 +1,28 @@
+//! The core of institutions: whether a bank works, from evidence about it. It is pure, like `link`.
+//!
+//! ```text
+//!                        trouble                         outage
+//!   operational ────────────────────▶ degraded ────────────────────────▶ down
+//!     ▲   ▲  └──────────────────────────────────── outage ────────────────▲ │
+//!     │   └──── calm ─────────────────────┘                                 │
+//!     └──────────────────────────── no outage ──────────────────────────────┘
+//! ```
+//!
+//! The *level* of the evidence decides ([`machine`](self::machine) has the table). There are three kinds of evidence:
+//!
+//! | evidence | trouble | outage | ends |
+//! |---|---|---|---|
+//! | outage errors of distinct links | a quarter of the threshold in a window | the threshold | in a window with fewer than a quarter |
+//! | an incident: many links of the institution fail | | while it goes on | with the incident |
+//! | Belvo's status page | partial outage | major outage | one window after a better status |
+//!
+//! A level falls only after a window without evidence for it, so that the state does not change with every message (hysteresis). Each
+//! evidence has an end: without new evidence an institution is operational again after at most [`LIFE`].
+//!
+//! This module must never have a clock, serde or I/O. The engine (`engine::institutions`) gives it the evidence.
+
+mod evidence;
+mod machine;
+
+pub use evidence::{Cause, Evidence, Level, PageStatus, Settings};
+pub use machine::{Change, Institution, LIFE, State, next};
