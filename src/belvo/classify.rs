@@ -7,7 +7,7 @@
 //! errors", and the guide "Belvo API errors".
 //!
 //! There are two rules. An error about the API keys, about one request, or about an outage of an institution is
-//! [`Unrelated`], so that it never becomes an event. A message that is in no row has no class, and relink does not guess
+//! [`Unrelated`], so that it never becomes an event of a link (an outage is evidence about the institution). A message that is in no row has no class, and relink does not guess
 //! one.
 
 use serde_json::Value;
@@ -193,8 +193,8 @@ pub(super) const ERRORS: &[(Http, &str, &str, u8, ErrorClass)] = &[
     (Is(400), "invalid_token",              "",                                40, not(Unrelated::WrongToken)),
     // The user, or Belvo itself, is logged in at the institution.
     (Is(400), "too_many_sessions",          "",                                30, not(Unrelated::Busy)),
-    (Is(400), "institution_down",           "",                                30, not(Unrelated::Outage)),
-    (Is(400), "institution_unavailable",    "",                                30, not(Unrelated::Outage)),
+    (Is(400), "institution_down",           "",                                30, not(Unrelated::InstitutionDown)),
+    (Is(400), "institution_unavailable",    "",                                30, not(Unrelated::InstitutionDown)),
     (Is(400), "institution_inactive",       "",                                30, not(Unrelated::InstitutionOff)),
     // The monthly quota of a person in Open Finance Brazil.
     (Is(400), "operational_limits_reached", "",                                30, QuotaUsedUp),

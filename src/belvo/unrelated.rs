@@ -12,8 +12,10 @@ pub enum Unrelated {
     Permission,
     /// The request was wrong.
     Request,
-    /// The institution or Belvo is down or too slow. Try again later.
+    /// Belvo is down, or a request took too long. Try again later.
     Outage,
+    /// The institution is down. Try again later.
+    InstitutionDown,
     /// The user, or Belvo, is logged in at the institution already. Try again in two minutes.
     Busy,
     /// Too many requests were sent. Try again later.
@@ -40,10 +42,15 @@ impl Unrelated {
         self.into()
     }
 
+    /// Whether Belvo says that the institution does not work.
+    pub const fn is_about_the_institution(self) -> bool {
+        matches!(self, Self::InstitutionDown | Self::InstitutionOff)
+    }
+
     /// Whether the same request may succeed later (guide: Belvo API errors, retry policy).
     pub const fn is_transient(self) -> bool {
         match self {
-            Self::Outage | Self::Busy | Self::RateLimit | Self::Delay => true,
+            Self::Outage | Self::InstitutionDown | Self::Busy | Self::RateLimit | Self::Delay => true,
             Self::Keys
             | Self::Permission
             | Self::Request

@@ -419,6 +419,13 @@ pub static SETTINGS: &[Setting] = &[
         "window in which these links fail; one with few failures ends it",
     ),
     row(
+        "policy.outage_links",
+        "RELINK_POLICY_OUTAGE_LINKS",
+        Number,
+        Some("5"),
+        "links of an institution with an outage error in the window that are an incident; 0: never",
+    ),
+    row(
         "policy.incident_wait",
         "RELINK_POLICY_INCIDENT_WAIT",
         Span,

@@ -467,6 +467,7 @@ fn read_policy(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         incident_wait: reader.span("policy.incident_wait"),
         incident_links: count(reader.number("policy.incident_links", 0..=1_000_000)),
         incident_window: reader.span("policy.incident_window"),
+        outage_links: count(reader.number("policy.outage_links", 0..=1_000)),
     };
     let had_problems = !reader.layers.problems.is_empty();
     match Policy::new(settings) {

@@ -1,6 +1,6 @@
-//! Messages to operations about an incident, in which many links of one institution fail together.
+//! Messages to operations about an institution that does not work: an incident, in which prompts are deferred, or trouble without one.
 //!
-//! The last message of an institution is also the durable record of whether it has an incident; the store keeps a copy.
+//! The last message of an institution is also the durable record of its state; the store keeps a copy.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,30 +8,35 @@ use strum::IntoStaticStr;
 
 use super::output::Origin;
 use super::rfc3339::At;
+use crate::institution::{Cause, State};
 use crate::link::LINK_ID_LENGTH_MAX;
 
-/// Body of `link.incident.<institution>`: an incident has begun or has ended.
+/// Body of `link.incident.<institution>`: the state of an institution has changed.
 ///
-/// During an incident many links of the institution fail together, and their prompts are deferred.
+/// An incident begins when the institution is down, and ends when it is not. During an incident the prompts of its links are deferred.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Incident")]
 pub struct IncidentBody {
-    /// Whether the incident begins or ends.
+    /// What has changed.
     #[serde(rename = "type")]
     pub change: IncidentChange,
+    /// The evidence. Messages of relink 0.2 have no cause; there it was always `failing_links`.
+    #[serde(default)]
+    pub cause: IncidentCause,
     /// Belvo's name of the institution.
     pub institution: String,
-    /// When the incident began or ended.
+    /// When it changed.
     pub at: At,
-    /// When the incident began. Together with the institution it identifies the incident.
+    /// When the incident, or the trouble, began. Together with the institution it identifies the incident.
     pub began_at: At,
-    /// `began`: how many links had failed within the window. `ended`: how many links had failed during the incident. A
-    /// restart of relink can make the second number too small.
+    /// `began`: how many links had failed within the window; with the cause `outage_errors`, how many links had such an error;
+    /// with `status_page` 0. `ended`: this number, and the links that failed during the incident. A restart of relink can make the
+    /// second number too small.
     pub links_count: u64,
     /// `ended`: how many prompts were deferred. A restart of relink can make the number too small.
     #[serde(alias = "held_count")]
     pub deferred_count: u64,
-    /// How many links have to fail within the window to be an incident.
+    /// How many links have to fail, or to have an outage error, within the window to be an incident. 0 with the cause `status_page`.
     pub threshold: u64,
     /// The length of the window.
     pub window_seconds: u64,
@@ -39,15 +44,61 @@ pub struct IncidentBody {
     pub because: IncidentBecause,
 }
 
-/// Whether an incident begins or ends.
+/// How the state of an institution has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum IncidentChange {
-    /// Many links of the institution failed within the window, so the institution is the most likely cause.
+    /// The institution is down. Prompts of its links are deferred.
     Began,
-    /// Few links failed for a whole window. The deferred prompts that are still needed are published.
+    /// It is no longer down. The deferred prompts that are still needed are published.
     Ended,
+    /// Something does not work at the institution, but no incident begins. Prompts are sent.
+    Degraded,
+    /// It works again after `degraded`.
+    Recovered,
+}
+
+/// The evidence that an institution does not work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum IncidentCause {
+    /// Many links of the institution failed within the window, so the institution is the most likely cause.
+    #[default]
+    FailingLinks,
+    /// Belvo's API answered the calls about several links with `institution_down`, `institution_unavailable` or
+    /// `institution_inactive`.
+    OutageErrors,
+    /// Belvo's status page reports an outage.
+    StatusPage,
+}
+
+impl IncidentCause {
+    /// The name in messages.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl From<Cause> for IncidentCause {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::FailingLinks => Self::FailingLinks,
+            Cause::OutageErrors => Self::OutageErrors,
+            Cause::StatusPage => Self::StatusPage,
+        }
+    }
+}
+
+impl From<IncidentCause> for Cause {
+    fn from(cause: IncidentCause) -> Self {
+        match cause {
+            IncidentCause::FailingLinks => Self::FailingLinks,
+            IncidentCause::OutageErrors => Self::OutageErrors,
+            IncidentCause::StatusPage => Self::StatusPage,
+        }
+    }
 }
 
 impl IncidentChange {
@@ -55,12 +106,21 @@ impl IncidentChange {
     pub fn as_str(self) -> &'static str {
         self.into()
     }
+
+    /// The state of the institution after it.
+    pub const fn state(self) -> State {
+        match self {
+            Self::Began => State::Down,
+            Self::Degraded => State::Degraded,
+            Self::Ended | Self::Recovered => State::Operational,
+        }
+    }
 }
 
-/// The reason why an incident began or ended.
+/// The reason why the state of an institution changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IncidentBecause {
-    /// `began`: the link whose failure reached the threshold.
+    /// `began`: the link whose failure, or whose outage error, reached the threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_id: Option<String>,
     /// The message, or the timer, that led to it.

@@ -28,7 +28,7 @@ mod secrets;
 mod words;
 
 pub use digest::LinksDigest;
-pub use incident::{IncidentBecause, IncidentBody, IncidentChange, institution_token};
+pub use incident::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, institution_token};
 pub use input::{
     ApiError, Command, CommandName, InputKind, JOURNAL_HEADER, LastError, NotAnInputKind, Observation, ReadOutcome,
     Source, Webhook, Widget,

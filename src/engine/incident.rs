@@ -1,5 +1,5 @@
-//! Detects incidents: many links of one institution fail within minutes. It is pure and has no clock; the caller passes
-//! the time.
+//! Counts the links of each institution that fail: it finds the *incidents of links*, in which many fail within minutes. It is pure and
+//! has no clock; the caller passes the time.
 //!
 //! The *threshold* of an institution is the policy's `incident_links`, or five times the usual number of failing links
 //! in a window (the baseline), whichever is more. An incident **begins** when at least as many distinct links as the
@@ -10,15 +10,13 @@
 //! result however fast it is read. The end is computed from the times at which the openings were planned, so that an
 //! incident does not end while its backlog has not been read.
 //!
-//! **After a restart.** The last [`IncidentBody`] of each institution is durable, so a running incident is known.
-//! Everything else is rebuilt from the links with an open episode. Links that have recovered are not counted, so for a
-//! day the baseline is too low, an incident may begin late, and the counts of a running incident may be too small. A
-//! running incident may last up to one window longer.
+//! **After a restart.** A running incident is known ([`super::institutions`]). Everything else is rebuilt from the links with an open
+//! episode. Links that have recovered are not counted, so for a day the baseline is too low, and an incident may begin late. A running
+//! incident may last up to one window longer.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::contract::{At, IncidentBecause, IncidentBody, IncidentChange, Origin};
 use crate::link::{LinkId, Policy, Timestamp};
 
 /// The threshold, as a multiple of the baseline.
@@ -40,33 +38,34 @@ pub(super) struct Opening<'a> {
     pub(super) is_deferred: bool,
 }
 
-/// The failures of every institution.
+/// An incident has begun.
+pub(super) struct Began {
+    /// How many links have failed within the window.
+    pub(super) links_count: u64,
+    pub(super) threshold: u64,
+}
+
+/// The failing links of every institution.
 pub(super) struct Incidents {
     /// The policy's `incident_links`. 0: incidents are not detected.
     links: u64,
     window: Duration,
-    institutions: BTreeMap<String, Institution>,
-    /// Institutions whose end of incident cannot be committed.
-    ends_skipped: BTreeSet<String>,
+    institutions: BTreeMap<String, Failures>,
 }
 
 #[derive(Default)]
-struct Institution {
+struct Failures {
     /// Links that opened an episode recently and outside of an incident: when the episode was opened, and when this
     /// opening was planned.
     recent: BTreeMap<LinkId, (Timestamp, Timestamp)>,
     /// The number of openings in each window of the past day.
     baseline: BTreeMap<i64, u64>,
     ongoing: Option<Ongoing>,
-    /// When the last incident ended.
-    ended_at: Option<Timestamp>,
 }
 
 struct Ongoing {
     began_at: Timestamp,
     threshold: u64,
-    links_count: u64,
-    deferred_count: u64,
     /// The earliest start of the calm window. `None`: the time of the next call.
     since: Option<Timestamp>,
     /// When the last openings were planned; at most as many openings as end a calm window.
@@ -74,114 +73,72 @@ struct Ongoing {
 }
 
 impl Incidents {
-    /// Starts from the last message of each institution. [`Incidents::remember`] adds the open episodes.
-    pub(super) fn of(policy: &Policy, latest: Vec<IncidentBody>) -> Self {
+    pub(super) fn of(policy: &Policy) -> Self {
         let (links, window) = (u64::from(policy.settings().incident_links), policy.settings().incident_window);
-        let mut incidents = Self { links, window, institutions: BTreeMap::new(), ends_skipped: BTreeSet::new() };
-        for body in latest {
-            let institution: &mut Institution = incidents.institutions.entry(body.institution).or_default();
-            if body.change == IncidentChange::Ended {
-                institution.ended_at = Some(body.at.0);
-                continue;
-            }
-            let ongoing = Ongoing {
-                began_at: body.began_at.0,
-                threshold: body.threshold,
-                links_count: body.links_count,
-                deferred_count: 0,
-                since: None,
-                latest: VecDeque::new(),
-            };
-            institution.ongoing = Some(ongoing);
-        }
-        incidents
+        Self { links, window, institutions: BTreeMap::new() }
+    }
+
+    /// The incident of this institution had begun before this process started.
+    pub(super) fn resume(&mut self, institution: &str, began_at: Timestamp, threshold: u64) {
+        let ongoing = Ongoing { began_at, threshold, since: None, latest: VecDeque::new() };
+        self.institutions.entry(institution.to_owned()).or_default().ongoing = Some(ongoing);
     }
 
     /// Counts an episode that was opened before this process started.
     pub(super) fn remember(&mut self, opening: &Opening<'_>) {
         let bucket = self.bucket(opening.at);
-        let institution = self.institutions.entry(opening.institution.to_owned()).or_default();
-        match &mut institution.ongoing {
-            Some(ongoing) if opening.at > ongoing.began_at => ongoing.count(opening.is_deferred),
-            Some(_) | None => institution.note(opening, opening.at, bucket),
+        let failures = self.institutions.entry(opening.institution.to_owned()).or_default();
+        if failures.ongoing.as_ref().is_none_or(|ongoing| opening.at <= ongoing.began_at) {
+            failures.note(opening, opening.at, bucket);
         }
     }
 
-    /// Whether the institution has an incident. An unknown institution has none.
-    pub(super) fn is_on(&self, institution: Option<&str>) -> bool {
-        let known = institution.and_then(|name| self.institutions.get(name));
-        self.links > 0 && known.is_some_and(|known| known.ongoing.is_some())
+    /// Whether an incident of the institution goes on.
+    pub(super) fn goes_on(&self, institution: &str) -> bool {
+        self.links > 0 && self.institutions.get(institution).is_some_and(|known| known.ongoing.is_some())
     }
 
-    /// How many institutions have an incident.
-    pub(super) fn count(&self) -> usize {
-        self.institutions.values().filter(|known| known.ongoing.is_some()).count()
-    }
-
-    /// Counts an opening that is planned at `now`. Returns the message to publish if an incident begins with it.
-    pub(super) fn opened(&mut self, opening: &Opening<'_>, origin: &Origin, now: Timestamp) -> Option<IncidentBody> {
+    /// Counts an opening that is planned at `now`. Returns the incident if one begins with it.
+    pub(super) fn opened(&mut self, opening: &Opening<'_>, now: Timestamp) -> Option<Began> {
         if self.links == 0 {
             return None;
         }
         let (window, links, bucket) = (self.window, self.links, self.bucket(opening.at));
         let windows_a_day = self.windows_a_day();
-        let institution = self.institutions.entry(opening.institution.to_owned()).or_default();
-        if let Some(ongoing) = &mut institution.ongoing {
-            ongoing.count(opening.is_deferred);
+        let failures = self.institutions.entry(opening.institution.to_owned()).or_default();
+        if let Some(ongoing) = &mut failures.ongoing {
             ongoing.record_opening(now);
             return None;
         }
-        institution.recent.retain(|_, (_, planned_at)| now < planned_at.after(window));
-        institution.note(opening, now, bucket);
-        let threshold = links.max(institution.above_baseline(bucket, windows_a_day));
-        let count = institution.most_within_window(opening.at, window);
-        if count < threshold {
+        failures.recent.retain(|_, (_, planned_at)| now < planned_at.after(window));
+        failures.note(opening, now, bucket);
+        let threshold = links.max(failures.above_baseline(bucket, windows_a_day));
+        let links_count = failures.most_within_window(opening.at, window);
+        if links_count < threshold {
             return None;
         }
-        institution.recent.clear();
-        // An opening in a backlog may be older than the end of the last incident, and two incidents must not have the
-        // same start.
-        let after_last = institution.ended_at.map(|at| at.after(Duration::from_millis(1)));
-        let (began_at, latest) = (after_last.map_or(opening.at, |at| at.max(opening.at)), VecDeque::new());
-        let ongoing = Ongoing { began_at, threshold, links_count: count, deferred_count: 0, since: Some(now), latest };
-        let because = IncidentBecause { link_id: Some(opening.link.to_string()), origin: origin.clone() };
-        let body = ongoing.body(IncidentChange::Began, opening.institution, began_at, window, because);
-        institution.ongoing = Some(ongoing);
-        Some(body)
+        failures.recent.clear();
+        let ongoing = Ongoing { began_at: opening.at, threshold, since: Some(now), latest: VecDeque::new() };
+        failures.ongoing = Some(ongoing);
+        Some(Began { links_count, threshold })
     }
 
-    /// Ends the incidents that are over at `now`, at most `limit`. Returns the messages to publish.
-    pub(super) fn end(&mut self, now: Timestamp, limit: usize) -> Vec<IncidentBody> {
+    /// Ends the incident of the institution if it is over at `now`. Returns whether it was.
+    pub(super) fn end(&mut self, institution: &str, now: Timestamp) -> bool {
         let (window, is_off) = (self.window, self.links == 0);
-        let mut bodies = Vec::new();
-        for (name, institution) in &mut self.institutions {
-            let Some(ongoing) = &mut institution.ongoing else { continue };
-            ongoing.since.get_or_insert(now);
-            let is_over = is_off || ongoing.ends_at(window).is_some_and(|at| at <= now);
-            if bodies.len() < limit && is_over && !self.ends_skipped.contains(name) {
-                let because = IncidentBecause { link_id: None, origin: Origin::timer(now) };
-                bodies.push(ongoing.body(IncidentChange::Ended, name, now, window, because));
-                (institution.ongoing, institution.ended_at) = (None, Some(now));
-            }
+        let Some(failures) = self.institutions.get_mut(institution) else { return false };
+        let Some(ongoing) = &mut failures.ongoing else { return false };
+        ongoing.since.get_or_insert(now);
+        let is_over = is_off || ongoing.ends_at(window).is_some_and(|at| at <= now);
+        if is_over {
+            failures.ongoing = None;
         }
-        bodies
+        is_over
     }
 
-    /// When the next incident ends if no more links fail.
-    pub(super) fn next_end(&self) -> Option<Timestamp> {
-        let known = self.institutions.iter().filter(|(name, _)| !self.ends_skipped.contains(*name));
-        let ongoing = known.filter_map(|(_, known)| known.ongoing.as_ref());
-        ongoing.filter_map(|ongoing| ongoing.ends_at(self.window)).min()
-    }
-
-    /// No longer publishes the end of an incident for these institutions.
-    pub(super) fn skip_ends(&mut self, institutions: BTreeSet<String>) {
-        self.ends_skipped.extend(institutions);
-    }
-
-    /// Takes the institutions whose end of incident is not published.
-    pub(super) fn take_ends_skipped(&mut self) -> BTreeSet<String> {
-        std::mem::take(&mut self.ends_skipped)
+    /// When the incident of the institution ends if no more links fail.
+    pub(super) fn ends_at(&self, institution: &str) -> Option<Timestamp> {
+        self.institutions.get(institution)?.ongoing.as_ref()?.ends_at(self.window)
     }
 
     fn bucket(&self, at: Timestamp) -> i64 {
@@ -193,7 +150,7 @@ impl Incidents {
     }
 }
 
-impl Institution {
+impl Failures {
     fn note(&mut self, opening: &Opening<'_>, planned_at: Timestamp, bucket: i64) {
         self.recent.insert(opening.link.clone(), (opening.at, planned_at));
         *self.baseline.entry(bucket).or_default() += 1;
@@ -228,11 +185,6 @@ impl Institution {
 }
 
 impl Ongoing {
-    fn count(&mut self, is_deferred: bool) {
-        self.links_count += 1;
-        self.deferred_count += u64::from(is_deferred);
-    }
-
     fn record_opening(&mut self, now: Timestamp) {
         if self.latest.len() == self.calm_limit() {
             self.latest.pop_front();
@@ -249,28 +201,4 @@ impl Ongoing {
         let last_disturbance = self.latest.front().filter(|_| self.latest.len() == self.calm_limit()).copied();
         Some(self.since?.max(last_disturbance.unwrap_or_default()).after(window))
     }
-
-    fn body(
-        &self,
-        change: IncidentChange,
-        institution: &str,
-        at: Timestamp,
-        window: Duration,
-        because: IncidentBecause,
-    ) -> IncidentBody {
-        IncidentBody {
-            change,
-            institution: institution.to_owned(),
-            at: At(at),
-            began_at: At(self.began_at),
-            links_count: self.links_count,
-            deferred_count: self.deferred_count,
-            threshold: self.threshold,
-            window_seconds: window.as_secs(),
-            because,
-        }
-    }
 }
-
-#[cfg(test)]
-mod tests;

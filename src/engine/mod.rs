@@ -15,13 +15,14 @@
 //! - `plan`: the planned commit
 //! - `timers`: links whose deadline has passed
 //! - `corrections`: links whose times lie in the future
-//! - `incident`: institutions whose links fail together
+//! - `institutions`: institutions that are degraded or down; `incident`: institutions whose links fail together
 //! - `journals`: records of a journal that were published again
 //! - `links`: the overlay and the cache of links
 
 mod corrections;
 mod delivery;
 mod incident;
+mod institutions;
 mod journals;
 mod links;
 mod plan;
@@ -35,12 +36,14 @@ pub use delivery::{DeadDelivery, Delivery, payload};
 pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 
 use self::corrections::Corrections;
-use self::incident::{Incidents, Opening};
+use self::incident::Opening;
+use self::institutions::Institutions;
 use self::journals::Journals;
 use self::links::{LinkEntry, Links};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
 use crate::contract::{
-    At, BadRecord, Because, CommittedOffset, DeadReason, LinksDigest, Origin, OriginKind, Record, RefusedBody,
+    At, BadRecord, Because, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, OriginKind, Record,
+    RefusedBody,
 };
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::repair::RepairLinks;
@@ -83,8 +86,8 @@ pub struct Engine<S> {
     partitions_count: u16,
     /// All links of the store and of the overlay, as of the last plan, committed or not.
     links: LinksDigest,
-    /// The incidents as of the last plan, committed or not.
-    incidents: Incidents,
+    /// The institutions as of the last plan, committed or not.
+    institutions: Institutions,
     /// Deliveries whose commit cannot be stored, and the reason. These deliveries are dead-lettered when they are
     /// planned again.
     set_aside: BTreeMap<(u16, u64, i64), String>,
@@ -114,7 +117,7 @@ impl<S: Store> Engine<S> {
         input_created_ns: i64,
         offsets: &BTreeMap<u16, u64>,
     ) -> Result<Self, StoreError> {
-        let incidents = incidents_of(&store, &policy)?;
+        let institutions = institutions_of(&store, &policy)?;
         Ok(Self {
             links: store.links_digest()?,
             store,
@@ -124,7 +127,7 @@ impl<S: Store> Engine<S> {
             planned: offsets.clone(),
             journals: Journals::default(),
             partitions_count: u16::MAX,
-            incidents,
+            institutions,
             set_aside: BTreeMap::new(),
             timers_skipped: BTreeSet::new(),
             corrections: Corrections::default(),
@@ -154,10 +157,10 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// [`StoreError`]: the store cannot be read.
     pub fn restart(&mut self, input_created_ns: i64, offsets: &BTreeMap<u16, u64>) -> Result<(), StoreError> {
-        let ends_skipped = self.incidents.take_ends_skipped();
-        self.incidents = incidents_of(&self.store, &self.policy)?;
+        let skipped = self.institutions.take_skipped();
+        self.institutions = institutions_of(&self.store, &self.policy)?;
         self.links = self.store.links_digest()?;
-        self.incidents.skip_ends(ends_skipped);
+        self.institutions.skip(skipped);
         if input_created_ns != self.input_created_ns {
             self.set_aside.clear();
         }
@@ -185,7 +188,7 @@ impl<S: Store> Engine<S> {
                 self.set_aside.insert((partition, sequence, stored_at_ns), detail);
             }
             Item::Timer(link) => drop(self.timers_skipped.insert(link)),
-            Item::IncidentEnd(institution) => self.incidents.skip_ends([institution].into()),
+            Item::IncidentEnd(institution) => self.institutions.skip([institution].into()),
         }
     }
 
@@ -194,14 +197,14 @@ impl<S: Store> Engine<S> {
         &self.store
     }
 
-    /// How many institutions have an incident.
+    /// How many institutions are down.
     pub fn incidents_count(&self) -> usize {
-        self.incidents.count()
+        self.institutions.count_down()
     }
 
-    /// When the next incident ends. The store knows all other deadlines.
+    /// When the next institution works again. The store knows all other deadlines.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.incidents.next_end()
+        self.institutions.next_end()
     }
 
     /// The policy of the machine.
@@ -238,9 +241,9 @@ impl<S: Store> Engine<S> {
         if let Some(&first_partition) = self.planned.keys().next() {
             // Incidents end before the timers run, so that the timers see it and deferred prompts are not deferred
             // again.
-            for body in self.incidents.end(now, TIMERS_MAX.min(items_max)) {
-                plan.add_item(|| Item::IncidentEnd(body.institution.clone()));
-                plan.incident(first_partition, body);
+            for bodies in self.institutions.pass_time(now, TIMERS_MAX.min(items_max)) {
+                plan.add_item(|| Item::IncidentEnd(bodies[0].institution.clone()));
+                bodies.into_iter().for_each(|body| plan.incident(first_partition, body));
             }
         }
         if with_timers == WithTimers::Yes {
@@ -341,7 +344,7 @@ impl<S: Store> Engine<S> {
         match meaning {
             Meaning::Event(mut input) => {
                 let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
-                input.incident = self.incidents.is_on(institution.map(String::as_str));
+                input.incident = self.institutions.is_down(institution.map(String::as_str));
                 let event = input.event.name();
                 let step = || {
                     if is_repeated {
@@ -372,7 +375,14 @@ impl<S: Store> Engine<S> {
             Meaning::NotAboutTheLink { class, code } => {
                 plan.tally.add(word, "not_about_the_link");
                 let detail = format!("{code}: {}", class.as_str());
+                // Only an error of Belvo's API counts: a warning of the widget comes from the user's device.
+                let is_outage = kind == InputKind::ApiError && class.is_about_the_institution() && !is_repeated;
+                let institution = link.profile.institution.as_deref().filter(|_| is_outage);
+                let incidents = institution.map_or_else(Vec::new, |institution| {
+                    self.institutions.outage_error(institution, &link.id, &origin, now)
+                });
                 Self::plan_remark(&link, delivery, "not_about_the_link", detail, origin, plan);
+                incidents.into_iter().for_each(|body| plan.incident(delivery.partition, body));
             }
             Meaning::Unknown { what } => {
                 let detail = format!("{what}; the message is in the dead letters");
@@ -406,9 +416,9 @@ impl<S: Store> Engine<S> {
         self.note_time(&step, now);
         let is_new = matches!(step.from, StateName::Unconfirmed | StateName::Valid);
         let opening = opening_of(link).filter(|_| is_new);
-        let began = opening.and_then(|opening| {
+        let incidents = opening.map_or_else(Vec::new, |opening| {
             plan.prompts_deferred_count += u64::from(opening.is_deferred);
-            self.incidents.opened(&opening, &because.origin, now)
+            self.institutions.opened(&opening, &because.origin, now)
         });
         let sent = plan.effects(partition, &step, &because, self.repair_links.as_ref());
         let record = plan::encode(&Record::of(link, partition, because, sent));
@@ -417,9 +427,7 @@ impl<S: Store> Engine<S> {
         // Each step raises the version by one, and the first one of a link makes it 1.
         self.links.replace(&link.id, link.version.checked_sub(1).filter(|before| *before > 0), link.version);
         plan.puts.push(Put { id: link.id.clone(), head, names: Names::of(&link.profile), record });
-        if let Some(body) = began {
-            plan.incident(partition, body);
-        }
+        incidents.into_iter().for_each(|body| plan.incident(partition, body));
         self.recent.change(LinkEntry { link: Arc::new(step.link), partition });
     }
 
@@ -448,15 +456,15 @@ fn opening_of(link: &Link) -> Option<Opening<'_>> {
     Some(Opening { institution, link: &link.id, at: episode.opened_at, is_deferred })
 }
 
-/// Rebuilds the incidents from the store. `incident` describes which counts are lost.
-fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, StoreError> {
-    let mut incidents = Incidents::of(policy, store.incidents()?);
+/// Rebuilds the institutions from the store. `institutions` describes which evidence is lost.
+fn institutions_of<S: Store>(store: &S, policy: &Policy) -> Result<Institutions, StoreError> {
+    let mut institutions = Institutions::of(policy, store.incidents()?);
     for state in [StateName::Invalid, StateName::TokenRequired, StateName::Updating] {
         for page in pages(store, Query { state: Some(state), limit: STORE_PAGE, ..Query::default() }) {
             let page = page?;
             for (id, stored) in page.ids.iter().zip(&page.links) {
                 match stored.parse().and_then(|record| Ok(record.link()?)) {
-                    Ok(link) => opening_of(&link).iter().for_each(|opening| incidents.remember(opening)),
+                    Ok(link) => opening_of(&link).iter().for_each(|opening| institutions.remember(opening)),
                     Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
                     // The link is missing from a count. The messages of the link are dead-lettered when they arrive.
                     Err(error) => tracing::error!(link.id = %id, %error, "a record cannot be read and is not counted"),
@@ -464,7 +472,7 @@ fn incidents_of<S: Store>(store: &S, policy: &Policy) -> Result<Incidents, Store
             }
         }
     }
-    Ok(incidents)
+    Ok(institutions)
 }
 
 fn reason_of(undecodable: &Undecodable) -> DeadReason {

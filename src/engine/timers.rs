@@ -22,7 +22,7 @@ impl<S: Store> Engine<S> {
                 plan.retime(self.retimed(&link)?);
                 continue;
             }
-            let incident = self.incidents.is_on(link.profile.institution.as_deref());
+            let incident = self.institutions.is_down(link.profile.institution.as_deref());
             let input = Input { incident, ..Event::DeadlinePassed.into() };
             // A bug that panics on one timer must not end the process: the timer would be due again at every start.
             match catch_unwind(AssertUnwindSafe(|| (self.step)(&link, &input, now, &self.policy))) {

@@ -20,6 +20,13 @@ pub struct Settings {
     pub window: Duration,
 }
 
+impl Settings {
+    /// How long an incident counts after its last sign. Its end is reported after a calm window, which is earlier.
+    fn incident_life(&self) -> Duration {
+        LIFE.max(self.window * 2)
+    }
+}
+
 /// What the evidence shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -78,7 +85,7 @@ impl Known {
     pub(super) fn take(&mut self, evidence: Evidence<'_>, at: Timestamp, now: Timestamp, settings: &Settings) {
         match evidence {
             Evidence::OutageError(link) => self.errors.add(link, at, now, settings),
-            Evidence::Incident(goes_on) => self.incident_until = goes_on.then(|| now.after(LIFE)),
+            Evidence::Incident(goes_on) => self.incident_until = goes_on.then(|| now.after(settings.incident_life())),
             Evidence::Page(status) => Page::report(&mut self.page, status, at, now, settings),
         }
     }
@@ -124,7 +131,7 @@ impl Known {
         settings: &Settings,
     ) {
         match cause {
-            Cause::FailingLinks => self.incident_until = Some(now.after(LIFE)),
+            Cause::FailingLinks => self.incident_until = Some(now.after(settings.incident_life())),
             // The links are not known any more, so the level holds for one window.
             Cause::OutageErrors => self.errors.floor = Some((level, now.after(settings.window))),
             // Restarts must not make an outage longer, so the end is counted from its beginning.

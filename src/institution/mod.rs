@@ -17,7 +17,7 @@
 //! | Belvo's status page | partial outage | major outage | one window after a better status |
 //!
 //! A level falls only after a window without evidence for it, so that the state does not change with every message (hysteresis). Each
-//! evidence has an end: without new evidence an institution is operational again after at most [`LIFE`].
+//! evidence has an end: without new evidence an institution is operational again after at most [`LIFE`], or two windows.
 //!
 //! This module must never have a clock, serde or I/O. The engine (`engine::institutions`) gives it the evidence.
 

@@ -47,6 +47,9 @@ pub struct PolicySettings {
     pub incident_links: u32,
     /// The window in which that many links have to fail. An incident is over after one such window with few failures.
     pub incident_window: Duration,
+    /// How many links of one institution have to get an outage error of Belvo within [`PolicySettings::incident_window`]
+    /// to be an incident. 0: never.
+    pub outage_links: u32,
 }
 
 impl Default for PolicySettings {
@@ -74,6 +77,8 @@ impl Default for PolicySettings {
             incident_wait: 10 * MINUTE,
             incident_links: 20,
             incident_window: 10 * MINUTE,
+            // Belvo's error is a statement about the institution, so fewer links are enough than for failing logins.
+            outage_links: 5,
         }
     }
 }
@@ -127,6 +132,9 @@ impl Policy {
         }
         if settings.consent_refreshes_max > 100 {
             return bad("consent_refreshes_max", "must be from 0 to 100");
+        }
+        if settings.outage_links > 1_000 {
+            return bad("outage_links", "must be from 0 to 1000");
         }
         if settings.reminders.len() > 20 {
             return bad("reminders", "must have at most 20 steps");

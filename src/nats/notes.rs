@@ -145,17 +145,24 @@ fn publish_lost(links_count: u64, expected_links_count: u64, link: Option<(LinkI
 /// Logs an incident, so that operators see it without a subscription.
 fn publish_incident(incident: &IncidentBody) {
     let IncidentBody { institution, links_count, deferred_count, .. } = incident;
+    let cause = incident.cause.as_str();
     match incident.change {
         IncidentChange::Began => tracing::warn!(
             institution,
+            cause,
             links_count,
-            "many links of one institution failed together: the prompts of its links are deferred until the incident ends"
+            "an institution is down: the prompts of its links are deferred until the incident ends"
         ),
         IncidentChange::Ended => tracing::info!(
             institution,
+            cause,
             links_count,
             deferred_count,
-            "the incident has ended: the institution's links fail no more than usual; relink verifies the links with deferred prompts"
+            "the incident has ended: the institution is no longer down; relink verifies the links with deferred prompts"
         ),
+        IncidentChange::Degraded => {
+            tracing::warn!(institution, cause, "something does not work at an institution; prompts are still sent");
+        }
+        IncidentChange::Recovered => tracing::info!(institution, cause, "the institution works again"),
     }
 }

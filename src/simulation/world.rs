@@ -150,6 +150,7 @@ impl World {
             can_verify: random.below(4) > 0,
             incident_links,
             incident_window: minute,
+            outage_links: incident_links,
             incident_wait: minute,
             ..PolicySettings::default()
         };

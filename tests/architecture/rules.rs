@@ -82,7 +82,20 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "simulation",
-        &["link", "clock", "contract", "belvo", "store", "engine", "node", "nats", "jobs", "reconciler", "journal"],
+        &[
+            "link",
+            "institution",
+            "clock",
+            "contract",
+            "belvo",
+            "store",
+            "engine",
+            "node",
+            "nats",
+            "jobs",
+            "reconciler",
+            "journal",
+        ],
     ),
     (
         "cli",

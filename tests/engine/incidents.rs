@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use relink::contract::{Address, IncidentBody, IncidentChange, JobName, NoticeName, Record};
+use relink::contract::{Address, IncidentBody, IncidentCause, IncidentChange, JobName, NoticeName, Record};
 use relink::engine::{Delivery, Engine, Plan};
 use relink::link::{Policy, Prompt, Timestamp};
 use relink::store::{MemoryStore, Position, Store};
@@ -212,4 +212,59 @@ fn a_link_that_is_unmuted_during_an_incident_has_a_deferred_prompt() {
     assert_eq!(relink.prompts(), before);
     let prompt = relink.record(29).link().unwrap().state.episode().unwrap().prompt;
     assert!(matches!(prompt, Prompt::Deferred { .. }), "{prompt:?}");
+}
+
+/// The messages about the institution, without the first `skip`: what changed, and why.
+fn changes(relink: &Relink, skip: usize) -> Vec<(IncidentChange, IncidentCause)> {
+    relink.incidents()[skip..].iter().map(|body| (body.change, body.cause)).collect()
+}
+
+#[test]
+fn outage_errors_of_several_links_begin_an_incident_that_ends_by_itself() {
+    let mut relink = Relink::new(true);
+    relink.receive(Sample::SeenValid, 0..LINKS, 0);
+    relink.receive(Sample::InstitutionDown, 0..1, MINUTE);
+    relink.receive(Sample::InstitutionDown, 0..1, MINUTE + 1);
+    assert_eq!(relink.incidents(), [], "one link is no evidence about its institution");
+    relink.receive(Sample::InstitutionDown, 1..5, MINUTE + 2);
+    let caused_by = IncidentCause::OutageErrors;
+    assert_eq!(changes(&relink, 0), [(IncidentChange::Degraded, caused_by), (IncidentChange::Began, caused_by)]);
+    let began = relink.incidents().pop().unwrap();
+    assert_eq!((began.links_count, began.threshold, began.because.link_id.as_deref()), (5, 5, Some("link-4")));
+    // The errors move no link. A link that breaks now is not prompted.
+    assert_eq!(relink.record(0).version, 1);
+    relink.receive(Sample::Credentials, 10..12, 2 * MINUTE);
+    assert_eq!(relink.prompts(), 0);
+    for restarts in 0..3 {
+        relink.pass_time((2 + restarts) * MINUTE, (3 + restarts) * MINUTE);
+        relink.restart();
+    }
+    relink.pass_time(5 * MINUTE, 16 * MINUTE);
+    assert_eq!(changes(&relink, 2), [(IncidentChange::Ended, caused_by)]);
+    assert_eq!(relink.incidents().pop().unwrap().deferred_count, 2);
+    // Belvo is asked before the users, and without an answer the prompts are sent.
+    assert_eq!(relink.prompts(), 0);
+    relink.receive(Sample::SeenValid, 10..11, 16 * MINUTE);
+    relink.pass_time(16 * MINUTE, 60 * MINUTE);
+    assert_eq!((relink.prompts(), relink.verifies()), (1, 1));
+}
+
+#[test]
+fn an_outage_error_about_a_link_of_an_unknown_institution_is_no_evidence() {
+    let mut relink = Relink::new(true);
+    relink.receive(Sample::InstitutionDown, 0..LINKS, 0);
+    assert_eq!(relink.incidents(), []);
+}
+
+#[test]
+fn an_incident_of_links_and_outage_errors_are_one_incident() {
+    let mut relink = Relink::new(true);
+    relink.receive(Sample::SeenValid, 0..LINKS, 0);
+    relink.receive(Sample::Credentials, 0..20, MINUTE);
+    relink.receive(Sample::InstitutionDown, 20..LINKS, 9 * MINUTE);
+    assert_eq!(changes(&relink, 0), [(IncidentChange::Began, IncidentCause::FailingLinks)]);
+    relink.pass_time(10 * MINUTE, 18 * MINUTE);
+    assert_eq!(relink.incidents().len(), 1, "the links no longer fail, but Belvo's errors go on");
+    relink.pass_time(18 * MINUTE, 20 * MINUTE);
+    assert_eq!(changes(&relink, 1), [(IncidentChange::Ended, IncidentCause::FailingLinks)]);
 }

@@ -34,6 +34,7 @@ pub(crate) enum Sample {
     Mute,
     Unmute,
     Outage,
+    InstitutionDown,
     UnknownCode,
     NotJson,
     NoBody,
@@ -47,7 +48,7 @@ pub(crate) enum Sample {
 
 impl Sample {
     /// All samples; readable ones come first and more than once.
-    pub(crate) const ALL: [Self; 38] = [
+    pub(crate) const ALL: [Self; 39] = [
         Self::Credentials,
         Self::Credentials,
         Self::Credentials,
@@ -77,6 +78,7 @@ impl Sample {
         Self::Mute,
         Self::Unmute,
         Self::Outage,
+        Self::InstitutionDown,
         Self::UnknownCode,
         Self::NotJson,
         Self::NoBody,
@@ -101,6 +103,11 @@ impl Sample {
             Self::UnknownCode => ("webhook", webhook(&id, "LINK", "link_healed", request)),
             Self::AnotherLink => ("webhook", webhook("someone-else", "LINK", "token_required", request)),
             Self::SessionOpen => ("api_error", token_wanted(&id, request)),
+            Self::InstitutionDown => (
+                "api_error",
+                json!({"http_status": 400, "method": "POST", "path": "/api/transactions/",
+                    "body": [{"code": "institution_down", "message": "The financial institution is down, try again later"}]}),
+            ),
             Self::Outage => ("api_error", json!({"http_status": 503, "method": "POST", "path": "/api/transactions/"})),
             Self::Started => ("widget", json!({"event": "started", "expires_in_seconds": 600})),
             Self::Claimed => ("widget", with(Widget::example(), "link", json!(id))),

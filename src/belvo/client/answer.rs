@@ -196,6 +196,7 @@ const fn pause_after(class: Unrelated) -> Option<Duration> {
         Unrelated::RateLimit => Some(THROTTLED_PAUSE),
         Unrelated::Delay => Some(REFRESH_PAUSE),
         Unrelated::Outage
+        | Unrelated::InstitutionDown
         | Unrelated::Keys
         | Unrelated::Permission
         | Unrelated::Request

@@ -208,6 +208,8 @@ pub(super) enum Refusal {
 pub(super) enum IncidentChange {
     Began,
     Ended,
+    Degraded,
+    Recovered,
 }
 
 /// The required number of notices of each type since the start.

@@ -1,9 +1,11 @@
-//! Checks the incident messages of each institution: a beginning directly after the opening that caused it, then one end, and so on.
+//! Checks the messages of each institution: an incident of links begins directly after the opening that caused it, each incident has one
+//! end, and each change follows from the state before it.
 
 use std::collections::BTreeMap;
 
 use super::Checked;
-use crate::contract::{IncidentBody, IncidentChange, OriginKind, institution_token};
+use crate::contract::{IncidentBody, IncidentCause, IncidentChange, OriginKind, institution_token};
+use crate::institution::State;
 use crate::link::{Input, Link, LinkId};
 
 /// The last incident message of each institution.
@@ -23,26 +25,30 @@ impl Incidents {
         let body: IncidentBody = serde_json::from_slice(body).map_err(|error| format!("an incident: {error}"))?;
         let id = body.message_id();
         let before = self.0.get(&body.institution);
-        let was_on = before.is_some_and(|before| before.change == IncidentChange::Began);
+        // The states that the change may follow, and what it has to say.
+        let state = before.map_or(State::Operational, |before| before.change.state());
         let is_sound = match (body.change, before) {
-            (IncidentChange::Began, before) => {
-                body.because.link_id.as_deref() == opened_last.map(LinkId::as_str)
-                    && body.links_count >= body.threshold
+            (IncidentChange::Began | IncidentChange::Degraded, before) => {
+                let by_opening = body.cause == IncidentCause::FailingLinks;
+                (state != body.change.state() && !(state == State::Down && body.change == IncidentChange::Degraded))
+                    && (!by_opening || body.because.link_id.as_deref() == opened_last.map(LinkId::as_str))
+                    && !(by_opening && body.change == IncidentChange::Degraded)
+                    && (body.change == IncidentChange::Degraded || body.links_count >= body.threshold)
                     && body.at == body.began_at
                     && before.is_none_or(|before| before.at < body.at)
             }
-            (IncidentChange::Ended, Some(began)) => {
-                body.began_at == began.began_at
+            (IncidentChange::Ended | IncidentChange::Recovered, Some(began)) => {
+                let ends = if body.change == IncidentChange::Ended { State::Down } else { State::Degraded };
+                state == ends
+                    && body.cause == began.cause
+                    && body.began_at == began.began_at
                     && body.links_count >= began.links_count
                     && body.because.link_id.is_none()
                     && body.because.origin.kind == OriginKind::Timer
             }
-            (IncidentChange::Ended, None) => false,
+            (IncidentChange::Ended | IncidentChange::Recovered, None) => false,
         };
-        if was_on != (body.change == IncidentChange::Ended)
-            || !is_sound
-            || token != institution_token(&body.institution)
-        {
+        if !is_sound || token != institution_token(&body.institution) {
             return Err(format!(
                 "{id} does not follow from {}",
                 before.map_or("nothing".to_owned(), IncidentBody::message_id)

@@ -133,7 +133,7 @@ fn of_several_errors_the_highest_rank_counts() {
         (&["required", "invalid_link"][..], broken(Cause::Credentials)),
         (&["invalid_link", "required", "brand_new"], broken(Cause::Credentials)),
         (&["invalid_link", "unconfirmed_link"], Said::Event(Event::CreationUnfinished)),
-        (&["required", "institution_down"], Said::Not(Unrelated::Outage)),
+        (&["required", "institution_down"], Said::Not(Unrelated::InstitutionDown)),
         (&["required", "brand_new"], unknown),
     ] {
         check(InputKind::ApiError, &several(codes), Ok(expected));

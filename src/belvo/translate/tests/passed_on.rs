@@ -60,7 +60,7 @@ fn an_error_is_found_in_every_wrapper() {
     // The text of a wrapper has no meaning; a code of Belvo in it has.
     let inside = json!([{"code": "institution_down"}]);
     let says = |code: &str| report(400, json!({"code": code, "message": "x", "errors": inside}));
-    check(InputKind::ApiError, &says("BAD_REQUEST"), Ok(Said::Not(Unrelated::Outage)));
+    check(InputKind::ApiError, &says("BAD_REQUEST"), Ok(Said::Not(Unrelated::InstitutionDown)));
     check(InputKind::ApiError, &says("invalid_link"), Ok(broken(Cause::Credentials)));
 }
 

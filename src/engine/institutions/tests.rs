@@ -15,8 +15,13 @@ fn policy(links: u32) -> Policy {
     Policy::new(PolicySettings { incident_links: links, ..PolicySettings::default() }).unwrap()
 }
 
-fn incidents(links: u32) -> Incidents {
-    Incidents::of(&policy(links), Vec::new())
+fn incidents(links: u32) -> Institutions {
+    Institutions::of(&policy(links), Vec::new())
+}
+
+/// The messages about the states that have ended.
+fn end(institutions: &mut Institutions, now: Timestamp) -> Vec<IncidentBody> {
+    institutions.pass_time(now, 10).concat()
 }
 
 fn origin() -> Origin {
@@ -30,25 +35,25 @@ fn origin() -> Origin {
 }
 
 /// One link of the institution opens an episode, which is planned at the same time.
-fn open(incidents: &mut Incidents, institution: &str, link: usize, millis: i64) -> Option<IncidentBody> {
+fn open(incidents: &mut Institutions, institution: &str, link: usize, millis: i64) -> Option<IncidentBody> {
     open_late(incidents, institution, link, millis, millis)
 }
 
 fn open_late(
-    incidents: &mut Incidents,
+    incidents: &mut Institutions,
     institution: &str,
     link: usize,
     millis: i64,
     planned: i64,
 ) -> Option<IncidentBody> {
     let link = format!("link-{link}").parse().unwrap();
-    let is_deferred = incidents.is_on(Some(institution));
+    let is_deferred = incidents.is_down(Some(institution));
     let opening = Opening { institution, link: &link, at: at(millis), is_deferred };
-    incidents.opened(&opening, &origin(), at(planned))
+    incidents.opened(&opening, &origin(), at(planned)).pop()
 }
 
 /// `count` openings, one every `step` milliseconds. Returns the first that begins an incident.
-fn first(incidents: &mut Incidents, count: usize, from: i64, step: i64) -> Option<(usize, IncidentBody)> {
+fn first(incidents: &mut Institutions, count: usize, from: i64, step: i64) -> Option<(usize, IncidentBody)> {
     (0..count).find_map(|n| Some((n, open(incidents, "erebor", 1_000 + n, from + step * n as i64)?)))
 }
 
@@ -77,7 +82,7 @@ fn one_link_or_many_institutions_do_not_begin_an_incident() {
     let mut incidents = incidents(20);
     assert!((0..100).all(|n| open(&mut incidents, "erebor", 7, n * 1_000).is_none()));
     assert!((0..100_usize).all(|n| open(&mut incidents, &format!("bank-{}", n % 10), n, 0).is_none()));
-    assert_eq!((incidents.count(), incidents.is_on(None), incidents.is_on(Some("erebor"))), (0, false, false));
+    assert_eq!((incidents.count_down(), incidents.is_down(None), incidents.is_down(Some("erebor"))), (0, false, false));
 }
 
 #[test]
@@ -86,9 +91,9 @@ fn no_incident_begins_when_detection_is_off() {
     assert!(first(&mut off, 500, 0, 1).is_none());
     // An incident from before the detection was switched off ends at once.
     let began = first(&mut incidents(20), 20, 0, 1).unwrap().1;
-    let mut off = Incidents::of(&policy(0), vec![began]);
-    assert!(!off.is_on(Some("erebor")));
-    assert_eq!(off.end(at(0), 10).len(), 1);
+    let mut off = Institutions::of(&policy(0), vec![began]);
+    assert_eq!(end(&mut off, at(0)).len(), 1);
+    assert!(!off.is_down(Some("erebor")));
 }
 
 #[test]
@@ -101,7 +106,7 @@ fn the_baseline_of_an_institution_raises_its_threshold() {
     assert_eq!(body.links_count, body.threshold);
     assert!(nth < 50);
     // A day later these openings no longer count for the baseline.
-    incidents.end(at(25 * HOUR), 10);
+    end(&mut incidents, at(25 * HOUR));
     assert_eq!(first(&mut incidents, 100, 50 * HOUR, 1).unwrap().1.threshold, 20);
 }
 
@@ -112,15 +117,15 @@ fn an_incident_ends_after_a_calm_window_and_counts_its_deferred_prompts() {
     // Five openings in ten minutes are a quarter of the threshold, so the institution is not calm.
     for n in 0..30 {
         assert!(open(&mut incidents, "erebor", n, 2 * MINUTE * n as i64).is_none());
-        assert_eq!(incidents.end(at(2 * MINUTE * n as i64), 10), []);
+        assert_eq!(end(&mut incidents, at(2 * MINUTE * n as i64)), []);
     }
     let last_too_many = 2 * MINUTE * (29 - 4);
     assert_eq!(incidents.next_end(), Some(at(last_too_many + 10 * MINUTE)));
-    assert_eq!(incidents.end(at(last_too_many + 10 * MINUTE - 1), 10), []);
-    let ended = incidents.end(at(last_too_many + 10 * MINUTE), 10).pop().unwrap();
+    assert_eq!(end(&mut incidents, at(last_too_many + 10 * MINUTE - 1)), []);
+    let ended = end(&mut incidents, at(last_too_many + 10 * MINUTE)).pop().unwrap();
     assert_eq!((ended.change, ended.links_count, ended.deferred_count), (IncidentChange::Ended, 50, 30));
     assert_eq!((ended.began_at, ended.because.link_id), (At(at(0)), None));
-    assert_eq!((incidents.count(), incidents.next_end()), (0, None));
+    assert_eq!((incidents.count_down(), incidents.next_end()), (0, None));
 }
 
 #[test]
@@ -128,7 +133,7 @@ fn fewer_failures_than_a_quarter_do_not_prolong_an_incident() {
     let mut incidents = incidents(20);
     first(&mut incidents, 20, 0, 0).unwrap();
     assert!((0..4).all(|n| open(&mut incidents, "erebor", n, 9 * MINUTE).is_none()));
-    assert_eq!(incidents.end(at(10 * MINUTE), 10).len(), 1);
+    assert_eq!(end(&mut incidents, at(10 * MINUTE)).len(), 1);
 }
 
 #[test]
@@ -138,11 +143,11 @@ fn an_incident_in_a_backlog_ends_only_after_the_backlog_is_read() {
     // Nineteen openings in ten minutes, all planned at the same time.
     assert!((0..300).all(|n| open_late(&mut incidents, "erebor", n, 32_000 * n as i64, now).is_none()));
     // Two partitions, read one after the other, have ten openings each.
-    let partition = |incidents: &mut Incidents, partition: usize| {
+    let partition = |incidents: &mut Institutions, partition: usize| {
         (0..10).filter_map(|n| open_late(incidents, "gringotts", 10 * partition + n, 1_000 * n as i64, now)).count()
     };
     assert_eq!((partition(&mut incidents, 0), partition(&mut incidents, 1)), (0, 1));
-    assert_eq!(incidents.end(at(now), 10), []);
+    assert_eq!(end(&mut incidents, at(now)), []);
     assert_eq!(incidents.next_end(), Some(at(now + 10 * MINUTE)));
 }
 
@@ -150,20 +155,20 @@ fn an_incident_in_a_backlog_ends_only_after_the_backlog_is_read() {
 fn after_a_restart_a_running_incident_goes_on_and_its_calm_window_starts_again() {
     let mut before = incidents(20);
     let began = first(&mut before, 20, 0, 0).unwrap().1;
-    let mut after = Incidents::of(&policy(20), vec![began.clone()]);
+    let mut after = Institutions::of(&policy(20), vec![began.clone()]);
     for n in 0..25 {
         let link = format!("link-{n}").parse().unwrap();
         // Twenty episodes were open when the incident began; five prompts have been deferred since.
         let (millis, is_deferred) = if n < 20 { (0, false) } else { (MINUTE, true) };
         after.remember(&Opening { institution: "erebor", link: &link, at: at(millis), is_deferred });
     }
-    assert!(after.is_on(Some("erebor")) && after.next_end().is_none());
+    assert!(after.is_down(Some("erebor")) && after.next_end().is_none());
     assert!(open(&mut after, "erebor", 99, HOUR).is_none(), "it has begun already");
-    assert_eq!(after.end(at(HOUR), 10), []);
-    let ended = after.end(at(HOUR + 10 * MINUTE), 10).pop().unwrap();
+    assert_eq!(end(&mut after, at(HOUR)), []);
+    let ended = end(&mut after, at(HOUR + 10 * MINUTE)).pop().unwrap();
     assert_eq!((ended.links_count, ended.deferred_count, ended.began_at), (26, 6, began.began_at));
-    let over = Incidents::of(&policy(20), vec![ended]);
-    assert_eq!(over.count(), 0);
+    let over = Institutions::of(&policy(20), vec![ended]);
+    assert_eq!(over.count_down(), 0);
 }
 
 #[test]
