@@ -64,7 +64,7 @@ metrics! {
     JOURNAL_OLDEST_SECONDS: Gauge "relink_journal_oldest_seconds" [] "how long the oldest message of the journal has waited for NATS";
     JOURNAL_DAMAGED: Counter "relink_journal_damaged_total" [] "damaged parts of the journal: each is a dead letter";
     UNAUTHORIZED: Counter "relink_unauthorized_total" ["endpoint"]
-        "requests without valid credentials, to `webhooks` or `v1`";
+        "requests without valid credentials, to `webhooks`, `status` or `v1`";
     INPUTS: Counter "relink_inputs_total" ["kind", "outcome"]
         "handled inputs: `accepted`, or the reason of the refusal or of the dead letter";
     INPUTS_REMOVED: Counter "relink_inputs_removed_total" []

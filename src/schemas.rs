@@ -18,8 +18,8 @@ use serde_json::Value;
 use strum::VariantArray;
 
 use crate::contract::{
-    ApiError, Command, Commit, CommittedOffset, Fence, IncidentBody, InputKind, JobBody, NoticeBody, Observation,
-    Record, RefusedBody, SCHEMA_VERSION, Webhook, Widget,
+    ApiError, Command, Commit, CommittedOffset, Fence, IncidentBody, InputKind, InstitutionStatus, JobBody, NoticeBody,
+    Observation, Record, RefusedBody, SCHEMA_VERSION, Webhook, Widget,
 };
 
 mod asyncapi;
@@ -62,6 +62,7 @@ pub fn schemas() -> Vec<MessageSchema> {
             InputKind::Widget => read::<Widget>(),
             InputKind::Observation => read::<Observation>(),
             InputKind::Command => read::<Command>(),
+            InputKind::InstitutionStatus => read::<InstitutionStatus>(),
         };
         (format!("belvo.{kind}"), schema)
     });

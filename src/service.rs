@@ -143,8 +143,10 @@ impl Service {
             policy: config.policy.clone(),
         };
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
-        let node =
-            Node::new(client.clone(), options, store.clone()).with_clock(clock.clone()).with_repair_links(repair_links);
+        let node = Node::new(client.clone(), options, store.clone())
+            .with_clock(clock.clone())
+            .with_repair_links(repair_links)
+            .with_components(config.status_components.clone());
         let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
         let open_commit = node.open_commit();
         let watchdog = Watchdog::start(node.open_calls(), CALL_MAX, config.service.stop_timeout)?;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use relink::contract::{At, CommittedOffset, IncidentBecause, IncidentBody, IncidentChange, Origin, OriginKind};
+use relink::contract::{
+    At, CommittedOffset, IncidentBecause, IncidentBody, IncidentCause, IncidentChange, Origin, OriginKind,
+};
 use relink::link::{LinkId, StateName, Timestamp};
 use relink::store::{Changes, Head, MemoryStore, Position, Put, Query, SledStore, Store, StoreError, Witness};
 use strum::VariantArray;
@@ -66,6 +68,7 @@ fn incident(institution: &str, change: IncidentChange, millis: i64) -> IncidentB
     };
     IncidentBody {
         change,
+        cause: IncidentCause::FailingLinks,
         institution: institution.to_owned(),
         at,
         began_at: At(Timestamp::from_millis(0)),

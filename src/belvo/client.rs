@@ -263,7 +263,9 @@ impl Client {
             }
             Meaning::Event(input) if input.event == Event::MissingReported => Ok(None),
             Meaning::Unknown { .. } if refused.says_missing => Ok(None),
-            Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::Unknown { .. } => Err(refused.into()),
+            Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::StatusPage(_) | Meaning::Unknown { .. } => {
+                Err(refused.into())
+            }
         }
     }
 
@@ -289,7 +291,9 @@ impl Client {
                 let wait = refused.retry_after.or_else(|| wait_named(&refused.error.body)).unwrap_or(REFRESH_PAUSE);
                 Ok(RefreshAnswer::CoolingDown { wait })
             }
-            Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::Unknown { .. } => Err(refused.into()),
+            Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::StatusPage(_) | Meaning::Unknown { .. } => {
+                Err(refused.into())
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use super::classify::{ErrorClass, WebhookClass};
 use super::error_body::ErrorItem;
 use super::key;
 use super::optional::{self, FieldValue};
+use super::status_page::StatusReport;
 use super::undecodable::{Undecodable, same_link};
 use super::unrelated::Unrelated;
 use crate::contract::{self, ApiError, At, CommandName, ReadOutcome, Widget};
@@ -35,6 +36,8 @@ pub enum Meaning {
         /// Belvo's code.
         code: String,
     },
+    /// A report of Belvo's status page about institutions.
+    StatusPage(StatusReport),
     /// The code, or the text, is in no table. The message is dead-lettered and counted.
     Unknown {
         /// The kind and the code, such as `webhook LINK link_healed`; short and safe for a log.

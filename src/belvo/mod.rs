@@ -3,7 +3,7 @@
 //! A message goes through three stages, and the modules import each other in that direction only:
 //!
 //! 1. parse: `payload` (from bytes in any encoding to JSON), [`body`] and `error_body` (Belvo's bodies), `own` and
-//!    `report` (the bodies that relink defines), `fields` and `optional` (single fields), `call` (the request that an API
+//!    `report` (the bodies that relink defines), `status_page` (the webhooks of the status page), `fields` and `optional` (single fields), `call` (the request that an API
 //!    error answers); `undecodable` says why a message cannot be read, `unreadable` which of its fields
 //! 2. classify: `classify` has the tables of all webhooks and API errors. Start here; a new code of Belvo is a new row.
 //!    `unrelated` has the classes of messages that are not about a link
@@ -32,6 +32,7 @@ mod optional;
 mod own;
 mod payload;
 mod report;
+mod status_page;
 mod undecodable;
 mod unreadable;
 mod unrelated;
@@ -45,6 +46,7 @@ pub use exchange::{Concern, Exchange, ExchangeReport, is_path_of_api};
 pub use meaning::Meaning;
 pub use missing::{Absence, MissingGuard};
 pub use payload::{TEXT_BYTES_MAX, decompress, decompress_bare, read_json};
+pub use status_page::{COMPONENTS_MAX, ComponentStatus, StatusReport};
 pub use translate::{Reading, link_of_api_error, link_of_webhook, read, translate};
 pub use undecodable::Undecodable;
 pub use unrelated::Unrelated;

@@ -16,7 +16,7 @@ use super::meaning::{self, Meaning};
 use super::payload::read_json;
 use super::undecodable::{Undecodable, same_link};
 use super::unreadable::unreadable_fields;
-use super::{own, report};
+use super::{own, report, status_page};
 use crate::contract::{ApiError, InputKind};
 use crate::link::{LinkId, Timestamp};
 use serde_json::Value;
@@ -52,7 +52,7 @@ pub fn translate(
 /// The errors of [`translate`].
 pub fn read(kind: InputKind, link: &LinkId, payload: &[u8], received_at: Timestamp) -> Result<Reading, Undecodable> {
     let value = read_json(payload)?;
-    if kind != InputKind::Webhook {
+    if !matches!(kind, InputKind::Webhook | InputKind::InstitutionStatus) {
         own::check_version(&value)?;
     }
     let unreadable_fields = unreadable_fields(kind, &value, received_at);
@@ -62,6 +62,7 @@ pub fn read(kind: InputKind, link: &LinkId, payload: &[u8], received_at: Timesta
         InputKind::Widget => meaning::of_widget(link, &own::parse_widget(value)?, received_at),
         InputKind::Observation => meaning::of_observation(link, &own::parse_observation(value)?, received_at),
         InputKind::Command => meaning::of_command(&own::parse_command(value)?),
+        InputKind::InstitutionStatus => status_page::parse(&value, received_at).map(Meaning::StatusPage),
     };
     Ok(Reading { meaning: meaning?, unreadable_fields })
 }

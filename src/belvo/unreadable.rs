@@ -42,7 +42,7 @@ pub(super) fn unreadable_fields(kind: InputKind, body: &Value, received_at: Time
                 );
             }
         }
-        InputKind::ApiError | InputKind::Widget | InputKind::Command => {}
+        InputKind::ApiError | InputKind::Widget | InputKind::Command | InputKind::InstitutionStatus => {}
     }
     paths
 }

@@ -213,6 +213,7 @@ fn write_origin(text: &mut String, origin: &Origin) {
         OriginKind::Widget => "an event of the widget",
         OriginKind::Observation => "an observation",
         OriginKind::Command => "a command",
+        OriginKind::InstitutionStatus => "a webhook of the status page",
         OriginKind::Timer => "a timer",
     };
     let input = origin.input_sequence.map(|sequence| format!(", input {sequence}")).unwrap_or_default();

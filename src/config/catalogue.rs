@@ -77,6 +77,12 @@ pub static SETTINGS: &[Setting] = &[
         List,
         "accepted Authorization values of webhooks, whole; give two during a rotation",
     ),
+    secret(
+        "http.status_webhook_secrets",
+        "RELINK_STATUS_WEBHOOK_SECRETS",
+        List,
+        "accepted secrets of webhooks of Belvo's status page; without one they are refused",
+    ),
     secret("http.api_tokens", "RELINK_API_TOKENS", List, "bearer tokens for /v1"),
     row(
         "http.allow_open_webhooks",
@@ -417,6 +423,13 @@ pub static SETTINGS: &[Setting] = &[
         Span,
         Some("10m"),
         "window in which these links fail; one with few failures ends it",
+    ),
+    row(
+        "status.components",
+        "RELINK_STATUS_COMPONENTS",
+        List,
+        None,
+        "institutions on Belvo's status page: `Name on the page=erebor_mx_retail`",
     ),
     row(
         "policy.outage_links",

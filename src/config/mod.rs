@@ -26,6 +26,7 @@ pub use layers::{Origin, Sources};
 use reader::Reader;
 pub use repair::{RepairConfig, WidgetPlace};
 
+use crate::institution::Components;
 use crate::journal;
 use crate::link::{Policy, PolicySettings};
 use crate::nats::connection::{Access, Login, TlsFiles};
@@ -50,6 +51,8 @@ pub struct Config {
     pub belvo: BelvoConfig,
     /// The repair page; `None` if it is switched off.
     pub repair: Option<RepairConfig>,
+    /// `RELINK_STATUS_COMPONENTS`: the institutions that the components of Belvo's status page stand for.
+    pub status_components: Components,
     /// The proxy for Belvo's API; `None` without an address.
     pub proxy: Option<ProxyConfig>,
     /// The reconciler.
@@ -69,6 +72,8 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// `RELINK_WEBHOOK_SECRETS`: accepted `Authorization` values of webhooks.
     pub webhook_secrets: Vec<SecretString>,
+    /// `RELINK_STATUS_WEBHOOK_SECRETS`: accepted secrets of webhooks of Belvo's status page. Without one its endpoint is off.
+    pub status_webhook_secrets: Vec<SecretString>,
     /// `RELINK_API_TOKENS`: bearer tokens for `/v1`.
     pub api_tokens: Vec<SecretString>,
     /// `RELINK_ALLOW_OPEN_WEBHOOKS`: accept webhooks without credentials.
@@ -267,6 +272,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
             .parsed("http.listen", "an address and a port such as 127.0.0.1:8480")
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
         webhook_secrets: reader.secrets("http.webhook_secrets"),
+        status_webhook_secrets: reader.secrets("http.status_webhook_secrets"),
         api_tokens: reader.secrets("http.api_tokens"),
         allow_open_webhooks: reader.switch("http.allow_open_webhooks"),
         connections_max: usize::try_from(reader.number("http.connections_max", 0..=1_000_000)).unwrap_or(0),
@@ -289,7 +295,26 @@ fn read(reader: &mut Reader) -> Option<Config> {
         ServiceConfig { stop_timeout: reader.span_within("service.stop_timeout", Duration::from_secs(1)..=HOUR) };
     let log = read_log(reader);
     let policy = read_policy(reader, belvo.keys.is_some());
-    Some(Config { http, journal, nats: nats?, store, belvo, repair, proxy, reconciler, service, log, policy: policy? })
+    let status_components = Components::parse(&reader.texts("status.components"));
+    let status_components = status_components.unwrap_or_else(|problem| {
+        reader.reject("status.components", problem);
+        Components::default()
+    });
+    let (nats, policy) = (nats?, policy?);
+    Some(Config {
+        http,
+        journal,
+        nats,
+        store,
+        belvo,
+        repair,
+        status_components,
+        proxy,
+        reconciler,
+        service,
+        log,
+        policy,
+    })
 }
 
 fn read_journal(reader: &mut Reader) -> journal::Options {

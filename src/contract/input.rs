@@ -33,6 +33,9 @@ pub const WIDGET_TOKEN_SECONDS: u64 = 600;
 /// The header of an input that came through a node's journal: the id of the record, the same for each time that it is published.
 pub const JOURNAL_HEADER: &str = "Relink-Journal";
 
+/// The last token of the subject of a webhook of Belvo's status page. All of them have the same one, so they stay in order.
+pub const STATUS_PAGE: &str = "status-page";
+
 /// The kind of an input message. It is a token of the subject, and decides which body the message has.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumString, IntoStaticStr, VariantArray,
@@ -50,6 +53,9 @@ pub enum InputKind {
     Observation,
     /// [`Command`]: an operator's command.
     Command,
+    /// [`InstitutionStatus`]: a webhook of Belvo's status page. It is about institutions and no link, so the last token
+    /// of its subject is [`STATUS_PAGE`].
+    InstitutionStatus,
 }
 
 impl InputKind {
@@ -66,13 +72,14 @@ impl InputKind {
             Self::Widget => Widget::example(),
             Self::Observation => Observation::example(),
             Self::Command => Command::example(),
+            Self::InstitutionStatus => InstitutionStatus::example(),
         }
     }
 }
 
 /// The text is no kind of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a kind of input: webhook, api_error, widget, observation or command")]
+#[error("not a kind of input: webhook, api_error, widget, observation, command or institution_status")]
 pub struct NotAnInputKind;
 
 fn not_an_input_kind(_text: &str) -> NotAnInputKind {
@@ -337,6 +344,42 @@ pub enum CommandName {
     Verify,
     /// Replace the link by a tombstone.
     Forget,
+}
+
+/// A webhook of Belvo's status page, byte for byte as it was sent: about an incident with the affected institutions, or about one
+/// institution. The body has more fields; relink uses these.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(example = InstitutionStatus::example())]
+#[schemars(extend("anyOf" = [{"required": ["incident"]}, {"required": ["component"]}]))]
+pub struct InstitutionStatus {
+    /// The incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<PageIncident>,
+    /// The institution, in a webhook about one institution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<PageComponent>,
+}
+
+/// An incident of the status page.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+pub struct PageIncident {
+    /// `investigating`, `identified`, `monitoring` or `resolved`. `resolved`: all its institutions work again.
+    pub status: String,
+    /// When it was changed (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
+    /// The affected institutions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<PageComponent>,
+}
+
+/// An institution on the status page.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+pub struct PageComponent {
+    /// The name on the page. `RELINK_STATUS_COMPONENTS` says which institution it stands for.
+    pub name: String,
+    /// `operational`, `partial_outage` or `major_outage`; Statuspage also has `degraded_performance` and `under_maintenance`.
+    pub status: String,
 }
 
 #[cfg(test)]

@@ -30,8 +30,8 @@ mod words;
 pub use digest::LinksDigest;
 pub use incident::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, institution_token};
 pub use input::{
-    ApiError, Command, CommandName, InputKind, JOURNAL_HEADER, LastError, NotAnInputKind, Observation, ReadOutcome,
-    Source, Webhook, Widget,
+    ApiError, Command, CommandName, InputKind, InstitutionStatus, JOURNAL_HEADER, LastError, NotAnInputKind,
+    Observation, ReadOutcome, STATUS_PAGE, Source, Webhook, Widget,
 };
 pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
 pub use output::{

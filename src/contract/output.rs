@@ -99,6 +99,8 @@ pub enum OriginKind {
     Observation,
     /// An operator's command.
     Command,
+    /// A webhook of Belvo's status page.
+    InstitutionStatus,
     /// A deadline of the link has passed.
     Timer,
 }
@@ -111,6 +113,7 @@ impl From<InputKind> for OriginKind {
             InputKind::Widget => Self::Widget,
             InputKind::Observation => Self::Observation,
             InputKind::Command => Self::Command,
+            InputKind::InstitutionStatus => Self::InstitutionStatus,
         }
     }
 }

@@ -16,6 +16,7 @@
 //! - `timers`: links whose deadline has passed
 //! - `corrections`: links whose times lie in the future
 //! - `institutions`: institutions that are degraded or down; `incident`: institutions whose links fail together
+//! - `status_page`: reports of Belvo's status page
 //! - `journals`: records of a journal that were published again
 //! - `links`: the overlay and the cache of links
 
@@ -26,6 +27,7 @@ mod institutions;
 mod journals;
 mod links;
 mod plan;
+mod status_page;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -45,6 +47,7 @@ use crate::contract::{
     At, BadRecord, Because, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, OriginKind, Record,
     RefusedBody,
 };
+use crate::institution::Components;
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
 use crate::repair::RepairLinks;
 use crate::store::{Head, Names, Put, Query, Store, StoreError, pages};
@@ -97,6 +100,8 @@ pub struct Engine<S> {
     corrections: Corrections,
     /// Signs the address of the repair page in notices; `None` if the page is not configured.
     repair_links: Option<RepairLinks>,
+    /// The institutions that the components of Belvo's status page stand for.
+    components: Components,
     /// [`step`]; a test replaces it by a version that panics.
     step: StepFn,
 }
@@ -132,6 +137,7 @@ impl<S: Store> Engine<S> {
             timers_skipped: BTreeSet::new(),
             corrections: Corrections::default(),
             repair_links: None,
+            components: Components::default(),
             step,
         })
     }
@@ -148,6 +154,13 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
         self.repair_links = links;
+        self
+    }
+
+    /// Sets the institutions that the components of Belvo's status page stand for.
+    #[must_use]
+    pub fn with_components(mut self, components: Components) -> Self {
+        self.components = components;
         self
     }
 
@@ -256,7 +269,9 @@ impl<S: Store> Engine<S> {
         // Each changed partition adds its committed offset at the end, and the next delivery may be of another
         // partition.
         while plan.items_count < items_max
-            && plan.messages.len() + plan.offsets.len() + MESSAGES_PER_DELIVERY_MAX < MESSAGES_MAX
+            && queue
+                .front()
+                .is_some_and(|next| plan.messages.len() + plan.offsets.len() + messages_max(next) < MESSAGES_MAX)
         {
             let Some(delivery) = queue.pop_front() else { break };
             let Delivery { partition, sequence, stored_at_ns, .. } = delivery;
@@ -329,6 +344,13 @@ impl<S: Store> Engine<S> {
             unreadable_fields: unreadable_fields.iter().map(|&field| field.to_owned()).collect(),
         };
         plan.unreadable_fields.extend(unreadable_fields.into_iter().map(|field| (id.clone(), field)));
+        let meaning = match meaning {
+            Meaning::StatusPage(report) => {
+                self.plan_status_page(delivery, &report, is_repeated, &origin, now, plan);
+                return Ok(());
+            }
+            Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::Unknown { .. } => meaning,
+        };
         let entry = match self.load(&id) {
             Ok(entry) => entry,
             Err(error) if error.is_of_one_record() => {
@@ -372,6 +394,8 @@ impl<S: Store> Engine<S> {
                     Err(_) => Self::dead_letter(delivery, DeadReason::Panicked, format!("{event} panicked"), plan),
                 }
             }
+            // It is about no link, and was handled before the link was loaded.
+            Meaning::StatusPage(_) => {}
             Meaning::NotAboutTheLink { class, code } => {
                 plan.tally.add(word, "not_about_the_link");
                 let detail = format!("{code}: {}", class.as_str());
@@ -440,6 +464,15 @@ impl<S: Store> Engine<S> {
         let entry = LinkEntry { link, partition: stored.head.partition };
         self.recent.read(entry.clone());
         Ok(Some(entry))
+    }
+}
+
+/// The most messages that a delivery can lead to.
+fn messages_max(delivery: &Delivery) -> usize {
+    if delivery.kind == InputKind::InstitutionStatus.as_str() {
+        status_page::MESSAGES_MAX
+    } else {
+        MESSAGES_PER_DELIVERY_MAX
     }
 }
 

@@ -54,6 +54,28 @@ pub(super) fn check_webhook(keys: &Keys, open: bool, headers: &HeaderMap) -> Res
     }
 }
 
+/// Checks the secret of a webhook of the status page: the whole `Authorization` value, or the parameter `secret` of the address.
+/// Statuspage sends no header of its own, so the secret is usually a part of the address.
+pub(super) fn check_status_webhook(keys: &Keys, headers: &HeaderMap, secret: Option<&str>) -> Result<(), Problem> {
+    if keys.is_empty() {
+        return Err(refuse(
+            "status",
+            "No secret is configured, so this endpoint is off: set RELINK_STATUS_WEBHOOK_SECRETS \
+             (http.status_webhook_secrets) and restart relink.",
+        ));
+    }
+    let header = headers.get(AUTHORIZATION).is_some_and(|value| keys.accept(value.as_bytes()));
+    if header || secret.is_some_and(|secret| keys.accept(secret.as_bytes())) {
+        Ok(())
+    } else {
+        Err(refuse(
+            "status",
+            "Neither the parameter `secret` of the address nor the Authorization header is one of the values of \
+             RELINK_STATUS_WEBHOOK_SECRETS.",
+        ))
+    }
+}
+
 /// Whether the request has one of the configured `Authorization` values of webhooks, at any path.
 pub(super) fn is_webhook(keys: &Keys, headers: &HeaderMap) -> bool {
     headers.get(AUTHORIZATION).is_some_and(|value| keys.accept(value.as_bytes()))

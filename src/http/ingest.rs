@@ -32,7 +32,7 @@ use crate::metric;
 
 /// How long relink may take from the last byte of a webhook to its answer. Belvo's limit is five seconds, including
 /// the time on the network.
-const ANSWER_WITHIN: Duration = Duration::from_secs(4);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 
 /// The path; also the subject of dead letters without a link.
 pub(super) const PATH: &str = "/webhooks/belvo";
@@ -44,7 +44,7 @@ pub(super) async fn webhook(State(server): State<SharedServer>, request: Request
         .retry_after_secs(5)
         .log_detail(format!("not stored within {} s", ANSWER_WITHIN.as_secs()));
     let answered = timeout(ANSWER_WITHIN, async {
-        let body = read(&server, &parts.headers, body).await?;
+        let body = read(&server, &parts.headers, PATH, body).await?;
         store_webhook(&server, &parts.headers, body).await
     });
     answered.await.unwrap_or(Err(late)).map(|receipt| Json(Value::Object(receipt.members())))
@@ -68,7 +68,7 @@ pub(super) async fn misdirected(server: &Server, request: Request, unknown_path:
     if parts.method != Method::POST || !auth::is_webhook(&server.webhook_keys, &parts.headers) {
         return unknown_path;
     }
-    let body = match read(server, &parts.headers, body).await {
+    let body = match read(server, &parts.headers, PATH, body).await {
         Ok(body) => body,
         Err(problem) => return problem,
     };
@@ -77,9 +77,9 @@ pub(super) async fn misdirected(server: &Server, request: Request, unknown_path:
     dead_letter(server, &parts.headers, body, subject, DeadReason::UnknownSubject, unknown_path).await
 }
 
-/// Reads and decompresses the body. If a body is too large or cannot be decompressed, its received part is dead-lettered.
-async fn read(server: &Server, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let dead = |bytes, problem| dead_letter(server, headers, bytes, PATH.to_owned(), DeadReason::Malformed, problem);
+/// Reads and decompresses the body. If a body is too large or cannot be decompressed, its received part is dead-lettered under the path.
+pub(super) async fn read(server: &Server, headers: &HeaderMap, path: &str, body: Body) -> Result<Bytes, Problem> {
+    let dead = |bytes, problem| dead_letter(server, headers, bytes, path.to_owned(), DeadReason::Malformed, problem);
     let body = match body::read(headers, body).await {
         Ok(body) => body,
         Err(BodyError { problem, start: Some(start) }) => return Err(dead(start, *problem).await),
@@ -120,7 +120,7 @@ async fn store_webhook(server: &Server, headers: &HeaderMap, body: Bytes) -> Res
 
 /// Stores a dead letter. Returns the problem to answer with: `problem`, or 503 if the dead letter could not be
 /// stored.
-async fn dead_letter(
+pub(super) async fn dead_letter(
     server: &Server,
     headers: &HeaderMap,
     payload: Bytes,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   POST /webhooks/belvo                 ingest.rs        webhooks; with the Authorization value of Belvo's dashboard
+//!   POST /webhooks/belvo-status          status.rs        webhooks of Belvo's status page; with a secret
 //!   GET  /webhooks/belvo                 ingest.rs        a check of the address; also HEAD and OPTIONS
 //!   POST /v1/api-errors                  report.rs        an error of Belvo's API, from your application
 //!   POST /v1/links/{id}/widget           report.rs        an event of the widget
@@ -9,6 +10,7 @@
 //!   POST /v1/links/{id}/update           repair.rs        mints a widget token for the user who repairs a link
 //!   GET  /v1/links[/{id}[/history]]      links.rs         the links, and the history of one
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
+//!   GET  /v1/institutions                institutions.rs  the state of each institution
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
 //!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input
 //!   GET  /repair/{token}                 pages.rs         the page on which a user repairs a link; without credentials
@@ -35,6 +37,7 @@ mod connection;
 mod dead_letters;
 mod health;
 mod ingest;
+mod institutions;
 mod links;
 mod listener;
 mod log_sample;
@@ -48,6 +51,7 @@ mod renewal;
 mod repair;
 mod report;
 mod scan;
+mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,6 +120,7 @@ pub struct Server {
     not_ready: watch::Receiver<Vec<String>>,
     subjects: Subjects,
     webhook_keys: Keys,
+    status_keys: Keys,
     open_webhooks: bool,
     api_tokens: Keys,
     acknowledge: Acknowledge,
@@ -145,6 +150,7 @@ impl Server {
             not_ready,
             subjects: config.nats.subjects.clone(),
             webhook_keys: Keys::of(&config.http.webhook_secrets),
+            status_keys: Keys::of(&config.http.status_webhook_secrets),
             open_webhooks: config.http.allow_open_webhooks,
             api_tokens: Keys::of(&config.http.api_tokens),
             acknowledge: config.journal.acknowledge,
@@ -165,6 +171,7 @@ impl Server {
     async fn store_input(&self, kind: InputKind, link: &LinkId, payload: Bytes) -> Result<Receipt, Problem> {
         let source = match kind {
             InputKind::Webhook => "/relink/webhooks/belvo",
+            InputKind::InstitutionStatus => "/relink/webhooks/belvo-status",
             InputKind::ApiError | InputKind::Widget | InputKind::Observation | InputKind::Command => "/relink/v1",
         };
         let (entry, message_id) = entry_of_input(&self.subjects, kind, link, source, payload);
@@ -244,6 +251,7 @@ pub fn router(server: Server) -> Router {
         .route("/links", get(links::list))
         .route("/links/{id}", get(links::show))
         .route("/summary", get(links::summary))
+        .route("/institutions", get(institutions::list))
         .layer(middleware::from_fn_with_state(Arc::clone(&server), as_of::mark));
     let v1 = Router::new()
         .merge(from_store)
@@ -260,6 +268,7 @@ pub fn router(server: Server) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&server), require_token));
     let routes = Router::new()
         .route(ingest::PATH, post(ingest::webhook).get(ingest::probe).options(ingest::options))
+        .route(status::PATH, post(status::webhook).get(ingest::probe).options(ingest::options))
         .nest("/v1", v1)
         .nest(pages::PATH, pages::routes())
         .route("/repair/", any(pages::wrong_address))

@@ -34,7 +34,7 @@ pub(super) async fn api_error(State(server): State<SharedServer>, request: Reque
                 let meaning = json!({"class": class.as_str(), "code": code});
                 Ok((StatusCode::OK, Json(json!({"link_id": null, "meaning": meaning}))).into_response())
             }
-            Meaning::Event(_) | Meaning::Unknown { .. } => Err(no_link()),
+            Meaning::Event(_) | Meaning::StatusPage(_) | Meaning::Unknown { .. } => Err(no_link()),
         };
     };
     store(&server, InputKind::ApiError, &link, body).await

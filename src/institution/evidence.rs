@@ -8,7 +8,7 @@ use crate::link::{LinkId, Timestamp};
 /// A repeated status, and an incident, count for this long. A status page may forget to say that an outage is over.
 pub const LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// While the institution is down, the threshold of outage errors divided by this number keeps it down.
+/// After an outage by errors, the threshold divided by this number keeps it going.
 const CALM_DIVISOR: usize = 4;
 
 /// The settings of the machine.
@@ -86,7 +86,7 @@ impl Known {
         match evidence {
             Evidence::OutageError(link) => self.errors.add(link, at, now, settings),
             Evidence::Incident(goes_on) => self.incident_until = goes_on.then(|| now.after(settings.incident_life())),
-            Evidence::Page(status) => Page::report(&mut self.page, status, at, now, settings),
+            Evidence::Page(status) => self.page = Some(Page::after(self.page, status, at, now)),
         }
     }
 
@@ -94,20 +94,25 @@ impl Known {
     pub(super) fn expire(&mut self, now: Timestamp, settings: &Settings) {
         self.errors.expire(now, settings);
         self.incident_until = self.incident_until.filter(|until| now < *until);
-        self.page = self.page.and_then(|page| page.at_time(now));
+        self.page = self.page.filter(|page| now < page.until);
     }
 
-    /// What the evidence shows, and its kind. `is_down`: the institution is down.
-    pub(super) fn level(&self, is_down: bool, settings: &Settings) -> (Level, Cause) {
+    /// What the evidence shows, and its kind.
+    pub(super) fn level(&self, settings: &Settings) -> (Level, Cause) {
         let incident = if self.incident_until.is_some() { Level::Outage } else { Level::Calm };
-        let page = self.page.map_or(Level::Calm, |page| page.level);
+        let page = self.page_level();
         let all = [
             (incident, Cause::FailingLinks),
-            (self.errors.level(is_down, settings), Cause::OutageErrors),
+            (self.errors.level(settings), Cause::OutageErrors),
             (page, Cause::StatusPage),
         ];
         // Of equal levels the first kind counts.
         all.into_iter().reduce(|first, next| if next.0 > first.0 { next } else { first }).unwrap_or(all[0])
+    }
+
+    /// What the status page shows.
+    pub(super) fn page_level(&self) -> Level {
+        self.page.map_or(Level::Calm, |page| page.level)
     }
 
     /// When evidence stops to count, if nothing new arrives.
@@ -135,7 +140,7 @@ impl Known {
             // The links are not known any more, so the level holds for one window.
             Cause::OutageErrors => self.errors.floor = Some((level, now.after(settings.window))),
             // Restarts must not make an outage longer, so the end is counted from its beginning.
-            Cause::StatusPage => self.page = Some(Page { level, until: since.after(LIFE), then: None, at: since }),
+            Cause::StatusPage => self.page = Some(Page { level, until: since.after(LIFE), at: since }),
         }
     }
 }
@@ -166,7 +171,7 @@ impl Errors {
             oldest.and_then(|link| self.recent.remove(&link));
         }
         // A level lasts a window: errors that are almost too old must not make the state change back at once.
-        let level = self.level(false, settings);
+        let level = self.level(settings);
         if level > Level::Calm {
             self.floor = Some((level, now.after(settings.window)));
         }
@@ -177,13 +182,13 @@ impl Errors {
         self.floor = self.floor.filter(|(_, until)| now < *until);
     }
 
-    fn level(&self, is_down: bool, settings: &Settings) -> Level {
+    fn level(&self, settings: &Settings) -> Level {
         let floor = self.floor.map_or(Level::Calm, |(level, _)| level);
         let count = self.recent.len();
         let few = settings.links.div_ceil(CALM_DIVISOR).max(1);
         let shown = if settings.links == 0 || count < few {
             Level::Calm
-        } else if count >= settings.links || is_down {
+        } else if count >= settings.links || floor == Level::Outage {
             Level::Outage
         } else {
             Level::Trouble
@@ -202,37 +207,19 @@ impl Errors {
 struct Page {
     level: Level,
     until: Timestamp,
-    /// The level after `until`, and its end: the page has reported a better status.
-    then: Option<(Level, Timestamp)>,
     /// The time of the last report. An older report that arrives later does not count.
     at: Timestamp,
 }
 
 impl Page {
-    fn report(page: &mut Option<Self>, status: PageStatus, at: Timestamp, now: Timestamp, settings: &Settings) {
+    /// The page after a report. People write it, so each report counts at once.
+    fn after(page: Option<Self>, status: PageStatus, at: Timestamp, now: Timestamp) -> Self {
         let level = match status {
             PageStatus::Operational => Level::Calm,
             PageStatus::Partial => Level::Trouble,
             PageStatus::Major => Level::Outage,
         };
-        let end = now.after(LIFE);
-        *page = match *page {
-            Some(known) if at < known.at => Some(known),
-            Some(known) if level < known.level => Some(Self {
-                until: known.until.min(now.after(settings.window)),
-                then: (level > Level::Calm).then_some((level, end)),
-                at,
-                ..known
-            }),
-            Some(_) | None => (level > Level::Calm).then_some(Self { level, until: end, then: None, at }),
-        };
-    }
-
-    fn at_time(self, now: Timestamp) -> Option<Self> {
-        if now < self.until {
-            return Some(self);
-        }
-        let (level, until) = self.then.filter(|(_, until)| now < *until)?;
-        Some(Self { level, until, then: None, at: self.at })
+        let report = Self { level, until: now.after(LIFE), at };
+        page.filter(|known| at < known.at).unwrap_or(report)
     }
 }

@@ -34,6 +34,15 @@ pub const fn next(state: State, level: Level) -> State {
     }
 }
 
+/// The level that led to a state.
+const fn level_of(state: State) -> Level {
+    match state {
+        State::Operational => Level::Calm,
+        State::Degraded => Level::Trouble,
+        State::Down => Level::Outage,
+    }
+}
+
 /// A change of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -108,21 +117,19 @@ impl Institution {
 
     fn restore(&mut self, now: Timestamp, settings: &Settings) {
         let Some((since, cause)) = self.to_restore.take().zip(self.cause) else { return };
-        let level = match self.state {
-            State::Operational => return,
-            State::Degraded => Level::Trouble,
-            State::Down => Level::Outage,
-        };
-        self.known.restore(level, cause, since, now, settings);
+        self.known.restore(level_of(self.state), cause, since, now, settings);
     }
 
-    /// At most two changes: an outage ends, and trouble goes on.
+    /// At most two changes: a state ends, and another begins.
     fn step(&mut self, settings: &Settings) -> Vec<Change> {
         let mut changes = Vec::new();
         loop {
             let from = self.state;
-            let (level, cause) = self.known.level(from == State::Down, settings);
-            let to = next(from, level);
+            let (level, cause) = self.known.level(settings);
+            // A state that the status page has withdrawn ends, even if other evidence begins the same state anew: after a restart only the
+            // cause of a state is known, and it must not be a report that no longer holds.
+            let is_withdrawn = self.cause == Some(Cause::StatusPage) && self.known.page_level() < level_of(from);
+            let to = if is_withdrawn { State::Operational } else { next(from, level) };
             if to == from {
                 return changes;
             }

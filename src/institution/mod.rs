@@ -14,15 +14,17 @@
 //! |---|---|---|---|
 //! | outage errors of distinct links | a quarter of the threshold in a window | the threshold | in a window with fewer than a quarter |
 //! | an incident: many links of the institution fail | | while it goes on | with the incident |
-//! | Belvo's status page | partial outage | major outage | one window after a better status |
+//! | Belvo's status page | partial outage | major outage | with a better status, or after a day |
 //!
-//! A level falls only after a window without evidence for it, so that the state does not change with every message (hysteresis). Each
+//! What is counted falls only after a window without new evidence, so that the state does not change with every message (hysteresis). Each
 //! evidence has an end: without new evidence an institution is operational again after at most [`LIFE`], or two windows.
 //!
 //! This module must never have a clock, serde or I/O. The engine (`engine::institutions`) gives it the evidence.
 
+mod components;
 mod evidence;
 mod machine;
 
+pub use components::{BadComponent, Components};
 pub use evidence::{Cause, Evidence, Level, PageStatus, Settings};
 pub use machine::{Change, Institution, LIFE, State, next};

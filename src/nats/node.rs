@@ -27,6 +27,7 @@ use super::dead_letter::DeadLetters;
 use super::streams_read::Streams;
 use super::subject::Subjects;
 use crate::clock::Clock;
+use crate::institution::Components;
 use crate::link::{Policy, Timestamp};
 use crate::metric;
 use crate::node::{self, End, Input, Phase};
@@ -93,6 +94,7 @@ pub struct Node<S> {
     dead_letters: DeadLetters,
     options: NodeOptions,
     repair_links: Option<RepairLinks>,
+    components: Components,
     store: S,
     phase: watch::Sender<Phase>,
     as_of: watch::Sender<Option<Timestamp>>,
@@ -119,6 +121,7 @@ impl<S: Store + Clone + 'static> Node<S> {
             dead_letters,
             options,
             repair_links: None,
+            components: Components::default(),
             store,
             phase,
             as_of,
@@ -140,6 +143,13 @@ impl<S: Store + Clone + 'static> Node<S> {
     #[must_use]
     pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
         self.repair_links = links;
+        self
+    }
+
+    /// Sets the institutions that the components of Belvo's status page stand for.
+    #[must_use]
+    pub fn with_components(mut self, components: Components) -> Self {
+        self.components = components;
         self
     }
 
@@ -252,7 +262,9 @@ impl<S: Store + Clone + 'static> Node<S> {
         let (policy, partitions_count) = (self.options.policy.clone(), self.options.partitions);
         let plan_ahead_min = node::PLAN_AHEAD_MIN;
         let options = node::NodeOptions { owner, writer, partitions_count, policy, plan_ahead_min };
-        node::Node::new(options, self.store.clone()).with_repair_links(self.repair_links.clone())
+        node::Node::new(options, self.store.clone())
+            .with_repair_links(self.repair_links.clone())
+            .with_components(self.components.clone())
     }
 }
 

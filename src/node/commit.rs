@@ -11,6 +11,7 @@ use super::lost_states::Expected;
 use super::output::{Closing, Note, Output};
 use super::partition::Stage;
 use crate::engine::{Item, Plan, WithTimers};
+use crate::institution::Components;
 use crate::link::Timestamp;
 use crate::repair::RepairLinks;
 use crate::store::{Store, StoreError};
@@ -95,6 +96,13 @@ impl<S: Store + Clone> Node<S> {
     #[must_use]
     pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
         self.repair_links = links;
+        self
+    }
+
+    /// Sets the institutions that the components of Belvo's status page stand for.
+    #[must_use]
+    pub fn with_components(mut self, components: Components) -> Self {
+        self.components = components;
         self
     }
 

@@ -134,6 +134,7 @@ use self::place::Resuming;
 use self::stream_clock::StreamClock;
 use self::timing::Measuring;
 use crate::engine::{Delivery, Engine, MESSAGES_MAX};
+use crate::institution::Components;
 use crate::link::{Policy, Timestamp};
 use crate::repair::RepairLinks;
 use crate::store::{Store, StoreError};
@@ -184,6 +185,7 @@ pub struct Node<S> {
     options: NodeOptions,
     /// Signs the address of the repair page in notices.
     repair_links: Option<RepairLinks>,
+    components: Components,
     store: S,
     /// `None` until the first partition has its resume point.
     engine: Option<Engine<S>>,
@@ -248,6 +250,7 @@ impl<S: Store + Clone> Node<S> {
         Self {
             options,
             repair_links: None,
+            components: Components::default(),
             store,
             engine: None,
             is_engine_stale: true,
@@ -444,7 +447,8 @@ impl<S: Store + Clone> Node<S> {
             None => {
                 let NodeOptions { policy, partitions_count, .. } = &self.options;
                 let engine = Engine::new(self.store.clone(), policy.clone(), input_created_ns, &offsets)?;
-                let engine = engine.with_partitions(*partitions_count).with_repair_links(self.repair_links.clone());
+                let engine = engine.with_partitions(*partitions_count).with_components(self.components.clone());
+                let engine = engine.with_repair_links(self.repair_links.clone());
                 self.engine = Some(engine);
             }
         }

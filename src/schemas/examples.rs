@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::contract::{Address, At, Commit, Fence, InputKind};
+use crate::contract::{self, Address, At, Commit, Fence, InputKind, STATUS_PAGE};
 use crate::engine::{Delivery, Engine, Message};
 use crate::link::{Policy, PolicySettings, Timestamp};
 use crate::nats::envelope;
@@ -60,7 +60,7 @@ struct ScriptedInput {
 
 /// The whole script, in order; a row of `None` is a time at which only timers are due.
 fn script() -> Vec<(i64, Option<ScriptedInput>)> {
-    use InputKind::{ApiError, Command, Observation, Webhook, Widget};
+    use InputKind::{ApiError, Command, InstitutionStatus, Observation, Webhook, Widget};
     let input = |at, link, kind, variant, body| (at, Some(ScriptedInput { at, link, kind, variant, body }));
     let timers_only = |at| (at, None);
     vec![
@@ -125,6 +125,8 @@ fn script() -> Vec<(i64, Option<ScriptedInput>)> {
         input(3 * DAY, CARLA, Webhook, "consent_about_to_expire", consent_ends(CARLA)),
         input(4 * DAY, CARLA, Command, "verify", json!({"command": "verify", "by": "support@example.com"})),
         input(5 * DAY, CARLA, Webhook, "link_deleted", webhook(CARLA, "LINK", "link_deleted", 5, json!({}))),
+        // The name of the institution on the status page is not configured, so the webhook is dead-lettered.
+        input(5 * DAY + HOUR, STATUS_PAGE, InstitutionStatus, "incident", contract::InstitutionStatus::example()),
         // No scheduled refresh of Ana's link arrives, and the verify job has no answer.
         timers_only(6 * DAY),
         timers_only(6 * DAY + HOUR),
@@ -222,7 +224,7 @@ fn input_example(scripted: &ScriptedInput, sequence: u64, subject: String) -> Ex
     let name = format!("belvo.{}", scripted.kind);
     let header = |name: &str, value: String| (name.to_owned(), value);
     let headers = vec![
-        header("ce-dataschema", format!("urn:relink:schema:{name}:{}", crate::contract::SCHEMA_VERSION)),
+        header("ce-dataschema", format!("urn:relink:schema:{name}:{}", contract::SCHEMA_VERSION)),
         header("ce-id", input_id(sequence)),
         header("ce-source", "/your-application".to_owned()),
         header("ce-specversion", "1.0".to_owned()),

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 
 use relink::contract::{Address, IncidentBody, IncidentCause, IncidentChange, JobName, NoticeName, Record};
 use relink::engine::{Delivery, Engine, Plan};
+use relink::institution::Components;
 use relink::link::{Policy, Prompt, Timestamp};
 use relink::store::{MemoryStore, Position, Store};
+use serde_json::json;
 
 use crate::inputs::{INPUT_CREATED_NS, OUTPUT_CREATED_NS};
 use crate::inputs::{START, Sample, policy};
@@ -48,10 +50,10 @@ impl Relink {
 
     /// Makes a plan for each second.
     fn pass_time(&mut self, from: i64, to: i64) {
-        (from..=to).step_by(1_000).for_each(|millis| self.plan(VecDeque::new(), at(millis)));
+        (from..=to).step_by(1_000).for_each(|millis| drop(self.plan(VecDeque::new(), at(millis))));
     }
 
-    fn plan(&mut self, mut queue: VecDeque<Delivery>, now: Timestamp) {
+    fn plan(&mut self, mut queue: VecDeque<Delivery>, now: Timestamp) -> Plan {
         let mut plan: Plan = self.engine.plan(&mut queue, now).unwrap();
         assert!(queue.is_empty());
         let messages = std::mem::take(&mut plan.messages);
@@ -60,6 +62,7 @@ impl Relink {
             Position { stream_created_ns: OUTPUT_CREATED_NS, sequence: self.published.len() as u64, witness: None };
         self.engine.store().apply(&plan.changes(Some(position))).unwrap();
         self.engine.record_commit(&plan);
+        plan
     }
 
     fn count(&self, wanted: impl Fn(&Address) -> bool) -> usize {
@@ -88,8 +91,29 @@ impl Relink {
     }
 }
 
+/// Belvo's status page reports this status of the two components.
+fn report(relink: &mut Relink, statuses: [&str; 2], millis: i64) -> Plan {
+    relink.sequence += 1;
+    let components = [("Erebor", statuses[0]), ("Gringotts", statuses[1])];
+    let components = components.map(|(name, status)| json!({"name": name, "status": status}));
+    let body = json!({"incident": {"status": "investigating", "components": components}});
+    let delivery = Delivery {
+        partition: 0,
+        sequence: relink.sequence,
+        stored_at_ns: at(millis).as_millis() * 1_000_000,
+        subject: "belvo.0.institution_status.status-page".to_owned(),
+        kind: "institution_status".to_owned(),
+        link: "status-page".to_owned(),
+        headers: Vec::new(),
+        payload: body.to_string().into(),
+        receipt: String::new(),
+    };
+    relink.plan(VecDeque::from([delivery]), at(millis))
+}
+
 fn engine(store: MemoryStore, policy: &Policy) -> Engine<MemoryStore> {
-    Engine::new(store, policy.clone(), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap()
+    let components = Components::parse(&["Erebor=erebor_mx_retail"]).unwrap();
+    Engine::new(store, policy.clone(), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap().with_components(components)
 }
 
 fn at(millis: i64) -> Timestamp {
@@ -267,4 +291,26 @@ fn an_incident_of_links_and_outage_errors_are_one_incident() {
     assert_eq!(relink.incidents().len(), 1, "the links no longer fail, but Belvo's errors go on");
     relink.pass_time(18 * MINUTE, 20 * MINUTE);
     assert_eq!(changes(&relink, 1), [(IncidentChange::Ended, IncidentCause::FailingLinks)]);
+}
+
+#[test]
+fn the_status_page_defers_prompts_of_the_institution_that_it_names() {
+    let mut relink = Relink::new(true);
+    relink.receive(Sample::SeenValid, 0..LINKS, 0);
+    let plan = report(&mut relink, ["major_outage", "major_outage"], MINUTE);
+    // The second component is not configured, which an operator has to see.
+    assert_eq!(plan.dead_letters.len(), 1);
+    let page = IncidentCause::StatusPage;
+    assert_eq!(changes(&relink, 0), [(IncidentChange::Began, page)]);
+    relink.receive(Sample::Credentials, 0..2, 2 * MINUTE);
+    relink.pass_time(2 * MINUTE, 40 * MINUTE);
+    assert_eq!((relink.prompts(), relink.verifies()), (0, 0));
+    relink.restart();
+    report(&mut relink, ["partial_outage", "operational"], 40 * MINUTE);
+    assert_eq!(changes(&relink, 1), [(IncidentChange::Ended, page), (IncidentChange::Degraded, page)]);
+    relink.restart();
+    report(&mut relink, ["operational", "operational"], 41 * MINUTE);
+    assert_eq!(changes(&relink, 3), [(IncidentChange::Recovered, page)]);
+    relink.pass_time(41 * MINUTE, 90 * MINUTE);
+    assert_eq!((relink.prompts(), relink.verifies()), (2, 2), "Belvo was asked, and did not answer");
 }

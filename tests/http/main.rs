@@ -22,4 +22,5 @@ mod proxied_reports;
 mod reads;
 mod repairs;
 mod reports;
+mod status_page;
 mod webhooks;

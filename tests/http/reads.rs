@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_nats::HeaderMap;
-use relink::contract::{IncidentBecause, IncidentBody, IncidentChange, Record, RefusedBody};
+use relink::contract::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, Record, RefusedBody};
 use relink::link::{Link, State, Timestamp};
 use relink::store::{Changes, Store};
 use serde_json::{Value, json};
@@ -108,6 +108,7 @@ async fn the_summary_contains_incidents_and_drift() {
     let at = because().at;
     let incident = |institution: &str, change| IncidentBody {
         change,
+        cause: IncidentCause::StatusPage,
         institution: institution.to_owned(),
         at,
         began_at: at,
@@ -123,6 +124,37 @@ async fn the_summary_contains_incidents_and_drift() {
     let summary = bench.get("/v1/summary").await.body;
     assert_eq!(summary["incidents"], json!([{"institution": "erebor", "began_at": at, "links_count": 21}]));
     assert_eq!(summary["drift_by_institution"], json!({"erebor": 4}));
+}
+
+#[tokio::test]
+async fn each_institution_has_a_state() {
+    let bench = Bench::new().await;
+    bench.put("a", "erebor", valid());
+    bench.put("b", "gringotts", valid());
+    let at = because().at;
+    let changes =
+        [("erebor", IncidentChange::Began), ("gotham", IncidentChange::Degraded), ("ironbank", IncidentChange::Ended)];
+    let incidents = changes.map(|(institution, change)| IncidentBody {
+        change,
+        cause: IncidentCause::OutageErrors,
+        institution: institution.to_owned(),
+        at,
+        began_at: at,
+        links_count: 5,
+        deferred_count: 0,
+        threshold: 5,
+        window_seconds: 600,
+        because: IncidentBecause { link_id: None, origin: because().origin },
+    });
+    bench.store.apply(&Changes { incidents: incidents.to_vec(), ..Changes::default() }).unwrap();
+    let none = json!({});
+    let expected = json!({"institutions": [
+        {"institution": "erebor", "state": "down", "since": at, "cause": "outage_errors", "links_count": 1, "by_state": {"valid": 1}},
+        {"institution": "gotham", "state": "degraded", "since": at, "cause": "outage_errors", "links_count": 0, "by_state": none},
+        {"institution": "gringotts", "state": "operational", "links_count": 1, "by_state": {"valid": 1}},
+        {"institution": "ironbank", "state": "operational", "since": at, "links_count": 0, "by_state": none},
+    ]});
+    assert_eq!(bench.get("/v1/institutions").await.body, expected);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The machine of an institution: its table, its hysteresis, the end of each outage, and replay.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -93,20 +94,28 @@ fn old_errors_of_a_backlog_are_no_outage() {
 }
 
 #[test]
-fn the_status_page_makes_it_down_and_a_better_status_counts_after_a_window() {
+fn each_report_of_the_status_page_counts_at_once() {
     let mut bank = Institution::default();
     assert_eq!(page(&mut bank, PageStatus::Partial, 0)[0].to, State::Degraded);
     assert_eq!(page(&mut bank, PageStatus::Major, MINUTE)[0].to, State::Down);
-    assert_eq!(page(&mut bank, PageStatus::Operational, 2 * MINUTE), []);
-    assert_eq!(page(&mut bank, PageStatus::Major, 3 * MINUTE), [], "it was down all the time");
+    let states = |changes: Vec<Change>| changes.iter().map(|change| change.to).collect::<Vec<_>>();
+    assert_eq!(states(page(&mut bank, PageStatus::Partial, 2 * MINUTE)), [State::Operational, State::Degraded]);
     // An older report that arrives late does not count.
-    assert_eq!(bank.observe(Evidence::Page(PageStatus::Operational), at(0), at(4 * MINUTE), &SETTINGS), []);
-    assert_eq!(pass(&mut bank, 60 * MINUTE), []);
-    assert_eq!(page(&mut bank, PageStatus::Partial, 60 * MINUTE), []);
-    let ended = pass(&mut bank, 71 * MINUTE);
-    assert_eq!(ended, [(at(70 * MINUTE), State::Operational), (at(70 * MINUTE), State::Degraded)]);
-    assert_eq!(page(&mut bank, PageStatus::Operational, 80 * MINUTE), []);
-    assert_eq!(pass(&mut bank, 90 * MINUTE), [(at(90 * MINUTE), State::Operational)]);
+    assert_eq!(bank.observe(Evidence::Page(PageStatus::Major), at(0), at(4 * MINUTE), &SETTINGS), []);
+    assert_eq!(states(page(&mut bank, PageStatus::Operational, 5 * MINUTE)), [State::Operational]);
+    assert_eq!(bank.observe(Evidence::Page(PageStatus::Major), at(0), at(6 * MINUTE), &SETTINGS), []);
+}
+
+#[test]
+fn a_report_that_is_withdrawn_is_no_longer_the_cause() {
+    let mut bank = Institution::default();
+    page(&mut bank, PageStatus::Major, 0);
+    assert_eq!(errors(&mut bank, 0..5, MINUTE), [], "it is down already");
+    let changes = page(&mut bank, PageStatus::Operational, 2 * MINUTE);
+    assert_eq!(
+        changes.iter().map(|change| (change.to, change.cause)).collect::<Vec<_>>(),
+        [(State::Operational, Cause::StatusPage), (State::Down, Cause::OutageErrors),]
+    );
 }
 
 #[test]
@@ -174,27 +183,40 @@ fn play(bank: &mut Institution, actions: &[(Action, i64)]) -> Vec<(Timestamp, Ac
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// The state falls only after a window without evidence for it, so it never flaps. The end of an incident counts at once, because
-    /// the incident has a calm window of its own.
+    /// An outage that nobody has withdrawn ends only after a window without evidence for it, so it never flaps. The end of an incident of
+    /// links counts at once, because the incident has a calm window of its own.
     #[test]
     fn it_never_flaps_within_the_hysteresis(actions in vec(action(), 1..80)) {
-        let mut shown_at: Option<Timestamp> = None;
-        let mut rose_at: Option<Timestamp> = None;
+        // The last report of an outage, and the last change to `down`.
+        let (mut shown_at, mut rose_at): (Option<Timestamp>, Option<Timestamp>) = (None, None);
+        // The last error of each link, the last error with which enough links had one, and the state.
+        let (mut errors, mut error_at, mut state) = (BTreeMap::new(), None::<Timestamp>, State::Operational);
         for (now, action, changes) in play(&mut Institution::default(), &actions) {
-            let fell = changes.iter().any(|change| change.from == State::Down);
-            let is_end_of_incident = matches!(action, Action::Incident { is_on: false });
-            if fell && !is_end_of_incident {
+            if let Action::Error { link } = action {
+                errors.insert(link, now);
+                let recent = errors.values().filter(|at: &&Timestamp| now < at.after(WINDOW)).count();
+                error_at = if recent >= SETTINGS.links { Some(now) } else { error_at };
+            }
+            let before = state;
+            state = changes.last().map_or(state, |change| change.to);
+            if error_at.is_some_and(|at| now < at.after(WINDOW)) {
+                prop_assert_eq!(state, State::Down, "{:?} {:?}", now, action);
+            }
+            // An outage whose cause changes has not ended.
+            let (fell, rose) = (before == State::Down && state != before, state == State::Down && state != before);
+            let shows = matches!(action, Action::Page { status: PageStatus::Major } | Action::Incident { is_on: true });
+            let withdraws = matches!(action, Action::Page { .. } | Action::Incident { .. }) && !shows;
+            if fell && !withdraws {
                 prop_assert!(shown_at.is_none_or(|shown| shown.after(WINDOW) <= now), "{now:?} {action:?} {shown_at:?}");
                 prop_assert!(rose_at.is_none_or(|rose| rose.after(WINDOW) <= now), "{now:?} {action:?} {rose_at:?}");
             }
-            if matches!(action, Action::Page { status: PageStatus::Major } | Action::Incident { is_on: true }) {
-                shown_at = Some(now);
-            }
-            if changes.iter().any(|change| change.to == State::Down) {
+            if withdraws {
+                (shown_at, rose_at) = (None, None);
+            } else if rose {
                 rose_at = Some(now);
             }
-            if is_end_of_incident {
-                (shown_at, rose_at) = (None, None);
+            if shows {
+                shown_at = Some(now);
             }
         }
     }
@@ -229,7 +251,8 @@ proptest! {
         let mut state = State::Operational;
         for change in changes(&played) {
             prop_assert_eq!(change.from, state);
-            prop_assert!([Level::Calm, Level::Trouble, Level::Outage].iter().any(|&level| next(state, level) == change.to));
+            let levels = [Level::Calm, Level::Trouble, Level::Outage];
+            prop_assert!(levels.iter().any(|&level| next(state, level) == change.to));
             prop_assert_ne!(change.from, change.to);
             state = change.to;
         }

@@ -170,11 +170,11 @@ impl Refused {
 impl From<Refused> for CallError {
     fn from(refused: Refused) -> Self {
         match refused.meaning {
-            Meaning::Event(_) | Meaning::Unknown { .. } if refused.error.link_id.is_none() => {
+            Meaning::Event(_) | Meaning::StatusPage(_) | Meaning::Unknown { .. } if refused.error.link_id.is_none() => {
                 let ApiError { http_status, method, path, .. } = refused.error;
                 Self::Permanent { why: format!("Belvo answered {http_status} to {method} {path}"), class: None }
             }
-            Meaning::Event(_) | Meaning::Unknown { .. } => Self::Api(Box::new(refused.error)),
+            Meaning::Event(_) | Meaning::StatusPage(_) | Meaning::Unknown { .. } => Self::Api(Box::new(refused.error)),
             Meaning::NotAboutTheLink { class, code } => {
                 let ApiError { http_status, method, path, .. } = refused.error;
                 let why = format!("Belvo answered {http_status} {code} to {method} {path}");

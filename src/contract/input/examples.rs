@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ApiError, Command, Observation, Webhook, Widget};
+use super::{ApiError, Command, InstitutionStatus, Observation, Webhook, Widget};
 
 impl Webhook {
     /// The refresh of a recurrent link could not log in.
@@ -84,6 +84,22 @@ impl Command {
             "until": "2026-12-01T09:00:00Z",
             "by": "support@example.com",
             "reason": "The user is travelling until then"
+        })
+    }
+}
+
+impl InstitutionStatus {
+    /// An institution is down.
+    pub fn example() -> Value {
+        json!({
+            "meta": {"generated_at": "2026-03-02T15:00:02.000Z"},
+            "page": {"id": "jb7j80lkgqvb", "status_indicator": "major", "status_description": "Major Service Outage"},
+            "incident": {
+                "name": "The institution is down",
+                "status": "investigating",
+                "updated_at": "2026-03-02T15:00:00.000Z",
+                "components": [{"name": "Erebor México", "status": "major_outage"}]
+            }
         })
     }
 }

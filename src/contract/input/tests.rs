@@ -13,6 +13,7 @@ fn schema(kind: InputKind) -> Schema {
         InputKind::Widget => schema_for!(Widget),
         InputKind::Observation => schema_for!(Observation),
         InputKind::Command => schema_for!(Command),
+        InputKind::InstitutionStatus => schema_for!(InstitutionStatus),
     }
 }
 
@@ -24,6 +25,7 @@ fn reads(kind: InputKind, body: &Value) -> bool {
         InputKind::Widget => serde_json::from_value::<Widget>(body).is_ok(),
         InputKind::Observation => serde_json::from_value::<Observation>(body).is_ok(),
         InputKind::Command => serde_json::from_value::<Command>(body).is_ok(),
+        InputKind::InstitutionStatus => serde_json::from_value::<InstitutionStatus>(body).is_ok(),
     }
 }
 

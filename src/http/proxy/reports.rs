@@ -87,7 +87,7 @@ impl Reports {
             (Some(_), Ok(Meaning::NotAboutTheLink { class: Unrelated::Keys | Unrelated::RateLimit, .. })) => {
                 count(kind, "not_about_a_link");
             }
-            (None, Ok(Meaning::Event(_) | Meaning::Unknown { .. })) => count(kind, "no_link"),
+            (None, Ok(Meaning::Event(_) | Meaning::StatusPage(_) | Meaning::Unknown { .. })) => count(kind, "no_link"),
             (Some(link), Ok(_)) => return Some((kind, link, body)),
         }
         None

@@ -13,6 +13,7 @@ use crate::contract::{
     Address, Commit, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, Record, RefusedBody,
 };
 use crate::engine::Delivery;
+use crate::institution::Components;
 use crate::link::{Input, LinkId, Policy};
 
 /// The required outcome of an input.
@@ -21,6 +22,8 @@ pub(super) enum Due {
     Event(Box<Input>),
     /// A refusal without an event; and a dead letter if the code is unknown.
     Remark { and_dead: bool },
+    /// A report of the status page: no message of a link; and a dead letter if a component is unknown.
+    Page { and_dead: bool },
     /// A dead letter only.
     Dead,
 }
@@ -189,7 +192,9 @@ impl History {
         match due(delivery) {
             Due::Event(input) => Ok((Some(input), Some(place))),
             Due::Remark { .. } => Ok((None, Some(place))),
-            Due::Dead => Err(format!("input {sequence} cannot be read, but has an outcome for {link}")),
+            Due::Dead | Due::Page { .. } => {
+                Err(format!("input {sequence} is about no link, but has an outcome for {link}"))
+            }
         }
     }
 
@@ -268,6 +273,7 @@ impl History {
             }
             Due::Event(_) => (true, false),
             Due::Remark { and_dead } => (true, and_dead),
+            Due::Page { and_dead } => (false, and_dead),
             Due::Dead => (false, true),
         };
         if (has_outcome, is_dead) == expected {
@@ -290,6 +296,11 @@ pub(super) fn due(delivery: &Delivery) -> Due {
     match translate(kind, &link, &delivery.payload, delivery.stored_at()) {
         Ok(Meaning::Event(input)) => Due::Event(Box::new(input)),
         Ok(Meaning::NotAboutTheLink { .. }) => Due::Remark { and_dead: false },
+        Ok(Meaning::StatusPage(report)) => {
+            let is_unknown = |name: &str| Components::default().institutions(name).is_empty();
+            let unknown = report.components.iter().any(|component| is_unknown(&component.name));
+            Due::Page { and_dead: unknown || report.unreadable_count > 0 }
+        }
         Ok(Meaning::Unknown { .. }) => Due::Remark { and_dead: true },
         Err(_) => Due::Dead,
     }

@@ -30,8 +30,10 @@ impl Incidents {
         let is_sound = match (body.change, before) {
             (IncidentChange::Began | IncidentChange::Degraded, before) => {
                 let by_opening = body.cause == IncidentCause::FailingLinks;
+                // The page withdraws an outage, and the failing links are the cause from then on.
+                let by_page = body.because.origin.kind == OriginKind::InstitutionStatus;
                 (state != body.change.state() && !(state == State::Down && body.change == IncidentChange::Degraded))
-                    && (!by_opening || body.because.link_id.as_deref() == opened_last.map(LinkId::as_str))
+                    && (!by_opening || by_page || body.because.link_id.as_deref() == opened_last.map(LinkId::as_str))
                     && !(by_opening && body.change == IncidentChange::Degraded)
                     && (body.change == IncidentChange::Degraded || body.links_count >= body.threshold)
                     && body.at == body.began_at
@@ -44,7 +46,7 @@ impl Incidents {
                     && body.began_at == began.began_at
                     && body.links_count >= began.links_count
                     && body.because.link_id.is_none()
-                    && body.because.origin.kind == OriginKind::Timer
+                    && (body.because.origin.kind == OriginKind::Timer || body.cause == IncidentCause::StatusPage)
             }
             (IncidentChange::Ended | IncidentChange::Recovered, None) => false,
         };
