@@ -11,10 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::STORE_PAGE;
 use super::incident::{Began, Incidents, Opening};
-use crate::contract::{At, IncidentBecause, IncidentBody, IncidentChange, Origin};
+use crate::contract::{At, BadRecord, IncidentBecause, IncidentBody, IncidentChange, Origin};
 use crate::institution::{Cause, Change, Evidence, Institution, PageStatus, Settings, State};
-use crate::link::{LinkId, Policy, Timestamp};
+use crate::link::{Link, LinkId, Policy, Prompt, StateName, Timestamp};
+use crate::store::{Query, Store, StoreError, pages};
 
 /// Institutions, by Belvo's name.
 pub(super) struct Institutions {
@@ -264,6 +266,38 @@ impl Course {
         };
         Self { began_at, threshold, links_count, deferred_count: 0 }
     }
+}
+
+/// The open episode of the link, if it counts for an incident: it has a prompt, and a failing institution can be its
+/// cause. A muted link does not count. Links that were broken before relink was installed are adopted as muted.
+pub(super) fn opening_of(link: &Link) -> Option<Opening<'_>> {
+    let institution = link.profile.institution.as_deref()?;
+    let episode = link.state.episode().filter(|episode| episode.cause.may_be_institution_wide())?;
+    let is_deferred = match episode.prompt {
+        Prompt::Sent => false,
+        Prompt::Deferred { .. } => true,
+        Prompt::Muted => return None,
+    };
+    Some(Opening { institution, link: &link.id, at: episode.opened_at, is_deferred })
+}
+
+/// Rebuilds the institutions from the store. The head of this file describes which evidence is lost.
+pub(super) fn institutions_of<S: Store>(store: &S, policy: &Policy) -> Result<Institutions, StoreError> {
+    let mut institutions = Institutions::of(policy, store.incidents()?);
+    for state in [StateName::Invalid, StateName::TokenRequired, StateName::Updating] {
+        for page in pages(store, Query { state: Some(state), limit: STORE_PAGE, ..Query::default() }) {
+            let page = page?;
+            for (id, stored) in page.ids.iter().zip(&page.links) {
+                match stored.parse().and_then(|record| Ok(record.link()?)) {
+                    Ok(link) => opening_of(&link).iter().for_each(|opening| institutions.remember(opening)),
+                    Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
+                    // The link is missing from a count. The messages of the link are dead-lettered when they arrive.
+                    Err(error) => tracing::error!(link.id = %id, %error, "a record cannot be read and is not counted"),
+                }
+            }
+        }
+    }
+    Ok(institutions)
 }
 
 #[cfg(test)]

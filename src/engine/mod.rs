@@ -38,19 +38,17 @@ pub use delivery::{DeadDelivery, Delivery, payload};
 pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 
 use self::corrections::Corrections;
-use self::incident::Opening;
-use self::institutions::Institutions;
+use self::institutions::{Institutions, institutions_of, opening_of};
 use self::journals::Journals;
 use self::links::{LinkEntry, Links};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
 use crate::contract::{
-    At, BadRecord, Because, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, OriginKind, Record,
-    RefusedBody,
+    At, Because, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, OriginKind, Record, RefusedBody,
 };
 use crate::institution::Components;
-use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
+use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Refusal, StateName, Step, Timestamp, step};
 use crate::repair::RepairLinks;
-use crate::store::{Head, Names, Put, Query, Store, StoreError, pages};
+use crate::store::{Head, Names, Put, Store, StoreError};
 
 /// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12), less
 /// the one that the node adds (`contract::Commit`).
@@ -474,38 +472,6 @@ fn messages_max(delivery: &Delivery) -> usize {
     } else {
         MESSAGES_PER_DELIVERY_MAX
     }
-}
-
-/// The open episode of the link, if it counts for an incident: it has a prompt, and a failing institution can be its
-/// cause. A muted link does not count. Links that were broken before relink was installed are adopted as muted.
-fn opening_of(link: &Link) -> Option<Opening<'_>> {
-    let institution = link.profile.institution.as_deref()?;
-    let episode = link.state.episode().filter(|episode| episode.cause.may_be_institution_wide())?;
-    let is_deferred = match episode.prompt {
-        Prompt::Sent => false,
-        Prompt::Deferred { .. } => true,
-        Prompt::Muted => return None,
-    };
-    Some(Opening { institution, link: &link.id, at: episode.opened_at, is_deferred })
-}
-
-/// Rebuilds the institutions from the store. `institutions` describes which evidence is lost.
-fn institutions_of<S: Store>(store: &S, policy: &Policy) -> Result<Institutions, StoreError> {
-    let mut institutions = Institutions::of(policy, store.incidents()?);
-    for state in [StateName::Invalid, StateName::TokenRequired, StateName::Updating] {
-        for page in pages(store, Query { state: Some(state), limit: STORE_PAGE, ..Query::default() }) {
-            let page = page?;
-            for (id, stored) in page.ids.iter().zip(&page.links) {
-                match stored.parse().and_then(|record| Ok(record.link()?)) {
-                    Ok(link) => opening_of(&link).iter().for_each(|opening| institutions.remember(opening)),
-                    Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
-                    // The link is missing from a count. The messages of the link are dead-lettered when they arrive.
-                    Err(error) => tracing::error!(link.id = %id, %error, "a record cannot be read and is not counted"),
-                }
-            }
-        }
-    }
-    Ok(institutions)
 }
 
 fn reason_of(undecodable: &Undecodable) -> DeadReason {

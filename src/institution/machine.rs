@@ -2,7 +2,6 @@
 
 use strum::{IntoStaticStr, VariantArray};
 
-pub use super::evidence::LIFE;
 use super::evidence::{Cause, Evidence, Known, Level, Settings};
 use crate::link::Timestamp;
 

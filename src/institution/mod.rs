@@ -26,5 +26,5 @@ mod evidence;
 mod machine;
 
 pub use components::{BadComponent, Components};
-pub use evidence::{Cause, Evidence, Level, PageStatus, Settings};
-pub use machine::{Change, Institution, LIFE, State, next};
+pub use evidence::{Cause, Evidence, LIFE, Level, PageStatus, Settings};
+pub use machine::{Change, Institution, State, next};

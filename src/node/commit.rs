@@ -10,7 +10,7 @@ use super::input::{BatchId, Limit, RequestId};
 use super::lost_states::Expected;
 use super::output::{Closing, Note, Output};
 use super::partition::Stage;
-use crate::engine::{Item, Plan, WithTimers};
+use crate::engine::{Engine, Item, Plan, WithTimers};
 use crate::institution::Components;
 use crate::link::Timestamp;
 use crate::repair::RepairLinks;
@@ -104,6 +104,11 @@ impl<S: Store + Clone> Node<S> {
     pub fn with_components(mut self, components: Components) -> Self {
         self.components = components;
         self
+    }
+
+    /// Gives the settings of this node to a new engine.
+    pub(super) fn set_up(&self, engine: Engine<S>) -> Engine<S> {
+        engine.with_components(self.components.clone()).with_repair_links(self.repair_links.clone())
     }
 
     pub(super) fn is_pipeline_empty(&self) -> bool {

@@ -447,9 +447,7 @@ impl<S: Store + Clone> Node<S> {
             None => {
                 let NodeOptions { policy, partitions_count, .. } = &self.options;
                 let engine = Engine::new(self.store.clone(), policy.clone(), input_created_ns, &offsets)?;
-                let engine = engine.with_partitions(*partitions_count).with_components(self.components.clone());
-                let engine = engine.with_repair_links(self.repair_links.clone());
-                self.engine = Some(engine);
+                self.engine = Some(self.set_up(engine.with_partitions(*partitions_count)));
             }
         }
         self.is_engine_stale = false;

@@ -11,6 +11,7 @@ use crate::belvo::classify::{
     ANY, ERRORS, ErrorClass, Http, LOGIN_ERROR, MESSAGES, NONE, UNKNOWN_RANK, WEBHOOKS, WebhookClass as W,
     as_the_table_spells, row_of,
 };
+use crate::contract::STATUS_PAGE;
 use crate::contract::input::INPUT_SCHEMA_VERSION;
 use crate::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Due, Event,
@@ -45,6 +46,7 @@ pub(super) fn check(kind: InputKind, payload: &Value, expected: Result<Said, Und
 pub(super) enum Said {
     Event(Event),
     Not(Unrelated),
+    StatusPage(usize),
     Unknown(String),
 }
 
@@ -53,6 +55,7 @@ impl From<Meaning> for Said {
         match meaning {
             Meaning::Event(input) => Self::Event(input.event),
             Meaning::NotAboutTheLink { class, code: _ } => Self::Not(class),
+            Meaning::StatusPage(report) => Self::StatusPage(report.components.len()),
             Meaning::Unknown { what } => Self::Unknown(what),
         }
     }
@@ -272,10 +275,11 @@ fn the_examples_of_the_schemas_mean_something() {
         let example = kind.example();
         let id = match kind {
             InputKind::ApiError => "30cb4806-6e00-48a4-91c9-ca55968576c8",
+            InputKind::InstitutionStatus => STATUS_PAGE,
             InputKind::Webhook | InputKind::Widget | InputKind::Observation | InputKind::Command => LINK,
         };
         let meaning = translate(kind, &id.parse().unwrap(), example.to_string().as_bytes(), now());
-        assert!(matches!(meaning, Ok(Meaning::Event(_))), "{kind}: {meaning:?}");
+        assert!(matches!(meaning, Ok(Meaning::Event(_) | Meaning::StatusPage(_))), "{kind}: {meaning:?}");
         assert_eq!(kind.as_str().parse(), Ok(kind));
     }
 }
