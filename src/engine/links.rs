@@ -45,6 +45,11 @@ impl Links {
         self.overlay.contains_key(id)
     }
 
+    /// The links that uncommitted plans have changed.
+    pub(super) fn uncommitted(&self) -> impl Iterator<Item = &Link> {
+        self.overlay.values().map(|entry| &*entry.link)
+    }
+
     /// A plan has changed a link.
     pub(super) fn change(&mut self, entry: LinkEntry) {
         self.overlay.insert(entry.link.id.clone(), entry);

@@ -10,3 +10,4 @@ mod incidents;
 mod inputs;
 mod limits;
 mod secrets;
+mod superseded;
