@@ -1,11 +1,11 @@
 //! The indexes of links: the keys that a link has in them, and the keys that answer a query.
 //!
 //! Three indexes answer every list. The first is ordered by state, institution and link; the second, for links with an external id, by
-//! external id, state, institution and link; the third does the same for Belvo's key of a user at an institution. A query with a state and an institution reads one range of keys. Any other query merges
-//! ranges: those of the six states, and those of the institutions, which one read for each institution finds. Every combination of filters
-//! is answered like this, and a page reads no link that is not on it (but a query with both an external id and a user reads all links of the
-//! user). Further indexes would save the merge, but each key of a link makes
-//! rebuilds and commits slower.
+//! external id, state, institution and link; the third does the same for Belvo's key of a user at an institution. A query with a state
+//! and an institution reads one range of keys. Any other query merges ranges: those of the six states, and those of the institutions,
+//! which one read for each institution finds. Every combination of filters is answered like this, and a page reads no link that is not on
+//! it (but a query with both an external id and a user reads all links of the user). Further indexes would save the merge, but each key
+//! of a link makes rebuilds and commits slower.
 //!
 //! A key has the hash of a name, because a name may have 4 KiB and any character. The hash has 96 bits, so nobody can find another name
 //! with the same hash.

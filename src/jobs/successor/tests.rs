@@ -1,3 +1,5 @@
+//! The jobs about superseded links, with a store in memory and a Belvo without a network.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
