@@ -135,7 +135,7 @@ fn read_link(id: &LinkId, outcome: &ReadOutcome, observed_at: Timestamp) -> Opti
     let Event::Observed(seen) = input.event else { return None };
     let works = seen.status == Status::Valid;
     let unknown = Link::unknown(id.clone(), observed_at);
-    works.then(|| Link { profile: input.profile, state: State::Valid { suspicion: None }, ..unknown })
+    works.then_some(Link { profile: input.profile, state: State::Valid { suspicion: None }, ..unknown })
 }
 
 #[cfg(test)]
