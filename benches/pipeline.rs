@@ -15,6 +15,8 @@ mod load;
 mod measure;
 #[path = "pipeline/runs.rs"]
 mod runs;
+#[path = "pipeline/scale.rs"]
+mod scale;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -45,6 +47,13 @@ async fn main() {
         return;
     }
     println!("\npipeline on {}", Machine::look().await);
+    // `cargo bench --bench pipeline -- --links 10000,1000000` measures only the cost of an input among so many links.
+    if let Some(at) = arguments.iter().position(|argument| argument == "--links") {
+        let counts = arguments.get(at + 1).map(|counts| counts.split(',').map(str::parse).collect());
+        let Some(Ok(counts)) = counts else { panic!("--links takes numbers with commas, such as 10000,1000000") };
+        scale::compare(counts).await;
+        return;
+    }
     against_limit(&size).await;
     let mut latencies = runs::latency(size.latencies).await;
     let (p50, p99) = (percentile(&mut latencies, 0.50), percentile(&mut latencies, 0.99));
@@ -52,6 +61,9 @@ async fn main() {
     let (count, took) = runs::rebuild(size.rebuilt_links).await;
     let (rate, seconds) = (count as f64 / took.as_secs_f64(), took.as_secs_f64());
     println!("| store rebuilt from `KV_links` | {rate:.0} links/s ({count} links in {seconds:.2} s) |");
+    if size.rounds == 1 {
+        scale::compare(vec![size.links, size.links * 10]).await;
+    }
 }
 
 /// Runs the node and the limit in turn, so that other load of the machine affects both.

@@ -11,11 +11,10 @@ mod measure;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use measure::Machine;
+use measure::{Machine, disk_bytes};
 use relink::clock;
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
 use relink::link::{
@@ -242,17 +241,4 @@ fn timed(name: &str, expected: usize, read: impl Fn() -> usize) {
     let took: Vec<Duration> = took.collect();
     let millis = |duration: Option<&Duration>| duration.map_or(0.0, |duration| duration.as_secs_f64() * 1e3);
     println!("| {name} | {:.2} to {:.2} ms |", millis(took.iter().min()), millis(took.iter().max()));
-}
-
-fn disk_bytes(directory: &Path) -> u64 {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .map(|entry| {
-            if entry.path().is_dir() {
-                disk_bytes(&entry.path())
-            } else {
-                entry.metadata().map_or(0, |file| file.len())
-            }
-        })
-        .sum()
 }

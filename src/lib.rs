@@ -17,13 +17,14 @@
 //! | module | content |
 //! |---|---|
 //! | [`link`] | **the core**, pure: the state machine of one link. Start with [`link::machine`], then read its table, [`link::table`]. |
+//! | [`repair`] | the signed link in a notice, and the page behind it, on which the user repairs the link |
 //! | [`contract`] | the messages on the subjects: every JSON body, as a type |
 //! | [`belvo`] | the reading of Belvo's messages, their meaning, and the calls to Belvo's API |
 //! | [`store`] | the promise of the store ([`store::Store`]), and its implementation with sled |
 //! | [`engine`] | the durable step: deliveries in, one plan of a commit out; synchronous; its only I/O is to read the store |
 //! | [`node`] | the commit protocol of a process, as a state machine without I/O: fences, catching up, one commit at a time |
 //! | [`nats`] | the bus: streams, atomic batches, the publisher, and the driver that runs [`node`] |
-//! | [`http`] | the HTTP server: webhooks, reports, the widget, and queries about links |
+//! | [`http`] | the HTTP server: webhooks, reports, the widget, queries about links; the proxy for Belvo's API |
 //! | [`jobs`] | verify and refresh: a call to Belvo, whose result is published as a new input |
 //! | [`reconciler`] | sweeps: regular reads of Belvo's API that find changes that no webhook reported |
 //! | [`service`], [`config`], [`cli`], [`telemetry`], [`metric`], [`clock`], [`os`], [`tls`], [`direct`] | wiring |
@@ -69,7 +70,7 @@
 //! | the checkers of that simulation find injected bugs | `tests/simulation.rs`: `every_injected_bug_is_found` |
 //! | the same with real processes and `kill -9` | `tests/kill/ledger.rs`: `check` |
 //! | nothing is built on a commit that the stream has lost | `src/node/tests/chain.rs`: `no_commit_is_built_on_one_that_the_stream_has_lost` |
-//! | a batch of a replaced owner is refused, whole | `tests/nats_batch.rs`: `a_replaced_owner_is_refused_even_with_a_batch_it_had_staged` |
+//! | a batch of a replaced owner is refused, whole | `tests/nats/batch.rs`: `a_replaced_owner_is_refused_even_with_a_batch_it_had_staged` |
 //! | an unreadable input stops nothing | `tests/node.rs`: `an_unreadable_input_becomes_a_dead_letter_and_the_partition_goes_on` |
 //! | a new output stream is filled from the store | `tests/node.rs`: `a_new_output_stream_is_filled_from_the_store` |
 //! | no secret gets into a message, a record or a log | `tests/engine/secrets.rs`: `no_secret_gets_into_a_message_a_record_or_a_log` |
@@ -79,6 +80,7 @@
 pub mod link;
 
 pub mod drawing;
+pub mod repair;
 
 pub mod contract;
 

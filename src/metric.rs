@@ -48,13 +48,17 @@ metrics! {
     HTTP_REQUESTS: Counter "relink_http_requests_total" ["route", "method", "status"]
         "responses of the HTTP server; `route` is the pattern, never the path";
     HTTP_REQUEST_SECONDS: Histogram "relink_http_request_seconds" ["route"] "time to each response, in seconds";
-    HTTP_CONNECTIONS: Gauge "relink_http_connections" [] "open connections of the HTTP server";
+    HTTP_CONNECTIONS: Gauge "relink_http_connections" [] "open connections of the HTTP server and of the proxy";
     HTTP_CONNECTIONS_CLOSED: Counter "relink_http_connections_closed_total" ["reason"] "closed connections, by the reason of the end";
     HTTP_PANICS: Counter "relink_http_panics_total" [] "requests whose handling panicked: each is a bug";
     HTTP_INPUTS: Counter "relink_http_inputs_total" ["kind", "outcome"]
         "inputs sent over HTTP: `stored`, `unreadable`, `refused` or `unavailable`";
     HTTP_INPUTS_UNKNOWN: Counter "relink_http_inputs_unknown_total" ["kind"]
         "stored inputs with a code that relink does not know";
+    PROXY_CALLS: Counter "relink_proxy_calls_total" ["method", "status"]
+        "calls to the proxy, by the status of Belvo's answer, `refused` or `unreachable`";
+    PROXY_REPORTS: Counter "relink_proxy_reports_total" ["kind", "outcome"]
+        "answers that concern a link, by what became of their report";
     JOURNAL_RECORDS: Gauge "relink_journal_records" [] "messages of the journal that wait for NATS, approximately";
     JOURNAL_BYTES: Gauge "relink_journal_bytes" [] "size of the journal on the disk";
     JOURNAL_OLDEST_SECONDS: Gauge "relink_journal_oldest_seconds" [] "how long the oldest message of the journal has waited for NATS";

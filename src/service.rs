@@ -1,8 +1,8 @@
 //! The service: creates and connects all parts, starts them in order, and stops them in reverse order.
 //!
 //! ```text
-//!   start:  store ─▶ NATS (given, or relink's own) ─▶ streams ─▶ publisher ─▶ journal ─▶ partitions ─▶ jobs, reconciler ─▶ HTTP
-//!   stop:   HTTP (finishes open requests) ─▶ jobs, reconciler ─▶ journal, publisher (drain) ─▶ partitions (finish the commit, fsync)
+//!   start:  store ─▶ NATS (given, or relink's own) ─▶ streams ─▶ publisher ─▶ journal ─▶ partitions ─▶ jobs, reconciler ─▶ HTTP, proxy
+//!   stop:   HTTP, proxy (finish open requests) ─▶ jobs, reconciler ─▶ journal, publisher (drain) ─▶ partitions (finish the commit, fsync)
 //!           ─▶ relink's own NATS
 //! ```
 //!
@@ -13,6 +13,7 @@
 mod data_directory;
 mod nats;
 mod own_server;
+mod proxy;
 mod readiness;
 mod stop;
 mod watchdog;
@@ -31,6 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::nats::Bus;
 use self::own_server::OwnServer;
+use self::proxy::{BoundProxy, RunningProxy};
 use self::readiness::Sources;
 use self::stop::StopBudget;
 use self::watchdog::{CALL_MAX, Watchdog};
@@ -57,6 +59,7 @@ pub struct Service {
     nats_url: String,
     stop: CancellationToken,
     http: Task<()>,
+    proxy: Option<RunningProxy>,
     /// Waits for a NATS that could not be reached at the start.
     waiting: Option<Task<anyhow::Result<()>>>,
     forwarder: Task<()>,
@@ -125,12 +128,14 @@ impl Service {
             format!("cannot listen on {}: choose another address with RELINK_LISTEN", config.http.listen)
         })?;
         let http_address = listener.local_addr()?;
+        let proxy = BoundProxy::bind(config).await?;
 
         let publisher = Publisher::start(client.clone(), subjects.clone(), PublisherOptions::default());
         let dead_letters = DeadLetters::new(context.clone(), subjects.clone());
         let target = NatsTarget { publisher: publisher.clone(), dead_letters: dead_letters.clone() };
         let (journal, forwarder) = open_journal(config, target)?;
         let belvo = belvo_client(config)?;
+        let repair_links = config.repair.as_ref().map(|repair| repair.links.clone());
         let options = NodeOptions {
             subjects: subjects.clone(),
             partitions: config.nats.streams.partitions,
@@ -138,7 +143,8 @@ impl Service {
             policy: config.policy.clone(),
         };
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
-        let node = Node::new(client.clone(), options, store.clone()).with_clock(clock.clone());
+        let node =
+            Node::new(client.clone(), options, store.clone()).with_clock(clock.clone()).with_repair_links(repair_links);
         let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
         let open_commit = node.open_commit();
         let watchdog = Watchdog::start(node.open_calls(), CALL_MAX, config.service.stop_timeout)?;
@@ -188,6 +194,7 @@ impl Service {
                  Set RELINK_BELVO_URL, RELINK_BELVO_SECRET_ID and RELINK_BELVO_SECRET_PASSWORD"
             );
         }
+        let proxy = proxy.map(|proxy| proxy.start(config, &journal, stop.clone())).transpose()?;
         let parts = Parts {
             journal,
             dead_letters,
@@ -210,6 +217,7 @@ impl Service {
             nats_url,
             stop,
             http,
+            proxy,
             waiting,
             forwarder,
             forwarder_stop,
@@ -230,6 +238,11 @@ impl Service {
     /// The address of the HTTP server.
     pub const fn http_address(&self) -> SocketAddr {
         self.http_address
+    }
+
+    /// The address of the proxy for Belvo's API; `None` without one.
+    pub fn proxy_address(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref().map(RunningProxy::address)
     }
 
     /// The address of NATS, without user and password.
@@ -264,6 +277,12 @@ impl Service {
                 None => std::future::pending().await,
             }
         };
+        let proxy = async {
+            match &mut self.proxy {
+                Some(proxy) => proxy.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         let waited = async {
             match &mut self.waiting {
                 Some(waiting) => waiting.await?.context("relink cannot use NATS"),
@@ -274,6 +293,7 @@ impl Service {
             ended = &mut self.http => ended.map_err(Into::into).and(Err(anyhow!("the HTTP server ended"))),
             ended = &mut self.node => ended?.context("the partitions ended"),
             ended = waited => ended,
+            ended = proxy => Err(ended),
             ended = &mut self.streams => ended?.context("relink cannot go on without its streams"),
             stuck = self.watchdog.stuck() => Err(stuck),
             ended = own_server => ended.context("relink cannot go on without its nats-server"),
@@ -294,6 +314,9 @@ impl Service {
             && let Ok(ended) = budget.wait("the HTTP server", 6, self.http).await
         {
             note(ended.err().map(Into::into));
+        }
+        if let Some(proxy) = self.proxy {
+            proxy.stop(&budget).await;
         }
         // They have stopped at the same time as the HTTP server, so they have had as much time.
         if let Some(jobs) = self.jobs

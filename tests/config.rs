@@ -258,6 +258,24 @@ fn belvos_address_and_keys_are_set_together() {
 }
 
 #[test]
+fn the_proxy_needs_the_address_of_belvo_and_another_one_of_its_own() {
+    assert_eq!(Config::defaults().proxy, None);
+    let proxy = || given().env("RELINK_PROXY_LISTEN", "127.0.0.1:8481");
+    assert!(proxy().problem().contains("also needs belvo.url (RELINK_BELVO_URL)"));
+    let before = |url: &str| {
+        let keys = proxy().env("RELINK_BELVO_SECRET_ID", "id").env("RELINK_BELVO_SECRET_PASSWORD", "p");
+        keys.env("RELINK_BELVO_URL", url)
+    };
+    for url in ["http://127.0.0.1:8481", "http://localhost:8481/", "http://[::1]:8481"] {
+        let problem = before(url).problem();
+        assert!(problem.contains("would pass each call on to itself"), "{problem}");
+    }
+    for url in ["https://sandbox.belvo.com", "http://127.0.0.1:8482", "https://belvo.example:8481"] {
+        assert_eq!(before(url).config().proxy.map(|proxy| proxy.listen.port()), Some(8481), "{url}");
+    }
+}
+
+#[test]
 fn serving_without_a_webhook_secret_must_be_configured() {
     let error = Config::defaults().check_for_serving().unwrap_err().to_string();
     assert!(error.contains("RELINK_WEBHOOK_SECRETS") && error.contains("RELINK_ALLOW_OPEN_WEBHOOKS=true"), "{error}");
@@ -289,4 +307,34 @@ fn no_secret_is_shown() {
     let error = given().env("RELINK_NATS_URL", "nats://hunter2@[:1").load().unwrap_err().to_string();
     assert!(!error.contains("hunter2"), "{error}");
     assert!(given().env("RELINK_API_TOKENS", "[set]").problem().contains("is only its placeholder in check-config"));
+}
+
+#[test]
+fn the_repair_page_needs_its_address_its_keys_and_belvos() {
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+    let belvo = |given: Given| {
+        given
+            .env("RELINK_BELVO_URL", "https://sandbox.belvo.com")
+            .env("RELINK_BELVO_SECRET_ID", "id")
+            .env("RELINK_BELVO_SECRET_PASSWORD", "password")
+    };
+    assert!(given().config().repair.is_none());
+    let page = |key: &str| {
+        belvo(given()).env("RELINK_REPAIR_BASE_URL", "https://r.example.com/").env("RELINK_REPAIR_KEYS", key)
+    };
+    let links = page(KEY).config().repair.unwrap().links;
+    assert_eq!(links.base_url(), "https://r.example.com");
+    page(&format!("{KEY}1,{KEY}2")).config();
+
+    let short = page("short").problem();
+    assert!(short.contains("at least 32 characters") && !short.contains("short,"), "{short}");
+    assert!(page(&format!("{KEY}1,{KEY}2,{KEY}3")).problem().contains("one or two keys"));
+    let alone = belvo(given()).env("RELINK_REPAIR_KEYS", KEY).problem();
+    assert!(alone.contains("also needs repair.base_url"), "{alone}");
+    let keyless = belvo(given()).env("RELINK_REPAIR_BASE_URL", "https://r.example.com").problem();
+    assert!(keyless.contains("also needs repair.keys"), "{keyless}");
+    let without_belvo = given().env("RELINK_REPAIR_BASE_URL", "https://r.example.com").env("RELINK_REPAIR_KEYS", KEY);
+    assert!(without_belvo.problem().contains("also needs belvo.url"));
+    let address = belvo(given()).env("RELINK_REPAIR_BASE_URL", "r.example.com/?x").env("RELINK_REPAIR_KEYS", KEY);
+    assert!(address.problem().contains("such as https://relink.example.com"));
 }

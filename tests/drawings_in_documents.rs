@@ -8,8 +8,15 @@ use relink::config::SETTINGS;
 use relink::drawing::{BEGIN, END, between_marks, fenced};
 
 /// The documents in the root of the repository; [`documents`] adds those of `docs/`.
-const ROOT: [&str; 6] =
-    ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELIABILITY.md"];
+const ROOT: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "BENCHMARKS.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "RELIABILITY.md",
+];
 
 /// A limit for the README, which is the first page for every reader; details belong in `docs/`.
 const README_LINES_MAX: usize = 150;

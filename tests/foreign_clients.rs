@@ -1,10 +1,14 @@
-//! The programs in `examples/`, run with the client library of their language.
+//! The programs in `examples/`, run with the client library of their language, and Belvo's SDKs (`foreign/sdks.rs`).
 //!
 //! A Python program reports an API error and a node publishes a notice. Subscribers in Python, JavaScript and Rust
 //! receive the notice and read the link's state. If a library cannot be installed, the test fails; it is never
 //! skipped.
 
+#[path = "foreign/belvo_sdk.rs"]
+mod belvo_sdk;
 mod foreign;
+#[path = "foreign/sdks.rs"]
+mod sdks;
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -66,7 +66,7 @@ async fn a_write_that_does_not_return_is_an_open_call() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    assert_eq!(within("the call to be stuck", stuck).await, "a read or a write");
+    assert_eq!(within("the call to be stuck", stuck).await, "a write");
 
     store.operations.set(false);
     let followed = async { as_of.wait_for(|as_of| *as_of > Some(before)).await.map(|_| ()) };

@@ -29,8 +29,12 @@ pub(crate) struct LoadInput {
 
 /// The inputs of `links` links in a round; groups of links have their outage at the same time.
 pub(crate) fn inputs(links: usize, round: usize) -> Vec<LoadInput> {
-    let all: Vec<usize> = (0..links).collect();
-    let together = all.chunks(LINKS_AT_ONCE);
+    inputs_of(&(0..links).collect::<Vec<_>>(), round)
+}
+
+/// The inputs of these links.
+pub(crate) fn inputs_of(links: &[usize], round: usize) -> Vec<LoadInput> {
+    let together = links.chunks(LINKS_AT_ONCE);
     together
         .flat_map(|links| (0..INPUTS_PER_LINK).flat_map(|n| links.iter().map(move |&link| input_of(link, round, n))))
         .collect()
@@ -39,6 +43,16 @@ pub(crate) fn inputs(links: usize, round: usize) -> Vec<LoadInput> {
 /// The id of a link.
 pub(crate) fn link_id(link: usize) -> String {
     format!("16f68516-bcbc-4cf7-b815-{link:012x}")
+}
+
+/// The number of a link among many, spread like a random id, so that neighbours in time are not neighbours in the store.
+pub(crate) fn spread(link: usize) -> usize {
+    ((link as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16) as usize
+}
+
+/// What relink sees when it looks at a link that works.
+pub(crate) fn sighting(link: usize) -> LoadInput {
+    input_of(link, 0, 0)
 }
 
 /// A webhook that breaks a link.

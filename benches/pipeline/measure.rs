@@ -62,6 +62,22 @@ pub(crate) fn cpu_seconds(process: &str) -> Option<f64> {
     Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
 }
 
+/// The memory of a process in bytes (`VmRSS`), if the system reports it.
+pub(crate) fn resident_bytes(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// The bytes of the files below a directory.
+pub(crate) fn disk_bytes(directory: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let bytes = |entry: std::fs::DirEntry| {
+        if entry.path().is_dir() { disk_bytes(&entry.path()) } else { entry.metadata().map_or(0, |file| file.len()) }
+    };
+    entries.map(bytes).sum()
+}
+
 /// The CPU time of both processes so far.
 pub(crate) fn cpu(nats: &TestNats) -> Option<(f64, f64)> {
     Some((cpu_seconds("self")?, cpu_seconds(&nats.server.pid().to_string())?))

@@ -30,14 +30,14 @@ const STORE_CACHE_BYTES: u64 = 256 * 1024 * 1024;
 /// The batches of a node, without the headers of a batch, so that they can be committed again.
 pub(crate) type Batches = Vec<Vec<BatchMessage>>;
 
-struct Running {
-    store: SledStore,
+pub(crate) struct Running {
+    pub(crate) store: SledStore,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), NodeError>>,
 }
 
 impl Running {
-    async fn start(nats: &TestNats) -> Self {
+    pub(crate) async fn start(nats: &TestNats) -> Self {
         let store = open(nats, "store");
         let options = NodeOptions {
             subjects: Subjects::default(),
@@ -49,12 +49,24 @@ impl Running {
         let mut phase = node.phase();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(node.run(shutdown.clone()));
-        let running = phase.wait_for(|phase| *phase == Phase::Running);
-        within("starting the partitions", running).await.map(drop).expect("the node runs");
+        // Without a time limit: a rebuild of many links takes minutes.
+        phase.wait_for(|phase| *phase == Phase::Running).await.map(drop).expect("the node runs");
         Self { store, shutdown, task }
     }
 
-    async fn stop(self) {
+    /// Waits until the store has the committed offset of each of these inputs.
+    pub(crate) async fn reach(&self, ends: &BTreeMap<u16, u64>) {
+        let handled = || {
+            let offsets = self.store.offsets().expect("the store can be read");
+            ends.iter().all(|(partition, end)| offsets.get(partition).is_some_and(|offset| offset.sequence >= *end))
+        };
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while !handled() {
+            look.tick().await;
+        }
+    }
+
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         within("stopping", self.task).await.expect("no panic").expect("a clean end");
     }
@@ -71,19 +83,22 @@ fn policy() -> Policy {
 /// A new server with all inputs.
 async fn server_with(inputs: &[LoadInput]) -> TestNats {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
-    let subjects = Subjects::default();
-    let batches = nats.batches();
+    publish(&nats, inputs).await;
+    nats
+}
+
+pub(crate) async fn publish(nats: &TestNats, inputs: &[LoadInput]) {
+    let (subjects, batches) = (Subjects::default(), nats.batches());
     for slice in inputs.chunks(1_000) {
         let message = |input: &LoadInput| {
             BatchMessage::new(subjects.input(input.kind, &input.link), input.body.clone().into_bytes())
         };
         batches.publish_atomic(slice.iter().map(message).collect()).await.expect("the input is stored");
     }
-    nats
 }
 
 /// The last input of each partition.
-async fn ends(nats: &TestNats) -> BTreeMap<u16, u64> {
+pub(crate) async fn ends(nats: &TestNats) -> BTreeMap<u16, u64> {
     let input = nats.context.get_stream("BELVO").await.expect("the stream");
     let mut ends = BTreeMap::new();
     for partition in 0..PARTITIONS {
@@ -101,14 +116,7 @@ pub(crate) async fn node(inputs: &[LoadInput]) -> (Run, Batches) {
     // The time for taking the partitions is not measured.
     let running = Running::start(&nats).await;
     let (before, began) = (cpu(&nats), clock::instant());
-    let handled = |store: &SledStore| {
-        let offsets = store.offsets().expect("the store can be read");
-        ends.iter().all(|(partition, end)| offsets.get(partition).is_some_and(|offset| offset.sequence >= *end))
-    };
-    let mut look = tokio::time::interval(Duration::from_millis(20));
-    while !handled(&running.store) {
-        look.tick().await;
-    }
+    running.reach(&ends).await;
     let (took, cpu) = (began.elapsed(), cpu_between(before, cpu(&nats)));
     running.stop().await;
     let batches = committed(&nats).await;
@@ -228,16 +236,7 @@ pub(crate) async fn latency(count: usize) -> Vec<f64> {
 /// Starts a node with an empty store over a stream with the states of `links` links, and waits until every partition runs.
 pub(crate) async fn rebuild(links: usize) -> (u64, Duration) {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
-    let subjects = Subjects::default();
-    let batches = nats.batches();
-    let all: Vec<usize> = (0..links).collect();
-    for slice in all.chunks(1_000) {
-        let messages = slice.iter().map(|&link| {
-            let record = serde_json::to_vec(&record(link)).expect("a record is JSON");
-            BatchMessage::new(subjects.state(&load::link_id(link)), record)
-        });
-        batches.publish_atomic(messages.collect()).await.expect("the states are stored");
-    }
+    publish_states(&nats, (0..links).map(load::breakage)).await;
     let began = clock::instant();
     let running = Running::start(&nats).await;
     let took = began.elapsed();
@@ -246,14 +245,26 @@ pub(crate) async fn rebuild(links: usize) -> (u64, Duration) {
     (count, took)
 }
 
-/// The record of a link with an open outage.
-fn record(link: usize) -> Record {
-    let webhook = load::breakage(link);
+/// Publishes the state that each of these inputs gives a new link.
+pub(crate) async fn publish_states(nats: &TestNats, first: impl Iterator<Item = LoadInput>) {
+    let (subjects, batches) = (Subjects::default(), nats.batches());
+    let mut first = first.peekable();
+    while first.peek().is_some() {
+        let messages = first.by_ref().take(1_000).map(|input| {
+            let record = serde_json::to_vec(&record(&input)).expect("a record is JSON");
+            BatchMessage::new(subjects.state(&input.link), record)
+        });
+        batches.publish_atomic(messages.collect()).await.expect("the states are stored");
+    }
+}
+
+/// The record of a link after its first input.
+fn record(input: &LoadInput) -> Record {
     let now = clock::now();
-    let id = webhook.link.parse().expect("an id");
-    let input = match relink::belvo::translate(webhook.kind, &id, webhook.body.as_bytes(), now).expect("a webhook") {
+    let id = input.link.parse().expect("an id");
+    let input = match relink::belvo::translate(input.kind, &id, input.body.as_bytes(), now).expect("an input") {
         relink::belvo::Meaning::Event(input) => input,
-        other => panic!("{other:?} breaks nothing"),
+        other => panic!("{other:?} is no event"),
     };
     let step = step(&Link::unknown(id, now), &input, now, &policy()).expect("a step");
     let origin = Origin {

@@ -5,7 +5,7 @@
 
 use strum::IntoStaticStr;
 
-use crate::contract::{ApiError, squeezed};
+use crate::contract::{ApiError, is_named};
 use crate::link::LinkId;
 
 use super::error_body::ErrorBody;
@@ -27,7 +27,7 @@ pub(super) enum Call {
 }
 
 /// The resources by which a path without `api` is recognised as one of Belvo's API.
-const RESOURCES: &[&str] = &[
+pub(super) const RESOURCES: &[&str] = &[
     "links",
     "accounts",
     "owners",
@@ -59,10 +59,15 @@ impl Call {
         self.into()
     }
 
-    /// The kind of the call with this method and path.
+    /// The kind of the call that an error answers.
     pub(super) fn of(error: &ApiError) -> Self {
-        let method = error.method.trim().to_ascii_uppercase();
-        let place = Place::of(&error.path);
+        Self::of_parts(&error.method, &error.path)
+    }
+
+    /// The kind of the call with this method and path.
+    pub(super) fn of_parts(method: &str, path: &str) -> Self {
+        let method = method.trim().to_ascii_uppercase();
+        let place = Place::of(path);
         match (method.as_str(), place.behind_links()) {
             ("POST", Some([])) => Self::Creation,
             ("PATCH", Some([])) => Self::Resumption,
@@ -105,7 +110,7 @@ pub(super) fn links_named(error: &ApiError) -> impl Iterator<Item = LinkId> {
     let in_body = ErrorBody::parse(&error.body).items.into_iter().find_map(|item| item.link);
     let place = Place::of(&error.path);
     let in_path = place.behind_links().and_then(|behind| behind.first()?.parse().ok());
-    let is_link = |name: &str| ["link", "linkid"].contains(&squeezed(name).as_str());
+    let is_link = |name: &str| ["link", "linkid"].iter().any(|wanted| is_named(name, wanted));
     let in_query = place.query.iter().find(|(name, _)| is_link(name)).and_then(|(_, id)| id.parse().ok());
     [said, in_body, in_path, in_query].into_iter().flatten()
 }

@@ -26,6 +26,8 @@ use crate::link::{Event, LinkId};
 use crate::metric;
 
 mod answer;
+mod claim;
+mod institution;
 mod list;
 mod wire;
 
@@ -132,6 +134,8 @@ pub struct WidgetToken {
     pub refresh: Option<SecretString>,
     /// How long `access` is valid.
     pub expires_in: Duration,
+    /// Belvo's status of the link when the token was minted, from the claim `link` of an update-mode token.
+    pub link_status: Option<String>,
 }
 
 /// A failed call.
@@ -179,17 +183,13 @@ impl Client {
         if has_user || has_tail || !["http", "https"].contains(&url.scheme()) {
             return Err(BadClient::Address);
         }
-        crate::tls::install();
-        let mut http = reqwest::Client::builder()
+        let http = http_client(&url)
             .user_agent(concat!("relink/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(timeouts.connect)
             .timeout(timeouts.whole)
             // The body of the token call contains the keys. So redirects are not followed: the keys go only to the
             // configured address.
             .redirect(reqwest::redirect::Policy::none());
-        if url.host_str().is_some_and(is_loopback) {
-            http = http.no_proxy();
-        }
         let http = http.build().map_err(BadClient::Http)?;
         let base = url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { base, id, password, http, wire: None, budget: Budget::default() })
@@ -293,12 +293,21 @@ impl Client {
         }
     }
 
-    /// `POST /api/token/`, for update mode of this link.
+    /// `POST /api/token/`, for update mode of this link. `widget` is Belvo's object with the branding and the addresses
+    /// of the callbacks.
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn update_token(&self, link: &LinkId) -> Result<WidgetToken, CallError> {
-        self.mint(link, json!({ "link_id": link.as_str(), "scopes": TOKEN_SCOPES })).await
+    pub async fn update_token(
+        &self,
+        link: &LinkId,
+        widget: Option<Map<String, Value>>,
+    ) -> Result<WidgetToken, CallError> {
+        let mut body = json!({ "link_id": link.as_str(), "scopes": TOKEN_SCOPES });
+        if let Some(widget) = widget {
+            body["widget"] = widget.into();
+        }
+        self.mint(link, body).await
     }
 
     /// `POST /api/token/`, for the renewal of the consent behind this link. `widget` is the object of the caller that
@@ -326,7 +335,8 @@ impl Client {
         let token = |name| tokens.get(name).and_then(Value::as_str).filter(|token| !token.is_empty());
         let token = |name| token(name).map(SecretString::from);
         let access = token("access").ok_or_else(|| call.not_belvos(status, retry_after))?;
-        Ok(WidgetToken { access, refresh: token("refresh"), expires_in: TOKEN_LIFE })
+        let link_status = claim::status_in(access.expose_secret());
+        Ok(WidgetToken { access, refresh: token("refresh"), expires_in: TOKEN_LIFE, link_status })
     }
 
     fn with_keys(&self, request: RequestBuilder) -> RequestBuilder {
@@ -408,6 +418,13 @@ impl Call<'_> {
         }
         CallError::Transient { why, retry_after: None }
     }
+}
+
+/// The builder of a client for this address of Belvo. It uses the proxy of the environment, except for this machine.
+pub fn http_client(url: &Url) -> reqwest::ClientBuilder {
+    crate::tls::install();
+    let http = reqwest::Client::builder();
+    if url.host_str().is_some_and(is_loopback) { http.no_proxy() } else { http }
 }
 
 fn is_loopback(host: &str) -> bool {

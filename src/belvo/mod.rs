@@ -10,7 +10,7 @@
 //! 3. event: `meaning` makes an event of a class and a body, with its dedup key (`key`)
 //!
 //! [`translate`](mod@translate) is the sequence of the three stages. [`client`] makes the calls to Belvo's API, and
-//! classifies their errors by the same tables; `budget` is the rate limit of all calls, and `missing` decides whether a
+//! classifies their errors by the same tables; `exchange` makes reports of calls that the proxy has passed on; `budget` is the rate limit of all calls, and `missing` decides whether a
 //! 404 means that a link was deleted.
 //!
 //! This module decides the meaning of a message. The machine (`link`) decides the consequences.
@@ -23,6 +23,7 @@ mod budget;
 mod call;
 mod classify;
 mod error_body;
+mod exchange;
 mod fields;
 mod key;
 mod meaning;
@@ -38,8 +39,9 @@ mod unrelated;
 pub use budget::{Budget, Urgency, Usage};
 pub use client::{
     BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, Question, RefreshAnswer, Reply,
-    SecretId, SecretPassword, Timeouts, WidgetToken, Wire,
+    SecretId, SecretPassword, Timeouts, WidgetToken, Wire, http_client,
 };
+pub use exchange::{Concern, Exchange, ExchangeReport, is_path_of_api};
 pub use meaning::Meaning;
 pub use missing::{Absence, MissingGuard};
 pub use payload::{TEXT_BYTES_MAX, decompress, decompress_bare, read_json};

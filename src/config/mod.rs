@@ -6,14 +6,15 @@
 //!
 //! - `catalogue`: the table of all settings
 //! - `layers`: collects the values and their origins; the only file that reads the environment
-//! - `reader`: parses single values; `show`: the report of `check-config`
+//! - `reader`: parses single values; `repair`: the settings of the repair page; `show`: the report of `check-config`
 
 mod catalogue;
 mod layers;
 mod reader;
+mod repair;
 mod show;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub use catalogue::{Kind, SETTINGS, Setting, help};
 use layers::Layers;
 pub use layers::{Origin, Sources};
 use reader::Reader;
+pub use repair::{RepairConfig, WidgetPlace};
 
 use crate::journal;
 use crate::link::{Policy, PolicySettings, Supersede};
@@ -46,6 +48,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// Belvo's API.
     pub belvo: BelvoConfig,
+    /// The repair page; `None` if it is switched off.
+    pub repair: Option<RepairConfig>,
+    /// The proxy for Belvo's API; `None` without an address.
+    pub proxy: Option<ProxyConfig>,
     /// The reconciler.
     pub reconciler: ReconcilerConfig,
     /// The process.
@@ -129,6 +135,15 @@ pub struct BelvoConfig {
     pub portal_url: String,
     /// `RELINK_BELVO_REQUESTS_PER_30S`: the most requests to Belvo in any 30 seconds.
     pub requests_per_30s: usize,
+}
+
+/// The settings of the proxy for Belvo's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyConfig {
+    /// `RELINK_PROXY_LISTEN`: the address and the port.
+    pub listen: SocketAddr,
+    /// `RELINK_PROXY_CONNECTIONS_MAX`: the most open connections; 0: derived from the limit of open files.
+    pub connections_max: usize,
 }
 
 /// The settings of the reconciler.
@@ -263,6 +278,8 @@ fn read(reader: &mut Reader) -> Option<Config> {
         cache_bytes: reader.bytes("store.cache_bytes", 1 << 20..=1 << 40),
     };
     let belvo = read_belvo(reader);
+    let repair = repair::read(reader, belvo.keys.is_some());
+    let proxy = read_proxy(reader, &belvo);
     let reconciler = ReconcilerConfig {
         sweep_every: reader.span_within("reconciler.sweep_every", Duration::from_secs(60)..=7 * 24 * HOUR),
         rotation: reader.span_within("reconciler.rotation", HOUR..=365 * 24 * HOUR),
@@ -272,7 +289,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         ServiceConfig { stop_timeout: reader.span_within("service.stop_timeout", Duration::from_secs(1)..=HOUR) };
     let log = read_log(reader);
     let policy = read_policy(reader, belvo.keys.is_some());
-    Some(Config { http, journal, nats: nats?, store, belvo, reconciler, service, log, policy: policy? })
+    Some(Config { http, journal, nats: nats?, store, belvo, repair, proxy, reconciler, service, log, policy: policy? })
 }
 
 fn read_journal(reader: &mut Reader) -> journal::Options {
@@ -388,6 +405,26 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
     let portal_url = page(reader, "belvo.portal_url", "must be an address such as https://meuportal.belvo.com/");
     let requests_per_30s = usize::try_from(reader.number("belvo.requests_per_30s", 1..=100_000)).unwrap_or(1);
     BelvoConfig { keys, widget_url, portal_url, requests_per_30s }
+}
+
+fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig) -> Option<ProxyConfig> {
+    let connections_max = usize::try_from(reader.number("proxy.connections_max", 0..=1_000_000)).unwrap_or(0);
+    let listen: SocketAddr = reader.parsed("proxy.listen", "an address and a port such as 127.0.0.1:8481")?;
+    let Some(keys) = &belvo.keys else {
+        reader.reject("proxy.listen", "also needs belvo.url (RELINK_BELVO_URL) and its keys: the calls go there");
+        return None;
+    };
+    let upstream = reqwest::Url::parse(&keys.url).ok();
+    let is_here = upstream.as_ref().is_some_and(|url| {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let is_this_machine =
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip == listen.ip());
+        is_this_machine && url.port_or_known_default() == Some(listen.port())
+    });
+    if is_here {
+        reader.reject("proxy.listen", "is the address in belvo.url: the proxy would pass each call on to itself");
+    }
+    Some(ProxyConfig { listen, connections_max })
 }
 
 fn is_http(address: &str) -> bool {

@@ -113,6 +113,10 @@ impl Reader {
         self.read(key, |raw| list(raw)?.into_iter().map(parse_span).collect()).unwrap_or_default()
     }
 
+    pub(super) fn texts(&mut self, key: &'static str) -> Vec<String> {
+        self.read(key, |raw| Ok(list(raw)?.into_iter().map(str::to_owned).collect())).unwrap_or_default()
+    }
+
     pub(super) fn secret(&mut self, key: &'static str) -> Option<SecretString> {
         self.read(key, |raw| hide(text(raw)?))
     }

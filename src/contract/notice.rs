@@ -85,6 +85,10 @@ pub struct NoticeBody {
     /// The parameters of a renewal link, if the user has to renew the consent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
+    /// The address of the page where the user repairs the link. Only in `update_required` and `reminder`, and only if the
+    /// repair page is switched on. The page belongs to this episode and expires; send the address to this user only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair_url: Option<String>,
     /// The transition that led to the notice.
     pub because: Because,
 }
@@ -185,7 +189,7 @@ pub enum NoticeContent {
 }
 
 impl NoticeBody {
-    /// The body of a notice that `step` emitted.
+    /// The body of a notice that `step` emitted, without `repair_url`.
     pub fn of(step: &Step, notice: &Notice, episode: Option<&Episode>, because: Because) -> Self {
         let link = &step.link;
         Self {
@@ -196,6 +200,7 @@ impl NoticeBody {
             state: link.state.name().into(),
             episode: episode.map(|episode| EpisodeSummary::of(&link.id, episode)),
             renewal: Renewal::of(link, notice, episode),
+            repair_url: None,
             because,
         }
     }
@@ -251,6 +256,11 @@ impl NoticeContent {
             Notice::Stale { since } => Self::Stale { since: since.map(At) },
             Notice::Removed { why } => Self::Removed { reason: (*why).into() },
         }
+    }
+
+    /// Whether the notice asks the user to repair the link.
+    pub const fn prompts(&self) -> bool {
+        matches!(self, Self::UpdateRequired { .. } | Self::Reminder { .. })
     }
 
     /// The type of the notice.

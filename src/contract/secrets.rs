@@ -53,13 +53,27 @@ fn is_token_data(name: &str) -> bool {
 /// Whether a field of this name contains a key or a password. The error objects of HTTP clients contain the request
 /// with its headers and its body.
 fn is_key(name: &str) -> bool {
-    matches!(squeezed(name).as_str(), "authorization" | "password" | "password2" | "secretpassword")
+    ["authorization", "password", "password2", "secretpassword"].iter().any(|wanted| is_named(name, wanted))
 }
 
 /// A name without separators and in lower case, so that `tokenGenerationData`, `token_generation_data` and
 /// `Token-Generation-Data` are equal.
 pub fn squeezed(name: &str) -> String {
-    name.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+    // Most names are ASCII, and every field of every message is looked at several times.
+    if name.is_ascii() {
+        let letters = name.chars().filter(char::is_ascii_alphanumeric);
+        return letters.map(|letter| letter.to_ascii_lowercase()).collect();
+    }
+    letters(name).collect()
+}
+
+/// Whether [`squeezed`] would make `wanted` of the name.
+pub fn is_named(name: &str, wanted: &str) -> bool {
+    letters(name).eq(wanted.chars())
+}
+
+fn letters(name: &str) -> impl Iterator<Item = char> {
+    name.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase)
 }
 
 /// Removes the secrets from a JSON value in place. Returns whether there were any.

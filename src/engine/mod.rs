@@ -45,6 +45,7 @@ use crate::contract::{
     At, BadRecord, Because, CommittedOffset, DeadReason, LinksDigest, Origin, OriginKind, Record, RefusedBody,
 };
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Prompt, Refusal, StateName, Step, Timestamp, step};
+use crate::repair::RepairLinks;
 use crate::store::{Head, Names, Put, Query, Store, StoreError, pages};
 
 /// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12), less
@@ -59,6 +60,15 @@ const TIMERS_MAX: usize = 64;
 
 /// The number of links in one page that is read from the store.
 const STORE_PAGE: usize = 1_000;
+
+/// Whether a plan contains timers, and corrections of times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithTimers {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
 
 /// Plans the commits of the partitions that this node owns.
 pub struct Engine<S> {
@@ -84,6 +94,8 @@ pub struct Engine<S> {
     timers_skipped: BTreeSet<LinkId>,
     /// Finds links whose times lie in the future.
     corrections: Corrections,
+    /// Signs the address of the repair page in notices; `None` if the page is not configured.
+    repair_links: Option<RepairLinks>,
     /// [`step`]; a test replaces it by a version that panics.
     step: StepFn,
 }
@@ -118,6 +130,7 @@ impl<S: Store> Engine<S> {
             set_aside: BTreeMap::new(),
             timers_skipped: BTreeSet::new(),
             corrections: Corrections::default(),
+            repair_links: None,
             step,
         })
     }
@@ -127,6 +140,13 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub const fn with_partitions(mut self, count: u16) -> Self {
         self.partitions_count = count;
+        self
+    }
+
+    /// Sets the signer of the address of the repair page. With `None` notices have no `repair_url`.
+    #[must_use]
+    pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
+        self.repair_links = links;
         self
     }
 
@@ -198,17 +218,19 @@ impl<S: Store> Engine<S> {
     /// [`StoreError`]: the store cannot be read. Then the engine must be dropped; a new one continues after the
     /// committed offsets.
     pub fn plan(&mut self, queue: &mut VecDeque<Delivery>, now: Timestamp) -> Result<Plan, StoreError> {
-        self.plan_at_most(usize::MAX, queue, now)
+        self.plan_at_most(usize::MAX, WithTimers::Yes, queue, now)
     }
 
     /// Like [`Engine::plan`], with at most `items_max` items (ends of incidents, timers and deliveries), but at least
-    /// one.
+    /// one. Without timers, it reads nothing from the store that a commit can change that is not recorded yet
+    /// ([`Engine::record_commit`]).
     ///
     /// # Errors
     /// As [`Engine::plan`].
     pub fn plan_at_most(
         &mut self,
         items_max: usize,
+        with_timers: WithTimers,
         queue: &mut VecDeque<Delivery>,
         now: Timestamp,
     ) -> Result<Plan, StoreError> {
@@ -223,11 +245,13 @@ impl<S: Store> Engine<S> {
                 plan.incident(first_partition, body);
             }
         }
-        let ended = plan.items_count;
-        self.plan_corrections(TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
-        // While no message waits, timers take the place of corrections that are not needed.
-        let timers_max = if queue.is_empty() { 2 * TIMERS_MAX - (plan.items_count - ended) } else { TIMERS_MAX };
-        self.plan_timers(now, timers_max.min(items_max - plan.items_count), &mut plan)?;
+        if with_timers == WithTimers::Yes {
+            let ended = plan.items_count;
+            self.plan_corrections(TIMERS_MAX.min(items_max - plan.items_count), &mut plan)?;
+            // While no message waits, timers take the place of corrections that are not needed.
+            let timers_max = if queue.is_empty() { 2 * TIMERS_MAX - (plan.items_count - ended) } else { TIMERS_MAX };
+            self.plan_timers(now, timers_max.min(items_max - plan.items_count), &mut plan)?;
+        }
         // Each changed partition adds its committed offset at the end, and the next delivery may be of another
         // partition.
         while plan.items_count < items_max
@@ -388,7 +412,7 @@ impl<S: Store> Engine<S> {
             plan.prompts_deferred_count += u64::from(opening.is_deferred);
             self.incidents.opened(&opening, &because.origin, now)
         });
-        let sent = plan.effects(partition, &step, &because);
+        let sent = plan.effects(partition, &step, &because, self.repair_links.as_ref());
         let record = plan::encode(&Record::of(link, partition, because, sent));
         let head = Head::of(link, partition, &self.policy);
         plan.state(partition, &step, &record);

@@ -9,6 +9,7 @@ use crate::contract::{
     Address, Because, CommittedOffset, IncidentBody, JobBody, LinksDigest, NoticeBody, RefusedBody, institution_token,
 };
 use crate::link::{Effect, Link, LinkId, Notice, Step, Timestamp};
+use crate::repair::RepairLinks;
 use crate::store::{Changes, Position, Put};
 
 /// A planned commit.
@@ -179,14 +180,23 @@ impl Plan {
     }
 
     /// Adds the messages for the effects of a step. Returns their ids.
-    pub(super) fn effects(&mut self, partition: u16, step: &Step, because: &Because) -> Vec<String> {
+    pub(super) fn effects(
+        &mut self,
+        partition: u16,
+        step: &Step,
+        because: &Because,
+        repair_links: Option<&RepairLinks>,
+    ) -> Vec<String> {
         let link = &step.link;
         let mut ids = Vec::with_capacity(step.effects.len());
         for (n, effect) in (1..).zip(&step.effects) {
             let (address, body) = match effect {
                 Effect::Notice { notice, episode } => {
                     self.superseded_count += u64::from(matches!(notice, Notice::Superseded { .. }));
-                    let body = NoticeBody::of(step, notice, episode.as_ref(), because.clone());
+                    let mut body = NoticeBody::of(step, notice, episode.as_ref(), because.clone());
+                    let prompted = episode.as_ref().filter(|_| body.content.prompts());
+                    body.repair_url =
+                        repair_links.zip(prompted).map(|(links, episode)| links.url(&link.id, episode.number, step.at));
                     (Address::Notice(body.content.name(), link.id.clone()), encode(&body))
                 }
                 Effect::Job(job) => {

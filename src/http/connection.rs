@@ -1,12 +1,15 @@
 //! Serves one connection, with HTTP/1.1 and with limits.
 //!
 //! ```text
-//!   Head ──head complete──▶ Handling ──answer made──▶ Answering ──answer written──▶ Idle ──first byte──▶ Head …
+//!   Head ──head complete──▶ Handling ──answer made──▶ Answering ──its body ended──▶ Flushing ──written──▶ Idle ──first byte──▶ Head …
 //! ```
 //!
 //! Each phase has a time limit. A connection in the phases `Head` and `Idle` has no request: it is closed at the
-//! stop, and when its slot is needed. In the phase `Handling` the client may close its sending side and still gets
-//! its answer. A client that is gone looks the same. [`ClientGone`] informs a handler.
+//! stop, and when its slot is needed. With [`Limits::half_close`] the client may close its sending side in the phase
+//! `Handling` and still gets its answer. A client that is gone looks the same. [`ClientGone`] informs a handler.
+//!
+//! Most answers are in memory as a whole. The body of a call that the proxy passes on arrives piece by piece, and the
+//! connection is in the phase `Answering` until it has ended.
 //!
 //! The socket, the service and the HTTP state machine of hyper run in one task, so a phase changes only while that
 //! task polls hyper.
@@ -19,8 +22,10 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
@@ -56,8 +61,10 @@ enum Phase {
     Head,
     /// A request is being handled; its body may still arrive.
     Handling,
-    /// An answer is being written.
+    /// An answer is being written, and its body has not ended.
     Answering,
+    /// The body of the answer has ended; its last bytes are being written.
+    Flushing,
 }
 
 impl Phase {
@@ -90,7 +97,7 @@ impl SharedProgress {
     fn enter(&self, phase: Phase) {
         let mut progress = self.get();
         progress.phase = phase;
-        if phase != Phase::Answering {
+        if !matches!(phase, Phase::Answering | Phase::Flushing) {
             progress.since = Instant::now();
         }
     }
@@ -117,12 +124,11 @@ pub(super) async fn serve(stream: TcpStream, router: Router, context: Context) {
         async move {
             let answer = answer.await;
             served.enter(Phase::Answering);
-            answer
+            answer.map(|answer| answer.map(|body| Answer { body, _end: AnswerEnd(served) }))
         }
     });
     let mut builder = http1::Builder::new();
-    // A client that has closed its sending side still gets its answer.
-    let mut connection = pin!(builder.half_close(true).serve_connection(TokioIo::new(socket), service));
+    let mut connection = pin!(builder.half_close(limits.half_close).serve_connection(TokioIo::new(socket), service));
     let (mut stopped, mut closed) = (pin!(stop.cancelled()), pin!(close.cancelled()));
     let mut timer = pin!(tokio::time::sleep_until(Instant::now() + limits.head));
     let (mut entry, mut is_stopping) = (None, false);
@@ -153,14 +159,15 @@ pub(super) async fn serve(stream: TcpStream, router: Router, context: Context) {
         } else {
             entry = None;
         }
-        if phase == Phase::Handling {
+        // Without half-closed connections hyper reads itself, and ends the connection when the client is gone.
+        if phase == Phase::Handling && limits.half_close {
             watch_client(&stream, &progress, cx);
         }
         let (reason, deadline) = match phase {
-            Phase::Answering if is_stopping => ("stop", Instant::now() + LAST_ANSWER),
+            Phase::Flushing if is_stopping => ("stop", Instant::now() + LAST_ANSWER),
             Phase::Idle => ("idle", since + limits.idle),
             Phase::Head => ("head", since + limits.head),
-            Phase::Handling | Phase::Answering => ("request", since + limits.request),
+            Phase::Handling | Phase::Answering | Phase::Flushing => ("request", since + limits.request),
         };
         // During the stop each poll would move the deadline; only the first one counts.
         if timer.deadline() != deadline && !(reason == "stop" && timer.deadline() < deadline) {
@@ -180,6 +187,38 @@ fn watch_client(stream: &Mutex<TcpStream>, progress: &SharedProgress, cx: &mut t
     match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
         Poll::Ready(Ok(0) | Err(_)) => progress.get().gone.cancel(),
         Poll::Ready(Ok(_)) | Poll::Pending => {}
+    }
+}
+
+/// The body of an answer; its end is noted.
+struct Answer {
+    body: Body,
+    _end: AnswerEnd,
+}
+
+/// hyper drops a body as soon as it has read its end, also a body that is empty or that the client must not get.
+struct AnswerEnd(SharedProgress);
+
+impl Drop for AnswerEnd {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Flushing);
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -223,11 +262,11 @@ impl AsyncWrite for Socket {
         true
     }
 
-    /// hyper flushes the socket after it has written all that it has. Every answer of relink is in memory as a whole,
-    /// so the first flush after it was made is the end of it.
+    /// hyper flushes the socket after it has written all that it has. So the first flush after the end of the body is
+    /// the end of the answer.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.with(|stream| stream.poll_flush(cx));
-        if flushed.is_ready() && self.progress.get().phase == Phase::Answering {
+        if flushed.is_ready() && self.progress.get().phase == Phase::Flushing {
             self.progress.enter(Phase::Idle);
         }
         flushed

@@ -31,6 +31,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// The most connections by default. Each needs some kilobytes of memory.
 const CONNECTIONS_DEFAULT: usize = 4096;
 
+/// The most connections of the proxy by default.
+const PROXY_CONNECTIONS_DEFAULT: usize = 1024;
+
 /// The descriptors that connections never get: for NATS, the store, Belvo, relink's own nats-server and the runtime.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
@@ -47,36 +50,66 @@ pub struct Limits {
     pub request: Duration,
     /// How long open requests may take after the stop has begun.
     pub stop: Duration,
+    /// Whether a client that has closed its sending side still gets its answer. If not, its request ends, as it does
+    /// when the client is gone.
+    pub half_close: bool,
 }
 
 impl Limits {
     /// The limits of production, with this most open connections; 0: derived from the limit of open files.
     pub fn new(connections_max: usize) -> Self {
         Self {
-            connections_max: affordable(connections_max, os::descriptor_limit()),
+            connections_max: affordable(&SERVER, connections_max, os::descriptor_limit()),
             head: Duration::from_secs(10),
             // Longer than the 60 s of common proxies, so that the proxy closes an idle connection first.
             idle: Duration::from_secs(75),
             // Longer than a call to Belvo, and than the retries of a publish.
             request: Duration::from_secs(120),
             stop: Duration::from_secs(10),
+            half_close: true,
+        }
+    }
+
+    /// The limits of the proxy. Its calls may take as long as Belvo and the application want: Belvo gives up a call
+    /// after five minutes. A call whose application is gone ends.
+    pub fn of_proxy(connections_max: usize) -> Self {
+        Self {
+            connections_max: affordable(&PROXY, connections_max, os::descriptor_limit()),
+            request: Duration::from_secs(600),
+            half_close: false,
+            ..Self::new(1)
         }
     }
 }
 
+/// The share of a listener of the descriptors.
+struct Share {
+    setting: &'static str,
+    /// The descriptors that a connection needs: a call of the proxy has a second one, to Belvo.
+    of_connection: u64,
+    /// The part of all descriptors for the connections by default.
+    part: u64,
+    most: usize,
+}
+
+const SERVER: Share = Share { setting: "RELINK_CONNECTIONS_MAX", of_connection: 1, part: 2, most: CONNECTIONS_DEFAULT };
+const PROXY: Share =
+    Share { setting: "RELINK_PROXY_CONNECTIONS_MAX", of_connection: 2, part: 4, most: PROXY_CONNECTIONS_DEFAULT };
+
 /// The number of connections that the descriptors allow.
-fn affordable(wanted: usize, descriptors: Option<u64>) -> usize {
+fn affordable(share: &Share, wanted: usize, descriptors: Option<u64>) -> usize {
+    let &Share { setting, of_connection, part, most } = share;
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let descriptors = descriptors.unwrap_or(u64::MAX);
     if wanted == 0 {
-        return count(descriptors / 2).clamp(1, CONNECTIONS_DEFAULT);
+        return count(descriptors / part / of_connection).clamp(1, most);
     }
-    let most = count(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).max(1);
+    let most = count(descriptors.saturating_sub(DESCRIPTORS_RESERVED) / of_connection).max(1);
     if wanted > most {
         tracing::warn!(
             wanted,
             descriptors,
-            "RELINK_CONNECTIONS_MAX is too large for the limit of open files; relink accepts {most} connections. \
+            "{setting} is too large for the limit of open files; relink accepts {most} connections. \
              Raise the limit (`ulimit -n`, or LimitNOFILE of systemd), or lower the setting"
         );
     }
@@ -209,7 +242,7 @@ impl Drop for QueueEntry {
 
 #[cfg(test)]
 mod tests {
-    use super::affordable;
+    use super::{PROXY, SERVER, affordable};
 
     #[test]
     fn connections_leave_descriptors_for_the_rest_of_relink() {
@@ -223,7 +256,16 @@ mod tests {
             (5000, Some(10), 1),
             (5000, None, 5000),
         ] {
-            assert_eq!(affordable(wanted, descriptors), expected, "{wanted} of {descriptors:?}");
+            assert_eq!(affordable(&SERVER, wanted, descriptors), expected, "{wanted} of {descriptors:?}");
+        }
+        for (wanted, descriptors, expected) in [
+            (0, Some(1024), 128),
+            (0, Some(1 << 20), 1024),
+            (0, Some(1), 1),
+            (100, Some(1024), 100),
+            (5000, Some(1024), 480),
+        ] {
+            assert_eq!(affordable(&PROXY, wanted, descriptors), expected, "{wanted} of {descriptors:?}, for the proxy");
         }
     }
 }

@@ -11,9 +11,12 @@
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
 //!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input
+//!   GET  /repair/{token}                 pages.rs         the page on which a user repairs a link; without credentials
 //!   GET  /healthz /readyz[/inputs]       health.rs        for monitoring and load balancers, without credentials
 //!   GET  /metrics                        health.rs        the same
 //! ```
+//!
+//! The proxy for Belvo's API is a listener of its own (`proxy`).
 //!
 //! - `listener`: accepts connections, bounds their number; `connection`: serves one, with time limits
 //! - `auth`: checks credentials; `paths`: normalizes the path; `body`: reads bodies of bounded size
@@ -36,9 +39,11 @@ mod links;
 mod listener;
 mod log_sample;
 mod observe;
+mod pages;
 mod parameters;
 mod paths;
 mod problem;
+pub mod proxy;
 mod renewal;
 mod repair;
 mod report;
@@ -52,7 +57,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Map, Value};
@@ -116,6 +121,8 @@ pub struct Server {
     acknowledge: Acknowledge,
     widget_url: String,
     portal_url: String,
+    /// The repair pages; `None` if they are switched off.
+    pages: Option<pages::Pages>,
     metrics: PrometheusHandle,
     /// The turns of long reads of the store.
     read_slots: scan::Slots,
@@ -143,6 +150,7 @@ impl Server {
             acknowledge: config.journal.acknowledge,
             widget_url: config.belvo.widget_url.clone(),
             portal_url: config.belvo.portal_url.clone(),
+            pages: pages::Pages::of(config),
             metrics: telemetry::metrics(),
             read_slots: scan::Slots::default(),
         }
@@ -150,12 +158,7 @@ impl Server {
 
     /// Translates an input before it is stored, so that the sender learns of errors in the answer.
     fn translate(&self, kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
-        let meaning = belvo::translate(kind, link, body, clock::now())?;
-        if let Meaning::Unknown { what } = &meaning {
-            metrics::counter!(metric::HTTP_INPUTS_UNKNOWN.name, "kind" => kind.as_str()).increment(1);
-            tracing::debug!(link.id = %link, input.what = what, "the code of an input is not in relink's tables; the input is stored unchanged");
-        }
-        Ok(meaning)
+        translate(kind, link, body)
     }
 
     /// Stores an input about a link. Returns when the answer may promise that it is stored.
@@ -164,11 +167,7 @@ impl Server {
             InputKind::Webhook => "/relink/webhooks/belvo",
             InputKind::ApiError | InputKind::Widget | InputKind::Observation | InputKind::Command => "/relink/v1",
         };
-        let at = clock::now();
-        let headers = envelope::input_attributes(kind, link, source, at);
-        let headers: Vec<_> = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let message_id = headers.iter().find(|(name, _)| name == "ce-id").map(|(_, id)| id.clone());
-        let entry = Entry { at, subject: self.subject_of(kind, link), headers, payload, dead: None };
+        let (entry, message_id) = entry_of_input(&self.subjects, kind, link, source, payload);
         let stored = self.journal.append(entry).await;
         let outcome = if stored.is_ok() { "stored" } else { "unavailable" };
         metrics::counter!(metric::HTTP_INPUTS.name, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
@@ -191,6 +190,31 @@ impl Server {
         // A panic message may quote a record, so it is not logged.
         result.map_err(|_panic| Problem::internal("reading the store panicked"))?.map_err(Problem::from)
     }
+}
+
+/// The meaning of an input that is about to be stored.
+fn translate(kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
+    let meaning = belvo::translate(kind, link, body, clock::now())?;
+    if let Meaning::Unknown { what } = &meaning {
+        metrics::counter!(metric::HTTP_INPUTS_UNKNOWN.name, "kind" => kind.as_str()).increment(1);
+        tracing::debug!(link.id = %link, input.what = what, "the code of an input is not in relink's tables; the input is stored unchanged");
+    }
+    Ok(meaning)
+}
+
+/// The entry of the journal for an input from `source`, and its `ce-id`.
+fn entry_of_input(
+    subjects: &Subjects,
+    kind: InputKind,
+    link: &LinkId,
+    source: &str,
+    payload: Bytes,
+) -> (Entry, Option<String>) {
+    let at = clock::now();
+    let headers = envelope::input_attributes(kind, link, source, at);
+    let headers: Vec<_> = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let message_id = headers.iter().find(|(name, _)| name == "ce-id").map(|(_, id)| id.clone());
+    (Entry { at, subject: subjects.input(kind, link.as_str()), headers, payload, dead: None }, message_id)
 }
 
 /// The proof that a message is stored.
@@ -237,6 +261,8 @@ pub fn router(server: Server) -> Router {
     let routes = Router::new()
         .route(ingest::PATH, post(ingest::webhook).get(ingest::probe).options(ingest::options))
         .nest("/v1", v1)
+        .nest(pages::PATH, pages::routes())
+        .route("/repair/", any(pages::wrong_address))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/readyz/inputs", get(health::ready_for_inputs))

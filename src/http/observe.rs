@@ -39,10 +39,15 @@ pub(super) async fn observe(State(sample): State<LogSample>, request: Request, n
     metrics::counter!(metric::HTTP_REQUESTS.name, "route" => route.clone(), "method" => method, "status" => code)
         .increment(1);
     metrics::histogram!(metric::HTTP_REQUEST_SECONDS.name, "route" => route.clone()).record(seconds);
-    if let Some(problem) = response.extensions().get::<LoggedProblem>() {
-        log(&sample, problem, status.as_u16(), &route, method);
-    }
+    log_problem(&sample, &response, &route, method);
     response
+}
+
+/// Logs the problem of an answer, if it is one.
+pub(super) fn log_problem(sample: &LogSample, answer: &Response, route: &str, method: &'static str) {
+    if let Some(problem) = answer.extensions().get::<LoggedProblem>() {
+        log(sample, problem, answer.status().as_u16(), route, method);
+    }
 }
 
 /// Logs a failed request, or counts it, if many failed in the same way.
@@ -74,7 +79,8 @@ fn log(sample: &LogSample, problem: &LoggedProblem, status: u16, route: &str, me
     }
 }
 
-fn method_label(method: &Method) -> &'static str {
+/// The method as a label: a caller must not be able to create label values.
+pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

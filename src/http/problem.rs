@@ -32,6 +32,8 @@ pub(super) enum Kind {
     LinkNotFound,
     Internal,
     BelvoRefused,
+    BelvoUnreachable,
+    NotBelvos,
     Unavailable,
     Busy,
     NoBelvoKeys,
@@ -45,6 +47,7 @@ impl Kind {
             Self::NotJson => (StatusCode::BAD_REQUEST, "not-json", "The body is not JSON"),
             Self::BadParameter => (StatusCode::BAD_REQUEST, "bad-parameter", "A parameter has a wrong value"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Valid credentials are required"),
+            Self::NotBelvos => (StatusCode::FORBIDDEN, "not-belvos", "The request is not for Belvo's API"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "The resource does not exist"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not supported")
@@ -60,6 +63,9 @@ impl Kind {
             Self::LinkNotFound => (StatusCode::UNPROCESSABLE_ENTITY, "no-link", "The body does not name a link"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "relink failed, which is a bug"),
             Self::BelvoRefused => (StatusCode::BAD_GATEWAY, "belvo-refused", "Belvo refused the request, or failed"),
+            Self::BelvoUnreachable => {
+                (StatusCode::BAD_GATEWAY, "belvo-unreachable", "Belvo's API did not answer the call")
+            }
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not stored; try again"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests; try again"),
             Self::NoBelvoKeys => (StatusCode::SERVICE_UNAVAILABLE, "no-belvo-keys", "relink has no keys for Belvo"),

@@ -15,12 +15,15 @@ use crate::belvo::WidgetToken;
 use crate::link::{Link, LinkId};
 
 impl Server {
+    /// The link as relink knows it.
+    pub(super) async fn link(&self, id: &LinkId) -> Result<Option<Link>, Problem> {
+        let asked = id.clone();
+        self.read_store(move |store| store.get(&asked)?.map(|stored| Ok(stored.parse()?.link()?)).transpose()).await
+    }
+
     /// The link, if it has a consent.
     pub(super) async fn consent_link(&self, id: &LinkId) -> Result<Option<Link>, Problem> {
-        let asked = id.clone();
-        let stored =
-            self.read_store(move |store| store.get(&asked)?.map(|stored| Ok(stored.parse()?.link()?)).transpose());
-        Ok(stored.await?.filter(|link| link.profile.consent.is_some()))
+        Ok(self.link(id).await?.filter(|link| link.profile.consent.is_some()))
     }
 }
 

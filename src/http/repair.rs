@@ -31,7 +31,7 @@ const LOCALES: [&str; 3] = ["es", "pt", "en"];
 struct UpdateRequest {
     #[serde(default)]
     locale: Option<String>,
-    /// Belvo's `widget` object; required for a link with a consent.
+    /// Belvo's `widget` object, which is passed on; required for a link with a consent.
     #[serde(default)]
     widget: Option<Map<String, Value>>,
 }
@@ -50,6 +50,11 @@ pub(super) async fn update(
         ));
     };
     if let Some(consent_link) = server.consent_link(&link).await? {
+        if locale.is_some() {
+            let detail =
+                "This link has a consent, which the user renews in Belvo's portal. The portal takes no `locale`.";
+            return Err(Problem::new(Kind::WrongShape, detail).at("/locale"));
+        }
         let token = belvo.renewal_token(&link, renewal::read_widget(widget)?).await;
         // Belvo's error may quote the user's name and document number, so it is not published.
         let token = token.map_err(|error| not_minted(&error))?;
@@ -57,7 +62,7 @@ pub(super) async fn update(
         let url = renewal::address(&server.portal_url, &consent_link, &token)?;
         return Ok(answer(&url, &link, &token, receipt).into_response());
     }
-    let token = match belvo.update_token(&link).await {
+    let token = match belvo.update_token(&link, for_update_mode(widget)?).await {
         Ok(token) => token,
         Err(error) => return Err(refused(&server, &link, error).await),
     };
@@ -69,8 +74,24 @@ pub(super) async fn update(
     Ok(answer(&url, &link, &token, receipt).into_response())
 }
 
+/// The members of Belvo's `widget` object that only the renewal of a consent uses.
+const CONSENT_ONLY: [&str; 2] = ["consent", "openfinance_feature"];
+
+/// The `widget` object of the request. What update mode does not use is refused, because the caller would expect an
+/// effect of it.
+fn for_update_mode(widget: Option<Map<String, Value>>) -> Result<Option<Map<String, Value>>, Problem> {
+    let unused = widget.iter().flat_map(Map::keys).find(|name| CONSENT_ONLY.contains(&name.as_str()));
+    match unused {
+        None => Ok(widget),
+        Some(name) => {
+            let detail = format!("This link has no consent, and Belvo's update mode does not use `{name}`.");
+            Err(Problem::new(Kind::WrongShape, detail).at(format!("/widget/{name}")))
+        }
+    }
+}
+
 /// Publishes that the user has started an attempt.
-async fn publish_started(server: &Server, link: &LinkId, token: &WidgetToken) -> Result<Receipt, Problem> {
+pub(super) async fn publish_started(server: &Server, link: &LinkId, token: &WidgetToken) -> Result<Receipt, Problem> {
     let started = Widget::Started { expires_in_seconds: token.expires_in.as_secs() };
     let started = serde_json::to_vec(&started).map_err(Problem::internal)?;
     server.store_input(InputKind::Widget, link, Bytes::from(started)).await
@@ -112,7 +133,7 @@ fn read_request(body: &[u8]) -> Result<UpdateRequest, Problem> {
 
 /// The problem for a token that Belvo did not mint. If Belvo answered an API error, it is published as an input too:
 /// it may be evidence about the link.
-async fn refused(server: &Server, link: &LinkId, error: CallError) -> Problem {
+pub(super) async fn refused(server: &Server, link: &LinkId, error: CallError) -> Problem {
     let problem = not_minted(&error);
     let CallError::Api(api_error) = error else { return problem };
     match publish_error(server, link, &api_error).await {
@@ -125,7 +146,7 @@ async fn refused(server: &Server, link: &LinkId, error: CallError) -> Problem {
     }
 }
 
-fn not_minted(error: &CallError) -> Problem {
+pub(super) fn not_minted(error: &CallError) -> Problem {
     let problem = Problem::new(Kind::BelvoRefused, format!("{error}.")).log_detail(error);
     match error {
         CallError::Api(api_error) => {

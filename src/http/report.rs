@@ -26,9 +26,8 @@ const NO_LINK: &str = "no-link";
 
 pub(super) async fn api_error(State(server): State<SharedServer>, request: Request) -> Result<Response, Problem> {
     let body = redacted(body::read_json(request).await?);
-    let stand_in: LinkId = NO_LINK.parse().map_err(Problem::internal)?;
     let link = link_of_api_error(&body);
-    let meaning = translate(&server, InputKind::ApiError, link.as_ref().unwrap_or(&stand_in), &body)?;
+    let meaning = translate(&server, InputKind::ApiError, link.as_ref().unwrap_or(&stand_in()), &body)?;
     let Some(link) = link else {
         return match meaning {
             Meaning::NotAboutTheLink { class, code } => {
@@ -41,9 +40,14 @@ pub(super) async fn api_error(State(server): State<SharedServer>, request: Reque
     store(&server, InputKind::ApiError, &link, body).await
 }
 
+/// A link id for the translation of an error that names no link.
+pub(super) fn stand_in() -> LinkId {
+    NO_LINK.parse().expect("a word is a link id")
+}
+
 /// The bytes to store. Senders report Belvo's error unchanged, including an open MFA session, which is removed. A
 /// body in an unusual encoding is stored as plain JSON, so that secrets are found at any depth.
-fn redacted(body: Bytes) -> Bytes {
+pub(super) fn redacted(body: Bytes) -> Bytes {
     let is_plain = serde_json::from_slice::<IgnoredAny>(&body).is_ok();
     let read = if is_plain { None } else { read_json(&body).ok() };
     let body = read.map_or(body, |value| value.to_string().into());

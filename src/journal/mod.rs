@@ -244,6 +244,13 @@ fn open_log<D: Disk>(disk: D, salt: u32, segment_bytes: u64) -> io::Result<(Arc<
 }
 
 impl Journal {
+    /// The same journal, for a caller that needs another promise.
+    #[must_use]
+    pub fn acknowledging(mut self, acknowledge: Acknowledge) -> Self {
+        self.options.acknowledge = acknowledge;
+        self
+    }
+
     /// Stores a message, and returns when it is on the disk; with [`Acknowledge::Stream`], when NATS has stored it too.
     ///
     /// If the future is dropped, the message may be stored or not.

@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use time::macros::format_description;
 use time::macros::offset;
 use time::{Date, OffsetDateTime, UtcOffset};
 
@@ -105,11 +104,23 @@ impl Month {
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC, with milliseconds, as in every message of relink.
+    /// RFC 3339 in UTC, with milliseconds, as in every message of relink. A message has some ten times, and formatting them with `time`
+    /// took a fiftieth of its whole cost.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const FORM: &[time::format_description::BorrowedFormatItem<'_>] =
-            format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-        f.write_str(&self.point().format(FORM).map_err(|_| fmt::Error)?)
+        let point = self.point();
+        let (hour, minute, second, milli) = point.to_hms_milli();
+        let year = u16::try_from(point.year()).map_err(|_| fmt::Error)?;
+        let parts = [(0..4, year), (5..7, u8::from(point.month()).into()), (8..10, point.day().into())];
+        let of_day = [(11..13, hour.into()), (14..16, minute.into()), (17..19, second.into()), (20..23, milli)];
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        for (digits, mut number) in parts.into_iter().chain(of_day) {
+            for digit in text[digits].iter_mut().rev() {
+                // A digit is at most 9.
+                *digit += (number % 10) as u8;
+                number /= 10;
+            }
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

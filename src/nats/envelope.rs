@@ -15,6 +15,20 @@ use crate::nats::subject::Subjects;
 /// The `ce-source` of every message on the output stream.
 const SOURCE: &str = "/relink";
 
+/// The names of the headers, in a form that is not parsed for each message.
+mod name {
+    use async_nats::HeaderName;
+
+    pub(super) const SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
+    pub(super) const ID: HeaderName = HeaderName::from_static("ce-id");
+    pub(super) const SOURCE: HeaderName = HeaderName::from_static("ce-source");
+    pub(super) const TYPE: HeaderName = HeaderName::from_static("ce-type");
+    pub(super) const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
+    pub(super) const TIME: HeaderName = HeaderName::from_static("ce-time");
+    pub(super) const DATASCHEMA: HeaderName = HeaderName::from_static("ce-dataschema");
+    pub(super) const CONTENT_TYPE: HeaderName = HeaderName::from_static("content-type");
+}
+
 /// How long the stream keeps a closing message (`Nats-TTL`, nats-server 2.11). Each process has its own subject for these messages, and the
 /// subjects of ended processes must disappear. A process that commits nothing for this time takes its fences again.
 const COMMIT_TTL: &str = "720h";
@@ -46,16 +60,16 @@ pub fn headers(message: &Message) -> HeaderMap {
         Address::Incident(_) => ("link.incident".to_owned(), None),
     };
     let mut headers = HeaderMap::new();
-    headers.insert("ce-specversion", "1.0");
-    headers.insert("ce-id", message.id.as_str());
-    headers.insert("ce-source", SOURCE);
-    headers.insert("ce-type", format!("relink.{kind}"));
+    headers.insert(name::SPECVERSION, "1.0");
+    headers.insert(name::ID, message.id.as_str());
+    headers.insert(name::SOURCE, SOURCE);
+    headers.insert(name::TYPE, format!("relink.{kind}"));
     if let Some(link) = link {
-        headers.insert("ce-subject", link.as_str());
+        headers.insert(name::SUBJECT, link.as_str());
     }
-    headers.insert("ce-time", message.at.to_string());
-    headers.insert("ce-dataschema", dataschema(&message.address));
-    headers.insert("content-type", "application/json");
+    headers.insert(name::TIME, message.at.to_string());
+    headers.insert(name::DATASCHEMA, dataschema(&message.address));
+    headers.insert(name::CONTENT_TYPE, "application/json");
     if matches!(message.address, Address::Commit(_)) {
         headers.insert(NATS_MESSAGE_TTL, COMMIT_TTL);
     }

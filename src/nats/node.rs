@@ -1,7 +1,7 @@
 //! The driver of the node (`crate::node`): it performs the node's outputs over NATS and on the store, and hands the answers to the node.
 //!
 //! ```text
-//!   tasks ──── answers ────┐            ┌──▶ store: in the driver's task, in order
+//!   tasks ──── answers ────┐            ┌──▶ writes to the store: a thread, in order
 //!   readers ── deliveries ─┼──▶ node ───┼──▶ requests and batches: a task each
 //!   timer, shutdown ───────┘            └──▶ readers: a task for each partition
 //! ```
@@ -10,6 +10,7 @@
 
 mod calls;
 mod driver;
+mod writer;
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::calls::{LOOKS_MAX, OpenCall, OpenCalls};
-use self::driver::{Driver, far_off};
+use self::driver::{Arriving, Driver, far_off};
 use super::batch::{BATCH_TIMEOUT, Batches};
 use super::dead_letter::DeadLetters;
 use super::streams_read::Streams;
@@ -29,13 +30,14 @@ use crate::clock::Clock;
 use crate::link::{Policy, Timestamp};
 use crate::metric;
 use crate::node::{self, End, Input, Phase};
+use crate::repair::RepairLinks;
 use crate::store::Store;
 
 /// The most deliveries between the readers and the node.
 const READERS_QUEUE_MAX: usize = 1_024;
 
 /// What the driver does while it handles an input, for the report of a stuck call.
-const STORE_ACCESS: &str = "a read or a write";
+const STORE_ACCESS: &str = "a read";
 
 /// The settings of a node and its driver.
 #[derive(Clone, Debug)]
@@ -90,6 +92,7 @@ pub struct Node<S> {
     batches: Batches,
     dead_letters: DeadLetters,
     options: NodeOptions,
+    repair_links: Option<RepairLinks>,
     store: S,
     phase: watch::Sender<Phase>,
     as_of: watch::Sender<Option<Timestamp>>,
@@ -115,6 +118,7 @@ impl<S: Store + Clone + 'static> Node<S> {
             batches,
             dead_letters,
             options,
+            repair_links: None,
             store,
             phase,
             as_of,
@@ -129,6 +133,13 @@ impl<S: Store + Clone + 'static> Node<S> {
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Notices that ask a user for a repair get an address that these links sign.
+    #[must_use]
+    pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
+        self.repair_links = links;
         self
     }
 
@@ -188,7 +199,7 @@ impl<S: Store + Clone + 'static> Node<S> {
     async fn run_until_end(&self, shutdown: &CancellationToken) -> End {
         let partitions = (0..self.options.partitions).collect();
         let recreated = Arc::clone(&self.recreated);
-        let (mut driver, mut deliveries, mut read) = Driver::new(self);
+        let (mut driver, Arriving { mut deliveries, mut read, mut written }) = Driver::new(self);
         let mut arrived = Vec::new();
         let mut stopping = false;
         let mut input = Some(Input::Gained { partitions });
@@ -202,7 +213,11 @@ impl<S: Store + Clone + 'static> Node<S> {
             let room = driver.node.room().min(READERS_QUEUE_MAX);
             tokio::select! {
                 Some(done) = driver.tasks.join_next() => input = driver.done(done),
-                Some(piece) = read.recv() => input = Some(piece),
+                done = written.recv() => {
+                    let done = done.unwrap_or_else(|| driver.writer.panicked());
+                    input = driver.written(done);
+                }
+                Some(piece) = read.recv(), if driver.node.is_ready_to_read() => input = Some(piece),
                 _ = deliveries.recv_many(&mut arrived, room), if room > 0 => {}
                 () = tokio::time::sleep_until(driver.wake_at) => {
                     driver.wake_at = far_off();
@@ -237,7 +252,7 @@ impl<S: Store + Clone + 'static> Node<S> {
         let (policy, partitions_count) = (self.options.policy.clone(), self.options.partitions);
         let plan_ahead_min = node::PLAN_AHEAD_MIN;
         let options = node::NodeOptions { owner, writer, partitions_count, policy, plan_ahead_min };
-        node::Node::new(options, self.store.clone())
+        node::Node::new(options, self.store.clone()).with_repair_links(self.repair_links.clone())
     }
 }
 

@@ -10,9 +10,16 @@ use super::input::{BatchId, Limit, RequestId};
 use super::lost_states::Expected;
 use super::output::{Closing, Note, Output};
 use super::partition::Stage;
-use crate::engine::{Item, Plan};
+use crate::engine::{Item, Plan, WithTimers};
 use crate::link::Timestamp;
+use crate::repair::RepairLinks;
 use crate::store::{Store, StoreError};
+
+/// The most writes of the store that may be open when the node plans the next commit, or takes the next messages of the output stream.
+const APPLYING_MAX: usize = 4;
+
+/// The most plans without timers in a row.
+const PLANS_WITHOUT_TIMERS_MAX: u32 = 4;
 
 /// The batch that follows the one in flight.
 #[derive(Debug)]
@@ -71,9 +78,26 @@ impl Applying {
     pub(super) fn read(request: RequestId) -> Self {
         Self { request, plan: None, sent_at: None }
     }
+
+    fn is_of_commit(&self) -> bool {
+        self.sent_at.is_some()
+    }
 }
 
 impl<S: Store + Clone> Node<S> {
+    /// Whether the node takes the next messages of the output stream ([`super::Input::OutputRead`]). If not, several writes of the store are open,
+    /// and a driver that can wait should wait.
+    pub fn is_ready_to_read(&self) -> bool {
+        self.applying.len() < APPLYING_MAX
+    }
+
+    /// Notices that ask a user for a repair get an address that these links sign.
+    #[must_use]
+    pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
+        self.repair_links = links;
+        self
+    }
+
     pub(super) fn is_pipeline_empty(&self) -> bool {
         self.next.is_none() && self.in_flight.is_none() && self.applying.is_empty()
     }
@@ -82,13 +106,14 @@ impl<S: Store + Clone> Node<S> {
     pub(super) fn plan(&mut self, now: Timestamp) -> Result<(), StoreError> {
         // Timers need the server's time.
         let is_ready = !self.is_engine_stale && self.clock.is_known();
-        let Some(engine) = self.engine.as_mut().filter(|_| is_ready) else { return Ok(()) };
         let has_enough = self.in_flight.is_none() || self.queue.len() >= self.options.plan_ahead_min;
-        if self.next.is_some() || !self.applying.is_empty() || !has_enough {
+        if self.next.is_some() || !has_enough || !self.may_plan() {
             return Ok(());
         }
+        let Some(engine) = self.engine.as_mut().filter(|_| is_ready) else { return Ok(()) };
+        let with_timers = if self.applying.is_empty() { WithTimers::Yes } else { WithTimers::No };
         engine.set_latest_now(self.clock.latest_now(now));
-        let mut plan = engine.plan_at_most(self.items_max, &mut self.queue, self.clock.now(now))?;
+        let mut plan = engine.plan_at_most(self.items_max, with_timers, &mut self.queue, self.clock.now(now))?;
         let counts: BTreeMap<_, _> = plan.tally.counts().collect();
         if !counts.is_empty() {
             self.note(Note::Planned { counts });
@@ -112,6 +137,7 @@ impl<S: Store + Clone> Node<S> {
             }
             return Ok(());
         }
+        self.plans_without_timers = if with_timers == WithTimers::Yes { 0 } else { self.plans_without_timers + 1 };
         let fences = self.guard(&mut plan);
         let (id, messages_count) = (BatchId(self.next_id()), plan.messages.len() as u64 + 1);
         let letters = std::mem::take(&mut plan.dead_letters);
@@ -124,6 +150,17 @@ impl<S: Store + Clone> Node<S> {
             self.outputs.push_back(Output::StoreDeadLetters { batch: id, input_created_ns, letters });
         }
         Ok(())
+    }
+
+    /// Whether the open writes of the store allow a plan. The overlay has the changes of our own commits until they are applied. It has not
+    /// those that another node has committed.
+    ///
+    /// Timers are found in the store, so they wait until nothing is being applied: what a plan contains must not depend on the moment of a
+    /// write. After some plans without timers, the next plan waits for the store, so that timers wait no longer than that.
+    fn may_plan(&self) -> bool {
+        let is_current = self.applying.is_empty();
+        let is_overlaid = self.applying.len() < APPLYING_MAX && self.applying.iter().all(Applying::is_of_commit);
+        is_current || (is_overlaid && self.plans_without_timers < PLANS_WITHOUT_TIMERS_MAX)
     }
 
     /// Adds each partition's fence to the partition's first message.

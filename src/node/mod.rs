@@ -22,7 +22,8 @@
 //!    redeliveries. The committed offset alone decides where a partition resumes.
 //!
 //! One commit is in flight at a time. While commit *k* is in flight, the node plans *k + 1* on top of the changes of *k* (the overlay) and
-//! stages it. It sends the closing message of *k + 1* only after it knows that *k* is stored.
+//! stages it. It sends the closing message of *k + 1* only after it knows that *k* is stored. The changes of a few commits may wait to be
+//! applied; until then they are in the overlay too.
 //!
 //! # When a commit does not succeed
 //!
@@ -134,6 +135,7 @@ use self::stream_clock::StreamClock;
 use self::timing::Measuring;
 use crate::engine::{Delivery, Engine, MESSAGES_MAX};
 use crate::link::{Policy, Timestamp};
+use crate::repair::RepairLinks;
 use crate::store::{Store, StoreError};
 
 /// The most deliveries in the queue: enough for a few commits.
@@ -180,6 +182,8 @@ pub enum Phase {
 /// The commit protocol of the partitions of one process.
 pub struct Node<S> {
     options: NodeOptions,
+    /// Signs the address of the repair page in notices.
+    repair_links: Option<RepairLinks>,
     store: S,
     /// `None` until the first partition has its resume point.
     engine: Option<Engine<S>>,
@@ -213,6 +217,8 @@ pub struct Node<S> {
     next: Option<Next>,
     in_flight: Option<InFlight>,
     applying: VecDeque<Applying>,
+    /// How many plans in a row had no timers.
+    plans_without_timers: u32,
     /// The most items (deliveries and timers) of the next plan. A batch that is too large halves it, a commit doubles it.
     items_max: usize,
     /// The upper limit of `items_max`, after the server has refused a batch for its number of messages.
@@ -241,6 +247,7 @@ impl<S: Store + Clone> Node<S> {
     pub fn new(options: NodeOptions, store: S) -> Self {
         Self {
             options,
+            repair_links: None,
             store,
             engine: None,
             is_engine_stale: true,
@@ -261,6 +268,7 @@ impl<S: Store + Clone> Node<S> {
             next: None,
             in_flight: None,
             applying: VecDeque::new(),
+            plans_without_timers: 0,
             items_max: usize::MAX,
             items_ceiling: usize::MAX,
             clock: StreamClock::default(),
@@ -436,7 +444,8 @@ impl<S: Store + Clone> Node<S> {
             None => {
                 let NodeOptions { policy, partitions_count, .. } = &self.options;
                 let engine = Engine::new(self.store.clone(), policy.clone(), input_created_ns, &offsets)?;
-                self.engine = Some(engine.with_partitions(*partitions_count));
+                let engine = engine.with_partitions(*partitions_count).with_repair_links(self.repair_links.clone());
+                self.engine = Some(engine);
             }
         }
         self.is_engine_stale = false;

@@ -5,6 +5,7 @@
 //! All data is invented, and the result is always the same.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ use crate::engine::{Delivery, Engine, Message};
 use crate::link::{Policy, PolicySettings, Timestamp};
 use crate::nats::envelope;
 use crate::nats::subject::Subjects;
+use crate::repair::RepairLinks;
 use crate::store::{MemoryStore, Store};
 
 /// One example message.
@@ -172,7 +174,8 @@ pub fn examples() -> Vec<Example> {
     let policy = Policy::new(settings).expect("the defaults are in range");
     let created_ns = START.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
-        .expect("an empty store in memory can be read");
+        .expect("an empty store in memory can be read")
+        .with_repair_links(Some(repair_links()));
     let (mut inputs, mut outputs) =
         (Vec::new(), [fence(), commit()].map(|message| to_example(&subjects, &message)).to_vec());
     for (sequence, (seconds, scripted)) in (1..).zip(script()) {
@@ -193,6 +196,12 @@ pub fn examples() -> Vec<Example> {
     let mut known = BTreeSet::new();
     let all = inputs.into_iter().chain(outputs);
     all.filter(|example| known.insert((example.name.clone(), example.variant.clone()))).collect()
+}
+
+/// Signs the addresses in the examples. Nobody uses this key.
+fn repair_links() -> RepairLinks {
+    let keys = ["the-key-of-the-examples-which-nobody-uses".into()];
+    RepairLinks::new("https://relink.example.com", &keys, Duration::from_secs(14 * 86_400))
 }
 
 /// The messages at the start and the end of an incident of an institution.

@@ -167,6 +167,17 @@ pub struct Changes {
     pub position: Option<Position>,
 }
 
+impl Changes {
+    /// Adds the changes of the next commit.
+    pub fn join(&mut self, next: Self) {
+        let Self { puts, incidents, offsets, position } = next;
+        self.puts.extend(puts);
+        self.incidents.extend(incidents);
+        self.offsets.extend(offsets);
+        self.position = position.or(self.position.take());
+    }
+}
+
 /// A changed link.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Put {

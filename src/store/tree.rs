@@ -27,11 +27,12 @@ pub(super) fn edits_of(
     read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<Edits, StoreError> {
     let mut edits = Edits { list: Vec::with_capacity(changes.puts.len() * 3 + changes.offsets.len() + 2), content };
-    // If a commit has several puts of one link, only the newest counts, so that the index edits match the stored head.
+    // If there are several puts of one link, only the newest counts, so that the index edits match the stored head.
     let mut last: BTreeMap<&LinkId, &Put> = BTreeMap::new();
     for put in &changes.puts {
         let newest = last.entry(&put.id).or_insert(put);
-        if put.head.version > newest.head.version {
+        // Of two puts of one version, the later one may have another deadline.
+        if put.head.version >= newest.head.version {
             *newest = put;
         }
     }

@@ -9,5 +9,6 @@ mod identity;
 mod incidents;
 mod inputs;
 mod limits;
+mod repair_links;
 mod secrets;
 mod superseded;

@@ -44,8 +44,9 @@ pub(crate) struct Bench {
     pub(crate) as_of: watch::Sender<Option<Timestamp>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) served: JoinHandle<()>,
-    _journal: Journal,
-    _directory: TempDir,
+    pub(crate) journal: Journal,
+    /// The files of the journal.
+    pub(crate) directory: TempDir,
 }
 
 /// A response with its whole body.
@@ -128,19 +129,7 @@ impl Bench {
         let served = tokio::spawn(serve(listener, router(Server::new(&config, parts)), limits, shutdown.clone()));
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
-        Self {
-            nats,
-            store,
-            url,
-            client,
-            not_ready,
-            drift,
-            as_of,
-            shutdown,
-            served,
-            _journal: journal,
-            _directory: directory,
-        }
+        Self { nats, store, url, client, not_ready, drift, as_of, shutdown, served, journal, directory }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -186,7 +175,8 @@ impl Bench {
         let id: LinkId = id.parse().unwrap();
         let now = Timestamp::from_millis(1_700_000_000_000);
         let mut link = Link::unknown(id.clone(), now);
-        link.version = 1;
+        // The store keeps the newest version.
+        link.version = self.store.get(&id).unwrap().map_or(1, |stored| stored.head.version + 1);
         link.profile.institution = Some(institution.to_owned());
         link.profile.external_id = Some(format!("user-{id}"));
         link.profile.consent = consent.map(Box::new);
@@ -194,7 +184,7 @@ impl Bench {
         let name = state.name();
         link.state = state;
         let record = serde_json::to_vec(&Record::of(&link, 0, because(), Vec::new())).unwrap();
-        let head = Head { state: name, partition: 0, version: 1, deadline: None };
+        let head = Head { state: name, partition: 0, version: link.version, deadline: None };
         self.store.apply(&Changes { puts: vec![Put::of_record(id, head, record)], ..Changes::default() }).unwrap();
     }
 }

@@ -16,7 +16,7 @@ const HALF_A_HEAD: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n";
 /// Limits that no test reaches.
 fn generous() -> Limits {
     let hour = Duration::from_secs(3600);
-    Limits { connections_max: 100, head: hour, idle: hour, request: hour, stop: hour }
+    Limits { connections_max: 100, head: hour, idle: hour, request: hour, stop: hour, half_close: true }
 }
 
 async fn bench(limits: Limits) -> Bench {

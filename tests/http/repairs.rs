@@ -132,3 +132,27 @@ async fn an_error_of_belvo_about_the_link_is_published() {
     assert_eq!((stored.len(), stored[0].0.as_str()), (1, format!("belvo.api_error.{link}").as_str()));
     assert_eq!(problem["sequence"], 1);
 }
+
+#[tokio::test]
+async fn belvos_widget_object_is_passed_on_and_what_is_not_used_is_refused() {
+    let (bench, sandbox, link) = bench("sandbox").await;
+    let path = format!("/v1/links/{link}/update");
+    let widget =
+        json!({"callback_urls": {"success": "https://app.example.com/done"}, "branding": {"company_name": "Acme"}});
+    let answer = bench.post(&path, json!({"widget": widget, "locale": "es"})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let complete = json!({"access_token": answer.body["access"], "outcome": "success"});
+    let done = bench.client.post(format!("{}/widget/complete", sandbox.url())).json(&complete).send().await.unwrap();
+    let url = format!("https://app.example.com/done?link={link}&institution=erebor_mx_retail");
+    assert_eq!(done.headers()["x-sandbox-callback-url"], url, "the user returns to the caller");
+
+    for unused in ["consent", "openfinance_feature"] {
+        let refused = bench.post(&path, json!({"widget": {unused: {}}})).await;
+        assert_eq!(refused.problem(422, "wrong-shape")["at"], format!("/widget/{unused}"));
+    }
+    let consent = Consent { id: Some("b2c17cb6".into()), ..Consent::default() };
+    bench.put_with_consent(&link.to_string(), "ofmockbank_br_retail", State::Valid { suspicion: None }, Some(consent));
+    let refused = bench.post(&path, json!({"widget": {"consent": {}}, "locale": "pt"})).await;
+    assert_eq!(refused.problem(422, "wrong-shape")["at"], "/locale");
+    assert_eq!(bench.inputs().await.len(), 1);
+}

@@ -1,7 +1,7 @@
 //! Fixtures of the tests with a real nats-server: each test has its own server and directory.
 //!
 //! The server comes from `$RELINK_NATS_SERVER`, from `PATH`, or is installed once into the user's cache directory.
-//! Next: `nats_batch.rs` is the shortest example.
+//! Next: `nats/batch.rs` is the shortest example.
 
 #![expect(dead_code, reason = "every test binary compiles this file and uses a part of it")]
 

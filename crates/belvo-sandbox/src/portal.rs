@@ -9,7 +9,8 @@
 //! | `action` is not `renew` | 400, `invalid` |
 //! | there is no such link, or the consent is not its own | 404, `not_found` |
 //!
-//! Next: [`super::consent`] for what a renewal does.
+//! A user who leaves the portal calls `POST /portal/leave` with the token: nothing changes, and the answer names the exit
+//! callback. Next: [`super::consent`] for what a renewal does.
 
 use std::sync::Arc;
 
@@ -44,7 +45,7 @@ struct Renewal {
 
 /// The routes of the page and of its button.
 pub(crate) fn routes() -> Router<Arc<Shared>> {
-    Router::new().route("/portal/", get(page)).route("/portal/renew", post(renew))
+    Router::new().route("/portal/", get(page)).route("/portal/renew", post(renew)).route("/portal/leave", post(leave))
 }
 
 async fn page() -> Html<&'static str> {
@@ -56,6 +57,19 @@ async fn renew(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         Ok(renewal) => shared.change(|world, now| renewed(world, now, &renewal)),
         Err(error) => Problem::new(400, "parse_error", &error.to_string()).into_response(),
     }
+}
+
+#[derive(Deserialize)]
+struct Leaving {
+    access_token: String,
+}
+
+async fn leave(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let Ok(Leaving { access_token }) = serde_json::from_slice(&body) else { return refused() };
+    shared.change(|world, now| match world.live_token(now, &access_token, &SCOPES) {
+        Some(token) => (callback_url(&token.callback_urls, "exit", &[]), Json(json!({}))).into_response(),
+        None => refused(),
+    })
 }
 
 fn renewed(world: &mut World, now: i64, renewal: &Renewal) -> Response {

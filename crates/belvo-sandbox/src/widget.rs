@@ -1,4 +1,6 @@
-//! A stand-in for Belvo's widget in update mode: a page with three buttons, and their JSON call.
+//! A stand-in for Belvo's widget in update mode: a page that says what it is, in the user's language, with the name of the
+//! bank and one button for each outcome. `GET /widget/script.js` is the stand-in for Belvo's JavaScript widget: it shows the
+//! same page in a frame. `POST /widget/session` tells the page the bank of a token.
 //!
 //! The response is the callback of the documented widget (widget callbacks guide). A callback comes from the
 //! user's device and proves nothing; only the link's status is a proof. Outcomes of `POST /widget/complete`:
@@ -10,12 +12,16 @@
 //! | `exit` | the user closes the widget; no change | `{last_encountered_error?, meta_data}` |
 //! | `error` | the widget rejects its token | `{error, error_message}` |
 //!
+//! If the token request had `widget.callback_urls`, the header `X-Sandbox-Callback-Url` of the answer has the address to
+//! which the hosted widget would lead the browser: `success`, `exit`, or `event` for an error.
+//!
 //! A token that is unknown, used, expired, or lacks a scope of update mode gets the `error` response, with HTTP 401.
 
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -53,7 +59,32 @@ struct Complete {
 
 /// The routes of the page and of its buttons.
 pub(crate) fn routes() -> Router<Arc<Shared>> {
-    Router::new().route("/widget/", get(page)).route("/widget/complete", post(complete))
+    Router::new()
+        .route("/widget/", get(page))
+        .route("/widget/script.js", get(script))
+        .route("/widget/session", post(session))
+        .route("/widget/complete", post(complete))
+}
+
+/// The stand-in for Belvo's JavaScript widget.
+async fn script() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("widget.js"))
+}
+
+#[derive(Deserialize)]
+struct Session {
+    access_token: String,
+}
+
+/// The bank of a token, for the page.
+async fn session(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let Ok(Session { access_token }) = serde_json::from_slice(&body) else { return refused() };
+    shared.change(|world, now| {
+        let token = world.live_token(now, &access_token, &SCOPES);
+        let Some(link) = token.and_then(|token| world.links.get(&token.link?)) else { return refused() };
+        Json(json!({"institution": link.institution.name, "display_name": link.institution.display_name}))
+            .into_response()
+    })
 }
 
 async fn page() -> Html<&'static str> {
@@ -92,7 +123,12 @@ fn callback(world: &mut World, now: i64, access_token: &str, outcome: Outcome) -
             let (callback, parameters) = exit(&link, token.last_error);
             (callback_url(&token.callback_urls, "exit", &parameters), Json(callback)).into_response()
         }
-        Outcome::Error => Json(not_valid()).into_response(),
+        Outcome::Error => {
+            let callback = not_valid();
+            let text = |name: &str| callback[name].as_str().unwrap_or_default().to_owned();
+            let parameters = [("error", text("error")), ("error_message", text("error_message"))];
+            (callback_url(&token.callback_urls, "event", &parameters), Json(callback)).into_response()
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! the reason; it is never skipped. The scripts are `sdk/python.py` and `sdk/node.mjs`.
 #![expect(clippy::unwrap_used, reason = "a panic names the line of the test")]
 
+#[path = "../../../tests/foreign/belvo_sdk.rs"]
+mod belvo_sdk;
 #[path = "../../../tests/foreign/mod.rs"]
 mod foreign;
 
@@ -12,10 +14,8 @@ use std::path::{Path, PathBuf};
 use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use tokio::process::Command;
 
-use foreign::{installed, run};
-
-const PYTHON_SDK: &str = "belvo-python==0.39.1";
-const NODE_SDK: &str = "belvo@0.28.0";
+use belvo_sdk::{node_sdk, python_sdk};
+use foreign::run;
 
 /// A sandbox with 130 links: 100 valid, 20 invalid, 10 that require a token.
 async fn populated() -> Sandbox {
@@ -39,12 +39,7 @@ fn script(name: &str) -> PathBuf {
 
 #[tokio::test]
 async fn the_python_sdk_works_with_the_sandbox() {
-    let folder = installed(PYTHON_SDK, async |folder| {
-        run(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYTHON_SDK];
-        run(Command::new(folder.join("venv/bin/python")).args(pip)).await.map(drop)
-    })
-    .await;
+    let folder = python_sdk().await;
     let sandbox = populated().await;
     let mut python = Command::new(folder.join("venv/bin/python"));
     python.arg(script("python.py")).arg(sandbox.url()).env("NO_PROXY", "127.0.0.1").env_remove("BELVO_API_URL");
@@ -56,12 +51,7 @@ async fn the_python_sdk_works_with_the_sandbox() {
 
 #[tokio::test]
 async fn the_node_sdk_works_with_the_sandbox() {
-    let folder = installed(NODE_SDK, async |folder| {
-        std::fs::write(folder.join("package.json"), "{\"private\": true}\n").unwrap();
-        let npm = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", NODE_SDK];
-        run(Command::new("npm").args(npm).current_dir(folder)).await.map(drop)
-    })
-    .await;
+    let folder = node_sdk().await;
     let sandbox = populated().await;
     let mut node = Command::new("node");
     node.arg(script("node.mjs"))

@@ -115,7 +115,7 @@ async fn asks_for_a_refresh() {
 #[tokio::test]
 async fn mints_a_token() {
     let (client, asked) = server(json_answer(200, json!({"access": "jwt-a", "refresh": "jwt-r"}))).await;
-    let token = client.update_token(&link()).await.unwrap();
+    let token = client.update_token(&link(), None).await.unwrap();
     assert_eq!((token.access.expose_secret(), token.expires_in), ("jwt-a", Duration::from_secs(600)));
     assert_eq!(token.refresh.as_ref().map(ExposeSecret::expose_secret), Some("jwt-r"));
     let (line, headers, body) = asked.lock().unwrap().pop().unwrap();
@@ -177,7 +177,7 @@ async fn an_error_about_the_link_is_returned_without_its_session() {
 async fn a_redirect_is_not_followed() {
     let redirect = || (StatusCode::FOUND, [("location", "http://127.0.0.1:1/")]).into_response();
     let (client, asked) = server(redirect).await;
-    assert!(matches!(client.update_token(&link()).await, Err(CallError::Transient { .. })));
+    assert!(matches!(client.update_token(&link(), None).await, Err(CallError::Transient { .. })));
     assert_eq!(asked.lock().unwrap().len(), 1);
 }
 
@@ -186,7 +186,7 @@ async fn a_network_failure_is_temporary_and_shows_no_secret() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = gone.local_addr().unwrap();
     drop(gone);
-    let error = client(&format!("http://{address}")).update_token(&link()).await.unwrap_err();
+    let error = client(&format!("http://{address}")).update_token(&link(), None).await.unwrap_err();
     assert!(matches!(error, CallError::Transient { .. }), "{error:?}");
     let text = format!("{error} {error:?}");
     assert!(text.contains("cannot connect") && !text.contains("hunter2") && !text.contains("key-id"), "{text}");

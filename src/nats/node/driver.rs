@@ -9,6 +9,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::calls::{CHECKPOINT_LOOKS_MAX, OpenCalls};
+use super::writer::{Write, Writer, Written};
 use super::{Node, OpenCommit, READERS_QUEUE_MAX};
 use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
@@ -38,6 +39,7 @@ pub(super) struct Driver<S> {
     open_commit: watch::Sender<Option<OpenCommit>>,
     calls: OpenCalls,
     clock: Clock,
+    pub(super) writer: Writer,
     /// The outputs without an answer.
     pub(super) tasks: JoinSet<Done>,
     /// Readers of partitions and of the output stream.
@@ -59,12 +61,20 @@ pub(super) enum Done {
     Nothing,
 }
 
+/// What arrives at a driver.
+pub(super) struct Arriving {
+    pub(super) deliveries: mpsc::Receiver<FromReader>,
+    pub(super) read: mpsc::Receiver<Input>,
+    pub(super) written: mpsc::UnboundedReceiver<Written>,
+}
+
 impl<S: Store + Clone + 'static> Driver<S> {
-    pub(super) fn new(parts: &Node<S>) -> (Self, mpsc::Receiver<FromReader>, mpsc::Receiver<Input>) {
+    pub(super) fn new(parts: &Node<S>) -> (Self, Arriving) {
         let Node { client, streams, batches, dead_letters, phase, as_of, open_commit, calls, .. } = parts;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
+        let (writer, written) = Writer::start(parts.store.clone(), calls.clone());
         let driver = Self {
             client: client.clone(),
             streams: streams.clone(),
@@ -76,6 +86,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             open_commit: open_commit.clone(),
             calls: calls.clone(),
             clock: parts.clock.clone(),
+            writer,
             tasks: JoinSet::new(),
             readers: JoinSet::new(),
             by_partition: HashMap::new(),
@@ -86,7 +97,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             wake_at: far_off(),
             has_lost_store: false,
         };
-        (driver, deliveries, read)
+        (driver, Arriving { deliveries, read, written })
     }
 
     /// Publishes the progress of the node.
@@ -157,30 +168,13 @@ impl<S: Store + Clone + 'static> Driver<S> {
         self.perform()
     }
 
-    /// Begins every output of the node. Writes to the store finish here, in order.
+    /// Begins every output of the node.
     fn perform(&mut self) -> Option<End> {
         while let Some(output) = self.node.poll_output() {
             match output {
-                Output::Apply { request, changes } => {
-                    let applied = self.node.store().apply(&changes);
-                    let answer = applied.map_or_else(failed_store, |()| Input::Applied { request });
-                    self.node.handle(self.clock.own_now(), answer);
-                }
-                Output::RestartStore { request } => {
-                    let answer = self.node.store().restart_empty().map_or_else(failed_store, |kept_at| {
-                        let kept_at = kept_at.map(|path| path.display().to_string());
-                        Input::StoreRestarted { request, kept_at }
-                    });
-                    self.node.handle(self.clock.own_now(), answer);
-                }
-                Output::Checkpoint { request } => {
-                    let (store, calls) = (self.node.store().clone(), self.calls.clone());
-                    self.tasks.spawn_blocking(move || {
-                        let _call = calls.open("a checkpoint", CHECKPOINT_LOOKS_MAX);
-                        let checkpointed = store.checkpoint();
-                        Done::Answer(checkpointed.map_or_else(failed_store, |()| Input::Checkpointed { request }))
-                    });
-                }
+                Output::Apply { request, changes } => self.writer.write(Write::Apply(request, changes)),
+                Output::RestartStore { request } => self.writer.write(Write::RestartEmpty(request)),
+                Output::Checkpoint { request } => self.writer.write(Write::Reach(request)),
                 Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(self.clock.own_now()),
                 Output::Note(note) => {
                     let caught_up = matches!(note, Note::CaughtUp { .. });
@@ -201,6 +195,21 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 output => self.begin(output),
             }
         }
+        None
+    }
+
+    /// The node's input for what the writer has done. `None`: a checkpoint begins, for which later writes do not wait.
+    pub(super) fn written(&mut self, written: Written) -> Option<Input> {
+        let request = match written {
+            Written::Answer(input) => return Some(input),
+            Written::Reached(request) => request,
+        };
+        let (store, calls) = (self.node.store().clone(), self.calls.clone());
+        self.tasks.spawn_blocking(move || {
+            let _call = calls.open("a checkpoint", CHECKPOINT_LOOKS_MAX);
+            let checkpointed = store.checkpoint();
+            Done::Answer(checkpointed.map_or_else(failed_store, |()| Input::Checkpointed { request }))
+        });
         None
     }
 
@@ -383,7 +392,7 @@ async fn store_all(
     dead_letters.publish_all(&letters).await.map(drop)
 }
 
-fn failed_store(error: crate::store::StoreError) -> Input {
+pub(super) fn failed_store(error: crate::store::StoreError) -> Input {
     Input::StoreFailed { problem: error.to_string() }
 }
 

@@ -92,7 +92,7 @@ impl Simulation {
             return Ok(());
         }
         let link = member.link.clone();
-        match self.relink.belvo.update_token(&link).await {
+        match self.relink.belvo.update_token(&link, None).await {
             Ok(WidgetToken { access, expires_in, .. }) => {
                 self.report_widget(&link, &Widget::Started { expires_in_seconds: expires_in.as_secs() })?;
                 let wait = self.members[number].rng.between(IN_WIDGET);

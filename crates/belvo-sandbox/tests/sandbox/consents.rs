@@ -58,7 +58,7 @@ async fn a_consent_is_renewed_in_the_portal() {
     let token = portal_token(&fixture, SCOPES, "consent_management").await;
     let page =
         fixture.client.get(format!("{}/portal/?access_token={token}", fixture.sandbox.url())).send().await.unwrap();
-    assert!(page.text().await.unwrap().contains("/portal/renew"));
+    assert!(page.text().await.unwrap().contains("data-action=\"renew\""));
 
     let other = fixture.control.add_link("ofmockbank_br_retail", RECURRENT, None).unwrap();
     let mut extend = renewal(&token, link, &consent);
@@ -82,6 +82,10 @@ async fn a_consent_is_renewed_in_the_portal() {
         assert_eq!(fixture.post("/portal/renew", wrong.clone()).await.0, status, "{wrong}");
         assert_eq!(fixture.status(link).await, "invalid", "{wrong}");
     }
+
+    // A user who leaves changes nothing, and may come back with the same token.
+    assert_eq!(fixture.post("/portal/leave", json!({"access_token": token})).await, (200, json!({})));
+    assert_eq!(fixture.status(link).await, "invalid");
 
     let (status, answer) = fixture.post("/portal/renew", renewal(&token, link, &consent)).await;
     assert_eq!((status, answer), (200, json!({"link": link, "consent": consent})));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use belvo_sandbox::{AccessMode, LinkStatus, Login, LoginFailure, RefreshOutcome};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -224,7 +226,7 @@ async fn update_mode_repairs_under_the_same_id() {
 async fn the_widget_redirects_to_its_deep_links() {
     let fixture = Fixture::new().await;
     let link = fixture.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
-    let callback_urls = json!({"success": "shop://done", "exit": "shop://left?from=widget"});
+    let callback_urls = json!({"success": "shop://done", "exit": "shop://left?from=widget", "event": "shop://event"});
     let body = json!({
         "id": "sandbox", "password": "sandbox", "link_id": link, "scopes": "write_links,read_links",
         "widget": {"callback_urls": callback_urls},
@@ -242,7 +244,25 @@ async fn the_widget_redirects_to_its_deep_links() {
     let error = "last_encountered_error_code=login_error&last_encountered_error_message=\
                  Invalid+credentials+provided+to+login+to+the+institution";
     assert_eq!(go("exit").await, Some(format!("shop://left?from=widget&{error}&{left}")));
+    let rejected = "error=ACCESS_TOKEN_NOT_VALID&error_message=The+access+token+is+not+valid+or+has+expired.";
+    assert_eq!(go("error").await, Some(format!("shop://event?{rejected}")));
     assert_eq!(go("success").await, Some(format!("shop://done?link={link}&institution=erebor_mx_retail")));
+}
+
+#[tokio::test]
+async fn a_token_names_its_link_and_the_page_names_its_bank() {
+    let fixture = Fixture::new().await;
+    let link = fixture.control.add_link("erebor_mx_retail", RECURRENT, None).unwrap();
+    fixture.control.set_status(link, LinkStatus::TokenRequired).unwrap();
+    let token = fixture.token(link).await;
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    let expected = json!({"id": link, "status": "token_required", "institution": "erebor_mx_retail"});
+    assert_eq!(claims["link"], expected);
+    let session = fixture.call(Method::POST, "/widget/session", json!({"access_token": token})).await;
+    assert_eq!(session, (200, json!({"institution": "erebor_mx_retail", "display_name": "Erebor"})));
+    let unknown = fixture.call(Method::POST, "/widget/session", json!({"access_token": "x"})).await;
+    assert_eq!(unknown.0, 401);
 }
 
 #[tokio::test]

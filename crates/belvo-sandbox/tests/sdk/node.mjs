@@ -1,10 +1,11 @@
-// Drives npm belvo, unchanged, against a sandbox: node.mjs URL FOLDER, with the package in FOLDER/node_modules.
+// Drives npm belvo, unchanged, against a sandbox: node.mjs URL FOLDER [SANDBOX], with the package in FOLDER/node_modules.
+// SANDBOX is the address of the sandbox itself, if URL is that of a proxy in front of it.
 // Any difference from Belvo is a failed assertion.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 
-const [url, folder] = process.argv.slice(2);
+const [url, folder, sandbox = url] = process.argv.slice(2);
 const require = createRequire(`${folder}/package.json`);
 const Client = require("belvo").default;
 const { version } = require("belvo/package.json");
@@ -35,7 +36,7 @@ const ERRORS = [
 
 // A call of the control API, which Belvo does not have.
 async function control(path, body = {}) {
-  const answer = await fetch(`${url}/sandbox/${path}`, {
+  const answer = await fetch(`${sandbox}/sandbox/${path}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
@@ -113,7 +114,7 @@ assert.deepEqual([patched.access_mode, patched.refresh_rate], ["recurrent", "7d"
 assert.equal((await client.widgetToken.create()).access.split(".").length, 3);
 const token = await client.widgetToken.create({ scopes: UPDATE_SCOPES, link: link.id });
 await control(`links/${link.id}/status`, { status: "token_required" });
-const done = await fetch(`${url}/widget/complete`, {
+const done = await fetch(`${sandbox}/widget/complete`, {
   method: "POST",
   body: JSON.stringify({ access_token: token.access, outcome: "success" }),
 });

@@ -1,4 +1,6 @@
-"""Drives PyPI belvo-python, unchanged, against a sandbox: python.py URL.
+"""Drives PyPI belvo-python, unchanged, against a sandbox: python.py URL [SANDBOX].
+
+SANDBOX is the address of the sandbox itself, if URL is that of a proxy in front of it.
 
 Any difference from Belvo is a failed assertion.
 """
@@ -12,6 +14,7 @@ from belvo.enums import AccessMode
 from belvo.exceptions import BelvoAPIException, RequestError
 
 URL = sys.argv[1]
+SANDBOX = sys.argv[-1]
 UPDATE_SCOPES = "read_institutions,write_links,read_links"
 MISSING = "00000000-0000-4000-8000-000000000000"
 
@@ -39,7 +42,7 @@ ERRORS = [
 
 def control(path, body=None):
     """A call of the control API, which Belvo does not have."""
-    answer = requests.post(f"{URL}/sandbox/{path}", json=body or {}, timeout=10)
+    answer = requests.post(f"{SANDBOX}/sandbox/{path}", json=body or {}, timeout=10)
     answer.raise_for_status()
     return answer.json()
 
@@ -125,7 +128,7 @@ def main():
     token = client.WidgetToken.create(scopes=UPDATE_SCOPES, link=link["id"], raise_exception=True)
     control(f"links/{link['id']}/status", {"status": "token_required"})
     done = requests.post(
-        f"{URL}/widget/complete", json={"access_token": token["access"], "outcome": "success"}, timeout=10
+        f"{SANDBOX}/widget/complete", json={"access_token": token["access"], "outcome": "success"}, timeout=10
     ).json()
     assert done == {"link": link["id"], "institution": "erebor_mx_retail"}, done
     assert client.Links.get(link["id"])["status"] == "valid"

@@ -40,7 +40,7 @@ impl Stand {
         is_transient(&client.get_link(&link()).await)
             && is_transient(&client.get_consent(&link(), CONSENT).await)
             && is_transient(&client.refresh_link(&link(), &[]).await)
-            && is_transient(&client.update_token(&link()).await)
+            && is_transient(&client.update_token(&link(), None).await)
             && is_transient(&client.links(&LinkFilter::All).next().await.map(drop))
             && is_transient(&client.knows_any_link().await)
     }
@@ -157,7 +157,7 @@ async fn a_refresh_is_accepted_only_with_a_request_id() {
         assert!(is_transient(&stand.answer(202, &body).refresh_link(&link(), &[]).await), "{body}");
     }
     for body in [json!({"access": ""}), json!({"access": 7}), json!({"token": "x"})] {
-        assert!(is_transient(&stand.answer(200, &body).update_token(&link()).await), "{body}");
+        assert!(is_transient(&stand.answer(200, &body).update_token(&link(), None).await), "{body}");
     }
 }
 

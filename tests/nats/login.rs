@@ -2,13 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
-mod support;
-
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::support::binary::{Relink, client};
+use crate::support::{server_source, within};
 use async_nats::Client;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,8 +16,6 @@ use nkeys::KeyPair;
 use relink::config::{Config, Sources};
 use relink::nats::server_binary::locate;
 use serde_json::{Value, json};
-use support::binary::{Relink, client};
-use support::{server_source, within};
 
 /// A nats-server with JetStream and more configuration.
 struct Server {

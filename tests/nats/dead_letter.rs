@@ -1,14 +1,12 @@
 //! Dead letters, with a real nats-server: stored whole and only once, listed, and replayed.
 
-mod support;
-
+use crate::support::{TestNats, message};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use relink::contract::DeadReason;
 use relink::nats::dead_letter::{DeadLetter, DeadLetterError, DeadLetters, InputPosition};
 use relink::nats::stream::{StreamIdentity, extent};
 use relink::nats::subject::Subjects;
-use support::{TestNats, message};
 
 fn letter(subject: &str, body: &'static [u8]) -> DeadLetter {
     DeadLetter {

@@ -1,6 +1,6 @@
 //! Inputs that are removed from the input stream before relink has read them: relink counts them, and counts nothing else.
 
-mod support;
+use crate::support;
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use relink::metric;
 use relink::nats::stream::partition_consumer;
 use relink::store::MemoryStore;
 
-use support::node::{PARTITIONS, RunningNode};
-use support::{TestNats, within};
+use crate::support::node::{PARTITIONS, RunningNode};
+use crate::support::{TestNats, within};
 
 /// Publishes inputs of many links. The numbers follow those of the last call, so the last one is the last sequence.
 async fn publish(nats: &TestNats, numbers: std::ops::Range<usize>) {

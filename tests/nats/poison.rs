@@ -1,7 +1,7 @@
 //! Messages on the input subjects that no publisher should send: headers that the NATS client cannot parse, headers that leave no place for
 //! a dead letter's own, and messages of the largest size. None of them stops a partition, and no other input waits for them.
 
-mod support;
+use crate::support;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,9 +12,9 @@ use relink::nats::node::Node;
 use relink::store::MemoryStore;
 use tokio_util::sync::CancellationToken;
 
-use support::node::{PARTITIONS, options};
-use support::raw_client::RawClient;
-use support::{TestNats, within};
+use crate::support::node::{PARTITIONS, options};
+use crate::support::raw_client::RawClient;
+use crate::support::{TestNats, within};
 
 fn link(n: usize) -> String {
     format!("00000000-0000-4000-8000-{n:012}")

@@ -1,9 +1,7 @@
 //! Atomic batches and fences, with a real nats-server.
 
-mod support;
-
+use crate::support::{TestNats, message};
 use relink::nats::batch::{BATCH_MESSAGES_MAX, BatchError, Batches};
-use support::{TestNats, message};
 
 /// Takes the fence of partition 0 like a new owner, and returns its sequence.
 async fn take_fence(batches: &Batches, last: u64) -> u64 {

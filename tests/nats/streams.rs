@@ -1,9 +1,8 @@
 //! Streams and consumers, with a real nats-server: created if they are missing, compared otherwise, and never edited.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{TestNats, message, within};
 use async_nats::jetstream::consumer::{PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, Source, SubjectTransform};
 use bytes::Bytes;
@@ -14,7 +13,6 @@ use relink::nats::history::Histories;
 use relink::nats::stream::{StreamSettings, declarations, ensure_all, extent, partition_consumer};
 use relink::nats::subject::Subjects;
 use strum::VariantArray;
-use support::{TestNats, message, within};
 
 fn settings(partitions: u16) -> StreamSettings {
     StreamSettings { partitions, ..StreamSettings::default() }

@@ -1,16 +1,14 @@
 //! The publisher, with a real nats-server: every caller gets the sequence of its own message.
 
-mod support;
-
 use std::collections::HashSet;
 
+use crate::support::{TestNats, within};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures::future::join_all;
 use relink::contract::InputKind;
 use relink::nats::publisher::{PublishError, Publisher, PublisherOptions};
 use relink::nats::subject::Subjects;
-use support::{TestNats, within};
 
 fn publisher(nats: &TestNats, options: PublisherOptions) -> Publisher {
     Publisher::start(nats.client.clone(), Subjects::default(), options)

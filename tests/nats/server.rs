@@ -1,10 +1,8 @@
 //! The nats-server that relink starts: restarts, crashes of relink, and the search for its binary.
 
-mod support;
-
+use crate::support::{STOP_LIMIT, TestNats, message, server_source, within};
 use relink::nats::server::{NatsServer, ServerError, min_version_check};
 use relink::nats::server_binary::{MINIMUM, ServerSource, locate};
-use support::{STOP_LIMIT, TestNats, message, server_source, within};
 
 #[tokio::test]
 async fn a_restart_continues_the_store_on_the_same_port() {

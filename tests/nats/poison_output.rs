@@ -1,6 +1,6 @@
 //! Messages on relink's own subjects whose headers the NATS client cannot parse. Each reader of the output stream steps over them.
 
-mod support;
+use crate::support;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,9 +18,9 @@ use relink::nats::subject::Subjects;
 use relink::store::{MemoryStore, Query, Store};
 use tokio_util::sync::CancellationToken;
 
-use support::node::{PARTITIONS, RunningNode};
-use support::raw_client::RawClient;
-use support::{TestNats, within};
+use crate::support::node::{PARTITIONS, RunningNode};
+use crate::support::raw_client::RawClient;
+use crate::support::{TestNats, within};
 
 /// The server removes a status (`NATS/1.0 503`) when it stores a message, so it is not among them.
 const HEADERS: [&[u8]; 3] =

@@ -1,0 +1,264 @@
+//! The button of the page: `POST /repair/{token}`. Before the widget opens, relink asks Belvo whether the link works
+//! again already.
+//!
+//! An update-mode token has Belvo's status of the link in it, which saves a call. If the status is `valid`, or if the
+//! token does not have it, the link is read. The observation is published only if the machine would end the episode by
+//! it; then the page says that nothing is left to do. `POST /repair/{token}/check` does the same without a token: an
+//! open page sends it once, so a link that works again needs no click.
+
+use std::time::Duration;
+
+use axum::Form;
+use axum::extract::State;
+use axum::extract::rejection::FormRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use reqwest::Url;
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+
+use super::super::problem::Problem;
+use super::super::repair::{not_minted, publish_started, refused};
+use super::super::{Server, SharedServer, renewal};
+use super::{
+    Opened, Pages, View, Visit, callback, draw, draw_as, locale_of, log_as, look_up, not_now, open, see_other,
+    switched_off, view_as_json, wait_for,
+};
+use crate::belvo::{CallError, Client, LinkRead, Meaning, WidgetToken, translate};
+use crate::clock;
+use crate::config::WidgetPlace;
+use crate::contract::{At, InputKind, Observation, ReadOutcome, Source};
+use crate::link::{Link, step};
+use crate::repair::{Locale, Mistakes, Need, Note, Person, Shown, WidgetOnPage};
+
+/// How long the user waits for Belvo's token.
+const MINT_MAX: Duration = Duration::from_secs(12);
+
+/// How long the user waits for the question whether the link works again.
+const READ_MAX: Duration = Duration::from_secs(4);
+
+/// How long the page waits until the machine has ended the episode.
+const HEAL_MAX: Duration = Duration::from_secs(2);
+
+/// The permissions of a consent in Belvo's guide "My Belvo Portal".
+const PERMISSIONS: [&str; 4] = ["REGISTER", "ACCOUNTS", "CREDIT_CARDS", "CREDIT_OPERATIONS"];
+
+/// The entries of the form.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Entries {
+    name: String,
+    document: String,
+}
+
+pub(super) async fn start(
+    State(server): State<SharedServer>,
+    visit: Visit,
+    form: Result<Form<Entries>, FormRejection>,
+) -> Response {
+    let Some(pages) = &server.pages else { return switched_off() };
+    let opened = match open(&server, pages, &visit.token).await {
+        Ok(opened) => opened,
+        Err(problem) => return not_now(pages, &visit, problem),
+    };
+    let may_start = opened.as_ref().filter(|opened| opened.view.may_start());
+    let Some((opened, link)) = may_start.and_then(|opened| Some((opened, opened.link.as_ref()?))) else {
+        return draw(&server, pages, &visit, opened.as_ref(), None).await;
+    };
+    let Entries { name, document } = form.map(|form| form.0).unwrap_or_default();
+    let entries = Person { name, document };
+    let person = match link.profile.consent.as_ref().map(|_| entries.check()).transpose() {
+        Ok(person) => person,
+        // While an attempt is open, the page has no form; its button asks for the entries again.
+        Err(mistakes) => {
+            let is_empty = entries.name.is_empty() && entries.document.is_empty();
+            let mistakes = if is_empty && opened.view == View::InProgress { Mistakes::default() } else { mistakes };
+            return draw_as(&server, pages, &visit, Some(opened), Shown::Form(&entries, mistakes), None).await;
+        }
+    };
+    let cannot_start = || draw(&server, pages, &visit, Some(opened), Some(Note::CannotStart));
+    let Some(belvo) = &server.belvo else { return cannot_start().await };
+    if !pages.mints.allows(&link.id) {
+        let mut page = cannot_start().await;
+        *page.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        return page;
+    }
+    let locale = locale_of(&visit, opened.institution());
+    let callbacks = callback::addresses(&pages.links, &opened.claims, locale);
+    let token = match mint(&server, pages, belvo, link, &callbacks, person).await {
+        Ok(token) => token,
+        Err(problem) => {
+            let mut page = cannot_start().await;
+            log_as(&mut page, &problem);
+            return page;
+        }
+    };
+    if heals(&server, pages, opened, link, token.link_status.as_deref()).await {
+        let healed = look_up(&server, opened.claims.clone()).await;
+        return match healed {
+            Ok(healed) => draw(&server, pages, &visit, Some(&healed), None).await,
+            Err(problem) => not_now(pages, &visit, problem),
+        };
+    }
+    if let Err(problem) = publish_started(&server, &link.id, &token).await {
+        return not_now(pages, &visit, problem);
+    }
+    match (link.profile.consent.is_some(), pages.widget) {
+        (false, WidgetPlace::Page) if !visit.is_hosted => {
+            let token = token.access.expose_secret().to_owned();
+            let widget = WidgetOnPage { token, callbacks, script_url: pages.script_url.clone() };
+            draw_as(&server, pages, &visit, Some(opened), Shown::Widget(&widget), None).await
+        }
+        (has_consent, _) => match widget_address(&server, link, &token, has_consent, locale) {
+            Ok(url) => see_other(url.as_str()),
+            Err(problem) => problem.into_response(),
+        },
+    }
+}
+
+pub(super) async fn check(State(server): State<SharedServer>, visit: Visit) -> Response {
+    let Some(pages) = &server.pages else { return switched_off() };
+    let mut opened = match open(&server, pages, &visit.token).await {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return view_as_json(View::Unknown),
+        Err(problem) => return problem.into_response(),
+    };
+    let is_broken = matches!(opened.view, View::NeedsYou(need) if need != Need::Nothing);
+    if let Some(link) = opened.link.as_ref().filter(|_| is_broken)
+        && pages.checks.allows(&link.id)
+        && heals(&server, pages, &opened, link, None).await
+    {
+        match look_up(&server, opened.claims.clone()).await {
+            Ok(healed) => opened = healed,
+            Err(problem) => return problem.into_response(),
+        }
+    }
+    view_as_json(opened.view)
+}
+
+/// Mints the token. The error is a response, of which only the log and `Retry-After` are used.
+async fn mint(
+    server: &Server,
+    pages: &Pages,
+    belvo: &Client,
+    link: &Link,
+    callbacks: &[String; 3],
+    person: Option<(String, &'static str, String)>,
+) -> Result<WidgetToken, Response> {
+    let widget = widget_object(pages, callbacks, person.as_ref());
+    let minted = timeout(MINT_MAX, async {
+        match &person {
+            Some(_) => belvo.renewal_token(&link.id, widget).await,
+            None => belvo.update_token(&link.id, Some(widget)).await,
+        }
+    });
+    let late = || CallError::Transient { why: "Belvo minted no token in time".to_owned(), retry_after: None };
+    match minted.await.unwrap_or_else(|_| Err(late())) {
+        Ok(token) => Ok(token),
+        // Belvo's error may quote the user's name and document number, so it is not published.
+        Err(error) if person.is_some() => Err(not_minted(&error).into_response()),
+        Err(error) => Err(refused(server, &link.id, error).await.into_response()),
+    }
+}
+
+/// Belvo's `widget` object: the brand, the addresses of the callbacks, and the user of a consent.
+fn widget_object(
+    pages: &Pages,
+    [success, exit, event]: &[String; 3],
+    person: Option<&(String, &'static str, String)>,
+) -> Map<String, Value> {
+    let brand = pages.look.brand();
+    let mut branding = Map::new();
+    let mut add = |name: &str, value: Option<String>| {
+        branding.extend(value.map(|value| (name.to_owned(), Value::from(value))));
+    };
+    add("company_name", brand.name.clone());
+    add("company_logo", brand.logo.as_ref().map(|_| format!("{}{}/logo", pages.links.base_url(), super::PATH)));
+    add("company_terms_url", brand.terms_url.clone());
+    let mut widget = Map::new();
+    widget.insert("callback_urls".to_owned(), json!({"success": success, "exit": exit, "event": event}));
+    if !branding.is_empty() {
+        widget.insert("branding".to_owned(), branding.into());
+    }
+    if let Some((name, kind, number)) = person {
+        let mut consent = json!({
+            "permissions": PERMISSIONS,
+            "identification_info": [{"type": kind, "number": number, "name": name}],
+        });
+        if let Some(terms) = &brand.terms_url {
+            consent["terms_and_conditions_url"] = terms.as_str().into();
+        }
+        widget.insert("consent".to_owned(), consent);
+    }
+    widget
+}
+
+fn widget_address(
+    server: &Server,
+    link: &Link,
+    token: &WidgetToken,
+    has_consent: bool,
+    locale: Locale,
+) -> Result<Url, Problem> {
+    if has_consent {
+        return renewal::address(&server.portal_url, link, token);
+    }
+    let mut url = Url::parse(&server.widget_url).map_err(Problem::internal)?;
+    url.query_pairs_mut()
+        .append_pair("access_token", token.access.expose_secret())
+        .append_pair("locale", locale.as_str());
+    Ok(url)
+}
+
+/// Whether Belvo says that the link works again, and the episode is over by that. `status` is what is known already.
+async fn heals(server: &Server, pages: &Pages, opened: &Opened, link: &Link, status: Option<&str>) -> bool {
+    let Some(belvo) = &server.belvo else { return false };
+    if status.is_some_and(|status| status != "valid") {
+        return false;
+    }
+    let Ok(observations) = timeout(READ_MAX, read(belvo, link)).await else { return false };
+    // The machine is asked before anything is published: what does not end the episode is not worth an input.
+    let mut healed = link.clone();
+    let now = clock::now();
+    for body in &observations {
+        let Ok(Meaning::Event(input)) = translate(InputKind::Observation, &link.id, body, now) else { return false };
+        if let Ok(step) = step(&healed, &input, now, &pages.policy) {
+            healed = step.link;
+        }
+    }
+    if healed.state.episode().is_some() {
+        return false;
+    }
+    for body in observations {
+        if server.store_input(InputKind::Observation, &link.id, Bytes::from(body)).await.is_err() {
+            return false;
+        }
+    }
+    let episode = opened.claims.episode;
+    let is_over = |link: &Link| link.state.episode().is_none_or(|open| open.number != episode);
+    wait_for(server, &link.id, HEAL_MAX, is_over).await
+}
+
+/// What Belvo says about the consent and the link; empty if the link does not work.
+async fn read(belvo: &Client, link: &Link) -> Vec<Vec<u8>> {
+    let observed_at = At(clock::now());
+    let body = |outcome| {
+        let observation = Observation { schema_version: None, observed_at, source: Source::Verify, outcome };
+        serde_json::to_vec(&observation).expect("an observation has string keys")
+    };
+    let resource = match belvo.get_link(&link.id).await {
+        Ok(LinkRead::Found(resource)) if resource.get("status").and_then(Value::as_str) == Some("valid") => resource,
+        Ok(LinkRead::Found(_) | LinkRead::Missing) | Err(_) => return Vec::new(),
+    };
+    let mut observations = Vec::new();
+    if let Some(id) = link.profile.consent.as_ref().and_then(|consent| consent.id.as_deref())
+        && let Ok(Some(consent)) = belvo.get_consent(&link.id, id).await
+    {
+        observations.push(body(ReadOutcome::Consent { consent }));
+    }
+    observations.push(body(ReadOutcome::Found { link: resource }));
+    observations
+}

@@ -1,0 +1,279 @@
+//! All texts of the page, in its three languages.
+//!
+//! `{bank}` and `{brand}` are replaced by the names, or by `your_bank` and `the_app` if a name is not known. The names
+//! are inserted as texts; the template escapes the result.
+
+use super::locale::Locale;
+
+/// The texts of one language.
+#[derive(Debug)]
+pub(super) struct Texts {
+    pub(super) your_bank: &'static str,
+    pub(super) the_app: &'static str,
+    pub(super) needs_you: Message,
+    pub(super) needs_bank: Message,
+    pub(super) needs_consent: Message,
+    pub(super) needs_nothing: Message,
+    pub(super) credentials: &'static str,
+    pub(super) token: &'static str,
+    pub(super) in_progress: Message,
+    pub(super) checking: Message,
+    pub(super) all_set: Message,
+    pub(super) already_healed: Message,
+    pub(super) replaced: Message,
+    pub(super) removed: Message,
+    pub(super) expired: Message,
+    pub(super) unknown: Message,
+    pub(super) not_now: Message,
+    /// The widget is being opened on this page.
+    pub(super) opening: Message,
+    pub(super) start: &'static str,
+    pub(super) renew: &'static str,
+    pub(super) start_again: &'static str,
+    pub(super) try_again: &'static str,
+    pub(super) back: &'static str,
+    /// Who receives the credentials.
+    pub(super) privacy: &'static str,
+    pub(super) privacy_consent: &'static str,
+    pub(super) name: &'static str,
+    pub(super) document: &'static str,
+    pub(super) document_hint: &'static str,
+    pub(super) name_wrong: &'static str,
+    pub(super) document_wrong: &'static str,
+    pub(super) bank_trouble: &'static str,
+    pub(super) cannot_start: &'static str,
+    pub(super) support: &'static str,
+    pub(super) languages: &'static str,
+    pub(super) without_script: &'static str,
+    pub(super) open_hosted: &'static str,
+}
+
+/// A headline and the sentences below it.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) title: &'static str,
+    pub(super) lead: &'static str,
+}
+
+const fn message(title: &'static str, lead: &'static str) -> Message {
+    Message { title, lead }
+}
+
+/// The name of each language in itself.
+pub(super) const fn own_name(locale: Locale) -> &'static str {
+    match locale {
+        Locale::Es => "Español",
+        Locale::Pt => "Português",
+        Locale::En => "English",
+    }
+}
+
+/// The texts of a language.
+pub(super) const fn of(locale: Locale) -> &'static Texts {
+    match locale {
+        Locale::Es => &ES,
+        Locale::Pt => &PT,
+        Locale::En => &EN,
+    }
+}
+
+const EN: Texts = Texts {
+    your_bank: "your bank",
+    the_app: "the app",
+    needs_you: message("Reconnect {bank}", ""),
+    needs_bank: message(
+        "{bank} has locked your access",
+        "Unlock your online access at {bank} first. Then come back to this page and reconnect.",
+    ),
+    needs_consent: message(
+        "Renew your permission for {bank}",
+        "Your permission to share data from {bank} has ended. Renew it to stay connected.",
+    ),
+    needs_nothing: message(
+        "{bank} cannot be connected now",
+        "{bank} asks for a kind of confirmation that is not supported yet. There is nothing that you can do here.",
+    ),
+    credentials: "{bank} no longer accepts the saved login. Enter your current user and password on the next page.",
+    token: "{bank} asks for a new security code. Have your code or your bank's app at hand, and enter it on the next page.",
+    in_progress: message(
+        "You are reconnecting {bank}",
+        "Finish on the page that you have opened. This page shows by itself when it is done.",
+    ),
+    checking: message(
+        "We are checking the connection",
+        "This takes a few seconds, sometimes some minutes. You may close this page.",
+    ),
+    all_set: message("All set", "{bank} is connected again. There is nothing else to do."),
+    already_healed: message("This is already fixed", "{bank} is connected again. There is nothing to do."),
+    replaced: message(
+        "There is a newer link",
+        "This link is from an earlier message. Open the link in the newest message from {brand}.",
+    ),
+    removed: message(
+        "This connection was removed",
+        "There is nothing to repair any more. To use {bank} again, connect it anew in {brand}.",
+    ),
+    expired: message(
+        "This link has expired",
+        "Links work for a limited time, for your safety. Open the newest message from {brand}, or reconnect in {brand}.",
+    ),
+    unknown: message(
+        "This link does not work",
+        "Perhaps it is not complete. Open the link in your message again, or copy all of it into the browser.",
+    ),
+    not_now: message("Please try again soon", "This page cannot be shown at the moment. Nothing is lost."),
+    opening: message("Reconnect {bank}", "The secure page is opening."),
+    start: "Reconnect now",
+    renew: "Renew now",
+    start_again: "Open the page again",
+    try_again: "Try again",
+    back: "Back to {brand}",
+    privacy: "You enter your data on a secure page of Belvo, which connects banks. {brand} does not see your password.",
+    privacy_consent: "Your name and document are sent to Belvo, which connects banks. They are not stored here.",
+    name: "Full name",
+    document: "CPF or CNPJ",
+    document_hint: "11 digits for a CPF, 14 characters for a CNPJ",
+    name_wrong: "Enter your full name.",
+    document_wrong: "Enter all characters of your CPF or CNPJ.",
+    bank_trouble: "Many connections to {bank} fail at the moment. It is not your fault. You can wait and try later.",
+    cannot_start: "The secure page cannot be opened at the moment. Please try again in a few minutes.",
+    support: "Do you need help?",
+    languages: "Language",
+    without_script: "This page needs JavaScript for the next step.",
+    open_hosted: "Continue without JavaScript",
+};
+
+const ES: Texts = Texts {
+    your_bank: "tu banco",
+    the_app: "la aplicación",
+    needs_you: message("Vuelve a conectar {bank}", ""),
+    needs_bank: message(
+        "{bank} bloqueó tu acceso",
+        "Primero desbloquea tu acceso en línea en {bank}. Después regresa a esta página y vuelve a conectar.",
+    ),
+    needs_consent: message(
+        "Renueva tu permiso para {bank}",
+        "Terminó tu permiso para compartir los datos de {bank}. Renuévalo para seguir conectado.",
+    ),
+    needs_nothing: message(
+        "Por ahora no se puede conectar {bank}",
+        "{bank} pide un tipo de confirmación que todavía no funciona aquí. No tienes que hacer nada en esta página.",
+    ),
+    credentials: "{bank} ya no acepta los datos de acceso guardados. En la página siguiente escribe tu usuario y contraseña actuales.",
+    token: "{bank} pide un nuevo código de seguridad. Ten a la mano tu código o la aplicación de tu banco y escríbelo en la página \
+            siguiente.",
+    in_progress: message(
+        "Estás conectando {bank}",
+        "Termina en la página que abriste. Esta página se actualiza sola cuando esté listo.",
+    ),
+    checking: message(
+        "Estamos revisando la conexión",
+        "Tarda unos segundos, a veces algunos minutos. Puedes cerrar esta página.",
+    ),
+    all_set: message("Todo listo", "{bank} está conectado otra vez. No tienes que hacer nada más."),
+    already_healed: message("Ya está arreglado", "{bank} está conectado otra vez. No tienes que hacer nada."),
+    replaced: message(
+        "Hay un enlace más nuevo",
+        "Este enlace es de un mensaje anterior. Abre el enlace del mensaje más reciente de {brand}.",
+    ),
+    removed: message(
+        "Esta conexión se eliminó",
+        "Ya no hay nada que arreglar. Para usar {bank} otra vez, conéctalo de nuevo en {brand}.",
+    ),
+    expired: message(
+        "Este enlace venció",
+        "Por tu seguridad, los enlaces funcionan por tiempo limitado. Abre el mensaje más reciente de {brand} o vuelve a conectar \
+         desde {brand}.",
+    ),
+    unknown: message(
+        "Este enlace no funciona",
+        "Tal vez no está completo. Abre otra vez el enlace de tu mensaje o cópialo entero en el navegador.",
+    ),
+    not_now: message("Intenta de nuevo pronto", "En este momento no se puede mostrar esta página. No se pierde nada."),
+    opening: message("Vuelve a conectar {bank}", "Se está abriendo la página segura."),
+    start: "Conectar ahora",
+    renew: "Renovar ahora",
+    start_again: "Abrir la página otra vez",
+    try_again: "Intentar de nuevo",
+    back: "Volver a {brand}",
+    privacy: "Escribes tus datos en una página segura de Belvo, que conecta bancos. {brand} no ve tu contraseña.",
+    privacy_consent: "Tu nombre y documento se envían a Belvo, que conecta bancos. Aquí no se guardan.",
+    name: "Nombre completo",
+    document: "CPF o CNPJ",
+    document_hint: "11 dígitos para un CPF, 14 caracteres para un CNPJ",
+    name_wrong: "Escribe tu nombre completo.",
+    document_wrong: "Escribe todos los caracteres de tu CPF o CNPJ.",
+    bank_trouble: "En este momento fallan muchas conexiones con {bank}. No es tu culpa. Puedes esperar e intentar más tarde.",
+    cannot_start: "En este momento no se puede abrir la página segura. Intenta de nuevo en unos minutos.",
+    support: "¿Necesitas ayuda?",
+    languages: "Idioma",
+    without_script: "El siguiente paso de esta página necesita JavaScript.",
+    open_hosted: "Continuar sin JavaScript",
+};
+
+const PT: Texts = Texts {
+    your_bank: "seu banco",
+    the_app: "o aplicativo",
+    needs_you: message("Conecte {bank} novamente", ""),
+    needs_bank: message(
+        "{bank} bloqueou seu acesso",
+        "Primeiro desbloqueie seu acesso on-line em {bank}. Depois volte a esta página e conecte novamente.",
+    ),
+    needs_consent: message(
+        "Renove sua permissão para {bank}",
+        "Sua permissão para compartilhar dados de {bank} terminou. Renove para continuar conectado.",
+    ),
+    needs_nothing: message(
+        "Por enquanto não é possível conectar {bank}",
+        "{bank} pede um tipo de confirmação que ainda não funciona aqui. Você não precisa fazer nada nesta página.",
+    ),
+    credentials: "{bank} não aceita mais os dados de acesso salvos. Na próxima página, digite seu usuário e sua senha atuais.",
+    token: "{bank} pede um novo código de segurança. Tenha em mãos seu código ou o aplicativo do banco e digite-o na próxima página.",
+    in_progress: message(
+        "Você está conectando {bank}",
+        "Termine na página que você abriu. Esta página se atualiza sozinha quando estiver pronto.",
+    ),
+    checking: message(
+        "Estamos verificando a conexão",
+        "Isso leva alguns segundos, às vezes alguns minutos. Você pode fechar esta página.",
+    ),
+    all_set: message("Tudo pronto", "{bank} está conectado novamente. Você não precisa fazer mais nada."),
+    already_healed: message("Já está resolvido", "{bank} está conectado novamente. Você não precisa fazer nada."),
+    replaced: message(
+        "Há um link mais novo",
+        "Este link é de uma mensagem anterior. Abra o link da mensagem mais recente de {brand}.",
+    ),
+    removed: message(
+        "Esta conexão foi removida",
+        "Não há mais nada para consertar. Para usar {bank} outra vez, conecte-o de novo em {brand}.",
+    ),
+    expired: message(
+        "Este link expirou",
+        "Para sua segurança, os links funcionam por tempo limitado. Abra a mensagem mais recente de {brand} ou conecte novamente \
+         em {brand}.",
+    ),
+    unknown: message(
+        "Este link não funciona",
+        "Talvez não esteja completo. Abra outra vez o link da sua mensagem ou copie-o inteiro no navegador.",
+    ),
+    not_now: message("Tente novamente em breve", "No momento não é possível mostrar esta página. Nada se perde."),
+    opening: message("Conecte {bank} novamente", "A página segura está abrindo."),
+    start: "Conectar agora",
+    renew: "Renovar agora",
+    start_again: "Abrir a página de novo",
+    try_again: "Tentar novamente",
+    back: "Voltar para {brand}",
+    privacy: "Você digita seus dados em uma página segura da Belvo, que conecta bancos. {brand} não vê sua senha.",
+    privacy_consent: "Seu nome e documento são enviados à Belvo, que conecta bancos. Eles não são guardados aqui.",
+    name: "Nome completo",
+    document: "CPF ou CNPJ",
+    document_hint: "11 dígitos para CPF, 14 caracteres para CNPJ",
+    name_wrong: "Digite seu nome completo.",
+    document_wrong: "Digite todos os caracteres do seu CPF ou CNPJ.",
+    bank_trouble: "No momento muitas conexões com {bank} falham. A culpa não é sua. Você pode esperar e tentar mais tarde.",
+    cannot_start: "No momento não é possível abrir a página segura. Tente novamente em alguns minutos.",
+    support: "Precisa de ajuda?",
+    languages: "Idioma",
+    without_script: "O próximo passo desta página precisa de JavaScript.",
+    open_hosted: "Continuar sem JavaScript",
+};

@@ -1,0 +1,179 @@
+//! What the page shows, decided from the link and the claims of the signed link.
+
+use strum::IntoStaticStr;
+
+use super::link::Claims;
+use crate::link::{AttemptEnd, Cause, Link, State, StateName, Timestamp, UpdatePhase};
+
+/// What the page shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum View {
+    /// The user has to do something.
+    NeedsYou(Need),
+    /// Somebody holds a widget token for the link: the user, perhaps on another device.
+    InProgress,
+    /// Belvo is being asked whether the link works.
+    Checking,
+    /// The episode is over and the link works.
+    Healed,
+    /// The link has a later episode, for which a later notice was sent.
+    Replaced,
+    /// The link is removed.
+    Removed,
+    /// The signed link has expired.
+    Expired,
+    /// relink did not sign the address, or does not know the link.
+    Unknown,
+}
+
+/// What the user has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Give the current credentials.
+    Credentials,
+    /// Give a new token of the institution.
+    Token,
+    /// Unlock the account at the institution first.
+    Institution,
+    /// Renew the consent; name and document number are needed.
+    Consent,
+    /// Nothing: the institution requires something that Belvo does not support.
+    Nothing,
+}
+
+impl View {
+    /// The view of the link for a signed link with these claims.
+    pub fn of(claims: &Claims, link: Option<&Link>, now: Timestamp) -> Self {
+        let Some(link) = link else { return Self::Unknown };
+        let Some(episode) = link.state.episode() else {
+            return match link.state.name() {
+                StateName::Removed => Self::Removed,
+                StateName::Valid => Self::Healed,
+                // A link that has had an episode is never unconfirmed again.
+                _ => Self::Unknown,
+            };
+        };
+        if episode.number != claims.episode {
+            return Self::Replaced;
+        }
+        match &link.state {
+            State::Updating { phase: UpdatePhase::WithUser { .. }, .. } => Self::InProgress,
+            State::Updating { phase: UpdatePhase::Verifying { after: AttemptEnd::Claimed, .. }, .. } => Self::Checking,
+            // Nothing was claimed, so nothing stops the user from trying again at once.
+            State::Updating { .. } | State::Invalid { .. } | State::TokenRequired { .. } if now < claims.expires_at => {
+                Self::NeedsYou(Need::of(link, episode.cause))
+            }
+            _broken => Self::Expired,
+        }
+    }
+
+    /// The name in the page and in its JSON.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// Whether the button of the page may mint a token.
+    pub const fn may_start(self) -> bool {
+        match self {
+            Self::NeedsYou(need) => !matches!(need, Need::Nothing),
+            Self::InProgress => true,
+            Self::Checking | Self::Healed | Self::Replaced | Self::Removed | Self::Expired | Self::Unknown => false,
+        }
+    }
+
+    /// Whether the view changes by itself soon.
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::InProgress | Self::Checking)
+    }
+}
+
+impl Need {
+    const fn of(link: &Link, cause: Cause) -> Self {
+        match cause {
+            // A link with a consent has no credentials. The user can only renew the consent.
+            _ if link.profile.consent.is_some() => Self::Consent,
+            Cause::Credentials => Self::Credentials,
+            Cause::Token => Self::Token,
+            Cause::AccountBlocked => Self::Institution,
+            Cause::ConsentEnded => Self::Consent,
+            Cause::Unsupported => Self::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Consent, Episode, EpisodeNumber, Prompt};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+    const LATER: Timestamp = Timestamp::from_millis(1_790_000_600_000);
+
+    fn episode(number: u32, cause: Cause) -> Episode {
+        Episode {
+            number: EpisodeNumber(number),
+            cause,
+            session: None,
+            opened_at: NOW,
+            observed_at: None,
+            refused_at: None,
+            prompt: Prompt::Sent,
+            reminders_count: 0,
+            next_reminder_at: None,
+            remind_by: None,
+            tried_at: None,
+            attempts_count: 0,
+            successor_named: None,
+            superseded_by: None,
+            arrived: Vec::new(),
+        }
+    }
+
+    fn view(state: State, now: Timestamp) -> View {
+        let link = Link { state, ..Link::unknown("link".parse().unwrap(), NOW) };
+        let claims = Claims { link: link.id.clone(), episode: EpisodeNumber(2), expires_at: LATER };
+        View::of(&claims, Some(&link), now)
+    }
+
+    fn verifying(after: AttemptEnd) -> State {
+        let phase = UpdatePhase::Verifying { after, asked_count: 1, until: LATER };
+        State::Updating { episode: episode(2, Cause::Credentials), phase }
+    }
+
+    #[test]
+    fn a_claim_is_never_disturbed_and_an_abandoned_attempt_can_be_repeated() {
+        assert_eq!(view(verifying(AttemptEnd::Claimed), NOW), View::Checking);
+        assert!(!View::Checking.may_start(), "a new token would begin another attempt");
+        for after in [AttemptEnd::Abandoned, AttemptEnd::TimedOut] {
+            assert_eq!(view(verifying(after), NOW), View::NeedsYou(Need::Credentials));
+        }
+    }
+
+    #[test]
+    fn the_expiry_ends_the_button_and_not_the_attempt() {
+        let phase = UpdatePhase::WithUser { started_at: NOW, until: LATER };
+        let with_user = State::Updating { episode: episode(2, Cause::Token), phase };
+        assert_eq!(view(with_user, LATER), View::InProgress);
+        assert_eq!(view(verifying(AttemptEnd::Claimed), LATER), View::Checking);
+        assert_eq!(view(State::broken(episode(2, Cause::Token)), LATER), View::Expired);
+        assert_eq!(view(State::Valid { suspicion: None }, LATER), View::Healed);
+    }
+
+    #[test]
+    fn each_cause_has_its_need_and_a_consent_decides_before_it() {
+        for (cause, need) in [
+            (Cause::Credentials, Need::Credentials),
+            (Cause::Token, Need::Token),
+            (Cause::AccountBlocked, Need::Institution),
+            (Cause::ConsentEnded, Need::Consent),
+            (Cause::Unsupported, Need::Nothing),
+        ] {
+            assert_eq!(view(State::broken(episode(2, cause)), NOW), View::NeedsYou(need));
+        }
+        assert!(!View::NeedsYou(Need::Nothing).may_start());
+        let mut link = Link::unknown("link".parse().unwrap(), NOW);
+        link.profile.consent = Some(Box::new(Consent::default()));
+        assert_eq!(Need::of(&link, Cause::Credentials), Need::Consent);
+    }
+}

@@ -1,0 +1,14 @@
+//! The tests of `src/nats/`, each with a real nats-server.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod batch;
+mod dead_letter;
+mod login;
+mod poison;
+mod poison_output;
+mod publisher;
+mod removed_inputs;
+mod server;
+mod streams;
