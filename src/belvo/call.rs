@@ -5,7 +5,7 @@
 
 use strum::IntoStaticStr;
 
-use crate::contract::{ApiError, is_named};
+use crate::contract::{ApiError, is_one_of};
 use crate::link::LinkId;
 
 use super::error_body::ErrorBody;
@@ -110,7 +110,7 @@ pub(super) fn links_named(error: &ApiError) -> impl Iterator<Item = LinkId> {
     let in_body = ErrorBody::parse(&error.body).items.into_iter().find_map(|item| item.link);
     let place = Place::of(&error.path);
     let in_path = place.behind_links().and_then(|behind| behind.first()?.parse().ok());
-    let is_link = |name: &str| ["link", "linkid"].iter().any(|wanted| is_named(name, wanted));
+    let is_link = |name: &str| is_one_of(name, &["link", "linkid"]);
     let in_query = place.query.iter().find(|(name, _)| is_link(name)).and_then(|(_, id)| id.parse().ok());
     [said, in_body, in_path, in_query].into_iter().flatten()
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::fields::{normalise_request_id, text};
-use crate::contract::{is_named, is_session, json_in};
+use crate::contract::{is_named, is_one_of, is_session, json_in};
 use crate::link::LinkId;
 
 /// The depth to which errors are searched. The deepest known wrapper has seven levels: an axios error as a text,
@@ -113,7 +113,7 @@ impl Search {
 
     fn look_into_fields(&mut self, fields: &Map<String, Value>, depth: usize) -> bool {
         self.found.status = self.found.status.or_else(|| field(fields, STATUS).and_then(status_of_error));
-        let answered = fields.iter().filter(|(name, _)| !REQUEST.iter().any(|wanted| is_named(name, wanted)));
+        let answered = fields.iter().filter(|(name, _)| !is_one_of(name, REQUEST));
         let is_wrapper = answered.fold(false, |found, (_, value)| self.look_into(value, depth + 1) | found);
         match ErrorItem::parse(fields) {
             Some(item) => {

@@ -13,7 +13,9 @@ use uuid::Uuid;
 use super::call::{Call, RESOURCES};
 use super::payload::read_json;
 use super::translate::link_of_api_error;
-use crate::contract::{ApiError, At, InputKind, Observation, ReadOutcome, Source, Widget, squeezed, without_session};
+use crate::contract::{
+    ApiError, At, InputKind, Observation, ReadOutcome, Source, Widget, is_one_of, squeezed, without_session,
+};
 use crate::link::{LinkId, Timestamp};
 
 /// Further resources below `/api/`. `call` does not recognise a path without `api` by them, because applications have
@@ -242,7 +244,7 @@ fn remove(secrets: &[&str], value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(|item| remove(secrets, item)),
         Value::Object(fields) => {
             let named = std::mem::take(fields).into_iter().map(|(mut name, mut value)| {
-                if !NOT_SEARCHED.contains(&squeezed(&name).as_str()) {
+                if !is_one_of(&name, NOT_SEARCHED) {
                     remove(secrets, &mut value);
                 }
                 // An error may have the wrong value as a name.

@@ -10,8 +10,8 @@
 //! 3. event: `meaning` makes an event of a class and a body, with its dedup key (`key`)
 //!
 //! [`translate`](mod@translate) is the sequence of the three stages. [`client`] makes the calls to Belvo's API, and
-//! classifies their errors by the same tables; `exchange` makes reports of calls that the proxy has passed on; `budget` is the rate limit of all calls, and `missing` decides whether a
-//! 404 means that a link was deleted.
+//! classifies their errors by the same tables; `exchange` makes reports of calls that the proxy has passed on; `budget`
+//! is the rate limit of all calls, and `missing` decides whether a 404 means that a link was deleted.
 //!
 //! This module decides the meaning of a message. The machine (`link`) decides the consequences.
 

@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use super::call;
 use super::error_body::{DEPTH_MAX, ErrorBody, field, named, status_of_error};
 use super::undecodable::Undecodable;
-use crate::contract::{ApiError, is_named};
+use crate::contract::{ApiError, is_one_of};
 
-/// The field names of the HTTP status, as `is_named` returns them.
+/// The field names of the HTTP status, as `squeezed` returns them.
 const STATUS: &[&str] = &["httpstatus", "httpstatuscode", "statuscode", "status"];
 
 /// The field names of the path.
@@ -58,8 +58,7 @@ pub(super) fn parse(value: Value) -> Result<ApiError, Undecodable> {
 /// The body of the answer. Without a field `body` it is taken from `detail`, `errors`, `response`, or the report
 /// itself.
 fn bare_answer(fields: &Map<String, Value>) -> Value {
-    let known =
-        |name: &str| [STATUS, PATH, METHOD, LINK].iter().copied().flatten().any(|wanted| is_named(name, wanted));
+    let known = |name: &str| [STATUS, PATH, METHOD, LINK].into_iter().any(|names| is_one_of(name, names));
     let rest: Map<_, _> = fields.iter().filter(|(name, _)| !known(name)).map(|(k, v)| (k.clone(), v.clone())).collect();
     let rest = Value::Object(rest);
     if ErrorBody::parse(&rest).items.is_empty() { Value::Null } else { rest }

@@ -39,7 +39,7 @@ pub use output::{
 };
 pub use record::{BadRecord, Record, Repaired};
 pub use rfc3339::At;
-pub use secrets::{is_named, is_session, json_in, squeezed, without_secrets, without_session};
+pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_secrets, without_session};
 pub use words::{
     AccessModeWord, Action, AttemptEndWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
     RefreshByWord, RemovalWord, StateWord,

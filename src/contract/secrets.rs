@@ -53,7 +53,7 @@ fn is_token_data(name: &str) -> bool {
 /// Whether a field of this name contains a key or a password. The error objects of HTTP clients contain the request
 /// with its headers and its body.
 fn is_key(name: &str) -> bool {
-    ["authorization", "password", "password2", "secretpassword"].iter().any(|wanted| is_named(name, wanted))
+    is_one_of(name, &["authorization", "password", "password2", "secretpassword"])
 }
 
 /// A name without separators and in lower case, so that `tokenGenerationData`, `token_generation_data` and
@@ -70,6 +70,11 @@ pub fn squeezed(name: &str) -> String {
 /// Whether [`squeezed`] would make `wanted` of the name.
 pub fn is_named(name: &str, wanted: &str) -> bool {
     letters(name).eq(wanted.chars())
+}
+
+/// Whether [`is_named`] is true for one of `wanted`.
+pub fn is_one_of(name: &str, wanted: &[&str]) -> bool {
+    wanted.iter().any(|wanted| is_named(name, wanted))
 }
 
 fn letters(name: &str) -> impl Iterator<Item = char> {

@@ -290,9 +290,18 @@ async fn unknown_path(State(server): State<SharedServer>, request: Request) -> P
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    // A path may have 64 KiB, and it comes from anybody.
-    let path: String = uri.path().chars().take(PATH_SHOWN_MAX).collect();
-    Problem::new(Kind::NotFound, format!("There is no resource at {}.", path.escape_debug()))
+    Problem::new(Kind::NotFound, format!("There is no resource at {}.", shown(uri.path())))
+}
+
+/// A path for a problem and for the log. It may have 64 KiB, and it comes from anybody. If a proxy in front of relink leaves its own path
+/// in front of that of the repair page, the rest is a signed address, which is as good as a password.
+fn shown(path: &str) -> String {
+    let (path, end) = match path.split_once("/repair/") {
+        Some((before, _signed)) => (before, "/repair/…"),
+        None => (path, ""),
+    };
+    let start: String = path.chars().take(PATH_SHOWN_MAX).collect();
+    format!("{}{end}", start.escape_debug())
 }
 
 async fn wrong_method(request: Request) -> Problem {
@@ -302,4 +311,16 @@ async fn wrong_method(request: Request) -> Problem {
         Kind::MethodNotAllowed,
         format!("{} does not support the method {method}; see the Allow header.", path.escape_debug()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_quotes_no_signed_address() {
+        assert_eq!(shown("/banks/repair/AXDZGYUg/state"), "/banks/repair/…");
+        assert_eq!(shown("/v1/nothing"), "/v1/nothing");
+        assert_eq!(shown(&"/\u{1b}".repeat(999)).len(), "/\\u{1b}".len() * PATH_SHOWN_MAX / 2);
+    }
 }

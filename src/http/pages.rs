@@ -3,7 +3,7 @@
 //! ```text
 //!   GET  /repair/{token}                            the page; changes nothing, and mints nothing
 //!   POST /repair/{token}                            the button: mints a widget token and opens the widget   (start)
-//!   POST /repair/{token}/check                      reads the link at Belvo; publishes only what heals it   (start)
+//!   POST /repair/{token}/check                      reads the link at Belvo; publishes only a repair        (start)
 //!   GET  /repair/{token}/state                      what the page shows, as JSON
 //!   GET  /repair/callback/{locale}/{event}/{token}  the widget returns: success, exit or event              (callback)
 //!   GET  /repair/logo                               the logo

@@ -58,13 +58,12 @@ impl View {
             return Self::Replaced;
         }
         match &link.state {
-            State::Updating { phase: UpdatePhase::WithUser { .. }, .. } => Self::InProgress,
             State::Updating { phase: UpdatePhase::Verifying { after: AttemptEnd::Claimed, .. }, .. } => Self::Checking,
+            // Without a button: it would create tokens, and so prolong the attempt, for ever.
+            _broken if now >= claims.expires_at => Self::Expired,
+            State::Updating { phase: UpdatePhase::WithUser { .. }, .. } => Self::InProgress,
             // Nothing was claimed, so nothing stops the user from trying again at once.
-            State::Updating { .. } | State::Invalid { .. } | State::TokenRequired { .. } if now < claims.expires_at => {
-                Self::NeedsYou(Need::of(link, episode.cause))
-            }
-            _broken => Self::Expired,
+            _broken => Self::NeedsYou(Need::of(link, episode.cause)),
         }
     }
 
@@ -151,10 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn the_expiry_ends_the_button_and_not_the_attempt() {
+    fn the_expiry_ends_the_button_and_not_the_check_of_a_claim() {
         let phase = UpdatePhase::WithUser { started_at: NOW, until: LATER };
         let with_user = State::Updating { episode: episode(2, Cause::Token), phase };
-        assert_eq!(view(with_user, LATER), View::InProgress);
+        assert_eq!(view(with_user.clone(), NOW), View::InProgress);
+        assert_eq!(view(with_user, LATER), View::Expired);
         assert_eq!(view(verifying(AttemptEnd::Claimed), LATER), View::Checking);
         assert_eq!(view(State::broken(episode(2, Cause::Token)), LATER), View::Expired);
         assert_eq!(view(State::Valid { suspicion: None }, LATER), View::Healed);

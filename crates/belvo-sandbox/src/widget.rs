@@ -1,6 +1,6 @@
 //! A stand-in for Belvo's widget in update mode: a page that says what it is, in the user's language, with the name of the
 //! bank and one button for each outcome. `GET /widget/script.js` is the stand-in for Belvo's JavaScript widget: it shows the
-//! same page in a frame. `POST /widget/session` tells the page the bank of a token.
+//! same page in a frame. `POST /widget/session` answers with the bank of a token.
 //!
 //! The response is the callback of the documented widget (widget callbacks guide). A callback comes from the
 //! user's device and proves nothing; only the link's status is a proof. Outcomes of `POST /widget/complete`:

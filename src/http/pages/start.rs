@@ -96,10 +96,10 @@ pub(super) async fn start(
             return page;
         }
     };
-    if heals(&server, pages, opened, link, token.link_status.as_deref()).await {
-        let healed = look_up(&server, opened.claims.clone()).await;
-        return match healed {
-            Ok(healed) => draw(&server, pages, &visit, Some(&healed), None).await,
+    if works_again(&server, pages, opened, link, token.link_status.as_deref()).await {
+        let repaired = look_up(&server, opened.claims.clone()).await;
+        return match repaired {
+            Ok(repaired) => draw(&server, pages, &visit, Some(&repaired), None).await,
             Err(problem) => not_now(pages, &visit, problem),
         };
     }
@@ -129,10 +129,10 @@ pub(super) async fn check(State(server): State<SharedServer>, visit: Visit) -> R
     let is_broken = matches!(opened.view, View::NeedsYou(need) if need != Need::Nothing);
     if let Some(link) = opened.link.as_ref().filter(|_| is_broken)
         && pages.checks.allows(&link.id)
-        && heals(&server, pages, &opened, link, None).await
+        && works_again(&server, pages, &opened, link, None).await
     {
         match look_up(&server, opened.claims.clone()).await {
-            Ok(healed) => opened = healed,
+            Ok(repaired) => opened = repaired,
             Err(problem) => return problem.into_response(),
         }
     }
@@ -214,22 +214,22 @@ fn widget_address(
 }
 
 /// Whether Belvo says that the link works again, and the episode is over by that. `status` is what is known already.
-async fn heals(server: &Server, pages: &Pages, opened: &Opened, link: &Link, status: Option<&str>) -> bool {
+async fn works_again(server: &Server, pages: &Pages, opened: &Opened, link: &Link, status: Option<&str>) -> bool {
     let Some(belvo) = &server.belvo else { return false };
     if status.is_some_and(|status| status != "valid") {
         return false;
     }
     let Ok(observations) = timeout(READ_MAX, read(belvo, link)).await else { return false };
     // The machine is asked before anything is published: what does not end the episode is not worth an input.
-    let mut healed = link.clone();
+    let mut observed = link.clone();
     let now = clock::now();
     for body in &observations {
         let Ok(Meaning::Event(input)) = translate(InputKind::Observation, &link.id, body, now) else { return false };
-        if let Ok(step) = step(&healed, &input, now, &pages.policy) {
-            healed = step.link;
+        if let Ok(step) = step(&observed, &input, now, &pages.policy) {
+            observed = step.link;
         }
     }
-    if healed.state.episode().is_some() {
+    if observed.state.episode().is_some() {
         return false;
     }
     for body in observations {

@@ -28,7 +28,7 @@ pub(super) fn of_request(headers: &HeaderMap) -> HeaderMap {
     let mut headers = end_to_end(headers);
     // The client of the call sets the host of Belvo.
     headers.remove(HOST);
-    // relink itself has told the application to go on.
+    // relink itself has sent the application `100 Continue`.
     headers.remove(EXPECT);
     if let Some(codings) = readable_codings(&headers) {
         headers.insert(ACCEPT_ENCODING, codings);
