@@ -4,6 +4,9 @@
 //! The links of a user are found by an index of the store, and among the links that uncommitted plans have changed. So
 //! the engine misses no successor whose state was planned earlier, and the job `find_superseded` of a successor misses
 //! no link that broke earlier.
+//!
+//! A write of the store may land before or after a plan, and the plan must not depend on it. Therefore a link that
+//! uncommitted plans have changed is taken from the overlay only, and its entries in the store are left out.
 
 use super::{Engine, Links};
 use crate::link::{Input, Link, LinkId, Policy, Refusal, StateName, Step, Supersede, Timestamp, succeeds};
@@ -40,8 +43,8 @@ fn successor_of<S: Store>(
     if !has_keys || policy.settings().supersede == Supersede::Never {
         return Ok(None);
     }
-    let stored = links_of_same_user(store, link, &[StateName::Valid], policy)?;
-    let stored = stored.values().filter(|other| !recent.is_uncommitted(&other.id));
-    let successors = stored.chain(recent.uncommitted()).filter(|other| succeeds(other, link, policy));
+    let stored = links_of_same_user(store, link, &[StateName::Valid], policy, |id| recent.is_uncommitted(id))?;
+    let others = stored.values().chain(recent.uncommitted_of_same_user(profile));
+    let successors = others.filter(|other| succeeds(other, link, policy));
     Ok(successors.max_by_key(|other| (other.profile.created_at, &other.id)).map(|other| other.id.clone()))
 }

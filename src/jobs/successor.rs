@@ -36,7 +36,7 @@ impl KnownLinks {
         if link.updated_at < asked_at && asked_at <= now {
             return Ok(None);
         }
-        let broken = links_of_same_user(&*self.store, &link, &BROKEN, &self.policy)?;
+        let broken = links_of_same_user(&*self.store, &link, &BROKEN, &self.policy, |_| false)?;
         let is_open = |old: &Link| old.state.episode().is_some_and(|episode| episode.superseded_by.is_none());
         Ok(Some(broken.into_values().filter(|old| is_open(old) && succeeds(&link, old, &self.policy)).collect()))
     }

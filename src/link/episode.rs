@@ -61,10 +61,8 @@ pub enum Prompt {
 }
 
 impl Episode {
-    /// A new episode. The caller emits the prompt if `prompt` is [`Prompt::Sent`].
-    pub(super) fn open(number: u32, cause: Cause, now: Timestamp, prompt: Prompt, policy: &Policy) -> Self {
-        let next_reminder_at = policy.reminders().first().map(|&step| now.after(step));
-        let number = EpisodeNumber(number);
+    /// An episode that begins now, without reminders.
+    pub const fn new(number: EpisodeNumber, cause: Cause, now: Timestamp, prompt: Prompt) -> Self {
         Self {
             number,
             cause,
@@ -74,7 +72,7 @@ impl Episode {
             refused_at: None,
             prompt,
             reminders_count: 0,
-            next_reminder_at,
+            next_reminder_at: None,
             remind_by: None,
             tried_at: None,
             attempts_count: 0,
@@ -82,6 +80,12 @@ impl Episode {
             superseded_by: None,
             successor_named: None,
         }
+    }
+
+    /// A new episode. The caller emits the prompt if `prompt` is [`Prompt::Sent`].
+    pub(super) fn open(number: u32, cause: Cause, now: Timestamp, prompt: Prompt, policy: &Policy) -> Self {
+        let next_reminder_at = policy.reminders().first().map(|&step| now.after(step));
+        Self { next_reminder_at, ..Self::new(EpisodeNumber(number), cause, now, prompt) }
     }
 
     /// The time of the evidence behind the episode. An older observation says nothing about the outage.
