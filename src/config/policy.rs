@@ -2,7 +2,7 @@
 
 use super::SETTINGS;
 use super::reader::Reader;
-use crate::link::{Policy, PolicySettings};
+use crate::link::{Policy, PolicySettings, Supersede};
 
 pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
     let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
@@ -24,6 +24,9 @@ pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         incident_links: count(reader.number("policy.incident_links", 0..=1_000_000)),
         incident_window: reader.span("policy.incident_window"),
         outage_links: count(reader.number("policy.outage_links", 0..=1_000)),
+        supersede: reader
+            .parsed("policy.supersede", "institution_user_id, external_id or never")
+            .unwrap_or(Supersede::Never),
     };
     let had_problems = !reader.layers.problems.is_empty();
     match Policy::new(settings) {

@@ -269,10 +269,13 @@ impl Course {
 }
 
 /// The open episode of the link, if it counts for an incident: it has a prompt, and a failing institution can be its
-/// cause. A muted link does not count. Links that were broken before relink was installed are adopted as muted.
+/// cause. A muted or superseded link does not count. Links that were broken before relink was installed are adopted as muted.
 pub(super) fn opening_of(link: &Link) -> Option<Opening<'_>> {
     let institution = link.profile.institution.as_deref()?;
     let episode = link.state.episode().filter(|episode| episode.cause.may_be_institution_wide())?;
+    if episode.superseded_by.is_some() {
+        return None;
+    }
     let is_deferred = match episode.prompt {
         Prompt::Sent => false,
         Prompt::Deferred { .. } => true,

@@ -17,6 +17,7 @@
 //! - `corrections`: links whose times lie in the future
 //! - `institutions`: institutions that are degraded or down; `incident`: institutions whose links fail together
 //! - `status_page`: reports of Belvo's status page
+//! - `successors`: links whose user has connected the bank anew
 //! - `journals`: records of a journal that were published again
 //! - `links`: the overlay and the cache of links
 
@@ -28,6 +29,7 @@ mod journals;
 mod links;
 mod plan;
 mod status_page;
+mod successors;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -368,19 +370,19 @@ impl<S: Store> Engine<S> {
                 let event = input.event.name();
                 let step = || {
                     if is_repeated {
-                        Err(Refusal::Repeated)
+                        Ok(Err(Refusal::Repeated))
                     } else {
-                        (self.step)(&link, &input, received_at, &self.policy)
+                        self.step_link(&link, &mut input, received_at)
                     }
                 };
-                let stepped = catch_unwind(AssertUnwindSafe(step));
-                match stepped {
-                    Ok(Ok(step)) => {
+                match catch_unwind(AssertUnwindSafe(step)) {
+                    Ok(Err(error)) => return Err(error),
+                    Ok(Ok(Ok(step))) => {
                         plan.tally.add(word, "accepted");
                         let because = Because::of(&step, &input, origin);
                         self.take_step(step, delivery.partition, because, now, plan);
                     }
-                    Ok(Err(refusal)) => {
+                    Ok(Ok(Err(refusal))) => {
                         plan.tally.add(word, refusal.as_str());
                         plan.refuse(
                             delivery.partition,

@@ -2,12 +2,26 @@
 
 use std::time::Duration;
 
+use strum::EnumString;
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The longest duration that a setting may have. A longer one is most likely a wrong unit.
 const WAIT_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// Which links may be superseded by a newer link of the same user at the same institution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum Supersede {
+    /// None.
+    Never,
+    /// Links with the same `institution_user_id`, which is Belvo's key of a login at an institution.
+    InstitutionUserId,
+    /// Also links with the same `external_id`, if the `institution_user_id` of one of them is unknown.
+    ExternalId,
+}
 
 /// The settings of the machine, not yet checked. [`Policy::new`] checks them.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +64,8 @@ pub struct PolicySettings {
     /// How many links of one institution have to get an outage error of Belvo within [`PolicySettings::incident_window`]
     /// to be an incident. 0: never.
     pub outage_links: u32,
+    /// Which links may be superseded.
+    pub supersede: Supersede,
 }
 
 impl Default for PolicySettings {
@@ -79,6 +95,8 @@ impl Default for PolicySettings {
             incident_window: 10 * MINUTE,
             // Belvo's error is a statement about the institution, so fewer links are enough than for failing logins.
             outage_links: 5,
+            // One person may connect two logins of one bank under one `external_id`.
+            supersede: Supersede::InstitutionUserId,
         }
     }
 }

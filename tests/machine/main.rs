@@ -13,6 +13,7 @@ mod institution;
 mod properties;
 mod refreshes;
 mod scene;
+mod superseded;
 mod table;
 mod traps;
 mod world;
