@@ -10,6 +10,7 @@
 
 mod catalogue;
 mod layers;
+mod policy;
 mod reader;
 mod repair;
 mod show;
@@ -27,7 +28,7 @@ use reader::Reader;
 pub use repair::{RepairConfig, WidgetPlace};
 
 use crate::journal;
-use crate::link::{Policy, PolicySettings};
+use crate::link::Policy;
 use crate::nats::connection::{Access, Login, TlsFiles};
 use crate::nats::server_binary::ServerSource;
 use crate::nats::stream::{PARTITIONS_MAX, StreamSettings};
@@ -288,7 +289,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
     let service =
         ServiceConfig { stop_timeout: reader.span_within("service.stop_timeout", Duration::from_secs(1)..=HOUR) };
     let log = read_log(reader);
-    let policy = read_policy(reader, belvo.keys.is_some());
+    let policy = policy::read(reader, belvo.keys.is_some());
     Some(Config { http, journal, nats: nats?, store, belvo, repair, proxy, reconciler, service, log, policy: policy? })
 }
 
@@ -446,38 +447,4 @@ fn read_log(reader: &mut Reader) -> LogConfig {
         }
     };
     LogConfig { filter, format }
-}
-
-fn read_policy(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
-    let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
-    let settings = PolicySettings {
-        can_verify,
-        update_wait_max: reader.span("policy.update_wait_max"),
-        verify_wait: reader.span("policy.verify_wait"),
-        verify_attempts_max: count(reader.number("policy.verify_attempts_max", 1..=100)),
-        settle_window: reader.span("policy.settle_window"),
-        repeat_window: reader.span("policy.repeat_window"),
-        reminders: reader.spans("policy.reminders"),
-        reminder_pause: reader.span("policy.reminder_pause"),
-        refresh_wait: reader.span("policy.refresh_wait"),
-        refresh_attempts_max: count(reader.number("policy.refresh_attempts_max", 1..=100)),
-        consent_refreshes_max: count(reader.number("policy.consent_refreshes_max", 0..=100)),
-        consent_notice: reader.span("policy.consent_notice"),
-        stale_after_intervals: count(reader.number("policy.stale_after_intervals", 1..=100)),
-        incident_wait: reader.span("policy.incident_wait"),
-        incident_links: count(reader.number("policy.incident_links", 0..=1_000_000)),
-        incident_window: reader.span("policy.incident_window"),
-    };
-    let had_problems = !reader.layers.problems.is_empty();
-    match Policy::new(settings) {
-        Ok(policy) => Some(policy),
-        // An invalid duration is zero here; its problem has been noted already.
-        Err(_) if had_problems => None,
-        Err(bad) => {
-            let key =
-                SETTINGS.iter().map(|setting| setting.key).find(|key| key.strip_prefix("policy.") == Some(bad.setting));
-            reader.reject(key.unwrap_or("policy"), bad.problem);
-            None
-        }
-    }
 }

@@ -441,7 +441,7 @@ fn opening_of(link: &Link) -> Option<Opening<'_>> {
     let institution = link.profile.institution.as_deref()?;
     let episode = link.state.episode().filter(|episode| episode.cause.may_be_institution_wide())?;
     let is_deferred = match episode.prompt {
-        Prompt::Sent => false,
+        Prompt::Sent | Prompt::Postponed { .. } => false,
         Prompt::Deferred { .. } => true,
         Prompt::Muted => return None,
     };
