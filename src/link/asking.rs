@@ -4,14 +4,15 @@ use super::builder::{Next, TransitionBuilder};
 use super::{Cause, Episode, Link, Notice, Policy, Prompt, Refusal, State, Timestamp};
 
 impl Link {
-    /// The open episode, if the link waits for its user: nobody is repairing it, its user can, and no operator has muted it.
+    /// The open episode, if the link waits for its user: nobody is repairing it, its user can, no operator has muted it, and no newer link
+    /// of the user supersedes it.
     pub fn awaits_user(&self) -> Option<&Episode> {
         let (State::Invalid { episode } | State::TokenRequired { episode }) = &self.state else { return None };
         let can_act = match episode.cause {
             Cause::Credentials | Cause::Token | Cause::AccountBlocked | Cause::ConsentEnded => true,
             Cause::Unsupported => false,
         };
-        Some(episode).filter(|_| can_act && !self.muted)
+        Some(episode).filter(|_| can_act && !self.muted && episode.superseded_by.is_none())
     }
 
     /// Whether one would have to ask the user of the link right now. A prompt that waits for something will be a notice of its own.

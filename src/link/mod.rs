@@ -16,6 +16,7 @@
 //!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while many links of an
 //!   institution fail
 //! - `asking`: whose help a link needs, and when its user may get a message; `quiet_hours`: the part of the day without messages
+//! - `successor`: links whose user has connected the bank anew ([`succeeds`])
 //! - `correction`: corrects the times of a link after a clock had been ahead ([`correct_times`])
 //! - [`policy`](Policy): the durations and limits that an operator can set; [`table`]: the legal transitions as data
 
@@ -40,6 +41,7 @@ mod reminder;
 mod renewal;
 mod repair;
 mod state;
+mod successor;
 mod time;
 mod upkeep;
 
@@ -49,14 +51,15 @@ pub use effect::{EFFECTS_MAX, Effect, Gap, Job, Notice, Proof, RefreshBy, Refusa
 pub use episode::{Episode, Prompt};
 pub use event::{
     AccessMode, Breakage, Cause, Command, Data, DataKind, Event, EventName, Input, LinkObservation, Profile, Session,
-    Status,
+    Status, SuccessorObservation,
 };
 pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
 pub use machine::step;
-pub use policy::{BadSetting, Policy, PolicySettings};
+pub use policy::{BadSetting, Policy, PolicySettings, Supersede};
 pub use quiet_hours::{NotATimeZone, NotQuietHours, QuietHours};
 pub use state::{
     AttemptEnd, Freshness, Link, RECENT_KEYS_MAX, RecentFact, Refresh, RefreshQuota, State, StateName, Suspicion,
     UpdatePhase,
 };
+pub use successor::{NOT_SUPERSEDED_BY_MAX, may_succeed, succeeds};
 pub use time::{Month, NotATime, Timestamp};

@@ -41,7 +41,7 @@ impl Link {
     }
 
     fn reminder_due_at(&self, episode: &Episode, policy: &Policy) -> Option<Timestamp> {
-        let silenced = self.muted || episode.prompt != Prompt::Sent;
+        let silenced = self.muted || episode.superseded_by.is_some() || episode.prompt != Prompt::Sent;
         let due_at = episode.next_reminder_at.filter(|_| !silenced)?;
         let due_at = self.snoozed_until.map_or(due_at, |until| due_at.max(until));
         // A refresh in quiet hours is a login, for which some banks send the user a message.

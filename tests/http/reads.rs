@@ -109,6 +109,8 @@ fn episode(cause: Cause, opened_at: Timestamp) -> Episode {
         tried_at: None,
         attempts_count: 0,
         arrived: Vec::new(),
+        superseded_by: None,
+        successor_named: None,
     }
 }
 

@@ -12,6 +12,7 @@ mod incident;
 mod properties;
 mod refreshes;
 mod scene;
+mod superseded;
 mod table;
 mod traps;
 mod world;
