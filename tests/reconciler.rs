@@ -377,7 +377,7 @@ async fn sweeps_find_ending_and_ended_consents() {
     bench.reconciler().survey().await.unwrap();
     bench.wait_for("valid", 2).await;
 
-    // One ends in three days, which is less than `consent_notice`; the other has ended.
+    // One ends in three days, which is less than a step of `consent_notices`; the other has ended.
     bench.control.consent_about_to_expire(links[0], Duration::from_secs(3 * 86_400)).unwrap();
     bench.control.expire_consent(links[1]).unwrap();
     let swept = bench.reconciler().sweep_consents().await.unwrap();

@@ -376,6 +376,20 @@ pub static SETTINGS: &[Setting] = &[
         "least time between two prompts to a user",
     ),
     row(
+        "policy.quiet_hours",
+        "RELINK_POLICY_QUIET_HOURS",
+        Text,
+        None,
+        "part of the day without prompts and reminders, such as 22:00-08:00; default: none",
+    ),
+    row(
+        "policy.time_zone",
+        "RELINK_POLICY_TIME_ZONE",
+        Text,
+        None,
+        "time zone of the quiet hours; default: that of the institution's country",
+    ),
+    row(
         "policy.refresh_wait",
         "RELINK_POLICY_REFRESH_WAIT",
         Span,
@@ -397,11 +411,11 @@ pub static SETTINGS: &[Setting] = &[
         "most refreshes per month of a link with a consent",
     ),
     row(
-        "policy.consent_notice",
-        "RELINK_POLICY_CONSENT_NOTICE",
-        Span,
-        Some("7d"),
-        "how long before its end a consent is announced to the user",
+        "policy.consent_notices",
+        "RELINK_POLICY_CONSENT_NOTICES",
+        Spans,
+        Some("30d,7d,1d"),
+        "how long before its end a consent is announced, each once",
     ),
     row(
         "policy.stale_after_intervals",

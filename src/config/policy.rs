@@ -1,9 +1,10 @@
-//! The settings of the machine: `[policy]`, `RELINK_POLICY_*`.
+//! The settings of the state machine (`policy.*`).
 
-use super::SETTINGS;
+use super::catalogue::SETTINGS;
 use super::reader::Reader;
-use crate::link::{Policy, PolicySettings, Supersede};
+use crate::link::{Policy, PolicySettings, QuietHours, Supersede};
 
+/// Reads the settings of the machine. `None` if one of them is wrong; then it has been noted.
 pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
     let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
     let settings = PolicySettings {
@@ -15,10 +16,11 @@ pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         repeat_window: reader.span("policy.repeat_window"),
         reminders: reader.spans("policy.reminders"),
         reminder_pause: reader.span("policy.reminder_pause"),
+        quiet_hours: read_quiet_hours(reader),
         refresh_wait: reader.span("policy.refresh_wait"),
         refresh_attempts_max: count(reader.number("policy.refresh_attempts_max", 1..=100)),
         consent_refreshes_max: count(reader.number("policy.consent_refreshes_max", 0..=100)),
-        consent_notice: reader.span("policy.consent_notice"),
+        consent_notices: reader.spans("policy.consent_notices"),
         stale_after_intervals: count(reader.number("policy.stale_after_intervals", 1..=100)),
         incident_wait: reader.span("policy.incident_wait"),
         incident_links: count(reader.number("policy.incident_links", 0..=1_000_000)),
@@ -37,6 +39,26 @@ pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
             let key =
                 SETTINGS.iter().map(|setting| setting.key).find(|key| key.strip_prefix("policy.") == Some(bad.setting));
             reader.reject(key.unwrap_or("policy"), bad.problem);
+            None
+        }
+    }
+}
+
+fn read_quiet_hours(reader: &mut Reader) -> Option<QuietHours> {
+    let zone = reader.text("policy.time_zone");
+    let hours = reader.text("policy.quiet_hours")?;
+    let hours: QuietHours = match hours.parse() {
+        Ok(hours) => hours,
+        Err(error) => {
+            reader.reject("policy.quiet_hours", error.to_string());
+            return None;
+        }
+    };
+    let Some(zone) = zone else { return Some(hours) };
+    match hours.in_zone(&zone) {
+        Ok(hours) => Some(hours),
+        Err(error) => {
+            reader.reject("policy.time_zone", error.to_string());
             None
         }
     }

@@ -173,6 +173,9 @@ pub enum NoticeContent {
         action: Action,
         /// When the consent ends, if that is known.
         due_at: Option<At>,
+        /// The step of `RELINK_POLICY_CONSENT_NOTICES` that the notice belongs to, in seconds before the end. Absent if the end is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rung_secs: Option<u64>,
     },
     /// Belvo's scheduled refresh of a recurrent link is overdue: no data came.
     #[serde(alias = "silent")]
@@ -250,9 +253,11 @@ impl NoticeContent {
             Notice::Refreshed { gap, arrived, missing } => {
                 Self::Refreshed { gap: (*gap).into(), arrived: arrived.clone(), missing: missing.clone() }
             }
-            Notice::ConsentExpiring { due_at } => {
-                Self::ConsentExpiring { action: Action::RenewConsent, due_at: due_at.map(At) }
-            }
+            Notice::ConsentExpiring { due_at, rung } => Self::ConsentExpiring {
+                action: Action::RenewConsent,
+                due_at: due_at.map(At),
+                rung_secs: rung.map(|rung| rung.as_secs()),
+            },
             Notice::Stale { since } => Self::Stale { since: since.map(At) },
             Notice::Removed { why } => Self::Removed { reason: (*why).into() },
         }

@@ -17,21 +17,21 @@ use crate::nats::history::HistoryEntry;
 use crate::store::{self, CountsOfInstitution, StoredLink};
 
 /// The number of links on a page: the default and the maximum.
-const PAGE: (usize, usize) = (100, 1_000);
+pub(super) const PAGE: (usize, usize) = (100, 1_000);
 
 /// The most institutions of a summary. Belvo has some hundreds.
 const INSTITUTIONS_MAX: usize = 1_000;
 
-/// `GET /v1/links`
+/// `GET /v1/links`, `GET /v1/prompts`
 #[derive(Serialize)]
 pub(super) struct Links {
-    links: Vec<Record>,
+    pub(super) links: Vec<Record>,
     /// The ids of links on this page whose records cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    unreadable: Vec<String>,
+    pub(super) unreadable: Vec<String>,
     /// The value of `after` for the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
+    pub(super) next: Option<String>,
 }
 
 /// `GET /v1/links/{id}/history`
@@ -152,7 +152,7 @@ pub(super) async fn summary(State(server): State<SharedServer>) -> Result<Json<S
 }
 
 /// The record without `recent`, which only relink uses.
-fn public(stored: &StoredLink) -> Result<Record, Problem> {
+pub(super) fn public(stored: &StoredLink) -> Result<Record, Problem> {
     let mut record = stored.parse()?;
     record.recent.0.clear();
     Ok(record)

@@ -9,6 +9,7 @@
 //!   POST /v1/links/{id}/commands         report.rs        a command of an operator
 //!   POST /v1/links/{id}/update           repair.rs        mints a widget token for the user who repairs a link
 //!   GET  /v1/links[/{id}[/history]]      links.rs         the links, and the history of one
+//!   GET  /v1/prompts                     prompts.rs       the links whose users have to be asked right now
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
 //!   GET  /v1/institutions                institutions.rs  the state of each institution
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
@@ -46,6 +47,7 @@ mod pages;
 mod parameters;
 mod paths;
 mod problem;
+mod prompts;
 pub mod proxy;
 mod renewal;
 mod repair;
@@ -250,6 +252,7 @@ pub fn router(server: Server) -> Router {
     let from_store = Router::new()
         .route("/links", get(links::list))
         .route("/links/{id}", get(links::show))
+        .route("/prompts", get(prompts::list))
         .route("/summary", get(links::summary))
         .route("/institutions", get(institutions::list))
         .layer(middleware::from_fn_with_state(Arc::clone(&server), as_of::mark));

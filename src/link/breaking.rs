@@ -354,7 +354,7 @@ impl Episode {
     /// login shows whether the link works.
     pub(super) fn is_ended_by(&self, seen: &LinkObservation) -> bool {
         let refused_at = match self.prompt {
-            Prompt::Sent | Prompt::Muted => self.refused_at,
+            Prompt::Sent | Prompt::Muted | Prompt::Postponed { .. } => self.refused_at,
             Prompt::Deferred { .. } => None,
         };
         let hidden_since = refused_at.or_else(|| is_hidden(self.cause).then_some(self.opened_at));

@@ -135,7 +135,8 @@ fn assert_consistent(link: &Link, state: &State) {
             "reminders are sent only after the prompt"
         );
         assert!(
-            episode.superseded_by.is_none() || !matches!(episode.prompt, Prompt::Deferred { .. }),
+            episode.superseded_by.is_none()
+                || !matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Postponed { .. }),
             "the prompt of a superseded link waits for nothing"
         );
         assert!(

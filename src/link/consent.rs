@@ -3,6 +3,8 @@
 //! A link with a consent has no stored credentials. It breaks when the consent ends, and is repaired when its user
 //! renews the consent in Belvo's portal; Belvo sends no webhook about a renewal. `renewal` has the machine's reactions.
 
+use std::time::Duration;
+
 use super::event::take;
 use super::{Link, Policy, Timestamp};
 
@@ -18,8 +20,11 @@ pub struct Consent {
     pub institution_display_name: Option<String>,
     /// Address of the institution's logo.
     pub institution_icon_logo: Option<String>,
-    /// The due date for which the notice `consent_expiring` was emitted. Always `None` in the profile of a message.
+    /// The due date for which the notice `consent_expiring` was emitted last. Always `None` in the profile of a message.
     pub announced: Option<Due>,
+    /// The rung of that notice: how long before the due date the policy asks for it. `None` if the date is not known, and in the profile of
+    /// a message.
+    pub rung: Option<Duration>,
     /// The due date that has passed and has opened a suspicion. Always `None` in the profile of a message.
     pub passed: Option<Timestamp>,
 }
@@ -98,7 +103,24 @@ impl Link {
     pub(super) fn consent_deadline(&self, policy: &Policy) -> Option<Timestamp> {
         let consent = self.profile.consent.as_ref()?;
         let due_at = consent.due.at().filter(|&at| consent.passed != Some(at))?;
-        let is_announced = self.muted || consent.announced == Some(consent.due);
-        Some(if is_announced { due_at } else { due_at.before(policy.settings().consent_notice) })
+        let rung = self.next_rung(policy).filter(|_| !self.muted);
+        Some(rung.map_or(due_at, |rung| due_at.before(rung)))
+    }
+
+    /// The next rung of the ladder that has to be announced for the due date of the consent.
+    fn next_rung(&self, policy: &Policy) -> Option<Duration> {
+        let announced = self.announced_rung(self.consent_due());
+        policy
+            .settings()
+            .consent_notices
+            .iter()
+            .copied()
+            .find(|&rung| announced.is_none_or(|announced| rung < announced))
+    }
+
+    /// The last announced rung of this due date.
+    pub(super) fn announced_rung(&self, due: Due) -> Option<Duration> {
+        let consent = self.profile.consent.as_ref()?;
+        consent.rung.filter(|_| consent.announced == Some(due))
     }
 }

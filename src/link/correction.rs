@@ -19,6 +19,9 @@ pub const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
 /// The longest MFA session of Belvo that has been seen is 9 600 seconds.
 const SESSION_MAX: Duration = Duration::from_secs(4 * 3600);
 
+/// The longest wait for the end of quiet hours. They may be those of several time zones.
+const POSTPONED_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// The step that corrects the times of a link; `None` if its last step lies at most [`CLOCK_AHEAD_MAX`] after `now`, or
 /// if the link is removed. The caller must be sure that `now` is not too early.
 pub fn correct_times(link: &Link, now: Timestamp, policy: &Policy) -> Option<Step> {
@@ -181,6 +184,7 @@ impl Corrector<'_> {
                     until: self.wait(until, self.answer_wait()),
                     asked_at: self.past_or_none(asked_at),
                 },
+                Prompt::Postponed { until } => Prompt::Postponed { until: self.wait(until, POSTPONED_MAX.max(pause)) },
                 Prompt::Sent | Prompt::Muted => prompt,
             },
             reminders_count,

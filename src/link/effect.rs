@@ -1,5 +1,7 @@
 //! The effects of a step: notices to emit and calls to Belvo, as values. The core performs none of them.
 
+use std::time::Duration;
+
 use strum::IntoStaticStr;
 
 use super::{AttemptEnd, Data, Episode, Link, LinkId, StateName, Timestamp};
@@ -90,6 +92,8 @@ pub enum Notice {
     ConsentExpiring {
         /// The due date, if it is known.
         due_at: Option<Timestamp>,
+        /// The rung of the policy's ladder: how long before the due date it asks for this notice. `None` without a due date.
+        rung: Option<Duration>,
     },
     /// A refresh is overdue: no data arrived when it was due.
     Stale {

@@ -58,6 +58,12 @@ pub enum Prompt {
         /// When Belvo was asked, after the incident, whether the link works again. `None` while the incident goes on.
         asked_at: Option<Timestamp>,
     },
+    /// The user may not get a message now. The prompt is emitted at this time if the link is still broken then, and if nothing else keeps
+    /// it back.
+    Postponed {
+        /// When the user may get a message.
+        until: Timestamp,
+    },
 }
 
 impl Episode {

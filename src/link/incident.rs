@@ -25,14 +25,14 @@ impl Cause {
 }
 
 impl TransitionBuilder<'_> {
-    /// Whether a prompt that is due now is sent, muted or deferred.
+    /// Whether a prompt that is due now is sent, muted, deferred or postponed.
     pub(super) fn prompt_for(&self, cause: Cause) -> Prompt {
         if self.link.muted {
             Prompt::Muted
         } else if self.incident && cause.may_be_institution_wide() {
             self.defer_prompt()
         } else {
-            Prompt::Sent
+            self.send_or_postpone()
         }
     }
 
@@ -42,8 +42,10 @@ impl TransitionBuilder<'_> {
 
     /// The deadline of a broken link has passed: its deferred prompt is checked, or a reminder is due.
     pub(super) fn pass_broken_deadline(&mut self, mut episode: Episode) -> Next {
-        let Prompt::Deferred { until, asked_at } = episode.prompt else {
-            return self.remind(episode).map(State::broken);
+        let (until, asked_at) = match episode.prompt {
+            Prompt::Deferred { until, asked_at } => (until, asked_at),
+            Prompt::Postponed { until } => return self.end_postponement(episode, until),
+            Prompt::Sent | Prompt::Muted => return self.remind(episode).map(State::broken),
         };
         if self.now < until {
             return Err(Refusal::NotDue);
@@ -73,10 +75,10 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// Emits the deferred prompt, unless the link is muted.
+    /// Emits the deferred prompt, unless the link is muted or its user may get no message now.
     fn end_deferral(&mut self, episode: &mut Episode) {
         episode.pause_reminders(self.now, self.policy);
-        episode.prompt = if self.link.muted { Prompt::Muted } else { Prompt::Sent };
+        episode.prompt = if self.link.muted { Prompt::Muted } else { self.send_or_postpone() };
         if episode.prompt == Prompt::Sent {
             self.emit(Notice::UpdateRequired, Some(episode));
         }

@@ -15,6 +15,7 @@
 //! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`: the arms of the `match`, by subject,
 //!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while many links of an
 //!   institution fail
+//! - `asking`: whose help a link needs, and when its user may get a message; `quiet_hours`: the part of the day without messages
 //! - `successor`: links whose user has connected the bank anew ([`succeeds`])
 //! - `correction`: corrects the times of a link after a clock had been ahead ([`correct_times`])
 //! - [`policy`](Policy): the durations and limits that an operator can set; [`table`]: the legal transitions as data
@@ -22,6 +23,7 @@
 pub mod machine;
 pub mod table;
 
+mod asking;
 mod breaking;
 mod builder;
 mod commands;
@@ -33,6 +35,7 @@ mod event;
 mod id;
 mod incident;
 mod policy;
+mod quiet_hours;
 mod refresh;
 mod reminder;
 mod renewal;
@@ -53,6 +56,7 @@ pub use event::{
 pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
 pub use machine::step;
 pub use policy::{BadSetting, Policy, PolicySettings, Supersede};
+pub use quiet_hours::{NotATimeZone, NotQuietHours, QuietHours};
 pub use state::{
     AttemptEnd, Freshness, Link, RECENT_KEYS_MAX, RecentFact, Refresh, RefreshQuota, State, StateName, Suspicion,
     UpdatePhase,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use strum::EnumString;
 
+use super::QuietHours;
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -43,6 +45,8 @@ pub struct PolicySettings {
     pub reminders: Vec<Duration>,
     /// The shortest time between two messages to the user in one episode.
     pub reminder_pause: Duration,
+    /// The part of the day in which no user gets a prompt or a reminder; `None`: users get them at any time.
+    pub quiet_hours: Option<QuietHours>,
     /// How long relink waits for Belvo's own refresh after a repair before it asks for one, and then for that one.
     pub refresh_wait: Duration,
     /// How many refreshes follow a repair at most, including Belvo's own, before the missing resources are given up.
@@ -50,8 +54,8 @@ pub struct PolicySettings {
     /// How many refreshes relink asks for in a calendar month for a link with a consent. Each counts against the quota
     /// of the person (8 for most resources), which the customer's own calls use too.
     pub consent_refreshes_max: u32,
-    /// How long before the end of a consent the notice `consent_expiring` is emitted.
-    pub consent_notice: Duration,
+    /// How long before the end of a consent the notices `consent_expiring` are emitted: the rungs of a ladder, the longest first.
+    pub consent_notices: Vec<Duration>,
     /// After how many missed refresh intervals a recurrent link is stale.
     pub stale_after_intervals: u32,
     /// How long a deferred prompt waits before it is checked again whether the incident is over.
@@ -84,11 +88,13 @@ impl Default for PolicySettings {
             repeat_window: 4 * HOUR,
             reminders: vec![DAY, 3 * DAY, 7 * DAY],
             reminder_pause: DAY,
+            // A notice is a message to a program, which may show it in an app, where the hour does not matter.
+            quiet_hours: None,
             refresh_wait: 6 * HOUR,
             refresh_attempts_max: 2,
             consent_refreshes_max: 4,
-            // The same as for Belvo's own webhook, which Belvo sends only to customers who asked its support for it.
-            consent_notice: 7 * DAY,
+            // Belvo's own webhook comes 7 days ahead, and only to customers who asked its support for it.
+            consent_notices: vec![30 * DAY, 7 * DAY, DAY],
             stale_after_intervals: 2,
             incident_wait: 10 * MINUTE,
             incident_links: 20,
@@ -129,7 +135,6 @@ impl Policy {
             ("repeat_window", settings.repeat_window),
             ("reminder_pause", settings.reminder_pause),
             ("refresh_wait", settings.refresh_wait),
-            ("consent_notice", settings.consent_notice),
             ("incident_wait", settings.incident_wait),
             ("incident_window", settings.incident_window),
         ];
@@ -162,6 +167,13 @@ impl Policy {
         }
         if !settings.reminders.is_sorted_by(|a, b| a < b) {
             return bad("reminders", "must be a list in which every step is later than the one before it");
+        }
+        let rungs = &settings.consent_notices;
+        if rungs.len() > 20 || rungs.iter().any(|&rung| rung < Duration::from_millis(1) || rung > WAIT_MAX) {
+            return bad("consent_notices", "must be a list of at most 20 steps from 1 ms to 366 days");
+        }
+        if !rungs.is_sorted_by(|a, b| a > b) {
+            return bad("consent_notices", "must be a list in which every step is shorter than the one before it");
         }
         Ok(Self(settings))
     }
@@ -210,6 +222,8 @@ mod tests {
         check(|s| s.verify_attempts_max = 0, "verify_attempts_max");
         check(|s| s.reminders = vec![DAY, DAY], "reminders");
         check(|s| s.reminders = vec![Duration::ZERO], "reminders");
+        check(|s| s.consent_notices = vec![DAY, 7 * DAY], "consent_notices");
+        check(|s| s.consent_notices = vec![Duration::ZERO], "consent_notices");
         check(|s| s.stale_after_intervals = 0, "stale_after_intervals");
     }
 }

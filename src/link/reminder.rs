@@ -14,6 +14,12 @@ impl TransitionBuilder<'_> {
         if self.link.reminder_deadline(&episode, self.policy).is_none_or(|at| self.now < at) {
             return Err(Refusal::NotDue);
         }
+        // The timer is late: the reminder was due before the quiet hours began.
+        let allowed_at = self.message_allowed_at();
+        if self.now < allowed_at {
+            episode.next_reminder_at = Some(allowed_at);
+            return Ok(episode);
+        }
         if self.link.requires_login_attempt(&episode, self.policy) {
             episode.tried_at = Some(self.now);
             self.effects.push(Effect::Job(Job::Refresh { resources: Vec::new() }));
@@ -28,20 +34,24 @@ impl TransitionBuilder<'_> {
 impl Link {
     /// When a reminder, or the refresh before it, is due.
     pub(super) fn reminder_deadline(&self, episode: &Episode, policy: &Policy) -> Option<Timestamp> {
-        let due_at = self.reminder_due_at(episode)?;
+        let due_at = self.reminder_due_at(episode, policy)?;
         let tried_at = episode.tried_at.filter(|_| !self.requires_login_attempt(episode, policy));
-        Some(tried_at.map_or(due_at, |tried_at| due_at.max(tried_at.after(policy.answer_wait()))))
+        let due_at = tried_at.map_or(due_at, |tried_at| due_at.max(tried_at.after(policy.answer_wait())));
+        Some(self.after_quiet_hours(due_at, policy))
     }
 
-    fn reminder_due_at(&self, episode: &Episode) -> Option<Timestamp> {
+    fn reminder_due_at(&self, episode: &Episode, policy: &Policy) -> Option<Timestamp> {
         let silenced = self.muted || episode.superseded_by.is_some() || episode.prompt != Prompt::Sent;
         let due_at = episode.next_reminder_at.filter(|_| !silenced)?;
-        Some(self.snoozed_until.map_or(due_at, |until| due_at.max(until)))
+        let due_at = self.snoozed_until.map_or(due_at, |until| due_at.max(until));
+        // A refresh in quiet hours is a login, for which some banks send the user a message.
+        Some(self.after_quiet_hours(due_at, policy))
     }
 
     /// Whether a refresh has to be asked for before the next reminder.
     fn requires_login_attempt(&self, episode: &Episode, policy: &Policy) -> bool {
         let could_tell = policy.settings().can_verify && episode.refused_at.is_some() && !self.refresh_needs_token;
-        could_tell && self.reminder_due_at(episode).is_some_and(|due_at| episode.tried_at.is_none_or(|at| at < due_at))
+        could_tell
+            && self.reminder_due_at(episode, policy).is_some_and(|due_at| episode.tried_at.is_none_or(|at| at < due_at))
     }
 }

@@ -4,14 +4,17 @@
 //! Belvo announces the end of a consent only to customers who asked its support for it, and sends nothing when a
 //! consent is revoked. So relink has a timer for the due date, and reads the consent whenever it reads the link.
 
+use std::time::Duration;
+
 use super::builder::{Next, TransitionBuilder};
 use super::{
-    Breakage, Cause, ConsentObservation, ConsentStatus, Due, Episode, Notice, Proof, Refusal, State, Suspicion,
-    UpdatePhase,
+    Breakage, Cause, Consent, ConsentObservation, ConsentStatus, Due, Episode, Notice, Proof, Refusal, State,
+    Suspicion, Timestamp, UpdatePhase,
 };
 
 impl TransitionBuilder<'_> {
-    /// Emits `consent_expiring` for a working link, once for each due date.
+    /// Emits `consent_expiring` for a working link, once for each due date and rung of the ladder. Belvo's webhook may come before the first
+    /// rung; then it counts as that rung. Rungs that were missed, for example in an outage, are left out.
     ///
     /// A date such as `0001-01-01` cannot be right: no notice is emitted for it, and Belvo is asked for the consent.
     pub(super) fn announce_consent_end(&mut self, state: State) -> Next {
@@ -19,14 +22,26 @@ impl TransitionBuilder<'_> {
             return self.request_verification_or(state, Refusal::AlreadyKnown);
         }
         let due = self.link.consent_due();
-        let muted = self.link.muted;
+        let rung = due.at().and_then(|due_at| self.rung_at(due_at));
+        let is_known = |consent: &Consent| {
+            // Without a due date there is one notice, and no ladder.
+            let is_of_rung = rung.is_none() || consent.rung.is_some_and(|announced| Some(announced) <= rung);
+            consent.announced == Some(due) && is_of_rung
+        };
+        let is_off = due.at().is_some() && rung.is_none();
         let consent = self.link.profile.consent.get_or_insert_default();
-        if muted || consent.announced == Some(due) || due == Due::Never || due.is_over(self.now) {
+        if self.link.muted || is_off || is_known(consent) || due == Due::Never || due.is_over(self.now) {
             return Err(Refusal::AlreadyKnown);
         }
-        consent.announced = Some(due);
-        self.emit(Notice::ConsentExpiring { due_at: due.at() }, None);
+        (consent.announced, consent.rung) = (Some(due), rung);
+        self.emit(Notice::ConsentExpiring { due_at: due.at(), rung }, None);
         Ok(state)
+    }
+
+    /// The rung of the ladder that has been reached, or the first one. `None` if the policy has no rungs.
+    fn rung_at(&self, due_at: Timestamp) -> Option<Duration> {
+        let rungs = &self.policy.settings().consent_notices;
+        rungs.iter().rev().copied().find(|&rung| due_at.before(rung) <= self.now).or_else(|| rungs.first().copied())
     }
 
     /// A consent that ends soon has not ended yet, so the link works.

@@ -73,7 +73,8 @@ impl Step {
         let is_prompt = |effect: &Effect| {
             matches!(effect, Effect::Notice { notice: Notice::UpdateRequired | Notice::Reminder { .. }, .. })
         };
-        let is_deferred = before.state.episode().is_none() && matches!(episode.prompt, Prompt::Deferred { .. });
+        let is_deferred = before.state.episode().is_none()
+            && matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Postponed { .. });
         let is_identified = before.state.episode().is_some() && keys_of(&before.profile) != keys_of(&self.link.profile);
         self.effects.iter().any(is_prompt) || is_deferred || is_identified
     }
@@ -135,8 +136,8 @@ impl TransitionBuilder<'_> {
         if episode.superseded_by.is_some() {
             return false;
         }
-        if let Prompt::Deferred { .. } = episode.prompt {
-            // Nothing waits for the end of the incident any more.
+        if let Prompt::Deferred { .. } | Prompt::Postponed { .. } = episode.prompt {
+            // Nothing waits for the end of the incident, or of the night, any more.
             episode.prompt = Prompt::Muted;
         }
         episode.superseded_by = Some(by.clone());

@@ -156,7 +156,7 @@ impl Link {
                 [suspicion_end, answer, refresh, consent, self.staleness_deadline(policy)].into_iter().flatten().min()
             }
             State::Invalid { episode } | State::TokenRequired { episode } => {
-                if let Prompt::Deferred { until, .. } = episode.prompt {
+                if let Prompt::Deferred { until, .. } | Prompt::Postponed { until } = episode.prompt {
                     return Some(until);
                 }
                 self.reminder_deadline(episode, policy)

@@ -151,6 +151,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("axum", &["http/"]),
+    ("jiff", &["link/quiet_hours.rs"]),
     ("hyper", &["http/connection.rs", "http/proxy/tap.rs"]),
     ("hyper_util", &["http/connection.rs"]),
     ("rustix", &["os.rs"]),

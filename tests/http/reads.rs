@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_nats::HeaderMap;
 use relink::contract::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, Record, RefusedBody};
-use relink::link::{Link, State, Timestamp};
+use relink::link::{Cause, Episode, EpisodeNumber, Link, Prompt, State, Timestamp, UpdatePhase};
 use relink::store::{Changes, Store};
 use serde_json::{Value, json};
 
@@ -50,6 +50,68 @@ async fn links_are_listed_filtered_and_paged() {
         path = format!("/v1/links?limit=3&after={next}");
     }
     assert_eq!(seen, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn whom_to_ask_is_listed_without_those_whom_nobody_asks() {
+    let bench = Bench::new().await;
+    let sent = |cause, prompt| {
+        let at = Timestamp::from_millis(1_700_000_000_000);
+        State::broken(Episode { prompt, ..episode(cause, at) })
+    };
+    bench.put("a", "erebor", sent(Cause::Credentials, Prompt::Sent));
+    bench.put("b", "erebor", sent(Cause::Token, Prompt::Sent));
+    bench.put("c", "gringotts", sent(Cause::ConsentEnded, Prompt::Sent));
+    bench.put("d", "erebor", sent(Cause::Token, Prompt::Sent));
+    bench.put("e", "erebor", sent(Cause::Unsupported, Prompt::Sent));
+    bench.put("f", "erebor", sent(Cause::Credentials, Prompt::Muted));
+    let until = Timestamp::from_millis(1_700_000_600_000);
+    bench.put("g", "erebor", sent(Cause::Credentials, Prompt::Deferred { until, asked_at: None }));
+    let phase = UpdatePhase::WithUser { started_at: until, until };
+    let episode = Episode { attempts_count: 1, ..episode(Cause::Token, until) };
+    bench.put("h", "erebor", State::Updating { episode, phase });
+    bench.put("i", "erebor", valid());
+    for (query, expected) in [
+        ("", vec!["a", "b", "c", "d"]),
+        ("?institution=erebor", vec!["a", "b", "d"]),
+        ("?external_id=user-b", vec!["b"]),
+        ("?after=b", vec!["c", "d"]),
+    ] {
+        let answer = bench.get(&format!("/v1/prompts{query}")).await;
+        assert_eq!((answer.status, ids(&answer.body)), (200, expected), "{query}");
+    }
+    for limit in 1..9 {
+        let (mut seen, mut path) = (Vec::new(), format!("/v1/prompts?limit={limit}"));
+        loop {
+            let page = bench.get(&path).await;
+            assert!(ids(&page.body).len() <= limit);
+            seen.extend(ids(&page.body).into_iter().map(str::to_owned));
+            let Some(next) = page.body["next"].as_str() else { break };
+            path = format!("/v1/prompts?limit={limit}&after={next}");
+        }
+        assert_eq!(seen, ["a", "b", "c", "d"], "{limit}");
+    }
+    bench.get("/v1/prompts?state=valid").await.problem(400, "bad-parameter");
+}
+
+fn episode(cause: Cause, opened_at: Timestamp) -> Episode {
+    Episode {
+        number: EpisodeNumber(1),
+        cause,
+        session: None,
+        opened_at,
+        observed_at: None,
+        refused_at: None,
+        prompt: Prompt::Sent,
+        reminders_count: 0,
+        next_reminder_at: None,
+        remind_by: None,
+        tried_at: None,
+        attempts_count: 0,
+        arrived: Vec::new(),
+        superseded_by: None,
+        successor_named: None,
+    }
 }
 
 #[tokio::test]

@@ -69,8 +69,9 @@ fn longest_wait(link: &Link, policy: &Policy) -> Duration {
 /// The deadlines that Belvo or an operator has chosen.
 fn is_chosen(link: &Link, deadline: Timestamp, policy: &Policy) -> bool {
     let due = link.profile.consent.as_ref().and_then(|consent| consent.due.at());
-    let announced = due.map(|due| due.before(policy.settings().consent_notice));
-    [due, announced, link.snoozed_until].contains(&Some(deadline))
+    let rungs = &policy.settings().consent_notices;
+    let is_rung = due.is_some_and(|due| rungs.iter().any(|&rung| due.before(rung) == deadline));
+    is_rung || [due, link.snoozed_until].contains(&Some(deadline))
 }
 
 /// The link after the corrections that the engine plans when the clock is right.

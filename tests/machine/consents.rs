@@ -1,12 +1,14 @@
 //! The open-finance consent of a link: the announcement of its end, its end, and its renewal.
 
+use std::time::Duration;
+
 use relink::link::{
     Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Due, Effect, Event, Input, Job, Notice,
-    Profile, Proof, Refusal, State, StateName, Status, Timestamp,
+    PolicySettings, Profile, Proof, Refusal, State, StateName, Status, Timestamp,
 };
 
 use crate::scene::{SECOND, Scene, asks, data, prompts};
-use crate::world::{DAY, HOUR, MINUTE, shift};
+use crate::world::{DAY, HOUR, MINUTE, policy_with, shift};
 
 /// `event`, in a message that names the consent, and its due date if there is one.
 fn with_consent(event: Event, due_at: Option<Timestamp>) -> Input {
@@ -19,9 +21,11 @@ fn with_due(event: Event, due: Due) -> Input {
 }
 
 impl Scene {
-    /// A valid link with a consent that is due in 30 days.
+    /// A valid link with a consent that is due in 30 days, and is announced 7 days ahead.
     fn with_consent(can_verify: bool) -> (Self, Timestamp) {
         let mut scene = Self::valid(can_verify);
+        let consent_notices = vec![Duration::from_secs(7 * 86_400)];
+        scene.history.policy = policy_with(PolicySettings { can_verify, consent_notices, ..PolicySettings::default() });
         let due_at = shift(scene.now, 30 * DAY);
         let seen = scene.reads_consent(ConsentStatus::Authorised);
         assert_eq!(scene.receive(with_consent(seen, Some(due_at))), []);
@@ -39,7 +43,7 @@ fn verify() -> Job {
 
 fn announcements(effects: &[Effect]) -> Vec<Option<Timestamp>> {
     let due_at = |effect: &Effect| match effect {
-        Effect::Notice { notice: Notice::ConsentExpiring { due_at }, .. } => Some(*due_at),
+        Effect::Notice { notice: Notice::ConsentExpiring { due_at, .. }, .. } => Some(*due_at),
         Effect::Notice { .. } | Effect::Job(_) => None,
     };
     effects.iter().filter_map(due_at).collect()
@@ -325,4 +329,72 @@ fn without_keys_data_refutes_the_end_of_a_consent() {
         // With keys Belvo's answer decides, because the data may be older than the end of the consent.
         assert_eq!(scene.history.link.state != State::Valid { suspicion: None }, can_verify);
     }
+}
+
+/// The rungs, in days, that have been announced, and the days before the end at which they were.
+fn ladder(scene: &mut Scene, due_at: Timestamp, until: Timestamp) -> Vec<(u64, i64)> {
+    let mut announced = Vec::new();
+    while scene.history.link.deadline(&scene.history.policy).is_some_and(|at| at < until) {
+        scene.wait_for_deadline();
+        for effect in scene.receive(Event::DeadlinePassed) {
+            if let Effect::Notice { notice: Notice::ConsentExpiring { due_at: of, rung }, .. } = effect {
+                assert_eq!(of, Some(due_at));
+                let days = (due_at.as_millis() - scene.now.as_millis()) / DAY;
+                announced.push((rung.unwrap().as_secs() / 86_400, days));
+            }
+        }
+    }
+    announced
+}
+
+/// A valid link with a consent that is due in so many days, with the default policy.
+fn with_ladder(days: i64) -> (Scene, Timestamp) {
+    let mut scene = Scene::valid(true);
+    let due_at = shift(scene.now, days * DAY);
+    let seen = scene.reads_consent(ConsentStatus::Authorised);
+    scene.receive(with_consent(seen, Some(due_at)));
+    (scene, due_at)
+}
+
+#[test]
+fn each_rung_is_announced_once() {
+    let (mut scene, due_at) = with_ladder(60);
+    assert_eq!(ladder(&mut scene, due_at, due_at), [(30, 30), (7, 7), (1, 1)]);
+}
+
+#[test]
+fn a_date_that_is_near_when_it_becomes_known_leaves_out_the_missed_rungs() {
+    let (mut scene, due_at) = with_ladder(5);
+    scene.wait(DAY);
+    assert_eq!(announcements(&scene.receive(Event::DeadlinePassed)), [Some(due_at)]);
+    assert_eq!(ladder(&mut scene, due_at, due_at), [(1, 1)]);
+}
+
+#[test]
+fn belvos_webhook_counts_as_the_rung_that_is_reached_or_as_the_first() {
+    let (mut scene, due_at) = with_ladder(60);
+    assert_eq!(announcements(&scene.receive(with_consent(Event::ConsentEnding, Some(due_at)))), [Some(due_at)]);
+    scene.now = shift(due_at, -7 * DAY);
+    assert_eq!(announcements(&scene.receive(with_consent(Event::ConsentEnding, Some(due_at)))), [Some(due_at)]);
+    let again = with_consent(Event::ConsentEnding, Some(due_at));
+    assert_eq!(scene.try_receive(again), Err(Refusal::AlreadyKnown));
+    assert_eq!(ladder(&mut scene, due_at, due_at), [(1, 1)]);
+}
+
+#[test]
+fn after_a_renewal_no_rung_of_the_old_date_is_announced() {
+    let (mut scene, due_at) = with_ladder(60);
+    assert_eq!(ladder(&mut scene, due_at, shift(due_at, -10 * DAY)), [(30, 30)]);
+    let renewed = shift(due_at, 366 * DAY);
+    assert_eq!(scene.receive(with_consent(Event::ConsentChanged, Some(renewed))), []);
+    assert_eq!(ladder(&mut scene, renewed, renewed), [(30, 30), (7, 7), (1, 1)]);
+}
+
+#[test]
+fn a_policy_without_rungs_announces_nothing() {
+    let (mut scene, due_at) = with_ladder(60);
+    scene.history.policy = policy_with(PolicySettings { consent_notices: Vec::new(), ..PolicySettings::default() });
+    assert_eq!(ladder(&mut scene, due_at, due_at), []);
+    let ending = with_consent(Event::ConsentEnding, Some(due_at));
+    assert_eq!(scene.try_receive(ending), Err(Refusal::AlreadyKnown));
 }

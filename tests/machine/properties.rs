@@ -13,10 +13,13 @@ use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
     Cause, Command, ConsentStatus, DataKind, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, LinkObservation,
-    Notice, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, UpdatePhase, step,
+    Notice, PolicySettings, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp,
+    UpdatePhase, step,
 };
 
-use crate::world::{DAY, ENDINGS, HOUR, History, MINUTE, Received, START, events, other_links, profiles, shift};
+use crate::world::{
+    DAY, ENDINGS, HOUR, History, MINUTE, Received, START, events, other_links, policy_with, profiles, shift,
+};
 
 const CASES: u32 = 512;
 const LENGTH_MAX: usize = 60;
@@ -62,8 +65,13 @@ fn action() -> impl Strategy<Value = Action> {
 
 /// A history of up to [`LENGTH_MAX`] actions; `muted` may change within it.
 pub(crate) fn history() -> impl Strategy<Value = History> {
-    (any::<bool>(), any::<bool>(), vec(action(), 1..LENGTH_MAX)).prop_map(|(can_verify, muted, actions)| {
-        let mut history = History::new(can_verify);
+    history_with(any::<bool>().prop_map(|can_verify| PolicySettings { can_verify, ..PolicySettings::default() }))
+}
+
+/// The same, with these settings of the policy.
+pub(crate) fn history_with(settings: impl Strategy<Value = PolicySettings>) -> impl Strategy<Value = History> {
+    (settings, any::<bool>(), vec(action(), 1..LENGTH_MAX)).prop_map(|(settings, muted, actions)| {
+        let mut history = History { policy: policy_with(settings), ..History::new(true) };
         let mut now = START;
         let (mut incident, mut successor) = (false, None);
         if muted {

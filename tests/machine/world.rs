@@ -24,7 +24,12 @@ pub(crate) fn shift(at: Timestamp, millis: i64) -> Timestamp {
 
 /// The default policy, with or without API keys.
 pub(crate) fn policy(can_verify: bool) -> Policy {
-    Policy::new(PolicySettings { can_verify, ..PolicySettings::default() }).unwrap()
+    policy_with(PolicySettings { can_verify, ..PolicySettings::default() })
+}
+
+/// The policy with these settings.
+pub(crate) fn policy_with(settings: PolicySettings) -> Policy {
+    Policy::new(settings).unwrap()
 }
 
 /// A link about which no event has been received yet.

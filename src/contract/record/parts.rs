@@ -3,6 +3,8 @@
 //!
 //! `Record::link` checks whether the parts fit together.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,9 @@ use crate::link::{
     Breakage, Consent, Due, Episode, EpisodeNumber, LinkId, Month, Prompt, Refresh, RefreshQuota, Session, Suspicion,
     UpdatePhase,
 };
+
+/// When `consent_expiring` was published before there was a ladder.
+const BEFORE_LADDER: Duration = Duration::from_secs(7 * 86_400);
 
 /// An episode: one outage of the link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,7 +41,7 @@ pub struct EpisodeRecord {
     /// Whether the prompt has been sent, or why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptWord>,
-    /// `deferred`: when relink checks again whether the prompt is due.
+    /// `deferred`, `postponed`: when relink checks again whether the prompt is due.
     #[serde(default, alias = "prompt_waits_until", skip_serializing_if = "Option::is_none")]
     pub prompt_deferred_until: Option<At>,
     /// `deferred`: when Belvo was asked, after the incident, whether the link works again.
@@ -79,6 +84,9 @@ pub enum PromptWord {
     /// The institution has an incident. The prompt is published after the incident if the link is still broken then.
     #[serde(alias = "waiting")]
     Deferred,
+    /// The user may not get a message now, for example because of quiet hours. The prompt is published later if the link is still broken
+    /// then.
+    Postponed,
 }
 
 /// An attempt to repair a link.
@@ -168,6 +176,9 @@ pub struct ConsentRecord {
     /// The due date in that notice, if it was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced_for: Option<At>,
+    /// The step of `RELINK_POLICY_CONSENT_NOTICES` of that notice, in milliseconds before the due date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced_rung_ms: Option<u64>,
     /// The due date that has passed and has opened a suspicion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed: Option<At>,
@@ -191,6 +202,7 @@ impl EpisodeRecord {
             Prompt::Sent => (PromptWord::Sent, None, None),
             Prompt::Muted => (PromptWord::Muted, None, None),
             Prompt::Deferred { until, asked_at } => (PromptWord::Deferred, Some(At(until)), asked_at.map(At)),
+            Prompt::Postponed { until } => (PromptWord::Postponed, Some(At(until)), None),
         };
         Self {
             id: format!("{link}-e{}", episode.number.0),
@@ -239,7 +251,10 @@ impl EpisodeRecord {
             (Some(PromptWord::Deferred), Some(At(until))) => {
                 Ok(Prompt::Deferred { until, asked_at: self.prompt_asked_at.map(|at| at.0) })
             }
-            (Some(PromptWord::Deferred), None) => Err(BadRecord::Impossible("episode.prompt_deferred_until")),
+            (Some(PromptWord::Postponed), Some(At(until))) => Ok(Prompt::Postponed { until }),
+            (Some(PromptWord::Deferred | PromptWord::Postponed), None) => {
+                Err(BadRecord::Impossible("episode.prompt_deferred_until"))
+            }
             // A record from before the field `prompt` existed.
             (None, _) if !self.prompt_sent => Ok(Prompt::Muted),
             (Some(PromptWord::Muted), _) => Ok(Prompt::Muted),
@@ -340,6 +355,7 @@ impl ConsentRecord {
             institution_icon_logo: consent.institution_icon_logo.clone(),
             announced: consent.announced.is_some(),
             announced_for: consent.announced.and_then(Due::at).map(At),
+            announced_rung_ms: consent.rung.map(|rung| u64::try_from(rung.as_millis()).unwrap_or(u64::MAX)),
             passed: consent.passed.map(At),
         }
     }
@@ -352,6 +368,11 @@ impl ConsentRecord {
             institution_display_name: self.institution_display_name.clone(),
             institution_icon_logo: self.institution_icon_logo.clone(),
             announced: self.announced.then(|| due(self.announced_for)),
+            // A record from before the ladder was announced 7 days ahead.
+            rung: self
+                .announced_rung_ms
+                .map(Duration::from_millis)
+                .or_else(|| self.announced_for.map(|_| BEFORE_LADDER)),
             passed: self.passed.map(|at| at.0),
         }
     }

@@ -70,6 +70,8 @@ fn consent() -> BoxedStrategy<Consent> {
     let announced = option::of(prop_oneof![Just(Due::Unknown), at().prop_map(Due::At)]);
     (option::of(text()), due(), option::of(text()), option::of(text()), announced, option::of(at()))
         .prop_map(|(id, due, institution_display_name, institution_icon_logo, announced, passed)| Consent {
+            // A known due date is always announced with its rung.
+            rung: announced.and_then(Due::at).map(|at| Duration::from_millis(at.as_millis().unsigned_abs())),
             id,
             due,
             institution_display_name,
@@ -113,6 +115,7 @@ fn episode() -> BoxedStrategy<Episode> {
         Just(Prompt::Sent),
         Just(Prompt::Muted),
         (at(), option::of(at())).prop_map(|(until, asked_at)| Prompt::Deferred { until, asked_at }),
+        at().prop_map(|until| Prompt::Postponed { until }),
     ];
     let times = (at(), option::of(at()), option::of(at()), option::of(at()), option::of(at()), option::of(at()));
     let others = (option::of(link_id()), option::of(link_id()));

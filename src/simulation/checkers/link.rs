@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use super::Checked;
 use crate::contract::{JobName, NoticeName, Record, RefusedBody};
@@ -20,6 +21,8 @@ pub(super) struct LinkChecker {
     pub(super) links: BTreeMap<LinkId, Link>,
     /// The episodes with a prompt.
     prompted: BTreeSet<(LinkId, u32)>,
+    /// The announced due dates of consents, with their rungs.
+    announced: BTreeSet<(LinkId, Timestamp, Option<Duration>)>,
     /// The superseded episodes, without those that an operator has reversed.
     superseded: BTreeSet<(LinkId, u32)>,
     /// The link of the last state, if that state opened an episode.
@@ -192,6 +195,11 @@ impl LinkChecker {
             is_prompted && step.is_some_and(|step| episode.opened_at.after(*step) <= record.because.at.0)
         });
         let is_broken = |state: &State| state.episode().is_some();
+        let consent = after.profile.consent.as_ref();
+        let due_at = consent.and_then(|consent| consent.due.at());
+        let is_announced = effects.has(NoticeName::ConsentExpiring);
+        let of_rung = due_at.filter(|_| is_announced).zip(consent).map(|(due_at, consent)| (due_at, consent.rung));
+        let is_new_rung = of_rung.is_none_or(|(due_at, rung)| self.announced.insert((after.id.clone(), due_at, rung)));
         let is_marked = after.state.episode().is_some_and(|episode| episode.superseded_by.is_some());
         let asks = prompts > 0 || reminded;
         let has_successor = asks && self.links.values().any(|other| is_successor(other, after, policy));
@@ -212,6 +220,17 @@ impl LinkChecker {
                 "prompts for a link that is muted or not broken",
             ),
             (!reminded || is_on_ladder, "sends a reminder outside the reminder ladder"),
+            (is_new_rung, "announces the end of a consent twice for one step of the ladder"),
+            (
+                !is_announced || due_at.is_none_or(|due_at| record.because.at.0 < due_at),
+                "announces the end of a consent after its date",
+            ),
+            (
+                policy.settings().quiet_hours.is_none()
+                    || (prompts == 0 && !reminded)
+                    || !is_quiet(record.because.at.0),
+                "sends a message to a user in quiet hours",
+            ),
             (
                 from != StateName::Updating || to == StateName::Updating || attempt_ends_well(to, effects),
                 "ends an update without proof, failure or removal",
@@ -257,6 +276,12 @@ impl LinkChecker {
             Ok(_) => Err(format!("{id}.{}: refused as {}, but the machine accepts it", link.version, body.reason)),
         }
     }
+}
+
+/// Whether the time is in the quiet hours ([`super::quiet_hours`]) of Mexico City, which is six hours behind UTC all year.
+fn is_quiet(at: Timestamp) -> bool {
+    const HOUR_MS: i64 = 3_600_000;
+    (at.as_millis().div_euclid(HOUR_MS) - 6).rem_euclid(24) == 22
 }
 
 /// Whether `other` is a newer working link of the same user, which no operator has rejected.

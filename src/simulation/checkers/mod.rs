@@ -28,9 +28,15 @@ use self::journal::JournalChecker;
 use super::jetstream::{JetStream, Stored};
 use crate::contract::{Address, CommittedOffset, OriginKind, Record};
 use crate::engine::Message;
-use crate::link::{Link, LinkId, Policy, Timestamp};
+use crate::link::{Link, LinkId, Policy, QuietHours, Timestamp};
 use crate::node::FenceToTake;
 use crate::store::{Changes, Put};
+
+/// The quiet hours of some runs: from 22:00 to 23:00 in Mexico City.
+pub(super) fn quiet_hours() -> QuietHours {
+    let hours: QuietHours = "22:00-23:00".parse().expect("two times of a day");
+    hours.in_zone("America/Mexico_City").expect("a zone that exists")
+}
 
 /// The result of a checker; the error is a sentence for the log.
 pub(super) type Checked = Result<(), String>;

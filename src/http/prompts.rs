@@ -1,0 +1,81 @@
+//! `GET /v1/prompts`: the links whose users would have to be asked right now. For a first deployment, or for a notifier that has lost
+//! messages.
+//!
+//! Two ranges of the index by state have all broken links. A page reads the next links of both, in the order of their ids, and leaves out
+//! those that nobody is asked about: so it may have fewer links than its limit, and still not be the last one.
+
+use axum::extract::State;
+use axum::{Extension, Json};
+
+use super::SharedServer;
+use super::connection::ClientGone;
+use super::links::{Links, PAGE, public};
+use super::parameters::Query;
+use super::problem::Problem;
+use crate::link::{LinkId, StateName};
+use crate::store::{self, Store, StoreError, StoredLink};
+
+/// The states of a broken link that nobody is repairing.
+const BROKEN: [StateName; 2] = [StateName::Invalid, StateName::TokenRequired];
+
+pub(super) async fn list(
+    State(server): State<SharedServer>,
+    Extension(client): Extension<ClientGone>,
+    query: Query,
+) -> Result<Json<Links>, Problem> {
+    query.only(&["institution", "external_id", "limit", "after"])?;
+    let query = store::Query {
+        state: None,
+        institution: query.text("institution").map(str::to_owned),
+        external_id: query.text("external_id").map(str::to_owned),
+        institution_user_id: None,
+        after: query.parse("after")?,
+        limit: query.limit(PAGE.0, PAGE.1)?,
+    };
+    let Broken { links: stored, mut unreadable, next } =
+        server.scan(&client, move |store| broken(store, &query)).await?;
+    let mut links = Vec::new();
+    for (id, stored) in stored {
+        let parsed = stored.parse().and_then(|record| Ok(record.link()?));
+        match parsed {
+            Ok(link) if link.is_asked_for() => links.push(public(&stored)?),
+            Ok(_) => {}
+            Err(_unreadable) => unreadable.push(id.to_string()),
+        }
+    }
+    Ok(Json(Links { links, unreadable, next: next.map(|id| id.to_string()) }))
+}
+
+/// A page of broken links, in the order of their ids.
+struct Broken {
+    links: Vec<(LinkId, StoredLink)>,
+    unreadable: Vec<String>,
+    next: Option<LinkId>,
+}
+
+fn broken(store: &dyn Store, query: &store::Query) -> Result<Broken, StoreError> {
+    let (mut links, mut unreadable, mut next) = (Vec::new(), Vec::new(), None);
+    for state in BROKEN {
+        let page = store.page(&store::Query { state: Some(state), ..query.clone() })?;
+        links.extend(page.ids.into_iter().zip(page.links));
+        unreadable.extend(page.unreadable.into_iter().map(|entry| entry.key));
+        // Behind the end of the shorter page, links of its state are not known yet.
+        next = match (next, page.next) {
+            (Some(one), Some(other)) => Some(std::cmp::min::<LinkId>(one, other)),
+            (one, other) => one.or(other),
+        };
+    }
+    links.sort_by(|(one, _), (other, _)| one.cmp(other));
+    if links.len() > query.limit {
+        links.truncate(query.limit);
+        let last = links.last().map(|(id, _)| id.clone());
+        next = match (last, next) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+    if let Some(end) = &next {
+        links.retain(|(id, _)| id <= end);
+    }
+    Ok(Broken { links, unreadable, next })
+}
