@@ -6,12 +6,15 @@
 //!
 //! - `catalogue`: the table of all settings
 //! - `layers`: collects the values and their origins; the only file that reads the environment
-//! - `reader`: parses single values; `repair`: the settings of the repair page; `show`: the report of `check-config`
+//! - `reader`: parses single values; `repair`: the settings of the repair page; `outbound`: those of messages over HTTP;
+//!   `show`: the report of `check-config`
 
 mod catalogue;
 mod layers;
+mod outbound;
 mod reader;
 mod repair;
+mod setting;
 mod show;
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,11 +23,13 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-pub use catalogue::{Kind, SETTINGS, Setting, help};
+pub use catalogue::{SETTINGS, help};
 use layers::Layers;
 pub use layers::{Origin, Sources};
+pub use outbound::OutboundConfig;
 use reader::Reader;
 pub use repair::{RepairConfig, WidgetPlace};
+pub use setting::{Kind, Setting};
 
 use crate::journal;
 use crate::link::{Policy, PolicySettings};
@@ -52,6 +57,8 @@ pub struct Config {
     pub repair: Option<RepairConfig>,
     /// The proxy for Belvo's API; `None` without an address.
     pub proxy: Option<ProxyConfig>,
+    /// Messages over HTTP: notices, and forwarded webhooks.
+    pub outbound: OutboundConfig,
     /// The reconciler.
     pub reconciler: ReconcilerConfig,
     /// The process.
@@ -280,6 +287,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
     let belvo = read_belvo(reader);
     let repair = repair::read(reader, belvo.keys.is_some());
     let proxy = read_proxy(reader, &belvo);
+    let outbound = outbound::read(reader, &http);
     let reconciler = ReconcilerConfig {
         sweep_every: reader.span_within("reconciler.sweep_every", Duration::from_secs(60)..=7 * 24 * HOUR),
         rotation: reader.span_within("reconciler.rotation", HOUR..=365 * 24 * HOUR),
@@ -289,7 +297,10 @@ fn read(reader: &mut Reader) -> Option<Config> {
         ServiceConfig { stop_timeout: reader.span_within("service.stop_timeout", Duration::from_secs(1)..=HOUR) };
     let log = read_log(reader);
     let policy = read_policy(reader, belvo.keys.is_some());
-    Some(Config { http, journal, nats: nats?, store, belvo, repair, proxy, reconciler, service, log, policy: policy? })
+    let mut nats = nats?;
+    nats.streams.outbound = outbound.consumers();
+    let policy = policy?;
+    Some(Config { http, journal, nats, store, belvo, repair, proxy, outbound, reconciler, service, log, policy })
 }
 
 fn read_journal(reader: &mut Reader) -> journal::Options {

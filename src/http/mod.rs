@@ -10,7 +10,7 @@
 //!   GET  /v1/links[/{id}[/history]]      links.rs         the links, and the history of one
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
-//!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input
+//!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input, or sends it again
 //!   GET  /repair/{token}                 pages.rs         the page on which a user repairs a link; without credentials
 //!   GET  /healthz /readyz[/inputs]       health.rs        for monitoring and load balancers, without credentials
 //!   GET  /metrics                        health.rs        the same
@@ -78,6 +78,7 @@ use crate::nats::dead_letter::DeadLetters;
 use crate::nats::envelope;
 use crate::nats::history::Histories;
 use crate::nats::subject::Subjects;
+use crate::outbound::Targets;
 use crate::store::Store;
 use crate::telemetry;
 
@@ -90,6 +91,8 @@ pub struct Parts {
     pub journal: Journal,
     /// Lists and replays dead letters.
     pub dead_letters: DeadLetters,
+    /// Sends dead letters of messages over HTTP again.
+    pub targets: Targets,
     /// Reads the history of a link.
     pub histories: Histories,
     /// The record of each link.
@@ -108,6 +111,7 @@ pub struct Parts {
 pub struct Server {
     journal: Journal,
     dead_letters: DeadLetters,
+    targets: Targets,
     histories: Histories,
     store: Arc<dyn Store>,
     belvo: Option<belvo::Client>,
@@ -133,10 +137,11 @@ type SharedServer = Arc<Server>;
 impl Server {
     /// Takes credentials and addresses from `config`.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { journal, dead_letters, histories, store, belvo, drift, as_of, not_ready } = parts;
+        let Parts { journal, dead_letters, targets, histories, store, belvo, drift, as_of, not_ready } = parts;
         Self {
             journal,
             dead_letters,
+            targets,
             histories,
             store,
             belvo,
@@ -164,7 +169,7 @@ impl Server {
     /// Stores an input about a link. Returns when the answer may promise that it is stored.
     async fn store_input(&self, kind: InputKind, link: &LinkId, payload: Bytes) -> Result<Receipt, Problem> {
         let source = match kind {
-            InputKind::Webhook => "/relink/webhooks/belvo",
+            InputKind::Webhook => envelope::WEBHOOK_SOURCE,
             InputKind::ApiError | InputKind::Widget | InputKind::Observation | InputKind::Command => "/relink/v1",
         };
         let (entry, message_id) = entry_of_input(&self.subjects, kind, link, source, payload);
