@@ -202,7 +202,7 @@ async fn a_stop_gives_messages_back_and_what_was_accepted_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_notice_that_is_always_refused_becomes_a_dead_letter_which_can_be_sent_again() {
+async fn a_notice_that_is_always_refused_becomes_a_dead_letter() {
     let mut receiver = Receiver::start(|received| Some(if n_of(received) == 1 { 400 } else { 200 })).await;
     let bench = bench_for_notices(&receiver.url(), &[("RELINK_NOTICES_RETRY_FOR", "0s")]).await;
     let worker = Running::notices(&bench);
