@@ -111,13 +111,19 @@ impl Worker {
     /// Does the jobs of the consumer until `shutdown`, then finishes the running ones.
     pub async fn run(self, context: jetstream::Context, subjects: Subjects, shutdown: CancellationToken) {
         let mut checked = 0;
+        let reader = foreign::Reader {
+            stream: subjects.output_stream(),
+            durable: JOBS_CONSUMER,
+            filters: vec![subjects.job_wildcard()],
+            is_own: true,
+        };
         while !shutdown.is_cancelled() {
             if let Err(problem) = self.work(&context, &subjects, &shutdown).await {
                 tracing::warn!(%problem, "the consumer of jobs failed and will be opened again");
                 let pause = async {
                     tokio::time::sleep(REOPEN_PAUSE).await;
                     // A job that the client cannot parse may have closed the connection.
-                    if let Err(problem) = foreign::end_jobs(&context, &subjects, &mut checked).await {
+                    if let Err(problem) = foreign::end_unparsable(&context, &reader, &mut checked).await {
                         tracing::warn!(%problem, "the open jobs cannot be checked");
                     }
                 };

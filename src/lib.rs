@@ -25,6 +25,7 @@
 //! | [`node`] | the commit protocol of a process, as a state machine without I/O: fences, catching up, one commit at a time |
 //! | [`nats`] | the bus: streams, atomic batches, the publisher, and the driver that runs [`node`] |
 //! | [`http`] | the HTTP server: webhooks, reports, the widget, queries about links; the proxy for Belvo's API |
+//! | [`outbound`] | HTTP requests to the customer's programs: notices as signed webhooks, Belvo's webhooks passed on |
 //! | [`jobs`] | verify and refresh: a call to Belvo, whose result is published as a new input |
 //! | [`reconciler`] | sweeps: regular reads of Belvo's API that find changes that no webhook reported |
 //! | [`service`], [`config`], [`cli`], [`telemetry`], [`metric`], [`clock`], [`os`], [`tls`], [`direct`] | wiring |
@@ -94,6 +95,8 @@ pub mod node;
 pub mod nats;
 
 pub mod journal;
+
+pub mod outbound;
 
 pub mod schemas;
 

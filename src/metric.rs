@@ -63,6 +63,10 @@ metrics! {
     JOURNAL_BYTES: Gauge "relink_journal_bytes" [] "size of the journal on the disk";
     JOURNAL_OLDEST_SECONDS: Gauge "relink_journal_oldest_seconds" [] "how long the oldest message of the journal has waited for NATS";
     JOURNAL_DAMAGED: Counter "relink_journal_damaged_total" [] "damaged parts of the journal: each is a dead letter";
+    OUTBOUND_REQUESTS: Counter "relink_outbound_requests_total" ["target", "outcome"]
+        "requests to an HTTP target: `accepted`, `failed` or `given_up`";
+    OUTBOUND_WAITING: Gauge "relink_outbound_waiting" ["target"] "messages that the address does not have yet, read every few seconds";
+    OUTBOUND_STOPPED: Gauge "relink_outbound_stopped" ["target"] "1: the address has answered 410 Gone, and gets no request until the next start";
     UNAUTHORIZED: Counter "relink_unauthorized_total" ["endpoint"]
         "requests without valid credentials, to `webhooks`, `status` or `v1`";
     INPUTS: Counter "relink_inputs_total" ["kind", "outcome"]

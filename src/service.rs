@@ -1,8 +1,8 @@
 //! The service: creates and connects all parts, starts them in order, and stops them in reverse order.
 //!
 //! ```text
-//!   start:  store ─▶ NATS (given, or relink's own) ─▶ streams ─▶ publisher ─▶ journal ─▶ partitions ─▶ jobs, reconciler ─▶ HTTP, proxy
-//!   stop:   HTTP, proxy (finish open requests) ─▶ jobs, reconciler ─▶ journal, publisher (drain) ─▶ partitions (finish the commit, fsync)
+//!   start:  store ─▶ NATS (given, or relink's own) ─▶ streams ─▶ publisher ─▶ journal ─▶ partitions ─▶ jobs, reconciler, outbound ─▶ HTTP, proxy
+//!   stop:   HTTP, proxy (finish open requests) ─▶ jobs, reconciler, outbound ─▶ journal, publisher (drain) ─▶ partitions (finish the commit, fsync)
 //!           ─▶ relink's own NATS
 //! ```
 //!
@@ -12,6 +12,7 @@
 
 mod data_directory;
 mod nats;
+mod outbound;
 mod own_server;
 mod proxy;
 mod readiness;
@@ -69,6 +70,7 @@ pub struct Service {
     streams: Task<Result<(), StreamError>>,
     jobs: Option<Task<()>>,
     reconciler: Option<(Reconciler, Task<()>)>,
+    outbound: Vec<Task<()>>,
     publisher: Publisher,
     phase: watch::Receiver<Phase>,
     client: async_nats::Client,
@@ -143,6 +145,7 @@ impl Service {
             policy: config.policy.clone(),
         };
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
+        let targets = outbound::targets(config, &clock)?;
         let node = Node::new(client.clone(), options, store.clone())
             .with_clock(clock.clone())
             .with_repair_links(repair_links)
@@ -197,9 +200,11 @@ impl Service {
             );
         }
         let proxy = proxy.map(|proxy| proxy.start(config, &journal, stop.clone())).transpose()?;
+        let outbound = outbound::start(config, &targets, &context, &dead_letters, &is_ready, &stop);
         let parts = Parts {
             journal,
             dead_letters,
+            targets,
             histories,
             store: Arc::new(store),
             belvo,
@@ -228,6 +233,7 @@ impl Service {
             streams,
             jobs,
             reconciler,
+            outbound,
             publisher,
             phase,
             client,
@@ -330,6 +336,11 @@ impl Service {
             && let Ok(ended) = budget.wait("the reconciler", 5, task).await
         {
             note(ended.err().map(Into::into));
+        }
+        for worker in self.outbound {
+            if let Ok(ended) = budget.wait("the messages over HTTP", 5, worker).await {
+                note(ended.err().map(Into::into));
+            }
         }
         self.forwarder_stop.cancel();
         drop(self.waiting);

@@ -338,3 +338,34 @@ fn the_repair_page_needs_its_address_its_keys_and_belvos() {
     let address = belvo(given()).env("RELINK_REPAIR_BASE_URL", "r.example.com/?x").env("RELINK_REPAIR_KEYS", KEY);
     assert!(address.problem().contains("such as https://relink.example.com"));
 }
+
+#[test]
+fn targets_over_http_are_checked() {
+    let key = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let with = |name: &'static str, value: &str| {
+        let given =
+            given().env("RELINK_NOTICES_URL", "https://app.example.com/relink").env("RELINK_NOTICES_SECRETS", key);
+        given.env("RELINK_WEBHOOK_SECRETS", "Bearer x").env(name, value)
+    };
+    let config =
+        with("RELINK_NOTICES_TYPES", "recovered, incident").env("RELINK_FORWARD_URL", "http://10.0.0.7/belvo").config();
+    assert_eq!(config.outbound.notices.unwrap().retry_for, Duration::from_secs(3 * 86_400));
+    assert!(config.outbound.forward.is_some());
+    assert_eq!(config.nats.streams.outbound.len(), 2);
+    assert!(given().config().nats.streams.outbound.is_empty());
+
+    let unsigned = given().env("RELINK_NOTICES_URL", "https://app.example.com/");
+    assert!(unsigned.problem().contains("also needs notices.secrets"), "{}", unsigned.problem());
+    for (name, value, expected) in [
+        ("RELINK_NOTICES_SECRETS", "whsec_too-short", "must be `whsec_` and the base64"),
+        ("RELINK_NOTICES_URL", "ftp://app.example.com", "notices.url must be an address"),
+        ("RELINK_NOTICES_URL", "https://user:word@app.example.com", "notices.url must be an address"),
+        ("RELINK_NOTICES_TYPES", "recoverd", "notices.types has `recoverd`, which is none of update_required"),
+        ("RELINK_FORWARD_URL", "http://127.0.0.1:8480/webhooks/belvo", "forward.url is the address of this relink"),
+        ("RELINK_FORWARD_AUTHORIZATION", "Bearer y", "forward.authorization also needs forward.url"),
+    ] {
+        let problem = with(name, value).problem();
+        assert!(problem.contains(expected), "{problem}");
+        assert!(!problem.contains("too-short") && !problem.contains("word"), "{problem}");
+    }
+}

@@ -27,8 +27,8 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use foreign::{installed, run};
-use support::binary::inherited;
-use support::{TestNats, message, within};
+use support::binary::{Relink, client, inherited};
+use support::{TestNats, message, webhook, within};
 
 const PARTITIONS: u16 = 4;
 const LINK: &str = "30cb4806-6e00-48a4-91c9-ca55968576c8";
@@ -200,6 +200,26 @@ async fn a_new_subscriber_prompts_no_user_whose_link_works_again() {
             .await
             .expect("purged");
     }
+}
+
+/// The whole service, and a receiver that verifies the notice with the official library of Standard Webhooks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_in_python_gets_a_notice_over_http() {
+    const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let mut receiver = Command::new(python().await);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port").port();
+    receiver.arg(example("python/receive_notices.py")).args([&port.to_string(), SECRET, "1"]);
+
+    let (nats, directory) = (TestNats::start().await, tempfile::tempdir().expect("a directory"));
+    let url = format!("http://127.0.0.1:{port}/relink");
+    let settings = [("RELINK_NOTICES_URL", url.as_str()), ("RELINK_NOTICES_SECRETS", SECRET)];
+    let mut relink = Relink::serve(nats.server.url_with_login().expose_secret(), directory.path(), &settings).await;
+    relink.store_webhook(&client(), webhook(LINK, "invalid_credentials", 1)).await;
+    let printed = within("a notice", run(&mut receiver)).await.unwrap_or_else(|error| panic!("{error}"));
+    let notice: Value = serde_json::from_str(&printed).expect("one line");
+    assert_eq!((&notice["type"], &notice["link"]), (&json!("update_required"), &json!(LINK)));
+    relink.signal("TERM").await;
+    assert!(relink.ended().await.success(), "{:?}", relink.seen);
 }
 
 /// The output stream is the bucket: the clients find the states and nothing else, with a longer history than they would create.

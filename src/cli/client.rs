@@ -51,6 +51,17 @@ pub(super) struct History {
     pub(super) unreadable_count: usize,
 }
 
+/// What became of a dead letter that was replayed.
+pub(super) enum Replayed {
+    /// It is this input.
+    Input(u64),
+    /// An HTTP target has accepted it.
+    Sent {
+        /// The name of the target.
+        target: String,
+    },
+}
+
 /// The state of a link in the store of relink, which needs no NATS.
 pub(super) struct LastState {
     /// The history with this state alone.
@@ -145,10 +156,13 @@ impl RunningRelink {
         self.request(Method::GET, &format!("/v1/dead-letters/{sequence}")).await
     }
 
-    /// Replays a dead letter. Returns the sequence of the new input.
-    pub(super) async fn replay(&self, sequence: u64) -> anyhow::Result<u64> {
+    /// Replays a dead letter.
+    pub(super) async fn replay(&self, sequence: u64) -> anyhow::Result<Replayed> {
         let answer: Value = self.request(Method::POST, &format!("/v1/dead-letters/{sequence}/replay")).await?;
-        answer["sequence"].as_u64().context("the answer of relink has no sequence")
+        if let Some(target) = answer["target"].as_str() {
+            return Ok(Replayed::Sent { target: target.to_owned() });
+        }
+        answer["sequence"].as_u64().map(Replayed::Input).context("the answer of relink has no sequence")
     }
 
     async fn request<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {

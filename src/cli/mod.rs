@@ -198,7 +198,7 @@ enum DeadLettersCommand {
         /// Sequence of the dead letter
         sequence: u64,
     },
-    /// Publish the original message of a dead letter again, as a new input
+    /// Publish the original message of a dead letter again, as a new input, or send it over HTTP again
     Replay {
         /// Sequence of the dead letter
         sequence: u64,
@@ -307,10 +307,17 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
             let text = match command {
                 DeadLettersCommand::List => history::dead_letters(&relink.dead_letters().await?),
                 DeadLettersCommand::Show { sequence } => history::dead_letter(&relink.dead_letter(sequence).await?),
-                DeadLettersCommand::Replay { sequence } => {
-                    let input = relink.replay(sequence).await?;
-                    format!("dead letter {sequence} was published again as input {input}\n")
-                }
+                DeadLettersCommand::Replay { sequence } => match relink.replay(sequence).await? {
+                    client::Replayed::Input(input) => {
+                        format!("dead letter {sequence} was published again as input {input}\n")
+                    }
+                    client::Replayed::Sent { target } => {
+                        let target = crate::printable::printable(&target);
+                        format!(
+                            "dead letter {sequence} was sent again to the HTTP target for {target}, which has accepted it\n"
+                        )
+                    }
+                },
             };
             return print(&text);
         }

@@ -1,71 +1,10 @@
 //! The table of all settings: key in the file, variable, flag, default, description.
 //!
 //! `--help`, `relink check-config`, the guesses for unknown names and the reading of values use these rows, so no
-//! other setting exists. Next: `layers.rs` collects the values, `mod.rs` converts them into types.
+//! other setting exists. `setting.rs` has the type of a row. Next: `layers.rs` collects the values, `mod.rs` converts them into types.
 
-use Kind::{Bytes, List, Number, Span, Spans, Switch, Text, Url};
-
-/// A setting.
-#[derive(Debug)]
-pub struct Setting {
-    /// The key in the TOML file, with the name of the table before the dot.
-    pub key: &'static str,
-    /// The environment variable.
-    pub variable: &'static str,
-    /// The flag of `relink serve`. Secrets have none, because other users of the machine can see the flags of a
-    /// process.
-    pub flag: Option<&'static str>,
-    /// The format of the value.
-    pub kind: Kind,
-    /// Whether the value is hidden in all output.
-    pub secret: bool,
-    /// The default, in the format of the environment.
-    pub default: Option<&'static str>,
-    /// The description, one clause.
-    pub about: &'static str,
-}
-
-/// The format of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A text.
-    Text,
-    /// An address that may contain a user and a password.
-    Url,
-    /// A whole number.
-    Number,
-    /// A number of bytes, such as `1073741824` or `1GiB`.
-    Bytes,
-    /// `true` or `false`.
-    Switch,
-    /// Several texts: an array in the file, comma-separated elsewhere.
-    List,
-    /// A duration, such as `30m`, `6h` or `1d`.
-    Span,
-    /// Several durations: an array in the file, comma-separated elsewhere.
-    Spans,
-}
-
-const fn row(
-    key: &'static str,
-    variable: &'static str,
-    kind: Kind,
-    default: Option<&'static str>,
-    about: &'static str,
-) -> Setting {
-    Setting { key, variable, flag: None, kind, secret: false, default, about }
-}
-
-const fn secret(key: &'static str, variable: &'static str, kind: Kind, about: &'static str) -> Setting {
-    Setting { key, variable, flag: None, kind, secret: true, default: None, about }
-}
-
-impl Setting {
-    const fn flag(mut self, flag: &'static str) -> Self {
-        self.flag = Some(flag);
-        self
-    }
-}
+use super::setting::Kind::{Bytes, List, Number, Span, Spans, Switch, Text, Url};
+use super::setting::{Setting, row, secret};
 
 /// All settings, in the order of `--help` and of docs/settings.md.
 pub static SETTINGS: &[Setting] = &[
@@ -301,6 +240,53 @@ pub static SETTINGS: &[Setting] = &[
         Number,
         Some("0"),
         "most open connections of the proxy; 0: an eighth of the open files",
+    ),
+    row(
+        "notices.url",
+        "RELINK_NOTICES_URL",
+        Text,
+        None,
+        "address that gets notices as signed HTTP webhooks; without one they are only on NATS",
+    ),
+    secret(
+        "notices.secrets",
+        "RELINK_NOTICES_SECRETS",
+        List,
+        "keys that sign these requests, each whsec_ and base64; give two during a rotation",
+    ),
+    row(
+        "notices.types",
+        "RELINK_NOTICES_TYPES",
+        List,
+        None,
+        "types of notice that this address gets, and incident; default: all",
+    ),
+    row(
+        "notices.retry_for",
+        "RELINK_NOTICES_RETRY_FOR",
+        Span,
+        Some("3d"),
+        "how long a notice is sent again until it is a dead letter",
+    ),
+    row(
+        "forward.url",
+        "RELINK_FORWARD_URL",
+        Text,
+        None,
+        "address of your own handler, which gets each webhook of Belvo unchanged",
+    ),
+    secret(
+        "forward.authorization",
+        "RELINK_FORWARD_AUTHORIZATION",
+        Text,
+        "Authorization value for this address; default: the first webhook secret",
+    ),
+    row(
+        "forward.retry_for",
+        "RELINK_FORWARD_RETRY_FOR",
+        Span,
+        Some("3d"),
+        "how long a webhook is sent again until it is a dead letter",
     ),
     row("reconciler.sweep_every", "RELINK_SWEEP_EVERY", Span, Some("1h"), "interval between sweeps of broken links"),
     row(

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::catalogue::{SETTINGS, Setting};
+use super::catalogue::SETTINGS;
+use super::setting::Setting;
 
 /// A variable for tests and no setting: `clock.rs`, which this module may not import, reads it.
 const TEST_OFFSET_VARIABLE: &str = "RELINK_TEST_CLOCK_OFFSET_SECONDS";

@@ -6,13 +6,16 @@
 //!
 //! - `catalogue`: the table of all settings
 //! - `layers`: collects the values and their origins; the only file that reads the environment
-//! - `reader`: parses single values; `policy`: the settings of the machine; `repair`: the settings of the repair page; `show`: the report of `check-config`
+//! - `reader`: parses single values; `policy`: the settings of the machine; `repair`: the settings of the repair page; `outbound`:
+//!   those of messages over HTTP; `show`: the report of `check-config`
 
 mod catalogue;
 mod layers;
+mod outbound;
 mod policy;
 mod reader;
 mod repair;
+mod setting;
 mod show;
 
 use std::net::{IpAddr, SocketAddr};
@@ -21,11 +24,13 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-pub use catalogue::{Kind, SETTINGS, Setting, help};
+pub use catalogue::{SETTINGS, help};
 use layers::Layers;
 pub use layers::{Origin, Sources};
+pub use outbound::OutboundConfig;
 use reader::Reader;
 pub use repair::{RepairConfig, WidgetPlace};
+pub use setting::{Kind, Setting};
 
 use crate::institution::Components;
 use crate::journal;
@@ -56,6 +61,8 @@ pub struct Config {
     pub status_components: Components,
     /// The proxy for Belvo's API; `None` without an address.
     pub proxy: Option<ProxyConfig>,
+    /// Messages over HTTP: notices, and forwarded webhooks.
+    pub outbound: OutboundConfig,
     /// The reconciler.
     pub reconciler: ReconcilerConfig,
     /// The process.
@@ -287,6 +294,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
     let belvo = read_belvo(reader);
     let repair = repair::read(reader, belvo.keys.is_some());
     let proxy = read_proxy(reader, &belvo);
+    let outbound = outbound::read(reader, &http);
     let reconciler = ReconcilerConfig {
         sweep_every: reader.span_within("reconciler.sweep_every", Duration::from_secs(60)..=7 * 24 * HOUR),
         rotation: reader.span_within("reconciler.rotation", HOUR..=365 * 24 * HOUR),
@@ -301,7 +309,8 @@ fn read(reader: &mut Reader) -> Option<Config> {
         reader.reject("status.components", problem);
         Components::default()
     });
-    let (nats, policy) = (nats?, policy?);
+    let (mut nats, policy) = (nats?, policy?);
+    nats.streams.outbound = outbound.consumers();
     Some(Config {
         http,
         journal,
@@ -311,6 +320,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         repair,
         status_components,
         proxy,
+        outbound,
         reconciler,
         service,
         log,

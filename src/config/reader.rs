@@ -11,8 +11,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 use toml::Value;
 
-use super::catalogue::{Setting, setting};
+use super::catalogue::setting;
 use super::layers::{Found, Layers, Raw};
+use super::setting::Setting;
 
 /// The text that `check-config` prints in place of a secret; as a value it is refused.
 pub(super) const SET: &str = "[set]";
@@ -40,6 +41,11 @@ impl Reader {
     pub(super) fn reject(&mut self, key: &'static str, problem: impl Display) {
         let origin = self.layers.found.get(key).map(|found| format!("{}: ", found.origin)).unwrap_or_default();
         self.layers.problems.push(format!("{origin}{key} {problem}"));
+    }
+
+    /// Whether the setting has a value, right or wrong.
+    pub(super) fn is_set(&self, key: &'static str) -> bool {
+        self.layers.found.contains_key(key)
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {

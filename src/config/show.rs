@@ -5,9 +5,10 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use super::catalogue::{Kind, SETTINGS, Setting};
+use super::catalogue::SETTINGS;
 use super::layers::{Found, Layers, Raw};
 use super::reader::{SET, list, text};
+use super::setting::{Kind, Setting};
 use crate::printable::{escaped, printable};
 
 /// The placeholder of a secret that is not set.

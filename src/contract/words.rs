@@ -235,12 +235,21 @@ pub enum DeadReason {
     UnreadableRecord,
     /// The bytes are from a damaged part of a node's journal.
     DamagedJournal,
+    /// A notice or an incident that the HTTP address for notices did not accept in time.
+    NoticeNotDelivered,
+    /// A webhook of Belvo that the HTTP address for forwarded webhooks did not accept in time.
+    WebhookNotForwarded,
 }
 
 impl DeadReason {
     /// The token in the subject.
     pub fn as_str(self) -> &'static str {
         self.into()
+    }
+
+    /// Whether the message itself was handled, and only could not be sent over HTTP.
+    pub const fn is_outbound(self) -> bool {
+        matches!(self, Self::NoticeNotDelivered | Self::WebhookNotForwarded)
     }
 }
 

@@ -12,6 +12,7 @@ use super::problem::{Kind, Problem};
 use crate::contract::At;
 use crate::link::Timestamp;
 use crate::nats::dead_letter::{DeadLetterError, StoredLetter};
+use crate::outbound::{ResendError, Resent};
 
 /// The number of dead letters on a page: the default and the maximum.
 const PAGE: (usize, usize) = (100, 1_000);
@@ -47,6 +48,12 @@ pub(super) async fn replay(
     State(server): State<SharedServer>,
     SequenceInPath(sequence): SequenceInPath,
 ) -> Result<Json<Value>, Problem> {
+    let letter = server.dead_letters.get(sequence).await?;
+    if let Some(sent) = server.targets.resend(&letter).await {
+        let Resent { target, status } = sent?;
+        tracing::info!(dead_letter.sequence = sequence, target.name = target, "a dead letter was sent over HTTP again");
+        return Ok(Json(json!({"dead_letter": sequence, "target": target, "status": status})));
+    }
     let input = server.dead_letters.replay(sequence).await?;
     tracing::info!(dead_letter.sequence = sequence, input.sequence = input, "a dead letter was replayed");
     Ok(Json(json!({"dead_letter": sequence, "sequence": input})))
@@ -78,5 +85,15 @@ impl From<DeadLetterError> for Problem {
                     .log_detail(error)
             }
         }
+    }
+}
+
+impl From<ResendError> for Problem {
+    fn from(error: ResendError) -> Self {
+        let kind = match &error {
+            ResendError::NotPossible(_) => Kind::NotReplayable,
+            ResendError::Refused { .. } => Kind::NotAccepted,
+        };
+        Self::new(kind, format!("{error}."))
     }
 }

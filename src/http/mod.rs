@@ -13,7 +13,7 @@
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
 //!   GET  /v1/institutions                institutions.rs  the state of each institution
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
-//!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input
+//!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input, or sends it again
 //!   GET  /repair/{token}                 pages.rs         the page on which a user repairs a link; without credentials
 //!   GET  /healthz /readyz[/inputs]       health.rs        for monitoring and load balancers, without credentials
 //!   GET  /metrics                        health.rs        the same
@@ -84,6 +84,7 @@ use crate::nats::dead_letter::DeadLetters;
 use crate::nats::envelope;
 use crate::nats::history::Histories;
 use crate::nats::subject::Subjects;
+use crate::outbound::Targets;
 use crate::store::Store;
 use crate::telemetry;
 
@@ -96,6 +97,8 @@ pub struct Parts {
     pub journal: Journal,
     /// Lists and replays dead letters.
     pub dead_letters: DeadLetters,
+    /// Sends dead letters of messages over HTTP again.
+    pub targets: Targets,
     /// Reads the history of a link.
     pub histories: Histories,
     /// The record of each link.
@@ -114,6 +117,7 @@ pub struct Parts {
 pub struct Server {
     journal: Journal,
     dead_letters: DeadLetters,
+    targets: Targets,
     histories: Histories,
     store: Arc<dyn Store>,
     belvo: Option<belvo::Client>,
@@ -140,10 +144,11 @@ type SharedServer = Arc<Server>;
 impl Server {
     /// Takes credentials and addresses from `config`.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { journal, dead_letters, histories, store, belvo, drift, as_of, not_ready } = parts;
+        let Parts { journal, dead_letters, targets, histories, store, belvo, drift, as_of, not_ready } = parts;
         Self {
             journal,
             dead_letters,
+            targets,
             histories,
             store,
             belvo,
@@ -172,7 +177,7 @@ impl Server {
     /// Stores an input about a link. Returns when the answer may promise that it is stored.
     async fn store_input(&self, kind: InputKind, link: &LinkId, payload: Bytes) -> Result<Receipt, Problem> {
         let source = match kind {
-            InputKind::Webhook => "/relink/webhooks/belvo",
+            InputKind::Webhook => envelope::WEBHOOK_SOURCE,
             InputKind::InstitutionStatus => "/relink/webhooks/belvo-status",
             InputKind::ApiError | InputKind::Widget | InputKind::Observation | InputKind::Command => "/relink/v1",
         };

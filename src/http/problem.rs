@@ -34,6 +34,7 @@ pub(super) enum Kind {
     BelvoRefused,
     BelvoUnreachable,
     NotBelvos,
+    NotAccepted,
     Unavailable,
     Busy,
     NoBelvoKeys,
@@ -65,6 +66,9 @@ impl Kind {
             Self::BelvoRefused => (StatusCode::BAD_GATEWAY, "belvo-refused", "Belvo refused the request, or failed"),
             Self::BelvoUnreachable => {
                 (StatusCode::BAD_GATEWAY, "belvo-unreachable", "Belvo's API did not answer the call")
+            }
+            Self::NotAccepted => {
+                (StatusCode::BAD_GATEWAY, "not-accepted", "The HTTP target did not accept the message")
             }
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not stored; try again"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests; try again"),

@@ -278,6 +278,12 @@ impl DeadLetters {
             return refuse(format!("only {} of its {length} bytes were kept", letter.payload.len()));
         }
         let stored = self.subjects.parse_input(&letter.subject).map(|input| (input.kind, input.link_id));
+        if [DeadReason::NoticeNotDelivered, DeadReason::WebhookNotForwarded]
+            .map(DeadReason::as_str)
+            .contains(&&*letter.reason)
+        {
+            return refuse("it is sent over HTTP again, and is no input".to_owned());
+        }
         let Some((kind, link_id)) = stored.or_else(|| self.subjects.parse_published(&letter.subject)) else {
             let why = if letter.subject.starts_with('/') {
                 "relink found no link id in the request, so there is no subject to publish it on".to_owned()
@@ -354,6 +360,10 @@ fn own_headers(letter: &DeadLetter) -> HeaderMap {
         headers.insert(SEQUENCE, input.sequence.to_string());
     }
     let id = match &letter.input {
+        // The engine may have stored a letter for the same input.
+        Some(input) if letter.reason.is_outbound() => {
+            format!("{}:{}", letter.reason.as_str(), input.dead_letter_id())
+        }
         Some(input) => input.dead_letter_id(),
         None => {
             let words = [letter.subject.as_str(), letter.reason.as_str(), letter.detail.as_str()];

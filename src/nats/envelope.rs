@@ -13,7 +13,10 @@ use crate::link::{LinkId, Timestamp};
 use crate::nats::subject::Subjects;
 
 /// The `ce-source` of every message on the output stream.
-const SOURCE: &str = "/relink";
+pub const SOURCE: &str = "/relink";
+
+/// The `ce-source` of a webhook that came from Belvo over HTTP.
+pub const WEBHOOK_SOURCE: &str = "/relink/webhooks/belvo";
 
 /// The names of the headers, in a form that is not parsed for each message.
 mod name {

@@ -14,8 +14,6 @@ use async_nats::jetstream::{self, consumer::PullConsumer};
 
 use super::limit::{REQUEST_TIMEOUT, within};
 use super::raw_message::{self, RawMessage, Wanted};
-use super::stream::JOBS_CONSUMER;
-use super::subject::Subjects;
 use crate::metric;
 
 /// The most sequences that are remembered as reported. A flood beyond that is reported again at the next read.
@@ -30,7 +28,7 @@ pub(super) fn report(message: &RawMessage) {
 }
 
 /// The same for the message at this sequence.
-pub(super) fn report_at(sequence: u64, subject: &str) {
+pub(crate) fn report_at(sequence: u64, subject: &str) {
     let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
     if !reported.insert(sequence) {
         return;
@@ -127,39 +125,53 @@ pub(super) async fn last_own_before(
     Ok(last)
 }
 
-/// Ends the deliveries of jobs that cannot be parsed; otherwise the server would deliver them again, for ever. `checked` is the sequence up
-/// to which an earlier call has looked.
+/// A consumer whose client has lost its connection, perhaps because of a message with headers that it cannot parse.
+pub(crate) struct Reader<'a> {
+    /// The stream.
+    pub(crate) stream: String,
+    /// The name of the consumer.
+    pub(crate) durable: &'a str,
+    /// The subjects of the consumer. No subject matches two of them.
+    pub(crate) filters: Vec<String>,
+    /// Whether only relink publishes on them, so that such a message is reported.
+    pub(crate) is_own: bool,
+}
+
+/// Ends the deliveries that cannot be parsed; otherwise the server would deliver them again, for ever. `checked` is the sequence up to
+/// which an earlier call has looked.
 ///
 /// The client never gets such a message, so it has no subject for the acknowledgement. The server finds the delivery by the sequence in
 /// that subject, and ignores the counts and the time.
 ///
 /// # Errors
 /// The error text of a request.
-pub(crate) async fn end_jobs(
+pub(crate) async fn end_unparsable(
     context: &jetstream::Context,
-    subjects: &Subjects,
+    reader: &Reader<'_>,
     checked: &mut u64,
 ) -> Result<(), String> {
-    let stream = subjects.output_stream();
+    let Reader { stream, durable, filters, is_own } = reader;
     let consumer: PullConsumer =
-        context.get_consumer_from_stream(JOBS_CONSUMER, &stream).await.map_err(|error| error.to_string())?;
+        context.get_consumer_from_stream(*durable, stream).await.map_err(|error| error.to_string())?;
     let (floor, last) =
         (consumer.cached_info().ack_floor.stream_sequence, consumer.cached_info().delivered.stream_sequence);
     // A stream that was created again starts at 1.
     let from = if *checked <= last { floor.max(*checked) } else { floor };
-    let mut walk = Walk::new(context, stream.clone(), vec![subjects.job_wildcard()], from + 1);
+    let mut walk = Walk::new(context, stream.clone(), filters.clone(), from + 1);
     while let Some(message) = walk.next().await?.filter(|message| message.sequence <= last) {
         if message.is_parsable() {
             continue;
         }
-        report(&message);
-        let receipt = format!("$JS.ACK.{stream}.{JOBS_CONSUMER}.1.{}.1.1.0", message.sequence);
+        if *is_own {
+            report(&message);
+        }
+        let receipt = format!("$JS.ACK.{stream}.{durable}.1.{}.1.1.0", message.sequence);
         let ended = async {
             context
                 .client()
                 .request(receipt, "+TERM".into())
                 .await
-                .map_err(|error| format!("cannot end a job: {error}"))
+                .map_err(|error| format!("cannot end a delivery: {error}"))
         };
         within(REQUEST_TIMEOUT, ended).await?;
     }

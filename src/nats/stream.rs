@@ -2,8 +2,8 @@
 //!
 //! | stream | holds | consumers |
 //! |---|---|---|
-//! | `BELVO` | inputs, by partition (a hash of the link id) | `relink-<p>`: partition *p*, in order, acknowledged up to a message |
-//! | `KV_links` | outputs: states, notices, jobs, refusals, incidents, fences, offsets | `relink-jobs`: calls to Belvo, one by one |
+//! | `BELVO` | inputs, by partition (a hash of the link id) | `relink-<p>`: partition *p*, in order, acknowledged up to a message; [`OutboundConsumer`] |
+//! | `KV_links` | outputs: states, notices, jobs, refusals, incidents, fences, offsets | `relink-jobs`: calls to Belvo, one by one; [`OutboundConsumer`] |
 //! | `RELINK_DEAD` | dead letters | |
 //!
 //! The output stream is the key-value bucket `links`: the state of a link is the value of a key, so key-value clients of NATS read the
@@ -39,6 +39,44 @@ pub const JOBS_CONSUMER: &str = "relink-jobs";
 /// The most jobs that are delivered or deferred at once: enough for several jobs per link of a large fleet.
 const JOBS_PENDING_MAX: i64 = 1_000_000;
 
+/// The most messages that an outbound consumer has delivered and that are not acknowledged: relink keeps them in memory.
+pub const OUTBOUND_PENDING_MAX: usize = 2_000;
+
+/// A consumer of the messages that relink sends over HTTP. It exists only if the settings name an address for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutboundConsumer {
+    /// Notices and incidents.
+    Notices,
+    /// The webhooks of Belvo.
+    Webhooks,
+}
+
+impl OutboundConsumer {
+    /// The name of the consumer.
+    pub const fn durable(self) -> &'static str {
+        match self {
+            Self::Notices => "relink-notices",
+            Self::Webhooks => "relink-webhooks",
+        }
+    }
+
+    /// The stream that it reads.
+    pub fn stream(self, subjects: &Subjects) -> String {
+        match self {
+            Self::Notices => subjects.output_stream(),
+            Self::Webhooks => subjects.input_stream(),
+        }
+    }
+
+    /// The subjects that it reads. No subject matches two of them.
+    pub fn filters(self, subjects: &Subjects) -> Vec<String> {
+        match self {
+            Self::Notices => vec![subjects.notice_wildcard(), subjects.incident_wildcard()],
+            Self::Webhooks => vec![subjects.stored_webhooks()],
+        }
+    }
+}
+
 /// The settings of streams and consumers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSettings {
@@ -64,6 +102,10 @@ pub struct StreamSettings {
     pub partition_takeover: Option<Duration>,
     /// After this time without an acknowledgement, JetStream delivers a job again.
     pub job_ack_wait: Duration,
+    /// The consumers of messages that relink sends over HTTP.
+    pub outbound: Vec<OutboundConsumer>,
+    /// After this time without a sign of life, JetStream delivers a message of such a consumer again.
+    pub outbound_ack_wait: Duration,
 }
 
 impl Default for StreamSettings {
@@ -78,6 +120,8 @@ impl Default for StreamSettings {
             partition_pending_max: 10_000,
             partition_takeover: None,
             job_ack_wait: Duration::from_secs(60),
+            outbound: Vec::new(),
+            outbound_ack_wait: Duration::from_secs(30),
         }
     }
 }
@@ -116,6 +160,7 @@ pub fn declarations(subjects: &Subjects, settings: &StreamSettings) -> Vec<Decla
         vec![input_stream(subjects, settings), output_stream(subjects, settings), dead_stream(subjects, settings)];
     all.extend((0..settings.partitions).map(|partition| declared_consumer(subjects, settings, partition)));
     all.push(jobs(subjects, settings));
+    all.extend(settings.outbound.iter().map(|consumer| outbound(subjects, settings, *consumer)));
     all
 }
 
@@ -323,6 +368,29 @@ fn jobs(subjects: &Subjects, settings: &StreamSettings) -> Declaration {
     let fields = &["filter_subject", "ack_policy", "ack_wait", "max_deliver"];
     let loss = "nothing is lost, but the last job of each link is done again";
     Declaration::consumer(subjects.output_stream(), config, fields, loss)
+}
+
+fn outbound(subjects: &Subjects, settings: &StreamSettings, consumer: OutboundConsumer) -> Declaration {
+    let mut config = pull::Config {
+        durable_name: Some(consumer.durable().to_owned()),
+        // Otherwise the first start would send the notices of outages that are long over.
+        deliver_policy: DeliverPolicy::New,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: settings.outbound_ack_wait,
+        max_ack_pending: i64::try_from(OUTBOUND_PENDING_MAX).expect("a small number"),
+        max_deliver: -1,
+        ..pull::Config::default()
+    };
+    match <[String; 1]>::try_from(consumer.filters(subjects)) {
+        Ok([filter]) => config.filter_subject = filter,
+        Err(filters) => config.filter_subjects = filters,
+    }
+    let fields = &["filter_subject", "filter_subjects", "ack_policy", "max_ack_pending", "max_deliver"];
+    let loss = match consumer {
+        OutboundConsumer::Notices => "notices that the HTTP address for notices does not have yet are not sent to it",
+        OutboundConsumer::Webhooks => "webhooks that were not forwarded yet are not forwarded",
+    };
+    Declaration::consumer(consumer.stream(subjects), config, fields, loss)
 }
 
 /// The identity of a stream. A stream that is deleted and created again has the same name, and assigns sequences from 1 again; only its

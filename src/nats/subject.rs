@@ -207,6 +207,16 @@ impl Subjects {
         format!("{}.incident.*", self.output_prefix)
     }
 
+    /// All notices.
+    pub fn notice_wildcard(&self) -> String {
+        format!("{}.notice.>", self.output_prefix)
+    }
+
+    /// The webhooks of all partitions, as stored: `belvo.*.webhook.*`.
+    pub fn stored_webhooks(&self) -> String {
+        format!("{}.*.{}.*", self.input_prefix, InputKind::Webhook)
+    }
+
     /// All jobs.
     pub fn job_wildcard(&self) -> String {
         format!("{}.job.>", self.output_prefix)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 use bytes::Bytes;
+use relink::clock::Clock;
 use relink::config::{Config, Sources};
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
 use relink::http::{Limits, Parts, Server, router, serve};
@@ -16,7 +17,9 @@ use relink::link::{Consent, DedupKey, Link, LinkId, RecentFact, State, Timestamp
 use relink::nats::dead_letter::{DeadLetters, StoredLetter};
 use relink::nats::history::Histories;
 use relink::nats::publisher::{Publisher, PublisherOptions};
+use relink::nats::stream::{StreamSettings, ensure_all};
 use relink::nats::subject::Subjects;
+use relink::outbound::{Target, TargetSettings, Targets, Worker};
 use relink::store::{Changes, Head, MemoryStore, Put, Store};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
@@ -47,6 +50,7 @@ pub(crate) struct Bench {
     pub(crate) journal: Journal,
     /// The files of the journal.
     pub(crate) directory: TempDir,
+    pub(crate) targets: Targets,
 }
 
 /// A response with its whole body.
@@ -93,7 +97,16 @@ impl Bench {
             // A test reads the streams after an answer.
             config.journal.acknowledge = Acknowledge::Stream;
         }
-        let nats = TestNats::start_with_streams(2).await;
+        let nats = TestNats::start().await;
+        // A worker that replaces another one waits for messages that the other one had.
+        let outbound_ack_wait = Duration::from_secs(1);
+        let streams = StreamSettings { partitions: 2, outbound_ack_wait, ..config.nats.streams.clone() };
+        ensure_all(&nats.context, &Subjects::default(), &streams).await.unwrap();
+        let build = |settings: &TargetSettings| Arc::new(Target::new(settings.clone(), Clock::wall()).unwrap());
+        let targets = Targets {
+            notices: config.outbound.notices.as_ref().map(build),
+            webhooks: config.outbound.forward.as_ref().map(build),
+        };
         let subjects = Subjects::default();
         // Tests without a NATS server should not wait for the ten seconds of production.
         let options = PublisherOptions { timeout: Duration::from_millis(300), ..PublisherOptions::default() };
@@ -117,6 +130,7 @@ impl Bench {
         let parts = Parts {
             journal: journal.clone(),
             dead_letters,
+            targets: targets.clone(),
             histories: Histories::new(context, subjects),
             store: Arc::new(asked),
             belvo,
@@ -129,7 +143,15 @@ impl Bench {
         let served = tokio::spawn(serve(listener, router(Server::new(&config, parts)), limits, shutdown.clone()));
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { nats, store, url, client, not_ready, drift, as_of, shutdown, served, journal, directory }
+        Self { nats, store, url, client, not_ready, drift, as_of, shutdown, served, journal, directory, targets }
+    }
+
+    /// Starts to send the messages for this target. An abort of the task is like the end of the process.
+    pub(crate) fn start_worker(&self, target: &Arc<Target>, stop: CancellationToken) -> JoinHandle<()> {
+        let dead_letters = DeadLetters::new(self.nats.context.clone(), Subjects::default());
+        let worker =
+            Worker::new(Arc::clone(target), self.nats.context.clone(), Subjects::default(), dead_letters, stop);
+        tokio::spawn(worker.run())
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
