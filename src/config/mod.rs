@@ -88,6 +88,8 @@ pub struct NatsConfig {
     pub access: Option<Access>,
     /// `RELINK_NATS_SERVER`: the nats-server that relink runs if there is no `url`.
     pub server: Option<PathBuf>,
+    /// `RELINK_NATS_PORT_NUMBER`: the port of that nats-server; `None`: the port of its last start, or 4222, or a free one.
+    pub port: Option<u16>,
     /// `RELINK_NATS_MONITOR_URL`: the HTTP monitor of the NATS server.
     pub monitor_url: Option<NatsUrl>,
     /// `RELINK_PREFIX_INPUT`, `RELINK_PREFIX_OUTPUT`: the subjects and the names of the streams.
@@ -310,6 +312,7 @@ fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
             "is not a file; give the path of a nats-server, or remove it to use the one on PATH",
         );
     }
+    let port = u16::try_from(reader.number("nats.port", 0..=65_535)).ok().filter(|port| *port > 0);
     let monitor_url = reader.secret("nats.monitor_url").map(NatsUrl);
     if monitor_url.as_ref().is_some_and(|url| url.expose().any(|address| !is_http(address))) {
         reader.reject("nats.monitor_url", "must be an address such as http://127.0.0.1:8222");
@@ -326,7 +329,7 @@ fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
     let subjects = Subjects::new(&input, &output)
         .map_err(|error| reader.reject("nats.prefix_input", format!("and nats.prefix_output: {error}")))
         .ok()?;
-    Some(NatsConfig { url, access, server, monitor_url, subjects, streams })
+    Some(NatsConfig { url, access, server, port, monitor_url, subjects, streams })
 }
 
 /// How to connect to the NATS at `url`. The files are checked also if there is no `url`.
