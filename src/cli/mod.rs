@@ -1,6 +1,6 @@
 //! The command line: one program with a subcommand for each role.
 //!
-//! - `serve`, `demo`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
+//! - `serve`, `demo`, `dev`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
 //! - `check-config`, `machine`, `schemas`, `simulate` print and exit
 //! - `why`, `dead-letters` call a running relink over HTTP (`client`) and format its answers (`history`)
 //!
@@ -24,6 +24,7 @@ use crate::config::{self, Config, Loaded, LogConfig, LogFormat, Sources};
 use crate::drawing::{self, Format};
 use crate::printable::printable_lines;
 use crate::rehearsal::demo::{self, DemoArgs};
+use crate::rehearsal::dev::{self, DevArgs};
 use crate::rehearsal::fleet::{self, FleetArgs};
 use crate::rehearsal::scenario::{self, ScenarioArgs};
 use crate::simulation::SimulateArgs;
@@ -41,6 +42,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   relink demo                          a demonstration, with everything that it needs
+  relink dev                           relink with a stand-in for Belvo, to connect your application
   relink serve --config relink.toml    run the service
   relink check-config                  the resolved configuration, and the origin of each value
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
@@ -54,6 +56,8 @@ enum Command {
     Serve(ServeArgs),
     /// Demonstrate relink: break links and repair them, on this machine
     Demo(DemoArgs),
+    /// Run relink, a nats-server and a stand-in for Belvo on this machine, to connect an application
+    Dev(DevArgs),
     /// Run a simulated Belvo, in which links can be broken
     #[command(after_help = SANDBOX_EXAMPLES)]
     Sandbox(SandboxCommand),
@@ -271,6 +275,12 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
             telemetry::start_log(&warnings_only())?;
             let server = Sources::of_process(None, Vec::new()).server_source(None, true);
             return demo::run(args, server, signals::shutdown(at_once)?).await;
+        }
+        Command::Dev(args) => {
+            os::keep_new_files_private();
+            telemetry::start_log(&warnings_only())?;
+            let server = Sources::of_process(None, Vec::new()).server_source(None, true);
+            return dev::run(args, server, signals::shutdown(at_once)?).await;
         }
         Command::Sandbox(SandboxCommand { sandbox, scenario, fleet }) => {
             telemetry::start_log(&if fleet.is_wanted() { no_log() } else { warnings_only() })?;

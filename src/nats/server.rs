@@ -173,7 +173,9 @@ pub enum ServerError {
         log_tail: String,
     },
     /// Another program uses the port.
-    #[error("the port {port} of 127.0.0.1 is in use by another program; stop it, or choose another port with RELINK_NATS_PORT_NUMBER")]
+    #[error(
+        "the port {port} of 127.0.0.1 is in use by another program; stop it, or choose another port with RELINK_NATS_PORT_NUMBER"
+    )]
     PortInUse {
         /// The port.
         port: u16,

@@ -63,6 +63,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     (
         "rehearsal",
         &[
+            "os",
             "direct",
             "printable",
             "link",
@@ -115,7 +116,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "service.rs",
             "service/own_server.rs",
             "service/nats.rs",
-            "rehearsal/demo/",
+            "rehearsal/local/",
             "rehearsal/scenario/subscriber.rs",
         ],
     ),
@@ -149,6 +150,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "cli/",
             "drawing.rs",
             "rehearsal/demo/mod.rs",
+            "rehearsal/dev/mod.rs",
             "rehearsal/scenario/args.rs",
             "rehearsal/fleet/args.rs",
             "simulation/args.rs",
@@ -163,6 +165,8 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "service/",
             "schemas.rs",
             "rehearsal/demo/",
+            "rehearsal/dev/",
+            "rehearsal/local/",
             "rehearsal/scenario/args.rs",
             "rehearsal/fleet/",
             "simulation/args.rs",
