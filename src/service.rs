@@ -13,6 +13,7 @@
 mod data_directory;
 mod nats;
 mod own_server;
+mod probe;
 mod proxy;
 mod readiness;
 mod stop;
@@ -32,6 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::nats::Bus;
 use self::own_server::OwnServer;
+pub use self::probe::probe;
 use self::proxy::{BoundProxy, RunningProxy};
 use self::readiness::Sources;
 use self::stop::StopBudget;

@@ -7,12 +7,15 @@
 //! - `catalogue`: the table of all settings
 //! - `layers`: collects the values and their origins; the only file that reads the environment
 //! - `reader`: parses single values; `repair`: the settings of the repair page; `show`: the report of `check-config`
+//! - `warnings`: values that are valid, and are probably a mistake
 
+mod address;
 mod catalogue;
 mod layers;
 mod reader;
 mod repair;
 mod show;
+mod warnings;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use address::{has_api_path, is_http};
 pub use catalogue::{Kind, SETTINGS, Setting, help};
 use layers::Layers;
 pub use layers::{Origin, Sources};
@@ -210,6 +214,8 @@ pub struct Loaded {
     pub config: Config,
     /// The configuration as TOML, with hidden secrets and the origin of every value.
     pub report: String,
+    /// Values that are probably a mistake, each as a sentence.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -222,7 +228,10 @@ impl Config {
         let config = read(&mut reader);
         let Reader { layers } = reader;
         match config {
-            Some(config) if layers.problems.is_empty() => Ok(Loaded { config, report: show::report(&layers) }),
+            Some(config) if layers.problems.is_empty() => {
+                let warnings = warnings::of(&config);
+                Ok(Loaded { config, report: show::report(&layers), warnings })
+            }
             _ => Err(ConfigError { problems: layers.problems }),
         }
     }
@@ -266,7 +275,7 @@ impl Sources {
 fn read(reader: &mut Reader) -> Option<Config> {
     let http = HttpConfig {
         listen: reader
-            .parsed("http.listen", "an address and a port such as 127.0.0.1:8480")
+            .address("http.listen", "an address and a port such as 127.0.0.1:8480")
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
         webhook_secrets: reader.secrets("http.webhook_secrets"),
         api_tokens: reader.secrets("http.api_tokens"),
@@ -281,7 +290,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
     };
     let belvo = read_belvo(reader);
     let repair = repair::read(reader, belvo.keys.is_some());
-    let proxy = read_proxy(reader, &belvo);
+    let proxy = read_proxy(reader, &belvo, http.listen);
     let reconciler = ReconcilerConfig {
         sweep_every: reader.span_within("reconciler.sweep_every", Duration::from_secs(60)..=7 * 24 * HOUR),
         rotation: reader.span_within("reconciler.rotation", HOUR..=365 * 24 * HOUR),
@@ -303,7 +312,7 @@ fn read_journal(reader: &mut Reader) -> journal::Options {
 }
 
 fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
-    let url = reader.secret("nats.url").map(NatsUrl);
+    let url = reader.addresses("nats.url").map(NatsUrl);
     let access = read_access(reader, url.as_ref());
     let server = reader.text("nats.server").map(PathBuf::from);
     if server.as_deref().is_some_and(is_missing) {
@@ -393,9 +402,11 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
         _ => None,
     };
     // relink adds the whole path (`/api/links/…`). A path in front of it may be that of a gateway.
-    if keys.as_ref().is_some_and(|keys| !is_http(&keys.url) || keys.url.ends_with("/api")) {
-        reader
-            .reject("belvo.url", "must be an address without user and without /api, such as https://sandbox.belvo.com");
+    if keys.as_ref().is_some_and(|keys| !is_http(&keys.url) || has_api_path(&keys.url)) {
+        reader.reject(
+            "belvo.url",
+            "must be an address without user, /api, query and fragment, such as https://sandbox.belvo.com",
+        );
     }
     let page = |reader: &mut Reader, key, problem| {
         let url = reader.text(key).unwrap_or_default();
@@ -410,9 +421,13 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
     BelvoConfig { keys, widget_url, portal_url, requests_per_30s }
 }
 
-fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig) -> Option<ProxyConfig> {
+fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig, http: SocketAddr) -> Option<ProxyConfig> {
     let connections_max = usize::try_from(reader.number("proxy.connections_max", 0..=1_000_000)).unwrap_or(0);
-    let listen: SocketAddr = reader.parsed("proxy.listen", "an address and a port such as 127.0.0.1:8481")?;
+    let listen = reader.address("proxy.listen", "an address and a port such as 127.0.0.1:8481")?;
+    // Port 0 is a free port for each.
+    if listen == http && listen.port() != 0 {
+        reader.reject("proxy.listen", "is also the address of http.listen; give it a port of its own");
+    }
     let Some(keys) = &belvo.keys else {
         reader.reject("proxy.listen", "also needs belvo.url (RELINK_BELVO_URL) and its keys: the calls go there");
         return None;
@@ -428,11 +443,6 @@ fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig) -> Option<ProxyConfig> {
         reader.reject("proxy.listen", "is the address in belvo.url: the proxy would pass each call on to itself");
     }
     Some(ProxyConfig { listen, connections_max })
-}
-
-fn is_http(address: &str) -> bool {
-    reqwest::Url::parse(address)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty())
 }
 
 fn read_log(reader: &mut Reader) -> LogConfig {

@@ -25,7 +25,7 @@ use crate::nats::{durability, stream};
 
 /// How often relink looks whether NATS can be reached, and how often it says that it cannot.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-const LOOKS_PER_LINE: u32 = 120;
+const LOOKS_PER_LINE: u32 = 20;
 
 /// The usual port of NATS.
 const USUAL_PORT: u16 = 4222;

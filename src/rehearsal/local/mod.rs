@@ -1,88 +1,14 @@
 //! A relink on this machine with all that it needs: a nats-server of its own, and relink's sandbox in the place of Belvo.
 //!
-//! The demo and `relink dev` use it. `screen` prints, `subscriber` receives the messages, `tail` prints them as they arrive.
+//! The demo and `relink dev` use it. `screen` prints, `subscriber` receives the messages, `parts` starts everything, `tail` prints what
+//! happens.
 
+mod parts;
 mod screen;
 mod subscriber;
 mod tail;
 
-use anyhow::Context as _;
-use belvo_sandbox::{Control, Sandbox, SandboxConfig};
-use secrecy::{ExposeSecret, SecretString};
-use uuid::Uuid;
-
+pub(super) use self::parts::{Local, quoted};
 pub(super) use self::screen::Screen;
-pub(super) use self::subscriber::{Received, Subscriber};
+pub(super) use self::subscriber::Received;
 pub(super) use self::tail::{Tail, transition};
-use crate::config::{BelvoKeys, Config};
-use crate::link::{Policy, PolicySettings};
-use crate::nats::connection::Access;
-use crate::nats::server_binary::ServerSource;
-use crate::service::Service;
-
-/// The running parts.
-pub(super) struct Local {
-    pub(super) sandbox: Sandbox,
-    pub(super) service: Service,
-    pub(super) subscriber: Subscriber,
-    pub(super) api_token: String,
-    pub(super) nats_url: SecretString,
-}
-
-impl Local {
-    /// Starts all parts. `prepare` can add links to the sandbox before relink reads them.
-    ///
-    /// # Errors
-    /// If one of them cannot be started.
-    pub(super) async fn start(
-        screen: &Screen,
-        mut config: Config,
-        sandbox: SandboxConfig,
-        api_token: String,
-        server_source: ServerSource,
-        prepare: impl FnOnce(&Control) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Self> {
-        let webhook_secret = format!("Bearer {}", Uuid::new_v4().simple());
-        // A restarted sandbox must not repeat ids that relink has seen.
-        let sandbox = Sandbox::start(SandboxConfig { seed: fastrand::u64(..), ..sandbox }).await?;
-        prepare(&sandbox.control())?;
-        screen.action("belvo", &format!("relink's sandbox is at {}", sandbox.url()));
-        config.http.webhook_secrets = vec![webhook_secret.clone().into()];
-        config.http.api_tokens = vec![api_token.clone().into()];
-        config.nats.url = None;
-        config.nats.access = None;
-        config.belvo.keys = Some(BelvoKeys {
-            url: sandbox.url(),
-            secret_id: SecretString::from("sandbox"),
-            secret_password: SecretString::from("sandbox"),
-        });
-        config.belvo.widget_url = format!("{}/widget/", sandbox.url());
-        config.belvo.portal_url = format!("{}/portal/", sandbox.url());
-        config.policy = Policy::new(PolicySettings { can_verify: true, ..config.policy.settings().clone() })?;
-        let mut service = Service::start(&config, server_source).await?;
-        service.running().await?;
-        screen.action("nats", &format!("nats-server is at {}, durable, its own", service.nats_url()));
-        screen.action("relink", &format!("is at http://{}", service.http_address()));
-        let webhook_url = format!("http://{}/webhooks/belvo", service.http_address());
-        sandbox.control().set_webhook(Some(webhook_url), Some(webhook_secret.into()));
-        let nats_url = service.own_nats_url_with_login().context("relink has its own nats-server here")?;
-        let access = Access::of_urls([nats_url.expose_secret()])?;
-        let subscriber = Subscriber::start(access.connect("relink's terminal").await?).await?;
-        Ok(Self { sandbox, service, subscriber, api_token, nats_url })
-    }
-
-    /// The address of relink.
-    pub(super) fn relink_url(&self) -> String {
-        format!("http://{}", self.service.http_address())
-    }
-
-    pub(super) async fn stop(self) -> anyhow::Result<()> {
-        self.sandbox.shutdown().await;
-        self.service.stop().await
-    }
-}
-
-/// A text as one word of sh, bash and zsh.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}

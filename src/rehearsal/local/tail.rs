@@ -3,7 +3,9 @@
 use belvo_sandbox::{Delivery, DeliveryOutcome};
 use serde_json::Value;
 
-use super::{Local, Received, Screen};
+use super::parts::Local;
+use super::screen::Screen;
+use super::subscriber::Received;
 
 /// How far the output has come.
 pub(in crate::rehearsal) struct Tail {
