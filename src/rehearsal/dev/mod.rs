@@ -71,6 +71,8 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
         requests_per_30s: Some(80),
         deliveries_at_once: 4,
         deliveries_kept: 1_000,
+        // A restarted sandbox must not repeat ids that relink has seen.
+        seed: fastrand::u64(..),
         ..SandboxConfig::default()
     };
     let screen = Screen::new(false);

@@ -36,8 +36,7 @@ impl Local {
         prepare: impl FnOnce(&Control) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let webhook_secret = format!("Bearer {}", Uuid::new_v4().simple());
-        // A restarted sandbox must not repeat ids that relink has seen.
-        let sandbox = Sandbox::start(SandboxConfig { seed: fastrand::u64(..), ..sandbox }).await?;
+        let sandbox = Sandbox::start(sandbox).await?;
         prepare(&sandbox.control())?;
         screen.action("belvo", &format!("relink's sandbox is at {}", sandbox.url()));
         config.http.webhook_secrets = vec![webhook_secret.clone().into()];
