@@ -72,3 +72,32 @@ pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.persist(path)?;
     Ok(())
 }
+
+/// Whether a read of standard input is safe. A process in the background that reads its terminal is stopped by the system. Only Linux shows
+/// that without unsafe code; elsewhere the answer is yes.
+pub fn may_read_terminal() -> bool {
+    use std::io::IsTerminal as _;
+    if !io::stdin().is_terminal() {
+        return true;
+    }
+    std::fs::read_to_string("/proc/self/stat").ok().is_none_or(|stat| is_in_foreground(&stat))
+}
+
+/// Whether a `/proc/<pid>/stat` has the process in the group to which its terminal belongs.
+fn is_in_foreground(stat: &str) -> bool {
+    // The name of the program, in parentheses, may contain blanks. After it: state, parent, group, session, terminal, group of the terminal.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    fields.get(2).is_some() && fields.get(2) == fields.get(5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_in_foreground;
+
+    #[test]
+    fn the_group_of_the_terminal_is_read() {
+        assert!(is_in_foreground("7 (a b) c) S 1 7 7 34816 7 4194304"));
+        assert!(!is_in_foreground("7 (relink) S 1 7 7 34816 12 4194304"));
+        assert!(!is_in_foreground(""));
+    }
+}

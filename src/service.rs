@@ -14,6 +14,7 @@ mod data_directory;
 mod nats;
 mod outbound;
 mod own_server;
+mod probe;
 mod proxy;
 mod readiness;
 mod stop;
@@ -33,6 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::nats::Bus;
 use self::own_server::OwnServer;
+pub use self::probe::probe;
 use self::proxy::{BoundProxy, RunningProxy};
 use self::readiness::Sources;
 use self::stop::StopBudget;

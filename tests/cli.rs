@@ -21,7 +21,9 @@ fn stderr(output: &Output) -> String {
 fn help_names_every_subcommand_and_shows_examples() {
     let output = relink(&["--help"], &[]);
     let text = stdout(&output);
-    for word in ["serve", "demo", "sandbox", "check-config", "why", "dead-letters", "machine", "schemas", "Examples:"] {
+    for word in
+        ["serve", "demo", "dev", "sandbox", "check-config", "why", "dead-letters", "machine", "schemas", "Examples:"]
+    {
         assert!(text.contains(word), "{word}\n{text}");
     }
     assert!(output.status.success());
@@ -53,10 +55,10 @@ fn check_config_prints_the_configuration_and_fails_like_serve() {
 #[test]
 fn serve_refuses_to_start_with_open_webhooks_or_a_wrong_value() {
     let output = relink(&["serve"], &[]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(78), "EX_CONFIG");
     assert!(stderr(&output).contains("RELINK_WEBHOOK_SECRETS"), "{}", stderr(&output));
     let output = relink(&["serve", "--listen", "nonsense"], &[]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(78));
     assert!(stderr(&output).contains("flag --listen: http.listen must be"), "{}", stderr(&output));
 }
 
@@ -78,4 +80,22 @@ fn a_missing_token_and_an_unreachable_relink_are_reported() {
     assert!(!output.status.success());
     let text = stderr(&output);
     assert!(text.contains("check that `relink serve` is running there") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn a_probe_tries_nats_and_belvo_and_fails_if_they_cannot_be_used() {
+    // Port 1 is reserved, and no program listens on it.
+    let environment = [
+        ("RELINK_WEBHOOK_SECRETS", "Bearer a"),
+        ("RELINK_NATS_URL", "nats://127.0.0.1:1"),
+        ("RELINK_BELVO_URL", "http://127.0.0.1:1"),
+        ("RELINK_BELVO_SECRET_ID", "id"),
+        ("RELINK_BELVO_SECRET_PASSWORD", "hunter2"),
+    ];
+    let output = relink(&["check-config", "--probe"], &environment);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("NATS: ERROR: cannot connect") && text.contains("Belvo: ERROR: "), "{text}");
+    assert!(text.contains("warning: belvo.url is an address of this machine") && !text.contains("hunter2"), "{text}");
+    assert_eq!(relink(&["check-config"], &environment).status.code(), Some(0), "without the flag nothing is tried");
 }

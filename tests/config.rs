@@ -214,7 +214,7 @@ fn wrong_values_are_refused_with_their_origin_and_the_expected_value() {
         &["environment RELINK_PARTITIONS: nats.partitions must be a whole number from 1 to 1024, but is `0`"],
     );
     check(given().file("[nats]\npartitions = \"4\""), &["file ", "nats.partitions must be a whole number", "a string"]);
-    check(given().flag("--listen", "localhost"), &["flag --listen: http.listen must be an address and a port"]);
+    check(given().flag("--listen", "example.com:8480"), &["flag --listen: http.listen must be an address and a port"]);
     check(given().env("RELINK_HISTORY", "lots"), &["from 1 to 10000, but is `lots`"]);
     check(given().env("RELINK_REPLICAS", "6"), &["from 1 to 5"]);
     check(given().env("RELINK_INPUT_MAX_AGE", "5"), &["must be a duration such as 30m, 6h or 1d, but is `5`"]);
@@ -232,10 +232,7 @@ fn wrong_values_are_refused_with_their_origin_and_the_expected_value() {
         &["file ", "policy.reminders must be a list in which every step is later"],
     );
     check(given().file("[policy]\nverify_wait = \"0s\""), &["policy.verify_wait must be from 1 ms to 366 days"]);
-    check(
-        given().file("[http]\napi_tokens = \"one\""),
-        &["http.api_tokens must be an array of texts, but is a string"],
-    );
+    check(given().file("[http]\napi_tokens = 1"), &["http.api_tokens must be an array of texts, but is an integer"]);
     check(given().file("[http\n"), &["line 1: not TOML"]);
     let mut missing = given();
     missing.sources.file = Some(PathBuf::from("/nowhere/relink.toml"));
@@ -299,7 +296,8 @@ fn no_secret_is_shown() {
     assert!(loaded.report.contains("webhook_secrets = [\"[set]\", \"[set]\"]"), "{}", loaded.report);
     assert!(loaded.report.contains("url = \"nats://[set]@127.0.0.1:4222\""), "{}", loaded.report);
     assert!(loaded.report.parse::<toml::Table>().is_ok(), "the report is TOML");
-    for wrong in ["[http]\napi_tokens = hunter2\n", "[belvo]\nsecret_id = \"hunter2\n\"", "[nats]\nurl = [\"hunter2\"]"]
+    for wrong in
+        ["[http]\napi_tokens = hunter2\n", "[belvo]\nsecret_id = \"hunter2\n\"", "[nats]\nurl = [[\"hunter2\"]]"]
     {
         let error = given().file(wrong).load().unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
@@ -368,4 +366,72 @@ fn targets_over_http_are_checked() {
         assert!(problem.contains(expected), "{problem}");
         assert!(!problem.contains("too-short") && !problem.contains("word"), "{problem}");
     }
+}
+
+#[test]
+fn several_values_are_written_alike_in_the_file_and_elsewhere() {
+    let secrets =
+        |config: Config| config.http.api_tokens.iter().map(|it| it.expose_secret().to_owned()).collect::<Vec<_>>();
+    for tokens in ["\"one, two\"", "[\"one\", \"two\"]"] {
+        assert_eq!(secrets(given().file(&format!("[http]\napi_tokens = {tokens}")).config()), ["one", "two"]);
+    }
+    assert_eq!(secrets(given().env("RELINK_API_TOKENS", "one, two").config()), ["one", "two"]);
+    for urls in ["\"nats://u:hunter2@a:4222, b\"", "[\"nats://u:hunter2@a:4222\", \"b\"]"] {
+        let loaded = given().file(&format!("[nats]\nurl = {urls}")).load().unwrap();
+        assert_eq!(loaded.config.nats.url.unwrap().expose().collect::<Vec<_>>(), ["nats://u:hunter2@a:4222", "b"]);
+        assert!(
+            !loaded.report.contains("hunter2") && loaded.report.parse::<toml::Table>().is_ok(),
+            "{}",
+            loaded.report
+        );
+    }
+}
+
+#[test]
+fn an_address_to_listen_on_may_be_localhost() {
+    assert_eq!(given().env("RELINK_LISTEN", "localhost:8480").config().http.listen.to_string(), "127.0.0.1:8480");
+    assert!(given().env("RELINK_LISTEN", "localhost").problem().contains("must be an address and a port"));
+}
+
+/// Belvo's settings with this address.
+fn belvo(url: &str) -> Given {
+    let keys = given().env("RELINK_BELVO_SECRET_ID", "id").env("RELINK_BELVO_SECRET_PASSWORD", "p");
+    keys.env("RELINK_BELVO_URL", url)
+}
+
+#[test]
+fn the_address_of_belvo_has_no_part_that_relink_adds() {
+    for url in ["https://api.belvo.com/api/", "https://api.belvo.com/api/links/", "https://api.belvo.com/?a=b"] {
+        assert!(belvo(url).problem().contains("without user, /api"), "{url}");
+    }
+    assert_eq!(
+        belvo("https://gateway.example/belvo/").config().belvo.keys.unwrap().url,
+        "https://gateway.example/belvo"
+    );
+}
+
+#[test]
+fn relink_and_the_proxy_need_different_addresses() {
+    let same = belvo("https://sandbox.belvo.com").env("RELINK_PROXY_LISTEN", "localhost:8480");
+    assert!(same.problem().contains("is also the address of http.listen"), "{}", same.problem());
+}
+
+#[test]
+fn a_page_of_another_system_and_an_open_repair_page_are_warned_about() {
+    let warnings = |given: Given| given.load().unwrap().warnings;
+    assert_eq!(warnings(given()), Vec::<String>::new());
+    assert_eq!(warnings(belvo("https://sandbox.belvo.com")), Vec::<String>::new());
+    let mixed = warnings(belvo("http://localhost:8490"));
+    assert!(mixed.len() == 2 && mixed[0].contains("belvo.widget_url"), "{mixed:?}");
+    let pages = belvo("http://127.0.0.1:8490")
+        .env("RELINK_BELVO_WIDGET_URL", "http://127.0.0.1:8490/widget/")
+        .env("RELINK_BELVO_PORTAL_URL", "http://[::1]:8490/portal/");
+    assert_eq!(warnings(pages), Vec::<String>::new());
+    let repair = |url: &str| {
+        let keys = belvo("https://sandbox.belvo.com").env("RELINK_REPAIR_KEYS", "0123456789abcdef0123456789abcdef");
+        warnings(keys.env("RELINK_REPAIR_BASE_URL", url))
+    };
+    assert!(repair("http://relink.example.com")[0].contains("Use https"));
+    assert_eq!(repair("https://relink.example.com"), Vec::<String>::new());
+    assert_eq!(repair("http://127.0.0.1:8480"), Vec::<String>::new());
 }

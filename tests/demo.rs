@@ -1,8 +1,8 @@
-//! The demo, end to end, on real parts, as a user runs it.
+//! The demo and `relink dev`, end to end, on real parts, as a user runs them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -58,4 +58,142 @@ fn a_closed_terminal_leaves_no_server_and_no_directory() {
     within("the end of the demo", || demo.try_wait().expect("a status").is_some());
     assert_eq!(data_of_demo(temporary.path()), None);
     within("the end of nats-server", || !signal("0", &server));
+}
+
+/// A running program, whose output is read line by line. It is killed with the test.
+struct Program {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Box<dyn Iterator<Item = String>>,
+    seen: Vec<String>,
+}
+
+impl Program {
+    fn start(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let stdin = child.stdin.take().expect("a pipe");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let lines = Box::new(stdout.lines().map_while(Result::ok));
+        Self { child, stdin, lines, seen: Vec::new() }
+    }
+
+    /// Reads on to the first line that contains all words.
+    fn line(&mut self, words: &[&str]) -> String {
+        for line in self.lines.by_ref() {
+            self.seen.push(line.clone());
+            if words.iter().all(|word| line.contains(word)) {
+                return line;
+            }
+        }
+        panic!("no line with {words:?} in\n{}", self.seen.join("\n"));
+    }
+
+    fn type_line(&mut self, text: &str) {
+        writeln!(self.stdin, "{text}").expect("the program reads its input");
+    }
+
+    /// Interrupts the program, and waits for its successful end.
+    fn interrupt(mut self) {
+        signal("INT", &self.child.id().to_string());
+        within("the end", || self.child.try_wait().expect("a status").is_some());
+        assert!(self.child.wait().expect("a status").success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// The output of a command, in each installed shell.
+fn in_shells(command: &str) -> Vec<String> {
+    let mut outputs = Vec::new();
+    for shell in ["sh", "zsh"] {
+        let Ok(output) = Command::new(shell).args(["-c", command]).env("no_proxy", "*").output() else { continue };
+        assert!(output.status.success(), "{shell}: {command}\n{}", String::from_utf8_lossy(&output.stderr));
+        outputs.push(String::from_utf8(output.stdout).expect("UTF-8"));
+    }
+    outputs
+}
+
+/// What a user sees who copies the printed commands, and that the demo prints what follows from them.
+#[cfg(unix)]
+#[test]
+fn the_printed_commands_of_the_demo_work_as_printed() {
+    let mut demo = Program::start(&["demo"]);
+    let command = |demo: &mut Program, about: &str| {
+        demo.line(&["# ", about]);
+        demo.line(&[""]).trim().to_owned()
+    };
+    let lists = command(&mut demo, "all links that need their user");
+    let why = command(&mut demo, "why this link");
+    let history = command(&mut demo, "all transitions");
+    let breaks = command(&mut demo, "break a link");
+    for output in in_shells(&lists) {
+        // One list of each state; pedro's link is in the first.
+        assert_eq!(output.matches("\"links\"").count(), 2, "{output}");
+        assert!(output.contains("pedro"), "{output}");
+    }
+    for output in in_shells(&why) {
+        assert!(output.contains("update_required"), "{output}");
+    }
+    for output in in_shells(&history) {
+        assert!(output.contains("\"entries\""), "{output}");
+    }
+    let output = Command::new("sh").args(["-c", &breaks]).env("no_proxy", "*").output().expect("sh runs");
+    assert!(output.status.success(), "{breaks}");
+    demo.line(&["belvo", "LINK/token_required", "is answered 200"]);
+    demo.line(&["link.notice.update_required.", "valid -> token_required"]);
+    demo.interrupt();
+}
+
+/// The first start, a broken and a repaired link, and a second start with the same directory.
+#[cfg(unix)]
+#[test]
+fn dev_breaks_and_repairs_links_and_keeps_them() {
+    let temporary = tempfile::tempdir().expect("a directory");
+    let directory = temporary.path().join("it's here");
+    let directory = directory.to_str().expect("UTF-8");
+    let flags = ["dev", "--data-dir", directory, "--listen", "127.0.0.1:0", "--sandbox-listen", "127.0.0.1:0"];
+    let start = || {
+        let mut dev = Program::start(&flags);
+        let nats = dev.line(&["export NATS_URL="]);
+        let source = dev.line(&["or, from the file"]).split_once(":  ").expect("a command").1.to_owned();
+        (dev, nats, source)
+    };
+    let (mut dev, nats, source) = start();
+    for user in ["maria", "joao", "pedro"] {
+        dev.line(&["$KV.links.", &format!("{user}: a new link, valid")]);
+    }
+    dev.type_line("b maria");
+    let notice = dev.line(&["link.notice.update_required.", "maria: valid -> invalid"]);
+    let link = notice.split("update_required.").nth(1).and_then(|rest| rest.split(' ').next()).expect("a link");
+    let relink = env!("CARGO_BIN_EXE_relink");
+    for output in in_shells(&format!("{source} && '{relink}' why {link} && printenv NATS_URL")) {
+        assert!(output.contains("update_required (action update_credentials)"), "{output}");
+        assert!(nats.contains(output.lines().last().expect("an address")), "{output}");
+    }
+    dev.type_line("r");
+    dev.line(&["link.notice.recovered.", link, "maria: invalid -> valid"]);
+    dev.type_line("t joao");
+    dev.line(&["link.notice.update_required.", "joao: valid -> token_required"]);
+    dev.type_line("what?");
+    dev.line(&["q quits"]);
+    dev.interrupt();
+
+    let (mut dev, nats_again, _) = start();
+    assert_eq!(nats, nats_again, "programs keep the address");
+    dev.type_line("l");
+    dev.line(&["joao", "token_required"]);
+    dev.type_line("b maria");
+    let notice = dev.line(&["link.notice.update_required.", "maria: valid -> invalid"]);
+    assert!(notice.contains(link), "{notice}");
+    dev.type_line("q");
+    within("the end", || dev.child.try_wait().expect("a status").is_some());
+    assert!(dev.child.wait().expect("a status").success());
+    assert!(!dev.seen.iter().any(|line| line.contains("link.notice.removed")), "{}", dev.seen.join("\n"));
 }

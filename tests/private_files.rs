@@ -66,13 +66,13 @@ async fn other_users_can_neither_read_the_data_nor_use_the_own_server() {
 
         relink.signal("TERM").await;
         assert!(relink.ended().await.success());
-        let password = user.strip_prefix("relink:").unwrap().to_owned();
+        let password = user.strip_prefix("relink:").unwrap();
         let server_log = fs::read_to_string(data_dir.join("nats/nats-server.log")).unwrap();
         let log = format!("{}{server_log}", relink.seen.join("\n"));
-        assert!(log.contains(host) && !log.contains(&password), "the address is logged, the password is not");
-        urls.push(password);
+        assert!(log.contains(host) && !log.contains(password), "the address is logged, the password is not");
+        urls.push(url);
     }
-    assert_eq!(urls[0], urls[1], "the password stays the same");
+    assert_eq!(urls[0], urls[1], "the password and the port stay the same");
 }
 
 #[tokio::test]
@@ -105,4 +105,24 @@ async fn a_data_directory_of_relink_alone_is_private_and_a_shared_one_keeps_its_
         }
         service.stop().await.unwrap();
     }
+}
+
+/// The port of relink's own nats-server: a port that is set must be free, one that is not set may change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_in_use_is_an_error_only_if_it_is_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut config = relink::config::Config::defaults();
+    config.http.listen = ([127, 0, 0, 1], 0).into();
+    folder.path().join("data").clone_into(&mut config.store.data_dir);
+    config.nats.port = Some(port);
+    let refused = relink::service::Service::start(&config, server_source()).await.map(drop).unwrap_err();
+    assert!(format!("{refused:#}").contains(&format!("the port {port} of 127.0.0.1 is in use")), "{refused:#}");
+
+    config.nats.port = None;
+    fs::write(url_file(&config.store.data_dir.join("nats")), format!("nats://relink:p4ss@127.0.0.1:{port}")).unwrap();
+    let service = relink::service::Service::start(&config, server_source()).await.unwrap();
+    assert!(!service.nats_url().ends_with(&format!(":{port}")), "{}", service.nats_url());
+    service.stop().await.unwrap();
 }

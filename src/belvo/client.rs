@@ -10,6 +10,7 @@ use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
@@ -79,6 +80,8 @@ pub struct Client {
     /// Replaces the network, in a simulation.
     wire: Option<Arc<dyn Wire>>,
     budget: Budget,
+    /// Whether Belvo refused the keys in its last answer that shows it; clones share it.
+    keys_refused: Arc<AtomicBool>,
 }
 
 /// Why no client can be made of these settings.
@@ -192,7 +195,8 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none());
         let http = http.build().map_err(BadClient::Http)?;
         let base = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { base, id, password, http, wire: None, budget: Budget::default() })
+        let (budget, keys_refused) = (Budget::default(), Arc::default());
+        Ok(Self { base, id, password, http, wire: None, budget, keys_refused })
     }
 
     /// Sets the budget. The client uses the clock of the budget; clones share both.
@@ -205,6 +209,11 @@ impl Client {
     #[must_use]
     pub fn with_wire(self, wire: Arc<dyn Wire>) -> Self {
         Self { wire: Some(wire), ..self }
+    }
+
+    /// Whether Belvo refuses the API keys, as far as the last answers show.
+    pub fn are_keys_refused(&self) -> bool {
+        self.keys_refused.load(Ordering::Relaxed)
     }
 
     /// `GET /api/links/{id}/`.
@@ -370,6 +379,11 @@ impl Client {
         let request = fill(self.http.request(call.method.clone(), url));
         let sent_at = self.budget.clock().elapsed();
         let answer = self.exchange(call, request, bytes_max).await?;
+        if answer.refuses_keys() {
+            self.keys_refused.store(true, Ordering::Relaxed);
+        } else if answer.status.is_success() {
+            self.keys_refused.store(false, Ordering::Relaxed);
+        }
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             self.budget.pause(answer.retry_after.unwrap_or(THROTTLED_PAUSE));
         }

@@ -1,7 +1,7 @@
 //! The command line: one program with a subcommand for each role.
 //!
-//! - `serve`, `demo`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
-//! - `check-config`, `machine`, `schemas`, `simulate` print and exit
+//! - `serve`, `demo`, `dev`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
+//! - `check-config` prints the settings, and can try them; `machine`, `schemas`, `simulate` print and exit
 //! - `why`, `dead-letters` call a running relink over HTTP (`client`) and format its answers (`history`)
 //!
 //! Each subcommand calls the module that does the work.
@@ -20,10 +20,11 @@ use belvo_sandbox::SandboxArgs;
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Loaded, LogConfig, LogFormat, Sources};
+use crate::config::{self, Config, ConfigError, Loaded, LogConfig, LogFormat, Sources};
 use crate::drawing::{self, Format};
-use crate::printable::printable_lines;
+use crate::printable::{printable, printable_lines};
 use crate::rehearsal::demo::{self, DemoArgs};
+use crate::rehearsal::dev::{self, DevArgs};
 use crate::rehearsal::fleet::{self, FleetArgs};
 use crate::rehearsal::scenario::{self, ScenarioArgs};
 use crate::simulation::SimulateArgs;
@@ -41,6 +42,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   relink demo                          a demonstration, with everything that it needs
+  relink dev                           relink with a stand-in for Belvo, to connect your application
   relink serve --config relink.toml    run the service
   relink check-config                  the resolved configuration, and the origin of each value
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
@@ -54,11 +56,14 @@ enum Command {
     Serve(ServeArgs),
     /// Demonstrate relink: break links and repair them, on this machine
     Demo(DemoArgs),
+    /// Run relink, a nats-server and a stand-in for Belvo on this machine, to connect an application
+    Dev(DevArgs),
     /// Run a simulated Belvo, in which links can be broken
     #[command(after_help = SANDBOX_EXAMPLES)]
     Sandbox(SandboxCommand),
     /// Print the resolved configuration, with hidden secrets and the origin of every value
-    CheckConfig(ServeArgs),
+    #[command(after_help = EXIT_CODES)]
+    CheckConfig(CheckConfigArgs),
     /// Show the history of a link: every transition, its reason, and the published messages
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
@@ -109,11 +114,17 @@ Examples:
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28.7.1     the history, with this message marked
 The token is --token, or the first of RELINK_API_TOKENS. The address is --url, or http://<RELINK_LISTEN>.";
 
+/// The exit code for wrong settings: EX_CONFIG of BSD's sysexits. A restart without a change cannot help then.
+const CONFIGURATION: u8 = 78;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 after a stop or a success, 78 if the configuration cannot be used, 1 after any other error, 2 for wrong flags.";
+
 /// How long tasks may take to end after the program has ended.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
 fn serve_help() -> String {
-    format!("{SERVE_EXAMPLES}\n\n{}", config::help())
+    format!("{SERVE_EXAMPLES}\n\n{EXIT_CODES}\n\n{}", config::help())
 }
 
 /// The flags of the configuration.
@@ -159,6 +170,15 @@ impl ServeArgs {
         let given = flags.into_iter().filter_map(|(flag, value)| value.map(|value| (flag, value)));
         Sources::of_process(self.config, given.collect())
     }
+}
+
+#[derive(Args, Debug)]
+struct CheckConfigArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// Also connect to NATS, and call Belvo's API with the keys; nothing is changed there
+    #[arg(long)]
+    probe: bool,
 }
 
 /// The flags of a simulated Belvo, of a scenario, and of a simulated fleet.
@@ -215,19 +235,13 @@ pub fn main() -> ExitCode {
             // Standard error may be a closed terminal.
             let message = printable_lines(&format!("{error:#}"));
             let _ = writeln!(anstream::stderr(), "{style}relink:{style:#} {message}");
-            ExitCode::FAILURE
+            if error.is::<ConfigError>() { ExitCode::from(CONFIGURATION) } else { ExitCode::FAILURE }
         }
     }
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::CheckConfig(args) => {
-            let Loaded { config, report } = Config::load(&args.sources())?;
-            print(&report)?;
-            config.check_for_serving()?;
-            Ok(ExitCode::SUCCESS)
-        }
         Command::Machine { format } => print(&drawing::draw(format)),
         Command::Simulate(args) => simulation::run(args),
         Command::Schemas { write } => {
@@ -255,13 +269,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// Runs the subcommands that need the async runtime.
 async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Result<ExitCode> {
     match command {
+        Command::CheckConfig(CheckConfigArgs { serve, probe }) => return check_config(&serve.sources(), probe).await,
         Command::Serve(args) => {
             let sources = args.sources();
-            let Loaded { config, .. } = Config::load(&sources)?;
+            let Loaded { config, warnings, .. } = Config::load(&sources)?;
             config.check_for_serving()?;
             os::raise_descriptor_limit();
             os::keep_new_files_private();
             telemetry::start_log(&config.log)?;
+            for warning in warnings {
+                tracing::warn!("{}", printable(&warning));
+            }
             // The service uses an installed nats-server; only `demo` may install one.
             let server = sources.server_source(config.nats.server.clone(), false);
             service::run(config, server, signals::shutdown(at_once)?).await?;
@@ -271,6 +289,12 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
             telemetry::start_log(&warnings_only())?;
             let server = Sources::of_process(None, Vec::new()).server_source(None, true);
             return demo::run(args, server, signals::shutdown(at_once)?).await;
+        }
+        Command::Dev(args) => {
+            os::keep_new_files_private();
+            telemetry::start_log(&warnings_only())?;
+            let server = Sources::of_process(None, Vec::new()).server_source(None, true);
+            return dev::run(args, server, signals::shutdown(at_once)?).await;
         }
         Command::Sandbox(SandboxCommand { sandbox, scenario, fleet }) => {
             telemetry::start_log(&if fleet.is_wanted() { no_log() } else { warnings_only() })?;
@@ -312,7 +336,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
                         format!("dead letter {sequence} was published again as input {input}\n")
                     }
                     client::Replayed::Sent { target } => {
-                        let target = crate::printable::printable(&target);
+                        let target = printable(&target);
                         format!(
                             "dead letter {sequence} was sent again to the HTTP target for {target}, which has accepted it\n"
                         )
@@ -321,11 +345,38 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
             };
             return print(&text);
         }
-        Command::CheckConfig(_) | Command::Machine { .. } | Command::Simulate(_) | Command::Schemas { .. } => {
+        Command::Machine { .. } | Command::Simulate(_) | Command::Schemas { .. } => {
             unreachable!("these subcommands have already run without a runtime")
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the configuration, the warnings and, if wanted, what NATS and Belvo answer.
+async fn check_config(sources: &Sources, probe: bool) -> anyhow::Result<ExitCode> {
+    let Loaded { config, report, warnings } = Config::load(sources)?;
+    print(&report)?;
+    let note = |text: String| {
+        let _closed_terminal = writeln!(anstream::stderr(), "{}", printable_lines(&text));
+    };
+    for warning in warnings {
+        note(format!("warning: {warning}"));
+    }
+    config.check_for_serving()?;
+    if !probe {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut code = ExitCode::SUCCESS;
+    for (what, answer) in service::probe(&config).await {
+        match answer {
+            Ok(text) => note(format!("{what}: {text}")),
+            Err(problem) => {
+                note(format!("{what}: ERROR: {problem:#}"));
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
 }
 
 /// The log of programs that print their own progress.

@@ -98,6 +98,14 @@ pub static SETTINGS: &[Setting] = &[
         None,
         "path of the nats-server that relink runs if nats.url is not set; default: the one on PATH",
     ),
+    // Kubernetes sets RELINK_NATS_PORT for a service named relink-nats, so the variable has another name.
+    row(
+        "nats.port",
+        "RELINK_NATS_PORT_NUMBER",
+        Number,
+        Some("0"),
+        "port of relink's own nats-server; 0: the port of its last start, at first 4222, or a free one if that is in use",
+    ),
     row(
         "nats.monitor_url",
         "RELINK_NATS_MONITOR_URL",

@@ -8,7 +8,9 @@
 //! - `layers`: collects the values and their origins; the only file that reads the environment
 //! - `reader`: parses single values; `policy`: the settings of the machine; `repair`: the settings of the repair page; `outbound`:
 //!   those of messages over HTTP; `show`: the report of `check-config`
+//! - `warnings`: values that are valid, and are probably a mistake
 
+mod address;
 mod catalogue;
 mod layers;
 mod outbound;
@@ -17,6 +19,7 @@ mod reader;
 mod repair;
 mod setting;
 mod show;
+mod warnings;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,6 +27,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use address::{has_api_path, is_http};
 pub use catalogue::{SETTINGS, help};
 use layers::Layers;
 pub use layers::{Origin, Sources};
@@ -101,6 +105,8 @@ pub struct NatsConfig {
     pub access: Option<Access>,
     /// `RELINK_NATS_SERVER`: the nats-server that relink runs if there is no `url`.
     pub server: Option<PathBuf>,
+    /// `RELINK_NATS_PORT_NUMBER`: the port of that nats-server; `None`: the port of its last start, or 4222, or a free one.
+    pub port: Option<u16>,
     /// `RELINK_NATS_MONITOR_URL`: the HTTP monitor of the NATS server.
     pub monitor_url: Option<NatsUrl>,
     /// `RELINK_PREFIX_INPUT`, `RELINK_PREFIX_OUTPUT`: the subjects and the names of the streams.
@@ -221,6 +227,8 @@ pub struct Loaded {
     pub config: Config,
     /// The configuration as TOML, with hidden secrets and the origin of every value.
     pub report: String,
+    /// Values that are probably a mistake, each as a sentence.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -233,7 +241,10 @@ impl Config {
         let config = read(&mut reader);
         let Reader { layers } = reader;
         match config {
-            Some(config) if layers.problems.is_empty() => Ok(Loaded { config, report: show::report(&layers) }),
+            Some(config) if layers.problems.is_empty() => {
+                let warnings = warnings::of(&config);
+                Ok(Loaded { config, report: show::report(&layers), warnings })
+            }
             _ => Err(ConfigError { problems: layers.problems }),
         }
     }
@@ -277,7 +288,7 @@ impl Sources {
 fn read(reader: &mut Reader) -> Option<Config> {
     let http = HttpConfig {
         listen: reader
-            .parsed("http.listen", "an address and a port such as 127.0.0.1:8480")
+            .address("http.listen", "an address and a port such as 127.0.0.1:8480")
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
         webhook_secrets: reader.secrets("http.webhook_secrets"),
         status_webhook_secrets: reader.secrets("http.status_webhook_secrets"),
@@ -293,7 +304,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
     };
     let belvo = read_belvo(reader);
     let repair = repair::read(reader, belvo.keys.is_some());
-    let proxy = read_proxy(reader, &belvo);
+    let proxy = read_proxy(reader, &belvo, http.listen);
     let outbound = outbound::read(reader, &http);
     let reconciler = ReconcilerConfig {
         sweep_every: reader.span_within("reconciler.sweep_every", Duration::from_secs(60)..=7 * 24 * HOUR),
@@ -337,7 +348,7 @@ fn read_journal(reader: &mut Reader) -> journal::Options {
 }
 
 fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
-    let url = reader.secret("nats.url").map(NatsUrl);
+    let url = reader.addresses("nats.url").map(NatsUrl);
     let access = read_access(reader, url.as_ref());
     let server = reader.text("nats.server").map(PathBuf::from);
     if server.as_deref().is_some_and(is_missing) {
@@ -346,6 +357,7 @@ fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
             "is not a file; give the path of a nats-server, or remove it to use the one on PATH",
         );
     }
+    let port = u16::try_from(reader.number("nats.port", 0..=65_535)).ok().filter(|port| *port > 0);
     let monitor_url = reader.secret("nats.monitor_url").map(NatsUrl);
     if monitor_url.as_ref().is_some_and(|url| url.expose().any(|address| !is_http(address))) {
         reader.reject("nats.monitor_url", "must be an address such as http://127.0.0.1:8222");
@@ -362,7 +374,7 @@ fn read_nats(reader: &mut Reader) -> Option<NatsConfig> {
     let subjects = Subjects::new(&input, &output)
         .map_err(|error| reader.reject("nats.prefix_input", format!("and nats.prefix_output: {error}")))
         .ok()?;
-    Some(NatsConfig { url, access, server, monitor_url, subjects, streams })
+    Some(NatsConfig { url, access, server, port, monitor_url, subjects, streams })
 }
 
 /// How to connect to the NATS at `url`. The files are checked also if there is no `url`.
@@ -426,9 +438,11 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
         _ => None,
     };
     // relink adds the whole path (`/api/links/…`). A path in front of it may be that of a gateway.
-    if keys.as_ref().is_some_and(|keys| !is_http(&keys.url) || keys.url.ends_with("/api")) {
-        reader
-            .reject("belvo.url", "must be an address without user and without /api, such as https://sandbox.belvo.com");
+    if keys.as_ref().is_some_and(|keys| !is_http(&keys.url) || has_api_path(&keys.url)) {
+        reader.reject(
+            "belvo.url",
+            "must be an address without user, /api, query and fragment, such as https://sandbox.belvo.com",
+        );
     }
     let page = |reader: &mut Reader, key, problem| {
         let url = reader.text(key).unwrap_or_default();
@@ -443,9 +457,13 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
     BelvoConfig { keys, widget_url, portal_url, requests_per_30s }
 }
 
-fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig) -> Option<ProxyConfig> {
+fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig, http: SocketAddr) -> Option<ProxyConfig> {
     let connections_max = usize::try_from(reader.number("proxy.connections_max", 0..=1_000_000)).unwrap_or(0);
-    let listen: SocketAddr = reader.parsed("proxy.listen", "an address and a port such as 127.0.0.1:8481")?;
+    let listen = reader.address("proxy.listen", "an address and a port such as 127.0.0.1:8481")?;
+    // Port 0 is a free port for each.
+    if listen == http && listen.port() != 0 {
+        reader.reject("proxy.listen", "is also the address of http.listen; give it a port of its own");
+    }
     let Some(keys) = &belvo.keys else {
         reader.reject("proxy.listen", "also needs belvo.url (RELINK_BELVO_URL) and its keys: the calls go there");
         return None;
@@ -461,11 +479,6 @@ fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig) -> Option<ProxyConfig> {
         reader.reject("proxy.listen", "is the address in belvo.url: the proxy would pass each call on to itself");
     }
     Some(ProxyConfig { listen, connections_max })
-}
-
-fn is_http(address: &str) -> bool {
-    reqwest::Url::parse(address)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty())
 }
 
 fn read_log(reader: &mut Reader) -> LogConfig {

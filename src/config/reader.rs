@@ -4,6 +4,7 @@
 //! problem never quotes a secret. Next: `mod.rs` builds the configuration.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use toml::Value;
 
+use super::address::socket_address;
 use super::catalogue::setting;
 use super::layers::{Found, Layers, Raw};
 use super::setting::Setting;
@@ -56,6 +58,22 @@ impl Reader {
         self.read(key, |raw| {
             let text = text(raw)?;
             text.parse().map_err(|_| format!("must be {wanted}, but is `{}`", text.escape_debug()))
+        })
+    }
+
+    /// An address to listen on.
+    pub(super) fn address(&mut self, key: &'static str, wanted: &str) -> Option<SocketAddr> {
+        self.read(key, |raw| {
+            let text = text(raw)?;
+            socket_address(text).ok_or_else(|| format!("must be {wanted}, but is `{}`", text.escape_debug()))
+        })
+    }
+
+    /// Several addresses, with commas between them.
+    pub(super) fn addresses(&mut self, key: &'static str) -> Option<SecretString> {
+        self.read(key, |raw| match raw {
+            Raw::Toml(Value::Array(_)) => hide(&list(raw)?.join(",")),
+            raw => hide(text(raw)?),
         })
     }
 
@@ -141,11 +159,13 @@ pub(super) fn text(raw: &Raw) -> Result<&str, String> {
     }
 }
 
-/// The value as texts.
+/// The value as texts: an array in the file, or, in the file as elsewhere, one text with commas.
 pub(super) fn list(raw: &Raw) -> Result<Vec<&str>, String> {
     let wrong = |other: &Value| format!("must be an array of texts, but is {}", with_article(other));
     match raw {
-        Raw::Text(text) => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()),
+        Raw::Text(text) | Raw::Toml(Value::String(text)) => {
+            Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect())
+        }
         Raw::Toml(Value::Array(items)) => items
             .iter()
             .map(|item| match item {

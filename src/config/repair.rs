@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
+use super::HOUR;
+use super::address::is_http;
 use super::reader::Reader;
-use super::{HOUR, is_http};
 use crate::repair::{Brand, Color, KEY_LENGTH_MIN, Logo, RepairLinks};
 
 /// The most keys: one that signs, and the previous one during a rotation.

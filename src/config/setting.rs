@@ -33,11 +33,11 @@ pub enum Kind {
     Bytes,
     /// `true` or `false`.
     Switch,
-    /// Several texts: an array in the file, comma-separated elsewhere.
+    /// Several texts: an array in the file, or comma-separated in one text.
     List,
     /// A duration, such as `30m`, `6h` or `1d`.
     Span,
-    /// Several durations: an array in the file, comma-separated elsewhere.
+    /// Several durations: an array in the file, or comma-separated in one text.
     Spans,
 }
 

@@ -50,12 +50,19 @@ fn value(setting: &Setting, found: &Found) -> String {
     }
     let list_of = |items: Vec<&str>| format!("[{}]", items.into_iter().map(quoted).collect::<Vec<_>>().join(", "));
     match (setting.kind, &found.raw) {
+        (Kind::Url, raw @ Raw::Toml(Value::Array(_))) => list_of_urls(raw),
         (Kind::Url, raw) => quoted(&text(raw).map(hide_user).unwrap_or_default()),
         (_, Raw::Toml(value)) => shown(value),
         (Kind::Number | Kind::Switch, Raw::Text(text)) => printable(text.trim()),
         (Kind::List | Kind::Spans, raw @ Raw::Text(_)) => list_of(list(raw).unwrap_or_default()),
         (Kind::Text | Kind::Bytes | Kind::Span, Raw::Text(text)) => quoted(text.trim()),
     }
+}
+
+/// Addresses in an array, without users and passwords.
+fn list_of_urls(raw: &Raw) -> String {
+    let shown: Vec<_> = list(raw).unwrap_or_default().into_iter().map(|url| quoted(&hide_user(url))).collect();
+    format!("[{}]", shown.join(", "))
 }
 
 /// A value on one line.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::problem::{Kind, Problem};
 use super::{Server, SharedServer};
+use crate::belvo;
 use crate::journal::{Acknowledge, Waiting};
 
 pub(super) async fn alive() -> Json<Value> {
@@ -19,7 +20,13 @@ pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Val
     let reasons = server.not_ready.borrow().clone();
     let journal = waiting(&server);
     if reasons.is_empty() {
-        return Ok(Json(json!({"status": "ready", "journal": journal})));
+        let mut body = json!({"status": "ready", "journal": journal});
+        // relink still stores and decides, so this is no reason to send inputs elsewhere.
+        if server.belvo.as_ref().is_some_and(belvo::Client::are_keys_refused) {
+            body["warnings"] =
+                json!(["Belvo refuses the API keys: check belvo.secret_id, belvo.secret_password and belvo.url"]);
+        }
+        return Ok(Json(body));
     }
     let detail = format!("relink cannot store inputs or decide about links now: {}.", reasons.join("; "));
     Err(Problem::new(Kind::NotReady, detail).with("reasons", reasons).with("journal", journal).retry_after_secs(1))

@@ -172,6 +172,14 @@ pub enum ServerError {
         /// The log's last lines.
         log_tail: String,
     },
+    /// Another program uses the port.
+    #[error(
+        "the port {port} of 127.0.0.1 is in use by another program; stop it, or choose another port with RELINK_NATS_PORT_NUMBER"
+    )]
+    PortInUse {
+        /// The port.
+        port: u16,
+    },
     /// The server did not become ready.
     #[error("nats-server was not ready within {seconds} s; see {}", log.display())]
     NotReady {
@@ -357,6 +365,9 @@ async fn ready(child: &mut Child, pid: u32, options: &ServerOptions) -> Result<P
             let text = fs::read_to_string(&log).unwrap_or_default();
             let tail: Vec<&str> = text.lines().rev().take(5).collect();
             let log_tail = tail.into_iter().rev().collect::<Vec<_>>().join(" | ");
+            if let Some(port) = options.port.filter(|_| log_tail.contains("address already in use")) {
+                return Err(ServerError::PortInUse { port });
+            }
             return Err(ServerError::Exited { status, log, log_tail });
         }
         // An incomplete file does not parse; the next check reads it again.

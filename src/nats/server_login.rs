@@ -1,7 +1,7 @@
 //! The login of relink's own nats-server: other users of the machine can reach its port, so it asks for a password.
 //!
 //! The file `url` in the server's directory has the address with user and password, for the programs of the user that
-//! runs relink; no other user can read it. The password stays the same at each start; the port may change.
+//! runs relink; no other user can read it. The password stays the same at each start, and so does the port, if it is free.
 
 use std::path::{Path, PathBuf};
 
@@ -51,4 +51,10 @@ impl ServerLogin {
 /// The path of the file with the address.
 pub fn url_file(directory: &Path) -> PathBuf {
     directory.join("url")
+}
+
+/// The port of the server at its last start in this directory.
+pub fn last_port(directory: &Path) -> Option<u16> {
+    let url = std::fs::read_to_string(url_file(directory)).ok()?;
+    url.trim().rsplit_once(':')?.1.parse().ok()
 }

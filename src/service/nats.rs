@@ -17,7 +17,7 @@ use super::own_server::{self, OwnServer, ServerStatus};
 use super::readiness;
 use crate::config::Config;
 use crate::nats::connection::Access;
-use crate::nats::server::{NatsServer, ServerOptions, min_version_check};
+use crate::nats::server::{NatsServer, ServerError, ServerOptions, min_version_check};
 use crate::nats::server_binary::{ServerSource, locate};
 use crate::nats::server_health::ServerMonitor;
 use crate::nats::server_login::{self, ServerLogin};
@@ -25,7 +25,10 @@ use crate::nats::{durability, stream};
 
 /// How often relink looks whether NATS can be reached, and how often it says that it cannot.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-const LOOKS_PER_LINE: u32 = 120;
+const LOOKS_PER_LINE: u32 = 20;
+
+/// The usual port of NATS.
+const USUAL_PORT: u16 = 4222;
 
 /// A connection, and what is behind it.
 pub(super) struct Bus {
@@ -140,7 +143,7 @@ async fn start_server(config: &Config, source: ServerSource) -> anyhow::Result<O
     // The supervisor reads the server's health from its monitor.
     options.monitor = true;
     options.login = Some(ServerLogin::in_directory(&options.store_dir));
-    let server = NatsServer::start(options).await?;
+    let server = start_on_port(options, config.nats.port).await?;
     let url_file = server_login::url_file(&server.options().store_dir);
     tracing::info!(
         nats.url = server.url(),
@@ -148,4 +151,24 @@ async fn start_server(config: &Config, source: ServerSource) -> anyhow::Result<O
         "relink has started its own nats-server on a loopback address; the file has its address with the password"
     );
     Ok(Some(server))
+}
+
+/// Starts the server on this port, or, without one, on the port of its last start, so that the addresses that users wrote down stay right.
+/// The first start uses the usual port of NATS. If another program uses that port, a free one is chosen.
+async fn start_on_port(mut options: ServerOptions, port: Option<u16>) -> anyhow::Result<NatsServer> {
+    let last = server_login::last_port(&options.store_dir);
+    options.port = Some(port.or(last).unwrap_or(USUAL_PORT));
+    match NatsServer::start(options.clone()).await {
+        Err(ServerError::PortInUse { port: used }) if port.is_none() => {
+            if last.is_some() {
+                tracing::warn!(
+                    port = used,
+                    "the port of relink's nats-server is in use by another program, so it gets another one: give its clients the new address"
+                );
+            }
+            options.port = None;
+            Ok(NatsServer::start(options).await?)
+        }
+        started => Ok(started?),
+    }
 }

@@ -84,6 +84,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     (
         "rehearsal",
         &[
+            "os",
             "direct",
             "printable",
             "link",
@@ -153,7 +154,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "outbound/attempts.rs",
             "outbound/target.rs",
             "outbound/worker.rs",
-            "rehearsal/demo/",
+            "rehearsal/local/",
             "rehearsal/scenario/subscriber.rs",
         ],
     ),
@@ -189,6 +190,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "cli/",
             "drawing.rs",
             "rehearsal/demo/mod.rs",
+            "rehearsal/dev/mod.rs",
             "rehearsal/scenario/args.rs",
             "rehearsal/fleet/args.rs",
             "simulation/args.rs",
@@ -203,6 +205,8 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "service/",
             "schemas.rs",
             "rehearsal/demo/",
+            "rehearsal/dev/",
+            "rehearsal/local/",
             "rehearsal/scenario/args.rs",
             "rehearsal/fleet/",
             "simulation/args.rs",

@@ -51,7 +51,7 @@ pub struct SandboxArgs {
     /// The maximum number of webhooks in transit at the same time. Default: 4.
     #[arg(long, value_name = "WEBHOOKS")]
     pub deliveries_at_once: Option<usize>,
-    /// The seed of all ids. Default: 1.
+    /// The seed of all ids: the same seed gives the same ids. Default: a random one, because a receiver ignores webhook ids that it knows.
     #[arg(long)]
     pub seed: Option<u64>,
 }
@@ -89,7 +89,7 @@ impl From<SandboxArgs> for SandboxConfig {
             webhook_authorization: args.webhook_authorization,
             secret_id: args.secret_id,
             secret_password: args.secret_password,
-            seed: args.seed.unwrap_or(Self::default().seed),
+            seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
             ..Self::default()
         }
     }
@@ -111,6 +111,7 @@ pub async fn run(args: SandboxArgs, shutdown: CancellationToken) -> anyhow::Resu
 
 fn introduce(sandbox: &Sandbox, secret_id: &str, webhooks: &str) {
     let (url, webhooks) = (sandbox.url(), webhooks.escape_debug());
+    let seed = sandbox.config().seed;
     let schedule =
         if sandbox.config().schedule { "links are refreshed by their rate, consents end by their date" } else { "off" };
     anstream::println!(
@@ -122,6 +123,7 @@ fn introduce(sandbox: &Sandbox, secret_id: &str, webhooks: &str) {
   control   {url}/sandbox/       no auth
   webhooks  go to {webhooks}
   schedule  {schedule}
+  seed      {seed} (--seed repeats the ids)
 
 Break a link:
   curl -s {url}/sandbox/links -H 'content-type: application/json' \\
@@ -160,6 +162,8 @@ mod tests {
         assert_eq!((usual.schedule, usual.requests_per_30s, usual.deliveries_at_once), (true, Some(80), 4));
         let quiet = config(&["--no-schedule", "--requests-per-30s", "0", "--deliveries-at-once", "2"]);
         assert_eq!((quiet.schedule, quiet.requests_per_30s, quiet.deliveries_at_once), (false, None, 2));
+        assert_ne!(config(&[]).seed, config(&[]).seed, "a restarted sandbox must not repeat ids");
+        assert_eq!(config(&["--seed", "7"]).seed, 7);
         let orphan = Program::try_parse_from(["sandbox", "--webhook-authorization", "Bearer abc"]);
         assert!(orphan.is_err(), "an Authorization for webhooks that go nowhere");
         for wrong in ["127.0.0.1:8480/webhooks/belvo", "ftp://127.0.0.1/", "http://", "webhooks"] {

@@ -30,6 +30,7 @@ impl From<ControlError> for Refusal {
             ControlError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
             ControlError::NoSuchInstitution(_)
             | ControlError::NoSuchResource(_)
+            | ControlError::NotALink(_)
             | ControlError::NotRecurrent(_)
             | ControlError::NotValid(_)
             | ControlError::NoSuchCode(_)

@@ -47,6 +47,9 @@ pub enum ControlError {
     /// The delivery does not exist, or its record was dropped.
     #[error("there is no delivery {0}")]
     NoSuchDelivery(u64),
+    /// A link that is to be restored cannot be read.
+    #[error("{0}")]
+    NotALink(String),
     /// The sandbox stopped during the wait.
     #[error("the sandbox has stopped")]
     Stopped,

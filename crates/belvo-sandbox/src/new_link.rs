@@ -2,14 +2,17 @@
 //!
 //! Next: [`super::drive`], which moves the time.
 
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::bank::NewLink;
+use crate::bank_answer::BankAnswer;
 use crate::clock::LATEST_MS;
 use crate::control::Control;
 use crate::error::ControlError;
 use crate::institution::Institution;
-use crate::link::{AccessMode, RefreshRate};
+use crate::link::{AccessMode, LinkStatus, RefreshRate};
+use crate::login::LoginFailure;
 use crate::world::World;
 
 /// A link to add. A field that is `None` has Belvo's default.
@@ -55,6 +58,37 @@ fn written(at_ms: i64) -> i64 {
 }
 
 impl Control {
+    /// Adds a link of an earlier sandbox, as [`Self::links`] showed it: with its id and its status, and without a webhook.
+    ///
+    /// # Errors
+    /// If the institution does not exist, or a field cannot be read.
+    pub fn restore_link(&self, link: &Value) -> Result<(), ControlError> {
+        let text = |name: &str| link[name].as_str().unwrap_or_default();
+        let unreadable = |name: &str| ControlError::NotALink(format!("the field {name} of the link cannot be read"));
+        let id: Uuid = text("id").parse().map_err(|_| unreadable("id"))?;
+        let status: LinkStatus = text("status").parse().map_err(|_| unreadable("status"))?;
+        let access_mode = text("access_mode").parse().map_err(|_| unreadable("access_mode"))?;
+        let name = text("institution");
+        let institution = Institution::find(name).ok_or_else(|| ControlError::NoSuchInstitution(name.to_owned()))?;
+        let new = NewLink {
+            refresh_rate: text("refresh_rate").parse().ok(),
+            ..NewLink::plain(institution, access_mode, link["external_id"].as_str().map(str::to_owned))
+        };
+        self.shared.change(|world, now| {
+            world.add_link_with_id(now, id, new);
+            if let Some(link) = world.links.get_mut(&id) {
+                link.status = status;
+                link.collected = link.fetch_resources.iter().cloned().collect();
+                link.login = match status {
+                    LinkStatus::Invalid => BankAnswer::Fails(LoginFailure::InvalidCredentials),
+                    LinkStatus::TokenRequired => BankAnswer::TokenRequired,
+                    LinkStatus::Valid | LinkStatus::Unconfirmed => BankAnswer::Works,
+                };
+            }
+        });
+        Ok(())
+    }
+
     /// Adds a valid link.
     ///
     /// # Errors

@@ -45,6 +45,14 @@ pub(super) struct Answer {
     pub(super) body: Option<Value>,
 }
 
+impl Answer {
+    /// Whether Belvo refuses the API keys. A 401 can also be about a consent.
+    pub(super) fn refuses_keys(&self) -> bool {
+        let Some(body) = self.body.as_ref().filter(|_| self.status == StatusCode::UNAUTHORIZED) else { return false };
+        ErrorBody::parse(body).items.iter().any(|item| item.code.as_deref() == Some("authentication_failed"))
+    }
+}
+
 /// The wait of a `Retry-After`. `Retry-After` can also be a date, which is not supported because it needs a clock.
 fn wait_of(header: &str) -> Option<Duration> {
     let seconds: Option<u64> = header.trim().parse().ok();

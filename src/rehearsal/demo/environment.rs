@@ -5,19 +5,15 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use anyhow::{Context as _, bail};
-use belvo_sandbox::{AccessMode, Delivery, DeliveryOutcome, RefreshOutcome, Sandbox, SandboxConfig};
-use secrecy::{ExposeSecret, SecretString};
+use belvo_sandbox::{AccessMode, Delivery, DeliveryOutcome, RefreshOutcome, SandboxConfig};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::screen::Screen;
-use super::subscriber::{Received, Subscriber};
-use crate::config::{BelvoKeys, Config};
+use crate::config::Config;
 use crate::contract::{Record, StateWord};
-use crate::link::{Policy, PolicySettings};
-use crate::nats::connection::Access;
 use crate::nats::server_binary::ServerSource;
-use crate::service::Service;
+use crate::rehearsal::local::{Local, Received, Screen, quoted, transition};
 
 /// A user with a link.
 #[derive(Clone, Debug)]
@@ -29,12 +25,8 @@ pub(super) struct User {
 
 /// The running parts of the demo.
 pub(super) struct Environment {
-    sandbox: Sandbox,
-    service: Service,
+    local: Local,
     application: reqwest::Client,
-    api_token: String,
-    nats_url: SecretString,
-    subscriber: Subscriber,
     users: Mutex<Vec<(User, StateWord)>>,
 }
 
@@ -45,41 +37,27 @@ impl Environment {
         directory: &Path,
         server_source: ServerSource,
     ) -> anyhow::Result<Self> {
-        let webhook_secret = format!("Bearer {}", Uuid::new_v4().simple());
-        let api_token = Uuid::new_v4().simple().to_string();
-        let sandbox = Sandbox::start(SandboxConfig::default()).await?;
-        screen.action("belvo", &format!("relink's sandbox is at {}", sandbox.url()));
         config.http.listen = ([127, 0, 0, 1], 0).into();
-        config.http.webhook_secrets = vec![webhook_secret.clone().into()];
-        config.http.api_tokens = vec![api_token.clone().into()];
         directory.clone_into(&mut config.store.data_dir);
-        config.belvo.keys = Some(BelvoKeys {
-            url: sandbox.url(),
-            secret_id: SecretString::from("sandbox"),
-            secret_password: SecretString::from("sandbox"),
-        });
-        config.policy = Policy::new(PolicySettings { can_verify: true, ..config.policy.settings().clone() })?;
-        let mut service = Service::start(&config, server_source).await?;
-        service.running().await?;
-        screen.action("nats", &format!("nats-server is at {}, durable, its own for this demo", service.nats_url()));
-        screen.action("relink", &format!("is at http://{}", service.http_address()));
-        let webhook_url = format!("http://{}/webhooks/belvo", service.http_address());
-        sandbox.control().set_webhook(Some(webhook_url), Some(webhook_secret.into()));
-        let nats_url = service.own_nats_url_with_login().context("the demo has its own nats-server")?;
-        let access = Access::of_urls([nats_url.expose_secret()])?;
-        let subscriber = Subscriber::start(access.connect("relink demo").await?).await?;
+        let api_token = Uuid::new_v4().simple().to_string();
+        let local =
+            Local::start(screen, config, SandboxConfig::default(), api_token, server_source, |_| Ok(())).await?;
         let application = crate::direct::client().build()?;
-        Ok(Self { sandbox, service, application, api_token, nats_url, subscriber, users: Mutex::new(Vec::new()) })
+        Ok(Self { local, application, users: Mutex::new(Vec::new()) })
     }
 
     pub(super) async fn stop(self) -> anyhow::Result<()> {
-        self.sandbox.shutdown().await;
-        self.service.stop().await
+        self.local.stop().await
+    }
+
+    /// relink, NATS and the sandbox.
+    pub(super) const fn local(&self) -> &Local {
+        &self.local
     }
 
     /// Adds a link at Belvo; relink does not know it yet.
     pub(super) fn link(&self, name: &str, institution: &str) -> anyhow::Result<User> {
-        let link = self.sandbox.control().add_link(institution, AccessMode::Recurrent, Some(name))?;
+        let link = self.local.sandbox.control().add_link(institution, AccessMode::Recurrent, Some(name))?;
         let user = User { name: name.to_owned(), institution: institution.to_owned(), link };
         self.users().push((user.clone(), StateWord::Valid));
         Ok(user)
@@ -87,10 +65,10 @@ impl Environment {
 
     /// Runs a successful scheduled refresh: its webhooks make the link known to relink.
     pub(super) async fn data_arrives(&self, user: &User) -> anyhow::Result<()> {
-        self.sandbox.control().scheduled_refresh(user.link, RefreshOutcome::Ok)?;
+        self.local.sandbox.control().scheduled_refresh(user.link, RefreshOutcome::Ok)?;
         let state = format!("$KV.links.{}", user.link);
         let valid = |received: &Received| received.subject == state && received.body["state"] == "valid";
-        self.subscriber.wait("the first state of the link", 0, valid).await.map(drop)
+        self.local.subscriber.wait("the first state of the link", 0, valid).await.map(drop)
     }
 
     /// The bank requires a new token when Belvo refreshes the link.
@@ -104,7 +82,7 @@ impl Environment {
     }
 
     async fn refresh_fails(&self, screen: &Screen, user: &User, outcome: RefreshOutcome) -> anyhow::Result<()> {
-        let belvo = self.sandbox.control();
+        let belvo = self.local.sandbox.control();
         belvo.scheduled_refresh(user.link, outcome)?;
         let matches = |sent: &Delivery| sent.link_id == user.link && sent.webhook_type == "LINK";
         let sent = belvo.wait_for_delivery(0, matches).await?;
@@ -123,7 +101,7 @@ impl Environment {
         let path = "/api/accounts/";
         let answer = self
             .application
-            .post(format!("{}{path}", self.sandbox.url()))
+            .post(format!("{}{path}", self.local.sandbox.url()))
             .basic_auth("sandbox", Some("sandbox"))
             .json(&json!({ "link": user.link }))
             .send()
@@ -139,7 +117,7 @@ impl Environment {
 
     /// The user follows the prompt, enters the required value, and the link recovers.
     pub(super) async fn user_repairs(&self, screen: &Screen, user: &User) -> anyhow::Result<()> {
-        let after = self.subscriber.len();
+        let after = self.local.subscriber.len();
         let callback = self.open_widget(screen, user, "success").await?;
         let success = json!({ "event": "success", "link": callback["link"], "institution": callback["institution"] });
         self.post(&format!("/v1/links/{}/widget", user.link), &success).await?;
@@ -152,7 +130,7 @@ impl Environment {
 
     /// The user follows the prompt and closes the widget.
     pub(super) async fn user_closes_widget(&self, screen: &Screen, user: &User) -> anyhow::Result<()> {
-        let after = self.subscriber.len();
+        let after = self.local.subscriber.len();
         let mut exit = self.open_widget(screen, user, "exit").await?;
         exit["event"] = json!("exit");
         self.post(&format!("/v1/links/{}/widget", user.link), &exit).await?;
@@ -164,14 +142,14 @@ impl Environment {
 
     /// Mints a token for update mode and completes the widget; returns the widget's callback.
     async fn open_widget(&self, screen: &Screen, user: &User, outcome: &str) -> anyhow::Result<Value> {
-        let after = self.subscriber.len();
+        let after = self.local.subscriber.len();
         let minted = self.post(&format!("/v1/links/{}/update", user.link), &json!({})).await?;
         let Some(access) = minted["access"].as_str() else { bail!("no access token in the response") };
         screen.action(&user.name, "opens the prompt; your app requests an access token (POST /v1/links/{id}/update)");
         self.wait_for_notice(screen, user, "update_started", after).await?;
         let completed = self
             .application
-            .post(format!("{}/widget/complete", self.sandbox.url()))
+            .post(format!("{}/widget/complete", self.local.sandbox.url()))
             .json(&json!({ "access_token": access, "outcome": outcome }))
             .send()
             .await?
@@ -186,29 +164,17 @@ impl Environment {
 
     async fn wait_for_notice(&self, screen: &Screen, user: &User, notice: &str, after: usize) -> anyhow::Result<()> {
         let subject = format!("link.notice.{notice}.{}", user.link);
-        let (_, received) = self.subscriber.wait(&subject, after, |received| received.subject == subject).await?;
+        let (_, received) = self.local.subscriber.wait(&subject, after, |received| received.subject == subject).await?;
         let body = &received.body;
-        let because = &body["because"];
-        let mut text = format!(
-            "{} -> {}, because of {} ({})",
-            text_of(&because["from"]),
-            text_of(&because["to"]),
-            text_of(&because["event"]),
-            text_of(&because["origin"]["kind"])
-        );
-        for detail in ["action", "proof", "by", "attempt", "arrived"] {
-            if !body[detail].is_null() {
-                text.push_str(&format!(", {detail}: {}", body[detail]));
-            }
-        }
+        let text = transition(body);
         screen.notice(&subject.replace(&user.link.to_string(), &format!("<{}>", user.name)), &text);
         screen.pause().await;
         Ok(())
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let url = format!("http://{}{path}", self.service.http_address());
-        let answer = self.application.post(url).bearer_auth(&self.api_token).json(body).send().await?;
+        let url = format!("http://{}{path}", self.local.service.http_address());
+        let answer = self.application.post(url).bearer_auth(&self.local.api_token).json(body).send().await?;
         let status = answer.status();
         let body: Value = answer.json().await.unwrap_or(Value::Null);
         if !status.is_success() {
@@ -218,8 +184,8 @@ impl Environment {
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let url = format!("http://{}{path}", self.service.http_address());
-        let answer = self.application.get(url).bearer_auth(&self.api_token).send().await?;
+        let url = format!("http://{}{path}", self.local.service.http_address());
+        let answer = self.application.get(url).bearer_auth(&self.local.api_token).send().await?;
         Ok(answer.error_for_status()?.json().await?)
     }
 
@@ -232,8 +198,14 @@ impl Environment {
             let record: Record = serde_json::from_value(self.get(&format!("/v1/links/{}", user.link)).await?)
                 .context("GET /v1/links/{id} is not a link's state")?;
             let prompt = format!("link.notice.update_required.{}", user.link);
-            let prompts =
-                self.subscriber.snapshot().iter().filter(|received| received.subject == prompt).count().to_string();
+            let prompts = self
+                .local
+                .subscriber
+                .snapshot()
+                .iter()
+                .filter(|received| received.subject == prompt)
+                .count()
+                .to_string();
             let is_correct = record.state == expected && prompts == "1";
             all_correct &= is_correct;
             let columns = [&record.link_id, &user.name, &user.institution, &prompts].map(String::as_str);
@@ -242,25 +214,48 @@ impl Environment {
         Ok(all_correct)
     }
 
-    /// Prints commands to explore the running demo.
-    pub(super) fn show_commands(&self, screen: &Screen) {
-        let http = format!("http://{}", self.service.http_address());
-        let token = &self.api_token;
-        let link = self.users().last().map(|(user, _)| user.link.to_string()).unwrap_or_default();
-        screen.title("The demo keeps running. Try these commands; Ctrl-C ends it.");
-        let curl = format!("curl -s -H 'Authorization: Bearer {token}' {http}");
-        screen.command("all invalid links", &format!("{curl}/v1/links?state=invalid"));
-        screen.command("why this link is in its state", &format!("relink why {link} --url {http} --token {token}"));
-        screen.command("all transitions of a link", &format!("{curl}/v1/links/{link}/history"));
+    /// Prints commands to explore the running demo. They work as they are printed, in sh, bash and zsh.
+    ///
+    /// # Errors
+    /// The path of this program is unknown.
+    pub(super) fn show_commands(&self, screen: &Screen) -> anyhow::Result<()> {
+        let (http, token) = (self.local.relink_url(), &self.local.api_token);
+        let users = self.users();
+        let first_that = |wanted: StateWord| {
+            let found = users.iter().find(|(_, state)| *state == wanted);
+            found.map(|(user, _)| user.link.to_string()).unwrap_or_default()
+        };
+        let (broken, valid) = (first_that(StateWord::Invalid), first_that(StateWord::Valid));
+        screen.title("The demo keeps running and prints what happens. Try these commands in another terminal; Ctrl-C here ends it.");
+        let curl = |paths: &[&str]| {
+            let urls = paths.iter().map(|path| quoted(&format!("{http}{path}"))).collect::<Vec<_>>().join(" ");
+            format!("curl -s -H 'Authorization: Bearer {token}' {urls}")
+        };
+        // `relink` is usually not on PATH after `cargo run`.
+        let relink = quoted(&std::env::current_exe()?.display().to_string());
         screen.command(
-            "subscribe to the prompts, with any NATS client",
-            &format!("nats --server {} sub 'link.notice.>'", self.nats_url.expose_secret()),
+            "all links that need their user",
+            &curl(&["/v1/links?state=invalid", "/v1/links?state=token_required"]),
         );
-        screen.command("break a link", &format!(
-            "curl -s -X POST {}/sandbox/links/{link}/scheduled-refresh -H 'content-type: application/json' -d '{{\"outcome\":\"token_required\"}}'",
-            self.sandbox.url()
-        ));
-        screen.command("metrics", &format!("curl -s {http}/metrics"));
+        screen.command(
+            "why this link is in its state",
+            &format!("{relink} why {broken} --url {} --token {}", quoted(&http), quoted(token)),
+        );
+        screen.command("all transitions of a link", &curl(&[&format!("/v1/links/{broken}/history")]));
+        screen.command(
+            "subscribe to the notices, with any NATS client",
+            &format!("nats --server {} sub 'link.notice.>'", quoted(self.local.nats_url.expose_secret())),
+        );
+        let refresh = format!("{}/sandbox/links/{valid}/scheduled-refresh", self.local.sandbox.url());
+        screen.command(
+            "break a link that works",
+            &format!(
+                "curl -s -X POST {} -H 'content-type: application/json' -d '{{\"outcome\":\"token_required\"}}'",
+                quoted(&refresh)
+            ),
+        );
+        screen.command("metrics", &format!("curl -s {}", quoted(&format!("{http}/metrics"))));
+        Ok(())
     }
 
     fn expect_final_state(&self, user: &User, state: StateWord) {
@@ -274,8 +269,4 @@ impl Environment {
     fn users(&self) -> std::sync::MutexGuard<'_, Vec<(User, StateWord)>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn text_of(value: &Value) -> &str {
-    value.as_str().unwrap_or("?")
 }

@@ -5,8 +5,6 @@
 //! expected message has arrived.
 
 mod environment;
-mod screen;
-mod subscriber;
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -18,10 +16,10 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use self::environment::Environment;
-use self::screen::Screen;
 use crate::clock;
 use crate::config::Config;
 use crate::nats::server_binary::ServerSource;
+use crate::rehearsal::local::{Screen, Tail};
 
 /// The attempts to remove the directory, and the pause between two.
 const REMOVE_TRIES_MAX: usize = 20;
@@ -75,8 +73,14 @@ async fn run_in(
     });
     screen.aside(&format!("The demo took {:.1} s.", began.elapsed().as_secs_f64()));
     if is_correct && !args.once {
-        environment.show_commands(screen);
-        shutdown.cancelled().await;
+        let mut tail = Tail::from_now_on(environment.local());
+        environment.show_commands(screen)?;
+        loop {
+            tokio::select! {
+                printed = tail.next(environment.local(), screen) => printed?,
+                () = shutdown.cancelled() => break,
+            }
+        }
         screen.aside("Stopping.");
     }
     environment.stop().await?;

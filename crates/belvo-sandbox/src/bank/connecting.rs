@@ -24,6 +24,12 @@ impl World {
     /// Adds a valid link without a webhook, as if it had been connected earlier.
     pub(crate) fn add_link(&mut self, now: i64, new: NewLink) -> Uuid {
         let id = self.uuid();
+        self.add_link_with_id(now, id, new);
+        id
+    }
+
+    /// [`Self::add_link`] with an id that is known.
+    pub(crate) fn add_link_with_id(&mut self, now: i64, id: Uuid, new: NewLink) {
         let recurrent = new.access_mode == AccessMode::Recurrent;
         let created_at = new.created_at.unwrap_or(now);
         let mut user = [0_u8; 32];
@@ -61,7 +67,6 @@ impl World {
             self.give_consent(created_at, id, new.consent_ends_at);
         }
         self.plan_refresh(now, id, created_at);
-        id
     }
 
     /// Adds a valid link of the user of another link, created after it.

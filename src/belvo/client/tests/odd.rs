@@ -165,7 +165,7 @@ async fn a_refresh_is_accepted_only_with_a_request_id() {
 async fn list_of(pages: Vec<Value>) -> (Client, Asked) {
     let count = std::sync::atomic::AtomicUsize::new(0);
     server(move || {
-        let at = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let at = count.fetch_add(1, Ordering::Relaxed);
         Json(pages[at.min(pages.len() - 1)].clone()).into_response()
     })
     .await
@@ -219,7 +219,7 @@ async fn a_list_that_repeats_itself_ends() {
     // `next` differs each time, but the page is the same.
     let count = std::sync::atomic::AtomicUsize::new(2);
     let (client, asked) = server(move || {
-        let next = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let next = count.fetch_add(1, Ordering::Relaxed);
         Json(page(&json!(format!("?page={next}")), &["a"])).into_response()
     })
     .await;

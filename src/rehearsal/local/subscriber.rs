@@ -1,10 +1,11 @@
-//! The subscriber of the demo: an ordinary consumer of `KV_links`, as any other program would use.
+//! The subscriber of the demo and of `relink dev`: an ordinary consumer of `KV_links`, as any other program would use.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use async_nats::jetstream::{self, consumer::pull};
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -14,23 +15,28 @@ const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// A received message.
 #[derive(Clone, Debug)]
-pub(super) struct Received {
-    pub(super) subject: String,
-    pub(super) body: Value,
+pub(in crate::rehearsal) struct Received {
+    pub(in crate::rehearsal) subject: String,
+    pub(in crate::rehearsal) body: Value,
 }
 
 /// All received messages, in order.
 #[derive(Clone)]
-pub(super) struct Subscriber {
+pub(in crate::rehearsal) struct Subscriber {
     received: Arc<Mutex<Vec<Received>>>,
     count: watch::Receiver<usize>,
 }
 
 impl Subscriber {
-    /// Subscribes to all messages of relink.
-    pub(super) async fn start(client: async_nats::Client) -> anyhow::Result<Self> {
+    /// Subscribes to all messages that relink publishes from now on.
+    pub(in crate::rehearsal) async fn start(client: async_nats::Client) -> anyhow::Result<Self> {
         let stream = jetstream::new(client).get_stream("KV_links").await.context("the stream of states")?;
-        let consumer = stream.create_consumer(pull::OrderedConfig::default()).await?;
+        let consumer = stream
+            .create_consumer(pull::OrderedConfig {
+                deliver_policy: DeliverPolicy::New,
+                ..pull::OrderedConfig::default()
+            })
+            .await?;
         let mut messages = consumer.messages().await?;
         let received = Arc::new(Mutex::new(Vec::new()));
         let (sender, count) = watch::channel(0);
@@ -48,8 +54,16 @@ impl Subscriber {
         Ok(Self { received, count })
     }
 
+    /// Waits for the message with this index.
+    pub(in crate::rehearsal) async fn at(&self, index: usize) -> anyhow::Result<Received> {
+        let mut count = self.count.clone();
+        count.wait_for(|count| *count > index).await.context("the subscription ended")?;
+        let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        received.get(index).cloned().context("received messages are kept")
+    }
+
     /// Waits for a matching message after the first `after` messages; returns it with its index.
-    pub(super) async fn wait(
+    pub(in crate::rehearsal) async fn wait(
         &self,
         what: &str,
         after: usize,
@@ -71,12 +85,12 @@ impl Subscriber {
     }
 
     /// All messages received so far.
-    pub(super) fn snapshot(&self) -> Vec<Received> {
+    pub(in crate::rehearsal) fn snapshot(&self) -> Vec<Received> {
         self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The number of messages received so far.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::rehearsal) fn len(&self) -> usize {
         *self.count.borrow()
     }
 }

@@ -1,4 +1,4 @@
-//! The output of the demo. It has colours only on a terminal and without NO_COLOR.
+//! The output of the demo and of `relink dev`. It has colours only on a terminal and without NO_COLOR.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -27,57 +27,61 @@ macro_rules! print_line {
 }
 
 /// The output.
-pub(super) struct Screen {
+pub(in crate::rehearsal) struct Screen {
     /// Whether there are pauses.
     paced: bool,
 }
 
 impl Screen {
-    pub(super) const fn new(paced: bool) -> Self {
+    pub(in crate::rehearsal) const fn new(paced: bool) -> Self {
         Self { paced }
     }
 
     /// Pauses the output; the parts of the demo keep running.
-    pub(super) async fn pause(&self) {
+    pub(in crate::rehearsal) async fn pause(&self) {
         if self.paced {
             tokio::time::sleep(PACE).await;
         }
     }
 
-    pub(super) fn title(&self, text: &str) {
+    pub(in crate::rehearsal) fn title(&self, text: &str) {
         print_line!("\n{BOLD}{text}{BOLD:#}\n");
     }
 
-    pub(super) fn section(&self, number: &str, text: &str) {
+    pub(in crate::rehearsal) fn section(&self, number: &str, text: &str) {
         print_line!("\n{BOLD}{number}. {text}{BOLD:#}");
     }
 
     /// An action of a user, a bank, the application or a part of the demo.
-    pub(super) fn action(&self, who: &str, text: &str) {
+    pub(in crate::rehearsal) fn action(&self, who: &str, text: &str) {
         let (who, text) = (printable(who), printable(text));
         print_line!("   {CYAN}{who:>8}{CYAN:#}  {text}");
     }
 
     /// A notice from the stream.
-    pub(super) fn notice(&self, subject: &str, text: &str) {
+    pub(in crate::rehearsal) fn notice(&self, subject: &str, text: &str) {
         let (subject, text) = (printable(subject), printable(text));
         print_line!("   {GREEN}{:>8}{GREEN:#}  {subject}  {DIM}{text}{DIM:#}", "relink");
     }
 
-    pub(super) fn aside(&self, text: &str) {
-        print_line!("{DIM}{text}{DIM:#}");
+    pub(in crate::rehearsal) fn text(&self, text: &str) {
+        print_line!("{}", printable_lines(text));
     }
 
-    pub(super) fn problem(&self, text: &str) {
+    pub(in crate::rehearsal) fn aside(&self, text: &str) {
+        print_line!("{DIM}{}{DIM:#}", printable_lines(text));
+    }
+
+    pub(in crate::rehearsal) fn problem(&self, text: &str) {
         print_line!("\n{RED}{}{RED:#}", printable_lines(text));
     }
 
-    pub(super) fn heading(&self, columns: [&str; 5]) {
+    pub(in crate::rehearsal) fn heading(&self, columns: [&str; 5]) {
         let [link, user, institution, state, prompts] = columns;
         print_line!("\n   {BOLD}{link:<36}  {user:<6}  {institution:<20}  {state:<15}  {prompts}{BOLD:#}");
     }
 
-    pub(super) fn row(&self, columns: [&str; 4], state: StateWord, is_correct: bool) {
+    pub(in crate::rehearsal) fn row(&self, columns: [&str; 4], state: StateWord, is_correct: bool) {
         let [link, user, institution, prompts] = columns.map(printable);
         let style = match state {
             StateWord::Valid => GREEN,
@@ -91,7 +95,7 @@ impl Screen {
         );
     }
 
-    pub(super) fn command(&self, what: &str, command: &str) {
+    pub(in crate::rehearsal) fn command(&self, what: &str, command: &str) {
         print_line!("   {DIM}# {what}{DIM:#}\n   {}\n", printable_lines(command));
     }
 }

@@ -1,0 +1,38 @@
+//! Addresses in settings: of servers that relink calls, and to listen on.
+
+use std::net::{IpAddr, SocketAddr};
+
+use reqwest::Url;
+
+/// Whether an address has a part that relink adds, or one that would end up in the middle of the path.
+pub(super) fn has_api_path(address: &str) -> bool {
+    let Ok(url) = Url::parse(address) else { return false };
+    let is_api = url.path_segments().is_some_and(|mut parts| parts.any(|part| part.eq_ignore_ascii_case("api")));
+    is_api || url.query().is_some() || url.fragment().is_some()
+}
+
+/// Whether it is an http or https address without a user.
+pub(super) fn is_http(address: &str) -> bool {
+    Url::parse(address)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty())
+}
+
+/// Whether an address leads to this machine.
+pub(super) fn is_here(url: &str) -> bool {
+    let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    is_loopback_name(&host) || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Whether a name means this machine, without a look at its list of hosts.
+fn is_loopback_name(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+}
+
+/// Reads an address to listen on, such as `127.0.0.1:8480` or `localhost:8480`.
+pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
+    let named = || {
+        let (host, port) = text.rsplit_once(':')?;
+        is_loopback_name(host).then(|| port.parse().ok().map(|port: u16| ([127, 0, 0, 1], port).into()))?
+    };
+    text.parse().ok().or_else(named)
+}

@@ -1,0 +1,171 @@
+//! `relink dev`: the service, its nats-server and relink's sandbox on fixed ports, for somebody who connects an application.
+//!
+//! It prints what happens, and breaks and repairs links on commands that the user types (`keys`). The data directory keeps the links, so a
+//! subscriber goes on after a restart. The environment is not read, so the exports of this program do not change it.
+
+mod keys;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use belvo_sandbox::{AccessMode, Control, SandboxConfig};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Sources};
+use crate::nats::server_binary::ServerSource;
+use crate::os;
+use crate::rehearsal::local::{Local, Screen, Tail, quoted};
+
+/// The API token. Everything listens on loopback and has invented data only, so it need not be a secret.
+const API_TOKEN: &str = "relink-dev";
+
+/// The first links: external id and institution.
+const LINKS: [(&str, &str); 3] =
+    [("maria", "erebor_mx_retail"), ("joao", "gringotts_co_retail"), ("pedro", "erebor_mx_retail")];
+
+/// The flags of `relink dev`.
+#[derive(clap::Args, Debug)]
+pub struct DevArgs {
+    /// TOML file with settings, for example of the policy; the environment is not read
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory that keeps the links, the streams and the ports
+    #[arg(long, value_name = "DIR", default_value = "relink-dev")]
+    pub data_dir: PathBuf,
+    /// Address and port of relink; loopback only
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8480")]
+    pub listen: SocketAddr,
+    /// Address and port of the sandbox, the stand-in for Belvo; loopback only
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8490")]
+    pub sandbox_listen: SocketAddr,
+    /// Port of nats-server [default: 4222 or, if that is in use at the first start, a free one]
+    #[arg(long, value_name = "PORT")]
+    pub nats_port: Option<u16>,
+}
+
+/// Runs everything until `shutdown` or the command to quit.
+///
+/// # Errors
+/// If a part cannot be started or stopped, or has ended.
+pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+    if !args.listen.ip().is_loopback() || !args.sandbox_listen.ip().is_loopback() {
+        bail!("`relink dev` has no secrets, so it listens on loopback addresses only; `relink serve` is for others");
+    }
+    let sources = Sources { file: args.config.clone(), ..Sources::default() };
+    let mut config = Config::load(&sources)?.config;
+    config.http.listen = args.listen;
+    config.store.data_dir = args.data_dir.join("relink");
+    config.nats.port = args.nats_port.or(config.nats.port);
+    os::create_private_directory(&args.data_dir)
+        .with_context(|| format!("cannot use the directory {}", args.data_dir.display()))?;
+    // The file appears again when everything runs, so a script can wait for it.
+    let _is_missing = std::fs::remove_file(exports(&args.data_dir));
+    let kept = Kept { path: args.data_dir.join("sandbox-links.json") };
+    let sandbox = SandboxConfig {
+        listen: args.sandbox_listen,
+        schedule: true,
+        requests_per_30s: Some(80),
+        deliveries_at_once: 4,
+        deliveries_kept: 1_000,
+        // A restarted sandbox must not repeat ids that relink has seen.
+        seed: fastrand::u64(..),
+        ..SandboxConfig::default()
+    };
+    let screen = Screen::new(false);
+    screen.title("relink dev: relink, its nats-server, and a stand-in for Belvo");
+    let started =
+        Local::start(&screen, config, sandbox, API_TOKEN.to_owned(), server_source, |belvo| kept.restore(belvo));
+    let mut local = tokio::select! {
+        started = started => started?,
+        () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
+    let served = serve(&screen, &mut local, &kept, &args.data_dir, &shutdown).await;
+    screen.aside("Stopping.");
+    let stopped = kept.save(&local.sandbox.control()).and(local.stop().await);
+    served.and(stopped).map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(
+    screen: &Screen,
+    local: &mut Local,
+    kept: &Kept,
+    directory: &Path,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let belvo = local.sandbox.control();
+    let mut tail = Tail::from_now_on(local);
+    introduce(screen, local, directory)?;
+    if belvo.links().is_empty() {
+        for (user, institution) in LINKS {
+            belvo.create_link(institution, AccessMode::Recurrent, Some(user))?;
+        }
+    }
+    let mut lines = keys::lines();
+    loop {
+        tokio::select! {
+            printed = tail.next(local, screen) => {
+                printed?;
+                kept.save(&belvo)?;
+            }
+            Some(line) = lines.recv() => match keys::obey(&line, &belvo) {
+                Ok(keys::Answer::Quit) => return Ok(()),
+                Ok(keys::Answer::Text(text)) => screen.aside(&text),
+                Err(problem) => screen.problem(&format!("{problem:#}")),
+            },
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// The file with the variables for other terminals.
+fn exports(directory: &Path) -> PathBuf {
+    directory.join("exports")
+}
+
+/// Prints the commands for another terminal, and writes them into a file that a shell can read.
+fn introduce(screen: &Screen, local: &Local, directory: &Path) -> anyhow::Result<()> {
+    let values = [
+        ("RELINK_API_TOKENS", local.api_token.clone()),
+        ("RELINK_LISTEN", local.service.http_address().to_string()),
+        ("NATS_URL", local.nats_url.expose_secret().to_owned()),
+        ("BELVO_URL", local.sandbox.url()),
+    ];
+    let lines: String = values.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
+    let path = std::path::absolute(exports(directory))?;
+    os::write_private(&path, &lines).with_context(|| format!("cannot write {}", path.display()))?;
+    screen.title("In another terminal:");
+    screen.text(&lines);
+    screen.text(&format!("or, from the file with these lines:  . {}", quoted(&path.display().to_string())));
+    screen.text(&format!(
+        "Belvo's SDKs: BELVO_URL, secret id `sandbox`, secret password `sandbox`. API token of relink: `{}`.",
+        local.api_token
+    ));
+    screen.title(keys::HELP);
+    Ok(())
+}
+
+/// The links of the sandbox in a file: the sandbox keeps them in memory, and relink would find all of them missing after a restart.
+struct Kept {
+    path: PathBuf,
+}
+
+impl Kept {
+    fn restore(&self, belvo: &Control) -> anyhow::Result<()> {
+        let Ok(text) = std::fs::read_to_string(&self.path) else { return Ok(()) };
+        let unusable = || format!("{} cannot be used; remove the whole directory to start anew", self.path.display());
+        let links: Vec<Value> = serde_json::from_str(&text).with_context(unusable)?;
+        for link in &links {
+            belvo.restore_link(link).with_context(unusable)?;
+        }
+        Ok(())
+    }
+
+    fn save(&self, belvo: &Control) -> anyhow::Result<()> {
+        let links = serde_json::to_string(&belvo.links())?;
+        os::write_private(&self.path, &links).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}

@@ -1,0 +1,88 @@
+//! Prints what happens, in order: the webhooks of the sandbox, and the notices, refusals and new links of relink.
+
+use belvo_sandbox::{Delivery, DeliveryOutcome};
+use serde_json::Value;
+
+use super::parts::Local;
+use super::screen::Screen;
+use super::subscriber::Received;
+
+/// How far the output has come.
+pub(in crate::rehearsal) struct Tail {
+    received: usize,
+    delivered: u64,
+}
+
+impl Tail {
+    /// Begins with what comes next.
+    pub(in crate::rehearsal) fn from_now_on(local: &Local) -> Self {
+        let delivered = local.sandbox.control().deliveries(0).last().map_or(0, |delivery| delivery.seq);
+        Self { received: local.subscriber.len(), delivered }
+    }
+
+    /// Waits for the next event and prints it. Nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// If the sandbox or the subscription has ended.
+    pub(in crate::rehearsal) async fn next(&mut self, local: &Local, screen: &Screen) -> anyhow::Result<()> {
+        let control = local.sandbox.control();
+        tokio::select! {
+            delivery = control.wait_for_delivery(self.delivered, |_| true) => {
+                let delivery = delivery?;
+                self.delivered = delivery.seq;
+                screen.action("belvo", &webhook(&delivery));
+            }
+            received = local.subscriber.at(self.received) => {
+                self.received += 1;
+                print(&received?, screen);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn webhook(delivery: &Delivery) -> String {
+    let outcome = match &delivery.outcome {
+        DeliveryOutcome::Answered(status) => format!("is answered {status}"),
+        DeliveryOutcome::TimedOut => "has no answer in time".to_owned(),
+        DeliveryOutcome::Failed(reason) => format!("fails: {reason}"),
+        DeliveryOutcome::Dropped | DeliveryOutcome::NoUrl => "is not sent".to_owned(),
+    };
+    let Delivery { webhook_type, webhook_code, link_id, .. } = delivery;
+    format!("webhook {webhook_type}/{webhook_code} of {link_id} {outcome}")
+}
+
+fn print(received: &Received, screen: &Screen) {
+    let Received { subject, body } = received;
+    let user = body["external_id"].as_str().map(|user| format!("{user}: ")).unwrap_or_default();
+    if subject.starts_with("link.notice.") {
+        screen.notice(subject, &format!("{user}{}", transition(body)));
+    } else if subject.starts_with("link.refused.") {
+        let (event, reason) = (text_of(&body["event"]), text_of(&body["reason"]));
+        screen.aside(&format!("     relink  {subject}  refused {event}: {reason}"));
+    } else if subject.starts_with("$KV.links.") && body["version"] == 1 {
+        screen.notice(subject, &format!("{user}a new link, {}", text_of(&body["state"])));
+    }
+}
+
+/// The transition that led to a notice, and what the notice says, on one line.
+pub(in crate::rehearsal) fn transition(body: &Value) -> String {
+    let because = &body["because"];
+    let mut text = format!(
+        "{} -> {}, because of {} ({})",
+        text_of(&because["from"]),
+        text_of(&because["to"]),
+        text_of(&because["event"]),
+        text_of(&because["origin"]["kind"])
+    );
+    for detail in ["action", "proof", "by", "attempt", "arrived"] {
+        if !body[detail].is_null() {
+            text.push_str(&format!(", {detail}: {}", body[detail]));
+        }
+    }
+    text
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
+}

@@ -1,0 +1,36 @@
+//! `check-config --probe`: whether NATS and Belvo accept the settings. Nothing is changed there.
+
+use anyhow::{Context as _, anyhow};
+
+use super::belvo_client;
+use crate::belvo::CallError;
+use crate::config::Config;
+use crate::nats::server::min_version_check;
+
+/// Connects to NATS and calls Belvo. Returns the name of each part with its answer.
+pub async fn probe(config: &Config) -> Vec<(&'static str, anyhow::Result<String>)> {
+    vec![("NATS", probe_nats(config).await), ("Belvo", probe_belvo(config).await)]
+}
+
+async fn probe_nats(config: &Config) -> anyhow::Result<String> {
+    let Some(access) = &config.nats.access else {
+        return Ok("not set; relink runs its own nats-server".to_owned());
+    };
+    let client = access.connect("relink check-config").await.with_context(|| format!("cannot connect to {access}"))?;
+    let version = min_version_check(&client)?;
+    Ok(format!("connected to {access}, version {version}, with JetStream"))
+}
+
+async fn probe_belvo(config: &Config) -> anyhow::Result<String> {
+    let Some(keys) = &config.belvo.keys else { return Ok("not set; relink makes no calls to Belvo".to_owned()) };
+    let Some(client) = belvo_client(config)? else { return Ok("not set".to_owned()) };
+    match client.knows_any_link().await {
+        Ok(true) => Ok(format!("{} accepts the keys, and has links", keys.url)),
+        Ok(false) => Ok(format!("{} accepts the keys, and has no links yet", keys.url)),
+        Err(error @ CallError::Permanent { .. }) => Err(anyhow!(
+            "{} refuses the call: {error}. Check belvo.secret_id and belvo.secret_password, and that they belong to this address",
+            keys.url
+        )),
+        Err(error) => Err(anyhow!("{} cannot be used: {error}", keys.url)),
+    }
+}
