@@ -3,7 +3,8 @@
 //! Ids, names and messages come from Belvo, from callers and from other programs. A terminal interprets some
 //! characters: they move the cursor, change colours, reorder or hide text, so a sender could forge lines of relink's
 //! output. [`printable`] replaces each of them by an escape such as `\u{1b}`, and leaves letters of every script as
-//! they are. All output for people passes through this file. JSON output has JSON's escapes and stays exact.
+//! they are. All output for people passes through this file. JSON output has JSON's
+//! escapes and stays exact ([`exact_json`]).
 //!
 //! Escaped are: control characters (C0, DEL, C1), line and paragraph separators, direction marks and other format
 //! characters, blanks other than the space, variation selectors and fillers, private and unassigned characters, and
@@ -47,6 +48,17 @@ pub fn printable_json(value: &Value) -> Value {
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
+}
+
+/// The JSON text of a value, with line breaks and indents. The value is exact: JSON's own escapes leave some characters that a terminal
+/// interprets (C1, direction marks), so these become `\\uXXXX` too, which every reader of JSON decodes.
+pub fn exact_json(value: &Value) -> String {
+    // The pretty form of a value that is in memory cannot fail: its keys are texts.
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    escaped(&text, &['\n'], &|c| {
+        let mut units = [0; 2];
+        c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+    })
 }
 
 /// The text with every unsafe character replaced by `escape`, except those of `kept`.
@@ -171,6 +183,21 @@ mod tests {
         assert_eq!(shortened("éééé", 3), "ééé… (1 more)");
         assert_eq!(shortened("ééé", 3), "ééé");
         assert!(printable(&"x".repeat(1 << 20)).chars().count() < LENGTH_MAX + 30);
+    }
+
+    #[test]
+    fn json_is_exact_and_safe_on_a_terminal() {
+        let all: Vec<char> = ('\0'..=char::MAX).collect();
+        for some in all.chunks(4_096) {
+            let text: String = some.iter().flat_map(|&c| ['a', c]).collect();
+            let value = serde_json::json!({text: 7});
+            let shown = exact_json(&value);
+            assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value, "{:?}", some[0]);
+            let unsafe_one = shown.chars().find(|&c| c != '\n' && !c.is_ascii_graphic() && !is_safe(c));
+            assert_eq!(unsafe_one, None);
+        }
+        let marks = Value::from("a\u{301}\u{301}\u{301}\u{301}");
+        assert_eq!(serde_json::from_str::<Value>(&exact_json(&marks)).unwrap(), marks);
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub(super) struct RelinkArgs {
     /// TOML file of the service, which contains the address and the token
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    /// Print the answer as JSON, with the exact texts
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 /// A connection to a running relink.
@@ -40,6 +43,8 @@ pub(super) struct RunningRelink {
     client: Client,
     url: String,
     token: SecretString,
+    /// Whether the answer is printed as JSON.
+    pub(super) json: bool,
 }
 
 /// `GET /v1/links/{id}/history`
@@ -49,17 +54,6 @@ pub(super) struct History {
     pub(super) truncated: bool,
     /// How many entries this version cannot read, such as those of a newer relink. They are skipped.
     pub(super) unreadable_count: usize,
-}
-
-/// What became of a dead letter that was replayed.
-pub(super) enum Replayed {
-    /// It is this input.
-    Input(u64),
-    /// An HTTP target has accepted it.
-    Sent {
-        /// The name of the target.
-        target: String,
-    },
 }
 
 /// The state of a link in the store of relink, which needs no NATS.
@@ -98,7 +92,7 @@ impl RunningRelink {
         };
         let client =
             crate::direct::client().timeout(Duration::from_secs(30)).build().context("building the HTTP client")?;
-        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), token })
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), token, json: args.json })
     }
 
     pub(super) async fn history(&self, link: &str) -> anyhow::Result<History> {
@@ -152,17 +146,14 @@ impl RunningRelink {
         Ok(all)
     }
 
-    pub(super) async fn dead_letter(&self, sequence: u64) -> anyhow::Result<Value> {
-        self.request(Method::GET, &format!("/v1/dead-letters/{sequence}")).await
+    /// Replays a dead letter. The answer has the sequence of the new input.
+    pub(super) async fn replay(&self, sequence: u64) -> anyhow::Result<Value> {
+        self.request(Method::POST, &format!("/v1/dead-letters/{sequence}/replay")).await
     }
 
-    /// Replays a dead letter.
-    pub(super) async fn replay(&self, sequence: u64) -> anyhow::Result<Replayed> {
-        let answer: Value = self.request(Method::POST, &format!("/v1/dead-letters/{sequence}/replay")).await?;
-        if let Some(target) = answer["target"].as_str() {
-            return Ok(Replayed::Sent { target: target.to_owned() });
-        }
-        answer["sequence"].as_u64().map(Replayed::Input).context("the answer of relink has no sequence")
+    /// The answer to a GET.
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.request(Method::GET, path).await
     }
 
     async fn request<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {

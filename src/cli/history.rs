@@ -1,21 +1,16 @@
-//! Formats the answers of a running relink for people: the history of a link, and dead letters. Colours are removed
-//! where they are not wanted.
+//! `relink why`: formats the history of a link for people.
 //!
 //! Ids, names and messages in the answers come from outside, so every text is made printable first.
-
-use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::bail;
 use serde_json::Value;
 
 use super::client::{History, LastState};
+use super::output::{BOLD, DIM, line};
 use crate::contract::{Because, Origin, OriginKind};
 use crate::nats::history::{HistoryEntry, HistoryKind};
-use crate::printable::{escaped, printable, printable_json, printable_lines};
-
-const DIM: Style = Style::new().dimmed();
-const BOLD: Style = Style::new().bold();
+use crate::printable::{printable, printable_json};
 
 /// The history of a link. `message` is the id of a message to mark.
 pub(super) fn show(history: &History, message: Option<&str>) -> anyhow::Result<String> {
@@ -260,67 +255,12 @@ fn colour_of(state: &str) -> Style {
     }
 }
 
-/// The list of dead letters, one line each.
-pub(super) fn dead_letters(letters: &[Value]) -> String {
-    if letters.is_empty() {
-        return "there are no dead letters\n".to_owned();
-    }
-    let mut text = String::new();
-    for letter in letters {
-        let field = |name: &str| printable(letter[name].as_str().unwrap_or("?"));
-        let (at, reason, subject, detail) = (field("at"), field("reason"), field("subject"), field("detail"));
-        let sequence = letter["sequence"].as_u64().map_or_else(|| "?".to_owned(), |sequence| sequence.to_string());
-        line(
-            &mut text,
-            format_args!("{BOLD}{sequence:>6}{BOLD:#}  {at}  {reason:<15} {subject}  {DIM}{detail}{DIM:#}"),
-        );
-    }
-    text
-}
-
-/// One dead letter with its payload.
-pub(super) fn dead_letter(letter: &Value) -> String {
-    let mut text = String::new();
-    let Value::Object(fields) = letter else { return text };
-    for (name, value) in fields.iter().filter(|(name, value)| !name.starts_with("payload") && !value.is_null()) {
-        let value = value.as_str().map_or_else(|| printable_json(value).to_string(), printable);
-        line(&mut text, format_args!("{DIM}{:<15}{DIM:#} {value}", printable(name)));
-    }
-    if let Some(payload) = letter["payload"].as_str() {
-        // Unchanged, except characters that a terminal interprets. The HTTP API returns the exact bytes.
-        let shown = escaped(payload, &['\n', '\t'], &|_| char::REPLACEMENT_CHARACTER.to_string());
-        line(&mut text, format_args!("\n{shown}"));
-    } else if let Some(payload) = letter["payload_base64"].as_str() {
-        line(&mut text, format_args!("\n{DIM}not text, shown in base64:{DIM:#}\n{}", printable_lines(payload)));
-    }
-    text
-}
-
-fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
-    let _infallible = writeln!(text, "{content}");
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::output::tests::{HOSTILE, is_safe};
     use super::*;
-
-    /// A text that tries to forge output on a terminal.
-    const HOSTILE: &str =
-        "x\n  2026-01-01T00:00:00.000Z  forged\r\u{1b}[2J\u{7}\u{9b}31m\u{202e}\u{2066}\u{200b}\u{feff}é";
-
-    const DANGEROUS: [char; 8] = ['\r', '\u{1b}', '\u{7}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{200b}', '\u{feff}'];
-
-    /// Whether the text contains no dangerous character and no forged line.
-    fn is_safe(text: &str) -> bool {
-        let mut plain = text.to_owned();
-        for style in [DIM, BOLD, AnsiColor::Yellow.on_default(), AnsiColor::Cyan.on_default()] {
-            plain = plain.replace(&style.render().to_string(), "").replace(&style.render_reset().to_string(), "");
-        }
-        let is_forged = |line: &str| line.trim_start().starts_with("2026-01-01");
-        !plain.contains(DANGEROUS) && !plain.lines().any(is_forged)
-    }
 
     #[test]
     fn a_history_contains_no_forged_output() {
@@ -363,19 +303,5 @@ mod tests {
             let text = show(&history, None).unwrap();
             assert!(is_safe(&text), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_dead_letter_contains_no_forged_output() {
-        let letter = json!({"sequence": 7, "at": HOSTILE, "reason": HOSTILE, "subject": HOSTILE, "detail": HOSTILE,
-            "headers": {HOSTILE: HOSTILE}, HOSTILE: HOSTILE, "payload": HOSTILE});
-        let odd = json!({"sequence": HOSTILE, "payload_base64": "eA=="});
-        for text in [dead_letters(&[letter.clone(), odd.clone(), json!(null)]), dead_letter(&odd)] {
-            assert!(is_safe(&text), "{text:?}");
-        }
-        // The line breaks of a payload are kept.
-        let text = dead_letter(&letter);
-        let body = text.replace(&DIM.render().to_string(), "").replace(&DIM.render_reset().to_string(), "");
-        assert!(body.contains("\\u{1b}[2J") && !body.contains(DANGEROUS), "{text:?}");
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! - `serve`, `demo`, `dev`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
 //! - `check-config` prints the settings, and can try them; `machine`, `schemas`, `simulate` print and exit
-//! - `why`, `dead-letters` call a running relink over HTTP (`client`) and format its answers (`history`)
+//! - `why`, `dead-letters` call a running relink over HTTP (`client`) and print its answers (`history`,
+//!   `dead_letters`) as text or, with `--json`, as JSON (`output`)
 //!
 //! Each subcommand calls the module that does the work.
 
 mod client;
+mod dead_letters;
 mod history;
+mod output;
 mod signals;
 
 use std::io::Write;
@@ -20,6 +23,7 @@ use belvo_sandbox::SandboxArgs;
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+use self::output::{print, print_json};
 use crate::config::{self, Config, ConfigError, Loaded, LogConfig, LogFormat, Sources};
 use crate::drawing::{self, Format};
 use crate::printable::{printable, printable_lines};
@@ -68,7 +72,8 @@ enum Command {
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
     /// List, show and replay dead letters: messages that relink could not handle
-    DeadLetters(DeadLettersArgs),
+    #[command(after_help = dead_letters::EXAMPLES)]
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Print a diagram of the state machine
     Machine {
         /// Format of the diagram
@@ -201,30 +206,6 @@ struct WhyArgs {
     relink: client::RelinkArgs,
 }
 
-#[derive(Args, Debug)]
-struct DeadLettersArgs {
-    #[command(subcommand)]
-    command: DeadLettersCommand,
-    #[command(flatten)]
-    relink: client::RelinkArgs,
-}
-
-#[derive(Subcommand, Debug)]
-enum DeadLettersCommand {
-    /// List all dead letters, the oldest first
-    List,
-    /// Show one dead letter with its payload
-    Show {
-        /// Sequence of the dead letter
-        sequence: u64,
-    },
-    /// Publish the original message of a dead letter again, as a new input, or send it over HTTP again
-    Replay {
-        /// Sequence of the dead letter
-        sequence: u64,
-    },
-}
-
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -313,6 +294,9 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
                 None => (subject.trim(), None),
             };
             let relink = client::RunningRelink::of(relink)?;
+            if relink.json {
+                return print_json(&relink.get(&format!("/v1/links/{link}/history")).await?);
+            }
             let history = match relink.history(link).await {
                 Ok(history) => history,
                 // The history is on NATS, and the last state is in the store too.
@@ -326,25 +310,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
             let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
             return print(&history::show(&history, message.as_deref())?);
         }
-        Command::DeadLetters(DeadLettersArgs { command, relink }) => {
-            let relink = client::RunningRelink::of(relink)?;
-            let text = match command {
-                DeadLettersCommand::List => history::dead_letters(&relink.dead_letters().await?),
-                DeadLettersCommand::Show { sequence } => history::dead_letter(&relink.dead_letter(sequence).await?),
-                DeadLettersCommand::Replay { sequence } => match relink.replay(sequence).await? {
-                    client::Replayed::Input(input) => {
-                        format!("dead letter {sequence} was published again as input {input}\n")
-                    }
-                    client::Replayed::Sent { target } => {
-                        let target = printable(&target);
-                        format!(
-                            "dead letter {sequence} was sent again to the HTTP target for {target}, which has accepted it\n"
-                        )
-                    }
-                },
-            };
-            return print(&text);
-        }
+        Command::DeadLetters(args) => return dead_letters::run(args).await,
         Command::Machine { .. } | Command::Simulate(_) | Command::Schemas { .. } => {
             unreachable!("these subcommands have already run without a runtime")
         }
@@ -387,16 +353,6 @@ fn warnings_only() -> LogConfig {
 /// The log of a simulated fleet: faults are injected, so warnings are normal and many.
 fn no_log() -> LogConfig {
     LogConfig { filter: "off".to_owned(), format: LogFormat::Text }
-}
-
-/// Prints to standard output, with colours only if it supports them. A closed pipe (`| head`) is no error.
-fn print(text: &str) -> anyhow::Result<ExitCode> {
-    match anstream::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing to standard output")
-        }
-        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
-    }
 }
 
 #[cfg(test)]

@@ -70,6 +70,13 @@ async fn why_shows_every_transition_and_its_messages() {
     assert!(history.contains("refused token_requested: known already"), "{history}");
     assert!(!history.contains('\u{1b}'), "no colours without a terminal");
 
+    let json = printed(&bench, &["why", LINK, "--json"]).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&json).unwrap(),
+        bench.get(&format!("/v1/links/{LINK}/history")).await.body,
+        "--json prints the answer of the HTTP API"
+    );
+
     let pointed = printed(&bench, &["why", &format!("{LINK}.1.1")]).await;
     let marked: Vec<_> = pointed.lines().filter(|line| line.starts_with('▶')).collect();
     assert!(marked.len() == 1 && marked[0].contains("data_available"), "{pointed}");
@@ -95,6 +102,10 @@ async fn names_from_outside_forge_no_line_of_the_history() {
     publish(&bench, format!("$KV.links.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
     let history = printed(&bench, &["why", LINK]).await;
     assert!(!history.contains(['\r', '\u{1b}', '\u{9b}', '\u{202e}', '\u{200b}']), "{history:?}");
+    let json = printed(&bench, &["why", LINK, "--json"]).await;
+    assert!(!json.contains(['\r', '\u{1b}', '\u{9b}', '\u{202e}', '\u{200b}']), "{json:?}");
+    let body = &serde_json::from_str::<Value>(&json).unwrap()["entries"][0]["body"];
+    assert_eq!(body["institution"], hostile, "JSON has the exact text");
     assert!(!history.lines().any(|line| line.starts_with("2026")) && history.len() < 4_000, "{history:?}");
     assert!(
         history.contains(r"x\n2026-01-01T00:00:00.000Z  forged\r\u{1b}[2J\u{9b}31m\u{202e}\u{200b}é"),
@@ -162,9 +173,13 @@ async fn dead_letters_are_listed_shown_and_replayed() {
     assert!(list.contains("malformed") && list.contains(&format!("belvo.webhook.{LINK}")), "{list}");
     let shown = printed(&bench, &["dead-letters", "show", "1"]).await;
     assert!(
-        shown.contains("\nhello \u{fffd}[31m\n"),
+        shown.contains("\n    hello \u{fffd}[31m\n"),
         "characters that a terminal interprets must be replaced: {shown:?}"
     );
+    let json = printed(&bench, &["dead-letters", "show", "1", "--json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["payload"], "hello \u{1b}[31m", "{json}");
+    let json: Value = serde_json::from_str(&printed(&bench, &["dead-letters", "list", "--json"]).await).unwrap();
+    assert_eq!(json["dead_letters"].as_array().map(Vec::len), Some(2), "{json}");
     assert_eq!(
         printed(&bench, &["dead-letters", "replay", "2"]).await,
         "dead letter 2 was published again as input 1\n"

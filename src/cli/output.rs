@@ -1,0 +1,60 @@
+//! The output of the commands that read a running relink: texts with colours, or JSON. Colours are removed where they are not wanted.
+//!
+//! Ids, names and messages in the answers come from outside, so every text is made printable before it is printed.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anstyle::Style;
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::printable::exact_json;
+
+pub(super) const DIM: Style = Style::new().dimmed();
+pub(super) const BOLD: Style = Style::new().bold();
+
+/// Prints to standard output, with colours only if it supports them. A closed pipe (`| head`) is no error.
+pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
+    match anstream::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing to standard output")
+        }
+        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Prints a value as JSON: with the exact texts, and safe on a terminal.
+pub(super) fn print_json(value: &Value) -> anyhow::Result<ExitCode> {
+    print(&(exact_json(value) + "\n"))
+}
+
+/// Appends a line.
+pub(super) fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
+    let _infallible = writeln!(text, "{content}");
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use anstyle::AnsiColor;
+
+    use super::{BOLD, DIM};
+
+    /// A text that tries to forge output on a terminal.
+    pub(in crate::cli) const HOSTILE: &str =
+        "x\n  2026-01-01T00:00:00.000Z  forged\r\u{1b}[2J\u{7}\u{9b}31m\u{202e}\u{2066}\u{200b}\u{feff}é";
+
+    pub(in crate::cli) const DANGEROUS: [char; 8] =
+        ['\r', '\u{1b}', '\u{7}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{200b}', '\u{feff}'];
+
+    /// Whether the text contains no dangerous character and no forged line.
+    pub(in crate::cli) fn is_safe(text: &str) -> bool {
+        let mut plain = text.to_owned();
+        for style in [DIM, BOLD, AnsiColor::Yellow.on_default(), AnsiColor::Cyan.on_default()] {
+            plain = plain.replace(&style.render().to_string(), "").replace(&style.render_reset().to_string(), "");
+        }
+        let is_forged = |line: &str| line.trim_start().starts_with("2026-01-01");
+        !plain.contains(DANGEROUS) && !plain.lines().any(is_forged)
+    }
+}
