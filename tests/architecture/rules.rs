@@ -31,6 +31,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
             "os",
             "journal",
             "link",
+            "drawing",
             "repair",
             "clock",
             "contract",

@@ -106,7 +106,7 @@ async fn program() -> std::path::PathBuf {
         run(Command::new("npm").args(npm).current_dir(folder)).await.map(drop)
     });
     let folder = folder.await;
-    for file in ["drive.mjs", "stories.mjs"] {
+    for file in ["drive.mjs", "console.mjs", "stories.mjs"] {
         std::fs::copy(tests.join(file), folder.join(file)).expect("copied");
     }
     folder.join("stories.mjs")
@@ -119,7 +119,7 @@ async fn users_repair_their_links_in_a_browser() {
     let screens = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screens");
     std::fs::create_dir_all(&screens).expect("cargo's temporary folder can be written");
     let options = json!({
-        "chromium": chromium.program, "screens": screens, "key": KEY, "api_token": API_TOKEN,
+        "chromium": chromium.program, "screens": screens, "key": KEY, "api_token": API_TOKEN, "webhook_secret": WEBHOOK_SECRET,
         "hosted": hosted.addresses(), "page": on_page.addresses(),
     });
     let mut node = Command::new("node");
