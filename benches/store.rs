@@ -102,28 +102,13 @@ fn record(link: usize, now: Timestamp) -> Record {
         unreadable_fields: Vec::new(),
     };
     let (event, from) = ("observed".into(), StateWord::Unconfirmed);
-    let because = Because { event, from, to, at: At(now), incident: false, times_corrected: false, origin };
+    let because =
+        Because { event, from, to, at: At(now), incident: false, successor_id: None, times_corrected: false, origin };
     Record::of(&state, u16::try_from(link).unwrap_or_default() % PARTITIONS, because, Vec::new())
 }
 
 fn broken(now: Timestamp) -> State {
-    State::Invalid {
-        episode: Episode {
-            number: EpisodeNumber(1),
-            cause: Cause::Credentials,
-            session: None,
-            opened_at: now,
-            observed_at: None,
-            refused_at: None,
-            prompt: Prompt::Sent,
-            reminders_count: 0,
-            next_reminder_at: None,
-            remind_by: None,
-            tried_at: None,
-            attempts_count: 0,
-            arrived: Vec::new(),
-        },
-    }
+    State::Invalid { episode: Episode::new(EpisodeNumber(1), Cause::Credentials, now, Prompt::Sent) }
 }
 
 /// A server whose output stream has one state of each link.

@@ -78,10 +78,12 @@ async fn main() -> Result<(), async_nats::Error> {
 }
 
 /// Whether the outage of this notice is still open, and its user is not repairing the link. An episode is one outage.
-/// The episodes of a link are numbered, so the number shows whether the notice is about the open episode.
+/// The episodes of a link are numbered, so the number shows whether the notice is about the open episode. If the episode
+/// is superseded, the user has connected the bank anew.
 fn still_needs_its_user(notice: &Value, state: &Value) -> bool {
     let number = &state["episode"]["number"];
-    number.is_u64() && *number == notice["episode"]["number"] && state["state"] != "updating"
+    let is_superseded = state["episode"]["superseded_by"].is_string();
+    number.is_u64() && *number == notice["episode"]["number"] && !is_superseded && state["state"] != "updating"
 }
 
 /// The version of the link that sent this notice; notice ids are `<link>.<version>.<n>`.

@@ -1,10 +1,13 @@
-//! The worker that does jobs: the calls to Belvo that the machine requests. It publishes the results as inputs.
+//! The worker that does jobs: the calls to Belvo and the look-ups of other links that the machine requests. It publishes
+//! the results as inputs.
 //!
 //! A job is a message on `link.job.<type>.<link>`, read from a durable consumer, so it is done **at least once**: a
 //! verify job only reads, and Belvo answers 409 to a repeated refresh. A job does not change the state of a link.
 //! Belvo's answer is published as an observation or an API error, and the machine decides about it.
 //!
 //! A job that fails or panics is retried later and does not block the others.
+
+mod successor;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -27,6 +30,8 @@ use crate::nats::publisher::PublishError;
 use crate::nats::stream::JOBS_CONSUMER;
 use crate::nats::subject::Subjects;
 
+pub use successor::KnownLinks;
+
 /// How many jobs run at once. Belvo asks for at most 80 requests in 30 seconds.
 pub const JOBS_AT_ONCE_MAX: usize = 4;
 
@@ -38,6 +43,9 @@ const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// After this many attempts a job is given up and logged as an error: with these pauses, after most of a day.
 const TRIES_MAX: i64 = 200;
+
+/// The store has the commit of a job after some milliseconds, so the first tries follow each other soon.
+const EARLY_TRIES: i64 = 10;
 
 /// The pause of a verify job for a missing link during an incident of many missing links: the incident has to end, or
 /// an operator sends `forget`.
@@ -56,6 +64,7 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 pub struct Worker {
     inputs: Arc<dyn Inputs>,
     belvo: Client,
+    known: KnownLinks,
     guard: MissingGuard,
     clock: Clock,
 }
@@ -75,6 +84,8 @@ pub enum Outcome {
     Reported,
     /// The job is retried after at least this pause, for this reason.
     Retry(Duration, String),
+    /// The store does not have the commit of the job yet. The job is repeated after this pause.
+    TooEarly(Duration),
     /// The job can never succeed, for this reason.
     GivenUp(String),
 }
@@ -91,10 +102,10 @@ pub enum Next {
 }
 
 impl Worker {
-    /// A worker that calls `belvo` and publishes to `inputs`. `guard` decides whether a 404 is a deletion. `clock`
-    /// dates the observations.
-    pub fn new(inputs: Arc<dyn Inputs>, belvo: Client, guard: MissingGuard, clock: Clock) -> Self {
-        Self { inputs, belvo, guard, clock }
+    /// A worker that calls `belvo`, compares the links of `known`, and publishes to `inputs`. `guard` decides whether a
+    /// 404 is a deletion. `clock` dates the observations.
+    pub fn new(inputs: Arc<dyn Inputs>, belvo: Client, known: KnownLinks, guard: MissingGuard, clock: Clock) -> Self {
+        Self { inputs, belvo, known, guard, clock }
     }
 
     /// Does the jobs of the consumer until `shutdown`, then finishes the running ones.
@@ -220,6 +231,8 @@ impl Worker {
                     "many links are missing at Belvo: an incident, not deletions".to_owned(),
                 ),
             }),
+            JobName::FindSuperseded => return self.find_superseded(job, link, stored_at).await,
+            JobName::ReadSuccessor => return self.read_successor(job, link, stored_at).await,
             JobName::Refresh => self.belvo.refresh_link(link, &job.resources).await.map(|answer| match answer {
                 RefreshAnswer::Accepted { request_id } => Answer::Publish(ReadOutcome::RefreshAccepted { request_id }),
                 RefreshAnswer::CoolingDown { wait } => {
@@ -319,7 +332,8 @@ pub fn decide_retry(outcome: &Outcome, tries: i64) -> Next {
     match outcome {
         Outcome::Reported => Next::Ended,
         Outcome::GivenUp(_) => Next::GivenUp,
-        Outcome::Retry(..) if tries >= TRIES_MAX => Next::GivenUp,
+        Outcome::Retry(..) | Outcome::TooEarly(_) if tries >= TRIES_MAX => Next::GivenUp,
+        Outcome::TooEarly(pause) => Next::Again(if tries <= EARLY_TRIES { *pause } else { backoff(tries) }),
         Outcome::Retry(wait, _) => Next::Again((*wait).max(backoff(tries))),
     }
 }
@@ -329,10 +343,13 @@ fn record_outcome(job: &JobBody, link: &LinkId, outcome: &Outcome, next: Next, t
     let job = job.name.as_str();
     let why = match outcome {
         Outcome::Reported => "",
+        Outcome::TooEarly(_) => "the store does not have the commit of the job yet",
         Outcome::Retry(_, why) | Outcome::GivenUp(why) => why,
     };
     let outcome = match next {
         Next::Ended => "reported",
+        // A short pause is usual, and no failure.
+        Next::Again(_) if matches!(outcome, Outcome::TooEarly(_)) && tries <= EARLY_TRIES => "retried",
         Next::Again(pause) => {
             let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(job, link.id = %link, tries, why, pause_ms, "a job failed and will be retried");

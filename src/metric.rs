@@ -84,6 +84,8 @@ metrics! {
     INCIDENTS: Gauge "relink_incidents" [] "institutions with an incident now";
     PROMPTS_DEFERRED: Counter "relink_prompts_deferred_total" []
         "prompts that were deferred because of an incident";
+    SUPERSEDED: Counter "relink_superseded_total" []
+        "broken links that were superseded by a newer link of the same user";
     JOBS: Counter "relink_jobs_total" ["job", "outcome"]
         "attempts of jobs: `reported`, `retried` or `given_up`";
     BELVO_UNEXPECTED_RESPONSES: Counter "relink_belvo_unexpected_responses_total" ["status"]

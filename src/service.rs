@@ -40,7 +40,7 @@ use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeout
 use crate::clock::{self, Clock};
 use crate::config::{Config, ReconcilerConfig};
 use crate::http::{self, Limits, Parts, Server};
-use crate::jobs::Worker;
+use crate::jobs::{KnownLinks, Worker};
 use crate::journal::{self, FileDisk, Forwarder, Journal, NatsTarget};
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::declaration::StreamError;
@@ -167,7 +167,8 @@ impl Service {
         });
         let streams = spawn(after(is_ready.clone(), stop.clone(), watch.run(stop.clone())));
         let jobs = belvo.clone().map(|belvo| {
-            let worker = Worker::new(Arc::new(publisher.clone()), belvo, guard.clone(), clock.clone());
+            let known = KnownLinks { store: Arc::new(store.clone()), policy: config.policy.clone() };
+            let worker = Worker::new(Arc::new(publisher.clone()), belvo, known, guard.clone(), clock.clone());
             let worker = worker.run(context.clone(), subjects.clone(), stop.clone());
             spawn(after_correction(clock.clone(), stop.clone(), worker))
         });

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use relink::config::SETTINGS;
 use relink::drawing::{BEGIN, END, between_marks, fenced};
 
-/// The documents in the root of the repository; [`documents`] adds those of `docs/`.
+/// The documents in the root of the repository; [`documents`] adds those of `docs/`, `docs/how-to/` and `deploy/`.
 const ROOT: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
@@ -33,10 +33,13 @@ fn path_of(document: &str) -> PathBuf {
 
 /// The paths of all documents, below the root of the repository.
 fn documents() -> Vec<String> {
-    let files =
-        fs::read_dir(path_of("docs")).expect("a folder of documents").map(|file| file.expect("a file").file_name());
-    let files = files.map(|name| format!("docs/{}", name.to_str().expect("a name in UTF-8")));
-    let mut documents: Vec<_> = files.filter(|name| name.ends_with(".md")).collect();
+    let of_folder = |folder: &str| {
+        let files = fs::read_dir(path_of(folder)).expect("a folder of documents");
+        let names = files.map(|file| file.expect("a file").file_name());
+        let paths = names.map(|name| format!("{folder}/{}", name.to_str().expect("a name in UTF-8")));
+        paths.filter(|path| path.ends_with(".md")).collect::<Vec<_>>()
+    };
+    let mut documents = [of_folder("docs"), of_folder("docs/how-to"), of_folder("deploy")].concat();
     documents.sort();
     documents.extend(ROOT.map(str::to_owned));
     documents

@@ -90,3 +90,50 @@ fn the_code_records_only_metrics_of_the_table() {
         assert!(used.contains(name), "no code records {name}");
     }
 }
+
+/// The selectors of a text: each word `relink_…`, with the names of the labels in the braces after it.
+fn selectors(text: &str) -> Vec<(String, Vec<String>)> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let starts = text.match_indices("relink_").map(|(at, _)| at).filter(|at| !text[..*at].ends_with(is_word));
+    let selector = |at: usize| {
+        let (word, rest) = text[at..].split_at(text[at..].find(|c| !is_word(c)).unwrap_or(text.len() - at));
+        let braces = rest.strip_prefix('{').and_then(|rest| rest.split('}').next()).unwrap_or_default();
+        let labels = braces.split(',').filter_map(|label| label.split('=').next());
+        let labels =
+            labels.map(|label| label.trim_end_matches('!').trim().to_owned()).filter(|label| !label.is_empty());
+        (word.to_owned(), labels.collect())
+    };
+    starts.map(selector).collect()
+}
+
+/// The alerts and the dashboard use only metrics and labels that exist.
+#[test]
+fn alerts_and_dashboard_name_metrics_of_the_table() {
+    for (file, least) in [("prometheus/alerts.yml", 24), ("prometheus/alerts_test.yml", 8), ("grafana/relink.json", 37)]
+    {
+        let text = fs::read_to_string(root().join("deploy").join(file)).expect("a file of deploy");
+        let selectors = selectors(&text.replace("\\\"", "\""));
+        assert!(selectors.len() >= least, "{file} has {} selectors", selectors.len());
+        for (name, labels) in selectors {
+            let metric = METRICS.iter().find(|metric| metric.name == name);
+            let metric = metric.unwrap_or_else(|| panic!("{file} names {name}, which is not a metric"));
+            for label in labels {
+                // Prometheus adds the instance, and the exporter of a histogram the quantile.
+                let is_added = label == "instance" || (label == "quantile" && metric.kind == Kind::Histogram);
+                assert!(is_added || metric.labels.contains(&&*label), "{file}: {name} has no label {label}");
+            }
+        }
+    }
+}
+
+/// docs/how-to/alerts.md explains each alert, in the order of the rules.
+#[test]
+fn each_alert_is_explained() {
+    let rules = fs::read_to_string(root().join("deploy/prometheus/alerts.yml")).expect("the rules");
+    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let page = fs::read_to_string(root().join("docs/how-to/alerts.md")).expect("the page");
+    let explained: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("- `Relink")?.split('`').next()).collect();
+    let expected: Vec<_> = alerts.iter().map(|alert| alert.trim_start_matches("Relink")).collect();
+    assert!(expected.len() > 20, "{expected:?}");
+    assert_eq!(explained, expected, "docs/how-to/alerts.md");
+}

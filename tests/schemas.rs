@@ -12,8 +12,8 @@ use relink::contract::{
 };
 use relink::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Due,
-    Effect, Event, Input, Link, LinkObservation, Policy, PolicySettings, Profile, Prompt, Session, StateName, Status,
-    Timestamp, step,
+    Effect, Event, Input, Link, LinkId, LinkObservation, Policy, PolicySettings, Profile, Prompt, Session, StateName,
+    Status, SuccessorObservation, Timestamp, step,
 };
 use relink::schemas::{documents, examples, schemas, write};
 use serde_json::Value;
@@ -241,12 +241,17 @@ fn some_event() -> impl Strategy<Value = Event> {
         Just(Command::Unmute),
         some_time().prop_map(Command::Snooze),
         Just(Command::Verify),
+        Just(Command::Unsupersede),
     ];
+    let successor = (some_time(), other_link())
+        .prop_map(|(observed_at, by)| Event::Superseded(SuccessorObservation { observed_at, by }));
     prop_oneof![
         5 => broken,
         5 => observed,
         3 => data,
         1 => consent,
+        2 => successor,
+        1 => other_link().prop_map(|link| Event::SuccessorNamed { link }),
         1 => command.prop_map(Event::Command),
         3 => some_time().prop_map(|until| Event::UpdateStarted { until }),
         2 => Just(Event::UpdateClaimed),
@@ -257,6 +262,10 @@ fn some_event() -> impl Strategy<Value = Event> {
             Event::ConsentEnding, Event::ConsentChanged, Event::QuotaReached { of_refresh: true },
         ]),
     ]
+}
+
+fn other_link() -> impl Strategy<Value = LinkId> {
+    "[a-z]{1,3}".prop_map(|id| id.parse().expect("a safe token"))
 }
 
 fn some_consent() -> impl Strategy<Value = Consent> {
@@ -276,14 +285,24 @@ fn some_input() -> impl Strategy<Value = Input> {
         (prop::option::of(".{0,8}"), mode, prop::option::of(0_u64..1_000_000), prop::option::of(some_consent()));
     let profile = profile.prop_map(|(text, mode, every, consent)| Profile {
         external_id: text.clone(),
+        institution_user_id: text.clone(),
         institution: text,
+        created_at: every.map(|_| Timestamp::from_millis(1_700_000_000_000)),
         access_mode: mode,
         refresh_every: every.map(Duration::from_secs),
         fetch_resources: if every.is_some() { vec!["ACCOUNTS".to_owned(), "OWNERS".to_owned()] } else { Vec::new() },
         consent: consent.map(Box::new),
     });
-    (some_event(), prop::option::of(any::<u64>()), profile, any::<bool>())
-        .prop_map(|(event, key, profile, incident)| Input { event, key: key.map(DedupKey), profile, incident })
+    let successor = prop_oneof![5 => Just(None), 1 => other_link().prop_map(Some)];
+    (some_event(), prop::option::of(any::<u64>()), profile, any::<bool>(), successor).prop_map(
+        |(event, key, profile, incident, successor)| Input {
+            event,
+            key: key.map(DedupKey),
+            profile,
+            incident,
+            successor,
+        },
+    )
 }
 
 fn origin(kind: OriginKind, now: Timestamp) -> Origin {

@@ -14,8 +14,9 @@ use relink::simulation::{Bug, Counts, Fault, Options, shorten, simulate};
 const SEEDS_FIXED: u64 = 12;
 const SEEDS_FRESH: u64 = 4;
 
-/// The number of seeds within which the simulation must find an injected bug.
-const SEEDS_PER_BUG: u64 = 20;
+/// The number of seeds within which the simulation must find an injected bug. Most are found in the first three; about one seed in sixty
+/// finds `WitnessIgnored`, because a lost tail must meet a change of owners.
+const SEEDS_PER_BUG: u64 = 40;
 
 /// Runs the simulation and returns its counters; panics with the shortened failure if a rule is violated.
 fn run_without_failure(options: &Options) -> Counts {

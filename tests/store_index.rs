@@ -13,12 +13,15 @@ const CACHE: u64 = 16 << 20;
 const LINKS: u8 = 12;
 const INSTITUTIONS: [Option<&str>; 4] = [None, Some("erebor"), Some("ere"), Some("banco \u{0} ão")];
 const EXTERNAL_IDS: [Option<&str>; 4] = [None, Some("maria"), Some("erebor"), Some("")];
+const USERS: [Option<&str>; 3] = [None, Some("maria"), Some("u1")];
 
 /// The record of a put: only the fields that have an index.
-fn put(n: u8, version: u64, state: StateName, institution: Option<&str>, external_id: Option<&str>) -> Put {
+fn put(n: u8, version: u64, state: StateName, names: [Option<&str>; 3]) -> Put {
     let deadline = version.is_multiple_of(2).then(|| Timestamp::from_millis(i64::from(n)));
     let head = Head { state, partition: 3, version, deadline };
-    let record = serde_json::json!({"version": version, "institution": institution, "external_id": external_id});
+    let [institution, external_id, user] = names;
+    let record = serde_json::json!({"version": version, "institution": institution, "external_id": external_id,
+        "institution_user_id": user});
     Put::of_record(id(n), head, record.to_string().into_bytes())
 }
 
@@ -40,9 +43,9 @@ enum Action {
 
 fn any_put() -> impl Strategy<Value = Put> {
     let (institution, external_id) = (prop::sample::select(&INSTITUTIONS), prop::sample::select(&EXTERNAL_IDS));
-    let state = prop::sample::select(StateName::VARIANTS);
-    (0..LINKS, 1..40_u64, state, institution, external_id)
-        .prop_map(|(n, version, state, institution, external_id)| put(n, version, state, institution, external_id))
+    let (state, user) = (prop::sample::select(StateName::VARIANTS), prop::sample::select(&USERS));
+    (0..LINKS, 1..40_u64, state, (institution, external_id, user))
+        .prop_map(|(n, version, state, names)| put(n, version, state, names.into()))
 }
 
 fn any_action() -> impl Strategy<Value = Action> {
@@ -60,10 +63,27 @@ fn all(store: &dyn Store) -> Vec<(LinkId, StoredLink)> {
     page.ids.into_iter().zip(page.links).collect()
 }
 
-/// The institution and the external id of a link.
-fn names(link: &StoredLink) -> [Option<String>; 2] {
+/// The institution, the external id and the user of a link.
+fn names(link: &StoredLink) -> [Option<String>; 3] {
     let record: serde_json::Value = serde_json::from_slice(&link.record).expect("JSON");
-    ["institution", "external_id"].map(|name| record[name].as_str().map(str::to_owned))
+    ["institution", "external_id", "institution_user_id"].map(|name| record[name].as_str().map(str::to_owned))
+}
+
+/// Compares the pages of a query with a filter over all links.
+fn check_query(store: &dyn Store, all: &[(LinkId, StoredLink)], query: &Query) {
+    let is_wanted = |(_, link): &&(LinkId, StoredLink)| {
+        let wanted = [&query.institution, &query.external_id, &query.institution_user_id];
+        query.state.is_none_or(|state| state == link.head.state)
+            && wanted.into_iter().zip(names(link)).all(|(wanted, found)| wanted.is_none() || *wanted == found)
+    };
+    let expected: Vec<_> = all.iter().filter(is_wanted).map(|(id, _)| id.clone()).collect();
+    let mut found = Vec::new();
+    for page in pages(store, query.clone()) {
+        let page = page.expect("the store can be read");
+        assert!(page.ids.len() == 3 || page.next.is_none(), "only the last page has fewer links");
+        found.extend(page.ids);
+    }
+    assert_eq!(found, expected, "{query:?}");
 }
 
 /// Compares every query and every count with all links.
@@ -73,28 +93,23 @@ fn check(store: &dyn Store) {
     for state in states {
         for institution in INSTITUTIONS.into_iter().chain([Some("gringotts")]).map(|name| name.map(str::to_owned)) {
             for external_id in EXTERNAL_IDS.into_iter().chain([Some("zoe")]).map(|name| name.map(str::to_owned)) {
-                let is_wanted = |(_, link): &&(LinkId, StoredLink)| {
-                    let [found_institution, found_external_id] = names(link);
-                    state.is_none_or(|state| state == link.head.state)
-                        && (institution.is_none() || institution == found_institution)
-                        && (external_id.is_none() || external_id == found_external_id)
-                };
-                let expected: Vec<_> = all.iter().filter(is_wanted).map(|(id, _)| id.clone()).collect();
-                let (institution, external_id) = (institution.clone(), external_id.clone());
-                let query = Query { state, institution, external_id, after: None, limit: 3 };
-                let mut found = Vec::new();
-                for page in pages(store, query.clone()) {
-                    let page = page.expect("the store can be read");
-                    assert!(page.ids.len() == 3 || page.next.is_none(), "only the last page has fewer links");
-                    found.extend(page.ids);
+                for user in USERS.into_iter().chain([Some("u2")]).map(|name| name.map(str::to_owned)) {
+                    let query = Query {
+                        state,
+                        institution: institution.clone(),
+                        external_id: external_id.clone(),
+                        institution_user_id: user,
+                        after: None,
+                        limit: 3,
+                    };
+                    check_query(store, &all, &query);
                 }
-                assert_eq!(found, expected, "{query:?}");
             }
         }
     }
     let mut expected: BTreeMap<Option<String>, BTreeMap<StateName, u64>> = BTreeMap::new();
     for (_, link) in &all {
-        let [institution, _] = names(link);
+        let [institution, ..] = names(link);
         *expected.entry(institution).or_default().entry(link.head.state).or_default() += 1;
     }
     let without_zeros = |mut counts: BTreeMap<StateName, u64>| {
@@ -179,7 +194,7 @@ fn a_changing_link_is_never_missing_from_a_list_of_its_institution() {
     let states = [StateName::Valid, StateName::Invalid];
     let at = |version: u64| {
         let state = states[usize::from(version.is_multiple_of(2))];
-        (0..LINKS).map(|n| put(n, version, state, Some("erebor"), None)).collect()
+        (0..LINKS).map(|n| put(n, version, state, [Some("erebor"), None, None])).collect()
     };
     commit(&store, at(1)).unwrap();
     std::thread::scope(|scope| {

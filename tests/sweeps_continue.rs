@@ -16,7 +16,7 @@ use futures::future::{BoxFuture, ready};
 use relink::belvo::{Budget, Client, MissingGuard, SecretId, SecretPassword, Timeouts};
 use relink::clock::{Clock, ManualClock};
 use relink::contract::{At, Because, InputKind, JobBody, JobName, Origin, OriginKind, Record, StateWord};
-use relink::jobs::{Outcome, Worker};
+use relink::jobs::{KnownLinks, Outcome, Worker};
 use relink::link::{
     Breakage, Cause, Consent, Due, Event, Input, Link, LinkId, LinkObservation, Policy, PolicySettings, Profile,
     Status, Timestamp, step,
@@ -156,7 +156,8 @@ impl Bench {
         let belvo = belvo.with_budget(Budget::by(clock.clone(), 100_000));
         let (store, inbox, guard) = (MemoryStore::default(), Arc::new(Inbox::default()), MissingGuard::default());
         let inputs = Arc::clone(&inbox) as Arc<dyn Inputs>;
-        let worker = Worker::new(Arc::clone(&inputs), belvo.clone(), guard.clone(), clock.clone());
+        let known = KnownLinks { store: Arc::new(store.clone()), policy: policy() };
+        let worker = Worker::new(Arc::clone(&inputs), belvo.clone(), known, guard.clone(), clock.clone());
         let parts = Parts {
             belvo,
             guard,
@@ -430,19 +431,7 @@ async fn missing_links_that_were_never_observed_do_not_hide_a_deletion() {
         bench.knows(&id(number), vec![Event::MissingReported.into()]);
     }
     // Verify jobs: first for each link that was never observed, then for the deleted one.
-    let job = |number: usize, to: StateWord| {
-        let because = Because {
-            event: "verify".to_owned(),
-            from: to,
-            to,
-            at: At(START),
-            incident: false,
-            times_corrected: false,
-            origin: origin(),
-        };
-        let (name, link_id) = (JobName::Verify, id(number).to_string());
-        JobBody { name, link_id, asked_at: At(START), consent_id: None, resources: Vec::new(), because }
-    };
+    let job = |number: usize, to: StateWord| job(JobName::Verify, number, to);
     for number in 100..130 {
         let outcome = bench.worker.perform(&job(number, StateWord::Unconfirmed), &id(number), START).await;
         assert_eq!(outcome, Outcome::Reported);
@@ -456,23 +445,27 @@ async fn missing_links_that_were_never_observed_do_not_hide_a_deletion() {
     assert!(bench.inbox.links().contains(&id(0)), "{:?}", bench.inbox.links());
 }
 
-#[tokio::test]
-async fn a_job_is_retried_after_a_gateways_page_and_after_a_panic() {
-    let bench = Bench::start(|_| page_of(200)).await;
-    let state = StateWord::Valid;
+/// A job of a link in this state.
+fn job(name: JobName, number: usize, state: StateWord) -> JobBody {
     let because = Because {
         event: "verify".to_owned(),
         from: state,
         to: state,
         at: At(START),
         incident: false,
+        successor_id: None,
         times_corrected: false,
         origin: origin(),
     };
+    let (link_id, asked_at) = (id(number).to_string(), At(START));
+    JobBody { name, link_id, asked_at, consent_id: None, resources: Vec::new(), successor_id: None, because }
+}
+
+#[tokio::test]
+async fn a_job_is_retried_after_a_gateways_page_and_after_a_panic() {
+    let bench = Bench::start(|_| page_of(200)).await;
     for name in [JobName::Verify, JobName::Refresh] {
-        let because = because.clone();
-        let link_id = id(1).to_string();
-        let job = JobBody { name, link_id, asked_at: At(START), consent_id: None, resources: Vec::new(), because };
+        let job = job(name, 1, StateWord::Valid);
         for status in [200, 202, 204, 302, 400, 401, 403, 404, 409, 428, 500] {
             bench.answer(move |_| page_of(status));
             let outcome = bench.worker.perform(&job, &id(1), START).await;

@@ -52,8 +52,10 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
 await connection.close();
 
 // Whether the outage of this notice is still open, and its user is not repairing the link. An episode is one outage.
-// The episodes of a link are numbered, so the number shows whether the notice is about the open episode.
+// The episodes of a link are numbered, so the number shows whether the notice is about the open episode. If the episode
+// is superseded, the user has connected the bank anew.
 function stillNeedsItsUser(notice, state) {
+  if (state?.episode?.superseded_by) return false;
   return state?.episode?.number === notice.episode.number && state.state !== "updating";
 }
 

@@ -54,9 +54,12 @@ async def main(url="nats://127.0.0.1:4222", count=None):
 
 def still_needs_its_user(notice, state):
     """Whether the outage of this notice is still open, and its user is not repairing the link. An episode is one outage.
-    The episodes of a link are numbered, so the number shows whether the notice is about the open episode."""
+    The episodes of a link are numbered, so the number shows whether the notice is about the open episode. If the episode
+    is superseded, the user has connected the bank anew."""
     episode = state and state.get("episode")
-    return bool(episode) and episode["number"] == notice["episode"]["number"] and state["state"] != "updating"
+    if not episode or episode.get("superseded_by"):
+        return False
+    return episode["number"] == notice["episode"]["number"] and state["state"] != "updating"
 
 
 def version_of(notice_id):

@@ -23,6 +23,10 @@ pub struct LinkResource {
     pub status: Option<String>,
     /// `institution`.
     pub institution: Option<String>,
+    /// `institution_user_id`.
+    pub institution_user_id: Option<String>,
+    /// `created_at`.
+    pub created_at: Option<Timestamp>,
     /// `access_mode`; `None` for null and for unknown values.
     pub access_mode: Option<AccessMode>,
     /// `refresh_rate`, such as `6h` or `7d`; null for single links.
@@ -52,6 +56,8 @@ impl LinkResource {
             id: text(body, "id").and_then(|id| id.parse().ok()),
             status: text(body, "status"),
             institution: text(body, "institution"),
+            institution_user_id: text(body, "institution_user_id"),
+            created_at: optional::access(body.get("created_at"), received_at).value(),
             access_mode,
             refresh_every: text(body, "refresh_rate").and_then(|rate| parse_rate(&rate)),
             last_accessed_at: optional::access(body.get("last_accessed_at"), received_at).value(),
@@ -126,6 +132,8 @@ mod tests {
         assert_eq!((link.access_mode, link.refresh_every, link.external_id), (Some(AccessMode::Single), None, None));
         assert_eq!(link.last_accessed_at.map(|at| at.to_string()).as_deref(), Some("2024-02-02T13:11:42.593Z"));
         assert_eq!(link.fetch_resources, ["TAX_STATUS"]);
+        assert_eq!(link.institution_user_id.as_deref(), Some("x"));
+        assert_eq!(link.created_at.map(|at| at.to_string()).as_deref(), Some("2024-02-02T13:11:42.586Z"));
 
         let empty = LinkResource::parse(&Map::new(), Timestamp::LATEST);
         assert!(empty.id.is_none() && empty.status.is_none() && empty.fetch_resources.is_empty());

@@ -16,7 +16,7 @@ use super::unrelated::Unrelated;
 use crate::contract::{self, ApiError, At, CommandName, ReadOutcome, Widget};
 use crate::link::{
     Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, Due, Event, Input, LinkId,
-    LinkObservation, Profile, Session, Status, Timestamp,
+    LinkObservation, Profile, Session, Status, SuccessorObservation, Timestamp,
 };
 
 /// The longest accepted validity of a token or a session. Belvo's are valid for ten minutes to a few hours; more is a
@@ -25,6 +25,7 @@ const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The meaning of a message.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "almost every meaning is an event, and each lives for one step")]
 pub enum Meaning {
     /// An event of the link.
     Event(Input),
@@ -151,8 +152,10 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
         // The `institution` is not used: it comes from the user's device, and the institution of a link decides whether
         // the prompts of an incident are deferred.
         Widget::Success { link: named, institution: _ } => {
-            same_link(link, named.as_deref().and_then(|id| id.parse().ok()))?;
-            Event::UpdateClaimed
+            match named.as_deref().and_then(|id| id.parse::<LinkId>().ok()) {
+                Some(other) if other != *link => Event::SuccessorNamed { link: other },
+                Some(_) | None => Event::UpdateClaimed,
+            }
         }
         Widget::Updated {} => Event::UpdateClaimed,
         Widget::Exit { .. } => Event::UpdateAbandoned,
@@ -197,6 +200,8 @@ pub(super) fn of_observation(
             let profile = Profile {
                 external_id: resource.external_id,
                 institution: resource.institution,
+                institution_user_id: resource.institution_user_id,
+                created_at: resource.created_at,
                 access_mode: resource.access_mode,
                 refresh_every: resource.refresh_every,
                 fetch_resources: resource.fetch_resources,
@@ -227,6 +232,10 @@ pub(super) fn of_observation(
         }
         ReadOutcome::Missing => (Event::ObservedMissing, Profile::default()),
         ReadOutcome::RefreshAccepted { .. } => (Event::RefreshAccepted, Profile::default()),
+        ReadOutcome::Superseded { by } => {
+            let by = by.parse::<LinkId>().map_err(|error| Undecodable::shape("$.by", error.to_string()))?;
+            (Event::Superseded(SuccessorObservation { observed_at, by }), Profile::default())
+        }
     };
     Ok(Meaning::Event(Input { key: Some(key::of_observation(link, seen)), profile, ..event.into() }))
 }
@@ -250,6 +259,7 @@ pub(super) fn of_command(command: &contract::Command) -> Result<Meaning, Undecod
         (CommandName::Snooze, Some(At(until))) => Command::Snooze(until),
         (CommandName::Snooze, None) => return Err(Undecodable::shape("$.until", "missing: `snooze` needs it")),
         (CommandName::Verify, _) => Command::Verify,
+        (CommandName::Unsupersede, _) => Command::Unsupersede,
         (CommandName::Forget, _) => Command::Forget,
     };
     Ok(Meaning::event(Event::Command(command)))

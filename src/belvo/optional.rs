@@ -66,7 +66,7 @@ pub(super) fn due(value: Option<&Value>, received_at: Timestamp) -> FieldValue<T
     time(value, CONSENTS_BEGIN, received_at.after(CONSENT_LASTS_MAX))
 }
 
-/// When Belvo last had access (`last_accessed_at`): between 2019 and `received_at`.
+/// When Belvo last had access (`last_accessed_at`), or created the link (`created_at`): between 2019 and `received_at`.
 pub(super) fn access(value: Option<&Value>, received_at: Timestamp) -> FieldValue<Timestamp> {
     match time(value, BELVO_BEGINS, received_at.after(AHEAD_MAX)) {
         FieldValue::Value(at) => FieldValue::Value(at.min(received_at)),

@@ -17,7 +17,7 @@ use crate::link::Timestamp;
 const EVENTS: &[&str] = &["started", "success", "updated", "exit", "error", "warning", "page_load"];
 
 /// The values of `outcome` in an observation.
-const OUTCOMES: &[&str] = &["found", "missing", "consent", "refresh_accepted"];
+const OUTCOMES: &[&str] = &["found", "missing", "consent", "refresh_accepted", "superseded"];
 
 /// Fails if the body has a newer schema version than this relink reads.
 pub(super) fn check_version(value: &Value) -> Result<(), Undecodable> {
@@ -69,6 +69,9 @@ pub(super) fn parse_observation(value: Value) -> Result<Observation, Undecodable
         && !needed(name)?.is_object()
     {
         return Err(Undecodable::shape(format!("$.{name}"), "expected an object"));
+    }
+    if outcome == "superseded" && !needed("by")?.is_string() {
+        return Err(Undecodable::shape("$.by", "expected a string"));
     }
     parse(fields)
 }

@@ -32,6 +32,10 @@ pub(super) fn unreadable_fields(kind: InputKind, body: &Value, received_at: Time
                     "link.last_accessed_at",
                     optional::access(link.get("last_accessed_at"), received_at) == FieldValue::Unreadable,
                 );
+                check(
+                    "link.created_at",
+                    optional::access(link.get("created_at"), received_at) == FieldValue::Unreadable,
+                );
             }
             if let Some(consent) =
                 body.get("consent").and_then(Value::as_object).filter(|consent| !optional::is_endless(consent))

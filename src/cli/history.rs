@@ -142,6 +142,11 @@ fn headline(text: &mut String, history: &History, newest: Option<&HistoryEntry>)
 /// Why the user of a broken link has not been prompted; `None` if the prompt was published or is not due.
 fn why_no_prompt(episode: &Value) -> Option<String> {
     let time = |key: &str| episode[key].as_str().unwrap_or("?");
+    if let Some(by) = episode["superseded_by"].as_str() {
+        return Some(format!(
+            "its user is not asked any more: the link {by} of the same user works (`unsupersede` reverses this)"
+        ));
+    }
     let until = episode["prompt_deferred_until"].as_str().unwrap_or_else(|| time("prompt_waits_until"));
     match (episode["prompt"].as_str()?, &episode["prompt_asked_at"]) {
         ("muted" | "held", _) => Some("its user has not been prompted: the link is muted".to_owned()),
@@ -202,7 +207,12 @@ fn write_transition(text: &mut String, mark: &str, because: &Because) {
     let arrow =
         if from == to { format!("stays {colour}{to}{colour:#}") } else { format!("{from} → {colour}{to}{colour:#}") };
     let during = if because.incident { "  (during an incident of the institution)" } else { "" };
-    line(text, format_args!("{mark} {}  {BOLD}{}{BOLD:#}  {arrow}{DIM}{during}{DIM:#}", because.at.0, because.event));
+    let beside = because.successor_id.as_ref().map(|id| format!("  (the link {id} of the same user works)"));
+    let beside = beside.unwrap_or_default();
+    line(
+        text,
+        format_args!("{mark} {}  {BOLD}{}{BOLD:#}  {arrow}{DIM}{during}{beside}{DIM:#}", because.at.0, because.event),
+    );
     write_origin(text, &because.origin);
 }
 
@@ -318,8 +328,13 @@ mod tests {
         let because = json!({"event": HOSTILE, "from": "unconfirmed", "to": "unconfirmed", "at": at, "origin": origin});
         let episode = json!({"id": HOSTILE, "cause": HOSTILE, "opened_at": HOSTILE, "prompt": "deferred",
             "prompt_asked_at": HOSTILE, "prompt_deferred_until": HOSTILE});
+        let mut superseded = episode.clone();
+        superseded["superseded_by"] = HOSTILE.into();
         let state = json!({"state": HOSTILE, "since": HOSTILE, "institution": HOSTILE, "external_id": HOSTILE, "version": 2,
             "episode": episode, "because": because, "sent": [HOSTILE]});
+        let mut beside = state.clone();
+        beside["episode"] = superseded;
+        beside["because"]["successor_id"] = HOSTILE.into();
         let notice = json!({"action": HOSTILE, "attempt": HOSTILE, "proof": HOSTILE, "by": HOSTILE, "resource": HOSTILE, "kind": HOSTILE,
             "reason": HOSTILE, "why": HOSTILE});
         let refused = json!({"event": HOSTILE, "detail": HOSTILE, "origin": origin});
@@ -328,15 +343,21 @@ mod tests {
                 "body": body});
             serde_json::from_value::<HistoryEntry>(entry).unwrap()
         };
-        let bodies =
-            [("state", &state), ("notice", &notice), ("job", &notice), ("refused", &refused), ("state", &notice)];
+        let bodies = [
+            ("state", &state),
+            ("state", &beside),
+            ("notice", &notice),
+            ("job", &notice),
+            ("refused", &refused),
+            ("state", &notice),
+        ];
         let entries = bodies.map(|(kind, body)| entry(kind, body)).into();
         let mut history = History { link_id: HOSTILE.to_owned(), entries, truncated: true, unreadable_count: 1 };
         let text = show(&history, Some(HOSTILE)).unwrap();
         assert!(is_safe(&text), "{text:?}");
         assert!(text.contains("\\u{1b}[2J") && text.contains('é') && text.contains('▶'), "{text}");
         assert!(is_safe(&show(&history, Some("\u{1b}other")).unwrap_err().to_string()));
-        for count in [4, 1, 0] {
+        for count in [5, 2, 1, 0] {
             history.entries.truncate(count);
             let text = show(&history, None).unwrap();
             assert!(is_safe(&text), "{text:?}");

@@ -432,6 +432,13 @@ pub static SETTINGS: &[Setting] = &[
         Some("10m"),
         "how often a link with a deferred prompt is verified",
     ),
+    row(
+        "policy.supersede",
+        "RELINK_POLICY_SUPERSEDE",
+        Text,
+        Some("institution_user_id"),
+        "the key that shows a newer link: also external_id, or never",
+    ),
 ];
 
 /// The setting with this key.

@@ -27,7 +27,7 @@ use reader::Reader;
 pub use repair::{RepairConfig, WidgetPlace};
 
 use crate::journal;
-use crate::link::{Policy, PolicySettings};
+use crate::link::{Policy, PolicySettings, Supersede};
 use crate::nats::connection::{Access, Login, TlsFiles};
 use crate::nats::server_binary::ServerSource;
 use crate::nats::stream::{PARTITIONS_MAX, StreamSettings};
@@ -470,6 +470,9 @@ fn read_policy(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         incident_wait: reader.span("policy.incident_wait"),
         incident_links: count(reader.number("policy.incident_links", 0..=1_000_000)),
         incident_window: reader.span("policy.incident_window"),
+        supersede: reader
+            .parsed("policy.supersede", "institution_user_id, external_id or never")
+            .unwrap_or(Supersede::Never),
     };
     let had_problems = !reader.layers.problems.is_empty();
     match Policy::new(settings) {

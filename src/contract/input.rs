@@ -164,7 +164,8 @@ pub enum Widget {
     },
     /// The success callback.
     Success {
-        /// The link in the callback.
+        /// The link in the callback. If it is another link than the one that the callback is published for, the user has
+        /// connected the bank anew.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         link: Option<String>,
         /// The institution in the callback. relink does not use it: a user's device may send any name.
@@ -265,6 +266,8 @@ pub enum Source {
     Verify,
     /// relink, in a sweep that looks for changes without a webhook.
     Sweep,
+    /// relink, which compared the links that it knows.
+    Lookup,
     /// Your own application.
     #[default]
     App,
@@ -299,6 +302,12 @@ pub enum ReadOutcome {
         /// Belvo's `request_id`; the webhooks of the refresh have the same one.
         #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
         request_id: Option<String>,
+    },
+    /// The user has connected the bank anew: another link works in place of this one. relink publishes it when it finds
+    /// such a link; an application may publish it too.
+    Superseded {
+        /// Belvo's id of the other link.
+        by: String,
     },
 }
 
@@ -335,6 +344,8 @@ pub enum CommandName {
     Snooze,
     /// Ask Belvo for the status of the link now.
     Verify,
+    /// The link is not superseded: prompt its user again, and do not let the same link supersede it any more.
+    Unsupersede,
     /// Replace the link by a tombstone.
     Forget,
 }

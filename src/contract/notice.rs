@@ -25,6 +25,8 @@ pub enum NoticeName {
     UpdateStarted,
     /// The attempt failed. The episode goes on, and no new prompt follows.
     UpdateFailed,
+    /// The user has connected the bank anew: another link works in place of this one. Do not prompt for this episode.
+    Superseded,
     /// The link works again.
     Recovered,
     /// Data was missed during the outage, and has to be fetched by a historical refresh.
@@ -129,6 +131,11 @@ pub enum NoticeContent {
         /// How the user's part of the attempt ended.
         attempt: AttemptEndWord,
     },
+    /// The user has connected the bank anew: another link works in place of this one. Do not prompt for this episode.
+    Superseded {
+        /// Belvo's id of the other link.
+        by: String,
+    },
     /// The link works again.
     Recovered {
         /// The fact that shows that the link works.
@@ -207,6 +214,7 @@ impl Renewal {
                 episode.is_some_and(|episode| episode.cause == Cause::ConsentEnded)
             }
             Notice::UpdateStarted
+            | Notice::Superseded { .. }
             | Notice::Recovered { .. }
             | Notice::RefreshDue { .. }
             | Notice::DataAvailable(_)
@@ -231,6 +239,7 @@ impl NoticeContent {
             Notice::Reminder { number } => Self::Reminder { action, number: *number },
             Notice::UpdateStarted => Self::UpdateStarted,
             Notice::UpdateFailed { after } => Self::UpdateFailed { action, attempt: (*after).into() },
+            Notice::Superseded { by } => Self::Superseded { by: by.to_string() },
             Notice::Recovered { proof } => Self::Recovered { proof: (*proof).into() },
             Notice::RefreshDue { gap, by } => Self::RefreshDue { gap: (*gap).into(), by: (*by).into() },
             Notice::DataAvailable(data) => Self::DataAvailable {
@@ -261,6 +270,7 @@ impl NoticeContent {
             Self::Reminder { .. } => NoticeName::Reminder,
             Self::UpdateStarted => NoticeName::UpdateStarted,
             Self::UpdateFailed { .. } => NoticeName::UpdateFailed,
+            Self::Superseded { .. } => NoticeName::Superseded,
             Self::Recovered { .. } => NoticeName::Recovered,
             Self::RefreshDue { .. } => NoticeName::RefreshDue,
             Self::DataAvailable { .. } => NoticeName::DataAvailable,

@@ -44,6 +44,10 @@ pub enum JobName {
     Verify,
     /// Ask Belvo for a historical refresh.
     Refresh,
+    /// Look up the broken links that this link supersedes.
+    FindSuperseded,
+    /// Read another link from Belvo, which may supersede this one.
+    ReadSuccessor,
 }
 
 impl JobName {
@@ -129,6 +133,10 @@ pub struct Because {
     /// Whether the institution had an incident at that time. Prompts are deferred during an incident.
     #[serde(default, skip_serializing_if = "is_false")]
     pub incident: bool,
+    /// A newer link of the same user at the same institution, which was known at that time. Its user is not prompted for
+    /// this link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor_id: Option<String>,
     /// The transition only corrected the times of the link, because the clock of NATS had been ahead: times in the future
     /// became the time of this transition, and waits were shortened.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -143,6 +151,7 @@ impl Because {
         Self {
             event: input.event.name().as_str().to_owned(),
             incident: input.incident,
+            successor_id: input.successor.as_ref().map(ToString::to_string),
             times_corrected: step.times_corrected,
             from: step.from.into(),
             to: step.link.state.name().into(),
@@ -152,7 +161,7 @@ impl Because {
     }
 }
 
-/// Body of `link.job.<type>.<link>`: a call to Belvo that has to be made.
+/// Body of `link.job.<type>.<link>`: a call to Belvo that has to be made, or other links that have to be looked up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Job")]
 pub struct JobBody {
@@ -169,6 +178,9 @@ pub struct JobBody {
     /// `refresh`: the resources to refresh; absent for all resources of the link.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<String>,
+    /// `read_successor`: Belvo's id of the other link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor_id: Option<String>,
     /// The transition that led to the job.
     pub because: Because,
 }
@@ -241,11 +253,21 @@ pub struct Commit {
 impl JobBody {
     /// The body of a job of `step`.
     pub fn of(step: &Step, job: &Job, because: Because) -> Self {
-        let (name, consent_id, resources) = match job {
-            Job::Verify { consent } => (JobName::Verify, consent.clone(), Vec::new()),
-            Job::Refresh { resources } => (JobName::Refresh, None, resources.clone()),
+        let of = |name| Self {
+            name,
+            link_id: step.link.id.to_string(),
+            asked_at: At(step.at),
+            consent_id: None,
+            resources: Vec::new(),
+            successor_id: None,
+            because,
         };
-        Self { name, link_id: step.link.id.to_string(), asked_at: At(step.at), consent_id, resources, because }
+        match job {
+            Job::Verify { consent } => Self { consent_id: consent.clone(), ..of(JobName::Verify) },
+            Job::Refresh { resources } => Self { resources: resources.clone(), ..of(JobName::Refresh) },
+            Job::FindSuperseded => of(JobName::FindSuperseded),
+            Job::ReadSuccessor { link } => Self { successor_id: Some(link.to_string()), ..of(JobName::ReadSuccessor) },
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::output::Because;
 use super::rfc3339::At;
 use super::words::{AccessModeWord, StateWord, is_false};
-use crate::link::{Episode, Freshness, Link, LinkId, Profile, Session, State};
+use crate::link::{Episode, Freshness, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Profile, Session, State};
 
 mod facts;
 mod parts;
@@ -47,6 +47,12 @@ pub struct Record {
     pub external_id: Option<String>,
     /// Belvo's name of the institution.
     pub institution: Option<String>,
+    /// Belvo's key of the user at the institution: the same for every link that the user makes with the same login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub institution_user_id: Option<String>,
+    /// When the link was created at Belvo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<At>,
     /// Whether Belvo refreshes the link on a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_mode: Option<AccessModeWord>,
@@ -96,6 +102,9 @@ pub struct Record {
     /// An operator has muted the link: its user is neither prompted nor reminded.
     #[serde(default, skip_serializing_if = "is_false")]
     pub muted: bool,
+    /// Links that do not supersede this one, by an operator's command `unsupersede`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_superseded_by: Vec<String>,
     /// Before this time the user is not reminded, by an operator's command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snoozed_until: Option<At>,
@@ -168,6 +177,8 @@ impl Record {
             updated_at: At(link.updated_at),
             external_id: profile.external_id.clone(),
             institution: profile.institution.clone(),
+            institution_user_id: profile.institution_user_id.clone(),
+            created_at: profile.created_at.map(At),
             access_mode: profile.access_mode.map(AccessModeWord::from),
             refresh_every_secs: profile.refresh_every.map(|every| every.as_secs()),
             fetch_resources: profile.fetch_resources.clone(),
@@ -185,6 +196,7 @@ impl Record {
             refresh_needs_token: link.refresh_needs_token,
             refresh_quota: RefreshQuotaRecord::of(link.refresh_quota),
             muted: link.muted,
+            not_superseded_by: link.not_superseded_by.iter().map(ToString::to_string).collect(),
             snoozed_until: link.snoozed_until.map(At),
             verify_asked_at: link.verify_asked_at.map(At),
             claimed_at: link.claimed_at.map(At),
@@ -240,6 +252,8 @@ impl Record {
             profile: Profile {
                 external_id: self.external_id.clone(),
                 institution: self.institution.clone(),
+                institution_user_id: self.institution_user_id.clone(),
+                created_at: self.created_at.map(|at| at.0),
                 access_mode: self.access_mode.map(Into::into),
                 refresh_every: self.refresh_every_secs.map(Duration::from_secs),
                 fetch_resources: self.fetch_resources.clone(),
@@ -256,6 +270,7 @@ impl Record {
             refresh_needs_token: self.refresh_needs_token,
             refresh_quota: self.refresh_quota.as_ref().map(RefreshQuotaRecord::parse).transpose()?.unwrap_or_default(),
             muted: self.muted,
+            not_superseded_by: parse_links(&self.not_superseded_by)?,
             snoozed_until: self.snoozed_until.map(|at| at.0),
             verify_asked_at: self.verify_asked_at.map(|at| at.0),
             claimed_at: self.claimed_at.map(|at| at.0),
@@ -281,6 +296,12 @@ impl Record {
             StateWord::Removed => State::Removed,
         })
     }
+}
+
+fn parse_links(ids: &[String]) -> Result<Vec<LinkId>, BadRecord> {
+    let parse = |id: &String| id.parse().map_err(|_| BadRecord::Impossible("not_superseded_by"));
+    let oldest = ids.len().saturating_sub(NOT_SUPERSEDED_BY_MAX);
+    ids[oldest..].iter().map(parse).collect()
 }
 
 #[cfg(test)]

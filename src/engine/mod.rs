@@ -16,6 +16,7 @@
 //! - `timers`: links whose deadline has passed
 //! - `corrections`: links whose times lie in the future
 //! - `incident`: institutions whose links fail together
+//! - `successors`: links whose user has connected the bank anew
 //! - `journals`: records of a journal that were published again
 //! - `links`: the overlay and the cache of links
 
@@ -25,6 +26,7 @@ mod incident;
 mod journals;
 mod links;
 mod plan;
+mod successors;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -345,19 +347,19 @@ impl<S: Store> Engine<S> {
                 let event = input.event.name();
                 let step = || {
                     if is_repeated {
-                        Err(Refusal::Repeated)
+                        Ok(Err(Refusal::Repeated))
                     } else {
-                        (self.step)(&link, &input, received_at, &self.policy)
+                        self.step_link(&link, &mut input, received_at)
                     }
                 };
-                let stepped = catch_unwind(AssertUnwindSafe(step));
-                match stepped {
-                    Ok(Ok(step)) => {
+                match catch_unwind(AssertUnwindSafe(step)) {
+                    Ok(Err(error)) => return Err(error),
+                    Ok(Ok(Ok(step))) => {
                         plan.tally.add(word, "accepted");
                         let because = Because::of(&step, &input, origin);
                         self.take_step(step, delivery.partition, because, now, plan);
                     }
-                    Ok(Err(refusal)) => {
+                    Ok(Ok(Err(refusal))) => {
                         plan.tally.add(word, refusal.as_str());
                         plan.refuse(
                             delivery.partition,
@@ -436,10 +438,13 @@ impl<S: Store> Engine<S> {
 }
 
 /// The open episode of the link, if it counts for an incident: it has a prompt, and a failing institution can be its
-/// cause. A muted link does not count. Links that were broken before relink was installed are adopted as muted.
+/// cause. A muted or superseded link does not count. Links that were broken before relink was installed are adopted as muted.
 fn opening_of(link: &Link) -> Option<Opening<'_>> {
     let institution = link.profile.institution.as_deref()?;
     let episode = link.state.episode().filter(|episode| episode.cause.may_be_institution_wide())?;
+    if episode.superseded_by.is_some() {
+        return None;
+    }
     let is_deferred = match episode.prompt {
         Prompt::Sent => false,
         Prompt::Deferred { .. } => true,

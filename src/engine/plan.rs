@@ -8,7 +8,7 @@ use super::delivery::{DeadDelivery, Delivery};
 use crate::contract::{
     Address, Because, CommittedOffset, IncidentBody, JobBody, LinksDigest, NoticeBody, RefusedBody, institution_token,
 };
-use crate::link::{Effect, Link, LinkId, Step, Timestamp};
+use crate::link::{Effect, Link, LinkId, Notice, Step, Timestamp};
 use crate::repair::RepairLinks;
 use crate::store::{Changes, Position, Put};
 
@@ -33,6 +33,8 @@ pub struct Plan {
     pub incidents: Vec<IncidentBody>,
     /// How many prompts are deferred by this plan.
     pub prompts_deferred_count: u64,
+    /// How many links are superseded by this plan.
+    pub superseded_count: u64,
     /// Deliveries to dead-letter. Dead letters must be durable **before** the batch, because its committed offsets pass
     /// them.
     pub dead_letters: Vec<DeadDelivery>,
@@ -190,6 +192,7 @@ impl Plan {
         for (n, effect) in (1..).zip(&step.effects) {
             let (address, body) = match effect {
                 Effect::Notice { notice, episode } => {
+                    self.superseded_count += u64::from(matches!(notice, Notice::Superseded { .. }));
                     let mut body = NoticeBody::of(step, notice, episode.as_ref(), because.clone());
                     let prompted = episode.as_ref().filter(|_| body.content.prompts());
                     body.repair_url =

@@ -23,17 +23,18 @@ impl<S: Store> Engine<S> {
                 continue;
             }
             let incident = self.incidents.is_on(link.profile.institution.as_deref());
-            let input = Input { incident, ..Event::DeadlinePassed.into() };
+            let mut input = Input { incident, ..Event::DeadlinePassed.into() };
             // A bug that panics on one timer must not end the process: the timer would be due again at every start.
-            match catch_unwind(AssertUnwindSafe(|| (self.step)(&link, &input, now, &self.policy))) {
-                Ok(Ok(step)) => {
+            match catch_unwind(AssertUnwindSafe(|| self.step_link(&link, &mut input, now))) {
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(Ok(step))) => {
                     plan.tally.add("timer", "accepted");
                     let because = Because::of(&step, &input, Origin::timer(now));
                     plan.add_item(|| Item::Timer(id));
                     self.take_step(step, partition, because, now, plan);
                 }
-                Ok(Err(_)) if under_way => {}
-                Ok(Err(_)) => plan.retime(self.retimed(&link)?),
+                Ok(Ok(Err(_))) if under_way => {}
+                Ok(Ok(Err(_))) => plan.retime(self.retimed(&link)?),
                 Err(_) => {
                     plan.tally.add("timer", "panicked");
                     plan.timers_panicked.push(id.clone());

@@ -76,6 +76,7 @@ pub(super) async fn list(
         state: query.text("state").map(parse_state).transpose()?,
         institution: query.text("institution").map(str::to_owned),
         external_id: query.text("external_id").map(str::to_owned),
+        institution_user_id: None,
         after: query.parse("after")?,
         limit: query.limit(PAGE.0, PAGE.1)?,
     };

@@ -13,14 +13,20 @@ impl TransitionBuilder<'_> {
     // --- leaving Valid ---
 
     /// Opens the episode of an outage, and emits its prompt. If the user is in the widget already, the episode begins
-    /// with that attempt, and the prompt is emitted only if the attempt fails.
+    /// with that attempt, and the prompt is emitted only if the attempt fails. If the link has a successor, its user is
+    /// not prompted.
     pub(super) fn open(&mut self, breakage: &Breakage) -> State {
         self.link.episodes_count += 1;
         let number = self.link.episodes_count;
         let in_widget_until = self.widget_until();
-        let prompt = if in_widget_until.is_some() { Prompt::Muted } else { self.prompt_for(breakage.cause) };
+        let successor = self.successor().filter(|_| in_widget_until.is_none());
+        let is_muted = in_widget_until.is_some() || successor.is_some();
+        let prompt = if is_muted { Prompt::Muted } else { self.prompt_for(breakage.cause) };
         let mut episode = Episode::open(number, breakage.cause, self.now, prompt, self.policy);
         episode.apply_evidence(breakage, self.now);
+        if let Some(successor) = successor {
+            self.supersede(&mut episode, successor);
+        }
         if episode.prompt == Prompt::Sent {
             self.emit(Notice::UpdateRequired, Some(&episode));
         }
@@ -294,9 +300,9 @@ impl TransitionBuilder<'_> {
         Ok(State::broken(Episode { arrived, ..episode }))
     }
 
-    /// Emits the episode's muted prompt, unless the link is still muted or an incident defers the prompt.
+    /// Emits the episode's muted prompt, unless the link is still muted or superseded, or an incident defers the prompt.
     pub(super) fn release_prompt(&mut self, episode: &mut Episode) {
-        if episode.prompt != Prompt::Muted {
+        if episode.prompt != Prompt::Muted || episode.superseded_by.is_some() {
             return;
         }
         episode.prompt = self.prompt_for(episode.cause);

@@ -1,12 +1,12 @@
 //! The transition builder: a copy of a link that one event changes, and the effects of that event.
 //!
 //! The arms of the machine are methods of [`TransitionBuilder`], in one file for each subject: `breaking`, `repair`,
-//! `refresh`, `renewal`, `reminder`, `upkeep`, `commands`. An arm changes the copy, emits effects, and returns the next
+//! `refresh`, `renewal`, `reminder`, `successor`, `upkeep`, `commands`. An arm changes the copy, emits effects, and returns the next
 //! state. `machine` decides which arm runs.
 
 use super::{
-    DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, Notice, Policy, Profile, Prompt, RECENT_KEYS_MAX,
-    RecentFact, Refusal, State, Step, Timestamp,
+    DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice, Policy, Profile,
+    Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
 };
 
 /// A copy of a link that one event changes. The copy is dropped if the event is refused.
@@ -17,6 +17,8 @@ pub(super) struct TransitionBuilder<'a> {
     pub(super) policy: &'a Policy,
     /// [`Input::incident`] of the event.
     pub(super) incident: bool,
+    /// [`Input::successor`] of the event.
+    pub(super) successor: Option<LinkId>,
     /// The message has a due date of the consent that differs from the known one.
     pub(super) consent_moved: bool,
     /// The message has a due date of the consent that cannot be right, such as `0001-01-01`.
@@ -29,11 +31,11 @@ pub(super) type Next = Result<State, Refusal>;
 impl<'a> TransitionBuilder<'a> {
     pub(super) fn of(link: &Link, input: &Input, now: Timestamp, policy: &'a Policy) -> Self {
         let now = now.max(link.updated_at);
-        let incident = input.incident;
+        let (incident, successor) = (input.incident, input.successor.clone());
         let consent = input.profile.consent.as_ref();
         let due_is_unreadable = consent.is_some_and(|consent| consent.due == Due::Unreadable);
         let (link, effects) = (link.clone(), Vec::new());
-        Self { link, effects, now, policy, incident, consent_moved: false, due_is_unreadable }
+        Self { link, effects, now, policy, incident, successor, consent_moved: false, due_is_unreadable }
     }
 
     pub(super) fn state(&self) -> State {
@@ -67,6 +69,7 @@ impl<'a> TransitionBuilder<'a> {
             }
             self.link.recent.push(RecentFact { key, at: now });
         }
+        self.find_superseded(before, &state);
         assert_consistent(&self.link, &state);
         assert!(self.effects.len() <= EFFECTS_MAX, "a step has at most EFFECTS_MAX effects, so that it fits a commit");
         let from = before.state.name();
@@ -102,6 +105,10 @@ impl<'a> TransitionBuilder<'a> {
 /// the message instead of committing a wrong state.
 fn assert_consistent(link: &Link, state: &State) {
     assert!(link.recent.len() <= RECENT_KEYS_MAX, "a link keeps at most RECENT_KEYS_MAX dedup keys");
+    assert!(
+        link.not_superseded_by.len() <= NOT_SUPERSEDED_BY_MAX,
+        "a link remembers at most NOT_SUPERSEDED_BY_MAX links that do not supersede it"
+    );
     match state {
         State::Invalid { episode } | State::TokenRequired { episode } => {
             let requires_token = matches!(state, State::TokenRequired { .. });
@@ -111,8 +118,8 @@ fn assert_consistent(link: &Link, state: &State) {
                 "only a link that requires a token has an MFA session"
             );
             assert!(
-                episode.prompt != Prompt::Muted || link.muted,
-                "outside of an attempt, only a muted link has a muted prompt"
+                episode.prompt != Prompt::Muted || link.muted || episode.superseded_by.is_some(),
+                "outside of an attempt, only a muted or superseded link has a muted prompt"
             );
         }
         State::Updating { episode, .. } => {
@@ -126,6 +133,14 @@ fn assert_consistent(link: &Link, state: &State) {
         assert!(
             episode.reminders_count == 0 || episode.prompt == Prompt::Sent,
             "reminders are sent only after the prompt"
+        );
+        assert!(
+            episode.superseded_by.is_none() || !matches!(episode.prompt, Prompt::Deferred { .. }),
+            "the prompt of a superseded link waits for nothing"
+        );
+        assert!(
+            episode.superseded_by.as_ref().is_none_or(|by| !link.not_superseded_by.contains(by)),
+            "no link supersedes this one against an operator's command"
         );
     }
 }

@@ -62,6 +62,7 @@ impl TransitionBuilder<'_> {
                 self.link.verify_asked_at = Some(self.now);
                 self.push_verify_job();
             }
+            Command::Unsupersede => self.unsupersede(&mut state)?,
             Command::Forget => return Ok(self.remove(&state, Removal::Forgotten)),
         }
         Ok(state)

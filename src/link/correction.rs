@@ -74,6 +74,7 @@ impl Corrector<'_> {
             refresh_needs_token,
             refresh_quota,
             muted,
+            not_superseded_by,
             // An operator chose this time.
             snoozed_until,
             verify_asked_at,
@@ -85,7 +86,7 @@ impl Corrector<'_> {
         Link {
             id,
             version,
-            // The due date of a consent is Belvo's.
+            // The due date of a consent, and the creation of the link, are Belvo's.
             profile,
             state: self.state(state),
             since: self.past(since),
@@ -105,6 +106,7 @@ impl Corrector<'_> {
                 refused_until: refresh_quota.refused_until.map(|until| until.min(Month::of(self.now).end())),
             },
             muted,
+            not_superseded_by,
             snoozed_until,
             verify_asked_at: self.past_or_none(verify_asked_at),
             claimed_at: self.past_or_none(claimed_at),
@@ -158,6 +160,8 @@ impl Corrector<'_> {
             tried_at,
             attempts_count,
             arrived,
+            superseded_by,
+            successor_named,
         } = episode;
         let opened_at = self.past(opened_at);
         let pause = self.policy.reminder_pause();
@@ -185,6 +189,8 @@ impl Corrector<'_> {
             tried_at: self.past_or_none(tried_at),
             attempts_count,
             arrived,
+            superseded_by,
+            successor_named,
         }
     }
 

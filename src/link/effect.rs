@@ -2,11 +2,11 @@
 
 use strum::IntoStaticStr;
 
-use super::{AttemptEnd, Data, Episode, Link, StateName, Timestamp};
+use super::{AttemptEnd, Data, Episode, Link, LinkId, StateName, Timestamp};
 
 /// The most effects that one step may have. The engine relies on this limit to keep a commit below 1000 messages, the
 /// limit of a JetStream atomic batch.
-pub const EFFECTS_MAX: usize = 5;
+pub const EFFECTS_MAX: usize = 6;
 
 /// The result of an accepted event: the changed link and the effects to perform.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +26,7 @@ pub struct Step {
 
 /// One effect of a step.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a step has at most five, and each lives until its message is encoded")]
+#[expect(clippy::large_enum_variant, reason = "a step has at most six, and each lives until its message is encoded")]
 pub enum Effect {
     /// Publish a notice to the subscribers.
     Notice {
@@ -55,6 +55,12 @@ pub enum Notice {
     UpdateFailed {
         /// How the attempt ended.
         after: AttemptEnd,
+    },
+    /// The user has connected the bank anew: another link works in place of this one. No prompt and no reminder follows
+    /// in this episode.
+    Superseded {
+        /// The successor.
+        by: LinkId,
     },
     /// The link works again.
     Recovered {
@@ -139,7 +145,7 @@ pub enum Removal {
     Forgotten,
 }
 
-/// A call to Belvo.
+/// A call to Belvo, or a look-up of other links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     /// Read the link (`GET /api/links/{id}/`) and publish the result as an observation.
@@ -152,6 +158,13 @@ pub enum Job {
     Refresh {
         /// The resources to refresh; empty for all resources of the link.
         resources: Vec<String>,
+    },
+    /// Look up the broken links that this link supersedes, and publish [`super::Event::Superseded`] for each of them.
+    FindSuperseded,
+    /// Read another link, which may be the successor of this one, and publish the result for both links.
+    ReadSuccessor {
+        /// The other link.
+        link: LinkId,
     },
 }
 
@@ -184,6 +197,15 @@ pub enum Refusal {
     /// Belvo would have to be asked, and no API keys are configured.
     #[error("Belvo would have to be asked, and no API keys are configured")]
     CannotVerify,
+    /// The link is not broken, so no other link can supersede it.
+    #[error("the link is not broken, so no other link can supersede it")]
+    NotBroken,
+    /// The other link is this one, or an operator has decided that it does not supersede this one.
+    #[error("the other link is this one, or an operator has decided that it does not supersede this one")]
+    NotASuccessor,
+    /// The policy lets no link supersede another one.
+    #[error("the policy lets no link supersede another one")]
+    SupersedeOff,
     /// No deadline of the link has passed.
     #[error("no deadline of the link has passed")]
     NotDue,

@@ -1,7 +1,7 @@
 //! An episode: one outage of a link, from leaving `Valid` until the return to it. Its user is prompted once per
 //! episode.
 
-use super::{Cause, EpisodeNumber, Policy, Session, Timestamp};
+use super::{Cause, EpisodeNumber, LinkId, Policy, Session, Timestamp};
 
 /// One outage of one link.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,11 @@ pub struct Episode {
     /// The resources whose data has arrived since Belvo last reported the link broken, sorted. If the link turns out to
     /// work, their data arrived after the repair.
     pub arrived: Vec<String>,
+    /// The successor of the link: a newer link of the same user at the same institution. While it is set, the user is
+    /// neither prompted nor reminded.
+    pub superseded_by: Option<LinkId>,
+    /// The link that a success callback named last, and that Belvo was asked about.
+    pub successor_named: Option<LinkId>,
 }
 
 /// Whether the prompt of an episode has been sent, or why not.
@@ -43,8 +48,8 @@ pub struct Episode {
 pub enum Prompt {
     /// The notice `update_required` was emitted.
     Sent,
-    /// The link was muted when the episode began, or its user was in the widget already. The prompt is emitted when an
-    /// operator unmutes the link, or when the attempt in the widget fails.
+    /// The link was muted or superseded when the episode began, or its user was in the widget already. The prompt is
+    /// emitted when an operator ends that, or when the attempt in the widget fails.
     Muted,
     /// The institution has an incident. The prompt is emitted after the incident if the link is still broken then.
     Deferred {
@@ -56,10 +61,8 @@ pub enum Prompt {
 }
 
 impl Episode {
-    /// A new episode. The caller emits the prompt if `prompt` is [`Prompt::Sent`].
-    pub(super) fn open(number: u32, cause: Cause, now: Timestamp, prompt: Prompt, policy: &Policy) -> Self {
-        let next_reminder_at = policy.reminders().first().map(|&step| now.after(step));
-        let number = EpisodeNumber(number);
+    /// An episode that begins now, without reminders.
+    pub const fn new(number: EpisodeNumber, cause: Cause, now: Timestamp, prompt: Prompt) -> Self {
         Self {
             number,
             cause,
@@ -69,12 +72,20 @@ impl Episode {
             refused_at: None,
             prompt,
             reminders_count: 0,
-            next_reminder_at,
+            next_reminder_at: None,
             remind_by: None,
             tried_at: None,
             attempts_count: 0,
             arrived: Vec::new(),
+            superseded_by: None,
+            successor_named: None,
         }
+    }
+
+    /// A new episode. The caller emits the prompt if `prompt` is [`Prompt::Sent`].
+    pub(super) fn open(number: u32, cause: Cause, now: Timestamp, prompt: Prompt, policy: &Policy) -> Self {
+        let next_reminder_at = policy.reminders().first().map(|&step| now.after(step));
+        Self { next_reminder_at, ..Self::new(EpisodeNumber(number), cause, now, prompt) }
     }
 
     /// The time of the evidence behind the episode. An older observation says nothing about the outage.

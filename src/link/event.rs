@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use strum::{Display, IntoStaticStr, VariantArray};
 
 use super::consent::{Consent, ConsentObservation, ConsentStatus};
-use super::{DedupKey, Timestamp};
+use super::{DedupKey, LinkId, Timestamp};
 
 /// The argument of [`super::step`]: an event, with what else is known about its message.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,11 +24,14 @@ pub struct Input {
     /// Whether the institution of the link has an incident: many of its links are failing together. The caller sets it,
     /// because it sees many links; the message does not contain it.
     pub incident: bool,
+    /// The successor of the link, if one is known ([`super::succeeds`]). The caller looks it up, because it sees many
+    /// links; it need not do so for a step that prompts nobody.
+    pub successor: Option<LinkId>,
 }
 
 impl From<Event> for Input {
     fn from(event: Event) -> Self {
-        Self { event, key: None, profile: Profile::default(), incident: false }
+        Self { event, key: None, profile: Profile::default(), incident: false, successor: None }
     }
 }
 
@@ -76,6 +79,14 @@ pub enum Event {
         /// Whether the error answers a refresh. Belvo counts a quota for each resource, so another call says nothing
         /// about it.
         of_refresh: bool,
+    },
+    /// The user has connected the bank anew: another link works in place of this one.
+    Superseded(SuccessorObservation),
+    /// A success callback of the widget for this link names another link. The callback comes from the user's device, so
+    /// Belvo is asked about the other link.
+    SuccessorNamed {
+        /// The other link.
+        link: LinkId,
     },
     /// Belvo deleted the link (webhook `link_deleted`).
     LinkDeleted,
@@ -139,10 +150,12 @@ impl Event {
     pub(super) fn bounded_by_receipt(&self, received_at: Timestamp) -> Cow<'_, Self> {
         let mut event = Cow::Borrowed(self);
         if let Self::Observed(LinkObservation { observed_at, .. })
-        | Self::ConsentObserved(ConsentObservation { observed_at, .. }) = self
+        | Self::ConsentObserved(ConsentObservation { observed_at, .. })
+        | Self::Superseded(SuccessorObservation { observed_at, .. }) = self
             && *observed_at > received_at
             && let Self::Observed(LinkObservation { observed_at, .. })
-            | Self::ConsentObserved(ConsentObservation { observed_at, .. }) = event.to_mut()
+            | Self::ConsentObserved(ConsentObservation { observed_at, .. })
+            | Self::Superseded(SuccessorObservation { observed_at, .. }) = event.to_mut()
         {
             *observed_at = received_at;
         }
@@ -169,6 +182,15 @@ pub struct LinkObservation {
     pub last_accessed_at: Option<Timestamp>,
 }
 
+/// The successor of a link was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuccessorObservation {
+    /// When the two links were compared, by the clock of the reader.
+    pub observed_at: Timestamp,
+    /// The successor.
+    pub by: LinkId,
+}
+
 /// Belvo's status of a link. Belvo may add values; an observation with an unknown value is not turned into an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
@@ -189,6 +211,11 @@ pub struct Profile {
     pub external_id: Option<String>,
     /// Belvo's name of the institution, such as `erebor_mx_retail`.
     pub institution: Option<String>,
+    /// Belvo's key of the user at the institution (`institution_user_id`): the same for every link that the user makes
+    /// with the same login.
+    pub institution_user_id: Option<String>,
+    /// When the link was created at Belvo.
+    pub created_at: Option<Timestamp>,
     /// Whether Belvo refreshes the link on a schedule.
     pub access_mode: Option<AccessMode>,
     /// The interval of Belvo's scheduled refreshes.
@@ -204,6 +231,8 @@ impl Profile {
     pub(super) fn merge_profile(&mut self, newer: &Self) {
         take(&mut self.external_id, &newer.external_id);
         take(&mut self.institution, &newer.institution);
+        take(&mut self.institution_user_id, &newer.institution_user_id);
+        take(&mut self.created_at, &newer.created_at);
         take(&mut self.access_mode, &newer.access_mode);
         take(&mut self.refresh_every, &newer.refresh_every);
         if !newer.fetch_resources.is_empty() {
@@ -265,6 +294,8 @@ pub enum Command {
     Snooze(Timestamp),
     /// Ask Belvo for the status of the link now.
     Verify,
+    /// The link is not superseded: prompt its user again, and do not let the same link supersede it any more.
+    Unsupersede,
     /// Replace the link by a tombstone.
     Forget,
 }
@@ -319,6 +350,10 @@ pub enum EventName {
     RefreshAccepted,
     /// [`Event::QuotaReached`]
     QuotaReached,
+    /// [`Event::Superseded`]
+    Superseded,
+    /// [`Event::SuccessorNamed`]
+    SuccessorNamed,
     /// [`Event::LinkDeleted`]
     LinkDeleted,
     /// [`Event::DeadlinePassed`]
@@ -331,6 +366,8 @@ pub enum EventName {
     Snooze,
     /// [`Command::Verify`]
     Verify,
+    /// [`Command::Unsupersede`]
+    Unsupersede,
     /// [`Command::Forget`]
     Forget,
 }
@@ -375,6 +412,8 @@ impl Event {
             Self::DataArrived(_) => EventName::DataArrived,
             Self::RefreshAccepted => EventName::RefreshAccepted,
             Self::QuotaReached { .. } => EventName::QuotaReached,
+            Self::Superseded(_) => EventName::Superseded,
+            Self::SuccessorNamed { .. } => EventName::SuccessorNamed,
             Self::LinkDeleted => EventName::LinkDeleted,
             Self::DeadlinePassed => EventName::DeadlinePassed,
             Self::Command(command) => match command {
@@ -382,6 +421,7 @@ impl Event {
                 Command::Unmute => EventName::Unmute,
                 Command::Snooze(_) => EventName::Snooze,
                 Command::Verify => EventName::Verify,
+                Command::Unsupersede => EventName::Unsupersede,
                 Command::Forget => EventName::Forget,
             },
         }

@@ -23,17 +23,18 @@
 //! the user is not prompted again.
 //!
 //! The prompt of an episode is not sent while the link is muted (a *muted* prompt) or while its institution has an
-//! incident (a *deferred* prompt; see `incident`).
+//! incident (a *deferred* prompt; see `incident`). The user of a *superseded* link has connected the bank anew, and is
+//! neither prompted nor reminded (see `successor`).
 //!
 //! [`step`] is the entry point. It is pure: the same link, input, time and policy give the same result. The `match` in
 //! `next` has an arm for every pair of state and event; the arms are methods in `breaking`, `repair`, `refresh`,
-//! `renewal`, `reminder`, `upkeep` and `commands`. [`super::table`] lists the same transitions as data, and tests
+//! `renewal`, `reminder`, `successor`, `upkeep` and `commands`. [`super::table`] lists the same transitions as data, and tests
 //! compare the two.
 //!
 //! An event that changes nothing is answered with a [`Refusal`], so that the caller can record the reason.
 
 use super::builder::TransitionBuilder;
-use super::{Event, Input, Link, Policy, Refusal, Removal, State, Step, Timestamp};
+use super::{Event, EventName, Input, Link, Policy, Refusal, Removal, State, Step, Timestamp};
 
 /// Applies one event to a link and returns the link afterwards, with the effects to perform.
 ///
@@ -49,8 +50,15 @@ pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Resu
     }
     builder.merge_profile(&input.profile);
     let event = input.event.bounded_by_receipt(builder.now);
+    // An operator who says that the link is not superseded is right at that moment.
+    let is_superseded = event.name() != EventName::Unsupersede && builder.note_successor();
     match next(&mut builder, &event) {
         Ok(state) => Ok(builder.accept(link, state, input.key)),
+        // The event asks its user for nothing any more, because the link has a successor now.
+        Err(Refusal::AlreadyKnown | Refusal::NotDue) if is_superseded => {
+            let state = builder.state();
+            Ok(builder.accept(link, state, input.key))
+        }
         // The event does not change the state, but its message has a new profile field, such as the `external_id`.
         Err(Refusal::AlreadyKnown) if builder.has_new_profile(link) => {
             Ok(builder.accept(link, link.state.clone(), input.key))
@@ -150,6 +158,10 @@ fn next(builder: &mut TransitionBuilder<'_>, event: &Event) -> Result<State, Ref
         (S::Updating { .. }, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
         (state @ S::Updating { .. }, E::QuotaReached { of_refresh }) => builder.note_quota(state, *of_refresh),
         (S::Updating { episode, phase }, E::DeadlinePassed) => builder.pass_update_deadline(episode, phase),
+
+        // Another link works in place of this one. Only a broken link can be superseded.
+        (state, E::Superseded(seen)) => builder.end_by_successor(state, seen),
+        (state, E::SuccessorNamed { link }) => builder.hear_of_successor(state, link),
 
         // The end of the link, and an operator's commands, are the same for every state but `removed`.
         (state, E::LinkDeleted) => Ok(builder.remove(&state, Removal::Deleted)),

@@ -15,6 +15,7 @@
 //! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`: the arms of the `match`, by subject,
 //!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while many links of an
 //!   institution fail
+//! - `successor`: links whose user has connected the bank anew ([`succeeds`])
 //! - `correction`: corrects the times of a link after a clock had been ahead ([`correct_times`])
 //! - [`policy`](Policy): the durations and limits that an operator can set; [`table`]: the legal transitions as data
 
@@ -37,6 +38,7 @@ mod reminder;
 mod renewal;
 mod repair;
 mod state;
+mod successor;
 mod time;
 mod upkeep;
 
@@ -46,13 +48,14 @@ pub use effect::{EFFECTS_MAX, Effect, Gap, Job, Notice, Proof, RefreshBy, Refusa
 pub use episode::{Episode, Prompt};
 pub use event::{
     AccessMode, Breakage, Cause, Command, Data, DataKind, Event, EventName, Input, LinkObservation, Profile, Session,
-    Status,
+    Status, SuccessorObservation,
 };
 pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
 pub use machine::step;
-pub use policy::{BadSetting, Policy, PolicySettings};
+pub use policy::{BadSetting, Policy, PolicySettings, Supersede};
 pub use state::{
     AttemptEnd, Freshness, Link, RECENT_KEYS_MAX, RecentFact, Refresh, RefreshQuota, State, StateName, Suspicion,
     UpdatePhase,
 };
+pub use successor::{NOT_SUPERSEDED_BY_MAX, may_succeed, succeeds};
 pub use time::{Month, NotATime, Timestamp};

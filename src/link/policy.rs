@@ -2,12 +2,26 @@
 
 use std::time::Duration;
 
+use strum::EnumString;
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The longest duration that a setting may have. A longer one is most likely a wrong unit.
 const WAIT_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// Which links may be superseded by a newer link of the same user at the same institution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum Supersede {
+    /// None.
+    Never,
+    /// Links with the same `institution_user_id`, which is Belvo's key of a login at an institution.
+    InstitutionUserId,
+    /// Also links with the same `external_id`, if the `institution_user_id` of one of them is unknown.
+    ExternalId,
+}
 
 /// The settings of the machine, not yet checked. [`Policy::new`] checks them.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +61,8 @@ pub struct PolicySettings {
     pub incident_links: u32,
     /// The window in which that many links have to fail. An incident is over after one such window with few failures.
     pub incident_window: Duration,
+    /// Which links may be superseded.
+    pub supersede: Supersede,
 }
 
 impl Default for PolicySettings {
@@ -74,6 +90,8 @@ impl Default for PolicySettings {
             incident_wait: 10 * MINUTE,
             incident_links: 20,
             incident_window: 10 * MINUTE,
+            // One person may connect two logins of one bank under one `external_id`.
+            supersede: Supersede::InstitutionUserId,
         }
     }
 }

@@ -34,7 +34,7 @@ impl Link {
     }
 
     fn reminder_due_at(&self, episode: &Episode) -> Option<Timestamp> {
-        let silenced = self.muted || episode.prompt != Prompt::Sent;
+        let silenced = self.muted || episode.superseded_by.is_some() || episode.prompt != Prompt::Sent;
         let due_at = episode.next_reminder_at.filter(|_| !silenced)?;
         Some(self.snoozed_until.map_or(due_at, |until| due_at.max(until)))
     }

@@ -43,6 +43,9 @@ pub struct Link {
     pub refresh_quota: RefreshQuota,
     /// Whether an operator has muted the link: its user is neither prompted nor reminded.
     pub muted: bool,
+    /// Links that do not supersede this one, by an operator's command; oldest first, at most
+    /// [`super::NOT_SUPERSEDED_BY_MAX`].
+    pub not_superseded_by: Vec<LinkId>,
     /// Before this time the user is not reminded, by an operator's command.
     pub snoozed_until: Option<Timestamp>,
     /// When the open verify request was made; `None` if it has been answered.
@@ -285,6 +288,7 @@ impl Link {
             refresh_needs_token: false,
             refresh_quota: RefreshQuota::default(),
             muted: false,
+            not_superseded_by: Vec::new(),
             snoozed_until: None,
             verify_asked_at: None,
             claimed_at: None,

@@ -302,7 +302,14 @@ impl<S: Store + Clone> Node<S> {
         let incidents_count = engine.incidents_count();
         let (incidents, prompts_deferred_count) = (std::mem::take(&mut plan.incidents), plan.prompts_deferred_count);
         let unreadable_fields = std::mem::take(&mut plan.unreadable_fields);
-        self.note(Note::Committed { incidents, prompts_deferred_count, incidents_count, unreadable_fields });
+        let superseded_count = plan.superseded_count;
+        self.note(Note::Committed {
+            incidents,
+            prompts_deferred_count,
+            superseded_count,
+            incidents_count,
+            unreadable_fields,
+        });
         self.acknowledge(&plan);
     }
 

@@ -241,6 +241,8 @@ pub enum Note {
         incidents: Vec<IncidentBody>,
         /// The number of prompts that this commit deferred until the end of an incident.
         prompts_deferred_count: u64,
+        /// How many links are superseded.
+        superseded_count: u64,
         /// The number of incidents that have not ended.
         incidents_count: usize,
         /// Paths of fields that could not be read, each with the link of its input. The inputs were handled without these fields.

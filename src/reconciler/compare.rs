@@ -88,9 +88,13 @@ pub(super) fn change_of(known: &Known, read: Read, policy: &Policy, next_read_wi
     let Ok(Meaning::Event(input)) = belvo::translate(InputKind::Observation, &link.id, &body, now) else { return None };
     let step = step(link, &input, now, policy).ok()?;
     let to = step.link.state.name();
-    // A webhook does not name the institution; prompts need it, so the first read that has it is published. A changed
-    // consent is published because its due date is a timer.
-    let introduces = (link.profile.institution.is_none() && step.link.profile.institution.is_some())
+    // A webhook does not name the institution; prompts need it, so the first read that has it is published. So is the
+    // first one that has the key by which a newer link of the same user is recognised. A changed consent is published
+    // because its due date is a timer.
+    let (before, after) = (&link.profile, &step.link.profile);
+    let introduces = (before.institution.is_none() && after.institution.is_some())
+        || (before.institution_user_id.is_none() && after.institution_user_id.is_some())
+        || (before.created_at.is_none() && after.created_at.is_some())
         || link.profile.consent != step.link.profile.consent;
     // A new access postpones the deadline at which the link would become stale, which saves a verify job.
     let deadline = link.deadline(policy).filter(|&at| at <= now.after(next_read_within));

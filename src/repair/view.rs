@@ -110,21 +110,7 @@ mod tests {
     const LATER: Timestamp = Timestamp::from_millis(1_790_000_600_000);
 
     fn episode(number: u32, cause: Cause) -> Episode {
-        Episode {
-            number: EpisodeNumber(number),
-            cause,
-            session: None,
-            opened_at: NOW,
-            observed_at: None,
-            refused_at: None,
-            prompt: Prompt::Sent,
-            reminders_count: 0,
-            next_reminder_at: None,
-            remind_by: None,
-            tried_at: None,
-            attempts_count: 0,
-            arrived: Vec::new(),
-        }
+        Episode::new(EpisodeNumber(number), cause, NOW, Prompt::Sent)
     }
 
     fn view(state: State, now: Timestamp) -> View {

@@ -1,7 +1,7 @@
 //! The examples in `schemas/`: a fixed script of inputs is run through the real engine, and its messages are the
 //! examples.
 //!
-//! The script has four links, a week, and every kind of notice, job and state; then an incident of one institution.
+//! The script has six links, a week, and every kind of notice, job and state; then an incident of one institution.
 //! All data is invented, and the result is always the same.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -40,6 +40,11 @@ const BRUNO: &str = "30cb4806-6e00-48a4-91c9-ca55968576c8";
 const CARLA: &str = "8848bd0c-9c7e-4f53-a732-ec896b11d4c4";
 /// A link whose registration was not finished.
 const DIEGO: &str = "bd15a6f6-9abd-4cf7-a1b3-cd1bea62e0f1";
+
+/// A link that breaks; its user connects the bank anew.
+const ELENA: &str = "4b3bb0ac-2f0b-4b0c-a9c2-0a6f2fd1c0a7";
+/// The new link of that user.
+const ELENA_ANEW: &str = "9c9f4f0b-6a0c-4f7e-8d4c-3f2d1f6f6c11";
 
 /// The start of the script: 2026-11-02T09:00:00Z.
 const START: Timestamp = Timestamp::from_millis(1_793_610_000_000);
@@ -128,6 +133,37 @@ fn script() -> Vec<(i64, Option<ScriptedInput>)> {
         // No scheduled refresh of Ana's link arrives, and the verify job has no answer.
         timers_only(6 * DAY),
         timers_only(6 * DAY + HOUR),
+        // Elena's bank refuses the password. She does not repair the link, but connects the bank anew in the widget.
+        input(6 * DAY + 2 * HOUR, ELENA, Observation, "", connected(ELENA, 6 * DAY + 2 * HOUR, 0)),
+        input(6 * DAY + 3 * HOUR, ELENA, Webhook, "", login_failed(ELENA)),
+        input(6 * DAY + 4 * HOUR, ELENA, Widget, "success_of_another_link", succeeded(ELENA_ANEW)),
+        input(
+            6 * DAY + 4 * HOUR + 2,
+            ELENA_ANEW,
+            Observation,
+            "",
+            connected(ELENA_ANEW, 6 * DAY + 4 * HOUR + 1, 6 * DAY + 4 * HOUR - 9),
+        ),
+        input(
+            6 * DAY + 4 * HOUR + 3,
+            ELENA,
+            Observation,
+            "superseded",
+            json!({
+                "observed_at": at(6 * DAY + 4 * HOUR + 3).to_string(), "source": "lookup", "outcome": "superseded",
+                "by": ELENA_ANEW,
+            }),
+        ),
+        // They are links of two companies, so the support wants both.
+        input(
+            6 * DAY + 5 * HOUR,
+            ELENA,
+            Command,
+            "unsupersede",
+            json!({
+                "command": "unsupersede", "by": "support@example.com", "reason": "Her company needs this link too",
+            }),
+        ),
     ]
 }
 
@@ -345,6 +381,14 @@ fn found(link: &str, seconds: i64, status: &str, access_mode: &str) -> Value {
             "fetch_resources": if recurrent { json!(["ACCOUNTS", "TRANSACTIONS"]) } else { json!(["TRANSACTIONS"]) },
         },
     })
+}
+
+/// Like [`found`], with the fields by which links of one user are recognised.
+fn connected(link: &str, seconds: i64, created: i64) -> Value {
+    let mut observation = found(link, seconds, "valid", "single");
+    observation["link"]["institution_user_id"] = "sooE7XJWEKypZJR603ecaWYk-8Ap0oD2Nr1pBQ4eG9c=".into();
+    observation["link"]["created_at"] = at(created - 10 * DAY).to_string().into();
+    observation
 }
 
 fn api_error(status: u16, link: &str, item: Value) -> Value {

@@ -15,7 +15,8 @@ use futures::task::noop_waker;
 
 use crate::belvo::{Budget, Client, MissingGuard, Question, Reply, Wire};
 use crate::clock::{Clock, ManualClock};
-use crate::jobs::{Next, Worker};
+use crate::contract::{JobBody, JobName};
+use crate::jobs::{KnownLinks, Next, Worker};
 use crate::link::{LinkId, Policy, Timestamp};
 use crate::nats::history::{HistoryError, LinkHistory, ReadHistory};
 use crate::nats::inputs::{Inputs, NewInput};
@@ -97,8 +98,8 @@ struct Task {
     future: BoxFuture<'static, Outcome>,
     /// The id of its job, if it does one.
     job: Option<String>,
-    /// The number of reports that it has stored on the input stream.
-    reports_count: usize,
+    /// Whether it has to store a report on the input stream, and has not done so yet.
+    lacks_report: bool,
 }
 
 pub(super) struct BackgroundTasks {
@@ -112,11 +113,11 @@ pub(super) struct BackgroundTasks {
     tasks_count: u64,
 }
 
-/// A finished task: its result, its job, and the number of its reports on the input stream.
+/// A finished task: its result, its job, and whether it has not reported what it had to.
 pub(super) struct Ended {
     pub(super) outcome: Outcome,
     pub(super) job: Option<String>,
-    pub(super) reports_count: usize,
+    pub(super) lacks_report: bool,
 }
 
 impl BackgroundTasks {
@@ -134,7 +135,8 @@ impl BackgroundTasks {
         let belvo =
             client.clone().with_budget(Budget::by(clock.clone(), 1_000)).with_wire(Arc::new(call_queue.clone()));
         let (guard, inputs) = (MissingGuard::default(), Arc::new(call_queue.clone()) as Arc<dyn Inputs>);
-        let worker = Worker::new(Arc::clone(&inputs), belvo.clone(), guard.clone(), clock.clone());
+        let known = KnownLinks { store: Arc::new(store.clone()), policy: policy.clone() };
+        let worker = Worker::new(Arc::clone(&inputs), belvo.clone(), known, guard.clone(), clock.clone());
         let schedule = Box::new(Schedule::new(clock.elapsed(), seed));
         let parts = Parts {
             belvo,
@@ -158,8 +160,11 @@ impl BackgroundTasks {
     /// Starts a job and returns the id of its task.
     pub(super) fn begin_job(&mut self, id: &str, body: Vec<u8>, tries: i64, stored_at_ms: i64) -> u64 {
         let (worker, stored_at) = (self.worker.clone(), Timestamp::from_millis(stored_at_ms));
+        // A look-up that finds nothing has nothing to report; `LinkChecker::check_superseded` checks what all of them find.
+        let name = serde_json::from_slice::<JobBody>(&body).ok().map(|job| job.name);
+        let lacks_report = !matches!(name, Some(JobName::FindSuperseded | JobName::ReadSuccessor));
         let future = Box::pin(async move { Outcome::Job(worker.work_on(&body, tries, stored_at).await) });
-        self.begin(future, Some(id.to_owned()))
+        self.begin(future, Some(id.to_owned()), lacks_report)
     }
 
     /// The next step of the reconciler and its time; `None` while a step is running.
@@ -177,7 +182,7 @@ impl BackgroundTasks {
             let pause = reconciler.perform(step, &mut schedule).await;
             Outcome::Step(step, schedule, pause)
         });
-        Some(self.begin(future, None))
+        Some(self.begin(future, None, false))
     }
 
     /// Records that a step has finished.
@@ -186,9 +191,9 @@ impl BackgroundTasks {
         self.schedule = Some(schedule);
     }
 
-    fn begin(&mut self, future: BoxFuture<'static, Outcome>, job: Option<String>) -> u64 {
+    fn begin(&mut self, future: BoxFuture<'static, Outcome>, job: Option<String>, lacks_report: bool) -> u64 {
         self.tasks_count += 1;
-        self.tasks.insert(self.tasks_count, Task { future, job, reports_count: 0 });
+        self.tasks.insert(self.tasks_count, Task { future, job, lacks_report });
         self.tasks_count
     }
 
@@ -200,13 +205,13 @@ impl BackgroundTasks {
         let polled = task.future.as_mut().poll(&mut Context::from_waker(&waker));
         let calls = self.call_queue.take();
         let Poll::Ready(outcome) = polled else { return (calls, None) };
-        let ended = self.tasks.remove(&id).map(|Task { job, reports_count, .. }| Ended { outcome, job, reports_count });
+        let ended = self.tasks.remove(&id).map(|Task { job, lacks_report, .. }| Ended { outcome, job, lacks_report });
         (calls, ended)
     }
 
-    /// Counts a report of a task that is on the input stream.
+    /// Notes a report of a task that is on the input stream.
     pub(super) fn is_reported(&mut self, task: u64) {
-        self.tasks.get_mut(&task).into_iter().for_each(|task| task.reports_count += 1);
+        self.tasks.get_mut(&task).into_iter().for_each(|task| task.lacks_report = false);
     }
 }
 

@@ -178,7 +178,7 @@ impl World {
         for call in calls {
             self.dispatch(id, task, call);
         }
-        let Some(Ended { outcome, job, reports_count }) = ended else { return Ok(()) };
+        let Some(Ended { outcome, job, lacks_report }) = ended else { return Ok(()) };
         match (outcome, job) {
             (Outcome::Step(step, schedule, pause), _) => {
                 self.log(|| format!("process {id} ends its {step:?}"));
@@ -187,19 +187,19 @@ impl World {
                 }
                 self.schedule_next_step(id);
             }
-            (Outcome::Job(next), Some(job)) => return self.end_job(id, job, next, reports_count),
+            (Outcome::Job(next), Some(job)) => return self.end_job(id, job, next, lacks_report),
             (Outcome::Job(_), None) => return Err("a task finished a job that was not assigned to it".to_owned()),
         }
         Ok(())
     }
 
-    fn end_job(&mut self, id: u32, job: String, next: Next, reports_count: usize) -> Checked {
+    fn end_job(&mut self, id: u32, job: String, next: Next, lacks_report: bool) -> Checked {
         self.log(|| format!("process {id} ends job {job}: {next:?}"));
         let next = match next {
             Next::GivenUp if self.options.bug == Some(Bug::JobNeverGivenUp) => Next::Again(Duration::from_secs(300)),
             next => next,
         };
-        if next == Next::Ended && reports_count == 0 {
+        if next == Next::Ended && lacks_report {
             return Err(format!("job {job} is acknowledged without a report on the input stream"));
         }
         if next == Next::GivenUp {
@@ -435,6 +435,7 @@ impl World {
             let (id, tries) = (&job.id, job.tries);
             return Err(format!("job {id} is neither finished nor given up after {tries} tries"));
         }
+        self.checkers.check_superseded()?;
         // With several processes there are no sweeps.
         let links = (0..LINKS_AT_BELVO).filter(|link| !self.is_shared && self.publishers.refused != Some(*link));
         for link in links {

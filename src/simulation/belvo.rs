@@ -23,6 +23,14 @@ pub(super) struct Belvo {
     ids: Vec<Uuid>,
 }
 
+/// The older link of the same user. Links 4 and 5 are of the users of links 0 and 1, who have connected the bank anew.
+const fn older_link_of_same_user(link: usize) -> Option<usize> {
+    match link {
+        4 | 5 => Some(link - 4),
+        _ => None,
+    }
+}
+
 /// A webhook that Belvo sends.
 pub(super) struct OutgoingWebhook {
     pub(super) link: usize,
@@ -40,8 +48,14 @@ impl Belvo {
         };
         let sandbox = InProcess::new(config.clone());
         let control = sandbox.control();
-        let add = |_| control.add_link("erebor_mx_retail", AccessMode::Recurrent, None);
-        let ids = (0..links).map(|link| add(link).expect("the sandbox has this bank")).collect();
+        let mut ids: Vec<Uuid> = Vec::new();
+        for link in 0..links {
+            let added = match older_link_of_same_user(link).map(|old| ids[old]) {
+                Some(old) => control.add_link_of_same_user(old),
+                None => control.add_link("erebor_mx_retail", AccessMode::Recurrent, None),
+            };
+            ids.push(added.expect("the sandbox has this bank, and the older link"));
+        }
         Self { sandbox, control, other_account: InProcess::new(config), ids }
     }
 
@@ -59,6 +73,11 @@ impl Belvo {
 
     pub(super) fn name(&self, link: usize) -> String {
         self.ids.get(link).map_or_else(|| format!("link-{link}"), Uuid::to_string)
+    }
+
+    /// The link resource as Belvo shows it; `None` for a deleted link.
+    pub(super) fn resource(&self, link: usize) -> Option<Value> {
+        self.control.link(self.ids[link]).ok()
     }
 
     /// The link with this id.

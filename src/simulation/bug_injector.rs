@@ -9,7 +9,7 @@ use strum::{Display, VariantArray};
 use super::jetstream::FOLLOWS_ANYTHING;
 use crate::contract::{Address, At, Commit, NoticeName, RefusedBody};
 use crate::engine::{Message, Outgoing};
-use crate::link::{Policy, PolicySettings, Timestamp};
+use crate::link::{Policy, Supersede, Timestamp};
 use crate::node::{BatchId, Closing, Input, Limit, Output, OutputKind, ReaderId, RequestId};
 use crate::store::{Changes, MemoryStore, Put, Store};
 
@@ -30,6 +30,8 @@ pub enum Bug {
     HostClockTrusted,
     /// The settle window of the machine is off.
     SettleWindowOff,
+    /// Nobody looks for the successors of broken links.
+    SuccessorsIgnored,
     /// Evidence about a link that is known to be broken prompts again.
     PromptOnEveryWebhook,
     /// The overlay of a commit is dropped before the store has its changes.
@@ -91,11 +93,12 @@ pub enum Bug {
 impl Bug {
     /// The policy of a node with this bug.
     pub(super) fn policy(bug: Option<Self>, policy: &Policy) -> Policy {
-        if bug != Some(Self::SettleWindowOff) {
-            return policy.clone();
+        let mut settings = policy.settings().clone();
+        match bug {
+            Some(Self::SettleWindowOff) => settings.settle_window = std::time::Duration::from_millis(1),
+            Some(Self::SuccessorsIgnored) => settings.supersede = Supersede::Never,
+            Some(_) | None => return policy.clone(),
         }
-        let settings =
-            PolicySettings { settle_window: std::time::Duration::from_millis(1), ..policy.settings().clone() };
         Policy::new(settings).expect("a settle window may be short")
     }
 }

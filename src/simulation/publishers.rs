@@ -44,14 +44,13 @@ impl Publishers {
             self.belvo.break_link(LINKS, "invalid");
         }
         (0..LINKS / 2)
-            .map(|link| (0, self.message(link, "observation", observation(&self.belvo.name(link), "valid", now))))
+            .map(|link| (0, self.message(link, "observation", self.observation(link, "valid", now))))
             .collect()
     }
 
     /// One turn: a change at Belvo or an action of a user, with or without messages.
     pub(super) fn next(&mut self, random: &mut RandomSource, fault_mix: &FaultMix, now: Timestamp) -> Vec<Published> {
         let link = random.below(LINKS);
-        let id = self.belvo.name(link);
         match random.below(20) {
             0..5 => self.break_link(link, random),
             5..9 => self.repair(link, random),
@@ -62,10 +61,10 @@ impl Publishers {
             11..13 => self.noise(link, random, now),
             13..15 => {
                 let status = if random.one_in(4) { self.status_before[link] } else { self.status(link) };
-                vec![(0, self.message(link, "observation", observation(&id, status, now)))]
+                vec![(0, self.message(link, "observation", self.observation(link, status, now)))]
             }
             15 => {
-                let command = *random.pick(&["mute", "unmute", "unmute", "verify"]);
+                let command = *random.pick(&["mute", "unmute", "unmute", "verify", "unsupersede"]);
                 vec![(0, self.message(link, "command", json!({"command": command})))]
             }
             16 if random.one_in(10) => {
@@ -118,11 +117,18 @@ impl Publishers {
 
     fn noise(&mut self, link: usize, random: &mut RandomSource, now: Timestamp) -> Vec<Published> {
         let tomorrow = Timestamp::from_millis(now.as_millis() + 86_400_000).to_string();
-        let (kind, body) = match random.below(6) {
+        let another = self.belvo.name(random.below(LINKS));
+        let (kind, body) = match random.below(8) {
             0 => return self.webhook(link, "CONSENT", "openfinance_consent_expired", random),
             1 => return self.webhook(link, "LINK", "account_locked", random),
             2 => ("api_error", json!({"http_status": 503, "method": "POST", "path": "/api/transactions/"})),
             3 => ("widget", json!({"event": "exit"})),
+            // The other link may be any one, also this one, or one that does not work.
+            5 => ("widget", with(Widget::example(), "link", json!(another))),
+            6 => {
+                let observed_at = Timestamp::from_millis(now.as_millis() - random.within(0, 60_000)).to_string();
+                ("observation", json!({"observed_at": observed_at, "outcome": "superseded", "by": another}))
+            }
             4 => ("command", json!({"command": "snooze", "until": tomorrow})),
             _ => ("widget", with(Widget::example(), "link", json!(self.belvo.name(link)))),
         };
@@ -205,6 +211,19 @@ impl Publishers {
         self.requests_count
     }
 
+    /// An observation of a link, with its user and its creation as Belvo shows them.
+    fn observation(&self, link: usize, status: &str, now: Timestamp) -> Value {
+        let mut body = with(Observation::example(), "observed_at", json!(now.to_string()));
+        let resource = self.belvo.resource(link).unwrap_or_default();
+        body["link"]["id"] = json!(self.belvo.name(link));
+        body["link"]["status"] = json!(status);
+        body["link"]["last_accessed_at"] = json!(now.to_string());
+        for field in ["institution_user_id", "created_at"] {
+            body["link"][field] = resource[field].clone();
+        }
+        body
+    }
+
     pub(super) fn message(&self, link: usize, kind: &str, body: Value) -> Delivery {
         let link_name = self.belvo.name(link);
         Delivery {
@@ -230,12 +249,4 @@ fn token_wanted(link: &str, request: u32) -> Value {
     let item = json!({"code": "token_required", "message": "A MFA token is required", "session": "s", "expiry": 600,
         "request_id": format!("{request:032}"), "link": link});
     json!({"http_status": 428, "method": "POST", "path": "/api/transactions/", "link_id": link, "body": [item]})
-}
-
-fn observation(link: &str, status: &str, now: Timestamp) -> Value {
-    let mut body = with(Observation::example(), "observed_at", json!(now.to_string()));
-    body["link"]["id"] = json!(link);
-    body["link"]["status"] = json!(status);
-    body["link"]["last_accessed_at"] = json!(now.to_string());
-    body
 }

@@ -19,7 +19,7 @@ use super::trace::Trace;
 use super::{Counts, Options};
 use crate::belvo::Client;
 use crate::engine::Delivery;
-use crate::link::{Policy, PolicySettings, Timestamp};
+use crate::link::{Policy, PolicySettings, Supersede, Timestamp};
 use crate::node::{BatchId, Input, Output, Phase, ReaderId};
 use crate::store::MemoryStore;
 
@@ -151,6 +151,8 @@ impl World {
             incident_links,
             incident_window: minute,
             incident_wait: minute,
+            // A node does not know the links of partitions that it does not own.
+            supersede: if is_shared { Supersede::Never } else { PolicySettings::default().supersede },
             ..PolicySettings::default()
         };
         let policy = Policy::new(settings).expect("these settings are in range");

@@ -9,20 +9,23 @@
 //! "m" partition:u16                       committed offset: JSON
 //! "i" institution                         its last incident message: JSON
 //! "n" institution                         the number of its links of each state: u64 × 6
-//! "l" link id                             head (44 bytes) + JSON of the record
+//! "l" link id                             head (56 bytes) + JSON of the record
 //! "s" state:u8 hash of the institution: [u8; 12] link id
 //!                                         -        index of the links by state, by institution, and by both (`index.rs`)
 //! "e" hash of the external id: [u8; 12] state:u8 hash of the institution: [u8; 12] link id
 //!                                         -        the same of the links with an external id
+//! "u" hash of the institution's user id: [u8; 12] state:u8 hash of the institution: [u8; 12] link id
+//!                                         -        the same of the links with an `institution_user_id`
 //! "d" deadline:i64 ^ sign  link id        -        index of the links by deadline
 //!
 //! Every value except - begins with its checksum, u64 (`content.rs`).
 //!
-//! head:  version:u8 = 2 │ state:u8 │ partition:u16 │ link version:u64 │ deadline:i64, or i64::MAX for none
+//! head:  version:u8 = 3 │ state:u8 │ partition:u16 │ link version:u64 │ deadline:i64, or i64::MAX for none
 //!        │ hash of the institution: [u8; 12] │ hash of the external id: [u8; 12]
+//!        │ hash of the institution's user id: [u8; 12]
 //! ```
 //!
-//! All numbers are big-endian, so that the order of keys is the order of values. `s`, `e` and `d` are derived from the heads. With the
+//! All numbers are big-endian, so that the order of keys is the order of values. `s`, `e`, `u` and `d` are derived from the heads. With the
 //! head, the store applies a commit and filters a list without parsing JSON.
 
 use strum::VariantArray;
@@ -34,7 +37,9 @@ use crate::contract::{BadRecord, Record, Repaired};
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 
 /// The format version of the store. Any change of the table above needs a new version.
-pub(super) const FORMAT: u16 = 4;
+///
+/// Format 4 had no index `u`. No released version wrote it, so a store of it is rebuilt from the stream, and not copied.
+pub(super) const FORMAT: u16 = 5;
 
 /// The format of 0.2, without the institution in `s`, without the index `e` and without the counts. A store of it is copied when it is
 /// opened.
@@ -45,11 +50,11 @@ pub(super) const FORMAT_WITHOUT_COUNTS: u16 = 3;
 /// when it is opened, unless it has such a key; then it is rebuilt.
 pub(super) const FORMAT_WITHOUT_CHECKSUMS: u16 = 2;
 
-const HEAD_VERSION: u8 = 2;
+const HEAD_VERSION: u8 = 3;
 const HEAD_START: usize = 20;
 const HEAD_LENGTH: usize = HEAD_START + LABELS_LENGTH;
 
-/// The head of formats 1 to 3 had a reserved byte in place of the hashes.
+/// The head of formats 1 to 3 has a reserved byte in place of the hashes.
 const LEGACY_HEAD_VERSION: u8 = 1;
 const LEGACY_HEAD_LENGTH: usize = 21;
 
@@ -62,6 +67,7 @@ pub(super) const OFFSET_PREFIX: &[u8] = b"m";
 pub(super) const INCIDENT_PREFIX: &[u8] = b"i";
 pub(super) const LINK_PREFIX: &[u8] = b"l";
 pub(super) const EXTERNAL_ID_PREFIX: &[u8] = b"e";
+pub(super) const USER_PREFIX: &[u8] = b"u";
 pub(super) const STATE_PREFIX: &[u8] = b"s";
 pub(super) const DEADLINE_PREFIX: &[u8] = b"d";
 pub(super) const INSTITUTION_PREFIX: &[u8] = b"n";
@@ -261,7 +267,7 @@ pub(super) fn decode_format(value: Option<&[u8]>, is_sealed: bool) -> Result<u16
     let found = <[u8; 2]>::try_from(payload).map(u16::from_be_bytes);
     match found {
         Ok(found) if found > FORMAT => Err(StoreError::FutureFormat { found, known: FORMAT }),
-        Ok(found @ FORMAT_WITHOUT_COUNTS..=FORMAT) if is_sealed => Ok(found),
+        Ok(found @ (FORMAT_WITHOUT_COUNTS | FORMAT)) if is_sealed => Ok(found),
         Ok(found @ 1..=FORMAT_WITHOUT_CHECKSUMS) if !is_sealed => Ok(found),
         Ok(_) | Err(_) => Err(StoreError::Damaged("the format version is unknown".to_owned())),
     }
@@ -295,7 +301,7 @@ mod tests {
     fn a_link_value_reads_back() {
         for deadline in [None, Some(Timestamp::from_millis(-5)), Some(Timestamp::from_millis(1_700_000_000_000))] {
             let head = Head { state: StateName::Updating, partition: 515, version: u64::MAX - 1, deadline };
-            let names = Names { institution: Some("erebor".to_owned()), external_id: None };
+            let names = Names { institution: Some("erebor".to_owned()), ..Names::default() };
             let labels = Labels::of(&names);
             let value = encode_link(&head, &labels, b"{}");
             assert_eq!(decode_link(b"l", &value).unwrap(), (StoredLink { head, record: b"{}".to_vec() }, labels));

@@ -6,6 +6,7 @@
 //!
 //! - `format`: the keys and the versioned values
 //! - `index`: the keys of a link in the indexes, and the keys that answer a query
+//! - `same_user`: the links of the same user at the same institution
 //! - `counts`: the numbers of links, by state and by institution
 //! - `content`: the checksums, and the sum over them that shows a missing or an old value; `scan`: the check of a whole store
 //! - `sled`: the store on disk; the only module that imports sled
@@ -17,6 +18,7 @@ mod counts;
 mod format;
 mod index;
 mod memory;
+mod same_user;
 mod scan;
 mod sled;
 mod tree;
@@ -27,6 +29,7 @@ use std::path::PathBuf;
 pub use self::format::{Head, StoredLink};
 pub use self::index::Names;
 pub use self::memory::MemoryStore;
+pub use self::same_user::links_of_same_user;
 pub use self::sled::{Opened, SledStore};
 use crate::contract::{BadRecord, CommittedOffset, IncidentBody, LinksDigest};
 use crate::link::{LinkId, Policy, StateName, Timestamp};
@@ -237,6 +240,8 @@ pub struct Query {
     pub institution: Option<String>,
     /// Only links with this external id.
     pub external_id: Option<String>,
+    /// Only links with this `institution_user_id`, which is Belvo's key of a user at an institution.
+    pub institution_user_id: Option<String>,
     /// Only links after this id.
     pub after: Option<LinkId>,
     /// The most links of one page.

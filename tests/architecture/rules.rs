@@ -22,7 +22,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     ("schemas", &["link", "repair", "contract", "store", "engine", "nats"]),
     ("config", &["printable", "link", "repair", "nats", "journal"]),
     ("telemetry", &["metric", "printable", "config"]),
-    ("jobs", &["metric", "link", "clock", "contract", "belvo", "nats"]),
+    ("jobs", &["metric", "link", "clock", "contract", "belvo", "store", "nats"]),
     ("reconciler", &["metric", "link", "clock", "contract", "belvo", "store", "nats"]),
     (
         "http",

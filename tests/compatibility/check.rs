@@ -261,8 +261,10 @@ fn check_lists(store: &dyn Store, expected: &dyn Store) -> Result<(), String> {
         return Err(format!("it has the counts {:?}, but {:?} are right", counts(store)?, counts(expected)?));
     }
     for link in links_of(expected)? {
-        let Record { institution, external_id, .. } = link.parse().map_err(|error| error.to_string())?;
-        let query = Query { state: Some(link.head.state), institution, external_id, after: None, limit: usize::MAX };
+        let record = link.parse().map_err(|error| error.to_string())?;
+        let Record { institution, external_id, institution_user_id, .. } = record;
+        let state = Some(link.head.state);
+        let query = Query { state, institution, external_id, institution_user_id, after: None, limit: usize::MAX };
         let ids = |store: &dyn Store| store.page(&query).map(|page| page.ids).map_err(|error| error.to_string());
         if ids(store)? != ids(expected)? {
             return Err(format!("its list of {query:?} is {:?}", ids(store)?));

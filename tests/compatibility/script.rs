@@ -41,6 +41,7 @@ pub(crate) fn moments() -> Vec<Moment> {
     script.repair_token();
     script.renew_consent();
     script.obey_operators();
+    script.connect_anew();
     script.fail_together();
     script.publish_what_cannot_be_read();
     script.publish_examples();
@@ -238,6 +239,24 @@ impl Script {
             json!({"event": "error", "error": "ACCESS_TOKEN_NOT_VALID", "metadata": {}}),
         );
         self.publish_json(52, Widget, "ana-recurrent", json!({"event": "warning", "warning": "institution_disabled"}));
+    }
+
+    /// A user connects the bank anew instead of repairing the link: the widget names the new link, and later relink finds one itself.
+    fn connect_anew(&mut self) {
+        use InputKind::{Observation, Webhook, Widget};
+        let (link, begins) = ("karla-anew", 16 * DAY);
+        self.publish_json(begins, Observation, link, found(link, begins, "valid"));
+        for (seconds, request) in [(HOUR, 60), (5 * HOUR, 61)] {
+            let failed = webhook(link, "LINK", "invalid_credentials", request, json!({"error_code": "login_error"}));
+            self.publish_json(begins + seconds, Webhook, link, failed);
+        }
+        let success = json!({"event": "success", "link": "karla-newer", "institution": "erebor_mx_retail"});
+        self.publish_json(begins + 2 * HOUR, Widget, link, success);
+        let at_seconds = begins + 3 * HOUR;
+        let superseded =
+            json!({"observed_at": at(at_seconds).to_string(), "outcome": "superseded", "by": "karla-newer"});
+        self.publish_json(at_seconds, Observation, link, superseded);
+        self.publish_json(begins + 4 * HOUR, Observation, link, found(link, begins + 4 * HOUR, "valid"));
     }
 
     /// Links of one institution fail together; one recovers before its prompt is sent.

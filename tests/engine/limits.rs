@@ -178,6 +178,7 @@ fn everything_about_a_link(length: impl Fn(usize) -> usize) -> Vec<Delivery> {
         delivery("observation", "link-1", body.to_string())
     };
     let link = json!({"id": "link-1", "status": "invalid", "institution": text(TEXT_BYTES_MAX), "access_mode": "recurrent",
+        "institution_user_id": text(TEXT_BYTES_MAX),
         "external_id": text(EXTERNAL_ID_BYTES_MAX), "fetch_resources": resources.collect::<Vec<_>>()});
     let consent = json!({"id": text(TEXT_BYTES_MAX), "link_id": "link-1", "status": "AUTHORISED",
         "institution_display_name": text(TEXT_BYTES_MAX), "institution_icon_logo": text(TEXT_BYTES_MAX)});
@@ -204,6 +205,7 @@ fn a_record_has_a_largest_size() {
     let (bytes, record) = record_after(everything_about_a_link(|limit| limit));
     assert_eq!(record.external_id.as_deref().map(str::len), Some(EXTERNAL_ID_BYTES_MAX));
     assert_eq!(record.fetch_resources.len(), RESOURCES_MAX);
+    assert_eq!(record.institution_user_id.as_deref().map(str::len), Some(TEXT_BYTES_MAX));
     assert_eq!(record.because.origin.message_id.as_deref().map(str::len), Some(MESSAGE_ID_BYTES_MAX));
     assert!(bytes <= RECORD_BYTES_MAX, "{bytes}");
 

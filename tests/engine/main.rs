@@ -11,3 +11,4 @@ mod inputs;
 mod limits;
 mod repair_links;
 mod secrets;
+mod superseded;

@@ -205,6 +205,7 @@ pub(crate) fn because() -> Because {
         to: StateWord::Valid,
         at,
         incident: false,
+        successor_id: None,
         times_corrected: false,
         origin,
     }

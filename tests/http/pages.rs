@@ -33,21 +33,8 @@ fn links() -> RepairLinks {
 }
 
 fn episode(number: u32, cause: Cause) -> Episode {
-    Episode {
-        number: EpisodeNumber(number),
-        cause,
-        session: None,
-        opened_at: Timestamp::from_millis(1_700_000_000_000),
-        observed_at: None,
-        refused_at: None,
-        prompt: Prompt::Sent,
-        reminders_count: 0,
-        next_reminder_at: None,
-        remind_by: None,
-        tried_at: None,
-        attempts_count: 0,
-        arrived: Vec::new(),
-    }
+    let opened_at = Timestamp::from_millis(1_700_000_000_000);
+    Episode::new(EpisodeNumber(number), cause, opened_at, Prompt::Sent)
 }
 
 fn broken(number: u32) -> State {

@@ -11,6 +11,7 @@ mod incident;
 mod properties;
 mod refreshes;
 mod scene;
+mod superseded;
 mod table;
 mod traps;
 mod world;

@@ -16,7 +16,7 @@ use relink::link::{
     Notice, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, UpdatePhase, step,
 };
 
-use crate::world::{DAY, ENDINGS, HOUR, History, MINUTE, Received, START, events, profiles, shift};
+use crate::world::{DAY, ENDINGS, HOUR, History, MINUTE, Received, START, events, other_links, profiles, shift};
 
 const CASES: u32 = 512;
 const LENGTH_MAX: usize = 60;
@@ -30,6 +30,8 @@ enum Action {
     DeadlinePasses { late: i64 },
     /// The incident of the institution begins or ends.
     Incident { is_on: bool },
+    /// The caller knows a successor of the link from now on, or none.
+    Successor { which: Option<Index> },
     /// An earlier input is delivered again.
     Repeat { which: Index, millis: i64 },
     /// The link is removed.
@@ -52,17 +54,18 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(event, millis, key, profile)| Action::Event { event, millis, key, profile }),
         15 => prop_oneof![Just(0), 0..DAY].prop_map(|late| Action::DeadlinePasses { late }),
         4 => any::<bool>().prop_map(|is_on| Action::Incident { is_on }),
+        3 => proptest::option::of(any::<Index>()).prop_map(|which| Action::Successor { which }),
         10 => (any::<Index>(), millis()).prop_map(|(which, millis)| Action::Repeat { which, millis }),
         1 => any::<Index>().prop_map(|how| Action::End { how }),
     ]
 }
 
 /// A history of up to [`LENGTH_MAX`] actions; `muted` may change within it.
-fn history() -> impl Strategy<Value = History> {
+pub(crate) fn history() -> impl Strategy<Value = History> {
     (any::<bool>(), any::<bool>(), vec(action(), 1..LENGTH_MAX)).prop_map(|(can_verify, muted, actions)| {
         let mut history = History::new(can_verify);
         let mut now = START;
-        let mut incident = false;
+        let (mut incident, mut successor) = (false, None);
         if muted {
             history.receive(Event::Command(Command::Mute), now).unwrap();
         }
@@ -71,11 +74,16 @@ fn history() -> impl Strategy<Value = History> {
                 Action::Event { event, millis, key, profile } => {
                     now = shift(now, millis);
                     let event = event.get(&events(now)).clone();
-                    Input { event, key: key.map(DedupKey), profile: profile.get(&profiles(now)).clone(), incident }
+                    let profile = profile.get(&profiles(now)).clone();
+                    Input { event, key: key.map(DedupKey), profile, incident, successor: successor.clone() }
                 }
                 Action::DeadlinePasses { late } => {
                     now = history.link.deadline(&history.policy).map_or(now, |at| shift(at, late));
-                    Input { incident, ..Event::DeadlinePassed.into() }
+                    Input { incident, successor: successor.clone(), ..Event::DeadlinePassed.into() }
+                }
+                Action::Successor { which } => {
+                    successor = which.map(|which| which.get(&other_links()).clone());
+                    continue;
                 }
                 Action::Incident { is_on } => {
                     incident = is_on;
@@ -95,18 +103,18 @@ fn history() -> impl Strategy<Value = History> {
     })
 }
 
-fn steps(history: &History) -> impl Iterator<Item = (&Received, &Step)> {
+pub(crate) fn steps(history: &History) -> impl Iterator<Item = (&Received, &Step)> {
     history.received.iter().filter_map(|received| received.answer.as_ref().ok().map(|step| (received, step)))
 }
 
-fn notices(step: &Step) -> impl Iterator<Item = &Notice> {
+pub(crate) fn notices(step: &Step) -> impl Iterator<Item = &Notice> {
     step.effects.iter().filter_map(|effect| match effect {
         Effect::Notice { notice, .. } => Some(notice),
         Effect::Job(_) => None,
     })
 }
 
-fn prompts(step: &Step) -> usize {
+pub(crate) fn prompts(step: &Step) -> usize {
     notices(step).filter(|notice| **notice == Notice::UpdateRequired).count()
 }
 
@@ -159,9 +167,14 @@ proptest! {
                 let token_lives = received.before.widget_until.is_some_and(|until| step.at < until);
                 prop_assert_eq!(in_widget, token_lives);
                 let waits = received.input.incident && episode.cause.may_be_institution_wide();
-                prop_assert_eq!(prompts(step), usize::from(!received.before.muted && !waits && !in_widget));
+                let superseded = episode.superseded_by.is_some();
+                let rejected = &received.before.not_superseded_by;
+                let known = received.input.successor.as_ref().is_some_and(|successor| !rejected.contains(successor));
+                prop_assert_eq!(superseded, known && !in_widget);
+                let silent = received.before.muted || in_widget || superseded;
+                prop_assert_eq!(prompts(step), usize::from(!silent && !waits));
                 let is_waiting = matches!(episode.prompt, Prompt::Deferred { .. });
-                prop_assert_eq!(is_waiting, waits && !received.before.muted && !in_widget);
+                prop_assert_eq!(is_waiting, waits && !silent);
             } else if prompts(step) > 0 {
                 // The prompt of a muted link, or a deferred prompt, is sent now.
                 let held = received.before.state.episode().unwrap();

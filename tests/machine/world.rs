@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use relink::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Due, Event,
-    Input, Link, LinkObservation, Policy, PolicySettings, Profile, Refusal, Session, Status, Step, Timestamp, step,
+    Input, Link, LinkId, LinkObservation, Policy, PolicySettings, Profile, Refusal, Session, Status, Step,
+    SuccessorObservation, Timestamp, step,
 };
 
 /// When every history begins.
@@ -29,6 +30,11 @@ pub(crate) fn policy(can_verify: bool) -> Policy {
 /// A link about which no event has been received yet.
 pub(crate) fn unknown_link() -> Link {
     Link::unknown("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().unwrap(), START)
+}
+
+/// Other links of the user, which may be successors.
+pub(crate) fn other_links() -> [LinkId; 2] {
+    ["5fbae30b-1ccc-4a91-b30d-7a4e4f5d3a91", "link_2"].map(|id| id.parse().unwrap())
 }
 
 /// All events that a link may get at `now`, except those that remove it.
@@ -55,8 +61,16 @@ pub(crate) fn events(now: Timestamp) -> Vec<Event> {
     for until in [-MINUTE, 10 * MINUTE, 3 * HOUR] {
         events.push(Event::UpdateStarted { until: shift(now, until) });
     }
-    let commands = [Command::Mute, Command::Unmute, Command::Snooze(shift(now, 2 * DAY)), Command::Verify];
+    let commands =
+        [Command::Mute, Command::Unmute, Command::Snooze(shift(now, 2 * DAY)), Command::Verify, Command::Unsupersede];
     events.extend(commands.map(Event::Command));
+    for by in other_links().into_iter().chain([unknown_link().id]) {
+        events.push(Event::SuccessorNamed { link: by.clone() });
+        for read in [0, -2 * DAY] {
+            let observed_at = shift(now, read);
+            events.push(Event::Superseded(SuccessorObservation { observed_at, by: by.clone() }));
+        }
+    }
     for cause in CAUSES {
         for during_update in [false, true] {
             events.push(Event::Broken(Breakage { during_update, ..Breakage::of(cause) }));
@@ -96,7 +110,7 @@ pub(crate) const CAUSES: [Cause; 5] =
     [Cause::Credentials, Cause::Token, Cause::AccountBlocked, Cause::ConsentEnded, Cause::Unsupported];
 
 /// The profiles that messages may have at `now`.
-pub(crate) fn profiles(now: Timestamp) -> [Profile; 9] {
+pub(crate) fn profiles(now: Timestamp) -> [Profile; 11] {
     let consent = |due| Profile {
         consent: Some(Box::new(Consent { id: Some("c1".into()), due, ..Consent::default() })),
         ..Profile::default()
@@ -107,7 +121,15 @@ pub(crate) fn profiles(now: Timestamp) -> [Profile; 9] {
         fetch_resources: resources.iter().map(|&resource| resource.to_owned()).collect(),
         ..Profile::default()
     };
+    let user = |created: i64| Profile {
+        institution: Some("erebor".into()),
+        institution_user_id: Some("u1".into()),
+        created_at: Some(shift(START, created)),
+        ..Profile::default()
+    };
     [
+        user(-DAY),
+        user(-HOUR),
         of(None, None, &[]),
         of(Some(AccessMode::Recurrent), Some(6), &["OWNERS", "TRANSACTIONS"]),
         of(Some(AccessMode::Recurrent), Some(24), &[]),

@@ -18,26 +18,29 @@ use relink::nats::server_binary::locate;
 use serde_json::{Value, json};
 
 /// A nats-server with JetStream and more configuration.
-struct Server {
-    folder: tempfile::TempDir,
+pub(crate) struct Server {
+    pub(crate) folder: tempfile::TempDir,
     /// `127.0.0.1:<port>`
-    host: String,
+    pub(crate) host: String,
     _process: tokio::process::Child,
 }
 
 impl Server {
     async fn start(folder: tempfile::TempDir, more: &str) -> Self {
+        let store = folder.path().join("js").display().to_string();
+        let config = format!("listen: \"127.0.0.1:-1\"\njetstream {{ store_dir: \"{store}\" }}\n{more}\n");
+        Self::run(folder, &config, &[]).await
+    }
+
+    /// Starts a server with this configuration, in which port -1 is a free one, and this environment.
+    pub(crate) async fn run(folder: tempfile::TempDir, config: &str, environment: &[(String, String)]) -> Self {
         let binary = locate(server_source()).await.unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
-        let config = format!(
-            "listen: \"127.0.0.1:-1\"\nports_file_dir: \"{}\"\nlog_file: \"{}\"\njetstream {{ store_dir: \"{}\" }}\n{more}\n",
-            path("."),
-            path("log"),
-            path("js")
-        );
+        let config = format!("ports_file_dir: \"{}\"\nlog_file: \"{}\"\n{config}", path("."), path("log"));
         std::fs::write(path("conf"), config).unwrap();
         let mut process = tokio::process::Command::new(&binary);
-        let mut process = process.args(["--config", &path("conf")]).kill_on_drop(true).spawn().unwrap();
+        process.args(["--config", &path("conf")]).envs(environment.iter().cloned()).kill_on_drop(true);
+        let mut process = process.spawn().unwrap();
         let name = binary.file_name().unwrap().to_string_lossy().into_owned();
         let ports = folder.path().join(format!("{name}_{}.ports", process.id().unwrap()));
         let host = within("the start of nats-server", async {

@@ -6,6 +6,7 @@ mod support;
 mod batch;
 mod dead_letter;
 mod login;
+mod permissions;
 mod poison;
 mod poison_output;
 mod publisher;

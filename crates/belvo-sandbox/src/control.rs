@@ -78,6 +78,21 @@ impl Control {
         Ok(self.shared.change(|world, now| world.add_link(now, new)))
     }
 
+    /// The user of a link connects the bank anew, with the same login: a new link, created after the old one. It is
+    /// valid, and its `historical_update` webhooks follow.
+    pub fn connect_anew(&self, link: Uuid) -> Result<Uuid, ControlError> {
+        self.shared.change(|world, now| {
+            let id = world.connect_anew(now, link)?;
+            world.collect(now, id);
+            Ok(id)
+        })
+    }
+
+    /// Like [`Self::connect_anew`], without a webhook, as if it had been connected earlier.
+    pub fn add_link_of_same_user(&self, link: Uuid) -> Result<Uuid, ControlError> {
+        self.shared.change(|world, now| world.connect_anew(now, link))
+    }
+
     /// Refreshes a link as Belvo's scheduler does; returns the request id of its webhooks.
     pub fn scheduled_refresh(&self, link: Uuid, outcome: RefreshOutcome) -> Result<Uuid, ControlError> {
         self.shared.change(|world, now| world.scheduled_refresh(now, link, outcome))

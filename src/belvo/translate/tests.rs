@@ -14,7 +14,7 @@ use crate::belvo::classify::{
 use crate::contract::input::INPUT_SCHEMA_VERSION;
 use crate::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, Due, Event,
-    Input, LinkObservation, Profile, Session, Status,
+    Input, LinkObservation, Profile, Session, Status, SuccessorObservation,
 };
 
 mod api_errors;
@@ -155,8 +155,12 @@ fn widget_callbacks() {
         "a device's institution is not used"
     );
     let other: LinkId = "another".parse().unwrap();
-    let mismatch = Undecodable::LinkMismatch { expected: link(), found: other };
-    check(InputKind::Widget, &json!({"event": "success", "link": "another"}), Err(mismatch));
+    let named = Said::Event(Event::SuccessorNamed { link: other });
+    check(InputKind::Widget, &json!({"event": "success", "link": "another"}), Ok(named));
+    for odd in [json!("not a link id"), json!(null), json!(format!(" {} ", LINK.to_uppercase()))] {
+        let claimed = Said::Event(Event::UpdateClaimed);
+        check(InputKind::Widget, &json!({"event": "success", "link": odd}), Ok(claimed));
+    }
 }
 
 #[test]
@@ -164,6 +168,7 @@ fn observations() {
     let seen = |status: &str, at: &str| {
         json!({"observed_at": at, "source": "sweep", "outcome": "found", "link": {"id": LINK, "status": status,
             "institution": "tatooine_mx_fiscal", "access_mode": "recurrent", "refresh_rate": "12h", "external_id": null,
+            "institution_user_id": " Tyc3 ", "created_at": "2024-02-02T13:11:42.586099Z",
             "last_accessed_at": "2024-02-02T13:11:42.593032+00:00", "fetch_resources": ["TAX_STATUS", "invoices", "INVOICES"]}})
     };
     for (word, status) in [
@@ -183,6 +188,8 @@ fn observations() {
         let profile = Profile {
             external_id: None,
             institution: Some("tatooine_mx_fiscal".into()),
+            institution_user_id: Some("Tyc3".into()),
+            created_at: Some("2024-02-02T13:11:42.586Z".parse().unwrap()),
             access_mode: Some(AccessMode::Recurrent),
             refresh_every: Some(Duration::from_secs(12 * 3600)),
             fetch_resources: vec!["INVOICES".into(), "TAX_STATUS".into()],
@@ -198,6 +205,18 @@ fn observations() {
         (base("missing"), Ok(Said::Event(Event::ObservedMissing))),
         (base("refresh_accepted"), Ok(Said::Event(Event::RefreshAccepted))),
         (base("found"), Err(Undecodable::shape("$.link", "missing"))),
+        (base("superseded"), Err(Undecodable::shape("$.by", "missing"))),
+        (
+            json!({"observed_at": at, "source": "lookup", "outcome": "superseded", "by": "link_2"}),
+            Ok(Said::Event(Event::Superseded(SuccessorObservation {
+                observed_at: at.parse().unwrap(),
+                by: "link_2".parse().unwrap(),
+            }))),
+        ),
+        (
+            json!({"observed_at": at, "outcome": "superseded", "by": "a b"}),
+            Err(Undecodable::shape("$.by", "a link id is 1 to 64 letters, digits, `-` or `_` (Belvo's are UUIDs)")),
+        ),
         (
             json!({"observed_at": at, "source": "app", "outcome": "found", "link": {"id": LINK}}),
             Err(Undecodable::shape("$.link.status", "missing")),

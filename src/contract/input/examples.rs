@@ -70,6 +70,8 @@ impl Observation {
                 "refresh_rate": "6h",
                 "last_accessed_at": "2026-11-22T10:14:58.593032Z",
                 "external_id": "your_external_id",
+                "institution_user_id": "sooE7XJWEKypZJR603ecaWYk-8Ap0oD2Nr1pBQ4eG9c=",
+                "created_at": "2026-03-01T08:00:00.170428Z",
                 "fetch_resources": ["ACCOUNTS", "OWNERS", "TRANSACTIONS"]
             }
         })

@@ -57,6 +57,13 @@ pub struct EpisodeRecord {
     /// The resources whose data has arrived since Belvo last reported the link broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arrived: Vec<String>,
+    /// A newer link of the same user at the same institution, which works. Its user is neither prompted nor reminded for
+    /// this episode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<String>,
+    /// The other link that a success callback of the widget named last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor_named: Option<String>,
 }
 
 /// Whether the prompt of an episode has been sent, or why not.
@@ -65,8 +72,8 @@ pub struct EpisodeRecord {
 pub enum PromptWord {
     /// The notice `update_required` was published.
     Sent,
-    /// The link is muted, or its user was in the widget already when the outage became known. The prompt is published
-    /// when an operator unmutes the link, or when that attempt fails.
+    /// The link is muted or superseded, or its user was in the widget already when the outage became known. The prompt
+    /// is published when an operator ends that, or when that attempt fails.
     #[serde(alias = "held")]
     Muted,
     /// The institution has an incident. The prompt is published after the incident if the link is still broken then.
@@ -202,6 +209,8 @@ impl EpisodeRecord {
             tried_at: episode.tried_at.map(At),
             attempts_count: episode.attempts_count,
             arrived: episode.arrived.clone(),
+            superseded_by: episode.superseded_by.as_ref().map(ToString::to_string),
+            successor_named: episode.successor_named.as_ref().map(ToString::to_string),
         }
     }
 
@@ -220,6 +229,8 @@ impl EpisodeRecord {
             tried_at: self.tried_at.map(|at| at.0),
             attempts_count: self.attempts_count,
             arrived: self.arrived.clone(),
+            superseded_by: parse_link(self.superseded_by.as_deref(), "episode.superseded_by")?,
+            successor_named: parse_link(self.successor_named.as_deref(), "episode.successor_named")?,
         })
     }
 
@@ -235,6 +246,10 @@ impl EpisodeRecord {
             (Some(PromptWord::Sent) | None, _) => Ok(Prompt::Sent),
         }
     }
+}
+
+fn parse_link(id: Option<&str>, field: &'static str) -> Result<Option<LinkId>, BadRecord> {
+    id.map(|id| id.parse().map_err(|_| BadRecord::Impossible(field))).transpose()
 }
 
 impl UpdateRecord {

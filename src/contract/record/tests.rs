@@ -83,10 +83,13 @@ fn consent() -> BoxedStrategy<Consent> {
 fn profile() -> BoxedStrategy<Profile> {
     let access_mode = option::of(prop_oneof![Just(AccessMode::Single), Just(AccessMode::Recurrent)]);
     let every = option::of(prop_oneof![Just(u64::MAX), Just(0), any::<u64>()].prop_map(Duration::from_secs));
-    (option::of(text()), option::of(text()), access_mode, every, vec(text(), 0..3), option::of(consent()))
-        .prop_map(|(external_id, institution, access_mode, refresh_every, fetch_resources, consent)| Profile {
+    let user = (option::of(text()), option::of(at()));
+    (option::of(text()), option::of(text()), user, access_mode, every, vec(text(), 0..3), option::of(consent()))
+        .prop_map(|(external_id, institution, user, access_mode, refresh_every, fetch_resources, consent)| Profile {
             external_id,
             institution,
+            institution_user_id: user.0,
+            created_at: user.1,
             access_mode,
             refresh_every,
             fetch_resources,
@@ -101,6 +104,10 @@ fn cause() -> impl Strategy<Value = Cause> {
     )
 }
 
+fn link_id() -> impl Strategy<Value = LinkId> {
+    "[A-Za-z0-9_-]{1,20}".prop_map(|id| id.parse::<LinkId>().unwrap())
+}
+
 fn episode() -> BoxedStrategy<Episode> {
     let prompt = prop_oneof![
         Just(Prompt::Sent),
@@ -108,8 +115,9 @@ fn episode() -> BoxedStrategy<Episode> {
         (at(), option::of(at())).prop_map(|(until, asked_at)| Prompt::Deferred { until, asked_at }),
     ];
     let times = (at(), option::of(at()), option::of(at()), option::of(at()), option::of(at()), option::of(at()));
-    (count(), cause(), prompt, count(), times, count(), vec(text(), 0..3))
-        .prop_map(|(number, cause, prompt, reminders_count, times, attempts_count, arrived)| {
+    let others = (option::of(link_id()), option::of(link_id()));
+    (count(), cause(), prompt, count(), times, count(), vec(text(), 0..3), others)
+        .prop_map(|(number, cause, prompt, reminders_count, times, attempts_count, arrived, others)| {
             let (opened_at, observed_at, refused_at, next_reminder_at, remind_by, tried_at) = times;
             Episode {
                 number: EpisodeNumber(number),
@@ -125,6 +133,8 @@ fn episode() -> BoxedStrategy<Episode> {
                 tried_at,
                 attempts_count,
                 arrived,
+                superseded_by: others.0,
+                successor_named: others.1,
             }
         })
         .boxed()
@@ -187,13 +197,14 @@ fn refresh_quota() -> impl Strategy<Value = RefreshQuota> {
 
 fn link() -> BoxedStrategy<Link> {
     let version = prop_oneof![Just(0), Just(u64::MAX), any::<u64>()];
-    let id = "[A-Za-z0-9_-]{1,20}".prop_map(|id| id.parse::<LinkId>().unwrap());
     let times = (at(), at(), option::of(at()), option::of(at()));
     let more_times = (option::of(at()), option::of(at()), option::of(at()), option::of(at()));
     let recent = vec((any::<u64>(), at()).prop_map(|(key, at)| RecentFact { key: DedupKey(key), at }), 0..4);
     let work = (option::of(refresh()), freshness(), any::<bool>(), refresh_quota(), any::<bool>());
-    ((id, version, profile(), state()), times, count(), work, more_times, recent)
-        .prop_map(|((id, version, profile, state), times, episodes_count, work, more_times, recent)| {
+    let more = (recent, vec(link_id(), 0..NOT_SUPERSEDED_BY_MAX));
+    ((link_id(), version, profile(), state()), times, count(), work, more_times, more)
+        .prop_map(|((id, version, profile, state), times, episodes_count, work, more_times, more)| {
+            let (recent, not_superseded_by) = more;
             let (since, updated_at, data_at, recovered_at) = times;
             let (refresh, freshness, refresh_needs_token, refresh_quota, muted) = work;
             let (snoozed_until, verify_asked_at, claimed_at, widget_until) = more_times;
@@ -212,6 +223,7 @@ fn link() -> BoxedStrategy<Link> {
                 refresh_needs_token,
                 refresh_quota,
                 muted,
+                not_superseded_by,
                 snoozed_until,
                 verify_asked_at,
                 claimed_at,
@@ -232,7 +244,8 @@ fn because(at: Timestamp) -> Because {
     };
     let (from, to) = (StateWord::Valid, StateWord::Invalid);
     let event = "credentials_rejected".to_owned();
-    Because { event, from, to, at: At(at), incident: true, times_corrected: true, origin }
+    let successor_id = Some("other".to_owned());
+    Because { event, from, to, at: At(at), incident: true, successor_id, times_corrected: true, origin }
 }
 
 proptest! {

@@ -17,7 +17,7 @@ use crate::belvo::{Budget, Client, Meaning, MissingGuard, SecretId, SecretPasswo
 use crate::clock::{Clock, ManualClock};
 use crate::contract::{Address, At, InputKind};
 use crate::engine::{Delivery, Message, Outgoing};
-use crate::jobs::Worker;
+use crate::jobs::{KnownLinks, Worker};
 use crate::link::{Event, EventName, LinkId, Policy, PolicySettings, Timestamp};
 use crate::nats::history::{HistoryEntry, HistoryError, HistoryKind, LinkHistory, ReadHistory};
 use crate::nats::inputs::{Inputs, NewInput};
@@ -116,7 +116,8 @@ impl Relink {
         let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })?;
         let (store, bus, guard) = (MemoryStore::default(), Arc::new(Bus::default()), MissingGuard::default());
         let inputs = Arc::clone(&bus) as Arc<dyn Inputs>;
-        let worker = Worker::new(Arc::clone(&inputs), belvo.clone(), guard.clone(), clock.clone());
+        let known = KnownLinks { store: Arc::new(store.clone()), policy: policy.clone() };
+        let worker = Worker::new(Arc::clone(&inputs), belvo.clone(), known, guard.clone(), clock.clone());
         let parts = reconciler::Parts {
             belvo: belvo.clone(),
             guard,

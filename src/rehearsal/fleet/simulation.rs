@@ -195,7 +195,8 @@ impl Simulation {
             }
             NoticeName::RefreshDue => self.checker.gap_opened(number),
             NoticeName::Refreshed => self.checker.gap_closed(number),
-            NoticeName::UpdateStarted
+            NoticeName::Superseded
+            | NoticeName::UpdateStarted
             | NoticeName::UpdateFailed
             | NoticeName::DataAvailable
             | NoticeName::ConsentExpiring

@@ -264,6 +264,12 @@ pub(super) enum UserAction {
         #[serde(default = "yes")]
         reported: bool,
     },
+    /// Connects the bank once more, with the same login.
+    ConnectsAnew {
+        link: Name,
+        /// The name of the old link.
+        old: Name,
+    },
 }
 
 /// `app = "…"`: the customer's application.

@@ -94,6 +94,11 @@ impl Player<'_> {
             }
             // The user has found the portal without a token of relink.
             UserAction::RenewsConsent { link, reported: false } => Ok(self.control.renew_consent(self.id(link)?)?),
+            UserAction::ConnectsAnew { link, old } => {
+                let id = self.control.connect_anew(self.id(old)?)?;
+                self.ids.push((link.clone(), id));
+                Ok(())
+            }
             UserAction::RenewsConsent { link, reported: true } => self.renew_consent(link).await,
         }
     }

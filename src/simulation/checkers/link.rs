@@ -10,7 +10,8 @@ use super::Checked;
 use crate::contract::{JobName, NoticeName, Record, RefusedBody};
 use crate::link::table::MOVES;
 use crate::link::{
-    Effect, Event, EventName, Input, Job, Link, LinkId, Notice, Policy, Prompt, State, StateName, correct_times, step,
+    Effect, Event, EventName, Input, Job, Link, LinkId, Notice, Policy, Prompt, State, StateName, Supersede, Timestamp,
+    correct_times, step,
 };
 
 /// The links according to the output stream.
@@ -19,6 +20,8 @@ pub(super) struct LinkChecker {
     pub(super) links: BTreeMap<LinkId, Link>,
     /// The episodes with a prompt.
     prompted: BTreeSet<(LinkId, u32)>,
+    /// The superseded episodes, without those that an operator has reversed.
+    superseded: BTreeSet<(LinkId, u32)>,
     /// The link of the last state, if that state opened an episode.
     opened_last: Option<LinkId>,
 }
@@ -110,6 +113,12 @@ impl LinkChecker {
                 record.because.incident
             ));
         }
+        let successor = self.successor_of(&before, &input, origin.received_at.0, policy);
+        if record.because.successor_id.as_deref() != successor.as_ref().map(LinkId::as_str) {
+            let (noted, known) = (&record.because.successor_id, &successor);
+            return Err(format!("{which}: its successor is {noted:?}, and that of the stream {known:?}"));
+        }
+        input.successor = successor;
         let step = step(&before, &input, origin.received_at.0, policy);
         let step =
             step.map_err(|refusal| format!("{which}: the machine refuses {}: {refusal}", input.event.name().as_str()))?;
@@ -126,6 +135,29 @@ impl LinkChecker {
         self.check_rules(&which, &before, &after, input.event.name(), record, effects, policy)?;
         self.opened_last = (after.episodes_count > before.episodes_count).then(|| id.clone());
         self.links.insert(id.clone(), after);
+        Ok(())
+    }
+
+    /// The newest successor of a link, if one has to be known for this input.
+    fn successor_of(&self, before: &Link, input: &Input, at: Timestamp, policy: &Policy) -> Option<LinkId> {
+        let step = step(before, input, at, policy).ok().filter(|step| step.may_have_successor(before))?;
+        let successors = self.links.values().filter(|other| is_successor(other, &step.link, policy));
+        successors.max_by_key(|other| other.profile.created_at).map(|other| other.id.clone())
+    }
+
+    /// Checks at the end that no link is asked about whose successor works.
+    pub(super) fn check_superseded(&self, policy: &Policy) -> Checked {
+        for link in self.links.values() {
+            let Some(episode) = link.state.episode().filter(|episode| episode.superseded_by.is_none()) else {
+                continue;
+            };
+            let successor = self.links.values().find(|other| is_successor(other, link, policy));
+            // An operator has rejected one of them, and the other is found before the next message to the user.
+            if let Some(successor) = successor.filter(|_| link.not_superseded_by.is_empty()) {
+                let number = episode.number.0;
+                return Err(format!("episode {number} of {} is open, although {} works", link.id, successor.id));
+            }
+        }
         Ok(())
     }
 
@@ -160,7 +192,18 @@ impl LinkChecker {
             is_prompted && step.is_some_and(|step| episode.opened_at.after(*step) <= record.because.at.0)
         });
         let is_broken = |state: &State| state.episode().is_some();
+        let is_marked = after.state.episode().is_some_and(|episode| episode.superseded_by.is_some());
+        let asks = prompts > 0 || reminded;
+        let has_successor = asks && self.links.values().any(|other| is_successor(other, after, policy));
+        if event == EventName::Unsupersede {
+            self.superseded.remove(&(after.id.clone(), number));
+        }
+        let is_superseded = effects.has(NoticeName::Superseded);
+        let is_new_mark = !is_superseded || self.superseded.insert((after.id.clone(), number));
         let rules = [
+            (!asks || !is_marked, "asks the user of a superseded link"),
+            (!has_successor, "asks a user who has connected the bank anew"),
+            (is_new_mark, "supersedes an episode twice"),
             (is_legal, "is not in the transition table"),
             (is_due, "is a timer before its deadline"),
             (prompts < 2 && is_new_prompt, "prompts twice in one episode"),
@@ -216,10 +259,25 @@ impl LinkChecker {
     }
 }
 
+/// Whether `other` is a newer working link of the same user, which no operator has rejected.
+fn is_successor(other: &Link, link: &Link, policy: &Policy) -> bool {
+    let (new, old) = (&other.profile, &link.profile);
+    policy.settings().supersede != Supersede::Never
+        && other.state == State::Valid { suspicion: None }
+        && new.created_at > old.created_at
+        && old.created_at.is_some()
+        && old.institution.is_some()
+        && (&new.institution, &new.institution_user_id) == (&old.institution, &old.institution_user_id)
+        && old.institution_user_id.is_some()
+        && !link.not_superseded_by.contains(&other.id)
+}
+
 fn attempt_ends_well(to: StateName, effects: &PendingEffects) -> bool {
     match to {
         StateName::Valid => effects.has(NoticeName::Recovered),
-        StateName::Invalid | StateName::TokenRequired => effects.has(NoticeName::UpdateFailed),
+        StateName::Invalid | StateName::TokenRequired => {
+            effects.has(NoticeName::UpdateFailed) || effects.has(NoticeName::Superseded)
+        }
         StateName::Removed => effects.has(NoticeName::Removed),
         StateName::Unconfirmed | StateName::Updating => false,
     }
@@ -234,11 +292,14 @@ fn effect_name(effect: &Effect) -> EffectName {
     match effect {
         Effect::Job(Job::Verify { .. }) => EffectName::Job(JobName::Verify),
         Effect::Job(Job::Refresh { .. }) => EffectName::Job(JobName::Refresh),
+        Effect::Job(Job::FindSuperseded) => EffectName::Job(JobName::FindSuperseded),
+        Effect::Job(Job::ReadSuccessor { .. }) => EffectName::Job(JobName::ReadSuccessor),
         Effect::Notice { notice, .. } => EffectName::Notice(match notice {
             Notice::UpdateRequired => NoticeName::UpdateRequired,
             Notice::Reminder { .. } => NoticeName::Reminder,
             Notice::UpdateStarted => NoticeName::UpdateStarted,
             Notice::UpdateFailed { .. } => NoticeName::UpdateFailed,
+            Notice::Superseded { .. } => NoticeName::Superseded,
             Notice::Recovered { .. } => NoticeName::Recovered,
             Notice::RefreshDue { .. } => NoticeName::RefreshDue,
             Notice::DataAvailable(_) => NoticeName::DataAvailable,

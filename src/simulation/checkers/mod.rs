@@ -210,6 +210,11 @@ impl Checkers {
         self.history.handled_up_to(&jetstream.input)
     }
 
+    /// Checks at the end that no link is asked about whose successor works.
+    pub(super) fn check_superseded(&self) -> Checked {
+        self.history.link_checker.check_superseded(&self.history.policy)
+    }
+
     /// Checks the final state of a process.
     pub(super) fn check_final_state(&self, final_state: &FinalState<'_>, jetstream: &JetStream) -> Checked {
         self.history.check_final_state(final_state, jetstream)

@@ -12,7 +12,9 @@ use std::time::Duration;
 use super::database::{Database, Failure, caught};
 use super::{Shared, SledStore};
 use crate::store::content::Content;
-use crate::store::format::{DEADLINE_PREFIX, EXTERNAL_ID_PREFIX, INCIDENT_PREFIX, LINK_PREFIX, STATE_PREFIX};
+use crate::store::format::{
+    DEADLINE_PREFIX, EXTERNAL_ID_PREFIX, INCIDENT_PREFIX, LINK_PREFIX, STATE_PREFIX, USER_PREFIX,
+};
 use crate::store::scan::{IndexCheck, Scan};
 use crate::store::{StoreError, index};
 
@@ -145,6 +147,8 @@ fn starts() -> Vec<Vec<u8>> {
     // The next byte is the state.
     cut(STATE_PREFIX, &mut (1..8));
     cut(b"t", none);
+    cut(USER_PREFIX, &mut (0..=255).step_by(16).skip(1));
+    cut(b"v", none);
     starts
 }
 

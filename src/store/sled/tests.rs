@@ -104,7 +104,8 @@ fn a_store_of_format_3_is_copied_and_not_read_again_from_the_stream() {
             assert_eq!(store.due(Timestamp::from_millis(5), 9).unwrap().len(), 3);
             let query = |state, external_id: Option<&str>| {
                 let (institution, external_id) = (Some("erebor".to_owned()), external_id.map(str::to_owned));
-                let ids = store.page(&Query { state, institution, external_id, after: None, limit: 9 }).unwrap().ids;
+                let ids =
+                    store.page(&Query { state, institution, external_id, limit: 9, ..Query::default() }).unwrap().ids;
                 ids.iter().map(LinkId::to_string).collect::<Vec<_>>()
             };
             assert_eq!(query(None, None), ["link-1", "link-2", "link-3"]);

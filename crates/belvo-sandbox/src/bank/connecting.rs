@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::registration::NewLink;
 use crate::bank_answer::BankAnswer;
+use crate::error::ControlError;
 use crate::institution::Access;
 use crate::link::{AccessMode, Link, LinkStatus, Storage};
 use crate::login::LoginFailure;
@@ -27,6 +28,7 @@ impl World {
         let created_at = new.created_at.unwrap_or(now);
         let mut user = [0_u8; 32];
         self.rng.fill(&mut user);
+        let user = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, user);
         let link = Link {
             id,
             seq: self.seq(),
@@ -37,7 +39,7 @@ impl World {
             created_at,
             last_accessed_at: Some(created_at),
             external_id: new.external_id,
-            institution_user_id: base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, user),
+            institution_user_id: new.institution_user_id.unwrap_or(user),
             storage: if recurrent { Storage::Store } else { new.storage.unwrap_or(Storage::Days(365)) },
             stored_at: created_at,
             stale_in: new.stale_in.unwrap_or_else(|| "365d".into()),
@@ -60,6 +62,18 @@ impl World {
         }
         self.plan_refresh(now, id, created_at);
         id
+    }
+
+    /// Adds a valid link of the user of another link, created after it.
+    pub(crate) fn connect_anew(&mut self, now: i64, link: Uuid) -> Result<Uuid, ControlError> {
+        let old = self.links.get(&link).ok_or(ControlError::NoSuchLink(link))?;
+        let new = NewLink {
+            institution_user_id: Some(old.institution_user_id.clone()),
+            created_at: Some(now.max(old.created_at + 1_000)),
+            fetch_resources: Some(old.fetch_resources.clone()),
+            ..NewLink::plain(old.institution, old.access_mode, old.external_id.clone())
+        };
+        Ok(self.add_link(now, new))
     }
 
     /// `POST /api/links/`: registers a link. Heimdall requires a token first, so the link is unconfirmed.

@@ -9,6 +9,8 @@ pub(crate) struct NewLink {
     pub(crate) institution: &'static Institution,
     pub(crate) access_mode: AccessMode,
     pub(crate) external_id: Option<String>,
+    /// The key of its user at the institution; by default of a new user.
+    pub(crate) institution_user_id: Option<String>,
     pub(crate) storage: Option<Storage>,
     pub(crate) stale_in: Option<String>,
     pub(crate) fetch_resources: Option<Vec<String>>,
@@ -29,6 +31,7 @@ impl NewLink {
             institution,
             access_mode,
             external_id,
+            institution_user_id: None,
             storage: None,
             stale_in: None,
             fetch_resources: None,

@@ -1,0 +1,142 @@
+//! The jobs about superseded links: they compare two links, and publish an observation for the older one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Answer, Outcome, Worker};
+use crate::belvo::{self, CallError, LinkRead, Meaning};
+use crate::contract::{At, InputKind, JobBody, Observation, ReadOutcome, Source, StateWord};
+use crate::link::{Event, Link, LinkId, Policy, State, StateName, Status, Timestamp, may_succeed, succeeds};
+use crate::store::{Store, StoreError, links_of_same_user};
+
+/// The states of a broken link.
+const BROKEN: [StateName; 3] = [StateName::Invalid, StateName::TokenRequired, StateName::Updating];
+
+/// A job may arrive some milliseconds before the store has the commit that contains it.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// The links that relink knows, and the policy by which they are compared.
+#[derive(Clone)]
+pub struct KnownLinks {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The policy of the machine.
+    pub policy: Policy,
+}
+
+impl KnownLinks {
+    fn get(&self, id: &LinkId) -> Result<Option<Link>, StoreError> {
+        self.store.get(id)?.map(|stored| Ok(stored.parse()?.link()?)).transpose()
+    }
+
+    /// The broken links that `id` supersedes. `None` if the store does not have the step of `asked_at` yet.
+    fn superseded_by(&self, id: &LinkId, asked_at: Timestamp, now: Timestamp) -> Result<Option<Vec<Link>>, StoreError> {
+        let Some(link) = self.get(id)? else { return Ok(None) };
+        // A time in the future is one of a clock that was wrong; it may have been corrected since.
+        if link.updated_at < asked_at && asked_at <= now {
+            return Ok(None);
+        }
+        let broken = links_of_same_user(&*self.store, &link, &BROKEN, &self.policy, |_| false)?;
+        let is_open = |old: &Link| old.state.episode().is_some_and(|episode| episode.superseded_by.is_none());
+        Ok(Some(broken.into_values().filter(|old| is_open(old) && succeeds(&link, old, &self.policy)).collect()))
+    }
+}
+
+impl Worker {
+    /// Finds the broken links that this link supersedes, and publishes it for each of them. If nobody has read the link
+    /// from Belvo yet, this is done first.
+    pub(super) async fn find_superseded(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Outcome {
+        let now = self.clock.now().max(stored_at);
+        if let Ok(Some(known)) = self.known.get(link)
+            && known.profile.institution.is_none()
+            && job.because.from == StateWord::Unconfirmed
+        {
+            // Only webhooks have named the link. If the answer has the keys, the machine asks for another look-up.
+            let answer = self.belvo.get_link(link).await;
+            let answer = answer.map(|read| match read {
+                LinkRead::Found(resource) => Some(ReadOutcome::Found { link: resource }),
+                LinkRead::Missing => None,
+            });
+            match answer.transpose() {
+                Some(answer) => return self.publish_answer(answer.map(Answer::Publish), link, now).await,
+                // A sweep finds out whether it is deleted.
+                None => return Outcome::Reported,
+            }
+        }
+        let superseded = match self.known.superseded_by(link, job.asked_at.0, now) {
+            Ok(Some(superseded)) => superseded,
+            Ok(None) => return Outcome::TooEarly(STORE_PAUSE),
+            Err(error) if error.is_of_one_record() => return Outcome::GivenUp(error.to_string()),
+            Err(error) => return Outcome::Retry(Duration::ZERO, error.to_string()),
+        };
+        for old in superseded {
+            let published = self.publish_superseded(&old, link, Source::Lookup, now).await;
+            if published != Outcome::Reported {
+                return published;
+            }
+        }
+        Outcome::Reported
+    }
+
+    /// Reads the link that a success callback named. It is published as an observation of that link, and if it may
+    /// succeed the link of the callback, as an observation of that one too.
+    pub(super) async fn read_successor(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Outcome {
+        let Some(named) = job.successor_id.as_deref().and_then(|id| id.parse::<LinkId>().ok()) else {
+            return Outcome::GivenUp("the job names no other link".to_owned());
+        };
+        let observed_at = self.clock.now().max(stored_at);
+        let resource = match self.belvo.get_link(&named).await {
+            Ok(LinkRead::Found(resource)) => resource,
+            // The name came from the user's device, so it may be any text.
+            Ok(LinkRead::Missing) | Err(CallError::Api(_)) => return Outcome::Reported,
+            Err(error) => return self.publish_answer(Err(error), link, observed_at).await,
+        };
+        let old = match self.known.get(link) {
+            Ok(Some(old)) => old,
+            Ok(None) => return Outcome::TooEarly(STORE_PAUSE),
+            Err(error) if error.is_of_one_record() => return Outcome::GivenUp(error.to_string()),
+            Err(error) => return Outcome::Retry(Duration::ZERO, error.to_string()),
+        };
+        let outcome = ReadOutcome::Found { link: resource };
+        let seen = read_link(&named, &outcome, observed_at);
+        let published = self.publish_answer(Ok(Answer::Publish(outcome)), &named, observed_at).await;
+        match seen {
+            Some(seen) if published == Outcome::Reported && may_succeed(&seen, &old, &self.known.policy) => {
+                self.publish_superseded(&old, &named, Source::Verify, observed_at).await
+            }
+            Some(_) | None => published,
+        }
+    }
+
+    async fn publish_superseded(&self, old: &Link, by: &LinkId, source: Source, at: Timestamp) -> Outcome {
+        // The two links were compared as of the last step of the old one, also if our clock is behind.
+        let observed_at = At(at.max(old.updated_at));
+        let outcome = ReadOutcome::Superseded { by: by.to_string() };
+        let observation = Observation { schema_version: None, observed_at, source, outcome };
+        match self.publish(InputKind::Observation, &old.id, serde_json::to_vec(&observation)).await {
+            Ok(()) => Outcome::Reported,
+            Err(error) => Outcome::Retry(Duration::ZERO, error.to_string()),
+        }
+    }
+}
+
+/// A link as Belvo's resource describes it. `None` if Belvo does not say that it works.
+fn read_link(id: &LinkId, outcome: &ReadOutcome, observed_at: Timestamp) -> Option<Link> {
+    let observation = Observation {
+        schema_version: None,
+        observed_at: At(observed_at),
+        source: Source::Verify,
+        outcome: outcome.clone(),
+    };
+    let body = serde_json::to_vec(&observation).ok()?;
+    let Ok(Meaning::Event(input)) = belvo::translate(InputKind::Observation, id, &body, observed_at) else {
+        return None;
+    };
+    let Event::Observed(seen) = input.event else { return None };
+    let works = seen.status == Status::Valid;
+    let unknown = Link::unknown(id.clone(), observed_at);
+    works.then_some(Link { profile: input.profile, state: State::Valid { suspicion: None }, ..unknown })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! The jobs about superseded links, with a store in memory and a Belvo without a network.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::belvo::{Client, MissingGuard, Question, Reply, SecretId, SecretPassword, Timeouts, Wire};
+use crate::clock::Clock;
+use crate::contract::{Because, JobName, Origin, Record};
+use crate::link::{Breakage, Cause, Input, PolicySettings, Profile, SuccessorObservation, Supersede, step};
+use crate::nats::inputs::{Inputs, NewInput};
+use crate::nats::publisher::PublishError;
+use crate::store::{Changes, Head, MemoryStore, Put};
+
+const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+const HOUR: i64 = 3_600_000;
+
+fn at(hours: i64) -> Timestamp {
+    Timestamp::from_millis(START.as_millis() + hours * HOUR)
+}
+
+#[derive(Default)]
+struct Inbox(Mutex<Vec<NewInput>>);
+
+impl Inputs for Inbox {
+    fn put(&self, input: NewInput) -> BoxFuture<'_, Result<(), PublishError>> {
+        self.0.lock().unwrap().push(input);
+        Box::pin(ready(Ok(())))
+    }
+}
+
+/// Belvo answers every request with this response.
+#[derive(Debug)]
+struct Answers(u16, Value, AtomicUsize);
+
+impl Wire for Answers {
+    fn ask(&self, _question: Question) -> BoxFuture<'_, Result<Reply, String>> {
+        self.2.fetch_add(1, Ordering::Relaxed);
+        Box::pin(ready(Ok(Reply { status: self.0, retry_after: None, body: self.1.to_string().into_bytes() })))
+    }
+}
+
+struct Bench {
+    store: MemoryStore,
+    inbox: Arc<Inbox>,
+    wire: Arc<Answers>,
+    worker: Worker,
+    policy: Policy,
+}
+
+impl Bench {
+    fn new(supersede: Supersede, status: u16, answer: Value) -> Self {
+        let settings = PolicySettings { can_verify: true, supersede, ..PolicySettings::default() };
+        let policy = Policy::new(settings).unwrap();
+        let (store, inbox) = (MemoryStore::default(), Arc::new(Inbox::default()));
+        let wire = Arc::new(Answers(status, answer, AtomicUsize::new(0)));
+        let keys = (SecretId("a".into()), SecretPassword("b".into()));
+        let belvo = Client::new("http://belvo.invalid", keys.0, keys.1, Timeouts::default()).unwrap();
+        let belvo = belvo.with_wire(Arc::clone(&wire) as Arc<dyn Wire>);
+        let known = KnownLinks { store: Arc::new(store.clone()), policy: policy.clone() };
+        let (clock, _manual) = Clock::manual(at(3));
+        let inputs = Arc::clone(&inbox) as Arc<dyn Inputs>;
+        let worker = Worker::new(inputs, belvo, known, MissingGuard::default(), clock);
+        Self { store, inbox, wire, worker, policy }
+    }
+
+    /// Writes a link to the store, after these events, an hour apart.
+    fn know(&self, id: &str, profile: Profile, events: impl IntoIterator<Item = Event>) {
+        let mut link = Link::unknown(id.parse().unwrap(), START);
+        for (hour, event) in (0..).zip(events) {
+            let input = Input { profile: profile.clone(), ..event.into() };
+            link = step(&link, &input, at(hour), &self.policy).unwrap().link;
+        }
+        let record = serde_json::to_vec(&Record::of(&link, 0, because(), Vec::new())).unwrap();
+        let head = Head::of(&link, 0, &self.policy);
+        let changes = Changes { puts: vec![Put::of_record(link.id, head, record)], ..Changes::default() };
+        self.store.apply(&changes).unwrap();
+    }
+
+    fn perform(&self, name: JobName, link: &str, other: Option<&str>, asked_at: Timestamp) -> Outcome {
+        let job = JobBody {
+            name,
+            link_id: link.to_owned(),
+            asked_at: At(asked_at),
+            consent_id: None,
+            resources: Vec::new(),
+            successor_id: other.map(str::to_owned),
+            because: because(),
+        };
+        let link = link.parse().unwrap();
+        self.worker.perform(&job, &link, asked_at).now_or_never().expect("nothing waits")
+    }
+
+    /// The links of the published inputs, and their outcomes.
+    fn published(&self) -> Vec<(String, String)> {
+        let inputs = self.inbox.0.lock().unwrap();
+        let outcome = |input: &NewInput| {
+            serde_json::from_slice::<Value>(&input.body).unwrap()["outcome"].as_str().unwrap().to_owned()
+        };
+        inputs.iter().map(|input| (input.link.to_string(), outcome(input))).collect()
+    }
+}
+
+fn because() -> Because {
+    let event = Event::DeadlinePassed.into();
+    let link = Link::unknown("x".parse().unwrap(), START);
+    let step =
+        crate::link::Step { from: StateName::Valid, at: START, effects: Vec::new(), times_corrected: false, link };
+    Because::of(&step, &event, Origin::timer(START))
+}
+
+fn profile(user: &str, created: i64) -> Profile {
+    Profile {
+        institution: Some("erebor".into()),
+        institution_user_id: Some(user.into()),
+        external_id: Some("maria".into()),
+        created_at: Some(at(created - 9_000)),
+        ..Profile::default()
+    }
+}
+
+fn seen(status: Status, hour: i64) -> Event {
+    Event::Observed(crate::link::LinkObservation { observed_at: at(hour), status, last_accessed_at: None })
+}
+
+fn works() -> [Event; 1] {
+    [seen(Status::Valid, 0)]
+}
+
+fn fails() -> [Event; 2] {
+    [seen(Status::Valid, 0), Event::Broken(Breakage::of(Cause::Credentials))]
+}
+
+fn superseded(link: &str) -> (String, String) {
+    (link.to_owned(), "superseded".to_owned())
+}
+
+#[test]
+fn every_older_broken_link_of_the_user_gets_one_input() {
+    let bench = Bench::new(Supersede::InstitutionUserId, 500, Value::Null);
+    bench.know("new", profile("u1", 9), works());
+    bench.know("old", profile("u1", 1), fails());
+    bench.know("older", profile("u1", 0), [seen(Status::TokenRequired, 0)]);
+    let started = Event::UpdateStarted { until: at(2) };
+    bench.know("in-widget", profile("u1", 2), fails().into_iter().chain([started]));
+    bench.know("works", profile("u1", 3), works());
+    bench.know("newest", profile("u1", 10), fails());
+    bench.know("other-user", profile("u2", 1), fails());
+    bench.know("other-bank", Profile { institution: Some("gringotts".into()), ..profile("u1", 1) }, fails());
+    let by = "elsewhere".parse().unwrap();
+    let known = Event::Superseded(SuccessorObservation { observed_at: at(2), by });
+    bench.know("known", profile("u1", 4), fails().into_iter().chain([known]));
+    assert_eq!(bench.perform(JobName::FindSuperseded, "new", None, START), Outcome::Reported);
+    let mut published = bench.published();
+    published.sort();
+    assert_eq!(published, [superseded("in-widget"), superseded("old"), superseded("older")]);
+    let inputs = bench.inbox.0.lock().unwrap();
+    let body: Value = serde_json::from_slice(&inputs[0].body).unwrap();
+    assert_eq!((&body["by"], &body["source"]), (&json!("new"), &json!("lookup")));
+    assert_eq!(bench.wire.2.load(Ordering::Relaxed), 0, "Belvo is not asked");
+}
+
+#[test]
+fn the_weaker_key_counts_only_if_the_policy_says_so() {
+    for (supersede, expected) in [(Supersede::InstitutionUserId, 0), (Supersede::ExternalId, 1), (Supersede::Never, 0)]
+    {
+        let bench = Bench::new(supersede, 500, Value::Null);
+        bench.know("new", Profile { institution_user_id: None, ..profile("u1", 9) }, works());
+        bench.know("old", profile("u1", 1), fails());
+        assert_eq!(bench.perform(JobName::FindSuperseded, "new", None, START), Outcome::Reported);
+        assert_eq!(bench.published().len(), expected, "{supersede:?}");
+    }
+}
+
+#[test]
+fn a_job_waits_for_the_commit_that_contains_it() {
+    let bench = Bench::new(Supersede::InstitutionUserId, 500, Value::Null);
+    let early = Outcome::TooEarly(STORE_PAUSE);
+    assert_eq!(bench.perform(JobName::FindSuperseded, "new", None, START), early);
+    assert_eq!(super::super::decide_retry(&early, 1), super::super::Next::Again(STORE_PAUSE));
+    bench.know("new", profile("u1", 9), works());
+    assert_eq!(bench.perform(JobName::FindSuperseded, "new", None, at(1)), early);
+    // A clock that was ahead has been corrected since.
+    assert_eq!(bench.perform(JobName::FindSuperseded, "new", None, at(0)), Outcome::Reported);
+    bench.know("broken", profile("u1", 9), fails());
+    bench.know("old", profile("u1", 1), fails());
+    assert_eq!(bench.perform(JobName::FindSuperseded, "broken", None, at(1)), Outcome::Reported);
+    assert_eq!(bench.published(), [], "a link that has broken since supersedes nothing");
+}
+
+#[test]
+fn a_named_link_is_read_and_supersedes_only_if_nothing_contradicts() {
+    let resource = |user: Value, status: &str, institution: &str| {
+        json!({"id": "new", "status": status, "institution": institution, "institution_user_id": user,
+            "created_at": at(1).to_string()})
+    };
+    let found = ("new".to_owned(), "found".to_owned());
+    for (status, answer, expected) in [
+        (200, resource(json!("u1"), "valid", "erebor"), vec![found.clone(), superseded("old")]),
+        (200, resource(json!(null), "valid", "erebor"), vec![found.clone(), superseded("old")]),
+        (200, resource(json!("u2"), "valid", "erebor"), vec![found.clone()]),
+        (200, resource(json!("u1"), "valid", "gringotts"), vec![found.clone()]),
+        (200, resource(json!("u1"), "unconfirmed", "erebor"), vec![found]),
+        (404, json!([{"code": "not_found", "message": "Not found", "request_id": "r"}]), vec![]),
+    ] {
+        let bench = Bench::new(Supersede::InstitutionUserId, status, answer.clone());
+        bench.know("old", profile("u1", 1), fails());
+        let outcome = bench.perform(JobName::ReadSuccessor, "old", Some("new"), at(2));
+        assert_eq!((outcome, bench.published()), (Outcome::Reported, expected), "{answer}");
+        assert_eq!(bench.wire.2.load(Ordering::Relaxed), 1);
+    }
+    let bench = Bench::new(Supersede::InstitutionUserId, 503, Value::Null);
+    bench.know("old", profile("u1", 1), fails());
+    let outcome = bench.perform(JobName::ReadSuccessor, "old", Some("new"), at(2));
+    assert!(matches!(outcome, Outcome::Retry(..)) && bench.published().is_empty(), "{outcome:?}");
+}
