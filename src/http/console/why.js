@@ -47,6 +47,8 @@ const EVENTS = {
   snooze: "the user gets no reminders before a given time",
   verify: "relink reads the link from Belvo now",
   forget: "relink removes the link for ever",
+  superseded: "the user has connected the bank anew, with another link",
+  unsupersede: "the user is asked about this link again",
 };
 
 const STATES = {
@@ -70,6 +72,7 @@ const NOTICES = {
   data_available: "New data is at Belvo",
   consent_expiring: "The consent ends soon",
   removed: "The link is removed",
+  superseded: "The user has connected the bank anew. Do not ask about this link any more",
 };
 
 const DETAILS = ["action", "number", "attempt", "proof", "by", "resource", "kind", "reason", "why"];
@@ -142,6 +145,7 @@ function ofValid(link) {
 
 function ofBroken({ episode, muted, snoozed_until: snoozedUntil, due_at: dueAt }) {
   if (!episode) return [];
+  if (episode.superseded_by) return [{ text: `The user is not asked any more, because the link ${episode.superseded_by} of the same user works.` }];
   if (["muted", "held"].includes(episode.prompt)) {
     return muted ? [{ text: "The user has not been prompted, because the link is muted." }]
       : [{ text: "The user has not been prompted. The prompt is published if the attempt in the widget fails." }];
