@@ -46,6 +46,13 @@ pub static SETTINGS: &[Setting] = &[
         "what 2xx promises: the input is on disk (journal), or in NATS too (stream)",
     ),
     row(
+        "http.console",
+        "RELINK_CONSOLE",
+        Switch,
+        Some("true"),
+        "serve the console, a page for support and operators; it shows nothing without an API token",
+    ),
+    row(
         "journal.max_bytes",
         "RELINK_JOURNAL_MAX_BYTES",
         Bytes,

@@ -92,6 +92,8 @@ pub struct HttpConfig {
     pub allow_open_webhooks: bool,
     /// `RELINK_CONNECTIONS_MAX`: the most open connections; 0: derived from the limit of open files.
     pub connections_max: usize,
+    /// `RELINK_CONSOLE`: serve the console.
+    pub console: bool,
 }
 
 /// The settings of NATS and its streams.
@@ -295,6 +297,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         api_tokens: reader.secrets("http.api_tokens"),
         allow_open_webhooks: reader.switch("http.allow_open_webhooks"),
         connections_max: usize::try_from(reader.number("http.connections_max", 0..=1_000_000)).unwrap_or(0),
+        console: reader.switch("http.console"),
     };
     let journal = read_journal(reader);
     let nats = read_nats(reader);

@@ -21,9 +21,10 @@ pub(super) async fn list(State(server): State<SharedServer>, query: Query) -> Re
     query.only(&["after", "limit"])?;
     let limit = query.limit(PAGE.0, PAGE.1)?;
     let letters = server.dead_letters.list(query.parse("after")?.unwrap_or(0), limit).await?;
+    let total = server.dead_letters.count().await?;
     let next = (letters.len() == limit).then(|| letters.last().map(|letter| letter.sequence));
     let letters: Vec<_> = letters.iter().map(summary).collect();
-    Ok(Json(json!({"dead_letters": letters, "next": next})))
+    Ok(Json(json!({"dead_letters": letters, "next": next, "total": total})))
 }
 
 pub(super) async fn show(

@@ -15,6 +15,7 @@
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
 //!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input, or sends it again
 //!   GET  /repair/{token}                 pages.rs         the page on which a user repairs a link; without credentials
+//!   GET  /console                       console.rs       the page for support and operators; its data comes from /v1
 //!   GET  /healthz /readyz[/inputs]       health.rs        for monitoring and load balancers, without credentials
 //!   GET  /metrics                        health.rs        the same
 //! ```
@@ -35,6 +36,7 @@ mod as_of;
 mod auth;
 mod body;
 mod connection;
+mod console;
 mod dead_letters;
 mod health;
 mod ingest;
@@ -134,6 +136,8 @@ pub struct Server {
     portal_url: String,
     /// The repair pages; `None` if they are switched off.
     pages: Option<pages::Pages>,
+    /// Whether the console is served.
+    has_console: bool,
     metrics: PrometheusHandle,
     /// The turns of long reads of the store.
     read_slots: scan::Slots,
@@ -164,6 +168,7 @@ impl Server {
             widget_url: config.belvo.widget_url.clone(),
             portal_url: config.belvo.portal_url.clone(),
             pages: pages::Pages::of(config),
+            has_console: config.http.console,
             metrics: telemetry::metrics(),
             read_slots: scan::Slots::default(),
         }
@@ -274,7 +279,9 @@ pub fn router(server: Server) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&server), require_token));
+    let console = if server.has_console { console::routes() } else { Router::new() };
     let routes = Router::new()
+        .merge(console)
         .route(ingest::PATH, post(ingest::webhook).get(ingest::probe).options(ingest::options))
         .route(status::PATH, post(status::webhook).get(ingest::probe).options(ingest::options))
         .nest("/v1", v1)

@@ -258,6 +258,18 @@ impl DeadLetters {
         Ok(letters)
     }
 
+    /// How many letters there are.
+    ///
+    /// # Errors
+    /// [`DeadLetterError::Read`].
+    pub async fn count(&self) -> Result<u64, DeadLetterError> {
+        let read = |error: &dyn std::fmt::Display| DeadLetterError::Read { detail: error.to_string() };
+        connected(&self.context.client()).await.map_err(|problem| read(&problem))?;
+        let asked = timeout(READ_TIMEOUT, self.context.get_stream(self.subjects.dead_stream())).await;
+        let stream = asked.map_err(|_| read(&"NATS did not answer"))?.map_err(|error| read(&error))?;
+        Ok(stream.cached_info().state.messages)
+    }
+
     /// One letter.
     ///
     /// # Errors

@@ -50,6 +50,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
             "journal",
             "link",
             "institution",
+            "drawing",
             "repair",
             "clock",
             "contract",

@@ -38,10 +38,10 @@ export async function until(what, ask) {
 
 /** A link at the sandbox, and what relink says about it. */
 export class Link {
-  static async create(place, institution = "erebor_mx_retail") {
+  static async create(place, institution = "erebor_mx_retail", externalId = "user") {
     const link = new Link();
     link.addresses = options[place];
-    link.id = (await link.sandbox("/sandbox/links", { institution, external_id: "user" })).link;
+    link.id = (await link.sandbox("/sandbox/links", { institution, external_id: externalId })).link;
     await link.is("valid");
     return link;
   }
@@ -95,7 +95,7 @@ export class Link {
 
 /** A user with a browser of their own. */
 export class User {
-  static async with({ locale = "en-GB", phone = false, dark = false, javaScriptEnabled = true } = {}) {
+  static async with({ locale = "en-GB", phone = false, dark = false, javaScriptEnabled = true, expected = /^$/ } = {}) {
     const user = new User();
     user.problems = [];
     user.context = await browser.newContext({
@@ -105,7 +105,8 @@ export class User {
     user.page.setDefaultTimeout(15_000);
     user.page.on("console", (message) => {
       // The browser reports the status of a page such as "expired" as an error.
-      if (message.type() === "error" && !/status of (404|410|422)/.test(message.text())) user.problems.push(message.text());
+      const isExpected = /status of (404|410|422)/.test(message.text()) || expected.test(message.text());
+      if (message.type() === "error" && !isExpected) user.problems.push(message.text());
     });
     user.page.on("pageerror", (error) => user.problems.push(String(error)));
     user.page.on("request", async (request) => {
@@ -138,9 +139,13 @@ export class User {
     await this.page.getByRole("button", { name: text }).click();
   }
 
+  async keep(name, { whole = false } = {}) {
+    await this.page.screenshot({ path: `${options.screens}/${name}.png`, fullPage: whole });
+  }
+
   /** Checks the page with axe-core, and keeps a picture of it. */
-  async check(name) {
-    await this.page.screenshot({ path: `${options.screens}/${name}.png` });
+  async check(name, { whole = false } = {}) {
+    await this.keep(name, { whole });
     await this.page.evaluate(axe);
     const { violations } = await this.page.evaluate(() => window.axe.run({ resultTypes: ["violations"] }));
     const found = violations.map((one) => `${one.id}: ${one.help} ${one.nodes.map((node) => node.html).join(" ")}`);

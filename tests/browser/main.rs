@@ -1,7 +1,9 @@
-//! The repair page in a real browser: from the link in a notice to "all set", against the whole relink and its sandbox.
+//! The pages in a real browser, against the whole relink and its sandbox: the repair page, from the link in a notice to "all set", and the
+//! console.
 //!
-//! `drive.mjs` plays the users: it opens the links, presses the buttons, and checks each page with axe-core. It leaves
-//! screenshots in `target/tmp/screens`. If the browser or a package cannot be installed, the test fails; it is never skipped.
+//! `stories.mjs` plays the users, and `console.mjs` support and operators, with the tools of `drive.mjs`. They press the buttons, check pages
+//! with axe-core, and leave screenshots in `target/tmp/screens`. If the browser or a package cannot be installed, the test fails; it is
+//! never skipped.
 
 #[path = "../foreign/mod.rs"]
 mod foreign;
@@ -29,7 +31,7 @@ use support::{server_source, within};
 const KEY: &str = "the-key-of-this-test-is-long-enough-for-it";
 
 /// The longest time of all stories together.
-const STORIES_MAX: Duration = Duration::from_secs(150);
+const STORIES_MAX: Duration = Duration::from_secs(300);
 
 /// A whole relink with its own nats-server, and the simulated Belvo for it.
 struct Scene {
@@ -106,7 +108,7 @@ async fn program() -> std::path::PathBuf {
         run(Command::new("npm").args(npm).current_dir(folder)).await.map(drop)
     });
     let folder = folder.await;
-    for file in ["drive.mjs", "stories.mjs"] {
+    for file in ["drive.mjs", "console.mjs", "stories.mjs"] {
         std::fs::copy(tests.join(file), folder.join(file)).expect("copied");
     }
     folder.join("stories.mjs")
@@ -119,7 +121,7 @@ async fn users_repair_their_links_in_a_browser() {
     let screens = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screens");
     std::fs::create_dir_all(&screens).expect("cargo's temporary folder can be written");
     let options = json!({
-        "chromium": chromium.program, "screens": screens, "key": KEY, "api_token": API_TOKEN,
+        "chromium": chromium.program, "screens": screens, "key": KEY, "api_token": API_TOKEN, "webhook_secret": WEBHOOK_SECRET,
         "hosted": hosted.addresses(), "page": on_page.addresses(),
     });
     let mut node = Command::new("node");

@@ -1,8 +1,11 @@
 // The stories of users who repair a link in the browser. Each story has its own link and its own browser context.
 import assert from "node:assert/strict";
+import { consoleStories } from "./console.mjs";
 import { Link, User, close, options } from "./drive.mjs";
 
 const stories = {
+  ...consoleStories,
+
   async "from a mailed link to all set, on a phone, in Portuguese"() {
     const link = await Link.broken("hosted");
     const user = await User.with({ locale: "pt-BR", phone: true });

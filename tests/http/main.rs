@@ -11,6 +11,7 @@ mod capture;
 
 mod command_line;
 mod connections;
+mod console;
 mod credentials;
 mod encodings;
 mod floods;
