@@ -26,7 +26,6 @@ const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The meaning of a message.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "almost every meaning is an event, and each lives for one step")]
 pub enum Meaning {
     /// An event of the link.
     Event(Input),
