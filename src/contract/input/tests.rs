@@ -25,7 +25,10 @@ fn reads(kind: InputKind, body: &Value) -> bool {
         InputKind::Widget => serde_json::from_value::<Widget>(body).is_ok(),
         InputKind::Observation => serde_json::from_value::<Observation>(body).is_ok(),
         InputKind::Command => serde_json::from_value::<Command>(body).is_ok(),
-        InputKind::InstitutionStatus => serde_json::from_value::<InstitutionStatus>(body).is_ok(),
+        // serde reads a list as an object whose fields are all optional.
+        InputKind::InstitutionStatus if body.is_object() => serde_json::from_value::<InstitutionStatus>(body)
+            .is_ok_and(|status| status.incident.is_some() || status.component.is_some()),
+        InputKind::InstitutionStatus => false,
     }
 }
 
