@@ -328,6 +328,13 @@ pub static SETTINGS: &[Setting] = &[
     row("log.filter", "RELINK_LOG", Text, Some("info"), "log filter, such as info or relink=debug,info").flag("--log"),
     row("log.format", "RELINK_LOG_FORMAT", Text, Some("text"), "log format: text or json").flag("--log-format"),
     row(
+        "status.components",
+        "RELINK_STATUS_COMPONENTS",
+        List,
+        None,
+        "institutions on Belvo's status page: `Name on the page=erebor_mx_retail`",
+    ),
+    row(
         "policy.update_wait_max",
         "RELINK_POLICY_UPDATE_WAIT_MAX",
         Span,
@@ -438,13 +445,6 @@ pub static SETTINGS: &[Setting] = &[
         Span,
         Some("10m"),
         "window in which these links fail; one with few failures ends it",
-    ),
-    row(
-        "status.components",
-        "RELINK_STATUS_COMPONENTS",
-        List,
-        None,
-        "institutions on Belvo's status page: `Name on the page=erebor_mx_retail`",
     ),
     row(
         "policy.outage_links",

@@ -181,7 +181,11 @@ pub(crate) fn meaning_of(line: &Line) -> String {
     let (link, stored_at): (LinkId, _) = (input.link_id.parse().unwrap(), line.stored_at.unwrap().0);
     match translate(input.kind, &link, &line.payload(), stored_at) {
         Ok(Meaning::Event(input)) => input.event.name().to_string(),
-        Ok(Meaning::NotAboutTheLink { class, code }) => format!("not about the link: {} {code}", class.as_str()),
+        Ok(Meaning::NotAboutTheLink { class, code }) => {
+            // Since 0.3 the class `outage` is divided, because the errors of an institution are evidence about it.
+            let class = if code == "institution_down" { "outage" } else { class.as_str() };
+            format!("not about the link: {class} {code}")
+        }
         Ok(Meaning::StatusPage(_)) => "the status page".to_owned(),
         Ok(Meaning::Unknown { what }) => format!("{UNKNOWN} {what}"),
         Err(error) => format!("{UNREADABLE} {}", error.as_str()),
