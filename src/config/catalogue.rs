@@ -20,7 +20,7 @@ pub static SETTINGS: &[Setting] = &[
         "http.status_webhook_secrets",
         "RELINK_STATUS_WEBHOOK_SECRETS",
         List,
-        "accepted secrets of webhooks of Belvo's status page; without one they are refused",
+        "secrets for webhooks of Belvo's status page; default: all refused",
     ),
     secret("http.api_tokens", "RELINK_API_TOKENS", List, "bearer tokens for /v1"),
     row(
@@ -111,7 +111,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_NATS_PORT_NUMBER",
         Number,
         Some("0"),
-        "port of relink's own nats-server; 0: the port of its last start, at first 4222, or a free one if that is in use",
+        "port of relink's own nats-server; 0: that of the last start, first 4222 or a free one",
     ),
     row(
         "nats.monitor_url",
@@ -388,7 +388,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_QUIET_HOURS",
         Text,
         None,
-        "part of the day without prompts and reminders, such as 22:00-08:00; default: none",
+        "part of the day without prompts and reminders, as 22:00-08:00; default: none",
     ),
     row(
         "policy.time_zone",
@@ -451,7 +451,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_OUTAGE_LINKS",
         Number,
         Some("5"),
-        "links of an institution with an outage error in the window that are an incident; 0: never",
+        "links of an institution with an outage error that are an incident; 0: never",
     ),
     row(
         "policy.incident_wait",
