@@ -8,7 +8,7 @@
 //!     └──────────────────────────── no outage ──────────────────────────────┘
 //! ```
 //!
-//! The *level* of the evidence decides ([`machine`](self::machine) has the table). There are three kinds of evidence:
+//! The *level* of the evidence decides (`machine` has the table). There are three kinds of evidence:
 //!
 //! | evidence | trouble | outage | ends |
 //! |---|---|---|---|
