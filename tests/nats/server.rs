@@ -64,16 +64,26 @@ async fn a_server_of_a_killed_process_is_stopped_first() {
 }
 
 #[tokio::test]
-async fn the_error_of_a_failed_start_has_the_end_of_the_log() {
+async fn a_port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("bound").port();
     let binary = locate(server_source()).await.expect("a nats-server");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut options = relink::nats::server::ServerOptions::new(binary, dir.path());
     options.port = Some(port);
-    let error = NatsServer::start(options).await.expect_err("the port is taken");
+    let error = NatsServer::start(options).await.expect_err("the port is taken").to_string();
+    assert!(error.contains(&format!("the port {port} of 127.0.0.1 is in use")), "{error}");
+}
+
+#[tokio::test]
+async fn the_error_of_a_failed_start_has_the_end_of_the_log() {
+    let binary = locate(server_source()).await.expect("a nats-server");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(dir.path().join("jetstream"), "not a directory").expect("a file");
+    let options = relink::nats::server::ServerOptions::new(binary, dir.path());
+    let error = NatsServer::start(options).await.expect_err("the server has no directory");
     assert!(
-        matches!(&error, ServerError::Exited { log_tail, .. } if log_tail.contains("address already in use")),
+        matches!(&error, ServerError::Exited { log_tail, .. } if log_tail.contains("is not a directory")),
         "{error}"
     );
 }
