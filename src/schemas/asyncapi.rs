@@ -27,12 +27,17 @@ struct Channel {
     about: &'static str,
 }
 
-const CHANNELS: [Channel; 13] = [
+const CHANNELS: [Channel; 14] = [
     input("belvo.webhook", "belvo.webhook.{link_id}", "Webhooks of Belvo."),
     input("belvo.api_error", "belvo.api_error.{link_id}", "Errors that Belvo's API answered to calls of yours."),
     input("belvo.widget", "belvo.widget.{link_id}", "Events of the Connect Widget in update mode."),
     input("belvo.observation", "belvo.observation.{link_id}", "Results of reading a link or its consent from Belvo."),
     input("belvo.command", "belvo.command.{link_id}", "Commands of an operator about a link."),
+    input(
+        "belvo.institution_status",
+        "belvo.institution_status.status-page",
+        "Webhooks of Belvo's status page, about institutions.",
+    ),
     output("link.notice", "link.notice.{type}.{link_id}", "Notices about a link. Subscribe here."),
     output(
         "link.state",
