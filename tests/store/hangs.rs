@@ -1,17 +1,15 @@
 //! A store whose call does not return: the open call shows it, and the node goes on when the call returns.
 
-mod support;
-
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use crate::support::store::{ChangedStore, Operations};
+use crate::support::{TestNats, webhook, within};
 use relink::link::{Policy, PolicySettings};
 use relink::nats::node::{Node, NodeOptions};
 use relink::nats::subject::Subjects;
 use relink::node::Phase;
 use relink::store::{Changes, MemoryStore, Store, StoreError};
-use support::store::{ChangedStore, Operations};
-use support::{TestNats, webhook, within};
 use tokio_util::sync::CancellationToken;
 
 const PARTITIONS: u16 = 2;

@@ -1,16 +1,14 @@
 //! The running program, and its store: damaged while relink runs, not readable for this user, or on a full disk.
 
-mod support;
-
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::binary::{API_TOKEN, Relink, inherited};
+use crate::support::{TestNats, within};
 use relink::link::{LinkId, StateName};
 use relink::store::{Changes, Head, Put, SledStore, Store};
-use support::binary::{API_TOKEN, Relink, inherited};
-use support::{TestNats, within};
 use tokio::process::Command;
 
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
@@ -52,7 +50,7 @@ async fn a_store_that_is_damaged_while_relink_runs_is_rebuilt() {
     fs::create_dir_all(&data).expect("a directory");
     tokio::task::block_in_place(|| fill(&store));
     let mut relink = Relink::serve(nats.server.url(), &data, &[("RELINK_CACHE_BYTES", "1MiB")]).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     assert_eq!(relink.webhook(&client, webhook("token_required")).await, Some(200));
     let get = async |path: &str| {
         let request = client.get(format!("{}{path}", relink.url)).bearer_auth(API_TOKEN);
@@ -110,7 +108,7 @@ async fn refused(nats: &TestNats, data: &Path, user: Option<u32>) -> String {
         .env("RELINK_NATS_URL", nats.server.url())
         .env("RELINK_DATA_DIR", data)
         .env("RELINK_LISTEN", "127.0.0.1:0")
-        .env("RELINK_WEBHOOK_SECRETS", support::binary::WEBHOOK_SECRET)
+        .env("RELINK_WEBHOOK_SECRETS", crate::support::binary::WEBHOOK_SECRET)
         .env("RELINK_API_TOKENS", API_TOKEN)
         .kill_on_drop(true);
     if let Some(user) = user {
@@ -187,7 +185,7 @@ async fn a_full_disk_ends_relink_with_a_sentence_and_without_a_quarantine_for_ea
         .env("RELINK_DATA_DIR", &data)
         .env("RELINK_LISTEN", "127.0.0.1:0")
         .env("RELINK_PARTITIONS", "4")
-        .env("RELINK_WEBHOOK_SECRETS", support::binary::WEBHOOK_SECRET)
+        .env("RELINK_WEBHOOK_SECRETS", crate::support::binary::WEBHOOK_SECRET)
         .env("RELINK_API_TOKENS", API_TOKEN)
         .kill_on_drop(true);
     let output = within("three starts", command.output()).await;

@@ -217,7 +217,7 @@ fn a_damaged_store_is_quarantined() {
         store.apply(&changes((0..200).map(|n| put(n, 1, StateName::Valid, None)).collect())).unwrap();
         store.checkpoint().unwrap();
     }
-    // The damages: a wrong settings file, and a log that is overwritten at many positions. `store_damage.rs` has single damages.
+    // The damages: a wrong settings file, and a log that is overwritten at many positions. `damage.rs` has single damages.
     let database = path.join("1");
     let mut damaged = std::fs::read(database.join("db")).unwrap();
     damaged.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x5a);

@@ -259,7 +259,7 @@ fn no_damage_is_believed_and_none_makes_a_loop() {
 fn run_child(test: &str, path: &Path, what: &str, variable: &str, seed: u64) -> String {
     let log = fs::File::create(path.with_extension("log")).unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("damage::{test}"), "--nocapture"])
         .env(variable, path)
         .env("RELINK_TEST_SEED", seed.to_string())
         .stdout(Stdio::null())
