@@ -95,23 +95,7 @@ async fn whom_to_ask_is_listed_without_those_whom_nobody_asks() {
 }
 
 fn episode(cause: Cause, opened_at: Timestamp) -> Episode {
-    Episode {
-        number: EpisodeNumber(1),
-        cause,
-        session: None,
-        opened_at,
-        observed_at: None,
-        refused_at: None,
-        prompt: Prompt::Sent,
-        reminders_count: 0,
-        next_reminder_at: None,
-        remind_by: None,
-        tried_at: None,
-        attempts_count: 0,
-        arrived: Vec::new(),
-        superseded_by: None,
-        successor_named: None,
-    }
+    Episode::new(EpisodeNumber(1), cause, opened_at, Prompt::Sent)
 }
 
 #[tokio::test]
