@@ -99,3 +99,23 @@ fn a_probe_tries_nats_and_belvo_and_fails_if_they_cannot_be_used() {
     assert!(text.contains("warning: belvo.url is an address of this machine") && !text.contains("hunter2"), "{text}");
     assert_eq!(relink(&["check-config"], &environment).status.code(), Some(0), "without the flag nothing is tried");
 }
+
+#[test]
+fn completions_and_manual_pages_have_every_subcommand() {
+    for (shell, start) in [("bash", "_relink()"), ("zsh", "#compdef relink"), ("fish", "# Print an optspec")] {
+        let text = stdout(&relink(&["completions", shell], &[]));
+        assert!(text.starts_with(start) && text.contains("dead-letters") && text.contains("snooze"), "{shell}: {text}");
+    }
+    let page = stdout(&relink(&["man"], &[]));
+    assert!(page.contains(".TH relink 1") && page.contains("relink\\-snooze(1)"), "{page}");
+    let page = stdout(&relink(&["man", "why"], &[]));
+    assert!(page.contains(".TH relink-why 1") && page.contains("16f68516"), "{page}");
+    let directory = tempfile::TempDir::new().unwrap();
+    let output = relink(&["man", "--write", directory.path().to_str().unwrap()], &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for page in ["relink.1", "relink-why.1", "relink-dead-letters-show.1"] {
+        assert!(directory.path().join(page).exists(), "{page}");
+    }
+    let output = relink(&["man", "nonsense"], &[]);
+    assert!(!output.status.success() && stderr(&output).contains("there is no subcommand nonsense"));
+}

@@ -175,7 +175,7 @@ fn dev_breaks_and_repairs_links_and_keeps_them() {
     let link = notice.split("update_required.").nth(1).and_then(|rest| rest.split(' ').next()).expect("a link");
     let relink = env!("CARGO_BIN_EXE_relink");
     for output in in_shells(&format!("{source} && '{relink}' why {link} && printenv NATS_URL")) {
-        assert!(output.contains("update_required (action update_credentials)"), "{output}");
+        assert!(output.contains("relink prompted the user: give the current credentials in the widget"), "{output}");
         assert!(nats.contains(output.lines().last().expect("an address")), "{output}");
     }
     dev.type_line("r");

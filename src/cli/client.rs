@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Config, Sources};
+use crate::contract::{At, Record};
+use crate::link::Timestamp;
 use crate::nats::history::{HistoryEntry, HistoryKind};
 use crate::printable::shortened;
 
@@ -60,6 +62,8 @@ pub(super) struct History {
 pub(super) struct LastState {
     /// The history with this state alone.
     pub(super) history: History,
+    /// The next deadline of the link.
+    pub(super) due_at: Option<Timestamp>,
     /// The time up to which the store has followed `KV_links`.
     pub(super) as_of: Option<String>,
 }
@@ -76,6 +80,14 @@ struct Refused {
 /// Whether relink answers, but cannot answer this request now.
 pub(super) fn is_unavailable(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == SERVICE_UNAVAILABLE)
+}
+
+/// The record and the next deadline of an answer to `GET /v1/links/{id}`.
+pub(super) fn record_of(link: &Value) -> anyhow::Result<(Record, Option<Timestamp>)> {
+    let due_at = serde_json::from_value::<Option<At>>(link["due_at"].clone()).ok().flatten();
+    let record =
+        serde_json::from_value(link.clone()).context("this version of relink cannot read the state of the link")?;
+    Ok((record, due_at.map(|At(at)| at)))
 }
 
 impl RunningRelink {
@@ -116,6 +128,7 @@ impl RunningRelink {
         let as_of = response.headers().get("relink-as-of").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let record: Value = self.read(response, &path).await?;
         let link_id = record["link_id"].as_str().unwrap_or(link).to_owned();
+        let due_at = serde_json::from_value::<Option<At>>(record["due_at"].clone()).ok().flatten().map(|At(at)| at);
         let stored_at = serde_json::from_value(record["updated_at"].clone()).context("the record has no time")?;
         let entry = HistoryEntry {
             kind: HistoryKind::State,
@@ -126,7 +139,7 @@ impl RunningRelink {
             body: record,
         };
         let history = History { link_id, entries: vec![entry], truncated: false, unreadable_count: 0 };
-        Ok(LastState { history, as_of })
+        Ok(LastState { history, due_at, as_of })
     }
 
     pub(super) async fn dead_letters(&self) -> anyhow::Result<Vec<Value>> {
@@ -156,15 +169,24 @@ impl RunningRelink {
         self.request(Method::GET, path).await
     }
 
+    /// The answer to a POST with a body.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let request = self.client.post(format!("{}{path}", self.url)).json(body);
+        let response = self.perform(request).await?;
+        self.read(response, path).await
+    }
+
     async fn request<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
         let response = self.send(method, path).await?;
         self.read(response, path).await
     }
 
     async fn send(&self, method: Method, path: &str) -> anyhow::Result<Response> {
-        let request =
-            self.client.request(method, format!("{}{path}", self.url)).bearer_auth(self.token.expose_secret());
-        request.send().await.map_err(|error| {
+        self.perform(self.client.request(method, format!("{}{path}", self.url))).await
+    }
+
+    async fn perform(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        request.bearer_auth(self.token.expose_secret()).send().await.map_err(|error| {
             let error = error.without_url();
             anyhow::Error::new(error)
                 .context(format!("cannot reach {}: check that `relink serve` is running there", self.url))

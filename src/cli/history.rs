@@ -2,24 +2,31 @@
 //!
 //! Ids, names and messages in the answers come from outside, so every text is made printable first.
 
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use anyhow::bail;
-use serde_json::Value;
 
 use super::client::{History, LastState};
-use super::output::{BOLD, DIM, line};
-use crate::contract::{Because, Origin, OriginKind};
+use super::due::next_steps;
+use super::links::headline;
+use super::output::{BOLD, DIM, colour_of, line};
+use super::sentences::{at, of_cause, of_event_named, of_job, of_notice, of_state, of_transition, reporter, word_of};
+use crate::contract::{Because, Origin, OriginKind, Record};
+use crate::link::Timestamp;
 use crate::nats::history::{HistoryEntry, HistoryKind};
 use crate::printable::{printable, printable_json};
 
-/// The history of a link. `message` is the id of a message to mark.
-pub(super) fn show(history: &History, message: Option<&str>) -> anyhow::Result<String> {
+/// The history of a link. `message` is the id of a message to mark; `due_at` is the next deadline of the link.
+pub(super) fn show(
+    history: &History,
+    message: Option<&str>,
+    due_at: Option<Timestamp>,
+    now: Timestamp,
+) -> anyhow::Result<String> {
     // The id is compared in its printable form, like the ids of the history.
     let (history, message) = (&printable_history(history), message.map(printable));
     let message = message.as_deref();
-    if let Some(id) = message
-        && !history.entries.iter().any(|entry| mentions(entry, id))
-    {
+    let mentioned = message.map(|id| history.entries.iter().find(|entry| mentions(entry, id)));
+    if let (Some(None), Some(id)) = (mentioned, message) {
         bail!(
             "the history of the link {} does not contain the message {id} any more; to see the history, give only the link id",
             history.link_id
@@ -27,25 +34,24 @@ pub(super) fn show(history: &History, message: Option<&str>) -> anyhow::Result<S
     }
     let mut text = String::new();
     let newest = history.entries.iter().rev().find(|entry| entry.kind == HistoryKind::State);
-    headline(&mut text, history, newest);
+    summary(&mut text, history, newest, due_at, now);
+    if let (Some(id), Some(Some(entry))) = (message, mentioned) {
+        line(&mut text, format_args!("\n{BOLD}The message {id}{BOLD:#}"));
+        about_message(&mut text, entry, id);
+    }
+    line(&mut text, format_args!("\n{BOLD}What happened, the oldest first{BOLD:#}"));
     if history.truncated {
-        line(&mut text, format_args!("{DIM}(the history is too long; this is its newest part){DIM:#}"));
+        line(&mut text, format_args!("{DIM}  (the history is too long; this is its newest part){DIM:#}"));
     }
     if history.unreadable_count > 0 {
         let count = history.unreadable_count;
         line(
             &mut text,
-            format_args!("{DIM}({count} entries have a format that this version of relink cannot read){DIM:#}"),
+            format_args!("{DIM}  ({count} entries have a format that this version of relink cannot read){DIM:#}"),
         );
     }
-    let begins_late = !history.truncated
-        && history
-            .entries
-            .iter()
-            .find(|entry| entry.kind == HistoryKind::State)
-            .is_some_and(|first| first.body["version"].as_u64() > Some(1));
-    if begins_late {
-        line(&mut text, format_args!("{DIM}(earlier entries have been deleted){DIM:#}"));
+    if begins_late(history) {
+        line(&mut text, format_args!("{DIM}  (earlier entries have been deleted){DIM:#}"));
     }
     for entry in states_first(&history.entries) {
         let is_marked = message.is_some_and(|id| entry.message_id.as_deref() == Some(id));
@@ -54,13 +60,19 @@ pub(super) fn show(history: &History, message: Option<&str>) -> anyhow::Result<S
     Ok(text)
 }
 
+/// Whether the stream has deleted the first states of the link.
+fn begins_late(history: &History) -> bool {
+    let mut states = history.entries.iter().filter(|entry| entry.kind == HistoryKind::State);
+    !history.truncated && states.next().is_some_and(|first| first.body["version"].as_u64() > Some(1))
+}
+
 /// The last state of a link, without the history, which relink cannot read now.
-pub(super) fn show_last_state(last: &LastState) -> anyhow::Result<String> {
+pub(super) fn show_last_state(last: &LastState, now: Timestamp) -> anyhow::Result<String> {
     let as_of = last.as_of.as_deref().map_or_else(|| "?".to_owned(), printable);
     let note = format!(
         "relink cannot read the history from NATS now; this is the last state that it has in its store, as of {as_of}\n\n"
     );
-    Ok(note + &show(&last.history, None)?)
+    Ok(note + &show(&last.history, None, last.due_at, now)?)
 }
 
 /// The history with every text made printable.
@@ -101,64 +113,110 @@ fn mentions(entry: &HistoryEntry, id: &str) -> bool {
         || because(entry).is_some_and(|because| because.origin.message_id.as_deref() == Some(id))
 }
 
-fn headline(text: &mut String, history: &History, newest: Option<&HistoryEntry>) {
+/// The state of the link, its outage, the messages to its user, and what happens next.
+fn summary(
+    text: &mut String,
+    history: &History,
+    newest: Option<&HistoryEntry>,
+    due_at: Option<Timestamp>,
+    now: Timestamp,
+) {
     let Some(newest) = newest else {
-        line(
+        return line(
             text,
             format_args!(
                 "{BOLD}{}{BOLD:#}: relink has received messages about it, and none of them has changed it",
                 history.link_id
             ),
         );
-        return;
     };
-    let state = newest.body["state"].as_str().unwrap_or("?");
-    let colour = colour_of(state);
-    let mut of = Vec::new();
-    for (preposition, key) in [("at", "institution"), ("of", "external_id")] {
-        of.extend(newest.body[key].as_str().map(|value| format!(" {preposition} {value}")));
-    }
-    let since = newest.body["since"].as_str().unwrap_or("?");
-    line(
-        text,
-        format_args!("{BOLD}{}{BOLD:#}{} is {colour}{state}{colour:#} since {since}", history.link_id, of.concat()),
-    );
-    if let Some(cause) = newest.body["episode"]["cause"].as_str() {
-        let (opened, id) = (&newest.body["episode"]["opened_at"], &newest.body["episode"]["id"]);
-        let (opened, id) = (opened.as_str().unwrap_or("?"), id.as_str().unwrap_or("?"));
-        line(text, format_args!("  broken by {cause} since {opened}, episode {id}"));
-        if let Some(why) = why_no_prompt(&newest.body["episode"]) {
-            line(text, format_args!("  {why}"));
+    let Ok(record) = serde_json::from_value::<Record>(newest.body.clone()) else {
+        let state = newest.body["state"].as_str().unwrap_or("?");
+        return line(
+            text,
+            format_args!("{BOLD}{}{BOLD:#} is {state}; this version of relink cannot read its state", history.link_id),
+        );
+    };
+    headline(text, &record);
+    line(text, format_args!("{}", of_state(record.state)));
+    if let Some(episode) = &record.episode {
+        line(text, format_args!("\n{BOLD}The outage{BOLD:#}  {DIM}{}{DIM:#}", episode.id));
+        line(text, format_args!("  It began at {}: {}.", at(episode.opened_at.0, now), of_cause(episode.cause.into())));
+        let of_episode = |entry: &&HistoryEntry| {
+            entry.kind == HistoryKind::State
+                && entry.body["episode"]["number"].as_u64() == Some(u64::from(episode.number))
+        };
+        let opened = history.entries.iter().filter(of_episode).filter_map(because);
+        match opened.into_iter().find(|because| because.at == episode.opened_at) {
+            Some(because) => {
+                line(text, format_args!("  {}", of_transition(&because)));
+                line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&because.origin)));
+            }
+            None => {
+                line(text, format_args!("  {DIM}the message that reported it is not in the history any more{DIM:#}"))
+            }
+        }
+        messages_to_user(text, history, episode.number);
+        if episode.attempts_count > 0 {
+            line(text, format_args!("  Attempts of the user to repair the link: {}.", episode.attempts_count));
         }
     }
-    text.push('\n');
+    line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
+    for step in next_steps(&record, due_at, now) {
+        line(text, format_args!("  {step}"));
+    }
 }
 
-/// Why the user of a broken link has not been prompted; `None` if the prompt was published or is not due.
-fn why_no_prompt(episode: &Value) -> Option<String> {
-    let time = |key: &str| episode[key].as_str().unwrap_or("?");
-    if let Some(by) = episode["superseded_by"].as_str() {
-        return Some(format!(
-            "its user is not asked any more: the link {by} of the same user works (`unsupersede` reverses this)"
-        ));
+/// The prompt and the reminders of an episode.
+fn messages_to_user(text: &mut String, history: &History, episode: u32) {
+    let of_episode = |entry: &&HistoryEntry| entry.body["episode"]["number"].as_u64() == Some(u64::from(episode));
+    let named = |name: &str| -> Vec<String> {
+        let named = |entry: &&HistoryEntry| entry.kind == HistoryKind::Notice && entry.name.as_deref() == Some(name);
+        let found = history.entries.iter().filter(named).filter(of_episode);
+        found.map(|entry| entry.stored_at.0.to_string()).collect()
+    };
+    let (prompts, reminders) = (named("update_required"), named("reminder"));
+    match prompts.as_slice() {
+        [] => line(text, format_args!("  The history has no prompt to the user for this outage.")),
+        [once] => line(text, format_args!("  The user was prompted once, at {once}.")),
+        several => {
+            line(text, format_args!("  The user was prompted {} times, at {}.", several.len(), several.join(", ")))
+        }
     }
-    let until = episode["prompt_deferred_until"].as_str().unwrap_or_else(|| time("prompt_waits_until"));
-    match (episode["prompt"].as_str()?, &episode["prompt_asked_at"]) {
-        ("muted" | "held", _) => Some("its user has not been prompted: the link is muted".to_owned()),
-        ("deferred" | "waiting", Value::Null) => Some(format!(
-            "its user has not been prompted because of an incident of the institution; the next check is at {until}"
-        )),
-        ("deferred" | "waiting", _) => Some(format!(
-            "its user has not been prompted: relink requested a verify job at {} and waits for its answer until {until}",
-            time("prompt_asked_at")
-        )),
-        _ => None,
+    if reminders.is_empty() {
+        line(text, format_args!("  The user has not been reminded."));
+    } else {
+        line(text, format_args!("  Reminders to the user: {}, at {}.", reminders.len(), reminders.join(", ")));
+    }
+}
+
+/// Why the message exists.
+fn about_message(text: &mut String, entry: &HistoryEntry, id: &str) {
+    let because = because(entry);
+    if entry.message_id.as_deref() != Some(id) {
+        let result = match entry.kind {
+            HistoryKind::Refused => "It changed nothing; the reason is below.",
+            HistoryKind::State | HistoryKind::Notice | HistoryKind::Job => "It changed the link, as shown below.",
+        };
+        return line(text, format_args!("  relink received this message. {result}"));
+    }
+    let name = entry.name.as_deref().unwrap_or("?");
+    match entry.kind {
+        HistoryKind::Notice => line(text, format_args!("  With it, relink {}.", of_notice(name, &entry.body))),
+        HistoryKind::Job => line(text, format_args!("  With it, relink {}.", of_job(name, &entry.body))),
+        HistoryKind::State => line(text, format_args!("  It is the state of the link after a change.")),
+        HistoryKind::Refused => line(text, format_args!("  It is the record of an input that changed nothing.")),
+    }
+    if let Some(because) = because {
+        line(text, format_args!("  The reason, at {}: {}", because.at.0, of_transition(&because)));
+        line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&because.origin)));
     }
 }
 
 fn write_entry(text: &mut String, entry: &HistoryEntry, is_marked: bool) {
     let mark = if is_marked { "▶" } else { " " };
     let id = entry.message_id.as_deref().map(|id| format!("  {DIM}{id}{DIM:#}")).unwrap_or_default();
+    let name = entry.name.as_deref().unwrap_or("?");
     match entry.kind {
         HistoryKind::State => match because(entry) {
             Some(because) => write_transition(text, mark, &because),
@@ -172,46 +230,52 @@ fn write_entry(text: &mut String, entry: &HistoryEntry, is_marked: bool) {
         },
         HistoryKind::Notice => {
             let style = AnsiColor::Yellow.on_default();
-            let name = entry.name.as_deref().unwrap_or("?");
-            line(
-                text,
-                format_args!("{mark}       published notice: {style}{name}{style:#}{}{id}", details_of(&entry.body)),
-            );
+            let what = of_notice(name, &entry.body);
+            line(text, format_args!("{mark}       relink {what}  {style}{name}{style:#}{id}"));
         }
         HistoryKind::Job => {
             let style = AnsiColor::Cyan.on_default();
-            let name = entry.name.as_deref().unwrap_or("?");
-            line(text, format_args!("{mark}       requested job: {style}{name}{style:#}{id}"));
+            let what = of_job(name, &entry.body);
+            line(text, format_args!("{mark}       relink {what}  {style}{name}{style:#}{id}"));
         }
         HistoryKind::Refused => {
-            let what = entry.body["event"].as_str().unwrap_or("a message");
+            let what = entry.body["event"].as_str().map_or_else(|| "a message".to_owned(), of_event_named);
             let detail = entry.body["detail"].as_str().unwrap_or("?");
-            line(text, format_args!("{mark} {}  {DIM}refused {what}: {detail}{DIM:#}{id}", entry.stored_at.0));
-            if let Ok(origin) = serde_json::from_value::<Origin>(entry.body["origin"].clone()) {
-                write_origin(text, &origin);
+            let origin = serde_json::from_value::<Origin>(entry.body["origin"].clone()).ok();
+            let who = origin.as_ref().map_or("relink received", |origin| reporter(origin.kind));
+            line(text, format_args!("{mark} {}  nothing changed", entry.stored_at.0));
+            line(text, format_args!("        {who}: {what}. Nothing changed: {detail}.{id}"));
+            if let Some(origin) = origin {
+                write_evidence(text, &origin);
             }
         }
     }
 }
 
 fn write_transition(text: &mut String, mark: &str, because: &Because) {
-    let word =
-        |state| serde_json::to_value(state).ok().and_then(|word| Some(word.as_str()?.to_owned())).unwrap_or_default();
-    let (from, to) = (word(because.from), word(because.to));
-    let colour = colour_of(&to);
+    let (from, to) = (word_of(because.from), word_of(because.to));
+    let colour = colour_of(to);
     let arrow =
         if from == to { format!("stays {colour}{to}{colour:#}") } else { format!("{from} → {colour}{to}{colour:#}") };
     let during = if because.incident { "  (during an incident of the institution)" } else { "" };
-    let beside = because.successor_id.as_ref().map(|id| format!("  (the link {id} of the same user works)"));
+    let beside = because.successor_id.as_ref().map(|id| format!("  (the newer link {id} of the same user was known)"));
     let beside = beside.unwrap_or_default();
-    line(
-        text,
-        format_args!("{mark} {}  {BOLD}{}{BOLD:#}  {arrow}{DIM}{during}{beside}{DIM:#}", because.at.0, because.event),
-    );
-    write_origin(text, &because.origin);
+    let event = &because.event;
+    line(text, format_args!("{mark} {}  {BOLD}{arrow}{BOLD:#}{DIM}{during}{beside}{DIM:#}", because.at.0));
+    line(text, format_args!("        {}  {DIM}{event}{DIM:#}", of_transition(because)));
+    write_evidence(text, &because.origin);
 }
 
-fn write_origin(text: &mut String, origin: &Origin) {
+fn write_evidence(text: &mut String, origin: &Origin) {
+    line(text, format_args!("        {DIM}evidence: {}{DIM:#}", evidence(origin)));
+    if !origin.unreadable_fields.is_empty() {
+        let fields = origin.unreadable_fields.join(", ");
+        line(text, format_args!("        {DIM}unreadable fields: {}{DIM:#}", printable(&fields)));
+    }
+}
+
+/// Where a report can be found.
+fn evidence(origin: &Origin) -> String {
     let source = match origin.kind {
         OriginKind::Webhook => "a webhook",
         OriginKind::ApiError => "an API error",
@@ -222,45 +286,102 @@ fn write_origin(text: &mut String, origin: &Origin) {
         OriginKind::Timer => "a timer",
     };
     let input = origin.input_sequence.map(|sequence| format!(", input {sequence}")).unwrap_or_default();
-    let id = origin.message_id.as_deref().map(|id| format!(", message {id}")).unwrap_or_default();
-    line(text, format_args!("        {DIM}because of {source}, received {}{input}{id}{DIM:#}", origin.received_at.0));
-    if !origin.unreadable_fields.is_empty() {
-        let fields = origin.unreadable_fields.join(", ");
-        line(text, format_args!("        {DIM}unreadable fields: {}{DIM:#}", fields.escape_debug()));
-    }
+    let id = origin.message_id.as_deref().map(|id| format!(", message {}", printable(id))).unwrap_or_default();
+    format!("{source}, received {}{input}{id}", origin.received_at.0)
 }
 
 fn because(entry: &HistoryEntry) -> Option<Because> {
     serde_json::from_value(entry.body["because"].clone()).ok()
 }
 
-/// The most important fields of a notice.
-fn details_of(body: &Value) -> String {
-    let fields = ["action", "number", "attempt", "proof", "by", "resource", "kind", "reason", "why"];
-    let details = fields.into_iter().filter_map(|field| {
-        let value = &body[field];
-        let text = value.as_str().map(str::to_owned).or_else(|| value.as_u64().map(|number| number.to_string()));
-        text.map(|text| format!("{field} {text}"))
-    });
-    let details: Vec<_> = details.collect();
-    if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) }
-}
-
-fn colour_of(state: &str) -> Style {
-    match state {
-        "valid" => AnsiColor::Green.on_default(),
-        "invalid" | "token_required" => AnsiColor::Red.on_default(),
-        "updating" => AnsiColor::Yellow.on_default(),
-        _ => Style::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::output::tests::{HOSTILE, is_safe};
     use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_090_000_000);
+
+    /// A link that broke, whose user was prompted and reminded, and has not repaired it.
+    fn outage() -> History {
+        let link = "16f68516-bcbc-4cf7-b815-c500d4204e28";
+        let origin = |kind: &str, id: &str| {
+            json!({"kind": kind, "input_sequence": 7, "message_id": id,
+            "received_at": "2023-11-14T22:13:20.000Z"})
+        };
+        let because = |event: &str, from: &str, to: &str, kind: &str| {
+            json!({"event": event, "from": from, "to": to,
+            "at": "2023-11-14T22:13:20.000Z", "origin": origin(kind, "w-1")})
+        };
+        let cases = super::super::cases_for_tests();
+        let state = |index: usize, because: Value, sent: &[&str]| {
+            let (name, fields) = &cases[index];
+            let mut record = super::super::record_for_tests(name, fields.clone());
+            (record["because"], record["sent"]) = (because, json!(sent));
+            record
+        };
+        let notice = |extra: Value| {
+            let mut body = json!({"action": "update_credentials", "episode": {"number": 1},
+                "because": because("credentials_rejected", "valid", "invalid", "webhook")});
+            if let (Some(body), Some(extra)) = (body.as_object_mut(), extra.as_object()) {
+                body.extend(extra.clone());
+            }
+            body
+        };
+        let refused = json!({"event": "observed_valid", "reason": "outdated",
+            "detail": "the event is older than the knowledge that it contradicts", "origin": origin("observation", "o-1")});
+        let entries = [
+            ("state", None, "1.0", state(1, because("data_arrived", "unconfirmed", "valid", "webhook"), &[])),
+            ("notice", Some("update_required"), "2.1", notice(json!({}))),
+            ("job", Some("verify"), "2.2", json!({})),
+            (
+                "state",
+                None,
+                "2.0",
+                state(4, because("credentials_rejected", "valid", "invalid", "webhook"), &["2.1", "2.2"]),
+            ),
+            ("refused", None, "r", refused),
+            ("notice", Some("reminder"), "3.1", notice(json!({"number": 1}))),
+            ("state", None, "3.0", state(4, because("deadline_passed", "invalid", "invalid", "timer"), &["3.1"])),
+        ];
+        let entries = entries.map(|(kind, name, id, mut body)| {
+            // The number of the change, its time, and the number of the input that led to it.
+            let (version, at, input) = match id.split('.').next() {
+                Some("1") => (1, "2023-11-14T20:00:00.000Z", Some(6)),
+                Some("2") => (2, "2023-11-14T22:13:20.000Z", Some(7)),
+                Some("3") => (3, "2023-11-15T22:13:20.000Z", None),
+                _ => (2, "2023-11-14T22:13:40.000Z", Some(8)),
+            };
+            for path in ["/because/at", "/because/origin/received_at", "/origin/received_at"] {
+                if let Some(time) = body.pointer_mut(path) {
+                    *time = json!(at);
+                }
+            }
+            if kind == "state" {
+                body["version"] = json!(version);
+                body["because"]["origin"]["input_sequence"] = json!(input);
+                if input.is_none() {
+                    body["because"]["origin"]["message_id"] = Value::Null;
+                }
+            }
+            if let Some(attempts) = body.pointer_mut("/episode/attempts_count") {
+                *attempts = json!(0);
+            }
+            let entry = json!({"kind": kind, "type": name, "message_id": id, "sequence": 1,
+                "stored_at": at, "body": body});
+            serde_json::from_value::<HistoryEntry>(entry).unwrap()
+        });
+        History { link_id: link.to_owned(), entries: entries.into(), truncated: false, unreadable_count: 0 }
+    }
+
+    #[test]
+    fn a_history_answers_five_questions() {
+        // Why did the user get this message? Who reported the link as broken? When? Was the user prompted twice? What happens next?
+        let due_at = Some(Timestamp::from_millis(1_700_176_400_000));
+        let text = show(&outage(), Some("2.1"), due_at, NOW).unwrap();
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    }
 
     #[test]
     fn a_history_contains_no_forged_output() {
@@ -294,13 +415,13 @@ mod tests {
         ];
         let entries = bodies.map(|(kind, body)| entry(kind, body)).into();
         let mut history = History { link_id: HOSTILE.to_owned(), entries, truncated: true, unreadable_count: 1 };
-        let text = show(&history, Some(HOSTILE)).unwrap();
+        let text = show(&history, Some(HOSTILE), None, NOW).unwrap();
         assert!(is_safe(&text), "{text:?}");
         assert!(text.contains("\\u{1b}[2J") && text.contains('é') && text.contains('▶'), "{text}");
-        assert!(is_safe(&show(&history, Some("\u{1b}other")).unwrap_err().to_string()));
+        assert!(is_safe(&show(&history, Some("\u{1b}other"), None, NOW).unwrap_err().to_string()));
         for count in [5, 2, 1, 0] {
             history.entries.truncate(count);
-            let text = show(&history, None).unwrap();
+            let text = show(&history, None, None, NOW).unwrap();
             assert!(is_safe(&text), "{text:?}");
         }
     }

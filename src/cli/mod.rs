@@ -1,16 +1,24 @@
 //! The command line: one program with a subcommand for each role.
 //!
 //! - `serve`, `demo`, `dev`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
-//! - `check-config` prints the settings, and can try them; `machine`, `schemas`, `simulate` print and exit
-//! - `why`, `dead-letters` call a running relink over HTTP (`client`) and print its answers (`history`,
-//!   `dead_letters`) as text or, with `--json`, as JSON (`output`)
+//! - `check-config` prints the settings, and can try them; `machine`, `schemas`, `simulate`, `completions`, `man`
+//!   (`manual`) print and exit
+//! - `links`, `show`, `why`, `dead-letters` and the `commands` about one link call a running relink over HTTP
+//!   (`client`) and print its answers (`history`, `due`, `sentences`, `dead_letters`) as text or, with `--json`, as JSON
+//!   (`output`)
 //!
 //! Each subcommand calls the module that does the work.
 
 mod client;
+mod commands;
 mod dead_letters;
+mod due;
+mod examples;
 mod history;
+mod links;
+mod manual;
 mod output;
+mod sentences;
 mod signals;
 
 use std::io::Write;
@@ -20,11 +28,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use belvo_sandbox::SandboxArgs;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+use self::examples::{
+    EXAMPLES, EXIT_CODES, SANDBOX_EXAMPLES, SERVE_EXAMPLES, SIMULATE_EXAMPLES, WHY_EXAMPLES, serve_help,
+};
 use self::output::{print, print_json};
-use crate::config::{self, Config, ConfigError, Loaded, LogConfig, LogFormat, Sources};
+use crate::config::{Config, ConfigError, Loaded, LogConfig, LogFormat, Sources};
 use crate::drawing::{self, Format};
 use crate::printable::{printable, printable_lines};
 use crate::rehearsal::demo::{self, DemoArgs};
@@ -32,7 +43,7 @@ use crate::rehearsal::dev::{self, DevArgs};
 use crate::rehearsal::fleet::{self, FleetArgs};
 use crate::rehearsal::scenario::{self, ScenarioArgs};
 use crate::simulation::SimulateArgs;
-use crate::{os, schemas, service, simulation, telemetry};
+use crate::{clock, os, schemas, service, simulation, telemetry};
 
 /// Keeps Belvo links alive. Webhooks and API errors drive one state machine per link; NATS delivers the resulting
 /// notices to your services.
@@ -42,16 +53,6 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  relink demo                          a demonstration, with everything that it needs
-  relink dev                           relink with a stand-in for Belvo, to connect your application
-  relink serve --config relink.toml    run the service
-  relink check-config                  the resolved configuration, and the origin of each value
-  relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
-                                       the history of that link
-  relink machine --format mermaid      a diagram of the state machine";
 
 #[derive(Subcommand, Debug)]
 enum Command {
@@ -68,12 +69,45 @@ enum Command {
     /// Print the resolved configuration, with hidden secrets and the origin of every value
     #[command(after_help = EXIT_CODES)]
     CheckConfig(CheckConfigArgs),
+    /// List links as a table
+    #[command(after_help = links::LIST_EXAMPLES)]
+    Links(links::LinksArgs),
+    /// Show one link: its state, its outage, and what happens next
+    #[command(after_help = links::SHOW_EXAMPLES)]
+    Show(links::ShowArgs),
     /// Show the history of a link: every transition, its reason, and the published messages
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
+    /// Read a link from Belvo now; this needs Belvo's keys
+    #[command(after_help = commands::EXAMPLES)]
+    Verify(commands::CommandArgs),
+    /// Stop the prompts and reminders to the user of a link
+    #[command(after_help = commands::EXAMPLES)]
+    Mute(commands::CommandArgs),
+    /// End `mute`; a prompt that was not sent is sent now, if the link is still broken
+    #[command(after_help = commands::EXAMPLES)]
+    Unmute(commands::CommandArgs),
+    /// Postpone the reminders to the user of a link
+    #[command(after_help = commands::EXAMPLES)]
+    Snooze(commands::SnoozeArgs),
+    /// Ask the user about an old link again, although a newer link of the same user works
+    #[command(after_help = commands::EXAMPLES)]
+    Unsupersede(commands::CommandArgs),
+    /// Remove a link from relink for ever, but not from Belvo
+    #[command(after_help = commands::EXAMPLES)]
+    Forget(commands::ForgetArgs),
     /// List, show and replay dead letters: messages that relink could not handle
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Print the completions of a shell
+    #[command(after_help = manual::COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of relink or of a subcommand, or write all of them to a directory
+    #[command(after_help = manual::MAN_EXAMPLES)]
+    Man(manual::ManArgs),
     /// Print a diagram of the state machine
     Machine {
         /// Format of the diagram
@@ -91,46 +125,11 @@ enum Command {
     },
 }
 
-const SERVE_EXAMPLES: &str = "\
-Examples:
-  RELINK_WEBHOOK_SECRETS='Bearer s3cret' relink serve
-  relink serve --config relink.toml --listen 0.0.0.0:8480
-`relink serve --help` lists all settings.";
-
-const SANDBOX_EXAMPLES: &str = "\
-Examples:
-  relink sandbox --webhook-url http://127.0.0.1:8480/webhooks/belvo
-                                       a simulated Belvo; links are broken by its control API
-  relink sandbox --scenario scenarios/account-locked.toml --api-token TOKEN
-                                       play a scenario against a running relink
-  relink sandbox --links 10000 --days 30 --seed 7
-                                       a month of 10,000 links, in a few minutes";
-
-const SIMULATE_EXAMPLES: &str = "\
-Examples:
-  relink simulate --minutes 10         new seeds for ten minutes
-  relink simulate --seeds 5000 --from 1
-                                       these seeds, with the same result each time
-  relink simulate --seed 42 --trace    one run, and its last events";
-
-const WHY_EXAMPLES: &str = "\
-Examples:
-  relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
-  relink why 16f68516-bcbc-4cf7-b815-c500d4204e28.7.1     the history, with this message marked
-The token is --token, or the first of RELINK_API_TOKENS. The address is --url, or http://<RELINK_LISTEN>.";
-
 /// The exit code for wrong settings: EX_CONFIG of BSD's sysexits. A restart without a change cannot help then.
 const CONFIGURATION: u8 = 78;
 
-const EXIT_CODES: &str = "\
-Exit codes: 0 after a stop or a success, 78 if the configuration cannot be used, 1 after any other error, 2 for wrong flags.";
-
 /// How long tasks may take to end after the program has ended.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
-
-fn serve_help() -> String {
-    format!("{SERVE_EXAMPLES}\n\n{EXIT_CODES}\n\n{}", config::help())
-}
 
 /// The flags of the configuration.
 #[derive(Args, Debug, Default)]
@@ -224,6 +223,8 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Machine { format } => print(&drawing::draw(format)),
+        Command::Completions { shell } => manual::completions(Cli::command(), shell),
+        Command::Man(args) => manual::man(Cli::command(), args),
         Command::Simulate(args) => simulation::run(args),
         Command::Schemas { write } => {
             schemas::write(&write).with_context(|| format!("writing schemas to {}", write.display()))?;
@@ -302,16 +303,30 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
                 // The history is on NATS, and the last state is in the store too.
                 Err(error) if client::is_unavailable(&error) => {
                     let last = relink.last_state(link).await.map_err(|_| error)?;
-                    return print(&history::show_last_state(&last)?);
+                    return print(&history::show_last_state(&last, clock::now())?);
                 }
                 Err(error) => return Err(error),
             };
             // A UUID has several spellings; message ids contain the one that relink uses.
             let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
-            return print(&history::show(&history, message.as_deref())?);
+            // Without the deadline, the output only lacks a time.
+            let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
+            return print(&history::show(&history, message.as_deref(), due_at, clock::now())?);
         }
+        Command::Links(args) => return links::list(args).await,
+        Command::Show(args) => return links::show(args).await,
+        Command::Verify(args) => return commands::send("verify", None, args).await,
+        Command::Mute(args) => return commands::send("mute", None, args).await,
+        Command::Unmute(args) => return commands::send("unmute", None, args).await,
+        Command::Snooze(args) => return commands::snooze(args).await,
+        Command::Unsupersede(args) => return commands::send("unsupersede", None, args).await,
+        Command::Forget(args) => return commands::forget(args).await,
         Command::DeadLetters(args) => return dead_letters::run(args).await,
-        Command::Machine { .. } | Command::Simulate(_) | Command::Schemas { .. } => {
+        Command::Completions { .. }
+        | Command::Man(_)
+        | Command::Machine { .. }
+        | Command::Simulate(_)
+        | Command::Schemas { .. } => {
             unreachable!("these subcommands have already run without a runtime")
         }
     }
@@ -353,6 +368,60 @@ fn warnings_only() -> LogConfig {
 /// The log of a simulated fleet: faults are injected, so warnings are normal and many.
 fn no_log() -> LogConfig {
     LogConfig { filter: "off".to_owned(), format: LogFormat::Text }
+}
+
+/// A record as `GET /v1/links/{id}` answers it, with these fields in place of its own.
+#[cfg(test)]
+fn record_for_tests(state: &str, fields: serde_json::Value) -> serde_json::Value {
+    let at = "2023-11-14T22:13:20.000Z";
+    let origin = serde_json::json!({"kind": "webhook", "message_id": "w-1", "input_sequence": 7, "received_at": at});
+    let mut record = serde_json::json!({
+        "schema_version": 1, "link_id": "16f68516-bcbc-4cf7-b815-c500d4204e28", "partition": 0, "version": 2, "state": state,
+        "since": at, "updated_at": at, "external_id": "pedro", "institution": "erebor_mx_retail", "episode": null,
+        "episodes_count": 1, "data_at": null,
+        "because": {"event": "credentials_rejected", "from": "valid", "to": state, "at": at, "origin": origin},
+    });
+    if let (serde_json::Value::Object(record), serde_json::Value::Object(fields)) = (&mut record, fields) {
+        record.extend(fields);
+    }
+    record
+}
+
+/// Links in each state, with each thing that relink may wait for.
+#[cfg(test)]
+fn cases_for_tests() -> Vec<(&'static str, serde_json::Value)> {
+    use serde_json::json;
+    let (soon, later) = ("2023-11-16T01:13:20.000Z", "2023-11-17T22:13:20.000Z");
+    let opened = "2023-11-14T22:13:20.000Z";
+    let episode = |prompt: &str| {
+        json!({"id": "16f68516-bcbc-4cf7-b815-c500d4204e28-e1", "number": 1, "cause": "credentials", "opened_at": opened,
+            "prompt_sent": prompt == "sent", "prompt": prompt, "prompt_deferred_until": soon, "reminders_count": 1,
+            "next_reminder_at": later, "attempts_count": 2})
+    };
+    let update = |phase: &str| json!({"phase": phase, "until": soon, "started_at": opened, "after": "claimed", "asked_count": 2});
+    let mut asked = episode("deferred");
+    asked["prompt_asked_at"] = json!(opened);
+    let mut superseded = episode("sent");
+    superseded["superseded_by"] = json!("7d3a1c52-5b0e-4f6c-9a55-0c2f6f1f3f10");
+    vec![
+        ("unconfirmed", json!({})),
+        ("valid", json!({"data_at": opened, "due_at": later})),
+        ("valid", json!({"suspicion": {"cause": "token", "at": opened, "until": soon}, "due_at": soon})),
+        (
+            "valid",
+            json!({"refresh": {"gap_from": null, "gap_to": opened, "asked": false, "until": soon}, "due_at": soon}),
+        ),
+        ("invalid", json!({"episode": episode("sent"), "due_at": later})),
+        ("invalid", json!({"episode": episode("sent"), "due_at": later, "snoozed_until": later})),
+        ("invalid", json!({"episode": episode("deferred"), "due_at": soon})),
+        ("invalid", json!({"episode": asked, "due_at": soon})),
+        ("invalid", json!({"episode": episode("postponed"), "due_at": soon})),
+        ("invalid", json!({"episode": superseded})),
+        ("token_required", json!({"episode": episode("muted"), "muted": true})),
+        ("updating", json!({"episode": episode("sent"), "update": update("with_user"), "due_at": soon})),
+        ("updating", json!({"episode": episode("sent"), "update": update("verifying"), "due_at": soon})),
+        ("removed", json!({"external_id": "x\n2026-01-01 forged\u{1b}[2J"})),
+    ]
 }
 
 #[cfg(test)]

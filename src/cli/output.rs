@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anstyle::Style;
+use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use serde_json::Value;
 
@@ -35,6 +35,16 @@ pub(super) fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
     let _infallible = writeln!(text, "{content}");
 }
 
+/// The colour of a state.
+pub(super) fn colour_of(state: &str) -> Style {
+    match state {
+        "valid" => AnsiColor::Green.on_default(),
+        "invalid" | "token_required" => AnsiColor::Red.on_default(),
+        "updating" => AnsiColor::Yellow.on_default(),
+        _ => Style::new(),
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use anstyle::AnsiColor;
@@ -51,7 +61,8 @@ pub(super) mod tests {
     /// Whether the text contains no dangerous character and no forged line.
     pub(in crate::cli) fn is_safe(text: &str) -> bool {
         let mut plain = text.to_owned();
-        for style in [DIM, BOLD, AnsiColor::Yellow.on_default(), AnsiColor::Cyan.on_default()] {
+        let colours = [AnsiColor::Yellow, AnsiColor::Cyan, AnsiColor::Green, AnsiColor::Red].map(AnsiColor::on_default);
+        for style in [DIM, BOLD].into_iter().chain(colours) {
             plain = plain.replace(&style.render().to_string(), "").replace(&style.render_reset().to_string(), "");
         }
         let is_forged = |line: &str| line.trim_start().starts_with("2026-01-01");

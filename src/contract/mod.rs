@@ -37,7 +37,7 @@ pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
 pub use output::{
     Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, JournalOffset, Origin, OriginKind, RefusedBody,
 };
-pub use record::{BadRecord, Record, Repaired};
+pub use record::{BadRecord, PromptWord, Record, Repaired, UpdatePhaseWord};
 pub use rfc3339::At;
 pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_secrets, without_session};
 pub use words::{

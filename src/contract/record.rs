@@ -19,6 +19,7 @@ mod facts;
 mod parts;
 mod repair;
 
+pub use parts::{PromptWord, UpdatePhaseWord};
 pub use repair::Repaired;
 
 use facts::RecentFacts;

@@ -42,6 +42,16 @@ pub(super) struct History {
     truncated: bool,
 }
 
+/// `GET /v1/links/{id}`
+#[derive(Serialize)]
+pub(super) struct Shown {
+    #[serde(flatten)]
+    record: Record,
+    /// When relink next does something about the link without a message; absent if it waits for messages only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_at: Option<At>,
+}
+
 /// `GET /v1/summary`
 #[derive(Serialize)]
 pub(super) struct Summary {
@@ -101,10 +111,14 @@ fn parse_state(text: &str) -> Result<StateName, Problem> {
 pub(super) async fn show(
     State(server): State<SharedServer>,
     LinkInPath(id): LinkInPath,
-) -> Result<Json<Record>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     let key = id.clone();
     match server.read_store(move |store| store.get(&key)).await? {
-        Some(stored) => Ok(Json(public(&stored)?)),
+        Some(stored) => {
+            let record = public(&stored)?;
+            let due_at = record.link().ok().and_then(|link| link.deadline(&server.policy)).map(At);
+            Ok(Json(Shown { record, due_at }))
+        }
         None => Err(unknown_link(&id)),
     }
 }

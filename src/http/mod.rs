@@ -80,7 +80,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::contract::InputKind;
 use crate::journal::{Acknowledge, Entry, Journal, Stored};
-use crate::link::{LinkId, Timestamp};
+use crate::link::{LinkId, Policy, Timestamp};
 use crate::metric;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::envelope;
@@ -127,6 +127,8 @@ pub struct Server {
     as_of: watch::Receiver<Option<Timestamp>>,
     not_ready: watch::Receiver<Vec<String>>,
     subjects: Subjects,
+    /// The policy of the machine, which decides when something is due.
+    policy: Policy,
     webhook_keys: Keys,
     status_keys: Keys,
     open_webhooks: bool,
@@ -160,6 +162,7 @@ impl Server {
             as_of,
             not_ready,
             subjects: config.nats.subjects.clone(),
+            policy: config.policy.clone(),
             webhook_keys: Keys::of(&config.http.webhook_secrets),
             status_keys: Keys::of(&config.http.status_webhook_secrets),
             open_webhooks: config.http.allow_open_webhooks,

@@ -124,6 +124,8 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
         &[
             "os",
             "printable",
+            "link",
+            "clock",
             "contract",
             "drawing",
             "nats",

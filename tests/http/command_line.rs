@@ -1,4 +1,4 @@
-//! `relink why` and `relink dead-letters`: the binary, run against the HTTP server.
+//! The commands that call a running relink (`why`, `links`, `show`, `mute` …): the binary, run against the HTTP server.
 
 use std::process::Output;
 
@@ -8,6 +8,7 @@ use relink::link::{Breakage, Cause, Event, Input, Link, Policy, PolicySettings, 
 use serde_json::{Value, json};
 
 use crate::bench::{API_TOKEN, Bench, LINK, answer, because};
+use crate::support::within;
 
 /// Runs relink against the server.
 async fn relink(bench: &Bench, args: &[&str]) -> Output {
@@ -59,15 +60,21 @@ async fn why_shows_every_transition_and_its_messages() {
     let history = printed(&bench, &["why", LINK]).await;
     let expected = format!(
         "{LINK} at erebor_mx_retail is valid since 2023-11-14T22:13:20.000Z
+The link works.
 
-  2023-11-14T22:13:20.000Z  data_arrived  unconfirmed → valid
-        because of a webhook, received 2023-11-14T22:13:20.000Z, input 1, message w-1
-        published notice: data_available (resource TRANSACTIONS, kind new)  {LINK}.1.1
-        requested job: verify  {LINK}.1.2
+What happens next
+  Nothing is due. relink waits for the next message about the link.
+
+What happened, the oldest first
+  2023-11-14T22:13:20.000Z  unconfirmed → valid
+        Belvo reported in a webhook: data of the link is at Belvo.  data_arrived
+        evidence: a webhook, received 2023-11-14T22:13:20.000Z, input 1, message w-1
+        relink reported that Belvo has new data (TRANSACTIONS)  data_available  {LINK}.1.1
+        relink asked Belvo for the status of the link  verify  {LINK}.1.2
 "
     );
     assert!(history.starts_with(&expected), "{history}");
-    assert!(history.contains("refused token_requested: known already"), "{history}");
+    assert!(history.contains("requires a new MFA token. Nothing changed: known already."), "{history}");
     assert!(!history.contains('\u{1b}'), "no colours without a terminal");
 
     let json = printed(&bench, &["why", LINK, "--json"]).await;
@@ -129,15 +136,20 @@ async fn why_shows_why_a_user_was_not_prompted() {
     let later = now.after(policy.settings().incident_wait);
     let asked = step(Event::DeadlinePassed, false, later);
     for (record, why) in [
-        (broken, " because of an incident of the institution; the next check is at 2023-11-14T22:23:20.000Z\n"),
+        (
+            broken,
+            ", because the institution has an incident: many of its links failed together, or the institution is down. \
+             relink checks again at 2023-11-14T22:23:20.000Z (",
+        ),
         (
             asked,
-            ": relink requested a verify job at 2023-11-14T22:23:20.000Z and waits for its answer until 2023-11-14T22:53:20",
+            ". After the incident of the institution, relink asked Belvo at 2023-11-14T22:23:20.000Z whether the link works \
+             again; it waits for the answer until 2023-11-14T22:53:20",
         ),
     ] {
         publish(&bench, format!("$KV.links.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
         let history = printed(&bench, &["why", LINK]).await;
-        assert!(history.contains(&format!("its user has not been prompted{why}")), "{history}");
+        assert!(history.contains(&format!("The user has not been prompted{why}")), "{history}");
         assert!(history.contains("unconfirmed → invalid  (during an incident of the institution)"), "{history}");
     }
 }
@@ -201,9 +213,104 @@ async fn why_shows_the_last_state_while_nats_is_gone() {
         let shown = printed(&bench, &["why", &subject]).await;
         assert!(shown.starts_with("relink cannot read the history from NATS now"), "{shown}");
         assert!(shown.contains("in its store, as of 2023-11-14T22:13:20.000Z\n"), "{shown}");
-        assert!(shown.contains("data_arrived  unconfirmed → valid"), "{shown}");
+        assert!(shown.contains("unconfirmed → valid"), "{shown}");
     }
     let output = relink(&bench, &["why", "unknown-link"]).await;
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && stderr.contains("503: The history could not be read"), "{stderr}");
+}
+
+#[tokio::test]
+async fn links_are_listed_with_filters_and_shown() {
+    let bench = Bench::new().await;
+    bench.put(LINK, "erebor", State::Valid { suspicion: None });
+    bench.put("other-link", "gotham", State::Unconfirmed);
+    let table = printed(&bench, &["links"]).await;
+    assert!(table.contains(LINK) && table.contains("other-link") && table.contains("2 links\n"), "{table}");
+    let table = printed(&bench, &["links", "--institution", "erebor", "--state", "valid"]).await;
+    assert!(table.contains(LINK) && !table.contains("other-link"), "{table}");
+    assert_eq!(printed(&bench, &["links", "--external-id", "a&state=valid"]).await, "no link matches\n");
+    let first = printed(&bench, &["links", "--limit", "1"]).await;
+    assert!(first.contains("the first 1 links; --limit prints more"), "{first}");
+    let json: Value = serde_json::from_str(&printed(&bench, &["links", "--json"]).await).unwrap();
+    assert_eq!((json["links"].as_array().map(Vec::len), &json["more"]), (Some(2), &Value::Bool(false)), "{json}");
+    let output = relink(&bench, &["links", "--state", "broken"]).await;
+    assert!(String::from_utf8(output.stderr).unwrap().contains("must be one of `unconfirmed`"));
+
+    let shown = printed(&bench, &["show", LINK]).await;
+    assert!(shown.starts_with(&format!("{LINK} at erebor")) && shown.contains("What happens next\n  "), "{shown}");
+    let json: Value = serde_json::from_str(&printed(&bench, &["show", LINK, "--json"]).await).unwrap();
+    assert_eq!(json, bench.get(&format!("/v1/links/{LINK}")).await.body);
+    let output = relink(&bench, &["show", "unknown-link"]).await;
+    assert!(String::from_utf8(output.stderr).unwrap().contains("404: relink does not know the link"));
+}
+
+/// Publishes what relink makes of the next command, and runs the command meanwhile.
+async fn command(bench: &Bench, args: &[&str], handled: impl Fn(&Value) -> (String, Value)) -> Output {
+    let handle = async {
+        let input = within("the command on the input stream", async {
+            loop {
+                let stream = bench.nats.context.get_stream("BELVO").await.unwrap();
+                if let Ok(message) = stream.get_last_raw_message_by_subject(&format!("belvo.*.command.{LINK}")).await {
+                    break message;
+                }
+            }
+        })
+        .await;
+        let id = input.headers.get("ce-id").unwrap().as_str();
+        let origin = json!({"kind": "command", "message_id": id, "received_at": "2023-11-14T22:13:20.000Z"});
+        let (subject, body) = handled(&origin);
+        publish(bench, subject, "2.0", &body).await;
+        let body: Value = serde_json::from_slice(&input.payload).unwrap();
+        assert_eq!((&body["by"], &body["reason"]), (&json!("ana"), &json!("a call")), "{body}");
+    };
+    let args = [args, &[LINK, "--by", "ana", "--reason", "a call"]].concat();
+    tokio::join!(relink(bench, &args), handle).0
+}
+
+#[tokio::test]
+async fn a_command_waits_for_its_result() {
+    let bench = Bench::new().await;
+    let mute = command(&bench, &["mute"], |origin| {
+        let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
+        (link.version, link.muted) = (2, true);
+        let mut record = serde_json::to_value(Record::of(&link, 0, because(), Vec::new())).unwrap();
+        record["because"]["origin"] = origin.clone();
+        (format!("$KV.links.{LINK}"), record)
+    });
+    let output = mute.await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.starts_with("mute: done. The link is unconfirmed."), "{text}");
+
+    let bench = Bench::new().await;
+    let refused = |reason: &'static str| {
+        move |origin: &Value| {
+            let body = json!({"link_id": LINK, "event": "verify", "reason": reason, "detail": "no \u{1b}keys", "state": null,
+                "origin": origin});
+            (format!("link.refused.{LINK}"), body)
+        }
+    };
+    let output = command(&bench, &["verify"], refused("cannot_verify")).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success() && text == "verify: nothing has changed: no \\u{1b}keys\n", "{text}");
+
+    let bench = Bench::new().await;
+    let output = command(&bench, &["unmute"], refused("already_known")).await;
+    assert!(output.status.success(), "the link is as the operator wants it");
+}
+
+#[tokio::test]
+async fn a_command_without_its_confirmation_or_time_is_not_sent() {
+    let bench = Bench::new().await;
+    for (args, reason) in [
+        (&["forget", LINK][..], "confirm this with --yes"),
+        (&["snooze", LINK], "--until <TIME>"),
+        (&["snooze", LINK, "--until", "tomorrow"], "422"),
+    ] {
+        let output = relink(&bench, args).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && stderr.contains(reason), "{stderr}");
+    }
+    let stream = bench.nats.context.get_stream("BELVO").await.unwrap();
+    assert_eq!(stream.cached_info().state.messages, 0);
 }

@@ -1,0 +1,127 @@
+//! What happens next with a link, as plain sentences.
+
+use super::sentences::{at, of_cause};
+use crate::contract::{PromptWord, Record, StateWord, UpdatePhaseWord};
+use crate::link::{Cause, Timestamp};
+use crate::printable::printable;
+
+/// What relink waits for. `due_at` is the link's next deadline, if it has one.
+pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+    let mut steps = match record.state {
+        StateWord::Removed => vec!["Nothing happens any more.".to_owned()],
+        StateWord::Unconfirmed => {
+            vec!["Nothing is due. relink waits for the first message that shows whether the link works.".to_owned()]
+        }
+        StateWord::Valid => of_valid(record, due_at, now),
+        StateWord::Invalid | StateWord::TokenRequired => of_broken(record, due_at, now),
+        StateWord::Updating => of_updating(record, due_at, now),
+    };
+    if record.muted && record.state != StateWord::Removed {
+        steps.push("The link is muted: its user is neither prompted nor reminded until `relink unmute`.".to_owned());
+    }
+    steps
+}
+
+fn of_valid(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+    let mut steps = Vec::new();
+    if let Some(suspicion) = &record.suspicion {
+        steps.push(format!(
+            "relink verifies a report that {}. If nothing refutes the report until {}, the link counts as broken, and its user is prompted.",
+            of_cause(suspicion.cause.into()),
+            at(suspicion.until.0, now)
+        ));
+    }
+    if let Some(refresh) = &record.refresh {
+        steps.push(format!(
+            "The data of the outage is awaited until {}. Then relink asks Belvo for it, or publishes `refreshed` without it.",
+            at(refresh.until.0, now)
+        ));
+    }
+    if let Some(until) = record.stale_probed_until {
+        steps.push(format!("Data is overdue. If none arrives until {}, relink publishes `stale`.", at(until.0, now)));
+    }
+    if let Some(due_at) = due_at.filter(|_| steps.is_empty()) {
+        let what = if record.consent.as_ref().is_some_and(|consent| consent.due_at.is_some()) {
+            "relink looks at the due date of the consent, or at data that is overdue"
+        } else {
+            "relink asks Belvo about the link, if no data has arrived until then"
+        };
+        steps.push(format!("At {} {what}.", at(due_at, now)));
+    }
+    if steps.is_empty() {
+        steps.push("Nothing is due. relink waits for the next message about the link.".to_owned());
+    }
+    steps
+}
+
+fn of_broken(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+    let Some(episode) = &record.episode else { return Vec::new() };
+    if let Some(by) = &episode.superseded_by {
+        let by = printable(by);
+        return vec![format!(
+            "The user is neither prompted nor reminded, because the newer link {by} of the same user works. \
+             `relink unsupersede` reverses this."
+        )];
+    }
+    let until = || episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| at(until.0, now));
+    let step = match (episode.prompt, episode.prompt_asked_at) {
+        (Some(PromptWord::Muted), _) if record.muted => "The user has not been prompted.".to_owned(),
+        (Some(PromptWord::Muted), _) => "The user has not been prompted, because the user was in the widget already \
+             when the outage became known. The prompt is published if that attempt fails."
+            .to_owned(),
+        (Some(PromptWord::Deferred), None) => format!(
+            "The user has not been prompted, because the institution has an incident: many of its links failed \
+             together, or the institution is down. relink checks again at {}.",
+            until()
+        ),
+        (Some(PromptWord::Deferred), Some(asked_at)) => format!(
+            "The user has not been prompted. After the incident of the institution, relink asked Belvo at {} whether \
+             the link works again; it waits for the answer until {}. The prompt is published if the link is still broken.",
+            asked_at.0,
+            until()
+        ),
+        (Some(PromptWord::Postponed), _) => format!(
+            "The user has not been prompted, because it is a time at which users get no messages (quiet hours). \
+             The prompt is published at {}, if the link is still broken.",
+            until()
+        ),
+        (Some(PromptWord::Sent) | None, _) if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {
+            "No reminder is due, because the user cannot repair this link.".to_owned()
+        }
+        (Some(PromptWord::Sent) | None, _) => reminder(record, episode.reminders_count, due_at, now),
+    };
+    vec![step]
+}
+
+fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, now: Timestamp) -> String {
+    let Some(due_at) = due_at else {
+        return "No reminder is due. relink waits until the user repairs the link.".to_owned();
+    };
+    let snoozed = record.snoozed_until.filter(|until| until.0 >= due_at);
+    let because = if snoozed.is_some() { ", because an operator postponed it" } else { "" };
+    let first = if record.episode.as_ref().is_some_and(|episode| episode.refused_at.is_some()) {
+        " Before it, relink may ask Belvo for a login, to find out whether the link works again."
+    } else {
+        ""
+    };
+    format!(
+        "The user gets reminder {} at {}{because}, unless the link works again before.{first}",
+        sent_count.saturating_add(1),
+        at(due_at, now)
+    )
+}
+
+fn of_updating(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+    let Some(update) = &record.update else { return Vec::new() };
+    let until = at(due_at.unwrap_or(update.until.0), now);
+    vec![match update.phase {
+        UpdatePhaseWord::WithUser => {
+            format!("The user may finish the repair until {until}. If no result arrives by then, the attempt is over.")
+        }
+        UpdatePhaseWord::Verifying => format!(
+            "relink asks Belvo whether the link works (request {}) and waits until {until}. `recovered` is published \
+             only with that proof.",
+            update.asked_count.unwrap_or(1)
+        ),
+    }]
+}

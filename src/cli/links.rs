@@ -1,0 +1,273 @@
+//! `relink links` and `relink show`: the links as a table, and one link in plain sentences.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::client::{RelinkArgs, RunningRelink};
+use super::due::next_steps;
+use super::output::{BOLD, DIM, colour_of, line, print, print_json};
+use super::sentences::{at, of_cause, of_state, span, word_of};
+use crate::clock;
+use crate::contract::{At, PromptWord, Record};
+use crate::link::Timestamp;
+use crate::printable::{printable, printable_json};
+
+pub(super) const LIST_EXAMPLES: &str = "\
+Examples:
+  relink links --state invalid         the links whose users have to repair them
+  relink links --external-id pedro     the links of one of your users
+  relink links --institution erebor_mx_retail --watch
+                                       the same table again every two seconds
+  relink links --limit 100000 --json   all links, for a program";
+
+pub(super) const SHOW_EXAMPLES: &str = "\
+Examples:
+  relink show 16f68516-bcbc-4cf7-b815-c500d4204e28
+                                       the state of the link, and what happens next
+`relink why` shows how the link came into this state.";
+
+/// The links on one page of the HTTP API.
+const PAGE: usize = 1_000;
+
+/// The pause of `--watch` between two tables.
+const WATCH_PAUSE: Duration = Duration::from_secs(2);
+
+#[derive(Args, Debug)]
+pub(super) struct LinksArgs {
+    /// Only links in this state: unconfirmed, valid, invalid, token_required, updating or removed
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// Only links at this institution; the whole name
+    #[arg(long, value_name = "NAME")]
+    institution: Option<String>,
+    /// Only links with this external id; the whole id
+    #[arg(long, value_name = "ID")]
+    external_id: Option<String>,
+    /// The most links that are printed
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// Print the links again every two seconds, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    relink: RelinkArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ShowArgs {
+    /// Belvo's id of the link
+    #[arg(value_name = "LINK")]
+    link: String,
+    #[command(flatten)]
+    relink: RelinkArgs,
+}
+
+/// The links that were read, and whether there are more.
+struct Listed {
+    links: Vec<Value>,
+    unreadable: Vec<Value>,
+    has_more: bool,
+}
+
+pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
+    let LinksArgs { state, institution, external_id, limit, watch, relink } = args;
+    let relink = RunningRelink::of(relink)?;
+    let filters = [("state", state), ("institution", institution), ("external_id", external_id)];
+    let filters: String = filters
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("&{name}={}", utf8_percent_encode(&value?, NON_ALPHANUMERIC))))
+        .collect();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    loop {
+        let listed = read(&relink, &filters, limit).await?;
+        if relink.json {
+            let Listed { links, unreadable, has_more } = listed;
+            print_json(&json!({"links": links, "unreadable": unreadable, "more": has_more}))?;
+        } else {
+            if watch && std::io::stdout().is_terminal() {
+                // Moves to the first column of the first line, and clears the screen.
+                print("\u{1b}[H\u{1b}[2J")?;
+            }
+            print(&table(&listed, clock::now(), terminal_width()))?;
+        }
+        if !watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(WATCH_PAUSE).await;
+    }
+}
+
+async fn read(relink: &RunningRelink, filters: &str, limit: usize) -> anyhow::Result<Listed> {
+    let mut listed = Listed { links: Vec::new(), unreadable: Vec::new(), has_more: true };
+    let mut after = String::new();
+    while listed.has_more && listed.links.len() < limit {
+        let wanted = PAGE.min(limit - listed.links.len());
+        let mut page = relink.get(&format!("/v1/links?limit={wanted}{filters}{after}")).await?;
+        let (Value::Array(links), unreadable) = (page["links"].take(), page["unreadable"].take()) else {
+            anyhow::bail!("the answer of relink has no links");
+        };
+        listed.links.extend(links);
+        listed.unreadable.extend(unreadable.as_array().cloned().unwrap_or_default());
+        let next = page["next"].as_str().map(|next| format!("&after={}", utf8_percent_encode(next, NON_ALPHANUMERIC)));
+        // Ends even if the server repeats a page.
+        listed.has_more = next.as_ref().is_some_and(|next| *next != after);
+        after = next.unwrap_or_default();
+    }
+    Ok(listed)
+}
+
+/// The width of the terminal; `None` if the output is not a terminal, and then no cell is wrapped.
+fn terminal_width() -> Option<u16> {
+    let (terminal_size::Width(width), _height) = terminal_size::terminal_size_of(std::io::stdout())?;
+    Some(width)
+}
+
+fn table(listed: &Listed, now: Timestamp, width: Option<u16>) -> String {
+    if listed.links.is_empty() {
+        return "no link matches\n".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    table.set_header(["LINK", "STATE", "FOR", "INSTITUTION", "EXTERNAL ID", "USER"]);
+    for link in &listed.links {
+        table.add_row(row(&printable_json(link), now));
+    }
+    for column in [0, 1, 2] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    let rows: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let mut text = rows.join("\n") + "\n";
+    let count = listed.links.len();
+    if listed.has_more {
+        line(&mut text, format_args!("{DIM}the first {count} links; --limit prints more{DIM:#}"));
+    } else {
+        line(&mut text, format_args!("{DIM}{count} link{}{DIM:#}", if count == 1 { "" } else { "s" }));
+    }
+    if !listed.unreadable.is_empty() {
+        line(&mut text, format_args!("{} more links have records that cannot be read", listed.unreadable.len()));
+    }
+    text
+}
+
+fn row(link: &Value, now: Timestamp) -> [String; 6] {
+    let text = |field: &str| link[field].as_str().unwrap_or("-").to_owned();
+    let since = serde_json::from_value::<At>(link["since"].clone())
+        .map_or_else(|_| "?".to_owned(), |since| span(now.as_millis().saturating_sub(since.0.as_millis())));
+    [text("link_id"), text("state"), since, text("institution"), text("external_id"), user(link)]
+}
+
+/// What the user of a link has been asked to do.
+fn user(link: &Value) -> String {
+    let episode = &link["episode"];
+    let muted = if link["muted"].as_bool() == Some(true) { ", muted" } else { "" };
+    let Some(cause) = episode["cause"].as_str() else { return format!("-{muted}") };
+    if episode["superseded_by"].is_string() {
+        return format!("{cause}: not asked, a newer link works{muted}");
+    }
+    let prompted = match (episode["prompt"].as_str(), episode["reminders_count"].as_u64().unwrap_or(0)) {
+        (Some("deferred"), _) => "prompt deferred".to_owned(),
+        (Some("postponed"), _) => "prompt postponed".to_owned(),
+        (Some("muted"), _) => "not prompted".to_owned(),
+        (_, 0) => "prompted".to_owned(),
+        (_, 1) => "prompted, 1 reminder".to_owned(),
+        (_, count) => format!("prompted, {count} reminders"),
+    };
+    format!("{cause}: {prompted}{muted}")
+}
+
+pub(super) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
+    let relink = RunningRelink::of(args.relink)?;
+    let link = relink.get(&format!("/v1/links/{}", args.link.trim())).await?;
+    if relink.json { print_json(&link) } else { print(&shown(&link, clock::now())?) }
+}
+
+/// One link in plain sentences.
+fn shown(link: &Value, now: Timestamp) -> anyhow::Result<String> {
+    let (record, due_at) = super::client::record_of(link)?;
+    let mut text = String::new();
+    headline(&mut text, &record);
+    line(&mut text, format_args!("{}", of_state(record.state)));
+    if let Some(episode) = &record.episode {
+        line(
+            &mut text,
+            format_args!("Broken since {}: {}.", at(episode.opened_at.0, now), of_cause(episode.cause.into())),
+        );
+        if matches!(episode.prompt, Some(PromptWord::Sent) | None) && episode.prompt_sent {
+            line(
+                &mut text,
+                format_args!(
+                    "The user was prompted. Reminders: {}. Attempts of the user to repair the link: {}.",
+                    episode.reminders_count, episode.attempts_count
+                ),
+            );
+        }
+    }
+    if let Some(data_at) = record.data_at {
+        line(&mut text, format_args!("Data last arrived at {}.", at(data_at.0, now)));
+    }
+    line(&mut text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
+    for step in next_steps(&record, due_at, now) {
+        line(&mut text, format_args!("  {step}"));
+    }
+    Ok(text)
+}
+
+/// The id of a link, its institution and user, and its state.
+pub(super) fn headline(text: &mut String, record: &Record) {
+    let of = [(" at ", &record.institution), (" of ", &record.external_id)];
+    let of: String =
+        of.iter().filter_map(|(word, name)| Some(format!("{word}{}", printable(name.as_deref()?)))).collect();
+    let state = word_of(record.state);
+    let colour = colour_of(state);
+    let id = printable(&record.link_id);
+    line(text, format_args!("{BOLD}{id}{BOLD:#}{of} is {colour}{state}{colour:#} since {}", record.since.0));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::output::tests::{HOSTILE, is_safe};
+    use super::super::record_for_tests as example;
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_090_000_000);
+
+    #[test]
+    fn a_table_fits_the_terminal() {
+        let mut links = vec![example("valid", json!({"external_id": "pedro ".repeat(20)}))];
+        let broken = super::super::cases_for_tests().into_iter().filter(|(state, _)| *state == "invalid");
+        links.extend(broken.map(|(state, fields)| example(state, fields)));
+        let listed = Listed { links, unreadable: Vec::new(), has_more: true };
+        let narrow = anstream::adapter::strip_str(&table(&listed, NOW, Some(100))).to_string();
+        assert!(narrow.lines().all(|line| line.chars().count() <= 100), "{narrow}");
+        insta::assert_snapshot!(narrow);
+    }
+
+    #[test]
+    fn a_table_in_a_pipe_has_one_line_for_a_link_and_no_forged_one() {
+        let links = vec![example("valid", json!({"external_id": HOSTILE, "institution": HOSTILE}))];
+        let text = table(&Listed { links, unreadable: vec![json!("x")], has_more: false }, NOW, None);
+        assert!(is_safe(&text) && text.lines().count() == 4, "{text:?}");
+    }
+
+    #[test]
+    fn a_link_is_shown_in_sentences() {
+        let mut all = String::new();
+        for (state, fields) in super::super::cases_for_tests() {
+            all += &shown(&example(state, fields), NOW).unwrap();
+            all += "\n";
+        }
+        assert!(is_safe(&all), "{all:?}");
+        insta::assert_snapshot!(anstream::adapter::strip_str(&all).to_string());
+    }
+}

@@ -1,0 +1,259 @@
+//! States, events, notices and refusals as plain sentences, for readers who do not know relink.
+//!
+//! The matches are exhaustive, so a new event or notice needs a sentence here. Words of a newer relink are shown as they are.
+
+use serde_json::Value;
+use strum::VariantArray;
+
+use crate::contract::{Because, NoticeName, OriginKind, StateWord};
+use crate::link::{Cause, EventName, StateName, Timestamp};
+
+/// What a state means.
+pub(super) const fn of_state(state: StateWord) -> &'static str {
+    match state {
+        StateWord::Unconfirmed => "There is no proof yet that the creation of the link was finished.",
+        StateWord::Valid => "The link works.",
+        StateWord::Invalid => "The link does not work until its user repairs it.",
+        StateWord::TokenRequired => "The link does not work until its user gives a new MFA token.",
+        StateWord::Updating => "Its user is repairing the link, or relink is verifying the repair.",
+        StateWord::Removed => "The link is removed. relink ignores all later messages about it.",
+    }
+}
+
+/// The word of a state in messages.
+pub(super) fn word_of(state: StateWord) -> &'static str {
+    StateName::from(state).as_str()
+}
+
+/// Why a link is broken, as a clause.
+pub(super) const fn of_cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Credentials => "the institution refuses the stored credentials",
+        Cause::Token => "the institution requires a new MFA token",
+        Cause::AccountBlocked => "the institution locked the account of the user, or forbids access to it",
+        Cause::ConsentEnded => "the open-finance consent ended",
+        Cause::Unsupported => "the institution requires a kind of MFA that Belvo does not support",
+    }
+}
+
+/// Who reported an event and what it says, as a sentence.
+pub(super) fn of_transition(because: &Because) -> String {
+    let Some(event) = event_named(&because.event) else {
+        return format!("{}: `{}`.", reporter(because.origin.kind), because.event);
+    };
+    match because.origin.kind {
+        OriginKind::Timer => "A time limit of relink has passed.".to_owned(),
+        OriginKind::Command => format!("An operator gave the command `{event}`: {}.", of_event(event)),
+        kind @ (OriginKind::Webhook
+        | OriginKind::ApiError
+        | OriginKind::Widget
+        | OriginKind::Observation
+        | OriginKind::InstitutionStatus) => {
+            format!("{}: {}.", reporter(kind), of_event(event))
+        }
+    }
+}
+
+/// Who reported something, as the start of a sentence.
+pub(super) const fn reporter(kind: OriginKind) -> &'static str {
+    match kind {
+        OriginKind::Webhook => "Belvo reported in a webhook",
+        OriginKind::ApiError => "Belvo's API answered your application with an error",
+        OriginKind::Widget => "Belvo's widget, or your application, reported",
+        OriginKind::Observation => "relink read the link from Belvo",
+        OriginKind::Command => "An operator gave a command",
+        OriginKind::InstitutionStatus => "Belvo's status page reported",
+        OriginKind::Timer => "A time limit of relink has passed",
+    }
+}
+
+/// The name of an event as a clause; the name itself if this version does not know it.
+pub(super) fn of_event_named(name: &str) -> String {
+    event_named(name).map_or_else(|| format!("`{name}`"), |event| of_event(event).to_owned())
+}
+
+fn event_named(name: &str) -> Option<EventName> {
+    EventName::VARIANTS.iter().copied().find(|event| event.as_str() == name)
+}
+
+const fn of_event(event: EventName) -> &'static str {
+    match event {
+        EventName::CredentialsRejected => of_cause(Cause::Credentials),
+        EventName::TokenRequested => of_cause(Cause::Token),
+        EventName::AccountBlocked => of_cause(Cause::AccountBlocked),
+        EventName::ConsentEnded => of_cause(Cause::ConsentEnded),
+        EventName::UnsupportedLogin => of_cause(Cause::Unsupported),
+        EventName::CreationUnfinished => "the creation of the link is not finished",
+        EventName::SessionExpired => "the MFA session has expired",
+        EventName::ConsentEnding => "the consent ends soon",
+        EventName::ConsentChanged => "the due date of the consent has changed, so most likely the user has renewed it",
+        EventName::UpdateStarted => "the user has opened the widget to repair the link",
+        EventName::UpdateClaimed => "the user has repaired the link; this is not proven yet",
+        EventName::UpdateAbandoned => "the user has left the widget, or the widget has failed",
+        EventName::ObservedValid => "its status there is `valid`",
+        EventName::ObservedInvalid => "its status there is `invalid`",
+        EventName::ObservedTokenRequired => "its status there is `token_required`",
+        EventName::ObservedUnconfirmed => "its status there is `unconfirmed`",
+        EventName::ObservedMissing => "Belvo does not know the link any more",
+        EventName::ObservedConsentAuthorised => "its consent is authorised",
+        EventName::ObservedConsentEnded => "its consent has ended",
+        EventName::MissingReported => "the link was not found (404)",
+        EventName::DataArrived => "data of the link is at Belvo",
+        EventName::RefreshAccepted => "Belvo accepted a request for a refresh",
+        EventName::QuotaReached => "the monthly quota of the user is used up",
+        EventName::Superseded => "a newer link of the same user at the same institution works",
+        EventName::SuccessorNamed => "the user connected the bank, and the widget named another link",
+        EventName::LinkDeleted => "the link was deleted at Belvo",
+        EventName::DeadlinePassed => "a time limit has passed",
+        EventName::Mute => "the user gets no prompts and no reminders",
+        EventName::Unmute => "the user gets prompts and reminders again",
+        EventName::Snooze => "the user gets no reminders before a given time",
+        EventName::Verify => "relink reads the link from Belvo now",
+        EventName::Unsupersede => "the user is asked about this link again, although a newer link works",
+        EventName::Forget => "relink removes the link for ever",
+    }
+}
+
+/// What a published notice asks of its subscribers, as a clause after "relink".
+pub(super) fn of_notice(name: &str, body: &Value) -> String {
+    let Some(notice) = NoticeName::VARIANTS.iter().copied().find(|known| known.as_str() == name) else {
+        return format!("published `{name}`");
+    };
+    let text = |field: &str| body[field].as_str().unwrap_or("?");
+    match notice {
+        NoticeName::UpdateRequired => {
+            format!("prompted the user: {}", of_action(text("action")))
+        }
+        NoticeName::Reminder => {
+            format!("reminded the user (reminder {}): {}", body["number"], of_action(text("action")))
+        }
+        NoticeName::UpdateStarted => "reported that the user is repairing the link".to_owned(),
+        NoticeName::UpdateFailed => {
+            let end = match text("attempt") {
+                "claimed" => "the user reported a success, and the link still does not work",
+                "abandoned" => "the user closed the widget, or the widget failed",
+                "timed_out" => "the attempt had no result in time",
+                other => other,
+            };
+            format!("reported that the attempt failed: {end}. The user gets no second prompt for it")
+        }
+        NoticeName::Superseded => {
+            format!("reported that the user does not have to repair this link: the newer link {} works", text("by"))
+        }
+        NoticeName::Recovered => {
+            let proof = match text("proof") {
+                "observed" => "Belvo's status of the link shows it",
+                "data" => "new data of the link arrived",
+                "claimed" => "a success was reported, and relink has no keys to ask Belvo",
+                other => other,
+            };
+            format!("reported that the link works again: {proof}")
+        }
+        NoticeName::RefreshDue => {
+            let by = match text("by") {
+                "belvo" => "Belvo fetches it without being asked",
+                "relink" => "relink asks Belvo for it",
+                "subscriber" => "your program has to ask Belvo for it",
+                other => other,
+            };
+            let from = body["gap"]["from"].as_str().unwrap_or("the beginning");
+            format!("reported that data is missing, from {from} to {}: {by}", body["gap"]["to"].as_str().unwrap_or("?"))
+        }
+        NoticeName::DataAvailable => format!("reported that Belvo has new data ({})", text("resource")),
+        NoticeName::Refreshed => {
+            let missing: Vec<_> = body["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let rest =
+                if missing.is_empty() { String::new() } else { format!("; there is none of {}", missing.join(", ")) };
+            format!("reported that the missing data has arrived{rest}")
+        }
+        NoticeName::ConsentExpiring => {
+            format!("reported that the consent ends, on {}", body["due_at"].as_str().unwrap_or("an unknown date"))
+        }
+        NoticeName::Stale => "reported that the scheduled data of the link is overdue".to_owned(),
+        NoticeName::Removed => {
+            let reason = match body["reason"].as_str().or_else(|| body["why"].as_str()).unwrap_or("?") {
+                "deleted" => "Belvo deleted it",
+                "missing" => "Belvo does not know it any more",
+                "forgotten" => "an operator removed it",
+                other => other,
+            };
+            format!("reported that the link is removed: {reason}")
+        }
+    }
+}
+
+/// What a job does, as a clause after "relink".
+pub(super) fn of_job(name: &str, body: &Value) -> String {
+    match name {
+        "find_superseded" => "looked for older, broken links of the same user, which this link replaces".to_owned(),
+        "read_successor" => {
+            let other = body["successor_id"].as_str().unwrap_or("?");
+            format!("asked Belvo whether the link {other} replaces this link")
+        }
+        "verify" => "asked Belvo for the status of the link".to_owned(),
+        "refresh" => "asked Belvo for the data of the link".to_owned(),
+        other => format!("requested the job `{other}`"),
+    }
+}
+
+fn of_action(action: &str) -> &str {
+    match action {
+        "update_credentials" => "give the current credentials in the widget",
+        "provide_token" => "give a new MFA token in the widget",
+        "contact_institution" => "unlock the account at the institution",
+        "renew_consent" => "renew the consent",
+        "none" => "the user can do nothing, because Belvo does not support this login",
+        other => other,
+    }
+}
+
+/// The time, and how far it is from `now`: `2026-11-23T00:46:07.731Z (in 3 h)`.
+pub(super) fn at(time: Timestamp, now: Timestamp) -> String {
+    let distance = if time >= now {
+        format!("in {}", span(time.as_millis().saturating_sub(now.as_millis())))
+    } else {
+        format!("{} ago", span(now.as_millis().saturating_sub(time.as_millis())))
+    };
+    format!("{time} ({distance})")
+}
+
+/// A span as its largest unit: `3 h`.
+pub(super) fn span(millis: i64) -> String {
+    let seconds = millis.max(0) / 1_000;
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_has_its_largest_unit() {
+        for (seconds, shown) in
+            [(-1, "0 s"), (119, "119 s"), (120, "2 min"), (7_199, "119 min"), (7_200, "2 h"), (172_800, "2 days")]
+        {
+            assert_eq!(span(seconds * 1_000), shown);
+        }
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        assert_eq!(
+            at(Timestamp::from_millis(1_700_000_000_000 - 9_000_000), now),
+            "2023-11-14T19:43:20.000Z (2 h ago)"
+        );
+    }
+
+    #[test]
+    fn words_of_a_newer_relink_are_shown_as_they_are() {
+        assert_eq!(of_event_named("observed_frozen"), "`observed_frozen`");
+        assert_eq!(of_notice("thawed", &Value::Null), "published `thawed`");
+        assert_eq!(of_job("thaw", &Value::Null), "requested the job `thaw`");
+        assert_eq!(
+            of_notice("recovered", &serde_json::json!({"proof": "sworn"})),
+            "reported that the link works again: sworn"
+        );
+    }
+}
