@@ -72,8 +72,8 @@
 //! | the same with real processes and `kill -9` | `tests/kill/ledger.rs`: `check` |
 //! | nothing is built on a commit that the stream has lost | `src/node/tests/chain.rs`: `no_commit_is_built_on_one_that_the_stream_has_lost` |
 //! | a batch of a replaced owner is refused, whole | `tests/nats/batch.rs`: `a_replaced_owner_is_refused_even_with_a_batch_it_had_staged` |
-//! | an unreadable input stops nothing | `tests/node.rs`: `an_unreadable_input_becomes_a_dead_letter_and_the_partition_goes_on` |
-//! | a new output stream is filled from the store | `tests/node.rs`: `a_new_output_stream_is_filled_from_the_store` |
+//! | an unreadable input stops nothing | `tests/service/node.rs`: `an_unreadable_input_becomes_a_dead_letter_and_the_partition_goes_on` |
+//! | a new output stream is filled from the store | `tests/service/node.rs`: `a_new_output_stream_is_filled_from_the_store` |
 //! | no secret gets into a message, a record or a log | `tests/engine/secrets.rs`: `no_secret_gets_into_a_message_a_record_or_a_log` |
 //! | data of every earlier version is read, or refused with a clear error | `tests/compatibility/main.rs`: `VERSIONS` |
 //! | imports point towards the centre | `tests/architecture.rs`: `modules_import_only_what_their_row_allows` |

@@ -1,7 +1,5 @@
 //! The node on a real nats-server: a published input becomes a state and notices on `KV_links`, also across crashes and take-overs.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -17,8 +15,8 @@ use relink::nats::subject::Subjects;
 use relink::node::{FenceToTake, fence_message};
 use relink::store::{MemoryStore, Store};
 
-use support::node::{PARTITIONS, RunningNode};
-use support::{TestNats, within};
+use crate::support::node::{PARTITIONS, RunningNode};
+use crate::support::{TestNats, within};
 
 const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 

@@ -1,11 +1,9 @@
 //! A backlog of messages with codes that relink does not know: other links do not wait for long, and the log stays short.
 
-mod support;
-
+use crate::support::binary::{API_TOKEN, Relink, client};
+use crate::support::{TestNats, message, webhook, within};
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
-use support::binary::{API_TOKEN, Relink, client};
-use support::{TestNats, message, webhook, within};
 
 const OTHER_LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 

@@ -2,8 +2,6 @@
 //!
 //! The backup is that of `nats stream backup`, by the same requests of JetStream's API.
 
-mod support;
-
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +10,8 @@ use relink::nats::stream::extent;
 use relink::store::{MemoryStore, Store};
 use serde_json::{Value, json};
 
-use support::node::{PARTITIONS, RunningNode};
-use support::{TestNats, within};
+use crate::support::node::{PARTITIONS, RunningNode};
+use crate::support::{TestNats, within};
 
 const LINKS: u32 = 30;
 

@@ -5,11 +5,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::support::{connect_to_own, server_source, within};
 use async_nats::jetstream::{self, consumer::pull};
 use belvo_sandbox::{AccessMode, Control, LinkStatus, Sandbox, SandboxConfig};
 use futures::StreamExt;
@@ -19,7 +18,6 @@ use relink::reconciler::{Reconciler, Swept};
 use relink::service::Service;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use support::{connect_to_own, server_source, within};
 use uuid::Uuid;
 
 const TOKEN: &str = "token-of-the-test";

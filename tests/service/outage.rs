@@ -1,11 +1,9 @@
 //! Outages of NATS while relink runs, with real processes: relink goes on by itself, or it ends with a sentence; it never hangs.
 
-mod support;
-
 use std::process::ExitStatus;
 
-use support::binary::Relink;
-use support::{TestNats, webhook, within};
+use crate::support::binary::Relink;
+use crate::support::{TestNats, webhook, within};
 
 fn link(n: usize) -> String {
     format!("00000000-0000-4000-8000-{n:012}")
@@ -20,7 +18,7 @@ async fn a_stop_ends_while_nats_is_gone() {
     let nats = TestNats::start().await;
     let data = nats.dir.path().join("relink");
     let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
     nats.server.kill().await.expect("killed");
     // The partitions notice it, and the journal has a message that NATS will not store before the stop.
@@ -35,15 +33,15 @@ async fn what_the_store_knows_is_answered_while_nats_hangs() {
     const AS_OF: &str = "relink-as-of";
     let nats = TestNats::start().await;
     let relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &[]).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     let get = async |path: &str| {
-        let request = client.get(format!("{}{path}", relink.url)).bearer_auth(support::binary::API_TOKEN);
+        let request = client.get(format!("{}{path}", relink.url)).bearer_auth(crate::support::binary::API_TOKEN);
         request.send().await.expect("an answer")
     };
     assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
     relink.wait_for_link(&client, &link(1)).await;
     let server = nats.server.pid().to_string();
-    support::binary::signal("STOP", &server).await;
+    crate::support::binary::signal("STOP", &server).await;
     // The client believes to be connected.
     let reads = async {
         let answer = get(&format!("/v1/links/{}", link(1))).await;
@@ -62,7 +60,7 @@ async fn what_the_store_knows_is_answered_while_nats_hangs() {
     relink.wait_until_not_ready(&client, "partition").await;
     let answer = get("/v1/summary").await;
     assert_eq!((answer.status().as_u16(), answer.headers()[AS_OF].to_str().expect("a text")), (200, as_of.as_str()));
-    support::binary::signal("CONT", &server).await;
+    crate::support::binary::signal("CONT", &server).await;
     relink.wait_until_ready().await;
     let advanced = async {
         while get("/v1/summary").await.headers()[AS_OF].to_str().expect("a text") <= as_of.as_str() {
@@ -84,7 +82,7 @@ async fn a_stop_at_once_after_the_loss_of_nats_ends() {
 /// Waits until a nats-server has ended.
 async fn has_ended(pid: &str) {
     let gone = async {
-        while support::binary::is_alive(pid).await {
+        while crate::support::binary::is_alive(pid).await {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
@@ -93,7 +91,7 @@ async fn has_ended(pid: &str) {
 
 /// Starts relink with its own nats-server. Returns the id of the server's process too.
 async fn with_its_own_server(data: &std::path::Path) -> (Relink, String) {
-    let binary = support::nats_server().await;
+    let binary = crate::support::nats_server().await;
     let binary = binary.to_str().expect("UTF-8");
     let relink = Relink::serve("", data, &[("RELINK_NATS_SERVER", binary)]).await;
     let pid = server_pid(data);
@@ -108,9 +106,9 @@ fn server_pid(data: &std::path::Path) -> String {
 async fn its_own_nats_server_is_started_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut relink, first) = with_its_own_server(dir.path()).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
-    support::binary::signal("KILL", &first).await;
+    crate::support::binary::signal("KILL", &first).await;
     relink.wait_for_log("relink's own nats-server ended; relink starts it again").await;
     relink.store_webhook(&client, webhook(&link(2), "token_required", 2)).await;
     relink.wait_until_ready().await;
@@ -127,7 +125,7 @@ async fn its_own_nats_server_is_started_again() {
 async fn a_removed_directory_of_its_own_nats_server_is_noticed() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut relink, _) = with_its_own_server(dir.path()).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
     relink.wait_for_link(&client, &link(1)).await;
     std::fs::remove_dir_all(dir.path().join("nats")).expect("removed");
@@ -152,7 +150,7 @@ async fn a_nats_server_that_ends_again_and_again_ends_relink() {
             }
             let pid = server_pid(dir.path());
             if !pid.is_empty() && pid != last {
-                support::binary::try_signal("KILL", &pid).await;
+                crate::support::binary::try_signal("KILL", &pid).await;
                 last = pid;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -167,7 +165,7 @@ async fn a_second_signal_ends_relink_and_its_server_at_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut relink, server) = with_its_own_server(dir.path()).await;
     // A server that hangs does not end by itself.
-    support::binary::signal("STOP", &server).await;
+    crate::support::binary::signal("STOP", &server).await;
     relink.signal("TERM").await;
     relink.wait_for_log("relink is stopping").await;
     relink.signal("INT").await;
@@ -179,7 +177,7 @@ async fn a_second_signal_ends_relink_and_its_server_at_once() {
 async fn a_server_that_hangs_is_killed_by_a_stop() {
     let dir = tempfile::tempdir().expect("a directory");
     let (relink, server) = with_its_own_server(dir.path()).await;
-    support::binary::signal("STOP", &server).await;
+    crate::support::binary::signal("STOP", &server).await;
     relink.signal("TERM").await;
     assert!(ended(relink).await.success());
     has_ended(&server).await;
@@ -193,7 +191,7 @@ async fn nohup_keeps_relink_running() {
     let relink = Relink::spawn(&["nohup", env!("CARGO_BIN_EXE_relink"), "serve"], nats.server.url(), &data, &[]).await;
     relink.wait_until_ready().await;
     relink.signal("HUP").await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     assert_eq!(relink.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
     relink.wait_for_link(&client, &link(1)).await;
     relink.signal("TERM").await;
@@ -203,7 +201,7 @@ async fn nohup_keeps_relink_running() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_state_of_a_consumer_is_set_aside() {
     let dir = tempfile::tempdir().expect("a directory");
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     let (relink, _) = with_its_own_server(dir.path()).await;
     for n in 0..12 {
         assert_eq!(relink.webhook(&client, webhook(&link(n), "token_required", n)).await, Some(200));
@@ -229,7 +227,7 @@ async fn a_damaged_state_of_a_consumer_is_set_aside() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_hangs_is_replaced() {
     let nats = TestNats::start().await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     let first = Relink::serve(nats.server.url(), &nats.dir.path().join("first"), &[]).await;
     assert_eq!(first.webhook(&client, webhook(&link(1), "token_required", 1)).await, Some(200));
     first.wait_for_link(&client, &link(1)).await;
@@ -250,7 +248,7 @@ async fn a_process_that_hangs_is_replaced() {
 async fn after_a_graceful_stop_the_next_start_goes_on() {
     let nats = TestNats::start().await;
     let data = nats.dir.path().join("relink");
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     for (round, signal) in ["TERM", "INT", "TERM"].into_iter().enumerate() {
         let relink = Relink::serve(nats.server.url(), &data, &[]).await;
         assert_eq!(relink.webhook(&client, webhook(&link(round), "token_required", round)).await, Some(200));

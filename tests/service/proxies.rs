@@ -3,12 +3,10 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
-mod support;
-
 use std::sync::{Arc, Mutex};
 
-use support::binary::{API_TOKEN, Relink, client, inherited};
-use support::{TestNats, within};
+use crate::support::binary::{API_TOKEN, Relink, client, inherited};
+use crate::support::{TestNats, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;

@@ -1,14 +1,12 @@
 //! Streams and consumers that are deleted, paused or full while relink runs: relink repairs what it can, reports the rest in `/readyz`, and
 //! becomes ready again by itself.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::support::binary::Relink;
+use crate::support::{TestNats, webhook, within};
 use async_nats::jetstream::stream::{Config, Source};
 use relink::contract::Record;
-use support::binary::Relink;
-use support::{TestNats, webhook, within};
 
 const RECREATED: &str = "a stream or consumer of relink was deleted while relink ran, and was created again";
 
@@ -30,7 +28,7 @@ async fn a_deleted_stream_or_consumer_is_created_again() {
         ("RELINK_BELVO_SECRET_PASSWORD", "b"),
     ];
     let mut relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &keys).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     let mut request = 0;
     for (stream, consumer) in [
         ("BELVO", Some("relink-0")),
@@ -96,7 +94,7 @@ async fn a_deleted_output_stream_is_filled_from_the_store() {
     let nats = TestNats::start().await;
     let data = nats.dir.path().join("relink");
     let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     for n in 0..LINKS {
         relink.store_webhook(&client, webhook(&link(n), "token_required", n)).await;
     }
@@ -144,7 +142,7 @@ async fn a_deleted_output_stream_is_filled_from_the_store() {
 async fn relink_goes_on_with_a_nats_server_that_lost_everything() {
     let mut nats = TestNats::start().await;
     let relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &[]).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     relink.store_webhook(&client, webhook(&link(1), "token_required", 1)).await;
     relink.wait_for_link(&client, &link(1)).await;
     nats.restart_after(|store| std::fs::remove_dir_all(store.join("jetstream")).expect("removed")).await;
@@ -163,7 +161,7 @@ async fn relink_goes_on_with_a_nats_server_that_lost_everything() {
 async fn a_paused_consumer_is_reported_and_stays_paused() {
     let nats = TestNats::start().await;
     let relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &[]).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     let until = time::OffsetDateTime::from_unix_timestamp(4_000_000_000).expect("a time");
     let input = nats.context.get_stream("BELVO").await.expect("the stream");
     input.pause_consumer("relink-1", until).await.expect("paused");
@@ -175,7 +173,7 @@ async fn a_paused_consumer_is_reported_and_stays_paused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_its_own_nats_server_is_survived() {
     let dir = tempfile::tempdir().expect("a directory");
-    let binary = support::nats_server().await;
+    let binary = crate::support::nats_server().await;
     let store_dir = dir.path().join("nats");
     std::fs::create_dir(&store_dir).expect("created");
     // A disk of its own for the server, which needs no privileges in a namespace of its own.
@@ -191,7 +189,7 @@ async fn a_full_disk_of_its_own_nats_server_is_survived() {
         Relink::spawn(&["unshare", "-rm", "sh", "-c", &command], "", dir.path(), &[("RELINK_NATS_SERVER", binary)])
             .await;
     relink.wait_until_ready().await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     relink.store_webhook(&client, webhook(&link(1), "token_required", 1)).await;
     relink.wait_for_link(&client, &link(1)).await;
     let seen_by_relink = format!("/proc/{}/root{}/fill", relink.child.id().expect("it runs"), store_dir.display());
@@ -223,14 +221,14 @@ async fn a_full_account_is_answered_with_503() {
     // An answer that only promises the journal is 200.
     let stream = [("RELINK_HTTP_ACKNOWLEDGE", "stream")];
     let relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &stream).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     let mut config = nats.context.get_stream("BELVO").await.expect("the stream").cached_info().config.clone();
     config.max_messages = 1;
     config.discard = async_nats::jetstream::stream::DiscardPolicy::New;
     nats.context.update_stream(&config).await.expect("limited");
     relink.store_webhook(&client, webhook(&link(1), "token_required", 1)).await;
     let request = client.post(format!("{}/webhooks/belvo", relink.url));
-    let request = request.header("authorization", support::binary::WEBHOOK_SECRET);
+    let request = request.header("authorization", crate::support::binary::WEBHOOK_SECRET);
     let answer = request.body(webhook(&link(2), "token_required", 2)).send().await.expect("an answer");
     assert_eq!((answer.status().as_u16(), answer.headers().contains_key("retry-after")), (503, true));
     relink.wait_until_not_ready(&client, "the last input was not stored").await;
@@ -246,7 +244,7 @@ async fn after_the_streams_of_0_2_are_removed_the_store_fills_the_new_stream() {
     let nats = TestNats::start().await;
     let data = nats.dir.path().join("relink");
     let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     for n in 0..5 {
         relink.store_webhook(&client, webhook(&link(n), "token_required", n)).await;
         relink.wait_for_link(&client, &link(n)).await;
@@ -292,7 +290,7 @@ async fn a_deleted_key_does_not_hide_the_state_from_a_rebuild() {
     let nats = TestNats::start().await;
     let data = nats.dir.path().join("relink");
     let mut relink = Relink::serve(nats.server.url(), &data, &[]).await;
-    let client = support::binary::client();
+    let client = crate::support::binary::client();
     for n in 0..3 {
         relink.store_webhook(&client, webhook(&link(n), "token_required", n)).await;
         relink.wait_for_link(&client, &link(n)).await;

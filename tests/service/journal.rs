@@ -1,13 +1,11 @@
 //! The journal of a real relink: webhooks are taken while NATS is away, and published when it is back.
 
-mod support;
-
 use std::path::Path;
 
+use crate::support::binary::{API_TOKEN, Relink, WEBHOOK_SECRET, client};
+use crate::support::{TestNats, webhook, within};
 use relink::nats::server::{NatsServer, ServerOptions};
 use serde_json::{Value, json};
-use support::binary::{API_TOKEN, Relink, WEBHOOK_SECRET, client};
-use support::{TestNats, webhook, within};
 
 fn link(n: usize) -> String {
     format!("00000000-0000-4000-8000-{n:012}")
@@ -39,7 +37,7 @@ async fn free_port() -> u16 {
 }
 
 async fn nats_on(port: Option<u16>, directory: &Path) -> NatsServer {
-    let mut options = ServerOptions::new(support::nats_server().await, directory.join("nats"));
+    let mut options = ServerOptions::new(crate::support::nats_server().await, directory.join("nats"));
     options.port = port;
     NatsServer::start(options).await.expect("nats-server starts")
 }

@@ -3,19 +3,17 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::support::binary::{Relink, client};
+use crate::support::{server_source, within};
 use relink::nats::connection::Access;
 use relink::nats::server_binary::locate;
 use relink::nats::server_login::url_file;
 use secrecy::ExposeSecret;
 use serde_json::json;
-use support::binary::{Relink, client};
-use support::{server_source, within};
 
 /// Everything in this directory, and the directory itself, that other users can read, write or enter.
 fn open_to_others(path: &Path) -> Vec<PathBuf> {

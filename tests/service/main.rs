@@ -1,0 +1,16 @@
+//! The service with real parts: nodes, sweeps, the journal, outages, damages and strangers. One binary, because linking takes longer
+//! than most of these tests.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod dead_letter_floods;
+mod journal;
+mod node;
+mod outage;
+mod private_files;
+mod proxies;
+mod reconciler;
+mod recovery;
+mod restored_streams;
+mod sweeps_continue;
