@@ -266,7 +266,10 @@ impl Run {
     async fn shown(&self, link: &str) -> Result<Value> {
         let request = self.http.get(format!("{}/v1/links/{link}", self.world.relink.url)).bearer_auth(API_TOKEN);
         let answer = request.send().await?.error_for_status()?;
-        Ok(timeout(HTTP_TIMEOUT, answer.json()).await??)
+        let mut shown: Value = timeout(HTTP_TIMEOUT, answer.json()).await??;
+        // It follows from the state and the policy, and is no part of the state.
+        shown.as_object_mut().map(|shown| shown.remove("due_at"));
+        Ok(shown)
     }
 }
 
