@@ -84,10 +84,15 @@ pub(super) fn is_unavailable(error: &anyhow::Error) -> bool {
 
 /// The record and the next deadline of an answer to `GET /v1/links/{id}`.
 pub(super) fn record_of(link: &Value) -> anyhow::Result<(Record, Option<Timestamp>)> {
-    let due_at = serde_json::from_value::<Option<At>>(link["due_at"].clone()).ok().flatten();
     let record =
         serde_json::from_value(link.clone()).context("this version of relink cannot read the state of the link")?;
-    Ok((record, due_at.map(|At(at)| at)))
+    Ok((record, due_at_of(link)))
+}
+
+/// The next deadline in such an answer; `None` also if it cannot be read.
+fn due_at_of(link: &Value) -> Option<Timestamp> {
+    let due_at = serde_json::from_value::<Option<At>>(link["due_at"].clone()).ok().flatten();
+    due_at.map(|At(at)| at)
 }
 
 impl RunningRelink {
@@ -128,7 +133,7 @@ impl RunningRelink {
         let as_of = response.headers().get("relink-as-of").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let record: Value = self.read(response, &path).await?;
         let link_id = record["link_id"].as_str().unwrap_or(link).to_owned();
-        let due_at = serde_json::from_value::<Option<At>>(record["due_at"].clone()).ok().flatten().map(|At(at)| at);
+        let due_at = due_at_of(&record);
         let stored_at = serde_json::from_value(record["updated_at"].clone()).context("the record has no time")?;
         let entry = HistoryEntry {
             kind: HistoryKind::State,

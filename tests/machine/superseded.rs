@@ -307,13 +307,13 @@ proptest! {
 
     #[test]
     fn an_episode_is_superseded_once_for_each_command_that_reverses_it(history in history()) {
-        let (mut told, mut reversed) = (BTreeMap::<u32, u32>::new(), BTreeMap::<u32, u32>::new());
+        let (mut marks, mut reversed) = (BTreeMap::<u32, u32>::new(), BTreeMap::<u32, u32>::new());
         for (received, step) in steps(&history) {
             for effect in &step.effects {
                 let Effect::Notice { notice: Notice::Superseded { by }, episode } = effect else { continue };
                 let number = episode.as_ref().unwrap().number.0;
-                *told.entry(number).or_default() += 1;
-                prop_assert_eq!(told[&number], 1 + reversed.get(&number).copied().unwrap_or_default());
+                *marks.entry(number).or_default() += 1;
+                prop_assert_eq!(marks[&number], 1 + reversed.get(&number).copied().unwrap_or_default());
                 prop_assert!(*by != step.link.id && !received.before.not_superseded_by.contains(by));
             }
             let was_marked = received.before.state.episode().is_some_and(|episode| episode.superseded_by.is_some());
