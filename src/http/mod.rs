@@ -336,7 +336,7 @@ async fn wrong_method(request: Request) -> Problem {
     let method: String = method.as_str().chars().take(20).collect();
     Problem::new(
         Kind::MethodNotAllowed,
-        format!("{} does not support the method {method}; see the Allow header.", path.escape_debug()),
+        format!("{} does not support the method {method}; see the Allow header.", shown(path)),
     )
 }
 
@@ -349,5 +349,17 @@ mod tests {
         assert_eq!(shown("/banks/repair/AXDZGYUg/state"), "/banks/repair/…");
         assert_eq!(shown("/v1/nothing"), "/v1/nothing");
         assert_eq!(shown(&"/\u{1b}".repeat(999)).len(), "/\\u{1b}".len() * PATH_SHOWN_MAX / 2);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_method_quotes_only_the_begin_of_a_long_path() {
+        for (path, shown) in [
+            (format!("/v1/links/{}/commands", "x".repeat(9_000)), format!("/v1/links/{}", "x".repeat(190))),
+            ("/banks/repair/AXDZGYUg/state".to_owned(), "/banks/repair/…".to_owned()),
+        ] {
+            let request = Request::delete(path).body(axum::body::Body::empty()).unwrap();
+            let expected = format!("{shown} does not support the method DELETE; see the Allow header.");
+            assert_eq!(wrong_method(request).await.detail(), expected);
+        }
     }
 }
