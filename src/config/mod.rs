@@ -389,8 +389,7 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
 fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig, http: SocketAddr) -> Option<ProxyConfig> {
     let connections_max = usize::try_from(reader.number("proxy.connections_max", 0..=1_000_000)).unwrap_or(0);
     let listen = reader.address("proxy.listen", "an address and a port such as 127.0.0.1:8481")?;
-    // Port 0 is a free port for each.
-    if listen == http && listen.port() != 0 {
+    if overlap(listen, http) {
         reader.reject("proxy.listen", "is also the address of http.listen; give it a port of its own");
     }
     let Some(keys) = &belvo.keys else {
@@ -408,6 +407,16 @@ fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig, http: SocketAddr) -> Opt
         reader.reject("proxy.listen", "is the address in belvo.url: the proxy would pass each call on to itself");
     }
     Some(ProxyConfig { listen, connections_max })
+}
+
+/// Whether two listeners cannot have these addresses. An unspecified IP, such as `0.0.0.0`, is every IP of the machine; in most systems
+/// `[::]` is every IPv4 too. Port 0 is a free port for each.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (one_ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let covers =
+        |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4() || ip.is_unspecified());
+    let is_one_ip = one_ip == other_ip || covers(one_ip, other_ip) || covers(other_ip, one_ip);
+    one.port() == other.port() && one.port() != 0 && is_one_ip
 }
 
 fn read_log(reader: &mut Reader) -> LogConfig {
