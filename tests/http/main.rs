@@ -16,6 +16,7 @@ mod credentials;
 mod encodings;
 mod floods;
 mod identity;
+mod killed;
 mod no_secret_in_logs;
 mod outbound;
 mod pages;
