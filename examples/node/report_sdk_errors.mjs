@@ -17,6 +17,9 @@ function reportErrors(client, relinkUrl, token) {
   const send = async ({ response, request, config }) => {
     if (open >= 8) throw new Error("too many reports wait");
     open += 1;
+    // AbortSignal.timeout does not keep the program running, so the end of the program could lose the report without a word.
+    const limit = new AbortController();
+    const timer = setTimeout(() => limit.abort(new Error("no answer in 2 s")), 2000);
     try {
       const { status: http_status, data: body } = response;
       const report = { http_status, method: config.method, path: request.path, link_id: linkOf(config.data), body };
@@ -24,10 +27,11 @@ function reportErrors(client, relinkUrl, token) {
         method: "POST",
         headers: { Authorization: `Bearer ${token}` },
         body: JSON.stringify(report),
-        signal: AbortSignal.timeout(2000),
+        signal: limit.signal,
       });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
     } finally {
+      clearTimeout(timer);
       open -= 1;
     }
   };
