@@ -21,6 +21,7 @@ pub(super) enum Kind {
     NotJson,
     BadParameter,
     Unauthorized,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     Timeout,
@@ -48,6 +49,7 @@ impl Kind {
             Self::NotJson => (StatusCode::BAD_REQUEST, "not-json", "The body is not JSON"),
             Self::BadParameter => (StatusCode::BAD_REQUEST, "bad-parameter", "A parameter has a wrong value"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Valid credentials are required"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "The token does not have the scope"),
             Self::NotBelvos => (StatusCode::FORBIDDEN, "not-belvos", "The request is not for Belvo's API"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "The resource does not exist"),
             Self::MethodNotAllowed => {
