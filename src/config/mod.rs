@@ -11,6 +11,7 @@
 //! - `warnings`: values that are valid, and are probably a mistake
 
 mod address;
+mod api_token;
 mod catalogue;
 mod layers;
 mod nats;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use address::{has_api_path, is_http};
+pub use api_token::ApiToken;
 pub use catalogue::{SETTINGS, help};
 use layers::Layers;
 pub use layers::{Origin, Sources};
@@ -89,6 +91,8 @@ pub struct HttpConfig {
     pub status_webhook_secrets: Vec<SecretString>,
     /// `RELINK_API_TOKENS`: bearer tokens for `/v1`.
     pub api_tokens: Vec<SecretString>,
+    /// `RELINK_NAMED_API_TOKENS`: bearer tokens for `/v1` with a name and scopes.
+    pub named_api_tokens: Vec<ApiToken>,
     /// `RELINK_ALLOW_OPEN_WEBHOOKS`: accept webhooks without credentials.
     pub allow_open_webhooks: bool,
     /// `RELINK_CONNECTIONS_MAX`: the most open connections; 0: derived from the limit of open files.
@@ -296,6 +300,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         webhook_secrets: reader.secrets("http.webhook_secrets"),
         status_webhook_secrets: reader.secrets("http.status_webhook_secrets"),
         api_tokens: reader.secrets("http.api_tokens"),
+        named_api_tokens: api_token::read(reader),
         allow_open_webhooks: reader.switch("http.allow_open_webhooks"),
         connections_max: usize::try_from(reader.number("http.connections_max", 0..=1_000_000)).unwrap_or(0),
         console: reader.switch("http.console"),

@@ -22,6 +22,7 @@ pub(super) enum Kind {
     BadParameter,
     Incomplete,
     Unauthorized,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     Timeout,
@@ -50,6 +51,7 @@ impl Kind {
             Self::BadParameter => (StatusCode::BAD_REQUEST, "bad-parameter", "A parameter has a wrong value"),
             Self::Incomplete => (StatusCode::BAD_REQUEST, "incomplete", "The body ended too early"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Valid credentials are required"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "The token does not have the scope"),
             Self::NotBelvos => (StatusCode::FORBIDDEN, "not-belvos", "The request is not for Belvo's API"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "The resource does not exist"),
             Self::MethodNotAllowed => {
