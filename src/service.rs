@@ -47,6 +47,7 @@ use crate::jobs::{KnownLinks, Worker};
 use crate::journal::{self, FileDisk, Forwarder, Journal, NatsTarget};
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::declaration::StreamError;
+use crate::nats::events::Events;
 use crate::nats::history::Histories;
 use crate::nats::node::{Node, NodeError, NodeOptions};
 use crate::nats::publisher::{Publisher, PublisherOptions};
@@ -183,6 +184,7 @@ impl Service {
             spawn(after_correction(clock.clone(), stop.clone(), worker))
         });
         let histories = Histories::new(context.clone(), subjects.clone());
+        let events = Events::new(context.clone(), subjects.clone());
         let reconciler = belvo.clone().map(|belvo| {
             let parts = reconciler::Parts {
                 belvo,
@@ -211,6 +213,7 @@ impl Service {
             dead_letters,
             targets,
             histories,
+            events,
             store: Arc::new(store),
             belvo,
             drift: reconciler.as_ref().map(|(reconciler, _)| reconciler.drift()),

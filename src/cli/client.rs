@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -18,6 +18,9 @@ use crate::printable::shortened;
 
 /// The status of an answer that relink cannot give now.
 const SERVICE_UNAVAILABLE: u16 = 503;
+
+/// The longest time of an answer with events. relink ends it after 100 seconds.
+const EVENTS_WITHIN: Duration = Duration::from_secs(150);
 
 /// The longest `detail` of a problem that is shown, in characters.
 const DETAIL_LENGTH_MAX: usize = 2_000;
@@ -92,6 +95,13 @@ pub(super) fn record_of(link: &Value) -> anyhow::Result<(Record, Option<Timestam
 fn due_at_of(link: &Value) -> Option<Timestamp> {
     let due_at = serde_json::from_value::<Option<At>>(link["due_at"].clone()).ok().flatten();
     due_at.map(|At(at)| at)
+}
+
+impl RelinkArgs {
+    /// Whether the answer is printed as JSON.
+    pub(super) const fn is_json(&self) -> bool {
+        self.json
+    }
 }
 
 impl RunningRelink {
@@ -173,6 +183,22 @@ impl RunningRelink {
     /// The answer to a GET.
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.request(Method::GET, path).await
+    }
+
+    /// The answer to `GET /v1/events`: messages behind `after`, until relink ends it.
+    pub(super) async fn events(&self, query: &[(&str, String)], after: Option<u64>) -> anyhow::Result<Response> {
+        let path = "/v1/events";
+        let url = Url::parse_with_params(&format!("{}{path}", self.url), query)
+            .with_context(|| format!("{} is no address", self.url))?;
+        let mut request = self.client.get(url).timeout(EVENTS_WITHIN);
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        let response = self.perform(request).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        self.read::<Value>(response, path).await.and_then(|_| anyhow::bail!("{path} was answered without events"))
     }
 
     /// The answer to a POST with a body.

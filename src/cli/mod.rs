@@ -20,6 +20,7 @@ mod manual;
 mod output;
 mod sentences;
 mod signals;
+mod tail;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -78,6 +79,9 @@ enum Command {
     /// Show the history of a link: every transition, its reason, and the published messages
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
+    /// Print what relink decides and publishes, as it happens
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::TailArgs),
     /// Read a link from Belvo now; this needs Belvo's keys
     #[command(after_help = commands::EXAMPLES)]
     Verify(commands::CommandArgs),
@@ -315,6 +319,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         }
         Command::Links(args) => return links::list(args).await,
         Command::Show(args) => return links::show(args).await,
+        Command::Tail(args) => return tail::run(args, signals::shutdown(at_once)?).await,
         Command::Verify(args) => return commands::send("verify", None, args).await,
         Command::Mute(args) => return commands::send("mute", None, args).await,
         Command::Unmute(args) => return commands::send("unmute", None, args).await,

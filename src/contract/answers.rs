@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::incident::IncidentCause;
 use super::record::Record;
@@ -78,6 +79,50 @@ pub enum HistoryKind {
     Job,
     /// A refused event.
     Refused,
+}
+
+/// A message about a link or an institution, as `GET /v1/events` sends it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StreamEvent {
+    /// The sequence in `KV_links`; the `id` of the event.
+    pub sequence: u64,
+    /// When `KV_links` stored it.
+    pub stored_at: At,
+    /// The kind of the message.
+    pub kind: EventKind,
+    /// The type of a notice or a job, or what has changed at an institution.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Belvo's id of the link; absent for an institution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_id: Option<String>,
+    /// Belvo's name of the institution, if the message has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub institution: Option<String>,
+    /// The `ce-id` of the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// The body, as JSON.
+    pub body: Value,
+}
+
+/// The kinds of message that `GET /v1/events` sends.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, EnumString, IntoStaticStr, VariantArray,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum EventKind {
+    /// A link's state after an event.
+    State,
+    /// A notice to subscribers.
+    Notice,
+    /// A job: a call to Belvo.
+    Job,
+    /// A refused event.
+    Refused,
+    /// The state of an institution has changed.
+    Incident,
 }
 
 /// The links in numbers, and what operators look at first.

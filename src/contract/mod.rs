@@ -32,9 +32,9 @@ mod secrets;
 mod words;
 
 pub use answers::{
-    AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, ErrorMeaning, HistoryEntry, HistoryKind, HistoryOfLink,
-    IncidentSummary, InstitutionSummary, InstitutionsList, JournalWaiting, LinksPage, MintedToken, NotStored,
-    ProblemBody, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, Summary,
+    AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, ErrorMeaning, EventKind, HistoryEntry, HistoryKind,
+    HistoryOfLink, IncidentSummary, InstitutionSummary, InstitutionsList, JournalWaiting, LinksPage, MintedToken,
+    NotStored, ProblemBody, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary,
 };
 pub use digest::LinksDigest;
 pub use incident::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, institution_token};

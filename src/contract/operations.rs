@@ -8,7 +8,7 @@ use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 use super::answers::{
     AddressCheck, Alive, DeadLettersPage, HistoryOfLink, InstitutionsList, LinksPage, MintedToken, NotStored, Ready,
-    Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, Summary,
+    Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary,
 };
 use super::input::{ApiError, Command, InstitutionStatus, Webhook, Widget};
 use super::requests::UpdateRequest;
@@ -77,6 +77,8 @@ pub enum Operation {
     GetLink,
     /// `GET /v1/links/{id}/history`
     GetHistory,
+    /// `GET /v1/events`
+    WatchEvents,
     /// `GET /v1/prompts`
     ListPrompts,
     /// `GET /v1/summary`
@@ -140,6 +142,8 @@ pub struct Answer {
     pub about: &'static str,
     /// The body.
     pub body: Shape,
+    /// Whether the answer is a stream of server-sent events, each with such a body.
+    pub is_stream: bool,
 }
 
 /// A row of the table.
@@ -194,6 +198,19 @@ const LIST_LINKS: &[Parameter] = &[
     EXTERNAL_ID,
     limit(LINKS_ON_PAGE),
     AFTER_LINK,
+];
+
+const WATCH_EVENTS: &[Parameter] = &[
+    Parameter { name: "after", about: "Begin behind this sequence; default: now.", kind: ParameterKind::Number },
+    Parameter { name: "link", about: "Only messages about this link.", kind: ParameterKind::Link },
+    text("institution", "Only messages with this institution."),
+    text("kind", "Only `state`, `notice`, `job`, `refused` or `incident`; several with commas."),
+    text("type", "Only this type of notice or job; several with commas."),
+    Parameter {
+        name: "wait",
+        about: "How many seconds to wait for messages, at most 100; 0: only those that are there.",
+        kind: ParameterKind::Number,
+    },
 ];
 
 const LIST_PROMPTS: &[Parameter] = &[INSTITUTION, EXTERNAL_ID, limit(LINKS_ON_PAGE), AFTER_LINK];
@@ -293,6 +310,13 @@ impl Operation {
             Self::ListLinks => {
                 Row { query: LIST_LINKS, ..list("/v1/links", "List links", const { &[page::<LinksPage>()] }) }
             }
+            Self::WatchEvents => Row {
+                query: WATCH_EVENTS,
+                about: "Server-sent events: the messages about links and institutions as they come. relink ends an answer after some time; \
+                    ask again with `Last-Event-ID`, and no message is missing. For people who watch: programs that act on notices use \
+                    a durable consumer of NATS.",
+                ..list("/v1/events", "Watch what happens", &EVENTS)
+            },
             Self::ListPrompts => Row {
                 query: LIST_PROMPTS,
                 about: "For a first deployment, or a notifier that has lost messages. A page may be empty and still have `next`.",
@@ -355,6 +379,7 @@ impl Operation {
 
 const STORED_WEBHOOK: [Answer; 1] = [answer::<Receipt>(200, "The webhook is stored.")];
 const ACCEPTED: [Answer; 1] = [answer::<Stored>(202, "The message is stored.")];
+const EVENTS: [Answer; 1] = [Answer { is_stream: true, ..answer::<StreamEvent>(200, "The messages.") }];
 const CHECKED: [Answer; 1] = [answer::<AddressCheck>(200, "Webhooks go to this address.")];
 const READY: [Answer; 1] = [answer::<Ready>(200, "Ready.")];
 
@@ -375,7 +400,7 @@ const fn body<T: JsonSchema>() -> Body {
 }
 
 const fn answer<T: JsonSchema>(status: u16, about: &'static str) -> Answer {
-    Answer { status, about, body: shape::<T> }
+    Answer { status, about, body: shape::<T>, is_stream: false }
 }
 
 const fn page<T: JsonSchema>() -> Answer {

@@ -53,6 +53,10 @@ pub(super) struct Context {
 #[derive(Clone)]
 pub(super) struct ClientGone(pub(super) CancellationToken);
 
+/// Cancelled when the server stops. An extension of each request.
+#[derive(Clone)]
+pub(super) struct Stopping(pub(super) CancellationToken);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Without a byte of the next request.
@@ -117,9 +121,10 @@ pub(super) async fn serve(stream: TcpStream, router: Router, context: Context) {
     let (progress, close) = (SharedProgress::new(), CancellationToken::new());
     let stream = Arc::new(Mutex::new(stream));
     let socket = Socket { stream: Arc::clone(&stream), progress: progress.clone() };
-    let (router, served) = (TowerToHyperService::new(router), progress.clone());
+    let (router, served, stopping) = (TowerToHyperService::new(router), progress.clone(), stop.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ClientGone(served.request()));
+        request.extensions_mut().insert(Stopping(stopping.clone()));
         let (answer, served) = (router.call(request), served.clone());
         async move {
             let answer = answer.await;

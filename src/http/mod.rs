@@ -9,6 +9,7 @@
 //!   POST /v1/links/{id}/commands         report.rs        a command of an operator
 //!   POST /v1/links/{id}/update           repair.rs        mints a widget token for the user who repairs a link
 //!   GET  /v1/links[/{id}[/history]]      links.rs         the links, and the history of one
+//!   GET  /v1/events                      events.rs        the messages about links, as they come
 //!   GET  /v1/prompts                     prompts.rs       the links whose users have to be asked right now
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
 //!   GET  /v1/institutions                institutions.rs  the state of each institution
@@ -39,6 +40,7 @@ mod body;
 mod connection;
 mod console;
 mod dead_letters;
+mod events;
 mod health;
 mod ingest;
 mod institutions;
@@ -71,7 +73,7 @@ use axum::routing::{any, get, post};
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use self::auth::{Caller, Keys, Tokens};
 pub use self::listener::{Limits, serve};
@@ -86,6 +88,7 @@ use crate::link::{LinkId, Policy, Timestamp};
 use crate::metric;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::envelope;
+use crate::nats::events::Events;
 use crate::nats::history::Histories;
 use crate::nats::subject::Subjects;
 use crate::outbound::Targets;
@@ -105,6 +108,8 @@ pub struct Parts {
     pub targets: Targets,
     /// Reads the history of a link.
     pub histories: Histories,
+    /// Reads messages as they come.
+    pub events: Events,
     /// The record of each link.
     pub store: Arc<dyn Store>,
     /// The client of Belvo's API; `None` without keys.
@@ -123,6 +128,9 @@ pub struct Server {
     dead_letters: DeadLetters,
     targets: Targets,
     histories: Histories,
+    events: Events,
+    /// The turns of those who watch events.
+    event_slots: Arc<Semaphore>,
     store: Arc<dyn Store>,
     belvo: Option<belvo::Client>,
     drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
@@ -152,12 +160,14 @@ type SharedServer = Arc<Server>;
 impl Server {
     /// Takes credentials and addresses from `config`.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { journal, dead_letters, targets, histories, store, belvo, drift, as_of, not_ready } = parts;
+        let Parts { journal, dead_letters, targets, histories, events, store, belvo, drift, as_of, not_ready } = parts;
         Self {
             journal,
             dead_letters,
             targets,
             histories,
+            events,
+            event_slots: Arc::new(Semaphore::new(events::WATCHERS_MAX)),
             store,
             belvo,
             drift,

@@ -12,7 +12,8 @@ use strum::VariantArray;
 use super::auth::Caller;
 use super::problem::Problem;
 use super::{
-    SharedServer, as_of, auth, dead_letters, institutions, links, not_found, prompts, repair, report, wrong_method,
+    SharedServer, as_of, auth, dead_letters, events, institutions, links, not_found, prompts, repair, report,
+    wrong_method,
 };
 use crate::contract::{Operation, Scope};
 
@@ -47,6 +48,7 @@ fn handler(operation: Operation) -> Option<MethodRouter<SharedServer>> {
         Operation::ListLinks => get(links::list),
         Operation::GetLink => get(links::show),
         Operation::GetHistory => get(links::history),
+        Operation::WatchEvents => get(events::watch),
         Operation::ListPrompts => get(prompts::list),
         Operation::GetSummary => get(links::summary),
         Operation::ListInstitutions => get(institutions::list),

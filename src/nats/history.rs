@@ -232,11 +232,18 @@ impl Histories {
             | None => return None,
         };
         let mut body = serde_json::from_slice(payload).unwrap_or(Value::Null);
-        if let (HistoryKind::State, Value::Object(record)) = (kind, &mut body) {
-            record.remove("recent"); // relink recognises repeated events by this field; readers have no use for it.
+        if kind == HistoryKind::State {
+            without_internals(&mut body);
         }
         let stored_at = At(Timestamp::from_millis(stored_at_ns / 1_000_000));
         Some(HistoryEntry { kind, name, message_id, sequence, stored_at, body })
+    }
+}
+
+/// Removes from a state what only relink uses: it recognises repeated events by this field.
+pub(super) fn without_internals(state: &mut Value) {
+    if let Value::Object(record) = state {
+        record.remove("recent");
     }
 }
 

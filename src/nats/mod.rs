@@ -19,6 +19,7 @@
 //! | [`commit`], [`envelope`] | the atomic batch of a plan with its fences; the subject and the headers of each message |
 //! | `limit` | the time limits of requests |
 //! | `notes` | the notes of the node, as log lines and metrics |
+//! | [`events`] | reads the messages about links and institutions as they come |
 //! | [`history`] | reads all messages about one link on the output stream |
 //! | [`durability`], [`server_health`] | check whether a server syncs its writes, and whether it can write |
 //! | [`connection`] | connects: addresses, login, TLS |
@@ -39,6 +40,7 @@ pub mod publisher;
 
 pub mod dead_letter;
 mod dead_letter_log;
+pub mod events;
 pub mod history;
 
 pub mod commit;

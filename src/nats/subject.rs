@@ -297,6 +297,20 @@ impl Subjects {
         link_id.parse::<LinkId>().is_ok().then_some(StoredInput { partition, kind, link_id })
     }
 
+    /// The subjects of all messages about a link, or about every link with `*`; `incidents`: also those about institutions. No subject
+    /// matches two of them.
+    pub(crate) fn events(&self, link: &str, incidents: bool) -> Vec<String> {
+        let (state, output) = (&self.state_prefix, &self.output_prefix);
+        let mut filters = vec![
+            format!("{state}.{link}"),
+            format!("{output}.notice.*.{link}"),
+            format!("{output}.job.*.{link}"),
+            format!("{output}.refused.{link}"),
+        ];
+        filters.extend(incidents.then(|| format!("{output}.incident.*")));
+        filters
+    }
+
     /// Parses an output subject.
     pub fn parse_output<'a>(&self, subject: &'a str) -> Option<OutputSubject<'a>> {
         if let Some(link_id) = after(subject, &self.state_prefix) {

@@ -165,10 +165,11 @@ impl Generators {
 
     fn responses(&mut self, operation: Operation, row: &Row) -> Map<String, Value> {
         let mut responses = Map::new();
-        for Answer { status, about, body } in row.answers {
+        for Answer { status, about, body, is_stream } in row.answers {
+            let media_type = if *is_stream { "text/event-stream" } else { "application/json" };
             let mut response = json!({
                 "description": about,
-                "content": {"application/json": {"schema": self.written(*body)}},
+                "content": {media_type: {"schema": self.written(*body)}},
             });
             if operation.is_from_store() {
                 response["headers"] = json!({"Relink-As-Of": {

@@ -35,6 +35,10 @@ bearer = "api-token"
 api_key = "webhook-secret"
 [auth.openapi.statusSecret]
 api_key = "status-secret"
+# An answer with events takes up to 100 seconds.
+[[operations]]
+include-operation-id = "watch_events"
+enabled = false
 [[operations]]
 include-operation-id = "start_update"
 [operations.checks.not_a_server_error]

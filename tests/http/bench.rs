@@ -15,6 +15,7 @@ use relink::http::{Limits, Parts, Server, router, serve};
 use relink::journal::{self, Acknowledge, Journal, NatsTarget};
 use relink::link::{Consent, DedupKey, Link, LinkId, RecentFact, State, Timestamp};
 use relink::nats::dead_letter::{DeadLetters, StoredLetter};
+use relink::nats::events::Events;
 use relink::nats::history::Histories;
 use relink::nats::publisher::{Publisher, PublisherOptions};
 use relink::nats::stream::{StreamSettings, ensure_all};
@@ -131,6 +132,7 @@ impl Bench {
             journal: journal.clone(),
             dead_letters,
             targets: targets.clone(),
+            events: Events::new(context.clone(), subjects.clone()),
             histories: Histories::new(context, subjects),
             store: Arc::new(asked),
             belvo,

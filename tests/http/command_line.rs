@@ -32,7 +32,7 @@ async fn publish(bench: &Bench, subject: String, id: &str, body: &Value) {
 }
 
 /// Publishes a link that data made valid, with a notice, a job and a refused message.
-async fn publish_history(bench: &Bench) {
+pub(crate) async fn publish_history(bench: &Bench) {
     let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
     link.version = 1;
     link.profile.institution = Some("erebor_mx_retail".into());
@@ -51,6 +51,22 @@ async fn publish_history(bench: &Bench) {
     publish(bench, format!("link.job.verify.{LINK}"), "1.2", &json!({"type": "verify"})).await;
     publish(bench, format!("$KV.links.{LINK}"), "1.0", &serde_json::to_value(&record).unwrap()).await;
     publish(bench, format!("link.refused.{LINK}"), "r", &serde_json::to_value(&refused).unwrap()).await;
+}
+
+#[tokio::test]
+async fn tail_prints_one_line_for_each_message() {
+    let bench = Bench::new().await;
+    publish_history(&bench).await;
+    let all = printed(&bench, &["tail", "--after", "0", "--no-follow"]).await;
+    assert_eq!(all.lines().count(), 4, "{all}");
+    assert!(all.lines().all(|line| line.contains(LINK)), "{all}");
+    assert!(all.contains("unconfirmed → valid") && all.contains("data_available"), "{all}");
+    let jobs = printed(&bench, &["tail", "--after", "0", "--no-follow", "--kind", "job", "--json"]).await;
+    let job: Value = serde_json::from_str(&jobs).unwrap();
+    assert_eq!((&job["kind"], &job["type"]), (&json!("job"), &json!("verify")));
+
+    let output = relink(&bench, &["tail", "--kind", "nothing"]).await;
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("`kind`"));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod connections;
 mod console;
 mod credentials;
 mod encodings;
+mod events;
 mod floods;
 mod identity;
 mod killed;

@@ -1,0 +1,219 @@
+//! `relink tail`: prints what relink decides and publishes, as it happens.
+//!
+//! relink ends each answer after some time; the program asks again behind the last message, so none is missing.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anstyle::AnsiColor;
+use clap::Args;
+use serde_json::Value;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::client::{RelinkArgs, RunningRelink};
+use super::output::{BOLD, DIM, colour_of, line, print, print_json};
+use super::sentences::{of_event_named, of_job, of_notice, of_transition, reporter_of, word_of};
+use crate::contract::{Because, EventKind, Origin, StreamEvent};
+use crate::printable::printable;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  relink tail                                          all that happens, from now on
+  relink tail --kind notice                            only notices
+  relink tail --type update_required,reminder          only these notices
+  relink tail --institution erebor_mx_retail
+  relink tail --link LINK --after 0 --no-follow        what the stream still has about one link
+Each line of --json is one message.";
+
+/// How long to wait before the next attempt if relink does not answer, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+#[derive(Args, Debug)]
+pub(super) struct TailArgs {
+    /// Only messages about this link
+    #[arg(long, value_name = "LINK")]
+    link: Option<String>,
+    /// Only messages about this institution, by Belvo's name
+    #[arg(long, value_name = "NAME")]
+    institution: Option<String>,
+    /// Only these kinds: state, notice, job, refused, incident
+    #[arg(long, value_name = "KINDS")]
+    kind: Option<String>,
+    /// Only these types of notice or job
+    #[arg(long = "type", value_name = "TYPES")]
+    types: Option<String>,
+    /// Begin behind this sequence of KV_links; 0: with the oldest message that the stream still has
+    #[arg(long, value_name = "SEQUENCE")]
+    after: Option<u64>,
+    /// End when all that is there is printed
+    #[arg(long)]
+    no_follow: bool,
+    #[command(flatten)]
+    relink: RelinkArgs,
+}
+
+pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+    let follow = async {
+        let mut tail = Tail { last: args.after, is_connected: false, json: args.relink.is_json() };
+        let query = [
+            ("link", args.link),
+            ("institution", args.institution),
+            ("kind", args.kind),
+            ("type", args.types),
+            ("wait", args.no_follow.then(|| "0".to_owned())),
+        ];
+        let query: Vec<(&str, String)> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let relink = RunningRelink::of(args.relink)?;
+        let mut pause = RETRY.0;
+        loop {
+            match tail.read(&relink, &query).await {
+                Ok(()) if args.no_follow => return Ok(ExitCode::SUCCESS),
+                Ok(()) => pause = RETRY.0,
+                // relink never answered, or refuses the request: to wait does not help.
+                Err(error) if !tail.is_connected => return Err(error),
+                Err(error) => {
+                    eprintln_dim(&format!("{error:#}; trying again"));
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RETRY.1);
+                }
+            }
+        }
+    };
+    tokio::select! {
+        ended = follow => ended,
+        () = shutdown.cancelled() => Ok(ExitCode::SUCCESS),
+    }
+}
+
+struct Tail {
+    /// The id of the last event.
+    last: Option<u64>,
+    /// Whether relink has answered once.
+    is_connected: bool,
+    json: bool,
+}
+
+impl Tail {
+    /// Prints the events of one answer.
+    async fn read(&mut self, relink: &RunningRelink, query: &[(&str, String)]) -> anyhow::Result<()> {
+        let mut response = relink.events(query, self.last).await?;
+        self.is_connected = true;
+        let (mut buffer, mut data) = (Vec::new(), String::new());
+        while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
+            buffer.extend_from_slice(&chunk);
+            while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+                let text = String::from_utf8_lossy(&buffer[..end]).trim_end_matches('\r').to_owned();
+                buffer.drain(..=end);
+                self.take(&text, &mut data)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one line of the form of server-sent events. relink writes each message on one line.
+    fn take(&mut self, text: &str, data: &mut String) -> anyhow::Result<()> {
+        let value = |prefix: &str| text.strip_prefix(prefix).map(|value| value.strip_prefix(' ').unwrap_or(value));
+        if let Some(id) = value("id:") {
+            self.last = id.parse().ok().or(self.last);
+        } else if let Some(more) = value("data:") {
+            data.push_str(more);
+        } else if text.is_empty() && !data.is_empty() {
+            let read = std::mem::take(data);
+            // A message of a newer relink may have a kind that this one does not know.
+            match serde_json::from_str::<Value>(&read) {
+                Ok(event) if self.json => {
+                    print_json(&event)?;
+                }
+                Ok(event) => {
+                    print(&shown(&event))?;
+                }
+                Err(_unreadable) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn eprintln_dim(text: &str) {
+    use std::io::Write as _;
+    // Standard error may be a closed terminal.
+    let _ = writeln!(anstream::stderr(), "{DIM}relink tail: {}{DIM:#}", printable(text));
+}
+
+/// One message as one line.
+fn shown(event: &Value) -> String {
+    let mut text = String::new();
+    let Ok(event) = serde_json::from_value::<StreamEvent>(event.clone()) else {
+        line(&mut text, format_args!("{DIM}a message that this version of relink cannot read{DIM:#}"));
+        return text;
+    };
+    let link = printable(event.link_id.as_deref().unwrap_or("-"));
+    let at = event.stored_at.0;
+    let name = printable(event.name.as_deref().unwrap_or("?"));
+    let of = event.institution.as_deref().map(|name| format!("  {DIM}{}{DIM:#}", printable(name))).unwrap_or_default();
+    match event.kind {
+        EventKind::State => match serde_json::from_value::<Because>(event.body["because"].clone()) {
+            Ok(because) => {
+                let (from, to) = (word_of(because.from), word_of(because.to));
+                let colour = colour_of(to);
+                let what = if from == to { "stays ".to_owned() } else { format!("{from} → ") };
+                let why = of_transition(&because);
+                line(&mut text, format_args!("{at}  {link}  {what}{colour}{to}{colour:#}  {why}{of}"));
+            }
+            Err(_) => line(&mut text, format_args!("{at}  {link}  a state that this version of relink cannot read")),
+        },
+        EventKind::Notice => {
+            let style = AnsiColor::Yellow.on_default();
+            let what = of_notice(&name, &event.body);
+            line(&mut text, format_args!("{at}  {link}  {style}{name}{style:#}  relink {what}{of}"));
+        }
+        EventKind::Job => {
+            let style = AnsiColor::Cyan.on_default();
+            let what = of_job(&name, &event.body);
+            line(&mut text, format_args!("{at}  {link}  {style}{name}{style:#}  relink {what}{of}"));
+        }
+        EventKind::Refused => {
+            let origin = serde_json::from_value::<Origin>(event.body["origin"].clone()).ok();
+            let who = origin.as_ref().map_or_else(|| "relink received".to_owned(), reporter_of);
+            let what = event.body["event"].as_str().map_or_else(|| "a message".to_owned(), of_event_named);
+            let detail = printable(event.body["detail"].as_str().unwrap_or("?"));
+            line(&mut text, format_args!("{at}  {link}  {DIM}nothing changed{DIM:#}  {who}: {what}. {detail}."));
+        }
+        EventKind::Incident => {
+            let institution = printable(event.institution.as_deref().unwrap_or("?"));
+            line(&mut text, format_args!("{at}  {BOLD}institution {institution}: {name}{BOLD:#}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::output::tests::{HOSTILE, is_safe};
+    use super::*;
+
+    #[test]
+    fn a_text_from_outside_forges_no_line() {
+        for kind in ["state", "notice", "job", "refused", "incident", HOSTILE] {
+            let event = json!({
+                "sequence": 1, "stored_at": "2026-11-22T10:15:00Z", "kind": kind, "type": HOSTILE, "link_id": HOSTILE,
+                "institution": HOSTILE, "body": {"detail": HOSTILE, "event": HOSTILE, "action": HOSTILE},
+            });
+            let text = shown(&event);
+            assert!(is_safe(&text) && text.lines().count() == 1, "{kind}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn events_are_read_line_by_line_and_an_id_alone_moves_the_place() {
+        let mut tail = Tail { last: None, is_connected: true, json: true };
+        let mut data = String::new();
+        for line in [": keep-alive", "id: 7", "data: {\"kind\":", "data:\"x\"}", "", "id:12", ""] {
+            tail.take(line, &mut data).expect("standard output is open");
+        }
+        assert_eq!((tail.last, data.as_str()), (Some(12), ""));
+    }
+}

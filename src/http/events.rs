@@ -1,0 +1,148 @@
+//! `GET /v1/events`: the messages about links and institutions as they come, as server-sent events.
+//!
+//! The id of an event is its sequence in `KV_links`. An answer ends after [`WAIT_MAX`], because a request has a time limit; a client
+//! asks again with `Last-Event-ID` and misses nothing.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::SharedServer;
+use super::connection::Stopping;
+use super::parameters::{Query, bad};
+use super::problem::{Kind, Problem};
+use crate::contract::{EventKind, StreamEvent};
+use crate::link::LinkId;
+use crate::nats::events::{EventReader, EventsError};
+
+/// How many clients may watch at the same time. Each one reads from NATS on its own.
+pub(super) const WATCHERS_MAX: usize = 32;
+
+/// The longest answer, in seconds. A request may take two minutes.
+const WAIT_MAX: u64 = 100;
+
+/// How often to look for new messages.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How many messages are read at a time.
+const BATCH: usize = 64;
+
+/// The messages that a client wants.
+struct Wanted {
+    kinds: Vec<EventKind>,
+    types: Vec<String>,
+    institution: Option<String>,
+}
+
+impl Wanted {
+    fn includes(&self, event: &StreamEvent) -> bool {
+        let is_type = |name: &String| event.name.as_ref() == Some(name);
+        (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            && (self.types.is_empty() || self.types.iter().any(is_type))
+            && self.institution.as_ref().is_none_or(|wanted| event.institution.as_ref() == Some(wanted))
+    }
+}
+
+/// An answer that is being sent.
+struct Watch {
+    reader: EventReader,
+    wanted: Wanted,
+    until: Instant,
+    stop: CancellationToken,
+    is_first: bool,
+    _slot: OwnedSemaphorePermit,
+}
+
+pub(super) async fn watch(
+    State(server): State<SharedServer>,
+    Extension(Stopping(stop)): Extension<Stopping>,
+    headers: HeaderMap,
+    query: Query,
+) -> Result<Response, Problem> {
+    query.only(&["after", "link", "institution", "kind", "type", "wait"])?;
+    let list = |name: &str| query.text(name).into_iter().flat_map(|text| text.split(',')).map(str::trim);
+    let kinds = list("kind").map(|kind| kind.parse::<EventKind>());
+    let kinds = kinds.collect::<Result<Vec<_>, _>>();
+    let kinds = kinds.map_err(|_| bad("kind", "must be of `state`, `notice`, `job`, `refused` and `incident`"))?;
+    let types = list("type").map(str::to_owned).collect();
+    let wanted = Wanted { kinds, types, institution: query.text("institution").map(str::to_owned) };
+    let wait = match query.parse::<u64>("wait")?.unwrap_or(WAIT_MAX) {
+        wait @ 0..=WAIT_MAX => wait,
+        _ => return Err(bad("wait", &format!("must be at most {WAIT_MAX}"))),
+    };
+    // A browser that connects again says what it has, whatever the address says.
+    let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<u64>()).transpose();
+    let last = last.map_err(|_| bad("Last-Event-ID", "must be the id of an event"))?;
+    let after = last.or(query.parse("after")?);
+    let link = query.parse::<LinkId>("link")?;
+    let slot = server.event_slots.clone().try_acquire_owned();
+    let slot = slot.map_err(|_| {
+        Problem::new(Kind::Busy, format!("{WATCHERS_MAX} clients watch already; try again.")).retry_after_secs(10)
+    })?;
+    let reader = server.events.reader(after, link.as_ref()).await?;
+    let until = Instant::now() + Duration::from_secs(wait);
+    let watch = Watch { reader, wanted, until, stop, is_first: true, _slot: slot };
+    let mut response =
+        Sse::new(events(watch)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response();
+    // Proxies such as nginx keep back an answer that they may buffer.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+fn events(watch: Watch) -> impl Stream<Item = Result<Event, Infallible>> + Send + use<> {
+    let batches = stream::unfold(watch, |mut watch| async move {
+        loop {
+            if !watch.is_first {
+                let next = Instant::now() + LOOK_EVERY;
+                if next > watch.until {
+                    return None;
+                }
+                tokio::select! {
+                    () = watch.stop.cancelled() => return None,
+                    () = sleep_until(next) => {}
+                }
+            }
+            watch.is_first = false;
+            match watch.reader.next(BATCH).await {
+                Ok(read) if read.is_empty() => {}
+                Ok(read) => {
+                    // There may be more.
+                    watch.is_first = read.len() == BATCH && !watch.stop.is_cancelled();
+                    // An event without data moves the `Last-Event-ID` of the client, and is not shown.
+                    let reached = read.last().map(|last| Event::default().id(last.sequence.to_string()));
+                    let wanted = read.iter().filter(|event| watch.wanted.includes(event)).map(server_sent);
+                    let events: Vec<_> = wanted.chain(reached).collect();
+                    return Some((stream::iter(events), watch));
+                }
+                // The client asks again, with the id of the last event.
+                Err(error) => {
+                    tracing::debug!(%error, "a stream of events ends");
+                    return None;
+                }
+            }
+        }
+    });
+    batches.flatten().map(Ok)
+}
+
+fn server_sent(event: &StreamEvent) -> Event {
+    let text = serde_json::to_string(event).unwrap_or_default();
+    Event::default().id(event.sequence.to_string()).data(text)
+}
+
+impl From<EventsError> for Problem {
+    fn from(error: EventsError) -> Self {
+        Self::new(Kind::Unavailable, "The messages could not be read from NATS; try again.")
+            .retry_after_secs(1)
+            .log_detail(error)
+    }
+}
