@@ -44,6 +44,7 @@ const FILES: &[File] = &[
     ("dom.js", SCRIPT, include_str!("console/dom.js")),
     ("link.js", SCRIPT, include_str!("console/link.js")),
     ("links.js", SCRIPT, include_str!("console/links.js")),
+    ("live.js", SCRIPT, include_str!("console/live.js")),
     ("machine.js", SCRIPT, include_str!("console/machine.js")),
     ("overview.js", SCRIPT, include_str!("console/overview.js")),
     ("why.js", SCRIPT, include_str!("console/why.js")),

@@ -148,6 +148,23 @@ export const consoleStories = {
     await user.leave();
   },
 
+  async "console: the page follows what happens"() {
+    const link = await Link.create(PLACE, "erebor_mx_retail");
+    const user = await User.with();
+    // Without the regular reads, only an event can change the page.
+    await user.page.addInitScript(() => {
+      const setTimer = window.setTimeout;
+      window.setTimeout = (call, delay, ...rest) => (delay >= 5_000 ? 0 : setTimer(call, delay, ...rest));
+    });
+    const following = user.page.waitForResponse(/v1\/events/);
+    await enter(user, `#/link/${link.id}`);
+    await headline(user, link.id);
+    await following;
+    await link.refresh("login_error");
+    await user.page.getByText("Published notice update_required").waitFor();
+    await user.leave();
+  },
+
   async "console: a dead letter is read and replayed"() {
     const id = "0d0d0d0d-0000-4000-8000-00000000dead";
     // An unreadable webhook that names its link, and bytes that are no text.

@@ -2,18 +2,21 @@
 //
 // - api.js: calls relink, keeps the token; dom.js: makes elements from texts
 // - overview.js, machine.js: the fleet; links.js: the search; link.js, why.js: one link and its timeline
-// - commands.js: commands on a link; dead_letters.js: messages that could not be handled
+// - live.js: follows what happens; commands.js: commands on a link; dead_letters.js: messages that could not be handled
 //
-// A view is a function `(main, parts, query, go) => refresh`. `refresh(signal)` loads the data and draws it. It is called at once, and
-// then every few seconds while the tab is visible.
+// A view is a function `(main, parts, query, go) => refresh`. `refresh(signal)` loads the data and draws it. It is called at once, when
+// something happens, and every few seconds, while the tab is visible.
 import { Failed, call, freshness, token } from "./api.js";
 import { deadLetters } from "./dead_letters.js";
 import { clock, distance, h, printable, replace } from "./dom.js";
 import { link } from "./link.js";
 import { links } from "./links.js";
+import { follow } from "./live.js";
 import { overview } from "./overview.js";
 
 const REFRESH_MS = 5_000;
+/** The least time between two refreshes because of events: a busy relink must not keep the page busy. */
+const EVENTS_MS = 1_000;
 const THEME = "relink.theme";
 const THEMES = { system: "System colours", light: "Light", dark: "Dark" };
 const VIEWS = { "": overview, links, link, "dead-letters": deadLetters };
@@ -24,6 +27,8 @@ const bar = document.getElementById("bar");
 const notice = document.getElementById("notice");
 
 let current = null;
+let live = null;
+let refreshedAt = 0;
 
 /** The path and the parameters after #. A part that cannot be decoded is used as it is. */
 function place() {
@@ -48,6 +53,10 @@ function show() {
   drawBar(name);
   tell(null);
   if (!token.get()) return login();
+  if (!live) {
+    live = new AbortController();
+    follow(happened, live.signal);
+  }
   const view = Object.hasOwn(VIEWS, name) ? VIEWS[name] : null;
   if (!view) {
     replace(main, h("h1", {}, "There is no such page"), h("p", {}, h("a", { href: "#/" }, "Go to the overview")));
@@ -64,11 +73,21 @@ function refreshSoon() {
   current.timer = setTimeout(refresh, 0);
 }
 
+/** Something has happened: loads the view again soon, and at most once in a second. */
+function happened() {
+  if (!current?.refresh || current.isExpected) return;
+  current.isExpected = true;
+  clearTimeout(current.timer);
+  current.timer = setTimeout(refresh, Math.max(0, refreshedAt + EVENTS_MS - Date.now()));
+}
+
 async function refresh() {
   const mine = current;
   if (!mine.refresh || mine.isBusy) return;
   clearTimeout(mine.timer);
   mine.isBusy = true;
+  mine.isExpected = false;
+  refreshedAt = Date.now();
   try {
     if (!document.hidden) {
       const asOf = await mine.refresh(mine.stop.signal);
@@ -85,7 +104,10 @@ async function refresh() {
   } finally {
     mine.isBusy = false;
   }
-  mine.timer = setTimeout(refresh, REFRESH_MS);
+  // An event that came during the refresh may not be in its data.
+  const pause = mine.isExpected ? EVENTS_MS : REFRESH_MS;
+  clearTimeout(mine.timer);
+  mine.timer = setTimeout(refresh, pause);
 }
 
 /** Keeps the old data on the page, and says how old it is. */
@@ -131,6 +153,8 @@ function setTheme(theme) {
 }
 
 function leave(why) {
+  live?.abort();
+  live = null;
   token.forget();
   freshness.at = null;
   replace(document.getElementById("foot"));
@@ -151,10 +175,10 @@ function login() {
     try {
       await call("v1/summary");
     } catch (error) {
-      if (error.status === 401) {
+      if (error.status === 401 || error.status === 403) {
         token.forget();
         field.select();
-        return tell("relink does not accept this token.");
+        return tell(error.status === 401 ? "relink does not accept this token." : error.message);
       }
       if (error.status === 0) {
         token.forget();
@@ -168,7 +192,7 @@ function login() {
   const button = h("button", { type: "submit" }, "Log in");
   replace(main, h("form", { class: "card login", onsubmit: enter }, h("h1", {}, "relink console"),
     h("label", { for: "token" }, "API token"), field,
-    h("p", { class: "soft", id: "token-hint" }, "One of RELINK_API_TOKENS. It stays in this tab until you log out or close the tab."), button));
+    h("p", { class: "soft", id: "token-hint" }, "One of RELINK_API_TOKENS, or a token with the scope read. It stays in this tab until you log out or close the tab."), button));
   field.focus();
 }
 

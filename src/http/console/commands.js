@@ -7,13 +7,14 @@ const COMMANDS = {
   mute: { name: "Mute", about: "The user of the link is neither prompted nor reminded until somebody ends this." },
   unmute: { name: "Unmute", about: "The user gets prompts and reminders again. A prompt that was not sent is sent now, if the link is still broken." },
   snooze: { name: "Snooze", about: "The user is not reminded before the time that you choose.", hasTime: true },
+  unsupersede: { name: "Ask again", about: "The user is asked about this link again, although a newer link of the same user works." },
   forget: { name: "Forget", about: "relink removes this link for ever and ignores all later messages about it. The link stays at Belvo. This cannot be undone.", isFinal: true },
 };
 
 /** The buttons for a link in this state. `status` is an element of the caller for what became of a command; it outlives the buttons. */
-export function commands(id, state, isMuted, status, go) {
+export function commands(id, state, { isMuted, isSuperseded }, status, go) {
   if (state === "removed") return [];
-  const names = ["verify", isMuted ? "unmute" : "mute", "snooze", "forget"];
+  const names = ["verify", isMuted ? "unmute" : "mute", "snooze", isSuperseded && "unsupersede", "forget"].filter(Boolean);
   const button = (name) => h("button", { type: "button", id: `command-${name}`, class: COMMANDS[name].isFinal ? "danger" : "quiet", onclick: async () => {
     const answer = await askFor(id, name);
     if (answer) replace(status, document.createTextNode(answer));

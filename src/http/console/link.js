@@ -21,14 +21,14 @@ export function link(main, [id = ""], _query, go) {
     drawTimeline(read, problem);
   });
   const showHead = whenChanged((record) => drawHead(head, record));
-  const showTools = whenChanged((state, isMuted) => replace(tools, commands(id, state, isMuted, status, go)));
+  const showTools = whenChanged((state, flags) => replace(tools, commands(id, state, flags, status, go)));
   const showTimeline = whenChanged(drawTimeline);
   return async (signal) => {
     const { body: record, asOf } = await call(linkPath(id), { signal });
     if (!isDrawn) replace(main, head, tools, status, timeline);
     isDrawn = true;
     showHead(record);
-    showTools(record.state, Boolean(record.muted));
+    showTools(record.state, { isMuted: Boolean(record.muted), isSuperseded: Boolean(record.episode?.superseded_by) });
     if (history?.version !== record.version || Date.now() - history.readAt > HISTORY_MS) {
       const read = await readHistory(id, signal);
       showTimeline(read.body, read.problem);

@@ -86,7 +86,15 @@ export function ofEvent(event, origin) {
   const source = own(SOURCES, origin?.kind);
   if (origin?.kind === "timer") return `${source}.`;
   const what = own(EVENTS, event) ?? `the event ${event}`;
-  return `${source ?? "A message said"}: ${what}.`;
+  const who = origin?.kind === "command" ? `${operator(origin)} gave a command` : source;
+  const reason = origin?.reason ? ` Reason: "${origin.reason}".` : "";
+  return `${who ?? "A message said"}: ${what}.${reason}`;
+}
+
+/** Who gave a command. */
+function operator({ by, token }) {
+  const who = by ? `The operator "${by}"` : token ? "The holder" : "An operator";
+  return token ? `${who}${by ? ", with" : " of"} the API token "${token}"${by ? "," : ""}` : who;
 }
 
 /** A published notice or a requested job, as a clause. */
