@@ -461,6 +461,13 @@ pub static SETTINGS: &[Setting] = &[
         "how often a link with a deferred prompt is verified",
     ),
     row(
+        "policy.institution_notices",
+        "RELINK_POLICY_INSTITUTION_NOTICES",
+        Text,
+        Some("off"),
+        "links that get notices about an outage of their bank: repair, all or off",
+    ),
+    row(
         "policy.supersede",
         "RELINK_POLICY_SUPERSEDE",
         Text,
