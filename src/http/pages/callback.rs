@@ -42,7 +42,7 @@ pub(super) async fn take(
     let Path((locale, event, token)) = path;
     let visit = Visit { locale: Some(locale), is_return: true, ..visit };
     let Ok(claims) = pages.links.verify(Purpose::Callback, &token) else {
-        return draw(&server, pages, &visit, None, None).await;
+        return draw(&server, pages, &visit, None).await;
     };
     let opened = match look_up(&server, claims).await {
         Ok(opened) => opened,
