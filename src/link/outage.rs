@@ -61,10 +61,8 @@ impl TransitionBuilder<'_> {
         if self.is_shown_to_work(before) {
             return false;
         }
-        let (is_user_here, is_call) = match event {
-            Event::OutageMet { by_user } => (*by_user, !by_user),
-            _ => (false, false),
-        };
+        let is_user_here = matches!(event, Event::OutageMet { by_user: true });
+        let is_call = matches!(event, Event::OutageMet { by_user: false });
         let is_updating = |state: &State| matches!(state, State::Updating { .. });
         let is_in_repair =
             is_user_here || is_updating(&before.state) || is_updating(state) || self.widget_until().is_some();
