@@ -471,7 +471,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_INSTITUTION_NOTICES",
         Text,
         Some("off"),
-        "links that get notices about an outage of their bank: repair, all or off",
+        "notices about a bank that is down: repair, all or off",
     ),
     row(
         "policy.supersede",
