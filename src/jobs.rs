@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::belvo::{Absence, CallError, Client, LinkRead, MissingGuard, RefreshAnswer, Unrelated};
 use crate::clock::Clock;
-use crate::contract::{At, InputKind, JobBody, JobName, Observation, ReadOutcome, Source, StateWord};
+use crate::contract::{ApiError, At, InputKind, JobBody, JobName, Observation, ReadOutcome, Source, StateWord};
 use crate::link::{LinkId, Timestamp};
 use crate::metric;
 use crate::nats::foreign;
@@ -75,6 +75,8 @@ enum Answer {
     Publish(ReadOutcome),
     /// Belvo has no answer yet: the call is retried after the pause, for this reason.
     Retry(Duration, String),
+    /// The institution cannot be used. The error is published each time, because it shows how long the outage lasts.
+    Outage { error: Box<ApiError>, is_transient: bool },
 }
 
 /// The result of one attempt at a job.
@@ -244,6 +246,7 @@ impl Worker {
                 RefreshAnswer::CoolingDown { wait } => {
                     Answer::Retry(wait, "Belvo refreshed the link a moment ago".to_owned())
                 }
+                RefreshAnswer::Outage { error, is_transient } => Answer::Outage { error, is_transient },
             }),
         };
         match (self.publish_answer(answer, link, observed_at).await, consent) {
@@ -280,6 +283,15 @@ impl Worker {
                 self.publish(InputKind::Observation, link, serde_json::to_vec(&observation)).await
             }
             Ok(Answer::Retry(wait, why)) => return Outcome::Retry(wait, why),
+            Ok(Answer::Outage { error, is_transient }) => {
+                let published = self.publish(InputKind::ApiError, link, serde_json::to_vec(&*error)).await;
+                let why = "Belvo says that the institution cannot be used".to_owned();
+                return match published {
+                    Ok(()) if !is_transient => Outcome::GivenUp(why),
+                    Ok(()) => Outcome::Retry(Duration::ZERO, why),
+                    Err(error) => Outcome::Retry(Duration::ZERO, error.to_string()),
+                };
+            }
             Err(CallError::Api(error)) => self.publish(InputKind::ApiError, link, serde_json::to_vec(&*error)).await,
             Err(CallError::Transient { why, retry_after }) => {
                 return Outcome::Retry(retry_after.unwrap_or_default(), why);

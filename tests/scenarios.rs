@@ -178,6 +178,7 @@ async fn play_file(name: &str, file: &Path) -> Result<(), String> {
     let relink = RelinkUnderTest {
         url,
         api_token: API_TOKEN.into(),
+        status_secret: Some(WEBHOOK_SECRET.into()),
         nats_url: service.own_nats_url_with_login().expect("its own NATS").expose_secret().to_owned(),
         stream: "KV_links".into(),
     };
@@ -207,6 +208,7 @@ fn config(scenario: &Scenario, sandbox: &Sandbox, directory: &Path) -> Result<Co
     let sources = Sources { file: Some(file), environment, flags: Vec::new() };
     let mut config = Config::load(&sources).map_err(|error| error.to_string())?.config;
     config.http.webhook_secrets = vec![WEBHOOK_SECRET.into()];
+    config.http.status_webhook_secrets = vec![WEBHOOK_SECRET.into()];
     config.http.api_tokens = vec![API_TOKEN.into()];
     Ok(config)
 }

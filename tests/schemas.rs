@@ -299,7 +299,7 @@ fn some_input() -> impl Strategy<Value = Input> {
             event,
             key: key.map(DedupKey),
             profile,
-            incident,
+            incident: incident.then_some(Timestamp::from_millis(1_700_000_000_000)),
             successor,
         },
     )

@@ -126,6 +126,13 @@ pub enum RefreshAnswer {
         /// How long to wait.
         wait: Duration,
     },
+    /// The institution cannot be used. The caller publishes the error, which is evidence about the institution.
+    Outage {
+        /// Belvo's error.
+        error: Box<ApiError>,
+        /// Whether a later call may succeed.
+        is_transient: bool,
+    },
 }
 
 /// A widget token for update mode. Mint it when the user clicks; never store it.
@@ -299,6 +306,9 @@ impl Client {
             Meaning::NotAboutTheLink { class: Unrelated::Delay, .. } => {
                 let wait = refused.retry_after.or_else(|| wait_named(&refused.error.body)).unwrap_or(REFRESH_PAUSE);
                 Ok(RefreshAnswer::CoolingDown { wait })
+            }
+            Meaning::NotAboutTheLink { class, .. } if class.is_about_the_institution() => {
+                Ok(RefreshAnswer::Outage { error: Box::new(refused.error), is_transient: class.is_transient() })
             }
             Meaning::Event(_) | Meaning::NotAboutTheLink { .. } | Meaning::StatusPage(_) | Meaning::Unknown { .. } => {
                 Err(refused.into())

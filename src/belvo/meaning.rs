@@ -170,6 +170,7 @@ pub(super) fn of_widget(link: &LinkId, widget: &Widget, received_at: Timestamp) 
             }
             Event::UpdateAbandoned
         }
+        Widget::Waiting {} => Event::OutageMet { by_user: true },
         Widget::PageLoad {} => return Ok(Meaning::unrelated(Unrelated::InWidget, "page_load")),
         Widget::Warning { warning, .. } => {
             return Ok(Meaning::unrelated(Unrelated::InstitutionOff, warning.as_deref().unwrap_or("warning")));

@@ -14,7 +14,7 @@ use crate::contract::{Command, Observation, Widget, squeezed};
 use crate::link::Timestamp;
 
 /// The values of `event` in a body of the widget. `page_load` is accepted only in the spelling of Belvo's widget.
-const EVENTS: &[&str] = &["started", "success", "updated", "exit", "error", "warning", "page_load"];
+const EVENTS: &[&str] = &["started", "success", "updated", "exit", "error", "warning", "page_load", "waiting"];
 
 /// The values of `outcome` in an observation.
 const OUTCOMES: &[&str] = &["found", "missing", "consent", "refresh_accepted", "superseded"];

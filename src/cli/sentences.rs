@@ -135,6 +135,7 @@ const fn of_event(event: EventName) -> &'static str {
         EventName::QuotaReached => "the monthly quota of the user is used up",
         EventName::Superseded => "a newer link of the same user at the same institution works",
         EventName::SuccessorNamed => "the user connected the bank, and the widget named another link",
+        EventName::OutageMet => "the institution is down, and a call or the user met this outage",
         EventName::LinkDeleted => "the link was deleted at Belvo",
         EventName::DeadlinePassed => "a time limit has passed",
         EventName::Mute => "the user gets no prompts and no reminders",
@@ -202,6 +203,13 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
             format!("reported that the consent ends, on {}", body["due_at"].as_str().unwrap_or("an unknown date"))
         }
         NoticeName::Stale => "reported that the scheduled data of the link is overdue".to_owned(),
+        NoticeName::InstitutionDown => {
+            format!("reported that the institution is down, since {}: there is nothing to do now", text("since"))
+        }
+        NoticeName::InstitutionRestored => match text("action") {
+            "none" => "reported that the institution works again: there is nothing to do".to_owned(),
+            action => format!("reported that the institution works again: {}", of_action(action)),
+        },
         NoticeName::Removed => {
             let reason = match body["reason"].as_str().or_else(|| body["why"].as_str()).unwrap_or("?") {
                 "deleted" => "Belvo deleted it",

@@ -13,6 +13,7 @@
 mod address;
 mod api_token;
 mod catalogue;
+mod help;
 mod layers;
 mod nats;
 mod outbound;
@@ -31,7 +32,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use address::{has_api_path, is_http};
 pub use api_token::ApiToken;
-pub use catalogue::{SETTINGS, help};
+pub use catalogue::SETTINGS;
+pub use help::help;
 use layers::Layers;
 pub use layers::{Origin, Sources};
 pub use outbound::OutboundConfig;

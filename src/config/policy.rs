@@ -2,7 +2,7 @@
 
 use super::catalogue::SETTINGS;
 use super::reader::Reader;
-use crate::link::{Policy, PolicySettings, QuietHours, Supersede};
+use crate::link::{InstitutionNotices, Policy, PolicySettings, QuietHours, Supersede};
 
 /// Reads the settings of the machine. `None` if one of them is wrong; then it has been noted.
 pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
@@ -26,6 +26,9 @@ pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         incident_links: count(reader.number("policy.incident_links", 0..=1_000_000)),
         incident_window: reader.span("policy.incident_window"),
         outage_links: count(reader.number("policy.outage_links", 0..=1_000)),
+        institution_notices: reader
+            .parsed("policy.institution_notices", "off, repair or all")
+            .unwrap_or(InstitutionNotices::Off),
         supersede: reader
             .parsed("policy.supersede", "institution_user_id, external_id or never")
             .unwrap_or(Supersede::Never),

@@ -120,7 +120,7 @@ pub struct Webhook {
 
 /// An error that Belvo's API answered to a call of yours. Publish every error: relink decides which of them are about
 /// the link.
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(example = ApiError::example())]
 pub struct ApiError {
     /// Version of this schema; 1 if absent.
@@ -221,6 +221,8 @@ pub enum Widget {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         meta_data: Option<Value>,
     },
+    /// The user is at a page of yours, and cannot repair the link because the institution is down. relink's repair page reports it too.
+    Waiting {},
     /// The event `PAGE_LOAD` of the widget: the user has opened it. Another event reports how that ends.
     PageLoad {},
     /// The warning callback. It says nothing about the link.

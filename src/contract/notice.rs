@@ -11,7 +11,7 @@ use super::rfc3339::At;
 use super::words::{
     Action, AttemptEndWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
 };
-use crate::link::{Cause, Episode, Gap, Link, Notice, Step};
+use crate::link::{Cause, Episode, Gap, Link, Notice, Prompt, Step};
 
 /// The types of notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
@@ -39,6 +39,10 @@ pub enum NoticeName {
     ConsentExpiring,
     /// Belvo's scheduled refresh of a recurrent link is overdue: no data came.
     Stale,
+    /// The institution is down: there is nothing to do for the user now.
+    InstitutionDown,
+    /// The institution works again, or the link does. Only after `institution_down`.
+    InstitutionRestored,
     /// The link is removed.
     Removed,
 }
@@ -85,8 +89,8 @@ pub struct NoticeBody {
     /// The parameters of a renewal link, if the user has to renew the consent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
-    /// The address of the page where the user repairs the link. Only in `update_required` and `reminder`, and only if the
-    /// repair page is switched on. The page belongs to this episode and expires; send the address to this user only.
+    /// The address of the page where the user repairs the link. Only in `update_required`, `reminder` and
+    /// `institution_restored`, if the user has to do something, and only if the repair page is switched on. The page belongs to this episode and expires; send the address to this user only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair_url: Option<String>,
     /// The transition that led to the notice.
@@ -183,6 +187,18 @@ pub enum NoticeContent {
         /// When data last came, as far as is proven; `null` if it never did.
         since: Option<At>,
     },
+    /// The institution is down: there is nothing to do for the user now.
+    InstitutionDown {
+        /// When the outage began. The same in the notice `institution_restored`.
+        since: At,
+    },
+    /// The institution works again, or the link does. Only after `institution_down`.
+    InstitutionRestored {
+        /// When the outage began.
+        since: At,
+        /// What the user has to do now; `none` if the link works, or if its user has not been prompted.
+        action: Action,
+    },
     /// The link is removed.
     Removed {
         /// Why relink removed it.
@@ -223,6 +239,8 @@ impl Renewal {
             | Notice::DataAvailable(_)
             | Notice::Refreshed { .. }
             | Notice::Stale { .. }
+            | Notice::InstitutionDown { .. }
+            | Notice::InstitutionRestored { .. }
             | Notice::Removed { .. } => false,
         };
         let consent = link.profile.consent.as_ref().filter(|_| asks_for_it)?;
@@ -259,13 +277,23 @@ impl NoticeContent {
                 rung_secs: rung.map(|rung| rung.as_secs()),
             },
             Notice::Stale { since } => Self::Stale { since: since.map(At) },
+            Notice::InstitutionDown { since } => Self::InstitutionDown { since: At(*since) },
+            Notice::InstitutionRestored { since } => {
+                let is_prompted = episode.is_some_and(|episode| episode.prompt == Prompt::Sent);
+                let action = if is_prompted { action } else { Action::None };
+                Self::InstitutionRestored { since: At(*since), action }
+            }
             Notice::Removed { why } => Self::Removed { reason: (*why).into() },
         }
     }
 
     /// Whether the notice asks the user to repair the link.
     pub const fn prompts(&self) -> bool {
-        matches!(self, Self::UpdateRequired { .. } | Self::Reminder { .. })
+        match self {
+            Self::UpdateRequired { .. } | Self::Reminder { .. } => true,
+            Self::InstitutionRestored { action, .. } => !matches!(action, Action::None),
+            _ => false,
+        }
     }
 
     /// The type of the notice.
@@ -282,6 +310,8 @@ impl NoticeContent {
             Self::Refreshed { .. } => NoticeName::Refreshed,
             Self::ConsentExpiring { .. } => NoticeName::ConsentExpiring,
             Self::Stale { .. } => NoticeName::Stale,
+            Self::InstitutionDown { .. } => NoticeName::InstitutionDown,
+            Self::InstitutionRestored { .. } => NoticeName::InstitutionRestored,
             Self::Removed { .. } => NoticeName::Removed,
         }
     }

@@ -165,7 +165,7 @@ impl Because {
     pub fn of(step: &Step, input: &Input, origin: Origin) -> Self {
         Self {
             event: input.event.name().as_str().to_owned(),
-            incident: input.incident,
+            incident: input.incident.is_some(),
             successor_id: input.successor.as_ref().map(ToString::to_string),
             times_corrected: step.times_corrected,
             from: step.from.into(),

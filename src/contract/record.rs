@@ -23,7 +23,9 @@ pub use parts::{PromptWord, UpdatePhaseWord};
 pub use repair::Repaired;
 
 use facts::RecentFacts;
-use parts::{ConsentRecord, EpisodeRecord, RefreshQuotaRecord, RefreshRecord, SuspicionRecord, UpdateRecord};
+use parts::{
+    ConsentRecord, EpisodeRecord, OutageRecord, RefreshQuotaRecord, RefreshRecord, SuspicionRecord, UpdateRecord,
+};
 
 /// Body of `$KV.links.<link>`: the complete state of one link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -118,6 +120,9 @@ pub struct Record {
     /// Until when the user holds a widget token outside of an attempt in `update`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub widget_until: Option<At>,
+    /// The outage of the institution that was announced by `institution_down`, until it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub institution_outage: Option<OutageRecord>,
     /// The dedup keys of recently accepted messages, by which a repeat is recognised. For relink's own use.
     #[serde(default, skip_serializing_if = "RecentFacts::is_empty")]
     #[schemars(with = "String")]
@@ -202,6 +207,7 @@ impl Record {
             verify_asked_at: link.verify_asked_at.map(At),
             claimed_at: link.claimed_at.map(At),
             widget_until: link.widget_until.map(At),
+            institution_outage: link.institution_outage.map(OutageRecord::of),
             recent: RecentFacts(link.recent.clone()),
             because,
             sent,
@@ -276,6 +282,7 @@ impl Record {
             verify_asked_at: self.verify_asked_at.map(|at| at.0),
             claimed_at: self.claimed_at.map(|at| at.0),
             widget_until: self.widget_until.map(|at| at.0),
+            institution_outage: self.institution_outage.map(OutageRecord::parse),
             recent: self.recent.0.clone(),
         })
     }

@@ -95,10 +95,10 @@ impl Institutions {
         }
     }
 
-    /// Whether the institution is down. An unknown institution is not.
-    pub(super) fn is_down(&self, institution: Option<&str>) -> bool {
-        let known = institution.and_then(|name| self.known.get(name));
-        known.is_some_and(|known| known.machine.state() == State::Down)
+    /// Since when the institution is down. `None` if it is not, or is unknown.
+    pub(super) fn down_since(&self, institution: Option<&str>) -> Option<Timestamp> {
+        let known = institution.and_then(|name| self.known.get(name))?;
+        (known.machine.state() == State::Down).then_some(known.course.began_at)
     }
 
     /// How many institutions are down.

@@ -15,6 +15,7 @@
 //! - `plan`: the planned commit
 //! - `timers`: links whose deadline has passed
 //! - `corrections`: links whose times lie in the future
+//! - `outage_errors`: errors of Belvo about an outage of an institution
 //! - `institutions`: institutions that are degraded or down; `incident`: institutions whose links fail together
 //! - `status_page`: reports of Belvo's status page
 //! - `successors`: links whose user has connected the bank anew
@@ -27,6 +28,7 @@ mod incident;
 mod institutions;
 mod journals;
 mod links;
+mod outage_errors;
 mod plan;
 mod status_page;
 mod successors;
@@ -356,7 +358,7 @@ impl<S: Store> Engine<S> {
         match meaning {
             Meaning::Event(mut input) => {
                 let institution = input.profile.institution.as_ref().or(link.profile.institution.as_ref());
-                input.incident = self.institutions.is_down(institution.map(String::as_str));
+                input.incident = self.institutions.down_since(institution.map(String::as_str));
                 let event = input.event.name();
                 let step = || {
                     if is_repeated {
@@ -387,16 +389,14 @@ impl<S: Store> Engine<S> {
             // It is about no link, and was handled before the link was loaded.
             Meaning::StatusPage(_) => {}
             Meaning::NotAboutTheLink { class, code } => {
-                plan.tally.add(word, "not_about_the_link");
-                let detail = format!("{code}: {}", class.as_str());
                 // Only an error of Belvo's API counts: a warning of the widget comes from the user's device.
                 let is_outage = kind == InputKind::ApiError && class.is_about_the_institution() && !is_repeated;
-                let institution = link.profile.institution.as_deref().filter(|_| is_outage);
-                let incidents = institution.map_or_else(Vec::new, |institution| {
-                    self.institutions.outage_error(institution, &link.id, &origin, now)
-                });
+                if is_outage && self.plan_outage_error(delivery, &link, &origin, now, plan)? {
+                    return Ok(());
+                }
+                plan.tally.add(word, "not_about_the_link");
+                let detail = format!("{code}: {}", class.as_str());
                 Self::plan_remark(&link, delivery, "not_about_the_link", detail, origin, plan);
-                incidents.into_iter().for_each(|body| plan.incident(delivery.partition, body));
             }
             Meaning::Unknown { what } => {
                 let detail = format!("{what}; the message is in the dead letters");

@@ -35,6 +35,8 @@ pub struct Plan {
     pub prompts_deferred_count: u64,
     /// How many links are superseded by this plan.
     pub superseded_count: u64,
+    /// How many notices say that an institution is down, and how many that it works again.
+    pub institution_notices: [u64; 2],
     /// Deliveries to dead-letter. Dead letters must be durable **before** the batch, because its committed offsets pass
     /// them.
     pub dead_letters: Vec<DeadDelivery>,
@@ -193,6 +195,8 @@ impl Plan {
             let (address, body) = match effect {
                 Effect::Notice { notice, episode } => {
                     self.superseded_count += u64::from(matches!(notice, Notice::Superseded { .. }));
+                    self.institution_notices[0] += u64::from(matches!(notice, Notice::InstitutionDown { .. }));
+                    self.institution_notices[1] += u64::from(matches!(notice, Notice::InstitutionRestored { .. }));
                     let mut body = NoticeBody::of(step, notice, episode.as_ref(), because.clone());
                     let prompted = episode.as_ref().filter(|_| body.content.prompts());
                     body.repair_url =

@@ -22,7 +22,7 @@ impl<S: Store> Engine<S> {
                 plan.retime(self.retimed(&link)?);
                 continue;
             }
-            let incident = self.institutions.is_down(link.profile.institution.as_deref());
+            let incident = self.institutions.down_since(link.profile.institution.as_deref());
             let mut input = Input { incident, ..Event::DeadlinePassed.into() };
             // A bug that panics on one timer must not end the process: the timer would be due again at every start.
             match catch_unwind(AssertUnwindSafe(|| self.step_link(&link, &mut input, now))) {

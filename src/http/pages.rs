@@ -3,7 +3,8 @@
 //! ```text
 //!   GET  /repair/{token}                            the page; changes nothing, and mints nothing
 //!   POST /repair/{token}                            the button: mints a widget token and opens the widget   (start)
-//!   POST /repair/{token}/check                      reads the link at Belvo; publishes only a repair        (start)
+//!   POST /repair/{token}/check                      reads the link at Belvo; publishes a repair, or that    (start)
+//!                                                   the user waits because the institution is down
 //!   GET  /repair/{token}/state                      what the page shows, as JSON
 //!   GET  /repair/callback/{locale}/{event}/{token}  the widget returns: success, exit or event              (callback)
 //!   GET  /repair/logo                               the logo
@@ -39,7 +40,7 @@ use crate::clock;
 use crate::config::{Config, WidgetPlace};
 use crate::contract::IncidentChange;
 use crate::link::{Link, LinkId, Policy, Prompt};
-use crate::repair::{Claims, Locale, Look, Note, Page, Purpose, RepairLinks, Shown, View};
+use crate::repair::{Claims, Locale, Look, Page, Purpose, RepairLinks, Shown, Trouble, View};
 use crate::store::StoreError;
 
 /// The path of all pages.
@@ -66,6 +67,7 @@ pub(super) struct Pages {
     mints: Rate,
     callbacks: Rate,
     checks: Rate,
+    waits: Rate,
 }
 
 impl Pages {
@@ -83,6 +85,7 @@ impl Pages {
             mints: Rate::new(ATTEMPTS_MAX, ATTEMPTS_WINDOW),
             callbacks: Rate::new(ATTEMPTS_MAX, ATTEMPTS_WINDOW),
             checks: Rate::new(1, CHECK_EVERY),
+            waits: Rate::new(1, CHECK_EVERY),
         })
     }
 }
@@ -137,7 +140,7 @@ struct Opened {
     claims: Claims,
     link: Option<Link>,
     view: View,
-    has_incident: bool,
+    trouble: Option<Trouble>,
 }
 
 impl Opened {
@@ -149,7 +152,7 @@ impl Opened {
 async fn show(State(server): State<SharedServer>, visit: Visit) -> Response {
     let Some(pages) = &server.pages else { return switched_off() };
     match open(&server, pages, &visit.token).await {
-        Ok(opened) => draw(&server, pages, &visit, opened.as_ref(), None).await,
+        Ok(opened) => draw(&server, pages, &visit, opened.as_ref()).await,
         Err(problem) => not_now(pages, &visit, problem),
     }
 }
@@ -157,13 +160,19 @@ async fn show(State(server): State<SharedServer>, visit: Visit) -> Response {
 async fn state(State(server): State<SharedServer>, visit: Visit) -> Response {
     let Some(pages) = &server.pages else { return switched_off() };
     match open(&server, pages, &visit.token).await {
-        Ok(opened) => view_as_json(opened.map_or(View::Unknown, |opened| opened.view)),
+        Ok(opened) => state_as_json(opened.as_ref()),
         Err(problem) => problem.into_response(),
     }
 }
 
-fn view_as_json(view: View) -> Response {
-    let body: Json<Value> = Json(json!({"view": view.as_str()}));
+/// What the page shows now. An open page loads itself again when it differs.
+fn state_as_json(opened: Option<&Opened>) -> Response {
+    let view = opened.map_or(View::Unknown, |opened| opened.view);
+    let mut body = json!({"view": view.as_str()});
+    if let Some(trouble) = opened.and_then(|opened| opened.trouble) {
+        body["trouble"] = trouble.as_str().into();
+    }
+    let body: Json<Value> = Json(body);
     ([(CACHE_CONTROL, "no-store"), (REFERRER_POLICY, "no-referrer")], body).into_response()
 }
 
@@ -199,7 +208,7 @@ async fn wrong_method_of_callback(
 /// A method that the address does not have. An address that relink did not sign does not exist, with any method.
 async fn refuse_method(purpose: Purpose, State(server): State<SharedServer>, visit: Visit) -> Response {
     let Some(pages) = &server.pages else { return switched_off() };
-    let mut response = draw(&server, pages, &visit, None, None).await;
+    let mut response = draw(&server, pages, &visit, None).await;
     if pages.links.verify(purpose, &visit.token).is_ok() {
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     }
@@ -209,7 +218,7 @@ async fn refuse_method(purpose: Purpose, State(server): State<SharedServer>, vis
 /// A path that the page does not have: most likely the address was cut or changed.
 pub(super) async fn wrong_address(State(server): State<SharedServer>, visit: Visit) -> Response {
     let Some(pages) = &server.pages else { return switched_off() };
-    draw(&server, pages, &visit, None, None).await
+    draw(&server, pages, &visit, None).await
 }
 
 /// The answer without the setting: it quotes no address.
@@ -244,9 +253,13 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
     });
     let (link, has_incident) = read.await?;
     let view = View::of(&claims, link.as_ref(), clock::now());
-    let prompt = link.as_ref().and_then(|link| link.state.episode()).map(|episode| episode.prompt);
-    let has_incident = has_incident || matches!(prompt, Some(Prompt::Deferred { .. }));
-    Ok(Opened { claims, link, view, has_incident })
+    let episode = link.as_ref().and_then(|link| link.state.episode());
+    let is_down = has_incident || episode.is_some_and(|episode| matches!(episode.prompt, Prompt::Deferred { .. }));
+    let announced = link.as_ref().and_then(|link| link.institution_outage);
+    let is_promised = announced.is_some_and(|outage| outage.check_at.is_some());
+    let trouble = if is_promised { Trouble::BankDownAndPromised } else { Trouble::BankDown };
+    let trouble = Some(trouble).filter(|_| is_down && view.may_start());
+    Ok(Opened { claims, link, view, trouble })
 }
 
 /// Waits until the link has changed as `is_it` asks, or the time is over.
@@ -268,11 +281,9 @@ fn locale_of(visit: &Visit, institution: Option<&str>) -> Locale {
 }
 
 /// The page for a link; for `None` the page for an address that relink did not sign.
-async fn draw(server: &Server, pages: &Pages, visit: &Visit, opened: Option<&Opened>, note: Option<Note>) -> Response {
+async fn draw(server: &Server, pages: &Pages, visit: &Visit, opened: Option<&Opened>) -> Response {
     let view = opened.map_or(View::Unknown, |opened| opened.view);
-    let has_incident = opened.is_some_and(|opened| opened.has_incident) && view.may_start();
-    let note = note.or(has_incident.then_some(Note::BankTrouble));
-    draw_as(server, pages, visit, opened, Shown::View(view), note).await
+    draw_as(server, pages, visit, opened, Shown::View(view), false).await
 }
 
 async fn draw_as(
@@ -281,7 +292,7 @@ async fn draw_as(
     visit: &Visit,
     opened: Option<&Opened>,
     shown: Shown<'_>,
-    note: Option<Note>,
+    cannot_start: bool,
 ) -> Response {
     // An old address, which others may have found, does not name the bank.
     let has_ended = matches!(shown, Shown::View(View::Expired | View::Replaced | View::Unknown));
@@ -292,13 +303,15 @@ async fn draw_as(
     };
     let locale = locale_of(visit, opened.and_then(Opened::institution).or(bank.code.as_deref()));
     let token = opened.map(|_| visit.token.as_str());
-    let page = Page { locale, bank: bank.name.as_deref(), shown, token, is_return: visit.is_return, note };
-    let status = match (shown, note) {
+    let trouble = opened.and_then(|opened| opened.trouble);
+    let bank = bank.name.as_deref();
+    let page = Page { locale, bank, shown, token, is_return: visit.is_return, trouble, cannot_start };
+    let status = match (shown, cannot_start) {
         (Shown::View(View::Unknown), _) => StatusCode::NOT_FOUND,
         (Shown::View(View::Expired | View::Replaced | View::Removed), _) => StatusCode::GONE,
         (Shown::Form(..), _) => StatusCode::UNPROCESSABLE_ENTITY,
-        (_, Some(Note::CannotStart)) => StatusCode::BAD_GATEWAY,
-        (_, Some(Note::BankTrouble) | None) => StatusCode::OK,
+        (_, true) => StatusCode::BAD_GATEWAY,
+        (_, false) => StatusCode::OK,
     };
     respond(&pages.look, status, &page)
 }
@@ -331,7 +344,8 @@ fn not_now(pages: &Pages, visit: &Visit, problem: Problem) -> Response {
         shown: Shown::NotNow,
         token: None,
         is_return: visit.is_return,
-        note: None,
+        trouble: None,
+        cannot_start: false,
     };
     let mut response = respond(&pages.look, problem.status(), &page);
     log_as(&mut response, &problem);

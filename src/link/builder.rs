@@ -4,6 +4,7 @@
 //! `refresh`, `renewal`, `reminder`, `successor`, `upkeep`, `commands`. An arm changes the copy, emits effects, and returns the next
 //! state. `machine` decides which arm runs.
 
+use super::outage::is_silent;
 use super::{
     DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice, Policy, Profile,
     Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
@@ -16,7 +17,7 @@ pub(super) struct TransitionBuilder<'a> {
     pub(super) now: Timestamp,
     pub(super) policy: &'a Policy,
     /// [`Input::incident`] of the event.
-    pub(super) incident: bool,
+    pub(super) incident: Option<Timestamp>,
     /// [`Input::successor`] of the event.
     pub(super) successor: Option<LinkId>,
     /// The message has a due date of the consent that differs from the known one.
@@ -108,6 +109,10 @@ fn assert_consistent(link: &Link, state: &State) {
     assert!(
         link.not_superseded_by.len() <= NOT_SUPERSEDED_BY_MAX,
         "a link remembers at most NOT_SUPERSEDED_BY_MAX links that do not supersede it"
+    );
+    assert!(
+        link.outage_deadline().is_none() || !is_silent(link, state),
+        "a link whose user gets no messages waits for no notice about the institution"
     );
     match state {
         State::Invalid { episode } | State::TokenRequired { episode } => {

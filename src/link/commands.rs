@@ -37,6 +37,7 @@ impl TransitionBuilder<'_> {
         self.link.verify_asked_at = None;
         self.link.claimed_at = None;
         self.link.widget_until = None;
+        self.link.institution_outage = None;
         self.link.freshness = Freshness::Fresh;
         self.emit(Notice::Removed { why }, state.episode());
         State::Removed

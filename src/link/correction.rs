@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use super::{
-    Episode, Freshness, Link, Month, Policy, Prompt, Refresh, RefreshQuota, Session, State, Step, Suspicion, Timestamp,
-    UpdatePhase,
+    Episode, Freshness, InstitutionOutage, Link, Month, Policy, Prompt, Refresh, RefreshQuota, Session, State, Step,
+    Suspicion, Timestamp, UpdatePhase,
 };
 
 /// A link whose last step lies at most this far in the future is not corrected: two clocks always differ a little.
@@ -83,6 +83,7 @@ impl Corrector<'_> {
             verify_asked_at,
             claimed_at,
             widget_until,
+            institution_outage,
             mut recent,
         } = link;
         recent.iter_mut().for_each(|seen| seen.at = self.past(seen.at));
@@ -114,6 +115,11 @@ impl Corrector<'_> {
             verify_asked_at: self.past_or_none(verify_asked_at),
             claimed_at: self.past_or_none(claimed_at),
             widget_until: widget_until.map(|until| self.wait(until, settings.update_wait_max)),
+            // The beginning of the outage identifies it.
+            institution_outage: institution_outage.map(|outage| InstitutionOutage {
+                check_at: outage.check_at.map(|at| self.wait(at, POSTPONED_MAX.max(settings.incident_wait))),
+                ..outage
+            }),
             recent,
         }
     }

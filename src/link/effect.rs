@@ -100,6 +100,16 @@ pub enum Notice {
         /// When data last arrived, as far as is proven.
         since: Option<Timestamp>,
     },
+    /// The institution is down, and there is nothing to do now.
+    InstitutionDown {
+        /// When the outage began.
+        since: Timestamp,
+    },
+    /// The institution works again, or the link does. Only after [`Notice::InstitutionDown`].
+    InstitutionRestored {
+        /// When the outage began.
+        since: Timestamp,
+    },
     /// The link is removed.
     Removed {
         /// The reason.

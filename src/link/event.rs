@@ -1,8 +1,8 @@
 //! Events: the facts about a link that the machine takes, named in the past tense.
 //!
 //! An event is the meaning of a message. The messages, and the tables that map messages to events, are in the module
-//! `belvo`. A message about the API keys, about one request, or about an outage of an institution is not an event,
-//! because it says nothing about one link.
+//! `belvo`. A message about the API keys or about one request is not an event, because it says nothing about one link. An outage of an
+//! institution is a circumstance of other events ([`Input::incident`]); that a link met it is an event.
 
 use std::borrow::Cow;
 
@@ -21,9 +21,9 @@ pub struct Input {
     pub key: Option<DedupKey>,
     /// Fields of the message that describe the link, such as its `external_id`.
     pub profile: Profile,
-    /// Whether the institution of the link has an incident: many of its links are failing together. The caller sets it,
-    /// because it sees many links; the message does not contain it.
-    pub incident: bool,
+    /// Since when the institution of the link has an incident: it is down, or many of its links are failing together. `None` if it works.
+    /// The caller sets it, because it sees many links; the message does not contain it.
+    pub incident: Option<Timestamp>,
     /// The successor of the link, if one is known ([`super::succeeds`]). The caller looks it up, because it sees many
     /// links; it need not do so for a step that prompts nobody.
     pub successor: Option<LinkId>,
@@ -31,7 +31,7 @@ pub struct Input {
 
 impl From<Event> for Input {
     fn from(event: Event) -> Self {
-        Self { event, key: None, profile: Profile::default(), incident: false, successor: None }
+        Self { event, key: None, profile: Profile::default(), incident: None, successor: None }
     }
 }
 
@@ -87,6 +87,12 @@ pub enum Event {
     SuccessorNamed {
         /// The other link.
         link: LinkId,
+    },
+    /// A call about the link, or its user, met an outage of the institution. The outage itself is in [`Input::incident`]; without one the
+    /// event says nothing.
+    OutageMet {
+        /// Whether the user did: the repair page was opened.
+        by_user: bool,
     },
     /// Belvo deleted the link (webhook `link_deleted`).
     LinkDeleted,
@@ -354,6 +360,8 @@ pub enum EventName {
     Superseded,
     /// [`Event::SuccessorNamed`]
     SuccessorNamed,
+    /// [`Event::OutageMet`]
+    OutageMet,
     /// [`Event::LinkDeleted`]
     LinkDeleted,
     /// [`Event::DeadlinePassed`]
@@ -414,6 +422,7 @@ impl Event {
             Self::QuotaReached { .. } => EventName::QuotaReached,
             Self::Superseded(_) => EventName::Superseded,
             Self::SuccessorNamed { .. } => EventName::SuccessorNamed,
+            Self::OutageMet { .. } => EventName::OutageMet,
             Self::LinkDeleted => EventName::LinkDeleted,
             Self::DeadlinePassed => EventName::DeadlinePassed,
             Self::Command(command) => match command {

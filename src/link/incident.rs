@@ -29,7 +29,7 @@ impl TransitionBuilder<'_> {
     pub(super) fn prompt_for(&self, cause: Cause) -> Prompt {
         if self.link.muted {
             Prompt::Muted
-        } else if self.incident && cause.may_be_institution_wide() {
+        } else if self.incident.is_some() && cause.may_be_institution_wide() {
             self.defer_prompt()
         } else {
             self.send_or_postpone()
@@ -52,7 +52,7 @@ impl TransitionBuilder<'_> {
         }
         // Later evidence may have changed the cause since the prompt was deferred.
         let may_pass = episode.cause.may_be_institution_wide();
-        if self.incident && may_pass {
+        if self.incident.is_some() && may_pass {
             episode.prompt = self.defer_prompt();
         } else if self.policy.can_verify() && may_pass && asked_at.is_none() {
             // A verify request that is still open was made during the incident, so a new one is needed.
@@ -70,7 +70,7 @@ impl TransitionBuilder<'_> {
     /// If another incident has begun meanwhile, the answer does not count; the link waits for a new one.
     pub(super) fn end_deferral_by_answer(&mut self, episode: &mut Episode, observed_at: Timestamp) {
         let Prompt::Deferred { asked_at: Some(asked_at), .. } = episode.prompt else { return };
-        if observed_at >= asked_at && !self.incident {
+        if observed_at >= asked_at && self.incident.is_none() {
             self.end_deferral(episode);
         }
     }

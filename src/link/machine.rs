@@ -23,7 +23,7 @@
 //! the user is not prompted again.
 //!
 //! The prompt of an episode is not sent while the link is muted (a *muted* prompt) or while its institution has an
-//! incident (a *deferred* prompt; see `incident`). The user of a *superseded* link has connected the bank anew, and is
+//! incident (a *deferred* prompt; see `incident`; `outage` has the notices about it). The user of a *superseded* link has connected the bank anew, and is
 //! neither prompted nor reminded (see `successor`).
 //!
 //! [`step`] is the entry point. It is pure: the same link, input, time and policy give the same result. The `match` in
@@ -52,18 +52,22 @@ pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Resu
     let event = input.event.bounded_by_receipt(builder.now);
     // An operator who says that the link is not superseded is right at that moment.
     let is_superseded = event.name() != EventName::Unsupersede && builder.note_successor();
-    match next(&mut builder, &event) {
-        Ok(state) => Ok(builder.accept(link, state, input.key)),
-        // The event asks its user for nothing any more, because the link has a successor now.
-        Err(Refusal::AlreadyKnown | Refusal::NotDue) if is_superseded => {
-            let state = builder.state();
-            Ok(builder.accept(link, state, input.key))
-        }
-        // The event does not change the state, but its message has a new profile field, such as the `external_id`.
-        Err(Refusal::AlreadyKnown) if builder.has_new_profile(link) => {
-            Ok(builder.accept(link, link.state.clone(), input.key))
-        }
-        Err(refusal) => Err(refusal),
+    let (state, refusal) = match next(&mut builder, &event) {
+        Ok(state) => (state, None),
+        Err(refusal @ (Refusal::AlreadyKnown | Refusal::NotDue)) => (builder.state(), Some(refusal)),
+        Err(refusal) => return Err(refusal),
+    };
+    // A timer of the link may be too early for a notice about the institution too.
+    let is_due =
+        refusal != Some(Refusal::NotDue) || is_superseded || link.outage_deadline().is_some_and(|at| at <= builder.now);
+    let is_notified = is_due && builder.follow_outage(link, &event, &state);
+    // An event that does not change the state still counts if the link has a successor now, if its institution is announced as down or
+    // restored, or if the message has a new profile field, such as the `external_id`.
+    let counts =
+        |refusal| is_superseded || is_notified || (refusal == Refusal::AlreadyKnown && builder.has_new_profile(link));
+    match refusal {
+        Some(refusal) if !counts(refusal) => Err(refusal),
+        Some(_) | None => Ok(builder.accept(link, state, input.key)),
     }
 }
 
@@ -162,6 +166,9 @@ fn next(builder: &mut TransitionBuilder<'_>, event: &Event) -> Result<State, Ref
         // Another link works in place of this one. Only a broken link can be superseded.
         (state, E::Superseded(seen)) => builder.end_by_successor(state, seen),
         (state, E::SuccessorNamed { link }) => builder.hear_of_successor(state, link),
+
+        // The outage of an institution changes no state. `follow_outage` decides about its notices.
+        (_state, E::OutageMet { .. }) => Err(Refusal::AlreadyKnown),
 
         // The end of the link, and an operator's commands, are the same for every state but `removed`.
         (state, E::LinkDeleted) => Ok(builder.remove(&state, Removal::Deleted)),

@@ -13,8 +13,8 @@
 //!   [`consent`](Consent): the open-finance consent behind a link
 //! - [`effect`](Effect): what a step returns, notices and jobs; [`episode`](Episode): one outage of a link
 //! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`: the arms of the `match`, by subject,
-//!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while many links of an
-//!   institution fail
+//!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while an institution is down;
+//!   `outage`: notices about such an outage
 //! - `asking`: whose help a link needs, and when its user may get a message; `quiet_hours`: the part of the day without messages
 //! - `successor`: links whose user has connected the bank anew ([`succeeds`])
 //! - `correction`: corrects the times of a link after a clock had been ahead ([`correct_times`])
@@ -34,6 +34,7 @@ mod episode;
 mod event;
 mod id;
 mod incident;
+mod outage;
 mod policy;
 mod quiet_hours;
 mod refresh;
@@ -55,7 +56,8 @@ pub use event::{
 };
 pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
 pub use machine::step;
-pub use policy::{BadSetting, Policy, PolicySettings, Supersede};
+pub use outage::InstitutionOutage;
+pub use policy::{BadSetting, InstitutionNotices, Policy, PolicySettings, Supersede};
 pub use quiet_hours::{NotATimeZone, NotQuietHours, QuietHours};
 pub use state::{
     AttemptEnd, Freshness, Link, RECENT_KEYS_MAX, RecentFact, Refresh, RefreshQuota, State, StateName, Suspicion,

@@ -25,6 +25,18 @@ pub enum Supersede {
     ExternalId,
 }
 
+/// Which links get notices about an outage of their institution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum InstitutionNotices {
+    /// None.
+    Off,
+    /// Links whose user is repairing them, or looks at the repair page.
+    Repair,
+    /// Also links whose prompt waits for the end of the outage, and links about which a call failed because of it.
+    All,
+}
+
 /// The settings of the machine, not yet checked. [`Policy::new`] checks them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicySettings {
@@ -68,6 +80,8 @@ pub struct PolicySettings {
     /// How many links of one institution have to get an outage error of Belvo within [`PolicySettings::incident_window`]
     /// to be an incident. 0: never.
     pub outage_links: u32,
+    /// Which links get notices about an outage of their institution.
+    pub institution_notices: InstitutionNotices,
     /// Which links may be superseded.
     pub supersede: Supersede,
 }
@@ -101,6 +115,8 @@ impl Default for PolicySettings {
             incident_window: 10 * MINUTE,
             // Belvo's error is a statement about the institution, so fewer links are enough than for failing logins.
             outage_links: 5,
+            // With these notices the repair page promises the user a message, which only the subscriber can send.
+            institution_notices: InstitutionNotices::Off,
             // One person may connect two logins of one bank under one `external_id`.
             supersede: Supersede::InstitutionUserId,
         }

@@ -4,6 +4,8 @@
 //! and if nobody uses the link, no later login shows that it works. So before a reminder relink asks for a refresh,
 //! because a refresh is a login. The result of the refresh ends the outage or is one more refused login. The number of
 //! reminders limits the number of these refreshes.
+//!
+//! While the institution is down, reminders wait as prompts do.
 
 use super::builder::TransitionBuilder;
 use super::{Effect, Episode, Job, Link, Notice, Policy, Prompt, Refusal, Timestamp};
@@ -13,6 +15,11 @@ impl TransitionBuilder<'_> {
     pub(super) fn remind(&mut self, mut episode: Episode) -> Result<Episode, Refusal> {
         if self.link.reminder_deadline(&episode, self.policy).is_none_or(|at| self.now < at) {
             return Err(Refusal::NotDue);
+        }
+        // The user could do nothing, and a refresh would show nothing.
+        if self.incident.is_some() && episode.cause.may_be_institution_wide() {
+            episode.next_reminder_at = Some(self.now.after(self.policy.settings().incident_wait));
+            return Ok(episode);
         }
         // The timer is late: the reminder was due before the quiet hours began.
         let allowed_at = self.message_allowed_at();

@@ -56,6 +56,8 @@ pub struct Link {
     /// Until when the user holds a widget token outside of an attempt: no outage is known, or an earlier attempt is
     /// still being verified. Removed when the token has expired.
     pub widget_until: Option<Timestamp>,
+    /// The outage of the institution that was announced last (`institution_down`), until it is over.
+    pub institution_outage: Option<super::InstitutionOutage>,
     /// The dedup keys of recently accepted messages, oldest first; at most [`RECENT_KEYS_MAX`].
     pub recent: Vec<RecentFact>,
 }
@@ -293,6 +295,7 @@ impl Link {
             verify_asked_at: None,
             claimed_at: None,
             widget_until: None,
+            institution_outage: None,
             recent: Vec::new(),
         }
     }

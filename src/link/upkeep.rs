@@ -146,6 +146,10 @@ impl Link {
     ///
     /// The deadline is computed from the link and the policy only, so that a rebuilt store has the same timers.
     pub fn deadline(&self, policy: &Policy) -> Option<Timestamp> {
+        [self.deadline_of_state(policy), self.outage_deadline()].into_iter().flatten().min()
+    }
+
+    fn deadline_of_state(&self, policy: &Policy) -> Option<Timestamp> {
         match &self.state {
             State::Unconfirmed | State::Removed => None,
             State::Valid { suspicion } => {

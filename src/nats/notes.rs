@@ -16,10 +16,20 @@ pub(super) fn publish(note: Note) {
         Note::Committing { messages_count } => {
             metrics::histogram!(metric::COMMIT_MESSAGES.name).record(messages_count as f64);
         }
-        Note::Committed { incidents, prompts_deferred_count, superseded_count, incidents_count, unreadable_fields } => {
+        Note::Committed {
+            incidents,
+            prompts_deferred_count,
+            superseded_count,
+            institution_notices,
+            incidents_count,
+            unreadable_fields,
+        } => {
             metrics::gauge!(metric::INCIDENTS.name).set(incidents_count as f64);
             metrics::counter!(metric::PROMPTS_DEFERRED.name).increment(prompts_deferred_count);
             metrics::counter!(metric::SUPERSEDED.name).increment(superseded_count);
+            for (name, count) in ["institution_down", "institution_restored"].into_iter().zip(institution_notices) {
+                metrics::counter!(metric::INSTITUTION_NOTICES.name, "type" => name).increment(count);
+            }
             incidents.iter().for_each(publish_incident);
             for (link, field) in unreadable_fields {
                 metrics::counter!(metric::UNREADABLE_FIELDS.name, "field" => field).increment(1);

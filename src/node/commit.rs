@@ -315,11 +315,12 @@ impl<S: Store + Clone> Node<S> {
         let incidents_count = engine.incidents_count();
         let (incidents, prompts_deferred_count) = (std::mem::take(&mut plan.incidents), plan.prompts_deferred_count);
         let unreadable_fields = std::mem::take(&mut plan.unreadable_fields);
-        let superseded_count = plan.superseded_count;
+        let (superseded_count, institution_notices) = (plan.superseded_count, plan.institution_notices);
         self.note(Note::Committed {
             incidents,
             prompts_deferred_count,
             superseded_count,
+            institution_notices,
             incidents_count,
             unreadable_fields,
         });

@@ -243,6 +243,8 @@ pub enum Note {
         prompts_deferred_count: u64,
         /// How many links are superseded.
         superseded_count: u64,
+        /// The number of notices about an institution that is down, and about its end, in this commit.
+        institution_notices: [u64; 2],
         /// The number of incidents that have not ended.
         incidents_count: usize,
         /// Paths of fields that could not be read, each with the link of its input. The inputs were handled without these fields.

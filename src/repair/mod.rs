@@ -19,5 +19,5 @@ pub use bank::{readable as readable_bank, shown as shown_bank};
 pub use brand::{Brand, Color, Logo};
 pub use link::{BadLink, Claims, KEY_LENGTH_MIN, Purpose, RepairLinks};
 pub use locale::Locale;
-pub use page::{Look, Mistakes, Note, Page, Person, Shown, WidgetOnPage};
+pub use page::{Look, Mistakes, Page, Person, Shown, Trouble, WidgetOnPage};
 pub use view::{Need, View};

@@ -1,7 +1,7 @@
 // Follows the state of the link, and loads the page again when it changes. The page works without this program.
 (() => {
   "use strict";
-  const { view, state, check, next } = document.body.dataset;
+  const { view, trouble, state, check, next } = document.body.dataset;
   const PAUSE_MS = 2500, PAUSE_MAX_MS = 60000;
   let failures = 0, looks = 0, timer = 0;
 
@@ -11,7 +11,7 @@
     try {
       const answer = await fetch(state, { cache: "no-store" });
       const seen = await answer.json();
-      if (seen.view !== view) return location.replace(next);
+      if (seen.view !== view || seen.trouble !== trouble) return location.replace(next);
       failures = 0;
     } catch {
       failures += 1;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
-use strum::VariantArray;
+use strum::{IntoStaticStr, VariantArray};
 
 use super::brand::Brand;
 use super::locale::Locale;
@@ -41,8 +41,10 @@ pub struct Page<'a> {
     pub token: Option<&'a str>,
     /// Whether the user comes from the widget, or has seen the attempt on this page.
     pub is_return: bool,
-    /// What went wrong, or goes wrong at the bank.
-    pub note: Option<Note>,
+    /// What goes wrong at the bank.
+    pub trouble: Option<Trouble>,
+    /// Whether no token could be minted.
+    pub cannot_start: bool,
 }
 
 /// The content of a page.
@@ -58,13 +60,21 @@ pub enum Shown<'a> {
     Widget(&'a WidgetOnPage),
 }
 
-/// A note above the button.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// Many links of the institution fail.
-    BankTrouble,
-    /// No token could be minted.
-    CannotStart,
+/// The institution is down, so the user can do nothing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Trouble {
+    /// Nobody promises a message to the user.
+    BankDown,
+    /// The subscriber got the notice `institution_down`, and will get another one when the institution works again.
+    BankDownAndPromised,
+}
+
+impl Trouble {
+    /// The name in the page and in its JSON.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// The user's entries for the renewal of a consent. They are passed on to Belvo and kept nowhere.
@@ -216,7 +226,7 @@ impl Look {
                     title { (title) @if let Some(name) = &self.brand.name { " · " (name) } }
                     style { (PreEscaped(&self.style)) }
                 }
-                body data-view=[view.map(View::as_str)] data-state=[state] data-check=[check] data-next=(next) {
+                body data-view=[view.map(View::as_str)] data-trouble=[page.trouble.map(Trouble::as_str)] data-state=[state] data-check=[check] data-next=(next) {
                     header { (self.heading()) }
                     main {
                         div class="card" {
@@ -298,10 +308,11 @@ impl Filler<'_> {
             Shown::View(View::NeedsYou(Need::Token)) => texts.token,
             _ => self.message().lead,
         };
-        let note = self.page.note.map(|note| match note {
-            Note::BankTrouble => texts.bank_trouble,
-            Note::CannotStart => texts.cannot_start,
+        let trouble = self.page.trouble.map(|trouble| match trouble {
+            Trouble::BankDown => texts.bank_down,
+            Trouble::BankDownAndPromised => texts.bank_down_and_promised,
         });
+        let note = if self.page.cannot_start { Some(texts.cannot_start) } else { trouble };
         let back =
             brand.return_url.as_deref().map(|url| html! { a class="button" href=(url) { (self.fill(texts.back)) } });
         html! {
@@ -314,7 +325,7 @@ impl Filler<'_> {
                     @if let Some(back) = back { (back) }
                 },
                 Shown::View(View::NeedsYou(_)) => {
-                    (self.button(texts.start, self.page.note.is_some(), ""))
+                    (self.button(texts.start, note.is_some(), ""))
                     p class="small" { (self.fill(texts.privacy)) }
                 },
                 Shown::View(View::InProgress) => (self.button(texts.start_again, true, query)),

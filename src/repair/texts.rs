@@ -40,7 +40,9 @@ pub(super) struct Texts {
     pub(super) document_hint: &'static str,
     pub(super) name_wrong: &'static str,
     pub(super) document_wrong: &'static str,
-    pub(super) bank_trouble: &'static str,
+    pub(super) bank_down: &'static str,
+    /// The same, and the app will write to the user.
+    pub(super) bank_down_and_promised: &'static str,
     pub(super) cannot_start: &'static str,
     pub(super) support: &'static str,
     pub(super) languages: &'static str,
@@ -135,7 +137,9 @@ const EN: Texts = Texts {
     document_hint: "11 digits for a CPF, 14 characters for a CNPJ",
     name_wrong: "Enter your full name.",
     document_wrong: "Enter all characters of your CPF or CNPJ.",
-    bank_trouble: "Many connections to {bank} fail at the moment. It is not your fault. You can wait and try later.",
+    bank_down: "{bank} does not work properly at the moment. It is not your fault, and there is nothing to do now.",
+    bank_down_and_promised: "{bank} does not work properly at the moment. It is not your fault, and there is nothing to do now. {brand} will \
+                             write to you when it works again.",
     cannot_start: "The secure page cannot be opened at the moment. Please try again in a few minutes.",
     support: "Do you need help?",
     languages: "Language",
@@ -203,7 +207,9 @@ const ES: Texts = Texts {
     document_hint: "11 dígitos para un CPF, 14 caracteres para un CNPJ",
     name_wrong: "Escribe tu nombre completo.",
     document_wrong: "Escribe todos los caracteres de tu CPF o CNPJ.",
-    bank_trouble: "En este momento fallan muchas conexiones con {bank}. No es tu culpa. Puedes esperar e intentar más tarde.",
+    bank_down: "{bank} no funciona bien en este momento. No es tu culpa y por ahora no tienes que hacer nada.",
+    bank_down_and_promised: "{bank} no funciona bien en este momento. No es tu culpa y por ahora no tienes que hacer nada. {brand} te \
+                             escribirá cuando vuelva a funcionar.",
     cannot_start: "En este momento no se puede abrir la página segura. Intenta de nuevo en unos minutos.",
     support: "¿Necesitas ayuda?",
     languages: "Idioma",
@@ -270,7 +276,9 @@ const PT: Texts = Texts {
     document_hint: "11 dígitos para CPF, 14 caracteres para CNPJ",
     name_wrong: "Digite seu nome completo.",
     document_wrong: "Digite todos os caracteres do seu CPF ou CNPJ.",
-    bank_trouble: "No momento muitas conexões com {bank} falham. A culpa não é sua. Você pode esperar e tentar mais tarde.",
+    bank_down: "{bank} não está funcionando bem no momento. A culpa não é sua, e por enquanto você não precisa fazer nada.",
+    bank_down_and_promised: "{bank} não está funcionando bem no momento. A culpa não é sua, e por enquanto você não precisa fazer nada. \
+                             {brand} vai escrever para você quando voltar a funcionar.",
     cannot_start: "No momento não é possível abrir a página segura. Tente novamente em alguns minutos.",
     support: "Precisa de ajuda?",
     languages: "Idioma",

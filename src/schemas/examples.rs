@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::contract::{self, Address, At, Commit, Fence, InputKind, STATUS_PAGE};
+use crate::contract::{self, Address, At, Commit, Fence, InputKind, NoticeName, STATUS_PAGE};
 use crate::engine::{Delivery, Engine, Message};
-use crate::link::{Policy, PolicySettings, Timestamp};
+use crate::link::{InstitutionNotices, Policy, PolicySettings, Timestamp};
 use crate::nats::envelope;
 use crate::nats::subject::Subjects;
 use crate::repair::RepairLinks;
@@ -156,6 +156,7 @@ fn script() -> Vec<(i64, Option<ScriptedInput>)> {
                 "by": ELENA_ANEW,
             }),
         ),
+        (6 * DAY + 4 * HOUR + 4, Some(ScriptedInput { at: 6 * DAY + 4 * HOUR + 4, link: ELENA, ..waiting() })),
         // They are links of two companies, so the support wants both.
         input(
             6 * DAY + 5 * HOUR,
@@ -200,20 +201,27 @@ pub fn examples() -> Vec<Example> {
     all.filter(|example| known.insert((example.name.clone(), example.variant.clone()))).collect()
 }
 
+/// The user is at the repair page while the institution is down.
+fn waiting() -> ScriptedInput {
+    ScriptedInput { at: 0, link: ANA, kind: InputKind::Widget, variant: "waiting", body: json!({"event": "waiting"}) }
+}
+
 /// Signs the addresses in the examples. Nobody uses this key.
 fn repair_links() -> RepairLinks {
     let keys = ["the-key-of-the-examples-which-nobody-uses".into()];
     RepairLinks::new("https://relink.example.com", &keys, Duration::from_secs(14 * 86_400))
 }
 
-/// The messages at the start and the end of an incident of an institution.
+/// The messages at the start and the end of an incident of an institution, and those about a link whose user is at the repair page then.
 fn incident() -> Vec<Message> {
-    let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })
-        .expect("the defaults are in range");
+    let institution_notices = InstitutionNotices::Repair;
+    let settings = PolicySettings { can_verify: true, institution_notices, ..PolicySettings::default() };
+    let policy = Policy::new(settings).expect("the defaults are in range");
     let links = i64::from(policy.settings().incident_links) + 5;
     let created_ns = START.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
-        .expect("an empty store in memory can be read");
+        .expect("an empty store in memory can be read")
+        .with_repair_links(Some(repair_links()));
     let mut messages = Vec::new();
     for link in 0..links {
         let id = format!("c0ffee00-0000-4000-8000-{link:012}");
@@ -225,12 +233,26 @@ fn incident() -> Vec<Message> {
             Delivery { link: id.clone(), ..deliver(&input, sequence, "") }
         };
         let mut queue: VecDeque<Delivery> = (1..).zip([seen, failed]).map(delivery).collect();
+        if link == links - 1 {
+            let waiting = ScriptedInput { at: 7 * DAY + link, ..waiting() };
+            let sequence = u64::try_from(2 * links + 1).expect("it is not negative");
+            queue.push_back(Delivery {
+                link: "c0ffee00-0000-4000-8000-000000000000".to_owned(),
+                ..deliver(&waiting, sequence, "")
+            });
+        }
         let plan = engine.plan(&mut queue, at(7 * DAY + link)).expect("a store in memory can be read");
+        engine.store().apply(&plan.changes(None)).expect("a store in memory can be written");
         messages.extend(plan.messages.into_iter().map(|outgoing| outgoing.message));
     }
     let plan = engine.plan(&mut VecDeque::new(), at(7 * DAY + HOUR)).expect("a store in memory can be read");
     messages.extend(plan.messages.into_iter().map(|outgoing| outgoing.message));
-    messages.retain(|message| matches!(message.address, Address::Incident(_)));
+    let is_wanted = |address: &Address| match address {
+        Address::Incident(_) => true,
+        Address::Notice(name, _) => matches!(name, NoticeName::InstitutionDown | NoticeName::InstitutionRestored),
+        _ => false,
+    };
+    messages.retain(|message| is_wanted(&message.address));
     messages
 }
 

@@ -9,7 +9,7 @@ use strum::{Display, VariantArray};
 use super::jetstream::FOLLOWS_ANYTHING;
 use crate::contract::{Address, At, Commit, NoticeName, RefusedBody};
 use crate::engine::{Message, Outgoing};
-use crate::link::{Policy, Supersede, Timestamp};
+use crate::link::{InstitutionNotices, Policy, Supersede, Timestamp};
 use crate::node::{BatchId, Closing, Input, Limit, Output, OutputKind, ReaderId, RequestId};
 use crate::store::{Changes, MemoryStore, Put, Store};
 
@@ -32,6 +32,8 @@ pub enum Bug {
     SettleWindowOff,
     /// Nobody looks for the successors of broken links.
     SuccessorsIgnored,
+    /// Nobody learns that an institution is down.
+    OutageNoticesOff,
     /// Evidence about a link that is known to be broken prompts again.
     PromptOnEveryWebhook,
     /// The overlay of a commit is dropped before the store has its changes.
@@ -96,6 +98,7 @@ impl Bug {
         let mut settings = policy.settings().clone();
         match bug {
             Some(Self::SettleWindowOff) => settings.settle_window = std::time::Duration::from_millis(1),
+            Some(Self::OutageNoticesOff) => settings.institution_notices = InstitutionNotices::Off,
             Some(Self::SuccessorsIgnored) => settings.supersede = Supersede::Never,
             Some(_) | None => return policy.clone(),
         }

@@ -121,7 +121,21 @@ impl Publishers {
         let (kind, body) = match random.below(8) {
             0 => return self.webhook(link, "CONSENT", "openfinance_consent_expired", random),
             1 => return self.webhook(link, "LINK", "account_locked", random),
-            2 => ("api_error", json!({"http_status": 503, "method": "POST", "path": "/api/transactions/"})),
+            // Belvo, or the institution, is down; or a user sees that it is. Without a random number, so that the seeds of named tests keep
+            // their faults.
+            2 => match self.requests_count % 4 {
+                0 => ("api_error", json!({"http_status": 503, "method": "POST", "path": "/api/transactions/"})),
+                1 => ("widget", json!({"event": "waiting"})),
+                _ => {
+                    let item = json!({"code": "institution_down", "message": "The financial institution is down"});
+                    let link = self.belvo.name(link);
+                    let path = "/api/transactions/";
+                    (
+                        "api_error",
+                        json!({"http_status": 400, "method": "POST", "path": path, "link_id": link, "body": [item]}),
+                    )
+                }
+            },
             3 => ("widget", json!({"event": "exit"})),
             // The other link may be any one, also this one, or one that does not work.
             5 => ("widget", with(Widget::example(), "link", json!(another))),

@@ -19,7 +19,7 @@ use super::trace::Trace;
 use super::{Counts, Options};
 use crate::belvo::Client;
 use crate::engine::Delivery;
-use crate::link::{Policy, PolicySettings, Supersede, Timestamp};
+use crate::link::{InstitutionNotices, Policy, PolicySettings, Supersede, Timestamp};
 use crate::node::{BatchId, Input, Output, Phase, ReaderId};
 use crate::store::MemoryStore;
 
@@ -155,6 +155,11 @@ impl World {
             // Without a random number, so that the seeds of named tests keep their faults.
             quiet_hours: options.seed.is_multiple_of(3).then(checkers::quiet_hours),
             // A node does not know the links of partitions that it does not own.
+            institution_notices: match options.seed % 4 {
+                0 => InstitutionNotices::Off,
+                1 => InstitutionNotices::Repair,
+                _ => InstitutionNotices::All,
+            },
             supersede: if is_shared { Supersede::Never } else { PolicySettings::default().supersede },
             ..PolicySettings::default()
         };

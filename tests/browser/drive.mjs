@@ -61,6 +61,15 @@ export class Link {
     return call(this.addresses.relink + path, body, { authorization: `Bearer ${options.api_token}` });
   }
 
+  /** Belvo's status page reports an institution. */
+  async statusPage(institution, status) {
+    const answer = await fetch(`${this.addresses.relink}/webhooks/belvo-status`, {
+      method: "POST", headers: { authorization: options.webhook_secret },
+      body: JSON.stringify({ component: { name: institution, status }, component_update: { new_status: status } }),
+    });
+    assert.equal(answer.status, 200, await answer.text());
+  }
+
   refresh(outcome) {
     return this.sandbox(`/sandbox/links/${this.id}/scheduled-refresh`, { outcome });
   }

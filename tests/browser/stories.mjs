@@ -1,7 +1,7 @@
 // The stories of users who repair a link in the browser. Each story has its own link and its own browser context.
 import assert from "node:assert/strict";
 import { consoleStories } from "./console.mjs";
-import { Link, User, close, options } from "./drive.mjs";
+import { Link, User, close, options, until } from "./drive.mjs";
 
 const stories = {
   ...consoleStories,
@@ -187,6 +187,31 @@ const stories = {
     await user.open(link.url);
     await user.sees("This connection was removed");
     await user.leave();
+  },
+
+  async "the bank goes down while the user is at the page, and comes back"() {
+    const bank = "heimdall_mx_retail";
+    const link = await Link.broken("page", bank, (link) => link.refresh("token_required"));
+    const user = await User.with();
+    await user.open(link.url);
+    await user.sees("Reconnect Heimdall");
+    await link.statusPage(bank, "major_outage");
+    // The open page shows it, and reports that its user waits.
+    await user.page.getByText("there is nothing to do now. Acme will write to you").waitFor();
+    await user.check("desktop-bank-down-en");
+    assert.equal((await link.notices("institution_down")).length, 1);
+    await link.statusPage(bank, "operational");
+    await user.page.getByText("there is nothing to do now").waitFor({ state: "detached" });
+    const restored = await until("the notice", async () => (await link.notices("institution_restored"))[0]);
+    assert.equal(restored.action, "provide_token");
+    await user.leave();
+    // The address in this notice leads to the same page.
+    const later = await User.with();
+    await later.open(restored.repair_url);
+    await later.sees("Reconnect Heimdall");
+    assert.equal(await later.page.getByText("there is nothing to do now").count(), 0);
+    assert.equal((await link.notices("institution_down")).length, 1);
+    await later.leave();
   },
 
   async "the bank has trouble, and then Belvo"() {

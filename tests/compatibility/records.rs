@@ -165,7 +165,7 @@ fn walks(count: u64, take: &mut impl FnMut(&Record)) {
         let mut walk = Walk {
             link: Link::unknown(id, START),
             now: START,
-            incident: false,
+            incident: None,
             habits: rng.usize(0..3),
             is_busy: rng.u8(0..6) == 0,
             number,
@@ -182,7 +182,7 @@ fn walks(count: u64, take: &mut impl FnMut(&Record)) {
 struct Walk {
     link: Link,
     now: Timestamp,
-    incident: bool,
+    incident: Option<Timestamp>,
     /// How much the inputs describe the link: not, partly, fully.
     habits: usize,
     /// Whether all events are within the time for which the record keeps facts.
@@ -193,7 +193,7 @@ struct Walk {
 impl Walk {
     fn take_step(&mut self, policy: &Policy, rng: &mut Rng) -> Option<Record> {
         if rng.u8(0..12) == 0 {
-            self.incident = !self.incident;
+            self.incident = if self.incident.is_none() { Some(self.now) } else { None };
         }
         let deadline = self.link.deadline(policy).filter(|_| !self.is_busy && rng.u8(0..4) == 0);
         let input = if let Some(at) = deadline {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use relink::contract::{Address, IncidentBody, IncidentCause, IncidentChange, JobName, NoticeName, Record};
 use relink::engine::{Delivery, Engine, Plan};
 use relink::institution::Components;
-use relink::link::{Policy, Prompt, Timestamp};
+use relink::link::{InstitutionNotices, Policy, PolicySettings, Prompt, Timestamp};
 use relink::store::{MemoryStore, Position, Store};
 use serde_json::json;
 
@@ -313,4 +313,34 @@ fn the_status_page_defers_prompts_of_the_institution_that_it_names() {
     assert_eq!(changes(&relink, 3), [(IncidentChange::Recovered, page)]);
     relink.pass_time(41 * MINUTE, 90 * MINUTE);
     assert_eq!((relink.prompts(), relink.verifies()), (2, 2), "Belvo was asked, and did not answer");
+}
+
+#[test]
+fn each_link_that_meets_an_outage_is_announced_once_and_restored_once_in_spite_of_restarts() {
+    let mut relink = Relink::new(true);
+    let notices = InstitutionNotices::All;
+    let settings = PolicySettings { institution_notices: notices, ..relink.engine.policy().settings().clone() };
+    relink.engine = engine(MemoryStore::default(), &Policy::new(settings).unwrap());
+    let counts = |relink: &Relink| {
+        [NoticeName::InstitutionDown, NoticeName::InstitutionRestored].map(|name| relink.notices(name))
+    };
+    relink.receive(Sample::SeenValid, 0..LINKS, 0);
+    // The fifth link shows that the institution is down, so it has met the outage; the first four had no reason to.
+    relink.receive(Sample::InstitutionDown, 0..5, MINUTE);
+    assert_eq!(counts(&relink), [1, 0]);
+    for restarts in 0..3 {
+        relink.receive(Sample::InstitutionDown, 4..10, (2 + restarts) * MINUTE);
+        relink.receive(Sample::Credentials, 10..12, (2 + restarts) * MINUTE + 1);
+        assert_eq!(counts(&relink), [8, 0], "six links with an error, and two with a deferred prompt");
+        relink.restart();
+    }
+    let started = relink.record(4);
+    assert_eq!((started.because.event.as_str(), started.because.incident), ("outage_met", true));
+    // Each link looks for the end with its own timer, and Belvo works again for one of the deferred ones.
+    relink.pass_time(5 * MINUTE, 24 * MINUTE);
+    relink.receive(Sample::SeenValid, 10..11, 24 * MINUTE);
+    relink.pass_time(24 * MINUTE, 80 * MINUTE);
+    assert_eq!(changes(&relink, 2), [(IncidentChange::Ended, IncidentCause::OutageErrors)]);
+    assert_eq!((counts(&relink), relink.prompts()), ([8, 8], 1));
+    assert!((0..LINKS).all(|link| relink.record(link).institution_outage.is_none()));
 }

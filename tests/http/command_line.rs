@@ -142,8 +142,8 @@ async fn why_shows_why_a_user_was_not_prompted() {
     let now = Timestamp::from_millis(1_700_000_000_000);
     let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() }).unwrap();
     let mut link = Link::unknown(LINK.parse().unwrap(), now);
-    let mut step = |event: Event, incident, now| {
-        let input = Input { incident, ..event.into() };
+    let mut step = |event: Event, incident: bool, now| {
+        let input = Input { incident: incident.then_some(now), ..event.into() };
         let step = relink::link::step(&link, &input, now, &policy).unwrap();
         link = step.link.clone();
         Record::of(&link, 0, Because::of(&step, &input, because().origin), Vec::new())

@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use belvo_sandbox::{AccessMode, ApiFault, LinkStatus, Sandbox, SandboxConfig};
+use relink::contract::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange};
 use relink::link::{Cause, Consent, Episode, EpisodeNumber, Prompt, State, Timestamp, UpdatePhase};
 use relink::repair::{Claims, Purpose, RepairLinks};
+use relink::store::{Changes, Store};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::bench::{Answer, Bench, answer};
+use crate::bench::{Answer, Bench, answer, because};
 use crate::capture;
 
 const KEY: &str = "the-key-of-these-tests-is-long-enough-for-it";
@@ -130,6 +132,41 @@ async fn a_look_at_the_page_mints_nothing_and_publishes_nothing() {
     assert!(scene.inputs().await.is_empty());
     assert_eq!(scene.post(&token, "").await.status, 502, "the fault is still there");
     assert!(scene.inputs().await.is_empty(), "without a token no attempt has started");
+}
+
+#[tokio::test]
+async fn while_the_bank_is_down_the_page_says_so_and_reports_that_its_user_waits() {
+    for (policy, waiting) in [("off", 0), ("repair", 1)] {
+        let scene = Scene::with(&[("RELINK_POLICY_INSTITUTION_NOTICES", policy)]).await;
+        let at = because().at;
+        let down = IncidentBody {
+            change: IncidentChange::Began,
+            cause: IncidentCause::StatusPage,
+            institution: "erebor_mx_retail".to_owned(),
+            at,
+            began_at: at,
+            links_count: 0,
+            deferred_count: 0,
+            threshold: 0,
+            window_seconds: 600,
+            because: IncidentBecause { link_id: None, origin: because().origin },
+        };
+        scene.bench.store.apply(&Changes { incidents: vec![down.clone()], ..Changes::default() }).unwrap();
+        let (token, expected) = (scene.open(), json!({"view": "needs_you", "trouble": "bank_down"}));
+        let page = scene.get(&format!("{token}?locale=en")).await;
+        assert!(page.text.contains("there is nothing to do now"), "{}", page.text);
+        // Nobody promises a message before relink has noted that the user waits.
+        assert!(!page.text.contains("will write to you"), "{}", page.text);
+        assert!(scene.inputs().await.is_empty(), "a look publishes nothing");
+        assert_eq!(scene.get(&format!("{token}/state")).await.body, expected);
+        for _ in 0..2 {
+            assert_eq!(scene.post(&format!("{token}/check"), "").await.body, expected);
+            assert_eq!(scene.inputs().await, vec![json!({"event": "waiting"}); waiting], "{policy}");
+        }
+        let over = IncidentBody { change: IncidentChange::Ended, ..down };
+        scene.bench.store.apply(&Changes { incidents: vec![over], ..Changes::default() }).unwrap();
+        assert_eq!(scene.get(&format!("{token}/state")).await.body, json!({"view": "needs_you"}));
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use relink::link::{
     Status, Timestamp,
 };
 
-use crate::world::{DAY, HOUR, History, MINUTE, START, shift};
+use crate::world::{DAY, HOUR, History, MINUTE, START, down, shift};
 
 /// A link, and whether its institution has an incident.
 struct Scene {
@@ -35,7 +35,7 @@ impl Scene {
     }
 
     fn try_receive(&mut self, event: Event) -> Result<Vec<Effect>, Refusal> {
-        let input = Input { incident: self.incident, ..event.into() };
+        let input = Input { incident: down(self.incident), ..event.into() };
         self.history.receive(input, self.now).map(|step| step.effects)
     }
 
@@ -86,6 +86,19 @@ fn a_link_that_is_still_broken_gets_its_one_prompt_and_reminders_a_day_later() {
     let reminded = scene.is_due();
     assert!(matches!(reminded[..], [Effect::Notice { notice: Notice::Reminder { number: 1 }, .. }]), "{reminded:?}");
     assert_eq!(scene.now, shift(prompted_at, DAY));
+}
+
+#[test]
+fn a_reminder_waits_for_the_end_of_the_incident_too() {
+    let mut scene = Scene::asked();
+    scene.is_read(Status::Invalid);
+    scene.incident = true;
+    for _ in 0..9 {
+        assert_eq!(scene.is_due(), []);
+    }
+    scene.incident = false;
+    let reminded = scene.is_due();
+    assert!(matches!(reminded[..], [Effect::Notice { notice: Notice::Reminder { number: 1 }, .. }]), "{reminded:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod drawings;
 mod hints;
 mod incident;
 mod institution;
+mod outage;
 mod properties;
 mod refreshes;
 mod scene;

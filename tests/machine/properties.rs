@@ -12,13 +12,13 @@ use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
-    Cause, Command, ConsentStatus, DataKind, DedupKey, EFFECTS_MAX, Effect, Event, Input, Job, Link, LinkObservation,
-    Notice, PolicySettings, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp,
-    UpdatePhase, step,
+    Cause, Command, ConsentStatus, DataKind, DedupKey, EFFECTS_MAX, Effect, Event, Input, InstitutionNotices, Job,
+    Link, LinkObservation, Notice, PolicySettings, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status,
+    Step, Timestamp, UpdatePhase, step,
 };
 
 use crate::world::{
-    DAY, ENDINGS, HOUR, History, MINUTE, Received, START, events, other_links, policy_with, profiles, shift,
+    DAY, ENDINGS, HOUR, History, MINUTE, Received, START, down, events, other_links, policy_with, profiles, shift,
 };
 
 const CASES: u32 = 512;
@@ -65,7 +65,13 @@ fn action() -> impl Strategy<Value = Action> {
 
 /// A history of up to [`LENGTH_MAX`] actions; `muted` may change within it.
 pub(crate) fn history() -> impl Strategy<Value = History> {
-    history_with(any::<bool>().prop_map(|can_verify| PolicySettings { can_verify, ..PolicySettings::default() }))
+    use InstitutionNotices::{All, Off, Repair};
+    let settings = (any::<bool>(), prop_oneof![Just(Off), Just(Repair), Just(All)]);
+    history_with(settings.prop_map(|(can_verify, institution_notices)| PolicySettings {
+        can_verify,
+        institution_notices,
+        ..PolicySettings::default()
+    }))
 }
 
 /// The same, with these settings of the policy.
@@ -73,7 +79,7 @@ pub(crate) fn history_with(settings: impl Strategy<Value = PolicySettings>) -> i
     (settings, any::<bool>(), vec(action(), 1..LENGTH_MAX)).prop_map(|(settings, muted, actions)| {
         let mut history = History { policy: policy_with(settings), ..History::new(true) };
         let mut now = START;
-        let (mut incident, mut successor) = (false, None);
+        let (mut incident, mut incidents_count, mut successor) = (None, 0, None);
         if muted {
             history.receive(Event::Command(Command::Mute), now).unwrap();
         }
@@ -94,7 +100,9 @@ pub(crate) fn history_with(settings: impl Strategy<Value = PolicySettings>) -> i
                     continue;
                 }
                 Action::Incident { is_on } => {
-                    incident = is_on;
+                    // No two incidents of an institution begin at the same time.
+                    incidents_count += 1;
+                    incident = is_on.then(|| shift(START, incidents_count));
                     continue;
                 }
                 Action::Repeat { which, millis } => {
@@ -174,7 +182,7 @@ proptest! {
                 // A user who is in the widget already is not prompted while the token is valid.
                 let token_lives = received.before.widget_until.is_some_and(|until| step.at < until);
                 prop_assert_eq!(in_widget, token_lives);
-                let waits = received.input.incident && episode.cause.may_be_institution_wide();
+                let waits = received.input.incident.is_some() && episode.cause.may_be_institution_wide();
                 let superseded = episode.superseded_by.is_some();
                 let rejected = &received.before.not_superseded_by;
                 let known = received.input.successor.as_ref().is_some_and(|successor| !rejected.contains(successor));
@@ -188,7 +196,7 @@ proptest! {
                 let held = received.before.state.episode().unwrap();
                 prop_assert!(held.prompt != Prompt::Sent && !step.link.muted);
                 let cause = step.link.state.episode().unwrap().cause;
-                prop_assert!(!received.input.incident || !cause.may_be_institution_wide());
+                prop_assert!(received.input.incident.is_none() || !cause.may_be_institution_wide());
                 prop_assert_eq!((prompts(step), step.link.state.episode().unwrap().prompt), (1, Prompt::Sent));
             }
         }
@@ -237,7 +245,7 @@ proptest! {
             for actions in 0.. {
                 let incident = actions < ends_after;
                 let at = link.deadline(&history.policy).expect("a deferred prompt has a deadline");
-                let input = Input { incident, ..Event::DeadlinePassed.into() };
+                let input = Input { incident: down(incident), ..Event::DeadlinePassed.into() };
                 let step = step(&link, &input, at, &history.policy).unwrap();
                 let is_asked = step.from != StateName::Updating && step.effects.iter().any(|effect| matches!(effect, Effect::Job(Job::Verify { .. })));
                 asked += usize::from(is_asked);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use strum::VariantArray;
 
-use crate::world::{DAY, ENDINGS, HOUR, History, MINUTE, START, events, profiles, shift};
+use crate::world::{DAY, ENDINGS, HOUR, History, MINUTE, START, down, events, profiles, shift};
 use relink::link::table::MOVES;
 use relink::link::{Consent, Due, Event, EventName, Input, Link, Policy, Profile, Refusal, StateName, Timestamp, step};
 
@@ -34,8 +34,8 @@ fn explore() -> Seen {
                 now = history.link.deadline(&history.policy).unwrap_or(now).max(now);
             }
             // After a refusal the walk goes on from the same link.
-            let _refused =
-                history.receive(Input { event, key: None, profile, incident: walk % 3 == 0, successor: None }, now);
+            let _refused = history
+                .receive(Input { event, key: None, profile, incident: down(walk % 3 == 0), successor: None }, now);
         }
         for ending in ENDINGS {
             let mut ended = history.clone();
@@ -54,7 +54,7 @@ fn try_everything(link: &Link, now: Timestamp, policy: &Policy, seen: &mut Seen)
     for at in [Some(now), link.deadline(policy)].into_iter().flatten() {
         for event in events(at).into_iter().chain(ENDINGS) {
             let targets = seen.entry((link.state.name(), event.name())).or_default();
-            for incident in [false, true] {
+            for incident in [None, Some(START)] {
                 let mut input = Input { incident, ..event.clone().into() };
                 let mut answer = step(link, &input, at, policy);
                 if answer == Err(Refusal::AlreadyKnown) {

@@ -22,6 +22,11 @@ pub(crate) fn shift(at: Timestamp, millis: i64) -> Timestamp {
     Timestamp::from_millis(at.as_millis() + millis)
 }
 
+/// Since when the institution is down, if it is.
+pub(crate) fn down(is_down: bool) -> Option<Timestamp> {
+    is_down.then_some(START)
+}
+
 /// The default policy, with or without API keys.
 pub(crate) fn policy(can_verify: bool) -> Policy {
     policy_with(PolicySettings { can_verify, ..PolicySettings::default() })
@@ -55,6 +60,8 @@ pub(crate) fn events(now: Timestamp) -> Vec<Event> {
         Event::QuotaReached { of_refresh: true },
         Event::ConsentEnding,
         Event::ConsentChanged,
+        Event::OutageMet { by_user: false },
+        Event::OutageMet { by_user: true },
         Event::DeadlinePassed,
     ];
     for status in [ConsentStatus::Authorised, ConsentStatus::Ended] {

@@ -113,6 +113,18 @@ async fn asks_for_a_refresh() {
 }
 
 #[tokio::test]
+async fn an_outage_of_the_institution_is_returned_with_its_error() {
+    for (code, is_transient) in
+        [("institution_down", true), ("institution_unavailable", true), ("institution_inactive", false)]
+    {
+        let (client, _) = server(json_answer(400, errors(code, "x"))).await;
+        let answer = client.refresh_link(&link(), &[]).await.unwrap();
+        let RefreshAnswer::Outage { error, is_transient: found } = answer else { panic!("{code}: {answer:?}") };
+        assert_eq!((found, error.http_status, error.link_id.as_deref()), (is_transient, 400, Some(LINK)), "{code}");
+    }
+}
+
+#[tokio::test]
 async fn mints_a_token() {
     let (client, asked) = server(json_answer(200, json!({"access": "jwt-a", "refresh": "jwt-r"}))).await;
     let token = client.update_token(&link(), None).await.unwrap();
@@ -128,12 +140,9 @@ async fn mints_a_token() {
 #[tokio::test]
 async fn failures_are_classified() {
     let seconds = |seconds| Some(Duration::from_secs(seconds));
-    for (status, code, retry_after) in [
-        (500, "unexpected_error", None),
-        (400, "institution_down", None),
-        (400, "too_many_sessions", seconds(120)),
-        (429, "throttled", seconds(30)),
-    ] {
+    for (status, code, retry_after) in
+        [(500, "unexpected_error", None), (400, "too_many_sessions", seconds(120)), (429, "throttled", seconds(30))]
+    {
         let (client, _) = server(json_answer(status, errors(code, "x"))).await;
         match client.refresh_link(&link(), &[]).await {
             Err(CallError::Transient { why, retry_after: after }) => {

@@ -12,8 +12,8 @@ use super::super::rfc3339::At;
 use super::super::words::{AttemptEndWord, CauseWord, is_false};
 use super::BadRecord;
 use crate::link::{
-    Breakage, Consent, Due, Episode, EpisodeNumber, LinkId, Month, Prompt, Refresh, RefreshQuota, Session, Suspicion,
-    UpdatePhase,
+    Breakage, Consent, Due, Episode, EpisodeNumber, InstitutionOutage, LinkId, Month, Prompt, Refresh, RefreshQuota,
+    Session, Suspicion, UpdatePhase,
 };
 
 /// When `consent_expiring` was published before there was a ladder.
@@ -194,6 +194,26 @@ pub struct RefreshQuotaRecord {
     /// Belvo refused a refresh because the monthly quota was used up; relink asks for none before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_until: Option<At>,
+}
+
+/// An outage of the institution that was announced for the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutageRecord {
+    /// When the outage began.
+    pub began_at: At,
+    /// When relink checks again whether `institution_restored` is due; absent if that notice was published, or will not come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_at: Option<At>,
+}
+
+impl OutageRecord {
+    pub(super) fn of(outage: InstitutionOutage) -> Self {
+        Self { began_at: At(outage.began_at), check_at: outage.check_at.map(At) }
+    }
+
+    pub(super) fn parse(self) -> InstitutionOutage {
+        InstitutionOutage { began_at: self.began_at.0, check_at: self.check_at.map(|at| at.0) }
+    }
 }
 
 impl EpisodeRecord {

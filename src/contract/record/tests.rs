@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::super::{At, Because, Origin, OriginKind};
 use super::*;
 use crate::link::{
-    AccessMode, AttemptEnd, Breakage, Cause, Consent, DedupKey, Due, EpisodeNumber, Month, Prompt, RecentFact, Refresh,
-    RefreshQuota, Suspicion, Timestamp, UpdatePhase,
+    AccessMode, AttemptEnd, Breakage, Cause, Consent, DedupKey, Due, EpisodeNumber, InstitutionOutage, Month, Prompt,
+    RecentFact, Refresh, RefreshQuota, Suspicion, Timestamp, UpdatePhase,
 };
 
 /// Times at the ends of all ranges through which a time passes, and any other time.
@@ -204,10 +204,11 @@ fn link() -> BoxedStrategy<Link> {
     let more_times = (option::of(at()), option::of(at()), option::of(at()), option::of(at()));
     let recent = vec((any::<u64>(), at()).prop_map(|(key, at)| RecentFact { key: DedupKey(key), at }), 0..4);
     let work = (option::of(refresh()), freshness(), any::<bool>(), refresh_quota(), any::<bool>());
-    let more = (recent, vec(link_id(), 0..NOT_SUPERSEDED_BY_MAX));
+    let outage = (at(), option::of(at())).prop_map(|(began_at, check_at)| InstitutionOutage { began_at, check_at });
+    let more = (recent, vec(link_id(), 0..NOT_SUPERSEDED_BY_MAX), option::of(outage));
     ((link_id(), version, profile(), state()), times, count(), work, more_times, more)
         .prop_map(|((id, version, profile, state), times, episodes_count, work, more_times, more)| {
-            let (recent, not_superseded_by) = more;
+            let (recent, not_superseded_by, institution_outage) = more;
             let (since, updated_at, data_at, recovered_at) = times;
             let (refresh, freshness, refresh_needs_token, refresh_quota, muted) = work;
             let (snoozed_until, verify_asked_at, claimed_at, widget_until) = more_times;
@@ -231,6 +232,7 @@ fn link() -> BoxedStrategy<Link> {
                 verify_asked_at,
                 claimed_at,
                 widget_until,
+                institution_outage,
                 recent,
             }
         })

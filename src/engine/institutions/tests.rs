@@ -50,7 +50,7 @@ fn open_late(
     planned: i64,
 ) -> Option<IncidentBody> {
     let link = format!("link-{link}").parse().unwrap();
-    let is_deferred = incidents.is_down(Some(institution));
+    let is_deferred = incidents.down_since(Some(institution)).is_some();
     let opening = Opening { institution, link: &link, at: at(millis), is_deferred };
     incidents.opened(&opening, &origin(), at(planned)).pop()
 }
@@ -85,7 +85,10 @@ fn one_link_or_many_institutions_do_not_begin_an_incident() {
     let mut incidents = incidents(20);
     assert!((0..100).all(|n| open(&mut incidents, "erebor", 7, n * 1_000).is_none()));
     assert!((0..100_usize).all(|n| open(&mut incidents, &format!("bank-{}", n % 10), n, 0).is_none()));
-    assert_eq!((incidents.count_down(), incidents.is_down(None), incidents.is_down(Some("erebor"))), (0, false, false));
+    assert_eq!(
+        (incidents.count_down(), incidents.down_since(None).is_some(), incidents.down_since(Some("erebor")).is_some()),
+        (0, false, false)
+    );
 }
 
 #[test]
@@ -96,7 +99,7 @@ fn no_incident_begins_when_detection_is_off() {
     let began = first(&mut incidents(20), 20, 0, 1).unwrap().1;
     let mut off = Institutions::of(&policy(0), vec![began]);
     assert_eq!(end(&mut off, at(0)).len(), 1);
-    assert!(!off.is_down(Some("erebor")));
+    assert!(off.down_since(Some("erebor")).is_none());
 }
 
 #[test]
@@ -165,7 +168,7 @@ fn after_a_restart_a_running_incident_goes_on_and_its_calm_window_starts_again()
         let (millis, is_deferred) = if n < 20 { (0, false) } else { (MINUTE, true) };
         after.remember(&Opening { institution: "erebor", link: &link, at: at(millis), is_deferred });
     }
-    assert!(after.is_down(Some("erebor")) && after.next_end().is_none());
+    assert!(after.down_since(Some("erebor")).is_some() && after.next_end().is_none());
     assert!(open(&mut after, "erebor", 99, HOUR).is_none(), "it has begun already");
     assert_eq!(end(&mut after, at(HOUR)), []);
     let ended = end(&mut after, at(HOUR + 10 * MINUTE)).pop().unwrap();

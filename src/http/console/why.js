@@ -41,6 +41,7 @@ const EVENTS = {
   data_arrived: "data of the link is at Belvo",
   refresh_accepted: "Belvo accepted a request for a refresh",
   quota_reached: "the monthly quota of the user is used up",
+  outage_met: "the bank is down, and a call or the user met this outage",
   link_deleted: "the link was deleted at Belvo",
   mute: "the user gets no prompts and no reminders",
   unmute: "the user gets prompts and reminders again",
@@ -71,6 +72,8 @@ const NOTICES = {
   stale: "Scheduled data did not arrive",
   data_available: "New data is at Belvo",
   consent_expiring: "The consent ends soon",
+  institution_down: "The bank is down. There is nothing to do now",
+  institution_restored: "The bank works again",
   removed: "The link is removed",
   superseded: "The user has connected the bank anew. Do not ask about this link any more",
 };

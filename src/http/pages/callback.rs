@@ -47,7 +47,7 @@ pub(super) async fn take(
     let claims = pages.links.verify(Purpose::Callback, &token).ok();
     // relink signs the token and not the rest of the address, so that may be changed.
     let Some(claims) = claims.filter(|_| is_event(&event)) else {
-        return draw(&server, pages, &visit, None, None).await;
+        return draw(&server, pages, &visit, None).await;
     };
     let opened = match look_up(&server, claims).await {
         Ok(opened) => opened,

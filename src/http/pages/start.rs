@@ -4,7 +4,7 @@
 //! An update-mode token has Belvo's status of the link in it, which saves a call. If the status is `valid`, or if the
 //! token does not have it, the link is read. The observation is published only if the machine would end the episode by
 //! it; then the page says that nothing is left to do. `POST /repair/{token}/check` does the same without a token: an
-//! open page sends it once, so a link that works again needs no click.
+//! open page sends it once, so a link that works again needs no click. While the institution is down, it publishes that the user waits.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ use super::super::repair::{not_minted, publish_started, refused};
 use super::super::{Server, SharedServer, renewal};
 use super::{
     Opened, Pages, View, Visit, callback, draw, draw_as, locale_of, log_as, look_up, not_now, open, see_other,
-    switched_off, view_as_json, wait_for,
+    state_as_json, switched_off, wait_for,
 };
 use crate::belvo::{CallError, Client, LinkRead, Meaning, WidgetToken, translate};
 use crate::clock;
 use crate::config::WidgetPlace;
-use crate::contract::{At, InputKind, Observation, ReadOutcome, Source};
-use crate::link::{Link, step};
-use crate::repair::{Locale, Mistakes, Need, Note, Person, Shown, WidgetOnPage};
+use crate::contract::{At, InputKind, Observation, ReadOutcome, Source, Widget};
+use crate::link::{InstitutionNotices, Link, step};
+use crate::repair::{Locale, Mistakes, Need, Person, Shown, Trouble, WidgetOnPage};
 
 /// How long the user waits for Belvo's token.
 const MINT_MAX: Duration = Duration::from_secs(12);
@@ -66,7 +66,7 @@ pub(super) async fn start(
     };
     let may_start = opened.as_ref().filter(|opened| opened.view.may_start());
     let Some((opened, link)) = may_start.and_then(|opened| Some((opened, opened.link.as_ref()?))) else {
-        return draw(&server, pages, &visit, opened.as_ref(), None).await;
+        return draw(&server, pages, &visit, opened.as_ref()).await;
     };
     let Entries { name, document } = form.map(|form| form.0).unwrap_or_default();
     let entries = Person { name, document };
@@ -76,10 +76,10 @@ pub(super) async fn start(
         Err(mistakes) => {
             let is_empty = entries.name.is_empty() && entries.document.is_empty();
             let mistakes = if is_empty && opened.view == View::InProgress { Mistakes::default() } else { mistakes };
-            return draw_as(&server, pages, &visit, Some(opened), Shown::Form(&entries, mistakes), None).await;
+            return draw_as(&server, pages, &visit, Some(opened), Shown::Form(&entries, mistakes), false).await;
         }
     };
-    let cannot_start = || draw(&server, pages, &visit, Some(opened), Some(Note::CannotStart));
+    let cannot_start = || draw_as(&server, pages, &visit, Some(opened), Shown::View(opened.view), true);
     let Some(belvo) = &server.belvo else { return cannot_start().await };
     if !pages.mints.allows(&link.id) {
         let mut page = cannot_start().await;
@@ -99,7 +99,7 @@ pub(super) async fn start(
     if works_again(&server, pages, opened, link, token.link_status.as_deref()).await {
         let repaired = look_up(&server, opened.claims.clone()).await;
         return match repaired {
-            Ok(repaired) => draw(&server, pages, &visit, Some(&repaired), None).await,
+            Ok(repaired) => draw(&server, pages, &visit, Some(&repaired)).await,
             Err(problem) => not_now(pages, &visit, problem),
         };
     }
@@ -110,7 +110,7 @@ pub(super) async fn start(
         (false, WidgetPlace::Page) if !visit.is_hosted => {
             let token = token.access.expose_secret().to_owned();
             let widget = WidgetOnPage { token, callbacks, script_url: pages.script_url.clone() };
-            draw_as(&server, pages, &visit, Some(opened), Shown::Widget(&widget), None).await
+            draw_as(&server, pages, &visit, Some(opened), Shown::Widget(&widget), false).await
         }
         (has_consent, _) => match widget_address(&server, link, &token, has_consent, locale) {
             Ok(url) => see_other(url.as_str()),
@@ -123,20 +123,33 @@ pub(super) async fn check(State(server): State<SharedServer>, visit: Visit) -> R
     let Some(pages) = &server.pages else { return switched_off() };
     let mut opened = match open(&server, pages, &visit.token).await {
         Ok(Some(opened)) => opened,
-        Ok(None) => return view_as_json(View::Unknown),
+        Ok(None) => return state_as_json(None),
         Err(problem) => return problem.into_response(),
     };
     let is_broken = matches!(opened.view, View::NeedsYou(need) if need != Need::Nothing);
-    if let Some(link) = opened.link.as_ref().filter(|_| is_broken)
-        && pages.checks.allows(&link.id)
-        && works_again(&server, pages, &opened, link, None).await
-    {
+    let Some(link) = opened.link.as_ref().filter(|_| is_broken) else { return state_as_json(Some(&opened)) };
+    let has_changed = (pages.checks.allows(&link.id) && works_again(&server, pages, &opened, link, None).await)
+        || (opened.trouble == Some(Trouble::BankDown) && notes_waiting(&server, pages, link).await);
+    if has_changed {
         match look_up(&server, opened.claims.clone()).await {
-            Ok(repaired) => opened = repaired,
+            Ok(changed) => opened = changed,
             Err(problem) => return problem.into_response(),
         }
     }
-    view_as_json(opened.view)
+    state_as_json(Some(&opened))
+}
+
+/// Publishes that the user waits because the institution is down, and waits until the machine has noted it. Returns whether it has.
+async fn notes_waiting(server: &Server, pages: &Pages, link: &Link) -> bool {
+    if pages.policy.settings().institution_notices == InstitutionNotices::Off || !pages.waits.allows(&link.id) {
+        return false;
+    }
+    let body = serde_json::to_vec(&Widget::Waiting {}).expect("a widget event has string keys");
+    if let Err(problem) = server.store_input(InputKind::Widget, &link.id, Bytes::from(body)).await {
+        tracing::warn!(link.id = %link.id, "that a user waits could not be stored as an input: {}", problem.detail());
+        return false;
+    }
+    wait_for(server, &link.id, HEAL_MAX, |link| link.institution_outage.is_some()).await
 }
 
 /// Mints the token. The error is a response, of which only the log and `Retry-After` are used.

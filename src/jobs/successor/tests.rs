@@ -1,4 +1,4 @@
-//! The jobs about superseded links, with a store in memory and a Belvo without a network.
+//! The jobs about superseded links, and a refresh during an outage, with a store in memory and a Belvo without a network.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,9 @@ use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::belvo::{Client, MissingGuard, Question, Reply, SecretId, SecretPassword, Timeouts, Wire};
+use crate::belvo::{
+    Client, Meaning, MissingGuard, Question, Reply, SecretId, SecretPassword, Timeouts, Wire, translate,
+};
 use crate::clock::Clock;
 use crate::contract::{Because, JobName, Origin, Record};
 use crate::link::{Breakage, Cause, Input, PolicySettings, Profile, SuccessorObservation, Supersede, step};
@@ -217,4 +219,26 @@ fn a_named_link_is_read_and_supersedes_only_if_nothing_contradicts() {
     bench.know("old", profile("u1", 1), fails());
     let outcome = bench.perform(JobName::ReadSuccessor, "old", Some("new"), at(2));
     assert!(matches!(outcome, Outcome::Retry(..)) && bench.published().is_empty(), "{outcome:?}");
+}
+
+#[test]
+fn an_outage_error_to_a_refresh_is_published_as_evidence_each_time() {
+    for (code, is_retried) in [("institution_down", true), ("institution_inactive", false)] {
+        let answer = json!([{"code": code, "message": "x", "request_id": "r1"}]);
+        let bench = Bench::new(Supersede::Never, 400, answer);
+        for tries in 1..3 {
+            let outcome = bench.perform(JobName::Refresh, "link", None, at(3));
+            assert_eq!(matches!(outcome, Outcome::Retry(..)), is_retried, "{outcome:?}");
+            assert_eq!(matches!(outcome, Outcome::GivenUp(_)), !is_retried, "{outcome:?}");
+            assert_eq!(bench.inbox.0.lock().unwrap().len(), tries);
+        }
+        let inputs = bench.inbox.0.lock().unwrap();
+        let body: Value = serde_json::from_slice(&inputs[0].body).unwrap();
+        assert_eq!((inputs[0].kind, body["http_status"].as_u64()), (InputKind::ApiError, Some(400)));
+        assert_eq!(body["path"], "/api/links/link/refresh/");
+        // The engine reads it as an outage error of this link.
+        let meaning = translate(inputs[0].kind, &inputs[0].link, &inputs[0].body, START).unwrap();
+        let Meaning::NotAboutTheLink { class, .. } = meaning else { panic!("{meaning:?}") };
+        assert!(class.is_about_the_institution());
+    }
 }

@@ -201,6 +201,8 @@ impl Simulation {
             | NoticeName::DataAvailable
             | NoticeName::ConsentExpiring
             | NoticeName::Stale
+            | NoticeName::InstitutionDown
+            | NoticeName::InstitutionRestored
             | NoticeName::Removed => {}
         }
         Ok(())

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::values::{
-    Answered, BankAnswer, BelvoStatus, Call, Counts, ErrorCode, ErrorStatus, IncidentChange, Logins, Notice, Refusal,
-    Span, State, True,
+    Answered, BankAnswer, BelvoStatus, Call, Counts, ErrorCode, ErrorStatus, IncidentChange, Logins, Notice,
+    PageStatus, Refusal, Span, State, True,
 };
 
 /// The name of a link in the file. The id of the link is known only after the setup, or after a step has registered the
@@ -196,6 +196,11 @@ pub(super) enum BelvoAction {
         link: Name,
     },
     Wipes {},
+    /// The status page of Belvo sends a webhook about an institution.
+    ReportsInstitution {
+        institution: String,
+        status: PageStatus,
+    },
     ChangesPayload {
         shape: PayloadShape,
     },
@@ -244,6 +249,10 @@ impl DeliveryFault {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum UserAction {
     OpensWidget {
+        link: Name,
+    },
+    /// Sees a page on which nothing can be done because the institution is down.
+    Waits {
         link: Name,
     },
     Succeeds {

@@ -22,7 +22,7 @@ type Expected<'a> = (Option<&'a Answered>, bool);
 impl Player<'_> {
     // --- Belvo ---
 
-    pub(super) fn belvo(&mut self, action: &BelvoAction) -> Result<(), PlayError> {
+    pub(super) async fn belvo(&mut self, action: &BelvoAction) -> Result<(), PlayError> {
         match action {
             BelvoAction::Refreshes { link, outcome } => {
                 self.control.scheduled_refresh(self.id(link)?, *outcome)?;
@@ -62,6 +62,9 @@ impl Player<'_> {
             BelvoAction::Wipes {} => {
                 self.control.wipe();
             }
+            BelvoAction::ReportsInstitution { institution, status } => {
+                self.relink.report_institution(institution, (*status).into()).await?;
+            }
             BelvoAction::ChangesPayload { shape } => self.control.set_payload_shape(*shape),
             BelvoAction::AdvancesClock { span } => self.control.advance(span.0),
         }
@@ -80,6 +83,7 @@ impl Player<'_> {
                 self.tokens.insert(link.clone(), access.to_owned());
                 Ok(())
             }
+            UserAction::Waits { link } => self.call_back(link, true, &json!({"event": "waiting"})).await,
             UserAction::Succeeds { link, reported } => {
                 let callback = self.in_widget(link, "success").await?;
                 let callback =

@@ -36,6 +36,9 @@ pub struct ScenarioArgs {
     /// A bearer token of relink's API.
     #[arg(long, value_name = "TOKEN", requires = "scenario", help_heading = "Play a scenario")]
     pub api_token: Option<SecretString>,
+    /// A secret of RELINK_STATUS_WEBHOOK_SECRETS, for scenarios in which Belvo's status page reports an institution.
+    #[arg(long, value_name = "SECRET", requires = "scenario", help_heading = "Play a scenario")]
+    pub status_secret: Option<SecretString>,
     /// The URL of the NATS server that relink uses.
     #[arg(
         long,
@@ -88,6 +91,7 @@ async fn rehearse(file: &Path, args: ScenarioArgs, sandbox: SandboxArgs) -> anyh
     let relink = RelinkUnderTest {
         url: args.relink_url.trim_end_matches('/').to_owned(),
         api_token: args.api_token.context("a scenario needs --api-token")?,
+        status_secret: args.status_secret,
         nats_url: args.nats_url,
         stream: args.stream,
     };

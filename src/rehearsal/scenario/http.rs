@@ -29,6 +29,8 @@ pub(super) struct RelinkHttp {
     pub(super) client: reqwest::Client,
     pub(super) url: String,
     pub(super) api_token: SecretString,
+    /// The secret of the webhooks of Belvo's status page.
+    pub(super) status_secret: Option<SecretString>,
 }
 
 impl RelinkHttp {
@@ -41,6 +43,18 @@ impl RelinkHttp {
     /// Sends a GET; any status but 2xx is an error.
     pub(super) async fn get(&self, path: &str) -> Result<Value, PlayError> {
         self.send(path, self.client.get(format!("{}{path}", self.url))).await
+    }
+
+    /// The webhook of Belvo's status page about an institution, whose name on the page is Belvo's code.
+    pub(super) async fn report_institution(&self, institution: &str, status: &'static str) -> Result<(), PlayError> {
+        let path = "/webhooks/belvo-status";
+        let secret = self.status_secret.as_ref().map_or("", |secret| secret.expose_secret());
+        let component = json!({"name": institution, "status": status});
+        let body = json!({"component": component, "component_update": {"new_status": status}});
+        let request = self.client.post(format!("{}{path}", self.url)).json(&body);
+        let response = send(request.header("authorization", secret)).await?;
+        let problem = || format!("relink answered {path} with {}: {}", response.status, response.body);
+        if response.is_ok() { Ok(()) } else { Err(PlayError::Unexpected(problem())) }
     }
 
     async fn send(&self, path: &str, request: RequestBuilder) -> Result<Value, PlayError> {

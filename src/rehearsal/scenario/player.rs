@@ -35,6 +35,8 @@ pub struct RelinkUnderTest {
     pub url: String,
     /// A bearer token of its API.
     pub api_token: SecretString,
+    /// The secret of the webhooks of Belvo's status page, if the scenario sends any.
+    pub status_secret: Option<SecretString>,
     /// The URL of its NATS server.
     pub nats_url: String,
     /// The name of its output stream; `KV_links` by default.
@@ -118,7 +120,12 @@ impl<'a> Player<'a> {
         let url = relink.url.trim_end_matches('/').to_owned();
         Ok(Self {
             control: sandbox.control(),
-            relink: RelinkHttp { client, url, api_token: relink.api_token.clone() },
+            relink: RelinkHttp {
+                client,
+                url,
+                api_token: relink.api_token.clone(),
+                status_secret: relink.status_secret.clone(),
+            },
             belvo,
             subscriber: Subscriber::open(&relink.nats_url, &relink.stream).await?,
             report,
@@ -175,7 +182,7 @@ impl<'a> Player<'a> {
     async fn perform(&mut self, action: &Action) -> Result<(), PlayError> {
         let limit = |within: &Option<Span>, usual: Duration| within.map_or(usual, |span| span.0);
         match action {
-            Action::Belvo(action) => self.belvo(action),
+            Action::Belvo(action) => self.belvo(action).await,
             Action::Bank { bank, link } => Ok(self.control.set_login(self.id(link)?, bank.0.clone())?),
             Action::User(action) => self.user(action).await,
             Action::App(action) => self.app(action).await,

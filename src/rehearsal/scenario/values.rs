@@ -148,6 +148,8 @@ pub(super) enum Notice {
     Refreshed,
     ConsentExpiring,
     Stale,
+    InstitutionDown,
+    InstitutionRestored,
     Removed,
 }
 
@@ -214,6 +216,16 @@ pub(super) enum IncidentChange {
     Ended,
     Degraded,
     Recovered,
+}
+
+/// The status of an institution on Belvo's status page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum PageStatus {
+    Operational,
+    PartialOutage,
+    MajorOutage,
 }
 
 /// The required number of notices of each type since the start.

@@ -14,7 +14,7 @@ use crate::contract::{
 };
 use crate::engine::Delivery;
 use crate::institution::Components;
-use crate::link::{Input, LinkId, Policy};
+use crate::link::{Event, Input, LinkId, Policy};
 
 /// The required outcome of an input.
 pub(super) enum Due {
@@ -101,7 +101,8 @@ impl History {
                 Address::State(link) => {
                     let record = Record::parse(body).map_err(|error| unreadable(&error))?;
                     let (input, place) = self.input_of(link, &record.because.origin, &jetstream.input)?;
-                    let incident = self.incidents.is_on(input.as_deref(), self.link_checker.link(link));
+                    let input = input.or_else(|| outage_met(&jetstream.input.ever[place?]));
+                    let incident = self.incidents.down_since(input.as_deref(), self.link_checker.link(link));
                     self.link_checker.take(link, &record, input.as_deref(), incident, &effects, &self.policy)?;
                     if let Some(place) = place {
                         self.repeats.check(link, &jetstream.input.ever[..=place], true, None)?;
@@ -115,10 +116,13 @@ impl History {
                     let refused: RefusedBody = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
                     let (input, place) = self.input_of(link, &refused.origin, &jetstream.input)?;
                     let place = place.ok_or_else(|| format!("{id}: a refusal names no input"))?;
-                    let incident = self.incidents.is_on(input.as_deref(), self.link_checker.link(link));
+                    let incident = self.incidents.down_since(input.as_deref(), self.link_checker.link(link));
                     let inputs = &jetstream.input.ever[..=place];
                     if !self.repeats.check(link, inputs, input.is_some(), Some(&refused.reason))? {
                         self.link_checker.refuse(link, &refused, input.as_deref(), incident, &self.policy)?;
+                        if let Some(met) = outage_met(&jetstream.input.ever[place]) {
+                            self.link_checker.check_unmet(link, &refused, &met, incident, &self.policy)?;
+                        }
                     }
                     self.record_input(link, place)?;
                     completed_now.push((*partition, place));
@@ -285,6 +289,14 @@ impl History {
             delivery.subject
         ))
     }
+}
+
+/// The event of an outage error, which is no event of the link unless the institution is down.
+fn outage_met(delivery: &Delivery) -> Option<Box<Input>> {
+    let kind = delivery.kind.parse::<InputKind>().ok().filter(|kind| *kind == InputKind::ApiError)?;
+    let meaning = translate(kind, &delivery.link.parse().ok()?, &delivery.payload, delivery.stored_at()).ok()?;
+    let Meaning::NotAboutTheLink { class, .. } = meaning else { return None };
+    class.is_about_the_institution().then(|| Box::new(Event::OutageMet { by_user: false }.into()))
 }
 
 /// The required outcome of an input.

@@ -6,19 +6,19 @@ use std::collections::BTreeMap;
 use super::Checked;
 use crate::contract::{IncidentBody, IncidentCause, IncidentChange, OriginKind, institution_token};
 use crate::institution::State;
-use crate::link::{Input, Link, LinkId};
+use crate::link::{Input, Link, LinkId, Timestamp};
 
 /// The last incident message of each institution.
 #[derive(Default)]
 pub(super) struct Incidents(pub(super) BTreeMap<String, IncidentBody>);
 
 impl Incidents {
-    /// Whether the institution of this link has an incident now.
-    pub(super) fn is_on(&self, received: Option<&Input>, link: Option<&Link>) -> bool {
+    /// Since when the institution of this link is down.
+    pub(super) fn down_since(&self, received: Option<&Input>, link: Option<&Link>) -> Option<Timestamp> {
         let received = received.and_then(|received| received.profile.institution.as_ref());
         let institution = received.or(link.and_then(|link| link.profile.institution.as_ref()));
-        let latest = institution.and_then(|institution| self.0.get(institution));
-        latest.is_some_and(|latest| latest.change == IncidentChange::Began)
+        let latest = self.0.get(institution?)?;
+        (latest.change == IncidentChange::Began).then_some(latest.began_at.0)
     }
 
     pub(super) fn take(&mut self, token: &str, body: &[u8], opened_last: Option<&LinkId>) -> Checked {

@@ -11,8 +11,8 @@ use super::Checked;
 use crate::contract::{JobName, NoticeName, Record, RefusedBody};
 use crate::link::table::MOVES;
 use crate::link::{
-    Effect, Event, EventName, Input, Job, Link, LinkId, Notice, Policy, Prompt, State, StateName, Supersede, Timestamp,
-    correct_times, step,
+    Cause, Effect, Event, EventName, Input, InstitutionNotices, Job, Link, LinkId, Notice, Policy, Prompt, State,
+    StateName, Supersede, Timestamp, correct_times, step,
 };
 
 /// The links according to the output stream.
@@ -25,6 +25,10 @@ pub(super) struct LinkChecker {
     announced: BTreeSet<(LinkId, Timestamp, Option<Duration>)>,
     /// The superseded episodes, without those that an operator has reversed.
     superseded: BTreeSet<(LinkId, u32)>,
+    /// Links whose users know that their institution is down, and since when.
+    told_down: BTreeMap<LinkId, Timestamp>,
+    /// The announced outages of each link.
+    outages: BTreeSet<(LinkId, Timestamp)>,
     /// The link of the last state, if that state opened an episode.
     opened_last: Option<LinkId>,
 }
@@ -83,7 +87,7 @@ impl LinkChecker {
         id: &LinkId,
         record: &Record,
         received: Option<&Input>,
-        incident: bool,
+        incident: Option<Timestamp>,
         effects: &PendingEffects,
         policy: &Policy,
     ) -> Checked {
@@ -110,10 +114,11 @@ impl LinkChecker {
             }
         };
         input.incident = incident;
-        if record.because.incident != incident {
+        if record.because.incident != incident.is_some() {
             return Err(format!(
-                "{which}: its incident flag is {}, and that of the stream {incident}",
-                record.because.incident
+                "{which}: its incident flag is {}, and that of the stream {}",
+                record.because.incident,
+                incident.is_some()
             ));
         }
         let successor = self.successor_of(&before, &input, origin.received_at.0, policy);
@@ -136,6 +141,7 @@ impl LinkChecker {
             return Err(format!("{which}: the published effects are {effects}, and the required ones {due:?}"));
         }
         self.check_rules(&which, &before, &after, input.event.name(), record, effects, policy)?;
+        self.check_outage(&which, &after, incident, effects)?;
         self.opened_last = (after.episodes_count > before.episodes_count).then(|| id.clone());
         self.links.insert(id.clone(), after);
         Ok(())
@@ -249,13 +255,73 @@ impl LinkChecker {
         broken.map_or(Ok(()), |(_, problem)| Err(format!("{which} ({from} to {to} on {}) {problem}", event.as_str())))
     }
 
+    /// Checks the notices about the institution, and that nobody is asked for anything while it is down.
+    fn check_outage(
+        &mut self,
+        which: &str,
+        link: &Link,
+        down_since: Option<Timestamp>,
+        effects: &PendingEffects,
+    ) -> Checked {
+        let is_asked = effects.has(NoticeName::UpdateRequired) || effects.has(NoticeName::Reminder);
+        let cause = link.state.episode().map(|episode| episode.cause);
+        let is_in_vain = matches!(cause, Some(Cause::Credentials | Cause::Token | Cause::AccountBlocked));
+        if is_asked && is_in_vain && down_since.is_some() {
+            return Err(format!("{which} asks a user for a repair while the institution is down"));
+        }
+        if effects.has(NoticeName::InstitutionRestored) && self.told_down.remove(&link.id).is_none() {
+            return Err(format!("{which}: an institution is restored, but the user was not told that it was down"));
+        }
+        if effects.has(NoticeName::InstitutionDown) {
+            let is_new = down_since.is_some_and(|since| {
+                self.outages.insert((link.id.clone(), since)) && self.told_down.insert(link.id.clone(), since).is_none()
+            });
+            if !is_new || link.muted {
+                return Err(format!("{which}: an institution is announced as down without reason, or twice"));
+            }
+        }
+        let is_superseded = link.state.episode().is_some_and(|episode| episode.superseded_by.is_some());
+        if link.muted || is_superseded || link.state == State::Removed {
+            self.told_down.remove(&link.id);
+        }
+        Ok(())
+    }
+
+    /// Checks that a link which has met an outage is not left out.
+    pub(super) fn check_unmet(
+        &self,
+        id: &LinkId,
+        body: &RefusedBody,
+        met: &Input,
+        incident: Option<Timestamp>,
+        policy: &Policy,
+    ) -> Checked {
+        let Some(link) = self.links.get(id).filter(|_| incident.is_some()) else { return Ok(()) };
+        let is_off = policy.settings().institution_notices == InstitutionNotices::Off;
+        match step(link, &Input { incident, ..met.clone() }, body.origin.received_at.0, policy) {
+            Ok(_) if !is_off => Err(format!("{id}.{}: the link has met an outage, and nobody is told", link.version)),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Checks at the end that every outage is over for every link: no prompt waits for it, and no user waits for a message.
+    pub(super) fn check_outages(&self) -> Checked {
+        if let Some(link) = self.told_down.keys().next() {
+            return Err(format!("the user of {link} is never told that the institution works again"));
+        }
+        let waits = |link: &&Link| {
+            link.state.episode().is_some_and(|episode| matches!(episode.prompt, Prompt::Deferred { .. }))
+        };
+        self.links.values().find(waits).map_or(Ok(()), |link| Err(format!("the prompt of {} waits for ever", link.id)))
+    }
+
     /// Checks a refusal: the machine must refuse the same input for the same reason.
     pub(super) fn refuse(
         &self,
         id: &LinkId,
         body: &RefusedBody,
         received: Option<&Input>,
-        incident: bool,
+        incident: Option<Timestamp>,
         policy: &Policy,
     ) -> Checked {
         let received_at = body.origin.received_at.0;
@@ -331,6 +397,8 @@ fn effect_name(effect: &Effect) -> EffectName {
             Notice::Refreshed { .. } => NoticeName::Refreshed,
             Notice::ConsentExpiring { .. } => NoticeName::ConsentExpiring,
             Notice::Stale { .. } => NoticeName::Stale,
+            Notice::InstitutionDown { .. } => NoticeName::InstitutionDown,
+            Notice::InstitutionRestored { .. } => NoticeName::InstitutionRestored,
             Notice::Removed { .. } => NoticeName::Removed,
         }),
     }

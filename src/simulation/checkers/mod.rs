@@ -221,6 +221,11 @@ impl Checkers {
         self.history.link_checker.check_superseded(&self.history.policy)
     }
 
+    /// Checks at the end that no link waits for the end of an outage.
+    pub(super) fn check_outages(&self) -> Checked {
+        self.history.link_checker.check_outages()
+    }
+
     /// Checks the final state of a process.
     pub(super) fn check_final_state(&self, final_state: &FinalState<'_>, jetstream: &JetStream) -> Checked {
         self.history.check_final_state(final_state, jetstream)

@@ -1,0 +1,255 @@
+//! Notices about an outage of the institution: which links get them, when, and that they come in pairs.
+
+use proptest::prelude::*;
+use relink::link::{
+    Breakage, Cause, Command, Effect, Event, Input, InstitutionNotices, Notice, PolicySettings, Refusal, StateName,
+    Status, Timestamp,
+};
+
+use crate::properties::{history, notices, steps};
+use crate::scene::{Scene, data, prompts};
+use crate::world::{DAY, HOUR, MINUTE, START, down, policy_with, shift};
+
+/// A link whose institution may be down.
+struct Bank {
+    scene: Scene,
+    is_down: bool,
+}
+
+impl Bank {
+    /// A working link of an institution that is not down.
+    fn new(institution_notices: InstitutionNotices) -> Self {
+        Self::of(PolicySettings { can_verify: true, institution_notices, ..PolicySettings::default() })
+    }
+
+    fn of(settings: PolicySettings) -> Self {
+        let mut scene = Scene::valid(true);
+        scene.history.policy = policy_with(settings);
+        scene.wait(HOUR);
+        Self { scene, is_down: false }
+    }
+
+    fn broken(institution_notices: InstitutionNotices) -> Self {
+        let mut bank = Self::new(institution_notices);
+        bank.receive(Event::Broken(Breakage::of(Cause::Credentials)));
+        bank.is_down = true;
+        bank
+    }
+
+    fn try_receive(&mut self, event: Event) -> Result<Vec<Effect>, Refusal> {
+        self.scene.try_receive(Input { incident: down(self.is_down), ..event.into() })
+    }
+
+    fn receive(&mut self, event: Event) -> Vec<Effect> {
+        self.try_receive(event).expect("the machine accepts it")
+    }
+
+    fn is_due(&mut self) -> Vec<Effect> {
+        self.scene.wait_for_deadline();
+        self.receive(Event::DeadlinePassed)
+    }
+
+    fn is_read(&mut self, status: Status) -> Vec<Effect> {
+        self.scene.wait(MINUTE);
+        let event = self.scene.observed(status, Some(self.scene.now));
+        self.receive(event)
+    }
+
+    fn starts_update(&mut self) -> Vec<Effect> {
+        let until = shift(self.scene.now, 10 * MINUTE);
+        self.receive(Event::UpdateStarted { until })
+    }
+}
+
+fn names(effects: &[Effect]) -> Vec<&'static str> {
+    let name = |effect: &Effect| match effect {
+        Effect::Notice { notice: Notice::InstitutionDown { since: START }, .. } => Some("down"),
+        Effect::Notice { notice: Notice::InstitutionRestored { since: START }, .. } => Some("restored"),
+        Effect::Notice { notice: Notice::UpdateRequired, .. } => Some("prompt"),
+        Effect::Notice { notice: Notice::Recovered { .. }, .. } => Some("recovered"),
+        Effect::Notice { .. } | Effect::Job(_) => None,
+    };
+    effects.iter().filter_map(name).collect()
+}
+
+const CALL: Event = Event::OutageMet { by_user: false };
+const USER: Event = Event::OutageMet { by_user: true };
+
+#[test]
+fn a_user_in_the_repair_gets_one_notice_and_another_when_the_bank_is_back() {
+    let mut bank = Bank::broken(InstitutionNotices::Repair);
+    assert_eq!(names(&bank.starts_update()), ["down"]);
+    assert_eq!(bank.try_receive(USER), Err(Refusal::AlreadyKnown));
+    bank.scene.wait(MINUTE);
+    assert_eq!(names(&bank.receive(Event::UpdateAbandoned)), [""; 0]);
+    bank.is_read(Status::Invalid);
+    // The link waits for the end of the outage, and looks for it again and again.
+    for _ in 0..20 {
+        let before = bank.scene.now;
+        assert_eq!(names(&bank.is_due()), [""; 0]);
+        assert_eq!(bank.scene.now, shift(before, 10 * MINUTE).min(bank.scene.now));
+    }
+    bank.is_down = false;
+    assert_eq!(names(&bank.is_due()), ["restored"]);
+    assert_eq!(bank.scene.history.link.institution_outage, None);
+}
+
+#[test]
+fn a_user_who_opens_the_repair_page_is_in_the_repair() {
+    let mut bank = Bank::broken(InstitutionNotices::Repair);
+    assert_eq!(names(&bank.receive(USER)), ["down"]);
+    bank.is_down = false;
+    bank.scene.wait(MINUTE);
+    // The first step of the link after the outage has the notice, whatever it is about.
+    assert_eq!(names(&bank.receive(Event::Broken(Breakage::of(Cause::AccountBlocked)))), ["restored"]);
+    assert_eq!(bank.try_receive(USER), Err(Refusal::AlreadyKnown));
+}
+
+#[test]
+fn a_bank_that_works_is_never_announced_as_down() {
+    let mut bank = Bank::broken(InstitutionNotices::All);
+    bank.is_down = false;
+    assert_eq!(bank.try_receive(USER), Err(Refusal::AlreadyKnown));
+    assert_eq!(bank.try_receive(CALL), Err(Refusal::AlreadyKnown));
+    assert_eq!(names(&bank.starts_update()), [""; 0]);
+}
+
+#[test]
+fn each_policy_has_its_links() {
+    use InstitutionNotices::{All, Off, Repair};
+    for (policy, deferred, called, in_repair) in
+        [(Off, false, false, false), (Repair, false, false, true), (All, true, true, true)]
+    {
+        let down = |is_announced: bool| if is_announced { vec!["down"] } else { Vec::new() };
+        let mut bank = Bank::new(policy);
+        bank.is_down = true;
+        assert_eq!(names(&bank.try_receive(CALL).unwrap_or_default()), down(called), "{policy:?}");
+        let mut bank = Bank::new(policy);
+        bank.is_down = true;
+        let effects = bank.receive(Event::Broken(Breakage::of(Cause::Credentials)));
+        assert_eq!((prompts(&effects), names(&effects)), (0, down(deferred)), "{policy:?}");
+        let mut bank = Bank::broken(policy);
+        assert_eq!(names(&bank.starts_update()), down(in_repair), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_deferred_prompt_is_announced_and_its_end_has_the_notice_before_the_prompt() {
+    let mut bank = Bank::new(InstitutionNotices::All);
+    bank.is_down = true;
+    assert_eq!(names(&bank.receive(Event::Broken(Breakage::of(Cause::Credentials)))), ["down"]);
+    assert_eq!(bank.is_due(), []);
+    bank.is_down = false;
+    // relink asks Belvo first; the answer decides.
+    assert_eq!(names(&bank.is_due()), [""; 0]);
+    assert_eq!(names(&bank.is_read(Status::Invalid)), ["restored", "prompt"]);
+}
+
+#[test]
+fn a_link_that_works_although_the_outage_goes_on_is_restored_and_not_announced_again() {
+    let mut bank = Bank::new(InstitutionNotices::All);
+    bank.is_down = true;
+    bank.receive(Event::Broken(Breakage::of(Cause::Credentials)));
+    assert_eq!(names(&bank.is_read(Status::Valid)), ["restored", "recovered"]);
+    bank.scene.wait(MINUTE);
+    assert_eq!(bank.try_receive(CALL), Err(Refusal::AlreadyKnown));
+    // Another outage is announced.
+    let later = Input { incident: Some(shift(START, DAY)), ..CALL.into() };
+    assert_eq!(bank.scene.receive(later).len(), 1);
+}
+
+#[test]
+fn data_shows_that_a_working_link_has_not_met_the_outage_any_more() {
+    let mut bank = Bank::new(InstitutionNotices::All);
+    bank.is_down = true;
+    assert_eq!(names(&bank.receive(CALL)), ["down"]);
+    bank.scene.wait(MINUTE);
+    assert_eq!(names(&bank.receive(data())), ["restored"]);
+}
+
+#[test]
+fn a_muted_link_gets_neither_notice() {
+    let mut bank = Bank::broken(InstitutionNotices::All);
+    bank.receive(USER);
+    bank.receive(Event::Command(Command::Mute));
+    bank.is_down = false;
+    bank.scene.wait(HOUR);
+    assert_eq!(names(&bank.receive(Event::Command(Command::Unmute))), [""; 0], "the outage is forgotten");
+    bank.is_down = true;
+    bank.receive(Event::Command(Command::Mute));
+    assert_eq!(bank.try_receive(USER), Err(Refusal::AlreadyKnown));
+}
+
+#[test]
+fn in_quiet_hours_only_a_user_in_the_repair_is_notified_and_the_end_waits_for_the_morning() {
+    let hours = "22:00-08:00".parse().ok().and_then(|hours: relink::link::QuietHours| hours.in_zone("UTC").ok());
+    let settings = PolicySettings {
+        can_verify: true,
+        quiet_hours: hours,
+        institution_notices: InstitutionNotices::All,
+        ..PolicySettings::default()
+    };
+    let mut bank = Bank::of(settings);
+    let evening: Timestamp = "2026-11-23T21:00:00Z".parse().unwrap();
+    bank.scene.now = evening;
+    bank.receive(Event::Broken(Breakage::of(Cause::Credentials)));
+    bank.is_down = true;
+    bank.scene.now = shift(evening, 2 * HOUR);
+    assert_eq!(bank.try_receive(CALL), Err(Refusal::AlreadyKnown));
+    assert_eq!(names(&bank.receive(USER)), ["down"]);
+    bank.is_down = false;
+    assert_eq!(names(&bank.is_due()), [""; 0]);
+    assert_eq!(names(&bank.is_due()), ["restored"]);
+    assert_eq!(bank.scene.now, "2026-11-24T08:00:00Z".parse().unwrap());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn notices_about_an_outage_come_in_pairs(history in history()) {
+        let (mut open, mut announced) = (None, None);
+        for (received, step) in steps(&history) {
+            for notice in notices(step) {
+                match notice {
+                    Notice::InstitutionDown { since } => {
+                        prop_assert_eq!((received.input.incident, open), (Some(*since), None));
+                        prop_assert!(announced != Some(*since), "one outage is announced once");
+                        prop_assert!(!step.link.muted && history.policy.settings().institution_notices != InstitutionNotices::Off);
+                        (open, announced) = (Some(*since), Some(*since));
+                    }
+                    Notice::InstitutionRestored { since } => {
+                        prop_assert_eq!(open, Some(*since));
+                        let works = notices(step).any(|notice| matches!(notice, Notice::Recovered { .. }));
+                        let has_access = step.link.data_at > received.before.data_at;
+                        prop_assert!(received.input.incident.is_none() || works || has_access);
+                        open = None;
+                    }
+                    _ => {}
+                }
+            }
+            // The user of a silent link gets no message any more.
+            let is_superseded = step.link.state.episode().is_some_and(|episode| episode.superseded_by.is_some());
+            let is_removed = step.link.state.name() == StateName::Removed;
+            open = open.filter(|_| !step.link.muted && !is_superseded && !is_removed);
+            let remembered = step.link.institution_outage.is_some_and(|outage| outage.check_at.is_some());
+            prop_assert_eq!(open.is_some(), remembered);
+        }
+    }
+
+    #[test]
+    fn an_announced_outage_always_ends(history in history(), lasts in 0..4_usize) {
+        for (_, taken) in steps(&history) {
+            let mut link = taken.link.clone();
+            let mut steps_count = 0;
+            while link.institution_outage.is_some_and(|outage| outage.check_at.is_some()) {
+                let at = link.deadline(&history.policy).expect("an announced outage has a deadline");
+                let input = Input { incident: down(steps_count < lasts), ..Event::DeadlinePassed.into() };
+                let step = relink::link::step(&link, &input, at, &history.policy).unwrap();
+                link = step.link;
+                steps_count += 1;
+                prop_assert!(steps_count < lasts + 40, "{:?}", link);
+            }
+        }
+    }
+}
