@@ -17,7 +17,7 @@
 //! - `corrections`: links whose times lie in the future
 //! - `institutions`: institutions that are degraded or down; `incident`: institutions whose links fail together
 //! - `status_page`: reports of Belvo's status page
-//! - `successors`: links whose user has connected the bank anew
+//! - `persons`: the other links of a person; `successors`: links whose user has connected the bank anew
 //! - `journals`: records of a journal that were published again
 //! - `links`: the overlay and the cache of links
 
@@ -27,6 +27,7 @@ mod incident;
 mod institutions;
 mod journals;
 mod links;
+mod persons;
 mod plan;
 mod status_page;
 mod successors;

@@ -5,6 +5,7 @@
 //! because a refresh is a login. The result of the refresh ends the outage or is one more refused login. The number of
 //! reminders limits the number of these refreshes.
 
+use super::asking::Turn;
 use super::builder::TransitionBuilder;
 use super::{Effect, Episode, Job, Link, Notice, Policy, Prompt, Refusal, Timestamp};
 
@@ -14,10 +15,9 @@ impl TransitionBuilder<'_> {
         if self.link.reminder_deadline(&episode, self.policy).is_none_or(|at| self.now < at) {
             return Err(Refusal::NotDue);
         }
-        // The timer is late: the reminder was due before the quiet hours began.
-        let allowed_at = self.message_allowed_at();
-        if self.now < allowed_at {
-            episode.next_reminder_at = Some(allowed_at);
+        let turn = self.turn(|need| need.is_of(&episode));
+        if let Turn::After(at) = turn {
+            episode.next_reminder_at = Some(at);
             return Ok(episode);
         }
         if self.link.requires_login_attempt(&episode, self.policy) {
@@ -26,7 +26,9 @@ impl TransitionBuilder<'_> {
             return Ok(episode);
         }
         episode.count_reminder(self.now, self.policy);
-        self.emit(Notice::Reminder { number: episode.reminders_count }, Some(&episode));
+        if turn == Turn::Now {
+            self.send_message(Notice::Reminder { number: episode.reminders_count }, Some(&episode));
+        }
         Ok(episode)
     }
 }
