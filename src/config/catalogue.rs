@@ -389,13 +389,7 @@ pub static SETTINGS: &[Setting] = &[
         Some("1d"),
         "least time between two messages to a person",
     ),
-    row(
-        "policy.per_person",
-        "RELINK_POLICY_PER_PERSON",
-        Switch,
-        Some("true"),
-        "all links with one external_id are of one person; false: each link is a person of its own",
-    ),
+    row("policy.per_person", "RELINK_POLICY_PER_PERSON", Switch, Some("true"), "one external_id is one person"),
     row(
         "policy.quiet_hours",
         "RELINK_POLICY_QUIET_HOURS",
