@@ -105,8 +105,17 @@ fn record(link: usize, now: Timestamp) -> Record {
         unreadable_fields: Vec::new(),
     };
     let (event, from) = ("observed".into(), StateWord::Unconfirmed);
-    let because =
-        Because { event, from, to, at: At(now), incident: false, successor_id: None, times_corrected: false, origin };
+    let because = Because {
+        event,
+        from,
+        to,
+        at: At(now),
+        incident: false,
+        successor_id: None,
+        person: None,
+        times_corrected: false,
+        origin,
+    };
     Record::of(&state, u16::try_from(link).unwrap_or_default() % PARTITIONS, because, Vec::new())
 }
 

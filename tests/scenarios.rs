@@ -52,6 +52,8 @@ async fn the_command_plays_a_scenario_against_a_running_relink() {
         ("RELINK_BELVO_URL", belvo.as_str()),
         ("RELINK_BELVO_SECRET_ID", "sandbox"),
         ("RELINK_BELVO_SECRET_PASSWORD", "sandbox"),
+        // Both runs have the same person.
+        ("RELINK_POLICY_REMINDER_PAUSE", "1ms"),
     ];
     let data = nats.dir.path().join("relink");
     let relink = support::binary::Relink::serve(nats.server.url(), &data, &environment).await;

@@ -12,8 +12,8 @@ use relink::contract::{
 };
 use relink::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Due,
-    Effect, Event, Input, Link, LinkId, LinkObservation, Policy, PolicySettings, Profile, Prompt, Session, StateName,
-    Status, SuccessorObservation, Timestamp, step,
+    Effect, EpisodeNumber, Event, Input, LastMessage, Link, LinkId, LinkObservation, Need, Person, Policy,
+    PolicySettings, Profile, Prompt, Session, StateName, Status, SuccessorObservation, Timestamp, WaitingLink, step,
 };
 use relink::schemas::{documents, examples, schemas, write};
 use serde_json::Value;
@@ -279,6 +279,21 @@ fn some_consent() -> impl Strategy<Value = Consent> {
     })
 }
 
+fn some_person() -> impl Strategy<Value = Person> {
+    let need = || {
+        prop_oneof![
+            (0..3_u32).prop_map(|number| Need::Repair { episode: EpisodeNumber(number), cause: Cause::Token }),
+            some_time().prop_map(|due_at| Need::Renewal { due_at }),
+        ]
+    };
+    let last_message = (some_time(), other_link(), prop::option::of(need()));
+    let last_message = last_message.prop_map(|(at, about, mentioned)| LastMessage { at, about, mentioned });
+    let waiting = (other_link(), prop::option::of(".{0,8}"), need());
+    let waiting = waiting.prop_map(|(id, institution, need)| WaitingLink { id, institution, need });
+    (prop::option::of(last_message), prop::collection::vec(waiting, 0..3))
+        .prop_map(|(last_message, waiting)| Person { last_message, waiting })
+}
+
 fn some_input() -> impl Strategy<Value = Input> {
     let mode = prop::option::of(prop::sample::select(vec![AccessMode::Single, AccessMode::Recurrent]));
     let profile =
@@ -294,13 +309,15 @@ fn some_input() -> impl Strategy<Value = Input> {
         consent: consent.map(Box::new),
     });
     let successor = prop_oneof![5 => Just(None), 1 => other_link().prop_map(Some)];
-    (some_event(), prop::option::of(any::<u64>()), profile, any::<bool>(), successor).prop_map(
-        |(event, key, profile, incident, successor)| Input {
+    let circumstances = (any::<bool>(), successor, prop::option::of(some_person().prop_map(Box::new)));
+    (some_event(), prop::option::of(any::<u64>()), profile, circumstances).prop_map(
+        |(event, key, profile, (incident, successor, person))| Input {
             event,
             key: key.map(DedupKey),
             profile,
             incident: incident.then_some(Timestamp::from_millis(1_700_000_000_000)),
             successor,
+            person,
         },
     )
 }

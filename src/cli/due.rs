@@ -81,8 +81,9 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<
             until()
         ),
         (Some(PromptWord::Postponed), _) => format!(
-            "The user has not been prompted, because it is a time at which users get no messages (quiet hours). \
-             The prompt is published at {}, if the link is still broken.",
+            "The user has not been prompted: {}. The prompt is published at {}, if the link is still broken and no message about \
+             another link mentions it before.",
+            reason_of_wait(record),
             until()
         ),
         (Some(PromptWord::Sent) | None, _) if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {
@@ -91,6 +92,32 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<
         (Some(PromptWord::Sent) | None, _) => reminder(record, episode.reminders_count, due_at, now),
     };
     vec![step]
+}
+
+/// Why the user may get no message now. The last message about this link is in the record; the one about another link was in the transition
+/// that postponed the prompt, which `relink why` shows.
+fn reason_of_wait(record: &Record) -> String {
+    let other = record.because.person.as_ref().and_then(|person| person.last_message.as_ref());
+    let opened_at = record.episode.as_ref().map(|episode| episode.opened_at.0);
+    match (other, &record.messaged) {
+        (Some(other), _) => {
+            let link = printable(&other.link_id);
+            format!(
+                "the same person got a message about the link {link} at {}, and gets no other one within the reminder pause",
+                other.at.0
+            )
+        }
+        (None, Some(own)) if Some(own.at.0) <= opened_at => {
+            format!(
+                "the user got a message about an earlier outage of this link at {}; or it is a part of the day without messages",
+                own.at.0
+            )
+        }
+        (None, _) => {
+            "the person got a message a short time before, or it is a part of the day without messages (quiet hours)"
+                .to_owned()
+        }
+    }
 }
 
 fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, now: Timestamp) -> String {

@@ -4,13 +4,14 @@
 
 use anstyle::AnsiColor;
 use anyhow::bail;
+use serde_json::Value;
 
 use super::client::{History, LastState};
 use super::due::next_steps;
 use super::links::headline;
 use super::output::{BOLD, DIM, colour_of, line};
 use super::sentences::{
-    at, of_cause, of_event_named, of_job, of_notice, of_state, of_transition, reporter_of, word_of,
+    at, of_cause, of_event_named, of_job, of_notice, of_person, of_state, of_transition, reporter_of, word_of,
 };
 use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record};
 use crate::link::Timestamp;
@@ -220,7 +221,7 @@ fn write_entry(text: &mut String, entry: &HistoryEntry, is_marked: bool) {
     let name = entry.name.as_deref().unwrap_or("?");
     match entry.kind {
         HistoryKind::State => match because(entry) {
-            Some(because) => write_transition(text, mark, &because),
+            Some(because) => write_transition(text, mark, &because, &entry.body),
             None => line(
                 text,
                 format_args!(
@@ -253,7 +254,7 @@ fn write_entry(text: &mut String, entry: &HistoryEntry, is_marked: bool) {
     }
 }
 
-fn write_transition(text: &mut String, mark: &str, because: &Because) {
+fn write_transition(text: &mut String, mark: &str, because: &Because, state: &Value) {
     let (from, to) = (word_of(because.from), word_of(because.to));
     let colour = colour_of(to);
     let arrow =
@@ -264,6 +265,9 @@ fn write_transition(text: &mut String, mark: &str, because: &Because) {
     let event = &because.event;
     line(text, format_args!("{mark} {}  {BOLD}{arrow}{BOLD:#}{DIM}{during}{beside}{DIM:#}", because.at.0));
     line(text, format_args!("        {}  {DIM}{event}{DIM:#}", of_transition(because)));
+    if let Some(why) = of_person(because, state) {
+        line(text, format_args!("        {why}"));
+    }
     write_evidence(text, &because.origin);
 }
 

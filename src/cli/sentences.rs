@@ -5,7 +5,7 @@
 use serde_json::Value;
 use strum::VariantArray;
 
-use crate::contract::{Because, NoticeName, Origin, OriginKind, StateWord};
+use crate::contract::{At, Because, NoticeName, Origin, OriginKind, StateWord};
 use crate::link::{Cause, EventName, StateName, Timestamp};
 use crate::printable::shortened;
 
@@ -60,6 +60,27 @@ pub(super) fn of_transition(because: &Because) -> String {
             format!("{}: {}.", reporter(kind), of_event(event))
         }
     }
+}
+
+/// Why a message to the user was postponed or counted, as a sentence, from the state after the transition. `None` if it was sent, or none was
+/// due. Other links are looked up only for a message that this link alone may have.
+pub(super) fn of_person(because: &Because, state: &Value) -> Option<String> {
+    let is_sent = state["messaged"]["at"].as_str() == Some(&because.at.0.to_string());
+    let last = because.person.as_ref()?.last_message.as_ref().filter(|_| !is_sent)?;
+    let is_same = last.mentioned.is_some_and(|need| match (need.episode, need.due_at) {
+        (Some(episode), _) => state["episode"]["number"].as_u64() == Some(u64::from(episode)),
+        (None, due_at) => due_at.is_some_and(|At(at)| state["consent"]["due_at"].as_str() == Some(&at.to_string())),
+    });
+    let (link, at) = (&last.link_id, last.at.0);
+    Some(if is_same {
+        format!(
+            "The message to the same person about the link {link} at {at} mentioned this link, so it counts, and no other one is sent."
+        )
+    } else {
+        format!(
+            "The same person got a message about the link {link} at {at}, so this message is postponed to the end of the reminder pause."
+        )
+    })
 }
 
 /// Who gave a command. Both names are shown escaped, because they come from outside.
@@ -155,10 +176,10 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
     let text = |field: &str| body[field].as_str().unwrap_or("?");
     match notice {
         NoticeName::UpdateRequired => {
-            format!("prompted the user: {}", of_action(text("action")))
+            format!("prompted the user: {}{}", of_action(text("action")), others(body))
         }
         NoticeName::Reminder => {
-            format!("reminded the user (reminder {}): {}", body["number"], of_action(text("action")))
+            format!("reminded the user (reminder {}): {}{}", body["number"], of_action(text("action")), others(body))
         }
         NoticeName::UpdateStarted => "reported that the user is repairing the link".to_owned(),
         NoticeName::UpdateFailed => {
@@ -200,7 +221,8 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
             format!("reported that the missing data has arrived{rest}")
         }
         NoticeName::ConsentExpiring => {
-            format!("reported that the consent ends, on {}", body["due_at"].as_str().unwrap_or("an unknown date"))
+            let due_at = body["due_at"].as_str().unwrap_or("an unknown date");
+            format!("reported that the consent ends, on {due_at}{}", others(body))
         }
         NoticeName::Stale => "reported that the scheduled data of the link is overdue".to_owned(),
         NoticeName::InstitutionDown => {
@@ -220,6 +242,13 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
             format!("reported that the link is removed: {reason}")
         }
     }
+}
+
+/// The other links that a message mentions, as the end of a clause.
+fn others(body: &Value) -> String {
+    let lists = ["also_broken", "also_ending"].map(|list| body[list].as_array());
+    let ids: Vec<_> = lists.into_iter().flatten().flatten().filter_map(|other| other["link_id"].as_str()).collect();
+    if ids.is_empty() { String::new() } else { format!("; the message also mentions {}", ids.join(", ")) }
 }
 
 /// What a job does, as a clause after "relink".

@@ -387,14 +387,15 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_REMINDER_PAUSE",
         Span,
         Some("1d"),
-        "least time between two prompts to a user",
+        "least time between two messages to a person",
     ),
+    row("policy.per_person", "RELINK_POLICY_PER_PERSON", Switch, Some("true"), "one external_id is one person"),
     row(
         "policy.quiet_hours",
         "RELINK_POLICY_QUIET_HOURS",
         Text,
         None,
-        "part of the day without prompts and reminders, as 22:00-08:00; default: none",
+        "part of the day without messages to users, as 22:00-08:00; default: none",
     ),
     row(
         "policy.time_zone",

@@ -16,6 +16,7 @@ pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         repeat_window: reader.span("policy.repeat_window"),
         reminders: reader.spans("policy.reminders"),
         reminder_pause: reader.span("policy.reminder_pause"),
+        per_person: reader.switch("policy.per_person"),
         quiet_hours: read_quiet_hours(reader),
         refresh_wait: reader.span("policy.refresh_wait"),
         refresh_attempts_max: count(reader.number("policy.refresh_attempts_max", 1..=100)),

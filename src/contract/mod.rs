@@ -7,6 +7,7 @@
 //!
 //! - `input`: bodies that other programs publish to relink
 //! - `record`: the complete state of a link: the body of `$KV.links.<link>`, and the value in the store
+//! - `person`: the other links of a person, in several bodies
 //! - `notice`: the bodies of notices; `output`: jobs, refusals, committed offsets and fences
 //! - `incident`: the messages about an incident of an institution, for operations
 //! - `operations`: the operations of the HTTP API; `answers`, `requests`: the bodies that only HTTP has
@@ -25,6 +26,7 @@ pub mod limits;
 mod notice;
 mod operations;
 mod output;
+mod person;
 mod record;
 mod requests;
 mod rfc3339;
@@ -49,6 +51,9 @@ pub use operations::{
 };
 pub use output::{
     Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, JournalOffset, Origin, OriginKind, RefusedBody,
+};
+pub use person::{
+    AlsoBroken, AlsoEnding, LastMessageRecord, MessagedRecord, NeedRecord, PersonRecord, WaitingLinkRecord,
 };
 pub use record::{BadRecord, PromptWord, Record, Repaired, UpdatePhaseWord};
 pub use requests::UpdateRequest;

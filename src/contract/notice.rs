@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
 use super::output::Because;
+use super::person::{AlsoBroken, AlsoEnding, lists_of};
 use super::rfc3339::At;
 use super::words::{
     Action, AttemptEndWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
@@ -93,6 +94,13 @@ pub struct NoticeBody {
     /// `institution_restored`, if the user has to do something, and only if the repair page is switched on. The page belongs to this episode and expires; send the address to this user only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair_url: Option<String>,
+    /// Other links of the same person (equal `external_id`) that are broken now: one message to the user can be for all of them. Only in
+    /// `update_required`, `reminder` and `consent_expiring`. The next message to this person comes after the reminder pause.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_broken: Vec<AlsoBroken>,
+    /// Other links of the same person whose consent ends soon. In the same notices as `also_broken`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_ending: Vec<AlsoEnding>,
     /// The transition that led to the notice.
     pub because: Because,
 }
@@ -208,9 +216,11 @@ pub enum NoticeContent {
 }
 
 impl NoticeBody {
-    /// The body of a notice that `step` emitted, without `repair_url`.
+    /// The body of a notice that `step` emitted, without the addresses of the repair page.
     pub fn of(step: &Step, notice: &Notice, episode: Option<&Episode>, because: Because) -> Self {
         let link = &step.link;
+        let person = because.person.as_ref().filter(|_| notice.is_message());
+        let (also_broken, also_ending) = lists_of(person);
         Self {
             content: NoticeContent::of(notice, episode),
             link_id: link.id.to_string(),
@@ -220,6 +230,8 @@ impl NoticeBody {
             episode: episode.map(|episode| EpisodeSummary::of(&link.id, episode)),
             renewal: Renewal::of(link, notice, episode),
             repair_url: None,
+            also_broken,
+            also_ending,
             because,
         }
     }

@@ -10,6 +10,7 @@ use strum::{IntoStaticStr, VariantArray};
 use super::digest::LinksDigest;
 use super::input::InputKind;
 use super::notice::NoticeName;
+use super::person::PersonRecord;
 use super::rfc3339::At;
 use super::words::{StateWord, is_false};
 use crate::link::{EventName, Input, Job, Link, LinkId, Refusal, Step, Timestamp};
@@ -152,6 +153,10 @@ pub struct Because {
     /// this link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub successor_id: Option<String>,
+    /// What was known of the other links of the same person. Only if the transition sends a message to the user, postpones one, or counts
+    /// an earlier one that mentioned this link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<PersonRecord>,
     /// The transition only corrected the times of the link, because the clock of NATS had been ahead: times in the future
     /// became the time of this transition, and waits were shortened.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -167,6 +172,7 @@ impl Because {
             event: input.event.name().as_str().to_owned(),
             incident: input.incident.is_some(),
             successor_id: input.successor.as_ref().map(ToString::to_string),
+            person: input.person.as_deref().map(PersonRecord::of),
             times_corrected: step.times_corrected,
             from: step.from.into(),
             to: step.link.state.name().into(),

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::output::Because;
+use super::person::MessagedRecord;
 use super::rfc3339::At;
 use super::words::{AccessModeWord, StateWord, is_false};
 use crate::link::{Episode, Freshness, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Profile, Session, State};
@@ -111,6 +112,9 @@ pub struct Record {
     /// Before this time the user is not reminded, by an operator's command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snoozed_until: Option<At>,
+    /// The last message to the user about this link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messaged: Option<MessagedRecord>,
     /// When the open verify request was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_asked_at: Option<At>,
@@ -204,6 +208,7 @@ impl Record {
             muted: link.muted,
             not_superseded_by: link.not_superseded_by.iter().map(ToString::to_string).collect(),
             snoozed_until: link.snoozed_until.map(At),
+            messaged: link.messaged.as_ref().map(MessagedRecord::of),
             verify_asked_at: link.verify_asked_at.map(At),
             claimed_at: link.claimed_at.map(At),
             widget_until: link.widget_until.map(At),
@@ -279,6 +284,7 @@ impl Record {
             muted: self.muted,
             not_superseded_by: parse_links(&self.not_superseded_by)?,
             snoozed_until: self.snoozed_until.map(|at| at.0),
+            messaged: self.messaged.as_ref().map(MessagedRecord::parse).transpose()?,
             verify_asked_at: self.verify_asked_at.map(|at| at.0),
             claimed_at: self.claimed_at.map(|at| at.0),
             widget_until: self.widget_until.map(|at| at.0),

@@ -18,7 +18,7 @@
 //! - `outage_errors`: errors of Belvo about an outage of an institution
 //! - `institutions`: institutions that are degraded or down; `incident`: institutions whose links fail together
 //! - `status_page`: reports of Belvo's status page
-//! - `successors`: links whose user has connected the bank anew
+//! - `persons`: the other links of a person; `successors`: links whose user has connected the bank anew
 //! - `journals`: records of a journal that were published again
 //! - `links`: the overlay and the cache of links
 
@@ -29,6 +29,7 @@ mod institutions;
 mod journals;
 mod links;
 mod outage_errors;
+mod persons;
 mod plan;
 mod status_page;
 mod successors;

@@ -8,7 +8,7 @@ use super::delivery::{DeadDelivery, Delivery};
 use crate::contract::{
     Address, Because, CommittedOffset, IncidentBody, JobBody, LinksDigest, NoticeBody, RefusedBody, institution_token,
 };
-use crate::link::{Effect, Link, LinkId, Notice, Step, Timestamp};
+use crate::link::{Effect, EpisodeNumber, Link, LinkId, Notice, Step, Timestamp};
 use crate::repair::RepairLinks;
 use crate::store::{Changes, Position, Put};
 
@@ -201,6 +201,11 @@ impl Plan {
                     let prompted = episode.as_ref().filter(|_| body.content.prompts());
                     body.repair_url =
                         repair_links.zip(prompted).map(|(links, episode)| links.url(&link.id, episode.number, step.at));
+                    for other in &mut body.also_broken {
+                        let id = other.link_id.parse().ok();
+                        let number = EpisodeNumber(other.episode);
+                        other.repair_url = repair_links.zip(id).map(|(links, id)| links.url(&id, number, step.at));
+                    }
                     (Address::Notice(body.content.name(), link.id.clone()), encode(&body))
                 }
                 Effect::Job(job) => {

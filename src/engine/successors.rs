@@ -15,7 +15,7 @@ use crate::store::{Store, StoreError, links_of_same_user};
 impl<S: Store> Engine<S> {
     /// Steps a link. If a successor would change the step and the link has one, the step is taken again with the
     /// successor as a circumstance of the input.
-    pub(super) fn step_link(
+    pub(super) fn step_with_successor(
         &self,
         link: &Link,
         input: &mut Input,

@@ -21,14 +21,13 @@ impl TransitionBuilder<'_> {
         let in_widget_until = self.widget_until();
         let successor = self.successor().filter(|_| in_widget_until.is_none());
         let is_muted = in_widget_until.is_some() || successor.is_some();
-        let prompt = if is_muted { Prompt::Muted } else { self.prompt_for(breakage.cause) };
-        let mut episode = Episode::open(number, breakage.cause, self.now, prompt, self.policy);
+        let mut episode = Episode::open(number, breakage.cause, self.now, Prompt::Muted, self.policy);
         episode.apply_evidence(breakage, self.now);
         if let Some(successor) = successor {
             self.supersede(&mut episode, successor);
         }
-        if episode.prompt == Prompt::Sent {
-            self.emit(Notice::UpdateRequired, Some(&episode));
+        if !is_muted {
+            self.prompt(&mut episode);
         }
         self.link.freshness = Freshness::Fresh;
         // At some institutions every login needs a token. There, a refresh that relink asked for has just broken the
@@ -305,11 +304,7 @@ impl TransitionBuilder<'_> {
         if episode.prompt != Prompt::Muted || episode.superseded_by.is_some() {
             return;
         }
-        episode.prompt = self.prompt_for(episode.cause);
-        if episode.prompt == Prompt::Sent {
-            episode.pause_reminders(self.now, self.policy);
-            self.emit(Notice::UpdateRequired, Some(episode));
-        }
+        self.prompt(episode);
     }
 }
 

@@ -6,8 +6,8 @@
 
 use super::outage::is_silent;
 use super::{
-    DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice, Policy, Profile,
-    Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
+    DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice, Person, Policy,
+    Profile, Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
 };
 
 /// A copy of a link that one event changes. The copy is dropped if the event is refused.
@@ -20,6 +20,8 @@ pub(super) struct TransitionBuilder<'a> {
     pub(super) incident: Option<Timestamp>,
     /// [`Input::successor`] of the event.
     pub(super) successor: Option<LinkId>,
+    /// [`Input::person`] of the event.
+    pub(super) person: Option<Box<Person>>,
     /// The message has a due date of the consent that differs from the known one.
     pub(super) consent_moved: bool,
     /// The message has a due date of the consent that cannot be right, such as `0001-01-01`.
@@ -32,11 +34,11 @@ pub(super) type Next = Result<State, Refusal>;
 impl<'a> TransitionBuilder<'a> {
     pub(super) fn of(link: &Link, input: &Input, now: Timestamp, policy: &'a Policy) -> Self {
         let now = now.max(link.updated_at);
-        let (incident, successor) = (input.incident, input.successor.clone());
+        let (incident, successor, person) = (input.incident, input.successor.clone(), input.person.clone());
         let consent = input.profile.consent.as_ref();
         let due_is_unreadable = consent.is_some_and(|consent| consent.due == Due::Unreadable);
         let (link, effects) = (link.clone(), Vec::new());
-        Self { link, effects, now, policy, incident, successor, consent_moved: false, due_is_unreadable }
+        Self { link, effects, now, policy, incident, successor, person, consent_moved: false, due_is_unreadable }
     }
 
     pub(super) fn state(&self) -> State {

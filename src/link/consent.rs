@@ -25,6 +25,8 @@ pub struct Consent {
     /// The rung of that notice: how long before the due date the policy asks for it. `None` if the date is not known, and in the profile of
     /// a message.
     pub rung: Option<Duration>,
+    /// The user may get no message now: the notice is emitted at this time. Always `None` in the profile of a message.
+    pub postponed_until: Option<Timestamp>,
     /// The due date that has passed and has opened a suspicion. Always `None` in the profile of a message.
     pub passed: Option<Timestamp>,
 }
@@ -102,13 +104,19 @@ impl Link {
     /// When a working link next has to act on the due date of its consent: to announce it, or because it has passed.
     pub(super) fn consent_deadline(&self, policy: &Policy) -> Option<Timestamp> {
         let consent = self.profile.consent.as_ref()?;
-        let due_at = consent.due.at().filter(|&at| consent.passed != Some(at))?;
-        let rung = self.next_rung(policy).filter(|_| !self.muted);
-        Some(rung.map_or(due_at, |rung| due_at.before(rung)))
+        let Due::At(due_at) = consent.due else {
+            let is_announced = self.muted || consent.due == Due::Never || consent.announced == Some(consent.due);
+            return consent.postponed_until.filter(|_| !is_announced);
+        };
+        if consent.passed == Some(due_at) {
+            return None;
+        }
+        let announced_at = self.next_rung(policy).filter(|_| !self.muted).map(|rung| due_at.before(rung));
+        Some(announced_at.map_or(due_at, |at| due_at.min(consent.postponed_until.map_or(at, |until| at.max(until)))))
     }
 
     /// The next rung of the ladder that has to be announced for the due date of the consent.
-    fn next_rung(&self, policy: &Policy) -> Option<Duration> {
+    pub(super) fn next_rung(&self, policy: &Policy) -> Option<Duration> {
         let announced = self.announced_rung(self.consent_due());
         policy
             .settings()

@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use super::{
-    Episode, Freshness, InstitutionOutage, Link, Month, Policy, Prompt, Refresh, RefreshQuota, Session, State, Step,
-    Suspicion, Timestamp, UpdatePhase,
+    Episode, Freshness, InstitutionOutage, Link, Messaged, Month, Policy, Prompt, Refresh, RefreshQuota, Session,
+    State, Step, Suspicion, Timestamp, UpdatePhase,
 };
 
 /// A link whose last step lies at most this far in the future is not corrected: two clocks always differ a little.
@@ -53,6 +53,11 @@ impl Corrector<'_> {
         until.min(self.now.after(span))
     }
 
+    /// How long a message to the user may be postponed: quiet hours may follow the reminder pause.
+    fn postponed_max(&self) -> Duration {
+        self.policy.reminder_pause() + POSTPONED_MAX
+    }
+
     /// How long Belvo's answer is waited for at most, after all kinds of requests.
     fn answer_wait(&self) -> Duration {
         let settings = self.policy.settings();
@@ -80,17 +85,22 @@ impl Corrector<'_> {
             not_superseded_by,
             // An operator chose this time.
             snoozed_until,
+            messaged,
             verify_asked_at,
             claimed_at,
             widget_until,
             institution_outage,
             mut recent,
         } = link;
+        let mut profile = profile;
+        if let Some(consent) = &mut profile.consent {
+            consent.postponed_until = consent.postponed_until.map(|until| self.wait(until, self.postponed_max()));
+        }
         recent.iter_mut().for_each(|seen| seen.at = self.past(seen.at));
         Link {
             id,
             version,
-            // The due date of a consent, and the creation of the link, are Belvo's.
+            // All other times of a consent, and the creation of the link, are Belvo's.
             profile,
             state: self.state(state),
             since: self.past(since),
@@ -112,6 +122,7 @@ impl Corrector<'_> {
             muted,
             not_superseded_by,
             snoozed_until,
+            messaged: messaged.map(|message| Messaged { at: self.past(message.at), ..message }),
             verify_asked_at: self.past_or_none(verify_asked_at),
             claimed_at: self.past_or_none(claimed_at),
             widget_until: widget_until.map(|until| self.wait(until, settings.update_wait_max)),
@@ -190,7 +201,7 @@ impl Corrector<'_> {
                     until: self.wait(until, self.answer_wait()),
                     asked_at: self.past_or_none(asked_at),
                 },
-                Prompt::Postponed { until } => Prompt::Postponed { until: self.wait(until, POSTPONED_MAX.max(pause)) },
+                Prompt::Postponed { until } => Prompt::Postponed { until: self.wait(until, self.postponed_max()) },
                 Prompt::Sent | Prompt::Muted => prompt,
             },
             reminders_count,

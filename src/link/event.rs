@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use strum::{Display, IntoStaticStr, VariantArray};
 
 use super::consent::{Consent, ConsentObservation, ConsentStatus};
-use super::{DedupKey, LinkId, Timestamp};
+use super::{DedupKey, LinkId, Person, Timestamp};
 
 /// The argument of [`super::step`]: an event, with what else is known about its message.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,11 +27,14 @@ pub struct Input {
     /// The successor of the link, if one is known ([`super::succeeds`]). The caller looks it up, because it sees many
     /// links; it need not do so for a step that prompts nobody.
     pub successor: Option<LinkId>,
+    /// What is known of the other links of the person behind the link ([`Person::of`]). The caller looks it up for a step that sends a
+    /// message to the user ([`super::Step::has_message`]). Boxed, because few inputs have it.
+    pub person: Option<Box<Person>>,
 }
 
 impl From<Event> for Input {
     fn from(event: Event) -> Self {
-        Self { event, key: None, profile: Profile::default(), incident: None, successor: None }
+        Self { event, key: None, profile: Profile::default(), incident: None, successor: None, person: None }
     }
 }
 

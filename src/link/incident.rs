@@ -11,7 +11,7 @@
 //! a link breaks while no incident is known, its prompt is emitted at once.
 
 use super::builder::{Next, TransitionBuilder};
-use super::{Cause, Episode, Notice, Policy, Prompt, Refusal, State, Timestamp};
+use super::{Cause, Episode, Policy, Prompt, Refusal, State, Timestamp};
 
 impl Cause {
     /// Whether a failure of the institution can make Belvo report this cause for working links. The end of a consent
@@ -25,14 +25,14 @@ impl Cause {
 }
 
 impl TransitionBuilder<'_> {
-    /// Whether a prompt that is due now is sent, muted, deferred or postponed.
-    pub(super) fn prompt_for(&self, cause: Cause) -> Prompt {
+    /// The prompt of the episode is due: it is sent, muted, deferred or postponed.
+    pub(super) fn prompt(&mut self, episode: &mut Episode) {
         if self.link.muted {
-            Prompt::Muted
-        } else if self.incident.is_some() && cause.may_be_institution_wide() {
-            self.defer_prompt()
+            episode.prompt = Prompt::Muted;
+        } else if self.incident.is_some() && episode.cause.may_be_institution_wide() {
+            episode.prompt = self.defer_prompt();
         } else {
-            self.send_or_postpone()
+            self.send_prompt(episode);
         }
     }
 
@@ -78,9 +78,10 @@ impl TransitionBuilder<'_> {
     /// Emits the deferred prompt, unless the link is muted or its user may get no message now.
     fn end_deferral(&mut self, episode: &mut Episode) {
         episode.pause_reminders(self.now, self.policy);
-        episode.prompt = if self.link.muted { Prompt::Muted } else { self.send_or_postpone() };
-        if episode.prompt == Prompt::Sent {
-            self.emit(Notice::UpdateRequired, Some(episode));
+        if self.link.muted {
+            episode.prompt = Prompt::Muted;
+        } else {
+            self.send_prompt(episode);
         }
     }
 }

@@ -15,7 +15,8 @@
 //! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`: the arms of the `match`, by subject,
 //!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while an institution is down;
 //!   `outage`: notices about such an outage
-//! - `asking`: whose help a link needs, and when its user may get a message; `quiet_hours`: the part of the day without messages
+//! - `asking`: whose help a link needs, and when its user may get a message (every message passes it); `quiet_hours`: the part of the day without messages
+//! - `person`: one message for all links of a person ([`Person`])
 //! - `successor`: links whose user has connected the bank anew ([`succeeds`])
 //! - `correction`: corrects the times of a link after a clock had been ahead ([`correct_times`])
 //! - [`policy`](Policy): the durations and limits that an operator can set; [`table`]: the legal transitions as data
@@ -35,6 +36,7 @@ mod event;
 mod id;
 mod incident;
 mod outage;
+mod person;
 mod policy;
 mod quiet_hours;
 mod refresh;
@@ -57,6 +59,7 @@ pub use event::{
 pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
 pub use machine::step;
 pub use outage::InstitutionOutage;
+pub use person::{LastMessage, Messaged, Need, PERSON_LINKS_MAX, Person, WaitingLink, is_same_person};
 pub use policy::{BadSetting, InstitutionNotices, Policy, PolicySettings, Supersede};
 pub use quiet_hours::{NotATimeZone, NotQuietHours, QuietHours};
 pub use state::{

@@ -70,7 +70,9 @@ impl TransitionBuilder<'_> {
             InstitutionNotices::Off => false,
             InstitutionNotices::Repair => is_in_repair,
             InstitutionNotices::All => {
-                is_in_repair || ((is_call || waits_for_incident(state)) && self.message_allowed_at() <= self.now)
+                is_in_repair
+                    || ((is_call || waits_for_incident(state))
+                        && self.link.after_quiet_hours(self.now, self.policy) <= self.now)
             }
         }
     }
@@ -80,7 +82,7 @@ impl TransitionBuilder<'_> {
     fn follow_announced(&mut self, before: &Link, state: &State, began_at: Timestamp, check_at: Timestamp) -> bool {
         let is_over = self.incident.is_none() && !waits_for_incident(state);
         let next_check_at = if is_over || self.is_shown_to_work(before) {
-            let allowed_at = self.message_allowed_at();
+            let allowed_at = self.link.after_quiet_hours(self.now, self.policy);
             if allowed_at <= self.now {
                 self.restore(began_at, state);
                 return true;

@@ -55,9 +55,11 @@ pub struct PolicySettings {
     pub repeat_window: Duration,
     /// When the reminders are due, counted from the opening of the episode.
     pub reminders: Vec<Duration>,
-    /// The shortest time between two messages to the user in one episode.
+    /// The shortest time between two messages to one person.
     pub reminder_pause: Duration,
-    /// The part of the day in which no user gets a prompt or a reminder; `None`: users get them at any time.
+    /// Whether all links with the same `external_id` are of one person. If not, each link is a person of its own.
+    pub per_person: bool,
+    /// The part of the day in which no user gets a message; `None`: users get them at any time.
     pub quiet_hours: Option<QuietHours>,
     /// How long relink waits for Belvo's own refresh after a repair before it asks for one, and then for that one.
     pub refresh_wait: Duration,
@@ -102,6 +104,7 @@ impl Default for PolicySettings {
             repeat_window: 4 * HOUR,
             reminders: vec![DAY, 3 * DAY, 7 * DAY],
             reminder_pause: DAY,
+            per_person: true,
             // A notice is a message to a program, which may show it in an app, where the hour does not matter.
             quiet_hours: None,
             refresh_wait: 6 * HOUR,

@@ -7,6 +7,7 @@
 //!
 //! While the institution is down, reminders wait as prompts do.
 
+use super::asking::Turn;
 use super::builder::TransitionBuilder;
 use super::{Effect, Episode, Job, Link, Notice, Policy, Prompt, Refusal, Timestamp};
 
@@ -21,10 +22,9 @@ impl TransitionBuilder<'_> {
             episode.next_reminder_at = Some(self.now.after(self.policy.settings().incident_wait));
             return Ok(episode);
         }
-        // The timer is late: the reminder was due before the quiet hours began.
-        let allowed_at = self.message_allowed_at();
-        if self.now < allowed_at {
-            episode.next_reminder_at = Some(allowed_at);
+        let turn = self.turn(|need| need.is_of(&episode));
+        if let Turn::After(at) = turn {
+            episode.next_reminder_at = Some(at);
             return Ok(episode);
         }
         if self.link.requires_login_attempt(&episode, self.policy) {
@@ -33,7 +33,9 @@ impl TransitionBuilder<'_> {
             return Ok(episode);
         }
         episode.count_reminder(self.now, self.policy);
-        self.emit(Notice::Reminder { number: episode.reminders_count }, Some(&episode));
+        if turn == Turn::Now {
+            self.send_message(Notice::Reminder { number: episode.reminders_count }, Some(&episode));
+        }
         Ok(episode)
     }
 }

@@ -6,15 +6,17 @@
 
 use std::time::Duration;
 
+use super::asking::Turn;
 use super::builder::{Next, TransitionBuilder};
 use super::{
-    Breakage, Cause, Consent, ConsentObservation, ConsentStatus, Due, Episode, Notice, Proof, Refusal, State,
+    Breakage, Cause, Consent, ConsentObservation, ConsentStatus, Due, Episode, Need, Notice, Proof, Refusal, State,
     Suspicion, Timestamp, UpdatePhase,
 };
 
 impl TransitionBuilder<'_> {
     /// Emits `consent_expiring` for a working link, once for each due date and rung of the ladder. Belvo's webhook may come before the first
-    /// rung; then it counts as that rung. Rungs that were missed, for example in an outage, are left out.
+    /// rung; then it counts as that rung. Rungs that were missed, for example in an outage, are left out. If the user may get no message now,
+    /// the notice is postponed, at most to the due date.
     ///
     /// A date such as `0001-01-01` cannot be right: no notice is emitted for it, and Belvo is asked for the consent.
     pub(super) fn announce_consent_end(&mut self, state: State) -> Next {
@@ -29,12 +31,21 @@ impl TransitionBuilder<'_> {
             consent.announced == Some(due) && is_of_rung
         };
         let is_off = due.at().is_some() && rung.is_none();
+        let turn = self.turn(|need| matches!(need, Need::Renewal { due_at } if due == Due::At(*due_at)));
         let consent = self.link.profile.consent.get_or_insert_default();
-        if self.link.muted || is_off || is_known(consent) || due == Due::Never || due.is_over(self.now) {
+        let is_postponed = consent.postponed_until.is_some_and(|until| self.now < until);
+        if self.link.muted || is_off || is_postponed || is_known(consent) || due == Due::Never || due.is_over(self.now)
+        {
             return Err(Refusal::AlreadyKnown);
         }
-        (consent.announced, consent.rung) = (Some(due), rung);
-        self.emit(Notice::ConsentExpiring { due_at: due.at(), rung }, None);
+        if let Turn::After(until) = turn {
+            consent.postponed_until = Some(until);
+            return Ok(state);
+        }
+        (consent.announced, consent.rung, consent.postponed_until) = (Some(due), rung, None);
+        if turn == Turn::Now {
+            self.send_message(Notice::ConsentExpiring { due_at: due.at(), rung }, None);
+        }
         Ok(state)
     }
 
@@ -158,7 +169,9 @@ impl TransitionBuilder<'_> {
     /// The consent has to be announced, or its due date has passed. A passed date is a suspicion that the link is
     /// broken: Belvo is asked.
     pub(super) fn pass_consent_deadline(&mut self, suspicion: Option<Suspicion>) -> Next {
-        let Due::At(due_at) = self.link.consent_due() else { return Err(Refusal::NotDue) };
+        let Due::At(due_at) = self.link.consent_due() else {
+            return self.announce_consent_end(State::Valid { suspicion });
+        };
         if self.now < due_at {
             return self.announce_consent_end(State::Valid { suspicion });
         }

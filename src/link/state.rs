@@ -2,7 +2,7 @@
 
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
-use super::{DedupKey, Episode, LinkId, Month, Profile, Timestamp};
+use super::{DedupKey, Episode, LinkId, Messaged, Month, Profile, Timestamp};
 
 /// How many dedup keys a link keeps.
 ///
@@ -48,6 +48,8 @@ pub struct Link {
     pub not_superseded_by: Vec<LinkId>,
     /// Before this time the user is not reminded, by an operator's command.
     pub snoozed_until: Option<Timestamp>,
+    /// The last message to the user about this link, in whichever episode.
+    pub messaged: Option<Messaged>,
     /// When the open verify request was made; `None` if it has been answered.
     pub verify_asked_at: Option<Timestamp>,
     /// When a repair was last claimed although no outage was known; the message about the outage may arrive later.
@@ -292,6 +294,7 @@ impl Link {
             muted: false,
             not_superseded_by: Vec::new(),
             snoozed_until: None,
+            messaged: None,
             verify_asked_at: None,
             claimed_at: None,
             widget_until: None,

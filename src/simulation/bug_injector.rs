@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use strum::{Display, VariantArray};
 
 use super::jetstream::FOLLOWS_ANYTHING;
-use crate::contract::{Address, At, Commit, NoticeName, RefusedBody};
+use crate::contract::{Address, At, Commit, NoticeBody, NoticeName, RefusedBody};
 use crate::engine::{Message, Outgoing};
 use crate::link::{InstitutionNotices, Policy, Supersede, Timestamp};
 use crate::node::{BatchId, Closing, Input, Limit, Output, OutputKind, ReaderId, RequestId};
@@ -34,6 +34,10 @@ pub enum Bug {
     SuccessorsIgnored,
     /// Nobody learns that an institution is down.
     OutageNoticesOff,
+    /// Each link is treated as a person of its own.
+    PersonsIgnored,
+    /// A message leaves out one of the other links that wait.
+    MentionDropped,
     /// Evidence about a link that is known to be broken prompts again.
     PromptOnEveryWebhook,
     /// The overlay of a commit is dropped before the store has its changes.
@@ -100,6 +104,7 @@ impl Bug {
             Some(Self::SettleWindowOff) => settings.settle_window = std::time::Duration::from_millis(1),
             Some(Self::OutageNoticesOff) => settings.institution_notices = InstitutionNotices::Off,
             Some(Self::SuccessorsIgnored) => settings.supersede = Supersede::Never,
+            Some(Self::PersonsIgnored) => settings.per_person = false,
             Some(_) | None => return policy.clone(),
         }
         Policy::new(settings).expect("a settle window may be short")
@@ -160,6 +165,10 @@ impl BugInjector {
                 let before = messages.len();
                 let messages: Vec<Outgoing> = messages.into_iter().flat_map(prompted_again).collect();
                 self.count_difference.insert(batch, i64::try_from(messages.len() - before).unwrap_or(0));
+                vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
+            }
+            (Bug::MentionDropped, Output::StageBatch { batch, mut messages }) => {
+                messages.iter_mut().for_each(|sent| drop_mention(&mut sent.message));
                 vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
             }
             (Bug::AppliedBeforeCommitted, Output::StageBatch { batch, messages }) => {
@@ -355,6 +364,16 @@ fn answered_batch(input: &Input) -> Option<BatchId> {
         | Input::BatchFailed { batch, .. }
         | Input::BatchUnknown { batch, .. } => Some(*batch),
         _other => None,
+    }
+}
+
+/// Leaves out the first other link that a notice mentions.
+fn drop_mention(message: &mut Message) {
+    let Address::Notice(..) = message.address else { return };
+    let Ok(mut notice) = serde_json::from_slice::<NoticeBody>(&message.body) else { return };
+    if !notice.also_broken.is_empty() {
+        notice.also_broken.remove(0);
+        message.body = serde_json::to_vec(&notice).unwrap_or_default();
     }
 }
 

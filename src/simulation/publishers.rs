@@ -16,6 +16,9 @@ use crate::link::Timestamp;
 const LINKS: usize = 6;
 pub(super) const LINKS_AT_BELVO: usize = LINKS + 1;
 
+/// The persons of the links; the last one is of nobody. The links 4 and 5 are newer links of the users of 0 and 1.
+const PERSONS: [Option<&str>; LINKS] = [Some("p0"), Some("p0"), Some("p0"), Some("p1"), Some("p1"), None];
+
 /// A text that makes the record of a link too large where the server has a low limit.
 pub(super) const TOO_LARGE: &str = "this-text-counts-as-nine-hundred-kilobytes";
 
@@ -212,6 +215,7 @@ impl Publishers {
 
     fn webhook(&mut self, link: usize, family: &str, code: &str, random: &mut RandomSource) -> Vec<Published> {
         let body = with(Webhook::example(), "link_id", json!(self.belvo.name(link)));
+        let body = with(body, "external_id", json!(PERSONS.get(link)));
         let body = with(body, "webhook_type", json!(family));
         let body = with(body, "webhook_code", json!(code));
         let request = self.request(random);
@@ -230,6 +234,7 @@ impl Publishers {
         let mut body = with(Observation::example(), "observed_at", json!(now.to_string()));
         let resource = self.belvo.resource(link).unwrap_or_default();
         body["link"]["id"] = json!(self.belvo.name(link));
+        body["link"]["external_id"] = json!(PERSONS.get(link));
         body["link"]["status"] = json!(status);
         body["link"]["last_accessed_at"] = json!(now.to_string());
         for field in ["institution_user_id", "created_at"] {

@@ -161,6 +161,12 @@ impl World {
                 _ => InstitutionNotices::All,
             },
             supersede: if is_shared { Supersede::Never } else { PolicySettings::default().supersede },
+            per_person: !is_shared,
+            reminder_pause: if options.seed.is_multiple_of(2) {
+                10 * minute
+            } else {
+                PolicySettings::default().reminder_pause
+            },
             ..PolicySettings::default()
         };
         let policy = Policy::new(settings).expect("these settings are in range");

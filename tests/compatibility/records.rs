@@ -210,7 +210,7 @@ impl Walk {
                 _ => rng.choice(events(self.now)).unwrap(),
             };
             let key = (self.is_busy || rng.u8(0..3) > 0).then(|| DedupKey(rng.u64(..)));
-            Input { event, key, profile: self.profile(rng), incident: self.incident, successor: None }
+            Input { event, key, profile: self.profile(rng), incident: self.incident, successor: None, person: None }
         };
         let step = step(&self.link, &input, self.now, policy).ok()?;
         let because = Because::of(&step, &input, self.origin(&input.event));

@@ -167,6 +167,7 @@ pub(crate) fn with(mut body: Value, name: &str, value: Value) -> Value {
 
 fn webhook(link: &str, family: &str, code: &str, request: u32) -> Value {
     let body = with(Webhook::example(), "link_id", json!(link));
+    let body = with(body, "external_id", json!(format!("user-of-{link}")));
     let body = with(body, "webhook_type", json!(family));
     let body = with(body, "webhook_code", json!(code));
     with(body, "request_id", json!(format!("{request:08}-51eb-4350-9c74-5df5ac92a7f6")))
@@ -181,6 +182,7 @@ fn token_wanted(link: &str, request: u32) -> Value {
 fn observation(link: &str, status: &str, now: Timestamp) -> Value {
     let mut body = with(Observation::example(), "observed_at", json!(now.to_string()));
     body["link"]["id"] = json!(link);
+    body["link"]["external_id"] = json!(format!("user-of-{link}"));
     body["link"]["status"] = json!(status);
     body["link"]["last_accessed_at"] = json!(now.to_string());
     body

@@ -9,6 +9,7 @@ mod identity;
 mod incidents;
 mod inputs;
 mod limits;
+mod persons;
 mod repair_links;
 mod secrets;
 mod superseded;

@@ -22,7 +22,10 @@ struct Relink {
 
 impl Relink {
     fn new(supersede: Supersede) -> Self {
-        let settings = PolicySettings { can_verify: true, incident_links: 2, supersede, ..PolicySettings::default() };
+        // All links have one `external_id`; the rule for persons has tests of its own.
+        let (can_verify, per_person) = (true, false);
+        let settings =
+            PolicySettings { can_verify, per_person, incident_links: 2, supersede, ..PolicySettings::default() };
         let policy = Policy::new(settings).unwrap();
         let engine = Engine::new(MemoryStore::default(), policy, INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
         Self { engine, sequence: 0, published: Vec::new() }

@@ -233,6 +233,7 @@ pub(crate) fn because() -> Because {
         at,
         incident: false,
         successor_id: None,
+        person: None,
         times_corrected: false,
         origin,
     }

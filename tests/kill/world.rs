@@ -201,6 +201,7 @@ impl World {
             // The checks need the whole history, and a prompt for each episode.
             .env("RELINK_HISTORY", "10000")
             .env("RELINK_POLICY_INCIDENT_LINKS", "0")
+            .env("RELINK_POLICY_REMINDER_PAUSE", "1ms")
             .env("RELINK_LOG_FORMAT", "json")
             // A panic of sled would load the debug information of the whole binary (115 MiB) for its backtrace, which is no leak.
             .env("RUST_BACKTRACE", "0")

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use relink::link::{Cause, Effect, Event, Notice, PolicySettings, Prompt, QuietHours, Step, step};
 
-use crate::properties::{history_with, steps};
+use crate::histories::history_with;
+use crate::properties::steps;
 use crate::scene::{Scene, prompts};
 use crate::world::{DAY, HOUR, MINUTE, policy_with, shift};
 

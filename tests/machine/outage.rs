@@ -6,7 +6,8 @@ use relink::link::{
     Status, Timestamp,
 };
 
-use crate::properties::{history, notices, steps};
+use crate::histories::history;
+use crate::properties::{notices, steps};
 use crate::scene::{Scene, data, prompts};
 use crate::world::{DAY, HOUR, MINUTE, START, down, policy_with, shift};
 

@@ -6,118 +6,18 @@
 
 use std::collections::BTreeSet;
 
-use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
-    Cause, Command, ConsentStatus, DataKind, DedupKey, EFFECTS_MAX, Effect, Event, Input, InstitutionNotices, Job,
-    Link, LinkObservation, Notice, PolicySettings, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status,
-    Step, Timestamp, UpdatePhase, step,
+    Cause, ConsentStatus, DataKind, EFFECTS_MAX, Effect, Event, Input, Job, Link, LinkObservation, Need, Notice,
+    Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, UpdatePhase, step,
 };
 
-use crate::world::{
-    DAY, ENDINGS, HOUR, History, MINUTE, Received, START, down, events, other_links, policy_with, profiles, shift,
-};
+use crate::histories::history;
+use crate::world::{ENDINGS, HOUR, History, MINUTE, Received, down, events, shift};
 
 const CASES: u32 = 512;
-const LENGTH_MAX: usize = 60;
-
-/// One action of a random history, chosen before the earlier actions are applied.
-#[derive(Clone, Debug)]
-enum Action {
-    /// An event, `millis` milliseconds later. The dedup keys are chosen out of a few, so that some repeat by chance.
-    Event { event: Index, millis: i64, key: Option<u64>, profile: Index },
-    /// The link's deadline passes, `late` milliseconds late.
-    DeadlinePasses { late: i64 },
-    /// The incident of the institution begins or ends.
-    Incident { is_on: bool },
-    /// The caller knows a successor of the link from now on, or none.
-    Successor { which: Option<Index> },
-    /// An earlier input is delivered again.
-    Repeat { which: Index, millis: i64 },
-    /// The link is removed.
-    End { how: Index },
-}
-
-fn millis() -> impl Strategy<Value = i64> {
-    prop_oneof![
-        6 => 0..3 * MINUTE,
-        3 => 0..8 * HOUR,
-        1 => 0..5 * DAY,
-        2 => -HOUR..0i64,
-    ]
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    let key = prop_oneof![3 => Just(None), 1 => (0..500u64).prop_map(Some)];
-    prop_oneof![
-        60 => (any::<Index>(), millis(), key, any::<Index>())
-            .prop_map(|(event, millis, key, profile)| Action::Event { event, millis, key, profile }),
-        15 => prop_oneof![Just(0), 0..DAY].prop_map(|late| Action::DeadlinePasses { late }),
-        4 => any::<bool>().prop_map(|is_on| Action::Incident { is_on }),
-        3 => proptest::option::of(any::<Index>()).prop_map(|which| Action::Successor { which }),
-        10 => (any::<Index>(), millis()).prop_map(|(which, millis)| Action::Repeat { which, millis }),
-        1 => any::<Index>().prop_map(|how| Action::End { how }),
-    ]
-}
-
-/// A history of up to [`LENGTH_MAX`] actions; `muted` may change within it.
-pub(crate) fn history() -> impl Strategy<Value = History> {
-    use InstitutionNotices::{All, Off, Repair};
-    let settings = (any::<bool>(), prop_oneof![Just(Off), Just(Repair), Just(All)]);
-    history_with(settings.prop_map(|(can_verify, institution_notices)| PolicySettings {
-        can_verify,
-        institution_notices,
-        ..PolicySettings::default()
-    }))
-}
-
-/// The same, with these settings of the policy.
-pub(crate) fn history_with(settings: impl Strategy<Value = PolicySettings>) -> impl Strategy<Value = History> {
-    (settings, any::<bool>(), vec(action(), 1..LENGTH_MAX)).prop_map(|(settings, muted, actions)| {
-        let mut history = History { policy: policy_with(settings), ..History::new(true) };
-        let mut now = START;
-        let (mut incident, mut incidents_count, mut successor) = (None, 0, None);
-        if muted {
-            history.receive(Event::Command(Command::Mute), now).unwrap();
-        }
-        for actions in actions {
-            let input = match actions {
-                Action::Event { event, millis, key, profile } => {
-                    now = shift(now, millis);
-                    let event = event.get(&events(now)).clone();
-                    let profile = profile.get(&profiles(now)).clone();
-                    Input { event, key: key.map(DedupKey), profile, incident, successor: successor.clone() }
-                }
-                Action::DeadlinePasses { late } => {
-                    now = history.link.deadline(&history.policy).map_or(now, |at| shift(at, late));
-                    Input { incident, successor: successor.clone(), ..Event::DeadlinePassed.into() }
-                }
-                Action::Successor { which } => {
-                    successor = which.map(|which| which.get(&other_links()).clone());
-                    continue;
-                }
-                Action::Incident { is_on } => {
-                    // No two incidents of an institution begin at the same time.
-                    incidents_count += 1;
-                    incident = is_on.then(|| shift(START, incidents_count));
-                    continue;
-                }
-                Action::Repeat { which, millis } => {
-                    now = shift(now, millis);
-                    let Some(last) = history.received.len().checked_sub(1) else { continue };
-                    Input { incident, ..history.received[which.index(last + 1)].input.clone() }
-                }
-                Action::End { how } => how.get(&ENDINGS).clone().into(),
-            };
-            // A refused event is part of the history.
-            let _refused = history.receive(input, now);
-        }
-        history
-    })
-}
 
 pub(crate) fn steps(history: &History) -> impl Iterator<Item = (&Received, &Step)> {
     history.received.iter().filter_map(|received| received.answer.as_ref().ok().map(|step| (received, step)))
@@ -161,6 +61,15 @@ fn is_in_settle_window(link: &Link, now: Timestamp, history: &History) -> bool {
     settle_window_start(link).is_some_and(|at| taken_at(link, now) < at.after(window))
 }
 
+/// Whether the person got a message, about this link or another one, within the reminder pause.
+fn is_paused(received: &Received, step: &Step, history: &History) -> bool {
+    let other =
+        received.input.person.as_ref().and_then(|person| person.last_message.as_ref()).map(|message| message.at);
+    let own = received.before.messaged.as_ref().map(|message| message.at);
+    let pause = history.policy.settings().reminder_pause;
+    own.max(other).is_some_and(|at| step.at < at.min(step.at).after(pause))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: CASES,
@@ -188,7 +97,10 @@ proptest! {
                 let known = received.input.successor.as_ref().is_some_and(|successor| !rejected.contains(successor));
                 prop_assert_eq!(superseded, known && !in_widget);
                 let silent = received.before.muted || in_widget || superseded;
-                prop_assert_eq!(prompts(step), usize::from(!silent && !waits));
+                let paused = is_paused(received, step, &history);
+                prop_assert_eq!(prompts(step), usize::from(!silent && !waits && !paused));
+                let is_postponed = matches!(episode.prompt, Prompt::Postponed { .. });
+                prop_assert_eq!(is_postponed, paused && !silent && !waits);
                 let is_waiting = matches!(episode.prompt, Prompt::Deferred { .. });
                 prop_assert_eq!(is_waiting, waits && !silent);
             } else if prompts(step) > 0 {
@@ -209,6 +121,18 @@ proptest! {
         let mut reminded = BTreeSet::new();
         let mut told_at = None;
         for (received, step) in steps(&history) {
+            // A message about another link mentioned this outage, so it counts as a prompt or a reminder.
+            let counted = |link: &Link| link.state.episode().map_or((0, 0), |open| (open.number.0, open.prompts_count()));
+            if let Some(open) = step.link.state.episode().filter(|_| counted(&step.link) > counted(&received.before))
+                && !step.has_message() && open.prompt == Prompt::Sent
+            {
+                let message = received.input.person.as_ref().and_then(|person| person.last_message.as_ref()).unwrap();
+                prop_assert_eq!(message.mentioned.map(|need| matches!(need, Need::Repair { episode, .. } if episode == open.number)), Some(true));
+                prompted.insert(open.number);
+                if open.reminders_count > 0 {
+                    reminded.insert((open.number, open.reminders_count));
+                }
+            }
             for effect in &step.effects {
                 let Effect::Notice { notice, episode } = effect else { continue };
                 match notice {
@@ -224,7 +148,8 @@ proptest! {
                         prop_assert!(reminded.insert((episode.number, *number)));
                         prop_assert!(*number == 1 || reminded.contains(&(episode.number, number - 1)));
                         prop_assert!(step.at >= episode.opened_at.after(ladder[*number as usize - 1]));
-                        prop_assert!(step.at >= told_at.unwrap().after(history.policy.settings().reminder_pause));
+                        let pause = history.policy.settings().reminder_pause;
+                        prop_assert!(told_at.is_none_or(|at: Timestamp| step.at >= at.after(pause)));
                         prop_assert!(prompted.contains(&episode.number) && !step.link.muted);
                         prop_assert!(step.link.snoozed_until.is_none_or(|until| step.at >= until));
                         told_at = Some(step.at);

@@ -1,11 +1,13 @@
 //! A fixture: one link at a certain time, with helpers to send it events.
 
+use std::time::Duration;
+
 use relink::link::{
-    Breakage, Cause, Data, DataKind, Effect, Event, Input, Job, LinkObservation, Notice, Refusal, StateName, Status,
-    Timestamp,
+    Breakage, Cause, Data, DataKind, Effect, Event, Input, Job, LinkObservation, Notice, PolicySettings, Refusal,
+    StateName, Status, Timestamp,
 };
 
-use crate::world::{HOUR, History, MINUTE, START, shift};
+use crate::world::{HOUR, History, MINUTE, START, policy_with, shift};
 
 pub(crate) const SECOND: i64 = 1000;
 
@@ -36,9 +38,10 @@ impl Scene {
         scene
     }
 
-    /// A link whose repair is proven, a minute after it broke.
+    /// A link whose repair is proven, two minutes after it broke. Its user may get the next message at once.
     pub(crate) fn repaired() -> Self {
         let mut scene = Self::broken(true, Cause::Credentials);
+        scene.without_pause();
         scene.wait(MINUTE);
         scene.receive(Event::UpdateClaimed);
         scene.wait(MINUTE);
@@ -51,11 +54,18 @@ impl Scene {
     /// A repaired link without API keys, where the claim is the proof.
     pub(crate) fn repaired_without_keys() -> Self {
         let mut scene = Self::broken(false, Cause::Credentials);
+        scene.without_pause();
         scene.wait(MINUTE);
         scene.receive(Event::UpdateClaimed);
         scene.wait(MINUTE);
         assert_eq!(scene.state(), StateName::Valid);
         scene
+    }
+
+    /// The reminder pause is a minute, so that the next outage is prompted at once.
+    pub(crate) fn without_pause(&mut self) {
+        let settings = self.history.policy.settings().clone();
+        self.history.policy = policy_with(PolicySettings { reminder_pause: Duration::from_secs(60), ..settings });
     }
 
     pub(crate) fn wait(&mut self, millis: i64) {

@@ -8,7 +8,8 @@ use relink::link::{
     State, StateName, Status, SuccessorObservation, Supersede, may_succeed, step, succeeds,
 };
 
-use crate::properties::{history, notices, prompts, steps};
+use crate::histories::history;
+use crate::properties::{notices, prompts, steps};
 use crate::scene::{Scene, asks, prompts as prompts_of, rejected};
 use crate::world::{DAY, HOUR, MINUTE, START, other_links, policy, shift, unknown_link};
 
@@ -334,7 +335,9 @@ proptest! {
             let open = after.link.state.episode().unwrap();
             prop_assert_eq!((&open.superseded_by, open.number), (&None, episode.number));
             let is_repairing = matches!(after.link.state, State::Updating { .. });
-            let is_silent = after.link.muted || is_repairing || episode.prompt == Prompt::Sent;
+            let pause = history.policy.settings().reminder_pause;
+            let is_paused = taken.link.messaged.as_ref().is_some_and(|message| now < message.at.after(pause));
+            let is_silent = after.link.muted || is_repairing || is_paused || episode.prompt == Prompt::Sent;
             prop_assert_eq!(prompts(&after), usize::from(!is_silent));
         }
     }

@@ -34,8 +34,10 @@ fn explore() -> Seen {
                 now = history.link.deadline(&history.policy).unwrap_or(now).max(now);
             }
             // After a refusal the walk goes on from the same link.
-            let _refused = history
-                .receive(Input { event, key: None, profile, incident: down(walk % 3 == 0), successor: None }, now);
+            let _refused = history.receive(
+                Input { event, key: None, profile, incident: down(walk % 3 == 0), successor: None, person: None },
+                now,
+            );
         }
         for ending in ENDINGS {
             let mut ended = history.clone();

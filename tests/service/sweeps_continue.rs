@@ -465,6 +465,7 @@ fn job(name: JobName, number: usize, state: StateWord) -> JobBody {
         at: At(START),
         incident: false,
         successor_id: None,
+        person: None,
         times_corrected: false,
         origin: origin(),
     };

@@ -75,7 +75,7 @@ pub struct EpisodeRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptWord {
-    /// The notice `update_required` was published.
+    /// The notice `update_required` was published, or a message about another link of the person mentioned this link (`also_broken`).
     Sent,
     /// The link is muted or superseded, or its user was in the widget already when the outage became known. The prompt
     /// is published when an operator ends that, or when that attempt fails.
@@ -84,7 +84,7 @@ pub enum PromptWord {
     /// The institution has an incident. The prompt is published after the incident if the link is still broken then.
     #[serde(alias = "waiting")]
     Deferred,
-    /// The user may not get a message now, for example because of quiet hours. The prompt is published later if the link is still broken
+    /// The user may not get a message now, because of quiet hours or the reminder pause of the person. The prompt is published later if the link is still broken
     /// then.
     Postponed,
 }
@@ -179,6 +179,9 @@ pub struct ConsentRecord {
     /// The step of `RELINK_POLICY_CONSENT_NOTICES` of that notice, in milliseconds before the due date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced_rung_ms: Option<u64>,
+    /// The user may get no message now, so the notice `consent_expiring` is published at this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postponed_until: Option<At>,
     /// The due date that has passed and has opened a suspicion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed: Option<At>,
@@ -376,6 +379,7 @@ impl ConsentRecord {
             announced: consent.announced.is_some(),
             announced_for: consent.announced.and_then(Due::at).map(At),
             announced_rung_ms: consent.rung.map(|rung| u64::try_from(rung.as_millis()).unwrap_or(u64::MAX)),
+            postponed_until: consent.postponed_until.map(At),
             passed: consent.passed.map(At),
         }
     }
@@ -393,6 +397,7 @@ impl ConsentRecord {
                 .announced_rung_ms
                 .map(Duration::from_millis)
                 .or_else(|| self.announced_for.map(|_| BEFORE_LADDER)),
+            postponed_until: self.postponed_until.map(|at| at.0),
             passed: self.passed.map(|at| at.0),
         }
     }

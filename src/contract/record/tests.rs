@@ -6,11 +6,11 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::super::{At, Because, Origin, OriginKind};
+use super::super::{At, Because, LastMessageRecord, NeedRecord, Origin, OriginKind, PersonRecord, WaitingLinkRecord};
 use super::*;
 use crate::link::{
-    AccessMode, AttemptEnd, Breakage, Cause, Consent, DedupKey, Due, EpisodeNumber, InstitutionOutage, Month, Prompt,
-    RecentFact, Refresh, RefreshQuota, Suspicion, Timestamp, UpdatePhase,
+    AccessMode, AttemptEnd, Breakage, Cause, Consent, DedupKey, Due, EpisodeNumber, InstitutionOutage, Messaged, Month,
+    Need, Prompt, RecentFact, Refresh, RefreshQuota, Suspicion, Timestamp, UpdatePhase, WaitingLink,
 };
 
 /// Times at the ends of all ranges through which a time passes, and any other time.
@@ -68,8 +68,9 @@ fn due() -> impl Strategy<Value = Due> {
 
 fn consent() -> BoxedStrategy<Consent> {
     let announced = option::of(prop_oneof![Just(Due::Unknown), at().prop_map(Due::At)]);
-    (option::of(text()), due(), option::of(text()), option::of(text()), announced, option::of(at()))
-        .prop_map(|(id, due, institution_display_name, institution_icon_logo, announced, passed)| Consent {
+    let times = (option::of(at()), option::of(at()));
+    (option::of(text()), due(), option::of(text()), option::of(text()), announced, times)
+        .prop_map(|(id, due, institution_display_name, institution_icon_logo, announced, times)| Consent {
             // A known due date is always announced with its rung.
             rung: announced.and_then(Due::at).map(|at| Duration::from_millis(at.as_millis().unsigned_abs())),
             id,
@@ -77,7 +78,8 @@ fn consent() -> BoxedStrategy<Consent> {
             institution_display_name,
             institution_icon_logo,
             announced,
-            passed,
+            postponed_until: times.0,
+            passed: times.1,
         })
         .boxed()
 }
@@ -198,6 +200,16 @@ fn refresh_quota() -> impl Strategy<Value = RefreshQuota> {
     })
 }
 
+fn waiting_link() -> impl Strategy<Value = WaitingLink> {
+    let repair = (count(), cause()).prop_map(|(number, cause)| Need::Repair { episode: EpisodeNumber(number), cause });
+    let need = prop_oneof![repair, at().prop_map(|due_at| Need::Renewal { due_at })];
+    (link_id(), option::of(text()), need).prop_map(|(id, institution, need)| WaitingLink { id, institution, need })
+}
+
+fn messaged() -> impl Strategy<Value = Messaged> {
+    (at(), vec(waiting_link(), 0..3)).prop_map(|(at, mentioned)| Messaged { at, mentioned })
+}
+
 fn link() -> BoxedStrategy<Link> {
     let version = prop_oneof![Just(0), Just(u64::MAX), any::<u64>()];
     let times = (at(), at(), option::of(at()), option::of(at()));
@@ -205,10 +217,10 @@ fn link() -> BoxedStrategy<Link> {
     let recent = vec((any::<u64>(), at()).prop_map(|(key, at)| RecentFact { key: DedupKey(key), at }), 0..4);
     let work = (option::of(refresh()), freshness(), any::<bool>(), refresh_quota(), any::<bool>());
     let outage = (at(), option::of(at())).prop_map(|(began_at, check_at)| InstitutionOutage { began_at, check_at });
-    let more = (recent, vec(link_id(), 0..NOT_SUPERSEDED_BY_MAX), option::of(outage));
+    let more = (recent, vec(link_id(), 0..NOT_SUPERSEDED_BY_MAX), option::of(outage), option::of(messaged()));
     ((link_id(), version, profile(), state()), times, count(), work, more_times, more)
         .prop_map(|((id, version, profile, state), times, episodes_count, work, more_times, more)| {
-            let (recent, not_superseded_by, institution_outage) = more;
+            let (recent, not_superseded_by, institution_outage, messaged) = more;
             let (since, updated_at, data_at, recovered_at) = times;
             let (refresh, freshness, refresh_needs_token, refresh_quota, muted) = work;
             let (snoozed_until, verify_asked_at, claimed_at, widget_until) = more_times;
@@ -229,6 +241,7 @@ fn link() -> BoxedStrategy<Link> {
                 muted,
                 not_superseded_by,
                 snoozed_until,
+                messaged,
                 verify_asked_at,
                 claimed_at,
                 widget_until,
@@ -253,7 +266,11 @@ fn because(at: Timestamp) -> Because {
     let (from, to) = (StateWord::Valid, StateWord::Invalid);
     let event = "credentials_rejected".to_owned();
     let successor_id = Some("other".to_owned());
-    Because { event, from, to, at: At(at), incident: true, successor_id, times_corrected: true, origin }
+    let need = NeedRecord { episode: None, cause: None, due_at: Some(At(at)) };
+    let last_message = LastMessageRecord { at: At(at), link_id: "other".to_owned(), mentioned: Some(need) };
+    let waiting = vec![WaitingLinkRecord { link_id: "third".to_owned(), institution: None, need }];
+    let person = Some(PersonRecord { last_message: Some(last_message), waiting });
+    Because { event, from, to, at: At(at), incident: true, successor_id, person, times_corrected: true, origin }
 }
 
 proptest! {

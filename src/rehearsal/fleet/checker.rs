@@ -7,6 +7,7 @@
 //! - **repeated**: a second prompt in one outage
 //! - **lost**: two whole sweeps ended within the outage, and there was no prompt
 //! - **false**: a prompt for a working link
+//! - **too soon**: a message to a person within the pause after the last one, about whichever link it was
 //!
 //! An outage that ended before the second sweep without a prompt counts as none of these: relink could not detect it.
 //! For links that were broken before relink was installed, relink defers the prompts on purpose, until the adoption
@@ -19,6 +20,7 @@
 //! begins with the refusal and is checked like any other.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::relink::Source;
 use crate::link::Timestamp;
@@ -52,6 +54,8 @@ pub(super) struct Outage {
     pub(super) prompts: u32,
     /// The prompts of a handler without relink.
     naive_prompts: u32,
+    /// Until when its person gets no message, because of an earlier one.
+    quiet_until: Option<Timestamp>,
 }
 
 /// The record of one link.
@@ -82,6 +86,9 @@ pub(super) struct Tally {
 /// The checker, with the results of all links.
 pub(super) struct Checker {
     cases: Vec<Case>,
+    /// The least time between two messages to a person, and the last message to each person.
+    pause: Duration,
+    messages: BTreeMap<usize, Timestamp>,
     pub(super) outages: u64,
     pub(super) adopted: u64,
     pub(super) carried_over: u64,
@@ -110,10 +117,12 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    pub(super) fn new(links: usize) -> Self {
+    pub(super) fn new(links: usize, pause: Duration) -> Self {
         let case = Case { truth: GroundTruth::Works, outage: None, repaired_at: None, gap: false, naive_broken: false };
         Self {
             cases: vec![case; links],
+            pause,
+            messages: BTreeMap::new(),
             outages: 0,
             adopted: 0,
             carried_over: 0,
@@ -181,6 +190,11 @@ impl Checker {
                 by_relink: self.relink_calls,
                 prompts: 0,
                 naive_prompts: 0,
+                quiet_until: self
+                    .messages
+                    .get(&person_of(link))
+                    .map(|at| at.after(self.pause))
+                    .filter(|until| *until > now),
             };
             self.cases[link].outage = Some(outage);
         }
@@ -191,8 +205,12 @@ impl Checker {
         let is_spared = outage.deferred && outage.prompts == 0;
         self.avoided += u64::from(is_spared);
         let excused = outage.carried_over || is_spared;
-        let is_noticeable = !excused && self.sweeps.saturating_sub(outage.began_after_sweeps) >= patience;
-        let baseline = (&mut self.baseline, outage.naive_prompts, is_noticeable && !outage.by_relink);
+        let sweeps = self.sweeps.saturating_sub(outage.began_after_sweeps);
+        let is_noticeable = |patience: u64| !excused && sweeps >= patience;
+        let baseline = (&mut self.baseline, outage.naive_prompts, is_noticeable(patience) && !outage.by_relink);
+        // There is one sweep an hour.
+        let quiet_hours = outage.quiet_until.map_or(0, |until| 1 + until.since(outage.began_at).as_secs() / 3_600);
+        let is_noticeable = is_noticeable(patience + quiet_hours);
         for (tally, prompts, is_noticeable) in [(&mut self.relink, outage.prompts, is_noticeable), baseline] {
             *tally.prompts_per_outage.entry(prompts).or_default() += 1;
             let [repeated, lost] = [prompts.saturating_sub(1), u32::from(prompts == 0 && is_noticeable)].map(u64::from);
@@ -225,7 +243,26 @@ impl Checker {
         };
         outage.prompts += 1;
         if outage.prompts == 1 && !outage.adopted {
-            self.to_detect.push(millis(now, outage.began_at));
+            self.to_detect.push(millis(now, outage.began_at.max(outage.quiet_until.unwrap_or_default())));
+        }
+    }
+
+    /// Records a message to the person of a link, which mentions these other links.
+    pub(super) fn messaged(&mut self, link: usize, also: &[usize], now: Timestamp) {
+        let person = person_of(link);
+        if let Some(last) = self.messages.insert(person, now).filter(|last| now < last.after(self.pause)) {
+            self.failures.push((link, format!("too soon: its person got a message at {last}, and again at {now}")));
+        }
+        for other in [person, person + 1, person + 2].into_iter().filter(|other| *other != link) {
+            if other >= self.cases.len() || person_of(other) != person {
+                continue;
+            }
+            let Some(outage) = self.cases[other].outage.as_mut().filter(|outage| outage.prompts == 0) else { continue };
+            outage.quiet_until = Some(now.after(self.pause));
+            if also.contains(&other) {
+                outage.prompts = 1;
+                self.relink.prompts += 1;
+            }
         }
     }
 
@@ -293,6 +330,11 @@ impl Checker {
         self.to_detect.sort_unstable();
         self.to_recover.sort_unstable();
     }
+}
+
+/// The person of a link: the number of the person's first link. Every second person has two links.
+pub(super) const fn person_of(link: usize) -> usize {
+    if link % 3 == 2 { link - 1 } else { link }
 }
 
 fn millis(now: Timestamp, since: Timestamp) -> u64 {

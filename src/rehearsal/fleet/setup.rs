@@ -7,7 +7,7 @@ use belvo_sandbox::{
     WebhookDelivery,
 };
 
-use super::checker::Checker;
+use super::checker::{Checker, person_of};
 use super::customer::Customer;
 use super::event_queue::EventQueue;
 use super::link_log::LinkLog;
@@ -16,7 +16,7 @@ use super::rates::{BANKS, DAY, Draw, HOUR, RHYTHMS, WEBHOOK_RETRY_STEP, percent}
 use super::relink::Relink;
 use super::state::{BEGIN, BankState, FleetEvent, Member, Simulation};
 use crate::belvo::{SecretId, SecretPassword};
-use crate::link::LinkId;
+use crate::link::{LinkId, PolicySettings};
 use crate::reconciler::Schedule;
 
 impl Simulation {
@@ -39,7 +39,7 @@ impl Simulation {
             control: sandbox.control(),
             customer: Customer::of(sandbox.url(), &config)?,
             relink,
-            checker: Checker::new(options.links),
+            checker: Checker::new(options.links, PolicySettings::default().reminder_pause),
             event_queue: EventQueue::new(),
             members: Vec::with_capacity(options.links),
             banks: BANKS.iter().map(|_| BankState::default()).collect(),
@@ -75,7 +75,7 @@ impl Simulation {
         let id = self.control.add_fleet_link(NewFleetLink {
             institution: BANKS[bank].name.to_owned(),
             access_mode: mode,
-            external_id: Some(format!("user-{number}")),
+            external_id: Some(format!("user-{}", person_of(number))),
             refresh_rate: rate,
             created_at_ms: Some(created_at.as_millis()),
             consent_ends_at_ms: (!BANKS[bank].has_password).then(|| created_at.after(DAY * 366).as_millis()),

@@ -19,7 +19,7 @@ use super::rates::DAY;
 use super::relink::SETTINGS;
 use super::report::Report;
 use super::state::{BEGIN, FleetEvent, Simulation};
-use crate::contract::{Address, JobBody, JobName, NoticeName};
+use crate::contract::{Address, JobBody, JobName, NoticeBody, NoticeName};
 use crate::jobs::{self, Next};
 use crate::link::{LinkId, StateName, Timestamp};
 
@@ -179,6 +179,16 @@ impl Simulation {
 
     fn notice(&mut self, number: usize, name: NoticeName, body: &[u8]) -> anyhow::Result<()> {
         let now = self.now();
+        if let NoticeName::UpdateRequired | NoticeName::Reminder | NoticeName::ConsentExpiring = name {
+            let notice: NoticeBody = serde_json::from_slice(body)?;
+            let ids = notice.also_broken.iter().filter_map(|other| other.link_id.parse().ok());
+            let also: Vec<usize> = ids.filter_map(|id: LinkId| self.numbered(&id)).collect();
+            self.checker.messaged(number, &also, now);
+            for other in also {
+                self.members[other].is_notified_broken = true;
+                self.notify_user(other);
+            }
+        }
         match name {
             NoticeName::UpdateRequired => {
                 let body: Value = serde_json::from_slice(body)?;

@@ -127,7 +127,10 @@ impl History {
                     self.record_input(link, place)?;
                     completed_now.push((*partition, place));
                 }
-                Address::Notice(name, link) => effects.notice(*name, link, id),
+                Address::Notice(name, link) => {
+                    let notice = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+                    effects.notice(*name, link, id, notice);
+                }
                 Address::Job(name, link) => effects.job(*name, link, id),
                 Address::Incident(token) => self.incidents.take(token, body, self.link_checker.opened_last())?,
                 Address::Offset(partition) => {

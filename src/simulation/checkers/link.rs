@@ -8,11 +8,12 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Checked;
-use crate::contract::{JobName, NoticeName, Record, RefusedBody};
+use super::person::PersonChecker;
+use crate::contract::{AlsoBroken, JobName, NoticeBody, NoticeName, PersonRecord, Record, RefusedBody};
 use crate::link::table::MOVES;
 use crate::link::{
-    Cause, Effect, Event, EventName, Input, InstitutionNotices, Job, Link, LinkId, Notice, Policy, Prompt, State,
-    StateName, Supersede, Timestamp, correct_times, step,
+    Cause, Effect, Event, EventName, Input, InstitutionNotices, Job, Link, LinkId, Notice, Person, Policy, Prompt,
+    State, StateName, Step, Supersede, Timestamp, correct_times, step,
 };
 
 /// The links according to the output stream.
@@ -23,6 +24,7 @@ pub(super) struct LinkChecker {
     prompted: BTreeSet<(LinkId, u32)>,
     /// The announced due dates of consents, with their rungs.
     announced: BTreeSet<(LinkId, Timestamp, Option<Duration>)>,
+    persons: PersonChecker,
     /// The superseded episodes, without those that an operator has reversed.
     superseded: BTreeSet<(LinkId, u32)>,
     /// Links whose users know that their institution is down, and since when.
@@ -35,7 +37,11 @@ pub(super) struct LinkChecker {
 
 /// Notices and jobs whose state has not been published yet.
 #[derive(Default)]
-pub(super) struct PendingEffects(Vec<(EffectName, LinkId, String)>);
+pub(super) struct PendingEffects {
+    all: Vec<(EffectName, LinkId, String)>,
+    /// The other links that the message to the user mentions, if there is one.
+    also: Option<Vec<AlsoBroken>>,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum EffectName {
@@ -44,30 +50,34 @@ enum EffectName {
 }
 
 impl PendingEffects {
-    pub(super) fn notice(&mut self, name: NoticeName, link: &LinkId, id: &str) {
-        self.0.push((EffectName::Notice(name), link.clone(), id.to_owned()));
+    pub(super) fn notice(&mut self, name: NoticeName, link: &LinkId, id: &str, notice: NoticeBody) {
+        self.all.push((EffectName::Notice(name), link.clone(), id.to_owned()));
+        if matches!(name, NoticeName::UpdateRequired | NoticeName::Reminder | NoticeName::ConsentExpiring) {
+            self.also = Some(notice.also_broken);
+        }
     }
 
     pub(super) fn job(&mut self, name: JobName, link: &LinkId, id: &str) {
-        self.0.push((EffectName::Job(name), link.clone(), id.to_owned()));
+        self.all.push((EffectName::Job(name), link.clone(), id.to_owned()));
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.all.clear();
+        self.also = None;
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     fn has(&self, name: NoticeName) -> bool {
-        self.0.iter().any(|(effect_name, ..)| *effect_name == EffectName::Notice(name))
+        self.all.iter().any(|(effect_name, ..)| *effect_name == EffectName::Notice(name))
     }
 }
 
 impl fmt::Display for PendingEffects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ids: Vec<&str> = self.0.iter().map(|(_, _, id)| id.as_str()).collect();
+        let ids: Vec<&str> = self.all.iter().map(|(_, _, id)| id.as_str()).collect();
         f.write_str(&ids.join(", "))
     }
 }
@@ -104,8 +114,11 @@ impl LinkChecker {
                 return Err(format!("{which}: a correction of its times that was not due, or changes something else"));
             }
             self.links.insert(id.clone(), after);
+            self.persons.times_corrected(id, record.because.at.0);
             return Ok(());
         }
+        let checked = self.persons.check(&after, record.because.at.0, effects.also.as_deref(), &self.links, policy);
+        checked.map_err(|problem| format!("{which} {problem}"))?;
         let mut input = match (received, origin.input_sequence) {
             (Some(received), _) => received.clone(),
             (None, None) => Event::DeadlinePassed.into(),
@@ -127,6 +140,14 @@ impl LinkChecker {
             return Err(format!("{which}: its successor is {noted:?}, and that of the stream {known:?}"));
         }
         input.successor = successor;
+        let has_message = |step: &Step| step.has_message();
+        let message = step(&before, &input, origin.received_at.0, policy).ok().filter(has_message);
+        let person = message.and_then(|step| Person::of(&step.link, self.links.values(), step.at, policy));
+        input.person = person.map(Box::new);
+        if record.because.person != input.person.as_deref().map(PersonRecord::of) {
+            let (noted, known) = (&record.because.person, &input.person);
+            return Err(format!("{which}: its person is {noted:?}, and that of the stream {known:?}"));
+        }
         let step = step(&before, &input, origin.received_at.0, policy);
         let step =
             step.map_err(|refusal| format!("{which}: the machine refuses {}: {refusal}", input.event.name().as_str()))?;
@@ -134,9 +155,9 @@ impl LinkChecker {
             return Err(format!("{which}: {} leads to another state", input.event.name().as_str()));
         }
         let due: Vec<EffectName> = step.effects.iter().map(effect_name).collect();
-        let ids: Vec<&String> = effects.0.iter().map(|(_, _, id)| id).collect();
-        let is_complete = effects.0.iter().map(|(effect_name, ..)| *effect_name).eq(due.iter().copied());
-        let is_of_link = effects.0.iter().all(|(_, link, _)| link == id);
+        let ids: Vec<&String> = effects.all.iter().map(|(_, _, id)| id).collect();
+        let is_complete = effects.all.iter().map(|(effect_name, ..)| *effect_name).eq(due.iter().copied());
+        let is_of_link = effects.all.iter().all(|(_, link, _)| link == id);
         if !is_complete || !is_of_link || !record.sent.iter().eq(ids) {
             return Err(format!("{which}: the published effects are {effects}, and the required ones {due:?}"));
         }
@@ -188,7 +209,7 @@ impl LinkChecker {
         let episode = after.state.episode().or(before.state.episode());
         let number = episode.map_or(0, |episode| episode.number.0);
         let prompts = effects
-            .0
+            .all
             .iter()
             .filter(|(effect_name, ..)| *effect_name == EffectName::Notice(NoticeName::UpdateRequired))
             .count();

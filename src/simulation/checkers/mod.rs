@@ -2,6 +2,7 @@
 //!
 //! - `history`: the output stream: owners, ids, committed offsets, one outcome for each input
 //! - `link`: the messages about one link follow from its inputs and obey the rules for users
+//! - `person`: what a person with several links gets
 //! - `incidents`: the incident messages of institutions
 //! - `journal`: what the HTTP servers have accepted is published in order, and repeats change nothing
 //! - `adoption`: links that were broken before relink was installed
@@ -17,6 +18,7 @@ mod history;
 mod incidents;
 mod journal;
 mod link;
+mod person;
 
 use std::collections::{BTreeMap, BTreeSet};
 

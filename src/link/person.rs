@@ -1,0 +1,179 @@
+//! The person behind several links: one message is for all of them, and the next one waits for the reminder pause.
+//!
+//! A *person* is the user of all links with the same `external_id`; a link without it is a person of its own. A *message* is a notice that
+//! asks the user for something: `update_required`, `reminder` or `consent_expiring`. [`super::Input::person`] has what is known of the
+//! person's other links. The caller looks it up, because the machine sees only one link.
+//!
+//! ```text
+//!   a message is due ──▶ no message to the person within the pause ──▶ it is sent, and mentions all other links that wait
+//!        ▲          ──▶ the last one mentioned this link ───────────▶ it counts as this message: nothing is sent
+//!        └── the end of the pause ◀── the last one did not mention it: this one is postponed
+//! ```
+//!
+//! Nothing is dropped: a link that is not mentioned keeps its own wait, which ends with its own message.
+
+use std::collections::BTreeMap;
+
+use super::{Cause, Due, Effect, Episode, EpisodeNumber, Link, LinkId, Notice, Policy, Prompt, State, Step, Timestamp};
+
+/// The most links of one person. An `external_id` that more links share, removed ones included, is no key of a person, so each of these
+/// links is a person of its own.
+pub const PERSON_LINKS_MAX: usize = 64;
+
+/// The last message to the user about a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Messaged {
+    /// When it was sent.
+    pub at: Timestamp,
+    /// The other links that it mentioned.
+    pub mentioned: Vec<WaitingLink>,
+}
+
+/// What is known of the other links of the person: a circumstance of an input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Person {
+    /// The last message to the person about another link.
+    pub last_message: Option<LastMessage>,
+    /// The other links that need their user now, in the order of their ids.
+    pub waiting: Vec<WaitingLink>,
+}
+
+/// The last message to a person about another link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastMessage {
+    /// When it was sent.
+    pub at: Timestamp,
+    /// The link that it was about.
+    pub about: LinkId,
+    /// If it mentioned this link: what this link needed. The message says nothing about a later outage.
+    pub mentioned: Option<Need>,
+}
+
+/// A link that needs its user, and that a message about another link of the person mentions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingLink {
+    /// The link.
+    pub id: LinkId,
+    /// Belvo's name of its institution.
+    pub institution: Option<String>,
+    /// What its user has to do.
+    pub need: Need,
+}
+
+/// What a link needs from its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The link is broken.
+    Repair {
+        /// The outage.
+        episode: EpisodeNumber,
+        /// Its cause.
+        cause: Cause,
+    },
+    /// The link works, and its consent ends soon.
+    Renewal {
+        /// When the consent ends.
+        due_at: Timestamp,
+    },
+}
+
+impl Need {
+    /// Whether it is the need of this outage.
+    pub(super) fn is_of(&self, outage: &Episode) -> bool {
+        matches!(self, Self::Repair { episode, .. } if *episode == outage.number)
+    }
+}
+
+impl Person {
+    /// What `others`, which include all other links of the person, mean for a message about `link` at `now`. `None`: they mean nothing, or
+    /// there are too many of them. A link that is given twice counts once.
+    pub fn of<'a>(
+        link: &Link,
+        others: impl IntoIterator<Item = &'a Link>,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Option<Self> {
+        let others = others.into_iter().filter(|other| is_same_person(other, link, policy));
+        let others: BTreeMap<&LinkId, &Link> = others.map(|other| (&other.id, other)).collect();
+        if others.len() >= PERSON_LINKS_MAX {
+            return None;
+        }
+        let messages = others.values().filter_map(|other| Some((other.messaged.as_ref()?, &other.id)));
+        let last_message = messages.max_by_key(|(message, id)| (message.at, *id)).map(|(message, about)| {
+            let mentioned = message.mentioned.iter().find(|mentioned| mentioned.id == link.id);
+            LastMessage { at: message.at, about: about.clone(), mentioned: mentioned.map(|mentioned| mentioned.need) }
+        });
+        let waiting: Vec<_> = others.values().filter_map(|other| other.waits_for_user(now, policy)).collect();
+        (last_message.is_some() || !waiting.is_empty()).then_some(Self { last_message, waiting })
+    }
+}
+
+/// Whether both links are of one person, by the policy. An empty `external_id` is no key of a person.
+pub fn is_same_person(one: &Link, other: &Link, policy: &Policy) -> bool {
+    one.id != other.id
+        && one.profile.external_id == other.profile.external_id
+        && other.profile.person().is_some()
+        && policy.settings().per_person
+}
+
+impl super::Profile {
+    /// The key of the person, if it is known.
+    pub fn person(&self) -> Option<&str> {
+        self.external_id.as_deref().filter(|key| !key.trim().is_empty())
+    }
+}
+
+impl Link {
+    /// What this link needs from its user, if a message about another link of the person is sent at `now`.
+    fn waits_for_user(&self, now: Timestamp, policy: &Policy) -> Option<WaitingLink> {
+        let need = self.needs_repair(now).or_else(|| self.needs_renewal(now, policy))?;
+        Some(WaitingLink { id: self.id.clone(), institution: self.profile.institution.clone(), need })
+    }
+
+    /// A broken link whose prompt has been sent, or waits only for a time at which the user may get a message.
+    fn needs_repair(&self, now: Timestamp) -> Option<Need> {
+        let episode = self.awaits_user()?;
+        let is_due = match episode.prompt {
+            Prompt::Sent => self.snoozed_until.is_none_or(|until| until <= now),
+            Prompt::Postponed { .. } => true,
+            Prompt::Muted | Prompt::Deferred { .. } => false,
+        };
+        is_due.then_some(Need::Repair { episode: episode.number, cause: episode.cause })
+    }
+
+    /// A consent whose notice is due before the person may get the next message.
+    fn needs_renewal(&self, now: Timestamp, policy: &Policy) -> Option<Need> {
+        let Due::At(due_at) = self.consent_due() else { return None };
+        let is_valid = matches!(self.state, State::Valid { .. });
+        let announced_at = self.next_rung(policy).map(|rung| due_at.before(rung))?;
+        let is_soon = announced_at <= now.after(policy.reminder_pause()) && now < due_at;
+        (is_valid && is_soon && !self.muted).then_some(Need::Renewal { due_at })
+    }
+}
+
+impl Step {
+    /// Whether the step sends a message to the user, so that the caller has to look up the person first.
+    pub fn has_message(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::Notice { notice, .. } if notice.is_message()))
+    }
+}
+
+impl Notice {
+    /// Whether the notice asks the user for something.
+    pub const fn is_message(&self) -> bool {
+        match self {
+            Self::UpdateRequired | Self::Reminder { .. } | Self::ConsentExpiring { .. } => true,
+            Self::UpdateStarted
+            | Self::UpdateFailed { .. }
+            | Self::Superseded { .. }
+            | Self::Recovered { .. }
+            | Self::RefreshDue { .. }
+            | Self::DataAvailable(_)
+            | Self::Refreshed { .. }
+            | Self::Stale { .. }
+            | Self::InstitutionDown { .. }
+            | Self::InstitutionRestored { .. }
+            | Self::Removed { .. } => false,
+        }
+    }
+}

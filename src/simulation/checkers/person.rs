@@ -1,0 +1,79 @@
+//! Checks what a person gets: at most one message within the reminder pause, and no broken link is dropped. Written without the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Checked;
+use crate::contract::AlsoBroken;
+use crate::link::{Cause, Link, LinkId, PERSON_LINKS_MAX, Policy, Prompt, State, Timestamp};
+
+/// The messages to persons, according to the output stream.
+#[derive(Default)]
+pub(super) struct PersonChecker {
+    /// The last message about each link.
+    messages: BTreeMap<LinkId, Timestamp>,
+    /// The episodes that a message was about, or that a message about another link mentioned.
+    heard: BTreeSet<(LinkId, u32)>,
+}
+
+impl PersonChecker {
+    /// The times of a link were corrected.
+    pub(super) fn times_corrected(&mut self, link: &LinkId, at: Timestamp) {
+        self.messages.entry(link.clone()).and_modify(|message| *message = (*message).min(at));
+    }
+
+    /// Checks a state, and the message of the same step: `also` has the other links that it mentions; `None` if there is no message.
+    pub(super) fn check(
+        &mut self,
+        after: &Link,
+        at: Timestamp,
+        also: Option<&[AlsoBroken]>,
+        links: &BTreeMap<LinkId, Link>,
+        policy: &Policy,
+    ) -> Checked {
+        let number = after.state.episode().map(|episode| episode.number.0);
+        if let Some(also) = also {
+            let family = family_of(after, links, policy);
+            let pause = policy.settings().reminder_pause;
+            let ids = family.iter().map(|link| &link.id).chain([&after.id]);
+            let last = ids.filter_map(|id| self.messages.get(id)).max();
+            if let Some(last) = last.filter(|last| at < last.after(pause)) {
+                return Err(format!("sends a message to a person who got one at {last}"));
+            }
+            let expected: BTreeSet<_> = family.iter().filter_map(|link| waits(link, at)).collect();
+            let found: BTreeSet<_> = also.iter().map(|other| (other.link_id.clone(), other.episode)).collect();
+            if found != expected {
+                return Err(format!("mentions {found:?} in its message, and {expected:?} wait"));
+            }
+            self.messages.insert(after.id.clone(), at);
+            self.heard.extend(number.map(|number| (after.id.clone(), number)));
+            let mentioned = found.into_iter().filter_map(|(id, number)| Some((id.parse().ok()?, number)));
+            self.heard.extend(mentioned);
+        }
+        let counts = after.state.episode().is_some_and(|episode| episode.prompt == Prompt::Sent);
+        match number.filter(|number| counts && !self.heard.contains(&(after.id.clone(), *number))) {
+            Some(number) => Err(format!("counts episode {number} as prompted, and no message mentioned it")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The other links of the person.
+fn family_of<'a>(link: &Link, links: &'a BTreeMap<LinkId, Link>, policy: &Policy) -> Vec<&'a Link> {
+    let person = &link.profile.external_id;
+    let is_person = policy.settings().per_person && person.as_ref().is_some_and(|person| !person.trim().is_empty());
+    let others = links.values().filter(|other| other.id != link.id && other.profile.external_id == *person);
+    let others: Vec<&Link> = others.filter(|_| is_person).collect();
+    if others.len() < PERSON_LINKS_MAX { others } else { Vec::new() }
+}
+
+/// The link and its episode, if its user has to be asked now and nothing keeps that back but the pause or the hour.
+fn waits(link: &Link, at: Timestamp) -> Option<(String, u32)> {
+    let (State::Invalid { episode } | State::TokenRequired { episode }) = &link.state else { return None };
+    let is_due = match episode.prompt {
+        Prompt::Sent => link.snoozed_until.is_none_or(|until| until <= at),
+        Prompt::Postponed { .. } => true,
+        Prompt::Muted | Prompt::Deferred { .. } => false,
+    };
+    let is_asked = is_due && !link.muted && episode.superseded_by.is_none() && episode.cause != Cause::Unsupported;
+    is_asked.then(|| (link.id.to_string(), episode.number.0))
+}

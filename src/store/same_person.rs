@@ -1,0 +1,36 @@
+//! Other links of the person behind a link, by the index of `external_id`.
+
+use super::{Query, Store, StoreError, pages};
+use crate::contract::BadRecord;
+use crate::link::{Link, LinkId, PERSON_LINKS_MAX};
+
+/// The other links with the `external_id` of `link`, without those of `leave_out`, of which the caller knows a newer state; at most
+/// [`PERSON_LINKS_MAX`], which is too many for a person (`link::Person::of`).
+///
+/// The result does not depend on writes of links that are left out: they are not counted against the limit.
+///
+/// # Errors
+/// [`StoreError`] if the store cannot be read. A record that cannot be read is left out.
+pub fn links_of_same_person<S: Store + ?Sized>(
+    store: &S,
+    link: &Link,
+    leave_out: impl Fn(&LinkId) -> bool,
+) -> Result<Vec<Link>, StoreError> {
+    let mut found = Vec::new();
+    let query = Query { external_id: link.profile.external_id.clone(), limit: PERSON_LINKS_MAX, ..Query::default() };
+    for page in pages(store, query) {
+        let page = page?;
+        for (_, stored) in page.ids.iter().zip(&page.links).filter(|(id, _)| **id != link.id && !leave_out(id)) {
+            match stored.parse().and_then(|record| Ok(record.link()?)) {
+                Ok(other) => found.push(other),
+                Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
+                // The messages of that link are dead-lettered when they arrive, which names it.
+                Err(_unreadable) => {}
+            }
+            if found.len() == PERSON_LINKS_MAX {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(found)
+}

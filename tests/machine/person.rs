@@ -1,0 +1,349 @@
+//! One person with several links: at most one message within the reminder pause, and no link is dropped. `Family` does what the engine does
+//! with the circumstance of an input; the properties look only at the messages and the states.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use relink::link::{
+    Breakage, Cause, Command, Consent, Due, Effect, Event, Input, Link, LinkObservation, Need, Notice,
+    PERSON_LINKS_MAX, Person, Policy, PolicySettings, Profile, Prompt, State, Status, Step, Timestamp, step,
+};
+
+use crate::scene::{data, rejected};
+use crate::world::{DAY, HOUR, MINUTE, START, policy_with, shift};
+
+/// A message that was sent.
+#[derive(Clone, Debug)]
+struct Message {
+    at: Timestamp,
+    about: usize,
+    notice: Notice,
+    mentioned: Vec<(String, Need)>,
+}
+
+/// The links of one person, and what the person was sent.
+struct Family {
+    policy: Policy,
+    links: Vec<Link>,
+    now: Timestamp,
+    messages: Vec<Message>,
+}
+
+impl Family {
+    fn new(settings: PolicySettings, count: usize) -> Self {
+        let link = |number| Link::unknown(format!("link-{number}").parse().unwrap(), START);
+        let links = (0..count).map(link).collect();
+        let mut family = Self { policy: policy_with(settings), links, now: START, messages: Vec::new() };
+        for link in 0..count {
+            let profile = Profile { external_id: Some("maria".to_owned()), ..Profile::default() };
+            family.receive(link, Input { profile, ..data().into() }).unwrap();
+        }
+        family
+    }
+
+    /// Gives an input to a link. Like the engine, it looks up the person only if the step sends a message.
+    fn receive(&mut self, which: usize, input: impl Into<Input>) -> Option<Step> {
+        let mut input = input.into();
+        let before = self.links[which].clone();
+        let mut stepped = step(&before, &input, self.now, &self.policy).ok()?;
+        if stepped.has_message() {
+            input.person = Person::of(&stepped.link, &self.links, stepped.at, &self.policy).map(Box::new);
+            stepped = step(&before, &input, self.now, &self.policy).expect("a person makes no input useless");
+        }
+        let waiting = input.person.map(|person| person.waiting).unwrap_or_default();
+        for effect in &stepped.effects {
+            let Effect::Notice { notice, .. } = effect else { continue };
+            if notice.is_message() {
+                let mentioned = waiting.iter().map(|link| (link.id.to_string(), link.need)).collect();
+                self.messages.push(Message { at: stepped.at, about: which, notice: notice.clone(), mentioned });
+            }
+        }
+        self.links[which] = stepped.link.clone();
+        Some(stepped)
+    }
+
+    fn wait(&mut self, millis: i64) {
+        self.now = shift(self.now, millis);
+    }
+
+    /// The next deadline of all links passes, `late` milliseconds late. Returns `false` if no link waits.
+    fn pass_deadline(&mut self, late: i64) -> bool {
+        let deadlines = self.links.iter().enumerate();
+        let next = deadlines.filter_map(|(which, link)| Some((link.deadline(&self.policy)?, which))).min();
+        let Some((at, which)) = next else { return false };
+        self.now = self.now.max(shift(at, late));
+        self.receive(which, Event::DeadlinePassed);
+        true
+    }
+
+    fn observe(&mut self, which: usize, status: Status) {
+        let seen = LinkObservation { observed_at: self.now, status, last_accessed_at: Some(self.now) };
+        self.receive(which, Event::Observed(seen));
+    }
+
+    fn ends(&mut self, which: usize, after: i64) {
+        let consent = Consent { id: Some("c".to_owned()), due: Due::At(shift(self.now, after)), ..Consent::default() };
+        let profile = Profile { consent: Some(Box::new(consent)), ..Profile::default() };
+        self.receive(which, Input { profile, ..data().into() });
+    }
+
+    fn prompt(&self, which: usize) -> Prompt {
+        self.links[which].state.episode().expect("an outage").prompt
+    }
+
+    /// What was sent: the link, and the number of links that were mentioned.
+    fn sent(&self) -> Vec<(usize, usize)> {
+        self.messages.iter().map(|message| (message.about, message.mentioned.len())).collect()
+    }
+
+    /// Whether a message was about the open outage of the link, or mentioned it.
+    fn has_heard(&self, which: usize) -> bool {
+        let link = &self.links[which];
+        let episode = link.state.episode().expect("an outage");
+        self.messages.iter().any(|message| {
+            let is_about = message.about == which && message.at >= episode.opened_at;
+            let is_of = |need: &Need| matches!(need, Need::Repair { episode: of, .. } if *of == episode.number);
+            is_about || message.mentioned.iter().any(|(id, need)| id == link.id.as_str() && is_of(need))
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Breaks(Cause),
+    Works,
+    Starts,
+    Leaves,
+    Commands(Command),
+    ConsentEnds { after: i64 },
+    ConsentEnding,
+    Deadline { late: i64 },
+}
+
+fn actions() -> impl Strategy<Value = Vec<(Index, Action, i64)>> {
+    let cause = select(&[Cause::Credentials, Cause::Token, Cause::ConsentEnded, Cause::Unsupported][..]);
+    let command = select(&[Command::Mute, Command::Unmute, Command::Unmute, Command::Verify][..]);
+    let action = prop_oneof![
+        6 => cause.prop_map(Action::Breaks),
+        3 => Just(Action::Works),
+        1 => Just(Action::Starts),
+        1 => Just(Action::Leaves),
+        1 => command.prop_map(Action::Commands),
+        2 => (HOUR..40 * DAY).prop_map(|after| Action::ConsentEnds { after }),
+        1 => Just(Action::ConsentEnding),
+        8 => prop_oneof![Just(0), 0..2 * DAY].prop_map(|late| Action::Deadline { late }),
+    ];
+    // The inputs of two partitions are not in the order of their times.
+    let millis = prop_oneof![4 => 0..HOUR, 2 => 0..2 * DAY, 1 => -MINUTE..0];
+    vec((any::<Index>(), action, millis), 1..60)
+}
+
+fn settings() -> impl Strategy<Value = PolicySettings> {
+    let hours = proptest::option::of(Just("22:00-08:00".parse().unwrap()));
+    let pause = select(&[HOUR, DAY, 3 * DAY][..]);
+    (any::<bool>(), hours, pause).prop_map(|(can_verify, quiet_hours, pause)| PolicySettings {
+        can_verify,
+        quiet_hours,
+        reminder_pause: std::time::Duration::from_millis(pause.unsigned_abs()),
+        ..PolicySettings::default()
+    })
+}
+
+/// Takes the action, and checks what it has led to.
+fn act(family: &mut Family, which: usize, action: &Action, millis: i64) -> Result<(), TestCaseError> {
+    family.wait(millis);
+    let before = family.links.clone();
+    let known = family.messages.len();
+    match action {
+        Action::Breaks(cause) => drop(family.receive(which, Event::Broken(Breakage::of(*cause)))),
+        Action::Works => family.observe(which, Status::Valid),
+        Action::Starts => drop(family.receive(which, Event::UpdateStarted { until: shift(family.now, 10 * MINUTE) })),
+        Action::Leaves => drop(family.receive(which, Event::UpdateAbandoned)),
+        Action::Commands(command) => drop(family.receive(which, Event::Command(*command))),
+        Action::ConsentEnds { after } => family.ends(which, *after),
+        Action::ConsentEnding => drop(family.receive(which, Event::ConsentEnding)),
+        Action::Deadline { late } => drop(family.pass_deadline(*late)),
+    }
+    let pause = family.policy.settings().reminder_pause;
+    for (number, message) in family.messages.iter().enumerate().skip(known) {
+        let earlier = family.messages[..number].iter().map(|earlier| earlier.at).max();
+        prop_assert!(earlier.is_none_or(|at| message.at >= at.after(pause)), "{:?}", family.messages);
+        let mut broken: Vec<_> = family.links.iter().enumerate().filter(|(other, _)| *other != message.about).collect();
+        broken.retain(|(_, link)| {
+            let is_asked = |prompt| matches!(prompt, Prompt::Sent | Prompt::Postponed { .. });
+            let at_rest = matches!(link.state, State::Invalid { .. } | State::TokenRequired { .. });
+            let episode = link.state.episode().filter(|_| at_rest && !link.muted);
+            episode.is_some_and(|episode| is_asked(episode.prompt) && episode.cause != Cause::Unsupported)
+        });
+        let is_mentioned = |link: &Link| message.mentioned.iter().any(|(id, _)| id == link.id.as_str());
+        prop_assert!(broken.iter().all(|(_, link)| is_mentioned(link)), "{message:?}");
+    }
+    // A prompt or a reminder that counts without a message of its own.
+    for (which, link) in family.links.iter().enumerate() {
+        let counted =
+            |link: &Link| link.state.episode().map_or((0, 0), |episode| (episode.number.0, episode.prompts_count()));
+        let has_own = family.messages[known..].iter().any(|message| message.about == which);
+        if counted(link) > counted(&before[which]) && counted(link).1 > 0 && !has_own {
+            prop_assert!(family.has_heard(which), "{:?} {:?}", link.state, family.messages);
+            let last_at = family.messages.iter().map(|message| message.at).max();
+            prop_assert!(last_at.is_some_and(|at| link.updated_at < at.after(pause)));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_person_gets_one_message_in_a_pause_and_no_link_is_dropped(settings in settings(), count in 1..5usize, actions in actions()) {
+        let mut family = Family::new(settings, count);
+        for (which, action, millis) in &actions {
+            act(&mut family, which.index(count), action, *millis)?;
+        }
+        // Every wait ends: each broken link is in a message, although nothing but time passes.
+        for _ in 0..500 {
+            let is_waiting = |link: &Link| {
+                let is_postponed = |prompt| matches!(prompt, Prompt::Postponed { .. });
+                link.state.episode().is_some_and(|episode| is_postponed(episode.prompt))
+            };
+            if !family.links.iter().any(is_waiting) {
+                break;
+            }
+            act(&mut family, 0, &Action::Deadline { late: 0 }, 0)?;
+        }
+        for which in 0..count {
+            let at_rest = matches!(family.links[which].state, State::Invalid { .. } | State::TokenRequired { .. });
+            if at_rest && !family.links[which].muted {
+                prop_assert_eq!(family.prompt(which), Prompt::Sent);
+                prop_assert!(family.has_heard(which), "{:?}", family.messages);
+            }
+        }
+    }
+
+    #[test]
+    fn without_the_rule_each_link_is_a_person_of_its_own(settings in settings(), actions in actions()) {
+        let mut family = Family::new(PolicySettings { per_person: false, ..settings }, 3);
+        for (which, action, millis) in &actions {
+            family.wait(*millis);
+            let which = which.index(3);
+            match action {
+                Action::Breaks(cause) => drop(family.receive(which, Event::Broken(Breakage::of(*cause)))),
+                Action::Works => family.observe(which, Status::Valid),
+                _ => drop(family.pass_deadline(0)),
+            }
+        }
+        prop_assert!(family.messages.iter().all(|message| message.mentioned.is_empty()));
+    }
+}
+
+fn person_with(count: usize) -> Family {
+    Family::new(PolicySettings { can_verify: true, ..PolicySettings::default() }, count)
+}
+
+#[test]
+fn a_second_link_that_breaks_is_in_the_next_message() {
+    let mut family = person_with(2);
+    family.receive(0, rejected());
+    family.wait(HOUR);
+    family.receive(1, rejected());
+    assert_eq!((family.sent(), family.prompt(1)), (vec![(0, 0)], Prompt::Postponed { until: shift(START, DAY) }));
+    // A day after the prompt, the reminder of the first link is due, and the prompt of the second.
+    family.pass_deadline(0);
+    family.pass_deadline(0);
+    assert_eq!((family.sent(), family.now), (vec![(0, 0), (0, 1)], shift(START, DAY)));
+    assert_eq!(family.prompt(1), Prompt::Sent, "the reminder mentioned the second link");
+    assert!(matches!(family.messages[1].notice, Notice::Reminder { number: 1 }));
+    // Its own reminders go on a pause later.
+    assert!(family.links[1].deadline(&family.policy) >= Some(shift(START, 2 * DAY)));
+}
+
+#[test]
+fn a_link_that_works_again_in_time_is_in_no_message() {
+    let mut family = person_with(2);
+    family.receive(0, rejected());
+    family.wait(HOUR);
+    family.receive(1, rejected());
+    family.wait(HOUR);
+    family.observe(1, Status::Valid);
+    while family.now < shift(START, 10 * DAY) && family.pass_deadline(0) {}
+    assert!(family.messages.iter().all(|message| message.about == 0 && message.mentioned.is_empty()));
+}
+
+#[test]
+fn a_link_that_breaks_again_and_again_prompts_once_in_a_pause() {
+    let mut family = person_with(1);
+    for _ in 0..5 {
+        family.receive(0, rejected());
+        family.wait(HOUR);
+        family.observe(0, Status::Valid);
+        family.wait(HOUR);
+    }
+    assert_eq!((family.sent(), family.links[0].episodes_count), (vec![(0, 0)], 5));
+    // The last outage goes on: its user hears of it when the pause is over.
+    family.receive(0, rejected());
+    family.pass_deadline(0);
+    assert_eq!((family.sent().len(), family.now), (2, shift(START, DAY)));
+    assert_eq!(family.messages[1].notice, Notice::UpdateRequired);
+}
+
+#[test]
+fn a_mention_says_nothing_about_a_later_outage() {
+    let mut family = person_with(2);
+    family.receive(0, rejected());
+    family.wait(HOUR);
+    family.receive(1, rejected());
+    family.pass_deadline(0);
+    assert_eq!(family.sent(), [(0, 0), (0, 1)]);
+    // The user repairs both links, and the second one breaks again.
+    family.observe(0, Status::Valid);
+    family.observe(1, Status::Valid);
+    family.wait(2 * HOUR);
+    family.receive(1, rejected());
+    assert!(matches!(family.prompt(1), Prompt::Postponed { .. }));
+    while family.messages.len() < 3 && family.pass_deadline(0) {}
+    assert_eq!((family.messages[2].about, family.now), (1, shift(START, 2 * DAY)));
+}
+
+#[test]
+fn two_consents_that_end_on_one_day_are_in_one_notice() {
+    let mut family = person_with(2);
+    family.ends(0, 31 * DAY);
+    family.ends(1, 31 * DAY + HOUR);
+    for rungs in 1..=3 {
+        while family.messages.len() < rungs && family.pass_deadline(0) {}
+        family.pass_deadline(0);
+    }
+    assert_eq!(family.sent(), [(0, 1), (0, 1), (0, 1)]);
+    let rungs = family.links.iter().map(|link| link.profile.consent.as_ref().unwrap().rung);
+    assert!(rungs.into_iter().all(|rung| rung == Some(std::time::Duration::from_secs(86_400))));
+}
+
+#[test]
+fn a_consent_that_may_not_be_announced_yet_is_announced_after_the_pause_or_has_ended() {
+    let mut family = person_with(2);
+    family.receive(0, rejected());
+    // The message of Belvo has no date, so there is no mention of this consent.
+    family.receive(1, Event::ConsentEnding);
+    assert_eq!(family.sent(), [(0, 0)]);
+    family.observe(0, Status::Valid);
+    while family.messages.len() < 2 && family.pass_deadline(0) {}
+    assert_eq!((family.messages[1].about, family.now), (1, shift(START, DAY)));
+    // A consent that ends within the pause is reported by its outage.
+    let mut family = person_with(2);
+    family.receive(0, rejected());
+    family.observe(0, Status::Valid);
+    family.ends(1, 2 * HOUR);
+    while family.messages.len() < 2 && family.pass_deadline(0) {}
+    assert_eq!((family.messages[1].notice.clone(), family.now), (Notice::UpdateRequired, shift(START, DAY)));
+}
+
+#[test]
+fn an_external_id_of_very_many_links_is_no_person() {
+    for (count, messages) in [(PERSON_LINKS_MAX, 1), (PERSON_LINKS_MAX + 1, 2)] {
+        let mut family = person_with(count);
+        family.receive(0, rejected());
+        family.receive(1, rejected());
+        assert_eq!(family.messages.len(), messages, "{count} links");
+    }
+}
