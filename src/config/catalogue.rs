@@ -461,6 +461,13 @@ pub static SETTINGS: &[Setting] = &[
         "how often a link with a deferred prompt is verified",
     ),
     row(
+        "policy.unfinished_after",
+        "RELINK_POLICY_UNFINISHED_AFTER",
+        Span,
+        Some("1h"),
+        "how long a creation may stay unfinished before creation_unfinished; 0s: never",
+    ),
+    row(
         "policy.supersede",
         "RELINK_POLICY_SUPERSEDE",
         Text,

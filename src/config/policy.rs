@@ -26,6 +26,7 @@ pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         incident_links: count(reader.number("policy.incident_links", 0..=1_000_000)),
         incident_window: reader.span("policy.incident_window"),
         outage_links: count(reader.number("policy.outage_links", 0..=1_000)),
+        unfinished_after: Some(reader.span("policy.unfinished_after")).filter(|wait| !wait.is_zero()),
         supersede: reader
             .parsed("policy.supersede", "institution_user_id, external_id or never")
             .unwrap_or(Supersede::Never),

@@ -92,10 +92,6 @@ impl TransitionBuilder<'_> {
 
     // --- while Unconfirmed ---
 
-    pub(super) fn accept_first_event(&self) -> Next {
-        if self.link.version == 0 { Ok(State::Unconfirmed) } else { Err(Refusal::AlreadyKnown) }
-    }
-
     /// The success callback of a link that is not confirmed yet. Evidence from before the callback may arrive after it,
     /// so the callback begins the settle window.
     pub(super) fn claim_creation(&mut self) -> Next {
@@ -110,10 +106,7 @@ impl TransitionBuilder<'_> {
 
     pub(super) fn observe_unconfirmed(&mut self, seen: &LinkObservation) -> Next {
         let breakage = match seen.status {
-            Status::Unconfirmed => {
-                self.link.verify_asked_at = None;
-                return self.accept_first_event();
-            }
+            Status::Unconfirmed => return self.observe_unfinished_creation(seen),
             Status::Valid => {
                 self.link.verify_asked_at = None;
                 self.note_access(seen);

@@ -1,12 +1,12 @@
 //! The transition builder: a copy of a link that one event changes, and the effects of that event.
 //!
 //! The arms of the machine are methods of [`TransitionBuilder`], in one file for each subject: `breaking`, `repair`,
-//! `refresh`, `renewal`, `reminder`, `successor`, `upkeep`, `commands`. An arm changes the copy, emits effects, and returns the next
+//! `refresh`, `renewal`, `reminder`, `creation`, `successor`, `upkeep`, `commands`. An arm changes the copy, emits effects, and returns the next
 //! state. `machine` decides which arm runs.
 
 use super::{
-    DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice, Policy, Profile,
-    Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
+    Creation, DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice, Policy,
+    Profile, Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
 };
 
 /// A copy of a link that one event changes. The copy is dropped if the event is refused.
@@ -75,6 +75,9 @@ impl<'a> TransitionBuilder<'a> {
         let from = before.state.name();
         if state.name() != from {
             self.link.since = now;
+        }
+        if state != State::Unconfirmed {
+            self.link.creation = Creation::NotReported;
         }
         self.link.state = state;
         self.link.claimed_at = self.link.claimed_at.filter(|_| self.settle_window_end().is_some_and(|at| now < at));

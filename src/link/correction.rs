@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use super::{
-    Episode, Freshness, Link, Month, Policy, Prompt, Refresh, RefreshQuota, Session, State, Step, Suspicion, Timestamp,
-    UpdatePhase,
+    Creation, Episode, Freshness, Link, Month, Policy, Prompt, Refresh, RefreshQuota, Session, State, Step, Suspicion,
+    Timestamp, UpdatePhase,
 };
 
 /// A link whose last step lies at most this far in the future is not corrected: two clocks always differ a little.
@@ -69,6 +69,7 @@ impl Corrector<'_> {
             state,
             since,
             updated_at: _,
+            creation,
             episodes_count,
             data_at,
             recovered_at,
@@ -94,6 +95,11 @@ impl Corrector<'_> {
             state: self.state(state),
             since: self.past(since),
             updated_at: self.now,
+            creation: match creation {
+                Creation::Unfinished { since } => Creation::Unfinished { since: self.past(since) },
+                Creation::Probed { until } => Creation::Probed { until: self.wait(until, self.answer_wait()) },
+                Creation::NotReported | Creation::Announced => creation,
+            },
             episodes_count,
             data_at: self.past_or_none(data_at),
             recovered_at: self.past_or_none(recovered_at),

@@ -16,6 +16,7 @@
 //!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while many links of an
 //!   institution fail
 //! - `asking`: whose help a link needs, and when its user may get a message; `quiet_hours`: the part of the day without messages
+//! - `creation`: creations that are not finished
 //! - `successor`: links whose user has connected the bank anew ([`succeeds`])
 //! - `correction`: corrects the times of a link after a clock had been ahead ([`correct_times`])
 //! - [`policy`](Policy): the durations and limits that an operator can set; [`table`]: the legal transitions as data
@@ -29,6 +30,7 @@ mod builder;
 mod commands;
 mod consent;
 mod correction;
+mod creation;
 mod effect;
 mod episode;
 mod event;
@@ -47,6 +49,7 @@ mod upkeep;
 
 pub use consent::{Consent, ConsentObservation, ConsentStatus, Due};
 pub use correction::{CLOCK_AHEAD_MAX, correct_times};
+pub use creation::Creation;
 pub use effect::{EFFECTS_MAX, Effect, Gap, Job, Notice, Proof, RefreshBy, Refusal, Removal, Step};
 pub use episode::{Episode, Prompt};
 pub use event::{

@@ -147,7 +147,8 @@ impl Link {
     /// The deadline is computed from the link and the policy only, so that a rebuilt store has the same timers.
     pub fn deadline(&self, policy: &Policy) -> Option<Timestamp> {
         match &self.state {
-            State::Unconfirmed | State::Removed => None,
+            State::Removed => None,
+            State::Unconfirmed => self.creation_deadline(policy),
             State::Valid { suspicion } => {
                 let suspicion_end = suspicion.as_ref().map(|evidence| evidence.until);
                 let answer = suspicion.as_ref().and_then(|_| self.answer_deadline(policy));

@@ -1,6 +1,7 @@
 //! Writes the notes of the node to the log and the metrics.
 
 use crate::contract::{IncidentBody, IncidentChange};
+use crate::engine::Creations;
 use crate::link::LinkId;
 use crate::metric;
 use crate::node::{Limit, Note};
@@ -16,10 +17,18 @@ pub(super) fn publish(note: Note) {
         Note::Committing { messages_count } => {
             metrics::histogram!(metric::COMMIT_MESSAGES.name).record(messages_count as f64);
         }
-        Note::Committed { incidents, prompts_deferred_count, superseded_count, incidents_count, unreadable_fields } => {
+        Note::Committed {
+            incidents,
+            prompts_deferred_count,
+            superseded_count,
+            creations,
+            incidents_count,
+            unreadable_fields,
+        } => {
             metrics::gauge!(metric::INCIDENTS.name).set(incidents_count as f64);
             metrics::counter!(metric::PROMPTS_DEFERRED.name).increment(prompts_deferred_count);
             metrics::counter!(metric::SUPERSEDED.name).increment(superseded_count);
+            count_creations(creations);
             incidents.iter().for_each(publish_incident);
             for (link, field) in unreadable_fields {
                 metrics::counter!(metric::UNREADABLE_FIELDS.name, "field" => field).increment(1);
@@ -140,6 +149,13 @@ fn publish_lost(links_count: u64, expected_links_count: u64, link: Option<(LinkI
              so some prompts may be repeated or missing, and ids (ce-id) may be given out again. Check the disk of NATS, and restore the \
              stream from a backup if you have one"
         ),
+    }
+}
+
+fn count_creations(Creations { begun, finished, unfinished, removed }: Creations) {
+    for (outcome, count) in [("begun", begun), ("finished", finished), ("unfinished", unfinished), ("removed", removed)]
+    {
+        metrics::counter!(metric::CREATIONS.name, "outcome" => outcome).increment(count);
     }
 }
 

@@ -320,6 +320,7 @@ impl<S: Store + Clone> Node<S> {
             incidents,
             prompts_deferred_count,
             superseded_count,
+            creations: plan.creations,
             incidents_count,
             unreadable_fields,
         });

@@ -51,7 +51,8 @@ fn longest_wait(link: &Link, policy: &Policy) -> Duration {
     let settings = policy.settings();
     let answer = settings.verify_wait.max(settings.incident_wait) * settings.verify_attempts_max;
     match &link.state {
-        State::Unconfirmed | State::Removed => Duration::ZERO,
+        State::Removed => Duration::ZERO,
+        State::Unconfirmed => answer.max(settings.unfinished_after.unwrap_or_default()),
         State::Valid { .. } => {
             let every = link.profile.refresh_every.unwrap_or_default() * settings.stale_after_intervals;
             let month = Duration::from_secs(31 * 86_400);

@@ -7,6 +7,7 @@
 mod asking;
 mod clocks;
 mod consents;
+mod creation;
 mod drawings;
 mod hints;
 mod incident;

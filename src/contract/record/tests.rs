@@ -198,16 +198,25 @@ fn refresh_quota() -> impl Strategy<Value = RefreshQuota> {
     })
 }
 
+fn creation() -> impl Strategy<Value = Creation> {
+    prop_oneof![
+        Just(Creation::NotReported),
+        Just(Creation::Announced),
+        at().prop_map(|since| Creation::Unfinished { since }),
+        at().prop_map(|until| Creation::Probed { until }),
+    ]
+}
+
 fn link() -> BoxedStrategy<Link> {
     let version = prop_oneof![Just(0), Just(u64::MAX), any::<u64>()];
     let times = (at(), at(), option::of(at()), option::of(at()));
     let more_times = (option::of(at()), option::of(at()), option::of(at()), option::of(at()));
     let recent = vec((any::<u64>(), at()).prop_map(|(key, at)| RecentFact { key: DedupKey(key), at }), 0..4);
     let work = (option::of(refresh()), freshness(), any::<bool>(), refresh_quota(), any::<bool>());
-    let more = (recent, vec(link_id(), 0..NOT_SUPERSEDED_BY_MAX));
+    let more = (recent, vec(link_id(), 0..NOT_SUPERSEDED_BY_MAX), creation());
     ((link_id(), version, profile(), state()), times, count(), work, more_times, more)
         .prop_map(|((id, version, profile, state), times, episodes_count, work, more_times, more)| {
-            let (recent, not_superseded_by) = more;
+            let (recent, not_superseded_by, creation) = more;
             let (since, updated_at, data_at, recovered_at) = times;
             let (refresh, freshness, refresh_needs_token, refresh_quota, muted) = work;
             let (snoozed_until, verify_asked_at, claimed_at, widget_until) = more_times;
@@ -218,6 +227,7 @@ fn link() -> BoxedStrategy<Link> {
                 state,
                 since,
                 updated_at,
+                creation,
                 episodes_count,
                 data_at,
                 recovered_at,

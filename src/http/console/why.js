@@ -72,6 +72,7 @@ const NOTICES = {
   data_available: "New data is at Belvo",
   consent_expiring: "The consent ends soon",
   removed: "The link is removed",
+  creation_unfinished: "The creation of the link was not finished. For your application, not for the user",
   superseded: "The user has connected the bank anew. Do not ask about this link any more",
 };
 
@@ -132,7 +133,10 @@ export function nextSteps(link) {
 }
 
 const ofRemoved = () => [{ text: "Nothing happens any more." }];
-const ofUnconfirmed = () => [{ text: "Nothing is due. relink waits for the first message that shows whether the link works." }];
+const ofUnconfirmed = ({ due_at: dueAt, unfinished_announced: announced }) => {
+  if (dueAt) return [{ text: "If the creation of the link is not finished, relink publishes `creation_unfinished` for your application", at: dueAt }];
+  return [{ text: announced ? "Nothing is due. Your application was notified that the creation is not finished." : "Nothing is due. relink waits for the first message that shows whether the link works." }];
+};
 
 function ofValid(link) {
   const steps = [];

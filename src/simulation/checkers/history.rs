@@ -123,7 +123,10 @@ impl History {
                     self.record_input(link, place)?;
                     completed_now.push((*partition, place));
                 }
-                Address::Notice(name, link) => effects.notice(*name, link, id),
+                Address::Notice(name, link) => {
+                    self.link_checker.check_notice(*name, link)?;
+                    effects.notice(*name, link, id);
+                }
                 Address::Job(name, link) => effects.job(*name, link, id),
                 Address::Incident(token) => self.incidents.take(token, body, self.link_checker.opened_last())?,
                 Address::Offset(partition) => {

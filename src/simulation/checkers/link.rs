@@ -23,6 +23,8 @@ pub(super) struct LinkChecker {
     prompted: BTreeSet<(LinkId, u32)>,
     /// The announced due dates of consents, with their rungs.
     announced: BTreeSet<(LinkId, Timestamp, Option<Duration>)>,
+    /// The links whose unfinished creation was announced.
+    unfinished: BTreeSet<LinkId>,
     /// The superseded episodes, without those that an operator has reversed.
     superseded: BTreeSet<(LinkId, u32)>,
     /// The link of the last state, if that state opened an episode.
@@ -75,6 +77,19 @@ impl LinkChecker {
 
     pub(super) fn opened_last(&self) -> Option<&LinkId> {
         self.opened_last.as_ref()
+    }
+
+    /// Checks a notice when it is published, before the state that lists it: an unfinished creation is announced once, and only while the
+    /// link has never worked.
+    pub(super) fn check_notice(&mut self, name: NoticeName, id: &LinkId) -> Checked {
+        if name != NoticeName::CreationUnfinished {
+            return Ok(());
+        }
+        if self.links.get(id).is_none_or(|link| link.state != State::Unconfirmed) {
+            return Err(format!("an unfinished creation is announced of {id}, whose creation was finished"));
+        }
+        let is_new = self.unfinished.insert(id.clone());
+        if is_new { Ok(()) } else { Err(format!("the unfinished creation of {id} is announced twice")) }
     }
 
     /// Checks a state and the effects directly before it.
@@ -330,6 +345,7 @@ fn effect_name(effect: &Effect) -> EffectName {
             Notice::DataAvailable(_) => NoticeName::DataAvailable,
             Notice::Refreshed { .. } => NoticeName::Refreshed,
             Notice::ConsentExpiring { .. } => NoticeName::ConsentExpiring,
+            Notice::CreationUnfinished { .. } => NoticeName::CreationUnfinished,
             Notice::Stale { .. } => NoticeName::Stale,
             Notice::Removed { .. } => NoticeName::Removed,
         }),
