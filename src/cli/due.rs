@@ -101,6 +101,11 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<
              The prompt is published at {}, if the link is still broken.",
             until()
         ),
+        (Some(PromptWord::Unidentified), _) => format!(
+            "The user has not been prompted, because relink has never read the link and asks Belvo whose link it is. The prompt is \
+             published with the answer, if the link is still broken, and at the latest at {}.",
+            until()
+        ),
         (Some(PromptWord::Sent) | None, _) if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {
             "No reminder is due, because the user cannot repair this link.".to_owned()
         }

@@ -1,7 +1,7 @@
 //! Whose help a link needs, whether its user has been asked, and when the user may get a message.
 
-use super::builder::{Next, TransitionBuilder};
-use super::{Cause, Episode, Link, Notice, Policy, Prompt, Refusal, State, Timestamp};
+use super::builder::TransitionBuilder;
+use super::{Cause, Episode, Link, Policy, Prompt, State, Timestamp};
 
 impl Link {
     /// The open episode, if the link waits for its user: nobody is repairing it, its user can, no operator has muted it, and no newer link
@@ -36,18 +36,5 @@ impl TransitionBuilder<'_> {
     /// The first time from now on at which the user may get a message.
     pub(super) fn message_allowed_at(&self) -> Timestamp {
         self.link.after_quiet_hours(self.now, self.policy)
-    }
-
-    /// The wait of a postponed prompt is over: the prompt is sent, unless something keeps it back again.
-    pub(super) fn end_postponement(&mut self, mut episode: Episode, until: Timestamp) -> Next {
-        if self.now < until {
-            return Err(Refusal::NotDue);
-        }
-        episode.prompt = self.prompt_for(episode.cause);
-        if episode.prompt == Prompt::Sent {
-            episode.pause_reminders(self.now, self.policy);
-            self.emit(Notice::UpdateRequired, Some(&episode));
-        }
-        Ok(State::broken(episode))
     }
 }

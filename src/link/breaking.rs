@@ -21,7 +21,7 @@ impl TransitionBuilder<'_> {
         let in_widget_until = self.widget_until();
         let successor = self.successor().filter(|_| in_widget_until.is_none());
         let is_muted = in_widget_until.is_some() || successor.is_some();
-        let prompt = if is_muted { Prompt::Muted } else { self.prompt_for(breakage.cause) };
+        let prompt = if is_muted { Prompt::Muted } else { self.identify_or_prompt(breakage.cause) };
         let mut episode = Episode::open(number, breakage.cause, self.now, prompt, self.policy);
         episode.apply_evidence(breakage, self.now);
         if let Some(successor) = successor {
@@ -236,16 +236,17 @@ impl TransitionBuilder<'_> {
 
     /// Belvo's status says that the link works. This observation ends the episode unless Belvo's status cannot show its
     /// cause ([`Episode::is_ended_by`]).
-    fn observe_working_while_broken(&mut self, episode: Episode, seen: &LinkObservation) -> Next {
-        if seen.observed_at < episode.known_since() {
-            Err(Refusal::Outdated)
-        } else if episode.is_ended_by(seen) {
-            Ok(self.recover(&episode, Proof::Observed, Some(seen)))
-        } else if self.accept_answer(seen.observed_at) {
-            Ok(State::broken(episode))
-        } else {
-            Err(Refusal::AlreadyKnown)
+    fn observe_working_while_broken(&mut self, before: Episode, seen: &LinkObservation) -> Next {
+        if seen.observed_at < before.known_since() {
+            return Err(Refusal::Outdated);
         }
+        if before.is_ended_by(seen) {
+            return Ok(self.recover(&before, Proof::Observed, Some(seen)));
+        }
+        let answers = self.accept_answer(seen.observed_at);
+        let mut episode = before.clone();
+        self.end_identification_by_answer(&mut episode);
+        if answers || episode != before { Ok(State::broken(episode)) } else { Err(Refusal::AlreadyKnown) }
     }
 
     /// Belvo's status says that the link is broken: data that arrived before this observation proves nothing, and a
@@ -262,6 +263,7 @@ impl TransitionBuilder<'_> {
             episode.observed_at = Some(seen.observed_at);
         }
         self.end_deferral_by_answer(&mut episode, seen.observed_at);
+        self.end_identification_by_answer(&mut episode);
         if answers || episode != before { Ok(State::broken(episode)) } else { Err(Refusal::AlreadyKnown) }
     }
 
@@ -298,7 +300,7 @@ impl TransitionBuilder<'_> {
         if episode.prompt != Prompt::Muted || episode.superseded_by.is_some() {
             return;
         }
-        episode.prompt = self.prompt_for(episode.cause);
+        episode.prompt = self.identify_or_prompt(episode.cause);
         if episode.prompt == Prompt::Sent {
             episode.pause_reminders(self.now, self.policy);
             self.emit(Notice::UpdateRequired, Some(episode));
@@ -347,7 +349,7 @@ impl Episode {
     /// login shows whether the link works.
     pub(super) fn is_ended_by(&self, seen: &LinkObservation) -> bool {
         let refused_at = match self.prompt {
-            Prompt::Sent | Prompt::Muted | Prompt::Postponed { .. } => self.refused_at,
+            Prompt::Sent | Prompt::Muted | Prompt::Postponed { .. } | Prompt::Unidentified { .. } => self.refused_at,
             Prompt::Deferred { .. } => None,
         };
         let hidden_since = refused_at.or_else(|| is_hidden(self.cause).then_some(self.opened_at));

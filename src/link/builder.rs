@@ -5,8 +5,8 @@
 //! state. `machine` decides which arm runs.
 
 use super::{
-    Creation, DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice, Policy,
-    Profile, Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
+    Creation, DedupKey, Due, EFFECTS_MAX, Effect, Episode, Event, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice,
+    Policy, Profile, Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
 };
 
 /// A copy of a link that one event changes. The copy is dropped if the event is refused.
@@ -19,6 +19,8 @@ pub(super) struct TransitionBuilder<'a> {
     pub(super) incident: bool,
     /// [`Input::successor`] of the event.
     pub(super) successor: Option<LinkId>,
+    /// Whether the event is a read of the link.
+    pub(super) is_read: bool,
     /// The message has a due date of the consent that differs from the known one.
     pub(super) consent_moved: bool,
     /// The message has a due date of the consent that cannot be right, such as `0001-01-01`.
@@ -35,7 +37,8 @@ impl<'a> TransitionBuilder<'a> {
         let consent = input.profile.consent.as_ref();
         let due_is_unreadable = consent.is_some_and(|consent| consent.due == Due::Unreadable);
         let (link, effects) = (link.clone(), Vec::new());
-        Self { link, effects, now, policy, incident, successor, consent_moved: false, due_is_unreadable }
+        let is_read = matches!(input.event, Event::Observed(_));
+        Self { link, effects, now, policy, incident, successor, is_read, consent_moved: false, due_is_unreadable }
     }
 
     pub(super) fn state(&self) -> State {
@@ -138,8 +141,7 @@ fn assert_consistent(link: &Link, state: &State) {
             "reminders are sent only after the prompt"
         );
         assert!(
-            episode.superseded_by.is_none()
-                || !matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Postponed { .. }),
+            episode.superseded_by.is_none() || matches!(episode.prompt, Prompt::Sent | Prompt::Muted),
             "the prompt of a superseded link waits for nothing"
         );
         assert!(

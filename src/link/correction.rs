@@ -191,6 +191,9 @@ impl Corrector<'_> {
                     asked_at: self.past_or_none(asked_at),
                 },
                 Prompt::Postponed { until } => Prompt::Postponed { until: self.wait(until, POSTPONED_MAX.max(pause)) },
+                Prompt::Unidentified { until } => {
+                    Prompt::Unidentified { until: self.wait(until, self.policy.settings().verify_wait) }
+                }
                 Prompt::Sent | Prompt::Muted => prompt,
             },
             reminders_count,

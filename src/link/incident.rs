@@ -44,7 +44,7 @@ impl TransitionBuilder<'_> {
     pub(super) fn pass_broken_deadline(&mut self, mut episode: Episode) -> Next {
         let (until, asked_at) = match episode.prompt {
             Prompt::Deferred { until, asked_at } => (until, asked_at),
-            Prompt::Postponed { until } => return self.end_postponement(episode, until),
+            Prompt::Postponed { until } | Prompt::Unidentified { until } => return self.end_wait(episode, until),
             Prompt::Sent | Prompt::Muted => return self.remind(episode).map(State::broken),
         };
         if self.now < until {

@@ -22,8 +22,9 @@
 //! that the link works, else in `invalid` or `token_required`, whichever fits the cause; then the episode goes on, and
 //! the user is not prompted again.
 //!
-//! The prompt of an episode is not sent while the link is muted (a *muted* prompt) or while its institution has an
-//! incident (a *deferred* prompt; see `incident`). The user of a *superseded* link has connected the bank anew, and is
+//! The prompt of an episode is not sent while the link is muted (a *muted* prompt), while its institution has an
+//! incident (a *deferred* prompt; see `incident`), in quiet hours (*postponed*), or before a link that was never read
+//! has been read (*unidentified*; see `identity`). The user of a *superseded* link has connected the bank anew, and is
 //! neither prompted nor reminded (see `successor`).
 //!
 //! [`step`] is the entry point. It is pure: the same link, input, time and policy give the same result. The `match` in

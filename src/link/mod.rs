@@ -15,6 +15,7 @@
 //! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`: the arms of the `match`, by subject,
 //!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while many links of an
 //!   institution fail
+//! - `identity`: the read of a link before its first prompt
 //! - `asking`: whose help a link needs, and when its user may get a message; `quiet_hours`: the part of the day without messages
 //! - `creation`: creations that are not finished
 //! - `successor`: links whose user has connected the bank anew ([`succeeds`])
@@ -35,6 +36,7 @@ mod effect;
 mod episode;
 mod event;
 mod id;
+mod identity;
 mod incident;
 mod policy;
 mod quiet_hours;

@@ -157,7 +157,9 @@ impl Link {
                 [suspicion_end, answer, refresh, consent, self.staleness_deadline(policy)].into_iter().flatten().min()
             }
             State::Invalid { episode } | State::TokenRequired { episode } => {
-                if let Prompt::Deferred { until, .. } | Prompt::Postponed { until } = episode.prompt {
+                if let Prompt::Deferred { until, .. } | Prompt::Postponed { until } | Prompt::Unidentified { until } =
+                    episode.prompt
+                {
                     return Some(until);
                 }
                 self.reminder_deadline(episode, policy)

@@ -10,6 +10,7 @@ mod consents;
 mod creation;
 mod drawings;
 mod hints;
+mod identity;
 mod incident;
 mod institution;
 mod properties;

@@ -116,6 +116,7 @@ fn episode() -> BoxedStrategy<Episode> {
         Just(Prompt::Muted),
         (at(), option::of(at())).prop_map(|(until, asked_at)| Prompt::Deferred { until, asked_at }),
         at().prop_map(|until| Prompt::Postponed { until }),
+        at().prop_map(|until| Prompt::Unidentified { until }),
     ];
     let times = (at(), option::of(at()), option::of(at()), option::of(at()), option::of(at()), option::of(at()));
     let others = (option::of(link_id()), option::of(link_id()));

@@ -160,6 +160,8 @@ function ofBroken({ episode, muted, snoozed_until: snoozedUntil, due_at: dueAt }
       ? [{ text: "The user has not been prompted. relink has asked Belvo whether the link works again, and waits for the answer until", at: until }]
       : [{ text: "The user has not been prompted, because many links of the institution failed together. relink checks again", at: until }];
   }
+  if (episode.prompt === "postponed") return [{ text: "The user has not been prompted, because users get no messages now. The prompt is published, if the link is still broken", at: until }];
+  if (episode.prompt === "unidentified") return [{ text: "The user has not been prompted, because relink asks Belvo first whose link it is. The prompt is published, if the link is still broken, at the latest", at: until }];
   // `nextSteps` adds that the link is muted.
   if (muted) return [];
   const at = dueAt ?? [episode.next_reminder_at, episode.next_reminder_at && snoozedUntil].filter(Boolean).sort().at(-1);

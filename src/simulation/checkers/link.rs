@@ -221,6 +221,13 @@ impl LinkChecker {
         if event == EventName::Unsupersede {
             self.superseded.remove(&(after.id.clone(), number));
         }
+        // A link that was never read is asked about first. The timer ends that wait, and a read may have no institution.
+        let is_read =
+            matches!(event, EventName::ObservedValid | EventName::ObservedInvalid | EventName::ObservedTokenRequired);
+        let is_named = !policy.settings().can_verify
+            || after.profile.institution.is_some()
+            || is_read
+            || event == EventName::DeadlinePassed;
         let is_superseded = effects.has(NoticeName::Superseded);
         let is_new_mark = !is_superseded || self.superseded.insert((after.id.clone(), number));
         let rules = [
@@ -234,6 +241,7 @@ impl LinkChecker {
                 prompts == 0 || (is_broken(&after.state) && !after.muted),
                 "prompts for a link that is muted or not broken",
             ),
+            (prompts == 0 || is_named, "prompts before Belvo was asked whose link it is"),
             (!reminded || is_on_ladder, "sends a reminder outside the reminder ladder"),
             (is_new_rung, "announces the end of a consent twice for one step of the ladder"),
             (
