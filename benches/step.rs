@@ -64,6 +64,9 @@ fn core(criterion: &mut Criterion) {
             kind: OriginKind::Webhook,
             input_sequence: Some(7),
             message_id: None,
+            token: None,
+            by: None,
+            reason: None,
             received_at,
             unreadable_fields: Vec::new(),
         };

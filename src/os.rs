@@ -25,6 +25,10 @@ pub fn descriptor_limit() -> Option<u64> {
     None
 }
 
+/// The number of the signal for a file that would exceed the limit of its size.
+#[cfg(unix)]
+pub const FILE_TOO_LARGE: i32 = rustix::process::Signal::XFSZ.as_raw();
+
 /// From now on only the user of this process can read the files that it and its child processes create.
 pub fn keep_new_files_private() {
     #[cfg(unix)]

@@ -1,7 +1,7 @@
 //! The published contract: the files of `schemas/`, for readers who do not know Rust.
 //!
 //! A JSON Schema for every message, made from the types of [`crate::contract`]; an example of each, made by running the
-//! engine over the inputs of [`examples`]; and an AsyncAPI document. All of them are generated, and a test compares the
+//! engine over the inputs of [`examples`]; an AsyncAPI document of the subjects, and an OpenAPI document of the HTTP API. All of them are generated, and a test compares the
 //! committed files with [`documents`].
 //!
 //! The result does not depend on a clock, on chance or on a running server: the same program always writes the same
@@ -24,6 +24,7 @@ use crate::contract::{
 
 mod asyncapi;
 pub mod examples;
+mod openapi;
 
 use examples::Example;
 
@@ -88,6 +89,7 @@ pub fn documents() -> Vec<(String, String)> {
         schemas.iter().map(|schema| (schema.file(), text(&schema.schema))).collect();
     documents.extend(examples.iter().map(|example| (example_file(example), text(&example.body))));
     documents.push(("asyncapi.json".to_owned(), text(&asyncapi::document(&schemas, &examples))));
+    documents.push(("openapi.json".to_owned(), text(&openapi::document())));
     documents
 }
 

@@ -98,6 +98,9 @@ pub async fn run(config: Config, server_source: ServerSource, shutdown: Cancella
         }
     };
     tracing::info!(http.address = %service.http_address, nats.url = %service.nats_url, "relink is listening");
+    if let Some(repair) = &config.repair {
+        tracing::info!(repair.base_url = repair.links.base_url(), "users can repair their links on relink's page");
+    }
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = service.ended() => ended,

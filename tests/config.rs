@@ -412,8 +412,30 @@ fn the_address_of_belvo_has_no_part_that_relink_adds() {
 
 #[test]
 fn relink_and_the_proxy_need_different_addresses() {
-    let same = belvo("https://sandbox.belvo.com").env("RELINK_PROXY_LISTEN", "localhost:8480");
-    assert!(same.problem().contains("is also the address of http.listen"), "{}", same.problem());
+    let with = |http: &str, proxy: &str| {
+        belvo("https://sandbox.belvo.com").env("RELINK_LISTEN", http).env("RELINK_PROXY_LISTEN", proxy)
+    };
+    for (http, proxy) in [
+        ("127.0.0.1:8480", "localhost:8480"),
+        // All addresses of the machine are one of them too.
+        ("0.0.0.0:8480", "127.0.0.1:8480"),
+        ("127.0.0.1:8480", "0.0.0.0:8480"),
+        ("[::]:8480", "127.0.0.1:8480"),
+        ("[::]:8480", "[::1]:8480"),
+        ("0.0.0.0:8480", "[::]:8480"),
+        ("127.0.0.1:8480", "[::ffff:127.0.0.1]:8480"),
+    ] {
+        let problem = with(http, proxy).problem();
+        assert!(problem.contains("is also the address of http.listen"), "{http} {proxy}: {problem}");
+    }
+    for (http, proxy) in [
+        ("127.0.0.1:8480", "127.0.0.2:8480"),
+        ("0.0.0.0:8480", "0.0.0.0:8481"),
+        ("0.0.0.0:8480", "[::1]:8480"),
+        ("127.0.0.1:0", "127.0.0.1:0"),
+    ] {
+        with(http, proxy).config();
+    }
 }
 
 #[test]

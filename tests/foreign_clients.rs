@@ -14,6 +14,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use relink::link::{Policy, PolicySettings};
 use relink::nats::node::{Node, NodeOptions};
 use relink::nats::server_login::ServerLogin;
@@ -68,11 +69,11 @@ async fn node_program(package: PathBuf, program: PathBuf) -> PathBuf {
 }
 
 /// Builds the example in Rust: `cargo test --test foreign_clients` alone does not.
-async fn rust_example() -> PathBuf {
+async fn rust_example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this program has a path");
     let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--example", "subscribe_notices"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    build.args(["build", "--quiet", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
     build.args(profile.ends_with("release").then_some("--release"));
     build.arg("--target-dir").arg(profile.parent().expect("target"));
     // Cargo sets these variables for a test. A build script that watches them, such as ring's, would run again, and
@@ -84,7 +85,7 @@ async fn rust_example() -> PathBuf {
         build.env_remove(name);
     });
     run(&mut build).await.unwrap_or_else(|error| panic!("{error}"));
-    profile.join("examples").join(format!("subscribe_notices{}", std::env::consts::EXE_SUFFIX))
+    profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
 /// Runs a subscriber until it has handled `notices` notices. Returns the prompts that it printed, one each line.
@@ -102,7 +103,8 @@ async fn subscribe(mut command: Command, nats: &TestNats, notices: usize) -> Vec
 /// The example subscribers, each with the name of its consumer.
 async fn subscribers() -> [(&'static str, Command); 3] {
     let node_example = node_program(example("node/package.json"), example("node/subscribe_notices.mjs"));
-    let (python, node_example, rust_example) = (python().await, node_example.await, rust_example().await);
+    let (python, node_example, rust_example) =
+        (python().await, node_example.await, rust_example("subscribe_notices").await);
     let mut in_python = Command::new(python);
     in_python.arg(example("python/subscribe_notices.py"));
     let mut in_javascript = Command::new("node");
@@ -220,6 +222,79 @@ async fn a_receiver_in_python_gets_a_notice_over_http() {
     assert_eq!((&notice["type"], &notice["link"]), (&json!("update_required"), &json!(LINK)));
     relink.signal("TERM").await;
     assert!(relink.ended().await.success(), "{:?}", relink.seen);
+}
+
+/// The same in JavaScript, with repeats: a notice is handled once, also by a receiver that is started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_in_javascript_handles_each_notice_once() {
+    const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let program = node_program(example("node/package.json"), example("node/receive_notices.mjs")).await;
+    let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("an address");
+    let (nats, directory) = (TestNats::start().await, tempfile::tempdir().expect("a directory"));
+    let sandbox = Sandbox::start(SandboxConfig::default()).await.expect("a sandbox");
+    let link = sandbox.control().add_link("erebor_mx_retail", AccessMode::Recurrent, None).expect("a link");
+    sandbox.control().set_status(link, LinkStatus::Invalid).expect("its status");
+    let (belvo, link) = (sandbox.url(), link.to_string());
+    let (file, url) = (directory.path().join("notices"), format!("http://{address}/relink"));
+    let receiver = |count: usize| {
+        let mut command = Command::new("node");
+        command.arg(&program).args([&address.port().to_string(), SECRET]).arg(&file).arg(count.to_string());
+        tokio::spawn(
+            async move { within("a receiver", run(&mut command)).await.unwrap_or_else(|error| panic!("{error}")) },
+        )
+    };
+    let settings = [
+        ("RELINK_NOTICES_URL", url.as_str()),
+        ("RELINK_NOTICES_SECRETS", SECRET),
+        ("RELINK_BELVO_URL", &belvo),
+        ("RELINK_BELVO_SECRET_ID", "sandbox"),
+        ("RELINK_BELVO_SECRET_PASSWORD", "sandbox"),
+        ("RELINK_REPAIR_BASE_URL", "https://relink.example.com"),
+        ("RELINK_REPAIR_KEYS", "the-key-of-these-tests-is-long-enough-for-it"),
+    ];
+    // Before relink: a notice that is refused is sent again only after a pause.
+    let receiving = receiver(1);
+    let mut relink =
+        Relink::serve(nats.server.url_with_login().expose_secret(), &directory.path().join("data"), &settings).await;
+    relink.wait_for_log_after(0, "users can repair their links on relink's page").await;
+    relink.store_webhook(&client(), webhook(&link, "invalid_credentials", 1)).await;
+    let printed = receiving.await.expect("no panic");
+    let first: Value = serde_json::from_str(&printed).expect("one line");
+    assert_eq!((&first["type"], &first["link"]), (&json!("update_required"), &json!(link)));
+    relink.signal("TERM").await;
+    assert!(relink.ended().await.success(), "{:?}", relink.seen);
+
+    // A crash has left a part of a line.
+    let whole = std::fs::read_to_string(&file).expect("the file");
+    assert_eq!(whole, printed);
+    std::fs::write(&file, format!("{whole}{{\"id\": \"torn")).expect("written");
+    let again = receiver(1);
+    let send = async |id: &str, secret: &str| {
+        let signer = standardwebhooks::Webhook::new(secret).expect("a secret");
+        let (at, body) = (relink::clock::now().as_millis() / 1_000, json!({"type": "recovered"}).to_string());
+        let signature = signer.sign(id, at, body.as_bytes()).expect("a signature");
+        let request = || {
+            let request = client().post(&url).header("webhook-id", id).header("webhook-timestamp", at.to_string());
+            request.header("webhook-signature", &signature).body(body.clone()).send()
+        };
+        let answered = async {
+            loop {
+                match request().await {
+                    Ok(answer) => return answer.status().as_u16(),
+                    // The receiver is starting.
+                    Err(_refused) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        within("an answer", answered).await
+    };
+    let first_id = first["id"].as_str().expect("an id");
+    assert_eq!(send("new", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").await, 401);
+    assert_eq!(send(first_id, SECRET).await, 204, "a repeat is accepted");
+    assert_eq!(send("new", SECRET).await, 204);
+    let printed = again.await.expect("no panic");
+    assert_eq!(serde_json::from_str::<Value>(&printed).expect("one line"), json!({"id": "new", "type": "recovered"}));
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), format!("{whole}{printed}"));
 }
 
 /// The output stream is the bucket: the clients find the states and nothing else, with a longer history than they would create.

@@ -310,6 +310,9 @@ fn origin(kind: OriginKind, now: Timestamp) -> Origin {
         kind,
         input_sequence: Some(u64::MAX),
         message_id: None,
+        token: None,
+        by: None,
+        reason: None,
         received_at: At(now),
         unreadable_fields: Vec::new(),
     }

@@ -271,6 +271,9 @@ fn record(input: &LoadInput) -> Record {
         kind: OriginKind::Webhook,
         input_sequence: Some(1),
         message_id: None,
+        token: None,
+        by: None,
+        reason: None,
         received_at: relink::contract::At(now),
         unreadable_fields: Vec::new(),
     };

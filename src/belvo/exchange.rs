@@ -79,6 +79,8 @@ pub enum Concern {
     RefreshAccepted,
     /// A widget token was minted. The answer is the token.
     TokenMinted,
+    /// A link was deleted. The answer is empty.
+    LinkDeleted,
 }
 
 impl Concern {
@@ -92,6 +94,10 @@ impl Concern {
         match Call::of_parts(method, path) {
             Call::Repair | Call::Resumption if is_done => Some(Self::LinkUpdated),
             Call::Refresh if is_done || status == 202 => Some(Self::RefreshAccepted),
+            // After 202 Belvo sends the webhook `link_deleted`.
+            Call::Use if method == "DELETE" => {
+                (matches!(status, 200 | 204) && is_of_one_link(path)).then_some(Self::LinkDeleted)
+            }
             Call::Use if is_done => match (method, path.trim_matches('/')) {
                 ("POST", "api/token") => Some(Self::TokenMinted),
                 ("PATCH", path) if path.starts_with("api/") => Some(Self::SessionResumed),
@@ -105,7 +111,7 @@ impl Concern {
     pub const fn reads_answer(self) -> bool {
         match self {
             Self::Error | Self::LinkUpdated | Self::RefreshAccepted => true,
-            Self::SessionResumed | Self::TokenMinted => false,
+            Self::SessionResumed | Self::TokenMinted | Self::LinkDeleted => false,
         }
     }
 }
@@ -164,19 +170,21 @@ impl Exchange<'_> {
             Concern::RefreshAccepted => {
                 let answer = read_json(self.answer).unwrap_or_default();
                 let request_id = answer.get("request_id").and_then(Value::as_str).map(str::to_owned);
-                let observation = Observation {
-                    schema_version: None,
-                    observed_at: At(self.answered_at),
-                    source: Source::App,
-                    outcome: ReadOutcome::RefreshAccepted { request_id },
-                };
-                (InputKind::Observation, json_of(&observation))
+                self.observation(ReadOutcome::RefreshAccepted { request_id })
             }
+            // Belvo itself has confirmed that this link is deleted, so the guard against a wave of 404 is not needed.
+            Concern::LinkDeleted => self.observation(ReadOutcome::Missing),
             // Without a link the token is for the creation of one.
             Concern::TokenMinted if link.is_none() => return None,
             Concern::TokenMinted => (InputKind::Widget, b"{\"event\":\"started\"}".to_vec()),
         };
         Some(ExchangeReport { kind, link, body })
+    }
+
+    fn observation(&self, outcome: ReadOutcome) -> (InputKind, Vec<u8>) {
+        let observed_at = At(self.answered_at);
+        let observation = Observation { schema_version: None, observed_at, source: Source::App, outcome };
+        (InputKind::Observation, json_of(&observation))
     }
 
     /// The link that the request names: in its path, in its body, or in its query.
@@ -207,6 +215,11 @@ impl Exchange<'_> {
             body,
         })
     }
+}
+
+/// Whether a path is `/api/links/{id}/`.
+fn is_of_one_link(path: &str) -> bool {
+    path.trim_matches('/').strip_prefix("api/links/").is_some_and(|id| !id.contains('/'))
 }
 
 /// Belvo's ids are UUIDs. A caller that asks for the link `undefined` asks for none.

@@ -12,9 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Config, Sources};
-use crate::contract::{At, Record};
+use crate::contract::{At, HistoryEntry, HistoryKind, Record};
 use crate::link::Timestamp;
-use crate::nats::history::{HistoryEntry, HistoryKind};
 use crate::printable::shortened;
 
 /// The status of an answer that relink cannot give now.
@@ -101,8 +100,10 @@ impl RunningRelink {
             (Some(url), Some(token)) => (url, token),
             (url, token) => {
                 let config = Config::load(&Sources::of_process(args.config, Vec::new()))?.config;
-                let token = token.or_else(|| config.http.api_tokens.first().cloned()).context(
-                    "a token is required: give --token, or set RELINK_API_TOKENS as for the service; the first one is used",
+                let named = config.http.named_api_tokens.first().map(|token| token.secret.clone());
+                let token = token.or_else(|| config.http.api_tokens.first().cloned()).or(named).context(
+                    "a token is required: give --token, or set RELINK_API_TOKENS or RELINK_NAMED_API_TOKENS as for the service; the first \
+                     one is used",
                 )?;
                 (url.unwrap_or_else(|| format!("http://{}", config.http.listen)), token)
             }

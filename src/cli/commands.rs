@@ -14,8 +14,7 @@ use super::client::{RelinkArgs, RunningRelink};
 use super::output::{line, print, print_json};
 use super::sentences::{of_state, word_of};
 use crate::clock;
-use crate::contract::{At, Because, Record};
-use crate::nats::history::{HistoryEntry, HistoryKind};
+use crate::contract::{At, Because, HistoryEntry, HistoryKind, Record};
 use crate::printable::printable;
 
 pub(super) const EXAMPLES: &str = "\

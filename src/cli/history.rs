@@ -9,10 +9,11 @@ use super::client::{History, LastState};
 use super::due::next_steps;
 use super::links::headline;
 use super::output::{BOLD, DIM, colour_of, line};
-use super::sentences::{at, of_cause, of_event_named, of_job, of_notice, of_state, of_transition, reporter, word_of};
-use crate::contract::{Because, Origin, OriginKind, Record};
+use super::sentences::{
+    at, of_cause, of_event_named, of_job, of_notice, of_state, of_transition, reporter_of, word_of,
+};
+use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record};
 use crate::link::Timestamp;
-use crate::nats::history::{HistoryEntry, HistoryKind};
 use crate::printable::{printable, printable_json};
 
 /// The history of a link. `message` is the id of a message to mark; `due_at` is the next deadline of the link.
@@ -242,7 +243,7 @@ fn write_entry(text: &mut String, entry: &HistoryEntry, is_marked: bool) {
             let what = entry.body["event"].as_str().map_or_else(|| "a message".to_owned(), of_event_named);
             let detail = entry.body["detail"].as_str().unwrap_or("?");
             let origin = serde_json::from_value::<Origin>(entry.body["origin"].clone()).ok();
-            let who = origin.as_ref().map_or("relink received", |origin| reporter(origin.kind));
+            let who = origin.as_ref().map_or_else(|| "relink received".to_owned(), reporter_of);
             line(text, format_args!("{mark} {}  nothing changed", entry.stored_at.0));
             line(text, format_args!("        {who}: {what}. Nothing changed: {detail}.{id}"));
             if let Some(origin) = origin {

@@ -5,8 +5,9 @@
 use serde_json::Value;
 use strum::VariantArray;
 
-use crate::contract::{Because, NoticeName, OriginKind, StateWord};
+use crate::contract::{Because, NoticeName, Origin, OriginKind, StateWord};
 use crate::link::{Cause, EventName, StateName, Timestamp};
+use crate::printable::shortened;
 
 /// What a state means.
 pub(super) const fn of_state(state: StateWord) -> &'static str {
@@ -43,7 +44,14 @@ pub(super) fn of_transition(because: &Because) -> String {
     };
     match because.origin.kind {
         OriginKind::Timer => "A time limit of relink has passed.".to_owned(),
-        OriginKind::Command => format!("An operator gave the command `{event}`: {}.", of_event(event)),
+        OriginKind::Command => {
+            format!(
+                "{} gave the command `{event}`: {}.{}",
+                operator(&because.origin),
+                of_event(event),
+                reason(&because.origin)
+            )
+        }
         kind @ (OriginKind::Webhook
         | OriginKind::ApiError
         | OriginKind::Widget
@@ -54,8 +62,32 @@ pub(super) fn of_transition(because: &Because) -> String {
     }
 }
 
+/// Who gave a command. Both names are shown escaped, because they come from outside.
+fn operator(origin: &Origin) -> String {
+    let quoted = |text: &String| format!("\"{}\"", shortened(text, 80));
+    match (origin.by.as_ref().map(quoted), origin.token.as_ref().map(quoted)) {
+        (None, None) => "An operator".to_owned(),
+        (Some(by), None) => format!("The operator {by}"),
+        (None, Some(token)) => format!("The holder of the API token {token}"),
+        (Some(by), Some(token)) => format!("The operator {by}, with the API token {token},"),
+    }
+}
+
+/// The reason of a command, as a sentence of its own.
+fn reason(origin: &Origin) -> String {
+    origin.reason.as_ref().map_or_else(String::new, |reason| format!(" Reason: \"{}\".", shortened(reason, 200)))
+}
+
+/// Who reported something, or gave a command, as the start of a sentence.
+pub(super) fn reporter_of(origin: &Origin) -> String {
+    match origin.kind {
+        OriginKind::Command => format!("{} gave a command", operator(origin)),
+        kind => reporter(kind).to_owned(),
+    }
+}
+
 /// Who reported something, as the start of a sentence.
-pub(super) const fn reporter(kind: OriginKind) -> &'static str {
+const fn reporter(kind: OriginKind) -> &'static str {
     match kind {
         OriginKind::Webhook => "Belvo reported in a webhook",
         OriginKind::ApiError => "Belvo's API answered your application with an error",

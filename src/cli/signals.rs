@@ -2,6 +2,9 @@
 //!
 //! SIGHUP comes when the terminal of the process is closed. It is no reload: relink reads its settings once. A process that was started
 //! with SIGHUP ignored (`nohup relink serve &`) goes on ignoring it.
+//!
+//! SIGXFSZ comes when a file would get larger than the limit of the process (`ulimit -f`). It ends a process without a word, so relink
+//! takes it and does nothing: then the write fails, and relink reports that as it reports a full disk.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -37,6 +40,8 @@ pub(super) fn shutdown(at_once: &CancellationToken) -> anyhow::Result<Cancellati
 
 #[cfg(unix)]
 struct Signals {
+    /// Never read: that it is there keeps the process alive.
+    _file_too_large: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     /// `None` if it is ignored.
@@ -48,7 +53,12 @@ impl Signals {
     fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let hang_up = if ignores_hang_up() { None } else { Some(signal(SignalKind::hangup())?) };
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())?, hang_up })
+        Ok(Self {
+            _file_too_large: signal(SignalKind::from_raw(crate::os::FILE_TOO_LARGE))?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up,
+        })
     }
 
     async fn first(&mut self) {

@@ -22,7 +22,13 @@ pub static SETTINGS: &[Setting] = &[
         List,
         "secrets for webhooks of Belvo's status page; default: all refused",
     ),
-    secret("http.api_tokens", "RELINK_API_TOKENS", List, "bearer tokens for /v1"),
+    secret("http.api_tokens", "RELINK_API_TOKENS", List, "bearer tokens for /v1, which may do everything"),
+    secret(
+        "http.named_api_tokens",
+        "RELINK_NAMED_API_TOKENS",
+        List,
+        "bearer tokens with a name and scopes, each <name>:<scope>+<scope>:<token>",
+    ),
     row(
         "http.allow_open_webhooks",
         "RELINK_ALLOW_OPEN_WEBHOOKS",

@@ -11,6 +11,7 @@
 //! - `warnings`: values that are valid, and are probably a mistake
 
 mod address;
+mod api_token;
 mod catalogue;
 mod layers;
 mod nats;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use address::{has_api_path, is_http};
+pub use api_token::ApiToken;
 pub use catalogue::{SETTINGS, help};
 use layers::Layers;
 pub use layers::{Origin, Sources};
@@ -89,6 +91,8 @@ pub struct HttpConfig {
     pub status_webhook_secrets: Vec<SecretString>,
     /// `RELINK_API_TOKENS`: bearer tokens for `/v1`.
     pub api_tokens: Vec<SecretString>,
+    /// `RELINK_NAMED_API_TOKENS`: bearer tokens for `/v1` with a name and scopes.
+    pub named_api_tokens: Vec<ApiToken>,
     /// `RELINK_ALLOW_OPEN_WEBHOOKS`: accept webhooks without credentials.
     pub allow_open_webhooks: bool,
     /// `RELINK_CONNECTIONS_MAX`: the most open connections; 0: derived from the limit of open files.
@@ -296,6 +300,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         webhook_secrets: reader.secrets("http.webhook_secrets"),
         status_webhook_secrets: reader.secrets("http.status_webhook_secrets"),
         api_tokens: reader.secrets("http.api_tokens"),
+        named_api_tokens: api_token::read(reader),
         allow_open_webhooks: reader.switch("http.allow_open_webhooks"),
         connections_max: usize::try_from(reader.number("http.connections_max", 0..=1_000_000)).unwrap_or(0),
         console: reader.switch("http.console"),
@@ -389,8 +394,7 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
 fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig, http: SocketAddr) -> Option<ProxyConfig> {
     let connections_max = usize::try_from(reader.number("proxy.connections_max", 0..=1_000_000)).unwrap_or(0);
     let listen = reader.address("proxy.listen", "an address and a port such as 127.0.0.1:8481")?;
-    // Port 0 is a free port for each.
-    if listen == http && listen.port() != 0 {
+    if overlap(listen, http) {
         reader.reject("proxy.listen", "is also the address of http.listen; give it a port of its own");
     }
     let Some(keys) = &belvo.keys else {
@@ -408,6 +412,16 @@ fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig, http: SocketAddr) -> Opt
         reader.reject("proxy.listen", "is the address in belvo.url: the proxy would pass each call on to itself");
     }
     Some(ProxyConfig { listen, connections_max })
+}
+
+/// Whether two listeners cannot have these addresses. An unspecified IP, such as `0.0.0.0`, is every IP of the machine; in most systems
+/// `[::]` is every IPv4 too. Port 0 is a free port for each.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (one_ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let covers =
+        |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4() || ip.is_unspecified());
+    let is_one_ip = one_ip == other_ip || covers(one_ip, other_ip) || covers(other_ip, one_ip);
+    one.port() == other.port() && one.port() != 0 && is_one_ip
 }
 
 fn read_log(reader: &mut Reader) -> LogConfig {

@@ -33,6 +33,9 @@ pub const WIDGET_TOKEN_SECONDS: u64 = 600;
 /// The header of an input that came through a node's journal: the id of the record, the same for each time that it is published.
 pub const JOURNAL_HEADER: &str = "Relink-Journal";
 
+/// The header of an input that came over HTTP with a named API token: the name.
+pub const TOKEN_HEADER: &str = "Relink-Token";
+
 /// The last token of the subject of a webhook of Belvo's status page. All of them have the same one, so they stay in order.
 pub const STATUS_PAGE: &str = "status-page";
 

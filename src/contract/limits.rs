@@ -19,6 +19,12 @@ pub const RESOURCE_BYTES_MAX: usize = 64;
 /// The id of the message that led to a transition (CloudEvents `ce-id`), in bytes. The ids that relink makes are UUIDs.
 pub const MESSAGE_ID_BYTES_MAX: usize = 256;
 
+/// The name of an operator, or of an API token, in bytes.
+pub const OPERATOR_BYTES_MAX: usize = 128;
+
+/// The reason that an operator gives for a command, in bytes.
+pub const REASON_BYTES_MAX: usize = 1024;
+
 /// The largest record, in bytes, if all of these are at their limits; a test makes such a record. This size leaves room
 /// for the headers of a message, and for the other records of a commit.
 pub const RECORD_BYTES_MAX: usize = 128 * 1024;

@@ -9,6 +9,7 @@
 //! - `record`: the complete state of a link: the body of `$KV.links.<link>`, and the value in the store
 //! - `notice`: the bodies of notices; `output`: jobs, refusals, committed offsets and fences
 //! - `incident`: the messages about an incident of an institution, for operations
+//! - `operations`: the operations of the HTTP API; `answers`, `requests`: the bodies that only HTTP has
 //! - `digest`: all links and their versions as two numbers
 //! - `rfc3339`: the time in every body; `words`: enums that several bodies share; `secrets`: removes secrets from bodies; `limits`: the size of texts in a
 //!   record
@@ -16,28 +17,41 @@
 //! Within a schema version, a body only gains optional fields. Any other change is a new version, and a reader refuses
 //! a version that it does not know. Fields that 0.2 renamed are still read under the names of 0.1.
 
+mod answers;
 mod digest;
 mod incident;
 pub mod input;
 pub mod limits;
 mod notice;
+mod operations;
 mod output;
 mod record;
+mod requests;
 mod rfc3339;
 mod secrets;
 mod words;
 
+pub use answers::{
+    AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, ErrorMeaning, HistoryEntry, HistoryKind, HistoryOfLink,
+    IncidentSummary, InstitutionSummary, InstitutionsList, JournalWaiting, LinksPage, MintedToken, NotStored,
+    ProblemBody, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, Summary,
+};
 pub use digest::LinksDigest;
 pub use incident::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, institution_token};
 pub use input::{
     ApiError, Command, CommandName, InputKind, InstitutionStatus, JOURNAL_HEADER, LastError, NotAnInputKind,
-    Observation, ReadOutcome, STATUS_PAGE, Source, Webhook, Widget,
+    Observation, ReadOutcome, STATUS_PAGE, Source, TOKEN_HEADER, Webhook, Widget,
 };
 pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
+pub use operations::{
+    Access, Answer, Body, DEAD_LETTERS_ON_PAGE, INSTITUTIONS_ON_PAGE, LINKS_ON_PAGE, Method, Operation, Parameter,
+    ParameterKind, Row, Scope, Shape,
+};
 pub use output::{
     Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, JournalOffset, Origin, OriginKind, RefusedBody,
 };
 pub use record::{BadRecord, PromptWord, Record, Repaired, UpdatePhaseWord};
+pub use requests::UpdateRequest;
 pub use rfc3339::At;
 pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_secrets, without_session};
 pub use words::{

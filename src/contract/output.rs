@@ -68,6 +68,15 @@ pub struct Origin {
     /// The `ce-id` of the message, if its publisher gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
+    /// The name of the API token with which the message came over HTTP, if the token has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Of a command: the operator's name, as the sender of the command gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Of a command: the operator's reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// When the input stream stored the message; for a timer, when the timer fired.
     #[serde(alias = "heard_at")]
     pub received_at: At,
@@ -83,6 +92,9 @@ impl Origin {
             kind: OriginKind::Timer,
             input_sequence: None,
             message_id: None,
+            token: None,
+            by: None,
+            reason: None,
             received_at: At(now),
             unreadable_fields: Vec::new(),
         }

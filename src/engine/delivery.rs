@@ -5,8 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::limits::MESSAGE_ID_BYTES_MAX;
-use crate::contract::{DeadReason, InputKind, SCHEMA_VERSION};
+use crate::contract::limits::{MESSAGE_ID_BYTES_MAX, OPERATOR_BYTES_MAX, REASON_BYTES_MAX};
+use crate::contract::{At, Command, DeadReason, InputKind, Origin, OriginKind, SCHEMA_VERSION, TOKEN_HEADER};
 use crate::link::{LinkId, Timestamp};
 
 /// One delivery of a message from the input stream. JetStream may deliver the same message again.
@@ -64,12 +64,35 @@ impl Delivery {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The publisher's id of the message (`ce-id`), and whether it was dropped because it is too long.
-    pub(super) fn message_id(&self) -> (Option<String>, bool) {
-        match self.header("ce-id") {
-            Some(id) if id.len() <= MESSAGE_ID_BYTES_MAX => (Some(id.to_owned()), false),
-            Some(_) => (None, true),
-            None => (None, false),
+    /// What the messages that follow from this one say of it. A text that is too long is left out, and noted in `unreadable`.
+    pub(super) fn origin(&self, kind: InputKind, unreadable: &mut Vec<&'static str>) -> Origin {
+        let mut short = |name: &'static str, text: Option<String>, max: usize| {
+            let (kept, too_long) = match text {
+                Some(text) if text.len() <= max => (Some(text), false),
+                Some(_) => (None, true),
+                None => (None, false),
+            };
+            unreadable.extend(too_long.then_some(name));
+            kept
+        };
+        let header = |name: &str| self.header(name).map(ToOwned::to_owned);
+        let message_id = short("ce-id", header("ce-id"), MESSAGE_ID_BYTES_MAX);
+        let token = short(TOKEN_HEADER, header(TOKEN_HEADER), OPERATOR_BYTES_MAX);
+        // Commands are rare, so it does not matter that their bodies are read twice.
+        let command =
+            if kind == InputKind::Command { serde_json::from_slice::<Command>(&self.payload).ok() } else { None };
+        let (by, reason) = command.map_or((None, None), |command| (command.by, command.reason));
+        let by = short("by", by, OPERATOR_BYTES_MAX);
+        let reason = short("reason", reason, REASON_BYTES_MAX);
+        Origin {
+            kind: OriginKind::from(kind),
+            input_sequence: Some(self.sequence),
+            message_id,
+            token,
+            by,
+            reason,
+            received_at: At(self.stored_at()),
+            unreadable_fields: unreadable.iter().map(|&field| field.to_owned()).collect(),
         }
     }
 

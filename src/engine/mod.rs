@@ -44,9 +44,7 @@ use self::institutions::{Institutions, institutions_of, opening_of};
 use self::journals::Journals;
 use self::links::{LinkEntry, Links};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
-use crate::contract::{
-    At, Because, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, OriginKind, Record, RefusedBody,
-};
+use crate::contract::{Because, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, Record, RefusedBody};
 use crate::institution::Components;
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Refusal, StateName, Step, Timestamp, step};
 use crate::repair::RepairLinks;
@@ -334,15 +332,7 @@ impl<S: Store> Engine<S> {
                 return Ok(());
             }
         };
-        let (message_id, too_long) = delivery.message_id();
-        unreadable_fields.extend(too_long.then_some("ce-id"));
-        let origin = Origin {
-            kind: OriginKind::from(kind),
-            input_sequence: Some(delivery.sequence),
-            message_id,
-            received_at: At(received_at),
-            unreadable_fields: unreadable_fields.iter().map(|&field| field.to_owned()).collect(),
-        };
+        let origin = delivery.origin(kind, &mut unreadable_fields);
         plan.unreadable_fields.extend(unreadable_fields.into_iter().map(|field| (id.clone(), field)));
         let meaning = match meaning {
             Meaning::StatusPage(report) => {

@@ -1,13 +1,18 @@
 //! Checks credentials. A presented value is compared as a SHA-256 digest, in constant time, with every configured
 //! value, so that their number, lengths and prefixes cannot be measured from outside.
 
+use std::sync::Arc;
+
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use strum::VariantArray;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::problem::{Kind, Problem};
+use crate::config::HttpConfig;
+use crate::contract::Scope;
 use crate::metric;
 
 /// Accepted values, stored as digests only.
@@ -81,13 +86,63 @@ pub(super) fn is_webhook(keys: &Keys, headers: &HeaderMap) -> bool {
     headers.get(AUTHORIZATION).is_some_and(|value| keys.accept(value.as_bytes()))
 }
 
+/// The API tokens, with what each may do.
+pub(super) struct Tokens(Vec<Token>);
+
+struct Token {
+    digest: [u8; 32],
+    name: Option<Arc<str>>,
+    scopes: Vec<Scope>,
+}
+
+/// The holder of an API token. [`check_api`] makes it an extension of the request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Caller {
+    name: Option<Arc<str>>,
+    scopes: Vec<Scope>,
+}
+
+impl Tokens {
+    pub(super) fn of(http: &HttpConfig) -> Self {
+        let digest = |secret: &SecretString| digest(secret.expose_secret().as_bytes());
+        let unnamed = http.api_tokens.iter().map(|secret| Token {
+            digest: digest(secret),
+            name: None,
+            scopes: Scope::VARIANTS.to_vec(),
+        });
+        let named = http.named_api_tokens.iter().map(|token| Token {
+            digest: digest(&token.secret),
+            name: Some(token.name.as_str().into()),
+            scopes: token.scopes.clone(),
+        });
+        Self(unnamed.chain(named).collect())
+    }
+
+    /// The holder of the presented token. All tokens are compared, in constant time.
+    fn holder(&self, presented: &[u8]) -> Option<Caller> {
+        let presented = digest(presented);
+        let found = self
+            .0
+            .iter()
+            .fold(None, |found, token| if bool::from(token.digest.ct_eq(&presented)) { Some(token) } else { found });
+        found.map(|token| Caller { name: token.name.clone(), scopes: token.scopes.clone() })
+    }
+}
+
+impl Caller {
+    /// The name of the token; `None` if it has none.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
 /// Checks the bearer token of `/v1`.
-pub(super) fn check_api(tokens: &Keys, headers: &HeaderMap) -> Result<(), Problem> {
-    if tokens.is_empty() {
+pub(super) fn check_api(tokens: &Tokens, headers: &HeaderMap) -> Result<Caller, Problem> {
+    if tokens.0.is_empty() {
         return Err(refuse(
             "v1",
-            "No API token is configured, so /v1 is disabled: set RELINK_API_TOKENS (http.api_tokens) and \
-             restart relink.",
+            "No API token is configured, so /v1 is disabled: set RELINK_API_TOKENS (http.api_tokens) or \
+             RELINK_NAMED_API_TOKENS (http.named_api_tokens) and restart relink.",
         ));
     }
     let Some(value) = headers.get(AUTHORIZATION) else {
@@ -102,11 +157,24 @@ pub(super) fn check_api(tokens: &Keys, headers: &HeaderMap) -> Result<(), Proble
             ));
         }
     };
-    if tokens.accept(token) {
-        Ok(())
-    } else {
-        Err(refuse("v1", "The bearer token is not one of the values of RELINK_API_TOKENS."))
+    tokens.holder(token).ok_or_else(|| {
+        refuse("v1", "The bearer token is none of the values of RELINK_API_TOKENS and RELINK_NAMED_API_TOKENS.")
+    })
+}
+
+/// Checks the scope of the holder of a token.
+pub(super) fn check_scope(caller: &Caller, scope: Scope) -> Result<(), Problem> {
+    if caller.scopes.contains(&scope) {
+        return Ok(());
     }
+    metrics::counter!(metric::UNAUTHORIZED.name, "endpoint" => "v1").increment(1);
+    let own: Vec<_> = caller.scopes.iter().map(|scope| format!("`{scope}`")).collect();
+    let detail = format!(
+        "The token has the scopes {}, and this request needs `{scope}`. The scopes are set in RELINK_NAMED_API_TOKENS \
+         (http.named_api_tokens).",
+        own.join(", "),
+    );
+    Err(Problem::new(Kind::Forbidden, detail).with("scope", scope.to_string()))
 }
 
 fn refuse(endpoint: &'static str, detail: &str) -> Problem {

@@ -1,78 +1,80 @@
 //! `/v1/dead-letters`: the list without payloads, one dead letter with its payload, and the replay of one.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
 
 use super::SharedServer;
+use super::auth::Caller;
 use super::parameters::{Query, SequenceInPath};
 use super::problem::{Kind, Problem};
-use crate::contract::At;
+use crate::contract::{At, DEAD_LETTERS_ON_PAGE, DeadLetterSummary, DeadLettersPage, Replayed, ShownDeadLetter};
 use crate::link::Timestamp;
 use crate::nats::dead_letter::{DeadLetterError, StoredLetter};
 use crate::outbound::{ResendError, Resent};
 
-/// The number of dead letters on a page: the default and the maximum.
-const PAGE: (usize, usize) = (100, 1_000);
-
-pub(super) async fn list(State(server): State<SharedServer>, query: Query) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(State(server): State<SharedServer>, query: Query) -> Result<Json<DeadLettersPage>, Problem> {
     query.only(&["after", "limit"])?;
-    let limit = query.limit(PAGE.0, PAGE.1)?;
+    let limit = query.limit(DEAD_LETTERS_ON_PAGE)?;
     let letters = server.dead_letters.list(query.parse("after")?.unwrap_or(0), limit).await?;
     let total = server.dead_letters.count().await?;
-    let next = (letters.len() == limit).then(|| letters.last().map(|letter| letter.sequence));
-    let letters: Vec<_> = letters.iter().map(summary).collect();
-    Ok(Json(json!({"dead_letters": letters, "next": next, "total": total})))
+    let next = letters.last().filter(|_| letters.len() == limit).map(|letter| letter.sequence);
+    Ok(Json(DeadLettersPage { dead_letters: letters.iter().map(summary).collect(), next, total }))
 }
 
 pub(super) async fn show(
     State(server): State<SharedServer>,
     SequenceInPath(sequence): SequenceInPath,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<ShownDeadLetter>, Problem> {
     let letter = server.dead_letters.get(sequence).await?;
-    let mut shown = summary(&letter);
     let headers = letter.headers.iter().map(|(name, values)| {
         let values: Vec<_> = values.iter().map(|value| value.as_str()).collect();
-        (name.to_string(), Value::from(values.join(", ")))
+        (name.to_string(), values.join(", "))
     });
-    shown["headers"] = Value::Object(headers.collect());
-    match std::str::from_utf8(&letter.payload) {
-        Ok(text) => shown["payload"] = Value::from(text),
-        Err(_) => shown["payload_base64"] = Value::from(STANDARD.encode(&letter.payload)),
-    }
-    Ok(Json(shown))
+    let (payload, payload_base64) = match std::str::from_utf8(&letter.payload) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(STANDARD.encode(&letter.payload))),
+    };
+    Ok(Json(ShownDeadLetter { summary: summary(&letter), headers: headers.collect(), payload, payload_base64 }))
 }
 
 pub(super) async fn replay(
     State(server): State<SharedServer>,
+    Extension(caller): Extension<Caller>,
     SequenceInPath(sequence): SequenceInPath,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Replayed>, Problem> {
+    let token = caller.name();
     let letter = server.dead_letters.get(sequence).await?;
     if let Some(sent) = server.targets.resend(&letter).await {
         let Resent { target, status } = sent?;
-        tracing::info!(dead_letter.sequence = sequence, target.name = target, "a dead letter was sent over HTTP again");
-        return Ok(Json(json!({"dead_letter": sequence, "target": target, "status": status})));
+        tracing::info!(
+            dead_letter.sequence = sequence,
+            target.name = target,
+            token,
+            "a dead letter was sent over HTTP again"
+        );
+        let (target, status) = (Some(target), Some(status));
+        return Ok(Json(Replayed { dead_letter: sequence, sequence: None, target, status }));
     }
     let input = server.dead_letters.replay(sequence).await?;
-    tracing::info!(dead_letter.sequence = sequence, input.sequence = input, "a dead letter was replayed");
-    Ok(Json(json!({"dead_letter": sequence, "sequence": input})))
+    tracing::info!(dead_letter.sequence = sequence, input.sequence = input, token, "a dead letter was replayed");
+    Ok(Json(Replayed { dead_letter: sequence, sequence: Some(input), target: None, status: None }))
 }
 
-fn summary(letter: &StoredLetter) -> Value {
+fn summary(letter: &StoredLetter) -> DeadLetterSummary {
     let at = Timestamp::from_millis(i64::try_from(letter.at_ns / 1_000_000).unwrap_or(i64::MAX));
-    json!({
-        "sequence": letter.sequence,
-        "at": At(at),
-        "subject": letter.subject,
-        "reason": letter.reason,
-        "detail": letter.detail,
-        "bytes": letter.payload.len(),
-        "truncated_from": letter.truncated_from,
-        "input_stream": letter.input_stream,
-        "input_sequence": letter.input_sequence,
-    })
+    DeadLetterSummary {
+        sequence: letter.sequence,
+        at: At(at),
+        subject: letter.subject.clone(),
+        reason: letter.reason.clone(),
+        detail: letter.detail.clone(),
+        bytes: letter.payload.len(),
+        truncated_from: letter.truncated_from,
+        input_stream: letter.input_stream.clone(),
+        input_sequence: letter.input_sequence,
+    }
 }
 
 impl From<DeadLetterError> for Problem {

@@ -17,16 +17,15 @@ use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, StatusCode};
 use bytes::Bytes;
-use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::auth;
 use super::body::{self, BodyError};
 use super::problem::{Kind, Problem};
-use super::{Receipt, Server, SharedServer};
+use super::{Server, SharedServer, members, receipt};
 use crate::belvo::{Undecodable, link_of_webhook};
 use crate::clock;
-use crate::contract::{DeadReason, InputKind};
+use crate::contract::{AddressCheck, DeadReason, InputKind, Receipt};
 use crate::journal::{Dead, Entry};
 use crate::metric;
 
@@ -37,7 +36,7 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// The path; also the subject of dead letters without a link.
 pub(super) const PATH: &str = "/webhooks/belvo";
 
-pub(super) async fn webhook(State(server): State<SharedServer>, request: Request) -> Result<Json<Value>, Problem> {
+pub(super) async fn webhook(State(server): State<SharedServer>, request: Request) -> Result<Json<Receipt>, Problem> {
     auth::check_webhook(&server.webhook_keys, server.open_webhooks, request.headers())?;
     let (parts, body) = request.into_parts();
     let late = Problem::new(Kind::Unavailable, "The webhook could not be stored in time; send it again.")
@@ -47,13 +46,13 @@ pub(super) async fn webhook(State(server): State<SharedServer>, request: Request
         let body = read(&server, &parts.headers, PATH, body).await?;
         store_webhook(&server, &parts.headers, body).await
     });
-    answered.await.unwrap_or(Err(late)).map(|receipt| Json(Value::Object(receipt.members())))
+    answered.await.unwrap_or(Err(late)).map(Json)
 }
 
 /// `GET` and `HEAD`: Belvo checks the address when it is registered, and operators open it in a browser. The answer
 /// needs no credentials and contains no data.
-pub(super) async fn probe() -> Json<Value> {
-    Json(json!({"status": "send webhooks to this address with POST"}))
+pub(super) async fn probe() -> Json<AddressCheck> {
+    Json(AddressCheck { status: "send webhooks to this address with POST" })
 }
 
 /// `OPTIONS`: the allowed methods.
@@ -137,8 +136,9 @@ pub(super) async fn dead_letter(
     match server.journal.append(entry).await {
         Ok(stored) => {
             metrics::counter!(metric::HTTP_INPUTS.name, "kind" => "webhook", "outcome" => "unreadable").increment(1);
-            let receipt = Receipt { stored, message_id: None };
-            receipt.members().into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value))
+            members(&receipt(stored, None))
+                .into_iter()
+                .fold(problem, |problem, (name, value)| problem.with(&name, value))
         }
         Err(error) => {
             metrics::counter!(metric::HTTP_INPUTS.name, "kind" => "webhook", "outcome" => "unavailable").increment(1);

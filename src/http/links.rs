@@ -4,83 +4,27 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::Serialize;
 use strum::VariantArray;
 
 use super::SharedServer;
 use super::connection::ClientGone;
 use super::parameters::{LinkInPath, Query, bad};
 use super::problem::{Kind, Problem};
-use crate::contract::{At, IncidentBody, IncidentChange, Record};
+use crate::contract::{
+    At, HistoryOfLink, IncidentBody, IncidentChange, IncidentSummary, LINKS_ON_PAGE, LinksPage, Record, ShownLink,
+    Summary,
+};
 use crate::link::{LinkId, StateName};
-use crate::nats::history::HistoryEntry;
 use crate::store::{self, CountsOfInstitution, StoredLink};
-
-/// The number of links on a page: the default and the maximum.
-pub(super) const PAGE: (usize, usize) = (100, 1_000);
 
 /// The most institutions of a summary. Belvo has some hundreds.
 const INSTITUTIONS_MAX: usize = 1_000;
-
-/// `GET /v1/links`, `GET /v1/prompts`
-#[derive(Serialize)]
-pub(super) struct Links {
-    pub(super) links: Vec<Record>,
-    /// The ids of links on this page whose records cannot be read.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) unreadable: Vec<String>,
-    /// The value of `after` for the next page; absent on the last page.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) next: Option<String>,
-}
-
-/// `GET /v1/links/{id}/history`
-#[derive(Serialize)]
-pub(super) struct History {
-    link_id: String,
-    entries: Vec<HistoryEntry>,
-    truncated: bool,
-}
-
-/// `GET /v1/links/{id}`
-#[derive(Serialize)]
-pub(super) struct Shown {
-    #[serde(flatten)]
-    record: Record,
-    /// When relink next does something about the link without a message; absent if it waits for messages only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    due_at: Option<At>,
-}
-
-/// `GET /v1/summary`
-#[derive(Serialize)]
-pub(super) struct Summary {
-    links_count: u64,
-    by_state: BTreeMap<&'static str, u64>,
-    /// The links of each institution by state, without zeros; at most [`INSTITUTIONS_MAX`] institutions, in the order of their names.
-    by_institution: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    /// The institutions with an incident now.
-    incidents: Vec<IncidentSummary>,
-    /// How many transitions only a sweep has found since the start, by institution; absent without Belvo keys,
-    /// because then there are no sweeps.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drift_by_institution: Option<BTreeMap<String, u64>>,
-}
-
-/// A current incident. The number of its deferred prompts is published when it ends.
-#[derive(Serialize)]
-struct IncidentSummary {
-    institution: String,
-    began_at: At,
-    /// How many links had failed when the incident began.
-    links_count: u64,
-}
 
 pub(super) async fn list(
     State(server): State<SharedServer>,
     Extension(client): Extension<ClientGone>,
     query: Query,
-) -> Result<Json<Links>, Problem> {
+) -> Result<Json<LinksPage>, Problem> {
     query.only(&["state", "institution", "external_id", "limit", "after"])?;
     let query = store::Query {
         state: query.text("state").map(parse_state).transpose()?,
@@ -88,7 +32,7 @@ pub(super) async fn list(
         external_id: query.text("external_id").map(str::to_owned),
         institution_user_id: None,
         after: query.parse("after")?,
-        limit: query.limit(PAGE.0, PAGE.1)?,
+        limit: query.limit(LINKS_ON_PAGE)?,
     };
     let page = server.scan(&client, move |store| store.page(&query)).await?;
     // An unreadable record does not fail the page; its id is listed in `unreadable`.
@@ -100,7 +44,7 @@ pub(super) async fn list(
             Err(_unreadable) => unreadable.push(id.to_string()),
         }
     }
-    Ok(Json(Links { links, unreadable, next: page.next.map(|id| id.to_string()) }))
+    Ok(Json(LinksPage { links, unreadable, next: page.next.map(|id| id.to_string()) }))
 }
 
 fn parse_state(text: &str) -> Result<StateName, Problem> {
@@ -111,13 +55,13 @@ fn parse_state(text: &str) -> Result<StateName, Problem> {
 pub(super) async fn show(
     State(server): State<SharedServer>,
     LinkInPath(id): LinkInPath,
-) -> Result<Json<Shown>, Problem> {
+) -> Result<Json<ShownLink>, Problem> {
     let key = id.clone();
     match server.read_store(move |store| store.get(&key)).await? {
         Some(stored) => {
             let record = public(&stored)?;
             let due_at = record.link().ok().and_then(|link| link.deadline(&server.policy)).map(At);
-            Ok(Json(Shown { record, due_at }))
+            Ok(Json(ShownLink { record, due_at }))
         }
         None => Err(unknown_link(&id)),
     }
@@ -126,7 +70,7 @@ pub(super) async fn show(
 pub(super) async fn history(
     State(server): State<SharedServer>,
     LinkInPath(id): LinkInPath,
-) -> Result<Json<History>, Problem> {
+) -> Result<Json<HistoryOfLink>, Problem> {
     let read = server.histories.read(&id).await.map_err(|error| {
         Problem::new(Kind::Unavailable, "The history could not be read from NATS; try again.")
             .retry_after_secs(1)
@@ -135,7 +79,7 @@ pub(super) async fn history(
     if read.entries.is_empty() {
         return Err(unknown_link(&id));
     }
-    Ok(Json(History { link_id: id.to_string(), entries: read.entries, truncated: read.truncated }))
+    Ok(Json(HistoryOfLink { link_id: id.to_string(), entries: read.entries, truncated: read.truncated }))
 }
 
 pub(super) async fn summary(State(server): State<SharedServer>) -> Result<Json<Summary>, Problem> {

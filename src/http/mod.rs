@@ -16,6 +16,7 @@
 //!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input, or sends it again
 //!   GET  /repair/{token}                 pages.rs         the page on which a user repairs a link; without credentials
 //!   GET  /console                       console.rs       the page for support and operators; its data comes from /v1
+//!   GET  /openapi[.json]                 openapi.rs       the description of this API
 //!   GET  /healthz /readyz[/inputs]       health.rs        for monitoring and load balancers, without credentials
 //!   GET  /metrics                        health.rs        the same
 //! ```
@@ -23,7 +24,7 @@
 //! The proxy for Belvo's API is a listener of its own (`proxy`).
 //!
 //! - `listener`: accepts connections, bounds their number; `connection`: serves one, with time limits
-//! - `auth`: checks credentials; `paths`: normalizes the path; `body`: reads bodies of bounded size
+//! - `v1`: binds the operations of `/v1` to their handlers and scopes; `auth`: checks credentials; `paths`: normalizes the path; `body`: reads bodies of bounded size
 //! - `problem`: every error, as `application/problem+json`; `observe`: metrics, the log, panics; `log_sample`:
 //!   limits the log
 //! - `scan`: bounds long reads of the store; `as_of`: marks what was read with its time
@@ -45,6 +46,7 @@ mod links;
 mod listener;
 mod log_sample;
 mod observe;
+mod openapi;
 mod pages;
 mod parameters;
 mod paths;
@@ -56,6 +58,7 @@ mod repair;
 mod report;
 mod scan;
 mod status;
+mod v1;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,22 +66,21 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::Uri;
-use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::middleware;
 use axum::routing::{any, get, post};
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use self::auth::Keys;
+use self::auth::{Caller, Keys, Tokens};
 pub use self::listener::{Limits, serve};
 use self::log_sample::LogSample;
 use self::problem::{Kind, Problem};
 use crate::belvo::{self, Meaning, Undecodable};
 use crate::clock;
 use crate::config::Config;
-use crate::contract::InputKind;
+use crate::contract::{InputKind, Receipt, TOKEN_HEADER};
 use crate::journal::{Acknowledge, Entry, Journal, Stored};
 use crate::link::{LinkId, Policy, Timestamp};
 use crate::metric;
@@ -132,7 +134,7 @@ pub struct Server {
     webhook_keys: Keys,
     status_keys: Keys,
     open_webhooks: bool,
-    api_tokens: Keys,
+    api_tokens: Tokens,
     acknowledge: Acknowledge,
     widget_url: String,
     portal_url: String,
@@ -166,7 +168,7 @@ impl Server {
             webhook_keys: Keys::of(&config.http.webhook_secrets),
             status_keys: Keys::of(&config.http.status_webhook_secrets),
             open_webhooks: config.http.allow_open_webhooks,
-            api_tokens: Keys::of(&config.http.api_tokens),
+            api_tokens: Tokens::of(&config.http),
             acknowledge: config.journal.acknowledge,
             widget_url: config.belvo.widget_url.clone(),
             portal_url: config.belvo.portal_url.clone(),
@@ -184,16 +186,28 @@ impl Server {
 
     /// Stores an input about a link. Returns when the answer may promise that it is stored.
     async fn store_input(&self, kind: InputKind, link: &LinkId, payload: Bytes) -> Result<Receipt, Problem> {
+        self.store_input_of(kind, link, payload, &Caller::default()).await
+    }
+
+    /// Stores an input of the holder of an API token. If the token has a name, the input names it.
+    async fn store_input_of(
+        &self,
+        kind: InputKind,
+        link: &LinkId,
+        payload: Bytes,
+        caller: &Caller,
+    ) -> Result<Receipt, Problem> {
         let source = match kind {
             InputKind::Webhook => envelope::WEBHOOK_SOURCE,
             InputKind::InstitutionStatus => "/relink/webhooks/belvo-status",
             InputKind::ApiError | InputKind::Widget | InputKind::Observation | InputKind::Command => "/relink/v1",
         };
-        let (entry, message_id) = entry_of_input(&self.subjects, kind, link, source, payload);
+        let (mut entry, message_id) = entry_of_input(&self.subjects, kind, link, source, payload);
+        entry.headers.extend(caller.name().map(|name| (TOKEN_HEADER.to_owned(), name.to_owned())));
         let stored = self.journal.append(entry).await;
         let outcome = if stored.is_ok() { "stored" } else { "unavailable" };
         metrics::counter!(metric::HTTP_INPUTS.name, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
-        Ok(Receipt { stored: stored?, message_id })
+        Ok(receipt(stored?, message_id))
     }
 
     fn subject_of(&self, kind: InputKind, link: &LinkId) -> String {
@@ -240,54 +254,33 @@ fn entry_of_input(
 }
 
 /// The proof that a message is stored.
-struct Receipt {
-    stored: Stored,
-    /// The `ce-id` of an input: relink names it in everything that follows from the input.
-    message_id: Option<String>,
+fn receipt(stored: Stored, message_id: Option<String>) -> Receipt {
+    let (journal, sequence, dead_letter) = match stored {
+        Stored::Journal(number) => (Some(number), None, None),
+        Stored::Stream(sequence) => (None, Some(sequence), None),
+        Stored::DeadLetter(sequence) => (None, None, Some(sequence)),
+    };
+    Receipt { journal, sequence, dead_letter, message_id }
 }
 
-impl Receipt {
-    /// The members of an answer.
-    fn members(self) -> Map<String, Value> {
-        let (name, number) = match self.stored {
-            Stored::Journal(number) => ("journal", number),
-            Stored::Stream(sequence) => ("sequence", sequence),
-            Stored::DeadLetter(sequence) => ("dead_letter", sequence),
-        };
-        let id = self.message_id.map(|id| ("message_id".to_owned(), Value::from(id)));
-        [(name.to_owned(), Value::from(number))].into_iter().chain(id).collect()
+/// The members of a receipt, for an answer that has other members too.
+fn members(receipt: &Receipt) -> Map<String, Value> {
+    match serde_json::to_value(receipt) {
+        Ok(Value::Object(members)) => members,
+        Ok(_) | Err(_) => Map::new(),
     }
 }
 
 /// Builds the router with all routes.
 pub fn router(server: Server) -> Router {
     let server = Arc::new(server);
-    let from_store = Router::new()
-        .route("/links", get(links::list))
-        .route("/links/{id}", get(links::show))
-        .route("/prompts", get(prompts::list))
-        .route("/summary", get(links::summary))
-        .route("/institutions", get(institutions::list))
-        .layer(middleware::from_fn_with_state(Arc::clone(&server), as_of::mark));
-    let v1 = Router::new()
-        .merge(from_store)
-        .route("/api-errors", post(report::api_error))
-        .route("/links/{id}/history", get(links::history))
-        .route("/links/{id}/update", post(repair::update))
-        .route("/links/{id}/widget", post(report::widget))
-        .route("/links/{id}/commands", post(report::command))
-        .route("/dead-letters", get(dead_letters::list))
-        .route("/dead-letters/{sequence}", get(dead_letters::show))
-        .route("/dead-letters/{sequence}/replay", post(dead_letters::replay))
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&server), require_token));
     let console = if server.has_console { console::routes() } else { Router::new() };
     let routes = Router::new()
         .merge(console)
+        .merge(openapi::routes())
         .route(ingest::PATH, post(ingest::webhook).get(ingest::probe).options(ingest::options))
         .route(status::PATH, post(status::webhook).get(ingest::probe).options(ingest::options))
-        .nest("/v1", v1)
+        .nest(v1::PATH, v1::routes(&server))
         .nest(pages::PATH, pages::routes())
         .route("/repair/", any(pages::wrong_address))
         .route("/healthz", get(health::alive))
@@ -304,11 +297,6 @@ pub fn router(server: Server) -> Router {
         .with_state(server);
     // The path is normalized in a layer around the router, because layers inside it run after routing.
     Router::new().fallback_service(routes).layer(middleware::map_request(paths::normalize_path))
-}
-
-async fn require_token(State(server): State<SharedServer>, request: Request, next: Next) -> Result<Response, Problem> {
-    auth::check_api(&server.api_tokens, request.headers())?;
-    Ok(next.run(request).await)
 }
 
 async fn unknown_path(State(server): State<SharedServer>, request: Request) -> Problem {
@@ -336,7 +324,7 @@ async fn wrong_method(request: Request) -> Problem {
     let method: String = method.as_str().chars().take(20).collect();
     Problem::new(
         Kind::MethodNotAllowed,
-        format!("{} does not support the method {method}; see the Allow header.", path.escape_debug()),
+        format!("{} does not support the method {method}; see the Allow header.", shown(path)),
     )
 }
 
@@ -349,5 +337,17 @@ mod tests {
         assert_eq!(shown("/banks/repair/AXDZGYUg/state"), "/banks/repair/…");
         assert_eq!(shown("/v1/nothing"), "/v1/nothing");
         assert_eq!(shown(&"/\u{1b}".repeat(999)).len(), "/\\u{1b}".len() * PATH_SHOWN_MAX / 2);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_method_quotes_only_the_begin_of_a_long_path() {
+        for (path, shown) in [
+            (format!("/v1/links/{}/commands", "x".repeat(9_000)), format!("/v1/links/{}", "x".repeat(190))),
+            ("/banks/repair/AXDZGYUg/state".to_owned(), "/banks/repair/…".to_owned()),
+        ] {
+            let request = Request::delete(path).body(axum::body::Body::empty()).unwrap();
+            let expected = format!("{shown} does not support the method DELETE; see the Allow header.");
+            assert_eq!(wrong_method(request).await.detail(), expected);
+        }
     }
 }

@@ -19,7 +19,7 @@ mod start;
 
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, RawPathParams, State};
+use axum::extract::{FromRequestParts, Path, RawPathParams, State};
 use axum::http::header::{
     ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
     RETRY_AFTER, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -92,10 +92,10 @@ pub(super) fn routes() -> Router<SharedServer> {
     Router::new()
         .route("/", any(wrong_address))
         .route("/logo", get(logo))
-        .route("/callback/{locale}/{event}/{token}", get(callback::take).fallback(wrong_address))
-        .route("/{token}", get(show).post(start::start).fallback(wrong_address))
-        .route("/{token}/state", get(state).fallback(wrong_address))
-        .route("/{token}/check", post(start::check).fallback(wrong_address))
+        .route("/callback/{locale}/{event}/{token}", get(callback::take).fallback(wrong_method_of_callback))
+        .route("/{token}", get(show).post(start::start).fallback(wrong_method))
+        .route("/{token}/state", get(state).fallback(wrong_method))
+        .route("/{token}/check", post(start::check).fallback(wrong_method))
         .fallback(wrong_address)
 }
 
@@ -180,7 +180,33 @@ async fn logo(State(server): State<SharedServer>) -> Response {
     (headers, logo.bytes.clone()).into_response()
 }
 
-/// A path or a method that the page does not have: most likely the address was cut or changed.
+async fn wrong_method(server: State<SharedServer>, visit: Visit) -> Response {
+    refuse_method(Purpose::Page, server, visit).await
+}
+
+async fn wrong_method_of_callback(
+    server: State<SharedServer>,
+    Path((_locale, event, _token)): Path<(String, String, String)>,
+    visit: Visit,
+) -> Response {
+    if callback::is_event(&event) {
+        refuse_method(Purpose::Callback, server, visit).await
+    } else {
+        wrong_address(server, visit).await
+    }
+}
+
+/// A method that the address does not have. An address that relink did not sign does not exist, with any method.
+async fn refuse_method(purpose: Purpose, State(server): State<SharedServer>, visit: Visit) -> Response {
+    let Some(pages) = &server.pages else { return switched_off() };
+    let mut response = draw(&server, pages, &visit, None, None).await;
+    if pages.links.verify(purpose, &visit.token).is_ok() {
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    }
+    response
+}
+
+/// A path that the page does not have: most likely the address was cut or changed.
 pub(super) async fn wrong_address(State(server): State<SharedServer>, visit: Visit) -> Response {
     let Some(pages) = &server.pages else { return switched_off() };
     draw(&server, pages, &visit, None, None).await

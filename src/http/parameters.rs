@@ -28,7 +28,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SequenceInPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        path_parameter(parts, state, "sequence").await.map(Self)
+        let number: Result<u64, Problem> = path_parameter(parts, state, "sequence").await;
+        number.map(Self).map_err(|_| bad("sequence", "must be a whole number, from 1"))
     }
 }
 
@@ -80,8 +81,8 @@ impl Query {
         self.text(name).map(|text| text.parse().map_err(|error| bad(name, &format!("{error}")))).transpose()
     }
 
-    /// The parameter `limit`: the number of items on a page.
-    pub(super) fn limit(&self, default: usize, max: usize) -> Result<usize, Problem> {
+    /// The parameter `limit`: the number of items on a page, between 1 and a maximum, with a default.
+    pub(super) fn limit(&self, (default, max): (usize, usize)) -> Result<usize, Problem> {
         match self.parse::<usize>("limit") {
             Ok(None) => Ok(default),
             Ok(Some(limit)) if (1..=max).contains(&limit) => Ok(limit),

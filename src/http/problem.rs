@@ -20,7 +20,9 @@ use crate::store::StoreError;
 pub(super) enum Kind {
     NotJson,
     BadParameter,
+    Incomplete,
     Unauthorized,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     Timeout,
@@ -47,7 +49,9 @@ impl Kind {
         match self {
             Self::NotJson => (StatusCode::BAD_REQUEST, "not-json", "The body is not JSON"),
             Self::BadParameter => (StatusCode::BAD_REQUEST, "bad-parameter", "A parameter has a wrong value"),
+            Self::Incomplete => (StatusCode::BAD_REQUEST, "incomplete", "The body ended too early"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Valid credentials are required"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "The token does not have the scope"),
             Self::NotBelvos => (StatusCode::FORBIDDEN, "not-belvos", "The request is not for Belvo's API"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "The resource does not exist"),
             Self::MethodNotAllowed => {

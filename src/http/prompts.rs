@@ -9,9 +9,10 @@ use axum::{Extension, Json};
 
 use super::SharedServer;
 use super::connection::ClientGone;
-use super::links::{Links, PAGE, public};
+use super::links::public;
 use super::parameters::Query;
 use super::problem::Problem;
+use crate::contract::{LINKS_ON_PAGE, LinksPage};
 use crate::link::{LinkId, StateName};
 use crate::store::{self, Store, StoreError, StoredLink};
 
@@ -22,7 +23,7 @@ pub(super) async fn list(
     State(server): State<SharedServer>,
     Extension(client): Extension<ClientGone>,
     query: Query,
-) -> Result<Json<Links>, Problem> {
+) -> Result<Json<LinksPage>, Problem> {
     query.only(&["institution", "external_id", "limit", "after"])?;
     let query = store::Query {
         state: None,
@@ -30,7 +31,7 @@ pub(super) async fn list(
         external_id: query.text("external_id").map(str::to_owned),
         institution_user_id: None,
         after: query.parse("after")?,
-        limit: query.limit(PAGE.0, PAGE.1)?,
+        limit: query.limit(LINKS_ON_PAGE)?,
     };
     let Broken { links: stored, mut unreadable, next } =
         server.scan(&client, move |store| broken(store, &query)).await?;
@@ -43,7 +44,7 @@ pub(super) async fn list(
             Err(_unreadable) => unreadable.push(id.to_string()),
         }
     }
-    Ok(Json(Links { links, unreadable, next: next.map(|id| id.to_string()) }))
+    Ok(Json(LinksPage { links, unreadable, next: next.map(|id| id.to_string()) }))
 }
 
 /// A page of broken links, in the order of their ids.

@@ -11,30 +11,18 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use reqwest::Url;
 use secrecy::ExposeSecret;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
-use super::{Receipt, Server, SharedServer, renewal};
+use super::{Server, SharedServer, members, renewal};
 use crate::belvo::{CallError, WidgetToken, read_json as parse_json};
-use crate::contract::{ApiError, InputKind, Widget};
+use crate::contract::{ApiError, InputKind, MintedToken, Receipt, UpdateRequest, Widget};
 use crate::link::LinkId;
 
 /// The locales of Belvo's hosted widget.
 const LOCALES: [&str; 3] = ["es", "pt", "en"];
-
-/// The body of the request; it may be empty.
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct UpdateRequest {
-    #[serde(default)]
-    locale: Option<String>,
-    /// Belvo's `widget` object, which is passed on; required for a link with a consent.
-    #[serde(default)]
-    widget: Option<Map<String, Value>>,
-}
 
 pub(super) async fn update(
     State(server): State<SharedServer>,
@@ -98,19 +86,15 @@ pub(super) async fn publish_started(server: &Server, link: &LinkId, token: &Widg
 }
 
 fn answer(url: &Url, link: &LinkId, token: &WidgetToken, receipt: Receipt) -> impl IntoResponse + use<> {
-    let mut body = json!({
-        "link_id": link.as_str(),
-        "access": token.access.expose_secret(),
-        "expires_in": token.expires_in.as_secs(),
-        "widget_url": url.as_str(),
-    });
-    if let Value::Object(body) = &mut body {
-        body.extend(receipt.members());
-    }
-    if let Some(refresh) = &token.refresh {
-        body["refresh"] = Value::from(refresh.expose_secret());
-    }
-    ([(CACHE_CONTROL, "no-store")], Json(body))
+    let minted = MintedToken {
+        link_id: link.to_string(),
+        access: token.access.expose_secret().to_owned(),
+        refresh: token.refresh.as_ref().map(|refresh| refresh.expose_secret().to_owned()),
+        expires_in: token.expires_in.as_secs(),
+        widget_url: url.to_string(),
+        receipt,
+    };
+    ([(CACHE_CONTROL, "no-store")], Json(minted))
 }
 
 fn read_request(body: &[u8]) -> Result<UpdateRequest, Problem> {
@@ -124,6 +108,10 @@ fn read_request(body: &[u8]) -> Result<UpdateRequest, Problem> {
             "The body may be empty, or an object with `locale` (`es`, `pt` or `en`) and `widget`.",
         )
     };
+    // serde reads a list as the fields of an object in their order.
+    if !value.is_object() {
+        return Err(wrong());
+    }
     let request = serde_json::from_value::<UpdateRequest>(value).map_err(|_| wrong())?;
     match &request.locale {
         Some(locale) if !LOCALES.contains(&locale.as_str()) => Err(wrong().at("/locale")),
@@ -137,7 +125,7 @@ pub(super) async fn refused(server: &Server, link: &LinkId, error: CallError) ->
     let problem = not_minted(&error);
     let CallError::Api(api_error) = error else { return problem };
     match publish_error(server, link, &api_error).await {
-        Ok(receipt) => receipt.members().into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value)),
+        Ok(receipt) => members(&receipt).into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value)),
         // The caller receives Belvo's error anyway; the failed publish is only logged.
         Err(not_stored) => {
             tracing::warn!(link.id = %link, "an API error of Belvo could not be stored as an input: {}", not_stored.detail());

@@ -4,40 +4,44 @@
 //! unreadable report is refused and not stored: the sender receives the error in the answer. The same bodies may be
 //! published on NATS instead.
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
-use serde_json::json;
 
+use super::auth::Caller;
 use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
 use super::{Server, SharedServer};
 use crate::belvo::{Meaning, Undecodable, link_of_api_error, read_json};
-use crate::contract::{InputKind, without_secrets};
+use crate::contract::{ErrorMeaning, InputKind, NotStored, Stored, without_secrets};
 use crate::link::LinkId;
 use crate::metric;
 
 /// A placeholder link id, to translate an error that names no link.
 const NO_LINK: &str = "no-link";
 
-pub(super) async fn api_error(State(server): State<SharedServer>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn api_error(
+    State(server): State<SharedServer>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
     let body = redacted(body::read_json(request).await?);
     let link = link_of_api_error(&body);
     let meaning = translate(&server, InputKind::ApiError, link.as_ref().unwrap_or(&stand_in()), &body)?;
     let Some(link) = link else {
         return match meaning {
             Meaning::NotAboutTheLink { class, code } => {
-                let meaning = json!({"class": class.as_str(), "code": code});
-                Ok((StatusCode::OK, Json(json!({"link_id": null, "meaning": meaning}))).into_response())
+                let meaning = ErrorMeaning { class: class.as_str(), code };
+                Ok(Json(NotStored { link_id: None, meaning }).into_response())
             }
             Meaning::Event(_) | Meaning::StatusPage(_) | Meaning::Unknown { .. } => Err(no_link()),
         };
     };
-    store(&server, InputKind::ApiError, &link, body).await
+    store(&server, InputKind::ApiError, &link, body, &caller).await
 }
 
 /// A link id for the translation of an error that names no link.
@@ -66,31 +70,39 @@ fn no_link() -> Problem {
 
 pub(super) async fn widget(
     State(server): State<SharedServer>,
+    Extension(caller): Extension<Caller>,
     LinkInPath(link): LinkInPath,
     request: Request,
 ) -> Result<Response, Problem> {
     let body = redacted(body::read_json(request).await?);
     translate(&server, InputKind::Widget, &link, &body)?;
-    store(&server, InputKind::Widget, &link, body).await
+    store(&server, InputKind::Widget, &link, body, &caller).await
 }
 
 pub(super) async fn command(
     State(server): State<SharedServer>,
+    Extension(caller): Extension<Caller>,
     LinkInPath(link): LinkInPath,
     request: Request,
 ) -> Result<Response, Problem> {
     let body = redacted(body::read_json(request).await?);
     translate(&server, InputKind::Command, &link, &body)?;
-    store(&server, InputKind::Command, &link, body).await
+    store(&server, InputKind::Command, &link, body, &caller).await
 }
 
 fn translate(server: &Server, kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {
     server.translate(kind, link, body).inspect_err(|_| count(kind, "refused"))
 }
 
-async fn store(server: &Server, kind: InputKind, link: &LinkId, body: Bytes) -> Result<Response, Problem> {
-    let mut answer = server.store_input(kind, link, body).await?.members();
-    answer.insert("link_id".to_owned(), link.as_str().into());
+async fn store(
+    server: &Server,
+    kind: InputKind,
+    link: &LinkId,
+    body: Bytes,
+    caller: &Caller,
+) -> Result<Response, Problem> {
+    let receipt = server.store_input_of(kind, link, body, caller).await?;
+    let answer = Stored { link_id: Some(link.to_string()), receipt };
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 

@@ -7,13 +7,12 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use serde_json::Value;
 use tokio::time::timeout;
 
 use super::parameters::Query;
 use super::problem::{Kind, Problem};
 use super::{SharedServer, auth, ingest};
-use crate::contract::{DeadReason, InputKind, STATUS_PAGE};
+use crate::contract::{DeadReason, InputKind, Receipt, STATUS_PAGE};
 use crate::link::LinkId;
 
 /// The path; also the subject of dead letters that cannot be read.
@@ -23,7 +22,7 @@ pub(super) async fn webhook(
     State(server): State<SharedServer>,
     query: Query,
     request: Request,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Receipt>, Problem> {
     let (parts, body) = request.into_parts();
     auth::check_status_webhook(&server.status_keys, &parts.headers, query.text("secret"))?;
     let late = Problem::new(Kind::Unavailable, "The webhook could not be stored in time; send it again.")
@@ -41,7 +40,7 @@ pub(super) async fn webhook(
             }
         }
     });
-    stored.await.unwrap_or(Err(late)).map(|receipt| Json(Value::Object(receipt.members())))
+    stored.await.unwrap_or(Err(late)).map(Json)
 }
 
 /// The last token of the subject.

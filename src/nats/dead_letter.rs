@@ -249,10 +249,11 @@ impl DeadLetters {
     /// [`DeadLetterError::Read`].
     pub async fn list(&self, after: u64, limit: usize) -> Result<Vec<StoredLetter>, DeadLetterError> {
         let mut letters: Vec<StoredLetter> = Vec::new();
-        let mut next = after + 1;
-        while letters.len() < limit {
-            let Some(message) = self.read(next, true).await? else { break };
-            next = message.sequence + 1;
+        // `after` comes from outside. Nothing is behind the last number.
+        let mut next = after.checked_add(1);
+        while let Some(from) = next.filter(|_| letters.len() < limit) {
+            let Some(message) = self.read(from, true).await? else { break };
+            next = message.sequence.checked_add(1);
             letters.push(read_letter(message));
         }
         Ok(letters)
@@ -275,7 +276,8 @@ impl DeadLetters {
     /// # Errors
     /// [`DeadLetterError::NotFound`], [`DeadLetterError::Read`].
     pub async fn get(&self, sequence: u64) -> Result<StoredLetter, DeadLetterError> {
-        let message = self.read(sequence, false).await?;
+        // NATS counts from 1, and refuses a request for 0 as a wrong request.
+        let message = if sequence == 0 { None } else { self.read(sequence, false).await? };
         message.map(read_letter).ok_or(DeadLetterError::NotFound { sequence })
     }
 

@@ -14,12 +14,11 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strum::VariantArray;
 use tokio::time::timeout;
 
-use crate::contract::{At, JobName, NoticeName};
+use crate::contract::{At, HistoryEntry, HistoryKind, JobName, NoticeName};
 use crate::link::{LinkId, Timestamp};
 use crate::nats::foreign::{self, Walk};
 use crate::nats::limit::{READ_TIMEOUT, connected, reconnected, within, within_or};
@@ -42,41 +41,8 @@ const PULL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most links that are remembered as links with a message that the client cannot parse.
 const FOREIGN_LINKS_MAX: usize = 1_000;
 
-/// One message about a link.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HistoryEntry {
-    /// The kind of the message.
-    pub kind: HistoryKind,
-    /// The type of a notice or a job.
-    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The `ce-id` of the message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message_id: Option<String>,
-    /// The sequence in `KV_links`.
-    pub sequence: u64,
-    /// When `KV_links` stored it.
-    pub stored_at: At,
-    /// The body, as JSON.
-    pub body: Value,
-}
-
-/// The kinds of message about a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HistoryKind {
-    /// The link's state after an event.
-    State,
-    /// A notice to subscribers.
-    Notice,
-    /// A job: a call to Belvo.
-    Job,
-    /// A refused event.
-    Refused,
-}
-
 /// The history of a link, or its newer part.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LinkHistory {
     /// The messages, oldest first.
     pub entries: Vec<HistoryEntry>,

@@ -19,10 +19,9 @@ use uuid::Uuid;
 use super::compare::Change;
 use super::deferred::Element;
 use super::{PUBLISHES_MAX, Reconciler, STORE_PAGE, SweepError};
-use crate::contract::{Because, Command, CommandName, InputKind};
+use crate::contract::{Because, Command, CommandName, HistoryKind, InputKind};
 use crate::link::{EventName, LinkId, StateName};
 use crate::metric;
-use crate::nats::history::HistoryKind;
 use crate::store::{Page, Query};
 
 /// The prefix of the message ids of adoption commands.

@@ -220,7 +220,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
     ("rustls", &["tls.rs"]),
     ("subtle", &["http/auth.rs"]),
     ("hmac", &["repair/link.rs", "outbound/signature.rs"]),
-    ("maud", &["repair/page.rs"]),
+    ("maud", &["repair/page.rs", "http/openapi.rs"]),
     ("fastrand", &["rehearsal/", "simulation/", "reconciler/pace.rs", "journal/mod.rs", "outbound/retry.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs", "http/mod.rs"]),
 ];

@@ -258,6 +258,9 @@ impl Walk {
             kind,
             input_sequence: is_input.then_some(self.number),
             message_id,
+            token: None,
+            by: None,
+            reason: None,
             received_at: At(self.now),
             unreadable_fields: Vec::new(),
         }

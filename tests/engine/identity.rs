@@ -153,3 +153,22 @@ fn an_offset_in_another_stream_has_another_id() {
     assert_eq!(id(5_000_000), id(5_000_000), "an offset that is planned again has the same id");
     assert_ne!(id(5_000_000), id(9_000_000), "the input stream was created again, and uses its sequences again");
 }
+
+#[test]
+fn the_record_says_who_gave_a_command_and_why() {
+    let mut desk = Desk::new(false);
+    let body = json!({"command": "mute", "by": "ana", "reason": "the user called us"});
+    let mut command = message("command", 1, &body);
+    command.headers.push(("Relink-Token".to_owned(), "day-shift".to_owned()));
+    desk.receive(vec![command]);
+    let origin = records(&desk.store)[0].because.origin.clone();
+    assert_eq!(origin.token.as_deref(), Some("day-shift"));
+    assert_eq!((origin.by.as_deref(), origin.reason.as_deref()), (Some("ana"), Some("the user called us")));
+
+    // A text that is too long is left out, and the record says which.
+    let body = json!({"command": "unmute", "by": "ana", "reason": "x".repeat(5_000)});
+    desk.receive(vec![message("command", 2, &body)]);
+    let origin = records(&desk.store)[0].because.origin.clone();
+    assert_eq!((origin.token, origin.by.as_deref(), origin.reason), (None, Some("ana"), None));
+    assert_eq!(origin.unreadable_fields, ["reason"]);
+}

@@ -2,16 +2,19 @@
 //! their errors.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::process::Command;
 
 use crate::belvo_sdk::{node_sdk, python_sdk};
-use crate::example;
 use crate::foreign::run;
 use crate::support::binary::{API_TOKEN, Relink, client};
 use crate::support::{TestNats, within};
+use crate::{example, rust_example};
 
 /// The sandbox of the suites, and a relink with a proxy in front of it.
 struct Scene {
@@ -109,19 +112,24 @@ async fn the_node_sdk_works_through_the_proxy() {
     scene.check_reports().await;
 }
 
-/// Without the proxy: the SDKs call the sandbox, and the hooks report to relink.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_hooks_report_the_errors_of_the_sdks() {
+/// The hooks of `examples/`, each as a program that needs the addresses of Belvo and of relink, a token, and a link.
+async fn hooks() -> [Command; 3] {
     let (python, node) = (python_sdk().await, node_sdk().await);
     // Node looks for modules beside the program.
     let in_node = node.join("report_sdk_errors.mjs");
     std::fs::copy(example("node/report_sdk_errors.mjs"), &in_node).expect("a copy");
-    let scene = Scene::start().await;
     let mut in_python = Command::new(python.join("venv/bin/python"));
     in_python.arg(example("python/report_sdk_errors.py"));
     let mut in_javascript = Command::new("node");
     in_javascript.arg(in_node);
-    for mut program in [in_python, in_javascript] {
+    [in_python, in_javascript, Command::new(rust_example("report_reqwest_errors").await)]
+}
+
+/// Without the proxy: the SDKs and reqwest call the sandbox, and the hooks report to relink.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hooks_report_the_errors_of_their_clients() {
+    let scene = Scene::start().await;
+    for mut program in hooks().await {
         let control = scene.sandbox.control();
         let link = control.add_link("heimdall_mx_retail", AccessMode::Recurrent, None).expect("a link").to_string();
         program.args([&scene.sandbox.url(), &scene.relink.url]).arg(API_TOKEN).arg(&link);
@@ -135,5 +143,45 @@ async fn the_hooks_report_the_errors_of_the_sdks() {
         assert_eq!(report["method"].as_str().map(str::to_uppercase).as_deref(), Some("POST"));
         assert_eq!(report["link_id"], link.as_str());
     }
-    assert_eq!(scene.counter("relink_http_inputs_total{kind=\"api_error\",outcome=\"stored\"}").await, 2);
+    assert_eq!(scene.counter("relink_http_inputs_total{kind=\"api_error\",outcome=\"stored\"}").await, 3);
+}
+
+/// relink is away, or takes the connection and never answers: the program gets its answer first, and the log has a line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_breaks_and_delays_no_call_while_relink_is_away() {
+    let sandbox = Sandbox::start(SandboxConfig::default()).await.expect("a sandbox");
+    let link = sandbox.control().add_link("heimdall_mx_retail", AccessMode::Recurrent, None).expect("a link");
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    // A port that is taken, so that no other test gets it, and on which nothing listens.
+    let closed = TcpSocket::new_v4().expect("a socket");
+    closed.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let addresses = [silent.local_addr(), closed.local_addr()];
+    let addresses = addresses.map(|address| format!("http://{}", address.expect("an address")));
+    for (address, is_silent) in addresses.iter().zip([true, false]) {
+        for hook in hooks().await {
+            // Both outputs in one pipe, to see their order.
+            let mut program = Command::new("sh");
+            program.args(["-c", "exec \"$0\" \"$@\" 2>&1"]).arg(hook.as_std().get_program());
+            program.args(hook.as_std().get_args()).args([&sandbox.url(), address]).arg(API_TOKEN).arg(link.to_string());
+            program.env("NO_PROXY", "127.0.0.1").env_remove("BELVO_API_URL").env("PYTHONUNBUFFERED", "1");
+            let mut running = program.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+            let mut printed = BufReader::new(running.stdout.take().expect("a pipe")).lines();
+            // The report is open and gets no answer. The program has its own answer all the same.
+            let report = async { if is_silent { Some(silent.accept().await.expect("a report")) } else { None } };
+            let (line, report) = within("both", async { tokio::join!(printed.next_line(), report) }).await;
+            let mut lines = vec![line.expect("UTF-8").expect("a line")];
+            drop(report);
+            while let Some(line) = within("a line", printed.next_line()).await.expect("UTF-8") {
+                lines.push(line);
+            }
+            // Two threads of Python may print on one line.
+            let is_log = |line: &String| line.contains("relink did not get an error of Belvo");
+            assert!(within("the end", running.wait()).await.expect("a status").success(), "{lines:?}");
+            assert_eq!(lines.iter().filter(|line| is_log(line)).count(), 1, "{lines:?}");
+            // Without a server the report may have failed before the program has printed.
+            let answer =
+                lines.iter().position(|line| line.contains("token_required")).expect("the program gets the error");
+            assert!(answer == 0 || !is_silent, "the call has waited for its report: {lines:?}");
+        }
+    }
 }

@@ -29,8 +29,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::capture;
 use crate::support::{TestNats, within};
+use crate::{capture, openapi};
 
 pub(crate) const WEBHOOK_SECRET: &str = "Basic dXNlcjpwYXNz";
 pub(crate) const API_TOKEN: &str = "token-of-the-app";
@@ -218,6 +218,9 @@ pub(crate) fn because() -> Because {
         kind: OriginKind::Webhook,
         input_sequence: Some(1),
         message_id: Some("w-1".into()),
+        token: None,
+        by: None,
+        reason: None,
         received_at: at,
         unreadable_fields: Vec::new(),
     };
@@ -233,11 +236,17 @@ pub(crate) fn because() -> Because {
     }
 }
 
+/// Sends the request. Every answer must be as `openapi.json` says.
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {
-    let response = within("an answer", request.send()).await.unwrap();
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = within("an answer", client.execute(request)).await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = within("an answer's body", response.text()).await.unwrap();
-    Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text }
+    let answer = Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text };
+    openapi::check(&method, &path, &answer);
+    answer
 }
 
 impl Answer {

@@ -169,7 +169,7 @@ async fn errors_are_one_paragraph() {
     }
     let output = relink(&bench, &["why", LINK, "--token", "wrong"]).await;
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("401: The bearer token is not one of the values"), "{stderr}");
+    assert!(stderr.contains("401: The bearer token is none of the values"), "{stderr}");
 }
 
 #[tokio::test]

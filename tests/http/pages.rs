@@ -158,6 +158,25 @@ async fn the_page_loads_nothing_from_elsewhere_and_tells_nobody_its_address() {
 }
 
 #[tokio::test]
+async fn a_wrong_method_of_a_signed_address_is_refused_as_such() {
+    let scene = Scene::new().await;
+    let good = scene.open();
+    let claims = links().verify(Purpose::Page, &good).unwrap();
+    let callback = format!("callback/pt/success/{}", links().sign(Purpose::Callback, &claims));
+    for (method, address, allowed) in [
+        (Method::PUT, good.clone(), "GET,HEAD,POST"),
+        (Method::POST, format!("{good}/state"), "GET,HEAD"),
+        (Method::GET, format!("{good}/check"), "POST"),
+        (Method::POST, callback, "GET,HEAD"),
+    ] {
+        let page = answer(scene.ask(method.clone(), &address).header("accept-language", "pt")).await;
+        assert_eq!((page.status, page.headers["allow"].to_str().unwrap()), (405, allowed), "{method} {address}");
+        assert!(page.text.contains("Este link não funciona"), "a person gets a page: {}", page.text);
+    }
+    assert!(scene.inputs().await.is_empty());
+}
+
+#[tokio::test]
 async fn each_wrong_address_gets_a_page_that_helps() {
     let scene = Scene::new().await;
     let good = scene.open();
@@ -178,6 +197,7 @@ async fn each_wrong_address_gets_a_page_that_helps() {
         "x".repeat(5_000),
         format!("callback/pt/success/{good}"),
         "callback/pt/success/planted".to_owned(),
+        format!("callback/pt/finished/{}", links().sign(Purpose::Callback, &claims)),
         "callback".to_owned(),
         format!("{good}/check/more"),
         String::new(),

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::{API_TOKEN, Bench, LINK, WEBHOOK_SECRET, answer, config};
+use crate::capture;
 use crate::support::within;
 
 const KEYS: &str = "Basic c2FuZGJveDpzYW5kYm94";
@@ -224,6 +225,39 @@ async fn a_client_that_is_gone_ends_its_call() {
     drop(client);
     let ended = within("the end of the answer", call.read(&mut [0])).await;
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+}
+
+/// relink blames Belvo for what Belvo did, and not for a client that hangs up in the middle of its call.
+#[tokio::test]
+async fn a_client_that_hangs_up_is_no_failure_of_belvo() {
+    let upstream = Upstream::start().await;
+    let proxied = Proxied::before(&upstream.url()).await;
+    let gone = async |method: &str| {
+        let metrics = answer(proxied.bench.request(Method::GET, "/metrics")).await.text;
+        let name = format!("relink_proxy_calls_total{{method=\"{method}\",status=\"client_gone\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    // In the middle of the request, and while it waits for the answer. No other test has these methods.
+    for (method, head, sent) in
+        [("PUT", "content-length: 100", "{\"planted\": 1"), ("DELETE", "content-length: 2", "{}")]
+    {
+        let before = gone(method).await;
+        let target = format!("/api/links/{LINK}/ HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n{sent}");
+        let client = proxied.send(&format!("{method} {target}")).await;
+        let mut call = upstream.accept().await;
+        read_to(&mut call, sent).await;
+        drop(client);
+        let counted = async {
+            while gone(method).await == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the count", counted).await;
+    }
+    let log = capture::log();
+    let blamed = log.lines().find(|line| line.contains("belvo-unreachable") && line.contains("Body stream"));
+    assert!(proxied.bench.inputs().await.is_empty(), "it says nothing about the link");
+    assert_eq!(blamed, None);
 }
 
 #[tokio::test]

@@ -94,10 +94,14 @@ async fn the_answers_that_concern_a_link_are_reported_and_no_other() {
     expected.push(("observation", "", "", 0, "refresh_accepted"));
     assert_eq!(proxied.call(Method::POST, &refresh, json!({})).await, 409);
     expected.push(("api_error", "POST", &refresh, 409, "link_refreshed"));
+    let deleted = control.add_link("erebor_mx_retail", AccessMode::Recurrent, None).unwrap();
+    assert_eq!(proxied.call(Method::DELETE, &format!("/api/links/{deleted}/"), Value::Null).await, 204);
+    expected.push(("observation", "", "", 0, "missing"));
 
     let seen = proxied.reported(expected.len()).await;
     for ((kind, of, body), (expected, method, path, status, word)) in seen.iter().zip(&expected) {
-        assert_eq!((kind.as_str(), of), (*expected, &id), "{body}");
+        let id = if *word == "missing" { &deleted.to_string() } else { &id };
+        assert_eq!((kind.as_str(), of), (*expected, id), "{body}");
         let said = match kind.as_str() {
             "api_error" => &body["body"][0]["code"],
             "widget" => &body["event"],

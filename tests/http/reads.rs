@@ -260,11 +260,19 @@ async fn dead_letters_are_listed_shown_and_replayed() {
     assert!(letters[0].get("payload").is_none(), "the list contains no payloads");
     let page = bench.get("/v1/dead-letters?limit=2").await;
     assert_eq!((&page.body["next"], &page.body["total"]), (&json!(2), &json!(3)));
+    let end = bench.get("/v1/dead-letters?after=18446744073709551615").await;
+    assert_eq!(end.body["dead_letters"], json!([]), "{}", end.text);
     assert_eq!(bench.get("/v1/dead-letters?after=2").await.body["dead_letters"].as_array().unwrap().len(), 1);
 
     assert_eq!(bench.get("/v1/dead-letters/1").await.body["payload"], "hello");
     assert_eq!(bench.get("/v1/dead-letters/3").await.body["payload_base64"], "//4=");
-    bench.get("/v1/dead-letters/99").await.problem(404, "not-found");
+    for missing in ["99", "0", "18446744073709551615"] {
+        bench.get(&format!("/v1/dead-letters/{missing}")).await.problem(404, "not-found");
+        bench.post(&format!("/v1/dead-letters/{missing}/replay"), "").await.problem(404, "not-found");
+    }
+    for wrong in ["-1", "18446744073709551616", "one"] {
+        bench.get(&format!("/v1/dead-letters/{wrong}")).await.problem(400, "bad-parameter");
+    }
 
     bench.post("/v1/dead-letters/1/replay", "").await.problem(409, "not-replayable");
     let replayed = bench.post("/v1/dead-letters/2/replay", "").await;

@@ -50,6 +50,7 @@ async fn an_empty_body_is_accepted_and_an_unknown_locale_is_refused() {
     let answer = bench.post(&path, "").await;
     assert!(answer.status == 200 && !answer.body["widget_url"].as_str().unwrap().contains("locale"));
     assert_eq!(bench.post(&path, json!({"locale": "de"})).await.problem(422, "wrong-shape")["at"], "/locale");
+    bench.post(&path, json!(["es", {}])).await.problem(422, "wrong-shape");
     bench.post(&path, json!({"colour": "red"})).await.problem(422, "wrong-shape");
     bench.post(&path, "{").await.problem(400, "not-json");
     assert_eq!(bench.inputs().await.len(), 1);

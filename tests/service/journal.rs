@@ -81,6 +81,28 @@ async fn relink_starts_and_takes_webhooks_while_nats_is_down() {
     server.kill().await.expect("killed");
 }
 
+/// The default of SIGXFSZ is the end of the process, without a line in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_the_file_size_is_an_error_and_not_the_end() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    // 4 MiB, in blocks of 512 bytes. NATS is away, so the journal keeps what it gets.
+    let program = ["sh", "-c", "ulimit -f 8192 && exec \"$0\" serve", env!("CARGO_BIN_EXE_relink")];
+    let nats_url = format!("nats://127.0.0.1:{}", free_port().await);
+    let mut relink = Relink::spawn(&program, &nats_url, &directory.path().join("relink"), &[]).await;
+    let client = client();
+    let large = |n: usize| webhook(&link(n), "invalid_credentials", n) + &" ".repeat(1_000_000);
+    let mut statuses = Vec::new();
+    for n in 1..=6 {
+        statuses.push(relink.webhook(&client, large(n)).await);
+    }
+    // The next webhook is in a new file.
+    assert_eq!(statuses, [200, 200, 200, 200, 503, 200].map(Some));
+    relink.signal("TERM").await;
+    assert!(relink.ended().await.success(), "{:?}", relink.seen);
+    let is_said = |line: &String| line.contains("the journal cannot be written") && line.contains("File too large");
+    assert!(relink.seen.iter().any(is_said), "{:?}", relink.seen);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_while_nats_is_away_keeps_the_journal_for_the_next_start() {
     let mut nats = TestNats::start().await;

@@ -15,13 +15,15 @@ use axum::{Json, Router};
 use futures::future::{BoxFuture, ready};
 use relink::belvo::{Budget, Client, MissingGuard, SecretId, SecretPassword, Timeouts};
 use relink::clock::{Clock, ManualClock};
-use relink::contract::{At, Because, InputKind, JobBody, JobName, Origin, OriginKind, Record, StateWord};
+use relink::contract::{
+    At, Because, HistoryEntry, HistoryKind, InputKind, JobBody, JobName, Origin, OriginKind, Record, StateWord,
+};
 use relink::jobs::{KnownLinks, Outcome, Worker};
 use relink::link::{
     Breakage, Cause, Consent, Due, Event, Input, Link, LinkId, LinkObservation, Policy, PolicySettings, Profile,
     Status, Timestamp, step,
 };
-use relink::nats::history::{HistoryEntry, HistoryError, HistoryKind, LinkHistory, ReadHistory};
+use relink::nats::history::{HistoryError, LinkHistory, ReadHistory};
 use relink::nats::inputs::{Inputs, NewInput};
 use relink::nats::publisher::PublishError;
 use relink::reconciler::{self, Parts, Reconciler, SweepError, Swept};
@@ -33,7 +35,16 @@ const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 /// The origin of all transitions in these tests.
 fn origin() -> Origin {
     let (kind, received_at) = (OriginKind::Command, At(START));
-    Origin { kind, input_sequence: None, message_id: None, received_at, unreadable_fields: Vec::new() }
+    Origin {
+        kind,
+        input_sequence: None,
+        message_id: None,
+        token: None,
+        by: None,
+        reason: None,
+        received_at,
+        unreadable_fields: Vec::new(),
+    }
 }
 
 /// The id of a link by its number, in the same order.

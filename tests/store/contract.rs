@@ -63,6 +63,9 @@ fn incident(institution: &str, change: IncidentChange, millis: i64) -> IncidentB
         kind: OriginKind::Timer,
         input_sequence: None,
         message_id: None,
+        token: None,
+        by: None,
+        reason: None,
         received_at: at,
         unreadable_fields: Vec::new(),
     };

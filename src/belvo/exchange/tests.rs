@@ -114,13 +114,20 @@ fn the_successes_that_concern_a_link() {
         // The result is not known yet.
         (Call("PATCH", "/api/accounts/", resume, 202, json!({"request_id": "x"})), None),
         (Call("GET", &on_link, Value::Null, 200, valid.clone()), None),
-        (Call("DELETE", &on_link, Value::Null, 204, Value::Null), None),
+        // An asynchronous deletion is not done yet, and the data of a link is not the link.
+        (Call("DELETE", &on_link, Value::Null, 202, json!({"request_id": "x"})), None),
+        (Call("DELETE", &format!("/api/accounts/{LINK}/"), Value::Null, 204, Value::Null), None),
+        (Call("DELETE", &of_link("refresh/"), Value::Null, 204, Value::Null), None),
         (Call("POST", "/api/links/", json!({"institution": "x"}), 201, valid), None),
         (Call("POST", "/api/accounts/", json!({"link": LINK}), 201, json!([])), None),
         (Call("GET", "/api/links/", Value::Null, 302, Value::Null), None),
         (Call("PATCH", "/payments/br/payment-intents/1/", json!({"link": LINK}), 200, json!({})), None),
     ] {
         assert_eq!(call.event(), expected, "{} {} {}", call.0, call.1, call.3);
+    }
+    for target in [on_link.clone(), format!("{on_link}?x=1"), on_link.trim_end_matches('/').to_owned()] {
+        let deleted = Call("DELETE", &target, Value::Null, 204, Value::Null);
+        assert_eq!(deleted.event(), Some((InputKind::Observation, LINK.into(), Event::ObservedMissing)), "{target}");
     }
     let refresh = of_link("refresh/");
     let accepted = Call("POST", &refresh, json!({}), 202, json!({"request_id": "0a9c5bd1d6d84a2a9c7c1c5b6f9d2e41"}));

@@ -253,6 +253,9 @@ fn because(at: Timestamp) -> Because {
         kind: OriginKind::Webhook,
         input_sequence: Some(u64::MAX),
         message_id: Some(String::new()),
+        token: None,
+        by: None,
+        reason: None,
         received_at: At(at),
         unreadable_fields: Vec::new(),
     };

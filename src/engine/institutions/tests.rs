@@ -29,6 +29,9 @@ fn origin() -> Origin {
         kind: OriginKind::Webhook,
         input_sequence: Some(7),
         message_id: None,
+        token: None,
+        by: None,
+        reason: None,
         received_at: At(at(0)),
         unreadable_fields: Vec::new(),
     }

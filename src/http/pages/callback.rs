@@ -23,12 +23,15 @@ const WAIT_MAX: Duration = Duration::from_millis(1_500);
 /// The longest code of Belvo that is published.
 const CODE_LENGTH_MAX: usize = 64;
 
+/// The events in the addresses.
+const EVENTS: [&str; 3] = ["success", "exit", "event"];
+
 /// The three addresses for Belvo: success, exit and event. The language is a part of the path, because the widget
 /// appends its own query.
 pub(super) fn addresses(links: &RepairLinks, claims: &Claims, locale: Locale) -> [String; 3] {
     let token = links.sign(Purpose::Callback, claims);
     let base = links.base_url();
-    ["success", "exit", "event"].map(|event| format!("{base}{PATH}/callback/{}/{event}/{token}", locale.as_str()))
+    EVENTS.map(|event| format!("{base}{PATH}/callback/{}/{event}/{token}", locale.as_str()))
 }
 
 pub(super) async fn take(
@@ -41,7 +44,9 @@ pub(super) async fn take(
     let Some(pages) = &server.pages else { return switched_off() };
     let Path((locale, event, token)) = path;
     let visit = Visit { locale: Some(locale), is_return: true, ..visit };
-    let Ok(claims) = pages.links.verify(Purpose::Callback, &token) else {
+    let claims = pages.links.verify(Purpose::Callback, &token).ok();
+    // relink signs the token and not the rest of the address, so that may be changed.
+    let Some(claims) = claims.filter(|_| is_event(&event)) else {
         return draw(&server, pages, &visit, None, None).await;
     };
     let opened = match look_up(&server, claims).await {
@@ -65,6 +70,11 @@ pub(super) async fn take(
     let locale = locale_of(&visit, opened.institution());
     let token = pages.links.sign(Purpose::Page, &opened.claims);
     see_other(&format!("{}{PATH}/{token}?locale={}&done", pages.links.base_url(), locale.as_str())).into_response()
+}
+
+/// Whether relink gives Belvo an address with this word.
+pub(super) fn is_event(word: &str) -> bool {
+    EVENTS.contains(&word)
 }
 
 /// The event of the widget; `None` for one that says nothing.

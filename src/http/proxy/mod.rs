@@ -91,17 +91,33 @@ pub fn router(proxy: Proxy) -> Router {
 /// Passes a call on.
 async fn pass(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
     let method = observe::method_label(request.method());
-    let answer = proxy.pass(request).await;
-    let (status, answer) = match answer {
-        Ok(answer) => (answer.status().as_str().to_owned(), answer),
+    // If the client hangs up, hyper drops this future, and the call is counted then.
+    let mut counted = Counted { method, status: CLIENT_GONE.to_owned() };
+    match proxy.pass(request).await {
+        Ok(answer) => {
+            answer.status().as_str().clone_into(&mut counted.status);
+            answer
+        }
         Err((outcome, problem)) => {
             let answer = problem.into_response();
             observe::log_problem(&proxy.sample, &answer, ROUTE, method);
-            (outcome.to_owned(), answer)
+            outcome.clone_into(&mut counted.status);
+            answer
         }
-    };
-    metrics::counter!(metric::PROXY_CALLS.name, "method" => method, "status" => status).increment(1);
-    answer
+    }
+}
+
+/// Counts a call when it is dropped.
+struct Counted {
+    method: &'static str,
+    status: String,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let status = std::mem::take(&mut self.status);
+        metrics::counter!(metric::PROXY_CALLS.name, "method" => self.method, "status" => status).increment(1);
+    }
 }
 
 impl Proxy {
@@ -110,8 +126,12 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         let url = target::check(&self.base, &self.upstream, &parts).map_err(|problem| ("refused", problem))?;
         let (call, copy) = self.call(&parts, url, body);
-        let answer = self.client.execute(call).await.map_err(|error| ("unreachable", unreachable(error)))?;
-        Ok(self.answer(parts, copy, answer.into()))
+        match self.client.execute(call).await {
+            Ok(answer) => Ok(self.answer(parts, copy, answer.into())),
+            // The client of the call reports a broken body as an error of its own.
+            Err(_error) if copy.is_broken() => Err((CLIENT_GONE, client_gone())),
+            Err(error) => Err(("unreachable", unreachable(error))),
+        }
     }
 
     fn call(&self, parts: &Parts, url: Url, body: Body) -> (reqwest::Request, SharedCopy) {
@@ -187,7 +207,15 @@ impl Proxy {
 /// The name of the proxy in the log of failed requests.
 const ROUTE: &str = "proxy";
 
+/// The outcome of a call whose client is gone before Belvo has answered.
+const CLIENT_GONE: &str = "client_gone";
+
 const DROPPED: &str = "answers of Belvo were passed on and not reported, because too many reports were waiting";
+
+/// The body of the call ended too early, so nobody reads this answer. It is for the log, and no failure of relink or of Belvo.
+fn client_gone() -> Problem {
+    Problem::new(Kind::Incomplete, "The body of the call ended too early, so Belvo got only a part of it.")
+}
 
 /// Belvo gave no answer. The error may name the address, and no header or body.
 fn unreachable(error: reqwest::Error) -> Problem {

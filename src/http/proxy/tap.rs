@@ -16,6 +16,8 @@ pub(super) const COPY_BYTES_MAX: usize = 64 * 1024;
 struct Kept {
     pieces: Vec<Bytes>,
     size: usize,
+    /// Whether the body ended with an error.
+    is_broken: bool,
 }
 
 /// A copy that the body fills while others hold it.
@@ -30,6 +32,11 @@ impl SharedCopy {
             [piece] => piece.clone(),
             pieces => pieces.concat().into(),
         }
+    }
+
+    /// Whether the body ended with an error: its sender is gone, or has sent something that is no HTTP.
+    pub(super) fn is_broken(&self) -> bool {
+        self.lock().is_broken
     }
 
     fn keep(&self, piece: &Bytes) {
@@ -79,10 +86,10 @@ impl HttpBody for Tapped {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let tapped = self.get_mut();
         let polled = Pin::new(tapped.body()).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(piece) = frame.data_ref()
-        {
-            tapped.copy.keep(piece);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().into_iter().for_each(|piece| tapped.copy.keep(piece)),
+            Poll::Ready(Some(Err(_gone))) => tapped.copy.lock().is_broken = true,
+            Poll::Ready(None) | Poll::Pending => {}
         }
         polled
     }

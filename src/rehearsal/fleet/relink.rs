@@ -15,11 +15,11 @@ use serde_json::Value;
 
 use crate::belvo::{Budget, Client, Meaning, MissingGuard, SecretId, SecretPassword, Timeouts, Usage, translate};
 use crate::clock::{Clock, ManualClock};
-use crate::contract::{Address, At, InputKind};
+use crate::contract::{Address, At, HistoryEntry, HistoryKind, InputKind};
 use crate::engine::{Delivery, Message, Outgoing};
 use crate::jobs::{KnownLinks, Worker};
 use crate::link::{Event, EventName, LinkId, Policy, PolicySettings, Timestamp};
-use crate::nats::history::{HistoryEntry, HistoryError, HistoryKind, LinkHistory, ReadHistory};
+use crate::nats::history::{HistoryError, LinkHistory, ReadHistory};
 use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::publisher::PublishError;
 use crate::node::{Delivered, Input, Node, NodeOptions, Note, Output, PLAN_AHEAD_MIN, Phase, ReaderId, StreamFacts};

@@ -1,0 +1,67 @@
+//! API tokens with a name and scopes: what each may do, and where its name appears.
+
+use relink::contract::{Access, Operation, Scope};
+use reqwest::Method;
+use serde_json::json;
+use strum::VariantArray;
+
+use crate::bench::{Bench, LINK, answer};
+
+#[tokio::test]
+async fn a_token_may_do_what_its_scopes_allow_and_nothing_else() {
+    let tokens = "app:report+repair:t-app,support:read:t-read,ops:operate+read:t-ops:with:colons";
+    let bench = Bench::with(&[("RELINK_NAMED_API_TOKENS", tokens)]).await;
+    let all = [
+        ("t-app", vec![Scope::Report, Scope::Repair]),
+        ("t-read", vec![Scope::Read]),
+        ("t-ops:with:colons", vec![Scope::Read, Scope::Operate]),
+    ];
+    for operation in Operation::VARIANTS {
+        let row = operation.row();
+        let Access::Token(scope) = row.access else { continue };
+        let path = row.path.replace("{id}", LINK).replace("{sequence}", "1");
+        let is_get = matches!(row.method, relink::contract::Method::Get);
+        let method = if is_get { Method::GET } else { Method::POST };
+        for (token, scopes) in &all {
+            let answered = answer(bench.request(method.clone(), &path).bearer_auth(token)).await;
+            assert_eq!(answered.status != 403, scopes.contains(&scope), "{token} {path}: {}", answered.text);
+            if answered.status == 403 {
+                assert_eq!(answered.problem(403, "forbidden")["scope"], scope.to_string());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_without_a_name_may_do_everything() {
+    let bench = Bench::new().await;
+    for scope in Scope::VARIANTS {
+        let operation = Operation::VARIANTS.iter().find(|operation| operation.scope() == Some(*scope)).unwrap();
+        let path = operation.row().path.replace("{id}", LINK).replace("{sequence}", "1");
+        let answered = match operation.row().method {
+            relink::contract::Method::Get => bench.get(&path).await,
+            relink::contract::Method::Post => bench.post(&path, "{}").await,
+        };
+        assert!(![401, 403].contains(&answered.status), "{scope}: {}", answered.text);
+    }
+}
+
+#[tokio::test]
+async fn an_input_carries_the_name_of_the_token_and_never_the_token() {
+    let bench =
+        Bench::with(&[("RELINK_NAMED_API_TOKENS", "ana:operate:t-secret"), ("RELINK_API_TOKENS", "plain")]).await;
+    let command = |token: &str| {
+        let request = bench.request(Method::POST, &format!("/v1/links/{LINK}/commands")).bearer_auth(token);
+        // A sender cannot choose the name with a header of the request.
+        request.header("relink-token", "somebody-else").json(&json!({"command": "mute", "by": "the day shift"}))
+    };
+    assert_eq!(answer(command("t-secret")).await.status, 202);
+    assert_eq!(answer(command("plain")).await.status, 202);
+    let inputs = bench.inputs().await;
+    let names: Vec<Option<&str>> =
+        inputs.iter().map(|(_, headers, _)| headers.get("Relink-Token").map(|name| name.as_str())).collect();
+    assert_eq!(names, [Some("ana"), None]);
+    assert!(inputs.iter().all(|(_, headers, body)| {
+        !format!("{headers:?}").contains("t-secret") && !String::from_utf8_lossy(body).contains("t-secret")
+    }));
+}
