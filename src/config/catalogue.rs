@@ -489,17 +489,3 @@ pub(super) fn setting(key: &str) -> &'static Setting {
         .find(|setting| setting.key == key)
         .expect("every key that is read is in the catalogue; a test reads all of them")
 }
-
-/// The text for `--help`: variable, key, flag, description and default of each setting.
-pub fn help() -> String {
-    let mut text = String::from(
-        "Settings. A flag wins over the environment, the environment over the file, the file over the default.\n\
-         In the file, the part before the dot is the table: `[http]` and under it `listen = \"…\"`.\n",
-    );
-    for setting in SETTINGS {
-        let default = setting.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
-        let flag = setting.flag.map(|flag| format!(", {flag}")).unwrap_or_default();
-        text.push_str(&format!("\n  {}, {}{flag}\n      {}{default}\n", setting.variable, setting.key, setting.about));
-    }
-    text
-}

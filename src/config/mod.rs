@@ -31,13 +31,14 @@ use secrecy::{ExposeSecret, SecretString};
 
 use address::{has_api_path, is_http};
 pub use api_token::ApiToken;
-pub use catalogue::{SETTINGS, help};
+pub use catalogue::SETTINGS;
 use layers::Layers;
 pub use layers::{Origin, Sources};
 pub use outbound::OutboundConfig;
 use reader::Reader;
 pub use repair::{RepairConfig, WidgetPlace};
 pub use setting::{Kind, Setting};
+pub use show::help;
 
 use crate::institution::Components;
 use crate::journal;

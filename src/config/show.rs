@@ -1,5 +1,5 @@
-//! `relink check-config`: prints the resolved configuration as TOML, with hidden secrets and the origin of each
-//! value.
+//! `relink check-config` prints the resolved configuration as TOML, with hidden secrets and the origin of each value; `--help` prints all
+//! settings.
 
 use std::fmt::Write;
 
@@ -13,6 +13,20 @@ use crate::printable::{escaped, printable};
 
 /// The placeholder of a secret that is not set.
 const NOT_SET: &str = "[not set]";
+
+/// The text for `--help`: variable, key, flag, description and default of each setting.
+pub fn help() -> String {
+    let mut text = String::from(
+        "Settings. A flag wins over the environment, the environment over the file, the file over the default.\n\
+         In the file, the part before the dot is the table: `[http]` and under it `listen = \"…\"`.\n",
+    );
+    for setting in SETTINGS {
+        let default = setting.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+        let flag = setting.flag.map(|flag| format!(", {flag}")).unwrap_or_default();
+        text.push_str(&format!("\n  {}, {}{flag}\n      {}{default}\n", setting.variable, setting.key, setting.about));
+    }
+    text
+}
 
 /// The report.
 pub(super) fn report(layers: &Layers) -> String {
