@@ -142,7 +142,8 @@ async fn everybody_works_with_the_example_of_permissions_and_no_more() {
     let state = within("an answer", subscriber.client().request(request, "".into())).await.unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&state.payload).unwrap()["state"], "token_required");
 
-    // A command makes a job: relink reads the link from Belvo, where it is valid.
+    // A command makes a job: relink reads the link from Belvo, where it is valid again.
+    belvo.control().set_status(id, LinkStatus::Valid).unwrap();
     let verify = operator.request(format!("belvo.command.{link}"), json!({"command": "verify"}).to_string().into());
     within("an acknowledgement", verify).await.unwrap();
     assert_eq!(notice(&subscriber, "recovered").await["proof"], "observed");
