@@ -91,7 +91,7 @@ metrics! {
     SUPERSEDED: Counter "relink_superseded_total" []
         "broken links that were superseded by a newer link of the same user";
     CREATIONS: Counter "relink_creations_total" ["outcome"]
-        "links whose creation was not finished at once: `begun`, then `finished`, `unfinished` (with a notice) or `removed`";
+        "links whose creation was not finished at once: `begun`, `finished`, `unfinished`, `removed`";
     JOBS: Counter "relink_jobs_total" ["job", "outcome"]
         "attempts of jobs: `reported`, `retried` or `given_up`";
     BELVO_UNEXPECTED_RESPONSES: Counter "relink_belvo_unexpected_responses_total" ["status"]
