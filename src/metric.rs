@@ -92,6 +92,8 @@ metrics! {
         "broken links that were superseded by a newer link of the same user";
     INSTITUTION_NOTICES: Counter "relink_institution_notices_total" ["type"]
         "notices about a bank that is down: `institution_down` or `institution_restored`";
+    CREATIONS: Counter "relink_creations_total" ["outcome"]
+        "links whose creation was not finished at once: `begun`, `finished`, `unfinished`, `removed`";
     JOBS: Counter "relink_jobs_total" ["job", "outcome"]
         "attempts of jobs: `reported`, `retried` or `given_up`";
     BELVO_UNEXPECTED_RESPONSES: Counter "relink_belvo_unexpected_responses_total" ["status"]

@@ -9,9 +9,7 @@ use crate::printable::printable;
 pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {
     let mut steps = match record.state {
         StateWord::Removed => vec!["Nothing happens any more.".to_owned()],
-        StateWord::Unconfirmed => {
-            vec!["Nothing is due. relink waits for the first message that shows whether the link works.".to_owned()]
-        }
+        StateWord::Unconfirmed => vec![of_unconfirmed(record, due_at, now)],
         StateWord::Valid => of_valid(record, due_at, now),
         StateWord::Invalid | StateWord::TokenRequired => of_broken(record, due_at, now),
         StateWord::Updating => of_updating(record, due_at, now),
@@ -20,6 +18,24 @@ pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, now: Timest
         steps.push("The link is muted: its user is neither prompted nor reminded until `relink unmute`.".to_owned());
     }
     steps
+}
+
+fn of_unconfirmed(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> String {
+    match due_at {
+        Some(due_at) if record.unfinished_probed_until.is_some() => format!(
+            "relink has asked Belvo whether the creation of the link is finished now. It publishes `creation_unfinished` when Belvo says \
+             that it is not, and at the latest at {}.",
+            at(due_at, now)
+        ),
+        Some(due_at) => format!(
+            "If the creation of the link is not finished until {}, relink publishes `creation_unfinished` for your application, once.",
+            at(due_at, now)
+        ),
+        None if record.unfinished_announced => {
+            "Nothing is due. Your application was notified that the creation of the link is not finished.".to_owned()
+        }
+        None => "Nothing is due. relink waits for the first message that shows whether the link works.".to_owned(),
+    }
 }
 
 fn of_valid(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {
@@ -84,6 +100,11 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<
             "The user has not been prompted: {}. The prompt is published at {}, if the link is still broken and no message about \
              another link mentions it before.",
             reason_of_wait(record),
+            until()
+        ),
+        (Some(PromptWord::Unidentified), _) => format!(
+            "The user has not been prompted, because relink has never read the link and asks Belvo whose link it is. The prompt is \
+             published with the answer, if the link is still broken, and at the latest at {}.",
             until()
         ),
         (Some(PromptWord::Sent) | None, _) if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {

@@ -194,6 +194,11 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
         NoticeName::Superseded => {
             format!("reported that the user does not have to repair this link: the newer link {} works", text("by"))
         }
+        NoticeName::CreationUnfinished => format!(
+            "reported that the creation of the link is not finished since {}. If the user still wants the link: {}",
+            text("since"),
+            of_action(text("action"))
+        ),
         NoticeName::Recovered => {
             let proof = match text("proof") {
                 "observed" => "Belvo's status of the link shows it",

@@ -475,6 +475,13 @@ pub static SETTINGS: &[Setting] = &[
         "notices about a bank that is down: repair, all or off",
     ),
     row(
+        "policy.unfinished_after",
+        "RELINK_POLICY_UNFINISHED_AFTER",
+        Span,
+        Some("1h"),
+        "how long a creation may stay unfinished before creation_unfinished; 0s: never",
+    ),
+    row(
         "policy.supersede",
         "RELINK_POLICY_SUPERSEDE",
         Text,

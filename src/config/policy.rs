@@ -30,6 +30,7 @@ pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         institution_notices: reader
             .parsed("policy.institution_notices", "off, repair or all")
             .unwrap_or(InstitutionNotices::Off),
+        unfinished_after: Some(reader.span("policy.unfinished_after")).filter(|wait| !wait.is_zero()),
         supersede: reader
             .parsed("policy.supersede", "institution_user_id, external_id or never")
             .unwrap_or(Supersede::Never),

@@ -28,6 +28,8 @@ pub enum NoticeName {
     UpdateFailed,
     /// The user has connected the bank anew: another link works in place of this one. Do not prompt for this episode.
     Superseded,
+    /// The creation of the link was not finished in time. For your application; do not prompt the user because of it alone.
+    CreationUnfinished,
     /// The link works again.
     Recovered,
     /// Data was missed during the outage, and has to be fetched by a historical refresh.
@@ -148,6 +150,14 @@ pub enum NoticeContent {
         /// Belvo's id of the other link.
         by: String,
     },
+    /// The creation of the link was not finished in time: its user never gave the MFA token. For your application; do not prompt the user
+    /// because of it alone.
+    CreationUnfinished {
+        /// What finishes the creation, if the user still wants the link: a token, in the widget in update mode.
+        action: Action,
+        /// Since when relink knows the link.
+        since: At,
+    },
     /// The link works again.
     Recovered {
         /// The fact that shows that the link works.
@@ -246,6 +256,7 @@ impl Renewal {
             }
             Notice::UpdateStarted
             | Notice::Superseded { .. }
+            | Notice::CreationUnfinished { .. }
             | Notice::Recovered { .. }
             | Notice::RefreshDue { .. }
             | Notice::DataAvailable(_)
@@ -273,6 +284,9 @@ impl NoticeContent {
             Notice::UpdateStarted => Self::UpdateStarted,
             Notice::UpdateFailed { after } => Self::UpdateFailed { action, attempt: (*after).into() },
             Notice::Superseded { by } => Self::Superseded { by: by.to_string() },
+            Notice::CreationUnfinished { since } => {
+                Self::CreationUnfinished { action: Action::ProvideToken, since: At(*since) }
+            }
             Notice::Recovered { proof } => Self::Recovered { proof: (*proof).into() },
             Notice::RefreshDue { gap, by } => Self::RefreshDue { gap: (*gap).into(), by: (*by).into() },
             Notice::DataAvailable(data) => Self::DataAvailable {
@@ -316,6 +330,7 @@ impl NoticeContent {
             Self::UpdateStarted => NoticeName::UpdateStarted,
             Self::UpdateFailed { .. } => NoticeName::UpdateFailed,
             Self::Superseded { .. } => NoticeName::Superseded,
+            Self::CreationUnfinished { .. } => NoticeName::CreationUnfinished,
             Self::Recovered { .. } => NoticeName::Recovered,
             Self::RefreshDue { .. } => NoticeName::RefreshDue,
             Self::DataAvailable { .. } => NoticeName::DataAvailable,

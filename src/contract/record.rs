@@ -14,7 +14,7 @@ use super::output::Because;
 use super::person::MessagedRecord;
 use super::rfc3339::At;
 use super::words::{AccessModeWord, StateWord, is_false};
-use crate::link::{Episode, Freshness, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Profile, Session, State};
+use crate::link::{Creation, Episode, Freshness, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Profile, Session, State};
 
 mod facts;
 mod parts;
@@ -66,6 +66,17 @@ pub struct Record {
     /// The resources that Belvo fetches for the link.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fetch_resources: Vec<String>,
+    /// When Belvo first reported that the creation of the link is not finished. Only until the notice about it, or the question to Belvo
+    /// before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished_since: Option<At>,
+    /// The creation of the link is not finished for long, and Belvo is being asked: if it does not answer, `creation_unfinished` is published
+    /// at this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished_probed_until: Option<At>,
+    /// `creation_unfinished` was published.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unfinished_announced: bool,
     /// The open episode, if there is one.
     pub episode: Option<EpisodeRecord>,
     /// How many episodes the link has had, including an open one.
@@ -176,6 +187,12 @@ impl Record {
             Freshness::Probed { until } => (Some(At(until)), false),
             Freshness::Stale => (None, true),
         };
+        let (mut unfinished_since, mut unfinished_probed_until) = (None, None);
+        match link.creation {
+            Creation::Unfinished { since } => unfinished_since = Some(At(since)),
+            Creation::Probed { until } => unfinished_probed_until = Some(At(until)),
+            Creation::NotReported | Creation::Announced => {}
+        }
         let profile = &link.profile;
         Self {
             schema_version: super::SCHEMA_VERSION,
@@ -192,6 +209,9 @@ impl Record {
             access_mode: profile.access_mode.map(AccessModeWord::from),
             refresh_every_secs: profile.refresh_every.map(|every| every.as_secs()),
             fetch_resources: profile.fetch_resources.clone(),
+            unfinished_since,
+            unfinished_probed_until,
+            unfinished_announced: link.creation == Creation::Announced,
             episode: link.state.episode().map(|episode| EpisodeRecord::of(&link.id, episode)),
             episodes_count: link.episodes_count,
             session_expires_at,
@@ -258,6 +278,12 @@ impl Record {
             (Some(At(until)), _) => Freshness::Probed { until },
             (None, true) => Freshness::Stale,
         };
+        let creation = match (self.unfinished_since, self.unfinished_probed_until, self.unfinished_announced) {
+            (_, _, true) => Creation::Announced,
+            (_, Some(At(until)), false) => Creation::Probed { until },
+            (Some(At(since)), None, false) => Creation::Unfinished { since },
+            (None, None, false) => Creation::NotReported,
+        };
         Ok(Link {
             id,
             version: self.version,
@@ -274,6 +300,7 @@ impl Record {
             state: self.parse_state()?,
             since: self.since.0,
             updated_at: self.updated_at.0,
+            creation,
             episodes_count: self.episodes_count,
             data_at: self.data_at.map(|at| at.0),
             recovered_at: self.recovered_at.map(|at| at.0),

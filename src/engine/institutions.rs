@@ -277,7 +277,7 @@ pub(super) fn opening_of(link: &Link) -> Option<Opening<'_>> {
         return None;
     }
     let is_deferred = match episode.prompt {
-        Prompt::Sent | Prompt::Postponed { .. } => false,
+        Prompt::Sent | Prompt::Postponed { .. } | Prompt::Unidentified { .. } => false,
         Prompt::Deferred { .. } => true,
         Prompt::Muted => return None,
     };

@@ -40,7 +40,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use delivery::{DeadDelivery, Delivery, payload};
-pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
+pub use plan::{Creations, Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 
 use self::corrections::Corrections;
 use self::institutions::{Institutions, institutions_of, opening_of};
@@ -372,6 +372,7 @@ impl<S: Store> Engine<S> {
                     Ok(Err(error)) => return Err(error),
                     Ok(Ok(Ok(step))) => {
                         plan.tally.add(word, "accepted");
+                        plan.creations.count(&link, &step);
                         let because = Because::of(&step, &input, origin);
                         self.take_step(step, delivery.partition, because, now, plan);
                     }

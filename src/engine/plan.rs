@@ -8,7 +8,7 @@ use super::delivery::{DeadDelivery, Delivery};
 use crate::contract::{
     Address, Because, CommittedOffset, IncidentBody, JobBody, LinksDigest, NoticeBody, RefusedBody, institution_token,
 };
-use crate::link::{Effect, EpisodeNumber, Link, LinkId, Notice, Step, Timestamp};
+use crate::link::{Creation, Effect, EpisodeNumber, Link, LinkId, Notice, StateName, Step, Timestamp};
 use crate::repair::RepairLinks;
 use crate::store::{Changes, Position, Put};
 
@@ -37,6 +37,8 @@ pub struct Plan {
     pub superseded_count: u64,
     /// How many notices say that an institution is down, and how many that it works again.
     pub institution_notices: [u64; 2],
+    /// What became of creations that were reported as not finished.
+    pub creations: Creations,
     /// Deliveries to dead-letter. Dead letters must be durable **before** the batch, because its committed offsets pass
     /// them.
     pub dead_letters: Vec<DeadDelivery>,
@@ -113,6 +115,36 @@ impl Message {
         // An input stream that was created again uses sequences again. The time makes the id unique.
         let id = format!("offset.{partition}.{}-{}", offset.sequence, at.as_millis());
         Self { address: Address::Offset(partition), id, at, body: encode(offset) }
+    }
+}
+
+/// The creations of links that were not finished at once, for metrics: the funnel of the connection attempts that relink knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Creations {
+    /// Creations that were reported as not finished.
+    pub begun: u64,
+    /// Of these: creations that were finished later.
+    pub finished: u64,
+    /// Of these: creations with the notice `creation_unfinished`. They may still be finished or removed.
+    pub unfinished: u64,
+    /// Of these: links that were removed and have never worked.
+    pub removed: u64,
+}
+
+impl Creations {
+    /// Counts what a step changes.
+    pub(super) fn count(&mut self, before: &Link, step: &Step) {
+        let was_reported = before.creation != Creation::NotReported;
+        let after = &step.link;
+        self.begun += u64::from(!was_reported && after.creation != Creation::NotReported);
+        self.unfinished += u64::from(before.creation != after.creation && after.creation == Creation::Announced);
+        match after.state.name() {
+            StateName::Unconfirmed => {}
+            StateName::Removed => self.removed += u64::from(was_reported),
+            StateName::Valid | StateName::Invalid | StateName::TokenRequired | StateName::Updating => {
+                self.finished += u64::from(was_reported);
+            }
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Whose help a link needs, whether its user has been asked, and when the user may get a message. Every message passes
 //! [`TransitionBuilder::turn`].
 
-use super::builder::{Next, TransitionBuilder};
-use super::{Cause, Episode, LastMessage, Link, Messaged, Need, Notice, Policy, Prompt, Refusal, State, Timestamp};
+use super::builder::TransitionBuilder;
+use super::{Cause, Episode, LastMessage, Link, Messaged, Need, Notice, Policy, Prompt, State, Timestamp};
 
 impl Link {
     /// The open episode, if the link waits for its user: nobody is repairing it, its user can, no operator has muted it, and no newer link
@@ -80,14 +80,5 @@ impl TransitionBuilder<'_> {
         if turn == Turn::Now {
             self.send_message(Notice::UpdateRequired, Some(episode));
         }
-    }
-
-    /// The wait of a postponed prompt is over: the prompt is sent, unless something keeps it back again.
-    pub(super) fn end_postponement(&mut self, mut episode: Episode, until: Timestamp) -> Next {
-        if self.now < until {
-            return Err(Refusal::NotDue);
-        }
-        self.prompt(&mut episode);
-        Ok(State::broken(episode))
     }
 }

@@ -27,7 +27,7 @@ impl TransitionBuilder<'_> {
             self.supersede(&mut episode, successor);
         }
         if !is_muted {
-            self.prompt(&mut episode);
+            self.identify_or_prompt(&mut episode);
         }
         self.link.freshness = Freshness::Fresh;
         // At some institutions every login needs a token. There, a refresh that relink asked for has just broken the
@@ -91,10 +91,6 @@ impl TransitionBuilder<'_> {
 
     // --- while Unconfirmed ---
 
-    pub(super) fn accept_first_event(&self) -> Next {
-        if self.link.version == 0 { Ok(State::Unconfirmed) } else { Err(Refusal::AlreadyKnown) }
-    }
-
     /// The success callback of a link that is not confirmed yet. Evidence from before the callback may arrive after it,
     /// so the callback begins the settle window.
     pub(super) fn claim_creation(&mut self) -> Next {
@@ -109,10 +105,7 @@ impl TransitionBuilder<'_> {
 
     pub(super) fn observe_unconfirmed(&mut self, seen: &LinkObservation) -> Next {
         let breakage = match seen.status {
-            Status::Unconfirmed => {
-                self.link.verify_asked_at = None;
-                return self.accept_first_event();
-            }
+            Status::Unconfirmed => return self.observe_unfinished_creation(seen),
             Status::Valid => {
                 self.link.verify_asked_at = None;
                 self.note_access(seen);
@@ -242,16 +235,17 @@ impl TransitionBuilder<'_> {
 
     /// Belvo's status says that the link works. This observation ends the episode unless Belvo's status cannot show its
     /// cause ([`Episode::is_ended_by`]).
-    fn observe_working_while_broken(&mut self, episode: Episode, seen: &LinkObservation) -> Next {
-        if seen.observed_at < episode.known_since() {
-            Err(Refusal::Outdated)
-        } else if episode.is_ended_by(seen) {
-            Ok(self.recover(&episode, Proof::Observed, Some(seen)))
-        } else if self.accept_answer(seen.observed_at) {
-            Ok(State::broken(episode))
-        } else {
-            Err(Refusal::AlreadyKnown)
+    fn observe_working_while_broken(&mut self, before: Episode, seen: &LinkObservation) -> Next {
+        if seen.observed_at < before.known_since() {
+            return Err(Refusal::Outdated);
         }
+        if before.is_ended_by(seen) {
+            return Ok(self.recover(&before, Proof::Observed, Some(seen)));
+        }
+        let answers = self.accept_answer(seen.observed_at);
+        let mut episode = before.clone();
+        self.end_identification_by_answer(&mut episode);
+        if answers || episode != before { Ok(State::broken(episode)) } else { Err(Refusal::AlreadyKnown) }
     }
 
     /// Belvo's status says that the link is broken: data that arrived before this observation proves nothing, and a
@@ -268,6 +262,7 @@ impl TransitionBuilder<'_> {
             episode.observed_at = Some(seen.observed_at);
         }
         self.end_deferral_by_answer(&mut episode, seen.observed_at);
+        self.end_identification_by_answer(&mut episode);
         if answers || episode != before { Ok(State::broken(episode)) } else { Err(Refusal::AlreadyKnown) }
     }
 
@@ -304,7 +299,7 @@ impl TransitionBuilder<'_> {
         if episode.prompt != Prompt::Muted || episode.superseded_by.is_some() {
             return;
         }
-        self.prompt(episode);
+        self.identify_or_prompt(episode);
     }
 }
 
@@ -349,7 +344,7 @@ impl Episode {
     /// login shows whether the link works.
     pub(super) fn is_ended_by(&self, seen: &LinkObservation) -> bool {
         let refused_at = match self.prompt {
-            Prompt::Sent | Prompt::Muted | Prompt::Postponed { .. } => self.refused_at,
+            Prompt::Sent | Prompt::Muted | Prompt::Postponed { .. } | Prompt::Unidentified { .. } => self.refused_at,
             Prompt::Deferred { .. } => None,
         };
         let hidden_since = refused_at.or_else(|| is_hidden(self.cause).then_some(self.opened_at));

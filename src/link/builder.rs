@@ -1,13 +1,13 @@
 //! The transition builder: a copy of a link that one event changes, and the effects of that event.
 //!
 //! The arms of the machine are methods of [`TransitionBuilder`], in one file for each subject: `breaking`, `repair`,
-//! `refresh`, `renewal`, `reminder`, `successor`, `upkeep`, `commands`. An arm changes the copy, emits effects, and returns the next
+//! `refresh`, `renewal`, `reminder`, `creation`, `successor`, `upkeep`, `commands`. An arm changes the copy, emits effects, and returns the next
 //! state. `machine` decides which arm runs.
 
 use super::outage::is_silent;
 use super::{
-    DedupKey, Due, EFFECTS_MAX, Effect, Episode, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice, Person, Policy,
-    Profile, Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
+    Creation, DedupKey, Due, EFFECTS_MAX, Effect, Episode, Event, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice,
+    Person, Policy, Profile, Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
 };
 
 /// A copy of a link that one event changes. The copy is dropped if the event is refused.
@@ -22,6 +22,8 @@ pub(super) struct TransitionBuilder<'a> {
     pub(super) successor: Option<LinkId>,
     /// [`Input::person`] of the event.
     pub(super) person: Option<Box<Person>>,
+    /// Whether the event is a read of the link.
+    pub(super) is_read: bool,
     /// The message has a due date of the consent that differs from the known one.
     pub(super) consent_moved: bool,
     /// The message has a due date of the consent that cannot be right, such as `0001-01-01`.
@@ -38,7 +40,19 @@ impl<'a> TransitionBuilder<'a> {
         let consent = input.profile.consent.as_ref();
         let due_is_unreadable = consent.is_some_and(|consent| consent.due == Due::Unreadable);
         let (link, effects) = (link.clone(), Vec::new());
-        Self { link, effects, now, policy, incident, successor, person, consent_moved: false, due_is_unreadable }
+        let is_read = matches!(input.event, Event::Observed(_));
+        Self {
+            link,
+            effects,
+            now,
+            policy,
+            incident,
+            successor,
+            person,
+            is_read,
+            consent_moved: false,
+            due_is_unreadable,
+        }
     }
 
     pub(super) fn state(&self) -> State {
@@ -78,6 +92,9 @@ impl<'a> TransitionBuilder<'a> {
         let from = before.state.name();
         if state.name() != from {
             self.link.since = now;
+        }
+        if state != State::Unconfirmed {
+            self.link.creation = Creation::NotReported;
         }
         self.link.state = state;
         self.link.claimed_at = self.link.claimed_at.filter(|_| self.settle_window_end().is_some_and(|at| now < at));
@@ -142,8 +159,7 @@ fn assert_consistent(link: &Link, state: &State) {
             "reminders are sent only after the prompt"
         );
         assert!(
-            episode.superseded_by.is_none()
-                || !matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Postponed { .. }),
+            episode.superseded_by.is_none() || matches!(episode.prompt, Prompt::Sent | Prompt::Muted),
             "the prompt of a superseded link waits for nothing"
         );
         assert!(

@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use super::{
-    Episode, Freshness, InstitutionOutage, Link, Messaged, Month, Policy, Prompt, Refresh, RefreshQuota, Session,
-    State, Step, Suspicion, Timestamp, UpdatePhase,
+    Creation, Episode, Freshness, InstitutionOutage, Link, Messaged, Month, Policy, Prompt, Refresh, RefreshQuota,
+    Session, State, Step, Suspicion, Timestamp, UpdatePhase,
 };
 
 /// A link whose last step lies at most this far in the future is not corrected: two clocks always differ a little.
@@ -74,6 +74,7 @@ impl Corrector<'_> {
             state,
             since,
             updated_at: _,
+            creation,
             episodes_count,
             data_at,
             recovered_at,
@@ -105,6 +106,11 @@ impl Corrector<'_> {
             state: self.state(state),
             since: self.past(since),
             updated_at: self.now,
+            creation: match creation {
+                Creation::Unfinished { since } => Creation::Unfinished { since: self.past(since) },
+                Creation::Probed { until } => Creation::Probed { until: self.wait(until, self.answer_wait()) },
+                Creation::NotReported | Creation::Announced => creation,
+            },
             episodes_count,
             data_at: self.past_or_none(data_at),
             recovered_at: self.past_or_none(recovered_at),
@@ -202,6 +208,9 @@ impl Corrector<'_> {
                     asked_at: self.past_or_none(asked_at),
                 },
                 Prompt::Postponed { until } => Prompt::Postponed { until: self.wait(until, self.postponed_max()) },
+                Prompt::Unidentified { until } => {
+                    Prompt::Unidentified { until: self.wait(until, self.policy.settings().verify_wait) }
+                }
                 Prompt::Sent | Prompt::Muted => prompt,
             },
             reminders_count,

@@ -64,6 +64,11 @@ pub enum Notice {
         /// The successor.
         by: LinkId,
     },
+    /// The creation of the link was not finished in time. For the application: its user is not asked, because the link has never worked.
+    CreationUnfinished {
+        /// Since when relink knows the link.
+        since: Timestamp,
+    },
     /// The link works again.
     Recovered {
         /// The fact that shows that the link works.

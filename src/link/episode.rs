@@ -64,6 +64,12 @@ pub enum Prompt {
         /// When the user may get a message.
         until: Timestamp,
     },
+    /// The link was never read, so the institution or the user is not known, and Belvo is being asked. The prompt is emitted with the answer
+    /// if the link is still broken.
+    Unidentified {
+        /// When the prompt is emitted if Belvo has not answered.
+        until: Timestamp,
+    },
 }
 
 impl Episode {

@@ -29,11 +29,16 @@ impl TransitionBuilder<'_> {
     pub(super) fn prompt(&mut self, episode: &mut Episode) {
         if self.link.muted {
             episode.prompt = Prompt::Muted;
-        } else if self.incident.is_some() && episode.cause.may_be_institution_wide() {
+        } else if self.is_deferred(episode.cause) {
             episode.prompt = self.defer_prompt();
         } else {
             self.send_prompt(episode);
         }
+    }
+
+    /// Whether the incident of the institution defers a prompt with this cause.
+    pub(super) fn is_deferred(&self, cause: Cause) -> bool {
+        self.incident.is_some() && cause.may_be_institution_wide()
     }
 
     fn defer_prompt(&self) -> Prompt {
@@ -44,7 +49,7 @@ impl TransitionBuilder<'_> {
     pub(super) fn pass_broken_deadline(&mut self, mut episode: Episode) -> Next {
         let (until, asked_at) = match episode.prompt {
             Prompt::Deferred { until, asked_at } => (until, asked_at),
-            Prompt::Postponed { until } => return self.end_postponement(episode, until),
+            Prompt::Postponed { until } | Prompt::Unidentified { until } => return self.end_wait(episode, until),
             Prompt::Sent | Prompt::Muted => return self.remind(episode).map(State::broken),
         };
         if self.now < until {

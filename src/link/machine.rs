@@ -22,13 +22,15 @@
 //! that the link works, else in `invalid` or `token_required`, whichever fits the cause; then the episode goes on, and
 //! the user is not prompted again.
 //!
-//! The prompt of an episode is not sent while the link is muted (a *muted* prompt) or while its institution has an
-//! incident (a *deferred* prompt; see `incident`; `outage` has the notices about it). The user of a *superseded* link has connected the bank anew, and is
+//! The prompt of an episode is not sent while the link is muted (a *muted* prompt), while its institution has an
+//! incident (a *deferred* prompt; see `incident`; `outage` has the notices about it), while its user may get no message
+//! (*postponed*; see `asking`), or before a link that was never read has been read (*unidentified*; see `identity`).
+//! The user of a *superseded* link has connected the bank anew, and is
 //! neither prompted nor reminded (see `successor`).
 //!
 //! [`step`] is the entry point. It is pure: the same link, input, time and policy give the same result. The `match` in
 //! `next` has an arm for every pair of state and event; the arms are methods in `breaking`, `repair`, `refresh`,
-//! `renewal`, `reminder`, `successor`, `upkeep` and `commands`. [`super::table`] lists the same transitions as data, and tests
+//! `renewal`, `reminder`, `creation`, `successor`, `upkeep` and `commands`. [`super::table`] lists the same transitions as data, and tests
 //! compare the two.
 //!
 //! An event that changes nothing is answered with a [`Refusal`], so that the caller can record the reason.
@@ -81,7 +83,7 @@ fn next(builder: &mut TransitionBuilder<'_>, event: &Event) -> Result<State, Ref
 
         // Unconfirmed: relink knows only that the link exists, or that its creation was never finished.
         (S::Unconfirmed, E::Broken(breakage)) => builder.break_unconfirmed(breakage),
-        (S::Unconfirmed, E::CreationUnfinished) => builder.accept_first_event(),
+        (S::Unconfirmed, E::CreationUnfinished) => builder.report_unfinished_creation(),
         (S::Unconfirmed, E::SessionExpired) => Err(Refusal::CreationOnly),
         (S::Unconfirmed, E::ConsentEnding) => builder.confirm_by_consent(),
         (S::Unconfirmed, E::ConsentChanged) => builder.request_verification_or_refuse(S::Unconfirmed),
@@ -93,7 +95,7 @@ fn next(builder: &mut TransitionBuilder<'_>, event: &Event) -> Result<State, Ref
         (S::Unconfirmed, E::DataArrived(data)) => builder.confirm_by_data(data),
         (S::Unconfirmed, E::RefreshAccepted) => Err(Refusal::AlreadyKnown),
         (state @ S::Unconfirmed, E::QuotaReached { of_refresh }) => builder.note_quota(state, *of_refresh),
-        (S::Unconfirmed, E::DeadlinePassed) => Err(Refusal::NotDue),
+        (S::Unconfirmed, E::DeadlinePassed) => builder.pass_creation_deadline(),
 
         // Valid: the link works.
         (S::Valid { suspicion }, E::Broken(breakage)) => builder.break_or_suspect(suspicion, breakage),

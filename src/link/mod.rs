@@ -15,8 +15,10 @@
 //! - `breaking`, `repair`, `refresh`, `renewal`, `reminder`, `upkeep`, `commands`: the arms of the `match`, by subject,
 //!   as methods of the transition builder (`builder`); `incident`: prompts that are deferred while an institution is down;
 //!   `outage`: notices about such an outage
+//! - `identity`: the read of a link before its first prompt
 //! - `asking`: whose help a link needs, and when its user may get a message (every message passes it); `quiet_hours`: the part of the day without messages
 //! - `person`: one message for all links of a person ([`Person`])
+//! - `creation`: creations that are not finished
 //! - `successor`: links whose user has connected the bank anew ([`succeeds`])
 //! - `correction`: corrects the times of a link after a clock had been ahead ([`correct_times`])
 //! - [`policy`](Policy): the durations and limits that an operator can set; [`table`]: the legal transitions as data
@@ -30,10 +32,12 @@ mod builder;
 mod commands;
 mod consent;
 mod correction;
+mod creation;
 mod effect;
 mod episode;
 mod event;
 mod id;
+mod identity;
 mod incident;
 mod outage;
 mod person;
@@ -50,6 +54,7 @@ mod upkeep;
 
 pub use consent::{Consent, ConsentObservation, ConsentStatus, Due};
 pub use correction::{CLOCK_AHEAD_MAX, correct_times};
+pub use creation::Creation;
 pub use effect::{EFFECTS_MAX, Effect, Gap, Job, Notice, Proof, RefreshBy, Refusal, Removal, Step};
 pub use episode::{Episode, Prompt};
 pub use event::{

@@ -136,7 +136,7 @@ impl Link {
         let is_due = match episode.prompt {
             Prompt::Sent => self.snoozed_until.is_none_or(|until| until <= now),
             Prompt::Postponed { .. } => true,
-            Prompt::Muted | Prompt::Deferred { .. } => false,
+            Prompt::Muted | Prompt::Deferred { .. } | Prompt::Unidentified { .. } => false,
         };
         is_due.then_some(Need::Repair { episode: episode.number, cause: episode.cause })
     }
@@ -173,6 +173,7 @@ impl Notice {
             | Self::Stale { .. }
             | Self::InstitutionDown { .. }
             | Self::InstitutionRestored { .. }
+            | Self::CreationUnfinished { .. }
             | Self::Removed { .. } => false,
         }
     }

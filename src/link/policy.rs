@@ -84,6 +84,8 @@ pub struct PolicySettings {
     pub outage_links: u32,
     /// Which links get notices about an outage of their institution.
     pub institution_notices: InstitutionNotices,
+    /// How long after the first report that the creation of a link is not finished the application is notified; `None`: never.
+    pub unfinished_after: Option<Duration>,
     /// Which links may be superseded.
     pub supersede: Supersede,
 }
@@ -120,6 +122,7 @@ impl Default for PolicySettings {
             outage_links: 5,
             // With these notices the repair page promises the user a message, which only the subscriber can send.
             institution_notices: InstitutionNotices::Off,
+            unfinished_after: Some(HOUR),
             // One person may connect two logins of one bank under one `external_id`.
             supersede: Supersede::InstitutionUserId,
         }
@@ -161,6 +164,9 @@ impl Policy {
             if wait < Duration::from_millis(1) || wait > WAIT_MAX {
                 return bad(setting, "must be from 1 ms to 366 days");
             }
+        }
+        if settings.unfinished_after.is_some_and(|wait| wait < Duration::from_millis(1) || wait > WAIT_MAX) {
+            return bad("unfinished_after", "must be 0s (never), or from 1 ms to 366 days");
         }
         let counts = [
             ("verify_attempts_max", settings.verify_attempts_max),
@@ -238,6 +244,7 @@ mod tests {
         };
         check(|s| s.settle_window = Duration::ZERO, "settle_window");
         check(|s| s.refresh_wait = Duration::MAX, "refresh_wait");
+        check(|s| s.unfinished_after = Some(Duration::MAX), "unfinished_after");
         check(|s| s.verify_attempts_max = 0, "verify_attempts_max");
         check(|s| s.reminders = vec![DAY, DAY], "reminders");
         check(|s| s.reminders = vec![Duration::ZERO], "reminders");

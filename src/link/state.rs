@@ -2,7 +2,7 @@
 
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
-use super::{DedupKey, Episode, LinkId, Messaged, Month, Profile, Timestamp};
+use super::{Creation, DedupKey, Episode, LinkId, Messaged, Month, Profile, Timestamp};
 
 /// How many dedup keys a link keeps.
 ///
@@ -25,6 +25,8 @@ pub struct Link {
     /// When the last step was accepted. Later steps never have an earlier time, unless a clock had been ahead
     /// ([`super::correct_times`]).
     pub updated_at: Timestamp,
+    /// Whether the creation of an unconfirmed link is known to be unfinished, and whether the application was notified.
+    pub creation: Creation,
     /// How many episodes there have been, including an open one.
     pub episodes_count: u32,
     /// When data last arrived, as far as is proven by a data webhook without errors or by Belvo's `last_accessed_at`.
@@ -284,6 +286,7 @@ impl Link {
             state: State::Unconfirmed,
             since: now,
             updated_at: now,
+            creation: Creation::NotReported,
             episodes_count: 0,
             data_at: None,
             recovered_at: None,

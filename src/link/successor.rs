@@ -73,8 +73,7 @@ impl Step {
         let is_prompt = |effect: &Effect| {
             matches!(effect, Effect::Notice { notice: Notice::UpdateRequired | Notice::Reminder { .. }, .. })
         };
-        let is_deferred = before.state.episode().is_none()
-            && matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Postponed { .. });
+        let is_deferred = before.state.episode().is_none() && !matches!(episode.prompt, Prompt::Sent | Prompt::Muted);
         let is_identified = before.state.episode().is_some() && keys_of(&before.profile) != keys_of(&self.link.profile);
         self.effects.iter().any(is_prompt) || is_deferred || is_identified
     }
@@ -136,8 +135,8 @@ impl TransitionBuilder<'_> {
         if episode.superseded_by.is_some() {
             return false;
         }
-        if let Prompt::Deferred { .. } | Prompt::Postponed { .. } = episode.prompt {
-            // Nothing waits for the end of the incident, or of the night, any more.
+        if episode.prompt != Prompt::Sent {
+            // Nothing waits for the end of the incident, for the end of the night or for a read any more.
             episode.prompt = Prompt::Muted;
         }
         episode.superseded_by = Some(by.clone());

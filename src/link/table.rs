@@ -50,6 +50,7 @@ pub const MOVES: &[Move] = &[
     row(S::Unconfirmed, E::QuotaReached, &[S::Unconfirmed]),
     row(S::Unconfirmed, E::OutageMet, &[S::Unconfirmed]),
     row(S::Unconfirmed, E::LinkDeleted, &[S::Removed]),
+    row(S::Unconfirmed, E::DeadlinePassed, &[S::Unconfirmed]),
     row(S::Unconfirmed, E::Mute, &[S::Unconfirmed]),
     row(S::Unconfirmed, E::Unmute, &[S::Unconfirmed]),
     row(S::Unconfirmed, E::Snooze, &[S::Unconfirmed]),

@@ -151,7 +151,8 @@ impl Link {
 
     fn deadline_of_state(&self, policy: &Policy) -> Option<Timestamp> {
         match &self.state {
-            State::Unconfirmed | State::Removed => None,
+            State::Removed => None,
+            State::Unconfirmed => self.creation_deadline(policy),
             State::Valid { suspicion } => {
                 let suspicion_end = suspicion.as_ref().map(|evidence| evidence.until);
                 let answer = suspicion.as_ref().and_then(|_| self.answer_deadline(policy));
@@ -160,7 +161,9 @@ impl Link {
                 [suspicion_end, answer, refresh, consent, self.staleness_deadline(policy)].into_iter().flatten().min()
             }
             State::Invalid { episode } | State::TokenRequired { episode } => {
-                if let Prompt::Deferred { until, .. } | Prompt::Postponed { until } = episode.prompt {
+                if let Prompt::Deferred { until, .. } | Prompt::Postponed { until } | Prompt::Unidentified { until } =
+                    episode.prompt
+                {
                     return Some(until);
                 }
                 self.reminder_deadline(episode, policy)

@@ -1,6 +1,7 @@
 //! Writes the notes of the node to the log and the metrics.
 
 use crate::contract::{IncidentBody, IncidentChange};
+use crate::engine::Creations;
 use crate::link::LinkId;
 use crate::metric;
 use crate::node::{Limit, Note};
@@ -21,6 +22,7 @@ pub(super) fn publish(note: Note) {
             prompts_deferred_count,
             superseded_count,
             institution_notices,
+            creations,
             incidents_count,
             unreadable_fields,
         } => {
@@ -30,6 +32,7 @@ pub(super) fn publish(note: Note) {
             for (name, count) in ["institution_down", "institution_restored"].into_iter().zip(institution_notices) {
                 metrics::counter!(metric::INSTITUTION_NOTICES.name, "type" => name).increment(count);
             }
+            count_creations(creations);
             incidents.iter().for_each(publish_incident);
             for (link, field) in unreadable_fields {
                 metrics::counter!(metric::UNREADABLE_FIELDS.name, "field" => field).increment(1);
@@ -150,6 +153,13 @@ fn publish_lost(links_count: u64, expected_links_count: u64, link: Option<(LinkI
              so some prompts may be repeated or missing, and ids (ce-id) may be given out again. Check the disk of NATS, and restore the \
              stream from a backup if you have one"
         ),
+    }
+}
+
+fn count_creations(Creations { begun, finished, unfinished, removed }: Creations) {
+    for (outcome, count) in [("begun", begun), ("finished", finished), ("unfinished", unfinished), ("removed", removed)]
+    {
+        metrics::counter!(metric::CREATIONS.name, "outcome" => outcome).increment(count);
     }
 }
 

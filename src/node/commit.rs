@@ -321,6 +321,7 @@ impl<S: Store + Clone> Node<S> {
             prompts_deferred_count,
             superseded_count,
             institution_notices,
+            creations: plan.creations,
             incidents_count,
             unreadable_fields,
         });

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::input::{BatchId, ReaderId, RequestId};
 use crate::contract::IncidentBody;
-use crate::engine::{DeadDelivery, Message, Outgoing, TallyKey};
+use crate::engine::{Creations, DeadDelivery, Message, Outgoing, TallyKey};
 use crate::link::{LinkId, Timestamp};
 use crate::store::Changes;
 
@@ -245,6 +245,8 @@ pub enum Note {
         superseded_count: u64,
         /// The number of notices about an institution that is down, and about its end, in this commit.
         institution_notices: [u64; 2],
+        /// What became of creations that were reported as not finished.
+        creations: Creations,
         /// The number of incidents that have not ended.
         incidents_count: usize,
         /// Paths of fields that could not be read, each with the link of its input. The inputs were handled without these fields.

@@ -133,7 +133,11 @@ mod tests {
     fn known(events: &[(Event, i64)], read_at: i64) -> Known {
         let mut link = Link::unknown(ID.parse().unwrap(), at(0));
         for (event, seconds) in events {
-            let profile = Profile { institution: Some("erebor_mx_retail".to_owned()), ..Profile::default() };
+            let profile = Profile {
+                institution: Some("erebor_mx_retail".to_owned()),
+                external_id: Some("maria".to_owned()),
+                ..Profile::default()
+            };
             let input = Input { profile, ..event.clone().into() };
             link = step(&link, &input, at(*seconds), &policy()).unwrap().link;
         }

@@ -74,6 +74,9 @@ fn script() -> Vec<(i64, Option<ScriptedInput>)> {
         input(20, DIEGO, ApiError, "unconfirmed_link", api_error(400, DIEGO, unconfirmed())),
         input(25, BRUNO, Observation, "", found(BRUNO, 25, "valid", "single")),
         input(30, CARLA, Observation, "", found(CARLA, 30, "valid", "recurrent")),
+        // Diego has not finished the creation of his link: Belvo is asked, and the application is notified.
+        timers_only(20 + HOUR),
+        input(30 + HOUR, DIEGO, Observation, "", found(DIEGO, 30 + HOUR, "unconfirmed", "single")),
         // Ana's bank refuses the stored password; a day passes without a repair.
         input(6 * HOUR, ANA, Webhook, "invalid_credentials", login_failed(ANA)),
         input(6 * HOUR + 10, ANA, Webhook, "", login_failed(ANA)),

@@ -108,6 +108,11 @@ impl Belvo {
         let _gone = self.control.set_status(id, status).and_then(|()| self.control.set_login(id, login));
     }
 
+    /// The user never finishes the creation of the link.
+    pub(super) fn leave_unfinished(&self, link: usize) {
+        let _gone = self.control.set_status(self.ids[link], LinkStatus::Unconfirmed);
+    }
+
     /// The user repairs the link.
     pub(super) fn repair(&self, link: usize) {
         let _gone = self.control.repair(self.ids[link]);

@@ -9,7 +9,7 @@ use strum::{Display, VariantArray};
 use super::jetstream::FOLLOWS_ANYTHING;
 use crate::contract::{Address, At, Commit, NoticeBody, NoticeName, RefusedBody};
 use crate::engine::{Message, Outgoing};
-use crate::link::{InstitutionNotices, Policy, Supersede, Timestamp};
+use crate::link::{EventName, InstitutionNotices, Policy, Supersede, Timestamp};
 use crate::node::{BatchId, Closing, Input, Limit, Output, OutputKind, ReaderId, RequestId};
 use crate::store::{Changes, MemoryStore, Put, Store};
 
@@ -40,6 +40,8 @@ pub enum Bug {
     MentionDropped,
     /// Evidence about a link that is known to be broken prompts again.
     PromptOnEveryWebhook,
+    /// Every report of an unfinished creation is announced, also a repeated one, and one about a link that works.
+    UnfinishedAnnouncedAgain,
     /// The overlay of a commit is dropped before the store has its changes.
     OverlayDropped,
     /// Dead letters are stored after the commit that counts them.
@@ -163,7 +165,21 @@ impl BugInjector {
             }
             (Bug::PromptOnEveryWebhook, Output::StageBatch { batch, messages }) => {
                 let before = messages.len();
-                let messages: Vec<Outgoing> = messages.into_iter().flat_map(prompted_again).collect();
+                let messages: Vec<Outgoing> = messages
+                    .into_iter()
+                    .flat_map(|sent| {
+                        published_again(sent, NoticeName::UpdateRequired, |body| body.reason == "already_known")
+                    })
+                    .collect();
+                self.count_difference.insert(batch, i64::try_from(messages.len() - before).unwrap_or(0));
+                vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
+            }
+            (Bug::UnfinishedAnnouncedAgain, Output::StageBatch { batch, messages }) => {
+                let before = messages.len();
+                let is_report =
+                    |body: &RefusedBody| body.event.as_deref() == Some(EventName::CreationUnfinished.as_str());
+                let again = |sent| published_again(sent, NoticeName::CreationUnfinished, is_report);
+                let messages: Vec<Outgoing> = messages.into_iter().flat_map(again).collect();
                 self.count_difference.insert(batch, i64::try_from(messages.len() - before).unwrap_or(0));
                 vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
             }
@@ -377,15 +393,15 @@ fn drop_mention(message: &mut Message) {
     }
 }
 
-/// Adds a prompt before a refusal with the reason `already_known`.
-fn prompted_again(sent: Outgoing) -> Vec<Outgoing> {
+/// Adds a notice before a refusal that `is_cause` accepts.
+fn published_again(sent: Outgoing, notice: NoticeName, is_cause: impl Fn(&RefusedBody) -> bool) -> Vec<Outgoing> {
     let Address::Refused(link) = &sent.message.address else { return vec![sent] };
     let body: Option<RefusedBody> = serde_json::from_slice(&sent.message.body).ok();
-    if body.is_none_or(|body| body.reason != "already_known") {
+    if !body.is_some_and(|body| is_cause(&body)) {
         return vec![sent];
     }
     let Message { id, at, body, .. } = &sent.message;
-    let address = Address::Notice(NoticeName::UpdateRequired, link.clone());
+    let address = Address::Notice(notice, link.clone());
     let message = Message { address, id: format!("{id}.again"), at: *at, body: body.clone() };
     vec![Outgoing { partition: sent.partition, fence: None, message }, sent]
 }

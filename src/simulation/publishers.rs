@@ -12,9 +12,15 @@ use crate::contract::{Command, Observation, Webhook, Widget};
 use crate::engine::Delivery;
 use crate::link::Timestamp;
 
-/// The number of links that publishers mention; and the number with one more, which only Belvo has.
+/// The number of links whose publishers go on. Belvo has three more.
 const LINKS: usize = 6;
-pub(super) const LINKS_AT_BELVO: usize = LINKS + 1;
+pub(super) const LINKS_AT_BELVO: usize = LINKS + 3;
+
+/// A link whose creation is not finished, and one whose creation its user finished without a message to relink.
+const UNFINISHED: [usize; 2] = [LINKS + 1, LINKS + 2];
+
+/// When an unfinished creation is reported a second time.
+const UNFINISHED_REPORTED_AGAIN_MS: i64 = 8 * 3_600_000;
 
 /// The persons of the links; the last one is of nobody. The links 4 and 5 are newer links of the users of 0 and 1.
 const PERSONS: [Option<&str>; LINKS] = [Some("p0"), Some("p0"), Some("p0"), Some("p1"), Some("p1"), None];
@@ -41,14 +47,20 @@ impl Publishers {
         Self { belvo, status_before: vec!["valid"; LINKS_AT_BELVO], refused, partitions, requests_count: 0 }
     }
 
-    /// The messages at the start of a run: observations of the first links. The last link may be broken already.
+    /// The messages at the start of a run: observations of the first links, and reports of unfinished creations. The link that no publisher
+    /// mentions may be broken already.
     pub(super) fn begin(&self, random: &mut RandomSource, now: Timestamp) -> Vec<Published> {
         if random.one_in(2) {
             self.belvo.break_link(LINKS, "invalid");
         }
-        (0..LINKS / 2)
-            .map(|link| (0, self.message(link, "observation", self.observation(link, "valid", now))))
-            .collect()
+        let seen =
+            (0..LINKS / 2).map(|link| (0, self.message(link, "observation", self.observation(link, "valid", now))));
+        self.belvo.leave_unfinished(UNFINISHED[0]);
+        // The second report comes when relink has published the notice, or has found that the link works.
+        let times = [0, UNFINISHED_REPORTED_AGAIN_MS];
+        let reports =
+            UNFINISHED.iter().flat_map(|&link| times.map(|at| (at, self.message(link, "api_error", unfinished()))));
+        seen.chain(reports).collect()
     }
 
     /// One turn: a change at Belvo or an action of a user, with or without messages.
@@ -262,6 +274,11 @@ impl Publishers {
 fn with(mut body: Value, field: &str, value: Value) -> Value {
     body[field] = value;
     body
+}
+
+fn unfinished() -> Value {
+    let item = json!({"code": "unconfirmed_link", "message": "The link is not confirmed", "request_id": "0"});
+    json!({"http_status": 400, "method": "POST", "path": "/api/accounts/", "body": [item]})
 }
 
 fn token_wanted(link: &str, request: u32) -> Value {

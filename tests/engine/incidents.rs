@@ -211,10 +211,12 @@ fn muted_links_and_ended_consents_do_not_count_for_an_incident() {
 }
 
 #[test]
-fn links_of_an_unknown_institution_are_prompted() {
+fn links_of_an_unknown_institution_are_prompted_when_nothing_has_read_them_in_time() {
     let mut relink = Relink::new(true);
     relink.receive(Sample::Credentials, 0..100, 0);
-    assert_eq!((relink.prompts(), relink.incidents().len()), (100, 0));
+    assert_eq!((relink.prompts(), relink.verifies(), relink.incidents().len()), (0, 100, 0));
+    relink.pass_time(MINUTE, 3 * MINUTE);
+    assert_eq!((relink.prompts(), relink.verifies(), relink.incidents().len()), (100, 100, 0));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cache;
+mod creations;
 mod decoding;
 mod identity;
 mod incidents;

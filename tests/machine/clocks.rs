@@ -10,6 +10,7 @@ use relink::link::{
     Timestamp, UpdatePhase, correct_times, step,
 };
 
+use crate::scene::identified;
 use crate::world::{DAY, HOUR, History, MINUTE, START, events, profiles, shift};
 
 /// An event so many milliseconds after the last one, and how wrong the clock is from then on.
@@ -51,7 +52,8 @@ fn longest_wait(link: &Link, policy: &Policy) -> Duration {
     let settings = policy.settings();
     let answer = settings.verify_wait.max(settings.incident_wait) * settings.verify_attempts_max;
     match &link.state {
-        State::Unconfirmed | State::Removed => Duration::ZERO,
+        State::Removed => Duration::ZERO,
+        State::Unconfirmed => answer.max(settings.unfinished_after.unwrap_or_default()),
         State::Valid { .. } => {
             let every = link.profile.refresh_every.unwrap_or_default() * settings.stale_after_intervals;
             let month = Duration::from_secs(31 * 86_400);
@@ -154,7 +156,8 @@ proptest! {
 #[test]
 fn six_seconds_of_a_wrong_clock_do_not_silence_a_link() {
     let mut history = History::new(true);
-    history.receive(Event::Broken(Breakage::of(Cause::Credentials)), shift(START, 400 * DAY)).unwrap();
+    let broken = Event::Broken(Breakage::of(Cause::Credentials));
+    history.receive(Input { profile: identified(), ..broken.into() }, shift(START, 400 * DAY)).unwrap();
     assert_eq!(history.link.state.name(), StateName::Invalid);
     let now = shift(START, 6_000);
     // Until the correction, events have the time of the last step.

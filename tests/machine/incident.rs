@@ -5,6 +5,7 @@ use relink::link::{
     Status, Timestamp,
 };
 
+use crate::scene::identified;
 use crate::world::{DAY, HOUR, History, MINUTE, START, down, shift};
 
 /// A link, and whether its institution has an incident.
@@ -18,6 +19,8 @@ impl Scene {
     /// A link that has just broken.
     fn broken(can_verify: bool, cause: Cause) -> Self {
         let mut scene = Self { history: History::new(can_verify), now: START, incident: true };
+        // Only of a link that has been read the institution is known, and whether it has an incident.
+        scene.history.link.profile = identified();
         scene.receive(Event::Broken(Breakage::of(cause)));
         scene
     }

@@ -7,9 +7,11 @@
 mod asking;
 mod clocks;
 mod consents;
+mod creation;
 mod drawings;
 mod hints;
 mod histories;
+mod identity;
 mod incident;
 mod institution;
 mod outage;

@@ -97,12 +97,18 @@ proptest! {
                 let known = received.input.successor.as_ref().is_some_and(|successor| !rejected.contains(successor));
                 prop_assert_eq!(superseded, known && !in_widget);
                 let silent = received.before.muted || in_widget || superseded;
+                let profile = &step.link.profile;
+                let is_known = profile.institution.is_some() && (profile.external_id.is_some() || profile.created_at.is_some());
+                let is_read = is_known || matches!(received.input.event, Event::Observed(_));
+                let unidentified = history.policy.settings().can_verify && !is_read;
                 let paused = is_paused(received, step, &history);
-                prop_assert_eq!(prompts(step), usize::from(!silent && !waits && !paused));
+                prop_assert_eq!(prompts(step), usize::from(!silent && !waits && !paused && !unidentified));
                 let is_postponed = matches!(episode.prompt, Prompt::Postponed { .. });
-                prop_assert_eq!(is_postponed, paused && !silent && !waits);
+                prop_assert_eq!(is_postponed, paused && !silent && !waits && !unidentified);
                 let is_waiting = matches!(episode.prompt, Prompt::Deferred { .. });
                 prop_assert_eq!(is_waiting, waits && !silent);
+                let is_unidentified = matches!(episode.prompt, Prompt::Unidentified { .. });
+                prop_assert_eq!(is_unidentified, unidentified && !waits && !silent);
             } else if prompts(step) > 0 {
                 // The prompt of a muted link, or a deferred prompt, is sent now.
                 let held = received.before.state.episode().unwrap();

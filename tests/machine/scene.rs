@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use relink::link::{
-    Breakage, Cause, Data, DataKind, Effect, Event, Input, Job, LinkObservation, Notice, PolicySettings, Refusal,
-    StateName, Status, Timestamp,
+    Breakage, Cause, Data, DataKind, Effect, Event, Input, Job, LinkObservation, Notice, PolicySettings, Profile,
+    Refusal, StateName, Status, Timestamp,
 };
 
-use crate::world::{HOUR, History, MINUTE, START, policy_with, shift};
+use crate::world::{DAY, HOUR, History, MINUTE, START, policy_with, shift};
 
 pub(crate) const SECOND: i64 = 1000;
 
@@ -23,10 +23,10 @@ impl Scene {
         Self { history: History::new(can_verify), now: START }
     }
 
-    /// A working link.
+    /// A working link that was read from Belvo.
     pub(crate) fn valid(can_verify: bool) -> Self {
         let mut scene = Self::unknown(can_verify);
-        scene.receive(data());
+        scene.receive(Input { profile: identified(), ..data().into() });
         scene
     }
 
@@ -100,6 +100,16 @@ impl Scene {
     pub(crate) fn update_starts(&mut self) {
         let until = shift(self.now, 10 * MINUTE);
         self.receive(Event::UpdateStarted { until });
+    }
+}
+
+/// What a read from Belvo shows: the prompt of this link need not wait for a read.
+pub(crate) fn identified() -> Profile {
+    Profile {
+        institution: Some("erebor_mx_retail".into()),
+        external_id: Some("maria".into()),
+        created_at: Some(shift(START, -DAY)),
+        ..Profile::default()
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use async_nats::jetstream::{self, Context, consumer::PullConsumer};
 use async_nats::{Client, ConnectOptions};
-use belvo_sandbox::{AccessMode, Sandbox, SandboxConfig};
+use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -131,6 +131,9 @@ async fn everybody_works_with_the_example_of_permissions_and_no_more() {
     // The publisher reports an error of Belvo's API; the subscriber gets the notice and reads the state.
     let report = json!({"http_status": 428, "link_id": link, "method": "POST", "path": "/api/transactions/",
         "body": [{"code": "token_required", "message": "A MFA token is required"}]});
+    // relink reads the link before its first prompt, and finds it broken at Belvo too.
+    let id = link.parse().unwrap();
+    belvo.control().set_status(id, LinkStatus::TokenRequired).unwrap();
     let stored = publisher.publish(format!("belvo.api_error.{link}"), report.to_string().into()).await.unwrap();
     within("an acknowledgement", stored.into_future()).await.unwrap();
     let prompt = notice(&subscriber, "update_required").await;
@@ -139,7 +142,8 @@ async fn everybody_works_with_the_example_of_permissions_and_no_more() {
     let state = within("an answer", subscriber.client().request(request, "".into())).await.unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&state.payload).unwrap()["state"], "token_required");
 
-    // A command makes a job: relink reads the link from Belvo, where it is valid.
+    // A command makes a job: relink reads the link from Belvo, where it is valid again.
+    belvo.control().set_status(id, LinkStatus::Valid).unwrap();
     let verify = operator.request(format!("belvo.command.{link}"), json!({"command": "verify"}).to_string().into());
     within("an acknowledgement", verify).await.unwrap();
     assert_eq!(notice(&subscriber, "recovered").await["proof"], "observed");

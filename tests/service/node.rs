@@ -291,9 +291,9 @@ async fn timers_fire_without_any_input() {
     let node = RunningNode::start(&nats, MemoryStore::default()).await;
     publish(&nats, &format!("belvo.webhook.{LINK}"), webhook("token_required", 1)).await;
     publish(&nats, &format!("belvo.widget.{LINK}"), r#"{"event":"started","expires_in_seconds":1}"#).await;
-    // The token expires after a second, and the machine asks for a verify job.
-    let jobs = read_output(&nats, "link.job.verify.*", 1).await;
-    assert!(String::from_utf8_lossy(&jobs[0].1).contains("\"timer\""), "{jobs:?}");
+    // The token expires after a second, and the attempt has failed.
+    let failed = read_output(&nats, "link.notice.update_failed.*", 1).await;
+    assert!(String::from_utf8_lossy(&failed[0].1).contains("\"timer\""), "{failed:?}");
     node.stop().await;
 }
 

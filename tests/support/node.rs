@@ -16,7 +16,8 @@ pub(crate) const PARTITIONS: u16 = 4;
 
 /// The options of the nodes of the tests.
 pub(crate) fn options() -> NodeOptions {
-    let settings = PolicySettings { can_verify: true, ..PolicySettings::default() };
+    // No worker answers a job here, so the node is one without Belvo's keys.
+    let settings = PolicySettings { can_verify: false, ..PolicySettings::default() };
     let policy = Policy::new(settings).expect("the defaults are in range");
     NodeOptions { subjects: Subjects::default(), partitions: PARTITIONS, owner: "test".to_owned(), policy }
 }

@@ -41,7 +41,7 @@ pub struct EpisodeRecord {
     /// Whether the prompt has been sent, or why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptWord>,
-    /// `deferred`, `postponed`: when relink checks again whether the prompt is due.
+    /// `deferred`, `postponed`, `unidentified`: when relink checks again whether the prompt is due.
     #[serde(default, alias = "prompt_waits_until", skip_serializing_if = "Option::is_none")]
     pub prompt_deferred_until: Option<At>,
     /// `deferred`: when Belvo was asked, after the incident, whether the link works again.
@@ -87,6 +87,9 @@ pub enum PromptWord {
     /// The user may not get a message now, because of quiet hours or the reminder pause of the person. The prompt is published later if the link is still broken
     /// then.
     Postponed,
+    /// relink has never read the link, so the institution or the user is not known, and Belvo is being asked. The prompt is published with
+    /// the answer if the link is still broken.
+    Unidentified,
 }
 
 /// An attempt to repair a link.
@@ -226,6 +229,7 @@ impl EpisodeRecord {
             Prompt::Muted => (PromptWord::Muted, None, None),
             Prompt::Deferred { until, asked_at } => (PromptWord::Deferred, Some(At(until)), asked_at.map(At)),
             Prompt::Postponed { until } => (PromptWord::Postponed, Some(At(until)), None),
+            Prompt::Unidentified { until } => (PromptWord::Unidentified, Some(At(until)), None),
         };
         Self {
             id: format!("{link}-e{}", episode.number.0),
@@ -275,7 +279,8 @@ impl EpisodeRecord {
                 Ok(Prompt::Deferred { until, asked_at: self.prompt_asked_at.map(|at| at.0) })
             }
             (Some(PromptWord::Postponed), Some(At(until))) => Ok(Prompt::Postponed { until }),
-            (Some(PromptWord::Deferred | PromptWord::Postponed), None) => {
+            (Some(PromptWord::Unidentified), Some(At(until))) => Ok(Prompt::Unidentified { until }),
+            (Some(PromptWord::Deferred | PromptWord::Postponed | PromptWord::Unidentified), None) => {
                 Err(BadRecord::Impossible("episode.prompt_deferred_until"))
             }
             // A record from before the field `prompt` existed.

@@ -118,6 +118,7 @@ fn episode() -> BoxedStrategy<Episode> {
         Just(Prompt::Muted),
         (at(), option::of(at())).prop_map(|(until, asked_at)| Prompt::Deferred { until, asked_at }),
         at().prop_map(|until| Prompt::Postponed { until }),
+        at().prop_map(|until| Prompt::Unidentified { until }),
     ];
     let times = (at(), option::of(at()), option::of(at()), option::of(at()), option::of(at()), option::of(at()));
     let others = (option::of(link_id()), option::of(link_id()));
@@ -210,6 +211,15 @@ fn messaged() -> impl Strategy<Value = Messaged> {
     (at(), vec(waiting_link(), 0..3)).prop_map(|(at, mentioned)| Messaged { at, mentioned })
 }
 
+fn creation() -> impl Strategy<Value = Creation> {
+    prop_oneof![
+        Just(Creation::NotReported),
+        Just(Creation::Announced),
+        at().prop_map(|since| Creation::Unfinished { since }),
+        at().prop_map(|until| Creation::Probed { until }),
+    ]
+}
+
 fn link() -> BoxedStrategy<Link> {
     let version = prop_oneof![Just(0), Just(u64::MAX), any::<u64>()];
     let times = (at(), at(), option::of(at()), option::of(at()));
@@ -217,10 +227,11 @@ fn link() -> BoxedStrategy<Link> {
     let recent = vec((any::<u64>(), at()).prop_map(|(key, at)| RecentFact { key: DedupKey(key), at }), 0..4);
     let work = (option::of(refresh()), freshness(), any::<bool>(), refresh_quota(), any::<bool>());
     let outage = (at(), option::of(at())).prop_map(|(began_at, check_at)| InstitutionOutage { began_at, check_at });
-    let more = (recent, vec(link_id(), 0..NOT_SUPERSEDED_BY_MAX), option::of(outage), option::of(messaged()));
+    let notified = (option::of(outage), option::of(messaged()), creation());
+    let more = (recent, vec(link_id(), 0..NOT_SUPERSEDED_BY_MAX), notified);
     ((link_id(), version, profile(), state()), times, count(), work, more_times, more)
         .prop_map(|((id, version, profile, state), times, episodes_count, work, more_times, more)| {
-            let (recent, not_superseded_by, institution_outage, messaged) = more;
+            let (recent, not_superseded_by, (institution_outage, messaged, creation)) = more;
             let (since, updated_at, data_at, recovered_at) = times;
             let (refresh, freshness, refresh_needs_token, refresh_quota, muted) = work;
             let (snoozed_until, verify_asked_at, claimed_at, widget_until) = more_times;
@@ -231,6 +242,7 @@ fn link() -> BoxedStrategy<Link> {
                 state,
                 since,
                 updated_at,
+                creation,
                 episodes_count,
                 data_at,
                 recovered_at,

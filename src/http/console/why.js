@@ -75,6 +75,7 @@ const NOTICES = {
   institution_down: "The bank is down. There is nothing to do now",
   institution_restored: "The bank works again",
   removed: "The link is removed",
+  creation_unfinished: "The creation of the link was not finished. For your application, not for the user",
   superseded: "The user has connected the bank anew. Do not ask about this link any more",
 };
 
@@ -143,7 +144,10 @@ export function nextSteps(link) {
 }
 
 const ofRemoved = () => [{ text: "Nothing happens any more." }];
-const ofUnconfirmed = () => [{ text: "Nothing is due. relink waits for the first message that shows whether the link works." }];
+const ofUnconfirmed = ({ due_at: dueAt, unfinished_announced: announced }) => {
+  if (dueAt) return [{ text: "If the creation of the link is not finished, relink publishes `creation_unfinished` for your application", at: dueAt }];
+  return [{ text: announced ? "Nothing is due. Your application was notified that the creation is not finished." : "Nothing is due. relink waits for the first message that shows whether the link works." }];
+};
 
 function ofValid(link) {
   const steps = [];
@@ -168,6 +172,7 @@ function ofBroken({ episode, muted, snoozed_until: snoozedUntil, due_at: dueAt }
       : [{ text: "The user has not been prompted, because many links of the institution failed together. relink checks again", at: until }];
   }
   if (episode.prompt === "postponed") return [{ text: "The user has not been prompted, because the person got a message a short time before, or it is a part of the day without messages. The prompt is published", at: until }];
+  if (episode.prompt === "unidentified") return [{ text: "The user has not been prompted, because relink asks Belvo first whose link it is. The prompt is published, if the link is still broken, at the latest", at: until }];
   // `nextSteps` adds that the link is muted.
   if (muted) return [];
   const at = dueAt ?? [episode.next_reminder_at, episode.next_reminder_at && snoozedUntil].filter(Boolean).sort().at(-1);

@@ -206,6 +206,7 @@ impl Simulation {
             NoticeName::RefreshDue => self.checker.gap_opened(number),
             NoticeName::Refreshed => self.checker.gap_closed(number),
             NoticeName::Superseded
+            | NoticeName::CreationUnfinished
             | NoticeName::UpdateStarted
             | NoticeName::UpdateFailed
             | NoticeName::DataAvailable

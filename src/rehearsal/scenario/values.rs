@@ -142,6 +142,7 @@ pub(super) enum Notice {
     UpdateStarted,
     UpdateFailed,
     Superseded,
+    CreationUnfinished,
     Recovered,
     RefreshDue,
     DataAvailable,

@@ -35,7 +35,7 @@ impl GroundTruth<'_> {
             (None, StateName::Removed) => Ok(()),
             // A job accepts up to ten links as deleted: docs/guarantees.md, "What relink does not do (yet)".
             (Some(_), StateName::Removed) if had_wrong_account => Ok(()),
-            (Some("valid"), StateName::Valid) => Ok(()),
+            (Some("valid"), StateName::Valid) | (Some("unconfirmed"), StateName::Unconfirmed) => Ok(()),
             (Some("valid"), _) if !is_shown_by_status(&link.state) => Ok(()),
             (Some("invalid" | "token_required"), StateName::Invalid | StateName::TokenRequired) => Ok(()),
             (None | Some(_), _) => mismatch(state),

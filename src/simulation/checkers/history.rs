@@ -128,6 +128,7 @@ impl History {
                     completed_now.push((*partition, place));
                 }
                 Address::Notice(name, link) => {
+                    self.link_checker.check_notice(*name, link)?;
                     let notice = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
                     effects.notice(*name, link, id, notice);
                 }

@@ -25,6 +25,8 @@ pub(super) struct LinkChecker {
     /// The announced due dates of consents, with their rungs.
     announced: BTreeSet<(LinkId, Timestamp, Option<Duration>)>,
     persons: PersonChecker,
+    /// The links whose unfinished creation was announced.
+    unfinished: BTreeSet<LinkId>,
     /// The superseded episodes, without those that an operator has reversed.
     superseded: BTreeSet<(LinkId, u32)>,
     /// Links whose users know that their institution is down, and since when.
@@ -89,6 +91,19 @@ impl LinkChecker {
 
     pub(super) fn opened_last(&self) -> Option<&LinkId> {
         self.opened_last.as_ref()
+    }
+
+    /// Checks a notice when it is published, before the state that lists it: an unfinished creation is announced once, and only while the
+    /// link has never worked.
+    pub(super) fn check_notice(&mut self, name: NoticeName, id: &LinkId) -> Checked {
+        if name != NoticeName::CreationUnfinished {
+            return Ok(());
+        }
+        if self.links.get(id).is_none_or(|link| link.state != State::Unconfirmed) {
+            return Err(format!("an unfinished creation is announced of {id}, whose creation was finished"));
+        }
+        let is_new = self.unfinished.insert(id.clone());
+        if is_new { Ok(()) } else { Err(format!("the unfinished creation of {id} is announced twice")) }
     }
 
     /// Checks a state and the effects directly before it.
@@ -233,6 +248,13 @@ impl LinkChecker {
         if event == EventName::Unsupersede {
             self.superseded.remove(&(after.id.clone(), number));
         }
+        // A link that was never read is asked about first. The timer ends that wait, and a read may have no institution.
+        let is_read =
+            matches!(event, EventName::ObservedValid | EventName::ObservedInvalid | EventName::ObservedTokenRequired);
+        let is_named = !policy.settings().can_verify
+            || after.profile.institution.is_some()
+            || is_read
+            || event == EventName::DeadlinePassed;
         let is_superseded = effects.has(NoticeName::Superseded);
         let is_new_mark = !is_superseded || self.superseded.insert((after.id.clone(), number));
         let rules = [
@@ -246,6 +268,7 @@ impl LinkChecker {
                 prompts == 0 || (is_broken(&after.state) && !after.muted),
                 "prompts for a link that is muted or not broken",
             ),
+            (prompts == 0 || is_named, "prompts before Belvo was asked whose link it is"),
             (!reminded || is_on_ladder, "sends a reminder outside the reminder ladder"),
             (is_new_rung, "announces the end of a consent twice for one step of the ladder"),
             (
@@ -417,6 +440,7 @@ fn effect_name(effect: &Effect) -> EffectName {
             Notice::DataAvailable(_) => NoticeName::DataAvailable,
             Notice::Refreshed { .. } => NoticeName::Refreshed,
             Notice::ConsentExpiring { .. } => NoticeName::ConsentExpiring,
+            Notice::CreationUnfinished { .. } => NoticeName::CreationUnfinished,
             Notice::Stale { .. } => NoticeName::Stale,
             Notice::InstitutionDown { .. } => NoticeName::InstitutionDown,
             Notice::InstitutionRestored { .. } => NoticeName::InstitutionRestored,

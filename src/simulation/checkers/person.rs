@@ -72,7 +72,7 @@ fn waits(link: &Link, at: Timestamp) -> Option<(String, u32)> {
     let is_due = match episode.prompt {
         Prompt::Sent => link.snoozed_until.is_none_or(|until| until <= at),
         Prompt::Postponed { .. } => true,
-        Prompt::Muted | Prompt::Deferred { .. } => false,
+        Prompt::Muted | Prompt::Deferred { .. } | Prompt::Unidentified { .. } => false,
     };
     let is_asked = is_due && !link.muted && episode.superseded_by.is_none() && episode.cause != Cause::Unsupported;
     is_asked.then(|| (link.id.to_string(), episode.number.0))
