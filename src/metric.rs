@@ -56,7 +56,7 @@ metrics! {
     HTTP_INPUTS_UNKNOWN: Counter "relink_http_inputs_unknown_total" ["kind"]
         "stored inputs with a code that relink does not know";
     PROXY_CALLS: Counter "relink_proxy_calls_total" ["method", "status"]
-        "calls to the proxy, by the status of Belvo's answer, `refused`, `unreachable` or `client_gone`";
+        "calls to the proxy, by Belvo's status, or `refused`, `unreachable`, `client_gone`";
     PROXY_REPORTS: Counter "relink_proxy_reports_total" ["kind", "outcome"]
         "answers that concern a link, by what became of their report";
     JOURNAL_RECORDS: Gauge "relink_journal_records" [] "messages of the journal that wait for NATS, approximately";

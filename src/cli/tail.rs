@@ -15,7 +15,7 @@ use super::client::{RelinkArgs, RunningRelink};
 use super::output::{BOLD, DIM, colour_of, line, print, print_json};
 use super::sentences::{of_event_named, of_job, of_notice, of_transition, reporter_of, word_of};
 use crate::contract::{Because, EventKind, Origin, StreamEvent};
-use crate::printable::printable;
+use crate::printable::{printable, printable_json};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -144,14 +144,15 @@ fn eprintln_dim(text: &str) {
 /// One message as one line.
 fn shown(event: &Value) -> String {
     let mut text = String::new();
-    let Ok(event) = serde_json::from_value::<StreamEvent>(event.clone()) else {
+    // Every text of a message comes from outside.
+    let Ok(event) = serde_json::from_value::<StreamEvent>(printable_json(event)) else {
         line(&mut text, format_args!("{DIM}a message that this version of relink cannot read{DIM:#}"));
         return text;
     };
-    let link = printable(event.link_id.as_deref().unwrap_or("-"));
+    let link = event.link_id.as_deref().unwrap_or("-");
     let at = event.stored_at.0;
-    let name = printable(event.name.as_deref().unwrap_or("?"));
-    let of = event.institution.as_deref().map(|name| format!("  {DIM}{}{DIM:#}", printable(name))).unwrap_or_default();
+    let name = event.name.as_deref().unwrap_or("?");
+    let of = event.institution.as_deref().map(|name| format!("  {DIM}{name}{DIM:#}")).unwrap_or_default();
     match event.kind {
         EventKind::State => match serde_json::from_value::<Because>(event.body["because"].clone()) {
             Ok(because) => {
@@ -165,23 +166,23 @@ fn shown(event: &Value) -> String {
         },
         EventKind::Notice => {
             let style = AnsiColor::Yellow.on_default();
-            let what = of_notice(&name, &event.body);
+            let what = of_notice(name, &event.body);
             line(&mut text, format_args!("{at}  {link}  {style}{name}{style:#}  relink {what}{of}"));
         }
         EventKind::Job => {
             let style = AnsiColor::Cyan.on_default();
-            let what = of_job(&name, &event.body);
+            let what = of_job(name, &event.body);
             line(&mut text, format_args!("{at}  {link}  {style}{name}{style:#}  relink {what}{of}"));
         }
         EventKind::Refused => {
             let origin = serde_json::from_value::<Origin>(event.body["origin"].clone()).ok();
             let who = origin.as_ref().map_or_else(|| "relink received".to_owned(), reporter_of);
             let what = event.body["event"].as_str().map_or_else(|| "a message".to_owned(), of_event_named);
-            let detail = printable(event.body["detail"].as_str().unwrap_or("?"));
+            let detail = event.body["detail"].as_str().unwrap_or("?");
             line(&mut text, format_args!("{at}  {link}  {DIM}nothing changed{DIM:#}  {who}: {what}. {detail}."));
         }
         EventKind::Incident => {
-            let institution = printable(event.institution.as_deref().unwrap_or("?"));
+            let institution = event.institution.as_deref().unwrap_or("?");
             line(&mut text, format_args!("{at}  {BOLD}institution {institution}: {name}{BOLD:#}"));
         }
     }

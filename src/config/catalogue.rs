@@ -479,7 +479,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_POLICY_UNFINISHED_AFTER",
         Span,
         Some("1h"),
-        "how long a creation may stay unfinished before creation_unfinished; 0s: never",
+        "wait before creation_unfinished; 0s: never",
     ),
     row(
         "policy.supersede",

@@ -11,7 +11,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use relink::contract::{Address, At, Commit, DeadReason, JobName, NoticeName};
 use relink::engine::{self, DeadDelivery, Delivery, Engine};
-use relink::link::{Policy, PolicySettings, StateName, Timestamp};
+use relink::link::{InstitutionNotices, Policy, PolicySettings, StateName, Timestamp};
 use relink::nats::commit::{closing, stage, take_fences};
 use relink::nats::dead_letter::{DeadLetter, DeadLetters, InputPosition};
 use relink::nats::envelope;
@@ -35,9 +35,13 @@ pub(crate) async fn write(directory: &Path, walks_count: u64) -> Corpus {
     let corpus = Corpus { directory: directory.to_owned() };
     let records = tokio::task::spawn_blocking(move || records::lines(walks_count)).await.unwrap();
     corpus.write(RECORDS, &records);
-    let policy =
-        Policy::new(PolicySettings { can_verify: true, incident_links: INCIDENT_LINKS, ..PolicySettings::default() })
-            .unwrap();
+    let policy = Policy::new(PolicySettings {
+        can_verify: true,
+        incident_links: INCIDENT_LINKS,
+        institution_notices: InstitutionNotices::All,
+        ..PolicySettings::default()
+    })
+    .unwrap();
     {
         let store = SledStore::open(&corpus.store(), CACHE_BYTES).unwrap().store;
         let mut run = Run::start(store.clone(), policy.clone()).await;

@@ -210,6 +210,16 @@ fn another_person_and_a_link_without_one_are_prompted_at_once() {
     body["link"]["external_id"] = json!("joao");
     other.payload = body.to_string().into();
     relink.commit([other].into(), 0);
+    // relink has read two links that belong to no person, so their prompts do not wait for a read.
+    let nobodys = ["e", "f"].map(|link| {
+        let mut found = relink.found(link, "valid", 0);
+        let mut body: Value = serde_json::from_slice(&found.payload).unwrap();
+        body["link"]["external_id"] = Value::Null;
+        body["link"]["created_at"] = json!(at(0).to_string());
+        found.payload = body.to_string().into();
+        found
+    });
+    relink.commit(nobodys.into(), 0);
     let queue = ["a", "d", "e", "f"].map(|link| relink.rejected(link, HOUR));
     relink.commit(queue.into(), HOUR);
     assert_eq!(relink.heard(), heard(&[("a", &[]), ("d", &[]), ("e", &[]), ("f", &[])]));

@@ -63,7 +63,8 @@ fn planted() -> Vec<(&'static str, String)> {
         }
         bodies.push(("observation", body.to_string()));
     }
-    bodies.push(("command", json!({"command": "verify", "reason": SECRET, "token": SECRET}).to_string()));
+    bodies
+        .push(("command", json!({"command": "verify", "reason": "the history shows it", "token": SECRET}).to_string()));
     // Bodies of a wrong shape, so that reading them fails at the secret.
     for &kind in InputKind::VARIANTS {
         bodies.push((kind.as_str(), json!(SECRET).to_string()));

@@ -112,8 +112,12 @@ proptest! {
             if link.state.name() == StateName::Updating || link.muted {
                 continue;
             }
-            let late = step(link, &Event::DeadlinePassed.into(), until.max(link.updated_at), &history.policy).unwrap();
-            prop_assert_eq!(prompts_of(&late), 1);
+            // Within the reminder pause after the last message about this link, the prompt is postponed.
+            let pause = history.policy.settings().reminder_pause;
+            let is_paused = |at| link.messaged.as_ref().is_some_and(|message| at < message.at.after(pause));
+            let end = until.max(link.updated_at);
+            let late = step(link, &Event::DeadlinePassed.into(), end, &history.policy).unwrap();
+            prop_assert_eq!(prompts_of(&late), usize::from(!is_paused(end)));
             let now = shift(link.updated_at, SECOND);
             let seen = |status| {
                 let last_accessed_at = (status == Status::Valid).then_some(now);
@@ -122,7 +126,9 @@ proptest! {
             };
             for status in [Status::Invalid, Status::TokenRequired] {
                 let answered = seen(status);
-                prop_assert_eq!(prompts_of(&answered), 1);
+                prop_assert_eq!(prompts_of(&answered), usize::from(!is_paused(now)));
+                let waits = answered.link.state.episode().is_some_and(|open| matches!(open.prompt, Prompt::Postponed { .. }));
+                prop_assert_eq!(waits, is_paused(now));
                 prop_assert!(answered.link.profile.institution.is_some());
             }
             let works = seen(Status::Valid);

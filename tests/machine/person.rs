@@ -35,7 +35,9 @@ impl Family {
         let links = (0..count).map(link).collect();
         let mut family = Self { policy: policy_with(settings), links, now: START, messages: Vec::new() };
         for link in 0..count {
-            let profile = Profile { external_id: Some("maria".to_owned()), ..Profile::default() };
+            // relink knows the links, so no prompt waits for a read.
+            let (institution, external_id) = (Some(format!("bank-{link}")), Some("maria".to_owned()));
+            let profile = Profile { institution, external_id, ..Profile::default() };
             family.receive(link, Input { profile, ..data().into() }).unwrap();
         }
         family
