@@ -1,5 +1,7 @@
 //! The parts: relink, its nats-server, the sandbox and a subscriber.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use belvo_sandbox::{Control, Sandbox, SandboxConfig};
 use secrecy::{ExposeSecret, SecretString};
@@ -21,6 +23,9 @@ pub(in crate::rehearsal) struct Local {
     pub(in crate::rehearsal) api_token: String,
     pub(in crate::rehearsal) nats_url: SecretString,
 }
+
+/// The least time between two messages to a person, in place of the default of a day.
+const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 
 impl Local {
     /// Starts all parts. `prepare` can add links to the sandbox before relink reads them.
@@ -50,7 +55,11 @@ impl Local {
         });
         config.belvo.widget_url = format!("{}/widget/", sandbox.url());
         config.belvo.portal_url = format!("{}/portal/", sandbox.url());
-        config.policy = Policy::new(PolicySettings { can_verify: true, ..config.policy.settings().clone() })?;
+        let settings = config.policy.settings().clone();
+        // Somebody who tries relink breaks the same link several times, and does not wait for a day. A pause of the user's own stays.
+        let is_default = settings.reminder_pause == PolicySettings::default().reminder_pause;
+        let reminder_pause = if is_default { TRIAL_PAUSE } else { settings.reminder_pause };
+        config.policy = Policy::new(PolicySettings { can_verify: true, reminder_pause, ..settings })?;
         let mut service = Service::start(&config, server_source).await?;
         service.running().await?;
         screen.action("nats", &format!("nats-server is at {}, durable, its own", service.nats_url()));
