@@ -24,7 +24,7 @@ fn webhook(code: &str, request: u32) -> String {
     format!(
         r#"{{"webhook_id":"aadf41a1fc8e4f79a49f7f04027ac999","webhook_type":"LINK","process_type":"recurrent_update",
             "webhook_code":"{code}","link_id":"{LINK}","request_id":"{request:08}-51eb-4350-9c74-5df5ac92a7f6",
-            "external_id":"user-7","data":{{}}}}"#
+            "external_id":"user-{LINK}","data":{{}}}}"#
     )
 }
 
@@ -63,7 +63,7 @@ async fn a_webhook_becomes_one_prompt() {
     let notices = read_output(&nats, "link.notice.>", 1).await;
     assert_eq!(notices[0].0, format!("link.notice.update_required.{LINK}"));
     let notice: NoticeBody = serde_json::from_slice(&notices[0].1).expect("a notice");
-    assert_eq!(notice.external_id.as_deref(), Some("user-7"));
+    assert_eq!(notice.external_id.as_deref(), Some(format!("user-{LINK}").as_str()));
     let store = node.stop().await;
     let stored = store.get(&LINK.parse().expect("an id")).expect("a store").expect("the link");
     assert_eq!(stored.parse().expect("a record").version, 1);

@@ -18,7 +18,7 @@ fn webhook(code: &str) -> String {
     format!(
         r#"{{"webhook_id":"aadf41a1fc8e4f79a49f7f04027ac999","webhook_type":"LINK","process_type":"recurrent_update",
             "webhook_code":"{code}","link_id":"{LINK}","request_id":"00000001-51eb-4350-9c74-5df5ac92a7f6",
-            "external_id":"user-7","data":{{}}}}"#
+            "external_id":"user-{LINK}","data":{{}}}}"#
     )
 }
 
