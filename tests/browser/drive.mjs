@@ -38,7 +38,8 @@ export async function until(what, ask) {
 
 /** A link at the sandbox, and what relink says about it. */
 export class Link {
-  static async create(place, institution = "erebor_mx_retail", externalId = "user") {
+  // A person gets one message in a pause, so each link has a user of its own.
+  static async create(place, institution = "erebor_mx_retail", externalId = `user-${crypto.randomUUID()}`) {
     const link = new Link();
     link.addresses = options[place];
     link.id = (await link.sandbox("/sandbox/links", { institution, external_id: externalId })).link;
