@@ -319,6 +319,13 @@ pub static SETTINGS: &[Setting] = &[
         "10s",
         "longest time of a stop; what has not ended by then is aborted",
     ),
+    switch(
+        "service.observe",
+        "RELINK_OBSERVE",
+        "false",
+        "only observe: record what would be sent, send no notices, change nothing at Belvo",
+    )
+    .flag("--observe"),
     row("log.filter", "RELINK_LOG", Text, Some("info"), "log filter, such as info or relink=debug,info").flag("--log"),
     row("log.format", "RELINK_LOG_FORMAT", Text, Some("text"), "log format: text or json").flag("--log-format"),
     row(
