@@ -42,7 +42,7 @@ use self::watchdog::{CALL_MAX, Watchdog};
 use crate::belvo::{self, Budget, MissingGuard, SecretId, SecretPassword, Timeouts};
 use crate::clock::{self, Clock};
 use crate::config::{Config, ReconcilerConfig};
-use crate::http::{self, Limits, Parts, Server};
+use crate::http::{self, Limits, OBSERVES, Parts, Server};
 use crate::jobs::{KnownLinks, Worker};
 use crate::journal::{self, FileDisk, Forwarder, Journal, NatsTarget};
 use crate::nats::dead_letter::DeadLetters;
@@ -143,6 +143,9 @@ impl Service {
         let target = NatsTarget { publisher: publisher.clone(), dead_letters: dead_letters.clone() };
         let (journal, forwarder) = open_journal(config, target)?;
         let belvo = belvo_client(config)?;
+        if config.service.observe {
+            tracing::warn!("{OBSERVES}");
+        }
         let repair_links = config.repair.as_ref().map(|repair| repair.links.clone());
         let options = NodeOptions {
             subjects: subjects.clone(),
@@ -155,6 +158,7 @@ impl Service {
         let node = Node::new(client.clone(), options, store.clone())
             .with_clock(clock.clone())
             .with_repair_links(repair_links)
+            .with_observe(config.service.observe)
             .with_components(config.status_components.clone());
         let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
         let open_commit = node.open_commit();
@@ -413,7 +417,8 @@ fn belvo_client(config: &Config) -> anyhow::Result<Option<belvo::Client>> {
     let (id, password) = (SecretId(keys.secret_id.clone()), SecretPassword(keys.secret_password.clone()));
     Ok(Some(
         belvo::Client::new(&keys.url, id, password, Timeouts::default())?
-            .with_budget(Budget::new(config.belvo.requests_per_30s)),
+            .with_budget(Budget::new(config.belvo.requests_per_30s))
+            .reading_only(config.service.observe),
     ))
 }
 

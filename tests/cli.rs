@@ -40,8 +40,10 @@ fn help_of_serve_documents_every_setting() {
 
 #[test]
 fn check_config_prints_the_configuration_and_fails_like_serve() {
-    let output = relink(&["check-config", "--listen", "127.0.0.1:9"], &[("RELINK_WEBHOOK_SECRETS", "Bearer hunter2")]);
+    let flags = ["check-config", "--listen", "127.0.0.1:9", "--observe"];
+    let output = relink(&flags, &[("RELINK_WEBHOOK_SECRETS", "Bearer hunter2")]);
     let text = stdout(&output);
+    assert!(text.contains("observe = true"), "{text}");
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(text.contains("listen = \"127.0.0.1:9\"") && text.contains("# flag --listen"), "{text}");
     assert!(text.contains("webhook_secrets = [\"[set]\"]") && !text.contains("hunter2"), "{text}");

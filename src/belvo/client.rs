@@ -82,6 +82,8 @@ pub struct Client {
     budget: Budget,
     /// Whether Belvo refused the keys in its last answer that shows it; clones share it.
     keys_refused: Arc<AtomicBool>,
+    /// Whether calls that change something are refused.
+    reads_only: bool,
 }
 
 /// Why no client can be made of these settings.
@@ -203,7 +205,7 @@ impl Client {
         let http = http.build().map_err(BadClient::Http)?;
         let base = url.as_str().trim_end_matches('/').to_owned();
         let (budget, keys_refused) = (Budget::default(), Arc::default());
-        Ok(Self { base, id, password, http, wire: None, budget, keys_refused })
+        Ok(Self { base, id, password, http, wire: None, budget, keys_refused, reads_only: false })
     }
 
     /// Sets the budget. The client uses the clock of the budget; clones share both.
@@ -216,6 +218,17 @@ impl Client {
     #[must_use]
     pub fn with_wire(self, wire: Arc<dyn Wire>) -> Self {
         Self { wire: Some(wire), ..self }
+    }
+
+    /// With `true`, the client refuses every call that changes something at Belvo, or lets a user change it.
+    #[must_use]
+    pub fn reading_only(self, reads_only: bool) -> Self {
+        Self { reads_only, ..self }
+    }
+
+    fn check_may_write(&self) -> Result<(), CallError> {
+        let why = || "relink only observes (service.observe), so it changes nothing at Belvo".to_owned();
+        if self.reads_only { Err(CallError::Permanent { why: why(), class: None }) } else { Ok(()) }
     }
 
     /// Whether Belvo refuses the API keys, as far as the last answers show.
@@ -290,6 +303,7 @@ impl Client {
     /// # Errors
     /// [`CallError`]. A 409 because of a recent refresh is no error.
     pub async fn refresh_link(&self, link: &LinkId, resources: &[String]) -> Result<RefreshAnswer, CallError> {
+        self.check_may_write()?;
         let call = Call { method: Method::POST, path: format!("/api/links/{link}/refresh/"), link: Some(link) };
         let body = if resources.is_empty() { json!({}) } else { json!({ "fetch_resources": resources }) };
         let answer = self.ask(&call, |request| self.with_keys(request).json(&body)).await?;
@@ -346,6 +360,7 @@ impl Client {
 
     /// The body of the call contains the keys.
     async fn mint(&self, link: &LinkId, mut body: Value) -> Result<WidgetToken, CallError> {
+        self.check_may_write()?;
         let call = Call { method: Method::POST, path: "/api/token/".to_owned(), link: Some(link) };
         body["id"] = self.id.0.expose_secret().into();
         body["password"] = self.password.0.expose_secret().into();

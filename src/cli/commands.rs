@@ -131,7 +131,7 @@ fn is_result(entry: &HistoryEntry, message_id: &str) -> bool {
     let origin = match entry.kind {
         HistoryKind::State => &entry.body["because"]["origin"],
         HistoryKind::Refused => &entry.body["origin"],
-        HistoryKind::Notice | HistoryKind::Job => return false,
+        HistoryKind::Notice | HistoryKind::Observed | HistoryKind::Job => return false,
     };
     origin["message_id"].as_str() == Some(message_id)
 }

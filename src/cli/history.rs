@@ -11,7 +11,8 @@ use super::due::next_steps;
 use super::links::headline;
 use super::output::{BOLD, DIM, colour_of, line};
 use super::sentences::{
-    at, of_cause, of_event_named, of_job, of_notice, of_person, of_state, of_transition, reporter_of, word_of,
+    at, of_cause, of_event_named, of_job, of_notice, of_observed, of_person, of_state, of_transition, reporter_of,
+    word_of,
 };
 use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record};
 use crate::link::Timestamp;
@@ -172,12 +173,16 @@ fn summary(
 /// The prompt and the reminders of an episode.
 fn messages_to_user(text: &mut String, history: &History, episode: u32) {
     let of_episode = |entry: &&HistoryEntry| entry.body["episode"]["number"].as_u64() == Some(u64::from(episode));
-    let named = |name: &str| -> Vec<String> {
-        let named = |entry: &&HistoryEntry| entry.kind == HistoryKind::Notice && entry.name.as_deref() == Some(name);
+    let of_kind = |kind: HistoryKind, name: &str| -> Vec<String> {
+        let named = |entry: &&HistoryEntry| entry.kind == kind && entry.name.as_deref() == Some(name);
         let found = history.entries.iter().filter(named).filter(of_episode);
         found.map(|entry| entry.stored_at.0.to_string()).collect()
     };
+    let named = |name: &str| of_kind(HistoryKind::Notice, name);
     let (prompts, reminders) = (named("update_required"), named("reminder"));
+    for at in of_kind(HistoryKind::Observed, "update_required") {
+        line(text, format_args!("  relink would have prompted the user at {at}; it only observed."));
+    }
     match prompts.as_slice() {
         [] => line(text, format_args!("  The history has no prompt to the user for this outage.")),
         [once] => line(text, format_args!("  The user was prompted once, at {once}.")),
@@ -198,13 +203,16 @@ fn about_message(text: &mut String, entry: &HistoryEntry, id: &str) {
     if entry.message_id.as_deref() != Some(id) {
         let result = match entry.kind {
             HistoryKind::Refused => "It changed nothing; the reason is below.",
-            HistoryKind::State | HistoryKind::Notice | HistoryKind::Job => "It changed the link, as shown below.",
+            HistoryKind::State | HistoryKind::Notice | HistoryKind::Observed | HistoryKind::Job => {
+                "It changed the link, as shown below."
+            }
         };
         return line(text, format_args!("  relink received this message. {result}"));
     }
     let name = entry.name.as_deref().unwrap_or("?");
     match entry.kind {
         HistoryKind::Notice => line(text, format_args!("  With it, relink {}.", of_notice(name, &entry.body))),
+        HistoryKind::Observed => line(text, format_args!("  With it, relink {}.", of_observed(name, &entry.body))),
         HistoryKind::Job => line(text, format_args!("  With it, relink {}.", of_job(name, &entry.body))),
         HistoryKind::State => line(text, format_args!("  It is the state of the link after a change.")),
         HistoryKind::Refused => line(text, format_args!("  It is the record of an input that changed nothing.")),
@@ -230,9 +238,10 @@ fn write_entry(text: &mut String, entry: &HistoryEntry, is_marked: bool) {
                 ),
             ),
         },
-        HistoryKind::Notice => {
+        HistoryKind::Notice | HistoryKind::Observed => {
             let style = AnsiColor::Yellow.on_default();
-            let what = of_notice(name, &entry.body);
+            let is_sent = entry.kind == HistoryKind::Notice;
+            let what = if is_sent { of_notice(name, &entry.body) } else { of_observed(name, &entry.body) };
             line(text, format_args!("{mark}       relink {what}  {style}{name}{style:#}{id}"));
         }
         HistoryKind::Job => {
@@ -414,6 +423,7 @@ mod tests {
             ("state", &state),
             ("state", &beside),
             ("notice", &notice),
+            ("observed", &notice),
             ("job", &notice),
             ("refused", &refused),
             ("state", &notice),

@@ -3,7 +3,7 @@
 //! - `serve`, `demo`, `dev`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
 //! - `check-config` prints the settings, and can try them; `machine`, `schemas`, `simulate`, `completions`, `man`
 //!   (`manual`) print and exit
-//! - `links`, `show`, `why`, `dead-letters` and the `commands` about one link call a running relink over HTTP
+//! - `links`, `show`, `why`, `observed`, `dead-letters` and the `commands` about one link call a running relink over HTTP
 //!   (`client`) and print its answers (`history`, `due`, `sentences`, `dead_letters`) as text or, with `--json`, as JSON
 //!   (`output`)
 //!
@@ -17,6 +17,7 @@ mod examples;
 mod history;
 mod links;
 mod manual;
+mod observed;
 mod output;
 mod sentences;
 mod signals;
@@ -82,6 +83,9 @@ enum Command {
     /// Print what relink decides and publishes, as it happens
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::TailArgs),
+    /// Report what relink would have sent in observe mode, by day and type of notice
+    #[command(after_help = observed::EXAMPLES)]
+    Observed(observed::ObservedArgs),
     /// Read a link from Belvo now; this needs Belvo's keys
     #[command(after_help = commands::EXAMPLES)]
     Verify(commands::CommandArgs),
@@ -156,6 +160,9 @@ struct ServeArgs {
     /// Accept webhooks without credentials (RELINK_ALLOW_OPEN_WEBHOOKS)
     #[arg(long)]
     allow_open_webhooks: bool,
+    /// Only observe: record what would be sent, send no notices, change nothing at Belvo (RELINK_OBSERVE)
+    #[arg(long)]
+    observe: bool,
     /// Log filter, such as info or relink=debug,info (RELINK_LOG)
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -172,6 +179,7 @@ impl ServeArgs {
             ("--nats-url", self.nats_url),
             ("--nats-credentials", self.nats_credentials),
             ("--allow-open-webhooks", self.allow_open_webhooks.then(|| "true".to_owned())),
+            ("--observe", self.observe.then(|| "true".to_owned())),
             ("--log", self.log),
             ("--log-format", self.log_format),
         ];
@@ -320,6 +328,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         Command::Links(args) => return links::list(args).await,
         Command::Show(args) => return links::show(args).await,
         Command::Tail(args) => return tail::run(args, signals::shutdown(at_once)?).await,
+        Command::Observed(args) => return observed::run(args).await,
         Command::Verify(args) => return commands::send("verify", None, args).await,
         Command::Mute(args) => return commands::send("mute", None, args).await,
         Command::Unmute(args) => return commands::send("unmute", None, args).await,

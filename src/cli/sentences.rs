@@ -168,6 +168,11 @@ const fn of_event(event: EventName) -> &'static str {
     }
 }
 
+/// What a notice would have asked of its subscribers, as a clause after "relink".
+pub(super) fn of_observed(name: &str, body: &Value) -> String {
+    format!("would have {} (observe mode)", of_notice(name, body))
+}
+
 /// What a published notice asks of its subscribers, as a clause after "relink".
 pub(super) fn of_notice(name: &str, body: &Value) -> String {
     let Some(notice) = NoticeName::VARIANTS.iter().copied().find(|known| known.as_str() == name) else {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{RelinkArgs, RunningRelink};
 use super::output::{BOLD, DIM, colour_of, line, print, print_json};
-use super::sentences::{of_event_named, of_job, of_notice, of_transition, reporter_of, word_of};
+use super::sentences::{of_event_named, of_job, of_notice, of_observed, of_transition, reporter_of, word_of};
 use crate::contract::{Because, EventKind, Origin, StreamEvent};
 use crate::printable::{printable, printable_json};
 
@@ -23,6 +23,7 @@ Examples:
   relink tail --kind notice                            only notices
   relink tail --type update_required,reminder          only these notices
   relink tail --institution erebor_mx_retail
+  relink tail --kind observed                          what relink would have sent, in observe mode
   relink tail --link LINK --after 0 --no-follow        what the stream still has about one link
 Each line of --json is one message.";
 
@@ -37,7 +38,7 @@ pub(super) struct TailArgs {
     /// Only messages about this institution, by Belvo's name
     #[arg(long, value_name = "NAME")]
     institution: Option<String>,
-    /// Only these kinds: state, notice, job, refused, incident
+    /// Only these kinds: state, notice, observed, job, refused, incident
     #[arg(long, value_name = "KINDS")]
     kind: Option<String>,
     /// Only these types of notice or job
@@ -55,7 +56,9 @@ pub(super) struct TailArgs {
 
 pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     let follow = async {
-        let mut tail = Tail { last: args.after, is_connected: false, json: args.relink.is_json() };
+        let mut tail = EventReader { last: args.after, is_connected: false };
+        let json = args.relink.is_json();
+        let mut show = |event: Value| if json { print_json(&event) } else { print(&shown(&event)) }.map(drop);
         let query = [
             ("link", args.link),
             ("institution", args.institution),
@@ -67,7 +70,7 @@ pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::
         let relink = RunningRelink::of(args.relink)?;
         let mut pause = RETRY.0;
         loop {
-            match tail.read(&relink, &query).await {
+            match tail.read(&relink, &query, &mut show).await {
                 Ok(()) if args.no_follow => return Ok(ExitCode::SUCCESS),
                 Ok(()) => pause = RETRY.0,
                 // relink never answered, or refuses the request: to wait does not help.
@@ -86,17 +89,22 @@ pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::
     }
 }
 
-struct Tail {
+/// Reads `GET /v1/events`, one answer after the other.
+pub(super) struct EventReader {
     /// The id of the last event.
-    last: Option<u64>,
+    pub(super) last: Option<u64>,
     /// Whether relink has answered once.
-    is_connected: bool,
-    json: bool,
+    pub(super) is_connected: bool,
 }
 
-impl Tail {
-    /// Prints the events of one answer.
-    async fn read(&mut self, relink: &RunningRelink, query: &[(&str, String)]) -> anyhow::Result<()> {
+impl EventReader {
+    /// Gives the events of one answer to `show`.
+    pub(super) async fn read(
+        &mut self,
+        relink: &RunningRelink,
+        query: &[(&str, String)],
+        show: &mut impl FnMut(Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let mut response = relink.events(query, self.last).await?;
         self.is_connected = true;
         let (mut buffer, mut data) = (Vec::new(), String::new());
@@ -105,14 +113,19 @@ impl Tail {
             while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
                 let text = String::from_utf8_lossy(&buffer[..end]).trim_end_matches('\r').to_owned();
                 buffer.drain(..=end);
-                self.take(&text, &mut data)?;
+                self.take(&text, &mut data, show)?;
             }
         }
         Ok(())
     }
 
     /// Takes one line of the form of server-sent events. relink writes each message on one line.
-    fn take(&mut self, text: &str, data: &mut String) -> anyhow::Result<()> {
+    fn take(
+        &mut self,
+        text: &str,
+        data: &mut String,
+        show: &mut impl FnMut(Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let value = |prefix: &str| text.strip_prefix(prefix).map(|value| value.strip_prefix(' ').unwrap_or(value));
         if let Some(id) = value("id:") {
             self.last = id.parse().ok().or(self.last);
@@ -121,14 +134,8 @@ impl Tail {
         } else if text.is_empty() && !data.is_empty() {
             let read = std::mem::take(data);
             // A message of a newer relink may have a kind that this one does not know.
-            match serde_json::from_str::<Value>(&read) {
-                Ok(event) if self.json => {
-                    print_json(&event)?;
-                }
-                Ok(event) => {
-                    print(&shown(&event))?;
-                }
-                Err(_unreadable) => {}
+            if let Ok(event) = serde_json::from_str(&read) {
+                show(event)?;
             }
         }
         Ok(())
@@ -185,6 +192,11 @@ fn shown(event: &Value) -> String {
             let institution = event.institution.as_deref().unwrap_or("?");
             line(&mut text, format_args!("{at}  {BOLD}institution {institution}: {name}{BOLD:#}"));
         }
+        EventKind::Observed => {
+            let style = AnsiColor::Yellow.on_default();
+            let what = of_observed(name, &event.body);
+            line(&mut text, format_args!("{at}  {link}  {style}{name}{style:#}  relink {what}{of}"));
+        }
     }
     text
 }
@@ -198,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_text_from_outside_forges_no_line() {
-        for kind in ["state", "notice", "job", "refused", "incident", HOSTILE] {
+        for kind in ["state", "notice", "observed", "job", "refused", "incident", HOSTILE] {
             let event = json!({
                 "sequence": 1, "stored_at": "2026-11-22T10:15:00Z", "kind": kind, "type": HOSTILE, "link_id": HOSTILE,
                 "institution": HOSTILE, "body": {"detail": HOSTILE, "event": HOSTILE, "action": HOSTILE},
@@ -210,11 +222,15 @@ mod tests {
 
     #[test]
     fn events_are_read_line_by_line_and_an_id_alone_moves_the_place() {
-        let mut tail = Tail { last: None, is_connected: true, json: true };
-        let mut data = String::new();
+        let mut tail = EventReader { last: None, is_connected: true };
+        let (mut data, mut shown) = (String::new(), Vec::new());
+        let mut show = |event| {
+            shown.push(event);
+            Ok(())
+        };
         for line in [": keep-alive", "id: 7", "data: {\"kind\":", "data:\"x\"}", "", "id:12", ""] {
-            tail.take(line, &mut data).expect("standard output is open");
+            tail.take(line, &mut data, &mut show).expect("it is shown");
         }
-        assert_eq!((tail.last, data.as_str()), (Some(12), ""));
+        assert_eq!((tail.last, data.as_str(), shown), (Some(12), "", vec![json!({"kind": "x"})]));
     }
 }

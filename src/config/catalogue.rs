@@ -4,7 +4,7 @@
 //! other setting exists. `setting.rs` has the type of a row. Next: `layers.rs` collects the values, `mod.rs` converts them into types.
 
 use super::setting::Kind::{Bytes, List, Number, Span, Spans, Switch, Text, Url};
-use super::setting::{Setting, row, secret};
+use super::setting::{Setting, row, secret, span, switch};
 
 /// All settings, in the order of `--help` and of docs/settings.md.
 pub static SETTINGS: &[Setting] = &[
@@ -29,11 +29,10 @@ pub static SETTINGS: &[Setting] = &[
         List,
         "bearer tokens with a name and scopes, each <name>:<scope>+<scope>:<token>",
     ),
-    row(
+    switch(
         "http.allow_open_webhooks",
         "RELINK_ALLOW_OPEN_WEBHOOKS",
-        Switch,
-        Some("false"),
+        "false",
         "start without webhook secrets; then everybody can post webhooks",
     )
     .flag("--allow-open-webhooks"),
@@ -51,11 +50,10 @@ pub static SETTINGS: &[Setting] = &[
         Some("journal"),
         "what 2xx promises: the input is on disk (journal), or in NATS too (stream)",
     ),
-    row(
+    switch(
         "http.console",
         "RELINK_CONSOLE",
-        Switch,
-        Some("true"),
+        "true",
         "serve the console, a page for support and operators; it shows nothing without an API token",
     ),
     row(
@@ -65,11 +63,10 @@ pub static SETTINGS: &[Setting] = &[
         Some("1GiB"),
         "largest size of the journal; then inputs get 503",
     ),
-    row(
+    span(
         "journal.max_age",
         "RELINK_JOURNAL_MAX_AGE",
-        Span,
-        Some("1d"),
+        "1d",
         "longest time that an input may wait for NATS in the journal; then inputs get 503",
     ),
     row(
@@ -150,7 +147,7 @@ pub static SETTINGS: &[Setting] = &[
         Some("0"),
         "most bytes of a new stream; a full one refuses messages; 0: no limit",
     ),
-    row("nats.input_max_age", "RELINK_INPUT_MAX_AGE", Span, Some("30d"), "how long inputs are kept"),
+    span("nats.input_max_age", "RELINK_INPUT_MAX_AGE", "30d", "how long inputs are kept"),
     row(
         "store.data_dir",
         "RELINK_DATA_DIR",
@@ -197,7 +194,7 @@ pub static SETTINGS: &[Setting] = &[
         List,
         "one or two keys of at least 32 characters; the first signs repair links, all verify",
     ),
-    row("repair.expires", "RELINK_REPAIR_EXPIRES", Span, Some("14d"), "how long a repair link is valid"),
+    span("repair.expires", "RELINK_REPAIR_EXPIRES", "14d", "how long a repair link is valid"),
     row("repair.name", "RELINK_REPAIR_NAME", Text, None, "name of your product on the repair page"),
     row(
         "repair.logo",
@@ -282,11 +279,10 @@ pub static SETTINGS: &[Setting] = &[
         None,
         "types of notice that this address gets, and incident; default: all",
     ),
-    row(
+    span(
         "notices.retry_for",
         "RELINK_NOTICES_RETRY_FOR",
-        Span,
-        Some("3d"),
+        "3d",
         "how long a notice is sent again until it is a dead letter",
     ),
     row(
@@ -302,21 +298,14 @@ pub static SETTINGS: &[Setting] = &[
         Text,
         "Authorization value for this address; default: the first webhook secret",
     ),
-    row(
+    span(
         "forward.retry_for",
         "RELINK_FORWARD_RETRY_FOR",
-        Span,
-        Some("3d"),
+        "3d",
         "how long a webhook is sent again until it is a dead letter",
     ),
-    row("reconciler.sweep_every", "RELINK_SWEEP_EVERY", Span, Some("1h"), "interval between sweeps of broken links"),
-    row(
-        "reconciler.rotation",
-        "RELINK_ROTATION",
-        Span,
-        Some("1d"),
-        "time in which every link is compared with Belvo once",
-    ),
+    span("reconciler.sweep_every", "RELINK_SWEEP_EVERY", "1h", "interval between sweeps of broken links"),
+    span("reconciler.rotation", "RELINK_ROTATION", "1d", "time in which every link is compared with Belvo once"),
     row(
         "reconciler.adoption_per_hour",
         "RELINK_ADOPTION_PER_HOUR",
@@ -324,13 +313,19 @@ pub static SETTINGS: &[Setting] = &[
         Some("60"),
         "adopted broken links that are released per hour; 0: none",
     ),
-    row(
+    span(
         "service.stop_timeout",
         "RELINK_STOP_TIMEOUT",
-        Span,
-        Some("10s"),
+        "10s",
         "longest time of a stop; what has not ended by then is aborted",
     ),
+    switch(
+        "service.observe",
+        "RELINK_OBSERVE",
+        "false",
+        "only observe: record what would be sent, send no notices, change nothing at Belvo",
+    )
+    .flag("--observe"),
     row("log.filter", "RELINK_LOG", Text, Some("info"), "log filter, such as info or relink=debug,info").flag("--log"),
     row("log.format", "RELINK_LOG_FORMAT", Text, Some("text"), "log format: text or json").flag("--log-format"),
     row(
@@ -340,18 +335,16 @@ pub static SETTINGS: &[Setting] = &[
         None,
         "institutions on Belvo's status page: `Name on the page=erebor_mx_retail`",
     ),
-    row(
+    span(
         "policy.update_wait_max",
         "RELINK_POLICY_UPDATE_WAIT_MAX",
-        Span,
-        Some("30m"),
+        "30m",
         "longest time of one repair attempt of a user",
     ),
-    row(
+    span(
         "policy.verify_wait",
         "RELINK_POLICY_VERIFY_WAIT",
-        Span,
-        Some("2m"),
+        "2m",
         "how long relink waits for the answer to one verify job",
     ),
     row(
@@ -361,20 +354,13 @@ pub static SETTINGS: &[Setting] = &[
         Some("3"),
         "how often a claimed repair is verified",
     ),
-    row(
+    span(
         "policy.settle_window",
         "RELINK_POLICY_SETTLE_WINDOW",
-        Span,
-        Some("30m"),
+        "30m",
         "time after a recovery in which evidence is verified first",
     ),
-    row(
-        "policy.repeat_window",
-        "RELINK_POLICY_REPEAT_WINDOW",
-        Span,
-        Some("4h"),
-        "how long a repeated fact is recognised",
-    ),
+    span("policy.repeat_window", "RELINK_POLICY_REPEAT_WINDOW", "4h", "how long a repeated fact is recognised"),
     row(
         "policy.reminders",
         "RELINK_POLICY_REMINDERS",
@@ -382,13 +368,7 @@ pub static SETTINGS: &[Setting] = &[
         Some("1d,3d,7d"),
         "times of the reminders, since the start of the outage",
     ),
-    row(
-        "policy.reminder_pause",
-        "RELINK_POLICY_REMINDER_PAUSE",
-        Span,
-        Some("1d"),
-        "least time between two messages to a person",
-    ),
+    span("policy.reminder_pause", "RELINK_POLICY_REMINDER_PAUSE", "1d", "least time between two messages to a person"),
     row("policy.per_person", "RELINK_POLICY_PER_PERSON", Switch, Some("true"), "one external_id is one person"),
     row(
         "policy.quiet_hours",
@@ -404,11 +384,10 @@ pub static SETTINGS: &[Setting] = &[
         None,
         "time zone of the quiet hours; default: that of the institution's country",
     ),
-    row(
+    span(
         "policy.refresh_wait",
         "RELINK_POLICY_REFRESH_WAIT",
-        Span,
-        Some("6h"),
+        "6h",
         "how long relink waits for Belvo's own refresh after a repair",
     ),
     row(
@@ -446,11 +425,10 @@ pub static SETTINGS: &[Setting] = &[
         Some("20"),
         "failing links of an institution that are an incident; 0: never",
     ),
-    row(
+    span(
         "policy.incident_window",
         "RELINK_POLICY_INCIDENT_WINDOW",
-        Span,
-        Some("10m"),
+        "10m",
         "window in which these links fail; one with few failures ends it",
     ),
     row(
@@ -460,11 +438,10 @@ pub static SETTINGS: &[Setting] = &[
         Some("5"),
         "links of an institution with an outage error that are an incident; 0: never",
     ),
-    row(
+    span(
         "policy.incident_wait",
         "RELINK_POLICY_INCIDENT_WAIT",
-        Span,
-        Some("10m"),
+        "10m",
         "how often a link with a deferred prompt is verified",
     ),
     row(

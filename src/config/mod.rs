@@ -201,6 +201,8 @@ pub struct BelvoKeys {
 pub struct ServiceConfig {
     /// `RELINK_STOP_TIMEOUT`: the longest time of a stop, all steps together.
     pub stop_timeout: Duration,
+    /// `RELINK_OBSERVE`: send no notices, and change nothing at Belvo.
+    pub observe: bool,
 }
 
 /// The settings of the log.
@@ -322,8 +324,10 @@ fn read(reader: &mut Reader) -> Option<Config> {
         rotation: reader.span_within("reconciler.rotation", HOUR..=365 * 24 * HOUR),
         adoption_per_hour: u32::try_from(reader.number("reconciler.adoption_per_hour", 0..=36_000)).unwrap_or(0),
     };
-    let service =
-        ServiceConfig { stop_timeout: reader.span_within("service.stop_timeout", Duration::from_secs(1)..=HOUR) };
+    let service = ServiceConfig {
+        stop_timeout: reader.span_within("service.stop_timeout", Duration::from_secs(1)..=HOUR),
+        observe: reader.switch("service.observe"),
+    };
     let log = read_log(reader);
     let policy = policy::read(reader, belvo.keys.is_some());
     let status_components = Components::parse(&reader.texts("status.components"));

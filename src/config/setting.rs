@@ -51,6 +51,24 @@ pub(super) const fn row(
     Setting { key, variable, flag: None, kind, secret: false, default, about }
 }
 
+pub(super) const fn span(
+    key: &'static str,
+    variable: &'static str,
+    default: &'static str,
+    about: &'static str,
+) -> Setting {
+    row(key, variable, Kind::Span, Some(default), about)
+}
+
+pub(super) const fn switch(
+    key: &'static str,
+    variable: &'static str,
+    default: &'static str,
+    about: &'static str,
+) -> Setting {
+    row(key, variable, Kind::Switch, Some(default), about)
+}
+
 pub(super) const fn secret(key: &'static str, variable: &'static str, kind: Kind, about: &'static str) -> Setting {
     Setting { key, variable, flag: None, kind, secret: true, default: None, about }
 }

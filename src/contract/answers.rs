@@ -12,6 +12,7 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use super::incident::IncidentCause;
 use super::record::Record;
 use super::rfc3339::At;
+use super::words::is_false;
 
 /// A page of links.
 #[derive(Serialize, JsonSchema)]
@@ -75,6 +76,8 @@ pub enum HistoryKind {
     State,
     /// A notice to subscribers.
     Notice,
+    /// A notice that was not sent, because relink only observes.
+    Observed,
     /// A job: a call to Belvo.
     Job,
     /// A refused event.
@@ -117,6 +120,8 @@ pub enum EventKind {
     State,
     /// A notice to subscribers.
     Notice,
+    /// A notice that was not sent, because relink only observes.
+    Observed,
     /// A job: a call to Belvo.
     Job,
     /// A refused event.
@@ -140,6 +145,9 @@ pub struct Summary {
     /// because then there are no sweeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift_by_institution: Option<BTreeMap<String, u64>>,
+    /// relink only observes: it sends no notice, and changes nothing at Belvo.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub observe: bool,
 }
 
 /// A current incident. The number of its deferred prompts is published when it ends.

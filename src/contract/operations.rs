@@ -204,7 +204,7 @@ const WATCH_EVENTS: &[Parameter] = &[
     Parameter { name: "after", about: "Begin behind this sequence; default: now.", kind: ParameterKind::Number },
     Parameter { name: "link", about: "Only messages about this link.", kind: ParameterKind::Link },
     text("institution", "Only messages with this institution."),
-    text("kind", "Only `state`, `notice`, `job`, `refused` or `incident`; several with commas."),
+    text("kind", "Only `state`, `notice`, `observed`, `job`, `refused` or `incident`; several with commas."),
     text("type", "Only this type of notice or job; several with commas."),
     Parameter {
         name: "wait",

@@ -22,6 +22,8 @@ pub enum Address {
     State(LinkId),
     /// `link.notice.<type>.<link>`
     Notice(NoticeName, LinkId),
+    /// `link.observed.<type>.<link>`: a notice that is not sent, because relink only observes.
+    Observed(NoticeName, LinkId),
     /// `link.job.<type>.<link>`
     Job(JobName, LinkId),
     /// `link.refused.<link>`

@@ -12,7 +12,7 @@
 //! stop the messages after it.
 //!
 //! - `delivery`: an input message, and the checks of its subject and headers
-//! - `plan`: the planned commit
+//! - `plan`: the planned commit; `publishing`: how its effects are published
 //! - `timers`: links whose deadline has passed
 //! - `corrections`: links whose times lie in the future
 //! - `outage_errors`: errors of Belvo about an outage of an institution
@@ -31,6 +31,7 @@ mod links;
 mod outage_errors;
 mod persons;
 mod plan;
+mod publishing;
 mod status_page;
 mod successors;
 mod timers;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 
 pub use delivery::{DeadDelivery, Delivery, payload};
 pub use plan::{Creations, Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
+pub use publishing::Publishing;
 
 use self::corrections::Corrections;
 use self::institutions::{Institutions, institutions_of, opening_of};
@@ -50,7 +52,6 @@ use crate::belvo::{self, Meaning, Reading, Undecodable};
 use crate::contract::{Because, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, Record, RefusedBody};
 use crate::institution::Components;
 use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Refusal, StateName, Step, Timestamp, step};
-use crate::repair::RepairLinks;
 use crate::store::{Head, Names, Put, Store, StoreError};
 
 /// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12), less
@@ -99,8 +100,7 @@ pub struct Engine<S> {
     timers_skipped: BTreeSet<LinkId>,
     /// Finds links whose times lie in the future.
     corrections: Corrections,
-    /// Signs the address of the repair page in notices; `None` if the page is not configured.
-    repair_links: Option<RepairLinks>,
+    publishing: Publishing,
     /// The institutions that the components of Belvo's status page stand for.
     components: Components,
     /// [`step`]; a test replaces it by a version that panics.
@@ -137,7 +137,7 @@ impl<S: Store> Engine<S> {
             set_aside: BTreeMap::new(),
             timers_skipped: BTreeSet::new(),
             corrections: Corrections::default(),
-            repair_links: None,
+            publishing: Publishing::default(),
             components: Components::default(),
             step,
         })
@@ -151,10 +151,10 @@ impl<S: Store> Engine<S> {
         self
     }
 
-    /// Sets the signer of the address of the repair page. With `None` notices have no `repair_url`.
+    /// Sets how effects are published.
     #[must_use]
-    pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
-        self.repair_links = links;
+    pub fn with_publishing(mut self, publishing: Publishing) -> Self {
+        self.publishing = publishing;
         self
     }
 
@@ -436,7 +436,7 @@ impl<S: Store> Engine<S> {
             plan.prompts_deferred_count += u64::from(opening.is_deferred);
             self.institutions.opened(&opening, &because.origin, now)
         });
-        let sent = plan.effects(partition, &step, &because, self.repair_links.as_ref());
+        let sent = plan.effects(partition, &step, &because, &self.publishing);
         let record = plan::encode(&Record::of(link, partition, because, sent));
         let head = Head::of(link, partition, &self.policy);
         plan.state(partition, &step, &record);

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::delivery::{DeadDelivery, Delivery};
+use super::publishing::Publishing;
 use crate::contract::{
     Address, Because, CommittedOffset, IncidentBody, JobBody, LinksDigest, NoticeBody, RefusedBody, institution_token,
 };
 use crate::link::{Creation, Effect, EpisodeNumber, Link, LinkId, Notice, StateName, Step, Timestamp};
-use crate::repair::RepairLinks;
 use crate::store::{Changes, Position, Put};
 
 /// A planned commit.
@@ -219,9 +219,9 @@ impl Plan {
         partition: u16,
         step: &Step,
         because: &Because,
-        repair_links: Option<&RepairLinks>,
+        publishing: &Publishing,
     ) -> Vec<String> {
-        let link = &step.link;
+        let (link, repair_links) = (&step.link, publishing.repair_links.as_ref());
         let mut ids = Vec::with_capacity(step.effects.len());
         for (n, effect) in (1..).zip(&step.effects) {
             let (address, body) = match effect {
@@ -238,8 +238,10 @@ impl Plan {
                         let number = EpisodeNumber(other.episode);
                         other.repair_url = repair_links.zip(id).map(|(links, id)| links.url(&id, number, step.at));
                     }
-                    (Address::Notice(body.content.name(), link.id.clone()), encode(&body))
+                    (publishing.address_of(body.content.name(), link.id.clone()), encode(&body))
                 }
+                // The id of a message is the same with and without observe mode, so a number is left out.
+                Effect::Job(job) if !publishing.includes(job) => continue,
                 Effect::Job(job) => {
                     let body = JobBody::of(step, job, because.clone());
                     (Address::Job(body.name, link.id.clone()), encode(&body))

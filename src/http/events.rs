@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
+use strum::VariantArray;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -72,7 +73,8 @@ pub(super) async fn watch(
     let list = |name: &str| query.text(name).into_iter().flat_map(|text| text.split(',')).map(str::trim);
     let kinds = list("kind").map(|kind| kind.parse::<EventKind>());
     let kinds = kinds.collect::<Result<Vec<_>, _>>();
-    let kinds = kinds.map_err(|_| bad("kind", "must be of `state`, `notice`, `job`, `refused` and `incident`"))?;
+    let kinds =
+        kinds.map_err(|_| bad("kind", "must be of `state`, `notice`, `observed`, `job`, `refused` and `incident`"))?;
     let types = list("type").map(str::to_owned).collect();
     let wanted = Wanted { kinds, types, institution: query.text("institution").map(str::to_owned) };
     let wait = match query.parse::<u64>("wait")?.unwrap_or(WAIT_MAX) {
@@ -88,7 +90,10 @@ pub(super) async fn watch(
     let slot = slot.map_err(|_| {
         Problem::new(Kind::Busy, format!("{WATCHERS_MAX} clients watch already; try again.")).retry_after_secs(10)
     })?;
-    let reader = server.events.reader(after, link.as_ref()).await?;
+    // An answer that does not wait has no place to keep, so it reads only what is wanted. For a client that waits, each message moves its
+    // place.
+    let read = if wait == 0 && !wanted.kinds.is_empty() { &*wanted.kinds } else { EventKind::VARIANTS };
+    let reader = server.events.reader(after, link.as_ref(), read).await?;
     let until = Instant::now() + Duration::from_secs(wait);
     let watch = Watch { reader, wanted, until, stop, is_first: true, _slot: slot };
     let mut response =

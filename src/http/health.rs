@@ -18,6 +18,9 @@ pub(super) async fn alive() -> Json<Alive> {
     Json(Alive { status: "alive", version: env!("CARGO_PKG_VERSION") })
 }
 
+/// The warning while relink only observes. The service logs it at its start too.
+pub const OBSERVES: &str = "relink only observes (service.observe): it sends no notices and changes nothing at Belvo";
+
 /// Whether relink stores inputs and decides about links.
 pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Ready>, Problem> {
     let reasons = server.not_ready.borrow().clone();
@@ -25,7 +28,8 @@ pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Rea
     if reasons.is_empty() {
         // relink still stores and decides, so this is no reason to send inputs elsewhere.
         let are_keys_refused = server.belvo.as_ref().is_some_and(belvo::Client::are_keys_refused);
-        let warnings = are_keys_refused.then(|| KEYS_REFUSED.to_owned()).into_iter().collect();
+        let warnings = [(are_keys_refused, KEYS_REFUSED), (server.observe, OBSERVES)];
+        let warnings = warnings.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned()).collect();
         return Ok(Json(Ready { status: "ready", journal, warnings }));
     }
     let detail = format!("relink cannot store inputs or decide about links now: {}.", reasons.join("; "));

@@ -106,6 +106,7 @@ pub(super) async fn summary(State(server): State<SharedServer>) -> Result<Json<S
         by_institution: institutions.into_iter().map(without_zeros).collect(),
         incidents: incidents.collect(),
         drift_by_institution,
+        observe: server.observe,
     }))
 }
 

@@ -76,6 +76,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 
 use self::auth::{Caller, Keys, Tokens};
+pub use self::health::OBSERVES;
 pub use self::listener::{Limits, serve};
 use self::log_sample::LogSample;
 use self::problem::{Kind, Problem};
@@ -150,6 +151,8 @@ pub struct Server {
     pages: Option<pages::Pages>,
     /// Whether the console is served.
     has_console: bool,
+    /// Whether relink only observes.
+    observe: bool,
     metrics: PrometheusHandle,
     /// The turns of long reads of the store.
     read_slots: scan::Slots,
@@ -184,6 +187,7 @@ impl Server {
             portal_url: config.belvo.portal_url.clone(),
             pages: pages::Pages::of(config),
             has_console: config.http.console,
+            observe: config.service.observe,
             metrics: telemetry::metrics(),
             read_slots: scan::Slots::default(),
         }

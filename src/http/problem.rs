@@ -40,6 +40,7 @@ pub(super) enum Kind {
     Unavailable,
     Busy,
     NoBelvoKeys,
+    Observing,
     NotReady,
 }
 
@@ -77,6 +78,7 @@ impl Kind {
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not stored; try again"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests; try again"),
             Self::NoBelvoKeys => (StatusCode::SERVICE_UNAVAILABLE, "no-belvo-keys", "relink has no keys for Belvo"),
+            Self::Observing => (StatusCode::SERVICE_UNAVAILABLE, "observing", "relink only observes"),
             Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "relink is not ready"),
         }
     }

@@ -30,6 +30,13 @@ pub(super) async fn update(
     request: Request,
 ) -> Result<Response, Problem> {
     let UpdateRequest { locale, widget } = read_request(&body::read_json(request).await?)?;
+    if server.observe {
+        return Err(Problem::new(
+            Kind::Observing,
+            "relink only observes (service.observe), so it starts no repair: your present system mints the token. Report the callbacks of \
+             the widget: POST /v1/links/{id}/widget.",
+        ));
+    }
     let Some(belvo) = &server.belvo else {
         return Err(Problem::new(
             Kind::NoBelvoKeys,

@@ -41,6 +41,7 @@ pub fn subject(subjects: &Subjects, address: &Address) -> String {
     match address {
         Address::State(link) => subjects.state(link.as_str()),
         Address::Notice(name, link) => subjects.notice(name.as_str(), link.as_str()),
+        Address::Observed(name, link) => subjects.observed(name.as_str(), link.as_str()),
         Address::Job(name, link) => subjects.job(name.as_str(), link.as_str()),
         Address::Refused(link) => subjects.refused(link.as_str()),
         Address::Offset(partition) => subjects.offset(*partition),
@@ -55,6 +56,7 @@ pub fn headers(message: &Message) -> HeaderMap {
     let (kind, link) = match &message.address {
         Address::State(link) => ("link.state".to_owned(), Some(link)),
         Address::Notice(name, link) => (format!("link.notice.{}", name.as_str()), Some(link)),
+        Address::Observed(name, link) => (format!("link.observed.{}", name.as_str()), Some(link)),
         Address::Job(name, link) => (format!("link.job.{}", name.as_str()), Some(link)),
         Address::Refused(link) => ("link.refused".to_owned(), Some(link)),
         Address::Offset(_) => ("link.offset".to_owned(), None),
@@ -107,7 +109,7 @@ pub fn input_attributes(kind: InputKind, link: &LinkId, source: &str, at: Timest
 fn dataschema(address: &Address) -> String {
     let schema = match address {
         Address::State(_) => "link.state",
-        Address::Notice(..) => "link.notice",
+        Address::Notice(..) | Address::Observed(..) => "link.notice",
         Address::Job(..) => "link.job",
         Address::Refused(_) => "link.refused",
         Address::Offset(_) => "link.offset",

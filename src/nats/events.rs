@@ -2,8 +2,8 @@
 //! (those have a durable consumer).
 //!
 //! A reader asks for one message after the other, without a consumer, so it leaves nothing on the server, and a message with headers that
-//! the client cannot parse does not close the connection ([`Walk`]). It goes on behind any sequence that the stream still has. It reads
-//! some thousand messages per second; if more come, it falls behind, and loses none.
+//! the client cannot parse does not close the connection (`foreign::Walk`). It goes on behind any sequence that the stream still has. It
+//! reads some thousand messages per second; if more come, it falls behind, and loses none.
 
 use async_nats::jetstream::Context;
 use serde_json::Value;
@@ -44,16 +44,24 @@ impl Events {
         Self { context, subjects }
     }
 
-    /// A reader of the messages behind the sequence `after`, or of those that come from now on; of one link, or of all.
+    /// A reader of the messages of these kinds behind the sequence `after`, or of those that come from now on; of one link, or of all links
+    /// and institutions.
     ///
     /// # Errors
     /// [`EventsError`] if NATS does not answer in time.
-    pub async fn reader(&self, after: Option<u64>, link: Option<&LinkId>) -> Result<EventReader, EventsError> {
+    pub async fn reader(
+        &self,
+        after: Option<u64>,
+        link: Option<&LinkId>,
+        kinds: &[EventKind],
+    ) -> Result<EventReader, EventsError> {
         let reached = match after {
             Some(after) => after,
             None => self.last_sequence().await?,
         };
-        let filters = self.subjects.events(link.map_or("*", LinkId::as_str), link.is_none());
+        let kinds = kinds.iter().filter(|kind| link.is_none() || **kind != EventKind::Incident);
+        let id = link.map_or("*", LinkId::as_str);
+        let filters = kinds.map(|kind| self.subjects.events(*kind, id)).collect();
         let (context, subjects) = (self.context.clone(), self.subjects.clone());
         Ok(EventReader { context, subjects, filters, reached })
     }
@@ -95,6 +103,7 @@ fn event(subjects: &Subjects, message: &RawMessage) -> Option<StreamEvent> {
     let (kind, name, link_id) = match subjects.parse_output(&message.subject)? {
         OutputSubject::State { link_id } => (EventKind::State, None, Some(link_id)),
         OutputSubject::Notice { notice, link_id } => (EventKind::Notice, Some(notice), Some(link_id)),
+        OutputSubject::Observed { notice, link_id } => (EventKind::Observed, Some(notice), Some(link_id)),
         OutputSubject::Job { job, link_id } => (EventKind::Job, Some(job), Some(link_id)),
         OutputSubject::Refused { link_id } => (EventKind::Refused, None, Some(link_id)),
         OutputSubject::Incident { .. } => (EventKind::Incident, None, None),

@@ -18,7 +18,7 @@ use serde_json::Value;
 use strum::VariantArray;
 use tokio::time::timeout;
 
-use crate::contract::{At, HistoryEntry, HistoryKind, JobName, NoticeName};
+use crate::contract::{At, EventKind, HistoryEntry, HistoryKind, JobName, NoticeName};
 use crate::link::{LinkId, Timestamp};
 use crate::nats::foreign::{self, Walk};
 use crate::nats::limit::{READ_TIMEOUT, connected, reconnected, within, within_or};
@@ -205,6 +205,7 @@ impl Histories {
     fn subjects_of(&self, link: &str) -> Vec<String> {
         let mut subjects = vec![self.subjects.state(link), self.subjects.refused(link)];
         subjects.extend(NoticeName::VARIANTS.iter().map(|name| self.subjects.notice(name.as_str(), link)));
+        subjects.push(self.subjects.events(EventKind::Observed, link));
         subjects.extend(JobName::VARIANTS.iter().map(|name| self.subjects.job(name.as_str(), link)));
         subjects
     }
@@ -221,6 +222,7 @@ impl Histories {
         let (kind, name) = match self.subjects.parse_output(subject) {
             Some(OutputSubject::State { .. }) => (HistoryKind::State, None),
             Some(OutputSubject::Notice { notice, .. }) => (HistoryKind::Notice, Some(notice.to_owned())),
+            Some(OutputSubject::Observed { notice, .. }) => (HistoryKind::Observed, Some(notice.to_owned())),
             Some(OutputSubject::Job { job, .. }) => (HistoryKind::Job, Some(job.to_owned())),
             Some(OutputSubject::Refused { .. }) => (HistoryKind::Refused, None),
             Some(

@@ -27,6 +27,7 @@ use super::dead_letter::DeadLetters;
 use super::streams_read::Streams;
 use super::subject::Subjects;
 use crate::clock::Clock;
+use crate::engine::Publishing;
 use crate::institution::Components;
 use crate::link::{Policy, Timestamp};
 use crate::metric;
@@ -93,7 +94,7 @@ pub struct Node<S> {
     batches: Batches,
     dead_letters: DeadLetters,
     options: NodeOptions,
-    repair_links: Option<RepairLinks>,
+    publishing: Publishing,
     components: Components,
     store: S,
     phase: watch::Sender<Phase>,
@@ -120,7 +121,7 @@ impl<S: Store + Clone + 'static> Node<S> {
             batches,
             dead_letters,
             options,
-            repair_links: None,
+            publishing: Publishing::default(),
             components: Components::default(),
             store,
             phase,
@@ -142,7 +143,14 @@ impl<S: Store + Clone + 'static> Node<S> {
     /// Notices that ask a user for a repair get an address that these links sign.
     #[must_use]
     pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
-        self.repair_links = links;
+        self.publishing.repair_links = links;
+        self
+    }
+
+    /// With `true`, notices are recorded and not published, and no refresh is requested.
+    #[must_use]
+    pub const fn with_observe(mut self, observe: bool) -> Self {
+        self.publishing.observe = observe;
         self
     }
 
@@ -263,7 +271,7 @@ impl<S: Store + Clone + 'static> Node<S> {
         let plan_ahead_min = node::PLAN_AHEAD_MIN;
         let options = node::NodeOptions { owner, writer, partitions_count, policy, plan_ahead_min };
         node::Node::new(options, self.store.clone())
-            .with_repair_links(self.repair_links.clone())
+            .with_publishing(self.publishing.clone())
             .with_components(self.components.clone())
     }
 }

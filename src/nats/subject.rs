@@ -5,6 +5,7 @@
 //!   stored         belvo.<partition>.<kind>.<link>   the stream's subject transform adds the partition
 //!   state          $KV.links.<link>    the output stream is the key-value bucket `links`
 //!   about a link   link.notice.<type>.<link>   link.job.<type>.<link>   link.refused.<link>
+//!                  link.observed.<type>.<link>   a notice that observe mode keeps back
 //!   institution    link.incident.<institution>
 //!   partition      link.fence.<partition>   link.offset.<partition>
 //!   process        link.commit.<writer>
@@ -18,7 +19,7 @@
 //! message would go to the subject of another link.
 //! Next: `stream.rs` declares the streams over these subjects.
 
-use crate::contract::InputKind;
+use crate::contract::{EventKind, InputKind};
 use crate::link::{LINK_ID_LENGTH_MAX, LinkId};
 
 /// The longest token, in characters. A Belvo link id is a UUID of 36.
@@ -49,6 +50,8 @@ pub enum OutputSubject<'a> {
     State { link_id: &'a str },
     /// A notice about a link.
     Notice { notice: &'a str, link_id: &'a str },
+    /// A notice about a link that observe mode keeps back.
+    Observed { notice: &'a str, link_id: &'a str },
     /// A job about a link.
     Job { job: &'a str, link_id: &'a str },
     /// A refused event of a link.
@@ -247,6 +250,11 @@ impl Subjects {
         format!("{}.notice.{}.{}", self.output_prefix, checked(notice), checked(link_id))
     }
 
+    /// `link.observed.<type>.<link>`.
+    pub fn observed(&self, notice: &str, link_id: &str) -> String {
+        format!("{}.observed.{}.{}", self.output_prefix, checked(notice), checked(link_id))
+    }
+
     /// `link.job.<type>.<link>`.
     pub fn job(&self, job: &str, link_id: &str) -> String {
         format!("{}.job.{}.{}", self.output_prefix, checked(job), checked(link_id))
@@ -297,18 +305,17 @@ impl Subjects {
         link_id.parse::<LinkId>().is_ok().then_some(StoredInput { partition, kind, link_id })
     }
 
-    /// The subjects of all messages about a link, or about every link with `*`; `incidents`: also those about institutions. No subject
-    /// matches two of them.
-    pub(crate) fn events(&self, link: &str, incidents: bool) -> Vec<String> {
+    /// The subject of the messages of a kind about a link, or about every link with `*`. No subject matches two kinds.
+    pub(crate) fn events(&self, kind: EventKind, link: &str) -> String {
         let (state, output) = (&self.state_prefix, &self.output_prefix);
-        let mut filters = vec![
-            format!("{state}.{link}"),
-            format!("{output}.notice.*.{link}"),
-            format!("{output}.job.*.{link}"),
-            format!("{output}.refused.{link}"),
-        ];
-        filters.extend(incidents.then(|| format!("{output}.incident.*")));
-        filters
+        match kind {
+            EventKind::State => format!("{state}.{link}"),
+            EventKind::Notice => format!("{output}.notice.*.{link}"),
+            EventKind::Observed => format!("{output}.observed.*.{link}"),
+            EventKind::Job => format!("{output}.job.*.{link}"),
+            EventKind::Refused => format!("{output}.refused.{link}"),
+            EventKind::Incident => format!("{output}.incident.*"),
+        }
     }
 
     /// Parses an output subject.
@@ -322,6 +329,7 @@ impl Subjects {
         }
         match tokens[..] {
             ["notice", notice, link_id] => Some(OutputSubject::Notice { notice, link_id }),
+            ["observed", notice, link_id] => Some(OutputSubject::Observed { notice, link_id }),
             ["job", job, link_id] => Some(OutputSubject::Job { job, link_id }),
             ["refused", link_id] => Some(OutputSubject::Refused { link_id }),
             ["incident", institution] => Some(OutputSubject::Incident { institution }),
@@ -445,6 +453,7 @@ mod tests {
             for (subject, expected) in [
                 (subjects.state(&id), OutputSubject::State { link_id: &id }),
                 (subjects.notice(&word, &id), OutputSubject::Notice { notice: &word, link_id: &id }),
+                (subjects.observed(&word, &id), OutputSubject::Observed { notice: &word, link_id: &id }),
                 (subjects.job(&word, &id), OutputSubject::Job { job: &word, link_id: &id }),
                 (subjects.refused(&id), OutputSubject::Refused { link_id: &id }),
                 (subjects.incident(&id), OutputSubject::Incident { institution: &id }),

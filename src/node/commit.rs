@@ -10,10 +10,9 @@ use super::input::{BatchId, Limit, RequestId};
 use super::lost_states::Expected;
 use super::output::{Closing, Note, Output};
 use super::partition::Stage;
-use crate::engine::{Engine, Item, Plan, WithTimers};
+use crate::engine::{Engine, Item, Plan, Publishing, WithTimers};
 use crate::institution::Components;
 use crate::link::Timestamp;
-use crate::repair::RepairLinks;
 use crate::store::{Store, StoreError};
 
 /// The most writes of the store that may be open when the node plans the next commit, or takes the next messages of the output stream.
@@ -92,10 +91,10 @@ impl<S: Store + Clone> Node<S> {
         self.applying.len() < APPLYING_MAX
     }
 
-    /// Notices that ask a user for a repair get an address that these links sign.
+    /// Sets how the effects of the machine are published.
     #[must_use]
-    pub fn with_repair_links(mut self, links: Option<RepairLinks>) -> Self {
-        self.repair_links = links;
+    pub fn with_publishing(mut self, publishing: Publishing) -> Self {
+        self.publishing = publishing;
         self
     }
 
@@ -108,7 +107,7 @@ impl<S: Store + Clone> Node<S> {
 
     /// Gives the settings of this node to a new engine.
     pub(super) fn set_up(&self, engine: Engine<S>) -> Engine<S> {
-        engine.with_components(self.components.clone()).with_repair_links(self.repair_links.clone())
+        engine.with_components(self.components.clone()).with_publishing(self.publishing.clone())
     }
 
     pub(super) fn is_pipeline_empty(&self) -> bool {

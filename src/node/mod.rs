@@ -133,10 +133,9 @@ use self::partition::{Partition, Stage};
 use self::place::Resuming;
 use self::stream_clock::StreamClock;
 use self::timing::Measuring;
-use crate::engine::{Delivery, Engine, MESSAGES_MAX};
+use crate::engine::{Delivery, Engine, MESSAGES_MAX, Publishing};
 use crate::institution::Components;
 use crate::link::{Policy, Timestamp};
-use crate::repair::RepairLinks;
 use crate::store::{Store, StoreError};
 
 /// The most deliveries in the queue: enough for a few commits.
@@ -184,7 +183,7 @@ pub enum Phase {
 pub struct Node<S> {
     options: NodeOptions,
     /// Signs the address of the repair page in notices.
-    repair_links: Option<RepairLinks>,
+    publishing: Publishing,
     components: Components,
     store: S,
     /// `None` until the first partition has its resume point.
@@ -249,7 +248,7 @@ impl<S: Store + Clone> Node<S> {
     pub fn new(options: NodeOptions, store: S) -> Self {
         Self {
             options,
-            repair_links: None,
+            publishing: Publishing::default(),
             components: Components::default(),
             store,
             engine: None,

@@ -19,15 +19,16 @@ const PUBLISHING: &str = "Publish through JetStream and wait for its acknowledge
     It may be published again; relink recognises a repeated fact. The subject names the kind of the message; the \
     CloudEvents headers are optional. A message that cannot be read is dead-lettered on `relink.dead.<reason>`.";
 
-/// A channel: its message, its subject with parameters in braces, its direction and its description.
+/// A channel: its name, its message, its subject with parameters in braces, its direction and its description.
 struct Channel {
+    name: &'static str,
     message: &'static str,
     address: &'static str,
     is_input: bool,
     about: &'static str,
 }
 
-const CHANNELS: [Channel; 14] = [
+const CHANNELS: [Channel; 15] = [
     input("belvo.webhook", "belvo.webhook.{link_id}", "Webhooks of Belvo."),
     input("belvo.api_error", "belvo.api_error.{link_id}", "Errors that Belvo's API answered to calls of yours."),
     input("belvo.widget", "belvo.widget.{link_id}", "Events of the Connect Widget in update mode."),
@@ -39,6 +40,14 @@ const CHANNELS: [Channel; 14] = [
         "Webhooks of Belvo's status page, about institutions.",
     ),
     output("link.notice", "link.notice.{type}.{link_id}", "Notices about a link. Subscribe here."),
+    Channel {
+        name: "link.observed",
+        ..output(
+            "link.notice",
+            "link.observed.{type}.{link_id}",
+            "Notices that relink would send, while it only observes. Nobody has to act on them.",
+        )
+    },
     output(
         "link.state",
         "$KV.links.{link_id}",
@@ -57,11 +66,11 @@ const CHANNELS: [Channel; 14] = [
 ];
 
 const fn input(message: &'static str, address: &'static str, about: &'static str) -> Channel {
-    Channel { message, address, is_input: true, about }
+    Channel { name: message, message, address, is_input: true, about }
 }
 
 const fn output(message: &'static str, address: &'static str, about: &'static str) -> Channel {
-    Channel { message, address, is_input: false, about }
+    Channel { name: message, message, address, is_input: false, about }
 }
 
 /// The document.
@@ -73,7 +82,7 @@ pub(super) fn document(schemas: &[MessageSchema], examples: &[Example]) -> Value
         let name = channel.message;
         let schema = schemas.iter().find(|schema| schema.name == name).expect("every channel's message has a schema");
         let of_name: Vec<&Example> = examples.iter().filter(|example| example.name == name).collect();
-        channels.insert(name.to_owned(), self::channel(channel, &of_name));
+        channels.insert(channel.name.to_owned(), self::channel(channel, &of_name));
         let (id, operation) = operation(channel);
         operations.insert(id, operation);
         messages.insert(name.to_owned(), message(schema, channel.is_input, &of_name));
@@ -145,17 +154,17 @@ fn operation(channel: &Channel) -> (String, Value) {
     let (action, promise) = if channel.is_input { ("receive", PUBLISHING) } else { ("send", GUARANTEE) };
     let operation = json!({
         "action": action,
-        "channel": {"$ref": format!("#/channels/{}", channel.message)},
-        "messages": [{"$ref": format!("#/channels/{}/messages/{}", channel.message, short(channel))}],
+        "channel": {"$ref": format!("#/channels/{}", channel.name)},
+        "messages": [{"$ref": format!("#/channels/{}/messages/{}", channel.name, short(channel))}],
         "summary": channel.about,
         "description": promise,
     });
     (format!("{action}_{}", short(channel)), operation)
 }
 
-/// The last token of a message's name.
+/// The last token of a channel's name.
 fn short(channel: &Channel) -> &'static str {
-    channel.message.rsplit('.').next().unwrap_or(channel.message)
+    channel.name.rsplit('.').next().unwrap_or(channel.name)
 }
 
 fn message(schema: &MessageSchema, is_input: bool, examples: &[&Example]) -> Value {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::contract::{self, Address, At, Commit, Fence, InputKind, NoticeName, STATUS_PAGE};
-use crate::engine::{Delivery, Engine, Message};
+use crate::engine::{Delivery, Engine, Message, Publishing};
 use crate::link::{InstitutionNotices, Policy, PolicySettings, Timestamp};
 use crate::nats::envelope;
 use crate::nats::subject::Subjects;
@@ -181,7 +181,7 @@ pub fn examples() -> Vec<Example> {
     let created_ns = START.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
         .expect("an empty store in memory can be read")
-        .with_repair_links(Some(repair_links()));
+        .with_publishing(Publishing { repair_links: Some(repair_links()), observe: false });
     let (mut inputs, mut outputs) =
         (Vec::new(), [fence(), commit()].map(|message| to_example(&subjects, &message)).to_vec());
     for (sequence, (seconds, scripted)) in (1..).zip(script()) {
@@ -224,7 +224,7 @@ fn incident() -> Vec<Message> {
     let created_ns = START.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
         .expect("an empty store in memory can be read")
-        .with_repair_links(Some(repair_links()));
+        .with_publishing(Publishing { repair_links: Some(repair_links()), observe: false });
     let mut messages = Vec::new();
     for link in 0..links {
         let id = format!("c0ffee00-0000-4000-8000-{link:012}");

@@ -86,7 +86,7 @@ fn is_removed(link: &Link) -> bool {
 fn check_message(subject: OutputSubject<'_>, payload: &[u8], version: &Version) -> Result<(), String> {
     match subject {
         OutputSubject::State { .. } => check_record(payload, version),
-        OutputSubject::Notice { .. } => check_body::<NoticeBody>(payload, version),
+        OutputSubject::Notice { .. } | OutputSubject::Observed { .. } => check_body::<NoticeBody>(payload, version),
         OutputSubject::Job { .. } => check_body::<JobBody>(payload, version),
         OutputSubject::Refused { .. } => check_body::<RefusedBody>(payload, version),
         OutputSubject::Offset { .. } => check_body::<CommittedOffset>(payload, version),

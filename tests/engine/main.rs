@@ -10,6 +10,7 @@ mod identity;
 mod incidents;
 mod inputs;
 mod limits;
+mod observe;
 mod persons;
 mod repair_links;
 mod secrets;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use relink::contract::{Address, NoticeName, PromptWord, Record};
-use relink::engine::{Delivery, Engine, Plan};
+use relink::engine::{Delivery, Engine, Plan, Publishing};
 use relink::link::{Link, Policy, PolicySettings, Timestamp, step};
 use relink::repair::RepairLinks;
 use relink::store::{MemoryStore, Store};
@@ -104,7 +104,9 @@ fn engine(store: MemoryStore, policy: &Policy, sequence: u64) -> Engine<MemorySt
     let keys = ["a-key-of-the-tests-which-is-long-enough".into()];
     let links = RepairLinks::new("https://relink.example.com", &keys, Duration::from_secs(14 * 86_400));
     let offsets = [(0, sequence), (1, sequence)].into();
-    Engine::new(store, policy.clone(), INPUT_CREATED_NS, &offsets).unwrap().with_repair_links(Some(links))
+    Engine::new(store, policy.clone(), INPUT_CREATED_NS, &offsets)
+        .unwrap()
+        .with_publishing(Publishing { repair_links: Some(links), observe: false })
 }
 
 fn settings() -> PolicySettings {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use relink::contract::{Address, NoticeName};
-use relink::engine::{Engine, Message};
+use relink::engine::{Engine, Message, Publishing};
 use relink::link::{EpisodeNumber, Timestamp};
 use relink::repair::{Purpose, RepairLinks};
 use relink::store::MemoryStore;
@@ -23,7 +23,7 @@ fn links() -> RepairLinks {
 /// A link breaks, its reminder comes, and it works again. All messages of that.
 fn messages(links: Option<RepairLinks>) -> Vec<Message> {
     let mut engine = Engine::new(MemoryStore::default(), policy(false), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
-    engine = engine.with_repair_links(links);
+    engine = engine.with_publishing(Publishing { repair_links: links, observe: false });
     let broken =
         json!({"webhook_id": "w", "webhook_type": "LINK", "webhook_code": "invalid_credentials", "link_id": LINK});
     let mut messages = Vec::new();

@@ -326,6 +326,16 @@ async fn the_button_mints_a_token_and_the_widget_comes_back_to_relink() {
 }
 
 #[tokio::test]
+async fn the_button_starts_nothing_while_relink_only_observes() {
+    let scene = Scene::with(&[("RELINK_OBSERVE", "true")]).await;
+    let page = scene.get(&scene.open()).await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    let pressed = scene.post(&scene.open(), "").await;
+    assert!(pressed.status == 502 && pressed.text.contains("no se puede abrir la página segura"), "{}", pressed.text);
+    assert!(scene.inputs().await.is_empty(), "no attempt has started");
+}
+
+#[tokio::test]
 async fn a_button_that_is_pressed_very_often_mints_no_more_tokens() {
     let scene = Scene::new().await;
     let token = scene.open();

@@ -7,6 +7,7 @@ mod support;
 mod dead_letter_floods;
 mod journal;
 mod node;
+mod observe;
 mod outage;
 mod private_files;
 mod proxies;

@@ -113,6 +113,20 @@ async fn asks_for_a_refresh() {
 }
 
 #[tokio::test]
+async fn a_client_that_only_reads_refreshes_nothing_and_mints_nothing() {
+    let (client, asked) = server(json_answer(200, json!({"id": LINK, "status": "valid"}))).await;
+    let client = client.reading_only(true);
+    let is_refused =
+        |error: &CallError| matches!(error, CallError::Permanent { class: None, why } if why.contains("observe"));
+    assert!(is_refused(&client.refresh_link(&link(), &[]).await.unwrap_err()));
+    assert!(is_refused(&client.update_token(&link(), None).await.unwrap_err()));
+    assert!(is_refused(&client.renewal_token(&link(), Map::new()).await.unwrap_err()));
+    assert!(asked.lock().unwrap().is_empty());
+    client.get_link(&link()).await.unwrap();
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn an_outage_of_the_institution_is_returned_with_its_error() {
     for (code, is_transient) in
         [("institution_down", true), ("institution_unavailable", true), ("institution_inactive", false)]

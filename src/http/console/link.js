@@ -114,7 +114,7 @@ function step(at, kind, content, origin, messages, event) {
 function drawMessage(entry) {
   const details = detailsOf(entry.body);
   return h("li", { "data-kind": entry.kind },
-    h("strong", {}, entry.kind === "job" ? "Requested job " : "Published notice "), h("code", {}, entry.type ?? "?"), `: ${ofMessage(entry)}`,
+    h("strong", {}, { job: "Requested job ", observed: "Not sent, relink only observed: " }[entry.kind] ?? "Published notice "), h("code", {}, entry.type ?? "?"), `: ${ofMessage(entry)}`,
     details && h("span", { class: "soft" }, ` (${details})`),
     entry.message_id && h("span", { class: "evidence" }, ` message ${entry.message_id}`));
 }

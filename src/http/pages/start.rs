@@ -80,7 +80,8 @@ pub(super) async fn start(
         }
     };
     let cannot_start = || draw_as(&server, pages, &visit, Some(opened), Shown::View(opened.view), true);
-    let Some(belvo) = &server.belvo else { return cannot_start().await };
+    // The page has an address in `link.observed` only, or is open since before.
+    let Some(belvo) = server.belvo.as_ref().filter(|_| !server.observe) else { return cannot_start().await };
     if !pages.mints.allows(&link.id) {
         let mut page = cannot_start().await;
         *page.status_mut() = StatusCode::TOO_MANY_REQUESTS;

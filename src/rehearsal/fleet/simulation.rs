@@ -171,7 +171,11 @@ impl Simulation {
                     let body: Value = serde_json::from_slice(&message.body)?;
                     self.incidents += u64::from(body["type"] == "began");
                 }
-                Address::Refused(_) | Address::Offset(_) | Address::Fence(_) | Address::Commit(_) => {}
+                Address::Observed(..)
+                | Address::Refused(_)
+                | Address::Offset(_)
+                | Address::Fence(_)
+                | Address::Commit(_) => {}
             }
         }
         Ok(())

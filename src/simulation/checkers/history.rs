@@ -132,6 +132,9 @@ impl History {
                     let notice = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
                     effects.notice(*name, link, id, notice);
                 }
+                Address::Observed(..) => {
+                    return Err(format!("{id} is a message of observe mode, which this relink is not in"));
+                }
                 Address::Job(name, link) => effects.job(*name, link, id),
                 Address::Incident(token) => self.incidents.take(token, body, self.link_checker.opened_last())?,
                 Address::Offset(partition) => {

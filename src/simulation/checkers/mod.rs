@@ -89,6 +89,7 @@ impl Checkers {
                 }
                 Address::Incident(_) => drop(self.incidents_ever.insert(id.clone())),
                 Address::Notice(..)
+                | Address::Observed(..)
                 | Address::Job(..)
                 | Address::Refused(_)
                 | Address::Fence(_)

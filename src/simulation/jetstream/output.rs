@@ -168,7 +168,11 @@ impl OutputStream {
                 Address::State(_) => OutputKind::State,
                 Address::Offset(partition) => OutputKind::Offset(partition),
                 Address::Incident(_) => OutputKind::Incident,
-                Address::Notice(..) | Address::Job(..) | Address::Refused(_) | Address::Fence(_) => OutputKind::Other,
+                Address::Notice(..)
+                | Address::Observed(..)
+                | Address::Job(..)
+                | Address::Refused(_)
+                | Address::Fence(_) => OutputKind::Other,
                 Address::Commit(_) => OutputKind::Commit,
             };
             OutputMessage { sequence, kind, body: stored.message.body.clone().into() }
@@ -228,7 +232,7 @@ impl OutputStream {
 }
 
 fn is_read(address: &Address) -> bool {
-    !matches!(address, Address::Notice(..) | Address::Job(..) | Address::Refused(_))
+    !matches!(address, Address::Notice(..) | Address::Observed(..) | Address::Job(..) | Address::Refused(_))
 }
 
 /// A text that identifies the subject.
@@ -236,6 +240,7 @@ fn subject(address: &Address) -> String {
     match address {
         Address::State(link) => format!("state.{link}"),
         Address::Notice(name, link) => format!("notice.{}.{link}", name.as_str()),
+        Address::Observed(name, link) => format!("observed.{}.{link}", name.as_str()),
         Address::Job(name, link) => format!("job.{}.{link}", name.as_str()),
         Address::Refused(link) => format!("refused.{link}"),
         Address::Offset(partition) => format!("offset.{partition}"),
