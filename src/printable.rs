@@ -54,8 +54,16 @@ pub fn printable_json(value: &Value) -> Value {
 /// interprets (C1, direction marks), so these become `\\uXXXX` too, which every reader of JSON decodes.
 pub fn exact_json(value: &Value) -> String {
     // The pretty form of a value that is in memory cannot fail: its keys are texts.
-    let text = serde_json::to_string_pretty(value).unwrap_or_default();
-    escaped(&text, &['\n'], &|c| {
+    safe_json(&serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+/// The same on one line.
+pub fn exact_json_line(value: &Value) -> String {
+    safe_json(&value.to_string())
+}
+
+fn safe_json(text: &str) -> String {
+    escaped(text, &['\n'], &|c| {
         let mut units = [0; 2];
         c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
     })

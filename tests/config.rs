@@ -457,3 +457,27 @@ fn a_page_of_another_system_and_an_open_repair_page_are_warned_about() {
     assert_eq!(repair("https://relink.example.com"), Vec::<String>::new());
     assert_eq!(repair("http://127.0.0.1:8480"), Vec::<String>::new());
 }
+
+#[test]
+fn a_named_token_has_a_name_and_scopes_and_no_problem_quotes_a_part_of_it() {
+    let config =
+        given().env("RELINK_NAMED_API_TOKENS", "app:report+repair:t:1, ana@night:operate+read+read:t2").config();
+    let tokens = config.http.named_api_tokens;
+    let scopes = |at: usize| tokens[at].scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!((tokens[0].name.as_str(), scopes(0).as_str()), ("app", "report repair"));
+    assert_eq!((tokens[1].name.as_str(), scopes(1).as_str()), ("ana@night", "read operate"));
+    assert_eq!(tokens[0].secret.expose_secret(), "t:1", "a token may have colons");
+    for (value, problem) in [
+        ("hunter2", "must have the form"),
+        ("hunter2:hunter2", "must have the form"),
+        ("app:hunter2:x", "a scope is none of report, read, repair, operate"),
+        ("hunter 2:read:x", "the name must have"),
+        ("app:read:", "must have the form"),
+        ("a:read:hunter2,b:operate:hunter2", "item 2: the token is given twice"),
+    ] {
+        let found = given().env("RELINK_NAMED_API_TOKENS", value).problem();
+        assert!(found.contains(problem) && !found.contains("hunter"), "{value}: {found}");
+    }
+    let both = given().env("RELINK_API_TOKENS", "same").env("RELINK_NAMED_API_TOKENS", "a:read:same").problem();
+    assert!(both.contains("given twice"), "{both}");
+}

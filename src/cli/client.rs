@@ -110,7 +110,9 @@ impl RunningRelink {
             (Some(url), Some(token)) => (url, token),
             (url, token) => {
                 let config = Config::load(&Sources::of_process(args.config, Vec::new()))?.config;
-                let named = config.http.named_api_tokens.first().map(|token| token.secret.clone());
+                // The one that may do most.
+                let named = config.http.named_api_tokens.iter().max_by_key(|token| token.scopes.len());
+                let named = named.map(|token| token.secret.clone());
                 let token = token.or_else(|| config.http.api_tokens.first().cloned()).or(named).context(
                     "a token is required: give --token, or set RELINK_API_TOKENS or RELINK_NAMED_API_TOKENS as for the service; the first \
                      one is used",

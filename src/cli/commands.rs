@@ -15,6 +15,7 @@ use super::output::{line, print, print_json};
 use super::sentences::{of_state, word_of};
 use crate::clock;
 use crate::contract::{At, Because, HistoryEntry, HistoryKind, Record};
+use crate::link::LinkId;
 use crate::printable::printable;
 
 pub(super) const EXAMPLES: &str = "\
@@ -40,7 +41,7 @@ const ALREADY_KNOWN: &str = "already_known";
 pub(super) struct CommandArgs {
     /// Belvo's id of the link
     #[arg(value_name = "LINK")]
-    link: String,
+    link: LinkId,
     /// Why the command is given
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -92,7 +93,7 @@ pub(super) async fn forget(args: ForgetArgs) -> anyhow::Result<ExitCode> {
 pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs) -> anyhow::Result<ExitCode> {
     let CommandArgs { link, reason, by, relink } = args;
     let relink = RunningRelink::of(relink)?;
-    let link = link.trim();
+    let link = link.as_str();
     let fields = [("command", Some(command.to_owned())), ("until", until), ("reason", reason), ("by", by)];
     let body: Map<String, Value> =
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();

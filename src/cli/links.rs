@@ -15,7 +15,7 @@ use super::output::{BOLD, DIM, colour_of, line, print, print_json};
 use super::sentences::{at, of_cause, of_state, span, word_of};
 use crate::clock;
 use crate::contract::{At, PromptWord, Record};
-use crate::link::Timestamp;
+use crate::link::{LinkId, Timestamp};
 use crate::printable::{printable, printable_json};
 
 pub(super) const LIST_EXAMPLES: &str = "\
@@ -63,7 +63,7 @@ pub(super) struct LinksArgs {
 pub(super) struct ShowArgs {
     /// Belvo's id of the link
     #[arg(value_name = "LINK")]
-    link: String,
+    link: LinkId,
     #[command(flatten)]
     relink: RelinkArgs,
 }
@@ -188,7 +188,7 @@ fn user(link: &Value) -> String {
 
 pub(super) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let relink = RunningRelink::of(args.relink)?;
-    let link = relink.get(&format!("/v1/links/{}", args.link.trim())).await?;
+    let link = relink.get(&format!("/v1/links/{}", args.link)).await?;
     if relink.json { print_json(&link) } else { print(&shown(&link, clock::now())?) }
 }
 

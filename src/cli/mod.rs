@@ -39,6 +39,7 @@ use self::examples::{
 use self::output::{print, print_json};
 use crate::config::{Config, ConfigError, Loaded, LogConfig, LogFormat, Sources};
 use crate::drawing::{self, Format};
+use crate::link::LinkId;
 use crate::printable::{printable, printable_lines};
 use crate::rehearsal::demo::{self, DemoArgs};
 use crate::rehearsal::dev::{self, DevArgs};
@@ -306,6 +307,8 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
                 Some((link, behind)) => (link, Some(behind)),
                 None => (subject.trim(), None),
             };
+            let link: LinkId = link.parse().with_context(|| format!("`{}`", printable(link)))?;
+            let link = link.as_str();
             let relink = client::RunningRelink::of(relink)?;
             if relink.json {
                 return print_json(&relink.get(&format!("/v1/links/{link}/history")).await?);

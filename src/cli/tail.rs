@@ -12,10 +12,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{RelinkArgs, RunningRelink};
-use super::output::{BOLD, DIM, colour_of, line, print, print_json};
+use super::output::{BOLD, DIM, colour_of, line, print};
 use super::sentences::{of_event_named, of_job, of_notice, of_observed, of_transition, reporter_of, word_of};
 use crate::contract::{Because, EventKind, Origin, StreamEvent};
-use crate::printable::{printable, printable_json};
+use crate::printable::{exact_json_line, printable, printable_json};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -58,7 +58,9 @@ pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::
     let follow = async {
         let mut tail = EventReader { last: args.after, is_connected: false };
         let json = args.relink.is_json();
-        let mut show = |event: Value| if json { print_json(&event) } else { print(&shown(&event)) }.map(drop);
+        let mut show = |event: Value| {
+            if json { print(&(exact_json_line(&event) + "\n")) } else { print(&shown(&event)) }.map(drop)
+        };
         let query = [
             ("link", args.link),
             ("institution", args.institution),

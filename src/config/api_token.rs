@@ -22,12 +22,19 @@ pub struct ApiToken {
     pub secret: SecretString,
 }
 
-/// A wrong item is noted, without a part of its token, and left out.
-pub(super) fn read(reader: &mut Reader) -> Vec<ApiToken> {
-    let mut tokens = Vec::new();
+/// A wrong item is noted, without a part of its token, and left out. `unnamed` are the tokens of `http.api_tokens`.
+pub(super) fn read(reader: &mut Reader, unnamed: &[SecretString]) -> Vec<ApiToken> {
+    let mut tokens: Vec<ApiToken> = Vec::new();
     for (at, item) in reader.secrets(KEY).iter().enumerate() {
         match parse(item) {
-            Ok(token) => tokens.push(token),
+            Ok(token) => {
+                // With the same token twice, nobody could say which scopes it has.
+                let others = tokens.iter().map(|token| &token.secret).chain(unnamed);
+                if others.map(SecretString::expose_secret).any(|other| other == token.secret.expose_secret()) {
+                    reader.reject(KEY, format!("item {}: the token is given twice", at + 1));
+                }
+                tokens.push(token);
+            }
             Err(problem) => reader.reject(KEY, format!("item {}: {problem}", at + 1)),
         }
     }

@@ -297,14 +297,15 @@ impl Sources {
 
 /// Returns `None` only if a problem was noted.
 fn read(reader: &mut Reader) -> Option<Config> {
+    let api_tokens = reader.secrets("http.api_tokens");
     let http = HttpConfig {
         listen: reader
             .address("http.listen", "an address and a port such as 127.0.0.1:8480")
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
         webhook_secrets: reader.secrets("http.webhook_secrets"),
         status_webhook_secrets: reader.secrets("http.status_webhook_secrets"),
-        api_tokens: reader.secrets("http.api_tokens"),
-        named_api_tokens: api_token::read(reader),
+        named_api_tokens: api_token::read(reader, &api_tokens),
+        api_tokens,
         allow_open_webhooks: reader.switch("http.allow_open_webhooks"),
         connections_max: usize::try_from(reader.number("http.connections_max", 0..=1_000_000)).unwrap_or(0),
         console: reader.switch("http.console"),

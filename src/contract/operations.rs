@@ -124,6 +124,11 @@ pub enum ParameterKind {
     Link,
     /// A whole number, from 0.
     Number,
+    /// A whole number of seconds, from 0.
+    Seconds {
+        /// The largest value.
+        max: u64,
+    },
     /// A whole number from 1 to the maximum, with a default.
     Limit {
         /// The value if it is absent.
@@ -187,6 +192,9 @@ pub const DEAD_LETTERS_ON_PAGE: (usize, usize) = (100, 1_000);
 /// The number of institutions in an answer: the default and the maximum. Belvo has some hundreds.
 pub const INSTITUTIONS_ON_PAGE: (usize, usize) = (1_000, 10_000);
 
+/// The longest answer with events, in seconds. A request may take two minutes.
+pub const EVENTS_WAIT_MAX: u64 = 100;
+
 const INSTITUTION: Parameter = text("institution", "Belvo's name of the institution; the whole name.");
 const EXTERNAL_ID: Parameter = text("external_id", "Your own id of the link's user; the whole id.");
 const AFTER_LINK: Parameter =
@@ -208,8 +216,8 @@ const WATCH_EVENTS: &[Parameter] = &[
     text("type", "Only this type of notice or job; several with commas."),
     Parameter {
         name: "wait",
-        about: "How many seconds to wait for messages, at most 100; 0: only those that are there.",
-        kind: ParameterKind::Number,
+        about: "How many seconds to wait for messages; default: the maximum; 0: only those that are there.",
+        kind: ParameterKind::Seconds { max: EVENTS_WAIT_MAX },
     },
 ];
 

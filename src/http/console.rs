@@ -81,7 +81,10 @@ fn answer(media_type: &'static str, content: impl IntoResponse) -> Response {
         (X_FRAME_OPTIONS, "DENY"),
         (HeaderName::from_static("x-robots-tag"), "noindex, nofollow"),
     ];
-    response.headers_mut().extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    // A text has a Content-Type of its own, which `extend` would keep beside this one.
+    for (name, value) in fixed {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 

@@ -1,6 +1,6 @@
 //! `GET /v1/events`: the messages about links and institutions as they come, as server-sent events.
 //!
-//! The id of an event is its sequence in `KV_links`. An answer ends after [`WAIT_MAX`], because a request has a time limit; a client
+//! The id of an event is its sequence in `KV_links`. An answer ends after [`EVENTS_WAIT_MAX`], because a request has a time limit; a client
 //! asks again with `Last-Event-ID` and misses nothing.
 
 use std::convert::Infallible;
@@ -21,15 +21,12 @@ use super::SharedServer;
 use super::connection::Stopping;
 use super::parameters::{Query, bad};
 use super::problem::{Kind, Problem};
-use crate::contract::{EventKind, StreamEvent};
+use crate::contract::{EVENTS_WAIT_MAX, EventKind, StreamEvent};
 use crate::link::LinkId;
 use crate::nats::events::{EventReader, EventsError};
 
 /// How many clients may watch at the same time. Each one reads from NATS on its own.
 pub(super) const WATCHERS_MAX: usize = 32;
-
-/// The longest answer, in seconds. A request may take two minutes.
-const WAIT_MAX: u64 = 100;
 
 /// How often to look for new messages.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -77,9 +74,9 @@ pub(super) async fn watch(
         kinds.map_err(|_| bad("kind", "must be of `state`, `notice`, `observed`, `job`, `refused` and `incident`"))?;
     let types = list("type").map(str::to_owned).collect();
     let wanted = Wanted { kinds, types, institution: query.text("institution").map(str::to_owned) };
-    let wait = match query.parse::<u64>("wait")?.unwrap_or(WAIT_MAX) {
-        wait @ 0..=WAIT_MAX => wait,
-        _ => return Err(bad("wait", &format!("must be at most {WAIT_MAX}"))),
+    let wait = match query.parse::<u64>("wait")?.unwrap_or(EVENTS_WAIT_MAX) {
+        wait @ 0..=EVENTS_WAIT_MAX => wait,
+        _ => return Err(bad("wait", &format!("must be at most {EVENTS_WAIT_MAX}"))),
     };
     // A browser that connects again says what it has, whatever the address says.
     let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<u64>()).transpose();

@@ -41,7 +41,10 @@ fn answer(media_type: &'static str, content: &'static str) -> Response {
         (REFERRER_POLICY, "no-referrer"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    response.headers_mut().extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    // A text has a Content-Type of its own, which `extend` would keep beside this one.
+    for (name, value) in fixed {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 

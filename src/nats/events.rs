@@ -113,7 +113,7 @@ fn event(subjects: &Subjects, message: &RawMessage) -> Option<StreamEvent> {
     if kind == EventKind::State {
         without_internals(&mut body);
     }
-    let name = name.or_else(|| body["change"].as_str().filter(|_| kind == EventKind::Incident));
+    let name = name.or_else(|| body["type"].as_str().filter(|_| kind == EventKind::Incident));
     Some(StreamEvent {
         sequence: message.sequence,
         stored_at: At(Timestamp::from_millis(message.stored_at_ns / 1_000_000)),

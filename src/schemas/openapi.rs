@@ -195,6 +195,7 @@ impl Generators {
             // An empty value counts as none.
             ParameterKind::Link => json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{0,64}$"}),
             ParameterKind::Number => sequence(),
+            ParameterKind::Seconds { max } => json!({"type": "integer", "minimum": 0, "maximum": max, "default": max}),
             ParameterKind::Limit { default, max } => {
                 json!({"type": "integer", "minimum": 1, "maximum": max, "default": default})
             }

@@ -54,6 +54,23 @@ pub(crate) async fn publish_history(bench: &Bench) {
 }
 
 #[tokio::test]
+async fn a_text_that_is_no_link_id_leads_to_no_other_address() {
+    let bench = Bench::new().await;
+    let commands = [&["mute"][..], &["forget", "--yes"], &["show"], &["why"], &["verify"]];
+    for command in commands {
+        for link in ["nope/../x", "../links/zz", "../summary?", "", "a b"] {
+            let output = relink(&bench, &[command, &[link]].concat()).await;
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                !output.status.success() && stderr.contains("a link id is 1 to 64"),
+                "{command:?} {link}: {stderr}"
+            );
+        }
+    }
+    assert!(bench.inputs().await.is_empty());
+}
+
+#[tokio::test]
 async fn tail_prints_one_line_for_each_message() {
     let bench = Bench::new().await;
     publish_history(&bench).await;
@@ -64,6 +81,12 @@ async fn tail_prints_one_line_for_each_message() {
     let jobs = printed(&bench, &["tail", "--after", "0", "--no-follow", "--kind", "job", "--json"]).await;
     let job: Value = serde_json::from_str(&jobs).unwrap();
     assert_eq!((&job["kind"], &job["type"]), (&json!("job"), &json!("verify")));
+
+    assert_eq!(jobs.lines().count(), 1, "each message is one line: {jobs}");
+    let incident = json!({"type": "began", "institution": "erebor_mx_retail"}).to_string();
+    bench.nats.context.publish("link.incident.erebor_mx_retail", incident.into()).await.unwrap().await.unwrap();
+    let incidents = printed(&bench, &["tail", "--after", "0", "--no-follow", "--kind", "incident"]).await;
+    assert!(incidents.contains("institution erebor_mx_retail: began"), "{incidents}");
 
     let output = relink(&bench, &["tail", "--kind", "nothing"]).await;
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("`kind`"));
@@ -177,7 +200,7 @@ async fn errors_are_one_paragraph() {
     for (subject, reason) in [
         ("unknown-link".to_owned(), "404: relink does not know the link unknown-link"),
         (format!("{LINK}.99.1"), "does not contain the message"),
-        ("a b".to_owned(), "400: "),
+        ("a b".to_owned(), "a link id is 1 to 64"),
     ] {
         let output = relink(&bench, &["why", &subject]).await;
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -81,6 +81,10 @@ async fn the_document_and_its_page_are_served_without_credentials() {
     let bench = Bench::with(&[]).await;
     let served = answer(bench.request(Method::GET, "/openapi.json")).await;
     assert_eq!(served.body, *DOCUMENT);
+    for path in ["/openapi.json", "/openapi", "/openapi.css", "/console"] {
+        let types = answer(bench.request(Method::GET, path)).await.headers.get_all("content-type").iter().count();
+        assert_eq!(types, 1, "{path}");
+    }
     let page = answer(bench.request(Method::GET, "/openapi")).await;
     assert!(page.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
     for operation in Operation::VARIANTS {

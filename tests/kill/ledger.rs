@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use anyhow::{Context as _, Result, ensure};
-use relink::contract::{CommittedOffset, JOURNAL_HEADER, Record, RefusedBody, StateWord};
+use relink::contract::{CommittedOffset, JOURNAL_HEADER, PromptWord, Record, RefusedBody, StateWord};
 use serde_json::Value;
 
 use super::figures::Figures;
@@ -224,10 +224,13 @@ impl Ledger {
         let at_ms = record.because.at.0.as_millis();
         let is_near = at_ms.abs_diff(output.message.stored_ms) < CLOCK_TOLERANCE_MS;
         ensure!(self.is_restoring || is_near, "a step of {at_ms} ms was stored at {} ms", output.message.stored_ms);
-        // The step that opens an episode publishes its prompt: no link is muted, and there are no incidents.
+        // The step that opens an episode publishes its prompt, if its state says so. The prompt of a link that was never read waits for a
+        // read, and that of a link that breaks again in the millisecond of its last message for the shortest pause.
         let is_broken = |state| matches!(state, StateWord::Invalid | StateWord::TokenRequired);
         let opens = is_broken(record.state) && !is_broken(record.because.from);
-        if let Some(episode) = record.episode.as_ref().filter(|_| opens && !self.is_restoring) {
+        let is_sent = |prompt| matches!(prompt, Some(PromptWord::Sent));
+        let opened = record.episode.as_ref().filter(|episode| opens && is_sent(episode.prompt));
+        if let Some(episode) = opened.filter(|_| !self.is_restoring) {
             self.opened_episodes.insert(episode.id.clone());
         }
         let mut shown: Value = serde_json::from_slice(&output.message.body)?;
