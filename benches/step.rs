@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use relink::belvo::{Meaning, translate};
-use relink::contract::{At, Because, Origin, OriginKind, Record};
+use relink::contract::{Because, Origin, OriginKind, Record};
 use relink::link::{Input, Link, Policy, PolicySettings, Timestamp, step};
 
 /// Every step of one link's outage: the link before, the event, and the time.
@@ -59,17 +59,7 @@ fn core(criterion: &mut Criterion) {
         .filter_map(|(link, input, now)| Some((step(link, input, *now, &policy).ok()?, input.clone())))
         .collect();
     let record = |taken: &(relink::link::Step, Input)| {
-        let received_at = At(taken.0.at);
-        let origin = Origin {
-            kind: OriginKind::Webhook,
-            input_sequence: Some(7),
-            message_id: None,
-            token: None,
-            by: None,
-            reason: None,
-            received_at,
-            unreadable_fields: Vec::new(),
-        };
+        let origin = Origin { kind: OriginKind::Webhook, input_sequence: Some(7), ..Origin::timer(taken.0.at) };
         Record::of(&taken.0.link, 3, Because::of(&taken.0, &taken.1, origin), Vec::new())
     };
     let json: Vec<Vec<u8>> =

@@ -98,11 +98,7 @@ fn record(link: usize, now: Timestamp) -> Record {
         kind: OriginKind::Observation,
         input_sequence: Some(link as u64),
         message_id: Some("0d8a8f9e-2f7e-4f3e-9f0b-2a6c3d4e5f60".to_owned()),
-        token: None,
-        by: None,
-        reason: None,
-        received_at: At(now),
-        unreadable_fields: Vec::new(),
+        ..Origin::timer(now)
     };
     let (event, from) = ("observed".into(), StateWord::Unconfirmed);
     let because = Because {

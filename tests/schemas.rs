@@ -8,7 +8,7 @@ use std::time::Duration;
 use jsonschema::Validator;
 use proptest::prelude::*;
 use relink::contract::{
-    At, Because, InputKind, JobBody, JobName, NoticeBody, NoticeName, Origin, OriginKind, Record, RefusedBody,
+    Because, InputKind, JobBody, JobName, NoticeBody, NoticeName, Origin, OriginKind, Record, RefusedBody,
 };
 use relink::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Due,
@@ -325,16 +325,7 @@ fn some_input() -> impl Strategy<Value = Input> {
 }
 
 fn origin(kind: OriginKind, now: Timestamp) -> Origin {
-    Origin {
-        kind,
-        input_sequence: Some(u64::MAX),
-        message_id: None,
-        token: None,
-        by: None,
-        reason: None,
-        received_at: At(now),
-        unreadable_fields: Vec::new(),
-    }
+    Origin { kind, input_sequence: Some(u64::MAX), ..Origin::timer(now) }
 }
 
 /// Steps through the inputs and checks every message. The last event deletes the link, so that a tombstone is checked

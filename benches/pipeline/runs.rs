@@ -267,16 +267,7 @@ fn record(input: &LoadInput) -> Record {
         other => panic!("{other:?} is no event"),
     };
     let step = step(&Link::unknown(id, now), &input, now, &policy()).expect("a step");
-    let origin = Origin {
-        kind: OriginKind::Webhook,
-        input_sequence: Some(1),
-        message_id: None,
-        token: None,
-        by: None,
-        reason: None,
-        received_at: relink::contract::At(now),
-        unreadable_fields: Vec::new(),
-    };
+    let origin = Origin { kind: OriginKind::Webhook, input_sequence: Some(1), ..Origin::timer(now) };
     let because = Because::of(&step, &input, origin);
     Record::of(&step.link, 0, because, Vec::new())
 }

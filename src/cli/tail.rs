@@ -162,6 +162,10 @@ fn shown(event: &Value) -> String {
     let at = event.stored_at.0;
     let name = event.name.as_deref().unwrap_or("?");
     let of = event.institution.as_deref().map(|name| format!("  {DIM}{name}{DIM:#}")).unwrap_or_default();
+    let published = |text: &mut String, colour: AnsiColor, what: String| {
+        let style = colour.on_default();
+        line(text, format_args!("{at}  {link}  {style}{name}{style:#}  relink {what}{of}"));
+    };
     match event.kind {
         EventKind::State => match serde_json::from_value::<Because>(event.body["because"].clone()) {
             Ok(because) => {
@@ -173,16 +177,9 @@ fn shown(event: &Value) -> String {
             }
             Err(_) => line(&mut text, format_args!("{at}  {link}  a state that this version of relink cannot read")),
         },
-        EventKind::Notice => {
-            let style = AnsiColor::Yellow.on_default();
-            let what = of_notice(name, &event.body);
-            line(&mut text, format_args!("{at}  {link}  {style}{name}{style:#}  relink {what}{of}"));
-        }
-        EventKind::Job => {
-            let style = AnsiColor::Cyan.on_default();
-            let what = of_job(name, &event.body);
-            line(&mut text, format_args!("{at}  {link}  {style}{name}{style:#}  relink {what}{of}"));
-        }
+        EventKind::Notice => published(&mut text, AnsiColor::Yellow, of_notice(name, &event.body)),
+        EventKind::Observed => published(&mut text, AnsiColor::Yellow, of_observed(name, &event.body)),
+        EventKind::Job => published(&mut text, AnsiColor::Cyan, of_job(name, &event.body)),
         EventKind::Refused => {
             let origin = serde_json::from_value::<Origin>(event.body["origin"].clone()).ok();
             let who = origin.as_ref().map_or_else(|| "relink received".to_owned(), reporter_of);
@@ -193,11 +190,6 @@ fn shown(event: &Value) -> String {
         EventKind::Incident => {
             let institution = event.institution.as_deref().unwrap_or("?");
             line(&mut text, format_args!("{at}  {BOLD}institution {institution}: {name}{BOLD:#}"));
-        }
-        EventKind::Observed => {
-            let style = AnsiColor::Yellow.on_default();
-            let what = of_observed(name, &event.body);
-            line(&mut text, format_args!("{at}  {link}  {style}{name}{style:#}  relink {what}{of}"));
         }
     }
     text

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::record::BadRecord;
 use super::rfc3339::At;
 use super::words::{Action, CauseWord};
-use crate::link::{Cause, EpisodeNumber, LastMessage, LinkId, Messaged, Need, Person, WaitingLink};
+use crate::link::{EpisodeNumber, LastMessage, LinkId, Messaged, Need, Person, WaitingLink};
 
 /// The last message to the user about a link: a prompt, a reminder, or the notice about the end of a consent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -98,13 +98,12 @@ pub(super) fn lists_of(person: Option<&PersonRecord>) -> (Vec<AlsoBroken>, Vec<A
     let (mut broken, mut ending) = (Vec::new(), Vec::new());
     for WaitingLinkRecord { link_id, institution, need } in person.into_iter().flat_map(|person| &person.waiting) {
         let (link_id, institution) = (link_id.clone(), institution.clone());
-        match (need.episode, need.cause, need.due_at) {
-            (Some(episode), Some(cause), _) => {
-                let action = Cause::from(cause).into();
-                broken.push(AlsoBroken { link_id, institution, episode, action, repair_url: None });
+        match need.parse() {
+            Ok(Need::Repair { episode: EpisodeNumber(episode), cause }) => {
+                broken.push(AlsoBroken { link_id, institution, episode, action: cause.into(), repair_url: None });
             }
-            (_, _, Some(due_at)) => ending.push(AlsoEnding { link_id, institution, due_at }),
-            (_, _, None) => {}
+            Ok(Need::Renewal { due_at }) => ending.push(AlsoEnding { link_id, institution, due_at: At(due_at) }),
+            Err(_no_need) => {}
         }
     }
     (broken, ending)

@@ -291,7 +291,7 @@ pub(super) fn institutions_of<S: Store>(store: &S, policy: &Policy) -> Result<In
         for page in pages(store, Query { state: Some(state), limit: STORE_PAGE, ..Query::default() }) {
             let page = page?;
             for (id, stored) in page.ids.iter().zip(&page.links) {
-                match stored.parse().and_then(|record| Ok(record.link()?)) {
+                match stored.link() {
                     Ok(link) => opening_of(&link).iter().for_each(|opening| institutions.remember(opening)),
                     Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
                     // The link is missing from a count. The messages of the link are dead-lettered when they arrive.

@@ -452,7 +452,7 @@ impl<S: Store> Engine<S> {
             return Ok(Some(entry.clone()));
         }
         let Some(stored) = self.store.get(id)? else { return Ok(None) };
-        let link = Arc::new(stored.parse()?.link()?);
+        let link = Arc::new(stored.link()?);
         let entry = LinkEntry { link, partition: stored.head.partition };
         self.recent.read(entry.clone());
         Ok(Some(entry))

@@ -8,12 +8,11 @@
 
 use axum::Router;
 use axum::extract::Path;
-use axum::http::HeaderName;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -70,7 +69,6 @@ async fn file(Path(name): Path<String>) -> Response {
 }
 
 fn answer(media_type: &'static str, content: impl IntoResponse) -> Response {
-    let mut response = content.into_response();
     let fixed = [
         (CONTENT_TYPE, media_type),
         // After an upgrade of relink, no browser mixes old files with new ones.
@@ -81,11 +79,7 @@ fn answer(media_type: &'static str, content: impl IntoResponse) -> Response {
         (X_FRAME_OPTIONS, "DENY"),
         (HeaderName::from_static("x-robots-tag"), "noindex, nofollow"),
     ];
-    // A text has a Content-Type of its own, which `extend` would keep beside this one.
-    for (name, value) in fixed {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
+    (fixed, content).into_response()
 }
 
 #[cfg(test)]

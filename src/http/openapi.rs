@@ -7,7 +7,6 @@ use std::sync::LazyLock;
 
 use axum::Router;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use maud::{DOCTYPE, Markup, html};
@@ -34,18 +33,13 @@ pub(super) fn routes() -> Router<SharedServer> {
 }
 
 fn answer(media_type: &'static str, content: &'static str) -> Response {
-    let mut response = content.into_response();
-    let fixed: [(HeaderName, &'static str); 4] = [
+    let fixed = [
         (CONTENT_TYPE, media_type),
         (CONTENT_SECURITY_POLICY, POLICY),
         (REFERRER_POLICY, "no-referrer"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    // A text has a Content-Type of its own, which `extend` would keep beside this one.
-    for (name, value) in fixed {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
+    (fixed, content).into_response()
 }
 
 fn page(document: &Value) -> Markup {

@@ -41,7 +41,6 @@ use crate::config::{Config, WidgetPlace};
 use crate::contract::IncidentChange;
 use crate::link::{Link, LinkId, Policy, Prompt};
 use crate::repair::{Claims, Locale, Look, Page, Purpose, RepairLinks, Shown, Trouble, View};
-use crate::store::StoreError;
 
 /// The path of all pages.
 pub(super) const PATH: &str = "/repair";
@@ -240,7 +239,7 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
     let id = claims.link.clone();
     let read = server.read_store(move |store| {
         let stored = store.get(&id)?;
-        let link = stored.map(|stored| Ok::<Link, StoreError>(stored.parse()?.link()?)).transpose()?;
+        let link = stored.map(|stored| stored.link()).transpose()?;
         let institution = link.as_ref().and_then(|link| link.profile.institution.clone());
         let has_incident = match institution {
             Some(institution) => store

@@ -37,7 +37,7 @@ pub(super) async fn list(
         server.scan(&client, move |store| broken(store, &query)).await?;
     let mut links = Vec::new();
     for (id, stored) in stored {
-        let parsed = stored.parse().and_then(|record| Ok(record.link()?));
+        let parsed = stored.link();
         match parsed {
             Ok(link) if link.is_asked_for() => links.push(public(&stored)?),
             Ok(_) => {}

@@ -18,7 +18,7 @@ impl Server {
     /// The link as relink knows it.
     pub(super) async fn link(&self, id: &LinkId) -> Result<Option<Link>, Problem> {
         let asked = id.clone();
-        self.read_store(move |store| store.get(&asked)?.map(|stored| Ok(stored.parse()?.link()?)).transpose()).await
+        self.read_store(move |store| store.get(&asked)?.map(|stored| stored.link()).transpose()).await
     }
 
     /// The link, if it has a consent.

@@ -26,7 +26,7 @@ pub struct KnownLinks {
 
 impl KnownLinks {
     fn get(&self, id: &LinkId) -> Result<Option<Link>, StoreError> {
-        self.store.get(id)?.map(|stored| Ok(stored.parse()?.link()?)).transpose()
+        self.store.get(id)?.map(|stored| stored.link()).transpose()
     }
 
     /// The broken links that `id` supersedes. `None` if the store does not have the step of `asked_at` yet.

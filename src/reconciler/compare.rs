@@ -40,7 +40,7 @@ pub(super) struct Change {
 impl Known {
     pub(super) fn read(store: &dyn Store, id: LinkId, now: Timestamp) -> Result<Self, StoreError> {
         let link = match store.get(&id)? {
-            Some(stored) => stored.parse()?.link()?,
+            Some(stored) => stored.link()?,
             None => Link::unknown(id, now),
         };
         Ok(Self { link, at: now })

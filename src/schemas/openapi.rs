@@ -44,7 +44,7 @@ pub(super) fn document() -> Value {
         },
         "servers": [{"url": "/"}],
         "tags": [
-            {"name": "report", "description": "Tell relink what your application sees."},
+            {"name": "report", "description": "Report to relink what your application sees."},
             {"name": "read", "description": "Links, institutions and dead letters."},
             {"name": "repair", "description": "The repair of a link by its user."},
             {"name": "operate", "description": "Commands of operators."},

@@ -109,6 +109,27 @@ impl StoredLink {
     pub fn parse(&self) -> Result<Record, StoreError> {
         Ok(read_record(&self.record)?)
     }
+
+    /// The link of the record.
+    ///
+    /// # Errors
+    /// Those of [`StoredLink::parse`], and [`StoreError::Record`] if a value of the record is impossible.
+    pub fn link(&self) -> Result<Link, StoreError> {
+        Ok(self.parse()?.link()?)
+    }
+
+    /// The link of the record; `None` if the record cannot be read. The messages of that link are dead-lettered when they arrive, which
+    /// names it.
+    ///
+    /// # Errors
+    /// [`StoreError::Record`] if a newer version of relink wrote the record.
+    pub(super) fn readable_link(&self) -> Result<Option<Link>, StoreError> {
+        match self.link() {
+            Ok(link) => Ok(Some(link)),
+            Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => Err(error),
+            Err(_unreadable) => Ok(None),
+        }
+    }
 }
 
 /// Parses a record. Fields that cannot be read are dropped and logged ([`Record::repair`]).

@@ -1,7 +1,6 @@
 //! Other links of the person behind a link, by the index of `external_id`.
 
 use super::{Query, Store, StoreError, pages};
-use crate::contract::BadRecord;
 use crate::link::{Link, LinkId, PERSON_LINKS_MAX};
 
 /// The other links with the `external_id` of `link`, without those of `leave_out`, of which the caller knows a newer state; at most
@@ -21,12 +20,7 @@ pub fn links_of_same_person<S: Store + ?Sized>(
     for page in pages(store, query) {
         let page = page?;
         for (_, stored) in page.ids.iter().zip(&page.links).filter(|(id, _)| **id != link.id && !leave_out(id)) {
-            match stored.parse().and_then(|record| Ok(record.link()?)) {
-                Ok(other) => found.push(other),
-                Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
-                // The messages of that link are dead-lettered when they arrive, which names it.
-                Err(_unreadable) => {}
-            }
+            found.extend(stored.readable_link()?);
             if found.len() == PERSON_LINKS_MAX {
                 return Ok(found);
             }

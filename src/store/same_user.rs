@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::{Query, Store, StoreError, pages};
-use crate::contract::BadRecord;
 use crate::link::{Link, LinkId, Policy, StateName, Supersede};
 
 /// The most links of one index and state that are read. A user has a few; an `external_id` that thousands of links share is no key of a
@@ -42,12 +41,7 @@ pub fn links_of_same_user<S: Store + ?Sized>(
                 let others = page.ids.iter().zip(&page.links).filter(|(id, _)| **id != link.id && !leave_out(id));
                 for (id, stored) in others.take(left) {
                     left -= 1;
-                    match stored.parse().and_then(|record| Ok(record.link()?)) {
-                        Ok(other) => drop(found.insert(id.clone(), other)),
-                        Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => return Err(error),
-                        // The messages of that link are dead-lettered when they arrive, which names it.
-                        Err(_unreadable) => {}
-                    }
+                    found.extend(stored.readable_link()?.map(|other| (id.clone(), other)));
                 }
                 if left == 0 {
                     break;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use fastrand::Rng;
-use relink::contract::{At, Because, Origin, OriginKind, Record};
+use relink::contract::{Because, Origin, OriginKind, Record};
 use relink::link::{
     AccessMode, Consent, DedupKey, Due, Event, Input, Link, Policy, Profile, RECENT_KEYS_MAX, Step, Timestamp, step,
 };
@@ -254,16 +254,7 @@ impl Walk {
         let is_input = kind != OriginKind::Timer;
         let message_id =
             (is_input && self.number.is_multiple_of(2)).then(|| format!("b7d6b3c2-0000-4000-8000-{:012}", self.number));
-        Origin {
-            kind,
-            input_sequence: is_input.then_some(self.number),
-            message_id,
-            token: None,
-            by: None,
-            reason: None,
-            received_at: At(self.now),
-            unreadable_fields: Vec::new(),
-        }
+        Origin { kind, input_sequence: is_input.then_some(self.number), message_id, ..Origin::timer(self.now) }
     }
 }
 

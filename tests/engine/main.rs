@@ -12,6 +12,7 @@ mod inputs;
 mod limits;
 mod observe;
 mod persons;
+mod plans;
 mod repair_links;
 mod secrets;
 mod superseded;

@@ -1,55 +1,30 @@
 //! Observe mode: what would be sent is recorded, and nothing else is different.
 
-use std::collections::VecDeque;
-
 use relink::contract::{Address, JobName, NoticeName};
 use relink::engine::{Engine, Message, Publishing};
-use relink::link::Timestamp;
-use relink::store::{MemoryStore, Store};
+use relink::store::MemoryStore;
 use serde_json::{Value, json};
 
-use crate::inputs::{INPUT_CREATED_NS, START, delivery, policy};
-
-const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
-const HOUR: i64 = 3_600_000;
+use crate::inputs::{INPUT_CREATED_NS, policy};
+use crate::plans::{HOUR, LINK, at, messages_of};
 
 /// A link breaks, its reminder comes, and it works again; the data that was missed does not arrive. All messages of that.
 fn messages(observe: bool) -> Vec<Message> {
     let engine = Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
-    let mut engine = engine.with_publishing(Publishing { repair_links: None, observe });
+    let engine = engine.with_publishing(Publishing { repair_links: None, observe });
     let broken =
         json!({"webhook_id": "w", "webhook_type": "LINK", "webhook_code": "invalid_credentials", "link_id": LINK});
-    let read = |status: &str, at: i64| {
-        let observed_at = Timestamp::from_millis(START.as_millis() + at).to_string();
+    let read = |status: &str, millis: i64| {
+        let observed_at = at(millis).to_string();
         let resource = json!({"id": LINK, "status": status, "institution": "erebor_mx_retail", "external_id": "pedro",
             "created_at": "2026-01-01T00:00:00Z", "access_mode": "recurrent"});
         json!({"observed_at": observed_at, "source": "verify", "outcome": "found", "link": resource})
     };
-    let mut messages = Vec::new();
-    let mut plan = |at: i64, input: Option<(&str, Value)>| {
-        let now = Timestamp::from_millis(START.as_millis() + at);
-        let delivered = input.map(|(kind, body)| {
-            let mut delivery = delivery(kind, LINK, body.to_string());
-            (delivery.partition, delivery.sequence) = (0, 1 + at.unsigned_abs());
-            delivery.stored_at_ns = now.as_millis() * 1_000_000;
-            delivery
-        });
-        let plan = engine.plan(&mut VecDeque::from_iter(delivered), now).unwrap();
-        assert!(plan.dead_letters.is_empty(), "{:?}", plan.dead_letters);
-        engine.store().apply(&plan.changes(None)).unwrap();
-        engine.record_commit(&plan);
-        messages.extend(plan.messages.into_iter().map(|outgoing| outgoing.message));
-    };
-    plan(0, Some(("observation", read("valid", 0))));
-    plan(HOUR, Some(("webhook", broken)));
-    for hour in 2..40 {
-        plan(hour * HOUR, None);
-    }
-    plan(40 * HOUR, Some(("observation", read("valid", 40 * HOUR))));
-    for hour in 41..200 {
-        plan(hour * HOUR, None);
-    }
-    messages
+    let mut story = vec![(0, Some(("observation", read("valid", 0)))), (HOUR, Some(("webhook", broken)))];
+    story.extend((2..40).map(|hour| (hour * HOUR, None)));
+    story.push((40 * HOUR, Some(("observation", read("valid", 40 * HOUR)))));
+    story.extend((41..200).map(|hour| (hour * HOUR, None)));
+    messages_of(engine, story)
 }
 
 fn notices(messages: &[Message], of: impl Fn(&Address) -> Option<NoticeName>) -> Vec<(NoticeName, &str, &[u8])> {

@@ -1,36 +1,33 @@
 //! Several links of one person: one message for all of them, in whichever plans, partitions and processes they break.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use relink::contract::{Address, NoticeName, PromptWord, Record};
-use relink::engine::{Delivery, Engine, Plan, Publishing};
-use relink::link::{Link, Policy, PolicySettings, Timestamp, step};
-use relink::repair::RepairLinks;
-use relink::store::{MemoryStore, Store};
+use relink::engine::{Delivery, Engine, Publishing};
+use relink::link::{Link, Policy, PolicySettings, step};
+use relink::store::MemoryStore;
 use serde_json::{Value, json};
 
 use crate::inputs::{INPUT_CREATED_NS, START, delivery};
+use crate::plans::{HOUR, Plans, at};
+use crate::repair_links::links;
 
-const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 
 /// Two partitions, each with links of one person.
 struct Relink {
-    engine: Engine<MemoryStore>,
+    plans: Plans,
     policy: Policy,
     sequence: u64,
-    published: Vec<(Address, Value)>,
 }
 
 impl Relink {
     fn new(settings: PolicySettings) -> Self {
         let policy = Policy::new(settings).unwrap();
-        let mut relink =
-            Self { engine: engine(MemoryStore::default(), &policy, 0), policy, sequence: 0, published: Vec::new() };
+        let mut relink = Self { plans: Plans::of(engine(MemoryStore::default(), &policy, 0)), policy, sequence: 0 };
         for link in ["a", "b", "c"] {
             let found = relink.found(link, "valid", 0);
-            relink.commit([found].into(), 0);
+            relink.plans.commit([found].into(), 0);
         }
         relink
     }
@@ -55,69 +52,43 @@ impl Relink {
         self.input(link, "webhook", body, millis)
     }
 
-    fn plan(&mut self, queue: VecDeque<Delivery>, millis: i64) -> Plan {
-        let mut queue = queue;
-        let plan = self.engine.plan(&mut queue, at(millis)).unwrap();
-        assert!(queue.is_empty() && plan.dead_letters.is_empty(), "{:?}", plan.dead_letters);
-        let messages = plan.messages.iter().map(|outgoing| &outgoing.message);
-        self.published.extend(messages.map(|out| (out.address.clone(), serde_json::from_slice(&out.body).unwrap())));
-        plan
-    }
-
-    fn apply(&self, plan: &Plan) {
-        self.engine.store().apply(&plan.changes(None)).unwrap();
-    }
-
-    fn commit(&mut self, queue: VecDeque<Delivery>, millis: i64) {
-        let plan = self.plan(queue, millis);
-        self.apply(&plan);
-        self.engine.record_commit(&plan);
-    }
-
     /// A new process with the same store.
     fn restart(&mut self) {
-        let store = self.engine.store().copy();
-        self.engine = engine(store, &self.policy, self.sequence);
+        let store = self.plans.engine.store().copy();
+        self.plans.engine = engine(store, &self.policy, self.sequence);
     }
 
     /// The notices that ask the user for something.
     fn messages(&self) -> Vec<&Value> {
         let asks = [NoticeName::UpdateRequired, NoticeName::Reminder, NoticeName::ConsentExpiring];
         let is_message = |address: &Address| matches!(address, Address::Notice(name, _) if asks.contains(name));
-        self.published.iter().filter(|(address, _)| is_message(address)).map(|(_, body)| body).collect()
+        self.plans.published.iter().filter(|(address, _)| is_message(address)).map(|(_, body)| body).collect()
     }
 
     /// The link of each message, and the links that it mentions.
-    fn heard(&self) -> Vec<(String, Vec<String>)> {
+    fn delivered(&self) -> Vec<(String, Vec<String>)> {
         let id = |value: &Value| value["link_id"].as_str().unwrap().to_owned();
         let also = |body: &Value| body["also_broken"].as_array().into_iter().flatten().map(id).collect();
         self.messages().into_iter().map(|body| (id(body), also(body))).collect()
     }
 
     fn prompt(&self, link: &str) -> PromptWord {
-        let record: Record = self.engine.store().get(&link.parse().unwrap()).unwrap().unwrap().parse().unwrap();
-        record.episode.unwrap().prompt.unwrap()
+        self.plans.record(link).episode.unwrap().prompt.unwrap()
     }
 }
 
 fn engine(store: MemoryStore, policy: &Policy, sequence: u64) -> Engine<MemoryStore> {
-    let keys = ["a-key-of-the-tests-which-is-long-enough".into()];
-    let links = RepairLinks::new("https://relink.example.com", &keys, Duration::from_secs(14 * 86_400));
     let offsets = [(0, sequence), (1, sequence)].into();
     Engine::new(store, policy.clone(), INPUT_CREATED_NS, &offsets)
         .unwrap()
-        .with_publishing(Publishing { repair_links: Some(links), observe: false })
+        .with_publishing(Publishing { repair_links: Some(links()), observe: false })
 }
 
 fn settings() -> PolicySettings {
     PolicySettings { can_verify: true, incident_links: 0, ..PolicySettings::default() }
 }
 
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_millis(START.as_millis() + millis)
-}
-
-fn heard(messages: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
+fn delivered(messages: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
     let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
     messages.iter().map(|(link, also)| ((*link).to_owned(), owned(also))).collect()
 }
@@ -126,15 +97,15 @@ fn heard(messages: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
 fn links_that_break_in_one_plan_lead_to_one_prompt_and_then_to_one_reminder_for_all() {
     let mut relink = Relink::new(settings());
     let queue = ["a", "b", "c"].map(|link| relink.rejected(link, HOUR));
-    relink.commit(queue.into(), HOUR);
-    assert_eq!(relink.heard(), heard(&[("a", &[])]));
+    relink.plans.commit(queue.into(), HOUR);
+    assert_eq!(relink.delivered(), delivered(&[("a", &[])]));
     assert_eq!(
         ["a", "b", "c"].map(|link| relink.prompt(link)),
         [PromptWord::Sent, PromptWord::Postponed, PromptWord::Postponed]
     );
     // The end of the pause is in one plan for all of them.
-    relink.commit(VecDeque::new(), HOUR + DAY);
-    let messages = relink.heard();
+    relink.plans.commit(VecDeque::new(), HOUR + DAY);
+    let messages = relink.delivered();
     assert_eq!(messages.len(), 2, "{messages:?}");
     let (link, mut also) = messages[1].clone();
     also.push(link);
@@ -145,15 +116,10 @@ fn links_that_break_in_one_plan_lead_to_one_prompt_and_then_to_one_reminder_for_
     for other in body["also_broken"].as_array().unwrap() {
         let id = other["link_id"].as_str().unwrap();
         let url = other["repair_url"].as_str().unwrap();
-        let claims = engine_links().verify(relink::repair::Purpose::Page, url.rsplit_once('/').unwrap().1).unwrap();
+        let claims = links().verify(relink::repair::Purpose::Page, url.rsplit_once('/').unwrap().1).unwrap();
         assert_eq!((claims.link.as_str(), other["institution"].as_str().unwrap()), (id, &*format!("bank_{id}")));
         assert_eq!(other["action"], "update_credentials");
     }
-}
-
-fn engine_links() -> RepairLinks {
-    let keys = ["a-key-of-the-tests-which-is-long-enough".into()];
-    RepairLinks::new("https://relink.example.com", &keys, Duration::from_secs(14 * 86_400))
 }
 
 #[test]
@@ -161,14 +127,15 @@ fn a_message_in_a_plan_that_is_not_stored_yet_counts_whether_its_write_has_lande
     for has_landed in [false, true] {
         let mut relink = Relink::new(settings());
         let first = relink.rejected("a", HOUR);
-        let in_flight = relink.plan([first].into(), HOUR);
+        let in_flight = relink.plans.plan([first].into(), HOUR);
         if has_landed {
-            relink.apply(&in_flight);
+            relink.plans.apply(&in_flight);
         }
         let second = relink.rejected("b", 2 * HOUR);
-        let next = relink.plan([second].into(), 2 * HOUR);
-        assert_eq!(relink.heard(), heard(&[("a", &[])]), "{has_landed}");
+        let next = relink.plans.plan([second].into(), 2 * HOUR);
+        assert_eq!(relink.delivered(), delivered(&[("a", &[])]), "{has_landed}");
         let because = &relink
+            .plans
             .published
             .iter()
             .rev()
@@ -177,8 +144,8 @@ fn a_message_in_a_plan_that_is_not_stored_yet_counts_whether_its_write_has_lande
             .1["because"];
         assert_eq!(because["person"]["last_message"]["link_id"], "a");
         for plan in [in_flight, next] {
-            relink.apply(&plan);
-            relink.engine.record_commit(&plan);
+            relink.plans.apply(&plan);
+            relink.plans.engine.record_commit(&plan);
         }
         assert_eq!(relink.prompt("b"), PromptWord::Postponed);
     }
@@ -188,19 +155,19 @@ fn a_message_in_a_plan_that_is_not_stored_yet_counts_whether_its_write_has_lande
 fn a_new_process_knows_the_last_message_and_the_links_that_wait() {
     let mut relink = Relink::new(settings());
     let first = relink.rejected("a", HOUR);
-    relink.commit([first].into(), HOUR);
+    relink.plans.commit([first].into(), HOUR);
     relink.restart();
     let second = relink.rejected("b", 2 * HOUR);
-    relink.commit([second].into(), 2 * HOUR);
-    assert_eq!(relink.heard(), heard(&[("a", &[])]));
+    relink.plans.commit([second].into(), 2 * HOUR);
+    assert_eq!(relink.delivered(), delivered(&[("a", &[])]));
     relink.restart();
     // The first link works again, so the second one is prompted alone, at the end of the pause.
     let works = relink.found("a", "valid", 3 * HOUR);
-    relink.commit([works].into(), 3 * HOUR);
-    relink.commit(VecDeque::new(), HOUR + DAY - 1);
-    assert_eq!(relink.heard().len(), 1);
-    relink.commit(VecDeque::new(), HOUR + DAY);
-    assert_eq!(relink.heard(), heard(&[("a", &[]), ("b", &[])]));
+    relink.plans.commit([works].into(), 3 * HOUR);
+    relink.plans.commit(VecDeque::new(), HOUR + DAY - 1);
+    assert_eq!(relink.delivered().len(), 1);
+    relink.plans.commit(VecDeque::new(), HOUR + DAY);
+    assert_eq!(relink.delivered(), delivered(&[("a", &[]), ("b", &[])]));
 }
 
 #[test]
@@ -211,7 +178,7 @@ fn another_person_and_a_link_without_one_are_prompted_at_once() {
     let mut body = body;
     body["link"]["external_id"] = json!("joao");
     other.payload = body.to_string().into();
-    relink.commit([other].into(), 0);
+    relink.plans.commit([other].into(), 0);
     // relink has read two links that belong to no person, so their prompts do not wait for a read.
     let nobodys = ["e", "f"].map(|link| {
         let mut found = relink.found(link, "valid", 0);
@@ -221,18 +188,18 @@ fn another_person_and_a_link_without_one_are_prompted_at_once() {
         found.payload = body.to_string().into();
         found
     });
-    relink.commit(nobodys.into(), 0);
+    relink.plans.commit(nobodys.into(), 0);
     let queue = ["a", "d", "e", "f"].map(|link| relink.rejected(link, HOUR));
-    relink.commit(queue.into(), HOUR);
-    assert_eq!(relink.heard(), heard(&[("a", &[]), ("d", &[]), ("e", &[]), ("f", &[])]));
+    relink.plans.commit(queue.into(), HOUR);
+    assert_eq!(relink.delivered(), delivered(&[("a", &[]), ("d", &[]), ("e", &[]), ("f", &[])]));
 }
 
 #[test]
 fn an_operator_can_switch_the_rule_off() {
     let mut relink = Relink::new(PolicySettings { per_person: false, ..settings() });
     let queue = ["a", "b"].map(|link| relink.rejected(link, HOUR));
-    relink.commit(queue.into(), HOUR);
-    assert_eq!(relink.heard(), heard(&[("a", &[]), ("b", &[])]));
+    relink.plans.commit(queue.into(), HOUR);
+    assert_eq!(relink.delivered(), delivered(&[("a", &[]), ("b", &[])]));
 }
 
 /// `because` has all circumstances: the same input with them leads from the state before to the state after.
@@ -240,9 +207,9 @@ fn an_operator_can_switch_the_rule_off() {
 fn the_recorded_circumstance_replays_to_the_same_state() {
     let mut relink = Relink::new(settings());
     let queue = ["a", "b", "c"].map(|link| relink.rejected(link, HOUR));
-    relink.commit(queue.into(), HOUR);
-    relink.commit(VecDeque::new(), HOUR + DAY);
-    let states = relink.published.iter().filter(|(address, _)| matches!(address, Address::State(_)));
+    relink.plans.commit(queue.into(), HOUR);
+    relink.plans.commit(VecDeque::new(), HOUR + DAY);
+    let states = relink.plans.published.iter().filter(|(address, _)| matches!(address, Address::State(_)));
     let mut links = std::collections::BTreeMap::<String, Link>::new();
     let mut with_person = 0;
     for (_, body) in states {

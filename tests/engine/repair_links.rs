@@ -1,50 +1,37 @@
 //! The address of the repair page in notices: in the notices that ask the user for a repair, and in no other message.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use relink::contract::{Address, NoticeName};
 use relink::engine::{Engine, Message, Publishing};
-use relink::link::{EpisodeNumber, Timestamp};
+use relink::link::EpisodeNumber;
 use relink::repair::{Purpose, RepairLinks};
 use relink::store::MemoryStore;
 use serde_json::{Value, json};
 
-use crate::inputs::{INPUT_CREATED_NS, START, delivery, policy};
+use crate::inputs::{INPUT_CREATED_NS, policy};
+use crate::plans::{HOUR, LINK, messages_of};
 
-const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
-const HOUR: i64 = 3_600_000;
-
-fn links() -> RepairLinks {
+/// The repair page of the tests.
+pub(crate) fn links() -> RepairLinks {
     let keys = ["a-key-of-the-tests-which-is-long-enough".into()];
     RepairLinks::new("https://relink.example.com", &keys, Duration::from_secs(14 * 86_400))
 }
 
 /// A link breaks, its reminder comes, and it works again. All messages of that.
 fn messages(links: Option<RepairLinks>) -> Vec<Message> {
-    let mut engine = Engine::new(MemoryStore::default(), policy(false), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
-    engine = engine.with_publishing(Publishing { repair_links: links, observe: false });
+    let engine = Engine::new(MemoryStore::default(), policy(false), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
+    let engine = engine.with_publishing(Publishing { repair_links: links, observe: false });
     let broken =
         json!({"webhook_id": "w", "webhook_type": "LINK", "webhook_code": "invalid_credentials", "link_id": LINK});
-    let mut messages = Vec::new();
-    let mut plan = |at: i64, input: Option<(&str, Value)>| {
-        let now = Timestamp::from_millis(START.as_millis() + at);
-        let delivered = input.map(|(kind, body)| {
-            let mut delivery = delivery(kind, LINK, body.to_string());
-            (delivery.partition, delivery.sequence) = (0, 1 + at.unsigned_abs());
-            delivery.stored_at_ns = now.as_millis() * 1_000_000;
-            delivery
-        });
-        let plan = engine.plan(&mut VecDeque::from_iter(delivered), now).unwrap();
-        relink::store::Store::apply(engine.store(), &plan.changes(None)).unwrap();
-        engine.record_commit(&plan);
-        messages.extend(plan.messages.into_iter().map(|outgoing| outgoing.message));
-    };
-    plan(0, Some(("webhook", broken)));
-    plan(25 * HOUR, None);
-    plan(26 * HOUR, Some(("widget", json!({"event": "started"}))));
-    plan(26 * HOUR + 1, Some(("widget", json!({"event": "success"}))));
-    messages
+    let widget = |event: &str| Some(("widget", json!({"event": event})));
+    let story = [
+        (0, Some(("webhook", broken))),
+        (25 * HOUR, None),
+        (26 * HOUR, widget("started")),
+        (26 * HOUR + 1, widget("success")),
+    ];
+    messages_of(engine, story)
 }
 
 #[test]

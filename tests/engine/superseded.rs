@@ -3,21 +3,20 @@
 
 use std::collections::VecDeque;
 
-use relink::contract::{Address, NoticeName, Record};
-use relink::engine::{Delivery, Engine, Plan};
-use relink::link::{Policy, PolicySettings, Supersede, Timestamp};
-use relink::store::{MemoryStore, Store};
+use relink::contract::{Address, NoticeName};
+use relink::engine::{Delivery, Engine};
+use relink::link::{Policy, PolicySettings, Supersede};
+use relink::store::MemoryStore;
 use serde_json::{Value, json};
 
 use crate::inputs::{INPUT_CREATED_NS, START, delivery};
+use crate::plans::{HOUR, Plans, at};
 
-const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 
 struct Relink {
-    engine: Engine<MemoryStore>,
+    plans: Plans,
     sequence: u64,
-    published: Vec<(Address, Value)>,
 }
 
 impl Relink {
@@ -28,14 +27,14 @@ impl Relink {
             PolicySettings { can_verify, per_person, incident_links: 2, supersede, ..PolicySettings::default() };
         let policy = Policy::new(settings).unwrap();
         let engine = Engine::new(MemoryStore::default(), policy, INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
-        Self { engine, sequence: 0, published: Vec::new() }
+        Self { plans: Plans::of(engine), sequence: 0 }
     }
 
     /// A relink that knows an old link (`a`) and a newer one (`b`) of the same user, both working.
     fn with_two_links(supersede: Supersede) -> Self {
         let mut relink = Self::new(supersede);
         let inputs = [found("a", "valid", 1, 0), found("b", "valid", 2, 0)].map(|input| relink.input(input, 0));
-        relink.commit(inputs.into(), 0);
+        relink.plans.commit(inputs.into(), 0);
         relink
     }
 
@@ -45,34 +44,15 @@ impl Relink {
         Delivery { sequence: self.sequence, stored_at_ns, ..delivery(kind, &link, body.to_string()) }
     }
 
-    fn plan(&mut self, queue: VecDeque<Delivery>, millis: i64) -> Plan {
-        let mut queue = queue;
-        let plan = self.engine.plan(&mut queue, at(millis)).unwrap();
-        assert!(queue.is_empty() && plan.dead_letters.is_empty(), "{:?}", plan.dead_letters);
-        let messages = plan.messages.iter().map(|outgoing| &outgoing.message);
-        self.published.extend(messages.map(|out| (out.address.clone(), serde_json::from_slice(&out.body).unwrap())));
-        plan
-    }
-
-    fn apply(&self, plan: &Plan) {
-        self.engine.store().apply(&plan.changes(None)).unwrap();
-    }
-
-    fn commit(&mut self, queue: VecDeque<Delivery>, millis: i64) {
-        let plan = self.plan(queue, millis);
-        self.apply(&plan);
-        self.engine.record_commit(&plan);
-    }
-
     fn receive(&mut self, input: (&str, String, Value), millis: i64) {
         let input = self.input(input, millis);
-        self.commit([input].into(), millis);
+        self.plans.commit([input].into(), millis);
     }
 
     fn notices(&self, name: NoticeName, link: &str) -> Vec<&Value> {
         let is_wanted =
             |address: &Address| matches!(address, Address::Notice(found, id) if *found == name && id.as_str() == link);
-        self.published.iter().filter(|(address, _)| is_wanted(address)).map(|(_, body)| body).collect()
+        self.plans.published.iter().filter(|(address, _)| is_wanted(address)).map(|(_, body)| body).collect()
     }
 
     /// How many prompts, reminders and `superseded` the user of the old link got.
@@ -80,14 +60,6 @@ impl Relink {
         [NoticeName::UpdateRequired, NoticeName::Reminder, NoticeName::Superseded]
             .map(|name| self.notices(name, "a").len())
     }
-
-    fn record(&self, link: &str) -> Record {
-        self.engine.store().get(&link.parse().unwrap()).unwrap().unwrap().parse().unwrap()
-    }
-}
-
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_millis(START.as_millis() + millis)
 }
 
 /// The successor that is found for `a` if a plan whose write is open has broken another link.
@@ -100,14 +72,14 @@ fn successor_while_a_write_is_open(has_landed: bool) -> Value {
         body["link"]["institution_user_id"] = Value::Null;
     }
     let known = known.into_iter().map(|input| relink.input(input, 0)).collect();
-    relink.commit(known, 0);
+    relink.plans.commit(known, 0);
     let first = relink.input(rejected("b01"), HOUR);
-    let open = relink.plan([first].into(), HOUR);
+    let open = relink.plans.plan([first].into(), HOUR);
     if has_landed {
-        relink.apply(&open);
+        relink.plans.apply(&open);
     }
     let second = relink.input(rejected("a"), HOUR);
-    relink.plan([second].into(), HOUR);
+    relink.plans.plan([second].into(), HOUR);
     relink.notices(NoticeName::Superseded, "a")[0]["by"].clone()
 }
 
@@ -134,12 +106,12 @@ fn a_link_that_breaks_while_its_successor_works_prompts_nobody() {
     assert_eq!((&notice["by"], &notice["because"]["successor_id"]), (&json!("b"), &json!("b")));
     assert_eq!(notice["episode"]["prompts_count"], 0);
     for day in 1..12 {
-        relink.commit(VecDeque::new(), day * DAY);
+        relink.plans.commit(VecDeque::new(), day * DAY);
     }
     relink.receive(rejected("b"), 12 * DAY);
     assert_eq!(relink.notified(), [0, 0, 1], "the newer link is the one to repair");
     assert_eq!(relink.notices(NoticeName::UpdateRequired, "b").len(), 1);
-    assert_eq!(relink.record("a").episode.unwrap().superseded_by.as_deref(), Some("b"));
+    assert_eq!(relink.plans.record("a").episode.unwrap().superseded_by.as_deref(), Some("b"));
 }
 
 #[test]
@@ -164,24 +136,24 @@ fn a_successor_in_a_plan_that_is_not_stored_yet_is_found() {
     relink.receive(found("a", "valid", 1, 0), 0);
     // Both in one plan, and in two plans of which the first is in flight.
     let queue = [found("b", "valid", 2, HOUR), rejected("a")].map(|input| relink.input(input, HOUR));
-    relink.commit(queue.into(), HOUR);
+    relink.plans.commit(queue.into(), HOUR);
     assert_eq!(relink.notified(), [0, 0, 1]);
 
     let mut relink = Relink::new(Supersede::InstitutionUserId);
     relink.receive(found("a", "valid", 1, 0), 0);
     let first = relink.input(found("b", "valid", 2, HOUR), HOUR);
-    let in_flight = relink.plan([first].into(), HOUR);
+    let in_flight = relink.plans.plan([first].into(), HOUR);
     let second = relink.input(rejected("a"), HOUR);
-    let next = relink.plan([second].into(), HOUR);
+    let next = relink.plans.plan([second].into(), HOUR);
     assert_eq!(relink.notified(), [0, 0, 1]);
     for plan in [in_flight, next] {
-        relink.apply(&plan);
-        relink.engine.record_commit(&plan);
+        relink.plans.apply(&plan);
+        relink.plans.engine.record_commit(&plan);
     }
     // The store still has the working successor, and the plan in flight has broken it.
     let mut relink = Relink::with_two_links(Supersede::InstitutionUserId);
     let queue = [rejected("b"), rejected("a")].map(|input| relink.input(input, HOUR));
-    relink.commit(queue.into(), HOUR);
+    relink.plans.commit(queue.into(), HOUR);
     assert_eq!(relink.notified(), [1, 0, 0]);
 }
 
@@ -199,7 +171,7 @@ fn the_successor_is_found_when_the_old_link_is_read_for_the_first_time() {
     relink.receive(found("a", "invalid", 1, 2 * HOUR), 2 * HOUR);
     assert_eq!(relink.notified(), [1, 0, 1], "when it broke, nothing was known of it");
     for day in 1..12 {
-        relink.commit(VecDeque::new(), day * DAY);
+        relink.plans.commit(VecDeque::new(), day * DAY);
     }
     assert_eq!(relink.notified(), [1, 0, 1]);
 }
@@ -213,7 +185,7 @@ fn a_reminder_that_is_due_finds_the_successor_that_no_job_has_found() {
     relink.receive(found("b", "valid", 2, 2 * HOUR), 2 * HOUR);
     assert_eq!(relink.notified(), [1, 0, 0]);
     for day in 1..12 {
-        relink.commit(VecDeque::new(), day * DAY);
+        relink.plans.commit(VecDeque::new(), day * DAY);
     }
     assert_eq!(relink.notified(), [1, 0, 1]);
 }
@@ -225,10 +197,10 @@ fn an_operator_makes_it_prompt_again_and_no_look_up_undoes_it() {
     relink.receive(("command", "a".to_owned(), json!({"command": "unsupersede", "by": "support"})), 2 * HOUR);
     assert_eq!(relink.notified(), [1, 0, 1]);
     for day in 1..12 {
-        relink.commit(VecDeque::new(), day * DAY);
+        relink.plans.commit(VecDeque::new(), day * DAY);
     }
     assert_eq!(relink.notified(), [1, 3, 1]);
-    assert_eq!(relink.record("a").not_superseded_by, ["b"]);
+    assert_eq!(relink.plans.record("a").not_superseded_by, ["b"]);
 }
 
 #[test]
@@ -246,6 +218,6 @@ fn superseded_links_are_no_incident() {
             relink.receive(rejected(link), HOUR);
         }
         // The newest one breaks first, so only `b` can be a successor.
-        assert_eq!(relink.engine.incidents_count(), expected, "{user}");
+        assert_eq!(relink.plans.engine.incidents_count(), expected, "{user}");
     }
 }

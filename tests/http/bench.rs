@@ -220,11 +220,7 @@ pub(crate) fn because() -> Because {
         kind: OriginKind::Webhook,
         input_sequence: Some(1),
         message_id: Some("w-1".into()),
-        token: None,
-        by: None,
-        reason: None,
-        received_at: at,
-        unreadable_fields: Vec::new(),
+        ..Origin::timer(at.0)
     };
     Because {
         event: "data_arrived".into(),

@@ -63,13 +63,22 @@ fn validator(schema: &Value) -> Validator {
     jsonschema::validator_for(&whole).unwrap()
 }
 
+/// The method and the address of a request for the operation, which does not wait.
+pub(crate) fn request_for(operation: Operation) -> (Method, String) {
+    let row = operation.row();
+    let path = row.path.replace("{id}", LINK).replace("{sequence}", "1").replace("events", "events?wait=0");
+    let method = match row.method {
+        relink::contract::Method::Get => Method::GET,
+        relink::contract::Method::Post => Method::POST,
+    };
+    (method, path)
+}
+
 #[tokio::test]
 async fn every_operation_of_the_document_has_a_route() {
     let bench = Bench::new().await;
     for operation in Operation::VARIANTS {
-        let row = operation.row();
-        let path = row.path.replace("{id}", LINK).replace("{sequence}", "1").replace("events", "events?wait=0");
-        let method = if row.body.is_some() || row.path.ends_with("/replay") { Method::POST } else { Method::GET };
+        let (method, path) = request_for(*operation);
         let answered = answer(bench.request(method.clone(), &path).bearer_auth(API_TOKEN)).await;
         let is_missing = answered.status == 405 || answered.text.contains("no resource at");
         assert!(!is_missing, "{method} {path}: {}", answered.text);

@@ -1,11 +1,12 @@
 //! API tokens with a name and scopes: what each may do, and where its name appears.
 
-use relink::contract::{Access, Operation, Scope};
+use relink::contract::{Operation, Scope};
 use reqwest::Method;
 use serde_json::json;
 use strum::VariantArray;
 
-use crate::bench::{Bench, LINK, answer};
+use crate::bench::{API_TOKEN, Bench, LINK, answer};
+use crate::openapi::request_for;
 
 #[tokio::test]
 async fn a_token_may_do_what_its_scopes_allow_and_nothing_else() {
@@ -17,11 +18,8 @@ async fn a_token_may_do_what_its_scopes_allow_and_nothing_else() {
         ("t-ops:with:colons", vec![Scope::Read, Scope::Operate]),
     ];
     for operation in Operation::VARIANTS {
-        let row = operation.row();
-        let Access::Token(scope) = row.access else { continue };
-        let path = row.path.replace("{id}", LINK).replace("{sequence}", "1").replace("events", "events?wait=0");
-        let is_get = matches!(row.method, relink::contract::Method::Get);
-        let method = if is_get { Method::GET } else { Method::POST };
+        let Some(scope) = operation.scope() else { continue };
+        let (method, path) = request_for(*operation);
         for (token, scopes) in &all {
             let answered = answer(bench.request(method.clone(), &path).bearer_auth(token)).await;
             assert_eq!(answered.status != 403, scopes.contains(&scope), "{token} {path}: {}", answered.text);
@@ -37,12 +35,8 @@ async fn a_token_without_a_name_may_do_everything() {
     let bench = Bench::new().await;
     for scope in Scope::VARIANTS {
         let operation = Operation::VARIANTS.iter().find(|operation| operation.scope() == Some(*scope)).unwrap();
-        let path =
-            operation.row().path.replace("{id}", LINK).replace("{sequence}", "1").replace("events", "events?wait=0");
-        let answered = match operation.row().method {
-            relink::contract::Method::Get => bench.get(&path).await,
-            relink::contract::Method::Post => bench.post(&path, "{}").await,
-        };
+        let (method, path) = request_for(*operation);
+        let answered = answer(bench.request(method, &path).bearer_auth(API_TOKEN).body("{}")).await;
         assert!(![401, 403].contains(&answered.status), "{scope}: {}", answered.text);
     }
 }

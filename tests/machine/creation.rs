@@ -30,8 +30,8 @@ fn belvo_is_asked_before_the_notice_and_the_notice_comes_once() {
     assert!(asks(&asked, verify()) && !is_announced(&asked));
     scene.wait(SECOND);
     let unconfirmed = scene.observed(Status::Unconfirmed, None);
-    let told = scene.receive(unconfirmed.clone());
-    assert_eq!(told, [Effect::Notice { notice: Notice::CreationUnfinished { since: START }, episode: None }]);
+    let announced = scene.receive(unconfirmed.clone());
+    assert_eq!(announced, [Effect::Notice { notice: Notice::CreationUnfinished { since: START }, episode: None }]);
     // Nothing is due any more, and no repeat leads to a second notice.
     assert_eq!(scene.history.link.deadline(&scene.history.policy), None);
     scene.wait(30 * DAY);

@@ -282,7 +282,7 @@ fn a_link_that_breaks_again_and_again_prompts_once_in_a_pause() {
         family.wait(HOUR);
     }
     assert_eq!((family.sent(), family.links[0].episodes_count), (vec![(0, 0)], 5));
-    // The last outage goes on: its user hears of it when the pause is over.
+    // The last outage goes on: its user gets a message about it when the pause is over.
     family.receive(0, rejected());
     family.pass_deadline(0);
     assert_eq!((family.sent().len(), family.now), (2, shift(START, DAY)));

@@ -34,17 +34,7 @@ const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
 /// The origin of all transitions in these tests.
 fn origin() -> Origin {
-    let (kind, received_at) = (OriginKind::Command, At(START));
-    Origin {
-        kind,
-        input_sequence: None,
-        message_id: None,
-        token: None,
-        by: None,
-        reason: None,
-        received_at,
-        unreadable_fields: Vec::new(),
-    }
+    Origin { kind: OriginKind::Command, ..Origin::timer(START) }
 }
 
 /// The id of a link by its number, in the same order.

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use relink::contract::{
-    At, CommittedOffset, IncidentBecause, IncidentBody, IncidentCause, IncidentChange, Origin, OriginKind,
-};
+use relink::contract::{At, CommittedOffset, IncidentBecause, IncidentBody, IncidentCause, IncidentChange, Origin};
 use relink::link::{LinkId, StateName, Timestamp};
 use relink::store::{Changes, Head, MemoryStore, Position, Put, Query, SledStore, Store, StoreError, Witness};
 use strum::VariantArray;
@@ -59,16 +57,7 @@ fn applied_changes_are_visible_as_a_whole() {
 
 fn incident(institution: &str, change: IncidentChange, millis: i64) -> IncidentBody {
     let at = At(Timestamp::from_millis(millis));
-    let origin = Origin {
-        kind: OriginKind::Timer,
-        input_sequence: None,
-        message_id: None,
-        token: None,
-        by: None,
-        reason: None,
-        received_at: at,
-        unreadable_fields: Vec::new(),
-    };
+    let origin = Origin::timer(at.0);
     IncidentBody {
         change,
         cause: IncidentCause::FailingLinks,

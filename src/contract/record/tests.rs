@@ -269,11 +269,7 @@ fn because(at: Timestamp) -> Because {
         kind: OriginKind::Webhook,
         input_sequence: Some(u64::MAX),
         message_id: Some(String::new()),
-        token: None,
-        by: None,
-        reason: None,
-        received_at: At(at),
-        unreadable_fields: Vec::new(),
+        ..Origin::timer(at)
     };
     let (from, to) = (StateWord::Valid, StateWord::Invalid);
     let event = "credentials_rejected".to_owned();

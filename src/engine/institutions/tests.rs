@@ -25,16 +25,7 @@ fn end(institutions: &mut Institutions, now: Timestamp) -> Vec<IncidentBody> {
 }
 
 fn origin() -> Origin {
-    Origin {
-        kind: OriginKind::Webhook,
-        input_sequence: Some(7),
-        message_id: None,
-        token: None,
-        by: None,
-        reason: None,
-        received_at: At(at(0)),
-        unreadable_fields: Vec::new(),
-    }
+    Origin { kind: OriginKind::Webhook, input_sequence: Some(7), ..Origin::timer(at(0)) }
 }
 
 /// One link of the institution opens an episode, which is planned at the same time.

@@ -299,7 +299,7 @@ impl Relink {
         let mut states = BTreeMap::new();
         for page in pages(&self.store, Query { limit: 1_000, ..Query::default() }) {
             for stored in &page?.links {
-                states.insert(stored.parse()?.link()?.id, stored.head.state);
+                states.insert(stored.link()?.id, stored.head.state);
             }
         }
         Ok(states)

@@ -30,7 +30,7 @@ pub(super) struct LinkChecker {
     /// The superseded episodes, without those that an operator has reversed.
     superseded: BTreeSet<(LinkId, u32)>,
     /// Links whose users know that their institution is down, and since when.
-    told_down: BTreeMap<LinkId, Timestamp>,
+    announced_down: BTreeMap<LinkId, Timestamp>,
     /// The announced outages of each link.
     outages: BTreeSet<(LinkId, Timestamp)>,
     /// The link of the last state, if that state opened an episode.
@@ -155,8 +155,7 @@ impl LinkChecker {
             return Err(format!("{which}: its successor is {noted:?}, and that of the stream {known:?}"));
         }
         input.successor = successor;
-        let has_message = |step: &Step| step.has_message();
-        let message = step(&before, &input, origin.received_at.0, policy).ok().filter(has_message);
+        let message = step(&before, &input, origin.received_at.0, policy).ok().filter(Step::has_message);
         let person = message.and_then(|step| Person::of(&step.link, self.links.values(), step.at, policy));
         input.person = person.map(Box::new);
         if record.because.person != input.person.as_deref().map(PersonRecord::of) {
@@ -313,12 +312,13 @@ impl LinkChecker {
         if is_asked && is_in_vain && down_since.is_some() {
             return Err(format!("{which} asks a user for a repair while the institution is down"));
         }
-        if effects.has(NoticeName::InstitutionRestored) && self.told_down.remove(&link.id).is_none() {
-            return Err(format!("{which}: an institution is restored, but the user was not told that it was down"));
+        if effects.has(NoticeName::InstitutionRestored) && self.announced_down.remove(&link.id).is_none() {
+            return Err(format!("{which}: an institution is restored, but that it was down was not announced"));
         }
         if effects.has(NoticeName::InstitutionDown) {
             let is_new = down_since.is_some_and(|since| {
-                self.outages.insert((link.id.clone(), since)) && self.told_down.insert(link.id.clone(), since).is_none()
+                self.outages.insert((link.id.clone(), since))
+                    && self.announced_down.insert(link.id.clone(), since).is_none()
             });
             if !is_new || link.muted {
                 return Err(format!("{which}: an institution is announced as down without reason, or twice"));
@@ -326,7 +326,7 @@ impl LinkChecker {
         }
         let is_superseded = link.state.episode().is_some_and(|episode| episode.superseded_by.is_some());
         if link.muted || is_superseded || link.state == State::Removed {
-            self.told_down.remove(&link.id);
+            self.announced_down.remove(&link.id);
         }
         Ok(())
     }
@@ -343,15 +343,17 @@ impl LinkChecker {
         let Some(link) = self.links.get(id).filter(|_| incident.is_some()) else { return Ok(()) };
         let is_off = policy.settings().institution_notices == InstitutionNotices::Off;
         match step(link, &Input { incident, ..met.clone() }, body.origin.received_at.0, policy) {
-            Ok(_) if !is_off => Err(format!("{id}.{}: the link has met an outage, and nobody is told", link.version)),
+            Ok(_) if !is_off => {
+                Err(format!("{id}.{}: the link has met an outage, and that is not announced", link.version))
+            }
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
     /// Checks at the end that every outage is over for every link: no prompt waits for it, and no user waits for a message.
     pub(super) fn check_outages(&self) -> Checked {
-        if let Some(link) = self.told_down.keys().next() {
-            return Err(format!("the user of {link} is never told that the institution works again"));
+        if let Some(link) = self.announced_down.keys().next() {
+            return Err(format!("the user of {link} gets no notice that the institution works again"));
         }
         let waits = |link: &&Link| {
             link.state.episode().is_some_and(|episode| matches!(episode.prompt, Prompt::Deferred { .. }))

@@ -12,7 +12,7 @@ pub(super) struct PersonChecker {
     /// The last message about each link.
     messages: BTreeMap<LinkId, Timestamp>,
     /// The episodes that a message was about, or that a message about another link mentioned.
-    heard: BTreeSet<(LinkId, u32)>,
+    notified: BTreeSet<(LinkId, u32)>,
 }
 
 impl PersonChecker {
@@ -45,12 +45,12 @@ impl PersonChecker {
                 return Err(format!("mentions {found:?} in its message, and {expected:?} wait"));
             }
             self.messages.insert(after.id.clone(), at);
-            self.heard.extend(number.map(|number| (after.id.clone(), number)));
+            self.notified.extend(number.map(|number| (after.id.clone(), number)));
             let mentioned = found.into_iter().filter_map(|(id, number)| Some((id.parse().ok()?, number)));
-            self.heard.extend(mentioned);
+            self.notified.extend(mentioned);
         }
         let counts = after.state.episode().is_some_and(|episode| episode.prompt == Prompt::Sent);
-        match number.filter(|number| counts && !self.heard.contains(&(after.id.clone(), *number))) {
+        match number.filter(|number| counts && !self.notified.contains(&(after.id.clone(), *number))) {
             Some(number) => Err(format!("counts episode {number} as prompted, and no message mentioned it")),
             None => Ok(()),
         }
