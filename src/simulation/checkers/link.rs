@@ -12,8 +12,8 @@ use super::person::PersonChecker;
 use crate::contract::{AlsoBroken, JobName, NoticeBody, NoticeName, PersonRecord, Record, RefusedBody};
 use crate::link::table::MOVES;
 use crate::link::{
-    Cause, Effect, Event, EventName, Input, InstitutionNotices, Job, Link, LinkId, Notice, Person, Policy, Prompt,
-    State, StateName, Step, Supersede, Timestamp, correct_times, step,
+    Cause, Effect, Episode, Event, EventName, Input, InstitutionNotices, Job, Link, LinkId, Notice, Person, Policy,
+    Prompt, State, StateName, Step, Supersede, Timestamp, correct_times, step,
 };
 
 /// The links according to the output stream.
@@ -192,9 +192,9 @@ impl LinkChecker {
     /// Checks at the end that no link is asked about whose successor works.
     pub(super) fn check_superseded(&self, policy: &Policy) -> Checked {
         for link in self.links.values() {
-            let Some(episode) = link.state.episode().filter(|episode| episode.superseded_by.is_none()) else {
-                continue;
-            };
+            // The user of a muted link is not asked. After the mute, the successor is found before the first message.
+            let may_ask = |episode: &&Episode| episode.superseded_by.is_none() && episode.prompt != Prompt::Muted;
+            let Some(episode) = link.state.episode().filter(may_ask) else { continue };
             let successor = self.links.values().find(|other| is_successor(other, link, policy));
             // An operator has rejected one of them, and the other is found before the next message to the user.
             if let Some(successor) = successor.filter(|_| link.not_superseded_by.is_empty()) {
