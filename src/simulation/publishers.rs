@@ -44,7 +44,10 @@ pub(super) type Published = (i64, Delivery);
 
 impl Publishers {
     pub(super) fn new(partitions: u16, belvo: Belvo, refused: Option<usize>) -> Self {
-        Self { belvo, status_before: vec!["valid"; LINKS_AT_BELVO], refused, partitions, requests_count: 0 }
+        let mut status_before = vec!["valid"; LINKS_AT_BELVO];
+        // A creation begins without a token, so an answer that lags shows no other status.
+        status_before[UNFINISHED[0]] = "unconfirmed";
+        Self { belvo, status_before, refused, partitions, requests_count: 0 }
     }
 
     /// The messages at the start of a run: observations of the first links, and reports of unfinished creations. The link that no publisher
