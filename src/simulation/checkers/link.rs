@@ -400,6 +400,7 @@ fn is_quiet(at: Timestamp) -> bool {
 fn is_successor(other: &Link, link: &Link, policy: &Policy) -> bool {
     let (new, old) = (&other.profile, &link.profile);
     policy.settings().supersede != Supersede::Never
+        && other.id != link.id
         && other.state == State::Valid { suspicion: None }
         && new.created_at > old.created_at
         && old.created_at.is_some()
