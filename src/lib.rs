@@ -23,6 +23,7 @@
 //! | [`store`] | the promise of the store ([`store::Store`]), and its implementation with sled |
 //! | [`engine`] | the durable step: deliveries in, one plan of a commit out; synchronous; its only I/O is to read the store |
 //! | [`node`] | the commit protocol of a process, as a state machine without I/O: fences, catching up, one commit at a time |
+//! | [`activity`] | what relink has done in the last day, as numbers |
 //! | [`nats`] | the bus: streams, atomic batches, the publisher, and the driver that runs [`node`] |
 //! | [`http`] | the HTTP server: webhooks, reports, the widget, queries about links; the proxy for Belvo's API |
 //! | [`outbound`] | HTTP requests to the customer's programs: notices as signed webhooks, Belvo's webhooks passed on |
@@ -78,6 +79,7 @@
 //! | data of every earlier version is read, or refused with a clear error | `tests/compatibility/main.rs`: `VERSIONS` |
 //! | imports point towards the centre | `tests/architecture.rs`: `modules_import_only_what_their_row_allows` |
 
+pub mod activity;
 pub mod institution;
 pub mod link;
 

@@ -76,6 +76,13 @@ metrics! {
     UNREADABLE_FIELDS: Counter "relink_unreadable_fields_total" ["field"]
         "fields of inputs, such as dates, that could not be read";
     COMMIT_MESSAGES: Histogram "relink_commit_messages" [] "messages in each commit";
+    COMMIT_SECONDS: Histogram "relink_commit_seconds" [] "time from the end of each commit to the answer of NATS, in seconds";
+    TRANSITIONS: Counter "relink_transitions_total" ["from", "to"] "transitions of links from one state to another";
+    NOTICES: Counter "relink_notices_total" ["type"] "notices; in observe mode those that are recorded and not published";
+    PROMPTS: Counter "relink_prompts_total" ["reminder"]
+        "messages that ask a user for a repair: 0 is the prompt, 1 the first reminder; `10+` from the tenth";
+    PROMPT_SECONDS: Histogram "relink_prompt_seconds" [] "how long each outage had lasted when its prompt was published, in seconds";
+    REPAIR_SECONDS: Histogram "relink_repair_seconds" [] "how long each outage lasted that ended with a proof, in seconds";
     LINKS_UNREADABLE: Counter "relink_links_unreadable_total" [] "links whose record in the store is unreadable";
     STORE_DAMAGES: Counter "relink_store_damages_total" [] "damages of the store that relink found while it ran; the store was rebuilt";
     STATES_LOST: Counter "relink_states_lost_total" [] "times that states were missing on `KV_links` when relink caught up with it";
@@ -88,10 +95,6 @@ metrics! {
     INCIDENTS: Gauge "relink_incidents" [] "institutions with an incident now";
     PROMPTS_DEFERRED: Counter "relink_prompts_deferred_total" []
         "prompts that were deferred because of an incident";
-    SUPERSEDED: Counter "relink_superseded_total" []
-        "broken links that were superseded by a newer link of the same user";
-    INSTITUTION_NOTICES: Counter "relink_institution_notices_total" ["type"]
-        "notices about a bank that is down: `institution_down` or `institution_restored`";
     CREATIONS: Counter "relink_creations_total" ["outcome"]
         "links whose creation was not finished at once: `begun`, `finished`, `unfinished`, `removed`";
     JOBS: Counter "relink_jobs_total" ["job", "outcome"]

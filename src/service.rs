@@ -161,6 +161,7 @@ impl Service {
             .with_observe(config.service.observe)
             .with_components(config.status_components.clone());
         let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
+        let activity = node.activity();
         let open_commit = node.open_commit();
         let watchdog = Watchdog::start(node.open_calls(), CALL_MAX, config.service.stop_timeout)?;
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -221,6 +222,7 @@ impl Service {
             store: Arc::new(store),
             belvo,
             drift: reconciler.as_ref().map(|(reconciler, _)| reconciler.drift()),
+            activity,
             as_of,
             not_ready,
         };

@@ -161,6 +161,66 @@ pub struct IncidentSummary {
     pub links_count: u64,
 }
 
+/// What relink has done in the last hours.
+#[derive(Serialize, JsonSchema)]
+pub struct ActivitySummary {
+    /// The first period of the answer: the start of relink, or the number of hours that was asked for. `null` if nothing has happened.
+    pub since: Option<At>,
+    /// The length of a period, in seconds.
+    pub period_secs: u64,
+    /// The periods in which something happened, oldest first.
+    pub periods: Vec<ActivityPeriod>,
+    /// The number of transitions of each kind, in all periods.
+    pub transitions: Vec<TransitionCount>,
+    /// The number of notices of each type, in all periods. In observe mode these are recorded and not published.
+    pub notices: BTreeMap<&'static str, u64>,
+    /// How many outages began.
+    pub outages_count: u64,
+    /// The messages that asked a user for a repair: first the prompts, then the first reminders, and so on.
+    pub prompts: Vec<u64>,
+    /// How long the outages had lasted when their prompts were published.
+    pub time_to_prompt: TimeSpans,
+    /// How long the outages lasted that ended with a proof that the link works.
+    pub time_to_repair: TimeSpans,
+}
+
+/// What happened in one period.
+#[derive(Serialize, JsonSchema)]
+pub struct ActivityPeriod {
+    /// When the period began.
+    pub at: At,
+    /// How many outages began.
+    pub outages_count: u64,
+    /// How many users were prompted.
+    pub prompts_count: u64,
+    /// How many links recovered.
+    pub recovered_count: u64,
+    /// How long half of the outages lasted at most that ended in this period, in seconds; `null` if none ended.
+    pub repair_p50_secs: Option<f64>,
+}
+
+/// How many links went from one state to another.
+#[derive(Serialize, JsonSchema)]
+pub struct TransitionCount {
+    /// The state before.
+    pub from: &'static str,
+    /// The state after.
+    pub to: &'static str,
+    /// How many.
+    pub count: u64,
+}
+
+/// Quantiles of time spans.
+#[derive(Serialize, JsonSchema)]
+pub struct TimeSpans {
+    /// The number of spans.
+    pub count: u64,
+    /// Half of the spans are not longer, in seconds; `null` without any span.
+    pub p50_secs: Option<f64>,
+    /// Nine tenths of the spans are not longer, in seconds; `null` without any span.
+    pub p90_secs: Option<f64>,
+}
+
 /// The state of each institution.
 #[derive(Serialize, JsonSchema)]
 pub struct InstitutionsList {

@@ -34,9 +34,10 @@ mod secrets;
 mod words;
 
 pub use answers::{
-    AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, ErrorMeaning, EventKind, HistoryEntry, HistoryKind,
-    HistoryOfLink, IncidentSummary, InstitutionSummary, InstitutionsList, JournalWaiting, LinksPage, MintedToken,
-    NotStored, ProblemBody, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary,
+    ActivityPeriod, ActivitySummary, AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, ErrorMeaning, EventKind,
+    HistoryEntry, HistoryKind, HistoryOfLink, IncidentSummary, InstitutionSummary, InstitutionsList, JournalWaiting,
+    LinksPage, MintedToken, NotStored, ProblemBody, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored,
+    StreamEvent, Summary, TimeSpans, TransitionCount,
 };
 pub use digest::LinksDigest;
 pub use incident::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, institution_token};

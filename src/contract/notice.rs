@@ -15,7 +15,7 @@ use super::words::{
 use crate::link::{Cause, Episode, Gap, Link, Notice, Prompt, Step};
 
 /// The types of notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum NoticeName {
     /// Prompt the user, once per episode.

@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 use super::answers::{
-    AddressCheck, Alive, DeadLettersPage, HistoryOfLink, InstitutionsList, LinksPage, MintedToken, NotStored, Ready,
-    Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary,
+    ActivitySummary, AddressCheck, Alive, DeadLettersPage, HistoryOfLink, InstitutionsList, LinksPage, MintedToken,
+    NotStored, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary,
 };
 use super::input::{ApiError, Command, InstitutionStatus, Webhook, Widget};
 use super::requests::UpdateRequest;
@@ -85,6 +85,8 @@ pub enum Operation {
     GetSummary,
     /// `GET /v1/institutions`
     ListInstitutions,
+    /// `GET /v1/activity`
+    GetActivity,
     /// `GET /v1/dead-letters`
     ListDeadLetters,
     /// `GET /v1/dead-letters/{sequence}`
@@ -223,6 +225,9 @@ const WATCH_EVENTS: &[Parameter] = &[
 
 const LIST_PROMPTS: &[Parameter] = &[INSTITUTION, EXTERNAL_ID, limit(LINKS_ON_PAGE), AFTER_LINK];
 
+const GET_ACTIVITY: &[Parameter] =
+    &[Parameter { name: "hours", about: "How many hours, from 1 to 24; 24 without it.", kind: ParameterKind::Number }];
+
 const LIST_INSTITUTIONS: &[Parameter] = &[limit(INSTITUTIONS_ON_PAGE)];
 
 const LIST_DEAD_LETTERS: &[Parameter] = &[
@@ -345,6 +350,16 @@ impl Operation {
             Self::GetSummary => {
                 list("/v1/summary", "Count the links", const { &[answer::<Summary>(200, "The counts.")] })
             }
+            Self::GetActivity => Row {
+                query: GET_ACTIVITY,
+                about: "Since the start of relink, and at most for a day: it is kept in memory. Outages, prompts and repairs by periods of ten \
+                    minutes, transitions, notices, and how long repairs took.",
+                ..list(
+                    "/v1/activity",
+                    "Count what happened in the last hours",
+                    const { &[answer::<ActivitySummary>(200, "The counts.")] },
+                )
+            },
             Self::ListInstitutions => Row {
                 query: LIST_INSTITUTIONS,
                 ..list(

@@ -22,6 +22,7 @@
 //! - `journals`: records of a journal that were published again
 //! - `links`: the overlay and the cache of links
 
+mod activity;
 mod corrections;
 mod delivery;
 mod incident;
@@ -40,8 +41,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+pub use activity::{Activity, Creations};
 pub use delivery::{DeadDelivery, Delivery, payload};
-pub use plan::{Creations, Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
+pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 pub use publishing::Publishing;
 
 use self::corrections::Corrections;
@@ -372,7 +374,7 @@ impl<S: Store> Engine<S> {
                     Ok(Err(error)) => return Err(error),
                     Ok(Ok(Ok(step))) => {
                         plan.tally.add(word, "accepted");
-                        plan.creations.count(&link, &step);
+                        plan.activity.count_step(&link, &step);
                         let because = Because::of(&step, &input, origin);
                         self.take_step(step, delivery.partition, because, now, plan);
                     }
@@ -433,7 +435,7 @@ impl<S: Store> Engine<S> {
         let is_new = matches!(step.from, StateName::Unconfirmed | StateName::Valid);
         let opening = opening_of(link).filter(|_| is_new);
         let incidents = opening.map_or_else(Vec::new, |opening| {
-            plan.prompts_deferred_count += u64::from(opening.is_deferred);
+            plan.activity.prompts_deferred_count += u64::from(opening.is_deferred);
             self.institutions.opened(&opening, &because.origin, now)
         });
         let sent = plan.effects(partition, &step, &because, &self.publishing);

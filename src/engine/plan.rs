@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::activity::Activity;
 use super::delivery::{DeadDelivery, Delivery};
 use super::publishing::Publishing;
 use crate::contract::{
     Address, Because, CommittedOffset, IncidentBody, JobBody, LinksDigest, NoticeBody, RefusedBody, institution_token,
 };
-use crate::link::{Creation, Effect, EpisodeNumber, Link, LinkId, Notice, StateName, Step, Timestamp};
+use crate::link::{Effect, EpisodeNumber, Link, LinkId, Step, Timestamp};
 use crate::store::{Changes, Position, Put};
 
 /// A planned commit.
@@ -31,14 +32,8 @@ pub struct Plan {
     pub first_item: Option<Item>,
     /// The incidents that begin or end, in order. `messages` contains them too.
     pub incidents: Vec<IncidentBody>,
-    /// How many prompts are deferred by this plan.
-    pub prompts_deferred_count: u64,
-    /// How many links are superseded by this plan.
-    pub superseded_count: u64,
-    /// How many notices say that an institution is down, and how many that it works again.
-    pub institution_notices: [u64; 2],
-    /// What became of creations that were reported as not finished.
-    pub creations: Creations,
+    /// What the steps of this plan do, as numbers.
+    pub activity: Activity,
     /// Deliveries to dead-letter. Dead letters must be durable **before** the batch, because its committed offsets pass
     /// them.
     pub dead_letters: Vec<DeadDelivery>,
@@ -115,36 +110,6 @@ impl Message {
         // An input stream that was created again uses sequences again. The time makes the id unique.
         let id = format!("offset.{partition}.{}-{}", offset.sequence, at.as_millis());
         Self { address: Address::Offset(partition), id, at, body: encode(offset) }
-    }
-}
-
-/// The creations of links that were not finished at once, for metrics: the funnel of the connection attempts that relink knows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Creations {
-    /// Creations that were reported as not finished.
-    pub begun: u64,
-    /// Of these: creations that were finished later.
-    pub finished: u64,
-    /// Of these: creations with the notice `creation_unfinished`. They may still be finished or removed.
-    pub unfinished: u64,
-    /// Of these: links that were removed and have never worked.
-    pub removed: u64,
-}
-
-impl Creations {
-    /// Counts what a step changes.
-    pub(super) fn count(&mut self, before: &Link, step: &Step) {
-        let was_reported = before.creation != Creation::NotReported;
-        let after = &step.link;
-        self.begun += u64::from(!was_reported && after.creation != Creation::NotReported);
-        self.unfinished += u64::from(before.creation != after.creation && after.creation == Creation::Announced);
-        match after.state.name() {
-            StateName::Unconfirmed => {}
-            StateName::Removed => self.removed += u64::from(was_reported),
-            StateName::Valid | StateName::Invalid | StateName::TokenRequired | StateName::Updating => {
-                self.finished += u64::from(was_reported);
-            }
-        }
     }
 }
 
@@ -226,10 +191,8 @@ impl Plan {
         for (n, effect) in (1..).zip(&step.effects) {
             let (address, body) = match effect {
                 Effect::Notice { notice, episode } => {
-                    self.superseded_count += u64::from(matches!(notice, Notice::Superseded { .. }));
-                    self.institution_notices[0] += u64::from(matches!(notice, Notice::InstitutionDown { .. }));
-                    self.institution_notices[1] += u64::from(matches!(notice, Notice::InstitutionRestored { .. }));
                     let mut body = NoticeBody::of(step, notice, episode.as_ref(), because.clone());
+                    self.activity.count_notice(body.content.name(), notice, episode.as_ref(), step.at);
                     let prompted = episode.as_ref().filter(|_| body.content.prompts());
                     body.repair_url =
                         repair_links.zip(prompted).map(|(links, episode)| links.url(&link.id, episode.number, step.at));

@@ -29,7 +29,7 @@ impl<S: Store> Engine<S> {
                 Ok(Err(error)) => return Err(error),
                 Ok(Ok(Ok(step))) => {
                     plan.tally.add("timer", "accepted");
-                    plan.creations.count(&link, &step);
+                    plan.activity.count_step(&link, &step);
                     let because = Because::of(&step, &input, Origin::timer(now));
                     plan.add_item(|| Item::Timer(id));
                     self.take_step(step, partition, because, now, plan);

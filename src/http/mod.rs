@@ -12,6 +12,7 @@
 //!   GET  /v1/events                      events.rs        the messages about links, as they come
 //!   GET  /v1/prompts                     prompts.rs       the links whose users have to be asked right now
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
+//!   GET  /v1/activity                    activity.rs      what happened in the last hours, as numbers
 //!   GET  /v1/institutions                institutions.rs  the state of each institution
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
 //!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input, or sends it again
@@ -34,6 +35,7 @@
 //! the input is on the disk of this node or, if the settings say so, in NATS. This module decides nothing about a link.
 //! Next: `journal` stores and publishes the input, the partitions handle it.
 
+mod activity;
 mod as_of;
 mod auth;
 mod body;
@@ -80,6 +82,7 @@ pub use self::health::OBSERVES;
 pub use self::listener::{Limits, serve};
 use self::log_sample::LogSample;
 use self::problem::{Kind, Problem};
+use crate::activity::ActivityLog;
 use crate::belvo::{self, Meaning, Undecodable};
 use crate::clock;
 use crate::config::Config;
@@ -117,6 +120,8 @@ pub struct Parts {
     pub belvo: Option<belvo::Client>,
     /// How many transitions only a sweep has found since the start, by institution; `None` without a reconciler.
     pub drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
+    /// What the node has done in the last day.
+    pub activity: ActivityLog,
     /// The time up to which the store is known to have followed `KV_links`; `None` until it has caught up.
     pub as_of: watch::Receiver<Option<Timestamp>>,
     /// Why relink cannot store inputs or decide about links, each reason as one clause; none if it can.
@@ -135,6 +140,7 @@ pub struct Server {
     store: Arc<dyn Store>,
     belvo: Option<belvo::Client>,
     drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
+    activity: ActivityLog,
     as_of: watch::Receiver<Option<Timestamp>>,
     not_ready: watch::Receiver<Vec<String>>,
     subjects: Subjects,
@@ -163,7 +169,19 @@ type SharedServer = Arc<Server>;
 impl Server {
     /// Takes credentials and addresses from `config`.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { journal, dead_letters, targets, histories, events, store, belvo, drift, as_of, not_ready } = parts;
+        let Parts {
+            journal,
+            dead_letters,
+            targets,
+            histories,
+            events,
+            store,
+            belvo,
+            drift,
+            activity,
+            as_of,
+            not_ready,
+        } = parts;
         Self {
             journal,
             dead_letters,
@@ -174,6 +192,7 @@ impl Server {
             store,
             belvo,
             drift,
+            activity,
             as_of,
             not_ready,
             subjects: config.nats.subjects.clone(),

@@ -12,7 +12,7 @@ use strum::VariantArray;
 use super::auth::Caller;
 use super::problem::Problem;
 use super::{
-    SharedServer, as_of, auth, dead_letters, events, institutions, links, not_found, prompts, repair, report,
+    SharedServer, activity, as_of, auth, dead_letters, events, institutions, links, not_found, prompts, repair, report,
     wrong_method,
 };
 use crate::contract::{Operation, Scope};
@@ -51,6 +51,7 @@ fn handler(operation: Operation) -> Option<MethodRouter<SharedServer>> {
         Operation::WatchEvents => get(events::watch),
         Operation::ListPrompts => get(prompts::list),
         Operation::GetSummary => get(links::summary),
+        Operation::GetActivity => get(activity::summary),
         Operation::ListInstitutions => get(institutions::list),
         Operation::ListDeadLetters => get(dead_letters::list),
         Operation::GetDeadLetter => get(dead_letters::show),

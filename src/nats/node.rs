@@ -26,6 +26,7 @@ use super::batch::{BATCH_TIMEOUT, Batches};
 use super::dead_letter::DeadLetters;
 use super::streams_read::Streams;
 use super::subject::Subjects;
+use crate::activity::ActivityLog;
 use crate::clock::Clock;
 use crate::engine::Publishing;
 use crate::institution::Components;
@@ -102,6 +103,7 @@ pub struct Node<S> {
     open_commit: watch::Sender<Option<OpenCommit>>,
     calls: OpenCalls,
     recreated: Arc<Notify>,
+    activity: ActivityLog,
     clock: Clock,
 }
 
@@ -129,6 +131,7 @@ impl<S: Store + Clone + 'static> Node<S> {
             open_commit,
             calls,
             recreated,
+            activity: ActivityLog::default(),
             clock,
         }
     }
@@ -175,6 +178,11 @@ impl<S: Store + Clone + 'static> Node<S> {
     /// A receiver of the commit that waits for its answer.
     pub fn open_commit(&self) -> watch::Receiver<Option<OpenCommit>> {
         self.open_commit.subscribe()
+    }
+
+    /// What the node has done in the last day.
+    pub fn activity(&self) -> ActivityLog {
+        self.activity.clone()
     }
 
     /// The blocking calls of the driver, for a supervisor.

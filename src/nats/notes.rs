@@ -1,38 +1,28 @@
 //! Writes the notes of the node to the log and the metrics.
 
+use crate::activity::ActivityLog;
 use crate::contract::{IncidentBody, IncidentChange};
-use crate::engine::Creations;
+use crate::engine::{Activity, Creations};
 use crate::link::LinkId;
 use crate::metric;
 use crate::node::{Limit, Note};
 
-/// Logs and counts a note.
-pub(super) fn publish(note: Note) {
+/// Logs and counts a note. `log` gets what the steps of a commit did.
+pub(super) fn publish(note: Note, log: &ActivityLog) {
     match note {
         Note::Planned { counts } => {
             for ((kind, outcome), count) in counts {
                 metrics::counter!(metric::INPUTS.name, "kind" => kind, "outcome" => outcome).increment(count);
             }
         }
-        Note::Committing { messages_count } => {
+        Note::Stored { messages_count, took } => {
             metrics::histogram!(metric::COMMIT_MESSAGES.name).record(messages_count as f64);
+            metrics::histogram!(metric::COMMIT_SECONDS.name).record(took);
         }
-        Note::Committed {
-            incidents,
-            prompts_deferred_count,
-            superseded_count,
-            institution_notices,
-            creations,
-            incidents_count,
-            unreadable_fields,
-        } => {
+        Note::Committed { incidents, activity, incidents_count, unreadable_fields } => {
             metrics::gauge!(metric::INCIDENTS.name).set(incidents_count as f64);
-            metrics::counter!(metric::PROMPTS_DEFERRED.name).increment(prompts_deferred_count);
-            metrics::counter!(metric::SUPERSEDED.name).increment(superseded_count);
-            for (name, count) in ["institution_down", "institution_restored"].into_iter().zip(institution_notices) {
-                metrics::counter!(metric::INSTITUTION_NOTICES.name, "type" => name).increment(count);
-            }
-            count_creations(creations);
+            count(&activity);
+            log.add(&activity);
             incidents.iter().for_each(publish_incident);
             for (link, field) in unreadable_fields {
                 metrics::counter!(metric::UNREADABLE_FIELDS.name, "field" => field).increment(1);
@@ -156,7 +146,26 @@ fn publish_lost(links_count: u64, expected_links_count: u64, link: Option<(LinkI
     }
 }
 
-fn count_creations(Creations { begun, finished, unfinished, removed }: Creations) {
+fn count(activity: &Activity) {
+    for ((from, to), count) in &activity.transitions {
+        let (from, to) = (from.as_str(), to.as_str());
+        metrics::counter!(metric::TRANSITIONS.name, "from" => from, "to" => to).increment(*count);
+    }
+    for (name, count) in &activity.notices {
+        metrics::counter!(metric::NOTICES.name, "type" => name.as_str()).increment(*count);
+    }
+    for (number, count) in &activity.prompts {
+        // The policy may have any number of reminders, and each label is a time series.
+        let number = if *number < 10 { number.to_string() } else { "10+".to_owned() };
+        metrics::counter!(metric::PROMPTS.name, "reminder" => number).increment(*count);
+    }
+    for (metric, times) in
+        [(metric::PROMPT_SECONDS, &activity.prompted_after), (metric::REPAIR_SECONDS, &activity.repaired_after)]
+    {
+        times.iter().for_each(|time| metrics::histogram!(metric.name).record(*time));
+    }
+    metrics::counter!(metric::PROMPTS_DEFERRED.name).increment(activity.prompts_deferred_count);
+    let Creations { begun, finished, unfinished, removed } = activity.creations;
     for (outcome, count) in [("begun", begun), ("finished", finished), ("unfinished", unfinished), ("removed", removed)]
     {
         metrics::counter!(metric::CREATIONS.name, "outcome" => outcome).increment(count);

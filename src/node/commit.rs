@@ -247,7 +247,6 @@ impl<S: Store + Clone> Node<S> {
         let links =
             (self.has_all && owned_count == usize::from(self.options.partitions_count)).then_some(batch.plan.links);
         let closing = Closing { follows, message: self.closing_message(now, links) };
-        self.note(Note::Committing { messages_count: batch.messages_count });
         self.outputs.push_back(Output::CommitBatch { batch: batch.id, closing });
         self.in_flight = Some(InFlight { batch, known_sequence, sent_at: now });
     }
@@ -265,6 +264,7 @@ impl<S: Store + Clone> Node<S> {
             self.start_over(now, "the output stream lost its last messages");
             return;
         }
+        self.note(Note::Stored { messages_count, took: now.since(sent_at) });
         let Batch { plan, fences, .. } = batch;
         for (number, offset) in &plan.offsets {
             let Some(partition) = self.partitions.get_mut(number) else { continue };
@@ -312,18 +312,10 @@ impl<S: Store + Clone> Node<S> {
         let Some(engine) = &mut self.engine else { return };
         engine.record_commit(&plan);
         let incidents_count = engine.incidents_count();
-        let (incidents, prompts_deferred_count) = (std::mem::take(&mut plan.incidents), plan.prompts_deferred_count);
+        let incidents = std::mem::take(&mut plan.incidents);
+        let activity = Box::new(std::mem::take(&mut plan.activity));
         let unreadable_fields = std::mem::take(&mut plan.unreadable_fields);
-        let (superseded_count, institution_notices) = (plan.superseded_count, plan.institution_notices);
-        self.note(Note::Committed {
-            incidents,
-            prompts_deferred_count,
-            superseded_count,
-            institution_notices,
-            creations: plan.creations,
-            incidents_count,
-            unreadable_fields,
-        });
+        self.note(Note::Committed { incidents, activity, incidents_count, unreadable_fields });
         self.acknowledge(&plan);
     }
 

@@ -5,10 +5,11 @@
 //! [`Output::RestartStore`], [`Output::Checkpoint`]) in that order too. All other outputs may finish in any order.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::input::{BatchId, ReaderId, RequestId};
 use crate::contract::IncidentBody;
-use crate::engine::{Creations, DeadDelivery, Message, Outgoing, TallyKey};
+use crate::engine::{Activity, DeadDelivery, Message, Outgoing, TallyKey};
 use crate::link::{LinkId, Timestamp};
 use crate::store::Changes;
 
@@ -230,23 +231,19 @@ pub enum Note {
         /// The number of inputs by their kind and outcome.
         counts: BTreeMap<TallyKey, u64>,
     },
-    /// The closing message of a commit is being sent.
-    Committing {
+    /// A commit is stored.
+    Stored {
         /// The number of messages of the commit.
         messages_count: u64,
+        /// The time from its closing message to the answer of NATS.
+        took: Duration,
     },
     /// A commit is stored and applied.
     Committed {
         /// The incidents that began or ended in this commit.
         incidents: Vec<IncidentBody>,
-        /// The number of prompts that this commit deferred until the end of an incident.
-        prompts_deferred_count: u64,
-        /// How many links are superseded.
-        superseded_count: u64,
-        /// The number of notices about an institution that is down, and about its end, in this commit.
-        institution_notices: [u64; 2],
-        /// What became of creations that were reported as not finished.
-        creations: Creations,
+        /// What the steps did, as numbers.
+        activity: Box<Activity>,
         /// The number of incidents that have not ended.
         incidents_count: usize,
         /// Paths of fields that could not be read, each with the link of its input. The inputs were handled without these fields.

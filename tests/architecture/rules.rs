@@ -18,9 +18,11 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     ("store", &["link", "contract"]),
     ("engine", &["link", "institution", "repair", "contract", "belvo", "store"]),
     ("node", &["link", "institution", "repair", "contract", "store", "engine"]),
+    ("activity", &["link", "contract", "engine"]),
     (
         "nats",
         &[
+            "activity",
             "metric",
             "direct",
             "tls",
@@ -45,6 +47,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     (
         "http",
         &[
+            "activity",
             "metric",
             "os",
             "journal",
@@ -56,6 +59,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
             "contract",
             "belvo",
             "store",
+            "engine",
             "nats",
             "outbound",
             "config",

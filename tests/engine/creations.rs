@@ -30,7 +30,7 @@ fn each_creation_is_counted_when_it_is_reported_and_when_it_ends() {
         let plan = engine.plan(&mut delivered.collect::<VecDeque<_>>(), now).unwrap();
         engine.store().apply(&plan.changes(None)).unwrap();
         engine.record_commit(&plan);
-        plan.creations
+        plan.activity.creations
     };
     let reports = ["ana", "bruno", "carla"].map(|link| ("api_error", link, unfinished.clone()));
     let none = Creations::default();

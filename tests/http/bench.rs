@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 use bytes::Bytes;
+use relink::activity::ActivityLog;
 use relink::clock::Clock;
 use relink::config::{Config, Sources};
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
@@ -45,6 +46,7 @@ pub(crate) struct Bench {
     pub(crate) client: Client,
     pub(crate) not_ready: watch::Sender<Vec<String>>,
     pub(crate) drift: watch::Sender<BTreeMap<String, u64>>,
+    pub(crate) activity: ActivityLog,
     pub(crate) as_of: watch::Sender<Option<Timestamp>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) served: JoinHandle<()>,
@@ -114,6 +116,7 @@ impl Bench {
         let (not_ready, reasons) = watch::channel(Vec::new());
         let drift = watch::Sender::<BTreeMap<String, u64>>::default();
         let as_of = watch::Sender::new(None);
+        let activity = ActivityLog::default();
         let belvo = config.belvo.keys.clone().map(|keys| {
             use relink::belvo::{Client, SecretId, SecretPassword, Timeouts};
             let (id, password) = (SecretId(keys.secret_id), SecretPassword(keys.secret_password));
@@ -137,6 +140,7 @@ impl Bench {
             store: Arc::new(asked),
             belvo,
             drift: Some(drift.subscribe()),
+            activity: activity.clone(),
             as_of: as_of.subscribe(),
             not_ready: reasons,
         };
@@ -145,7 +149,21 @@ impl Bench {
         let served = tokio::spawn(serve(listener, router(Server::new(&config, parts)), limits, shutdown.clone()));
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { nats, store, url, client, not_ready, drift, as_of, shutdown, served, journal, directory, targets }
+        Self {
+            nats,
+            store,
+            url,
+            client,
+            not_ready,
+            drift,
+            activity,
+            as_of,
+            shutdown,
+            served,
+            journal,
+            directory,
+            targets,
+        }
     }
 
     /// Starts to send the messages for this target. An abort of the task is like the end of the process.

@@ -1,10 +1,12 @@
 //! The reading endpoints: links, histories, the summary, dead letters.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
-use relink::contract::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, Record, RefusedBody};
-use relink::link::{Cause, Episode, EpisodeNumber, Link, Prompt, State, Timestamp, UpdatePhase};
+use relink::contract::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, NoticeName, Record, RefusedBody};
+use relink::engine::Activity;
+use relink::link::{Cause, Episode, EpisodeNumber, Link, Prompt, State, StateName, Timestamp, UpdatePhase};
 use relink::store::{Changes, Store};
 use serde_json::{Value, json};
 
@@ -170,6 +172,36 @@ async fn the_summary_contains_incidents_and_drift() {
     let summary = bench.get("/v1/summary").await.body;
     assert_eq!(summary["incidents"], json!([{"institution": "erebor", "began_at": at, "links_count": 21}]));
     assert_eq!(summary["drift_by_institution"], json!({"erebor": 4}));
+}
+
+#[tokio::test]
+async fn the_activity_counts_the_last_hours() {
+    let bench = Bench::new().await;
+    let empty = bench.get("/v1/activity").await;
+    assert_eq!((empty.status, &empty.body["periods"], &empty.body["since"]), (200, &json!([]), &Value::Null));
+    let now = because().at.0;
+    bench.as_of.send_replace(Some(now));
+    for hours_ago in [5, 0] {
+        let mut activity =
+            Activity { at: Some(now.before(Duration::from_secs(hours_ago * 3_600))), ..Activity::default() };
+        activity.outages_count = 1;
+        activity.transitions.insert((StateName::Valid, StateName::Invalid), 1);
+        activity.notices.insert(NoticeName::UpdateRequired, 1);
+        activity.prompts.extend([(0, 1), (2, 1)]);
+        activity.repaired_after = vec![Duration::from_secs(60)];
+        bench.activity.add(&activity);
+    }
+    let day = bench.get("/v1/activity").await.body;
+    assert_eq!((day["outages_count"].as_u64(), day["periods"].as_array().map(Vec::len)), (Some(2), Some(2)), "{day}");
+    assert_eq!(day["transitions"], json!([{"from": "valid", "to": "invalid", "count": 2}]));
+    assert_eq!((&day["notices"], &day["prompts"]), (&json!({"update_required": 2}), &json!([2, 0, 2])));
+    let p50 = day["time_to_repair"]["p50_secs"].as_f64().unwrap();
+    assert!((59.0..=61.0).contains(&p50) && day["time_to_prompt"]["p50_secs"].is_null(), "{day}");
+    let hour = bench.get("/v1/activity?hours=1").await.body;
+    assert_eq!((hour["outages_count"].as_u64(), &hour["since"]), (Some(1), &hour["periods"][0]["at"]), "{hour}");
+    for bad in ["hours=0", "hours=25", "hours=x", "days=1"] {
+        bench.get(&format!("/v1/activity?{bad}")).await.problem(400, "bad-parameter");
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::calls::{CHECKPOINT_LOOKS_MAX, OpenCalls};
 use super::writer::{Write, Writer, Written};
 use super::{Node, OpenCommit, READERS_QUEUE_MAX};
+use crate::activity::ActivityLog;
 use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
 use crate::link::Timestamp;
@@ -38,6 +39,7 @@ pub(super) struct Driver<S> {
     as_of: watch::Sender<Option<Timestamp>>,
     open_commit: watch::Sender<Option<OpenCommit>>,
     calls: OpenCalls,
+    activity: ActivityLog,
     clock: Clock,
     pub(super) writer: Writer,
     /// The outputs without an answer.
@@ -85,6 +87,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             as_of: as_of.clone(),
             open_commit: open_commit.clone(),
             calls: calls.clone(),
+            activity: parts.activity.clone(),
             clock: parts.clock.clone(),
             writer,
             tasks: JoinSet::new(),
@@ -178,7 +181,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(self.clock.own_now()),
                 Output::Note(note) => {
                     let caught_up = matches!(note, Note::CaughtUp { .. });
-                    notes::publish(note);
+                    notes::publish(note, &self.activity);
                     if let Some(Err(error)) = caught_up.then(|| self.node.store().set_complete()) {
                         self.node.handle(self.clock.own_now(), failed_store(error));
                     }
