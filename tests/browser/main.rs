@@ -117,6 +117,13 @@ async fn program() -> std::path::PathBuf {
     folder.join("stories.mjs")
 }
 
+/// How many links the console's story of a fleet has.
+#[expect(clippy::disallowed_methods, reason = "the environment asks for another number of links")]
+fn console_links() -> u32 {
+    let asked = std::env::var("RELINK_TEST_CONSOLE_LINKS").ok();
+    asked.map_or(1_000, |asked| asked.parse().expect("RELINK_TEST_CONSOLE_LINKS is a number"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn users_repair_their_links_in_a_browser() {
     let (program, chromium) = (program().await, Chromium::find().await);
@@ -125,11 +132,13 @@ async fn users_repair_their_links_in_a_browser() {
     std::fs::create_dir_all(&screens).expect("cargo's temporary folder can be written");
     let options = json!({
         "chromium": chromium.program, "screens": screens, "key": KEY, "api_token": API_TOKEN, "webhook_secret": WEBHOOK_SECRET,
+        "console_links": console_links(),
         "hosted": hosted.addresses(), "page": on_page.addresses(),
     });
     let mut node = Command::new("node");
     node.arg(program).arg(options.to_string()).envs(chromium.environment);
-    let played = tokio::time::timeout(STORIES_MAX, run(&mut node)).await.expect("the stories end in time");
+    let time = STORIES_MAX.max(Duration::from_millis(20) * console_links());
+    let played = tokio::time::timeout(time, run(&mut node)).await.expect("the stories end in time");
     eprintln!("{}", played.unwrap_or_else(|error| panic!("{error}")));
     hosted.stop().await;
     on_page.stop().await;

@@ -1,7 +1,7 @@
 // The console: login, the bar, and which view is shown. The address after # selects the view; it never has the token.
 //
 // - api.js: calls relink, keeps the token; dom.js: makes elements from texts
-// - overview.js, machine.js: the fleet; links.js: the search; link.js, why.js: one link and its timeline
+// - overview.js, machine.js, activity.js: the fleet; links.js: the search; link.js, why.js: one link and its timeline
 // - live.js: follows what happens; commands.js: commands on a link; dead_letters.js: messages that could not be handled
 //
 // A view is a function `(main, parts, query, go) => refresh`. `refresh(signal)` loads the data and draws it. It is called at once, when
@@ -150,6 +150,8 @@ function setTheme(theme) {
   if (theme === "system") localStorage.removeItem(THEME);
   else localStorage.setItem(THEME, theme);
   document.documentElement.dataset.theme = theme;
+  // The plots are pictures, which do not change their colours by themselves.
+  if (current?.refresh) refreshSoon();
 }
 
 function leave(why) {

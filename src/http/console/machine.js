@@ -35,8 +35,9 @@ function arrows(moves) {
   return [...found.values()];
 }
 
-/** `flow` has the number of transitions of each arrow, such as "valid invalid", in the last minutes. */
-export function drawMachine(machine, counts, flow = new Map()) {
+/** `transitions` has the number of transitions of each arrow in the last hour: `{ from, to, count }`. */
+export function drawMachine(machine, counts, transitions = []) {
+  const flow = new Map(transitions.map(({ from, to, count }) => [`${from} ${to}`, count]));
   const rest = machine.states.filter((state) => !PLACES[state]);
   const places = { ...PLACES };
   rest.forEach((state, index) => { places[state] = [95 + index * 190, 430]; });
@@ -82,7 +83,7 @@ function drawArrow({ from, to, events }, places, isPair, count) {
   const points = between(a, control, b).map((point) => point.map((value) => value.toFixed(1)));
   if (points.length < 2) return null;
   const middle = points[Math.floor(points.length / 2)];
-  const about = `${from} to ${to}: ${events.join(", ")}${count > 0 ? `; ${number(count)} now` : ""}`;
+  const about = `${from} to ${to}: ${events.join(", ")}${count > 0 ? `; ${number(count)} in the last hour` : ""}`;
   return svg("g", { class: "arrow", "data-to": to, "data-flows": count > 0 ? "true" : null },
     svg("title", {}, about),
     svg("path", { d: `M${points.map((point) => point.join(" ")).join("L")}`, "marker-end": "url(#head)" }),

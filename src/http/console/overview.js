@@ -1,4 +1,5 @@
 // The overview: the machine with the number of links in each state, the institutions, readiness, dead letters, and drift.
+import { activitySection } from "./activity.js";
 import { call, readiness } from "./api.js";
 import { address, distance, h, number, replace, when, whenChanged } from "./dom.js";
 import { drawMachine, readMachine } from "./machine.js";
@@ -13,7 +14,7 @@ export function overview(main) {
     showAll = !showAll;
     draw(...last);
   };
-  const draw = (summary, machine, ready, lettersCount) => {
+  const draw = (summary, machine, ready, lettersCount, day, flow) => {
     const broken = BROKEN.reduce((sum, state) => sum + (summary.by_state[state] ?? 0), 0);
     replace(main,
       h("h1", {}, "Overview"),
@@ -25,16 +26,19 @@ export function overview(main) {
         readyTile(ready)),
       ready.reasons.length > 0 && h("section", { class: "card bad" }, h("h2", {}, "relink is not ready"),
         h("ul", {}, ready.reasons.map((reason) => h("li", {}, reason)))),
-      h("section", { class: "card" }, h("h2", {}, "Links by state"), drawMachine(machine, summary.by_state)),
+      h("section", { class: "card" }, h("h2", {}, "Links by state"), drawMachine(machine, summary.by_state, flow),
+        flow.length > 0 && h("p", { class: "soft" }, "The blue numbers on the arrows are the transitions of the last hour.")),
+      activitySection(day),
       incidents(summary.incidents),
       institutions(summary, showAll, toggle),
       drift(summary.drift_by_institution));
   };
   const show = whenChanged(draw);
   return async (signal) => {
-    const [summary, machine, ready, lettersCount] = await Promise.all([
-      call("v1/summary", { signal }), readMachine(signal), readiness(signal), countLetters(signal)]);
-    last = [summary.body, machine, ready, lettersCount];
+    const activity = (hours) => call("v1/activity", { parameters: { hours }, signal });
+    const [summary, machine, ready, lettersCount, day, hour] = await Promise.all([
+      call("v1/summary", { signal }), readMachine(signal), readiness(signal), countLetters(signal), activity(24), activity(1)]);
+    last = [summary.body, machine, ready, lettersCount, day.body, hour.body.transitions, document.documentElement.dataset.theme];
     show(...last);
     return summary.asOf;
   };
