@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::ColumnConstraint;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
 use super::due::next_steps;
-use super::output::{BOLD, DIM, colour_of, line, print, print_json};
+use super::output::{BOLD, DIM, colour_of, fitted, line, lines_of, print, print_json, terminal_width};
 use super::sentences::{at, of_cause, of_state, span, word_of};
 use crate::clock;
 use crate::contract::{At, PromptWord, Record};
@@ -122,21 +122,11 @@ async fn read(relink: &RunningRelink, filters: &str, limit: usize) -> anyhow::Re
     Ok(listed)
 }
 
-/// The width of the terminal; `None` if the output is not a terminal, and then no cell is wrapped.
-fn terminal_width() -> Option<u16> {
-    let (terminal_size::Width(width), _height) = terminal_size::terminal_size_of(std::io::stdout())?;
-    Some(width)
-}
-
 fn table(listed: &Listed, now: Timestamp, width: Option<u16>) -> String {
     if listed.links.is_empty() {
         return "no link matches\n".to_owned();
     }
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    if let Some(width) = width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
+    let mut table = fitted(width);
     table.set_header(["LINK", "STATE", "FOR", "INSTITUTION", "EXTERNAL ID", "USER"]);
     for link in &listed.links {
         table.add_row(row(&printable_json(link), now));
@@ -146,8 +136,7 @@ fn table(listed: &Listed, now: Timestamp, width: Option<u16>) -> String {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
-    let rows: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    let mut text = rows.join("\n") + "\n";
+    let mut text = lines_of(&table);
     let count = listed.links.len();
     if listed.has_more {
         line(&mut text, format_args!("{DIM}the first {count} links; --limit prints more{DIM:#}"));
