@@ -69,8 +69,8 @@ pub(super) struct ShowArgs {
 }
 
 /// The links that were read, and whether there are more.
-struct Listed {
-    links: Vec<Value>,
+pub(super) struct Listed {
+    pub(super) links: Vec<Value>,
     unreadable: Vec<Value>,
     has_more: bool,
 }
@@ -85,7 +85,7 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
         .collect();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     loop {
-        let listed = read(&relink, &filters, limit).await?;
+        let listed = read(&relink, &filters, limit, &mut |_count| {}).await?;
         if relink.json {
             let Listed { links, unreadable, has_more } = listed;
             print_json(&json!({"links": links, "unreadable": unreadable, "more": has_more}))?;
@@ -103,7 +103,13 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn read(relink: &RunningRelink, filters: &str, limit: usize) -> anyhow::Result<Listed> {
+/// Reads links page by page. `filters` is the end of the query; `progress` gets the number of links after each page.
+pub(super) async fn read(
+    relink: &RunningRelink,
+    filters: &str,
+    limit: usize,
+    progress: &mut impl FnMut(usize),
+) -> anyhow::Result<Listed> {
     let mut listed = Listed { links: Vec::new(), unreadable: Vec::new(), has_more: true };
     let mut after = String::new();
     while listed.has_more && listed.links.len() < limit {
@@ -113,6 +119,7 @@ async fn read(relink: &RunningRelink, filters: &str, limit: usize) -> anyhow::Re
             anyhow::bail!("the answer of relink has no links");
         };
         listed.links.extend(links);
+        progress(listed.links.len());
         listed.unreadable.extend(unreadable.as_array().cloned().unwrap_or_default());
         let next = page["next"].as_str().map(|next| format!("&after={}", utf8_percent_encode(next, NON_ALPHANUMERIC)));
         // Ends even if the server repeats a page.

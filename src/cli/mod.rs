@@ -3,9 +3,9 @@
 //! - `serve`, `demo`, `dev`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
 //! - `check-config` prints the settings, and can try them; `machine`, `schemas`, `simulate`, `completions`, `man`
 //!   (`manual`) print and exit
-//! - `links`, `show`, `why`, `observed`, `dead-letters` and the `commands` about one link call a running relink over HTTP
-//!   (`client`) and print its answers (`history`, `due`, `sentences`, `dead_letters`) as text or, with `--json`, as JSON
-//!   (`output`)
+//! - `links`, `show`, `why`, `tail`, `observed`, `stats`, `dead-letters` and the `commands` about one link call a
+//!   running relink over HTTP (`client`) and print its answers (`history`, `due`, `sentences`) as text or, with `--json`, as
+//!   JSON (`output`); `moment` reads times, `progress` shows long work
 //!
 //! Each subcommand calls the module that does the work.
 
@@ -17,10 +17,13 @@ mod examples;
 mod history;
 mod links;
 mod manual;
+mod moment;
 mod observed;
 mod output;
+mod progress;
 mod sentences;
 mod signals;
+mod stats;
 mod tail;
 mod why;
 
@@ -85,6 +88,9 @@ enum Command {
     /// Report what relink would have sent in observe mode, by day and type of notice
     #[command(after_help = observed::EXAMPLES)]
     Observed(observed::ObservedArgs),
+    /// Show how many outages were repaired, how far the others got, and how long it took
+    #[command(after_help = stats::EXAMPLES)]
+    Stats(stats::StatsArgs),
     /// Read a link from Belvo now; this needs Belvo's keys
     #[command(after_help = commands::EXAMPLES)]
     Verify(commands::CommandArgs),
@@ -295,6 +301,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         Command::Show(args) => return links::show(args).await,
         Command::Tail(args) => return tail::run(args, signals::shutdown(at_once)?).await,
         Command::Observed(args) => return observed::run(args).await,
+        Command::Stats(args) => return stats::run(args).await,
         Command::Verify(args) => return commands::send("verify", None, args).await,
         Command::Mute(args) => return commands::send("mute", None, args).await,
         Command::Unmute(args) => return commands::send("unmute", None, args).await,
