@@ -109,7 +109,7 @@ enum Command {
     /// Remove a link from relink for ever, but not from Belvo
     #[command(after_help = commands::EXAMPLES)]
     Forget(commands::ForgetArgs),
-    /// List, show and replay dead letters: messages that relink could not handle
+    /// List, show, replay and drop dead letters: messages that relink could not handle
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Print the completions of a shell

@@ -15,6 +15,7 @@
 //!   GET  /v1/institutions                institutions.rs  the state of each institution
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
 //!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input, or sends it again
+//!   POST /v1/dead-letters/{n}/drop       dead_letters.rs  removes one for ever
 //!   GET  /repair/{token}                 pages.rs         the page on which a user repairs a link; without credentials
 //!   GET  /console                       console.rs       the page for support and operators; its data comes from /v1
 //!   GET  /openapi[.json]                 openapi.rs       the description of this API
