@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
 use super::due::next_steps;
-use super::output::{BOLD, DIM, colour_of, fitted, line, lines_of, print, print_json, terminal_width};
+use super::output::{BOLD, CLEAR, DIM, colour_of, fitted, line, lines_of, print, print_json, terminal_width};
 use super::sentences::{at, of_cause, of_state, span, word_of};
 use crate::clock;
 use crate::contract::{At, PromptWord, Record};
@@ -36,7 +36,7 @@ Examples:
 const PAGE: usize = 1_000;
 
 /// The pause of `--watch` between two tables.
-const WATCH_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const WATCH_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Args, Debug)]
 pub(super) struct LinksArgs {
@@ -91,8 +91,7 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
             print_json(&json!({"links": links, "unreadable": unreadable, "more": has_more}))?;
         } else {
             if watch && std::io::stdout().is_terminal() {
-                // Moves to the first column of the first line, and clears the screen.
-                print("\u{1b}[H\u{1b}[2J")?;
+                print(CLEAR)?;
             }
             print(&table(&listed, clock::now(), terminal_width()))?;
         }
@@ -227,7 +226,7 @@ pub(super) fn headline(text: &mut String, record: &Record) {
     let state = word_of(record.state);
     let colour = colour_of(state);
     let id = printable(&record.link_id);
-    line(text, format_args!("{BOLD}{id}{BOLD:#}{of} is {colour}{state}{colour:#} since {}", record.since.0));
+    line(text, format_args!("{BOLD}{id}{BOLD:#}{of} {verb} {colour}{state}{colour:#} since {}", record.since.0));
 }
 
 #[cfg(test)]
@@ -262,6 +261,11 @@ mod tests {
         for (state, fields) in super::super::cases_for_tests() {
             all += &shown(&example(state, fields), NOW).unwrap();
             all += "\n";
+    headline_at(text, record, "is");
+}
+
+/// The same, with this verb.
+pub(super) fn headline_at(text: &mut String, record: &Record, verb: &str) {
         }
         assert!(is_safe(&all), "{all:?}");
         insta::assert_snapshot!(anstream::adapter::strip_str(&all).to_string());

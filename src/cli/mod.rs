@@ -3,18 +3,20 @@
 //! - `serve`, `demo`, `dev`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
 //! - `check-config` prints the settings, and can try them; `machine`, `schemas`, `simulate`, `completions`, `man`
 //!   (`manual`) print and exit
-//! - `links`, `show`, `why`, `tail`, `observed`, `stats`, `dead-letters` and the `commands` about one link call a
+//! - `links`, `show`, `why`, `at`, `tail`, `observed`, `stats`, `institutions`, `dead-letters` and the `commands` about one link call a
 //!   running relink over HTTP (`client`) and print its answers (`history`, `due`, `sentences`) as text or, with `--json`, as
 //!   JSON (`output`); `moment` reads times, `progress` shows long work
 //!
 //! Each subcommand calls the module that does the work.
 
+mod at;
 mod client;
 mod commands;
 mod dead_letters;
 mod due;
 mod examples;
 mod history;
+mod institutions;
 mod links;
 mod manual;
 mod moment;
@@ -82,6 +84,12 @@ enum Command {
     /// Show the history of a link: every transition, its reason, and the published messages
     #[command(after_help = why::EXAMPLES)]
     Why(why::WhyArgs),
+    /// Show the state of a link at a time, and why
+    #[command(after_help = at::EXAMPLES)]
+    At(at::AtArgs),
+    /// List the institutions: their states, their incidents, and their links
+    #[command(after_help = institutions::EXAMPLES)]
+    Institutions(institutions::InstitutionsArgs),
     /// Print what relink decides and publishes, as it happens
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::TailArgs),
@@ -297,6 +305,8 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
             }
         }
         Command::Why(args) => return why::run(args).await,
+        Command::At(args) => return at::run(args).await,
+        Command::Institutions(args) => return institutions::run(args).await,
         Command::Links(args) => return links::list(args).await,
         Command::Show(args) => return links::show(args).await,
         Command::Tail(args) => return tail::run(args, signals::shutdown(at_once)?).await,

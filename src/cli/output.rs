@@ -16,6 +16,9 @@ use crate::printable::exact_json;
 pub(super) const DIM: Style = Style::new().dimmed();
 pub(super) const BOLD: Style = Style::new().bold();
 
+/// Moves to the first column of the first line, and clears the screen. Only for a terminal.
+pub(super) const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
 /// Prints to standard output, with colours only if it supports them. A closed pipe (`| head`) is no error.
 pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
     match anstream::stdout().write_all(text.as_bytes()) {
