@@ -187,6 +187,11 @@ impl RunningRelink {
         self.request(Method::POST, &format!("/v1/dead-letters/{sequence}/replay")).await
     }
 
+    /// Whether relink only observes, and sends no message to users.
+    pub(super) async fn observes(&self) -> anyhow::Result<bool> {
+        Ok(self.get("/v1/summary").await?["observe"] == true)
+    }
+
     /// The answer to a GET.
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.request(Method::GET, path).await

@@ -14,7 +14,7 @@ use super::due::next_steps;
 use super::output::{BOLD, CLEAR, DIM, colour_of, fitted, line, lines_of, print, print_json, terminal_width};
 use super::sentences::{at, of_cause, of_state, span, word_of};
 use crate::clock;
-use crate::contract::{At, PromptWord, Record};
+use crate::contract::{At, HistoryKind, PromptWord, Record};
 use crate::link::{LinkId, Timestamp};
 use crate::printable::{printable, printable_json};
 
@@ -86,6 +86,7 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     loop {
         let listed = read(&relink, &filters, limit, &mut |_count| {}).await?;
+        let observes = !relink.json && relink.observes().await?;
         if relink.json {
             let Listed { links, unreadable, has_more } = listed;
             print_json(&json!({"links": links, "unreadable": unreadable, "more": has_more}))?;
@@ -93,7 +94,7 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
             if watch && std::io::stdout().is_terminal() {
                 print(CLEAR)?;
             }
-            print(&table(&listed, clock::now(), terminal_width()))?;
+            print(&table(&listed, observes, clock::now(), terminal_width()))?;
         }
         if !watch {
             return Ok(ExitCode::SUCCESS);
@@ -128,14 +129,15 @@ pub(super) async fn read(
     Ok(listed)
 }
 
-fn table(listed: &Listed, now: Timestamp, width: Option<u16>) -> String {
+/// `observes`: relink only observes, so no user got a message.
+fn table(listed: &Listed, observes: bool, now: Timestamp, width: Option<u16>) -> String {
     if listed.links.is_empty() {
         return "no link matches\n".to_owned();
     }
     let mut table = fitted(width);
     table.set_header(["LINK", "STATE", "FOR", "INSTITUTION", "EXTERNAL ID", "USER"]);
     for link in &listed.links {
-        table.add_row(row(&printable_json(link), now));
+        table.add_row(row(&printable_json(link), observes, now));
     }
     for column in [0, 1, 2] {
         if let Some(column) = table.column_mut(column) {
@@ -155,15 +157,15 @@ fn table(listed: &Listed, now: Timestamp, width: Option<u16>) -> String {
     text
 }
 
-fn row(link: &Value, now: Timestamp) -> [String; 6] {
+fn row(link: &Value, observes: bool, now: Timestamp) -> [String; 6] {
     let text = |field: &str| link[field].as_str().unwrap_or("-").to_owned();
     let since = serde_json::from_value::<At>(link["since"].clone())
         .map_or_else(|_| "?".to_owned(), |since| span(now.as_millis().saturating_sub(since.0.as_millis())));
-    [text("link_id"), text("state"), since, text("institution"), text("external_id"), user(link)]
+    [text("link_id"), text("state"), since, text("institution"), text("external_id"), user(link, observes)]
 }
 
 /// What the user of a link has been asked to do.
-fn user(link: &Value) -> String {
+fn user(link: &Value, observes: bool) -> String {
     let episode = &link["episode"];
     let muted = if link["muted"].as_bool() == Some(true) { ", muted" } else { "" };
     let Some(cause) = episode["cause"].as_str() else { return format!("-{muted}") };
@@ -174,6 +176,9 @@ fn user(link: &Value) -> String {
         (Some("deferred"), _) => "prompt deferred".to_owned(),
         (Some("postponed"), _) => "prompt postponed".to_owned(),
         (Some("muted"), _) => "not prompted".to_owned(),
+        (_, 0) if observes => "prompt recorded, not sent".to_owned(),
+        (_, 1) if observes => "prompt and 1 reminder recorded, not sent".to_owned(),
+        (_, count) if observes => format!("prompt and {count} reminders recorded, not sent"),
         (_, 0) => "prompted".to_owned(),
         (_, 1) => "prompted, 1 reminder".to_owned(),
         (_, count) => format!("prompted, {count} reminders"),
@@ -184,11 +189,40 @@ fn user(link: &Value) -> String {
 pub(super) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let relink = RunningRelink::of(args.relink)?;
     let link = relink.get(&format!("/v1/links/{}", args.link)).await?;
-    if relink.json { print_json(&link) } else { print(&shown(&link, clock::now())?) }
+    if relink.json {
+        return print_json(&link);
+    }
+    let observing = Observing::of(&relink, &link).await?;
+    print(&shown(&link, observing, clock::now())?)
+}
+
+/// Whether messages to the user were, and are, only recorded (observe mode).
+#[derive(Clone, Copy, Default)]
+struct Observing {
+    /// relink only observes now.
+    now: bool,
+    /// The prompt of the open outage was only recorded.
+    prompt: bool,
+}
+
+impl Observing {
+    async fn of(relink: &RunningRelink, link: &Value) -> anyhow::Result<Self> {
+        let now = relink.observes().await?;
+        let (Some(id), Some(number)) = (link["link_id"].as_str(), link["episode"]["number"].as_u64()) else {
+            return Ok(Self { now, prompt: now });
+        };
+        // The record counts a recorded prompt as sent, also after observe mode has ended. The history knows which it was.
+        let prompts = relink.history(id).await.map(|history| history.entries).unwrap_or_default();
+        let mut prompts = prompts.iter().filter(|entry| {
+            entry.name.as_deref() == Some("update_required") && entry.body["episode"]["number"].as_u64() == Some(number)
+        });
+        let prompt = prompts.next_back().map_or(now, |prompt| prompt.kind == HistoryKind::Observed);
+        Ok(Self { now, prompt })
+    }
 }
 
 /// One link in plain sentences.
-fn shown(link: &Value, now: Timestamp) -> anyhow::Result<String> {
+fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<String> {
     let (record, due_at) = super::client::record_of(link)?;
     let mut text = String::new();
     headline(&mut text, &record);
@@ -199,10 +233,15 @@ fn shown(link: &Value, now: Timestamp) -> anyhow::Result<String> {
             format_args!("Broken since {}: {}.", at(episode.opened_at.0, now), of_cause(episode.cause.into())),
         );
         if matches!(episode.prompt, Some(PromptWord::Sent) | None) && episode.prompt_sent {
+            let prompted = if observing.prompt {
+                "relink only recorded the prompt (observe mode); the user got no message of relink."
+            } else {
+                "The user was prompted."
+            };
             line(
                 &mut text,
                 format_args!(
-                    "The user was prompted. Reminders: {}. Attempts of the user to repair the link: {}.",
+                    "{prompted} Reminders: {}. Attempts of the user to repair the link: {}.",
                     episode.reminders_count, episode.attempts_count
                 ),
             );
@@ -215,11 +254,19 @@ fn shown(link: &Value, now: Timestamp) -> anyhow::Result<String> {
     for step in next_steps(&record, due_at, now) {
         line(&mut text, format_args!("  {step}"));
     }
+    if observing.now {
+        line(&mut text, format_args!("  relink only observes: messages to the user are recorded, and not sent."));
+    }
     Ok(text)
 }
 
 /// The id of a link, its institution and user, and its state.
 pub(super) fn headline(text: &mut String, record: &Record) {
+    headline_at(text, record, "is");
+}
+
+/// The same, with this verb.
+pub(super) fn headline_at(text: &mut String, record: &Record, verb: &str) {
     let of = [(" at ", &record.institution), (" of ", &record.external_id)];
     let of: String =
         of.iter().filter_map(|(word, name)| Some(format!("{word}{}", printable(name.as_deref()?)))).collect();
@@ -243,7 +290,7 @@ mod tests {
         let broken = super::super::cases_for_tests().into_iter().filter(|(state, _)| *state == "invalid");
         links.extend(broken.map(|(state, fields)| example(state, fields)));
         let listed = Listed { links, unreadable: Vec::new(), has_more: true };
-        let narrow = anstream::adapter::strip_str(&table(&listed, NOW, Some(100))).to_string();
+        let narrow = anstream::adapter::strip_str(&table(&listed, false, NOW, Some(100))).to_string();
         assert!(narrow.lines().all(|line| line.chars().count() <= 100), "{narrow}");
         insta::assert_snapshot!(narrow);
     }
@@ -251,21 +298,29 @@ mod tests {
     #[test]
     fn a_table_in_a_pipe_has_one_line_for_a_link_and_no_forged_one() {
         let links = vec![example("valid", json!({"external_id": HOSTILE, "institution": HOSTILE}))];
-        let text = table(&Listed { links, unreadable: vec![json!("x")], has_more: false }, NOW, None);
+        let text = table(&Listed { links, unreadable: vec![json!("x")], has_more: false }, false, NOW, None);
         assert!(is_safe(&text) && text.lines().count() == 4, "{text:?}");
+    }
+
+    #[test]
+    fn observe_mode_says_that_no_message_was_sent() {
+        let (state, fields) =
+            super::super::cases_for_tests().into_iter().find(|(state, _)| *state == "invalid").unwrap();
+        let link = example(state, fields);
+        let listed = Listed { links: vec![link.clone()], unreadable: Vec::new(), has_more: false };
+        let table = table(&listed, true, NOW, None);
+        assert!(table.contains("prompt and 1 reminder recorded, not sent"), "{table}");
+        let text = shown(&link, Observing { now: true, prompt: true }, NOW).unwrap();
+        assert!(text.contains("only recorded the prompt (observe mode)") && !text.contains("was prompted"), "{text}");
+        assert!(text.contains("messages to the user are recorded, and not sent"), "{text}");
     }
 
     #[test]
     fn a_link_is_shown_in_sentences() {
         let mut all = String::new();
         for (state, fields) in super::super::cases_for_tests() {
-            all += &shown(&example(state, fields), NOW).unwrap();
+            all += &shown(&example(state, fields), Observing::default(), NOW).unwrap();
             all += "\n";
-    headline_at(text, record, "is");
-}
-
-/// The same, with this verb.
-pub(super) fn headline_at(text: &mut String, record: &Record, verb: &str) {
         }
         assert!(is_safe(&all), "{all:?}");
         insta::assert_snapshot!(anstream::adapter::strip_str(&all).to_string());
