@@ -439,6 +439,22 @@ fn relink_and_the_proxy_need_different_addresses() {
 }
 
 #[test]
+fn a_short_api_token_is_warned_about_and_not_shown() {
+    let warnings = |tokens: &str, named: &str| {
+        let given = given().env("RELINK_API_TOKENS", tokens).env("RELINK_NAMED_API_TOKENS", named);
+        given.load().unwrap().warnings
+    };
+    let long = "a-token-of-sixteen";
+    assert_eq!(warnings(long, &format!("app:report:{long}-2")), Vec::<String>::new());
+    let short = warnings(&format!("{long},hunter2"), "app:report:hunter3");
+    assert!(
+        short.len() == 2 && short[0].contains("RELINK_API_TOKENS") && short[1].contains("the token `app`"),
+        "{short:?}"
+    );
+    assert!(!short.concat().contains("hunter"), "{short:?}");
+}
+
+#[test]
 fn a_page_of_another_system_and_an_open_repair_page_are_warned_about() {
     let warnings = |given: Given| given.load().unwrap().warnings;
     assert_eq!(warnings(given()), Vec::<String>::new());

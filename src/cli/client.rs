@@ -79,9 +79,14 @@ struct Refused {
     detail: String,
 }
 
+/// The HTTP status with which relink refused a request; `None` for another error.
+pub(super) fn status_of(error: &anyhow::Error) -> Option<u16> {
+    error.downcast_ref::<Refused>().map(|refused| refused.status)
+}
+
 /// Whether relink answers, but cannot answer this request now.
 pub(super) fn is_unavailable(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == SERVICE_UNAVAILABLE)
+    status_of(error) == Some(SERVICE_UNAVAILABLE)
 }
 
 /// The record and the next deadline of an answer to `GET /v1/links/{id}`.
@@ -180,6 +185,11 @@ impl RunningRelink {
     /// Replays a dead letter. The answer has the sequence of the new input.
     pub(super) async fn replay(&self, sequence: u64) -> anyhow::Result<Value> {
         self.request(Method::POST, &format!("/v1/dead-letters/{sequence}/replay")).await
+    }
+
+    /// Whether relink only observes, and sends no message to users.
+    pub(super) async fn observes(&self) -> anyhow::Result<bool> {
+        Ok(self.get("/v1/summary").await?["observe"] == true)
     }
 
     /// The answer to a GET.

@@ -33,6 +33,9 @@ const HANDLED_WITHIN: Duration = Duration::from_secs(10);
 /// The pause between two looks at the history.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
+/// The longest snooze: a mistyped span should not silence a link for ever without a word.
+const SNOOZE_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
+
 /// The reason of a refusal that leaves the link as the operator wants it.
 const ALREADY_KNOWN: &str = "already_known";
 
@@ -76,6 +79,12 @@ pub(super) struct ForgetArgs {
 pub(super) async fn snooze(args: SnoozeArgs) -> anyhow::Result<ExitCode> {
     let until = match (args.until, args.span) {
         (Some(until), _) => until,
+        (None, Some(Duration::ZERO)) => {
+            bail!("--for must be longer than 0 s. To end a snooze, give --until with a time that has passed")
+        }
+        (None, Some(span)) if span > SNOOZE_MAX => {
+            bail!("--for may be at most 366 days. `relink mute` stops the reminders until `relink unmute`")
+        }
         (None, Some(span)) => clock::now().after(span).to_string(),
         (None, None) => bail!("--until or --for is required"),
     };
@@ -158,6 +167,17 @@ fn outcome(command: &str, handled: Option<&HistoryEntry>) -> String {
         Ok(record) => {
             let Record { state, sent, .. } = &record;
             line(&mut text, format_args!("{command}: done. The link is {}. {}", word_of(*state), of_state(*state)));
+            if record.version == 1 {
+                // It is no error: a link may be muted before its first webhook comes.
+                let link = printable(&record.link_id);
+                line(
+                    &mut text,
+                    format_args!(
+                        "relink did not know the link {link} before: the command has created it. Check the id; `relink forget` \
+                         removes a link that was created by mistake."
+                    ),
+                );
+            }
             if !sent.is_empty() {
                 line(&mut text, format_args!("{} messages were published; see `relink why`", sent.len()));
             }

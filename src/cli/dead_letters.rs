@@ -1,21 +1,35 @@
-//! `relink dead-letters`: lists, shows and replays the messages that relink could not handle.
+//! `relink dead-letters`: lists, shows, replays and drops the messages that relink could not handle.
+//!
+//! `bulk` acts on several of them. The service has one operation for each dead letter, so what was done is known also if the program is
+//! stopped in between.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use self::bulk::{Action, BulkArgs};
 use super::client::{RelinkArgs, RunningRelink};
+use super::moment::Moment;
 use super::output::{BOLD, DIM, line, print, print_json};
+use crate::contract::At;
+use crate::link::Timestamp;
 use crate::printable::{escaped, printable, printable_json, printable_lines};
+
+mod bulk;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   relink dead-letters list             all dead letters, with the reason of each
+  relink dead-letters list --reason unknown_code --before 7days
   relink dead-letters show 7           one dead letter with its payload
   relink dead-letters show 7 --json    the same with the exact bytes
-  relink dead-letters replay 7         publish its message again, after the cause has been removed";
+  relink dead-letters replay 7         publish its message again, after the cause has been removed
+  relink dead-letters replay --reason unknown_code --dry-run
+                                       what would be replayed, for example after an upgrade of relink
+  relink dead-letters drop --reason no_link --before 30days --by ana --why 'a test of the gateway'
+                                       remove them for ever; relink asks first, unless --yes is given";
 
 #[derive(Args, Debug)]
 pub(super) struct DeadLettersArgs {
@@ -27,53 +41,84 @@ pub(super) struct DeadLettersArgs {
 
 #[derive(Subcommand, Debug)]
 enum DeadLettersCommand {
-    /// List all dead letters, the oldest first
-    List,
+    /// List dead letters, the oldest first
+    List {
+        #[command(flatten)]
+        filter: Filter,
+    },
     /// Show one dead letter with its payload
     Show {
         /// Sequence of the dead letter
         sequence: u64,
     },
-    /// Publish the original message of a dead letter again, as a new input, or send it over HTTP again
-    Replay {
-        /// Sequence of the dead letter
-        sequence: u64,
+    /// Publish the original messages of dead letters again, as new inputs, or send them over HTTP again; the dead letters stay
+    Replay(BulkArgs),
+    /// Remove dead letters for ever; relink's log names each of them
+    Drop {
+        #[command(flatten)]
+        bulk: BulkArgs,
+        /// Why the messages are not needed, for the log
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
+        /// Who drops them, for the log
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
     },
+}
+
+/// The dead letters that are meant. Without a filter, all of them.
+#[derive(Args, Debug, Default)]
+struct Filter {
+    /// Only dead letters with this reason, such as unknown_code
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+    /// Only dead letters that were stored before this time: a time, a date, or how long ago
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
+    before: Option<Moment>,
+}
+
+impl Filter {
+    const fn is_empty(&self) -> bool {
+        self.reason.is_none() && self.before.is_none()
+    }
+
+    /// The dead letters that match, in their order.
+    fn of(&self, letters: Vec<Value>) -> Vec<Value> {
+        let before: Option<Timestamp> = self.before.map(Moment::time);
+        let is_wanted = |letter: &Value| {
+            // A time that cannot be read is not known to be before anything.
+            let at = serde_json::from_value::<At>(letter["at"].clone()).ok().map(|At(at)| at);
+            self.reason.as_ref().is_none_or(|reason| letter["reason"].as_str() == Some(reason))
+                && before.is_none_or(|before| at.is_some_and(|at| at < before))
+        };
+        letters.into_iter().filter(is_wanted).collect()
+    }
 }
 
 pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
     let relink = RunningRelink::of(args.relink)?;
     match args.command {
-        DeadLettersCommand::List => {
-            let letters = relink.dead_letters().await?;
-            if relink.json { print_json(&json!({"dead_letters": letters})) } else { print(&list(&letters)) }
+        DeadLettersCommand::List { filter } => {
+            let letters = filter.of(relink.dead_letters().await?);
+            if relink.json {
+                print_json(&json!({"dead_letters": letters}))
+            } else if letters.is_empty() && !filter.is_empty() {
+                print("no dead letter matches\n")
+            } else {
+                print(&(list(&letters) + &counts(&letters)))
+            }
         }
         DeadLettersCommand::Show { sequence } => {
             let letter = relink.get(&format!("/v1/dead-letters/{sequence}")).await?;
             if relink.json { print_json(&letter) } else { print(&show(&letter)) }
         }
-        DeadLettersCommand::Replay { sequence } => {
-            let answer = relink.replay(sequence).await?;
-            if relink.json {
-                return print_json(&answer);
-            }
-            if let Some(target) = answer["target"].as_str() {
-                let target = printable(target);
-                return print(&format!(
-                    "dead letter {sequence} was sent again to the HTTP target for {target}, which has accepted it\n"
-                ));
-            }
-            let input = answer["sequence"].as_u64().context("the answer of relink has no sequence")?;
-            print(&format!("dead letter {sequence} was published again as input {input}\n"))
-        }
+        DeadLettersCommand::Replay(bulk) => bulk::run(&relink, bulk, Action::Replay).await,
+        DeadLettersCommand::Drop { bulk, why, by } => bulk::run(&relink, bulk, Action::Drop { why, by }).await,
     }
 }
 
 /// The list of dead letters, one line each.
 fn list(letters: &[Value]) -> String {
-    if letters.is_empty() {
-        return "there are no dead letters\n".to_owned();
-    }
     let mut text = String::new();
     for letter in letters {
         let field = |name: &str| printable(letter[name].as_str().unwrap_or("?"));
@@ -85,6 +130,22 @@ fn list(letters: &[Value]) -> String {
         );
     }
     text
+}
+
+/// How many dead letters there are, by reason, the most frequent first.
+fn counts(letters: &[Value]) -> String {
+    if letters.is_empty() {
+        return "there are no dead letters\n".to_owned();
+    }
+    let mut by_reason = BTreeMap::<String, usize>::new();
+    for letter in letters {
+        *by_reason.entry(printable(letter["reason"].as_str().unwrap_or("?"))).or_default() += 1;
+    }
+    let mut by_reason: Vec<_> = by_reason.into_iter().collect();
+    by_reason.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let reasons: Vec<_> = by_reason.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let (count, plural) = (letters.len(), if letters.len() == 1 { "" } else { "s" });
+    format!("{DIM}{count} dead letter{plural}: {}{DIM:#}\n", reasons.join(", "))
 }
 
 /// One dead letter with its payload.
@@ -121,7 +182,8 @@ mod tests {
         let letter = json!({"sequence": 7, "at": HOSTILE, "reason": HOSTILE, "subject": HOSTILE, "detail": HOSTILE,
             "headers": {HOSTILE: HOSTILE}, HOSTILE: HOSTILE, "payload": HOSTILE});
         let odd = json!({"sequence": HOSTILE, "payload_base64": "eA=="});
-        for text in [list(&[letter.clone(), odd.clone(), json!(null)]), show(&odd)] {
+        let letters = [letter.clone(), odd.clone(), json!(null)];
+        for text in [list(&letters), counts(&letters), show(&odd)] {
             assert!(is_safe(&text), "{text:?}");
         }
         // The line breaks of a payload are kept.
@@ -129,5 +191,23 @@ mod tests {
         assert!(text.contains("\n      2026-01-01T00"), "the lines of a payload are indented: {text:?}");
         let body = text.replace(&DIM.render().to_string(), "").replace(&DIM.render_reset().to_string(), "");
         assert!(body.contains("\\u{1b}[2J") && !body.contains(DANGEROUS), "{text:?}");
+    }
+    #[test]
+    fn a_list_is_counted_by_reason_and_filtered() {
+        let letter = |sequence: u64, reason: &str, day: u32| {
+            json!({"sequence": sequence, "at": format!("2026-11-{day}T10:00:00.000Z"), "reason": reason, "subject": "belvo.webhook.a",
+                "detail": "why"})
+        };
+        let letters = vec![letter(1, "no_link", 20), letter(2, "unknown_code", 21), letter(3, "unknown_code", 22)];
+        insta::assert_snapshot!(anstream::adapter::strip_str(&(list(&letters) + &counts(&letters))).to_string());
+        let sequences = |reason: Option<&str>, before: Option<&str>| {
+            let before = before.map(|before| Moment::parse(before).unwrap());
+            let filter = Filter { reason: reason.map(str::to_owned), before };
+            filter.of(letters.clone()).iter().map(|letter| letter["sequence"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(sequences(None, None), [1, 2, 3]);
+        assert_eq!(sequences(Some("unknown_code"), None), [2, 3]);
+        assert_eq!(sequences(Some("unknown_code"), Some("2026-11-22")), [2]);
+        assert_eq!(sequences(None, Some("2026-11-20T10:00:00Z")), [0; 0]);
     }
 }

@@ -34,12 +34,6 @@ Examples:
                                        these seeds, with the same result each time
   relink simulate --seed 42 --trace    one run, and its last events";
 
-pub(super) const WHY_EXAMPLES: &str = "\
-Examples:
-  relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
-  relink why 16f68516-bcbc-4cf7-b815-c500d4204e28.7.1     the history, with this message marked
-The token is --token, or the first of RELINK_API_TOKENS. The address is --url, or http://<RELINK_LISTEN>.";
-
 pub(super) const EXIT_CODES: &str = "\
 Exit codes: 0 after a stop or a success, 78 if the configuration cannot be used, 1 after any other error, 2 for wrong flags.";
 

@@ -79,7 +79,7 @@ pub(super) fn show_last_state(last: &LastState, now: Timestamp) -> anyhow::Resul
 }
 
 /// The history with every text made printable.
-fn printable_history(history: &History) -> History {
+pub(super) fn printable_history(history: &History) -> History {
     let entry = |entry: &HistoryEntry| HistoryEntry {
         name: entry.name.as_deref().map(printable),
         message_id: entry.message_id.as_deref().map(printable),
@@ -172,7 +172,14 @@ fn summary(
 
 /// The prompt and the reminders of an episode.
 fn messages_to_user(text: &mut String, history: &History, episode: u32) {
-    let of_episode = |entry: &&HistoryEntry| entry.body["episode"]["number"].as_u64() == Some(u64::from(episode));
+    messages_until(text, history, episode, u64::MAX);
+}
+
+/// The prompt and the reminders of an episode, up to this sequence.
+pub(super) fn messages_until(text: &mut String, history: &History, episode: u32, sequence: u64) {
+    let of_episode = |entry: &&HistoryEntry| {
+        entry.sequence <= sequence && entry.body["episode"]["number"].as_u64() == Some(u64::from(episode))
+    };
     let of_kind = |kind: HistoryKind, name: &str| -> Vec<String> {
         let named = |entry: &&HistoryEntry| entry.kind == kind && entry.name.as_deref() == Some(name);
         let found = history.entries.iter().filter(named).filter(of_episode);
@@ -289,7 +296,7 @@ fn write_evidence(text: &mut String, origin: &Origin) {
 }
 
 /// Where a report can be found.
-fn evidence(origin: &Origin) -> String {
+pub(super) fn evidence(origin: &Origin) -> String {
     let source = match origin.kind {
         OriginKind::Webhook => "a webhook",
         OriginKind::ApiError => "an API error",
@@ -304,12 +311,12 @@ fn evidence(origin: &Origin) -> String {
     format!("{source}, received {}{input}{id}", origin.received_at.0)
 }
 
-fn because(entry: &HistoryEntry) -> Option<Because> {
+pub(super) fn because(entry: &HistoryEntry) -> Option<Because> {
     serde_json::from_value(entry.body["because"].clone()).ok()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::super::output::tests::{HOSTILE, is_safe};
@@ -318,7 +325,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_700_090_000_000);
 
     /// A link that broke, whose user was prompted and reminded, and has not repaired it.
-    fn outage() -> History {
+    pub(in crate::cli) fn outage() -> History {
         let link = "16f68516-bcbc-4cf7-b815-c500d4204e28";
         let origin = |kind: &str, id: &str| {
             json!({"kind": kind, "input_sequence": 7, "message_id": id,
@@ -359,7 +366,9 @@ mod tests {
             ("notice", Some("reminder"), "3.1", notice(json!({"number": 1}))),
             ("state", None, "3.0", state(4, because("deadline_passed", "invalid", "invalid", "timer"), &["3.1"])),
         ];
+        let mut sequence = 0;
         let entries = entries.map(|(kind, name, id, mut body)| {
+            sequence += 1;
             // The number of the change, its time, and the number of the input that led to it.
             let (version, at, input) = match id.split('.').next() {
                 Some("1") => (1, "2023-11-14T20:00:00.000Z", Some(6)),
@@ -382,7 +391,7 @@ mod tests {
             if let Some(attempts) = body.pointer_mut("/episode/attempts_count") {
                 *attempts = json!(0);
             }
-            let entry = json!({"kind": kind, "type": name, "message_id": id, "sequence": 1,
+            let entry = json!({"kind": kind, "type": name, "message_id": id, "sequence": sequence,
                 "stored_at": at, "body": body});
             serde_json::from_value::<HistoryEntry>(entry).unwrap()
         });

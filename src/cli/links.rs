@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::ColumnConstraint;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
 use super::due::next_steps;
-use super::output::{BOLD, DIM, colour_of, line, print, print_json};
+use super::output::{BOLD, CLEAR, DIM, colour_of, fitted, line, lines_of, print, print_json, terminal_width};
 use super::sentences::{at, of_cause, of_state, span, word_of};
 use crate::clock;
-use crate::contract::{At, PromptWord, Record};
+use crate::contract::{At, HistoryKind, PromptWord, Record};
 use crate::link::{LinkId, Timestamp};
 use crate::printable::{printable, printable_json};
 
@@ -36,7 +36,7 @@ Examples:
 const PAGE: usize = 1_000;
 
 /// The pause of `--watch` between two tables.
-const WATCH_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const WATCH_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Args, Debug)]
 pub(super) struct LinksArgs {
@@ -69,8 +69,8 @@ pub(super) struct ShowArgs {
 }
 
 /// The links that were read, and whether there are more.
-struct Listed {
-    links: Vec<Value>,
+pub(super) struct Listed {
+    pub(super) links: Vec<Value>,
     unreadable: Vec<Value>,
     has_more: bool,
 }
@@ -85,16 +85,16 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
         .collect();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     loop {
-        let listed = read(&relink, &filters, limit).await?;
+        let listed = read(&relink, &filters, limit, &mut |_count| {}).await?;
+        let observes = !relink.json && relink.observes().await?;
         if relink.json {
             let Listed { links, unreadable, has_more } = listed;
             print_json(&json!({"links": links, "unreadable": unreadable, "more": has_more}))?;
         } else {
             if watch && std::io::stdout().is_terminal() {
-                // Moves to the first column of the first line, and clears the screen.
-                print("\u{1b}[H\u{1b}[2J")?;
+                print(CLEAR)?;
             }
-            print(&table(&listed, clock::now(), terminal_width()))?;
+            print(&table(&listed, observes, clock::now(), terminal_width()))?;
         }
         if !watch {
             return Ok(ExitCode::SUCCESS);
@@ -103,7 +103,13 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn read(relink: &RunningRelink, filters: &str, limit: usize) -> anyhow::Result<Listed> {
+/// Reads links page by page. `filters` is the end of the query; `progress` gets the number of links after each page.
+pub(super) async fn read(
+    relink: &RunningRelink,
+    filters: &str,
+    limit: usize,
+    progress: &mut impl FnMut(usize),
+) -> anyhow::Result<Listed> {
     let mut listed = Listed { links: Vec::new(), unreadable: Vec::new(), has_more: true };
     let mut after = String::new();
     while listed.has_more && listed.links.len() < limit {
@@ -113,6 +119,7 @@ async fn read(relink: &RunningRelink, filters: &str, limit: usize) -> anyhow::Re
             anyhow::bail!("the answer of relink has no links");
         };
         listed.links.extend(links);
+        progress(listed.links.len());
         listed.unreadable.extend(unreadable.as_array().cloned().unwrap_or_default());
         let next = page["next"].as_str().map(|next| format!("&after={}", utf8_percent_encode(next, NON_ALPHANUMERIC)));
         // Ends even if the server repeats a page.
@@ -122,32 +129,22 @@ async fn read(relink: &RunningRelink, filters: &str, limit: usize) -> anyhow::Re
     Ok(listed)
 }
 
-/// The width of the terminal; `None` if the output is not a terminal, and then no cell is wrapped.
-fn terminal_width() -> Option<u16> {
-    let (terminal_size::Width(width), _height) = terminal_size::terminal_size_of(std::io::stdout())?;
-    Some(width)
-}
-
-fn table(listed: &Listed, now: Timestamp, width: Option<u16>) -> String {
+/// `observes`: relink only observes, so no user got a message.
+fn table(listed: &Listed, observes: bool, now: Timestamp, width: Option<u16>) -> String {
     if listed.links.is_empty() {
         return "no link matches\n".to_owned();
     }
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    if let Some(width) = width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
+    let mut table = fitted(width);
     table.set_header(["LINK", "STATE", "FOR", "INSTITUTION", "EXTERNAL ID", "USER"]);
     for link in &listed.links {
-        table.add_row(row(&printable_json(link), now));
+        table.add_row(row(&printable_json(link), observes, now));
     }
     for column in [0, 1, 2] {
         if let Some(column) = table.column_mut(column) {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
-    let rows: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    let mut text = rows.join("\n") + "\n";
+    let mut text = lines_of(&table);
     let count = listed.links.len();
     if listed.has_more {
         line(&mut text, format_args!("{DIM}the first {count} links; --limit prints more{DIM:#}"));
@@ -160,15 +157,15 @@ fn table(listed: &Listed, now: Timestamp, width: Option<u16>) -> String {
     text
 }
 
-fn row(link: &Value, now: Timestamp) -> [String; 6] {
+fn row(link: &Value, observes: bool, now: Timestamp) -> [String; 6] {
     let text = |field: &str| link[field].as_str().unwrap_or("-").to_owned();
     let since = serde_json::from_value::<At>(link["since"].clone())
         .map_or_else(|_| "?".to_owned(), |since| span(now.as_millis().saturating_sub(since.0.as_millis())));
-    [text("link_id"), text("state"), since, text("institution"), text("external_id"), user(link)]
+    [text("link_id"), text("state"), since, text("institution"), text("external_id"), user(link, observes)]
 }
 
 /// What the user of a link has been asked to do.
-fn user(link: &Value) -> String {
+fn user(link: &Value, observes: bool) -> String {
     let episode = &link["episode"];
     let muted = if link["muted"].as_bool() == Some(true) { ", muted" } else { "" };
     let Some(cause) = episode["cause"].as_str() else { return format!("-{muted}") };
@@ -179,6 +176,9 @@ fn user(link: &Value) -> String {
         (Some("deferred"), _) => "prompt deferred".to_owned(),
         (Some("postponed"), _) => "prompt postponed".to_owned(),
         (Some("muted"), _) => "not prompted".to_owned(),
+        (_, 0) if observes => "prompt recorded, not sent".to_owned(),
+        (_, 1) if observes => "prompt and 1 reminder recorded, not sent".to_owned(),
+        (_, count) if observes => format!("prompt and {count} reminders recorded, not sent"),
         (_, 0) => "prompted".to_owned(),
         (_, 1) => "prompted, 1 reminder".to_owned(),
         (_, count) => format!("prompted, {count} reminders"),
@@ -189,11 +189,40 @@ fn user(link: &Value) -> String {
 pub(super) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let relink = RunningRelink::of(args.relink)?;
     let link = relink.get(&format!("/v1/links/{}", args.link)).await?;
-    if relink.json { print_json(&link) } else { print(&shown(&link, clock::now())?) }
+    if relink.json {
+        return print_json(&link);
+    }
+    let observing = Observing::of(&relink, &link).await?;
+    print(&shown(&link, observing, clock::now())?)
+}
+
+/// Whether messages to the user were, and are, only recorded (observe mode).
+#[derive(Clone, Copy, Default)]
+struct Observing {
+    /// relink only observes now.
+    now: bool,
+    /// The prompt of the open outage was only recorded.
+    prompt: bool,
+}
+
+impl Observing {
+    async fn of(relink: &RunningRelink, link: &Value) -> anyhow::Result<Self> {
+        let now = relink.observes().await?;
+        let (Some(id), Some(number)) = (link["link_id"].as_str(), link["episode"]["number"].as_u64()) else {
+            return Ok(Self { now, prompt: now });
+        };
+        // The record counts a recorded prompt as sent, also after observe mode has ended. The history knows which it was.
+        let prompts = relink.history(id).await.map(|history| history.entries).unwrap_or_default();
+        let mut prompts = prompts.iter().filter(|entry| {
+            entry.name.as_deref() == Some("update_required") && entry.body["episode"]["number"].as_u64() == Some(number)
+        });
+        let prompt = prompts.next_back().map_or(now, |prompt| prompt.kind == HistoryKind::Observed);
+        Ok(Self { now, prompt })
+    }
 }
 
 /// One link in plain sentences.
-fn shown(link: &Value, now: Timestamp) -> anyhow::Result<String> {
+fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<String> {
     let (record, due_at) = super::client::record_of(link)?;
     let mut text = String::new();
     headline(&mut text, &record);
@@ -204,10 +233,15 @@ fn shown(link: &Value, now: Timestamp) -> anyhow::Result<String> {
             format_args!("Broken since {}: {}.", at(episode.opened_at.0, now), of_cause(episode.cause.into())),
         );
         if matches!(episode.prompt, Some(PromptWord::Sent) | None) && episode.prompt_sent {
+            let prompted = if observing.prompt {
+                "relink only recorded the prompt (observe mode); the user got no message of relink."
+            } else {
+                "The user was prompted."
+            };
             line(
                 &mut text,
                 format_args!(
-                    "The user was prompted. Reminders: {}. Attempts of the user to repair the link: {}.",
+                    "{prompted} Reminders: {}. Attempts of the user to repair the link: {}.",
                     episode.reminders_count, episode.attempts_count
                 ),
             );
@@ -220,18 +254,26 @@ fn shown(link: &Value, now: Timestamp) -> anyhow::Result<String> {
     for step in next_steps(&record, due_at, now) {
         line(&mut text, format_args!("  {step}"));
     }
+    if observing.now {
+        line(&mut text, format_args!("  relink only observes: messages to the user are recorded, and not sent."));
+    }
     Ok(text)
 }
 
 /// The id of a link, its institution and user, and its state.
 pub(super) fn headline(text: &mut String, record: &Record) {
+    headline_at(text, record, "is");
+}
+
+/// The same, with this verb.
+pub(super) fn headline_at(text: &mut String, record: &Record, verb: &str) {
     let of = [(" at ", &record.institution), (" of ", &record.external_id)];
     let of: String =
         of.iter().filter_map(|(word, name)| Some(format!("{word}{}", printable(name.as_deref()?)))).collect();
     let state = word_of(record.state);
     let colour = colour_of(state);
     let id = printable(&record.link_id);
-    line(text, format_args!("{BOLD}{id}{BOLD:#}{of} is {colour}{state}{colour:#} since {}", record.since.0));
+    line(text, format_args!("{BOLD}{id}{BOLD:#}{of} {verb} {colour}{state}{colour:#} since {}", record.since.0));
 }
 
 #[cfg(test)]
@@ -248,7 +290,7 @@ mod tests {
         let broken = super::super::cases_for_tests().into_iter().filter(|(state, _)| *state == "invalid");
         links.extend(broken.map(|(state, fields)| example(state, fields)));
         let listed = Listed { links, unreadable: Vec::new(), has_more: true };
-        let narrow = anstream::adapter::strip_str(&table(&listed, NOW, Some(100))).to_string();
+        let narrow = anstream::adapter::strip_str(&table(&listed, false, NOW, Some(100))).to_string();
         assert!(narrow.lines().all(|line| line.chars().count() <= 100), "{narrow}");
         insta::assert_snapshot!(narrow);
     }
@@ -256,15 +298,28 @@ mod tests {
     #[test]
     fn a_table_in_a_pipe_has_one_line_for_a_link_and_no_forged_one() {
         let links = vec![example("valid", json!({"external_id": HOSTILE, "institution": HOSTILE}))];
-        let text = table(&Listed { links, unreadable: vec![json!("x")], has_more: false }, NOW, None);
+        let text = table(&Listed { links, unreadable: vec![json!("x")], has_more: false }, false, NOW, None);
         assert!(is_safe(&text) && text.lines().count() == 4, "{text:?}");
+    }
+
+    #[test]
+    fn observe_mode_says_that_no_message_was_sent() {
+        let (state, fields) =
+            super::super::cases_for_tests().into_iter().find(|(state, _)| *state == "invalid").unwrap();
+        let link = example(state, fields);
+        let listed = Listed { links: vec![link.clone()], unreadable: Vec::new(), has_more: false };
+        let table = table(&listed, true, NOW, None);
+        assert!(table.contains("prompt and 1 reminder recorded, not sent"), "{table}");
+        let text = shown(&link, Observing { now: true, prompt: true }, NOW).unwrap();
+        assert!(text.contains("only recorded the prompt (observe mode)") && !text.contains("was prompted"), "{text}");
+        assert!(text.contains("messages to the user are recorded, and not sent"), "{text}");
     }
 
     #[test]
     fn a_link_is_shown_in_sentences() {
         let mut all = String::new();
         for (state, fields) in super::super::cases_for_tests() {
-            all += &shown(&example(state, fields), NOW).unwrap();
+            all += &shown(&example(state, fields), Observing::default(), NOW).unwrap();
             all += "\n";
         }
         assert!(is_safe(&all), "{all:?}");

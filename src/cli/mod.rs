@@ -3,25 +3,31 @@
 //! - `serve`, `demo`, `dev`, `sandbox` run until SIGINT, SIGTERM or SIGHUP (`signals`)
 //! - `check-config` prints the settings, and can try them; `machine`, `schemas`, `simulate`, `completions`, `man`
 //!   (`manual`) print and exit
-//! - `links`, `show`, `why`, `observed`, `dead-letters` and the `commands` about one link call a running relink over HTTP
-//!   (`client`) and print its answers (`history`, `due`, `sentences`, `dead_letters`) as text or, with `--json`, as JSON
-//!   (`output`)
+//! - `links`, `show`, `why`, `at`, `tail`, `observed`, `stats`, `institutions`, `dead-letters` and the `commands` about one link call a
+//!   running relink over HTTP (`client`) and print its answers (`history`, `due`, `sentences`) as text or, with `--json`, as
+//!   JSON (`output`); `moment` reads times, `progress` shows long work
 //!
 //! Each subcommand calls the module that does the work.
 
+mod at;
 mod client;
 mod commands;
 mod dead_letters;
 mod due;
 mod examples;
 mod history;
+mod institutions;
 mod links;
 mod manual;
+mod moment;
 mod observed;
 mod output;
+mod progress;
 mod sentences;
 mod signals;
+mod stats;
 mod tail;
+mod why;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -33,20 +39,17 @@ use belvo_sandbox::SandboxArgs;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use self::examples::{
-    EXAMPLES, EXIT_CODES, SANDBOX_EXAMPLES, SERVE_EXAMPLES, SIMULATE_EXAMPLES, WHY_EXAMPLES, serve_help,
-};
-use self::output::{print, print_json};
+use self::examples::{EXAMPLES, EXIT_CODES, SANDBOX_EXAMPLES, SERVE_EXAMPLES, SIMULATE_EXAMPLES, serve_help};
+use self::output::print;
 use crate::config::{Config, ConfigError, Loaded, LogConfig, LogFormat, Sources};
 use crate::drawing::{self, Format};
-use crate::link::LinkId;
 use crate::printable::{printable, printable_lines};
 use crate::rehearsal::demo::{self, DemoArgs};
 use crate::rehearsal::dev::{self, DevArgs};
 use crate::rehearsal::fleet::{self, FleetArgs};
 use crate::rehearsal::scenario::{self, ScenarioArgs};
 use crate::simulation::SimulateArgs;
-use crate::{clock, os, schemas, service, simulation, telemetry};
+use crate::{os, schemas, service, simulation, telemetry};
 
 /// Keeps Belvo links alive. Webhooks and API errors drive one state machine per link; NATS delivers the resulting
 /// notices to your services.
@@ -79,14 +82,23 @@ enum Command {
     #[command(after_help = links::SHOW_EXAMPLES)]
     Show(links::ShowArgs),
     /// Show the history of a link: every transition, its reason, and the published messages
-    #[command(after_help = WHY_EXAMPLES)]
-    Why(WhyArgs),
+    #[command(after_help = why::EXAMPLES)]
+    Why(why::WhyArgs),
+    /// Show the state of a link at a time, and why
+    #[command(after_help = at::EXAMPLES)]
+    At(at::AtArgs),
+    /// List the institutions: their states, their incidents, and their links
+    #[command(after_help = institutions::EXAMPLES)]
+    Institutions(institutions::InstitutionsArgs),
     /// Print what relink decides and publishes, as it happens
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::TailArgs),
     /// Report what relink would have sent in observe mode, by day and type of notice
     #[command(after_help = observed::EXAMPLES)]
     Observed(observed::ObservedArgs),
+    /// Show how many outages were repaired, how far the others got, and how long it took
+    #[command(after_help = stats::EXAMPLES)]
+    Stats(stats::StatsArgs),
     /// Read a link from Belvo now; this needs Belvo's keys
     #[command(after_help = commands::EXAMPLES)]
     Verify(commands::CommandArgs),
@@ -105,7 +117,7 @@ enum Command {
     /// Remove a link from relink for ever, but not from Belvo
     #[command(after_help = commands::EXAMPLES)]
     Forget(commands::ForgetArgs),
-    /// List, show and replay dead letters: messages that relink could not handle
+    /// List, show, replay and drop dead letters: messages that relink could not handle
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Print the completions of a shell
@@ -209,15 +221,6 @@ struct SandboxCommand {
     fleet: FleetArgs,
 }
 
-#[derive(Args, Debug)]
-struct WhyArgs {
-    /// A link id, or the id of a message about the link
-    #[arg(value_name = "LINK_OR_MESSAGE_ID")]
-    subject: String,
-    #[command(flatten)]
-    relink: client::RelinkArgs,
-}
-
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -301,37 +304,14 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
                 None => belvo_sandbox::run(sandbox, signals::shutdown(at_once)?).await?,
             }
         }
-        Command::Why(WhyArgs { subject, relink }) => {
-            // A message id is `<link>.<version>.<n>`, and no link id has a dot.
-            let (link, behind) = match subject.trim().split_once('.') {
-                Some((link, behind)) => (link, Some(behind)),
-                None => (subject.trim(), None),
-            };
-            let link: LinkId = link.parse().with_context(|| format!("`{}`", printable(link)))?;
-            let link = link.as_str();
-            let relink = client::RunningRelink::of(relink)?;
-            if relink.json {
-                return print_json(&relink.get(&format!("/v1/links/{link}/history")).await?);
-            }
-            let history = match relink.history(link).await {
-                Ok(history) => history,
-                // The history is on NATS, and the last state is in the store too.
-                Err(error) if client::is_unavailable(&error) => {
-                    let last = relink.last_state(link).await.map_err(|_| error)?;
-                    return print(&history::show_last_state(&last, clock::now())?);
-                }
-                Err(error) => return Err(error),
-            };
-            // A UUID has several spellings; message ids contain the one that relink uses.
-            let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
-            // Without the deadline, the output only lacks a time.
-            let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
-            return print(&history::show(&history, message.as_deref(), due_at, clock::now())?);
-        }
+        Command::Why(args) => return why::run(args).await,
+        Command::At(args) => return at::run(args).await,
+        Command::Institutions(args) => return institutions::run(args).await,
         Command::Links(args) => return links::list(args).await,
         Command::Show(args) => return links::show(args).await,
         Command::Tail(args) => return tail::run(args, signals::shutdown(at_once)?).await,
         Command::Observed(args) => return observed::run(args).await,
+        Command::Stats(args) => return stats::run(args).await,
         Command::Verify(args) => return commands::send("verify", None, args).await,
         Command::Mute(args) => return commands::send("mute", None, args).await,
         Command::Unmute(args) => return commands::send("unmute", None, args).await,

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use clap::Args;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
-use super::output::{DIM, line, print, print_json};
+use super::output::{DIM, fitted, line, lines_of, print, print_json};
 use super::tail::EventReader;
 use crate::printable::printable;
 
@@ -88,8 +88,7 @@ impl Report {
             return "relink has kept back no notice: either it does not observe (`relink serve --observe`), or nothing has happened\n"
                 .to_owned();
         }
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        let mut table = fitted(None);
         table.set_header(["DAY", "NOTICE", "WOULD HAVE BEEN SENT", "LINKS"]);
         for ((day, name), count) in &self.0 {
             let (notices, links) = (count.notices.to_string(), count.links.len().to_string());
@@ -100,8 +99,7 @@ impl Report {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        let rows: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-        let mut text = rows.join("\n") + "\n";
+        let mut text = lines_of(&table);
         let (notices, links) = (self.notices_count(), self.links_count());
         let plural = |count: usize| if count == 1 { "" } else { "s" };
         let (of_notices, of_links) = (plural(notices), plural(links));

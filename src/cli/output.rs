@@ -8,12 +8,16 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
+use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use crate::printable::exact_json;
 
 pub(super) const DIM: Style = Style::new().dimmed();
 pub(super) const BOLD: Style = Style::new().bold();
+
+/// Moves to the first column of the first line, and clears the screen. Only for a terminal.
+pub(super) const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
 /// Prints to standard output, with colours only if it supports them. A closed pipe (`| head`) is no error.
 pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
@@ -33,6 +37,28 @@ pub(super) fn print_json(value: &Value) -> anyhow::Result<ExitCode> {
 /// Appends a line.
 pub(super) fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
     let _infallible = writeln!(text, "{content}");
+}
+
+/// The width of the terminal; `None` if the output is not a terminal, and then no cell of a table is wrapped.
+pub(super) fn terminal_width() -> Option<u16> {
+    let (terminal_size::Width(width), _height) = terminal_size::terminal_size_of(std::io::stdout())?;
+    Some(width)
+}
+
+/// An empty table without borders that fits this width.
+pub(super) fn fitted(width: Option<u16>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    table
+}
+
+/// The lines of a table, without blanks at their ends.
+pub(super) fn lines_of(table: &Table) -> String {
+    let rows: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    rows.join("\n") + "\n"
 }
 
 /// The colour of a state.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{RelinkArgs, RunningRelink};
+use super::client::{RelinkArgs, RunningRelink, status_of};
 use super::output::{BOLD, DIM, colour_of, line, print};
 use super::sentences::{of_event_named, of_job, of_notice, of_observed, of_transition, reporter_of, word_of};
 use crate::contract::{Because, EventKind, Origin, StreamEvent};
@@ -26,6 +26,9 @@ Examples:
   relink tail --kind observed                          what relink would have sent, in observe mode
   relink tail --link LINK --after 0 --no-follow        what the stream still has about one link
 Each line of --json is one message.";
+
+/// The status of a request that is wrong, such as one behind the end of a stream that was replaced.
+const BAD_REQUEST: u16 = 400;
 
 /// How long to wait before the next attempt if relink does not answer, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
@@ -76,7 +79,7 @@ pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::
                 Ok(()) if args.no_follow => return Ok(ExitCode::SUCCESS),
                 Ok(()) => pause = RETRY.0,
                 // relink never answered, or refuses the request: to wait does not help.
-                Err(error) if !tail.is_connected => return Err(error),
+                Err(error) if !tail.is_connected || status_of(&error) == Some(BAD_REQUEST) => return Err(error),
                 Err(error) => {
                     eprintln_dim(&format!("{error:#}; trying again"));
                     sleep(pause).await;

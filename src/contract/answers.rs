@@ -313,6 +313,20 @@ pub struct Replayed {
     pub status: Option<u16>,
 }
 
+/// A dead letter was removed.
+#[derive(Serialize, JsonSchema)]
+pub struct Dropped {
+    /// The number of the dead letter. No other one gets it.
+    pub dead_letter: u64,
+    /// The subject of the message.
+    pub subject: String,
+    /// Why it could not be handled.
+    pub reason: String,
+    /// The `ce-id` of the message, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+}
+
 /// The message is stored.
 #[derive(Serialize, JsonSchema)]
 pub struct Stored {

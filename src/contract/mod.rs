@@ -34,10 +34,10 @@ mod secrets;
 mod words;
 
 pub use answers::{
-    ActivityPeriod, ActivitySummary, AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, ErrorMeaning, EventKind,
-    HistoryEntry, HistoryKind, HistoryOfLink, IncidentSummary, InstitutionSummary, InstitutionsList, JournalWaiting,
-    LinksPage, MintedToken, NotStored, ProblemBody, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored,
-    StreamEvent, Summary, TimeSpans, TransitionCount,
+    ActivityPeriod, ActivitySummary, AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, Dropped, ErrorMeaning,
+    EventKind, HistoryEntry, HistoryKind, HistoryOfLink, IncidentSummary, InstitutionSummary, InstitutionsList,
+    JournalWaiting, LinksPage, MintedToken, NotStored, ProblemBody, Ready, Receipt, Replayed, ShownDeadLetter,
+    ShownLink, Stored, StreamEvent, Summary, TimeSpans, TransitionCount,
 };
 pub use digest::LinksDigest;
 pub use incident::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, institution_token};
@@ -57,7 +57,7 @@ pub use person::{
     AlsoBroken, AlsoEnding, LastMessageRecord, MessagedRecord, NeedRecord, PersonRecord, WaitingLinkRecord,
 };
 pub use record::{BadRecord, PromptWord, Record, Repaired, UpdatePhaseWord};
-pub use requests::UpdateRequest;
+pub use requests::{DropRequest, UpdateRequest};
 pub use rfc3339::At;
 pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_secrets, without_session};
 pub use words::{

@@ -7,11 +7,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 use super::answers::{
-    ActivitySummary, AddressCheck, Alive, DeadLettersPage, HistoryOfLink, InstitutionsList, LinksPage, MintedToken,
-    NotStored, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary,
+    ActivitySummary, AddressCheck, Alive, DeadLettersPage, Dropped, HistoryOfLink, InstitutionsList, LinksPage,
+    MintedToken, NotStored, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary,
 };
 use super::input::{ApiError, Command, InstitutionStatus, Webhook, Widget};
-use super::requests::UpdateRequest;
+use super::requests::{DropRequest, UpdateRequest};
 
 /// What the holder of an API token may do. A token has one or several of these scopes.
 #[derive(
@@ -25,7 +25,7 @@ pub enum Scope {
     Read,
     /// Mint widget tokens, with which the user of a link repairs it.
     Repair,
-    /// Give commands about links, and replay dead letters.
+    /// Give commands about links, and replay or drop dead letters.
     Operate,
 }
 
@@ -93,6 +93,8 @@ pub enum Operation {
     GetDeadLetter,
     /// `POST /v1/dead-letters/{sequence}/replay`
     ReplayDeadLetter,
+    /// `POST /v1/dead-letters/{sequence}/drop`
+    DropDeadLetter,
     /// `GET /healthz`
     GetHealth,
     /// `GET /readyz`
@@ -389,6 +391,18 @@ impl Operation {
                     "/v1/dead-letters/{sequence}/replay",
                     "Publish a dead letter as input again, or send it over HTTP again",
                     const { &[answer::<Replayed>(200, "It is published, or sent.")] },
+                )
+            },
+            Self::DropDeadLetter => Row {
+                method: Method::Post,
+                access: Access::Token(Scope::Operate),
+                about: "For messages that nobody needs. relink writes one line to its log, with the reason, the subject and the id of the \
+                    message, the name of the token, and the two texts of the body.",
+                body: Some(Body { shape: shape::<DropRequest>, may_be_empty: true }),
+                ..one(
+                    "/v1/dead-letters/{sequence}/drop",
+                    "Remove a dead letter for ever",
+                    const { &[answer::<Dropped>(200, "It is removed.")] },
                 )
             },
             Self::GetHealth => {

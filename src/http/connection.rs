@@ -48,8 +48,8 @@ pub(super) struct Context {
     pub(super) waiting: WaitingQueue,
 }
 
-/// Cancelled when the client of a request has closed its sending side: it is gone, or waits for the answer only. An
-/// extension of each request.
+/// Cancelled when the client of a request has closed its sending side: it is gone, or waits for the answer only. Also while a long answer is
+/// being sent. An extension of each request.
 #[derive(Clone)]
 pub(super) struct ClientGone(pub(super) CancellationToken);
 
@@ -165,7 +165,7 @@ pub(super) async fn serve(stream: TcpStream, router: Router, context: Context) {
             entry = None;
         }
         // Without half-closed connections hyper reads itself, and ends the connection when the client is gone.
-        if phase == Phase::Handling && limits.half_close {
+        if matches!(phase, Phase::Handling | Phase::Answering) && limits.half_close {
             watch_client(&stream, &progress, cx);
         }
         let (reason, deadline) = match phase {
@@ -184,7 +184,7 @@ pub(super) async fn serve(stream: TcpStream, router: Router, context: Context) {
     metrics::counter!(metric::HTTP_CONNECTIONS_CLOSED.name, "reason" => reason).increment(1);
 }
 
-/// Notices that the client has closed its sending side. hyper does not read while a request is handled. The bytes of
+/// Notices that the client has closed its sending side. hyper does not read while a request is handled or answered. The bytes of
 /// a next request hide the end; then it is not noticed.
 fn watch_client(stream: &Mutex<TcpStream>, progress: &SharedProgress, cx: &mut task::Context<'_>) {
     let mut byte = [0; 1];

@@ -1,18 +1,23 @@
-//! `/v1/dead-letters`: the list without payloads, one dead letter with its payload, and the replay of one.
+//! `/v1/dead-letters`: the list without payloads, one dead letter with its payload, the replay of one, and its removal.
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::SharedServer;
 use super::auth::Caller;
+use super::body;
 use super::parameters::{Query, SequenceInPath};
 use super::problem::{Kind, Problem};
-use crate::contract::{At, DEAD_LETTERS_ON_PAGE, DeadLetterSummary, DeadLettersPage, Replayed, ShownDeadLetter};
+use crate::belvo::read_json as parse_json;
+use crate::contract::{
+    At, DEAD_LETTERS_ON_PAGE, DeadLetterSummary, DeadLettersPage, DropRequest, Dropped, Replayed, ShownDeadLetter,
+};
 use crate::link::Timestamp;
 use crate::nats::dead_letter::{DeadLetterError, StoredLetter};
 use crate::outbound::{ResendError, Resent};
+use crate::printable::printable;
 
 pub(super) async fn list(State(server): State<SharedServer>, query: Query) -> Result<Json<DeadLettersPage>, Problem> {
     query.only(&["after", "limit"])?;
@@ -62,6 +67,46 @@ pub(super) async fn replay(
     Ok(Json(Replayed { dead_letter: sequence, sequence: Some(input), target: None, status: None }))
 }
 
+/// Removes a dead letter. The log line is its only trace, so it is written first; a removal that fails has a second line, about the problem.
+pub(super) async fn remove(
+    State(server): State<SharedServer>,
+    Extension(caller): Extension<Caller>,
+    SequenceInPath(sequence): SequenceInPath,
+    request: Request,
+) -> Result<Json<Dropped>, Problem> {
+    let DropRequest { by, reason } = read_drop_request(&body::read_json(request).await?)?;
+    let letter = server.dead_letters.get(sequence).await?;
+    let message_id = letter.headers.get("ce-id").map(|id| id.as_str().to_owned());
+    tracing::info!(
+        dead_letter.sequence = sequence,
+        dead_letter.reason = printable(&letter.reason),
+        dead_letter.subject = printable(&letter.subject),
+        dead_letter.detail = printable(&letter.detail),
+        message.id = message_id.as_deref().map(printable),
+        input.sequence = letter.input_sequence,
+        token = caller.name(),
+        operator = by.as_deref().map(printable),
+        reason = reason.as_deref().map(printable),
+        "a dead letter is dropped by an operator"
+    );
+    server.dead_letters.remove(sequence).await?;
+    let StoredLetter { subject, reason, .. } = letter;
+    Ok(Json(Dropped { dead_letter: sequence, subject, reason, message_id }))
+}
+
+fn read_drop_request(body: &[u8]) -> Result<DropRequest, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(DropRequest::default());
+    }
+    let value = parse_json(body)?;
+    // serde reads a list as the fields of an object in their order.
+    let request = if value.is_object() { serde_json::from_value(value).ok() } else { None };
+    request.ok_or_else(|| {
+        let detail = "The body may be empty, or an object with the texts `by` and `reason`.";
+        Problem::new(Kind::WrongShape, detail)
+    })
+}
+
 fn summary(letter: &StoredLetter) -> DeadLetterSummary {
     let at = Timestamp::from_millis(i64::try_from(letter.at_ns / 1_000_000).unwrap_or(i64::MAX));
     DeadLetterSummary {
@@ -82,6 +127,15 @@ impl From<DeadLetterError> for Problem {
         match &error {
             DeadLetterError::NotFound { .. } => Self::new(Kind::NotFound, format!("{error}.")),
             DeadLetterError::NotReplayable { .. } => Self::new(Kind::NotReplayable, format!("{error}.")),
+            DeadLetterError::NotRemoved { stream, .. } => Self::new(
+                Kind::Unavailable,
+                format!(
+                    "NATS did not confirm that the dead letter is removed. If its users have permissions, relink has to publish on \
+                     `$JS.API.STREAM.MSG.DELETE.{stream}`."
+                ),
+            )
+            .retry_after_secs(5)
+            .log_detail(error),
             DeadLetterError::Publish(_) | DeadLetterError::Read { .. } => {
                 Self::new(Kind::Unavailable, "NATS did not complete the request; try again.")
                     .retry_after_secs(5)

@@ -18,12 +18,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::SharedServer;
-use super::connection::Stopping;
+use super::connection::{ClientGone, Stopping};
 use super::parameters::{Query, bad};
 use super::problem::{Kind, Problem};
-use crate::contract::{EVENTS_WAIT_MAX, EventKind, StreamEvent};
+use crate::contract::{EVENTS_WAIT_MAX, EventKind, IncidentChange, JobName, NoticeName, StreamEvent};
 use crate::link::LinkId;
-use crate::nats::events::{EventReader, EventsError};
+use crate::nats::events::{EventReader, EventsError, Selection};
 
 /// How many clients may watch at the same time. Each one reads from NATS on its own.
 pub(super) const WATCHERS_MAX: usize = 32;
@@ -56,6 +56,7 @@ struct Watch {
     wanted: Wanted,
     until: Instant,
     stop: CancellationToken,
+    gone: CancellationToken,
     is_first: bool,
     _slot: OwnedSemaphorePermit,
 }
@@ -63,6 +64,7 @@ struct Watch {
 pub(super) async fn watch(
     State(server): State<SharedServer>,
     Extension(Stopping(stop)): Extension<Stopping>,
+    Extension(ClientGone(gone)): Extension<ClientGone>,
     headers: HeaderMap,
     query: Query,
 ) -> Result<Response, Problem> {
@@ -72,7 +74,7 @@ pub(super) async fn watch(
     let kinds = kinds.collect::<Result<Vec<_>, _>>();
     let kinds =
         kinds.map_err(|_| bad("kind", "must be of `state`, `notice`, `observed`, `job`, `refused` and `incident`"))?;
-    let types = list("type").map(str::to_owned).collect();
+    let types = list("type").map(known_type).collect::<Result<_, _>>()?;
     let wanted = Wanted { kinds, types, institution: query.text("institution").map(str::to_owned) };
     let wait = match query.parse::<u64>("wait")?.unwrap_or(EVENTS_WAIT_MAX) {
         wait @ 0..=EVENTS_WAIT_MAX => wait,
@@ -89,15 +91,29 @@ pub(super) async fn watch(
     })?;
     // An answer that does not wait has no place to keep, so it reads only what is wanted. For a client that waits, each message moves its
     // place.
-    let read = if wait == 0 && !wanted.kinds.is_empty() { &*wanted.kinds } else { EventKind::VARIANTS };
-    let reader = server.events.reader(after, link.as_ref(), read).await?;
+    let (kinds, types) = match wait {
+        0 if !wanted.kinds.is_empty() => (&*wanted.kinds, &*wanted.types),
+        _ => (EventKind::VARIANTS, &[][..]),
+    };
+    let reader = server.events.reader(after, Selection { link: link.as_ref(), kinds, types }).await?;
     let until = Instant::now() + Duration::from_secs(wait);
-    let watch = Watch { reader, wanted, until, stop, is_first: true, _slot: slot };
+    let watch = Watch { reader, wanted, until, stop, gone, is_first: true, _slot: slot };
     let mut response =
         Sse::new(events(watch)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response();
     // Proxies such as nginx keep back an answer that they may buffer.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// A type of notice or job, or what can change at an institution. An unknown one would match no message for ever.
+fn known_type(text: &str) -> Result<String, Problem> {
+    let notices = NoticeName::VARIANTS.iter().map(|name| name.as_str());
+    let jobs = JobName::VARIANTS.iter().map(|name| name.as_str());
+    let known: Vec<_> = notices.chain(jobs).chain(IncidentChange::VARIANTS.iter().map(|name| name.as_str())).collect();
+    if known.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(bad("type", &format!("must be of `{}`", known.join("`, `"))))
 }
 
 fn events(watch: Watch) -> impl Stream<Item = Result<Event, Infallible>> + Send + use<> {
@@ -110,6 +126,8 @@ fn events(watch: Watch) -> impl Stream<Item = Result<Event, Infallible>> + Send 
                 }
                 tokio::select! {
                     () = watch.stop.cancelled() => return None,
+                    // It has got what was there. A client that only closed its sending side does not wait for more either.
+                    () = watch.gone.cancelled() => return None,
                     () = sleep_until(next) => {}
                 }
             }
@@ -143,8 +161,19 @@ fn server_sent(event: &StreamEvent) -> Event {
 
 impl From<EventsError> for Problem {
     fn from(error: EventsError) -> Self {
-        Self::new(Kind::Unavailable, "The messages could not be read from NATS; try again.")
-            .retry_after_secs(1)
-            .log_detail(error)
+        match &error {
+            EventsError::Read(_) => {
+                Self::new(Kind::Unavailable, "The messages could not be read from NATS; try again.")
+                    .retry_after_secs(1)
+                    .log_detail(error)
+            }
+            EventsError::BehindTheEnd { after, last } => bad(
+                "after",
+                &format!(
+                    "{after} is behind the end of `KV_links`, whose last sequence is {last}. Leave it out to begin now, or begin with 0; \
+                     if the number was right before, the stream has been replaced or restored"
+                ),
+            ),
+        }
     }
 }

@@ -16,6 +16,7 @@
 //!   GET  /v1/institutions                institutions.rs  the state of each institution
 //!   GET  /v1/dead-letters[/{n}]          dead_letters.rs  messages that could not be handled
 //!   POST /v1/dead-letters/{n}/replay     dead_letters.rs  publishes one again as input, or sends it again
+//!   POST /v1/dead-letters/{n}/drop       dead_letters.rs  removes one for ever
 //!   GET  /repair/{token}                 pages.rs         the page on which a user repairs a link; without credentials
 //!   GET  /console                       console.rs       the page for support and operators; its data comes from /v1
 //!   GET  /openapi[.json]                 openapi.rs       the description of this API
@@ -68,8 +69,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::Uri;
+use axum::extract::{DefaultBodyLimit, OriginalUri, Request, State};
+use axum::http::Method;
 use axum::middleware;
 use axum::routing::{any, get, post};
 use bytes::Bytes;
@@ -333,12 +334,17 @@ pub fn router(server: Server) -> Router {
 }
 
 async fn unknown_path(State(server): State<SharedServer>, request: Request) -> Problem {
-    let problem = not_found(request.uri().clone()).await;
+    let problem = no_resource(request.uri().path());
     ingest::misdirected(&server, request, problem).await
 }
 
-async fn not_found(uri: Uri) -> Problem {
-    Problem::new(Kind::NotFound, format!("There is no resource at {}.", shown(uri.path())))
+/// The path is the whole one, also in a nested router.
+async fn not_found(OriginalUri(uri): OriginalUri) -> Problem {
+    no_resource(uri.path())
+}
+
+fn no_resource(path: &str) -> Problem {
+    Problem::new(Kind::NotFound, format!("There is no resource at {}; `/openapi` lists all of them.", shown(path)))
 }
 
 /// A path for a problem and for the log. It may have 64 KiB, and it comes from anybody. If a proxy in front of relink leaves its own path
@@ -352,8 +358,8 @@ fn shown(path: &str) -> String {
     format!("{}{end}", start.escape_debug())
 }
 
-async fn wrong_method(request: Request) -> Problem {
-    let (method, path) = (request.method(), request.uri().path());
+async fn wrong_method(OriginalUri(uri): OriginalUri, method: Method) -> Problem {
+    let path = uri.path();
     let method: String = method.as_str().chars().take(20).collect();
     Problem::new(
         Kind::MethodNotAllowed,
@@ -378,9 +384,9 @@ mod tests {
             (format!("/v1/links/{}/commands", "x".repeat(9_000)), format!("/v1/links/{}", "x".repeat(190))),
             ("/banks/repair/AXDZGYUg/state".to_owned(), "/banks/repair/…".to_owned()),
         ] {
-            let request = Request::delete(path).body(axum::body::Body::empty()).unwrap();
             let expected = format!("{shown} does not support the method DELETE; see the Allow header.");
-            assert_eq!(wrong_method(request).await.detail(), expected);
+            let problem = wrong_method(OriginalUri(path.parse().unwrap()), Method::DELETE).await;
+            assert_eq!(problem.detail(), expected);
         }
     }
 }

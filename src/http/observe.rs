@@ -52,9 +52,8 @@ pub(super) fn log_problem(sample: &LogSample, answer: &Response, route: &str, me
 
 /// Logs a failed request, or counts it, if many failed in the same way.
 fn log(sample: &LogSample, problem: &LoggedProblem, status: u16, route: &str, method: &'static str) {
-    let LoggedProblem { id, slug, log_detail } = problem;
-    let slug = *slug;
-    let is_failure = status >= 500;
+    let LoggedProblem { id, slug, is_failure, log_detail } = problem;
+    let (slug, is_failure) = (*slug, *is_failure);
     let summary = move |count: u64, example: &str| {
         if is_failure {
             tracing::error!(

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use axum::Router;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use maud::{DOCTYPE, Markup, html};
 use serde_json::Value;
@@ -29,6 +29,8 @@ pub(super) fn routes() -> Router<SharedServer> {
     Router::new()
         .route("/openapi.json", get(async || answer("application/json", DOCUMENT)))
         .route("/openapi", get(async || answer("text/html; charset=utf-8", PAGE.as_str())))
+        // The page has relative addresses, so this one cannot show it.
+        .route("/openapi/", get(async || Redirect::permanent("../openapi")))
         .route("/openapi.css", get(async || answer("text/css; charset=utf-8", include_str!("openapi/style.css"))))
 }
 
@@ -63,13 +65,13 @@ fn page(document: &Value) -> Markup {
             body {
                 main {
                     h1 { "The HTTP API of relink " (text(&document["info"]["version"])) }
-                    @for paragraph in text(&document["info"]["description"]).split("\n\n") { p { (paragraph) } }
+                    @for paragraph in text(&document["info"]["description"]).split("\n\n") { p { (prose(paragraph)) } }
                     p { "For programs: " a href="openapi.json" { "openapi.json" } ", OpenAPI 3.1." }
                     @for tag in tags {
                         @let name = text(&tag["name"]);
                         section {
                             h2 id=(name) { (name) }
-                            p { (text(&tag["description"])) }
+                            p { (prose(text(&tag["description"]))) }
                             @for (path, method, operation) in &operations {
                                 @if operation["tags"][0] == tag["name"] { (self::operation(path, method, operation)) }
                             }
@@ -91,11 +93,11 @@ fn operation(path: &str, method: &str, operation: &Value) -> Markup {
     html! {
         article id=(text(&operation["operationId"])) {
             h3 { code { (method.to_uppercase()) " " (path) } }
-            p { strong { (text(&operation["summary"])) ". " } (text(&operation["description"])) }
+            p { strong { (prose(text(&operation["summary"]))) ". " } (prose(text(&operation["description"]))) }
             dl {
                 @for parameter in parameters {
                     dt { code { (text(&parameter["name"])) } " (" (text(&parameter["in"])) ")" }
-                    dd { (text(&parameter["description"])) }
+                    dd { (prose(text(&parameter["description"]))) }
                 }
                 @if body.is_object() {
                     dt { "Body" }
@@ -104,7 +106,7 @@ fn operation(path: &str, method: &str, operation: &Value) -> Markup {
                 @for (status, response) in operation["responses"].as_object().into_iter().flatten() {
                     dt { code { (status) } }
                     dd {
-                        (text(&response["description"])) " "
+                        (prose(text(&response["description"]))) " "
                         (type_of(&response["content"]["application/json"]["schema"]))
                     }
                 }
@@ -120,16 +122,16 @@ fn schema(name: &str, schema: &Value) -> Markup {
     html! {
         article id=(format!("schema-{name}")) {
             h3 { code { (name) } }
-            p { (text(&schema["description"])) }
+            p { (prose(text(&schema["description"]))) }
             dl {
                 @for (field, of) in fields {
                     dt { code { (field) } @if !required(field) { " (optional)" } }
-                    dd { (type_of(of)) " " (text(&of["description"])) }
+                    dd { (type_of(of)) " " (prose(text(&of["description"]))) }
                 }
                 @for variant in variants {
                     @if let Some(word) = variant["const"].as_str().or(variant.as_str()) {
                         dt { code { (word) } }
-                        dd { (text(&variant["description"])) }
+                        dd { (prose(text(&variant["description"]))) }
                     }
                 }
             }
@@ -149,6 +151,19 @@ fn type_of(schema: &Value) -> Markup {
             None => @if let Some(name) = schema["type"].as_str() { em { (name) } },
         }
         @if schema["type"] == "array" && reference.is_some() { " (a list)" }
+    }
+}
+
+/// A text whose parts between backticks are code.
+fn prose(text: &str) -> Markup {
+    // Without its other half, a backtick is a letter.
+    let is_closed = text.matches('`').count() % 2 == 0;
+    html! {
+        @if is_closed {
+            @for (at, part) in text.split('`').enumerate() {
+                @if at % 2 == 1 { code { (part) } } @else { (part) }
+            }
+        } @else { (text) }
     }
 }
 

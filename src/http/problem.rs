@@ -100,6 +100,8 @@ pub(super) struct Problem {
 pub(super) struct LoggedProblem {
     pub(super) id: Uuid,
     pub(super) slug: &'static str,
+    /// Whether relink, or what it needs, has failed. A limit that is reached is no failure.
+    pub(super) is_failure: bool,
     pub(super) log_detail: String,
 }
 
@@ -259,6 +261,7 @@ impl IntoResponse for Problem {
             response.extensions_mut().insert(LoggedProblem {
                 id,
                 slug,
+                is_failure: status.is_server_error() && self.kind != Kind::Busy,
                 log_detail: self.log_detail.unwrap_or(self.detail),
             });
         }

@@ -56,6 +56,7 @@ fn handler(operation: Operation) -> Option<MethodRouter<SharedServer>> {
         Operation::ListDeadLetters => get(dead_letters::list),
         Operation::GetDeadLetter => get(dead_letters::show),
         Operation::ReplayDeadLetter => post(dead_letters::replay),
+        Operation::DropDeadLetter => post(dead_letters::remove),
         Operation::ReceiveWebhook
         | Operation::ReceiveInstitutionStatus
         | Operation::CheckWebhookAddress

@@ -12,8 +12,8 @@
 //! Several letters are stored as one atomic batch, because each disk sync takes time. If the server refuses the batch, they are published
 //! one by one.
 //!
-//! This file must never lose a message because of its size (it shortens the letter and notes that in a header), or delete a letter.
-//! Next: `stream.rs` declares the stream; `partition.rs` and `http/ingest.rs` write here, the command line lists and replays.
+//! This file must never lose a message because of its size (it shortens the letter and notes that in a header). Only `removal.rs` deletes a
+//! letter, on the command of an operator. Next: `stream.rs` declares the stream; `partition.rs` and `http/ingest.rs` write here, the command line lists and replays.
 
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -36,6 +36,8 @@ use crate::nats::dead_letter_log::DeadLetterLog;
 use crate::nats::limit::{READ_TIMEOUT, connected};
 use crate::nats::stream::StreamIdentity;
 use crate::nats::subject::Subjects;
+
+mod removal;
 
 const REASON: &str = "Relink-Dead-Reason";
 const DETAIL: &str = "Relink-Dead-Detail";
@@ -136,6 +138,14 @@ pub enum DeadLetterError {
     /// The stream of dead letters does not exist, or the server does not answer.
     #[error("the dead letters cannot be read: {detail}")]
     Read {
+        /// The error text.
+        detail: String,
+    },
+    /// The letter could not be removed, or NATS did not confirm it.
+    #[error("the dead letter could not be removed from {stream}: {detail}")]
+    NotRemoved {
+        /// The stream of dead letters.
+        stream: String,
         /// The error text.
         detail: String,
     },

@@ -11,15 +11,37 @@ use serde_json::Value;
 use super::foreign::{self, Walk};
 use super::history::without_internals;
 use super::limit::{READ_TIMEOUT, connected, within};
-use super::raw_message::{self, RawMessage, Wanted};
+use super::raw_message::RawMessage;
 use super::subject::{OutputSubject, Subjects};
 use crate::contract::{At, EventKind, StreamEvent};
 use crate::link::{LinkId, Timestamp};
 
-/// The messages cannot be read now.
+/// Why the messages cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("the messages cannot be read from NATS: {0}")]
-pub struct EventsError(String);
+pub enum EventsError {
+    /// NATS does not answer now.
+    #[error("the messages cannot be read from NATS: {0}")]
+    Read(String),
+    /// The stream has not come so far: the sequence is wrong, or of another stream.
+    #[error("the sequence {after} is behind the end of the stream; its last sequence is {last}")]
+    BehindTheEnd {
+        /// The sequence behind which to begin.
+        after: u64,
+        /// The last sequence that the stream has given to a message.
+        last: u64,
+    },
+}
+
+/// The messages that a reader reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Selection<'a> {
+    /// One link; `None` for all links and institutions.
+    pub link: Option<&'a LinkId>,
+    /// The kinds.
+    pub kinds: &'a [EventKind],
+    /// The types of notices and jobs, each one token; empty for all. Messages of an institution are read with every type.
+    pub types: &'a [String],
+}
 
 /// Opens readers.
 #[derive(Clone, Debug)]
@@ -44,33 +66,38 @@ impl Events {
         Self { context, subjects }
     }
 
-    /// A reader of the messages of these kinds behind the sequence `after`, or of those that come from now on; of one link, or of all links
-    /// and institutions.
+    /// A reader of these messages behind the sequence `after`, or of those that come from now on.
     ///
     /// # Errors
-    /// [`EventsError`] if NATS does not answer in time.
-    pub async fn reader(
-        &self,
-        after: Option<u64>,
-        link: Option<&LinkId>,
-        kinds: &[EventKind],
-    ) -> Result<EventReader, EventsError> {
-        let reached = match after {
-            Some(after) => after,
-            None => self.last_sequence().await?,
+    /// [`EventsError`] if NATS does not answer in time, or if `after` is no sequence of the stream.
+    pub async fn reader(&self, after: Option<u64>, selection: Selection<'_>) -> Result<EventReader, EventsError> {
+        // The stream knows its last sequence also if the last message has expired.
+        let last = match after {
+            Some(0) => u64::MAX,
+            Some(_) | None => self.last_sequence().await?,
         };
+        let reached = after.unwrap_or(last);
+        if reached > last {
+            return Err(EventsError::BehindTheEnd { after: reached, last });
+        }
+        let Selection { link, kinds, types } = selection;
         let kinds = kinds.iter().filter(|kind| link.is_none() || **kind != EventKind::Incident);
         let id = link.map_or("*", LinkId::as_str);
-        let filters = kinds.map(|kind| self.subjects.events(*kind, id)).collect();
-        let (context, subjects) = (self.context.clone(), self.subjects.clone());
+        let filters = kinds.flat_map(|kind| match (types, kind) {
+            ([], _) | (_, EventKind::Incident) => vec![self.subjects.events(*kind, id)],
+            (types, kind) => types.iter().filter_map(|name| self.subjects.events_of_type(*kind, name, id)).collect(),
+        });
+        let (context, subjects, filters) = (self.context.clone(), self.subjects.clone(), filters.collect());
         Ok(EventReader { context, subjects, filters, reached })
     }
 
     async fn last_sequence(&self) -> Result<u64, EventsError> {
-        connected(&self.context.client()).await.map_err(EventsError)?;
-        let (stream, wanted) = (self.subjects.output_stream(), Wanted::last(">".to_owned()));
-        let last = within(READ_TIMEOUT, raw_message::read(&self.context, &stream, &wanted)).await;
-        Ok(last.map_err(EventsError)?.map_or(0, |message| message.sequence))
+        connected(&self.context.client()).await.map_err(EventsError::Read)?;
+        let stream = within(READ_TIMEOUT, async {
+            let stream = self.context.get_stream(self.subjects.output_stream()).await;
+            stream.map_err(|error| error.to_string())
+        });
+        Ok(stream.await.map_err(EventsError::Read)?.cached_info().state.last_sequence)
     }
 }
 
@@ -80,12 +107,12 @@ impl EventReader {
     /// # Errors
     /// [`EventsError`] if NATS does not answer in time. The next call reads the same messages.
     pub async fn next(&mut self, max: usize) -> Result<Vec<StreamEvent>, EventsError> {
-        connected(&self.context.client()).await.map_err(EventsError)?;
+        connected(&self.context.client()).await.map_err(EventsError::Read)?;
         let from = self.reached.saturating_add(1);
         let mut walk = Walk::new(&self.context, self.subjects.output_stream(), self.filters.clone(), from);
         let (mut events, mut reached) = (Vec::new(), self.reached);
         while events.len() < max {
-            let Some(message) = walk.next().await.map_err(EventsError)? else { break };
+            let Some(message) = walk.next().await.map_err(EventsError::Read)? else { break };
             reached = message.sequence;
             if foreign::may_be_own(&message) {
                 events.extend(event(&self.subjects, &message));

@@ -318,6 +318,18 @@ impl Subjects {
         }
     }
 
+    /// The subject of the messages of a kind and a type about a link, or about every link with `*`; `None` if the subjects of the kind have
+    /// no type.
+    pub(crate) fn events_of_type(&self, kind: EventKind, name: &str, link: &str) -> Option<String> {
+        let output = &self.output_prefix;
+        match kind {
+            EventKind::Notice => Some(format!("{output}.notice.{name}.{link}")),
+            EventKind::Observed => Some(format!("{output}.observed.{name}.{link}")),
+            EventKind::Job => Some(format!("{output}.job.{name}.{link}")),
+            EventKind::State | EventKind::Refused | EventKind::Incident => None,
+        }
+    }
+
     /// Parses an output subject.
     pub fn parse_output<'a>(&self, subject: &'a str) -> Option<OutputSubject<'a>> {
         if let Some(link_id) = after(subject, &self.state_prefix) {

@@ -11,20 +11,20 @@ use crate::bench::{API_TOKEN, Bench, LINK, answer, because};
 use crate::support::within;
 
 /// Runs relink against the server.
-async fn relink(bench: &Bench, args: &[&str]) -> Output {
+pub(crate) async fn relink(bench: &Bench, args: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_relink"));
     command.args(args).args(["--url", &bench.url]).env_clear().env("RELINK_API_TOKENS", API_TOKEN);
     command.output().await.unwrap()
 }
 
 /// The output of a successful run.
-async fn printed(bench: &Bench, args: &[&str]) -> String {
+pub(crate) async fn printed(bench: &Bench, args: &[&str]) -> String {
     let output = relink(bench, args).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-async fn publish(bench: &Bench, subject: String, id: &str, body: &Value) {
+pub(crate) async fn publish(bench: &Bench, subject: String, id: &str, body: &Value) {
     let mut headers = HeaderMap::new();
     headers.insert("ce-id", format!("{LINK}.{id}"));
     let published = bench.nats.context.publish_with_headers(subject, headers, body.to_string().into());
@@ -220,7 +220,7 @@ async fn dead_letters_are_listed_shown_and_replayed() {
     answer(bench.webhook(no_code)).await.problem(422, "wrong-shape");
 
     let list = printed(&bench, &["dead-letters", "list"]).await;
-    assert_eq!(list.lines().count(), 2, "{list}");
+    assert_eq!(list.lines().count(), 3, "{list}");
     assert!(list.contains("malformed") && list.contains(&format!("belvo.webhook.{LINK}")), "{list}");
     let shown = printed(&bench, &["dead-letters", "show", "1"]).await;
     assert!(
@@ -285,7 +285,7 @@ async fn links_are_listed_with_filters_and_shown() {
 }
 
 /// Publishes what relink makes of the next command, and runs the command meanwhile.
-async fn command(bench: &Bench, args: &[&str], handled: impl Fn(&Value) -> (String, Value)) -> Output {
+pub(crate) async fn command(bench: &Bench, args: &[&str], handled: impl Fn(&Value) -> (String, Value)) -> Output {
     let handle = async {
         let input = within("the command on the input stream", async {
             loop {

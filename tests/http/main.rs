@@ -20,6 +20,7 @@ mod identity;
 mod killed;
 mod no_secret_in_logs;
 mod openapi;
+mod operators;
 mod outbound;
 mod pages;
 mod proxied_calls;

@@ -170,6 +170,7 @@ async fn everybody_works_with_the_example_of_permissions_and_no_more() {
     };
     within("a dead letter", letters).await;
     answered(&relink, http.post(of(&relink, "dead-letters/1/replay"))).await;
+    answered(&relink, http.post(of(&relink, "dead-letters/1/drop"))).await;
     let history = answered(&relink, http.get(of(&relink, &format!("links/{link}/history")))).await;
     assert!(history["entries"].as_array().unwrap().len() > 2, "{history}");
     relink.signal("TERM").await;

@@ -143,7 +143,17 @@ impl World {
     /// A widget access token that is still valid and has these scopes.
     pub(crate) fn live_token(&self, now: i64, access: &str, scopes: &[&str]) -> Option<&Token> {
         let token = self.tokens.get(access).filter(|token| token.alive && now < token.expires_at)?;
-        scopes.iter().all(|&scope| token.scopes.iter().any(|given| given == scope)).then_some(token)
+        let missing: Vec<_> = scopes.iter().filter(|&&scope| token.scopes.iter().all(|given| given != scope)).collect();
+        if missing.is_empty() {
+            return Some(token);
+        }
+        // Belvo's answer names no scope, so whoever minted the token could only guess.
+        tracing::warn!(
+            scopes.missing = ?missing,
+            scopes.given = token.scopes.join(","),
+            "a widget token is refused, because a scope is missing; give it in `scopes` of POST /api/token/"
+        );
+        None
     }
 
     /// Removes a token after its user's success.

@@ -24,6 +24,8 @@ async function readEvents(last, happened, signal) {
   if (last) headers["last-event-id"] = last;
   const url = new URL("v1/events?kind=state,notice,incident", ROOT);
   const response = await fetch(url, { headers, signal, cache: "no-store", credentials: "omit", redirect: "error" });
+  // The stream was replaced, and its new one has not come so far: begin now.
+  if (response.status === 400 && last) return undefined;
   if (!response.ok) throw new Error(`${response.status}`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = "", part = await reader.read(); !part.done; part = await reader.read()) {

@@ -5,11 +5,12 @@
 
 mod keys;
 
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use belvo_sandbox::{AccessMode, Control, SandboxConfig};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
@@ -62,6 +63,7 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
     config.nats.port = args.nats_port.or(config.nats.port);
     os::create_private_directory(&args.data_dir)
         .with_context(|| format!("cannot use the directory {}", args.data_dir.display()))?;
+    let _lock = lock(&args.data_dir)?;
     // The file appears again when everything runs, so a script can wait for it.
     let _is_missing = std::fs::remove_file(exports(&args.data_dir));
     let kept = Kept { path: args.data_dir.join("sandbox-links.json") };
@@ -80,7 +82,7 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
     let started =
         Local::start(&screen, config, sandbox, API_TOKEN.to_owned(), server_source, |belvo| kept.restore(belvo));
     let mut local = tokio::select! {
-        started = started => started?,
+        started = started => started.map_err(|error| in_own_words(&error))?,
         () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
     };
     let served = serve(&screen, &mut local, &kept, &args.data_dir, &shutdown).await;
@@ -119,6 +121,35 @@ async fn serve(
             () = shutdown.cancelled() => return Ok(()),
         }
     }
+}
+
+/// Locks the directory for this process. A second `relink dev` would remove the file with the exports of the first one, and fail later.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let path = directory.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another `relink dev` uses the directory {}: stop it, or give this one another --data-dir, --listen and --sandbox-listen",
+            directory.display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// What the errors of the service name, and what it is called here: this program has flags, and does not read the settings of `serve` from
+/// the environment.
+const OWN_WORDS: [(&str, &str); 4] = [
+    ("RELINK_NATS_URL to the address of yours, or ", ""),
+    ("RELINK_NATS_PORT_NUMBER", "--nats-port"),
+    ("RELINK_DATA_DIR", "--data-dir"),
+    ("RELINK_LISTEN", "--listen"),
+];
+
+fn in_own_words(error: &anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    anyhow!(OWN_WORDS.iter().fold(text, |text, (theirs, own)| text.replace(theirs, own)))
 }
 
 /// The file with the variables for other terminals.
@@ -167,5 +198,28 @@ impl Kept {
     fn save(&self, belvo: &Control) -> anyhow::Result<()> {
         let links = serde_json::to_string(&belvo.links())?;
         os::write_private(&self.path, &links).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_one_is_refused_and_leaves_the_exports_of_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = lock(directory.path()).unwrap();
+        let error = lock(directory.path()).unwrap_err().to_string();
+        assert!(error.starts_with("another `relink dev` uses the directory"), "{error}");
+        drop(first);
+        lock(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn an_error_names_the_flags_of_this_program() {
+        let error =
+            anyhow!("the port 4222 is in use; choose another port with RELINK_NATS_PORT_NUMBER").context("starting");
+        let expected = "starting: the port 4222 is in use; choose another port with --nats-port";
+        assert_eq!(in_own_words(&error).to_string(), expected);
     }
 }

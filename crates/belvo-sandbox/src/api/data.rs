@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::item_filter::ItemFilter;
 use super::items::{count, items};
 use super::links::resume_session;
 use super::list::{Params, page, page_of};
@@ -102,8 +103,17 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let world = shared.world();
     let name = name_of(resource);
-    let links: Vec<_> =
-        of_link(&world.links, params.get("link")).filter(|link| link.collected.contains(&name)).collect();
+    let several: Option<Vec<&str>> = params.get("link__in").map(|list| list.split(',').collect());
+    let links: Vec<_> = of_link(&world.links, params.get("link"))
+        .filter(|link| several.as_ref().is_none_or(|ids| ids.contains(&link.id.to_string().as_str())))
+        .filter(|link| link.collected.contains(&name))
+        .collect();
+    let filter = ItemFilter::new(&params)?;
+    if !filter.is_empty() {
+        let all = links.iter().flat_map(|link| items(resource, link));
+        let matching: Vec<Value> = all.filter(|item| filter.matches(item)).collect();
+        return page(&matching, &params, &uri, &headers, Value::clone);
+    }
     // Each link has the same number of items, so the links of a page can be computed.
     let each = count(resource);
     page_of(links.len() * each, &params, &uri, &headers, |range| {

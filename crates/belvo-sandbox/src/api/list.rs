@@ -1,4 +1,4 @@
-//! Belvo's lists: pages, absolute `next` links, and the documented filters of links.
+//! Belvo's lists: pages, absolute `next` links, and the documented filters of links. Those of data are in [`super::item_filter`].
 //!
 //! There is no filter on when a link last changed, because Belvo has none. Unknown filters are ignored, as Belvo's are.
 
@@ -178,10 +178,10 @@ impl<'a> LinkFilter<'a> {
     }
 }
 
-const DAY_MS: i64 = 24 * 3600 * 1000;
+pub(super) const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// A time or a day in a filter.
-fn moment(field: &str, text: &str) -> Result<i64, Problem> {
+pub(super) fn moment(field: &str, text: &str) -> Result<i64, Problem> {
     let day = format_description!("[year]-[month]-[day]");
     let at = OffsetDateTime::parse(text.trim(), &Rfc3339)
         .or_else(|_| time::Date::parse(text.trim(), &day).map(|day| day.midnight().assume_utc()));

@@ -5,6 +5,7 @@
 
 mod data;
 mod gate;
+mod item_filter;
 mod items;
 mod links;
 mod list;

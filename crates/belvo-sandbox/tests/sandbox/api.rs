@@ -132,6 +132,33 @@ async fn data_needs_a_login_and_is_listed_after_it() {
     let (status, items) = fixture.post("/api/transactions/", json!({"link": link, "date_from": "2024-01-01"})).await;
     assert_eq!((status, items.as_array().unwrap().len()), (201, 24));
     assert_eq!(fixture.get(&list).await.1["count"], 24);
+    // The filters of data, as Belvo's SDKs send them.
+    let all = items.as_array().unwrap();
+    let mut days: Vec<&str> = all.iter().map(|item| item["value_date"].as_str().unwrap()).collect();
+    days.sort_unstable();
+    let (from, to) = (days[4], days[15]);
+    let within = |one: &dyn Fn(&str) -> bool| days.iter().filter(|day| one(day)).count();
+    for (filter, expected) in [
+        (format!("value_date__range={from},{to}"), within(&|day| (from..=to).contains(&day))),
+        (format!("value_date__gte={from}"), within(&|day| day >= from)),
+        (format!("value_date__lte={to}"), within(&|day| day <= to)),
+        (format!("value_date__gt={from}&value_date__lt={to}"), within(&|day| day > from && day < to)),
+        (format!("value_date={from}"), within(&|day| day == from)),
+        ("type=INFLOW".to_owned(), all.iter().filter(|item| item["type"] == "INFLOW").count()),
+        // Unknown filters are ignored, and so is a date that transactions do not have.
+        ("colour=red&invoice_date__gte=2999-01-01".to_owned(), 24),
+        (format!("link__in={link},{}", Uuid::nil()), 24),
+    ] {
+        let (_, listed) = fixture.get(&format!("{list}&{filter}&page_size=3&page=1")).await;
+        assert_eq!(
+            (&listed["count"], listed["results"].as_array().unwrap().len()),
+            (&json!(expected), expected.min(3)),
+            "{filter}"
+        );
+    }
+    assert!(within(&|day| (from..=to).contains(&day)) < 24);
+    let (status, error) = fixture.refused(Method::GET, &format!("{list}&value_date__gte=soon"), Value::Null).await;
+    assert_eq!((status, &error["field"]), (400, &json!("value_date__gte")));
     let fiscal = fixture.control.add_link("tatooine_mx_fiscal", AccessMode::Single, None).unwrap();
     assert_eq!(fixture.log_in(fiscal).await.1, "unsupported_operation");
     assert_eq!(fixture.log_in(Uuid::nil()).await.1, "does_not_exist");

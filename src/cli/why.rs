@@ -1,0 +1,57 @@
+//! `relink why`: the history of a link, or of the link of a message (`history` formats it).
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::client::{self, RelinkArgs, RunningRelink};
+use super::history;
+use super::output::{print, print_json};
+use crate::clock;
+use crate::link::LinkId;
+use crate::printable::printable;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
+  relink why 16f68516-bcbc-4cf7-b815-c500d4204e28.7.1     the history, with this message marked
+The token is --token, or the first of RELINK_API_TOKENS. The address is --url, or http://<RELINK_LISTEN>.";
+
+#[derive(Args, Debug)]
+pub(super) struct WhyArgs {
+    /// A link id, or the id of a message about the link
+    #[arg(value_name = "LINK_OR_MESSAGE_ID")]
+    subject: String,
+    #[command(flatten)]
+    relink: RelinkArgs,
+}
+
+pub(super) async fn run(args: WhyArgs) -> anyhow::Result<ExitCode> {
+    let WhyArgs { subject, relink } = args;
+    // A message id is `<link>.<version>.<n>`, and no link id has a dot.
+    let (link, behind) = match subject.trim().split_once('.') {
+        Some((link, behind)) => (link, Some(behind)),
+        None => (subject.trim(), None),
+    };
+    let link: LinkId = link.parse().with_context(|| format!("`{}`", printable(link)))?;
+    let link = link.as_str();
+    let relink = RunningRelink::of(relink)?;
+    if relink.json {
+        return print_json(&relink.get(&format!("/v1/links/{link}/history")).await?);
+    }
+    let history = match relink.history(link).await {
+        Ok(history) => history,
+        // The history is on NATS, and the last state is in the store too.
+        Err(error) if client::is_unavailable(&error) => {
+            let last = relink.last_state(link).await.map_err(|_| error)?;
+            return print(&history::show_last_state(&last, clock::now())?);
+        }
+        Err(error) => return Err(error),
+    };
+    // A UUID has several spellings; message ids contain the one that relink uses.
+    let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
+    // Without the deadline, the output only lacks a time.
+    let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
+    print(&history::show(&history, message.as_deref(), due_at, clock::now())?)
+}
