@@ -7,6 +7,8 @@
 //!   (`client`) and print its answers (`history`, `due`, `sentences`, `dead_letters`) as text or, with `--json`, as JSON
 //!   (`output`)
 //!
+//! - `replay` reads the streams of NATS by itself, because it needs all of them
+//!
 //! Each subcommand calls the module that does the work.
 
 mod client;
@@ -19,6 +21,7 @@ mod links;
 mod manual;
 mod observed;
 mod output;
+mod replay;
 mod sentences;
 mod signals;
 mod tail;
@@ -87,6 +90,9 @@ enum Command {
     /// Report what relink would have sent in observe mode, by day and type of notice
     #[command(after_help = observed::EXAMPLES)]
     Observed(observed::ObservedArgs),
+    /// Replay what relink has recorded with another policy, and report which notices would differ; nothing is written
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::ReplayArgs),
     /// Read a link from Belvo now; this needs Belvo's keys
     #[command(after_help = commands::EXAMPLES)]
     Verify(commands::CommandArgs),
@@ -332,6 +338,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         Command::Show(args) => return links::show(args).await,
         Command::Tail(args) => return tail::run(args, signals::shutdown(at_once)?).await,
         Command::Observed(args) => return observed::run(args).await,
+        Command::Replay(args) => return replay::run(args).await,
         Command::Verify(args) => return commands::send("verify", None, args).await,
         Command::Mute(args) => return commands::send("mute", None, args).await,
         Command::Unmute(args) => return commands::send("unmute", None, args).await,

@@ -1,15 +1,40 @@
-//! `check-config --probe`: whether NATS and Belvo accept the settings. Nothing is changed there.
+//! Whether NATS and Belvo accept the settings, for `check-config --probe` and `doctor`. Nothing is changed there.
 
 use anyhow::{Context as _, anyhow};
+
+use async_nats::Client;
 
 use super::belvo_client;
 use crate::belvo::CallError;
 use crate::config::Config;
+use crate::nats::connection::Access;
 use crate::nats::server::min_version_check;
+use crate::nats::server_login;
 
 /// Connects to NATS and calls Belvo. Returns the name of each part with its answer.
 pub async fn probe(config: &Config) -> Vec<(&'static str, anyhow::Result<String>)> {
     vec![("NATS", probe_nats(config).await), ("Belvo", probe_belvo(config).await)]
+}
+
+/// Connects to the NATS of a relink with this configuration: the configured one, or the one that relink runs itself.
+///
+/// # Errors
+/// There is no connection.
+pub async fn connect(config: &Config, name: &str) -> anyhow::Result<Client> {
+    let access = match &config.nats.access {
+        Some(access) => access.clone(),
+        None => {
+            let file = server_login::url_file(&config.store.data_dir.join("nats"));
+            let url = std::fs::read_to_string(&file).with_context(|| {
+                format!(
+                    "no nats.url is configured, and relink's own nats-server has never run in this data directory: {} cannot be read",
+                    file.display()
+                )
+            })?;
+            Access::of_urls([url.trim()])?
+        }
+    };
+    access.connect(name).await.with_context(|| format!("cannot connect to NATS at {access}"))
 }
 
 async fn probe_nats(config: &Config) -> anyhow::Result<String> {
