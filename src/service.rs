@@ -11,6 +11,7 @@
 //! (`own_server`). If another NATS cannot be reached at the start, only the journal and the HTTP server begin (`nats`).
 
 mod data_directory;
+pub mod doctor;
 mod nats;
 mod outbound;
 mod own_server;
@@ -71,6 +72,8 @@ pub struct Service {
     node: Task<Result<(), NodeError>>,
     node_stop: CancellationToken,
     streams: Task<Result<(), StreamError>>,
+    /// Tries Belvo's keys once.
+    _keys_check: Option<Task<()>>,
     jobs: Option<Task<()>>,
     reconciler: Option<(Reconciler, Task<()>)>,
     outbound: Vec<Task<()>>,
@@ -181,6 +184,7 @@ impl Service {
             },
         });
         let streams = spawn(after(is_ready.clone(), stop.clone(), watch.run(stop.clone())));
+        let keys_check = belvo.clone().map(|belvo| spawn(probe::check_keys(belvo)));
         let jobs = belvo.clone().map(|belvo| {
             let known = KnownLinks { store: Arc::new(store.clone()), policy: config.policy.clone() };
             let worker = Worker::new(Arc::new(publisher.clone()), belvo, known, guard.clone(), clock.clone());
@@ -243,6 +247,7 @@ impl Service {
             node,
             node_stop,
             streams,
+            _keys_check: keys_check,
             jobs,
             reconciler,
             outbound,

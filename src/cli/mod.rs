@@ -7,13 +7,14 @@
 //!   (`client`) and print its answers (`history`, `due`, `sentences`, `dead_letters`) as text or, with `--json`, as JSON
 //!   (`output`)
 //!
-//! - `replay` reads the streams of NATS by itself, because it needs all of them
+//! - `replay` reads the streams of NATS by itself, because it needs all of them; `doctor` asks every part, with or without a running relink
 //!
 //! Each subcommand calls the module that does the work.
 
 mod client;
 mod commands;
 mod dead_letters;
+mod doctor;
 mod due;
 mod examples;
 mod history;
@@ -75,6 +76,9 @@ enum Command {
     /// Print the resolved configuration, with hidden secrets and the origin of every value
     #[command(after_help = EXIT_CODES)]
     CheckConfig(CheckConfigArgs),
+    /// Check NATS, the streams, the clocks, the disk, Belvo's keys and the running service; each problem with what to do
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorArgs),
     /// List links as a table
     #[command(after_help = links::LIST_EXAMPLES)]
     Links(links::LinksArgs),
@@ -334,6 +338,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
             let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
             return print(&history::show(&history, message.as_deref(), due_at, clock::now())?);
         }
+        Command::Doctor(args) => return doctor::run(args).await,
         Command::Links(args) => return links::list(args).await,
         Command::Show(args) => return links::show(args).await,
         Command::Tail(args) => return tail::run(args, signals::shutdown(at_once)?).await,

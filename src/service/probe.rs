@@ -5,8 +5,9 @@ use anyhow::{Context as _, anyhow};
 use async_nats::Client;
 
 use super::belvo_client;
-use crate::belvo::CallError;
+use crate::belvo::{self, CallError};
 use crate::config::Config;
+use crate::http;
 use crate::nats::connection::Access;
 use crate::nats::server::min_version_check;
 use crate::nats::server_login;
@@ -14,6 +15,18 @@ use crate::nats::server_login;
 /// Connects to NATS and calls Belvo. Returns the name of each part with its answer.
 pub async fn probe(config: &Config) -> Vec<(&'static str, anyhow::Result<String>)> {
     vec![("NATS", probe_nats(config).await), ("Belvo", probe_belvo(config).await)]
+}
+
+/// Makes one call with Belvo's keys, so that `/readyz` names refused keys from the start on, and not only after the first sweep. Every other
+/// failure is left to the sweeps.
+pub(super) async fn check_keys(client: belvo::Client) {
+    if let Err(error) = client.knows_any_link().await {
+        if client.are_keys_refused() {
+            tracing::error!(%error, "{}", http::KEYS_REFUSED);
+        } else {
+            tracing::debug!(%error, "Belvo's keys could not be tried at the start");
+        }
+    }
 }
 
 /// Connects to the NATS of a relink with this configuration: the configured one, or the one that relink runs itself.
@@ -46,7 +59,7 @@ async fn probe_nats(config: &Config) -> anyhow::Result<String> {
     Ok(format!("connected to {access}, version {version}, with JetStream"))
 }
 
-async fn probe_belvo(config: &Config) -> anyhow::Result<String> {
+pub(super) async fn probe_belvo(config: &Config) -> anyhow::Result<String> {
     let Some(keys) = &config.belvo.keys else { return Ok("not set; relink makes no calls to Belvo".to_owned()) };
     let Some(client) = belvo_client(config)? else { return Ok("not set".to_owned()) };
     match client.knows_any_link().await {

@@ -68,6 +68,8 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
         &[
             "metric",
             "os",
+            "direct",
+            "link",
             "clock",
             "belvo",
             "store",
@@ -188,6 +190,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "outbound/target.rs",
             "nats/durability.rs",
             "nats/server_health.rs",
+            "service/doctor/running.rs",
         ],
     ),
     (

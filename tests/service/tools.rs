@@ -73,3 +73,85 @@ async fn a_recording_is_replayed_with_its_own_policy_and_with_another_one() {
     assert_eq!(wrong.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("did you mean `policy.reminder_pause`?"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
+    let nats = TestNats::start().await;
+    let (url, data) = (nats.server.url(), nats.dir.path().join("relink"));
+    let relink = Relink::serve(url, &data, &[]).await;
+    let healthy = run(&relink, url, &data, &["doctor", "--json"], &[]).await;
+    assert!(healthy.status.success(), "{}", String::from_utf8_lossy(&healthy.stdout));
+    let report = json_of(&healthy);
+    let good: Vec<&str> = found(&report, "ok").into_iter().map(|(name, _)| name).collect();
+    for name in [
+        "settings",
+        "NATS",
+        "streams",
+        "stream sizes",
+        "copies",
+        "dead letters",
+        "clock of NATS",
+        "data directory",
+        "service",
+        "journal",
+    ] {
+        assert!(good.contains(&name), "{name}: {report:#}");
+    }
+
+    // An operator has changed a stream.
+    let mut config = nats.context.get_stream("BELVO").await.unwrap().cached_info().config.clone();
+    config.max_age = Duration::from_secs(3600);
+    nats.context.update_stream(config).await.unwrap();
+    let changed = run(&relink, url, &data, &["doctor", "--json"], &[]).await;
+    assert_eq!(changed.status.code(), Some(1));
+    let report = json_of(&changed);
+    let streams = found(&report, "problem").into_iter().find(|(name, _)| *name == "streams").expect("a problem");
+    assert!(streams.1.starts_with("run `nats stream edit BELVO --max-age=2592000s`"), "{streams:?}");
+
+    let away = run(&relink, "nats://127.0.0.1:1", &data, &["doctor"], &[]).await;
+    let text = String::from_utf8(away.stdout).unwrap();
+    assert!(
+        away.status.code() == Some(1) && text.contains("problem  NATS") && text.contains("-> check that it is running"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_keys_of_belvo_are_named_by_readyz_and_by_doctor() {
+    let sandbox = Sandbox::start(SandboxConfig::default()).await.unwrap();
+    let nats = TestNats::start().await;
+    let (url, data, belvo) = (nats.server.url(), nats.dir.path().join("relink"), sandbox.url());
+    let keys = [
+        ("RELINK_BELVO_URL", belvo.as_str()),
+        ("RELINK_BELVO_SECRET_ID", "sandbox"),
+        ("RELINK_BELVO_SECRET_PASSWORD", "wrong"),
+    ];
+    let relink = Relink::serve(url, &data, &keys).await;
+    let refused = async {
+        loop {
+            let ready: Value =
+                client().get(format!("{}/readyz", relink.url)).send().await.unwrap().json().await.unwrap();
+            if let Some(warning) = ready["warnings"][0].as_str() {
+                return warning.to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(within("a warning", refused).await.starts_with("Belvo refuses the API keys: check belvo.secret_id"));
+
+    let output = run(&relink, url, &data, &["doctor", "--json"], &keys).await;
+    assert_eq!(output.status.code(), Some(1));
+    let report = json_of(&output);
+    let problem = found(&report, "problem").into_iter().find(|(name, _)| *name == "Belvo's keys").expect("a problem");
+    assert!(problem.1.contains("belvo.secret_id"), "{problem:?}");
+    let service = found(&report, "warning").into_iter().find(|(name, _)| *name == "service").expect("a warning");
+    assert!(service.1.contains("belvo.secret_id"), "{service:?}");
+    // The widget of the real Belvo beside a sandbox on this machine.
+    assert!(
+        found(&report, "warning")
+            .iter()
+            .any(|(name, advice)| *name == "settings" && advice.contains("belvo.widget_url")),
+        "{report:#}"
+    );
+    sandbox.shutdown().await;
+}
