@@ -26,6 +26,7 @@ mod replay;
 mod sentences;
 mod signals;
 mod tail;
+mod why;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -40,10 +41,9 @@ use tokio_util::sync::CancellationToken;
 use self::examples::{
     EXAMPLES, EXIT_CODES, SANDBOX_EXAMPLES, SERVE_EXAMPLES, SIMULATE_EXAMPLES, WHY_EXAMPLES, serve_help,
 };
-use self::output::{print, print_json};
+use self::output::print;
 use crate::config::{Config, ConfigError, Loaded, LogConfig, LogFormat, Sources};
 use crate::drawing::{self, Format};
-use crate::link::LinkId;
 use crate::printable::{printable, printable_lines};
 use crate::rehearsal::demo::{self, DemoArgs};
 use crate::rehearsal::dev::{self, DevArgs};
@@ -87,7 +87,7 @@ enum Command {
     Show(links::ShowArgs),
     /// Show the history of a link: every transition, its reason, and the published messages
     #[command(after_help = WHY_EXAMPLES)]
-    Why(WhyArgs),
+    Why(why::WhyArgs),
     /// Print what relink decides and publishes, as it happens
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::TailArgs),
@@ -219,15 +219,6 @@ struct SandboxCommand {
     fleet: FleetArgs,
 }
 
-#[derive(Args, Debug)]
-struct WhyArgs {
-    /// A link id, or the id of a message about the link
-    #[arg(value_name = "LINK_OR_MESSAGE_ID")]
-    subject: String,
-    #[command(flatten)]
-    relink: client::RelinkArgs,
-}
-
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -311,33 +302,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
                 None => belvo_sandbox::run(sandbox, signals::shutdown(at_once)?).await?,
             }
         }
-        Command::Why(WhyArgs { subject, relink }) => {
-            // A message id is `<link>.<version>.<n>`, and no link id has a dot.
-            let (link, behind) = match subject.trim().split_once('.') {
-                Some((link, behind)) => (link, Some(behind)),
-                None => (subject.trim(), None),
-            };
-            let link: LinkId = link.parse().with_context(|| format!("`{}`", printable(link)))?;
-            let link = link.as_str();
-            let relink = client::RunningRelink::of(relink)?;
-            if relink.json {
-                return print_json(&relink.get(&format!("/v1/links/{link}/history")).await?);
-            }
-            let history = match relink.history(link).await {
-                Ok(history) => history,
-                // The history is on NATS, and the last state is in the store too.
-                Err(error) if client::is_unavailable(&error) => {
-                    let last = relink.last_state(link).await.map_err(|_| error)?;
-                    return print(&history::show_last_state(&last, clock::now())?);
-                }
-                Err(error) => return Err(error),
-            };
-            // A UUID has several spellings; message ids contain the one that relink uses.
-            let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
-            // Without the deadline, the output only lacks a time.
-            let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
-            return print(&history::show(&history, message.as_deref(), due_at, clock::now())?);
-        }
+        Command::Why(args) => return why::run(args).await,
         Command::Doctor(args) => return doctor::run(args).await,
         Command::Links(args) => return links::list(args).await,
         Command::Show(args) => return links::show(args).await,

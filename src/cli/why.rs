@@ -1,0 +1,61 @@
+//! `relink why`: the history of a link, by the id of the link or of a message about it. `history` formats it.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::client::{RelinkArgs, RunningRelink, is_unavailable};
+use super::history;
+use super::output::{print, print_json};
+use crate::clock;
+use crate::link::LinkId;
+use crate::printable::printable;
+
+#[derive(Args, Debug)]
+pub(super) struct WhyArgs {
+    /// A link id, or the id of a message about the link
+    #[arg(value_name = "LINK_OR_MESSAGE_ID")]
+    subject: String,
+    #[command(flatten)]
+    relink: RelinkArgs,
+}
+
+pub(super) async fn run(WhyArgs { subject, relink }: WhyArgs) -> anyhow::Result<ExitCode> {
+    let relink = RunningRelink::of(relink)?;
+    if relink.json {
+        let (link, _) = parts(&subject)?;
+        return print_json(&relink.get(&format!("/v1/links/{link}/history")).await?);
+    }
+    print(&explain(&relink, &subject).await?)
+}
+
+/// The history of a link in sentences, with the message marked if `subject` is the id of one.
+pub(super) async fn explain(relink: &RunningRelink, subject: &str) -> anyhow::Result<String> {
+    let (link, behind) = parts(subject)?;
+    let link = link.as_str();
+    let history = match relink.history(link).await {
+        Ok(history) => history,
+        // The history is on NATS, and the last state is in the store too.
+        Err(error) if is_unavailable(&error) => {
+            let last = relink.last_state(link).await.map_err(|_| error)?;
+            return history::show_last_state(&last, clock::now());
+        }
+        Err(error) => return Err(error),
+    };
+    // A UUID has several spellings; message ids contain the one that relink uses.
+    let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
+    // Without the deadline, the output only lacks a time.
+    let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
+    history::show(&history, message.as_deref(), due_at, clock::now())
+}
+
+/// The link, and what follows it in the id of a message. A message id is `<link>.<version>.<n>`, and no link id has a dot.
+fn parts(subject: &str) -> anyhow::Result<(LinkId, Option<&str>)> {
+    let (link, behind) = match subject.trim().split_once('.') {
+        Some((link, behind)) => (link, Some(behind)),
+        None => (subject.trim(), None),
+    };
+    let link = link.parse().with_context(|| format!("`{}`", printable(link)))?;
+    Ok((link, behind))
+}
